@@ -1,0 +1,1 @@
+//! Raw to validated configuration of a Skep node.

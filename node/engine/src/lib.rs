@@ -1,0 +1,1 @@
+//! The pure brain of one Skep node: routing and connectivity.

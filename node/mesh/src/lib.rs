@@ -1,0 +1,1 @@
+//! The data plane of a Skep node: libp2p ends here.

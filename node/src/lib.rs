@@ -1,0 +1,1 @@
+//! The Skep node: one binary that every robot, edge box and agent host runs.

@@ -1,0 +1,1 @@
+//! Client of a Skep node's local API.

@@ -1,0 +1,205 @@
+//! What `apply` changed: the history of every object, and what watchers are told.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Role;
+use crate::ids::{ClaimEpoch, RequestId, TaskId};
+use crate::task::{TaskSpec, TaskStatus};
+use crate::text::{AgentId, Reason};
+use crate::time::LogInstant;
+
+/// One transition, as the history keeps it. Enough to rebuild the object without the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The log clock.
+    pub at: LogInstant,
+    /// The request that asked for it; none if the orchestrator decided it.
+    pub request: Option<RequestId>,
+    /// What changed.
+    pub what: ChangeKind,
+}
+
+/// What changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeKind {
+    /// A task was created.
+    Created {
+        /// The task.
+        task: TaskId,
+        /// What is to be done.
+        spec: Arc<TaskSpec>,
+    },
+    /// An agent took it.
+    Claimed {
+        /// The task.
+        task: TaskId,
+        /// Who.
+        by: AgentId,
+        /// The claim's fencing token.
+        epoch: ClaimEpoch,
+        /// Which attempt, from 1.
+        attempt: u32,
+    },
+    /// Its holder reported progress.
+    Progressed {
+        /// The task.
+        task: TaskId,
+        /// The claim.
+        epoch: ClaimEpoch,
+        /// Thousandths of the work.
+        permille: u16,
+        /// In the holder's words.
+        note: Reason,
+    },
+    /// It is done.
+    Completed {
+        /// The task.
+        task: TaskId,
+        /// By whom.
+        by: AgentId,
+        /// The claim.
+        epoch: ClaimEpoch,
+        /// What came of it.
+        result: Arc<[u8]>,
+    },
+    /// An attempt failed and there is another one.
+    Retried {
+        /// The task.
+        task: TaskId,
+        /// The claim that ended.
+        epoch: ClaimEpoch,
+        /// Why.
+        reason: Reason,
+        /// When the next attempt may begin.
+        not_before: LogInstant,
+    },
+    /// A claim was taken back for want of progress, and there is another attempt.
+    Reclaimed {
+        /// The task.
+        task: TaskId,
+        /// Who held it.
+        from: AgentId,
+        /// The claim that ended.
+        epoch: ClaimEpoch,
+        /// When the next attempt may begin.
+        not_before: LogInstant,
+    },
+    /// It was given up.
+    DeadLettered {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        reason: Reason,
+    },
+    /// It was called off.
+    Cancelled {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        reason: Reason,
+    },
+    /// It was not done while it was worth doing.
+    Expired {
+        /// The task.
+        task: TaskId,
+    },
+    /// It was made pending again.
+    Requeued {
+        /// The task.
+        task: TaskId,
+        /// Where it stood.
+        from: TaskStatus,
+        /// Why.
+        reason: Reason,
+    },
+    /// An agent was registered, or its role changed.
+    AgentRegistered {
+        /// Who.
+        agent: AgentId,
+        /// What it can do.
+        role: Role,
+    },
+    /// An agent was forgotten.
+    AgentRemoved {
+        /// Who.
+        agent: AgentId,
+    },
+    /// The log clock lost its continuity and moved to a new era.
+    ClockLost {
+        /// The first instant of the new era.
+        now: LogInstant,
+    },
+}
+
+impl ChangeKind {
+    /// The task that it belongs to.
+    pub fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::Created { task, .. }
+            | Self::Claimed { task, .. }
+            | Self::Progressed { task, .. }
+            | Self::Completed { task, .. }
+            | Self::Retried { task, .. }
+            | Self::Reclaimed { task, .. }
+            | Self::DeadLettered { task, .. }
+            | Self::Cancelled { task, .. }
+            | Self::Expired { task }
+            | Self::Requeued { task, .. } => Some(*task),
+            Self::AgentRegistered { .. } | Self::AgentRemoved { .. } | Self::ClockLost { .. } => None,
+        }
+    }
+
+    /// The topic on which watchers are told, if there is one.
+    pub fn topic(&self) -> Option<Topic> {
+        match self {
+            Self::Created { .. } | Self::Requeued { .. } | Self::Retried { .. } | Self::Reclaimed { .. } => {
+                Some(Topic::NewOrders)
+            }
+            Self::Claimed { .. } | Self::Progressed { .. } => Some(Topic::AssignedTasks),
+            Self::Completed { .. } | Self::DeadLettered { .. } | Self::Cancelled { .. } | Self::Expired { .. } => {
+                Some(Topic::TaskCompletions)
+            }
+            Self::AgentRegistered { .. } | Self::AgentRemoved { .. } | Self::ClockLost { .. } => None,
+        }
+    }
+}
+
+/// What a watcher of tasks may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Topic {
+    /// Work that waits: created, requeued, or given back for another attempt.
+    NewOrders,
+    /// Work that an agent has: claimed, progressing.
+    AssignedTasks,
+    /// Work that ended, whichever way.
+    TaskCompletions,
+}
+
+impl Topic {
+    /// The topic's name, as users write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NewOrders => "new-orders",
+            Self::AssignedTasks => "assigned-tasks",
+            Self::TaskCompletions => "task-completions",
+        }
+    }
+
+    /// The topic with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::NewOrders, Self::AssignedTasks, Self::TaskCompletions].into_iter().find(|t| t.name() == name)
+    }
+}
+
+/// All changes of one log entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeSet {
+    /// The entry's index.
+    pub index: u64,
+    /// The entry's term.
+    pub term: u64,
+    /// What it changed, in order.
+    pub changes: Vec<Change>,
+}

@@ -1,0 +1,547 @@
+//! The border between Skep's types and the protobuf types of the local API.
+//!
+//! Everything that a client sends is checked here, field by field, and a refusal names the field.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::agent::Role;
+use crate::change::{ChangeKind, Topic};
+use crate::entry::{Claim, Op, Request};
+use crate::ids::{ClaimEpoch, IdError, RequestId, ShardId, TaskId};
+use crate::limits;
+use crate::outcome::Receipt;
+use crate::query::{AgentView, AsOf, HistoryRecord};
+use crate::task::{
+    InvalidSpec, Priority, RetryPolicy, Task, TaskSpec, TaskState, TaskStatus, check_payload,
+};
+use crate::text::{AgentId, Capability, Reason, RoleName, TaskKind, TextError, Title};
+use crate::time::LogInstant;
+use crate::v1;
+
+/// A field of a request that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("field {field}: {why}")]
+pub struct FieldError {
+    /// Its name, as in the protobuf definition.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+fn field(field: &'static str, why: impl ToString) -> FieldError {
+    FieldError { field, why: why.to_string() }
+}
+
+trait InField<T> {
+    fn in_field(self, name: &'static str) -> Result<T, FieldError>;
+}
+
+impl<T> InField<T> for Result<T, TextError> {
+    fn in_field(self, name: &'static str) -> Result<T, FieldError> {
+        self.map_err(|e| field(name, e))
+    }
+}
+
+impl<T> InField<T> for Result<T, IdError> {
+    fn in_field(self, name: &'static str) -> Result<T, FieldError> {
+        self.map_err(|e| field(name, e))
+    }
+}
+
+impl<T> InField<T> for Result<T, InvalidSpec> {
+    fn in_field(self, name: &'static str) -> Result<T, FieldError> {
+        self.map_err(|e| field(name, e))
+    }
+}
+
+/// The shard that a request names: 0 is the site's first.
+pub fn shard_id(shard: u32) -> ShardId {
+    if shard == 0 { ShardId::FIRST } else { ShardId(shard) }
+}
+
+/// A task id of 16 bytes.
+///
+/// # Errors
+/// [`FieldError`] if there are not exactly 16.
+pub fn task_id(bytes: &[u8]) -> Result<TaskId, FieldError> {
+    bytes.try_into().map(TaskId::from_bytes).map_err(|_| field("task_id", "give the 16 bytes of a UUID"))
+}
+
+/// A task id of 16 bytes, or none.
+///
+/// # Errors
+/// [`FieldError`] if there are neither 0 nor 16.
+pub fn optional_task_id(bytes: &[u8]) -> Result<Option<TaskId>, FieldError> {
+    if bytes.is_empty() { Ok(None) } else { task_id(bytes).map(Some) }
+}
+
+/// The identity of a mutating request, as far as the client gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The shard.
+    pub shard: ShardId,
+    /// The id; none if the node is to make one.
+    pub id: Option<RequestId>,
+    /// The shard's clock at first sending; none if the node is to fill it in.
+    pub first_sent: Option<LogInstant>,
+    /// The deadline; none for the default.
+    pub deadline: Option<LogInstant>,
+}
+
+/// The identity of a mutating request.
+///
+/// # Errors
+/// [`FieldError`] if the id is neither empty nor 16 bytes.
+pub fn meta(meta: Option<v1::RequestMeta>) -> Result<Meta, FieldError> {
+    let meta = meta.unwrap_or_default();
+    let id = if meta.request_id.is_empty() {
+        None
+    } else {
+        let bytes = meta.request_id.as_slice().try_into();
+        Some(RequestId::from_bytes(bytes.map_err(|_| field("meta.request_id", "give the 16 bytes of a UUIDv7"))?))
+    };
+    let instant = |raw: u64| (raw != 0).then(|| LogInstant::from_raw(raw));
+    Ok(Meta {
+        shard: shard_id(meta.shard),
+        id,
+        first_sent: instant(meta.first_sent),
+        deadline: instant(meta.deadline),
+    })
+}
+
+/// The protobuf form of a request's identity.
+pub fn meta_to_proto(shard: ShardId, request: &Request) -> v1::RequestMeta {
+    v1::RequestMeta {
+        request_id: request.id.as_bytes().to_vec(),
+        shard: shard.0,
+        first_sent: request.first_sent.raw(),
+        deadline: request.deadline.raw(),
+    }
+}
+
+fn duration_ms(name: &'static str, duration: Option<prost_types::Duration>) -> Result<Option<u64>, FieldError> {
+    let Some(duration) = duration else { return Ok(None) };
+    let duration = Duration::try_from(duration).map_err(|_| field(name, "it is negative or not a duration"))?;
+    u64::try_from(duration.as_millis()).map(Some).map_err(|_| field(name, "it is too long"))
+}
+
+fn duration_to_proto(ms: u64) -> prost_types::Duration {
+    let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
+    prost_types::Duration { seconds, nanos: i32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000 }
+}
+
+fn capabilities(name: &'static str, texts: &[String]) -> Result<BTreeSet<Capability>, FieldError> {
+    if texts.len() > limits::CAPABILITIES_MAX {
+        return Err(field(name, InvalidSpec::Capabilities { given: texts.len() }));
+    }
+    texts.iter().map(|text| Capability::new(text).in_field(name)).collect()
+}
+
+/// What a client wants done.
+///
+/// # Errors
+/// [`FieldError`] names the field that is out of bounds.
+pub fn task_spec(spec: Option<v1::TaskSpec>) -> Result<TaskSpec, FieldError> {
+    let spec = spec.ok_or_else(|| field("spec", "it is missing"))?;
+    let retry = match spec.retry {
+        None => RetryPolicy::default(),
+        Some(retry) => {
+            let default = RetryPolicy::default();
+            RetryPolicy {
+                attempts_max: if retry.attempts_max == 0 { default.attempts_max } else { retry.attempts_max },
+                backoff_initial_ms: duration_ms("spec.retry.backoff_initial", retry.backoff_initial)?
+                    .unwrap_or(default.backoff_initial_ms),
+                backoff_max_ms: duration_ms("spec.retry.backoff_max", retry.backoff_max)?
+                    .unwrap_or(default.backoff_max_ms),
+            }
+        }
+    };
+    let kind = if spec.r#type.is_empty() { "task" } else { &spec.r#type };
+    let priority = v1::Priority::try_from(spec.priority).map_err(|_| field("spec.priority", "it is unknown"))?;
+    let spec = TaskSpec {
+        title: Title::new(&spec.title).in_field("spec.title")?,
+        kind: TaskKind::new(kind).in_field("spec.type")?,
+        priority: match priority {
+            v1::Priority::Unspecified | v1::Priority::Normal => Priority::Normal,
+            v1::Priority::Low => Priority::Low,
+            v1::Priority::High => Priority::High,
+            v1::Priority::Urgent => Priority::Urgent,
+        },
+        required: capabilities("spec.required_capabilities", &spec.required_capabilities)?,
+        payload: spec.payload,
+        retry,
+        stale_after_ms: duration_ms("spec.stale_after", spec.stale_after)?
+            .unwrap_or(TaskSpec::STALE_AFTER_MS_DEFAULT),
+        valid_for_ms: duration_ms("spec.valid_for", spec.valid_for)?,
+    };
+    spec.check().in_field("spec")?;
+    Ok(spec)
+}
+
+/// The protobuf form of a specification.
+pub fn task_spec_to_proto(spec: &TaskSpec) -> v1::TaskSpec {
+    v1::TaskSpec {
+        title: spec.title.to_string(),
+        r#type: spec.kind.to_string(),
+        priority: priority_to_proto(spec.priority).into(),
+        required_capabilities: spec.required.iter().map(ToString::to_string).collect(),
+        payload: spec.payload.clone(),
+        retry: Some(v1::RetryPolicy {
+            attempts_max: spec.retry.attempts_max,
+            backoff_initial: Some(duration_to_proto(spec.retry.backoff_initial_ms)),
+            backoff_max: Some(duration_to_proto(spec.retry.backoff_max_ms)),
+        }),
+        stale_after: Some(duration_to_proto(spec.stale_after_ms)),
+        valid_for: spec.valid_for_ms.map(duration_to_proto),
+    }
+}
+
+/// The protobuf form of a priority.
+pub fn priority_to_proto(priority: Priority) -> v1::Priority {
+    match priority {
+        Priority::Low => v1::Priority::Low,
+        Priority::Normal => v1::Priority::Normal,
+        Priority::High => v1::Priority::High,
+        Priority::Urgent => v1::Priority::Urgent,
+    }
+}
+
+fn claim(claim: Option<v1::Claim>) -> Result<Claim, FieldError> {
+    let claim = claim.ok_or_else(|| field("claim", "it is missing"))?;
+    Ok(Claim {
+        task: task_id(&claim.task_id)?,
+        agent: AgentId::new(&claim.agent).in_field("claim.agent")?,
+        epoch: ClaimEpoch(claim.epoch),
+    })
+}
+
+/// A command of any kind: its identity and what it asks.
+///
+/// # Errors
+/// [`FieldError`] names the field that is out of bounds.
+pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), FieldError> {
+    use v1::task_command::Command;
+    match command {
+        Command::Create(request) => {
+            let meta = meta(request.meta)?;
+            let task = match (optional_task_id(&request.task_id)?, meta.id) {
+                (Some(task), _) => task,
+                (None, Some(id)) => TaskId::from_bytes(*id.as_bytes()),
+                (None, None) => return Err(field("task_id", "give it, or meta.request_id")),
+            };
+            Ok((meta, Op::CreateTask { task, spec: Box::new(task_spec(request.spec)?) }))
+        }
+        Command::Claim(request) => Ok((
+            meta(request.meta)?,
+            Op::ClaimTask {
+                agent: AgentId::new(&request.agent).in_field("agent")?,
+                task: optional_task_id(&request.task_id)?,
+            },
+        )),
+        Command::Progress(request) => {
+            let permille = u16::try_from(request.permille).ok().filter(|p| *p <= 1_000);
+            Ok((
+                meta(request.meta)?,
+                Op::ReportProgress {
+                    claim: claim(request.claim)?,
+                    permille: permille.ok_or_else(|| field("permille", "give 0 to 1000"))?,
+                    note: Reason::new(&request.note).in_field("note")?,
+                },
+            ))
+        }
+        Command::Complete(request) => {
+            check_payload(&request.result).in_field("result")?;
+            Ok((meta(request.meta)?, Op::CompleteTask { claim: claim(request.claim)?, result: request.result }))
+        }
+        Command::Fail(request) => Ok((
+            meta(request.meta)?,
+            Op::FailTask {
+                claim: claim(request.claim)?,
+                reason: Reason::new(&request.reason).in_field("reason")?,
+                retryable: !request.permanent,
+            },
+        )),
+        Command::Cancel(request) => Ok((
+            meta(request.meta)?,
+            Op::CancelTask {
+                task: task_id(&request.task_id)?,
+                reason: Reason::new(&request.reason).in_field("reason")?,
+            },
+        )),
+        Command::Requeue(request) => Ok((
+            meta(request.meta)?,
+            Op::RequeueTask {
+                task: task_id(&request.task_id)?,
+                reason: Reason::new(&request.reason).in_field("reason")?,
+            },
+        )),
+    }
+}
+
+/// A registration: its identity and what it asks.
+///
+/// # Errors
+/// [`FieldError`] names the field that is out of bounds.
+pub fn register_agent(request: v1::RegisterAgentRequest) -> Result<(Meta, Op), FieldError> {
+    let role = request.role.ok_or_else(|| field("role", "it is missing"))?;
+    let role = Role {
+        name: RoleName::new(&role.name).in_field("role.name")?,
+        capabilities: capabilities("role.capabilities", &role.capabilities)?,
+        stateful: role.stateful,
+        max_concurrent: role.max_concurrent.max(1),
+    };
+    role.check().in_field("role")?;
+    let agent = AgentId::new(&request.agent).in_field("agent")?;
+    Ok((meta(request.meta)?, Op::RegisterAgent { agent, role }))
+}
+
+/// A removal: its identity and what it asks.
+///
+/// # Errors
+/// [`FieldError`] names the field that is out of bounds.
+pub fn remove_agent(request: v1::RemoveAgentRequest) -> Result<(Meta, Op), FieldError> {
+    let agent = AgentId::new(&request.agent).in_field("agent")?;
+    Ok((meta(request.meta)?, Op::RemoveAgent { agent }))
+}
+
+/// The protobuf form of a status.
+pub fn status_to_proto(status: TaskStatus) -> v1::TaskStatus {
+    match status {
+        TaskStatus::Pending => v1::TaskStatus::Pending,
+        TaskStatus::Claimed => v1::TaskStatus::Claimed,
+        TaskStatus::Completed => v1::TaskStatus::Completed,
+        TaskStatus::DeadLettered => v1::TaskStatus::DeadLettered,
+        TaskStatus::Cancelled => v1::TaskStatus::Cancelled,
+        TaskStatus::Expired => v1::TaskStatus::Expired,
+    }
+}
+
+/// A status that a client asks for.
+///
+/// # Errors
+/// [`FieldError`] if it is unknown or unspecified.
+pub fn status(status: i32) -> Result<TaskStatus, FieldError> {
+    match v1::TaskStatus::try_from(status) {
+        Ok(v1::TaskStatus::Pending) => Ok(TaskStatus::Pending),
+        Ok(v1::TaskStatus::Claimed) => Ok(TaskStatus::Claimed),
+        Ok(v1::TaskStatus::Completed) => Ok(TaskStatus::Completed),
+        Ok(v1::TaskStatus::DeadLettered) => Ok(TaskStatus::DeadLettered),
+        Ok(v1::TaskStatus::Cancelled) => Ok(TaskStatus::Cancelled),
+        Ok(v1::TaskStatus::Expired) => Ok(TaskStatus::Expired),
+        Ok(v1::TaskStatus::Unspecified) | Err(_) => Err(field("statuses", format!("{status} is unknown"))),
+    }
+}
+
+/// The topics that a watcher names; all if it names none.
+///
+/// # Errors
+/// [`FieldError`] if one is unknown.
+pub fn topics(names: &[String]) -> Result<BTreeSet<Topic>, FieldError> {
+    if names.is_empty() {
+        return Ok([Topic::NewOrders, Topic::AssignedTasks, Topic::TaskCompletions].into());
+    }
+    let unknown = |name: &String| {
+        field("topics", format!("{name:?} is unknown; use new-orders, assigned-tasks, task-completions"))
+    };
+    names.iter().map(|name| Topic::named(name).ok_or_else(|| unknown(name))).collect()
+}
+
+/// The protobuf form of what a request did to a task; none if it did nothing to any.
+pub fn receipt_to_proto(id: RequestId, receipt: &Receipt, index: u64, clock: LogInstant) -> Option<v1::TaskReceipt> {
+    match receipt {
+        Receipt::Task { task, status, epoch, attempts } => Some(v1::TaskReceipt {
+            request_id: id.as_bytes().to_vec(),
+            task_id: task.as_bytes().to_vec(),
+            status: status_to_proto(*status).into(),
+            epoch: epoch.0,
+            attempts: *attempts,
+            index,
+            clock: clock.raw(),
+        }),
+        Receipt::NothingToClaim | Receipt::Agent(_) => None,
+    }
+}
+
+/// The protobuf form of a task.
+pub fn task_to_proto(task: &Task) -> v1::Task {
+    let mut proto = v1::Task {
+        id: task.id.as_bytes().to_vec(),
+        spec: Some(task_spec_to_proto(&task.spec)),
+        status: status_to_proto(task.state.status()).into(),
+        epoch: task.epoch.0,
+        attempts: task.attempts,
+        created_at: task.created_at.raw(),
+        updated_at: task.updated_at.raw(),
+        expires_at: task.expires_at.map_or(0, LogInstant::raw),
+        progress: task.progress.as_ref().map(|p| v1::TaskProgress {
+            permille: p.permille.into(),
+            note: p.note.to_string(),
+            at: p.at.raw(),
+        }),
+        failures: task
+            .failures
+            .iter()
+            .map(|f| v1::TaskFailure { attempt: f.attempt, reason: f.reason.to_string(), at: f.at.raw() })
+            .collect(),
+        ..v1::Task::default()
+    };
+    match &task.state {
+        TaskState::Pending { not_before } => proto.not_before = not_before.raw(),
+        TaskState::Claimed { by, since, stale_at } => {
+            proto.claimed_by = by.to_string();
+            proto.claimed_at = since.raw();
+            proto.stale_at = stale_at.raw();
+        }
+        TaskState::Completed { by, at, result } => {
+            proto.claimed_by = by.to_string();
+            proto.ended_at = at.raw();
+            proto.result = result.to_vec();
+        }
+        TaskState::DeadLettered { reason, at } | TaskState::Cancelled { reason, at } => {
+            proto.reason = reason.to_string();
+            proto.ended_at = at.raw();
+        }
+        TaskState::Expired { at } => proto.ended_at = at.raw(),
+    }
+    proto
+}
+
+/// The protobuf form of where an answer stands.
+pub fn as_of_to_proto(as_of: &AsOf) -> v1::AsOf {
+    v1::AsOf {
+        index: as_of.index,
+        stamp: as_of.stamp.raw(),
+        clock: as_of.clock.map_or(0, LogInstant::raw),
+        linearizable: as_of.linearizable,
+        age_ms: as_of.age_ms,
+    }
+}
+
+/// The protobuf form of an agent.
+pub fn agent_to_proto(agent: &AgentView) -> v1::Agent {
+    v1::Agent {
+        id: agent.id.to_string(),
+        role: Some(role_to_proto(&agent.role)),
+        held: agent.held,
+        overlaps: agent.overlaps,
+    }
+}
+
+/// The protobuf form of a role.
+pub fn role_to_proto(role: &Role) -> v1::Role {
+    v1::Role {
+        name: role.name.to_string(),
+        capabilities: role.capabilities.iter().map(ToString::to_string).collect(),
+        stateful: role.stateful,
+        max_concurrent: role.max_concurrent,
+    }
+}
+
+/// The protobuf form of a transition; none if it is not a task's.
+pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
+    let what = &record.change.what;
+    let task = what.task()?;
+    let mut event = v1::TaskEvent {
+        index: record.index,
+        term: record.term,
+        clock: record.change.at.raw(),
+        topic: what.topic().map_or("", Topic::name).to_owned(),
+        request_id: record.change.request.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
+        task_id: task.as_bytes().to_vec(),
+        ..v1::TaskEvent::default()
+    };
+    let kind = match what {
+        ChangeKind::Created { spec, .. } => {
+            event.spec = Some(task_spec_to_proto(spec));
+            "created"
+        }
+        ChangeKind::Claimed { by, epoch, attempt, .. } => {
+            (event.agent, event.epoch, event.attempt) = (by.to_string(), epoch.0, *attempt);
+            "claimed"
+        }
+        ChangeKind::Progressed { epoch, permille, note, .. } => {
+            (event.epoch, event.permille, event.detail) = (epoch.0, u32::from(*permille), note.to_string());
+            "progressed"
+        }
+        ChangeKind::Completed { by, epoch, result, .. } => {
+            (event.agent, event.epoch, event.result) = (by.to_string(), epoch.0, result.to_vec());
+            "completed"
+        }
+        ChangeKind::Retried { epoch, reason, not_before, .. } => {
+            (event.epoch, event.detail, event.not_before) = (epoch.0, reason.to_string(), not_before.raw());
+            "retried"
+        }
+        ChangeKind::Reclaimed { from, epoch, not_before, .. } => {
+            (event.agent, event.epoch, event.not_before) = (from.to_string(), epoch.0, not_before.raw());
+            "reclaimed"
+        }
+        ChangeKind::DeadLettered { reason, .. } => {
+            event.detail = reason.to_string();
+            "dead-lettered"
+        }
+        ChangeKind::Cancelled { reason, .. } => {
+            event.detail = reason.to_string();
+            "cancelled"
+        }
+        ChangeKind::Expired { .. } => "expired",
+        ChangeKind::Requeued { reason, .. } => {
+            event.detail = reason.to_string();
+            "requeued"
+        }
+        ChangeKind::AgentRegistered { .. } | ChangeKind::AgentRemoved { .. } | ChangeKind::ClockLost { .. } => {
+            return None;
+        }
+    };
+    event.kind = kind.to_owned();
+    Some(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(spec: v1::TaskSpec) -> Result<(Meta, Op), FieldError> {
+        task_command(v1::task_command::Command::Create(v1::CreateTaskRequest {
+            meta: Some(v1::RequestMeta { request_id: vec![1; 16], ..Default::default() }),
+            task_id: Vec::new(),
+            spec: Some(spec),
+        }))
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        let title = v1::TaskSpec { title: "x".repeat(300), ..Default::default() };
+        assert_eq!(create(title).unwrap_err().field, "spec.title");
+        let priority = v1::TaskSpec { priority: 77, ..Default::default() };
+        assert_eq!(create(priority).unwrap_err().field, "spec.priority");
+        let negative = prost_types::Duration { seconds: -1, nanos: 0 };
+        let stale = v1::TaskSpec { stale_after: Some(negative), ..Default::default() };
+        assert_eq!(create(stale).unwrap_err().field, "spec.stale_after");
+        let payload = v1::TaskSpec { payload: vec![0; limits::PAYLOAD_BYTES_MAX + 1], ..Default::default() };
+        assert_eq!(create(payload).unwrap_err().field, "spec");
+        assert_eq!(task_id(&[0; 15]).unwrap_err().field, "task_id");
+    }
+
+    #[test]
+    fn a_specification_survives_the_border_both_ways() {
+        let spec = TaskSpec {
+            title: Title::new("fetch 7").unwrap(),
+            kind: TaskKind::new("transport").unwrap(),
+            priority: Priority::High,
+            required: [Capability::new("lift").unwrap()].into(),
+            payload: vec![1, 2, 3],
+            retry: RetryPolicy { attempts_max: 5, backoff_initial_ms: 1_250, backoff_max_ms: 9_001 },
+            stale_after_ms: 60_500,
+            valid_for_ms: Some(3_600_000),
+        };
+        assert_eq!(task_spec(Some(task_spec_to_proto(&spec))), Ok(spec));
+    }
+
+    #[test]
+    fn a_task_without_an_id_takes_that_of_its_request() {
+        let (meta, op) = create(v1::TaskSpec::default()).unwrap();
+        assert_eq!(meta.id, Some(RequestId::from_bytes([1; 16])));
+        assert!(matches!(op, Op::CreateTask { task, .. } if task == TaskId::from_bytes([1; 16])));
+    }
+}

@@ -1,0 +1,146 @@
+//! What the log of a shard holds: requests and the orchestrator's decisions.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Role;
+use crate::ids::{ClaimEpoch, RequestId, TaskId};
+use crate::task::TaskSpec;
+use crate::text::{AgentId, Reason};
+use crate::time::LogInstant;
+
+/// One log entry: everything that one leader put into one proposal.
+///
+/// Several requests share an entry because an entry costs the same replication, fsync and bookkeeping however many
+/// requests it holds. They are applied in order, and each is answered by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The log clock when the leader made the entry.
+    pub stamp: LogInstant,
+    /// The term of the leader that made it. It is applied only if the log says the same.
+    pub term: u64,
+    /// What it asks for.
+    pub body: EntryBody,
+}
+
+/// What an entry asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryBody {
+    /// Requests of clients, in order.
+    Requests(Vec<Request>),
+    /// Decisions of the orchestrator itself, in order. Never forwarded.
+    Decisions(Vec<Decision>),
+    /// Nobody knows how long the whole quorum was away: the clock moves on to its next era, and everything with a
+    /// deadline has passed it.
+    ClockLost,
+}
+
+/// A mutating request of a client. A retry repeats it byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Its id; a retry keeps it.
+    pub id: RequestId,
+    /// The log clock when the client first sent it.
+    pub first_sent: LogInstant,
+    /// After this instant it is refused, and its id is forgotten.
+    pub deadline: LogInstant,
+    /// What is asked.
+    pub op: Op,
+}
+
+/// What a client can ask of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Add a task.
+    CreateTask {
+        /// Its id, made by the client.
+        task: TaskId,
+        /// What is to be done.
+        spec: Box<TaskSpec>,
+    },
+    /// Take a task: the first committed claim wins.
+    ClaimTask {
+        /// Who takes it.
+        agent: AgentId,
+        /// Which; none for the most urgent that suits the agent.
+        task: Option<TaskId>,
+    },
+    /// Say how far a claimed task has come; keeps the claim from becoming stale.
+    ReportProgress {
+        /// The claim.
+        claim: Claim,
+        /// Thousandths of the work.
+        permille: u16,
+        /// In the holder's words.
+        note: Reason,
+    },
+    /// Finish a claimed task.
+    CompleteTask {
+        /// The claim.
+        claim: Claim,
+        /// What came of it.
+        result: Vec<u8>,
+    },
+    /// Give a claimed task back as failed.
+    FailTask {
+        /// The claim.
+        claim: Claim,
+        /// Why.
+        reason: Reason,
+        /// Whether trying again may help; otherwise it becomes a dead letter at once.
+        retryable: bool,
+    },
+    /// Call a task off, claimed or not.
+    CancelTask {
+        /// Which.
+        task: TaskId,
+        /// Why.
+        reason: Reason,
+    },
+    /// Make a terminal or claimed task pending again, with all its attempts. A completed one stays completed.
+    RequeueTask {
+        /// Which.
+        task: TaskId,
+        /// Why.
+        reason: Reason,
+    },
+    /// Make an agent known, or change its role.
+    RegisterAgent {
+        /// Who.
+        agent: AgentId,
+        /// What it can do.
+        role: Role,
+    },
+    /// Forget an agent that holds nothing.
+    RemoveAgent {
+        /// Who.
+        agent: AgentId,
+    },
+}
+
+/// Who says it holds which claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The task.
+    pub task: TaskId,
+    /// The holder.
+    pub agent: AgentId,
+    /// The epoch that the claim was given.
+    pub epoch: ClaimEpoch,
+}
+
+/// What an orchestrator decides by itself. Each names what it saw, and is judged again where it is applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decision {
+    /// A claim without progress is taken back.
+    ExpireClaim {
+        /// The task.
+        task: TaskId,
+        /// The claim that the orchestrator saw.
+        epoch: ClaimEpoch,
+    },
+    /// A task is worthless by now.
+    ExpireTask {
+        /// The task.
+        task: TaskId,
+    },
+}

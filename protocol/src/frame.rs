@@ -1,0 +1,251 @@
+//! Frames of the control plane.
+//!
+//! A frame is a fixed header and a body. Bodies of Raft frames are opaque here: openraft's types end in
+//! `skep-consensus`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::CodecError;
+use crate::entry::Request;
+use crate::ids::{Incarnation, RaftId, ShardId};
+use crate::limits;
+use crate::outcome::ProposeOutcome;
+use crate::text::{NodeName, SiteName};
+use crate::time::LogInstant;
+
+/// The application protocol of the control plane, for TLS ALPN.
+pub const ALPN: &[u8] = b"skep-control/1";
+/// The first bytes of every frame.
+pub const MAGIC: [u8; 2] = *b"Sk";
+/// The frame format that this Skep speaks.
+pub const FRAME_VERSION: u8 = 1;
+/// Length of the header in bytes.
+pub const HEADER_BYTES: usize = 28;
+
+/// What a frame is for. The numbers are on the wire: they are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// Both sides' first frame on a connection: who is there.
+    Hello = 1,
+    /// Raft: entries or a heartbeat.
+    Append = 2,
+    /// Raft: a request for a vote.
+    Vote = 3,
+    /// Raft: whether a vote would be granted.
+    PreVote = 4,
+    /// Raft: take over the lead.
+    TransferLeader = 5,
+    /// Raft: the head of a snapshot; its stream carries nothing else.
+    SnapshotHead = 6,
+    /// Raft: a chunk of a snapshot.
+    SnapshotChunk = 7,
+    /// Requests forwarded to the shard's leader.
+    Propose = 8,
+    /// A query forwarded to a replica.
+    Query = 9,
+    /// The answer to a call.
+    Reply = 64,
+    /// A call that the receiver would not answer; the body is the reason as text.
+    Refused = 65,
+}
+
+impl FrameKind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Hello,
+            2 => Self::Append,
+            3 => Self::Vote,
+            4 => Self::PreVote,
+            5 => Self::TransferLeader,
+            6 => Self::SnapshotHead,
+            7 => Self::SnapshotChunk,
+            8 => Self::Propose,
+            9 => Self::Query,
+            64 => Self::Reply,
+            65 => Self::Refused,
+            _ => return None,
+        })
+    }
+}
+
+/// The header of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame is for.
+    pub kind: FrameKind,
+    /// The shard it concerns.
+    pub shard: ShardId,
+    /// The shard's log clock, if the sender leads the shard.
+    pub clock: Option<LogInstant>,
+    /// Pairs a reply with its call, on one stream.
+    pub call: u64,
+    /// Length of the body in bytes.
+    pub body_bytes: u32,
+}
+
+impl Header {
+    /// The header's bytes.
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..2].copy_from_slice(&MAGIC);
+        bytes[2] = FRAME_VERSION;
+        bytes[3] = self.kind as u8;
+        bytes[4..8].copy_from_slice(&self.shard.0.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.clock.unwrap_or(LogInstant::ZERO).raw().to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.call.to_be_bytes());
+        bytes[24..].copy_from_slice(&self.body_bytes.to_be_bytes());
+        bytes
+    }
+
+    /// The header that these bytes hold.
+    ///
+    /// # Errors
+    /// [`CodecError`] if they are no header of this version, or announce a body over the limit.
+    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, CodecError> {
+        let what = "frame header";
+        let malformed = |why: &str| CodecError::Malformed { what, why: why.to_owned() };
+        if bytes[..2] != MAGIC {
+            return Err(malformed("not a Skep frame"));
+        }
+        if bytes[2] != FRAME_VERSION {
+            return Err(CodecError::Version { what, found: bytes[2], supported: FRAME_VERSION });
+        }
+        let kind = FrameKind::from_byte(bytes[3]).ok_or_else(|| malformed("unknown kind"))?;
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_be_bytes(word)
+        };
+        let half = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let clock = LogInstant::from_raw(word(8));
+        let body_bytes = half(24);
+        if body_bytes as usize > limits::FRAME_BYTES_MAX {
+            return Err(CodecError::TooLarge {
+                what: "frame body",
+                bytes: body_bytes as usize,
+                max: limits::FRAME_BYTES_MAX,
+            });
+        }
+        Ok(Self {
+            kind,
+            shard: ShardId(half(4)),
+            clock: (clock > LogInstant::ZERO).then_some(clock),
+            call: word(16),
+            body_bytes,
+        })
+    }
+}
+
+/// Who sends a Raft frame to whom. A frame for an earlier incarnation of a wiped node is refused by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftAddress {
+    /// The sender; must be the authenticated peer's.
+    pub from: RaftId,
+    /// The receiver that is meant.
+    pub to: RaftId,
+}
+
+impl RaftAddress {
+    /// Length of its encoded form.
+    pub const BYTES: usize = 16;
+
+    /// Writes it before a Raft body.
+    pub fn write(&self, body: &mut Vec<u8>) {
+        body.extend_from_slice(&self.from.0.to_be_bytes());
+        body.extend_from_slice(&self.to.0.to_be_bytes());
+    }
+
+    /// Splits it off the front of a Raft frame's body.
+    ///
+    /// # Errors
+    /// [`CodecError::Malformed`] if the body is too short.
+    pub fn split(body: &[u8]) -> Result<(Self, &[u8]), CodecError> {
+        let short = || CodecError::Malformed { what: "raft frame", why: "too short for its addresses".to_owned() };
+        let (from, rest) = body.split_first_chunk::<8>().ok_or_else(short)?;
+        let (to, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
+        Ok((Self { from: RaftId(u64::from_be_bytes(*from)), to: RaftId(u64::from_be_bytes(*to)) }, rest))
+    }
+}
+
+/// What each side says first on a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The oldest frame format that the sender speaks.
+    pub frame_version_min: u8,
+    /// The newest frame format that the sender speaks.
+    pub frame_version_max: u8,
+    /// The newest meaning of entries that the sender can apply.
+    pub fleet_version: u32,
+    /// The sender's incarnation.
+    pub incarnation: Incarnation,
+    /// Random, made at every start of the process: tells a restarted peer from a second connection of the same one.
+    pub process: u64,
+    /// The sender's name, for people.
+    pub name: NodeName,
+    /// The sender's site. Another site's node is refused.
+    pub site: SiteName,
+}
+
+/// Requests forwarded to the leader of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The requests.
+    pub requests: Vec<Request>,
+}
+
+/// What became of forwarded requests, in their order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProposalReply {
+    /// One for each request.
+    pub outcomes: Vec<ProposeOutcome>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            kind: FrameKind::Append,
+            shard: ShardId(3),
+            clock: Some(LogInstant::from_raw(77)),
+            call: 9,
+            body_bytes: 256,
+        }
+    }
+
+    #[test]
+    fn golden_header_bytes_of_version_1() {
+        let mut golden = b"Sk\x01\x02".to_vec();
+        golden.extend([0, 0, 0, 3]);
+        golden.extend([0, 0, 0, 0, 0, 0, 0, 77]);
+        golden.extend([0, 0, 0, 0, 0, 0, 0, 9]);
+        golden.extend([0, 0, 1, 0]);
+        assert_eq!(header().encode().as_slice(), golden);
+        assert_eq!(Header::decode(&header().encode()), Ok(header()));
+    }
+
+    #[test]
+    fn a_malformed_header_is_refused_with_its_reason() {
+        let spoil = |at: usize, byte: u8| {
+            let mut bytes = header().encode();
+            bytes[at] = byte;
+            Header::decode(&bytes)
+        };
+        assert!(matches!(spoil(0, b'X'), Err(CodecError::Malformed { .. })));
+        assert!(matches!(spoil(2, 2), Err(CodecError::Version { found: 2, .. })));
+        assert!(matches!(spoil(3, 200), Err(CodecError::Malformed { .. })));
+        assert!(matches!(spoil(24, 0xff), Err(CodecError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn raft_addresses_round_trip_and_short_bodies_are_refused() {
+        let address = RaftAddress { from: RaftId(1), to: RaftId(2) };
+        let mut body = Vec::new();
+        address.write(&mut body);
+        body.push(42);
+        assert_eq!(RaftAddress::split(&body), Ok((address, [42].as_slice())));
+        assert!(RaftAddress::split(&body[..15]).is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! Every bound of the product, by name, with what happens at it.
+//!
+//! Units come last in the names. A bound on a queue is the length at which the queue refuses; a bound on a message
+//! is the size at which the decoder refuses.
+
+/// Longest id or name (agent, capability, role, node name, task kind). Refused as invalid.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest task title. Refused as invalid.
+pub const TITLE_BYTES_MAX: usize = 256;
+/// Longest reason or note given with a transition. Refused as invalid.
+pub const REASON_BYTES_MAX: usize = 512;
+/// Largest task payload or result. Refused as invalid.
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Most capabilities that one role or one task may name. Refused as invalid.
+pub const CAPABILITIES_MAX: usize = 16;
+/// Most attempts a task may ask for. Refused as invalid.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+/// Failures kept with a live task; older ones are in its history only.
+pub const FAILURES_KEPT: usize = 4;
+
+/// Most tasks that are not terminal, per shard. Creating one more is refused as `ShardFull`.
+pub const LIVE_TASKS_MAX: usize = 1_000_000;
+/// Terminal tasks kept in memory, per shard; older ones are read from the history.
+pub const TERMINAL_TASKS_KEPT: usize = 10_000;
+/// Most registered agents, per shard. Registering one more is refused as `ShardFull`.
+pub const AGENTS_MAX: usize = 100_000;
+/// Most tasks that one agent may hold at a time, whatever its role says. Refused as invalid.
+pub const CONCURRENT_CLAIMS_MAX: u32 = 1_024;
+/// Pending tasks looked at for one claim that names none; past it the answer is "nothing suitable".
+pub const CLAIM_SCAN_MAX: usize = 4_096;
+
+/// Request ids remembered per shard (default of `fleet.dedup_ids_max`). When full, the floor rises and requests
+/// first sent below it are refused as `WindowPassed`.
+pub const DEDUP_IDS_MAX: usize = 1_000_000;
+/// Deadline of a mutating request when its sender names none, in milliseconds.
+pub const REQUEST_DEADLINE_MS_DEFAULT: u64 = 60_000;
+/// Longest deadline of a mutating request, in milliseconds: 24 hours. Refused as invalid.
+pub const REQUEST_DEADLINE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// How far a request's first-sending clock may lie ahead of the stamp of the entry that carries it, in
+/// milliseconds: the estimate of one node may lead that of a new leader by a frame's delay and drift.
+pub const CLOCK_LEAD_MS_MAX: u64 = 60_000;
+
+/// Most requests in one log entry. More wait for the next entry.
+pub const REQUESTS_PER_ENTRY_MAX: usize = 512;
+/// Request bytes at which an entry is closed. A single request is always smaller.
+pub const ENTRY_BYTES_SOFT_MAX: usize = 256 * 1024;
+/// Largest encoded log entry. Refused by the decoder.
+pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// Requests that may wait for a place in an entry, per shard. One more is refused as `Overloaded`.
+pub const PROPOSALS_QUEUED_MAX: usize = 8_192;
+/// Bytes of requests that may wait for a place in an entry, per shard. One more is refused as `Overloaded`.
+pub const PROPOSAL_BYTES_QUEUED_MAX: usize = 16 * 1024 * 1024;
+/// Entries proposed and not yet applied, per shard. Requests wait in the queue meanwhile.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+
+/// Largest control-plane frame. A larger one closes the connection.
+pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest chunk of a snapshot on the wire.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 256 * 1024;
+/// Largest snapshot that a receiver accepts. Refused, and the sender retries later.
+pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Frames waiting to be written to one stream of one peer. One more is refused as unreachable.
+pub const FRAMES_QUEUED_MAX: usize = 1_024;
+/// Requests of one peer on one stream that are being answered. The reader waits at it.
+pub const CALLS_IN_FLIGHT_MAX: usize = 256;
+/// Shards that one node may take part in. Frames for one more are refused.
+pub const SHARDS_PER_NODE_MAX: usize = 64;
+/// Peers in a configuration. Refused as invalid.
+pub const PEERS_MAX: usize = 1_024;
+/// Voters of one shard. Refused as invalid: 3 or 5 are useful.
+pub const VOTERS_MAX: usize = 7;
+
+/// API calls waiting for the node's driver. One more is refused as `Overloaded`.
+pub const API_CALLS_QUEUED_MAX: usize = 8_192;
+/// Requests that the router holds. One more is refused as `Overloaded`.
+pub const ROUTED_REQUESTS_MAX: usize = 16_384;
+/// Requests in flight on one API stream. The reader waits at it.
+pub const STREAM_REQUESTS_MAX: usize = 1_024;
+/// Largest message of the local API, both ways. Refused by the transport.
+pub const API_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Items on a page of a list.
+pub const PAGE_ITEMS_MAX: usize = 1_000;
+/// Writes waiting for the store's writer thread. Senders wait at it.
+pub const STORE_WRITES_QUEUED_MAX: usize = 4_096;
+/// Bytes that the store's writer puts into one durable batch before it syncs.
+pub const STORE_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of recent log entries kept in memory, per shard; older ones are read from the store.
+pub const LOG_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Events from the mesh waiting for the node's driver. Oldest presence hints are dropped.
+pub const MESH_EVENTS_QUEUED_MAX: usize = 1_024;

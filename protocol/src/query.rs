@@ -1,0 +1,168 @@
+//! Reads of a shard. They change nothing and travel apart from commands.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Role;
+use crate::change::{Change, ChangeSet};
+use crate::ids::TaskId;
+use crate::task::{Task, TaskStatus};
+use crate::text::AgentId;
+use crate::time::LogInstant;
+
+/// What can be asked of a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// One task.
+    Task(TaskId),
+    /// Tasks in order of their ids.
+    Tasks {
+        /// Only these statuses; all if empty.
+        statuses: Vec<TaskStatus>,
+        /// Only those after this id.
+        after: Option<TaskId>,
+        /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
+        limit: u32,
+    },
+    /// The transitions of one task, oldest first.
+    History {
+        /// Which.
+        task: TaskId,
+        /// Only those of later entries.
+        after_index: Option<u64>,
+        /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
+        limit: u32,
+    },
+    /// Registered agents in order of their ids.
+    Agents {
+        /// Only those after this id.
+        after: Option<AgentId>,
+        /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
+        limit: u32,
+    },
+    /// The changes of entries from this index on, as many as one frame holds.
+    Changes {
+        /// The first index wanted.
+        from: u64,
+    },
+    /// How many tasks and agents there are.
+    Counts,
+}
+
+/// How old an answer is and where it stands in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsOf {
+    /// The last entry that the answering replica had applied.
+    pub index: u64,
+    /// The stamp of that entry.
+    pub stamp: LogInstant,
+    /// The shard's clock as the replica knew it; none if it has heard no clock since its start.
+    pub clock: Option<LogInstant>,
+    /// Whether it holds every write acknowledged before the query was asked.
+    pub linearizable: bool,
+    /// How long ago the replica last heard from the shard's leader, in milliseconds; zero if it leads; none if it
+    /// has not heard from one since its start.
+    pub age_ms: Option<u64>,
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryReply {
+    /// Where the answer stands.
+    pub as_of: AsOf,
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// The answer proper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The task, if the shard holds it.
+    Task(Option<Box<Task>>),
+    /// A page of tasks.
+    Tasks {
+        /// The tasks.
+        tasks: Vec<Task>,
+        /// Where the next page begins; none on the last page.
+        next: Option<TaskId>,
+    },
+    /// A page of a task's transitions.
+    History {
+        /// The transitions.
+        records: Vec<HistoryRecord>,
+        /// Whether there are more after the last one.
+        more: bool,
+    },
+    /// A page of agents.
+    Agents {
+        /// The agents.
+        agents: Vec<AgentView>,
+        /// Where the next page begins; none on the last page.
+        next: Option<AgentId>,
+    },
+    /// Changes of consecutive entries; entries that changed nothing are left out.
+    Changes {
+        /// The changes.
+        sets: Vec<ChangeSet>,
+        /// The first index not covered by them.
+        next: u64,
+    },
+    /// How many there are.
+    Counts(Counts),
+}
+
+/// How many objects a shard holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Pending tasks.
+    pub pending: u64,
+    /// Claimed tasks.
+    pub claimed: u64,
+    /// Terminal tasks that are kept in memory.
+    pub terminal: u64,
+    /// Registered agents.
+    pub agents: u64,
+}
+
+/// One transition of a task and where it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRecord {
+    /// The entry's index.
+    pub index: u64,
+    /// The entry's term.
+    pub term: u64,
+    /// The transition.
+    pub change: Change,
+}
+
+/// An agent as a shard knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Its id.
+    pub id: AgentId,
+    /// Its role.
+    pub role: Role,
+    /// Tasks it holds.
+    pub held: u32,
+    /// Registered agents of other roles that share a capability with it.
+    pub overlaps: u32,
+}
+
+/// Why a replica did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum QueryFailure {
+    /// This node does not lead the shard.
+    #[error("this node does not lead the shard")]
+    NotLeader {
+        /// Who does, as far as it knows.
+        leader: Option<crate::ids::NodeId>,
+    },
+    /// The leader could not reach a quorum to confirm that it still leads.
+    #[error("no quorum confirmed the leader in time")]
+    NoQuorum,
+    /// This node holds no replica of the shard.
+    #[error("this node holds no replica of the shard")]
+    NoReplica,
+    /// The replica cannot read its own disk.
+    #[error("the replica cannot read its history: {0}")]
+    Storage(String),
+}

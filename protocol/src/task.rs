@@ -1,0 +1,322 @@
+//! Tasks: work that agents claim.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClaimEpoch, TaskId};
+use crate::limits;
+use crate::text::{AgentId, Capability, Reason, TaskKind, Title};
+use crate::time::LogInstant;
+
+/// How urgent a task is. Higher first; equal priorities in order of creation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Priority {
+    /// When nothing else waits.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Before all normal work.
+    High,
+    /// Before everything.
+    Urgent,
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        })
+    }
+}
+
+/// What happens after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first included. When they are used up the task becomes a dead letter.
+    pub attempts_max: u32,
+    /// Wait before the second attempt, in milliseconds. It doubles with every attempt.
+    pub backoff_initial_ms: u64,
+    /// Longest wait between attempts, in milliseconds.
+    pub backoff_max_ms: u64,
+}
+
+impl RetryPolicy {
+    /// The wait before the attempt after `failed` failed ones, in milliseconds: exponential, without jitter, because
+    /// every replica must compute the same.
+    pub fn backoff_ms(&self, failed: u32) -> u64 {
+        let doublings = failed.saturating_sub(1).min(63);
+        let factor = 1u64.checked_shl(doublings).unwrap_or(u64::MAX);
+        self.backoff_initial_ms.saturating_mul(factor).min(self.backoff_max_ms)
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts_max: 3, backoff_initial_ms: 1_000, backoff_max_ms: 60_000 }
+    }
+}
+
+/// What is to be done, as its creator wrote it. Never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// One line for people.
+    pub title: Title,
+    /// What sort of work it is.
+    pub kind: TaskKind,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// What an agent must be able to do.
+    pub required: BTreeSet<Capability>,
+    /// What the agent needs to know; opaque to Skep.
+    pub payload: Vec<u8>,
+    /// What happens after a failed attempt.
+    pub retry: RetryPolicy,
+    /// A claim without progress for this long is taken back, in milliseconds.
+    pub stale_after_ms: u64,
+    /// The task is worthless this long after its creation, in milliseconds.
+    pub valid_for_ms: Option<u64>,
+}
+
+impl TaskSpec {
+    /// A claim without progress for 15 minutes is stale unless its task says otherwise.
+    pub const STALE_AFTER_MS_DEFAULT: u64 = 15 * 60 * 1_000;
+
+    /// Checks the limits that the fields' own types do not.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] names the field.
+    pub fn check(&self) -> Result<(), InvalidSpec> {
+        if self.required.len() > limits::CAPABILITIES_MAX {
+            return Err(InvalidSpec::Capabilities { given: self.required.len() });
+        }
+        check_payload(&self.payload)?;
+        if self.retry.attempts_max == 0 || self.retry.attempts_max > limits::ATTEMPTS_MAX {
+            return Err(InvalidSpec::Attempts { given: self.retry.attempts_max });
+        }
+        if self.stale_after_ms == 0 {
+            return Err(InvalidSpec::StaleAfter);
+        }
+        if self.valid_for_ms == Some(0) {
+            return Err(InvalidSpec::ValidFor);
+        }
+        Ok(())
+    }
+}
+
+/// Checks the size of a task's payload or result.
+///
+/// # Errors
+/// [`InvalidSpec::Payload`] if it is over the limit.
+pub fn check_payload(bytes: &[u8]) -> Result<(), InvalidSpec> {
+    if bytes.len() > limits::PAYLOAD_BYTES_MAX {
+        return Err(InvalidSpec::Payload { bytes: bytes.len() });
+    }
+    Ok(())
+}
+
+/// A task or role that no shard would accept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum InvalidSpec {
+    /// Too many capabilities.
+    #[error("{given} capabilities; at most {} are allowed", limits::CAPABILITIES_MAX)]
+    Capabilities {
+        /// How many were given.
+        given: usize,
+    },
+    /// The payload or result is too large.
+    #[error("the payload has {bytes} bytes; at most {} are allowed", limits::PAYLOAD_BYTES_MAX)]
+    Payload {
+        /// Its size.
+        bytes: usize,
+    },
+    /// No attempt, or too many.
+    #[error("{given} attempts; give 1 to {}", limits::ATTEMPTS_MAX)]
+    Attempts {
+        /// How many were given.
+        given: u32,
+    },
+    /// A claim that is stale at once.
+    #[error("stale_after is zero; give at least 1 ms")]
+    StaleAfter,
+    /// A task that is worthless at once.
+    #[error("valid_for is zero; give at least 1 ms, or leave it out")]
+    ValidFor,
+    /// An agent that may hold nothing, or too much.
+    #[error("max_concurrent is {given}; give 1 to {}", limits::CONCURRENT_CLAIMS_MAX)]
+    MaxConcurrent {
+        /// How many were given.
+        given: u32,
+    },
+}
+
+/// Where a task stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Waits to be claimed.
+    Pending {
+        /// Not before this instant (retry backoff).
+        not_before: LogInstant,
+    },
+    /// An agent works on it.
+    Claimed {
+        /// Who.
+        by: AgentId,
+        /// Since when.
+        since: LogInstant,
+        /// When it is taken back unless there is progress before.
+        stale_at: LogInstant,
+    },
+    /// Done.
+    Completed {
+        /// By whom.
+        by: AgentId,
+        /// When.
+        at: LogInstant,
+        /// What came of it; opaque to Skep.
+        result: Arc<[u8]>,
+    },
+    /// Its attempts are used up, or its agent said that trying again is useless.
+    DeadLettered {
+        /// Why.
+        reason: Reason,
+        /// When.
+        at: LogInstant,
+    },
+    /// Called off.
+    Cancelled {
+        /// Why.
+        reason: Reason,
+        /// When.
+        at: LogInstant,
+    },
+    /// Not done while it was worth doing.
+    Expired {
+        /// When.
+        at: LogInstant,
+    },
+}
+
+impl TaskState {
+    /// The state without its particulars.
+    pub fn status(&self) -> TaskStatus {
+        match self {
+            Self::Pending { .. } => TaskStatus::Pending,
+            Self::Claimed { .. } => TaskStatus::Claimed,
+            Self::Completed { .. } => TaskStatus::Completed,
+            Self::DeadLettered { .. } => TaskStatus::DeadLettered,
+            Self::Cancelled { .. } => TaskStatus::Cancelled,
+            Self::Expired { .. } => TaskStatus::Expired,
+        }
+    }
+}
+
+/// A task's state without its particulars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TaskStatus {
+    /// Waits to be claimed.
+    Pending,
+    /// An agent works on it.
+    Claimed,
+    /// Done.
+    Completed,
+    /// Given up.
+    DeadLettered,
+    /// Called off.
+    Cancelled,
+    /// Not done while it was worth doing.
+    Expired,
+}
+
+impl TaskStatus {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Claimed, Self::Completed, Self::DeadLettered, Self::Cancelled, Self::Expired];
+
+    /// Whether nothing more happens to the task unless it is requeued.
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, Self::Pending | Self::Claimed)
+    }
+}
+
+impl fmt::Display for TaskStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pending => "pending",
+            Self::Claimed => "claimed",
+            Self::Completed => "completed",
+            Self::DeadLettered => "dead-lettered",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        })
+    }
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// Why.
+    pub reason: Reason,
+    /// When.
+    pub at: LogInstant,
+}
+
+/// How far the holder of a claim says it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Thousandths of the work.
+    pub permille: u16,
+    /// In the holder's words.
+    pub note: Reason,
+    /// When it was committed.
+    pub at: LogInstant,
+}
+
+/// A task as a shard knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// What is to be done.
+    pub spec: Arc<TaskSpec>,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Its place in the order of creation within its shard.
+    pub seq: u64,
+    /// The epoch of its latest claim; zero if it was never claimed.
+    pub epoch: ClaimEpoch,
+    /// Attempts begun since it was created or requeued.
+    pub attempts: u32,
+    /// When it was created.
+    pub created_at: LogInstant,
+    /// When it last changed.
+    pub updated_at: LogInstant,
+    /// When it becomes worthless.
+    pub expires_at: Option<LogInstant>,
+    /// The latest progress of the latest claim.
+    pub progress: Option<Progress>,
+    /// The latest failures, oldest first, at most [`limits::FAILURES_KEPT`].
+    pub failures: Vec<Failure>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit_and_never_overflows() {
+        let retry = RetryPolicy { attempts_max: 9, backoff_initial_ms: 100, backoff_max_ms: 1_000 };
+        let waits: Vec<u64> = (1..=6).map(|failed| retry.backoff_ms(failed)).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1_000, 1_000]);
+        let vast = RetryPolicy { attempts_max: 1, backoff_initial_ms: u64::MAX, backoff_max_ms: u64::MAX };
+        assert_eq!(vast.backoff_ms(u32::MAX), u64::MAX);
+    }
+}

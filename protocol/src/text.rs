@@ -1,0 +1,189 @@
+//! Bounded text: names and free text with a limit that every constructor and decoder enforces.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::limits;
+
+/// Why a text was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// A name must have at least one character.
+    #[error("{what} is empty; give 1 to {} characters", limits::NAME_BYTES_MAX)]
+    Empty {
+        /// What the text was to be.
+        what: &'static str,
+    },
+    /// The text is over its limit.
+    #[error("{what} has {bytes} bytes; at most {max} are allowed")]
+    TooLong {
+        /// What the text was to be.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A name holds a character that names do not have.
+    #[error("{what} holds {found:?}; use letters, digits and any of . _ - / :")]
+    Character {
+        /// What the text was to be.
+        what: &'static str,
+        /// The first character that is not allowed.
+        found: char,
+    },
+}
+
+fn check_name(what: &'static str, text: &str) -> Result<(), TextError> {
+    if text.is_empty() {
+        return Err(TextError::Empty { what });
+    }
+    check_length(what, text, limits::NAME_BYTES_MAX)?;
+    let bad = text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':')));
+    bad.map_or(Ok(()), |found| Err(TextError::Character { what, found }))
+}
+
+fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), TextError> {
+    if text.len() > max {
+        return Err(TextError::TooLong { what, bytes: text.len(), max });
+    }
+    Ok(())
+}
+
+macro_rules! bounded_text {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks and wraps a text.
+            ///
+            /// # Errors
+            /// [`TextError`] if the text is over its limit or holds what it must not.
+            pub fn new(text: impl AsRef<str>) -> Result<Self, TextError> {
+                let text = text.as_ref();
+                let check: fn(&'static str, &str) -> Result<(), TextError> = $check;
+                check($what, text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = TextError;
+            fn from_str(text: &str) -> Result<Self, TextError> {
+                Self::new(text)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::new(text).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+bounded_text!(
+    /// The name of an agent, unique in its site: a robot's software, an LLM agent, any program that works.
+    AgentId, "agent id", check_name
+);
+bounded_text!(
+    /// Something that an agent can do and a task may require, such as `lift` or `camera/thermal`.
+    Capability, "capability", check_name
+);
+bounded_text!(
+    /// The name of a role that agents take, such as `picker`.
+    RoleName, "role name", check_name
+);
+bounded_text!(
+    /// What sort of work a task is, such as `transport`.
+    TaskKind, "task type", check_name
+);
+bounded_text!(
+    /// The name an operator gave to a node.
+    NodeName, "node name", check_name
+);
+bounded_text!(
+    /// The name of a site: a trust domain and a place.
+    SiteName, "site name", check_name
+);
+bounded_text!(
+    /// A task's one-line title.
+    Title, "title", |what, text| check_length(what, text, limits::TITLE_BYTES_MAX)
+);
+bounded_text!(
+    /// Why a transition happened, in its author's words.
+    Reason, "reason", |what, text| check_length(what, text, limits::REASON_BYTES_MAX)
+);
+
+impl Reason {
+    /// The start of a text, as much as a reason may hold.
+    pub fn truncated(text: &str) -> Self {
+        let mut end = text.len().min(limits::REASON_BYTES_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(Arc::from(&text[..end]))
+    }
+}
+
+impl RoleName {
+    /// The role of an agent that claimed work without having registered.
+    pub fn unregistered() -> Self {
+        Self(Arc::from("unregistered"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_outside_the_alphabet_or_limit_are_refused_with_the_reason() {
+        assert!(AgentId::new("robot-7").is_ok());
+        assert_eq!(AgentId::new(""), Err(TextError::Empty { what: "agent id" }));
+        assert_eq!(AgentId::new("a b"), Err(TextError::Character { what: "agent id", found: ' ' }));
+        assert!(matches!(AgentId::new("x".repeat(65)), Err(TextError::TooLong { bytes: 65, max: 64, .. })));
+    }
+
+    #[test]
+    fn decoding_enforces_the_limit() {
+        let long = postcard::to_stdvec(&"x".repeat(65)).unwrap();
+        assert!(postcard::from_bytes::<AgentId>(&long).is_err());
+    }
+
+    #[test]
+    fn a_reason_is_cut_at_a_character() {
+        let text = "ä".repeat(limits::REASON_BYTES_MAX);
+        assert_eq!(Reason::truncated(&text).as_str().len(), limits::REASON_BYTES_MAX);
+        assert!(Reason::truncated(&format!("x{text}")).as_str().len() < limits::REASON_BYTES_MAX + 1);
+    }
+}

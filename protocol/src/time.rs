@@ -1,0 +1,91 @@
+//! The log clock's instants and the durations measured on it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds within one era of the log clock: 2^48 ms are 8,900 years, so an era never runs out.
+const ERA_MS: u64 = 1 << 48;
+
+/// An instant of a shard's log clock.
+///
+/// The clock counts milliseconds that only grow, stamped by the leader into every entry. The upper 16 bits are the
+/// _era_: when a whole quorum has restarted, nobody knows how long it was away, and the new leader moves the clock
+/// to the next era. Every deadline ever given lies within the era that gave it, so all of them have passed then:
+/// early, never late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LogInstant(u64);
+
+impl LogInstant {
+    /// The clock of a shard in which nothing was stamped yet.
+    pub const ZERO: Self = Self(0);
+
+    /// From its wire form.
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// Its wire form.
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// How often the shard's clock lost its continuity before this instant.
+    pub const fn era(self) -> u64 {
+        self.0 / ERA_MS
+    }
+
+    /// Milliseconds since the start of the era.
+    pub const fn ms_in_era(self) -> u64 {
+        self.0 % ERA_MS
+    }
+
+    /// The first instant of the era after this one. Saturates after 65,535 losses.
+    pub const fn next_era(self) -> Self {
+        Self((self.era().saturating_add(1)).saturating_mul(ERA_MS))
+    }
+
+    /// This instant and `ms` more, held within the era so that no deadline survives a lost clock.
+    pub const fn plus_ms(self, ms: u64) -> Self {
+        let room = ERA_MS - 1 - self.ms_in_era();
+        let step = if ms < room { ms } else { room };
+        Self(self.0 + step)
+    }
+
+    /// Milliseconds from `earlier` to this instant; zero if `earlier` is later.
+    pub const fn since_ms(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for LogInstant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (era, ms) = (self.era(), self.ms_in_era());
+        if era > 0 {
+            write!(f, "era {era} ")?;
+        }
+        write!(f, "{}.{:03} s", ms / 1_000, ms % 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_era_lies_beyond_every_deadline_of_the_old_one() {
+        let now = LogInstant::from_raw(5_000);
+        let deadline = now.plus_ms(u64::MAX);
+        assert!(deadline < now.next_era());
+        assert_eq!(now.next_era().era(), 1);
+        assert_eq!(now.next_era().ms_in_era(), 0);
+    }
+
+    #[test]
+    fn adding_and_subtracting_agree() {
+        let now = LogInstant::from_raw(7).next_era().plus_ms(250);
+        assert_eq!(now.plus_ms(1_500).since_ms(now), 1_500);
+        assert_eq!(now.since_ms(now.plus_ms(1)), 0);
+        assert_eq!(now.to_string(), "era 1 0.250 s");
+    }
+}

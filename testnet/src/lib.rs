@@ -1,0 +1,1 @@
+//! Launcher of real node processes, workloads and benchmarks.

@@ -1,0 +1,1 @@
+//! Simulator, invariants, end-to-end and architecture tests of Skep.
