@@ -29,7 +29,7 @@ pub const CONCURRENT_CLAIMS_MAX: u32 = 1_024;
 /// Pending tasks looked at for one claim that names none; past it the answer is "nothing suitable".
 pub const CLAIM_SCAN_MAX: usize = 4_096;
 
-/// Request ids remembered per shard (default of `fleet.dedup_ids_max`). When full, the floor rises and requests
+/// Request ids remembered per shard. The same on every replica, so it is no setting. When full, the floor rises and requests
 /// first sent below it are refused as `WindowPassed`.
 pub const DEDUP_IDS_MAX: usize = 1_000_000;
 /// Deadline of a mutating request when its sender names none, in milliseconds.

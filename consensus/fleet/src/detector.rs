@@ -1,0 +1,152 @@
+//! When to call an election.
+
+/// Bounds of the detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DetectorConfig {
+    /// Never suspect a leader that was heard within this time, in milliseconds.
+    pub silence_ms_min: u64,
+    /// Suspect any leader that was silent for this long, in milliseconds.
+    pub silence_ms_max: u64,
+}
+
+/// Says when a leader has been silent for too long.
+///
+/// It learns the rhythm in which frames of the leader really arrive, as an RTO estimator learns round trips
+/// (RFC 6298: smoothed mean and mean deviation), and waits for a silence that this rhythm does not explain, within
+/// the configured bounds. The wait is stretched by a random part given by the caller, so that not all voters stand
+/// at once. Only _when_ to ask is decided here: Pre-Vote and the leader's lease decide whether an election happens.
+#[derive(Clone, Debug)]
+pub struct ElectionDetector {
+    config: DetectorConfig,
+    last_heard_ms: u64,
+    mean_ms: u64,
+    deviation_ms: u64,
+    /// Failed attempts since a leader was heard: each doubles the wait, up to the maximum.
+    attempts: u32,
+    deadline_ms: u64,
+}
+
+/// Mean deviations of the rhythm that a silence must exceed.
+const DEVIATIONS: u64 = 8;
+/// Frames of the leader that a silence must swallow at least.
+const FRAMES: u64 = 4;
+
+impl ElectionDetector {
+    /// A detector that starts now: a leader has the longest silence to make itself heard, since a node that has
+    /// just started disturbs a healthy group if it stands at once.
+    ///
+    /// `random` is any random number.
+    pub fn new(config: DetectorConfig, now_ms: u64, random: u64) -> Self {
+        let mut detector = Self {
+            config,
+            last_heard_ms: now_ms,
+            mean_ms: 0,
+            deviation_ms: 0,
+            attempts: 0,
+            deadline_ms: now_ms,
+        };
+        detector.arm(now_ms, random);
+        detector
+    }
+
+    /// A frame of the current leader was accepted.
+    pub fn heard_leader(&mut self, now_ms: u64, random: u64) {
+        let gap = now_ms.saturating_sub(self.last_heard_ms).min(self.config.silence_ms_max);
+        self.last_heard_ms = now_ms;
+        // Integer smoothing by 1/8 and 1/4; the first gap sets both.
+        if self.mean_ms == 0 {
+            self.mean_ms = gap;
+            self.deviation_ms = gap / 2;
+        } else {
+            self.deviation_ms = (3 * self.deviation_ms + self.mean_ms.abs_diff(gap)) / 4;
+            self.mean_ms = (7 * self.mean_ms + gap) / 8;
+        }
+        self.attempts = 0;
+        self.arm(now_ms, random);
+    }
+
+    /// Whether to call an election now. Each yes arms the next attempt.
+    pub fn poll(&mut self, now_ms: u64, random: u64) -> bool {
+        if now_ms < self.deadline_ms {
+            return false;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        self.arm(now_ms, random);
+        true
+    }
+
+    /// When [`poll`](Self::poll) can next say yes, in the milliseconds of its argument.
+    pub fn poll_timeout(&self) -> u64 {
+        self.deadline_ms
+    }
+
+    /// The silence that is taken for a failure, before its random part, in milliseconds.
+    pub fn patience_ms(&self) -> u64 {
+        let learned = (self.mean_ms + DEVIATIONS * self.deviation_ms).max(FRAMES * self.mean_ms);
+        let patience = learned.clamp(self.config.silence_ms_min, self.config.silence_ms_max);
+        patience.saturating_mul(1 << self.attempts.saturating_sub(1).min(8)).min(self.config.silence_ms_max)
+    }
+
+    fn arm(&mut self, now_ms: u64, random: u64) {
+        let patience = self.patience_ms();
+        let spread = (patience / 2).max(1);
+        self.deadline_ms = now_ms.saturating_add(patience).saturating_add(random % spread);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAN: DetectorConfig = DetectorConfig { silence_ms_min: 350, silence_ms_max: 1_500 };
+
+    #[test]
+    fn a_regular_leader_is_never_suspected_and_a_silent_one_soon_is() {
+        let mut detector = ElectionDetector::new(LAN, 0, 0);
+        let mut now = 0;
+        for _ in 0..200 {
+            now += 50;
+            assert!(!detector.poll(now, 7));
+            detector.heard_leader(now, now * 31);
+        }
+        assert!(!detector.poll(now + 349, 0));
+        assert!(detector.poll(now + 350 + 175, 0), "a quiet LAN suspects within half a second");
+    }
+
+    #[test]
+    fn a_radio_stall_of_300_ms_is_no_failure() {
+        let mut detector = ElectionDetector::new(LAN, 0, 0);
+        for now in (50..2_000).step_by(50) {
+            detector.heard_leader(now, 3);
+        }
+        assert!(!detector.poll(1_950 + 300, 0));
+    }
+
+    #[test]
+    fn jitter_makes_it_patient_up_to_the_maximum() {
+        let mut detector = ElectionDetector::new(LAN, 0, 0);
+        let mut now = 0;
+        for i in 0..100 {
+            now += if i % 4 == 0 { 300 } else { 40 };
+            detector.heard_leader(now, 0);
+        }
+        assert!(detector.patience_ms() > 500);
+        assert!(detector.patience_ms() <= LAN.silence_ms_max);
+    }
+
+    #[test]
+    fn failed_attempts_back_off_and_a_leader_resets_them() {
+        let mut detector = ElectionDetector::new(LAN, 0, 0);
+        let mut now = 0;
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            let from = now;
+            now = detector.poll_timeout();
+            waits.push(now - from);
+            assert!(detector.poll(now, 0));
+        }
+        assert_eq!(waits, [350, 350, 700, 1_400, 1_500]);
+        detector.heard_leader(now + 10, 0);
+        assert_eq!(detector.attempts, 0);
+    }
+}

@@ -1,0 +1,144 @@
+//! Entries in, replies and changes out.
+
+use skep_protocol::change::{Change, ChangeKind};
+use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
+use skep_protocol::ids::RequestId;
+use skep_protocol::limits;
+use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use super::{Applied, FleetState, LogPosition};
+
+/// Where changes of one entry are collected.
+pub(super) struct Journal {
+    pub(super) request: Option<RequestId>,
+    pub(super) changes: Vec<Change>,
+}
+
+impl FleetState {
+    /// Applies the entry at a place of the log. Deterministic: depends on the state and the arguments only.
+    ///
+    /// An entry whose proposer's term is not the term of its place was proposed by a leader that had been deposed
+    /// meanwhile: it changes nothing, and its requests may be sent again.
+    pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
+        let mut journal = Journal { request: None, changes: Vec::new() };
+        let replies = if entry.term == position.term {
+            self.apply_body(entry, &mut journal)
+        } else if let EntryBody::Requests(requests) = &entry.body {
+            requests.iter().map(|_| Reply::Refused(Refusal::Deposed)).collect()
+        } else {
+            Vec::new()
+        };
+        let applied = Applied { replies, changes: journal.changes };
+        self.advance(position, &applied);
+        applied
+    }
+
+    /// Takes note of an entry that carries nothing for the state: a new leader's first, or a change of members.
+    pub fn skip(&mut self, position: LogPosition) {
+        self.advance(position, &Applied::default());
+    }
+
+    fn apply_body(&mut self, entry: &Entry, journal: &mut Journal) -> Vec<Reply> {
+        self.clock = match entry.body {
+            EntryBody::ClockLost => self.clock.next_era(),
+            EntryBody::Requests(_) | EntryBody::Decisions(_) => self.clock.max(entry.stamp),
+        };
+        self.dedup.forget_expired(self.clock);
+        match &entry.body {
+            EntryBody::ClockLost => {
+                journal.record(self.clock, ChangeKind::ClockLost { now: self.clock });
+                Vec::new()
+            }
+            EntryBody::Decisions(decisions) => {
+                decisions.iter().for_each(|decision| self.decide(decision, journal));
+                Vec::new()
+            }
+            EntryBody::Requests(requests) => {
+                requests.iter().map(|request| self.answer(request, journal)).collect()
+            }
+        }
+    }
+
+    fn decide(&mut self, decision: &Decision, journal: &mut Journal) {
+        match decision {
+            Decision::ExpireClaim { task, epoch } => self.expire_claim(*task, *epoch, journal),
+            Decision::ExpireTask { task } => self.expire_task(*task, journal),
+        }
+    }
+
+    fn answer(&mut self, request: &Request, journal: &mut Journal) -> Reply {
+        let body_hash = body_hash(&request.op);
+        if let Some(reply) = self.dedup.recall(request, body_hash) {
+            return reply;
+        }
+        if let Err(refusal) = self.check_window(request) {
+            return Reply::Refused(refusal);
+        }
+        journal.request = Some(request.id);
+        let reply = match self.execute(&request.op, journal) {
+            Ok(receipt) => Reply::Done(receipt),
+            Err(refusal) => Reply::Refused(refusal),
+        };
+        journal.request = None;
+        self.dedup.remember(request, body_hash, reply.clone(), self.limits.dedup_ids_max);
+        reply
+    }
+
+    /// Whether a request that is not remembered can be new.
+    fn check_window(&self, request: &Request) -> Result<(), Refusal> {
+        let (first_sent, deadline, now) = (request.first_sent, request.deadline, self.clock);
+        let possible = first_sent <= now.plus_ms(limits::CLOCK_LEAD_MS_MAX)
+            && first_sent <= deadline
+            && deadline.since_ms(first_sent) <= limits::REQUEST_DEADLINE_MS_MAX;
+        if !possible {
+            return Err(Refusal::ClockImpossible { first_sent, deadline, now });
+        }
+        if deadline < now {
+            return Err(Refusal::Expired { deadline, now });
+        }
+        if first_sent < self.dedup.floor() {
+            return Err(Refusal::WindowPassed { first_sent, floor: self.dedup.floor() });
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, op: &Op, journal: &mut Journal) -> Result<Receipt, Refusal> {
+        match op {
+            Op::CreateTask { task, spec } => self.create_task(*task, spec, journal),
+            Op::ClaimTask { agent, task } => self.claim_task(agent, *task, journal),
+            Op::ReportProgress { claim, permille, note } => self.report_progress(claim, *permille, note, journal),
+            Op::CompleteTask { claim, result } => self.complete_task(claim, result, journal),
+            Op::FailTask { claim, reason, retryable } => self.fail_task(claim, reason, *retryable, journal),
+            Op::CancelTask { task, reason } => self.cancel_task(*task, reason, journal),
+            Op::RequeueTask { task, reason } => self.requeue_task(*task, reason, journal),
+            Op::RegisterAgent { agent, role } => self.register_agent(agent, role, journal),
+            Op::RemoveAgent { agent } => self.remove_agent(agent, journal),
+        }
+    }
+
+    /// Moves on to a place of the log and folds what it did into the digest.
+    fn advance(&mut self, position: LogPosition, applied: &Applied) {
+        self.applied = Some(position);
+        let mut hash = Xxh3::new();
+        hash.update(&self.digest.to_be_bytes());
+        hash.update(&position.index.to_be_bytes());
+        hash.update(&position.term.to_be_bytes());
+        hash.update(&self.clock.raw().to_be_bytes());
+        // Encoding plain data into memory cannot fail; if it ever did, it would do so on every replica alike.
+        hash.update(&postcard::to_stdvec(&applied.replies).unwrap_or_default());
+        hash.update(&postcard::to_stdvec(&applied.changes).unwrap_or_default());
+        self.digest = hash.digest128();
+    }
+}
+
+impl Journal {
+    pub(super) fn record(&mut self, at: skep_protocol::time::LogInstant, what: ChangeKind) {
+        self.changes.push(Change { at, request: self.request, what });
+    }
+}
+
+/// Tells one body from another under the same request id.
+fn body_hash(op: &Op) -> u128 {
+    xxh3_128(&postcard::to_stdvec(op).unwrap_or_default())
+}

@@ -1,0 +1,167 @@
+//! The state as bytes.
+//!
+//! Only what cannot be told from the objects themselves is written; the indexes are made anew. The caller guards the
+//! bytes with checksums, since a flipped bit may well decode.
+
+use std::sync::Arc;
+
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
+use skep_protocol::agent::Role;
+use skep_protocol::ids::{RequestId, TaskId};
+use skep_protocol::task::Task;
+use skep_protocol::text::AgentId;
+use skep_protocol::time::LogInstant;
+
+use super::dedup::{Dedup, Remembered};
+use super::{FLEET_VERSION, FleetLimits, FleetState, LogPosition};
+
+/// The snapshot format that is written.
+const FORMAT: u8 = 1;
+
+/// Why a snapshot was refused. The state is unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Nothing in it.
+    #[error("the snapshot is empty")]
+    Empty,
+    /// Written by a newer Skep.
+    #[error("the snapshot has format {found}; this Skep reads up to {FORMAT}. Upgrade it")]
+    Format {
+        /// The format found.
+        found: u8,
+    },
+    /// The shard has agreed on entries that this Skep cannot apply.
+    #[error("the shard speaks fleet version {found}; this Skep speaks up to {FLEET_VERSION}. Upgrade it")]
+    FleetVersion {
+        /// The version found.
+        found: u32,
+    },
+    /// Cut off, or rubbish.
+    #[error("the snapshot is malformed: {0}")]
+    Malformed(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    limits: FleetLimits,
+    fleet_version: u32,
+    applied: Option<(u64, u64)>,
+    clock: LogInstant,
+    digest: u128,
+    next_seq: u64,
+    dedup_floor: LogInstant,
+}
+
+#[derive(Serialize)]
+struct BodyRef<'a> {
+    head: Head,
+    #[serde(serialize_with = "tasks")]
+    tasks: &'a FleetState,
+    #[serde(serialize_with = "ended")]
+    ended: &'a FleetState,
+    #[serde(serialize_with = "agents")]
+    agents: &'a FleetState,
+    #[serde(serialize_with = "dedup")]
+    dedup: &'a FleetState,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    head: Head,
+    tasks: Vec<Task>,
+    ended: Vec<(u64, TaskId)>,
+    agents: Vec<(AgentId, Role)>,
+    dedup: Vec<(RequestId, Remembered)>,
+}
+
+fn sequence<S, T>(serializer: S, items: impl ExactSizeIterator<Item = T>) -> Result<S::Ok, S::Error>
+where
+    S: Serializer,
+    T: Serialize,
+{
+    let mut seq = serializer.serialize_seq(Some(items.len()))?;
+    for item in items {
+        seq.serialize_element(&item)?;
+    }
+    seq.end()
+}
+
+fn tasks<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
+    sequence(serializer, state.tasks.values().map(AsRef::<Task>::as_ref))
+}
+
+fn ended<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
+    sequence(serializer, state.ended.iter())
+}
+
+fn agents<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
+    sequence(serializer, state.agents.iter().map(|(id, role)| (id, role.as_ref())))
+}
+
+fn dedup<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
+    sequence(serializer, state.dedup.iter())
+}
+
+impl FleetState {
+    /// The state as bytes, a format version first.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
+    pub fn to_snapshot(&self) -> Result<Vec<u8>, SnapshotError> {
+        let body = BodyRef {
+            head: Head {
+                limits: self.limits,
+                fleet_version: self.fleet_version,
+                applied: self.applied.map(|p| (p.index, p.term)),
+                clock: self.clock,
+                digest: self.digest,
+                next_seq: self.next_seq,
+                dedup_floor: self.dedup.floor(),
+            },
+            tasks: self,
+            ended: self,
+            agents: self,
+            dedup: self,
+        };
+        postcard::to_extend(&body, vec![FORMAT]).map_err(|e| SnapshotError::Malformed(e.to_string()))
+    }
+
+    /// The state that these bytes hold.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] says what is wrong with them.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let (format, bytes) = bytes.split_first().ok_or(SnapshotError::Empty)?;
+        if *format != FORMAT {
+            return Err(SnapshotError::Format { found: *format });
+        }
+        let malformed = |why: &dyn std::fmt::Display| SnapshotError::Malformed(why.to_string());
+        let (body, rest) = postcard::take_from_bytes::<Body>(bytes).map_err(|e| malformed(&e))?;
+        if !rest.is_empty() {
+            return Err(malformed(&format!("{} bytes too many", rest.len())));
+        }
+        if body.head.fleet_version > FLEET_VERSION {
+            return Err(SnapshotError::FleetVersion { found: body.head.fleet_version });
+        }
+        let mut state = Self::new(body.head.limits);
+        state.fleet_version = body.head.fleet_version;
+        state.applied = body.head.applied.map(|(index, term)| LogPosition { index, term });
+        state.clock = body.head.clock;
+        state.digest = body.head.digest;
+        state.next_seq = body.head.next_seq;
+        state.dedup = Dedup::restore(body.head.dedup_floor, body.dedup);
+        state.agents = body.agents.into_iter().map(|(id, role)| (id, Arc::new(role))).collect();
+        for task in body.tasks {
+            state.index(&task);
+            state.tasks.insert(task.id, Arc::new(task));
+        }
+        for (seq, id) in body.ended {
+            if !state.task(&id).is_some_and(|task| task.state.status().is_terminal()) {
+                return Err(malformed(&format!("task {id} is listed as ended and is not")));
+            }
+            state.note_end(seq, id);
+        }
+        Ok(state)
+    }
+}
