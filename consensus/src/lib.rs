@@ -1,1 +1,14 @@
-//! Raft groups of a Skep node: openraft, the durable store, the control plane.
+//! Raft groups of one node: openraft, the durable store, and the control plane.
+//!
+//! This crate is the shell around [`skep_fleet`]: it replicates entries, applies them, keeps them, and carries them
+//! between nodes. openraft and quinn types end here.
+//!
+//! **Contract.** Everything runs on one OS thread with a runtime of its own, so that no storm on the data plane or
+//! the API delays an election. Nothing is acknowledged before its fsync. The rest of the node talks to it through
+//! [`ConsensusHandle`] only.
+//!
+//! **Must not know** libp2p's swarm, gRPC, or what a node does with the answers.
+
+mod store;
+
+pub use store::{History, HistoryError, LogPoint, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot};

@@ -1,0 +1,100 @@
+//! Segment files of the write-ahead log.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use skep_protocol::ids::Incarnation;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::StoreError;
+
+/// Where the records of a segment begin.
+pub(super) const DATA_START: u64 = 64;
+const MAGIC: [u8; 8] = *b"skep-wal";
+const FORMAT: u32 = 1;
+
+/// One preallocated file of the log.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+}
+
+impl Segment {
+    /// Makes everything from a byte on zero again.
+    pub(super) fn clear_from(&self, offset: u64) -> io::Result<()> {
+        let length = self.file.metadata()?.len();
+        self.file.set_len(offset)?;
+        rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, length.max(offset + 1))?;
+        self.file.sync_all()
+    }
+}
+
+fn name(number: u64) -> String {
+    format!("{number:016x}.wal")
+}
+
+fn header(number: u64, store: Incarnation) -> [u8; DATA_START as usize] {
+    let mut bytes = [0; DATA_START as usize];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    bytes[16..24].copy_from_slice(&number.to_le_bytes());
+    bytes[24..40].copy_from_slice(&store.0);
+    let sum = xxh3_64(&bytes[..56]);
+    bytes[56..].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// Makes a segment durable: its blocks, its header and its name. Until then no record is written to it.
+pub(super) fn create(dir: &Path, number: u64, bytes: u64, store: Incarnation) -> io::Result<Segment> {
+    let path = dir.join(name(number));
+    let temporary = dir.join("next.tmp");
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+    file.write_all_at(&header(number, store), 0)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, &path)?;
+    File::open(dir)?.sync_all()?;
+    Ok(Segment { number, path, file })
+}
+
+/// The segments of a directory in order, without a gap between the first and the last.
+pub(super) fn open_all(dir: &Path, store: Incarnation) -> Result<Vec<Segment>, StoreError> {
+    let mut segments = Vec::new();
+    for item in std::fs::read_dir(dir).map_err(|e| StoreError::io(dir, e))? {
+        let path = item.map_err(|e| StoreError::io(dir, e))?.path();
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("wal") => segments.push(open(&path, store)?),
+            Some("tmp") => std::fs::remove_file(&path).map_err(|e| StoreError::io(&path, e))?,
+            _ => return Err(StoreError::corrupt(&path, "a file that Skep did not put here")),
+        }
+    }
+    segments.sort_by_key(|segment| segment.number);
+    for pair in segments.windows(2) {
+        if pair[1].number != pair[0].number + 1 {
+            return Err(StoreError::corrupt(&pair[1].path, "the segment before it is missing"));
+        }
+    }
+    Ok(segments)
+}
+
+fn open(path: &Path, store: Incarnation) -> Result<Segment, StoreError> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| StoreError::io(path, e))?;
+    let mut found = [0; DATA_START as usize];
+    file.read_exact_at(&mut found, 0).map_err(|_| StoreError::corrupt(path, "cut off within its header"))?;
+    let format = u32::from_le_bytes([found[8], found[9], found[10], found[11]]);
+    if found[..8] == MAGIC && format > FORMAT {
+        return Err(StoreError::NewerFormat { path: path.to_owned(), found: format, supported: FORMAT });
+    }
+    let number = super::record::u64_at(&found, 16);
+    if found != header(number, store) {
+        return Err(StoreError::corrupt(path, "its header is damaged or of another node"));
+    }
+    if path.file_name().and_then(|n| n.to_str()) != Some(&name(number)) {
+        return Err(StoreError::corrupt(path, "its name is not that in its header"));
+    }
+    Ok(Segment { number, path: path.to_owned(), file })
+}

@@ -1,0 +1,185 @@
+//! The log of one shard as memory knows it: where each entry is, and the latest ones themselves.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use bytes::Bytes;
+use skep_protocol::limits;
+
+/// Where an entry stands in the log of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogPoint {
+    /// Its index.
+    pub index: u64,
+    /// The term of the leader that wrote it.
+    pub term: u64,
+}
+
+/// Where an entry's bytes are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: u64,
+    /// Of the record.
+    pub(super) offset: u64,
+    /// Of the whole record.
+    pub(super) bytes: u32,
+}
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) term: u64,
+    /// None until it is durable.
+    pub(super) place: Option<Place>,
+    /// None when it was evicted.
+    pub(super) cached: Option<Bytes>,
+}
+
+/// The log of one shard. Entries are contiguous: a hole cannot be expressed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ShardLog {
+    /// Index of the first entry, or of the next one if there are none.
+    pub(super) first: u64,
+    pub(super) slots: VecDeque<Slot>,
+    pub(super) purged: Option<LogPoint>,
+    pub(super) vote: Option<Bytes>,
+    pub(super) committed: Option<LogPoint>,
+    cached_bytes: usize,
+    /// Slots before this place hold no cached entry.
+    evicted: usize,
+}
+
+impl ShardLog {
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    /// The last entry, or the last purged one if there are none.
+    pub(super) fn last(&self) -> Option<LogPoint> {
+        match self.slots.back() {
+            Some(slot) => Some(LogPoint { index: self.end() - 1, term: slot.term }),
+            None => self.purged,
+        }
+    }
+
+    pub(super) fn slot(&self, index: u64) -> Option<&Slot> {
+        let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
+        self.slots.get(at)
+    }
+
+    fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
+        let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
+        self.slots.get_mut(at)
+    }
+
+    /// The part of a range that the log holds.
+    pub(super) fn held(&self, range: Range<u64>) -> Range<u64> {
+        let start = range.start.max(self.first);
+        start..range.end.min(self.end()).max(start)
+    }
+
+    /// Adds an entry at the end. False if it would leave a hole.
+    pub(super) fn push(&mut self, point: LogPoint, entry: Bytes) -> bool {
+        if self.slots.is_empty() && self.purged.is_none_or(|purged| point.index > purged.index) {
+            self.first = point.index;
+        }
+        if point.index != self.end() {
+            return false;
+        }
+        self.cached_bytes += entry.len();
+        self.slots.push_back(Slot { term: point.term, place: None, cached: Some(entry) });
+        true
+    }
+
+    /// An entry became durable. Nothing if it was truncated or purged meanwhile.
+    pub(super) fn settle(&mut self, point: LogPoint, place: Place) {
+        if let Some(slot) = self.slot_mut(point.index).filter(|slot| slot.term == point.term) {
+            slot.place = Some(place);
+        }
+        self.evict();
+    }
+
+    /// Lets go of the oldest durable entries beyond the cache's bound.
+    fn evict(&mut self) {
+        while self.cached_bytes > limits::LOG_CACHE_BYTES_MAX {
+            let Some(slot) = self.slots.get_mut(self.evicted) else { break };
+            if slot.place.is_none() {
+                break;
+            }
+            if let Some(entry) = slot.cached.take() {
+                self.cached_bytes -= entry.len();
+            }
+            self.evicted += 1;
+        }
+    }
+
+    /// Keeps entries before `end`.
+    pub(super) fn truncate(&mut self, end: u64) {
+        while self.end() > end.max(self.first) {
+            if let Some(entry) = self.slots.pop_back().and_then(|slot| slot.cached) {
+                self.cached_bytes -= entry.len();
+            }
+        }
+        self.evicted = self.evicted.min(self.slots.len());
+    }
+
+    /// Drops entries up to a point, which may lie beyond the last one.
+    pub(super) fn purge(&mut self, upto: LogPoint) {
+        while self.first <= upto.index {
+            let Some(slot) = self.slots.pop_front() else {
+                self.first = upto.index + 1;
+                break;
+            };
+            if let Some(entry) = slot.cached {
+                self.cached_bytes -= entry.len();
+            }
+            self.first += 1;
+            self.evicted = self.evicted.saturating_sub(1);
+        }
+        self.purged = self.purged.max(Some(upto));
+    }
+
+    /// The oldest segment that an entry of this shard is in.
+    pub(super) fn oldest_segment(&self) -> Option<u64> {
+        self.slots.iter().filter_map(|slot| slot.place.map(|place| place.segment)).min()
+    }
+}
+
+/// What recovery has read of a shard so far. Indexes may be met in any order, since entries can have been moved.
+#[derive(Debug, Default)]
+pub(super) struct Recovering {
+    pub(super) entries: BTreeMap<u64, (u64, Place)>,
+    pub(super) purged: Option<LogPoint>,
+    pub(super) vote: Option<Bytes>,
+    pub(super) committed: Option<LogPoint>,
+}
+
+impl Recovering {
+    /// The log, if what was read has no hole.
+    pub(super) fn finish(mut self) -> Result<ShardLog, String> {
+        let start = self.purged.map_or(0, |purged| purged.index + 1);
+        self.entries = self.entries.split_off(&start);
+        let first = self.entries.first_key_value().map_or(start, |(index, _)| *index);
+        if self.purged.is_some() && first != start {
+            return Err(format!("entries {start} to {} are missing", first - 1));
+        }
+        let mut log = ShardLog {
+            first,
+            purged: self.purged,
+            vote: self.vote,
+            committed: self.committed,
+            ..ShardLog::default()
+        };
+        for (index, (term, place)) in self.entries {
+            if index != log.end() {
+                return Err(format!("entries {} to {} are missing", log.end(), index - 1));
+            }
+            if log.slots.back().is_some_and(|last| last.term > term) {
+                return Err(format!("entry {index} is of an earlier term than the one before it"));
+            }
+            log.slots.push_back(Slot { term, place: Some(place), cached: None });
+        }
+        log.evicted = log.slots.len();
+        Ok(log)
+    }
+}

@@ -1,0 +1,104 @@
+//! Snapshots: one file per shard, replaced whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use skep_protocol::ids::ShardId;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{StoreError, make_dir};
+use crate::store::record::u64_at;
+
+const MAGIC: [u8; 8] = *b"skepsnap";
+const FORMAT: u32 = 1;
+const HEADER_BYTES: usize = 48;
+
+/// A snapshot: what the Raft adapter says of it, and the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSnapshot {
+    /// As the Raft adapter encodes it.
+    pub meta: Bytes,
+    /// The state.
+    pub data: Bytes,
+}
+
+/// The directory of snapshots.
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    dir: Arc<PathBuf>,
+}
+
+impl Snapshots {
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        make_dir(dir)?;
+        Ok(Self { dir: Arc::new(dir.to_owned()) })
+    }
+
+    fn path(&self, shard: ShardId) -> PathBuf {
+        self.dir.join(format!("{shard}.snap"))
+    }
+
+    /// Replaces the shard's snapshot durably. A crash leaves the old one or the new one.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the old one is in place then.
+    pub fn save(&self, shard: ShardId, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
+        let path = self.path(shard);
+        let write = || -> io::Result<()> {
+            let temporary = path.with_extension("tmp");
+            let mut file = File::create(&temporary)?;
+            file.write_all(&header(snapshot))?;
+            file.write_all(&snapshot.meta)?;
+            file.write_all(&snapshot.data)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&*self.dir)?.sync_all()
+        };
+        write().map_err(|e| StoreError::io(&path, e))
+    }
+
+    /// The shard's snapshot, if it has one.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if it is damaged, [`StoreError::NewerFormat`], [`StoreError::Io`].
+    pub fn load(&self, shard: ShardId) -> Result<Option<StoredSnapshot>, StoreError> {
+        let path = self.path(shard);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StoreError::io(&path, e)),
+        };
+        if bytes.len() < HEADER_BYTES || bytes[..8] != MAGIC {
+            return Err(StoreError::corrupt(&path, "it is not a snapshot"));
+        }
+        let format = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+        if format > FORMAT {
+            return Err(StoreError::NewerFormat { path, found: format, supported: FORMAT });
+        }
+        let meta_bytes = usize::try_from(u64_at(&bytes, 16)).unwrap_or(usize::MAX);
+        let split = HEADER_BYTES.checked_add(meta_bytes).filter(|end| *end <= bytes.len());
+        let split = split.ok_or_else(|| StoreError::corrupt(&path, "it is cut off"))?;
+        let snapshot = StoredSnapshot { meta: bytes.slice(HEADER_BYTES..split), data: bytes.slice(split..) };
+        if bytes[..HEADER_BYTES] != header(&snapshot) {
+            return Err(StoreError::corrupt(&path, "its checksum does not match"));
+        }
+        Ok(Some(snapshot))
+    }
+}
+
+fn header(snapshot: &StoredSnapshot) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    bytes[16..24].copy_from_slice(&(snapshot.meta.len() as u64).to_le_bytes());
+    bytes[24..32].copy_from_slice(&(snapshot.data.len() as u64).to_le_bytes());
+    let mut sum = Xxh3::new();
+    sum.update(&bytes[..32]);
+    sum.update(&snapshot.meta);
+    sum.update(&snapshot.data);
+    bytes[32..].copy_from_slice(&sum.digest128().to_le_bytes());
+    bytes
+}

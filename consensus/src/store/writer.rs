@@ -1,0 +1,312 @@
+//! The one thread that writes the log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use skep_protocol::ids::{Incarnation, ShardId};
+use skep_protocol::limits;
+
+use super::progress::Mark;
+use super::record::{self, Header, RecordKind, two};
+use super::segment::{self, DATA_START, Segment};
+use super::shard_log::{LogPoint, Place};
+use super::{Shared, StoreOptions, lock};
+
+/// How often the free space is looked at.
+const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
+/// Segments beyond which entries of quiet shards are moved out of the oldest one.
+const SEGMENTS_KEPT: usize = 8;
+
+/// Called after the fsync.
+pub(super) type Done = Box<dyn FnOnce() + Send>;
+
+/// What the writer is asked to do.
+pub(super) enum Write {
+    Vote { shard: ShardId, vote: Bytes, done: Done },
+    Append { shard: ShardId, entries: Vec<(LogPoint, Bytes)>, done: Done },
+    Truncate { shard: ShardId, end: u64 },
+    Purge { shard: ShardId, upto: LogPoint },
+    Committed { shard: ShardId, point: LogPoint },
+}
+
+/// Everything a writer starts from.
+pub(super) struct Setup {
+    pub(super) dir: PathBuf,
+    pub(super) incarnation: Incarnation,
+    pub(super) options: StoreOptions,
+    pub(super) active: Arc<Segment>,
+    pub(super) spare: Option<Arc<Segment>>,
+    pub(super) end: u64,
+    pub(super) next_seq: u64,
+    pub(super) mark: Mark,
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Writer {
+    setup: Setup,
+    /// The last sequence number that is durable.
+    synced: u64,
+    buffer: Vec<u8>,
+    /// What the buffer holds and is to be acknowledged.
+    batch: Batch,
+    space_checked: Instant,
+}
+
+#[derive(Default)]
+struct Batch {
+    placed: Vec<(ShardId, LogPoint, Place)>,
+    done: Vec<Done>,
+    purged: bool,
+}
+
+impl Writer {
+    pub(super) fn new(setup: Setup) -> Self {
+        let synced = setup.next_seq - 1;
+        Self {
+            setup,
+            synced,
+            buffer: Vec::new(),
+            batch: Batch::default(),
+            space_checked: Instant::now(),
+        }
+    }
+
+    /// Writes until the queue is closed and empty.
+    pub(super) fn run(mut self, queue: &Receiver<Write>) {
+        if let Err(error) = self.serve(queue) {
+            (self.setup.options.on_fatal)(&error);
+        }
+    }
+
+    fn serve(&mut self, queue: &Receiver<Write>) -> io::Result<()> {
+        self.check_space();
+        loop {
+            match queue.recv_timeout(SPACE_CHECK_EVERY) {
+                Ok(write) => {
+                    self.put(write)?;
+                    while self.buffer.len() < limits::STORE_BATCH_BYTES_SOFT_MAX {
+                        let Ok(write) = queue.try_recv() else { break };
+                        self.put(write)?;
+                    }
+                    self.flush()?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            if self.space_checked.elapsed() >= SPACE_CHECK_EVERY {
+                self.check_space();
+            }
+        }
+    }
+
+    fn put(&mut self, write: Write) -> io::Result<()> {
+        match write {
+            Write::Vote { shard, vote, done } => {
+                self.make_room(vote.len())?;
+                self.record(RecordKind::Vote, shard, &vote, &[]);
+                self.batch.done.push(done);
+            }
+            Write::Append { shard, entries, done } => {
+                for (point, entry) in entries {
+                    self.make_room(16 + entry.len())?;
+                    let place = self.record(RecordKind::Append, shard, &two(point.index, point.term), &entry);
+                    self.batch.placed.push((shard, point, place));
+                }
+                self.batch.done.push(done);
+            }
+            Write::Truncate { shard, end } => {
+                self.make_room(8)?;
+                self.record(RecordKind::Truncate, shard, &end.to_le_bytes(), &[]);
+            }
+            Write::Purge { shard, upto } => {
+                self.make_room(16)?;
+                self.record(RecordKind::Purge, shard, &two(upto.index, upto.term), &[]);
+                self.batch.purged = true;
+            }
+            Write::Committed { shard, point } => {
+                self.make_room(16)?;
+                self.record(RecordKind::Committed, shard, &two(point.index, point.term), &[]);
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, kind: RecordKind, shard: ShardId, head: &[u8], tail: &[u8]) -> Place {
+        let body_bytes = head.len() + tail.len();
+        let place = Place {
+            segment: self.setup.active.number,
+            offset: self.setup.end + self.buffer.len() as u64,
+            bytes: record::padded(body_bytes) as u32,
+        };
+        let header =
+            Header { kind, body_bytes: body_bytes as u32, seq: self.setup.next_seq, synced: self.synced, shard };
+        self.setup.next_seq += 1;
+        record::write(&mut self.buffer, header, head, tail);
+        place
+    }
+
+    /// Moves on to the next segment if a record of this size does not fit into the active one.
+    fn make_room(&mut self, body_bytes: usize) -> io::Result<()> {
+        let end = self.setup.end + (self.buffer.len() + record::padded(body_bytes)) as u64;
+        if end <= self.setup.options.segment_bytes {
+            return Ok(());
+        }
+        self.flush()?;
+        let next = match self.setup.spare.take() {
+            Some(spare) => spare,
+            None => self.create_next(self.setup.active.number + 1)?,
+        };
+        self.setup.active = next;
+        self.setup.end = DATA_START;
+        self.restate();
+        self.move_out_of_oldest()?;
+        self.make_spare();
+        self.drop_unneeded();
+        Ok(())
+    }
+
+    fn create_next(&self, number: u64) -> io::Result<Arc<Segment>> {
+        let Setup { dir, options, incarnation, shared, .. } = &self.setup;
+        let segment = Arc::new(segment::create(dir, number, options.segment_bytes, *incarnation)?);
+        lock(&shared.segments).insert(number, Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    /// Makes the next segment ahead of its need, so that votes find room on a full disk.
+    fn make_spare(&mut self) {
+        if self.setup.spare.is_none() {
+            match self.create_next(self.setup.active.number + 1) {
+                Ok(spare) => self.setup.spare = Some(spare),
+                Err(error) => tracing::warn!(%error, "no spare segment: new work is refused until there is space"),
+            }
+        }
+    }
+
+    /// Every segment begins with what earlier ones say of votes, purges and commits, so that those can be dropped.
+    fn restate(&mut self) {
+        let shared = Arc::clone(&self.setup.shared);
+        for (shard, log) in lock(&shared.logs).iter() {
+            if let Some(vote) = &log.vote {
+                self.record(RecordKind::Vote, *shard, vote, &[]);
+            }
+            if let Some(purged) = log.purged {
+                self.record(RecordKind::Purge, *shard, &two(purged.index, purged.term), &[]);
+            }
+            if let Some(committed) = log.committed {
+                self.record(RecordKind::Committed, *shard, &two(committed.index, committed.term), &[]);
+            }
+        }
+    }
+
+    /// Rewrites entries of quiet shards that keep the oldest segment from being dropped.
+    fn move_out_of_oldest(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.setup.shared);
+        let oldest = {
+            let segments = lock(&shared.segments);
+            if segments.len() <= SEGMENTS_KEPT {
+                return Ok(());
+            }
+            segments.first_key_value().map(|(_, segment)| Arc::clone(segment))
+        };
+        let Some(oldest) = oldest else { return Ok(()) };
+        let mut moving: Vec<(ShardId, LogPoint, Place)> = Vec::new();
+        for (shard, log) in lock(&shared.logs).iter() {
+            for index in log.held(0..u64::MAX) {
+                let Some(slot) = log.slot(index) else { continue };
+                if let Some(place) = slot.place.filter(|place| place.segment == oldest.number) {
+                    moving.push((*shard, LogPoint { index, term: slot.term }, place));
+                }
+            }
+        }
+        let live: u64 = moving.iter().map(|(_, _, place)| u64::from(place.bytes)).sum();
+        if live > self.setup.options.segment_bytes / 4 {
+            return Ok(());
+        }
+        for (shard, point, place) in moving {
+            let mut bytes = vec![0; place.bytes as usize];
+            oldest.file.read_exact_at(&mut bytes, place.offset)?;
+            let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("entry {} is damaged", point.index));
+            let (_, body) = record::read(&bytes).ok_or_else(damaged)?;
+            let place = self.record(RecordKind::Append, shard, body, &[]);
+            self.batch.placed.push((shard, point, place));
+        }
+        Ok(())
+    }
+
+    /// Writes the buffer, syncs if anyone waits for it, and says so.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let active = &self.setup.active;
+        active.file.write_all_at(&self.buffer, self.setup.end)?;
+        self.setup.end += self.buffer.len() as u64;
+        self.setup.shared.bytes_written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+        self.buffer.clear();
+        let batch = std::mem::take(&mut self.batch);
+        if !batch.done.is_empty() || !batch.placed.is_empty() {
+            active.file.sync_data()?;
+            self.synced = self.setup.next_seq - 1;
+            self.setup.mark.set(self.synced)?;
+            let mut logs = lock(&self.setup.shared.logs);
+            for (shard, point, place) in batch.placed {
+                if let Some(log) = logs.get_mut(&shard) {
+                    log.settle(point, place);
+                }
+            }
+        }
+        batch.done.into_iter().for_each(|done| done());
+        if batch.purged {
+            self.drop_unneeded();
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest segments that hold no entry any more.
+    fn drop_unneeded(&self) {
+        let shared = &self.setup.shared;
+        let oldest = lock(&shared.logs).values().filter_map(super::ShardLog::oldest_segment).min();
+        let needed = oldest.unwrap_or(u64::MAX).min(self.setup.active.number);
+        let mut segments = lock(&shared.segments);
+        while let Some((number, segment)) = segments.first_key_value().map(|(n, s)| (*n, Arc::clone(s))) {
+            if number >= needed {
+                break;
+            }
+            if let Err(error) = fs::remove_file(&segment.path) {
+                tracing::warn!(path = %segment.path.display(), %error, "cannot remove a segment that is not needed");
+                break;
+            }
+            segments.remove(&number);
+        }
+    }
+
+    fn check_space(&mut self) {
+        self.space_checked = Instant::now();
+        let free = match rustix::fs::statvfs(&self.setup.dir) {
+            Ok(space) => space.f_bavail.saturating_mul(space.f_frsize),
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell the free space of the data directory");
+                u64::MAX
+            }
+        };
+        let enough = free >= self.setup.options.low_water_bytes;
+        if enough {
+            self.make_spare();
+        }
+        let low = !enough || self.setup.spare.is_none();
+        if self.setup.shared.low.swap(low, Ordering::Relaxed) != low {
+            if low {
+                tracing::warn!(free_bytes = free, "the disk is nearly full: new work is refused until there is space");
+            } else {
+                tracing::info!(free_bytes = free, "there is space again: new work is accepted");
+            }
+        }
+    }
+}
