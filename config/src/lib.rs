@@ -1,1 +1,23 @@
-//! Raw to validated configuration of a Skep node.
+//! Configuration of a node: layers in, validated sections out.
+//!
+//! **Contract.** A configuration is read once. Precedence is flag, `SKEP_*` environment, file, preset, default; the
+//! origin of every value is kept. An unknown key is an error that names file, line and key. A subsystem is given its
+//! own section and nothing else.
+//!
+//! **Must not know** what the subsystems do with their sections. It reads the one file it is told to read and binds
+//! nothing.
+
+mod dirs;
+mod layers;
+mod preset;
+mod raw;
+mod sections;
+
+pub use dirs::{Places, default_dir};
+pub use layers::{ConfigError, Origin, Overrides, Setting, load};
+pub use preset::Preset;
+pub use raw::RawConfig;
+pub use sections::{ApiConfig, Config, ControlConfig, EngineConfig, MeshConfig, NodeConfig, PeerConfig, StoreConfig};
+
+/// The commented configuration that `skep init` writes.
+pub const EXAMPLE: &str = include_str!("../skep.toml");

@@ -1,0 +1,261 @@
+//! From layers to a configuration, with the origin of every value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use toml::Table;
+
+use crate::preset::Preset;
+use crate::raw::RawConfig;
+use crate::sections::Config;
+
+/// Values below every preset.
+const DEFAULTS: &str = include_str!("../presets/default.toml");
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// The preset.
+    Preset(Preset),
+    /// The configuration file.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// A flag.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Preset(preset) => write!(f, "preset {preset}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment(name) => write!(f, "${name}"),
+            Self::Flag(name) => write!(f, "--{name}"),
+        }
+    }
+}
+
+/// One value and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its key, as `section.key`.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Values from outside the file: key, value, and the name of the flag or variable.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Flags, by key.
+    pub flags: Vec<(String, String, String)>,
+    /// The environment: all variables; those that start with `SKEP_` and name a key are taken.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a key or a value that it must not.
+    #[error("{path}:{line}:{column}: {key}{message}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+        /// The key and a colon, if it is known.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A value is out of bounds.
+    #[error("{key}: {why} (from {origin})")]
+    Value {
+        /// Which.
+        key: String,
+        /// What is wrong.
+        why: String,
+        /// Where it came from.
+        origin: String,
+    },
+}
+
+struct Layer {
+    origin: Origin,
+    data: Dict,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.origin.to_string())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.data.clone()))
+    }
+}
+
+/// Reads the file, if there is one, and merges all layers.
+///
+/// # Errors
+/// [`ConfigError`] names the place.
+pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<Setting>), ConfigError> {
+    let file_table = file.map(read_file).transpose()?;
+    let mut upper = Vec::new();
+    if let (Some(path), Some(table)) = (file, &file_table) {
+        upper.push(layer(Origin::File(path.to_owned()), table)?);
+    }
+    for (variable, value) in &overrides.environment {
+        if let Some(key) = key_of_variable(variable) {
+            upper.push(single(Origin::Environment(variable.clone()), &key, value));
+        }
+    }
+    for (key, value, flag) in &overrides.flags {
+        upper.push(single(Origin::Flag(flag.clone()), key, value));
+    }
+    let preset = preset_of(&upper)?;
+    let mut layers = vec![
+        layer(Origin::Default, &built_in(DEFAULTS)?)?,
+        layer(Origin::Preset(preset), &built_in(preset.values())?)?,
+    ];
+    layers.append(&mut upper);
+    let origins: BTreeMap<String, Origin> = layers.iter().map(|l| (l.origin.to_string(), l.origin.clone())).collect();
+    let merged = layers.into_iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
+    let origin = |key: &str| {
+        let found = merged.find_metadata(key).and_then(|m| origins.get(m.name.as_ref()));
+        found.cloned().unwrap_or(Origin::Default)
+    };
+    let raw: RawConfig = merged.extract_lossy().map_err(|e| {
+        let key = e.path.join(".");
+        ConfigError::Value { origin: origin(&key).to_string(), why: e.kind.to_string(), key }
+    })?;
+    let config = Config::check(&raw)
+        .map_err(|e| ConfigError::Value { origin: origin(&e.key).to_string(), key: e.key, why: e.why })?;
+    let settings = flatten(&raw)
+        .into_iter()
+        .map(|(key, value)| Setting { origin: origin(&key), key, value })
+        .collect();
+    Ok((config, settings))
+}
+
+fn read_file(path: &Path) -> Result<Table, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    toml::from_str::<RawConfig>(&text).map_err(|e| located(path, &text, &e))?;
+    text.parse().map_err(|e| located(path, &text, &e))
+}
+
+fn located(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let start = error.span().map_or(0, |span| span.start).min(text.len());
+    let before = text.get(..start).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let line = before.matches('\n').count() + 1;
+    let whole_line = text.get(line_start..).unwrap_or_default().lines().next().unwrap_or_default();
+    let section = before.lines().rev().map(str::trim).find(|l| l.starts_with('['));
+    let section = section.map_or("", |l| l.trim_matches(['[', ']']));
+    let key = whole_line.split('=').next().unwrap_or_default().trim();
+    let dot = if section.is_empty() { "" } else { "." };
+    ConfigError::File {
+        path: path.to_owned(),
+        line,
+        column: text.get(line_start..start).map_or(0, |l| l.chars().count()) + 1,
+        key: if key.is_empty() { String::new() } else { format!("{section}{dot}{key}: ") },
+        message: error.message().to_owned(),
+    }
+}
+
+fn built_in(text: &str) -> Result<Table, ConfigError> {
+    text.parse().map_err(|e| located(Path::new("(built in)"), text, &e))
+}
+
+fn layer(origin: Origin, table: &Table) -> Result<Layer, ConfigError> {
+    match Value::serialize(table) {
+        Ok(Value::Dict(_, data)) => Ok(Layer { origin, data }),
+        Ok(_) | Err(_) => Err(ConfigError::Value {
+            key: String::new(),
+            why: "it is not a table".to_owned(),
+            origin: origin.to_string(),
+        }),
+    }
+}
+
+fn single(origin: Origin, key: &str, value: &str) -> Layer {
+    let mut data = Dict::new();
+    put(&mut data, key, Value::from(value.to_owned()));
+    Layer { origin, data }
+}
+
+fn put(data: &mut Dict, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            data.insert(key.to_owned(), value);
+        }
+        Some((head, rest)) => {
+            let mut inner = Dict::new();
+            put(&mut inner, rest, value);
+            data.insert(head.to_owned(), Value::from(inner));
+        }
+    }
+}
+
+/// `SKEP_CONTROL__LISTEN` is `control.listen`, and `SKEP_PRESET` is `preset`. Others have another meaning.
+fn key_of_variable(variable: &str) -> Option<String> {
+    let name = variable.strip_prefix("SKEP_")?;
+    (name == "PRESET" || name.contains("__")).then(|| name.to_lowercase().replace("__", "."))
+}
+
+fn preset_of(layers: &[Layer]) -> Result<Preset, ConfigError> {
+    let last = layers.iter().rev().find_map(|l| Some((l, l.data.get("preset")?.as_str()?)));
+    let Some((layer, text)) = last else { return Ok(Preset::default()) };
+    text.parse().map_err(|why| ConfigError::Value {
+        key: "preset".to_owned(),
+        why,
+        origin: layer.origin.to_string(),
+    })
+}
+
+/// All values as `section.key` and text.
+fn flatten(raw: &RawConfig) -> Vec<(String, String)> {
+    fn walk(prefix: &str, value: &Value, out: &mut Vec<(String, String)>) {
+        let join = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Dict(_, dict) => dict.iter().for_each(|(key, value)| walk(&join(key), value, out)),
+            Value::Array(_, items) => {
+                items.iter().enumerate().for_each(|(at, value)| walk(&join(&at.to_string()), value, out));
+            }
+            Value::Empty(..) => {}
+            other => {
+                let text = other.as_str().map(ToOwned::to_owned);
+                let text = text.or_else(|| other.to_u128().map(|n| n.to_string()));
+                out.push((prefix.to_owned(), text.unwrap_or_default()));
+            }
+        }
+    }
+    let mut out = Vec::new();
+    if let Ok(value) = Value::serialize(raw) {
+        walk("", &value, &mut out);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

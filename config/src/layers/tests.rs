@@ -1,0 +1,84 @@
+use std::io::Write;
+
+use super::*;
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn origin_of(settings: &[Setting], key: &str) -> (String, String) {
+    let setting = settings.iter().find(|s| s.key == key).unwrap();
+    (setting.value.clone(), setting.origin.to_string())
+}
+
+#[test]
+fn every_preset_and_the_example_are_valid() {
+    for preset in ["lan", "wan", "sim"] {
+        let file = file(&format!("preset = \"{preset}\""));
+        let (config, _) = load(Some(file.path()), &Overrides::default()).unwrap();
+        assert_eq!(config.preset.to_string(), preset);
+    }
+    let (config, _) = load(Some(file(crate::EXAMPLE).path()), &Overrides::default()).unwrap();
+    assert_eq!(config, load(None, &Overrides::default()).unwrap().0, "the example shows the defaults");
+}
+
+#[test]
+fn precedence_is_flag_environment_file_preset_default() {
+    let file = file("preset = \"wan\"\n[node]\nname = \"f\"\nsite = \"f\"\n[control]\nrpc_timeout_ms = 7000\n");
+    let overrides = Overrides {
+        flags: vec![("node.name".into(), "flagged".into(), "name".into())],
+        environment: vec![
+            ("SKEP_NODE__NAME".into(), "env".into()),
+            ("SKEP_CONTROL__HEARTBEAT_MS".into(), "300".into()),
+            ("SKEP_DIR".into(), "/nowhere".into()),
+            ("HOME".into(), "/root".into()),
+        ],
+    };
+    let (config, settings) = load(Some(file.path()), &overrides).unwrap();
+    assert_eq!(config.control.heartbeat_ms, 300);
+    assert_eq!(origin_of(&settings, "node.name"), ("flagged".into(), "--name".into()));
+    assert_eq!(origin_of(&settings, "control.heartbeat_ms"), ("300".into(), "$SKEP_CONTROL__HEARTBEAT_MS".into()));
+    assert_eq!(origin_of(&settings, "node.site").1, file.path().display().to_string());
+    assert_eq!(origin_of(&settings, "control.silence_ms_min"), ("2000".into(), "preset wan".into()));
+    assert_eq!(origin_of(&settings, "api.listen").1, "default");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_file_line_and_key() {
+    let file = file("preset = \"lan\"\n\n[control]\nlisten = \"127.0.0.1:1\"\nheartbaet_ms = 50\n");
+    let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
+    let place = format!("{}:5:1: control.heartbaet_ms: ", file.path().display());
+    assert!(error.starts_with(&place), "{error}");
+    let environment = vec![("SKEP_CONTROL__HEARTBAET_MS".to_owned(), "50".to_owned())];
+    let error = load(None, &Overrides { environment, ..Overrides::default() }).unwrap_err().to_string();
+    assert!(error.contains("heartbaet_ms") && error.contains("SKEP_CONTROL__HEARTBAET_MS"), "{error}");
+}
+
+#[test]
+fn a_value_out_of_bounds_is_refused_with_its_origin() {
+    let refused = |text: &str, key: &str| {
+        let file = file(text);
+        let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    };
+    refused("[control]\nheartbeat_ms = \"soon\"\n", "heartbeat_ms");
+    refused("[control]\nheartbeat_ms = 0\n", "control.heartbeat_ms");
+    refused("[control]\nsilence_ms_min = 150\n", "control.silence_ms_min");
+    refused("[control]\nlisten = \"0.0.0.0:7341\"\n", "list the [[peers]]");
+    refused("[api]\nlisten = \"0.0.0.0:7342\"\n", "api.listen");
+    refused("preset = \"moon\"\n", "preset");
+    refused("[[peers]]\nid = \"rubbish\"\n", "peers.0.id");
+    refused("[node]\nname = \"a b\"\n", "node.name");
+    refused("not toml", ":1:");
+}
+
+#[test]
+fn any_text_is_read_or_refused_and_never_a_panic() {
+    use proptest::prelude::*;
+    proptest!(|(text in "[a-z\\[\\]=\"\\n. 0-9{}]{0,200}")| {
+        let file = file(&text);
+        let _ = load(Some(file.path()), &Overrides::default());
+    });
+}

@@ -1,0 +1,246 @@
+//! The configuration after it is checked: one section per subsystem.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use skep_protocol::ids::NodeId;
+use skep_protocol::limits;
+use skep_protocol::text::{NodeName, SiteName};
+
+use crate::preset::Preset;
+use crate::raw::RawConfig;
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The kind of network.
+    pub preset: Preset,
+    /// Who the node is.
+    pub node: NodeConfig,
+    /// For the control plane.
+    pub control: ControlConfig,
+    /// For the mesh.
+    pub mesh: MeshConfig,
+    /// For the API.
+    pub api: ApiConfig,
+    /// For the node's brain.
+    pub engine: EngineConfig,
+}
+
+/// Who the node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// For people.
+    pub name: NodeName,
+    /// The trust domain.
+    pub site: SiteName,
+}
+
+/// The durable store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Free space below which new work is refused, in bytes.
+    pub low_water_bytes: u64,
+    /// Size of a log segment, in bytes.
+    pub segment_bytes: u64,
+}
+
+/// The control plane and the Raft groups on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// UDP address.
+    pub listen: SocketAddr,
+    /// Interval of a leader's heartbeats.
+    pub heartbeat_ms: u64,
+    /// Shortest lease that followers grant a leader.
+    pub lease_ms_min: u64,
+    /// Longest lease that followers grant a leader. The detector's silence is longer.
+    pub lease_ms_max: u64,
+    /// Shortest silence of a leader that is taken for a failure.
+    pub silence_ms_min: u64,
+    /// Longest silence of a leader that is borne.
+    pub silence_ms_max: u64,
+    /// Hard deadline of a call; a call that misses it ends its connection.
+    pub rpc_timeout_ms: u64,
+    /// Silence after which a connection is given up.
+    pub idle_timeout_ms: u64,
+    /// Entries between snapshots.
+    pub snapshot_every_entries: u64,
+    /// Entries kept behind a snapshot for followers that lag.
+    pub entries_kept: u64,
+    /// Rate of a snapshot on the wire.
+    pub snapshot_bytes_per_s: u64,
+    /// Nodes that are admitted.
+    pub peers: Vec<PeerConfig>,
+    /// Who the node is.
+    pub node: NodeConfig,
+    /// The durable store.
+    pub store: StoreConfig,
+}
+
+/// The data plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshConfig {
+    /// Address for UDP and TCP.
+    pub listen: SocketAddr,
+    /// Nodes that are admitted.
+    pub peers: Vec<PeerConfig>,
+}
+
+/// The local API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Loopback TCP address.
+    pub listen: SocketAddr,
+}
+
+/// The node's brain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Time without a leader after which the node calls itself without quorum.
+    pub no_quorum_after_ms: u64,
+    /// Wait before a refused request is proposed again.
+    pub retry_ms_min: u64,
+    /// Longest wait between proposals of one request.
+    pub retry_ms_max: u64,
+    /// Time without an answer after which a proposal is repeated under the same id.
+    pub attempt_timeout_ms: u64,
+}
+
+/// A node that is admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Who it is.
+    pub id: NodeId,
+    /// For people.
+    pub name: Option<NodeName>,
+    /// Where its control plane listens, if it is to be dialled.
+    pub control: Option<SocketAddr>,
+    /// Where its mesh listens, as a multiaddress, if it is to be dialled.
+    pub mesh: Option<String>,
+}
+
+/// What is wrong with one value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    pub(crate) key: String,
+    pub(crate) why: String,
+}
+
+fn invalid(key: &str, why: impl ToString) -> Invalid {
+    Invalid { key: key.to_owned(), why: why.to_string() }
+}
+
+fn required<T: Clone>(key: &str, value: Option<&T>) -> Result<T, Invalid> {
+    value.cloned().ok_or_else(|| invalid(key, "it is missing"))
+}
+
+fn address(key: &str, text: Option<&String>) -> Result<SocketAddr, Invalid> {
+    let text = required(key, text)?;
+    text.parse().map_err(|_| invalid(key, format!("{text:?} is not an address such as 127.0.0.1:7341")))
+}
+
+impl Config {
+    /// Checks a merged configuration.
+    pub(crate) fn check(raw: &RawConfig) -> Result<Self, Invalid> {
+        let preset: Preset = raw.preset.as_deref().unwrap_or("lan").parse().map_err(|e| invalid("preset", e))?;
+        let name = required("node.name", raw.node.name.as_ref())?;
+        let site = required("node.site", raw.node.site.as_ref())?;
+        let node = NodeConfig {
+            name: NodeName::new(name).map_err(|e| invalid("node.name", e))?,
+            site: SiteName::new(site).map_err(|e| invalid("node.site", e))?,
+        };
+        let peers = peers(raw)?;
+        let control = control(raw, peers.clone(), node.clone())?;
+        let mesh = MeshConfig { listen: address("mesh.listen", raw.mesh.listen.as_ref())?, peers };
+        let api = ApiConfig { listen: address("api.listen", raw.api.listen.as_ref())? };
+        for (key, listen) in [("control.listen", control.listen), ("mesh.listen", mesh.listen)] {
+            if !listen.ip().is_loopback() && control.peers.is_empty() {
+                return Err(invalid(
+                    key,
+                    format!("{listen} is reachable from other machines; list the [[peers]] to admit, or use loopback"),
+                ));
+            }
+        }
+        if !api.listen.ip().is_loopback() {
+            return Err(invalid("api.listen", format!("{} is not loopback; the API serves this machine only", api.listen)));
+        }
+        let engine = EngineConfig {
+            no_quorum_after_ms: control.silence_ms_max * 2,
+            retry_ms_min: (control.heartbeat_ms / 5).max(1),
+            retry_ms_max: control.silence_ms_min,
+            attempt_timeout_ms: control.rpc_timeout_ms,
+        };
+        Ok(Self { preset, node, control, mesh, api, engine })
+    }
+}
+
+fn peers(raw: &RawConfig) -> Result<Vec<PeerConfig>, Invalid> {
+    if raw.peers.len() > limits::PEERS_MAX {
+        return Err(invalid("peers", format!("{} are too many; at most {}", raw.peers.len(), limits::PEERS_MAX)));
+    }
+    let mut seen = BTreeSet::new();
+    let mut peers = Vec::new();
+    for (at, peer) in raw.peers.iter().enumerate() {
+        let key = |name: &str| format!("peers.{at}.{name}");
+        let id: NodeId = peer.id.parse().map_err(|e| invalid(&key("id"), e))?;
+        if !seen.insert(id) {
+            return Err(invalid(&key("id"), "it is listed twice"));
+        }
+        let control = match &peer.control {
+            Some(_) => Some(address(&key("control"), peer.control.as_ref())?),
+            None => None,
+        };
+        if let Some(mesh) = peer.mesh.as_ref().filter(|mesh| !mesh.starts_with('/')) {
+            return Err(invalid(&key("mesh"), format!("{mesh:?} is not a multiaddress such as /ip4/…/udp/…/quic-v1")));
+        }
+        let name = peer.name.as_ref().map(NodeName::new).transpose().map_err(|e| invalid(&key("name"), e))?;
+        peers.push(PeerConfig { id, name, control, mesh: peer.mesh.clone() });
+    }
+    Ok(peers)
+}
+
+fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<ControlConfig, Invalid> {
+    let section = &raw.control;
+    let number = |key: &str, value: Option<u64>| {
+        let key = format!("control.{key}");
+        required(&key, value.as_ref()).and_then(|v| if v == 0 { Err(invalid(&key, "it is zero")) } else { Ok(v) })
+    };
+    let config = ControlConfig {
+        listen: address("control.listen", section.listen.as_ref())?,
+        heartbeat_ms: number("heartbeat_ms", section.heartbeat_ms)?,
+        lease_ms_min: number("lease_ms_min", section.lease_ms_min)?,
+        lease_ms_max: number("lease_ms_max", section.lease_ms_max)?,
+        silence_ms_min: number("silence_ms_min", section.silence_ms_min)?,
+        silence_ms_max: number("silence_ms_max", section.silence_ms_max)?,
+        rpc_timeout_ms: number("rpc_timeout_ms", section.rpc_timeout_ms)?,
+        idle_timeout_ms: number("idle_timeout_ms", section.idle_timeout_ms)?,
+        snapshot_every_entries: number("snapshot_every_entries", section.snapshot_every_entries)?,
+        entries_kept: number("entries_kept", section.entries_kept)?,
+        snapshot_bytes_per_s: number("snapshot_bytes_per_s", section.snapshot_bytes_per_s)?,
+        peers,
+        node,
+        store: StoreConfig {
+            low_water_bytes: required("store.low_water_bytes", raw.store.low_water_bytes.as_ref())?,
+            segment_bytes: required("store.segment_bytes", raw.store.segment_bytes.as_ref())?,
+        },
+    };
+    let in_order = [
+        ("lease_ms_min", config.heartbeat_ms, config.lease_ms_min),
+        ("lease_ms_max", config.lease_ms_min, config.lease_ms_max),
+        ("silence_ms_min", config.lease_ms_max, config.silence_ms_min),
+        ("silence_ms_max", config.silence_ms_min, config.silence_ms_max),
+    ];
+    for (key, below, value) in in_order {
+        if value <= below {
+            return Err(invalid(
+                &format!("control.{key}"),
+                format!("{value} is not above {below}; keep heartbeat < lease min < lease max < silence min < silence max"),
+            ));
+        }
+    }
+    if !(4 * 1024 * 1024..=1024 * 1024 * 1024).contains(&config.store.segment_bytes) {
+        return Err(invalid("store.segment_bytes", "give 4 MiB to 1 GiB"));
+    }
+    Ok(config)
+}
