@@ -9,6 +9,8 @@
 //!
 //! **Must not know** libp2p's swarm, gRPC, or what a node does with the answers.
 
+mod clock;
+mod raft;
 mod store;
 
 pub use store::{History, HistoryError, LogPoint, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot};

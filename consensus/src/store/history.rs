@@ -81,12 +81,18 @@ pub struct History {
     _closer: Arc<Closer>,
 }
 
-struct Closer(Arc<Inner>);
+struct Closer {
+    inner: Arc<Inner>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
 
 impl Drop for Closer {
     fn drop(&mut self) {
-        lock(&self.0.queue).closed = true;
-        self.0.wake.notify_all();
+        lock(&self.inner.queue).closed = true;
+        self.inner.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -105,10 +111,11 @@ impl History {
         });
         let worker = Arc::clone(&inner);
         let spawned = std::thread::Builder::new().name("skep-history".to_owned()).spawn(move || worker.run());
-        if let Err(error) = spawned {
+        if let Err(error) = &spawned {
             *lock(&inner.tables) = Err(HistoryError(format!("no thread for it: {error}")));
         }
-        Self { _closer: Arc::new(Closer(Arc::clone(&inner))), inner }
+        let closer = Closer { inner: Arc::clone(&inner), thread: spawned.ok() };
+        Self { _closer: Arc::new(closer), inner }
     }
 
     /// Takes note of what the entry at an index changed; none if it is one that changes nothing. Never waits.

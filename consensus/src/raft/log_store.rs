@@ -1,0 +1,135 @@
+//! The store as openraft's log.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
+use skep_protocol::ids::ShardId;
+use tokio::sync::oneshot;
+
+use super::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
+use crate::store::{LogPoint, Store, StoreError};
+
+/// Bytes of entries that one read for replication returns.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+
+/// The log of one shard in a node's store.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    store: Store,
+    shard: ShardId,
+}
+
+impl LogStore {
+    pub(crate) fn new(store: Store, shard: ShardId) -> Self {
+        Self { store, shard }
+    }
+
+    fn read(&self, range: std::ops::Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let entries = self.store.entries(self.shard, range, bytes_max).map_err(other)?;
+        entries.into_iter().map(|(point, bytes)| entry(point, &bytes)).collect()
+    }
+}
+
+fn other(error: StoreError) -> io::Error {
+    io::Error::other(error)
+}
+
+fn log_id(point: LogPoint) -> LogId {
+    LogId { leader_id: point.term.into(), index: point.index }
+}
+
+fn point(id: &LogId) -> LogPoint {
+    LogPoint { index: id.index, term: *id.leader_id }
+}
+
+fn entry(point: LogPoint, bytes: &Bytes) -> io::Result<Entry> {
+    let payload: EntryPayload<_, _, _> = decode("log entry", bytes)?;
+    Ok(Entry { log_id: log_id(point), payload })
+}
+
+fn start(range: &impl RangeBounds<u64>) -> u64 {
+    match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index.saturating_add(1),
+        Bound::Unbounded => 0,
+    }
+}
+
+fn end(range: &impl RangeBounds<u64>) -> u64 {
+    match range.end_bound() {
+        Bound::Included(index) => index.saturating_add(1),
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.read(start(&range)..end(&range), usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        self.store.vote(self.shard).map(|bytes| decode("vote", &bytes)).transpose()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start..end, READ_BYTES_MAX)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let (purged, last) = self.store.ends(self.shard);
+        Ok(LogState { last_purged_log_id: purged.map(log_id), last_log_id: last.map(log_id) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self::LogReader {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (done, durable) = oneshot::channel();
+        let bytes = Bytes::from(encode(vote)?);
+        self.store.save_vote(self.shard, bytes, move || drop(done.send(()))).map_err(other)?;
+        durable.await.map_err(|_| other(StoreError::Closed))
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        match committed {
+            Some(id) => self.store.save_committed(self.shard, point(&id)).map_err(other),
+            None => Ok(()),
+        }
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.store.committed(self.shard).map(log_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let encoded = |entry: Entry| Ok((point(&entry.log_id), Bytes::from(encode(&entry.payload)?)));
+        let entries: Vec<(LogPoint, Bytes)> = entries.into_iter().map(encoded).collect::<io::Result<_>>()?;
+        self.store.append(self.shard, entries, move || callback.io_completed(Ok(()))).map_err(other)
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let end = last.map_or(0, |id| id.index + 1);
+        self.store.truncate(self.shard, end).map_err(other)
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.store.purge(self.shard, point(&upto)).map_err(other)
+    }
+}

@@ -1,0 +1,185 @@
+//! The fleet's state as openraft's state machine.
+//!
+//! The state lives in memory. It is rebuilt from the snapshot and the log, so nothing here is synced; the changes go
+//! to the history as they are made.
+
+use std::io;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use skep_fleet::{FleetLimits, FleetState, LogPosition};
+use skep_protocol::change::ChangeSet;
+use skep_protocol::codec::Encoded;
+use skep_protocol::entry;
+use skep_protocol::ids::ShardId;
+use tokio::sync::watch;
+
+use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
+use crate::clock::ShardClock;
+use crate::store::{Store, StoredSnapshot};
+
+/// The state of one shard, shared between the one that applies and those that read.
+#[derive(Clone)]
+pub(crate) struct SharedState(Arc<RwLock<FleetState>>);
+
+impl SharedState {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, FleetState> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, FleetState> {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Applies the entries of one shard.
+pub(crate) struct Machine {
+    store: Store,
+    shard: ShardId,
+    state: SharedState,
+    clock: ShardClock,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    progress: watch::Sender<u64>,
+}
+
+impl Machine {
+    pub(crate) fn new(store: Store, shard: ShardId, clock: ShardClock) -> Self {
+        Self {
+            store,
+            shard,
+            state: SharedState(Arc::new(RwLock::new(FleetState::new(FleetLimits::default())))),
+            clock,
+            applied: None,
+            membership: StoredMembership::default(),
+            progress: watch::channel(0).0,
+        }
+    }
+
+    pub(crate) fn state(&self) -> SharedState {
+        self.state.clone()
+    }
+
+    /// Follows the index after the last applied one.
+    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    fn apply_one(&mut self, id: LogId, payload: &EntryPayload<super::types::EntryBytes, skep_protocol::ids::RaftId, super::types::Member>) -> io::Result<ApplyReply> {
+        let position = LogPosition { index: id.index, term: *id.leader_id };
+        let mut state = self.state.write();
+        let applied = match payload {
+            EntryPayload::Normal(bytes) => {
+                let entry = entry::Entry::decode(&bytes.0).map_err(io::Error::other)?;
+                state.apply(position, &entry)
+            }
+            EntryPayload::Blank => {
+                state.skip(position);
+                skep_fleet::Applied::default()
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(id), membership.clone());
+                state.skip(position);
+                skep_fleet::Applied::default()
+            }
+        };
+        let stamp = state.clock();
+        drop(state);
+        self.applied = Some(id);
+        self.clock.observe_stamp(stamp);
+        let set = ChangeSet { index: position.index, term: position.term, changes: applied.changes };
+        self.store.history().record(self.shard, position.index, (!set.changes.is_empty()).then_some(set));
+        Ok(ApplyReply { index: position.index, stamp, replies: applied.replies })
+    }
+
+    fn restore(&mut self, meta: &SnapshotMeta, data: &[u8]) -> io::Result<()> {
+        let state = FleetState::from_snapshot(data).map_err(io::Error::other)?;
+        self.clock.observe_stamp(state.clock());
+        *self.state.write() = state;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let reply = self.apply_one(entry.log_id, &entry.payload)?;
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            store: self.store.clone(),
+            shard: self.shard,
+            state: self.state.read().clone(),
+            meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+        self.restore(meta, &snapshot)?;
+        save(&self.store, self.shard, meta, snapshot).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let (store, shard) = (self.store.clone(), self.shard);
+        let load = move || store.snapshots().load(shard).map_err(io::Error::other);
+        let Some(stored) = tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?? else {
+            return Ok(None);
+        };
+        let meta = decode("snapshot meta", &stored.meta)?;
+        Ok(Some(Snapshot { meta, snapshot: stored.data }))
+    }
+}
+
+async fn save(store: &Store, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+    let stored = StoredSnapshot { meta: Bytes::from(encode(meta)?), data };
+    let store = store.clone();
+    let save = move || {
+        // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
+        store.history().sync();
+        store.snapshots().save(shard, &stored).map_err(io::Error::other)
+    };
+    tokio::task::spawn_blocking(save).await.map_err(io::Error::other)?
+}
+
+/// Builds a snapshot of one moment, beside further applying.
+pub(crate) struct Builder {
+    store: Store,
+    shard: ShardId,
+    state: FleetState,
+    meta: SnapshotMeta,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let state = self.state.clone();
+        let encode = move || state.to_snapshot().map_err(io::Error::other);
+        let data = Bytes::from(tokio::task::spawn_blocking(encode).await.map_err(io::Error::other)??);
+        save(&self.store, self.shard, &self.meta, data.clone()).await?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
+    }
+}

@@ -1,0 +1,9 @@
+//! openraft behind our own types.
+
+pub(crate) mod log_store;
+pub(crate) mod machine;
+pub(crate) mod network;
+pub(crate) mod types;
+
+#[cfg(test)]
+mod suite;
