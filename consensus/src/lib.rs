@@ -10,7 +10,15 @@
 //! **Must not know** libp2p's swarm, gRPC, or what a node does with the answers.
 
 mod clock;
+mod identity;
+mod net;
 mod raft;
+mod service;
+mod shard;
 mod store;
 
+pub use identity::{Identity, IdentityError};
+pub use net::PeerView;
+pub use service::{Consensus, ConsensusHandle, StartError};
+pub use shard::{MembershipError, ShardRole, ShardStatus, ShardView, VoterStatus};
 pub use store::{History, HistoryError, LogPoint, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot};

@@ -99,7 +99,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, durable) = oneshot::channel();
         let bytes = Bytes::from(encode(vote)?);
-        self.store.save_vote(self.shard, bytes, move || drop(done.send(()))).map_err(other)?;
+        let saved = self.store.save_vote(self.shard, bytes, move || {
+            let _ = done.send(());
+        });
+        saved.map_err(other)?;
         durable.await.map_err(|_| other(StoreError::Closed))
     }
 

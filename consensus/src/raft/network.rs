@@ -1,1 +1,153 @@
-//! stub
+//! The control plane as openraft's network.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RPCTypes};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use skep_protocol::frame::{FrameKind, RaftAddress};
+use skep_protocol::ids::{NodeId, RaftId, ShardId};
+
+use super::types::{Member, Snapshot, TypeConfig, Vote, decode, encode};
+use crate::net::{CallError, Class, Peers, SnapshotSender};
+
+/// Makes the connections of one shard's group.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) peers: Peers,
+    pub(crate) shard: ShardId,
+    pub(crate) local: RaftId,
+    pub(crate) rpc_timeout: Duration,
+    pub(crate) snapshots: SnapshotSender,
+}
+
+/// Calls one member.
+pub(crate) struct Connection {
+    network: Network,
+    class: Class,
+    target: RaftId,
+    node: NodeId,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: RaftId, member: &Member) -> Connection {
+        Connection { network: self.clone(), class: Class::Append, target, node: member.node }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: RaftId, member: &Member) -> Connection {
+        Connection { network: self.clone(), class: Class::Urgent, target, node: member.node }
+    }
+
+    async fn new_snapshot_client(&mut self, target: RaftId, member: &Member) -> Connection {
+        Connection { network: self.clone(), class: Class::Snapshot, target, node: member.node }
+    }
+}
+
+impl Connection {
+    fn envelope<T: Serialize>(&self, request: &T) -> Result<Vec<u8>, RPCError<TypeConfig>> {
+        let encoded = encode(request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
+        let mut body = Vec::with_capacity(RaftAddress::BYTES + encoded.len());
+        RaftAddress { from: self.network.local, to: self.target }.write(&mut body);
+        body.extend_from_slice(&encoded);
+        Ok(body)
+    }
+
+    async fn call<Request: Serialize, Response: DeserializeOwned>(
+        &self,
+        class: Class,
+        kind: FrameKind,
+        action: RPCTypes,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<Response, RPCError<TypeConfig>> {
+        let body = self.envelope(request)?;
+        let answer = self.network.peers.call(self.node, class, kind, self.network.shard, &body, deadline).await;
+        let answer = answer.map_err(|e| self.rpc_error(action, e))?;
+        decode("raft response", &answer).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+    }
+
+    fn rpc_error(&self, action: RPCTypes, error: CallError) -> RPCError<TypeConfig> {
+        match error {
+            CallError::Timeout(timeout) => {
+                RPCError::Timeout(Timeout { action, id: self.network.local, target: self.target, timeout })
+            }
+            CallError::NotSent(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
+            CallError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Connection {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let deadline = self.network.rpc_timeout;
+        self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, deadline).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let deadline = self.network.rpc_timeout;
+        self.call(Class::Urgent, FrameKind::Vote, RPCTypes::Vote, &rpc, deadline).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let deadline = self.network.rpc_timeout;
+        self.call(Class::Urgent, FrameKind::PreVote, RPCTypes::Vote, &rpc, deadline).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let deadline = self.network.rpc_timeout;
+        self.call(Class::Urgent, FrameKind::TransferLeader, RPCTypes::TransferLeader, &req, deadline).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let head = self.envelope(&(vote, &snapshot.meta))?;
+        let chunk_deadline = self.network.rpc_timeout * 4;
+        let send =
+            self.network.snapshots.send(self.node, self.network.shard, &head, &snapshot.snapshot, chunk_deadline);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = send => {
+                let answer = answer.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))?;
+                decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))
+            }
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        // A peer that comes back is found within a heartbeat or two; the dialler has its own backoff.
+        Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
+    }
+}

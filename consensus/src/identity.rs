@@ -1,0 +1,139 @@
+//! The node's identity: an ed25519 key in a file.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use libp2p_identity::Keypair;
+use skep_protocol::ids::NodeId;
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Others can read the key.
+    #[error("{path} can be read by others (mode {mode:o}); run 'chmod 600' on it, or make a new key if it may be known")]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The file is no key.
+    #[error("{path} is not a Skep key; restore it from a copy, or run 'skep init' in another directory")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// The node's secret key. Never shown: its debug form is the public half.
+#[derive(Clone)]
+pub struct Identity {
+    seed: [u8; 32],
+    keypair: Keypair,
+    node: NodeId,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({})", self.node)
+    }
+}
+
+impl Identity {
+    /// The identity with this secret seed; none if the cryptographic library refuses it.
+    pub fn from_seed(seed: [u8; 32]) -> Option<Self> {
+        let keypair = Keypair::ed25519_from_bytes(seed).ok()?;
+        let public = keypair.public().try_into_ed25519().ok()?.to_bytes();
+        Some(Self { seed, keypair, node: NodeId::from_public_key(public) })
+    }
+
+    /// Makes a key and keeps it in a new file that only its owner can read.
+    ///
+    /// # Errors
+    /// [`IdentityError::Io`], also if the file exists already.
+    pub fn create(path: &Path, seed: [u8; 32]) -> Result<Self, IdentityError> {
+        let io = |source| IdentityError::Io { path: path.to_owned(), source };
+        let identity = Self::from_seed(seed).ok_or_else(|| IdentityError::Malformed { path: path.to_owned() })?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+        let hex: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
+        file.write_all(format!("skep ed25519 seed {hex}\n").as_bytes()).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        Ok(identity)
+    }
+
+    /// Reads the key from its file.
+    ///
+    /// # Errors
+    /// [`IdentityError`]: not there, readable by others, or not a key.
+    pub fn load(path: &Path) -> Result<Self, IdentityError> {
+        let io = |source| IdentityError::Io { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(io)?;
+        let mode = file.metadata().map_err(io)?.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(IdentityError::Exposed { path: path.to_owned(), mode });
+        }
+        let mut text = String::new();
+        let malformed = || IdentityError::Malformed { path: path.to_owned() };
+        file.take(1_024).read_to_string(&mut text).map_err(|_| malformed())?;
+        let hex = text.trim().strip_prefix("skep ed25519 seed ").filter(|h| h.len() == 64 && h.is_ascii());
+        let hex = hex.ok_or_else(malformed)?;
+        let mut seed = [0; 32];
+        for (at, byte) in seed.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).map_err(|_| malformed())?;
+        }
+        Self::from_seed(seed).ok_or_else(malformed)
+    }
+
+    /// Who the node is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The secret, for the mesh, which builds its own key from it.
+    pub fn seed(&self) -> [u8; 32] {
+        self.seed
+    }
+
+    pub(crate) fn keypair(&self) -> &Keypair {
+        &self.keypair
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_key_is_kept_to_its_owner_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let made = Identity::create(&path, [9; 32]).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(Identity::load(&path).unwrap().node(), made.node());
+        assert!(Identity::create(&path, [8; 32]).is_err(), "a key is never overwritten");
+        assert!(!format!("{made:?}").contains("0909"));
+
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Identity::load(&path), Err(IdentityError::Exposed { .. })));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, "rubbish").unwrap();
+        assert!(matches!(Identity::load(&path), Err(IdentityError::Malformed { .. })));
+    }
+
+    #[test]
+    fn node_ids_are_libp2p_peer_ids() {
+        let identity = Identity::from_seed([1; 32]).unwrap();
+        assert_eq!(identity.node().to_string(), identity.keypair().public().to_peer_id().to_string());
+    }
+}

@@ -1,0 +1,217 @@
+//! The QUIC endpoint: dialling, accepting, saying hello.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_config::PeerConfig;
+use skep_protocol::codec::Encoded;
+use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello};
+use skep_protocol::ids::{NodeId, ShardId};
+
+use super::calls::{frame, read_frame};
+use super::peers::{Peer, Peers};
+use super::serve::{Dispatch, serve};
+use super::tls;
+use crate::clock::Clocks;
+use crate::identity::Identity;
+
+/// Longest wait for a handshake and a hello.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shortest and longest wait between dials of one peer.
+const REDIAL_MIN: Duration = Duration::from_millis(50);
+const REDIAL_MAX: Duration = Duration::from_secs(5);
+/// Connections that may be shaking hands at a time. One more is refused.
+const HANDSHAKES_MAX: usize = 64;
+
+/// Everything that a control plane starts from.
+pub(crate) struct Setup {
+    pub(crate) identity: Identity,
+    pub(crate) hello: Hello,
+    pub(crate) listen: SocketAddr,
+    pub(crate) peers: Vec<PeerConfig>,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) clocks: Clocks,
+}
+
+/// The running endpoint.
+pub(crate) struct ControlPlane {
+    endpoint: quinn::Endpoint,
+}
+
+struct Shared {
+    identity: Identity,
+    hello: Hello,
+    peers: Peers,
+    idle_timeout: Duration,
+    dispatch: Arc<dyn Dispatch>,
+}
+
+impl ControlPlane {
+    /// The peers that will be served, before anything listens.
+    pub(crate) fn peers(setup: &Setup) -> Peers {
+        Peers::new(setup.identity.node(), &setup.peers, setup.clocks.clone())
+    }
+
+    /// Binds, listens, and dials every peer that has an address.
+    pub(crate) fn start(setup: Setup, peers: Peers, dispatch: Arc<dyn Dispatch>) -> Result<Self, String> {
+        let socket = UdpSocket::bind(setup.listen).map_err(|e| format!("{}: {e}", setup.listen))?;
+        let server = tls::server(&setup.identity, setup.idle_timeout).map_err(|e| e.to_string())?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, runtime)
+            .map_err(|e| e.to_string())?;
+        let shared = Arc::new(Shared {
+            identity: setup.identity,
+            hello: setup.hello,
+            peers,
+            idle_timeout: setup.idle_timeout,
+            dispatch,
+        });
+        tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
+        for peer in setup.peers {
+            if let Some(address) = peer.control.filter(|_| peer.id != shared.identity.node()) {
+                tokio::spawn(keep_connected(endpoint.clone(), Arc::clone(&shared), peer.id, address));
+            }
+        }
+        Ok(Self { endpoint })
+    }
+
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.endpoint.local_addr().ok()
+    }
+
+    /// Closes all connections and waits a moment for peers to hear of it.
+    pub(crate) async fn close(&self) {
+        self.endpoint.close(quinn::VarInt::from_u32(0), b"the node stops");
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+    }
+}
+
+async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
+    let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
+    while let Some(incoming) = endpoint.accept().await {
+        let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
+            incoming.refuse();
+            continue;
+        };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let from = incoming.remote_address();
+            let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, admit(incoming, &shared)).await;
+            drop(permit);
+            match accepted {
+                Ok(Ok(peer)) => attend(peer, &shared).await,
+                Ok(Err(why)) => tracing::warn!(%from, why, "a connection to the control plane was refused"),
+                Err(_) => tracing::warn!(%from, "a connection to the control plane did not get through its handshake"),
+            }
+        });
+    }
+}
+
+async fn admit(incoming: quinn::Incoming, shared: &Shared) -> Result<Peer, String> {
+    let connection = incoming.await.map_err(|e| e.to_string())?;
+    let refuse = |why: String| {
+        connection.close(quinn::VarInt::from_u32(3), why.as_bytes());
+        why
+    };
+    let node = tls::authenticated(&connection).ok_or_else(|| refuse("it showed no node identity".to_owned()))?;
+    if !shared.peers.admits(node) {
+        return Err(refuse(format!("{node} is not in the peer list of this node; add it to [[peers]]")));
+    }
+    let (mut send, mut receive) = connection.accept_bi().await.map_err(|e| e.to_string())?;
+    let hello = read_hello(&mut receive).await.map_err(refuse)?;
+    check_hello(&hello, &shared.hello).map_err(refuse)?;
+    send_hello(&mut send, &shared.hello).await?;
+    Ok(Peer::new(node, hello, connection, node, shared.peers.clocks().clone()))
+}
+
+/// Dials a peer whenever it is not connected, with backoff and full jitter.
+async fn keep_connected(endpoint: quinn::Endpoint, shared: Arc<Shared>, node: NodeId, address: SocketAddr) {
+    let client = match tls::client(&shared.identity, node, shared.idle_timeout) {
+        Ok(client) => client,
+        Err(error) => return shared.peers.failed(node, error.to_string()),
+    };
+    let mut wait = REDIAL_MIN;
+    loop {
+        if shared.peers.connected(node).is_none() {
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, dial(&endpoint, &client, &shared, node, address)).await {
+                Ok(Ok(peer)) => {
+                    wait = REDIAL_MIN;
+                    attend(peer, &shared).await;
+                }
+                Ok(Err(error)) => shared.peers.failed(node, error),
+                Err(_) => shared.peers.failed(node, format!("{address} does not answer")),
+            }
+        }
+        if endpoint.local_addr().is_err() {
+            return;
+        }
+        let jitter = rand::random_range(0.5..1.5);
+        tokio::time::sleep(wait.mul_f64(jitter)).await;
+        wait = (wait * 2).min(REDIAL_MAX);
+        if shared.peers.connected(node).is_some() {
+            wait = REDIAL_MIN;
+        }
+    }
+}
+
+async fn dial(
+    endpoint: &quinn::Endpoint,
+    client: &quinn::ClientConfig,
+    shared: &Shared,
+    node: NodeId,
+    address: SocketAddr,
+) -> Result<Peer, String> {
+    // An address as the name sends no SNI; the identity is in the certificate.
+    let connecting = endpoint.connect_with(client.clone(), address, "0.0.0.0").map_err(|e| e.to_string())?;
+    let connection = connecting.await.map_err(|e| e.to_string())?;
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+    send_hello(&mut send, &shared.hello).await?;
+    let hello = match read_hello(&mut receive).await {
+        Ok(hello) => hello,
+        Err(error) => return Err(connection.close_reason().map_or(error, |reason| reason.to_string())),
+    };
+    check_hello(&hello, &shared.hello)?;
+    let local = shared.identity.node();
+    Ok(Peer::new(node, hello, connection, local, shared.peers.clocks().clone()))
+}
+
+/// Serves a connection until it ends.
+async fn attend(peer: Peer, shared: &Shared) {
+    let peer = Arc::new(peer);
+    if !shared.peers.connect(&peer) {
+        peer.connection.close(quinn::VarInt::from_u32(0), b"another connection is kept");
+        return;
+    }
+    tracing::info!(peer = %peer.node, name = %peer.hello.name, "control plane connected");
+    let why = serve(Arc::clone(&peer), shared.peers.clone(), Arc::clone(&shared.dispatch)).await;
+    tracing::info!(peer = %peer.node, name = %peer.hello.name, why, "control plane disconnected");
+    shared.peers.disconnect(&peer, why);
+}
+
+async fn send_hello(send: &mut quinn::SendStream, hello: &Hello) -> Result<(), String> {
+    let body = hello.encode().map_err(|e| e.to_string())?;
+    send.write_all(&frame(FrameKind::Hello, ShardId(0), None, 0, &body)).await.map_err(|e| e.to_string())?;
+    send.finish().map_err(|e| e.to_string())
+}
+
+async fn read_hello(receive: &mut quinn::RecvStream) -> Result<Hello, String> {
+    match read_frame(receive).await? {
+        Some((header, body)) if header.kind == FrameKind::Hello => Hello::decode(&body).map_err(|e| e.to_string()),
+        Some(_) => Err("it did not say hello first".to_owned()),
+        None => Err("it said nothing".to_owned()),
+    }
+}
+
+fn check_hello(theirs: &Hello, ours: &Hello) -> Result<(), String> {
+    if theirs.site != ours.site {
+        return Err(format!("it is of site {}, and this node is of site {}", theirs.site, ours.site));
+    }
+    if theirs.frame_version_min > FRAME_VERSION || theirs.frame_version_max < FRAME_VERSION {
+        return Err(format!(
+            "it speaks frame versions {} to {}, and this node speaks {FRAME_VERSION}",
+            theirs.frame_version_min, theirs.frame_version_max
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! The control plane: one QUIC connection per pair of nodes, with long-lived streams by class.
+//!
+//! Both sides may dial. When both did, both keep the connection that the smaller id dialled; a connection from a
+//! restarted process replaces that of the old one. A call that misses its hard deadline ends the connection, since a
+//! dead path looks like a slow one.
+
+mod calls;
+mod endpoint;
+mod peers;
+mod serve;
+mod tls;
+
+pub(crate) use calls::{CallError, Class};
+pub(crate) use endpoint::{ControlPlane, Setup};
+pub use peers::PeerView;
+pub(crate) use peers::Peers;
+pub(crate) use serve::{Dispatch, SnapshotSender, Who};

@@ -1,0 +1,77 @@
+//! Mutual authentication by PeerId.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p_identity::{PeerId, PublicKey, ed25519};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::pki_types::CertificateDer;
+use skep_protocol::frame::ALPN;
+use skep_protocol::ids::NodeId;
+use skep_protocol::limits;
+
+use crate::identity::Identity;
+
+/// Why the control plane cannot be secured.
+#[derive(Debug, thiserror::Error)]
+#[error("the control plane's TLS cannot be set up: {0}")]
+pub(crate) struct TlsError(String);
+
+fn failed(error: impl std::fmt::Display) -> TlsError {
+    TlsError(error.to_string())
+}
+
+fn transport(idle_timeout: Duration) -> Result<Arc<quinn::TransportConfig>, TlsError> {
+    let mut transport = quinn::TransportConfig::default();
+    let streams = quinn::VarInt::from_u32(64);
+    transport
+        .max_idle_timeout(Some(idle_timeout.try_into().map_err(failed)?))
+        .keep_alive_interval(Some(idle_timeout / 4))
+        .initial_rtt(Duration::from_millis(20))
+        .max_concurrent_bidi_streams(streams)
+        .max_concurrent_uni_streams(quinn::VarInt::from_u32(0))
+        .stream_receive_window(quinn::VarInt::from_u32(2 * limits::FRAME_BYTES_MAX as u32))
+        .receive_window(quinn::VarInt::from_u32(4 * limits::FRAME_BYTES_MAX as u32))
+        .send_window(4 * limits::FRAME_BYTES_MAX as u64)
+        .datagram_receive_buffer_size(None)
+        .allow_spin(false);
+    Ok(Arc::new(transport))
+}
+
+pub(super) fn server(identity: &Identity, idle: Duration) -> Result<quinn::ServerConfig, TlsError> {
+    let mut tls = libp2p_tls::make_server_config(identity.keypair()).map_err(failed)?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    // libp2p-tls installs a key log that obeys SSLKEYLOGFILE.
+    tls.key_log = Arc::new(rustls::NoKeyLog);
+    // Every connection proves its identity anew.
+    tls.send_tls13_tickets = 0;
+    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    let crypto = QuicServerConfig::try_from(tls).map_err(failed)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(transport(idle)?);
+    Ok(config)
+}
+
+pub(super) fn client(identity: &Identity, peer: NodeId, idle: Duration) -> Result<quinn::ClientConfig, TlsError> {
+    let mut tls = libp2p_tls::make_client_config(identity.keypair(), Some(peer_id(peer)?)).map_err(failed)?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.key_log = Arc::new(rustls::NoKeyLog);
+    tls.resumption = rustls::client::Resumption::disabled();
+    let crypto = QuicClientConfig::try_from(tls).map_err(failed)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport(idle)?);
+    Ok(config)
+}
+
+fn peer_id(node: NodeId) -> Result<PeerId, TlsError> {
+    let key = ed25519::PublicKey::try_from_bytes(node.public_key()).map_err(failed)?;
+    Ok(PublicKey::from(key).to_peer_id())
+}
+
+/// Who is on the other side of an established connection; none if it is not a node.
+pub(super) fn authenticated(connection: &quinn::Connection) -> Option<NodeId> {
+    let certificates = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let [certificate] = certificates.as_slice() else { return None };
+    let peer = libp2p_tls::certificate::parse(certificate).ok()?.peer_id();
+    NodeId::from_peer_id_bytes(&peer.to_bytes())
+}

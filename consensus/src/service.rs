@@ -1,0 +1,460 @@
+//! The thread of the control plane and the handle to it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use skep_config::ControlConfig;
+use skep_fleet::FLEET_VERSION;
+use skep_protocol::codec::Encoded;
+use skep_protocol::entry::Request;
+use skep_protocol::frame::{FRAME_VERSION, FrameKind, Header, Hello, Proposal, ProposalReply};
+use skep_protocol::ids::{Incarnation, NodeId, ShardId};
+use skep_protocol::limits;
+use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::query::{Query, QueryFailure, QueryReply};
+use skep_protocol::time::LogInstant;
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::Clocks;
+use crate::identity::Identity;
+use crate::net::{CallError, Class, ControlPlane, Peers, PeerView, Setup, Who};
+use crate::shard::{MembershipError, Shard, ShardStatus, ShardView, Site};
+use crate::store::{Store, StoreError, StoreOptions};
+
+/// Why the control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A shard's group cannot be opened.
+    #[error("{0}")]
+    Shard(String),
+    /// The endpoint cannot be bound.
+    #[error("the control plane cannot listen on {0}; is another node running here? Set control.listen")]
+    Listen(String),
+    /// The thread cannot be started.
+    #[error("the control plane's thread cannot be started: {0}")]
+    Thread(std::io::Error),
+}
+
+struct Core {
+    site: Site,
+    shards: Mutex<BTreeMap<ShardId, Shard>>,
+    /// Counts shards that were opened, for those who follow them.
+    opened: watch::Sender<usize>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Core {
+    fn shard(&self, id: ShardId) -> Option<Shard> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    async fn open(self: &Arc<Self>, id: ShardId) -> Result<Shard, String> {
+        let _one_at_a_time = self.opening.lock().await;
+        if let Some(shard) = self.shard(id) {
+            return Ok(shard);
+        }
+        let count = self.shards.lock().unwrap_or_else(PoisonError::into_inner).len();
+        if count >= limits::SHARDS_PER_NODE_MAX {
+            return Err(format!("this node takes part in {count} shards already"));
+        }
+        let shard = Shard::open(id, self.site.clone()).await?;
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).insert(id, shard.clone());
+        self.opened.send_modify(|opened| *opened += 1);
+        tokio::spawn(fill_history(Arc::clone(self), shard.clone()));
+        Ok(shard)
+    }
+}
+
+impl crate::net::Dispatch for Arc<Core> {
+    fn call(&self, who: Who, header: Header, body: Bytes) -> std::pin::Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>> {
+        let core = Arc::clone(self);
+        Box::pin(async move { core.answer(who, header, body).await })
+    }
+}
+
+impl Core {
+    async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
+        let text = |e: skep_protocol::codec::CodecError| e.to_string();
+        match header.kind {
+            FrameKind::Append | FrameKind::Vote | FrameKind::PreVote | FrameKind::TransferLeader => {
+                self.open(header.shard).await?.raft_frame(who, header.kind, &body).await
+            }
+            FrameKind::SnapshotHead => self.open(header.shard).await?.install_snapshot(who, body).await,
+            FrameKind::Propose => {
+                let proposal = Proposal::decode(&body).map_err(text)?;
+                if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
+                    return Err(format!("{} requests are too many for one proposal", proposal.requests.len()));
+                }
+                let outcomes = match self.shard(header.shard) {
+                    Some(shard) => shard.propose(proposal.requests).await,
+                    None => vec![ProposeOutcome::NoSuchShard; proposal.requests.len()],
+                };
+                ProposalReply { outcomes }.encode().map_err(text)
+            }
+            FrameKind::Query => {
+                let query = Query::decode(&body).map_err(text)?;
+                let Some(shard) = self.shard(header.shard) else {
+                    return Err(QueryFailure::NoReplica.to_string());
+                };
+                // History is fetched from any replica; everything else is answered by the leader.
+                let reply = match query {
+                    Query::Changes { .. } => shard.query_stale(query).await,
+                    _ => shard.query_linearizable(query).await,
+                };
+                match reply {
+                    Ok(reply) => reply.encode().map_err(text),
+                    Err(failure) => Err(failure.to_string()),
+                }
+            }
+            FrameKind::Hello | FrameKind::SnapshotChunk | FrameKind::Reply | FrameKind::Refused => {
+                Err("it is not a call".to_owned())
+            }
+        }
+    }
+}
+
+/// Fetches what is missing in the history, such as that behind an installed snapshot, from a peer that has it.
+async fn fill_history(core: Arc<Core>, shard: Shard) {
+    let history = core.site.store.history().clone();
+    let mut progress = history.progress(shard.id());
+    loop {
+        if progress.changed().await.is_err() {
+            return;
+        }
+        while let Some((from, end)) = history.gap(shard.id()) {
+            let leader = shard.view().borrow().leader.filter(|leader| *leader != core.site.node);
+            let Some(leader) = leader else { break };
+            let query = Query::Changes { from };
+            let Ok(reply) = call_query(&core.site.peers, &core.site.config, leader, shard.id(), &query).await else {
+                break;
+            };
+            let skep_protocol::query::Answer::Changes { mut sets, next } = reply.answer else { break };
+            sets.retain(|set| set.index < end);
+            let next = next.min(end);
+            if next <= from {
+                break;
+            }
+            let filling = history.clone();
+            let id = shard.id();
+            let written = tokio::task::spawn_blocking(move || filling.fill(id, sets, from, next)).await;
+            if written.is_err() {
+                return;
+            }
+        }
+        // At most once a second: the next change comes soon enough.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn call_query(
+    peers: &Peers,
+    config: &ControlConfig,
+    node: NodeId,
+    shard: ShardId,
+    query: &Query,
+) -> Result<QueryReply, QueryFailure> {
+    let failed = |e: &dyn std::fmt::Display| QueryFailure::Storage(e.to_string());
+    let body = query.encode().map_err(|e| failed(&e))?;
+    let deadline = Duration::from_millis(config.rpc_timeout_ms) * 2;
+    match peers.call(node, Class::Query, FrameKind::Query, shard, &body, deadline).await {
+        Ok(answer) => QueryReply::decode(&answer).map_err(|e| failed(&e)),
+        Err(CallError::Refused(_)) => Err(QueryFailure::NotLeader { leader: None }),
+        Err(_) => Err(QueryFailure::NoQuorum),
+    }
+}
+
+/// The running control plane. Owned by the node; [`handle`](Self::handle) is for everyone else.
+pub struct Consensus {
+    handle: ConsensusHandle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Handle of the control plane, for any runtime. Cheap to clone.
+#[derive(Clone)]
+pub struct ConsensusHandle {
+    core: Arc<Core>,
+    runtime: tokio::runtime::Handle,
+    address: Option<SocketAddr>,
+}
+
+impl Consensus {
+    /// Opens the store, starts the thread, opens every shard in the store, and listens.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is in the way. Nothing runs then.
+    pub fn start(identity: Identity, config: ControlConfig, data: &Path) -> Result<Self, StartError> {
+        let options = StoreOptions {
+            segment_bytes: config.store.segment_bytes,
+            low_water_bytes: config.store.low_water_bytes,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(data, rand::random(), options)?;
+        let (started, starting) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let body = move || run(identity, config, store, &started, stopped);
+        let thread = std::thread::Builder::new().name("skep-control".to_owned()).spawn(body);
+        let thread = thread.map_err(StartError::Thread)?;
+        match starting.recv() {
+            Ok(Ok(handle)) => Ok(Self { handle, stop: Some(stop), thread: Some(thread) }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StartError::Shard("the control plane's thread ended at its start".to_owned())),
+        }
+    }
+
+    /// The handle.
+    pub fn handle(&self) -> ConsensusHandle {
+        self.handle.clone()
+    }
+
+    /// Hands over the lead of every shard that this node leads, and stops.
+    pub fn stop(mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(
+    identity: Identity,
+    config: ControlConfig,
+    store: Store,
+    started: &std::sync::mpsc::Sender<Result<ConsensusHandle, StartError>>,
+    stopped: oneshot::Receiver<()>,
+) {
+    // One thread of its own: measured, this is what keeps elections on time under a storm elsewhere.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(started.send(Err(StartError::Thread(error)))),
+    };
+    runtime.block_on(async {
+        match start(identity, config, store).await {
+            Ok((core, plane)) => {
+                let handle = ConsensusHandle {
+                    core: Arc::clone(&core),
+                    runtime: tokio::runtime::Handle::current(),
+                    address: plane.local_address(),
+                };
+                let _ = started.send(Ok(handle));
+                let _ = stopped.await;
+                let shards: Vec<Shard> =
+                    core.shards.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+                futures::future::join_all(shards.iter().map(Shard::shut_down)).await;
+                plane.close().await;
+            }
+            Err(error) => drop(started.send(Err(error))),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(2));
+}
+
+async fn start(
+    identity: Identity,
+    config: ControlConfig,
+    store: Store,
+) -> Result<(Arc<Core>, ControlPlane), StartError> {
+    let hello = Hello {
+        frame_version_min: FRAME_VERSION,
+        frame_version_max: FRAME_VERSION,
+        fleet_version: FLEET_VERSION,
+        incarnation: store.incarnation(),
+        process: rand::random(),
+        name: config.node.name.clone(),
+        site: config.node.site.clone(),
+    };
+    let clocks = Clocks::default();
+    let node = identity.node();
+    let setup = Setup {
+        identity,
+        hello,
+        listen: config.listen,
+        peers: config.peers.clone(),
+        idle_timeout: Duration::from_millis(config.idle_timeout_ms),
+        clocks: clocks.clone(),
+    };
+    let peers = ControlPlane::peers(&setup);
+    let incarnation = store.incarnation();
+    let site = Site { node, incarnation, config: Arc::new(config), store, peers: peers.clone(), clocks };
+    let core = Arc::new(Core {
+        site,
+        shards: Mutex::default(),
+        opened: watch::channel(0).0,
+        opening: tokio::sync::Mutex::default(),
+    });
+    for shard in core.site.store.shards() {
+        core.open(shard).await.map_err(StartError::Shard)?;
+    }
+    let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&core))).map_err(StartError::Listen)?;
+    Ok((core, plane))
+}
+
+impl ConsensusHandle {
+    /// Runs on the control plane's thread and waits for the result.
+    async fn on_thread<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        self.runtime.spawn(work).await.ok()
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.core.site.node
+    }
+
+    /// The incarnation of its data directory.
+    pub fn incarnation(&self) -> Incarnation {
+        self.core.site.incarnation
+    }
+
+    /// Where the control plane listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The shards that this node takes part in.
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.core.shards.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// Follows how many shards were opened.
+    pub fn shards_opened(&self) -> watch::Receiver<usize> {
+        self.core.opened.subscribe()
+    }
+
+    /// Follows who leads a shard.
+    pub fn view(&self, shard: ShardId) -> Option<watch::Receiver<ShardView>> {
+        self.core.shard(shard).map(|shard| shard.view())
+    }
+
+    /// Follows connects and disconnects of peers.
+    pub fn peer_changes(&self) -> watch::Receiver<u64> {
+        self.core.site.peers.changes()
+    }
+
+    /// All peers as they are now.
+    pub fn peers(&self) -> Vec<PeerView> {
+        self.core.site.peers.views()
+    }
+
+    /// The log clock of a shard as this node knows it.
+    pub fn clock(&self, shard: ShardId) -> Option<LogInstant> {
+        self.core.shard(shard)?.clock().now()
+    }
+
+    /// Proposes requests on this node, which leads the shard.
+    pub async fn propose(&self, shard: ShardId, requests: Vec<Request>) -> Vec<ProposeOutcome> {
+        let count = requests.len();
+        let Some(shard) = self.core.shard(shard) else { return vec![ProposeOutcome::NoSuchShard; count] };
+        shard.propose(requests).await
+    }
+
+    /// Proposes requests on another node, which is thought to lead the shard.
+    pub async fn propose_on(&self, node: NodeId, shard: ShardId, requests: Vec<Request>) -> Vec<ProposeOutcome> {
+        let count = requests.len();
+        let core = Arc::clone(&self.core);
+        let forward = async move {
+            let body = match (Proposal { requests }).encode() {
+                Ok(body) => body,
+                Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
+            };
+            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms) * 6;
+            match core.site.peers.call(node, Class::Propose, FrameKind::Propose, shard, &body, deadline).await {
+                Ok(answer) => match ProposalReply::decode(&answer) {
+                    Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
+                    Ok(_) | Err(_) => vec![ProposeOutcome::Unknown; count],
+                },
+                Err(CallError::NotSent(_) | CallError::Refused(_)) => {
+                    vec![ProposeOutcome::NotLeader { leader: None }; count]
+                }
+                Err(CallError::Lost(_) | CallError::Timeout(_)) => vec![ProposeOutcome::Unknown; count],
+            }
+        };
+        self.on_thread(forward).await.unwrap_or_else(|| vec![ProposeOutcome::Unknown; count])
+    }
+
+    /// Answers a query from this node: as its leader, or from its replica as it is.
+    ///
+    /// # Errors
+    /// [`QueryFailure`].
+    pub async fn query(&self, shard: ShardId, query: Query, stale: bool) -> Result<QueryReply, QueryFailure> {
+        let Some(shard) = self.core.shard(shard) else { return Err(QueryFailure::NoReplica) };
+        let answer = async move {
+            if stale { shard.query_stale(query).await } else { shard.query_linearizable(query).await }
+        };
+        self.on_thread(answer).await.unwrap_or(Err(QueryFailure::NoQuorum))
+    }
+
+    /// Asks another node, which is thought to lead the shard.
+    ///
+    /// # Errors
+    /// [`QueryFailure`].
+    pub async fn query_on(&self, node: NodeId, shard: ShardId, query: Query) -> Result<QueryReply, QueryFailure> {
+        let core = Arc::clone(&self.core);
+        let ask = async move { call_query(&core.site.peers, &core.site.config, node, shard, &query).await };
+        self.on_thread(ask).await.unwrap_or(Err(QueryFailure::NoQuorum))
+    }
+
+    /// Follows the first index whose changes cannot be read here yet.
+    pub fn history_progress(&self, shard: ShardId) -> watch::Receiver<u64> {
+        self.core.site.store.history().progress(shard)
+    }
+
+    /// A shard as this node sees it.
+    pub fn status(&self, shard: ShardId) -> Option<ShardStatus> {
+        self.core.shard(shard).map(|shard| shard.status())
+    }
+
+    /// Creates a shard with these voters, this node among them.
+    ///
+    /// # Errors
+    /// [`MembershipError`] says what to do.
+    pub async fn init_shard(&self, shard: ShardId, voters: Vec<NodeId>) -> Result<(), MembershipError> {
+        let core = Arc::clone(&self.core);
+        let init = async move {
+            let shard = core.open(shard).await.map_err(MembershipError::Raft)?;
+            shard.initialize(&voters).await
+        };
+        self.on_thread(init).await.unwrap_or_else(stopped)
+    }
+
+    /// Hands the lead of a shard to a voter; to the most advanced other one if none is named.
+    ///
+    /// # Errors
+    /// [`MembershipError`] says what to do.
+    pub async fn transfer_leader(&self, shard: ShardId, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
+        let shard = self.member_of(shard)?;
+        self.on_thread(async move { shard.transfer_leader(to).await }).await.unwrap_or_else(stopped)
+    }
+
+    /// Makes a node a voter under its present incarnation, in place of an earlier one.
+    ///
+    /// # Errors
+    /// [`MembershipError`] says what to do.
+    pub async fn add_voter(&self, shard: ShardId, node: NodeId) -> Result<(), MembershipError> {
+        let shard = self.member_of(shard)?;
+        self.on_thread(async move { shard.add_voter(node).await }).await.unwrap_or_else(stopped)
+    }
+
+    /// Takes a voter out of a shard.
+    ///
+    /// # Errors
+    /// [`MembershipError`] says what to do.
+    pub async fn remove_voter(&self, shard: ShardId, node: NodeId) -> Result<(), MembershipError> {
+        let shard = self.member_of(shard)?;
+        self.on_thread(async move { shard.remove_voter(node).await }).await.unwrap_or_else(stopped)
+    }
+
+    fn member_of(&self, shard: ShardId) -> Result<Shard, MembershipError> {
+        self.core.shard(shard).ok_or(MembershipError::NotLeader { leader: None })
+    }
+}
+
+fn stopped<T>() -> Result<T, MembershipError> {
+    Err(MembershipError::Raft("the node is stopping".to_owned()))
+}

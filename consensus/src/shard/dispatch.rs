@@ -1,0 +1,82 @@
+//! Raft frames of peers, on their way into the group.
+
+use bytes::Bytes;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use skep_protocol::frame::{FrameKind, RaftAddress};
+
+use super::Shard;
+use crate::net::Who;
+use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+
+impl Shard {
+    /// Answers a Raft frame. The reason as text if it is refused.
+    pub(crate) async fn raft_frame(&self, who: Who, kind: FrameKind, body: &[u8]) -> Result<Vec<u8>, String> {
+        let (address, body) = RaftAddress::split(body).map_err(|e| e.to_string())?;
+        if address.from != who.raft_id {
+            return Err(format!("the frame says it is from {}, and its sender is {}", address.from, who.raft_id));
+        }
+        let local = self.inner.site.raft_id();
+        if address.to != local {
+            return Err(format!(
+                "the frame is for {}, an earlier incarnation of this node, which is {local} now; run 'skep shard \
+                 add-voter {}' on the leader",
+                address.to, self.inner.site.node
+            ));
+        }
+        let text = |e: std::io::Error| e.to_string();
+        match kind {
+            FrameKind::Append => {
+                let request: AppendEntriesRequest<TypeConfig> = decode("append", body).map_err(text)?;
+                if !request.entries.is_empty() && self.inner.site.store.is_low() {
+                    return Err("the disk of this node is nearly full; free some space".to_owned());
+                }
+                let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
+                if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                    self.heard_leader();
+                }
+                encode(&response).map_err(text)
+            }
+            FrameKind::Vote => {
+                let request: VoteRequest<TypeConfig> = decode("vote", body).map_err(text)?;
+                encode(&self.raft().vote(request).await.map_err(|e| e.to_string())?).map_err(text)
+            }
+            FrameKind::PreVote => {
+                let request: VoteRequest<TypeConfig> = decode("pre-vote", body).map_err(text)?;
+                encode(&self.raft().pre_vote(request).await.map_err(|e| e.to_string())?).map_err(text)
+            }
+            FrameKind::TransferLeader => {
+                let request: TransferLeaderRequest<TypeConfig> = decode("transfer", body).map_err(text)?;
+                encode(&self.raft().handle_transfer_leader(request).await.map_err(|e| e.to_string())?).map_err(text)
+            }
+            _ => Err("it is not a raft frame".to_owned()),
+        }
+    }
+
+    /// Installs a snapshot that arrived whole: the length of the head, the head, and the data.
+    pub(crate) async fn install_snapshot(&self, who: Who, body: Bytes) -> Result<Vec<u8>, String> {
+        let (length, _) = body.split_first_chunk::<8>().ok_or("the snapshot is too short")?;
+        let head_end = usize::try_from(u64::from_be_bytes(*length)).ok().and_then(|n| n.checked_add(8));
+        let head_end = head_end.filter(|end| *end <= body.len()).ok_or("the snapshot's head is cut off")?;
+        let (address, head) = RaftAddress::split(&body[8..head_end]).map_err(|e| e.to_string())?;
+        if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
+            return Err("the snapshot is not from its sender to this incarnation".to_owned());
+        }
+        if self.inner.site.store.is_low() {
+            return Err("the disk of this node is nearly full; free some space".to_owned());
+        }
+        let (vote, meta): (Vote, SnapshotMeta) = decode("snapshot head", head).map_err(|e| e.to_string())?;
+        let data = body.slice(head_end..);
+        // A snapshot that does not decode would stop the group: it is refused before.
+        let checked = data.clone();
+        let decodes = move || skep_fleet::FleetState::from_snapshot(&checked).map(drop);
+        match tokio::task::spawn_blocking(decodes).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(e.to_string()),
+            Err(e) => return Err(e.to_string()),
+        }
+        let snapshot = Snapshot { meta, snapshot: data };
+        let response = self.raft().install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
+        self.heard_leader();
+        encode(&response).map_err(|e| e.to_string())
+    }
+}

@@ -1,0 +1,126 @@
+//! Leading a shard, and noticing that nobody does.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
+use skep_fleet::Orchestrator;
+use skep_protocol::entry::EntryBody;
+
+use super::{Shard, ShardView};
+use crate::clock::boot_ms;
+
+/// How often a leader looks again when nothing it waits for happens.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Keeps the shard's view up to date, and leads while this node is the leader.
+///
+/// A leader is ready when its own first entry is applied, so that it knows everything its predecessors acknowledged,
+/// and when it has a log clock: one that has heard none since its start says so in the log first.
+pub(super) async fn follow_leadership(shard: Shard) {
+    let mut metrics = shard.raft().metrics();
+    loop {
+        let now = metrics.borrow_watched().clone();
+        let term = now.vote.leader_id().term;
+        let leads = now.state == ServerState::Leader && now.vote.is_committed() && now.current_term == term;
+        let applied_own = now.last_applied.is_some_and(|id| *id.leader_id == term);
+        let before = *shard.inner.view.borrow();
+        if leads && applied_own && !(before.ready && before.term == term) {
+            take_the_lead(&shard, term).await;
+        } else if !leads && before.ready {
+            tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
+            shard.inner.clock.set_leads(false);
+        }
+        let ready = leads && applied_own && shard.inner.clock.to_send().is_some();
+        let view = ShardView { leader: shard.leader(), term: now.current_term, ready };
+        shard.inner.view.send_if_modified(|known| {
+            let changed = *known != view;
+            *known = view;
+            changed
+        });
+        let wait = if leads && !ready { LOOK_AGAIN } else { Duration::from_secs(3600) };
+        match tokio::time::timeout(wait, metrics.changed()).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(_)) => return out_of_service(&shard),
+        }
+    }
+}
+
+/// A group that failed never serves again in this process.
+fn out_of_service(shard: &Shard) {
+    shard.inner.clock.set_leads(false);
+    shard.inner.view.send_replace(ShardView::default());
+}
+
+async fn take_the_lead(shard: &Shard, term: u64) {
+    let clock = &shard.inner.clock;
+    if clock.now().is_none() {
+        tracing::warn!(
+            shard = %shard.id(), term,
+            "no voter has heard the log clock since its start: everything with a deadline expires"
+        );
+        let Some(reply) = shard.write_as(term, EntryBody::ClockLost).await else { return };
+        clock.hear(reply.stamp);
+    }
+    clock.set_leads(true);
+    tracing::info!(shard = %shard.id(), term, "this node leads the shard");
+    tokio::spawn(orchestrate(shard.clone(), term));
+}
+
+/// Decides what a leader decides by itself, until its term ends.
+async fn orchestrate(shard: Shard, term: u64) {
+    let mut orchestrator = Orchestrator::default();
+    let mut view = shard.view();
+    let mut applied = shard.inner.applied.clone();
+    loop {
+        let Some(now) = shard.inner.clock.to_send() else { return };
+        let (decisions, next) = {
+            let state = shard.inner.state.read();
+            (orchestrator.poll(&state, now), orchestrator.poll_timeout(&state))
+        };
+        if !decisions.is_empty() {
+            shard.write_as(term, EntryBody::Decisions(decisions)).await;
+            continue;
+        }
+        let wait = next.map_or(u64::MAX, |next| next.since_ms(now)).clamp(1, 3_600_000);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            changed = applied.changed() => if changed.is_err() { return },
+            changed = view.changed() => {
+                let view = *view.borrow_and_update();
+                if changed.is_err() || (view.term != term) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Calls elections when the leader is silent for too long.
+pub(super) async fn watch_leader(shard: Shard) {
+    let mut without_clock = 0;
+    loop {
+        let now = boot_ms();
+        let (due, next) = {
+            let mut detector = shard.inner.detector.lock().unwrap_or_else(PoisonError::into_inner);
+            (detector.poll(now, rand::random()), detector.poll_timeout())
+        };
+        let metrics = shard.metrics();
+        if metrics.running_state.is_err() {
+            return;
+        }
+        let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
+        if due && votes && metrics.state != ServerState::Leader {
+            // A voter that has a clock keeps its continuity: it goes first.
+            without_clock += 1;
+            if shard.inner.clock.now().is_some() || without_clock > 1 {
+                tracing::info!(shard = %shard.id(), term = metrics.current_term, "the leader is silent: asking for votes");
+                if shard.raft().trigger().elect(true).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(next.saturating_sub(now).max(1))).await;
+    }
+}

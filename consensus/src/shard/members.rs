@@ -1,0 +1,199 @@
+//! Creating a shard, changing its voters, and handing over the lead.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
+use skep_protocol::ids::{NodeId, RaftId};
+use skep_protocol::limits;
+
+use super::Shard;
+use crate::raft::types::Member;
+
+/// Why a shard's members could not be changed. Says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// This node does not lead.
+    #[error("this node does not lead the shard; ask {}", leader.map_or("a node that does".to_owned(), |l| l.to_string()))]
+    NotLeader {
+        /// Who does, as far as it knows.
+        leader: Option<NodeId>,
+    },
+    /// The shard exists already.
+    #[error("the shard exists already; 'skep shard status' shows it, 'skep shard add-voter' changes it")]
+    Exists,
+    /// A node has not shown its incarnation.
+    #[error("{node} is not connected; start it, and let it and this node list each other as [[peers]]")]
+    Unreachable {
+        /// Which.
+        node: NodeId,
+    },
+    /// The node is no voter.
+    #[error("{node} is not a voter of the shard")]
+    NotVoter {
+        /// Which.
+        node: NodeId,
+    },
+    /// The voters make no sense.
+    #[error("{0}")]
+    Voters(String),
+    /// Raft refused, or nobody knows.
+    #[error("{0}")]
+    Raft(String),
+}
+
+impl Shard {
+    /// The member that a node is at present.
+    fn present(&self, node: NodeId) -> Result<Member, MembershipError> {
+        let site = &self.inner.site;
+        if node == site.node {
+            let name = Some(site.config.node.name.clone());
+            return Ok(Member { node, incarnation: site.incarnation, name });
+        }
+        let peer = site.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
+        Ok(Member { node, incarnation: peer.hello.incarnation, name: Some(peer.hello.name.clone()) })
+    }
+
+    fn check_leads(&self) -> Result<(), MembershipError> {
+        if self.inner.view.borrow().ready { Ok(()) } else { Err(MembershipError::NotLeader { leader: self.leader() }) }
+    }
+
+    pub(crate) fn voters(&self) -> BTreeMap<RaftId, Member> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let member = |id: RaftId| Some((id, membership.get_node(&id)?.clone()));
+        membership.voter_ids().filter_map(member).collect()
+    }
+
+    /// Creates the shard with these voters, this node among them.
+    pub(crate) async fn initialize(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
+        if voters.is_empty() || voters.len() > limits::VOTERS_MAX {
+            return Err(MembershipError::Voters(format!("{} voters; give 1 to {}", voters.len(), limits::VOTERS_MAX)));
+        }
+        if !voters.contains(&self.inner.site.node) {
+            return Err(MembershipError::Voters("this node must be among the voters; ask one that is".to_owned()));
+        }
+        if self.raft().is_initialized().await.map_err(raft_error)? {
+            return Err(MembershipError::Exists);
+        }
+        let members = voters.iter().map(|node| self.present(*node).map(|member| (member.raft_id(), member)));
+        let members: BTreeMap<RaftId, Member> = members.collect::<Result<_, _>>()?;
+        if members.len() != voters.len() {
+            return Err(MembershipError::Voters("a voter is named twice".to_owned()));
+        }
+        self.raft().initialize(members).await.map_err(raft_error)
+    }
+
+    /// Makes a node a voter under its present incarnation, in place of an earlier one.
+    pub(crate) async fn add_voter(&self, node: NodeId) -> Result<(), MembershipError> {
+        self.check_leads()?;
+        let member = self.present(node)?;
+        let id = member.raft_id();
+        let mut voters = self.voters();
+        let earlier: Vec<RaftId> = voters.iter().filter(|(_, m)| m.node == node).map(|(id, _)| *id).collect();
+        if earlier == [id] {
+            return Ok(());
+        }
+        voters.retain(|id, _| !earlier.contains(id));
+        if voters.len() >= limits::VOTERS_MAX {
+            return Err(MembershipError::Voters(format!("there are {} voters already", voters.len())));
+        }
+        // As a learner it catches up first, so that the new quorum does not wait for it.
+        self.raft().add_learner(id, member.clone(), false).await.map_err(raft_error)?;
+        let caught_up = self.wait_caught_up(id);
+        if tokio::time::timeout(Duration::from_secs(60), caught_up).await.is_err() {
+            return Err(MembershipError::Raft(format!("{node} did not catch up within a minute; try again")));
+        }
+        voters.insert(id, member);
+        self.replace_voters(voters).await
+    }
+
+    async fn wait_caught_up(&self, id: RaftId) {
+        let mut metrics = self.raft().metrics();
+        loop {
+            let now = metrics.borrow_watched().clone();
+            let matched = now.replication.as_ref().and_then(|r| r.get(&id).copied()).flatten().map(|m| m.index);
+            if matched >= now.last_log_index && matched.is_some() {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes a voter out.
+    pub(crate) async fn remove_voter(&self, node: NodeId) -> Result<(), MembershipError> {
+        self.check_leads()?;
+        let mut voters = self.voters();
+        let before = voters.len();
+        voters.retain(|_, member| member.node != node);
+        if voters.len() == before {
+            return Err(MembershipError::NotVoter { node });
+        }
+        if voters.is_empty() {
+            return Err(MembershipError::Voters("it is the last voter".to_owned()));
+        }
+        self.replace_voters(voters).await
+    }
+
+    async fn replace_voters(&self, voters: BTreeMap<RaftId, Member>) -> Result<(), MembershipError> {
+        let ids = voters.into_keys().collect();
+        let change = self.raft().change_membership(ChangeMembers::ReplaceAllVoters(ids), false);
+        change.await.map(drop).map_err(raft_error)
+    }
+}
+
+/// Hands the lead to a voter, or to the most advanced other one, and waits until it leads.
+pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
+    shard.check_leads()?;
+    let metrics = shard.metrics();
+    let voters = shard.voters();
+    let local = metrics.id;
+    let progress = |id: &RaftId| metrics.replication.as_ref().and_then(|r| r.get(id).copied()).flatten();
+    let connected = |member: &Member| shard.inner.site.peers.connected(member.node).is_some();
+    let target = match to {
+        Some(node) if node == shard.inner.site.node => return Ok(node),
+        Some(node) => {
+            let found = voters.iter().find(|(_, member)| member.node == node);
+            let (id, member) = found.ok_or(MembershipError::NotVoter { node })?;
+            if !connected(member) {
+                return Err(MembershipError::Unreachable { node });
+            }
+            *id
+        }
+        None => {
+            let others = voters.iter().filter(|(id, member)| **id != local && connected(member));
+            let best = others.max_by_key(|(id, _)| progress(id).map(|matched| matched.index));
+            *best.ok_or_else(|| MembershipError::Voters("no other voter is connected".to_owned()))?.0
+        }
+    };
+    shard.raft().trigger().transfer_leader(target).await.map_err(raft_error)?;
+    let mut metrics = shard.raft().metrics();
+    loop {
+        let now = metrics.borrow_watched().clone();
+        if let Some(leader) = now.current_leader.filter(|leader| *leader != local) {
+            return voters.get(&leader).map(|member| member.node).ok_or(MembershipError::NotLeader { leader: None });
+        }
+        if now.state == ServerState::Shutdown || metrics.changed().await.is_err() {
+            return Err(MembershipError::Raft("the group stopped meanwhile".to_owned()));
+        }
+    }
+}
+
+impl Shard {
+    /// Hands over the lead, within a limit of time.
+    pub(crate) async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
+        let patience = Duration::from_millis(self.inner.site.config.silence_ms_max * 4);
+        match tokio::time::timeout(patience, transfer_leader(self, to)).await {
+            Ok(result) => result,
+            Err(_) => Err(MembershipError::Raft("no other voter took the lead in time; look at 'skep shard status'".to_owned())),
+        }
+    }
+}
+
+fn raft_error(error: impl std::fmt::Display) -> MembershipError {
+    MembershipError::Raft(error.to_string())
+}

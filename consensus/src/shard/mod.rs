@@ -1,0 +1,197 @@
+//! One shard on this node: its Raft group, and what runs beside it.
+
+mod dispatch;
+mod lead;
+mod members;
+mod propose;
+mod query;
+mod status;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+use skep_config::ControlConfig;
+use skep_fleet::{DetectorConfig, ElectionDetector};
+use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
+use skep_protocol::outcome::ProposeOutcome;
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::{Clocks, ShardClock, boot_ms};
+use crate::net::{Peers, SnapshotSender};
+use crate::raft::log_store::LogStore;
+use crate::raft::machine::{Machine, SharedState};
+use crate::raft::network::Network;
+use crate::raft::types::{Raft, TypeConfig};
+use crate::store::Store;
+
+pub use members::MembershipError;
+pub(crate) use propose::Submission;
+pub use status::{ShardRole, ShardStatus, VoterStatus};
+
+/// What all shards of a node share.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) config: Arc<ControlConfig>,
+    pub(crate) store: Store,
+    pub(crate) peers: Peers,
+    pub(crate) clocks: Clocks,
+}
+
+impl Site {
+    pub(crate) fn raft_id(&self) -> RaftId {
+        RaftId::derive(self.node, self.incarnation)
+    }
+}
+
+/// What the rest of the node follows of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardView {
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// Whether this node leads and has all that it needs to propose.
+    pub ready: bool,
+}
+
+/// One shard. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shard {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: ShardId,
+    site: Site,
+    raft: Raft,
+    state: SharedState,
+    applied: watch::Receiver<u64>,
+    clock: ShardClock,
+    detector: Mutex<ElectionDetector>,
+    view: watch::Sender<ShardView>,
+    submissions: mpsc::Sender<Submission>,
+    queued: Arc<propose::Queued>,
+}
+
+impl Shard {
+    /// Opens the shard's group from the store and starts what runs beside it.
+    ///
+    /// # Errors
+    /// The reason as text if the log or snapshot is damaged.
+    pub(crate) async fn open(id: ShardId, site: Site) -> Result<Self, String> {
+        let config = raft_config(&site.config).validate().map_err(|e| e.to_string())?;
+        let clock = site.clocks.of(id);
+        let machine = Machine::new(site.store.clone(), id, clock.clone());
+        let (state, applied) = (machine.state(), machine.progress());
+        let network = Network {
+            peers: site.peers.clone(),
+            shard: id,
+            local: site.raft_id(),
+            rpc_timeout: Duration::from_millis(site.config.rpc_timeout_ms),
+            snapshots: SnapshotSender::new(site.peers.clone(), site.config.snapshot_bytes_per_s),
+        };
+        let log = LogStore::new(site.store.clone(), id);
+        let raft = Raft::new(site.raft_id(), Arc::new(config), network, log, machine)
+            .await
+            .map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
+        let detector_config = DetectorConfig {
+            silence_ms_min: site.config.silence_ms_min,
+            silence_ms_max: site.config.silence_ms_max,
+        };
+        let (submissions, queue) = mpsc::channel(skep_protocol::limits::PROPOSALS_QUEUED_MAX);
+        let shard = Self {
+            inner: Arc::new(Inner {
+                id,
+                raft,
+                state,
+                applied,
+                clock,
+                detector: Mutex::new(ElectionDetector::new(detector_config, boot_ms(), rand::random())),
+                view: watch::channel(ShardView::default()).0,
+                submissions,
+                queued: Arc::default(),
+                site,
+            }),
+        };
+        tokio::spawn(propose::run(shard.clone(), queue));
+        tokio::spawn(lead::follow_leadership(shard.clone()));
+        tokio::spawn(lead::watch_leader(shard.clone()));
+        Ok(shard)
+    }
+
+    pub(crate) fn id(&self) -> ShardId {
+        self.inner.id
+    }
+
+    pub(crate) fn view(&self) -> watch::Receiver<ShardView> {
+        self.inner.view.subscribe()
+    }
+
+    pub(crate) fn clock(&self) -> &ShardClock {
+        &self.inner.clock
+    }
+
+    fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    fn metrics(&self) -> openraft::RaftMetrics<TypeConfig> {
+        self.raft().metrics().borrow_watched().clone()
+    }
+
+    /// The leader as the group's membership names it.
+    fn leader(&self) -> Option<NodeId> {
+        let metrics = self.metrics();
+        let leader = metrics.current_leader?;
+        metrics.membership_config.membership().get_node(&leader).map(|member| member.node)
+    }
+
+    /// A frame of the current leader was accepted.
+    fn heard_leader(&self) {
+        self.inner.clock.heard_leader();
+        let mut detector = self.inner.detector.lock().unwrap_or_else(PoisonError::into_inner);
+        detector.heard_leader(boot_ms(), rand::random());
+    }
+
+    /// The answer when nothing was proposed because this node does not lead.
+    fn not_leader(&self) -> ProposeOutcome {
+        let leader = self.leader().filter(|leader| *leader != self.inner.site.node);
+        ProposeOutcome::NotLeader { leader }
+    }
+
+    /// Hands the lead to another voter if this node leads, then stops.
+    pub(crate) async fn shut_down(&self) {
+        if self.inner.view.borrow().ready {
+            let handed_over = members::transfer_leader(self, None);
+            if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(2), handed_over).await {
+                tracing::warn!(shard = %self.id(), %error, "the lead could not be handed over");
+            }
+        }
+        if let Err(error) = self.raft().shutdown().await {
+            tracing::warn!(shard = %self.id(), %error, "the group did not stop cleanly");
+        }
+    }
+}
+
+fn raft_config(config: &ControlConfig) -> openraft::Config {
+    openraft::Config {
+        cluster_name: "skep".to_owned(),
+        heartbeat_interval: config.heartbeat_ms,
+        election_timeout_min: config.lease_ms_min,
+        election_timeout_max: config.lease_ms_max,
+        // Elections are called by our own detector, with Pre-Vote.
+        enable_elect: false,
+        enable_pre_vote: Some(true),
+        // A term's leadership ends with the process: what a leader knew beside the log is gone.
+        enable_leader_restore: Some(false),
+        install_snapshot_timeout: config.rpc_timeout_ms * 60,
+        max_payload_entries: 64,
+        snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(config.snapshot_every_entries),
+        max_in_snapshot_log_to_keep: config.entries_kept,
+        purge_batch_size: 256,
+        ..openraft::Config::default()
+    }
+}

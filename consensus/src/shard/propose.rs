@@ -1,0 +1,205 @@
+//! From requests to entries: the proposal queue of a leader.
+//!
+//! Requests that wait are put into one entry together. With one client an entry holds one request and leaves at once;
+//! with hundreds, an entry holds what arrived while the ones before it were on their way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
+use skep_protocol::codec::Encoded;
+use skep_protocol::entry::{Entry, EntryBody, Request};
+use skep_protocol::limits;
+use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Shard;
+use crate::raft::types::{ApplyReply, EntryBytes, TypeConfig};
+
+/// An entry that is not applied after this long is answered as unknown.
+const ENTRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a sender that was refused for want of room may try again, in milliseconds.
+const RETRY_AFTER_MS: u64 = 20;
+
+/// Requests that one sender wants proposed, and where their outcomes go.
+pub(crate) struct Submission {
+    requests: Vec<Request>,
+    outcomes: oneshot::Sender<Vec<ProposeOutcome>>,
+    room: Room,
+}
+
+/// What waits, by count and bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Queued {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A place in the queue; dropping it gives the place back.
+struct Room {
+    queued: Arc<Queued>,
+    requests: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes a place; none if the queue is full.
+    fn take(queued: &Arc<Queued>, requests: usize, bytes: usize) -> Option<Self> {
+        let room = Self { queued: Arc::clone(queued), requests, bytes };
+        let waiting = queued.requests.fetch_add(requests, Ordering::Relaxed) + requests;
+        let waiting_bytes = queued.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let fits = waiting <= limits::PROPOSALS_QUEUED_MAX && waiting_bytes <= limits::PROPOSAL_BYTES_QUEUED_MAX;
+        fits.then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.queued.requests.fetch_sub(self.requests, Ordering::Relaxed);
+        self.queued.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Shard {
+    /// Proposes requests, and waits until they are applied, refused, or nobody knows.
+    pub(crate) async fn propose(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
+        let count = requests.len();
+        let all = |outcome: ProposeOutcome| vec![outcome; count];
+        if !self.inner.view.borrow().ready {
+            return all(self.not_leader());
+        }
+        if self.inner.site.store.is_low() {
+            return all(ProposeOutcome::DiskFull);
+        }
+        let overloaded = ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
+        let bytes = requests.iter().map(size).sum();
+        let Some(room) = Room::take(&self.inner.queued, count, bytes) else { return all(overloaded) };
+        let (outcomes, answered) = oneshot::channel();
+        if self.inner.submissions.try_send(Submission { requests, outcomes, room }).is_err() {
+            return all(overloaded);
+        }
+        answered.await.unwrap_or_else(|_| all(ProposeOutcome::Unknown))
+    }
+
+    /// Proposes an entry as the leader of a term, and waits until it is applied. None: not applied, or not known.
+    pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
+        let stamp = self.inner.clock.now().unwrap_or_default();
+        let bytes = Entry { stamp, term, body }.encode().ok()?;
+        let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+        let data = EntryBytes(Bytes::from(bytes));
+        self.raft().write(data).with_leader(term).responder(responder).await.ok()?;
+        match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
+            Ok(Ok(Ok(response))) => Some(response.data),
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => None,
+        }
+    }
+}
+
+/// An upper bound of a request's encoded size, without encoding it.
+fn size(request: &Request) -> usize {
+    use skep_protocol::entry::Op;
+    const FIXED: usize = 2_048;
+    match &request.op {
+        Op::CreateTask { spec, .. } => FIXED + spec.payload.len(),
+        Op::CompleteTask { result, .. } => FIXED + result.len(),
+        _ => FIXED,
+    }
+}
+
+/// What became of the submissions of one entry.
+type Answers = Vec<(oneshot::Sender<Vec<ProposeOutcome>>, Vec<ProposeOutcome>)>;
+
+/// Serves the proposal queue of a shard until the shard is closed.
+pub(super) async fn run(shard: Shard, mut queue: mpsc::Receiver<Submission>) {
+    let mut waiting: VecDeque<Submission> = VecDeque::new();
+    let mut in_flight = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Some(answers) = in_flight.next() => answer(answers),
+            submission = queue.recv(), if waiting.len() < limits::PROPOSALS_QUEUED_MAX => match submission {
+                Some(submission) => waiting.push_back(submission),
+                None => return,
+            },
+        }
+        while let Ok(submission) = queue.try_recv() {
+            waiting.push_back(submission);
+        }
+        while !waiting.is_empty() && in_flight.len() < limits::ENTRIES_IN_FLIGHT_MAX {
+            let batch = next_batch(&mut waiting);
+            in_flight.push(send(shard.clone(), batch));
+        }
+    }
+}
+
+/// As many submissions as one entry holds, but at least one.
+fn next_batch(waiting: &mut VecDeque<Submission>) -> Vec<Submission> {
+    let (mut requests, mut bytes) = (0, 0);
+    let mut batch = Vec::new();
+    while let Some(next) = waiting.front() {
+        requests += next.requests.len();
+        bytes += next.room.bytes;
+        let full = requests > limits::REQUESTS_PER_ENTRY_MAX || bytes > limits::ENTRY_BYTES_SOFT_MAX;
+        if full && !batch.is_empty() {
+            break;
+        }
+        batch.extend(waiting.pop_front());
+    }
+    batch
+}
+
+async fn send(shard: Shard, batch: Vec<Submission>) -> Answers {
+    let mut requests = Vec::new();
+    let mut shares = Vec::new();
+    for submission in batch {
+        shares.push((submission.outcomes, submission.requests.len()));
+        requests.extend(submission.requests);
+    }
+    let (mut replies, failed) = match write(&shard, requests).await {
+        Ok(reply) => {
+            let (index, stamp) = (reply.index, reply.stamp);
+            let outcome = move |reply| match reply {
+                Reply::Refused(Refusal::Deposed) => ProposeOutcome::NotLeader { leader: None },
+                reply => ProposeOutcome::Applied { index, stamp, reply },
+            };
+            (reply.replies.into_iter().map(outcome).collect(), ProposeOutcome::Unknown)
+        }
+        Err(outcome) => (VecDeque::new(), outcome),
+    };
+    let mut next = || replies.pop_front().unwrap_or_else(|| failed.clone());
+    shares.into_iter().map(|(sender, count)| (sender, (0..count).map(|_| next()).collect())).collect()
+}
+
+async fn write(shard: &Shard, requests: Vec<Request>) -> Result<ApplyReply, ProposeOutcome> {
+    let view = *shard.inner.view.borrow();
+    let stamp = shard.inner.clock.now().filter(|_| view.ready).ok_or_else(|| shard.not_leader())?;
+    let entry = Entry { stamp, term: view.term, body: EntryBody::Requests(requests) };
+    let bytes = entry.encode().map_err(|error| {
+        tracing::error!(%error, "requests within their limits do not fit into an entry");
+        ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS }
+    })?;
+    let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+    let data = EntryBytes(Bytes::from(bytes));
+    // The core is gone: the entry was not taken.
+    let sent = shard.raft().write(data).with_leader(view.term).responder(responder).await;
+    sent.map_err(|_| ProposeOutcome::NotLeader { leader: None })?;
+    match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
+        Ok(Ok(Ok(response))) => Ok(response.data),
+        // Not appended: the lease ran out, or another node leads.
+        Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Err(shard.not_leader()),
+        Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(ProposeOutcome::Unknown),
+    }
+}
+
+fn answer(answers: Answers) {
+    for (sender, outcomes) in answers {
+        // A sender that does not wait any more needs no answer.
+        let _ = sender.send(outcomes);
+    }
+}

@@ -1,0 +1,145 @@
+//! What a shard looks like from this node.
+
+use openraft::ServerState;
+use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
+use skep_protocol::query::Counts;
+use skep_protocol::text::NodeName;
+use skep_protocol::time::LogInstant;
+
+use super::Shard;
+
+/// What this node is in the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardRole {
+    /// It orders entries.
+    Leader,
+    /// It votes and follows.
+    Follower,
+    /// It asks for votes.
+    Candidate,
+    /// It follows without a vote: not (or not any more) a member under its present incarnation.
+    Learner,
+    /// The shard was not created yet, as far as this node knows.
+    Uninitialised,
+    /// Its replica is out of service.
+    Down,
+}
+
+impl std::fmt::Display for ShardRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Learner => "learner",
+            Self::Uninitialised => "uninitialised",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// A voter of the shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoterStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Under which incarnation it votes.
+    pub incarnation: Incarnation,
+    /// Its id in the group.
+    pub raft_id: RaftId,
+    /// For people.
+    pub name: Option<NodeName>,
+    /// The last index that it is known to hold. Only the leader knows.
+    pub matched: Option<u64>,
+}
+
+/// A shard as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// Which.
+    pub shard: ShardId,
+    /// What this node is in it.
+    pub role: ShardRole,
+    /// The term.
+    pub term: u64,
+    /// Who leads.
+    pub leader: Option<NodeId>,
+    /// The last entry in the log.
+    pub last_log: Option<u64>,
+    /// The last entry known to be committed.
+    pub committed: Option<u64>,
+    /// The last entry applied.
+    pub applied: Option<u64>,
+    /// The last entry in the snapshot.
+    pub snapshot: Option<u64>,
+    /// The last entry purged.
+    pub purged: Option<u64>,
+    /// The rolling digest.
+    pub digest: u128,
+    /// The log clock as this node knows it.
+    pub clock: Option<LogInstant>,
+    /// The meaning of entries.
+    pub fleet_version: u32,
+    /// The voters.
+    pub voters: Vec<VoterStatus>,
+    /// How many objects there are.
+    pub counts: Counts,
+    /// Request ids remembered.
+    pub dedup_ids: u64,
+    /// Bytes written to the node's log since its start.
+    pub log_bytes: u64,
+    /// What took the replica out of service.
+    pub fault: Option<String>,
+}
+
+impl Shard {
+    /// The shard as this node sees it now.
+    pub(crate) fn status(&self) -> ShardStatus {
+        let metrics = self.metrics();
+        let voters = self.voters();
+        let fault = metrics.running_state.as_ref().err().map(ToString::to_string);
+        let role = match metrics.state {
+            _ if fault.is_some() => ShardRole::Down,
+            _ if voters.is_empty() => ShardRole::Uninitialised,
+            ServerState::Leader => ShardRole::Leader,
+            ServerState::Candidate => ShardRole::Candidate,
+            ServerState::Follower => ShardRole::Follower,
+            ServerState::Learner => ShardRole::Learner,
+            ServerState::Shutdown => ShardRole::Down,
+        };
+        let matched = |id: &RaftId| metrics.replication.as_ref()?.get(id).copied().flatten().map(|m| m.index);
+        let local_last = metrics.last_log_index;
+        let voters = voters
+            .into_iter()
+            .map(|(raft_id, member)| VoterStatus {
+                node: member.node,
+                incarnation: member.incarnation,
+                raft_id,
+                name: member.name,
+                matched: matched(&raft_id)
+                    .or(if raft_id == metrics.id && role == ShardRole::Leader { local_last } else { None }),
+            })
+            .collect();
+        let state = self.inner.state.read();
+        let index = |id: crate::raft::types::LogId| id.index;
+        ShardStatus {
+            shard: self.inner.id,
+            role,
+            term: metrics.current_term.max(metrics.vote.leader_id().term),
+            leader: self.leader(),
+            last_log: metrics.last_log_index,
+            committed: metrics.local_committed.map(index),
+            applied: state.applied().map(|position| position.index),
+            snapshot: metrics.snapshot.map(index),
+            purged: metrics.purged.map(index),
+            digest: state.digest(),
+            clock: self.inner.clock.now(),
+            fleet_version: state.fleet_version(),
+            voters,
+            counts: state.counts(),
+            dedup_ids: state.dedup_ids() as u64,
+            log_bytes: self.inner.site.store.bytes_written(),
+            fault,
+        }
+    }
+}

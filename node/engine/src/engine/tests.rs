@@ -1,0 +1,232 @@
+use skep_protocol::entry::Op;
+use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
+use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::task::TaskStatus;
+use skep_protocol::text::AgentId;
+use skep_protocol::time::LogInstant;
+
+use super::*;
+
+const SHARD: ShardId = ShardId(1);
+const KEY: WorkKey = WorkKey(7);
+const CONFIG: EngineConfig =
+    EngineConfig { no_quorum_after_ms: 3_000, retry_ms_min: 10, retry_ms_max: 350, attempt_timeout_ms: 1_000 };
+
+fn node(n: u8) -> NodeId {
+    NodeId::from_public_key([n; 32])
+}
+
+fn request() -> Request {
+    let op = Op::RemoveAgent { agent: AgentId::new("a").unwrap() };
+    let first_sent = LogInstant::from_raw(5);
+    Request { id: RequestId::from_bytes([9; 16]), first_sent, deadline: first_sent.plus_ms(60_000), op }
+}
+
+fn engine() -> Engine {
+    let mut engine = Engine::new(node(1), CONFIG);
+    engine.handle(Event::Peers { up: [node(2), node(3)].into() }, 0);
+    engine
+}
+
+fn submit(engine: &mut Engine, now_ms: u64) {
+    let work = Work::Command(request());
+    engine.handle(Event::Submit { key: KEY, shard: SHARD, work, patience_ms: 5_000 }, now_ms);
+}
+
+fn leader(engine: &mut Engine, leader: Option<NodeId>, now_ms: u64) {
+    engine.handle(Event::Leader { shard: SHARD, leader, ready: leader == Some(node(1)) }, now_ms);
+}
+
+fn outcome(engine: &mut Engine, attempt: u32, outcome: ProposeOutcome, now_ms: u64) {
+    engine.handle(Event::Outcome { key: KEY, attempt, outcome: Outcome::Propose(outcome) }, now_ms);
+}
+
+fn effects(engine: &mut Engine) -> Vec<Effect> {
+    std::iter::from_fn(|| engine.poll_effect()).collect()
+}
+
+/// The targets of the attempts among the effects. Every one carries the same request.
+fn attempts(effects: &[Effect]) -> Vec<Target> {
+    let target = |effect: &Effect| match effect {
+        Effect::Attempt { target, work, .. } => {
+            assert_eq!(*work, Work::Command(request()), "a retry repeats the request byte for byte");
+            Some(*target)
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(target).collect()
+}
+
+fn answer(effects: &[Effect]) -> Option<Settled> {
+    let mut answers = effects.iter().filter_map(|effect| match effect {
+        Effect::Answer { key: KEY, settled } => Some(settled.clone()),
+        _ => None,
+    });
+    let answer = answers.next();
+    assert_eq!(answers.next(), None, "one answer only");
+    answer
+}
+
+fn done() -> ProposeOutcome {
+    let receipt = Receipt::Task {
+        task: TaskId::from_bytes([9; 16]),
+        status: TaskStatus::Pending,
+        epoch: ClaimEpoch(0),
+        attempts: 0,
+    };
+    ProposeOutcome::Applied { index: 4, stamp: LogInstant::from_raw(6), reply: Reply::Done(receipt) }
+}
+
+fn refused(refusal: Refusal) -> ProposeOutcome {
+    ProposeOutcome::Applied { index: 4, stamp: LogInstant::from_raw(6), reply: Reply::Refused(refusal) }
+}
+
+/// Lets time pass until the engine answers.
+fn run_out(engine: &mut Engine, mut now_ms: u64) -> (Settled, u64) {
+    for _ in 0..10_000 {
+        if let Some(settled) = answer(&effects(engine)) {
+            return (settled, now_ms);
+        }
+        now_ms = engine.poll_timeout().expect("work that is not answered has a timer").max(now_ms);
+        engine.handle_timeout(now_ms);
+    }
+    panic!("no answer");
+}
+
+#[test]
+fn work_goes_to_the_leader_wherever_it_is() {
+    let mut engine = engine();
+    leader(&mut engine, Some(node(2)), 0);
+    submit(&mut engine, 1);
+    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(2))]);
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: Some(node(1)) }, 2);
+    assert_eq!(attempts(&effects(&mut engine)), [Target::Local]);
+    outcome(&mut engine, 2, done(), 3);
+    assert!(matches!(answer(&effects(&mut engine)), Some(Settled::Done { index: 4, .. })));
+    assert_eq!(engine.poll_timeout(), None, "nothing is left behind");
+}
+
+#[test]
+fn a_new_leader_is_tried_at_once() {
+    let mut engine = engine();
+    leader(&mut engine, None, 0);
+    submit(&mut engine, 0);
+    assert_eq!(attempts(&effects(&mut engine)).len(), 1, "a peer may know more");
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: None }, 1);
+    assert_eq!(attempts(&effects(&mut engine)), []);
+    leader(&mut engine, Some(node(3)), 2);
+    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
+}
+
+#[test]
+fn without_a_quorum_the_answer_is_no_quorum_and_never_ok() {
+    let mut engine = engine();
+    leader(&mut engine, None, 0);
+    engine.handle(Event::Peers { up: BTreeSet::new() }, 0);
+    submit(&mut engine, 10);
+    let (settled, now_ms) = run_out(&mut engine, 10);
+    assert_eq!(settled, Settled::NotDone(NotDone::NoQuorum));
+    assert_eq!(engine.connectivity(SHARD), Connectivity::Isolated);
+    submit(&mut engine, now_ms);
+    assert_eq!(answer(&effects(&mut engine)), Some(Settled::NotDone(NotDone::NoQuorum)), "at once from then on");
+}
+
+#[test]
+fn an_attempt_that_may_have_been_carried_out_is_never_reported_as_not_done() {
+    let mut engine = engine();
+    leader(&mut engine, Some(node(2)), 0);
+    submit(&mut engine, 0);
+    effects(&mut engine);
+    outcome(&mut engine, 1, ProposeOutcome::Unknown, 5);
+    engine.handle(Event::Peers { up: BTreeSet::new() }, 6);
+    leader(&mut engine, None, 6);
+    let (settled, _) = run_out(&mut engine, 6);
+    assert_eq!(settled, Settled::Unknown);
+}
+
+#[test]
+fn an_attempt_without_an_answer_counts_as_perhaps_carried_out() {
+    let mut engine = engine();
+    leader(&mut engine, Some(node(2)), 0);
+    submit(&mut engine, 0);
+    let (settled, now_ms) = run_out(&mut engine, 0);
+    assert_eq!(settled, Settled::Unknown);
+    assert_eq!(now_ms, 5_000, "no sender waits longer than it wants to");
+}
+
+#[test]
+fn doubt_is_sticky_under_a_refusal_that_is_silent_about_earlier_attempts() {
+    let now = LogInstant::from_raw(99);
+    let expired = Refusal::Expired { deadline: LogInstant::from_raw(5), now };
+    let exists = Refusal::TaskExists(TaskId::from_bytes([9; 16]));
+    for (in_doubt, refusal, expected) in [
+        (true, expired.clone(), Settled::Unknown),
+        (false, expired.clone(), Settled::NotDone(NotDone::Refused(expired))),
+        (true, exists.clone(), Settled::NotDone(NotDone::Refused(exists))),
+    ] {
+        let mut engine = engine();
+        leader(&mut engine, Some(node(2)), 0);
+        submit(&mut engine, 0);
+        let first = if in_doubt { ProposeOutcome::Unknown } else { ProposeOutcome::NotLeader { leader: None } };
+        outcome(&mut engine, 1, first, 1);
+        engine.handle_timeout(500);
+        outcome(&mut engine, 2, refused(refusal), 501);
+        assert_eq!(answer(&effects(&mut engine)), Some(expected));
+    }
+}
+
+#[test]
+fn a_late_success_of_an_earlier_attempt_settles_the_work() {
+    let mut engine = engine();
+    leader(&mut engine, Some(node(2)), 0);
+    submit(&mut engine, 0);
+    engine.handle_timeout(1_000);
+    assert_eq!(attempts(&effects(&mut engine)).len(), 2);
+    outcome(&mut engine, 1, done(), 1_001);
+    assert!(matches!(answer(&effects(&mut engine)), Some(Settled::Done { .. })));
+}
+
+#[test]
+fn abandoned_work_leaves_nothing_behind() {
+    let mut engine = engine();
+    leader(&mut engine, Some(node(2)), 0);
+    submit(&mut engine, 0);
+    effects(&mut engine);
+    engine.handle(Event::Abandon { key: KEY }, 1);
+    outcome(&mut engine, 1, done(), 2);
+    assert_eq!(effects(&mut engine), []);
+    assert_eq!(engine.poll_timeout(), None);
+}
+
+#[test]
+fn more_work_than_the_limit_is_refused_with_a_time_to_come_back() {
+    let mut engine = engine();
+    leader(&mut engine, Some(node(2)), 0);
+    for key in 0..limits::ROUTED_REQUESTS_MAX as u64 {
+        let work = Work::Query(Query::Counts);
+        engine.handle(Event::Submit { key: WorkKey(1_000 + key), shard: SHARD, work, patience_ms: 5_000 }, 0);
+    }
+    effects(&mut engine);
+    submit(&mut engine, 0);
+    assert_eq!(answer(&effects(&mut engine)), Some(Settled::NotDone(NotDone::Overloaded { retry_after_ms: 350 })));
+}
+
+#[test]
+fn connectivity_is_connected_then_no_quorum_then_isolated() {
+    let mut engine = engine();
+    leader(&mut engine, Some(node(2)), 0);
+    assert_eq!(engine.connectivity(SHARD), Connectivity::Connected);
+    leader(&mut engine, None, 100);
+    engine.handle_timeout(3_099);
+    assert_eq!(engine.connectivity(SHARD), Connectivity::Connected, "a short silence is no loss");
+    engine.handle_timeout(3_100);
+    assert_eq!(engine.connectivity(SHARD), Connectivity::NoQuorum);
+    assert!(!engine.connectivity(SHARD).permits(Permission::Write));
+    assert!(engine.connectivity(SHARD).permits(Permission::BestEffort));
+    engine.handle(Event::Peers { up: BTreeSet::new() }, 3_200);
+    assert_eq!(engine.connectivity(SHARD), Connectivity::Isolated);
+    assert!(engine.connectivity(SHARD).permits(Permission::StaleRead));
+    engine.handle(Event::Peers { up: [node(2)].into() }, 3_300);
+    leader(&mut engine, Some(node(2)), 3_300);
+    assert_eq!(engine.connectivity(SHARD), Connectivity::Connected);
+}

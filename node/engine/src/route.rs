@@ -1,0 +1,124 @@
+//! One piece of work on its way to the leader of its shard.
+
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
+use skep_protocol::query::{QueryFailure, QueryReply};
+use skep_protocol::time::LogInstant;
+
+use crate::engine::{Outcome, Work};
+
+/// How a piece of work ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The request was done.
+    Done {
+        /// Its place in the log.
+        index: u64,
+        /// The shard's clock then.
+        stamp: LogInstant,
+        /// What it did.
+        receipt: Receipt,
+    },
+    /// The query was answered.
+    Read(Box<QueryReply>),
+    /// It was not done.
+    NotDone(NotDone),
+    /// Nobody knows whether it was done. Sending it again under the same id is safe.
+    Unknown,
+}
+
+/// Why something was definitely not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotDone {
+    /// The shard refused it.
+    Refused(Refusal),
+    /// There was no leader with a quorum to be reached.
+    NoQuorum,
+    /// There was no room for it.
+    Overloaded {
+        /// When to try again, in milliseconds.
+        retry_after_ms: u64,
+    },
+    /// The leader's disk is too full for new work.
+    DiskFull,
+    /// A replica could not read its disk.
+    Storage(String),
+}
+
+/// What to do after an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is over.
+    Settle(Settled),
+    /// Try the leader that was named, at once.
+    Follow(NodeId),
+    /// Try again after a wait; the reason counts if there is no time left for it.
+    Wait(NotDone),
+}
+
+/// One piece of work.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) shard: ShardId,
+    pub(crate) work: Work,
+    /// When its sender stops waiting.
+    pub(crate) give_up_at_ms: u64,
+    /// Counts attempts; an outcome of an earlier one is late.
+    pub(crate) attempt: u32,
+    /// When an attempt under way is given up, or the next one begins.
+    pub(crate) timer_ms: u64,
+    pub(crate) under_way: bool,
+    /// Whether an attempt may have been carried out without our knowing. Never taken back.
+    pub(crate) in_doubt: bool,
+    /// Why the last attempt was not carried out.
+    pub(crate) last: NotDone,
+    /// How often in a row the leader named another one.
+    pub(crate) follows: u32,
+}
+
+impl Route {
+    /// What an attempt's outcome means.
+    pub(crate) fn judge(&mut self, outcome: Outcome) -> Next {
+        match outcome {
+            Outcome::Propose(outcome) => self.judge_proposal(outcome),
+            Outcome::Query(Ok(reply)) => Next::Settle(Settled::Read(Box::new(reply))),
+            Outcome::Query(Err(failure)) => match failure {
+                QueryFailure::NotLeader { leader: Some(leader) } => Next::Follow(leader),
+                QueryFailure::NotLeader { leader: None } | QueryFailure::NoQuorum | QueryFailure::NoReplica => {
+                    Next::Wait(NotDone::NoQuorum)
+                }
+                QueryFailure::Storage(why) => Next::Settle(Settled::NotDone(NotDone::Storage(why))),
+            },
+        }
+    }
+
+    fn judge_proposal(&mut self, outcome: ProposeOutcome) -> Next {
+        match outcome {
+            ProposeOutcome::Applied { index, stamp, reply: Reply::Done(receipt) } => {
+                Next::Settle(Settled::Done { index, stamp, receipt })
+            }
+            ProposeOutcome::Applied { reply: Reply::Refused(refusal), .. } => {
+                if self.in_doubt && refusal.is_silent_about_earlier() {
+                    return Next::Settle(Settled::Unknown);
+                }
+                Next::Settle(Settled::NotDone(NotDone::Refused(refusal)))
+            }
+            ProposeOutcome::NotLeader { leader: Some(leader) } => Next::Follow(leader),
+            ProposeOutcome::NotLeader { leader: None } | ProposeOutcome::NoSuchShard => {
+                Next::Wait(NotDone::NoQuorum)
+            }
+            ProposeOutcome::Overloaded { retry_after_ms } => Next::Wait(NotDone::Overloaded { retry_after_ms }),
+            ProposeOutcome::DiskFull => Next::Wait(NotDone::DiskFull),
+            ProposeOutcome::Unknown => {
+                self.in_doubt = true;
+                Next::Wait(NotDone::NoQuorum)
+            }
+        }
+    }
+
+    /// What its sender is told when there is no time left.
+    pub(crate) fn give_up(&self) -> Settled {
+        let doubtful = self.in_doubt || (self.under_way && matches!(self.work, Work::Command(_)));
+        if doubtful { Settled::Unknown } else { Settled::NotDone(self.last.clone()) }
+    }
+}
