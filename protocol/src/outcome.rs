@@ -211,3 +211,41 @@ pub enum ProposeOutcome {
     /// It was proposed, and nobody knows yet whether it will commit.
     Unknown,
 }
+
+/// How a piece of work ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The request was done.
+    Done {
+        /// Its place in the log.
+        index: u64,
+        /// The shard's clock then.
+        stamp: LogInstant,
+        /// What it did.
+        receipt: Receipt,
+    },
+    /// The query was answered.
+    Read(Box<crate::query::QueryReply>),
+    /// It was not done.
+    NotDone(NotDone),
+    /// Nobody knows whether it was done. Sending it again under the same id is safe.
+    Unknown,
+}
+
+/// Why something was definitely not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotDone {
+    /// The shard refused it.
+    Refused(Refusal),
+    /// There was no leader with a quorum to be reached.
+    NoQuorum,
+    /// There was no room for it.
+    Overloaded {
+        /// When to try again, in milliseconds.
+        retry_after_ms: u64,
+    },
+    /// The leader's disk is too full for new work.
+    DiskFull,
+    /// A replica could not read its disk.
+    Storage(String),
+}

@@ -1,1 +1,17 @@
-//! The local API of a Skep node: gRPC over a Unix socket and loopback TCP.
+//! The local API of a node: gRPC over a Unix socket, and over loopback TCP with a token.
+//!
+//! **Contract.** Every call is checked at the border, turned into one [`Call`] on a bounded channel, and answered
+//! from what comes back. A failure says whether the request was done, definitely not done, or unknown. Commands and
+//! queries are services of their own; queries change nothing.
+//!
+//! **Must not know** how a call is carried out: not the engine, nor consensus, nor the mesh.
+
+mod calls;
+mod commands;
+mod failure;
+mod nodes;
+mod queries;
+mod server;
+
+pub use calls::{Call, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, Submission, VoterRow};
+pub use server::{Api, ApiError};

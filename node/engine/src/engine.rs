@@ -6,11 +6,11 @@ use skep_config::EngineConfig;
 use skep_protocol::entry::Request;
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::limits;
-use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
 
 use crate::connectivity::{Connectivity, Permission};
-use crate::route::{Next, NotDone, Route, Settled};
+use crate::route::{Next, Route};
 
 /// Names a piece of work between the engine and its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,4 +12,3 @@ mod route;
 
 pub use connectivity::{Connectivity, Permission};
 pub use engine::{Effect, Engine, Event, Outcome, Target, Work, WorkKey};
-pub use route::{NotDone, Settled};

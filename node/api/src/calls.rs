@@ -1,0 +1,244 @@
+//! What the API asks of the node.
+
+use skep_protocol::change::ChangeSet;
+use skep_protocol::entry::Op;
+use skep_protocol::ids::{NodeId, RequestId, ShardId};
+use skep_protocol::limits;
+use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::query::{Query, QueryReply};
+use skep_protocol::time::LogInstant;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// A request for the shard, with everything that a retry repeats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// For which shard.
+    pub shard: ShardId,
+    /// Its id.
+    pub id: RequestId,
+    /// The shard's clock when the client first sent it.
+    pub first_sent: LogInstant,
+    /// After this instant it is refused.
+    pub deadline: LogInstant,
+    /// What is asked.
+    pub op: Op,
+    /// How long the caller waits, in milliseconds.
+    pub patience_ms: u64,
+}
+
+/// One call. Dropping `answer` unsent means that the node is stopping.
+#[derive(Debug)]
+pub enum Call {
+    /// Change a shard.
+    Submit {
+        /// What.
+        submission: Box<Submission>,
+        /// How it ended.
+        answer: oneshot::Sender<Settled>,
+    },
+    /// Read a shard.
+    Query {
+        /// Which.
+        shard: ShardId,
+        /// What.
+        query: Query,
+        /// From this node's replica as it is.
+        stale: bool,
+        /// How long the caller waits, in milliseconds.
+        patience_ms: u64,
+        /// The answer.
+        answer: oneshot::Sender<Result<QueryReply, NotDone>>,
+    },
+    /// Read changes of this node's replica, and follow the first index that is not readable yet.
+    Changes {
+        /// Which shard.
+        shard: ShardId,
+        /// From which index on; none for what comes.
+        from: Option<u64>,
+        /// The page; none if the node holds no replica.
+        answer: oneshot::Sender<Option<ChangesPage>>,
+    },
+    /// Tell the log clock of a shard.
+    Clock {
+        /// Which.
+        shard: ShardId,
+        /// The clock; none if there is no leader to ask.
+        answer: oneshot::Sender<Option<LogInstant>>,
+    },
+    /// Tell what this node knows of a shard.
+    ShardStatus {
+        /// Which.
+        shard: ShardId,
+        /// What; none if it takes no part in it.
+        answer: oneshot::Sender<Option<Box<ShardRow>>>,
+    },
+    /// Change who belongs to a shard.
+    Members {
+        /// Which.
+        shard: ShardId,
+        /// How.
+        change: MemberChange,
+        /// The shard afterwards.
+        answer: oneshot::Sender<Result<Box<ShardRow>, ShardFailure>>,
+    },
+    /// Tell who this node is and whom it reaches.
+    NodeStatus {
+        /// That.
+        answer: oneshot::Sender<NodeView>,
+    },
+}
+
+/// Changes, and how to wait for more.
+#[derive(Debug)]
+pub struct ChangesPage {
+    /// Of consecutive entries.
+    pub sets: Vec<ChangeSet>,
+    /// The first index that is not covered.
+    pub next: u64,
+    /// Follows the first index that is not readable yet.
+    pub progress: watch::Receiver<u64>,
+}
+
+/// How the members of a shard are to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Create the shard with these voters.
+    Init(Vec<NodeId>),
+    /// Hand over the lead.
+    Transfer(Option<NodeId>),
+    /// Make a node a voter.
+    Add(NodeId),
+    /// Take a voter out.
+    Remove(NodeId),
+}
+
+/// Why members were not changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardFailure {
+    /// What and what to do.
+    pub message: String,
+    /// Whether it may work later without anything else changing.
+    pub retryable: bool,
+}
+
+/// A shard as a node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardRow {
+    /// Which.
+    pub shard: u32,
+    /// What the node is in it.
+    pub role: String,
+    /// The term.
+    pub term: u64,
+    /// Who leads.
+    pub leader: Option<NodeId>,
+    /// The last entry in the log.
+    pub last_log: u64,
+    /// The last entry known to be committed.
+    pub committed: u64,
+    /// The last entry applied.
+    pub applied: u64,
+    /// The last entry in the snapshot.
+    pub snapshot: u64,
+    /// The last entry purged.
+    pub purged: u64,
+    /// The rolling digest.
+    pub digest: u128,
+    /// The log clock as the node knows it.
+    pub clock: Option<LogInstant>,
+    /// The meaning of entries.
+    pub fleet_version: u32,
+    /// The voters.
+    pub voters: Vec<VoterRow>,
+    /// How many objects there are.
+    pub counts: skep_protocol::query::Counts,
+    /// Request ids remembered.
+    pub dedup_ids: u64,
+    /// What the node can reach of it.
+    pub connectivity: String,
+    /// Bytes written to the node's log since its start.
+    pub log_bytes: u64,
+    /// What took the replica out of service.
+    pub fault: Option<String>,
+}
+
+/// A voter of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoterRow {
+    /// The node.
+    pub node: NodeId,
+    /// Its incarnation.
+    pub incarnation: String,
+    /// Its id in the group.
+    pub raft_id: String,
+    /// For people.
+    pub name: Option<String>,
+    /// The last index that it is known to hold.
+    pub matched: Option<u64>,
+}
+
+/// A node as it sees itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Who it is.
+    pub node: NodeId,
+    /// For people.
+    pub name: String,
+    /// The trust domain.
+    pub site: String,
+    /// Its incarnation.
+    pub incarnation: String,
+    /// Since its start, in milliseconds.
+    pub uptime_ms: u64,
+    /// Whom it admits.
+    pub peers: Vec<PeerRow>,
+    /// The shards that it takes part in.
+    pub shards: Vec<u32>,
+    /// Where its control plane listens.
+    pub control_address: Option<String>,
+    /// Where its mesh listens.
+    pub mesh_addresses: Vec<String>,
+}
+
+/// A peer as the node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRow {
+    /// Who it is.
+    pub node: NodeId,
+    /// For people.
+    pub name: Option<String>,
+    /// Whether it is connected on the control plane.
+    pub control_up: bool,
+    /// Whether it is connected on the mesh.
+    pub mesh_up: bool,
+    /// Where its control plane is dialled.
+    pub control_address: Option<String>,
+    /// Why it is not connected, if that is known.
+    pub last_error: Option<String>,
+}
+
+/// The way to the node's driver. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Calls(mpsc::Sender<Call>);
+
+impl Calls {
+    /// The two ends of the channel.
+    pub fn channel() -> (Self, mpsc::Receiver<Call>) {
+        let (sender, receiver) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Puts a call into the channel; false if it is full or the node is stopping.
+    pub(crate) fn try_send(&self, call: Call) -> bool {
+        self.0.try_send(call).is_ok()
+    }
+
+    /// Makes a call and waits for its answer; none if the channel is full or the node is stopping.
+    pub(crate) async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        if !self.try_send(call(answer)) {
+            return None;
+        }
+        answered.await.ok()
+    }
+}

@@ -1,0 +1,264 @@
+//! Services that change a shard.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
+use skep_protocol::convert::{self, FieldError, Meta};
+use skep_protocol::entry::Op;
+use skep_protocol::ids::{RequestId, ShardId};
+use skep_protocol::limits;
+use skep_protocol::outcome::{Receipt, Settled};
+use skep_protocol::query::{Answer, Query};
+use skep_protocol::time::LogInstant;
+use skep_protocol::v1::agent_commands_server::AgentCommands;
+use skep_protocol::v1::task_command::Command;
+use skep_protocol::v1::task_command_reply::Result as CommandResult;
+use skep_protocol::v1::task_commands_server::TaskCommands;
+use skep_protocol::v1::{self, TaskReceipt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::calls::{Call, Calls, Submission};
+use crate::failure::Failed;
+
+/// How long a call waits when its client sets no timeout.
+pub(crate) const PATIENCE_MS_DEFAULT: u64 = 5_000;
+
+/// How long the client of a request waits, from its `grpc-timeout`.
+pub(crate) fn patience_ms<T>(request: &Request<T>) -> u64 {
+    let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
+    header.and_then(grpc_timeout_ms).unwrap_or(PATIENCE_MS_DEFAULT)
+}
+
+/// The value of a `grpc-timeout` header (gRPC over HTTP/2: at most 8 digits and a unit).
+fn grpc_timeout_ms(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(count * 3_600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    };
+    // A little less than the client waits, so that it hears the answer and not its own timeout.
+    let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    Some((ms - ms / 20).max(1))
+}
+
+/// What a request did and where it stands.
+pub(crate) struct Done {
+    id: RequestId,
+    shard: ShardId,
+    receipt: Receipt,
+    index: u64,
+    stamp: LogInstant,
+}
+
+impl Done {
+    fn task_receipt(&self) -> Option<TaskReceipt> {
+        convert::receipt_to_proto(self.id, &self.receipt, self.index, self.stamp)
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Commands {
+    calls: Calls,
+}
+
+impl Commands {
+    pub(crate) fn new(calls: Calls) -> Self {
+        Self { calls }
+    }
+
+    /// Carries a request out: fills in what the client left out, and waits for its end.
+    async fn submit(&self, meta: Meta, op: Op, patience_ms: u64) -> Result<Done, Failed> {
+        let shard = meta.shard;
+        let first_sent = match meta.first_sent {
+            Some(first_sent) => first_sent,
+            None => self.clock(shard).await?,
+        };
+        let id = meta.id.unwrap_or_else(|| RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes()));
+        let deadline =
+            meta.deadline.unwrap_or_else(|| first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT));
+        let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });
+        let settled = self.calls.ask(|answer| Call::Submit { submission, answer }).await;
+        match settled {
+            Some(Settled::Done { index, stamp, receipt }) => Ok(Done { id, shard, receipt, index, stamp }),
+            Some(Settled::NotDone(why)) => Err(Failed::not_done(&why)),
+            // A node that stops may have proposed it.
+            Some(Settled::Unknown | Settled::Read(_)) | None => Err(Failed::unknown()),
+        }
+    }
+
+    async fn clock(&self, shard: ShardId) -> Result<LogInstant, Failed> {
+        let clock = self.calls.ask(|answer| Call::Clock { shard, answer }).await;
+        clock.flatten().ok_or_else(|| Failed::not_done(&skep_protocol::outcome::NotDone::NoQuorum))
+    }
+
+    async fn task(&self, command: Command, patience_ms: u64) -> Result<Done, Failed> {
+        let (meta, op) = convert::task_command(command).map_err(|e| Failed::field(&e))?;
+        self.submit(meta, op, patience_ms).await
+    }
+
+    async fn unary(&self, command: Command, patience_ms: u64) -> Result<Response<TaskReceipt>, Status> {
+        let done = self.task(command, patience_ms).await.map_err(Failed::into_status)?;
+        done.task_receipt().map(Response::new).ok_or_else(|| Status::internal("a command without a receipt"))
+    }
+
+    async fn agent(&self, parsed: Result<(Meta, Op), FieldError>, patience_ms: u64) -> Result<Response<v1::AgentReceipt>, Status> {
+        let (meta, op) = parsed.map_err(|e| Failed::field(&e).into_status())?;
+        let done = self.submit(meta, op, patience_ms).await.map_err(Failed::into_status)?;
+        let Receipt::Agent(agent) = &done.receipt else {
+            return Err(Status::internal("a command without a receipt"));
+        };
+        let (request_id, agent) = (done.id.as_bytes().to_vec(), agent.to_string());
+        Ok(Response::new(v1::AgentReceipt { request_id, agent, index: done.index }))
+    }
+
+    async fn answer_on_stream(&self, command: v1::TaskCommand) -> v1::TaskCommandReply {
+        let Some(command) = command.command else {
+            let error = FieldError { field: "command", why: "it is missing".to_owned() };
+            return reply(Vec::new(), CommandResult::Failure(Failed::field(&error).failure));
+        };
+        let id = request_id(&command);
+        match self.task(command, PATIENCE_MS_DEFAULT).await {
+            Ok(done) => {
+                let result = done.task_receipt().map_or(CommandResult::Nothing(v1::NothingToClaim {}), CommandResult::Receipt);
+                reply(done.id.as_bytes().to_vec(), result)
+            }
+            Err(failed) => reply(id, CommandResult::Failure(failed.failure)),
+        }
+    }
+}
+
+fn reply(request_id: Vec<u8>, result: CommandResult) -> v1::TaskCommandReply {
+    v1::TaskCommandReply { request_id, result: Some(result) }
+}
+
+fn request_id(command: &Command) -> Vec<u8> {
+    let meta = match command {
+        Command::Create(request) => &request.meta,
+        Command::Claim(request) => &request.meta,
+        Command::Progress(request) => &request.meta,
+        Command::Complete(request) => &request.meta,
+        Command::Fail(request) => &request.meta,
+        Command::Cancel(request) => &request.meta,
+        Command::Requeue(request) => &request.meta,
+    };
+    meta.as_ref().map(|meta| meta.request_id.clone()).unwrap_or_default()
+}
+
+#[tonic::async_trait]
+impl TaskCommands for Commands {
+    async fn create(&self, request: Request<v1::CreateTaskRequest>) -> Result<Response<TaskReceipt>, Status> {
+        let patience = patience_ms(&request);
+        let mut request = request.into_inner();
+        let meta = request.meta.get_or_insert_default();
+        if meta.request_id.is_empty() {
+            meta.request_id = uuid::Uuid::now_v7().into_bytes().to_vec();
+        }
+        self.unary(Command::Create(request), patience).await
+    }
+
+    async fn claim(&self, request: Request<v1::ClaimTaskRequest>) -> Result<Response<v1::ClaimTaskReply>, Status> {
+        let patience = patience_ms(&request);
+        let done = self.task(Command::Claim(request.into_inner()), patience).await.map_err(Failed::into_status)?;
+        let Receipt::Task { task, .. } = &done.receipt else {
+            return Ok(Response::new(v1::ClaimTaskReply::default()));
+        };
+        // The claim is done whether or not its task can be read now.
+        let (shard, query) = (done.shard, Query::Task(*task));
+        let read = |answer| Call::Query { shard, query, stale: false, patience_ms: patience, answer };
+        let task = match self.calls.ask(read).await {
+            Some(Ok(reply)) => match reply.answer {
+                Answer::Task(Some(task)) => Some(convert::task_to_proto(&task)),
+                _ => None,
+            },
+            Some(Err(_)) | None => None,
+        };
+        Ok(Response::new(v1::ClaimTaskReply { receipt: done.task_receipt(), task }))
+    }
+
+    async fn progress(&self, request: Request<v1::ReportProgressRequest>) -> Result<Response<TaskReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.unary(Command::Progress(request.into_inner()), patience).await
+    }
+
+    async fn complete(&self, request: Request<v1::CompleteTaskRequest>) -> Result<Response<TaskReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.unary(Command::Complete(request.into_inner()), patience).await
+    }
+
+    async fn fail(&self, request: Request<v1::FailTaskRequest>) -> Result<Response<TaskReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.unary(Command::Fail(request.into_inner()), patience).await
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelTaskRequest>) -> Result<Response<TaskReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.unary(Command::Cancel(request.into_inner()), patience).await
+    }
+
+    async fn requeue(&self, request: Request<v1::RequeueTaskRequest>) -> Result<Response<TaskReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.unary(Command::Requeue(request.into_inner()), patience).await
+    }
+
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<v1::TaskCommandReply, Status>> + Send>>;
+
+    async fn stream(&self, request: Request<Streaming<v1::TaskCommand>>) -> Result<Response<Self::StreamStream>, Status> {
+        let mut commands = request.into_inner();
+        let (replies, stream) = mpsc::channel(limits::STREAM_REQUESTS_MAX);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let mut in_flight = FuturesUnordered::new();
+            let mut open = true;
+            while open || !in_flight.is_empty() {
+                tokio::select! {
+                    Some(answer) = in_flight.next() => if replies.send(Ok(answer)).await.is_err() { return },
+                    command = commands.message(), if open && in_flight.len() < limits::STREAM_REQUESTS_MAX => {
+                        match command {
+                            Ok(Some(command)) => in_flight.push(service.answer_on_stream(command)),
+                            Ok(None) | Err(_) => open = false,
+                        }
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+#[tonic::async_trait]
+impl AgentCommands for Commands {
+    async fn register(&self, request: Request<v1::RegisterAgentRequest>) -> Result<Response<v1::AgentReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.agent(convert::register_agent(request.into_inner()), patience).await
+    }
+
+    async fn remove(&self, request: Request<v1::RemoveAgentRequest>) -> Result<Response<v1::AgentReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.agent(convert::remove_agent(request.into_inner()), patience).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_read_in_all_units_and_rubbish_is_ignored() {
+        assert_eq!(grpc_timeout_ms("2S"), Some(1_900));
+        assert_eq!(grpc_timeout_ms("100m"), Some(95));
+        assert_eq!(grpc_timeout_ms("5u"), Some(1));
+        for bad in ["", "S", "5", "-1S", "999999999S", "5x", "ä"] {
+            assert_eq!(grpc_timeout_ms(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Failures as clients see them: a stable code, what happened, what to do, and whether it was done.
+
+use prost::Message as _;
+use skep_protocol::convert::FieldError;
+use skep_protocol::outcome::{NotDone, Refusal};
+use skep_protocol::v1::{Certainty, Failure};
+use tonic::{Code, Status};
+
+/// A failure and the gRPC code that it travels under.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Failed {
+    pub(crate) failure: Failure,
+    code: Code,
+}
+
+fn not_done(code: &str, grpc: Code, message: impl ToString, help: &str) -> Failed {
+    Failed {
+        failure: Failure {
+            code: code.to_owned(),
+            message: message.to_string(),
+            help: help.to_owned(),
+            certainty: Certainty::NotDone.into(),
+            retryable: false,
+            retry_after_ms: 0,
+            silent_about_earlier: false,
+        },
+        code: grpc,
+    }
+}
+
+fn retryable(mut failed: Failed, after_ms: u64) -> Failed {
+    failed.failure.retryable = true;
+    failed.failure.retry_after_ms = after_ms;
+    failed
+}
+
+impl Failed {
+    pub(crate) fn field(error: &FieldError) -> Self {
+        not_done("SKEP-0001", Code::InvalidArgument, error, "correct the field and send a new request")
+    }
+
+    pub(crate) fn not_found(message: String) -> Self {
+        not_done("SKEP-0002", Code::NotFound, message, "'skep task list' shows what there is")
+    }
+
+    pub(crate) fn stopping() -> Self {
+        let busy = "the node is stopping, or has more calls than it can hold";
+        retryable(not_done("SKEP-0003", Code::Unavailable, busy, "send it again, to this node or another"), 200)
+    }
+
+    pub(crate) fn no_replica() -> Self {
+        let message = "this node holds no replica of the shard";
+        not_done("SKEP-0004", Code::FailedPrecondition, message, "ask a voter; 'skep shard status' on one names them")
+    }
+
+    pub(crate) fn members(message: &str, may_work_later: bool) -> Self {
+        let failed = not_done("SKEP-0005", Code::FailedPrecondition, message, "'skep shard status' shows the members");
+        if may_work_later { retryable(failed, 500) } else { failed }
+    }
+
+    pub(crate) fn unknown() -> Self {
+        Self {
+            failure: Failure {
+                code: "SKEP-0201".to_owned(),
+                message: "nobody knows yet whether the request was done".to_owned(),
+                help: "send it again under the same request id: that is safe, and settles it".to_owned(),
+                certainty: Certainty::Unknown.into(),
+                retryable: true,
+                retry_after_ms: 100,
+                silent_about_earlier: true,
+            },
+            code: Code::DeadlineExceeded,
+        }
+    }
+
+    pub(crate) fn not_done(why: &NotDone) -> Self {
+        match why {
+            NotDone::Refused(refusal) => refused(refusal),
+            NotDone::NoQuorum => {
+                let message = "no leader with a quorum of voters can be reached";
+                let help = "start or reconnect voters; 'skep shard status' names them. '--stale' reads do not need one";
+                retryable(not_done("SKEP-0202", Code::Unavailable, message, help), 200)
+            }
+            NotDone::Overloaded { retry_after_ms } => {
+                let message = "the shard has more requests than it can hold";
+                retryable(not_done("SKEP-0203", Code::ResourceExhausted, message, "send it again later"), *retry_after_ms)
+            }
+            NotDone::DiskFull => {
+                let message = "the leader's disk is nearly full: new work is refused";
+                let help = "free some space on it; service returns by itself";
+                retryable(not_done("SKEP-0204", Code::ResourceExhausted, message, help), 1_000)
+            }
+            NotDone::Storage(why) => {
+                not_done("SKEP-0205", Code::Internal, why, "look at the node's log; ask another replica")
+            }
+        }
+    }
+
+    pub(crate) fn into_status(self) -> Status {
+        let message = format!("{} {}; {}", self.failure.code, self.failure.message, self.failure.help);
+        Status::with_details(self.code, message, self.failure.encode_to_vec().into())
+    }
+}
+
+fn refused(refusal: &Refusal) -> Failed {
+    let simple = |code: &str, grpc: Code, help: &str| not_done(code, grpc, refusal, help);
+    let mut failed = match refusal {
+        Refusal::Expired { .. } => simple("SKEP-0101", Code::FailedPrecondition, "look what became of it"),
+        Refusal::WindowPassed { .. } => simple("SKEP-0102", Code::FailedPrecondition, "look what became of it"),
+        Refusal::RequestIdReused => simple("SKEP-0103", Code::InvalidArgument, "make a new id for every new request"),
+        Refusal::ClockImpossible { .. } => simple("SKEP-0104", Code::InvalidArgument, "take the clock from the node"),
+        Refusal::Deposed => retryable(simple("SKEP-0105", Code::Unavailable, "send it again"), 100),
+        Refusal::Invalid(_) => simple("SKEP-0106", Code::InvalidArgument, "correct it and send a new request"),
+        Refusal::ShardFull { .. } => simple("SKEP-0107", Code::ResourceExhausted, "finish or cancel some"),
+        Refusal::NoSuchTask(_) => simple("SKEP-0108", Code::NotFound, "'skep task list' shows what there is"),
+        Refusal::TaskExists(_) => simple("SKEP-0109", Code::AlreadyExists, "'skep task show' shows it"),
+        Refusal::WrongStatus { .. } => simple("SKEP-0110", Code::FailedPrecondition, "'skep task show' shows its life"),
+        Refusal::LostRace { .. } => simple("SKEP-0111", Code::Aborted, "claim another one"),
+        Refusal::StaleEpoch { .. } => simple("SKEP-0112", Code::Aborted, "drop the work: it belongs to another claim"),
+        Refusal::NotHolder { .. } => simple("SKEP-0113", Code::PermissionDenied, "only its holder may do this"),
+        Refusal::BackingOff { .. } => simple("SKEP-0114", Code::FailedPrecondition, "claim it later"),
+        Refusal::NotCapable { .. } => simple("SKEP-0115", Code::FailedPrecondition, "'skep agent register' changes it"),
+        Refusal::AgentBusy { .. } => simple("SKEP-0116", Code::ResourceExhausted, "finish one of its tasks first"),
+        Refusal::NoSuchAgent(_) => simple("SKEP-0117", Code::NotFound, "'skep agent list' shows who there is"),
+    };
+    failed.failure.silent_about_earlier = refusal.is_silent_about_earlier();
+    failed
+}

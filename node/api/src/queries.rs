@@ -1,0 +1,169 @@
+//! Services that read a shard.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use skep_protocol::convert::{self, FieldError};
+use skep_protocol::limits;
+use skep_protocol::query::{Answer, AsOf, HistoryRecord, Query};
+use skep_protocol::text::AgentId;
+use skep_protocol::v1;
+use skep_protocol::v1::agent_queries_server::AgentQueries;
+use skep_protocol::v1::task_queries_server::TaskQueries;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::calls::{Call, Calls};
+use crate::commands::patience_ms;
+use crate::failure::Failed;
+
+/// Events of one watcher that wait for it to read. The watch itself waits then.
+const EVENTS_QUEUED_MAX: usize = 256;
+
+#[derive(Clone)]
+pub(crate) struct Queries {
+    calls: Calls,
+}
+
+fn invalid(error: &FieldError) -> Status {
+    Failed::field(error).into_status()
+}
+
+fn limit(asked: u32) -> u32 {
+    if asked == 0 { 100 } else { asked.min(limits::PAGE_ITEMS_MAX as u32) }
+}
+
+impl Queries {
+    pub(crate) fn new(calls: Calls) -> Self {
+        Self { calls }
+    }
+
+    async fn read(
+        &self,
+        read: Option<v1::ReadOptions>,
+        query: Query,
+        patience_ms: u64,
+    ) -> Result<(AsOf, Answer), Status> {
+        let read = read.unwrap_or_default();
+        let (shard, stale) = (convert::shard_id(read.shard), read.stale);
+        let answered = self.calls.ask(|answer| Call::Query { shard, query, stale, patience_ms, answer }).await;
+        match answered {
+            Some(Ok(reply)) => Ok((reply.as_of, reply.answer)),
+            Some(Err(why)) => Err(Failed::not_done(&why).into_status()),
+            None => Err(Failed::stopping().into_status()),
+        }
+    }
+}
+
+fn mismatched() -> Status {
+    Status::internal("the answer is not one to this query")
+}
+
+#[tonic::async_trait]
+impl TaskQueries for Queries {
+    async fn get(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskReply>, Status> {
+        let patience = patience_ms(&request);
+        let request = request.into_inner();
+        let id = convert::task_id(&request.task_id).map_err(|e| invalid(&e))?;
+        let (as_of, answer) = self.read(request.read, Query::Task(id), patience).await?;
+        let Answer::Task(task) = answer else { return Err(mismatched()) };
+        let task = task.ok_or_else(|| Failed::not_found(format!("there is no live task {id}")).into_status())?;
+        let as_of = Some(convert::as_of_to_proto(&as_of));
+        Ok(Response::new(v1::GetTaskReply { as_of, task: Some(convert::task_to_proto(&task)) }))
+    }
+
+    async fn list(&self, request: Request<v1::ListTasksRequest>) -> Result<Response<v1::ListTasksReply>, Status> {
+        let patience = patience_ms(&request);
+        let request = request.into_inner();
+        let statuses: Result<_, _> = request.statuses.iter().map(|s| convert::status(*s)).collect();
+        let query = Query::Tasks {
+            statuses: statuses.map_err(|e| invalid(&e))?,
+            after: convert::optional_task_id(&request.after).map_err(|e| invalid(&e))?,
+            limit: limit(request.limit),
+        };
+        let (as_of, answer) = self.read(request.read, query, patience).await?;
+        let Answer::Tasks { tasks, next } = answer else { return Err(mismatched()) };
+        Ok(Response::new(v1::ListTasksReply {
+            as_of: Some(convert::as_of_to_proto(&as_of)),
+            tasks: tasks.iter().map(convert::task_to_proto).collect(),
+            next: next.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
+        }))
+    }
+
+    async fn history(&self, request: Request<v1::TaskHistoryRequest>) -> Result<Response<v1::TaskHistoryReply>, Status> {
+        let patience = patience_ms(&request);
+        let request = request.into_inner();
+        let task = convert::task_id(&request.task_id).map_err(|e| invalid(&e))?;
+        let after_index = (request.after_index > 0).then_some(request.after_index);
+        let query = Query::History { task, after_index, limit: limit(request.limit) };
+        let (as_of, answer) = self.read(request.read, query, patience).await?;
+        let Answer::History { records, more } = answer else { return Err(mismatched()) };
+        Ok(Response::new(v1::TaskHistoryReply {
+            as_of: Some(convert::as_of_to_proto(&as_of)),
+            events: records.iter().filter_map(convert::event_to_proto).collect(),
+            more,
+        }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::TaskEvent, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::WatchTasksRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let topics = convert::topics(&request.topics).map_err(|e| invalid(&e))?;
+        let shard = convert::shard_id(request.shard);
+        let (events, stream) = mpsc::channel(EVENTS_QUEUED_MAX);
+        let calls = self.calls.clone();
+        let mut from = (request.from_index > 0).then_some(request.from_index);
+        tokio::spawn(async move {
+            loop {
+                let page = calls.ask(|answer| Call::Changes { shard, from, answer }).await;
+                let mut page = match page {
+                    Some(Some(page)) => page,
+                    Some(None) => return drop(events.send(Err(Failed::no_replica().into_status())).await),
+                    None => return drop(events.send(Err(Failed::stopping().into_status())).await),
+                };
+                let records = page.sets.into_iter().flat_map(|set| {
+                    let (index, term) = (set.index, set.term);
+                    set.changes.into_iter().map(move |change| HistoryRecord { index, term, change })
+                });
+                for record in records {
+                    let wanted = record.change.what.topic().is_some_and(|topic| topics.contains(&topic));
+                    let event = if wanted { convert::event_to_proto(&record) } else { None };
+                    if let Some(event) = event
+                        && events.send(Ok(event)).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                from = Some(page.next);
+                let next = page.next;
+                tokio::select! {
+                    () = events.closed() => return,
+                    more = page.progress.wait_for(|readable| *readable > next) => if more.is_err() { return },
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+#[tonic::async_trait]
+impl AgentQueries for Queries {
+    async fn list(&self, request: Request<v1::ListAgentsRequest>) -> Result<Response<v1::ListAgentsReply>, Status> {
+        let patience = patience_ms(&request);
+        let request = request.into_inner();
+        let after = if request.after.is_empty() { None } else { Some(AgentId::new(&request.after)) };
+        let after = after.transpose().map_err(|e| {
+            invalid(&FieldError { field: "after", why: e.to_string() })
+        })?;
+        let query = Query::Agents { after, limit: limit(request.limit) };
+        let (as_of, answer) = self.read(request.read, query, patience).await?;
+        let Answer::Agents { agents, next } = answer else { return Err(mismatched()) };
+        Ok(Response::new(v1::ListAgentsReply {
+            as_of: Some(convert::as_of_to_proto(&as_of)),
+            agents: agents.iter().map(convert::agent_to_proto).collect(),
+            next: next.map(|id| id.to_string()).unwrap_or_default(),
+        }))
+    }
+}

@@ -1,0 +1,192 @@
+//! The two listeners.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_config::ApiConfig;
+use skep_protocol::limits;
+use skep_protocol::v1;
+use skep_protocol::v1::agent_commands_server::AgentCommandsServer;
+use skep_protocol::v1::agent_queries_server::AgentQueriesServer;
+use skep_protocol::v1::node_queries_server::NodeQueriesServer;
+use skep_protocol::v1::shard_commands_server::ShardCommandsServer;
+use skep_protocol::v1::shard_queries_server::ShardQueriesServer;
+use skep_protocol::v1::task_commands_server::TaskCommandsServer;
+use skep_protocol::v1::task_queries_server::TaskQueriesServer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::{Interceptor, InterceptorLayer, Routes};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::calls::Calls;
+use crate::commands::Commands;
+use crate::nodes::Nodes;
+use crate::queries::Queries;
+
+/// How long open streams may keep the API from stopping.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Why the API did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The socket or its file.
+    #[error("the API's socket {path}: {source}")]
+    Socket {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The TCP address.
+    #[error("the API cannot listen on {address}: {source}; set api.listen")]
+    Tcp {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The reflection service.
+    #[error("the API's own description is malformed: {0}")]
+    Reflection(String),
+}
+
+/// The running API.
+pub struct Api {
+    address: SocketAddr,
+    socket: PathBuf,
+    health: HealthReporter,
+    stop: watch::Sender<bool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Lets a call in only with the token.
+#[derive(Clone)]
+struct WithToken {
+    token: Arc<str>,
+}
+
+impl Interceptor for WithToken {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        if same(given.as_bytes(), self.token.as_bytes()) {
+            return Ok(request);
+        }
+        Err(Status::unauthenticated("over TCP the API wants the token in <dir>/token: 'authorization: Bearer …'"))
+    }
+}
+
+/// Compares in a time that does not depend on where the difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (x, y)| differs | (x ^ y)) == 0
+}
+
+impl Api {
+    /// Binds the socket and the TCP address, and serves both.
+    ///
+    /// # Errors
+    /// [`ApiError`] says what is in the way.
+    pub async fn start(config: &ApiConfig, socket: &Path, token: &str, calls: Calls) -> Result<Self, ApiError> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("", ServingStatus::NotServing).await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|e| ApiError::Reflection(e.to_string()))?;
+        let commands = Commands::new(calls.clone());
+        let queries = Queries::new(calls.clone());
+        let nodes = Nodes::new(calls);
+        let max = limits::API_MESSAGE_BYTES_MAX;
+        let routes = Routes::new(TaskCommandsServer::new(commands.clone()).max_decoding_message_size(max))
+            .add_service(AgentCommandsServer::new(commands))
+            .add_service(TaskQueriesServer::new(queries.clone()))
+            .add_service(AgentQueriesServer::new(queries))
+            .add_service(ShardCommandsServer::new(nodes.clone()))
+            .add_service(ShardQueriesServer::new(nodes.clone()))
+            .add_service(NodeQueriesServer::new(nodes))
+            .add_service(health_service)
+            .add_service(reflection);
+        let unix = bind_socket(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?;
+        let tcp_error = |source| ApiError::Tcp { address: config.listen, source };
+        let tcp = TcpListener::bind(config.listen).await.map_err(tcp_error)?;
+        let address = tcp.local_addr().map_err(tcp_error)?;
+        let (stop, stopped) = watch::channel(false);
+        let on_socket = tuned()
+            .add_routes(routes.clone())
+            .serve_with_incoming_shutdown(UnixListenerStream::new(unix), until(stopped.clone()));
+        let with_token = InterceptorLayer::new(WithToken { token: Arc::from(token) });
+        let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
+        let on_tcp =
+            tuned().layer(with_token).add_routes(routes).serve_with_incoming_shutdown(incoming, until(stopped));
+        let tasks = vec![
+            tokio::spawn(async move { report("socket", on_socket.await) }),
+            tokio::spawn(async move { report("tcp", on_tcp.await) }),
+        ];
+        Ok(Self { address, socket: socket.to_owned(), health, stop, tasks })
+    }
+
+    /// Where the API listens on TCP.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the health service says of the node as a whole.
+    pub async fn set_ready(&self, ready: bool) {
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.health.set_service_status("", status).await;
+    }
+
+    /// Takes no new calls, gives open ones a moment, and stops.
+    pub async fn stop(self) {
+        self.health.set_service_status("", ServingStatus::NotServing).await;
+        self.stop.send_replace(true);
+        for mut task in self.tasks {
+            if tokio::time::timeout(DRAIN, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+fn tuned() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(15)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .initial_stream_window_size(Some(1 << 20))
+        .initial_connection_window_size(Some(4 << 20))
+        .max_concurrent_streams(Some(limits::STREAM_REQUESTS_MAX as u32))
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn report(listener: &str, ended: Result<(), tonic::transport::Error>) {
+    if let Err(error) = ended {
+        tracing::error!(listener, %error, "the API does not listen any more");
+    }
+}
+
+/// Binds the socket for its owner only. One that nobody listens on any more is replaced; the directory's lock tells
+/// that no other node uses it.
+fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
