@@ -7,13 +7,11 @@
 //! **Must not know** what the subsystems do with their sections. It reads the one file it is told to read and binds
 //! nothing.
 
-mod dirs;
 mod layers;
 mod preset;
 mod raw;
 mod sections;
 
-pub use dirs::{Places, default_dir};
 pub use layers::{ConfigError, Origin, Overrides, Setting, load};
 pub use preset::Preset;
 pub use raw::RawConfig;

@@ -1,1 +1,10 @@
-//! The Skep node: one binary that every robot, edge box and agent host runs.
+//! The Skep node: composition root, driver, and command line.
+//!
+//! [`main`] is the whole program; the binary calls nothing else. `run` builds the parts and drains them, `driver` is
+//! the one place where consensus, engine, mesh and API meet, and `cli` has one file per noun.
+
+mod cli;
+mod driver;
+mod run;
+
+pub use cli::main;

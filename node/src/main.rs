@@ -1,1 +1,7 @@
-fn main() {}
+//! The `skep` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    skep::main()
+}

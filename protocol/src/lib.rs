@@ -18,6 +18,7 @@ pub mod frame;
 pub mod ids;
 pub mod limits;
 pub mod outcome;
+pub mod places;
 pub mod query;
 pub mod task;
 pub mod text;

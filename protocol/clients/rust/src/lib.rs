@@ -1,1 +1,30 @@
 //! Client of a Skep node's local API.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), skep_client::ClientError> {
+//! use skep_client::{Client, TaskSpec};
+//! let client = Client::connect(skep_client::Endpoint::find(None)?)?;
+//! let task = client.create_task(TaskSpec { title: "fetch pallet 7".into(), ..TaskSpec::default() }).await?;
+//! let claimed = client.claim_task("robot-7", Some(&task.task_id)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Contract.** A command has one id however often it is sent. It is retried with backoff and jitter for as long as
+//! that can help, and ends in exactly one of three ways: done, [`ClientError::NotDone`], or [`ClientError::Unknown`].
+//! Once a sending may have been carried out, "not done" is never said unless the shard knows.
+//!
+//! **Must not know** anything of a node but its API.
+
+mod call;
+mod client;
+mod endpoint;
+mod error;
+
+pub use client::{Client, Read, Settings};
+pub use endpoint::Endpoint;
+pub use error::ClientError;
+pub use skep_protocol::convert;
+pub use skep_protocol::ids::{NodeId, RequestId, ShardId, TaskId};
+pub use skep_protocol::v1;
+pub use skep_protocol::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};

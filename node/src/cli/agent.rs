@@ -1,0 +1,113 @@
+//! `skep agent`
+
+use clap::Subcommand;
+use serde::Serialize;
+use skep_client::{Read, Role};
+
+use super::output::{Row, one, rows};
+use super::{Common, Failure};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Agent {
+    /// Make an agent known, or change its role
+    Register {
+        /// Its id
+        agent: String,
+        /// The role's name
+        #[arg(long, default_value = "worker")]
+        role: String,
+        /// Something it can do; repeat for more
+        #[arg(long = "capability", value_name = "NAME")]
+        capabilities: Vec<String>,
+        /// Tasks it may hold at a time
+        #[arg(long, default_value_t = 1)]
+        max_concurrent: u32,
+        /// It keeps state of its own
+        #[arg(long)]
+        stateful: bool,
+    },
+    /// Forget an agent that holds nothing
+    Remove {
+        /// Its id
+        agent: String,
+    },
+    /// Registered agents
+    List {
+        /// Answer from this node's replica as it is
+        #[arg(long)]
+        stale: bool,
+    },
+}
+
+#[derive(Serialize)]
+struct Receipt {
+    agent: String,
+    index: u64,
+}
+
+#[derive(Serialize)]
+struct View {
+    agent: String,
+    role: String,
+    capabilities: Vec<String>,
+    stateful: bool,
+    held: u32,
+    max_concurrent: u32,
+    /// Agents of other roles that share a capability with it.
+    overlaps: u32,
+}
+
+impl Row for View {
+    const COLUMNS: &'static [&'static str] = &["agent", "role", "capabilities", "held", "max", "overlaps"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.agent.clone(),
+            self.role.clone(),
+            self.capabilities.join(","),
+            self.held.to_string(),
+            self.max_concurrent.to_string(),
+            self.overlaps.to_string(),
+        ]
+    }
+}
+
+impl Agent {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let client = common.client()?;
+        let receipt = match self {
+            Self::Register { agent, role, capabilities, max_concurrent, stateful } => {
+                let role = Role { name: role, capabilities, stateful, max_concurrent };
+                client.register_agent(&agent, role).await?
+            }
+            Self::Remove { agent } => client.remove_agent(&agent).await?,
+            Self::List { stale } => return list(&client, common, stale).await,
+        };
+        let receipt = Receipt { agent: receipt.agent, index: receipt.index };
+        one(common.output, &receipt, &[("agent", receipt.agent.clone()), ("index", receipt.index.to_string())])
+    }
+}
+
+async fn list(client: &skep_client::Client, common: &Common, stale: bool) -> Result<(), Failure> {
+    let read = if stale { Read::Stale } else { Read::Linearizable };
+    let mut views = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = client.agents(&after, 1_000, read).await?;
+        views.extend(page.agents.into_iter().map(|agent| {
+            let role = agent.role.unwrap_or_default();
+            View {
+                agent: agent.id,
+                role: role.name,
+                capabilities: role.capabilities,
+                stateful: role.stateful,
+                held: agent.held,
+                max_concurrent: role.max_concurrent,
+                overlaps: agent.overlaps,
+            }
+        }));
+        after = page.next;
+        if after.is_empty() {
+            return rows(common.output, &views);
+        }
+    }
+}

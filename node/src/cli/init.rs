@@ -1,0 +1,82 @@
+//! `skep init`
+
+use clap::Args;
+use serde::Serialize;
+use skep_consensus::{Identity, Store, StoreOptions};
+use skep_protocol::text::{NodeName, SiteName};
+
+use super::output::one;
+use super::{Common, Failure};
+
+/// Make a node's directory: key, incarnation, configuration
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The node's name
+    #[arg(long, default_value = "node")]
+    name: String,
+    /// The site that it belongs to
+    #[arg(long, default_value = "site")]
+    site: String,
+    /// First of its three ports: mesh, control (+1), API (+2)
+    #[arg(long, default_value_t = 7340)]
+    port: u16,
+}
+
+#[derive(Serialize)]
+struct Made {
+    node: String,
+    name: String,
+    incarnation: String,
+    dir: String,
+    config: String,
+    control: String,
+    mesh: String,
+    api: String,
+}
+
+impl Init {
+    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+        let places = common.places()?;
+        let name = NodeName::new(&self.name).map_err(Failure::usage)?;
+        let site = SiteName::new(&self.site).map_err(Failure::usage)?;
+        let api_port = self.port.checked_add(2).filter(|_| self.port > 0);
+        let api_port = api_port.ok_or_else(|| Failure::usage("give a --port from 1 to 65533"))?;
+        if places.key().exists() || places.config().exists() {
+            let dir = places.dir.display();
+            return Err(Failure::failed(format!("{dir} holds a node already; use another --dir, or move it away")));
+        }
+        std::fs::create_dir_all(&places.dir).map_err(|e| Failure::failed(format!("{}: {e}", places.dir.display())))?;
+        let store = Store::open(&places.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
+        let identity = Identity::create(&places.key(), rand::random()).map_err(Failure::failed)?;
+        let addresses = [self.port, self.port + 1, api_port].map(|port| format!("127.0.0.1:{port}"));
+        let config = configuration(&name, &site, &addresses);
+        std::fs::write(places.config(), config).map_err(|e| Failure::failed(format!("{}: {e}", places.config().display())))?;
+        let [_, control, api] = addresses;
+        let made = Made {
+            node: identity.node().to_string(),
+            name: name.to_string(),
+            incarnation: store.incarnation().to_string(),
+            dir: places.dir.display().to_string(),
+            config: places.config().display().to_string(),
+            control,
+            mesh: format!("/ip4/127.0.0.1/udp/{}/quic-v1", self.port),
+            api,
+        };
+        let lines = [
+            ("node", made.node.clone()),
+            ("directory", made.dir.clone()),
+            ("next", format!("list its peers in {}, then 'skep run --dir {}'", made.config, made.dir)),
+        ];
+        one(common.output, &made, &lines)
+    }
+}
+
+/// The commented example with this node's values.
+fn configuration(name: &NodeName, site: &SiteName, [mesh, control, api]: &[String; 3]) -> String {
+    skep_config::EXAMPLE
+        .replace("name = \"node\"", &format!("name = \"{name}\""))
+        .replace("site = \"site\"", &format!("site = \"{site}\""))
+        .replace("# listen = \"127.0.0.1:7341\"", &format!("listen = \"{control}\""))
+        .replace("# listen = \"127.0.0.1:7340\"", &format!("listen = \"{mesh}\""))
+        .replace("# listen = \"127.0.0.1:7342\"", &format!("listen = \"{api}\""))
+}

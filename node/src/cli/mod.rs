@@ -1,0 +1,125 @@
+//! The command line: nouns, verbs, and how they end.
+
+mod agent;
+mod bench;
+mod config;
+mod failure;
+mod init;
+mod node;
+mod output;
+mod run;
+mod shard;
+mod task;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use skep_client::{Client, Endpoint, Settings, ShardId};
+use skep_protocol::places::{Places, default_dir};
+
+pub(crate) use failure::Failure;
+use output::Format;
+
+/// Coordination mesh for fleets of robots and AI agents.
+#[derive(Debug, Parser)]
+#[command(name = "skep", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// The node's directory [default: $STATE_DIRECTORY, $XDG_STATE_HOME/skep, ~/.local/state/skep]
+    #[arg(long, global = true, env = "SKEP_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// A node's API: a socket's path, or http://127.0.0.1:PORT with $SKEP_TOKEN [default: DIR/api.sock]
+    #[arg(long, global = true, env = "SKEP_ENDPOINT", value_name = "ENDPOINT")]
+    endpoint: Option<String>,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// The shard
+    #[arg(long, global = true, default_value_t = 1)]
+    shard: u32,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Make a node's directory: key, incarnation, configuration
+    Init(init::Init),
+    /// Run the node
+    Run(run::Run),
+    /// Shards: create, look at, change
+    #[command(subcommand)]
+    Shard(shard::Shard),
+    /// Nodes
+    #[command(subcommand)]
+    Node(node::Node),
+    /// Configuration
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Tasks: work that agents claim
+    #[command(subcommand)]
+    Task(task::Task),
+    /// Agents and their roles
+    #[command(subcommand)]
+    Agent(agent::Agent),
+    /// Benchmarks, on nodes of their own
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+impl Common {
+    fn places(&self) -> Result<Places, Failure> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let dir = self.dir.clone().or_else(|| default_dir(variable));
+        let dir = dir.ok_or_else(|| Failure::usage("no directory: give --dir, or set SKEP_DIR or HOME"))?;
+        Ok(Places::of(&dir))
+    }
+
+    fn client(&self) -> Result<Client, Failure> {
+        let endpoint = match (&self.endpoint, &self.dir) {
+            (None, Some(dir)) => Endpoint::of_dir(dir),
+            (endpoint, _) => Endpoint::find(endpoint.as_deref())?,
+        };
+        let settings = Settings { shard: ShardId(self.shard), ..Settings::default() };
+        Ok(Client::with_settings(endpoint, settings)?)
+    }
+}
+
+/// Runs a future to its end on a small runtime.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
+    runtime.block_on(work)
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let Cli { common, noun } = cli;
+    let result = match noun {
+        Noun::Init(init) => init.run(&common),
+        Noun::Run(run) => run.run(&common),
+        Noun::Shard(shard) => block_on(shard.run(&common)),
+        Noun::Node(node) => block_on(node.run(&common)),
+        Noun::Config(config) => config.run(&common),
+        Noun::Task(task) => block_on(task.run(&common)),
+        Noun::Agent(agent) => block_on(agent.run(&common)),
+        Noun::Bench(bench) => bench.run(&common),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(common.output),
+    }
+}

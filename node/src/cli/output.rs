@@ -1,0 +1,108 @@
+//! Printing: a table for people, JSON for programs.
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::Failure;
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON document a line
+    Jsonl,
+}
+
+/// Something that can be a row of a table.
+pub(crate) trait Row: Serialize {
+    /// The columns' names.
+    const COLUMNS: &'static [&'static str];
+    /// The columns.
+    fn cells(&self) -> Vec<String>;
+}
+
+/// Prints a list.
+pub(crate) fn rows<T: Row>(format: Format, rows: &[T]) -> Result<(), Failure> {
+    match format {
+        Format::Table => {
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+            table.set_header(T::COLUMNS.iter().map(|name| name.to_uppercase()));
+            for row in rows {
+                table.add_row(row.cells());
+            }
+            print(&table.to_string());
+        }
+        Format::Json => print(&serde_json::to_string_pretty(rows).map_err(Failure::failed)?),
+        Format::Jsonl => {
+            for row in rows {
+                print(&serde_json::to_string(row).map_err(Failure::failed)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints one thing: as lines of name and value for people.
+pub(crate) fn one<T: Serialize>(format: Format, thing: &T, lines: &[(&str, String)]) -> Result<(), Failure> {
+    match format {
+        Format::Table => {
+            let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+            for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
+                print(&format!("{name:width$}  {value}"));
+            }
+        }
+        Format::Json => print(&serde_json::to_string_pretty(thing).map_err(Failure::failed)?),
+        Format::Jsonl => print(&serde_json::to_string(thing).map_err(Failure::failed)?),
+    }
+    Ok(())
+}
+
+/// Prints a line; a reader that went away ends the output and nothing else.
+pub(crate) fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// A UUID of 16 bytes as text.
+pub(crate) fn uuid_text(bytes: &[u8]) -> String {
+    uuid::Uuid::from_slice(bytes).map(|id| id.to_string()).unwrap_or_default()
+}
+
+/// A UUID given as text, as bytes.
+pub(crate) fn uuid_bytes(text: &str) -> Result<Vec<u8>, Failure> {
+    let parsed = uuid::Uuid::try_parse(text);
+    parsed.map(|id| id.as_bytes().to_vec()).map_err(|_| Failure::usage(format!("{text:?} is not an id; ids are UUIDs")))
+}
+
+/// An instant of the log clock as its age at another one.
+pub(crate) fn age(at: u64, now: u64) -> String {
+    if at == 0 {
+        return String::new();
+    }
+    match now.checked_sub(at) {
+        _ if now == 0 => format!("at {}", skep_protocol::time::LogInstant::from_raw(at)),
+        Some(ms) => format!("{} ago", span(ms)),
+        None => format!("in {}", span(at - now)),
+    }
+}
+
+/// Milliseconds for people.
+pub(crate) fn span(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
+        _ => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
+    }
+}
+
+/// A duration given as text, such as `10s`.
+pub(crate) fn parse_span(text: &str) -> Result<std::time::Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| format!("{text:?} is not a duration such as 10s or 500ms"))?;
+    span.try_into().map_err(|_| format!("{text:?} is negative"))
+}

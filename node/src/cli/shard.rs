@@ -1,0 +1,233 @@
+//! `skep shard`
+
+use clap::Subcommand;
+use serde::Serialize;
+use skep_client::Client;
+use skep_client::v1::shard_dump_reply::Item;
+use skep_client::v1::{ShardStatusReply, Voter};
+
+use super::output::{Format, Row, one, print, rows, uuid_text};
+use super::{Common, Failure};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Shard {
+    /// Create the shard, once in its life
+    Init {
+        /// PeerIds of its voters, this node's among them; 3 or 5 are useful
+        #[arg(long, value_delimiter = ',', required = true)]
+        voters: Vec<String>,
+    },
+    /// The shard as this node sees it
+    Status,
+    /// Everything that one replica holds, for checkers
+    Dump {
+        /// The node, as the path of its directory or its endpoint; this one if left out
+        #[arg(long)]
+        node: Option<String>,
+        /// What this replica has, without asking the leader (dumps always do)
+        #[arg(long)]
+        local: bool,
+    },
+    /// Hand the lead to another voter
+    TransferLeader {
+        /// Its PeerId; the most advanced one if left out
+        #[arg(long)]
+        to: Option<String>,
+    },
+    /// Make a node a voter under its present incarnation, in place of an earlier one
+    AddVoter {
+        /// Its PeerId
+        node: String,
+    },
+    /// Take a voter out
+    RemoveVoter {
+        /// Its PeerId
+        node: String,
+    },
+}
+
+#[derive(Serialize)]
+struct VoterView {
+    node: String,
+    name: String,
+    incarnation: String,
+    raft_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matched: Option<u64>,
+}
+
+impl Row for VoterView {
+    const COLUMNS: &'static [&'static str] = &["node", "name", "raft id", "matched"];
+    fn cells(&self) -> Vec<String> {
+        let matched = self.matched.map(|index| index.to_string()).unwrap_or_default();
+        vec![self.node.clone(), self.name.clone(), self.raft_id.clone(), matched]
+    }
+}
+
+fn views(voters: Vec<Voter>) -> Vec<VoterView> {
+    let view = |voter: Voter| VoterView {
+        node: voter.node,
+        name: voter.name,
+        incarnation: voter.incarnation,
+        raft_id: voter.raft_id,
+        matched: voter.matched,
+    };
+    voters.into_iter().map(view).collect()
+}
+
+#[derive(Serialize)]
+struct Status {
+    shard: u32,
+    role: String,
+    term: u64,
+    leader: String,
+    connectivity: String,
+    last_log_index: u64,
+    committed_index: u64,
+    applied_index: u64,
+    snapshot_index: u64,
+    purged_index: u64,
+    digest: String,
+    clock: u64,
+    fleet_version: u32,
+    pending: u64,
+    claimed: u64,
+    terminal: u64,
+    agents: u64,
+    dedup_ids: u64,
+    log_bytes: u64,
+    fault: String,
+    voters: Vec<VoterView>,
+}
+
+impl From<ShardStatusReply> for Status {
+    fn from(reply: ShardStatusReply) -> Self {
+        Self {
+            shard: reply.shard,
+            role: reply.role,
+            term: reply.term,
+            leader: reply.leader,
+            connectivity: reply.connectivity,
+            last_log_index: reply.last_log_index,
+            committed_index: reply.committed_index,
+            applied_index: reply.applied_index,
+            snapshot_index: reply.snapshot_index,
+            purged_index: reply.purged_index,
+            digest: reply.digest,
+            clock: reply.clock,
+            fleet_version: reply.fleet_version,
+            pending: reply.pending,
+            claimed: reply.claimed,
+            terminal: reply.terminal,
+            agents: reply.agents,
+            dedup_ids: reply.dedup_ids,
+            log_bytes: reply.log_bytes,
+            fault: reply.fault,
+            voters: views(reply.voters),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Leader {
+    leader: String,
+}
+
+#[derive(Serialize)]
+struct DumpRow {
+    task: String,
+    status: String,
+    epoch: u64,
+    attempts: u32,
+}
+
+impl Shard {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let client = common.client()?;
+        let format = common.output;
+        match self {
+            Self::Init { voters } => rows(format, &views(client.init_shard(voters).await?.voters)),
+            Self::AddVoter { node } => rows(format, &views(client.add_voter(&node).await?.voters)),
+            Self::RemoveVoter { node } => rows(format, &views(client.remove_voter(&node).await?.voters)),
+            Self::TransferLeader { to } => {
+                let leader = client.transfer_leader(to.as_deref().unwrap_or_default()).await?.leader;
+                one(format, &Leader { leader: leader.clone() }, &[("leader", leader)])
+            }
+            Self::Status => status(format, client.shard_status().await?.into()),
+            Self::Dump { node, local: _ } => {
+                let client = match node {
+                    Some(node) => of_node(common, &node)?,
+                    None => client,
+                };
+                dump(format, &client).await
+            }
+        }
+    }
+}
+
+fn of_node(common: &Common, node: &str) -> Result<Client, Failure> {
+    let dir = std::path::Path::new(node);
+    let (dir, endpoint) = if dir.is_dir() { (Some(dir.to_owned()), None) } else { (None, Some(node.to_owned())) };
+    Common { dir, endpoint, ..common.clone() }.client()
+}
+
+fn status(format: Format, status: Status) -> Result<(), Failure> {
+    let mut lines = vec![
+        ("shard", status.shard.to_string()),
+        ("role", status.role.clone()),
+        ("term", status.term.to_string()),
+        ("leader", status.leader.clone()),
+        ("connectivity", status.connectivity.clone()),
+        ("applied", format!("{} of {} (committed {})", status.applied_index, status.last_log_index, status.committed_index)),
+        ("snapshot", format!("{} (purged {})", status.snapshot_index, status.purged_index)),
+        ("digest", status.digest.clone()),
+        ("clock", if status.clock == 0 { String::new() } else { skep_protocol::time::LogInstant::from_raw(status.clock).to_string() }),
+        ("tasks", format!("{} pending, {} claimed, {} ended", status.pending, status.claimed, status.terminal)),
+        ("agents", status.agents.to_string()),
+        ("fault", status.fault.clone()),
+    ];
+    for voter in &status.voters {
+        let matched = voter.matched.map(|index| format!(" matched {index}")).unwrap_or_default();
+        lines.push(("voter", format!("{} {}{matched}", voter.node, voter.name)));
+    }
+    one(format, &status, &lines)
+}
+
+/// Prints the head and then one task a line, as they come.
+async fn dump(format: Format, client: &Client) -> Result<(), Failure> {
+    let mut items = client.dump_shard().await?;
+    let mut tasks = Vec::new();
+    let mut head = None;
+    while let Some(reply) = items.message().await.map_err(Failure::failed)? {
+        match reply.item {
+            Some(Item::Head(reply)) => head = Some(Status::from(reply)),
+            Some(Item::Task(task)) => {
+                let row = DumpRow {
+                    task: uuid_text(&task.task_id),
+                    status: task.status,
+                    epoch: task.epoch,
+                    attempts: task.attempts,
+                };
+                match format {
+                    Format::Json => tasks.push(row),
+                    Format::Jsonl => print(&serde_json::to_string(&row).map_err(Failure::failed)?),
+                    Format::Table => print(&format!("{} {} {} {}", row.task, row.status, row.epoch, row.attempts)),
+                }
+            }
+            None => {}
+        }
+    }
+    let head = head.ok_or_else(|| Failure::failed("the replica said nothing"))?;
+    match format {
+        Format::Json => {
+            let whole = serde_json::json!({ "head": head, "tasks": tasks });
+            print(&serde_json::to_string_pretty(&whole).map_err(Failure::failed)?);
+            Ok(())
+        }
+        Format::Jsonl => {
+            print(&serde_json::to_string(&head).map_err(Failure::failed)?);
+            Ok(())
+        }
+        Format::Table => status(format, head),
+    }
+}

@@ -1,0 +1,427 @@
+//! The one place where consensus, engine, mesh and API meet.
+//!
+//! The driver waits for something to happen, tells the engine, and carries out what the engine wants. It decides
+//! nothing. Attempts for one target that arise together travel together.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use skep_api::{Call, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, Submission, VoterRow};
+use skep_config::Config;
+use skep_consensus::{ConsensusHandle, MembershipError, ShardStatus, ShardView};
+use skep_engine::{Effect, Engine, Event, Outcome, Target, Work, WorkKey};
+use skep_mesh::MeshHandle;
+use skep_protocol::entry::Request;
+use skep_protocol::ids::ShardId;
+use skep_protocol::limits;
+use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::query::{Answer, Query, QueryReply};
+use skep_protocol::time::LogInstant;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Calls taken from the API before their effects are carried out.
+const CALLS_PER_TURN: usize = 512;
+/// How often callers that went away are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long a clock that is not known here is asked for, in milliseconds.
+const CLOCK_PATIENCE_MS: u64 = 3_000;
+
+/// Who waits for a piece of work.
+enum Waiting {
+    Submit(oneshot::Sender<Settled>),
+    Query(oneshot::Sender<Result<QueryReply, NotDone>>),
+    Clock(oneshot::Sender<Option<LogInstant>>),
+}
+
+impl Waiting {
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Submit(answer) => answer.is_closed(),
+            Self::Query(answer) => answer.is_closed(),
+            Self::Clock(answer) => answer.is_closed(),
+        }
+    }
+}
+
+/// What the driver waited for.
+enum Step {
+    Call(Box<Call>),
+    Outcomes(Vec<(WorkKey, u32, Outcome)>),
+    View(ShardId, ShardView),
+    Peers,
+    Time,
+    Stop,
+}
+
+/// Meets everyone.
+pub(crate) struct Driver {
+    engine: Engine,
+    consensus: ConsensusHandle,
+    mesh: MeshHandle,
+    config: Config,
+    calls: mpsc::Receiver<Call>,
+    outcomes: mpsc::Sender<Vec<(WorkKey, u32, Outcome)>>,
+    outcomes_in: mpsc::Receiver<Vec<(WorkKey, u32, Outcome)>>,
+    views: mpsc::Sender<(ShardId, ShardView)>,
+    views_in: mpsc::Receiver<(ShardId, ShardView)>,
+    waiting: BTreeMap<WorkKey, Waiting>,
+    next_key: u64,
+    started: Instant,
+    swept: Instant,
+    ready: watch::Sender<bool>,
+}
+
+impl Driver {
+    /// A driver for these parts. Also tells when the node can serve: when a shard has a leader.
+    pub(crate) fn new(
+        config: Config,
+        consensus: ConsensusHandle,
+        mesh: MeshHandle,
+        calls: mpsc::Receiver<Call>,
+    ) -> (Self, watch::Receiver<bool>) {
+        let (outcomes, outcomes_in) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
+        let (views, views_in) = mpsc::channel(limits::SHARDS_PER_NODE_MAX);
+        let (ready, readiness) = watch::channel(false);
+        let driver = Self {
+            engine: Engine::new(consensus.node(), config.engine),
+            consensus,
+            mesh,
+            config,
+            calls,
+            outcomes,
+            outcomes_in,
+            views,
+            views_in,
+            waiting: BTreeMap::new(),
+            next_key: 1,
+            started: Instant::now(),
+            swept: Instant::now(),
+            ready,
+        };
+        (driver, readiness)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Serves until it is told to stop. Calls that still wait are dropped: their callers hear "unknown".
+    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        tokio::spawn(follow_shards(self.consensus.clone(), self.views.clone()));
+        let mut peers = self.consensus.peer_changes();
+        self.on_peers();
+        self.carry_out();
+        loop {
+            match self.select(&mut peers, &mut stop).await {
+                Step::Stop => return,
+                step => self.apply(step),
+            }
+            // Take what else is there before carrying out, so that it travels together.
+            for _ in 0..CALLS_PER_TURN {
+                if let Ok(call) = self.calls.try_recv() {
+                    self.on_call(call);
+                } else if let Ok(outcomes) = self.outcomes_in.try_recv() {
+                    self.on_outcomes(outcomes);
+                } else {
+                    break;
+                }
+            }
+            self.carry_out();
+        }
+    }
+
+    async fn select(&mut self, peers: &mut watch::Receiver<u64>, stop: &mut oneshot::Receiver<()>) -> Step {
+        let sweep = SWEEP_EVERY.saturating_sub(self.swept.elapsed());
+        let timeout = self.engine.poll_timeout().map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
+        let wait = timeout.map_or(sweep, |timeout| timeout.min(sweep));
+        tokio::select! {
+            biased;
+            _ = stop => Step::Stop,
+            Some((shard, view)) = self.views_in.recv() => Step::View(shard, view),
+            Ok(()) = peers.changed() => Step::Peers,
+            Some(outcomes) = self.outcomes_in.recv() => Step::Outcomes(outcomes),
+            call = self.calls.recv() => call.map_or(Step::Stop, |call| Step::Call(Box::new(call))),
+            () = tokio::time::sleep(wait) => Step::Time,
+        }
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Call(call) => self.on_call(*call),
+            Step::Outcomes(outcomes) => self.on_outcomes(outcomes),
+            Step::View(shard, view) => self.on_view(shard, view),
+            Step::Peers => self.on_peers(),
+            Step::Time => self.on_time(),
+            Step::Stop => {}
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = self.now_ms();
+        self.engine.handle_timeout(now);
+        if self.swept.elapsed() >= SWEEP_EVERY {
+            self.swept = Instant::now();
+            let gone: Vec<WorkKey> = self.waiting.iter().filter(|(_, w)| w.is_gone()).map(|(key, _)| *key).collect();
+            for key in gone {
+                self.waiting.remove(&key);
+                self.engine.handle(Event::Abandon { key }, now);
+            }
+        }
+    }
+
+    fn on_outcomes(&mut self, outcomes: Vec<(WorkKey, u32, Outcome)>) {
+        let now = self.now_ms();
+        for (key, attempt, outcome) in outcomes {
+            self.engine.handle(Event::Outcome { key, attempt, outcome }, now);
+        }
+    }
+
+    fn on_view(&mut self, shard: ShardId, view: ShardView) {
+        let ready = view.ready || view.leader.is_some_and(|leader| leader != self.consensus.node());
+        self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+        let event = Event::Leader { shard, leader: view.leader, ready: view.ready };
+        self.engine.handle(event, self.now_ms());
+    }
+
+    fn on_peers(&mut self) {
+        let up = self.consensus.peers().into_iter().filter(|peer| peer.up).map(|peer| peer.node).collect();
+        self.engine.handle(Event::Peers { up }, self.now_ms());
+    }
+
+    fn submit(&mut self, waiting: Waiting, shard: ShardId, work: Work, patience_ms: u64) {
+        let key = WorkKey(self.next_key);
+        self.next_key += 1;
+        self.waiting.insert(key, waiting);
+        self.engine.handle(Event::Submit { key, shard, work, patience_ms }, self.now_ms());
+    }
+
+    fn on_call(&mut self, call: Call) {
+        match call {
+            Call::Submit { submission, answer } => {
+                let Submission { shard, id, first_sent, deadline, op, patience_ms } = *submission;
+                let work = Work::Command(Request { id, first_sent, deadline, op });
+                self.submit(Waiting::Submit(answer), shard, work, patience_ms);
+            }
+            Call::Query { shard, query, stale: false, patience_ms, answer } => {
+                self.submit(Waiting::Query(answer), shard, Work::Query(query), patience_ms);
+            }
+            Call::Query { shard, query, stale: true, answer, .. } => {
+                let consensus = self.consensus.clone();
+                tokio::spawn(async move {
+                    let reply = consensus.query(shard, query, true).await;
+                    let _ = answer.send(reply.map_err(|failure| NotDone::Storage(failure.to_string())));
+                });
+            }
+            Call::Changes { shard, from, answer } => {
+                tokio::spawn(changes(self.consensus.clone(), shard, from, answer));
+            }
+            Call::Clock { shard, answer } => match self.consensus.clock(shard) {
+                Some(clock) => drop(answer.send(Some(clock))),
+                // Whoever leads knows it.
+                None => self.submit(Waiting::Clock(answer), shard, Work::Query(Query::Counts), CLOCK_PATIENCE_MS),
+            },
+            Call::ShardStatus { shard, answer } => drop(answer.send(self.shard_row(shard).map(Box::new))),
+            Call::Members { shard, change, answer } => self.on_members(shard, change, answer),
+            Call::NodeStatus { answer } => drop(answer.send(self.node_view())),
+        }
+    }
+
+    fn on_members(
+        &mut self,
+        shard: ShardId,
+        change: MemberChange,
+        answer: oneshot::Sender<Result<Box<ShardRow>, ShardFailure>>,
+    ) {
+        let consensus = self.consensus.clone();
+        let connectivity = self.engine.connectivity(shard).to_string();
+        tokio::spawn(async move {
+            let changed = match change {
+                MemberChange::Init(voters) => consensus.init_shard(shard, voters).await,
+                MemberChange::Transfer(to) => consensus.transfer_leader(shard, to).await.map(drop),
+                MemberChange::Add(node) => consensus.add_voter(shard, node).await,
+                MemberChange::Remove(node) => consensus.remove_voter(shard, node).await,
+            };
+            let row = || consensus.status(shard).map(|status| row(status, connectivity)).unwrap_or_default();
+            let _ = answer.send(match changed {
+                Ok(()) => Ok(Box::new(row())),
+                Err(error) => {
+                    let retryable = matches!(error, MembershipError::Unreachable { .. });
+                    Err(ShardFailure { message: error.to_string(), retryable })
+                }
+            });
+        });
+    }
+
+    fn shard_row(&self, shard: ShardId) -> Option<ShardRow> {
+        let status = self.consensus.status(shard)?;
+        Some(row(status, self.engine.connectivity(shard).to_string()))
+    }
+
+    fn node_view(&self) -> NodeView {
+        let mesh = self.mesh.view().borrow().clone();
+        let peers = self.consensus.peers().into_iter().map(|peer| PeerRow {
+            node: peer.node,
+            name: peer.name.map(|name| name.to_string()),
+            control_up: peer.up,
+            mesh_up: mesh.up.contains(&peer.node),
+            control_address: peer.address.map(|address| address.to_string()),
+            last_error: if peer.up { None } else { peer.last_error },
+        });
+        NodeView {
+            node: self.consensus.node(),
+            name: self.config.node.name.to_string(),
+            site: self.config.node.site.to_string(),
+            incarnation: self.consensus.incarnation().to_string(),
+            uptime_ms: self.now_ms(),
+            peers: peers.collect(),
+            shards: self.consensus.shards().into_iter().map(|shard| shard.0).collect(),
+            control_address: self.consensus.address().map(|address| address.to_string()),
+            mesh_addresses: mesh.listening,
+        }
+    }
+
+    /// Carries out what the engine wants.
+    fn carry_out(&mut self) {
+        let mut proposals: BTreeMap<(ShardId, Target), Vec<(WorkKey, u32, Request)>> = BTreeMap::new();
+        while let Some(effect) = self.engine.poll_effect() {
+            match effect {
+                Effect::Attempt { key, attempt, shard, target, work: Work::Command(request) } => {
+                    proposals.entry((shard, target)).or_default().push((key, attempt, request));
+                }
+                Effect::Attempt { key, attempt, shard, target, work: Work::Query(query) } => {
+                    let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
+                    tokio::spawn(async move {
+                        let reply = match target {
+                            Target::Local => consensus.query(shard, query, false).await,
+                            Target::Node(node) => consensus.query_on(node, shard, query).await,
+                        };
+                        let _ = outcomes.send(vec![(key, attempt, Outcome::Query(reply))]).await;
+                    });
+                }
+                Effect::Answer { key, settled } => self.answer(key, settled),
+                Effect::Connectivity { shard, state } => {
+                    tracing::info!(%shard, %state, "connectivity changed");
+                }
+            }
+        }
+        for ((shard, target), attempts) in proposals {
+            let mut attempts = attempts;
+            while !attempts.is_empty() {
+                let rest = attempts.split_off(attempts.len().min(limits::REQUESTS_PER_ENTRY_MAX));
+                let batch = std::mem::replace(&mut attempts, rest);
+                tokio::spawn(propose(self.consensus.clone(), self.outcomes.clone(), shard, target, batch));
+            }
+        }
+    }
+
+    fn answer(&mut self, key: WorkKey, settled: Settled) {
+        // A caller that went away needs no answer.
+        match self.waiting.remove(&key) {
+            Some(Waiting::Submit(answer)) => drop(answer.send(settled)),
+            Some(Waiting::Query(answer)) => drop(answer.send(match settled {
+                Settled::Read(reply) => Ok(*reply),
+                Settled::NotDone(why) => Err(why),
+                Settled::Done { .. } | Settled::Unknown => Err(NotDone::NoQuorum),
+            })),
+            Some(Waiting::Clock(answer)) => drop(answer.send(match settled {
+                Settled::Read(reply) => reply.as_of.clock,
+                Settled::NotDone(_) | Settled::Done { .. } | Settled::Unknown => None,
+            })),
+            None => {}
+        }
+    }
+}
+
+async fn propose(
+    consensus: ConsensusHandle,
+    outcomes: mpsc::Sender<Vec<(WorkKey, u32, Outcome)>>,
+    shard: ShardId,
+    target: Target,
+    batch: Vec<(WorkKey, u32, Request)>,
+) {
+    let mut keys = Vec::with_capacity(batch.len());
+    let mut requests = Vec::with_capacity(batch.len());
+    for (key, attempt, request) in batch {
+        keys.push((key, attempt));
+        requests.push(request);
+    }
+    let results = match target {
+        Target::Local => consensus.propose(shard, requests).await,
+        Target::Node(node) => consensus.propose_on(node, shard, requests).await,
+    };
+    let results = keys.into_iter().zip(results);
+    let results = results.map(|((key, attempt), outcome)| (key, attempt, Outcome::Propose(outcome))).collect();
+    let _ = outcomes.send(results).await;
+}
+
+async fn changes(
+    consensus: ConsensusHandle,
+    shard: ShardId,
+    from: Option<u64>,
+    answer: oneshot::Sender<Option<ChangesPage>>,
+) {
+    if consensus.view(shard).is_none() {
+        return drop(answer.send(None));
+    }
+    let progress = consensus.history_progress(shard);
+    let from = from.unwrap_or_else(|| *progress.borrow());
+    let page = match consensus.query(shard, Query::Changes { from }, true).await {
+        Ok(QueryReply { answer: Answer::Changes { sets, next }, .. }) => Some(ChangesPage { sets, next, progress }),
+        Ok(_) | Err(_) => None,
+    };
+    let _ = answer.send(page);
+}
+
+/// Tells the driver what is known of every shard's leader, of shards opened later too.
+async fn follow_shards(consensus: ConsensusHandle, views: mpsc::Sender<(ShardId, ShardView)>) {
+    let mut opened = consensus.shards_opened();
+    let mut followed = std::collections::BTreeSet::new();
+    loop {
+        for shard in consensus.shards() {
+            let Some(mut view) = consensus.view(shard).filter(|_| followed.insert(shard)) else { continue };
+            let views = views.clone();
+            tokio::spawn(async move {
+                loop {
+                    let now = *view.borrow_and_update();
+                    if views.send((shard, now)).await.is_err() || view.changed().await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        tokio::select! {
+            changed = opened.changed() => if changed.is_err() { return },
+            () = views.closed() => return,
+        }
+    }
+}
+
+fn row(status: ShardStatus, connectivity: String) -> ShardRow {
+    let voters = status.voters.into_iter().map(|voter| VoterRow {
+        node: voter.node,
+        incarnation: voter.incarnation.to_string(),
+        raft_id: voter.raft_id.to_string(),
+        name: voter.name.map(|name| name.to_string()),
+        matched: voter.matched,
+    });
+    ShardRow {
+        shard: status.shard.0,
+        role: status.role.to_string(),
+        term: status.term,
+        leader: status.leader,
+        last_log: status.last_log.unwrap_or(0),
+        committed: status.committed.unwrap_or(0),
+        applied: status.applied.unwrap_or(0),
+        snapshot: status.snapshot.unwrap_or(0),
+        purged: status.purged.unwrap_or(0),
+        digest: status.digest,
+        clock: status.clock,
+        fleet_version: status.fleet_version,
+        voters: voters.collect(),
+        counts: status.counts,
+        dedup_ids: status.dedup_ids,
+        connectivity,
+        log_bytes: status.log_bytes,
+        fault: status.fault,
+    }
+}

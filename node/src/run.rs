@@ -1,0 +1,84 @@
+//! Building the parts of a node, and draining them.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use skep_api::{Api, Calls};
+use skep_config::Config;
+use skep_consensus::{Consensus, Identity};
+use skep_mesh::Mesh;
+use skep_protocol::places::Places;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::cli::Failure;
+use crate::driver::Driver;
+
+/// Runs a node until it is told to stop.
+pub(crate) fn run(config: Config, places: &Places) -> Result<(), Failure> {
+    // libp2p's QUIC would write its session keys into this file.
+    if std::env::var_os("SSLKEYLOGFILE").is_some() {
+        return Err(Failure::usage("SSLKEYLOGFILE is set; a node does not write its session keys anywhere: unset it"));
+    }
+    let identity = Identity::load(&places.key()).map_err(Failure::failed)?;
+    tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
+    let consensus =
+        Consensus::start(identity.clone(), config.control.clone(), &places.data()).map_err(Failure::failed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(Failure::failed)?;
+    let served = runtime.block_on(serve(&identity, config, places, &consensus));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    consensus.stop();
+    tracing::info!("stopped");
+    served
+}
+
+async fn serve(identity: &Identity, config: Config, places: &Places, consensus: &Consensus) -> Result<(), Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+    let mesh = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
+    let (calls, calls_in) = Calls::channel();
+    let token = token(&places.token()).map_err(Failure::failed)?;
+    let api = Api::start(&config.api, &places.socket(), &token, calls).await.map_err(Failure::failed)?;
+    tracing::info!(
+        socket = %places.socket().display(), tcp = %api.address(),
+        control = ?consensus.handle().address(), "serving"
+    );
+    let (driver, mut ready) = Driver::new(config, consensus.handle(), mesh.handle(), calls_in);
+    let (stop, stopped) = oneshot::channel();
+    let driving = tokio::spawn(driver.run(stopped));
+    loop {
+        let is_ready = *ready.borrow_and_update();
+        api.set_ready(is_ready).await;
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            changed = ready.changed() => if changed.is_err() { break },
+        }
+    }
+    tracing::info!("draining");
+    // New calls are refused first, then those under way are answered, then the parts below them stop.
+    api.stop().await;
+    drop(stop);
+    let _ = driving.await;
+    mesh.stop().await;
+    Ok(())
+}
+
+/// The token for the API over TCP; made when there is none.
+fn token(path: &Path) -> std::io::Result<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(_) => std::fs::remove_file(path)?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let bytes: [u8; 32] = rand::random();
+    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{token}")?;
+    file.sync_all()?;
+    Ok(token)
+}

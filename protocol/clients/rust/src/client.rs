@@ -1,0 +1,342 @@
+//! The client.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use skep_protocol::ids::ShardId;
+use skep_protocol::limits;
+use skep_protocol::time::LogInstant;
+use skep_protocol::v1;
+use skep_protocol::v1::agent_commands_client::AgentCommandsClient;
+use skep_protocol::v1::agent_queries_client::AgentQueriesClient;
+use skep_protocol::v1::node_queries_client::NodeQueriesClient;
+use skep_protocol::v1::shard_commands_client::ShardCommandsClient;
+use skep_protocol::v1::shard_queries_client::ShardQueriesClient;
+use skep_protocol::v1::task_commands_client::TaskCommandsClient;
+use skep_protocol::v1::task_queries_client::TaskQueriesClient;
+use tokio::time::Instant;
+use tonic::codegen::InterceptedService;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+
+use crate::call::{Patience, send};
+use crate::endpoint::Endpoint;
+use crate::error::{ClientError, Heard, heard};
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The shard that its calls are for.
+    pub shard: ShardId,
+    /// How long a call is tried in all.
+    pub patience: Duration,
+    /// How long one sending may take.
+    pub attempt_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { shard: ShardId::FIRST, patience: Duration::from_secs(10), attempt_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// How a query is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Read {
+    /// With everything that was acknowledged before.
+    #[default]
+    Linearizable,
+    /// From the node's replica as it is, with its age.
+    Stale,
+}
+
+#[derive(Clone)]
+struct Token(Option<AsciiMetadataValue>);
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+type Service = InterceptedService<Channel, Token>;
+
+/// A client of one node. Cheap to clone; clones share the connection.
+#[derive(Clone)]
+pub struct Client {
+    service: Service,
+    settings: Settings,
+    /// The shard's clock as it was last heard, and when.
+    clock: Arc<Mutex<Option<(LogInstant, Instant)>>>,
+}
+
+macro_rules! command {
+    ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $reply:ty,
+     $service:ident . $method:ident, $message:ident { $($field:ident: $value:expr),* $(,)? }) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// [`ClientError`]: not done, or unknown.
+        pub async fn $name(&self, $($argument: $type),*) -> Result<$reply, ClientError> {
+            let meta = self.meta().await?;
+            let id = uuid::Uuid::from_slice(&meta.request_id).unwrap_or_default().to_string();
+            let message = v1::$message { meta: Some(meta), $($field: $value),* };
+            let service = $service::new(self.service.clone());
+            let sending = |request| {
+                let mut service = service.clone();
+                async move { service.$method(request).await }
+            };
+            send(&id, &message, self.patience(), sending).await
+        }
+    };
+}
+
+macro_rules! query {
+    ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $reply:ty,
+     $service:ident . $method:ident, $message:expr) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// [`ClientError`].
+        pub async fn $name(&self, $($argument: $type),*) -> Result<$reply, ClientError> {
+            let shard = self.settings.shard.0;
+            let message = ($message)(shard);
+            let service = $service::new(self.service.clone()).max_decoding_message_size(limits::API_MESSAGE_BYTES_MAX);
+            let sending = |request| {
+                let mut service = service.clone();
+                async move { service.$method(request).await }
+            };
+            send("", &message, self.patience(), sending).await
+        }
+    };
+}
+
+macro_rules! member_change {
+    ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $reply:ty, $method:ident, $message:expr) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// [`ClientError`]: not done, or unknown; the shard's status shows which.
+        pub async fn $name(&self, $($argument: $type),*) -> Result<$reply, ClientError> {
+            let message = ($message)(self.settings.shard.0);
+            let service = ShardCommandsClient::new(self.service.clone());
+            let sending = |request| {
+                let mut service = service.clone();
+                async move { service.$method(request).await }
+            };
+            send(stringify!($name), &message, MEMBER_PATIENCE, sending).await
+        }
+    };
+}
+
+/// A new voter catches up before it counts.
+const MEMBER_PATIENCE: Patience = Patience { total: Duration::from_secs(90), each: Duration::from_secs(90) };
+
+fn read_options(shard: u32, read: Read) -> Option<v1::ReadOptions> {
+    Some(v1::ReadOptions { shard, stale: read == Read::Stale })
+}
+
+impl Client {
+    /// A client of the node at an endpoint. Connects when it is used.
+    ///
+    /// # Errors
+    /// [`ClientError::Endpoint`] if the endpoint makes no sense.
+    pub fn connect(endpoint: Endpoint) -> Result<Self, ClientError> {
+        Self::with_settings(endpoint, Settings::default())
+    }
+
+    /// The same, with settings of its own.
+    ///
+    /// # Errors
+    /// [`ClientError::Endpoint`] if the endpoint makes no sense.
+    pub fn with_settings(endpoint: Endpoint, settings: Settings) -> Result<Self, ClientError> {
+        let bearer = endpoint.token().map(|token| format!("Bearer {token}").parse());
+        let token = bearer.transpose().map_err(|_| ClientError::Endpoint("the token is not ASCII text".to_owned()))?;
+        let service = InterceptedService::new(endpoint.channel()?, Token(token));
+        Ok(Self { service, settings, clock: Arc::default() })
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { total: self.settings.patience, each: self.settings.attempt_timeout }
+    }
+
+    /// The identity of a new request.
+    async fn meta(&self) -> Result<v1::RequestMeta, ClientError> {
+        let first_sent = self.shard_clock().await?;
+        let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
+        Ok(v1::RequestMeta {
+            request_id: uuid::Uuid::now_v7().as_bytes().to_vec(),
+            shard: self.settings.shard.0,
+            first_sent: first_sent.raw(),
+            deadline: deadline.raw(),
+        })
+    }
+
+    /// The shard's clock: asked once a minute, and counted on from there. Counting stops short rather than running
+    /// ahead, so that no request seems to come from the future.
+    async fn shard_clock(&self) -> Result<LogInstant, ClientError> {
+        const ASK_AGAIN: Duration = Duration::from_secs(60);
+        let known = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((clock, at)) = known.filter(|(_, at)| at.elapsed() < ASK_AGAIN) {
+            let since = u64::try_from(at.elapsed().as_millis()).unwrap_or(0);
+            return Ok(clock.plus_ms(since - since / 1_000));
+        }
+        let asked_at = Instant::now();
+        let clock = LogInstant::from_raw(self.clock().await?.clock);
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock, asked_at));
+        Ok(clock)
+    }
+
+    /// Forgets the shard's clock, so that the next request asks for it.
+    pub fn forget_clock(&self) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    command!(
+        /// Adds a task; its id is that of the request.
+        create_task(spec: v1::TaskSpec) -> v1::TaskReceipt,
+        TaskCommandsClient.create, CreateTaskRequest { task_id: Vec::new(), spec: Some(spec) }
+    );
+    command!(
+        /// Takes a task; without one, the most urgent that suits the agent. The reply is empty if none waits.
+        claim_task(agent: &str, task_id: Option<&[u8]>) -> v1::ClaimTaskReply,
+        TaskCommandsClient.claim,
+        ClaimTaskRequest { agent: agent.to_owned(), task_id: task_id.map(<[u8]>::to_vec).unwrap_or_default() }
+    );
+    command!(
+        /// Says how far a claimed task has come.
+        report_progress(claim: v1::Claim, permille: u32, note: &str) -> v1::TaskReceipt,
+        TaskCommandsClient.progress,
+        ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned() }
+    );
+    command!(
+        /// Finishes a claimed task.
+        complete_task(claim: v1::Claim, result: Vec<u8>) -> v1::TaskReceipt,
+        TaskCommandsClient.complete, CompleteTaskRequest { claim: Some(claim), result: result }
+    );
+    command!(
+        /// Gives a claimed task back as failed; `permanent` makes it a dead letter at once.
+        fail_task(claim: v1::Claim, reason: &str, permanent: bool) -> v1::TaskReceipt,
+        TaskCommandsClient.fail,
+        FailTaskRequest { claim: Some(claim), reason: reason.to_owned(), permanent: permanent }
+    );
+    command!(
+        /// Calls a task off.
+        cancel_task(task_id: &[u8], reason: &str) -> v1::TaskReceipt,
+        TaskCommandsClient.cancel, CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned() }
+    );
+    command!(
+        /// Makes a task pending again, with all its attempts.
+        requeue_task(task_id: &[u8], reason: &str) -> v1::TaskReceipt,
+        TaskCommandsClient.requeue, RequeueTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned() }
+    );
+    command!(
+        /// Makes an agent known, or changes its role.
+        register_agent(agent: &str, role: v1::Role) -> v1::AgentReceipt,
+        AgentCommandsClient.register, RegisterAgentRequest { agent: agent.to_owned(), role: Some(role) }
+    );
+    command!(
+        /// Forgets an agent that holds nothing.
+        remove_agent(agent: &str) -> v1::AgentReceipt,
+        AgentCommandsClient.remove, RemoveAgentRequest { agent: agent.to_owned() }
+    );
+
+    query!(
+        /// One task.
+        task(task_id: &[u8], read: Read) -> v1::GetTaskReply,
+        TaskQueriesClient.get,
+        |shard| v1::GetTaskRequest { read: read_options(shard, read), task_id: task_id.to_vec() }
+    );
+    query!(
+        /// A page of tasks, of some statuses or of all, after an id.
+        tasks(statuses: &[v1::TaskStatus], after: &[u8], limit: u32, read: Read) -> v1::ListTasksReply,
+        TaskQueriesClient.list,
+        |shard| v1::ListTasksRequest {
+            read: read_options(shard, read),
+            statuses: statuses.iter().map(|status| i32::from(*status)).collect(),
+            after: after.to_vec(),
+            limit,
+        }
+    );
+    query!(
+        /// A page of a task's transitions, after an index.
+        history(task_id: &[u8], after_index: u64, limit: u32, read: Read) -> v1::TaskHistoryReply,
+        TaskQueriesClient.history,
+        |shard| v1::TaskHistoryRequest { read: read_options(shard, read), task_id: task_id.to_vec(), after_index, limit }
+    );
+    query!(
+        /// A page of agents, after an id.
+        agents(after: &str, limit: u32, read: Read) -> v1::ListAgentsReply,
+        AgentQueriesClient.list,
+        |shard| v1::ListAgentsRequest { read: read_options(shard, read), after: after.to_owned(), limit }
+    );
+    query!(
+        /// The shard as the node sees it.
+        shard_status() -> v1::ShardStatusReply,
+        ShardQueriesClient.status, |shard| v1::ShardStatusRequest { shard }
+    );
+    query!(
+        /// The node as it sees itself.
+        node_status() -> v1::NodeStatusReply,
+        NodeQueriesClient.status, |_| v1::NodeStatusRequest {}
+    );
+    query!(
+        /// The shard's log clock.
+        clock() -> v1::ClockReply,
+        NodeQueriesClient.clock, |shard| v1::ClockRequest { shard }
+    );
+    member_change!(
+        /// Creates the shard with these voters.
+        init_shard(voters: Vec<String>) -> v1::InitShardReply,
+        init, |shard| v1::InitShardRequest { shard, voters: voters.clone() }
+    );
+    member_change!(
+        /// Hands the lead to a voter; empty for the most advanced other one.
+        transfer_leader(to: &str) -> v1::TransferLeaderReply,
+        transfer_leader, |shard| v1::TransferLeaderRequest { shard, to: to.to_owned() }
+    );
+    member_change!(
+        /// Makes a node a voter under its present incarnation.
+        add_voter(node: &str) -> v1::ChangeVotersReply,
+        add_voter, |shard| v1::AddVoterRequest { shard, node: node.to_owned() }
+    );
+    member_change!(
+        /// Takes a voter out of the shard.
+        remove_voter(node: &str) -> v1::ChangeVotersReply,
+        remove_voter, |shard| v1::RemoveVoterRequest { shard, node: node.to_owned() }
+    );
+
+    /// Every transition from an index on, then new ones as they are applied. 0: only new ones.
+    ///
+    /// # Errors
+    /// [`ClientError`]. The stream's own errors come as gRPC statuses; begin again after the last index seen.
+    pub async fn watch_tasks(&self, topics: &[&str], from_index: u64) -> Result<Streaming<v1::TaskEvent>, ClientError> {
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let request = v1::WatchTasksRequest { shard: self.settings.shard.0, topics, from_index };
+        let mut service = TaskQueriesClient::new(self.service.clone());
+        service.watch(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
+    }
+
+    /// Everything that the node's replica holds.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn dump_shard(&self) -> Result<Streaming<v1::ShardDumpReply>, ClientError> {
+        let request = v1::ShardDumpRequest { shard: self.settings.shard.0 };
+        let mut service = ShardQueriesClient::new(self.service.clone());
+        service.dump(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
+    }
+}
+
+/// What a failed query means: it changes nothing, so nothing can be in doubt.
+fn definite(status: &Status) -> ClientError {
+    match heard(status) {
+        Heard::NotDone(failure) => ClientError::NotDone(failure),
+        Heard::InDoubt(last) => ClientError::Unknown { request_id: String::new(), last },
+    }
+}

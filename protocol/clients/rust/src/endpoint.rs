@@ -1,0 +1,120 @@
+//! Where a node's API is.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use skep_protocol::places::{Places, default_dir};
+use tonic::transport::{Channel, Uri};
+
+use crate::error::ClientError;
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A node's API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Its Unix socket.
+    Socket(PathBuf),
+    /// Its loopback TCP address, with the token that it wants.
+    Tcp {
+        /// As `127.0.0.1:7342`.
+        address: String,
+        /// What is in the node's token file.
+        token: String,
+    },
+}
+
+impl Endpoint {
+    /// Finds the local node: the argument, else `$SKEP_ENDPOINT`, else the socket in the default directory.
+    ///
+    /// An endpoint is the path of a socket, `unix:PATH`, or `http://127.0.0.1:PORT` with the token in `$SKEP_TOKEN`.
+    ///
+    /// # Errors
+    /// [`ClientError::Endpoint`] says what is missing.
+    pub fn find(argument: Option<&str>) -> Result<Self, ClientError> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        if let Some(text) = argument.map(ToOwned::to_owned).or_else(|| variable("SKEP_ENDPOINT")) {
+            return Self::parse(&text, variable("SKEP_TOKEN"));
+        }
+        let dir = default_dir(variable);
+        let dir = dir.ok_or_else(|| ClientError::Endpoint("no endpoint is given and $HOME is not set".to_owned()))?;
+        Ok(Self::of_dir(&dir))
+    }
+
+    /// The socket of the node in this directory.
+    pub fn of_dir(dir: &Path) -> Self {
+        Self::Socket(Places::of(dir).socket())
+    }
+
+    fn parse(text: &str, token: Option<String>) -> Result<Self, ClientError> {
+        if let Some(address) = text.strip_prefix("http://") {
+            let token = token.ok_or_else(|| {
+                ClientError::Endpoint("over TCP the API wants a token: set SKEP_TOKEN to what is in <dir>/token".to_owned())
+            })?;
+            return Ok(Self::Tcp { address: address.trim_end_matches('/').to_owned(), token: token.trim().to_owned() });
+        }
+        Ok(Self::Socket(PathBuf::from(text.strip_prefix("unix:").unwrap_or(text))))
+    }
+
+    /// For people.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Socket(path) => path.display().to_string(),
+            Self::Tcp { address, .. } => format!("http://{address}"),
+        }
+    }
+
+    pub(crate) fn token(&self) -> Option<&str> {
+        match self {
+            Self::Socket(_) => None,
+            Self::Tcp { token, .. } => Some(token),
+        }
+    }
+
+    /// A channel that connects when it is used and again whenever it has to.
+    pub(crate) fn channel(&self) -> Result<Channel, ClientError> {
+        let tuned = |endpoint: tonic::transport::Endpoint| {
+            endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(4 << 20)
+                .http2_keep_alive_interval(Duration::from_secs(15))
+                .keep_alive_timeout(Duration::from_secs(10))
+        };
+        let malformed = |e: &dyn std::fmt::Display| ClientError::Endpoint(format!("{}: {e}", self.describe()));
+        match self {
+            Self::Socket(path) => {
+                let path = path.clone();
+                let connect = tower::service_fn(move |_: Uri| {
+                    let path = path.clone();
+                    async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+                });
+                let endpoint = tonic::transport::Endpoint::from_static("http://skep.local");
+                Ok(tuned(endpoint).connect_with_connector_lazy(connect))
+            }
+            Self::Tcp { address, .. } => {
+                let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+                Ok(tuned(endpoint.map_err(|e| malformed(&e))?).connect_lazy())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_sockets_or_tcp_with_a_token() {
+        let token = Some("secret\n".to_owned());
+        assert_eq!(Endpoint::parse("unix:/a/b.sock", None).unwrap(), Endpoint::Socket("/a/b.sock".into()));
+        assert_eq!(Endpoint::parse("/a/b.sock", None).unwrap(), Endpoint::Socket("/a/b.sock".into()));
+        let tcp = Endpoint::Tcp { address: "127.0.0.1:7342".into(), token: "secret".into() };
+        assert_eq!(Endpoint::parse("http://127.0.0.1:7342/", token).unwrap(), tcp);
+        assert!(Endpoint::parse("http://127.0.0.1:7342", None).is_err());
+        assert!(!tcp.describe().contains("secret"));
+    }
+}

@@ -1,0 +1,107 @@
+//! How calls fail.
+
+use prost::Message as _;
+use skep_protocol::v1::{Certainty, Failure};
+use tonic::{Code, Status};
+
+/// Why a call did not succeed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ClientError {
+    /// There is no such endpoint.
+    #[error("{0}")]
+    Endpoint(String),
+    /// It was definitely not done.
+    #[error("{} {}; {}", .0.code, .0.message, .0.help)]
+    NotDone(Box<Failure>),
+    /// Nobody knows whether it was done. Sending the same request again is safe.
+    #[error("nobody knows whether request {request_id} was done: {last}")]
+    Unknown {
+        /// The request.
+        request_id: String,
+        /// What was heard last.
+        last: String,
+    },
+}
+
+impl ClientError {
+    /// The stable code of a definite failure.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::NotDone(failure) => Some(&failure.code),
+            Self::Endpoint(_) | Self::Unknown { .. } => None,
+        }
+    }
+}
+
+/// What one sending tells.
+#[derive(Clone, Debug)]
+pub(crate) enum Heard {
+    /// It was not done by this sending.
+    NotDone(Box<Failure>),
+    /// It may have been done.
+    InDoubt(String),
+}
+
+fn failure(code: &str, message: String, help: &str, retryable: bool) -> Box<Failure> {
+    Box::new(Failure {
+        code: code.to_owned(),
+        message,
+        help: help.to_owned(),
+        certainty: Certainty::NotDone.into(),
+        retryable,
+        retry_after_ms: 0,
+        silent_about_earlier: false,
+    })
+}
+
+/// Reads a gRPC status: the failure in its details, or what its kind says.
+pub(crate) fn heard(status: &Status) -> Heard {
+    if !status.details().is_empty()
+        && let Ok(failure) = Failure::decode(status.details())
+    {
+        return match failure.certainty() {
+            Certainty::NotDone => Heard::NotDone(Box::new(failure)),
+            Certainty::Unknown | Certainty::Unspecified => Heard::InDoubt(failure.message),
+        };
+    }
+    let never_sent = source_is::<tonic::ConnectError>(status);
+    match status.code() {
+        Code::Unavailable if never_sent => {
+            let help = "is the node running? 'skep run' starts it";
+            Heard::NotDone(failure("SKEP-0301", format!("no node answers: {}", root(status)), help, true))
+        }
+        Code::Unauthenticated | Code::PermissionDenied => {
+            let help = "use the node's socket, or the token in <dir>/token";
+            Heard::NotDone(failure("SKEP-0302", status.message().to_owned(), help, false))
+        }
+        Code::Unimplemented => {
+            Heard::NotDone(failure("SKEP-0303", status.message().to_owned(), "the node is older than this client", false))
+        }
+        Code::InvalidArgument | Code::OutOfRange => {
+            Heard::NotDone(failure("SKEP-0304", status.message().to_owned(), "the message is over a limit", false))
+        }
+        _ => Heard::InDoubt(format!("{}: {}", status.code(), root(status))),
+    }
+}
+
+fn source_is<E: std::error::Error + 'static>(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<E>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// The innermost cause, which says most.
+fn root(status: &Status) -> String {
+    let mut source = std::error::Error::source(status);
+    let mut text = status.message().to_owned();
+    while let Some(error) = source {
+        text = error.to_string();
+        source = error.source();
+    }
+    text
+}
