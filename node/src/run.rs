@@ -17,7 +17,9 @@ use crate::cli::Failure;
 use crate::driver::Driver;
 
 /// Runs a node until it is told to stop.
-pub(crate) fn run(config: Config, places: &Places) -> Result<(), Failure> {
+///
+/// `while_stdin`: also stop when standard input ends.
+pub(crate) fn run(config: Config, places: &Places, while_stdin: bool) -> Result<(), Failure> {
     // libp2p's QUIC would write its session keys into this file.
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(Failure::usage("SSLKEYLOGFILE is set; a node does not write its session keys anywhere: unset it"));
@@ -28,14 +30,20 @@ pub(crate) fn run(config: Config, places: &Places) -> Result<(), Failure> {
         Consensus::start(identity.clone(), config.control.clone(), &places.data()).map_err(Failure::failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(Failure::failed)?;
-    let served = runtime.block_on(serve(&identity, config, places, &consensus));
+    let served = runtime.block_on(serve(&identity, config, places, &consensus, while_stdin));
     runtime.shutdown_timeout(Duration::from_secs(2));
     consensus.stop();
     tracing::info!("stopped");
     served
 }
 
-async fn serve(identity: &Identity, config: Config, places: &Places, consensus: &Consensus) -> Result<(), Failure> {
+async fn serve(
+    identity: &Identity,
+    config: Config,
+    places: &Places,
+    consensus: &Consensus,
+    while_stdin: bool,
+) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let mesh = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
@@ -49,12 +57,14 @@ async fn serve(identity: &Identity, config: Config, places: &Places, consensus: 
     let (driver, mut ready) = Driver::new(config, consensus.handle(), mesh.handle(), calls_in);
     let (stop, stopped) = oneshot::channel();
     let driving = tokio::spawn(driver.run(stopped));
+    let mut input_ended = std::pin::pin!(input_ended(while_stdin));
     loop {
         let is_ready = *ready.borrow_and_update();
         api.set_ready(is_ready).await;
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            () = &mut input_ended => break,
             changed = ready.changed() => if changed.is_err() { break },
         }
     }
@@ -65,6 +75,23 @@ async fn serve(identity: &Identity, config: Config, places: &Places, consensus: 
     let _ = driving.await;
     mesh.stop().await;
     Ok(())
+}
+
+/// Waits until standard input has ended; for ever if nobody asked.
+async fn input_ended(asked: bool) {
+    if !asked {
+        return std::future::pending().await;
+    }
+    let (ended, waiting) = oneshot::channel();
+    let read = move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    };
+    // A thread of its own: reading cannot be called off, and must not keep the runtime from stopping.
+    match std::thread::Builder::new().name("skep-stdin".to_owned()).spawn(read) {
+        Ok(_) => drop(waiting.await),
+        Err(error) => tracing::error!(%error, "standard input cannot be watched"),
+    }
 }
 
 /// The token for the API over TCP; made when there is none.

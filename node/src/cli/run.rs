@@ -14,6 +14,9 @@ pub(crate) struct Run {
     /// Log as JSON
     #[arg(long)]
     log_json: bool,
+    /// Stop when standard input ends, as a launcher's children do
+    #[arg(long, hide = true)]
+    while_stdin: bool,
 }
 
 /// What to do when there is no node in the directory.
@@ -45,6 +48,6 @@ impl Run {
         } else {
             logs.init();
         }
-        crate::run::run(config, &places)
+        crate::run::run(config, &places, self.while_stdin)
     }
 }

@@ -1,0 +1,182 @@
+//! Durable task creates per second.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use skep_client::v1::shard_dump_reply::Item;
+use skep_client::{Client, Settings};
+
+use super::load::Load;
+use super::{LatencyMs, NodeFigures, layout, scratch};
+use crate::launch::{LaunchError, TestNode, Testnet};
+use crate::process::{Machine, Usage};
+
+/// Connections that all clients share at most, as the peers were measured.
+const CONNECTIONS_MAX: usize = 16;
+const WARM_UP: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(3);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct CommitSettings {
+    /// The program that is a node.
+    pub binary: PathBuf,
+    /// Clients, each with one write outstanding.
+    pub clients: usize,
+    /// Voters.
+    pub voters: usize,
+    /// How long it counts.
+    pub seconds: u64,
+    /// Bytes of payload in a task.
+    pub payload_bytes: usize,
+    /// Through the nodes' Unix sockets instead of loopback TCP.
+    pub socket: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CommitReport {
+    /// Always `commit`.
+    pub bench: &'static str,
+    /// Clients, each with one write outstanding.
+    pub clients: usize,
+    /// Connections that they shared.
+    pub connections: usize,
+    /// `tcp` or `socket`.
+    pub transport: &'static str,
+    /// Voters.
+    pub voters: usize,
+    /// How long it counted.
+    pub seconds: f64,
+    /// Bytes of payload in a task.
+    pub payload_bytes: usize,
+    /// Durable writes per second.
+    pub writes_per_s: f64,
+    /// From sending to acknowledgement.
+    pub latency_ms: LatencyMs,
+    /// Calls that were not done.
+    pub errors: u64,
+    /// Calls of which nobody knew.
+    pub unknown: u64,
+    /// Acknowledged writes, the warm-up included.
+    pub acknowledged: usize,
+    /// Acknowledged writes found on every voter afterwards.
+    pub verified: usize,
+    /// Each node.
+    pub nodes: Vec<NodeFigures>,
+    /// What it ran on.
+    pub machine: Machine,
+}
+
+/// Runs it on nodes of its own.
+///
+/// # Errors
+/// [`LaunchError`].
+pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchError> {
+    let dir = scratch("bench-commit")?;
+    let mut testnet = Testnet::create(layout(settings.binary.clone(), dir.clone(), settings.voters))?;
+    testnet.up().await?;
+    let leader = testnet.leader().await?;
+    let usage = |testnet: &Testnet| -> Vec<Usage> {
+        testnet.nodes.iter().map(|node| node.pid().and_then(Usage::of).unwrap_or_default()).collect()
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let idle_from = usage(&testnet);
+    tokio::time::sleep(IDLE).await;
+    let idle = usage(&testnet);
+
+    let count = settings.clients.min(CONNECTIONS_MAX);
+    let connections: Result<Vec<Client>, LaunchError> =
+        (0..count).map(|_| connection(&testnet.nodes[leader], settings.socket)).collect();
+    let load = Load::start(&connections?, settings.clients, settings.payload_bytes);
+    tokio::time::sleep(WARM_UP).await;
+    let loaded_from = usage(&testnet);
+    load.measure();
+    let begun = Instant::now();
+    tokio::time::sleep(Duration::from_secs(settings.seconds)).await;
+    let counted = load.count();
+    let took = begun.elapsed();
+    let loaded = usage(&testnet);
+    let done = load.stop().await;
+
+    let all: Vec<usize> = (0..settings.voters).collect();
+    testnet.until_equal(&all).await?;
+    let acknowledged: BTreeSet<[u8; 16]> = done.acknowledged.iter().copied().collect();
+    let mut verified = acknowledged.clone();
+    for node in &testnet.nodes {
+        let held = held(node).await?;
+        verified.retain(|id| held.contains(id));
+    }
+    let committed = (counted * settings.payload_bytes as u64).max(1) as f64;
+    let mib = |bytes: u64| (bytes as f64 / 1_048_576.0 * 10.0).round() / 10.0;
+    let share = |from: &Usage, to: &Usage, time: Duration| {
+        let share = to.cpu.saturating_sub(from.cpu).as_secs_f64() / time.as_secs_f64() * 100.0;
+        (share * 10.0).round() / 10.0
+    };
+    let nodes = testnet.nodes.iter().enumerate().map(|(at, node)| NodeFigures {
+        node: node.name.clone(),
+        role: if at == leader { "leader" } else { "follower" }.to_owned(),
+        rss_idle_mib: mib(idle[at].rss_bytes),
+        rss_loaded_mib: mib(loaded[at].rss_bytes),
+        cpu_idle_pct: share(&idle_from[at], &idle[at], IDLE),
+        cpu_loaded_pct: share(&loaded_from[at], &loaded[at], took),
+        written_per_committed_byte: {
+            let written = loaded[at].written_bytes.saturating_sub(loaded_from[at].written_bytes);
+            (written as f64 / committed * 100.0).round() / 100.0
+        },
+    });
+    let ms = |micros: u64| micros as f64 / 1_000.0;
+    let report = CommitReport {
+        bench: "commit",
+        clients: settings.clients,
+        connections: count,
+        transport: if settings.socket { "socket" } else { "tcp" },
+        voters: settings.voters,
+        seconds: took.as_secs_f64(),
+        payload_bytes: settings.payload_bytes,
+        writes_per_s: (counted as f64 / took.as_secs_f64()).round(),
+        latency_ms: LatencyMs {
+            p50: ms(done.latency_us.value_at_quantile(0.5)),
+            p99: ms(done.latency_us.value_at_quantile(0.99)),
+            max: ms(done.latency_us.max()),
+        },
+        errors: done.errors,
+        unknown: done.unknown,
+        acknowledged: acknowledged.len(),
+        verified: verified.len(),
+        nodes: nodes.collect(),
+        machine: Machine::here(),
+    };
+    drop(testnet);
+    if report.verified == report.acknowledged {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    Ok(report)
+}
+
+pub(super) fn connection(node: &TestNode, socket: bool) -> Result<Client, LaunchError> {
+    if socket {
+        return Ok(node.client());
+    }
+    Ok(Client::with_settings(node.tcp_endpoint()?, Settings::default())?)
+}
+
+/// The tasks that a node's replica holds.
+pub(super) async fn held(node: &TestNode) -> Result<BTreeSet<[u8; 16]>, LaunchError> {
+    let failed = |status: skep_client::Status| LaunchError::Command {
+        command: format!("dump of {}", node.name),
+        output: status.to_string(),
+    };
+    let mut items = node.client().dump_shard().await?;
+    let mut held = BTreeSet::new();
+    while let Some(reply) = items.message().await.map_err(failed)? {
+        if let Some(Item::Task(task)) = reply.item
+            && let Ok(id) = task.task_id.try_into()
+        {
+            held.insert(id);
+        }
+    }
+    Ok(held)
+}

@@ -1,0 +1,56 @@
+//! Benchmarks: on nodes of their own, through the public API, and honest about what they ran on.
+
+mod commit;
+mod failover;
+mod load;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use commit::{CommitReport, CommitSettings, commit};
+pub use failover::{FailoverReport, FailoverSettings, failover};
+
+use crate::launch::{LaunchError, Layout};
+
+/// Latencies in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct LatencyMs {
+    /// Half are faster.
+    pub p50: f64,
+    /// 99 of 100 are faster.
+    pub p99: f64,
+    /// The slowest.
+    pub max: f64,
+}
+
+/// A node while a benchmark ran.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeFigures {
+    /// Which.
+    pub node: String,
+    /// What it was.
+    pub role: String,
+    /// Resident memory before the load, in MiB.
+    pub rss_idle_mib: f64,
+    /// Resident memory after the load, in MiB.
+    pub rss_loaded_mib: f64,
+    /// Processor time while idle, in percent of a core.
+    pub cpu_idle_pct: f64,
+    /// Processor time under load, in percent of a core.
+    pub cpu_loaded_pct: f64,
+    /// Bytes written to disk for each payload byte committed.
+    pub written_per_committed_byte: f64,
+}
+
+fn layout(binary: PathBuf, dir: PathBuf, voters: usize) -> Layout {
+    Layout { binary, dir, nodes: voters, voters, preset: "lan".to_owned(), extra_config: String::new() }
+}
+
+/// A fresh directory for a benchmark; removed when it went well.
+fn scratch(name: &str) -> Result<PathBuf, LaunchError> {
+    let dir = std::env::temp_dir().join(format!("skep-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)
+        .map_err(|source| LaunchError::Io { what: dir.display().to_string(), source })?;
+    Ok(dir)
+}

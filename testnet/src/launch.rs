@@ -1,0 +1,360 @@
+//! Starting and ending node processes.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde::Deserialize;
+use skep_client::{Client, ClientError, Endpoint, Settings, v1};
+use tokio::time::Instant;
+
+/// How a testnet is laid out.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The program that is a node: `BINARY run …`.
+    pub binary: PathBuf,
+    /// A directory of its own, kept.
+    pub dir: PathBuf,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How many of them vote.
+    pub voters: usize,
+    /// The preset of all nodes.
+    pub preset: String,
+    /// Lines that go into the configuration of every node.
+    pub extra_config: String,
+}
+
+/// Why a testnet did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The operating system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A command of the program failed.
+    #[error("'{command}' failed: {output}")]
+    Command {
+        /// Which.
+        command: String,
+        /// What it printed.
+        output: String,
+    },
+    /// A call of a node's API failed.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Something did not happen in a generous time.
+    #[error("{what} did not happen within {within:?}; the nodes' logs are in {dir}")]
+    Timeout {
+        /// What.
+        what: String,
+        /// Which time.
+        within: Duration,
+        /// Where to look.
+        dir: PathBuf,
+    },
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> LaunchError {
+    let what = what.into();
+    move |source| LaunchError::Io { what, source }
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct TestNode {
+    /// Its name.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its PeerId.
+    pub id: String,
+    control: String,
+    mesh: String,
+    api: String,
+    child: Option<Child>,
+}
+
+/// A number of nodes. Dropping it ends them.
+#[derive(Debug)]
+pub struct Testnet {
+    layout: Layout,
+    /// The nodes, voters first.
+    pub nodes: Vec<TestNode>,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    node: String,
+    control: String,
+    mesh: String,
+    api: String,
+}
+
+/// A port whose next two are free as well, for UDP and TCP. Nodes keep theirs across restarts.
+fn free_ports() -> Result<u16, LaunchError> {
+    for _ in 0..1_000 {
+        let start: u16 = 20_000 + 3 * (rand::random::<u16>() % 10_000);
+        let free = (start..start + 3).all(|port| {
+            TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
+        });
+        if free {
+            return Ok(start);
+        }
+    }
+    Err(LaunchError::Io { what: "free ports".to_owned(), source: io::Error::from(io::ErrorKind::AddrInUse) })
+}
+
+impl Testnet {
+    /// Makes the nodes' directories and configurations. Nothing runs yet.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub fn create(layout: Layout) -> Result<Self, LaunchError> {
+        let mut nodes = Vec::new();
+        for at in 0..layout.nodes {
+            let name = format!("n{at}");
+            let dir = layout.dir.join(&name);
+            let port = free_ports()?.to_string();
+            let args = ["init", "--name", &name, "--site", "testnet", "--port", &port, "-o", "json", "--dir"];
+            let output = Command::new(&layout.binary).args(args).arg(&dir).env_clear().output();
+            let output = output.map_err(io_error(layout.binary.display().to_string()))?;
+            let command = || format!("{} init", layout.binary.display());
+            if !output.status.success() {
+                let output = String::from_utf8_lossy(&output.stderr).into_owned();
+                return Err(LaunchError::Command { command: command(), output });
+            }
+            let made: Made = serde_json::from_slice(&output.stdout)
+                .map_err(|e| LaunchError::Command { command: command(), output: e.to_string() })?;
+            nodes.push(TestNode {
+                name,
+                dir,
+                id: made.node,
+                control: made.control,
+                mesh: made.mesh,
+                api: made.api,
+                child: None,
+            });
+        }
+        let testnet = Self { layout, nodes };
+        for at in 0..testnet.nodes.len() {
+            testnet.configure(at)?;
+        }
+        Ok(testnet)
+    }
+
+    fn configure(&self, at: usize) -> Result<(), LaunchError> {
+        let path = self.nodes[at].dir.join("skep.toml");
+        let what = || io_error(path.display().to_string());
+        let text = std::fs::read_to_string(&path).map_err(what())?;
+        let mut text = text.replace("preset = \"lan\"", &format!("preset = \"{}\"", self.layout.preset));
+        text.push_str(&self.layout.extra_config);
+        for peer in self.nodes.iter().filter(|node| node.name != self.nodes[at].name) {
+            text.push_str(&format!(
+                "\n[[peers]]\nid = \"{}\"\nname = \"{}\"\ncontrol = \"{}\"\nmesh = \"{}\"\n",
+                peer.id, peer.name, peer.control, peer.mesh
+            ));
+        }
+        std::fs::write(&path, text).map_err(what())
+    }
+
+    /// Starts all nodes and creates the shard on the first ones.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub async fn up(&mut self) -> Result<(), LaunchError> {
+        for at in 0..self.nodes.len() {
+            self.start(at)?;
+        }
+        let voters: Vec<String> = self.nodes.iter().take(self.layout.voters).map(|node| node.id.clone()).collect();
+        for at in 0..self.nodes.len() {
+            let client = self.nodes[at].client();
+            let others = self.nodes.len() - 1;
+            self.wait_for("all nodes connected", async || {
+                let status = client.node_status().await.ok()?;
+                (status.peers.iter().filter(|peer| peer.control_up).count() == others).then_some(())
+            })
+            .await?;
+        }
+        match self.nodes[0].client().init_shard(voters).await {
+            Ok(_) => {}
+            // A lost answer and a second sending.
+            Err(ClientError::NotDone(failure)) if failure.message.contains("exists already") => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.leader().await.map(drop)
+    }
+
+    /// Starts a node that does not run.
+    ///
+    /// # Errors
+    /// [`LaunchError::Io`].
+    pub fn start(&mut self, at: usize) -> Result<(), LaunchError> {
+        let node = &mut self.nodes[at];
+        let log = node.dir.join("log");
+        let log = OpenOptions::new().create(true).append(true).open(&log).map_err(io_error(log.display().to_string()))?;
+        let child = Command::new(&self.layout.binary)
+            .args(["run", "--while-stdin", "--dir"])
+            .arg(&node.dir)
+            .env_clear()
+            .envs(std::env::vars().filter(|(name, _)| name == "SKEP_LOG" || name == "RUST_BACKTRACE"))
+            // The node ends when its end of this pipe does, however the launcher ends.
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().map_err(io_error("log"))?)
+            .stderr(log)
+            .spawn()
+            .map_err(io_error(self.layout.binary.display().to_string()))?;
+        node.child = Some(child);
+        Ok(())
+    }
+
+    /// Kills a node with SIGKILL and waits until it is gone.
+    pub fn kill(&mut self, at: usize) {
+        if let Some(mut child) = self.nodes[at].child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Lets a node drain and waits until it is gone; whether it ended well.
+    pub async fn stop(&mut self, at: usize) -> bool {
+        let Some(mut child) = self.nodes[at].child.take() else { return false };
+        drop(child.stdin.take());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = child.try_wait() {
+                return status.success();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        false
+    }
+
+    /// Takes away everything that a node stored, but its key and configuration.
+    ///
+    /// # Errors
+    /// [`LaunchError::Io`].
+    pub fn wipe(&self, at: usize) -> Result<(), LaunchError> {
+        let data = self.nodes[at].dir.join("data");
+        std::fs::remove_dir_all(&data).map_err(io_error(data.display().to_string()))
+    }
+
+    /// Waits until a running node leads, and says which.
+    ///
+    /// # Errors
+    /// [`LaunchError::Timeout`].
+    pub async fn leader(&self) -> Result<usize, LaunchError> {
+        self.wait_for("a leader", async || {
+            for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.pid().is_some()) {
+                let Ok(status) = node.impatient_client().shard_status().await else { continue };
+                if status.role == "leader" && status.leader == node.id && status.clock > 0 {
+                    return Some(at);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    /// Waits until all these nodes have applied the same and have the same digest.
+    ///
+    /// # Errors
+    /// [`LaunchError::Timeout`].
+    pub async fn until_equal(&self, nodes: &[usize]) -> Result<v1::ShardStatusReply, LaunchError> {
+        self.wait_for("equal replicas", async || {
+            let mut first: Option<v1::ShardStatusReply> = None;
+            for at in nodes {
+                let status = self.nodes[*at].impatient_client().shard_status().await.ok()?;
+                let known = first.get_or_insert(status.clone());
+                let equal = known.applied_index == status.applied_index && known.digest == status.digest;
+                if !equal || status.applied_index != status.last_log_index {
+                    return None;
+                }
+            }
+            first
+        })
+        .await
+    }
+
+    /// Asks until there is an answer, for a generous time.
+    ///
+    /// # Errors
+    /// [`LaunchError::Timeout`].
+    pub async fn wait_for<T>(&self, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> Result<T, LaunchError> {
+        let within = Duration::from_secs(60);
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(answer) = ask().await {
+                return Ok(answer);
+            }
+            if Instant::now() >= deadline {
+                let dir = self.layout.dir.clone();
+                return Err(LaunchError::Timeout { what: what.to_owned(), within, dir });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where everything is kept.
+    pub fn dir(&self) -> &Path {
+        &self.layout.dir
+    }
+}
+
+impl Drop for Testnet {
+    fn drop(&mut self) {
+        (0..self.nodes.len()).for_each(|at| self.kill(at));
+    }
+}
+
+impl TestNode {
+    /// Its process, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// A client of its socket.
+    pub fn client(&self) -> Client {
+        self.client_with(Settings::default())
+    }
+
+    /// A client that gives up soon, for asking again and again.
+    pub fn impatient_client(&self) -> Client {
+        let patience = Duration::from_millis(500);
+        self.client_with(Settings { patience, attempt_timeout: patience, ..Settings::default() })
+    }
+
+    /// A client of its socket with settings of its own.
+    pub fn client_with(&self, settings: Settings) -> Client {
+        match Client::with_settings(Endpoint::of_dir(&self.dir), settings) {
+            Ok(client) => client,
+            Err(error) => unreachable!("a socket's path is always an endpoint: {error}"),
+        }
+    }
+
+    /// Its TCP endpoint, with its token.
+    ///
+    /// # Errors
+    /// [`LaunchError::Io`] if there is no token yet.
+    pub fn tcp_endpoint(&self) -> Result<Endpoint, LaunchError> {
+        let path = self.dir.join("token");
+        let token = std::fs::read_to_string(&path).map_err(io_error(path.display().to_string()))?;
+        Ok(Endpoint::Tcp { address: self.api.clone(), token: token.trim().to_owned() })
+    }
+
+    /// Writes a line into its log, to find the place again.
+    pub fn mark(&self, text: &str) {
+        if let Ok(mut log) = File::options().append(true).open(self.dir.join("log")) {
+            let _ = writeln!(log, "--- {text}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What the operating system says of a process and of the machine.
+
+use std::fs;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Clock ticks a second in `/proc`: fixed by the Linux ABI.
+const TICKS_PER_S: u64 = 100;
+
+/// What a process has used so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident memory, in bytes.
+    pub rss_bytes: u64,
+    /// Processor time.
+    pub cpu: Duration,
+    /// Bytes that it caused to be written to disk.
+    pub written_bytes: u64,
+}
+
+impl Usage {
+    /// Of the process with this id; none if it is gone.
+    pub fn of(pid: u32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let rss_kb = number_after(&status, "VmRSS:").unwrap_or(0);
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything; the fields count from behind it.
+        let fields: Vec<&str> = stat.rsplit(") ").next()?.split(' ').collect();
+        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+        let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        Some(Self {
+            rss_bytes: rss_kb * 1_024,
+            cpu: Duration::from_millis((ticks(11) + ticks(12)) * 1_000 / TICKS_PER_S),
+            written_bytes: number_after(&io, "write_bytes:").unwrap_or(0),
+        })
+    }
+}
+
+fn number_after(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The machine and build that a figure belongs to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// The processor.
+    pub cpu: String,
+    /// How many of them.
+    pub cores: usize,
+    /// The kernel.
+    pub kernel: String,
+    /// How Skep was built.
+    pub build: &'static str,
+    /// Which Skep.
+    pub version: &'static str,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+        Self {
+            cpu: cpu.trim_start_matches(['\t', ' ', ':']).to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_its_own_memory_and_a_missing_one_has_none() {
+        let own = Usage::of(std::process::id()).unwrap();
+        assert!(own.rss_bytes > 100_000);
+        assert_eq!(Usage::of(u32::MAX - 1), None);
+    }
+}
