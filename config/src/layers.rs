@@ -148,18 +148,17 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<S
         let key = e.path.join(".");
         ConfigError::Value { origin: origin(&key).to_string(), why: e.kind.to_string(), key }
     })?;
-    let config = Config::check(&raw)
-        .map_err(|e| ConfigError::Value { origin: origin(&e.key).to_string(), key: e.key, why: e.why })?;
-    let settings = flatten(&raw)
-        .into_iter()
-        .map(|(key, value)| Setting { origin: origin(&key), key, value })
-        .collect();
+    let config = Config::check(&raw).map_err(|e| ConfigError::Value {
+        origin: origin(&e.key).to_string(),
+        key: e.key,
+        why: e.why,
+    })?;
+    let settings = flatten(&raw).into_iter().map(|(key, value)| Setting { origin: origin(&key), key, value }).collect();
     Ok((config, settings))
 }
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
     toml::from_str::<RawConfig>(&text).map_err(|e| located(path, &text, &e))?;
     text.parse().map_err(|e| located(path, &text, &e))
 }
@@ -226,11 +225,7 @@ fn key_of_variable(variable: &str) -> Option<String> {
 fn preset_of(layers: &[Layer]) -> Result<Preset, ConfigError> {
     let last = layers.iter().rev().find_map(|l| Some((l, l.data.get("preset")?.as_str()?)));
     let Some((layer, text)) = last else { return Ok(Preset::default()) };
-    text.parse().map_err(|why| ConfigError::Value {
-        key: "preset".to_owned(),
-        why,
-        origin: layer.origin.to_string(),
-    })
+    text.parse().map_err(|why| ConfigError::Value { key: "preset".to_owned(), why, origin: layer.origin.to_string() })
 }
 
 /// All values as `section.key` and text.

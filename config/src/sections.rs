@@ -163,7 +163,10 @@ impl Config {
             }
         }
         if !api.listen.ip().is_loopback() {
-            return Err(invalid("api.listen", format!("{} is not loopback; the API serves this machine only", api.listen)));
+            return Err(invalid(
+                "api.listen",
+                format!("{} is not loopback; the API serves this machine only", api.listen),
+            ));
         }
         let engine = EngineConfig {
             no_quorum_after_ms: control.silence_ms_max * 2,
@@ -235,7 +238,9 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
         if value <= below {
             return Err(invalid(
                 &format!("control.{key}"),
-                format!("{value} is not above {below}; keep heartbeat < lease min < lease max < silence min < silence max"),
+                format!(
+                    "{value} is not above {below}; keep heartbeat < lease min < lease max < silence min < silence max"
+                ),
             ));
         }
     }

@@ -20,7 +20,9 @@ pub enum IdentityError {
         source: std::io::Error,
     },
     /// Others can read the key.
-    #[error("{path} can be read by others (mode {mode:o}); run 'chmod 600' on it, or make a new key if it may be known")]
+    #[error(
+        "{path} can be read by others (mode {mode:o}); run 'chmod 600' on it, or make a new key if it may be known"
+    )]
     Exposed {
         /// Which file.
         path: PathBuf,

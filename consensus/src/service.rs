@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clocks;
 use crate::identity::Identity;
-use crate::net::{CallError, Class, ControlPlane, Peers, PeerView, Setup, Who};
+use crate::net::{CallError, Class, ControlPlane, PeerView, Peers, Setup, Who};
 use crate::shard::{MembershipError, Shard, ShardStatus, ShardView, Site};
 use crate::store::{Store, StoreError, StoreOptions};
 
@@ -73,7 +73,12 @@ impl Core {
 }
 
 impl crate::net::Dispatch for Arc<Core> {
-    fn call(&self, who: Who, header: Header, body: Bytes) -> std::pin::Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>> {
+    fn call(
+        &self,
+        who: Who,
+        header: Header,
+        body: Bytes,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>> {
         let core = Arc::clone(self);
         Box::pin(async move { core.answer(who, header, body).await })
     }
@@ -384,9 +389,8 @@ impl ConsensusHandle {
     /// [`QueryFailure`].
     pub async fn query(&self, shard: ShardId, query: Query, stale: bool) -> Result<QueryReply, QueryFailure> {
         let Some(shard) = self.core.shard(shard) else { return Err(QueryFailure::NoReplica) };
-        let answer = async move {
-            if stale { shard.query_stale(query).await } else { shard.query_linearizable(query).await }
-        };
+        let answer =
+            async move { if stale { shard.query_stale(query).await } else { shard.query_linearizable(query).await } };
         self.on_thread(answer).await.unwrap_or(Err(QueryFailure::NoQuorum))
     }
 

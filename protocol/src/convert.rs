@@ -12,9 +12,7 @@ use crate::ids::{ClaimEpoch, IdError, RequestId, ShardId, TaskId};
 use crate::limits;
 use crate::outcome::Receipt;
 use crate::query::{AgentView, AsOf, HistoryRecord};
-use crate::task::{
-    InvalidSpec, Priority, RetryPolicy, Task, TaskSpec, TaskState, TaskStatus, check_payload,
-};
+use crate::task::{InvalidSpec, Priority, RetryPolicy, Task, TaskSpec, TaskState, TaskStatus, check_payload};
 use crate::text::{AgentId, Capability, Reason, RoleName, TaskKind, TextError, Title};
 use crate::time::LogInstant;
 use crate::v1;
@@ -102,12 +100,7 @@ pub fn meta(meta: Option<v1::RequestMeta>) -> Result<Meta, FieldError> {
         Some(RequestId::from_bytes(bytes.map_err(|_| field("meta.request_id", "give the 16 bytes of a UUIDv7"))?))
     };
     let instant = |raw: u64| (raw != 0).then(|| LogInstant::from_raw(raw));
-    Ok(Meta {
-        shard: shard_id(meta.shard),
-        id,
-        first_sent: instant(meta.first_sent),
-        deadline: instant(meta.deadline),
-    })
+    Ok(Meta { shard: shard_id(meta.shard), id, first_sent: instant(meta.first_sent), deadline: instant(meta.deadline) })
 }
 
 /// The protobuf form of a request's identity.
@@ -171,8 +164,7 @@ pub fn task_spec(spec: Option<v1::TaskSpec>) -> Result<TaskSpec, FieldError> {
         required: capabilities("spec.required_capabilities", &spec.required_capabilities)?,
         payload: spec.payload,
         retry,
-        stale_after_ms: duration_ms("spec.stale_after", spec.stale_after)?
-            .unwrap_or(TaskSpec::STALE_AFTER_MS_DEFAULT),
+        stale_after_ms: duration_ms("spec.stale_after", spec.stale_after)?.unwrap_or(TaskSpec::STALE_AFTER_MS_DEFAULT),
         valid_for_ms: duration_ms("spec.valid_for", spec.valid_for)?,
     };
     spec.check().in_field("spec")?;

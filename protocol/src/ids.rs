@@ -119,9 +119,7 @@ impl FromStr for Incarnation {
 }
 
 /// A member of a Raft group: the hash of a node and its incarnation.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RaftId(pub u64);
 
 impl RaftId {

@@ -1,5 +1,6 @@
 //! Starting and ending node processes.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{TcpListener, UdpSocket};
@@ -24,8 +25,8 @@ pub struct Layout {
     pub voters: usize,
     /// The preset of all nodes.
     pub preset: String,
-    /// Lines that go into the configuration of every node.
-    pub extra_config: String,
+    /// Values that override every node's configuration, as `section.key=value`.
+    pub overrides: Vec<String>,
 }
 
 /// Why a testnet did not come up.
@@ -102,9 +103,8 @@ struct Made {
 fn free_ports() -> Result<u16, LaunchError> {
     for _ in 0..1_000 {
         let start: u16 = 20_000 + 3 * (rand::random::<u16>() % 10_000);
-        let free = (start..start + 3).all(|port| {
-            TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
-        });
+        let free = (start..start + 3)
+            .all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok());
         if free {
             return Ok(start);
         }
@@ -155,7 +155,6 @@ impl Testnet {
         let what = || io_error(path.display().to_string());
         let text = std::fs::read_to_string(&path).map_err(what())?;
         let mut text = text.replace("preset = \"lan\"", &format!("preset = \"{}\"", self.layout.preset));
-        text.push_str(&self.layout.extra_config);
         for peer in self.nodes.iter().filter(|node| node.name != self.nodes[at].name) {
             text.push_str(&format!(
                 "\n[[peers]]\nid = \"{}\"\nname = \"{}\"\ncontrol = \"{}\"\nmesh = \"{}\"\n",
@@ -199,10 +198,12 @@ impl Testnet {
     pub fn start(&mut self, at: usize) -> Result<(), LaunchError> {
         let node = &mut self.nodes[at];
         let log = node.dir.join("log");
-        let log = OpenOptions::new().create(true).append(true).open(&log).map_err(io_error(log.display().to_string()))?;
+        let log =
+            OpenOptions::new().create(true).append(true).open(&log).map_err(io_error(log.display().to_string()))?;
         let child = Command::new(&self.layout.binary)
             .args(["run", "--while-stdin", "--dir"])
             .arg(&node.dir)
+            .args(self.layout.overrides.iter().flat_map(|set| ["--set", set]))
             .env_clear()
             .envs(std::env::vars().filter(|(name, _)| name == "SKEP_LOG" || name == "RUST_BACKTRACE"))
             // The node ends when its end of this pipe does, however the launcher ends.
@@ -285,6 +286,19 @@ impl Testnet {
         .await
     }
 
+    /// How many of these tasks every running node holds.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub async fn verify(&self, tasks: &[[u8; 16]]) -> Result<usize, LaunchError> {
+        let mut verified: BTreeSet<[u8; 16]> = tasks.iter().copied().collect();
+        for node in self.nodes.iter().filter(|node| node.pid().is_some()) {
+            let held = node.held().await?;
+            verified.retain(|id| held.contains(id));
+        }
+        Ok(verified.len())
+    }
+
     /// Asks until there is an answer, for a generous time.
     ///
     /// # Errors
@@ -349,6 +363,27 @@ impl TestNode {
         let path = self.dir.join("token");
         let token = std::fs::read_to_string(&path).map_err(io_error(path.display().to_string()))?;
         Ok(Endpoint::Tcp { address: self.api.clone(), token: token.trim().to_owned() })
+    }
+
+    /// The tasks that its replica holds.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub async fn held(&self) -> Result<BTreeSet<[u8; 16]>, LaunchError> {
+        let failed = |status: skep_client::Status| LaunchError::Command {
+            command: format!("dump of {}", self.name),
+            output: status.to_string(),
+        };
+        let mut items = self.client().dump_shard().await?;
+        let mut held = BTreeSet::new();
+        while let Some(reply) = items.message().await.map_err(failed)? {
+            if let Some(v1::shard_dump_reply::Item::Task(task)) = reply.item
+                && let Ok(id) = task.task_id.try_into()
+            {
+                held.insert(id);
+            }
+        }
+        Ok(held)
     }
 
     /// Writes a line into its log, to find the place again.

@@ -7,7 +7,9 @@
 
 pub mod bench;
 mod launch;
+mod load;
 mod process;
 
-pub use launch::{Layout, LaunchError, Testnet, TestNode};
+pub use launch::{LaunchError, Layout, TestNode, Testnet};
+pub use load::{Done, Load};
 pub use process::{Machine, Usage};

@@ -1,1 +1,105 @@
-//! Simulator, invariants, end-to-end and architecture tests of Skep.
+//! Tests that need the whole product: real processes, and what programs say of the source.
+//!
+//! The tests themselves are in `tests/`; this is the harness that they share. Everything runs on loopback, in
+//! directories and on ports of its own, and is ended by pid.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use skep_testnet::{Layout, Testnet};
+
+/// A testnet in a directory that is removed unless the test fails.
+pub struct Site {
+    /// The nodes.
+    pub net: Testnet,
+    binary: PathBuf,
+    _dir: KeepOnPanic,
+}
+
+struct KeepOnPanic(Option<tempfile::TempDir>);
+
+impl Drop for KeepOnPanic {
+    fn drop(&mut self) {
+        if let Some(dir) = self.0.take().filter(|_| std::thread::panicking()) {
+            eprintln!("the nodes' directories are kept in {}", dir.keep().display());
+        }
+    }
+}
+
+impl Site {
+    /// Nodes that are made and do not run yet. `binary` is the program under test.
+    ///
+    /// # Panics
+    /// If they cannot be made: the test cannot go on.
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub fn create(binary: &str, nodes: usize, voters: usize, overrides: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let layout = Layout {
+            binary: binary.into(),
+            dir: dir.path().to_owned(),
+            nodes,
+            voters,
+            preset: "sim".to_owned(),
+            overrides: overrides.iter().map(|set| (*set).to_owned()).collect(),
+        };
+        let net = Testnet::create(layout).expect("nodes are made");
+        Self { net, binary: binary.into(), _dir: KeepOnPanic(Some(dir)) }
+    }
+
+    /// Nodes that run, with a shard on the first of them.
+    ///
+    /// # Panics
+    /// If they do not come up: the test cannot go on.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub async fn up(binary: &str, nodes: usize, voters: usize, overrides: &[&str]) -> Self {
+        let mut site = Self::create(binary, nodes, voters, overrides);
+        site.net.up().await.expect("nodes come up");
+        site
+    }
+
+    /// Runs the program against a node, as a user does.
+    ///
+    /// # Panics
+    /// If the program cannot be run.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub fn skep(&self, node: usize, args: &[&str]) -> Ran {
+        let mut command = Command::new(&self.binary);
+        command.args(args).arg("--dir").arg(&self.net.nodes[node].dir).env_clear();
+        Ran(command.output().expect("the program runs"))
+    }
+}
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub struct Ran(Output);
+
+impl Ran {
+    /// Its exit code.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.0.status.code()
+    }
+
+    /// What it printed on standard output.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.stdout).into_owned()
+    }
+
+    /// What it printed on standard error.
+    #[must_use]
+    pub fn error(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+
+    /// What it printed as JSON.
+    ///
+    /// # Panics
+    /// If it failed or printed no JSON.
+    #[allow(clippy::panic, reason = "a harness: what fails here fails the test")]
+    pub fn json(&self) -> serde_json::Value {
+        assert!(self.0.status.success(), "{}", self.error());
+        serde_json::from_slice(&self.0.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+}

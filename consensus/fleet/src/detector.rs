@@ -37,14 +37,8 @@ impl ElectionDetector {
     ///
     /// `random` is any random number.
     pub fn new(config: DetectorConfig, now_ms: u64, random: u64) -> Self {
-        let mut detector = Self {
-            config,
-            last_heard_ms: now_ms,
-            mean_ms: 0,
-            deviation_ms: 0,
-            attempts: 0,
-            deadline_ms: now_ms,
-        };
+        let mut detector =
+            Self { config, last_heard_ms: now_ms, mean_ms: 0, deviation_ms: 0, attempts: 0, deadline_ms: now_ms };
         detector.arm(now_ms, random);
         detector
     }

@@ -44,7 +44,13 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(node: NodeId, hello: Hello, connection: quinn::Connection, dialled_by: NodeId, clocks: Clocks) -> Self {
+    pub(super) fn new(
+        node: NodeId,
+        hello: Hello,
+        connection: quinn::Connection,
+        dialled_by: NodeId,
+        clocks: Clocks,
+    ) -> Self {
         Self { node, hello, connection, dialled_by, streams: tokio::sync::Mutex::default(), clocks }
     }
 
@@ -58,8 +64,7 @@ impl Peer {
         if let Some(stream) = streams.get(&class).filter(|stream| stream.is_open()) {
             return Ok(stream.clone());
         }
-        let (send, receive) =
-            self.connection.open_bi().await.map_err(|e| CallError::NotSent(e.to_string()))?;
+        let (send, receive) = self.connection.open_bi().await.map_err(|e| CallError::NotSent(e.to_string()))?;
         let _ = send.set_priority(class.priority());
         let clocks = self.clocks.clone();
         let stream = CallStream::new(send, receive, move |header| clocks.heard(header.shard, header.clock));
@@ -69,8 +74,7 @@ impl Peer {
 
     /// A stream of its own, for a snapshot.
     pub(super) async fn own_stream(&self, class: Class) -> Result<(quinn::SendStream, quinn::RecvStream), CallError> {
-        let (send, receive) =
-            self.connection.open_bi().await.map_err(|e| CallError::NotSent(e.to_string()))?;
+        let (send, receive) = self.connection.open_bi().await.map_err(|e| CallError::NotSent(e.to_string()))?;
         let _ = send.set_priority(class.priority());
         Ok((send, receive))
     }

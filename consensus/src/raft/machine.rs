@@ -68,7 +68,11 @@ impl Machine {
         self.progress.subscribe()
     }
 
-    fn apply_one(&mut self, id: LogId, payload: &EntryPayload<super::types::EntryBytes, skep_protocol::ids::RaftId, super::types::Member>) -> io::Result<ApplyReply> {
+    fn apply_one(
+        &mut self,
+        id: LogId,
+        payload: &EntryPayload<super::types::EntryBytes, skep_protocol::ids::RaftId, super::types::Member>,
+    ) -> io::Result<ApplyReply> {
         let position = LogPosition { index: id.index, term: *id.leader_id };
         let mut state = self.state.write();
         let applied = match payload {

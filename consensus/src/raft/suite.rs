@@ -16,9 +16,8 @@ struct RealStore;
 
 impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for RealStore {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<TypeConfig>> {
-        let failed = |e: &(dyn std::error::Error + 'static)| {
-            StorageError::read(TypeConfig::err_from_string(e.to_string()))
-        };
+        let failed =
+            |e: &(dyn std::error::Error + 'static)| StorageError::read(TypeConfig::err_from_string(e.to_string()));
         let dir = tempfile::tempdir().map_err(|e| failed(&e))?;
         let options = StoreOptions { low_water_bytes: 0, ..StoreOptions::default() };
         let store = Store::open(dir.path(), [3; 16], options).map_err(|e| failed(&e))?;

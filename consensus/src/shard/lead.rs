@@ -5,46 +5,61 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::async_runtime::instant::Instant as _;
 use skep_fleet::Orchestrator;
 use skep_protocol::entry::EntryBody;
 
 use super::{Shard, ShardView};
 use crate::clock::boot_ms;
+use crate::raft::types::TypeConfig;
 
-/// How often a leader looks again when nothing it waits for happens.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often a node that does not lead looks again when nothing happens.
+const QUIET: Duration = Duration::from_secs(3_600);
 
 /// Keeps the shard's view up to date, and leads while this node is the leader.
 ///
 /// A leader is ready when its own first entry is applied, so that it knows everything its predecessors acknowledged,
 /// and when it has a log clock: one that has heard none since its start says so in the log first.
+///
+/// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it.
 pub(super) async fn follow_leadership(shard: Shard) {
     let mut metrics = shard.raft().metrics();
+    let mut led_term = None;
     loop {
         let now = metrics.borrow_watched().clone();
         let term = now.vote.leader_id().term;
         let leads = now.state == ServerState::Leader && now.vote.is_committed() && now.current_term == term;
         let applied_own = now.last_applied.is_some_and(|id| *id.leader_id == term);
-        let before = *shard.inner.view.borrow();
-        if leads && applied_own && !(before.ready && before.term == term) {
-            take_the_lead(&shard, term).await;
-        } else if !leads && before.ready {
+        if !leads && led_term.take().is_some() {
             tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
             shard.inner.clock.set_leads(false);
         }
-        let ready = leads && applied_own && shard.inner.clock.to_send().is_some();
-        let view = ShardView { leader: shard.leader(), term: now.current_term, ready };
+        if leads && applied_own && led_term != Some(term) && take_the_lead(&shard, term).await {
+            led_term = Some(term);
+        }
+        let with_quorum = has_quorum(&shard, &now);
+        let ready = leads && led_term == Some(term) && with_quorum;
+        let leader = shard.leader().filter(|_| !leads || with_quorum);
+        let view = ShardView { leader, term: now.current_term, ready };
         shard.inner.view.send_if_modified(|known| {
             let changed = *known != view;
             *known = view;
             changed
         });
-        let wait = if leads && !ready { LOOK_AGAIN } else { Duration::from_secs(3600) };
+        // A lost quorum changes nothing in the metrics: a leader looks again by itself.
+        let wait = if leads { Duration::from_millis(shard.inner.site.config.lease_ms_max) } else { QUIET };
         match tokio::time::timeout(wait, metrics.changed()).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(_)) => return out_of_service(&shard),
         }
     }
+}
+
+/// Whether a leader heard from a quorum lately: within the silence after which followers elect another one.
+fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
+    let alone = metrics.membership_config.membership().voter_ids().count() == 1;
+    let patience = Duration::from_millis(shard.inner.site.config.silence_ms_min);
+    alone || metrics.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() < patience)
 }
 
 /// A group that failed never serves again in this process.
@@ -53,19 +68,21 @@ fn out_of_service(shard: &Shard) {
     shard.inner.view.send_replace(ShardView::default());
 }
 
-async fn take_the_lead(shard: &Shard, term: u64) {
+/// False if it could not be taken now: the next look tries again.
+async fn take_the_lead(shard: &Shard, term: u64) -> bool {
     let clock = &shard.inner.clock;
     if clock.now().is_none() {
         tracing::warn!(
             shard = %shard.id(), term,
             "no voter has heard the log clock since its start: everything with a deadline expires"
         );
-        let Some(reply) = shard.write_as(term, EntryBody::ClockLost).await else { return };
+        let Some(reply) = shard.write_as(term, EntryBody::ClockLost).await else { return false };
         clock.hear(reply.stamp);
     }
     clock.set_leads(true);
     tracing::info!(shard = %shard.id(), term, "this node leads the shard");
     tokio::spawn(orchestrate(shard.clone(), term));
+    true
 }
 
 /// Decides what a leader decides by itself, until its term ends.

@@ -189,7 +189,9 @@ impl Shard {
         let patience = Duration::from_millis(self.inner.site.config.silence_ms_max * 4);
         match tokio::time::timeout(patience, transfer_leader(self, to)).await {
             Ok(result) => result,
-            Err(_) => Err(MembershipError::Raft("no other voter took the lead in time; look at 'skep shard status'".to_owned())),
+            Err(_) => Err(MembershipError::Raft(
+                "no other voter took the lead in time; look at 'skep shard status'".to_owned(),
+            )),
         }
     }
 }

@@ -97,10 +97,8 @@ impl Shard {
         let raft = Raft::new(site.raft_id(), Arc::new(config), network, log, machine)
             .await
             .map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
-        let detector_config = DetectorConfig {
-            silence_ms_min: site.config.silence_ms_min,
-            silence_ms_max: site.config.silence_ms_max,
-        };
+        let detector_config =
+            DetectorConfig { silence_ms_min: site.config.silence_ms_min, silence_ms_max: site.config.silence_ms_max };
         let (submissions, queue) = mpsc::channel(skep_protocol::limits::PROPOSALS_QUEUED_MAX);
         let shard = Self {
             inner: Arc::new(Inner {
@@ -192,6 +190,8 @@ fn raft_config(config: &ControlConfig) -> openraft::Config {
         snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(config.snapshot_every_entries),
         max_in_snapshot_log_to_keep: config.entries_kept,
         purge_batch_size: 256,
+        // Followers get an entry while the leader still syncs it; it counts itself only after.
+        broadcast_submitted_on_append: Some(true),
         ..openraft::Config::default()
     }
 }

@@ -116,8 +116,11 @@ impl Shard {
                 incarnation: member.incarnation,
                 raft_id,
                 name: member.name,
-                matched: matched(&raft_id)
-                    .or(if raft_id == metrics.id && role == ShardRole::Leader { local_last } else { None }),
+                matched: matched(&raft_id).or(if raft_id == metrics.id && role == ShardRole::Leader {
+                    local_last
+                } else {
+                    None
+                }),
             })
             .collect();
         let state = self.inner.state.read();

@@ -232,7 +232,8 @@ impl History {
                 return Ok((records, true));
             }
             let key = row.key()?;
-            let index = key.get(key.len().saturating_sub(8)..).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
+            let index =
+                key.get(key.len().saturating_sub(8)..).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
             let missing = || HistoryError(format!("the changes of entry {index} are missing"));
             let value = fjall::Readable::get(&snapshot, &tables.rows, index_key(shard, index))?.ok_or_else(missing)?;
             let set = checked(&value)?;
@@ -315,8 +316,7 @@ fn open(dir: &Path) -> Result<Tables, fjall::Error> {
         .worker_threads(2)
         .manual_journal_persist(false)
         .open()?;
-    let rows =
-        database.keyspace("history", || KeyspaceCreateOptions::default().max_memtable_size(8 * 1024 * 1024))?;
+    let rows = database.keyspace("history", || KeyspaceCreateOptions::default().max_memtable_size(8 * 1024 * 1024))?;
     Ok(Tables { database, rows })
 }
 

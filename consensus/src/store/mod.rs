@@ -56,8 +56,8 @@ use skep_protocol::limits;
 
 pub use history::{History, HistoryError};
 use segment::Segment;
-use shard_log::ShardLog;
 pub use shard_log::LogPoint;
+use shard_log::ShardLog;
 pub use snapshots::{Snapshots, StoredSnapshot};
 use writer::{Write, Writer};
 
@@ -249,8 +249,7 @@ impl Store {
             .name("skep-store".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(|e| StoreError::io(dir, e))?;
-        let writer =
-            Arc::new(WriterThread { writes: Some(writes), thread: Some(thread), _lock: lock_file });
+        let writer = Arc::new(WriterThread { writes: Some(writes), thread: Some(thread), _lock: lock_file });
         Ok(Self { incarnation, shared, writer, snapshots, history })
     }
 

@@ -26,8 +26,7 @@ impl Mark {
     /// Opens or makes the mark; also the last sequence number that it holds.
     pub(super) fn open(path: &Path) -> Result<(Self, u64), StoreError> {
         let io = |e: io::Error| StoreError::io(path, e);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
         let mut bytes = Vec::new();
         file.by_ref().take(2 * SLOT_BYTES as u64).read_to_end(&mut bytes).map_err(io)?;
         let slot = |at: usize| {

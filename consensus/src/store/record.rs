@@ -130,8 +130,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_record_is_seen() {
-        let header =
-            Header { kind: RecordKind::Append, body_bytes: 19, seq: 7, synced: 5, shard: ShardId(1) };
+        let header = Header { kind: RecordKind::Append, body_bytes: 19, seq: 7, synced: 5, shard: ShardId(1) };
         let mut bytes = Vec::new();
         write(&mut bytes, header, &two(3, 1), b"abc");
         assert_eq!(bytes.len(), padded(19));

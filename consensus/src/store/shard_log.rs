@@ -163,13 +163,8 @@ impl Recovering {
         if self.purged.is_some() && first != start {
             return Err(format!("entries {start} to {} are missing", first - 1));
         }
-        let mut log = ShardLog {
-            first,
-            purged: self.purged,
-            vote: self.vote,
-            committed: self.committed,
-            ..ShardLog::default()
-        };
+        let mut log =
+            ShardLog { first, purged: self.purged, vote: self.vote, committed: self.committed, ..ShardLog::default() };
         for (index, (term, place)) in self.entries {
             if index != log.end() {
                 return Err(format!("entries {} to {} are missing", log.end(), index - 1));

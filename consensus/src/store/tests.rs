@@ -246,8 +246,7 @@ fn no_flipped_byte_of_a_snapshot_goes_unnoticed() {
     let dir = tempfile::tempdir().unwrap();
     let snapshots = Snapshots::open(dir.path()).unwrap();
     assert_eq!(snapshots.load(SHARD).unwrap(), None);
-    let snapshot =
-        StoredSnapshot { meta: Bytes::from_static(b"meta"), data: Bytes::from_static(b"the whole state") };
+    let snapshot = StoredSnapshot { meta: Bytes::from_static(b"meta"), data: Bytes::from_static(b"the whole state") };
     snapshots.save(SHARD, &snapshot).unwrap();
     assert_eq!(snapshots.load(SHARD).unwrap(), Some(snapshot));
     let path = dir.path().join("1.snap");

@@ -69,13 +69,7 @@ struct Batch {
 impl Writer {
     pub(super) fn new(setup: Setup) -> Self {
         let synced = setup.next_seq - 1;
-        Self {
-            setup,
-            synced,
-            buffer: Vec::new(),
-            batch: Batch::default(),
-            space_checked: Instant::now(),
-        }
+        Self { setup, synced, buffer: Vec::new(), batch: Batch::default(), space_checked: Instant::now() }
     }
 
     /// Writes until the queue is closed and empty.

@@ -84,8 +84,7 @@ impl Commands {
             None => self.clock(shard).await?,
         };
         let id = meta.id.unwrap_or_else(|| RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes()));
-        let deadline =
-            meta.deadline.unwrap_or_else(|| first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT));
+        let deadline = meta.deadline.unwrap_or_else(|| first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT));
         let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });
         let settled = self.calls.ask(|answer| Call::Submit { submission, answer }).await;
         match settled {
@@ -111,7 +110,11 @@ impl Commands {
         done.task_receipt().map(Response::new).ok_or_else(|| Status::internal("a command without a receipt"))
     }
 
-    async fn agent(&self, parsed: Result<(Meta, Op), FieldError>, patience_ms: u64) -> Result<Response<v1::AgentReceipt>, Status> {
+    async fn agent(
+        &self,
+        parsed: Result<(Meta, Op), FieldError>,
+        patience_ms: u64,
+    ) -> Result<Response<v1::AgentReceipt>, Status> {
         let (meta, op) = parsed.map_err(|e| Failed::field(&e).into_status())?;
         let done = self.submit(meta, op, patience_ms).await.map_err(Failed::into_status)?;
         let Receipt::Agent(agent) = &done.receipt else {
@@ -129,7 +132,8 @@ impl Commands {
         let id = request_id(&command);
         match self.task(command, PATIENCE_MS_DEFAULT).await {
             Ok(done) => {
-                let result = done.task_receipt().map_or(CommandResult::Nothing(v1::NothingToClaim {}), CommandResult::Receipt);
+                let result =
+                    done.task_receipt().map_or(CommandResult::Nothing(v1::NothingToClaim {}), CommandResult::Receipt);
                 reply(done.id.as_bytes().to_vec(), result)
             }
             Err(failed) => reply(id, CommandResult::Failure(failed.failure)),
@@ -212,7 +216,10 @@ impl TaskCommands for Commands {
 
     type StreamStream = Pin<Box<dyn Stream<Item = Result<v1::TaskCommandReply, Status>> + Send>>;
 
-    async fn stream(&self, request: Request<Streaming<v1::TaskCommand>>) -> Result<Response<Self::StreamStream>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::TaskCommand>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
         let mut commands = request.into_inner();
         let (replies, stream) = mpsc::channel(limits::STREAM_REQUESTS_MAX);
         let service = self.clone();

@@ -83,7 +83,10 @@ impl Failed {
             }
             NotDone::Overloaded { retry_after_ms } => {
                 let message = "the shard has more requests than it can hold";
-                retryable(not_done("SKEP-0203", Code::ResourceExhausted, message, "send it again later"), *retry_after_ms)
+                retryable(
+                    not_done("SKEP-0203", Code::ResourceExhausted, message, "send it again later"),
+                    *retry_after_ms,
+                )
             }
             NotDone::DiskFull => {
                 let message = "the leader's disk is nearly full: new work is refused";

@@ -13,5 +13,7 @@ mod nodes;
 mod queries;
 mod server;
 
-pub use calls::{Call, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, Submission, VoterRow};
+pub use calls::{
+    Call, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, Submission, VoterRow,
+};
 pub use server::{Api, ApiError};

@@ -113,13 +113,19 @@ impl ShardCommands for Nodes {
         Ok(Response::new(v1::TransferLeaderReply { leader }))
     }
 
-    async fn add_voter(&self, request: Request<v1::AddVoterRequest>) -> Result<Response<v1::ChangeVotersReply>, Status> {
+    async fn add_voter(
+        &self,
+        request: Request<v1::AddVoterRequest>,
+    ) -> Result<Response<v1::ChangeVotersReply>, Status> {
         let request = request.into_inner();
         let row = self.change(request.shard, MemberChange::Add(node_id("node", &request.node)?)).await?;
         Ok(Response::new(v1::ChangeVotersReply { voters: voters(&row.voters) }))
     }
 
-    async fn remove_voter(&self, request: Request<v1::RemoveVoterRequest>) -> Result<Response<v1::ChangeVotersReply>, Status> {
+    async fn remove_voter(
+        &self,
+        request: Request<v1::RemoveVoterRequest>,
+    ) -> Result<Response<v1::ChangeVotersReply>, Status> {
         let request = request.into_inner();
         let row = self.change(request.shard, MemberChange::Remove(node_id("node", &request.node)?)).await?;
         Ok(Response::new(v1::ChangeVotersReply { voters: voters(&row.voters) }))
@@ -150,13 +156,7 @@ impl ShardQueries for Nodes {
             loop {
                 let limit = limits::PAGE_ITEMS_MAX as u32;
                 let query = Query::Tasks { statuses: Vec::new(), after, limit };
-                let read = |answer| Call::Query {
-                    shard,
-                    query,
-                    stale: true,
-                    patience_ms: PATIENCE_MS_DEFAULT,
-                    answer,
-                };
+                let read = |answer| Call::Query { shard, query, stale: true, patience_ms: PATIENCE_MS_DEFAULT, answer };
                 let answered = calls.ask(read).await.unwrap_or(Err(NotDone::NoQuorum));
                 let (tasks, next) = match answered.map(|reply| reply.answer) {
                     Ok(Answer::Tasks { tasks, next }) => (tasks, next),

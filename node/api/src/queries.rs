@@ -91,7 +91,10 @@ impl TaskQueries for Queries {
         }))
     }
 
-    async fn history(&self, request: Request<v1::TaskHistoryRequest>) -> Result<Response<v1::TaskHistoryReply>, Status> {
+    async fn history(
+        &self,
+        request: Request<v1::TaskHistoryRequest>,
+    ) -> Result<Response<v1::TaskHistoryReply>, Status> {
         let patience = patience_ms(&request);
         let request = request.into_inner();
         let task = convert::task_id(&request.task_id).map_err(|e| invalid(&e))?;
@@ -154,9 +157,7 @@ impl AgentQueries for Queries {
         let patience = patience_ms(&request);
         let request = request.into_inner();
         let after = if request.after.is_empty() { None } else { Some(AgentId::new(&request.after)) };
-        let after = after.transpose().map_err(|e| {
-            invalid(&FieldError { field: "after", why: e.to_string() })
-        })?;
+        let after = after.transpose().map_err(|e| invalid(&FieldError { field: "after", why: e.to_string() }))?;
         let query = Query::Agents { after, limit: limit(request.limit) };
         let (as_of, answer) = self.read(request.read, query, patience).await?;
         let Answer::Agents { agents, next } = answer else { return Err(mismatched()) };

@@ -227,6 +227,7 @@ impl Engine {
             attempt: 0,
             timer_ms: now_ms,
             under_way: false,
+            target: None,
             in_doubt: false,
             last: NotDone::NoQuorum,
             follows: 0,
@@ -276,10 +277,18 @@ impl Engine {
             None => state.leaderless_since_ms.or(Some(now_ms)),
         };
         self.judge_all(now_ms);
-        if known != (leader, ready) && leader.is_some() {
-            let waiting = |(key, route): (&WorkKey, &Route)| (route.shard == shard && !route.under_way).then_some(*key);
-            let waiting: Vec<WorkKey> = self.routes.iter().filter_map(waiting).collect();
-            waiting.into_iter().for_each(|key| self.attempt(key, None, now_ms));
+        if known == (leader, ready) || leader.is_none() {
+            return;
+        }
+        let Some(target) = self.target(shard) else { return };
+        // What waits is tried at once. So is what is under way elsewhere: the one who had it does not lead any more,
+        // and a second attempt under the same id is safe.
+        let elsewhere = |route: &Route| route.shard == shard && (!route.under_way || route.target != Some(target));
+        let moving: Vec<WorkKey> =
+            self.routes.iter().filter(|(_, route)| elsewhere(route)).map(|(key, _)| *key).collect();
+        for key in moving {
+            self.note_doubt(key);
+            self.attempt(key, None, now_ms);
         }
     }
 
@@ -289,11 +298,16 @@ impl Engine {
             let settled = route.give_up();
             return self.settle(key, settled);
         }
-        if route.under_way && matches!(route.work, Work::Command(_)) {
-            route.in_doubt = true;
-        }
-        route.under_way = false;
+        self.note_doubt(key);
         self.attempt(key, None, now_ms);
+    }
+
+    /// An attempt under way is not waited for any more: a command may have been carried out by it.
+    fn note_doubt(&mut self, key: WorkKey) {
+        if let Some(route) = self.routes.get_mut(&key) {
+            route.in_doubt |= route.under_way && matches!(route.work, Work::Command(_));
+            route.under_way = false;
+        }
     }
 
     /// Begins the next attempt, if there is anybody to try.
@@ -321,8 +335,8 @@ impl Engine {
         };
         route.attempt += 1;
         route.under_way = true;
-        let effect =
-            Effect::Attempt { key, attempt: route.attempt, shard, target, work: route.work.clone() };
+        route.target = Some(target);
+        let effect = Effect::Attempt { key, attempt: route.attempt, shard, target, work: route.work.clone() };
         let timer = (now_ms + self.config.attempt_timeout_ms).min(route.give_up_at_ms);
         self.set_timer(key, timer);
         self.effects.push_back(effect);
@@ -385,9 +399,9 @@ impl Engine {
     fn judge_all(&mut self, now_ms: u64) {
         let mut lost = Vec::new();
         for (shard, state) in &mut self.shards {
-            let reachable = state.leader.is_some_and(|leader| {
-                if leader == self.local { state.ready } else { self.peers_up.contains(&leader) }
-            });
+            let reachable = state
+                .leader
+                .is_some_and(|leader| if leader == self.local { state.ready } else { self.peers_up.contains(&leader) });
             if reachable {
                 state.leaderless_since_ms = None;
             } else if state.leaderless_since_ms.is_none() {
@@ -408,9 +422,8 @@ impl Engine {
                 }
             }
         }
-        let stranded = |(key, route): (&WorkKey, &Route)| {
-            (lost.contains(&route.shard) && !route.under_way).then_some(*key)
-        };
+        let stranded =
+            |(key, route): (&WorkKey, &Route)| (lost.contains(&route.shard) && !route.under_way).then_some(*key);
         let stranded: Vec<WorkKey> = self.routes.iter().filter_map(stranded).collect();
         stranded.into_iter().for_each(|key| self.attempt(key, None, now_ms));
     }

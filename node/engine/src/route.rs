@@ -4,7 +4,7 @@ use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Reply, Settled};
 use skep_protocol::query::QueryFailure;
 
-use crate::engine::{Outcome, Work};
+use crate::engine::{Outcome, Target, Work};
 
 /// What to do after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(crate) struct Route {
     /// When an attempt under way is given up, or the next one begins.
     pub(crate) timer_ms: u64,
     pub(crate) under_way: bool,
+    /// Where the last attempt went.
+    pub(crate) target: Option<Target>,
     /// Whether an attempt may have been carried out without our knowing. Never taken back.
     pub(crate) in_doubt: bool,
     /// Why the last attempt was not carried out.
@@ -65,9 +67,7 @@ impl Route {
                 Next::Settle(Settled::NotDone(NotDone::Refused(refusal)))
             }
             ProposeOutcome::NotLeader { leader: Some(leader) } => Next::Follow(leader),
-            ProposeOutcome::NotLeader { leader: None } | ProposeOutcome::NoSuchShard => {
-                Next::Wait(NotDone::NoQuorum)
-            }
+            ProposeOutcome::NotLeader { leader: None } | ProposeOutcome::NoSuchShard => Next::Wait(NotDone::NoQuorum),
             ProposeOutcome::Overloaded { retry_after_ms } => Next::Wait(NotDone::Overloaded { retry_after_ms }),
             ProposeOutcome::DiskFull => Next::Wait(NotDone::DiskFull),
             ProposeOutcome::Unknown => {

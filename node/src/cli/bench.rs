@@ -52,7 +52,10 @@ impl Bench {
                 let report = runtime.block_on(commit(settings)).map_err(Failure::failed)?;
                 let latency = report.latency_ms;
                 let mut lines = vec![
-                    ("clients", format!("{} on {} connections ({})", report.clients, report.connections, report.transport)),
+                    (
+                        "clients",
+                        format!("{} on {} connections ({})", report.clients, report.connections, report.transport),
+                    ),
                     ("writes/s", format!("{:.0}", report.writes_per_s)),
                     ("latency", format!("p50 {} ms, p99 {} ms, max {} ms", latency.p50, latency.p99, latency.max)),
                     ("errors", format!("{} not done, {} unknown", report.errors, report.unknown)),
@@ -66,7 +69,10 @@ impl Bench {
                     )));
                 }
                 let machine = &report.machine;
-                lines.push(("machine", format!("{} cores, {}, Linux {}, {}", machine.cores, machine.cpu, machine.kernel, machine.build)));
+                lines.push((
+                    "machine",
+                    format!("{} cores, {}, Linux {}, {}", machine.cores, machine.cpu, machine.kernel, machine.build),
+                ));
                 one(format, &report, &lines)?;
                 if report.verified == report.acknowledged {
                     return Ok(());
@@ -80,7 +86,10 @@ impl Bench {
                 let lines = [
                     ("failover", format!("min {} ms, median {} ms, max {} ms", spread.min, spread.median, spread.max)),
                     ("verified", format!("{} of {} acknowledged", report.verified, report.acknowledged)),
-                    ("machine", format!("{} cores, {}, {}", report.machine.cores, report.machine.cpu, report.machine.build)),
+                    (
+                        "machine",
+                        format!("{} cores, {}, {}", report.machine.cores, report.machine.cpu, report.machine.build),
+                    ),
                 ];
                 one(format, &report, &lines)?;
                 if report.verified == report.acknowledged {

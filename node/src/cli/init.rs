@@ -50,7 +50,8 @@ impl Init {
         let identity = Identity::create(&places.key(), rand::random()).map_err(Failure::failed)?;
         let addresses = [self.port, self.port + 1, api_port].map(|port| format!("127.0.0.1:{port}"));
         let config = configuration(&name, &site, &addresses);
-        std::fs::write(places.config(), config).map_err(|e| Failure::failed(format!("{}: {e}", places.config().display())))?;
+        std::fs::write(places.config(), config)
+            .map_err(|e| Failure::failed(format!("{}: {e}", places.config().display())))?;
         let [_, control, api] = addresses;
         let made = Made {
             node: identity.node().to_string(),

@@ -103,6 +103,7 @@ pub(crate) fn span(ms: u64) -> String {
 
 /// A duration given as text, such as `10s`.
 pub(crate) fn parse_span(text: &str) -> Result<std::time::Duration, String> {
-    let span: jiff::SignedDuration = text.parse().map_err(|_| format!("{text:?} is not a duration such as 10s or 500ms"))?;
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("{text:?} is not a duration such as 10s or 500ms"))?;
     span.try_into().map_err(|_| format!("{text:?} is negative"))
 }

@@ -39,9 +39,8 @@ impl Run {
         let flags: Option<Vec<_>> = self.set.iter().map(flag).collect();
         let flags = flags.ok_or_else(|| Failure::usage("--set takes KEY=VALUE"))?;
         let (config, _) = config::read(common, flags)?;
-        let filter = EnvFilter::try_from_env("SKEP_LOG").unwrap_or_else(|_| {
-            EnvFilter::new("info,openraft=error,libp2p=warn,quinn=warn,fjall=warn,lsm_tree=warn")
-        });
+        let filter = EnvFilter::try_from_env("SKEP_LOG")
+            .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,libp2p=warn,quinn=warn,fjall=warn,lsm_tree=warn"));
         let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
         if self.log_json {
             logs.json().init();

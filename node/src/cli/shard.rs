@@ -178,10 +178,20 @@ fn status(format: Format, status: Status) -> Result<(), Failure> {
         ("term", status.term.to_string()),
         ("leader", status.leader.clone()),
         ("connectivity", status.connectivity.clone()),
-        ("applied", format!("{} of {} (committed {})", status.applied_index, status.last_log_index, status.committed_index)),
+        (
+            "applied",
+            format!("{} of {} (committed {})", status.applied_index, status.last_log_index, status.committed_index),
+        ),
         ("snapshot", format!("{} (purged {})", status.snapshot_index, status.purged_index)),
         ("digest", status.digest.clone()),
-        ("clock", if status.clock == 0 { String::new() } else { skep_protocol::time::LogInstant::from_raw(status.clock).to_string() }),
+        (
+            "clock",
+            if status.clock == 0 {
+                String::new()
+            } else {
+                skep_protocol::time::LogInstant::from_raw(status.clock).to_string()
+            },
+        ),
         ("tasks", format!("{} pending, {} claimed, {} ended", status.pending, status.claimed, status.terminal)),
         ("agents", status.agents.to_string()),
         ("fault", status.fault.clone()),

@@ -235,7 +235,8 @@ struct View {
 }
 
 impl Row for View {
-    const COLUMNS: &'static [&'static str] = &["task", "status", "priority", "title", "claimed by", "attempt", "changed"];
+    const COLUMNS: &'static [&'static str] =
+        &["task", "status", "priority", "title", "claimed by", "attempt", "changed"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.task.clone(),
@@ -379,7 +380,8 @@ impl Task {
                     Urgency::High => Priority::High,
                     Urgency::Urgent => Priority::Urgent,
                 };
-                let retry = RetryPolicy { attempts_max: attempts, backoff_initial: proto_span(backoff), backoff_max: None };
+                let retry =
+                    RetryPolicy { attempts_max: attempts, backoff_initial: proto_span(backoff), backoff_max: None };
                 let spec = TaskSpec {
                     title,
                     r#type: kind,
@@ -473,11 +475,8 @@ async fn show(client: &Client, format: Format, task: &[u8], read: Read) -> Resul
         return Err(Failure::not_found(format!("there is no task {}", uuid_text(task))));
     }
     let clock = stands.clock;
-    let shown = Shown {
-        task: live.and_then(|reply| reply.task).map(|task| view(task, clock)),
-        history: events,
-        as_of: stands,
-    };
+    let shown =
+        Shown { task: live.and_then(|reply| reply.task).map(|task| view(task, clock)), history: events, as_of: stands };
     let mut lines = Vec::new();
     if let Some(task) = &shown.task {
         lines = vec![

@@ -1,16 +1,14 @@
 //! Durable task creates per second.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use skep_client::v1::shard_dump_reply::Item;
 use skep_client::{Client, Settings};
 
-use super::load::Load;
 use super::{LatencyMs, NodeFigures, layout, scratch};
 use crate::launch::{LaunchError, TestNode, Testnet};
+use crate::load::Load;
 use crate::process::{Machine, Usage};
 
 /// Connections that all clients share at most, as the peers were measured.
@@ -103,12 +101,7 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
 
     let all: Vec<usize> = (0..settings.voters).collect();
     testnet.until_equal(&all).await?;
-    let acknowledged: BTreeSet<[u8; 16]> = done.acknowledged.iter().copied().collect();
-    let mut verified = acknowledged.clone();
-    for node in &testnet.nodes {
-        let held = held(node).await?;
-        verified.retain(|id| held.contains(id));
-    }
+    let verified = testnet.verify(&done.acknowledged).await?;
     let committed = (counted * settings.payload_bytes as u64).max(1) as f64;
     let mib = |bytes: u64| (bytes as f64 / 1_048_576.0 * 10.0).round() / 10.0;
     let share = |from: &Usage, to: &Usage, time: Duration| {
@@ -144,8 +137,8 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
         },
         errors: done.errors,
         unknown: done.unknown,
-        acknowledged: acknowledged.len(),
-        verified: verified.len(),
+        acknowledged: done.acknowledged.len(),
+        verified,
         nodes: nodes.collect(),
         machine: Machine::here(),
     };
@@ -161,22 +154,4 @@ pub(super) fn connection(node: &TestNode, socket: bool) -> Result<Client, Launch
         return Ok(node.client());
     }
     Ok(Client::with_settings(node.tcp_endpoint()?, Settings::default())?)
-}
-
-/// The tasks that a node's replica holds.
-pub(super) async fn held(node: &TestNode) -> Result<BTreeSet<[u8; 16]>, LaunchError> {
-    let failed = |status: skep_client::Status| LaunchError::Command {
-        command: format!("dump of {}", node.name),
-        output: status.to_string(),
-    };
-    let mut items = node.client().dump_shard().await?;
-    let mut held = BTreeSet::new();
-    while let Some(reply) = items.message().await.map_err(failed)? {
-        if let Some(Item::Task(task)) = reply.item
-            && let Ok(id) = task.task_id.try_into()
-        {
-            held.insert(id);
-        }
-    }
-    Ok(held)
 }

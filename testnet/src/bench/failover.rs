@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use skep_client::{Settings, TaskSpec};
 
-use super::commit::held;
-use super::load::Load;
 use super::{layout, scratch};
 use crate::launch::{LaunchError, Testnet};
+use crate::load::Load;
 use crate::process::Machine;
 
 /// What to run.
@@ -105,13 +104,9 @@ pub async fn failover(settings: FailoverSettings) -> Result<FailoverReport, Laun
     }
     let done = load.stop().await;
     testnet.until_equal(&all).await?;
-    let mut verified = done.acknowledged.clone();
-    for node in &testnet.nodes {
-        let held = held(node).await?;
-        verified.retain(|id| held.contains(id));
-    }
+    let verified = testnet.verify(&done.acknowledged).await?;
     drop(testnet);
-    if verified.len() == done.acknowledged.len() {
+    if verified == done.acknowledged.len() {
         let _ = std::fs::remove_dir_all(&dir);
     }
     let mut sorted = each_ms.clone();
@@ -119,16 +114,12 @@ pub async fn failover(settings: FailoverSettings) -> Result<FailoverReport, Laun
     let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
     Ok(FailoverReport {
         bench: "failover",
-        failover_ms: Spread {
-            min: at(0),
-            median: at(sorted.len() / 2),
-            max: at(sorted.len().saturating_sub(1)),
-        },
+        failover_ms: Spread { min: at(0), median: at(sorted.len() / 2), max: at(sorted.len().saturating_sub(1)) },
         each_ms,
         voters: settings.voters,
         clients: settings.clients,
         acknowledged: done.acknowledged.len(),
-        verified: verified.len(),
+        verified,
         machine: Machine::here(),
     })
 }

@@ -2,7 +2,6 @@
 
 mod commit;
 mod failover;
-mod load;
 
 use std::path::PathBuf;
 
@@ -44,13 +43,12 @@ pub struct NodeFigures {
 }
 
 fn layout(binary: PathBuf, dir: PathBuf, voters: usize) -> Layout {
-    Layout { binary, dir, nodes: voters, voters, preset: "lan".to_owned(), extra_config: String::new() }
+    Layout { binary, dir, nodes: voters, voters, preset: "lan".to_owned(), overrides: Vec::new() }
 }
 
 /// A fresh directory for a benchmark; removed when it went well.
 fn scratch(name: &str) -> Result<PathBuf, LaunchError> {
     let dir = std::env::temp_dir().join(format!("skep-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)
-        .map_err(|source| LaunchError::Io { what: dir.display().to_string(), source })?;
+    std::fs::create_dir_all(&dir).map_err(|source| LaunchError::Io { what: dir.display().to_string(), source })?;
     Ok(dir)
 }

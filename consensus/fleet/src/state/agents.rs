@@ -26,10 +26,7 @@ impl FleetState {
         }
         if known.is_none_or(|known| known.as_ref() != role) {
             self.agents.insert(agent.clone(), Arc::new(role.clone()));
-            journal.record(
-                self.clock,
-                ChangeKind::AgentRegistered { agent: agent.clone(), role: role.clone() },
-            );
+            journal.record(self.clock, ChangeKind::AgentRegistered { agent: agent.clone(), role: role.clone() });
         }
         Ok(Receipt::Agent(agent.clone()))
     }
@@ -70,11 +67,8 @@ impl FleetState {
     /// Agents of other roles that share a capability with this one.
     pub(super) fn overlaps(&self, agent: &AgentId, role: &Role) -> u32 {
         let shares = |other: &Role| other.capabilities.iter().any(|c| role.capabilities.contains(c));
-        let count = self
-            .agents
-            .iter()
-            .filter(|(id, other)| *id != agent && other.name != role.name && shares(other))
-            .count();
+        let count =
+            self.agents.iter().filter(|(id, other)| *id != agent && other.name != role.name && shares(other)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 }

@@ -54,9 +54,7 @@ impl FleetState {
                 decisions.iter().for_each(|decision| self.decide(decision, journal));
                 Vec::new()
             }
-            EntryBody::Requests(requests) => {
-                requests.iter().map(|request| self.answer(request, journal)).collect()
-            }
+            EntryBody::Requests(requests) => requests.iter().map(|request| self.answer(request, journal)).collect(),
         }
     }
 

@@ -78,8 +78,7 @@ impl Dedup {
             self.remove(deadline, id);
             self.floor = self.floor.max(first_sent.plus_ms(1));
         }
-        let record =
-            Remembered { body_hash, first_sent: request.first_sent, deadline: request.deadline, reply };
+        let record = Remembered { body_hash, first_sent: request.first_sent, deadline: request.deadline, reply };
         self.insert(request.id, record);
     }
 

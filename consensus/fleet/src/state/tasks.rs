@@ -17,12 +17,7 @@ use super::apply::Journal;
 use super::{Due, FleetState};
 
 fn receipt(task: &Task) -> Receipt {
-    Receipt::Task {
-        task: task.id,
-        status: task.state.status(),
-        epoch: task.epoch,
-        attempts: task.attempts,
-    }
+    Receipt::Task { task: task.id, status: task.state.status(), epoch: task.epoch, attempts: task.attempts }
 }
 
 impl FleetState {
@@ -89,10 +84,7 @@ impl FleetState {
         task.state = TaskState::Claimed { by: agent.clone(), since: self.clock, stale_at };
         let (epoch, attempt) = (task.epoch, task.attempts);
         let receipt = self.put(task);
-        journal.record(
-            self.clock,
-            ChangeKind::Claimed { task: id, by: agent.clone(), epoch, attempt },
-        );
+        journal.record(self.clock, ChangeKind::Claimed { task: id, by: agent.clone(), epoch, attempt });
         Ok(receipt)
     }
 
@@ -126,8 +118,7 @@ impl FleetState {
         self.check_claim(claim)?;
         let result: Arc<[u8]> = Arc::from(result);
         let mut task = self.take(claim.task)?;
-        task.state =
-            TaskState::Completed { by: claim.agent.clone(), at: self.clock, result: Arc::clone(&result) };
+        task.state = TaskState::Completed { by: claim.agent.clone(), at: self.clock, result: Arc::clone(&result) };
         let receipt = self.put(task);
         let (task, by, epoch) = (claim.task, claim.agent.clone(), claim.epoch);
         journal.record(self.clock, ChangeKind::Completed { task, by, epoch, result });
@@ -172,9 +163,7 @@ impl FleetState {
         reason: &Reason,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        let from = self.check_status(id, |status| {
-            !matches!(status, TaskStatus::Pending | TaskStatus::Completed)
-        })?;
+        let from = self.check_status(id, |status| !matches!(status, TaskStatus::Pending | TaskStatus::Completed))?;
         let mut task = self.take(id)?;
         task.state = TaskState::Pending { not_before: LogInstant::ZERO };
         task.attempts = 0;
@@ -287,9 +276,7 @@ impl FleetState {
         }
         match &task.state {
             TaskState::Claimed { by, since, .. } if *by == claim.agent => Ok(*since),
-            TaskState::Claimed { by, .. } => {
-                Err(Refusal::NotHolder { task: claim.task, holder: by.clone() })
-            }
+            TaskState::Claimed { by, .. } => Err(Refusal::NotHolder { task: claim.task, holder: by.clone() }),
             other => Err(Refusal::WrongStatus { task: claim.task, status: other.status() }),
         }
     }

@@ -119,6 +119,19 @@ fn a_new_leader_is_tried_at_once() {
 }
 
 #[test]
+fn work_under_way_at_a_deposed_leader_moves_to_the_new_one_and_stays_in_doubt() {
+    let mut engine = engine();
+    leader(&mut engine, Some(node(2)), 0);
+    submit(&mut engine, 0);
+    effects(&mut engine);
+    leader(&mut engine, Some(node(3)), 400);
+    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
+    let expired = Refusal::Expired { deadline: LogInstant::ZERO, now: LogInstant::ZERO };
+    outcome(&mut engine, 2, refused(expired), 401);
+    assert_eq!(answer(&effects(&mut engine)), Some(Settled::Unknown));
+}
+
+#[test]
 fn without_a_quorum_the_answer_is_no_quorum_and_never_ok() {
     let mut engine = engine();
     leader(&mut engine, None, 0);

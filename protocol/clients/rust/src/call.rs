@@ -93,8 +93,7 @@ where
     F: Future<Output = Result<Response<R>, Status>>,
 {
     let give_up_at = Instant::now() + patience.total;
-    let mut call =
-        Call { request_id, in_doubt: false, last: None, last_text: String::new(), wait: RETRY_MIN };
+    let mut call = Call { request_id, in_doubt: false, last: None, last_text: String::new(), wait: RETRY_MIN };
     loop {
         let left = give_up_at.saturating_duration_since(Instant::now());
         let timeout = patience.each.min(left).max(Duration::from_millis(1));

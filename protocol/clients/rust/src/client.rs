@@ -246,6 +246,21 @@ impl Client {
         AgentCommandsClient.remove, RemoveAgentRequest { agent: agent.to_owned() }
     );
 
+    /// Sends a create whose identity the caller made, as a gateway does that keeps its own retries.
+    ///
+    /// # Errors
+    /// [`ClientError`]: not done, or unknown.
+    pub async fn send_create(&self, request: v1::CreateTaskRequest) -> Result<v1::TaskReceipt, ClientError> {
+        let id = request.meta.as_ref().map(|meta| meta.request_id.as_slice()).unwrap_or_default();
+        let id = uuid::Uuid::from_slice(id).unwrap_or_default().to_string();
+        let service = TaskCommandsClient::new(self.service.clone());
+        let sending = |request| {
+            let mut service = service.clone();
+            async move { service.create(request).await }
+        };
+        send(&id, &request, self.patience(), sending).await
+    }
+
     query!(
         /// One task.
         task(task_id: &[u8], read: Read) -> v1::GetTaskReply,

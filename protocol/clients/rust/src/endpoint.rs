@@ -51,7 +51,9 @@ impl Endpoint {
     fn parse(text: &str, token: Option<String>) -> Result<Self, ClientError> {
         if let Some(address) = text.strip_prefix("http://") {
             let token = token.ok_or_else(|| {
-                ClientError::Endpoint("over TCP the API wants a token: set SKEP_TOKEN to what is in <dir>/token".to_owned())
+                ClientError::Endpoint(
+                    "over TCP the API wants a token: set SKEP_TOKEN to what is in <dir>/token".to_owned(),
+                )
             })?;
             return Ok(Self::Tcp { address: address.trim_end_matches('/').to_owned(), token: token.trim().to_owned() });
         }

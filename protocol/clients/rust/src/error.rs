@@ -74,9 +74,12 @@ pub(crate) fn heard(status: &Status) -> Heard {
             let help = "use the node's socket, or the token in <dir>/token";
             Heard::NotDone(failure("SKEP-0302", status.message().to_owned(), help, false))
         }
-        Code::Unimplemented => {
-            Heard::NotDone(failure("SKEP-0303", status.message().to_owned(), "the node is older than this client", false))
-        }
+        Code::Unimplemented => Heard::NotDone(failure(
+            "SKEP-0303",
+            status.message().to_owned(),
+            "the node is older than this client",
+            false,
+        )),
         Code::InvalidArgument | Code::OutOfRange => {
             Heard::NotDone(failure("SKEP-0304", status.message().to_owned(), "the message is over a limit", false))
         }

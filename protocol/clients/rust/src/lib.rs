@@ -25,7 +25,7 @@ pub use client::{Client, Read, Settings};
 pub use endpoint::Endpoint;
 pub use error::ClientError;
 pub use skep_protocol::convert;
-pub use tonic::Status;
 pub use skep_protocol::ids::{NodeId, RequestId, ShardId, TaskId};
 pub use skep_protocol::v1;
 pub use skep_protocol::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};
+pub use tonic::Status;

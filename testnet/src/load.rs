@@ -8,15 +8,15 @@ use hdrhistogram::Histogram;
 use skep_client::{Client, ClientError, TaskSpec};
 
 /// What the clients have done.
-pub(super) struct Done {
+pub struct Done {
     /// Ids of acknowledged tasks.
-    pub(super) acknowledged: Vec<[u8; 16]>,
+    pub acknowledged: Vec<[u8; 16]>,
     /// Microseconds of acknowledged creates that began after the warm-up.
-    pub(super) latency_us: Histogram<u64>,
+    pub latency_us: Histogram<u64>,
     /// Calls that ended in "not done".
-    pub(super) errors: u64,
+    pub errors: u64,
     /// Calls that ended in "unknown".
-    pub(super) unknown: u64,
+    pub unknown: u64,
 }
 
 impl Done {
@@ -36,7 +36,7 @@ impl Done {
 }
 
 /// Running clients.
-pub(super) struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     measuring: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
@@ -45,7 +45,8 @@ pub(super) struct Load {
 
 impl Load {
     /// Starts as many clients, spread over these connections.
-    pub(super) fn start(connections: &[Client], clients: usize, payload_bytes: usize) -> Self {
+    #[must_use]
+    pub fn start(connections: &[Client], clients: usize, payload_bytes: usize) -> Self {
         let (stop, measuring) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let count = Arc::new(AtomicU64::new(0));
         let clients = connections.iter().cycle().take(clients).map(|client| {
@@ -57,17 +58,17 @@ impl Load {
     }
 
     /// Counts and times only what begins from now on.
-    pub(super) fn measure(&self) {
+    pub fn measure(&self) {
         self.measuring.store(true, Ordering::Relaxed);
     }
 
     /// Acknowledged creates that count.
-    pub(super) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
     /// Lets every client finish its call.
-    pub(super) async fn stop(self) -> Done {
+    pub async fn stop(self) -> Done {
         self.stop.store(true, Ordering::Relaxed);
         let mut done = Done::new();
         for client in self.clients {

@@ -1,0 +1,166 @@
+//! What a node refuses, and what it says.
+
+use std::process::Command;
+
+use skep_tests::Site;
+
+const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
+
+fn append(site: &Site, node: usize, text: &str) {
+    let path = site.net.nodes[node].dir.join("skep.toml");
+    let old = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(path, format!("{old}\n{text}\n")).unwrap();
+}
+
+#[test]
+fn a_run_without_a_node_prints_the_first_steps_and_exits_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(NODE).arg("run").arg("--dir").arg(dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("skep init") && text.contains("skep shard init"), "{text}");
+}
+
+#[test]
+fn a_directory_that_holds_a_node_is_not_made_anew() {
+    let site = Site::create(NODE, 1, 1, &[]);
+    let key = site.net.nodes[0].dir.join("node.key");
+    let before = std::fs::read(&key).unwrap();
+    let again = site.skep(0, &["init"]);
+    assert_eq!(again.code(), Some(1));
+    assert_eq!(std::fs::read(key).unwrap(), before);
+}
+
+#[test]
+fn a_malformed_configuration_is_refused_with_its_place() {
+    let site = Site::create(NODE, 1, 1, &[]);
+    append(&site, 0, "[contrl]\nlisten = 1");
+    let refused = site.skep(0, &["run"]);
+    assert_eq!(refused.code(), Some(1));
+    assert!(refused.error().contains("skep.toml:") && refused.error().contains("contrl"), "{}", refused.error());
+}
+
+#[test]
+fn a_bind_beyond_this_machine_without_a_peer_list_is_refused() {
+    let site = Site::create(NODE, 1, 1, &[]);
+    let refused = site.skep(0, &["run", "--set", "control.listen=0.0.0.0:7341"]);
+    assert_eq!(refused.code(), Some(1));
+    assert!(refused.error().contains("[[peers]]"), "{}", refused.error());
+}
+
+#[test]
+fn a_directory_of_a_newer_format_and_a_damaged_one_are_refused_untouched() {
+    let site = Site::create(NODE, 1, 1, &[]);
+    let data = site.net.nodes[0].dir.join("data");
+    std::fs::write(data.join("FORMAT"), "skep 9\n").unwrap();
+    let refused = site.skep(0, &["run"]);
+    assert_eq!(refused.code(), Some(1));
+    assert!(refused.error().contains("format 9"), "{}", refused.error());
+    std::fs::write(data.join("FORMAT"), "skep 1\n").unwrap();
+    let wal = std::fs::read_dir(data.join("wal")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&wal).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&wal, &bytes).unwrap();
+    let refused = site.skep(0, &["run"]);
+    assert_eq!(refused.code(), Some(1));
+    assert!(refused.error().contains("damaged"), "{}", refused.error());
+    assert_eq!(std::fs::read(&wal).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_second_process_on_a_directory_is_refused_and_the_first_goes_on() {
+    let site = Site::up(NODE, 1, 1, &[]).await;
+    let second = site.skep(0, &["run"]);
+    assert_eq!(second.code(), Some(1));
+    assert!(second.error().contains("in use"), "{}", second.error());
+    site.skep(0, &["task", "create", "still here", "-o", "json"]).json();
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_listed_is_refused_and_told_so() {
+    let mut site = Site::create(NODE, 2, 1, &[]);
+    // The second node lists the first; the first lists nobody.
+    let path = site.net.nodes[0].dir.join("skep.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.split("\n[[peers]]").next().unwrap()).unwrap();
+    site.net.start(0).unwrap();
+    site.net.start(1).unwrap();
+    let client = site.net.nodes[1].client();
+    let why = site
+        .net
+        .wait_for("the refusal", async || {
+            let status = client.node_status().await.ok()?;
+            let peer = status.peers.first()?;
+            (!peer.control_up && peer.last_error.contains("peer list")).then(|| peer.last_error.clone())
+        })
+        .await
+        .unwrap();
+    assert!(why.contains("add it to [[peers]]"), "{why}");
+}
+
+#[tokio::test]
+async fn over_tcp_the_api_wants_the_token() {
+    let site = Site::up(NODE, 1, 1, &[]).await;
+    let skep_client::Endpoint::Tcp { address, token } = site.net.nodes[0].tcp_endpoint().unwrap() else { panic!() };
+    let with = |token: &str| {
+        let endpoint = format!("http://{address}");
+        let args = ["node", "status", "--endpoint", &endpoint];
+        Command::new(NODE).args(args).env("SKEP_TOKEN", token).output().unwrap().status.code()
+    };
+    assert_eq!(with(&token), Some(0));
+    assert_eq!(with("wrong"), Some(5));
+    use std::os::unix::fs::PermissionsExt;
+    for file in ["token", "api.sock", "node.key"] {
+        let mode = std::fs::metadata(site.net.nodes[0].dir.join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file} is for its owner only");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_serves_again_when_there_is_space() {
+    let mut site = Site::create(NODE, 1, 1, &[]);
+    let data = site.net.nodes[0].dir.join("data");
+    let saved = site.net.nodes[0].dir.join("saved");
+    std::fs::rename(&data, &saved).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=200m", "skep-test"]).arg(&data).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        println!("skipped: mounting a small file system needs root");
+        return;
+    }
+    let _unmount = Unmount(data.clone());
+    let copied = Command::new("cp").arg("-a").arg(saved.join(".")).arg(&data).status().unwrap();
+    assert!(copied.success());
+    site.net.up().await.unwrap();
+    site.skep(0, &["task", "create", "before", "-o", "json"]).json();
+    let filler = data.join("filler");
+    std::fs::write(&filler, vec![0; 120 << 20]).unwrap();
+    let client = site.net.nodes[0].impatient_client();
+    site.net
+        .wait_for("the refusal", async || {
+            let spec = skep_client::TaskSpec { title: "no room".into(), ..Default::default() };
+            let error = client.create_task(spec).await.err()?;
+            (error.code() == Some("SKEP-0204")).then_some(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(site.skep(0, &["task", "list"]).code(), Some(0), "reads go on");
+    std::fs::remove_file(&filler).unwrap();
+    site.net
+        .wait_for("service again", async || {
+            let spec = skep_client::TaskSpec { title: "room".into(), ..Default::default() };
+            client.create_task(spec).await.ok()
+        })
+        .await
+        .unwrap();
+    drop(site);
+}
+
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        // Lazily: the node that uses it may end after this.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
