@@ -1,0 +1,404 @@
+//! A naive model beside the state machine, and random entries through both.
+//!
+//! The model keeps plain vectors, looks at everything every time, and never forgets. It is written from the rules, not
+//! from the code: first committed claim wins, epochs rise, attempts are bounded, ids are done once.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use skep_fleet::{FleetLimits, FleetState};
+use skep_protocol::entry::{Decision, EntryBody, Op, Request};
+use skep_protocol::ids::{ClaimEpoch, RequestId};
+use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::task::{Priority, RetryPolicy, TaskSpec, TaskStatus};
+use skep_protocol::time::LogInstant;
+use support::*;
+
+#[derive(Clone, Debug)]
+struct ModelTask {
+    n: u8,
+    spec: TaskSpec,
+    created: usize,
+    status: TaskStatus,
+    holder: Option<u8>,
+    epoch: u64,
+    attempts: u32,
+    not_before: u64,
+    stale_at: u64,
+    expires_at: Option<u64>,
+}
+
+#[derive(Default)]
+struct Model {
+    tasks: Vec<ModelTask>,
+    answered: Vec<(Request, Reply)>,
+}
+
+/// What a client asks, with small numbers, so that requests meet.
+#[derive(Clone, Debug)]
+enum Ask {
+    Create { n: u8, priority: u8, attempts: u32, needs: bool, valid: bool },
+    Take { n: u8, by: u8 },
+    TakeAny { by: u8 },
+    Progress { n: u8, by: u8, epoch: u64 },
+    Complete { n: u8, by: u8, epoch: u64 },
+    Fail { n: u8, by: u8, epoch: u64, retryable: bool },
+    Cancel { n: u8 },
+    Requeue { n: u8 },
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(Ask),
+    /// The same request again.
+    Again(usize),
+    /// Another body under a used id.
+    Reuse(usize, Ask),
+    ExpireClaim {
+        n: u8,
+        epoch: u64,
+    },
+    ExpireTask {
+        n: u8,
+    },
+    Pass(u64),
+}
+
+fn name(by: u8) -> String {
+    format!("agent-{by}")
+}
+
+/// Agent 0 can lift and hold three; the others never registered.
+fn limits_of(by: u8) -> (bool, usize) {
+    if by == 0 { (true, 3) } else { (false, 1) }
+}
+
+fn op(ask: &Ask) -> Op {
+    match *ask {
+        Ask::Create { n, priority, attempts, needs, valid } => {
+            let priority =
+                [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent][usize::from(priority % 4)];
+            let retry = RetryPolicy { attempts_max: attempts, backoff_initial_ms: 100, backoff_max_ms: 300 };
+            let required = if needs { BTreeSet::from([capability("lift")]) } else { BTreeSet::new() };
+            create(
+                n,
+                TaskSpec {
+                    priority,
+                    retry,
+                    required,
+                    valid_for_ms: valid.then_some(2_000),
+                    stale_after_ms: 1_000,
+                    ..spec()
+                },
+            )
+        }
+        Ask::Take { n, by } => take(n, &name(by)),
+        Ask::TakeAny { by } => take_any(&name(by)),
+        Ask::Progress { n, by, epoch } => {
+            Op::ReportProgress { claim: claim(n, &name(by), epoch), permille: 1, note: reason("") }
+        }
+        Ask::Complete { n, by, epoch } => complete(n, &name(by), epoch),
+        Ask::Fail { n, by, epoch, retryable } => {
+            Op::FailTask { claim: claim(n, &name(by), epoch), reason: reason("broken"), retryable }
+        }
+        Ask::Cancel { n } => Op::CancelTask { task: task_id(n), reason: reason("") },
+        Ask::Requeue { n } => Op::RequeueTask { task: task_id(n), reason: reason("") },
+    }
+}
+
+impl Model {
+    fn find(&mut self, n: u8) -> Option<&mut ModelTask> {
+        self.tasks.iter_mut().find(|task| task.n == n)
+    }
+
+    fn held(&self, by: u8) -> usize {
+        self.tasks.iter().filter(|t| t.status == TaskStatus::Claimed && t.holder == Some(by)).count()
+    }
+
+    fn ask(&mut self, ask: &Ask, now: u64) -> Result<Option<u8>, &'static str> {
+        match *ask {
+            Ask::Create { n, valid, .. } => {
+                if self.find(n).is_some() {
+                    return Err("exists");
+                }
+                let Op::CreateTask { spec, .. } = op(ask) else { unreachable!() };
+                self.tasks.push(ModelTask {
+                    n,
+                    spec: *spec,
+                    created: self.tasks.len(),
+                    status: TaskStatus::Pending,
+                    holder: None,
+                    epoch: 0,
+                    attempts: 0,
+                    not_before: 0,
+                    stale_at: 0,
+                    expires_at: valid.then_some(now + 2_000),
+                });
+                Ok(Some(n))
+            }
+            Ask::Take { n, by } => {
+                let (lifts, max) = limits_of(by);
+                let held = self.held(by);
+                let task = self.find(n).ok_or("none")?;
+                match task.status {
+                    TaskStatus::Claimed => return Err("lost"),
+                    TaskStatus::Pending if task.not_before > now => return Err("backing off"),
+                    TaskStatus::Pending if !task.spec.required.is_empty() && !lifts => return Err("not capable"),
+                    TaskStatus::Pending if task.expires_at.is_some_and(|at| at <= now) => return Err("status"),
+                    TaskStatus::Pending => {}
+                    _ => return Err("status"),
+                }
+                if held >= max {
+                    return Err("busy");
+                }
+                Self::give(task, by, now);
+                Ok(Some(n))
+            }
+            Ask::TakeAny { by } => {
+                let (lifts, max) = limits_of(by);
+                let suits = |t: &&ModelTask| {
+                    t.status == TaskStatus::Pending
+                        && t.not_before <= now
+                        && (t.spec.required.is_empty() || lifts)
+                        && t.expires_at.is_none_or(|at| at > now)
+                };
+                let best =
+                    self.tasks.iter().filter(suits).min_by_key(|t| (std::cmp::Reverse(t.spec.priority), t.created));
+                let Some(n) = best.map(|t| t.n) else { return Ok(None) };
+                if self.held(by) >= max {
+                    return Err("busy");
+                }
+                Self::give(self.find(n).unwrap(), by, now);
+                Ok(Some(n))
+            }
+            Ask::Progress { n, by, epoch } => {
+                let task = self.claimed(n, by, epoch)?;
+                task.stale_at = now + 1_000;
+                Ok(Some(n))
+            }
+            Ask::Complete { n, by, epoch } => {
+                self.claimed(n, by, epoch)?.status = TaskStatus::Completed;
+                Ok(Some(n))
+            }
+            Ask::Fail { n, by, epoch, retryable } => {
+                let task = self.claimed(n, by, epoch)?;
+                Self::end_attempt(task, retryable, now);
+                Ok(Some(n))
+            }
+            Ask::Cancel { n } => {
+                let task = self.find(n).ok_or("none")?;
+                if task.status.is_terminal() {
+                    return Err("status");
+                }
+                task.status = TaskStatus::Cancelled;
+                Ok(Some(n))
+            }
+            Ask::Requeue { n } => {
+                let task = self.find(n).ok_or("none")?;
+                if matches!(task.status, TaskStatus::Pending | TaskStatus::Completed) {
+                    return Err("status");
+                }
+                task.status = TaskStatus::Pending;
+                (task.attempts, task.not_before) = (0, 0);
+                task.expires_at = task.spec.valid_for_ms.map(|ms| now + ms);
+                Ok(Some(n))
+            }
+        }
+    }
+
+    fn give(task: &mut ModelTask, by: u8, now: u64) {
+        task.status = TaskStatus::Claimed;
+        task.holder = Some(by);
+        task.epoch += 1;
+        task.attempts += 1;
+        task.stale_at = now + 1_000;
+    }
+
+    fn claimed(&mut self, n: u8, by: u8, epoch: u64) -> Result<&mut ModelTask, &'static str> {
+        let task = self.find(n).ok_or("none")?;
+        if task.epoch != epoch {
+            return Err("stale");
+        }
+        if task.status != TaskStatus::Claimed {
+            return Err("status");
+        }
+        if task.holder != Some(by) {
+            return Err("not holder");
+        }
+        Ok(task)
+    }
+
+    fn end_attempt(task: &mut ModelTask, retryable: bool, now: u64) {
+        if retryable && task.attempts < task.spec.retry.attempts_max {
+            task.status = TaskStatus::Pending;
+            let wait = [100, 200, 300][(task.attempts as usize - 1).min(2)];
+            task.not_before = now + wait;
+        } else {
+            task.status = TaskStatus::DeadLettered;
+        }
+    }
+
+    fn expire_claim(&mut self, n: u8, epoch: u64, now: u64) {
+        if let Some(task) = self.find(n)
+            && task.status == TaskStatus::Claimed
+            && task.epoch == epoch
+            && task.stale_at <= now
+        {
+            Self::end_attempt(task, true, now);
+        }
+    }
+
+    fn expire_task(&mut self, n: u8, now: u64) {
+        if let Some(task) = self.find(n)
+            && !task.status.is_terminal()
+            && task.expires_at.is_some_and(|at| at <= now)
+        {
+            task.status = TaskStatus::Expired;
+        }
+    }
+}
+
+/// Says of a reply what the model says.
+fn simplified(reply: &Reply) -> Result<Option<u8>, &'static str> {
+    match reply {
+        Reply::Done(Receipt::Task { task, .. }) => Ok(Some(task.as_bytes()[0])),
+        Reply::Done(Receipt::NothingToClaim) => Ok(None),
+        Reply::Done(Receipt::Agent(_)) => panic!("no agents here"),
+        Reply::Refused(refusal) => Err(match refusal {
+            Refusal::NoSuchTask(_) => "none",
+            Refusal::TaskExists(_) => "exists",
+            Refusal::WrongStatus { .. } => "status",
+            Refusal::LostRace { .. } => "lost",
+            Refusal::StaleEpoch { .. } => "stale",
+            Refusal::NotHolder { .. } => "not holder",
+            Refusal::BackingOff { .. } => "backing off",
+            Refusal::NotCapable { .. } => "not capable",
+            Refusal::AgentBusy { .. } => "busy",
+            other => panic!("{other:?}"),
+        }),
+    }
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let n = 1..6u8;
+    let by = 0..3u8;
+    let epoch = 1..5u64;
+    prop_oneof![
+        (n.clone(), 0..4u8, 1..4u32, any::<bool>(), any::<bool>())
+            .prop_map(|(n, priority, attempts, needs, valid)| Ask::Create { n, priority, attempts, needs, valid }),
+        (n.clone(), by.clone()).prop_map(|(n, by)| Ask::Take { n, by }),
+        by.clone().prop_map(|by| Ask::TakeAny { by }),
+        (n.clone(), by.clone(), epoch.clone()).prop_map(|(n, by, epoch)| Ask::Progress { n, by, epoch }),
+        (n.clone(), by.clone(), epoch.clone()).prop_map(|(n, by, epoch)| Ask::Complete { n, by, epoch }),
+        (n.clone(), by, epoch, any::<bool>()).prop_map(|(n, by, epoch, retryable)| Ask::Fail {
+            n,
+            by,
+            epoch,
+            retryable
+        }),
+        n.clone().prop_map(|n| Ask::Cancel { n }),
+        n.prop_map(|n| Ask::Requeue { n }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => ask().prop_map(Step::Ask),
+        1 => (0..50usize).prop_map(Step::Again),
+        1 => (0..50usize, ask()).prop_map(|(at, ask)| Step::Reuse(at, ask)),
+        1 => (1..6u8, 1..5u64).prop_map(|(n, epoch)| Step::ExpireClaim { n, epoch }),
+        1 => (1..6u8).prop_map(|n| Step::ExpireTask { n }),
+        2 => (1..1_500u64).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_state_machine_does_what_the_naive_model_does(steps in prop::collection::vec(step(), 1..120)) {
+        let mut shard = Shard::with_limits(FleetLimits::default());
+        let lifter = skep_protocol::agent::Role {
+            name: skep_protocol::text::RoleName::new("lifter").unwrap(),
+            capabilities: [capability("lift")].into(),
+            stateful: false,
+            max_concurrent: 3,
+        };
+        shard.ok(Op::RegisterAgent { agent: agent(&name(0)), role: lifter });
+        let mut model = Model::default();
+        let mut replica = FleetState::from_snapshot(&shard.state.to_snapshot().unwrap()).unwrap();
+        for step in steps {
+            let now = shard.now.raw();
+            let body = match step {
+                Step::Pass(ms) => { shard.pass(ms); continue }
+                Step::Ask(ask) => {
+                    let request = shard.request(op(&ask));
+                    let expected = model.ask(&ask, now);
+                    let reply = shard.send(&request);
+                    prop_assert_eq!(simplified(&reply), expected, "{:?}", ask);
+                    model.answered.push((request.clone(), reply));
+                    EntryBody::Requests(vec![request])
+                }
+                Step::Again(at) => {
+                    let Some((request, first)) = model.answered.get(at).cloned() else { continue };
+                    let reply = shard.send(&request);
+                    let in_time = request.deadline >= shard.now;
+                    prop_assert!(!in_time || reply == first, "a retry returns the first answer");
+                    let expired = matches!(reply, Reply::Refused(Refusal::Expired { .. }));
+                    prop_assert!(in_time || expired, "after its deadline it is refused");
+                    EntryBody::Requests(vec![request])
+                }
+                Step::Reuse(at, ask) => {
+                    let Some((mut request, _)) = model.answered.get(at).cloned() else { continue };
+                    let other = op(&ask);
+                    if other == request.op || request.deadline < shard.now { continue }
+                    request.op = other;
+                    let reply = shard.send(&request);
+                    prop_assert_eq!(reply, Reply::Refused(Refusal::RequestIdReused));
+                    EntryBody::Requests(vec![request])
+                }
+                Step::ExpireClaim { n, epoch } => {
+                    model.expire_claim(n, epoch, now);
+                    let decision = Decision::ExpireClaim { task: task_id(n), epoch: ClaimEpoch(epoch) };
+                    shard.decide(decision.clone());
+                    EntryBody::Decisions(vec![decision])
+                }
+                Step::ExpireTask { n } => {
+                    model.expire_task(n, now);
+                    let decision = Decision::ExpireTask { task: task_id(n) };
+                    shard.decide(decision.clone());
+                    EntryBody::Decisions(vec![decision])
+                }
+            };
+            // A replica that applies the same entries, and is snapshotted now and then, has the same digest.
+            let entry = skep_protocol::entry::Entry { stamp: shard.now, term: shard.term, body };
+            replica.apply(skep_fleet::LogPosition { index: shard.index, term: shard.term }, &entry);
+            prop_assert_eq!(replica.digest(), shard.state.digest());
+            if shard.index % 7 == 0 {
+                replica = FleetState::from_snapshot(&replica.to_snapshot().unwrap()).unwrap();
+            }
+            for task in &model.tasks {
+                let real = shard.state.task(&task_id(task.n)).unwrap();
+                prop_assert_eq!(real.state.status(), task.status);
+                prop_assert_eq!(real.epoch, ClaimEpoch(task.epoch));
+                prop_assert_eq!(real.attempts, task.attempts);
+            }
+            let counts = shard.state.counts();
+            let count = |status| model.tasks.iter().filter(|t| t.status == status).count() as u64;
+            prop_assert_eq!(counts.pending, count(TaskStatus::Pending));
+            prop_assert_eq!(counts.claimed, count(TaskStatus::Claimed));
+        }
+    }
+}
+
+#[test]
+fn request_ids_of_the_harness_are_not_the_models() {
+    // The model compares by body: the harness must not make two requests with one id.
+    let mut shard = Shard::new();
+    let (a, b) = (shard.request(take_any("a")), shard.request(take_any("a")));
+    assert_ne!(a.id, b.id);
+    assert_ne!(a.id, RequestId::from_bytes([0; 16]));
+    assert!(a.first_sent > LogInstant::ZERO);
+}

@@ -1,0 +1,199 @@
+//! Ids, deadlines, eras, snapshots and digests.
+
+mod support;
+
+use skep_fleet::{FleetLimits, FleetState, SnapshotError};
+use skep_protocol::entry::{Entry, EntryBody};
+use skep_protocol::outcome::{Refusal, Reply};
+use skep_protocol::task::TaskStatus;
+use support::*;
+
+#[test]
+fn a_retry_returns_the_first_answer_whatever_happened_since() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    let request = shard.request(take(1, "a"));
+    let first = shard.send(&request);
+    shard.ok(complete(1, "a", 1));
+    assert_eq!(shard.send(&request), first);
+    let refused = shard.request(take(1, "b"));
+    let refusal = shard.send(&refused);
+    assert_eq!(shard.send(&refused), refusal, "a refusal is remembered too");
+}
+
+#[test]
+fn the_same_request_twice_in_one_entry_is_done_once() {
+    let mut shard = Shard::new();
+    let request = shard.request(create(1, spec()));
+    let applied = shard.apply(EntryBody::Requests(vec![request.clone(), request]));
+    assert_eq!(applied.replies[0], applied.replies[1]);
+    assert_eq!(applied.changes.len(), 1);
+}
+
+#[test]
+fn another_body_under_a_used_id_is_refused() {
+    let mut shard = Shard::new();
+    let request = shard.request(create(1, spec()));
+    shard.send(&request);
+    let mut other = request;
+    other.op = create(2, spec());
+    assert_eq!(shard.send(&other), Reply::Refused(Refusal::RequestIdReused));
+}
+
+#[test]
+fn after_its_deadline_a_request_is_expired_and_its_id_forgotten() {
+    let mut shard = Shard::new();
+    let request = shard.request(create(1, spec()));
+    shard.send(&request);
+    assert_eq!(shard.state.dedup_ids(), 1);
+    shard.pass(60_000);
+    assert!(matches!(shard.send(&request), Reply::Done(_)), "on its deadline it is still known");
+    shard.pass(1);
+    assert!(matches!(shard.send(&request), Reply::Refused(Refusal::Expired { .. })));
+    assert_eq!(shard.state.dedup_ids(), 0);
+}
+
+#[test]
+fn a_full_memory_raises_its_floor_and_never_executes_what_it_may_have_forgotten() {
+    let mut shard = Shard::with_limits(FleetLimits { dedup_ids_max: 3, ..FleetLimits::default() });
+    let mut requests = Vec::new();
+    for n in 1..=5 {
+        let request = shard.request(create(n, spec()));
+        assert!(matches!(shard.send(&request), Reply::Done(_)));
+        requests.push(request);
+        shard.pass(10);
+    }
+    assert_eq!(shard.state.dedup_ids(), 3);
+    for forgotten in &requests[..2] {
+        assert!(matches!(shard.send(forgotten), Reply::Refused(Refusal::WindowPassed { .. })));
+    }
+    for known in &requests[2..] {
+        assert!(matches!(shard.send(known), Reply::Done(_)));
+    }
+}
+
+#[test]
+fn clock_readings_that_cannot_be_are_refused() {
+    let mut shard = Shard::new();
+    let mut impossible = |change: fn(&mut skep_protocol::entry::Request)| {
+        let mut request = shard.request(create(1, spec()));
+        change(&mut request);
+        assert!(matches!(shard.send(&request), Reply::Refused(Refusal::ClockImpossible { .. })));
+    };
+    impossible(|r| r.first_sent = r.first_sent.plus_ms(100_000));
+    impossible(|r| r.deadline = r.first_sent.plus_ms(25 * 3_600_000));
+    impossible(|r| std::mem::swap(&mut r.first_sent, &mut r.deadline));
+}
+
+#[test]
+fn a_deposed_leaders_entry_changes_nothing_and_may_be_sent_again() {
+    let mut shard = Shard::new();
+    let request = shard.request(create(1, spec()));
+    let entry = Entry { stamp: shard.now, term: 1, body: EntryBody::Requests(vec![request.clone()]) };
+    shard.term = 2;
+    let applied = shard.apply_entry(&entry);
+    assert_eq!(applied.replies, [Reply::Refused(Refusal::Deposed)]);
+    assert!(applied.changes.is_empty());
+    assert!(matches!(shard.send(&request), Reply::Done(_)));
+}
+
+#[test]
+fn a_lost_clock_expires_every_deadline_given_before() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "a"));
+    let mut old = shard.request(create(2, spec()));
+    old.deadline = old.first_sent.plus_ms(24 * 3_600_000);
+    shard.apply(EntryBody::ClockLost);
+    assert_eq!(shard.state.clock().era(), 1);
+    assert_eq!(shard.state.dedup_ids(), 0);
+    shard.now = shard.state.clock();
+    assert!(matches!(shard.send(&old), Reply::Refused(Refusal::Expired { .. })));
+    let mut orchestrator = skep_fleet::Orchestrator::default();
+    for decision in orchestrator.poll(&shard.state, shard.now) {
+        shard.decide(decision);
+    }
+    assert_eq!(shard.status(1), TaskStatus::Pending, "the stale claim is taken back");
+}
+
+#[test]
+fn the_clock_never_runs_back() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    let before = shard.state.clock();
+    shard.now = skep_protocol::time::LogInstant::from_raw(1);
+    shard.apply(EntryBody::Decisions(Vec::new()));
+    assert_eq!(shard.state.clock(), before);
+}
+
+#[test]
+fn a_restored_snapshot_goes_on_exactly_as_the_original() {
+    let mut shard = Shard::with_limits(FleetLimits { terminal_tasks_kept: 3, ..FleetLimits::default() });
+    for n in 1..=9 {
+        shard.ok(create(n, skep_protocol::task::TaskSpec { valid_for_ms: Some(50_000), ..spec() }));
+        let by = format!("agent-{}", n % 4);
+        shard.ask(take(n, &by));
+        if n % 2 == 0 {
+            shard.ask(complete(n, &by, 1));
+        }
+        shard.pass(500);
+    }
+    let bytes = shard.state.to_snapshot().unwrap();
+    let mut restored = Shard::new();
+    restored.state = FleetState::from_snapshot(&bytes).unwrap();
+    (restored.now, restored.index, restored.term) = (shard.now, shard.index, shard.term);
+    assert_eq!(restored.state.to_snapshot().unwrap(), bytes);
+    assert_eq!(restored.state.digest(), shard.state.digest());
+    let next =
+        [take_any("agent-0"), take_any("agent-9"), fail(1, "agent-1", 1), complete(3, "agent-3", 1), create(1, spec())];
+    for op in next {
+        let request = shard.request(op);
+        assert_eq!(restored.send(&request), shard.send(&request));
+        assert_eq!(restored.state.digest(), shard.state.digest());
+    }
+}
+
+#[test]
+fn a_malformed_snapshot_is_refused_and_never_a_panic() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    let bytes = shard.state.to_snapshot().unwrap();
+    assert_eq!(FleetState::from_snapshot(&[]).unwrap_err(), SnapshotError::Empty);
+    let mut newer = bytes.clone();
+    newer[0] = 2;
+    assert_eq!(FleetState::from_snapshot(&newer).unwrap_err(), SnapshotError::Format { found: 2 });
+    for length in 1..bytes.len() {
+        assert!(FleetState::from_snapshot(&bytes[..length]).is_err(), "cut to {length}");
+    }
+    for at in 1..bytes.len() {
+        for bit in 0..8 {
+            let mut spoiled = bytes.clone();
+            spoiled[at] ^= 1 << bit;
+            let _ = FleetState::from_snapshot(&spoiled);
+        }
+    }
+}
+
+#[test]
+fn the_digest_tells_any_two_histories_apart() {
+    let run = |ops: &[u8]| {
+        let mut shard = Shard::new();
+        ops.iter().for_each(|n| drop(shard.ask(create(*n, spec()))));
+        shard.state.digest()
+    };
+    assert_eq!(run(&[1, 2]), run(&[1, 2]));
+    assert_ne!(run(&[1, 2]), run(&[2, 1]));
+    assert_ne!(run(&[1, 2]), run(&[1, 2, 2]));
+}
+
+#[test]
+fn golden_digest_of_a_fixed_history() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "a"));
+    shard.ok(complete(1, "a", 1));
+    // Two versions that differ here would diverge in one group: a change of this number is a new fleet version.
+    assert_eq!(format!("{:032x}", shard.state.digest()), GOLDEN_DIGEST);
+}
+
+const GOLDEN_DIGEST: &str = "df5647e9d360bc13d12f224bf89ffbd0";

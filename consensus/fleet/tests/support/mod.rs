@@ -1,0 +1,140 @@
+//! A shard in a test: applies one request an entry, with ids and times of its own.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use skep_fleet::{Applied, FleetLimits, FleetState, LogPosition};
+use skep_protocol::entry::{Claim, Decision, Entry, EntryBody, Op, Request};
+use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
+use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::task::{RetryPolicy, Task, TaskSpec, TaskStatus};
+use skep_protocol::text::{AgentId, Capability, Reason, TaskKind, Title};
+use skep_protocol::time::LogInstant;
+
+pub struct Shard {
+    pub state: FleetState,
+    pub now: LogInstant,
+    pub term: u64,
+    pub index: u64,
+    next_id: u128,
+}
+
+pub fn task_id(n: u8) -> TaskId {
+    TaskId::from_bytes([n; 16])
+}
+
+pub fn agent(name: &str) -> AgentId {
+    AgentId::new(name).unwrap()
+}
+
+pub fn reason(text: &str) -> Reason {
+    Reason::new(text).unwrap()
+}
+
+pub fn capability(name: &str) -> Capability {
+    Capability::new(name).unwrap()
+}
+
+pub fn spec() -> TaskSpec {
+    TaskSpec {
+        title: Title::new("a task").unwrap(),
+        kind: TaskKind::new("task").unwrap(),
+        priority: Default::default(),
+        required: Default::default(),
+        payload: Vec::new(),
+        retry: RetryPolicy { attempts_max: 3, backoff_initial_ms: 100, backoff_max_ms: 1_000 },
+        stale_after_ms: 10_000,
+        valid_for_ms: None,
+    }
+}
+
+pub fn create(n: u8, spec: TaskSpec) -> Op {
+    Op::CreateTask { task: task_id(n), spec: Box::new(spec) }
+}
+
+pub fn take(n: u8, by: &str) -> Op {
+    Op::ClaimTask { agent: agent(by), task: Some(task_id(n)) }
+}
+
+pub fn take_any(by: &str) -> Op {
+    Op::ClaimTask { agent: agent(by), task: None }
+}
+
+pub fn claim(n: u8, by: &str, epoch: u64) -> Claim {
+    Claim { task: task_id(n), agent: agent(by), epoch: ClaimEpoch(epoch) }
+}
+
+pub fn complete(n: u8, by: &str, epoch: u64) -> Op {
+    Op::CompleteTask { claim: claim(n, by, epoch), result: vec![n] }
+}
+
+pub fn fail(n: u8, by: &str, epoch: u64) -> Op {
+    Op::FailTask { claim: claim(n, by, epoch), reason: reason("broken"), retryable: true }
+}
+
+impl Shard {
+    pub fn new() -> Self {
+        Self::with_limits(FleetLimits::default())
+    }
+
+    pub fn with_limits(limits: FleetLimits) -> Self {
+        let now = LogInstant::from_raw(1_000);
+        Self { state: FleetState::new(limits), now, term: 1, index: 0, next_id: 1 }
+    }
+
+    pub fn apply(&mut self, body: EntryBody) -> Applied {
+        let entry = Entry { stamp: self.now, term: self.term, body };
+        self.apply_entry(&entry)
+    }
+
+    pub fn apply_entry(&mut self, entry: &Entry) -> Applied {
+        self.index += 1;
+        let position = LogPosition { index: self.index, term: self.term };
+        self.state.apply(position, entry)
+    }
+
+    pub fn request(&mut self, op: Op) -> Request {
+        self.next_id += 1;
+        let id = RequestId::from_bytes(self.next_id.to_be_bytes());
+        Request { id, first_sent: self.now, deadline: self.now.plus_ms(60_000), op }
+    }
+
+    pub fn send(&mut self, request: &Request) -> Reply {
+        let mut applied = self.apply(EntryBody::Requests(vec![request.clone()]));
+        assert_eq!(applied.replies.len(), 1);
+        applied.replies.remove(0)
+    }
+
+    pub fn ask(&mut self, op: Op) -> Reply {
+        let request = self.request(op);
+        self.send(&request)
+    }
+
+    pub fn ok(&mut self, op: Op) -> Receipt {
+        match self.ask(op) {
+            Reply::Done(receipt) => receipt,
+            Reply::Refused(refusal) => panic!("refused: {refusal}"),
+        }
+    }
+
+    pub fn refused(&mut self, op: Op) -> Refusal {
+        match self.ask(op) {
+            Reply::Refused(refusal) => refusal,
+            Reply::Done(receipt) => panic!("done: {receipt:?}"),
+        }
+    }
+
+    pub fn decide(&mut self, decision: Decision) -> Applied {
+        self.apply(EntryBody::Decisions(vec![decision]))
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        self.now = self.now.plus_ms(ms);
+    }
+
+    pub fn task(&self, n: u8) -> &Task {
+        self.state.task(&task_id(n)).expect("the task is there")
+    }
+
+    pub fn status(&self, n: u8) -> TaskStatus {
+        self.task(n).state.status()
+    }
+}

@@ -1,0 +1,214 @@
+//! What happens to tasks, claims and agents.
+
+mod support;
+
+use skep_fleet::{FleetLimits, Orchestrator};
+use skep_protocol::agent::Role;
+use skep_protocol::change::ChangeKind;
+use skep_protocol::entry::{Decision, Op};
+use skep_protocol::ids::ClaimEpoch;
+use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::task::{Priority, TaskSpec, TaskState, TaskStatus};
+use skep_protocol::text::RoleName;
+use support::*;
+
+fn role(max_concurrent: u32, capabilities: &[&str]) -> Role {
+    Role {
+        name: RoleName::new("worker").unwrap(),
+        capabilities: capabilities.iter().map(|name| capability(name)).collect(),
+        stateful: false,
+        max_concurrent,
+    }
+}
+
+fn register(shard: &mut Shard, name: &str, role: Role) {
+    shard.ok(Op::RegisterAgent { agent: agent(name), role });
+}
+
+#[test]
+fn the_first_committed_claim_wins_and_the_loser_learns_it() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "a"));
+    assert_eq!(shard.refused(take(1, "b")), Refusal::LostRace { task: task_id(1), by: agent("a") });
+    assert_eq!(shard.task(1).epoch, ClaimEpoch(1));
+}
+
+#[test]
+fn a_claim_without_a_name_takes_the_most_urgent_then_the_oldest_that_suits() {
+    let mut shard = Shard::new();
+    register(&mut shard, "a", role(9, &["lift"]));
+    shard.ok(create(1, spec()));
+    shard.ok(create(2, TaskSpec { priority: Priority::High, required: [capability("fly")].into(), ..spec() }));
+    shard.ok(create(3, TaskSpec { priority: Priority::High, ..spec() }));
+    shard.ok(create(4, TaskSpec { priority: Priority::High, required: [capability("lift")].into(), ..spec() }));
+    let mut order = Vec::new();
+    while let Receipt::Task { task, .. } = shard.ok(take_any("a")) {
+        order.push(task);
+    }
+    assert_eq!(order, [task_id(3), task_id(4), task_id(1)], "nothing is left that suits");
+    assert_eq!(shard.status(2), TaskStatus::Pending);
+    assert!(matches!(shard.refused(take(2, "a")), Refusal::NotCapable { .. }));
+}
+
+#[test]
+fn a_stale_epoch_or_another_holder_changes_nothing() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "a"));
+    assert!(matches!(shard.refused(complete(1, "b", 1)), Refusal::NotHolder { .. }));
+    shard.ok(fail(1, "a", 1));
+    shard.pass(100);
+    shard.ok(take(1, "b"));
+    let stale = Refusal::StaleEpoch { task: task_id(1), given: ClaimEpoch(1), current: ClaimEpoch(2) };
+    assert_eq!(shard.refused(complete(1, "a", 1)), stale);
+    assert_eq!(shard.refused(fail(1, "a", 1)), stale);
+    shard.ok(complete(1, "b", 2));
+    assert!(matches!(shard.refused(complete(1, "b", 2)), Refusal::WrongStatus { .. }));
+}
+
+#[test]
+fn failed_attempts_back_off_exponentially_and_end_as_a_dead_letter_with_the_reason() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    for (attempt, wait) in [(1, 100), (2, 200)] {
+        shard.ok(take(1, "a"));
+        shard.ok(fail(1, "a", attempt));
+        shard.pass(wait - 1);
+        assert!(matches!(shard.refused(take(1, "a")), Refusal::BackingOff { .. }), "attempt {attempt}");
+        assert_eq!(shard.ok(take_any("a")), Receipt::NothingToClaim);
+        shard.pass(1);
+    }
+    shard.ok(take(1, "a"));
+    shard.ok(fail(1, "a", 3));
+    let TaskState::DeadLettered { reason: why, .. } = &shard.task(1).state else { panic!() };
+    assert_eq!(why.as_str(), "all 3 attempts failed; the last: broken");
+    assert_eq!(shard.task(1).failures.len(), 3);
+
+    shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("fixed") });
+    assert_eq!((shard.status(1), shard.task(1).attempts), (TaskStatus::Pending, 0));
+    shard.ok(take(1, "a"));
+    assert_eq!(shard.task(1).epoch, ClaimEpoch(4), "the epoch rises over a requeue");
+}
+
+#[test]
+fn a_permanent_failure_is_a_dead_letter_at_once() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "a"));
+    shard.ok(Op::FailTask { claim: claim(1, "a", 1), reason: reason("no such aisle"), retryable: false });
+    assert_eq!(shard.status(1), TaskStatus::DeadLettered);
+}
+
+#[test]
+fn a_claim_without_progress_is_taken_back_and_progress_keeps_it() {
+    let mut shard = Shard::new();
+    let mut orchestrator = Orchestrator::default();
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "a"));
+    shard.pass(9_000);
+    shard.ok(Op::ReportProgress { claim: claim(1, "a", 1), permille: 500, note: reason("half") });
+    shard.pass(9_999);
+    assert_eq!(orchestrator.poll(&shard.state, shard.now), []);
+    assert_eq!(orchestrator.poll_timeout(&shard.state), Some(shard.now.plus_ms(1)));
+    shard.pass(1);
+    let decisions = orchestrator.poll(&shard.state, shard.now);
+    assert_eq!(decisions, [Decision::ExpireClaim { task: task_id(1), epoch: ClaimEpoch(1) }]);
+    assert_eq!(orchestrator.poll(&shard.state, shard.now), [], "not proposed twice while it is on its way");
+    let applied = shard.decide(decisions[0].clone());
+    assert!(matches!(applied.changes[0].what, ChangeKind::Reclaimed { .. }));
+    assert_eq!(shard.status(1), TaskStatus::Pending);
+    assert!(matches!(shard.refused(complete(1, "a", 1)), Refusal::WrongStatus { .. }));
+}
+
+#[test]
+fn an_expiry_is_judged_again_where_it_is_applied() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "a"));
+    let seen = Decision::ExpireClaim { task: task_id(1), epoch: ClaimEpoch(1) };
+    assert!(shard.decide(seen.clone()).changes.is_empty(), "not stale yet");
+    shard.ok(fail(1, "a", 1));
+    shard.pass(100);
+    shard.ok(take(1, "b"));
+    shard.pass(20_000);
+    assert!(shard.decide(seen).changes.is_empty(), "another claim than the one that was seen");
+    assert_eq!(shard.status(1), TaskStatus::Claimed);
+}
+
+#[test]
+fn a_task_expires_claimed_or_not_and_is_not_claimed_after() {
+    let mut shard = Shard::new();
+    let mut orchestrator = Orchestrator::default();
+    register(&mut shard, "a", role(9, &[]));
+    for n in [1, 2] {
+        shard.ok(create(n, TaskSpec { valid_for_ms: Some(5_000), ..spec() }));
+    }
+    shard.ok(take(1, "a"));
+    shard.pass(5_000);
+    assert!(matches!(shard.refused(take(2, "a")), Refusal::WrongStatus { status: TaskStatus::Expired, .. }));
+    assert_eq!(shard.ok(take_any("a")), Receipt::NothingToClaim);
+    for decision in orchestrator.poll(&shard.state, shard.now) {
+        shard.decide(decision);
+    }
+    assert_eq!((shard.status(1), shard.status(2)), (TaskStatus::Expired, TaskStatus::Expired));
+    assert_eq!(orchestrator.poll_timeout(&shard.state), None);
+}
+
+#[test]
+fn a_cancelled_task_is_over_for_its_holder_too() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "a"));
+    shard.ok(Op::CancelTask { task: task_id(1), reason: reason("not needed") });
+    assert!(matches!(shard.refused(complete(1, "a", 1)), Refusal::WrongStatus { .. }));
+    shard.ok(create(2, spec()));
+    shard.ok(take(2, "a"));
+}
+
+#[test]
+fn an_agent_holds_no_more_than_its_role_allows() {
+    let mut shard = Shard::new();
+    for n in 1..=4 {
+        shard.ok(create(n, spec()));
+    }
+    shard.ok(take(1, "stranger"));
+    assert!(matches!(shard.refused(take(2, "stranger")), Refusal::AgentBusy { held: 1, max: 1, .. }));
+    register(&mut shard, "a", role(2, &[]));
+    shard.ok(take(2, "a"));
+    shard.ok(take(3, "a"));
+    assert!(matches!(shard.refused(take_any("a")), Refusal::AgentBusy { held: 2, max: 2, .. }));
+    assert!(matches!(shard.refused(Op::RemoveAgent { agent: agent("a") }), Refusal::AgentBusy { .. }));
+    shard.ok(complete(2, "a", 1));
+    shard.ok(take_any("a"));
+}
+
+#[test]
+fn overlapping_capabilities_of_different_roles_are_seen() {
+    let mut shard = Shard::new();
+    register(&mut shard, "a", role(1, &["lift", "scan"]));
+    register(&mut shard, "b", Role { name: RoleName::new("scanner").unwrap(), ..role(1, &["scan"]) });
+    register(&mut shard, "c", Role { name: RoleName::new("flyer").unwrap(), ..role(1, &["fly"]) });
+    let overlaps: Vec<u32> = shard.state.agents_after(None).map(|view| view.overlaps).collect();
+    assert_eq!(overlaps, [1, 1, 0]);
+}
+
+#[test]
+fn the_oldest_ended_tasks_are_forgotten_and_live_ones_never() {
+    let limits = FleetLimits { terminal_tasks_kept: 2, live_tasks_max: 5, ..FleetLimits::default() };
+    let mut shard = Shard::with_limits(limits);
+    register(&mut shard, "a", role(9, &[]));
+    for n in 1..=5 {
+        shard.ok(create(n, spec()));
+    }
+    assert!(matches!(shard.refused(create(6, spec())), Refusal::ShardFull { count: 5, .. }));
+    for n in 1..=4 {
+        shard.ok(take(n, "a"));
+        shard.ok(complete(n, "a", 1));
+    }
+    let left: Vec<_> = shard.state.tasks_after(None).map(|task| task.id).collect();
+    assert_eq!(left, [task_id(3), task_id(4), task_id(5)]);
+    assert_eq!(shard.refused(take(1, "a")), Refusal::NoSuchTask(task_id(1)));
+    let counts = shard.state.counts();
+    assert_eq!((counts.pending, counts.claimed, counts.terminal), (1, 0, 2));
+}

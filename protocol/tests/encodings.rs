@@ -1,0 +1,226 @@
+//! Bytes on disk and wire: golden per version, round trips, and rubbish.
+
+use proptest::prelude::*;
+use skep_protocol::agent::Role;
+use skep_protocol::change::{Change, ChangeKind, ChangeSet};
+use skep_protocol::codec::{CodecError, Encoded};
+use skep_protocol::entry::{Claim, Decision, Entry, EntryBody, Op, Request};
+use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress};
+use skep_protocol::ids::{ClaimEpoch, Incarnation, RequestId, TaskId};
+use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
+use skep_protocol::query::{Answer, AsOf, Query, QueryReply};
+use skep_protocol::task::{Priority, RetryPolicy, TaskSpec, TaskStatus};
+use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title};
+use skep_protocol::time::LogInstant;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn spec() -> TaskSpec {
+    TaskSpec {
+        title: Title::new("t").unwrap(),
+        kind: TaskKind::new("k").unwrap(),
+        priority: Priority::High,
+        required: [Capability::new("c").unwrap()].into(),
+        payload: vec![9],
+        retry: RetryPolicy { attempts_max: 3, backoff_initial_ms: 4, backoff_max_ms: 5 },
+        stale_after_ms: 6,
+        valid_for_ms: Some(7),
+    }
+}
+
+fn request(op: Op) -> Request {
+    let first_sent = LogInstant::from_raw(1);
+    Request { id: RequestId::from_bytes([0xaa; 16]), first_sent, deadline: first_sent.plus_ms(1), op }
+}
+
+fn entry() -> Entry {
+    let op = Op::CreateTask { task: TaskId::from_bytes([0xbb; 16]), spec: Box::new(spec()) };
+    Entry { stamp: LogInstant::from_raw(2), term: 3, body: EntryBody::Requests(vec![request(op)]) }
+}
+
+fn hello() -> Hello {
+    Hello {
+        frame_version_min: 1,
+        frame_version_max: 1,
+        fleet_version: 1,
+        incarnation: Incarnation([0xcc; 16]),
+        process: 5,
+        name: NodeName::new("n").unwrap(),
+        site: SiteName::new("s").unwrap(),
+    }
+}
+
+fn change_set() -> ChangeSet {
+    let what = ChangeKind::Claimed {
+        task: TaskId::from_bytes([0xbb; 16]),
+        by: AgentId::new("a").unwrap(),
+        epoch: ClaimEpoch(1),
+        attempt: 1,
+    };
+    let change = Change { at: LogInstant::from_raw(2), request: Some(RequestId::from_bytes([0xaa; 16])), what };
+    ChangeSet { index: 4, term: 3, changes: vec![change] }
+}
+
+fn outcome() -> ProposalReply {
+    let receipt = Receipt::Task {
+        task: TaskId::from_bytes([0xbb; 16]),
+        status: TaskStatus::Claimed,
+        epoch: ClaimEpoch(1),
+        attempts: 1,
+    };
+    let applied = ProposeOutcome::Applied { index: 4, stamp: LogInstant::from_raw(2), reply: Reply::Done(receipt) };
+    let refused = Reply::Refused(Refusal::NoSuchTask(TaskId::from_bytes([0xbb; 16])));
+    let refused = ProposeOutcome::Applied { index: 5, stamp: LogInstant::from_raw(2), reply: refused };
+    ProposalReply { outcomes: vec![applied, refused, ProposeOutcome::Unknown] }
+}
+
+fn answer() -> QueryReply {
+    let as_of = AsOf { index: 4, stamp: LogInstant::from_raw(2), clock: None, linearizable: true, age_ms: Some(0) };
+    QueryReply { as_of, answer: Answer::Changes { sets: vec![change_set()], next: 5 } }
+}
+
+/// A change of any of these bytes needs a new version: the old ones are on disks and on the wire.
+#[test]
+fn golden_bytes_of_version_1() {
+    let b16 = "bb".repeat(16);
+    let a16 = "aa".repeat(16);
+    let golden = [
+        ("entry", hex(&entry().encode().unwrap()), GOLDEN_ENTRY.replace("{a}", &a16).replace("{b}", &b16)),
+        ("hello", hex(&hello().encode().unwrap()), GOLDEN_HELLO.replace("{c}", &"cc".repeat(16))),
+        ("changes", hex(&change_set().encode().unwrap()), GOLDEN_CHANGES.replace("{a}", &a16).replace("{b}", &b16)),
+        ("proposal reply", hex(&outcome().encode().unwrap()), GOLDEN_OUTCOME.replace("{b}", &b16)),
+        ("query", hex(&Query::Task(TaskId::from_bytes([0xbb; 16])).encode().unwrap()), format!("0100{b16}")),
+    ];
+    for (what, found, expected) in golden {
+        assert_eq!(found, expected, "{what}");
+    }
+}
+
+const GOLDEN_ENTRY: &str = "0102030001{a}010200{b}0174016b020101630109030405060107";
+const GOLDEN_HELLO: &str = "01010101{c}05016e0173";
+const GOLDEN_CHANGES: &str = "010403010201{a}01{b}01610101";
+const GOLDEN_OUTCOME: &str = "01030004020000{b}0101010005020107{b}05";
+
+fn survives<T: Encoded + PartialEq + std::fmt::Debug>(value: &T) {
+    let bytes = value.encode().unwrap();
+    assert_eq!(&T::decode(&bytes).unwrap(), value);
+    assert_eq!(T::decode(&[]).unwrap_err(), CodecError::Empty { what: T::WHAT });
+    let mut newer = bytes.clone();
+    newer[0] = T::VERSION + 1;
+    assert!(matches!(T::decode(&newer), Err(CodecError::Version { .. })));
+    for length in 1..bytes.len() {
+        assert!(T::decode(&bytes[..length]).is_err(), "{} cut to {length}", T::WHAT);
+    }
+    let mut longer = bytes;
+    longer.push(0);
+    assert!(matches!(T::decode(&longer), Err(CodecError::Malformed { .. })));
+}
+
+#[test]
+fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
+    survives(&entry());
+    survives(&hello());
+    survives(&change_set());
+    survives(&outcome());
+    survives(&answer());
+    survives(&Query::History { task: TaskId::from_bytes([1; 16]), after_index: Some(3), limit: 9 });
+    survives(&Proposal { requests: vec![request(Op::RemoveAgent { agent: AgentId::new("a").unwrap() })] });
+}
+
+#[test]
+fn what_is_over_its_limit_is_refused_both_ways() {
+    let mut large = entry();
+    let EntryBody::Requests(requests) = &mut large.body else { unreachable!() };
+    let Op::CreateTask { spec, .. } = &mut requests[0].op else { unreachable!() };
+    spec.payload = vec![0; Entry::BYTES_MAX];
+    assert!(matches!(large.encode(), Err(CodecError::TooLarge { .. })));
+    assert!(matches!(Entry::decode(&vec![1; Entry::BYTES_MAX + 1]), Err(CodecError::TooLarge { .. })));
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let agent = "[a-z0-9._-]{1,64}".prop_map(|text| AgentId::new(text).unwrap());
+    let task = any::<[u8; 16]>().prop_map(TaskId::from_bytes);
+    let reason = "\\PC{0,100}".prop_map(|text| Reason::new(text).unwrap());
+    let claim = (task.clone(), agent.clone(), any::<u64>()).prop_map(|(task, agent, epoch)| Claim {
+        task,
+        agent,
+        epoch: ClaimEpoch(epoch),
+    });
+    prop_oneof![
+        (task.clone(), prop::collection::vec(any::<u8>(), 0..300), any::<Option<u64>>()).prop_map(
+            |(task, payload, valid_for_ms)| {
+                Op::CreateTask { task, spec: Box::new(TaskSpec { payload, valid_for_ms, ..spec() }) }
+            }
+        ),
+        (agent.clone(), prop::option::of(task.clone())).prop_map(|(agent, task)| Op::ClaimTask { agent, task }),
+        (claim.clone(), any::<u16>(), reason.clone()).prop_map(|(claim, permille, note)| Op::ReportProgress {
+            claim,
+            permille,
+            note
+        }),
+        (claim.clone(), prop::collection::vec(any::<u8>(), 0..300))
+            .prop_map(|(claim, result)| Op::CompleteTask { claim, result }),
+        (claim, reason.clone(), any::<bool>()).prop_map(|(claim, reason, retryable)| Op::FailTask {
+            claim,
+            reason,
+            retryable
+        }),
+        (task.clone(), reason.clone()).prop_map(|(task, reason)| Op::CancelTask { task, reason }),
+        (task, reason).prop_map(|(task, reason)| Op::RequeueTask { task, reason }),
+        agent.prop_map(|agent| Op::RegisterAgent { agent, role: Role::unregistered() }),
+    ]
+}
+
+fn body() -> impl Strategy<Value = EntryBody> {
+    let request = (any::<[u8; 16]>(), any::<u64>(), any::<u64>(), op()).prop_map(|(id, first, deadline, op)| Request {
+        id: RequestId::from_bytes(id),
+        first_sent: LogInstant::from_raw(first),
+        deadline: LogInstant::from_raw(deadline),
+        op,
+    });
+    let decision = (any::<[u8; 16]>(), any::<Option<u64>>()).prop_map(|(task, epoch)| match epoch {
+        Some(epoch) => Decision::ExpireClaim { task: TaskId::from_bytes(task), epoch: ClaimEpoch(epoch) },
+        None => Decision::ExpireTask { task: TaskId::from_bytes(task) },
+    });
+    prop_oneof![
+        prop::collection::vec(request, 0..5).prop_map(EntryBody::Requests),
+        prop::collection::vec(decision, 0..5).prop_map(EntryBody::Decisions),
+        Just(EntryBody::ClockLost),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_entry_survives_its_encoding(stamp in any::<u64>(), term in any::<u64>(), body in body()) {
+        let entry = Entry { stamp: LogInstant::from_raw(stamp), term, body };
+        prop_assert_eq!(Entry::decode(&entry.encode().unwrap()).unwrap(), entry);
+    }
+
+    #[test]
+    fn rubbish_is_refused_and_never_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        if let Some(first) = bytes.first_mut() {
+            *first = 1;
+        }
+        let _ = Entry::decode(&bytes);
+        let _ = ChangeSet::decode(&bytes);
+        let _ = Hello::decode(&bytes);
+        let _ = Proposal::decode(&bytes);
+        let _ = ProposalReply::decode(&bytes);
+        let _ = Query::decode(&bytes);
+        let _ = QueryReply::decode(&bytes);
+        let _ = RaftAddress::split(&bytes);
+        if let Some(header) = bytes.first_chunk::<HEADER_BYTES>() {
+            let _ = Header::decode(header);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_refused_or_read_as_something_else_and_never_a_panic(at in 0usize..200, bit in 0u8..8) {
+        let mut bytes = entry().encode().unwrap();
+        let at = at % bytes.len();
+        bytes[at] ^= 1 << bit;
+        prop_assert_ne!(Entry::decode(&bytes).ok(), Some(entry()));
+    }
+}
