@@ -53,6 +53,9 @@ enum Step {
     Stop,
 }
 
+/// Attempts that travel together, by shard and target.
+type Proposals = BTreeMap<(ShardId, Target), Vec<(WorkKey, u32, Request)>>;
+
 /// Meets everyone.
 pub(crate) struct Driver {
     engine: Engine,
@@ -282,7 +285,7 @@ impl Driver {
 
     /// Carries out what the engine wants.
     fn carry_out(&mut self) {
-        let mut proposals: BTreeMap<(ShardId, Target), Vec<(WorkKey, u32, Request)>> = BTreeMap::new();
+        let mut proposals = Proposals::new();
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Attempt { key, attempt, shard, target, work: Work::Command(request) } => {

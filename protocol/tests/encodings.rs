@@ -1,4 +1,5 @@
 //! Bytes on disk and wire: golden per version, round trips, and rubbish.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use skep_protocol::agent::Role;

@@ -192,10 +192,8 @@ impl Service {
                 let gone = address.to_string();
                 self.view.send_modify(|view| view.listening.retain(|known| *known != gone));
             }
-            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } => {
-                if num_established.get() == 1 {
-                    self.note_up(peer_id);
-                }
+            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } if num_established.get() == 1 => {
+                self.note_up(peer_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 self.note_down(peer_id, cause.map_or("it was closed".to_owned(), |e| e.to_string()));
