@@ -38,7 +38,7 @@ impl ShardClock {
 
     /// An entry with this stamp was applied.
     pub(crate) fn observe_stamp(&self, stamp: LogInstant) {
-        self.inner().clock.observe_stamp(stamp);
+        self.inner().clock.observe_stamp(stamp, boot_ms());
     }
 
     /// The estimate.

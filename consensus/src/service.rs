@@ -460,5 +460,5 @@ impl ConsensusHandle {
 }
 
 fn stopped<T>() -> Result<T, MembershipError> {
-    Err(MembershipError::Raft("the node is stopping".to_owned()))
+    Err(MembershipError::Unknown("the node is stopping".to_owned()))
 }

@@ -129,6 +129,10 @@ impl Driver {
                     break;
                 }
             }
+            // Under a steady flow of calls the timer's own turn may never come.
+            if self.engine.poll_timeout().is_some_and(|at| at <= self.now_ms()) || self.swept.elapsed() >= SWEEP_EVERY {
+                self.on_time();
+            }
             self.carry_out();
         }
     }
@@ -249,7 +253,8 @@ impl Driver {
                 Ok(()) => Ok(Box::new(row())),
                 Err(error) => {
                     let retryable = matches!(error, MembershipError::Unreachable { .. });
-                    Err(ShardFailure { message: error.to_string(), retryable })
+                    let unknown = matches!(error, MembershipError::Unknown(_));
+                    Err(ShardFailure { message: error.to_string(), retryable, unknown })
                 }
             });
         });
@@ -308,10 +313,18 @@ impl Driver {
             }
         }
         for ((shard, target), attempts) in proposals {
-            let mut attempts = attempts;
-            while !attempts.is_empty() {
-                let rest = attempts.split_off(attempts.len().min(limits::REQUESTS_PER_ENTRY_MAX));
-                let batch = std::mem::replace(&mut attempts, rest);
+            let mut attempts = attempts.into_iter().peekable();
+            while attempts.peek().is_some() {
+                // No more than one entry holds, by count and by bytes.
+                let mut bytes = 0;
+                let mut batch = Vec::new();
+                while let Some(next) = attempts.next_if(|(_, _, request)| {
+                    bytes += request.bytes_bound();
+                    batch.is_empty()
+                        || (batch.len() < limits::REQUESTS_PER_ENTRY_MAX && bytes <= limits::ENTRY_BYTES_SOFT_MAX)
+                }) {
+                    batch.push(next);
+                }
                 tokio::spawn(propose(self.consensus.clone(), self.outcomes.clone(), shard, target, batch));
             }
         }

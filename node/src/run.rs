@@ -72,9 +72,9 @@ async fn serve(
     // New calls are refused first, then those under way are answered, then the parts below them stop.
     api.stop().await;
     drop(stop);
-    let _ = driving.await;
+    let driven = driving.await;
     mesh.stop().await;
-    Ok(())
+    driven.map_err(|error| Failure::failed(format!("the driver failed: {error}")))
 }
 
 /// Waits until standard input has ended; for ever if nobody asked.

@@ -141,12 +141,13 @@ pub fn task_spec(spec: Option<v1::TaskSpec>) -> Result<TaskSpec, FieldError> {
         None => RetryPolicy::default(),
         Some(retry) => {
             let default = RetryPolicy::default();
+            let initial = duration_ms("spec.retry.backoff_initial", retry.backoff_initial)?;
+            let backoff_initial_ms = initial.unwrap_or(default.backoff_initial_ms);
+            let max = duration_ms("spec.retry.backoff_max", retry.backoff_max)?;
             RetryPolicy {
                 attempts_max: if retry.attempts_max == 0 { default.attempts_max } else { retry.attempts_max },
-                backoff_initial_ms: duration_ms("spec.retry.backoff_initial", retry.backoff_initial)?
-                    .unwrap_or(default.backoff_initial_ms),
-                backoff_max_ms: duration_ms("spec.retry.backoff_max", retry.backoff_max)?
-                    .unwrap_or(default.backoff_max_ms),
+                backoff_initial_ms,
+                backoff_max_ms: max.unwrap_or(default.backoff_max_ms.max(backoff_initial_ms)),
             }
         }
     };

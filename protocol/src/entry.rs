@@ -47,6 +47,18 @@ pub struct Request {
     pub op: Op,
 }
 
+impl Request {
+    /// An upper bound of its encoded size in bytes, without encoding it.
+    pub fn bytes_bound(&self) -> usize {
+        const FIXED: usize = 2_048;
+        match &self.op {
+            Op::CreateTask { spec, .. } => FIXED + spec.payload.len(),
+            Op::CompleteTask { result, .. } => FIXED + result.len(),
+            _ => FIXED,
+        }
+    }
+}
+
 /// What a client can ask of a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {

@@ -205,7 +205,7 @@ impl Testnet {
             .arg(&node.dir)
             .args(self.layout.overrides.iter().flat_map(|set| ["--set", set]))
             .env_clear()
-            .envs(std::env::vars().filter(|(name, _)| name == "SKEP_LOG" || name == "RUST_BACKTRACE"))
+            .envs(std::env::vars_os().filter(|(name, _)| name == "SKEP_LOG" || name == "RUST_BACKTRACE"))
             // The node ends when its end of this pipe does, however the launcher ends.
             .stdin(Stdio::piped())
             .stdout(log.try_clone().map_err(io_error("log"))?)

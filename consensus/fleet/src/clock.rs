@@ -20,6 +20,12 @@ struct Heard {
     at_boot_ms: u64,
 }
 
+impl Heard {
+    fn at(self, boot_ms: u64) -> LogInstant {
+        self.clock.plus_ms(boot_ms.saturating_sub(self.at_boot_ms))
+    }
+}
+
 impl LogClock {
     /// The leader's clock arrived in a frame. `boot_ms` is this node's boot clock.
     pub fn hear(&mut self, clock: LogInstant, boot_ms: u64) {
@@ -27,15 +33,18 @@ impl LogClock {
         self.heard = Some(Heard { clock, at_boot_ms: boot_ms });
     }
 
-    /// An entry with this stamp was seen.
-    pub fn observe_stamp(&mut self, stamp: LogInstant) {
+    /// An entry with this stamp was seen. An estimate that is behind it goes on from there.
+    pub fn observe_stamp(&mut self, stamp: LogInstant, boot_ms: u64) {
         self.floor = self.floor.max(stamp);
+        if self.heard.is_some_and(|heard| heard.at(boot_ms) < stamp) {
+            self.heard = Some(Heard { clock: stamp, at_boot_ms: boot_ms });
+        }
     }
 
     /// The estimate; none if no clock was heard since the node's start.
     pub fn now(&self, boot_ms: u64) -> Option<LogInstant> {
         let heard = self.heard?;
-        Some(heard.clock.plus_ms(boot_ms.saturating_sub(heard.at_boot_ms)).max(self.floor))
+        Some(heard.at(boot_ms).max(self.floor))
     }
 
     /// Whether there is an estimate.
@@ -55,7 +64,7 @@ mod tests {
     #[test]
     fn a_node_that_heard_no_clock_has_no_estimate_whatever_its_log_holds() {
         let mut clock = LogClock::default();
-        clock.observe_stamp(at(500));
+        clock.observe_stamp(at(500), 900);
         assert_eq!(clock.now(1_000), None);
         clock.hear(at(400), 1_000);
         assert_eq!(clock.now(1_000), Some(at(500)));
@@ -72,10 +81,11 @@ mod tests {
     }
 
     #[test]
-    fn a_new_era_is_followed() {
+    fn a_new_era_is_followed_and_goes_on() {
         let mut clock = LogClock::default();
         clock.hear(at(1_000), 0);
-        clock.observe_stamp(at(1_000).next_era());
+        clock.observe_stamp(at(1_000).next_era(), 10);
         assert_eq!(clock.now(10), Some(at(1_000).next_era()));
+        assert_eq!(clock.now(35), Some(at(1_000).next_era().plus_ms(25)));
     }
 }

@@ -39,9 +39,12 @@ pub enum MembershipError {
     /// The voters make no sense.
     #[error("{0}")]
     Voters(String),
-    /// Raft refused, or nobody knows.
+    /// The group cannot do it now: nothing was changed.
     #[error("{0}")]
     Raft(String),
+    /// It may have been done all the same.
+    #[error("{0}; 'skep shard status' shows what became of it")]
+    Unknown(String),
 }
 
 impl Shard {
@@ -142,7 +145,7 @@ impl Shard {
     async fn replace_voters(&self, voters: BTreeMap<RaftId, Member>) -> Result<(), MembershipError> {
         let ids = voters.into_keys().collect();
         let change = self.raft().change_membership(ChangeMembers::ReplaceAllVoters(ids), false);
-        change.await.map(drop).map_err(raft_error)
+        change.await.map(drop).map_err(|e| MembershipError::Unknown(e.to_string()))
     }
 }
 
@@ -189,7 +192,7 @@ impl Shard {
         let patience = Duration::from_millis(self.inner.site.config.silence_ms_max * 4);
         match tokio::time::timeout(patience, transfer_leader(self, to)).await {
             Ok(result) => result,
-            Err(_) => Err(MembershipError::Raft(
+            Err(_) => Err(MembershipError::Unknown(
                 "no other voter took the lead in time; look at 'skep shard status'".to_owned(),
             )),
         }

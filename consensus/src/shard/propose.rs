@@ -79,7 +79,7 @@ impl Shard {
             return all(ProposeOutcome::DiskFull);
         }
         let overloaded = ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
-        let bytes = requests.iter().map(size).sum();
+        let bytes = requests.iter().map(Request::bytes_bound).sum();
         let Some(room) = Room::take(&self.inner.queued, count, bytes) else { return all(overloaded) };
         let (outcomes, answered) = oneshot::channel();
         if self.inner.submissions.try_send(Submission { requests, outcomes, room }).is_err() {
@@ -99,17 +99,6 @@ impl Shard {
             Ok(Ok(Ok(response))) => Some(response.data),
             Ok(Ok(Err(_)) | Err(_)) | Err(_) => None,
         }
-    }
-}
-
-/// An upper bound of a request's encoded size, without encoding it.
-fn size(request: &Request) -> usize {
-    use skep_protocol::entry::Op;
-    const FIXED: usize = 2_048;
-    match &request.op {
-        Op::CreateTask { spec, .. } => FIXED + spec.payload.len(),
-        Op::CompleteTask { result, .. } => FIXED + result.len(),
-        _ => FIXED,
     }
 }
 

@@ -119,6 +119,8 @@ pub struct ShardFailure {
     pub message: String,
     /// Whether it may work later without anything else changing.
     pub retryable: bool,
+    /// Whether it may have been done all the same.
+    pub unknown: bool,
 }
 
 /// A shard as a node sees it.
@@ -217,6 +219,15 @@ pub struct PeerRow {
     pub last_error: Option<String>,
 }
 
+/// Why a call has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unanswered {
+    /// The channel is full, or the node is stopping: nothing was done.
+    NotTaken,
+    /// The node stopped meanwhile: it may have been done.
+    Dropped,
+}
+
 /// The way to the node's driver. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Calls(mpsc::Sender<Call>);
@@ -228,17 +239,10 @@ impl Calls {
         (Self(sender), receiver)
     }
 
-    /// Puts a call into the channel; false if it is full or the node is stopping.
-    pub(crate) fn try_send(&self, call: Call) -> bool {
-        self.0.try_send(call).is_ok()
-    }
-
-    /// Makes a call and waits for its answer; none if the channel is full or the node is stopping.
-    pub(crate) async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Option<T> {
+    /// Makes a call and waits for its answer.
+    pub(crate) async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Unanswered> {
         let (answer, answered) = oneshot::channel();
-        if !self.try_send(call(answer)) {
-            return None;
-        }
-        answered.await.ok()
+        self.0.try_send(call(answer)).map_err(|_| Unanswered::NotTaken)?;
+        answered.await.map_err(|_| Unanswered::Dropped)
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::calls::{Call, Calls, Submission};
+use crate::calls::{Call, Calls, Submission, Unanswered};
 use crate::failure::Failed;
 
 /// How long a call waits when its client sets no timeout.
@@ -79,25 +79,31 @@ impl Commands {
     /// Carries a request out: fills in what the client left out, and waits for its end.
     async fn submit(&self, meta: Meta, op: Op, patience_ms: u64) -> Result<Done, Failed> {
         let shard = meta.shard;
-        let first_sent = match meta.first_sent {
-            Some(first_sent) => first_sent,
-            None => self.clock(shard).await?,
+        let first_sent = match (meta.first_sent, meta.id) {
+            (Some(first_sent), _) => first_sent,
+            (None, None) => self.clock(shard).await?,
+            // Filled in anew at every sending, it would let a late retry pass for a new request.
+            (None, Some(_)) => {
+                let why = "give the shard's clock at first sending with every request_id (NodeQueries.Clock)".to_owned();
+                return Err(Failed::field(&FieldError { field: "meta.first_sent", why }));
+            }
         };
         let id = meta.id.unwrap_or_else(|| RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes()));
         let deadline = meta.deadline.unwrap_or_else(|| first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT));
         let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });
-        let settled = self.calls.ask(|answer| Call::Submit { submission, answer }).await;
-        match settled {
-            Some(Settled::Done { index, stamp, receipt }) => Ok(Done { id, shard, receipt, index, stamp }),
-            Some(Settled::NotDone(why)) => Err(Failed::not_done(&why)),
+        match self.calls.ask(|answer| Call::Submit { submission, answer }).await {
+            Ok(Settled::Done { index, stamp, receipt }) => Ok(Done { id, shard, receipt, index, stamp }),
+            Ok(Settled::NotDone(why)) => Err(Failed::not_done(&why)),
+            Ok(Settled::Unknown | Settled::Read(_)) => Err(Failed::unknown()),
+            Err(Unanswered::NotTaken) => Err(Failed::stopping()),
             // A node that stops may have proposed it.
-            Some(Settled::Unknown | Settled::Read(_)) | None => Err(Failed::unknown()),
+            Err(Unanswered::Dropped) => Err(Failed::unknown()),
         }
     }
 
     async fn clock(&self, shard: ShardId) -> Result<LogInstant, Failed> {
-        let clock = self.calls.ask(|answer| Call::Clock { shard, answer }).await;
-        clock.flatten().ok_or_else(|| Failed::not_done(&skep_protocol::outcome::NotDone::NoQuorum))
+        let clock = self.calls.ask(|answer| Call::Clock { shard, answer }).await.map_err(|_| Failed::stopping())?;
+        clock.ok_or_else(|| Failed::not_done(&skep_protocol::outcome::NotDone::NoQuorum))
     }
 
     async fn task(&self, command: Command, patience_ms: u64) -> Result<Done, Failed> {
@@ -163,9 +169,8 @@ impl TaskCommands for Commands {
     async fn create(&self, request: Request<v1::CreateTaskRequest>) -> Result<Response<TaskReceipt>, Status> {
         let patience = patience_ms(&request);
         let mut request = request.into_inner();
-        let meta = request.meta.get_or_insert_default();
-        if meta.request_id.is_empty() {
-            meta.request_id = uuid::Uuid::now_v7().into_bytes().to_vec();
+        if request.task_id.is_empty() && request.meta.as_ref().is_none_or(|meta| meta.request_id.is_empty()) {
+            request.task_id = uuid::Uuid::now_v7().into_bytes().to_vec();
         }
         self.unary(Command::Create(request), patience).await
     }
@@ -180,11 +185,11 @@ impl TaskCommands for Commands {
         let (shard, query) = (done.shard, Query::Task(*task));
         let read = |answer| Call::Query { shard, query, stale: false, patience_ms: patience, answer };
         let task = match self.calls.ask(read).await {
-            Some(Ok(reply)) => match reply.answer {
+            Ok(Ok(reply)) => match reply.answer {
                 Answer::Task(Some(task)) => Some(convert::task_to_proto(&task)),
                 _ => None,
             },
-            Some(Err(_)) | None => None,
+            Ok(Err(_)) | Err(_) => None,
         };
         Ok(Response::new(v1::ClaimTaskReply { receipt: done.task_receipt(), task }))
     }

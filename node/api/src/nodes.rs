@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::calls::{Call, Calls, MemberChange, ShardRow, VoterRow};
+use crate::calls::{Call, Calls, MemberChange, ShardRow, Unanswered, VoterRow};
 use crate::commands::PATIENCE_MS_DEFAULT;
 use crate::failure::Failed;
 
@@ -77,18 +77,20 @@ impl Nodes {
     async fn change(&self, shard: u32, change: MemberChange) -> Result<ShardRow, Status> {
         let shard = convert::shard_id(shard);
         match self.calls.ask(|answer| Call::Members { shard, change, answer }).await {
-            Some(Ok(row)) => Ok(*row),
-            Some(Err(failure)) => Err(Failed::members(&failure.message, failure.retryable).into_status()),
-            None => Err(Failed::stopping().into_status()),
+            Ok(Ok(row)) => Ok(*row),
+            Ok(Err(failure)) if failure.unknown => Err(Failed::unknown().into_status()),
+            Ok(Err(failure)) => Err(Failed::members(&failure.message, failure.retryable).into_status()),
+            Err(Unanswered::NotTaken) => Err(Failed::stopping().into_status()),
+            Err(Unanswered::Dropped) => Err(Failed::unknown().into_status()),
         }
     }
 
     async fn row(&self, shard: u32) -> Result<ShardRow, Status> {
         let shard = convert::shard_id(shard);
         match self.calls.ask(|answer| Call::ShardStatus { shard, answer }).await {
-            Some(Some(row)) => Ok(*row),
-            Some(None) => Err(Failed::no_replica().into_status()),
-            None => Err(Failed::stopping().into_status()),
+            Ok(Some(row)) => Ok(*row),
+            Ok(None) => Err(Failed::no_replica().into_status()),
+            Err(_) => Err(Failed::stopping().into_status()),
         }
     }
 }
@@ -188,7 +190,7 @@ impl ShardQueries for Nodes {
 impl NodeQueries for Nodes {
     async fn status(&self, _request: Request<v1::NodeStatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
         let view = self.calls.ask(|answer| Call::NodeStatus { answer }).await;
-        let view = view.ok_or_else(|| Failed::stopping().into_status())?;
+        let view = view.map_err(|_| Failed::stopping().into_status())?;
         let peers = view.peers.into_iter().map(|peer| v1::PeerStatus {
             node: peer.node.to_string(),
             name: peer.name.unwrap_or_default(),
@@ -215,9 +217,9 @@ impl NodeQueries for Nodes {
     async fn clock(&self, request: Request<v1::ClockRequest>) -> Result<Response<v1::ClockReply>, Status> {
         let shard = convert::shard_id(request.into_inner().shard);
         match self.calls.ask(|answer| Call::Clock { shard, answer }).await {
-            Some(Some(clock)) => Ok(Response::new(v1::ClockReply { clock: clock.raw() })),
-            Some(None) => Err(Failed::not_done(&NotDone::NoQuorum).into_status()),
-            None => Err(Failed::stopping().into_status()),
+            Ok(Some(clock)) => Ok(Response::new(v1::ClockReply { clock: clock.raw() })),
+            Ok(None) => Err(Failed::not_done(&NotDone::NoQuorum).into_status()),
+            Err(_) => Err(Failed::stopping().into_status()),
         }
     }
 }

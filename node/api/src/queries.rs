@@ -49,9 +49,9 @@ impl Queries {
         let (shard, stale) = (convert::shard_id(read.shard), read.stale);
         let answered = self.calls.ask(|answer| Call::Query { shard, query, stale, patience_ms, answer }).await;
         match answered {
-            Some(Ok(reply)) => Ok((reply.as_of, reply.answer)),
-            Some(Err(why)) => Err(Failed::not_done(&why).into_status()),
-            None => Err(Failed::stopping().into_status()),
+            Ok(Ok(reply)) => Ok((reply.as_of, reply.answer)),
+            Ok(Err(why)) => Err(Failed::not_done(&why).into_status()),
+            Err(_) => Err(Failed::stopping().into_status()),
         }
     }
 }
@@ -122,9 +122,9 @@ impl TaskQueries for Queries {
             loop {
                 let page = calls.ask(|answer| Call::Changes { shard, from, answer }).await;
                 let mut page = match page {
-                    Some(Some(page)) => page,
-                    Some(None) => return drop(events.send(Err(Failed::no_replica().into_status())).await),
-                    None => return drop(events.send(Err(Failed::stopping().into_status())).await),
+                    Ok(Some(page)) => page,
+                    Ok(None) => return drop(events.send(Err(Failed::no_replica().into_status())).await),
+                    Err(_) => return drop(events.send(Err(Failed::stopping().into_status())).await),
                 };
                 let records = page.sets.into_iter().flat_map(|set| {
                     let (index, term) = (set.index, set.term);

@@ -36,8 +36,13 @@ impl Row for Value {
 pub(crate) fn read(common: &Common, flags: Vec<(String, String, String)>) -> Result<(Checked, Vec<Setting>), Failure> {
     let places = common.places()?;
     let file = places.config();
-    let overrides = Overrides { flags, environment: std::env::vars().collect() };
+    let overrides = Overrides { flags, environment: environment() };
     load(file.exists().then_some(file.as_path()), &overrides).map_err(Failure::failed)
+}
+
+/// The environment, as far as it is text.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 impl Config {

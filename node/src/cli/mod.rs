@@ -34,11 +34,11 @@ struct Cli {
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 struct Common {
-    /// The node's directory [default: $STATE_DIRECTORY, $XDG_STATE_HOME/skep, ~/.local/state/skep]
-    #[arg(long, global = true, env = "SKEP_DIR", value_name = "DIR")]
+    /// The node's directory [default: $SKEP_DIR, $STATE_DIRECTORY, $XDG_STATE_HOME/skep, ~/.local/state/skep]
+    #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// A node's API: a socket's path, or http://127.0.0.1:PORT with $SKEP_TOKEN [default: DIR/api.sock]
-    #[arg(long, global = true, env = "SKEP_ENDPOINT", value_name = "ENDPOINT")]
+    /// A node's API: a socket's path, or http://127.0.0.1:PORT with $SKEP_TOKEN [default: the socket in --dir, $SKEP_ENDPOINT, the socket in the default directory]
+    #[arg(long, global = true, value_name = "ENDPOINT")]
     endpoint: Option<String>,
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]

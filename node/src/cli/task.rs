@@ -529,12 +529,25 @@ fn timeline(event: &Event, start: u64) -> String {
 async fn watch(client: &Client, format: Format, topics: &[String], from: u64) -> Result<(), Failure> {
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let mut from = from;
+    // Events of the index to resume at that were seen: one entry can hold many.
+    let mut seen = 0;
     loop {
-        let mut stream = client.watch_tasks(&topics, from).await?;
+        let mut stream = match client.watch_tasks(&topics, from).await {
+            Ok(stream) => stream,
+            // A node that restarts is waited for.
+            Err(_) if from > 0 => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut skip = seen;
         loop {
             match stream.message().await {
+                Ok(Some(reply)) if reply.index == from && skip > 0 => skip -= 1,
                 Ok(Some(reply)) => {
-                    from = reply.index + 1;
+                    seen = if reply.index == from { seen + 1 } else { 1 };
+                    from = reply.index;
                     let event = event(reply);
                     match format {
                         Format::Table => print(&format!("{} {}", event.task, timeline(&event, event.clock))),

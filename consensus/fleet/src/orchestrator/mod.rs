@@ -26,7 +26,9 @@ pub struct Orchestrator {
 impl Orchestrator {
     /// What to propose at this instant of the log clock.
     pub fn poll(&mut self, state: &FleetState, now: LogInstant) -> Vec<Decision> {
-        self.proposed.retain(|_, at| now.since_ms(*at) < RETRY_AFTER_MS);
+        // What was applied is not due any more.
+        let still_due: std::collections::BTreeSet<_> = state.due(now).collect();
+        self.proposed.retain(|key, at| still_due.contains(key) && now.since_ms(*at) < RETRY_AFTER_MS);
         let mut decisions = Vec::new();
         for (due, task) in state.due(now) {
             if decisions.len() == DECISIONS_PER_PROPOSAL_MAX {
@@ -49,10 +51,8 @@ impl Orchestrator {
 
     /// When there is something to decide next, if nothing else happens before.
     pub fn poll_timeout(&self, state: &FleetState) -> Option<LogInstant> {
-        let next = state.next_due()?;
-        match self.proposed.values().min() {
-            Some(proposed) => Some(next.max(proposed.plus_ms(RETRY_AFTER_MS))),
-            None => Some(next),
-        }
+        let fresh = state.dues().find(|(_, due, task)| !self.proposed.contains_key(&(*due, *task)));
+        let again = self.proposed.values().min().map(|at| at.plus_ms(RETRY_AFTER_MS));
+        [fresh.map(|(at, _, _)| at), again].into_iter().flatten().min()
     }
 }

@@ -189,9 +189,9 @@ impl FleetState {
         self.due.iter().take_while(move |(at, _, _)| *at <= now).map(|(_, due, task)| (*due, *task))
     }
 
-    /// When something is due next.
-    pub(crate) fn next_due(&self) -> Option<LogInstant> {
-        self.due.get_min().map(|(at, _, _)| *at)
+    /// All that will be due, soonest first.
+    pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, Due, TaskId)> + '_ {
+        self.due.iter().copied()
     }
 
     /// A latest claim of a task, for checkers.

@@ -91,7 +91,9 @@ macro_rules! command {
                 let mut service = service.clone();
                 async move { service.$method(request).await }
             };
-            send(&id, &message, self.patience(), sending).await
+            let result = send(&id, &message, self.patience(), sending).await;
+            self.mind_clock(&result);
+            result
         }
     };
 }
@@ -186,15 +188,19 @@ impl Client {
             let since = u64::try_from(at.elapsed().as_millis()).unwrap_or(0);
             return Ok(clock.plus_ms(since - since / 1_000));
         }
-        let asked_at = Instant::now();
         let clock = LogInstant::from_raw(self.clock().await?.clock);
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock, asked_at));
+        // Counted from the arrival of the answer, it stays behind the shard's own.
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock, Instant::now()));
         Ok(clock)
     }
 
-    /// Forgets the shard's clock, so that the next request asks for it.
-    pub fn forget_clock(&self) {
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Forgets the shard's clock when it turned out to be wrong (the machine slept, or the shard began a new era), so
+    /// that the next request asks for it.
+    fn mind_clock<T>(&self, result: &Result<T, ClientError>) {
+        let code = result.as_ref().err().and_then(ClientError::code);
+        if matches!(code, Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104")) {
+            *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     command!(
@@ -252,7 +258,9 @@ impl Client {
     /// [`ClientError`]: not done, or unknown.
     pub async fn send_create(&self, request: v1::CreateTaskRequest) -> Result<v1::TaskReceipt, ClientError> {
         let id = request.meta.as_ref().map(|meta| meta.request_id.as_slice()).unwrap_or_default();
-        let id = uuid::Uuid::from_slice(id).unwrap_or_default().to_string();
+        let id = uuid::Uuid::from_slice(id)
+            .map_err(|_| ClientError::Endpoint("a request that is to be sent again needs an id of its own".to_owned()))?;
+        let id = id.to_string();
         let service = TaskCommandsClient::new(self.service.clone());
         let sending = |request| {
             let mut service = service.clone();

@@ -50,7 +50,8 @@ fn failure(code: &str, message: String, help: &str, retryable: bool) -> Box<Fail
         certainty: Certainty::NotDone.into(),
         retryable,
         retry_after_ms: 0,
-        silent_about_earlier: false,
+        // It comes from the transport, which knows nothing of earlier sendings.
+        silent_about_earlier: true,
     })
 }
 
