@@ -15,7 +15,7 @@ use skep_protocol::frame::{FRAME_VERSION, FrameKind, Header, Hello, Proposal, Pr
 use skep_protocol::ids::{Incarnation, NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
-use skep_protocol::query::{Query, QueryFailure, QueryReply};
+use skep_protocol::query::{Query, QueryAnswer, QueryFailure, QueryReply};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{oneshot, watch};
 
@@ -105,18 +105,13 @@ impl Core {
             }
             FrameKind::Query => {
                 let query = Query::decode(&body).map_err(text)?;
-                let Some(shard) = self.shard(header.shard) else {
-                    return Err(QueryFailure::NoReplica.to_string());
-                };
                 // History is fetched from any replica; everything else is answered by the leader.
-                let reply = match query {
-                    Query::Changes { .. } => shard.query_stale(query).await,
-                    _ => shard.query_linearizable(query).await,
+                let result = match (self.shard(header.shard), &query) {
+                    (None, _) => Err(QueryFailure::NoReplica),
+                    (Some(shard), Query::Changes { .. }) => shard.query_stale(query).await,
+                    (Some(shard), _) => shard.query_linearizable(query).await,
                 };
-                match reply {
-                    Ok(reply) => reply.encode().map_err(text),
-                    Err(failure) => Err(failure.to_string()),
-                }
+                QueryAnswer { result }.encode().map_err(text)
             }
             FrameKind::Hello | FrameKind::SnapshotChunk | FrameKind::Reply | FrameKind::Refused => {
                 Err("it is not a call".to_owned())
@@ -169,7 +164,7 @@ async fn call_query(
     let body = query.encode().map_err(|e| failed(&e))?;
     let deadline = Duration::from_millis(config.rpc_timeout_ms) * 2;
     match peers.call(node, Class::Query, FrameKind::Query, shard, &body, deadline).await {
-        Ok(answer) => QueryReply::decode(&answer).map_err(|e| failed(&e)),
+        Ok(answer) => QueryAnswer::decode(&answer).map_err(|e| failed(&e))?.result,
         Err(CallError::Refused(_)) => Err(QueryFailure::NotLeader { leader: None }),
         Err(_) => Err(QueryFailure::NoQuorum),
     }

@@ -110,8 +110,8 @@ impl Encoded for crate::query::Query {
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 
-impl Encoded for crate::query::QueryReply {
-    const WHAT: &'static str = "query reply";
+impl Encoded for crate::query::QueryAnswer {
+    const WHAT: &'static str = "query answer";
     const VERSION: u8 = 1;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }

@@ -163,6 +163,8 @@ pub enum ShardFullOf {
     Tasks,
     /// Agents.
     Agents,
+    /// Bytes of tasks.
+    TaskBytes,
 }
 
 impl std::fmt::Display for ShardFullOf {
@@ -170,6 +172,7 @@ impl std::fmt::Display for ShardFullOf {
         f.write_str(match self {
             Self::Tasks => "live tasks",
             Self::Agents => "agents",
+            Self::TaskBytes => "bytes of tasks",
         })
     }
 }

@@ -147,6 +147,13 @@ pub struct AgentView {
     pub overlaps: u32,
 }
 
+/// What a peer answers to a forwarded query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryAnswer {
+    /// The answer, or why there is none.
+    pub result: Result<QueryReply, QueryFailure>,
+}
+
 /// Why a replica did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum QueryFailure {

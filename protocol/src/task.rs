@@ -307,6 +307,21 @@ pub struct Task {
     pub failures: Vec<Failure>,
 }
 
+impl Task {
+    /// About how many bytes it takes, by what it holds and not by how it is encoded.
+    pub fn bytes(&self) -> u64 {
+        const FIXED: usize = 512;
+        let result = match &self.state {
+            TaskState::Completed { result, .. } => result.len(),
+            TaskState::DeadLettered { reason, .. } | TaskState::Cancelled { reason, .. } => reason.as_str().len(),
+            TaskState::Pending { .. } | TaskState::Claimed { .. } | TaskState::Expired { .. } => 0,
+        };
+        let failures: usize = self.failures.iter().map(|failure| 32 + failure.reason.as_str().len()).sum();
+        let progress = self.progress.as_ref().map_or(0, |progress| progress.note.as_str().len());
+        (FIXED + self.spec.payload.len() + result + failures + progress) as u64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use skep_protocol::entry::{Claim, Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress};
 use skep_protocol::ids::{ClaimEpoch, Incarnation, RequestId, TaskId};
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
-use skep_protocol::query::{Answer, AsOf, Query, QueryReply};
+use skep_protocol::query::{Answer, AsOf, Query, QueryAnswer, QueryReply};
 use skep_protocol::task::{Priority, RetryPolicy, TaskSpec, TaskStatus};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title};
 use skep_protocol::time::LogInstant;
@@ -77,9 +77,9 @@ fn outcome() -> ProposalReply {
     ProposalReply { outcomes: vec![applied, refused, ProposeOutcome::Unknown] }
 }
 
-fn answer() -> QueryReply {
+fn answer() -> QueryAnswer {
     let as_of = AsOf { index: 4, stamp: LogInstant::from_raw(2), clock: None, linearizable: true, age_ms: Some(0) };
-    QueryReply { as_of, answer: Answer::Changes { sets: vec![change_set()], next: 5 } }
+    QueryAnswer { result: Ok(QueryReply { as_of, answer: Answer::Changes { sets: vec![change_set()], next: 5 } }) }
 }
 
 /// A change of any of these bytes needs a new version: the old ones are on disks and on the wire.
@@ -210,7 +210,7 @@ proptest! {
         let _ = Proposal::decode(&bytes);
         let _ = ProposalReply::decode(&bytes);
         let _ = Query::decode(&bytes);
-        let _ = QueryReply::decode(&bytes);
+        let _ = QueryAnswer::decode(&bytes);
         let _ = RaftAddress::split(&bytes);
         if let Some(header) = bytes.first_chunk::<HEADER_BYTES>() {
             let _ = Header::decode(header);

@@ -209,7 +209,45 @@ fn the_oldest_ended_tasks_are_forgotten_and_live_ones_never() {
     }
     let left: Vec<_> = shard.state.tasks_after(None).map(|task| task.id).collect();
     assert_eq!(left, [task_id(3), task_id(4), task_id(5)]);
+    shard.ok(Op::CancelTask { task: task_id(5), reason: reason("room") });
+    for n in 11..=15 {
+        shard.ok(create(n, spec()));
+    }
+    let requeue = Op::RequeueTask { task: task_id(5), reason: reason("no room") };
+    assert!(matches!(shard.refused(requeue), Refusal::ShardFull { .. }), "a requeue needs room as well");
     assert_eq!(shard.refused(take(1, "a")), Refusal::NoSuchTask(task_id(1)));
     let counts = shard.state.counts();
-    assert_eq!((counts.pending, counts.claimed, counts.terminal), (1, 0, 2));
+    assert_eq!((counts.pending, counts.claimed, counts.terminal), (5, 0, 2));
+}
+
+#[test]
+fn the_epoch_rises_even_when_a_forgotten_task_id_is_used_again() {
+    let mut shard = Shard::with_limits(FleetLimits { terminal_tasks_kept: 1, ..FleetLimits::default() });
+    for n in [1, 2] {
+        shard.ok(create(n, spec()));
+        shard.ok(take(n, "a"));
+        shard.ok(complete(n, "a", 1));
+    }
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "b"));
+    assert_eq!(shard.task(1).epoch, ClaimEpoch(2));
+    assert!(matches!(shard.refused(complete(1, "a", 1)), Refusal::StaleEpoch { .. }));
+}
+
+#[test]
+fn a_shard_is_bounded_in_bytes() {
+    let limits = FleetLimits { task_bytes_max: 10_000, terminal_task_bytes_kept: 3_000, ..FleetLimits::default() };
+    let mut shard = Shard::with_limits(limits);
+    register(&mut shard, "a", role(9, &[]));
+    let large = || TaskSpec { payload: vec![0; 2_000], ..spec() };
+    for n in 1..=4 {
+        shard.ok(create(n, large()));
+    }
+    assert!(matches!(shard.refused(create(5, large())), Refusal::ShardFull { .. }));
+    for n in 1..=4 {
+        shard.ok(take(n, "a"));
+        shard.ok(complete(n, "a", 1));
+    }
+    assert_eq!(shard.state.counts().terminal, 1, "ended tasks are forgotten by bytes as well");
+    shard.ok(create(5, large()));
 }

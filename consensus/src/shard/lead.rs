@@ -40,7 +40,8 @@ pub(super) async fn follow_leadership(shard: Shard) {
         let with_quorum = has_quorum(&shard, &now);
         let ready = leads && led_term == Some(term) && with_quorum;
         let leader = shard.leader().filter(|_| !leads || with_quorum);
-        let view = ShardView { leader, term: now.current_term, ready };
+        let member = now.membership_config.membership().get_node(&now.id).is_some();
+        let view = ShardView { leader, term: now.current_term, ready, member };
         shard.inner.view.send_if_modified(|known| {
             let changed = *known != view;
             *known = view;

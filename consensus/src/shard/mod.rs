@@ -55,6 +55,8 @@ pub struct ShardView {
     pub term: u64,
     /// Whether this node leads and has all that it needs to propose.
     pub ready: bool,
+    /// Whether this node's present incarnation is a member of the group.
+    pub member: bool,
 }
 
 /// One shard. Cheap to clone.

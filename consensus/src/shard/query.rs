@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use openraft::ReadPolicy;
+use skep_fleet::FleetState;
 use skep_protocol::limits;
 use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply};
-use skep_protocol::task::TaskStatus;
+use skep_protocol::task::{Task, TaskStatus};
 
 use super::Shard;
 
+/// Bytes of tasks on one page: it must fit into a frame.
+const PAGE_BYTES_MAX: u64 = limits::FRAME_BYTES_MAX as u64 / 2;
 /// How long an answer may wait for the history to catch up with what is applied.
 const HISTORY_WAIT: Duration = Duration::from_secs(2);
 
@@ -57,7 +60,13 @@ impl Shard {
                 let (sets, next) = blocking(move || history.changes(shard, from)).await?;
                 Answer::Changes { sets, next }
             }
-            other => self.answer_from_state(other),
+            // One object is looked up at once; a page can take long, and has a thread and a view of its own.
+            Query::Task(id) => Answer::Task(self.inner.state.read().task(&id).cloned().map(Box::new)),
+            Query::Counts => Answer::Counts(self.inner.state.read().counts()),
+            Query::Tasks { .. } | Query::Agents { .. } => {
+                let state = self.inner.state.read().clone();
+                blocking(move || Ok(page(&state, query))).await?
+            }
         };
         Ok(QueryReply { as_of, answer })
     }
@@ -66,35 +75,36 @@ impl Shard {
         let mut progress = self.inner.site.store.history().progress(self.inner.id);
         let _ = tokio::time::timeout(HISTORY_WAIT, progress.wait_for(|written| *written >= next)).await;
     }
+}
 
-    fn answer_from_state(&self, query: Query) -> Answer {
-        let state = self.inner.state.read();
-        let page = |limit: u32| (limit as usize).clamp(1, limits::PAGE_ITEMS_MAX);
-        match query {
-            Query::Task(id) => Answer::Task(state.task(&id).cloned().map(Box::new)),
-            Query::Tasks { statuses, after, limit } => {
-                let wanted = |status: TaskStatus| statuses.is_empty() || statuses.contains(&status);
-                let mut bytes = 0;
-                let mut tasks = Vec::new();
-                let mut next = None;
-                for task in state.tasks_after(after).filter(|task| wanted(task.state.status())) {
-                    bytes += 1_024 + task.spec.payload.len();
-                    if tasks.len() == page(limit) || bytes > limits::FRAME_BYTES_MAX / 2 {
-                        next = tasks.last().map(|task: &skep_protocol::task::Task| task.id);
-                        break;
-                    }
-                    tasks.push(task.clone());
+/// A page of tasks or agents.
+fn page(state: &FleetState, query: Query) -> Answer {
+    let count = |limit: u32| (limit as usize).clamp(1, limits::PAGE_ITEMS_MAX);
+    match query {
+        Query::Tasks { statuses, after, limit } => {
+            let wanted = |status: TaskStatus| statuses.is_empty() || statuses.contains(&status);
+            let mut bytes = 0;
+            let mut tasks: Vec<Task> = Vec::new();
+            let mut next = None;
+            for task in state.tasks_after(after).filter(|task| wanted(task.state.status())) {
+                bytes += 2_048 + task.bytes();
+                if tasks.len() == count(limit) || (bytes > PAGE_BYTES_MAX && !tasks.is_empty()) {
+                    next = tasks.last().map(|task| task.id);
+                    break;
                 }
-                Answer::Tasks { tasks, next }
+                tasks.push(task.clone());
             }
-            Query::Agents { after, limit } => {
-                let mut agents: Vec<_> = state.agents_after(after.as_ref()).take(page(limit) + 1).collect();
-                let more = agents.len() > page(limit);
-                agents.truncate(page(limit));
-                let next = if more { agents.last().map(|agent| agent.id.clone()) } else { None };
-                Answer::Agents { agents, next }
-            }
-            Query::Counts | Query::History { .. } | Query::Changes { .. } => Answer::Counts(state.counts()),
+            Answer::Tasks { tasks, next }
+        }
+        Query::Agents { after, limit } => {
+            let mut agents: Vec<_> = state.agents_after(after.as_ref()).take(count(limit) + 1).collect();
+            let more = agents.len() > count(limit);
+            agents.truncate(count(limit));
+            let next = if more { agents.last().map(|agent| agent.id.clone()) } else { None };
+            Answer::Agents { agents, next }
+        }
+        Query::Task(_) | Query::Counts | Query::History { .. } | Query::Changes { .. } => {
+            Answer::Counts(state.counts())
         }
     }
 }

@@ -146,10 +146,14 @@ impl History {
             return;
         }
         let mut coverage = lock(&self.inner.coverage);
-        let gaps = &mut coverage.entry(shard).or_default().gaps;
-        if let Some(end) = gaps.remove(&from).filter(|end| *end > next) {
-            gaps.insert(next, end);
+        let covered = coverage.entry(shard).or_default();
+        if let Some(end) = covered.gaps.remove(&from).filter(|end| *end > next) {
+            covered.gaps.insert(next, end);
         }
+        let readable = covered.next;
+        drop(coverage);
+        // Those who wait at the gap look again.
+        self.inner.progress_sender(shard).send_replace(readable);
     }
 
     /// The first index that is missing before later ones, if there is one, and the first one after the gap.
@@ -189,7 +193,11 @@ impl History {
     /// # Errors
     /// [`HistoryError`] if the database fails or a row is damaged.
     pub fn changes(&self, shard: ShardId, from: u64) -> Result<(Vec<ChangeSet>, u64), HistoryError> {
-        let end = lock(&self.inner.coverage).get(&shard).map_or(0, |c| c.next);
+        // Up to the first gap: what is behind it is told when the gap is filled.
+        let end = lock(&self.inner.coverage).get(&shard).map_or(0, |covered| {
+            let gap = covered.gaps.iter().find(|(_, gap_end)| **gap_end > from);
+            gap.map_or(covered.next, |(start, _)| *start)
+        });
         let tables = self.tables()?;
         let snapshot = tables.database.snapshot();
         let mut sets = Vec::new();
@@ -246,7 +254,8 @@ impl History {
 
 impl Inner {
     fn progress_sender(&self, shard: ShardId) -> watch::Sender<u64> {
-        lock(&self.progress).entry(shard).or_insert_with(|| watch::channel(0).0).clone()
+        let next = lock(&self.coverage).get(&shard).map_or(0, |covered| covered.next);
+        lock(&self.progress).entry(shard).or_insert_with(|| watch::channel(next).0).clone()
     }
 
     fn run(&self) {

@@ -84,7 +84,8 @@ impl Commands {
             (None, None) => self.clock(shard).await?,
             // Filled in anew at every sending, it would let a late retry pass for a new request.
             (None, Some(_)) => {
-                let why = "give the shard's clock at first sending with every request_id (NodeQueries.Clock)".to_owned();
+                let why =
+                    "give the shard's clock at first sending with every request_id (NodeQueries.Clock)".to_owned();
                 return Err(Failed::field(&FieldError { field: "meta.first_sent", why }));
             }
         };

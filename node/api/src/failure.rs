@@ -54,7 +54,8 @@ impl Failed {
     }
 
     pub(crate) fn members(message: &str, may_work_later: bool) -> Self {
-        let mut failed = not_done("SKEP-0005", Code::FailedPrecondition, message, "'skep shard status' shows the members");
+        let mut failed =
+            not_done("SKEP-0005", Code::FailedPrecondition, message, "'skep shard status' shows the members");
         // "It exists already" may be the work of an earlier sending.
         failed.failure.silent_about_earlier = true;
         if may_work_later { retryable(failed, 500) } else { failed }

@@ -126,6 +126,7 @@ impl TaskQueries for Queries {
                     Ok(None) => return drop(events.send(Err(Failed::no_replica().into_status())).await),
                     Err(_) => return drop(events.send(Err(Failed::stopping().into_status())).await),
                 };
+                let nothing = page.sets.is_empty();
                 let records = page.sets.into_iter().flat_map(|set| {
                     let (index, term) = (set.index, set.term);
                     set.changes.into_iter().map(move |change| HistoryRecord { index, term, change })
@@ -141,9 +142,16 @@ impl TaskQueries for Queries {
                 }
                 from = Some(page.next);
                 let next = page.next;
+                let more = async {
+                    // Readable and yet nothing came: there is a gap, and it is being filled.
+                    if nothing && *page.progress.borrow() > next {
+                        return page.progress.changed().await;
+                    }
+                    page.progress.wait_for(|readable| *readable > next).await.map(drop)
+                };
                 tokio::select! {
                     () = events.closed() => return,
-                    more = page.progress.wait_for(|readable| *readable > next) => if more.is_err() { return },
+                    more = more => if more.is_err() { return },
                 }
             }
         });

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::{Interceptor, InterceptorLayer, Routes};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{TcpIncoming, UdsConnectInfo};
 use tonic::{Request, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -85,6 +85,22 @@ impl Interceptor for WithToken {
     }
 }
 
+/// Lets a call in only from a process of the node's own user, or of root.
+#[derive(Clone, Copy)]
+struct SameUser {
+    uid: u32,
+}
+
+impl Interceptor for SameUser {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+        match peer.map(|peer| peer.uid()) {
+            Some(uid) if uid == self.uid || uid == 0 => Ok(request),
+            _ => Err(Status::permission_denied("the socket serves the node's own user only")),
+        }
+    }
+}
+
 /// Compares in a time that does not depend on where the difference is.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (x, y)| differs | (x ^ y)) == 0
@@ -121,7 +137,10 @@ impl Api {
         let tcp = TcpListener::bind(config.listen).await.map_err(tcp_error)?;
         let address = tcp.local_addr().map_err(tcp_error)?;
         let (stop, stopped) = watch::channel(false);
+        let uid =
+            std::fs::metadata(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?.uid();
         let on_socket = tuned()
+            .layer(InterceptorLayer::new(SameUser { uid }))
             .add_routes(routes.clone())
             .serve_with_incoming_shutdown(UnixListenerStream::new(unix), until(stopped.clone()));
         let with_token = InterceptorLayer::new(WithToken { token: Arc::from(token) });

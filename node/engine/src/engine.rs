@@ -53,7 +53,8 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
-    /// What is known of a shard's leader.
+    /// What this node's own replica knows of a shard's leader. Not told where it is no member: there the leader is
+    /// learned from answers.
     Leader {
         /// Which shard.
         shard: ShardId,
@@ -122,8 +123,11 @@ pub enum Effect {
 
 #[derive(Clone, Debug, Default)]
 struct ShardState {
+    /// From this node's own replica, or from the answers of others.
     leader: Option<NodeId>,
     ready: bool,
+    /// Whether this node's own replica tells who leads.
+    member: bool,
     /// Since when nobody is known to lead; none if somebody does.
     leaderless_since_ms: Option<u64>,
     connectivity: Connectivity,
@@ -216,6 +220,10 @@ impl Engine {
             self.effects.push_back(Effect::Answer { key, settled });
             return;
         }
+        if !self.shards.contains_key(&shard) && self.shards.len() >= limits::SHARDS_PER_NODE_MAX {
+            self.effects.push_back(Effect::Answer { key, settled: Settled::NotDone(NotDone::NoQuorum) });
+            return;
+        }
         let state = self.shards.entry(shard).or_default();
         if state.leader.is_none() && state.leaderless_since_ms.is_none() {
             state.leaderless_since_ms = Some(now_ms);
@@ -246,30 +254,42 @@ impl Engine {
             }
         }
         route.under_way = false;
+        let (shard, target) = (route.shard, route.target);
         match route.judge(outcome) {
-            Next::Settle(settled) => self.settle(key, settled),
+            Next::Settle(settled) => {
+                if let (Some(Target::Node(node)), Settled::Done { .. } | Settled::Read(_)) = (target, &settled) {
+                    self.note_hint(shard, Some(node), now_ms);
+                }
+                self.settle(key, settled);
+            }
             Next::Follow(leader) if route.follows < 3 => {
                 route.follows += 1;
-                let shard = route.shard;
+                self.note_hint(shard, Some(leader), now_ms);
                 self.attempt(key, Some(leader), now_ms);
-                self.note_hint(shard, leader);
             }
             Next::Follow(_) => self.wait(key, NotDone::NoQuorum, now_ms),
-            Next::Wait(why) => self.wait(key, why, now_ms),
+            Next::Wait(why) => {
+                if why == NotDone::NoQuorum {
+                    self.note_hint(shard, None, now_ms);
+                }
+                self.wait(key, why, now_ms);
+            }
         }
     }
 
-    /// A node named the leader of a shard that this node holds no replica of.
-    fn note_hint(&mut self, shard: ShardId, leader: NodeId) {
-        if let Some(state) = self.shards.get_mut(&shard).filter(|s| s.leader.is_none()) {
-            state.leader = Some(leader);
-            state.leaderless_since_ms = None;
+    /// An answer told who leads a shard of which this node is no member, or that nobody is known to.
+    fn note_hint(&mut self, shard: ShardId, leader: Option<NodeId>, now_ms: u64) {
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| !state.member) else { return };
+        if state.leader != leader {
+            state.leader = leader;
+            self.judge_all(now_ms);
         }
     }
 
     fn on_leader(&mut self, shard: ShardId, leader: Option<NodeId>, ready: bool, now_ms: u64) {
         let state = self.shards.entry(shard).or_default();
         let known = (state.leader, state.ready);
+        state.member = true;
         state.leader = leader;
         state.ready = ready;
         state.leaderless_since_ms = match leader {
@@ -297,6 +317,12 @@ impl Engine {
         if now_ms >= route.give_up_at_ms {
             let settled = route.give_up();
             return self.settle(key, settled);
+        }
+        if route.under_way
+            && let Some(Target::Node(_)) = route.target
+        {
+            let shard = route.shard;
+            self.note_hint(shard, None, now_ms);
         }
         self.note_doubt(key);
         self.attempt(key, None, now_ms);
@@ -350,7 +376,7 @@ impl Engine {
             Some(leader) if self.peers_up.contains(&leader) => return Some(Target::Node(leader)),
             Some(_) | None => {}
         }
-        if state.connectivity != Connectivity::Connected {
+        if state.member && state.connectivity != Connectivity::Connected {
             return None;
         }
         let count = self.peers_up.len();

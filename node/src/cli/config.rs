@@ -42,7 +42,9 @@ pub(crate) fn read(common: &Common, flags: Vec<(String, String, String)>) -> Res
 
 /// The environment, as far as it is text.
 fn environment() -> Vec<(String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 impl Config {

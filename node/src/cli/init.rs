@@ -1,5 +1,8 @@
 //! `skep init`
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+
 use clap::Args;
 use serde::Serialize;
 use skep_consensus::{Identity, Store, StoreOptions};
@@ -45,7 +48,11 @@ impl Init {
             let dir = places.dir.display();
             return Err(Failure::failed(format!("{dir} holds a node already; use another --dir, or move it away")));
         }
-        std::fs::create_dir_all(&places.dir).map_err(|e| Failure::failed(format!("{}: {e}", places.dir.display())))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&places.dir)
+            .map_err(|e| Failure::failed(format!("{}: {e}", places.dir.display())))?;
         let store = Store::open(&places.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
         let identity = Identity::create(&places.key(), rand::random()).map_err(Failure::failed)?;
         let addresses = [self.port, self.port + 1, api_port].map(|port| format!("127.0.0.1:{port}"));

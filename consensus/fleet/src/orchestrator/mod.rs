@@ -52,7 +52,8 @@ impl Orchestrator {
     /// When there is something to decide next, if nothing else happens before.
     pub fn poll_timeout(&self, state: &FleetState) -> Option<LogInstant> {
         let fresh = state.dues().find(|(_, due, task)| !self.proposed.contains_key(&(*due, *task)));
-        let again = self.proposed.values().min().map(|at| at.plus_ms(RETRY_AFTER_MS));
+        let again = state.dues().find_map(|(_, due, task)| self.proposed.get(&(due, task)));
+        let again = again.map(|at| at.plus_ms(RETRY_AFTER_MS));
         [fresh.map(|(at, _, _)| at), again].into_iter().flatten().min()
     }
 }

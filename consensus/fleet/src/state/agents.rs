@@ -1,12 +1,13 @@
 //! Agents and what they hold.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_protocol::agent::Role;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::ids::TaskId;
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
-use skep_protocol::text::AgentId;
+use skep_protocol::text::{AgentId, Capability, RoleName};
 
 use super::FleetState;
 use super::apply::Journal;
@@ -64,11 +65,22 @@ impl FleetState {
         }
     }
 
-    /// Agents of other roles that share a capability with this one.
-    pub(super) fn overlaps(&self, agent: &AgentId, role: &Role) -> u32 {
-        let shares = |other: &Role| other.capabilities.iter().any(|c| role.capabilities.contains(c));
-        let count =
-            self.agents.iter().filter(|(id, other)| *id != agent && other.name != role.name && shares(other)).count();
-        u32::try_from(count).unwrap_or(u32::MAX)
+    /// How many agents there are of each role and set of capabilities. There are few such kinds.
+    pub(super) fn kinds_of_agents(&self) -> Kinds {
+        let mut kinds = Kinds::new();
+        for role in self.agents.values() {
+            *kinds.entry((role.name.clone(), role.capabilities.clone())).or_default() += 1;
+        }
+        kinds
     }
+}
+
+/// Agents by role and capabilities.
+pub(super) type Kinds = BTreeMap<(RoleName, BTreeSet<Capability>), u32>;
+
+/// Agents of other roles that share a capability with this one.
+pub(super) fn overlaps(kinds: &Kinds, role: &Role) -> u32 {
+    let shares = |capabilities: &BTreeSet<Capability>| !capabilities.is_disjoint(&role.capabilities);
+    let others = kinds.iter().filter(|((name, capabilities), _)| *name != role.name && shares(capabilities));
+    others.map(|(_, count)| *count).sum()
 }

@@ -50,6 +50,10 @@ pub struct FleetLimits {
     pub live_tasks_max: u64,
     /// Terminal tasks that are kept.
     pub terminal_tasks_kept: u64,
+    /// Bytes that all tasks may take.
+    pub task_bytes_max: u64,
+    /// Bytes of terminal tasks that are kept.
+    pub terminal_task_bytes_kept: u64,
     /// Most registered agents.
     pub agents_max: u64,
     /// Most request ids that are remembered.
@@ -61,6 +65,8 @@ impl Default for FleetLimits {
         Self {
             live_tasks_max: limits::LIVE_TASKS_MAX as u64,
             terminal_tasks_kept: limits::TERMINAL_TASKS_KEPT as u64,
+            task_bytes_max: limits::TASK_BYTES_MAX as u64,
+            terminal_task_bytes_kept: limits::TERMINAL_TASK_BYTES_KEPT as u64,
             agents_max: limits::AGENTS_MAX as u64,
             dedup_ids_max: limits::DEDUP_IDS_MAX as u64,
         }
@@ -96,6 +102,11 @@ pub struct FleetState {
     /// Terminal tasks in the order of their ends.
     ended: OrdSet<(u64, TaskId)>,
     ended_seq: OrdMap<TaskId, u64>,
+    /// Bytes of all tasks, and of the terminal ones among them.
+    task_bytes: u64,
+    ended_bytes: u64,
+    /// The highest epoch of any task that was forgotten: one that takes up its id again goes on above it.
+    epoch_floor: ClaimEpoch,
     agents: OrdMap<AgentId, Arc<Role>>,
     /// Tasks that agents hold.
     held: OrdMap<AgentId, OrdSet<TaskId>>,
@@ -117,6 +128,9 @@ impl FleetState {
             due: OrdSet::new(),
             ended: OrdSet::new(),
             ended_seq: OrdMap::new(),
+            task_bytes: 0,
+            ended_bytes: 0,
+            epoch_floor: ClaimEpoch::default(),
             agents: OrdMap::new(),
             held: OrdMap::new(),
             dedup: Dedup::default(),
@@ -164,11 +178,12 @@ impl FleetState {
     pub fn agents_after(&self, after: Option<&AgentId>) -> impl Iterator<Item = AgentView> + '_ {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |id| Excluded(id.clone()));
-        self.agents.range((from, Unbounded)).map(|(id, role)| AgentView {
+        let kinds = self.kinds_of_agents();
+        self.agents.range((from, Unbounded)).map(move |(id, role)| AgentView {
             id: id.clone(),
             role: role.as_ref().clone(),
             held: self.held_count(id),
-            overlaps: self.overlaps(id, role),
+            overlaps: agents::overlaps(&kinds, role),
         })
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 use skep_protocol::agent::Role;
-use skep_protocol::ids::{RequestId, TaskId};
+use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
 use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
@@ -50,6 +50,7 @@ struct Head {
     clock: LogInstant,
     digest: u128,
     next_seq: u64,
+    epoch_floor: ClaimEpoch,
     dedup_floor: LogInstant,
 }
 
@@ -117,6 +118,7 @@ impl FleetState {
                 clock: self.clock,
                 digest: self.digest,
                 next_seq: self.next_seq,
+                epoch_floor: self.epoch_floor,
                 dedup_floor: self.dedup.floor(),
             },
             tasks: self,
@@ -150,6 +152,7 @@ impl FleetState {
         state.clock = body.head.clock;
         state.digest = body.head.digest;
         state.next_seq = body.head.next_seq;
+        state.epoch_floor = body.head.epoch_floor;
         state.dedup = Dedup::restore(body.head.dedup_floor, body.dedup);
         state.agents = body.agents.into_iter().map(|(id, role)| (id, Arc::new(role))).collect();
         for task in body.tasks {

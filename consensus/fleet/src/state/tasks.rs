@@ -31,16 +31,13 @@ impl FleetState {
         if self.tasks.contains_key(&id) {
             return Err(Refusal::TaskExists(id));
         }
-        let live = (self.tasks.len() - self.ended.len()) as u64;
-        if live >= self.limits.live_tasks_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::Tasks, count: live });
-        }
+        self.check_room()?;
         let spec = Arc::new(spec.clone());
         let task = Task {
             id,
             state: TaskState::Pending { not_before: LogInstant::ZERO },
             seq: self.take_seq(),
-            epoch: ClaimEpoch::default(),
+            epoch: self.epoch_floor,
             attempts: 0,
             created_at: self.clock,
             updated_at: self.clock,
@@ -164,6 +161,9 @@ impl FleetState {
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
         let from = self.check_status(id, |status| !matches!(status, TaskStatus::Pending | TaskStatus::Completed))?;
+        if from.is_terminal() {
+            self.check_room()?;
+        }
         let mut task = self.take(id)?;
         task.state = TaskState::Pending { not_before: LogInstant::ZERO };
         task.attempts = 0;
@@ -287,6 +287,18 @@ impl FleetState {
         if allowed(status) { Ok(status) } else { Err(Refusal::WrongStatus { task: id, status }) }
     }
 
+    /// Whether there is room for one more live task.
+    fn check_room(&self) -> Result<(), Refusal> {
+        let live = (self.tasks.len() - self.ended.len()) as u64;
+        if live >= self.limits.live_tasks_max {
+            return Err(Refusal::ShardFull { what: ShardFullOf::Tasks, count: live });
+        }
+        if self.task_bytes >= self.limits.task_bytes_max {
+            return Err(Refusal::ShardFull { what: ShardFullOf::TaskBytes, count: self.task_bytes });
+        }
+        Ok(())
+    }
+
     fn take_seq(&mut self) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -325,6 +337,7 @@ impl FleetState {
 
     /// Everything that can be told from the task itself.
     pub(super) fn index(&mut self, task: &Task) {
+        self.task_bytes += task.bytes();
         match &task.state {
             TaskState::Pending { .. } => {
                 self.pending.insert((Reverse(task.spec.priority), task.seq, task.id));
@@ -333,7 +346,10 @@ impl FleetState {
                 self.due.insert((*stale_at, Due::StaleClaim, task.id));
                 self.hold(by, task.id);
             }
-            _ => return,
+            _ => {
+                self.ended_bytes += task.bytes();
+                return;
+            }
         }
         if let Some(at) = task.expires_at {
             self.due.insert((at, Due::TaskExpiry, task.id));
@@ -341,6 +357,7 @@ impl FleetState {
     }
 
     fn unindex(&mut self, task: &Task) {
+        self.task_bytes = self.task_bytes.saturating_sub(task.bytes());
         match &task.state {
             TaskState::Pending { .. } => {
                 self.pending.remove(&(Reverse(task.spec.priority), task.seq, task.id));
@@ -350,6 +367,7 @@ impl FleetState {
                 self.release(&by.clone(), task.id);
             }
             _ => {
+                self.ended_bytes = self.ended_bytes.saturating_sub(task.bytes());
                 if let Some(seq) = self.ended_seq.remove(&task.id) {
                     self.ended.remove(&(seq, task.id));
                 }
@@ -362,11 +380,13 @@ impl FleetState {
     }
 
     fn forget_oldest_ended(&mut self) {
-        while self.ended.len() as u64 > self.limits.terminal_tasks_kept {
-            let Some((seq, id)) = self.ended.get_min().copied() else { break };
-            self.ended.remove(&(seq, id));
-            self.ended_seq.remove(&id);
-            self.tasks.remove(&id);
+        while self.ended.len() as u64 > self.limits.terminal_tasks_kept
+            || (self.ended_bytes > self.limits.terminal_task_bytes_kept && self.ended.len() > 1)
+        {
+            let Some((_, id)) = self.ended.get_min().copied() else { break };
+            let Some(task) = self.tasks.remove(&id) else { break };
+            self.unindex(&task);
+            self.epoch_floor = self.epoch_floor.max(task.epoch);
         }
     }
 }

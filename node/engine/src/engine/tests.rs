@@ -200,6 +200,30 @@ fn a_late_success_of_an_earlier_attempt_settles_the_work() {
 }
 
 #[test]
+fn a_node_that_is_no_member_finds_the_leader_again_and_again() {
+    let mut engine = engine();
+    submit(&mut engine, 0);
+    assert_eq!(attempts(&effects(&mut engine)).len(), 1, "any peer may know");
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: Some(node(3)) }, 1);
+    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
+    outcome(&mut engine, 2, done(), 2);
+    effects(&mut engine);
+    // Long after: the leader is still known, so it is asked at once.
+    engine.handle_timeout(60_000);
+    submit(&mut engine, 60_000);
+    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
+    // It was deposed and knows nobody: the others are asked, however long nobody is known to lead.
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: None }, 60_001);
+    engine.handle_timeout(60_400);
+    assert_eq!(attempts(&effects(&mut engine)).len(), 1);
+    outcome(&mut engine, 2, ProposeOutcome::NoSuchShard, 60_401);
+    engine.handle_timeout(64_000);
+    assert_eq!(attempts(&effects(&mut engine)).len(), 1, "it does not give up while there are peers");
+    outcome(&mut engine, 3, ProposeOutcome::NotLeader { leader: Some(node(2)) }, 64_001);
+    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(2))]);
+}
+
+#[test]
 fn abandoned_work_leaves_nothing_behind() {
     let mut engine = engine();
     leader(&mut engine, Some(node(2)), 0);

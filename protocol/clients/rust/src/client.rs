@@ -258,8 +258,9 @@ impl Client {
     /// [`ClientError`]: not done, or unknown.
     pub async fn send_create(&self, request: v1::CreateTaskRequest) -> Result<v1::TaskReceipt, ClientError> {
         let id = request.meta.as_ref().map(|meta| meta.request_id.as_slice()).unwrap_or_default();
-        let id = uuid::Uuid::from_slice(id)
-            .map_err(|_| ClientError::Endpoint("a request that is to be sent again needs an id of its own".to_owned()))?;
+        let id = uuid::Uuid::from_slice(id).map_err(|_| {
+            ClientError::Endpoint("a request that is to be sent again needs an id of its own".to_owned())
+        })?;
         let id = id.to_string();
         let service = TaskCommandsClient::new(self.service.clone());
         let sending = |request| {
