@@ -86,7 +86,11 @@ impl Shard {
         if members.len() != voters.len() {
             return Err(MembershipError::Voters("a voter is named twice".to_owned()));
         }
-        self.raft().initialize(members).await.map_err(raft_error)
+        self.raft().initialize(members).await.map_err(raft_error)?;
+        // Done as far as the log is concerned; the caller wants to see the voters.
+        let mut metrics = self.raft().metrics();
+        while self.voters().is_empty() && metrics.changed().await.is_ok() {}
+        Ok(())
     }
 
     /// Makes a node a voter under its present incarnation, in place of an earlier one.
