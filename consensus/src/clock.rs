@@ -82,13 +82,6 @@ impl Clocks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(shard).or_default().clone()
     }
 
-    /// A frame with this header arrived from an admitted peer.
-    pub(crate) fn heard(&self, shard: ShardId, clock: Option<LogInstant>) {
-        if let (Some(clock), Some(shard)) = (clock, self.known(shard)) {
-            shard.hear(clock);
-        }
-    }
-
     /// The clock of a shard, if the shard is known.
     pub(crate) fn known(&self, shard: ShardId) -> Option<ShardClock> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()

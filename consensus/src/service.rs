@@ -89,7 +89,7 @@ impl Core {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
         match header.kind {
             FrameKind::Append | FrameKind::Vote | FrameKind::PreVote | FrameKind::TransferLeader => {
-                self.open(header.shard).await?.raft_frame(who, header.kind, &body).await
+                self.open(header.shard).await?.raft_frame(who, header, &body).await
             }
             FrameKind::SnapshotHead => self.open(header.shard).await?.install_snapshot(who, body).await,
             FrameKind::Propose => {
@@ -129,8 +129,11 @@ async fn fill_history(core: Arc<Core>, shard: Shard) {
             return;
         }
         while let Some((from, end)) = history.gap(shard.id()) {
+            // The leader if it is another node, else any voter that is connected.
             let leader = shard.view().borrow().leader.filter(|leader| *leader != core.site.node);
-            let Some(leader) = leader else { break };
+            let voters = shard.voters().into_values().map(|member| member.node);
+            let mut others = voters.filter(|node| core.site.peers.connected(*node).is_some());
+            let Some(leader) = leader.or_else(|| others.next()) else { break };
             let query = Query::Changes { from };
             let Ok(reply) = call_query(&core.site.peers, &core.site.config, leader, shard.id(), &query).await else {
                 break;

@@ -46,7 +46,13 @@ impl ElectionDetector {
     /// A frame of the current leader was accepted.
     pub fn heard_leader(&mut self, now_ms: u64, random: u64) {
         let gap = now_ms.saturating_sub(self.last_heard_ms).min(self.config.silence_ms_max);
+        let after_failure = self.attempts > 0;
         self.last_heard_ms = now_ms;
+        self.attempts = 0;
+        if after_failure {
+            // The silence before a new leader says nothing of its rhythm.
+            return self.arm(now_ms, random);
+        }
         // Integer smoothing by 1/8 and 1/4; the first gap sets both.
         if self.mean_ms == 0 {
             self.mean_ms = gap;
@@ -55,6 +61,12 @@ impl ElectionDetector {
             self.deviation_ms = (3 * self.deviation_ms + self.mean_ms.abs_diff(gap)) / 4;
             self.mean_ms = (7 * self.mean_ms + gap) / 8;
         }
+        self.arm(now_ms, random);
+    }
+
+    /// This node leads: nobody is waited for, and nothing is learned.
+    pub fn leads(&mut self, now_ms: u64, random: u64) {
+        self.last_heard_ms = now_ms;
         self.attempts = 0;
         self.arm(now_ms, random);
     }
@@ -142,5 +154,15 @@ mod tests {
         assert_eq!(waits, [350, 350, 700, 1_400, 1_500]);
         detector.heard_leader(now + 10, 0);
         assert_eq!(detector.attempts, 0);
+    }
+
+    #[test]
+    fn a_leader_that_steps_down_is_no_more_patient_than_others() {
+        let mut detector = ElectionDetector::new(LAN, 0, 0);
+        for now in (0..60_000).step_by(100) {
+            detector.leads(now, 7);
+        }
+        assert!(!detector.poll(60_000, 0));
+        assert!(detector.poll(60_000 + 525, 0));
     }
 }

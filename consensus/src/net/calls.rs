@@ -104,19 +104,14 @@ pub(super) async fn write_frames(mut stream: quinn::SendStream, mut frames: mpsc
 }
 
 impl CallStream {
-    /// Takes over both halves of a stream. `heard` is told every header that arrives.
-    pub(super) fn new(
-        send: quinn::SendStream,
-        mut receive: quinn::RecvStream,
-        heard: impl Fn(&Header) + Send + 'static,
-    ) -> Self {
+    /// Takes over both halves of a stream.
+    pub(super) fn new(send: quinn::SendStream, mut receive: quinn::RecvStream) -> Self {
         let (frames, queue) = mpsc::channel(limits::FRAMES_QUEUED_MAX);
         let waiting = Waiting::default();
         tokio::spawn(write_frames(send, queue));
         let answered = Arc::clone(&waiting);
         tokio::spawn(async move {
             while let Ok(Some((header, body))) = read_frame(&mut receive).await {
-                heard(&header);
                 let waiter = answered.lock().unwrap_or_else(PoisonError::into_inner).remove(&header.call);
                 if let Some(waiter) = waiter {
                     let _ = waiter.send((header, body));

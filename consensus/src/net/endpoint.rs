@@ -90,6 +90,11 @@ impl ControlPlane {
 async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
     let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
     while let Some(incoming) = endpoint.accept().await {
+        // Nobody takes a place before showing that its address is its own.
+        if !incoming.remote_address_validated() {
+            let _ = incoming.retry();
+            continue;
+        }
         let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
             incoming.refuse();
             continue;
@@ -122,7 +127,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Shared) -> Result<Peer, Strin
     let hello = read_hello(&mut receive).await.map_err(refuse)?;
     check_hello(&hello, &shared.hello).map_err(refuse)?;
     send_hello(&mut send, &shared.hello).await?;
-    Ok(Peer::new(node, hello, connection, node, shared.peers.clocks().clone()))
+    Ok(Peer::new(node, hello, connection, node))
 }
 
 /// Dials a peer whenever it is not connected, with backoff and full jitter.
@@ -173,7 +178,7 @@ async fn dial(
     };
     check_hello(&hello, &shared.hello)?;
     let local = shared.identity.node();
-    Ok(Peer::new(node, hello, connection, local, shared.peers.clocks().clone()))
+    Ok(Peer::new(node, hello, connection, local))
 }
 
 /// Serves a connection until it ends.

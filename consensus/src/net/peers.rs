@@ -40,18 +40,11 @@ pub(crate) struct Peer {
     /// Who dialled it.
     pub(super) dialled_by: NodeId,
     streams: tokio::sync::Mutex<BTreeMap<Class, CallStream>>,
-    clocks: Clocks,
 }
 
 impl Peer {
-    pub(super) fn new(
-        node: NodeId,
-        hello: Hello,
-        connection: quinn::Connection,
-        dialled_by: NodeId,
-        clocks: Clocks,
-    ) -> Self {
-        Self { node, hello, connection, dialled_by, streams: tokio::sync::Mutex::default(), clocks }
+    pub(super) fn new(node: NodeId, hello: Hello, connection: quinn::Connection, dialled_by: NodeId) -> Self {
+        Self { node, hello, connection, dialled_by, streams: tokio::sync::Mutex::default() }
     }
 
     /// The Raft id of the incarnation on the other side.
@@ -66,8 +59,7 @@ impl Peer {
         }
         let (send, receive) = self.connection.open_bi().await.map_err(|e| CallError::NotSent(e.to_string()))?;
         let _ = send.set_priority(class.priority());
-        let clocks = self.clocks.clone();
-        let stream = CallStream::new(send, receive, move |header| clocks.heard(header.shard, header.clock));
+        let stream = CallStream::new(send, receive);
         streams.insert(class, stream.clone());
         Ok(stream)
     }
@@ -197,7 +189,8 @@ impl Peers {
             Ok(result) => result,
             Err(_) => Err(CallError::Timeout(deadline)),
         };
-        if let Err(CallError::Timeout(_)) = &result {
+        // A late answer to a query or proposal says nothing of the path: only Raft's own calls do.
+        if let (Err(CallError::Timeout(_)), Class::Urgent | Class::Append) = (&result, class) {
             peer.connection.close(quinn::VarInt::from_u32(1), b"a call missed its deadline");
         }
         result

@@ -66,7 +66,6 @@ async fn serve_stream(
                 return;
             }
         };
-        peers.clocks().heard(header.shard, header.clock);
         if let Some((send, queue)) = send.take() {
             // Answers are as urgent as their calls.
             let _ = send.set_priority(class_of(header.kind).priority());

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use skep_protocol::ids::ShardId;
@@ -77,6 +78,25 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         self.store.vote(self.shard).map(|bytes| decode("vote", &bytes)).transpose()
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (log, end) = (self.clone(), end(&range));
+        // In parts, with a breath between them: the thread also keeps elections on time.
+        let parts = stream::try_unfold(start(&range), move |at| {
+            let log = log.clone();
+            async move {
+                let part = if at < end { log.read(at..end, READ_BYTES_MAX)? } else { Vec::new() };
+                let Some(last) = part.last() else { return Ok(None) };
+                let next = last.log_id.index + 1;
+                tokio::task::yield_now().await;
+                Ok::<_, io::Error>(Some((stream::iter(part.into_iter().map(Ok)), next)))
+            }
+        });
+        Box::pin(parts.try_flatten())
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {

@@ -99,8 +99,9 @@ impl Machine {
         Ok(ApplyReply { index: position.index, stamp, replies: applied.replies })
     }
 
-    fn restore(&mut self, meta: &SnapshotMeta, data: &[u8]) -> io::Result<()> {
-        let state = FleetState::from_snapshot(data).map_err(io::Error::other)?;
+    async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+        let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
+        let state = tokio::task::spawn_blocking(decode).await.map_err(io::Error::other)??;
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
         self.applied = meta.last_log_id;
@@ -132,6 +133,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok(())
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        // A snapshot that does not fit on the disk would end the group.
+        if !force && self.store.is_low() {
+            return None;
+        }
+        Some(self.get_snapshot_builder().await)
+    }
+
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
             store: self.store.clone(),
@@ -142,7 +151,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
-        self.restore(meta, &snapshot)?;
+        self.restore(meta, snapshot.clone()).await?;
         save(&self.store, self.shard, meta, snapshot).await
     }
 
@@ -158,7 +167,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
 }
 
 async fn save(store: &Store, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
-    let stored = StoredSnapshot { meta: Bytes::from(encode(meta)?), data };
+    let index = meta.last_log_id.map_or(0, |id| id.index);
+    let stored = StoredSnapshot { index, meta: Bytes::from(encode(meta)?), data };
     let store = store.clone();
     let save = move || {
         // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.

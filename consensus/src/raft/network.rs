@@ -70,10 +70,22 @@ impl Connection {
         request: &Request,
         deadline: Duration,
     ) -> Result<Response, RPCError<TypeConfig>> {
+        self.check_incarnation()?;
         let body = self.envelope(request)?;
         let answer = self.network.peers.call(self.node, class, kind, self.network.shard, &body, deadline).await;
         let answer = answer.map_err(|e| self.rpc_error(action, e))?;
         decode("raft response", &answer).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+    }
+
+    /// A node that lost its disk is another member: nothing is sent to the one that it was.
+    fn check_incarnation(&self) -> Result<(), RPCError<TypeConfig>> {
+        match self.network.peers.connected(self.node) {
+            Some(peer) if peer.raft_id() != self.target => {
+                let gone = CallError::NotSent(format!("{} of {} is an earlier incarnation", self.target, self.node));
+                Err(RPCError::Unreachable(Unreachable::new(&gone)))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn rpc_error(&self, action: RPCTypes, error: CallError) -> RPCError<TypeConfig> {
@@ -133,6 +145,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        self.check_incarnation()?;
         let head = self.envelope(&(vote, &snapshot.meta))?;
         let chunk_deadline = self.network.rpc_timeout * 4;
         let send =

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
-use skep_protocol::frame::{FrameKind, RaftAddress};
+use skep_protocol::frame::{FrameKind, Header, RaftAddress};
 
 use super::Shard;
 use crate::net::Who;
@@ -10,7 +10,7 @@ use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encod
 
 impl Shard {
     /// Answers a Raft frame. The reason as text if it is refused.
-    pub(crate) async fn raft_frame(&self, who: Who, kind: FrameKind, body: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) async fn raft_frame(&self, who: Who, header: Header, body: &[u8]) -> Result<Vec<u8>, String> {
         let (address, body) = RaftAddress::split(body).map_err(|e| e.to_string())?;
         if address.from != who.raft_id {
             return Err(format!("the frame says it is from {}, and its sender is {}", address.from, who.raft_id));
@@ -24,28 +24,36 @@ impl Shard {
             ));
         }
         let text = |e: std::io::Error| e.to_string();
-        match kind {
+        match header.kind {
             FrameKind::Append => {
                 let request: AppendEntriesRequest<TypeConfig> = decode("append", body).map_err(text)?;
                 if !request.entries.is_empty() && self.inner.site.store.is_low() {
                     return Err("the disk of this node is nearly full; free some space".to_owned());
                 }
+                check_sender(who, &request.vote)?;
                 let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                     self.heard_leader();
+                    // The clock is taken from nobody but a leader whose frame was accepted.
+                    if let Some(clock) = header.clock {
+                        self.inner.clock.hear(clock);
+                    }
                 }
                 encode(&response).map_err(text)
             }
             FrameKind::Vote => {
                 let request: VoteRequest<TypeConfig> = decode("vote", body).map_err(text)?;
+                check_sender(who, &request.vote)?;
                 encode(&self.raft().vote(request).await.map_err(|e| e.to_string())?).map_err(text)
             }
             FrameKind::PreVote => {
                 let request: VoteRequest<TypeConfig> = decode("pre-vote", body).map_err(text)?;
+                check_sender(who, &request.vote)?;
                 encode(&self.raft().pre_vote(request).await.map_err(|e| e.to_string())?).map_err(text)
             }
             FrameKind::TransferLeader => {
                 let request: TransferLeaderRequest<TypeConfig> = decode("transfer", body).map_err(text)?;
+                check_sender(who, request.from_leader())?;
                 encode(&self.raft().handle_transfer_leader(request).await.map_err(|e| e.to_string())?).map_err(text)
             }
             _ => Err("it is not a raft frame".to_owned()),
@@ -65,18 +73,34 @@ impl Shard {
             return Err("the disk of this node is nearly full; free some space".to_owned());
         }
         let (vote, meta): (Vote, SnapshotMeta) = decode("snapshot head", head).map_err(|e| e.to_string())?;
+        check_sender(who, &vote)?;
         let data = body.slice(head_end..);
-        // A snapshot that does not decode would stop the group: it is refused before.
+        // A snapshot that does not decode, or is not what its head says, would stop the group: it is refused before.
         let checked = data.clone();
-        let decodes = move || skep_fleet::FleetState::from_snapshot(&checked).map(drop);
-        match tokio::task::spawn_blocking(decodes).await {
-            Ok(Ok(())) => {}
+        let decode = move || skep_fleet::FleetState::from_snapshot(&checked).map(|state| state.applied());
+        let applied = match tokio::task::spawn_blocking(decode).await {
+            Ok(Ok(applied)) => applied,
             Ok(Err(e)) => return Err(e.to_string()),
             Err(e) => return Err(e.to_string()),
+        };
+        let said = meta.last_log_id.map(|id| (id.index, *id.leader_id));
+        if said.is_none() || said != applied.map(|position| (position.index, position.term)) {
+            return Err("the snapshot is not of the entry that its head names".to_owned());
+        }
+        if said.is_some_and(|(_, term)| term > vote.leader_id.term) {
+            return Err("the snapshot is of a later term than its sender leads".to_owned());
         }
         let snapshot = Snapshot { meta, snapshot: data };
         let response = self.raft().install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
         self.heard_leader();
         encode(&response).map_err(|e| e.to_string())
     }
+}
+
+/// A vote in a frame must be its sender's own: an admitted peer speaks for itself only.
+fn check_sender(who: Who, vote: &Vote) -> Result<(), String> {
+    if vote.leader_id.voted_for == who.raft_id {
+        return Ok(());
+    }
+    Err(format!("the frame speaks for {}, and its sender is {}", vote.leader_id.voted_for, who.raft_id))
 }

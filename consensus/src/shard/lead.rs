@@ -118,16 +118,21 @@ async fn orchestrate(shard: Shard, term: u64) {
 /// Calls elections when the leader is silent for too long.
 pub(super) async fn watch_leader(shard: Shard) {
     let mut without_clock = 0;
+    // The detector may be armed anew, nearer than it was: so often it is looked at anyhow.
+    let look = shard.inner.site.config.silence_ms_min / 4;
     loop {
         let now = boot_ms();
-        let (due, next) = {
-            let mut detector = shard.inner.detector.lock().unwrap_or_else(PoisonError::into_inner);
-            (detector.poll(now, rand::random()), detector.poll_timeout())
-        };
         let metrics = shard.metrics();
         if metrics.running_state.is_err() {
             return;
         }
+        let (due, next) = {
+            let mut detector = shard.inner.detector.lock().unwrap_or_else(PoisonError::into_inner);
+            if metrics.state == ServerState::Leader {
+                detector.leads(now, rand::random());
+            }
+            (detector.poll(now, rand::random()), detector.poll_timeout())
+        };
         let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
         if due && votes && metrics.state != ServerState::Leader {
             // A voter that has a clock keeps its continuity: it goes first.
@@ -139,6 +144,6 @@ pub(super) async fn watch_leader(shard: Shard) {
                 }
             }
         }
-        tokio::time::sleep(Duration::from_millis(next.saturating_sub(now).max(1))).await;
+        tokio::time::sleep(Duration::from_millis(next.saturating_sub(now).clamp(1, look.max(1)))).await;
     }
 }

@@ -95,6 +95,7 @@ impl Shard {
 
     /// Makes a node a voter under its present incarnation, in place of an earlier one.
     pub(crate) async fn add_voter(&self, node: NodeId) -> Result<(), MembershipError> {
+        let _one_at_a_time = self.inner.changing_members.lock().await;
         self.check_leads()?;
         let member = self.present(node)?;
         let id = member.raft_id();
@@ -117,15 +118,15 @@ impl Shard {
         self.replace_voters(voters).await
     }
 
+    /// Waits until a learner holds what the log held when the wait began.
     async fn wait_caught_up(&self, id: RaftId) {
         let mut metrics = self.raft().metrics();
+        let target = metrics.borrow_watched().last_log_index;
         loop {
             let now = metrics.borrow_watched().clone();
-            let matched = now.replication.as_ref().and_then(|r| r.get(&id).copied()).flatten().map(|m| m.index);
-            if matched >= now.last_log_index && matched.is_some() {
-                return;
-            }
-            if metrics.changed().await.is_err() {
+            let Some(replication) = &now.replication else { return };
+            let matched = replication.get(&id).copied().flatten().map(|m| m.index);
+            if matched >= target || metrics.changed().await.is_err() {
                 return;
             }
         }
@@ -133,6 +134,7 @@ impl Shard {
 
     /// Takes a voter out.
     pub(crate) async fn remove_voter(&self, node: NodeId) -> Result<(), MembershipError> {
+        let _one_at_a_time = self.inner.changing_members.lock().await;
         self.check_leads()?;
         let mut voters = self.voters();
         let before = voters.len();

@@ -76,6 +76,7 @@ struct Inner {
     view: watch::Sender<ShardView>,
     submissions: mpsc::Sender<Submission>,
     queued: Arc<propose::Queued>,
+    changing_members: tokio::sync::Mutex<()>,
 }
 
 impl Shard {
@@ -113,6 +114,7 @@ impl Shard {
                 view: watch::channel(ShardView::default()).0,
                 submissions,
                 queued: Arc::default(),
+                changing_members: tokio::sync::Mutex::default(),
                 site,
             }),
         };

@@ -12,8 +12,6 @@ use super::Shard;
 
 /// Bytes of tasks on one page: it must fit into a frame.
 const PAGE_BYTES_MAX: u64 = limits::FRAME_BYTES_MAX as u64 / 2;
-/// How long an answer may wait for the history to catch up with what is applied.
-const HISTORY_WAIT: Duration = Duration::from_secs(2);
 
 impl Shard {
     /// Answers with everything acknowledged before the query. Only the leader can.
@@ -73,7 +71,9 @@ impl Shard {
 
     async fn wait_for_history(&self, next: u64) {
         let mut progress = self.inner.site.store.history().progress(self.inner.id);
-        let _ = tokio::time::timeout(HISTORY_WAIT, progress.wait_for(|written| *written >= next)).await;
+        // Shorter than a caller on another node waits.
+        let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms / 2);
+        let _ = tokio::time::timeout(patience, progress.wait_for(|written| *written >= next)).await;
     }
 }
 

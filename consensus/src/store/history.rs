@@ -25,6 +25,8 @@ use super::lock;
 const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of changes that one answer holds.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// How long a snapshot waits for the history.
+const SYNC_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a failed database is left alone before it is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(5);
 
@@ -60,7 +62,9 @@ struct Coverage {
 struct Queue {
     sets: VecDeque<(ShardId, u64, Option<ChangeSet>)>,
     bytes: usize,
-    writing: bool,
+    /// Counts what was put in, and what was written or given up.
+    recorded: u64,
+    settled: u64,
     closed: bool,
 }
 
@@ -125,7 +129,8 @@ impl History {
             // Left out: the next one that is written shows the gap.
             return;
         }
-        queue.bytes += set.as_ref().map_or(16, |set| 64 + 256 * set.changes.len());
+        queue.bytes += set.as_ref().map_or(16, bytes_of);
+        queue.recorded += 1;
         queue.sets.push_back((shard, index, set));
         if queue.sets.len() == 1 {
             self.inner.wake.notify_one();
@@ -161,18 +166,19 @@ impl History {
         lock(&self.inner.coverage).get(&shard)?.gaps.first_key_value().map(|(from, end)| (*from, *end))
     }
 
-    /// Waits until everything recorded so far is written and synced.
+    /// Waits until everything recorded so far is written, and syncs it. Not for ever: what cannot be written is fetched
+    /// from a peer later.
     pub fn sync(&self) {
-        let mut queue = lock(&self.inner.queue);
-        while (!queue.sets.is_empty() || queue.writing) && !queue.closed {
-            let waited = self.inner.idle.wait_timeout(queue, Duration::from_secs(1));
-            queue = waited.map_or_else(|e| e.into_inner().0, |(queue, _)| queue);
-            if lock(&self.inner.tables).is_err() {
-                return;
+        let deadline = Instant::now() + SYNC_PATIENCE;
+        {
+            let mut queue = lock(&self.inner.queue);
+            let ticket = queue.recorded;
+            while queue.settled < ticket && !queue.closed && Instant::now() < deadline {
+                let waited = self.inner.idle.wait_timeout(queue, Duration::from_millis(100));
+                queue = waited.map_or_else(|e| e.into_inner().0, |(queue, _)| queue);
             }
         }
-        drop(queue);
-        if let Ok(tables) = lock(&self.inner.tables).as_ref()
+        if let Ok(tables) = self.tables()
             && let Err(error) = tables.database.persist(PersistMode::SyncData)
         {
             tracing::warn!(%error, "cannot sync the history");
@@ -263,21 +269,21 @@ impl Inner {
         loop {
             let sets = {
                 let mut queue = lock(&self.queue);
-                queue.writing = false;
-                self.idle.notify_all();
                 while queue.sets.is_empty() && !queue.closed {
                     queue = self.wake.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
                 }
                 if queue.sets.is_empty() {
                     return;
                 }
-                queue.writing = true;
-                queue.bytes = 0;
                 std::mem::take(&mut queue.sets)
             };
-            if lock(&self.tables).is_err() && failed_at.is_none_or(|at| at.elapsed() >= REOPEN_AFTER) {
+            let (count, bytes) = sets
+                .iter()
+                .fold((0, 0), |(count, bytes), (_, _, set)| (count + 1, bytes + set.as_ref().map_or(16, bytes_of)));
+            let failed = lock(&self.tables).is_err();
+            if failed && failed_at.is_none_or(|at| at.elapsed() >= REOPEN_AFTER) {
                 failed_at = Some(Instant::now());
-                *lock(&self.tables) = open_or_set_aside(&self.dir);
+                self.reopen();
             }
             let tables = lock(&self.tables).clone();
             let written = tables.and_then(|tables| self.write(&tables, sets));
@@ -288,33 +294,72 @@ impl Inner {
                 failed_at = Some(Instant::now());
                 *lock(&self.tables) = Err(error);
             }
+            let mut queue = lock(&self.queue);
+            queue.settled += count;
+            queue.bytes = queue.bytes.saturating_sub(bytes);
+            drop(queue);
+            self.idle.notify_all();
         }
+    }
+
+    /// Opens the database again. What an empty one lacks shows as a gap with the next write.
+    fn reopen(&self) {
+        let opened = open_or_set_aside(&self.dir);
+        if let Ok(tables) = &opened {
+            *lock(&self.coverage) = read_coverage(tables).unwrap_or_default();
+        }
+        *lock(&self.tables) = opened;
     }
 
     fn write(&self, tables: &Tables, sets: VecDeque<(ShardId, u64, Option<ChangeSet>)>) -> Result<(), HistoryError> {
         let mut batch = tables.database.batch();
+        let mut shards = std::collections::BTreeSet::new();
         let mut coverage = lock(&self.coverage).clone();
+        let mut covered_indexes = Vec::with_capacity(sets.len());
         for (shard, index, set) in sets {
-            let covered = coverage.entry(shard).or_default();
-            if index > covered.next {
-                covered.gaps.insert(covered.next, index);
-            }
-            covered.next = covered.next.max(index + 1);
+            coverage.entry(shard).or_default().cover(index);
+            covered_indexes.push((shard, index));
+            shards.insert(shard);
             if let Some(set) = set {
                 insert(&mut batch, &tables.rows, shard, &set);
             }
         }
-        for (shard, covered) in &coverage {
+        for (shard, covered) in coverage.iter().filter(|(shard, _)| shards.contains(shard)) {
             let encoded = postcard::to_stdvec(&(covered.next, &covered.gaps)).unwrap_or_default();
             batch.insert(&tables.rows, key(*shard, COVERED, &[]), sealed(encoded));
         }
         batch.commit()?;
-        *lock(&self.coverage) = coverage.clone();
-        for (shard, covered) in coverage {
-            self.progress_sender(shard).send_replace(covered.next);
+        {
+            // One by one: a gap may have been filled meanwhile.
+            let mut coverage = lock(&self.coverage);
+            covered_indexes.into_iter().for_each(|(shard, index)| coverage.entry(shard).or_default().cover(index));
+        }
+        for shard in shards {
+            let next = lock(&self.coverage).get(&shard).map_or(0, |covered| covered.next);
+            self.progress_sender(shard).send_replace(next);
         }
         Ok(())
     }
+}
+
+impl Coverage {
+    fn cover(&mut self, index: u64) {
+        if index > self.next {
+            self.gaps.insert(self.next, index);
+        }
+        self.next = self.next.max(index + 1);
+    }
+}
+
+/// About how many bytes a change set takes.
+fn bytes_of(set: &ChangeSet) -> usize {
+    use skep_protocol::change::ChangeKind;
+    let payload = |kind: &ChangeKind| match kind {
+        ChangeKind::Created { spec, .. } => spec.payload.len(),
+        ChangeKind::Completed { result, .. } => result.len(),
+        _ => 0,
+    };
+    set.changes.iter().map(|change| 256 + payload(&change.what)).sum::<usize>() + 64
 }
 
 fn open(dir: &Path) -> Result<Tables, fjall::Error> {

@@ -380,7 +380,7 @@ impl Store {
     ) -> Result<Vec<(LogPoint, Bytes)>, StoreError> {
         enum Found {
             Cached(Bytes),
-            OnDisk(shard_log::Place),
+            OnDisk(shard_log::Place, Option<Arc<Segment>>),
         }
         let found: Vec<(LogPoint, Found)> = self.with_log(shard, |log| {
             let mut bytes = 0;
@@ -390,7 +390,11 @@ impl Store {
                     let point = LogPoint { index, term: slot.term };
                     let (size, found) = match (&slot.cached, slot.place) {
                         (Some(entry), _) => (entry.len(), Found::Cached(entry.clone())),
-                        (None, Some(place)) => (place.bytes as usize, Found::OnDisk(place)),
+                        // Held while it is read, since it may be dropped from now on.
+                        (None, Some(place)) => {
+                            let segment = lock(&self.shared.segments).get(&place.segment).cloned();
+                            (place.bytes as usize, Found::OnDisk(place, segment))
+                        }
                         (None, None) => return None,
                     };
                     let first = bytes == 0;
@@ -401,31 +405,35 @@ impl Store {
         });
         let read = |(point, found): (LogPoint, Found)| match found {
             Found::Cached(entry) => Ok((point, entry)),
-            Found::OnDisk(place) => Ok((point, self.read_entry(shard, point, place)?)),
+            Found::OnDisk(place, segment) => Ok((point, read_entry(shard, point, place, segment)?)),
         };
         found.into_iter().map(read).collect()
     }
+}
 
-    fn read_entry(&self, shard: ShardId, point: LogPoint, place: shard_log::Place) -> Result<Bytes, StoreError> {
-        let segment = lock(&self.shared.segments).get(&place.segment).cloned();
-        let segment = segment.ok_or_else(|| StoreError::CorruptLog {
-            shard,
-            why: format!("segment {} of entry {} is gone", place.segment, point.index),
-        })?;
-        let mut bytes = vec![0; place.bytes as usize];
-        segment.file.read_exact_at(&mut bytes, place.offset).map_err(|e| StoreError::io(&segment.path, e))?;
-        let valid = record::read(&bytes).filter(|(header, body)| {
-            header.kind == record::RecordKind::Append
-                && header.shard == shard
-                && record::u64_at(body, 0) == point.index
-                && record::u64_at(body, 8) == point.term
-                && body.len() >= 16
-        });
-        let (_, body) = valid.ok_or_else(|| {
-            StoreError::corrupt(&segment.path, format!("at byte {}: entry {} is damaged", place.offset, point.index))
-        })?;
-        Ok(Bytes::copy_from_slice(&body[16..]))
-    }
+fn read_entry(
+    shard: ShardId,
+    point: LogPoint,
+    place: shard_log::Place,
+    segment: Option<Arc<Segment>>,
+) -> Result<Bytes, StoreError> {
+    let segment = segment.ok_or_else(|| StoreError::CorruptLog {
+        shard,
+        why: format!("segment {} of entry {} is gone", place.segment, point.index),
+    })?;
+    let mut bytes = vec![0; place.bytes as usize];
+    segment.file.read_exact_at(&mut bytes, place.offset).map_err(|e| StoreError::io(&segment.path, e))?;
+    let valid = record::read(&bytes).filter(|(header, body)| {
+        header.kind == record::RecordKind::Append
+            && header.shard == shard
+            && record::u64_at(body, 0) == point.index
+            && record::u64_at(body, 8) == point.term
+            && body.len() >= 16
+    });
+    let (_, body) = valid.ok_or_else(|| {
+        StoreError::corrupt(&segment.path, format!("at byte {}: entry {} is damaged", place.offset, point.index))
+    })?;
+    Ok(Bytes::copy_from_slice(&body[16..]))
 }
 
 fn make_dir(dir: &Path) -> Result<(), StoreError> {

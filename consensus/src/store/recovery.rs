@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use skep_protocol::ids::ShardId;
+use skep_protocol::limits::ENTRY_BYTES_MAX;
 
 use super::StoreError;
 use super::record::{self, Header, RecordKind, u64_at};
@@ -35,29 +36,27 @@ pub(super) fn recover(segments: &[Segment], marked: u64) -> Result<Recovered, St
     let (mut active, mut end) = (0, DATA_START);
     let mut torn: Vec<(usize, u64)> = Vec::new();
     for (at, segment) in segments.iter().enumerate() {
-        let bytes = read_all(segment)?;
-        let mut offset = DATA_START as usize;
-        while let Some((header, body)) = record::read(bytes.get(offset..).unwrap_or_default()) {
+        let mut window = Window::open(segment)?;
+        let mut offset = DATA_START;
+        while let Some((header, body)) = record::read(window.at(offset)?) {
             if next_seq.is_some_and(|seq| seq != header.seq) {
                 break;
             }
             let padded = record::padded(header.body_bytes as usize);
-            let place = Place { segment: segment.number, offset: offset as u64, bytes: padded as u32 };
+            let place = Place { segment: segment.number, offset, bytes: padded as u32 };
             replay(shards.entry(header.shard).or_default(), header, body, place)
                 .map_err(|why| StoreError::corrupt(&segment.path, format!("at byte {offset}: {why}")))?;
             if let Some((torn_at, torn_offset)) = torn.first() {
                 return Err(hole(&segments[*torn_at], *torn_offset));
             }
             next_seq = Some(header.seq + 1);
-            offset += padded;
-            (active, end) = (at, offset as u64);
+            offset += padded as u64;
+            (active, end) = (at, offset);
         }
-        let rest = bytes.get(offset..).unwrap_or_default();
-        if proves_a_hole(rest, next_seq.unwrap_or(1)) {
-            return Err(hole(segment, offset as u64));
-        }
-        if rest.iter().any(|byte| *byte != 0) {
-            torn.push((at, offset as u64));
+        match window.rest(offset, next_seq.unwrap_or(1))? {
+            Rest::Zeros => {}
+            Rest::Torn => torn.push((at, offset)),
+            Rest::Hole => return Err(hole(segment, offset)),
         }
     }
     let next_seq = next_seq.unwrap_or(1);
@@ -75,29 +74,72 @@ pub(super) fn recover(segments: &[Segment], marked: u64) -> Result<Recovered, St
     Ok(Recovered { logs, next_seq, active, end })
 }
 
-fn read_all(segment: &Segment) -> Result<Vec<u8>, StoreError> {
-    let io = |e| StoreError::io(&segment.path, e);
-    let length = segment.file.metadata().map_err(io)?.len();
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    segment.file.read_exact_at(&mut bytes, 0).map_err(io)?;
-    Ok(bytes)
+/// Bytes that are looked at together: several times the largest record.
+const WINDOW_BYTES: u64 = 4 * ENTRY_BYTES_MAX as u64;
+/// Bytes that a record can take at most.
+const RECORD_BYTES_MAX: u64 = ENTRY_BYTES_MAX as u64 + 4_096;
+
+/// A part of a segment in memory, moved along as it is read.
+struct Window<'a> {
+    segment: &'a Segment,
+    length: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+/// What follows the last valid record of a segment.
+enum Rest {
+    /// Nothing.
+    Zeros,
+    /// The remains of a batch that was never acknowledged.
+    Torn,
+    /// A record that proves that the missing one was durable.
+    Hole,
+}
+
+impl<'a> Window<'a> {
+    fn open(segment: &'a Segment) -> Result<Self, StoreError> {
+        let length = segment.file.metadata().map_err(|e| StoreError::io(&segment.path, e))?.len();
+        Ok(Self { segment, length, start: 0, bytes: Vec::new() })
+    }
+
+    /// The bytes from an offset on: a whole record at least, unless the segment ends before.
+    fn at(&mut self, offset: u64) -> Result<&[u8], StoreError> {
+        let end = self.start + self.bytes.len() as u64;
+        if offset < self.start || (offset + RECORD_BYTES_MAX > end && end < self.length) {
+            self.start = offset;
+            self.bytes.resize(self.length.saturating_sub(offset).min(WINDOW_BYTES) as usize, 0);
+            let read = self.segment.file.read_exact_at(&mut self.bytes, offset);
+            read.map_err(|e| StoreError::io(&self.segment.path, e))?;
+        }
+        Ok(self.bytes.get((offset - self.start) as usize..).unwrap_or_default())
+    }
+
+    fn rest(&mut self, mut offset: u64, expected: u64) -> Result<Rest, StoreError> {
+        let mut rest = Rest::Zeros;
+        while offset < self.length {
+            let bytes = self.at(offset)?;
+            offset += match record::read(bytes) {
+                Some((header, _)) if header.synced >= expected => return Ok(Rest::Hole),
+                Some((header, _)) => {
+                    rest = Rest::Torn;
+                    record::padded(header.body_bytes as usize) as u64
+                }
+                None => {
+                    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+                    if zeros < bytes.len().min(record::ALIGN) {
+                        rest = Rest::Torn;
+                    }
+                    (zeros / record::ALIGN * record::ALIGN).max(record::ALIGN) as u64
+                }
+            };
+        }
+        Ok(rest)
+    }
 }
 
 fn hole(segment: &Segment, offset: u64) -> StoreError {
     StoreError::corrupt(&segment.path, format!("at byte {offset}: a record that was durable is damaged or missing"))
-}
-
-/// Whether a record behind the first invalid one proves that the missing one was durable.
-fn proves_a_hole(rest: &[u8], expected: u64) -> bool {
-    let mut offset = 0;
-    while offset + record::HEADER_BYTES <= rest.len() {
-        match record::read(&rest[offset..]) {
-            Some((header, _)) if header.synced >= expected => return true,
-            Some((header, _)) => offset += record::padded(header.body_bytes as usize),
-            None => offset += record::ALIGN,
-        }
-    }
-    false
 }
 
 fn replay(shard: &mut Recovering, header: Header, body: &[u8], place: Place) -> Result<(), &'static str> {

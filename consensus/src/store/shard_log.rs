@@ -175,6 +175,8 @@ impl Recovering {
             log.slots.push_back(Slot { term, place: Some(place), cached: None });
         }
         log.evicted = log.slots.len();
+        // What is said to be committed can be ahead of what became durable.
+        log.committed = log.committed.min(log.last());
         Ok(log)
     }
 }

@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use skep_protocol::ids::ShardId;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{StoreError, make_dir};
+use super::{StoreError, lock, make_dir};
 use crate::store::record::u64_at;
 
 const MAGIC: [u8; 8] = *b"skepsnap";
@@ -19,6 +19,8 @@ const HEADER_BYTES: usize = 48;
 /// A snapshot: what the Raft adapter says of it, and the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSnapshot {
+    /// The last entry in it.
+    pub index: u64,
     /// As the Raft adapter encodes it.
     pub meta: Bytes,
     /// The state.
@@ -29,24 +31,30 @@ pub struct StoredSnapshot {
 #[derive(Clone, Debug)]
 pub struct Snapshots {
     dir: Arc<PathBuf>,
+    /// One at a time: one that is being built can meet one that is being installed.
+    saving: Arc<Mutex<()>>,
 }
 
 impl Snapshots {
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         make_dir(dir)?;
-        Ok(Self { dir: Arc::new(dir.to_owned()) })
+        Ok(Self { dir: Arc::new(dir.to_owned()), saving: Arc::default() })
     }
 
     fn path(&self, shard: ShardId) -> PathBuf {
         self.dir.join(format!("{shard}.snap"))
     }
 
-    /// Replaces the shard's snapshot durably. A crash leaves the old one or the new one.
+    /// Replaces the shard's snapshot durably, unless it is newer. A crash leaves the old one or the new one.
     ///
     /// # Errors
     /// [`StoreError::Io`]; the old one is in place then.
     pub fn save(&self, shard: ShardId, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
+        let _one_at_a_time = lock(&self.saving);
         let path = self.path(shard);
+        if self.load(shard).is_ok_and(|known| known.is_some_and(|known| known.index > snapshot.index)) {
+            return Ok(());
+        }
         let write = || -> io::Result<()> {
             let temporary = path.with_extension("tmp");
             let mut file = File::create(&temporary)?;
@@ -78,10 +86,14 @@ impl Snapshots {
         if format > FORMAT {
             return Err(StoreError::NewerFormat { path, found: format, supported: FORMAT });
         }
-        let meta_bytes = usize::try_from(u64_at(&bytes, 16)).unwrap_or(usize::MAX);
+        let meta_bytes = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]) as usize;
         let split = HEADER_BYTES.checked_add(meta_bytes).filter(|end| *end <= bytes.len());
         let split = split.ok_or_else(|| StoreError::corrupt(&path, "it is cut off"))?;
-        let snapshot = StoredSnapshot { meta: bytes.slice(HEADER_BYTES..split), data: bytes.slice(split..) };
+        let snapshot = StoredSnapshot {
+            index: u64_at(&bytes, 16),
+            meta: bytes.slice(HEADER_BYTES..split),
+            data: bytes.slice(split..),
+        };
         if bytes[..HEADER_BYTES] != header(&snapshot) {
             return Err(StoreError::corrupt(&path, "its checksum does not match"));
         }
@@ -93,7 +105,8 @@ fn header(snapshot: &StoredSnapshot) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-    bytes[16..24].copy_from_slice(&(snapshot.meta.len() as u64).to_le_bytes());
+    bytes[12..16].copy_from_slice(&(snapshot.meta.len() as u32).to_le_bytes());
+    bytes[16..24].copy_from_slice(&snapshot.index.to_le_bytes());
     bytes[24..32].copy_from_slice(&(snapshot.data.len() as u64).to_le_bytes());
     let mut sum = Xxh3::new();
     sum.update(&bytes[..32]);

@@ -164,11 +164,15 @@ fn no_flipped_byte_of_the_log_goes_unnoticed() {
     let path = wal_files(dir.path())[0].clone();
     let bytes = std::fs::read(&path).unwrap();
     let end = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
+    // A store that opens goes on writing: log and mark are put back together.
+    let progress = dir.path().join("progress");
+    let mark = std::fs::read(&progress).unwrap();
     let mut refused = 0;
     for at in 0..end {
         let mut spoiled = bytes.clone();
         spoiled[at] ^= 0x10;
         std::fs::write(&path, &spoiled).unwrap();
+        std::fs::write(&progress, &mark).unwrap();
         match open(dir.path()) {
             Err(error) => {
                 assert!(error.to_string().contains(".wal"), "the error names the file: {error}");
@@ -183,6 +187,7 @@ fn no_flipped_byte_of_the_log_goes_unnoticed() {
     }
     assert!(refused > end - 64, "{refused} of {end}");
     std::fs::write(&path, &bytes).unwrap();
+    std::fs::write(&progress, &mark).unwrap();
     assert_eq!(indexes(&open(dir.path()).unwrap(), SHARD), [1, 2, 3, 4, 5]);
 }
 
@@ -246,9 +251,13 @@ fn no_flipped_byte_of_a_snapshot_goes_unnoticed() {
     let dir = tempfile::tempdir().unwrap();
     let snapshots = Snapshots::open(dir.path()).unwrap();
     assert_eq!(snapshots.load(SHARD).unwrap(), None);
-    let snapshot = StoredSnapshot { meta: Bytes::from_static(b"meta"), data: Bytes::from_static(b"the whole state") };
+    let snapshot =
+        StoredSnapshot { index: 5, meta: Bytes::from_static(b"meta"), data: Bytes::from_static(b"the whole state") };
     snapshots.save(SHARD, &snapshot).unwrap();
-    assert_eq!(snapshots.load(SHARD).unwrap(), Some(snapshot));
+    assert_eq!(snapshots.load(SHARD).unwrap(), Some(snapshot.clone()));
+    let older = StoredSnapshot { index: 4, data: Bytes::from_static(b"an older state"), ..snapshot.clone() };
+    snapshots.save(SHARD, &older).unwrap();
+    assert_eq!(snapshots.load(SHARD).unwrap(), Some(snapshot), "a newer one is not replaced by an older one");
     let path = dir.path().join("1.snap");
     let bytes = std::fs::read(&path).unwrap();
     for at in 0..bytes.len() {

@@ -1,5 +1,6 @@
 //! The one thread that writes the log.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,7 @@ use skep_protocol::limits;
 use super::progress::Mark;
 use super::record::{self, Header, RecordKind, two};
 use super::segment::{self, DATA_START, Segment};
-use super::shard_log::{LogPoint, Place};
+use super::shard_log::{LogPoint, Place, ShardLog};
 use super::{Shared, StoreOptions, lock};
 
 /// How often the free space is looked at.
@@ -56,6 +57,12 @@ pub(super) struct Writer {
     buffer: Vec<u8>,
     /// What the buffer holds and is to be acknowledged.
     batch: Batch,
+    /// Whether anything was written to the active segment since its last sync.
+    unsynced: bool,
+    /// Whether segments may have become unneeded. They are dropped after a sync, when what replaces them is durable.
+    drop_due: bool,
+    /// What the records written so far say of each shard.
+    written: BTreeMap<ShardId, Written>,
     space_checked: Instant,
 }
 
@@ -63,13 +70,31 @@ pub(super) struct Writer {
 struct Batch {
     placed: Vec<(ShardId, LogPoint, Place)>,
     done: Vec<Done>,
-    purged: bool,
+}
+
+/// What a new segment has to say again.
+#[derive(Clone, Default)]
+struct Written {
+    vote: Option<Bytes>,
+    purged: Option<LogPoint>,
+    committed: Option<LogPoint>,
 }
 
 impl Writer {
     pub(super) fn new(setup: Setup) -> Self {
         let synced = setup.next_seq - 1;
-        Self { setup, synced, buffer: Vec::new(), batch: Batch::default(), space_checked: Instant::now() }
+        let said = |log: &ShardLog| Written { vote: log.vote.clone(), purged: log.purged, committed: log.committed };
+        let written = lock(&setup.shared.logs).iter().map(|(shard, log)| (*shard, said(log))).collect();
+        Self {
+            unsynced: false,
+            drop_due: false,
+            written,
+            setup,
+            synced,
+            buffer: Vec::new(),
+            batch: Batch::default(),
+            space_checked: Instant::now(),
+        }
     }
 
     /// Writes until the queue is closed and empty.
@@ -80,6 +105,11 @@ impl Writer {
     }
 
     fn serve(&mut self, queue: &Receiver<Write>) -> io::Result<()> {
+        // A crash may have torn what the active segment said of votes and purges: it is said again, durably, before
+        // anything older can be dropped.
+        self.restate();
+        self.flush()?;
+        self.sync()?;
         self.check_space();
         loop {
             match queue.recv_timeout(SPACE_CHECK_EVERY) {
@@ -105,6 +135,7 @@ impl Writer {
             Write::Vote { shard, vote, done } => {
                 self.make_room(vote.len())?;
                 self.record(RecordKind::Vote, shard, &vote, &[]);
+                self.written.entry(shard).or_default().vote = Some(vote);
                 self.batch.done.push(done);
             }
             Write::Append { shard, entries, done } => {
@@ -122,11 +153,14 @@ impl Writer {
             Write::Purge { shard, upto } => {
                 self.make_room(16)?;
                 self.record(RecordKind::Purge, shard, &two(upto.index, upto.term), &[]);
-                self.batch.purged = true;
+                let written = self.written.entry(shard).or_default();
+                written.purged = written.purged.max(Some(upto));
+                self.drop_due = true;
             }
             Write::Committed { shard, point } => {
                 self.make_room(16)?;
                 self.record(RecordKind::Committed, shard, &two(point.index, point.term), &[]);
+                self.written.entry(shard).or_default().committed = Some(point);
             }
         }
         Ok(())
@@ -153,6 +187,8 @@ impl Writer {
             return Ok(());
         }
         self.flush()?;
+        // Whatever is said durable from here on includes all of the old segment.
+        self.sync()?;
         let next = match self.setup.spare.take() {
             Some(spare) => spare,
             None => self.create_next(self.setup.active.number + 1)?,
@@ -162,7 +198,7 @@ impl Writer {
         self.restate();
         self.move_out_of_oldest()?;
         self.make_spare();
-        self.drop_unneeded();
+        self.drop_due = true;
         Ok(())
     }
 
@@ -185,16 +221,15 @@ impl Writer {
 
     /// Every segment begins with what earlier ones say of votes, purges and commits, so that those can be dropped.
     fn restate(&mut self) {
-        let shared = Arc::clone(&self.setup.shared);
-        for (shard, log) in lock(&shared.logs).iter() {
-            if let Some(vote) = &log.vote {
-                self.record(RecordKind::Vote, *shard, vote, &[]);
+        for (shard, written) in self.written.clone() {
+            if let Some(vote) = &written.vote {
+                self.record(RecordKind::Vote, shard, vote, &[]);
             }
-            if let Some(purged) = log.purged {
-                self.record(RecordKind::Purge, *shard, &two(purged.index, purged.term), &[]);
+            if let Some(purged) = written.purged {
+                self.record(RecordKind::Purge, shard, &two(purged.index, purged.term), &[]);
             }
-            if let Some(committed) = log.committed {
-                self.record(RecordKind::Committed, *shard, &two(committed.index, committed.term), &[]);
+            if let Some(committed) = written.committed {
+                self.record(RecordKind::Committed, shard, &two(committed.index, committed.term), &[]);
             }
         }
     }
@@ -219,10 +254,13 @@ impl Writer {
                 }
             }
         }
-        let live: u64 = moving.iter().map(|(_, _, place)| u64::from(place.bytes)).sum();
-        if live > self.setup.options.segment_bytes / 4 {
-            return Ok(());
-        }
+        // So much at each rotation: the oldest segment is empty after a few of them at the latest.
+        let mut budget = self.setup.options.segment_bytes / 4;
+        moving.retain(|(_, _, place)| {
+            let fits = budget >= u64::from(place.bytes);
+            budget -= if fits { u64::from(place.bytes) } else { 0 };
+            fits
+        });
         for (shard, point, place) in moving {
             let mut bytes = vec![0; place.bytes as usize];
             oldest.file.read_exact_at(&mut bytes, place.offset)?;
@@ -239,16 +277,16 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let active = &self.setup.active;
-        active.file.write_all_at(&self.buffer, self.setup.end)?;
+        self.setup.active.file.write_all_at(&self.buffer, self.setup.end)?;
         self.setup.end += self.buffer.len() as u64;
         self.setup.shared.bytes_written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
         self.buffer.clear();
+        self.unsynced = true;
         let batch = std::mem::take(&mut self.batch);
-        if !batch.done.is_empty() || !batch.placed.is_empty() {
-            active.file.sync_data()?;
-            self.synced = self.setup.next_seq - 1;
-            self.setup.mark.set(self.synced)?;
+        if !batch.done.is_empty() || !batch.placed.is_empty() || self.drop_due {
+            self.sync()?;
+        }
+        {
             let mut logs = lock(&self.setup.shared.logs);
             for (shard, point, place) in batch.placed {
                 if let Some(log) = logs.get_mut(&shard) {
@@ -257,8 +295,20 @@ impl Writer {
             }
         }
         batch.done.into_iter().for_each(|done| done());
-        if batch.purged {
+        if self.drop_due {
+            self.drop_due = false;
             self.drop_unneeded();
+        }
+        Ok(())
+    }
+
+    /// Makes everything that was written durable.
+    fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced {
+            self.setup.active.file.sync_data()?;
+            self.unsynced = false;
+            self.synced = self.setup.next_seq - 1;
+            self.setup.mark.set(self.synced)?;
         }
         Ok(())
     }
@@ -266,7 +316,7 @@ impl Writer {
     /// Drops the oldest segments that hold no entry any more.
     fn drop_unneeded(&self) {
         let shared = &self.setup.shared;
-        let oldest = lock(&shared.logs).values().filter_map(super::ShardLog::oldest_segment).min();
+        let oldest = lock(&shared.logs).values().filter_map(ShardLog::oldest_segment).min();
         let needed = oldest.unwrap_or(u64::MAX).min(self.setup.active.number);
         let mut segments = lock(&shared.segments);
         while let Some((number, segment)) = segments.first_key_value().map(|(n, s)| (*n, Arc::clone(s))) {
