@@ -45,8 +45,11 @@ impl Dice {
 async fn acknowledged_writes_survive_killing_and_restarting_any_node_at_any_moment() {
     let mut dice = Dice::new();
     let mut site = Site::up(NODE, 3, 3, &SMALL_SNAPSHOTS).await;
+    // Half of the load on streams, half in calls of their own.
     let settings = Settings { patience: Duration::from_secs(30), ..Settings::default() };
-    let connections: Vec<_> = site.net.nodes.iter().map(|node| node.client_with(settings)).collect();
+    let pipelined = Settings { pipelined: true, ..settings };
+    let connections: Vec<_> =
+        site.net.nodes.iter().flat_map(|node| [node.client_with(settings), node.client_with(pipelined)]).collect();
     let load = Load::start(&connections, 12, 256);
     load.measure();
     for round in 0..8 {

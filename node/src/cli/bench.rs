@@ -25,6 +25,9 @@ pub(crate) enum Bench {
         /// Through the nodes' Unix sockets instead of loopback TCP
         #[arg(long)]
         socket: bool,
+        /// Every create a call of its own, instead of a message on the connection's stream
+        #[arg(long)]
+        unary: bool,
     },
     /// SIGKILL of the leader under load, to the next acknowledged write
     Failover {
@@ -47,14 +50,17 @@ impl Bench {
         let runtime = runtime.map_err(Failure::failed)?;
         let format = common.output;
         match self {
-            Self::Commit { clients, voters, seconds, payload_bytes, socket } => {
-                let settings = CommitSettings { binary, clients, voters, seconds, payload_bytes, socket };
+            Self::Commit { clients, voters, seconds, payload_bytes, socket, unary } => {
+                let settings = CommitSettings { binary, clients, voters, seconds, payload_bytes, socket, unary };
                 let report = runtime.block_on(commit(settings)).map_err(Failure::failed)?;
                 let latency = report.latency_ms;
                 let mut lines = vec![
                     (
                         "clients",
-                        format!("{} on {} connections ({})", report.clients, report.connections, report.transport),
+                        format!(
+                            "{} on {} connections ({}, {})",
+                            report.clients, report.connections, report.transport, report.calls
+                        ),
                     ),
                     ("writes/s", format!("{:.0}", report.writes_per_s)),
                     ("latency", format!("p50 {} ms, p99 {} ms, max {} ms", latency.p50, latency.p99, latency.max)),

@@ -31,6 +31,8 @@ pub struct CommitSettings {
     pub payload_bytes: usize,
     /// Through the nodes' Unix sockets instead of loopback TCP.
     pub socket: bool,
+    /// Every create a call of its own, instead of a message on the connection's stream.
+    pub unary: bool,
 }
 
 /// What came of it.
@@ -44,6 +46,8 @@ pub struct CommitReport {
     pub connections: usize,
     /// `tcp` or `socket`.
     pub transport: &'static str,
+    /// `stream` or `unary`.
+    pub calls: &'static str,
     /// Voters.
     pub voters: usize,
     /// How long it counted.
@@ -87,7 +91,7 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
 
     let count = settings.clients.min(CONNECTIONS_MAX);
     let connections: Result<Vec<Client>, LaunchError> =
-        (0..count).map(|_| connection(&testnet.nodes[leader], settings.socket)).collect();
+        (0..count).map(|_| connection(&testnet.nodes[leader], settings.socket, settings.unary)).collect();
     let load = Load::start(&connections?, settings.clients, settings.payload_bytes);
     tokio::time::sleep(WARM_UP).await;
     let loaded_from = usage(&testnet);
@@ -126,6 +130,7 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
         clients: settings.clients,
         connections: count,
         transport: if settings.socket { "socket" } else { "tcp" },
+        calls: if settings.unary { "unary" } else { "stream" },
         voters: settings.voters,
         seconds: took.as_secs_f64(),
         payload_bytes: settings.payload_bytes,
@@ -149,9 +154,10 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
     Ok(report)
 }
 
-pub(super) fn connection(node: &TestNode, socket: bool) -> Result<Client, LaunchError> {
+fn connection(node: &TestNode, socket: bool, unary: bool) -> Result<Client, LaunchError> {
+    let settings = Settings { pipelined: !unary, ..Settings::default() };
     if socket {
-        return Ok(node.client());
+        return Ok(node.client_with(settings));
     }
-    Ok(Client::with_settings(node.tcp_endpoint()?, Settings::default())?)
+    Ok(Client::with_settings(node.tcp_endpoint()?, settings)?)
 }

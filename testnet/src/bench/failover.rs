@@ -64,7 +64,7 @@ pub async fn failover(settings: FailoverSettings) -> Result<FailoverReport, Laun
     let dir = scratch("bench-failover")?;
     let mut testnet = Testnet::create(layout(settings.binary.clone(), dir.clone(), settings.voters))?;
     testnet.up().await?;
-    let patient = Settings { patience: Duration::from_secs(20), ..Settings::default() };
+    let patient = Settings { patience: Duration::from_secs(20), pipelined: true, ..Settings::default() };
     let connections: Vec<_> = testnet.nodes.iter().map(|node| node.client_with(patient)).collect();
     let load = Load::start(&connections, settings.clients, 256);
     let all: Vec<usize> = (0..settings.voters).collect();

@@ -1,6 +1,6 @@
 //! The client.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use skep_protocol::ids::ShardId;
@@ -12,6 +12,7 @@ use skep_protocol::v1::agent_queries_client::AgentQueriesClient;
 use skep_protocol::v1::node_queries_client::NodeQueriesClient;
 use skep_protocol::v1::shard_commands_client::ShardCommandsClient;
 use skep_protocol::v1::shard_queries_client::ShardQueriesClient;
+use skep_protocol::v1::task_command::Command;
 use skep_protocol::v1::task_commands_client::TaskCommandsClient;
 use skep_protocol::v1::task_queries_client::TaskQueriesClient;
 use tokio::time::Instant;
@@ -24,6 +25,7 @@ use tonic::{Request, Status, Streaming};
 use crate::call::{Patience, send};
 use crate::endpoint::Endpoint;
 use crate::error::{ClientError, Heard, heard};
+use crate::pipe::Pipe;
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]
@@ -34,11 +36,18 @@ pub struct Settings {
     pub patience: Duration,
     /// How long one sending may take.
     pub attempt_timeout: Duration,
+    /// Whether task commands share one stream, which costs less each, or are calls of their own.
+    pub pipelined: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { shard: ShardId::FIRST, patience: Duration::from_secs(10), attempt_timeout: Duration::from_secs(5) }
+        Self {
+            shard: ShardId::FIRST,
+            patience: Duration::from_secs(10),
+            attempt_timeout: Duration::from_secs(5),
+            pipelined: false,
+        }
     }
 }
 
@@ -53,7 +62,7 @@ pub enum Read {
 }
 
 #[derive(Clone)]
-struct Token(Option<AsciiMetadataValue>);
+pub(crate) struct Token(Option<AsciiMetadataValue>);
 
 impl Interceptor for Token {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -64,13 +73,15 @@ impl Interceptor for Token {
     }
 }
 
-type Service = InterceptedService<Channel, Token>;
+pub(crate) type Service = InterceptedService<Channel, Token>;
 
 /// A client of one node. Cheap to clone; clones share the connection.
 #[derive(Clone)]
 pub struct Client {
     service: Service,
     settings: Settings,
+    /// Opened when it is first needed.
+    pipe: Arc<OnceLock<Pipe>>,
     /// The shard's clock as it was last heard, and when.
     clock: Arc<Mutex<Option<(LogInstant, Instant)>>>,
 }
@@ -92,6 +103,39 @@ macro_rules! command {
                 async move { service.$method(request).await }
             };
             let result = send(&id, &message, self.patience(), sending).await;
+            self.mind_clock(&result);
+            result
+        }
+    };
+}
+
+macro_rules! task_command {
+    ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*), $variant:ident . $method:ident,
+     $message:ident { $($field:ident: $value:expr),* $(,)? }) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// [`ClientError`]: not done, or unknown.
+        pub async fn $name(&self, $($argument: $type),*) -> Result<v1::TaskReceipt, ClientError> {
+            let meta = self.meta().await?;
+            let request_id = meta.request_id.clone();
+            let id = uuid::Uuid::from_slice(&request_id).unwrap_or_default().to_string();
+            let message = v1::$message { meta: Some(meta), $($field: $value),* };
+            let result = if self.settings.pipelined {
+                let pipe = self.pipe.get_or_init(|| Pipe::open(self.service.clone()));
+                let sending = |request: Request<v1::$message>| {
+                    let (pipe, request_id) = (pipe.clone(), request_id.clone());
+                    async move { pipe.send(request_id, Command::$variant(request.into_inner())).await }
+                };
+                send(&id, &message, self.patience(), sending).await
+            } else {
+                let service = TaskCommandsClient::new(self.service.clone());
+                let sending = |request| {
+                    let mut service = service.clone();
+                    async move { service.$method(request).await }
+                };
+                send(&id, &message, self.patience(), sending).await
+            };
             self.mind_clock(&result);
             result
         }
@@ -160,7 +204,7 @@ impl Client {
         let bearer = endpoint.token().map(|token| format!("Bearer {token}").parse());
         let token = bearer.transpose().map_err(|_| ClientError::Endpoint("the token is not ASCII text".to_owned()))?;
         let service = InterceptedService::new(endpoint.channel()?, Token(token));
-        Ok(Self { service, settings, clock: Arc::default() })
+        Ok(Self { service, settings, pipe: Arc::default(), clock: Arc::default() })
     }
 
     fn patience(&self) -> Patience {
@@ -203,10 +247,10 @@ impl Client {
         }
     }
 
-    command!(
+    task_command!(
         /// Adds a task; its id is that of the request.
-        create_task(spec: v1::TaskSpec) -> v1::TaskReceipt,
-        TaskCommandsClient.create, CreateTaskRequest { task_id: Vec::new(), spec: Some(spec) }
+        create_task(spec: v1::TaskSpec),
+        Create.create, CreateTaskRequest { task_id: Vec::new(), spec: Some(spec) }
     );
     command!(
         /// Takes a task; without one, the most urgent that suits the agent. The reply is empty if none waits.
@@ -214,32 +258,32 @@ impl Client {
         TaskCommandsClient.claim,
         ClaimTaskRequest { agent: agent.to_owned(), task_id: task_id.map(<[u8]>::to_vec).unwrap_or_default() }
     );
-    command!(
+    task_command!(
         /// Says how far a claimed task has come.
-        report_progress(claim: v1::Claim, permille: u32, note: &str) -> v1::TaskReceipt,
-        TaskCommandsClient.progress,
+        report_progress(claim: v1::Claim, permille: u32, note: &str),
+        Progress.progress,
         ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned() }
     );
-    command!(
+    task_command!(
         /// Finishes a claimed task.
-        complete_task(claim: v1::Claim, result: Vec<u8>) -> v1::TaskReceipt,
-        TaskCommandsClient.complete, CompleteTaskRequest { claim: Some(claim), result: result }
+        complete_task(claim: v1::Claim, result: Vec<u8>),
+        Complete.complete, CompleteTaskRequest { claim: Some(claim), result: result }
     );
-    command!(
+    task_command!(
         /// Gives a claimed task back as failed; `permanent` makes it a dead letter at once.
-        fail_task(claim: v1::Claim, reason: &str, permanent: bool) -> v1::TaskReceipt,
-        TaskCommandsClient.fail,
+        fail_task(claim: v1::Claim, reason: &str, permanent: bool),
+        Fail.fail,
         FailTaskRequest { claim: Some(claim), reason: reason.to_owned(), permanent: permanent }
     );
-    command!(
+    task_command!(
         /// Calls a task off.
-        cancel_task(task_id: &[u8], reason: &str) -> v1::TaskReceipt,
-        TaskCommandsClient.cancel, CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned() }
+        cancel_task(task_id: &[u8], reason: &str),
+        Cancel.cancel, CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned() }
     );
-    command!(
+    task_command!(
         /// Makes a task pending again, with all its attempts.
-        requeue_task(task_id: &[u8], reason: &str) -> v1::TaskReceipt,
-        TaskCommandsClient.requeue, RequeueTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned() }
+        requeue_task(task_id: &[u8], reason: &str),
+        Requeue.requeue, RequeueTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned() }
     );
     command!(
         /// Makes an agent known, or changes its role.

@@ -20,6 +20,7 @@ mod call;
 mod client;
 mod endpoint;
 mod error;
+mod pipe;
 
 pub use client::{Client, Read, Settings};
 pub use endpoint::Endpoint;
