@@ -127,10 +127,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        match committed {
-            Some(id) => self.store.save_committed(self.shard, point(&id)).map_err(other),
-            None => Ok(()),
+        if let Some(id) = committed {
+            self.store.note_committed(self.shard, point(&id));
         }
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {

@@ -25,6 +25,8 @@ use super::lock;
 const QUEUED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of changes that one answer holds.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// How long changes are collected before they are written together.
+const BREATH: Duration = Duration::from_millis(3);
 /// How long a snapshot waits for the history.
 const SYNC_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a failed database is left alone before it is opened again.
@@ -274,6 +276,13 @@ impl Inner {
                 }
                 if queue.sets.is_empty() {
                     return;
+                }
+                if !queue.closed {
+                    // A breath, so that a busy log wakes this thread a few hundred times a second and not for every
+                    // entry.
+                    drop(queue);
+                    std::thread::sleep(BREATH);
+                    queue = lock(&self.queue);
                 }
                 std::mem::take(&mut queue.sets)
             };

@@ -359,13 +359,10 @@ impl Store {
         self.send(Write::Purge { shard, upto })
     }
 
-    /// Notes how far entries are committed. Not synced: it saves work after a restart and nothing else.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`].
-    pub fn save_committed(&self, shard: ShardId, point: LogPoint) -> Result<(), StoreError> {
+    /// Notes how far entries are committed. Written along with the next entries: it saves work after a restart and
+    /// nothing else.
+    pub fn note_committed(&self, shard: ShardId, point: LogPoint) {
         self.with_log(shard, |log| log.committed = Some(point));
-        self.send(Write::Committed { shard, point })
     }
 
     /// The entries of a range that the log holds, as far as they fit into `bytes_max`, but at least one.

@@ -61,13 +61,17 @@ fn everything_acknowledged_is_there_after_a_restart() {
     append(&store, SHARD, 10..15, 2);
     store.purge(SHARD, point(3, 1)).unwrap();
     vote(&store, "second");
+    store.note_committed(SHARD, point(12, 2));
+    append(&store, SHARD, 15..16, 2);
+    store.note_committed(SHARD, point(15, 2));
     drop(store);
 
     let store = open(dir.path()).unwrap();
+    assert_eq!(store.committed(SHARD), Some(point(12, 2)), "as it was known when entries were last written");
     assert_eq!(store.incarnation(), incarnation);
     assert_eq!(store.vote(SHARD).unwrap(), "second");
-    assert_eq!(indexes(&store, SHARD), (4..15).collect::<Vec<_>>());
-    assert_eq!(store.ends(SHARD), (Some(point(3, 1)), Some(point(14, 2))));
+    assert_eq!(indexes(&store, SHARD), (4..16).collect::<Vec<_>>());
+    assert_eq!(store.ends(SHARD), (Some(point(3, 1)), Some(point(15, 2))));
 }
 
 #[test]

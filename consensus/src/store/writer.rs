@@ -34,7 +34,6 @@ pub(super) enum Write {
     Append { shard: ShardId, entries: Vec<(LogPoint, Bytes)>, done: Done },
     Truncate { shard: ShardId, end: u64 },
     Purge { shard: ShardId, upto: LogPoint },
-    Committed { shard: ShardId, point: LogPoint },
 }
 
 /// Everything a writer starts from.
@@ -139,12 +138,14 @@ impl Writer {
                 self.batch.done.push(done);
             }
             Write::Append { shard, entries, done } => {
+                let last = entries.last().map(|(point, _)| *point);
                 for (point, entry) in entries {
                     self.make_room(16 + entry.len())?;
                     let place = self.record(RecordKind::Append, shard, &two(point.index, point.term), &entry);
                     self.batch.placed.push((shard, point, place));
                 }
                 self.batch.done.push(done);
+                self.put_committed(shard, last)?;
             }
             Write::Truncate { shard, end } => {
                 self.make_room(8)?;
@@ -157,11 +158,19 @@ impl Writer {
                 written.purged = written.purged.max(Some(upto));
                 self.drop_due = true;
             }
-            Write::Committed { shard, point } => {
-                self.make_room(16)?;
-                self.record(RecordKind::Committed, shard, &two(point.index, point.term), &[]);
-                self.written.entry(shard).or_default().committed = Some(point);
-            }
+        }
+        Ok(())
+    }
+
+    /// Says how far the shard is committed, along with entries, since a record of its own would wake this thread for
+    /// every commit. Never further than what is written.
+    fn put_committed(&mut self, shard: ShardId, last: Option<LogPoint>) -> io::Result<()> {
+        let known = lock(&self.setup.shared.logs).get(&shard).and_then(|log| log.committed);
+        let written = self.written.entry(shard).or_default().committed;
+        if let Some(point) = known.filter(|point| Some(*point) > written && Some(*point) <= last) {
+            self.make_room(16)?;
+            self.record(RecordKind::Committed, shard, &two(point.index, point.term), &[]);
+            self.written.entry(shard).or_default().committed = Some(point);
         }
         Ok(())
     }
