@@ -186,10 +186,12 @@ impl Driver {
     fn on_view(&mut self, shard: ShardId, view: ShardView) {
         let ready = view.ready || view.leader.is_some_and(|leader| leader != self.consensus.node());
         self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
-        if view.member {
-            let event = Event::Leader { shard, leader: view.leader, ready: view.ready };
-            self.engine.handle(event, self.now_ms());
-        }
+        let event = if view.member {
+            Event::Leader { shard, leader: view.leader, ready: view.ready }
+        } else {
+            Event::NotMember { shard }
+        };
+        self.engine.handle(event, self.now_ms());
     }
 
     fn on_peers(&mut self) {

@@ -63,6 +63,11 @@ pub enum Event {
         /// Whether that is this node, ready to propose.
         ready: bool,
     },
+    /// This node is no member of a shard, or not any more: its own replica says nothing of the leader.
+    NotMember {
+        /// Which shard.
+        shard: ShardId,
+    },
     /// The peers that are connected.
     Peers {
         /// All of them.
@@ -177,6 +182,12 @@ impl Engine {
             Event::Abandon { key } => drop(self.remove(key)),
             Event::Outcome { key, attempt, outcome } => self.on_outcome(key, attempt, outcome, now_ms),
             Event::Leader { shard, leader, ready } => self.on_leader(shard, leader, ready, now_ms),
+            Event::NotMember { shard } => {
+                if let Some(state) = self.shards.get_mut(&shard) {
+                    (state.member, state.ready) = (false, false);
+                    self.judge_all(now_ms);
+                }
+            }
             Event::Peers { up } => {
                 self.peers_up = up;
                 self.judge_all(now_ms);
@@ -372,7 +383,7 @@ impl Engine {
     fn target(&mut self, shard: ShardId) -> Option<Target> {
         let state = self.shards.entry(shard).or_default();
         match state.leader {
-            Some(leader) if leader == self.local => return state.ready.then_some(Target::Local),
+            Some(leader) if leader == self.local && state.member => return state.ready.then_some(Target::Local),
             Some(leader) if self.peers_up.contains(&leader) => return Some(Target::Node(leader)),
             Some(_) | None => {}
         }

@@ -224,6 +224,18 @@ fn a_node_that_is_no_member_finds_the_leader_again_and_again() {
 }
 
 #[test]
+fn a_member_that_was_removed_becomes_a_client_of_the_shard() {
+    let mut engine = engine();
+    leader(&mut engine, Some(node(1)), 0);
+    engine.handle(Event::NotMember { shard: SHARD }, 10);
+    engine.handle_timeout(10_000);
+    effects(&mut engine);
+    submit(&mut engine, 10_000);
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: Some(node(3)) }, 10_001);
+    assert_eq!(attempts(&effects(&mut engine)).last(), Some(&Target::Node(node(3))));
+}
+
+#[test]
 fn abandoned_work_leaves_nothing_behind() {
     let mut engine = engine();
     leader(&mut engine, Some(node(2)), 0);
