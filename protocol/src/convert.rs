@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::agent::Role;
 use crate::change::{ChangeKind, Topic};
-use crate::entry::{Claim, Op, Request};
+use crate::entry::{Claim, Op};
 use crate::ids::{ClaimEpoch, IdError, RequestId, ShardId, TaskId};
 use crate::limits;
 use crate::outcome::Receipt;
@@ -101,16 +101,6 @@ pub fn meta(meta: Option<v1::RequestMeta>) -> Result<Meta, FieldError> {
     };
     let instant = |raw: u64| (raw != 0).then(|| LogInstant::from_raw(raw));
     Ok(Meta { shard: shard_id(meta.shard), id, first_sent: instant(meta.first_sent), deadline: instant(meta.deadline) })
-}
-
-/// The protobuf form of a request's identity.
-pub fn meta_to_proto(shard: ShardId, request: &Request) -> v1::RequestMeta {
-    v1::RequestMeta {
-        request_id: request.id.as_bytes().to_vec(),
-        shard: shard.0,
-        first_sent: request.first_sent.raw(),
-        deadline: request.deadline.raw(),
-    }
 }
 
 fn duration_ms(name: &'static str, duration: Option<prost_types::Duration>) -> Result<Option<u64>, FieldError> {

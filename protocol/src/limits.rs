@@ -91,5 +91,3 @@ pub const STORE_WRITES_QUEUED_MAX: usize = 4_096;
 pub const STORE_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of recent log entries kept in memory, per shard; older ones are read from the store.
 pub const LOG_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Events from the mesh waiting for the node's driver. Oldest presence hints are dropped.
-pub const MESH_EVENTS_QUEUED_MAX: usize = 1_024;

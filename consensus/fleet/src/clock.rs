@@ -46,11 +46,6 @@ impl LogClock {
         let heard = self.heard?;
         Some(heard.at(boot_ms).max(self.floor))
     }
-
-    /// Whether there is an estimate.
-    pub fn is_known(&self) -> bool {
-        self.heard.is_some()
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::limits;
 use skep_protocol::outcome::Reply;
 use skep_protocol::query::{AgentView, Counts};
-use skep_protocol::task::{Priority, Task, TaskStatus};
+use skep_protocol::task::{Priority, Task};
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
@@ -207,10 +207,5 @@ impl FleetState {
     /// All that will be due, soonest first.
     pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, Due, TaskId)> + '_ {
         self.due.iter().copied()
-    }
-
-    /// A latest claim of a task, for checkers.
-    pub fn claim_of(&self, id: &TaskId) -> Option<(TaskStatus, ClaimEpoch)> {
-        self.task(id).map(|task| (task.state.status(), task.epoch))
     }
 }
