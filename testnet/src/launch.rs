@@ -164,7 +164,7 @@ impl Testnet {
         std::fs::write(&path, text).map_err(what())
     }
 
-    /// Starts all nodes and creates the shard on the first ones.
+    /// Starts all nodes, creates the shard on the first ones and waits until each of them holds a replica.
     ///
     /// # Errors
     /// [`LaunchError`].
@@ -188,7 +188,10 @@ impl Testnet {
             Err(ClientError::NotDone(failure)) if failure.message.contains("exists already") => {}
             Err(error) => return Err(error.into()),
         }
-        self.leader().await.map(drop)
+        self.leader().await?;
+        // A voter holds no replica until it has heard of the shard from its leader.
+        let voters: Vec<usize> = (0..self.layout.voters).collect();
+        self.until_equal(&voters).await.map(drop)
     }
 
     /// Starts a node that does not run.
