@@ -15,7 +15,9 @@ mod sections;
 pub use layers::{ConfigError, Origin, Overrides, Setting, load};
 pub use preset::Preset;
 pub use raw::RawConfig;
-pub use sections::{ApiConfig, Config, ControlConfig, EngineConfig, MeshConfig, NodeConfig, PeerConfig, StoreConfig};
+pub use sections::{
+    ApiConfig, Config, ControlConfig, EngineConfig, MeshConfig, NodeConfig, PeerConfig, Policy, StoreConfig,
+};
 
 /// The commented configuration that `skep init` writes.
 pub const EXAMPLE: &str = include_str!("../skep.toml");

@@ -18,6 +18,8 @@ pub struct RawConfig {
     pub api: RawApi,
     /// The durable store.
     pub store: RawStore,
+    /// Agents that this node serves.
+    pub agents: RawAgents,
     /// Nodes to admit and dial.
     pub peers: Vec<RawPeer>,
 }
@@ -68,6 +70,18 @@ raw_section! {
         entries_kept: u64,
         /// Rate of a snapshot on the wire.
         snapshot_bytes_per_s: u64,
+        /// Who gets a task: `round-robin` or `nearest`.
+        policy: String,
+    }
+}
+
+raw_section! {
+    /// Agents that this node serves.
+    RawAgents {
+        /// Lease of an agent that asks for none of its own.
+        lease_ttl_ms: u64,
+        /// Interval of heartbeats to the orchestrator.
+        heartbeat_ms: u64,
     }
 }
 

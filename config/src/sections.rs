@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use skep_protocol::agent::LeaseTerms;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::text::{NodeName, SiteName};
@@ -34,6 +35,26 @@ pub struct NodeConfig {
     pub name: NodeName,
     /// The trust domain.
     pub site: SiteName,
+}
+
+/// Who gets a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Agents in turns.
+    RoundRobin,
+    /// The agent that is nearest to where the task begins.
+    Nearest,
+}
+
+impl std::str::FromStr for Policy {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "round-robin" => Ok(Self::RoundRobin),
+            "nearest" => Ok(Self::Nearest),
+            other => Err(format!("{other:?} is no policy; use round-robin or nearest")),
+        }
+    }
 }
 
 /// The durable store.
@@ -70,6 +91,8 @@ pub struct ControlConfig {
     pub entries_kept: u64,
     /// Rate of a snapshot on the wire.
     pub snapshot_bytes_per_s: u64,
+    /// Who gets a task, while this node is the orchestrator.
+    pub policy: Policy,
     /// Nodes that are admitted.
     pub peers: Vec<PeerConfig>,
     /// Who the node is.
@@ -105,6 +128,10 @@ pub struct EngineConfig {
     pub retry_ms_max: u64,
     /// Time without an answer after which a proposal is repeated under the same id.
     pub attempt_timeout_ms: u64,
+    /// Lease of an agent that asks for none of its own.
+    pub lease: LeaseTerms,
+    /// Interval of heartbeats to the orchestrator.
+    pub heartbeat_ms: u64,
 }
 
 /// A node that is admitted.
@@ -168,11 +195,20 @@ impl Config {
                 format!("{} is not loopback; the API serves this machine only", api.listen),
             ));
         }
+        let lease = LeaseTerms { ttl_ms: required("agents.lease_ttl_ms", raw.agents.lease_ttl_ms.as_ref())? };
+        lease.check().map_err(|e| invalid("agents.lease_ttl_ms", e))?;
+        let heartbeat_ms = required("agents.heartbeat_ms", raw.agents.heartbeat_ms.as_ref())?;
+        if heartbeat_ms == 0 || heartbeat_ms > lease.ttl_ms / 2 {
+            let why = format!("{heartbeat_ms} is not within 1 and half of agents.lease_ttl_ms ({})", lease.ttl_ms);
+            return Err(invalid("agents.heartbeat_ms", why));
+        }
         let engine = EngineConfig {
             no_quorum_after_ms: control.silence_ms_max * 2,
             retry_ms_min: (control.heartbeat_ms / 5).max(1),
             retry_ms_max: control.silence_ms_min,
             attempt_timeout_ms: control.rpc_timeout_ms,
+            lease,
+            heartbeat_ms,
         };
         Ok(Self { preset, node, control, mesh, api, engine })
     }
@@ -221,6 +257,9 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
         snapshot_every_entries: number("snapshot_every_entries", section.snapshot_every_entries)?,
         entries_kept: number("entries_kept", section.entries_kept)?,
         snapshot_bytes_per_s: number("snapshot_bytes_per_s", section.snapshot_bytes_per_s)?,
+        policy: required("control.policy", section.policy.as_ref())?
+            .parse()
+            .map_err(|e| invalid("control.policy", e))?,
         peers,
         node,
         store: StoreConfig {

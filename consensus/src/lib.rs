@@ -20,5 +20,5 @@ mod store;
 pub use identity::{Identity, IdentityError};
 pub use net::PeerView;
 pub use service::{Consensus, ConsensusHandle, StartError};
-pub use shard::{MembershipError, ShardRole, ShardStatus, ShardView, VoterStatus};
+pub use shard::{LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStatus};
 pub use store::{History, HistoryError, LogPoint, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot};

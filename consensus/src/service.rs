@@ -10,19 +10,20 @@ use bytes::Bytes;
 use skep_config::ControlConfig;
 use skep_fleet::FLEET_VERSION;
 use skep_protocol::codec::Encoded;
-use skep_protocol::entry::Request;
+use skep_protocol::entry::{Op, Request};
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Header, Hello, Proposal, ProposalReply};
+use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{Incarnation, NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::query::{Query, QueryAnswer, QueryFailure, QueryReply};
 use skep_protocol::time::LogInstant;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clocks;
 use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Peers, Setup, Who};
-use crate::shard::{MembershipError, Shard, ShardStatus, ShardView, Site};
+use crate::shard::{LocalUpdate, MembershipError, Shard, ShardStatus, ShardView, Site};
 use crate::store::{Store, StoreError, StoreOptions};
 
 /// Why the control plane did not start.
@@ -97,6 +98,7 @@ impl Core {
                 if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
                     return Err(format!("{} requests are too many for one proposal", proposal.requests.len()));
                 }
+                check_speakers(who, &proposal)?;
                 let outcomes = match self.shard(header.shard) {
                     Some(shard) => shard.propose(proposal.requests).await,
                     None => vec![ProposeOutcome::NoSuchShard; proposal.requests.len()],
@@ -113,11 +115,33 @@ impl Core {
                 };
                 QueryAnswer { result }.encode().map_err(text)
             }
+            FrameKind::Heartbeat => {
+                let heartbeat = Heartbeat::decode(&body).map_err(text)?;
+                let result = match self.shard(header.shard) {
+                    Some(shard) => shard.heartbeat(who.node, heartbeat).await,
+                    None => Err(HeartbeatFailure::NotLeader { leader: None }),
+                };
+                HeartbeatAnswer { result }.encode().map_err(text)
+            }
+            FrameKind::Claims => {
+                let update = ClaimsUpdate::decode(&body).map_err(text)?;
+                let noted = self.site.note(header.shard, update).await;
+                if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
+            }
             FrameKind::Hello | FrameKind::SnapshotChunk | FrameKind::Reply | FrameKind::Refused => {
                 Err("it is not a call".to_owned())
             }
         }
     }
+}
+
+/// A node attaches agents to itself only.
+fn check_speakers(who: Who, proposal: &Proposal) -> Result<(), String> {
+    let foreign = proposal.requests.iter().find_map(|request| match &request.op {
+        Op::AttachAgent { agent, node, .. } if *node != who.node => Some((agent, node)),
+        _ => None,
+    });
+    foreign.map_or(Ok(()), |(agent, node)| Err(format!("{} may not attach agent {agent} to {node}", who.node)))
 }
 
 /// Fetches what is missing in the history, such as that behind an installed snapshot, from a peer that has it.
@@ -189,11 +213,16 @@ pub struct ConsensusHandle {
 }
 
 impl Consensus {
-    /// Opens the store, starts the thread, opens every shard in the store, and listens.
+    /// Opens the store, starts the thread, opens every shard in the store, and listens. Also returns what orchestrators
+    /// will say of this node's agents.
     ///
     /// # Errors
     /// [`StartError`] says what is in the way. Nothing runs then.
-    pub fn start(identity: Identity, config: ControlConfig, data: &Path) -> Result<Self, StartError> {
+    pub fn start(
+        identity: Identity,
+        config: ControlConfig,
+        data: &Path,
+    ) -> Result<(Self, mpsc::Receiver<LocalUpdate>), StartError> {
         let options = StoreOptions {
             segment_bytes: config.store.segment_bytes,
             low_water_bytes: config.store.low_water_bytes,
@@ -202,11 +231,12 @@ impl Consensus {
         let store = Store::open(data, rand::random(), options)?;
         let (started, starting) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
-        let body = move || run(identity, config, store, &started, stopped);
+        let (sender, updates) = mpsc::channel(limits::CLAIMS_UPDATES_QUEUED_MAX);
+        let body = move || run(identity, config, store, sender, &started, stopped);
         let thread = std::thread::Builder::new().name("skep-control".to_owned()).spawn(body);
         let thread = thread.map_err(StartError::Thread)?;
         match starting.recv() {
-            Ok(Ok(handle)) => Ok(Self { handle, stop: Some(stop), thread: Some(thread) }),
+            Ok(Ok(handle)) => Ok((Self { handle, stop: Some(stop), thread: Some(thread) }, updates)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(StartError::Shard("the control plane's thread ended at its start".to_owned())),
         }
@@ -230,6 +260,7 @@ fn run(
     identity: Identity,
     config: ControlConfig,
     store: Store,
+    updates: mpsc::Sender<LocalUpdate>,
     started: &std::sync::mpsc::Sender<Result<ConsensusHandle, StartError>>,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -239,7 +270,7 @@ fn run(
         Err(error) => return drop(started.send(Err(StartError::Thread(error)))),
     };
     runtime.block_on(async {
-        match start(identity, config, store).await {
+        match start(identity, config, store, updates).await {
             Ok((core, plane)) => {
                 let handle = ConsensusHandle {
                     core: Arc::clone(&core),
@@ -263,6 +294,7 @@ async fn start(
     identity: Identity,
     config: ControlConfig,
     store: Store,
+    updates: mpsc::Sender<LocalUpdate>,
 ) -> Result<(Arc<Core>, ControlPlane), StartError> {
     let hello = Hello {
         frame_version_min: FRAME_VERSION,
@@ -285,7 +317,7 @@ async fn start(
     };
     let peers = ControlPlane::peers(&setup);
     let incarnation = store.incarnation();
-    let site = Site { node, incarnation, config: Arc::new(config), store, peers: peers.clone(), clocks };
+    let site = Site { node, incarnation, config: Arc::new(config), store, peers: peers.clone(), clocks, updates };
     let core = Arc::new(Core {
         site,
         shards: Mutex::default(),
@@ -379,6 +411,39 @@ impl ConsensusHandle {
             }
         };
         self.on_thread(forward).await.unwrap_or_else(|| vec![ProposeOutcome::Unknown; count])
+    }
+
+    /// Hands a heartbeat to this node's orchestrator.
+    ///
+    /// # Errors
+    /// [`HeartbeatFailure`].
+    pub async fn heartbeat(&self, shard: ShardId, heartbeat: Heartbeat) -> Result<HeartbeatReply, HeartbeatFailure> {
+        let node = self.node();
+        let nobody = HeartbeatFailure::NotLeader { leader: None };
+        let Some(shard) = self.core.shard(shard) else { return Err(nobody) };
+        self.on_thread(async move { shard.heartbeat(node, heartbeat).await }).await.unwrap_or(Err(nobody))
+    }
+
+    /// Sends a heartbeat to another node, which is thought to lead the shard.
+    ///
+    /// # Errors
+    /// [`HeartbeatFailure`].
+    pub async fn heartbeat_on(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        heartbeat: Heartbeat,
+    ) -> Result<HeartbeatReply, HeartbeatFailure> {
+        let core = Arc::clone(&self.core);
+        let nobody = HeartbeatFailure::NotLeader { leader: None };
+        let say = async move {
+            let body = heartbeat.encode().map_err(|_| HeartbeatFailure::Overloaded)?;
+            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms);
+            let answer = core.site.peers.call(node, Class::Agents, FrameKind::Heartbeat, shard, &body, deadline).await;
+            let answer = answer.map_err(|_| nobody)?;
+            HeartbeatAnswer::decode(&answer).map_err(|_| nobody)?.result
+        };
+        self.on_thread(say).await.unwrap_or(Err(nobody))
     }
 
     /// Answers a query from this node: as its leader, or from its replica as it is.

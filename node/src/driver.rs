@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use skep_api::{Call, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, Submission, VoterRow};
+use skep_api::{AgentSaid, AgentTold, Call, Calls, ChangesPage, MemberChange, ShardFailure, ShardRow, Submission};
 use skep_config::Config;
-use skep_consensus::{ConsensusHandle, MembershipError, ShardStatus, ShardView};
-use skep_engine::{Effect, Engine, Event, Outcome, Target, Work, WorkKey};
+use skep_consensus::{ConsensusHandle, LocalUpdate, MembershipError, ShardView};
+use skep_engine::{
+    AgentEvent, AttachWish, Effect, Engine, Event, Outcome, StreamKey, Target, ToAgent, UpdateKey, Work, WorkKey,
+};
 use skep_mesh::MeshHandle;
+use skep_protocol::convert::AttachRequest;
 use skep_protocol::entry::Request;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
@@ -18,6 +21,8 @@ use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{Answer, Query, QueryReply};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::views::{node_view, row};
 
 /// Calls taken from the API before their effects are carried out.
 const CALLS_PER_TURN: usize = 512;
@@ -48,6 +53,8 @@ enum Step {
     Call(Box<Call>),
     Outcomes(Vec<(WorkKey, u32, Outcome)>),
     View(ShardId, ShardView),
+    Update(LocalUpdate),
+    Settled(WorkKey, Settled),
     Peers,
     Time,
     Stop,
@@ -67,6 +74,14 @@ pub(crate) struct Driver {
     outcomes_in: mpsc::Receiver<Vec<(WorkKey, u32, Outcome)>>,
     views: mpsc::Sender<(ShardId, ShardView)>,
     views_in: mpsc::Receiver<(ShardId, ShardView)>,
+    /// The way that the engine's own commands take, beside those of the API.
+    own_calls: Calls,
+    settled: mpsc::Sender<(WorkKey, Settled)>,
+    settled_in: mpsc::Receiver<(WorkKey, Settled)>,
+    /// What attached agents are told.
+    agents: BTreeMap<StreamKey, mpsc::Sender<AgentTold>>,
+    updates: BTreeMap<UpdateKey, oneshot::Sender<bool>>,
+    updates_in: mpsc::Receiver<LocalUpdate>,
     waiting: BTreeMap<WorkKey, Waiting>,
     next_key: u64,
     started: Instant,
@@ -78,12 +93,13 @@ impl Driver {
     /// A driver for these parts. Also tells when the node can serve: when a shard has a leader.
     pub(crate) fn new(
         config: Config,
-        consensus: ConsensusHandle,
+        (consensus, updates_in): (ConsensusHandle, mpsc::Receiver<LocalUpdate>),
         mesh: MeshHandle,
-        calls: mpsc::Receiver<Call>,
+        (own_calls, calls): (Calls, mpsc::Receiver<Call>),
     ) -> (Self, watch::Receiver<bool>) {
         let (outcomes, outcomes_in) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
         let (views, views_in) = mpsc::channel(limits::SHARDS_PER_NODE_MAX);
+        let (settled, settled_in) = mpsc::channel(limits::AGENTS_PER_NODE_MAX);
         let (ready, readiness) = watch::channel(false);
         let driver = Self {
             engine: Engine::new(consensus.node(), config.engine),
@@ -95,6 +111,12 @@ impl Driver {
             outcomes_in,
             views,
             views_in,
+            own_calls,
+            settled,
+            settled_in,
+            agents: BTreeMap::new(),
+            updates: BTreeMap::new(),
+            updates_in,
             waiting: BTreeMap::new(),
             next_key: 1,
             started: Instant::now(),
@@ -147,6 +169,8 @@ impl Driver {
             Some((shard, view)) = self.views_in.recv() => Step::View(shard, view),
             Ok(()) = peers.changed() => Step::Peers,
             Some(outcomes) = self.outcomes_in.recv() => Step::Outcomes(outcomes),
+            Some(update) = self.updates_in.recv() => Step::Update(update),
+            Some((key, settled)) = self.settled_in.recv() => Step::Settled(key, settled),
             call = self.calls.recv() => call.map_or(Step::Stop, |call| Step::Call(Box::new(call))),
             () = tokio::time::sleep(wait) => Step::Time,
         }
@@ -157,6 +181,8 @@ impl Driver {
             Step::Call(call) => self.on_call(*call),
             Step::Outcomes(outcomes) => self.on_outcomes(outcomes),
             Step::View(shard, view) => self.on_view(shard, view),
+            Step::Update(update) => self.on_update(update),
+            Step::Settled(key, settled) => self.on_agent(AgentEvent::Settled { key, settled }),
             Step::Peers => self.on_peers(),
             Step::Time => self.on_time(),
             Step::Stop => {}
@@ -233,7 +259,61 @@ impl Driver {
             },
             Call::ShardStatus { shard, answer } => drop(answer.send(self.shard_row(shard).map(Box::new))),
             Call::Members { shard, change, answer } => self.on_members(shard, change, answer),
-            Call::NodeStatus { answer } => drop(answer.send(self.node_view())),
+            Call::NodeStatus { answer } => {
+                let view = node_view(&self.consensus, &self.mesh, &self.config.node, self.now_ms());
+                let _ = answer.send(view);
+            }
+            Call::AgentOpened { stream, wish, told } => self.on_agent_opened(StreamKey(stream), *wish, told),
+            Call::AgentSaid { stream, said } => self.on_agent_said(StreamKey(stream), said),
+        }
+    }
+
+    fn on_agent(&mut self, event: AgentEvent) {
+        self.engine.handle(Event::Agent(event), self.now_ms());
+    }
+
+    fn on_agent_opened(&mut self, stream: StreamKey, wish: AttachRequest, told: mpsc::Sender<AgentTold>) {
+        let AttachRequest { shard, agent, role, session, lease } = wish;
+        self.agents.insert(stream, told);
+        self.on_agent(AgentEvent::Opened { stream, wish: AttachWish { shard, agent, role, session, lease } });
+    }
+
+    fn on_agent_said(&mut self, stream: StreamKey, said: AgentSaid) {
+        let event = match said {
+            AgentSaid::Credits(count) => AgentEvent::Credits { stream, count },
+            AgentSaid::KeepAlive { stamp, place } => AgentEvent::KeepAlive { stream, stamp, place },
+            AgentSaid::Detach => AgentEvent::Detach { stream },
+            AgentSaid::Closed => {
+                self.agents.remove(&stream);
+                AgentEvent::Closed { stream }
+            }
+        };
+        self.on_agent(event);
+    }
+
+    fn on_update(&mut self, update: LocalUpdate) {
+        let key = UpdateKey(self.next_key);
+        self.next_key += 1;
+        self.updates.insert(key, update.noted);
+        self.on_agent(AgentEvent::Update { key, shard: update.shard, update: update.update });
+    }
+
+    fn tell(&mut self, stream: StreamKey, message: ToAgent) {
+        let told = match message {
+            ToAgent::Attached { attachment, lease } => AgentTold::Attached { attachment, lease },
+            ToAgent::Grant(task) => AgentTold::Grant(task),
+            ToAgent::Lost { task, epoch } => AgentTold::Lost { task, epoch },
+            ToAgent::Lease { stamp, usable_ms } => AgentTold::Lease { stamp, usable_ms },
+            ToAgent::Ended(why) => {
+                // Dropping the sender ends the stream behind the message.
+                let _ = self.agents.remove(&stream).map(|agent| agent.try_send(AgentTold::Ended(why)));
+                return;
+            }
+        };
+        let taken = self.agents.get(&stream).is_some_and(|agent| agent.try_send(told).is_ok());
+        if !taken {
+            self.agents.remove(&stream);
+            self.on_agent(AgentEvent::Closed { stream });
         }
     }
 
@@ -269,29 +349,6 @@ impl Driver {
         Some(row(status, self.engine.connectivity(shard).to_string()))
     }
 
-    fn node_view(&self) -> NodeView {
-        let mesh = self.mesh.view().borrow().clone();
-        let peers = self.consensus.peers().into_iter().map(|peer| PeerRow {
-            node: peer.node,
-            name: peer.name.map(|name| name.to_string()),
-            control_up: peer.up,
-            mesh_up: mesh.up.contains(&peer.node),
-            control_address: peer.address.map(|address| address.to_string()),
-            last_error: if peer.up { None } else { peer.last_error },
-        });
-        NodeView {
-            node: self.consensus.node(),
-            name: self.config.node.name.to_string(),
-            site: self.config.node.site.to_string(),
-            incarnation: self.consensus.incarnation().to_string(),
-            uptime_ms: self.now_ms(),
-            peers: peers.collect(),
-            shards: self.consensus.shards().into_iter().map(|shard| shard.0).collect(),
-            control_address: self.consensus.address().map(|address| address.to_string()),
-            mesh_addresses: mesh.listening,
-        }
-    }
-
     /// Carries out what the engine wants.
     fn carry_out(&mut self) {
         let mut proposals = Proposals::new();
@@ -309,6 +366,27 @@ impl Driver {
                         };
                         let _ = outcomes.send(vec![(key, attempt, Outcome::Query(reply))]).await;
                     });
+                }
+                Effect::Attempt { key, attempt, shard, target, work: Work::Heartbeat(heartbeat) } => {
+                    let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
+                    tokio::spawn(async move {
+                        let reply = match target {
+                            Target::Local => consensus.heartbeat(shard, heartbeat).await,
+                            Target::Node(node) => consensus.heartbeat_on(node, shard, heartbeat).await,
+                        };
+                        let _ = outcomes.send(vec![(key, attempt, Outcome::Heartbeat(reply))]).await;
+                    });
+                }
+                Effect::Command { key, shard, op, patience_ms } => {
+                    let (calls, settled) = (self.own_calls.clone(), self.settled.clone());
+                    tokio::spawn(async move {
+                        let end = calls.command(shard, op, patience_ms).await;
+                        let _ = settled.send((key, end)).await;
+                    });
+                }
+                Effect::Tell { stream, message } => self.tell(stream, message),
+                Effect::Noted { key, noted } => {
+                    let _ = self.updates.remove(&key).map(|answer| answer.send(noted));
                 }
                 Effect::Answer { key, settled } => self.answer(key, settled),
                 Effect::Connectivity { shard, state } => {
@@ -341,11 +419,11 @@ impl Driver {
             Some(Waiting::Query(answer)) => drop(answer.send(match settled {
                 Settled::Read(reply) => Ok(*reply),
                 Settled::NotDone(why) => Err(why),
-                Settled::Done { .. } | Settled::Unknown => Err(NotDone::NoQuorum),
+                Settled::Done { .. } | Settled::Heard(_) | Settled::Unknown => Err(NotDone::NoQuorum),
             })),
             Some(Waiting::Clock(answer)) => drop(answer.send(match settled {
                 Settled::Read(reply) => reply.as_of.clock,
-                Settled::NotDone(_) | Settled::Done { .. } | Settled::Unknown => None,
+                Settled::NotDone(_) | Settled::Done { .. } | Settled::Heard(_) | Settled::Unknown => None,
             })),
             None => {}
         }
@@ -413,35 +491,5 @@ async fn follow_shards(consensus: ConsensusHandle, views: mpsc::Sender<(ShardId,
             changed = opened.changed() => if changed.is_err() { return },
             () = views.closed() => return,
         }
-    }
-}
-
-fn row(status: ShardStatus, connectivity: String) -> ShardRow {
-    let voters = status.voters.into_iter().map(|voter| VoterRow {
-        node: voter.node,
-        incarnation: voter.incarnation.to_string(),
-        raft_id: voter.raft_id.to_string(),
-        name: voter.name.map(|name| name.to_string()),
-        matched: voter.matched,
-    });
-    ShardRow {
-        shard: status.shard.0,
-        role: status.role.to_string(),
-        term: status.term,
-        leader: status.leader,
-        last_log: status.last_log.unwrap_or(0),
-        committed: status.committed.unwrap_or(0),
-        applied: status.applied.unwrap_or(0),
-        snapshot: status.snapshot.unwrap_or(0),
-        purged: status.purged.unwrap_or(0),
-        digest: status.digest,
-        clock: status.clock,
-        fleet_version: status.fleet_version,
-        voters: voters.collect(),
-        counts: status.counts,
-        dedup_ids: status.dedup_ids,
-        connectivity,
-        log_bytes: status.log_bytes,
-        fault: status.fault,
     }
 }

@@ -6,5 +6,6 @@
 mod cli;
 mod driver;
 mod run;
+mod views;
 
 pub use cli::main;

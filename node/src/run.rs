@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use skep_api::{Api, Calls};
 use skep_config::Config;
-use skep_consensus::{Consensus, Identity};
+use skep_consensus::{Consensus, Identity, LocalUpdate};
 use skep_mesh::Mesh;
 use skep_protocol::places::Places;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::Failure;
 use crate::driver::Driver;
@@ -26,11 +26,11 @@ pub(crate) fn run(config: Config, places: &Places, while_stdin: bool) -> Result<
     }
     let identity = Identity::load(&places.key()).map_err(Failure::failed)?;
     tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
-    let consensus =
+    let (consensus, updates) =
         Consensus::start(identity.clone(), config.control.clone(), &places.data()).map_err(Failure::failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(Failure::failed)?;
-    let served = runtime.block_on(serve(&identity, config, places, &consensus, while_stdin));
+    let served = runtime.block_on(serve(&identity, config, places, (&consensus, updates), while_stdin));
     runtime.shutdown_timeout(Duration::from_secs(2));
     consensus.stop();
     tracing::info!("stopped");
@@ -41,7 +41,7 @@ async fn serve(
     identity: &Identity,
     config: Config,
     places: &Places,
-    consensus: &Consensus,
+    (consensus, updates): (&Consensus, mpsc::Receiver<LocalUpdate>),
     while_stdin: bool,
 ) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
@@ -49,12 +49,12 @@ async fn serve(
     let mesh = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
     let (calls, calls_in) = Calls::channel();
     let token = token(&places.token()).map_err(Failure::failed)?;
-    let api = Api::start(&config.api, &places.socket(), &token, calls).await.map_err(Failure::failed)?;
+    let api = Api::start(&config.api, &places.socket(), &token, calls.clone()).await.map_err(Failure::failed)?;
     tracing::info!(
         socket = %places.socket().display(), tcp = %api.address(),
         control = ?consensus.handle().address(), "serving"
     );
-    let (driver, mut ready) = Driver::new(config, consensus.handle(), mesh.handle(), calls_in);
+    let (driver, mut ready) = Driver::new(config, (consensus.handle(), updates), mesh.handle(), (calls, calls_in));
     let (stop, stopped) = oneshot::channel();
     let driving = tokio::spawn(driver.run(stopped));
     let mut input_ended = std::pin::pin!(input_ended(while_stdin));

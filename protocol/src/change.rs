@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Role;
-use crate::ids::{ClaimEpoch, RequestId, TaskId};
-use crate::task::{TaskSpec, TaskStatus};
+use crate::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, TaskId};
+use crate::task::{KeptFor, TaskSpec, TaskStatus};
 use crate::text::{AgentId, Reason};
 use crate::time::LogInstant;
 
@@ -52,6 +52,8 @@ pub enum ChangeKind {
         permille: u16,
         /// In the holder's words.
         note: Reason,
+        /// Where the next holder would go on, if this changed.
+        checkpoint: Option<Arc<[u8]>>,
     },
     /// It is done.
     Completed {
@@ -75,7 +77,7 @@ pub enum ChangeKind {
         /// When the next attempt may begin.
         not_before: LogInstant,
     },
-    /// A claim was taken back for want of progress, and there is another attempt.
+    /// A claim was taken back, and there is another attempt.
     Reclaimed {
         /// The task.
         task: TaskId,
@@ -83,8 +85,12 @@ pub enum ChangeKind {
         from: AgentId,
         /// The claim that ended.
         epoch: ClaimEpoch,
+        /// Why.
+        cause: ReclaimCause,
         /// When the next attempt may begin.
         not_before: LogInstant,
+        /// For whom it is kept meanwhile.
+        kept_for: Option<KeptFor>,
     },
     /// It was given up.
     DeadLettered {
@@ -126,11 +132,51 @@ pub enum ChangeKind {
         /// Who.
         agent: AgentId,
     },
+    /// A node serves an agent, under a lease.
+    AgentAttached {
+        /// Who.
+        agent: AgentId,
+        /// The node.
+        node: NodeId,
+        /// Its attachment.
+        attachment: AttachmentId,
+    },
+    /// Nobody serves an agent any more.
+    AgentDetached {
+        /// Who.
+        agent: AgentId,
+        /// The attachment that ended.
+        attachment: AttachmentId,
+        /// Whether its lease ran out; otherwise it stopped by itself.
+        expired: bool,
+    },
     /// The log clock lost its continuity and moved to a new era.
     ClockLost {
         /// The first instant of the new era.
         now: LogInstant,
     },
+}
+
+/// Why a claim was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReclaimCause {
+    /// There was no progress for too long.
+    Stale,
+    /// The lease of its holder ended.
+    LeaseExpired,
+    /// Its holder stopped.
+    Detached,
+}
+
+impl ReclaimCause {
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Stale => "no progress for too long",
+            Self::LeaseExpired => "the lease of its holder ended",
+            Self::Detached => "its holder stopped",
+        }
+    }
 }
 
 impl ChangeKind {
@@ -147,7 +193,11 @@ impl ChangeKind {
             | Self::Cancelled { task, .. }
             | Self::Expired { task }
             | Self::Requeued { task, .. } => Some(*task),
-            Self::AgentRegistered { .. } | Self::AgentRemoved { .. } | Self::ClockLost { .. } => None,
+            Self::AgentRegistered { .. }
+            | Self::AgentRemoved { .. }
+            | Self::AgentAttached { .. }
+            | Self::AgentDetached { .. }
+            | Self::ClockLost { .. } => None,
         }
     }
 
@@ -161,7 +211,11 @@ impl ChangeKind {
             Self::Completed { .. } | Self::DeadLettered { .. } | Self::Cancelled { .. } | Self::Expired { .. } => {
                 Some(Topic::TaskCompletions)
             }
-            Self::AgentRegistered { .. } | Self::AgentRemoved { .. } | Self::ClockLost { .. } => None,
+            Self::AgentRegistered { .. }
+            | Self::AgentRemoved { .. }
+            | Self::AgentAttached { .. }
+            | Self::AgentDetached { .. }
+            | Self::ClockLost { .. } => None,
         }
     }
 }

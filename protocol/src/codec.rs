@@ -133,3 +133,21 @@ impl Encoded for crate::frame::ProposalReply {
     const VERSION: u8 = 1;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
+
+impl Encoded for crate::heartbeat::Heartbeat {
+    const WHAT: &'static str = "heartbeat";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
+}
+
+impl Encoded for crate::heartbeat::HeartbeatAnswer {
+    const WHAT: &'static str = "heartbeat answer";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
+}
+
+impl Encoded for crate::heartbeat::ClaimsUpdate {
+    const WHAT: &'static str = "claims update";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
+}

@@ -5,17 +5,23 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::agent::Role;
+mod agents;
+
 use crate::change::{ChangeKind, Topic};
 use crate::entry::{Claim, Op};
-use crate::ids::{ClaimEpoch, IdError, RequestId, ShardId, TaskId};
+use crate::ids::{AttachmentId, ClaimEpoch, IdError, RequestId, ShardId, TaskId};
 use crate::limits;
 use crate::outcome::Receipt;
-use crate::query::{AgentView, AsOf, HistoryRecord};
-use crate::task::{InvalidSpec, Priority, RetryPolicy, Task, TaskSpec, TaskState, TaskStatus, check_payload};
-use crate::text::{AgentId, Capability, Reason, RoleName, TaskKind, TextError, Title};
+use crate::query::{AsOf, HistoryRecord, TaskView};
+use crate::task::{
+    DisconnectPolicy, InvalidSpec, Priority, Reconcile, RetryPolicy, Task, TaskSpec, TaskState, TaskStatus,
+    check_checkpoint, check_payload,
+};
+use crate::text::{AgentId, Capability, Reason, TaskKind, TextError, Title};
 use crate::time::LogInstant;
 use crate::v1;
+
+pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
 
 /// A field of a request that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,7 +115,8 @@ fn duration_ms(name: &'static str, duration: Option<prost_types::Duration>) -> R
     u64::try_from(duration.as_millis()).map(Some).map_err(|_| field(name, "it is too long"))
 }
 
-fn duration_to_proto(ms: u64) -> prost_types::Duration {
+/// The protobuf form of a duration in milliseconds.
+pub fn duration_to_proto(ms: u64) -> prost_types::Duration {
     let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
     prost_types::Duration { seconds, nanos: i32::try_from(ms % 1_000).unwrap_or(0) * 1_000_000 }
 }
@@ -157,9 +164,24 @@ pub fn task_spec(spec: Option<v1::TaskSpec>) -> Result<TaskSpec, FieldError> {
         retry,
         stale_after_ms: duration_ms("spec.stale_after", spec.stale_after)?.unwrap_or(TaskSpec::STALE_AFTER_MS_DEFAULT),
         valid_for_ms: duration_ms("spec.valid_for", spec.valid_for)?,
+        disconnect: disconnect(spec.disconnect)?,
+        place: spec.place.map(position),
     };
     spec.check().in_field("spec")?;
     Ok(spec)
+}
+
+fn disconnect(policy: Option<v1::DisconnectPolicy>) -> Result<DisconnectPolicy, FieldError> {
+    let Some(policy) = policy else { return Ok(DisconnectPolicy::default()) };
+    let reconcile = v1::Reconcile::try_from(policy.reconcile);
+    Ok(DisconnectPolicy {
+        lost_after_ms: duration_ms("spec.disconnect.lost_after", policy.lost_after)?.unwrap_or(0),
+        replace: !policy.do_not_replace,
+        reconcile: match reconcile.map_err(|_| field("spec.disconnect.reconcile", "it is unknown"))? {
+            v1::Reconcile::Unspecified | v1::Reconcile::FirstCome => Reconcile::FirstCome,
+            v1::Reconcile::KeepOriginal => Reconcile::KeepOriginal,
+        },
+    })
 }
 
 /// The protobuf form of a specification.
@@ -177,6 +199,16 @@ pub fn task_spec_to_proto(spec: &TaskSpec) -> v1::TaskSpec {
         }),
         stale_after: Some(duration_to_proto(spec.stale_after_ms)),
         valid_for: spec.valid_for_ms.map(duration_to_proto),
+        disconnect: Some(v1::DisconnectPolicy {
+            lost_after: Some(duration_to_proto(spec.disconnect.lost_after_ms)),
+            do_not_replace: !spec.disconnect.replace,
+            reconcile: match spec.disconnect.reconcile {
+                Reconcile::FirstCome => v1::Reconcile::FirstCome,
+                Reconcile::KeepOriginal => v1::Reconcile::KeepOriginal,
+            }
+            .into(),
+        }),
+        place: spec.place.map(agents::position_to_proto),
     }
 }
 
@@ -220,16 +252,21 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
             Op::ClaimTask {
                 agent: AgentId::new(&request.agent).in_field("agent")?,
                 task: optional_task_id(&request.task_id)?,
+                attachment: (request.attachment != 0).then_some(AttachmentId(request.attachment)),
             },
         )),
         Command::Progress(request) => {
             let permille = u16::try_from(request.permille).ok().filter(|p| *p <= 1_000);
+            if let Some(checkpoint) = &request.checkpoint {
+                check_checkpoint(checkpoint).in_field("checkpoint")?;
+            }
             Ok((
                 meta(request.meta)?,
                 Op::ReportProgress {
                     claim: claim(request.claim)?,
                     permille: permille.ok_or_else(|| field("permille", "give 0 to 1000"))?,
                     note: Reason::new(&request.note).in_field("note")?,
+                    checkpoint: request.checkpoint,
                 },
             ))
         }
@@ -260,32 +297,6 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
             },
         )),
     }
-}
-
-/// A registration: its identity and what it asks.
-///
-/// # Errors
-/// [`FieldError`] names the field that is out of bounds.
-pub fn register_agent(request: v1::RegisterAgentRequest) -> Result<(Meta, Op), FieldError> {
-    let role = request.role.ok_or_else(|| field("role", "it is missing"))?;
-    let role = Role {
-        name: RoleName::new(&role.name).in_field("role.name")?,
-        capabilities: capabilities("role.capabilities", &role.capabilities)?,
-        stateful: role.stateful,
-        max_concurrent: role.max_concurrent.max(1),
-    };
-    role.check().in_field("role")?;
-    let agent = AgentId::new(&request.agent).in_field("agent")?;
-    Ok((meta(request.meta)?, Op::RegisterAgent { agent, role }))
-}
-
-/// A removal: its identity and what it asks.
-///
-/// # Errors
-/// [`FieldError`] names the field that is out of bounds.
-pub fn remove_agent(request: v1::RemoveAgentRequest) -> Result<(Meta, Op), FieldError> {
-    let agent = AgentId::new(&request.agent).in_field("agent")?;
-    Ok((meta(request.meta)?, Op::RemoveAgent { agent }))
 }
 
 /// The protobuf form of a status.
@@ -342,8 +353,13 @@ pub fn receipt_to_proto(id: RequestId, receipt: &Receipt, index: u64, clock: Log
             index,
             clock: clock.raw(),
         }),
-        Receipt::NothingToClaim | Receipt::Agent(_) => None,
+        Receipt::NothingToClaim | Receipt::Agent(_) | Receipt::Attached { .. } => None,
     }
+}
+
+/// The protobuf form of a task, and why it waits.
+pub fn task_view_to_proto(view: &TaskView) -> v1::Task {
+    v1::Task { waits: view.waits.as_ref().map(ToString::to_string).unwrap_or_default(), ..task_to_proto(&view.task) }
 }
 
 /// The protobuf form of a task.
@@ -362,6 +378,7 @@ pub fn task_to_proto(task: &Task) -> v1::Task {
             note: p.note.to_string(),
             at: p.at.raw(),
         }),
+        checkpoint: task.checkpoint.as_ref().map(|checkpoint| checkpoint.to_vec()).unwrap_or_default(),
         failures: task
             .failures
             .iter()
@@ -370,7 +387,12 @@ pub fn task_to_proto(task: &Task) -> v1::Task {
         ..v1::Task::default()
     };
     match &task.state {
-        TaskState::Pending { not_before } => proto.not_before = not_before.raw(),
+        TaskState::Pending { not_before, kept_for } => {
+            proto.not_before = not_before.raw();
+            if let Some(kept) = kept_for {
+                (proto.kept_for, proto.kept_until) = (kept.agent.to_string(), kept.until.raw());
+            }
+        }
         TaskState::Claimed { by, since, stale_at } => {
             proto.claimed_by = by.to_string();
             proto.claimed_at = since.raw();
@@ -401,26 +423,6 @@ pub fn as_of_to_proto(as_of: &AsOf) -> v1::AsOf {
     }
 }
 
-/// The protobuf form of an agent.
-pub fn agent_to_proto(agent: &AgentView) -> v1::Agent {
-    v1::Agent {
-        id: agent.id.to_string(),
-        role: Some(role_to_proto(&agent.role)),
-        held: agent.held,
-        overlaps: agent.overlaps,
-    }
-}
-
-/// The protobuf form of a role.
-pub fn role_to_proto(role: &Role) -> v1::Role {
-    v1::Role {
-        name: role.name.to_string(),
-        capabilities: role.capabilities.iter().map(ToString::to_string).collect(),
-        stateful: role.stateful,
-        max_concurrent: role.max_concurrent,
-    }
-}
-
 /// The protobuf form of a transition; none if it is not a task's.
 pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
     let what = &record.change.what;
@@ -443,8 +445,9 @@ pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
             (event.agent, event.epoch, event.attempt) = (by.to_string(), epoch.0, *attempt);
             "claimed"
         }
-        ChangeKind::Progressed { epoch, permille, note, .. } => {
+        ChangeKind::Progressed { epoch, permille, note, checkpoint, .. } => {
             (event.epoch, event.permille, event.detail) = (epoch.0, u32::from(*permille), note.to_string());
+            event.checkpoint = checkpoint.as_ref().map(|checkpoint| checkpoint.to_vec()).unwrap_or_default();
             "progressed"
         }
         ChangeKind::Completed { by, epoch, result, .. } => {
@@ -455,8 +458,9 @@ pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
             (event.epoch, event.detail, event.not_before) = (epoch.0, reason.to_string(), not_before.raw());
             "retried"
         }
-        ChangeKind::Reclaimed { from, epoch, not_before, .. } => {
+        ChangeKind::Reclaimed { from, epoch, cause, not_before, .. } => {
             (event.agent, event.epoch, event.not_before) = (from.to_string(), epoch.0, not_before.raw());
+            event.detail = cause.text().to_owned();
             "reclaimed"
         }
         ChangeKind::DeadLettered { reason, .. } => {
@@ -472,9 +476,11 @@ pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
             event.detail = reason.to_string();
             "requeued"
         }
-        ChangeKind::AgentRegistered { .. } | ChangeKind::AgentRemoved { .. } | ChangeKind::ClockLost { .. } => {
-            return None;
-        }
+        ChangeKind::AgentRegistered { .. }
+        | ChangeKind::AgentRemoved { .. }
+        | ChangeKind::AgentAttached { .. }
+        | ChangeKind::AgentDetached { .. }
+        | ChangeKind::ClockLost { .. } => return None,
     };
     event.kind = kind.to_owned();
     Some(event)
@@ -517,6 +523,8 @@ mod tests {
             retry: RetryPolicy { attempts_max: 5, backoff_initial_ms: 1_250, backoff_max_ms: 9_001 },
             stale_after_ms: 60_500,
             valid_for_ms: Some(3_600_000),
+            disconnect: DisconnectPolicy { lost_after_ms: 1_500, replace: false, reconcile: Reconcile::KeepOriginal },
+            place: Some(crate::agent::Position { x_mm: -5, y_mm: 7 }),
         };
         assert_eq!(task_spec(Some(task_spec_to_proto(&spec))), Ok(spec));
     }

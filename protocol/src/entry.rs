@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::Role;
-use crate::ids::{ClaimEpoch, RequestId, TaskId};
+use crate::agent::{LeaseTerms, Role};
+use crate::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, SessionId, TaskId};
 use crate::task::TaskSpec;
 use crate::text::{AgentId, Reason};
 use crate::time::LogInstant;
@@ -54,6 +54,7 @@ impl Request {
         match &self.op {
             Op::CreateTask { spec, .. } => FIXED + spec.payload.len(),
             Op::CompleteTask { result, .. } => FIXED + result.len(),
+            Op::ReportProgress { checkpoint: Some(checkpoint), .. } => FIXED + checkpoint.len(),
             _ => FIXED,
         }
     }
@@ -75,6 +76,9 @@ pub enum Op {
         agent: AgentId,
         /// Which; none for the most urgent that suits the agent.
         task: Option<TaskId>,
+        /// Only under this attachment: a claim that comes after its lease has ended is refused. None for an agent
+        /// that is not attached: its claims have no lease and end by want of progress only.
+        attachment: Option<AttachmentId>,
     },
     /// Say how far a claimed task has come; keeps the claim from becoming stale.
     ReportProgress {
@@ -84,6 +88,8 @@ pub enum Op {
         permille: u16,
         /// In the holder's words.
         note: Reason,
+        /// Where the next holder would go on; none leaves the last one.
+        checkpoint: Option<Vec<u8>>,
     },
     /// Finish a claimed task.
     CompleteTask {
@@ -127,6 +133,26 @@ pub enum Op {
         /// Who.
         agent: AgentId,
     },
+    /// Serve an agent from a node, under a lease. Refused while another run of its software, or another node, has it.
+    AttachAgent {
+        /// Who.
+        agent: AgentId,
+        /// What it can do.
+        role: Role,
+        /// The node that asks; only it may.
+        node: NodeId,
+        /// The run of the agent's software. The same one takes up what it held.
+        session: SessionId,
+        /// The lease it asks for.
+        lease: LeaseTerms,
+    },
+    /// Give an agent up: it has stopped, and gives back what it holds.
+    DetachAgent {
+        /// Who.
+        agent: AgentId,
+        /// The attachment that ends.
+        attachment: AttachmentId,
+    },
 }
 
 /// Who says it holds which claim.
@@ -154,5 +180,23 @@ pub enum Decision {
     ExpireTask {
         /// The task.
         task: TaskId,
+    },
+    /// A task goes to an agent that asked for work.
+    AssignTask {
+        /// The task.
+        task: TaskId,
+        /// Who gets it.
+        agent: AgentId,
+        /// The attachment that the orchestrator saw.
+        attachment: AttachmentId,
+        /// How many tasks had been assigned under it before this one: each is assigned against a credit once.
+        nth: u64,
+    },
+    /// The lease of an agent has ended.
+    ExpireLease {
+        /// Who.
+        agent: AgentId,
+        /// The attachment that the orchestrator saw.
+        attachment: AttachmentId,
     },
 }

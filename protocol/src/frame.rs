@@ -44,6 +44,10 @@ pub enum FrameKind {
     Propose = 8,
     /// A query forwarded to a replica.
     Query = 9,
+    /// What a node's agents want, and the renewal of their leases.
+    Heartbeat = 10,
+    /// What agents hold by now, from the shard's leader to the node that serves them.
+    Claims = 11,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -62,6 +66,8 @@ impl FrameKind {
             7 => Self::SnapshotChunk,
             8 => Self::Propose,
             9 => Self::Query,
+            10 => Self::Heartbeat,
+            11 => Self::Claims,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,

@@ -187,6 +187,16 @@ impl fmt::Display for ClaimEpoch {
     }
 }
 
+/// One owner of an agent: rises with every attachment in the shard and is never used again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttachmentId(pub u64);
+
+impl fmt::Display for AttachmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
@@ -235,6 +245,10 @@ uuid_id!(
 uuid_id!(
     /// A mutating request, named by the client that first sends it: a UUIDv7. Retries keep it.
     RequestId, "request id"
+);
+uuid_id!(
+    /// One run of an agent's software, named by itself at its start. Another run of it is another session.
+    SessionId, "session id"
 );
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod codec;
 pub mod convert;
 pub mod entry;
 pub mod frame;
+pub mod heartbeat;
 pub mod ids;
 pub mod limits;
 pub mod outcome;

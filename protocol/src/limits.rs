@@ -29,6 +29,14 @@ pub const TASK_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const TERMINAL_TASK_BYTES_KEPT: usize = 64 * 1024 * 1024;
 /// Most registered agents, per shard. Registering one more is refused as `ShardFull`.
 pub const AGENTS_MAX: usize = 100_000;
+/// Largest checkpoint that the holder of a task may leave for the next one. Refused as invalid.
+pub const CHECKPOINT_BYTES_MAX: usize = 4 * 1024;
+/// Shortest lease that an agent may ask for, in milliseconds. Refused as invalid.
+pub const LEASE_TTL_MS_MIN: u64 = 500;
+/// Longest lease that an agent may ask for, in milliseconds. Refused as invalid.
+pub const LEASE_TTL_MS_MAX: u64 = 10 * 60 * 1_000;
+/// Longest time that a task may be kept for a holder that went away, in milliseconds: 24 hours. Refused as invalid.
+pub const LOST_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Most tasks that one agent may hold at a time, whatever its role says. Refused as invalid.
 pub const CONCURRENT_CLAIMS_MAX: u32 = 1_024;
 /// Pending tasks looked at for one claim that names none; past it the answer is "nothing suitable".
@@ -75,6 +83,18 @@ pub const PEERS_MAX: usize = 1_024;
 /// Voters of one shard. Refused as invalid: 3 or 5 are useful.
 pub const VOTERS_MAX: usize = 7;
 
+/// Agents that one node serves. One more is refused as `NodeFull`.
+pub const AGENTS_PER_NODE_MAX: usize = 1_024;
+/// Tasks that an agent may have asked for and not been given yet. More count as so many.
+pub const CREDITS_MAX: u64 = 1_024;
+/// Messages waiting to be read by one attached agent. One more ends its stream; it attaches again and catches up.
+pub const AGENT_MESSAGES_QUEUED_MAX: usize = 256;
+/// Heartbeats waiting for the orchestrator. One more is refused, and sent again later.
+pub const HEARTBEATS_QUEUED_MAX: usize = 4_096;
+/// Bytes of tasks in one update of what agents hold. More follow in the next.
+pub const CLAIMS_UPDATE_BYTES_SOFT_MAX: u64 = 1024 * 1024;
+/// Updates of what agents hold that wait for the node's driver. One more is refused, and sent again.
+pub const CLAIMS_UPDATES_QUEUED_MAX: usize = 1_024;
 /// API calls waiting for the node's driver. One more is refused as `Overloaded`.
 pub const API_CALLS_QUEUED_MAX: usize = 8_192;
 /// Requests that the router holds. One more is refused as `Overloaded`.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClaimEpoch, TaskId};
+use crate::ids::{AttachmentId, ClaimEpoch, NodeId, TaskId};
 use crate::task::{InvalidSpec, TaskStatus};
 use crate::text::AgentId;
 use crate::time::LogInstant;
@@ -32,8 +32,15 @@ pub enum Receipt {
     },
     /// Nothing that suits the agent waits.
     NothingToClaim,
-    /// An agent was registered, changed or removed.
+    /// An agent was registered, changed, detached or removed.
     Agent(AgentId),
+    /// An agent is served by the node that asked.
+    Attached {
+        /// Who.
+        agent: AgentId,
+        /// Its attachment.
+        attachment: AttachmentId,
+    },
 }
 
 /// Why a shard did not do what was asked. The state is unchanged.
@@ -154,6 +161,34 @@ pub enum Refusal {
     /// There is no such agent.
     #[error("agent {0} is not registered")]
     NoSuchAgent(AgentId),
+    /// Another node, or another run of its software, has the agent until its lease ends.
+    #[error("agent {agent} is attached to node {node} under a lease of {lease_ms} ms; stop it there, or wait")]
+    AgentElsewhere {
+        /// The agent.
+        agent: AgentId,
+        /// Where it is attached.
+        node: NodeId,
+        /// Its lease.
+        lease_ms: u64,
+    },
+    /// The attachment has ended: its lease ran out, or the agent was attached anew.
+    #[error("attachment {attachment} of agent {agent} has ended; attach it again")]
+    NotAttached {
+        /// The agent.
+        agent: AgentId,
+        /// The attachment that was named.
+        attachment: AttachmentId,
+    },
+    /// It waits for its former holder.
+    #[error("task {task} is kept for its former holder {agent} until {until}")]
+    KeptFor {
+        /// The task.
+        task: TaskId,
+        /// The former holder.
+        agent: AgentId,
+        /// Until when.
+        until: LogInstant,
+    },
 }
 
 /// What a shard has too much of.
@@ -229,6 +264,8 @@ pub enum Settled {
     },
     /// The query was answered.
     Read(Box<crate::query::QueryReply>),
+    /// The orchestrator heard the heartbeat.
+    Heard(crate::heartbeat::HeartbeatReply),
     /// It was not done.
     NotDone(NotDone),
     /// Nobody knows whether it was done. Sending it again under the same id is safe.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::Role;
+use crate::agent::{Attachment, Role};
 use crate::change::{Change, ChangeSet};
 use crate::ids::TaskId;
 use crate::task::{Task, TaskStatus};
-use crate::text::AgentId;
+use crate::text::{AgentId, Capability};
 use crate::time::LogInstant;
 
 /// What can be asked of a replica.
@@ -77,7 +77,7 @@ pub struct QueryReply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The task, if the shard holds it.
-    Task(Option<Box<Task>>),
+    Task(Option<Box<TaskView>>),
     /// A page of tasks.
     Tasks {
         /// The tasks.
@@ -108,6 +108,63 @@ pub enum Answer {
     },
     /// How many there are.
     Counts(Counts),
+}
+
+/// A task, and why nobody has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskView {
+    /// The task.
+    pub task: Task,
+    /// Why it waits, if it does.
+    pub waits: Option<WaitReason>,
+}
+
+/// Why a pending task is not being worked on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum WaitReason {
+    /// The last attempt failed.
+    #[error("its last attempt failed; the next may begin at {until}")]
+    BackingOff {
+        /// When the next may begin.
+        until: LogInstant,
+    },
+    /// Its former holder may be back.
+    #[error("it is kept for its former holder {agent} until {until}")]
+    KeptFor {
+        /// The former holder.
+        agent: AgentId,
+        /// How long.
+        until: LogInstant,
+    },
+    /// There are no agents.
+    #[error("no agent is attached to any node")]
+    NoAgents,
+    /// Nobody has what it requires.
+    #[error("none of the {attached} attached agents has all that it requires: {}", list(lacking))]
+    NobodyCapable {
+        /// Agents that are attached.
+        attached: u32,
+        /// What no attached agent has; all that is required if somebody has each but nobody all.
+        lacking: Vec<Capability>,
+    },
+    /// Everybody who could is busy.
+    #[error("all {capable} capable agents hold as many tasks as they may")]
+    AllBusy {
+        /// How many.
+        capable: u32,
+    },
+    /// Somebody could, and has not asked for work.
+    #[error("{free} of {capable} capable agents have room and none has asked for work")]
+    NobodyReady {
+        /// How many could.
+        capable: u32,
+        /// How many of them have room.
+        free: u32,
+    },
+}
+
+fn list(capabilities: &[Capability]) -> String {
+    capabilities.iter().map(Capability::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// How many objects a shard holds.
@@ -145,6 +202,8 @@ pub struct AgentView {
     pub held: u32,
     /// Registered agents of other roles that share a capability with it.
     pub overlaps: u32,
+    /// Who serves it; none while nobody does.
+    pub attachment: Option<Attachment>,
 }
 
 /// What a peer answers to a forwarded query.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::Position;
 use crate::ids::{ClaimEpoch, TaskId};
 use crate::limits;
 use crate::text::{AgentId, Capability, Reason, TaskKind, Title};
@@ -63,6 +64,44 @@ impl Default for RetryPolicy {
     }
 }
 
+/// Who goes on with a task whose holder is back before the task was given to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reconcile {
+    /// Whoever is first: its former holder has no precedence.
+    #[default]
+    FirstCome,
+    /// Its former holder goes first, if it is back in time and nobody else has begun.
+    KeepOriginal,
+}
+
+/// What becomes of a task when the lease of its holder ends (after Nomad's `disconnect` block).
+///
+/// Nobody's work is cut off: once another agent holds the task, its former holder does not get it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisconnectPolicy {
+    /// How long its former holder counts as coming back, in milliseconds from the end of the lease.
+    pub lost_after_ms: u64,
+    /// Whether others may have the task meanwhile. Otherwise it waits for its former holder for `lost_after_ms`.
+    pub replace: bool,
+    /// Who goes on when the former holder is back in time.
+    pub reconcile: Reconcile,
+}
+
+impl Default for DisconnectPolicy {
+    fn default() -> Self {
+        Self { lost_after_ms: 0, replace: true, reconcile: Reconcile::FirstCome }
+    }
+}
+
+impl DisconnectPolicy {
+    /// For whom a task is kept whose holder went away at an instant; none if for nobody.
+    pub fn kept_for(&self, agent: &AgentId, now: LogInstant) -> Option<KeptFor> {
+        let precedence = !self.replace || self.reconcile == Reconcile::KeepOriginal;
+        let kept = self.lost_after_ms > 0 && precedence;
+        kept.then(|| KeptFor { agent: agent.clone(), until: now.plus_ms(self.lost_after_ms), exclusive: !self.replace })
+    }
+}
+
 /// What is to be done, as its creator wrote it. Never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
@@ -82,6 +121,10 @@ pub struct TaskSpec {
     pub stale_after_ms: u64,
     /// The task is worthless this long after its creation, in milliseconds.
     pub valid_for_ms: Option<u64>,
+    /// What happens when the lease of its holder ends.
+    pub disconnect: DisconnectPolicy,
+    /// Where it begins, for policies that assign by distance.
+    pub place: Option<Position>,
 }
 
 impl TaskSpec {
@@ -106,8 +149,22 @@ impl TaskSpec {
         if self.valid_for_ms == Some(0) {
             return Err(InvalidSpec::ValidFor);
         }
+        if self.disconnect.lost_after_ms > limits::LOST_AFTER_MS_MAX {
+            return Err(InvalidSpec::LostAfter { given: self.disconnect.lost_after_ms });
+        }
         Ok(())
     }
+}
+
+/// Checks the size of a checkpoint.
+///
+/// # Errors
+/// [`InvalidSpec::Checkpoint`] if it is over the limit.
+pub fn check_checkpoint(bytes: &[u8]) -> Result<(), InvalidSpec> {
+    if bytes.len() > limits::CHECKPOINT_BYTES_MAX {
+        return Err(InvalidSpec::Checkpoint { bytes: bytes.len() });
+    }
+    Ok(())
 }
 
 /// Checks the size of a task's payload or result.
@@ -148,12 +205,41 @@ pub enum InvalidSpec {
     /// A task that is worthless at once.
     #[error("valid_for is zero; give at least 1 ms, or leave it out")]
     ValidFor,
+    /// A former holder that is waited for too long.
+    #[error("lost_after is {given} ms; at most {} are allowed", limits::LOST_AFTER_MS_MAX)]
+    LostAfter {
+        /// How long was given, in milliseconds.
+        given: u64,
+    },
+    /// The checkpoint is too large.
+    #[error("the checkpoint has {bytes} bytes; at most {} are allowed", limits::CHECKPOINT_BYTES_MAX)]
+    Checkpoint {
+        /// Its size.
+        bytes: usize,
+    },
+    /// A lease that is too short to be renewed, or too long to wait for.
+    #[error("a lease of {given} ms; give {} to {} ms", limits::LEASE_TTL_MS_MIN, limits::LEASE_TTL_MS_MAX)]
+    LeaseTtl {
+        /// How long was given, in milliseconds.
+        given: u64,
+    },
     /// An agent that may hold nothing, or too much.
     #[error("max_concurrent is {given}; give 1 to {}", limits::CONCURRENT_CLAIMS_MAX)]
     MaxConcurrent {
         /// How many were given.
         given: u32,
     },
+}
+
+/// A former holder with precedence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFor {
+    /// Who.
+    pub agent: AgentId,
+    /// How long.
+    pub until: LogInstant,
+    /// Whether nobody else may have the task before that.
+    pub exclusive: bool,
 }
 
 /// Where a task stands.
@@ -163,6 +249,8 @@ pub enum TaskState {
     Pending {
         /// Not before this instant (retry backoff).
         not_before: LogInstant,
+        /// Its former holder, while it may be back.
+        kept_for: Option<KeptFor>,
     },
     /// An agent works on it.
     Claimed {
@@ -303,6 +391,8 @@ pub struct Task {
     pub expires_at: Option<LogInstant>,
     /// The latest progress of the latest claim.
     pub progress: Option<Progress>,
+    /// Where the next holder goes on, as the last one that said so left it; opaque to Skep.
+    pub checkpoint: Option<Arc<[u8]>>,
     /// The latest failures, oldest first, at most [`limits::FAILURES_KEPT`].
     pub failures: Vec<Failure>,
 }
@@ -318,7 +408,8 @@ impl Task {
         };
         let failures: usize = self.failures.iter().map(|failure| 32 + failure.reason.as_str().len()).sum();
         let progress = self.progress.as_ref().map_or(0, |progress| progress.note.as_str().len());
-        (FIXED + self.spec.payload.len() + result + failures + progress) as u64
+        let checkpoint = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len());
+        (FIXED + self.spec.payload.len() + result + failures + progress + checkpoint) as u64
     }
 }
 

@@ -53,6 +53,13 @@ fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), TextEr
     Ok(())
 }
 
+impl AgentId {
+    /// Before every agent in order; no agent has this id.
+    pub fn first() -> Self {
+        Self(Arc::from(""))
+    }
+}
+
 macro_rules! bounded_text {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
         $(#[$doc])*

@@ -2,15 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
-use skep_protocol::agent::Role;
+use skep_protocol::agent::{LeaseTerms, Position, Role};
 use skep_protocol::change::{Change, ChangeKind, ChangeSet};
 use skep_protocol::codec::{CodecError, Encoded};
 use skep_protocol::entry::{Claim, Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress};
-use skep_protocol::ids::{ClaimEpoch, Incarnation, RequestId, TaskId};
+use skep_protocol::heartbeat::{
+    AgentClaims, AgentHeartbeat, AgentRenewal, ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatReply, Renewal,
+};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, Incarnation, NodeId, RequestId, SessionId, TaskId};
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
 use skep_protocol::query::{Answer, AsOf, Query, QueryAnswer, QueryReply};
-use skep_protocol::task::{Priority, RetryPolicy, TaskSpec, TaskStatus};
+use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title};
 use skep_protocol::time::LogInstant;
 
@@ -28,6 +31,8 @@ fn spec() -> TaskSpec {
         retry: RetryPolicy { attempts_max: 3, backoff_initial_ms: 4, backoff_max_ms: 5 },
         stale_after_ms: 6,
         valid_for_ms: Some(7),
+        disconnect: DisconnectPolicy { lost_after_ms: 8, replace: true, reconcile: Reconcile::KeepOriginal },
+        place: Some(Position { x_mm: 1, y_mm: -1 }),
     }
 }
 
@@ -82,6 +87,23 @@ fn answer() -> QueryAnswer {
     QueryAnswer { result: Ok(QueryReply { as_of, answer: Answer::Changes { sets: vec![change_set()], next: 5 } }) }
 }
 
+fn heartbeat() -> Heartbeat {
+    let (agent, attachment) = (AgentId::new("a").unwrap(), AttachmentId(9));
+    Heartbeat { agents: vec![AgentHeartbeat { agent, attachment, credit_limit: 2, place: None, renew: true }] }
+}
+
+fn heartbeat_answer() -> HeartbeatAnswer {
+    let (agent, attachment) = (AgentId::new("a").unwrap(), AttachmentId(9));
+    let agents = vec![AgentRenewal { agent, attachment, renewal: Renewal::Confirmed }];
+    HeartbeatAnswer { result: Ok(HeartbeatReply { agents }) }
+}
+
+fn claims_update() -> ClaimsUpdate {
+    let held = vec![(TaskId::from_bytes([0xbb; 16]), ClaimEpoch(1))];
+    let (agent, attachment) = (AgentId::new("a").unwrap(), AttachmentId(9));
+    ClaimsUpdate { as_of: 4, agents: vec![AgentClaims { agent, attachment, held, tasks: Vec::new() }] }
+}
+
 /// A change of any of these bytes needs a new version: the old ones are on disks and on the wire.
 #[test]
 fn golden_bytes_of_version_1() {
@@ -92,6 +114,13 @@ fn golden_bytes_of_version_1() {
         ("hello", hex(&hello().encode().unwrap()), GOLDEN_HELLO.replace("{c}", &"cc".repeat(16))),
         ("changes", hex(&change_set().encode().unwrap()), GOLDEN_CHANGES.replace("{a}", &a16).replace("{b}", &b16)),
         ("proposal reply", hex(&outcome().encode().unwrap()), GOLDEN_OUTCOME.replace("{b}", &b16)),
+        ("heartbeat", hex(&heartbeat().encode().unwrap()), "0101016109020001".to_owned()),
+        ("heartbeat answer", hex(&heartbeat_answer().encode().unwrap()), "010001016109".to_owned() + "00"),
+        (
+            "claims update",
+            hex(&claims_update().encode().unwrap()),
+            format!("010401016109 01{b16}0100").replace(' ', ""),
+        ),
         ("query", hex(&Query::Task(TaskId::from_bytes([0xbb; 16])).encode().unwrap()), format!("0100{b16}")),
     ];
     for (what, found, expected) in golden {
@@ -99,7 +128,7 @@ fn golden_bytes_of_version_1() {
     }
 }
 
-const GOLDEN_ENTRY: &str = "0102030001{a}010200{b}0174016b020101630109030405060107";
+const GOLDEN_ENTRY: &str = "0102030001{a}010200{b}0174016b020101630109030405060107080101010201";
 const GOLDEN_HELLO: &str = "01010101{c}05016e0173";
 const GOLDEN_CHANGES: &str = "010403010201{a}01{b}01610101";
 const GOLDEN_OUTCOME: &str = "01030004020000{b}0101010005020107{b}05";
@@ -126,6 +155,9 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&change_set());
     survives(&outcome());
     survives(&answer());
+    survives(&heartbeat());
+    survives(&heartbeat_answer());
+    survives(&claims_update());
     survives(&Query::History { task: TaskId::from_bytes([1; 16]), after_index: Some(3), limit: 9 });
     survives(&Proposal { requests: vec![request(Op::RemoveAgent { agent: AgentId::new("a").unwrap() })] });
 }
@@ -155,12 +187,23 @@ fn op() -> impl Strategy<Value = Op> {
                 Op::CreateTask { task, spec: Box::new(TaskSpec { payload, valid_for_ms, ..spec() }) }
             }
         ),
-        (agent.clone(), prop::option::of(task.clone())).prop_map(|(agent, task)| Op::ClaimTask { agent, task }),
-        (claim.clone(), any::<u16>(), reason.clone()).prop_map(|(claim, permille, note)| Op::ReportProgress {
-            claim,
-            permille,
-            note
+        (agent.clone(), prop::option::of(task.clone()), any::<Option<u64>>()).prop_map(|(agent, task, attachment)| {
+            Op::ClaimTask { agent, task, attachment: attachment.map(AttachmentId) }
         }),
+        (agent.clone(), any::<[u8; 32]>(), any::<[u8; 16]>(), any::<u64>()).prop_map(
+            |(agent, node, session, ttl_ms)| {
+                Op::AttachAgent {
+                    agent,
+                    role: Role::unregistered(),
+                    node: NodeId::from_public_key(node),
+                    session: SessionId::from_bytes(session),
+                    lease: LeaseTerms { ttl_ms },
+                }
+            }
+        ),
+        (agent.clone(), any::<u64>()).prop_map(|(agent, id)| Op::DetachAgent { agent, attachment: AttachmentId(id) }),
+        (claim.clone(), any::<u16>(), reason.clone(), any::<Option<Vec<u8>>>())
+            .prop_map(|(claim, permille, note, checkpoint)| Op::ReportProgress { claim, permille, note, checkpoint }),
         (claim.clone(), prop::collection::vec(any::<u8>(), 0..300))
             .prop_map(|(claim, result)| Op::CompleteTask { claim, result }),
         (claim, reason.clone(), any::<bool>()).prop_map(|(claim, reason, retryable)| Op::FailTask {
@@ -211,6 +254,9 @@ proptest! {
         let _ = ProposalReply::decode(&bytes);
         let _ = Query::decode(&bytes);
         let _ = QueryAnswer::decode(&bytes);
+        let _ = Heartbeat::decode(&bytes);
+        let _ = HeartbeatAnswer::decode(&bytes);
+        let _ = ClaimsUpdate::decode(&bytes);
         let _ = RaftAddress::split(&bytes);
         if let Some(header) = bytes.first_chunk::<HEADER_BYTES>() {
             let _ = Header::decode(header);

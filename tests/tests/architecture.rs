@@ -192,6 +192,7 @@ fn types_of_libraries_end_where_the_walls_are() {
         assert!(!uses("quinn::") || may(&["consensus/src/net/"]), "{path} uses quinn");
         let proto = [
             "protocol/src/convert.rs",
+            "protocol/src/convert/",
             "protocol/src/lib.rs",
             "protocol/clients/",
             "node/api/",

@@ -18,5 +18,7 @@ mod state;
 
 pub use clock::LogClock;
 pub use detector::{DetectorConfig, ElectionDetector};
-pub use orchestrator::Orchestrator;
+pub use orchestrator::{
+    Effect as OrchestratorEffect, Event as OrchestratorEvent, HeartbeatKey, Orchestrator, OrchestratorConfig, Policy,
+};
 pub use state::{Applied, FLEET_VERSION, FleetLimits, FleetState, LogPosition, SnapshotError};

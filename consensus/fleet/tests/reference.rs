@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use skep_fleet::{FleetLimits, FleetState};
 use skep_protocol::entry::{Decision, EntryBody, Op, Request};
-use skep_protocol::ids::{ClaimEpoch, RequestId};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId};
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use skep_protocol::task::{Priority, RetryPolicy, TaskSpec, TaskStatus};
 use skep_protocol::time::LogInstant;
@@ -35,6 +35,10 @@ struct ModelTask {
 struct Model {
     tasks: Vec<ModelTask>,
     answered: Vec<(Request, Reply)>,
+    /// Every attachment there ever was, as the shard named it.
+    attachments: Vec<AttachmentId>,
+    /// Who is attached: the agent, its session, its attachment.
+    attached: Vec<(u8, u8, AttachmentId)>,
 }
 
 /// What a client asks, with small numbers, so that requests meet.
@@ -48,6 +52,8 @@ enum Ask {
     Fail { n: u8, by: u8, epoch: u64, retryable: bool },
     Cancel { n: u8 },
     Requeue { n: u8 },
+    Attach { by: u8, session: u8 },
+    TakeAttached { n: u8, by: u8, nth: u8 },
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +70,10 @@ enum Step {
     ExpireTask {
         n: u8,
     },
+    ExpireLease {
+        by: u8,
+        nth: u8,
+    },
     Pass(u64),
 }
 
@@ -76,7 +86,7 @@ fn limits_of(by: u8) -> (bool, usize) {
     if by == 0 { (true, 3) } else { (false, 1) }
 }
 
-fn op(ask: &Ask) -> Op {
+fn op(ask: &Ask, model: &Model) -> Op {
     match *ask {
         Ask::Create { n, priority, attempts, needs, valid } => {
             let priority =
@@ -98,7 +108,7 @@ fn op(ask: &Ask) -> Op {
         Ask::Take { n, by } => take(n, &name(by)),
         Ask::TakeAny { by } => take_any(&name(by)),
         Ask::Progress { n, by, epoch } => {
-            Op::ReportProgress { claim: claim(n, &name(by), epoch), permille: 1, note: reason("") }
+            Op::ReportProgress { claim: claim(n, &name(by), epoch), permille: 1, note: reason(""), checkpoint: None }
         }
         Ask::Complete { n, by, epoch } => complete(n, &name(by), epoch),
         Ask::Fail { n, by, epoch, retryable } => {
@@ -106,6 +116,15 @@ fn op(ask: &Ask) -> Op {
         }
         Ask::Cancel { n } => Op::CancelTask { task: task_id(n), reason: reason("") },
         Ask::Requeue { n } => Op::RequeueTask { task: task_id(n), reason: reason("") },
+        Ask::Attach { by, session } => {
+            let (lifts, max) = limits_of(by);
+            attach_as(&name(by), session, session, role(if lifts { &["lift"] } else { &[] }, max as u32))
+        }
+        Ask::TakeAttached { n, by, nth } => Op::ClaimTask {
+            agent: agent(&name(by)),
+            task: Some(task_id(n)),
+            attachment: Some(model.attachments.get(usize::from(nth)).copied().unwrap_or(AttachmentId(u64::MAX))),
+        },
     }
 }
 
@@ -124,7 +143,7 @@ impl Model {
                 if self.find(n).is_some() {
                     return Err("exists");
                 }
-                let Op::CreateTask { spec, .. } = op(ask) else { unreachable!() };
+                let Op::CreateTask { spec, .. } = op(ask, self) else { unreachable!() };
                 self.tasks.push(ModelTask {
                     n,
                     spec: *spec,
@@ -206,6 +225,38 @@ impl Model {
                 task.expires_at = task.spec.valid_for_ms.map(|ms| now + ms);
                 Ok(Some(n))
             }
+            Ask::Attach { by, session } => {
+                let other = |(agent, of, _): &(u8, u8, AttachmentId)| *agent == by && *of != session;
+                if self.attached.iter().any(other) { Err("elsewhere") } else { Ok(None) }
+            }
+            Ask::TakeAttached { n, by, nth } => {
+                let named = self.attachments.get(usize::from(nth)).copied();
+                if !self.attached.iter().any(|(agent, _, id)| *agent == by && Some(*id) == named) {
+                    return Err("not attached");
+                }
+                self.ask(&Ask::Take { n, by }, now)
+            }
+        }
+    }
+
+    /// The shard named an attachment.
+    fn note(&mut self, ask: &Ask, reply: &Reply) {
+        if let (Ask::Attach { by, session }, Reply::Done(Receipt::Attached { attachment, .. })) = (ask, reply) {
+            self.attached.retain(|(agent, ..)| agent != by);
+            self.attached.push((*by, *session, *attachment));
+            self.attachments.push(*attachment);
+        }
+    }
+
+    fn expire_lease(&mut self, by: u8, nth: u8, now: u64) {
+        let Some(attachment) = self.attachments.get(usize::from(nth)).copied() else { return };
+        if !self.attached.iter().any(|(agent, _, id)| (*agent, *id) == (by, attachment)) {
+            return;
+        }
+        self.attached.retain(|(agent, ..)| *agent != by);
+        for task in self.tasks.iter_mut().filter(|t| t.status == TaskStatus::Claimed && t.holder == Some(by)) {
+            Self::end_attempt(task, true, now);
+            task.not_before = now;
         }
     }
 
@@ -266,7 +317,7 @@ fn simplified(reply: &Reply) -> Result<Option<u8>, &'static str> {
     match reply {
         Reply::Done(Receipt::Task { task, .. }) => Ok(Some(task.as_bytes()[0])),
         Reply::Done(Receipt::NothingToClaim) => Ok(None),
-        Reply::Done(Receipt::Agent(_)) => panic!("no agents here"),
+        Reply::Done(Receipt::Agent(_) | Receipt::Attached { .. }) => Ok(None),
         Reply::Refused(refusal) => Err(match refusal {
             Refusal::NoSuchTask(_) => "none",
             Refusal::TaskExists(_) => "exists",
@@ -277,6 +328,8 @@ fn simplified(reply: &Reply) -> Result<Option<u8>, &'static str> {
             Refusal::BackingOff { .. } => "backing off",
             Refusal::NotCapable { .. } => "not capable",
             Refusal::AgentBusy { .. } => "busy",
+            Refusal::AgentElsewhere { .. } => "elsewhere",
+            Refusal::NotAttached { .. } => "not attached",
             other => panic!("{other:?}"),
         }),
     }
@@ -285,6 +338,7 @@ fn simplified(reply: &Reply) -> Result<Option<u8>, &'static str> {
 fn ask() -> impl Strategy<Value = Ask> {
     let n = 1..6u8;
     let by = 0..3u8;
+    let by2 = by.clone();
     let epoch = 1..5u64;
     prop_oneof![
         (n.clone(), 0..4u8, 1..4u32, any::<bool>(), any::<bool>())
@@ -300,7 +354,9 @@ fn ask() -> impl Strategy<Value = Ask> {
             retryable
         }),
         n.clone().prop_map(|n| Ask::Cancel { n }),
-        n.prop_map(|n| Ask::Requeue { n }),
+        n.clone().prop_map(|n| Ask::Requeue { n }),
+        (by2.clone(), 1..3u8).prop_map(|(by, session)| Ask::Attach { by, session }),
+        (n, by2, 0..6u8).prop_map(|(n, by, nth)| Ask::TakeAttached { n, by, nth }),
     ]
 }
 
@@ -311,6 +367,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..50usize, ask()).prop_map(|(at, ask)| Step::Reuse(at, ask)),
         1 => (1..6u8, 1..5u64).prop_map(|(n, epoch)| Step::ExpireClaim { n, epoch }),
         1 => (1..6u8).prop_map(|n| Step::ExpireTask { n }),
+        1 => (0..3u8, 0..6u8).prop_map(|(by, nth)| Step::ExpireLease { by, nth }),
         2 => (1..1_500u64).prop_map(Step::Pass),
     ]
 }
@@ -335,10 +392,11 @@ proptest! {
             let body = match step {
                 Step::Pass(ms) => { shard.pass(ms); continue }
                 Step::Ask(ask) => {
-                    let request = shard.request(op(&ask));
+                    let request = shard.request(op(&ask, &model));
                     let expected = model.ask(&ask, now);
                     let reply = shard.send(&request);
                     prop_assert_eq!(simplified(&reply), expected, "{:?}", ask);
+                    model.note(&ask, &reply);
                     model.answered.push((request.clone(), reply));
                     EntryBody::Requests(vec![request])
                 }
@@ -353,7 +411,7 @@ proptest! {
                 }
                 Step::Reuse(at, ask) => {
                     let Some((mut request, _)) = model.answered.get(at).cloned() else { continue };
-                    let other = op(&ask);
+                    let other = op(&ask, &model);
                     if other == request.op || request.deadline < shard.now { continue }
                     request.op = other;
                     let reply = shard.send(&request);
@@ -363,6 +421,13 @@ proptest! {
                 Step::ExpireClaim { n, epoch } => {
                     model.expire_claim(n, epoch, now);
                     let decision = Decision::ExpireClaim { task: task_id(n), epoch: ClaimEpoch(epoch) };
+                    shard.decide(decision.clone());
+                    EntryBody::Decisions(vec![decision])
+                }
+                Step::ExpireLease { by, nth } => {
+                    model.expire_lease(by, nth, now);
+                    let attachment = model.attachments.get(usize::from(nth)).copied().unwrap_or_default();
+                    let decision = Decision::ExpireLease { agent: agent(&name(by)), attachment };
                     shard.decide(decision.clone());
                     EntryBody::Decisions(vec![decision])
                 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use skep_fleet::{FleetLimits, Orchestrator};
+use skep_fleet::FleetLimits;
 use skep_protocol::agent::Role;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Decision, Op};
@@ -104,18 +104,18 @@ fn a_permanent_failure_is_a_dead_letter_at_once() {
 #[test]
 fn a_claim_without_progress_is_taken_back_and_progress_keeps_it() {
     let mut shard = Shard::new();
-    let mut orchestrator = Orchestrator::default();
     shard.ok(create(1, spec()));
     shard.ok(take(1, "a"));
+    let mut lead = Lead::new(&shard);
     shard.pass(9_000);
-    shard.ok(Op::ReportProgress { claim: claim(1, "a", 1), permille: 500, note: reason("half") });
+    shard.ok(Op::ReportProgress { claim: claim(1, "a", 1), permille: 500, note: reason("half"), checkpoint: None });
     shard.pass(9_999);
-    assert_eq!(orchestrator.poll(&shard.state, shard.now), []);
-    assert_eq!(orchestrator.poll_timeout(&shard.state), Some(shard.now.plus_ms(1)));
+    assert_eq!(lead.proposals(&shard), []);
+    assert_eq!(lead.orchestrator.poll_timeout(&shard.state, shard.now), Some(shard.now.plus_ms(1)));
     shard.pass(1);
-    let decisions = orchestrator.poll(&shard.state, shard.now);
+    let decisions = lead.proposals(&shard);
     assert_eq!(decisions, [Decision::ExpireClaim { task: task_id(1), epoch: ClaimEpoch(1) }]);
-    assert_eq!(orchestrator.poll(&shard.state, shard.now), [], "not proposed twice while it is on its way");
+    assert_eq!(lead.proposals(&shard), [], "not proposed twice while it is on its way");
     let applied = shard.decide(decisions[0].clone());
     assert!(matches!(applied.changes[0].what, ChangeKind::Reclaimed { .. }));
     assert_eq!(shard.status(1), TaskStatus::Pending);
@@ -140,7 +140,6 @@ fn an_expiry_is_judged_again_where_it_is_applied() {
 #[test]
 fn a_task_expires_claimed_or_not_and_is_not_claimed_after() {
     let mut shard = Shard::new();
-    let mut orchestrator = Orchestrator::default();
     register(&mut shard, "a", role(9, &[]));
     for n in [1, 2] {
         shard.ok(create(n, TaskSpec { valid_for_ms: Some(5_000), ..spec() }));
@@ -149,11 +148,10 @@ fn a_task_expires_claimed_or_not_and_is_not_claimed_after() {
     shard.pass(5_000);
     assert!(matches!(shard.refused(take(2, "a")), Refusal::WrongStatus { status: TaskStatus::Expired, .. }));
     assert_eq!(shard.ok(take_any("a")), Receipt::NothingToClaim);
-    for decision in orchestrator.poll(&shard.state, shard.now) {
-        shard.decide(decision);
-    }
+    let mut lead = Lead::new(&shard);
+    lead.settle(&mut shard);
     assert_eq!((shard.status(1), shard.status(2)), (TaskStatus::Expired, TaskStatus::Expired));
-    assert_eq!(orchestrator.poll_timeout(&shard.state), None);
+    assert_eq!(lead.orchestrator.poll_timeout(&shard.state, shard.now), None);
 }
 
 #[test]

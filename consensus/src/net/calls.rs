@@ -19,6 +19,8 @@ pub(crate) enum Class {
     Urgent,
     /// Entries.
     Append,
+    /// Agents: heartbeats to the leader, and what they hold from it.
+    Agents,
     /// Requests on their way to the leader.
     Propose,
     /// Queries.
@@ -31,8 +33,9 @@ impl Class {
     /// The stream's priority for quinn: higher first.
     pub(super) fn priority(self) -> i32 {
         match self {
-            Self::Urgent => 4,
-            Self::Append => 3,
+            Self::Urgent => 5,
+            Self::Append => 4,
+            Self::Agents => 3,
             Self::Propose => 2,
             Self::Query => 1,
             Self::Snapshot => 0,

@@ -6,10 +6,9 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::async_runtime::instant::Instant as _;
-use skep_fleet::Orchestrator;
 use skep_protocol::entry::EntryBody;
 
-use super::{Shard, ShardView};
+use super::{Shard, ShardView, orchestrate};
 use crate::clock::boot_ms;
 use crate::raft::types::TypeConfig;
 
@@ -82,37 +81,8 @@ async fn take_the_lead(shard: &Shard, term: u64) -> bool {
     }
     clock.set_leads(true);
     tracing::info!(shard = %shard.id(), term, "this node leads the shard");
-    tokio::spawn(orchestrate(shard.clone(), term));
+    tokio::spawn(orchestrate::run(shard.clone(), term));
     true
-}
-
-/// Decides what a leader decides by itself, until its term ends.
-async fn orchestrate(shard: Shard, term: u64) {
-    let mut orchestrator = Orchestrator::default();
-    let mut view = shard.view();
-    let mut applied = shard.inner.applied.clone();
-    loop {
-        let Some(now) = shard.inner.clock.to_send() else { return };
-        let (decisions, next) = {
-            let state = shard.inner.state.read();
-            (orchestrator.poll(&state, now), orchestrator.poll_timeout(&state))
-        };
-        if !decisions.is_empty() {
-            shard.write_as(term, EntryBody::Decisions(decisions)).await;
-            continue;
-        }
-        let wait = next.map_or(u64::MAX, |next| next.since_ms(now)).clamp(1, 3_600_000);
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
-            changed = applied.changed() => if changed.is_err() { return },
-            changed = view.changed() => {
-                let view = *view.borrow_and_update();
-                if changed.is_err() || (view.term != term) {
-                    return;
-                }
-            }
-        }
-    }
 }
 
 /// Calls elections when the leader is silent for too long.

@@ -3,6 +3,7 @@
 mod dispatch;
 mod lead;
 mod members;
+mod orchestrate;
 mod propose;
 mod query;
 mod status;
@@ -13,9 +14,10 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver as _;
 use skep_config::ControlConfig;
 use skep_fleet::{DetectorConfig, ElectionDetector};
+use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::outcome::ProposeOutcome;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{Clocks, ShardClock, boot_ms};
 use crate::net::{Peers, SnapshotSender};
@@ -26,6 +28,7 @@ use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
 
 pub use members::MembershipError;
+pub use orchestrate::LocalUpdate;
 pub(crate) use propose::Submission;
 pub use status::{ShardRole, ShardStatus, VoterStatus};
 
@@ -38,11 +41,23 @@ pub(crate) struct Site {
     pub(crate) store: Store,
     pub(crate) peers: Peers,
     pub(crate) clocks: Clocks,
+    /// What agents of this node hold, on the way to its driver.
+    pub(crate) updates: mpsc::Sender<LocalUpdate>,
 }
 
 impl Site {
     pub(crate) fn raft_id(&self) -> RaftId {
         RaftId::derive(self.node, self.incarnation)
+    }
+
+    /// Hands what agents of this node hold to its driver; whether they were told.
+    pub(crate) async fn note(&self, shard: ShardId, update: ClaimsUpdate) -> bool {
+        let (noted, answer) = oneshot::channel();
+        if self.updates.try_send(LocalUpdate { shard, update, noted }).is_err() {
+            return false;
+        }
+        let patience = Duration::from_millis(self.config.rpc_timeout_ms / 2);
+        matches!(tokio::time::timeout(patience, answer).await, Ok(Ok(true)))
     }
 }
 
@@ -76,6 +91,7 @@ struct Inner {
     view: watch::Sender<ShardView>,
     submissions: mpsc::Sender<Submission>,
     queued: Arc<propose::Queued>,
+    desk: orchestrate::Desk,
     changing_members: tokio::sync::Mutex<()>,
 }
 
@@ -114,6 +130,7 @@ impl Shard {
                 view: watch::channel(ShardView::default()).0,
                 submissions,
                 queued: Arc::default(),
+                desk: orchestrate::Desk::default(),
                 changing_members: tokio::sync::Mutex::default(),
                 site,
             }),

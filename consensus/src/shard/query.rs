@@ -5,7 +5,7 @@ use std::time::Duration;
 use openraft::ReadPolicy;
 use skep_fleet::FleetState;
 use skep_protocol::limits;
-use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply};
+use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
 use skep_protocol::task::{Task, TaskStatus};
 
 use super::Shard;
@@ -59,7 +59,12 @@ impl Shard {
                 Answer::Changes { sets, next }
             }
             // One object is looked up at once; a page can take long, and has a thread and a view of its own.
-            Query::Task(id) => Answer::Task(self.inner.state.read().task(&id).cloned().map(Box::new)),
+            Query::Task(id) => {
+                let state = self.inner.state.read();
+                let now = as_of.clock.unwrap_or(as_of.stamp);
+                let view = |task: &Task| TaskView { task: task.clone(), waits: state.why_waiting(task, now) };
+                Answer::Task(state.task(&id).map(view).map(Box::new))
+            }
             Query::Counts => Answer::Counts(self.inner.state.read().counts()),
             Query::Tasks { .. } | Query::Agents { .. } => {
                 let state = self.inner.state.read().clone();

@@ -1,11 +1,14 @@
 //! What the API asks of the node.
 
+use skep_protocol::agent::{LeaseTerms, Position};
 use skep_protocol::change::ChangeSet;
+use skep_protocol::convert::AttachRequest;
 use skep_protocol::entry::Op;
-use skep_protocol::ids::{NodeId, RequestId, ShardId};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{Query, QueryReply};
+use skep_protocol::task::Task;
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -81,11 +84,75 @@ pub enum Call {
         /// The shard afterwards.
         answer: oneshot::Sender<Result<Box<ShardRow>, ShardFailure>>,
     },
+    /// Attach an agent.
+    AgentOpened {
+        /// Its stream.
+        stream: u64,
+        /// What it says of itself.
+        wish: Box<AttachRequest>,
+        /// What it is told. Closed after [`AgentTold::Ended`]; an agent that does not read is given up.
+        told: mpsc::Sender<AgentTold>,
+    },
+    /// An attached agent said something.
+    AgentSaid {
+        /// Its stream.
+        stream: u64,
+        /// What.
+        said: AgentSaid,
+    },
     /// Tell who this node is and whom it reaches.
     NodeStatus {
         /// That.
         answer: oneshot::Sender<NodeView>,
     },
+}
+
+/// What an attached agent says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentSaid {
+    /// So many more tasks may be assigned to it.
+    Credits(u64),
+    /// It lives.
+    KeepAlive {
+        /// Its own clock.
+        stamp: u64,
+        /// Where it is.
+        place: Option<Position>,
+    },
+    /// It has stopped, and gives back what it holds.
+    Detach,
+    /// Its stream ended.
+    Closed,
+}
+
+/// What an attached agent is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentTold {
+    /// It is attached.
+    Attached {
+        /// Its attachment.
+        attachment: AttachmentId,
+        /// Its lease.
+        lease: LeaseTerms,
+    },
+    /// It holds a task from now on.
+    Grant(Box<Task>),
+    /// It does not hold a claim any more.
+    Lost {
+        /// The task.
+        task: TaskId,
+        /// The claim.
+        epoch: ClaimEpoch,
+    },
+    /// Its lease was renewed.
+    Lease {
+        /// That of a keep-alive of its own.
+        stamp: u64,
+        /// How long from there, in milliseconds.
+        usable_ms: u64,
+    },
+    /// It is not attached, or not any more; none if it asked for it.
+    Ended(Option<NotDone>),
 }
 
 /// Changes, and how to wait for more.
@@ -244,5 +311,24 @@ impl Calls {
         let (answer, answered) = oneshot::channel();
         self.0.try_send(call(answer)).map_err(|_| Unanswered::NotTaken)?;
         answered.await.map_err(|_| Unanswered::Dropped)
+    }
+
+    /// Makes a call that has no answer, and waits for room for it. False if the node is stopping.
+    pub(crate) async fn tell(&self, call: Call) -> bool {
+        self.0.send(call).await.is_ok()
+    }
+
+    /// Has something committed under a new request id.
+    pub async fn command(&self, shard: ShardId, op: Op, patience_ms: u64) -> Settled {
+        let clock = self.ask(|answer| Call::Clock { shard, answer }).await;
+        let Ok(Some(first_sent)) = clock else { return Settled::NotDone(NotDone::NoQuorum) };
+        let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
+        let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
+        let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });
+        match self.ask(|answer| Call::Submit { submission, answer }).await {
+            Ok(settled) => settled,
+            Err(Unanswered::NotTaken) => Settled::NotDone(NotDone::NoQuorum),
+            Err(Unanswered::Dropped) => Settled::Unknown,
+        }
     }
 }

@@ -12,7 +12,6 @@ use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Settled};
 use skep_protocol::query::{Answer, Query};
 use skep_protocol::time::LogInstant;
-use skep_protocol::v1::agent_commands_server::AgentCommands;
 use skep_protocol::v1::task_command::Command;
 use skep_protocol::v1::task_command_reply::Result as CommandResult;
 use skep_protocol::v1::task_commands_server::TaskCommands;
@@ -53,10 +52,10 @@ fn grpc_timeout_ms(text: &str) -> Option<u64> {
 
 /// What a request did and where it stands.
 pub(crate) struct Done {
-    id: RequestId,
+    pub(crate) id: RequestId,
     shard: ShardId,
-    receipt: Receipt,
-    index: u64,
+    pub(crate) receipt: Receipt,
+    pub(crate) index: u64,
     stamp: LogInstant,
 }
 
@@ -68,7 +67,7 @@ impl Done {
 
 #[derive(Clone)]
 pub(crate) struct Commands {
-    calls: Calls,
+    pub(crate) calls: Calls,
 }
 
 impl Commands {
@@ -77,7 +76,7 @@ impl Commands {
     }
 
     /// Carries a request out: fills in what the client left out, and waits for its end.
-    async fn submit(&self, meta: Meta, op: Op, patience_ms: u64) -> Result<Done, Failed> {
+    pub(crate) async fn submit(&self, meta: Meta, op: Op, patience_ms: u64) -> Result<Done, Failed> {
         let shard = meta.shard;
         let first_sent = match (meta.first_sent, meta.id) {
             (Some(first_sent), _) => first_sent,
@@ -95,7 +94,7 @@ impl Commands {
         match self.calls.ask(|answer| Call::Submit { submission, answer }).await {
             Ok(Settled::Done { index, stamp, receipt }) => Ok(Done { id, shard, receipt, index, stamp }),
             Ok(Settled::NotDone(why)) => Err(Failed::not_done(&why)),
-            Ok(Settled::Unknown | Settled::Read(_)) => Err(Failed::unknown()),
+            Ok(Settled::Unknown | Settled::Read(_) | Settled::Heard(_)) => Err(Failed::unknown()),
             Err(Unanswered::NotTaken) => Err(Failed::stopping()),
             // A node that stops may have proposed it.
             Err(Unanswered::Dropped) => Err(Failed::unknown()),
@@ -115,20 +114,6 @@ impl Commands {
     async fn unary(&self, command: Command, patience_ms: u64) -> Result<Response<TaskReceipt>, Status> {
         let done = self.task(command, patience_ms).await.map_err(Failed::into_status)?;
         done.task_receipt().map(Response::new).ok_or_else(|| Status::internal("a command without a receipt"))
-    }
-
-    async fn agent(
-        &self,
-        parsed: Result<(Meta, Op), FieldError>,
-        patience_ms: u64,
-    ) -> Result<Response<v1::AgentReceipt>, Status> {
-        let (meta, op) = parsed.map_err(|e| Failed::field(&e).into_status())?;
-        let done = self.submit(meta, op, patience_ms).await.map_err(Failed::into_status)?;
-        let Receipt::Agent(agent) = &done.receipt else {
-            return Err(Status::internal("a command without a receipt"));
-        };
-        let (request_id, agent) = (done.id.as_bytes().to_vec(), agent.to_string());
-        Ok(Response::new(v1::AgentReceipt { request_id, agent, index: done.index }))
     }
 
     async fn answer_on_stream(&self, command: v1::TaskCommand) -> v1::TaskCommandReply {
@@ -187,7 +172,7 @@ impl TaskCommands for Commands {
         let read = |answer| Call::Query { shard, query, stale: false, patience_ms: patience, answer };
         let task = match self.calls.ask(read).await {
             Ok(Ok(reply)) => match reply.answer {
-                Answer::Task(Some(task)) => Some(convert::task_to_proto(&task)),
+                Answer::Task(Some(view)) => Some(convert::task_to_proto(&view.task)),
                 _ => None,
             },
             Ok(Err(_)) | Err(_) => None,
@@ -245,19 +230,6 @@ impl TaskCommands for Commands {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
-    }
-}
-
-#[tonic::async_trait]
-impl AgentCommands for Commands {
-    async fn register(&self, request: Request<v1::RegisterAgentRequest>) -> Result<Response<v1::AgentReceipt>, Status> {
-        let patience = patience_ms(&request);
-        self.agent(convert::register_agent(request.into_inner()), patience).await
-    }
-
-    async fn remove(&self, request: Request<v1::RemoveAgentRequest>) -> Result<Response<v1::AgentReceipt>, Status> {
-        let patience = patience_ms(&request);
-        self.agent(convert::remove_agent(request.into_inner()), patience).await
     }
 }
 

@@ -128,6 +128,14 @@ fn refused(refusal: &Refusal) -> Failed {
         Refusal::NotCapable { .. } => simple("SKEP-0115", Code::FailedPrecondition, "'skep agent register' changes it"),
         Refusal::AgentBusy { .. } => simple("SKEP-0116", Code::ResourceExhausted, "finish one of its tasks first"),
         Refusal::NoSuchAgent(_) => simple("SKEP-0117", Code::NotFound, "'skep agent list' shows who there is"),
+        Refusal::AgentElsewhere { lease_ms, .. } => retryable(
+            simple("SKEP-0118", Code::FailedPrecondition, "it is free when its lease has ended"),
+            lease_ms / 10,
+        ),
+        Refusal::NotAttached { .. } => {
+            simple("SKEP-0119", Code::Aborted, "stop working on what it held; attach it again")
+        }
+        Refusal::KeptFor { .. } => simple("SKEP-0120", Code::FailedPrecondition, "claim it later"),
     };
     failed.failure.silent_about_earlier = refusal.is_silent_about_earlier();
     failed

@@ -6,6 +6,7 @@
 //!
 //! **Must not know** how a call is carried out: not the engine, nor consensus, nor the mesh.
 
+mod agents;
 mod calls;
 mod commands;
 mod failure;
@@ -14,6 +15,7 @@ mod queries;
 mod server;
 
 pub use calls::{
-    Call, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, Submission, VoterRow,
+    AgentSaid, AgentTold, Call, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow,
+    Submission, VoterRow,
 };
 pub use server::{Api, ApiError};

@@ -70,7 +70,7 @@ impl TaskQueries for Queries {
         let Answer::Task(task) = answer else { return Err(mismatched()) };
         let task = task.ok_or_else(|| Failed::not_found(format!("there is no live task {id}")).into_status())?;
         let as_of = Some(convert::as_of_to_proto(&as_of));
-        Ok(Response::new(v1::GetTaskReply { as_of, task: Some(convert::task_to_proto(&task)) }))
+        Ok(Response::new(v1::GetTaskReply { as_of, task: Some(convert::task_view_to_proto(&task)) }))
     }
 
     async fn list(&self, request: Request<v1::ListTasksRequest>) -> Result<Response<v1::ListTasksReply>, Status> {

@@ -6,9 +6,13 @@
 //!
 //! **Must not know** tokio, libp2p, openraft, quinn, tonic, rand, files or clocks.
 
+mod agents;
 mod connectivity;
 mod engine;
+mod event;
 mod route;
+mod router;
 
 pub use connectivity::{Connectivity, Permission};
-pub use engine::{Effect, Engine, Event, Outcome, Target, Work, WorkKey};
+pub use engine::Engine;
+pub use event::{AgentEvent, AttachWish, Effect, Event, Outcome, StreamKey, Target, ToAgent, UpdateKey, Work, WorkKey};

@@ -1,10 +1,11 @@
 //! One piece of work on its way to the leader of its shard.
 
+use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Reply, Settled};
 use skep_protocol::query::QueryFailure;
 
-use crate::engine::{Outcome, Target, Work};
+use crate::event::{Outcome, Target, Work};
 
 /// What to do after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,11 @@ impl Route {
                 }
                 QueryFailure::Storage(why) => Next::Settle(Settled::NotDone(NotDone::Storage(why))),
             },
+            Outcome::Heartbeat(Ok(reply)) => Next::Settle(Settled::Heard(reply)),
+            Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader { leader: Some(leader) })) => Next::Follow(leader),
+            Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader { leader: None } | HeartbeatFailure::Overloaded)) => {
+                Next::Wait(NotDone::NoQuorum)
+            }
         }
     }
 

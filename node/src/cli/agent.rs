@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use skep_client::{Read, Role};
 
-use super::output::{Row, one, rows};
+use super::output::{Row, one, rows, span};
 use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -55,10 +55,15 @@ struct View {
     max_concurrent: u32,
     /// Agents of other roles that share a capability with it.
     overlaps: u32,
+    /// The node that serves it; empty while none does.
+    node: String,
+    attachment: u64,
+    lease_ttl_ms: u64,
 }
 
 impl Row for View {
-    const COLUMNS: &'static [&'static str] = &["agent", "role", "capabilities", "held", "max", "overlaps"];
+    const COLUMNS: &'static [&'static str] =
+        &["agent", "role", "capabilities", "held", "max", "node", "lease", "overlaps"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.agent.clone(),
@@ -66,6 +71,8 @@ impl Row for View {
             self.capabilities.join(","),
             self.held.to_string(),
             self.max_concurrent.to_string(),
+            self.node.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect(),
+            if self.node.is_empty() { String::new() } else { span(self.lease_ttl_ms) },
             self.overlaps.to_string(),
         ]
     }
@@ -103,6 +110,11 @@ async fn list(client: &skep_client::Client, common: &Common, stale: bool) -> Res
                 held: agent.held,
                 max_concurrent: role.max_concurrent,
                 overlaps: agent.overlaps,
+                node: agent.node,
+                attachment: agent.attachment,
+                lease_ttl_ms: agent
+                    .lease_ttl
+                    .map_or(0, |ttl| ttl.seconds as u64 * 1_000 + ttl.nanos as u64 / 1_000_000),
             }
         }));
         after = page.next;

@@ -1,46 +1,20 @@
 //! `skep task`
 
-use std::time::Duration;
+mod create;
+mod views;
 
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
-use skep_client::v1::{self, Priority, RetryPolicy};
-use skep_client::{Claim, Client, Read, TaskReceipt, TaskSpec, TaskStatus};
+use skep_client::{Claim, Client, Read, TaskReceipt, TaskStatus};
 
-use super::output::{Format, Row, age, one, parse_span, print, rows, span, uuid_bytes, uuid_text};
+use super::output::{Format, one, uuid_bytes, uuid_text};
 use super::{Common, Failure};
+use views::{read, status_text};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     /// Add a task
-    Create {
-        /// One line for people
-        title: String,
-        /// What sort of work it is
-        #[arg(long = "type", default_value = "task")]
-        kind: String,
-        /// How urgent it is
-        #[arg(long, value_enum, default_value_t = Urgency::Normal)]
-        priority: Urgency,
-        /// Something that an agent must be able to do; repeat for more
-        #[arg(long = "require", value_name = "CAPABILITY")]
-        required: Vec<String>,
-        /// What the agent needs to know
-        #[arg(long, default_value = "")]
-        payload: String,
-        /// Attempts in all
-        #[arg(long, default_value_t = 3)]
-        attempts: u32,
-        /// Wait before the second attempt; doubles with every attempt
-        #[arg(long, value_parser = parse_span, default_value = "1s")]
-        backoff: Duration,
-        /// A claim without progress for this long is taken back
-        #[arg(long, value_parser = parse_span, default_value = "15m")]
-        stale_after: Duration,
-        /// The task expires this long from now
-        #[arg(long, value_parser = parse_span)]
-        valid_for: Option<Duration>,
-    },
+    Create(create::Create),
     /// Take a task: the first committed claim wins
     Claim {
         /// Which; the most urgent that suits the agent if left out
@@ -144,14 +118,6 @@ pub(crate) struct Holder {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Urgency {
-    Low,
-    Normal,
-    High,
-    Urgent,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Status {
     Pending,
     Claimed,
@@ -174,27 +140,6 @@ impl From<Status> for TaskStatus {
     }
 }
 
-fn status_text(status: i32) -> &'static str {
-    match TaskStatus::try_from(status) {
-        Ok(TaskStatus::Pending) => "pending",
-        Ok(TaskStatus::Claimed) => "claimed",
-        Ok(TaskStatus::Completed) => "completed",
-        Ok(TaskStatus::DeadLettered) => "dead-lettered",
-        Ok(TaskStatus::Cancelled) => "cancelled",
-        Ok(TaskStatus::Expired) => "expired",
-        Ok(TaskStatus::Unspecified) | Err(_) => "unknown",
-    }
-}
-
-fn priority_text(priority: i32) -> &'static str {
-    match Priority::try_from(priority) {
-        Ok(Priority::Low) => "low",
-        Ok(Priority::High) => "high",
-        Ok(Priority::Urgent) => "urgent",
-        Ok(Priority::Normal | Priority::Unspecified) | Err(_) => "normal",
-    }
-}
-
 #[derive(Serialize)]
 struct Receipt {
     task: String,
@@ -203,140 +148,6 @@ struct Receipt {
     attempts: u32,
     index: u64,
     request: String,
-}
-
-#[derive(Serialize)]
-struct View {
-    task: String,
-    title: String,
-    #[serde(rename = "type")]
-    kind: String,
-    status: &'static str,
-    priority: &'static str,
-    required: Vec<String>,
-    payload: String,
-    claimed_by: String,
-    claimed_at: u64,
-    epoch: u64,
-    attempts: u32,
-    attempts_max: u32,
-    created_at: u64,
-    updated_at: u64,
-    ended_at: u64,
-    expires_at: u64,
-    not_before: u64,
-    stale_at: u64,
-    permille: Option<u32>,
-    note: String,
-    reason: String,
-    result: String,
-    /// The shard's clock when this was answered.
-    clock: u64,
-}
-
-impl Row for View {
-    const COLUMNS: &'static [&'static str] =
-        &["task", "status", "priority", "title", "claimed by", "attempt", "changed"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.task.clone(),
-            self.status.to_owned(),
-            self.priority.to_owned(),
-            self.title.clone(),
-            self.claimed_by.clone(),
-            format!("{}/{}", self.attempts, self.attempts_max),
-            age(self.updated_at, self.clock),
-        ]
-    }
-}
-
-#[derive(Serialize)]
-struct Event {
-    index: u64,
-    term: u64,
-    clock: u64,
-    topic: String,
-    task: String,
-    kind: String,
-    agent: String,
-    epoch: u64,
-    attempt: u32,
-    detail: String,
-    permille: u32,
-    not_before: u64,
-    request: String,
-}
-
-#[derive(Serialize)]
-struct Shown {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    task: Option<View>,
-    history: Vec<Event>,
-    as_of: AsOf,
-}
-
-#[derive(Serialize)]
-struct AsOf {
-    index: u64,
-    clock: u64,
-    linearizable: bool,
-    age_ms: Option<u64>,
-}
-
-fn view(task: v1::Task, clock: u64) -> View {
-    let spec = task.spec.unwrap_or_default();
-    View {
-        task: uuid_text(&task.id),
-        title: spec.title,
-        kind: spec.r#type,
-        status: status_text(task.status),
-        priority: priority_text(spec.priority),
-        required: spec.required_capabilities,
-        payload: String::from_utf8_lossy(&spec.payload).into_owned(),
-        claimed_by: task.claimed_by,
-        claimed_at: task.claimed_at,
-        epoch: task.epoch,
-        attempts: task.attempts,
-        attempts_max: spec.retry.map_or(0, |retry| retry.attempts_max),
-        created_at: task.created_at,
-        updated_at: task.updated_at,
-        ended_at: task.ended_at,
-        expires_at: task.expires_at,
-        not_before: task.not_before,
-        stale_at: task.stale_at,
-        permille: task.progress.as_ref().map(|progress| progress.permille),
-        note: task.progress.map(|progress| progress.note).unwrap_or_default(),
-        reason: task.reason,
-        result: String::from_utf8_lossy(&task.result).into_owned(),
-        clock,
-    }
-}
-
-fn event(event: v1::TaskEvent) -> Event {
-    Event {
-        index: event.index,
-        term: event.term,
-        clock: event.clock,
-        topic: event.topic,
-        task: uuid_text(&event.task_id),
-        kind: event.kind,
-        agent: event.agent,
-        epoch: event.epoch,
-        attempt: event.attempt,
-        detail: event.detail,
-        permille: event.permille,
-        not_before: event.not_before,
-        request: uuid_text(&event.request_id),
-    }
-}
-
-fn as_of(as_of: Option<v1::AsOf>) -> AsOf {
-    let as_of = as_of.unwrap_or_default();
-    AsOf { index: as_of.index, clock: as_of.clock, linearizable: as_of.linearizable, age_ms: as_of.age_ms }
-}
-
-fn proto_span(span: Duration) -> Option<prost_types::Duration> {
-    prost_types::Duration::try_from(span).ok()
 }
 
 fn print_receipt(format: Format, receipt: TaskReceipt) -> Result<(), Failure> {
@@ -373,27 +184,7 @@ impl Task {
         let client = common.client()?;
         let format = common.output;
         let receipt = match self {
-            Self::Create { title, kind, priority, required, payload, attempts, backoff, stale_after, valid_for } => {
-                let priority = match priority {
-                    Urgency::Low => Priority::Low,
-                    Urgency::Normal => Priority::Normal,
-                    Urgency::High => Priority::High,
-                    Urgency::Urgent => Priority::Urgent,
-                };
-                let retry =
-                    RetryPolicy { attempts_max: attempts, backoff_initial: proto_span(backoff), backoff_max: None };
-                let spec = TaskSpec {
-                    title,
-                    r#type: kind,
-                    priority: priority.into(),
-                    required_capabilities: required,
-                    payload: payload.into_bytes(),
-                    retry: Some(retry),
-                    stale_after: proto_span(stale_after),
-                    valid_for: valid_for.and_then(proto_span),
-                };
-                client.create_task(spec).await?
-            }
+            Self::Create(create) => client.create_task(create.spec()?).await?,
             Self::Claim { task, agent } => {
                 let task = task.map(|task| uuid_bytes(&task)).transpose()?;
                 let reply = client.claim_task(&agent, task.as_deref()).await?;
@@ -414,152 +205,12 @@ impl Task {
             }
             Self::Cancel { task, reason } => client.cancel_task(&uuid_bytes(&task)?, &reason).await?,
             Self::Requeue { task, reason } => client.requeue_task(&uuid_bytes(&task)?, &reason).await?,
-            Self::List { status, limit, stale } => return list(&client, format, &status, limit, read(stale)).await,
-            Self::Show { task, stale } => return show(&client, format, &uuid_bytes(&task)?, read(stale)).await,
-            Self::Watch { topics, from } => return watch(&client, format, &topics, from).await,
+            Self::List { status, limit, stale } => {
+                return views::list(&client, format, &status, limit, read(stale)).await;
+            }
+            Self::Show { task, stale } => return views::show(&client, format, &uuid_bytes(&task)?, read(stale)).await,
+            Self::Watch { topics, from } => return views::watch(&client, format, &topics, from).await,
         };
         print_receipt(format, receipt)
-    }
-}
-
-fn read(stale: bool) -> Read {
-    if stale { Read::Stale } else { Read::Linearizable }
-}
-
-async fn list(client: &Client, format: Format, statuses: &[Status], limit: usize, read: Read) -> Result<(), Failure> {
-    let statuses: Vec<TaskStatus> = statuses.iter().map(|status| (*status).into()).collect();
-    let mut views = Vec::new();
-    let mut after = Vec::new();
-    loop {
-        let page = u32::try_from(limit - views.len()).unwrap_or(u32::MAX).min(1_000);
-        let reply = client.tasks(&statuses, &after, page, read).await?;
-        let as_of = as_of(reply.as_of);
-        views.extend(reply.tasks.into_iter().map(|task| view(task, as_of.clock)));
-        after = reply.next;
-        if after.is_empty() || views.len() >= limit {
-            rows(format, &views)?;
-            say_age(format, &as_of);
-            return Ok(());
-        }
-    }
-}
-
-/// A stale answer says how old it is.
-fn say_age(format: Format, as_of: &AsOf) {
-    if !as_of.linearizable && format == Format::Table {
-        let age = as_of.age_ms.map_or("it has not heard from a leader since its start".to_owned(), |ms| {
-            format!("its leader was heard {} ago", span(ms))
-        });
-        eprintln!("this replica as it is, at index {}: {age}", as_of.index);
-    }
-}
-
-async fn show(client: &Client, format: Format, task: &[u8], read: Read) -> Result<(), Failure> {
-    let live = match client.task(task, read).await {
-        Ok(reply) => Some(reply),
-        // It may have ended long ago: its history stays.
-        Err(error) if error.code() == Some("SKEP-0002") => None,
-        Err(error) => return Err(error.into()),
-    };
-    let mut events = Vec::new();
-    let mut after = 0;
-    let stands = loop {
-        let page = client.history(task, after, 1_000, read).await?;
-        events.extend(page.events.into_iter().map(event));
-        after = events.last().map_or(0, |event: &Event| event.index);
-        if !page.more {
-            break as_of(page.as_of);
-        }
-    };
-    if live.is_none() && events.is_empty() {
-        return Err(Failure::not_found(format!("there is no task {}", uuid_text(task))));
-    }
-    let clock = stands.clock;
-    let shown =
-        Shown { task: live.and_then(|reply| reply.task).map(|task| view(task, clock)), history: events, as_of: stands };
-    let mut lines = Vec::new();
-    if let Some(task) = &shown.task {
-        lines = vec![
-            ("task", task.task.clone()),
-            ("title", task.title.clone()),
-            ("type", task.kind.clone()),
-            ("status", task.status.to_owned()),
-            ("priority", task.priority.to_owned()),
-            ("requires", task.required.join(", ")),
-            ("claimed by", task.claimed_by.clone()),
-            ("attempt", format!("{} of {}, epoch {}", task.attempts, task.attempts_max, task.epoch)),
-            ("progress", task.permille.map(|p| format!("{} % {}", p / 10, task.note)).unwrap_or_default()),
-            ("next attempt", if task.not_before > clock { age(task.not_before, clock) } else { String::new() }),
-            ("stale", age(task.stale_at, clock)),
-            ("expires", age(task.expires_at, clock)),
-            ("reason", task.reason.clone()),
-            ("result", task.result.clone()),
-        ];
-    }
-    one(format, &shown, &lines)?;
-    if format == Format::Table {
-        print("");
-        let start = shown.history.first().map_or(0, |event| event.clock);
-        shown.history.iter().for_each(|event| print(&timeline(event, start)));
-        say_age(format, &shown.as_of);
-    }
-    Ok(())
-}
-
-/// One line of a timeline.
-fn timeline(event: &Event, start: u64) -> String {
-    let mut line = format!("{:>12}  {:13}", format!("+{}", span(event.clock.saturating_sub(start))), event.kind);
-    let mut add = |name: &str, value: String| {
-        if !value.is_empty() {
-            line.push_str(&format!(" {name} {value}"));
-        }
-    };
-    add("by", event.agent.clone());
-    add("epoch", if event.epoch > 0 { event.epoch.to_string() } else { String::new() });
-    add("attempt", if event.attempt > 0 { event.attempt.to_string() } else { String::new() });
-    add("at", if event.kind == "progressed" { format!("{} %", event.permille / 10) } else { String::new() });
-    add("because", event.detail.clone());
-    let waits = event.not_before.saturating_sub(event.clock);
-    add("again in", if waits > 0 { span(waits) } else { String::new() });
-    add("· index", event.index.to_string());
-    add("term", event.term.to_string());
-    line
-}
-
-async fn watch(client: &Client, format: Format, topics: &[String], from: u64) -> Result<(), Failure> {
-    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    let mut from = from;
-    // Events of the index to resume at that were seen: one entry can hold many.
-    let mut seen = 0;
-    loop {
-        let mut stream = match client.watch_tasks(&topics, from).await {
-            Ok(stream) => stream,
-            // A node that restarts is waited for.
-            Err(_) if from > 0 => {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let mut skip = seen;
-        loop {
-            match stream.message().await {
-                Ok(Some(reply)) if reply.index == from && skip > 0 => skip -= 1,
-                Ok(Some(reply)) => {
-                    seen = if reply.index == from { seen + 1 } else { 1 };
-                    from = reply.index;
-                    let event = event(reply);
-                    match format {
-                        Format::Table => print(&format!("{} {}", event.task, timeline(&event, event.clock))),
-                        Format::Json | Format::Jsonl => print(&serde_json::to_string(&event).map_err(Failure::failed)?),
-                    }
-                }
-                Ok(None) => break,
-                // Begin again after the last index seen: the log has what was missed.
-                Err(_) if from > 0 => break,
-                Err(status) => return Err(Failure::failed(status)),
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }

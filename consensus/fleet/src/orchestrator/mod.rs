@@ -1,59 +1,281 @@
 //! What the leader of a shard decides by itself.
 
-use std::collections::BTreeMap;
+mod delivery;
+mod due;
+mod leases;
+mod policy;
+mod work;
+
+use std::collections::VecDeque;
 
 use skep_protocol::entry::Decision;
-use skep_protocol::ids::TaskId;
+use skep_protocol::heartbeat::{AgentHeartbeat, AgentRenewal, ClaimsUpdate, Heartbeat, HeartbeatReply, Renewal};
+use skep_protocol::ids::NodeId;
+use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-use crate::state::{Due, FleetState};
+use crate::state::FleetState;
+use delivery::Delivery;
+use due::Endings;
+use leases::Leases;
+pub use policy::Policy;
+use work::Work;
 
 /// Most decisions in one proposal; more wait for the next.
 const DECISIONS_PER_PROPOSAL_MAX: usize = 256;
 /// A decision that was proposed and had no effect is proposed again after this long, in milliseconds.
 const RETRY_AFTER_MS: u64 = 2_000;
 
-/// The orchestrator of a shard: looks at the state and the clock and says what to propose.
+/// How an orchestrator decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OrchestratorConfig {
+    /// Who gets a task.
+    pub policy: Policy,
+}
+
+/// Names a heartbeat between the orchestrator and its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeartbeatKey(pub u64);
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A node said something of its agents.
+    Heartbeat {
+        /// Its name, not in use.
+        key: HeartbeatKey,
+        /// The node.
+        node: NodeId,
+        /// What it said.
+        heartbeat: Heartbeat,
+    },
+    /// A quorum round ended.
+    RoundEnded {
+        /// Whether a quorum confirmed that this node still leads.
+        confirmed: bool,
+    },
+    /// A proposal ended.
+    ProposalEnded {
+        /// Whether it was applied; otherwise nobody knows.
+        applied: bool,
+    },
+    /// An update for a node ended.
+    UpdateEnded {
+        /// The node.
+        node: NodeId,
+        /// Whether the node took note of it.
+        arrived: bool,
+    },
+    /// Entries were applied.
+    Applied,
+}
+
+/// What the caller of the orchestrator has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Propose these decisions, in the orchestrator's own term, and report the end. One at a time.
+    Propose(Vec<Decision>),
+    /// Ask a quorum whether this node still leads, and report the end. One at a time.
+    BeginRound,
+    /// Answer a heartbeat. Emitted exactly once for each.
+    Answer {
+        /// Its name.
+        key: HeartbeatKey,
+        /// The answer.
+        reply: HeartbeatReply,
+    },
+    /// Tell a node what its agents hold, and report the end. One at a time for each node.
+    Update {
+        /// The node.
+        node: NodeId,
+        /// What it is told.
+        update: ClaimsUpdate,
+    },
+}
+
+/// A heartbeat that waits for a quorum.
+#[derive(Clone, Debug)]
+struct Asked {
+    key: HeartbeatKey,
+    node: NodeId,
+    heartbeat: Heartbeat,
+}
+
+/// The orchestrator of a shard: hears what happens, looks at the state and the clock, and says what to do.
 ///
-/// Driven only while its node leads the shard; a new leader starts with a new one. It holds nothing that the state
-/// does not: only what it proposed lately, so that it does not propose it again before it is applied. Each decision
-/// names what it saw and is judged again where it is applied.
-#[derive(Clone, Debug, Default)]
+/// Driven only while its node leads the shard, from when the first entry of its term was applied; a new leader starts
+/// with a new one, which counts every lease in full. It holds nothing that cannot be learned again: what it proposed
+/// lately, who wants work, which leases were renewed, which nodes know what. Each decision names what it saw and is
+/// judged again where it is applied.
+///
+/// # Contract
+/// - `now` never runs back between calls, and the state never goes back.
+/// - After every `handle` and `handle_timeout` the caller drains [`poll_effect`](Self::poll_effect) and looks at
+///   [`poll_timeout`](Self::poll_timeout).
+/// - A renewal is confirmed only after a round that began after its heartbeat arrived.
+#[derive(Clone, Debug)]
 pub struct Orchestrator {
-    proposed: BTreeMap<(Due, TaskId), LogInstant>,
+    endings: Endings,
+    leases: Leases,
+    work: Work,
+    delivery: Delivery,
+    /// Waits for the next round, and for the one under way.
+    waiting: Vec<Asked>,
+    in_round: Option<Vec<Asked>>,
+    proposing: bool,
+    /// The last entry whose changes were looked at.
+    seen: Option<u64>,
+    effects: VecDeque<Effect>,
 }
 
 impl Orchestrator {
-    /// What to propose at this instant of the log clock.
-    pub fn poll(&mut self, state: &FleetState, now: LogInstant) -> Vec<Decision> {
-        // What was applied is not due any more.
-        let still_due: std::collections::BTreeSet<_> = state.due(now).collect();
-        self.proposed.retain(|key, at| still_due.contains(key) && now.since_ms(*at) < RETRY_AFTER_MS);
-        let mut decisions = Vec::new();
-        for (due, task) in state.due(now) {
-            if decisions.len() == DECISIONS_PER_PROPOSAL_MAX {
-                break;
-            }
-            if self.proposed.contains_key(&(due, task)) {
-                continue;
-            }
-            let decision = match due {
-                Due::StaleClaim => state.task(&task).map(|t| Decision::ExpireClaim { task, epoch: t.epoch }),
-                Due::TaskExpiry => Some(Decision::ExpireTask { task }),
-            };
-            if let Some(decision) = decision {
-                self.proposed.insert((due, task), now);
-                decisions.push(decision);
-            }
-        }
-        decisions
+    /// The orchestrator of a new leader: every lease counts in full from now.
+    pub fn new(config: OrchestratorConfig, state: &FleetState, now: LogInstant) -> Self {
+        let mut orchestrator = Self {
+            endings: Endings::default(),
+            leases: Leases::default(),
+            work: Work::new(config.policy),
+            delivery: Delivery::default(),
+            waiting: Vec::new(),
+            in_round: None,
+            proposing: false,
+            seen: None,
+            effects: VecDeque::new(),
+        };
+        orchestrator.look(state, now);
+        orchestrator.decide(state, now);
+        orchestrator
     }
 
-    /// When there is something to decide next, if nothing else happens before.
-    pub fn poll_timeout(&self, state: &FleetState) -> Option<LogInstant> {
-        let fresh = state.dues().find(|(_, due, task)| !self.proposed.contains_key(&(*due, *task)));
-        let again = state.dues().find_map(|(_, due, task)| self.proposed.get(&(due, task)));
-        let again = again.map(|at| at.plus_ms(RETRY_AFTER_MS));
-        [fresh.map(|(at, _, _)| at), again].into_iter().flatten().min()
+    /// Takes note of something that happened.
+    pub fn handle(&mut self, event: Event, state: &FleetState, now: LogInstant) {
+        match event {
+            Event::Heartbeat { key, node, heartbeat } => self.on_heartbeat(key, node, heartbeat, state, now),
+            Event::RoundEnded { confirmed } => self.on_round_ended(confirmed, state, now),
+            Event::ProposalEnded { applied } => {
+                self.proposing = false;
+                self.look(state, now);
+                self.work.proposal_ended(applied, now);
+            }
+            Event::UpdateEnded { node, arrived } => self.delivery.ended(node, arrived),
+            Event::Applied => self.look(state, now),
+        }
+        self.decide(state, now);
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, state: &FleetState, now: LogInstant) {
+        self.decide(state, now);
+    }
+
+    /// The next thing to do; none when everything is done.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), if nothing else happens before.
+    pub fn poll_timeout(&self, state: &FleetState, now: LogInstant) -> Option<LogInstant> {
+        if self.proposing {
+            return None;
+        }
+        let gate = state.next_gate(now).filter(|_| self.work.is_anybody_hungry());
+        let timeouts = [self.endings.poll_timeout(state), self.leases.poll_timeout(), self.work.poll_timeout(), gate];
+        timeouts.into_iter().flatten().min()
+    }
+
+    fn on_heartbeat(
+        &mut self,
+        key: HeartbeatKey,
+        node: NodeId,
+        mut heartbeat: Heartbeat,
+        state: &FleetState,
+        now: LogInstant,
+    ) {
+        self.look(state, now);
+        self.delivery.heard(node);
+        let attached = |agent: &AgentId| state.agent(agent).and_then(|record| record.attachment);
+        let mut renews = false;
+        for said in &heartbeat.agents {
+            // A node speaks for the agents that it serves, and for no others.
+            if attached(&said.agent).is_some_and(|known| known.node == node && known.id == said.attachment) {
+                self.work.hear(said, now);
+                renews |= said.renew;
+            }
+        }
+        heartbeat.agents.retain(|said| {
+            said.renew || attached(&said.agent).is_none_or(|a| a.id != said.attachment || a.node != node)
+        });
+        let asked = Asked { key, node, heartbeat };
+        if !renews {
+            return self.answer(asked, false, state, now);
+        }
+        self.waiting.push(asked);
+        if self.in_round.is_none() {
+            self.begin_round();
+        }
+    }
+
+    fn begin_round(&mut self) {
+        self.in_round = Some(std::mem::take(&mut self.waiting));
+        self.effects.push_back(Effect::BeginRound);
+    }
+
+    fn on_round_ended(&mut self, confirmed: bool, state: &FleetState, now: LogInstant) {
+        for asked in self.in_round.take().unwrap_or_default() {
+            self.answer(asked, confirmed, state, now);
+        }
+        if !self.waiting.is_empty() {
+            self.begin_round();
+        }
+    }
+
+    fn answer(&mut self, asked: Asked, confirmed: bool, state: &FleetState, now: LogInstant) {
+        let renew = |said: AgentHeartbeat, leases: &mut Leases| {
+            let attachment = state.agent(&said.agent).and_then(|record| record.attachment);
+            let attached = attachment.is_some_and(|known| known.id == said.attachment && known.node == asked.node);
+            let renewal = match (attached, confirmed) {
+                (false, _) => Renewal::NotAttached,
+                (true, false) => Renewal::NotConfirmed,
+                (true, true) => leases.renew(&said.agent, said.attachment, now),
+            };
+            AgentRenewal { agent: said.agent, attachment: said.attachment, renewal }
+        };
+        let agents = asked.heartbeat.agents.into_iter().map(|said| renew(said, &mut self.leases)).collect();
+        self.effects.push_back(Effect::Answer { key: asked.key, reply: HeartbeatReply { agents } });
+    }
+
+    /// Looks at what changed in the state since the last look.
+    fn look(&mut self, state: &FleetState, now: LogInstant) {
+        let changed: Vec<AgentId> = state.changed_after(self.seen).cloned().collect();
+        for agent in changed {
+            let attachment = state.agent(&agent).and_then(|record| record.attachment);
+            self.leases.note(&agent, attachment.as_ref(), now);
+            if attachment.is_some() {
+                self.delivery.note(state, &agent);
+                self.work.note(&agent);
+            } else {
+                self.delivery.forget(&agent);
+                self.work.forget(&agent);
+            }
+        }
+        self.seen = state.applied().map(|position| position.index).or(self.seen);
+    }
+
+    /// Decides what there is to decide, unless a proposal is under way: then what it did is not known yet.
+    fn decide(&mut self, state: &FleetState, now: LogInstant) {
+        while let Some((node, update)) = self.delivery.poll(state) {
+            self.effects.push_back(Effect::Update { node, update });
+        }
+        if self.proposing {
+            return;
+        }
+        // Endings first: they outrank new work.
+        let mut decisions = self.leases.poll(now);
+        decisions.extend(self.endings.poll(state, now));
+        decisions.extend(self.work.poll(state, &self.leases, now));
+        if !decisions.is_empty() {
+            self.proposing = true;
+            self.effects.push_back(Effect::Propose(decisions));
+        }
     }
 }

@@ -7,6 +7,7 @@ use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use super::agents::Wish;
 use super::{Applied, FleetState, LogPosition};
 
 /// Where changes of one entry are collected.
@@ -21,6 +22,7 @@ impl FleetState {
     /// An entry whose proposer's term is not the term of its place was proposed by a leader that had been deposed
     /// meanwhile: it changes nothing, and its requests may be sent again.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
+        self.applying = position.index;
         let mut journal = Journal { request: None, changes: Vec::new() };
         let replies = if entry.term == position.term {
             self.apply_body(entry, &mut journal)
@@ -62,6 +64,10 @@ impl FleetState {
         match decision {
             Decision::ExpireClaim { task, epoch } => self.expire_claim(*task, *epoch, journal),
             Decision::ExpireTask { task } => self.expire_task(*task, journal),
+            Decision::AssignTask { task, agent, attachment, nth } => {
+                self.assign_task(*task, agent, *attachment, *nth, journal);
+            }
+            Decision::ExpireLease { agent, attachment } => self.end_attachment(agent, *attachment, true, journal),
         }
     }
 
@@ -104,14 +110,22 @@ impl FleetState {
     fn execute(&mut self, op: &Op, journal: &mut Journal) -> Result<Receipt, Refusal> {
         match op {
             Op::CreateTask { task, spec } => self.create_task(*task, spec, journal),
-            Op::ClaimTask { agent, task } => self.claim_task(agent, *task, journal),
-            Op::ReportProgress { claim, permille, note } => self.report_progress(claim, *permille, note, journal),
+            Op::ClaimTask { agent, task, attachment } => self.claim_task(agent, *task, *attachment, journal),
+            Op::ReportProgress { claim, permille, note, checkpoint } => {
+                let checkpoint = checkpoint.as_deref();
+                self.report_progress(claim, *permille, note, checkpoint, journal)
+            }
             Op::CompleteTask { claim, result } => self.complete_task(claim, result, journal),
             Op::FailTask { claim, reason, retryable } => self.fail_task(claim, reason, *retryable, journal),
             Op::CancelTask { task, reason } => self.cancel_task(*task, reason, journal),
             Op::RequeueTask { task, reason } => self.requeue_task(*task, reason, journal),
             Op::RegisterAgent { agent, role } => self.register_agent(agent, role, journal),
             Op::RemoveAgent { agent } => self.remove_agent(agent, journal),
+            Op::AttachAgent { agent, role, node, session, lease } => {
+                let wish = Wish { role, node: *node, session: *session, lease: *lease };
+                self.attach_agent(agent, &wish, journal)
+            }
+            Op::DetachAgent { agent, attachment } => self.detach_agent(agent, *attachment, journal),
         }
     }
 

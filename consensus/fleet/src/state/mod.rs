@@ -5,17 +5,18 @@ mod apply;
 mod dedup;
 mod snapshot;
 mod tasks;
+mod waits;
 
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use skep_protocol::agent::Role;
+use skep_protocol::agent::AgentRecord;
 use skep_protocol::change::Change;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::limits;
 use skep_protocol::outcome::Reply;
 use skep_protocol::query::{AgentView, Counts};
-use skep_protocol::task::{Priority, Task};
+use skep_protocol::task::{Priority, Task, TaskState};
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
@@ -90,6 +91,8 @@ pub struct FleetState {
     limits: FleetLimits,
     fleet_version: u32,
     applied: Option<LogPosition>,
+    /// The entry that is being applied.
+    applying: u64,
     clock: LogInstant,
     digest: u128,
     /// Counts creations and endings, to order tasks that tie.
@@ -107,9 +110,16 @@ pub struct FleetState {
     ended_bytes: u64,
     /// The highest epoch of any task that was forgotten: one that takes up its id again goes on above it.
     epoch_floor: ClaimEpoch,
-    agents: OrdMap<AgentId, Arc<Role>>,
+    agents: OrdMap<AgentId, Arc<AgentRecord>>,
     /// Tasks that agents hold.
     held: OrdMap<AgentId, OrdSet<TaskId>>,
+    /// Agents by the last entry that changed their attachment or what they hold, for whoever tells them.
+    by_change: OrdSet<(u64, AgentId)>,
+    changed_at: OrdMap<AgentId, u64>,
+    /// The last entry that made a task pending.
+    offered_at: u64,
+    /// When pending tasks that nobody may have yet can be had.
+    gates: OrdSet<(LogInstant, TaskId)>,
     dedup: Dedup,
 }
 
@@ -120,6 +130,7 @@ impl FleetState {
             limits,
             fleet_version: FLEET_VERSION,
             applied: None,
+            applying: 0,
             clock: LogInstant::ZERO,
             digest: 0,
             next_seq: 0,
@@ -133,6 +144,10 @@ impl FleetState {
             epoch_floor: ClaimEpoch::default(),
             agents: OrdMap::new(),
             held: OrdMap::new(),
+            by_change: OrdSet::new(),
+            changed_at: OrdMap::new(),
+            offered_at: 0,
+            gates: OrdSet::new(),
             dedup: Dedup::default(),
         }
     }
@@ -179,12 +194,57 @@ impl FleetState {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |id| Excluded(id.clone()));
         let kinds = self.kinds_of_agents();
-        self.agents.range((from, Unbounded)).map(move |(id, role)| AgentView {
+        self.agents.range((from, Unbounded)).map(move |(id, record)| AgentView {
             id: id.clone(),
-            role: role.as_ref().clone(),
+            role: record.role.clone(),
             held: self.held_count(id),
-            overlaps: agents::overlaps(&kinds, role),
+            overlaps: agents::overlaps(&kinds, &record.role),
+            attachment: record.attachment,
         })
+    }
+
+    /// An agent, if it is known.
+    pub fn agent(&self, id: &AgentId) -> Option<&AgentRecord> {
+        self.agents.get(id).map(AsRef::as_ref)
+    }
+
+    /// Every agent that a node serves, with its attachment.
+    pub(crate) fn attached(&self) -> impl Iterator<Item = (&AgentId, &AgentRecord)> {
+        self.agents.iter().filter(|(_, record)| record.attachment.is_some()).map(|(id, record)| (id, record.as_ref()))
+    }
+
+    /// Agents whose attachment or claims were changed by entries after an index.
+    pub(crate) fn changed_after(&self, index: Option<u64>) -> impl Iterator<Item = &AgentId> {
+        let first = AgentId::first();
+        let from = index.map_or((0, first.clone()), |index| (index.saturating_add(1), first));
+        self.by_change.range(from..).map(|(_, agent)| agent)
+    }
+
+    /// What an agent holds.
+    pub(crate) fn held_by(&self, agent: &AgentId) -> impl Iterator<Item = &Task> {
+        let tasks = self.held.get(agent).into_iter().flat_map(|held| held.iter());
+        tasks.filter_map(|id| self.tasks.get(id).map(AsRef::as_ref))
+    }
+
+    /// Pending tasks that somebody may have now, most urgent first.
+    pub(crate) fn claimable(&self, now: LogInstant) -> impl Iterator<Item = &Task> {
+        let pending = self.pending.iter().take(limits::CLAIM_SCAN_MAX);
+        let tasks = pending.filter_map(|(_, _, id)| self.tasks.get(id).map(AsRef::as_ref));
+        tasks.filter(move |task| {
+            matches!(&task.state, TaskState::Pending { not_before, .. } if *not_before <= now)
+                && task.expires_at.is_none_or(|at| at > now)
+        })
+    }
+
+    /// The last entry that made a task pending.
+    pub(crate) fn offered_at(&self) -> u64 {
+        self.offered_at
+    }
+
+    /// When the next pending task can be had that cannot be had at an instant.
+    pub(crate) fn next_gate(&self, now: LogInstant) -> Option<LogInstant> {
+        let after = (now.plus_ms(1), TaskId::from_bytes([0; 16]));
+        self.gates.range(after..).next().map(|(at, _)| *at)
     }
 
     /// How many objects there are.

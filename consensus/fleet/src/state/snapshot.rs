@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
-use skep_protocol::agent::Role;
+use skep_protocol::agent::AgentRecord;
 use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
 use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
@@ -72,7 +72,7 @@ struct Body {
     head: Head,
     tasks: Vec<Task>,
     ended: Vec<(u64, TaskId)>,
-    agents: Vec<(AgentId, Role)>,
+    agents: Vec<(AgentId, AgentRecord)>,
     dedup: Vec<(RequestId, Remembered)>,
 }
 
@@ -97,7 +97,7 @@ fn ended<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::E
 }
 
 fn agents<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
-    sequence(serializer, state.agents.iter().map(|(id, role)| (id, role.as_ref())))
+    sequence(serializer, state.agents.iter().map(|(id, record)| (id, record.as_ref())))
 }
 
 fn dedup<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
@@ -149,12 +149,16 @@ impl FleetState {
         let mut state = Self::new(body.head.limits);
         state.fleet_version = body.head.fleet_version;
         state.applied = body.head.applied.map(|(index, term)| LogPosition { index, term });
+        state.applying = state.applied.map_or(0, |position| position.index);
         state.clock = body.head.clock;
         state.digest = body.head.digest;
         state.next_seq = body.head.next_seq;
         state.epoch_floor = body.head.epoch_floor;
         state.dedup = Dedup::restore(body.head.dedup_floor, body.dedup);
-        state.agents = body.agents.into_iter().map(|(id, role)| (id, Arc::new(role))).collect();
+        for (id, record) in body.agents {
+            state.agents.insert(id.clone(), Arc::new(record));
+            state.touch(&id);
+        }
         for task in body.tasks {
             state.index(&task);
             state.tasks.insert(task.id, Arc::new(task));

@@ -4,17 +4,32 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use skep_protocol::agent::Role;
-use skep_protocol::change::ChangeKind;
+use skep_protocol::change::{ChangeKind, ReclaimCause};
 use skep_protocol::entry::Claim;
-use skep_protocol::ids::{ClaimEpoch, TaskId};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, TaskId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
-use skep_protocol::task::{Failure, Progress, Task, TaskSpec, TaskState, TaskStatus, check_payload};
+use skep_protocol::task::{
+    Failure, KeptFor, Progress, Task, TaskSpec, TaskState, TaskStatus, check_checkpoint, check_payload,
+};
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
 use super::apply::Journal;
 use super::{Due, FleetState};
+
+/// The attempt after one that did not succeed, and the change that tells of it.
+struct Next {
+    not_before: LogInstant,
+    kept_for: Option<KeptFor>,
+    change: ChangeKind,
+}
+
+/// When a pending task can be had by somebody who cannot have it before.
+fn gates(not_before: LogInstant, kept_for: Option<&KeptFor>) -> impl Iterator<Item = LogInstant> {
+    let backoff = (not_before > LogInstant::ZERO).then_some(not_before);
+    backoff.into_iter().chain(kept_for.filter(|kept| kept.exclusive).map(|kept| kept.until))
+}
 
 fn receipt(task: &Task) -> Receipt {
     Receipt::Task { task: task.id, status: task.state.status(), epoch: task.epoch, attempts: task.attempts }
@@ -35,7 +50,7 @@ impl FleetState {
         let spec = Arc::new(spec.clone());
         let task = Task {
             id,
-            state: TaskState::Pending { not_before: LogInstant::ZERO },
+            state: TaskState::Pending { not_before: LogInstant::ZERO, kept_for: None },
             seq: self.take_seq(),
             epoch: self.epoch_floor,
             attempts: 0,
@@ -43,6 +58,7 @@ impl FleetState {
             updated_at: self.clock,
             expires_at: spec.valid_for_ms.map(|ms| self.clock.plus_ms(ms)),
             progress: None,
+            checkpoint: None,
             failures: Vec::new(),
             spec: Arc::clone(&spec),
         };
@@ -56,15 +72,19 @@ impl FleetState {
         &mut self,
         agent: &AgentId,
         task: Option<TaskId>,
+        attachment: Option<AttachmentId>,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
+        if let Some(attachment) = attachment {
+            self.check_attachment(agent, attachment)?;
+        }
         let role = self.role_of(agent);
         let id = match task {
             Some(id) => {
                 self.check_claimable(id, agent, &role)?;
                 id
             }
-            None => match self.most_urgent_for(&role) {
+            None => match self.most_urgent_for(agent, &role) {
                 Some(id) => id,
                 None => return Ok(Receipt::NothingToClaim),
             },
@@ -73,6 +93,31 @@ impl FleetState {
         if held >= role.max_concurrent {
             return Err(Refusal::AgentBusy { agent: agent.clone(), held, max: role.max_concurrent });
         }
+        self.give(id, agent, journal)
+    }
+
+    /// Gives a task to an agent that asked for work, if everything is still as the orchestrator saw it.
+    pub(super) fn assign_task(
+        &mut self,
+        id: TaskId,
+        agent: &AgentId,
+        attachment: AttachmentId,
+        nth: u64,
+        journal: &mut Journal,
+    ) {
+        let Some(record) = self.agents.get(agent) else { return };
+        let expected = record.attachment.is_some_and(|a| a.id == attachment && a.assigned == nth);
+        let room = self.held_count(agent) < record.role.max_concurrent;
+        let role = Arc::clone(record);
+        if !expected || !room || self.check_claimable(id, agent, &role.role).is_err() {
+            return;
+        }
+        if self.give(id, agent, journal).is_ok() {
+            self.count_assigned(agent);
+        }
+    }
+
+    fn give(&mut self, id: TaskId, agent: &AgentId, journal: &mut Journal) -> Result<Receipt, Refusal> {
         let mut task = self.take(id)?;
         task.epoch = task.epoch.next();
         task.attempts = task.attempts.saturating_add(1);
@@ -90,17 +135,21 @@ impl FleetState {
         claim: &Claim,
         permille: u16,
         note: &Reason,
+        checkpoint: Option<&[u8]>,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
+        checkpoint.map_or(Ok(()), check_checkpoint)?;
         let since = self.check_claim(claim)?;
+        let checkpoint: Option<Arc<[u8]>> = checkpoint.map(Arc::from);
         let mut task = self.take(claim.task)?;
+        task.checkpoint = checkpoint.clone().or(task.checkpoint);
         task.progress = Some(Progress { permille, note: note.clone(), at: self.clock });
         let stale_at = self.clock.plus_ms(task.spec.stale_after_ms);
         task.state = TaskState::Claimed { by: claim.agent.clone(), since, stale_at };
         let receipt = self.put(task);
         journal.record(
             self.clock,
-            ChangeKind::Progressed { task: claim.task, epoch: claim.epoch, permille, note: note.clone() },
+            ChangeKind::Progressed { task: claim.task, epoch: claim.epoch, permille, note: note.clone(), checkpoint },
         );
         Ok(receipt)
     }
@@ -131,13 +180,10 @@ impl FleetState {
     ) -> Result<Receipt, Refusal> {
         self.check_claim(claim)?;
         let task = self.take(claim.task)?;
-        let retry = |not_before| ChangeKind::Retried {
-            task: claim.task,
-            epoch: claim.epoch,
-            reason: reason.clone(),
-            not_before,
-        };
-        Ok(self.end_attempt(task, reason.clone(), retryable, retry, journal))
+        let not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts));
+        let retried = ChangeKind::Retried { task: claim.task, epoch: claim.epoch, reason: reason.clone(), not_before };
+        let next = Next { not_before, kept_for: None, change: retried };
+        Ok(self.end_attempt(task, reason.clone(), retryable.then_some(next), journal))
     }
 
     pub(super) fn cancel_task(
@@ -165,9 +211,10 @@ impl FleetState {
             self.check_room()?;
         }
         let mut task = self.take(id)?;
-        task.state = TaskState::Pending { not_before: LogInstant::ZERO };
+        task.state = TaskState::Pending { not_before: LogInstant::ZERO, kept_for: None };
         task.attempts = 0;
         task.progress = None;
+        task.checkpoint = None;
         task.expires_at = task.spec.valid_for_ms.map(|ms| self.clock.plus_ms(ms));
         let receipt = self.put(task);
         journal.record(self.clock, ChangeKind::Requeued { task: id, from, reason: reason.clone() });
@@ -184,8 +231,24 @@ impl FleetState {
         let (from, ms) = (by.clone(), task.spec.stale_after_ms);
         let Ok(task) = self.take(id) else { return };
         let reason = Reason::truncated(&format!("{from} reported no progress for {ms} ms"));
-        let reclaim = |not_before| ChangeKind::Reclaimed { task: id, from, epoch, not_before };
-        self.end_attempt(task, reason, true, reclaim, journal);
+        let not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts));
+        let cause = ReclaimCause::Stale;
+        let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: None };
+        self.end_attempt(task, reason, Some(Next { not_before, kept_for: None, change }), journal);
+    }
+
+    /// Takes back a claim whose holder went away. There is no wait before the next attempt: the task did not fail.
+    pub(super) fn reclaim(&mut self, id: TaskId, from: &AgentId, cause: ReclaimCause, journal: &mut Journal) {
+        let Ok(task) = self.take(id) else { return };
+        let reason = Reason::truncated(&format!("{from} went away: {}", cause.text()));
+        let kept_for = match cause {
+            ReclaimCause::LeaseExpired => task.spec.disconnect.kept_for(from, self.clock),
+            ReclaimCause::Stale | ReclaimCause::Detached => None,
+        };
+        let not_before = self.clock;
+        let (from, epoch) = (from.clone(), task.epoch);
+        let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: kept_for.clone() };
+        self.end_attempt(task, reason, Some(Next { not_before, kept_for, change }), journal);
     }
 
     /// Ends a task that is worthless by now, claimed or not.
@@ -201,32 +264,26 @@ impl FleetState {
         journal.record(self.clock, ChangeKind::Expired { task: id });
     }
 
-    /// Ends an attempt that failed: another one after a wait, or a dead letter.
-    fn end_attempt(
-        &mut self,
-        mut task: Task,
-        reason: Reason,
-        retryable: bool,
-        retry: impl FnOnce(LogInstant) -> ChangeKind,
-        journal: &mut Journal,
-    ) -> Receipt {
+    /// Ends an attempt that did not succeed: another one, unless there is none or they are used up, or a dead letter.
+    fn end_attempt(&mut self, mut task: Task, reason: Reason, next: Option<Next>, journal: &mut Journal) -> Receipt {
         if task.failures.len() == limits::FAILURES_KEPT {
             task.failures.remove(0);
         }
         task.failures.push(Failure { attempt: task.attempts, reason: reason.clone(), at: self.clock });
-        if retryable && task.attempts < task.spec.retry.attempts_max {
-            let not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts));
-            task.state = TaskState::Pending { not_before };
-            journal.record(self.clock, retry(not_before));
-        } else {
-            let attempts = task.attempts;
-            let reason = if retryable {
-                Reason::truncated(&format!("all {attempts} attempts failed; the last: {reason}"))
-            } else {
-                reason
-            };
-            task.state = TaskState::DeadLettered { reason: reason.clone(), at: self.clock };
-            journal.record(self.clock, ChangeKind::DeadLettered { task: task.id, reason });
+        let attempts = task.attempts;
+        match next {
+            Some(Next { not_before, kept_for, change }) if attempts < task.spec.retry.attempts_max => {
+                task.state = TaskState::Pending { not_before, kept_for };
+                journal.record(self.clock, change);
+            }
+            next => {
+                let reason = match next {
+                    Some(_) => Reason::truncated(&format!("all {attempts} attempts failed; the last: {reason}")),
+                    None => reason,
+                };
+                task.state = TaskState::DeadLettered { reason: reason.clone(), at: self.clock };
+                journal.record(self.clock, ChangeKind::DeadLettered { task: task.id, reason });
+            }
         }
         self.put(task)
     }
@@ -234,8 +291,11 @@ impl FleetState {
     fn check_claimable(&self, id: TaskId, agent: &AgentId, role: &Role) -> Result<(), Refusal> {
         let task = self.tasks.get(&id).ok_or(Refusal::NoSuchTask(id))?;
         match &task.state {
-            TaskState::Pending { not_before } if *not_before > self.clock => {
+            TaskState::Pending { not_before, .. } if *not_before > self.clock => {
                 Err(Refusal::BackingOff { task: id, not_before: *not_before })
+            }
+            TaskState::Pending { kept_for: Some(kept), .. } if self.excludes(kept, agent) => {
+                Err(Refusal::KeptFor { task: id, agent: kept.agent.clone(), until: kept.until })
             }
             TaskState::Pending { .. } if !task.spec.required.is_subset(&role.capabilities) => {
                 Err(Refusal::NotCapable { task: id, agent: agent.clone() })
@@ -249,12 +309,19 @@ impl FleetState {
         }
     }
 
-    fn most_urgent_for(&self, role: &Role) -> Option<TaskId> {
-        let suits = |task: &Task| {
-            matches!(task.state, TaskState::Pending { not_before } if not_before <= self.clock)
-                && task.spec.required.is_subset(&role.capabilities)
-                && !self.is_worthless(task)
+    fn excludes(&self, kept: &KeptFor, agent: &AgentId) -> bool {
+        kept.exclusive && kept.until > self.clock && kept.agent != *agent
+    }
+
+    fn most_urgent_for(&self, agent: &AgentId, role: &Role) -> Option<TaskId> {
+        let free = |task: &Task| match &task.state {
+            TaskState::Pending { not_before, kept_for } => {
+                *not_before <= self.clock && kept_for.as_ref().is_none_or(|kept| !self.excludes(kept, agent))
+            }
+            _ => false,
         };
+        let suits =
+            |task: &Task| free(task) && task.spec.required.is_subset(&role.capabilities) && !self.is_worthless(task);
         self.pending
             .iter()
             .take(limits::CLAIM_SCAN_MAX)
@@ -299,7 +366,7 @@ impl FleetState {
         Ok(())
     }
 
-    fn take_seq(&mut self) -> u64 {
+    pub(super) fn take_seq(&mut self) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
         seq
@@ -339,8 +406,12 @@ impl FleetState {
     pub(super) fn index(&mut self, task: &Task) {
         self.task_bytes += task.bytes();
         match &task.state {
-            TaskState::Pending { .. } => {
+            TaskState::Pending { not_before, kept_for } => {
                 self.pending.insert((Reverse(task.spec.priority), task.seq, task.id));
+                self.offered_at = self.applying;
+                for at in gates(*not_before, kept_for.as_ref()) {
+                    self.gates.insert((at, task.id));
+                }
             }
             TaskState::Claimed { by, stale_at, .. } => {
                 self.due.insert((*stale_at, Due::StaleClaim, task.id));
@@ -359,8 +430,11 @@ impl FleetState {
     fn unindex(&mut self, task: &Task) {
         self.task_bytes = self.task_bytes.saturating_sub(task.bytes());
         match &task.state {
-            TaskState::Pending { .. } => {
+            TaskState::Pending { not_before, kept_for } => {
                 self.pending.remove(&(Reverse(task.spec.priority), task.seq, task.id));
+                for at in gates(*not_before, kept_for.as_ref()) {
+                    self.gates.remove(&(at, task.id));
+                }
             }
             TaskState::Claimed { by, stale_at, .. } => {
                 self.due.remove(&(*stale_at, Due::StaleClaim, task.id));

@@ -1,12 +1,17 @@
 //! A shard in a test: applies one request an entry, with ids and times of its own.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
-use skep_fleet::{Applied, FleetLimits, FleetState, LogPosition};
+use skep_fleet::{
+    Applied, FleetLimits, FleetState, HeartbeatKey, LogPosition, Orchestrator, OrchestratorConfig, OrchestratorEffect,
+    OrchestratorEvent,
+};
+use skep_protocol::agent::{LeaseTerms, Role};
 use skep_protocol::entry::{Claim, Decision, Entry, EntryBody, Op, Request};
-use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
+use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, SessionId, TaskId};
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::task::{RetryPolicy, Task, TaskSpec, TaskStatus};
-use skep_protocol::text::{AgentId, Capability, Reason, TaskKind, Title};
+use skep_protocol::task::{DisconnectPolicy, RetryPolicy, Task, TaskSpec, TaskStatus};
+use skep_protocol::text::{AgentId, Capability, Reason, RoleName, TaskKind, Title};
 use skep_protocol::time::LogInstant;
 
 pub struct Shard {
@@ -43,6 +48,8 @@ pub fn spec() -> TaskSpec {
         retry: RetryPolicy { attempts_max: 3, backoff_initial_ms: 100, backoff_max_ms: 1_000 },
         stale_after_ms: 10_000,
         valid_for_ms: None,
+        disconnect: DisconnectPolicy::default(),
+        place: None,
     }
 }
 
@@ -51,11 +58,11 @@ pub fn create(n: u8, spec: TaskSpec) -> Op {
 }
 
 pub fn take(n: u8, by: &str) -> Op {
-    Op::ClaimTask { agent: agent(by), task: Some(task_id(n)) }
+    Op::ClaimTask { agent: agent(by), task: Some(task_id(n)), attachment: None }
 }
 
 pub fn take_any(by: &str) -> Op {
-    Op::ClaimTask { agent: agent(by), task: None }
+    Op::ClaimTask { agent: agent(by), task: None, attachment: None }
 }
 
 pub fn claim(n: u8, by: &str, epoch: u64) -> Claim {
@@ -64,6 +71,26 @@ pub fn claim(n: u8, by: &str, epoch: u64) -> Claim {
 
 pub fn complete(n: u8, by: &str, epoch: u64) -> Op {
     Op::CompleteTask { claim: claim(n, by, epoch), result: vec![n] }
+}
+
+pub fn node(n: u8) -> NodeId {
+    NodeId::from_public_key([n; 32])
+}
+
+pub const LEASE: LeaseTerms = LeaseTerms { ttl_ms: 5_000 };
+
+pub fn role(capabilities: &[&str], max_concurrent: u32) -> Role {
+    let capabilities = capabilities.iter().map(|name| capability(name)).collect();
+    Role { name: RoleName::new("worker").unwrap(), capabilities, stateful: false, max_concurrent }
+}
+
+pub fn attach(name: &str, at: u8, session: u8) -> Op {
+    attach_as(name, at, session, role(&[], 1))
+}
+
+pub fn attach_as(name: &str, at: u8, session: u8, role: Role) -> Op {
+    let session = SessionId::from_bytes([session; 16]);
+    Op::AttachAgent { agent: agent(name), role, node: node(at), session, lease: LEASE }
 }
 
 pub fn fail(n: u8, by: &str, epoch: u64) -> Op {
@@ -122,6 +149,13 @@ impl Shard {
         }
     }
 
+    pub fn attached(&mut self, op: Op) -> AttachmentId {
+        match self.ok(op) {
+            Receipt::Attached { attachment, .. } => attachment,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub fn decide(&mut self, decision: Decision) -> Applied {
         self.apply(EntryBody::Decisions(vec![decision]))
     }
@@ -137,4 +171,84 @@ impl Shard {
     pub fn status(&self, n: u8) -> TaskStatus {
         self.task(n).state.status()
     }
+}
+
+/// An orchestrator, driven as the leader of the shard drives it.
+pub struct Lead {
+    pub orchestrator: Orchestrator,
+    next_key: u64,
+}
+
+impl Lead {
+    pub fn new(shard: &Shard) -> Self {
+        Self::with(shard, OrchestratorConfig::default())
+    }
+
+    pub fn with(shard: &Shard, config: OrchestratorConfig) -> Self {
+        Self { orchestrator: Orchestrator::new(config, &shard.state, shard.now), next_key: 0 }
+    }
+
+    pub fn tell(&mut self, shard: &Shard, event: OrchestratorEvent) -> Vec<OrchestratorEffect> {
+        self.orchestrator.handle(event, &shard.state, shard.now);
+        self.effects()
+    }
+
+    pub fn effects(&mut self) -> Vec<OrchestratorEffect> {
+        std::iter::from_fn(|| self.orchestrator.poll_effect()).collect()
+    }
+
+    /// What it proposes now. Nothing is carried out.
+    pub fn proposals(&mut self, shard: &Shard) -> Vec<Decision> {
+        self.orchestrator.handle_timeout(&shard.state, shard.now);
+        proposals(self.effects())
+    }
+
+    /// Applies what it proposes until it proposes nothing more; returns what else it wanted.
+    pub fn settle(&mut self, shard: &mut Shard) -> Vec<OrchestratorEffect> {
+        self.orchestrator.handle_timeout(&shard.state, shard.now);
+        self.carry_out(shard)
+    }
+
+    pub fn carry_out(&mut self, shard: &mut Shard) -> Vec<OrchestratorEffect> {
+        let mut others = Vec::new();
+        while let Some(effect) = self.orchestrator.poll_effect() {
+            match effect {
+                OrchestratorEffect::Propose(decisions) => {
+                    shard.apply(EntryBody::Decisions(decisions));
+                    let ended = OrchestratorEvent::ProposalEnded { applied: true };
+                    self.orchestrator.handle(ended, &shard.state, shard.now);
+                }
+                other => others.push(other),
+            }
+        }
+        others
+    }
+
+    /// Looks at what was applied, and carries out what follows.
+    pub fn applied(&mut self, shard: &mut Shard) -> Vec<OrchestratorEffect> {
+        self.orchestrator.handle(OrchestratorEvent::Applied, &shard.state, shard.now);
+        self.carry_out(shard)
+    }
+
+    /// A node says something of its agents.
+    pub fn heartbeat(&mut self, shard: &Shard, at: u8, agents: Vec<AgentHeartbeat>) -> HeartbeatKey {
+        self.next_key += 1;
+        let key = HeartbeatKey(self.next_key);
+        let event = OrchestratorEvent::Heartbeat { key, node: node(at), heartbeat: Heartbeat { agents } };
+        self.orchestrator.handle(event, &shard.state, shard.now);
+        key
+    }
+}
+
+pub fn proposals(effects: Vec<OrchestratorEffect>) -> Vec<Decision> {
+    let decisions = |effect| match effect {
+        OrchestratorEffect::Propose(decisions) => decisions,
+        _ => Vec::new(),
+    };
+    effects.into_iter().flat_map(decisions).collect()
+}
+
+/// An agent that wants so many tasks in all, and asks for a renewal.
+pub fn says(name: &str, attachment: AttachmentId, credit_limit: u64) -> AgentHeartbeat {
+    AgentHeartbeat { agent: agent(name), attachment, credit_limit, place: None, renew: true }
 }

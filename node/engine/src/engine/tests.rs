@@ -1,16 +1,29 @@
-use skep_protocol::entry::Op;
+use std::collections::BTreeSet;
+
+use skep_protocol::agent::LeaseTerms;
+use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::limits;
+use skep_protocol::outcome::{NotDone, ProposeOutcome, Receipt, Refusal, Reply, Settled};
+use skep_protocol::query::Query;
 use skep_protocol::task::TaskStatus;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::*;
+use crate::connectivity::Permission;
+use crate::event::{Outcome, Target};
 
 const SHARD: ShardId = ShardId(1);
 const KEY: WorkKey = WorkKey(7);
-const CONFIG: EngineConfig =
-    EngineConfig { no_quorum_after_ms: 3_000, retry_ms_min: 10, retry_ms_max: 350, attempt_timeout_ms: 1_000 };
+const CONFIG: EngineConfig = EngineConfig {
+    no_quorum_after_ms: 3_000,
+    retry_ms_min: 10,
+    retry_ms_max: 350,
+    attempt_timeout_ms: 1_000,
+    lease: LeaseTerms { ttl_ms: 5_000 },
+    heartbeat_ms: 1_000,
+};
 
 fn node(n: u8) -> NodeId {
     NodeId::from_public_key([n; 32])

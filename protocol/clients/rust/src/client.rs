@@ -16,6 +16,7 @@ use skep_protocol::v1::task_command::Command;
 use skep_protocol::v1::task_commands_client::TaskCommandsClient;
 use skep_protocol::v1::task_queries_client::TaskQueriesClient;
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::InterceptedService;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Interceptor;
@@ -207,6 +208,18 @@ impl Client {
         Ok(Self { service, settings, pipe: Arc::default(), clock: Arc::default() })
     }
 
+    /// The shard that its calls are for.
+    pub fn shard(&self) -> ShardId {
+        self.settings.shard
+    }
+
+    pub(crate) async fn open_attach(
+        &self,
+        messages: ReceiverStream<v1::AgentMessage>,
+    ) -> Result<Streaming<v1::NodeMessage>, Status> {
+        AgentCommandsClient::new(self.service.clone()).attach(messages).await.map(tonic::Response::into_inner)
+    }
+
     fn patience(&self) -> Patience {
         Patience { total: self.settings.patience, each: self.settings.attempt_timeout }
     }
@@ -256,13 +269,29 @@ impl Client {
         /// Takes a task; without one, the most urgent that suits the agent. The reply is empty if none waits.
         claim_task(agent: &str, task_id: Option<&[u8]>) -> v1::ClaimTaskReply,
         TaskCommandsClient.claim,
-        ClaimTaskRequest { agent: agent.to_owned(), task_id: task_id.map(<[u8]>::to_vec).unwrap_or_default() }
+        ClaimTaskRequest {
+            agent: agent.to_owned(), task_id: task_id.map(<[u8]>::to_vec).unwrap_or_default(), attachment: 0
+        }
+    );
+    command!(
+        /// Takes a task for an attached agent: refused once the attachment has ended.
+        claim_attached(agent: &str, task_id: &[u8], attachment: u64) -> v1::ClaimTaskReply,
+        TaskCommandsClient.claim,
+        ClaimTaskRequest { agent: agent.to_owned(), task_id: task_id.to_vec(), attachment: attachment }
+    );
+    task_command!(
+        /// Says how far a claimed task has come, and where another holder would go on.
+        report_checkpoint(claim: v1::Claim, permille: u32, note: &str, checkpoint: Option<Vec<u8>>),
+        Progress.progress,
+        ReportProgressRequest {
+            claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: checkpoint
+        }
     );
     task_command!(
         /// Says how far a claimed task has come.
         report_progress(claim: v1::Claim, permille: u32, note: &str),
         Progress.progress,
-        ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned() }
+        ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: None }
     );
     task_command!(
         /// Finishes a claimed task.

@@ -16,12 +16,14 @@
 //!
 //! **Must not know** anything of a node but its API.
 
+mod agent;
 mod call;
 mod client;
 mod endpoint;
 mod error;
 mod pipe;
 
+pub use agent::{AgentOptions, AgentStatus, Assignment, AttachedAgent, Fenced, LeaseLeft};
 pub use client::{Client, Read, Settings};
 pub use endpoint::Endpoint;
 pub use error::ClientError;

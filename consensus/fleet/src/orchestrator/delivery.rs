@@ -1,0 +1,130 @@
+//! Telling nodes what their agents hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_protocol::heartbeat::{AgentClaims, ClaimsUpdate};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, TaskId};
+use skep_protocol::limits;
+use skep_protocol::text::AgentId;
+
+use crate::state::FleetState;
+
+type Claims = BTreeSet<(TaskId, ClaimEpoch)>;
+
+/// What the node of an agent is known to know.
+#[derive(Clone, Debug)]
+struct Told {
+    attachment: AttachmentId,
+    claims: Claims,
+}
+
+/// An update on its way.
+#[derive(Clone, Debug)]
+struct Underway {
+    agents: BTreeMap<AgentId, Told>,
+}
+
+/// Keeps nodes informed: one update at a time for each, until each knows what its agents hold.
+///
+/// It compares what is with what was told, so that an update that was lost, or a leader that is new, needs nothing
+/// more than telling it again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Delivery {
+    told: BTreeMap<AgentId, Told>,
+    /// Agents that may have to be told something, by node.
+    dirty: BTreeMap<NodeId, BTreeSet<AgentId>>,
+    underway: BTreeMap<NodeId, Underway>,
+    /// Nodes that could not be told; they are tried again when they are heard of.
+    deaf: BTreeSet<NodeId>,
+}
+
+impl Delivery {
+    /// What an agent holds changed, or how it is attached.
+    pub(super) fn note(&mut self, state: &FleetState, agent: &AgentId) {
+        if let Some(attachment) = state.agent(agent).and_then(|record| record.attachment) {
+            self.dirty.entry(attachment.node).or_default().insert(agent.clone());
+        }
+    }
+
+    /// Nobody serves an agent any more.
+    pub(super) fn forget(&mut self, agent: &AgentId) {
+        self.told.remove(agent);
+    }
+
+    /// A node was heard of: what it could not be told is tried again.
+    pub(super) fn heard(&mut self, node: NodeId) {
+        self.deaf.remove(&node);
+    }
+
+    /// An update arrived, or did not.
+    pub(super) fn ended(&mut self, node: NodeId, arrived: bool) {
+        let Some(underway) = self.underway.remove(&node) else { return };
+        if !arrived {
+            self.deaf.insert(node);
+            self.dirty.entry(node).or_default().extend(underway.agents.into_keys());
+            return;
+        }
+        for (agent, told) in underway.agents {
+            // There may be more to tell: what did not fit, or what changed meanwhile.
+            self.dirty.entry(node).or_default().insert(agent.clone());
+            self.told.insert(agent, told);
+        }
+    }
+
+    /// The next update for some node.
+    pub(super) fn poll(&mut self, state: &FleetState) -> Option<(NodeId, ClaimsUpdate)> {
+        loop {
+            let mut ready = self.dirty.keys().filter(|n| !self.underway.contains_key(n) && !self.deaf.contains(n));
+            let node = *ready.next()?;
+            let agents = self.dirty.remove(&node).unwrap_or_default();
+            let (update, underway, rest) = self.update(state, node, agents);
+            if !rest.is_empty() {
+                self.dirty.insert(node, rest);
+            }
+            if !update.agents.is_empty() {
+                self.underway.insert(node, underway);
+                return Some((node, update));
+            }
+        }
+    }
+
+    fn update(
+        &self,
+        state: &FleetState,
+        node: NodeId,
+        agents: BTreeSet<AgentId>,
+    ) -> (ClaimsUpdate, Underway, BTreeSet<AgentId>) {
+        let mut update = ClaimsUpdate { as_of: state.applied().map_or(0, |p| p.index), agents: Vec::new() };
+        let mut underway = Underway { agents: BTreeMap::new() };
+        let mut bytes = 0;
+        let mut agents = agents.into_iter();
+        for agent in agents.by_ref() {
+            let attachment = state.agent(&agent).and_then(|record| record.attachment);
+            let Some(attachment) = attachment.filter(|a| a.node == node) else { continue };
+            let none = BTreeSet::new();
+            let known = self.told.get(&agent).filter(|told| told.attachment == attachment.id);
+            let known = known.map_or(&none, |told| &told.claims);
+            let held: Claims = state.held_by(&agent).map(|task| (task.id, task.epoch)).collect();
+            if *known == held {
+                continue;
+            }
+            let mut claims: Claims = known.intersection(&held).copied().collect();
+            let mut tasks = Vec::new();
+            for task in state.held_by(&agent).filter(|task| !known.contains(&(task.id, task.epoch))) {
+                if bytes > limits::CLAIMS_UPDATE_BYTES_SOFT_MAX {
+                    break;
+                }
+                bytes += task.bytes();
+                claims.insert((task.id, task.epoch));
+                tasks.push(task.clone());
+            }
+            let held = held.into_iter().collect();
+            update.agents.push(AgentClaims { agent: agent.clone(), attachment: attachment.id, held, tasks });
+            underway.agents.insert(agent, Told { attachment: attachment.id, claims });
+            if bytes > limits::CLAIMS_UPDATE_BYTES_SOFT_MAX {
+                break;
+            }
+        }
+        (update, underway, agents.collect())
+    }
+}

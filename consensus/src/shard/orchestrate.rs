@@ -1,0 +1,222 @@
+//! Driving the orchestrator while this node leads the shard.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use openraft::ReadPolicy;
+use skep_fleet::{HeartbeatKey, Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent};
+use skep_protocol::codec::Encoded;
+use skep_protocol::entry::EntryBody;
+use skep_protocol::frame::FrameKind;
+use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::limits;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Shard, ShardView};
+use crate::net::Class;
+
+/// Longest wait for something to happen.
+const QUIET_MS: u64 = 3_600_000;
+
+/// What agents of this node hold, from the orchestrator of a shard.
+#[derive(Debug)]
+pub struct LocalUpdate {
+    /// The shard.
+    pub shard: ShardId,
+    /// What they hold.
+    pub update: ClaimsUpdate,
+    /// Whether the agents were told; otherwise they are told again later.
+    pub noted: oneshot::Sender<bool>,
+}
+
+/// A heartbeat and where its answer goes.
+struct Said {
+    node: NodeId,
+    heartbeat: Heartbeat,
+    answer: oneshot::Sender<HeartbeatReply>,
+}
+
+/// Where heartbeats are handed in while this node leads.
+#[derive(Default)]
+pub(super) struct Desk(Mutex<Option<mpsc::Sender<Said>>>);
+
+impl Desk {
+    fn open(&self) -> mpsc::Receiver<Said> {
+        let (sender, queue) = mpsc::channel(limits::HEARTBEATS_QUEUED_MAX);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        queue
+    }
+
+    fn sender(&self) -> Option<mpsc::Sender<Said>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Shard {
+    /// Hands a heartbeat to the orchestrator, and waits for its answer.
+    pub(crate) async fn heartbeat(
+        &self,
+        node: NodeId,
+        heartbeat: Heartbeat,
+    ) -> Result<HeartbeatReply, HeartbeatFailure> {
+        let elsewhere = || {
+            let leader = self.leader().filter(|leader| *leader != self.inner.site.node);
+            HeartbeatFailure::NotLeader { leader }
+        };
+        if !self.inner.view.borrow().ready {
+            return Err(elsewhere());
+        }
+        let sender = self.inner.desk.sender().ok_or_else(elsewhere)?;
+        let (answer, answered) = oneshot::channel();
+        sender.try_send(Said { node, heartbeat, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => HeartbeatFailure::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => elsewhere(),
+        })?;
+        answered.await.map_err(|_| elsewhere())
+    }
+
+    async fn confirm_lead(&self) -> bool {
+        let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms);
+        let round = self.raft().ensure_linearizable(ReadPolicy::ReadIndex);
+        matches!(tokio::time::timeout(patience, round).await, Ok(Ok(_)))
+    }
+
+    /// Whether a node took note of what its agents hold.
+    async fn tell(&self, node: NodeId, update: ClaimsUpdate) -> bool {
+        let shard = self.inner.id;
+        let site = &self.inner.site;
+        if node == site.node {
+            return site.note(shard, update).await;
+        }
+        let Ok(body) = update.encode() else { return false };
+        let deadline = Duration::from_millis(site.config.rpc_timeout_ms);
+        match site.peers.call(node, Class::Agents, FrameKind::Claims, shard, &body, deadline).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(%shard, %node, %error, "a node could not be told what its agents hold");
+                false
+            }
+        }
+    }
+}
+
+/// What the driver of an orchestrator waited for.
+enum Step {
+    Event(OrchestratorEvent),
+    Said(Said),
+    Time,
+    Over,
+}
+
+struct Driver {
+    shard: Shard,
+    term: u64,
+    orchestrator: Orchestrator,
+    heartbeats: mpsc::Receiver<Said>,
+    applied: watch::Receiver<u64>,
+    view: watch::Receiver<ShardView>,
+    in_flight: FuturesUnordered<BoxFuture<'static, OrchestratorEvent>>,
+    answers: BTreeMap<HeartbeatKey, oneshot::Sender<HeartbeatReply>>,
+    next_key: u64,
+}
+
+/// Drives the orchestrator of a term until the term ends.
+pub(super) async fn run(shard: Shard, term: u64) {
+    let Some(now) = shard.inner.clock.to_send() else { return };
+    let config = OrchestratorConfig { policy: policy(shard.inner.site.config.policy) };
+    let applied = shard.inner.applied.clone();
+    let orchestrator = Orchestrator::new(config, &shard.inner.state.read(), now);
+    let mut driver = Driver {
+        heartbeats: shard.inner.desk.open(),
+        applied,
+        view: shard.view(),
+        shard,
+        term,
+        orchestrator,
+        in_flight: FuturesUnordered::new(),
+        answers: BTreeMap::new(),
+        next_key: 1,
+    };
+    driver.carry_out();
+    loop {
+        let step = driver.select().await;
+        if !driver.apply(step) {
+            return;
+        }
+        driver.carry_out();
+    }
+}
+
+fn policy(policy: skep_config::Policy) -> skep_fleet::Policy {
+    match policy {
+        skep_config::Policy::RoundRobin => skep_fleet::Policy::RoundRobin,
+        skep_config::Policy::Nearest => skep_fleet::Policy::Nearest,
+    }
+}
+
+impl Driver {
+    async fn select(&mut self) -> Step {
+        let Some(now) = self.shard.inner.clock.to_send() else { return Step::Over };
+        let next = self.orchestrator.poll_timeout(&self.shard.inner.state.read(), now);
+        let wait = next.map_or(QUIET_MS, |next| next.since_ms(now)).clamp(1, QUIET_MS);
+        tokio::select! {
+            Some(event) = self.in_flight.next() => Step::Event(event),
+            Some(said) = self.heartbeats.recv() => Step::Said(said),
+            changed = self.applied.changed() => match changed {
+                Ok(()) => Step::Event(OrchestratorEvent::Applied),
+                Err(_) => Step::Over,
+            },
+            changed = self.view.changed() => match changed {
+                Ok(()) if self.view.borrow_and_update().term == self.term => Step::Time,
+                Ok(()) | Err(_) => Step::Over,
+            },
+            () = tokio::time::sleep(Duration::from_millis(wait)) => Step::Time,
+        }
+    }
+
+    /// Whether the term goes on.
+    fn apply(&mut self, step: Step) -> bool {
+        let Some(now) = self.shard.inner.clock.to_send() else { return false };
+        let state = self.shard.inner.state.read();
+        match step {
+            Step::Over => return false,
+            Step::Time => self.orchestrator.handle_timeout(&state, now),
+            Step::Event(event) => self.orchestrator.handle(event, &state, now),
+            Step::Said(said) => {
+                let key = HeartbeatKey(self.next_key);
+                self.next_key += 1;
+                self.answers.insert(key, said.answer);
+                let event = OrchestratorEvent::Heartbeat { key, node: said.node, heartbeat: said.heartbeat };
+                self.orchestrator.handle(event, &state, now);
+            }
+        }
+        true
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.orchestrator.poll_effect() {
+            let (shard, term) = (self.shard.clone(), self.term);
+            match effect {
+                OrchestratorEffect::Propose(decisions) => self.in_flight.push(Box::pin(async move {
+                    let applied = shard.write_as(term, EntryBody::Decisions(decisions)).await.is_some();
+                    OrchestratorEvent::ProposalEnded { applied }
+                })),
+                OrchestratorEffect::BeginRound => self.in_flight.push(Box::pin(async move {
+                    OrchestratorEvent::RoundEnded { confirmed: shard.confirm_lead().await }
+                })),
+                OrchestratorEffect::Update { node, update } => self.in_flight.push(Box::pin(async move {
+                    OrchestratorEvent::UpdateEnded { node, arrived: shard.tell(node, update).await }
+                })),
+                OrchestratorEffect::Answer { key, reply } => {
+                    // Whoever asked may be gone.
+                    let _ = self.answers.remove(&key).map(|answer| answer.send(reply));
+                }
+            }
+        }
+    }
+}

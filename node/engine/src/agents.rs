@@ -1,0 +1,403 @@
+//! The agents that this node serves: attached, kept alive, told what they hold.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use skep_config::EngineConfig;
+use skep_protocol::agent::{LeaseTerms, Position};
+use skep_protocol::entry::Op;
+use skep_protocol::heartbeat::{AgentClaims, AgentHeartbeat, ClaimsUpdate, Heartbeat, HeartbeatReply, Renewal};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, ShardId, TaskId};
+use skep_protocol::limits;
+use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
+use skep_protocol::text::AgentId;
+
+use crate::event::{AgentEvent, AttachWish, StreamKey, ToAgent, UpdateKey, WorkKey};
+
+/// How long an attach or detach is tried, in milliseconds.
+const COMMAND_PATIENCE_MS: u64 = 10_000;
+
+/// What the agents' machine wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Send a heartbeat; say under which key with [`Agents::heartbeat_sent`].
+    Heartbeat { shard: ShardId, heartbeat: Heartbeat, patience_ms: u64 },
+    /// Have something committed; say under which key with [`Agents::command_sent`].
+    Command { stream: StreamKey, shard: ShardId, op: Op, patience_ms: u64 },
+    /// Tell an agent.
+    Tell { stream: StreamKey, message: ToAgent },
+    /// Answer an update.
+    Noted { key: UpdateKey, noted: bool },
+}
+
+/// What an attached agent holds, as far as it was told.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    epoch: ClaimEpoch,
+    granted: bool,
+}
+
+/// One stream of an agent.
+#[derive(Clone, Debug)]
+struct Session {
+    wish: AttachWish,
+    lease: LeaseTerms,
+    /// None until the shard has attached it.
+    attachment: Option<AttachmentId>,
+    /// The command that is being carried out for it.
+    command: Option<WorkKey>,
+    /// It has stopped by itself.
+    detaching: bool,
+    /// Tasks that may be assigned under the attachment in all.
+    credit_limit: u64,
+    /// Its newest keep-alive, and the newest that a renewal was asked for with.
+    stamp: Option<u64>,
+    asked_stamp: Option<u64>,
+    place: Option<Position>,
+    /// The index of the newest update.
+    as_of: u64,
+    held: BTreeMap<TaskId, Held>,
+}
+
+/// The heartbeat of one shard that is under way, and what waits for the next.
+#[derive(Clone, Debug, Default)]
+struct Beat {
+    under_way: Option<WorkKey>,
+    /// The stamps that it asks renewals for.
+    stamps: BTreeMap<StreamKey, u64>,
+    /// Streams that have something new to say.
+    dirty: BTreeSet<StreamKey>,
+    /// When all are said again.
+    at_ms: u64,
+}
+
+/// The agents of this node.
+///
+/// An agent is attached by the log, for a run of its software; its claims live as long as its lease, which is renewed
+/// only from its own keep-alives. What it may do is counted from a stamp of its own clock that it gave before the
+/// renewal was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Agents {
+    local: NodeId,
+    config: EngineConfig,
+    sessions: BTreeMap<StreamKey, Session>,
+    /// The stream of each attached agent.
+    attached: BTreeMap<(ShardId, AgentId), StreamKey>,
+    commands: BTreeMap<WorkKey, StreamKey>,
+    beats: BTreeMap<ShardId, Beat>,
+    wants: VecDeque<Want>,
+}
+
+impl Agents {
+    pub(crate) fn new(local: NodeId, config: EngineConfig) -> Self {
+        Self {
+            local,
+            config,
+            sessions: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            beats: BTreeMap::new(),
+            wants: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn handle(&mut self, event: AgentEvent, now_ms: u64) {
+        match event {
+            AgentEvent::Opened { stream, wish } => self.on_opened(stream, wish),
+            AgentEvent::Credits { stream, count } => self.on_credits(stream, count, now_ms),
+            AgentEvent::KeepAlive { stream, stamp, place } => self.on_keep_alive(stream, stamp, place, now_ms),
+            AgentEvent::Detach { stream } => self.on_detach(stream),
+            AgentEvent::Closed { stream } => drop(self.remove(stream)),
+            AgentEvent::Settled { key, settled } => self.settled(key, settled, now_ms),
+            AgentEvent::Update { key, shard, update } => self.on_update(key, shard, update),
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now_ms: u64) {
+        let due: Vec<ShardId> =
+            self.beats.iter().filter(|(_, beat)| beat.at_ms <= now_ms).map(|(shard, _)| *shard).collect();
+        for shard in due {
+            let streams: Vec<StreamKey> = self.attached_streams(shard).collect();
+            let Some(beat) = self.beats.get_mut(&shard) else { continue };
+            if streams.is_empty() {
+                self.beats.remove(&shard);
+                continue;
+            }
+            beat.at_ms = now_ms + self.config.heartbeat_ms;
+            beat.dirty.extend(streams);
+            self.say(shard);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<u64> {
+        self.beats.values().map(|beat| beat.at_ms).min()
+    }
+
+    pub(crate) fn poll_want(&mut self) -> Option<Want> {
+        self.wants.pop_front()
+    }
+
+    pub(crate) fn heartbeat_sent(&mut self, shard: ShardId, key: WorkKey) {
+        if let Some(beat) = self.beats.get_mut(&shard) {
+            beat.under_way = Some(key);
+        }
+    }
+
+    pub(crate) fn command_sent(&mut self, stream: StreamKey, key: WorkKey) {
+        if let Some(session) = self.sessions.get_mut(&stream) {
+            session.command = Some(key);
+            self.commands.insert(key, stream);
+        }
+    }
+
+    /// A heartbeat or a command ended.
+    pub(crate) fn settled(&mut self, key: WorkKey, settled: Settled, now_ms: u64) {
+        if let Some(stream) = self.commands.remove(&key) {
+            return self.on_command_ended(stream, settled, now_ms);
+        }
+        let shard = self.beats.iter().find(|(_, beat)| beat.under_way == Some(key)).map(|(shard, _)| *shard);
+        if let Some(shard) = shard {
+            self.on_heartbeat_ended(shard, settled);
+        }
+    }
+
+    fn attached_streams(&self, shard: ShardId) -> impl Iterator<Item = StreamKey> + '_ {
+        self.attached.iter().filter(move |((of, _), _)| *of == shard).map(|(_, stream)| *stream)
+    }
+
+    fn tell(&mut self, stream: StreamKey, message: ToAgent) {
+        self.wants.push_back(Want::Tell { stream, message });
+    }
+
+    fn end(&mut self, stream: StreamKey, why: Option<NotDone>) {
+        if self.remove(stream).is_some() {
+            self.tell(stream, ToAgent::Ended(why));
+        }
+    }
+
+    fn remove(&mut self, stream: StreamKey) -> Option<Session> {
+        let session = self.sessions.remove(&stream)?;
+        if let Some(key) = session.command {
+            self.commands.remove(&key);
+        }
+        let key = (session.wish.shard, session.wish.agent.clone());
+        if self.attached.get(&key) == Some(&stream) {
+            self.attached.remove(&key);
+        }
+        if let Some(beat) = self.beats.get_mut(&session.wish.shard) {
+            beat.dirty.remove(&stream);
+            beat.stamps.remove(&stream);
+        }
+        Some(session)
+    }
+
+    fn on_opened(&mut self, stream: StreamKey, wish: AttachWish) {
+        if self.sessions.len() >= limits::AGENTS_PER_NODE_MAX {
+            let retry_after_ms = self.config.retry_ms_max;
+            return self.tell(stream, ToAgent::Ended(Some(NotDone::Overloaded { retry_after_ms })));
+        }
+        let lease = wish.lease.unwrap_or(self.config.lease);
+        let (shard, agent) = (wish.shard, wish.agent.clone());
+        // Another stream of the same run of its software is one that it gave up.
+        let same = |s: &Session| (s.wish.shard, &s.wish.agent, s.wish.session) == (shard, &agent, wish.session);
+        let given_up: Vec<StreamKey> = self.sessions.iter().filter(|(_, s)| same(s)).map(|(key, _)| *key).collect();
+        given_up.into_iter().for_each(|old| self.end(old, None));
+        let op = Op::AttachAgent { agent, role: wish.role.clone(), node: self.local, session: wish.session, lease };
+        let session = Session {
+            wish,
+            lease,
+            attachment: None,
+            command: None,
+            detaching: false,
+            credit_limit: 0,
+            stamp: None,
+            asked_stamp: None,
+            place: None,
+            as_of: 0,
+            held: BTreeMap::new(),
+        };
+        self.sessions.insert(stream, session);
+        self.wants.push_back(Want::Command { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
+    }
+
+    fn on_credits(&mut self, stream: StreamKey, count: u64, now_ms: u64) {
+        let Some(session) = self.sessions.get_mut(&stream) else { return };
+        session.credit_limit = session.credit_limit.saturating_add(count.min(limits::CREDITS_MAX));
+        self.mark(stream, now_ms);
+    }
+
+    fn on_keep_alive(&mut self, stream: StreamKey, stamp: u64, place: Option<Position>, now_ms: u64) {
+        let Some(session) = self.sessions.get_mut(&stream) else { return };
+        // The first renewal is asked for at once; the others with the next heartbeat.
+        let first = session.stamp.is_none();
+        session.stamp = session.stamp.max(Some(stamp));
+        session.place = place.or(session.place);
+        if first {
+            self.mark(stream, now_ms);
+        }
+    }
+
+    fn on_detach(&mut self, stream: StreamKey) {
+        let Some(session) = self.sessions.get_mut(&stream) else { return };
+        let Some(attachment) = session.attachment.filter(|_| !session.detaching) else { return };
+        session.detaching = true;
+        let (shard, agent) = (session.wish.shard, session.wish.agent.clone());
+        let op = Op::DetachAgent { agent, attachment };
+        self.wants.push_back(Want::Command { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
+    }
+
+    fn on_command_ended(&mut self, stream: StreamKey, settled: Settled, now_ms: u64) {
+        let Some(session) = self.sessions.get_mut(&stream) else { return };
+        session.command = None;
+        match settled {
+            Settled::Done { receipt: Receipt::Attached { attachment, .. }, .. } => {
+                session.attachment = Some(attachment);
+                let lease = session.lease;
+                let key = (session.wish.shard, session.wish.agent.clone());
+                if let Some(former) = self.attached.insert(key, stream).filter(|former| *former != stream) {
+                    self.end(former, None);
+                }
+                self.tell(stream, ToAgent::Attached { attachment, lease });
+                self.mark(stream, now_ms);
+            }
+            Settled::NotDone(why) => self.end(stream, Some(why)),
+            Settled::Unknown => self.end(stream, Some(NotDone::NoQuorum)),
+            Settled::Done { .. } | Settled::Read(_) | Settled::Heard(_) => self.end(stream, None),
+        }
+    }
+
+    /// An attached agent has something new to say.
+    fn mark(&mut self, stream: StreamKey, now_ms: u64) {
+        let Some(session) = self.sessions.get(&stream).filter(|session| session.attachment.is_some()) else { return };
+        let shard = session.wish.shard;
+        let heartbeat_ms = self.config.heartbeat_ms;
+        let fresh = || Beat { at_ms: now_ms + heartbeat_ms, ..Beat::default() };
+        self.beats.entry(shard).or_insert_with(fresh).dirty.insert(stream);
+        self.say(shard);
+    }
+
+    /// Sends what is new, unless a heartbeat is under way: then it goes with the next.
+    fn say(&mut self, shard: ShardId) {
+        let Some(beat) = self.beats.get_mut(&shard).filter(|beat| beat.under_way.is_none()) else { return };
+        let dirty = std::mem::take(&mut beat.dirty);
+        beat.stamps.clear();
+        let mut agents = Vec::new();
+        for stream in dirty {
+            let Some(session) = self.sessions.get_mut(&stream) else { continue };
+            let Some(attachment) = session.attachment else { continue };
+            let renew = session.stamp > session.asked_stamp && !session.detaching;
+            if let Some(stamp) = session.stamp.filter(|_| renew) {
+                session.asked_stamp = Some(stamp);
+                beat.stamps.insert(stream, stamp);
+            }
+            let (agent, credit_limit, place) = (session.wish.agent.clone(), session.credit_limit, session.place);
+            agents.push(AgentHeartbeat { agent, attachment, credit_limit, place, renew });
+        }
+        if agents.is_empty() {
+            return;
+        }
+        // Until the caller says under which key.
+        beat.under_way = Some(WorkKey(0));
+        let patience_ms = self.config.heartbeat_ms * 2;
+        self.wants.push_back(Want::Heartbeat { shard, heartbeat: Heartbeat { agents }, patience_ms });
+    }
+
+    fn on_heartbeat_ended(&mut self, shard: ShardId, settled: Settled) {
+        let Some(beat) = self.beats.get_mut(&shard) else { return };
+        beat.under_way = None;
+        let stamps = std::mem::take(&mut beat.stamps);
+        match settled {
+            Settled::Heard(reply) => self.on_renewals(shard, &stamps, reply),
+            // Said again at the next turn, renewals with the same stamps.
+            _ => {
+                for stream in stamps.keys() {
+                    if let Some(session) = self.sessions.get_mut(stream) {
+                        session.asked_stamp = None;
+                    }
+                }
+                let streams: Vec<StreamKey> = self.attached_streams(shard).collect();
+                if let Some(beat) = self.beats.get_mut(&shard) {
+                    beat.dirty.extend(streams);
+                }
+                return;
+            }
+        }
+        if self.beats.get(&shard).is_some_and(|beat| !beat.dirty.is_empty()) {
+            self.say(shard);
+        }
+    }
+
+    fn on_renewals(&mut self, shard: ShardId, stamps: &BTreeMap<StreamKey, u64>, reply: HeartbeatReply) {
+        for renewed in reply.agents {
+            let key = (shard, renewed.agent.clone());
+            let Some(stream) = self.attached.get(&key).copied() else { continue };
+            let Some(session) = self.sessions.get(&stream) else { continue };
+            if session.attachment != Some(renewed.attachment) {
+                continue;
+            }
+            match renewed.renewal {
+                Renewal::Confirmed => {
+                    if let Some(stamp) = stamps.get(&stream).copied() {
+                        let usable_ms = session.lease.holder_ms();
+                        self.tell(stream, ToAgent::Lease { stamp, usable_ms });
+                    }
+                }
+                Renewal::NotConfirmed => {
+                    // The next heartbeat asks again, from the newest keep-alive.
+                    if let Some(session) = self.sessions.get_mut(&stream) {
+                        session.asked_stamp = None;
+                    }
+                }
+                Renewal::NotAttached => {
+                    let (agent, attachment) = (renewed.agent, renewed.attachment);
+                    self.end(stream, Some(NotDone::Refused(Refusal::NotAttached { agent, attachment })));
+                }
+            }
+        }
+    }
+
+    fn on_update(&mut self, key: UpdateKey, shard: ShardId, update: ClaimsUpdate) {
+        let mut noted = true;
+        for claims in update.agents {
+            let stream = self.attached.get(&(shard, claims.agent.clone())).copied();
+            let known = stream.and_then(|stream| self.sessions.get(&stream)?.attachment) == Some(claims.attachment);
+            match stream.filter(|_| known) {
+                Some(stream) => self.on_claims(stream, update.as_of, claims),
+                None => {
+                    // The update may have overtaken the answer to the attach: it must come again. If nobody is being
+                    // attached, it is of an attachment that has ended here.
+                    let waits = |s: &Session| s.attachment.is_none() && s.wish.agent == claims.agent;
+                    noted &= !self.sessions.values().any(waits);
+                }
+            }
+        }
+        self.wants.push_back(Want::Noted { key, noted });
+    }
+
+    fn on_claims(&mut self, stream: StreamKey, as_of: u64, claims: AgentClaims) {
+        let Some(session) = self.sessions.get_mut(&stream).filter(|session| session.as_of <= as_of) else { return };
+        session.as_of = as_of;
+        let now: BTreeMap<TaskId, ClaimEpoch> = claims.held.into_iter().collect();
+        let mut news = Vec::new();
+        session.held.retain(|task, held| {
+            let stays = now.get(task) == Some(&held.epoch);
+            if !stays && held.granted {
+                news.push(ToAgent::Lost { task: *task, epoch: held.epoch });
+            }
+            stays
+        });
+        for (task, epoch) in &now {
+            session.held.entry(*task).or_insert(Held { epoch: *epoch, granted: false });
+        }
+        for task in claims.tasks {
+            let Some(held) = session.held.get_mut(&task.id) else { continue };
+            if held.epoch == task.epoch && !held.granted {
+                held.granted = true;
+                news.push(ToAgent::Grant(Box::new(task)));
+            }
+        }
+        news.into_iter().for_each(|message| self.tell(stream, message));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+use skep_protocol::agent::Role;
+use skep_protocol::heartbeat::AgentRenewal;
+use skep_protocol::ids::SessionId;
+use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, Task, TaskSpec, TaskState};
+use skep_protocol::text::{TaskKind, Title};
+use skep_protocol::time::LogInstant;
+
+use super::*;
+
+const SHARD: ShardId = ShardId(1);
+const STREAM: StreamKey = StreamKey(5);
+const ATTACHMENT: AttachmentId = AttachmentId(40);
+const CONFIG: EngineConfig = EngineConfig {
+    no_quorum_after_ms: 3_000,
+    retry_ms_min: 10,
+    retry_ms_max: 350,
+    attempt_timeout_ms: 1_000,
+    lease: LeaseTerms { ttl_ms: 5_000 },
+    heartbeat_ms: 1_000,
+};
+
+fn agent() -> AgentId {
+    AgentId::new("r1").unwrap()
+}
+
+fn wish(session: u8) -> AttachWish {
+    let session = SessionId::from_bytes([session; 16]);
+    AttachWish { shard: SHARD, agent: agent(), role: Role::unregistered(), session, lease: None }
+}
+
+/// The machine, with keys given as the engine gives them.
+struct Node {
+    agents: Agents,
+    keys: u64,
+    now_ms: u64,
+}
+
+impl Node {
+    fn new() -> Self {
+        let node = NodeId::from_public_key([1; 32]);
+        Self { agents: Agents::new(node, CONFIG), keys: 100, now_ms: 0 }
+    }
+
+    fn handle(&mut self, event: AgentEvent) -> Vec<Want> {
+        self.agents.handle(event, self.now_ms);
+        self.wants()
+    }
+
+    fn pass(&mut self, ms: u64) -> Vec<Want> {
+        self.now_ms += ms;
+        self.agents.handle_timeout(self.now_ms);
+        self.wants()
+    }
+
+    fn settle(&mut self, settled: Settled) -> Vec<Want> {
+        self.agents.settled(WorkKey(self.keys), settled, self.now_ms);
+        self.wants()
+    }
+
+    fn wants(&mut self) -> Vec<Want> {
+        let mut wants = Vec::new();
+        while let Some(want) = self.agents.poll_want() {
+            match &want {
+                Want::Heartbeat { shard, .. } => {
+                    self.keys += 1;
+                    self.agents.heartbeat_sent(*shard, WorkKey(self.keys));
+                }
+                Want::Command { stream, .. } => {
+                    self.keys += 1;
+                    self.agents.command_sent(*stream, WorkKey(self.keys));
+                }
+                Want::Tell { .. } | Want::Noted { .. } => {}
+            }
+            wants.push(want);
+        }
+        wants
+    }
+
+    fn attached(receipt: AttachmentId) -> Settled {
+        let receipt = Receipt::Attached { agent: agent(), attachment: receipt };
+        Settled::Done { index: 1, stamp: LogInstant::ZERO, receipt }
+    }
+
+    /// A node with one agent that is attached and has said nothing else.
+    fn with_agent() -> Self {
+        let mut node = Self::new();
+        node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
+        node.settle(Self::attached(ATTACHMENT));
+        node.settle(Settled::Heard(HeartbeatReply::default()));
+        node
+    }
+
+    fn keep_alive(&mut self, stamp: u64) -> Vec<Want> {
+        self.handle(AgentEvent::KeepAlive { stream: STREAM, stamp, place: None })
+    }
+
+    fn renew(&mut self, renewal: Renewal) -> Vec<Want> {
+        let agents = vec![AgentRenewal { agent: agent(), attachment: ATTACHMENT, renewal }];
+        self.settle(Settled::Heard(HeartbeatReply { agents }))
+    }
+
+    fn update(&mut self, as_of: u64, claims: Vec<Task>) -> Vec<Want> {
+        let held = claims.iter().map(|task| (task.id, task.epoch)).collect();
+        let claims = AgentClaims { agent: agent(), attachment: ATTACHMENT, held, tasks: claims };
+        let update = ClaimsUpdate { as_of, agents: vec![claims] };
+        self.handle(AgentEvent::Update { key: UpdateKey(as_of), shard: SHARD, update })
+    }
+}
+
+fn task(n: u8, epoch: u64) -> Task {
+    let spec = TaskSpec {
+        title: Title::new("t").unwrap(),
+        kind: TaskKind::new("k").unwrap(),
+        priority: Priority::Normal,
+        required: BTreeSet::new(),
+        payload: Vec::new(),
+        retry: RetryPolicy::default(),
+        stale_after_ms: 1,
+        valid_for_ms: None,
+        disconnect: DisconnectPolicy::default(),
+        place: None,
+    };
+    Task {
+        id: TaskId::from_bytes([n; 16]),
+        spec: spec.into(),
+        state: TaskState::Claimed { by: agent(), since: LogInstant::ZERO, stale_at: LogInstant::ZERO },
+        seq: 0,
+        epoch: ClaimEpoch(epoch),
+        attempts: 1,
+        created_at: LogInstant::ZERO,
+        updated_at: LogInstant::ZERO,
+        expires_at: None,
+        progress: None,
+        checkpoint: None,
+        failures: Vec::new(),
+    }
+}
+
+fn heartbeats(wants: &[Want]) -> Vec<AgentHeartbeat> {
+    let said = |want: &Want| match want {
+        Want::Heartbeat { heartbeat, .. } => Some(heartbeat.agents.clone()),
+        _ => None,
+    };
+    wants.iter().filter_map(said).flatten().collect()
+}
+
+fn told(wants: &[Want]) -> Vec<ToAgent> {
+    let message = |want: &Want| match want {
+        Want::Tell { message, .. } => Some(message.clone()),
+        _ => None,
+    };
+    wants.iter().filter_map(message).collect()
+}
+
+#[test]
+fn an_agent_is_attached_by_the_log_before_anything_is_said_of_it() {
+    let mut node = Node::new();
+    let wants = node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
+    assert!(matches!(wants.as_slice(), [Want::Command { op: Op::AttachAgent { .. }, .. }]));
+    assert!(node.keep_alive(7).is_empty());
+    assert!(node.handle(AgentEvent::Credits { stream: STREAM, count: 2 }).is_empty());
+    let wants = node.settle(Node::attached(ATTACHMENT));
+    assert!(matches!(told(&wants).as_slice(), [ToAgent::Attached { attachment: ATTACHMENT, .. }]));
+    let [said] = heartbeats(&wants).try_into().unwrap();
+    assert_eq!((said.credit_limit, said.renew), (2, true));
+}
+
+#[test]
+fn a_lease_is_counted_from_the_stamp_that_was_known_when_it_was_asked_for() {
+    let mut node = Node::with_agent();
+    assert!(heartbeats(&node.keep_alive(1_000))[0].renew);
+    assert!(node.keep_alive(1_700).is_empty(), "a later keep-alive does not belong to the renewal under way");
+    let told = told(&node.renew(Renewal::Confirmed));
+    assert_eq!(told, [ToAgent::Lease { stamp: 1_000, usable_ms: 4_500 }]);
+}
+
+#[test]
+fn an_agent_that_says_nothing_is_not_renewed() {
+    let mut node = Node::with_agent();
+    node.keep_alive(1_000);
+    node.renew(Renewal::Confirmed);
+    let said = heartbeats(&node.pass(1_000));
+    assert!(!said[0].renew, "there was no keep-alive since the last renewal");
+    node.settle(Settled::Heard(HeartbeatReply::default()));
+    node.keep_alive(2_000);
+    assert!(heartbeats(&node.pass(1_000))[0].renew);
+}
+
+#[test]
+fn a_renewal_that_was_not_heard_is_asked_for_again() {
+    let mut node = Node::with_agent();
+    node.keep_alive(1_000);
+    assert!(node.settle(Settled::NotDone(NotDone::NoQuorum)).is_empty(), "not at once: at the next turn");
+    let said = heartbeats(&node.pass(1_000));
+    assert!(said[0].renew);
+    assert_eq!(told(&node.renew(Renewal::Confirmed)), [ToAgent::Lease { stamp: 1_000, usable_ms: 4_500 }]);
+}
+
+#[test]
+fn credits_go_out_at_once_and_add_up_while_a_heartbeat_is_under_way() {
+    let mut node = Node::with_agent();
+    let give = |node: &mut Node| node.handle(AgentEvent::Credits { stream: STREAM, count: 1 });
+    assert_eq!(heartbeats(&give(&mut node))[0].credit_limit, 1);
+    assert!(give(&mut node).is_empty());
+    assert!(give(&mut node).is_empty());
+    let wants = node.settle(Settled::Heard(HeartbeatReply::default()));
+    assert_eq!(heartbeats(&wants)[0].credit_limit, 3);
+}
+
+#[test]
+fn a_grant_is_told_once_and_its_end_too() {
+    let mut node = Node::with_agent();
+    let granted = node.update(10, vec![task(1, 1)]);
+    assert_eq!(told(&granted), [ToAgent::Grant(Box::new(task(1, 1)))]);
+    assert!(told(&node.update(10, vec![task(1, 1)])).is_empty(), "told before");
+    assert!(told(&node.update(9, Vec::new())).is_empty(), "an update that was overtaken says nothing");
+    let lost = ToAgent::Lost { task: task(1, 1).id, epoch: ClaimEpoch(1) };
+    assert_eq!(told(&node.update(12, vec![task(1, 2)])), [lost, ToAgent::Grant(Box::new(task(1, 2)))]);
+}
+
+#[test]
+fn an_update_that_overtakes_the_answer_to_the_attach_is_asked_for_again() {
+    let mut node = Node::new();
+    node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
+    let wants = node.update(3, vec![task(1, 1)]);
+    assert_eq!(wants, [Want::Noted { key: UpdateKey(3), noted: false }]);
+    node.settle(Node::attached(ATTACHMENT));
+    let wants = node.update(3, vec![task(1, 1)]);
+    assert!(wants.contains(&Want::Noted { key: UpdateKey(3), noted: true }));
+    assert_eq!(told(&wants).len(), 1);
+}
+
+#[test]
+fn an_attachment_that_has_ended_ends_the_stream() {
+    let mut node = Node::with_agent();
+    node.keep_alive(1);
+    let told = told(&node.renew(Renewal::NotAttached));
+    assert!(matches!(told.as_slice(), [ToAgent::Ended(Some(NotDone::Refused(Refusal::NotAttached { .. })))]));
+    assert!(node.pass(1_000).is_empty(), "nothing more is said of it");
+}
+
+#[test]
+fn a_second_stream_of_the_same_run_takes_over_and_one_of_another_run_does_not() {
+    let mut node = Node::with_agent();
+    let wants = node.handle(AgentEvent::Opened { stream: StreamKey(6), wish: wish(2) });
+    assert!(told(&wants).is_empty(), "the shard decides");
+    let refusal = Refusal::AgentElsewhere { agent: agent(), node: NodeId::from_public_key([1; 32]), lease_ms: 5_000 };
+    let wants = node.settle(Settled::NotDone(NotDone::Refused(refusal)));
+    assert!(matches!(wants.as_slice(), [Want::Tell { stream: StreamKey(6), message: ToAgent::Ended(Some(_)) }]));
+    let wants = node.handle(AgentEvent::Opened { stream: StreamKey(7), wish: wish(1) });
+    assert!(wants.contains(&Want::Tell { stream: STREAM, message: ToAgent::Ended(None) }));
+}
+
+#[test]
+fn an_agent_that_detaches_is_given_up_in_the_log_and_not_renewed_meanwhile() {
+    let mut node = Node::with_agent();
+    node.keep_alive(8);
+    node.renew(Renewal::Confirmed);
+    let wants = node.handle(AgentEvent::Detach { stream: STREAM });
+    assert!(matches!(wants.as_slice(), [Want::Command { op: Op::DetachAgent { attachment: ATTACHMENT, .. }, .. }]));
+    let detach = WorkKey(node.keys);
+    node.keep_alive(9);
+    assert!(!heartbeats(&node.pass(1_000))[0].renew, "it lives, and gives its lease up");
+    let receipt = Receipt::Agent(agent());
+    let done = Settled::Done { index: 2, stamp: LogInstant::ZERO, receipt };
+    node.agents.settled(detach, done, node.now_ms);
+    assert_eq!(told(&node.wants()), [ToAgent::Ended(None)]);
+}
+
+#[test]
+fn more_agents_than_the_limit_are_refused() {
+    let mut node = Node::new();
+    for n in 0..limits::AGENTS_PER_NODE_MAX as u64 {
+        let wish = AttachWish { agent: AgentId::new(format!("a{n}")).unwrap(), ..wish(1) };
+        node.handle(AgentEvent::Opened { stream: StreamKey(n), wish });
+    }
+    let wish = AttachWish { agent: AgentId::new("last").unwrap(), ..wish(1) };
+    let wants = node.handle(AgentEvent::Opened { stream: StreamKey(999_999), wish });
+    assert!(matches!(told(&wants).as_slice(), [ToAgent::Ended(Some(NotDone::Overloaded { .. }))]));
+}

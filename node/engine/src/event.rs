@@ -1,0 +1,266 @@
+//! What the engine hears, and what it wants done.
+
+use std::collections::BTreeSet;
+
+use skep_protocol::agent::{LeaseTerms, Position, Role};
+use skep_protocol::entry::{Op, Request};
+use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, SessionId, ShardId, TaskId};
+use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
+use skep_protocol::query::{Query, QueryFailure, QueryReply};
+use skep_protocol::task::Task;
+use skep_protocol::text::AgentId;
+
+use crate::connectivity::Connectivity;
+
+/// Names a piece of work between the engine and its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkKey(pub u64);
+
+/// What a caller wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A request that changes the shard. Every attempt repeats it byte for byte.
+    Command(Request),
+    /// A query that must hold everything acknowledged before it.
+    Query(Query),
+    /// A heartbeat for the orchestrator.
+    Heartbeat(Heartbeat),
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A caller wants something done within a time.
+    Submit {
+        /// Its name, not in use.
+        key: WorkKey,
+        /// For which shard.
+        shard: ShardId,
+        /// What.
+        work: Work,
+        /// How long the caller waits, in milliseconds.
+        patience_ms: u64,
+    },
+    /// A caller does not wait any more.
+    Abandon {
+        /// Its name.
+        key: WorkKey,
+    },
+    /// An attempt ended.
+    Outcome {
+        /// Whose.
+        key: WorkKey,
+        /// Which.
+        attempt: u32,
+        /// How.
+        outcome: Outcome,
+    },
+    /// What this node's own replica knows of a shard's leader. Not told where it is no member: there the leader is
+    /// learned from answers.
+    Leader {
+        /// Which shard.
+        shard: ShardId,
+        /// Who leads; none if nobody is known to.
+        leader: Option<NodeId>,
+        /// Whether that is this node, ready to propose.
+        ready: bool,
+    },
+    /// This node is no member of a shard, or not any more: its own replica says nothing of the leader.
+    NotMember {
+        /// Which shard.
+        shard: ShardId,
+    },
+    /// The peers that are connected.
+    Peers {
+        /// All of them.
+        up: BTreeSet<NodeId>,
+    },
+    /// Something of an agent.
+    Agent(AgentEvent),
+}
+
+/// Names the stream of an agent between the engine and its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamKey(pub u64);
+
+/// What happened to agents of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentEvent {
+    /// An agent wants to be attached.
+    Opened {
+        /// Its stream, not in use.
+        stream: StreamKey,
+        /// What it says of itself.
+        wish: AttachWish,
+    },
+    /// It asks for more work.
+    Credits {
+        /// Its stream.
+        stream: StreamKey,
+        /// How many more tasks.
+        count: u64,
+    },
+    /// It lives.
+    KeepAlive {
+        /// Its stream.
+        stream: StreamKey,
+        /// Its own clock; opaque, and never less than before.
+        stamp: u64,
+        /// Where it is.
+        place: Option<Position>,
+    },
+    /// It has stopped, and gives back what it holds.
+    Detach {
+        /// Its stream.
+        stream: StreamKey,
+    },
+    /// Its stream ended, or cannot take more.
+    Closed {
+        /// Its stream.
+        stream: StreamKey,
+    },
+    /// A command of the engine's own ended.
+    Settled {
+        /// Its name.
+        key: WorkKey,
+        /// How.
+        settled: Settled,
+    },
+    /// An orchestrator says what agents of this node hold.
+    Update {
+        /// Its name, for the answer.
+        key: UpdateKey,
+        /// The shard.
+        shard: ShardId,
+        /// What they hold.
+        update: ClaimsUpdate,
+    },
+}
+
+/// Names an update between the engine and its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpdateKey(pub u64);
+
+/// What an agent says of itself when it attaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachWish {
+    /// The shard that it works for.
+    pub shard: ShardId,
+    /// Who.
+    pub agent: AgentId,
+    /// What it can do.
+    pub role: Role,
+    /// The run of its software.
+    pub session: SessionId,
+    /// The lease it asks for; none for the node's default.
+    pub lease: Option<LeaseTerms>,
+}
+
+/// What an agent is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToAgent {
+    /// It is attached.
+    Attached {
+        /// Its attachment.
+        attachment: AttachmentId,
+        /// Its lease.
+        lease: LeaseTerms,
+    },
+    /// It holds a task from now on.
+    Grant(Box<Task>),
+    /// It does not hold a claim any more.
+    Lost {
+        /// The task.
+        task: TaskId,
+        /// The claim.
+        epoch: ClaimEpoch,
+    },
+    /// Its lease was renewed: it may go on until its own clock shows `stamp` and `usable_ms`.
+    Lease {
+        /// That of a keep-alive from before the renewal was asked for.
+        stamp: u64,
+        /// How long from there, in milliseconds.
+        usable_ms: u64,
+    },
+    /// It is not attached, or not any more. The last message of a stream; none if it asked for it.
+    Ended(Option<NotDone>),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of a command.
+    Propose(ProposeOutcome),
+    /// Of a query.
+    Query(Result<QueryReply, QueryFailure>),
+    /// Of a heartbeat.
+    Heartbeat(Result<HeartbeatReply, HeartbeatFailure>),
+}
+
+/// Where an attempt goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// To this node itself.
+    Local,
+    /// To a peer.
+    Node(NodeId),
+}
+
+/// What the caller of the engine has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Carry out an attempt and report its outcome. Emitted once per attempt.
+    Attempt {
+        /// Whose.
+        key: WorkKey,
+        /// Which.
+        attempt: u32,
+        /// For which shard.
+        shard: ShardId,
+        /// Where.
+        target: Target,
+        /// What.
+        work: Work,
+    },
+    /// Tell the caller how its work ended. Emitted exactly once for every submitted piece of work that was not
+    /// abandoned; the key is free then.
+    Answer {
+        /// Whose.
+        key: WorkKey,
+        /// How.
+        settled: Settled,
+    },
+    /// Make a request of this, submit it, and report its end as [`AgentEvent::Settled`].
+    Command {
+        /// Its name.
+        key: WorkKey,
+        /// For which shard.
+        shard: ShardId,
+        /// What.
+        op: Op,
+        /// How long the engine waits, in milliseconds.
+        patience_ms: u64,
+    },
+    /// Tell an agent something. A stream that cannot take it is closed. After [`ToAgent::Ended`] it ends.
+    Tell {
+        /// Its stream.
+        stream: StreamKey,
+        /// What.
+        message: ToAgent,
+    },
+    /// Answer an update. Emitted exactly once for each.
+    Noted {
+        /// Its name.
+        key: UpdateKey,
+        /// Whether its agents were told; otherwise it should be sent again.
+        noted: bool,
+    },
+    /// What the node can reach of a shard changed.
+    Connectivity {
+        /// Which shard.
+        shard: ShardId,
+        /// Its state now.
+        state: Connectivity,
+    },
+}

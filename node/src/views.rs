@@ -1,0 +1,66 @@
+//! What the API shows of this node and its shards.
+
+use skep_api::{NodeView, PeerRow, ShardRow, VoterRow};
+use skep_config::NodeConfig;
+use skep_consensus::{ConsensusHandle, ShardStatus};
+use skep_mesh::MeshHandle;
+
+/// The node as it sees itself.
+pub(crate) fn node_view(
+    consensus: &ConsensusHandle,
+    mesh: &MeshHandle,
+    config: &NodeConfig,
+    uptime_ms: u64,
+) -> NodeView {
+    let mesh = mesh.view().borrow().clone();
+    let peers = consensus.peers().into_iter().map(|peer| PeerRow {
+        node: peer.node,
+        name: peer.name.map(|name| name.to_string()),
+        control_up: peer.up,
+        mesh_up: mesh.up.contains(&peer.node),
+        control_address: peer.address.map(|address| address.to_string()),
+        last_error: if peer.up { None } else { peer.last_error },
+    });
+    NodeView {
+        node: consensus.node(),
+        name: config.name.to_string(),
+        site: config.site.to_string(),
+        incarnation: consensus.incarnation().to_string(),
+        uptime_ms,
+        peers: peers.collect(),
+        shards: consensus.shards().into_iter().map(|shard| shard.0).collect(),
+        control_address: consensus.address().map(|address| address.to_string()),
+        mesh_addresses: mesh.listening,
+    }
+}
+
+/// A shard as this node sees it.
+pub(crate) fn row(status: ShardStatus, connectivity: String) -> ShardRow {
+    let voters = status.voters.into_iter().map(|voter| VoterRow {
+        node: voter.node,
+        incarnation: voter.incarnation.to_string(),
+        raft_id: voter.raft_id.to_string(),
+        name: voter.name.map(|name| name.to_string()),
+        matched: voter.matched,
+    });
+    ShardRow {
+        shard: status.shard.0,
+        role: status.role.to_string(),
+        term: status.term,
+        leader: status.leader,
+        last_log: status.last_log.unwrap_or(0),
+        committed: status.committed.unwrap_or(0),
+        applied: status.applied.unwrap_or(0),
+        snapshot: status.snapshot.unwrap_or(0),
+        purged: status.purged.unwrap_or(0),
+        digest: status.digest,
+        clock: status.clock,
+        fleet_version: status.fleet_version,
+        voters: voters.collect(),
+        counts: status.counts,
+        dedup_ids: status.dedup_ids,
+        connectivity,
+        log_bytes: status.log_bytes,
+        fault: status.fault,
+    }
+}

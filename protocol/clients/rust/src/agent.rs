@@ -1,0 +1,285 @@
+//! An agent: attached to its node, given work, and fenced when its lease ends.
+
+mod holdings;
+mod stream;
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use skep_protocol::limits;
+use skep_protocol::v1;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::client::Client;
+use crate::error::ClientError;
+use holdings::{ClaimKey, Holdings};
+
+/// Milliseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps.
+fn boot_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// Who an agent is.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// Its id, unique in its site.
+    pub agent: String,
+    /// What it can do.
+    pub role: v1::Role,
+    /// The lease it wants; the node's default if none.
+    pub lease_ttl: Option<Duration>,
+    /// Where it is at first.
+    pub place: Option<v1::Position>,
+    /// How long attaching is tried, while another run of the software may still have the agent.
+    pub patience: Duration,
+}
+
+impl AgentOptions {
+    /// An agent with a role and nothing else of its own.
+    pub fn new(agent: &str, role: v1::Role) -> Self {
+        let patience = Duration::from_secs(60);
+        Self { agent: agent.to_owned(), role, lease_ttl: None, place: None, patience }
+    }
+}
+
+/// Why an agent must not go on with something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fenced {
+    /// The lease has ended on the agent's own clock.
+    #[error("the lease ended {ago_ms} ms ago; stop: the task may have another holder")]
+    LeaseEnded {
+        /// How long ago, in milliseconds.
+        ago_ms: u64,
+    },
+    /// The claim was taken back.
+    #[error("the claim was taken back; stop")]
+    ClaimLost,
+}
+
+/// What is left of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseLeft {
+    /// When it was looked at, in milliseconds of CLOCK_BOOTTIME.
+    pub at_ms: u64,
+    /// When it ends, in the same.
+    pub until_ms: u64,
+}
+
+/// Where an agent stands with its node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum AgentStatus {
+    /// Not attached yet, or not any more: it is being tried.
+    #[default]
+    Attaching,
+    /// Attached.
+    Attached {
+        /// Under which attachment.
+        attachment: u64,
+    },
+    /// Over.
+    Ended(Option<ClientError>),
+}
+
+pub(crate) struct Shared {
+    options: AgentOptions,
+    session: Vec<u8>,
+    shard: u32,
+    holdings: std::sync::Mutex<Holdings>,
+    place: watch::Sender<Option<v1::Position>>,
+    status: watch::Sender<AgentStatus>,
+    /// How many grants the application waits for. Given anew as credits with every attachment.
+    wanted: watch::Sender<u32>,
+    leaving: watch::Sender<bool>,
+    /// Every renewal, for whoever wants to keep a record.
+    renewals: Option<mpsc::Sender<LeaseLeft>>,
+}
+
+impl Shared {
+    fn holdings(&self) -> std::sync::MutexGuard<'_, Holdings> {
+        self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An agent attached to a node. Dropping it lets its lease run out.
+///
+/// The connection is kept up by itself: a node that restarts is attached to again, and what is still held is taken up.
+pub struct AttachedAgent {
+    client: Client,
+    shared: Arc<Shared>,
+    grants: mpsc::Receiver<Assignment>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// A task that the agent holds.
+///
+/// Before every step that has an effect in the world, and with nothing that takes time in between, call
+/// [`check`](Self::check): it says whether the claim is still the agent's own.
+pub struct Assignment {
+    /// What is to be done.
+    pub task: v1::Task,
+    client: Client,
+    shared: Arc<Shared>,
+    key: ClaimKey,
+}
+
+impl AttachedAgent {
+    /// Attaches an agent, and waits until it is. `renewals` receives every renewal of its lease that fits into it.
+    ///
+    /// # Errors
+    /// [`ClientError::NotDone`] if the node or the shard refused it.
+    pub async fn attach(
+        client: &Client,
+        options: AgentOptions,
+        renewals: Option<mpsc::Sender<LeaseLeft>>,
+    ) -> Result<Self, ClientError> {
+        let (queue, grants) = mpsc::channel(limits::CONCURRENT_CLAIMS_MAX as usize);
+        let shared = Arc::new(Shared {
+            place: watch::channel(options.place).0,
+            options,
+            session: uuid::Uuid::now_v7().as_bytes().to_vec(),
+            shard: client.shard().0,
+            holdings: std::sync::Mutex::default(),
+            status: watch::channel(AgentStatus::default()).0,
+            wanted: watch::channel(0).0,
+            leaving: watch::channel(false).0,
+            renewals,
+        });
+        let task = tokio::spawn(stream::run(client.clone(), Arc::clone(&shared), queue));
+        let mut status = shared.status.subscribe();
+        let agent = Self { client: client.clone(), shared, grants, task };
+        let settled = status.wait_for(|status| *status != AgentStatus::Attaching).await;
+        match settled.map(|status| status.clone()) {
+            Ok(AgentStatus::Ended(Some(error))) => Err(error),
+            Ok(AgentStatus::Ended(None)) | Err(_) => Err(ClientError::Endpoint("the agent was ended".to_owned())),
+            Ok(AgentStatus::Attached { .. } | AgentStatus::Attaching) => Ok(agent),
+        }
+    }
+
+    /// The next task that the orchestrator assigns; asks for one if none is on its way. None when the agent is over.
+    /// Safe to drop and call again.
+    pub async fn next_task(&mut self) -> Option<Assignment> {
+        if let Ok(assignment) = self.grants.try_recv() {
+            return Some(assignment);
+        }
+        self.shared.wanted.send_if_modified(|wanted| {
+            let none = *wanted == 0;
+            *wanted = (*wanted).max(1);
+            none
+        });
+        self.grants.recv().await
+    }
+
+    /// Takes a task by name: the first committed claim wins, and the others are told who has it.
+    ///
+    /// # Errors
+    /// [`ClientError`]: not done, or unknown. A claim that was committed after all comes with
+    /// [`next_task`](Self::next_task).
+    pub async fn claim(&self, task_id: &[u8]) -> Result<Assignment, ClientError> {
+        let AgentStatus::Attached { attachment } = *self.shared.status.borrow() else {
+            return Err(ClientError::Endpoint("the agent is not attached now".to_owned()));
+        };
+        let granted = self.shared.holdings().expect(task_id);
+        let claimed = self.client.claim_attached(&self.shared.options.agent, task_id, attachment).await;
+        if let Err(error) = claimed {
+            self.shared.holdings().forget_expected(task_id);
+            return Err(error);
+        }
+        let (key, task) = granted.await.map_err(|_| ClientError::Unknown {
+            request_id: String::new(),
+            last: "the claim is committed and the attachment ended before it was told".to_owned(),
+        })?;
+        Ok(Assignment { task: *task, client: self.client.clone(), shared: Arc::clone(&self.shared), key })
+    }
+
+    /// Says where the agent is, for policies that assign by distance.
+    pub fn set_place(&self, place: v1::Position) {
+        self.shared.place.send_replace(Some(place));
+    }
+
+    /// Follows where the agent stands with its node.
+    pub fn status(&self) -> watch::Receiver<AgentStatus> {
+        self.shared.status.subscribe()
+    }
+
+    /// Gives back everything that is held, and detaches. To be called when the agent has stopped working.
+    pub async fn detach(self) {
+        self.shared.leaving.send_replace(true);
+        let mut status = self.shared.status.subscribe();
+        let ended = status.wait_for(|status| matches!(status, AgentStatus::Ended(_)));
+        let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
+    }
+}
+
+impl Drop for AttachedAgent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Assignment {
+    /// The claim's fencing token: to be given to everything that the task has an effect on.
+    pub fn epoch(&self) -> u64 {
+        self.key.epoch
+    }
+
+    /// The claim, as the API names it.
+    pub fn claim(&self) -> v1::Claim {
+        let agent = self.shared.options.agent.clone();
+        v1::Claim { task_id: self.task.id.clone(), agent, epoch: self.key.epoch }
+    }
+
+    /// Whether the claim is still the agent's own, now.
+    ///
+    /// # Errors
+    /// [`Fenced`] says why it must stop.
+    pub fn check(&self) -> Result<LeaseLeft, Fenced> {
+        self.shared.holdings().check(&self.key, boot_ms())
+    }
+
+    /// Waits until the claim is taken back or its lease ends.
+    pub async fn fenced(&self) -> Fenced {
+        let mut changes = self.shared.holdings().changes();
+        loop {
+            changes.borrow_and_update();
+            let left = match self.check() {
+                Ok(left) => left,
+                Err(why) => return why,
+            };
+            let wait = Duration::from_millis(left.until_ms.saturating_sub(left.at_ms).max(1));
+            let _ = tokio::time::timeout(wait, changes.changed()).await;
+        }
+    }
+
+    /// Says how far the work has come, and where another holder would go on.
+    ///
+    /// # Errors
+    /// [`ClientError`]: not done, or unknown.
+    pub async fn progress(
+        &self,
+        permille: u32,
+        note: &str,
+        checkpoint: Option<Vec<u8>>,
+    ) -> Result<v1::TaskReceipt, ClientError> {
+        self.client.report_checkpoint(self.claim(), permille, note, checkpoint).await
+    }
+
+    /// Finishes the task.
+    ///
+    /// # Errors
+    /// [`ClientError`]: not done, or unknown.
+    pub async fn complete(&self, result: Vec<u8>) -> Result<v1::TaskReceipt, ClientError> {
+        self.client.complete_task(self.claim(), result).await
+    }
+
+    /// Gives the task back as failed; `permanent` makes it a dead letter at once.
+    ///
+    /// # Errors
+    /// [`ClientError`]: not done, or unknown.
+    pub async fn fail(&self, reason: &str, permanent: bool) -> Result<v1::TaskReceipt, ClientError> {
+        self.client.fail_task(self.claim(), reason, permanent).await
+    }
+}
+
+/// A grant on its way to whoever claimed it by name.
+type Expected = oneshot::Sender<(ClaimKey, Box<v1::Task>)>;

@@ -1,0 +1,107 @@
+//! Agents at the border.
+
+use super::{FieldError, InField, Meta, capabilities, duration_ms, duration_to_proto, field, meta, shard_id};
+use crate::agent::{LeaseTerms, Position, Role};
+use crate::entry::Op;
+use crate::ids::{SessionId, ShardId};
+use crate::query::AgentView;
+use crate::text::{AgentId, RoleName};
+use crate::v1;
+
+/// What an agent says of itself when it attaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachRequest {
+    /// The shard that it works for.
+    pub shard: ShardId,
+    /// Who.
+    pub agent: AgentId,
+    /// What it can do.
+    pub role: Role,
+    /// The run of its software.
+    pub session: SessionId,
+    /// The lease it asks for; none for the node's default.
+    pub lease: Option<LeaseTerms>,
+}
+
+fn role(role: Option<v1::Role>) -> Result<Role, FieldError> {
+    let role = role.ok_or_else(|| field("role", "it is missing"))?;
+    let role = Role {
+        name: RoleName::new(&role.name).in_field("role.name")?,
+        capabilities: capabilities("role.capabilities", &role.capabilities)?,
+        stateful: role.stateful,
+        max_concurrent: role.max_concurrent.max(1),
+    };
+    role.check().in_field("role")?;
+    Ok(role)
+}
+
+/// The first message of an agent's stream.
+///
+/// # Errors
+/// [`FieldError`] names the field that is out of bounds.
+pub fn attach(request: v1::AttachAgent) -> Result<AttachRequest, FieldError> {
+    let session = request.session.as_slice().try_into();
+    let lease = duration_ms("lease_ttl", request.lease_ttl)?.map(|ttl_ms| LeaseTerms { ttl_ms });
+    if let Some(lease) = lease {
+        lease.check().in_field("lease_ttl")?;
+    }
+    Ok(AttachRequest {
+        shard: shard_id(request.shard),
+        agent: AgentId::new(&request.agent).in_field("agent")?,
+        role: role(request.role)?,
+        session: SessionId::from_bytes(session.map_err(|_| field("session", "give the 16 bytes of a UUID"))?),
+        lease,
+    })
+}
+
+/// A place.
+pub fn position(position: v1::Position) -> Position {
+    Position { x_mm: position.x_mm, y_mm: position.y_mm }
+}
+
+/// The protobuf form of a place.
+pub(super) fn position_to_proto(position: Position) -> v1::Position {
+    v1::Position { x_mm: position.x_mm, y_mm: position.y_mm }
+}
+
+/// A registration: its identity and what it asks.
+///
+/// # Errors
+/// [`FieldError`] names the field that is out of bounds.
+pub fn register_agent(request: v1::RegisterAgentRequest) -> Result<(Meta, Op), FieldError> {
+    let role = role(request.role)?;
+    let agent = AgentId::new(&request.agent).in_field("agent")?;
+    Ok((meta(request.meta)?, Op::RegisterAgent { agent, role }))
+}
+
+/// A removal: its identity and what it asks.
+///
+/// # Errors
+/// [`FieldError`] names the field that is out of bounds.
+pub fn remove_agent(request: v1::RemoveAgentRequest) -> Result<(Meta, Op), FieldError> {
+    let agent = AgentId::new(&request.agent).in_field("agent")?;
+    Ok((meta(request.meta)?, Op::RemoveAgent { agent }))
+}
+
+/// The protobuf form of an agent.
+pub fn agent_to_proto(agent: &AgentView) -> v1::Agent {
+    v1::Agent {
+        id: agent.id.to_string(),
+        role: Some(role_to_proto(&agent.role)),
+        held: agent.held,
+        overlaps: agent.overlaps,
+        node: agent.attachment.map(|attachment| attachment.node.to_string()).unwrap_or_default(),
+        attachment: agent.attachment.map_or(0, |attachment| attachment.id.0),
+        lease_ttl: agent.attachment.map(|attachment| duration_to_proto(attachment.lease.ttl_ms)),
+    }
+}
+
+/// The protobuf form of a role.
+pub fn role_to_proto(role: &Role) -> v1::Role {
+    v1::Role {
+        name: role.name.to_string(),
+        capabilities: role.capabilities.iter().map(ToString::to_string).collect(),
+        stateful: role.stateful,
+        max_concurrent: role.max_concurrent,
+    }
+}
