@@ -78,7 +78,7 @@ async fn serve(
 }
 
 /// Waits until standard input has ended; for ever if nobody asked.
-async fn input_ended(asked: bool) {
+pub(crate) async fn input_ended(asked: bool) {
     if !asked {
         return std::future::pending().await;
     }

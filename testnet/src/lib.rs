@@ -6,10 +6,18 @@
 //! **Must not know** the inside of a node.
 
 pub mod bench;
+pub mod child;
+pub mod demo;
 mod launch;
 mod load;
 mod process;
+pub mod record;
+pub mod robot;
+pub mod station;
+pub mod verify;
+mod workload;
 
 pub use launch::{LaunchError, Layout, TestNode, Testnet};
 pub use load::{Done, Load};
 pub use process::{Machine, Usage};
+pub use workload::{Cell, Floor, OrderPayload, Workload, WorkloadError, builtin, load_problem};

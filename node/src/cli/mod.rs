@@ -10,6 +10,7 @@ mod output;
 mod run;
 mod shard;
 mod task;
+mod testnet;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +70,9 @@ enum Noun {
     /// Agents and their roles
     #[command(subcommand)]
     Agent(agent::Agent),
+    /// Whole sites on this machine: demonstrations and tests
+    #[command(subcommand)]
+    Testnet(testnet::Testnet),
     /// Benchmarks, on nodes of their own
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -116,6 +120,7 @@ pub fn main() -> ExitCode {
         Noun::Config(config) => config.run(&common),
         Noun::Task(task) => block_on(task.run(&common)),
         Noun::Agent(agent) => block_on(agent.run(&common)),
+        Noun::Testnet(testnet) => testnet.run(&common),
         Noun::Bench(bench) => bench.run(&common),
     };
     match result {

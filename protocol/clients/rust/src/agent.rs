@@ -66,6 +66,9 @@ pub struct LeaseLeft {
     pub until_ms: u64,
 }
 
+/// Is told of every renewal of a lease.
+pub type OnRenewal = Box<dyn Fn(LeaseLeft) + Send + Sync>;
+
 /// Where an agent stands with its node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum AgentStatus {
@@ -91,8 +94,8 @@ pub(crate) struct Shared {
     /// How many grants the application waits for. Given anew as credits with every attachment.
     wanted: watch::Sender<u32>,
     leaving: watch::Sender<bool>,
-    /// Every renewal, for whoever wants to keep a record.
-    renewals: Option<mpsc::Sender<LeaseLeft>>,
+    /// Who keeps a record of every renewal.
+    renewals: Option<OnRenewal>,
 }
 
 impl Shared {
@@ -124,14 +127,14 @@ pub struct Assignment {
 }
 
 impl AttachedAgent {
-    /// Attaches an agent, and waits until it is. `renewals` receives every renewal of its lease that fits into it.
+    /// Attaches an agent, and waits until it is. `renewals` is told of every renewal of its lease, before it counts.
     ///
     /// # Errors
     /// [`ClientError::NotDone`] if the node or the shard refused it.
     pub async fn attach(
         client: &Client,
         options: AgentOptions,
-        renewals: Option<mpsc::Sender<LeaseLeft>>,
+        renewals: Option<OnRenewal>,
     ) -> Result<Self, ClientError> {
         let (queue, grants) = mpsc::channel(limits::CONCURRENT_CLAIMS_MAX as usize);
         let shared = Arc::new(Shared {

@@ -163,7 +163,7 @@ fn on_told(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Assignmen
             let usable = lease.usable.and_then(|usable| Duration::try_from(usable).ok()).unwrap_or_default();
             let until_ms = lease.stamp.saturating_add(u64::try_from(usable.as_millis()).unwrap_or(0));
             if let Some(renewals) = &shared.renewals {
-                let _ = renewals.try_send(LeaseLeft { at_ms: boot_ms(), until_ms });
+                renewals(LeaseLeft { at_ms: boot_ms(), until_ms });
             }
             shared.holdings().renewed(until_ms)
         }

@@ -1,0 +1,176 @@
+//! The demo: a warehouse that works, and survives.
+
+mod faults;
+mod orders;
+mod site;
+mod story;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
+
+use crate::launch::LaunchError;
+use crate::record::{RecordError, Recorder};
+use crate::verify::{Report, VerifyError, verify};
+use crate::workload::{Workload, WorkloadError};
+use orders::{Orders, Progress};
+pub use site::{DemoSite, OWN_NODE_MAX, SiteOptions, robot_name};
+pub use story::{HeldClaim, Story, StoryRecord};
+
+/// Longest silence of a leader that voters of the `sim` preset bear, in milliseconds.
+const ELECTION_MS_MAX: u64 = 3_000;
+/// A demo whose orders have not ended by then has failed.
+const WITHIN: Duration = Duration::from_secs(15 * 60);
+
+/// What is done to the testnet, at shares of the completed orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    /// At 30 % the orchestrator's node is killed; at 60 % a node whose robot holds a task.
+    Story,
+    /// One process, node or robot, is killed at a random moment.
+    RandomKill,
+    /// Nothing.
+    None,
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct DemoOptions {
+    /// Processes.
+    pub site: SiteOptions,
+    /// What robots do.
+    pub workload: Workload,
+    /// What is done to them.
+    pub faults: Faults,
+    /// The robots' leases, in milliseconds.
+    pub lease_ttl_ms: u64,
+    /// Where random choices begin.
+    pub seed: u64,
+    /// Whether the story is told on standard error.
+    pub tells: bool,
+}
+
+/// Why a demo did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// Processes.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Histories.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// What robots do.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// The check afterwards.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// Something ended that should not.
+    #[error("{what}; the logs are in {}", dir.display())]
+    Broken {
+        /// What.
+        what: String,
+        /// Where to look.
+        dir: PathBuf,
+    },
+}
+
+/// Runs a demo to its end, and checks what was written down.
+///
+/// # Errors
+/// [`DemoError`] if it could not be run. What it found is in the report.
+pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
+    let dir = options.site.dir.clone();
+    options.site.overrides.push(format!("agents.lease_ttl_ms={}", options.lease_ttl_ms));
+    options.site.overrides.push(format!("agents.heartbeat_ms={}", (options.lease_ttl_ms / 5).min(1_000)));
+    let count = options.workload.orders.len();
+    let story = Story::begin(&dir.join("story.jsonl"), count as u64, options.tells)?;
+    let SiteOptions { nodes, voters, robots, .. } = options.site;
+    story.say(&format!(
+        "{nodes} nodes, {voters} of them voters, {robots} robots; {}: {count} orders",
+        options.workload.name
+    ));
+    let mut site = DemoSite::up(&options.site, &options.workload).await?;
+    story.record(&StoryRecord::Begun {
+        at_ns: story::now(),
+        nodes,
+        voters,
+        robots,
+        workload: options.workload.name.clone(),
+        lease_ttl_ms: options.lease_ttl_ms,
+        election_ms_max: ELECTION_MS_MAX,
+        seed: options.seed,
+    });
+    let leader = site.net.leader().await?;
+    story.say(&format!("the site is up; {} is the orchestrator", site.net.nodes[leader].name));
+    let (sender, mut progress) = watch::channel(Progress::default());
+    let orders = Orders {
+        clients: site.clients(),
+        recorder: Arc::new(Recorder::open(&dir.join("histories").join("orders.jsonl"))?),
+        workload: options.workload.clone(),
+        robots,
+        story: story.clone(),
+        progress: sender,
+    };
+    let mut ordering = tokio::spawn(orders.run());
+    let run = async {
+        harm(&mut site, &story, &mut progress, &options).await?;
+        (&mut ordering).await.map_err(|e| broken(&dir, format!("the orders' client failed: {e}")))
+    };
+    let tasks = match tokio::time::timeout(WITHIN, run).await {
+        Ok(done) => done?,
+        Err(_) => return Err(broken(&dir, format!("the orders have not ended within {WITHIN:?}"))),
+    };
+    story.record(&StoryRecord::Ended { at_ns: story::now() });
+    story.close();
+    story.say("all orders have ended; the replicas are compared");
+    if !site.station_lives() {
+        return Err(broken(&dir, "the station ended".to_owned()));
+    }
+    if let Some(robot) = site.ended_robots().first() {
+        return Err(broken(&dir, format!("the software of {robot} ended by itself")));
+    }
+    site.write_down(voters, &tasks).await?;
+    drop(site);
+    Ok(verify(&dir)?)
+}
+
+fn broken(dir: &std::path::Path, what: String) -> DemoError {
+    DemoError::Broken { what, dir: dir.to_owned() }
+}
+
+/// Does what is to be done, each at its share of the completed orders.
+async fn harm(
+    site: &mut DemoSite,
+    story: &Story,
+    progress: &mut watch::Receiver<Progress>,
+    options: &DemoOptions,
+) -> Result<(), DemoError> {
+    let count = options.workload.orders.len();
+    let mut until = async |share: f64| {
+        let enough = (count as f64 * share).ceil() as usize;
+        // The sender lives until all orders have ended.
+        let _ = progress.wait_for(|progress| progress.ended >= enough).await;
+    };
+    match options.faults {
+        Faults::None => {}
+        Faults::Story => {
+            until(0.3).await;
+            faults::kill_leader(site, story).await?;
+            until(0.6).await;
+            faults::kill_holder(site, story).await?;
+        }
+        Faults::RandomKill => {
+            let mut random = SmallRng::seed_from_u64(options.seed);
+            until(random.random_range(0.0..0.8)).await;
+            // Not only right after an end: somewhere within an order too.
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..200))).await;
+            faults::kill_any(site, story, random.random_range(0..usize::MAX)).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Who creates orders, and follows them to their ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_client::v1::{CreateTaskRequest, RequestMeta, RetryPolicy};
+use skep_client::{Client, ClientError, RequestId, TaskSpec};
+use tokio::sync::watch;
+
+use super::story::Story;
+use crate::record::{Call, ClientRecord, Op, Recorder, boot_ns};
+use crate::workload::{OrderPayload, Workload};
+
+/// Attempts of an order: a robot that dies with it costs one.
+const ATTEMPTS_MAX: u32 = 100;
+/// Deadline of a create on the shard's clock, in milliseconds.
+const CREATE_DEADLINE_MS: u64 = 10 * 60 * 1_000;
+/// Pause before another node is tried.
+const ELSEWHERE_AFTER: Duration = Duration::from_millis(50);
+
+/// What became of the orders so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Ended, whichever way.
+    pub(super) ended: usize,
+}
+
+/// Creates orders: as many at a time as the workload reveals.
+pub(super) struct Orders {
+    pub(super) clients: Vec<Client>,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) workload: Workload,
+    pub(super) robots: usize,
+    pub(super) story: Story,
+    pub(super) progress: watch::Sender<Progress>,
+}
+
+fn text(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Orders {
+    /// Runs until every order has ended. The ids of all orders.
+    pub(super) async fn run(self) -> Vec<Vec<u8>> {
+        let (ends, mut ended) = watch::channel(BTreeSet::new());
+        let following = tokio::spawn(follow(self.clients.clone(), ends));
+        let open_max = ((self.workload.reveal * self.robots as f64).ceil() as usize).max(1);
+        let mut created: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let done = {
+                let ended = ended.borrow_and_update();
+                created.iter().filter(|id| ended.contains(*id)).count()
+            };
+            self.progress.send_replace(Progress { ended: done });
+            self.story.progress(done);
+            if done == self.workload.orders.len() {
+                break;
+            }
+            if created.len() < self.workload.orders.len() && created.len() - done < open_max {
+                created.push(self.create(created.len()).await);
+                continue;
+            }
+            if ended.changed().await.is_err() {
+                break;
+            }
+        }
+        following.abort();
+        created
+    }
+
+    fn spec(&self, n: usize) -> TaskSpec {
+        let errands = self.workload.orders[n].clone();
+        let place = errands.first().map(|cell| {
+            let (x_mm, y_mm) = self.workload.floor.position_mm(*cell);
+            skep_client::v1::Position { x_mm, y_mm }
+        });
+        let payload = serde_json::to_vec(&OrderPayload { errands }).unwrap_or_default();
+        let backoff = prost_types::Duration { seconds: 0, nanos: 100_000_000 };
+        TaskSpec {
+            title: format!("order {n}"),
+            r#type: "transport".to_owned(),
+            required_capabilities: vec!["transport".to_owned()],
+            payload,
+            retry: Some(RetryPolicy { attempts_max: ATTEMPTS_MAX, backoff_initial: Some(backoff), backoff_max: None }),
+            place,
+            ..TaskSpec::default()
+        }
+    }
+
+    /// Creates an order under one request id, at whichever node answers.
+    async fn create(&self, n: usize) -> Vec<u8> {
+        let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
+        let task = id.as_bytes().to_vec();
+        let call = Call { client: "orders".to_owned(), op: Op::Create, task: text(&task), epoch: 0, errands: 0 };
+        let _ = self.recorder.write(&ClientRecord::Invoke { at_ns: boot_ns(), call: call.clone() });
+        let mut meta: Option<RequestMeta> = None;
+        let mut clients = self.clients.iter().cycle().skip(n % self.clients.len());
+        loop {
+            let Some(client) = clients.next() else { unreachable!("a cycle of nodes does not end") };
+            if meta.is_none() {
+                meta = client.clock().await.ok().map(|now| RequestMeta {
+                    request_id: task.clone(),
+                    shard: client.shard().0,
+                    first_sent: now.clock,
+                    deadline: now.clock + CREATE_DEADLINE_MS,
+                });
+            }
+            let Some(meta) = meta.clone() else {
+                tokio::time::sleep(ELSEWHERE_AFTER).await;
+                continue;
+            };
+            let request = CreateTaskRequest { meta: Some(meta), task_id: task.clone(), spec: Some(self.spec(n)) };
+            let at_ns = || boot_ns();
+            match client.send_create(request).await {
+                Ok(receipt) => {
+                    let (request, index) = (text(&receipt.request_id), receipt.index);
+                    let _ = self.recorder.write(&ClientRecord::Ok { at_ns: at_ns(), call, request, index });
+                    return task;
+                }
+                // The same request goes to another node: what is in doubt is settled there.
+                Err(ClientError::Unknown { .. }) => {}
+                Err(ClientError::NotDone(failure)) if failure.retryable || failure.silent_about_earlier => {}
+                Err(error) => {
+                    let why = error.to_string();
+                    let _ = self.recorder.write(&ClientRecord::Fail { at_ns: at_ns(), call: call.clone(), why });
+                    self.story.say(&format!("order {n} was refused: {error}"));
+                }
+            }
+            tokio::time::sleep(ELSEWHERE_AFTER).await;
+        }
+    }
+}
+
+/// Follows the ends of tasks on whichever node can tell.
+async fn follow(clients: Vec<Client>, ends: watch::Sender<BTreeSet<Vec<u8>>>) {
+    let mut from = 1;
+    for client in clients.iter().cycle() {
+        if let Ok(mut events) = client.watch_tasks(&["task-completions"], from).await {
+            while let Ok(Some(event)) = events.message().await {
+                from = event.index;
+                ends.send_if_modified(|ends| ends.insert(event.task_id));
+            }
+        }
+        tokio::time::sleep(ELSEWHERE_AFTER).await;
+    }
+}
+
+/// Which tasks are held, and by whom.
+pub(super) async fn held(client: &Client) -> Option<BTreeMap<String, (Vec<u8>, u64)>> {
+    let claimed = [skep_client::TaskStatus::Claimed];
+    let reply = client.tasks(&claimed, &[], 1_000, skep_client::Read::Linearizable).await.ok()?;
+    Some(reply.tasks.into_iter().map(|task| (task.claimed_by, (task.id, task.epoch))).collect())
+}

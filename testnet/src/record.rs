@@ -1,0 +1,189 @@
+//! Histories: one JSON object a line, appended as things happen.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds of CLOCK_BOOTTIME, which all processes of a machine share.
+pub fn boot_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// A history that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The file.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line in it.
+    #[error("{path}, line {line}: {why}")]
+    Line {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Appends to a history. A line that was written survives the end of the process, though not of the machine.
+#[derive(Debug)]
+pub struct Recorder(Mutex<File>);
+
+impl Recorder {
+    /// Opens a history for appending, and makes it if there is none.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn open(path: &Path) -> Result<Self, RecordError> {
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        opened.map(|file| Self(Mutex::new(file))).map_err(|source| RecordError::Io { path: path.to_owned(), source })
+    }
+
+    /// Appends a line with one write.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn write(&self, what: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(what).map_err(io::Error::other)?;
+        line.push(b'\n');
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
+    }
+}
+
+/// Reads a history. A last line that was cut off by the end of its writer is left out.
+///
+/// # Errors
+/// [`RecordError`] names the line.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RecordError> {
+    let text = std::fs::read_to_string(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+    let mut lines = Vec::new();
+    for (at, line) in text.split_inclusive('\n').enumerate() {
+        if !line.ends_with('\n') {
+            break;
+        }
+        let parsed = serde_json::from_str(line);
+        lines.push(parsed.map_err(|e| RecordError::Line {
+            path: path.to_owned(),
+            line: at + 1,
+            why: e.to_string(),
+        })?);
+    }
+    Ok(lines)
+}
+
+/// One line of the history of a client: a robot's software, or who creates orders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ClientRecord {
+    /// A call begins.
+    Invoke {
+        /// On the boot clock.
+        at_ns: u64,
+        /// The call.
+        call: Call,
+    },
+    /// It was done.
+    Ok {
+        /// On the boot clock.
+        at_ns: u64,
+        /// The call.
+        call: Call,
+        /// The request under which it was done.
+        request: String,
+        /// Where it stands in the log.
+        index: u64,
+    },
+    /// It was definitely not done.
+    Fail {
+        /// On the boot clock.
+        at_ns: u64,
+        /// The call.
+        call: Call,
+        /// Why.
+        why: String,
+    },
+    /// Nobody knows.
+    Unknown {
+        /// On the boot clock.
+        at_ns: u64,
+        /// The call.
+        call: Call,
+        /// What was heard last.
+        why: String,
+    },
+    /// The lease of the robot was renewed.
+    Renewed {
+        /// When it was heard, on the boot clock.
+        at_ms: u64,
+        /// Until when it may act.
+        until_ms: u64,
+    },
+    /// The robot stopped working on a task that it does not hold any more.
+    Fenced {
+        /// On the boot clock.
+        at_ns: u64,
+        /// The task.
+        task: String,
+        /// The claim.
+        epoch: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A call of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Who calls.
+    pub client: String,
+    /// What.
+    pub op: Op,
+    /// Of which task.
+    pub task: String,
+    /// Under which claim; zero if none.
+    pub epoch: u64,
+    /// Errands that are done, for progress.
+    pub errands: u32,
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Op {
+    /// A task.
+    Create,
+    /// How far it is.
+    Progress,
+    /// Its end.
+    Complete,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_cut_off_is_left_out_and_rubbish_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.jsonl");
+        let recorder = Recorder::open(&path).unwrap();
+        let record = ClientRecord::Renewed { at_ms: 1, until_ms: 2 };
+        recorder.write(&record).unwrap();
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"kind\":\"ren").unwrap();
+        assert_eq!(read::<ClientRecord>(&path).unwrap(), [record]);
+        std::fs::write(&path, "{}\n").unwrap();
+        assert!(matches!(read::<ClientRecord>(&path), Err(RecordError::Line { line: 1, .. })));
+    }
+}

@@ -1,0 +1,240 @@
+//! The station: a process that stands for the physical world.
+//!
+//! Every start and every end of an errand is asked of it, and it keeps the actuator log: what really happened, whatever
+//! nodes and robots believe. It refuses what the world would not let happen: an effect of a claim below one that it
+//! has seen, and an errand that is done already. Refusals are logged too.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::record::{RecordError, Recorder, boot_ns};
+
+/// Longest question.
+const QUESTION_BYTES_MAX: usize = 4 * 1024;
+
+/// Which half of an errand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// It begins.
+    Start,
+    /// It is done.
+    Done,
+}
+
+/// What a robot asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Who asks.
+    pub robot: String,
+    /// For which task.
+    pub task: String,
+    /// Under which claim.
+    pub epoch: u64,
+    /// Which errand of the task, from 0.
+    pub errand: u32,
+    /// Which half of it.
+    pub step: Step,
+    /// When the robot last looked whether it still may, on the boot clock.
+    pub checked_ms: u64,
+    /// Until when it then might, on the boot clock.
+    pub until_ms: u64,
+}
+
+/// Why something was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refused {
+    /// A later claim has acted on the task.
+    Stale,
+    /// The errand is done already.
+    Duplicate,
+    /// It was not started under this claim.
+    NotStarted,
+}
+
+/// One line of the actuator log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// When, on the boot clock.
+    pub at_ns: u64,
+    /// What was asked.
+    #[serde(flatten)]
+    pub question: Question,
+    /// Why it was refused; none if it happened.
+    pub refused: Option<Refused>,
+}
+
+/// What the station answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Why it was refused; none if it happened.
+    pub refused: Option<Refused>,
+}
+
+/// What the world knows of one task.
+#[derive(Debug, Default)]
+struct TaskWorld {
+    epoch: u64,
+    /// Errands that were started, and under which claim last.
+    started: BTreeMap<u32, u64>,
+    done: std::collections::BTreeSet<u32>,
+}
+
+/// The state of the world.
+#[derive(Debug, Default)]
+struct World {
+    tasks: BTreeMap<String, TaskWorld>,
+}
+
+impl World {
+    fn judge(&mut self, question: &Question) -> Option<Refused> {
+        let task = self.tasks.entry(question.task.clone()).or_default();
+        if question.epoch < task.epoch {
+            return Some(Refused::Stale);
+        }
+        task.epoch = question.epoch;
+        if task.done.contains(&question.errand) {
+            return Some(Refused::Duplicate);
+        }
+        match question.step {
+            Step::Start => {
+                task.started.insert(question.errand, question.epoch);
+                None
+            }
+            Step::Done if task.started.get(&question.errand) == Some(&question.epoch) => {
+                task.done.insert(question.errand);
+                None
+            }
+            Step::Done => Some(Refused::NotStarted),
+        }
+    }
+}
+
+/// Serves robots until the process ends.
+///
+/// # Errors
+/// If the socket or the log cannot be opened.
+pub async fn serve(socket: &Path, log: &Path) -> Result<(), RecordError> {
+    let io = |source| RecordError::Io { path: socket.to_owned(), source };
+    let recorder = Arc::new(Recorder::open(log)?);
+    let world: Arc<Mutex<World>> = Arc::default();
+    let listener = UnixListener::bind(socket).map_err(io)?;
+    loop {
+        let (stream, _) = listener.accept().await.map_err(io)?;
+        let (world, recorder) = (Arc::clone(&world), Arc::clone(&recorder));
+        tokio::spawn(async move {
+            if let Err(error) = answer(stream, &world, &recorder).await {
+                eprintln!("station: {error}");
+            }
+        });
+    }
+}
+
+async fn answer(stream: UnixStream, world: &Mutex<World>, recorder: &Recorder) -> std::io::Result<()> {
+    let (receive, mut send) = stream.into_split();
+    let mut receive = BufReader::new(receive);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if receive.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        if line.len() > QUESTION_BYTES_MAX {
+            return Err(std::io::Error::other("a question is too long"));
+        }
+        let question: Question = serde_json::from_str(&line).map_err(std::io::Error::other)?;
+        let refused = {
+            // Judged and logged in one order, which is that of the world.
+            let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
+            let refused = world.judge(&question);
+            recorder.write(&Effect { at_ns: boot_ns(), question, refused })?;
+            refused
+        };
+        let mut reply = serde_json::to_vec(&Answer { refused }).map_err(std::io::Error::other)?;
+        reply.push(b'\n');
+        send.write_all(&reply).await?;
+    }
+}
+
+/// A robot's line to the station.
+pub struct StationClient {
+    receive: BufReader<tokio::net::unix::OwnedReadHalf>,
+    send: tokio::net::unix::OwnedWriteHalf,
+}
+
+impl StationClient {
+    /// Connects to the station.
+    ///
+    /// # Errors
+    /// Whatever the socket says.
+    pub async fn connect(socket: &Path) -> std::io::Result<Self> {
+        let (receive, send) = UnixStream::connect(socket).await?.into_split();
+        Ok(Self { receive: BufReader::new(receive), send })
+    }
+
+    /// Asks for an effect; why it was refused, if it was.
+    ///
+    /// # Errors
+    /// Whatever the socket says: the effect may have happened.
+    pub async fn ask(&mut self, question: &Question) -> std::io::Result<Option<Refused>> {
+        let mut line = serde_json::to_vec(question).map_err(std::io::Error::other)?;
+        line.push(b'\n');
+        self.send.write_all(&line).await?;
+        let mut reply = String::new();
+        self.receive.read_line(&mut reply).await?;
+        let answer: Answer = serde_json::from_str(&reply).map_err(std::io::Error::other)?;
+        Ok(answer.refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(epoch: u64, errand: u32, step: Step) -> Question {
+        let (robot, task) = ("r".to_owned(), "t".to_owned());
+        Question { robot, task, epoch, errand, step, checked_ms: 0, until_ms: 1 }
+    }
+
+    #[test]
+    fn the_world_refuses_lower_epochs_and_errands_that_are_done() {
+        let mut world = World::default();
+        let mut ask = |epoch, errand, step| world.judge(&question(epoch, errand, step));
+        assert_eq!(ask(1, 0, Step::Start), None);
+        assert_eq!(ask(1, 0, Step::Done), None);
+        assert_eq!(ask(2, 0, Step::Start), Some(Refused::Duplicate));
+        assert_eq!(ask(2, 1, Step::Start), None);
+        assert_eq!(ask(1, 1, Step::Done), Some(Refused::Stale));
+        assert_eq!(ask(3, 1, Step::Done), Some(Refused::NotStarted), "what another claim began is not its own");
+        assert_eq!(ask(3, 1, Step::Start), None);
+        assert_eq!(ask(3, 1, Step::Done), None);
+    }
+
+    #[tokio::test]
+    async fn everything_that_is_asked_is_in_the_log_refusals_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, log) = (dir.path().join("s.sock"), dir.path().join("actuator.jsonl"));
+        let serving = tokio::spawn({
+            let (socket, log) = (socket.clone(), log.clone());
+            async move { serve(&socket, &log).await }
+        });
+        let mut client = loop {
+            if let Ok(client) = StationClient::connect(&socket).await {
+                break client;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(client.ask(&question(2, 0, Step::Start)).await.unwrap(), None);
+        assert_eq!(client.ask(&question(1, 0, Step::Done)).await.unwrap(), Some(Refused::Stale));
+        serving.abort();
+        let log: Vec<Effect> = crate::record::read(&log).unwrap();
+        let refusals: Vec<_> = log.iter().map(|effect| effect.refused).collect();
+        assert_eq!(refusals, [None, Some(Refused::Stale)]);
+    }
+}

@@ -1,0 +1,249 @@
+//! What came of a run.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{ChangeRecord, Evidence, Violation, lost, s3};
+use crate::demo::StoryRecord;
+use crate::record::{ClientRecord, Op};
+use crate::station::{Effect, Refused, Step};
+
+/// What came of a run. Everything in it is computed from what was written down.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Orders.
+    pub tasks: Tasks,
+    /// What happened in the world.
+    pub effects: Effects,
+    /// From the SIGKILL of each leader to a successor that answers, in milliseconds.
+    pub failovers_ms: Vec<u64>,
+    /// Claims that were taken back because the lease of their holder ended.
+    pub reassigned: usize,
+    /// Completed orders a second, from the first creation to the last completion on the shard's clock.
+    pub throughput_per_s: f64,
+    /// On the shard's clock.
+    pub latency_ms: Latency,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How many robots.
+    pub robots: usize,
+    /// What random choices began with.
+    pub seed: u64,
+    /// What robots did.
+    pub workload: String,
+    /// Why each duplicate was refused: whose work it would have repeated.
+    pub explained: Vec<Explained>,
+    /// What must never happen.
+    pub invariants: Invariants,
+    /// Whether every order was completed and every invariant held.
+    pub ok: bool,
+}
+
+/// Orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Tasks {
+    /// Acknowledged.
+    pub created: usize,
+    /// Done.
+    pub completed: usize,
+    /// Given up.
+    pub dead_lettered: usize,
+    /// Acknowledged and not ended.
+    pub lost: usize,
+}
+
+/// What happened in the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Effects {
+    /// Errands begun.
+    pub starts: usize,
+    /// Errands begun that must not have been.
+    pub duplicates: usize,
+    /// Effects of a claim below one seen before, or after the end of its lease.
+    pub stale: usize,
+    /// What the station did not let happen.
+    pub refused: Refusals,
+}
+
+/// What the station did not let happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusals {
+    /// Of a claim below one seen before: its holder did not stop by itself.
+    pub stale: usize,
+    /// Of an errand that was done: its report was lost with a node.
+    pub duplicate: usize,
+}
+
+/// How long orders take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Latency {
+    /// From creation to the first claim.
+    pub claim: Quantiles,
+    /// From creation to completion.
+    pub complete: Quantiles,
+}
+
+/// Milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Quantiles {
+    /// Half are at most this.
+    pub p50: u64,
+    /// All but one in a hundred are at most this.
+    pub p99: u64,
+}
+
+/// Why a duplicate was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explained {
+    /// The task.
+    pub task: String,
+    /// The errand.
+    pub errand: u32,
+    /// Who was refused.
+    pub refused: String,
+    /// Who had done it.
+    pub done_by: String,
+    /// Why the one who was refused did not know.
+    pub because: String,
+}
+
+/// What must never happen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Invariants {
+    /// What was looked at.
+    pub checked: Vec<&'static str>,
+    /// What was found.
+    pub violations: Vec<Violation>,
+}
+
+fn quantiles(mut values: Vec<u64>) -> Quantiles {
+    values.sort_unstable();
+    let at = |share: f64| {
+        let rank = (values.len() as f64 * share).ceil() as usize;
+        values.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+    };
+    Quantiles { p50: at(0.5), p99: at(0.99) }
+}
+
+/// The first transition of a kind, by task.
+fn firsts<'a>(changes: &'a [ChangeRecord], kind: &str) -> BTreeMap<&'a str, u64> {
+    let mut firsts = BTreeMap::new();
+    for change in changes.iter().filter(|change| change.change == kind) {
+        firsts.entry(change.task.as_str()).or_insert(change.clock);
+    }
+    firsts
+}
+
+impl Report {
+    /// Puts together what was found.
+    pub(super) fn of(evidence: &Evidence, checked: Vec<&'static str>, violations: Vec<Violation>) -> Self {
+        let changes = evidence.changes();
+        let count = |kind: &str| changes.iter().filter(|change| change.change == kind).count();
+        let (created, claimed) = (firsts(changes, "created"), firsts(changes, "claimed"));
+        let completed = firsts(changes, "completed");
+        let since = |ends: &BTreeMap<&str, u64>| {
+            let took = ends.iter().filter_map(|(task, end)| Some(end.saturating_sub(*created.get(task)?)));
+            quantiles(took.collect())
+        };
+        let latency_ms = Latency { claim: since(&claimed), complete: since(&completed) };
+        let span_ms = match (created.values().min(), completed.values().max()) {
+            (Some(first), Some(last)) if last > first => last - first,
+            _ => 0,
+        };
+        let per_s = if span_ms > 0 { completed.len() as f64 * 1_000.0 / span_ms as f64 } else { 0.0 };
+        let (mut nodes, mut robots, mut seed, mut workload) = (0, 0, 0, String::new());
+        let mut failovers_ms = Vec::new();
+        for record in &evidence.story {
+            match record {
+                StoryRecord::Begun { nodes: n, robots: r, seed: s, workload: w, .. } => {
+                    (nodes, robots, seed, workload) = (*n, *r, *s, w.clone());
+                }
+                StoryRecord::Elected { after_ms, .. } => failovers_ms.push(*after_ms),
+                _ => {}
+            }
+        }
+        let tasks = Tasks {
+            created: evidence.acknowledged().filter(|(call, _)| call.op == Op::Create).count(),
+            completed: completed.len(),
+            dead_lettered: count("dead-lettered"),
+            lost: lost::lost(evidence).len(),
+        };
+        let reclaims = changes.iter().filter(|change| change.change == "reclaimed" && change.detail.contains("lease"));
+        let ok =
+            violations.is_empty() && tasks.completed == tasks.created && tasks.lost == 0 && tasks.dead_lettered == 0;
+        Self {
+            tasks,
+            effects: effects(evidence),
+            failovers_ms,
+            reassigned: reclaims.count(),
+            throughput_per_s: (per_s * 100.0).round() / 100.0,
+            latency_ms,
+            nodes,
+            robots,
+            seed,
+            workload,
+            explained: explain(evidence),
+            invariants: Invariants { checked, violations },
+            ok,
+        }
+    }
+}
+
+/// Accepted effects of a claim below one seen before, or after the end of its lease.
+fn stale(evidence: &Evidence) -> usize {
+    let mut highest: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut found = 0;
+    for effect in evidence.effects.iter().filter(|effect| effect.refused.is_none()) {
+        let q = &effect.question;
+        let seen = highest.entry(&q.task).or_default();
+        found += usize::from(q.epoch < *seen || q.checked_ms >= q.until_ms);
+        *seen = (*seen).max(q.epoch);
+    }
+    found
+}
+
+fn effects(evidence: &Evidence) -> Effects {
+    let refused = |why: Refused| evidence.effects.iter().filter(|effect| effect.refused == Some(why)).count();
+    let start = |effect: &&Effect| effect.refused.is_none() && effect.question.step == Step::Start;
+    Effects {
+        starts: evidence.effects.iter().filter(start).count(),
+        duplicates: s3::duplicates(&evidence.effects).len(),
+        stale: stale(evidence),
+        refused: Refusals { stale: refused(Refused::Stale), duplicate: refused(Refused::Duplicate) },
+    }
+}
+
+/// Whose work each refused duplicate would have repeated, and why its robot did not know of it.
+fn explain(evidence: &Evidence) -> Vec<Explained> {
+    let duplicates = evidence.effects.iter().filter(|effect| effect.refused == Some(Refused::Duplicate));
+    let explained = duplicates.map(|effect| {
+        let (task, errand) = (effect.question.task.clone(), effect.question.errand);
+        let same = |e: &&Effect| e.question.task == task && e.question.errand == errand;
+        let done = evidence.effects.iter().filter(same).find(|e| e.refused.is_none() && e.question.step == Step::Done);
+        let by = done.map(|done| &done.question);
+        let told = by.and_then(|by| {
+            let history = evidence.clients.get(&by.robot)?;
+            history.iter().rev().find_map(|record| match record {
+                ClientRecord::Ok { call, .. }
+                | ClientRecord::Fail { call, .. }
+                | ClientRecord::Unknown { call, .. }
+                    if call.op == Op::Progress
+                        && (call.task.as_str(), call.epoch, call.errands) == (task.as_str(), by.epoch, errand + 1) =>
+                {
+                    Some(match record {
+                        ClientRecord::Ok { .. } => "its report was committed".to_owned(),
+                        ClientRecord::Fail { why, .. } => format!("its report was refused: {why}"),
+                        _ => "nobody knows what became of its report".to_owned(),
+                    })
+                }
+                _ => None,
+            })
+        });
+        let because = told.unwrap_or_else(|| "its report was never answered: its node, or it, was killed".to_owned());
+        let done_by = by.map_or("nobody".to_owned(), |by| format!("{} under epoch {}", by.robot, by.epoch));
+        let refused = format!("{} under epoch {}", effect.question.robot, effect.question.epoch);
+        Explained { task, errand, refused, done_by, because }
+    });
+    explained.collect()
+}
