@@ -166,6 +166,8 @@ pub enum ReclaimCause {
     LeaseExpired,
     /// Its holder stopped.
     Detached,
+    /// Its holder gave it back.
+    Released,
 }
 
 impl ReclaimCause {
@@ -175,6 +177,7 @@ impl ReclaimCause {
             Self::Stale => "no progress for too long",
             Self::LeaseExpired => "the lease of its holder ended",
             Self::Detached => "its holder stopped",
+            Self::Released => "its holder gave it back",
         }
     }
 }

@@ -289,6 +289,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
                 reason: Reason::new(&request.reason).in_field("reason")?,
             },
         )),
+        Command::Release(request) => Ok((meta(request.meta)?, Op::ReleaseTask { claim: claim(request.claim)? })),
         Command::Requeue(request) => Ok((
             meta(request.meta)?,
             Op::RequeueTask {

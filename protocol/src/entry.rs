@@ -153,6 +153,11 @@ pub enum Op {
         /// The attachment that ends.
         attachment: AttachmentId,
     },
+    /// Give a claimed task back, neither done nor failed: whoever asks for work next may have it.
+    ReleaseTask {
+        /// The claim.
+        claim: Claim,
+    },
 }
 
 /// Who says it holds which claim.

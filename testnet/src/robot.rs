@@ -155,7 +155,7 @@ impl Robot {
         }
         for cell in self.floor.way(self.at, to).unwrap_or_default() {
             tokio::time::sleep(self.options.tick).await;
-            if let Err(fenced) = order.check() {
+            if let Err(fenced) = self.still_mine(order).await? {
                 return Ok(Err(LetGo::Fenced(fenced)));
             }
             self.at = cell;
@@ -168,6 +168,17 @@ impl Robot {
         })
     }
 
+    /// Whether the order is still the robot's own. A robot whose lease has ended stands still until it knows.
+    async fn still_mine(&self, order: &Assignment) -> std::io::Result<Result<LeaseLeft, Fenced>> {
+        match order.check() {
+            Err(why @ Fenced::LeaseEnded { .. }) => {
+                self.note_fenced(order, &why.to_string())?;
+                Ok(order.regained().await)
+            }
+            decided => Ok(decided),
+        }
+    }
+
     /// Asks the station, if the order is still the robot's own.
     async fn ask(
         &mut self,
@@ -175,7 +186,7 @@ impl Robot {
         errand: u32,
         step: Step,
     ) -> Result<Result<Option<Refused>, Fenced>, RobotError> {
-        let left = match order.check() {
+        let left = match self.still_mine(order).await? {
             Ok(left) => left,
             Err(fenced) => return Ok(Err(fenced)),
         };

@@ -219,3 +219,17 @@ fn attachments_and_kept_tasks_survive_a_snapshot() {
     let until = shard.now.plus_ms(30_000);
     assert_eq!(kept_for, &Some(KeptFor { agent: agent("r1"), until, exclusive: false }));
 }
+
+#[test]
+fn a_task_that_is_given_back_is_pending_at_once_and_its_giver_is_fenced() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    shard.attached(attach("r1", 1, 1));
+    shard.ok(take(1, "r1"));
+    let release = |by, epoch| Op::ReleaseTask { claim: claim(1, by, epoch) };
+    assert!(matches!(shard.refused(release("r2", 1)), Refusal::NotHolder { .. }));
+    shard.ok(release("r1", 1));
+    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::WrongStatus { .. }));
+    shard.ok(take(1, "r2"));
+    assert!(matches!(shard.refused(release("r1", 1)), Refusal::StaleEpoch { .. }));
+}

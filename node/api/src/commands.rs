@@ -146,6 +146,7 @@ fn request_id(command: &Command) -> Vec<u8> {
         Command::Fail(request) => &request.meta,
         Command::Cancel(request) => &request.meta,
         Command::Requeue(request) => &request.meta,
+        Command::Release(request) => &request.meta,
     };
     meta.as_ref().map(|meta| meta.request_id.clone()).unwrap_or_default()
 }
@@ -203,6 +204,11 @@ impl TaskCommands for Commands {
     async fn requeue(&self, request: Request<v1::RequeueTaskRequest>) -> Result<Response<TaskReceipt>, Status> {
         let patience = patience_ms(&request);
         self.unary(Command::Requeue(request.into_inner()), patience).await
+    }
+
+    async fn release(&self, request: Request<v1::ReleaseTaskRequest>) -> Result<Response<TaskReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.unary(Command::Release(request.into_inner()), patience).await
     }
 
     type StreamStream = Pin<Box<dyn Stream<Item = Result<v1::TaskCommandReply, Status>> + Send>>;

@@ -59,6 +59,13 @@ pub(crate) enum Task {
         #[command(flatten)]
         holder: Holder,
     },
+    /// Give a claimed task back, neither done nor failed
+    Release {
+        /// Which
+        task: String,
+        #[command(flatten)]
+        holder: Holder,
+    },
     /// Call a task off
     Cancel {
         /// Which
@@ -203,6 +210,7 @@ impl Task {
                 let claim = claim(&client, &task, holder).await?;
                 client.fail_task(claim, &reason, permanent).await?
             }
+            Self::Release { task, holder } => client.release_task(claim(&client, &task, holder).await?).await?,
             Self::Cancel { task, reason } => client.cancel_task(&uuid_bytes(&task)?, &reason).await?,
             Self::Requeue { task, reason } => client.requeue_task(&uuid_bytes(&task)?, &reason).await?,
             Self::List { status, limit, stale } => {

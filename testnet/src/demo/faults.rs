@@ -8,6 +8,8 @@ use super::orders::held;
 use super::site::DemoSite;
 use super::story::{HeldClaim, Story, StoryRecord, now};
 use crate::launch::LaunchError;
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
 
 /// Pause between looks at a node.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -92,18 +94,26 @@ fn restart(site: &mut DemoSite, story: &Story, at: usize) -> Result<(), LaunchEr
 ///
 /// # Errors
 /// [`LaunchError`].
-pub(super) async fn kill_holder(site: &mut DemoSite, story: &Story) -> Result<(), LaunchError> {
+pub(super) async fn kill_holder(
+    site: &mut DemoSite,
+    story: &Story,
+    voters: usize,
+    random: &mut SmallRng,
+) -> Result<(), LaunchError> {
     loop {
         let leader = site.net.leader().await?;
         let client = site.net.nodes[leader].client();
-        let found = site
+        let at = site
             .net
             .wait_for("a robot that holds a task", async || {
-                let held = held(&client).await?;
-                held.into_keys().find(|robot| site.node_of(robot).is_some_and(|at| at != leader))
+                let busy = held(&client).await?.into_keys().filter_map(|robot| site.node_of(&robot));
+                let busy: Vec<usize> = busy.filter(|at| *at != leader).collect();
+                // A robot's node rather than one that votes, if there are such.
+                let plain: Vec<usize> = busy.iter().copied().filter(|at| *at >= voters).collect();
+                let choice = if plain.is_empty() { &busy } else { &plain };
+                choice.get(random.random_range(0..choice.len().max(1))).copied()
             })
             .await?;
-        let Some(at) = site.node_of(&found) else { continue };
         let (killed, claims) = kill(site, story, at, false).await;
         let name = site.net.nodes[at].name.clone();
         story.say(&format!("SIGKILL to {name}, whose robot holds a task"));

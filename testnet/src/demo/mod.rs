@@ -156,16 +156,16 @@ async fn harm(
         // The sender lives until all orders have ended.
         let _ = progress.wait_for(|progress| progress.ended >= enough).await;
     };
+    let mut random = SmallRng::seed_from_u64(options.seed);
     match options.faults {
         Faults::None => {}
         Faults::Story => {
             until(0.3).await;
             faults::kill_leader(site, story).await?;
             until(0.6).await;
-            faults::kill_holder(site, story).await?;
+            faults::kill_holder(site, story, options.site.voters, &mut random).await?;
         }
         Faults::RandomKill => {
-            let mut random = SmallRng::seed_from_u64(options.seed);
             until(random.random_range(0.0..0.8)).await;
             // Not only right after an end: somewhere within an order too.
             tokio::time::sleep(Duration::from_millis(random.random_range(0..200))).await;

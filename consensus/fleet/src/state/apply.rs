@@ -118,6 +118,7 @@ impl FleetState {
             Op::CompleteTask { claim, result } => self.complete_task(claim, result, journal),
             Op::FailTask { claim, reason, retryable } => self.fail_task(claim, reason, *retryable, journal),
             Op::CancelTask { task, reason } => self.cancel_task(*task, reason, journal),
+            Op::ReleaseTask { claim } => self.release_task(claim, journal),
             Op::RequeueTask { task, reason } => self.requeue_task(*task, reason, journal),
             Op::RegisterAgent { agent, role } => self.register_agent(agent, role, journal),
             Op::RemoveAgent { agent } => self.remove_agent(agent, journal),

@@ -237,13 +237,19 @@ impl FleetState {
         self.end_attempt(task, reason, Some(Next { not_before, kept_for: None, change }), journal);
     }
 
+    pub(super) fn release_task(&mut self, claim: &Claim, journal: &mut Journal) -> Result<Receipt, Refusal> {
+        self.check_claim(claim)?;
+        self.reclaim(claim.task, &claim.agent, ReclaimCause::Released, journal);
+        self.tasks.get(&claim.task).map(|task| receipt(task)).ok_or(Refusal::NoSuchTask(claim.task))
+    }
+
     /// Takes back a claim whose holder went away. There is no wait before the next attempt: the task did not fail.
     pub(super) fn reclaim(&mut self, id: TaskId, from: &AgentId, cause: ReclaimCause, journal: &mut Journal) {
         let Ok(task) = self.take(id) else { return };
-        let reason = Reason::truncated(&format!("{from} went away: {}", cause.text()));
+        let reason = Reason::truncated(&format!("{from} does not have it any more: {}", cause.text()));
         let kept_for = match cause {
             ReclaimCause::LeaseExpired => task.spec.disconnect.kept_for(from, self.clock),
-            ReclaimCause::Stale | ReclaimCause::Detached => None,
+            ReclaimCause::Stale | ReclaimCause::Detached | ReclaimCause::Released => None,
         };
         let not_before = self.clock;
         let (from, epoch) = (from.clone(), task.epoch);

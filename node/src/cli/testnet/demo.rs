@@ -53,7 +53,7 @@ pub(crate) struct Demo {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     tasks: u32,
     /// How long a robot takes for one cell
-    #[arg(long, value_parser = parse_span, default_value = "80ms")]
+    #[arg(long, value_parser = parse_span, default_value = "60ms")]
     tick: Duration,
     /// What robots do
     #[arg(long, value_enum, default_value_t = WorkloadName::Builtin, conflicts_with = "problem")]

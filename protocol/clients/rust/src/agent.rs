@@ -3,6 +3,7 @@
 mod holdings;
 mod stream;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -114,7 +115,7 @@ pub struct AttachedAgent {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// A task that the agent holds.
+/// A task that the agent holds. Dropping one that has not ended gives it back.
 ///
 /// Before every step that has an effect in the world, and with nothing that takes time in between, call
 /// [`check`](Self::check): it says whether the claim is still the agent's own.
@@ -124,6 +125,8 @@ pub struct Assignment {
     client: Client,
     shared: Arc<Shared>,
     key: ClaimKey,
+    /// Whether the claim has ended with the agent's knowledge.
+    ended: AtomicBool,
 }
 
 impl AttachedAgent {
@@ -192,7 +195,7 @@ impl AttachedAgent {
             request_id: String::new(),
             last: "the claim is committed and the attachment ended before it was told".to_owned(),
         })?;
-        Ok(Assignment { task: *task, client: self.client.clone(), shared: Arc::clone(&self.shared), key })
+        Ok(Assignment::new(&self.client, &self.shared, key, *task))
     }
 
     /// Says where the agent is, for policies that assign by distance.
@@ -221,6 +224,10 @@ impl Drop for AttachedAgent {
 }
 
 impl Assignment {
+    fn new(client: &Client, shared: &Arc<Shared>, key: ClaimKey, task: v1::Task) -> Self {
+        Self { task, client: client.clone(), shared: Arc::clone(shared), key, ended: AtomicBool::new(false) }
+    }
+
     /// The claim's fencing token: to be given to everything that the task has an effect on.
     pub fn epoch(&self) -> u64 {
         self.key.epoch
@@ -254,6 +261,31 @@ impl Assignment {
         }
     }
 
+    /// Waits until the lease runs again after it had ended, with the claim still the agent's own.
+    ///
+    /// # Errors
+    /// [`Fenced::ClaimLost`] if it is not.
+    pub async fn regained(&self) -> Result<LeaseLeft, Fenced> {
+        let mut changes = self.shared.holdings().changes();
+        loop {
+            changes.borrow_and_update();
+            match self.check() {
+                Err(Fenced::LeaseEnded { .. }) => {}
+                decided => return decided,
+            }
+            if changes.changed().await.is_err() {
+                return Err(Fenced::ClaimLost);
+            }
+        }
+    }
+
+    fn note_end(&self, result: Result<v1::TaskReceipt, ClientError>) -> Result<v1::TaskReceipt, ClientError> {
+        if result.is_ok() {
+            self.ended.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
     /// Says how far the work has come, and where another holder would go on.
     ///
     /// # Errors
@@ -272,7 +304,7 @@ impl Assignment {
     /// # Errors
     /// [`ClientError`]: not done, or unknown.
     pub async fn complete(&self, result: Vec<u8>) -> Result<v1::TaskReceipt, ClientError> {
-        self.client.complete_task(self.claim(), result).await
+        self.note_end(self.client.complete_task(self.claim(), result).await)
     }
 
     /// Gives the task back as failed; `permanent` makes it a dead letter at once.
@@ -280,7 +312,19 @@ impl Assignment {
     /// # Errors
     /// [`ClientError`]: not done, or unknown.
     pub async fn fail(&self, reason: &str, permanent: bool) -> Result<v1::TaskReceipt, ClientError> {
-        self.client.fail_task(self.claim(), reason, permanent).await
+        self.note_end(self.client.fail_task(self.claim(), reason, permanent).await)
+    }
+}
+
+impl Drop for Assignment {
+    fn drop(&mut self) {
+        let was_held = self.shared.holdings().let_go(&self.key);
+        let ended = self.ended.load(Ordering::Relaxed);
+        if let (true, false, Ok(runtime)) = (was_held, ended, tokio::runtime::Handle::try_current()) {
+            let (client, claim) = (self.client.clone(), self.claim());
+            // If it cannot be told, the next attachment is granted what is still held.
+            runtime.spawn(async move { client.release_task(claim).await });
+        }
     }
 }
 

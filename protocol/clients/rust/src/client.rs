@@ -305,6 +305,11 @@ impl Client {
         FailTaskRequest { claim: Some(claim), reason: reason.to_owned(), permanent: permanent }
     );
     task_command!(
+        /// Gives a claimed task back, neither done nor failed.
+        release_task(claim: v1::Claim),
+        Release.release, ReleaseTaskRequest { claim: Some(claim) }
+    );
+    task_command!(
         /// Calls a task off.
         cancel_task(task_id: &[u8], reason: &str),
         Cancel.cancel, CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned() }

@@ -74,6 +74,11 @@ impl Holdings {
         self.note();
     }
 
+    /// The agent's software let go of a claim; whether it was held.
+    pub(super) fn let_go(&mut self, key: &ClaimKey) -> bool {
+        self.held.remove(key).is_some()
+    }
+
     pub(super) fn lost(&mut self, key: &ClaimKey) {
         self.held.remove(key);
         self.early.retain(|(early, _)| early != key);

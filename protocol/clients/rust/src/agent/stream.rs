@@ -175,7 +175,7 @@ fn on_told(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Assignmen
             *wanted = wanted.saturating_sub(1);
             false
         });
-        let assignment = Assignment { task: *task, client: client.clone(), shared: Arc::clone(shared), key };
+        let assignment = Assignment::new(client, shared, key, *task);
         // There is room for as many as one agent may hold: the shard gives it no more.
         let _ = queue.try_send(assignment);
     }
