@@ -1,1 +1,186 @@
+use super::*;
+use crate::demo::{HeldClaim, StoryRecord};
+use crate::record::{Call, ClientRecord, Op};
+use crate::station::{Effect, Question, Refused, Step};
 
+fn change(index: u64, clock: u64, kind: &str, agent: &str, epoch: u64, request: &str) -> ChangeRecord {
+    let text = str::to_owned;
+    ChangeRecord {
+        index,
+        clock,
+        task: text("t1"),
+        change: text(kind),
+        agent: text(agent),
+        epoch,
+        detail: if kind == "reclaimed" { text("the lease of its holder ended") } else { String::new() },
+        request: text(request),
+    }
+}
+
+fn effect(robot: &str, epoch: u64, errand: u32, step: Step, checked_ms: u64) -> Effect {
+    let (robot, task) = (robot.to_owned(), "t1".to_owned());
+    let question = Question { robot, task, epoch, errand, step, checked_ms, until_ms: 1_000 };
+    Effect { at_ns: checked_ms * 1_000_000, question, refused: None }
+}
+
+fn ok(client: &str, op: Op, epoch: u64, errands: u32, request: &str) -> ClientRecord {
+    let call = Call { client: client.to_owned(), op, task: "t1".to_owned(), epoch, errands };
+    ClientRecord::Ok { at_ns: 1, call, request: request.to_owned(), index: 1 }
+}
+
+/// One order of one errand; robot r1 did it and died before its report, and r2 finished the order.
+fn good() -> Evidence {
+    let changes = vec![
+        change(1, 100, "created", "", 0, "q1"),
+        change(2, 110, "claimed", "r1", 1, ""),
+        change(5, 6_200, "reclaimed", "r1", 1, ""),
+        change(6, 6_201, "claimed", "r2", 2, ""),
+        change(7, 6_300, "completed", "r2", 2, "q2"),
+    ];
+    let task = TaskRecord { task: "t1".into(), status: "TASK_STATUS_COMPLETED".into(), epoch: 2 };
+    let voter = |name: &str| VoterRecord {
+        head: HeadRecord { node: name.to_owned(), index: 9, term: 2, digest: "d".to_owned() },
+        tasks: vec![task.clone()],
+        changes: changes.clone(),
+    };
+    let held = HeldClaim { robot: "r1".into(), task: "t1".into(), epoch: 1 };
+    let mut duplicate = effect("r2", 2, 0, Step::Start, 800);
+    duplicate.refused = Some(Refused::Duplicate);
+    let renewed = |until_ms| ClientRecord::Renewed { at_ms: 10, until_ms };
+    Evidence {
+        story: vec![
+            StoryRecord::Begun {
+                at_ns: 0,
+                nodes: 3,
+                voters: 3,
+                robots: 2,
+                workload: "test".into(),
+                lease_ttl_ms: 5_000,
+                election_ms_max: 3_000,
+                seed: 1,
+            },
+            StoryRecord::Killed { at_ns: 1, name: "n0".into(), leader: false, clock: 300, held: vec![held] },
+            StoryRecord::Elected { at_ns: 2, name: "n1".into(), after_ms: 900 },
+            StoryRecord::Ended { at_ns: 3 },
+        ],
+        effects: vec![effect("r1", 1, 0, Step::Start, 100), effect("r1", 1, 0, Step::Done, 200), duplicate],
+        clients: [
+            ("orders".to_owned(), vec![ok("orders", Op::Create, 0, 0, "q1")]),
+            ("r1".to_owned(), vec![renewed(1_000)]),
+            ("r2".to_owned(), vec![renewed(1_000), ok("r2", Op::Complete, 2, 0, "q2")]),
+        ]
+        .into(),
+        voters: vec![voter("n1"), voter("n2")],
+    }
+}
+
+/// The invariants that a run violates.
+fn violated(evidence: &Evidence) -> Vec<&'static str> {
+    CHECKS.iter().filter(|(_, check)| !check(evidence).is_empty()).map(|(name, _)| *name).collect()
+}
+
+fn spoiled(spoil: impl FnOnce(&mut Evidence)) -> Vec<&'static str> {
+    let mut evidence = good();
+    spoil(&mut evidence);
+    violated(&evidence)
+}
+
+fn report(evidence: &Evidence) -> Report {
+    Report::of(evidence, Vec::new(), Vec::new())
+}
+
+#[test]
+fn a_good_run_violates_nothing_and_is_counted() {
+    assert_eq!(violated(&good()), [] as [&str; 0]);
+    let report = report(&good());
+    assert_eq!(report.tasks, Tasks { created: 1, completed: 1, dead_lettered: 0, lost: 0 });
+    let refused = Refusals { stale: 0, duplicate: 1 };
+    assert_eq!(report.effects, Effects { starts: 1, duplicates: 0, stale: 0, refused });
+    assert_eq!((report.reassigned, report.failovers_ms.as_slice()), (1, [900].as_slice()));
+    assert_eq!((report.latency_ms.claim.p50, report.latency_ms.complete.p99), (10, 6_200));
+    assert_eq!((report.explained.len(), report.explained[0].done_by.as_str()), (1, "r1 under epoch 1"));
+    assert!(report.ok);
+}
+
+#[test]
+fn a_lost_acknowledgement_is_found() {
+    let lost = |evidence: &mut Evidence| evidence.voters.iter_mut().for_each(|voter| drop(voter.changes.remove(4)));
+    assert_eq!(spoiled(lost), ["S1"]);
+    let on_one = |evidence: &mut Evidence| drop(evidence.voters[1].changes.remove(4));
+    assert_eq!(spoiled(on_one), ["S1", "S8"]);
+}
+
+#[test]
+fn an_order_that_has_not_ended_is_lost() {
+    let open = |evidence: &mut Evidence| {
+        evidence.voters.iter_mut().for_each(|voter| voter.tasks[0].status = "TASK_STATUS_PENDING".to_owned());
+    };
+    assert_eq!(spoiled(open), ["lost"]);
+    assert_eq!(spoiled(|evidence| evidence.voters.iter_mut().for_each(|voter| voter.tasks.clear())), ["lost"]);
+}
+
+#[test]
+fn a_doubled_effect_is_found() {
+    let again = |evidence: &mut Evidence| evidence.effects.push(effect("r1", 1, 0, Step::Start, 300));
+    assert_eq!(spoiled(again), ["S3"]);
+    let after_done = |evidence: &mut Evidence| evidence.effects[2].refused = None;
+    assert_eq!(spoiled(after_done), ["S3"]);
+    let mut evidence = good();
+    after_done(&mut evidence);
+    assert_eq!(report(&evidence).effects.duplicates, 1);
+}
+
+#[test]
+fn a_second_owner_or_a_falling_epoch_is_found() {
+    let two = |evidence: &mut Evidence| {
+        evidence.voters.iter_mut().for_each(|voter| voter.changes[3].epoch = 1);
+    };
+    assert!(spoiled(two).contains(&"S6"));
+    let stranger = |evidence: &mut Evidence| evidence.effects[1].question.robot = "r2".to_owned();
+    assert_eq!(spoiled(stranger), ["S6"]);
+    let falls = |evidence: &mut Evidence| {
+        evidence.effects.push(effect("r2", 2, 1, Step::Start, 850));
+        evidence.effects.push(effect("r1", 1, 2, Step::Start, 860));
+    };
+    assert_eq!(spoiled(falls), ["S6"]);
+    let mut evidence = good();
+    falls(&mut evidence);
+    assert_eq!(report(&evidence).effects.stale, 1);
+}
+
+#[test]
+fn a_holder_that_does_not_stop_is_found_even_if_the_station_stopped_it() {
+    let late = |evidence: &mut Evidence| evidence.effects[2].question.checked_ms = 1_000;
+    assert_eq!(spoiled(late), ["S7"]);
+    let invented = |evidence: &mut Evidence| evidence.effects[2].question.until_ms = 9_000;
+    assert_eq!(spoiled(invented), ["S7"]);
+    let stale = |evidence: &mut Evidence| evidence.effects[2].refused = Some(Refused::Stale);
+    assert_eq!(spoiled(stale), ["S7"]);
+    let paused = |evidence: &mut Evidence| {
+        stale(evidence);
+        evidence.story.push(StoryRecord::Paused { at_ns: 1, name: "robot".into() });
+    };
+    assert_eq!(spoiled(paused), [] as [&str; 0], "a suspended process is what the station's fence is for");
+}
+
+#[test]
+fn replicas_that_differ_are_found() {
+    assert_eq!(spoiled(|evidence| evidence.voters[1].head.digest = "e".to_owned()), ["S8"]);
+    assert_eq!(spoiled(|evidence| evidence.voters.clear()), ["S6", "S8", "L4", "lost"]);
+}
+
+#[test]
+fn a_late_leader_and_a_late_reassignment_are_found() {
+    let late = |evidence: &mut Evidence| {
+        evidence.story[2] = StoryRecord::Elected { at_ns: 2, name: "n1".into(), after_ms: 9_001 };
+    };
+    assert_eq!(spoiled(late), ["L1"]);
+    let stuck = |evidence: &mut Evidence| {
+        evidence.voters.iter_mut().for_each(|voter| voter.changes[2].clock = 300 + 2 * 9_000 + 1);
+    };
+    assert_eq!(spoiled(stuck), ["L4"]);
+    let never = |evidence: &mut Evidence| {
+        evidence.voters.iter_mut().for_each(|voter| voter.changes.truncate(2));
+    };
+    assert!(spoiled(never).contains(&"L4"));
+}
