@@ -90,6 +90,8 @@ raw_section! {
     RawMesh {
         /// Address for UDP and TCP.
         listen: String,
+        /// Whether peers on the same network are looked for with multicast DNS.
+        mdns: bool,
     }
 }
 

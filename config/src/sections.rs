@@ -106,6 +106,10 @@ pub struct ControlConfig {
 pub struct MeshConfig {
     /// Address for UDP and TCP.
     pub listen: SocketAddr,
+    /// Whether peers on the same network are looked for with multicast DNS.
+    pub mdns: bool,
+    /// The trust domain: topics and discovery of another are not heard.
+    pub site: SiteName,
     /// Nodes that are admitted.
     pub peers: Vec<PeerConfig>,
 }
@@ -179,7 +183,12 @@ impl Config {
         };
         let peers = peers(raw)?;
         let control = control(raw, peers.clone(), node.clone())?;
-        let mesh = MeshConfig { listen: address("mesh.listen", raw.mesh.listen.as_ref())?, peers };
+        let mesh = MeshConfig {
+            listen: address("mesh.listen", raw.mesh.listen.as_ref())?,
+            mdns: required("mesh.mdns", raw.mesh.mdns.as_ref())?,
+            site: node.site.clone(),
+            peers,
+        };
         let api = ApiConfig { listen: address("api.listen", raw.api.listen.as_ref())? };
         for (key, listen) in [("control.listen", control.listen), ("mesh.listen", mesh.listen)] {
             if !listen.ip().is_loopback() && control.peers.is_empty() {

@@ -151,3 +151,15 @@ impl Encoded for crate::heartbeat::ClaimsUpdate {
     const VERSION: u8 = 1;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
+
+impl Encoded for crate::telemetry::Envelope {
+    const WHAT: &'static str = "envelope";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 8 * 1024;
+}
+
+impl Encoded for crate::telemetry::SignedEnvelope {
+    const WHAT: &'static str = "signed envelope";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 9 * 1024;
+}

@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod places;
 pub mod query;
 pub mod task;
+pub mod telemetry;
 pub mod text;
 pub mod time;
 

@@ -95,6 +95,24 @@ pub const HEARTBEATS_QUEUED_MAX: usize = 4_096;
 pub const CLAIMS_UPDATE_BYTES_SOFT_MAX: u64 = 1024 * 1024;
 /// Updates of what agents hold that wait for the node's driver. One more is refused, and sent again.
 pub const CLAIMS_UPDATES_QUEUED_MAX: usize = 1_024;
+/// Largest payload of a publication on the data plane. Refused as invalid.
+pub const PUBLICATION_BYTES_MAX: usize = 4 * 1024;
+/// Longest name of a topic: a site, a group, a kind, and what is between them.
+pub const TOPIC_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
+/// Topics that one node subscribes to. Subscribing to one more is refused.
+pub const TOPICS_PER_NODE_MAX: usize = 64;
+/// Latest values that a node keeps, over all topics. The one heard longest ago goes first.
+pub const LATEST_VALUES_MAX: usize = 8_192;
+/// Values waiting to be read by one subscriber. More replace what they make obsolete, then are dropped.
+pub const VALUES_QUEUED_MAX: usize = 256;
+/// Subscribers of one node. One more is refused.
+pub const SUBSCRIBERS_MAX: usize = 256;
+/// Publications and received envelopes waiting to be signed or verified. More are dropped, and counted.
+pub const ENVELOPES_QUEUED_MAX: usize = 1_024;
+/// Commands waiting for the swarm. More are dropped, and counted.
+pub const MESH_COMMANDS_QUEUED_MAX: usize = 1_024;
+/// Verified envelopes waiting for the node's driver. More are dropped, and counted.
+pub const MESH_RECEIVED_QUEUED_MAX: usize = 1_024;
 /// API calls waiting for the node's driver. One more is refused as `Overloaded`.
 pub const API_CALLS_QUEUED_MAX: usize = 8_192;
 /// Requests that the router holds. One more is refused as `Overloaded`.

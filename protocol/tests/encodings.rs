@@ -14,6 +14,7 @@ use skep_protocol::ids::{AttachmentId, ClaimEpoch, Incarnation, NodeId, RequestI
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
 use skep_protocol::query::{Answer, AsOf, Query, QueryAnswer, QueryReply};
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
+use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title};
 use skep_protocol::time::LogInstant;
 
@@ -87,6 +88,16 @@ fn answer() -> QueryAnswer {
     QueryAnswer { result: Ok(QueryReply { as_of, answer: Answer::Changes { sets: vec![change_set()], next: 5 } }) }
 }
 
+fn envelope() -> Envelope {
+    let (topic, source) = (TopicPath::new("s/g/k").unwrap(), AgentId::new("a").unwrap());
+    let publication = Publication { topic, source, content_type: String::new(), payload: vec![9] };
+    Envelope { sender: NodeId::from_public_key([0xdd; 32]), process: 1, sequence: 2, publication }
+}
+
+fn signed_envelope() -> SignedEnvelope {
+    SignedEnvelope { envelope: vec![7], signature: vec![8; 2] }
+}
+
 fn heartbeat() -> Heartbeat {
     let (agent, attachment) = (AgentId::new("a").unwrap(), AttachmentId(9));
     Heartbeat { agents: vec![AgentHeartbeat { agent, attachment, credit_limit: 2, place: None, renew: true }] }
@@ -121,6 +132,8 @@ fn golden_bytes_of_version_1() {
             hex(&claims_update().encode().unwrap()),
             format!("010401016109 01{b16}0100").replace(' ', ""),
         ),
+        ("envelope", hex(&envelope().encode().unwrap()), format!("01{}010205732f672f6b0161000109", "dd".repeat(32))),
+        ("signed envelope", hex(&signed_envelope().encode().unwrap()), "010107020808".to_owned()),
         ("query", hex(&Query::Task(TaskId::from_bytes([0xbb; 16])).encode().unwrap()), format!("0100{b16}")),
     ];
     for (what, found, expected) in golden {
@@ -158,6 +171,8 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&heartbeat());
     survives(&heartbeat_answer());
     survives(&claims_update());
+    survives(&envelope());
+    survives(&signed_envelope());
     survives(&Query::History { task: TaskId::from_bytes([1; 16]), after_index: Some(3), limit: 9 });
     survives(&Proposal { requests: vec![request(Op::RemoveAgent { agent: AgentId::new("a").unwrap() })] });
 }
@@ -257,6 +272,8 @@ proptest! {
         let _ = Heartbeat::decode(&bytes);
         let _ = HeartbeatAnswer::decode(&bytes);
         let _ = ClaimsUpdate::decode(&bytes);
+        let _ = Envelope::decode(&bytes);
+        let _ = SignedEnvelope::decode(&bytes);
         let _ = RaftAddress::split(&bytes);
         if let Some(header) = bytes.first_chunk::<HEADER_BYTES>() {
             let _ = Header::decode(header);

@@ -1,7 +1,13 @@
 //! What the swarm does on every connection.
 
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{allow_block_list, connection_limits, identify, identity, ping};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{allow_block_list, connection_limits, identify, identity, kad, mdns, ping};
+use skep_config::MeshConfig;
+
+use crate::discovery::{self, Dht};
+use crate::gossip::{self, Gossip};
+use crate::service::MeshError;
 
 /// Name of the protocols that peers must share.
 const PROTOCOL: &str = "/skep/1";
@@ -10,29 +16,44 @@ const PENDING_MAX: u32 = 64;
 /// Connections to one peer: both sides may dial at once.
 const PER_PEER_MAX: u32 = 2;
 
-/// The guards come first: the first that refuses a connection wins.
+/// The guards come first: the first that refuses a connection wins, and those behind it never hear of it.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) admitted: allow_block_list::Behaviour<allow_block_list::AllowedPeers>,
     limits: connection_limits::Behaviour,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
+    pub(crate) gossip: Gossip,
+    pub(crate) dht: Dht,
+    lan: Toggle<mdns::tokio::Behaviour>,
 }
 
 impl Behaviour {
-    pub(crate) fn new(key: &identity::Keypair, peers_max: u32) -> Self {
+    pub(crate) fn new(key: &identity::Keypair, config: &MeshConfig) -> Result<Self, MeshError> {
+        let peers_max = u32::try_from(config.peers.len()).unwrap_or(u32::MAX);
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING_MAX))
             .with_max_pending_outgoing(Some(PENDING_MAX))
             .with_max_established(Some(PER_PEER_MAX.saturating_mul(peers_max.max(1))))
             .with_max_established_per_peer(Some(PER_PEER_MAX));
         let about = identify::Config::new(PROTOCOL.to_owned(), key.public())
-            .with_agent_version(format!("skep/{}", env!("CARGO_PKG_VERSION")));
-        Self {
+            .with_agent_version(format!("skep/{}", env!("CARGO_PKG_VERSION")))
+            .with_push_listen_addr_updates(true);
+        let local = key.public().to_peer_id();
+        let lan = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).transpose();
+        let lan = lan.map_err(|e| MeshError::new(&format!("multicast DNS: {e}")))?;
+        Ok(Self {
             admitted: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
             identify: identify::Behaviour::new(about),
             ping: ping::Behaviour::new(ping::Config::new()),
-        }
+            gossip: gossip::behaviour(&config.site)?,
+            dht: discovery::dht(local, &config.site)?,
+            lan: lan.into(),
+        })
     }
 }
+
+/// What the swarm reports that somebody reacts to.
+pub(crate) type Event = BehaviourEvent;
+pub(crate) use kad::Event as DhtEvent;

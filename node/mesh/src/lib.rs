@@ -1,12 +1,17 @@
 //! The data plane of a node: libp2p ends here.
 //!
-//! **Contract.** One task owns the swarm. Only peers of the configured list are connected, and every peer with an
-//! address is dialled until it is up. What others see is [`MeshHandle`]: which peers are up, and where this node
-//! listens.
+//! **Contract.** One task owns the swarm. Only peers of the configured list are connected, and each is dialled until it
+//! is up: at its configured address, at one that another peer knows (Kademlia of the site), or at one found by multicast
+//! on the same network. Publications are signed once by their sender and verified once by each receiver, on a thread of
+//! their own; what does not fit into a bounded queue is dropped and counted.
 //!
 //! **Must not know** Raft, shards, tasks, or the local API. Nothing that must not be lost travels here.
 
 mod behaviour;
+mod discovery;
+mod envelopes;
+mod gossip;
 mod service;
 
+pub use envelopes::Dropped;
 pub use service::{Mesh, MeshError, MeshHandle, MeshView};

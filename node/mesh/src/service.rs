@@ -2,19 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, kad, mdns, noise, tcp, yamux};
 use skep_config::MeshConfig;
 use skep_protocol::ids::NodeId;
-use tokio::sync::{oneshot, watch};
+use skep_protocol::limits;
+use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::behaviour::Behaviour;
+use crate::behaviour::{Behaviour, DhtEvent, Event};
+use crate::discovery::{ADDRESSES_PER_PEER_MAX, is_usable};
+use crate::envelopes::{Dropped, Envelopes, Job};
+use crate::gossip;
 
 /// Shortest and longest wait between dials of one peer.
 const REDIAL_MIN: Duration = Duration::from_millis(200);
@@ -24,6 +31,36 @@ const REDIAL_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 #[error("the mesh cannot start: {0}")]
 pub struct MeshError(String);
+
+impl MeshError {
+    pub(crate) fn new(why: &impl std::fmt::Display) -> Self {
+        Self(why.to_string())
+    }
+}
+
+/// What the task that owns the swarm is told.
+pub(crate) enum Command {
+    /// Send a signed envelope.
+    Publish {
+        /// On which topic.
+        topic: TopicPath,
+        /// The envelope.
+        data: Vec<u8>,
+    },
+    /// An envelope was verified.
+    Judged {
+        /// Its id in gossip.
+        id: MessageId,
+        /// Who passed it on.
+        from: PeerId,
+        /// Whether it goes on.
+        verdict: MessageAcceptance,
+    },
+    /// Hear a topic.
+    Subscribe(TopicPath),
+    /// Hear it no more.
+    Unsubscribe(TopicPath),
+}
 
 /// What the mesh looks like now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,12 +77,38 @@ pub struct MeshView {
 #[derive(Clone)]
 pub struct MeshHandle {
     view: watch::Receiver<MeshView>,
+    jobs: mpsc::Sender<Job>,
+    commands: mpsc::Sender<Command>,
+    dropped: Arc<Dropped>,
 }
 
 impl MeshHandle {
     /// Follows what the mesh looks like.
     pub fn view(&self) -> watch::Receiver<MeshView> {
         self.view.clone()
+    }
+
+    /// Signs a publication and sends it to whoever subscribes. Best effort: it is dropped, and counted, if there is no
+    /// room for it. This node does not hear it back.
+    pub fn publish(&self, publication: Publication) {
+        if self.jobs.try_send(Job::Sign(publication)).is_err() {
+            self.dropped.overflow();
+        }
+    }
+
+    /// Hears a topic from now on. False if there is no room for the command.
+    pub fn subscribe(&self, topic: TopicPath) -> bool {
+        self.commands.try_send(Command::Subscribe(topic)).is_ok()
+    }
+
+    /// Hears a topic no more. False if there is no room for the command.
+    pub fn unsubscribe(&self, topic: TopicPath) -> bool {
+        self.commands.try_send(Command::Unsubscribe(topic)).is_ok()
+    }
+
+    /// What had to be let go so far.
+    pub fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 }
 
@@ -59,40 +122,47 @@ pub struct Mesh {
 struct Service {
     swarm: Swarm<Behaviour>,
     view: watch::Sender<MeshView>,
-    /// Peers with an address, and when each is dialled next unless it is up.
+    commands: mpsc::Receiver<Command>,
+    jobs: mpsc::Sender<Job>,
+    dropped: Arc<Dropped>,
+    on_loopback: bool,
+    /// The listed peers, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
 }
 
 struct Dial {
     node: NodeId,
-    address: Multiaddr,
+    /// As configured; others are learned.
+    address: Option<Multiaddr>,
     at: Instant,
     wait: Duration,
 }
 
 /// What the service waited for.
 enum Step {
-    Swarm(Box<SwarmEvent<crate::behaviour::BehaviourEvent>>),
+    Swarm(Box<SwarmEvent<Event>>),
+    Command(Command),
     Dial,
     Stop,
 }
 
 impl Mesh {
-    /// Binds QUIC and TCP, and dials every peer that has an address. `seed` is the node's secret key.
+    /// Binds QUIC and TCP, and dials every listed peer as soon as an address of it is known. `seed` is the node's secret
+    /// key. Also returns what is received on topics that are subscribed to.
     ///
     /// # Errors
     /// [`MeshError`] if an address cannot be bound or understood.
-    pub fn start(seed: [u8; 32], config: &MeshConfig) -> Result<Self, MeshError> {
+    pub fn start(seed: [u8; 32], config: &MeshConfig) -> Result<(Self, mpsc::Receiver<Envelope>), MeshError> {
         let failed = |e: &dyn std::fmt::Display| MeshError(e.to_string());
         let key = Keypair::ed25519_from_bytes(seed).map_err(|e| failed(&e))?;
         let local = key.public().to_peer_id();
-        let peers_max = u32::try_from(config.peers.len()).unwrap_or(u32::MAX);
+        let signing = key.clone();
         let mut swarm = SwarmBuilder::with_existing_identity(key)
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
             .map_err(|e| failed(&e))?
             .with_quic()
-            .with_behaviour(|key| Behaviour::new(key, peers_max))
+            .with_behaviour(|key| Behaviour::new(key, config).map_err(Into::into))
             .map_err(|e| failed(&e))?
             // Static peers stay connected for as long as both are there.
             .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::MAX))
@@ -104,20 +174,40 @@ impl Mesh {
                 continue;
             }
             swarm.behaviour_mut().admitted.allow_peer(id);
-            if let Some(text) = &peer.mesh {
-                let address = text.parse().map_err(|e| failed(&format!("{text:?} of peer {}: {e}", peer.id)))?;
-                let dial = Dial { node: peer.id, address, at: Instant::now(), wait: REDIAL_MIN };
-                dials.insert(id, dial);
+            let address = peer.mesh.as_ref().map(|text| {
+                text.parse::<Multiaddr>().map_err(|e| failed(&format!("{text:?} of peer {}: {e}", peer.id)))
+            });
+            let address = address.transpose()?;
+            if let Some(address) = &address {
+                swarm.behaviour_mut().dht.add_address(&id, address.clone());
             }
+            dials.insert(id, Dial { node: peer.id, address, at: Instant::now(), wait: REDIAL_MIN });
         }
         for address in listen_addresses(config.listen) {
             swarm.listen_on(address).map_err(|e| failed(&format!("{}: {e}", config.listen)))?;
         }
         let (view, seen) = watch::channel(MeshView::default());
         let (stop, stopped) = oneshot::channel();
-        let service = Service { swarm, view, dials };
+        let (jobs, jobs_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
+        let (commands, commands_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
+        let (received, received_in) = mpsc::channel(limits::MESH_RECEIVED_QUEUED_MAX);
+        let dropped: Arc<Dropped> = Arc::default();
+        let envelopes = Envelopes {
+            key: signing,
+            local: node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?,
+            admitted: config.peers.iter().map(|peer| peer.id).collect(),
+            process: rand::random(),
+            commands: commands.clone(),
+            received,
+            dropped: Arc::clone(&dropped),
+        };
+        let body = move || envelopes.run(jobs_in);
+        std::thread::Builder::new().name("skep-envelopes".to_owned()).spawn(body).map_err(|e| failed(&e))?;
+        let on_loopback = config.listen.ip().is_loopback();
+        let handle = MeshHandle { view: seen, jobs: jobs.clone(), commands, dropped: Arc::clone(&dropped) };
+        let service = Service { swarm, view, commands: commands_in, jobs, dropped, on_loopback, dials };
         let task = tokio::spawn(service.run(stopped));
-        Ok(Self { handle: MeshHandle { view: seen }, stop: Some(stop), task })
+        Ok((Self { handle, stop: Some(stop), task }, received_in))
     }
 
     /// The handle.
@@ -138,6 +228,7 @@ impl Service {
             match self.select(&mut stopped).await {
                 Step::Stop => return,
                 Step::Dial => self.dial_due(),
+                Step::Command(command) => self.carry_out(command),
                 Step::Swarm(event) => self.apply(*event),
             }
         }
@@ -154,6 +245,7 @@ impl Service {
         tokio::select! {
             _ = stopped => Step::Stop,
             event = self.swarm.select_next_some() => Step::Swarm(Box::new(event)),
+            Some(command) = self.commands.recv() => Step::Command(command),
             () = timer => Step::Dial,
         }
     }
@@ -168,12 +260,15 @@ impl Service {
             let jitter = rand::random_range(0.5..1.5);
             dial.at = now + dial.wait.mul_f64(jitter);
             dial.wait = (dial.wait * 2).min(REDIAL_MAX);
-            let options = DialOpts::peer_id(*id)
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                .addresses(vec![dial.address.clone()])
-                .build();
+            let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing);
+            let options = match &dial.address {
+                Some(address) => options.addresses(vec![address.clone()]).extend_addresses_through_behaviour().build(),
+                None => options.build(),
+            };
             match self.swarm.dial(options) {
                 Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+                // Somebody who is connected may know it: asking has it dialled.
+                Err(DialError::NoAddresses) => drop(self.swarm.behaviour_mut().dht.get_closest_peers(*id)),
                 Err(error) => {
                     let node = dial.node;
                     self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
@@ -182,8 +277,88 @@ impl Service {
         }
     }
 
-    fn apply(&mut self, event: SwarmEvent<crate::behaviour::BehaviourEvent>) {
+    fn carry_out(&mut self, command: Command) {
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        match command {
+            Command::Publish { topic, data } => match gossip.publish(gossip::hash(&topic), data) {
+                // Nobody subscribes: nobody misses it.
+                Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => {}
+                Err(error) => {
+                    self.dropped.overflow();
+                    tracing::debug!(%topic, %error, "a publication was not sent");
+                }
+            },
+            Command::Judged { id, from, verdict } => {
+                gossip.report_message_validation_result(&id, &from, verdict);
+            }
+            Command::Subscribe(topic) => {
+                if let Err(error) = gossip.subscribe(&gossipsub::IdentTopic::new(topic.as_str())) {
+                    tracing::warn!(%topic, %error, "a topic cannot be subscribed to");
+                }
+            }
+            Command::Unsubscribe(topic) => drop(gossip.unsubscribe(&gossipsub::IdentTopic::new(topic.as_str()))),
+        }
+    }
+
+    /// A peer may be reachable now.
+    fn dial_soon(&mut self, peer: &PeerId) {
+        if let Some(dial) = self.dials.get_mut(peer) {
+            dial.at = Instant::now();
+        }
+    }
+
+    fn on_behaviour(&mut self, event: Event) {
         match event {
+            Event::Gossip(gossipsub::Event::Message { propagation_source: from, message_id: id, message }) => {
+                let topic = message.topic.into_string();
+                if let Err(refused) = self.jobs.try_send(Job::Verify { id, from, topic, data: message.data }) {
+                    self.dropped.overflow();
+                    if let Job::Verify { id, from, .. } = refused.into_inner() {
+                        let gossip = &mut self.swarm.behaviour_mut().gossip;
+                        gossip.report_message_validation_result(&id, &from, MessageAcceptance::Ignore);
+                    }
+                }
+            }
+            Event::Gossip(gossipsub::Event::SlowPeer { peer_id, failed_messages }) => {
+                tracing::debug!(peer = %peer_id, ?failed_messages, "a peer takes telemetry too slowly");
+            }
+            Event::Identify(
+                identify::Event::Received { peer_id, info, .. } | identify::Event::Pushed { peer_id, info, .. },
+            ) => {
+                let usable = info.listen_addrs.into_iter().filter(|address| is_usable(address, self.on_loopback));
+                let usable: Vec<Multiaddr> = usable.take(ADDRESSES_PER_PEER_MAX).collect();
+                let dht = &mut self.swarm.behaviour_mut().dht;
+                for address in usable {
+                    dht.add_address(&peer_id, address);
+                }
+            }
+            Event::Dht(DhtEvent::RoutingUpdated { peer, .. } | DhtEvent::RoutablePeer { peer, .. }) => {
+                self.dial_soon(&peer)
+            }
+            Event::Dht(DhtEvent::OutboundQueryProgressed {
+                result: kad::QueryResult::GetClosestPeers(Ok(found)),
+                ..
+            }) => {
+                for peer in found.peers {
+                    self.dial_soon(&peer.peer_id);
+                }
+            }
+            Event::Lan(mdns::Event::Discovered(found)) => {
+                for (peer, address) in
+                    found.into_iter().filter(|(peer, _)| self.dials.contains_key(peer)).collect::<Vec<_>>()
+                {
+                    tracing::info!(%peer, %address, "found on this network");
+                    self.swarm.behaviour_mut().dht.add_address(&peer, address);
+                    self.dial_soon(&peer);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn apply(&mut self, event: SwarmEvent<Event>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "the mesh listens");
                 self.view.send_modify(|view| view.listening.push(address.to_string()));
@@ -256,76 +431,4 @@ fn node_id(peer: &PeerId) -> Option<NodeId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use skep_config::PeerConfig;
-
-    fn identity(seed: u8) -> NodeId {
-        let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
-        node_id(&key.public().to_peer_id()).unwrap()
-    }
-
-    fn peer(id: NodeId, mesh: Option<String>) -> PeerConfig {
-        PeerConfig { id, name: None, control: None, mesh }
-    }
-
-    fn start(seed: u8, peers: Vec<PeerConfig>) -> Mesh {
-        let config = MeshConfig { listen: "127.0.0.1:0".parse().unwrap(), peers };
-        Mesh::start([seed; 32], &config).unwrap()
-    }
-
-    /// The addresses of a mesh, once both transports listen.
-    async fn addresses(mesh: &Mesh) -> Vec<String> {
-        let mut view = mesh.handle().view();
-        view.wait_for(|view| view.listening.len() == 2).await.unwrap().listening.clone()
-    }
-
-    async fn until_up(mesh: &Mesh, node: NodeId) {
-        mesh.handle().view().wait_for(|view| view.up.contains(&node)).await.unwrap();
-    }
-
-    #[test]
-    fn node_id_text_is_libp2p_peer_id_text() {
-        // RFC 8032, section 7.1, test 1.
-        let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
-        let seed: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&seed[2 * i..2 * i + 2], 16).unwrap()).collect();
-        let key = Keypair::ed25519_from_bytes(seed).unwrap();
-        let peer = key.public().to_peer_id();
-        let node = node_id(&peer).unwrap();
-        assert_eq!(node.to_string(), "12D3KooWQK1wnefoLrcVHbbnf5tLzbopUd3K3bFAoJpA7YJgL5pV");
-        assert_eq!(node.to_string(), peer.to_base58());
-        assert_eq!(peer_id(node), Some(peer));
-    }
-
-    #[tokio::test]
-    async fn listed_peers_connect_over_quic_and_tcp_and_reconnect() {
-        for transport in ["quic-v1", "tcp"] {
-            let (a, b) = (identity(1), identity(2));
-            let first = start(1, vec![peer(b, None)]);
-            let address = addresses(&first).await.into_iter().find(|at| at.contains(transport)).unwrap();
-            let second = start(2, vec![peer(a, Some(address.clone()))]);
-            until_up(&second, a).await;
-            until_up(&first, b).await;
-            second.stop().await;
-            first.handle().view().wait_for(|view| view.up.is_empty()).await.unwrap();
-            let second = start(2, vec![peer(a, Some(address))]);
-            until_up(&first, b).await;
-            second.stop().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_is_not_listed_is_not_connected() {
-        let (a, listed) = (identity(1), identity(2));
-        let first = start(1, vec![peer(listed, None)]);
-        let address = addresses(&first).await.remove(0);
-        let stranger = start(3, vec![peer(a, Some(address.clone()))]);
-        let friend = start(2, vec![peer(a, Some(address))]);
-        until_up(&first, listed).await;
-        // The stranger has dialled before or beside the friend, and is told so.
-        let mut view = stranger.handle().view();
-        view.wait_for(|view| view.errors.contains_key(&a)).await.unwrap();
-        assert!(!first.handle().view().borrow().up.contains(&identity(3)));
-        friend.stop().await;
-    }
-}
+mod tests;

@@ -1,0 +1,125 @@
+use super::*;
+use skep_config::PeerConfig;
+use skep_protocol::text::{AgentId, SiteName};
+
+fn identity(seed: u8) -> NodeId {
+    let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
+    node_id(&key.public().to_peer_id()).unwrap()
+}
+
+fn peer(id: NodeId, mesh: Option<String>) -> PeerConfig {
+    PeerConfig { id, name: None, control: None, mesh }
+}
+
+fn start_heard(seed: u8, peers: Vec<PeerConfig>) -> (Mesh, mpsc::Receiver<Envelope>) {
+    let site = SiteName::new("s").unwrap();
+    let config = MeshConfig { listen: "127.0.0.1:0".parse().unwrap(), mdns: false, site, peers };
+    Mesh::start([seed; 32], &config).unwrap()
+}
+
+fn start(seed: u8, peers: Vec<PeerConfig>) -> Mesh {
+    start_heard(seed, peers).0
+}
+
+/// The addresses of a mesh, once both transports listen.
+async fn addresses(mesh: &Mesh) -> Vec<String> {
+    let mut view = mesh.handle().view();
+    view.wait_for(|view| view.listening.len() == 2).await.unwrap().listening.clone()
+}
+
+async fn until_up(mesh: &Mesh, node: NodeId) {
+    mesh.handle().view().wait_for(|view| view.up.contains(&node)).await.unwrap();
+}
+
+#[test]
+fn node_id_text_is_libp2p_peer_id_text() {
+    // RFC 8032, section 7.1, test 1.
+    let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    let seed: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&seed[2 * i..2 * i + 2], 16).unwrap()).collect();
+    let key = Keypair::ed25519_from_bytes(seed).unwrap();
+    let peer = key.public().to_peer_id();
+    let node = node_id(&peer).unwrap();
+    assert_eq!(node.to_string(), "12D3KooWQK1wnefoLrcVHbbnf5tLzbopUd3K3bFAoJpA7YJgL5pV");
+    assert_eq!(node.to_string(), peer.to_base58());
+    assert_eq!(peer_id(node), Some(peer));
+}
+
+#[tokio::test]
+async fn listed_peers_connect_over_quic_and_tcp_and_reconnect() {
+    for transport in ["quic-v1", "tcp"] {
+        let (a, b) = (identity(1), identity(2));
+        let first = start(1, vec![peer(b, None)]);
+        let address = addresses(&first).await.into_iter().find(|at| at.contains(transport)).unwrap();
+        let second = start(2, vec![peer(a, Some(address.clone()))]);
+        until_up(&second, a).await;
+        until_up(&first, b).await;
+        second.stop().await;
+        first.handle().view().wait_for(|view| view.up.is_empty()).await.unwrap();
+        let second = start(2, vec![peer(a, Some(address))]);
+        until_up(&first, b).await;
+        second.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_listed_is_not_connected() {
+    let (a, listed) = (identity(1), identity(2));
+    let first = start(1, vec![peer(listed, None)]);
+    let address = addresses(&first).await.remove(0);
+    let stranger = start(3, vec![peer(a, Some(address.clone()))]);
+    let friend = start(2, vec![peer(a, Some(address))]);
+    until_up(&first, listed).await;
+    // The stranger has dialled before or beside the friend, and is told so.
+    let mut view = stranger.handle().view();
+    view.wait_for(|view| view.errors.contains_key(&a)).await.unwrap();
+    assert!(!first.handle().view().borrow().up.contains(&identity(3)));
+    friend.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_given_one_seed_address_finds_the_others() {
+    let ids: Vec<NodeId> = (1..=5).map(identity).collect();
+    let known = |addresses: &[Option<String>]| {
+        ids.iter().zip(addresses).map(|(id, address)| peer(*id, address.clone())).collect::<Vec<_>>()
+    };
+    let seed = start(1, known(&[None, None, None, None, None]));
+    let address = addresses(&seed).await.remove(0);
+    let nodes: Vec<Mesh> = (2..=5).map(|n| start(n, known(&[Some(address.clone()), None, None, None, None]))).collect();
+    for (n, node) in nodes.iter().enumerate() {
+        for other in ids.iter().filter(|id| **id != ids[n + 1]) {
+            until_up(node, *other).await;
+        }
+    }
+}
+
+fn publication(text: &str) -> Publication {
+    let (topic, source) = (TopicPath::new("s/robots/pose").unwrap(), AgentId::new("r1").unwrap());
+    Publication { topic, source, content_type: String::new(), payload: text.as_bytes().to_vec() }
+}
+
+#[tokio::test]
+async fn a_publication_reaches_subscribers_through_others_and_nobody_else() {
+    // 1 - 2 - 3: the ends do not know each other; 2 subscribes and passes on.
+    let (a, b, c) = (identity(1), identity(2), identity(3));
+    let (middle, mut heard_by_middle) = start_heard(2, vec![peer(a, None), peer(c, None)]);
+    let address = addresses(&middle).await.remove(0);
+    let (left, mut heard_by_left) = start_heard(1, vec![peer(b, Some(address.clone())), peer(c, None)]);
+    let (right, mut heard_by_right) = start_heard(3, vec![peer(b, Some(address)), peer(a, None)]);
+    for mesh in [&middle, &right] {
+        assert!(mesh.handle().subscribe(TopicPath::new("s/robots/pose").unwrap()));
+    }
+    // Gossip is best effort: what is said before the subscription has travelled is lost.
+    let heard = async {
+        loop {
+            left.handle().publish(publication("here"));
+            let wait = Duration::from_millis(100);
+            if let Ok(Some(envelope)) = tokio::time::timeout(wait, heard_by_right.recv()).await {
+                return envelope;
+            }
+        }
+    };
+    let envelope = tokio::time::timeout(Duration::from_secs(60), heard).await.unwrap();
+    assert_eq!((envelope.sender, envelope.publication), (a, publication("here")));
+    assert_eq!(heard_by_middle.recv().await.unwrap().sender, a);
+    assert!(heard_by_left.try_recv().is_err(), "who does not subscribe hears nothing");
+}

@@ -1,0 +1,207 @@
+//! What travels on the data plane: publications, in signed envelopes.
+//!
+//! Nothing here may be relied upon: it is lost, late and repeated as the radio pleases. The latest of a kind wins.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::ids::NodeId;
+use crate::limits;
+use crate::text::{AgentId, SiteName};
+
+/// A topic of the data plane: `site/group/kind`.
+///
+/// Only what belongs together shares one: whoever subscribes pays for every message of it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPath(Arc<str>);
+
+/// Why a topic was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no topic: {why}; give site/group/kind, each of letters, digits and . _ - :")]
+pub struct TopicError {
+    text: String,
+    why: &'static str,
+}
+
+impl TopicPath {
+    /// Checks and wraps a topic.
+    ///
+    /// # Errors
+    /// [`TopicError`] says what is wrong with it.
+    pub fn new(text: impl AsRef<str>) -> Result<Self, TopicError> {
+        let text = text.as_ref();
+        let bad = |why| TopicError { text: text.chars().take(80).collect(), why };
+        let parts: Vec<&str> = text.split('/').collect();
+        if parts.len() != 3 {
+            return Err(bad("it has not three parts"));
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
+        for part in parts {
+            if part.is_empty() || part.len() > limits::NAME_BYTES_MAX {
+                return Err(bad("a part is empty or too long"));
+            }
+            if !part.chars().all(allowed) {
+                return Err(bad("a part holds a character that is not allowed"));
+            }
+        }
+        Ok(Self(Arc::from(text)))
+    }
+
+    /// The topic of a site.
+    ///
+    /// # Errors
+    /// [`TopicError`] if a part is no name, or the site's name holds a slash.
+    pub fn of(site: &SiteName, group: &str, kind: &str) -> Result<Self, TopicError> {
+        Self::new(format!("{site}/{group}/{kind}"))
+    }
+
+    /// The topic.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it belongs to a site.
+    pub fn is_of(&self, site: &SiteName) -> bool {
+        self.0.split('/').next() == Some(site.as_str())
+    }
+}
+
+impl fmt::Display for TopicPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for TopicPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TopicPath({:?})", self.as_str())
+    }
+}
+
+impl FromStr for TopicPath {
+    type Err = TopicError;
+    fn from_str(text: &str) -> Result<Self, TopicError> {
+        Self::new(text)
+    }
+}
+
+impl Serialize for TopicPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for TopicPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// What somebody says on a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// Where.
+    pub topic: TopicPath,
+    /// Of whom: a later publication of the same source on the same topic makes an earlier one obsolete.
+    pub source: AgentId,
+    /// What kind of bytes the payload is, as a media type; empty if unsaid.
+    pub content_type: String,
+    /// What is said; opaque to Skep.
+    pub payload: Vec<u8>,
+}
+
+/// A publication that no node would send.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPublication {
+    /// Too much of it.
+    #[error("the payload has {bytes} bytes; at most {} are allowed", limits::PUBLICATION_BYTES_MAX)]
+    Payload {
+        /// Its size.
+        bytes: usize,
+    },
+    /// A media type that is none.
+    #[error("the content type has {bytes} bytes; at most {} are allowed", limits::NAME_BYTES_MAX)]
+    ContentType {
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+impl Publication {
+    /// Checks the limits that the fields' own types do not.
+    ///
+    /// # Errors
+    /// [`InvalidPublication`] names the field.
+    pub fn check(&self) -> Result<(), InvalidPublication> {
+        if self.payload.len() > limits::PUBLICATION_BYTES_MAX {
+            return Err(InvalidPublication::Payload { bytes: self.payload.len() });
+        }
+        if self.content_type.len() > limits::NAME_BYTES_MAX {
+            return Err(InvalidPublication::ContentType { bytes: self.content_type.len() });
+        }
+        Ok(())
+    }
+}
+
+/// A publication with who sent it and where it stands among the sender's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The node that sent it, and signed it.
+    pub sender: NodeId,
+    /// Random, made at every start of the sender.
+    pub process: u64,
+    /// Rises with every envelope of the process.
+    pub sequence: u64,
+    /// What it carries.
+    pub publication: Publication,
+}
+
+/// An envelope as it travels: its encoding, and the sender's ed25519 signature of [`SIGNED_DOMAIN`] and the encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedEnvelope {
+    /// The encoded [`Envelope`].
+    pub envelope: Vec<u8>,
+    /// 64 bytes.
+    pub signature: Vec<u8>,
+}
+
+/// What is signed begins with it, so that a signature serves nothing else.
+pub const SIGNED_DOMAIN: &[u8] = b"skep/envelope/1";
+
+impl SignedEnvelope {
+    /// The bytes that are signed.
+    pub fn signed_bytes(envelope: &[u8]) -> Vec<u8> {
+        [SIGNED_DOMAIN, envelope].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_a_site_a_group_and_a_kind() {
+        let topic = TopicPath::new("site-A/robots/pose").unwrap();
+        assert!(topic.is_of(&SiteName::new("site-A").unwrap()));
+        assert!(!topic.is_of(&SiteName::new("site").unwrap()));
+        let long = format!("a/{}/c", "b".repeat(65));
+        for bad in ["", "a/b", "a/b/c/d", "a//c", "a/b c/d", "a/ü/c", &long] {
+            assert!(TopicPath::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_publication_has_limits() {
+        let topic = TopicPath::new("s/g/k").unwrap();
+        let source = AgentId::new("r1").unwrap();
+        let fits = Publication { topic, source, content_type: String::new(), payload: vec![0; 4_096] };
+        assert_eq!(fits.check(), Ok(()));
+        let large = Publication { payload: vec![0; 4_097], ..fits.clone() };
+        assert_eq!(large.check(), Err(InvalidPublication::Payload { bytes: 4_097 }));
+        let named = Publication { content_type: "x".repeat(65), ..fits };
+        assert_eq!(named.check(), Err(InvalidPublication::ContentType { bytes: 65 }));
+    }
+}
