@@ -6,7 +6,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).include_source_info(true);
-    compiler.open_files(["skep/v1/tasks.proto", "skep/v1/agents.proto", "skep/v1/nodes.proto"])?;
+    compiler.open_files([
+        "skep/v1/tasks.proto",
+        "skep/v1/agents.proto",
+        "skep/v1/topics.proto",
+        "skep/v1/nodes.proto",
+    ])?;
     let set = compiler.file_descriptor_set();
     compiler.include_source_info(false);
     std::fs::write(out.join("skep.v1.bin"), compiler.encode_file_descriptor_set())?;

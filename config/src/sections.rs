@@ -119,6 +119,8 @@ pub struct MeshConfig {
 pub struct ApiConfig {
     /// Loopback TCP address.
     pub listen: SocketAddr,
+    /// The trust domain.
+    pub site: SiteName,
 }
 
 /// The node's brain.
@@ -189,7 +191,7 @@ impl Config {
             site: node.site.clone(),
             peers,
         };
-        let api = ApiConfig { listen: address("api.listen", raw.api.listen.as_ref())? };
+        let api = ApiConfig { listen: address("api.listen", raw.api.listen.as_ref())?, site: node.site.clone() };
         for (key, listen) in [("control.listen", control.listen), ("mesh.listen", mesh.listen)] {
             if !listen.ip().is_loopback() && control.peers.is_empty() {
                 return Err(invalid(

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use skep_api::{AgentSaid, AgentTold, Call, Calls, ChangesPage, MemberChange, ShardFailure, ShardRow, Submission};
+use skep_api::{AgentSaid, AgentTold, Call, Calls, MemberChange, ShardFailure, ShardRow, Submission, TopicTold};
 use skep_config::Config;
 use skep_consensus::{ConsensusHandle, LocalUpdate, MembershipError, ShardView};
 use skep_engine::{
-    AgentEvent, AttachWish, Effect, Engine, Event, Outcome, StreamKey, Target, ToAgent, UpdateKey, Work, WorkKey,
+    AgentEvent, AttachWish, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, ToAgent, TopicEffect,
+    TopicEvent, UpdateKey, Work, WorkKey,
 };
 use skep_mesh::MeshHandle;
 use skep_protocol::convert::AttachRequest;
@@ -18,10 +19,12 @@ use skep_protocol::entry::Request;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, Settled};
-use skep_protocol::query::{Answer, Query, QueryReply};
+use skep_protocol::query::{Query, QueryReply};
+use skep_protocol::telemetry::Envelope;
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::attempts::{changes, follow_shards, propose};
 use crate::views::{node_view, row};
 
 /// Calls taken from the API before their effects are carried out.
@@ -55,6 +58,7 @@ enum Step {
     View(ShardId, ShardView),
     Update(LocalUpdate),
     Settled(WorkKey, Settled),
+    Received(Box<Envelope>),
     Peers,
     Time,
     Stop,
@@ -80,6 +84,9 @@ pub(crate) struct Driver {
     settled_in: mpsc::Receiver<(WorkKey, Settled)>,
     /// What attached agents are told.
     agents: BTreeMap<StreamKey, mpsc::Sender<AgentTold>>,
+    subscribers: BTreeMap<SubscriberKey, mpsc::Sender<TopicTold>>,
+    /// Telemetry that others sent.
+    received: mpsc::Receiver<Envelope>,
     updates: BTreeMap<UpdateKey, oneshot::Sender<bool>>,
     updates_in: mpsc::Receiver<LocalUpdate>,
     waiting: BTreeMap<WorkKey, Waiting>,
@@ -94,7 +101,7 @@ impl Driver {
     pub(crate) fn new(
         config: Config,
         (consensus, updates_in): (ConsensusHandle, mpsc::Receiver<LocalUpdate>),
-        mesh: MeshHandle,
+        (mesh, received): (MeshHandle, mpsc::Receiver<Envelope>),
         (own_calls, calls): (Calls, mpsc::Receiver<Call>),
     ) -> (Self, watch::Receiver<bool>) {
         let (outcomes, outcomes_in) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
@@ -115,6 +122,8 @@ impl Driver {
             settled,
             settled_in,
             agents: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
+            received,
             updates: BTreeMap::new(),
             updates_in,
             waiting: BTreeMap::new(),
@@ -171,6 +180,7 @@ impl Driver {
             Some(outcomes) = self.outcomes_in.recv() => Step::Outcomes(outcomes),
             Some(update) = self.updates_in.recv() => Step::Update(update),
             Some((key, settled)) = self.settled_in.recv() => Step::Settled(key, settled),
+            Some(envelope) = self.received.recv() => Step::Received(Box::new(envelope)),
             call = self.calls.recv() => call.map_or(Step::Stop, |call| Step::Call(Box::new(call))),
             () = tokio::time::sleep(wait) => Step::Time,
         }
@@ -183,6 +193,7 @@ impl Driver {
             Step::View(shard, view) => self.on_view(shard, view),
             Step::Update(update) => self.on_update(update),
             Step::Settled(key, settled) => self.on_agent(AgentEvent::Settled { key, settled }),
+            Step::Received(envelope) => self.on_topic(TopicEvent::Received(*envelope)),
             Step::Peers => self.on_peers(),
             Step::Time => self.on_time(),
             Step::Stop => {}
@@ -265,11 +276,43 @@ impl Driver {
             }
             Call::AgentOpened { stream, wish, told } => self.on_agent_opened(StreamKey(stream), *wish, told),
             Call::AgentSaid { stream, said } => self.on_agent_said(StreamKey(stream), said),
+            Call::Publish(publication) => self.on_topic(TopicEvent::Published(*publication)),
+            Call::Subscribe { subscriber, topics, values } => {
+                let subscriber = SubscriberKey(subscriber);
+                self.subscribers.insert(subscriber, values);
+                self.on_topic(TopicEvent::Subscribed { subscriber, topics });
+            }
+            Call::Unsubscribe { subscriber } => {
+                let subscriber = SubscriberKey(subscriber);
+                self.subscribers.remove(&subscriber);
+                self.on_topic(TopicEvent::Unsubscribed { subscriber });
+            }
         }
     }
 
     fn on_agent(&mut self, event: AgentEvent) {
         self.engine.handle(Event::Agent(event), self.now_ms());
+    }
+
+    fn on_topic(&mut self, event: TopicEvent) {
+        self.engine.handle(Event::Topic(event), self.now_ms());
+    }
+
+    fn carry_out_topic(&mut self, effect: TopicEffect) {
+        match effect {
+            TopicEffect::Publish(publication) => self.mesh.publish(publication),
+            TopicEffect::Listen(topic) => _ = self.mesh.subscribe(topic),
+            TopicEffect::Leave(topic) => _ = self.mesh.unsubscribe(topic),
+            TopicEffect::Deliver { subscriber, value } => {
+                let (publication, sender, age_ms) = (Box::new(value.publication), value.sender, value.age_ms);
+                // One that is slow misses it; newer ones follow.
+                let told = TopicTold::Value { publication, sender, age_ms };
+                let _ = self.subscribers.get(&subscriber).map(|values| values.try_send(told));
+            }
+            TopicEffect::Refuse { subscriber } => {
+                let _ = self.subscribers.remove(&subscriber).map(|values| values.try_send(TopicTold::Refused));
+            }
+        }
     }
 
     fn on_agent_opened(&mut self, stream: StreamKey, wish: AttachRequest, told: mpsc::Sender<AgentTold>) {
@@ -385,6 +428,7 @@ impl Driver {
                     });
                 }
                 Effect::Tell { stream, message } => self.tell(stream, message),
+                Effect::Topic(effect) => self.carry_out_topic(effect),
                 Effect::Noted { key, noted } => {
                     let _ = self.updates.remove(&key).map(|answer| answer.send(noted));
                 }
@@ -426,70 +470,6 @@ impl Driver {
                 Settled::NotDone(_) | Settled::Done { .. } | Settled::Heard(_) | Settled::Unknown => None,
             })),
             None => {}
-        }
-    }
-}
-
-async fn propose(
-    consensus: ConsensusHandle,
-    outcomes: mpsc::Sender<Vec<(WorkKey, u32, Outcome)>>,
-    shard: ShardId,
-    target: Target,
-    batch: Vec<(WorkKey, u32, Request)>,
-) {
-    let mut keys = Vec::with_capacity(batch.len());
-    let mut requests = Vec::with_capacity(batch.len());
-    for (key, attempt, request) in batch {
-        keys.push((key, attempt));
-        requests.push(request);
-    }
-    let results = match target {
-        Target::Local => consensus.propose(shard, requests).await,
-        Target::Node(node) => consensus.propose_on(node, shard, requests).await,
-    };
-    let results = keys.into_iter().zip(results);
-    let results = results.map(|((key, attempt), outcome)| (key, attempt, Outcome::Propose(outcome))).collect();
-    let _ = outcomes.send(results).await;
-}
-
-async fn changes(
-    consensus: ConsensusHandle,
-    shard: ShardId,
-    from: Option<u64>,
-    answer: oneshot::Sender<Option<ChangesPage>>,
-) {
-    if consensus.view(shard).is_none() {
-        return drop(answer.send(None));
-    }
-    let progress = consensus.history_progress(shard);
-    let from = from.unwrap_or_else(|| *progress.borrow());
-    let page = match consensus.query(shard, Query::Changes { from }, true).await {
-        Ok(QueryReply { answer: Answer::Changes { sets, next }, .. }) => Some(ChangesPage { sets, next, progress }),
-        Ok(_) | Err(_) => None,
-    };
-    let _ = answer.send(page);
-}
-
-/// Tells the driver what is known of every shard's leader, of shards opened later too.
-async fn follow_shards(consensus: ConsensusHandle, views: mpsc::Sender<(ShardId, ShardView)>) {
-    let mut opened = consensus.shards_opened();
-    let mut followed = std::collections::BTreeSet::new();
-    loop {
-        for shard in consensus.shards() {
-            let Some(mut view) = consensus.view(shard).filter(|_| followed.insert(shard)) else { continue };
-            let views = views.clone();
-            tokio::spawn(async move {
-                loop {
-                    let now = *view.borrow_and_update();
-                    if views.send((shard, now)).await.is_err() || view.changed().await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        tokio::select! {
-            changed = opened.changed() => if changed.is_err() { return },
-            () = views.closed() => return,
         }
     }
 }

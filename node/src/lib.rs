@@ -3,6 +3,7 @@
 //! [`main`] is the whole program; the binary calls nothing else. `run` builds the parts and drains them, `driver` is
 //! the one place where consensus, engine, mesh and API meet, and `cli` has one file per noun.
 
+mod attempts;
 mod cli;
 mod driver;
 mod run;

@@ -46,7 +46,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
-    let mesh = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
+    let (mesh, received) = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
     let (calls, calls_in) = Calls::channel();
     let token = token(&places.token()).map_err(Failure::failed)?;
     let api = Api::start(&config.api, &places.socket(), &token, calls.clone()).await.map_err(Failure::failed)?;
@@ -54,7 +54,8 @@ async fn serve(
         socket = %places.socket().display(), tcp = %api.address(),
         control = ?consensus.handle().address(), "serving"
     );
-    let (driver, mut ready) = Driver::new(config, (consensus.handle(), updates), mesh.handle(), (calls, calls_in));
+    let (driver, mut ready) =
+        Driver::new(config, (consensus.handle(), updates), (mesh.handle(), received), (calls, calls_in));
     let (stop, stopped) = oneshot::channel();
     let driving = tokio::spawn(driver.run(stopped));
     let mut input_ended = std::pin::pin!(input_ended(while_stdin));

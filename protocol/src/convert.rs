@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 mod agents;
+mod topics;
 
 use crate::change::{ChangeKind, Topic};
 use crate::entry::{Claim, Op};
@@ -22,6 +23,7 @@ use crate::time::LogInstant;
 use crate::v1;
 
 pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
+pub use topics::{publication, topic, value_to_proto};
 
 /// A field of a request that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

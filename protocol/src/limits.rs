@@ -103,7 +103,7 @@ pub const TOPIC_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
 pub const TOPICS_PER_NODE_MAX: usize = 64;
 /// Latest values that a node keeps, over all topics. The one heard longest ago goes first.
 pub const LATEST_VALUES_MAX: usize = 8_192;
-/// Values waiting to be read by one subscriber. More replace what they make obsolete, then are dropped.
+/// Values waiting to be read by one subscriber. More are dropped: newer ones follow.
 pub const VALUES_QUEUED_MAX: usize = 256;
 /// Subscribers of one node. One more is refused.
 pub const SUBSCRIBERS_MAX: usize = 256;

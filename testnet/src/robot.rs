@@ -4,15 +4,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_client::v1::Position;
+use skep_client::v1::{Position, PublishRequest};
 use skep_client::{
     AgentOptions, Assignment, AttachedAgent, Client, ClientError, Endpoint, Fenced, LeaseLeft, Role, Settings,
     TaskReceipt,
 };
 
+use tokio::sync::mpsc;
+
 use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, boot_ns};
 use crate::station::{Question, Refused, StationClient, Step};
 use crate::workload::{Cell, Floor, OrderPayload};
+
+/// Topics of the robots of a site.
+pub const POSE: &str = "robots/pose";
+/// Topic of their batteries.
+pub const BATTERY: &str = "robots/battery";
+/// Publications waiting for the node.
+const PUBLICATIONS_QUEUED_MAX: usize = 64;
 
 /// Who a robot is and where.
 #[derive(Clone, Debug)]
@@ -67,6 +76,24 @@ struct Robot {
     station: StationClient,
     history: Arc<Recorder>,
     agent: AttachedAgent,
+    telemetry: mpsc::Sender<PublishRequest>,
+    battery: Battery,
+}
+
+/// Thousandths of a full charge. A cell costs one; a robot that is nearly empty charges at once, as only simulated ones do.
+#[derive(Clone, Copy, Debug)]
+struct Battery(u32);
+
+impl Default for Battery {
+    fn default() -> Self {
+        Self(1_000)
+    }
+}
+
+impl Battery {
+    fn walk(&mut self) {
+        self.0 = if self.0 <= 100 { 1_000 } else { self.0 - 1 };
+    }
 }
 
 /// Runs a robot until its process ends.
@@ -96,7 +123,11 @@ pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
         let _ = keeper.write(&ClientRecord::Renewed { at_ms: left.at_ms, until_ms: left.until_ms });
     };
     let agent = AttachedAgent::attach(&client, agent_options, Some(Box::new(renewed))).await?;
-    let mut robot = Robot { at: options.start, options, floor, station, history, agent };
+    let (telemetry, publications) = mpsc::channel(PUBLICATIONS_QUEUED_MAX);
+    tokio::spawn(keep_publishing(client.clone(), publications));
+    let battery = Battery::default();
+    let mut robot = Robot { at: options.start, options, floor, station, history, agent, telemetry, battery };
+    robot.tell_world();
     while let Some(order) = robot.agent.next_task().await {
         match robot.work(&order).await? {
             Ok(()) => {}
@@ -106,6 +137,27 @@ pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
         }
     }
     Ok(())
+}
+
+/// Publishes until the robot ends; begins anew when its node does.
+async fn keep_publishing(client: Client, mut publications: mpsc::Receiver<PublishRequest>) {
+    loop {
+        let (queue, stream) = mpsc::channel(PUBLICATIONS_QUEUED_MAX);
+        let publishing = client.publish_all(stream);
+        let feeding = async {
+            while let Some(publication) = publications.recv().await {
+                if queue.send(publication).await.is_err() {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::select! {
+            _ = publishing => {}
+            goes_on = feeding => if !goes_on { return },
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 fn position(floor: &Floor, cell: Cell) -> Position {
@@ -121,6 +173,18 @@ impl Robot {
     fn note_fenced(&self, order: &Assignment, why: &str) -> std::io::Result<()> {
         let (task, why) = (text(&order.task.id), why.to_owned());
         self.history.write(&ClientRecord::Fenced { at_ns: boot_ns(), task, epoch: order.epoch(), why })
+    }
+
+    /// Says where it is and how much charge it has. Latest wins: what finds no room is not missed.
+    fn tell_world(&self) {
+        let place = position(&self.floor, self.at);
+        let pose = serde_json::json!({ "cell": self.at, "x_mm": place.x_mm, "y_mm": place.y_mm });
+        let battery = serde_json::json!({ "permille": self.battery.0 });
+        for (topic, payload) in [(POSE, pose), (BATTERY, battery)] {
+            let (topic, source) = (topic.to_owned(), self.options.name.clone());
+            let (content_type, payload) = ("application/json".to_owned(), payload.to_string().into_bytes());
+            let _ = self.telemetry.try_send(PublishRequest { topic, source, content_type, payload });
+        }
     }
 
     /// Carries an order out, from its last checkpoint on.
@@ -160,6 +224,8 @@ impl Robot {
             }
             self.at = cell;
             self.agent.set_place(position(&self.floor, cell));
+            self.battery.walk();
+            self.tell_world();
         }
         Ok(match self.ask(order, errand, Step::Done).await? {
             Ok(None) => Ok(()),

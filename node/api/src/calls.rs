@@ -9,6 +9,7 @@ use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{Query, QueryReply};
 use skep_protocol::task::Task;
+use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -100,11 +101,43 @@ pub enum Call {
         /// What.
         said: AgentSaid,
     },
+    /// Say something on a topic.
+    Publish(Box<Publication>),
+    /// Listen to topics.
+    Subscribe {
+        /// Its name.
+        subscriber: u64,
+        /// To what.
+        topics: Vec<TopicPath>,
+        /// What is heard. One that does not fit is missed.
+        values: mpsc::Sender<TopicTold>,
+    },
+    /// Listen no more.
+    Unsubscribe {
+        /// Its name.
+        subscriber: u64,
+    },
     /// Tell who this node is and whom it reaches.
     NodeStatus {
         /// That.
         answer: oneshot::Sender<NodeView>,
     },
+}
+
+/// What a subscriber is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicTold {
+    /// The latest of a source on a topic.
+    Value {
+        /// What.
+        publication: Box<Publication>,
+        /// The node that sent it.
+        sender: NodeId,
+        /// How long ago it was heard, in milliseconds.
+        age_ms: u64,
+    },
+    /// There is no room for one more.
+    Refused,
 }
 
 /// What an attached agent says.

@@ -53,6 +53,11 @@ impl Failed {
         not_done("SKEP-0004", Code::FailedPrecondition, message, "ask a voter; 'skep shard status' on one names them")
     }
 
+    pub(crate) fn too_many_topics() -> Self {
+        let message = "this node has as many subscribers or topics as it may";
+        not_done("SKEP-0006", Code::ResourceExhausted, message, "end some subscriptions first")
+    }
+
     pub(crate) fn members(message: &str, may_work_later: bool) -> Self {
         let mut failed =
             not_done("SKEP-0005", Code::FailedPrecondition, message, "'skep shard status' shows the members");

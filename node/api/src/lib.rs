@@ -13,9 +13,10 @@ mod failure;
 mod nodes;
 mod queries;
 mod server;
+mod topics;
 
 pub use calls::{
     AgentSaid, AgentTold, Call, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow,
-    Submission, VoterRow,
+    Submission, TopicTold, VoterRow,
 };
 pub use server::{Api, ApiError};

@@ -17,6 +17,7 @@ use skep_protocol::v1::shard_commands_server::ShardCommandsServer;
 use skep_protocol::v1::shard_queries_server::ShardQueriesServer;
 use skep_protocol::v1::task_commands_server::TaskCommandsServer;
 use skep_protocol::v1::task_queries_server::TaskQueriesServer;
+use skep_protocol::v1::topics_server::TopicsServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -31,6 +32,7 @@ use crate::calls::Calls;
 use crate::commands::Commands;
 use crate::nodes::Nodes;
 use crate::queries::Queries;
+use crate::topics::TopicService;
 
 /// How long open streams may keep the API from stopping.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -121,6 +123,7 @@ impl Api {
             .map_err(|e| ApiError::Reflection(e.to_string()))?;
         let commands = Commands::new(calls.clone());
         let queries = Queries::new(calls.clone());
+        let topics = TopicService::new(calls.clone(), config.site.clone());
         let nodes = Nodes::new(calls);
         let max = limits::API_MESSAGE_BYTES_MAX;
         let routes = Routes::new(TaskCommandsServer::new(commands.clone()).max_decoding_message_size(max))
@@ -130,6 +133,7 @@ impl Api {
             .add_service(ShardCommandsServer::new(nodes.clone()))
             .add_service(ShardQueriesServer::new(nodes.clone()))
             .add_service(NodeQueriesServer::new(nodes))
+            .add_service(TopicsServer::new(topics))
             .add_service(health_service)
             .add_service(reflection);
         let unix = bind_socket(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?;

@@ -9,6 +9,7 @@ use crate::agents::{Agents, Want};
 use crate::connectivity::Connectivity;
 use crate::event::{Effect, Event, Work, WorkKey};
 use crate::router::Router;
+use crate::topics::Topics;
 
 /// Keys of the engine's own work have this bit; callers' keys do not.
 const OWN: u64 = 1 << 63;
@@ -27,6 +28,7 @@ const OWN: u64 = 1 << 63;
 pub struct Engine {
     router: Router,
     agents: Agents,
+    topics: Topics,
     effects: VecDeque<Effect>,
     next_key: u64,
 }
@@ -35,13 +37,14 @@ impl Engine {
     /// An engine that knows nobody yet. `local` is this node.
     pub fn new(local: NodeId, config: EngineConfig) -> Self {
         let (router, agents) = (Router::new(local, config), Agents::new(local, config));
-        Self { router, agents, effects: VecDeque::new(), next_key: OWN }
+        Self { router, agents, topics: Topics::new(local), effects: VecDeque::new(), next_key: OWN }
     }
 
     /// Takes note of something that happened.
     pub fn handle(&mut self, event: Event, now_ms: u64) {
         match event {
             Event::Agent(event) => self.agents.handle(event, now_ms),
+            Event::Topic(event) => self.topics.handle(event, now_ms),
             event => self.router.handle(event, now_ms),
         }
         self.pump(now_ms);
@@ -77,7 +80,9 @@ impl Engine {
     /// Carries what one machine wants to the other, until both are still.
     fn pump(&mut self, now_ms: u64) {
         loop {
-            if let Some(want) = self.agents.poll_want() {
+            if let Some(effect) = self.topics.poll_effect() {
+                self.effects.push_back(Effect::Topic(effect));
+            } else if let Some(want) = self.agents.poll_want() {
                 self.on_want(want, now_ms);
             } else if let Some(effect) = self.router.poll_effect() {
                 match effect {

@@ -12,6 +12,7 @@ use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 
 use crate::connectivity::Connectivity;
+use crate::topics::{TopicEffect, TopicEvent};
 
 /// Names a piece of work between the engine and its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +79,8 @@ pub enum Event {
     },
     /// Something of an agent.
     Agent(AgentEvent),
+    /// Something on the data plane.
+    Topic(TopicEvent),
 }
 
 /// Names the stream of an agent between the engine and its caller.
@@ -256,6 +259,8 @@ pub enum Effect {
         /// Whether its agents were told; otherwise it should be sent again.
         noted: bool,
     },
+    /// Something for the data plane, or from it for a subscriber.
+    Topic(TopicEffect),
     /// What the node can reach of a shard changed.
     Connectivity {
         /// Which shard.

@@ -12,7 +12,9 @@ mod engine;
 mod event;
 mod route;
 mod router;
+mod topics;
 
 pub use connectivity::{Connectivity, Permission};
 pub use engine::Engine;
 pub use event::{AgentEvent, AttachWish, Effect, Event, Outcome, StreamKey, Target, ToAgent, UpdateKey, Work, WorkKey};
+pub use topics::{LatestValue, SubscriberKey, TopicEffect, TopicEvent};

@@ -74,7 +74,7 @@ impl Router {
                 self.peers_up = up;
                 self.judge_all(now_ms);
             }
-            Event::Agent(_) => {}
+            Event::Agent(_) | Event::Topic(_) => {}
         }
     }
 

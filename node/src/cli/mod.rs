@@ -11,6 +11,7 @@ mod run;
 mod shard;
 mod task;
 mod testnet;
+mod topic;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,6 +71,9 @@ enum Noun {
     /// Agents and their roles
     #[command(subcommand)]
     Agent(agent::Agent),
+    /// Topics of the data plane: telemetry, best effort
+    #[command(subcommand)]
+    Topic(topic::Topic),
     /// Whole sites on this machine: demonstrations and tests
     #[command(subcommand)]
     Testnet(testnet::Testnet),
@@ -120,6 +124,7 @@ pub fn main() -> ExitCode {
         Noun::Config(config) => config.run(&common),
         Noun::Task(task) => block_on(task.run(&common)),
         Noun::Agent(agent) => block_on(agent.run(&common)),
+        Noun::Topic(topic) => block_on(topic.run(&common)),
         Noun::Testnet(testnet) => testnet.run(&common),
         Noun::Bench(bench) => bench.run(&common),
     };

@@ -1,12 +1,14 @@
 //! The demo: a warehouse that works, and survives.
 
 mod faults;
+mod fleet;
 mod orders;
 mod site;
 mod story;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -33,6 +35,8 @@ pub enum Faults {
     Story,
     /// One process, node or robot, is killed at a random moment.
     RandomKill,
+    /// Telemetry at ten times what the robots publish, from 40 % to 80 %.
+    Flood,
     /// Nothing.
     None,
 }
@@ -116,6 +120,9 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
         story: story.clone(),
         progress: sender,
     };
+    let fleet = fleet::Fleet::default();
+    let listening = tokio::spawn(fleet.clone().listen(site.clients()));
+    let telling = tokio::spawn(tell_of(fleet, story.clone(), robots));
     let mut ordering = tokio::spawn(orders.run());
     let run = async {
         harm(&mut site, &story, &mut progress, &options).await?;
@@ -125,6 +132,8 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
         Ok(done) => done?,
         Err(_) => return Err(broken(&dir, format!("the orders have not ended within {WITHIN:?}"))),
     };
+    listening.abort();
+    telling.abort();
     story.record(&StoryRecord::Ended { at_ns: story::now() });
     story.close();
     story.say("all orders have ended; the replicas are compared");
@@ -137,6 +146,59 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
     site.write_down(voters, &tasks).await?;
     drop(site);
     Ok(verify(&dir)?)
+}
+
+/// How often the story tells of the fleet.
+const FLEET_EVERY: Duration = Duration::from_secs(10);
+/// How much more than the robots a flood publishes.
+const FLOOD_FACTOR: f64 = 10.0;
+
+async fn tell_of(fleet: fleet::Fleet, story: Story, robots: usize) {
+    loop {
+        tokio::time::sleep(FLEET_EVERY).await;
+        story.say(&fleet.line(robots));
+    }
+}
+
+/// Publishers that flood every node.
+struct Flood {
+    publishers: Vec<tokio::task::JoinHandle<()>>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Flood {
+    async fn begin(site: &DemoSite, story: &Story, options: &DemoOptions) -> Result<Self, DemoError> {
+        // A robot says two things for every cell that it walks.
+        let tick_s = options.site.tick.as_secs_f64().max(0.001);
+        let per_s = FLOOD_FACTOR * 2.0 * options.site.robots as f64 / tick_s;
+        let (clock, term) = position(site).await?;
+        story.say(&format!("a flood of {per_s:.0} publications/s begins, ten times what the robots publish"));
+        story.record(&StoryRecord::FloodBegun { at_ns: story::now(), clock, term, per_s });
+        let sent: Arc<AtomicU64> = Arc::default();
+        let share = per_s / site.net.nodes.len() as f64;
+        let publishers = site
+            .clients()
+            .into_iter()
+            .enumerate()
+            .map(|(n, client)| tokio::spawn(fleet::flood(client, share, format!("flood-{n}"), Arc::clone(&sent))));
+        Ok(Self { publishers: publishers.collect(), sent })
+    }
+
+    async fn end(self, site: &DemoSite, story: &Story) -> Result<(), DemoError> {
+        self.publishers.iter().for_each(tokio::task::JoinHandle::abort);
+        let sent = self.sent.load(Ordering::Relaxed);
+        let (clock, term) = position(site).await?;
+        story.say(&format!("the flood ends after {sent} publications"));
+        story.record(&StoryRecord::FloodEnded { at_ns: story::now(), clock, term, sent });
+        Ok(())
+    }
+}
+
+/// The shard's clock and term.
+async fn position(site: &DemoSite) -> Result<(u64, u64), DemoError> {
+    let leader = site.net.leader().await?;
+    let status = site.net.nodes[leader].client().shard_status().await.map_err(LaunchError::from)?;
+    Ok((status.clock, status.term))
 }
 
 fn broken(dir: &std::path::Path, what: String) -> DemoError {
@@ -159,6 +221,12 @@ async fn harm(
     let mut random = SmallRng::seed_from_u64(options.seed);
     match options.faults {
         Faults::None => {}
+        Faults::Flood => {
+            until(0.4).await;
+            let flood = Flood::begin(site, story, options).await?;
+            until(0.8).await;
+            flood.end(site, story).await?;
+        }
         Faults::Story => {
             until(0.3).await;
             faults::kill_leader(site, story).await?;

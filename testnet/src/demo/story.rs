@@ -21,7 +21,7 @@ pub struct HeldClaim {
 }
 
 /// One thing that happened to the testnet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum StoryRecord {
     /// It is up.
@@ -89,6 +89,28 @@ pub enum StoryRecord {
         at_ns: u64,
         /// Which.
         name: String,
+    },
+    /// Telemetry is published at a multiple of what the robots publish.
+    FloodBegun {
+        /// On the boot clock.
+        at_ns: u64,
+        /// The shard's log clock.
+        clock: u64,
+        /// The shard's term.
+        term: u64,
+        /// Publications a second, wished.
+        per_s: f64,
+    },
+    /// No more.
+    FloodEnded {
+        /// On the boot clock.
+        at_ns: u64,
+        /// The shard's log clock.
+        clock: u64,
+        /// The shard's term.
+        term: u64,
+        /// Publications that nodes took.
+        sent: u64,
     },
     /// All orders have ended.
     Ended {

@@ -100,7 +100,7 @@ pub struct VoterRecord {
 }
 
 /// Everything that was written down.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
     /// What was done to the testnet.
     pub story: Vec<StoryRecord>,

@@ -17,7 +17,7 @@ mod s8;
 use std::path::Path;
 
 pub use evidence::{ChangeRecord, Evidence, HeadRecord, TaskRecord, VoterRecord};
-pub use report::{Effects, Explained, Invariants, Latency, Quantiles, Refusals, Report, Tasks};
+pub use report::{Effects, Explained, Flooded, Invariants, Latency, Quantiles, Refusals, Report, Tasks};
 
 /// Why nothing could be checked.
 #[derive(Debug, thiserror::Error)]

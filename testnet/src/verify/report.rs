@@ -24,6 +24,9 @@ pub struct Report {
     pub throughput_per_s: f64,
     /// On the shard's clock.
     pub latency_ms: Latency,
+    /// What a flood of telemetry did; none if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flood: Option<Flooded>,
     /// How many nodes.
     pub nodes: usize,
     /// How many robots.
@@ -91,6 +94,21 @@ pub struct Quantiles {
     pub p50: u64,
     /// All but one in a hundred are at most this.
     pub p99: u64,
+}
+
+/// What a flood of telemetry did.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Flooded {
+    /// Publications that nodes took.
+    pub publications: u64,
+    /// Publications a second, wished.
+    pub per_s: f64,
+    /// Elections meanwhile.
+    pub elections: u64,
+    /// From creation to the first claim, of orders created during it.
+    pub claim_with_ms: Quantiles,
+    /// The same, of all other orders.
+    pub claim_without_ms: Quantiles,
 }
 
 /// Why a duplicate was refused.
@@ -179,6 +197,7 @@ impl Report {
             reassigned: reclaims.count(),
             throughput_per_s: (per_s * 100.0).round() / 100.0,
             latency_ms,
+            flood: flood(evidence, &created, &claimed),
             nodes,
             robots,
             seed,
@@ -188,6 +207,29 @@ impl Report {
             ok,
         }
     }
+}
+
+fn flood(evidence: &Evidence, created: &BTreeMap<&str, u64>, claimed: &BTreeMap<&str, u64>) -> Option<Flooded> {
+    let begun = evidence.story.iter().find_map(|record| match record {
+        StoryRecord::FloodBegun { clock, term, per_s, .. } => Some((*clock, *term, *per_s)),
+        _ => None,
+    });
+    let ended = evidence.story.iter().find_map(|record| match record {
+        StoryRecord::FloodEnded { clock, term, sent, .. } => Some((*clock, *term, *sent)),
+        _ => None,
+    });
+    let ((from, first_term, per_s), (to, last_term, publications)) = (begun?, ended?);
+    let took = |during: bool| {
+        let of = created.iter().filter(|(_, at)| (from..to).contains(*at) == during);
+        quantiles(of.filter_map(|(task, at)| Some(claimed.get(task)?.saturating_sub(*at))).collect())
+    };
+    Some(Flooded {
+        publications,
+        per_s,
+        elections: last_term.saturating_sub(first_term),
+        claim_with_ms: took(true),
+        claim_without_ms: took(false),
+    })
 }
 
 /// Accepted effects of a claim below one seen before, or after the end of its lease.

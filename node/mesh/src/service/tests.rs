@@ -98,8 +98,7 @@ fn publication(text: &str) -> Publication {
 }
 
 #[tokio::test]
-async fn a_publication_reaches_subscribers_through_others_and_nobody_else() {
-    // 1 - 2 - 3: the ends do not know each other; 2 subscribes and passes on.
+async fn a_publication_reaches_those_who_subscribe_and_nobody_else() {
     let (a, b, c) = (identity(1), identity(2), identity(3));
     let (middle, mut heard_by_middle) = start_heard(2, vec![peer(a, None), peer(c, None)]);
     let address = addresses(&middle).await.remove(0);

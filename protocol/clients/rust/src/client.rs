@@ -15,6 +15,8 @@ use skep_protocol::v1::shard_queries_client::ShardQueriesClient;
 use skep_protocol::v1::task_command::Command;
 use skep_protocol::v1::task_commands_client::TaskCommandsClient;
 use skep_protocol::v1::task_queries_client::TaskQueriesClient;
+use skep_protocol::v1::topics_client::TopicsClient;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::InterceptedService;
@@ -422,6 +424,36 @@ impl Client {
         let request = v1::WatchTasksRequest { shard: self.settings.shard.0, topics, from_index };
         let mut service = TaskQueriesClient::new(self.service.clone());
         service.watch(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
+    }
+
+    /// Says something on a topic: best effort, latest wins.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn publish(&self, publication: v1::PublishRequest) -> Result<(), ClientError> {
+        let mut service = TopicsClient::new(self.service.clone());
+        service.publish(publication).await.map(drop).map_err(|status| definite(&status))
+    }
+
+    /// Says what comes out of a channel until it is closed; how much the node took.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the node went away meanwhile.
+    pub async fn publish_all(&self, publications: mpsc::Receiver<v1::PublishRequest>) -> Result<u64, ClientError> {
+        let mut service = TopicsClient::new(self.service.clone());
+        let published = service.publish_stream(ReceiverStream::new(publications)).await;
+        published.map(|reply| reply.into_inner().taken).map_err(|status| definite(&status))
+    }
+
+    /// The latest value of every source on these topics, with its age, then new ones as the node hears them.
+    ///
+    /// # Errors
+    /// [`ClientError`]. The stream's own errors come as gRPC statuses.
+    pub async fn subscribe(&self, topics: &[&str]) -> Result<Streaming<v1::TopicValue>, ClientError> {
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let mut service = TopicsClient::new(self.service.clone());
+        let subscribed = service.subscribe(v1::SubscribeRequest { topics }).await;
+        subscribed.map(tonic::Response::into_inner).map_err(|status| definite(&status))
     }
 
     /// Everything that the node's replica holds.
