@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use skep_client::{Client, ClientError, Endpoint, Settings, v1};
 use tokio::time::Instant;
 
@@ -91,7 +91,7 @@ pub struct Testnet {
     pub nodes: Vec<TestNode>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Made {
     node: String,
     control: String,
@@ -113,12 +113,18 @@ fn free_ports() -> Result<u16, LaunchError> {
 }
 
 impl Testnet {
-    /// Makes the nodes' directories and configurations. Nothing runs yet.
+    /// Makes the nodes' directories and configurations, or finds those that were made before in the same directory: they
+    /// keep their keys and ports. Nothing runs yet.
     ///
     /// # Errors
     /// [`LaunchError`].
     pub fn create(layout: Layout) -> Result<Self, LaunchError> {
+        let known = layout.dir.join("testnet.json");
+        if let Ok(text) = std::fs::read(&known) {
+            return Self::reopen(layout, &text);
+        }
         let mut nodes = Vec::new();
+        let mut all = Vec::new();
         for at in 0..layout.nodes {
             let name = format!("n{at}");
             let dir = layout.dir.join(&name);
@@ -133,21 +139,30 @@ impl Testnet {
             }
             let made: Made = serde_json::from_slice(&output.stdout)
                 .map_err(|e| LaunchError::Command { command: command(), output: e.to_string() })?;
-            nodes.push(TestNode {
-                name,
-                dir,
-                id: made.node,
-                control: made.control,
-                mesh: made.mesh,
-                api: made.api,
-                child: None,
-            });
+            all.push(made.clone());
+            nodes.push(TestNode::of(name, dir, made));
         }
         let testnet = Self { layout, nodes };
         for at in 0..testnet.nodes.len() {
             testnet.configure(at)?;
         }
+        let text = serde_json::to_vec_pretty(&all).unwrap_or_default();
+        std::fs::write(&known, text).map_err(io_error(known.display().to_string()))?;
         Ok(testnet)
+    }
+
+    fn reopen(layout: Layout, known: &[u8]) -> Result<Self, LaunchError> {
+        let command = || format!("reading {}", layout.dir.join("testnet.json").display());
+        let failed = |output: String| LaunchError::Command { command: command(), output };
+        let all: Vec<Made> = serde_json::from_slice(known).map_err(|e| failed(e.to_string()))?;
+        if all.len() != layout.nodes {
+            let asked = layout.nodes;
+            return Err(failed(format!("it has {} nodes and {asked} are asked for; give a fresh --dir", all.len())));
+        }
+        let name = |at: usize| format!("n{at}");
+        let nodes = all.into_iter().enumerate();
+        let nodes = nodes.map(|(at, made)| TestNode::of(name(at), layout.dir.join(name(at)), made)).collect();
+        Ok(Self { layout, nodes })
     }
 
     fn configure(&self, at: usize) -> Result<(), LaunchError> {
@@ -334,6 +349,11 @@ impl Drop for Testnet {
 }
 
 impl TestNode {
+    fn of(name: String, dir: PathBuf, made: Made) -> Self {
+        let Made { node: id, control, mesh, api } = made;
+        Self { name, dir, id, control, mesh, api, child: None }
+    }
+
     /// Its process, if it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)

@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod child;
+pub mod control;
 pub mod demo;
 mod launch;
 mod load;

@@ -93,6 +93,15 @@ struct World {
 }
 
 impl World {
+    /// The world as its log tells of it: it goes on where it stood.
+    fn remember(log: &Path) -> Result<Self, RecordError> {
+        let mut world = Self::default();
+        for effect in crate::record::read::<Effect>(log)? {
+            world.judge(&effect.question);
+        }
+        Ok(world)
+    }
+
     fn judge(&mut self, question: &Question) -> Option<Refused> {
         let task = self.tasks.entry(question.task.clone()).or_default();
         if question.epoch < task.epoch {
@@ -123,7 +132,12 @@ impl World {
 pub async fn serve(socket: &Path, log: &Path) -> Result<(), RecordError> {
     let io = |source| RecordError::Io { path: socket.to_owned(), source };
     let recorder = Arc::new(Recorder::open(log)?);
-    let world: Arc<Mutex<World>> = Arc::default();
+    let world = Arc::new(Mutex::new(World::remember(log)?));
+    match std::fs::remove_file(socket) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => return Err(io(source)),
+    }
     let listener = UnixListener::bind(socket).map_err(io)?;
     loop {
         let (stream, _) = listener.accept().await.map_err(io)?;

@@ -143,7 +143,8 @@ async fn listed_peers_without_an_address_find_each_other_by_multicast_on_one_net
         let text = std::fs::read_to_string(&config).unwrap();
         // 'skep init' leaves the section commented out or with a port of its own.
         let mesh = format!("[mesh]\nlisten = \"10.77.0.{}:7340\"\nmdns = true\n", at + 1);
-        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("listen") || !line.contains("7340")).collect();
+        let lines: Vec<&str> =
+            text.lines().filter(|line| !line.starts_with("listen") || !line.contains("7340")).collect();
         let text = lines.join("\n").replacen("[mesh]\n", &mesh, 1);
         let peer = format!("\n[[peers]]\nid = \"{}\"\n", ids[1 - at]);
         std::fs::write(&config, text + &peer).unwrap();

@@ -1,11 +1,13 @@
 //! `skep testnet`
 
 mod demo;
+mod up;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use skep_testnet::control::Order;
 use skep_testnet::robot::RobotOptions;
 
 use super::{Common, Failure};
@@ -14,6 +16,40 @@ use super::{Common, Failure};
 pub(crate) enum Testnet {
     /// A warehouse of real nodes and simulated robots that works, and survives the loss of its orchestrator and of a robot
     Demo(demo::Demo),
+    /// Start nodes, and robots if wished, and keep them up until Ctrl-C or 'down'
+    Up(up::Up),
+    /// What runs
+    Status,
+    /// Kill a process with SIGKILL
+    Kill {
+        /// Its name
+        name: String,
+    },
+    /// Suspend a process with SIGSTOP
+    Pause {
+        /// Its name
+        name: String,
+    },
+    /// Let a suspended process go on
+    Resume {
+        /// Its name
+        name: String,
+    },
+    /// Start a process again, after a SIGKILL if it runs
+    Restart {
+        /// Its name
+        name: String,
+    },
+    /// End everything; what was stored stays for the next 'up'
+    Down,
+    /// The end of a process's log
+    Logs {
+        /// Its name
+        name: String,
+        /// How many lines
+        #[arg(long, default_value_t = 50)]
+        lines: usize,
+    },
     /// Check what a demo has left, again
     Verify {
         /// Its directory
@@ -67,6 +103,14 @@ impl Testnet {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::Demo(demo) => demo.run(common),
+            Self::Up(up) => super::block_on(up.run(common)),
+            Self::Status => super::block_on(up::order(common, Order::Status)),
+            Self::Kill { name } => super::block_on(up::order(common, Order::Kill { name })),
+            Self::Pause { name } => super::block_on(up::order(common, Order::Pause { name })),
+            Self::Resume { name } => super::block_on(up::order(common, Order::Resume { name })),
+            Self::Restart { name } => super::block_on(up::order(common, Order::Restart { name })),
+            Self::Down => super::block_on(up::order(common, Order::Down)),
+            Self::Logs { name, lines } => up::logs(&up::place(common)?, &name, lines),
             Self::Verify { path } => {
                 let report = skep_testnet::verify::verify(&path).map_err(Failure::failed)?;
                 demo::print(common.output, &report)
