@@ -49,6 +49,8 @@ struct Core {
     /// Counts shards that were opened, for those who follow them.
     opened: watch::Sender<usize>,
     opening: tokio::sync::Mutex<()>,
+    /// Who last answered a heartbeat of this node's, as only a leader does.
+    answered: Mutex<BTreeMap<ShardId, NodeId>>,
 }
 
 impl Core {
@@ -86,6 +88,15 @@ impl crate::net::Dispatch for Arc<Core> {
 }
 
 impl Core {
+    /// Whether a node leads a shard, as far as this one knows: from its own replica, or from who answered it last.
+    fn leads(&self, node: NodeId, shard: ShardId) -> bool {
+        let own = self.shard(shard).map(|shard| *shard.view().borrow()).filter(|view| view.member);
+        if let Some(view) = own {
+            return view.leader == Some(node);
+        }
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).get(&shard) == Some(&node)
+    }
+
     async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
         match header.kind {
@@ -98,8 +109,9 @@ impl Core {
                 if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
                     return Err(format!("{} requests are too many for one proposal", proposal.requests.len()));
                 }
-                check_speakers(who, &proposal)?;
-                let outcomes = match self.shard(header.shard) {
+                let shard = self.shard(header.shard);
+                check_speakers(who, &proposal, shard.as_ref())?;
+                let outcomes = match shard {
                     Some(shard) => shard.propose(proposal.requests).await,
                     None => vec![ProposeOutcome::NoSuchShard; proposal.requests.len()],
                 };
@@ -125,6 +137,9 @@ impl Core {
             }
             FrameKind::Claims => {
                 let update = ClaimsUpdate::decode(&body).map_err(text)?;
+                if !self.leads(who.node, header.shard) {
+                    return Err("the sender is not known to lead the shard; tell it again later".to_owned());
+                }
                 let noted = self.site.note(header.shard, update).await;
                 if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
             }
@@ -135,13 +150,17 @@ impl Core {
     }
 }
 
-/// A node attaches agents to itself only.
-fn check_speakers(who: Who, proposal: &Proposal) -> Result<(), String> {
+/// A node attaches and detaches agents of its own only.
+fn check_speakers(who: Who, proposal: &Proposal, shard: Option<&Shard>) -> Result<(), String> {
     let foreign = proposal.requests.iter().find_map(|request| match &request.op {
-        Op::AttachAgent { agent, node, .. } if *node != who.node => Some((agent, node)),
+        Op::AttachAgent { agent, node, .. } if *node != who.node => Some(agent),
+        Op::DetachAgent { agent, .. } => {
+            let node = shard.and_then(|shard| shard.serves(agent));
+            node.is_some_and(|node| node != who.node).then_some(agent)
+        }
         _ => None,
     });
-    foreign.map_or(Ok(()), |(agent, node)| Err(format!("{} may not attach agent {agent} to {node}", who.node)))
+    foreign.map_or(Ok(()), |agent| Err(format!("{} does not serve agent {agent}", who.node)))
 }
 
 /// Fetches what is missing in the history, such as that behind an installed snapshot, from a peer that has it.
@@ -323,6 +342,7 @@ async fn start(
         shards: Mutex::default(),
         opened: watch::channel(0).0,
         opening: tokio::sync::Mutex::default(),
+        answered: Mutex::default(),
     });
     for shard in core.site.store.shards() {
         core.open(shard).await.map_err(StartError::Shard)?;
@@ -441,7 +461,11 @@ impl ConsensusHandle {
             let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms);
             let answer = core.site.peers.call(node, Class::Agents, FrameKind::Heartbeat, shard, &body, deadline).await;
             let answer = answer.map_err(|_| nobody)?;
-            HeartbeatAnswer::decode(&answer).map_err(|_| nobody)?.result
+            let result = HeartbeatAnswer::decode(&answer).map_err(|_| nobody)?.result;
+            if result.is_ok() {
+                core.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, node);
+            }
+            result
         };
         self.on_thread(say).await.unwrap_or(Err(nobody))
     }

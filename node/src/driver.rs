@@ -344,6 +344,7 @@ impl Driver {
     fn tell(&mut self, stream: StreamKey, message: ToAgent) {
         let told = match message {
             ToAgent::Attached { attachment, lease } => AgentTold::Attached { attachment, lease },
+            ToAgent::Holds(claims) => AgentTold::Holds(claims),
             ToAgent::Grant(task) => AgentTold::Grant(task),
             ToAgent::Lost { task, epoch } => AgentTold::Lost { task, epoch },
             ToAgent::Lease { stamp, usable_ms } => AgentTold::Lease { stamp, usable_ms },

@@ -83,12 +83,12 @@ pub const PEERS_MAX: usize = 1_024;
 /// Voters of one shard. Refused as invalid: 3 or 5 are useful.
 pub const VOTERS_MAX: usize = 7;
 
-/// Agents that one node serves. One more is refused as `NodeFull`.
+/// Agents that one node serves. One more is refused as `Overloaded`.
 pub const AGENTS_PER_NODE_MAX: usize = 1_024;
 /// Tasks that an agent may have asked for and not been given yet. More count as so many.
 pub const CREDITS_MAX: u64 = 1_024;
 /// Messages waiting to be read by one attached agent. One more ends its stream; it attaches again and catches up.
-pub const AGENT_MESSAGES_QUEUED_MAX: usize = 256;
+pub const AGENT_MESSAGES_QUEUED_MAX: usize = 2 * CONCURRENT_CLAIMS_MAX as usize + 512;
 /// Heartbeats waiting for the orchestrator. One more is refused, and sent again later.
 pub const HEARTBEATS_QUEUED_MAX: usize = 4_096;
 /// Bytes of tasks in one update of what agents hold. More follow in the next.

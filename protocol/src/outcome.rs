@@ -40,6 +40,8 @@ pub enum Receipt {
         agent: AgentId,
         /// Its attachment.
         attachment: AttachmentId,
+        /// Its lease, which may be longer than it asked for.
+        lease: crate::agent::LeaseTerms,
     },
 }
 

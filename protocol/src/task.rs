@@ -391,6 +391,8 @@ pub struct Task {
     pub expires_at: Option<LogInstant>,
     /// The latest progress of the latest claim.
     pub progress: Option<Progress>,
+    /// Until then its former holder may believe that it still holds it: nobody else may have it before.
+    pub fenced_until: LogInstant,
     /// Where the next holder goes on, as the last one that said so left it; opaque to Skep.
     pub checkpoint: Option<Arc<[u8]>>,
     /// The latest failures, oldest first, at most [`limits::FAILURES_KEPT`].

@@ -233,3 +233,52 @@ fn a_task_that_is_given_back_is_pending_at_once_and_its_giver_is_fenced() {
     shard.ok(take(1, "r2"));
     assert!(matches!(shard.refused(release("r1", 1)), Refusal::StaleEpoch { .. }));
 }
+
+#[test]
+fn a_claim_that_is_taken_from_an_attached_agent_is_nobodys_until_its_lease_must_have_ended() {
+    let takes: [(&str, fn(&mut Shard)); 3] = [
+        ("requeue", |shard| drop(shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("") }))),
+        ("cancel and requeue", |shard| {
+            shard.ok(Op::CancelTask { task: task_id(1), reason: reason("") });
+            shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("") });
+        }),
+        ("stale", |shard| {
+            shard.pass(10_000);
+            shard.decide(Decision::ExpireClaim { task: task_id(1), epoch: skep_protocol::ids::ClaimEpoch(1) });
+        }),
+    ];
+    for (what, take_back) in takes {
+        let mut shard = Shard::new();
+        shard.ok(create(1, spec()));
+        shard.attached(attach("r1", 1, 1));
+        shard.ok(take(1, "r1"));
+        take_back(&mut shard);
+        shard.pass(LEASE.orchestrator_ms() - 1);
+        assert!(matches!(shard.refused(take(1, "r2")), Refusal::BackingOff { .. }), "{what}");
+        shard.pass(1);
+        shard.ok(take(1, "r2"));
+    }
+}
+
+#[test]
+fn giving_back_costs_no_attempt() {
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    for epoch in 1..=9 {
+        shard.ok(take(1, "r1"));
+        shard.ok(Op::ReleaseTask { claim: claim(1, "r1", epoch) });
+    }
+    assert_eq!((shard.status(1), shard.task(1).attempts), (TaskStatus::Pending, 0));
+    assert!(shard.task(1).failures.is_empty());
+}
+
+#[test]
+fn the_same_run_of_an_agent_does_not_shorten_its_lease() {
+    let mut shard = Shard::new();
+    shard.attached(attach("r1", 1, 1));
+    let mut shorter = attach("r1", 1, 1);
+    let Op::AttachAgent { lease, .. } = &mut shorter else { unreachable!() };
+    lease.ttl_ms = 1_000;
+    shard.attached(shorter);
+    assert_eq!(shard.state.agent(&agent("r1")).unwrap().attachment.unwrap().lease, LEASE);
+}

@@ -38,12 +38,18 @@ fn confirmed(confirmed: bool) -> OrchestratorEvent {
     OrchestratorEvent::RoundEnded { confirmed }
 }
 
+fn arrived(arrived: bool) -> OrchestratorEvent {
+    OrchestratorEvent::UpdateEnded { node: node(1), arrived }
+}
+
 /// A shard with agent r1 attached to node 1, and its leader.
 fn with_agent() -> (Shard, Lead, AttachmentId) {
     let mut shard = Shard::new();
     let attachment = shard.attached(attach("r1", 1, 1));
     let mut lead = Lead::new(&shard);
     lead.settle(&mut shard);
+    // Its node knows that it holds nothing.
+    lead.tell(&shard, arrived(true));
     (shard, lead, attachment)
 }
 
@@ -88,6 +94,11 @@ fn without_a_quorum_nothing_is_renewed() {
     lead.carry_out(&mut shard);
     let effects = lead.tell(&shard, confirmed(false));
     assert_eq!(answers(&effects)[0].1, [Renewal::NotConfirmed]);
+    let stranger = AttachmentId(attachment.0 + 1);
+    lead.heartbeat(&shard, 1, vec![says("r1", stranger, 0)]);
+    lead.carry_out(&mut shard);
+    let effects = lead.tell(&shard, confirmed(false));
+    assert_eq!(answers(&effects)[0].1, [Renewal::NotConfirmed], "nor is any attachment known to have ended");
     assert_eq!(lead.orchestrator.poll_timeout(&shard.state, shard.now), before, "the lease ends as it would have");
 }
 
@@ -137,7 +148,8 @@ fn a_node_speaks_only_for_the_agents_that_it_serves() {
     let (mut shard, mut lead, attachment) = with_agent();
     shard.ok(create(1, spec()));
     lead.heartbeat(&shard, 2, vec![says("r1", attachment, 1)]);
-    let effects = lead.carry_out(&mut shard);
+    lead.carry_out(&mut shard);
+    let effects = lead.tell(&shard, confirmed(true));
     assert_eq!(answers(&effects)[0].1, [Renewal::NotAttached]);
     assert_eq!(shard.status(1), TaskStatus::Pending);
 }
@@ -304,4 +316,45 @@ fn large_tasks_are_told_in_parts_and_all_of_them_in_the_end() {
         effects = lead.tell(&shard, OrchestratorEvent::UpdateEnded { node: node(1), arrived: true });
     }
     assert_eq!(told.len(), 40);
+}
+
+#[test]
+fn the_first_word_of_a_new_leader_comes_however_little_there_is_to_tell() {
+    let (mut shard, mut lead, attachment) = with_agent();
+    shard.ok(create(1, spec()));
+    lead.heartbeat(&shard, 1, vec![says("r1", attachment, 1)]);
+    lead.carry_out(&mut shard);
+    lead.tell(&shard, arrived(true));
+    // The claim ends, and the leader dies before it told anybody.
+    shard.ok(skep_protocol::entry::Op::CancelTask { task: task_id(1), reason: reason("") });
+    let mut next = Lead::new(&shard);
+    let told = updates(&next.settle(&mut shard));
+    assert_eq!(told[0].1.agents[0].held, []);
+}
+
+#[test]
+fn a_lease_is_not_renewed_while_its_holder_does_not_know_what_it_lost() {
+    let (mut shard, mut lead, attachment) = with_agent();
+    shard.ok(create(1, spec()));
+    lead.heartbeat(&shard, 1, vec![says("r1", attachment, 1)]);
+    lead.carry_out(&mut shard);
+    lead.tell(&shard, confirmed(true));
+    lead.tell(&shard, arrived(true));
+    assert_eq!(renew(&mut shard, &mut lead, "r1", 1, attachment), Renewal::Confirmed);
+    shard.ok(skep_protocol::entry::Op::CancelTask { task: task_id(1), reason: reason("") });
+    lead.tell(&shard, OrchestratorEvent::Applied);
+    assert_eq!(renew(&mut shard, &mut lead, "r1", 1, attachment), Renewal::NotConfirmed);
+    lead.tell(&shard, arrived(true));
+    assert_eq!(renew(&mut shard, &mut lead, "r1", 1, attachment), Renewal::Confirmed);
+}
+
+#[test]
+fn an_agent_that_goes_and_is_forgotten_at_once_leaves_no_lease_behind() {
+    let (mut shard, mut lead, attachment) = with_agent();
+    shard.ok(skep_protocol::entry::Op::DetachAgent { agent: agent("r1"), attachment });
+    shard.ok(skep_protocol::entry::Op::RemoveAgent { agent: agent("r1") });
+    lead.applied(&mut shard);
+    shard.pass(WAIT);
+    assert_eq!(lead.proposals(&shard), []);
+    assert_eq!(lead.orchestrator.poll_timeout(&shard.state, shard.now), None);
 }

@@ -27,6 +27,7 @@ struct ModelTask {
     epoch: u64,
     attempts: u32,
     not_before: u64,
+    fenced_until: u64,
     stale_at: u64,
     expires_at: Option<u64>,
 }
@@ -153,6 +154,7 @@ impl Model {
                     epoch: 0,
                     attempts: 0,
                     not_before: 0,
+                    fenced_until: 0,
                     stale_at: 0,
                     expires_at: valid.then_some(now + 2_000),
                 });
@@ -208,6 +210,7 @@ impl Model {
                 Ok(Some(n))
             }
             Ask::Cancel { n } => {
+                self.fence(n, now);
                 let task = self.find(n).ok_or("none")?;
                 if task.status.is_terminal() {
                     return Err("status");
@@ -216,12 +219,13 @@ impl Model {
                 Ok(Some(n))
             }
             Ask::Requeue { n } => {
+                self.fence(n, now);
                 let task = self.find(n).ok_or("none")?;
                 if matches!(task.status, TaskStatus::Pending | TaskStatus::Completed) {
                     return Err("status");
                 }
                 task.status = TaskStatus::Pending;
-                (task.attempts, task.not_before) = (0, 0);
+                (task.attempts, task.not_before) = (0, task.fenced_until);
                 task.expires_at = task.spec.valid_for_ms.map(|ms| now + ms);
                 Ok(Some(n))
             }
@@ -245,6 +249,16 @@ impl Model {
             self.attached.retain(|(agent, ..)| agent != by);
             self.attached.push((*by, *session, *attachment));
             self.attachments.push(*attachment);
+        }
+    }
+
+    /// The holder of a task may act for as long as its lease may last.
+    fn fence(&mut self, n: u8, now: u64) {
+        let attached: Vec<u8> = self.attached.iter().map(|(agent, ..)| *agent).collect();
+        if let Some(task) = self.find(n).filter(|task| task.status == TaskStatus::Claimed)
+            && task.holder.is_some_and(|holder| attached.contains(&holder))
+        {
+            task.fenced_until = now + LEASE.orchestrator_ms();
         }
     }
 
@@ -298,7 +312,10 @@ impl Model {
             && task.epoch == epoch
             && task.stale_at <= now
         {
+            self.fence(n, now);
+            let Some(task) = self.find(n) else { return };
             Self::end_attempt(task, true, now);
+            task.not_before = task.not_before.max(task.fenced_until);
         }
     }
 
@@ -307,7 +324,8 @@ impl Model {
             && !task.status.is_terminal()
             && task.expires_at.is_some_and(|at| at <= now)
         {
-            task.status = TaskStatus::Expired;
+            self.fence(n, now);
+            self.find(n).unwrap().status = TaskStatus::Expired;
         }
     }
 }

@@ -17,6 +17,7 @@ use skep_fleet::{DetectorConfig, ElectionDetector};
 use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{Clocks, ShardClock, boot_ms};
@@ -147,6 +148,11 @@ impl Shard {
 
     pub(crate) fn view(&self) -> watch::Receiver<ShardView> {
         self.inner.view.subscribe()
+    }
+
+    /// The node that serves an agent.
+    pub(crate) fn serves(&self, agent: &AgentId) -> Option<NodeId> {
+        self.inner.state.read().agent(agent).and_then(|record| record.attachment).map(|attachment| attachment.node)
     }
 
     pub(crate) fn clock(&self) -> &ShardClock {

@@ -166,7 +166,7 @@ impl Driver {
         let wait = next.map_or(QUIET_MS, |next| next.since_ms(now)).clamp(1, QUIET_MS);
         tokio::select! {
             Some(event) = self.in_flight.next() => Step::Event(event),
-            Some(said) = self.heartbeats.recv() => Step::Said(said),
+            Some(said) = self.heartbeats.recv(), if self.answers.len() < limits::HEARTBEATS_QUEUED_MAX => Step::Said(said),
             changed = self.applied.changed() => match changed {
                 Ok(()) => Step::Event(OrchestratorEvent::Applied),
                 Err(_) => Step::Over,

@@ -46,6 +46,11 @@ fn to_proto(told: AgentTold) -> Option<v1::NodeMessage> {
             attachment: attachment.0,
             lease_ttl: Some(convert::duration_to_proto(lease.ttl_ms)),
         }),
+        AgentTold::Holds(claims) => {
+            let claims = claims.into_iter();
+            let held = claims.map(|(task, epoch)| v1::HeldClaim { task_id: task.as_bytes().to_vec(), epoch: epoch.0 });
+            Told::Holds(v1::ClaimsHeld { claims: held.collect() })
+        }
         AgentTold::Grant(task) => {
             Told::Grant(v1::TaskGrant { epoch: task.epoch.0, task: Some(convert::task_to_proto(&task)) })
         }

@@ -168,6 +168,8 @@ pub enum AgentTold {
         /// Its lease.
         lease: LeaseTerms,
     },
+    /// All that it holds, with the first word of an attachment.
+    Holds(Vec<(TaskId, ClaimEpoch)>),
     /// It holds a task from now on.
     Grant(Box<Task>),
     /// It does not hold a claim any more.

@@ -16,6 +16,9 @@ use crate::event::{AgentEvent, AttachWish, StreamKey, ToAgent, UpdateKey, WorkKe
 /// How long an attach or detach is tried, in milliseconds.
 const COMMAND_PATIENCE_MS: u64 = 10_000;
 
+/// Heartbeats in the shortest lease.
+const HEARTBEATS_PER_LEASE: u64 = 5;
+
 /// What the agents' machine wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
@@ -53,8 +56,8 @@ struct Session {
     stamp: Option<u64>,
     asked_stamp: Option<u64>,
     place: Option<Position>,
-    /// The index of the newest update.
-    as_of: u64,
+    /// The index of the newest update; none before the first.
+    as_of: Option<u64>,
     held: BTreeMap<TaskId, Held>,
 }
 
@@ -116,13 +119,14 @@ impl Agents {
         let due: Vec<ShardId> =
             self.beats.iter().filter(|(_, beat)| beat.at_ms <= now_ms).map(|(shard, _)| *shard).collect();
         for shard in due {
+            let heartbeat_ms = self.heartbeat_ms(shard);
             let streams: Vec<StreamKey> = self.attached_streams(shard).collect();
             let Some(beat) = self.beats.get_mut(&shard) else { continue };
             if streams.is_empty() {
                 self.beats.remove(&shard);
                 continue;
             }
-            beat.at_ms = now_ms + self.config.heartbeat_ms;
+            beat.at_ms = now_ms + heartbeat_ms;
             beat.dirty.extend(streams);
             self.say(shard);
         }
@@ -164,6 +168,13 @@ impl Agents {
         self.attached.iter().filter(move |((of, _), _)| *of == shard).map(|(_, stream)| *stream)
     }
 
+    /// The interval of heartbeats: short enough for the shortest lease.
+    fn heartbeat_ms(&self, shard: ShardId) -> u64 {
+        let leases = self.sessions.values().filter(|session| session.wish.shard == shard);
+        let shortest = leases.map(|session| session.lease.ttl_ms / HEARTBEATS_PER_LEASE).min();
+        self.config.heartbeat_ms.min(shortest.unwrap_or(u64::MAX)).max(1)
+    }
+
     fn tell(&mut self, stream: StreamKey, message: ToAgent) {
         self.wants.push_back(Want::Tell { stream, message });
     }
@@ -201,7 +212,6 @@ impl Agents {
         let same = |s: &Session| (s.wish.shard, &s.wish.agent, s.wish.session) == (shard, &agent, wish.session);
         let given_up: Vec<StreamKey> = self.sessions.iter().filter(|(_, s)| same(s)).map(|(key, _)| *key).collect();
         given_up.into_iter().for_each(|old| self.end(old, None));
-        let op = Op::AttachAgent { agent, role: wish.role.clone(), node: self.local, session: wish.session, lease };
         let session = Session {
             wish,
             lease,
@@ -212,10 +222,17 @@ impl Agents {
             stamp: None,
             asked_stamp: None,
             place: None,
-            as_of: 0,
+            as_of: None,
             held: BTreeMap::new(),
         };
         self.sessions.insert(stream, session);
+        self.ask_for_attach(stream);
+    }
+
+    fn ask_for_attach(&mut self, stream: StreamKey) {
+        let Some(Session { wish, lease, .. }) = self.sessions.get(&stream) else { return };
+        let (shard, agent, session) = (wish.shard, wish.agent.clone(), wish.session);
+        let op = Op::AttachAgent { agent, role: wish.role.clone(), node: self.local, session, lease: *lease };
         self.wants.push_back(Want::Command { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
     }
 
@@ -237,9 +254,15 @@ impl Agents {
     }
 
     fn on_detach(&mut self, stream: StreamKey) {
-        let Some(session) = self.sessions.get_mut(&stream) else { return };
-        let Some(attachment) = session.attachment.filter(|_| !session.detaching) else { return };
+        let Some(session) = self.sessions.get_mut(&stream).filter(|session| !session.detaching) else { return };
         session.detaching = true;
+        self.ask_for_detach(stream);
+    }
+
+    /// Has the attachment ended, once there is one.
+    fn ask_for_detach(&mut self, stream: StreamKey) {
+        let Some(session) = self.sessions.get(&stream) else { return };
+        let Some(attachment) = session.attachment else { return };
         let (shard, agent) = (session.wish.shard, session.wish.agent.clone());
         let op = Op::DetachAgent { agent, attachment };
         self.wants.push_back(Want::Command { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
@@ -249,18 +272,25 @@ impl Agents {
         let Some(session) = self.sessions.get_mut(&stream) else { return };
         session.command = None;
         match settled {
-            Settled::Done { receipt: Receipt::Attached { attachment, .. }, .. } => {
+            Settled::Done { receipt: Receipt::Attached { attachment, lease, .. }, .. } => {
                 session.attachment = Some(attachment);
-                let lease = session.lease;
+                session.lease = lease;
+                let detaching = session.detaching;
                 let key = (session.wish.shard, session.wish.agent.clone());
                 if let Some(former) = self.attached.insert(key, stream).filter(|former| *former != stream) {
                     self.end(former, None);
                 }
                 self.tell(stream, ToAgent::Attached { attachment, lease });
                 self.mark(stream, now_ms);
+                if detaching {
+                    self.ask_for_detach(stream);
+                }
             }
             Settled::NotDone(why) => self.end(stream, Some(why)),
-            Settled::Unknown => self.end(stream, Some(NotDone::NoQuorum)),
+            // Nobody knows: it is asked for again, which a second attachment of one session, or a second end of one
+            // attachment, makes safe.
+            Settled::Unknown if session.detaching => self.ask_for_detach(stream),
+            Settled::Unknown => self.ask_for_attach(stream),
             Settled::Done { .. } | Settled::Read(_) | Settled::Heard(_) => self.end(stream, None),
         }
     }
@@ -269,7 +299,7 @@ impl Agents {
     fn mark(&mut self, stream: StreamKey, now_ms: u64) {
         let Some(session) = self.sessions.get(&stream).filter(|session| session.attachment.is_some()) else { return };
         let shard = session.wish.shard;
-        let heartbeat_ms = self.config.heartbeat_ms;
+        let heartbeat_ms = self.heartbeat_ms(shard);
         let fresh = || Beat { at_ms: now_ms + heartbeat_ms, ..Beat::default() };
         self.beats.entry(shard).or_insert_with(fresh).dirty.insert(stream);
         self.say(shard);
@@ -374,10 +404,14 @@ impl Agents {
     }
 
     fn on_claims(&mut self, stream: StreamKey, as_of: u64, claims: AgentClaims) {
-        let Some(session) = self.sessions.get_mut(&stream).filter(|session| session.as_of <= as_of) else { return };
-        session.as_of = as_of;
+        let Some(session) = self.sessions.get_mut(&stream).filter(|s| s.as_of <= Some(as_of)) else { return };
+        let first = session.as_of.replace(as_of).is_none();
         let now: BTreeMap<TaskId, ClaimEpoch> = claims.held.into_iter().collect();
         let mut news = Vec::new();
+        if first {
+            // Its software may remember claims of an earlier attachment.
+            news.push(ToAgent::Holds(now.iter().map(|(task, epoch)| (*task, *epoch)).collect()));
+        }
         session.held.retain(|task, held| {
             let stays = now.get(task) == Some(&held.epoch);
             if !stays && held.granted {

@@ -170,6 +170,8 @@ pub enum ToAgent {
         /// Its lease.
         lease: LeaseTerms,
     },
+    /// All that it holds, with the first word of an attachment: what it believes to hold beside it, it has lost.
+    Holds(Vec<(TaskId, ClaimEpoch)>),
     /// It holds a task from now on.
     Grant(Box<Task>),
     /// It does not hold a claim any more.

@@ -55,8 +55,9 @@ impl Route {
             },
             Outcome::Heartbeat(Ok(reply)) => Next::Settle(Settled::Heard(reply)),
             Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader { leader: Some(leader) })) => Next::Follow(leader),
-            Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader { leader: None } | HeartbeatFailure::Overloaded)) => {
-                Next::Wait(NotDone::NoQuorum)
+            Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader { leader: None })) => Next::Wait(NotDone::NoQuorum),
+            Outcome::Heartbeat(Err(HeartbeatFailure::Overloaded)) => {
+                Next::Wait(NotDone::Overloaded { retry_after_ms: 1 })
             }
         }
     }

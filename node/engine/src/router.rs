@@ -109,7 +109,8 @@ impl Router {
     }
 
     fn on_submit(&mut self, key: WorkKey, shard: ShardId, work: Work, patience_ms: u64, now_ms: u64) {
-        if self.routes.len() >= limits::ROUTED_REQUESTS_MAX {
+        // Heartbeats are few, one for each shard, and no flood of requests may end leases.
+        if self.routes.len() >= limits::ROUTED_REQUESTS_MAX && !matches!(work, Work::Heartbeat(_)) {
             let settled = Settled::NotDone(NotDone::Overloaded { retry_after_ms: self.config.retry_ms_max });
             self.effects.push_back(Effect::Answer { key, settled });
             return;

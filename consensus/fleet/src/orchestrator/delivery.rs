@@ -56,6 +56,14 @@ impl Delivery {
         self.deaf.remove(&node);
     }
 
+    /// Whether the node of an agent knows of every claim that the agent has lost. Until it does, a renewal would prolong
+    /// what is another's.
+    pub(super) fn knows_losses(&self, state: &FleetState, agent: &AgentId, attachment: AttachmentId) -> bool {
+        let Some(told) = self.told.get(agent).filter(|told| told.attachment == attachment) else { return false };
+        let held: Claims = state.held_by(agent).map(|task| (task.id, task.epoch)).collect();
+        told.claims.is_subset(&held)
+    }
+
     /// An update arrived, or did not.
     pub(super) fn ended(&mut self, node: NodeId, arrived: bool) {
         let Some(underway) = self.underway.remove(&node) else { return };
@@ -101,11 +109,13 @@ impl Delivery {
         for agent in agents.by_ref() {
             let attachment = state.agent(&agent).and_then(|record| record.attachment);
             let Some(attachment) = attachment.filter(|a| a.node == node) else { continue };
+            // Never told is not the same as told of nothing: what it believes to hold may have ended under a former
+            // leader, so that the first update of every attachment is sent, however empty.
+            let told = self.told.get(&agent).filter(|told| told.attachment == attachment.id);
             let none = BTreeSet::new();
-            let known = self.told.get(&agent).filter(|told| told.attachment == attachment.id);
-            let known = known.map_or(&none, |told| &told.claims);
+            let known = told.map_or(&none, |told| &told.claims);
             let held: Claims = state.held_by(&agent).map(|task| (task.id, task.epoch)).collect();
-            if *known == held {
+            if told.is_some() && *known == held {
                 continue;
             }
             let mut claims: Claims = known.intersection(&held).copied().collect();

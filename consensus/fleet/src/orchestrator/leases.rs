@@ -10,6 +10,7 @@ use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::{DECISIONS_PER_PROPOSAL_MAX, RETRY_AFTER_MS};
+use crate::state::FleetState;
 
 #[derive(Clone, Copy, Debug)]
 struct Lease {
@@ -71,7 +72,7 @@ impl Leases {
     }
 
     /// The leases that have ended by now, to be ended in the log.
-    pub(super) fn poll(&mut self, now: LogInstant) -> Vec<Decision> {
+    pub(super) fn poll(&mut self, state: &FleetState, now: LogInstant) -> Vec<Decision> {
         let due: Vec<AgentId> = self
             .ends
             .iter()
@@ -81,6 +82,11 @@ impl Leases {
             .collect();
         let mut decisions = Vec::new();
         for agent in due {
+            let attachment = state.agent(&agent).and_then(|record| record.attachment).map(|known| known.id);
+            if attachment.is_none() || attachment != self.leases.get(&agent).map(|lease| lease.attachment) {
+                self.remove(&agent);
+                continue;
+            }
             let Some(lease) = self.leases.get_mut(&agent) else { continue };
             // Looked at again, in case the proposal came to nothing.
             self.ends.remove(&(lease.ends, agent.clone()));

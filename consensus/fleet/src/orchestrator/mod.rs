@@ -21,7 +21,7 @@ use leases::Leases;
 pub use policy::Policy;
 use work::Work;
 
-/// Most decisions in one proposal; more wait for the next.
+/// Most decisions of one kind in one proposal; more wait for the next.
 const DECISIONS_PER_PROPOSAL_MAX: usize = 256;
 /// A decision that was proposed and had no effect is proposed again after this long, in milliseconds.
 const RETRY_AFTER_MS: u64 = 2_000;
@@ -194,19 +194,17 @@ impl Orchestrator {
         self.look(state, now);
         self.delivery.heard(node);
         let attached = |agent: &AgentId| state.agent(agent).and_then(|record| record.attachment);
-        let mut renews = false;
         for said in &heartbeat.agents {
             // A node speaks for the agents that it serves, and for no others.
             if attached(&said.agent).is_some_and(|known| known.node == node && known.id == said.attachment) {
                 self.work.hear(said, now);
-                renews |= said.renew;
             }
         }
         heartbeat.agents.retain(|said| {
             said.renew || attached(&said.agent).is_none_or(|a| a.id != said.attachment || a.node != node)
         });
         let asked = Asked { key, node, heartbeat };
-        if !renews {
+        if asked.heartbeat.agents.is_empty() {
             return self.answer(asked, false, state, now);
         }
         self.waiting.push(asked);
@@ -230,13 +228,16 @@ impl Orchestrator {
     }
 
     fn answer(&mut self, asked: Asked, confirmed: bool, state: &FleetState, now: LogInstant) {
+        let delivery = &self.delivery;
         let renew = |said: AgentHeartbeat, leases: &mut Leases| {
             let attachment = state.agent(&said.agent).and_then(|record| record.attachment);
             let attached = attachment.is_some_and(|known| known.id == said.attachment && known.node == asked.node);
-            let renewal = match (attached, confirmed) {
-                (false, _) => Renewal::NotAttached,
-                (true, false) => Renewal::NotConfirmed,
-                (true, true) => leases.renew(&said.agent, said.attachment, now),
+            let told = delivery.knows_losses(state, &said.agent, said.attachment);
+            let renewal = match (confirmed, attached, told) {
+                // Without a quorum nothing is known, not even that an attachment has ended.
+                (false, ..) | (true, true, false) => Renewal::NotConfirmed,
+                (true, false, _) => Renewal::NotAttached,
+                (true, true, true) => leases.renew(&said.agent, said.attachment, now),
             };
             AgentRenewal { agent: said.agent, attachment: said.attachment, renewal }
         };
@@ -270,7 +271,7 @@ impl Orchestrator {
             return;
         }
         // Endings first: they outrank new work.
-        let mut decisions = self.leases.poll(now);
+        let mut decisions = self.leases.poll(state, now);
         decisions.extend(self.endings.poll(state, now));
         decisions.extend(self.work.poll(state, &self.leases, now));
         if !decisions.is_empty() {

@@ -55,12 +55,21 @@ impl Work {
 
     /// An agent said how much it wants.
     pub(super) fn hear(&mut self, said: &AgentHeartbeat, now: LogInstant) {
-        let wants =
+        let mut wants =
             Wants { attachment: said.attachment, credit_limit: said.credit_limit, place: said.place, heard: now };
-        let newer = |known: &Wants| known.attachment <= said.attachment;
-        if self.wants.get(&said.agent).is_none_or(newer) {
-            self.wants.insert(said.agent.clone(), wants);
-            self.hungry.insert(said.agent.clone());
+        let known = self.wants.get(&said.agent).copied();
+        if let Some(known) = known.filter(|known| known.attachment >= said.attachment) {
+            if known.attachment > said.attachment {
+                return;
+            }
+            // A heartbeat that was overtaken takes nothing back.
+            wants.credit_limit = wants.credit_limit.max(known.credit_limit);
+        }
+        let same = |known: Wants| (known.credit_limit, known.place) == (wants.credit_limit, wants.place);
+        let news = !known.is_some_and(|known| known.attachment == wants.attachment && same(known));
+        self.wants.insert(said.agent.clone(), wants);
+        // One that was silent for too long was let go, and counts again.
+        if self.hungry.insert(said.agent.clone()) || news {
             self.fruitless = None;
         }
     }

@@ -65,19 +65,20 @@ impl FleetState {
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
         wish.lease.check()?;
-        if let Some(known) = self.agents.get(agent).and_then(|record| record.attachment)
-            && (known.node, known.session) != (wish.node, wish.session)
-        {
+        let known = self.agents.get(agent).and_then(|record| record.attachment);
+        if let Some(known) = known.filter(|known| (known.node, known.session) != (wish.node, wish.session)) {
             return Err(elsewhere(agent, &known));
         }
         self.register_agent(agent, wish.role, journal)?;
-        let (node, session, lease) = (wish.node, wish.session, wish.lease);
+        let (node, session) = (wish.node, wish.session);
+        // The same run may still rely on the longer lease that it had.
+        let lease = known.map_or(wish.lease, |known| known.lease.max(wish.lease));
         // Zero stands for none at the API.
         let attachment = AttachmentId(self.take_seq() + 1);
         let attached = Attachment { id: attachment, node, session, lease, assigned: 0, since: self.clock };
         self.put_agent(agent, AgentRecord { role: wish.role.clone(), attachment: Some(attached) });
         journal.record(self.clock, ChangeKind::AgentAttached { agent: agent.clone(), node, attachment });
-        Ok(Receipt::Attached { agent: agent.clone(), attachment })
+        Ok(Receipt::Attached { agent: agent.clone(), attachment, lease })
     }
 
     pub(super) fn detach_agent(

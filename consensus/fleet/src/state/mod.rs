@@ -228,12 +228,12 @@ impl FleetState {
 
     /// Pending tasks that somebody may have now, most urgent first.
     pub(crate) fn claimable(&self, now: LogInstant) -> impl Iterator<Item = &Task> {
-        let pending = self.pending.iter().take(limits::CLAIM_SCAN_MAX);
-        let tasks = pending.filter_map(|(_, _, id)| self.tasks.get(id).map(AsRef::as_ref));
-        tasks.filter(move |task| {
+        let tasks = self.pending.iter().filter_map(|(_, _, id)| self.tasks.get(id).map(AsRef::as_ref));
+        let free = move |task: &&Task| {
             matches!(&task.state, TaskState::Pending { not_before, .. } if *not_before <= now)
                 && task.expires_at.is_none_or(|at| at > now)
-        })
+        };
+        tasks.filter(free).take(limits::CLAIM_SCAN_MAX)
     }
 
     /// The last entry that made a task pending.

@@ -58,6 +58,7 @@ impl FleetState {
             updated_at: self.clock,
             expires_at: spec.valid_for_ms.map(|ms| self.clock.plus_ms(ms)),
             progress: None,
+            fenced_until: LogInstant::ZERO,
             checkpoint: None,
             failures: Vec::new(),
             spec: Arc::clone(&spec),
@@ -194,6 +195,7 @@ impl FleetState {
     ) -> Result<Receipt, Refusal> {
         self.check_status(id, |status| !status.is_terminal())?;
         let mut task = self.take(id)?;
+        self.fence(&mut task);
         task.state = TaskState::Cancelled { reason: reason.clone(), at: self.clock };
         let receipt = self.put(task);
         journal.record(self.clock, ChangeKind::Cancelled { task: id, reason: reason.clone() });
@@ -211,7 +213,8 @@ impl FleetState {
             self.check_room()?;
         }
         let mut task = self.take(id)?;
-        task.state = TaskState::Pending { not_before: LogInstant::ZERO, kept_for: None };
+        self.fence(&mut task);
+        task.state = TaskState::Pending { not_before: task.fenced_until, kept_for: None };
         task.attempts = 0;
         task.progress = None;
         task.checkpoint = None;
@@ -229,9 +232,10 @@ impl FleetState {
             return;
         }
         let (from, ms) = (by.clone(), task.spec.stale_after_ms);
-        let Ok(task) = self.take(id) else { return };
+        let Ok(mut task) = self.take(id) else { return };
+        self.fence(&mut task);
         let reason = Reason::truncated(&format!("{from} reported no progress for {ms} ms"));
-        let not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts));
+        let not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts)).max(task.fenced_until);
         let cause = ReclaimCause::Stale;
         let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: None };
         self.end_attempt(task, reason, Some(Next { not_before, kept_for: None, change }), journal);
@@ -245,7 +249,17 @@ impl FleetState {
 
     /// Takes back a claim whose holder went away. There is no wait before the next attempt: the task did not fail.
     pub(super) fn reclaim(&mut self, id: TaskId, from: &AgentId, cause: ReclaimCause, journal: &mut Journal) {
-        let Ok(task) = self.take(id) else { return };
+        let Ok(mut task) = self.take(id) else { return };
+        if matches!(cause, ReclaimCause::Detached | ReclaimCause::Released) {
+            // Neither done nor failed: it is as if it had not been tried.
+            task.attempts = task.attempts.saturating_sub(1);
+            let (not_before, epoch, from) = (self.clock, task.epoch, from.clone());
+            task.state = TaskState::Pending { not_before, kept_for: None };
+            let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: None };
+            journal.record(self.clock, change);
+            self.put(task);
+            return;
+        }
         let reason = Reason::truncated(&format!("{from} does not have it any more: {}", cause.text()));
         let kept_for = match cause {
             ReclaimCause::LeaseExpired => task.spec.disconnect.kept_for(from, self.clock),
@@ -265,9 +279,18 @@ impl FleetState {
             return;
         }
         let Ok(mut task) = self.take(id) else { return };
+        self.fence(&mut task);
         task.state = TaskState::Expired { at: self.clock };
         self.put(task);
         journal.record(self.clock, ChangeKind::Expired { task: id });
+    }
+
+    /// A claim is taken back while its holder's lease may run: nobody else gets the task before that has ended.
+    fn fence(&self, task: &mut Task) {
+        let TaskState::Claimed { by, .. } = &task.state else { return };
+        if let Some(attachment) = self.agents.get(by).and_then(|record| record.attachment) {
+            task.fenced_until = self.clock.plus_ms(attachment.lease.orchestrator_ms());
+        }
     }
 
     /// Ends an attempt that did not succeed: another one, unless there is none or they are used up, or a dead letter.

@@ -77,7 +77,7 @@ impl Node {
     }
 
     fn attached(receipt: AttachmentId) -> Settled {
-        let receipt = Receipt::Attached { agent: agent(), attachment: receipt };
+        let receipt = Receipt::Attached { agent: agent(), attachment: receipt, lease: CONFIG.lease };
         Settled::Done { index: 1, stamp: LogInstant::ZERO, receipt }
     }
 
@@ -131,6 +131,7 @@ fn task(n: u8, epoch: u64) -> Task {
         updated_at: LogInstant::ZERO,
         expires_at: None,
         progress: None,
+        fenced_until: LogInstant::ZERO,
         checkpoint: None,
         failures: Vec::new(),
     }
@@ -211,7 +212,8 @@ fn credits_go_out_at_once_and_add_up_while_a_heartbeat_is_under_way() {
 fn a_grant_is_told_once_and_its_end_too() {
     let mut node = Node::with_agent();
     let granted = node.update(10, vec![task(1, 1)]);
-    assert_eq!(told(&granted), [ToAgent::Grant(Box::new(task(1, 1)))]);
+    let holds = ToAgent::Holds(vec![(task(1, 1).id, ClaimEpoch(1))]);
+    assert_eq!(told(&granted), [holds, ToAgent::Grant(Box::new(task(1, 1)))]);
     assert!(told(&node.update(10, vec![task(1, 1)])).is_empty(), "told before");
     assert!(told(&node.update(9, Vec::new())).is_empty(), "an update that was overtaken says nothing");
     let lost = ToAgent::Lost { task: task(1, 1).id, epoch: ClaimEpoch(1) };
@@ -227,7 +229,25 @@ fn an_update_that_overtakes_the_answer_to_the_attach_is_asked_for_again() {
     node.settle(Node::attached(ATTACHMENT));
     let wants = node.update(3, vec![task(1, 1)]);
     assert!(wants.contains(&Want::Noted { key: UpdateKey(3), noted: true }));
-    assert_eq!(told(&wants).len(), 1);
+    assert!(matches!(told(&wants).as_slice(), [ToAgent::Holds(_), ToAgent::Grant(_)]));
+}
+
+#[test]
+fn an_attach_of_which_nothing_is_known_is_asked_for_again() {
+    let mut node = Node::new();
+    node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
+    let wants = node.settle(Settled::Unknown);
+    assert!(matches!(wants.as_slice(), [Want::Command { op: Op::AttachAgent { .. }, .. }]), "never a false no");
+}
+
+#[test]
+fn heartbeats_are_frequent_enough_for_the_shortest_lease() {
+    let mut node = Node::new();
+    let wish = AttachWish { lease: Some(LeaseTerms { ttl_ms: 500 }), ..wish(1) };
+    node.handle(AgentEvent::Opened { stream: STREAM, wish });
+    let receipt = Receipt::Attached { agent: agent(), attachment: ATTACHMENT, lease: LeaseTerms { ttl_ms: 500 } };
+    node.settle(Settled::Done { index: 1, stamp: LogInstant::ZERO, receipt });
+    assert_eq!(node.agents.poll_timeout(), Some(100));
 }
 
 #[test]

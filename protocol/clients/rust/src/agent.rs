@@ -111,7 +111,9 @@ impl Shared {
 pub struct AttachedAgent {
     client: Client,
     shared: Arc<Shared>,
-    grants: mpsc::Receiver<Assignment>,
+    grants: mpsc::Receiver<Grant>,
+    /// Where a grant goes that nobody waits for any more.
+    queue: mpsc::Sender<Grant>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -151,9 +153,9 @@ impl AttachedAgent {
             leaving: watch::channel(false).0,
             renewals,
         });
-        let task = tokio::spawn(stream::run(client.clone(), Arc::clone(&shared), queue));
+        let task = tokio::spawn(stream::run(client.clone(), Arc::clone(&shared), queue.clone()));
         let mut status = shared.status.subscribe();
-        let agent = Self { client: client.clone(), shared, grants, task };
+        let agent = Self { client: client.clone(), shared, grants, queue, task };
         let settled = status.wait_for(|status| *status != AgentStatus::Attaching).await;
         match settled.map(|status| status.clone()) {
             Ok(AgentStatus::Ended(Some(error))) => Err(error),
@@ -165,15 +167,22 @@ impl AttachedAgent {
     /// The next task that the orchestrator assigns; asks for one if none is on its way. None when the agent is over.
     /// Safe to drop and call again.
     pub async fn next_task(&mut self) -> Option<Assignment> {
-        if let Ok(assignment) = self.grants.try_recv() {
-            return Some(assignment);
+        if let Ok((key, task)) = self.grants.try_recv() {
+            return Some(Assignment::new(&self.client, &self.shared, key, *task));
         }
         self.shared.wanted.send_if_modified(|wanted| {
             let none = *wanted == 0;
             *wanted = (*wanted).max(1);
             none
         });
-        self.grants.recv().await
+        let mut status = self.shared.status.subscribe();
+        tokio::select! {
+            biased;
+            grant = self.grants.recv() => {
+                grant.map(|(key, task)| Assignment::new(&self.client, &self.shared, key, *task))
+            }
+            _ = status.wait_for(|status| matches!(status, AgentStatus::Ended(_))) => None,
+        }
     }
 
     /// Takes a task by name: the first committed claim wins, and the others are told who has it.
@@ -186,12 +195,14 @@ impl AttachedAgent {
             return Err(ClientError::Endpoint("the agent is not attached now".to_owned()));
         };
         let granted = self.shared.holdings().expect(task_id);
+        let mut expecting = Expecting { agent: self, task_id, granted };
         let claimed = self.client.claim_attached(&self.shared.options.agent, task_id, attachment).await;
         if let Err(error) = claimed {
-            self.shared.holdings().forget_expected(task_id);
-            return Err(error);
+            // It may be the agent's own all the same: by an answer that was lost, or because it was assigned first.
+            let (key, task) = expecting.granted.try_recv().map_err(|_| error)?;
+            return Ok(Assignment::new(&self.client, &self.shared, key, *task));
         }
-        let (key, task) = granted.await.map_err(|_| ClientError::Unknown {
+        let (key, task) = (&mut expecting.granted).await.map_err(|_| ClientError::Unknown {
             request_id: String::new(),
             last: "the claim is committed and the attachment ended before it was told".to_owned(),
         })?;
@@ -214,6 +225,23 @@ impl AttachedAgent {
         let mut status = self.shared.status.subscribe();
         let ended = status.wait_for(|status| matches!(status, AgentStatus::Ended(_)));
         let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
+    }
+}
+
+/// Waits for the grant of a task that was claimed by name. A grant that comes when nobody waits any more goes the way of
+/// all others.
+struct Expecting<'a> {
+    agent: &'a AttachedAgent,
+    task_id: &'a [u8],
+    granted: oneshot::Receiver<Grant>,
+}
+
+impl Drop for Expecting<'_> {
+    fn drop(&mut self) {
+        self.agent.shared.holdings().forget_expected(self.task_id);
+        if let Ok(grant) = self.granted.try_recv() {
+            let _ = self.agent.queue.try_send(grant);
+        }
     }
 }
 
@@ -322,11 +350,26 @@ impl Drop for Assignment {
         let ended = self.ended.load(Ordering::Relaxed);
         if let (true, false, Ok(runtime)) = (was_held, ended, tokio::runtime::Handle::try_current()) {
             let (client, claim) = (self.client.clone(), self.claim());
-            // If it cannot be told, the next attachment is granted what is still held.
-            runtime.spawn(async move { client.release_task(claim).await });
+            let shared = Arc::downgrade(&self.shared);
+            runtime.spawn(async move {
+                // Until the shard has decided, or the agent is gone: then its lease ends.
+                loop {
+                    match client.release_task(claim.clone()).await {
+                        Err(ClientError::NotDone(failure)) if failure.retryable => {}
+                        Err(ClientError::Unknown { .. }) => {}
+                        _ => return,
+                    }
+                    if shared.strong_count() == 0 {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            });
         }
     }
 }
 
+/// A task on its way to the agent's software.
+type Grant = (ClaimKey, Box<v1::Task>);
 /// A grant on its way to whoever claimed it by name.
-type Expected = oneshot::Sender<(ClaimKey, Box<v1::Task>)>;
+type Expected = oneshot::Sender<Grant>;

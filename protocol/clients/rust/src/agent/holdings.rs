@@ -1,6 +1,6 @@
 //! What an agent holds, and until when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_protocol::v1;
 use tokio::sync::{oneshot, watch};
@@ -71,6 +71,12 @@ impl Holdings {
         self.held.clear();
         self.early.clear();
         self.expected.clear();
+        self.note();
+    }
+
+    /// The node told of all that is held under a new attachment: what else was remembered is lost.
+    pub(super) fn keep_only(&mut self, held: &BTreeSet<ClaimKey>) {
+        self.held.retain(|key, _| held.contains(key));
         self.note();
     }
 
@@ -197,6 +203,16 @@ mod tests {
         assert_eq!(holdings.check(&key(1), 2_000), Err(Fenced::LeaseEnded { ago_ms: 1_000 }));
         assert!(!is_new(holdings.granted(key(1), Box::default())), "the one that is held goes on");
         assert!(holdings.check(&key(1), 4_999).is_ok());
+    }
+
+    #[test]
+    fn what_a_new_attachment_does_not_hold_is_lost() {
+        let mut holdings = held();
+        holdings.attached();
+        holdings.keep_only(&BTreeSet::from([key(1)]));
+        assert!(holdings.check(&key(1), 0).is_ok());
+        holdings.keep_only(&BTreeSet::new());
+        assert_eq!(holdings.check(&key(1), 0), Err(Fenced::ClaimLost));
     }
 
     #[test]

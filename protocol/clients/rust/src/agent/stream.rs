@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::holdings::{ClaimKey, Granted};
-use super::{AgentStatus, Assignment, LeaseLeft, Shared, boot_ms};
+use super::{AgentStatus, Grant, LeaseLeft, Shared, boot_ms};
 use crate::client::Client;
 use crate::error::{ClientError, Heard, heard};
 
@@ -33,7 +33,7 @@ enum End {
 }
 
 /// Keeps an agent attached until it leaves or is refused for good.
-pub(super) async fn run(client: Client, shared: Arc<Shared>, queue: mpsc::Sender<Assignment>) {
+pub(super) async fn run(client: Client, shared: Arc<Shared>, queue: mpsc::Sender<Grant>) {
     let mut wait = RETRY_MIN;
     let mut first_try = Instant::now();
     loop {
@@ -76,7 +76,7 @@ fn keep_alive(shared: &Shared) -> v1::AgentMessage {
 }
 
 /// One stream, from attach to its end.
-async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Assignment>) -> End {
+async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>) -> End {
     let (say, messages) = mpsc::channel(MESSAGES_QUEUED_MAX);
     let options = &shared.options;
     let attach = v1::AttachAgent {
@@ -116,13 +116,14 @@ async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<As
                 continue;
             }
             Ok(()) = leaving.changed(), if is_attached => {
+                // Stopped first, and told after.
+                shared.holdings().lose_all();
                 let _ = say.send(message(Say::Detach(v1::DetachAgent {}))).await;
                 let rest = async { while let Ok(Some(_)) = told.message().await {} };
                 let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
-                shared.holdings().lose_all();
                 return End::Over;
             }
-            () = queue.closed() => return End::Over,
+
         };
         let told = match next {
             Ok(Some(message)) => message.message,
@@ -143,13 +144,13 @@ async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<As
                 }
             }
             Some(Told::Failure(failure)) => return End::Again(Heard::NotDone(Box::new(failure))),
-            Some(told) => on_told(client, shared, queue, told),
+            Some(told) => on_told(shared, queue, told),
             None => {}
         }
     }
 }
 
-fn on_told(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Assignment>, told: Told) {
+fn on_told(shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>, told: Told) {
     let granted: Vec<Granted> = match told {
         Told::Grant(v1::TaskGrant { task: Some(task), epoch }) => {
             let key = ClaimKey { task: task.id.clone(), epoch };
@@ -167,6 +168,11 @@ fn on_told(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Assignmen
             }
             shared.holdings().renewed(until_ms)
         }
+        Told::Holds(holds) => {
+            let held = holds.claims.into_iter().map(|claim| ClaimKey { task: claim.task_id, epoch: claim.epoch });
+            shared.holdings().keep_only(&held.collect());
+            Vec::new()
+        }
         Told::Attached(_) | Told::Failure(_) | Told::Grant(_) => Vec::new(),
     };
     for granted in granted {
@@ -175,8 +181,7 @@ fn on_told(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Assignmen
             *wanted = wanted.saturating_sub(1);
             false
         });
-        let assignment = Assignment::new(client, shared, key, *task);
         // There is room for as many as one agent may hold: the shard gives it no more.
-        let _ = queue.try_send(assignment);
+        let _ = queue.try_send((key, task));
     }
 }
