@@ -9,3 +9,7 @@ verify:
 fix:
     cargo clippy --workspace --all-targets --fix --allow-dirty
     cargo fmt --all
+
+# The warehouse that survives.
+demo:
+    cargo run --release -- testnet demo

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use skep_api::{AgentSaid, AgentTold, Call, Calls, MemberChange, ShardFailure, ShardRow, Submission, TopicTold};
+use skep_api::{
+    AgentSaid, AgentTold, Call, CallQueue, Calls, MemberChange, ShardFailure, ShardRow, Submission, TopicTold,
+};
 use skep_config::Config;
 use skep_consensus::{ConsensusHandle, LocalUpdate, MembershipError, ShardView};
 use skep_engine::{
@@ -20,7 +22,7 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{Query, QueryReply};
-use skep_protocol::telemetry::Envelope;
+use skep_protocol::telemetry::{Envelope, Publication};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -59,6 +61,7 @@ enum Step {
     Update(LocalUpdate),
     Settled(WorkKey, Settled),
     Received(Box<Envelope>),
+    Published(Box<Publication>),
     Peers,
     Time,
     Stop,
@@ -74,6 +77,7 @@ pub(crate) struct Driver {
     mesh: MeshHandle,
     config: Config,
     calls: mpsc::Receiver<Call>,
+    publications: mpsc::Receiver<Publication>,
     outcomes: mpsc::Sender<Vec<(WorkKey, u32, Outcome)>>,
     outcomes_in: mpsc::Receiver<Vec<(WorkKey, u32, Outcome)>>,
     views: mpsc::Sender<(ShardId, ShardView)>,
@@ -102,7 +106,7 @@ impl Driver {
         config: Config,
         (consensus, updates_in): (ConsensusHandle, mpsc::Receiver<LocalUpdate>),
         (mesh, received): (MeshHandle, mpsc::Receiver<Envelope>),
-        (own_calls, calls): (Calls, mpsc::Receiver<Call>),
+        (own_calls, CallQueue { calls, publications }): (Calls, CallQueue),
     ) -> (Self, watch::Receiver<bool>) {
         let (outcomes, outcomes_in) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
         let (views, views_in) = mpsc::channel(limits::SHARDS_PER_NODE_MAX);
@@ -114,6 +118,7 @@ impl Driver {
             mesh,
             config,
             calls,
+            publications,
             outcomes,
             outcomes_in,
             views,
@@ -152,7 +157,11 @@ impl Driver {
             }
             // Take what else is there before carrying out, so that it travels together.
             for _ in 0..CALLS_PER_TURN {
-                if let Ok(call) = self.calls.try_recv() {
+                if let Ok(update) = self.updates_in.try_recv() {
+                    self.on_update(update);
+                } else if let Ok((key, settled)) = self.settled_in.try_recv() {
+                    self.on_agent(AgentEvent::Settled { key, settled });
+                } else if let Ok(call) = self.calls.try_recv() {
                     self.on_call(call);
                 } else if let Ok(outcomes) = self.outcomes_in.try_recv() {
                     self.on_outcomes(outcomes);
@@ -180,8 +189,10 @@ impl Driver {
             Some(outcomes) = self.outcomes_in.recv() => Step::Outcomes(outcomes),
             Some(update) = self.updates_in.recv() => Step::Update(update),
             Some((key, settled)) = self.settled_in.recv() => Step::Settled(key, settled),
-            Some(envelope) = self.received.recv() => Step::Received(Box::new(envelope)),
             call = self.calls.recv() => call.map_or(Step::Stop, |call| Step::Call(Box::new(call))),
+            // The lowest class comes last.
+            Some(envelope) = self.received.recv() => Step::Received(Box::new(envelope)),
+            Some(publication) = self.publications.recv() => Step::Published(Box::new(publication)),
             () = tokio::time::sleep(wait) => Step::Time,
         }
     }
@@ -194,6 +205,7 @@ impl Driver {
             Step::Update(update) => self.on_update(update),
             Step::Settled(key, settled) => self.on_agent(AgentEvent::Settled { key, settled }),
             Step::Received(envelope) => self.on_topic(TopicEvent::Received(*envelope)),
+            Step::Published(publication) => self.on_topic(TopicEvent::Published(*publication)),
             Step::Peers => self.on_peers(),
             Step::Time => self.on_time(),
             Step::Stop => {}
@@ -276,7 +288,6 @@ impl Driver {
             }
             Call::AgentOpened { stream, wish, told } => self.on_agent_opened(StreamKey(stream), *wish, told),
             Call::AgentSaid { stream, said } => self.on_agent_said(StreamKey(stream), said),
-            Call::Publish(publication) => self.on_topic(TopicEvent::Published(*publication)),
             Call::Subscribe { subscriber, topics, values } => {
                 let subscriber = SubscriberKey(subscriber);
                 self.subscribers.insert(subscriber, values);

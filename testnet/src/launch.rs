@@ -284,22 +284,23 @@ impl Testnet {
         .await
     }
 
-    /// Waits until all these nodes have applied the same and have the same digest.
+    /// Waits until all these nodes have applied the same and have the same digest; what each says of it.
     ///
     /// # Errors
     /// [`LaunchError::Timeout`].
-    pub async fn until_equal(&self, nodes: &[usize]) -> Result<v1::ShardStatusReply, LaunchError> {
+    pub async fn until_equal(&self, nodes: &[usize]) -> Result<Vec<v1::ShardStatusReply>, LaunchError> {
         self.wait_for("equal replicas", async || {
-            let mut first: Option<v1::ShardStatusReply> = None;
+            let mut all: Vec<v1::ShardStatusReply> = Vec::new();
             for at in nodes {
                 let status = self.nodes[*at].impatient_client().shard_status().await.ok()?;
-                let known = first.get_or_insert(status.clone());
+                let known = all.first().unwrap_or(&status);
                 let equal = known.applied_index == status.applied_index && known.digest == status.digest;
                 if !equal || status.applied_index != status.last_log_index {
                     return None;
                 }
+                all.push(status);
             }
-            first
+            Some(all)
         })
         .await
     }

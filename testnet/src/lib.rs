@@ -1,4 +1,4 @@
-//! Real node processes on one machine: started, killed, measured.
+//! Real processes on one machine: nodes, robots and the world they work in; started, killed, measured, verified.
 //!
 //! **Contract.** Everything here touches only what it started: nodes of its own in a fresh directory, on ports of its
 //! own, ended by pid, and ending by themselves when the launcher dies. Nodes are reached through the public API.

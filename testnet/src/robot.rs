@@ -23,6 +23,9 @@ pub const BATTERY: &str = "robots/battery";
 /// Publications waiting for the node.
 const PUBLICATIONS_QUEUED_MAX: usize = 64;
 
+/// How often a robot without an order says where it is.
+const IDLE_TELEMETRY_EVERY: Duration = Duration::from_secs(1);
+
 /// Who a robot is and where.
 #[derive(Clone, Debug)]
 pub struct RobotOptions {
@@ -67,6 +70,8 @@ enum LetGo {
     Client(ClientError),
     /// The world would not let it.
     Refused,
+    /// It cannot get there.
+    NoWay,
 }
 
 struct Robot {
@@ -128,15 +133,24 @@ pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
     let battery = Battery::default();
     let mut robot = Robot { at: options.start, options, floor, station, history, agent, telemetry, battery };
     robot.tell_world();
-    while let Some(order) = robot.agent.next_task().await {
+    loop {
+        let order = tokio::select! {
+            order = robot.agent.next_task() => order,
+            // Whoever comes to listen while it waits hears of it too.
+            () = tokio::time::sleep(IDLE_TELEMETRY_EVERY) => {
+                robot.tell_world();
+                continue;
+            }
+        };
+        let Some(order) = order else { return Ok(()) };
         match robot.work(&order).await? {
             Ok(()) => {}
             Err(LetGo::Fenced(why)) => robot.note_fenced(&order, &why.to_string())?,
             Err(LetGo::Client(why)) => robot.note_fenced(&order, &why.to_string())?,
             Err(LetGo::Refused) => robot.note_fenced(&order, "the station refused it")?,
+            Err(LetGo::NoWay) => drop(order.fail("there is no way to one of its cells", true).await),
         }
     }
-    Ok(())
 }
 
 /// Publishes until the robot ends; begins anew when its node does.
@@ -217,7 +231,8 @@ impl Robot {
             Ok(Some(Refused::Stale | Refused::NotStarted)) => return Ok(Err(LetGo::Refused)),
             Err(fenced) => return Ok(Err(LetGo::Fenced(fenced))),
         }
-        for cell in self.floor.way(self.at, to).unwrap_or_default() {
+        let Some(way) = self.floor.way(self.at, to) else { return Ok(Err(LetGo::NoWay)) };
+        for cell in way {
             tokio::time::sleep(self.options.tick).await;
             if let Err(fenced) = self.still_mine(order).await? {
                 return Ok(Err(LetGo::Fenced(fenced)));

@@ -61,6 +61,8 @@ async fn the_work_of_a_node_that_dies_goes_to_another_agent_and_its_holder_is_fe
     let mut status = doomed.status();
     let again = status.wait_for(|status| matches!(status, AgentStatus::Attached { .. }));
     tokio::time::timeout(Duration::from_secs(60), again).await.unwrap().unwrap();
+    let why = tokio::time::timeout(Duration::from_secs(60), lost.regained()).await.expect("it is told");
+    assert_eq!(why, Err(Fenced::ClaimLost));
     site.net.nodes[1].client().create_task(spec("two")).await.unwrap();
     drop(spare);
     next(&mut doomed).await.complete(Vec::new()).await.unwrap();

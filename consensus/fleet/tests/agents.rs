@@ -236,7 +236,8 @@ fn a_task_that_is_given_back_is_pending_at_once_and_its_giver_is_fenced() {
 
 #[test]
 fn a_claim_that_is_taken_from_an_attached_agent_is_nobodys_until_its_lease_must_have_ended() {
-    let takes: [(&str, fn(&mut Shard)); 3] = [
+    type Take = fn(&mut Shard);
+    let takes: [(&str, Take); 3] = [
         ("requeue", |shard| drop(shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("") }))),
         ("cancel and requeue", |shard| {
             shard.ok(Op::CancelTask { task: task_id(1), reason: reason("") });

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::calls::{AgentSaid, AgentTold, Call, Calls};
 use crate::commands::{Commands, patience_ms};
 use crate::failure::Failed;
+use crate::server::until;
 
 /// Names the streams of agents.
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
@@ -106,6 +107,8 @@ impl AgentCommands for Commands {
         }
         tokio::spawn(listen(self.calls.clone(), stream, messages));
         let replies = ReceiverStream::new(messages_out).filter_map(to_proto).map(Ok);
+        // A node that stops lets its agents go, to attach again where they can.
+        let replies = futures::StreamExt::take_until(replies, until(self.stopped.clone()));
         Ok(Response::new(Box::pin(replies)))
     }
 

@@ -101,8 +101,6 @@ pub enum Call {
         /// What.
         said: AgentSaid,
     },
-    /// Say something on a topic.
-    Publish(Box<Publication>),
     /// Listen to topics.
     Subscribe {
         /// Its name.
@@ -332,25 +330,44 @@ pub(crate) enum Unanswered {
 
 /// The way to the node's driver. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Calls(mpsc::Sender<Call>);
+pub struct Calls {
+    calls: mpsc::Sender<Call>,
+    /// Telemetry has a way of its own: a flood of it delays no call, and above all no keep-alive.
+    publications: mpsc::Sender<Publication>,
+}
+
+/// The driver's end of the way.
+#[derive(Debug)]
+pub struct CallQueue {
+    /// Calls, in order.
+    pub calls: mpsc::Receiver<Call>,
+    /// Publications, in order. Taken when there is nothing else to do.
+    pub publications: mpsc::Receiver<Publication>,
+}
 
 impl Calls {
     /// The two ends of the channel.
-    pub fn channel() -> (Self, mpsc::Receiver<Call>) {
-        let (sender, receiver) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
-        (Self(sender), receiver)
+    pub fn channel() -> (Self, CallQueue) {
+        let (calls, calls_in) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
+        let (publications, publications_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
+        (Self { calls, publications }, CallQueue { calls: calls_in, publications: publications_in })
     }
 
     /// Makes a call and waits for its answer.
     pub(crate) async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Unanswered> {
         let (answer, answered) = oneshot::channel();
-        self.0.try_send(call(answer)).map_err(|_| Unanswered::NotTaken)?;
+        self.calls.try_send(call(answer)).map_err(|_| Unanswered::NotTaken)?;
         answered.await.map_err(|_| Unanswered::Dropped)
     }
 
     /// Makes a call that has no answer, and waits for room for it. False if the node is stopping.
     pub(crate) async fn tell(&self, call: Call) -> bool {
-        self.0.send(call).await.is_ok()
+        self.calls.send(call).await.is_ok()
+    }
+
+    /// Says something on a topic, and waits for room for it. False if the node is stopping.
+    pub(crate) async fn publish(&self, publication: Publication) -> bool {
+        self.publications.send(publication).await.is_ok()
     }
 
     /// Has something committed under a new request id.

@@ -16,7 +16,7 @@ use skep_protocol::v1::task_command::Command;
 use skep_protocol::v1::task_command_reply::Result as CommandResult;
 use skep_protocol::v1::task_commands_server::TaskCommands;
 use skep_protocol::v1::{self, TaskReceipt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -68,11 +68,12 @@ impl Done {
 #[derive(Clone)]
 pub(crate) struct Commands {
     pub(crate) calls: Calls,
+    pub(crate) stopped: watch::Receiver<bool>,
 }
 
 impl Commands {
-    pub(crate) fn new(calls: Calls) -> Self {
-        Self { calls }
+    pub(crate) fn new(calls: Calls, stopped: watch::Receiver<bool>) -> Self {
+        Self { calls, stopped }
     }
 
     /// Carries a request out: fills in what the client left out, and waits for its end.

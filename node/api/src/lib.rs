@@ -16,7 +16,7 @@ mod server;
 mod topics;
 
 pub use calls::{
-    AgentSaid, AgentTold, Call, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow,
+    AgentSaid, AgentTold, Call, CallQueue, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow,
     Submission, TopicTold, VoterRow,
 };
 pub use server::{Api, ApiError};

@@ -121,9 +121,10 @@ impl Api {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map_err(|e| ApiError::Reflection(e.to_string()))?;
-        let commands = Commands::new(calls.clone());
+        let (stop, stopped) = watch::channel(false);
+        let commands = Commands::new(calls.clone(), stopped.clone());
         let queries = Queries::new(calls.clone());
-        let topics = TopicService::new(calls.clone(), config.site.clone());
+        let topics = TopicService::new(calls.clone(), config.site.clone(), stopped.clone());
         let nodes = Nodes::new(calls);
         let max = limits::API_MESSAGE_BYTES_MAX;
         let routes = Routes::new(TaskCommandsServer::new(commands.clone()).max_decoding_message_size(max))
@@ -140,7 +141,6 @@ impl Api {
         let tcp_error = |source| ApiError::Tcp { address: config.listen, source };
         let tcp = TcpListener::bind(config.listen).await.map_err(tcp_error)?;
         let address = tcp.local_addr().map_err(tcp_error)?;
-        let (stop, stopped) = watch::channel(false);
         let uid =
             std::fs::metadata(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?.uid();
         let on_socket = tuned()
@@ -191,7 +191,7 @@ fn tuned() -> Server {
         .max_concurrent_streams(Some(limits::STREAM_REQUESTS_MAX as u32))
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 

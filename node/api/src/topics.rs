@@ -9,13 +9,14 @@ use skep_protocol::limits;
 use skep_protocol::text::SiteName;
 use skep_protocol::v1;
 use skep_protocol::v1::topics_server::Topics;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::calls::{Call, Calls, TopicTold};
 use crate::failure::Failed;
+use crate::server::until;
 
 /// Names subscribers.
 static NEXT_SUBSCRIBER: AtomicU64 = AtomicU64::new(1);
@@ -24,16 +25,17 @@ static NEXT_SUBSCRIBER: AtomicU64 = AtomicU64::new(1);
 pub(crate) struct TopicService {
     calls: Calls,
     site: SiteName,
+    stopped: watch::Receiver<bool>,
 }
 
 impl TopicService {
-    pub(crate) fn new(calls: Calls, site: SiteName) -> Self {
-        Self { calls, site }
+    pub(crate) fn new(calls: Calls, site: SiteName, stopped: watch::Receiver<bool>) -> Self {
+        Self { calls, site, stopped }
     }
 
     async fn take(&self, request: v1::PublishRequest) -> Result<(), Status> {
         let publication = convert::publication(request, &self.site).map_err(|e| Failed::field(&e).into_status())?;
-        let taken = self.calls.tell(Call::Publish(Box::new(publication))).await;
+        let taken = self.calls.publish(publication).await;
         if taken { Ok(()) } else { Err(Failed::stopping().into_status()) }
     }
 }
@@ -87,6 +89,6 @@ impl Topics for TopicService {
             }
             TopicTold::Refused => Err(Failed::too_many_topics().into_status()),
         });
-        Ok(Response::new(Box::pin(values)))
+        Ok(Response::new(Box::pin(futures::StreamExt::take_until(values, until(self.stopped.clone())))))
     }
 }

@@ -24,8 +24,8 @@ async fn before(site: &DemoSite, at: usize) -> (u64, Vec<HeldClaim>) {
         let client = node.impatient_client();
         let Ok(clock) = client.clock().await else { continue };
         let Some(held) = held(&client).await else { continue };
-        let own = held.into_iter().filter(|(robot, _)| site.node_of(robot) == Some(at));
-        let own = own.map(|(robot, (task, epoch))| HeldClaim { robot, task: text(&task), epoch });
+        let own = held.into_iter().filter(|(robot, ..)| site.node_of(robot) == Some(at));
+        let own = own.map(|(robot, task, epoch)| HeldClaim { robot, task: text(&task), epoch });
         return (clock.clock, own.collect());
     }
     (0, Vec::new())
@@ -48,6 +48,12 @@ pub(super) async fn kill_leader(site: &mut DemoSite, story: &Story) -> Result<()
     let leader = site.net.leader().await?;
     story.say(&format!("SIGKILL to the orchestrator's node {}", site.net.nodes[leader].name));
     let (killed, _) = kill(site, story, leader, true).await;
+    await_leader(site, story, killed).await?;
+    restart(site, story, leader)
+}
+
+/// Waits until a node answers as a leader with a quorum does.
+async fn await_leader(site: &DemoSite, story: &Story, killed: Instant) -> Result<(), LaunchError> {
     let clients: Vec<(String, Client)> = site
         .net
         .nodes
@@ -74,7 +80,7 @@ pub(super) async fn kill_leader(site: &mut DemoSite, story: &Story) -> Result<()
     let after_ms = u64::try_from(killed.elapsed().as_millis()).unwrap_or(u64::MAX);
     story.say(&format!("{next} is the new orchestrator after {after_ms} ms"));
     story.record(&StoryRecord::Elected { at_ns: now(), name: next, after_ms });
-    restart(site, story, leader)
+    Ok(())
 }
 
 /// The shard was asked and had an answer: that it holds no such task.
@@ -106,7 +112,7 @@ pub(super) async fn kill_holder(
         let at = site
             .net
             .wait_for("a robot that holds a task", async || {
-                let busy = held(&client).await?.into_keys().filter_map(|robot| site.node_of(&robot));
+                let busy = held(&client).await?.into_iter().filter_map(|(robot, ..)| site.node_of(&robot));
                 let busy: Vec<usize> = busy.filter(|at| *at != leader).collect();
                 // A robot's node rather than one that votes, if there are such.
                 let plain: Vec<usize> = busy.iter().copied().filter(|at| *at >= voters).collect();
@@ -170,15 +176,22 @@ pub(super) async fn kill_any(site: &mut DemoSite, story: &Story, choice: usize) 
     let at = choice % (nodes + site.robots.len());
     if at < nodes {
         let leader = site.net.leader().await? == at;
-        kill(site, story, at, leader).await;
+        let (killed, _) = kill(site, story, at, leader).await;
         story.say(&format!("SIGKILL to node {}{}", site.net.nodes[at].name, if leader { ", which led" } else { "" }));
-        return restart(site, story, at);
+        restart(site, story, at)?;
+        if leader {
+            await_leader(site, story, killed).await?;
+        }
+        return Ok(());
     }
+    let name = site.robots[at - nodes].name.clone();
+    let node = site.node_of(&name).unwrap_or_default();
+    let (clock, mut held) = before(site, node).await;
+    held.retain(|claim| claim.robot == name);
     let robot = &mut site.robots[at - nodes];
-    let name = robot.name.clone();
     robot.kill();
     story.say(&format!("SIGKILL to {name}"));
-    story.record(&StoryRecord::Killed { at_ns: now(), name: name.clone(), leader: false, clock: 0, held: Vec::new() });
+    story.record(&StoryRecord::Killed { at_ns: now(), name: name.clone(), leader: false, clock, held });
     robot.start()?;
     story.record(&StoryRecord::Restarted { at_ns: now(), name });
     Ok(())

@@ -99,6 +99,7 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
         options.workload.name
     ));
     let mut site = DemoSite::up(&options.site, &options.workload).await?;
+    let (clock, _) = position(&site).await?;
     story.record(&StoryRecord::Begun {
         at_ns: story::now(),
         nodes,
@@ -108,6 +109,7 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
         lease_ttl_ms: options.lease_ttl_ms,
         election_ms_max: ELECTION_MS_MAX,
         seed: options.seed,
+        clock,
     });
     let leader = site.net.leader().await?;
     story.say(&format!("the site is up; {} is the orchestrator", site.net.nodes[leader].name));

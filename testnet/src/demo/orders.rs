@@ -1,6 +1,6 @@
 //! Who creates orders, and follows them to their ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +125,7 @@ impl Orders {
                     let why = error.to_string();
                     let _ = self.recorder.write(&ClientRecord::Fail { at_ns: at_ns(), call: call.clone(), why });
                     self.story.say(&format!("order {n} was refused: {error}"));
+                    return task;
                 }
             }
             tokio::time::sleep(ELSEWHERE_AFTER).await;
@@ -146,9 +147,9 @@ async fn follow(clients: Vec<Client>, ends: watch::Sender<BTreeSet<Vec<u8>>>) {
     }
 }
 
-/// Which tasks are held, and by whom.
-pub(super) async fn held(client: &Client) -> Option<BTreeMap<String, (Vec<u8>, u64)>> {
+/// Who holds which tasks, under which claims.
+pub(super) async fn held(client: &Client) -> Option<Vec<(String, Vec<u8>, u64)>> {
     let claimed = [skep_client::TaskStatus::Claimed];
     let reply = client.tasks(&claimed, &[], 1_000, skep_client::Read::Linearizable).await.ok()?;
-    Some(reply.tasks.into_iter().map(|task| (task.claimed_by, (task.id, task.epoch))).collect())
+    Some(reply.tasks.into_iter().map(|task| (task.claimed_by, task.id, task.epoch)).collect())
 }

@@ -120,12 +120,11 @@ impl DemoSite {
     pub async fn write_down(&mut self, voters: usize, tasks: &[Vec<u8>]) -> Result<(), LaunchError> {
         self.robots.iter_mut().for_each(Child::kill);
         let all: Vec<usize> = (0..voters).collect();
-        self.net.until_equal(&all).await?;
-        for at in all {
+        let heads = self.net.until_equal(&all).await?;
+        for (at, status) in heads.into_iter().enumerate() {
             let node = &self.net.nodes[at];
             let path = |what: &str| self.net.dir().join("final").join(format!("{}.{what}.jsonl", node.name));
             let client = node.client();
-            let status = client.shard_status().await?;
             let head = HeadRecord {
                 node: node.name.clone(),
                 index: status.applied_index,

@@ -42,6 +42,8 @@ pub enum StoryRecord {
         election_ms_max: u64,
         /// What random choices began with.
         seed: u64,
+        /// The shard's log clock at this instant.
+        clock: u64,
     },
     /// A process was killed with SIGKILL.
     Killed {

@@ -175,6 +175,14 @@ impl Evidence {
         self.story.iter().find_map(begun).unwrap_or((5_000, 3_000))
     }
 
+    /// An instant on the boot clock, in nanoseconds, and on the shard's log clock.
+    pub fn clock(&self) -> Option<(u64, u64)> {
+        self.story.iter().find_map(|record| match record {
+            StoryRecord::Begun { at_ns, clock, .. } => Some((*at_ns, *clock)),
+            _ => None,
+        })
+    }
+
     /// The transitions, as the first voter holds them. All voters hold the same, or S8 is violated.
     pub fn changes(&self) -> &[ChangeRecord] {
         self.voters.first().map(|voter| voter.changes.as_slice()).unwrap_or_default()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ChangeRecord, Evidence, Violation, lost, s3};
+use super::{ChangeRecord, Evidence, Violation, lost, s3, s7};
 use crate::demo::StoryRecord;
 use crate::record::{ClientRecord, Op};
 use crate::station::{Effect, Refused, Step};
@@ -239,7 +239,8 @@ fn stale(evidence: &Evidence) -> usize {
     for effect in evidence.effects.iter().filter(|effect| effect.refused.is_none()) {
         let q = &effect.question;
         let seen = highest.entry(&q.task).or_default();
-        found += usize::from(q.epoch < *seen || q.checked_ms >= q.until_ms);
+        let late = s7::is_late(evidence, effect) && !evidence.anything_paused();
+        found += usize::from(q.epoch < *seen || late);
         *seen = (*seen).max(q.epoch);
     }
     found

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::Evidence;
+use crate::record::Op;
+use crate::station::Refused;
 
-/// Every request that a client was told is done stands in the history of every voter.
+/// Every request that a client was told is done stands in the history of every voter, and what it said was known to
+/// whoever went on.
 pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     for voter in &evidence.voters {
@@ -15,6 +18,19 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
                 found
                     .push(format!("{client} was told that {op:?} of task {task} is done, and {node} does not hold it"));
             }
+        }
+    }
+    // Who asks for an errand that is done was not told of a report that was acknowledged.
+    for effect in evidence.effects.iter().filter(|effect| effect.refused == Some(Refused::Duplicate)) {
+        let q = &effect.question;
+        let reported = evidence.acknowledged().any(|(call, _)| {
+            call.op == Op::Progress && call.task == q.task && call.epoch < q.epoch && call.errands > q.errand
+        });
+        if reported {
+            found.push(format!(
+                "{} did not know of errand {} of task {}, which was reported",
+                q.robot, q.errand, q.task
+            ));
         }
     }
     found

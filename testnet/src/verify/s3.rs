@@ -39,6 +39,12 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     for effect in evidence.effects.iter().filter(|e| e.refused.is_none() && e.question.step == Step::Done) {
         *ends.entry((&effect.question.task, effect.question.errand)).or_default() += 1;
     }
+    for effect in evidence.effects.iter().filter(|e| e.refused == Some(crate::station::Refused::Duplicate)) {
+        let q = &effect.question;
+        if !ends.contains_key(&(q.task.as_str(), q.errand)) {
+            found.push(format!("errand {} of task {} was refused as done, and nobody did it", q.errand, q.task));
+        }
+    }
     let twice = ends.into_iter().filter(|(_, count)| *count > 1);
     found.extend(twice.map(|((task, errand), count)| format!("errand {errand} of task {task} was done {count} times")));
     found

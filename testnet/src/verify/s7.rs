@@ -1,26 +1,38 @@
-//! S7: holders stop by themselves.
+//! S7: holders stop by themselves, and nobody is given their work before.
 
 use super::Evidence;
 use crate::record::ClientRecord;
-use crate::station::Refused;
+use crate::station::{Effect, Refused};
+
+/// Until when a robot had been told, at an instant, that it may act.
+fn lease(evidence: &Evidence, robot: &str, at_ms: u64) -> u64 {
+    let renewed = |record: &ClientRecord| match record {
+        ClientRecord::Renewed { at_ms: heard, until_ms } if *heard <= at_ms => Some(*until_ms),
+        _ => None,
+    };
+    evidence.clients.get(robot).into_iter().flatten().filter_map(renewed).max().unwrap_or(0)
+}
+
+/// Whether an attempt reached the world after its holder's fence. One that was made before it may be on its way for as
+/// long as the margin that the orchestrator waits in addition.
+pub(super) fn is_late(evidence: &Evidence, effect: &Effect) -> bool {
+    let (lease_ttl_ms, _) = evidence.terms();
+    effect.at_ns / 1_000_000 >= effect.question.until_ms + lease_ttl_ms / 10
+}
 
 /// Judged on attempts, so that the fence at the station hides nobody who did not stop: no robot asked for anything
-/// after the end of its lease on its own clock, nor relied on a lease that was not renewed, nor was refused as stale.
+/// after the end of its lease, nor relied on a lease that was not renewed, nor was refused as stale; and no claim was
+/// taken back for want of a lease before its holder had to stop.
 pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
-    let none = Vec::new();
     for effect in &evidence.effects {
         let q = &effect.question;
-        let history = evidence.clients.get(&q.robot).unwrap_or(&none);
-        let renewed = |record: &ClientRecord| match record {
-            ClientRecord::Renewed { at_ms, until_ms } if *at_ms <= q.checked_ms => Some(*until_ms),
-            _ => None,
-        };
-        let lease = history.iter().filter_map(renewed).max().unwrap_or(0);
         let what = format!("{} on errand {} of task {} under epoch {}", q.robot, q.errand, q.task, q.epoch);
-        if q.checked_ms >= q.until_ms {
-            found.push(format!("{what}: asked {} ms after its lease", q.checked_ms - q.until_ms));
+        if is_late(evidence, effect) && !evidence.anything_paused() {
+            let late_ms = (effect.at_ns / 1_000_000).saturating_sub(q.until_ms);
+            found.push(format!("{what}: acted {late_ms} ms after its lease"));
         }
+        let lease = lease(evidence, &q.robot, q.checked_ms);
         if q.until_ms > lease {
             found.push(format!("{what}: relied on a lease until {} ms, and was given one until {lease}", q.until_ms));
         }
@@ -28,5 +40,22 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
             found.push(format!("{what}: had to be refused as stale"));
         }
     }
+    found.extend(early_reassignments(evidence));
     found
+}
+
+/// Claims that were taken back while their holder might still act, on the boot clock that all processes here share.
+fn early_reassignments(evidence: &Evidence) -> Vec<String> {
+    let Some((at_ns, clock)) = evidence.clock() else { return Vec::new() };
+    let taken =
+        evidence.changes().iter().filter(|change| change.change == "reclaimed" && change.detail.contains("lease"));
+    let early = taken.filter_map(|change| {
+        let at_ms = at_ns / 1_000_000 + change.clock.checked_sub(clock)?;
+        let until_ms = lease(evidence, &change.agent, at_ms);
+        (at_ms < until_ms).then(|| {
+            let (agent, task, ms) = (&change.agent, &change.task, until_ms - at_ms);
+            format!("task {task} was taken from {agent} {ms} ms before it had to stop")
+        })
+    });
+    early.collect()
 }

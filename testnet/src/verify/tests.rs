@@ -58,6 +58,7 @@ fn good() -> Evidence {
                 lease_ttl_ms: 5_000,
                 election_ms_max: 3_000,
                 seed: 1,
+                clock: 50,
             },
             StoryRecord::Killed { at_ns: 1, name: "n0".into(), leader: false, clock: 300, held: vec![held] },
             StoryRecord::Elected { at_ns: 2, name: "n1".into(), after_ms: 900 },
@@ -106,6 +107,13 @@ fn a_good_run_violates_nothing_and_is_counted() {
 fn a_lost_acknowledgement_is_found() {
     let lost = |evidence: &mut Evidence| evidence.voters.iter_mut().for_each(|voter| drop(voter.changes.remove(4)));
     assert_eq!(spoiled(lost), ["S1"]);
+    let forgotten = |evidence: &mut Evidence| {
+        evidence.clients.insert(
+            "r1".to_owned(),
+            vec![ClientRecord::Renewed { at_ms: 10, until_ms: 1_000 }, ok("r1", Op::Progress, 1, 1, "q1")],
+        );
+    };
+    assert_eq!(spoiled(forgotten), ["S1"], "r2 asked for an errand that was reported as done");
     let on_one = |evidence: &mut Evidence| drop(evidence.voters[1].changes.remove(4));
     assert_eq!(spoiled(on_one), ["S1", "S8"]);
 }
@@ -150,8 +158,12 @@ fn a_second_owner_or_a_falling_epoch_is_found() {
 
 #[test]
 fn a_holder_that_does_not_stop_is_found_even_if_the_station_stopped_it() {
-    let late = |evidence: &mut Evidence| evidence.effects[2].question.checked_ms = 1_000;
+    let late = |evidence: &mut Evidence| evidence.effects[2].at_ns = 1_500 * 1_000_000;
     assert_eq!(spoiled(late), ["S7"]);
+    let taken_early = |evidence: &mut Evidence| {
+        evidence.clients.insert("r1".to_owned(), vec![ClientRecord::Renewed { at_ms: 10, until_ms: 6_151 }]);
+    };
+    assert_eq!(spoiled(taken_early), ["S7"]);
     let invented = |evidence: &mut Evidence| evidence.effects[2].question.until_ms = 9_000;
     assert_eq!(spoiled(invented), ["S7"]);
     let stale = |evidence: &mut Evidence| evidence.effects[2].refused = Some(Refused::Stale);
@@ -175,6 +187,12 @@ fn a_late_leader_and_a_late_reassignment_are_found() {
         evidence.story[2] = StoryRecord::Elected { at_ns: 2, name: "n1".into(), after_ms: 9_001 };
     };
     assert_eq!(spoiled(late), ["L1"]);
+    let headless = |evidence: &mut Evidence| {
+        let StoryRecord::Killed { leader, .. } = &mut evidence.story[1] else { unreachable!() };
+        *leader = true;
+        evidence.story.remove(2);
+    };
+    assert_eq!(spoiled(headless), ["L1"]);
     let stuck = |evidence: &mut Evidence| {
         evidence.voters.iter_mut().for_each(|voter| voter.changes[2].clock = 300 + 2 * 9_000 + 1);
     };
