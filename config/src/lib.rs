@@ -16,7 +16,8 @@ pub use layers::{ConfigError, Origin, Overrides, Setting, load};
 pub use preset::Preset;
 pub use raw::RawConfig;
 pub use sections::{
-    ApiConfig, Config, ControlConfig, EngineConfig, MeshConfig, NodeConfig, PeerConfig, Policy, StoreConfig,
+    ApiConfig, ChecksConfig, Config, ControlConfig, EngineConfig, MeshConfig, NodeConfig, PeerConfig, Policy,
+    StoreConfig, TESTNET_SITE,
 };
 
 /// The commented configuration that `skep init` writes.

@@ -20,6 +20,8 @@ pub struct RawConfig {
     pub store: RawStore,
     /// Agents that this node serves.
     pub agents: RawAgents,
+    /// What only a testnet may be told.
+    pub testnet: RawTestnet,
     /// Nodes to admit and dial.
     pub peers: Vec<RawPeer>,
 }
@@ -42,6 +44,16 @@ raw_section! {
         name: String,
         /// The trust domain.
         site: String,
+        /// File of its history.
+        history: String,
+    }
+}
+
+raw_section! {
+    /// What only a testnet may be told.
+    RawTestnet {
+        /// File that names the peers that are cut off.
+        cuts: String,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use skep_protocol::agent::LeaseTerms;
 use skep_protocol::ids::NodeId;
@@ -26,7 +27,21 @@ pub struct Config {
     pub api: ApiConfig,
     /// For the node's brain.
     pub engine: EngineConfig,
+    /// For checkers.
+    pub checks: ChecksConfig,
 }
+
+/// What checkers of a run have the node do. Relative paths are in the node's directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChecksConfig {
+    /// Where it keeps a history of what it does, one JSON object a line.
+    pub history: Option<PathBuf>,
+    /// A file that names peers, one a line, with whom it does not speak. Only in a testnet.
+    pub cuts: Option<PathBuf>,
+}
+
+/// The site of which alone a node can be told whom it does not reach.
+pub const TESTNET_SITE: &str = "testnet";
 
 /// Who the node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,8 +236,19 @@ impl Config {
             lease,
             heartbeat_ms,
         };
-        Ok(Self { preset, node, control, mesh, api, engine })
+        let checks = checks(raw, &node)?;
+        Ok(Self { preset, node, control, mesh, api, engine, checks })
     }
+}
+
+fn checks(raw: &RawConfig, node: &NodeConfig) -> Result<ChecksConfig, Invalid> {
+    let path = |text: &Option<String>| text.as_ref().filter(|text| !text.is_empty()).map(PathBuf::from);
+    let checks = ChecksConfig { history: path(&raw.node.history), cuts: path(&raw.testnet.cuts) };
+    if checks.cuts.is_some() && node.site.to_string() != TESTNET_SITE {
+        let why = format!("only a node of site {TESTNET_SITE:?} can be cut off; this one is of site {}", node.site);
+        return Err(invalid("testnet.cuts", why));
+    }
+    Ok(checks)
 }
 
 fn peers(raw: &RawConfig) -> Result<Vec<PeerConfig>, Invalid> {

@@ -7,8 +7,32 @@ use skep_fleet::LogClock;
 use skep_protocol::ids::ShardId;
 use skep_protocol::time::LogInstant;
 
-/// Milliseconds of CLOCK_BOOTTIME: goes on while the machine sleeps.
-pub(crate) fn boot_ms() -> u64 {
+/// The clock that leases and the log clock are counted on.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum BootClock {
+    /// CLOCK_BOOTTIME: goes on while the machine sleeps.
+    #[default]
+    System,
+    /// That of a machine in a simulation: since when it runs, and how much faster than true time, in millionths.
+    #[cfg(test)]
+    Simulated { since: tokio::time::Instant, ppm: i64 },
+}
+
+impl BootClock {
+    /// Milliseconds since the machine was booted.
+    fn ms(&self) -> u64 {
+        match self {
+            Self::System => system_ms(),
+            #[cfg(test)]
+            Self::Simulated { since, ppm } => {
+                let ms = i128::try_from(since.elapsed().as_millis()).unwrap_or(0);
+                u64::try_from(1_000 + ms + ms * i128::from(*ppm) / 1_000_000).unwrap_or(0)
+            }
+        }
+    }
+}
+
+fn system_ms() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
@@ -24,32 +48,40 @@ struct Inner {
 
 /// The clock of one shard.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ShardClock(Arc<Mutex<Inner>>);
+pub(crate) struct ShardClock {
+    boot: BootClock,
+    inner: Arc<Mutex<Inner>>,
+}
 
 impl ShardClock {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The clock that it is counted on.
+    pub(crate) fn boot_ms(&self) -> u64 {
+        self.boot.ms()
     }
 
     /// The clock of the leader arrived in a frame.
     pub(crate) fn hear(&self, clock: LogInstant) {
-        self.inner().clock.hear(clock, boot_ms());
+        self.inner().clock.hear(clock, self.boot_ms());
     }
 
     /// An entry with this stamp was applied.
     pub(crate) fn observe_stamp(&self, stamp: LogInstant) {
-        self.inner().clock.observe_stamp(stamp, boot_ms());
+        self.inner().clock.observe_stamp(stamp, self.boot_ms());
     }
 
     /// The estimate.
     pub(crate) fn now(&self) -> Option<LogInstant> {
-        self.inner().clock.now(boot_ms())
+        self.inner().clock.now(self.boot_ms())
     }
 
     /// The clock for the header of a frame: only a leader gives it.
     pub(crate) fn to_send(&self) -> Option<LogInstant> {
         let inner = self.inner();
-        inner.leads.then(|| inner.clock.now(boot_ms())).flatten()
+        inner.leads.then(|| inner.clock.now(self.boot_ms())).flatten()
     }
 
     /// Whether this node leads the shard and has a clock to lead it by.
@@ -59,7 +91,7 @@ impl ShardClock {
 
     /// A frame of the leader was accepted.
     pub(crate) fn heard_leader(&self) {
-        self.inner().heard_leader_at = Some(boot_ms());
+        self.inner().heard_leader_at = Some(self.boot_ms());
     }
 
     /// How long ago the leader was heard; zero if this node leads.
@@ -68,22 +100,32 @@ impl ShardClock {
         if inner.leads {
             return Some(0);
         }
-        inner.heard_leader_at.map(|at| boot_ms().saturating_sub(at))
+        inner.heard_leader_at.map(|at| self.boot_ms().saturating_sub(at))
     }
 }
 
 /// The clocks of all shards.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Clocks(Arc<Mutex<BTreeMap<ShardId, ShardClock>>>);
+pub(crate) struct Clocks {
+    boot: BootClock,
+    shards: Arc<Mutex<BTreeMap<ShardId, ShardClock>>>,
+}
 
 impl Clocks {
+    /// Clocks that are counted on another one than the system's.
+    #[cfg(test)]
+    pub(crate) fn on(boot: BootClock) -> Self {
+        Self { boot, shards: Arc::default() }
+    }
+
     /// The clock of a shard.
     pub(crate) fn of(&self, shard: ShardId) -> ShardClock {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(shard).or_default().clone()
+        let fresh = || ShardClock { boot: self.boot.clone(), inner: Arc::default() };
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).entry(shard).or_insert_with(fresh).clone()
     }
 
     /// The clock of a shard, if the shard is known.
     pub(crate) fn known(&self, shard: ShardId) -> Option<ShardClock> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
     }
 }

@@ -9,13 +9,20 @@
 //!
 //! **Must not know** libp2p's swarm, gRPC, or what a node does with the answers.
 
+mod chance;
 mod clock;
+mod core;
+mod fill;
 mod identity;
 mod net;
+mod offload;
 mod raft;
 mod service;
 mod shard;
 mod store;
+
+#[cfg(test)]
+mod simulation;
 
 pub use identity::{Identity, IdentityError};
 pub use net::PeerView;

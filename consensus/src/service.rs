@@ -1,28 +1,30 @@
 //! The thread of the control plane and the handle to it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use skep_config::ControlConfig;
 use skep_fleet::FLEET_VERSION;
 use skep_protocol::codec::Encoded;
-use skep_protocol::entry::{Op, Request};
-use skep_protocol::frame::{FRAME_VERSION, FrameKind, Header, Hello, Proposal, ProposalReply};
-use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
+use skep_protocol::entry::Request;
+use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello, Proposal, ProposalReply};
+use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{Incarnation, NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
-use skep_protocol::query::{Query, QueryAnswer, QueryFailure, QueryReply};
+use skep_protocol::query::{Query, QueryFailure, QueryReply};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::chance::Chance;
 use crate::clock::Clocks;
+use crate::core::Core;
+use crate::fill::call_query;
 use crate::identity::Identity;
-use crate::net::{CallError, Class, ControlPlane, PeerView, Peers, Setup, Who};
+use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::shard::{LocalUpdate, MembershipError, Shard, ShardStatus, ShardView, Site};
 use crate::store::{Store, StoreError, StoreOptions};
 
@@ -41,179 +43,6 @@ pub enum StartError {
     /// The thread cannot be started.
     #[error("the control plane's thread cannot be started: {0}")]
     Thread(std::io::Error),
-}
-
-struct Core {
-    site: Site,
-    shards: Mutex<BTreeMap<ShardId, Shard>>,
-    /// Counts shards that were opened, for those who follow them.
-    opened: watch::Sender<usize>,
-    opening: tokio::sync::Mutex<()>,
-    /// Who last answered a heartbeat of this node's, as only a leader does.
-    answered: Mutex<BTreeMap<ShardId, NodeId>>,
-}
-
-impl Core {
-    fn shard(&self, id: ShardId) -> Option<Shard> {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-    }
-
-    async fn open(self: &Arc<Self>, id: ShardId) -> Result<Shard, String> {
-        let _one_at_a_time = self.opening.lock().await;
-        if let Some(shard) = self.shard(id) {
-            return Ok(shard);
-        }
-        let count = self.shards.lock().unwrap_or_else(PoisonError::into_inner).len();
-        if count >= limits::SHARDS_PER_NODE_MAX {
-            return Err(format!("this node takes part in {count} shards already"));
-        }
-        let shard = Shard::open(id, self.site.clone()).await?;
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner).insert(id, shard.clone());
-        self.opened.send_modify(|opened| *opened += 1);
-        tokio::spawn(fill_history(Arc::clone(self), shard.clone()));
-        Ok(shard)
-    }
-}
-
-impl crate::net::Dispatch for Arc<Core> {
-    fn call(
-        &self,
-        who: Who,
-        header: Header,
-        body: Bytes,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>> {
-        let core = Arc::clone(self);
-        Box::pin(async move { core.answer(who, header, body).await })
-    }
-}
-
-impl Core {
-    /// Whether a node leads a shard, as far as this one knows: from its own replica, or from who answered it last.
-    fn leads(&self, node: NodeId, shard: ShardId) -> bool {
-        let own = self.shard(shard).map(|shard| *shard.view().borrow()).filter(|view| view.member);
-        if let Some(view) = own {
-            return view.leader == Some(node);
-        }
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).get(&shard) == Some(&node)
-    }
-
-    async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
-        let text = |e: skep_protocol::codec::CodecError| e.to_string();
-        match header.kind {
-            FrameKind::Append | FrameKind::Vote | FrameKind::PreVote | FrameKind::TransferLeader => {
-                self.open(header.shard).await?.raft_frame(who, header, &body).await
-            }
-            FrameKind::SnapshotHead => self.open(header.shard).await?.install_snapshot(who, body).await,
-            FrameKind::Propose => {
-                let proposal = Proposal::decode(&body).map_err(text)?;
-                if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
-                    return Err(format!("{} requests are too many for one proposal", proposal.requests.len()));
-                }
-                let shard = self.shard(header.shard);
-                check_speakers(who, &proposal, shard.as_ref())?;
-                let outcomes = match shard {
-                    Some(shard) => shard.propose(proposal.requests).await,
-                    None => vec![ProposeOutcome::NoSuchShard; proposal.requests.len()],
-                };
-                ProposalReply { outcomes }.encode().map_err(text)
-            }
-            FrameKind::Query => {
-                let query = Query::decode(&body).map_err(text)?;
-                // History is fetched from any replica; everything else is answered by the leader.
-                let result = match (self.shard(header.shard), &query) {
-                    (None, _) => Err(QueryFailure::NoReplica),
-                    (Some(shard), Query::Changes { .. }) => shard.query_stale(query).await,
-                    (Some(shard), _) => shard.query_linearizable(query).await,
-                };
-                QueryAnswer { result }.encode().map_err(text)
-            }
-            FrameKind::Heartbeat => {
-                let heartbeat = Heartbeat::decode(&body).map_err(text)?;
-                let result = match self.shard(header.shard) {
-                    Some(shard) => shard.heartbeat(who.node, heartbeat).await,
-                    None => Err(HeartbeatFailure::NotLeader { leader: None }),
-                };
-                HeartbeatAnswer { result }.encode().map_err(text)
-            }
-            FrameKind::Claims => {
-                let update = ClaimsUpdate::decode(&body).map_err(text)?;
-                if !self.leads(who.node, header.shard) {
-                    return Err("the sender is not known to lead the shard; tell it again later".to_owned());
-                }
-                let noted = self.site.note(header.shard, update).await;
-                if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
-            }
-            FrameKind::Hello | FrameKind::SnapshotChunk | FrameKind::Reply | FrameKind::Refused => {
-                Err("it is not a call".to_owned())
-            }
-        }
-    }
-}
-
-/// A node attaches and detaches agents of its own only.
-fn check_speakers(who: Who, proposal: &Proposal, shard: Option<&Shard>) -> Result<(), String> {
-    let foreign = proposal.requests.iter().find_map(|request| match &request.op {
-        Op::AttachAgent { agent, node, .. } if *node != who.node => Some(agent),
-        Op::DetachAgent { agent, .. } => {
-            let node = shard.and_then(|shard| shard.serves(agent));
-            node.is_some_and(|node| node != who.node).then_some(agent)
-        }
-        _ => None,
-    });
-    foreign.map_or(Ok(()), |agent| Err(format!("{} does not serve agent {agent}", who.node)))
-}
-
-/// Fetches what is missing in the history, such as that behind an installed snapshot, from a peer that has it.
-async fn fill_history(core: Arc<Core>, shard: Shard) {
-    let history = core.site.store.history().clone();
-    let mut progress = history.progress(shard.id());
-    loop {
-        if progress.changed().await.is_err() {
-            return;
-        }
-        while let Some((from, end)) = history.gap(shard.id()) {
-            // The leader if it is another node, else any voter that is connected.
-            let leader = shard.view().borrow().leader.filter(|leader| *leader != core.site.node);
-            let voters = shard.voters().into_values().map(|member| member.node);
-            let mut others = voters.filter(|node| core.site.peers.connected(*node).is_some());
-            let Some(leader) = leader.or_else(|| others.next()) else { break };
-            let query = Query::Changes { from };
-            let Ok(reply) = call_query(&core.site.peers, &core.site.config, leader, shard.id(), &query).await else {
-                break;
-            };
-            let skep_protocol::query::Answer::Changes { mut sets, next } = reply.answer else { break };
-            sets.retain(|set| set.index < end);
-            let next = next.min(end);
-            if next <= from {
-                break;
-            }
-            let filling = history.clone();
-            let id = shard.id();
-            let written = tokio::task::spawn_blocking(move || filling.fill(id, sets, from, next)).await;
-            if written.is_err() {
-                return;
-            }
-        }
-        // At most once a second: the next change comes soon enough.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-async fn call_query(
-    peers: &Peers,
-    config: &ControlConfig,
-    node: NodeId,
-    shard: ShardId,
-    query: &Query,
-) -> Result<QueryReply, QueryFailure> {
-    let failed = |e: &dyn std::fmt::Display| QueryFailure::Storage(e.to_string());
-    let body = query.encode().map_err(|e| failed(&e))?;
-    let deadline = Duration::from_millis(config.rpc_timeout_ms) * 2;
-    match peers.call(node, Class::Query, FrameKind::Query, shard, &body, deadline).await {
-        Ok(answer) => QueryAnswer::decode(&answer).map_err(|e| failed(&e))?.result,
-        Err(CallError::Refused(_)) => Err(QueryFailure::NotLeader { leader: None }),
-        Err(_) => Err(QueryFailure::NoQuorum),
-    }
 }
 
 /// The running control plane. Owned by the node; [`handle`](Self::handle) is for everyone else.
@@ -298,8 +127,7 @@ fn run(
                 };
                 let _ = started.send(Ok(handle));
                 let _ = stopped.await;
-                let shards: Vec<Shard> =
-                    core.shards.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+                let shards = core.shards();
                 futures::future::join_all(shards.iter().map(Shard::shut_down)).await;
                 plane.close().await;
             }
@@ -336,14 +164,17 @@ async fn start(
     };
     let peers = ControlPlane::peers(&setup);
     let incarnation = store.incarnation();
-    let site = Site { node, incarnation, config: Arc::new(config), store, peers: peers.clone(), clocks, updates };
-    let core = Arc::new(Core {
-        site,
-        shards: Mutex::default(),
-        opened: watch::channel(0).0,
-        opening: tokio::sync::Mutex::default(),
-        answered: Mutex::default(),
-    });
+    let site = Site {
+        node,
+        incarnation,
+        config: Arc::new(config),
+        store,
+        peers: peers.clone(),
+        clocks,
+        chance: Chance::default(),
+        updates,
+    };
+    let core = Core::new(site);
     for shard in core.site.store.shards() {
         core.open(shard).await.map_err(StartError::Shard)?;
     }
@@ -374,7 +205,7 @@ impl ConsensusHandle {
 
     /// The shards that this node takes part in.
     pub fn shards(&self) -> Vec<ShardId> {
-        self.core.shards.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.core.shards().iter().map(Shard::id).collect()
     }
 
     /// Follows how many shards were opened.
@@ -395,6 +226,11 @@ impl ConsensusHandle {
     /// All peers as they are now.
     pub fn peers(&self) -> Vec<PeerView> {
         self.core.site.peers.views()
+    }
+
+    /// Speaks with none of these nodes from now on, and with all others again: for testnets.
+    pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
+        self.core.site.peers.cut_off(nodes);
     }
 
     /// The log clock of a shard as this node knows it.

@@ -312,8 +312,8 @@ impl Driver {
     fn carry_out_topic(&mut self, effect: TopicEffect) {
         match effect {
             TopicEffect::Publish(publication) => self.mesh.publish(publication),
-            TopicEffect::Listen(topic) => _ = self.mesh.subscribe(topic),
-            TopicEffect::Leave(topic) => _ = self.mesh.unsubscribe(topic),
+            TopicEffect::Listen(topic) => self.mesh.subscribe(topic),
+            TopicEffect::Leave(topic) => self.mesh.unsubscribe(&topic),
             TopicEffect::Deliver { subscriber, value } => {
                 let (publication, sender, age_ms) = (Box::new(value.publication), value.sender, value.age_ms);
                 // One that is slow misses it; newer ones follow.
@@ -356,9 +356,9 @@ impl Driver {
         let told = match message {
             ToAgent::Attached { attachment, lease } => AgentTold::Attached { attachment, lease },
             ToAgent::Holds(claims) => AgentTold::Holds(claims),
-            ToAgent::Grant(task) => AgentTold::Grant(task),
+            ToAgent::Grant(grant) => AgentTold::Grant(grant),
             ToAgent::Lost { task, epoch } => AgentTold::Lost { task, epoch },
-            ToAgent::Lease { stamp, usable_ms } => AgentTold::Lease { stamp, usable_ms },
+            ToAgent::Lease(renewed) => AgentTold::Lease(renewed),
             ToAgent::Ended(why) => {
                 // Dropping the sender ends the stream behind the message.
                 let _ = self.agents.remove(&stream).map(|agent| agent.try_send(AgentTold::Ended(why)));

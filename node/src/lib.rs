@@ -4,6 +4,7 @@
 //! the one place where consensus, engine, mesh and API meet, and `cli` has one file per noun.
 
 mod attempts;
+mod checks;
 mod cli;
 mod driver;
 mod run;

@@ -13,6 +13,7 @@ use skep_protocol::places::Places;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::checks;
 use crate::cli::Failure;
 use crate::driver::Driver;
 
@@ -54,8 +55,10 @@ async fn serve(
         socket = %places.socket().display(), tcp = %api.address(),
         control = ?consensus.handle().address(), "serving"
     );
+    let wanted = config.checks.clone();
     let (driver, mut ready) =
         Driver::new(config, (consensus.handle(), updates), (mesh.handle(), received), (calls, calls_in));
+    checks::start(&wanted, &places.dir, &consensus.handle(), &mesh.handle());
     let (stop, stopped) = oneshot::channel();
     let driving = tokio::spawn(driver.run(stopped));
     let mut input_ended = std::pin::pin!(input_ended(while_stdin));

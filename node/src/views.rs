@@ -12,6 +12,7 @@ pub(crate) fn node_view(
     config: &NodeConfig,
     uptime_ms: u64,
 ) -> NodeView {
+    let (overflow, invalid) = mesh.dropped().counts();
     let mesh = mesh.view().borrow().clone();
     let peers = consensus.peers().into_iter().map(|peer| PeerRow {
         node: peer.node,
@@ -31,6 +32,8 @@ pub(crate) fn node_view(
         shards: consensus.shards().into_iter().map(|shard| shard.0).collect(),
         control_address: consensus.address().map(|address| address.to_string()),
         mesh_addresses: mesh.listening,
+        mesh_overflow: overflow,
+        mesh_invalid: invalid,
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AttachmentId, NodeId, SessionId};
 use crate::limits;
-use crate::task::InvalidSpec;
+use crate::task::{InvalidSpec, Task};
 use crate::text::{Capability, RoleName};
 use crate::time::LogInstant;
 
@@ -151,4 +151,24 @@ mod tests {
         assert_eq!(far.distance_mm(away), u64::MAX);
         assert_eq!(Position { x_mm: 3, y_mm: -4 }.distance_mm(Position::default()), 7);
     }
+}
+
+/// A lease as its holder counts it: it may go on until its own clock shows `stamp` and `usable_ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usable {
+    /// That of a keep-alive from before the renewal was asked for, in milliseconds of the holder's clock.
+    pub stamp: u64,
+    /// How long from there, in milliseconds.
+    pub usable_ms: u64,
+}
+
+/// A task that an agent holds from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The task, with the epoch of the claim.
+    pub task: Task,
+    /// Whether it was assigned against a credit of this attachment.
+    pub spends_credit: bool,
+    /// The agent's lease as it was renewed last; none before the first renewal.
+    pub lease: Option<Usable>,
 }

@@ -396,7 +396,7 @@ pub fn task_to_proto(task: &Task) -> v1::Task {
                 (proto.kept_for, proto.kept_until) = (kept.agent.to_string(), kept.until.raw());
             }
         }
-        TaskState::Claimed { by, since, stale_at } => {
+        TaskState::Claimed { by, since, stale_at, .. } => {
             proto.claimed_by = by.to_string();
             proto.claimed_at = since.raw();
             proto.stale_at = stale_at.raw();

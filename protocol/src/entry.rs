@@ -171,6 +171,27 @@ pub struct Claim {
     pub epoch: ClaimEpoch,
 }
 
+impl Op {
+    /// Whether it brings work, or somebody who does some. A shard under pressure refuses these, and goes on with what
+    /// ends work.
+    pub fn brings_work(&self) -> bool {
+        match self {
+            Self::CreateTask { .. }
+            | Self::ClaimTask { .. }
+            | Self::RequeueTask { .. }
+            | Self::RegisterAgent { .. }
+            | Self::AttachAgent { .. } => true,
+            Self::ReportProgress { .. }
+            | Self::CompleteTask { .. }
+            | Self::FailTask { .. }
+            | Self::CancelTask { .. }
+            | Self::ReleaseTask { .. }
+            | Self::RemoveAgent { .. }
+            | Self::DetachAgent { .. } => false,
+        }
+    }
+}
+
 /// What an orchestrator decides by itself. Each names what it saw, and is judged again where it is applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decision {

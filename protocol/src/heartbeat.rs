@@ -99,6 +99,9 @@ pub struct AgentClaims {
     pub agent: AgentId,
     /// Its attachment.
     pub attachment: AttachmentId,
+    /// How many tasks were assigned under the attachment by then, ended ones too: a credit whose task ended before its
+    /// node heard of it is given again.
+    pub assigned: u64,
     /// Every claim that it holds. What it had and is not here, it has lost.
     pub held: Vec<(TaskId, ClaimEpoch)>,
     /// The tasks among them that its node has not been told of yet. Not all at once, if they are large.

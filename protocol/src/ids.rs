@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::mutant::{Mutant, is_on};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -128,7 +129,9 @@ impl RaftId {
         let mut hash = Sha256::new();
         hash.update(b"skep/raft-id/1");
         hash.update(node.public_key());
-        hash.update(incarnation.0);
+        if !is_on(Mutant::NodeIdReused) {
+            hash.update(incarnation.0);
+        }
         let digest: [u8; 32] = hash.finalize().into();
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);

@@ -18,6 +18,7 @@ pub mod frame;
 pub mod heartbeat;
 pub mod ids;
 pub mod limits;
+pub mod mutant;
 pub mod outcome;
 pub mod places;
 pub mod query;

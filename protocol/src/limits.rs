@@ -39,6 +39,9 @@ pub const LEASE_TTL_MS_MAX: u64 = 10 * 60 * 1_000;
 pub const LOST_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Most tasks that one agent may hold at a time, whatever its role says. Refused as invalid.
 pub const CONCURRENT_CLAIMS_MAX: u32 = 1_024;
+/// Sets of required capabilities among the pending tasks of a shard. Creating a task with one more is refused as
+/// `ShardFull`.
+pub const REQUIREMENTS_MAX: usize = 1_024;
 /// Pending tasks looked at for one claim that names none; past it the answer is "nothing suitable".
 pub const CLAIM_SCAN_MAX: usize = 4_096;
 
@@ -63,6 +66,8 @@ pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 pub const PROPOSALS_QUEUED_MAX: usize = 8_192;
 /// Bytes of requests that may wait for a place in an entry, per shard. One more is refused as `Overloaded`.
 pub const PROPOSAL_BYTES_QUEUED_MAX: usize = 16 * 1024 * 1024;
+/// Hundredths of the proposal queue that are kept for what ends work: completions, failures, releases, cancels.
+pub const PROPOSALS_RESERVED_SHARE: usize = 25;
 /// Entries proposed and not yet applied, per shard. Requests wait in the queue meanwhile.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
@@ -117,6 +122,8 @@ pub const MESH_RECEIVED_QUEUED_MAX: usize = 1_024;
 pub const API_CALLS_QUEUED_MAX: usize = 8_192;
 /// Requests that the router holds. One more is refused as `Overloaded`.
 pub const ROUTED_REQUESTS_MAX: usize = 16_384;
+/// Queries that a replica answers at a time as it is. One more is refused as `Overloaded`.
+pub const STALE_QUERIES_MAX: usize = 64;
 /// Requests in flight on one API stream. The reader waits at it.
 pub const STREAM_REQUESTS_MAX: usize = 1_024;
 /// Largest message of the local API, both ways. Refused by the transport.
@@ -127,5 +134,7 @@ pub const PAGE_ITEMS_MAX: usize = 1_000;
 pub const STORE_WRITES_QUEUED_MAX: usize = 4_096;
 /// Bytes that the store's writer puts into one durable batch before it syncs.
 pub const STORE_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of the log on disk beyond which a snapshot is made and what it covers is dropped.
+pub const LOG_BYTES_SOFT_MAX: u64 = 256 * 1024 * 1024;
 /// Bytes of recent log entries kept in memory, per shard; older ones are read from the store.
 pub const LOG_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -202,6 +202,8 @@ pub enum ShardFullOf {
     Agents,
     /// Bytes of tasks.
     TaskBytes,
+    /// Sets of required capabilities among pending tasks.
+    Requirements,
 }
 
 impl std::fmt::Display for ShardFullOf {
@@ -210,6 +212,7 @@ impl std::fmt::Display for ShardFullOf {
             Self::Tasks => "live tasks",
             Self::Agents => "agents",
             Self::TaskBytes => "bytes of tasks",
+            Self::Requirements => "different sets of required capabilities",
         })
     }
 }

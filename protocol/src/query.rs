@@ -91,6 +91,9 @@ pub enum Answer {
         records: Vec<HistoryRecord>,
         /// Whether there are more after the last one.
         more: bool,
+        /// Whether the replica has all transitions up to the answer's index. One that was made from a snapshot fetches
+        /// the earlier ones from others.
+        complete: bool,
     },
     /// A page of agents.
     Agents {
@@ -225,6 +228,9 @@ pub enum QueryFailure {
     /// The leader could not reach a quorum to confirm that it still leads.
     #[error("no quorum confirmed the leader in time")]
     NoQuorum,
+    /// Too many queries at a time.
+    #[error("the replica answers as many queries as it may at a time")]
+    Overloaded,
     /// This node holds no replica of the shard.
     #[error("this node holds no replica of the shard")]
     NoReplica,

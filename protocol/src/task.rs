@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Position;
-use crate::ids::{ClaimEpoch, TaskId};
+use crate::ids::{AttachmentId, ClaimEpoch, TaskId};
 use crate::limits;
 use crate::text::{AgentId, Capability, Reason, TaskKind, Title};
 use crate::time::LogInstant;
@@ -260,6 +260,8 @@ pub enum TaskState {
         since: LogInstant,
         /// When it is taken back unless there is progress before.
         stale_at: LogInstant,
+        /// Under which attachment the orchestrator gave it, against a credit; none if its holder named it.
+        assigned: Option<AttachmentId>,
     },
     /// Done.
     Completed {

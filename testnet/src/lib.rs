@@ -6,11 +6,14 @@
 //! **Must not know** the inside of a node.
 
 pub mod bench;
+pub mod chaos;
 pub mod child;
 pub mod control;
 pub mod demo;
+mod hosts;
 mod launch;
 mod load;
+pub mod power;
 mod process;
 pub mod record;
 pub mod robot;
@@ -18,6 +21,7 @@ pub mod station;
 pub mod verify;
 mod workload;
 
+pub use hosts::Hosts;
 pub use launch::{LaunchError, Layout, TestNode, Testnet};
 pub use load::{Done, Load};
 pub use process::{Machine, Usage};

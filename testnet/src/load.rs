@@ -49,10 +49,12 @@ impl Load {
     pub fn start(connections: &[Client], clients: usize, payload_bytes: usize) -> Self {
         let (stop, measuring) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let count = Arc::new(AtomicU64::new(0));
-        let clients = connections.iter().cycle().take(clients).map(|client| {
+        let load: u64 = rand::random();
+        let clients = connections.iter().cycle().take(clients).enumerate().map(|(n, client)| {
+            let name = format!("{load:016x} {n}");
             let (client, stop) = (client.clone(), Arc::clone(&stop));
             let (measuring, count) = (Arc::clone(&measuring), Arc::clone(&count));
-            tokio::spawn(async move { create(&client, payload_bytes, &stop, &measuring, &count).await })
+            tokio::spawn(async move { create(&client, &name, payload_bytes, &stop, &measuring, &count).await })
         });
         Self { clients: clients.collect(), stop, measuring, count }
     }
@@ -80,16 +82,21 @@ impl Load {
     }
 }
 
+/// Creates tasks one after the other, each under a title of its own: what is done twice shows.
 async fn create(
     client: &Client,
+    name: &str,
     payload_bytes: usize,
     stop: &AtomicBool,
     measuring: &AtomicBool,
     count: &AtomicU64,
 ) -> Done {
     let mut done = Done::new();
-    while !stop.load(Ordering::Relaxed) {
-        let spec = TaskSpec { title: "bench".to_owned(), payload: vec![7; payload_bytes], ..TaskSpec::default() };
+    for n in 0u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let spec = TaskSpec { title: format!("{name} {n}"), payload: vec![7; payload_bytes], ..TaskSpec::default() };
         let counts = measuring.load(Ordering::Relaxed);
         let begun = Instant::now();
         match client.create_task(spec).await {

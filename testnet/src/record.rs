@@ -14,6 +14,11 @@ pub fn boot_ns() -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
+/// An id as histories spell it.
+pub(crate) fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A history that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -123,6 +128,19 @@ pub enum ClientRecord {
         /// What was heard last.
         why: String,
     },
+    /// A linearizable read was answered.
+    Seen {
+        /// On the boot clock.
+        at_ns: u64,
+        /// The call.
+        call: Call,
+        /// The last entry that the answer knows.
+        index: u64,
+        /// Where the task stands, as the API names it.
+        status: String,
+        /// Its last claim.
+        epoch: u64,
+    },
     /// The lease of the robot was renewed.
     Renewed {
         /// When it was heard, on the boot clock.
@@ -168,6 +186,8 @@ pub enum Op {
     Progress,
     /// Its end.
     Complete,
+    /// Where it stands.
+    Read,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use skep_client::{
 
 use tokio::sync::mpsc;
 
-use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, boot_ns};
+use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, boot_ns, hex};
 use crate::station::{Question, Refused, StationClient, Step};
 use crate::workload::{Cell, Floor, OrderPayload};
 
@@ -179,13 +179,9 @@ fn position(floor: &Floor, cell: Cell) -> Position {
     Position { x_mm, y_mm }
 }
 
-fn text(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Robot {
     fn note_fenced(&self, order: &Assignment, why: &str) -> std::io::Result<()> {
-        let (task, why) = (text(&order.task.id), why.to_owned());
+        let (task, why) = (hex(&order.task.id), why.to_owned());
         self.history.write(&ClientRecord::Fenced { at_ns: boot_ns(), task, epoch: order.epoch(), why })
     }
 
@@ -273,7 +269,7 @@ impl Robot {
         };
         let question = Question {
             robot: self.options.name.clone(),
-            task: text(&order.task.id),
+            task: hex(&order.task.id),
             epoch: order.epoch(),
             errand,
             step,
@@ -291,7 +287,7 @@ impl Robot {
         errands: u32,
         call: impl Future<Output = Result<TaskReceipt, ClientError>>,
     ) -> Result<Result<(), LetGo>, RobotError> {
-        let (client, task) = (self.options.name.clone(), text(&order.task.id));
+        let (client, task) = (self.options.name.clone(), hex(&order.task.id));
         let record = Call { client, op, task, epoch: order.epoch(), errands };
         self.history.write(&ClientRecord::Invoke { at_ns: boot_ns(), call: record.clone() })?;
         // Fenced or not: the shard judges the claim, and what it says settles what became of it.
@@ -299,7 +295,7 @@ impl Robot {
         let at_ns = boot_ns();
         let (line, result) = match result {
             Ok(receipt) => {
-                let request = text(&receipt.request_id);
+                let request = hex(&receipt.request_id);
                 (ClientRecord::Ok { at_ns, call: record, request, index: receipt.index }, Ok(()))
             }
             Err(error @ ClientError::Unknown { .. }) => {

@@ -3,6 +3,8 @@
 //! The tests themselves are in `tests/`; this is the harness that they share. Everything runs on loopback, in
 //! directories and on ports of its own, and is ended by pid.
 
+pub mod sim;
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -42,6 +44,7 @@ impl Site {
             voters,
             preset: "sim".to_owned(),
             overrides: overrides.iter().map(|set| (*set).to_owned()).collect(),
+            hosts: None,
         };
         let net = Testnet::create(layout).expect("nodes are made");
         Self { net, binary: binary.into(), _dir: KeepOnPanic(Some(dir)) }

@@ -133,28 +133,43 @@ async fn a_full_disk_refuses_writes_and_serves_again_when_there_is_space() {
     let copied = Command::new("cp").arg("-a").arg(saved.join(".")).arg(&data).status().unwrap();
     assert!(copied.success());
     site.net.up().await.unwrap();
-    site.skep(0, &["task", "create", "before", "-o", "json"]).json();
-    let filler = data.join("filler");
-    std::fs::write(&filler, vec![0; 120 << 20]).unwrap();
     let client = site.net.nodes[0].impatient_client();
-    site.net
-        .wait_for("the refusal", async || {
-            let spec = skep_client::TaskSpec { title: "no room".into(), ..Default::default() };
-            let error = client.create_task(spec).await.err()?;
-            (error.code() == Some("SKEP-0204")).then_some(())
-        })
-        .await
-        .unwrap();
+    let create = async |title: &str| {
+        let spec = skep_client::TaskSpec { title: title.into(), ..Default::default() };
+        client.create_task(spec).await
+    };
+    let refused = async || create("no room").await.err().filter(|error| error.code() == Some("SKEP-0204"));
+    let mut claims = Vec::new();
+    for n in 0..2 {
+        let task_id = create("before").await.unwrap().task_id;
+        let agent = format!("r{n}");
+        let epoch = client.claim_task(&agent, Some(&task_id)).await.unwrap().receipt.unwrap().epoch;
+        claims.push(skep_client::v1::Claim { task_id, agent, epoch });
+    }
+    fill(&data, 48 << 20);
+    site.net.wait_for("the refusal", refused).await.unwrap();
+    client.complete_task(claims.remove(0), Vec::new()).await.expect("what ends work goes on");
     assert_eq!(site.skep(0, &["task", "list"]).code(), Some(0), "reads go on");
-    std::fs::remove_file(&filler).unwrap();
+    fill(&data, 16 << 20);
     site.net
-        .wait_for("service again", async || {
-            let spec = skep_client::TaskSpec { title: "room".into(), ..Default::default() };
-            client.create_task(spec).await.ok()
+        .wait_for("the refusal of everything", async || {
+            let ended = client.complete_task(claims[0].clone(), Vec::new()).await;
+            ended.err().filter(|error| error.code() == Some("SKEP-0204"))
         })
         .await
         .unwrap();
+    std::fs::remove_file(data.join("filler")).unwrap();
+    site.net.wait_for("service again", async || create("room").await.ok()).await.unwrap();
     drop(site);
+}
+
+/// Fills a file system up to so many bytes that are left.
+fn fill(dir: &std::path::Path, left: u64) {
+    let output = Command::new("df").args(["--output=avail", "-B1"]).arg(dir).output().unwrap();
+    let free: u64 = String::from_utf8(output.stdout).unwrap().lines().nth(1).unwrap().trim().parse().unwrap();
+    let filler = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("filler"));
+    let more = usize::try_from(free.checked_sub(left).expect("there was room")).unwrap();
+    std::io::Write::write_all(&mut filler.unwrap(), &vec![0; more]).unwrap();
 }
 
 struct Unmount(std::path::PathBuf);

@@ -288,3 +288,28 @@ async fn a_node_that_votes_nowhere_serves_as_a_client_of_the_shard() {
     assert_eq!(shown["task"]["status"], "claimed");
     assert_eq!(site.skep(3, &["shard", "status"]).code(), Some(1), "it holds no replica and says so");
 }
+
+#[tokio::test]
+async fn a_shard_is_not_made_anew_over_a_replica_of_it() {
+    let mut site = Site::up(NODE, 3, 3, &[]).await;
+    site.net.nodes[0].client().create_task(spec("precious")).await.unwrap();
+    let before = site.net.until_equal(&[0, 1, 2]).await.unwrap()[2].last_log_index;
+    (0..3).for_each(|at| site.net.kill(at));
+    for at in [0, 1] {
+        site.net.wipe(at).unwrap();
+    }
+    (0..3).for_each(|at| site.net.start(at).unwrap());
+    let voters = site.net.nodes.iter().map(|node| node.id.clone()).collect::<Vec<_>>().join(",");
+    let refused = site
+        .net
+        .wait_for("the refusal", async || {
+            let ran = site.skep(0, &["shard", "init", "--voters", &voters]);
+            assert_ne!(ran.code(), Some(0), "two that forgot would outvote the one that knows");
+            ran.error().contains("SKEP-0005").then(|| ran.error())
+        })
+        .await
+        .unwrap();
+    assert!(refused.contains(&site.net.nodes[2].id), "{refused}");
+    let status = site.net.nodes[2].client().shard_status().await.unwrap();
+    assert_eq!(status.last_log_index, before, "it has everything that it had");
+}

@@ -82,3 +82,13 @@ fn any_text_is_read_or_refused_and_never_a_panic() {
         let _ = load(Some(file.path()), &Overrides::default());
     });
 }
+
+#[test]
+fn only_a_node_of_a_testnet_can_be_cut_off() {
+    let with = |site: &str| {
+        let file = file(&format!("[node]\nname = \"n\"\nsite = \"{site}\"\n[testnet]\ncuts = \"cuts\"\n"));
+        load(Some(file.path()), &Overrides::default())
+    };
+    assert!(with("testnet").unwrap().0.checks.cuts.is_some());
+    assert!(with("plant-7").unwrap_err().to_string().contains("testnet"));
+}

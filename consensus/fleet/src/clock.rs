@@ -1,5 +1,6 @@
 //! The log clock as one node knows it.
 
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::time::LogInstant;
 
 /// A node's estimate of a shard's clock: the last value heard and the node's own boot clock since.
@@ -43,6 +44,9 @@ impl LogClock {
 
     /// The estimate; none if no clock was heard since the node's start.
     pub fn now(&self, boot_ms: u64) -> Option<LogInstant> {
+        if is_on(Mutant::ClockFromLastEntry) && self.heard.is_none() {
+            return Some(self.floor);
+        }
         let heard = self.heard?;
         Some(heard.at(boot_ms).max(self.floor))
     }

@@ -5,7 +5,7 @@ mod support;
 
 use skep_fleet::FleetState;
 use skep_protocol::change::{ChangeKind, ReclaimCause};
-use skep_protocol::entry::{Decision, Op};
+use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::AttachmentId;
 use skep_protocol::outcome::Refusal;
 use skep_protocol::query::WaitReason;
@@ -282,4 +282,29 @@ fn the_same_run_of_an_agent_does_not_shorten_its_lease() {
     lease.ttl_ms = 1_000;
     shard.attached(shorter);
     assert_eq!(shard.state.agent(&agent("r1")).unwrap().attachment.unwrap().lease, LEASE);
+}
+
+#[test]
+fn a_fence_outlives_a_lost_clock_though_every_deadline_has_passed() {
+    let mut shard = Shard::new();
+    shard.attached(attach("r1", 1, 1));
+    shard.attached(attach("r2", 2, 1));
+    shard.ok(create(1, spec()));
+    shard.ok(take(1, "r1"));
+    shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("once more") });
+    shard.ok(create(2, spec()));
+    shard.ok(take(2, "r1"));
+    shard.ok(Op::CancelTask { task: task_id(2), reason: reason("no more") });
+    shard.pass(1_000);
+    shard.ok(create(3, spec()));
+    shard.apply(EntryBody::ClockLost);
+    shard.now = shard.state.clock();
+    shard.ok(Op::RequeueTask { task: task_id(2), reason: reason("after all") });
+    for n in [1, 2] {
+        assert!(matches!(shard.refused(take(n, "r2")), Refusal::BackingOff { .. }), "r1 may still work on task {n}");
+    }
+    shard.pass(LEASE.orchestrator_ms() - 1_000);
+    shard.ok(take(1, "r2"));
+    shard.ok(complete(1, "r2", 2));
+    shard.ok(take(2, "r2"));
 }

@@ -5,10 +5,12 @@ mod support;
 
 use skep_fleet::{HeartbeatKey, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent, Policy};
 use skep_protocol::agent::Position;
-use skep_protocol::entry::Decision;
+use skep_protocol::entry::{Decision, Op};
 use skep_protocol::heartbeat::{ClaimsUpdate, Renewal};
-use skep_protocol::ids::{AttachmentId, NodeId};
-use skep_protocol::task::{DisconnectPolicy, Reconcile, TaskSpec, TaskStatus};
+use skep_protocol::ids::{AttachmentId, NodeId, TaskId};
+use skep_protocol::limits;
+use skep_protocol::outcome::Receipt;
+use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, TaskSpec, TaskStatus};
 use support::*;
 
 /// Longest time that the orchestrator waits after it confirmed a renewal, in milliseconds.
@@ -357,4 +359,36 @@ fn an_agent_that_goes_and_is_forgotten_at_once_leaves_no_lease_behind() {
     shard.pass(WAIT);
     assert_eq!(lead.proposals(&shard), []);
     assert_eq!(lead.orchestrator.poll_timeout(&shard.state, shard.now), None);
+}
+
+#[test]
+fn an_update_whose_answer_was_lost_may_have_arrived_so_that_nothing_it_told_of_is_prolonged() {
+    let (mut shard, mut lead, attachment) = with_agent();
+    shard.ok(create(1, spec()));
+    lead.heartbeat(&shard, 1, vec![says("r1", attachment, 1)]);
+    assert_eq!(updates(&lead.carry_out(&mut shard)).len(), 1);
+    lead.tell(&shard, OrchestratorEvent::UpdateEnded { node: node(1), arrived: false });
+    shard.ok(skep_protocol::entry::Op::CancelTask { task: task_id(1), reason: reason("") });
+    lead.tell(&shard, OrchestratorEvent::Applied);
+    assert_eq!(renew(&mut shard, &mut lead, "r1", 1, attachment), Renewal::NotConfirmed);
+    lead.tell(&shard, OrchestratorEvent::UpdateEnded { node: node(1), arrived: true });
+    assert_eq!(renew(&mut shard, &mut lead, "r1", 1, attachment), Renewal::Confirmed);
+}
+
+#[test]
+fn tasks_that_nobody_can_do_keep_nobody_from_work() {
+    let mut shard = Shard::new();
+    let attachment = shard.attached(attach_as("r1", 1, 1, role(&[], 1)));
+    let beyond = TaskSpec { required: [capability("fly")].into(), priority: Priority::Urgent, ..spec() };
+    for n in 0..=limits::CLAIM_SCAN_MAX as u32 {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        shard.ok(Op::CreateTask { task: TaskId::from_bytes(id), spec: Box::new(beyond.clone()) });
+    }
+    shard.ok(create(9, spec()));
+    let mut lead = Lead::new(&shard);
+    lead.heartbeat(&shard, 1, vec![says("r1", attachment, 1)]);
+    lead.carry_out(&mut shard);
+    assert_eq!(shard.status(9), TaskStatus::Claimed);
+    assert!(matches!(shard.ok(take_any("r2")), Receipt::NothingToClaim));
 }

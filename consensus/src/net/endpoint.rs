@@ -10,6 +10,7 @@ use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello};
 use skep_protocol::ids::{NodeId, ShardId};
 
 use super::calls::{frame, read_frame};
+use super::link::Link;
 use super::peers::{Peer, Peers};
 use super::serve::{Dispatch, serve};
 use super::tls;
@@ -127,7 +128,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Shared) -> Result<Peer, Strin
     let hello = read_hello(&mut receive).await.map_err(refuse)?;
     check_hello(&hello, &shared.hello).map_err(refuse)?;
     send_hello(&mut send, &shared.hello).await?;
-    Ok(Peer::new(node, hello, connection, node))
+    Ok(Peer::new(node, hello, Link::quic(connection), node))
 }
 
 /// Dials a peer whenever it is not connected, with backoff and full jitter.
@@ -138,7 +139,7 @@ async fn keep_connected(endpoint: quinn::Endpoint, shared: Arc<Shared>, node: No
     };
     let mut wait = REDIAL_MIN;
     loop {
-        if shared.peers.connected(node).is_none() {
+        if shared.peers.connected(node).is_none() && !shared.peers.is_cut_off(node) {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, dial(&endpoint, &client, &shared, node, address)).await {
                 Ok(Ok(peer)) => {
                     wait = REDIAL_MIN;
@@ -178,14 +179,14 @@ async fn dial(
     };
     check_hello(&hello, &shared.hello)?;
     let local = shared.identity.node();
-    Ok(Peer::new(node, hello, connection, local))
+    Ok(Peer::new(node, hello, Link::quic(connection), local))
 }
 
 /// Serves a connection until it ends.
 async fn attend(peer: Peer, shared: &Shared) {
     let peer = Arc::new(peer);
     if !shared.peers.connect(&peer) {
-        peer.connection.close(quinn::VarInt::from_u32(0), b"another connection is kept");
+        peer.link.close(0, b"another connection is kept");
         return;
     }
     tracing::info!(peer = %peer.node, name = %peer.hello.name, "control plane connected");

@@ -6,12 +6,17 @@
 
 mod calls;
 mod endpoint;
+mod link;
 mod peers;
 mod serve;
 mod tls;
 
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
+#[cfg(test)]
+pub(crate) use link::{Link, Outgoing};
+#[cfg(test)]
+pub(crate) use peers::Peer;
 pub use peers::PeerView;
 pub(crate) use peers::Peers;
 pub(crate) use serve::{Dispatch, SnapshotSender, Who};

@@ -1,6 +1,6 @@
 //! The nodes that are admitted and the connections to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,8 @@ use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::text::NodeName;
 use tokio::sync::watch;
 
-use super::calls::{CallError, CallStream, Class};
+use super::calls::{CallError, Class};
+use super::link::{Link, Outgoing};
 use crate::clock::Clocks;
 
 /// A peer as others see it.
@@ -36,39 +37,19 @@ pub struct PeerView {
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
     pub(crate) hello: Hello,
-    pub(super) connection: quinn::Connection,
+    pub(super) link: Link,
     /// Who dialled it.
     pub(super) dialled_by: NodeId,
-    streams: tokio::sync::Mutex<BTreeMap<Class, CallStream>>,
 }
 
 impl Peer {
-    pub(super) fn new(node: NodeId, hello: Hello, connection: quinn::Connection, dialled_by: NodeId) -> Self {
-        Self { node, hello, connection, dialled_by, streams: tokio::sync::Mutex::default() }
+    pub(crate) fn new(node: NodeId, hello: Hello, link: Link, dialled_by: NodeId) -> Self {
+        Self { node, hello, link, dialled_by }
     }
 
     /// The Raft id of the incarnation on the other side.
     pub(crate) fn raft_id(&self) -> RaftId {
         RaftId::derive(self.node, self.hello.incarnation)
-    }
-
-    async fn stream(&self, class: Class) -> Result<CallStream, CallError> {
-        let mut streams = self.streams.lock().await;
-        if let Some(stream) = streams.get(&class).filter(|stream| stream.is_open()) {
-            return Ok(stream.clone());
-        }
-        let (send, receive) = self.connection.open_bi().await.map_err(|e| CallError::NotSent(e.to_string()))?;
-        let _ = send.set_priority(class.priority());
-        let stream = CallStream::new(send, receive);
-        streams.insert(class, stream.clone());
-        Ok(stream)
-    }
-
-    /// A stream of its own, for a snapshot.
-    pub(super) async fn own_stream(&self, class: Class) -> Result<(quinn::SendStream, quinn::RecvStream), CallError> {
-        let (send, receive) = self.connection.open_bi().await.map_err(|e| CallError::NotSent(e.to_string()))?;
-        let _ = send.set_priority(class.priority());
-        Ok((send, receive))
     }
 }
 
@@ -87,14 +68,34 @@ pub(crate) struct Peers {
     clocks: Clocks,
     entries: Arc<Mutex<BTreeMap<NodeId, Entry>>>,
     changed: watch::Sender<u64>,
+    /// Peers with whom nothing is spoken, as a testnet wishes.
+    cut_off: Arc<Mutex<BTreeSet<NodeId>>>,
 }
 
 impl Peers {
-    pub(super) fn new(local: NodeId, configs: &[PeerConfig], clocks: Clocks) -> Self {
+    pub(crate) fn new(local: NodeId, configs: &[PeerConfig], clocks: Clocks) -> Self {
         let entry = |config: &PeerConfig| Entry { config: config.clone(), peer: None, hello: None, last_error: None };
         let others = configs.iter().filter(|config| config.id != local);
         let entries = others.map(|config| (config.id, entry(config))).collect();
-        Self { local, clocks, entries: Arc::new(Mutex::new(entries)), changed: watch::channel(0).0 }
+        Self {
+            local,
+            clocks,
+            entries: Arc::new(Mutex::new(entries)),
+            changed: watch::channel(0).0,
+            cut_off: Arc::default(),
+        }
+    }
+
+    /// Speaks with none of these from now on, and with all others again.
+    pub(crate) fn cut_off(&self, nodes: BTreeSet<NodeId>) {
+        *self.cut_off.lock().unwrap_or_else(PoisonError::into_inner) = nodes.clone();
+        for peer in nodes.into_iter().filter_map(|node| self.connected(node)) {
+            peer.link.close(0, b"cut off");
+        }
+    }
+
+    pub(super) fn is_cut_off(&self, node: NodeId) -> bool {
+        self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<NodeId, Entry>> {
@@ -106,7 +107,7 @@ impl Peers {
     }
 
     pub(super) fn admits(&self, node: NodeId) -> bool {
-        self.entries().contains_key(&node)
+        self.entries().contains_key(&node) && !self.is_cut_off(node)
     }
 
     /// The connection to a peer, if there is one.
@@ -139,17 +140,20 @@ impl Peers {
     }
 
     /// Takes over a connection whose peer has said hello. False if another one is kept instead.
-    pub(super) fn connect(&self, peer: &Arc<Peer>) -> bool {
+    pub(crate) fn connect(&self, peer: &Arc<Peer>) -> bool {
+        if self.is_cut_off(peer.node) {
+            return false;
+        }
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&peer.node) else { return false };
         if let Some(known) = &entry.peer {
             let same_process = known.hello.process == peer.hello.process;
             let preferred = self.local.min(peer.node);
-            let alive = known.connection.close_reason().is_none();
+            let alive = known.link.is_open();
             if same_process && alive && known.dialled_by == preferred && peer.dialled_by != preferred {
                 return false;
             }
-            known.connection.close(quinn::VarInt::from_u32(0), b"replaced by a newer connection");
+            known.link.close(0, b"replaced by a newer connection");
         }
         entry.hello = Some(peer.hello.clone());
         entry.last_error = None;
@@ -160,7 +164,7 @@ impl Peers {
     }
 
     /// Lets go of a connection that ended.
-    pub(super) fn disconnect(&self, peer: &Arc<Peer>, why: String) {
+    pub(crate) fn disconnect(&self, peer: &Arc<Peer>, why: String) {
         let mut entries = self.entries();
         if let Some(entry) = entries.get_mut(&peer.node)
             && entry.peer.as_ref().is_some_and(|known| Arc::ptr_eq(known, peer))
@@ -184,14 +188,14 @@ impl Peers {
     ) -> Result<Bytes, CallError> {
         let Some(peer) = self.connected(node) else { return Err(self.not_connected(node)) };
         let clock = self.clocks.known(shard).and_then(|clock| clock.to_send());
-        let call = async { peer.stream(class).await?.call(kind, shard, clock, body, deadline).await };
-        let result = match tokio::time::timeout(deadline + deadline / 4, call).await {
+        let call = Outgoing { class, kind, shard, clock, body, deadline };
+        let result = match tokio::time::timeout(deadline + deadline / 4, peer.link.call(call)).await {
             Ok(result) => result,
             Err(_) => Err(CallError::Timeout(deadline)),
         };
         // A late answer to a query or proposal says nothing of the path: only Raft's own calls do.
         if let (Err(CallError::Timeout(_)), Class::Urgent | Class::Append) = (&result, class) {
-            peer.connection.close(quinn::VarInt::from_u32(1), b"a call missed its deadline");
+            peer.link.close(1, b"a call missed its deadline");
         }
         result
     }

@@ -14,8 +14,9 @@ use tokio::sync::oneshot;
 use super::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 use crate::store::{LogPoint, Store, StoreError};
 
-/// Bytes of entries that one read for replication returns.
-const READ_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of entries that one read for replication returns: so much, and not more, crosses a thin link within the deadline
+/// of a call.
+const READ_BYTES_MAX: usize = 128 * 1024;
 
 /// The log of one shard in a node's store.
 #[derive(Clone)]

@@ -15,10 +15,12 @@ use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry;
 use skep_protocol::ids::ShardId;
+use skep_protocol::mutant::{Mutant, is_on};
 use tokio::sync::watch;
 
 use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
 use crate::clock::ShardClock;
+use crate::offload::offload;
 use crate::store::{Store, StoredSnapshot};
 
 /// The state of one shard, shared between the one that applies and those that read.
@@ -28,6 +30,11 @@ pub(crate) struct SharedState(Arc<RwLock<FleetState>>);
 impl SharedState {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, FleetState> {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whether applying an entry panicked.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.0.is_poisoned()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, FleetState> {
@@ -101,7 +108,7 @@ impl Machine {
 
     async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
         let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
-        let state = tokio::task::spawn_blocking(decode).await.map_err(io::Error::other)??;
+        let state = offload(decode).await??;
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
         self.applied = meta.last_log_id;
@@ -134,19 +141,21 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        // A snapshot that does not fit on the disk would end the group.
-        if !force && self.store.is_low() {
+        // A snapshot that does not fit on the disk would end the group; one that does lets go of the log that fills it.
+        if !force && self.store.is_low() && !self.store.has_room_for(self.state.read().bytes()) {
             return None;
         }
         Some(self.get_snapshot_builder().await)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
+        let forgets = is_on(Mutant::SnapshotWithoutMembership);
+        let last_membership = if forgets { StoredMembership::default() } else { self.membership.clone() };
         Builder {
             store: self.store.clone(),
             shard: self.shard,
             state: self.state.read().clone(),
-            meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
+            meta: SnapshotMeta { last_log_id: self.applied, last_membership },
         }
     }
 
@@ -158,7 +167,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let (store, shard) = (self.store.clone(), self.shard);
         let load = move || store.snapshots().load(shard).map_err(io::Error::other);
-        let Some(stored) = tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?? else {
+        let Some(stored) = offload(load).await?? else {
             return Ok(None);
         };
         let meta = decode("snapshot meta", &stored.meta)?;
@@ -175,7 +184,7 @@ async fn save(store: &Store, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -
         store.history().sync();
         store.snapshots().save(shard, &stored).map_err(io::Error::other)
     };
-    tokio::task::spawn_blocking(save).await.map_err(io::Error::other)?
+    offload(save).await?
 }
 
 /// Builds a snapshot of one moment, beside further applying.
@@ -192,7 +201,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let state = self.state.clone();
         let encode = move || state.to_snapshot().map_err(io::Error::other);
-        let data = Bytes::from(tokio::task::spawn_blocking(encode).await.map_err(io::Error::other)??);
+        let data = Bytes::from(offload(encode).await??);
         save(&self.store, self.shard, &self.meta, data.clone()).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
     }

@@ -151,6 +151,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let send =
             self.network.snapshots.send(self.node, self.network.shard, &head, &snapshot.snapshot, chunk_deadline);
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             answer = send => {
                 let answer = answer.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))?;

@@ -21,7 +21,19 @@ openraft::declare_raft_types!(
         Node = Member,
         Term = u64,
         LeaderId = leader_id_std::LeaderId<u64, RaftId>,
+        AsyncRuntime = Runtime,
 );
+
+#[allow(deprecated, reason = "openraft names its own runtime; the crate that it points to is not ours to depend on")]
+type Tokio = openraft::impls::TokioRuntime;
+
+/// What openraft runs on.
+#[cfg(not(test))]
+pub(crate) type Runtime = Tokio;
+
+/// In tests what openraft draws by chance comes from a seed.
+#[cfg(test)]
+pub(crate) type Runtime = openraft::rt::deterministic_rng::DeterministicRng<Tokio>;
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, super::machine::Machine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
@@ -101,17 +113,70 @@ impl Default for Member {
     }
 }
 
+/// The form of openraft's types on disk and wire. Another openraft may have others: then this changes.
+const RAFT_VERSION: u8 = 1;
+
 /// Encodes what openraft gives us, for disk or wire.
 pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
-    postcard::to_stdvec(value).map_err(io::Error::other)
+    postcard::to_extend(value, vec![RAFT_VERSION]).map_err(io::Error::other)
 }
 
 /// Decodes all of these bytes.
 pub(crate) fn decode<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> io::Result<T> {
     let malformed = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{what}: {why}"));
+    let bytes = match bytes.split_first() {
+        Some((&RAFT_VERSION, rest)) => rest,
+        Some((found, _)) => return Err(malformed(format!("version {found}; this Skep reads {RAFT_VERSION}"))),
+        None => return Err(malformed("it is empty".to_owned())),
+    };
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(malformed(format!("{} bytes too many", rest.len()))),
         Err(e) => Err(malformed(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::EntryPayload;
+
+    type Payload = EntryPayload<EntryBytes, RaftId, Member>;
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId { leader_id: term.into(), index }
+    }
+
+    /// What version 1 looks like: a change of openraft that changes one of these needs another version.
+    #[test]
+    fn golden_bytes_of_openrafts_types_in_version_1() {
+        let vote = Vote { leader_id: leader_id_std::LeaderId { term: 3, voted_for: RaftId(7) }, committed: true };
+        let normal: Payload = EntryPayload::Normal(EntryBytes(Bytes::from_static(b"ab")));
+        let blank: Payload = EntryPayload::Blank;
+        let membership = openraft::Membership::new_with_defaults(vec![[RaftId(7)].into()], []);
+        let meta = SnapshotMeta {
+            last_log_id: Some(id(3, 9)),
+            last_membership: StoredMembership::new(Some(id(1, 0)), membership.clone()),
+        };
+        let members: Payload = EntryPayload::Membership(membership);
+        let encoded = [encode(&vote), encode(&normal), encode(&blank), encode(&members), encode(&meta)];
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let encoded = encoded.map(|bytes| hex(bytes.unwrap()));
+        let member = "00".repeat(MEMBER_BYTES);
+        let members = format!("01020101070107{member}");
+        let meta = format!("010103090101000101070107{member}00");
+        assert_eq!(encoded, ["0103010701", "0101026162", "0100", &members, &meta]);
+        assert_eq!(decode::<Vote>("vote", &encode(&vote).unwrap()).unwrap(), vote);
+    }
+
+    /// A member without a name: key, incarnation, nothing.
+    const MEMBER_BYTES: usize = 49;
+
+    #[test]
+    fn what_is_of_another_version_is_refused() {
+        let mut bytes = encode(&1u8).unwrap();
+        bytes[0] = 2;
+        assert!(decode::<u8>("number", &bytes).unwrap_err().to_string().contains("version 2"));
+        assert!(decode::<u8>("number", &[]).is_err());
     }
 }

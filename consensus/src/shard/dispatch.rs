@@ -6,6 +6,7 @@ use skep_protocol::frame::{FrameKind, Header, RaftAddress};
 
 use super::Shard;
 use crate::net::Who;
+use crate::offload::offload;
 use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 
 impl Shard {
@@ -27,7 +28,7 @@ impl Shard {
         match header.kind {
             FrameKind::Append => {
                 let request: AppendEntriesRequest<TypeConfig> = decode("append", body).map_err(text)?;
-                if !request.entries.is_empty() && self.inner.site.store.is_low() {
+                if !request.entries.is_empty() && self.inner.site.store.is_exhausted() {
                     return Err("the disk of this node is nearly full; free some space".to_owned());
                 }
                 check_sender(who, &request.vote)?;
@@ -69,8 +70,8 @@ impl Shard {
         if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
             return Err("the snapshot is not from its sender to this incarnation".to_owned());
         }
-        if self.inner.site.store.is_low() {
-            return Err("the disk of this node is nearly full; free some space".to_owned());
+        if !self.inner.site.store.has_room_for(body.len() as u64) {
+            return Err("there is no room for the snapshot on the disk of this node; free some space".to_owned());
         }
         let (vote, meta): (Vote, SnapshotMeta) = decode("snapshot head", head).map_err(|e| e.to_string())?;
         check_sender(who, &vote)?;
@@ -78,7 +79,7 @@ impl Shard {
         // A snapshot that does not decode, or is not what its head says, would stop the group: it is refused before.
         let checked = data.clone();
         let decode = move || skep_fleet::FleetState::from_snapshot(&checked).map(|state| state.applied());
-        let applied = match tokio::task::spawn_blocking(decode).await {
+        let applied = match offload(decode).await {
             Ok(Ok(applied)) => applied,
             Ok(Err(e)) => return Err(e.to_string()),
             Err(e) => return Err(e.to_string()),
@@ -92,7 +93,9 @@ impl Shard {
         }
         let snapshot = Snapshot { meta, snapshot: data };
         let response = self.raft().install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
-        self.heard_leader();
+        if response.vote == vote {
+            self.heard_leader();
+        }
         encode(&response).map_err(|e| e.to_string())
     }
 }

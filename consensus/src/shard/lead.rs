@@ -9,7 +9,6 @@ use openraft::async_runtime::instant::Instant as _;
 use skep_protocol::entry::EntryBody;
 
 use super::{Shard, ShardView, orchestrate};
-use crate::clock::boot_ms;
 use crate::raft::types::TypeConfig;
 
 /// How often a node that does not lead looks again when nothing happens.
@@ -33,7 +32,9 @@ pub(super) async fn follow_leadership(shard: Shard) {
             tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
             shard.inner.clock.set_leads(false);
         }
-        if leads && applied_own && led_term != Some(term) && take_the_lead(&shard, term).await {
+        let takes_over = leads && applied_own && led_term != Some(term);
+        let refused = takes_over && !take_the_lead(&shard, term).await;
+        if takes_over && !refused {
             led_term = Some(term);
         }
         let with_quorum = has_quorum(&shard, &now);
@@ -46,6 +47,11 @@ pub(super) async fn follow_leadership(shard: Shard) {
             *known = view;
             changed
         });
+        if refused {
+            // It has no quorum. To be refused changes the metrics too: without a breath this would keep the thread busy.
+            tokio::time::sleep(Duration::from_millis(shard.inner.site.config.heartbeat_ms)).await;
+            continue;
+        }
         // A lost quorum changes nothing in the metrics: a leader looks again by itself.
         let wait = if leads { Duration::from_millis(shard.inner.site.config.lease_ms_max) } else { QUIET };
         match tokio::time::timeout(wait, metrics.changed()).await {
@@ -91,7 +97,7 @@ pub(super) async fn watch_leader(shard: Shard) {
     // The detector may be armed anew, nearer than it was: so often it is looked at anyhow.
     let look = shard.inner.site.config.silence_ms_min / 4;
     loop {
-        let now = boot_ms();
+        let now = shard.inner.clock.boot_ms();
         let metrics = shard.metrics();
         if metrics.running_state.is_err() {
             return;
@@ -99,9 +105,9 @@ pub(super) async fn watch_leader(shard: Shard) {
         let (due, next) = {
             let mut detector = shard.inner.detector.lock().unwrap_or_else(PoisonError::into_inner);
             if metrics.state == ServerState::Leader {
-                detector.leads(now, rand::random());
+                detector.leads(now, shard.inner.site.chance.next());
             }
-            (detector.poll(now, rand::random()), detector.poll_timeout())
+            (detector.poll(now, shard.inner.site.chance.next()), detector.poll_timeout())
         };
         let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
         if due && votes && metrics.state != ServerState::Leader {

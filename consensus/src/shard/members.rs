@@ -6,10 +6,15 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
+use skep_protocol::codec::Encoded as _;
+use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
 
 use super::Shard;
+use crate::net::Class;
 use crate::raft::types::Member;
 
 /// Why a shard's members could not be changed. Says what to do.
@@ -20,6 +25,15 @@ pub enum MembershipError {
     NotLeader {
         /// Who does, as far as it knows.
         leader: Option<NodeId>,
+    },
+    /// A voter-to-be holds something of the shard.
+    #[error(
+        "{node} holds a replica of the shard, so that it exists already; 'skep shard add-voter' on its leader takes \
+         this node in. If all that it holds is to be given up, move its data directory away first"
+    )]
+    HeldBy {
+        /// Which.
+        node: NodeId,
     },
     /// The shard exists already.
     #[error("the shard exists already; 'skep shard status' shows it, 'skep shard add-voter' changes it")]
@@ -67,6 +81,9 @@ impl Shard {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
         let member = |id: RaftId| Some((id, membership.get_node(&id)?.clone()));
+        if is_on(Mutant::NonVotersCounted) {
+            return membership.nodes().filter_map(|(id, _)| member(*id)).collect();
+        }
         membership.voter_ids().filter_map(member).collect()
     }
 
@@ -86,11 +103,29 @@ impl Shard {
         if members.len() != voters.len() {
             return Err(MembershipError::Voters("a voter is named twice".to_owned()));
         }
+        for voter in voters.iter().filter(|voter| **voter != self.inner.site.node) {
+            self.check_holds_nothing(*voter).await?;
+        }
         self.raft().initialize(members).await.map_err(raft_error)?;
         // Done as far as the log is concerned; the caller wants to see the voters.
         let mut metrics = self.raft().metrics();
         while self.voters().is_empty() && metrics.changed().await.is_ok() {}
         Ok(())
+    }
+
+    /// A group that is made anew over a replica of an earlier one would have two histories under one name: the last good
+    /// copy would follow those that forgot.
+    async fn check_holds_nothing(&self, node: NodeId) -> Result<(), MembershipError> {
+        let site = &self.inner.site;
+        let body = Query::Counts.encode().map_err(|e| MembershipError::Raft(e.to_string()))?;
+        let deadline = Duration::from_millis(site.config.rpc_timeout_ms) * 2;
+        let call = site.peers.call(node, Class::Query, FrameKind::Query, self.inner.id, &body, deadline);
+        let answer = call.await.map_err(|_| MembershipError::Unreachable { node })?;
+        match QueryAnswer::decode(&answer) {
+            Ok(QueryAnswer { result: Err(QueryFailure::NoReplica) }) => Ok(()),
+            Ok(_) => Err(MembershipError::HeldBy { node }),
+            Err(error) => Err(MembershipError::Raft(format!("{node}: {error}"))),
+        }
     }
 
     /// Makes a node a voter under its present incarnation, in place of an earlier one.

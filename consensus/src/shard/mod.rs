@@ -1,5 +1,6 @@
 //! One shard on this node: its Raft group, and what runs beside it.
 
+mod compact;
 mod dispatch;
 mod lead;
 mod members;
@@ -16,11 +17,13 @@ use skep_config::ControlConfig;
 use skep_fleet::{DetectorConfig, ElectionDetector};
 use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
+use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::clock::{Clocks, ShardClock, boot_ms};
+use crate::chance::Chance;
+use crate::clock::{Clocks, ShardClock};
 use crate::net::{Peers, SnapshotSender};
 use crate::raft::log_store::LogStore;
 use crate::raft::machine::{Machine, SharedState};
@@ -42,6 +45,7 @@ pub(crate) struct Site {
     pub(crate) store: Store,
     pub(crate) peers: Peers,
     pub(crate) clocks: Clocks,
+    pub(crate) chance: Chance,
     /// What agents of this node hold, on the way to its driver.
     pub(crate) updates: mpsc::Sender<LocalUpdate>,
 }
@@ -93,6 +97,7 @@ struct Inner {
     submissions: mpsc::Sender<Submission>,
     queued: Arc<propose::Queued>,
     desk: orchestrate::Desk,
+    stale_queries: tokio::sync::Semaphore,
     changing_members: tokio::sync::Mutex<()>,
 }
 
@@ -114,24 +119,26 @@ impl Shard {
             snapshots: SnapshotSender::new(site.peers.clone(), site.config.snapshot_bytes_per_s),
         };
         let log = LogStore::new(site.store.clone(), id);
-        let raft = Raft::new(site.raft_id(), Arc::new(config), network, log, machine)
-            .await
-            .map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
+        let opening = Raft::new(site.raft_id(), Arc::new(config), network, log, machine);
+        #[cfg(test)]
+        let opening = crate::raft::types::Runtime::scope(site.chance.next(), opening);
+        let raft = opening.await.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
         let detector_config =
             DetectorConfig { silence_ms_min: site.config.silence_ms_min, silence_ms_max: site.config.silence_ms_max };
-        let (submissions, queue) = mpsc::channel(skep_protocol::limits::PROPOSALS_QUEUED_MAX);
+        let (submissions, queue) = mpsc::channel(limits::PROPOSALS_QUEUED_MAX);
         let shard = Self {
             inner: Arc::new(Inner {
                 id,
                 raft,
                 state,
                 applied,
+                detector: Mutex::new(ElectionDetector::new(detector_config, clock.boot_ms(), site.chance.next())),
                 clock,
-                detector: Mutex::new(ElectionDetector::new(detector_config, boot_ms(), rand::random())),
                 view: watch::channel(ShardView::default()).0,
                 submissions,
                 queued: Arc::default(),
                 desk: orchestrate::Desk::default(),
+                stale_queries: tokio::sync::Semaphore::new(limits::STALE_QUERIES_MAX),
                 changing_members: tokio::sync::Mutex::default(),
                 site,
             }),
@@ -139,6 +146,7 @@ impl Shard {
         tokio::spawn(propose::run(shard.clone(), queue));
         tokio::spawn(lead::follow_leadership(shard.clone()));
         tokio::spawn(lead::watch_leader(shard.clone()));
+        tokio::spawn(compact::run(shard.clone()));
         Ok(shard)
     }
 
@@ -178,13 +186,33 @@ impl Shard {
     fn heard_leader(&self) {
         self.inner.clock.heard_leader();
         let mut detector = self.inner.detector.lock().unwrap_or_else(PoisonError::into_inner);
-        detector.heard_leader(boot_ms(), rand::random());
+        detector.heard_leader(self.inner.clock.boot_ms(), self.inner.site.chance.next());
     }
 
     /// The answer when nothing was proposed because this node does not lead.
     fn not_leader(&self) -> ProposeOutcome {
         let leader = self.leader().filter(|leader| *leader != self.inner.site.node);
         ProposeOutcome::NotLeader { leader }
+    }
+
+    /// Ends what is left of a group whose process is said to have ended.
+    #[cfg(test)]
+    pub(crate) async fn abandon(&self) {
+        let _ = self.raft().shutdown().await;
+    }
+
+    /// The term that this node leads, if it does.
+    #[cfg(test)]
+    pub(crate) fn leads_term(&self) -> Option<u64> {
+        let metrics = self.metrics();
+        let leads = metrics.state == openraft::ServerState::Leader && metrics.vote.is_committed();
+        leads.then_some(metrics.current_term)
+    }
+
+    /// Whether the state holds a task.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, task: &skep_protocol::ids::TaskId) -> bool {
+        self.inner.state.read().task(task).is_some()
     }
 
     /// Hands the lead to another voter if this node leads, then stops.

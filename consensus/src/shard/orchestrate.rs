@@ -10,7 +10,7 @@ use futures::stream::FuturesUnordered;
 use openraft::ReadPolicy;
 use skep_fleet::{HeartbeatKey, Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent};
 use skep_protocol::codec::Encoded;
-use skep_protocol::entry::EntryBody;
+use skep_protocol::entry::{Decision, EntryBody};
 use skep_protocol::frame::FrameKind;
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{NodeId, ShardId};
@@ -80,10 +80,20 @@ impl Shard {
         answered.await.map_err(|_| elsewhere())
     }
 
+    /// Whether a quorum confirms that this node leads, and everything that it wrote before now is applied.
     async fn confirm_lead(&self) -> bool {
         let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms);
-        let round = self.raft().ensure_linearizable(ReadPolicy::ReadIndex);
-        matches!(tokio::time::timeout(patience, round).await, Ok(Ok(_)))
+        let round = async {
+            // Asked of the core, behind every write that was handed to it before.
+            let last = self.raft().with_raft_state(|state| state.log_ids.last().map(|id| id.index)).await;
+            let Ok(last) = last else { return false };
+            if self.raft().ensure_linearizable(ReadPolicy::ReadIndex).await.is_err() {
+                return false;
+            }
+            let mut applied = self.inner.applied.clone();
+            applied.wait_for(|next| last.is_none_or(|last| *next > last)).await.is_ok()
+        };
+        tokio::time::timeout(patience, round).await.unwrap_or(false)
     }
 
     /// Whether a node took note of what its agents hold.
@@ -165,6 +175,8 @@ impl Driver {
         let next = self.orchestrator.poll_timeout(&self.shard.inner.state.read(), now);
         let wait = next.map_or(QUIET_MS, |next| next.since_ms(now)).clamp(1, QUIET_MS);
         tokio::select! {
+            // In order, and not by chance: a simulated run is the same every time. Nothing here is always ready.
+            biased;
             Some(event) = self.in_flight.next() => Step::Event(event),
             Some(said) = self.heartbeats.recv(), if self.answers.len() < limits::HEARTBEATS_QUEUED_MAX => Step::Said(said),
             changed = self.applied.changed() => match changed {
@@ -202,7 +214,14 @@ impl Driver {
         while let Some(effect) = self.orchestrator.poll_effect() {
             let (shard, term) = (self.shard.clone(), self.term);
             match effect {
-                OrchestratorEffect::Propose(decisions) => self.in_flight.push(Box::pin(async move {
+                OrchestratorEffect::Propose(mut decisions) => self.in_flight.push(Box::pin(async move {
+                    if shard.inner.site.store.is_low() {
+                        // What ends goes on; nobody is given more.
+                        decisions.retain(|decision| !matches!(decision, Decision::AssignTask { .. }));
+                    }
+                    if decisions.is_empty() {
+                        return OrchestratorEvent::ProposalEnded { applied: false };
+                    }
                     let applied = shard.write_as(term, EntryBody::Decisions(decisions)).await.is_some();
                     OrchestratorEvent::ProposalEnded { applied }
                 })),

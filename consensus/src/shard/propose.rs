@@ -51,11 +51,15 @@ struct Room {
 
 impl Room {
     /// Takes a place; none if the queue is full.
-    fn take(queued: &Arc<Queued>, requests: usize, bytes: usize) -> Option<Self> {
+    fn take(queued: &Arc<Queued>, requests: usize, bytes: usize, brings_work: bool) -> Option<Self> {
         let room = Self { queued: Arc::clone(queued), requests, bytes };
         let waiting = queued.requests.fetch_add(requests, Ordering::Relaxed) + requests;
         let waiting_bytes = queued.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let fits = waiting <= limits::PROPOSALS_QUEUED_MAX && waiting_bytes <= limits::PROPOSAL_BYTES_QUEUED_MAX;
+        // What ends work has room of its own, or pressure would lock itself.
+        let reserved = if brings_work { limits::PROPOSALS_RESERVED_SHARE } else { 0 };
+        let of = |max: usize| max - max / 100 * reserved;
+        let fits =
+            waiting <= of(limits::PROPOSALS_QUEUED_MAX) && waiting_bytes <= of(limits::PROPOSAL_BYTES_QUEUED_MAX);
         fits.then_some(room)
     }
 }
@@ -75,12 +79,16 @@ impl Shard {
         if !self.inner.view.borrow().ready {
             return all(self.not_leader());
         }
-        if self.inner.site.store.is_low() {
+        if self.inner.site.store.is_exhausted() {
             return all(ProposeOutcome::DiskFull);
+        }
+        let brings_work = requests.iter().any(|request| request.op.brings_work());
+        if brings_work && self.inner.site.store.is_low() {
+            return self.propose_endings(requests).await;
         }
         let overloaded = ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
         let bytes = requests.iter().map(Request::bytes_bound).sum();
-        let Some(room) = Room::take(&self.inner.queued, count, bytes) else { return all(overloaded) };
+        let Some(room) = Room::take(&self.inner.queued, count, bytes, brings_work) else { return all(overloaded) };
         let (outcomes, answered) = oneshot::channel();
         if self.inner.submissions.try_send(Submission { requests, outcomes, room }).is_err() {
             return all(overloaded);
@@ -88,8 +96,27 @@ impl Shard {
         answered.await.unwrap_or_else(|_| all(ProposeOutcome::Unknown))
     }
 
+    /// On a disk that is nearly full: what ends work goes on, and what brings more is refused.
+    async fn propose_endings(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
+        let refused: Vec<bool> = requests.iter().map(|request| request.op.brings_work()).collect();
+        let endings: Vec<Request> = requests.into_iter().filter(|request| !request.op.brings_work()).collect();
+        let mut ended = match endings.is_empty() {
+            true => Vec::new(),
+            false => Box::pin(self.propose(endings)).await,
+        }
+        .into_iter();
+        let outcome = |refused| match refused {
+            true => ProposeOutcome::DiskFull,
+            false => ended.next().unwrap_or(ProposeOutcome::Unknown),
+        };
+        refused.into_iter().map(outcome).collect()
+    }
+
     /// Proposes an entry as the leader of a term, and waits until it is applied. None: not applied, or not known.
     pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
+        if self.inner.site.store.is_exhausted() {
+            return None;
+        }
         let stamp = self.inner.clock.now().unwrap_or_default();
         let bytes = Entry { stamp, term, body }.encode().ok()?;
         let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
@@ -111,6 +138,8 @@ pub(super) async fn run(shard: Shard, mut queue: mpsc::Receiver<Submission>) {
     let mut in_flight = FuturesUnordered::new();
     loop {
         tokio::select! {
+            // In order, and not by chance: a simulated run is the same every time.
+            biased;
             Some(answers) = in_flight.next() => answer(answers),
             submission = queue.recv(), if waiting.len() < limits::PROPOSALS_QUEUED_MAX => match submission {
                 Some(submission) => waiting.push_back(submission),

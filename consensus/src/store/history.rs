@@ -124,10 +124,25 @@ impl History {
         Self { _closer: Arc::new(closer), inner }
     }
 
+    /// None: nothing is kept, and nothing can be read.
+    #[cfg(test)]
+    pub(super) fn absent() -> Self {
+        let inner = Arc::new(Inner {
+            dir: PathBuf::new(),
+            tables: Mutex::new(Err(HistoryError("there is none".to_owned()))),
+            queue: Mutex::new(Queue { closed: true, ..Queue::default() }),
+            wake: Condvar::new(),
+            idle: Condvar::new(),
+            coverage: Mutex::default(),
+            progress: Mutex::default(),
+        });
+        Self { _closer: Arc::new(Closer { inner: Arc::clone(&inner), thread: None }), inner }
+    }
+
     /// Takes note of what the entry at an index changed; none if it is one that changes nothing. Never waits.
     pub fn record(&self, shard: ShardId, index: u64, set: Option<ChangeSet>) {
         let mut queue = lock(&self.inner.queue);
-        if queue.bytes > QUEUED_BYTES_MAX {
+        if queue.closed || queue.bytes > QUEUED_BYTES_MAX {
             // Left out: the next one that is written shows the gap.
             return;
         }
@@ -215,13 +230,13 @@ impl History {
             return Ok((sets, from));
         }
         for row in fjall::Readable::range(&snapshot, &tables.rows, range) {
-            let (_, value) = row.into_inner()?;
+            let (key, value) = row.into_inner()?;
             bytes += value.len();
             if bytes > ANSWER_BYTES_MAX && !sets.is_empty() {
                 let next = sets.last().map_or(from, |set: &ChangeSet| set.index + 1);
                 return Ok((sets, next));
             }
-            sets.push(checked(&value)?);
+            sets.push(self.checked(shard, last_index(&key), &value)?);
         }
         Ok((sets, end))
     }
@@ -243,20 +258,40 @@ impl History {
         let from = after_index.map_or(0, |index| index.saturating_add(1));
         let range = task_key(shard, task, from)..=task_key(shard, task, u64::MAX);
         let mut records = Vec::new();
+        let mut bytes = 0;
         for row in fjall::Readable::range(&snapshot, &tables.rows, range) {
-            if records.len() >= limit {
+            if records.len() >= limit || bytes > ANSWER_BYTES_MAX {
                 return Ok((records, true));
             }
             let key = row.key()?;
-            let index =
-                key.get(key.len().saturating_sub(8)..).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
+            let index = last_index(&key);
             let missing = || HistoryError(format!("the changes of entry {index} are missing"));
             let value = fjall::Readable::get(&snapshot, &tables.rows, index_key(shard, index))?.ok_or_else(missing)?;
-            let set = checked(&value)?;
+            let set = self.checked(shard, index, &value)?;
+            bytes += value.len();
             let of_task = set.changes.into_iter().filter(|change| change.what.task() == Some(task));
             records.extend(of_task.map(|change| HistoryRecord { index, term: set.term, change }));
         }
         Ok((records, false))
+    }
+}
+
+impl History {
+    /// Whether everything up to an index can be read.
+    pub fn is_complete(&self, shard: ShardId, next: u64) -> bool {
+        let coverage = lock(&self.inner.coverage);
+        let covered = coverage.get(&shard);
+        covered.is_some_and(|covered| covered.next >= next && covered.gaps.keys().all(|from| *from >= next))
+    }
+
+    /// A row that is damaged is a gap: it is fetched from a peer.
+    fn checked(&self, shard: ShardId, index: u64, value: &[u8]) -> Result<ChangeSet, HistoryError> {
+        let set = unsealed(value).and_then(|bytes| ChangeSet::decode(bytes).map_err(|e| HistoryError(e.to_string())));
+        if let Err(error) = &set {
+            tracing::warn!(%shard, index, %error, "a row of the history is damaged; it is fetched from a peer");
+            lock(&self.inner.coverage).entry(shard).or_default().lose(index);
+        }
+        set
     }
 }
 
@@ -352,6 +387,13 @@ impl Inner {
 }
 
 impl Coverage {
+    fn lose(&mut self, index: u64) {
+        let known = self.gaps.range(..=index).next_back().is_some_and(|(_, end)| *end > index);
+        if !known && index < self.next {
+            self.gaps.insert(index, index + 1);
+        }
+    }
+
     fn cover(&mut self, index: u64) {
         if index > self.next {
             self.gaps.insert(self.next, index);
@@ -457,6 +499,10 @@ fn unsealed(bytes: &[u8]) -> Result<&[u8], HistoryError> {
     if xxh3_64(body) == u64::from_le_bytes(*sum) { Ok(body) } else { Err(damaged()) }
 }
 
-fn checked(value: &[u8]) -> Result<ChangeSet, HistoryError> {
-    ChangeSet::decode(unsealed(value)?).map_err(|e| HistoryError(e.to_string()))
+/// The index at the end of a key.
+fn last_index(key: &[u8]) -> u64 {
+    key.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests;

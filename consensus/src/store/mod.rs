@@ -27,9 +27,11 @@
 //!
 //! One writer thread does all writing, in the order of the calls. An append or vote is acknowledged after its fsync.
 //! An error of a write or fsync ends the process, since what is on disk is unknown from then on. Before that, a disk
-//! that runs low is seen ([`Store::is_low`]) and new work is refused while votes still find room in the spare
-//! segment.
+//! that runs low is seen ([`Store::is_low`]) and new work is refused, while what ends work goes on; on one that is
+//! nearly full ([`Store::is_exhausted`]) only votes are written, into the spare segment.
 
+mod directory;
+pub(crate) mod disk;
 mod history;
 mod progress;
 mod record;
@@ -40,10 +42,8 @@ mod snapshots;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write as _};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -54,15 +54,13 @@ use bytes::Bytes;
 use skep_protocol::ids::{Incarnation, ShardId};
 use skep_protocol::limits;
 
+use disk::{Disk, DiskFile, SystemDisk};
 pub use history::{History, HistoryError};
 use segment::Segment;
 pub use shard_log::LogPoint;
 use shard_log::ShardLog;
 pub use snapshots::{Snapshots, StoredSnapshot};
 use writer::{Write, Writer};
-
-/// The directory format that is written.
-const FORMAT: u32 = 1;
 
 /// What is called when a write or an fsync fails. Must not return to normal service.
 pub type OnFatal = Arc<dyn Fn(&io::Error) + Send + Sync>;
@@ -163,9 +161,12 @@ impl StoreError {
 
 /// What readers and the writer share.
 struct Shared {
+    segment_bytes: u64,
     logs: Mutex<BTreeMap<ShardId, ShardLog>>,
     segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
     low: AtomicBool,
+    exhausted: AtomicBool,
+    free_bytes: AtomicU64,
     bytes_written: AtomicU64,
 }
 
@@ -179,23 +180,101 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Store {
     incarnation: Incarnation,
     shared: Arc<Shared>,
-    writer: Arc<WriterThread>,
+    writer: Arc<WriterHandle>,
     snapshots: Snapshots,
     history: History,
 }
 
-struct WriterThread {
-    writes: Option<SyncSender<Write>>,
-    thread: Option<JoinHandle<()>>,
-    _lock: File,
+/// Where writes are handed in.
+enum Queue {
+    Thread {
+        writes: Option<SyncSender<Write>>,
+        thread: Option<JoinHandle<()>>,
+    },
+    #[cfg(test)]
+    Task(tokio::sync::mpsc::Sender<Write>),
 }
 
-impl Drop for WriterThread {
-    fn drop(&mut self) {
-        drop(self.writes.take());
-        if let Some(thread) = self.thread.take().filter(|t| t.thread().id() != std::thread::current().id()) {
-            let _ = thread.join();
+struct WriterHandle {
+    queue: Queue,
+    _lock: Arc<dyn DiskFile>,
+}
+
+impl WriterHandle {
+    fn send(&self, write: Write) -> Result<(), StoreError> {
+        match &self.queue {
+            Queue::Thread { writes, .. } => {
+                writes.as_ref().ok_or(StoreError::Closed)?.send(write).map_err(|_| StoreError::Closed)
+            }
+            #[cfg(test)]
+            Queue::Task(writes) => writes.try_send(write).map_err(|_| StoreError::Closed),
         }
+    }
+}
+
+impl Drop for WriterHandle {
+    fn drop(&mut self) {
+        #[cfg_attr(not(test), allow(irrefutable_let_patterns, reason = "the other one is of tests"))]
+        if let Queue::Thread { writes, thread } = &mut self.queue {
+            drop(writes.take());
+            if let Some(thread) = thread.take().filter(|t| t.thread().id() != std::thread::current().id()) {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// An opened store whose writer does not run yet.
+struct Parts {
+    incarnation: Incarnation,
+    shared: Arc<Shared>,
+    writer: Writer,
+    snapshots: Snapshots,
+    lock: Arc<dyn DiskFile>,
+}
+
+impl Parts {
+    fn open(disk: &Arc<dyn Disk>, dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
+        let lock = directory::take(&**disk, dir)?;
+        let incarnation = directory::stamp(&**disk, dir, random)?;
+        let wal = dir.join("wal");
+        disk.make_dir(&wal).map_err(|e| StoreError::io(&wal, e))?;
+        let (mark, marked) = progress::Mark::open(&**disk, &dir.join("progress"))?;
+        let mut segments = segment::open_all(&**disk, &wal, incarnation)?;
+        if segments.is_empty() {
+            if marked > 0 {
+                return Err(StoreError::LogMissing { marked });
+            }
+            let first = segment::create(&**disk, &wal, 1, options.segment_bytes, incarnation);
+            segments.push(first.map_err(|e| StoreError::io(&wal, e))?);
+        }
+        let recovered = recovery::recover(&segments, marked)?;
+        let snapshots = Snapshots::open(Arc::clone(disk), &dir.join("snapshots"))?;
+        // The names of what was made here are as durable as what is in them.
+        disk.sync_dir(dir).map_err(|e| StoreError::io(dir, e))?;
+        let segments: Vec<Arc<Segment>> = segments.into_iter().map(Arc::new).collect();
+        let shared = Arc::new(Shared {
+            segment_bytes: options.segment_bytes,
+            logs: Mutex::new(recovered.logs),
+            segments: Mutex::new(segments.iter().map(|s| (s.number, Arc::clone(s))).collect()),
+            low: AtomicBool::new(false),
+            exhausted: AtomicBool::new(false),
+            free_bytes: AtomicU64::new(u64::MAX),
+            bytes_written: AtomicU64::new(0),
+        });
+        let writer = Writer::new(writer::Setup {
+            disk: Arc::clone(disk),
+            dir: wal,
+            incarnation,
+            options,
+            active: Arc::clone(&segments[recovered.active]),
+            spare: segments.get(recovered.active + 1).cloned(),
+            end: recovered.end,
+            next_seq: recovered.next_seq,
+            mark,
+            shared: Arc::clone(&shared),
+        });
+        Ok(Self { incarnation, shared, writer, snapshots, lock })
     }
 }
 
@@ -207,50 +286,37 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: in use, of a newer format, damaged, or not readable. Nothing is changed then.
     pub fn open(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
-        make_dir(dir)?;
-        let lock_file = lock_dir(dir)?;
-        let incarnation = stamp(dir, random)?;
-        let wal = dir.join("wal");
-        make_dir(&wal)?;
-        let (mark, marked) = progress::Mark::open(&dir.join("progress"))?;
-        let mut segments = segment::open_all(&wal, incarnation)?;
-        if segments.is_empty() {
-            if marked > 0 {
-                return Err(StoreError::LogMissing { marked });
-            }
-            let first = segment::create(&wal, 1, options.segment_bytes, incarnation);
-            segments.push(first.map_err(|e| StoreError::io(&wal, e))?);
-        }
-        let recovered = recovery::recover(&segments, marked)?;
-        let snapshots = Snapshots::open(&dir.join("snapshots"))?;
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        let parts = Parts::open(&disk, dir, random, options)?;
         let history = History::open(&dir.join("history"));
-        let segments: Vec<Arc<Segment>> = segments.into_iter().map(Arc::new).collect();
-        let shared = Arc::new(Shared {
-            logs: Mutex::new(recovered.logs),
-            segments: Mutex::new(segments.iter().map(|s| (s.number, Arc::clone(s))).collect()),
-            low: AtomicBool::new(false),
-            bytes_written: AtomicU64::new(0),
-        });
-        let active = Arc::clone(&segments[recovered.active]);
-        let spare = segments.get(recovered.active + 1).cloned();
-        let writer = Writer::new(writer::Setup {
-            dir: wal,
-            incarnation,
-            options,
-            active,
-            spare,
-            end: recovered.end,
-            next_seq: recovered.next_seq,
-            mark,
-            shared: Arc::clone(&shared),
-        });
         let (writes, queue) = sync_channel(limits::STORE_WRITES_QUEUED_MAX);
+        let writer = parts.writer;
         let thread = std::thread::Builder::new()
             .name("skep-store".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(|e| StoreError::io(dir, e))?;
-        let writer = Arc::new(WriterThread { writes: Some(writes), thread: Some(thread), _lock: lock_file });
+        let queue = Queue::Thread { writes: Some(writes), thread: Some(thread) };
+        let writer = Arc::new(WriterHandle { queue, _lock: parts.lock });
+        let (incarnation, shared, snapshots) = (parts.incarnation, parts.shared, parts.snapshots);
         Ok(Self { incarnation, shared, writer, snapshots, history })
+    }
+
+    /// Opens the store on a disk of a test, without a history. Its writer is a task of the test's runtime, that takes so
+    /// long for each batch.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        random: [u8; 16],
+        options: StoreOptions,
+        batch_takes: impl Fn() -> std::time::Duration + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let parts = Parts::open(disk, dir, random, options)?;
+        let (writes, queue) = tokio::sync::mpsc::channel(limits::STORE_WRITES_QUEUED_MAX);
+        tokio::spawn(parts.writer.run_as_task(queue, batch_takes));
+        let writer = Arc::new(WriterHandle { queue: Queue::Task(writes), _lock: parts.lock });
+        let (incarnation, shared, snapshots) = (parts.incarnation, parts.shared, parts.snapshots);
+        Ok(Self { incarnation, shared, writer, snapshots, history: History::absent() })
     }
 
     /// The incarnation that was made with the directory.
@@ -261,6 +327,22 @@ impl Store {
     /// Whether the disk is too full for new work.
     pub fn is_low(&self) -> bool {
         self.shared.low.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk is too full for anything but votes: what ends work may use half of what is kept for it, and the
+    /// rest is for votes and the next segment.
+    pub fn is_exhausted(&self) -> bool {
+        self.shared.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// Whether a file of so many bytes can be written without exhausting the disk.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        !self.is_exhausted() && self.shared.free_bytes.load(Ordering::Relaxed) / 2 > bytes
+    }
+
+    /// Bytes of the segments that the log takes on disk.
+    pub fn log_bytes(&self) -> u64 {
+        lock(&self.shared.segments).len() as u64 * self.shared.segment_bytes
     }
 
     /// Bytes that were written to the log since the store was opened.
@@ -288,8 +370,7 @@ impl Store {
     }
 
     fn send(&self, write: Write) -> Result<(), StoreError> {
-        let writes = self.writer.writes.as_ref().ok_or(StoreError::Closed)?;
-        writes.send(write).map_err(|_| StoreError::Closed)
+        self.writer.send(write)
     }
 
     /// The shard's vote, as it was given to [`save_vote`](Self::save_vote).
@@ -431,76 +512,6 @@ fn read_entry(
         StoreError::corrupt(&segment.path, format!("at byte {}: entry {} is damaged", place.offset, point.index))
     })?;
     Ok(Bytes::copy_from_slice(&body[16..]))
-}
-
-fn make_dir(dir: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))
-}
-
-fn lock_dir(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join("LOCK");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|e| StoreError::io(&path, e))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: dir.to_owned() }),
-        Err(e) => Err(StoreError::io(&path, e.into())),
-    }
-}
-
-/// Checks the directory's format and reads its incarnation, or makes both.
-fn stamp(dir: &Path, random: [u8; 16]) -> Result<Incarnation, StoreError> {
-    let format = dir.join("FORMAT");
-    let incarnation = dir.join("incarnation");
-    match read_text(&format)? {
-        Some(text) => {
-            let found = text.trim().strip_prefix("skep ").and_then(|n| n.parse().ok());
-            let found: u32 = found.ok_or_else(|| StoreError::corrupt(&format, "it is not a format stamp"))?;
-            if found > FORMAT {
-                return Err(StoreError::NewerFormat { path: dir.to_owned(), found, supported: FORMAT });
-            }
-            let text = read_text(&incarnation)?.ok_or_else(|| StoreError::corrupt(&incarnation, "it is missing"))?;
-            text.trim().parse().map_err(|e| StoreError::corrupt(&incarnation, format!("{e}")))
-        }
-        None => {
-            if dir.join("wal").exists() {
-                return Err(StoreError::corrupt(&format, "it is missing though there is a log"));
-            }
-            let made = Incarnation(random);
-            write_durably(dir, &incarnation, &format!("{made}\n"))?;
-            write_durably(dir, &format, &format!("skep {FORMAT}\n"))?;
-            Ok(made)
-        }
-    }
-}
-
-fn read_text(path: &Path) -> Result<Option<String>, StoreError> {
-    let mut text = String::new();
-    match File::open(path) {
-        Ok(file) => match file.take(4_096).read_to_string(&mut text) {
-            Ok(_) => Ok(Some(text)),
-            Err(_) => Err(StoreError::corrupt(path, "it is not text")),
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(StoreError::io(path, e)),
-    }
-}
-
-fn write_durably(dir: &Path, path: &Path, text: &str) -> Result<(), StoreError> {
-    let write = || {
-        let temporary = path.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(|e| StoreError::io(path, e))
 }
 
 #[cfg(test)]

@@ -4,31 +4,32 @@
 //! finished. The mark is written after each fsync and not synced by itself, so it costs a system call. It is never
 //! ahead of the log, and behind it only after a power cut.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::StoreError;
+use super::disk::{Disk, DiskFile, Open};
 use super::record::u64_at;
 
 const SLOT_BYTES: usize = 16;
 
 pub(super) struct Mark {
-    file: File,
+    file: Arc<dyn DiskFile>,
     /// Slots are written in turn, so that a torn write leaves the other.
     turn: u64,
 }
 
 impl Mark {
     /// Opens or makes the mark; also the last sequence number that it holds.
-    pub(super) fn open(path: &Path) -> Result<(Self, u64), StoreError> {
+    pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<(Self, u64), StoreError> {
         let io = |e: io::Error| StoreError::io(path, e);
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        let mut bytes = Vec::new();
-        file.by_ref().take(2 * SLOT_BYTES as u64).read_to_end(&mut bytes).map_err(io)?;
+        let file = disk.open(path, Open::Create).map_err(io)?;
+        let length = file.len().map_err(io)?.min(2 * SLOT_BYTES as u64);
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, 0).map_err(io)?;
         let slot = |at: usize| {
             let seq = u64_at(&bytes, at);
             (seq > 0 && u64_at(&bytes, at + 8) == xxh3_64(&seq.to_le_bytes())).then_some(seq)

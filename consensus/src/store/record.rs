@@ -129,6 +129,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn golden_bytes_of_a_record() {
+        let mut bytes = Vec::new();
+        let header = Header { kind: RecordKind::Append, body_bytes: 18, seq: 5, synced: 4, shard: ShardId(1) };
+        write(&mut bytes, header, &two(7, 3), b"ab");
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "5be9020012000000050000000000000004000000000000000100000097639f7b070000000000000003000000000000006162000000000000"
+        );
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_record_is_seen() {
         let header = Header { kind: RecordKind::Append, body_bytes: 19, seq: 7, synced: 5, shard: ShardId(1) };
         let mut bytes = Vec::new();

@@ -7,7 +7,6 @@
 //! torn tail is cut off; a hole ends in an error that says what to do, never in a shorter log.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use skep_protocol::ids::ShardId;
@@ -99,7 +98,7 @@ enum Rest {
 
 impl<'a> Window<'a> {
     fn open(segment: &'a Segment) -> Result<Self, StoreError> {
-        let length = segment.file.metadata().map_err(|e| StoreError::io(&segment.path, e))?.len();
+        let length = segment.file.len().map_err(|e| StoreError::io(&segment.path, e))?;
         Ok(Self { segment, length, start: 0, bytes: Vec::new() })
     }
 

@@ -1,17 +1,19 @@
 //! Segment files of the write-ahead log.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use skep_protocol::ids::Incarnation;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::StoreError;
+use super::disk::{Disk, DiskFile, Open};
 
 /// Where the records of a segment begin.
 pub(super) const DATA_START: u64 = 64;
+/// Bytes that are written again at a time.
+const REWRITE_BYTES: usize = 1024 * 1024;
 const MAGIC: [u8; 8] = *b"skep-wal";
 const FORMAT: u32 = 1;
 
@@ -20,16 +22,33 @@ const FORMAT: u32 = 1;
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    pub(super) file: File,
+    pub(super) file: Arc<dyn DiskFile>,
 }
 
 impl Segment {
+    /// Writes what it holds up to a byte again, durably.
+    ///
+    /// When an fsync fails, Linux marks the pages clean all the same: a process that starts afterwards reads what never
+    /// reached the disk, and a second fsync says that all is well. What was read is relied on from here on, so that it is
+    /// written again first.
+    pub(super) fn write_again(&self, end: u64) -> io::Result<()> {
+        let mut part = vec![0; REWRITE_BYTES];
+        let mut at = 0;
+        while at < end {
+            let bytes = (end - at).min(REWRITE_BYTES as u64) as usize;
+            self.file.read_exact_at(&mut part[..bytes], at)?;
+            self.file.write_all_at(&part[..bytes], at)?;
+            at += bytes as u64;
+        }
+        self.file.sync()
+    }
+
     /// Makes everything from a byte on zero again.
     pub(super) fn clear_from(&self, offset: u64) -> io::Result<()> {
-        let length = self.file.metadata()?.len();
+        let length = self.file.len()?;
         self.file.set_len(offset)?;
-        rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, length.max(offset + 1))?;
-        self.file.sync_all()
+        self.file.allocate(length.max(offset + 1))?;
+        self.file.sync()
     }
 }
 
@@ -49,26 +68,25 @@ fn header(number: u64, store: Incarnation) -> [u8; DATA_START as usize] {
 }
 
 /// Makes a segment durable: its blocks, its header and its name. Until then no record is written to it.
-pub(super) fn create(dir: &Path, number: u64, bytes: u64, store: Incarnation) -> io::Result<Segment> {
+pub(super) fn create(disk: &dyn Disk, dir: &Path, number: u64, bytes: u64, store: Incarnation) -> io::Result<Segment> {
     let path = dir.join(name(number));
     let temporary = dir.join("next.tmp");
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+    let file = disk.open(&temporary, Open::Truncate)?;
+    file.allocate(bytes)?;
     file.write_all_at(&header(number, store), 0)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, &path)?;
-    File::open(dir)?.sync_all()?;
+    file.sync()?;
+    disk.rename(&temporary, &path)?;
+    disk.sync_dir(dir)?;
     Ok(Segment { number, path, file })
 }
 
 /// The segments of a directory in order, without a gap between the first and the last.
-pub(super) fn open_all(dir: &Path, store: Incarnation) -> Result<Vec<Segment>, StoreError> {
+pub(super) fn open_all(disk: &dyn Disk, dir: &Path, store: Incarnation) -> Result<Vec<Segment>, StoreError> {
     let mut segments = Vec::new();
-    for item in std::fs::read_dir(dir).map_err(|e| StoreError::io(dir, e))? {
-        let path = item.map_err(|e| StoreError::io(dir, e))?.path();
+    for path in disk.list(dir).map_err(|e| StoreError::io(dir, e))? {
         match path.extension().and_then(|e| e.to_str()) {
-            Some("wal") => segments.push(open(&path, store)?),
-            Some("tmp") => std::fs::remove_file(&path).map_err(|e| StoreError::io(&path, e))?,
+            Some("wal") => segments.push(open(disk, &path, store)?),
+            Some("tmp") => disk.remove(&path).map_err(|e| StoreError::io(&path, e))?,
             _ => return Err(StoreError::corrupt(&path, "a file that Skep did not put here")),
         }
     }
@@ -81,8 +99,8 @@ pub(super) fn open_all(dir: &Path, store: Incarnation) -> Result<Vec<Segment>, S
     Ok(segments)
 }
 
-fn open(path: &Path, store: Incarnation) -> Result<Segment, StoreError> {
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| StoreError::io(path, e))?;
+fn open(disk: &dyn Disk, path: &Path, store: Incarnation) -> Result<Segment, StoreError> {
+    let file = disk.open(path, Open::Existing).map_err(|e| StoreError::io(path, e))?;
     let mut found = [0; DATA_START as usize];
     file.read_exact_at(&mut found, 0).map_err(|_| StoreError::corrupt(path, "cut off within its header"))?;
     let format = u32::from_le_bytes([found[8], found[9], found[10], found[11]]);

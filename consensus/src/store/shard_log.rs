@@ -44,6 +44,9 @@ pub(super) struct ShardLog {
     pub(super) purged: Option<LogPoint>,
     pub(super) vote: Option<Bytes>,
     pub(super) committed: Option<LogPoint>,
+    /// For each truncation and purge whose record is not durable yet, the oldest segment that it lets go of: until then
+    /// a restart reads it.
+    pins: VecDeque<Option<u64>>,
     cached_bytes: usize,
     /// Slots before this place hold no cached entry.
     evicted: usize,
@@ -113,9 +116,11 @@ impl ShardLog {
         }
     }
 
-    /// Keeps entries before `end`.
+    /// Keeps entries before `end`. What it lets go of is needed until [`unpin`](Self::unpin).
     pub(super) fn truncate(&mut self, end: u64) {
-        while self.end() > end.max(self.first) {
+        let from = end.max(self.first);
+        self.pin(from..self.end());
+        while self.end() > from {
             if let Some(entry) = self.slots.pop_back().and_then(|slot| slot.cached) {
                 self.cached_bytes -= entry.len();
             }
@@ -123,8 +128,10 @@ impl ShardLog {
         self.evicted = self.evicted.min(self.slots.len());
     }
 
-    /// Drops entries up to a point, which may lie beyond the last one.
+    /// Drops entries up to a point, which may lie beyond the last one. What it lets go of is needed until
+    /// [`unpin`](Self::unpin).
     pub(super) fn purge(&mut self, upto: LogPoint) {
+        self.pin(self.first..upto.index.saturating_add(1));
         while self.first <= upto.index {
             let Some(slot) = self.slots.pop_front() else {
                 self.first = upto.index + 1;
@@ -139,9 +146,21 @@ impl ShardLog {
         self.purged = self.purged.max(Some(upto));
     }
 
-    /// The oldest segment that an entry of this shard is in.
+    fn pin(&mut self, range: Range<u64>) {
+        // Of one that is not durable yet it is not known where it will be: then nothing goes.
+        let segment = |index| Some(self.slot(index)?.place.map_or(0, |place| place.segment));
+        self.pins.push_back(self.held(range).filter_map(segment).min());
+    }
+
+    /// The record of the oldest truncation or purge that was not durable is so now.
+    pub(super) fn unpin(&mut self) {
+        self.pins.pop_front();
+    }
+
+    /// The oldest segment that a restart needs for the entries of this shard.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
-        self.slots.iter().filter_map(|slot| slot.place.map(|place| place.segment)).min()
+        let held = self.slots.iter().filter_map(|slot| slot.place.map(|place| place.segment));
+        held.chain(self.pins.iter().copied().flatten()).min()
     }
 }
 
@@ -178,5 +197,38 @@ impl Recovering {
         // What is said to be committed can be ahead of what became durable.
         log.committed = log.committed.min(log.last());
         Ok(log)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(places: &[u64]) -> ShardLog {
+        let mut log = ShardLog::default();
+        for (index, segment) in (1..).zip(places) {
+            let point = LogPoint { index, term: 1 };
+            assert!(log.push(point, Bytes::from_static(b"x")));
+            log.settle(point, Place { segment: *segment, offset: 64, bytes: 40 });
+        }
+        log
+    }
+
+    #[test]
+    fn a_segment_is_needed_until_what_lets_go_of_it_is_durable() {
+        let mut log = log(&[1, 1, 2, 3]);
+        log.purge(LogPoint { index: 2, term: 1 });
+        log.truncate(4);
+        assert_eq!(log.oldest_segment(), Some(1), "a restart would read it");
+        log.unpin();
+        assert_eq!(log.oldest_segment(), Some(2));
+        log.purge(LogPoint { index: 9, term: 2 });
+        log.unpin();
+        assert_eq!(log.oldest_segment(), Some(2), "the truncation is durable and the purge is not");
+        log.unpin();
+        assert_eq!(log.oldest_segment(), None);
+        assert!(log.push(LogPoint { index: 10, term: 2 }, Bytes::new()));
+        log.truncate(10);
+        assert_eq!(log.oldest_segment(), Some(0), "nobody knows yet where it is written");
     }
 }

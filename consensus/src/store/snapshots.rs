@@ -1,7 +1,6 @@
 //! Snapshots: one file per shard, replaced whole.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +8,8 @@ use bytes::Bytes;
 use skep_protocol::ids::ShardId;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{StoreError, lock, make_dir};
+use super::disk::{Disk, Open, read_all, replace};
+use super::{StoreError, lock};
 use crate::store::record::u64_at;
 
 const MAGIC: [u8; 8] = *b"skepsnap";
@@ -28,17 +28,23 @@ pub struct StoredSnapshot {
 }
 
 /// The directory of snapshots.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Snapshots {
+    disk: Arc<dyn Disk>,
     dir: Arc<PathBuf>,
     /// One at a time: one that is being built can meet one that is being installed.
     saving: Arc<Mutex<()>>,
 }
 
 impl Snapshots {
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
-        make_dir(dir)?;
-        Ok(Self { dir: Arc::new(dir.to_owned()), saving: Arc::default() })
+    pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, StoreError> {
+        disk.make_dir(dir).map_err(|e| StoreError::io(dir, e))?;
+        // What a crash left half written is of no use.
+        let left = disk.list(dir).map_err(|e| StoreError::io(dir, e))?;
+        for path in left.iter().filter(|path| path.extension().is_some_and(|extension| extension == "tmp")) {
+            disk.remove(path).map_err(|e| StoreError::io(path, e))?;
+        }
+        Ok(Self { disk, dir: Arc::new(dir.to_owned()), saving: Arc::default() })
     }
 
     fn path(&self, shard: ShardId) -> PathBuf {
@@ -52,20 +58,18 @@ impl Snapshots {
     pub fn save(&self, shard: ShardId, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.saving);
         let path = self.path(shard);
-        if saved_index(&path).is_some_and(|known| known > snapshot.index) {
+        if self.saved_index(&path).is_some_and(|known| known > snapshot.index) {
             return Ok(());
         }
-        let write = || -> io::Result<()> {
-            let temporary = path.with_extension("tmp");
-            let mut file = File::create(&temporary)?;
-            file.write_all(&header(snapshot))?;
-            file.write_all(&snapshot.meta)?;
-            file.write_all(&snapshot.data)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&*self.dir)?.sync_all()
-        };
-        write().map_err(|e| StoreError::io(&path, e))
+        replace(&*self.disk, &path, &[&header(snapshot), &snapshot.meta, &snapshot.data])
+            .map_err(|e| StoreError::io(&path, e))
+    }
+
+    /// The last entry in a saved snapshot, as its header says; none if there is no such file.
+    fn saved_index(&self, path: &Path) -> Option<u64> {
+        let mut head = [0; HEADER_BYTES];
+        self.disk.open(path, Open::Existing).ok()?.read_exact_at(&mut head, 0).ok()?;
+        (head[..8] == MAGIC).then(|| u64_at(&head, 16))
     }
 
     /// The shard's snapshot, if it has one.
@@ -74,7 +78,7 @@ impl Snapshots {
     /// [`StoreError::Corrupt`] if it is damaged, [`StoreError::NewerFormat`], [`StoreError::Io`].
     pub fn load(&self, shard: ShardId) -> Result<Option<StoredSnapshot>, StoreError> {
         let path = self.path(shard);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_all(&*self.disk, &path, u64::MAX) {
             Ok(bytes) => Bytes::from(bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(StoreError::io(&path, e)),
@@ -99,13 +103,6 @@ impl Snapshots {
         }
         Ok(Some(snapshot))
     }
-}
-
-/// The last entry in a saved snapshot, as its header says; none if there is no such file.
-fn saved_index(path: &Path) -> Option<u64> {
-    let mut head = [0; HEADER_BYTES];
-    File::open(path).ok()?.read_exact(&mut head).ok()?;
-    (head[..8] == MAGIC).then(|| u64_at(&head, 16))
 }
 
 fn header(snapshot: &StoredSnapshot) -> [u8; HEADER_BYTES] {

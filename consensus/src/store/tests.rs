@@ -244,8 +244,10 @@ fn a_second_process_and_a_newer_format_are_refused() {
     let store = open(dir.path()).unwrap();
     assert!(matches!(open(dir.path()), Err(StoreError::InUse { .. })));
     drop(store);
-    std::fs::write(dir.path().join("FORMAT"), "skep 2\n").unwrap();
-    assert!(matches!(open(dir.path()), Err(StoreError::NewerFormat { found: 2, supported: 1, .. })));
+    std::fs::write(dir.path().join("FORMAT"), "skep 3\n").unwrap();
+    assert!(matches!(open(dir.path()), Err(StoreError::NewerFormat { found: 3, supported: 2, .. })));
+    std::fs::write(dir.path().join("FORMAT"), "skep 1\n").unwrap();
+    assert!(open(dir.path()).is_err(), "what was never released is not misread");
     std::fs::write(dir.path().join("FORMAT"), "rubbish").unwrap();
     assert!(matches!(open(dir.path()), Err(StoreError::Corrupt { .. })));
 }
@@ -253,7 +255,7 @@ fn a_second_process_and_a_newer_format_are_refused() {
 #[test]
 fn no_flipped_byte_of_a_snapshot_goes_unnoticed() {
     let dir = tempfile::tempdir().unwrap();
-    let snapshots = Snapshots::open(dir.path()).unwrap();
+    let snapshots = Snapshots::open(Arc::new(SystemDisk), dir.path()).unwrap();
     assert_eq!(snapshots.load(SHARD).unwrap(), None);
     let snapshot =
         StoredSnapshot { index: 5, meta: Bytes::from_static(b"meta"), data: Bytes::from_static(b"the whole state") };

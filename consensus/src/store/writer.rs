@@ -1,19 +1,19 @@
 //! The one thread that writes the log.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use std::{fs, io};
-
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use skep_protocol::ids::{Incarnation, ShardId};
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 
+use super::disk::Disk;
 use super::progress::Mark;
 use super::record::{self, Header, RecordKind, two};
 use super::segment::{self, DATA_START, Segment};
@@ -38,6 +38,7 @@ pub(super) enum Write {
 
 /// Everything a writer starts from.
 pub(super) struct Setup {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) incarnation: Incarnation,
     pub(super) options: StoreOptions,
@@ -58,6 +59,8 @@ pub(super) struct Writer {
     batch: Batch,
     /// Whether anything was written to the active segment since its last sync.
     unsynced: bool,
+    /// Shards whose truncations and purges were written since, one for each.
+    unpinning: Vec<ShardId>,
     /// Whether segments may have become unneeded. They are dropped after a sync, when what replaces them is durable.
     drop_due: bool,
     /// What the records written so far say of each shard.
@@ -86,6 +89,7 @@ impl Writer {
         let written = lock(&setup.shared.logs).iter().map(|(shard, log)| (*shard, said(log))).collect();
         Self {
             unsynced: false,
+            unpinning: Vec::new(),
             drop_due: false,
             written,
             setup,
@@ -104,22 +108,10 @@ impl Writer {
     }
 
     fn serve(&mut self, queue: &Receiver<Write>) -> io::Result<()> {
-        // A crash may have torn what the active segment said of votes and purges: it is said again, durably, before
-        // anything older can be dropped.
-        self.restate();
-        self.flush()?;
-        self.sync()?;
-        self.check_space();
+        self.begin()?;
         loop {
             match queue.recv_timeout(SPACE_CHECK_EVERY) {
-                Ok(write) => {
-                    self.put(write)?;
-                    while self.buffer.len() < limits::STORE_BATCH_BYTES_SOFT_MAX {
-                        let Ok(write) = queue.try_recv() else { break };
-                        self.put(write)?;
-                    }
-                    self.flush()?;
-                }
+                Ok(write) => self.batch(write, || queue.try_recv().ok())?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
@@ -129,12 +121,56 @@ impl Writer {
         }
     }
 
+    /// Does the same as a task, for tests in virtual time.
+    #[cfg(test)]
+    pub(super) async fn run_as_task(
+        mut self,
+        mut queue: tokio::sync::mpsc::Receiver<Write>,
+        batch_takes: impl Fn() -> Duration,
+    ) {
+        let mut written = self.begin();
+        while written.is_ok() {
+            let Some(write) = queue.recv().await else { return };
+            tokio::time::sleep(batch_takes()).await;
+            written = self.batch(write, || queue.try_recv().ok());
+        }
+        if let Err(error) = written {
+            (self.setup.options.on_fatal)(&error);
+        }
+    }
+
+    /// A crash may have torn what the active segment said of votes and purges: it is said again, durably, before anything
+    /// older can be dropped.
+    fn begin(&mut self) -> io::Result<()> {
+        // Earlier segments were synced, without an error, before this one was begun.
+        self.setup.active.write_again(self.setup.end)?;
+        self.restate();
+        self.flush()?;
+        self.sync()?;
+        self.check_space();
+        Ok(())
+    }
+
+    /// Writes one thing and what waits behind it, syncs once, and says so.
+    fn batch(&mut self, first: Write, mut next: impl FnMut() -> Option<Write>) -> io::Result<()> {
+        self.put(first)?;
+        while self.buffer.len() < limits::STORE_BATCH_BYTES_SOFT_MAX {
+            let Some(write) = next() else { break };
+            self.put(write)?;
+        }
+        self.flush()
+    }
+
     fn put(&mut self, write: Write) -> io::Result<()> {
         match write {
             Write::Vote { shard, vote, done } => {
                 self.make_room(vote.len())?;
                 self.record(RecordKind::Vote, shard, &vote, &[]);
                 self.written.entry(shard).or_default().vote = Some(vote);
+                if is_on(Mutant::VoteNotSynced) {
+                    done();
+                    return Ok(());
+                }
                 self.batch.done.push(done);
             }
             Write::Append { shard, entries, done } => {
@@ -150,12 +186,14 @@ impl Writer {
             Write::Truncate { shard, end } => {
                 self.make_room(8)?;
                 self.record(RecordKind::Truncate, shard, &end.to_le_bytes(), &[]);
+                self.unpinning.push(shard);
             }
             Write::Purge { shard, upto } => {
                 self.make_room(16)?;
                 self.record(RecordKind::Purge, shard, &two(upto.index, upto.term), &[]);
                 let written = self.written.entry(shard).or_default();
                 written.purged = written.purged.max(Some(upto));
+                self.unpinning.push(shard);
                 self.drop_due = true;
             }
         }
@@ -212,8 +250,8 @@ impl Writer {
     }
 
     fn create_next(&self, number: u64) -> io::Result<Arc<Segment>> {
-        let Setup { dir, options, incarnation, shared, .. } = &self.setup;
-        let segment = Arc::new(segment::create(dir, number, options.segment_bytes, *incarnation)?);
+        let Setup { disk, dir, options, incarnation, shared, .. } = &self.setup;
+        let segment = Arc::new(segment::create(&**disk, dir, number, options.segment_bytes, *incarnation)?);
         lock(&shared.segments).insert(number, Arc::clone(&segment));
         Ok(segment)
     }
@@ -291,7 +329,10 @@ impl Writer {
         self.setup.shared.bytes_written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
         self.buffer.clear();
         self.unsynced = true;
-        let batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
+        if is_on(Mutant::AckBeforeFsync) {
+            std::mem::take(&mut batch.done).into_iter().for_each(|done| done());
+        }
         if !batch.done.is_empty() || !batch.placed.is_empty() || self.drop_due {
             self.sync()?;
         }
@@ -318,6 +359,10 @@ impl Writer {
             self.unsynced = false;
             self.synced = self.setup.next_seq - 1;
             self.setup.mark.set(self.synced)?;
+            let mut logs = lock(&self.setup.shared.logs);
+            for shard in self.unpinning.drain(..) {
+                logs.entry(shard).or_default().unpin();
+            }
         }
         Ok(())
     }
@@ -332,7 +377,7 @@ impl Writer {
             if number >= needed {
                 break;
             }
-            if let Err(error) = fs::remove_file(&segment.path) {
+            if let Err(error) = self.setup.disk.remove(&segment.path) {
                 tracing::warn!(path = %segment.path.display(), %error, "cannot remove a segment that is not needed");
                 break;
             }
@@ -342,18 +387,22 @@ impl Writer {
 
     fn check_space(&mut self) {
         self.space_checked = Instant::now();
-        let free = match rustix::fs::statvfs(&self.setup.dir) {
-            Ok(space) => space.f_bavail.saturating_mul(space.f_frsize),
+        let free = match self.setup.disk.free_bytes(&self.setup.dir) {
+            Ok(free) => free,
             Err(error) => {
                 tracing::warn!(%error, "cannot tell the free space of the data directory");
                 u64::MAX
             }
         };
-        let enough = free >= self.setup.options.low_water_bytes;
+        let water = self.setup.options.low_water_bytes;
+        let enough = free >= water / 2;
         if enough {
             self.make_spare();
         }
-        let low = !enough || self.setup.spare.is_none();
+        let exhausted = !enough || self.setup.spare.is_none();
+        let low = free < water || exhausted;
+        self.setup.shared.free_bytes.store(free, Ordering::Relaxed);
+        self.setup.shared.exhausted.store(exhausted, Ordering::Relaxed);
         if self.setup.shared.low.swap(low, Ordering::Relaxed) != low {
             if low {
                 tracing::warn!(free_bytes = free, "the disk is nearly full: new work is refused until there is space");

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
+use skep_protocol::agent::Usable;
 use skep_protocol::convert::{self, FieldError, Meta};
 use skep_protocol::entry::Op;
 use skep_protocol::limits;
@@ -52,18 +53,23 @@ fn to_proto(told: AgentTold) -> Option<v1::NodeMessage> {
             let held = claims.map(|(task, epoch)| v1::HeldClaim { task_id: task.as_bytes().to_vec(), epoch: epoch.0 });
             Told::Holds(v1::ClaimsHeld { claims: held.collect() })
         }
-        AgentTold::Grant(task) => {
-            Told::Grant(v1::TaskGrant { epoch: task.epoch.0, task: Some(convert::task_to_proto(&task)) })
-        }
+        AgentTold::Grant(grant) => Told::Grant(v1::TaskGrant {
+            epoch: grant.task.epoch.0,
+            task: Some(convert::task_to_proto(&grant.task)),
+            spends_credit: grant.spends_credit,
+            lease: grant.lease.map(lease),
+        }),
         AgentTold::Lost { task, epoch } => {
             Told::Lost(v1::ClaimLost { task_id: task.as_bytes().to_vec(), epoch: epoch.0 })
         }
-        AgentTold::Lease { stamp, usable_ms } => {
-            Told::Lease(v1::LeaseRenewed { stamp, usable: Some(convert::duration_to_proto(usable_ms)) })
-        }
+        AgentTold::Lease(renewed) => Told::Lease(lease(renewed)),
         AgentTold::Ended(why) => Told::Failure(Failed::not_done(&why?).failure),
     };
     Some(v1::NodeMessage { message: Some(message) })
+}
+
+fn lease(Usable { stamp, usable_ms }: Usable) -> v1::LeaseRenewed {
+    v1::LeaseRenewed { stamp, usable: Some(convert::duration_to_proto(usable_ms)) }
 }
 
 /// Hands over what an agent says, until it ends.

@@ -1,6 +1,6 @@
 //! What the API asks of the node.
 
-use skep_protocol::agent::{LeaseTerms, Position};
+use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::convert::AttachRequest;
 use skep_protocol::entry::Op;
@@ -8,7 +8,6 @@ use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, ShardId, T
 use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{Query, QueryReply};
-use skep_protocol::task::Task;
 use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -169,7 +168,7 @@ pub enum AgentTold {
     /// All that it holds, with the first word of an attachment.
     Holds(Vec<(TaskId, ClaimEpoch)>),
     /// It holds a task from now on.
-    Grant(Box<Task>),
+    Grant(Box<Grant>),
     /// It does not hold a claim any more.
     Lost {
         /// The task.
@@ -178,12 +177,7 @@ pub enum AgentTold {
         epoch: ClaimEpoch,
     },
     /// Its lease was renewed.
-    Lease {
-        /// That of a keep-alive of its own.
-        stamp: u64,
-        /// How long from there, in milliseconds.
-        usable_ms: u64,
-    },
+    Lease(Usable),
     /// It is not attached, or not any more; none if it asked for it.
     Ended(Option<NotDone>),
 }
@@ -300,6 +294,10 @@ pub struct NodeView {
     pub control_address: Option<String>,
     /// Where its mesh listens.
     pub mesh_addresses: Vec<String>,
+    /// Publications that it had no room for.
+    pub mesh_overflow: u64,
+    /// Received ones that it did not accept.
+    pub mesh_invalid: u64,
 }
 
 /// A peer as the node sees it.

@@ -211,6 +211,8 @@ impl NodeQueries for Nodes {
             pid: std::process::id(),
             control_addresses: view.control_address.into_iter().collect(),
             mesh_addresses: view.mesh_addresses,
+            mesh_overflow: view.mesh_overflow,
+            mesh_invalid: view.mesh_invalid,
         }))
     }
 

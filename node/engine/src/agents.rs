@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::agent::{LeaseTerms, Position};
+use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
 use skep_protocol::entry::Op;
 use skep_protocol::heartbeat::{AgentClaims, AgentHeartbeat, ClaimsUpdate, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, ShardId, TaskId};
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
+use skep_protocol::task::TaskState;
 use skep_protocol::text::AgentId;
 
 use crate::event::{AgentEvent, AttachWish, StreamKey, ToAgent, UpdateKey, WorkKey};
@@ -55,10 +57,15 @@ struct Session {
     /// Its newest keep-alive, and the newest that a renewal was asked for with.
     stamp: Option<u64>,
     asked_stamp: Option<u64>,
+    /// Its lease as it was renewed last.
+    renewed: Option<Usable>,
     place: Option<Position>,
     /// The index of the newest update; none before the first.
     as_of: Option<u64>,
     held: BTreeMap<TaskId, Held>,
+    /// Tasks that were assigned and told, and those that were assigned and had ended before they could be.
+    told: u64,
+    missed: u64,
 }
 
 /// The heartbeat of one shard that is under way, and what waits for the next.
@@ -111,7 +118,7 @@ impl Agents {
             AgentEvent::Detach { stream } => self.on_detach(stream),
             AgentEvent::Closed { stream } => drop(self.remove(stream)),
             AgentEvent::Settled { key, settled } => self.settled(key, settled, now_ms),
-            AgentEvent::Update { key, shard, update } => self.on_update(key, shard, update),
+            AgentEvent::Update { key, shard, update } => self.on_update(key, shard, update, now_ms),
         }
     }
 
@@ -221,9 +228,12 @@ impl Agents {
             credit_limit: 0,
             stamp: None,
             asked_stamp: None,
+            renewed: None,
             place: None,
             as_of: None,
             held: BTreeMap::new(),
+            told: 0,
+            missed: 0,
         };
         self.sessions.insert(stream, session);
         self.ask_for_attach(stream);
@@ -327,7 +337,7 @@ impl Agents {
         }
         // Until the caller says under which key.
         beat.under_way = Some(WorkKey(0));
-        let patience_ms = self.config.heartbeat_ms * 2;
+        let patience_ms = self.heartbeat_ms(shard) * 2;
         self.wants.push_back(Want::Heartbeat { shard, heartbeat: Heartbeat { agents }, patience_ms });
     }
 
@@ -360,22 +370,22 @@ impl Agents {
         for renewed in reply.agents {
             let key = (shard, renewed.agent.clone());
             let Some(stream) = self.attached.get(&key).copied() else { continue };
-            let Some(session) = self.sessions.get(&stream) else { continue };
+            let Some(session) = self.sessions.get_mut(&stream) else { continue };
             if session.attachment != Some(renewed.attachment) {
                 continue;
             }
             match renewed.renewal {
                 Renewal::Confirmed => {
-                    if let Some(stamp) = stamps.get(&stream).copied() {
-                        let usable_ms = session.lease.holder_ms();
-                        self.tell(stream, ToAgent::Lease { stamp, usable_ms });
+                    let newest = session.stamp.filter(|_| is_on(Mutant::LeaseFromReceipt));
+                    if let Some(stamp) = newest.or(stamps.get(&stream).copied()) {
+                        let renewed = Usable { stamp, usable_ms: session.lease.holder_ms() };
+                        session.renewed = Some(renewed);
+                        self.tell(stream, ToAgent::Lease(renewed));
                     }
                 }
                 Renewal::NotConfirmed => {
                     // The next heartbeat asks again, from the newest keep-alive.
-                    if let Some(session) = self.sessions.get_mut(&stream) {
-                        session.asked_stamp = None;
-                    }
+                    session.asked_stamp = None;
                 }
                 Renewal::NotAttached => {
                     let (agent, attachment) = (renewed.agent, renewed.attachment);
@@ -385,13 +395,13 @@ impl Agents {
         }
     }
 
-    fn on_update(&mut self, key: UpdateKey, shard: ShardId, update: ClaimsUpdate) {
+    fn on_update(&mut self, key: UpdateKey, shard: ShardId, update: ClaimsUpdate, now_ms: u64) {
         let mut noted = true;
         for claims in update.agents {
             let stream = self.attached.get(&(shard, claims.agent.clone())).copied();
             let known = stream.and_then(|stream| self.sessions.get(&stream)?.attachment) == Some(claims.attachment);
             match stream.filter(|_| known) {
-                Some(stream) => self.on_claims(stream, update.as_of, claims),
+                Some(stream) => self.on_claims(stream, update.as_of, claims, now_ms),
                 None => {
                     // The update may have overtaken the answer to the attach: it must come again. If nobody is being
                     // attached, it is of an attachment that has ended here.
@@ -403,7 +413,7 @@ impl Agents {
         self.wants.push_back(Want::Noted { key, noted });
     }
 
-    fn on_claims(&mut self, stream: StreamKey, as_of: u64, claims: AgentClaims) {
+    fn on_claims(&mut self, stream: StreamKey, as_of: u64, claims: AgentClaims, now_ms: u64) {
         let Some(session) = self.sessions.get_mut(&stream).filter(|s| s.as_of <= Some(as_of)) else { return };
         let first = session.as_of.replace(as_of).is_none();
         let now: BTreeMap<TaskId, ClaimEpoch> = claims.held.into_iter().collect();
@@ -426,10 +436,25 @@ impl Agents {
             let Some(held) = session.held.get_mut(&task.id) else { continue };
             if held.epoch == task.epoch && !held.granted {
                 held.granted = true;
-                news.push(ToAgent::Grant(Box::new(task)));
+                // What is held from an earlier attachment was assigned against a credit of that one.
+                let spends_credit =
+                    matches!(task.state, TaskState::Claimed { assigned, .. } if assigned == session.attachment);
+                session.told += u64::from(spends_credit);
+                news.push(ToAgent::Grant(Box::new(Grant { task, spends_credit, lease: session.renewed })));
             }
         }
+        // Once everything that is held was told, what is missing was assigned and had ended before.
+        let all_told = session.held.values().all(|held| held.granted);
+        let missed = claims.assigned.saturating_sub(session.told).max(session.missed);
+        let news_of_credits = all_told && missed > session.missed;
+        if news_of_credits {
+            session.credit_limit = session.credit_limit.saturating_add(missed - session.missed);
+            session.missed = missed;
+        }
         news.into_iter().for_each(|message| self.tell(stream, message));
+        if news_of_credits {
+            self.mark(stream, now_ms);
+        }
     }
 }
 

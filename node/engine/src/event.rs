@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::agent::{LeaseTerms, Position, Role};
+use skep_protocol::agent::{Grant, LeaseTerms, Position, Role, Usable};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, SessionId, ShardId, TaskId};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
-use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 
 use crate::connectivity::Connectivity;
@@ -173,7 +172,7 @@ pub enum ToAgent {
     /// All that it holds, with the first word of an attachment: what it believes to hold beside it, it has lost.
     Holds(Vec<(TaskId, ClaimEpoch)>),
     /// It holds a task from now on.
-    Grant(Box<Task>),
+    Grant(Box<Grant>),
     /// It does not hold a claim any more.
     Lost {
         /// The task.
@@ -181,13 +180,8 @@ pub enum ToAgent {
         /// The claim.
         epoch: ClaimEpoch,
     },
-    /// Its lease was renewed: it may go on until its own clock shows `stamp` and `usable_ms`.
-    Lease {
-        /// That of a keep-alive from before the renewal was asked for.
-        stamp: u64,
-        /// How long from there, in milliseconds.
-        usable_ms: u64,
-    },
+    /// Its lease was renewed.
+    Lease(Usable),
     /// It is not attached, or not any more. The last message of a stream; none if it asked for it.
     Ended(Option<NotDone>),
 }

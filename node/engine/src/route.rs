@@ -2,6 +2,7 @@
 
 use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Reply, Settled};
 use skep_protocol::query::QueryFailure;
 
@@ -51,6 +52,7 @@ impl Route {
                 QueryFailure::NotLeader { leader: None } | QueryFailure::NoQuorum | QueryFailure::NoReplica => {
                     Next::Wait(NotDone::NoQuorum)
                 }
+                QueryFailure::Overloaded => Next::Wait(NotDone::Overloaded { retry_after_ms: 1 }),
                 QueryFailure::Storage(why) => Next::Settle(Settled::NotDone(NotDone::Storage(why))),
             },
             Outcome::Heartbeat(Ok(reply)) => Next::Settle(Settled::Heard(reply)),
@@ -68,7 +70,8 @@ impl Route {
                 Next::Settle(Settled::Done { index, stamp, receipt })
             }
             ProposeOutcome::Applied { reply: Reply::Refused(refusal), .. } => {
-                if self.in_doubt && refusal.is_silent_about_earlier() {
+                let in_doubt = self.in_doubt && !is_on(Mutant::DoubtForgotten);
+                if in_doubt && refusal.is_silent_about_earlier() {
                     return Next::Settle(Settled::Unknown);
                 }
                 Next::Settle(Settled::NotDone(NotDone::Refused(refusal)))

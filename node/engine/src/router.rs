@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use skep_config::EngineConfig;
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
 
 use crate::connectivity::{Connectivity, Permission};
@@ -259,7 +260,11 @@ impl Router {
         route.attempt += 1;
         route.under_way = true;
         route.target = Some(target);
-        let effect = Effect::Attempt { key, attempt: route.attempt, shard, target, work: route.work.clone() };
+        let mut work = route.work.clone();
+        if is_on(Mutant::RetryUnderNewId) && route.attempt > 1 {
+            under_new_id(&mut work);
+        }
+        let effect = Effect::Attempt { key, attempt: route.attempt, shard, target, work };
         let timer = (now_ms + self.config.attempt_timeout_ms).min(route.give_up_at_ms);
         self.set_timer(key, timer);
         self.effects.push_back(effect);
@@ -349,5 +354,14 @@ impl Router {
             |(key, route): (&WorkKey, &Route)| (lost.contains(&route.shard) && !route.under_way).then_some(*key);
         let stranded: Vec<WorkKey> = self.routes.iter().filter_map(stranded).collect();
         stranded.into_iter().for_each(|key| self.attempt(key, None, now_ms));
+    }
+}
+
+/// The seeded bug of that name.
+fn under_new_id(work: &mut Work) {
+    if let Work::Command(request) = work {
+        let mut id = *request.id.as_bytes();
+        id[15] = !id[15];
+        request.id = skep_protocol::ids::RequestId::from_bytes(id);
     }
 }

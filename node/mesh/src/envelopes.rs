@@ -35,12 +35,17 @@ pub(crate) enum Job {
 #[derive(Debug, Default)]
 pub struct Dropped {
     /// Publications and envelopes for which there was no room.
-    pub overflow: AtomicU64,
+    overflow: AtomicU64,
     /// Envelopes that are malformed, wrongly signed, or of somebody who is not admitted.
-    pub invalid: AtomicU64,
+    invalid: AtomicU64,
 }
 
 impl Dropped {
+    /// How many found no room, and how many were not accepted.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.overflow.load(Ordering::Relaxed), self.invalid.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn overflow(&self) {
         self.overflow.fetch_add(1, Ordering::Relaxed);
     }

@@ -24,6 +24,8 @@ struct Status {
     shards: Vec<u32>,
     control: Vec<String>,
     mesh: Vec<String>,
+    mesh_overflow: u64,
+    mesh_invalid: u64,
     peers: Vec<Peer>,
 }
 
@@ -64,6 +66,8 @@ impl Node {
             shards: reply.shards,
             control: reply.control_addresses,
             mesh: reply.mesh_addresses,
+            mesh_overflow: reply.mesh_overflow,
+            mesh_invalid: reply.mesh_invalid,
             peers,
         };
         let up = |up: bool| if up { "up" } else { "down" };
@@ -78,6 +82,7 @@ impl Node {
             ("shards", format!("{:?}", status.shards)),
             ("control", status.control.join(" ")),
             ("mesh", status.mesh.join(" ")),
+            ("dropped", format!("{} without room, {} not accepted", status.mesh_overflow, status.mesh_invalid)),
         ];
         for peer in &status.peers {
             let why = if peer.control_up { "" } else { &peer.last_error };

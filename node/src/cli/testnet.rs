@@ -1,5 +1,6 @@
 //! `skep testnet`
 
+mod chaos;
 mod demo;
 mod up;
 
@@ -16,6 +17,10 @@ use super::{Common, Failure};
 pub(crate) enum Testnet {
     /// A warehouse of real nodes and simulated robots that works, and survives the loss of its orchestrator and of a robot
     Demo(demo::Demo),
+    /// A site at work while processes, disks and networks fail, by a seed; judged by what was written down
+    Chaos(chaos::Chaos),
+    /// Voters whose power is cut while clients write: what was acknowledged is there afterwards. Needs root
+    Power(chaos::Power),
     /// Start nodes, and robots if wished, and keep them up until Ctrl-C or 'down'
     Up(up::Up),
     /// What runs
@@ -50,7 +55,7 @@ pub(crate) enum Testnet {
         #[arg(long, default_value_t = 50)]
         lines: usize,
     },
-    /// Check what a demo has left, again
+    /// Check what a demo or a chaos run has left, again
     Verify {
         /// Its directory
         path: PathBuf,
@@ -99,10 +104,23 @@ fn child<E: std::fmt::Display>(work: impl Future<Output = Result<(), E>>) -> Res
     })
 }
 
+/// A fresh directory: the one that was asked for, or one for what is to be run.
+fn fresh(common: &Common, name: &str) -> Result<PathBuf, Failure> {
+    let unnamed = std::env::temp_dir().join(format!("skep-{name}-{}", std::process::id()));
+    let dir = common.dir.clone().unwrap_or(unnamed);
+    if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Failure::usage(format!("{} is not empty; give a fresh directory", dir.display())));
+    }
+    std::fs::create_dir_all(&dir).map_err(Failure::failed)?;
+    Ok(dir)
+}
+
 impl Testnet {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         match self {
             Self::Demo(demo) => demo.run(common),
+            Self::Chaos(chaos) => chaos.run(common),
+            Self::Power(power) => power.run(common),
             Self::Up(up) => super::block_on(up.run(common)),
             Self::Status => super::block_on(up::order(common, Order::Status)),
             Self::Kill { name } => super::block_on(up::order(common, Order::Kill { name })),

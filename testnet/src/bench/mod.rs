@@ -43,7 +43,7 @@ pub struct NodeFigures {
 }
 
 fn layout(binary: PathBuf, dir: PathBuf, voters: usize) -> Layout {
-    Layout { binary, dir, nodes: voters, voters, preset: "lan".to_owned(), overrides: Vec::new() }
+    Layout { binary, dir, nodes: voters, voters, preset: "lan".to_owned(), overrides: Vec::new(), hosts: None }
 }
 
 /// A fresh directory for a benchmark; removed when it went well.

@@ -6,38 +6,49 @@ use skep_client::{Client, Read, TaskStatus};
 
 use super::orders::held;
 use super::site::DemoSite;
-use super::story::{HeldClaim, Story, StoryRecord, now};
+use super::story::{HeldClaim, Story, StoryRecord};
 use crate::launch::LaunchError;
+use crate::record::{boot_ns, hex};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
 /// Pause between looks at a node.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-fn text(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// What a node's robots hold, and the shard's clock, shortly before it is killed.
-async fn before(site: &DemoSite, at: usize) -> (u64, Vec<HeldClaim>) {
-    for node in site.net.nodes.iter().filter(|node| node.pid().is_some()) {
-        let client = node.impatient_client();
-        let Ok(clock) = client.clock().await else { continue };
-        let Some(held) = held(&client).await else { continue };
-        let own = held.into_iter().filter(|(robot, ..)| site.node_of(robot) == Some(at));
-        let own = own.map(|(robot, task, epoch)| HeldClaim { robot, task: text(&task), epoch });
-        return (clock.clock, own.collect());
-    }
-    (0, Vec::new())
+///
+/// # Errors
+/// [`LaunchError::Timeout`] if no node says: then nothing could be judged afterwards.
+async fn before(site: &DemoSite, at: usize) -> Result<(u64, Vec<HeldClaim>), LaunchError> {
+    let look = async || {
+        for node in site.net.nodes.iter().filter(|node| node.pid().is_some()) {
+            let client = node.impatient_client();
+            let Ok(clock) = client.clock().await else { continue };
+            let Some(held) = held(&client).await else { continue };
+            let own = held.into_iter().filter(|(robot, ..)| site.node_of(robot) == Some(at));
+            let own = own.map(|(robot, task, epoch)| HeldClaim { robot, task: hex(&task), epoch });
+            return Some((clock.clock, own.collect()));
+        }
+        None
+    };
+    site.net.wait_for("a node that knows who holds what", look).await
 }
 
 /// Kills a node with SIGKILL.
-async fn kill(site: &mut DemoSite, story: &Story, at: usize, leader: bool) -> (Instant, Vec<HeldClaim>) {
-    let (clock, held) = before(site, at).await;
+///
+/// # Errors
+/// [`LaunchError`].
+async fn kill(
+    site: &mut DemoSite,
+    story: &Story,
+    at: usize,
+    leader: bool,
+) -> Result<(Instant, Vec<HeldClaim>), LaunchError> {
+    let (clock, held) = before(site, at).await?;
     let name = site.net.nodes[at].name.clone();
     site.net.kill(at);
-    story.record(&StoryRecord::Killed { at_ns: now(), name, leader, clock, held: held.clone() });
-    (Instant::now(), held)
+    story.record(&StoryRecord::Killed { at_ns: boot_ns(), name, leader, clock, held: held.clone() });
+    Ok((Instant::now(), held))
 }
 
 /// Kills the node that leads, waits for its successor, and starts it again.
@@ -47,7 +58,7 @@ async fn kill(site: &mut DemoSite, story: &Story, at: usize, leader: bool) -> (I
 pub(super) async fn kill_leader(site: &mut DemoSite, story: &Story) -> Result<(), LaunchError> {
     let leader = site.net.leader().await?;
     story.say(&format!("SIGKILL to the orchestrator's node {}", site.net.nodes[leader].name));
-    let (killed, _) = kill(site, story, leader, true).await;
+    let (killed, _) = kill(site, story, leader, true).await?;
     await_leader(site, story, killed).await?;
     restart(site, story, leader)
 }
@@ -79,7 +90,7 @@ async fn await_leader(site: &DemoSite, story: &Story, killed: Instant) -> Result
         .await?;
     let after_ms = u64::try_from(killed.elapsed().as_millis()).unwrap_or(u64::MAX);
     story.say(&format!("{next} is the new orchestrator after {after_ms} ms"));
-    story.record(&StoryRecord::Elected { at_ns: now(), name: next, after_ms });
+    story.record(&StoryRecord::Elected { at_ns: boot_ns(), name: next, after_ms });
     Ok(())
 }
 
@@ -92,7 +103,7 @@ fn restart(site: &mut DemoSite, story: &Story, at: usize) -> Result<(), LaunchEr
     site.net.start(at)?;
     let name = site.net.nodes[at].name.clone();
     story.say(&format!("{name} is started again"));
-    story.record(&StoryRecord::Restarted { at_ns: now(), name });
+    story.record(&StoryRecord::Restarted { at_ns: boot_ns(), name });
     Ok(())
 }
 
@@ -120,7 +131,7 @@ pub(super) async fn kill_holder(
                 choice.get(random.random_range(0..choice.len().max(1))).copied()
             })
             .await?;
-        let (killed, claims) = kill(site, story, at, false).await;
+        let (killed, claims) = kill(site, story, at, false).await?;
         let name = site.net.nodes[at].name.clone();
         story.say(&format!("SIGKILL to {name}, whose robot holds a task"));
         let mut reassigned = false;
@@ -161,7 +172,7 @@ async fn follow(site: &DemoSite, story: &Story, claim: &HeldClaim, killed: Insta
         return Ok(false);
     }
     let after_ms = u64::try_from(killed.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (to, at_ns) = (task.claimed_by, now());
+    let (to, at_ns) = (task.claimed_by, boot_ns());
     story.say(&format!("the task of {} is with {to} under epoch {} after {after_ms} ms", claim.robot, task.epoch));
     story.record(&StoryRecord::Reassigned { at_ns, task: claim.task.clone(), to, after_ms });
     Ok(true)
@@ -176,7 +187,7 @@ pub(super) async fn kill_any(site: &mut DemoSite, story: &Story, choice: usize) 
     let at = choice % (nodes + site.robots.len());
     if at < nodes {
         let leader = site.net.leader().await? == at;
-        let (killed, _) = kill(site, story, at, leader).await;
+        let (killed, _) = kill(site, story, at, leader).await?;
         story.say(&format!("SIGKILL to node {}{}", site.net.nodes[at].name, if leader { ", which led" } else { "" }));
         restart(site, story, at)?;
         if leader {
@@ -186,13 +197,13 @@ pub(super) async fn kill_any(site: &mut DemoSite, story: &Story, choice: usize) 
     }
     let name = site.robots[at - nodes].name.clone();
     let node = site.node_of(&name).unwrap_or_default();
-    let (clock, mut held) = before(site, node).await;
+    let (clock, mut held) = before(site, node).await?;
     held.retain(|claim| claim.robot == name);
     let robot = &mut site.robots[at - nodes];
     robot.kill();
     story.say(&format!("SIGKILL to {name}"));
-    story.record(&StoryRecord::Killed { at_ns: now(), name: name.clone(), leader: false, clock, held });
+    story.record(&StoryRecord::Killed { at_ns: boot_ns(), name: name.clone(), leader: false, clock, held });
     robot.start()?;
-    story.record(&StoryRecord::Restarted { at_ns: now(), name });
+    story.record(&StoryRecord::Restarted { at_ns: boot_ns(), name });
     Ok(())
 }

@@ -6,7 +6,7 @@ mod orders;
 mod site;
 mod story;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,15 +16,15 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 
 use crate::launch::LaunchError;
-use crate::record::{RecordError, Recorder};
+use crate::record::{RecordError, Recorder, boot_ns};
 use crate::verify::{Report, VerifyError, verify};
 use crate::workload::{Workload, WorkloadError};
-use orders::{Orders, Progress};
+pub(crate) use orders::{Orders, Progress};
 pub use site::{DemoSite, OWN_NODE_MAX, SiteOptions, robot_name};
 pub use story::{HeldClaim, Story, StoryRecord};
 
 /// Longest silence of a leader that voters of the `sim` preset bear, in milliseconds.
-const ELECTION_MS_MAX: u64 = 3_000;
+pub(crate) const ELECTION_MS_MAX: u64 = 3_000;
 /// A demo whose orders have not ended by then has failed.
 const WITHIN: Duration = Duration::from_secs(15 * 60);
 
@@ -101,7 +101,7 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
     let mut site = DemoSite::up(&options.site, &options.workload).await?;
     let (clock, _) = position(&site).await?;
     story.record(&StoryRecord::Begun {
-        at_ns: story::now(),
+        at_ns: boot_ns(),
         nodes,
         voters,
         robots,
@@ -121,6 +121,7 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
         robots,
         story: story.clone(),
         progress: sender,
+        closing: watch::channel(false).1,
     };
     let fleet = fleet::Fleet::default();
     let listening = tokio::spawn(fleet.clone().listen(site.clients()));
@@ -136,18 +137,29 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
     };
     listening.abort();
     telling.abort();
-    story.record(&StoryRecord::Ended { at_ns: story::now() });
+    conclude(site, &dir, &story, voters, &tasks).await
+}
+
+/// All orders have ended: writes down what every voter holds, ends everything, and judges.
+pub(crate) async fn conclude(
+    mut site: DemoSite,
+    dir: &Path,
+    story: &Story,
+    voters: usize,
+    tasks: &[Vec<u8>],
+) -> Result<Report, DemoError> {
+    story.record(&StoryRecord::Ended { at_ns: boot_ns() });
     story.close();
     story.say("all orders have ended; the replicas are compared");
     if !site.station_lives() {
-        return Err(broken(&dir, "the station ended".to_owned()));
+        return Err(broken(dir, "the station ended".to_owned()));
     }
     if let Some(robot) = site.ended_robots().first() {
-        return Err(broken(&dir, format!("the software of {robot} ended by itself")));
+        return Err(broken(dir, format!("the software of {robot} ended by itself")));
     }
-    site.write_down(voters, &tasks).await?;
+    site.write_down(voters, tasks).await?;
     drop(site);
-    Ok(verify(&dir)?)
+    Ok(verify(dir)?)
 }
 
 /// How often the story tells of the fleet.
@@ -166,6 +178,7 @@ async fn tell_of(fleet: fleet::Fleet, story: Story, robots: usize) {
 struct Flood {
     publishers: Vec<tokio::task::JoinHandle<()>>,
     sent: Arc<AtomicU64>,
+    dropped_before: u64,
 }
 
 impl Flood {
@@ -175,7 +188,7 @@ impl Flood {
         let per_s = FLOOD_FACTOR * 2.0 * options.site.robots as f64 / tick_s;
         let (clock, term) = position(site).await?;
         story.say(&format!("a flood of {per_s:.0} publications/s begins, ten times what the robots publish"));
-        story.record(&StoryRecord::FloodBegun { at_ns: story::now(), clock, term, per_s });
+        story.record(&StoryRecord::FloodBegun { at_ns: boot_ns(), clock, term, per_s });
         let sent: Arc<AtomicU64> = Arc::default();
         let share = per_s / site.net.nodes.len() as f64;
         let publishers = site
@@ -183,27 +196,40 @@ impl Flood {
             .into_iter()
             .enumerate()
             .map(|(n, client)| tokio::spawn(fleet::flood(client, share, format!("flood-{n}"), Arc::clone(&sent))));
-        Ok(Self { publishers: publishers.collect(), sent })
+        let publishers = publishers.collect();
+        Ok(Self { publishers, sent, dropped_before: dropped(site).await? })
     }
 
     async fn end(self, site: &DemoSite, story: &Story) -> Result<(), DemoError> {
         self.publishers.iter().for_each(tokio::task::JoinHandle::abort);
         let sent = self.sent.load(Ordering::Relaxed);
         let (clock, term) = position(site).await?;
-        story.say(&format!("the flood ends after {sent} publications"));
-        story.record(&StoryRecord::FloodEnded { at_ns: story::now(), clock, term, sent });
+        let dropped = dropped(site).await?.saturating_sub(self.dropped_before);
+        story.say(&format!(
+            "the flood ends after {sent} publications; nodes had no room for {dropped} of what they heard"
+        ));
+        story.record(&StoryRecord::FloodEnded { at_ns: boot_ns(), clock, term, sent, dropped });
         Ok(())
     }
 }
 
+/// Publications that nodes had no room for so far.
+async fn dropped(site: &DemoSite) -> Result<u64, DemoError> {
+    let mut dropped = 0;
+    for node in &site.net.nodes {
+        dropped += node.client().node_status().await.map_err(LaunchError::from)?.mesh_overflow;
+    }
+    Ok(dropped)
+}
+
 /// The shard's clock and term.
-async fn position(site: &DemoSite) -> Result<(u64, u64), DemoError> {
+pub(crate) async fn position(site: &DemoSite) -> Result<(u64, u64), DemoError> {
     let leader = site.net.leader().await?;
     let status = site.net.nodes[leader].client().shard_status().await.map_err(LaunchError::from)?;
     Ok((status.clock, status.term))
 }
 
-fn broken(dir: &std::path::Path, what: String) -> DemoError {
+pub(crate) fn broken(dir: &Path, what: String) -> DemoError {
     DemoError::Broken { what, dir: dir.to_owned() }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_client::v1::{CreateTaskRequest, RequestMeta, RetryPolicy};
-use skep_client::{Client, ClientError, RequestId, TaskSpec};
+use skep_client::{Client, ClientError, Read, RequestId, TaskSpec};
 use tokio::sync::watch;
 
 use super::story::Story;
-use crate::record::{Call, ClientRecord, Op, Recorder, boot_ns};
+use crate::record::{Call, ClientRecord, Op, Recorder, boot_ns, hex};
 use crate::workload::{OrderPayload, Workload};
 
 /// Attempts of an order: a robot that dies with it costs one.
@@ -21,32 +21,31 @@ const ELSEWHERE_AFTER: Duration = Duration::from_millis(50);
 
 /// What became of the orders so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Ended, whichever way.
-    pub(super) ended: usize,
+    pub(crate) ended: usize,
 }
 
 /// Creates orders: as many at a time as the workload reveals.
-pub(super) struct Orders {
-    pub(super) clients: Vec<Client>,
-    pub(super) recorder: Arc<Recorder>,
-    pub(super) workload: Workload,
-    pub(super) robots: usize,
-    pub(super) story: Story,
-    pub(super) progress: watch::Sender<Progress>,
-}
-
-fn text(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+pub(crate) struct Orders {
+    pub(crate) clients: Vec<Client>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) workload: Workload,
+    pub(crate) robots: usize,
+    pub(crate) story: Story,
+    pub(crate) progress: watch::Sender<Progress>,
+    /// Once it says so nothing more is created.
+    pub(crate) closing: watch::Receiver<bool>,
 }
 
 impl Orders {
     /// Runs until every order has ended. The ids of all orders.
-    pub(super) async fn run(self) -> Vec<Vec<u8>> {
+    pub(crate) async fn run(mut self) -> Vec<Vec<u8>> {
         let (ends, mut ended) = watch::channel(BTreeSet::new());
         let following = tokio::spawn(follow(self.clients.clone(), ends));
         let open_max = ((self.workload.reveal * self.robots as f64).ceil() as usize).max(1);
         let mut created: Vec<Vec<u8>> = Vec::new();
+        let mut next = 0;
         loop {
             let done = {
                 let ended = ended.borrow_and_update();
@@ -54,15 +53,19 @@ impl Orders {
             };
             self.progress.send_replace(Progress { ended: done });
             self.story.progress(done);
-            if done == self.workload.orders.len() {
+            let closed = *self.closing.borrow_and_update();
+            let all_asked_for = closed || next == self.workload.orders.len();
+            if all_asked_for && done == created.len() {
                 break;
             }
-            if created.len() < self.workload.orders.len() && created.len() - done < open_max {
-                created.push(self.create(created.len()).await);
+            if !all_asked_for && created.len() - done < open_max {
+                created.extend(self.create(next).await);
+                next += 1;
                 continue;
             }
-            if ended.changed().await.is_err() {
-                break;
+            tokio::select! {
+                changed = ended.changed() => if changed.is_err() { break },
+                Ok(()) = self.closing.changed() => {}
             }
         }
         following.abort();
@@ -88,11 +91,23 @@ impl Orders {
         }
     }
 
-    /// Creates an order under one request id, at whichever node answers.
-    async fn create(&self, n: usize) -> Vec<u8> {
+    /// What became of an order of which nobody knew: its id if it is there.
+    async fn became(&self, task: Vec<u8>) -> Option<Vec<u8>> {
+        for client in self.clients.iter().cycle() {
+            match client.task(&task, Read::Linearizable).await {
+                Ok(_) => return Some(task),
+                Err(error) if error.code() == Some("SKEP-0002") => return None,
+                Err(_) => tokio::time::sleep(ELSEWHERE_AFTER).await,
+            }
+        }
+        None
+    }
+
+    /// Creates an order under one request id, at whichever node answers. None if it was not created.
+    async fn create(&self, n: usize) -> Option<Vec<u8>> {
         let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
         let task = id.as_bytes().to_vec();
-        let call = Call { client: "orders".to_owned(), op: Op::Create, task: text(&task), epoch: 0, errands: 0 };
+        let call = Call { client: "orders".to_owned(), op: Op::Create, task: hex(&task), epoch: 0, errands: 0 };
         let _ = self.recorder.write(&ClientRecord::Invoke { at_ns: boot_ns(), call: call.clone() });
         let mut meta: Option<RequestMeta> = None;
         let mut clients = self.clients.iter().cycle().skip(n % self.clients.len());
@@ -114,9 +129,15 @@ impl Orders {
             let at_ns = || boot_ns();
             match client.send_create(request).await {
                 Ok(receipt) => {
-                    let (request, index) = (text(&receipt.request_id), receipt.index);
+                    let (request, index) = (hex(&receipt.request_id), receipt.index);
                     let _ = self.recorder.write(&ClientRecord::Ok { at_ns: at_ns(), call, request, index });
-                    return task;
+                    return Some(task);
+                }
+                // Its deadline has passed, or its clock was lost: sending it again settles nothing any more.
+                Err(ClientError::NotDone(failure)) if matches!(failure.code.as_str(), "SKEP-0101" | "SKEP-0102") => {
+                    let why = failure.message.clone();
+                    let _ = self.recorder.write(&ClientRecord::Unknown { at_ns: at_ns(), call: call.clone(), why });
+                    return self.became(task).await;
                 }
                 // The same request goes to another node: what is in doubt is settled there.
                 Err(ClientError::Unknown { .. }) => {}
@@ -125,7 +146,7 @@ impl Orders {
                     let why = error.to_string();
                     let _ = self.recorder.write(&ClientRecord::Fail { at_ns: at_ns(), call: call.clone(), why });
                     self.story.say(&format!("order {n} was refused: {error}"));
-                    return task;
+                    return None;
                 }
             }
             tokio::time::sleep(ELSEWHERE_AFTER).await;
@@ -148,8 +169,8 @@ async fn follow(clients: Vec<Client>, ends: watch::Sender<BTreeSet<Vec<u8>>>) {
 }
 
 /// Who holds which tasks, under which claims.
-pub(super) async fn held(client: &Client) -> Option<Vec<(String, Vec<u8>, u64)>> {
+pub(crate) async fn held(client: &Client) -> Option<Vec<(String, Vec<u8>, u64)>> {
     let claimed = [skep_client::TaskStatus::Claimed];
-    let reply = client.tasks(&claimed, &[], 1_000, skep_client::Read::Linearizable).await.ok()?;
+    let reply = client.tasks(&claimed, &[], 1_000, Read::Linearizable).await.ok()?;
     Some(reply.tasks.into_iter().map(|task| (task.claimed_by, task.id, task.epoch)).collect())
 }

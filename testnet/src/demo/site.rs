@@ -1,11 +1,13 @@
 //! The processes of a demo: nodes, robots, and the station.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use skep_client::{Client, Read};
 
 use crate::child::Child;
+use crate::hosts::Hosts;
 use crate::launch::{LaunchError, Layout, Testnet, io_error};
 use crate::verify::{ChangeRecord, HeadRecord, TaskRecord};
 use crate::workload::Workload;
@@ -30,6 +32,8 @@ pub struct SiteOptions {
     pub tick: Duration,
     /// Values that override every node's configuration.
     pub overrides: Vec<String>,
+    /// Hosts of their own for the nodes.
+    pub hosts: Option<Arc<Hosts>>,
 }
 
 /// Running processes.
@@ -69,7 +73,8 @@ impl DemoSite {
             nodes: options.nodes,
             voters: options.voters,
             preset: "sim".to_owned(),
-            overrides: options.overrides.clone(),
+            overrides: [options.overrides.as_slice(), &["node.history=history.jsonl".to_owned()]].concat(),
+            hosts: options.hosts.clone(),
         })?;
         let (socket, log) = (dir.join("station.sock"), dir.join("actuator.jsonl"));
         let args = ["testnet", "station", "--socket"].map(str::to_owned).into_iter();

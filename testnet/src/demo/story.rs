@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{RecordError, Recorder, boot_ns};
+use crate::record::{RecordError, Recorder};
 
 /// A claim that a process took with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,22 @@ pub enum StoryRecord {
         /// Which.
         name: String,
     },
+    /// A suspended process goes on.
+    Resumed {
+        /// On the boot clock.
+        at_ns: u64,
+        /// Which.
+        name: String,
+    },
+    /// Something went wrong, in a run in which many things do.
+    Fault {
+        /// On the boot clock.
+        at_ns: u64,
+        /// What.
+        fault: String,
+        /// Whom it hit.
+        name: String,
+    },
     /// A killed leader has a successor that takes writes.
     Elected {
         /// On the boot clock.
@@ -111,8 +127,10 @@ pub enum StoryRecord {
         clock: u64,
         /// The shard's term.
         term: u64,
-        /// Publications that nodes took.
+        /// Publications that were handed to nodes.
         sent: u64,
+        /// Those, of all meanwhile, that some node had no room for.
+        dropped: u64,
     },
     /// All orders have ended.
     Ended {
@@ -174,9 +192,4 @@ impl Story {
     pub fn close(&self) {
         self.bar.finish_and_clear();
     }
-}
-
-/// Now, for a record.
-pub(super) fn now() -> u64 {
-    boot_ns()
 }

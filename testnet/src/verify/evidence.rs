@@ -8,7 +8,7 @@ use skep_client::v1;
 
 use super::VerifyError;
 use crate::demo::StoryRecord;
-use crate::record::{ClientRecord, RecordError, read};
+use crate::record::{ClientRecord, RecordError, hex, read};
 use crate::station::Effect;
 
 /// How far a voter is.
@@ -56,14 +56,10 @@ pub struct ChangeRecord {
     pub request: String,
 }
 
-fn text(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl TaskRecord {
     /// From the API.
     pub fn of(task: &v1::Task) -> Self {
-        Self { task: text(&task.id), status: task.status().as_str_name().to_owned(), epoch: task.epoch }
+        Self { task: hex(&task.id), status: task.status().as_str_name().to_owned(), epoch: task.epoch }
     }
 
     /// Whether nothing more happens to it.
@@ -78,12 +74,12 @@ impl ChangeRecord {
         Self {
             index: event.index,
             clock: event.clock,
-            task: text(&event.task_id),
+            task: hex(&event.task_id),
             change: event.kind,
             agent: event.agent,
             epoch: event.epoch,
             detail: event.detail,
-            request: text(&event.request_id),
+            request: hex(&event.request_id),
         }
     }
 }
@@ -99,6 +95,29 @@ pub struct VoterRecord {
     pub changes: Vec<ChangeRecord>,
 }
 
+/// What a node saw of itself: a line of its own history. Keys that are not needed here are ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The incarnation of its data directory.
+    pub incarnation: String,
+    /// The process.
+    pub pid: u32,
+    /// `started`, or `shard`: how far it is.
+    pub kind: String,
+    /// Whether it led the shard.
+    #[serde(default)]
+    pub leads: bool,
+    /// The term.
+    #[serde(default)]
+    pub term: u64,
+    /// The last entry that it applied, the first one being 0.
+    #[serde(default)]
+    pub index: Option<u64>,
+    /// The rolling digest of everything that it applied.
+    #[serde(default)]
+    pub digest: String,
+}
+
 /// Everything that was written down.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
@@ -110,6 +129,8 @@ pub struct Evidence {
     pub clients: BTreeMap<String, Vec<ClientRecord>>,
     /// What every voter holds.
     pub voters: Vec<VoterRecord>,
+    /// What each node saw of itself, by its name.
+    pub nodes: BTreeMap<String, Vec<NodeRecord>>,
 }
 
 fn files(dir: &Path) -> Result<Vec<PathBuf>, VerifyError> {
@@ -145,9 +166,18 @@ impl Evidence {
             let head = head.ok_or_else(|| VerifyError::Missing(format!("{} is empty", path.display())))?;
             voters.push(VoterRecord { head, tasks: read(&beside("tasks"))?, changes: read(&beside("changes"))? });
         }
-        let evidence = Self { story, effects, clients, voters };
-        let ended = evidence.story.iter().any(|record| matches!(record, StoryRecord::Ended { .. }));
-        if !ended || evidence.voters.is_empty() {
+        let mut nodes = BTreeMap::new();
+        for node in files(dir)? {
+            let history = node.join("history.jsonl");
+            if history.exists() {
+                nodes.insert(stem(&node), read(&history)?);
+            }
+        }
+        let evidence = Self { story, effects, clients, voters, nodes };
+        let told = |what: fn(&StoryRecord) -> bool| evidence.story.iter().any(what);
+        let begun = told(|record| matches!(record, StoryRecord::Begun { .. }));
+        let ended = told(|record| matches!(record, StoryRecord::Ended { .. }));
+        if !begun || !ended || evidence.voters.is_empty() {
             return Err(VerifyError::Missing(format!("{} holds no run that came to its end", dir.display())));
         }
         Ok(evidence)
@@ -161,9 +191,52 @@ impl Evidence {
         })
     }
 
-    /// Whether any process was suspended: then a robot may act on a look at the clock that is old.
-    pub fn anything_paused(&self) -> bool {
-        self.story.iter().any(|record| matches!(record, StoryRecord::Paused { .. }))
+    /// How many nodes voted when it began.
+    pub fn voters_begun(&self) -> usize {
+        let begun = |record: &StoryRecord| match record {
+            StoryRecord::Begun { voters, .. } => Some(*voters),
+            _ => None,
+        };
+        self.story.iter().find_map(begun).unwrap_or(0)
+    }
+
+    /// Whether a robot or its node was killed, or suspended: that explains an answer that never came.
+    pub fn was_felled(&self, robot: &str) -> bool {
+        let begun = |record: &StoryRecord| match record {
+            StoryRecord::Begun { nodes, .. } => Some(*nodes),
+            _ => None,
+        };
+        let nodes = self.story.iter().find_map(begun).unwrap_or(1).max(1);
+        let number = robot.strip_prefix("robot-").and_then(|n| n.parse::<usize>().ok());
+        let node = number.map(|n| format!("n{}", n % nodes));
+        self.story.iter().any(|record| match record {
+            StoryRecord::Killed { name, held, .. } => {
+                name == robot || Some(name) == node.as_ref() || held.iter().any(|claim| claim.robot == robot)
+            }
+            StoryRecord::Paused { name, .. } => name == robot || Some(name) == node.as_ref(),
+            _ => false,
+        })
+    }
+
+    /// Whether a robot's software was suspended between a look at its clock and what it then asked: then it acts on a look
+    /// that is old. A node that was suspended excuses nobody.
+    pub fn was_paused(&self, robot: &str, from_ms: u64, to_ns: u64) -> bool {
+        let ends = self.story.iter().filter_map(|record| match record {
+            StoryRecord::Paused { at_ns, name } if name == robot => Some((*at_ns, true)),
+            StoryRecord::Resumed { at_ns, name } if name == robot => Some((*at_ns, false)),
+            _ => None,
+        });
+        let ends: Vec<(u64, bool)> = ends.collect();
+        let resumed = |paused: u64| ends.iter().find(|(at, begins)| !begins && *at >= paused).map(|(at, _)| *at);
+        let overlaps = |paused: u64| paused <= to_ns && resumed(paused).is_none_or(|at| at >= from_ms * 1_000_000);
+        ends.iter().any(|(at, begins)| *begins && overlaps(*at))
+    }
+
+    /// Whether an invariant can be judged: how soon there is a leader again, and work is with others, is promised of one
+    /// thing that goes wrong at a time.
+    pub(super) fn judges(&self, invariant: &str) -> bool {
+        let chaos = self.story.iter().any(|record| matches!(record, StoryRecord::Fault { .. }));
+        !(chaos && matches!(invariant, "L1" | "L4"))
     }
 
     /// The robots' leases and the longest silence of a leader, in milliseconds.

@@ -99,8 +99,10 @@ pub struct Quantiles {
 /// What a flood of telemetry did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Flooded {
-    /// Publications that nodes took.
+    /// Publications that were handed to nodes.
     pub publications: u64,
+    /// How often a node had no room for one, sent or received.
+    pub dropped: u64,
     /// Publications a second, wished.
     pub per_s: f64,
     /// Elections meanwhile.
@@ -188,8 +190,12 @@ impl Report {
             lost: lost::lost(evidence).len(),
         };
         let reclaims = changes.iter().filter(|change| change.change == "reclaimed" && change.detail.contains("lease"));
-        let ok =
-            violations.is_empty() && tasks.completed == tasks.created && tasks.lost == 0 && tasks.dead_lettered == 0;
+        let explained = explain(evidence);
+        let ok = violations.is_empty()
+            && tasks.completed == tasks.created
+            && tasks.lost == 0
+            && tasks.dead_lettered == 0
+            && explained.iter().all(|duplicate| duplicate.because != UNEXPLAINED);
         Self {
             tasks,
             effects: effects(evidence),
@@ -202,7 +208,7 @@ impl Report {
             robots,
             seed,
             workload,
-            explained: explain(evidence),
+            explained,
             invariants: Invariants { checked, violations },
             ok,
         }
@@ -215,16 +221,17 @@ fn flood(evidence: &Evidence, created: &BTreeMap<&str, u64>, claimed: &BTreeMap<
         _ => None,
     });
     let ended = evidence.story.iter().find_map(|record| match record {
-        StoryRecord::FloodEnded { clock, term, sent, .. } => Some((*clock, *term, *sent)),
+        StoryRecord::FloodEnded { clock, term, sent, dropped, .. } => Some((*clock, *term, *sent, *dropped)),
         _ => None,
     });
-    let ((from, first_term, per_s), (to, last_term, publications)) = (begun?, ended?);
+    let ((from, first_term, per_s), (to, last_term, publications, dropped)) = (begun?, ended?);
     let took = |during: bool| {
         let of = created.iter().filter(|(_, at)| (from..to).contains(*at) == during);
         quantiles(of.filter_map(|(task, at)| Some(claimed.get(task)?.saturating_sub(*at))).collect())
     };
     Some(Flooded {
         publications,
+        dropped,
         per_s,
         elections: last_term.saturating_sub(first_term),
         claim_with_ms: took(true),
@@ -239,7 +246,7 @@ fn stale(evidence: &Evidence) -> usize {
     for effect in evidence.effects.iter().filter(|effect| effect.refused.is_none()) {
         let q = &effect.question;
         let seen = highest.entry(&q.task).or_default();
-        let late = s7::is_late(evidence, effect) && !evidence.anything_paused();
+        let late = s7::is_late(evidence, effect) && !evidence.was_paused(&q.robot, q.checked_ms, effect.at_ns);
         found += usize::from(q.epoch < *seen || late);
         *seen = (*seen).max(q.epoch);
     }
@@ -256,6 +263,9 @@ fn effects(evidence: &Evidence) -> Effects {
         refused: Refusals { stale: refused(Refused::Stale), duplicate: refused(Refused::Duplicate) },
     }
 }
+
+/// A duplicate for which there is no reason: the run is not ok.
+const UNEXPLAINED: &str = "its report was never answered, and nothing was done to its node or to it";
 
 /// Whose work each refused duplicate would have repeated, and why its robot did not know of it.
 fn explain(evidence: &Evidence) -> Vec<Explained> {
@@ -283,7 +293,11 @@ fn explain(evidence: &Evidence) -> Vec<Explained> {
                 _ => None,
             })
         });
-        let because = told.unwrap_or_else(|| "its report was never answered: its node, or it, was killed".to_owned());
+        let silent = match by.is_some_and(|by| evidence.was_felled(&by.robot)) {
+            true => "its report was never answered: its node, or it, was killed",
+            false => UNEXPLAINED,
+        };
+        let because = told.unwrap_or_else(|| silent.to_owned());
         let done_by = by.map_or("nobody".to_owned(), |by| format!("{} under epoch {}", by.robot, by.epoch));
         let refused = format!("{} under epoch {}", effect.question.robot, effect.question.epoch);
         Explained { task, errand, refused, done_by, because }

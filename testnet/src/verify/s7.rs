@@ -13,22 +13,27 @@ fn lease(evidence: &Evidence, robot: &str, at_ms: u64) -> u64 {
     evidence.clients.get(robot).into_iter().flatten().filter_map(renewed).max().unwrap_or(0)
 }
 
-/// Whether an attempt reached the world after its holder's fence. One that was made before it may be on its way for as
-/// long as the margin that the orchestrator waits in addition.
+/// Whether an attempt reached the world when its task might be another's: after its holder's fence, and the margins that
+/// the orchestrator waits in addition. One that was made before the fence may be on its way for as long.
 pub(super) fn is_late(evidence: &Evidence, effect: &Effect) -> bool {
     let (lease_ttl_ms, _) = evidence.terms();
-    effect.at_ns / 1_000_000 >= effect.question.until_ms + lease_ttl_ms / 10
+    effect.at_ns / 1_000_000 >= effect.question.until_ms + lease_ttl_ms / 5
 }
 
 /// Judged on attempts, so that the fence at the station hides nobody who did not stop: no robot asked for anything
-/// after the end of its lease, nor relied on a lease that was not renewed, nor was refused as stale; and no claim was
+/// on a look at the clock after the end of its lease, nor relied on a lease that was not renewed, nor was refused as stale; and no claim was
 /// taken back for want of a lease before its holder had to stop.
 pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     for effect in &evidence.effects {
         let q = &effect.question;
+        let paused = evidence.was_paused(&q.robot, q.checked_ms, effect.at_ns);
         let what = format!("{} on errand {} of task {} under epoch {}", q.robot, q.errand, q.task, q.epoch);
-        if is_late(evidence, effect) && !evidence.anything_paused() {
+        if q.checked_ms >= q.until_ms {
+            let ms = q.checked_ms - q.until_ms;
+            found.push(format!("{what}: looked at its clock {ms} ms after its lease, and went on"));
+        }
+        if is_late(evidence, effect) && !paused {
             let late_ms = (effect.at_ns / 1_000_000).saturating_sub(q.until_ms);
             found.push(format!("{what}: acted {late_ms} ms after its lease"));
         }
@@ -36,7 +41,7 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
         if q.until_ms > lease {
             found.push(format!("{what}: relied on a lease until {} ms, and was given one until {lease}", q.until_ms));
         }
-        if effect.refused == Some(Refused::Stale) && !evidence.anything_paused() {
+        if effect.refused == Some(Refused::Stale) && !paused {
             found.push(format!("{what}: had to be refused as stale"));
         }
     }

@@ -52,7 +52,7 @@ fn good() -> Evidence {
             StoryRecord::Begun {
                 at_ns: 0,
                 nodes: 3,
-                voters: 3,
+                voters: 2,
                 robots: 2,
                 workload: "test".into(),
                 lease_ttl_ms: 5_000,
@@ -72,6 +72,7 @@ fn good() -> Evidence {
         ]
         .into(),
         voters: vec![voter("n1"), voter("n2")],
+        nodes: Default::default(),
     }
 }
 
@@ -101,6 +102,13 @@ fn a_good_run_violates_nothing_and_is_counted() {
     assert_eq!((report.latency_ms.claim.p50, report.latency_ms.complete.p99), (10, 6_200));
     assert_eq!((report.explained.len(), report.explained[0].done_by.as_str()), (1, "r1 under epoch 1"));
     assert!(report.ok);
+}
+
+#[test]
+fn a_duplicate_that_nothing_explains_is_not_ok() {
+    let mut evidence = good();
+    evidence.story.retain(|record| !matches!(record, StoryRecord::Killed { .. }));
+    assert!(!report(&evidence).ok);
 }
 
 #[test]
@@ -158,8 +166,10 @@ fn a_second_owner_or_a_falling_epoch_is_found() {
 
 #[test]
 fn a_holder_that_does_not_stop_is_found_even_if_the_station_stopped_it() {
-    let late = |evidence: &mut Evidence| evidence.effects[2].at_ns = 1_500 * 1_000_000;
+    let late = |evidence: &mut Evidence| evidence.effects[2].at_ns = 2_000 * 1_000_000;
     assert_eq!(spoiled(late), ["S7"]);
+    let looked_late = |evidence: &mut Evidence| evidence.effects[2].question.checked_ms = 1_000;
+    assert_eq!(spoiled(looked_late), ["S7"], "however soon it asked");
     let taken_early = |evidence: &mut Evidence| {
         evidence.clients.insert("r1".to_owned(), vec![ClientRecord::Renewed { at_ms: 10, until_ms: 6_151 }]);
     };
@@ -170,14 +180,20 @@ fn a_holder_that_does_not_stop_is_found_even_if_the_station_stopped_it() {
     assert_eq!(spoiled(stale), ["S7"]);
     let paused = |evidence: &mut Evidence| {
         stale(evidence);
-        evidence.story.push(StoryRecord::Paused { at_ns: 1, name: "robot".into() });
+        evidence.story.push(StoryRecord::Paused { at_ns: 1, name: "r2".into() });
     };
     assert_eq!(spoiled(paused), [] as [&str; 0], "a suspended process is what the station's fence is for");
+    let resumed_before = |evidence: &mut Evidence| {
+        paused(evidence);
+        evidence.story.push(StoryRecord::Resumed { at_ns: 2, name: "r2".into() });
+    };
+    assert_eq!(spoiled(resumed_before), ["S7"], "a suspension that was over excuses nothing");
 }
 
 #[test]
 fn replicas_that_differ_are_found() {
     assert_eq!(spoiled(|evidence| evidence.voters[1].head.digest = "e".to_owned()), ["S8"]);
+    assert_eq!(spoiled(|evidence| drop(evidence.voters.pop())), ["S8"], "one of which nothing is known is not equal");
     assert_eq!(spoiled(|evidence| evidence.voters.clear()), ["S6", "S8", "L4", "lost"]);
 }
 

@@ -5,9 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_protocol::heartbeat::{AgentClaims, ClaimsUpdate};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, TaskId};
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::text::AgentId;
 
 use crate::state::FleetState;
+
+/// About how many bytes one claim takes in an update without its task.
+const HELD_BYTES: u64 = 32;
 
 type Claims = BTreeSet<(TaskId, ClaimEpoch)>;
 
@@ -15,6 +19,7 @@ type Claims = BTreeSet<(TaskId, ClaimEpoch)>;
 #[derive(Clone, Debug)]
 struct Told {
     attachment: AttachmentId,
+    assigned: u64,
     claims: Claims,
 }
 
@@ -34,6 +39,8 @@ pub(super) struct Delivery {
     /// Agents that may have to be told something, by node.
     dirty: BTreeMap<NodeId, BTreeSet<AgentId>>,
     underway: BTreeMap<NodeId, Underway>,
+    /// Claims in updates of which nobody knows whether they arrived: their nodes may believe in them.
+    doubtful: BTreeMap<AgentId, Claims>,
     /// Nodes that could not be told; they are tried again when they are heard of.
     deaf: BTreeSet<NodeId>,
 }
@@ -49,6 +56,7 @@ impl Delivery {
     /// Nobody serves an agent any more.
     pub(super) fn forget(&mut self, agent: &AgentId) {
         self.told.remove(agent);
+        self.doubtful.remove(agent);
     }
 
     /// A node was heard of: what it could not be told is tried again.
@@ -57,25 +65,32 @@ impl Delivery {
     }
 
     /// Whether the node of an agent knows of every claim that the agent has lost. Until it does, a renewal would prolong
-    /// what is another's.
+    /// what is another's. An update that was sent may have arrived, whatever became of its answer.
     pub(super) fn knows_losses(&self, state: &FleetState, agent: &AgentId, attachment: AttachmentId) -> bool {
         let Some(told) = self.told.get(agent).filter(|told| told.attachment == attachment) else { return false };
         let held: Claims = state.held_by(agent).map(|task| (task.id, task.epoch)).collect();
+        let mut sent = self.underway.values().filter_map(|underway| underway.agents.get(agent));
         told.claims.is_subset(&held)
+            && sent.all(|sent| sent.claims.is_subset(&held))
+            && self.doubtful.get(agent).is_none_or(|doubtful| doubtful.is_subset(&held))
     }
 
-    /// An update arrived, or did not.
+    /// An update arrived, or nobody knows whether it did.
     pub(super) fn ended(&mut self, node: NodeId, arrived: bool) {
         let Some(underway) = self.underway.remove(&node) else { return };
         if !arrived {
             self.deaf.insert(node);
-            self.dirty.entry(node).or_default().extend(underway.agents.into_keys());
-            return;
         }
         for (agent, told) in underway.agents {
             // There may be more to tell: what did not fit, or what changed meanwhile.
             self.dirty.entry(node).or_default().insert(agent.clone());
-            self.told.insert(agent, told);
+            if arrived {
+                // The node takes no earlier update any more.
+                self.doubtful.remove(&agent);
+                self.told.insert(agent, told);
+            } else if !is_on(Mutant::LostUpdateForgotten) {
+                self.doubtful.entry(agent).or_default().extend(told.claims);
+            }
         }
     }
 
@@ -115,7 +130,7 @@ impl Delivery {
             let none = BTreeSet::new();
             let known = told.map_or(&none, |told| &told.claims);
             let held: Claims = state.held_by(&agent).map(|task| (task.id, task.epoch)).collect();
-            if told.is_some() && *known == held {
+            if told.is_some_and(|told| told.assigned == attachment.assigned) && *known == held {
                 continue;
             }
             let mut claims: Claims = known.intersection(&held).copied().collect();
@@ -128,9 +143,11 @@ impl Delivery {
                 claims.insert((task.id, task.epoch));
                 tasks.push(task.clone());
             }
+            bytes += HELD_BYTES * held.len() as u64;
             let held = held.into_iter().collect();
-            update.agents.push(AgentClaims { agent: agent.clone(), attachment: attachment.id, held, tasks });
-            underway.agents.insert(agent, Told { attachment: attachment.id, claims });
+            let (id, assigned) = (attachment.id, attachment.assigned);
+            update.agents.push(AgentClaims { agent: agent.clone(), attachment: id, assigned, held, tasks });
+            underway.agents.insert(agent, Told { attachment: id, assigned, claims });
             if bytes > limits::CLAIMS_UPDATE_BYTES_SOFT_MAX {
                 break;
             }

@@ -6,11 +6,15 @@ use skep_protocol::agent::{Attachment, LeaseTerms};
 use skep_protocol::entry::Decision;
 use skep_protocol::heartbeat::Renewal;
 use skep_protocol::ids::AttachmentId;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::{DECISIONS_PER_PROPOSAL_MAX, RETRY_AFTER_MS};
 use crate::state::FleetState;
+
+/// Claims that the expiries of one proposal end: what an entry changes must fit into a frame. More wait for the next.
+const CLAIMS_ENDED_PER_PROPOSAL_MAX: usize = 2_048;
 
 #[derive(Clone, Copy, Debug)]
 struct Lease {
@@ -20,6 +24,11 @@ struct Lease {
     ends: LogInstant,
     /// When its expiry was proposed. From then on nobody renews it, whatever becomes of the proposal.
     expiring: Option<LogInstant>,
+}
+
+/// How long nothing is taken back after a lease was last confirmed.
+fn wait_ms(terms: LeaseTerms) -> u64 {
+    if is_on(Mutant::ExpiryWithoutMargin) { terms.holder_ms() } else { terms.orchestrator_ms() }
 }
 
 /// The leases of all attached agents of a shard.
@@ -37,7 +46,7 @@ impl Leases {
             Some(attachment) if known == Some(attachment.id) => {}
             Some(attachment) => {
                 self.remove(agent);
-                let ends = now.plus_ms(attachment.lease.orchestrator_ms());
+                let ends = now.plus_ms(wait_ms(attachment.lease));
                 let lease = Lease { attachment: attachment.id, terms: attachment.lease, ends, expiring: None };
                 self.ends.insert((ends, agent.clone()));
                 self.leases.insert(agent.clone(), lease);
@@ -66,7 +75,7 @@ impl Leases {
             return Renewal::NotConfirmed;
         }
         self.ends.remove(&(lease.ends, agent.clone()));
-        lease.ends = lease.ends.max(now.plus_ms(lease.terms.orchestrator_ms()));
+        lease.ends = lease.ends.max(now.plus_ms(wait_ms(lease.terms)));
         self.ends.insert((lease.ends, agent.clone()));
         Renewal::Confirmed
     }
@@ -81,7 +90,12 @@ impl Leases {
             .map(|(_, agent)| agent.clone())
             .collect();
         let mut decisions = Vec::new();
+        let mut claims = 0;
         for agent in due {
+            if claims > CLAIMS_ENDED_PER_PROPOSAL_MAX {
+                break;
+            }
+            claims += state.held_by(&agent).count();
             let attachment = state.agent(&agent).and_then(|record| record.attachment).map(|known| known.id);
             if attachment.is_none() || attachment != self.leases.get(&agent).map(|lease| lease.attachment) {
                 self.remove(&agent);

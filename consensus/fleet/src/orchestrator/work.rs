@@ -7,7 +7,7 @@ use skep_protocol::entry::Decision;
 use skep_protocol::heartbeat::AgentHeartbeat;
 use skep_protocol::ids::{AttachmentId, TaskId};
 use skep_protocol::task::{Task, TaskState};
-use skep_protocol::text::AgentId;
+use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
 
 use super::leases::Leases;
@@ -140,7 +140,10 @@ impl Work {
         if rooms.is_empty() {
             return decisions;
         }
-        for task in state.claimable(now) {
+        let roles = rooms.keys().filter_map(|id| state.agent(id));
+        let offered: BTreeSet<&BTreeSet<Capability>> = roles.map(|record| &record.role.capabilities).collect();
+        let mut claimable = state.claimable(now, |required| offered.iter().any(|some| required.is_subset(some)));
+        while let Some(task) = claimable.next() {
             if rooms.is_empty() || decisions.len() == DECISIONS_PER_PROPOSAL_MAX {
                 break;
             }
@@ -148,7 +151,13 @@ impl Work {
                 continue;
             }
             let able = rooms.keys().filter_map(|id| state.agent(id).map(|record| (id, record)));
-            let Some(agent) = self.choose(task, able, now).cloned() else { continue };
+            let Some(agent) = self.choose(task, able, now).cloned() else {
+                // What nobody with room can do now, nobody can later in this turn: room only shrinks.
+                if matches!(&task.state, TaskState::Pending { kept_for: None, .. }) {
+                    claimable.pass_over(&task.spec.required);
+                }
+                continue;
+            };
             let (Some((free, nth)), Some(wants)) = (rooms.remove(&agent), self.wants.get(&agent)) else { continue };
             let attachment = wants.attachment;
             decisions.push(Decision::AssignTask { task: task.id, agent: agent.clone(), attachment, nth });

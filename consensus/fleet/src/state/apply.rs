@@ -42,6 +42,7 @@ impl FleetState {
     }
 
     fn apply_body(&mut self, entry: &Entry, journal: &mut Journal) -> Vec<Reply> {
+        let before = self.clock;
         self.clock = match entry.body {
             EntryBody::ClockLost => self.clock.next_era(),
             EntryBody::Requests(_) | EntryBody::Decisions(_) => self.clock.max(entry.stamp),
@@ -49,6 +50,7 @@ impl FleetState {
         self.dedup.forget_expired(self.clock);
         match &entry.body {
             EntryBody::ClockLost => {
+                self.carry_fences_over(before);
                 journal.record(self.clock, ChangeKind::ClockLost { now: self.clock });
                 Vec::new()
             }

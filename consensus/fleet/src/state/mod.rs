@@ -2,11 +2,13 @@
 
 mod agents;
 mod apply;
+mod claimable;
 mod dedup;
 mod snapshot;
 mod tasks;
 mod waits;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -16,15 +18,21 @@ use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::limits;
 use skep_protocol::outcome::Reply;
 use skep_protocol::query::{AgentView, Counts};
-use skep_protocol::task::{Priority, Task, TaskState};
-use skep_protocol::text::AgentId;
+use skep_protocol::task::Task;
+use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
 
+use claimable::{Claimable, Waiting};
 use dedup::Dedup;
 pub use snapshot::SnapshotError;
 
 /// The newest meaning of entries that this Skep can apply.
 pub const FLEET_VERSION: u32 = 1;
+
+/// About how many bytes of a snapshot a request id, an agent, and everything else take.
+const DEDUP_ID_BYTES: u64 = 128;
+const AGENT_BYTES: u64 = 1_024;
+const STATE_BYTES: u64 = 64 * 1_024;
 
 /// Where an entry stands in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,8 +106,9 @@ pub struct FleetState {
     /// Counts creations and endings, to order tasks that tie.
     next_seq: u64,
     tasks: OrdMap<TaskId, Arc<Task>>,
-    /// Pending tasks, most urgent first, then oldest first.
-    pending: OrdSet<(std::cmp::Reverse<Priority>, u64, TaskId)>,
+    /// Pending tasks by what they require: nobody is kept from work by tasks that others have to do.
+    pending: OrdMap<BTreeSet<Capability>, Waiting>,
+    pending_count: u64,
     /// When claims become stale and tasks expire.
     due: OrdSet<(LogInstant, Due, TaskId)>,
     /// Terminal tasks in the order of their ends.
@@ -135,7 +144,8 @@ impl FleetState {
             digest: 0,
             next_seq: 0,
             tasks: OrdMap::new(),
-            pending: OrdSet::new(),
+            pending: OrdMap::new(),
+            pending_count: 0,
             due: OrdSet::new(),
             ended: OrdSet::new(),
             ended_seq: OrdMap::new(),
@@ -175,6 +185,12 @@ impl FleetState {
     /// Request ids that are remembered.
     pub fn dedup_ids(&self) -> usize {
         self.dedup.len()
+    }
+
+    /// About how many bytes a snapshot takes.
+    pub fn bytes(&self) -> u64 {
+        let ids = self.dedup.len() as u64 * DEDUP_ID_BYTES;
+        self.task_bytes + self.agents.len() as u64 * AGENT_BYTES + ids + STATE_BYTES
     }
 
     /// A task, if it is live or ended lately.
@@ -226,14 +242,13 @@ impl FleetState {
         tasks.filter_map(|id| self.tasks.get(id).map(AsRef::as_ref))
     }
 
-    /// Pending tasks that somebody may have now, most urgent first.
-    pub(crate) fn claimable(&self, now: LogInstant) -> impl Iterator<Item = &Task> {
-        let tasks = self.pending.iter().filter_map(|(_, _, id)| self.tasks.get(id).map(AsRef::as_ref));
-        let free = move |task: &&Task| {
-            matches!(&task.state, TaskState::Pending { not_before, .. } if *not_before <= now)
-                && task.expires_at.is_none_or(|at| at > now)
-        };
-        tasks.filter(free).take(limits::CLAIM_SCAN_MAX)
+    /// Pending tasks that somebody may have now, most urgent first, of those whose requirements somebody meets.
+    pub(crate) fn claimable(
+        &self,
+        now: LogInstant,
+        somebody_can: impl Fn(&BTreeSet<Capability>) -> bool,
+    ) -> Claimable<'_> {
+        Claimable::new(self, now, somebody_can)
     }
 
     /// The last entry that made a task pending.
@@ -250,7 +265,7 @@ impl FleetState {
     /// How many objects there are.
     pub fn counts(&self) -> Counts {
         let terminal = self.ended.len() as u64;
-        let pending = self.pending.len() as u64;
+        let pending = self.pending_count;
         Counts {
             pending,
             claimed: (self.tasks.len() as u64).saturating_sub(terminal).saturating_sub(pending),

@@ -9,6 +9,7 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 use skep_protocol::agent::AgentRecord;
 use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
@@ -101,6 +102,9 @@ fn agents<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::
 }
 
 fn dedup<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
+    if is_on(Mutant::DedupInMemory) {
+        return serializer.serialize_seq(Some(0))?.end();
+    }
     sequence(serializer, state.dedup.iter())
 }
 

@@ -1,6 +1,5 @@
 //! The life of a task.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use skep_protocol::agent::Role;
@@ -8,6 +7,7 @@ use skep_protocol::change::{ChangeKind, ReclaimCause};
 use skep_protocol::entry::Claim;
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, TaskId};
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::task::{
     Failure, KeptFor, Progress, Task, TaskSpec, TaskState, TaskStatus, check_checkpoint, check_payload,
@@ -47,6 +47,10 @@ impl FleetState {
             return Err(Refusal::TaskExists(id));
         }
         self.check_room()?;
+        if self.pending.len() >= limits::REQUIREMENTS_MAX && !self.pending.contains_key(&spec.required) {
+            let count = self.pending.len() as u64;
+            return Err(Refusal::ShardFull { what: ShardFullOf::Requirements, count });
+        }
         let spec = Arc::new(spec.clone());
         let task = Task {
             id,
@@ -94,7 +98,7 @@ impl FleetState {
         if held >= role.max_concurrent {
             return Err(Refusal::AgentBusy { agent: agent.clone(), held, max: role.max_concurrent });
         }
-        self.give(id, agent, journal)
+        self.give(id, agent, None, journal)
     }
 
     /// Gives a task to an agent that asked for work, if everything is still as the orchestrator saw it.
@@ -113,18 +117,24 @@ impl FleetState {
         if !expected || !room || self.check_claimable(id, agent, &role.role).is_err() {
             return;
         }
-        if self.give(id, agent, journal).is_ok() {
+        if self.give(id, agent, Some(attachment), journal).is_ok() {
             self.count_assigned(agent);
         }
     }
 
-    fn give(&mut self, id: TaskId, agent: &AgentId, journal: &mut Journal) -> Result<Receipt, Refusal> {
+    fn give(
+        &mut self,
+        id: TaskId,
+        agent: &AgentId,
+        assigned: Option<AttachmentId>,
+        journal: &mut Journal,
+    ) -> Result<Receipt, Refusal> {
         let mut task = self.take(id)?;
         task.epoch = task.epoch.next();
         task.attempts = task.attempts.saturating_add(1);
         task.progress = None;
         let stale_at = self.clock.plus_ms(task.spec.stale_after_ms);
-        task.state = TaskState::Claimed { by: agent.clone(), since: self.clock, stale_at };
+        task.state = TaskState::Claimed { by: agent.clone(), since: self.clock, stale_at, assigned };
         let (epoch, attempt) = (task.epoch, task.attempts);
         let receipt = self.put(task);
         journal.record(self.clock, ChangeKind::Claimed { task: id, by: agent.clone(), epoch, attempt });
@@ -140,13 +150,13 @@ impl FleetState {
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
         checkpoint.map_or(Ok(()), check_checkpoint)?;
-        let since = self.check_claim(claim)?;
+        let (since, assigned) = self.check_claim(claim)?;
         let checkpoint: Option<Arc<[u8]>> = checkpoint.map(Arc::from);
         let mut task = self.take(claim.task)?;
         task.checkpoint = checkpoint.clone().or(task.checkpoint);
         task.progress = Some(Progress { permille, note: note.clone(), at: self.clock });
         let stale_at = self.clock.plus_ms(task.spec.stale_after_ms);
-        task.state = TaskState::Claimed { by: claim.agent.clone(), since, stale_at };
+        task.state = TaskState::Claimed { by: claim.agent.clone(), since, stale_at, assigned };
         let receipt = self.put(task);
         journal.record(
             self.clock,
@@ -181,7 +191,10 @@ impl FleetState {
     ) -> Result<Receipt, Refusal> {
         self.check_claim(claim)?;
         let task = self.take(claim.task)?;
-        let not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts));
+        let mut not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts));
+        if is_on(Mutant::NondeterministicApply) {
+            not_before = not_before.plus_ms(std::ptr::from_ref(self) as u64 / 16 % 7);
+        }
         let retried = ChangeKind::Retried { task: claim.task, epoch: claim.epoch, reason: reason.clone(), not_before };
         let next = Next { not_before, kept_for: None, change: retried };
         Ok(self.end_attempt(task, reason.clone(), retryable.then_some(next), journal))
@@ -293,6 +306,21 @@ impl FleetState {
         }
     }
 
+    /// A new era has begun. Whatever had a deadline has passed it, but a fence has not: the robot behind it may still act,
+    /// so that it counts in full again from now. `before` is the clock of the old era.
+    pub(super) fn carry_fences_over(&mut self, before: LogInstant) {
+        let fenced = self.tasks.values().filter(|task| task.fenced_until > before).map(|task| task.id);
+        let fenced: Vec<TaskId> = fenced.collect();
+        for id in fenced {
+            let Ok(mut task) = self.take(id) else { continue };
+            task.fenced_until = self.clock.plus_ms(task.fenced_until.since_ms(before));
+            if let TaskState::Pending { not_before, .. } = &mut task.state {
+                *not_before = task.fenced_until;
+            }
+            self.insert(task);
+        }
+    }
+
     /// Ends an attempt that did not succeed: another one, unless there is none or they are used up, or a dead letter.
     fn end_attempt(&mut self, mut task: Task, reason: Reason, next: Option<Next>, journal: &mut Journal) -> Receipt {
         if task.failures.len() == limits::FAILURES_KEPT {
@@ -343,35 +371,30 @@ impl FleetState {
     }
 
     fn most_urgent_for(&self, agent: &AgentId, role: &Role) -> Option<TaskId> {
-        let free = |task: &Task| match &task.state {
-            TaskState::Pending { not_before, kept_for } => {
-                *not_before <= self.clock && kept_for.as_ref().is_none_or(|kept| !self.excludes(kept, agent))
-            }
+        let kept = |task: &Task| match &task.state {
+            TaskState::Pending { kept_for: Some(kept), .. } => self.excludes(kept, agent),
             _ => false,
         };
-        let suits =
-            |task: &Task| free(task) && task.spec.required.is_subset(&role.capabilities) && !self.is_worthless(task);
-        self.pending
-            .iter()
-            .take(limits::CLAIM_SCAN_MAX)
-            .map(|(_, _, id)| id)
-            .find(|id| self.tasks.get(*id).is_some_and(|task| suits(task)))
-            .copied()
+        let mut suitable = self.claimable(self.clock, |required| required.is_subset(&role.capabilities));
+        suitable.find(|task| !kept(task)).map(|task| task.id)
     }
 
     fn is_worthless(&self, task: &Task) -> bool {
         task.expires_at.is_some_and(|at| at <= self.clock)
     }
 
-    /// Whether a claim is the latest of its task and belongs to its agent; since when it is held.
-    fn check_claim(&self, claim: &Claim) -> Result<LogInstant, Refusal> {
+    /// Whether a claim is the latest of its task and belongs to its agent; since when it is held, and what it was
+    /// assigned under.
+    fn check_claim(&self, claim: &Claim) -> Result<(LogInstant, Option<AttachmentId>), Refusal> {
         let task = self.tasks.get(&claim.task).ok_or(Refusal::NoSuchTask(claim.task))?;
-        if claim.epoch != task.epoch {
+        if claim.epoch != task.epoch && !is_on(Mutant::NoFenceInApply) {
             let (given, current) = (claim.epoch, task.epoch);
             return Err(Refusal::StaleEpoch { task: claim.task, given, current });
         }
         match &task.state {
-            TaskState::Claimed { by, since, .. } if *by == claim.agent => Ok(*since),
+            TaskState::Claimed { by, since, assigned, .. } if *by == claim.agent || is_on(Mutant::NoFenceInApply) => {
+                Ok((*since, *assigned))
+            }
             TaskState::Claimed { by, .. } => Err(Refusal::NotHolder { task: claim.task, holder: by.clone() }),
             other => Err(Refusal::WrongStatus { task: claim.task, status: other.status() }),
         }
@@ -436,7 +459,7 @@ impl FleetState {
         self.task_bytes += task.bytes();
         match &task.state {
             TaskState::Pending { not_before, kept_for } => {
-                self.pending.insert((Reverse(task.spec.priority), task.seq, task.id));
+                self.add_pending(task);
                 self.offered_at = self.applying;
                 for at in gates(*not_before, kept_for.as_ref()) {
                     self.gates.insert((at, task.id));
@@ -460,7 +483,7 @@ impl FleetState {
         self.task_bytes = self.task_bytes.saturating_sub(task.bytes());
         match &task.state {
             TaskState::Pending { not_before, kept_for } => {
-                self.pending.remove(&(Reverse(task.spec.priority), task.seq, task.id));
+                self.remove_pending(task);
                 for at in gates(*not_before, kept_for.as_ref()) {
                     self.gates.remove(&(at, task.id));
                 }

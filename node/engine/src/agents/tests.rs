@@ -33,12 +33,13 @@ struct Node {
     agents: Agents,
     keys: u64,
     now_ms: u64,
+    assigned: u64,
 }
 
 impl Node {
     fn new() -> Self {
         let node = NodeId::from_public_key([1; 32]);
-        Self { agents: Agents::new(node, CONFIG), keys: 100, now_ms: 0 }
+        Self { agents: Agents::new(node, CONFIG), keys: 100, now_ms: 0, assigned: 0 }
     }
 
     fn handle(&mut self, event: AgentEvent) -> Vec<Want> {
@@ -101,10 +102,18 @@ impl Node {
 
     fn update(&mut self, as_of: u64, claims: Vec<Task>) -> Vec<Want> {
         let held = claims.iter().map(|task| (task.id, task.epoch)).collect();
-        let claims = AgentClaims { agent: agent(), attachment: ATTACHMENT, held, tasks: claims };
+        self.assigned = self.assigned.max(claims.len() as u64);
+        let assigned = self.assigned;
+        let claims = AgentClaims { agent: agent(), attachment: ATTACHMENT, assigned, held, tasks: claims };
         let update = ClaimsUpdate { as_of, agents: vec![claims] };
         self.handle(AgentEvent::Update { key: UpdateKey(as_of), shard: SHARD, update })
     }
+}
+
+const RENEWED: Usable = Usable { stamp: 1_000, usable_ms: 4_500 };
+
+fn grant(task: Task) -> ToAgent {
+    ToAgent::Grant(Box::new(Grant { task, spends_credit: true, lease: None }))
 }
 
 fn task(n: u8, epoch: u64) -> Task {
@@ -123,7 +132,12 @@ fn task(n: u8, epoch: u64) -> Task {
     Task {
         id: TaskId::from_bytes([n; 16]),
         spec: spec.into(),
-        state: TaskState::Claimed { by: agent(), since: LogInstant::ZERO, stale_at: LogInstant::ZERO },
+        state: TaskState::Claimed {
+            by: agent(),
+            since: LogInstant::ZERO,
+            stale_at: LogInstant::ZERO,
+            assigned: Some(ATTACHMENT),
+        },
         seq: 0,
         epoch: ClaimEpoch(epoch),
         attempts: 1,
@@ -172,7 +186,7 @@ fn a_lease_is_counted_from_the_stamp_that_was_known_when_it_was_asked_for() {
     assert!(heartbeats(&node.keep_alive(1_000))[0].renew);
     assert!(node.keep_alive(1_700).is_empty(), "a later keep-alive does not belong to the renewal under way");
     let told = told(&node.renew(Renewal::Confirmed));
-    assert_eq!(told, [ToAgent::Lease { stamp: 1_000, usable_ms: 4_500 }]);
+    assert_eq!(told, [ToAgent::Lease(RENEWED)]);
 }
 
 #[test]
@@ -194,7 +208,7 @@ fn a_renewal_that_was_not_heard_is_asked_for_again() {
     assert!(node.settle(Settled::NotDone(NotDone::NoQuorum)).is_empty(), "not at once: at the next turn");
     let said = heartbeats(&node.pass(1_000));
     assert!(said[0].renew);
-    assert_eq!(told(&node.renew(Renewal::Confirmed)), [ToAgent::Lease { stamp: 1_000, usable_ms: 4_500 }]);
+    assert_eq!(told(&node.renew(Renewal::Confirmed)), [ToAgent::Lease(RENEWED)]);
 }
 
 #[test]
@@ -213,11 +227,11 @@ fn a_grant_is_told_once_and_its_end_too() {
     let mut node = Node::with_agent();
     let granted = node.update(10, vec![task(1, 1)]);
     let holds = ToAgent::Holds(vec![(task(1, 1).id, ClaimEpoch(1))]);
-    assert_eq!(told(&granted), [holds, ToAgent::Grant(Box::new(task(1, 1)))]);
+    assert_eq!(told(&granted), [holds, grant(task(1, 1))]);
     assert!(told(&node.update(10, vec![task(1, 1)])).is_empty(), "told before");
     assert!(told(&node.update(9, Vec::new())).is_empty(), "an update that was overtaken says nothing");
     let lost = ToAgent::Lost { task: task(1, 1).id, epoch: ClaimEpoch(1) };
-    assert_eq!(told(&node.update(12, vec![task(1, 2)])), [lost, ToAgent::Grant(Box::new(task(1, 2)))]);
+    assert_eq!(told(&node.update(12, vec![task(1, 2)])), [lost, grant(task(1, 2))]);
 }
 
 #[test]
@@ -297,4 +311,51 @@ fn more_agents_than_the_limit_are_refused() {
     let wish = AttachWish { agent: AgentId::new("last").unwrap(), ..wish(1) };
     let wants = node.handle(AgentEvent::Opened { stream: StreamKey(999_999), wish });
     assert!(matches!(told(&wants).as_slice(), [ToAgent::Ended(Some(NotDone::Overloaded { .. }))]));
+}
+
+#[test]
+fn a_credit_whose_task_ended_before_it_was_heard_of_is_given_again_once() {
+    let mut node = Node::with_agent();
+    node.handle(AgentEvent::Credits { stream: STREAM, count: 1 });
+    node.settle(Settled::Heard(HeartbeatReply::default()));
+    node.assigned = 1;
+    assert_eq!(heartbeats(&node.update(10, Vec::new()))[0].credit_limit, 2);
+    node.settle(Settled::Heard(HeartbeatReply::default()));
+    assert!(heartbeats(&node.update(11, Vec::new())).is_empty());
+    node.assigned = 2;
+    assert!(heartbeats(&node.update(12, vec![task(1, 1)])).is_empty(), "this one is heard of");
+    assert!(heartbeats(&node.update(13, Vec::new())).is_empty(), "and its end is no news of credits");
+}
+
+#[test]
+fn a_grant_says_how_much_of_the_lease_is_left() {
+    let mut node = Node::with_agent();
+    node.keep_alive(1_000);
+    node.renew(Renewal::Confirmed);
+    let told = told(&node.update(10, vec![task(1, 1)]));
+    let [ToAgent::Holds(_), ToAgent::Grant(grant)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(grant.lease, Some(RENEWED));
+}
+
+#[test]
+fn what_is_held_from_an_earlier_attachment_spends_no_credit_of_this_one() {
+    let mut node = Node::with_agent();
+    node.handle(AgentEvent::Credits { stream: STREAM, count: 1 });
+    node.settle(Settled::Heard(HeartbeatReply::default()));
+    let mut held = task(1, 1);
+    let earlier = Some(AttachmentId(ATTACHMENT.0 - 1));
+    held.state =
+        TaskState::Claimed { by: agent(), since: LogInstant::ZERO, stale_at: LogInstant::ZERO, assigned: earlier };
+    let claims = |assigned, tasks: Vec<Task>| {
+        let held = vec![(TaskId::from_bytes([1; 16]), ClaimEpoch(1))];
+        AgentClaims { agent: agent(), attachment: ATTACHMENT, assigned, held, tasks }
+    };
+    let mut update = |as_of, claims| {
+        let update = ClaimsUpdate { as_of, agents: vec![claims] };
+        node.handle(AgentEvent::Update { key: UpdateKey(as_of), shard: SHARD, update })
+    };
+    let wants = update(10, claims(0, vec![held]));
+    assert!(told(&wants).iter().any(|m| matches!(m, ToAgent::Grant(grant) if !grant.spends_credit)), "{wants:?}");
+    // A task that is assigned now and ends before it is heard of gives its credit back.
+    assert_eq!(heartbeats(&update(11, claims(1, Vec::new())))[0].credit_limit, 2);
 }

@@ -104,6 +104,8 @@ struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<View>,
     history: Vec<Event>,
+    /// Whether the replica lacks some transitions, and fetches them.
+    history_incomplete: bool,
     as_of: AsOf,
 }
 
@@ -220,10 +222,12 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
     };
     let mut events = Vec::new();
     let mut after = 0;
+    let mut history_incomplete = false;
     let stands = loop {
         let page = client.history(task, after, 1_000, read).await?;
         events.extend(page.events.into_iter().map(event));
         after = events.last().map_or(0, |event: &Event| event.index);
+        history_incomplete |= page.incomplete;
         if !page.more {
             break as_of(page.as_of);
         }
@@ -232,8 +236,15 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
         return Err(Failure::not_found(format!("there is no task {}", uuid_text(task))));
     }
     let clock = stands.clock;
-    let shown =
-        Shown { task: live.and_then(|reply| reply.task).map(|task| view(task, clock)), history: events, as_of: stands };
+    let shown = Shown {
+        task: live.and_then(|reply| reply.task).map(|task| view(task, clock)),
+        history: events,
+        history_incomplete,
+        as_of: stands,
+    };
+    if history_incomplete && format == Format::Table {
+        eprintln!("the replica that answered lacks some transitions and fetches them; ask again for all");
+    }
     let mut lines = Vec::new();
     if let Some(task) = &shown.task {
         lines = vec![

@@ -98,12 +98,7 @@ impl Demo {
             Some(path) => load_problem(path, robots, orders).map_err(Failure::usage)?,
             None => builtin(robots, orders, seed),
         };
-        let fresh = std::env::temp_dir().join(format!("skep-demo-{}", std::process::id()));
-        let dir = common.dir.clone().unwrap_or(fresh);
-        if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(Failure::usage(format!("{} is not empty; give a fresh directory", dir.display())));
-        }
-        std::fs::create_dir_all(&dir).map_err(Failure::failed)?;
+        let dir = super::fresh(common, "demo")?;
         let policy = match self.policy {
             PolicyName::RoundRobin => "control.policy=round-robin",
             PolicyName::Nearest => "control.policy=nearest",
@@ -117,6 +112,7 @@ impl Demo {
                 voters,
                 tick: self.tick,
                 overrides: vec![policy.to_owned()],
+                hosts: None,
             },
             workload,
             faults: match self.faults {
@@ -178,8 +174,8 @@ pub(super) fn print(format: Format, report: &Report) -> Result<(), Failure> {
         if let Some(flood) = &report.flood {
             let (with, without) = (flood.claim_with_ms, flood.claim_without_ms);
             say(&format!(
-                "flood       {} publications, {} elections; claim p50 {} ms, p99 {} ms with it, {} and {} without",
-                flood.publications, flood.elections, with.p50, with.p99, without.p50, without.p99
+                "flood       {} publications, {} dropped, {} elections; claim p50 {} ms, p99 {} ms with it, {} and {} without",
+                flood.publications, flood.dropped, flood.elections, with.p50, with.p99, without.p50, without.p99
             ));
         }
         for explained in &report.explained {

@@ -82,6 +82,7 @@ impl Up {
             voters: usize::from(self.voters),
             tick: self.tick,
             overrides: self.overrides,
+            hosts: None,
         };
         let workload = builtin(options.robots, 1, 0);
         let mut running = Running::start(&options, &workload).await.map_err(Failure::failed)?;

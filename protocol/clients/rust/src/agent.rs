@@ -11,9 +11,12 @@ use skep_protocol::limits;
 use skep_protocol::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::client::Client;
+use crate::client::{Client, Read};
 use crate::error::ClientError;
-use holdings::{ClaimKey, Holdings};
+pub use holdings::{ClaimKey, Granted, Holdings};
+
+/// How long a committed claim waits for its grant before the task is looked at.
+const GRANT_LOOK_AFTER: Duration = Duration::from_secs(2);
 
 /// Milliseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps.
 fn boot_ms() -> u64 {
@@ -32,7 +35,8 @@ pub struct AgentOptions {
     pub lease_ttl: Option<Duration>,
     /// Where it is at first.
     pub place: Option<v1::Position>,
-    /// How long attaching is tried, while another run of the software may still have the agent.
+    /// How long attaching is tried at first, and again while another run of the software has the agent. An agent that
+    /// was attached once waits for its node for as long as that takes.
     pub patience: Duration,
 }
 
@@ -202,11 +206,25 @@ impl AttachedAgent {
             let (key, task) = expecting.granted.try_recv().map_err(|_| error)?;
             return Ok(Assignment::new(&self.client, &self.shared, key, *task));
         }
-        let (key, task) = (&mut expecting.granted).await.map_err(|_| ClientError::Unknown {
-            request_id: String::new(),
-            last: "the claim is committed and the attachment ended before it was told".to_owned(),
-        })?;
+        let (key, task) = self.await_grant(&mut expecting.granted, task_id).await?;
         Ok(Assignment::new(&self.client, &self.shared, key, *task))
+    }
+
+    /// Waits for the grant of a claim that is committed. It may have been taken back before the node heard of it: then
+    /// no grant comes.
+    async fn await_grant(&self, granted: &mut oneshot::Receiver<Grant>, task_id: &[u8]) -> Result<Grant, ClientError> {
+        let over = |last: &str| ClientError::Unknown { request_id: String::new(), last: last.to_owned() };
+        loop {
+            match tokio::time::timeout(GRANT_LOOK_AFTER, &mut *granted).await {
+                Ok(Ok(grant)) => return Ok(grant),
+                Ok(Err(_)) => return Err(over("the claim is committed, and was lost before it was told")),
+                Err(_) => {}
+            }
+            let task = self.client.task(task_id, Read::Linearizable).await?.task.unwrap_or_default();
+            if task.claimed_by != self.shared.options.agent {
+                return Err(over("the claim is committed, and was taken back before it was told"));
+            }
+        }
     }
 
     /// Says where the agent is, for policies that assign by distance.
@@ -352,16 +370,11 @@ impl Drop for Assignment {
             let (client, claim) = (self.client.clone(), self.claim());
             let shared = Arc::downgrade(&self.shared);
             runtime.spawn(async move {
-                // Until the shard has decided, or the agent is gone: then its lease ends.
-                loop {
-                    match client.release_task(claim.clone()).await {
-                        Err(ClientError::NotDone(failure)) if failure.retryable => {}
-                        Err(ClientError::Unknown { .. }) => {}
-                        _ => return,
-                    }
-                    if shared.strong_count() == 0 {
-                        return;
-                    }
+                // Until the shard has decided of the claim, or the agent is gone: then its lease ends. A request of its own
+                // each time, since nothing is done twice by giving back the same claim.
+                while client.release_task(claim.clone()).await.is_err_and(|error| error.leaves_open())
+                    && shared.strong_count() > 0
+                {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             });

@@ -256,8 +256,9 @@ impl Client {
     /// Forgets the shard's clock when it turned out to be wrong (the machine slept, or the shard began a new era), so
     /// that the next request asks for it.
     fn mind_clock<T>(&self, result: &Result<T, ClientError>) {
-        let code = result.as_ref().err().and_then(ClientError::code);
-        if matches!(code, Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104")) {
+        let Err(error) = result else { return };
+        // What is in doubt may have been refused for its clock too.
+        if error.is_of_another_clock() || matches!(error, ClientError::Unknown { .. }) {
             *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }

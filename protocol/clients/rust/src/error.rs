@@ -31,6 +31,20 @@ impl ClientError {
             Self::Endpoint(_) | Self::Unknown { .. } => None,
         }
     }
+
+    /// Whether the shard refused the request for its clock alone: one made anew, under the present clock, is judged.
+    pub(crate) fn is_of_another_clock(&self) -> bool {
+        matches!(self.code(), Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104"))
+    }
+
+    /// Whether the same thing, asked for anew, may be decided otherwise.
+    pub(crate) fn leaves_open(&self) -> bool {
+        match self {
+            Self::NotDone(failure) => failure.retryable || self.is_of_another_clock(),
+            Self::Unknown { .. } => true,
+            Self::Endpoint(_) => false,
+        }
+    }
 }
 
 /// What one sending tells.
@@ -108,4 +122,22 @@ fn root(status: &Status) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_was_refused_for_its_clock_decides_nothing() {
+        let refused = |code| ClientError::NotDone(failure(code, String::new(), "", false));
+        for late in ["SKEP-0101", "SKEP-0102", "SKEP-0104"] {
+            assert!(refused(late).leaves_open(), "{late}");
+        }
+        for decided in ["SKEP-0108", "SKEP-0110", "SKEP-0112", "SKEP-0113"] {
+            assert!(!refused(decided).leaves_open(), "{decided}");
+        }
+        assert!(ClientError::NotDone(failure("SKEP-0301", String::new(), "", true)).leaves_open());
+        assert!(ClientError::Unknown { request_id: String::new(), last: String::new() }.leaves_open());
+    }
 }

@@ -23,7 +23,9 @@ mod endpoint;
 mod error;
 mod pipe;
 
-pub use agent::{AgentOptions, AgentStatus, Assignment, AttachedAgent, Fenced, LeaseLeft, OnRenewal};
+pub use agent::{
+    AgentOptions, AgentStatus, Assignment, AttachedAgent, ClaimKey, Fenced, Granted, Holdings, LeaseLeft, OnRenewal,
+};
 pub use client::{Client, Read, Settings};
 pub use endpoint::Endpoint;
 pub use error::ClientError;

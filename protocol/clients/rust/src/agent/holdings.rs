@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::v1;
 use tokio::sync::{oneshot, watch};
 
@@ -9,9 +10,11 @@ use super::{Expected, Fenced, LeaseLeft};
 
 /// One claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ClaimKey {
-    pub(crate) task: Vec<u8>,
-    pub(crate) epoch: u64,
+pub struct ClaimKey {
+    /// The task's id.
+    pub task: Vec<u8>,
+    /// The fencing token.
+    pub epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -21,17 +24,19 @@ struct Held {
     until_ms: u64,
 }
 
-/// The claims of one agent, as its node told of them.
+/// The claims of one agent, as its node told of them: what decides whether it may go on, without its stream or clock.
 ///
 /// A claim is usable for as long as the lease of the attachment under which it was granted. A new attachment prolongs
 /// nothing until its node has said what is held under it.
-pub(crate) struct Holdings {
+pub struct Holdings {
     generation: u64,
     /// Until when the lease of this generation lasts; none before its first renewal.
     until_ms: Option<u64>,
     held: BTreeMap<ClaimKey, Held>,
+    /// Let go of by the agent's software, and not yet gone as far as its node knows: not handed out a second time.
+    over: BTreeSet<ClaimKey>,
     /// Granted under a lease that was not confirmed yet.
-    early: Vec<(ClaimKey, Box<v1::Task>)>,
+    early: Vec<(ClaimKey, Box<v1::Task>, bool)>,
     expected: BTreeMap<Vec<u8>, Expected>,
     changed: watch::Sender<u64>,
 }
@@ -42,6 +47,7 @@ impl Default for Holdings {
             generation: 0,
             until_ms: None,
             held: BTreeMap::new(),
+            over: BTreeSet::new(),
             early: Vec::new(),
             expected: BTreeMap::new(),
             changed: watch::channel(0).0,
@@ -50,16 +56,21 @@ impl Default for Holdings {
 }
 
 /// What became of a grant.
-pub(super) enum Granted {
+pub enum Granted {
     /// It is new, and waits to be worked on.
     New(ClaimKey, Box<v1::Task>),
-    /// It was claimed by name, and whoever did has it; or it was known.
-    Taken,
+    /// Whoever claimed it by name has it. It may have been assigned all the same, and have spent a credit.
+    ByName {
+        /// Whether it did.
+        spent_credit: bool,
+    },
+    /// It was known.
+    Known,
 }
 
 impl Holdings {
     /// The agent was attached anew.
-    pub(super) fn attached(&mut self) {
+    pub fn attached(&mut self) {
         self.generation += 1;
         self.until_ms = None;
         self.early.clear();
@@ -67,28 +78,38 @@ impl Holdings {
     }
 
     /// Everything is lost: the attachment has ended.
-    pub(super) fn lose_all(&mut self) {
+    pub fn lose_all(&mut self) {
         self.held.clear();
+        self.over.clear();
         self.early.clear();
         self.expected.clear();
         self.note();
     }
 
     /// The node told of all that is held under a new attachment: what else was remembered is lost.
-    pub(super) fn keep_only(&mut self, held: &BTreeSet<ClaimKey>) {
+    pub fn keep_only(&mut self, held: &BTreeSet<ClaimKey>) {
         self.held.retain(|key, _| held.contains(key));
+        self.over.retain(|key| held.contains(key));
         self.note();
     }
 
     /// The agent's software let go of a claim; whether it was held.
-    pub(super) fn let_go(&mut self, key: &ClaimKey) -> bool {
-        self.held.remove(key).is_some()
+    pub fn let_go(&mut self, key: &ClaimKey) -> bool {
+        let was_held = self.held.remove(key).is_some();
+        if was_held && !is_on(Mutant::LetGoForgotten) {
+            self.over.insert(key.clone());
+        }
+        was_held
     }
 
-    pub(super) fn lost(&mut self, key: &ClaimKey) {
+    /// A claim was taken back; whether that was before the agent's software could hear of it.
+    pub fn lost(&mut self, key: &ClaimKey) -> bool {
         self.held.remove(key);
-        self.early.retain(|(early, _)| early != key);
+        self.over.remove(key);
+        let before = self.early.len();
+        self.early.retain(|(early, ..)| early != key);
         self.note();
+        self.early.len() < before
     }
 
     fn note(&self) {
@@ -111,25 +132,28 @@ impl Holdings {
     }
 
     /// A claim was granted. New ones wait for the first renewal of their lease.
-    pub(super) fn granted(&mut self, key: ClaimKey, task: Box<v1::Task>) -> Option<Granted> {
+    pub fn granted(&mut self, key: ClaimKey, task: Box<v1::Task>, spends_credit: bool) -> Option<Granted> {
         let (generation, until_ms) = (self.generation, self.until_ms);
+        if self.over.contains(&key) {
+            return Some(Granted::Known);
+        }
         if let Some(held) = self.held.get_mut(&key) {
             held.generation = generation;
             held.until_ms = held.until_ms.max(until_ms.unwrap_or(0));
-            return Some(Granted::Taken);
+            return Some(Granted::Known);
         }
         let Some(until_ms) = until_ms else {
-            self.early.push((key, task));
+            self.early.push((key, task, spends_credit));
             return None;
         };
         self.held.insert(key.clone(), Held { generation, until_ms });
-        Some(self.hand_out(key, task))
+        Some(self.hand_out(key, task, spends_credit))
     }
 
-    fn hand_out(&mut self, key: ClaimKey, task: Box<v1::Task>) -> Granted {
+    fn hand_out(&mut self, key: ClaimKey, task: Box<v1::Task>, spent_credit: bool) -> Granted {
         match self.expected.remove(&key.task) {
             Some(expected) => match expected.send((key, task)) {
-                Ok(()) => Granted::Taken,
+                Ok(()) => Granted::ByName { spent_credit },
                 // Whoever claimed it does not wait any more.
                 Err((key, task)) => Granted::New(key, task),
             },
@@ -138,7 +162,7 @@ impl Holdings {
     }
 
     /// The lease was renewed until an instant of the boot clock. Returns what waited for it.
-    pub(super) fn renewed(&mut self, until_ms: u64) -> Vec<Granted> {
+    pub fn renewed(&mut self, until_ms: u64) -> Vec<Granted> {
         self.until_ms = self.until_ms.max(Some(until_ms));
         let generation = self.generation;
         for held in self.held.values_mut().filter(|held| held.generation == generation) {
@@ -146,10 +170,14 @@ impl Holdings {
         }
         self.note();
         let early = std::mem::take(&mut self.early);
-        early.into_iter().filter_map(|(key, task)| self.granted(key, task)).collect()
+        early.into_iter().filter_map(|(key, task, spends)| self.granted(key, task, spends)).collect()
     }
 
-    pub(super) fn check(&self, key: &ClaimKey, now_ms: u64) -> Result<LeaseLeft, Fenced> {
+    /// Whether a claim is the agent's own at an instant of its boot clock.
+    ///
+    /// # Errors
+    /// [`Fenced`] says why it must stop.
+    pub fn check(&self, key: &ClaimKey, now_ms: u64) -> Result<LeaseLeft, Fenced> {
         let held = self.held.get(key).ok_or(Fenced::ClaimLost)?;
         if now_ms >= held.until_ms {
             return Err(Fenced::LeaseEnded { ago_ms: now_ms - held.until_ms });
@@ -174,7 +202,7 @@ mod tests {
         let mut holdings = Holdings::default();
         holdings.attached();
         holdings.renewed(1_000);
-        assert!(is_new(holdings.granted(key(1), Box::default())));
+        assert!(is_new(holdings.granted(key(1), Box::default(), true)));
         holdings
     }
 
@@ -189,7 +217,7 @@ mod tests {
     fn a_grant_before_the_first_renewal_waits_for_it() {
         let mut holdings = Holdings::default();
         holdings.attached();
-        assert!(holdings.granted(key(1), Box::default()).is_none());
+        assert!(holdings.granted(key(1), Box::default(), true).is_none());
         assert_eq!(holdings.check(&key(1), 0), Err(Fenced::ClaimLost));
         assert_eq!(holdings.renewed(500).len(), 1);
         assert!(holdings.check(&key(1), 499).is_ok());
@@ -201,7 +229,7 @@ mod tests {
         holdings.attached();
         holdings.renewed(5_000);
         assert_eq!(holdings.check(&key(1), 2_000), Err(Fenced::LeaseEnded { ago_ms: 1_000 }));
-        assert!(!is_new(holdings.granted(key(1), Box::default())), "the one that is held goes on");
+        assert!(!is_new(holdings.granted(key(1), Box::default(), true)), "the one that is held goes on");
         assert!(holdings.check(&key(1), 4_999).is_ok());
     }
 
@@ -220,7 +248,21 @@ mod tests {
         let mut holdings = held();
         holdings.lost(&key(1));
         assert_eq!(holdings.check(&key(1), 0), Err(Fenced::ClaimLost));
-        assert!(is_new(holdings.granted(key(2), Box::default())), "another epoch is another claim");
+        assert!(is_new(holdings.granted(key(2), Box::default(), true)), "another epoch is another claim");
+    }
+
+    #[test]
+    fn what_the_software_let_go_of_is_not_handed_out_again_until_it_is_gone() {
+        let mut holdings = held();
+        assert!(holdings.let_go(&key(1)));
+        holdings.attached();
+        // The node does not know yet that it was completed, or given back.
+        holdings.keep_only(&BTreeSet::from([key(1)]));
+        holdings.renewed(2_000);
+        assert!(matches!(holdings.granted(key(1), Box::default(), true), Some(Granted::Known)));
+        assert_eq!(holdings.check(&key(1), 0), Err(Fenced::ClaimLost));
+        holdings.lost(&key(1));
+        assert!(is_new(holdings.granted(key(2), Box::default(), true)));
     }
 
     #[test]
@@ -228,7 +270,16 @@ mod tests {
         let mut holdings = held();
         let mut granted = holdings.expect(&[7]);
         let claim = ClaimKey { task: vec![7], epoch: 3 };
-        assert!(!is_new(holdings.granted(claim.clone(), Box::default())));
+        assert!(!is_new(holdings.granted(claim.clone(), Box::default(), true)));
         assert_eq!(granted.try_recv().map(|(key, _)| key), Ok(claim));
+    }
+
+    #[test]
+    fn a_task_that_was_assigned_and_claimed_by_name_at_once_spends_its_credit() {
+        let mut holdings = held();
+        let _granted = holdings.expect(&[7]);
+        let claim = ClaimKey { task: vec![7], epoch: 3 };
+        let granted = holdings.granted(claim, Box::default(), true);
+        assert!(matches!(granted, Some(Granted::ByName { spent_credit: true })));
     }
 }

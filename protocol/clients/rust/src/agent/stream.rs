@@ -35,12 +35,14 @@ enum End {
 /// Keeps an agent attached until it leaves or is refused for good.
 pub(super) async fn run(client: Client, shared: Arc<Shared>, queue: mpsc::Sender<Grant>) {
     let mut wait = RETRY_MIN;
-    let mut first_try = Instant::now();
+    let mut was_ever_attached = false;
+    // Since when it is refused what it does not wait for without end.
+    let mut refused_since: Option<Instant> = None;
     loop {
         let end = attached(&client, &shared, &queue).await;
         let was_attached = matches!(*shared.status.borrow(), AgentStatus::Attached { .. });
         if was_attached {
-            (wait, first_try) = (RETRY_MIN, Instant::now());
+            (wait, refused_since, was_ever_attached) = (RETRY_MIN, None, true);
         }
         let heard = match end {
             End::Over => return drop(shared.status.send_replace(AgentStatus::Ended(None))),
@@ -52,10 +54,16 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, queue: mpsc::Sender
         let mut floor = Duration::ZERO;
         if let Heard::NotDone(failure) = heard {
             floor = Duration::from_millis(failure.retry_after_ms);
+            // A node that is down, or a shard without a quorum, is waited for by an agent that was attached once. Another
+            // run of its software that has the agent may never let it go.
+            let waits = was_ever_attached && failure.code != "SKEP-0118";
+            let since = if waits { None } else { refused_since.or(Some(Instant::now())) };
+            refused_since = since;
+            let tired = since.is_some_and(|since| since.elapsed() > shared.options.patience);
             // Its lease has ended: whatever it held is another's.
             if failure.code == "SKEP-0119" {
                 shared.holdings().lose_all();
-            } else if !failure.retryable || (!was_attached && first_try.elapsed() > shared.options.patience) {
+            } else if !failure.retryable || tired {
                 shared.holdings().lose_all();
                 let error = ClientError::NotDone(failure);
                 return drop(shared.status.send_replace(AgentStatus::Ended(Some(error))));
@@ -152,12 +160,16 @@ async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Gr
 
 fn on_told(shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>, told: Told) {
     let granted: Vec<Granted> = match told {
-        Told::Grant(v1::TaskGrant { task: Some(task), epoch }) => {
+        Told::Grant(v1::TaskGrant { task: Some(task), epoch, spends_credit, .. }) => {
             let key = ClaimKey { task: task.id.clone(), epoch };
-            shared.holdings().granted(key, Box::new(task)).into_iter().collect()
+            shared.holdings().granted(key, Box::new(task), spends_credit).into_iter().collect()
         }
         Told::Lost(lost) => {
-            shared.holdings().lost(&ClaimKey { task: lost.task_id, epoch: lost.epoch });
+            let unheard = shared.holdings().lost(&ClaimKey { task: lost.task_id, epoch: lost.epoch });
+            if unheard {
+                // Whoever waits for a task still does: the credit is given again.
+                shared.wanted.send_modify(|_| {});
+            }
             Vec::new()
         }
         Told::Lease(lease) => {
@@ -176,11 +188,13 @@ fn on_told(shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>, told: Told) {
         Told::Attached(_) | Told::Failure(_) | Told::Grant(_) => Vec::new(),
     };
     for granted in granted {
+        if matches!(granted, Granted::New(..) | Granted::ByName { spent_credit: true }) {
+            shared.wanted.send_if_modified(|wanted| {
+                *wanted = wanted.saturating_sub(1);
+                false
+            });
+        }
         let Granted::New(key, task) = granted else { continue };
-        shared.wanted.send_if_modified(|wanted| {
-            *wanted = wanted.saturating_sub(1);
-            false
-        });
         // There is room for as many as one agent may hold: the shard gives it no more.
         let _ = queue.try_send((key, task));
     }

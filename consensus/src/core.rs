@@ -1,0 +1,159 @@
+//! What a node answers its peers, and the shards that it takes part in.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use skep_protocol::codec::Encoded;
+use skep_protocol::entry::Op;
+use skep_protocol::frame::{FrameKind, Header, Proposal, ProposalReply};
+use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatFailure};
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::limits;
+use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
+use tokio::sync::watch;
+
+use crate::fill::fill_history;
+use crate::net::Who;
+use crate::shard::{Shard, Site};
+
+/// Everything of a node's control plane but its endpoint.
+pub(crate) struct Core {
+    pub(crate) site: Site,
+    shards: Mutex<BTreeMap<ShardId, Shard>>,
+    /// Counts shards that were opened, for those who follow them.
+    pub(crate) opened: watch::Sender<usize>,
+    opening: tokio::sync::Mutex<()>,
+    /// Who last answered a heartbeat of this node's, as only a leader does.
+    pub(crate) answered: Mutex<BTreeMap<ShardId, NodeId>>,
+}
+
+impl Core {
+    pub(crate) fn new(site: Site) -> Arc<Self> {
+        Arc::new(Self {
+            site,
+            shards: Mutex::default(),
+            opened: watch::channel(0).0,
+            opening: tokio::sync::Mutex::default(),
+            answered: Mutex::default(),
+        })
+    }
+
+    /// All shards that are open.
+    pub(crate) fn shards(&self) -> Vec<Shard> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn shard(&self, id: ShardId) -> Option<Shard> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Opens a shard, if it is not open.
+    ///
+    /// # Errors
+    /// The reason as text.
+    pub(crate) async fn open(self: &Arc<Self>, id: ShardId) -> Result<Shard, String> {
+        let _one_at_a_time = self.opening.lock().await;
+        if let Some(shard) = self.shard(id) {
+            return Ok(shard);
+        }
+        let count = self.shards.lock().unwrap_or_else(PoisonError::into_inner).len();
+        if count >= limits::SHARDS_PER_NODE_MAX {
+            return Err(format!("this node takes part in {count} shards already"));
+        }
+        let shard = Shard::open(id, self.site.clone()).await?;
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).insert(id, shard.clone());
+        self.opened.send_modify(|opened| *opened += 1);
+        tokio::spawn(fill_history(Arc::clone(self), shard.clone()));
+        Ok(shard)
+    }
+}
+
+impl crate::net::Dispatch for Arc<Core> {
+    fn call(
+        &self,
+        who: Who,
+        header: Header,
+        body: Bytes,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>> {
+        let core = Arc::clone(self);
+        Box::pin(async move { core.answer(who, header, body).await })
+    }
+}
+
+impl Core {
+    /// Whether a node leads a shard, as far as this one knows: from its own replica, or from who answered it last.
+    fn leads(&self, node: NodeId, shard: ShardId) -> bool {
+        let own = self.shard(shard).map(|shard| *shard.view().borrow()).filter(|view| view.member);
+        if let Some(view) = own {
+            return view.leader == Some(node);
+        }
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).get(&shard) == Some(&node)
+    }
+
+    async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
+        let text = |e: skep_protocol::codec::CodecError| e.to_string();
+        match header.kind {
+            FrameKind::Append | FrameKind::Vote | FrameKind::PreVote | FrameKind::TransferLeader => {
+                self.open(header.shard).await?.raft_frame(who, header, &body).await
+            }
+            FrameKind::SnapshotHead => self.open(header.shard).await?.install_snapshot(who, body).await,
+            FrameKind::Propose => {
+                let proposal = Proposal::decode(&body).map_err(text)?;
+                if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
+                    return Err(format!("{} requests are too many for one proposal", proposal.requests.len()));
+                }
+                let shard = self.shard(header.shard);
+                check_speakers(who, &proposal, shard.as_ref())?;
+                let outcomes = match shard {
+                    Some(shard) => shard.propose(proposal.requests).await,
+                    None => vec![ProposeOutcome::NoSuchShard; proposal.requests.len()],
+                };
+                ProposalReply { outcomes }.encode().map_err(text)
+            }
+            FrameKind::Query => {
+                let query = Query::decode(&body).map_err(text)?;
+                // History is fetched from any replica; everything else is answered by the leader.
+                let result = match (self.shard(header.shard), &query) {
+                    (None, _) => Err(QueryFailure::NoReplica),
+                    (Some(shard), Query::Changes { .. }) => shard.query_stale(query).await,
+                    (Some(shard), _) => shard.query_linearizable(query).await,
+                };
+                QueryAnswer { result }.encode().map_err(text)
+            }
+            FrameKind::Heartbeat => {
+                let heartbeat = Heartbeat::decode(&body).map_err(text)?;
+                let result = match self.shard(header.shard) {
+                    Some(shard) => shard.heartbeat(who.node, heartbeat).await,
+                    None => Err(HeartbeatFailure::NotLeader { leader: None }),
+                };
+                HeartbeatAnswer { result }.encode().map_err(text)
+            }
+            FrameKind::Claims => {
+                let update = ClaimsUpdate::decode(&body).map_err(text)?;
+                if !self.leads(who.node, header.shard) {
+                    return Err("the sender is not known to lead the shard; tell it again later".to_owned());
+                }
+                let noted = self.site.note(header.shard, update).await;
+                if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
+            }
+            FrameKind::Hello | FrameKind::SnapshotChunk | FrameKind::Reply | FrameKind::Refused => {
+                Err("it is not a call".to_owned())
+            }
+        }
+    }
+}
+
+/// A node attaches and detaches agents of its own only.
+fn check_speakers(who: Who, proposal: &Proposal, shard: Option<&Shard>) -> Result<(), String> {
+    let foreign = proposal.requests.iter().find_map(|request| match &request.op {
+        Op::AttachAgent { agent, node, .. } if *node != who.node => Some(agent),
+        Op::DetachAgent { agent, .. } => {
+            let node = shard.and_then(|shard| shard.serves(agent));
+            node.is_some_and(|node| node != who.node).then_some(agent)
+        }
+        _ => None,
+    });
+    foreign.map_or(Ok(()), |agent| Err(format!("{} does not serve agent {agent}", who.node)))
+}

@@ -1,0 +1,107 @@
+//! What lies between two nodes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use skep_protocol::frame::FrameKind;
+use skep_protocol::ids::ShardId;
+use skep_protocol::time::LogInstant;
+
+use super::calls::{CallError, CallStream, Class};
+
+/// A call on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) class: Class,
+    pub(crate) kind: FrameKind,
+    pub(crate) shard: ShardId,
+    pub(crate) clock: Option<LogInstant>,
+    pub(crate) body: &'a [u8],
+    pub(crate) deadline: Duration,
+}
+
+/// An established connection.
+pub(crate) enum Link {
+    Quic(QuicLink),
+    /// Within one process, for tests in virtual time.
+    #[cfg(test)]
+    Memory(crate::simulation::MemoryLink),
+}
+
+impl Link {
+    pub(super) fn quic(connection: quinn::Connection) -> Self {
+        Self::Quic(QuicLink { connection, streams: tokio::sync::Mutex::default() })
+    }
+
+    /// The QUIC connection, if it is one.
+    pub(super) fn connection(&self) -> Option<&quinn::Connection> {
+        match self {
+            Self::Quic(link) => Some(&link.connection),
+            #[cfg(test)]
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// A stream of its own, for a snapshot.
+    pub(super) async fn own_stream(&self, class: Class) -> Result<(quinn::SendStream, quinn::RecvStream), CallError> {
+        match self {
+            Self::Quic(link) => link.open(class).await,
+            #[cfg(test)]
+            Self::Memory(_) => Err(CallError::NotSent("it has no streams".to_owned())),
+        }
+    }
+
+    pub(super) async fn call(&self, call: Outgoing<'_>) -> Result<Bytes, CallError> {
+        match self {
+            Self::Quic(link) => link.call(call).await,
+            #[cfg(test)]
+            Self::Memory(link) => link.call(call).await,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::Quic(link) => link.connection.close_reason().is_none(),
+            #[cfg(test)]
+            Self::Memory(link) => link.is_open(),
+        }
+    }
+
+    pub(super) fn close(&self, code: u32, why: &[u8]) {
+        match self {
+            Self::Quic(link) => link.connection.close(quinn::VarInt::from_u32(code), why),
+            #[cfg(test)]
+            Self::Memory(link) => link.close(),
+        }
+    }
+}
+
+/// A QUIC connection with its long-lived streams.
+pub(crate) struct QuicLink {
+    connection: quinn::Connection,
+    streams: tokio::sync::Mutex<BTreeMap<Class, CallStream>>,
+}
+
+impl QuicLink {
+    async fn call(&self, call: Outgoing<'_>) -> Result<Bytes, CallError> {
+        self.stream(call.class).await?.call(call.kind, call.shard, call.clock, call.body, call.deadline).await
+    }
+
+    async fn stream(&self, class: Class) -> Result<CallStream, CallError> {
+        let mut streams = self.streams.lock().await;
+        if let Some(stream) = streams.get(&class).filter(|stream| stream.is_open()) {
+            return Ok(stream.clone());
+        }
+        let (send, receive) = self.open(class).await?;
+        let stream = CallStream::new(send, receive);
+        streams.insert(class, stream.clone());
+        Ok(stream)
+    }
+
+    async fn open(&self, class: Class) -> Result<(quinn::SendStream, quinn::RecvStream), CallError> {
+        let (send, receive) = self.connection.open_bi().await.map_err(|e| CallError::NotSent(e.to_string()))?;
+        let _ = send.set_priority(class.priority());
+        Ok((send, receive))
+    }
+}

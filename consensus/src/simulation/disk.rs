@@ -1,0 +1,305 @@
+//! A disk that loses what was not synced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::store::disk::{Disk, DiskFile, Open};
+
+/// What a power cut tears apart: a sector is written whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    /// As programs see it.
+    now: Vec<u8>,
+    /// As it is on the platter.
+    durable: Vec<u8>,
+    /// Writes that were not synced.
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+impl Content {
+    /// What was written since becomes durable. What a failed sync forgot does not, though programs see it.
+    fn sync(&mut self) {
+        self.durable.resize(self.now.len(), 0);
+        for (at, bytes) in std::mem::take(&mut self.unsynced) {
+            let end = (at + bytes.len()).min(self.durable.len());
+            self.durable[at.min(end)..end].copy_from_slice(&bytes[..end - at.min(end)]);
+        }
+    }
+
+    /// Of every write that was not synced, all, a part or nothing survives.
+    fn lose(&mut self, rng: &mut SmallRng) {
+        for (at, bytes) in std::mem::take(&mut self.unsynced) {
+            let kept = match rng.random_range(0..4) {
+                0 | 1 => 0,
+                2 => bytes.len(),
+                _ => (rng.random_range(0..=bytes.len()) / SECTOR_BYTES * SECTOR_BYTES).min(bytes.len()),
+            };
+            let end = at + kept;
+            if self.durable.len() < end {
+                self.durable.resize(end, 0);
+            }
+            self.durable[at..end].copy_from_slice(&bytes[..kept]);
+        }
+        self.now.clone_from(&self.durable);
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Platter {
+    rng: SmallRng,
+    /// Which process uses it. Whatever an earlier one still does has no effect.
+    generation: u64,
+    files: BTreeMap<u64, Content>,
+    next: u64,
+    names: BTreeMap<PathBuf, u64>,
+    durable_names: BTreeMap<PathBuf, u64>,
+    /// The next sync fails.
+    failing: bool,
+}
+
+/// The disk of one machine.
+#[derive(Clone, Debug)]
+pub(super) struct Machine(Arc<Mutex<Platter>>);
+
+impl Machine {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Platter {
+            rng: SmallRng::seed_from_u64(seed),
+            generation: 0,
+            files: BTreeMap::new(),
+            next: 0,
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            failing: false,
+        })))
+    }
+
+    /// Another disk that holds the same.
+    pub(super) fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.platter().clone())))
+    }
+
+    fn platter(&self) -> MutexGuard<'_, Platter> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk as a new process sees it. What was written and not synced by earlier ones is still there.
+    pub(super) fn mount(&self) -> Arc<dyn Disk> {
+        let mut platter = self.platter();
+        platter.generation += 1;
+        platter.failing = false;
+        Arc::new(Mounted { platter: Arc::clone(&self.0), generation: platter.generation })
+    }
+
+    /// The process that uses it ends: nothing that it still does has an effect.
+    pub(super) fn end_process(&self) {
+        self.platter().generation += 1;
+    }
+
+    /// The power goes.
+    pub(super) fn cut_power(&self) {
+        let mut platter = self.platter();
+        platter.generation += 1;
+        let Platter { rng, files, names, durable_names, .. } = &mut *platter;
+        files.values_mut().for_each(|content| content.lose(rng));
+        // The journal of the file system was written, or was not.
+        if rng.random_bool(0.5) {
+            durable_names.clone_from(names);
+        } else {
+            names.clone_from(durable_names);
+        }
+    }
+
+    /// Flips a bit of some file; false if there is none.
+    pub(super) fn flip_a_bit(&self) -> bool {
+        let mut platter = self.platter();
+        let Platter { rng, files, names, .. } = &mut *platter;
+        let named: BTreeSet<u64> = names.values().copied().collect();
+        let mut written: Vec<&mut Content> =
+            files.iter_mut().filter(|(id, file)| named.contains(id) && !file.now.is_empty()).map(|(_, f)| f).collect();
+        if written.is_empty() {
+            return false;
+        }
+        let at = rng.random_range(0..written.len());
+        let content = &mut written[at];
+        // Where something is written, rather than in the zeros behind it.
+        let used = content.now.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
+        let byte = rng.random_range(0..used);
+        let bit = 1 << rng.random_range(0..8);
+        content.now[byte] ^= bit;
+        content.sync();
+        if let Some(durable) = content.durable.get_mut(byte) {
+            *durable = content.now[byte];
+        }
+        true
+    }
+
+    /// The next sync of the process that uses it fails.
+    pub(super) fn fail_next_sync(&self) {
+        self.platter().failing = true;
+    }
+
+    /// Everything is gone.
+    pub(super) fn wipe(&self) {
+        let mut platter = self.platter();
+        platter.generation += 1;
+        platter.files.clear();
+        platter.names.clear();
+        platter.durable_names.clear();
+    }
+}
+
+struct Mounted {
+    platter: Arc<Mutex<Platter>>,
+    generation: u64,
+}
+
+impl Mounted {
+    fn platter(&self) -> io::Result<MutexGuard<'_, Platter>> {
+        let platter = self.platter.lock().unwrap_or_else(PoisonError::into_inner);
+        if platter.generation == self.generation { Ok(platter) } else { Err(gone()) }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the process has ended")
+}
+
+impl Disk for Mounted {
+    fn make_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let platter = self.platter()?;
+        let below = platter.names.keys().filter_map(|path| path.strip_prefix(dir).ok()?.components().next());
+        let names: BTreeSet<PathBuf> = below.map(|first| dir.join(first)).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        let mut platter = self.platter()?;
+        let known = platter.names.get(path).copied();
+        let id = match (known, how) {
+            (Some(id), Open::Existing | Open::Create) => id,
+            (None, Open::Existing) => return Err(io::Error::from(io::ErrorKind::NotFound)),
+            // Emptied, or new: another file under the name.
+            (_, Open::Create | Open::Truncate) => {
+                platter.next += 1;
+                let id = platter.next;
+                platter.files.insert(id, Content::default());
+                platter.names.insert(path.to_owned(), id);
+                id
+            }
+        };
+        Ok(Arc::new(SimFile { platter: Arc::clone(&self.platter), generation: self.generation, id }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut platter = self.platter()?;
+        let id = platter.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        platter.names.insert(to.to_owned(), id);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.platter()?.names.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        let mut platter = self.platter()?;
+        platter.durable_names = platter.names.clone();
+        Ok(())
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(1 << 40)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path, Open::Create)
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    platter: Arc<Mutex<Platter>>,
+    generation: u64,
+    id: u64,
+}
+
+impl SimFile {
+    fn with<T>(&self, work: impl FnOnce(&mut Content, &mut bool) -> io::Result<T>) -> io::Result<T> {
+        let mut platter = self.platter.lock().unwrap_or_else(PoisonError::into_inner);
+        if platter.generation != self.generation {
+            return Err(gone());
+        }
+        let Platter { files, failing, .. } = &mut *platter;
+        work(files.get_mut(&self.id).ok_or_else(gone)?, failing)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        self.with(|content, _| Ok(content.now.len() as u64))
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.with(|content, _| {
+            let from = content.now.get(at as usize..).unwrap_or_default();
+            let part = from.get(..buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            buffer.copy_from_slice(part);
+            Ok(())
+        })
+    }
+
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.with(|content, _| {
+            let (from, end) = (at as usize, at as usize + bytes.len());
+            if content.now.len() < end {
+                content.now.resize(end, 0);
+            }
+            content.now[from..end].copy_from_slice(bytes);
+            content.unsynced.push((from, bytes.to_vec()));
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.with(|content, _| {
+            content.now.resize(bytes as usize, 0);
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.with(|content, _| {
+            let length = content.now.len().max(bytes as usize);
+            content.now.resize(length, 0);
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.with(|content, failing| {
+            if std::mem::take(failing) {
+                // As Linux does it: what could not be written is forgotten, and looks as if it had been.
+                content.unsynced.clear();
+                return Err(io::Error::other("EIO"));
+            }
+            content.sync();
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
+}

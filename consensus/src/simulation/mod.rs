@@ -1,0 +1,193 @@
+//! The real thing in virtual time: openraft, our adapter, our store, our shards; over disks that lose what was not
+//! synced and a network that loses, delays and cuts.
+//!
+//! One seed, one thread, one clock, that jumps to the next instant at which something happens. The seed decides all that
+//! goes wrong, and when; what it does not decide is the order in which tokio wakes those who wait for one thing. So a
+//! seed that found something finds it again soon, not each time, and tells what happened in it.
+
+mod disk;
+mod fabric;
+mod faults;
+mod rubbish;
+mod site;
+mod watch;
+mod workload;
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use skep_protocol::ids::NodeId;
+use skep_protocol::query::{Query, QueryFailure};
+
+use crate::shard::Shard;
+
+pub(crate) use fabric::MemoryLink;
+use faults::Faults;
+use site::{Nodes, SHARD};
+use watch::{Coverage, Outcome, Watch};
+use workload::Workload;
+
+thread_local! {
+    static UNDER_WAY: Cell<bool> = const { Cell::new(false) };
+    /// Panics of this thread while a simulation was under way, in tasks of their own too.
+    static PANICS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Counts panics of simulations, beside what is done about panics anyway.
+fn count_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if is_under_way() {
+                PANICS.set(PANICS.get() + 1);
+            }
+            before(panic);
+        }));
+    });
+}
+
+/// Whether this thread runs a simulation.
+pub(crate) fn is_under_way() -> bool {
+    UNDER_WAY.get()
+}
+
+/// How often everything is looked at, in virtual time.
+const STEP: Duration = Duration::from_millis(25);
+/// How long things go wrong, and how long they may take to come right again.
+const TROUBLE: Duration = Duration::from_secs(25);
+const RECOVERY: Duration = Duration::from_secs(90);
+
+/// Runs a simulation in a time of its own.
+fn run<Run: Future<Output = ()>>(drive: impl FnOnce(Watch) -> Run) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let Ok(runtime) = runtime else {
+        return Outcome { violation: Some("no runtime".to_owned()), ..Outcome::default() };
+    };
+    count_panics();
+    PANICS.set(0);
+    UNDER_WAY.set(true);
+    let watch = Watch::default();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        runtime.block_on(drive(watch.clone()));
+    }));
+    drop(runtime);
+    UNDER_WAY.set(false);
+    if panicked.is_err() || PANICS.get() > 0 {
+        watch.violate("S15", "a panic");
+    }
+    watch.outcome()
+}
+
+async fn drive(seed: u64, watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let (count, voters) = if rng.random_bool(0.3) { (6, 5) } else { (4, 3) };
+    let mut nodes = Nodes::new(count, rng.random(), watch.clone());
+    for at in 0..count {
+        nodes.start(at).await;
+    }
+    nodes.fabric.connect();
+    let ids: Vec<_> = nodes.all[..voters].iter().map(|node| node.id).collect();
+    let Some(first) = nodes.all[0].process.clone() else { return watch.violate("L1", "a fresh node does not start") };
+    let created = match first.core.open(SHARD).await {
+        Ok(shard) => shard.initialize(&ids).await.map_err(|e| e.to_string()),
+        Err(why) => Err(why),
+    };
+    if let Err(why) = created {
+        return watch.violate("L1", &format!("no shard: {why}"));
+    }
+    let mut workload = Workload::new(rng.random());
+    let mut faults = Faults::new(rng.random(), ids);
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < TROUBLE && watch.violation().is_none() {
+        step(&mut nodes).await;
+        workload.step(&nodes);
+        faults.step(&mut nodes).await;
+    }
+    let healed = tokio::time::Instant::now();
+    faults.heal(&mut nodes).await;
+    while watch.violation().is_none() {
+        step(&mut nodes).await;
+        workload.step(&nodes);
+        faults.mend(&mut nodes).await;
+        if faults.is_well(&nodes) && workload.is_settled(&nodes) && workload::are_equal(&nodes, &faults.voters()) {
+            workload::check_acknowledged(&nodes, &faults.voters());
+            return;
+        }
+        workload.wind_down(healed.elapsed() > Duration::from_secs(5));
+        if healed.elapsed() > RECOVERY {
+            let state = workload::describe(&nodes);
+            return watch.violate("L3", &format!("it does not come right again: {state}"));
+        }
+    }
+}
+
+/// Waits until a node is ready to lead; says which.
+async fn leader(nodes: &mut Nodes) -> (NodeId, Shard) {
+    loop {
+        step(nodes).await;
+        if let Some((at, shard)) = nodes.ready().pop() {
+            return (nodes.all[at].id, shard);
+        }
+    }
+}
+
+async fn step(nodes: &mut Nodes) {
+    tokio::time::sleep(STEP).await;
+    nodes.end_failed();
+    nodes.fabric.connect();
+    nodes.look();
+}
+
+/// How many seeds; the runner of mutants, and long runs, ask for more.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let from = number("SKEP_SIM_FROM", 1);
+    from..from + number("SKEP_SIM_SEEDS", 12)
+}
+
+#[test]
+fn every_invariant_holds_whatever_disks_and_networks_do() {
+    let mut coverage = Coverage::default();
+    for seed in seeds() {
+        let outcome = run(|watch| drive(seed, watch));
+        coverage.add(&outcome.coverage);
+        if seed.is_multiple_of(50) {
+            eprintln!("up to seed {seed}: {coverage:?}");
+        }
+        if let Some(violation) = outcome.violation {
+            let again = "SKEP_SIM_SEEDS=1 cargo test -p skep-consensus simulation";
+            panic!("seed {seed}: {violation}; again with SKEP_SIM_FROM={seed} {again}; {:#?}", outcome.story);
+        }
+    }
+    println!("{coverage:?}");
+    let met = coverage.counts();
+    let all = seeds().count() >= 12;
+    assert!(met.iter().all(|(_, count)| *count > 0 || !all), "something was never met: {met:?}");
+}
+
+/// S9: the others may have elected another and gone on.
+async fn cut_off_a_leader(watch: Watch) {
+    let mut nodes = Nodes::new(3, 7, watch.clone());
+    for at in 0..3 {
+        nodes.start(at).await;
+    }
+    nodes.fabric.connect();
+    let ids: Vec<_> = nodes.all.iter().map(|node| node.id).collect();
+    let first = nodes.all[0].process.clone().unwrap();
+    first.core.open(SHARD).await.unwrap().initialize(&ids).await.unwrap();
+    let (id, shard) = leader(&mut nodes).await;
+    assert!(shard.query_linearizable(Query::Counts).await.is_ok());
+    let others = ids.iter().filter(|other| **other != id);
+    nodes.fabric.cut(others.flat_map(|other| [(*other, id), (id, *other)]));
+    let answer = shard.query_linearizable(Query::Counts).await;
+    assert_eq!(answer.unwrap_err(), QueryFailure::NoQuorum);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_answers_no_linearizable_read() {
+    let outcome = run(cut_off_a_leader);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}

@@ -1,0 +1,178 @@
+//! The file system as the log and the snapshots use it.
+//!
+//! Everything that must be durable goes through here, so that tests can put a disk underneath that loses what was not
+//! synced, tears what was being written, flips bits, fails, or is slow. The history is not: it can be made anew.
+
+use std::fmt::Debug;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Open {
+    /// It must be there.
+    Existing,
+    /// It is made if it is missing.
+    Create,
+    /// It is made, or emptied.
+    Truncate,
+}
+
+/// A file system.
+pub(crate) trait Disk: Send + Sync {
+    /// Makes a directory and those above it.
+    fn make_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// What is in a directory.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Opens a file for reading and writing.
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Gives a file another name. Durable with the next [`sync_dir`](Self::sync_dir).
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Durable with the next [`sync_dir`](Self::sync_dir).
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Bytes that are free.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+
+    /// Keeps others from using the directory, by a file in it, for as long as the result lives.
+    fn lock(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+}
+
+/// An open file.
+pub(crate) trait DiskFile: Debug + Send + Sync {
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Fills a buffer from a place in it.
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()>;
+
+    /// Writes a buffer to a place in it.
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    /// Cuts it off, or fills it up with zeros.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+
+    /// Makes sure that there is space for so many bytes, which are zero until they are written.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Makes its content durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Makes its content durable where its length did not change: cheaper.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// Everything that a file holds, up to a limit.
+pub(super) fn read_all(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, Open::Existing)?;
+    let length = file.len()?.min(bytes_max);
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Replaces a file whole, durably: a crash leaves the old one or the new one.
+pub(super) fn replace(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let written = write(disk, &temporary, parts);
+    if written.is_err() {
+        // What did not fit does not stay in the way.
+        let _ = disk.remove(&temporary);
+    }
+    written?;
+    disk.rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
+}
+
+fn write(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let file = disk.open(path, Open::Truncate)?;
+    let mut at = 0;
+    for part in parts {
+        file.write_all_at(part, at)?;
+        at += part.len() as u64;
+    }
+    file.sync()
+}
+
+/// That of the operating system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        std::fs::read_dir(dir)?.map(|item| item.map(|item| item.path())).collect()
+    }
+
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(how != Open::Existing).truncate(how == Open::Truncate);
+        Ok(Arc::new(options.open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(dir)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Arc::new(file))
+    }
+}
+
+impl DiskFile for File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buffer, at)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, at)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        File::set_len(self, bytes)
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+}

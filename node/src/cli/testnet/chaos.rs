@@ -1,0 +1,168 @@
+//! `skep testnet chaos` and `skep testnet power`
+
+use std::time::Duration;
+
+use clap::Args;
+use skep_testnet::builtin;
+use skep_testnet::chaos::{ChaosOptions, ChaosReport, chaos};
+use skep_testnet::demo::SiteOptions;
+use skep_testnet::power::{PowerOptions, PowerReport, power};
+
+use super::fresh;
+use crate::cli::output::{Format, one, parse_span};
+use crate::cli::{Common, Failure};
+
+/// Orders that the robots cannot finish in a minute, for each of them.
+const ORDERS_PER_ROBOT_AND_MINUTE: usize = 400;
+
+#[derive(Debug, Args)]
+pub(crate) struct Chaos {
+    /// Robots; each has a node of its own
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=50))]
+    robots: u16,
+    /// Nodes that vote
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=7))]
+    voters: u16,
+    /// How long things go wrong
+    #[arg(long, default_value_t = 3.0)]
+    minutes: f64,
+    /// How long a robot takes for one cell
+    #[arg(long, value_parser = parse_span, default_value = "20ms")]
+    tick: Duration,
+    /// A robot that is silent for so long loses its order
+    #[arg(long, value_parser = parse_span, default_value = "3s")]
+    lease: Duration,
+    /// What decides what goes wrong, and when; random if left out
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leave logs and histories behind; they always stay if something was wrong. Give --dir to say where
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Power {
+    /// Power cuts: of one voter, of a quorum, of all, in turns
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    cuts: u32,
+    /// Nodes, which all vote
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=7))]
+    voters: u16,
+    /// Clients, each with one write under way
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
+    clients: u16,
+    /// What decides when and whom; random if left out
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leave the nodes' logs behind; they always stay if something was wrong. Give --dir to say where
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs it to its end, or until Ctrl-C: what was started, mounted and cut off is ended either way.
+fn until_interrupted<T, E: std::fmt::Display>(run: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(Failure::failed)?.block_on(async {
+        tokio::select! {
+            ended = run => ended.map_err(Failure::failed),
+            _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted")),
+        }
+    })
+}
+
+fn finish(dir: &std::path::Path, keep: bool, ok: bool) {
+    if ok && !keep {
+        let _ = std::fs::remove_dir_all(dir);
+    } else {
+        eprintln!("everything is kept in {}", dir.display());
+    }
+}
+
+fn judged(ok: bool, what: &str) -> Result<(), Failure> {
+    if ok { Ok(()) } else { Err(Failure::failed(format!("{what} was not as it must be"))) }
+}
+
+impl Chaos {
+    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+        let (robots, voters) = (usize::from(self.robots), usize::from(self.voters));
+        if !(0.05..=24.0 * 60.0).contains(&self.minutes) {
+            return Err(Failure::usage("give --minutes from 0.05 to 1440"));
+        }
+        let dir = fresh(common, "chaos")?;
+        let seed = self.seed.unwrap_or_else(rand::random);
+        let orders = robots * (self.minutes.ceil() as usize) * ORDERS_PER_ROBOT_AND_MINUTE;
+        let options = ChaosOptions {
+            site: SiteOptions {
+                binary: std::env::current_exe().map_err(Failure::failed)?,
+                dir: dir.clone(),
+                robots,
+                nodes: robots.max(voters),
+                voters,
+                tick: self.tick,
+                overrides: vec!["control.policy=nearest".to_owned()],
+                hosts: None,
+            },
+            workload: builtin(robots, orders, seed),
+            lasts: Duration::from_secs_f64(self.minutes * 60.0),
+            lease_ttl_ms: u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX),
+            seed,
+        };
+        let report = until_interrupted(chaos(options))?;
+        finish(&dir, self.keep, report.ok);
+        print_chaos(common.output, &report)
+    }
+}
+
+fn print_chaos(format: Format, report: &ChaosReport) -> Result<(), Failure> {
+    let faults: Vec<String> = report.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    let violations = &report.invariants.violations;
+    let mut lines = vec![
+        ("site", format!("{} nodes, {} voters, {} robots", report.nodes, report.voters, report.robots)),
+        ("network", report.network.clone()),
+        ("faults", faults.join(", ")),
+        ("calls", format!("{}, {} of them done, {} reads", report.ops, report.acknowledged, report.reads)),
+        ("orders", format!("{} of {} completed", report.tasks.completed, report.tasks.created)),
+        ("healed", format!("after {} ms", report.heal_ms)),
+        ("seed", report.seed.to_string()),
+        ("checked", format!("{}: {} violations", report.invariants.checked.join(", "), violations.len())),
+    ];
+    lines.extend(violations.iter().map(|violation| (violation.invariant, violation.what.clone())));
+    one(format, report, &lines)?;
+    judged(report.ok, "the chaos run")
+}
+
+impl Power {
+    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+        let dir = fresh(common, "power")?;
+        let seed = self.seed.unwrap_or_else(rand::random);
+        let options = PowerOptions {
+            binary: std::env::current_exe().map_err(Failure::failed)?,
+            dir: dir.clone(),
+            voters: usize::from(self.voters),
+            clients: usize::from(self.clients),
+            cuts: self.cuts,
+            seed,
+        };
+        let report = until_interrupted(power(options))?;
+        finish(&dir, self.keep, report.ok);
+        print_power(common.output, &report)
+    }
+}
+
+fn print_power(format: Format, report: &PowerReport) -> Result<(), Failure> {
+    if let Some(why) = &report.skipped {
+        one(format, report, &[("skipped", why.clone())])?;
+        return Ok(());
+    }
+    let lines = [
+        (
+            "power cuts",
+            format!("{} of one voter, {} of a quorum, {} of all", report.of_one, report.of_quorum, report.of_all),
+        ),
+        ("writes", format!("{} acknowledged, {} in doubt", report.acknowledged, report.unknown)),
+        ("verdict", format!("lost {}, doubled {}", report.lost, report.doubled)),
+        ("seed", report.seed.to_string()),
+    ];
+    one(format, report, &lines)?;
+    judged(report.ok, "the power cuts")
+}

@@ -1,0 +1,86 @@
+//! Seeded bugs, to see that the tests notice them.
+//!
+//! A build with the feature `mutants` carries all of them and runs the one that `SKEP_MUTANT` names; any other build
+//! carries none: [`is_on`] is constantly false there and the compiler leaves the bugs out. Each is one of the likely
+//! mistakes, at the place where it would be made.
+
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!("mutants are bugs: they are built with debug assertions, for tests, and never released");
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal),* $(,)?) => {
+        /// A seeded bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mutant {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Its name, as `SKEP_MUTANT` gives it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// The store acknowledges entries before their fsync.
+    AckBeforeFsync = "ack-before-fsync",
+    /// Votes are written and not synced.
+    VoteNotSynced = "vote-not-synced",
+    /// The ids of requests are not in the snapshot.
+    DedupInMemory = "dedup-in-memory",
+    /// The station lets an earlier claim act after a later one.
+    NoFenceAtStation = "no-fence-at-station",
+    /// The shard hears a claim that is not the latest.
+    NoFenceInApply = "no-fence-in-apply",
+    /// A lease is counted from when its renewal is heard of.
+    LeaseFromReceipt = "lease-from-receipt",
+    /// Renewals are confirmed by a leader that asked nobody.
+    RenewalWithoutQuorum = "renewal-without-quorum",
+    /// Leases end without a margin for clocks that run wrong.
+    ExpiryWithoutMargin = "expiry-without-margin",
+    /// An update whose answer was lost is taken for one that did not arrive.
+    LostUpdateForgotten = "lost-update-forgotten",
+    /// A node that lost its disk is the same member again.
+    NodeIdReused = "node-id-reused",
+    /// A node without a clock goes on from the last stamp in its log.
+    ClockFromLastEntry = "clock-from-last-entry",
+    /// Members that do not vote are counted among those that do.
+    NonVotersCounted = "non-voters-counted",
+    /// A snapshot does not say who votes.
+    SnapshotWithoutMembership = "snapshot-without-membership",
+    /// Applying an entry depends on where the state lies in memory.
+    NondeterministicApply = "nondeterministic-apply",
+    /// A request is tried again under another id.
+    RetryUnderNewId = "retry-under-new-id",
+    /// A refusal after an attempt in doubt is called definite.
+    DoubtForgotten = "doubt-forgotten",
+    /// A read asks no quorum and is called linearizable.
+    StaleReadCalledLinearizable = "stale-read-called-linearizable",
+    /// A claim that was let go of is handed out again when its node comes back.
+    LetGoForgotten = "let-go-forgotten",
+}
+
+/// Whether a seeded bug is to happen.
+#[cfg(feature = "mutants")]
+pub fn is_on(mutant: Mutant) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<Mutant>> = std::sync::OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| {
+        let name = std::env::var("SKEP_MUTANT").ok()?;
+        Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name)
+    });
+    *chosen == Some(mutant)
+}
+
+/// Whether a seeded bug is to happen: never, in this build.
+#[cfg(not(feature = "mutants"))]
+pub const fn is_on(_mutant: Mutant) -> bool {
+    false
+}

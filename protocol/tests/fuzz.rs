@@ -1,0 +1,96 @@
+//! Every decoder of this crate under rubbish: the fixed corpus first, then whatever bolero thinks of.
+//!
+//! `cargo bolero test -p skep-protocol NAME` looks for longer, guided by coverage.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fmt::Debug;
+
+use skep_protocol::change::ChangeSet;
+use skep_protocol::codec::Encoded;
+use skep_protocol::entry::Entry;
+use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress};
+use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
+use skep_protocol::ids::NodeId;
+use skep_protocol::query::{Query, QueryAnswer};
+use skep_protocol::telemetry::{Envelope, SignedEnvelope, TopicPath};
+use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName};
+
+/// What was understood can be said again, and is understood the same.
+fn round_trips<T: Encoded + PartialEq + Debug>(bytes: &[u8]) {
+    if let Ok(value) = T::decode(bytes) {
+        let again = value.encode().expect("what was within its limits is");
+        assert_eq!(T::decode(&again).unwrap(), value);
+    }
+}
+
+fn header(bytes: &[u8]) {
+    let Some(bytes) = bytes.first_chunk::<HEADER_BYTES>() else { return };
+    if let Ok(header) = Header::decode(bytes) {
+        assert_eq!(Header::decode(&header.encode()), Ok(header));
+    }
+}
+
+fn raft_address(bytes: &[u8]) {
+    if let Ok((address, rest)) = RaftAddress::split(bytes) {
+        let mut again = Vec::new();
+        address.write(&mut again);
+        again.extend_from_slice(rest);
+        assert_eq!(again, bytes);
+    }
+}
+
+fn texts(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = (NodeName::new(&*text), SiteName::new(&*text), Capability::new(&*text), AgentId::new(&*text));
+    assert!(Reason::truncated(&text).to_string().len() <= skep_protocol::limits::REASON_BYTES_MAX);
+    let _ = TopicPath::new(&text);
+    if let Ok(node) = text.parse::<NodeId>() {
+        assert_eq!(node.to_string().parse(), Ok(node));
+    }
+}
+
+fn replay(target: &str, decode: fn(&[u8])) {
+    let corpus = include_str!("corpus.txt").lines().filter_map(|line| line.split_once(' '));
+    let seeds: Vec<&str> = corpus.filter(|(name, _)| *name == target).map(|(_, hex)| hex).collect();
+    assert!(!seeds.is_empty(), "no corpus for {target}");
+    for hex in seeds {
+        let bytes: Vec<u8> =
+            (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
+        decode(&bytes);
+        // And near it: cut off, and with a bit flipped.
+        (0..bytes.len()).for_each(|end| decode(&bytes[..end]));
+        for bit in 0..bytes.len() * 8 {
+            let mut near = bytes.clone();
+            near[bit / 8] ^= 1 << (bit % 8);
+            decode(&near);
+        }
+    }
+}
+
+macro_rules! targets {
+    ($($name:ident: $decode:expr,)*) => {
+        $(#[test]
+        fn $name() {
+            replay(stringify!($name), $decode);
+            bolero::check!().for_each(|bytes: &[u8]| $decode(bytes));
+        })*
+    };
+}
+
+targets! {
+    fuzz_entry: round_trips::<Entry>,
+    fuzz_change_set: round_trips::<ChangeSet>,
+    fuzz_query: round_trips::<Query>,
+    fuzz_query_answer: round_trips::<QueryAnswer>,
+    fuzz_hello: round_trips::<Hello>,
+    fuzz_proposal: round_trips::<Proposal>,
+    fuzz_proposal_reply: round_trips::<ProposalReply>,
+    fuzz_heartbeat: round_trips::<Heartbeat>,
+    fuzz_heartbeat_answer: round_trips::<HeartbeatAnswer>,
+    fuzz_claims_update: round_trips::<ClaimsUpdate>,
+    fuzz_envelope: round_trips::<Envelope>,
+    fuzz_signed_envelope: round_trips::<SignedEnvelope>,
+    fuzz_header: header,
+    fuzz_raft_address: raft_address,
+    fuzz_texts: texts,
+}

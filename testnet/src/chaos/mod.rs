@@ -1,0 +1,190 @@
+//! Chaos: a site of real processes at work, and everything that happens to one in the field, by a seed.
+//!
+//! As root each node has a network namespace of its own, and its network is cut, one-sided, lossy, slow or flapping;
+//! besides, processes are killed and suspended, disks fill up, are wiped, and damaged. In the end everything is mended,
+//! all orders come to their ends, and what was written down is judged.
+
+mod faults;
+mod readers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::demo::{
+    DemoError, DemoSite, ELECTION_MS_MAX, Orders, Progress, SiteOptions, Story, StoryRecord, broken, conclude, position,
+};
+use crate::hosts::Hosts;
+use crate::launch::LaunchError;
+use crate::record::{ClientRecord, Recorder, boot_ns};
+use crate::verify::{Evidence, Invariants, Tasks, Violation};
+use crate::workload::Workload;
+use faults::Faults;
+use readers::Readers;
+
+/// How long orders may take to their ends once everything is mended.
+const SETTLE_MAX: Duration = Duration::from_secs(10 * 60);
+/// How soon all voters are one again once everything is mended, in milliseconds: L3.
+const HEAL_MS_MAX: u64 = 10_000;
+/// How often what goes wrong is looked at.
+const STEP: Duration = Duration::from_millis(100);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct ChaosOptions {
+    /// Processes. Hosts of their own are made for the nodes if that can be.
+    pub site: SiteOptions,
+    /// What robots do, more than they can within the time.
+    pub workload: Workload,
+    /// How long things go wrong.
+    pub lasts: Duration,
+    /// The robots' leases, in milliseconds.
+    pub lease_ttl_ms: u64,
+    /// What decides what goes wrong, and when.
+    pub seed: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChaosReport {
+    /// Calls of clients.
+    pub ops: usize,
+    /// Those that were done.
+    pub acknowledged: usize,
+    /// Linearizable reads among them.
+    pub reads: usize,
+    /// Orders.
+    pub tasks: Tasks,
+    /// What went wrong, and how often.
+    pub faults: BTreeMap<String, usize>,
+    /// What must never happen.
+    pub invariants: Invariants,
+    /// From when everything was mended, and whoever lost its disk taken in again, until all voters have what the leader
+    /// had then, in milliseconds.
+    pub heal_ms: u64,
+    /// What decided what went wrong.
+    pub seed: u64,
+    /// How many nodes, voters and robots.
+    pub nodes: usize,
+    /// See `nodes`.
+    pub voters: usize,
+    /// See `nodes`.
+    pub robots: usize,
+    /// How long things went wrong, in seconds.
+    pub seconds: u64,
+    /// `namespaces`, or why there are none: then nodes are told by a switch whom they do not reach.
+    pub network: String,
+    /// Whether every order was completed and every invariant held.
+    pub ok: bool,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// [`DemoError`] if it could not be run. What it found is in the report.
+pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> {
+    let dir = options.site.dir.clone();
+    options.site.overrides.push(format!("agents.lease_ttl_ms={}", options.lease_ttl_ms));
+    options.site.overrides.push(format!("agents.heartbeat_ms={}", (options.lease_ttl_ms / 5).min(1_000)));
+    let network = Hosts::available();
+    if network.is_ok() {
+        options.site.hosts = Some(Arc::new(Hosts::create(options.site.nodes)?));
+    }
+    let network = match network {
+        Ok(()) => "namespaces".to_owned(),
+        Err(why) => {
+            options.site.overrides.push(format!("testnet.cuts={CUTS}"));
+            format!("switch: {why}")
+        }
+    };
+    let SiteOptions { nodes, voters, robots, .. } = options.site;
+    let story = Story::begin(&dir.join("story.jsonl"), 0, true)?;
+    story.say(&format!("{nodes} nodes, {voters} of them voters, {robots} robots; seed {}; {network}", options.seed));
+    let mut site = DemoSite::up(&options.site, &options.workload).await?;
+    let (clock, _) = position(&site).await?;
+    story.record(&StoryRecord::Begun {
+        at_ns: boot_ns(),
+        nodes,
+        voters,
+        robots,
+        workload: options.workload.name.clone(),
+        lease_ttl_ms: options.lease_ttl_ms,
+        election_ms_max: ELECTION_MS_MAX,
+        seed: options.seed,
+        clock,
+    });
+    let (progress, mut ended) = watch::channel(Progress::default());
+    let (close, closing) = watch::channel(false);
+    let orders = Orders {
+        clients: site.clients(),
+        recorder: Arc::new(Recorder::open(&dir.join("histories").join("orders.jsonl"))?),
+        workload: options.workload.clone(),
+        robots,
+        story: story.clone(),
+        progress,
+        closing,
+    };
+    let mut ordering = tokio::spawn(orders.run());
+    let readers = Readers::start(&site, &dir.join("histories"), options.seed)?;
+    // Things go wrong once work has begun.
+    let _ = ended.wait_for(|progress| progress.ended > 0).await;
+    let mut faults = Faults::new(&options, story.clone());
+    let until = tokio::time::Instant::now() + options.lasts;
+    while tokio::time::Instant::now() < until {
+        tokio::time::sleep(STEP).await;
+        faults.step(&mut site).await?;
+    }
+    faults.mend(&mut site).await?;
+    let mended = tokio::time::Instant::now();
+    let all: Vec<usize> = (0..voters).collect();
+    site.net.until_caught_up(&all).await?;
+    let heal_ms = u64::try_from(mended.elapsed().as_millis()).unwrap_or(u64::MAX);
+    story.say(&format!("everything is mended; the voters are one again after {heal_ms} ms"));
+    close.send_replace(true);
+    let tasks = match tokio::time::timeout(SETTLE_MAX, &mut ordering).await {
+        Ok(joined) => joined.map_err(|e| broken(&dir, format!("the orders' client failed: {e}")))?,
+        Err(_) => return Err(broken(&dir, format!("the orders have not ended within {SETTLE_MAX:?}"))),
+    };
+    readers.stop().await;
+    let mut report = conclude(site, &dir, &story, voters, &tasks).await?;
+    report.invariants.checked.push("L3");
+    report.invariants.checked.push("S15");
+    for name in faults.fallen() {
+        let what = format!("{name} ended though nothing was done to it");
+        report.invariants.violations.push(Violation { invariant: "S15", what });
+        report.ok = false;
+    }
+    if heal_ms > HEAL_MS_MAX {
+        let what = format!("the voters are one again only {heal_ms} ms after everything was mended");
+        report.invariants.violations.push(Violation { invariant: "L3", what });
+        report.ok = false;
+    }
+    let evidence = Evidence::read(&dir)?;
+    let of = |wanted: fn(&ClientRecord) -> bool| evidence.clients.values().flatten().filter(|r| wanted(r)).count();
+    let reads = of(|record| matches!(record, ClientRecord::Seen { .. }));
+    Ok(ChaosReport {
+        ops: of(|record| matches!(record, ClientRecord::Invoke { .. })),
+        acknowledged: of(|record| matches!(record, ClientRecord::Ok { .. })) + reads,
+        reads,
+        tasks: report.tasks,
+        faults: faults.counts(),
+        ok: report.ok,
+        invariants: report.invariants,
+        heal_ms,
+        seed: options.seed,
+        nodes,
+        voters,
+        robots,
+        seconds: options.lasts.as_secs(),
+        network,
+    })
+}
+
+/// The file in a node's directory that says with whom it does not speak.
+const CUTS: &str = "cuts";
+
+/// Why a step could not be taken.
+type Step = Result<(), LaunchError>;

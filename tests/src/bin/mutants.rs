@@ -1,0 +1,233 @@
+//! Seeds bugs, one at a time, and sees whether the tests that should notice each of them do.
+//!
+//! One build carries all mutants; which one happens is said when a test is run.
+
+use std::collections::BTreeMap;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use serde::Serialize;
+use skep_protocol::mutant::Mutant;
+
+/// How long the tests of one mutant may take.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// Seeds of the simulator that look for a mutant.
+const SEEDS: &str = "100";
+/// Seeds that show that it passes without one.
+const SEEDS_SOUND: &str = "4";
+
+const SIMULATOR: Target = Target {
+    package: "skep-tests",
+    target: "simulator",
+    test: "every_invariant_holds_whatever_goes_wrong_and_everything_comes_to_its_end",
+};
+
+/// One test of the workspace.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    package: &'static str,
+    /// The name of the test binary; that of a library for its unit tests.
+    target: &'static str,
+    test: &'static str,
+}
+
+const fn of(package: &'static str, target: &'static str, test: &'static str) -> Target {
+    Target { package, target, test }
+}
+
+/// The tests that are to notice a mutant, the first one first.
+fn aimed_at(mutant: Mutant) -> Target {
+    match mutant {
+        Mutant::AckBeforeFsync
+        | Mutant::VoteNotSynced
+        | Mutant::NodeIdReused
+        | Mutant::NonVotersCounted
+        | Mutant::SnapshotWithoutMembership => {
+            of("skep-consensus", "skep_consensus", "simulation::every_invariant_holds")
+        }
+        Mutant::StaleReadCalledLinearizable => {
+            of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
+        }
+        Mutant::NoFenceAtStation => of("skep-testnet", "skep_testnet", "station::tests::the_world_refuses"),
+        Mutant::LostUpdateForgotten => of("skep-fleet", "orchestrator", "an_update_whose_answer_was_lost"),
+        Mutant::LetGoForgotten => of("skep-client", "skep_client", "what_the_software_let_go_of"),
+        Mutant::LeaseFromReceipt => of("skep-engine", "skep_engine", "a_lease_is_counted_from_the_stamp"),
+        Mutant::RenewalWithoutQuorum => of("skep-fleet", "orchestrator", "without_a_quorum_nothing_is_renewed"),
+        Mutant::ExpiryWithoutMargin => of("skep-fleet", "orchestrator", "a_lease_that_is_not_renewed_ends_after"),
+        Mutant::ClockFromLastEntry => of("skep-fleet", "skep_fleet", "a_node_that_heard_no_clock_has_no_estimate"),
+        Mutant::DoubtForgotten => of("skep-engine", "skep_engine", "doubt_is_sticky"),
+        Mutant::DedupInMemory | Mutant::NoFenceInApply | Mutant::NondeterministicApply | Mutant::RetryUnderNewId => {
+            SIMULATOR
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// Seeds bugs and sees whether the tests notice. Ends with 1 if one is not noticed.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Only these, by name.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// What to print.
+    #[arg(short, long, default_value = "text")]
+    output: Output,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    mutants: usize,
+    killed: usize,
+    /// By mutant: the test that noticed it, and what it said.
+    by: BTreeMap<&'static str, String>,
+    survivors: Vec<&'static str>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<ExitCode, String> {
+    let chosen = |mutant: &&Mutant| args.only.is_empty() || args.only.iter().any(|name| name == mutant.name());
+    let mutants: Vec<Mutant> = Mutant::ALL.iter().filter(chosen).copied().collect();
+    if mutants.is_empty() {
+        let names: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
+        return Err(format!("there is no such mutant; there are {}", names.join(", ")));
+    }
+    let binaries = build()?;
+    let mut report = Report { mutants: mutants.len(), ..Report::default() };
+    // What fails without any mutant proves nothing.
+    let mut sound = BTreeMap::new();
+    for mutant in mutants {
+        let target = aimed_at(mutant);
+        let binary = binaries.get(&(target.package, target.target));
+        let binary = binary.ok_or_else(|| format!("{}: {} was not built", target.package, target.target))?;
+        if !*sound
+            .entry(target.test)
+            .or_insert_with(|| matches!(test(binary, target.test, None, None), Verdict::Passed))
+        {
+            return Err(format!("{} does not pass without a mutant, or is not there", target.test));
+        }
+        let begun = Instant::now();
+        let verdict = test(binary, target.test, Some(mutant), None);
+        let took = begun.elapsed().as_secs_f64();
+        match verdict {
+            Verdict::Failed { why, seed } => {
+                // The seed that found it finds nothing without it.
+                if seed.is_some() && !matches!(test(binary, target.test, None, seed), Verdict::Passed) {
+                    return Err(format!("{}: seed {seed:?} fails without a mutant too: {why}", target.test));
+                }
+                eprintln!("{:<32} killed in {took:.1} s by {}: {why}", mutant.name(), target.test);
+                report.killed += 1;
+                report.by.insert(mutant.name(), format!("{}: {why}", target.test));
+            }
+            Verdict::Passed | Verdict::Hung => {
+                eprintln!("{:<32} SURVIVED {took:.1} s of {}", mutant.name(), target.test);
+                report.survivors.push(mutant.name());
+            }
+            Verdict::NotRun => return Err(format!("{} cannot be run", target.test)),
+        }
+    }
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?),
+        Output::Text => println!("{} of {} mutants were noticed", report.killed, report.mutants),
+    }
+    Ok(if report.survivors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds the tests with all mutants in them; the path of each test binary.
+fn build() -> Result<BTreeMap<(&'static str, &'static str), String>, String> {
+    let built = Command::new(env!("CARGO"))
+        .args(["test", "--workspace", "--lib", "--tests", "--no-run", "--locked", "--message-format=json"])
+        .args(["--features", "skep-protocol/mutants"])
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|e| format!("cargo: {e}"))?;
+    if !built.status.success() {
+        return Err("the tests cannot be built with mutants".to_owned());
+    }
+    let messages = String::from_utf8_lossy(&built.stdout);
+    let binary = |target: Target| messages.lines().find_map(|line| executable(line, target.target));
+    let targets = Mutant::ALL.iter().map(|mutant| aimed_at(*mutant));
+    Ok(targets.filter_map(|target| Some(((target.package, target.target), binary(target)?))).collect())
+}
+
+fn executable(line: &str, target: &str) -> Option<String> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    let named = message["target"]["name"].as_str() == Some(target);
+    message["executable"].as_str().filter(|_| named).map(str::to_owned)
+}
+
+enum Verdict {
+    Passed,
+    /// What it said, and the seed that it named.
+    Failed {
+        why: String,
+        seed: Option<u64>,
+    },
+    /// Nothing was noticed in time.
+    Hung,
+    NotRun,
+}
+
+/// Runs one test, with one mutant or none, from the first seed on or one seed alone.
+fn test(binary: &str, test: &str, mutant: Option<Mutant>, seed: Option<u64>) -> Verdict {
+    let seeds = if mutant.is_some() { SEEDS } else { SEEDS_SOUND };
+    let (from, seeds) = seed.map_or(("1".to_owned(), seeds), |seed| (seed.to_string(), "1"));
+    let mut command = Command::new(binary);
+    command.arg(test).env("SKEP_SIM_FROM", from).env("SKEP_SIM_SEEDS", seeds);
+    command.env("RUST_BACKTRACE", "0").env_remove("SKEP_MUTANT");
+    if let Some(mutant) = mutant {
+        command.env("SKEP_MUTANT", mutant.name());
+    }
+    let Ok(output) = tempfile::NamedTempFile::new() else { return Verdict::NotRun };
+    let Ok(out) = output.reopen() else { return Verdict::NotRun };
+    let Ok(err) = out.try_clone() else { return Verdict::NotRun };
+    let Ok(mut child) = command.stdout(out).stderr(err).spawn() else { return Verdict::NotRun };
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE && matches!(child.try_wait(), Ok(None)) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let hung = matches!(child.try_wait(), Ok(None));
+    let _ = child.kill();
+    let Ok(status) = child.wait() else { return Verdict::NotRun };
+    let text = std::fs::read(output.path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    match text {
+        _ if hung => Verdict::Hung,
+        Ok(text) if text.contains("running 0 tests") => Verdict::NotRun,
+        Ok(_) if status.success() => Verdict::Passed,
+        Ok(text) => Verdict::Failed { why: reason(&text), seed: named_seed(&text) },
+        Err(_) => Verdict::NotRun,
+    }
+}
+
+/// The seed that a failing test names.
+fn named_seed(text: &str) -> Option<u64> {
+    let after = |mark: &str| text.split(mark).nth(1).map(|rest| rest.trim_start().to_owned());
+    let rest = after("\nseed ").or_else(|| after(" seed: "))?;
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
+}
+
+/// What a failing test said, in a line.
+fn reason(text: &str) -> String {
+    let said = text.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or("it failed");
+    let what = text.lines().find_map(|line| line.trim().strip_prefix("invariant: "));
+    let detail = text.lines().find_map(|line| line.trim().strip_prefix("what: "));
+    match (what, detail) {
+        (Some(invariant), Some(detail)) => format!("{invariant} {detail}"),
+        _ => said.chars().take(160).collect(),
+    }
+}

@@ -1,0 +1,103 @@
+//! Runs the simulator: many seeds, or one of them again.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use skep_tests::sim::{self, Campaign, CampaignOptions};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// Whole sites in virtual time. Ends with 1 if an invariant was violated, or if something was never put to the test.
+#[derive(Debug, Parser)]
+struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first one.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Run this seed alone, and say what goes wrong in it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// With --seed: only these of its faults, by number; `none` for none.
+    #[arg(long, requires = "seed")]
+    faults: Option<String>,
+    /// How many robots, instead of what each seed says.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=200))]
+    robots: Option<u16>,
+    /// A file that notes how far it is: the same command goes on from there.
+    #[arg(long)]
+    progress: Option<PathBuf>,
+    /// What to print.
+    #[arg(short, long, default_value = "text")]
+    output: Output,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let robots = args.robots.map(usize::from);
+    if let Some(seed) = args.seed {
+        return again(seed, robots, args.faults.as_deref());
+    }
+    // A panic of the product is reported with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    let options = CampaignOptions { from: args.from, seeds: args.seeds, robots, progress: args.progress };
+    let ran = Campaign::run(&options, |so_far| {
+        eprintln!(
+            "{} of {} seeds, {:.0} robot hours, {} violations",
+            so_far.seeds,
+            options.seeds,
+            so_far.robot_hours(),
+            so_far.violations.len()
+        );
+    });
+    let campaign = match ran {
+        Ok(campaign) => campaign,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string(&campaign).unwrap_or_default()),
+        Output::Text => print(&campaign),
+    }
+    if campaign.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(campaign: &Campaign) {
+    println!("{} seeds from {}, {:.1} robot hours", campaign.seeds, campaign.from, campaign.robot_hours());
+    println!("{:#?}", campaign.coverage);
+    for failure in &campaign.violations {
+        println!("seed {}: {} at {} ms: {}", failure.seed, failure.invariant, failure.at_ms, failure.what);
+        failure.faults.iter().for_each(|fault| println!("    {fault}"));
+        println!("    {}", failure.replay);
+    }
+    if !campaign.missing.is_empty() {
+        println!("never met: {}", campaign.missing.join(", "));
+    }
+}
+
+fn again(seed: u64, robots: Option<usize>, faults: Option<&str>) -> ExitCode {
+    let kept: Option<Vec<usize>> = faults.map(|list| list.split(',').filter_map(|at| at.trim().parse().ok()).collect());
+    for (at, line) in sim::faults_of(seed, robots).into_iter().enumerate() {
+        if kept.as_ref().is_none_or(|kept| kept.contains(&at)) {
+            println!("{line}");
+        }
+    }
+    let outcome = sim::run(seed, robots, kept.as_deref());
+    println!("{} robots, {} virtual ms", outcome.robots, outcome.virtual_ms);
+    println!("{:#?}", outcome.coverage);
+    match outcome.violation {
+        None => ExitCode::SUCCESS,
+        Some(violation) => {
+            println!("{} at {} ms: {}", violation.invariant, violation.at_ms, violation.what);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Many runs, on all processors, that can be stopped and gone on with.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Plan;
+use super::shrink::shrink;
+use super::watch::{Coverage, Violation};
+use super::{Outcome, run_plan};
+
+/// Failures that are looked into; a campaign that meets more ends.
+const FAILURES_MAX: usize = 5;
+/// Runs between two notes of how far it is.
+const NOTE_EVERY: u64 = 50;
+
+/// Which runs.
+#[derive(Clone, Debug)]
+pub struct CampaignOptions {
+    /// The first seed.
+    pub from: u64,
+    /// How many.
+    pub seeds: u64,
+    /// How many robots; drawn from the seed if none.
+    pub robots: Option<usize>,
+    /// Where it is noted how far it is. A campaign of the same seeds goes on from there.
+    pub progress: Option<PathBuf>,
+}
+
+/// A run that went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its seed.
+    pub seed: u64,
+    /// Which invariant.
+    pub invariant: String,
+    /// What was found.
+    pub what: String,
+    /// When, in virtual milliseconds.
+    pub at_ms: u64,
+    /// The faults without which it does not fail.
+    pub faults: Vec<String>,
+    /// What runs it again.
+    pub replay: String,
+}
+
+/// What came of many runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Campaign {
+    /// The first seed.
+    pub from: u64,
+    /// How many were run.
+    pub seeds: u64,
+    /// Virtual time, times robots, in milliseconds.
+    pub robot_ms: u64,
+    /// What was met.
+    pub coverage: Coverage,
+    /// What never was.
+    pub missing: Vec<String>,
+    /// What must never happen, and did.
+    pub violations: Vec<Failure>,
+}
+
+/// Why a campaign cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CampaignError {
+    /// The progress file.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is of another campaign.
+    #[error(
+        "{path} is of a campaign from seed {found}; this one is from seed {wanted}. Remove it, or name another file"
+    )]
+    Other {
+        /// Which.
+        path: PathBuf,
+        /// Its first seed.
+        found: u64,
+        /// The one that was asked for.
+        wanted: u64,
+    },
+}
+
+impl Campaign {
+    /// Virtual time, times robots, in hours.
+    pub fn robot_hours(&self) -> f64 {
+        self.robot_ms as f64 / 3_600_000.0
+    }
+
+    /// Runs seeds, and says how far it is every now and then.
+    ///
+    /// # Errors
+    /// [`CampaignError`] if its progress cannot be read or noted. What was found is in the campaign.
+    pub fn run(options: &CampaignOptions, mut tell: impl FnMut(&Self)) -> Result<Self, CampaignError> {
+        let mut campaign = Self { from: options.from, ..Self::default() };
+        if let Some(path) = &options.progress
+            && let Some(known) = read(path)?
+        {
+            if known.from != options.from {
+                return Err(CampaignError::Other { path: path.clone(), found: known.from, wanted: options.from });
+            }
+            campaign = known;
+        }
+        while campaign.seeds < options.seeds && campaign.violations.len() < FAILURES_MAX {
+            let first = campaign.from + campaign.seeds;
+            let count = NOTE_EVERY.min(options.seeds - campaign.seeds);
+            for (seed, outcome) in batch(first, count, options.robots) {
+                campaign.note(seed, outcome, options.robots);
+            }
+            campaign.missing = campaign.coverage.missing().into_iter().map(str::to_owned).collect();
+            if let Some(path) = &options.progress {
+                write(path, &campaign)?;
+            }
+            tell(&campaign);
+        }
+        Ok(campaign)
+    }
+
+    fn note(&mut self, seed: u64, outcome: Outcome, robots: Option<usize>) {
+        self.seeds += 1;
+        self.robot_ms += outcome.robots as u64 * outcome.virtual_ms;
+        self.coverage.add(&outcome.coverage);
+        if let Some(violation) = outcome.violation.filter(|_| self.violations.len() < FAILURES_MAX) {
+            self.violations.push(failure(seed, &violation, robots));
+        }
+    }
+
+    /// Whether nothing was found and everything was met.
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty() && self.missing.is_empty()
+    }
+}
+
+fn failure(seed: u64, violation: &Violation, robots: Option<usize>) -> Failure {
+    let plan = Plan::of(seed, robots);
+    let kept = shrink(&plan, violation.invariant);
+    let faults = kept.iter().filter_map(|at| plan.faults.get(*at)).map(ToString::to_string).collect();
+    let numbers: Vec<String> = kept.iter().map(ToString::to_string).collect();
+    let robots = robots.map(|robots| format!(" --robots {robots}")).unwrap_or_default();
+    let faulty = if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") };
+    Failure {
+        seed,
+        invariant: violation.invariant.to_owned(),
+        what: violation.what.clone(),
+        at_ms: violation.at_ms,
+        faults,
+        replay: format!("cargo run -p skep-tests --release --bin sim -- --seed {seed}{robots} --faults {faulty}"),
+    }
+}
+
+/// Runs some seeds on all processors; in the order of the seeds.
+fn batch(first: u64, count: u64, robots: Option<usize>) -> Vec<(u64, Outcome)> {
+    let next = AtomicU64::new(first);
+    let done = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    let outcome = run_plan(&Plan::of(seed, robots));
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((seed, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(seed, _)| *seed);
+    done
+}
+
+fn read(path: &Path) -> Result<Option<Campaign>, CampaignError> {
+    let io = |source| CampaignError::Io { path: path.to_owned(), source };
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| io(e.into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io(error)),
+    }
+}
+
+fn write(path: &Path, campaign: &Campaign) -> Result<(), CampaignError> {
+    let io = |source| CampaignError::Io { path: path.to_owned(), source };
+    let bytes = serde_json::to_vec(campaign).map_err(|e| io(e.into()))?;
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, bytes).map_err(io)?;
+    std::fs::rename(&temporary, path).map_err(io)
+}

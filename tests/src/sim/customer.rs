@@ -1,0 +1,167 @@
+//! Customers: they order work, change their minds, and look how it goes.
+
+use rand::RngExt as _;
+use skep_protocol::entry::{Op, Request};
+use skep_protocol::ids::TaskId;
+use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::query::Query;
+use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec};
+use skep_protocol::text::{Capability, Reason, TaskKind, Title};
+
+use super::host::{Call, Waits};
+use super::plan::Plan;
+use super::watch::Seen;
+use super::world::{Event, Sim};
+
+/// Waits between calls, and before one is sent again, in milliseconds.
+const PAUSE_MS: std::ops::RangeInclusive<u64> = 20..=600;
+const AGAIN_MS: u64 = 300;
+/// Errands of a task.
+const ERRANDS_MAX: u8 = 3;
+
+/// A call of a customer's that is under way.
+#[derive(Clone, Debug)]
+pub(super) struct Calling {
+    pub(super) number: u64,
+    pub(super) request: Option<Request>,
+    op: Option<Op>,
+    valid_ms: u64,
+    in_doubt: bool,
+    reads: Option<TaskId>,
+    began_ms: u64,
+    host: usize,
+}
+
+/// One customer.
+pub(super) struct Customer {
+    left: usize,
+    tasks: Vec<TaskId>,
+    pub(super) call: Option<Calling>,
+    next_call: u64,
+}
+
+impl Customer {
+    pub(super) fn new(n: usize, plan: &Plan) -> Self {
+        let left = plan.tasks / plan.customers + usize::from(n < plan.tasks % plan.customers);
+        Self { left, tasks: Vec::new(), call: None, next_call: 0 }
+    }
+
+    /// Whether it has ordered everything and waits for nothing.
+    pub(super) fn is_done(&self) -> bool {
+        self.left == 0 && self.call.is_none()
+    }
+}
+
+impl Sim {
+    #[allow(clippy::expect_used, reason = "constants within their limits")]
+    fn spec(&mut self) -> TaskSpec {
+        let rng = &mut self.rng;
+        let lift = rng.random_ratio(1, 4).then(|| Capability::new("lift").ok()).flatten();
+        let disconnect = DisconnectPolicy {
+            lost_after_ms: if rng.random_ratio(1, 4) { rng.random_range(1_000..=8_000) } else { 0 },
+            replace: rng.random_bool(0.8),
+            reconcile: if rng.random_bool(0.5) { Reconcile::FirstCome } else { Reconcile::KeepOriginal },
+        };
+        TaskSpec {
+            title: Title::new("order").expect("a title"),
+            kind: TaskKind::new("transport").expect("a kind"),
+            priority: [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent][rng.random_range(0..4)],
+            required: lift.into_iter().collect(),
+            payload: vec![rng.random_range(1..=ERRANDS_MAX)],
+            retry: RetryPolicy {
+                attempts_max: rng.random_range(2..=6),
+                backoff_initial_ms: 200,
+                backoff_max_ms: 3_000,
+            },
+            stale_after_ms: if rng.random_ratio(1, 5) { rng.random_range(1_500..=6_000) } else { 120_000 },
+            valid_for_ms: rng.random_ratio(1, 10).then(|| rng.random_range(5_000..=60_000)),
+            disconnect,
+            place: None,
+        }
+    }
+
+    pub(super) fn on_customer_wakes(&mut self, customer: usize) {
+        match self.customers[customer].call {
+            Some(_) => self.send_call(customer),
+            None => self.begin_call(customer),
+        }
+    }
+
+    fn begin_call(&mut self, customer: usize) {
+        if self.customers[customer].left == 0 {
+            return;
+        }
+        let pick = self.rng.random_range(0..10);
+        let known = &self.customers[customer];
+        let earlier = (!known.tasks.is_empty()).then(|| known.tasks[self.rng.random_range(0..known.tasks.len())]);
+        let (mut op, mut reads) = (None, None);
+        match (pick, earlier) {
+            (0..2, Some(task)) => reads = Some(task),
+            (2, Some(task)) if self.rng.random_ratio(1, 3) => {
+                op = Some(Op::CancelTask { task, reason: Reason::truncated("changed my mind") });
+            }
+            (3, Some(task)) => op = Some(Op::RequeueTask { task, reason: Reason::truncated("once more") }),
+            _ => {
+                let task = TaskId::from_bytes(self.rng.random());
+                let spec = Box::new(self.spec());
+                self.customers[customer].tasks.push(task);
+                self.customers[customer].left -= 1;
+                op = Some(Op::CreateTask { task, spec });
+            }
+        }
+        let valid_ms = if self.rng.random_ratio(1, 3) { self.rng.random_range(1_000..=10_000) } else { 60_000 };
+        let (host, began_ms) = (self.rng.random_range(0..self.hosts.len()), self.now);
+        let known = &mut self.customers[customer];
+        known.next_call += 1;
+        let (number, request, in_doubt) = (known.next_call, None, false);
+        known.call = Some(Calling { number, request, op, valid_ms, in_doubt, reads, began_ms, host });
+        if reads.is_some() {
+            self.see(&Seen::ReadBegun { customer });
+        }
+        self.send_call(customer);
+    }
+
+    fn send_call(&mut self, customer: usize) {
+        let Some(calling) = &self.customers[customer].call else { return };
+        let waits = Waits::Customer { customer, call: calling.number };
+        let call = match (&calling.request, &calling.op, calling.reads) {
+            (Some(request), _, _) => Call::Again(request.clone()),
+            (None, Some(op), _) => Call::Commit { op: op.clone(), valid_ms: calling.valid_ms },
+            (None, None, Some(task)) => Call::Read(Query::Task(task)),
+            (None, None, None) => return,
+        };
+        let host = calling.host;
+        self.after(1, Event::Calls { host, call: Box::new(call), waits });
+    }
+
+    pub(super) fn on_customer_told(&mut self, customer: usize, call: u64, settled: Settled) {
+        let hosts = self.hosts.len();
+        let Some(calling) = self.customers[customer].call.as_mut().filter(|known| known.number == call) else { return };
+        let over = match &settled {
+            Settled::Done { .. } | Settled::Read(_) => true,
+            Settled::NotDone(NotDone::Refused(_)) => true,
+            Settled::Unknown => {
+                calling.in_doubt |= calling.request.is_some();
+                false
+            }
+            _ => false,
+        };
+        if !over {
+            // The same request, to another node.
+            calling.host = (calling.host + 1) % hosts;
+            // What nobody answers for a minute is given up: the deadline has passed, and what became of it is unknown.
+            if self.now.saturating_sub(calling.began_ms) < 90_000 || !self.is_calm() {
+                return self.after(AGAIN_MS, Event::CustomerWakes { customer });
+            }
+        }
+        let Some(calling) = self.customers[customer].call.take() else { return };
+        if let Some(request) = &calling.request {
+            self.see(&Seen::Ended { request, settled: &settled, in_doubt: calling.in_doubt });
+        }
+        if let (Some(task), Settled::Read(reply)) = (calling.reads, &settled) {
+            self.see(&Seen::ReadEnded { customer, task, reply });
+        }
+        let pause = self.rng.random_range(PAUSE_MS);
+        self.after(pause, Event::CustomerWakes { customer });
+    }
+}

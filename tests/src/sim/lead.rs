@@ -1,0 +1,486 @@
+//! What replicas do: follow, stand for election, lead, and drive the orchestrator.
+
+use std::rc::Rc;
+
+use rand::RngExt as _;
+use skep_fleet::{HeartbeatKey, Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent, Policy};
+use skep_protocol::entry::{Entry, EntryBody, Request};
+use skep_protocol::heartbeat::{Heartbeat, HeartbeatFailure};
+use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
+use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
+
+use super::host::{RPC_TIMEOUT_MS, node_id};
+use super::replica::{Ack, Append, Asker, Awaits, HEARTBEAT_MS, LEASE_MS, Lead, Round, RoundFor};
+use super::watch::Seen;
+use super::world::{Message, Sim};
+
+/// How long the orchestrator waits for its proposal, in milliseconds.
+const PROPOSAL_TIMEOUT_MS: u64 = 5_000;
+
+impl Sim {
+    /// What a replica does when time passes.
+    pub(super) fn on_replica_time(&mut self, host: usize) {
+        let boot_ms = self.boot_ms(host);
+        let random = self.rng.random();
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        if let Some(lead) = &mut replica.lead {
+            replica.detector.leads(boot_ms, random);
+            let beat = lead.beat_at <= boot_ms;
+            if beat {
+                lead.beat_at = boot_ms + HEARTBEAT_MS;
+                // What was not acknowledged since the last one is sent again.
+                lead.next.clone_from(&lead.matched);
+            }
+            let (over, rounds) =
+                std::mem::take(&mut lead.rounds).into_iter().partition(|(_, until, _)| *until <= boot_ms);
+            lead.rounds = rounds;
+            self.end_rounds(host, over, false);
+            self.end_overdue(host);
+            if beat {
+                self.replicate(host);
+            }
+            self.orchestrate(host, None);
+        } else if replica.detector.poll(boot_ms, random) {
+            replica.attempts_without_clock += 1;
+            if replica.clock.now(boot_ms).is_some() || replica.attempts_without_clock > 1 {
+                self.stand(host);
+            }
+        }
+        self.tell_leader(host);
+    }
+
+    /// When a replica has something to do next, on its host's clock.
+    pub(super) fn replica_timeout(&self, host: usize) -> Option<u64> {
+        let boot_ms = self.boot_ms(host);
+        let replica = self.hosts[host].replica.as_ref()?;
+        let Some(lead) = &replica.lead else { return Some(replica.detector.poll_timeout()) };
+        let now = replica.clock.now(boot_ms);
+        let due = lead.orchestrator.as_ref().zip(now).and_then(|(orchestrator, now)| {
+            let at = orchestrator.poll_timeout(&replica.state, now)?;
+            Some(boot_ms + at.since_ms(now).max(1))
+        });
+        [Some(lead.beat_at), due, lead.proposing_until].into_iter().flatten().min()
+    }
+
+    /// Ends what the orchestrator waits for in vain.
+    fn end_overdue(&mut self, host: usize) {
+        let boot_ms = self.boot_ms(host);
+        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
+        let proposal = lead.proposing_until.take_if(|until| *until <= boot_ms).is_some();
+        let deaf: Vec<usize> =
+            lead.updates.iter().filter(|(_, (_, until))| *until <= boot_ms).map(|(to, _)| *to).collect();
+        lead.updates.retain(|to, _| !deaf.contains(to));
+        if proposal {
+            self.orchestrate(host, Some(OrchestratorEvent::ProposalEnded { applied: false }));
+        }
+        for to in deaf {
+            self.orchestrate(host, Some(OrchestratorEvent::UpdateEnded { node: node_id(to), arrived: false }));
+        }
+    }
+
+    /// A voter asks the others for their votes.
+    fn stand(&mut self, host: usize) {
+        let newness = self.hosts[host].replica.as_ref().map(|replica| replica.durable.newness());
+        let grants = |voter: usize| {
+            let (boot_ms, known) = (self.boot_ms(voter), &self.hosts[voter]);
+            let Some(replica) = known.replica.as_ref().filter(|_| known.up && known.suspended == 0) else {
+                return false;
+            };
+            let hears = replica.heard_leader_at.is_some_and(|at| boot_ms.saturating_sub(at) < LEASE_MS);
+            let leads = replica.has_quorum(voter, boot_ms);
+            let agrees = self.fabric.connects(host, voter) && !hears && !leads;
+            voter == host || (agrees && Some(replica.durable.newness()) <= newness)
+        };
+        let granting: Vec<usize> = (0..self.plan.voters).filter(|voter| grants(*voter)).collect();
+        if granting.len() * 2 <= self.plan.voters {
+            return;
+        }
+        let term = |voter: &usize| self.hosts[*voter].replica.as_ref().map(|replica| replica.durable.term);
+        let term = granting.iter().filter_map(term).max().unwrap_or(0) + 1;
+        for voter in granting {
+            self.follow(voter, term);
+        }
+        self.lead(host, term);
+    }
+
+    /// Takes a newer term over; whoever led before does not.
+    fn follow(&mut self, host: usize, term: u64) {
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        if term <= replica.durable.term {
+            return;
+        }
+        replica.durable.term = term;
+        replica.leader = None;
+        let pending = replica.step_down();
+        for awaits in pending.into_values() {
+            if let Awaits::Request(asker) = awaits {
+                self.send(host, asker.host, Message::Proposed { asker, outcome: ProposeOutcome::Unknown });
+            }
+        }
+        self.tell_leader(host);
+    }
+
+    fn lead(&mut self, host: usize, term: u64) {
+        let (boot_ms, voters) = (self.boot_ms(host), self.plan.voters);
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        let end = replica.durable.end();
+        replica.leader = Some(host);
+        replica.attempts_without_clock = 0;
+        replica.lead = Some(Lead {
+            term,
+            own: end,
+            asked_for_clock: false,
+            matched: vec![end; voters],
+            next: vec![end; voters],
+            heard_at: vec![None; voters],
+            confirmed: vec![0; voters],
+            round: 0,
+            rounds: Vec::new(),
+            pending: std::collections::BTreeMap::new(),
+            orchestrator: None,
+            proposing_until: None,
+            updates: std::collections::BTreeMap::new(),
+            askers: std::collections::BTreeMap::new(),
+            next_key: 1,
+            beat_at: boot_ms,
+        });
+        // Nothing is known of what others hold: what does not fit is found out by asking.
+        if let Some(lead) = &mut replica.lead {
+            lead.matched = vec![0; voters];
+        }
+        replica.push(None, None);
+        self.see(&Seen::Elected { host, term });
+        self.replicate(host);
+        self.arm(host);
+    }
+
+    /// Sends every follower what it lacks.
+    fn replicate(&mut self, host: usize) {
+        let boot_ms = self.boot_ms(host);
+        for voter in (0..self.plan.voters).filter(|voter| *voter != host) {
+            let Some(replica) = &mut self.hosts[host].replica else { return };
+            if let Some(append) = replica.append_for(host, voter, boot_ms) {
+                self.send(host, voter, Message::Append(Box::new(append)));
+            }
+        }
+    }
+
+    pub(super) fn on_append(&mut self, host: usize, append: &Append) {
+        self.follow(host, append.term);
+        let (boot_ms, random) = (self.boot_ms(host), self.rng.random());
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        let term = replica.durable.term;
+        let matched = if append.term < term {
+            Err(0)
+        } else {
+            replica.leader = Some(append.from);
+            replica.heard_leader_at = Some(boot_ms);
+            replica.attempts_without_clock = 0;
+            replica.detector.heard_leader(boot_ms, random);
+            if let Some(clock) = append.clock {
+                replica.clock.hear(clock, boot_ms);
+            }
+            if append.snapshot.is_some() {
+                self.watch.coverage.snapshots_installed += 1;
+            }
+            let Some(replica) = &mut self.hosts[host].replica else { return };
+            replica.take(append, boot_ms)
+        };
+        let ack = Ack { term, from: host, matched, round: append.round };
+        self.send(host, append.from, Message::Ack(ack));
+        self.apply(host);
+        self.tell_leader(host);
+        self.arm(host);
+    }
+
+    pub(super) fn on_ack(&mut self, host: usize, ack: Ack) {
+        self.follow(host, ack.term);
+        let boot_ms = self.boot_ms(host);
+        let voters = self.plan.voters;
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        let Some(lead) = replica.lead.as_mut().filter(|lead| lead.term == ack.term) else { return };
+        lead.heard_at[ack.from] = Some(boot_ms);
+        lead.confirmed[ack.from] = lead.confirmed[ack.from].max(ack.round);
+        let mut behind = false;
+        match ack.matched {
+            Ok(matched) => {
+                lead.matched[ack.from] = lead.matched[ack.from].max(matched);
+                lead.next[ack.from] = lead.next[ack.from].max(matched);
+                behind = lead.next[ack.from] < replica.durable.end();
+            }
+            Err(hint) if hint >= lead.matched[ack.from] => {
+                lead.next[ack.from] = hint;
+                behind = true;
+            }
+            Err(_) => {}
+        }
+        let confirmed = |round: u64| {
+            let others = lead.confirmed.iter().filter(|known| **known >= round).count();
+            (others + 1) * 2 > voters
+        };
+        let rounds = std::mem::take(&mut lead.rounds);
+        let lead_rounds = rounds.into_iter().map(|(round, until, what)| (confirmed(round), (round, until, what)));
+        let rounds: Vec<_> = lead_rounds.collect();
+        replica.committed = replica.committed.max(replica.majority(host));
+        if behind && let Some(append) = replica.append_for(host, ack.from, boot_ms) {
+            self.send(host, ack.from, Message::Append(Box::new(append)));
+        }
+        self.apply(host);
+        self.end_confirmed(host, rounds);
+        self.tell_leader(host);
+        self.arm(host);
+    }
+
+    /// Ends rounds that a majority confirmed and that wait for nothing else; the others go on.
+    fn end_confirmed(&mut self, host: usize, rounds: Vec<(bool, Round)>) {
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        let applied = replica.applied;
+        let waits = |what: &RoundFor| matches!(what, RoundFor::Orchestrator { next } if applied < *next);
+        let (over, going_on): (Vec<_>, Vec<_>) =
+            rounds.into_iter().partition(|(confirmed, (_, _, what))| *confirmed && !waits(what));
+        let Some(lead) = &mut replica.lead else { return };
+        lead.rounds.extend(going_on.into_iter().map(|(_, round)| round));
+        self.end_rounds(host, over.into_iter().map(|(_, round)| round).collect(), true);
+    }
+
+    /// Applies what is committed.
+    fn apply(&mut self, host: usize) {
+        let boot_ms = self.boot_ms(host);
+        let mut applied_any = false;
+        loop {
+            let Some(replica) = &mut self.hosts[host].replica else { return };
+            if replica.applied >= replica.committed {
+                break;
+            }
+            let Some((position, entry)) = replica.position() else { break };
+            let applied = match &entry {
+                Some(entry) => replica.state.apply(position, entry),
+                None => {
+                    replica.state.skip(position);
+                    skep_fleet::Applied::default()
+                }
+            };
+            let (stamp, digest) = (replica.state.clock(), replica.state.digest());
+            replica.clock.observe_stamp(stamp, boot_ms);
+            replica.applied += 1;
+            applied_any = true;
+            let own = replica.lead.as_mut().filter(|lead| lead.term == position.term);
+            let awaits = own.and_then(|lead| lead.pending.remove(&(position.index as usize)));
+            replica.compact();
+            let entry = entry.as_deref();
+            self.see(&Seen::Applied { host, position, entry, applied: &applied, digest });
+            match awaits {
+                Some(Awaits::Request(asker)) => {
+                    let reply = applied.replies.into_iter().next();
+                    let outcome = match reply {
+                        Some(Reply::Refused(Refusal::Deposed)) => ProposeOutcome::NotLeader { leader: None },
+                        Some(reply) => ProposeOutcome::Applied { index: position.index, stamp, reply },
+                        None => ProposeOutcome::Unknown,
+                    };
+                    self.send(host, asker.host, Message::Proposed { asker, outcome });
+                }
+                Some(Awaits::Decisions) => {
+                    if let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) {
+                        lead.proposing_until = None;
+                    }
+                    self.orchestrate(host, Some(OrchestratorEvent::ProposalEnded { applied: true }));
+                }
+                Some(Awaits::Clock) => {
+                    if let Some(replica) = &mut self.hosts[host].replica {
+                        replica.clock.hear(stamp, boot_ms);
+                    }
+                }
+                None => {}
+            }
+        }
+        if applied_any {
+            self.take_the_lead(host);
+            self.orchestrate(host, Some(OrchestratorEvent::Applied));
+        }
+    }
+
+    /// A leader begins when its own first entry is applied and it has a clock.
+    fn take_the_lead(&mut self, host: usize) {
+        let boot_ms = self.boot_ms(host);
+        let policy = if self.plan.nearest { Policy::Nearest } else { Policy::RoundRobin };
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        let Some(lead) = replica.lead.as_mut().filter(|lead| lead.orchestrator.is_none() && replica.applied > lead.own)
+        else {
+            return;
+        };
+        if let Some(now) = replica.clock.now(boot_ms) {
+            lead.orchestrator = Some(Orchestrator::new(OrchestratorConfig { policy }, &replica.state, now));
+            return;
+        }
+        if !std::mem::replace(&mut lead.asked_for_clock, true) {
+            let term = lead.term;
+            let entry = Entry { stamp: Default::default(), term, body: EntryBody::ClockLost };
+            replica.push(Some(Rc::new(entry)), Some(Awaits::Clock));
+            self.watch.coverage.clocks_lost += 1;
+            self.replicate(host);
+        }
+    }
+
+    /// Writes an entry as the leader of a term; false if it does not take proposals.
+    fn write(&mut self, host: usize, body: EntryBody, awaits: Awaits) -> bool {
+        let boot_ms = self.boot_ms(host);
+        let Some(replica) = &mut self.hosts[host].replica else { return false };
+        let (true, Some(stamp)) = (replica.is_ready(host, boot_ms), replica.clock.now(boot_ms)) else { return false };
+        let Some(term) = replica.lead.as_ref().map(|lead| lead.term) else { return false };
+        let index = replica.push(Some(Rc::new(Entry { stamp, term, body })), Some(awaits)) as u64;
+        self.see(&Seen::Written { term, index });
+        self.replicate(host);
+        true
+    }
+
+    fn elsewhere(&self, host: usize) -> Option<usize> {
+        let replica = self.hosts[host].replica.as_ref()?;
+        replica.leader.filter(|leader| *leader != host)
+    }
+
+    pub(super) fn on_propose(&mut self, host: usize, asker: Asker, request: Request) {
+        if self.write(host, EntryBody::Requests(vec![request]), Awaits::Request(asker)) {
+            return;
+        }
+        let outcome = match self.hosts[host].replica {
+            Some(_) => ProposeOutcome::NotLeader { leader: self.elsewhere(host).map(node_id) },
+            None => ProposeOutcome::NoSuchShard,
+        };
+        self.send(host, asker.host, Message::Proposed { asker, outcome });
+    }
+
+    fn begin_round(&mut self, host: usize, what: RoundFor) {
+        let boot_ms = self.boot_ms(host);
+        let alone = self.plan.voters == 1;
+        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
+        lead.round += 1;
+        let round = (lead.round, boot_ms + RPC_TIMEOUT_MS, what);
+        if alone {
+            return self.end_rounds(host, vec![round], true);
+        }
+        lead.rounds.push(round);
+        self.replicate(host);
+    }
+
+    fn end_rounds(&mut self, host: usize, over: Vec<Round>, confirmed: bool) {
+        for (_, _, what) in over {
+            match what {
+                RoundFor::Orchestrator { .. } => {
+                    self.orchestrate(host, Some(OrchestratorEvent::RoundEnded { confirmed }))
+                }
+                RoundFor::Query { asker, query, next } => self.answer_query(host, asker, query, next, confirmed),
+            }
+        }
+    }
+
+    pub(super) fn on_query(&mut self, host: usize, asker: Asker, query: Query) {
+        let boot_ms = self.boot_ms(host);
+        let failure = match &self.hosts[host].replica {
+            None => QueryFailure::NoReplica,
+            Some(replica) if replica.is_ready(host, boot_ms) => {
+                // What is committed by now, at the least: the leader knows of all of it.
+                let next = replica.committed;
+                return self.begin_round(host, RoundFor::Query { asker, query, next });
+            }
+            Some(_) => QueryFailure::NotLeader { leader: self.elsewhere(host).map(node_id) },
+        };
+        self.send(host, asker.host, Message::Queried { asker, reply: Box::new(Err(failure)) });
+    }
+
+    fn answer_query(&mut self, host: usize, asker: Asker, query: Query, next: usize, confirmed: bool) {
+        let boot_ms = self.boot_ms(host);
+        let Some(replica) = &self.hosts[host].replica else { return };
+        let (state, clock) = (&replica.state, replica.clock.now(boot_ms));
+        let (index, stamp) = (replica.applied as u64, state.clock());
+        let reply = if confirmed && replica.applied >= next {
+            let answer = match query {
+                Query::Task(id) => {
+                    let view = |task: &skep_protocol::task::Task| TaskView { task: task.clone(), waits: None };
+                    Answer::Task(state.task(&id).map(view).map(Box::new))
+                }
+                _ => Answer::Counts(state.counts()),
+            };
+            Ok(QueryReply { as_of: AsOf { index, stamp, clock, linearizable: true, age_ms: Some(0) }, answer })
+        } else {
+            Err(QueryFailure::NoQuorum)
+        };
+        self.send(host, asker.host, Message::Queried { asker, reply: Box::new(reply) });
+    }
+
+    pub(super) fn on_heartbeat(&mut self, host: usize, asker: Asker, heartbeat: Heartbeat) {
+        let boot_ms = self.boot_ms(host);
+        let ready = self.hosts[host].replica.as_ref().is_some_and(|replica| replica.is_ready(host, boot_ms));
+        let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
+        let Some(lead) = lead.filter(|_| ready) else {
+            let leader = self.elsewhere(host).map(node_id);
+            let result = Err(HeartbeatFailure::NotLeader { leader });
+            return self.send(host, asker.host, Message::Heard { by: host, asker, result });
+        };
+        let key = lead.next_key;
+        lead.next_key += 1;
+        lead.askers.insert(key, asker);
+        let node = node_id(asker.host);
+        self.orchestrate(host, Some(OrchestratorEvent::Heartbeat { key: HeartbeatKey(key), node, heartbeat }));
+    }
+
+    pub(super) fn on_noted(&mut self, host: usize, by: usize, term: u64, number: u64, noted: bool) {
+        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
+        if lead.term != term || lead.updates.get(&by).is_none_or(|(known, _)| *known != number) {
+            return;
+        }
+        lead.updates.remove(&by);
+        self.orchestrate(host, Some(OrchestratorEvent::UpdateEnded { node: node_id(by), arrived: noted }));
+    }
+
+    /// Tells the orchestrator what happened, or that time passed, and carries out what it wants.
+    fn orchestrate(&mut self, host: usize, event: Option<OrchestratorEvent>) {
+        let boot_ms = self.boot_ms(host);
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        let (Some(now), Some(lead)) = (replica.clock.now(boot_ms), replica.lead.as_mut()) else { return };
+        let Some(orchestrator) = &mut lead.orchestrator else { return };
+        match event {
+            Some(event) => orchestrator.handle(event, &replica.state, now),
+            None => orchestrator.handle_timeout(&replica.state, now),
+        }
+        let mut effects = Vec::new();
+        while let Some(effect) = orchestrator.poll_effect() {
+            effects.push(effect);
+        }
+        let term = lead.term;
+        for effect in effects {
+            self.carry_out_for_orchestrator(host, term, effect);
+        }
+    }
+
+    fn carry_out_for_orchestrator(&mut self, host: usize, term: u64, effect: OrchestratorEffect) {
+        let boot_ms = self.boot_ms(host);
+        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
+        match effect {
+            OrchestratorEffect::Propose(decisions) => {
+                lead.proposing_until = Some(boot_ms + PROPOSAL_TIMEOUT_MS);
+                if !self.write(host, EntryBody::Decisions(decisions), Awaits::Decisions)
+                    && let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut())
+                {
+                    // Said with the next look at the time, not within the orchestrator's own turn.
+                    lead.proposing_until = Some(boot_ms + 1);
+                }
+            }
+            OrchestratorEffect::BeginRound => {
+                let next = self.hosts[host].replica.as_ref().map_or(0, |replica| replica.durable.end());
+                self.begin_round(host, RoundFor::Orchestrator { next });
+            }
+            OrchestratorEffect::Answer { key, reply } => {
+                if let Some(asker) = lead.askers.remove(&key.0) {
+                    self.send(host, asker.host, Message::Heard { by: host, asker, result: Ok(reply) });
+                }
+            }
+            OrchestratorEffect::Update { node, update } => {
+                let to = super::host::host_of(node);
+                let number = lead.next_key;
+                lead.next_key += 1;
+                lead.updates.insert(to, (number, boot_ms + RPC_TIMEOUT_MS));
+                self.send(host, to, Message::Claims { from: host, term, number, update: Box::new(update) });
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The simulator: whole sites in virtual time, from a seed.
+//!
+//! Nodes are the product's own engines; the leader runs the product's own orchestrator; replicas apply entries with the
+//! product's own state machine and restore it from its own snapshots; robots are fenced by the client library's own
+//! holdings. What is modelled is what lies between: a log that a majority holds, a network that loses, doubles, delays
+//! and cuts, clocks that run wrong and begin anew, processes that end or are suspended, robots and customers.
+//!
+//! Every run is one thread and one seed. Safety is looked at with everything that happens; then all faults end, and
+//! everything must come to its end.
+
+mod campaign;
+mod customer;
+mod fabric;
+mod host;
+mod lead;
+mod plan;
+mod replica;
+mod robot;
+mod shrink;
+mod watch;
+mod world;
+
+pub use campaign::{Campaign, CampaignError, CampaignOptions, Failure};
+pub use watch::{Coverage, Violation};
+
+use plan::Plan;
+use world::Sim;
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What must never happen, and did.
+    pub violation: Option<Violation>,
+    /// What was met.
+    pub coverage: Coverage,
+    /// How many robots.
+    pub robots: usize,
+    /// How long it took, in virtual milliseconds.
+    pub virtual_ms: u64,
+}
+
+/// Runs a plan to its end. A panic of the product is a violation too.
+fn run_plan(plan: &Plan) -> Outcome {
+    let robots = plan.robots;
+    let ran = std::panic::catch_unwind(|| Sim::new(plan.clone()).run());
+    match ran {
+        Ok(watch) => {
+            Outcome { violation: watch.violation, coverage: watch.coverage, robots, virtual_ms: watch.virtual_ms }
+        }
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let what = text.unwrap_or_else(|| "it panicked".to_owned());
+            let violation = Some(Violation { invariant: "S15", what, at_ms: 0 });
+            Outcome { violation, coverage: Coverage::default(), robots, virtual_ms: 0 }
+        }
+    }
+}
+
+/// Runs a seed to its end. `robots` overrides how many there are; `faults` keeps only some of the seed's faults.
+pub fn run(seed: u64, robots: Option<usize>, faults: Option<&[usize]>) -> Outcome {
+    let plan = Plan::of(seed, robots);
+    run_plan(&faults.map_or(plan.clone(), |kept| plan.with_faults(kept)))
+}
+
+/// What goes wrong in the run of a seed, line by line.
+pub fn faults_of(seed: u64, robots: Option<usize>) -> Vec<String> {
+    Plan::of(seed, robots).faults.iter().enumerate().map(|(at, fault)| format!("{at}: {fault}")).collect()
+}

@@ -1,0 +1,169 @@
+//! What a campaign has met: an invariant that was never in danger is not proved.
+
+use serde::{Deserialize, Serialize};
+use skep_fleet::Applied;
+use skep_protocol::change::{ChangeKind, ReclaimCause};
+use skep_protocol::outcome::{NotDone, Refusal, Settled};
+use skep_testnet::station::Refused;
+
+use super::Seen;
+use crate::sim::plan::FaultKind;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// How often things happened.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Coverage {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Coverage {
+            /// Adds another one's counts.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// Names of what never happened.
+            pub fn missing(&self) -> Vec<&'static str> {
+                let mut missing = Vec::new();
+                $(if self.$name == 0 { missing.push(stringify!($name)); })*
+                missing
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages between hosts.
+    messages,
+    /// Messages that were lost.
+    lost,
+    /// Messages that came twice.
+    doubled,
+    /// Leaders elected.
+    elections,
+    /// Nodes that ended without warning.
+    crashes,
+    /// Whole quorums that did.
+    quorum_crashes,
+    /// Machines that started anew.
+    reboots,
+    /// Robots' software that ended without warning.
+    robot_crashes,
+    /// Nodes and robots that were suspended.
+    suspensions,
+    /// Networks that were cut in two.
+    cuts,
+    /// Cuts in one direction.
+    one_way_cuts,
+    /// Cuts between two voters that others hear both.
+    pair_cuts,
+    /// Networks that lost and doubled.
+    lossy,
+    /// Networks that were slow and reordered.
+    slow,
+    /// Snapshots that a voter took from its leader.
+    snapshots_installed,
+    /// New leaders that knew no clock.
+    clocks_lost,
+    /// Tasks assigned or claimed.
+    claims,
+    /// Claims given anew after an earlier one had ended.
+    reassignments,
+    /// Leases that ended in the log.
+    expiries,
+    /// Claims taken back for want of progress.
+    stale_claims,
+    /// Claims that were given back.
+    releases,
+    /// Tasks that were done.
+    completions,
+    /// Tasks that failed too often.
+    dead_letters,
+    /// Tasks that became worthless.
+    expired_tasks,
+    /// Tasks that were cancelled.
+    cancellations,
+    /// Answers: done.
+    done,
+    /// Answers: definitely not done.
+    not_done,
+    /// Answers: unknown.
+    unknown,
+    /// Requests that came after their deadline.
+    too_late,
+    /// Effects that the station refused as stale.
+    station_stale,
+    /// Effects that it refused since they were done.
+    station_duplicate,
+    /// Looks at a lease that had ended.
+    stood_still,
+    /// Looks at a claim that was lost.
+    claims_lost,
+    /// Linearizable reads.
+    reads,
+}
+
+impl Coverage {
+    pub(super) fn count_fault(&mut self, kind: FaultKind) {
+        match kind {
+            FaultKind::CrashQuorum => self.quorum_crashes += 1,
+            FaultKind::Reboot { .. } => self.reboots += 1,
+            FaultKind::Suspend { .. } | FaultKind::SuspendLeader | FaultKind::SuspendRobots { .. } => {
+                self.suspensions += 1;
+            }
+            FaultKind::Cut { .. } => self.cuts += 1,
+            FaultKind::OneWay { .. } => self.one_way_cuts += 1,
+            FaultKind::Pair { .. } => self.pair_cuts += 1,
+            FaultKind::Lossy { .. } => self.lossy += 1,
+            FaultKind::Slow { .. } => self.slow += 1,
+            // Counted where they end a process.
+            FaultKind::Crash { .. } | FaultKind::CrashLeader | FaultKind::CrashRobot { .. } => {}
+        }
+    }
+
+    pub(super) fn see(&mut self, seen: &Seen) {
+        match seen {
+            Seen::Elected { .. } => self.elections += 1,
+            Seen::Ended { settled, in_doubt, .. } => self.end(settled, *in_doubt),
+            Seen::ReadEnded { .. } => self.reads += 1,
+            Seen::Attempted { refused: Some(Refused::Stale), .. } => self.station_stale += 1,
+            Seen::Attempted { refused: Some(Refused::Duplicate), .. } => self.station_duplicate += 1,
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, settled: &Settled, in_doubt: bool) {
+        match settled {
+            Settled::Done { .. } => self.done += 1,
+            Settled::NotDone(NotDone::Refused(refusal)) => {
+                self.too_late += u64::from(matches!(refusal, Refusal::Expired { .. }));
+                match in_doubt && refusal.is_silent_about_earlier() {
+                    true => self.unknown += 1,
+                    false => self.not_done += 1,
+                }
+            }
+            _ => self.unknown += 1,
+        }
+    }
+
+    /// Counts what an entry changed, once.
+    pub(super) fn note_changes(&mut self, applied: &Applied) {
+        for change in &applied.changes {
+            match &change.what {
+                ChangeKind::Claimed { epoch, .. } => {
+                    self.claims += 1;
+                    self.reassignments += u64::from(epoch.0 > 1);
+                }
+                ChangeKind::AgentDetached { expired: true, .. } => self.expiries += 1,
+                ChangeKind::Reclaimed { cause: ReclaimCause::Stale, .. } => self.stale_claims += 1,
+                ChangeKind::Reclaimed { cause: ReclaimCause::Released, .. } => self.releases += 1,
+                ChangeKind::Completed { .. } => self.completions += 1,
+                ChangeKind::DeadLettered { .. } => self.dead_letters += 1,
+                ChangeKind::Expired { .. } => self.expired_tasks += 1,
+                ChangeKind::Cancelled { .. } => self.cancellations += 1,
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What is seen of a run from outside of time, and what must hold of it. One invariant a file.
+
+mod coverage;
+mod s1;
+mod s10;
+mod s3;
+mod s5;
+mod s6;
+mod s7;
+mod s8;
+mod s9;
+
+use std::collections::BTreeSet;
+
+use skep_fleet::{Applied, FleetState, LogPosition};
+use skep_protocol::change::ChangeKind;
+use skep_protocol::entry::{Entry, Request};
+use skep_protocol::ids::TaskId;
+use skep_protocol::outcome::Settled;
+use skep_protocol::query::QueryReply;
+use skep_testnet::station::{Question, Refused};
+
+use super::plan::{FaultKind, Plan};
+pub use coverage::Coverage;
+
+/// Something that was seen.
+pub(super) enum Seen<'a> {
+    /// A replica applied an entry.
+    Applied { host: usize, position: LogPosition, entry: Option<&'a Entry>, applied: &'a Applied, digest: u128 },
+    /// A leader wrote an entry, with a stamp of its clock.
+    Written { term: u64, index: u64 },
+    /// A voter leads a new term.
+    Elected { host: usize, term: u64 },
+    /// A request was made, from a clock that was read now.
+    Invoked { request: &'a Request, valid_ms: u64 },
+    /// Whoever made a request has its answer. `in_doubt`: an earlier one was unknown.
+    Ended { request: &'a Request, settled: &'a Settled, in_doubt: bool },
+    /// A linearizable read began.
+    ReadBegun { customer: usize },
+    /// It ended.
+    ReadEnded { customer: usize, task: TaskId, reply: &'a QueryReply },
+    /// A robot looked at its lease and may go on.
+    Checked { robot: usize, task: TaskId, epoch: u64 },
+    /// A robot acted on the world.
+    Attempted { question: &'a Question, refused: Option<Refused> },
+}
+
+/// Something that must never happen, and did.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Violation {
+    /// Which invariant.
+    pub invariant: &'static str,
+    /// What was found.
+    pub what: String,
+    /// When, in virtual milliseconds.
+    pub at_ms: u64,
+}
+
+/// One invariant.
+trait Invariant {
+    /// Its name in the documentation.
+    fn name(&self) -> &'static str;
+
+    /// Takes note of what was seen; what is wrong with it, if anything.
+    fn see(&mut self, seen: &Seen, now: u64) -> Result<(), String>;
+
+    /// Looks at every tick.
+    fn tick(&mut self, _now: u64) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Looks at what every voter holds in the end.
+    fn finish(&mut self, _states: &[&FleetState]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Everything that is watched.
+pub(super) struct Watch {
+    invariants: Vec<Box<dyn Invariant>>,
+    pub(super) coverage: Coverage,
+    pub(super) violation: Option<Violation>,
+    pub(super) virtual_ms: u64,
+    /// The first index that nobody has applied.
+    next: u64,
+    /// Tasks that have not ended.
+    live: BTreeSet<TaskId>,
+}
+
+impl Watch {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let invariants: Vec<Box<dyn Invariant>> = vec![
+            Box::<s1::NothingLost>::default(),
+            Box::<s3::AtMostOnce>::default(),
+            Box::new(s5::InTime::new(plan)),
+            Box::<s6::OneOwner>::default(),
+            Box::<s7::SelfFencing>::default(),
+            Box::<s8::SameLog>::default(),
+            Box::<s9::Linearizable>::default(),
+            Box::<s10::NoFalseAnswer>::default(),
+        ];
+        Self {
+            invariants,
+            coverage: Coverage::default(),
+            violation: None,
+            virtual_ms: 0,
+            next: 0,
+            live: BTreeSet::new(),
+        }
+    }
+
+    /// Keeps the first violation: the others follow from it.
+    pub(super) fn violate(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    fn each(&mut self, now: u64, mut look: impl FnMut(&mut dyn Invariant) -> Result<(), String>) {
+        for at in 0..self.invariants.len() {
+            let invariant = self.invariants[at].name();
+            if let Err(what) = look(self.invariants[at].as_mut()) {
+                self.violate(Violation { invariant, what, at_ms: now });
+            }
+        }
+    }
+
+    pub(super) fn see(&mut self, seen: &Seen, now: u64) {
+        if let Seen::Applied { position, applied, .. } = seen
+            && position.index == self.next
+        {
+            self.next += 1;
+            self.note_tasks(applied);
+        }
+        self.coverage.see(seen);
+        self.each(now, |invariant| invariant.see(seen, now));
+    }
+
+    fn note_tasks(&mut self, applied: &Applied) {
+        for change in &applied.changes {
+            let Some(task) = change.what.task() else { continue };
+            match change.what {
+                ChangeKind::Created { .. } | ChangeKind::Requeued { .. } => _ = self.live.insert(task),
+                ChangeKind::Completed { .. }
+                | ChangeKind::DeadLettered { .. }
+                | ChangeKind::Cancelled { .. }
+                | ChangeKind::Expired { .. } => _ = self.live.remove(&task),
+                _ => {}
+            }
+        }
+        self.coverage.note_changes(applied);
+    }
+
+    pub(super) fn tick(&mut self, now: u64) {
+        self.each(now, |invariant| invariant.tick(now));
+    }
+
+    pub(super) fn finish(&mut self, states: &[&FleetState], now: u64) {
+        self.each(now, |invariant| invariant.finish(states));
+    }
+
+    /// How many entries anybody has applied.
+    pub(super) fn applied(&self) -> u64 {
+        self.next
+    }
+
+    /// Tasks that have not ended.
+    pub(super) fn live_tasks(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(super) fn count_fault(&mut self, kind: FaultKind) {
+        self.coverage.count_fault(kind);
+    }
+}
+
+/// Whether an entry holds a request.
+fn holds(entry: Option<&Entry>, request: &skep_protocol::ids::RequestId) -> bool {
+    match entry.map(|entry| &entry.body) {
+        Some(skep_protocol::entry::EntryBody::Requests(requests)) => requests.iter().any(|known| known.id == *request),
+        _ => false,
+    }
+}

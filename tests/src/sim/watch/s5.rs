@@ -1,0 +1,67 @@
+//! S5: nothing is accepted after its deadline.
+
+use std::collections::BTreeMap;
+
+use skep_protocol::ids::RequestId;
+
+use super::{Invariant, Seen};
+use crate::sim::plan::{FaultKind, Plan};
+
+/// Judged from outside: from when its maker read the shard's clock to when the leader wrote it into the log, on a clock
+/// that nobody in the run sees. An entry that was written in time and finds its quorum later takes effect later: the log
+/// has decided by then, and until it has, the answer is "unknown".
+pub(super) struct InTime {
+    next: u64,
+    made: BTreeMap<RequestId, (u64, u64)>,
+    /// When entries were written, by index and term.
+    written: BTreeMap<(u64, u64), u64>,
+    /// What a change of the leader may take from the log clock: the delay of one frame.
+    frame_ms: u64,
+    elections: u64,
+}
+
+impl InTime {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let slow = plan.faults.iter().map(|fault| match fault.kind {
+            FaultKind::Slow { ms } => ms,
+            _ => 0,
+        });
+        Self {
+            next: 0,
+            made: BTreeMap::new(),
+            written: BTreeMap::new(),
+            frame_ms: slow.max().unwrap_or(0) + 100,
+            elections: 0,
+        }
+    }
+}
+
+impl Invariant for InTime {
+    fn name(&self) -> &'static str {
+        "S5"
+    }
+
+    fn see(&mut self, seen: &Seen, now: u64) -> Result<(), String> {
+        match seen {
+            Seen::Elected { .. } => self.elections += 1,
+            Seen::Invoked { request, valid_ms } => _ = self.made.insert(request.id, (now, *valid_ms)),
+            Seen::Written { term, index } => _ = self.written.insert((*index, *term), now),
+            Seen::Applied { position, applied, .. } if position.index == self.next => {
+                self.next += 1;
+                let written = self.written.get(&(position.index, position.term)).copied().unwrap_or(now);
+                for request in applied.changes.iter().filter_map(|change| change.request) {
+                    let Some((made, valid_ms)) = self.made.get(&request) else { continue };
+                    // Clocks that run 4 % slow, frames of every leader that was, and the reading of the clock itself.
+                    let allowed = valid_ms * 104 / 100 + (self.elections + 2) * self.frame_ms + 1_000;
+                    let after = written.saturating_sub(*made);
+                    if after > allowed {
+                        let late = after - valid_ms;
+                        return Err(format!("{request} was valid for {valid_ms} ms and was accepted {late} ms later"));
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! S6: one owner.
+
+use std::collections::BTreeMap;
+
+use skep_protocol::change::ChangeKind;
+use skep_protocol::ids::TaskId;
+use skep_protocol::text::AgentId;
+
+use super::{Invariant, Seen};
+
+/// Epochs of a task rise, each has one owner, and the resource accepts none below one that it has seen.
+#[derive(Default)]
+pub(super) struct OneOwner {
+    next: u64,
+    owners: BTreeMap<TaskId, (u64, AgentId)>,
+    at_resource: BTreeMap<String, u64>,
+}
+
+impl Invariant for OneOwner {
+    fn name(&self) -> &'static str {
+        "S6"
+    }
+
+    fn see(&mut self, seen: &Seen, _now: u64) -> Result<(), String> {
+        match seen {
+            Seen::Applied { position, applied, .. } if position.index == self.next => {
+                self.next += 1;
+                for change in &applied.changes {
+                    match &change.what {
+                        ChangeKind::Claimed { task, by, epoch, .. } => {
+                            let former = self.owners.insert(*task, (epoch.0, by.clone()));
+                            if let Some((known, owner)) = former.filter(|(known, _)| *known >= epoch.0) {
+                                return Err(format!(
+                                    "{task}: claim {} of {by} after claim {known} of {owner}",
+                                    epoch.0
+                                ));
+                            }
+                        }
+                        ChangeKind::Progressed { task, epoch, .. } | ChangeKind::Completed { task, epoch, .. } => {
+                            let known = self.owners.get(task).map_or(0, |(known, _)| *known);
+                            if known != epoch.0 {
+                                return Err(format!("{task}: claim {} was heard while claim {known} stands", epoch.0));
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Seen::Attempted { question, refused: None } => {
+                let known = self.at_resource.entry(question.task.clone()).or_default();
+                if question.epoch < *known {
+                    return Err(format!("task {}: claim {} acted after claim {known}", question.task, question.epoch));
+                }
+                *known = question.epoch;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! A little of the chaos, on real processes: more of it with `skep testnet chaos` and `skep testnet power`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::process::Command;
+
+use skep_tests::Site;
+
+const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
+
+/// What a run reports. It fails if anything was violated, but for L3: how soon replicas are equal is a time, and nobody
+/// knows how busy this machine is.
+fn run(args: &[&str]) -> serde_json::Value {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(NODE).args(args).args(["-o", "json", "--dir"]).arg(dir.path()).output().unwrap();
+    let story = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();
+    let violations = report.as_ref().and_then(|report| report["invariants"]["violations"].as_array());
+    let only_late = violations.is_some_and(|all| !all.is_empty() && all.iter().all(|one| one["invariant"] == "L3"));
+    if !output.status.success() && !only_late {
+        panic!("{story}\n{}\nkept in {}", String::from_utf8_lossy(&output.stdout), dir.keep().display());
+    }
+    report.unwrap_or_else(|| panic!("no report: {story}"))
+}
+
+#[test]
+fn a_site_at_work_survives_whatever_goes_wrong() {
+    let seed = rand::random::<u32>().to_string();
+    println!("seed {seed}");
+    let report = run(&[
+        "testnet",
+        "chaos",
+        "--robots",
+        "6",
+        "--voters",
+        "3",
+        "--minutes",
+        "0.4",
+        "--lease",
+        "2s",
+        "--seed",
+        &seed,
+    ]);
+    assert_eq!(report["tasks"]["lost"], 0, "{report:#}");
+    assert!(report["acknowledged"].as_u64() > Some(100), "{report:#}");
+    assert!(!report["faults"].as_object().unwrap().is_empty(), "{report:#}");
+}
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_or_doubled_when_the_power_goes() {
+    let seed = rand::random::<u32>().to_string();
+    println!("seed {seed}");
+    let report = run(&["testnet", "power", "--cuts", "3", "--seed", &seed]);
+    if let Some(why) = report["skipped"].as_str() {
+        println!("skipped: {why}");
+        return;
+    }
+    assert_eq!((report["lost"].as_u64(), report["doubled"].as_u64()), (Some(0), Some(0)), "{report:#}");
+    assert!(report["acknowledged"].as_u64() > Some(100), "{report:#}");
+    assert_eq!(report["of_all"].as_u64(), Some(1), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_node_of_a_testnet_speaks_with_nobody_it_is_told_not_to() {
+    let site = Site::up(NODE, 3, 3, &["testnet.cuts=cuts"]).await;
+    let others = [site.net.nodes[1].id.as_str(), &site.net.nodes[2].id].join("\n");
+    let cuts = site.net.nodes[0].dir.join("cuts");
+    let client = site.net.nodes[0].client();
+    let up = async || {
+        let peers = client.node_status().await.ok()?.peers;
+        Some(peers.iter().filter(|peer| peer.control_up || peer.mesh_up).count())
+    };
+    std::fs::write(&cuts, others).unwrap();
+    site.net.wait_for("silence", async || (up().await? == 0).then_some(())).await.unwrap();
+    // The others go on without it.
+    let spec = skep_client::TaskSpec { title: "beyond the cut".into(), ..Default::default() };
+    site.net.nodes[1].client().create_task(spec).await.unwrap();
+    std::fs::write(&cuts, "").unwrap();
+    site.net.wait_for("voices", async || (up().await? == 2).then_some(())).await.unwrap();
+    site.net.until_equal(&[0, 1, 2]).await.unwrap();
+}

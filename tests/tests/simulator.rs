@@ -1,0 +1,44 @@
+//! Whole sites in virtual time: a few seeds here, a hundred in `.ci/run`, and as many as anybody likes with
+//! `cargo run -p skep-tests --release --bin sim`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use skep_tests::sim::{self, Campaign, CampaignOptions};
+
+/// How many seeds to run; the runner of mutants asks for more.
+fn seeds() -> u64 {
+    std::env::var("SKEP_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+}
+
+#[test]
+fn every_invariant_holds_whatever_goes_wrong_and_everything_comes_to_its_end() {
+    let from = std::env::var("SKEP_SIM_FROM").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let options = CampaignOptions { from, seeds: seeds(), robots: None, progress: None };
+    let campaign = Campaign::run(&options, |so_far| assert_eq!(so_far.violations, [])).unwrap();
+    assert_eq!(campaign.violations, []);
+    assert_eq!(campaign.seeds, seeds());
+    assert!(
+        seeds() == 1 || campaign.coverage.claims > 100 && campaign.coverage.elections > 10,
+        "{:?}",
+        campaign.coverage
+    );
+}
+
+#[test]
+fn a_seed_is_the_same_run_every_time() {
+    let (one, other) = (sim::run(3, None, None), sim::run(3, None, None));
+    assert_eq!((one.coverage, one.virtual_ms), (other.coverage, other.virtual_ms));
+    assert_ne!(sim::run(4, None, None).virtual_ms, one.virtual_ms);
+}
+
+#[test]
+fn a_campaign_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let progress = Some(dir.path().join("progress.json"));
+    let part = |seeds| CampaignOptions { from: 1, seeds, robots: Some(20), progress: progress.clone() };
+    Campaign::run(&part(2), |_| {}).unwrap();
+    let went_on = Campaign::run(&part(3), |_| {}).unwrap();
+    let at_once = Campaign::run(&CampaignOptions { progress: None, ..part(3) }, |_| {}).unwrap();
+    assert_eq!(went_on, at_once);
+    let other = CampaignOptions { from: 2, ..part(3) };
+    assert!(Campaign::run(&other, |_| {}).unwrap_err().to_string().contains("is of a campaign from seed 1"));
+}
