@@ -5,10 +5,14 @@
 
 use std::time::Duration;
 
+use libp2p::PeerId;
+use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{
     Behaviour, CallbackSubscriptionFilter, ConfigBuilder, IdentityTransform, MaxCountSubscriptionFilter, Message,
     MessageAuthenticity, MessageId, TopicHash, ValidationMode,
 };
+use libp2p::swarm::behaviour::ConnectionEstablished;
+use libp2p::swarm::{ConnectionId, FromSwarm, NetworkBehaviour as _};
 use sha2::{Digest as _, Sha256};
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::limits;
@@ -66,6 +70,18 @@ pub(crate) fn behaviour(site: &SiteName) -> Result<Gossip, MeshError> {
     };
     Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
         .map_err(|e| MeshError::new(&e))
+}
+
+/// Says again to a peer what is subscribed to. What one of its connections had taken was lost with it, and gossipsub says
+/// it on the first connection only.
+pub(crate) fn announce(gossip: &mut Gossip, peer_id: PeerId, connection_id: ConnectionId, endpoint: &ConnectedPoint) {
+    gossip.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+        peer_id,
+        connection_id,
+        endpoint,
+        failed_addresses: &[],
+        other_established: 0,
+    }));
 }
 
 /// A topic as gossipsub names it.

@@ -11,6 +11,7 @@ mod behaviour;
 mod discovery;
 mod envelopes;
 mod gossip;
+mod links;
 mod service;
 
 pub use envelopes::Dropped;

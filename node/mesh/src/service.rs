@@ -22,6 +22,7 @@ use crate::behaviour::{Behaviour, DhtEvent, Event};
 use crate::discovery::{ADDRESSES_PER_PEER_MAX, is_usable};
 use crate::envelopes::{Dropped, Envelopes, Job};
 use crate::gossip;
+use crate::links::{Dialled, Links};
 
 /// Shortest and longest wait between dials of one peer.
 const REDIAL_MIN: Duration = Duration::from_millis(200);
@@ -56,10 +57,6 @@ pub(crate) enum Command {
         /// Whether it goes on.
         verdict: MessageAcceptance,
     },
-    /// Hear a topic.
-    Subscribe(TopicPath),
-    /// Hear it no more.
-    Unsubscribe(TopicPath),
 }
 
 /// What the mesh looks like now.
@@ -78,7 +75,8 @@ pub struct MeshView {
 pub struct MeshHandle {
     view: watch::Receiver<MeshView>,
     jobs: mpsc::Sender<Job>,
-    commands: mpsc::Sender<Command>,
+    topics: Arc<watch::Sender<BTreeSet<TopicPath>>>,
+    cut_off: Arc<watch::Sender<BTreeSet<NodeId>>>,
     dropped: Arc<Dropped>,
 }
 
@@ -96,14 +94,19 @@ impl MeshHandle {
         }
     }
 
-    /// Hears a topic from now on. False if there is no room for the command.
-    pub fn subscribe(&self, topic: TopicPath) -> bool {
-        self.commands.try_send(Command::Subscribe(topic)).is_ok()
+    /// Hears a topic from now on. Never refused: no flood of publications is in its way.
+    pub fn subscribe(&self, topic: TopicPath) {
+        self.topics.send_if_modified(|topics| topics.insert(topic));
     }
 
-    /// Hears a topic no more. False if there is no room for the command.
-    pub fn unsubscribe(&self, topic: TopicPath) -> bool {
-        self.commands.try_send(Command::Unsubscribe(topic)).is_ok()
+    /// Hears a topic no more.
+    pub fn unsubscribe(&self, topic: &TopicPath) {
+        self.topics.send_if_modified(|topics| topics.remove(topic));
+    }
+
+    /// Speaks with none of these nodes from now on, and with all others again: for testnets.
+    pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
+        self.cut_off.send_replace(nodes);
     }
 
     /// What had to be let go so far.
@@ -123,11 +126,16 @@ struct Service {
     swarm: Swarm<Behaviour>,
     view: watch::Sender<MeshView>,
     commands: mpsc::Receiver<Command>,
+    /// What is to be heard, and what is.
+    topics: watch::Receiver<BTreeSet<TopicPath>>,
+    heard: BTreeSet<TopicPath>,
+    cut_off: watch::Receiver<BTreeSet<NodeId>>,
     jobs: mpsc::Sender<Job>,
     dropped: Arc<Dropped>,
     on_loopback: bool,
     /// The listed peers, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
+    links: Links,
 }
 
 struct Dial {
@@ -142,6 +150,8 @@ struct Dial {
 enum Step {
     Swarm(Box<SwarmEvent<Event>>),
     Command(Command),
+    Topics,
+    Cuts,
     Dial,
     Stop,
 }
@@ -175,7 +185,10 @@ impl Mesh {
             }
             swarm.behaviour_mut().admitted.allow_peer(id);
             let address = peer.mesh.as_ref().map(|text| {
-                text.parse::<Multiaddr>().map_err(|e| failed(&format!("{text:?} of peer {}: {e}", peer.id)))
+                let address = text.parse::<Multiaddr>();
+                let address = address.map_err(|e| failed(&format!("{text:?} of peer {}: {e}", peer.id)))?;
+                // As the table of peers has it: the same address in two forms is dialled twice.
+                address.with_p2p(id).map_err(|at| failed(&format!("{at} is an address of another than {}", peer.id)))
             });
             let address = address.transpose()?;
             if let Some(address) = &address {
@@ -197,15 +210,22 @@ impl Mesh {
             local: node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?,
             admitted: config.peers.iter().map(|peer| peer.id).collect(),
             process: rand::random(),
-            commands: commands.clone(),
+            commands,
             received,
             dropped: Arc::clone(&dropped),
         };
         let body = move || envelopes.run(jobs_in);
         std::thread::Builder::new().name("skep-envelopes".to_owned()).spawn(body).map_err(|e| failed(&e))?;
         let on_loopback = config.listen.ip().is_loopback();
-        let handle = MeshHandle { view: seen, jobs: jobs.clone(), commands, dropped: Arc::clone(&dropped) };
-        let service = Service { swarm, view, commands: commands_in, jobs, dropped, on_loopback, dials };
+        let (topics, wanted) = watch::channel(BTreeSet::new());
+        let topics = Arc::new(topics);
+        let (cut_off, cuts) = watch::channel(BTreeSet::new());
+        let (cut_off, dropped_too) = (Arc::new(cut_off), Arc::clone(&dropped));
+        let handle = MeshHandle { view: seen, jobs: jobs.clone(), topics, cut_off, dropped: dropped_too };
+        let (topics, heard, cut_off) = (wanted, BTreeSet::new(), cuts);
+        let (commands, links) = (commands_in, Links::new(local));
+        let service =
+            Service { swarm, view, commands, topics, heard, cut_off, jobs, dropped, on_loopback, dials, links };
         let task = tokio::spawn(service.run(stopped));
         Ok((Self { handle, stop: Some(stop), task }, received_in))
     }
@@ -229,6 +249,8 @@ impl Service {
                 Step::Stop => return,
                 Step::Dial => self.dial_due(),
                 Step::Command(command) => self.carry_out(command),
+                Step::Topics => self.hear_what_is_wanted(),
+                Step::Cuts => self.cut_and_join(),
                 Step::Swarm(event) => self.apply(*event),
             }
         }
@@ -246,6 +268,8 @@ impl Service {
             _ = stopped => Step::Stop,
             event = self.swarm.select_next_some() => Step::Swarm(Box::new(event)),
             Some(command) = self.commands.recv() => Step::Command(command),
+            Ok(()) = self.topics.changed() => Step::Topics,
+            Ok(()) = self.cut_off.changed() => Step::Cuts,
             () = timer => Step::Dial,
         }
     }
@@ -291,13 +315,34 @@ impl Service {
             Command::Judged { id, from, verdict } => {
                 gossip.report_message_validation_result(&id, &from, verdict);
             }
-            Command::Subscribe(topic) => {
-                if let Err(error) = gossip.subscribe(&gossipsub::IdentTopic::new(topic.as_str())) {
-                    tracing::warn!(%topic, %error, "a topic cannot be subscribed to");
-                }
-            }
-            Command::Unsubscribe(topic) => drop(gossip.unsubscribe(&gossipsub::IdentTopic::new(topic.as_str()))),
         }
+    }
+
+    fn cut_and_join(&mut self) {
+        let cut_off = self.cut_off.borrow_and_update().clone();
+        for (id, dial) in &self.dials {
+            if cut_off.contains(&dial.node) {
+                self.swarm.behaviour_mut().admitted.disallow_peer(*id);
+            } else {
+                self.swarm.behaviour_mut().admitted.allow_peer(*id);
+            }
+        }
+    }
+
+    fn hear_what_is_wanted(&mut self) {
+        let wanted = self.topics.borrow_and_update().clone();
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        let mut heard = wanted.clone();
+        for topic in wanted.difference(&self.heard) {
+            if let Err(error) = gossip.subscribe(&gossipsub::IdentTopic::new(topic.as_str())) {
+                tracing::warn!(%topic, %error, "a topic cannot be subscribed to");
+                heard.remove(topic);
+            }
+        }
+        for topic in self.heard.difference(&wanted) {
+            let _ = gossip.unsubscribe(&gossipsub::IdentTopic::new(topic.as_str()));
+        }
+        self.heard = heard;
     }
 
     /// A peer may be reachable now.
@@ -367,11 +412,22 @@ impl Service {
                 let gone = address.to_string();
                 self.view.send_modify(|view| view.listening.retain(|known| *known != gone));
             }
-            SwarmEvent::ConnectionEstablished { peer_id, num_established, .. } if num_established.get() == 1 => {
-                self.note_up(peer_id);
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
+                let dialled = if endpoint.is_dialer() { Dialled::Here } else { Dialled::There };
+                if let Some(one_too_many) = self.links.opened(peer_id, connection_id, dialled, Instant::now()) {
+                    self.swarm.close_connection(one_too_many);
+                }
+                if num_established.get() == 1 {
+                    self.note_up(peer_id);
+                }
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
-                self.note_down(peer_id, cause.map_or("it was closed".to_owned(), |e| e.to_string()));
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, endpoint, num_established, cause } => {
+                self.links.closed(peer_id, connection_id);
+                if num_established == 0 {
+                    self.note_down(peer_id, cause.map_or("it was closed".to_owned(), |e| e.to_string()));
+                } else {
+                    gossip::announce(&mut self.swarm.behaviour_mut().gossip, peer_id, connection_id, &endpoint);
+                }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
                 if let Some(dial) = self.dials.get(&peer) {

@@ -105,7 +105,7 @@ async fn a_publication_reaches_those_who_subscribe_and_nobody_else() {
     let (left, mut heard_by_left) = start_heard(1, vec![peer(b, Some(address.clone())), peer(c, None)]);
     let (right, mut heard_by_right) = start_heard(3, vec![peer(b, Some(address)), peer(a, None)]);
     for mesh in [&middle, &right] {
-        assert!(mesh.handle().subscribe(TopicPath::new("s/robots/pose").unwrap()));
+        mesh.handle().subscribe(TopicPath::new("s/robots/pose").unwrap());
     }
     // Gossip is best effort: what is said before the subscription has travelled is lost.
     let heard = async {
@@ -121,4 +121,61 @@ async fn a_publication_reaches_those_who_subscribe_and_nobody_else() {
     assert_eq!((envelope.sender, envelope.publication), (a, publication("here")));
     assert_eq!(heard_by_middle.recv().await.unwrap().sender, a);
     assert!(heard_by_left.try_recv().is_err(), "who does not subscribe hears nothing");
+}
+
+/// An address that nobody listens on yet.
+fn free_address() -> String {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().to_string()
+}
+
+fn quic(listen: &str) -> String {
+    let (ip, port) = listen.split_once(':').unwrap();
+    format!("/ip4/{ip}/udp/{port}/quic-v1")
+}
+
+/// Until the listener hears something that was said after this call.
+async fn until_heard(speaker: &Mesh, listener: &mut mpsc::Receiver<Envelope>, text: &str) {
+    let heard = async {
+        loop {
+            speaker.handle().publish(publication(text));
+            let wait = Duration::from_millis(100);
+            if let Ok(Some(envelope)) = tokio::time::timeout(wait, listener.recv()).await
+                && envelope.publication == publication(text)
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), heard).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_dial_each_other_at_once_do_not_forget_what_is_subscribed_to() {
+    for round in 0..6 {
+        let (a, b) = (identity(1), identity(2));
+        let listen = [free_address(), free_address()];
+        let of = |at: usize, other: NodeId| MeshConfig {
+            listen: listen[at].parse().unwrap(),
+            mdns: false,
+            site: SiteName::new("s").unwrap(),
+            peers: vec![peer(other, Some(quic(&listen[1 - at])))],
+        };
+        let (speaker, _said) = Mesh::start([1; 32], &of(0, b)).unwrap();
+        let (listener, mut heard) = Mesh::start([2; 32], &of(1, a)).unwrap();
+        until_up(&listener, a).await;
+        let topic = TopicPath::new("s/robots/pose").unwrap();
+        // Subscriptions and their ends follow each other while the second connection is made.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(2_500) {
+            listener.handle().subscribe(topic.clone());
+            tokio::task::yield_now().await;
+            listener.handle().unsubscribe(&topic);
+            tokio::task::yield_now().await;
+        }
+        listener.handle().subscribe(topic.clone());
+        until_heard(&speaker, &mut heard, &format!("round {round}")).await;
+        speaker.stop().await;
+        listener.stop().await;
+    }
 }
