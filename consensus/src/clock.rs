@@ -44,6 +44,8 @@ struct Inner {
     clock: LogClock,
     leads: bool,
     heard_leader_at: Option<u64>,
+    /// Whether the leader is being asked for its clock.
+    asking: bool,
 }
 
 /// The clock of one shard.
@@ -63,9 +65,29 @@ impl ShardClock {
         self.boot.ms()
     }
 
-    /// The clock of the leader arrived in a frame.
-    pub(crate) fn hear(&self, clock: LogInstant) {
-        self.inner().clock.hear(clock, self.boot_ms());
+    /// The clock of the leader arrived in a frame. False if there is no estimate that it could move.
+    pub(crate) fn hear(&self, clock: LogInstant) -> bool {
+        self.inner().clock.hear(clock, self.boot_ms())
+    }
+
+    /// Begins to ask the leader for its clock: since when, or none if it is being asked already.
+    pub(crate) fn ask(&self) -> Option<u64> {
+        let already = std::mem::replace(&mut self.inner().asking, true);
+        (!already).then(|| self.boot_ms())
+    }
+
+    /// The leader answered, or did not.
+    pub(crate) fn learn(&self, answer: Option<LogInstant>, asked_boot_ms: u64) {
+        let mut inner = self.inner();
+        inner.asking = false;
+        if let Some(clock) = answer {
+            inner.clock.learn(clock, asked_boot_ms, self.boot_ms());
+        }
+    }
+
+    /// The clock is this from now on: for a leader that gave the shard a new one.
+    pub(crate) fn begin(&self, clock: LogInstant) {
+        self.inner().clock.begin(clock, self.boot_ms());
     }
 
     /// An entry with this stamp was applied.

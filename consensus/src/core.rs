@@ -99,6 +99,10 @@ impl Core {
                 self.open(header.shard).await?.raft_frame(who, header, &body).await
             }
             FrameKind::SnapshotHead => self.open(header.shard).await?.install_snapshot(who, body).await,
+            FrameKind::Clock => {
+                let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
+                shard.tell_clock()
+            }
             FrameKind::Propose => {
                 let proposal = Proposal::decode(&body).map_err(text)?;
                 if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {

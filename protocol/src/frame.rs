@@ -48,6 +48,8 @@ pub enum FrameKind {
     Heartbeat = 10,
     /// What agents hold by now, from the shard's leader to the node that serves them.
     Claims = 11,
+    /// A question to the shard's leader for its log clock, by a node that has none. The answer is eight bytes.
+    Clock = 12,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -68,6 +70,7 @@ impl FrameKind {
             9 => Self::Query,
             10 => Self::Heartbeat,
             11 => Self::Claims,
+            12 => Self::Clock,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,

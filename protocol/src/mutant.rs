@@ -52,6 +52,8 @@ mutants! {
     NodeIdReused = "node-id-reused",
     /// A node without a clock goes on from the last stamp in its log.
     ClockFromLastEntry = "clock-from-last-entry",
+    /// A node without a clock takes that of any frame, however long it was under way.
+    ClockFromAnyFrame = "clock-from-any-frame",
     /// Members that do not vote are counted among those that do.
     NonVotersCounted = "non-voters-counted",
     /// A snapshot does not say who votes.

@@ -194,7 +194,10 @@ impl Peers {
             Err(_) => Err(CallError::Timeout(deadline)),
         };
         // A late answer to a query or proposal says nothing of the path: only Raft's own calls do.
-        if let (Err(CallError::Timeout(_)), Class::Urgent | Class::Append) = (&result, class) {
+        let of_raft = matches!(class, Class::Urgent | Class::Append) && kind != FrameKind::Clock;
+        if let Err(CallError::Timeout(_)) = &result
+            && of_raft
+        {
             peer.link.close(1, b"a call missed its deadline");
         }
         result

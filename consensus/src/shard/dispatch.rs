@@ -1,11 +1,16 @@
 //! Raft frames of peers, on their way into the group.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use skep_fleet::CLOCK_ROUND_MS_MAX;
 use skep_protocol::frame::{FrameKind, Header, RaftAddress};
+use skep_protocol::ids::NodeId;
+use skep_protocol::time::LogInstant;
 
 use super::Shard;
-use crate::net::Who;
+use crate::net::{Class, Who};
 use crate::offload::offload;
 use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 
@@ -36,8 +41,10 @@ impl Shard {
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                     self.heard_leader();
                     // The clock is taken from nobody but a leader whose frame was accepted.
-                    if let Some(clock) = header.clock {
-                        self.inner.clock.hear(clock);
+                    if let Some(clock) = header.clock
+                        && !self.inner.clock.hear(clock)
+                    {
+                        self.learn_clock(who.node);
                     }
                 }
                 encode(&response).map_err(text)
@@ -59,6 +66,25 @@ impl Shard {
             }
             _ => Err("it is not a raft frame".to_owned()),
         }
+    }
+
+    /// Asks the leader for its clock, unless it is being asked. Another frame of it comes soon if it does not answer.
+    fn learn_clock(&self, leader: NodeId) {
+        let Some(asked_at) = self.inner.clock.ask() else { return };
+        let shard = self.clone();
+        tokio::spawn(async move {
+            let deadline = Duration::from_millis(CLOCK_ROUND_MS_MAX);
+            let call = shard.inner.site.peers.call(leader, Class::Urgent, FrameKind::Clock, shard.id(), &[], deadline);
+            let answer = call.await.ok().and_then(|bytes| <[u8; 8]>::try_from(&*bytes).ok());
+            let clock = answer.map(|bytes| LogInstant::from_raw(u64::from_be_bytes(bytes)));
+            shard.inner.clock.learn(clock, asked_at);
+        });
+    }
+
+    /// This node's clock, if it leads the shard; the reason as text if it does not.
+    pub(crate) fn tell_clock(&self) -> Result<Vec<u8>, String> {
+        let clock = self.inner.clock.to_send().ok_or("this node does not lead the shard, or not yet")?;
+        Ok(clock.raw().to_be_bytes().to_vec())
     }
 
     /// Installs a snapshot that arrived whole: the length of the head, the head, and the data.

@@ -83,7 +83,7 @@ async fn take_the_lead(shard: &Shard, term: u64) -> bool {
             "no voter has heard the log clock since its start: everything with a deadline expires"
         );
         let Some(reply) = shard.write_as(term, EntryBody::ClockLost).await else { return false };
-        clock.hear(reply.stamp);
+        clock.begin(reply.stamp);
     }
     clock.set_leads(true);
     tracing::info!(shard = %shard.id(), term, "this node leads the shard");

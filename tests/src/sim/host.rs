@@ -473,6 +473,8 @@ impl Sim {
         match message {
             Message::Append(append) => self.on_append(to, &append),
             Message::Ack(ack) => self.on_ack(to, ack),
+            Message::AskClock { from, run, asked_ms } => self.on_ask_clock(to, from, run, asked_ms),
+            Message::Clock { run, asked_ms, clock } => self.on_clock(to, run, asked_ms, clock),
             Message::Propose { asker, request } => self.on_propose(to, asker, *request),
             Message::Query { asker, query } => self.on_query(to, asker, query),
             Message::Heartbeat { asker, heartbeat } => self.on_heartbeat(to, asker, heartbeat),

@@ -178,7 +178,7 @@ impl Sim {
             replica.attempts_without_clock = 0;
             replica.detector.heard_leader(boot_ms, random);
             if let Some(clock) = append.clock {
-                replica.clock.hear(clock, boot_ms);
+                self.on_clock_in_frame(host, append.from, clock);
             }
             if append.snapshot.is_some() {
                 self.watch.coverage.snapshots_installed += 1;
@@ -287,7 +287,7 @@ impl Sim {
                 }
                 Some(Awaits::Clock) => {
                     if let Some(replica) = &mut self.hosts[host].replica {
-                        replica.clock.hear(stamp, boot_ms);
+                        replica.clock.begin(stamp, boot_ms);
                     }
                 }
                 None => {}

@@ -9,6 +9,7 @@
 //! everything must come to its end.
 
 mod campaign;
+mod clock;
 mod customer;
 mod fabric;
 mod host;

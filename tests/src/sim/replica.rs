@@ -177,6 +177,8 @@ pub(super) struct Replica {
     pub(super) clock: LogClock,
     pub(super) detector: ElectionDetector,
     pub(super) attempts_without_clock: u32,
+    /// When the leader was asked for its clock last.
+    pub(super) asked_clock_ms: Option<u64>,
     pub(super) leader: Option<usize>,
     pub(super) heard_leader_at: Option<u64>,
     pub(super) lead: Option<Lead>,
@@ -201,6 +203,7 @@ impl Replica {
             clock,
             detector: ElectionDetector::new(SILENCE, boot_ms, random),
             attempts_without_clock: 0,
+            asked_clock_ms: None,
             leader: None,
             heard_leader_at: None,
             lead: None,

@@ -11,6 +11,7 @@ use skep_protocol::entry::Request;
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::outcome::{ProposeOutcome, Settled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
+use skep_protocol::time::LogInstant;
 use skep_testnet::station::{Question, Refused, World};
 
 use super::customer::Customer;
@@ -33,14 +34,54 @@ const EVENTS_MAX: u64 = 60_000_000;
 pub(super) enum Message {
     Append(Box<Append>),
     Ack(Ack),
-    Propose { asker: Asker, request: Box<Request> },
-    Proposed { asker: Asker, outcome: ProposeOutcome },
-    Query { asker: Asker, query: Query },
-    Queried { asker: Asker, reply: Box<Result<QueryReply, QueryFailure>> },
-    Heartbeat { asker: Asker, heartbeat: Heartbeat },
-    Heard { by: usize, asker: Asker, result: Result<HeartbeatReply, HeartbeatFailure> },
-    Claims { from: usize, term: u64, number: u64, update: Box<ClaimsUpdate> },
-    Noted { by: usize, term: u64, number: u64, noted: bool },
+    /// A voter without a clock asks the leader for it: who, in which of its runs, and when on its own clock.
+    AskClock {
+        from: usize,
+        run: u32,
+        asked_ms: u64,
+    },
+    Clock {
+        run: u32,
+        asked_ms: u64,
+        clock: LogInstant,
+    },
+    Propose {
+        asker: Asker,
+        request: Box<Request>,
+    },
+    Proposed {
+        asker: Asker,
+        outcome: ProposeOutcome,
+    },
+    Query {
+        asker: Asker,
+        query: Query,
+    },
+    Queried {
+        asker: Asker,
+        reply: Box<Result<QueryReply, QueryFailure>>,
+    },
+    Heartbeat {
+        asker: Asker,
+        heartbeat: Heartbeat,
+    },
+    Heard {
+        by: usize,
+        asker: Asker,
+        result: Result<HeartbeatReply, HeartbeatFailure>,
+    },
+    Claims {
+        from: usize,
+        term: u64,
+        number: u64,
+        update: Box<ClaimsUpdate>,
+    },
+    Noted {
+        by: usize,
+        term: u64,
+        number: u64,
+        noted: bool,
+    },
 }
 
 /// What a robot's software says to its node.
