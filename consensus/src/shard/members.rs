@@ -35,6 +35,14 @@ pub enum MembershipError {
         /// Which.
         node: NodeId,
     },
+    /// A leader does not take itself out.
+    #[error(
+        "this node led the shard and has handed the lead to {leader}, since a leader does not take itself out; ask it"
+    )]
+    HandedOver {
+        /// To whom.
+        leader: NodeId,
+    },
     /// The shard exists already.
     #[error("the shard exists already; 'skep shard status' shows it, 'skep shard add-voter' changes it")]
     Exists,
@@ -74,7 +82,9 @@ impl Shard {
     }
 
     fn check_leads(&self) -> Result<(), MembershipError> {
-        if self.inner.view.borrow().ready { Ok(()) } else { Err(MembershipError::NotLeader { leader: self.leader() }) }
+        // The view follows the group a moment later.
+        let leads = self.inner.view.borrow().ready && self.metrics().state == ServerState::Leader;
+        if leads { Ok(()) } else { Err(MembershipError::NotLeader { leader: self.leader() }) }
     }
 
     pub(crate) fn voters(&self) -> BTreeMap<RaftId, Member> {
@@ -179,6 +189,11 @@ impl Shard {
         }
         if voters.is_empty() {
             return Err(MembershipError::Voters("it is the last voter".to_owned()));
+        }
+        if node == self.inner.site.node {
+            // A leader that is no voter any more goes on leading for a while, and openraft does not expect more changes.
+            let leader = self.transfer_leader(None).await?;
+            return Err(MembershipError::HandedOver { leader });
         }
         self.replace_voters(voters).await
     }

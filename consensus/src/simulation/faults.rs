@@ -300,6 +300,7 @@ async fn carry_out(
             members.voters.retain(|known| *known != node);
             watch.count(|coverage| coverage.voters_removed += 1);
         }
+        (Err(crate::MembershipError::HandedOver { .. }), _) => {}
         // It may have been done all the same: it is asked for until it is.
         (Err(_), _) => members.doubtful = Some(change),
     }

@@ -168,8 +168,8 @@ fn every_invariant_holds_whatever_disks_and_networks_do() {
     assert!(met.iter().all(|(_, count)| *count > 0 || !all), "something was never met: {met:?}");
 }
 
-/// S9: the others may have elected another and gone on.
-async fn cut_off_a_leader(watch: Watch) {
+/// Three nodes and their shard.
+async fn three(watch: &Watch) -> (Nodes, Vec<NodeId>) {
     let mut nodes = Nodes::new(3, 7, watch.clone());
     for at in 0..3 {
         nodes.start(at).await;
@@ -178,6 +178,39 @@ async fn cut_off_a_leader(watch: Watch) {
     let ids: Vec<_> = nodes.all.iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
     first.core.open(SHARD).await.unwrap().initialize(&ids).await.unwrap();
+    (nodes, ids)
+}
+
+async fn take_a_leader_out(watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    let (id, shard) = leader(&mut nodes).await;
+    let handed_over = shard.remove_voter(id).await;
+    let Err(crate::MembershipError::HandedOver { leader: next }) = handed_over else { panic!("{handed_over:?}") };
+    assert_ne!(next, id);
+    // The one that was handed the lead takes it out, and in again.
+    let at = nodes.all.iter().position(|node| node.id == next).unwrap();
+    let shard = nodes.all[at].process.clone().unwrap().core.open(SHARD).await.unwrap();
+    loop {
+        step(&mut nodes).await;
+        match shard.remove_voter(id).await {
+            Err(crate::MembershipError::NotLeader { .. }) => {}
+            removed => break assert_eq!(removed, Ok(())),
+        }
+    }
+    assert_eq!(shard.voters().len(), 2);
+    assert_eq!(shard.add_voter(id).await, Ok(()));
+    assert_eq!(shard.voters().len(), 3);
+}
+
+#[test]
+fn a_leader_hands_the_lead_over_before_it_is_taken_out() {
+    let outcome = run(take_a_leader_out);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// S9: the others may have elected another and gone on.
+async fn cut_off_a_leader(watch: Watch) {
+    let (mut nodes, ids) = three(&watch).await;
     let (id, shard) = leader(&mut nodes).await;
     assert!(shard.query_linearizable(Query::Counts).await.is_ok());
     let others = ids.iter().filter(|other| **other != id);
