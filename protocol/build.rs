@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compiler.open_files([
         "skep/v1/tasks.proto",
         "skep/v1/agents.proto",
+        "skep/v1/commands.proto",
         "skep/v1/topics.proto",
         "skep/v1/nodes.proto",
     ])?;

@@ -11,6 +11,7 @@ use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer, Heartbe
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::pull::{Pull, PullAnswer, PullFailure};
 use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
 use tokio::sync::watch;
 
@@ -134,6 +135,14 @@ impl Core {
                 };
                 HeartbeatAnswer { result }.encode().map_err(text)
             }
+            FrameKind::Pull => {
+                let pull = Pull::decode(&body).map_err(text)?;
+                let result = match self.shard(header.shard) {
+                    Some(shard) => shard.pull(who.node, &pull).await,
+                    None => Err(PullFailure::NotLeader { leader: None }),
+                };
+                PullAnswer { result }.encode().map_err(text)
+            }
             FrameKind::Claims => {
                 let update = ClaimsUpdate::decode(&body).map_err(text)?;
                 if !self.leads(who.node, header.shard) {
@@ -156,6 +165,10 @@ fn check_speakers(who: Who, proposal: &Proposal, shard: Option<&Shard>) -> Resul
         Op::DetachAgent { agent, .. } => {
             let node = shard.and_then(|shard| shard.serves(agent));
             node.is_some_and(|node| node != who.node).then_some(agent)
+        }
+        Op::OpenInbox { agent, .. } => {
+            let node = shard.and_then(|shard| shard.serves(agent));
+            (node != Some(who.node)).then_some(agent)
         }
         _ => None,
     });

@@ -15,6 +15,7 @@ use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, Hea
 use skep_protocol::ids::{Incarnation, NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -304,6 +305,33 @@ impl ConsensusHandle {
             result
         };
         self.on_thread(say).await.unwrap_or(Err(nobody))
+    }
+
+    /// Asks this node, which leads the shard, what there is for its own agents.
+    ///
+    /// # Errors
+    /// [`PullFailure`].
+    pub async fn pull(&self, shard: ShardId, pull: Pull) -> Result<Pulled, PullFailure> {
+        let node = self.node();
+        let nobody = PullFailure::NotLeader { leader: None };
+        let Some(shard) = self.core.shard(shard) else { return Err(nobody) };
+        self.on_thread(async move { shard.pull(node, &pull).await }).await.unwrap_or(Err(nobody))
+    }
+
+    /// Asks another node, which is thought to lead the shard, what there is for this node's agents.
+    ///
+    /// # Errors
+    /// [`PullFailure`].
+    pub async fn pull_on(&self, node: NodeId, shard: ShardId, pull: Pull) -> Result<Pulled, PullFailure> {
+        let core = Arc::clone(&self.core);
+        let nobody = PullFailure::NotLeader { leader: None };
+        let ask = async move {
+            let body = pull.encode().map_err(|_| nobody)?;
+            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms + u64::from(pull.wait_ms));
+            let answer = core.site.peers.call(node, Class::Agents, FrameKind::Pull, shard, &body, deadline).await;
+            PullAnswer::decode(&answer.map_err(|_| nobody)?).map_err(|_| nobody)?.result
+        };
+        self.on_thread(ask).await.unwrap_or(Err(nobody))
     }
 
     /// Answers a query from this node: as its leader, or from its replica as it is.

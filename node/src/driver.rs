@@ -3,20 +3,19 @@
 //! The driver waits for something to happen, tells the engine, and carries out what the engine wants. It decides
 //! nothing. Attempts for one target that arise together travel together.
 
+mod agents;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use skep_api::{
-    AgentSaid, AgentTold, Call, CallQueue, Calls, MemberChange, ShardFailure, ShardRow, Submission, TopicTold,
-};
+use skep_api::{AgentTold, Call, CallQueue, Calls, MemberChange, ShardFailure, ShardRow, Submission, TopicTold};
 use skep_config::Config;
-use skep_consensus::{ConsensusHandle, LocalUpdate, MembershipError, ShardView};
+use skep_consensus::{ConsensusHandle, JournalReport, Journals, LocalUpdate, MembershipError, ShardView};
 use skep_engine::{
-    AgentEvent, AttachWish, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, ToAgent, TopicEffect,
-    TopicEvent, UpdateKey, Work, WorkKey,
+    AgentEvent, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, TopicEffect, TopicEvent, UpdateKey,
+    Work, WorkKey,
 };
 use skep_mesh::MeshHandle;
-use skep_protocol::convert::AttachRequest;
 use skep_protocol::entry::Request;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
@@ -28,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempts::{changes, follow_shards, propose};
 use crate::views::{node_view, row};
+use agents::job;
 
 /// Calls taken from the API before their effects are carried out.
 const CALLS_PER_TURN: usize = 512;
@@ -60,6 +60,7 @@ enum Step {
     View(ShardId, ShardView),
     Update(LocalUpdate),
     Settled(WorkKey, Settled),
+    Journal(Box<JournalReport>),
     Received(Box<Envelope>),
     Published(Box<Publication>),
     Peers,
@@ -69,6 +70,11 @@ enum Step {
 
 /// Attempts that travel together, by shard and target.
 type Proposals = BTreeMap<(ShardId, Target), Vec<(WorkKey, u32, Request)>>;
+
+fn boot_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
 
 /// Meets everyone.
 pub(crate) struct Driver {
@@ -93,6 +99,8 @@ pub(crate) struct Driver {
     received: mpsc::Receiver<Envelope>,
     updates: BTreeMap<UpdateKey, oneshot::Sender<bool>>,
     updates_in: mpsc::Receiver<LocalUpdate>,
+    journals: Journals,
+    journal_reports: mpsc::Receiver<JournalReport>,
     waiting: BTreeMap<WorkKey, Waiting>,
     next_key: u64,
     started: Instant,
@@ -107,13 +115,14 @@ impl Driver {
         (consensus, updates_in): (ConsensusHandle, mpsc::Receiver<LocalUpdate>),
         (mesh, received): (MeshHandle, mpsc::Receiver<Envelope>),
         (own_calls, CallQueue { calls, publications }): (Calls, CallQueue),
+        (journals, journal_reports): (Journals, mpsc::Receiver<JournalReport>),
     ) -> (Self, watch::Receiver<bool>) {
         let (outcomes, outcomes_in) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
         let (views, views_in) = mpsc::channel(limits::SHARDS_PER_NODE_MAX);
         let (settled, settled_in) = mpsc::channel(limits::AGENTS_PER_NODE_MAX);
         let (ready, readiness) = watch::channel(false);
         let driver = Self {
-            engine: Engine::new(consensus.node(), config.engine),
+            engine: Engine::new(consensus.node(), config.node.site.clone(), config.engine),
             consensus,
             mesh,
             config,
@@ -131,6 +140,8 @@ impl Driver {
             received,
             updates: BTreeMap::new(),
             updates_in,
+            journals,
+            journal_reports,
             waiting: BTreeMap::new(),
             next_key: 1,
             started: Instant::now(),
@@ -140,8 +151,9 @@ impl Driver {
         (driver, readiness)
     }
 
+    /// Milliseconds of CLOCK_BOOTTIME: it goes on while the machine sleeps, and so do deadlines.
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        boot_ms()
     }
 
     /// Serves until it is told to stop. Calls that still wait are dropped: their callers hear "unknown".
@@ -161,6 +173,8 @@ impl Driver {
                     self.on_update(update);
                 } else if let Ok((key, settled)) = self.settled_in.try_recv() {
                     self.on_agent(AgentEvent::Settled { key, settled });
+                } else if let Ok(report) = self.journal_reports.try_recv() {
+                    self.on_journal(report);
                 } else if let Ok(call) = self.calls.try_recv() {
                     self.on_call(call);
                 } else if let Ok(outcomes) = self.outcomes_in.try_recv() {
@@ -189,6 +203,7 @@ impl Driver {
             Some(outcomes) = self.outcomes_in.recv() => Step::Outcomes(outcomes),
             Some(update) = self.updates_in.recv() => Step::Update(update),
             Some((key, settled)) = self.settled_in.recv() => Step::Settled(key, settled),
+            Some(report) = self.journal_reports.recv() => Step::Journal(Box::new(report)),
             call = self.calls.recv() => call.map_or(Step::Stop, |call| Step::Call(Box::new(call))),
             // The lowest class comes last.
             Some(envelope) = self.received.recv() => Step::Received(Box::new(envelope)),
@@ -204,6 +219,7 @@ impl Driver {
             Step::View(shard, view) => self.on_view(shard, view),
             Step::Update(update) => self.on_update(update),
             Step::Settled(key, settled) => self.on_agent(AgentEvent::Settled { key, settled }),
+            Step::Journal(report) => self.on_journal(*report),
             Step::Received(envelope) => self.on_topic(TopicEvent::Received(*envelope)),
             Step::Published(publication) => self.on_topic(TopicEvent::Published(*publication)),
             Step::Peers => self.on_peers(),
@@ -259,7 +275,7 @@ impl Driver {
         match call {
             Call::Submit { submission, answer } => {
                 let Submission { shard, id, first_sent, deadline, op, patience_ms } = *submission;
-                let work = Work::Command(Request { id, first_sent, deadline, op });
+                let work = Work::Request(Request { id, first_sent, deadline, op });
                 self.submit(Waiting::Submit(answer), shard, work, patience_ms);
             }
             Call::Query { shard, query, stale: false, patience_ms, answer } => {
@@ -283,7 +299,8 @@ impl Driver {
             Call::ShardStatus { shard, answer } => drop(answer.send(self.shard_row(shard).map(Box::new))),
             Call::Members { shard, change, answer } => self.on_members(shard, change, answer),
             Call::NodeStatus { answer } => {
-                let view = node_view(&self.consensus, &self.mesh, &self.config.node, self.now_ms());
+                let up_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let view = node_view(&self.consensus, &self.mesh, &self.config.node, up_ms);
                 let _ = answer.send(view);
             }
             Call::AgentOpened { stream, wish, told } => self.on_agent_opened(StreamKey(stream), *wish, told),
@@ -326,50 +343,11 @@ impl Driver {
         }
     }
 
-    fn on_agent_opened(&mut self, stream: StreamKey, wish: AttachRequest, told: mpsc::Sender<AgentTold>) {
-        let AttachRequest { shard, agent, role, session, lease } = wish;
-        self.agents.insert(stream, told);
-        self.on_agent(AgentEvent::Opened { stream, wish: AttachWish { shard, agent, role, session, lease } });
-    }
-
-    fn on_agent_said(&mut self, stream: StreamKey, said: AgentSaid) {
-        let event = match said {
-            AgentSaid::Credits(count) => AgentEvent::Credits { stream, count },
-            AgentSaid::KeepAlive { stamp, place } => AgentEvent::KeepAlive { stream, stamp, place },
-            AgentSaid::Detach => AgentEvent::Detach { stream },
-            AgentSaid::Closed => {
-                self.agents.remove(&stream);
-                AgentEvent::Closed { stream }
-            }
-        };
-        self.on_agent(event);
-    }
-
     fn on_update(&mut self, update: LocalUpdate) {
         let key = UpdateKey(self.next_key);
         self.next_key += 1;
         self.updates.insert(key, update.noted);
         self.on_agent(AgentEvent::Update { key, shard: update.shard, update: update.update });
-    }
-
-    fn tell(&mut self, stream: StreamKey, message: ToAgent) {
-        let told = match message {
-            ToAgent::Attached { attachment, lease } => AgentTold::Attached { attachment, lease },
-            ToAgent::Holds(claims) => AgentTold::Holds(claims),
-            ToAgent::Grant(grant) => AgentTold::Grant(grant),
-            ToAgent::Lost { task, epoch } => AgentTold::Lost { task, epoch },
-            ToAgent::Lease(renewed) => AgentTold::Lease(renewed),
-            ToAgent::Ended(why) => {
-                // Dropping the sender ends the stream behind the message.
-                let _ = self.agents.remove(&stream).map(|agent| agent.try_send(AgentTold::Ended(why)));
-                return;
-            }
-        };
-        let taken = self.agents.get(&stream).is_some_and(|agent| agent.try_send(told).is_ok());
-        if !taken {
-            self.agents.remove(&stream);
-            self.on_agent(AgentEvent::Closed { stream });
-        }
     }
 
     fn on_members(
@@ -409,7 +387,7 @@ impl Driver {
         let mut proposals = Proposals::new();
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Attempt { key, attempt, shard, target, work: Work::Command(request) } => {
+                Effect::Attempt { key, attempt, shard, target, work: Work::Request(request) } => {
                     proposals.entry((shard, target)).or_default().push((key, attempt, request));
                 }
                 Effect::Attempt { key, attempt, shard, target, work: Work::Query(query) } => {
@@ -432,7 +410,17 @@ impl Driver {
                         let _ = outcomes.send(vec![(key, attempt, Outcome::Heartbeat(reply))]).await;
                     });
                 }
-                Effect::Command { key, shard, op, patience_ms } => {
+                Effect::Attempt { key, attempt, shard, target, work: Work::Pull(pull) } => {
+                    let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
+                    tokio::spawn(async move {
+                        let reply = match target {
+                            Target::Local => consensus.pull(shard, pull).await,
+                            Target::Node(node) => consensus.pull_on(node, shard, pull).await,
+                        };
+                        let _ = outcomes.send(vec![(key, attempt, Outcome::Pull(reply.map(Box::new)))]).await;
+                    });
+                }
+                Effect::Request { key, shard, op, patience_ms } => {
                     let (calls, settled) = (self.own_calls.clone(), self.settled.clone());
                     tokio::spawn(async move {
                         let end = calls.command(shard, op, patience_ms).await;
@@ -441,6 +429,7 @@ impl Driver {
                 }
                 Effect::Tell { stream, message } => self.tell(stream, message),
                 Effect::Topic(effect) => self.carry_out_topic(effect),
+                Effect::Journal(effect) => self.journals.submit(job(effect)),
                 Effect::Noted { key, noted } => {
                     let _ = self.updates.remove(&key).map(|answer| answer.send(noted));
                 }
@@ -475,11 +464,17 @@ impl Driver {
             Some(Waiting::Query(answer)) => drop(answer.send(match settled {
                 Settled::Read(reply) => Ok(*reply),
                 Settled::NotDone(why) => Err(why),
-                Settled::Done { .. } | Settled::Heard(_) | Settled::Unknown => Err(NotDone::NoQuorum),
+                Settled::Done { .. } | Settled::Heard(_) | Settled::Pulled(_) | Settled::Unknown => {
+                    Err(NotDone::NoQuorum)
+                }
             })),
             Some(Waiting::Clock(answer)) => drop(answer.send(match settled {
                 Settled::Read(reply) => reply.as_of.clock,
-                Settled::NotDone(_) | Settled::Done { .. } | Settled::Heard(_) | Settled::Unknown => None,
+                Settled::NotDone(_)
+                | Settled::Done { .. }
+                | Settled::Heard(_)
+                | Settled::Pulled(_)
+                | Settled::Unknown => None,
             })),
             None => {}
         }

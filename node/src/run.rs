@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use skep_api::{Api, Calls};
 use skep_config::Config;
-use skep_consensus::{Consensus, Identity, LocalUpdate};
+use skep_consensus::{Consensus, Identity, Journals, LocalUpdate, StoreOptions};
 use skep_mesh::Mesh;
 use skep_protocol::places::Places;
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,8 +56,15 @@ async fn serve(
         control = ?consensus.handle().address(), "serving"
     );
     let wanted = config.checks.clone();
-    let (driver, mut ready) =
-        Driver::new(config, (consensus.handle(), updates), (mesh.handle(), received), (calls, calls_in));
+    let (journals, reports) = Journals::open(&places.journals(), rand::random(), StoreOptions::default().on_fatal)
+        .map_err(Failure::failed)?;
+    let (driver, mut ready) = Driver::new(
+        config,
+        (consensus.handle(), updates),
+        (mesh.handle(), received),
+        (calls, calls_in),
+        (journals, reports),
+    );
     checks::start(&wanted, &places.dir, &consensus.handle(), &mesh.handle());
     let (stop, stopped) = oneshot::channel();
     let driving = tokio::spawn(driver.run(stopped));

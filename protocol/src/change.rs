@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Role;
-use crate::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, TaskId};
+use crate::authority::{OperatorGrant, OperatorKey};
+use crate::command::{CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
+use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, JournalId, NodeId, RequestId, TaskId};
 use crate::task::{KeptFor, TaskSpec, TaskStatus};
 use crate::text::{AgentId, Reason};
 use crate::time::LogInstant;
@@ -155,6 +157,67 @@ pub enum ChangeKind {
         /// The first instant of the new era.
         now: LogInstant,
     },
+    /// An operator may do this from now on.
+    OperatorGranted {
+        /// The statement, and who made it; none for the shard's first operator.
+        grant: Arc<OperatorGrant>,
+        /// Who made it.
+        by: Option<OperatorKey>,
+    },
+    /// A command was accepted.
+    CommandAccepted {
+        /// The command.
+        command: Arc<SignedCommand>,
+        /// For how many agents.
+        agents: u32,
+    },
+    /// It was let out to some of them.
+    CommandReleased {
+        /// Which.
+        command: CommandId,
+        /// To whom, and where it stands in their order.
+        to: Vec<(AgentId, DeliverySeq)>,
+    },
+    /// An operator wants it cancelled, aborted or resolved.
+    CommandOrdered {
+        /// Which.
+        command: CommandId,
+        /// What is wanted.
+        what: OrderKind,
+        /// By whom.
+        by: OperatorKey,
+        /// Why.
+        reason: Reason,
+    },
+    /// It is not to be started any more where it was not.
+    DeliveryVoided {
+        /// Which command.
+        command: CommandId,
+        /// Where.
+        agent: AgentId,
+        /// Why.
+        cause: VoidCause,
+    },
+    /// It ended at an agent.
+    DeliveryEnded {
+        /// Which command.
+        command: CommandId,
+        /// Where.
+        agent: AgentId,
+        /// How.
+        outcome: CommandOutcome,
+        /// When its node took each step.
+        steps: Steps,
+    },
+    /// The commands of an agent go to this journal from now on.
+    InboxOpened {
+        /// The agent.
+        agent: AgentId,
+        /// The journal.
+        journal: JournalId,
+        /// Its time.
+        home: HomeEpoch,
+    },
 }
 
 /// Why a claim was taken back.
@@ -200,7 +263,26 @@ impl ChangeKind {
             | Self::AgentRemoved { .. }
             | Self::AgentAttached { .. }
             | Self::AgentDetached { .. }
-            | Self::ClockLost { .. } => None,
+            | Self::ClockLost { .. }
+            | Self::OperatorGranted { .. }
+            | Self::CommandAccepted { .. }
+            | Self::CommandReleased { .. }
+            | Self::CommandOrdered { .. }
+            | Self::DeliveryVoided { .. }
+            | Self::DeliveryEnded { .. }
+            | Self::InboxOpened { .. } => None,
+        }
+    }
+
+    /// The command that it belongs to.
+    pub fn command(&self) -> Option<CommandId> {
+        match self {
+            Self::CommandAccepted { command, .. } => Some(command.command.id),
+            Self::CommandReleased { command, .. }
+            | Self::CommandOrdered { command, .. }
+            | Self::DeliveryVoided { command, .. }
+            | Self::DeliveryEnded { command, .. } => Some(*command),
+            _ => None,
         }
     }
 
@@ -218,7 +300,14 @@ impl ChangeKind {
             | Self::AgentRemoved { .. }
             | Self::AgentAttached { .. }
             | Self::AgentDetached { .. }
-            | Self::ClockLost { .. } => None,
+            | Self::ClockLost { .. }
+            | Self::OperatorGranted { .. }
+            | Self::CommandAccepted { .. }
+            | Self::CommandReleased { .. }
+            | Self::CommandOrdered { .. }
+            | Self::DeliveryVoided { .. }
+            | Self::DeliveryEnded { .. }
+            | Self::InboxOpened { .. } => None,
         }
     }
 }

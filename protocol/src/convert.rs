@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 mod agents;
+mod commands;
 mod topics;
 
 use crate::change::{ChangeKind, Topic};
@@ -23,6 +24,10 @@ use crate::time::LogInstant;
 use crate::v1;
 
 pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
+pub use commands::{
+    command_id, command_step, command_to_proto, command_view_to_proto, grant_operator, install_operator, news_to_proto,
+    operator_to_proto, optional_command_id, order_command, send_command, take_commands,
+};
 pub use topics::{publication, topic, value_to_proto};
 
 /// A field of a request that cannot be understood.
@@ -356,7 +361,7 @@ pub fn receipt_to_proto(id: RequestId, receipt: &Receipt, index: u64, clock: Log
             index,
             clock: clock.raw(),
         }),
-        Receipt::NothingToClaim | Receipt::Agent(_) | Receipt::Attached { .. } => None,
+        _ => None,
     }
 }
 
@@ -479,11 +484,7 @@ pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
             event.detail = reason.to_string();
             "requeued"
         }
-        ChangeKind::AgentRegistered { .. }
-        | ChangeKind::AgentRemoved { .. }
-        | ChangeKind::AgentAttached { .. }
-        | ChangeKind::AgentDetached { .. }
-        | ChangeKind::ClockLost { .. } => return None,
+        _ => return None,
     };
     event.kind = kind.to_owned();
     Some(event)

@@ -2,10 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use std::collections::BTreeSet;
+
 use crate::agent::{LeaseTerms, Role};
-use crate::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, SessionId, TaskId};
+use crate::authority::{OperatorGrant, OperatorKey, SignedGrant};
+use crate::command::{CommandOutcome, DeliverySeq, SignedCommand, SignedOrder, Steps};
+use crate::ids::{AttachmentId, ClaimEpoch, CommandId, JournalId, NodeId, RequestId, SessionId, TaskId};
+use crate::mutant::{Mutant, is_on};
 use crate::task::TaskSpec;
-use crate::text::{AgentId, Reason};
+use crate::text::{AgentId, GroupName, Reason};
 use crate::time::LogInstant;
 
 /// One log entry: everything that one leader put into one proposal.
@@ -54,6 +59,13 @@ impl Request {
         match &self.op {
             Op::CreateTask { spec, .. } => FIXED + spec.payload.len(),
             Op::CompleteTask { result, .. } => FIXED + result.len(),
+            Op::SendCommand { command } => FIXED + command.command.args.len(),
+            // Names at their longest.
+            Op::GrantOperator { .. } => 8 * FIXED,
+            Op::EndDelivery { ended } => match &ended.outcome {
+                CommandOutcome::Succeeded { result } => FIXED + result.len(),
+                _ => FIXED,
+            },
             Op::ReportProgress { checkpoint: Some(checkpoint), .. } => FIXED + checkpoint.len(),
             _ => FIXED,
         }
@@ -158,6 +170,57 @@ pub enum Op {
         /// The claim.
         claim: Claim,
     },
+    /// Make the shard's first operator known. Refused once there is one.
+    InstallOperator {
+        /// What it may do: everything.
+        grant: Box<OperatorGrant>,
+    },
+    /// Grant an operator what an admin states, or revoke it.
+    GrantOperator {
+        /// The statement.
+        grant: Box<SignedGrant>,
+    },
+    /// Have agents do something.
+    SendCommand {
+        /// What, signed.
+        command: Box<SignedCommand>,
+    },
+    /// Cancel, abort or resolve a command.
+    OrderCommand {
+        /// What is wanted, signed.
+        order: Box<SignedOrder>,
+    },
+    /// Have an agent's commands delivered to the node that serves it.
+    OpenInbox {
+        /// Who.
+        agent: AgentId,
+        /// Its attachment.
+        attachment: AttachmentId,
+        /// The journal that the node keeps for it.
+        journal: JournalId,
+        /// The groups that it is of.
+        groups: BTreeSet<GroupName>,
+    },
+    /// Say how a command ended at an agent.
+    EndDelivery {
+        /// What.
+        ended: Box<EndedDelivery>,
+    },
+}
+
+/// How a command ended at an agent, as its node's journal has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedDelivery {
+    /// The agent.
+    pub agent: AgentId,
+    /// The command.
+    pub command: CommandId,
+    /// Its place in the agent's order.
+    pub seq: DeliverySeq,
+    /// How.
+    pub outcome: CommandOutcome,
+    /// When each step was taken.
+    pub steps: Steps,
 }
 
 /// Who says it holds which claim.
@@ -172,6 +235,22 @@ pub struct Claim {
 }
 
 impl Op {
+    /// Whether an operator has to have signed it.
+    pub fn is_signed_by_operator(&self) -> bool {
+        matches!(self, Self::GrantOperator { .. } | Self::SendCommand { .. } | Self::OrderCommand { .. })
+    }
+
+    /// The operator that it names and who did not sign it; none if it is signed, or need not be.
+    pub fn forged(&self) -> Option<OperatorKey> {
+        let (signed, operator) = match self {
+            Self::GrantOperator { grant } => (grant.is_signed(), grant.by),
+            Self::SendCommand { command } => (command.is_signed(), command.command.operator),
+            Self::OrderCommand { order } => (order.is_signed(), order.order.operator),
+            _ => return None,
+        };
+        (!signed && !is_on(Mutant::SignatureNotChecked)).then_some(operator)
+    }
+
     /// Whether it brings work, or somebody who does some. A shard under pressure refuses these, and goes on with what
     /// ends work.
     pub fn brings_work(&self) -> bool {
@@ -180,14 +259,20 @@ impl Op {
             | Self::ClaimTask { .. }
             | Self::RequeueTask { .. }
             | Self::RegisterAgent { .. }
-            | Self::AttachAgent { .. } => true,
+            | Self::AttachAgent { .. }
+            | Self::InstallOperator { .. }
+            | Self::GrantOperator { .. }
+            | Self::SendCommand { .. }
+            | Self::OpenInbox { .. } => true,
             Self::ReportProgress { .. }
             | Self::CompleteTask { .. }
             | Self::FailTask { .. }
             | Self::CancelTask { .. }
             | Self::ReleaseTask { .. }
             | Self::RemoveAgent { .. }
-            | Self::DetachAgent { .. } => false,
+            | Self::DetachAgent { .. }
+            | Self::OrderCommand { .. }
+            | Self::EndDelivery { .. } => false,
         }
     }
 }
@@ -225,4 +310,48 @@ pub enum Decision {
         /// The attachment that the orchestrator saw.
         attachment: AttachmentId,
     },
+    /// The next wave of a command is let out.
+    ReleaseWave {
+        /// The command.
+        command: CommandId,
+        /// Which wave, from 0.
+        wave: u32,
+    },
+    /// The deadline of a command has passed.
+    ExpireCommand {
+        /// The command.
+        command: CommandId,
+    },
+    /// A command that may have been delivered was not heard of for too long after its deadline.
+    DoubtCommand {
+        /// The command.
+        command: CommandId,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::OperatorSecret;
+    use crate::command::{CommandOrder, OrderKind};
+    use crate::ids::ShardId;
+
+    #[test]
+    fn an_operation_that_was_not_signed_by_whom_it_names_is_forged() {
+        let (by, other) = (OperatorSecret::from_seed(&[1; 32]), OperatorSecret::from_seed(&[2; 32]));
+        let order = CommandOrder {
+            site: "hall".parse().unwrap(),
+            shard: ShardId(1),
+            command: CommandId::from_bytes([1; 16]),
+            what: OrderKind::Cancel,
+            reason: Reason::truncated(""),
+            operator: by.key(),
+        };
+        let mut signed = order.sign(&by).unwrap();
+        assert_eq!(Op::OrderCommand { order: Box::new(signed.clone()) }.forged(), None);
+        signed.order.operator = other.key();
+        let forged = Op::OrderCommand { order: Box::new(signed) };
+        assert!(forged.is_signed_by_operator());
+        assert_eq!(forged.forged(), Some(other.key()));
+    }
 }

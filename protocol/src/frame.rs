@@ -50,6 +50,8 @@ pub enum FrameKind {
     Claims = 11,
     /// A question to the shard's leader for its log clock, by a node that has none. The answer is eight bytes.
     Clock = 12,
+    /// What there is for agents, from the shard's leader to the node that serves them.
+    Pull = 13,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -71,6 +73,7 @@ impl FrameKind {
             10 => Self::Heartbeat,
             11 => Self::Claims,
             12 => Self::Clock,
+            13 => Self::Pull,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,

@@ -200,6 +200,24 @@ impl fmt::Display for AttachmentId {
     }
 }
 
+/// One journal's time at an agent: rises whenever another journal takes the agent over, and with it the sequence of its
+/// deliveries begins anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HomeEpoch(pub u64);
+
+impl HomeEpoch {
+    /// That of the next journal.
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for HomeEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
@@ -248,6 +266,15 @@ uuid_id!(
 uuid_id!(
     /// A mutating request, named by the client that first sends it: a UUIDv7. Retries keep it.
     RequestId, "request id"
+);
+uuid_id!(
+    /// A command, named by the client that sends it: a UUIDv7.
+    CommandId, "command id"
+);
+uuid_id!(
+    /// The journal that a node keeps for one of its agents: random, made with the journal. A node that lost its disk
+    /// has another one, and knows nothing of what it did.
+    JournalId, "journal id"
 );
 uuid_id!(
     /// One run of an agent's software, named by itself at its start. Another run of it is another session.

@@ -10,17 +10,22 @@
 //! **Must not know** sockets, files, clocks, random numbers, libp2p, openraft or quinn.
 
 pub mod agent;
+pub mod authority;
 pub mod change;
 pub mod codec;
+pub mod command;
 pub mod convert;
 pub mod entry;
 pub mod frame;
 pub mod heartbeat;
 pub mod ids;
+pub mod journal;
 pub mod limits;
 pub mod mutant;
+pub mod offer;
 pub mod outcome;
 pub mod places;
+pub mod pull;
 pub mod query;
 pub mod task;
 pub mod telemetry;

@@ -88,6 +88,54 @@ pub const PEERS_MAX: usize = 1_024;
 /// Voters of one shard. Refused as invalid: 3 or 5 are useful.
 pub const VOTERS_MAX: usize = 7;
 
+/// Largest arguments of a command, and largest result of one. Refused as invalid.
+pub const ARGS_BYTES_MAX: usize = 16 * 1024;
+/// Longest media type. Refused as invalid.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 128;
+/// Longest trace context. Refused as invalid.
+pub const TRACEPARENT_BYTES_MAX: usize = 64;
+/// Longest time that a command may be valid, in milliseconds: 24 hours. Refused as invalid.
+pub const COMMAND_VALID_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Commands that a shard holds, ended ones whose deadline has not passed included. Sending one more is refused as
+/// `ShardFull`.
+pub const COMMANDS_MAX: usize = 100_000;
+/// Deliveries of all commands that a shard holds. Sending more is refused as `ShardFull`.
+pub const DELIVERIES_MAX: usize = 1_000_000;
+/// Bytes of the arguments of all commands that a shard holds. Sending more is refused as `ShardFull`.
+pub const COMMAND_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Ended commands kept in memory, per shard, once their deadline has passed; older ones are read from the history.
+pub const ENDED_COMMANDS_KEPT: usize = 10_000;
+/// Commands to one agent that have not ended. Sending one more is refused as `OutboxFull`.
+pub const OUTBOX_MAX: usize = 1_024;
+/// How long after its deadline a command that may have been delivered is waited for, in milliseconds. Then it is
+/// `Indeterminate`, until its agent's node is heard of.
+pub const DOUBT_AFTER_MS: u64 = 30_000;
+/// Commands of one agent that its node has and that have not ended. The shard keeps the others back.
+pub const INBOX_MAX: usize = 64;
+/// Bytes of commands in one answer to a pull. More follow in the next.
+pub const PULL_BYTES_SOFT_MAX: usize = 1024 * 1024;
+/// How long a leader may keep a pull waiting, in milliseconds. So old the clock of a node gets that hears nothing.
+pub const PULL_WAIT_MS_MAX: u32 = 1_000;
+/// Outcomes of one agent's commands that are on their way to the shard at a time. More follow.
+pub const REPORTS_IN_FLIGHT_MAX: usize = 32;
+/// Writes that wait for the journals of a node: each of its inboxes has few under way for each of its commands. One more
+/// ends the process, since a write that is left out would be one that was lost.
+pub const JOURNAL_JOBS_QUEUED_MAX: usize = 4 * INBOX_MAX * AGENTS_PER_NODE_MAX;
+/// Groups that one agent belongs to. Refused as invalid.
+pub const GROUPS_MAX: usize = 16;
+/// Operators of a shard, revoked ones included. One more is refused as `ShardFull`.
+pub const OPERATORS_MAX: usize = 1_024;
+/// Verbs or targets that one grant names. Refused as invalid.
+pub const GRANT_NAMES_MAX: usize = 64;
+/// Grants between an operator and the first one. A longer chain is refused.
+pub const AUTHORITY_CHAIN_MAX: usize = 4;
+/// Agents that a wave of a command is released to. Refused as invalid beyond.
+pub const WAVE_AGENTS_MAX: u32 = 10_000;
+/// Shortest and longest time between the waves of a command, in milliseconds. Refused as invalid.
+pub const WAVE_EVERY_MS_MIN: u64 = 10;
+/// See [`WAVE_EVERY_MS_MIN`].
+pub const WAVE_EVERY_MS_MAX: u64 = 60 * 60 * 1_000;
+
 /// Agents that one node serves. One more is refused as `Overloaded`.
 pub const AGENTS_PER_NODE_MAX: usize = 1_024;
 /// Tasks that an agent may have asked for and not been given yet. More count as so many.

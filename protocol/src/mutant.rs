@@ -54,6 +54,8 @@ mutants! {
     ClockFromLastEntry = "clock-from-last-entry",
     /// A node without a clock takes that of any frame, however long it was under way.
     ClockFromAnyFrame = "clock-from-any-frame",
+    /// A command is proposed whoever signed it.
+    SignatureNotChecked = "signature-not-checked",
     /// Members that do not vote are counted among those that do.
     NonVotersCounted = "non-voters-counted",
     /// A snapshot does not say who votes.

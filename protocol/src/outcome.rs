@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AttachmentId, ClaimEpoch, NodeId, TaskId};
+use crate::authority::OperatorKey;
+use crate::command::InvalidCommand;
+use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, NodeId, TaskId};
 use crate::task::{InvalidSpec, TaskStatus};
-use crate::text::AgentId;
+use crate::text::{AgentId, Verb};
 use crate::time::LogInstant;
 
 /// What `apply` answers to one request. Remembered with its id until its deadline.
@@ -42,6 +44,36 @@ pub enum Receipt {
         attachment: AttachmentId,
         /// Its lease, which may be longer than it asked for.
         lease: crate::agent::LeaseTerms,
+    },
+    /// An operator was granted what it may do.
+    Operator {
+        /// Who.
+        operator: OperatorKey,
+        /// The statement that holds.
+        serial: u64,
+    },
+    /// A command was accepted, or an order about it was.
+    Command {
+        /// Which.
+        command: CommandId,
+        /// For how many agents it is.
+        agents: u32,
+        /// At how many of them it has not ended.
+        open: u32,
+    },
+    /// The commands of an agent are delivered to the journal that was named.
+    Inbox {
+        /// Who.
+        agent: AgentId,
+        /// The journal's time: deliveries of an earlier one are over.
+        home: HomeEpoch,
+        /// The shard's first operator.
+        first: Option<OperatorKey>,
+    },
+    /// A delivery has ended, now or before.
+    DeliveryEnded {
+        /// Of which command.
+        command: CommandId,
     },
 }
 
@@ -191,6 +223,104 @@ pub enum Refusal {
         /// Until when.
         until: LogInstant,
     },
+    /// A field of a command or a grant is out of bounds.
+    #[error("invalid: {0}")]
+    InvalidCommand(#[from] InvalidCommand),
+    /// The signature is not that of the operator who is named.
+    #[error("it is not signed by operator {0}")]
+    NotSigned(OperatorKey),
+    /// It was signed for another site or shard.
+    #[error("it was signed for another site or shard")]
+    WrongPlace,
+    /// The shard has its first operator.
+    #[error("the shard has operators already; have one of its admins grant you what you need")]
+    OperatorsExist,
+    /// There is no such operator.
+    #[error("operator {0} is not known to this shard; have an admin run 'skep operator add {0}'")]
+    NoSuchOperator(OperatorKey),
+    /// The operator may do nothing any more.
+    #[error("operator {0} was revoked")]
+    OperatorRevoked(OperatorKey),
+    /// The operator makes statements and is no admin.
+    #[error("operator {0} is no admin")]
+    NotAdmin(OperatorKey),
+    /// A statement that is not newer than the one that holds.
+    #[error("serial {given} is not above {known}, the one that holds for this operator")]
+    GrantStale {
+        /// The serial that was given.
+        given: u64,
+        /// The one that holds.
+        known: u64,
+    },
+    /// Nobody may take the first operator's grant away.
+    #[error("the first operator of a shard cannot be changed")]
+    FirstOperator,
+    /// The operator may not ask this of them.
+    #[error("operator {operator} is not granted {verb} for {target}")]
+    NotGranted {
+        /// Who.
+        operator: OperatorKey,
+        /// What.
+        verb: Verb,
+        /// Of whom.
+        target: String,
+    },
+    /// The operator sends more than it is granted.
+    #[error("operator {operator} is granted {per_minute} commands a minute; try again in {retry_after_ms} ms")]
+    TooManyCommands {
+        /// Who.
+        operator: OperatorKey,
+        /// How many it may send.
+        per_minute: u32,
+        /// When to try again, in milliseconds.
+        retry_after_ms: u64,
+    },
+    /// The command is not valid any more.
+    #[error("command {command} was valid until {deadline}; the shard's clock is {now}")]
+    CommandExpired {
+        /// Which.
+        command: CommandId,
+        /// Its deadline.
+        deadline: LogInstant,
+        /// The log clock.
+        now: LogInstant,
+    },
+    /// The command would be valid for too long.
+    #[error(
+        "command {command} would be valid for {valid_ms} ms; at most {} are allowed",
+        crate::limits::COMMAND_VALID_MS_MAX
+    )]
+    CommandTooLong {
+        /// Which.
+        command: CommandId,
+        /// How long.
+        valid_ms: u64,
+    },
+    /// A command with this id exists, and is another one.
+    #[error("command {0} exists already, and is another one; make a new id for a new command")]
+    CommandExists(CommandId),
+    /// There is no such command, or it ended long ago.
+    #[error("there is no command {0} that could be changed")]
+    NoSuchCommand(CommandId),
+    /// Nobody is of that group.
+    #[error("no agent that takes commands is {0}; see 'skep agent list'")]
+    NobodyThere(String),
+    /// Too many commands to an agent have not ended.
+    #[error("{count} commands to agent {agent} have not ended; wait, or cancel some")]
+    OutboxFull {
+        /// Which agent.
+        agent: AgentId,
+        /// How many.
+        count: u64,
+    },
+    /// There is nothing to resolve: it is known how it ended.
+    #[error("command {command} is not indeterminate at agent {agent}")]
+    NotIndeterminate {
+        /// Which.
+        command: CommandId,
+        /// Where.
+        agent: AgentId,
+    },
 }
 
 /// What a shard has too much of.
@@ -204,6 +334,14 @@ pub enum ShardFullOf {
     TaskBytes,
     /// Sets of required capabilities among pending tasks.
     Requirements,
+    /// Operators.
+    Operators,
+    /// Commands.
+    Commands,
+    /// Deliveries of commands.
+    Deliveries,
+    /// Bytes of commands.
+    CommandBytes,
 }
 
 impl std::fmt::Display for ShardFullOf {
@@ -213,6 +351,10 @@ impl std::fmt::Display for ShardFullOf {
             Self::Agents => "agents",
             Self::TaskBytes => "bytes of tasks",
             Self::Requirements => "different sets of required capabilities",
+            Self::Operators => "operators",
+            Self::Commands => "commands",
+            Self::Deliveries => "deliveries of commands",
+            Self::CommandBytes => "bytes of commands",
         })
     }
 }
@@ -253,6 +395,8 @@ pub enum ProposeOutcome {
     NoSuchShard,
     /// It was proposed, and nobody knows yet whether it will commit.
     Unknown,
+    /// The leader would not propose it: nothing was proposed.
+    Refused(Refusal),
 }
 
 /// How a piece of work ended.
@@ -271,6 +415,8 @@ pub enum Settled {
     Read(Box<crate::query::QueryReply>),
     /// The orchestrator heard the heartbeat.
     Heard(crate::heartbeat::HeartbeatReply),
+    /// The leader answered the pull.
+    Pulled(Box<crate::pull::Pulled>),
     /// It was not done.
     NotDone(NotDone),
     /// Nobody knows whether it was done. Sending it again under the same id is safe.

@@ -40,6 +40,11 @@ impl Places {
         self.dir.join("data")
     }
 
+    /// The journals of the node's agents.
+    pub fn journals(&self) -> PathBuf {
+        self.dir.join("journals")
+    }
+
     /// The API's Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Attachment, Role};
+use crate::authority::OperatorGrant;
 use crate::change::{Change, ChangeSet};
-use crate::ids::TaskId;
+use crate::command::CommandView;
+use crate::ids::{CommandId, TaskId};
 use crate::task::{Task, TaskStatus};
 use crate::text::{AgentId, Capability};
 use crate::time::LogInstant;
@@ -46,6 +48,17 @@ pub enum Query {
     },
     /// How many tasks and agents there are.
     Counts,
+    /// One command, with all its deliveries.
+    Command(CommandId),
+    /// Commands in order of their ids.
+    Commands {
+        /// Only those after this id.
+        after: Option<CommandId>,
+        /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
+        limit: u32,
+    },
+    /// Who may send commands.
+    Operators,
 }
 
 /// How old an answer is and where it stands in the log.
@@ -111,6 +124,17 @@ pub enum Answer {
     },
     /// How many there are.
     Counts(Counts),
+    /// The command, if the shard holds it.
+    Command(Option<Box<CommandView>>),
+    /// A page of commands.
+    Commands {
+        /// The commands.
+        commands: Vec<CommandView>,
+        /// Where the next page begins; none on the last page.
+        next: Option<CommandId>,
+    },
+    /// All operators.
+    Operators(Vec<OperatorGrant>),
 }
 
 /// A task, and why nobody has it.

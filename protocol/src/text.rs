@@ -143,6 +143,26 @@ bounded_text!(
     SiteName, "site name", check_name
 );
 bounded_text!(
+    /// What a command asks for, such as `goto`.
+    Verb, "verb", check_name
+);
+bounded_text!(
+    /// A group of agents that commands may be sent to, such as `aisle-5`.
+    GroupName, "group name", check_name
+);
+bounded_text!(
+    /// The name of an operator: somebody who may send commands.
+    OperatorName, "operator name", check_name
+);
+bounded_text!(
+    /// What sort of bytes something is, as a media type.
+    ContentType, "content type", |what, text| check_length(what, text, limits::CONTENT_TYPE_BYTES_MAX)
+);
+bounded_text!(
+    /// The W3C trace context that a command belongs to (<https://www.w3.org/TR/trace-context/>); empty if to none.
+    TraceParent, "traceparent", |what, text| check_length(what, text, limits::TRACEPARENT_BYTES_MAX)
+);
+bounded_text!(
     /// A task's one-line title.
     Title, "title", |what, text| check_length(what, text, limits::TITLE_BYTES_MAX)
 );

@@ -336,6 +336,7 @@ fn simplified(reply: &Reply) -> Result<Option<u8>, &'static str> {
         Reply::Done(Receipt::Task { task, .. }) => Ok(Some(task.as_bytes()[0])),
         Reply::Done(Receipt::NothingToClaim) => Ok(None),
         Reply::Done(Receipt::Agent(_) | Receipt::Attached { .. }) => Ok(None),
+        Reply::Done(other) => panic!("{other:?}"),
         Reply::Refused(refusal) => Err(match refusal {
             Refusal::NoSuchTask(_) => "none",
             Refusal::TaskExists(_) => "exists",

@@ -6,6 +6,7 @@ mod lead;
 mod members;
 mod orchestrate;
 mod propose;
+mod pull;
 mod query;
 mod status;
 

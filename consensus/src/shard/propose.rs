@@ -21,6 +21,7 @@ use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shard;
+use crate::offload::offload;
 use crate::raft::types::{ApplyReply, EntryBytes, TypeConfig};
 
 /// An entry that is not applied after this long is answered as unknown.
@@ -82,10 +83,26 @@ impl Shard {
         if self.inner.site.store.is_exhausted() {
             return all(ProposeOutcome::DiskFull);
         }
-        let brings_work = requests.iter().any(|request| request.op.brings_work());
-        if brings_work && self.inner.site.store.is_low() {
-            return self.propose_endings(requests).await;
+        let is_low = self.inner.site.store.is_low();
+        let (requests, refused) = match requests.iter().any(|request| is_low || request.op.is_signed_by_operator()) {
+            true => look_at(requests, is_low).await,
+            false => (requests, Vec::new()),
+        };
+        if refused.iter().any(Option::is_some) {
+            let rest = requests.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
+            let rest: Vec<Request> = rest.map(|(request, _)| request).collect();
+            let mut rest = if rest.is_empty() { Vec::new() } else { self.enqueue(rest).await }.into_iter();
+            let next = |refused: Option<_>| refused.or_else(|| rest.next()).unwrap_or(ProposeOutcome::Unknown);
+            return refused.into_iter().map(next).collect();
         }
+        self.enqueue(requests).await
+    }
+
+    /// Waits for a place in an entry, and for what becomes of it.
+    async fn enqueue(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
+        let count = requests.len();
+        let all = |outcome: ProposeOutcome| vec![outcome; count];
+        let brings_work = requests.iter().any(|request| request.op.brings_work());
         let overloaded = ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
         let bytes = requests.iter().map(Request::bytes_bound).sum();
         let Some(room) = Room::take(&self.inner.queued, count, bytes, brings_work) else { return all(overloaded) };
@@ -94,22 +111,6 @@ impl Shard {
             return all(overloaded);
         }
         answered.await.unwrap_or_else(|_| all(ProposeOutcome::Unknown))
-    }
-
-    /// On a disk that is nearly full: what ends work goes on, and what brings more is refused.
-    async fn propose_endings(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
-        let refused: Vec<bool> = requests.iter().map(|request| request.op.brings_work()).collect();
-        let endings: Vec<Request> = requests.into_iter().filter(|request| !request.op.brings_work()).collect();
-        let mut ended = match endings.is_empty() {
-            true => Vec::new(),
-            false => Box::pin(self.propose(endings)).await,
-        }
-        .into_iter();
-        let outcome = |refused| match refused {
-            true => ProposeOutcome::DiskFull,
-            false => ended.next().unwrap_or(ProposeOutcome::Unknown),
-        };
-        refused.into_iter().map(outcome).collect()
     }
 
     /// Proposes an entry as the leader of a term, and waits until it is applied. None: not applied, or not known.
@@ -126,6 +127,25 @@ impl Shard {
             Ok(Ok(Ok(response))) => Some(response.data),
             Ok(Ok(Err(_)) | Err(_)) | Err(_) => None,
         }
+    }
+}
+
+/// What is refused before it is proposed: what brings work to a disk that is nearly full, and what was not signed by the
+/// operator that it names. Signatures are verified beside the thread of the control plane.
+async fn look_at(requests: Vec<Request>, is_low: bool) -> (Vec<Request>, Vec<Option<ProposeOutcome>>) {
+    let count = requests.len();
+    let look = move || {
+        let refused = requests.iter().map(|request| match request.op.forged() {
+            _ if is_low && request.op.brings_work() => Some(ProposeOutcome::DiskFull),
+            Some(operator) => Some(ProposeOutcome::Refused(Refusal::NotSigned(operator))),
+            None => None,
+        });
+        let refused = refused.collect();
+        (requests, refused)
+    };
+    match offload(look).await {
+        Ok(looked_at) => looked_at,
+        Err(_) => (Vec::new(), vec![Some(ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS }); count]),
     }
 }
 

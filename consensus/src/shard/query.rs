@@ -77,7 +77,9 @@ impl Shard {
                 Answer::Task(state.task(&id).map(view).map(Box::new))
             }
             Query::Counts => Answer::Counts(self.inner.state.read().counts()),
-            Query::Tasks { .. } | Query::Agents { .. } => {
+            Query::Command(id) => Answer::Command(self.inner.state.read().command(&id).map(Box::new)),
+            Query::Operators => Answer::Operators(self.inner.state.read().operators().cloned().collect()),
+            Query::Tasks { .. } | Query::Agents { .. } | Query::Commands { .. } => {
                 let state = self.inner.state.read().clone();
                 blocking(move || Ok(page(&state, query))).await?
             }
@@ -119,9 +121,29 @@ fn page(state: &FleetState, query: Query) -> Answer {
             let next = if more { agents.last().map(|agent| agent.id.clone()) } else { None };
             Answer::Agents { agents, next }
         }
-        Query::Task(_) | Query::Counts | Query::History { .. } | Query::Changes { .. } => {
-            Answer::Counts(state.counts())
+        Query::Commands { after, limit } => {
+            let mut bytes = 0;
+            let mut commands: Vec<_> = state
+                .commands_after(after)
+                .take(count(limit) + 1)
+                .take_while(|view| {
+                    let first = bytes == 0;
+                    bytes += 2_048 + view.command.args.len() as u64;
+                    first || bytes <= PAGE_BYTES_MAX
+                })
+                .collect();
+            let last = |commands: &[skep_protocol::command::CommandView]| commands.last().map(|view| view.command.id);
+            commands.truncate(count(limit));
+            let more = last(&commands).is_some_and(|id| state.commands_after(Some(id)).next().is_some());
+            let next = last(&commands).filter(|_| more);
+            Answer::Commands { commands, next }
         }
+        Query::Task(_)
+        | Query::Counts
+        | Query::History { .. }
+        | Query::Changes { .. }
+        | Query::Command(_)
+        | Query::Operators => Answer::Counts(state.counts()),
     }
 }
 

@@ -125,7 +125,6 @@ impl History {
     }
 
     /// None: nothing is kept, and nothing can be read.
-    #[cfg(test)]
     pub(super) fn absent() -> Self {
         let inner = Arc::new(Inner {
             dir: PathBuf::new(),

@@ -33,6 +33,7 @@
 mod directory;
 pub(crate) mod disk;
 mod history;
+mod journals;
 mod progress;
 mod record;
 mod recovery;
@@ -56,6 +57,7 @@ use skep_protocol::limits;
 
 use disk::{Disk, DiskFile, SystemDisk};
 pub use history::{History, HistoryError};
+pub use journals::{JournalError, JournalJob, JournalReport, Journals};
 use segment::Segment;
 pub use shard_log::LogPoint;
 use shard_log::ShardLog;
@@ -286,9 +288,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: in use, of a newer format, damaged, or not readable. Nothing is changed then.
     pub fn open(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
+        Self::start(dir, random, options, || History::open(&dir.join("history")))
+    }
+
+    /// The same, for a log that no shard's state machine is behind.
+    fn open_bare(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
+        Self::start(dir, random, options, History::absent)
+    }
+
+    fn start(
+        dir: &Path,
+        random: [u8; 16],
+        options: StoreOptions,
+        history: impl FnOnce() -> History,
+    ) -> Result<Self, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
         let parts = Parts::open(&disk, dir, random, options)?;
-        let history = History::open(&dir.join("history"));
+        let history = history();
         let (writes, queue) = sync_channel(limits::STORE_WRITES_QUEUED_MAX);
         let writer = parts.writer;
         let thread = std::thread::Builder::new()

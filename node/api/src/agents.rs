@@ -63,6 +63,7 @@ fn to_proto(told: AgentTold) -> Option<v1::NodeMessage> {
             Told::Lost(v1::ClaimLost { task_id: task.as_bytes().to_vec(), epoch: epoch.0 })
         }
         AgentTold::Lease(renewed) => Told::Lease(lease(renewed)),
+        AgentTold::Command(command, told) => Told::Command(convert::news_to_proto(command, told)),
         AgentTold::Ended(why) => Told::Failure(Failed::not_done(&why?).failure),
     };
     Some(v1::NodeMessage { message: Some(message) })
@@ -81,6 +82,21 @@ async fn listen(calls: Calls, stream: u64, mut messages: Streaming<v1::AgentMess
                 AgentSaid::KeepAlive { stamp: alive.stamp, place: alive.place.map(convert::position) }
             }
             Some(Said::Detach(v1::DetachAgent {})) => AgentSaid::Detach,
+            Some(Said::TakeCommands(take)) => match convert::take_commands(&take) {
+                Ok(groups) => AgentSaid::TakesCommands(groups),
+                // The shard refuses what is out of bounds; a group that is no name is none that anybody commands.
+                Err(error) => {
+                    tracing::warn!(%error, "an agent names groups that are none");
+                    continue;
+                }
+            },
+            Some(Said::Command(step)) => match convert::command_step(step) {
+                Ok((command, said)) => AgentSaid::Command(command, said),
+                Err(error) => {
+                    tracing::warn!(%error, "an agent says something of a command that makes no sense");
+                    continue;
+                }
+            },
             // A second attach, or something newer than this node.
             Some(Said::Attach(_)) | None => continue,
         };

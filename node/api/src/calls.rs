@@ -1,14 +1,18 @@
 //! What the API asks of the node.
 
+use std::collections::BTreeSet;
+
 use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::convert::AttachRequest;
 use skep_protocol::entry::Op;
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, ShardId, TaskId};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
+use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{Query, QueryReply};
 use skep_protocol::telemetry::{Publication, TopicPath};
+use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -138,7 +142,7 @@ pub enum TopicTold {
 }
 
 /// What an attached agent says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentSaid {
     /// So many more tasks may be assigned to it.
     Credits(u64),
@@ -149,6 +153,10 @@ pub enum AgentSaid {
         /// Where it is.
         place: Option<Position>,
     },
+    /// It takes commands, being of these groups.
+    TakesCommands(BTreeSet<GroupName>),
+    /// Something of a command that it was offered.
+    Command(CommandId, CommandSaid),
     /// It has stopped, and gives back what it holds.
     Detach,
     /// Its stream ended.
@@ -178,6 +186,8 @@ pub enum AgentTold {
     },
     /// Its lease was renewed.
     Lease(Usable),
+    /// Something of a command.
+    Command(CommandId, CommandTold),
     /// It is not attached, or not any more; none if it asked for it.
     Ended(Option<NotDone>),
 }

@@ -56,7 +56,7 @@ pub(crate) struct Done {
     shard: ShardId,
     pub(crate) receipt: Receipt,
     pub(crate) index: u64,
-    stamp: LogInstant,
+    pub(crate) stamp: LogInstant,
 }
 
 impl Done {
@@ -95,7 +95,7 @@ impl Commands {
         match self.calls.ask(|answer| Call::Submit { submission, answer }).await {
             Ok(Settled::Done { index, stamp, receipt }) => Ok(Done { id, shard, receipt, index, stamp }),
             Ok(Settled::NotDone(why)) => Err(Failed::not_done(&why)),
-            Ok(Settled::Unknown | Settled::Read(_) | Settled::Heard(_)) => Err(Failed::unknown()),
+            Ok(Settled::Unknown | Settled::Read(_) | Settled::Heard(_) | Settled::Pulled(_)) => Err(Failed::unknown()),
             Err(Unanswered::NotTaken) => Err(Failed::stopping()),
             // A node that stops may have proposed it.
             Err(Unanswered::Dropped) => Err(Failed::unknown()),

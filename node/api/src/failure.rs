@@ -113,6 +113,43 @@ impl Failed {
     }
 }
 
+/// Refusals of commands and of what operators state.
+fn refused_command(refusal: &Refusal) -> Failed {
+    let simple = |code: &str, grpc: Code, help: &str| not_done(code, grpc, refusal, help);
+    match refusal {
+        Refusal::InvalidCommand(_) => simple("SKEP-0401", Code::InvalidArgument, "correct it and send a new command"),
+        Refusal::NotSigned(_) => simple("SKEP-0402", Code::PermissionDenied, "sign it with the key of its operator"),
+        Refusal::WrongPlace => simple("SKEP-0403", Code::PermissionDenied, "'skep node status' names the site"),
+        Refusal::OperatorsExist => simple("SKEP-0404", Code::AlreadyExists, "'skep operator list' shows them"),
+        Refusal::NoSuchOperator(_) => simple("SKEP-0405", Code::PermissionDenied, "'skep operator list' shows them"),
+        Refusal::OperatorRevoked(_) => simple("SKEP-0406", Code::PermissionDenied, "use another key"),
+        Refusal::NotAdmin(_) => simple("SKEP-0407", Code::PermissionDenied, "have an admin do it"),
+        Refusal::GrantStale { .. } => {
+            simple("SKEP-0408", Code::FailedPrecondition, "state it again, with a higher one")
+        }
+        Refusal::FirstOperator => simple("SKEP-0409", Code::PermissionDenied, "it stays for as long as the shard"),
+        Refusal::NotGranted { .. } => simple("SKEP-0410", Code::PermissionDenied, "have an admin grant it"),
+        Refusal::TooManyCommands { retry_after_ms, .. } => {
+            retryable(simple("SKEP-0411", Code::ResourceExhausted, "send it later"), *retry_after_ms)
+        }
+        Refusal::CommandExpired { .. } => {
+            simple("SKEP-0412", Code::FailedPrecondition, "if it is still wanted, send a new command")
+        }
+        Refusal::CommandTooLong { .. } => simple("SKEP-0413", Code::InvalidArgument, "give it less time"),
+        Refusal::CommandExists(_) => simple("SKEP-0414", Code::AlreadyExists, "'skep command show' shows it"),
+        Refusal::NoSuchCommand(_) => simple("SKEP-0415", Code::NotFound, "'skep command list' shows what there is"),
+        Refusal::NobodyThere(_) => simple("SKEP-0416", Code::NotFound, "'skep agent list' shows who there is"),
+        Refusal::OutboxFull { .. } => {
+            retryable(simple("SKEP-0417", Code::ResourceExhausted, "send it later, or cancel some"), 1_000)
+        }
+        Refusal::NotIndeterminate { .. } => {
+            simple("SKEP-0418", Code::FailedPrecondition, "'skep command show' shows it")
+        }
+        // All others are answered above.
+        _ => simple("SKEP-0400", Code::FailedPrecondition, "'skep command show' shows it"),
+    }
+}
+
 fn refused(refusal: &Refusal) -> Failed {
     let simple = |code: &str, grpc: Code, help: &str| not_done(code, grpc, refusal, help);
     let mut failed = match refusal {
@@ -141,6 +178,7 @@ fn refused(refusal: &Refusal) -> Failed {
             simple("SKEP-0119", Code::Aborted, "stop working on what it held; attach it again")
         }
         Refusal::KeptFor { .. } => simple("SKEP-0120", Code::FailedPrecondition, "claim it later"),
+        of_commands => refused_command(of_commands),
     };
     failed.failure.silent_about_earlier = refusal.is_silent_about_earlier();
     failed

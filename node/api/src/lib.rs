@@ -11,6 +11,7 @@ mod calls;
 mod commands;
 mod failure;
 mod nodes;
+mod operators;
 mod queries;
 mod server;
 mod topics;

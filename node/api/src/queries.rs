@@ -26,11 +26,11 @@ pub(crate) struct Queries {
     calls: Calls,
 }
 
-fn invalid(error: &FieldError) -> Status {
+pub(crate) fn invalid(error: &FieldError) -> Status {
     Failed::field(error).into_status()
 }
 
-fn limit(asked: u32) -> u32 {
+pub(crate) fn limit(asked: u32) -> u32 {
     if asked == 0 { 100 } else { asked.min(limits::PAGE_ITEMS_MAX as u32) }
 }
 
@@ -39,7 +39,7 @@ impl Queries {
         Self { calls }
     }
 
-    async fn read(
+    pub(crate) async fn read(
         &self,
         read: Option<v1::ReadOptions>,
         query: Query,
@@ -56,7 +56,7 @@ impl Queries {
     }
 }
 
-fn mismatched() -> Status {
+pub(crate) fn mismatched() -> Status {
     Status::internal("the answer is not one to this query")
 }
 

@@ -13,6 +13,8 @@ use skep_protocol::v1;
 use skep_protocol::v1::agent_commands_server::AgentCommandsServer;
 use skep_protocol::v1::agent_queries_server::AgentQueriesServer;
 use skep_protocol::v1::node_queries_server::NodeQueriesServer;
+use skep_protocol::v1::operator_commands_server::OperatorCommandsServer;
+use skep_protocol::v1::operator_queries_server::OperatorQueriesServer;
 use skep_protocol::v1::shard_commands_server::ShardCommandsServer;
 use skep_protocol::v1::shard_queries_server::ShardQueriesServer;
 use skep_protocol::v1::task_commands_server::TaskCommandsServer;
@@ -128,7 +130,9 @@ impl Api {
         let nodes = Nodes::new(calls);
         let max = limits::API_MESSAGE_BYTES_MAX;
         let routes = Routes::new(TaskCommandsServer::new(commands.clone()).max_decoding_message_size(max))
-            .add_service(AgentCommandsServer::new(commands))
+            .add_service(AgentCommandsServer::new(commands.clone()))
+            .add_service(OperatorCommandsServer::new(commands))
+            .add_service(OperatorQueriesServer::new(queries.clone()))
             .add_service(TaskQueriesServer::new(queries.clone()))
             .add_service(AgentQueriesServer::new(queries))
             .add_service(ShardCommandsServer::new(nodes.clone()))

@@ -11,9 +11,10 @@ use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
 use skep_protocol::task::TaskState;
-use skep_protocol::text::AgentId;
+use skep_protocol::text::{AgentId, GroupName};
 
 use crate::event::{AgentEvent, AttachWish, StreamKey, ToAgent, UpdateKey, WorkKey};
+use crate::inbox::Taker;
 
 /// How long an attach or detach is tried, in milliseconds.
 const COMMAND_PATIENCE_MS: u64 = 10_000;
@@ -26,12 +27,16 @@ const HEARTBEATS_PER_LEASE: u64 = 5;
 pub(crate) enum Want {
     /// Send a heartbeat; say under which key with [`Agents::heartbeat_sent`].
     Heartbeat { shard: ShardId, heartbeat: Heartbeat, patience_ms: u64 },
-    /// Have something committed; say under which key with [`Agents::command_sent`].
-    Command { stream: StreamKey, shard: ShardId, op: Op, patience_ms: u64 },
+    /// Have something committed; say under which key with [`Agents::request_sent`].
+    Request { stream: StreamKey, shard: ShardId, op: Op, patience_ms: u64 },
     /// Tell an agent.
     Tell { stream: StreamKey, message: ToAgent },
     /// Answer an update.
     Noted { key: UpdateKey, noted: bool },
+    /// An attached agent takes commands.
+    Takes(Taker),
+    /// A stream is that of an attached agent no more.
+    Gone { stream: StreamKey },
 }
 
 /// What an attached agent holds, as far as it was told.
@@ -52,6 +57,8 @@ struct Session {
     command: Option<WorkKey>,
     /// It has stopped by itself.
     detaching: bool,
+    /// The groups that it is of, if it takes commands.
+    takes: Option<BTreeSet<GroupName>>,
     /// Tasks that may be assigned under the attachment in all.
     credit_limit: u64,
     /// Its newest keep-alive, and the newest that a renewal was asked for with.
@@ -115,6 +122,7 @@ impl Agents {
             AgentEvent::Opened { stream, wish } => self.on_opened(stream, wish),
             AgentEvent::Credits { stream, count } => self.on_credits(stream, count, now_ms),
             AgentEvent::KeepAlive { stream, stamp, place } => self.on_keep_alive(stream, stamp, place, now_ms),
+            AgentEvent::TakesCommands { stream, groups } => self.on_takes_commands(stream, groups),
             AgentEvent::Detach { stream } => self.on_detach(stream),
             AgentEvent::Closed { stream } => drop(self.remove(stream)),
             AgentEvent::Settled { key, settled } => self.settled(key, settled, now_ms),
@@ -153,7 +161,7 @@ impl Agents {
         }
     }
 
-    pub(crate) fn command_sent(&mut self, stream: StreamKey, key: WorkKey) {
+    pub(crate) fn request_sent(&mut self, stream: StreamKey, key: WorkKey) {
         if let Some(session) = self.sessions.get_mut(&stream) {
             session.command = Some(key);
             self.commands.insert(key, stream);
@@ -194,6 +202,9 @@ impl Agents {
 
     fn remove(&mut self, stream: StreamKey) -> Option<Session> {
         let session = self.sessions.remove(&stream)?;
+        if session.takes.is_some() {
+            self.wants.push_back(Want::Gone { stream });
+        }
         if let Some(key) = session.command {
             self.commands.remove(&key);
         }
@@ -225,6 +236,7 @@ impl Agents {
             attachment: None,
             command: None,
             detaching: false,
+            takes: None,
             credit_limit: 0,
             stamp: None,
             asked_stamp: None,
@@ -243,7 +255,7 @@ impl Agents {
         let Some(Session { wish, lease, .. }) = self.sessions.get(&stream) else { return };
         let (shard, agent, session) = (wish.shard, wish.agent.clone(), wish.session);
         let op = Op::AttachAgent { agent, role: wish.role.clone(), node: self.local, session, lease: *lease };
-        self.wants.push_back(Want::Command { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
+        self.wants.push_back(Want::Request { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
     }
 
     fn on_credits(&mut self, stream: StreamKey, count: u64, now_ms: u64) {
@@ -263,6 +275,22 @@ impl Agents {
         }
     }
 
+    fn on_takes_commands(&mut self, stream: StreamKey, groups: BTreeSet<GroupName>) {
+        if let Some(session) = self.sessions.get_mut(&stream) {
+            session.takes = Some(groups);
+            self.say_takes(stream);
+        }
+    }
+
+    /// Has the commands of an agent taken, once it is attached and takes any.
+    fn say_takes(&mut self, stream: StreamKey) {
+        let Some(session) = self.sessions.get(&stream) else { return };
+        if let Some((attachment, groups)) = session.attachment.zip(session.takes.clone()) {
+            let AttachWish { shard, agent, session, .. } = session.wish.clone();
+            self.wants.push_back(Want::Takes(Taker { stream, shard, agent, session, attachment, groups }));
+        }
+    }
+
     fn on_detach(&mut self, stream: StreamKey) {
         let Some(session) = self.sessions.get_mut(&stream).filter(|session| !session.detaching) else { return };
         session.detaching = true;
@@ -275,7 +303,7 @@ impl Agents {
         let Some(attachment) = session.attachment else { return };
         let (shard, agent) = (session.wish.shard, session.wish.agent.clone());
         let op = Op::DetachAgent { agent, attachment };
-        self.wants.push_back(Want::Command { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
+        self.wants.push_back(Want::Request { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
     }
 
     fn on_command_ended(&mut self, stream: StreamKey, settled: Settled, now_ms: u64) {
@@ -291,6 +319,7 @@ impl Agents {
                     self.end(former, None);
                 }
                 self.tell(stream, ToAgent::Attached { attachment, lease });
+                self.say_takes(stream);
                 self.mark(stream, now_ms);
                 if detaching {
                     self.ask_for_detach(stream);
@@ -301,7 +330,7 @@ impl Agents {
             // attachment, makes safe.
             Settled::Unknown if session.detaching => self.ask_for_detach(stream),
             Settled::Unknown => self.ask_for_attach(stream),
-            Settled::Done { .. } | Settled::Read(_) | Settled::Heard(_) => self.end(stream, None),
+            Settled::Done { .. } | Settled::Read(_) | Settled::Heard(_) | Settled::Pulled(_) => self.end(stream, None),
         }
     }
 

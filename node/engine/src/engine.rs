@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 
 use skep_config::EngineConfig;
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::outcome::Settled;
+use skep_protocol::text::SiteName;
 
 use crate::agents::{Agents, Want};
 use crate::connectivity::Connectivity;
-use crate::event::{Effect, Event, Work, WorkKey};
+use crate::event::{AgentEvent, Effect, Event, ToAgent, Work, WorkKey};
+use crate::inbox::{self, Inboxes};
 use crate::router::Router;
 use crate::topics::Topics;
 
@@ -28,22 +31,26 @@ const OWN: u64 = 1 << 63;
 pub struct Engine {
     router: Router,
     agents: Agents,
+    inboxes: Inboxes,
     topics: Topics,
     effects: VecDeque<Effect>,
     next_key: u64,
 }
 
 impl Engine {
-    /// An engine that knows nobody yet. `local` is this node.
-    pub fn new(local: NodeId, config: EngineConfig) -> Self {
+    /// An engine that knows nobody yet. `local` is this node, of this site.
+    pub fn new(local: NodeId, site: SiteName, config: EngineConfig) -> Self {
         let (router, agents) = (Router::new(local, config), Agents::new(local, config));
-        Self { router, agents, topics: Topics::new(local), effects: VecDeque::new(), next_key: OWN }
+        let (inboxes, topics) = (Inboxes::new(site, config), Topics::new(local));
+        Self { router, agents, inboxes, topics, effects: VecDeque::new(), next_key: OWN }
     }
 
     /// Takes note of something that happened.
     pub fn handle(&mut self, event: Event, now_ms: u64) {
         match event {
+            Event::Agent(AgentEvent::Settled { key, settled }) => self.on_own_settled(key, settled, now_ms),
             Event::Agent(event) => self.agents.handle(event, now_ms),
+            Event::Inbox(event) => self.inboxes.handle(event, now_ms),
             Event::Topic(event) => self.topics.handle(event, now_ms),
             event => self.router.handle(event, now_ms),
         }
@@ -54,6 +61,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now_ms: u64) {
         self.router.handle_timeout(now_ms);
         self.agents.handle_timeout(now_ms);
+        self.inboxes.handle_timeout(now_ms);
         self.pump(now_ms);
     }
 
@@ -64,7 +72,8 @@ impl Engine {
 
     /// When to call [`handle_timeout`](Self::handle_timeout), in the milliseconds of `now`.
     pub fn poll_timeout(&self) -> Option<u64> {
-        [self.router.poll_timeout(), self.agents.poll_timeout()].into_iter().flatten().min()
+        let inboxes = self.inboxes.poll_timeout();
+        [self.router.poll_timeout(), self.agents.poll_timeout(), inboxes].into_iter().flatten().min()
     }
 
     /// What the node can reach of a shard.
@@ -84,9 +93,11 @@ impl Engine {
                 self.effects.push_back(Effect::Topic(effect));
             } else if let Some(want) = self.agents.poll_want() {
                 self.on_want(want, now_ms);
+            } else if let Some(want) = self.inboxes.poll_want() {
+                self.on_inbox_want(want, now_ms);
             } else if let Some(effect) = self.router.poll_effect() {
                 match effect {
-                    Effect::Answer { key, settled } if key.0 & OWN != 0 => self.agents.settled(key, settled, now_ms),
+                    Effect::Answer { key, settled } if key.0 & OWN != 0 => self.on_own_settled(key, settled, now_ms),
                     effect => self.effects.push_back(effect),
                 }
             } else {
@@ -103,13 +114,42 @@ impl Engine {
                 let work = Work::Heartbeat(heartbeat);
                 self.router.handle(Event::Submit { key, shard, work, patience_ms }, now_ms);
             }
-            Want::Command { stream, shard, op, patience_ms } => {
+            Want::Request { stream, shard, op, patience_ms } => {
                 let key = self.own_key();
-                self.agents.command_sent(stream, key);
-                self.effects.push_back(Effect::Command { key, shard, op, patience_ms });
+                self.agents.request_sent(stream, key);
+                self.effects.push_back(Effect::Request { key, shard, op, patience_ms });
             }
             Want::Tell { stream, message } => self.effects.push_back(Effect::Tell { stream, message }),
             Want::Noted { key, noted } => self.effects.push_back(Effect::Noted { key, noted }),
+            Want::Takes(taker) => self.inboxes.handle(inbox::InboxEvent::Takes(taker), now_ms),
+            Want::Gone { stream } => self.inboxes.handle(inbox::InboxEvent::Gone { stream }, now_ms),
+        }
+    }
+
+    fn on_inbox_want(&mut self, want: inbox::Want, now_ms: u64) {
+        match want {
+            inbox::Want::Pull { shard, pull, patience_ms } => {
+                let key = self.own_key();
+                self.inboxes.pull_sent(shard, key);
+                self.router.handle(Event::Submit { key, shard, work: Work::Pull(pull), patience_ms }, now_ms);
+            }
+            inbox::Want::Abandon { key } => self.router.handle(Event::Abandon { key }, now_ms),
+            inbox::Want::Request { of, shard, op, patience_ms } => {
+                let key = self.own_key();
+                self.inboxes.request_sent(of, key);
+                self.effects.push_back(Effect::Request { key, shard, op, patience_ms });
+            }
+            inbox::Want::Tell { stream, command, told } => {
+                self.effects.push_back(Effect::Tell { stream, message: ToAgent::Command { command, told } });
+            }
+            inbox::Want::Journal(effect) => self.effects.push_back(Effect::Journal(effect)),
+        }
+    }
+
+    /// Something of the engine's own ended.
+    fn on_own_settled(&mut self, key: WorkKey, settled: Settled, now_ms: u64) {
+        if let Some(settled) = self.inboxes.settled(key, settled, now_ms) {
+            self.agents.settled(key, settled, now_ms);
         }
     }
 }

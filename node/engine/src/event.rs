@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use skep_protocol::agent::{Grant, LeaseTerms, Position, Role, Usable};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, SessionId, ShardId, TaskId};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, SessionId, ShardId, TaskId};
+use skep_protocol::offer::CommandTold;
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
+use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
-use skep_protocol::text::AgentId;
+use skep_protocol::text::{AgentId, GroupName};
 
 use crate::connectivity::Connectivity;
+use crate::inbox::{InboxEvent, JournalEffect};
 use crate::topics::{TopicEffect, TopicEvent};
 
 /// Names a piece of work between the engine and its caller.
@@ -21,11 +24,13 @@ pub struct WorkKey(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// A request that changes the shard. Every attempt repeats it byte for byte.
-    Command(Request),
+    Request(Request),
     /// A query that must hold everything acknowledged before it.
     Query(Query),
     /// A heartbeat for the orchestrator.
     Heartbeat(Heartbeat),
+    /// What there is for agents. Its answer may take as long as it says.
+    Pull(Pull),
 }
 
 /// What happened.
@@ -78,6 +83,8 @@ pub enum Event {
     },
     /// Something of an agent.
     Agent(AgentEvent),
+    /// Something of the commands of agents.
+    Inbox(InboxEvent),
     /// Something on the data plane.
     Topic(TopicEvent),
 }
@@ -111,6 +118,13 @@ pub enum AgentEvent {
         stamp: u64,
         /// Where it is.
         place: Option<Position>,
+    },
+    /// It takes commands, once it is attached.
+    TakesCommands {
+        /// Its stream.
+        stream: StreamKey,
+        /// The groups that it is of.
+        groups: BTreeSet<GroupName>,
     },
     /// It has stopped, and gives back what it holds.
     Detach {
@@ -182,6 +196,13 @@ pub enum ToAgent {
     },
     /// Its lease was renewed.
     Lease(Usable),
+    /// Something of a command.
+    Command {
+        /// Which.
+        command: CommandId,
+        /// What.
+        told: CommandTold,
+    },
     /// It is not attached, or not any more. The last message of a stream; none if it asked for it.
     Ended(Option<NotDone>),
 }
@@ -195,6 +216,8 @@ pub enum Outcome {
     Query(Result<QueryReply, QueryFailure>),
     /// Of a heartbeat.
     Heartbeat(Result<HeartbeatReply, HeartbeatFailure>),
+    /// Of a pull.
+    Pull(Result<Box<Pulled>, PullFailure>),
 }
 
 /// Where an attempt goes.
@@ -231,7 +254,7 @@ pub enum Effect {
         settled: Settled,
     },
     /// Make a request of this, submit it, and report its end as [`AgentEvent::Settled`].
-    Command {
+    Request {
         /// Its name.
         key: WorkKey,
         /// For which shard.
@@ -257,6 +280,8 @@ pub enum Effect {
     },
     /// Something for the data plane, or from it for a subscriber.
     Topic(TopicEffect),
+    /// Something for the journals of agents.
+    Journal(JournalEffect),
     /// What the node can reach of a shard changed.
     Connectivity {
         /// Which shard.

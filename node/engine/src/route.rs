@@ -4,6 +4,7 @@ use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Reply, Settled};
+use skep_protocol::pull::PullFailure;
 use skep_protocol::query::QueryFailure;
 
 use crate::event::{Outcome, Target, Work};
@@ -61,6 +62,9 @@ impl Route {
             Outcome::Heartbeat(Err(HeartbeatFailure::Overloaded)) => {
                 Next::Wait(NotDone::Overloaded { retry_after_ms: 1 })
             }
+            Outcome::Pull(Ok(pulled)) => Next::Settle(Settled::Pulled(pulled)),
+            Outcome::Pull(Err(PullFailure::NotLeader { leader: Some(leader) })) => Next::Follow(leader),
+            Outcome::Pull(Err(PullFailure::NotLeader { leader: None })) => Next::Wait(NotDone::NoQuorum),
         }
     }
 
@@ -79,6 +83,7 @@ impl Route {
             ProposeOutcome::NotLeader { leader: Some(leader) } => Next::Follow(leader),
             ProposeOutcome::NotLeader { leader: None } | ProposeOutcome::NoSuchShard => Next::Wait(NotDone::NoQuorum),
             ProposeOutcome::Overloaded { retry_after_ms } => Next::Wait(NotDone::Overloaded { retry_after_ms }),
+            ProposeOutcome::Refused(refusal) => Next::Settle(Settled::NotDone(NotDone::Refused(refusal))),
             ProposeOutcome::DiskFull => Next::Wait(NotDone::DiskFull),
             ProposeOutcome::Unknown => {
                 self.in_doubt = true;
@@ -89,7 +94,7 @@ impl Route {
 
     /// What its sender is told when there is no time left.
     pub(crate) fn give_up(&self) -> Settled {
-        let doubtful = self.in_doubt || (self.under_way && matches!(self.work, Work::Command(_)));
+        let doubtful = self.in_doubt || (self.under_way && matches!(self.work, Work::Request(_)));
         if doubtful { Settled::Unknown } else { Settled::NotDone(self.last.clone()) }
     }
 }

@@ -75,7 +75,7 @@ impl Router {
                 self.peers_up = up;
                 self.judge_all(now_ms);
             }
-            Event::Agent(_) | Event::Topic(_) => {}
+            Event::Agent(_) | Event::Inbox(_) | Event::Topic(_) => {}
         }
     }
 
@@ -111,7 +111,7 @@ impl Router {
 
     fn on_submit(&mut self, key: WorkKey, shard: ShardId, work: Work, patience_ms: u64, now_ms: u64) {
         // Heartbeats are few, one for each shard, and no flood of requests may end leases.
-        if self.routes.len() >= limits::ROUTED_REQUESTS_MAX && !matches!(work, Work::Heartbeat(_)) {
+        if self.routes.len() >= limits::ROUTED_REQUESTS_MAX && !matches!(work, Work::Heartbeat(_) | Work::Pull(_)) {
             let settled = Settled::NotDone(NotDone::Overloaded { retry_after_ms: self.config.retry_ms_max });
             self.effects.push_back(Effect::Answer { key, settled });
             return;
@@ -229,7 +229,7 @@ impl Router {
     /// An attempt under way is not waited for any more: a command may have been carried out by it.
     fn note_doubt(&mut self, key: WorkKey) {
         if let Some(route) = self.routes.get_mut(&key) {
-            route.in_doubt |= route.under_way && matches!(route.work, Work::Command(_));
+            route.in_doubt |= route.under_way && matches!(route.work, Work::Request(_));
             route.under_way = false;
         }
     }
@@ -239,8 +239,8 @@ impl Router {
         let Some(route) = self.routes.get(&key) else { return };
         let shard = route.shard;
         let needs = match route.work {
-            Work::Command(_) => Permission::Write,
-            Work::Query(_) | Work::Heartbeat(_) => Permission::LinearizableRead,
+            Work::Request(_) => Permission::Write,
+            Work::Query(_) | Work::Heartbeat(_) | Work::Pull(_) => Permission::LinearizableRead,
         };
         let target = match named {
             Some(node) if node == self.local => Some(Target::Local),
@@ -265,7 +265,11 @@ impl Router {
             under_new_id(&mut work);
         }
         let effect = Effect::Attempt { key, attempt: route.attempt, shard, target, work };
-        let timer = (now_ms + self.config.attempt_timeout_ms).min(route.give_up_at_ms);
+        let waits_ms = match &route.work {
+            Work::Pull(pull) => u64::from(pull.wait_ms),
+            _ => 0,
+        };
+        let timer = (now_ms + waits_ms + self.config.attempt_timeout_ms).min(route.give_up_at_ms);
         self.set_timer(key, timer);
         self.effects.push_back(effect);
     }
@@ -359,7 +363,7 @@ impl Router {
 
 /// The seeded bug of that name.
 fn under_new_id(work: &mut Work) {
-    if let Work::Command(request) = work {
+    if let Work::Request(request) = work {
         let mut id = *request.id.as_bytes();
         id[15] = !id[15];
         request.id = skep_protocol::ids::RequestId::from_bytes(id);

@@ -57,6 +57,7 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::ExpiryWithoutMargin => of("skep-fleet", "orchestrator", "a_lease_that_is_not_renewed_ends_after"),
         Mutant::ClockFromLastEntry => of("skep-fleet", "skep_fleet", "a_node_that_heard_no_clock_has_no_estimate"),
         Mutant::ClockFromAnyFrame => of("skep-fleet", "skep_fleet", "a_first_clock_is_learned_in_one_short_round"),
+        Mutant::SignatureNotChecked => of("skep-protocol", "skep_protocol", "an_operation_that_was_not_signed"),
         Mutant::DoubtForgotten => of("skep-engine", "skep_engine", "doubt_is_sticky"),
         Mutant::DedupInMemory | Mutant::NoFenceInApply | Mutant::NondeterministicApply | Mutant::RetryUnderNewId => {
             SIMULATOR

@@ -14,7 +14,9 @@ use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::{NodeId, RequestId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
+use skep_protocol::pull::PullFailure;
 use skep_protocol::query::{Query, QueryFailure};
+use skep_protocol::text::SiteName;
 use skep_protocol::time::LogInstant;
 
 use super::fabric::BootClock;
@@ -103,6 +105,10 @@ pub(super) fn host_of(node: NodeId) -> usize {
     usize::from(node.public_key()[0]) - 1
 }
 
+fn site() -> SiteName {
+    SiteName::new("sim").unwrap_or_else(|error| unreachable!("{error}"))
+}
+
 fn config(lease_ms: u64) -> EngineConfig {
     EngineConfig {
         no_quorum_after_ms: SILENCE.silence_ms_max * 2,
@@ -126,7 +132,7 @@ impl Host {
             deferred: Vec::new(),
             clock: BootClock::new(0, shows, plan.drift_ppm[n]),
             ppm: plan.drift_ppm[n],
-            engine: Engine::new(node_id(n), config(plan.lease_ms)),
+            engine: Engine::new(node_id(n), site(), config(plan.lease_ms)),
             replica,
             durable: None,
             waiting: BTreeMap::new(),
@@ -201,7 +207,7 @@ impl Sim {
             at.clock = BootClock::new(now, 3_000, at.ppm);
         }
         (at.up, at.run) = (true, at.run + 1);
-        at.engine = Engine::new(at.node, config(lease_ms));
+        at.engine = Engine::new(at.node, site(), config(lease_ms));
         (at.answered, at.wakes_at) = (None, u64::MAX);
         at.peers.clear();
         let boot_ms = at.clock.at(now);
@@ -300,7 +306,7 @@ impl Sim {
             match effect {
                 Effect::Attempt { key, attempt, target, work, .. } => self.attempt(host, key, attempt, target, work),
                 Effect::Answer { key, settled } => self.answer(host, key, settled),
-                Effect::Command { key, op, patience_ms, .. } => {
+                Effect::Request { key, op, patience_ms, .. } => {
                     let valid_ms = limits::REQUEST_DEADLINE_MS_DEFAULT;
                     self.wish(host, Wish { op, valid_ms, patience_ms, waits: Waits::Engine(key) });
                 }
@@ -310,7 +316,8 @@ impl Sim {
                         self.send(host, to, Message::Noted { by: host, term, number, noted });
                     }
                 }
-                Effect::Topic(_) | Effect::Connectivity { .. } => {}
+                // No robot of the simulator takes commands yet.
+                Effect::Topic(_) | Effect::Connectivity { .. } | Effect::Journal(_) => {}
             }
         }
         self.arm(host);
@@ -362,7 +369,7 @@ impl Sim {
         if let Some(kept) = self.requests_of(&wish.waits) {
             *kept = Some(request.clone());
         }
-        self.submit(host, Work::Command(request), wish.patience_ms, wish.waits);
+        self.submit(host, Work::Request(request), wish.patience_ms, wish.waits);
     }
 
     /// Where the software behind a call keeps its request, to send it again.
@@ -430,7 +437,7 @@ impl Sim {
             Call::Commit { op, valid_ms } => {
                 self.wish(host, Wish { op, valid_ms, patience_ms: CALL_PATIENCE_MS, waits });
             }
-            Call::Again(request) => self.submit(host, Work::Command(request), CALL_PATIENCE_MS, waits),
+            Call::Again(request) => self.submit(host, Work::Request(request), CALL_PATIENCE_MS, waits),
             Call::Read(query) => self.submit(host, Work::Query(query), CALL_PATIENCE_MS, waits),
         }
     }
@@ -443,17 +450,19 @@ impl Sim {
             Target::Node(node) if self.hosts[host].peers.contains(&node) => host_of(node),
             Target::Node(_) => {
                 let outcome = match work {
-                    Work::Command(_) => Outcome::Propose(ProposeOutcome::NotLeader { leader: None }),
+                    Work::Request(_) => Outcome::Propose(ProposeOutcome::NotLeader { leader: None }),
                     Work::Query(_) => Outcome::Query(Err(QueryFailure::NotLeader { leader: None })),
                     Work::Heartbeat(_) => Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader { leader: None })),
+                    Work::Pull(_) => Outcome::Pull(Err(PullFailure::NotLeader { leader: None })),
                 };
                 return self.tell_engine(host, EngineEvent::Outcome { key, attempt, outcome });
             }
         };
         let message = match work {
-            Work::Command(request) => Message::Propose { asker, request: Box::new(request) },
+            Work::Request(request) => Message::Propose { asker, request: Box::new(request) },
             Work::Query(query) => Message::Query { asker, query },
             Work::Heartbeat(heartbeat) => Message::Heartbeat { asker, heartbeat },
+            Work::Pull(_) => return,
         };
         self.send(host, to, message);
     }

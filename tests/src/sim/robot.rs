@@ -324,6 +324,7 @@ impl Sim {
                 }
             }
             ToAgent::Lease(lease) => granted.extend(known.holdings.renewed(lease.stamp + lease.usable_ms)),
+            ToAgent::Command { .. } => {}
             ToAgent::Ended(why) => {
                 if matches!(why, Some(NotDone::Refused(Refusal::NotAttached { .. }))) {
                     known.holdings.lose_all();

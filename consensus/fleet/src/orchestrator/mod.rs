@@ -1,5 +1,6 @@
 //! What the leader of a shard decides by itself.
 
+mod commands;
 mod delivery;
 mod due;
 mod leases;
@@ -16,6 +17,7 @@ use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use crate::state::FleetState;
+use commands::CommandDues;
 use delivery::Delivery;
 use due::Endings;
 use leases::Leases;
@@ -120,6 +122,7 @@ struct Asked {
 #[derive(Clone, Debug)]
 pub struct Orchestrator {
     endings: Endings,
+    commands: CommandDues,
     leases: Leases,
     work: Work,
     delivery: Delivery,
@@ -137,6 +140,7 @@ impl Orchestrator {
     pub fn new(config: OrchestratorConfig, state: &FleetState, now: LogInstant) -> Self {
         let mut orchestrator = Self {
             endings: Endings::default(),
+            commands: CommandDues::default(),
             leases: Leases::default(),
             work: Work::new(config.policy),
             delivery: Delivery::default(),
@@ -183,7 +187,8 @@ impl Orchestrator {
             return None;
         }
         let gate = state.next_gate(now).filter(|_| self.work.is_anybody_hungry());
-        let timeouts = [self.endings.poll_timeout(state), self.leases.poll_timeout(), self.work.poll_timeout(), gate];
+        let (endings, commands) = (self.endings.poll_timeout(state), self.commands.poll_timeout(state));
+        let timeouts = [endings, commands, self.leases.poll_timeout(), self.work.poll_timeout(), gate];
         timeouts.into_iter().flatten().min()
     }
 
@@ -280,6 +285,7 @@ impl Orchestrator {
         // Endings first: they outrank new work.
         let mut decisions = self.leases.poll(state, now);
         decisions.extend(self.endings.poll(state, now));
+        decisions.extend(self.commands.poll(state, now));
         decisions.extend(self.work.poll(state, &self.leases, now));
         if !decisions.is_empty() {
             self.proposing = true;

@@ -22,7 +22,7 @@ impl FleetState {
     /// An entry whose proposer's term is not the term of its place was proposed by a leader that had been deposed
     /// meanwhile: it changes nothing, and its requests may be sent again.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
-        self.applying = position.index;
+        (self.applying, self.applying_term) = (position.index, position.term);
         let mut journal = Journal { request: None, changes: Vec::new() };
         let replies = if entry.term == position.term {
             self.apply_body(entry, &mut journal)
@@ -70,6 +70,9 @@ impl FleetState {
                 self.assign_task(*task, agent, *attachment, *nth, journal);
             }
             Decision::ExpireLease { agent, attachment } => self.end_attachment(agent, *attachment, true, journal),
+            Decision::ReleaseWave { command, wave } => self.release_wave(*command, *wave, journal),
+            Decision::ExpireCommand { command } => self.expire_command(*command, journal),
+            Decision::DoubtCommand { command } => self.doubt_command(*command, journal),
         }
     }
 
@@ -129,6 +132,14 @@ impl FleetState {
                 self.attach_agent(agent, &wish, journal)
             }
             Op::DetachAgent { agent, attachment } => self.detach_agent(agent, *attachment, journal),
+            Op::InstallOperator { grant } => self.install_operator(grant, journal),
+            Op::GrantOperator { grant } => self.grant_operator(grant, journal),
+            Op::SendCommand { command } => self.send_command(command, journal),
+            Op::OrderCommand { order } => self.order_command(&order.order, journal),
+            Op::OpenInbox { agent, attachment, journal: to, groups } => {
+                self.open_inbox(agent, *attachment, *to, groups, journal)
+            }
+            Op::EndDelivery { ended } => self.report_ended(ended, journal),
         }
     }
 

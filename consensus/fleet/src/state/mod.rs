@@ -3,6 +3,7 @@
 mod agents;
 mod apply;
 mod claimable;
+pub(crate) mod commands;
 mod dedup;
 mod snapshot;
 mod tasks;
@@ -23,6 +24,8 @@ use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
 
 use claimable::{Claimable, Waiting};
+pub(crate) use commands::CommandDue;
+use commands::Commands;
 use dedup::Dedup;
 pub use snapshot::SnapshotError;
 
@@ -101,6 +104,7 @@ pub struct FleetState {
     applied: Option<LogPosition>,
     /// The entry that is being applied.
     applying: u64,
+    applying_term: u64,
     clock: LogInstant,
     digest: u128,
     /// Counts creations and endings, to order tasks that tie.
@@ -129,6 +133,7 @@ pub struct FleetState {
     offered_at: u64,
     /// When pending tasks that nobody may have yet can be had.
     gates: OrdSet<(LogInstant, TaskId)>,
+    commands: Commands,
     dedup: Dedup,
 }
 
@@ -140,6 +145,7 @@ impl FleetState {
             fleet_version: FLEET_VERSION,
             applied: None,
             applying: 0,
+            applying_term: 0,
             clock: LogInstant::ZERO,
             digest: 0,
             next_seq: 0,
@@ -158,6 +164,7 @@ impl FleetState {
             changed_at: OrdMap::new(),
             offered_at: 0,
             gates: OrdSet::new(),
+            commands: Commands::default(),
             dedup: Dedup::default(),
         }
     }
@@ -190,7 +197,7 @@ impl FleetState {
     /// About how many bytes a snapshot takes.
     pub fn bytes(&self) -> u64 {
         let ids = self.dedup.len() as u64 * DEDUP_ID_BYTES;
-        self.task_bytes + self.agents.len() as u64 * AGENT_BYTES + ids + STATE_BYTES
+        self.task_bytes + self.agents.len() as u64 * AGENT_BYTES + self.commands.bytes() + ids + STATE_BYTES
     }
 
     /// A task, if it is live or ended lately.

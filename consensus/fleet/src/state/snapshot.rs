@@ -14,11 +14,12 @@ use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
+use super::commands::{Commands, CommandsBody};
 use super::dedup::{Dedup, Remembered};
 use super::{FLEET_VERSION, FleetLimits, FleetState, LogPosition};
 
 /// The snapshot format that is written.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Why a snapshot was refused. The state is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +65,7 @@ struct BodyRef<'a> {
     ended: &'a FleetState,
     #[serde(serialize_with = "agents")]
     agents: &'a FleetState,
+    commands: CommandsBody,
     #[serde(serialize_with = "dedup")]
     dedup: &'a FleetState,
 }
@@ -74,6 +76,7 @@ struct Body {
     tasks: Vec<Task>,
     ended: Vec<(u64, TaskId)>,
     agents: Vec<(AgentId, AgentRecord)>,
+    commands: CommandsBody,
     dedup: Vec<(RequestId, Remembered)>,
 }
 
@@ -128,6 +131,7 @@ impl FleetState {
             tasks: self,
             ended: self,
             agents: self,
+            commands: self.commands.to_body(),
             dedup: self,
         };
         postcard::to_extend(&body, vec![FORMAT]).map_err(|e| SnapshotError::Malformed(e.to_string()))
@@ -163,6 +167,7 @@ impl FleetState {
             state.agents.insert(id.clone(), Arc::new(record));
             state.touch(&id);
         }
+        state.commands = Commands::from_body(body.commands, state.applying);
         for task in body.tasks {
             state.index(&task);
             state.tasks.insert(task.id, Arc::new(task));

@@ -66,11 +66,11 @@ impl Node {
                     self.keys += 1;
                     self.agents.heartbeat_sent(*shard, WorkKey(self.keys));
                 }
-                Want::Command { stream, .. } => {
+                Want::Request { stream, .. } => {
                     self.keys += 1;
-                    self.agents.command_sent(*stream, WorkKey(self.keys));
+                    self.agents.request_sent(*stream, WorkKey(self.keys));
                 }
-                Want::Tell { .. } | Want::Noted { .. } => {}
+                Want::Tell { .. } | Want::Noted { .. } | Want::Takes(_) | Want::Gone { .. } => {}
             }
             wants.push(want);
         }
@@ -171,7 +171,7 @@ fn told(wants: &[Want]) -> Vec<ToAgent> {
 fn an_agent_is_attached_by_the_log_before_anything_is_said_of_it() {
     let mut node = Node::new();
     let wants = node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
-    assert!(matches!(wants.as_slice(), [Want::Command { op: Op::AttachAgent { .. }, .. }]));
+    assert!(matches!(wants.as_slice(), [Want::Request { op: Op::AttachAgent { .. }, .. }]));
     assert!(node.keep_alive(7).is_empty());
     assert!(node.handle(AgentEvent::Credits { stream: STREAM, count: 2 }).is_empty());
     let wants = node.settle(Node::attached(ATTACHMENT));
@@ -251,7 +251,7 @@ fn an_attach_of_which_nothing_is_known_is_asked_for_again() {
     let mut node = Node::new();
     node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
     let wants = node.settle(Settled::Unknown);
-    assert!(matches!(wants.as_slice(), [Want::Command { op: Op::AttachAgent { .. }, .. }]), "never a false no");
+    assert!(matches!(wants.as_slice(), [Want::Request { op: Op::AttachAgent { .. }, .. }]), "never a false no");
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn an_agent_that_detaches_is_given_up_in_the_log_and_not_renewed_meanwhile() {
     node.keep_alive(8);
     node.renew(Renewal::Confirmed);
     let wants = node.handle(AgentEvent::Detach { stream: STREAM });
-    assert!(matches!(wants.as_slice(), [Want::Command { op: Op::DetachAgent { attachment: ATTACHMENT, .. }, .. }]));
+    assert!(matches!(wants.as_slice(), [Want::Request { op: Op::DetachAgent { attachment: ATTACHMENT, .. }, .. }]));
     let detach = WorkKey(node.keys);
     node.keep_alive(9);
     assert!(!heartbeats(&node.pass(1_000))[0].renew, "it lives, and gives its lease up");

@@ -36,13 +36,13 @@ fn request() -> Request {
 }
 
 fn engine() -> Engine {
-    let mut engine = Engine::new(node(1), CONFIG);
+    let mut engine = Engine::new(node(1), SiteName::new("s").unwrap(), CONFIG);
     engine.handle(Event::Peers { up: [node(2), node(3)].into() }, 0);
     engine
 }
 
 fn submit(engine: &mut Engine, now_ms: u64) {
-    let work = Work::Command(request());
+    let work = Work::Request(request());
     engine.handle(Event::Submit { key: KEY, shard: SHARD, work, patience_ms: 5_000 }, now_ms);
 }
 
@@ -62,7 +62,7 @@ fn effects(engine: &mut Engine) -> Vec<Effect> {
 fn attempts(effects: &[Effect]) -> Vec<Target> {
     let target = |effect: &Effect| match effect {
         Effect::Attempt { target, work, .. } => {
-            assert_eq!(*work, Work::Command(request()), "a retry repeats the request byte for byte");
+            assert_eq!(*work, Work::Request(request()), "a retry repeats the request byte for byte");
             Some(*target)
         }
         _ => None,

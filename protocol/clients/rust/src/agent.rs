@@ -1,5 +1,6 @@
 //! An agent: attached to its node, given work, and fenced when its lease ends.
 
+mod commands;
 mod holdings;
 mod stream;
 
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client::{Client, Read};
 use crate::error::ClientError;
+pub use commands::{CommandOffers, NotStarted, OfferedCommand, RunningCommand};
 pub use holdings::{ClaimKey, Granted, Holdings};
 
 /// How long a committed claim waits for its grant before the task is looked at.
@@ -101,6 +103,7 @@ pub(crate) struct Shared {
     leaving: watch::Sender<bool>,
     /// Who keeps a record of every renewal.
     renewals: Option<OnRenewal>,
+    desk: commands::Desk,
 }
 
 impl Shared {
@@ -118,6 +121,8 @@ pub struct AttachedAgent {
     grants: mpsc::Receiver<Grant>,
     /// Where a grant goes that nobody waits for any more.
     queue: mpsc::Sender<Grant>,
+    /// Until commands are taken.
+    offered: Option<Offered>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -146,7 +151,9 @@ impl AttachedAgent {
         renewals: Option<OnRenewal>,
     ) -> Result<Self, ClientError> {
         let (queue, grants) = mpsc::channel(limits::CONCURRENT_CLAIMS_MAX as usize);
+        let (desk, offered) = commands::Desk::new();
         let shared = Arc::new(Shared {
+            desk,
             place: watch::channel(options.place).0,
             options,
             session: uuid::Uuid::now_v7().as_bytes().to_vec(),
@@ -159,7 +166,7 @@ impl AttachedAgent {
         });
         let task = tokio::spawn(stream::run(client.clone(), Arc::clone(&shared), queue.clone()));
         let mut status = shared.status.subscribe();
-        let agent = Self { client: client.clone(), shared, grants, queue, task };
+        let agent = Self { client: client.clone(), shared, grants, queue, offered: Some(offered), task };
         let settled = status.wait_for(|status| *status != AgentStatus::Attaching).await;
         match settled.map(|status| status.clone()) {
             Ok(AgentStatus::Ended(Some(error))) => Err(error),
@@ -225,6 +232,11 @@ impl AttachedAgent {
                 return Err(over("the claim is committed, and was taken back before it was told"));
             }
         }
+    }
+
+    /// Takes commands from now on, as an agent of these groups. None if it does already.
+    pub fn take_commands(&mut self, groups: &[&str]) -> Option<CommandOffers> {
+        Some(CommandOffers::new(Arc::clone(&self.shared), self.offered.take()?, groups))
     }
 
     /// Says where the agent is, for policies that assign by distance.
@@ -382,6 +394,8 @@ impl Drop for Assignment {
     }
 }
 
+/// Commands on their way to the agent's software, each with what is said of it after that.
+type Offered = mpsc::Receiver<(v1::Command, mpsc::Receiver<v1::command_news::News>)>;
 /// A task on its way to the agent's software.
 type Grant = (ClaimKey, Box<v1::Task>);
 /// A grant on its way to whoever claimed it by name.

@@ -186,7 +186,7 @@ macro_rules! member_change {
 /// A new voter catches up before it counts.
 const MEMBER_PATIENCE: Patience = Patience { total: Duration::from_secs(90), each: Duration::from_secs(90) };
 
-fn read_options(shard: u32, read: Read) -> Option<v1::ReadOptions> {
+pub(crate) fn read_options(shard: u32, read: Read) -> Option<v1::ReadOptions> {
     Some(v1::ReadOptions { shard, stale: read == Read::Stale })
 }
 
@@ -222,12 +222,16 @@ impl Client {
         AgentCommandsClient::new(self.service.clone()).attach(messages).await.map(tonic::Response::into_inner)
     }
 
-    fn patience(&self) -> Patience {
+    pub(crate) fn service(&self) -> Service {
+        self.service.clone()
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
         Patience { total: self.settings.patience, each: self.settings.attempt_timeout }
     }
 
     /// The identity of a new request.
-    async fn meta(&self) -> Result<v1::RequestMeta, ClientError> {
+    pub(crate) async fn meta(&self) -> Result<v1::RequestMeta, ClientError> {
         let first_sent = self.shard_clock().await?;
         let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
         Ok(v1::RequestMeta {
@@ -240,7 +244,7 @@ impl Client {
 
     /// The shard's clock: asked once a minute, and counted on from there. Counting stops short rather than running
     /// ahead, so that no request seems to come from the future.
-    async fn shard_clock(&self) -> Result<LogInstant, ClientError> {
+    pub(crate) async fn shard_clock(&self) -> Result<LogInstant, ClientError> {
         const ASK_AGAIN: Duration = Duration::from_secs(60);
         let known = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((clock, at)) = known.filter(|(_, at)| at.elapsed() < ASK_AGAIN) {
@@ -255,7 +259,7 @@ impl Client {
 
     /// Forgets the shard's clock when it turned out to be wrong (the machine slept, or the shard began a new era), so
     /// that the next request asks for it.
-    fn mind_clock<T>(&self, result: &Result<T, ClientError>) {
+    pub(crate) fn mind_clock<T>(&self, result: &Result<T, ClientError>) {
         let Err(error) = result else { return };
         // What is in doubt may have been refused for its clock too.
         if error.is_of_another_clock() || matches!(error, ClientError::Unknown { .. }) {

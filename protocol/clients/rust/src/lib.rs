@@ -21,16 +21,20 @@ mod call;
 mod client;
 mod endpoint;
 mod error;
+mod operators;
 mod pipe;
 
 pub use agent::{
-    AgentOptions, AgentStatus, Assignment, AttachedAgent, ClaimKey, Fenced, Granted, Holdings, LeaseLeft, OnRenewal,
+    AgentOptions, AgentStatus, Assignment, AttachedAgent, ClaimKey, CommandOffers, Fenced, Granted, Holdings,
+    LeaseLeft, NotStarted, OfferedCommand, OnRenewal, RunningCommand,
 };
 pub use client::{Client, Read, Settings};
 pub use endpoint::Endpoint;
 pub use error::ClientError;
+pub use skep_protocol::authority::{Allowed, OperatorGrant, OperatorKey, OperatorSecret, SignedGrant};
+pub use skep_protocol::command;
 pub use skep_protocol::convert;
-pub use skep_protocol::ids::{NodeId, RequestId, ShardId, TaskId};
+pub use skep_protocol::ids::{CommandId, NodeId, RequestId, ShardId, TaskId};
 pub use skep_protocol::v1;
 pub use skep_protocol::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};
 pub use tonic::Status;

@@ -104,10 +104,29 @@ async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Gr
     let mut alive = tokio::time::interval(KEEP_ALIVE_MAX);
     let (mut wanted, mut place, mut leaving) =
         (shared.wanted.subscribe(), shared.place.subscribe(), shared.leaving.subscribe());
+    let (mut takes, mut to_say) = (shared.desk.takes(), shared.desk.to_say());
     let mut is_attached = false;
     loop {
         let next = tokio::select! {
             next = told.message() => next,
+            Ok(()) = takes.changed(), if is_attached => {
+                let groups = takes.borrow_and_update().clone();
+                if let Some(groups) = groups
+                    && say.send(message(Say::TakeCommands(v1::TakeCommands { groups }))).await.is_err()
+                {
+                    return End::Again(Heard::InDoubt("the stream ended".to_owned()));
+                }
+                continue;
+            }
+            Ok(()) = to_say.changed(), if is_attached => {
+                to_say.borrow_and_update();
+                for step in shared.desk.drain() {
+                    if say.send(message(Say::Command(step))).await.is_err() {
+                        return End::Again(Heard::InDoubt("the stream ended".to_owned()));
+                    }
+                }
+                continue;
+            }
             _ = alive.tick(), if is_attached => {
                 let _ = say.try_send(keep_alive(shared));
                 continue;
@@ -147,6 +166,8 @@ async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Gr
                 shared.status.send_replace(AgentStatus::Attached { attachment: attached.attachment });
                 // What was asked for on an earlier stream is asked for again.
                 wanted.mark_changed();
+                takes.mark_changed();
+                shared.desk.say_all_again();
                 if *leaving.borrow() {
                     leaving.mark_changed();
                 }
@@ -183,6 +204,10 @@ fn on_told(shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>, told: Told) {
         Told::Holds(holds) => {
             let held = holds.claims.into_iter().map(|claim| ClaimKey { task: claim.task_id, epoch: claim.epoch });
             shared.holdings().keep_only(&held.collect());
+            Vec::new()
+        }
+        Told::Command(news) => {
+            shared.desk.hear(news);
             Vec::new()
         }
         Told::Attached(_) | Told::Failure(_) | Told::Grant(_) => Vec::new(),

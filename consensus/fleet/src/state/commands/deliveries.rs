@@ -1,0 +1,161 @@
+//! How commands end.
+
+use std::sync::Arc;
+
+use skep_protocol::change::ChangeKind;
+use skep_protocol::command::{CommandOutcome, Steps, VoidCause};
+use skep_protocol::entry::EndedDelivery;
+use skep_protocol::ids::CommandId;
+use skep_protocol::limits;
+use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::text::{AgentId, Reason};
+
+use super::DeliveryState;
+use crate::state::FleetState;
+use crate::state::apply::Journal;
+
+impl FleetState {
+    pub(super) fn delivery(&self, id: CommandId, agent: &AgentId) -> Option<&DeliveryState> {
+        self.commands.records.get(&id)?.deliveries.get(agent)
+    }
+
+    /// A command is not to be started at an agent any more. It ends at once where nobody can have it.
+    pub(super) fn void(&mut self, id: CommandId, agent: &AgentId, cause: VoidCause, journal: &mut Journal) {
+        let Some(delivery) = self.delivery(id, agent).filter(|d| d.outcome.is_none() && d.void.is_none()) else {
+            return;
+        };
+        if !delivery.deliverable {
+            return self.end_delivery(id, agent, cause.outcome(), None, journal);
+        }
+        let seq = delivery.seq;
+        self.change_command(id, |record| {
+            if let Some(delivery) = record.deliveries.get_mut(agent) {
+                delivery.void = Some(cause);
+            }
+        });
+        if let Some(seq) = seq {
+            self.change_outbox(agent, |outbox| outbox.voided.insert(seq.n));
+        }
+        journal.record(self.clock, ChangeKind::DeliveryVoided { command: id, agent: agent.clone(), cause });
+    }
+
+    /// The deadline of a command passed.
+    pub(in crate::state) fn expire_command(&mut self, id: CommandId, journal: &mut Journal) {
+        let Some(record) = self.commands.record(&id) else { return };
+        if record.deadline() > self.clock || record.doubt_at.is_some() || record.ended_seq.is_some() {
+            return;
+        }
+        let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
+        let doubt_at = self.clock.plus_ms(limits::DOUBT_AFTER_MS);
+        self.change_command(id, |record| (record.next_wave_at, record.doubt_at) = (None, Some(doubt_at)));
+        agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Expired, journal));
+    }
+
+    /// A command was not heard of for too long after its deadline.
+    pub(in crate::state) fn doubt_command(&mut self, id: CommandId, journal: &mut Journal) {
+        let Some(record) = self.commands.record(&id) else { return };
+        if record.doubt_at.is_none_or(|at| at > self.clock) || record.ended_seq.is_some() {
+            return;
+        }
+        let open = record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none());
+        let agents: Vec<AgentId> = open.map(|(agent, _)| agent.clone()).collect();
+        for agent in agents {
+            let reason = Reason::truncated("nothing was heard of it for too long after its deadline");
+            self.end_delivery(id, &agent, CommandOutcome::Indeterminate { reason }, None, journal);
+        }
+    }
+
+    /// How a command ended, as the node of an agent has it in its journal.
+    pub(in crate::state) fn report_ended(
+        &mut self,
+        ended: &EndedDelivery,
+        journal: &mut Journal,
+    ) -> Result<Receipt, Refusal> {
+        let id = ended.command;
+        if let CommandOutcome::Succeeded { result } = &ended.outcome {
+            skep_protocol::command::check_result(result)?;
+        }
+        let delivery = self.delivery(id, &ended.agent).ok_or(Refusal::NoSuchCommand(id))?;
+        // A place in the order that it never had: said by mistake, or made up.
+        if delivery.seq != Some(ended.seq) && !delivery.was_doubted() {
+            return Err(Refusal::NoSuchCommand(id));
+        }
+        let known = match &delivery.outcome {
+            None => false,
+            // Nobody knew, and now its journal says so: once, and not against an operator's word.
+            Some(CommandOutcome::Indeterminate { .. }) => delivery.refined,
+            Some(_) => true,
+        };
+        if !known {
+            self.end_delivery(id, &ended.agent, ended.outcome.clone(), Some(ended.steps), journal);
+        }
+        Ok(Receipt::DeliveryEnded { command: id })
+    }
+
+    pub(super) fn check_indeterminate(&self, id: CommandId, agent: &AgentId) -> Result<(), Refusal> {
+        let delivery = self.delivery(id, agent).ok_or_else(|| Refusal::NoSuchAgent(agent.clone()))?;
+        match delivery.outcome {
+            Some(CommandOutcome::Indeterminate { .. }) => Ok(()),
+            _ => Err(Refusal::NotIndeterminate { command: id, agent: agent.clone() }),
+        }
+    }
+
+    /// Ends a delivery, or mends how it ended.
+    pub(super) fn end_delivery(
+        &mut self,
+        id: CommandId,
+        agent: &AgentId,
+        outcome: CommandOutcome,
+        steps: Option<Steps>,
+        journal: &mut Journal,
+    ) {
+        let Some(delivery) = self.delivery(id, agent) else { return };
+        let (first, seq) = (delivery.outcome.is_none(), delivery.seq);
+        let last = first && self.commands.record(&id).is_some_and(|record| record.open == 1);
+        let ended_seq = last.then(|| self.take_seq());
+        let (ended, clock) = (outcome.clone(), self.clock);
+        self.change_command(id, |record| {
+            record.open = record.open.saturating_sub(u32::from(first));
+            if let Some(seq) = ended_seq {
+                (record.ended_seq, record.next_wave_at, record.doubt_at) = (Some(seq), None, None);
+            }
+            if let Some(delivery) = record.deliveries.get_mut(agent) {
+                delivery.refined = !first;
+                delivery.steps = steps.unwrap_or(delivery.steps);
+                (delivery.outcome, delivery.ended_at) = (Some(ended), Some(clock));
+            }
+        });
+        if first {
+            self.change_outbox(agent, |outbox| {
+                outbox.open = outbox.open.saturating_sub(1);
+                if let Some(seq) = seq.filter(|seq| seq.home == outbox.home) {
+                    outbox.queue.remove(&seq.n);
+                    outbox.voided.remove(&seq.n);
+                }
+            });
+        }
+        let steps = steps.unwrap_or_default();
+        journal.record(self.clock, ChangeKind::DeliveryEnded { command: id, agent: agent.clone(), outcome, steps });
+        self.forget_ended_commands();
+    }
+
+    /// Lets go of the oldest commands that ended. One that could still be sent again is kept: its id is what tells.
+    fn forget_ended_commands(&mut self) {
+        while self.commands.ended.len() > limits::ENDED_COMMANDS_KEPT {
+            let Some((_, id)) = self.commands.ended.get_min().copied() else { return };
+            let Some(record) = self.commands.records.get(&id).map(Arc::clone) else { return };
+            if record.deadline() > self.clock {
+                return;
+            }
+            self.commands.unindex(&record);
+            self.commands.records.remove(&id);
+        }
+    }
+}
+
+impl DeliveryState {
+    /// Whether nobody knew how it ended: its journal may have it under a place that it has no more.
+    fn was_doubted(&self) -> bool {
+        matches!(self.outcome, Some(CommandOutcome::Indeterminate { .. }))
+    }
+}

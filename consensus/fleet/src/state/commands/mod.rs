@@ -1,0 +1,289 @@
+//! Commands, the outboxes of the agents that they are for, and who may send them.
+//!
+//! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order from when it is
+//! let out to it. From then on the agent's node may have it, so that only that node can say that it was not started:
+//! what is called off then is _void_, and ends when the node has taken that down, or when nothing was heard of it for
+//! too long, as indeterminate.
+
+mod deliveries;
+mod inbox;
+mod operators;
+mod send;
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+use skep_protocol::authority::{Authority, OperatorKey};
+use skep_protocol::command::{CommandOutcome, CommandView, DeliverySeq, DeliveryView, SignedCommand, Steps, VoidCause};
+use skep_protocol::ids::{CommandId, HomeEpoch, JournalId};
+use skep_protocol::text::{AgentId, GroupName};
+use skep_protocol::time::LogInstant;
+
+use super::FleetState;
+pub(crate) use operators::Operator;
+
+/// Why the orchestrator has to look at a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum CommandDue {
+    /// Its next wave.
+    Wave,
+    /// Its deadline.
+    Deadline,
+    /// It was not heard of for too long after its deadline.
+    Doubt,
+}
+
+/// A command at one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeliveryState {
+    /// In which wave it is let out.
+    pub(crate) wave: u32,
+    /// Its place in the agent's order; none before it is let out.
+    pub(crate) seq: Option<DeliverySeq>,
+    /// Whether the agent's node may have had it.
+    pub(crate) deliverable: bool,
+    /// Why it is not to be started, if it is not.
+    pub(crate) void: Option<VoidCause>,
+    /// How it ended.
+    pub(crate) outcome: Option<CommandOutcome>,
+    /// Whether the outcome was mended once: nobody knew it, and then somebody did.
+    pub(crate) refined: bool,
+    pub(crate) steps: Steps,
+    pub(crate) released_at: Option<LogInstant>,
+    pub(crate) ended_at: Option<LogInstant>,
+}
+
+/// A command, and how far it has come at each of its agents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CommandState {
+    pub(crate) signed: Arc<SignedCommand>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) accepted_at: LogInstant,
+    /// The entry that accepted it.
+    pub(crate) accepted_by: (u64, u64),
+    pub(crate) deliveries: OrdMap<AgentId, DeliveryState>,
+    /// Deliveries that have not ended.
+    pub(crate) open: u32,
+    /// Waves that were let out.
+    pub(crate) released: u32,
+    pub(crate) next_wave_at: Option<LogInstant>,
+    pub(crate) doubt_at: Option<LogInstant>,
+    /// Its place among those that ended.
+    pub(crate) ended_seq: Option<u64>,
+}
+
+impl CommandState {
+    pub(crate) fn id(&self) -> CommandId {
+        self.signed.command.id
+    }
+
+    pub(crate) fn deadline(&self) -> LogInstant {
+        self.signed.command.deadline
+    }
+
+    fn bytes(&self) -> u64 {
+        const FIXED: u64 = 1_024;
+        FIXED + self.signed.command.args.len() as u64
+    }
+}
+
+/// What is on its way to one agent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outbox {
+    /// The journal that it goes to; none before the agent's node has opened one.
+    pub(crate) journal: Option<JournalId>,
+    pub(crate) home: HomeEpoch,
+    pub(crate) groups: Arc<std::collections::BTreeSet<GroupName>>,
+    /// The place of the last delivery in the present home.
+    pub(crate) last: u64,
+    /// What was let out and has not ended, by its place in the present home.
+    pub(crate) queue: OrdMap<u64, CommandId>,
+    /// Those of it that are not to be started.
+    pub(crate) voided: OrdSet<u64>,
+    /// Commands that have not ended, let out or not.
+    pub(crate) open: u64,
+    /// The last entry that changed what there is to deliver.
+    pub(crate) changed_at: u64,
+}
+
+/// The part of an outbox that is not told by the commands themselves.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct OutboxHead {
+    journal: Option<JournalId>,
+    home: HomeEpoch,
+    groups: Arc<std::collections::BTreeSet<GroupName>>,
+    last: u64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Commands {
+    pub(super) first: Option<OperatorKey>,
+    pub(super) operators: OrdMap<OperatorKey, Operator>,
+    pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
+    pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
+    due: OrdSet<(LogInstant, CommandDue, CommandId)>,
+    /// Commands that ended, in the order of their ends.
+    ended: OrdSet<(u64, CommandId)>,
+    deliveries: u64,
+    bytes: u64,
+}
+
+/// What a snapshot holds of it; the rest is made anew.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct CommandsBody {
+    first: Option<OperatorKey>,
+    operators: Vec<(OperatorKey, Operator)>,
+    records: Vec<Arc<CommandState>>,
+    outboxes: Vec<(AgentId, OutboxHead)>,
+}
+
+impl Commands {
+    /// About how many bytes of a snapshot it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        const DELIVERY: u64 = 128;
+        const OUTBOX: u64 = 512;
+        const OPERATOR: u64 = 1_024;
+        let fixed = self.outboxes.len() as u64 * OUTBOX + self.operators.len() as u64 * OPERATOR;
+        self.bytes + self.deliveries * DELIVERY + fixed
+    }
+
+    pub(super) fn to_body(&self) -> CommandsBody {
+        let head = |(agent, outbox): (&AgentId, &Arc<Outbox>)| {
+            let (journal, home, last) = (outbox.journal, outbox.home, outbox.last);
+            (agent.clone(), OutboxHead { journal, home, groups: Arc::clone(&outbox.groups), last })
+        };
+        CommandsBody {
+            first: self.first,
+            operators: self.operators.iter().map(|(key, operator)| (*key, operator.clone())).collect(),
+            records: self.records.values().cloned().collect(),
+            outboxes: self.outboxes.iter().map(head).collect(),
+        }
+    }
+
+    pub(super) fn from_body(body: CommandsBody, applied: u64) -> Self {
+        let mut commands =
+            Self { first: body.first, operators: body.operators.into_iter().collect(), ..Self::default() };
+        for (agent, OutboxHead { journal, home, groups, last }) in body.outboxes {
+            let outbox = Outbox { journal, home, groups, last, changed_at: applied, ..Outbox::default() };
+            commands.outboxes.insert(agent, Arc::new(outbox));
+        }
+        for record in body.records {
+            commands.index(&record);
+            for (agent, delivery) in record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none()) {
+                let Some(outbox) = commands.outboxes.get_mut(agent).map(Arc::make_mut) else { continue };
+                outbox.open += 1;
+                if let Some(seq) = delivery.seq.filter(|seq| seq.home == outbox.home) {
+                    outbox.queue.insert(seq.n, record.id());
+                    if delivery.void.is_some() {
+                        outbox.voided.insert(seq.n);
+                    }
+                }
+            }
+            commands.records.insert(record.id(), record);
+        }
+        commands
+    }
+
+    /// Puts a record into the indexes.
+    fn index(&mut self, record: &CommandState) {
+        let id = record.id();
+        self.deliveries += record.deliveries.len() as u64;
+        self.bytes += record.bytes();
+        match record.ended_seq {
+            Some(seq) => drop(self.ended.insert((seq, id))),
+            None => self.due.extend(dues(record)),
+        }
+    }
+
+    /// Takes a record out of them.
+    fn unindex(&mut self, record: &CommandState) {
+        let id = record.id();
+        self.deliveries = self.deliveries.saturating_sub(record.deliveries.len() as u64);
+        self.bytes = self.bytes.saturating_sub(record.bytes());
+        if let Some(seq) = record.ended_seq {
+            self.ended.remove(&(seq, id));
+        }
+        for due in dues(record) {
+            self.due.remove(&due);
+        }
+    }
+
+    /// All that will be due, soonest first.
+    pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, CommandDue, CommandId)> + '_ {
+        self.due.iter().copied()
+    }
+
+    pub(crate) fn record(&self, id: &CommandId) -> Option<&CommandState> {
+        self.records.get(id).map(AsRef::as_ref)
+    }
+}
+
+fn summary(record: &CommandState) -> CommandView {
+    let (index, term) = record.accepted_by;
+    CommandView {
+        command: record.signed.command.clone(),
+        accepted_at: record.accepted_at,
+        index,
+        term,
+        agents: u32::try_from(record.deliveries.len()).unwrap_or(u32::MAX),
+        open: record.open,
+        deliveries: Vec::new(),
+    }
+}
+
+/// When somebody has to look at a command that has not ended.
+fn dues(record: &CommandState) -> impl Iterator<Item = (LogInstant, CommandDue, CommandId)> + use<> {
+    let id = record.id();
+    let deadline = record.doubt_at.is_none().then(|| (record.deadline(), CommandDue::Deadline, id));
+    let wave = record.next_wave_at.map(|at| (at, CommandDue::Wave, id));
+    let doubt = record.doubt_at.map(|at| (at, CommandDue::Doubt, id));
+    [deadline, wave, doubt].into_iter().flatten()
+}
+
+impl FleetState {
+    /// A command with all its deliveries, if the shard holds it.
+    pub fn command(&self, id: &CommandId) -> Option<CommandView> {
+        let record = self.commands.record(id)?;
+        let delivery = |(agent, of): (&AgentId, &DeliveryState)| DeliveryView {
+            agent: agent.clone(),
+            wave: of.wave,
+            seq: of.seq,
+            released_at: of.released_at,
+            void: of.void,
+            outcome: of.outcome.clone(),
+            ended_at: of.ended_at,
+            steps: of.steps,
+        };
+        Some(CommandView { deliveries: record.deliveries.iter().map(delivery).collect(), ..summary(record) })
+    }
+
+    /// Commands in order of their ids, from after one, without their deliveries.
+    pub fn commands_after(&self, after: Option<CommandId>) -> impl Iterator<Item = CommandView> + '_ {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.commands.records.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, record)| summary(record))
+    }
+
+    pub(crate) fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
+    /// Changes a record, and the indexes with it.
+    fn change_command<T>(&mut self, id: CommandId, change: impl FnOnce(&mut CommandState) -> T) -> Option<T> {
+        let mut record = self.commands.records.remove(&id)?;
+        self.commands.unindex(&record);
+        let changed = change(Arc::make_mut(&mut record));
+        self.commands.index(&record);
+        self.commands.records.insert(id, record);
+        Some(changed)
+    }
+
+    /// Changes the outbox of an agent, which is there from its first command or inbox on.
+    fn change_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        let index = self.applying;
+        let outbox = Arc::make_mut(self.commands.outboxes.entry(agent.clone()).or_default());
+        outbox.changed_at = index;
+        change(outbox)
+    }
+}

@@ -1,0 +1,226 @@
+//! Accepting commands, and letting them out.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use skep_protocol::change::ChangeKind;
+use skep_protocol::command::{
+    CommandOrder, CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, Target, VoidCause, Waves,
+};
+use skep_protocol::ids::CommandId;
+use skep_protocol::limits;
+use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
+use skep_protocol::text::{AgentId, Reason};
+
+use super::{CommandState, DeliveryState};
+use crate::state::FleetState;
+use crate::state::apply::Journal;
+
+fn receipt(record: &CommandState) -> Receipt {
+    let agents = u32::try_from(record.deliveries.len()).unwrap_or(u32::MAX);
+    Receipt::Command { command: record.id(), agents, open: record.open }
+}
+
+impl FleetState {
+    pub(in crate::state) fn send_command(
+        &mut self,
+        signed: &SignedCommand,
+        journal: &mut Journal,
+    ) -> Result<Receipt, Refusal> {
+        let command = &signed.command;
+        if let Some(known) = self.commands.records.get(&command.id) {
+            // The same command under another request: whoever sends it has lost track of the first.
+            let same = known.signed.command == *command;
+            return if same { Ok(receipt(known)) } else { Err(Refusal::CommandExists(command.id)) };
+        }
+        command.check()?;
+        self.check_place(&command.site, command.shard)?;
+        self.check_valid(signed)?;
+        self.check_granted(command.operator, &command.verb, &command.target)?;
+        let agents = self.resolve(&command.target)?;
+        self.check_command_room(signed, &agents)?;
+        self.check_rate(command.operator)?;
+        self.count_command(command.operator);
+        let record = self.new_command(signed, &agents);
+        let (id, receipt, at_once) = (record.id(), receipt(&record), record.next_wave_at.is_none());
+        journal.record(
+            self.clock,
+            ChangeKind::CommandAccepted { command: Arc::clone(&record.signed), agents: record.open },
+        );
+        self.commands.index(&record);
+        self.commands.records.insert(id, Arc::new(record));
+        for agent in &agents {
+            self.change_outbox(agent, |outbox| outbox.open += 1);
+            if let Some(former) = command.supersedes {
+                self.void(former, agent, VoidCause::Superseded, journal);
+            }
+        }
+        if at_once {
+            self.let_out(id, 0, journal);
+        }
+        Ok(receipt)
+    }
+
+    fn check_valid(&self, SignedCommand { command, .. }: &SignedCommand) -> Result<(), Refusal> {
+        let (id, deadline, now) = (command.id, command.deadline, self.clock);
+        // Signed, so that an old command that is sent again is refused however long ago its id was forgotten.
+        if deadline <= now {
+            return Err(Refusal::CommandExpired { command: id, deadline, now });
+        }
+        let valid_ms = deadline.since_ms(now);
+        if valid_ms > limits::COMMAND_VALID_MS_MAX + limits::CLOCK_LEAD_MS_MAX {
+            return Err(Refusal::CommandTooLong { command: id, valid_ms });
+        }
+        Ok(())
+    }
+
+    /// For whom a command is.
+    fn resolve(&self, target: &Target) -> Result<Vec<AgentId>, Refusal> {
+        let takers = self.commands.outboxes.iter().filter(|(_, outbox)| outbox.journal.is_some());
+        let agents: Vec<AgentId> = match target {
+            // One that is not there gets it when it comes.
+            Target::Agent(agent) if self.agents.contains_key(agent) => vec![agent.clone()],
+            Target::Agent(agent) => return Err(Refusal::NoSuchAgent(agent.clone())),
+            Target::Group(group) => {
+                takers.filter(|(_, outbox)| outbox.groups.contains(group)).map(|(agent, _)| agent.clone()).collect()
+            }
+            Target::All => takers.map(|(agent, _)| agent.clone()).collect(),
+        };
+        if agents.is_empty() { Err(Refusal::NobodyThere(format!("of {target}"))) } else { Ok(agents) }
+    }
+
+    fn check_command_room(&self, signed: &SignedCommand, agents: &[AgentId]) -> Result<(), Refusal> {
+        let full = |what, count: u64| Err(Refusal::ShardFull { what, count });
+        let commands = &self.commands;
+        if commands.records.len() >= limits::COMMANDS_MAX {
+            return full(ShardFullOf::Commands, commands.records.len() as u64);
+        }
+        if commands.deliveries + agents.len() as u64 > limits::DELIVERIES_MAX as u64 {
+            return full(ShardFullOf::Deliveries, commands.deliveries);
+        }
+        if commands.bytes + signed.command.args.len() as u64 > limits::COMMAND_BYTES_MAX as u64 {
+            return full(ShardFullOf::CommandBytes, commands.bytes);
+        }
+        let open = |agent: &AgentId| commands.outboxes.get(agent).map_or(0, |outbox| outbox.open);
+        match agents.iter().find(|agent| open(agent) >= limits::OUTBOX_MAX as u64) {
+            Some(agent) => Err(Refusal::OutboxFull { agent: agent.clone(), count: open(agent) }),
+            None => Ok(()),
+        }
+    }
+
+    fn new_command(&self, signed: &SignedCommand, agents: &[AgentId]) -> CommandState {
+        let waves = signed.command.waves;
+        let size = waves.map_or(usize::MAX, |waves| waves.agents as usize);
+        let delivery = |(at, agent): (usize, &AgentId)| {
+            let wave = u32::try_from(at / size).unwrap_or(u32::MAX);
+            let state = DeliveryState {
+                wave,
+                seq: None,
+                deliverable: false,
+                void: None,
+                outcome: None,
+                refined: false,
+                steps: Steps::default(),
+                released_at: None,
+                ended_at: None,
+            };
+            (agent.clone(), state)
+        };
+        let deliveries: OrdMap<_, _> = agents.iter().enumerate().map(delivery).collect();
+        CommandState {
+            signed: Arc::new(signed.clone()),
+            authority: Arc::new(self.authority_of(signed.command.operator)),
+            accepted_at: self.clock,
+            accepted_by: (self.applying, self.applying_term),
+            open: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
+            deliveries,
+            released: 0,
+            next_wave_at: waves.map(|Waves { every_ms, .. }| self.clock.plus_ms(every_ms)),
+            doubt_at: None,
+            ended_seq: None,
+        }
+    }
+
+    /// Lets the next wave of a command out, if it is still the next.
+    pub(in crate::state) fn release_wave(&mut self, id: CommandId, wave: u32, journal: &mut Journal) {
+        let Some(record) = self.commands.record(&id) else { return };
+        let next = record.next_wave_at.is_some() && record.released == wave && record.ended_seq.is_none();
+        // What is not let out by its deadline ends with it.
+        if next && record.deadline() > self.clock {
+            self.let_out(id, wave, journal);
+        }
+    }
+
+    fn let_out(&mut self, id: CommandId, wave: u32, journal: &mut Journal) {
+        let Some(record) = self.commands.record(&id) else { return };
+        let of_wave = |delivery: &DeliveryState| delivery.wave == wave && delivery.outcome.is_none();
+        let agents: Vec<AgentId> =
+            record.deliveries.iter().filter(|(_, d)| of_wave(d)).map(|(agent, _)| agent.clone()).collect();
+        let mut to = Vec::with_capacity(agents.len());
+        for agent in agents {
+            let attached = self.agents.get(&agent).is_some_and(|record| record.attachment.is_some());
+            let (seq, deliverable) = self.change_outbox(&agent, |outbox| {
+                outbox.last += 1;
+                outbox.queue.insert(outbox.last, id);
+                (DeliverySeq { home: outbox.home, n: outbox.last }, attached && outbox.journal.is_some())
+            });
+            to.push((agent, seq, deliverable));
+        }
+        let clock = self.clock;
+        self.change_command(id, |record| {
+            for (agent, seq, deliverable) in &to {
+                if let Some(delivery) = record.deliveries.get_mut(agent) {
+                    (delivery.seq, delivery.deliverable) = (Some(*seq), *deliverable);
+                    delivery.released_at = Some(clock);
+                }
+            }
+            record.released = wave + 1;
+            let last = record.deliveries.values().all(|delivery| delivery.wave <= wave);
+            let every_ms = record.signed.command.waves.filter(|_| !last).map(|waves| waves.every_ms);
+            record.next_wave_at = every_ms.map(|ms| clock.plus_ms(ms));
+        });
+        let to = to.into_iter().map(|(agent, seq, _)| (agent, seq)).collect();
+        journal.record(self.clock, ChangeKind::CommandReleased { command: id, to });
+    }
+
+    /// What an operator wants of a command that was sent.
+    pub(in crate::state) fn order_command(
+        &mut self,
+        order: &CommandOrder,
+        journal: &mut Journal,
+    ) -> Result<Receipt, Refusal> {
+        let id = order.command;
+        self.check_place(&order.site, order.shard)?;
+        let record = self.commands.record(&id).ok_or(Refusal::NoSuchCommand(id))?;
+        let command = Arc::clone(&record.signed);
+        let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
+        self.check_granted(order.operator, &command.command.verb, &command.command.target)?;
+        if let OrderKind::Resolve { agent, .. } = &order.what {
+            self.check_indeterminate(id, agent)?;
+        }
+        let (what, by, reason) = (order.what.clone(), order.operator, order.reason.clone());
+        journal.record(self.clock, ChangeKind::CommandOrdered { command: id, what, by, reason });
+        match &order.what {
+            OrderKind::Cancel => {
+                self.change_command(id, |record| record.next_wave_at = None);
+                agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, journal));
+            }
+            OrderKind::Abort => {
+                self.change_command(id, |record| record.next_wave_at = None);
+                let kept_back = |agent: &&AgentId| self.delivery(id, agent).is_some_and(|d| d.seq.is_none());
+                let kept_back: Vec<&AgentId> = agents.iter().filter(kept_back).collect();
+                kept_back.into_iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, journal));
+            }
+            OrderKind::Resolve { agent, done } => {
+                let outcome = if *done {
+                    CommandOutcome::Succeeded { result: Vec::new() }
+                } else {
+                    CommandOutcome::Failed { reason: Reason::truncated("resolved by an operator: it was not done") }
+                };
+                self.end_delivery(id, agent, outcome, None, journal);
+            }
+        }
+        let record = self.commands.record(&id).ok_or(Refusal::NoSuchCommand(id))?;
+        Ok(receipt(record))
+    }
+}

@@ -1,0 +1,44 @@
+//! Handing commands to the nodes of their agents.
+
+use std::time::Duration;
+
+use skep_protocol::ids::NodeId;
+use skep_protocol::limits;
+use skep_protocol::pull::{Pull, PullFailure, Pulled};
+
+use super::Shard;
+
+impl Shard {
+    /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
+    /// leader does: it has applied everything that was acknowledged, and its clock is the shard's.
+    pub(crate) async fn pull(&self, node: NodeId, pull: &Pull) -> Result<Pulled, PullFailure> {
+        let elsewhere = || {
+            let leader = self.leader().filter(|leader| *leader != self.inner.site.node);
+            PullFailure::NotLeader { leader }
+        };
+        let mut view = self.inner.view.subscribe();
+        let ready = view.borrow_and_update().ready;
+        // Read after the question arrived, so that whoever asked knows how old it is at most.
+        let clock = self.inner.clock.to_send().filter(|_| ready).ok_or_else(elsewhere)?;
+        let mut applied = self.inner.applied.clone();
+        let patience = Duration::from_millis(pull.wait_ms.min(limits::PULL_WAIT_MS_MAX).into());
+        let over = tokio::time::sleep(patience);
+        tokio::pin!(over);
+        loop {
+            applied.borrow_and_update();
+            let agents = self.inner.state.read().pull(node, pull);
+            if !agents.is_empty() {
+                return Ok(Pulled { clock, agents });
+            }
+            tokio::select! {
+                biased;
+                () = &mut over => return Ok(Pulled { clock, agents: Vec::new() }),
+                changed = applied.changed() => changed.map_err(|_| elsewhere())?,
+                changed = view.wait_for(|view| !view.ready) => {
+                    drop(changed);
+                    return Err(elsewhere());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+use super::*;
+use std::sync::Arc;
+
+use skep_protocol::authority::OperatorSecret;
+use skep_protocol::command::{Command, CommandClass, Steps, Target};
+use skep_protocol::ids::{CommandId, HomeEpoch};
+use skep_protocol::journal::JournalPhase;
+use skep_protocol::text::TraceParent;
+use skep_protocol::time::LogInstant;
+
+const SHARD: ShardId = ShardId(1);
+
+fn agent(name: &str) -> AgentId {
+    AgentId::new(name).unwrap()
+}
+
+fn fatal() -> OnFatal {
+    Arc::new(|error| panic!("{error}"))
+}
+
+fn entry(n: u64) -> JournalEntry {
+    let by = OperatorSecret::from_seed(&[1; 32]);
+    let command = Command {
+        site: "hall".parse().unwrap(),
+        shard: SHARD,
+        id: CommandId::from_bytes([n as u8; 16]),
+        target: Target::All,
+        verb: "goto".parse().unwrap(),
+        content_type: "text/plain".parse().unwrap(),
+        args: vec![n as u8; 100],
+        deadline: LogInstant::from_raw(9_000),
+        class: CommandClass::Routine,
+        idempotent: false,
+        supersedes: None,
+        parent: None,
+        trace: TraceParent::new("").unwrap(),
+        waves: None,
+        operator: by.key(),
+    };
+    let seq = DeliverySeq { home: HomeEpoch(1), n };
+    let command = Arc::new(command.sign(&by).unwrap());
+    JournalEntry { seq, command, steps: Steps::default(), phase: JournalPhase::Received }
+}
+
+fn opened(journals: &Journals, reports: &mut mpsc::Receiver<JournalReport>, name: &str) -> JournalState {
+    journals.submit(JournalJob::Open { shard: SHARD, agent: agent(name) });
+    match reports.blocking_recv().unwrap() {
+        JournalReport::Opened { agent: of, journal, .. } if of == agent(name) => journal,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn write(journals: &Journals, reports: &mut mpsc::Receiver<JournalReport>, name: &str, writes: Vec<JournalWrite>) {
+    journals.submit(JournalJob::Write { key: 7, shard: SHARD, agent: agent(name), writes });
+    assert_eq!(reports.blocking_recv(), Some(JournalReport::Written { key: 7 }));
+}
+
+/// Lets go of the journals and waits until another can have them.
+fn reopen(
+    dir: &Path,
+    journals: Journals,
+    reports: mpsc::Receiver<JournalReport>,
+) -> (Journals, mpsc::Receiver<JournalReport>) {
+    drop((journals, reports));
+    loop {
+        match Journals::open(dir, [7; 16], fatal()) {
+            Err(error) if error.why.contains("in use") => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+#[test]
+fn what_was_reported_written_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let first = opened(&journals, &mut reports, "r1");
+    assert_eq!((first.head.home, first.entries.len()), (HomeEpoch(0), 0));
+    assert_ne!(opened(&journals, &mut reports, "r10").head.id, first.head.id);
+    let head = JournalHead { home: HomeEpoch(1), cursor: 2, ..first.head };
+    let writes = vec![JournalWrite::Head(head), JournalWrite::Put(entry(1)), JournalWrite::Put(entry(2))];
+    write(&journals, &mut reports, "r1", writes);
+    write(&journals, &mut reports, "r1", vec![JournalWrite::Remove(entry(1).seq)]);
+    let (journals, mut reports) = reopen(dir.path(), journals, reports);
+    // A journal that holds something is told without being asked for.
+    let journal = JournalState { head, entries: vec![entry(2)] };
+    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: journal.clone() };
+    assert_eq!(reports.blocking_recv(), Some(told));
+    assert_eq!(opened(&journals, &mut reports, "r1"), journal);
+    // Another agent whose name begins alike has its own.
+    assert_eq!(opened(&journals, &mut reports, "r10").entries, []);
+    assert_eq!(opened(&journals, &mut reports, "r").entries, []);
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    assert!(Journals::open(dir.path(), [7; 16], fatal()).is_err());
+}
+
+#[test]
+fn no_flipped_byte_of_a_journal_goes_unnoticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let head = opened(&journals, &mut reports, "r1").head;
+    let head = JournalHead { home: HomeEpoch(1), cursor: 3, ..head };
+    let entries: Vec<JournalEntry> = (1..=3).map(entry).collect();
+    let writes = entries.iter().cloned().map(JournalWrite::Put).chain([JournalWrite::Head(head)]).collect();
+    write(&journals, &mut reports, "r1", writes);
+    let whole = JournalState { head, entries };
+    let (journals, reports) = reopen(dir.path(), journals, reports);
+    drop((journals, reports));
+    let mut noticed = 0;
+    for path in files_in(dir.path()) {
+        let bytes = std::fs::read(&path).unwrap();
+        // All that was written, and some of the zeros that are kept for more.
+        let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        for at in (0..written).step_by(7).chain(written..(written + 9).min(bytes.len())) {
+            let copy = tempfile::tempdir().unwrap();
+            copy_dir(dir.path(), copy.path());
+            let mut spoiled = bytes.clone();
+            spoiled[at] ^= 0x10;
+            std::fs::write(copy.path().join(path.strip_prefix(dir.path()).unwrap()), &spoiled).unwrap();
+            let Ok((_journals, mut reports)) = Journals::open(copy.path(), [7; 16], fatal()) else {
+                noticed += 1;
+                continue;
+            };
+            let same = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: whole.clone() };
+            assert_eq!(reports.blocking_recv(), Some(same), "{} byte {at}", path.display());
+        }
+    }
+    assert!(noticed > 0);
+}
+
+#[test]
+fn the_log_is_let_go_of_and_nothing_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let head = opened(&journals, &mut reports, "r1").head;
+    write(&journals, &mut reports, "r1", vec![JournalWrite::Put(entry(1))]);
+    for n in 0..2 * RECORDS_MAX {
+        let writes = vec![JournalWrite::Head(JournalHead { cursor: n, ..head })];
+        journals.submit(JournalJob::Write { key: n, shard: SHARD, agent: agent("r1"), writes });
+    }
+    for n in 0..2 * RECORDS_MAX {
+        assert_eq!(reports.blocking_recv(), Some(JournalReport::Written { key: n }), "in order");
+    }
+    let (_journals, mut reports) = reopen(dir.path(), journals, reports);
+    let head = JournalHead { cursor: 2 * RECORDS_MAX - 1, ..head };
+    let journal = JournalState { head, entries: vec![entry(1)] };
+    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
+    assert_eq!(reports.blocking_recv(), Some(told));
+    let segments = files_in(&dir.path().join("wal")).len();
+    assert!(segments <= 3, "{segments} segments are kept");
+}
+
+fn files_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_in(&path) } else { vec![path] }).collect()
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What operators ask, and what they can see.
+
+use skep_protocol::convert::{self, FieldError, Meta};
+use skep_protocol::entry::Op;
+use skep_protocol::outcome::Receipt;
+use skep_protocol::query::{Answer, Query};
+use skep_protocol::v1;
+use skep_protocol::v1::operator_commands_server::OperatorCommands;
+use skep_protocol::v1::operator_queries_server::OperatorQueries;
+use tonic::{Request, Response, Status};
+
+use crate::commands::{Commands, patience_ms};
+use crate::failure::Failed;
+use crate::queries::{Queries, invalid, limit, mismatched};
+
+impl Commands {
+    async fn operator(
+        &self,
+        parsed: Result<(Meta, Op), FieldError>,
+        patience_ms: u64,
+    ) -> Result<Response<v1::OperatorReceipt>, Status> {
+        let (meta, op) = parsed.map_err(|e| Failed::field(&e).into_status())?;
+        let done = self.submit(meta, op, patience_ms).await.map_err(Failed::into_status)?;
+        let Receipt::Operator { operator, serial } = &done.receipt else {
+            return Err(Status::internal("a grant without a receipt"));
+        };
+        let (request_id, operator) = (done.id.as_bytes().to_vec(), operator.to_string());
+        Ok(Response::new(v1::OperatorReceipt { request_id, operator, serial: *serial, index: done.index }))
+    }
+
+    async fn command(
+        &self,
+        parsed: Result<(Meta, Op), FieldError>,
+        patience_ms: u64,
+    ) -> Result<Response<v1::CommandReceipt>, Status> {
+        let (meta, op) = parsed.map_err(|e| Failed::field(&e).into_status())?;
+        let done = self.submit(meta, op, patience_ms).await.map_err(Failed::into_status)?;
+        let Receipt::Command { command, agents, open } = &done.receipt else {
+            return Err(Status::internal("a command without a receipt"));
+        };
+        Ok(Response::new(v1::CommandReceipt {
+            request_id: done.id.as_bytes().to_vec(),
+            command_id: command.as_bytes().to_vec(),
+            agents: *agents,
+            open: *open,
+            index: done.index,
+            clock: done.stamp.raw(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorCommands for Commands {
+    async fn install(
+        &self,
+        request: Request<v1::InstallOperatorRequest>,
+    ) -> Result<Response<v1::OperatorReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.operator(convert::install_operator(request.into_inner()), patience).await
+    }
+
+    async fn grant(&self, request: Request<v1::GrantOperatorRequest>) -> Result<Response<v1::OperatorReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.operator(convert::grant_operator(request.into_inner()), patience).await
+    }
+
+    async fn send(&self, request: Request<v1::SendCommandRequest>) -> Result<Response<v1::CommandReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.command(convert::send_command(request.into_inner()), patience).await
+    }
+
+    async fn order(&self, request: Request<v1::OrderCommandRequest>) -> Result<Response<v1::CommandReceipt>, Status> {
+        let patience = patience_ms(&request);
+        self.command(convert::order_command(request.into_inner()), patience).await
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorQueries for Queries {
+    async fn show(&self, request: Request<v1::ShowCommandRequest>) -> Result<Response<v1::ShowCommandReply>, Status> {
+        let patience = patience_ms(&request);
+        let request = request.into_inner();
+        let id = convert::command_id(&request.command_id).map_err(|e| invalid(&e))?;
+        let (as_of, answer) = self.read(request.read, Query::Command(id), patience).await?;
+        let Answer::Command(view) = answer else { return Err(mismatched()) };
+        let view = view.ok_or_else(|| Failed::not_found(format!("the shard holds no command {id}")).into_status())?;
+        let (as_of, command) = (Some(convert::as_of_to_proto(&as_of)), Some(convert::command_view_to_proto(&view)));
+        Ok(Response::new(v1::ShowCommandReply { as_of, command }))
+    }
+
+    async fn list(&self, request: Request<v1::ListCommandsRequest>) -> Result<Response<v1::ListCommandsReply>, Status> {
+        let patience = patience_ms(&request);
+        let request = request.into_inner();
+        let after = convert::optional_command_id(&request.after).map_err(|e| invalid(&e))?;
+        let query = Query::Commands { after, limit: limit(request.limit) };
+        let (as_of, answer) = self.read(request.read, query, patience).await?;
+        let Answer::Commands { commands, next } = answer else { return Err(mismatched()) };
+        Ok(Response::new(v1::ListCommandsReply {
+            as_of: Some(convert::as_of_to_proto(&as_of)),
+            commands: commands.iter().map(convert::command_view_to_proto).collect(),
+            next: next.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
+        }))
+    }
+
+    async fn operators(
+        &self,
+        request: Request<v1::ListOperatorsRequest>,
+    ) -> Result<Response<v1::ListOperatorsReply>, Status> {
+        let patience = patience_ms(&request);
+        let (as_of, answer) = self.read(request.into_inner().read, Query::Operators, patience).await?;
+        let Answer::Operators(operators) = answer else { return Err(mismatched()) };
+        let operators = operators.iter().map(convert::operator_to_proto).collect();
+        Ok(Response::new(v1::ListOperatorsReply { as_of: Some(convert::as_of_to_proto(&as_of)), operators }))
+    }
+}

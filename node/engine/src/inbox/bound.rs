@@ -1,0 +1,78 @@
+//! The latest that a shard's clock can be by now.
+
+use skep_protocol::time::LogInstant;
+
+/// How much slower than the leader's clock this node's may run, in thousandths.
+const DRIFT_PERMILLE: u64 = 1;
+
+/// An upper bound of a shard's clock: what its leader said, and all the time since the leader was asked.
+///
+/// Counted from the sending of the question and not from the answer, so that nothing that delays either of them, and no
+/// sleep of this node, makes it seem earlier than it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClockBound {
+    clock: LogInstant,
+    asked_ms: u64,
+}
+
+impl ClockBound {
+    /// The leader's clock when it heard a question that was sent at `asked_ms` of this node's boot clock.
+    pub(crate) fn new(clock: LogInstant, asked_ms: u64) -> Self {
+        Self { clock, asked_ms }
+    }
+
+    /// The bound at an instant of this node's boot clock.
+    pub(crate) fn at(self, now_ms: u64) -> LogInstant {
+        let since = now_ms.saturating_sub(self.asked_ms);
+        self.clock.plus_ms(since + since.div_ceil(1_000 / DRIFT_PERMILLE))
+    }
+
+    /// When it reaches an instant, on this node's boot clock.
+    pub(crate) fn reaches_at(self, instant: LogInstant) -> u64 {
+        let left = instant.since_ms(self.clock);
+        // Not earlier than it does: whoever looks too early looks again.
+        self.asked_ms.saturating_add(left - left / (1_000 / DRIFT_PERMILLE + 1))
+    }
+
+    /// The tighter of two.
+    pub(crate) fn tighten(&mut self, other: Self, now_ms: u64) {
+        // A new era is later than everything before it, and holds whatever its bound is.
+        let newer_era = other.clock.era() > self.clock.era();
+        if newer_era || (other.clock.era() == self.clock.era() && other.at(now_ms) < self.at(now_ms)) {
+            *self = other;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> LogInstant {
+        LogInstant::from_raw(ms)
+    }
+
+    #[test]
+    fn the_bound_counts_from_when_the_leader_was_asked() {
+        let bound = ClockBound::new(at(5_000), 100);
+        assert_eq!(bound.at(100), at(5_000));
+        // The node slept, or the answer was late: it is later than the answer says.
+        assert_eq!(bound.at(10_100), at(15_010));
+        for ms in [5_000, 5_001, 6_000, 15_010, 900_000] {
+            assert!(bound.at(bound.reaches_at(at(ms))) >= at(ms), "{ms}");
+            assert!(bound.reaches_at(at(ms)) <= 100 + ms - 5_000);
+        }
+    }
+
+    #[test]
+    fn a_bound_is_tightened_by_better_news_and_moved_by_a_new_era() {
+        let mut bound = ClockBound::new(at(5_000), 100);
+        bound.tighten(ClockBound::new(at(5_000), 50), 200);
+        assert_eq!(bound.at(200), at(5_101));
+        bound.tighten(ClockBound::new(at(5_099), 200), 200);
+        assert_eq!(bound.at(200), at(5_099));
+        let era = at(5_000).next_era();
+        bound.tighten(ClockBound::new(era, 300), 300);
+        assert_eq!(bound.at(300), era);
+    }
+}

@@ -1,0 +1,89 @@
+//! What is said between the inboxes of a node, its agents' software, its journal and the shard.
+
+use std::collections::BTreeSet;
+
+use skep_protocol::ids::{AttachmentId, CommandId, SessionId, ShardId};
+use skep_protocol::journal::{JournalState, JournalWrite};
+use skep_protocol::offer::CommandSaid;
+use skep_protocol::text::{AgentId, GroupName};
+
+use crate::event::StreamKey;
+
+/// Names something that is written to a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteKey(pub u64);
+
+/// An agent whose commands are to be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taker {
+    /// Its stream.
+    pub stream: StreamKey,
+    /// Its shard.
+    pub shard: ShardId,
+    /// Who.
+    pub agent: AgentId,
+    /// The run of its software.
+    pub session: SessionId,
+    /// Its attachment.
+    pub attachment: AttachmentId,
+    /// The groups that it is of.
+    pub groups: BTreeSet<GroupName>,
+}
+
+/// What happened to the commands of this node's agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InboxEvent {
+    /// An attached agent takes commands.
+    Takes(Taker),
+    /// An agent is not attached by this stream any more.
+    Gone {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// The journal of an agent was read, or made.
+    Opened {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+        /// The journal.
+        journal: JournalState,
+    },
+    /// Something is in the journal, and will be there after any crash.
+    Written {
+        /// Its name.
+        key: WriteKey,
+    },
+    /// An agent's software said something of a command.
+    Said {
+        /// Its stream.
+        stream: StreamKey,
+        /// The command.
+        command: CommandId,
+        /// What.
+        said: CommandSaid,
+    },
+}
+
+/// What the inboxes want.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalEffect {
+    /// Read the journal of an agent, or make one, and report it as [`InboxEvent::Opened`].
+    Open {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+    },
+    /// Write all of this, and report it as [`InboxEvent::Written`] once no crash can undo it. In order for each agent.
+    Write {
+        /// Its name.
+        key: WriteKey,
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+        /// What.
+        writes: Vec<JournalWrite>,
+    },
+}

@@ -1,0 +1,383 @@
+//! The commands of this node's agents: pulled from the shard, written down, offered, started, and reported.
+//!
+//! Nothing is said or done about a command before it is in the journal: that it was received before the shard may
+//! forget it, that it may have been started before its software is told to go, how it ended before anybody hears of it.
+
+mod bound;
+mod event;
+mod one;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use skep_config::EngineConfig;
+use skep_protocol::command::DeliverySeq;
+use skep_protocol::entry::Op;
+use skep_protocol::ids::ShardId;
+use skep_protocol::journal::JournalState;
+use skep_protocol::limits;
+use skep_protocol::offer::CommandTold;
+use skep_protocol::outcome::{NotDone, Receipt, Settled};
+use skep_protocol::pull::{Pull, PullFor, Pulled};
+use skep_protocol::text::{AgentId, SiteName};
+use skep_protocol::time::LogInstant;
+
+use crate::event::{StreamKey, WorkKey};
+use bound::ClockBound;
+pub use event::{InboxEvent, JournalEffect, Taker, WriteKey};
+use one::{Inbox, Out};
+
+/// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
+const REQUEST_PATIENCE_MS: u64 = 10_000;
+
+type Whose = (ShardId, AgentId);
+
+/// What the inboxes want.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Something for the journal.
+    Journal(JournalEffect),
+    /// Ask a shard what there is; say under which key with [`Inboxes::pull_sent`].
+    Pull { shard: ShardId, pull: Pull, patience_ms: u64 },
+    /// A pull is of no use any more.
+    Abandon { key: WorkKey },
+    /// Have something committed; say under which key with [`Inboxes::request_sent`].
+    Request { of: Request, shard: ShardId, op: Op, patience_ms: u64 },
+    /// Tell an agent's software of a command.
+    Tell { stream: StreamKey, command: skep_protocol::ids::CommandId, told: CommandTold },
+}
+
+/// What a request is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Open(Whose, StreamKey),
+    End(Whose, DeliverySeq),
+}
+
+/// The pull of one shard.
+#[derive(Clone, Debug, Default)]
+struct Turn {
+    under_way: Option<WorkKey>,
+    asked_ms: u64,
+    /// Not before this, after one that failed.
+    at_ms: u64,
+}
+
+/// The inboxes of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct Inboxes {
+    site: SiteName,
+    config: EngineConfig,
+    inboxes: BTreeMap<Whose, Inbox>,
+    /// Takers whose journals are being read.
+    reading: BTreeMap<Whose, Taker>,
+    streams: BTreeMap<StreamKey, Whose>,
+    bounds: BTreeMap<ShardId, ClockBound>,
+    turns: BTreeMap<ShardId, Turn>,
+    requests: BTreeMap<WorkKey, Request>,
+    /// Requests that were not done, and when they are made again.
+    again: Vec<(u64, Request)>,
+    writes: BTreeMap<WriteKey, (Whose, Vec<DeliverySeq>)>,
+    next_write: u64,
+    wants: VecDeque<Want>,
+}
+
+impl Inboxes {
+    pub(crate) fn new(site: SiteName, config: EngineConfig) -> Self {
+        Self {
+            site,
+            config,
+            inboxes: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            bounds: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            again: Vec::new(),
+            writes: BTreeMap::new(),
+            next_write: 0,
+            wants: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn handle(&mut self, event: InboxEvent, now_ms: u64) {
+        match event {
+            InboxEvent::Takes(taker) => self.on_takes(taker, now_ms),
+            InboxEvent::Gone { stream } => self.on_gone(stream, now_ms),
+            InboxEvent::Opened { shard, agent, journal } => self.on_opened((shard, agent), journal, now_ms),
+            InboxEvent::Written { key } => self.on_written(key, now_ms),
+            InboxEvent::Said { stream, command, said } => {
+                let Some(whose) = self.streams.get(&stream).cloned() else { return };
+                self.with(&whose, now_ms, |inbox, bound, out| inbox.said(command, said, bound, out));
+            }
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now_ms: u64) {
+        let due = |at: &u64| *at <= now_ms;
+        let (again, later) = std::mem::take(&mut self.again).into_iter().partition(|(at, _)| due(at));
+        self.again = later;
+        for (_, request) in again {
+            self.ask_again(request, now_ms);
+        }
+        for whose in self.inboxes.keys().cloned().collect::<Vec<_>>() {
+            if self.deadline_ms(&whose).is_some_and(|at| due(&at)) {
+                self.with(&whose, now_ms, |inbox, bound, out| {
+                    if let Some(bound) = bound {
+                        inbox.expire(bound, out);
+                    }
+                });
+            }
+        }
+        for shard in self.turns.keys().copied().collect::<Vec<_>>() {
+            self.pull(shard, now_ms);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<u64> {
+        let again = self.again.iter().map(|(at, _)| *at).min();
+        let turns = self.turns.values().filter(|turn| turn.under_way.is_none()).map(|turn| turn.at_ms).min();
+        let deadlines = self.inboxes.keys().filter_map(|whose| self.deadline_ms(whose)).min();
+        [again, turns, deadlines].into_iter().flatten().min()
+    }
+
+    pub(crate) fn poll_want(&mut self) -> Option<Want> {
+        self.wants.pop_front()
+    }
+
+    pub(crate) fn pull_sent(&mut self, shard: ShardId, key: WorkKey) {
+        if let Some(turn) = self.turns.get_mut(&shard) {
+            turn.under_way = Some(key);
+        }
+    }
+
+    pub(crate) fn request_sent(&mut self, of: Request, key: WorkKey) {
+        self.requests.insert(key, of);
+    }
+
+    /// Whether a piece of work is of the inboxes, and then how it ended.
+    pub(crate) fn settled(&mut self, key: WorkKey, settled: Settled, now_ms: u64) -> Option<Settled> {
+        if let Some(request) = self.requests.remove(&key) {
+            self.on_request_ended(request, settled, now_ms);
+            return None;
+        }
+        let shard = self.turns.iter().find(|(_, turn)| turn.under_way == Some(key)).map(|(shard, _)| *shard);
+        let Some(shard) = shard else { return Some(settled) };
+        self.on_pull_ended(shard, settled, now_ms);
+        None
+    }
+
+    fn bound(&self, shard: ShardId, now_ms: u64) -> Option<LogInstant> {
+        self.bounds.get(&shard).map(|bound| bound.at(now_ms))
+    }
+
+    /// When something of an inbox has to be ended, on this node's clock.
+    fn deadline_ms(&self, whose: &Whose) -> Option<u64> {
+        let deadline = self.inboxes.get(whose)?.next_deadline()?;
+        Some(self.bounds.get(&whose.0)?.reaches_at(deadline))
+    }
+
+    /// Has something happen to an inbox, and carries out what follows.
+    fn with(&mut self, whose: &Whose, now_ms: u64, what: impl FnOnce(&mut Inbox, Option<LogInstant>, &mut Out)) {
+        let bound = self.bound(whose.0, now_ms);
+        let Some(inbox) = self.inboxes.get_mut(whose) else { return };
+        let mut out = Out::default();
+        let had_room = inbox.room() > 0;
+        what(inbox, bound, &mut out);
+        let room_again = !had_room && inbox.room() > 0;
+        out.reports = inbox.reports(&whose.1);
+        let stream = inbox.taker.as_ref().map(|taker| taker.stream);
+        let over = inbox.taker.is_none() && inbox.is_empty() && out.writes.is_empty();
+        if room_again {
+            inbox.seen = 0;
+        }
+        self.carry_out(whose, stream, out);
+        if over {
+            self.inboxes.remove(whose);
+        }
+        if room_again {
+            self.pull_now(whose.0, now_ms);
+        }
+    }
+
+    fn carry_out(&mut self, whose: &Whose, stream: Option<StreamKey>, out: Out) {
+        if !out.writes.is_empty() {
+            self.next_write += 1;
+            let key = WriteKey(self.next_write);
+            self.writes.insert(key, (whose.clone(), out.written));
+            let (shard, agent) = whose.clone();
+            self.wants.push_back(Want::Journal(JournalEffect::Write { key, shard, agent, writes: out.writes }));
+        }
+        for (command, told) in out.told {
+            if let Some(stream) = stream {
+                self.wants.push_back(Want::Tell { stream, command, told });
+            }
+        }
+        for ended in out.reports {
+            let of = Request::End(whose.clone(), ended.seq);
+            self.ask_for(of, whose.0, Op::EndDelivery { ended: Box::new(ended) });
+        }
+    }
+
+    fn ask_for(&mut self, of: Request, shard: ShardId, op: Op) {
+        self.wants.push_back(Want::Request { of, shard, op, patience_ms: REQUEST_PATIENCE_MS });
+    }
+
+    fn on_takes(&mut self, taker: Taker, now_ms: u64) {
+        let whose = (taker.shard, taker.agent.clone());
+        self.streams.retain(|_, of| *of != whose);
+        self.streams.insert(taker.stream, whose.clone());
+        if self.inboxes.contains_key(&whose) {
+            return self.take(&whose, taker, now_ms);
+        }
+        let (shard, agent) = whose.clone();
+        if self.reading.insert(whose, taker).is_none() {
+            self.wants.push_back(Want::Journal(JournalEffect::Open { shard, agent }));
+        }
+    }
+
+    fn on_opened(&mut self, whose: Whose, journal: JournalState, now_ms: u64) {
+        self.inboxes.entry(whose.clone()).or_insert_with(|| Inbox::new(journal));
+        match self.reading.remove(&whose) {
+            Some(taker) => self.take(&whose, taker, now_ms),
+            // Nobody takes its commands: what it holds is reported.
+            None => self.with(&whose, now_ms, |_, _, _| {}),
+        }
+    }
+
+    fn take(&mut self, whose: &Whose, taker: Taker, now_ms: u64) {
+        let stream = taker.stream;
+        self.with(whose, now_ms, |inbox, _, out| inbox.take(taker, out));
+        self.ask_to_open(whose, stream);
+    }
+
+    fn ask_to_open(&mut self, whose: &Whose, stream: StreamKey) {
+        let Some(inbox) = self.inboxes.get(whose) else { return };
+        let Some(taker) = inbox.taker.as_ref().filter(|taker| taker.stream == stream) else { return };
+        let (agent, attachment, groups) = (taker.agent.clone(), taker.attachment, taker.groups.clone());
+        let op = Op::OpenInbox { agent, attachment, journal: inbox.head().id, groups };
+        self.ask_for(Request::Open(whose.clone(), stream), whose.0, op);
+    }
+
+    fn on_gone(&mut self, stream: StreamKey, now_ms: u64) {
+        let Some(whose) = self.streams.remove(&stream) else { return };
+        self.reading.remove(&whose);
+        self.with(&whose, now_ms, |inbox, _, _| inbox.leave());
+    }
+
+    fn on_written(&mut self, key: WriteKey, now_ms: u64) {
+        let Some((whose, seqs)) = self.writes.remove(&key) else { return };
+        self.with(&whose, now_ms, |inbox, bound, out| inbox.written(&seqs, bound, out));
+    }
+
+    fn on_request_ended(&mut self, request: Request, settled: Settled, now_ms: u64) {
+        let final_refusal = matches!(&settled, Settled::NotDone(NotDone::Refused(_)));
+        match (&request, settled) {
+            (Request::Open(whose, stream), Settled::Done { receipt: Receipt::Inbox { home, first, .. }, .. }) => {
+                let current = |inbox: &Inbox| inbox.taker.as_ref().is_some_and(|taker| taker.stream == *stream);
+                if self.inboxes.get(whose).is_some_and(current) {
+                    self.with(whose, now_ms, |inbox, _, out| inbox.opened(home, first, out));
+                    self.pull_now(whose.0, now_ms);
+                }
+            }
+            // It is attached anew if it is still here, and then asked again.
+            (Request::Open(..), _) if final_refusal => {}
+            (Request::End(whose, seq), settled) => {
+                let known = matches!(settled, Settled::Done { .. }) || final_refusal;
+                let seq = *seq;
+                if known {
+                    self.with(whose, now_ms, |inbox, _, out| inbox.reported(seq, true, out));
+                } else {
+                    self.again.push((now_ms + self.config.retry_ms_max, request));
+                }
+            }
+            (Request::Open(..), _) => self.again.push((now_ms + self.config.retry_ms_max, request)),
+        }
+    }
+
+    fn ask_again(&mut self, request: Request, now_ms: u64) {
+        match request {
+            Request::Open(whose, stream) => self.ask_to_open(&whose, stream),
+            Request::End(whose, seq) => {
+                // It is among what is to be reported again.
+                self.with(&whose, now_ms, |inbox, _, out| inbox.reported(seq, false, out));
+            }
+        }
+    }
+
+    /// Asks at once for what there is, also while an earlier question waits for an answer.
+    fn pull_now(&mut self, shard: ShardId, now_ms: u64) {
+        if let Some(turn) = self.turns.get_mut(&shard) {
+            turn.at_ms = 0;
+            if let Some(key) = turn.under_way.take() {
+                self.wants.push_back(Want::Abandon { key });
+            }
+        }
+        self.pull(shard, now_ms);
+    }
+
+    /// Asks a shard what there is, unless it is being asked, or failed to answer a moment ago.
+    fn pull(&mut self, shard: ShardId, now_ms: u64) {
+        let open = self.inboxes.iter().filter(|((of, _), inbox)| *of == shard && inbox.open);
+        let ask = |((_, agent), inbox): (&Whose, &Inbox)| {
+            let head = inbox.head();
+            let attachment = inbox.taker.as_ref()?.attachment;
+            let (journal, home, after, seen) = (head.id, head.home, head.cursor, inbox.seen);
+            Some(PullFor { agent: agent.clone(), attachment, journal, home, after, seen, room: inbox.room() })
+        };
+        let agents: Vec<PullFor> = open.filter_map(ask).collect();
+        if agents.is_empty() {
+            self.turns.remove(&shard);
+            return;
+        }
+        let turn = self.turns.entry(shard).or_default();
+        if turn.under_way.is_some() || turn.at_ms > now_ms {
+            return;
+        }
+        // Until the caller says under which key.
+        (turn.under_way, turn.asked_ms) = (Some(WorkKey(0)), now_ms);
+        let wait_ms = limits::PULL_WAIT_MS_MAX;
+        let pull = Pull { agents, wait_ms };
+        let patience_ms = u64::from(wait_ms) + 2 * self.config.attempt_timeout_ms;
+        self.wants.push_back(Want::Pull { shard, pull, patience_ms });
+    }
+
+    fn on_pull_ended(&mut self, shard: ShardId, settled: Settled, now_ms: u64) {
+        let Some(turn) = self.turns.get_mut(&shard) else { return };
+        turn.under_way = None;
+        let asked_ms = turn.asked_ms;
+        match settled {
+            Settled::Pulled(pulled) => self.on_pulled(shard, *pulled, asked_ms, now_ms),
+            _ => turn.at_ms = now_ms + self.config.retry_ms_max,
+        }
+        self.pull(shard, now_ms);
+    }
+
+    fn on_pulled(&mut self, shard: ShardId, pulled: Pulled, asked_ms: u64, now_ms: u64) {
+        let heard = ClockBound::new(pulled.clock, asked_ms);
+        self.bounds.entry(shard).and_modify(|known| known.tighten(heard, now_ms)).or_insert(heard);
+        let site = self.site.clone();
+        for of in pulled.agents {
+            let whose = (shard, of.agent.clone());
+            let current = |inbox: &&mut Inbox| inbox.open && inbox.head().home == of.home;
+            let Some(inbox) = self.inboxes.get_mut(&whose).filter(current) else { continue };
+            if !of.open {
+                // The attachment has ended, or another journal took over. Its software is attached anew, and then asks.
+                inbox.open = false;
+                continue;
+            }
+            inbox.seen = of.seen;
+            self.with(&whose, now_ms, |inbox, bound, out| {
+                for (n, cause) in of.voids {
+                    inbox.void(n, cause, out);
+                }
+                inbox.deliver(of.deliveries, &site, bound, out);
+                if of.more && inbox.room() > 0 {
+                    inbox.seen = 0;
+                }
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

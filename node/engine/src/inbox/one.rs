@@ -1,0 +1,409 @@
+//! The commands of one agent, from when they are delivered until the shard knows how they ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skep_protocol::authority::granted;
+use skep_protocol::command::{
+    CommandClass, CommandOutcome, Delivery, DeliverySeq, Steps, Target, VoidCause, check_result,
+};
+use skep_protocol::entry::EndedDelivery;
+use skep_protocol::ids::{CommandId, HomeEpoch, SessionId};
+use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
+use skep_protocol::limits;
+use skep_protocol::offer::{CommandSaid, CommandTold};
+use skep_protocol::text::{Reason, SiteName};
+use skep_protocol::time::LogInstant;
+
+use super::event::Taker;
+
+/// What follows from something: all writes together, and what is said now.
+#[derive(Debug, Default)]
+pub(super) struct Out {
+    pub(super) writes: Vec<JournalWrite>,
+    /// The entries that the writes are of.
+    pub(super) written: Vec<DeliverySeq>,
+    pub(super) told: Vec<(CommandId, CommandTold)>,
+    pub(super) reports: Vec<EndedDelivery>,
+}
+
+/// A command here.
+#[derive(Clone, Debug)]
+struct Live {
+    entry: JournalEntry,
+    /// Writes of it that are under way. Nothing is said of it meanwhile.
+    writing: u32,
+    void: Option<VoidCause>,
+    offered: bool,
+    /// Its software waits for the word to go: its stamp, and how long from there.
+    start: Option<(u64, u64)>,
+    /// It was told to go, or may have been by an earlier run of this node.
+    going: bool,
+    reporting: bool,
+}
+
+impl Live {
+    fn new(entry: JournalEntry, writing: u32) -> Self {
+        Self { entry, writing, void: None, offered: false, start: None, going: false, reporting: false }
+    }
+
+    fn command(&self) -> CommandId {
+        self.entry.command.command.id
+    }
+
+    fn class(&self) -> CommandClass {
+        self.entry.command.command.class
+    }
+
+    fn is_received(&self) -> bool {
+        self.entry.phase == JournalPhase::Received
+    }
+
+    fn outcome(&self) -> Option<&CommandOutcome> {
+        match &self.entry.phase {
+            JournalPhase::Ended { outcome } => Some(outcome),
+            _ => None,
+        }
+    }
+}
+
+/// All that one agent's journal holds, and who takes commands from it.
+#[derive(Clone, Debug)]
+pub(super) struct Inbox {
+    head: JournalHead,
+    live: BTreeMap<DeliverySeq, Live>,
+    /// The software that takes its commands; none while none is attached.
+    pub(super) taker: Option<Taker>,
+    /// Whether the shard delivers to it.
+    pub(super) open: bool,
+    /// The entry of the shard's log up to which it knows what changed.
+    pub(super) seen: u64,
+}
+
+impl Inbox {
+    pub(super) fn new(journal: JournalState) -> Self {
+        let live = journal.entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
+        Self { head: journal.head, live, taker: None, open: false, seen: 0 }
+    }
+
+    pub(super) fn head(&self) -> JournalHead {
+        self.head
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// How many more commands it takes.
+    pub(super) fn room(&self) -> u32 {
+        let waiting = self.live.values().filter(|live| live.outcome().is_none()).count();
+        u32::try_from(limits::INBOX_MAX.saturating_sub(waiting)).unwrap_or(0)
+    }
+
+    /// A run of the agent's software takes its commands from now on.
+    pub(super) fn take(&mut self, taker: Taker, out: &mut Out) {
+        let session = taker.session;
+        (self.taker, self.open, self.seen) = (Some(taker), false, 0);
+        for live in self.live.values_mut() {
+            live.offered = false;
+        }
+        let interrupted = |live: &Live| match live.entry.phase {
+            JournalPhase::Intended { session: of } => of != session,
+            _ => false,
+        };
+        let interrupted: Vec<DeliverySeq> =
+            self.live.iter().filter(|(_, live)| interrupted(live)).map(|(seq, _)| *seq).collect();
+        for seq in interrupted {
+            let Some(live) = self.live.get_mut(&seq) else { continue };
+            (live.going, live.start) = (false, None);
+            if live.entry.command.command.idempotent {
+                self.set_phase(seq, JournalPhase::Received, out);
+            } else {
+                out.told.push((live.command(), CommandTold::Interrupted));
+                let reason = Reason::truncated("its software ended while it was under way");
+                self.end(seq, CommandOutcome::Indeterminate { reason }, None, out);
+            }
+        }
+    }
+
+    /// Nobody takes its commands any more. What was written down is still reported.
+    pub(super) fn leave(&mut self) {
+        (self.taker, self.open) = (None, false);
+        for live in self.live.values_mut() {
+            (live.offered, live.start) = (false, None);
+        }
+    }
+
+    /// The shard delivers to it, as the journal of this time.
+    pub(super) fn opened(
+        &mut self,
+        home: HomeEpoch,
+        first: Option<skep_protocol::authority::OperatorKey>,
+        out: &mut Out,
+    ) {
+        self.open = true;
+        if self.head.home != home {
+            let stale: Vec<DeliverySeq> = self
+                .live
+                .iter()
+                .filter(|(seq, live)| seq.home != home && live.is_received())
+                .map(|(s, _)| *s)
+                .collect();
+            for seq in stale {
+                let reason = Reason::truncated("not started: another node took its agent over");
+                self.end(seq, CommandOutcome::Rejected { reason }, None, out);
+            }
+            (self.head.home, self.head.cursor, self.seen) = (home, 0, 0);
+            out.writes.push(JournalWrite::Head(self.head));
+        }
+        if self.head.first.is_none() && first.is_some() {
+            self.head.first = first;
+            out.writes.push(JournalWrite::Head(self.head));
+        }
+        self.offer(out);
+    }
+
+    /// Takes down what was delivered. What must not be started ends with it.
+    pub(super) fn deliver(
+        &mut self,
+        deliveries: Vec<Delivery>,
+        site: &SiteName,
+        bound: Option<LogInstant>,
+        out: &mut Out,
+    ) {
+        let mut came = false;
+        for delivery in deliveries {
+            // It was had before: whatever became of it is known, or is to be reported.
+            if delivery.seq <= self.head.cursor {
+                continue;
+            }
+            self.head.cursor = delivery.seq;
+            came = true;
+            let seq = DeliverySeq { home: self.head.home, n: delivery.seq };
+            if self.live.contains_key(&seq) {
+                continue;
+            }
+            let phase = match self.judge(&delivery, site, bound) {
+                Some(outcome) => JournalPhase::Ended { outcome },
+                None => JournalPhase::Received,
+            };
+            let steps = Steps { received: bound, ..Steps::default() };
+            let entry = JournalEntry { seq, command: delivery.command, steps, phase };
+            out.writes.push(JournalWrite::Put(entry.clone()));
+            out.written.push(seq);
+            self.live.insert(seq, Live::new(entry, 1));
+        }
+        if came {
+            out.writes.push(JournalWrite::Head(self.head));
+        }
+    }
+
+    /// How a delivery ends at once, if it does.
+    fn judge(&self, delivery: &Delivery, site: &SiteName, bound: Option<LogInstant>) -> Option<CommandOutcome> {
+        let command = &delivery.command.command;
+        let taker = self.taker.as_ref()?;
+        let rejected = |why: &str| Some(CommandOutcome::Rejected { reason: Reason::truncated(why) });
+        if let Some(cause) = delivery.void {
+            return Some(cause.outcome());
+        }
+        if !delivery.command.is_signed() {
+            return rejected("its signature does not hold");
+        }
+        if command.site != *site || command.shard != taker.shard {
+            return rejected("it was signed for another site or shard");
+        }
+        let place = (site, taker.shard);
+        let grant = self.head.first.and_then(|first| granted(&delivery.authority, command.operator, first, place));
+        if !grant.is_some_and(|grant| grant.allows(&command.verb, &command.target)) {
+            return rejected("nothing proves that its operator may ask for it");
+        }
+        let meant = match &command.target {
+            Target::Agent(agent) => *agent == taker.agent,
+            Target::Group(group) => taker.groups.contains(group),
+            Target::All => true,
+        };
+        if !meant {
+            return rejected("it is not for this agent");
+        }
+        // Without a clock nothing can be said yet: it is asked again before it is started.
+        bound.is_some_and(|now| now >= command.deadline).then_some(CommandOutcome::Expired)
+    }
+
+    /// Something that is here is not to be started.
+    pub(super) fn void(&mut self, n: u64, cause: VoidCause, out: &mut Out) {
+        let seq = DeliverySeq { home: self.head.home, n };
+        let Some(live) = self.live.get_mut(&seq).filter(|live| live.void.is_none() && live.outcome().is_none()) else {
+            return;
+        };
+        live.void = Some(cause);
+        if live.is_received() {
+            out.told.push((live.command(), CommandTold::Void(cause)));
+            self.end(seq, cause.outcome(), None, out);
+        }
+    }
+
+    /// Ends what was not started by its deadline.
+    pub(super) fn expire(&mut self, bound: LogInstant, out: &mut Out) {
+        let late = |live: &Live| live.is_received() && bound >= live.entry.command.command.deadline;
+        let late: Vec<DeliverySeq> = self.live.iter().filter(|(_, live)| late(live)).map(|(seq, _)| *seq).collect();
+        for seq in late {
+            self.void_here(seq, VoidCause::Expired, out);
+        }
+    }
+
+    /// The next deadline of something that was not started.
+    pub(super) fn next_deadline(&self) -> Option<LogInstant> {
+        self.live.values().filter(|live| live.is_received()).map(|live| live.entry.command.command.deadline).min()
+    }
+
+    fn void_here(&mut self, seq: DeliverySeq, cause: VoidCause, out: &mut Out) {
+        if let Some(live) = self.live.get(&seq) {
+            out.told.push((live.command(), CommandTold::Void(cause)));
+        }
+        self.end(seq, cause.outcome(), None, out);
+    }
+
+    /// The agent's software said something.
+    pub(super) fn said(&mut self, command: CommandId, said: CommandSaid, bound: Option<LogInstant>, out: &mut Out) {
+        let found = self.live.iter().find(|(_, live)| live.command() == command).map(|(seq, _)| *seq);
+        let Some((seq, session)) = found.zip(self.taker.as_ref().map(|taker| taker.session)) else {
+            return out.told.push((command, CommandTold::Ignored));
+        };
+        let Some(live) = self.live.get_mut(&seq) else { return };
+        if let Some(outcome) = live.outcome() {
+            if live.writing == 0 {
+                out.told.push((command, CommandTold::Recorded(outcome.clone())));
+            }
+            return;
+        }
+        let (received, started) = (live.is_received(), live.entry.phase == JournalPhase::Intended { session });
+        match said {
+            CommandSaid::Accept if received => live.entry.steps.accepted = live.entry.steps.accepted.or(bound),
+            CommandSaid::Reject { reason } if received => {
+                self.end(seq, CommandOutcome::Rejected { reason }, bound, out);
+            }
+            CommandSaid::Start { stamp } if received || started => self.start(seq, session, stamp, bound, out),
+            CommandSaid::Succeeded { result } if started => {
+                let outcome = match check_result(&result) {
+                    Ok(()) => CommandOutcome::Succeeded { result },
+                    // It was done: what is too large is left out, and the rest told.
+                    Err(_) => CommandOutcome::Succeeded { result: Vec::new() },
+                };
+                self.end(seq, outcome, bound, out);
+            }
+            CommandSaid::Failed { reason } if started => self.end(seq, CommandOutcome::Failed { reason }, bound, out),
+            _ => out.told.push((command, CommandTold::Ignored)),
+        }
+    }
+
+    /// The software would begin: the intent is written down first.
+    fn start(&mut self, seq: DeliverySeq, session: SessionId, stamp: u64, bound: Option<LogInstant>, out: &mut Out) {
+        let Some(live) = self.live.get_mut(&seq) else { return };
+        let deadline = live.entry.command.command.deadline;
+        // Without a clock nothing is started that has a deadline.
+        let Some(now) = bound.filter(|_| self.open && (live.offered || !live.is_received())) else {
+            return out.told.push((live.command(), CommandTold::Ignored));
+        };
+        if now >= deadline {
+            return self.void_here(seq, VoidCause::Expired, out);
+        }
+        live.start = Some((stamp, deadline.since_ms(now)));
+        live.entry.steps.started = Some(now);
+        self.set_phase(seq, JournalPhase::Intended { session }, out);
+    }
+
+    /// Writes of these entries are in the journal. `bound` is the latest that the shard's clock can be.
+    pub(super) fn written(&mut self, seqs: &[DeliverySeq], bound: Option<LogInstant>, out: &mut Out) {
+        for seq in seqs {
+            let Some(live) = self.live.get_mut(seq) else { continue };
+            live.writing = live.writing.saturating_sub(1);
+            if live.writing > 0 {
+                continue;
+            }
+            match &live.entry.phase {
+                JournalPhase::Received => {}
+                JournalPhase::Intended { .. } => self.go(*seq, bound, out),
+                JournalPhase::Ended { outcome } => {
+                    out.told.push((live.command(), CommandTold::Recorded(outcome.clone())));
+                }
+            }
+        }
+        self.offer(out);
+    }
+
+    /// The intent is written down: the last look before the software is told to go.
+    fn go(&mut self, seq: DeliverySeq, bound: Option<LogInstant>, out: &mut Out) {
+        let Some(live) = self.live.get_mut(&seq) else { return };
+        let Some((stamp, within_ms)) = live.start.take() else {
+            // Whoever asked for it is gone, and was not told.
+            if !live.going {
+                self.set_phase(seq, JournalPhase::Received, out);
+            }
+            return;
+        };
+        let late = bound.is_none_or(|now| now >= live.entry.command.command.deadline);
+        // The same run of the software asks again only for what it has not begun.
+        if let Some(cause) = live.void.or(late.then_some(VoidCause::Expired)) {
+            return self.void_here(seq, cause, out);
+        }
+        live.going = true;
+        out.told.push((live.command(), CommandTold::Go { stamp, within_ms }));
+    }
+
+    /// Offers what has its turn: everything urgent, and the first of the rest.
+    fn offer(&mut self, out: &mut Out) {
+        if !self.open {
+            return;
+        }
+        let mut routine_waits = false;
+        for live in self.live.values_mut().filter(|live| live.outcome().is_none()) {
+            let turn = live.class() == CommandClass::Urgent || !routine_waits;
+            routine_waits |= live.class() == CommandClass::Routine;
+            if turn && live.is_received() && live.writing == 0 && !live.offered {
+                live.offered = true;
+                out.told.push((live.command(), CommandTold::Offer(Arc::clone(&live.entry.command))));
+            }
+        }
+    }
+
+    fn set_phase(&mut self, seq: DeliverySeq, phase: JournalPhase, out: &mut Out) {
+        let Some(live) = self.live.get_mut(&seq) else { return };
+        live.entry.phase = phase;
+        live.writing += 1;
+        out.writes.push(JournalWrite::Put(live.entry.clone()));
+        out.written.push(seq);
+    }
+
+    fn end(&mut self, seq: DeliverySeq, outcome: CommandOutcome, bound: Option<LogInstant>, out: &mut Out) {
+        if let Some(live) = self.live.get_mut(&seq) {
+            live.entry.steps.ended = bound;
+            live.start = None;
+        }
+        self.set_phase(seq, JournalPhase::Ended { outcome }, out);
+    }
+
+    /// What the shard is to be told now, up to so many at a time.
+    pub(super) fn reports(&mut self, agent: &skep_protocol::text::AgentId) -> Vec<EndedDelivery> {
+        let under_way = self.live.values().filter(|live| live.reporting).count();
+        let room = limits::REPORTS_IN_FLIGHT_MAX.saturating_sub(under_way);
+        let due =
+            self.live.iter_mut().filter(|(_, live)| live.outcome().is_some() && live.writing == 0 && !live.reporting);
+        due.take(room)
+            .filter_map(|(seq, live)| {
+                live.reporting = true;
+                let (command, outcome, steps) = (live.command(), live.outcome()?.clone(), live.entry.steps);
+                Some(EndedDelivery { agent: agent.clone(), command, seq: *seq, outcome, steps })
+            })
+            .collect()
+    }
+
+    /// The shard knows how a command ended, or does not and is to be told again.
+    pub(super) fn reported(&mut self, seq: DeliverySeq, known: bool, out: &mut Out) {
+        if known {
+            self.live.remove(&seq);
+            out.writes.push(JournalWrite::Remove(seq));
+        } else if let Some(live) = self.live.get_mut(&seq) {
+            live.reporting = false;
+        }
+    }
+}

@@ -1,0 +1,532 @@
+use super::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use skep_protocol::agent::LeaseTerms;
+use skep_protocol::authority::{OperatorGrant, OperatorSecret};
+use skep_protocol::command::*;
+use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, SessionId};
+use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
+use skep_protocol::offer::CommandSaid;
+use skep_protocol::pull::PulledFor;
+use skep_protocol::text::{Reason, TraceParent};
+
+const CONFIG: EngineConfig = EngineConfig {
+    no_quorum_after_ms: 1_000,
+    retry_ms_min: 10,
+    retry_ms_max: 100,
+    attempt_timeout_ms: 300,
+    lease: LeaseTerms { ttl_ms: 5_000 },
+    heartbeat_ms: 1_000,
+};
+const SHARD: ShardId = ShardId(1);
+const STREAM: StreamKey = StreamKey(1);
+const HOME: HomeEpoch = HomeEpoch(1);
+
+fn agent() -> AgentId {
+    AgentId::new("r1").unwrap()
+}
+
+fn site() -> SiteName {
+    SiteName::new("hall").unwrap()
+}
+
+fn operator() -> OperatorSecret {
+    OperatorSecret::from_seed(&[1; 32])
+}
+
+fn id(n: u8) -> CommandId {
+    CommandId::from_bytes([n; 16])
+}
+
+fn at(ms: u64) -> LogInstant {
+    LogInstant::from_raw(ms)
+}
+
+fn command(n: u8) -> Command {
+    Command {
+        site: site(),
+        shard: SHARD,
+        id: id(n),
+        target: Target::Agent(agent()),
+        verb: "goto".parse().unwrap(),
+        content_type: "text/plain".parse().unwrap(),
+        args: vec![n],
+        deadline: at(20_000),
+        class: CommandClass::Routine,
+        idempotent: false,
+        supersedes: None,
+        parent: None,
+        trace: TraceParent::new("").unwrap(),
+        waves: None,
+        operator: operator().key(),
+    }
+}
+
+fn delivery(seq: u64, command: Command) -> Delivery {
+    let command = Arc::new(command.sign(&operator()).unwrap());
+    Delivery { seq, command, authority: Arc::default(), void: None }
+}
+
+fn taker(stream: StreamKey, session: u8) -> Taker {
+    Taker {
+        stream,
+        shard: SHARD,
+        agent: agent(),
+        session: SessionId::from_bytes([session; 16]),
+        attachment: AttachmentId(7),
+        groups: BTreeSet::from(["aisle".parse().unwrap()]),
+    }
+}
+
+/// A node with one agent, its journal, and what the shard was asked.
+struct Node {
+    inboxes: Inboxes,
+    now_ms: u64,
+    head: JournalHead,
+    /// What no crash can undo.
+    durable: BTreeMap<DeliverySeq, JournalEntry>,
+    /// What is on its way to the disk.
+    writes: VecDeque<(WriteKey, Vec<JournalWrite>)>,
+    told: Vec<(CommandId, CommandTold)>,
+    keys: u64,
+    pull: Option<(WorkKey, Pull)>,
+    requests: VecDeque<(WorkKey, Op)>,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            inboxes: Inboxes::new(site(), CONFIG),
+            now_ms: 1_000,
+            head: JournalHead::new(JournalId::from_bytes([9; 16])),
+            durable: BTreeMap::new(),
+            writes: VecDeque::new(),
+            told: Vec::new(),
+            keys: 0,
+            pull: None,
+            requests: VecDeque::new(),
+        }
+    }
+
+    /// One whose agent takes commands, and whose clock stands at 10 s.
+    fn open() -> Self {
+        let mut node = Self::new();
+        node.take(STREAM, 1);
+        node.pulled(10_000, vec![], vec![]);
+        node
+    }
+
+    fn take(&mut self, stream: StreamKey, session: u8) {
+        self.handle(InboxEvent::Takes(taker(stream, session)));
+        self.sync();
+        let (key, op) = self.requests.pop_front().expect("the inbox is to be opened");
+        assert!(matches!(op, Op::OpenInbox { .. }), "{op:?}");
+        let receipt = Receipt::Inbox { agent: agent(), home: HOME, first: Some(operator().key()) };
+        self.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
+        self.sync();
+    }
+
+    fn handle(&mut self, event: InboxEvent) {
+        self.inboxes.handle(event, self.now_ms);
+        self.drain();
+    }
+
+    fn settle(&mut self, key: WorkKey, settled: Settled) {
+        assert_eq!(self.inboxes.settled(key, settled, self.now_ms), None);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(want) = self.inboxes.poll_want() {
+            match want {
+                Want::Journal(JournalEffect::Open { shard, agent }) => {
+                    let journal = JournalState { head: self.head, entries: self.durable.values().cloned().collect() };
+                    self.inboxes.handle(InboxEvent::Opened { shard, agent, journal }, self.now_ms);
+                }
+                Want::Journal(JournalEffect::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
+                Want::Pull { shard, pull, .. } => {
+                    self.keys += 1;
+                    self.inboxes.pull_sent(shard, WorkKey(self.keys));
+                    self.pull = Some((WorkKey(self.keys), pull));
+                }
+                Want::Abandon { .. } => self.pull = None,
+                Want::Request { of, op, .. } => {
+                    self.keys += 1;
+                    self.inboxes.request_sent(of, WorkKey(self.keys));
+                    self.requests.push_back((WorkKey(self.keys), op));
+                }
+                Want::Tell { command, told, .. } => self.told.push((command, told)),
+            }
+        }
+    }
+
+    /// Brings one write to the disk; false if there is none.
+    fn sync_one(&mut self) -> bool {
+        let Some((key, writes)) = self.writes.pop_front() else { return false };
+        for write in writes {
+            match write {
+                JournalWrite::Head(head) => self.head = head,
+                JournalWrite::Put(entry) => drop(self.durable.insert(entry.seq, entry)),
+                JournalWrite::Remove(seq) => drop(self.durable.remove(&seq)),
+            }
+        }
+        self.handle(InboxEvent::Written { key });
+        true
+    }
+
+    fn sync(&mut self) {
+        while self.sync_one() {}
+    }
+
+    /// The leader answers, with its clock as it was when it was asked.
+    fn pulled(&mut self, clock: u64, deliveries: Vec<Delivery>, voids: Vec<(u64, VoidCause)>) {
+        let (key, _) = self.pull.take().expect("the shard is asked");
+        let agents =
+            vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more: false }];
+        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), agents })));
+    }
+
+    fn deliver(&mut self, deliveries: Vec<Delivery>) {
+        self.pulled(10_000, deliveries, vec![]);
+        self.sync();
+    }
+
+    fn say(&mut self, n: u8, said: CommandSaid) {
+        self.handle(InboxEvent::Said { stream: STREAM, command: id(n), said });
+    }
+
+    fn start(&mut self, n: u8) {
+        self.say(n, CommandSaid::Accept);
+        self.say(n, CommandSaid::Start { stamp: 77 });
+    }
+
+    fn told(&mut self) -> Vec<(u8, &'static str)> {
+        let name = |told: &CommandTold| match told {
+            CommandTold::Offer(_) => "offer",
+            CommandTold::Go { .. } => "go",
+            CommandTold::Void(_) => "void",
+            CommandTold::Interrupted => "interrupted",
+            CommandTold::Recorded(outcome) => outcome.name(),
+            CommandTold::Ignored => "ignored",
+        };
+        std::mem::take(&mut self.told).iter().map(|(id, told)| (id.as_bytes()[0], name(told))).collect()
+    }
+
+    /// What the shard was told, and answers.
+    fn reported(&mut self) -> Vec<(u8, &'static str)> {
+        let mut reported = Vec::new();
+        while let Some((key, op)) = self.requests.pop_front() {
+            let Op::EndDelivery { ended } = op else { panic!("{op:?}") };
+            reported.push((ended.command.as_bytes()[0], ended.outcome.name()));
+            let receipt = Receipt::DeliveryEnded { command: ended.command };
+            self.settle(key, Settled::Done { index: 9, stamp: at(1), receipt });
+        }
+        self.sync();
+        reported
+    }
+
+    /// Everything that is not on the disk is gone.
+    fn crash(&mut self) {
+        self.inboxes = Inboxes::new(site(), CONFIG);
+        self.writes.clear();
+        self.told.clear();
+        self.pull = None;
+        self.requests.clear();
+    }
+}
+
+#[test]
+fn a_command_is_written_down_offered_started_and_reported() {
+    let mut node = Node::open();
+    node.pulled(10_000, vec![delivery(1, command(1))], vec![]);
+    assert_eq!(node.told(), [], "nothing is said of what a crash could undo");
+    node.sync();
+    assert_eq!(node.told(), [(1, "offer")]);
+    node.start(1);
+    assert_eq!(node.told(), [], "no go before the intent is durable");
+    node.sync();
+    assert_eq!(node.told(), [(1, "go")]);
+    node.say(1, CommandSaid::Succeeded { result: b"there".to_vec() });
+    assert_eq!((node.told(), node.reported()), (vec![], vec![]), "no word of an outcome that a crash could undo");
+    node.sync();
+    assert_eq!(node.told(), [(1, "succeeded")]);
+    assert_eq!(node.reported(), [(1, "succeeded")]);
+    assert_eq!(node.durable.len(), 0, "what the shard knows is let go of");
+    assert_eq!(node.head.cursor, 1);
+}
+
+#[test]
+fn what_was_had_once_is_never_taken_again() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.start(1);
+    node.sync();
+    node.say(1, CommandSaid::Succeeded { result: vec![] });
+    node.sync();
+    node.reported();
+    node.told();
+    // A late answer, and one after a crash.
+    node.deliver(vec![delivery(1, command(1))]);
+    assert_eq!(node.told(), []);
+    node.crash();
+    node.take(STREAM, 1);
+    node.deliver(vec![delivery(1, command(1))]);
+    assert_eq!((node.told(), node.reported()), (vec![], vec![]));
+}
+
+#[test]
+fn a_crash_before_the_intent_is_not_started_and_after_it_nobody_knows() {
+    for (idempotent, expected) in [(false, "indeterminate"), (true, "offer")] {
+        let mut node = Node::open();
+        node.deliver(vec![delivery(1, Command { idempotent, ..command(1) })]);
+        // Before: it is offered again.
+        node.start(1);
+        node.crash();
+        node.take(STREAM, 2);
+        assert_eq!(node.told(), [(1, "offer")]);
+        node.pulled(10_000, vec![], vec![]);
+        // After: its software may have begun.
+        node.start(1);
+        node.sync();
+        assert_eq!(node.told(), [(1, "go")]);
+        node.crash();
+        node.take(STREAM, 3);
+        node.sync();
+        let told = node.told();
+        assert!(told.contains(&(1, expected)), "{told:?}");
+        assert_eq!(told.contains(&(1, "interrupted")), !idempotent);
+        assert_eq!(node.reported(), if idempotent { vec![] } else { vec![(1, "indeterminate")] });
+    }
+}
+
+#[test]
+fn software_that_outlives_its_node_says_how_it_ended() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.start(1);
+    node.sync();
+    node.crash();
+    node.take(STREAM, 1);
+    assert_eq!(node.told(), [], "the same run of the software goes on");
+    node.say(1, CommandSaid::Failed { reason: Reason::truncated("blocked") });
+    node.sync();
+    assert_eq!(node.told(), [(1, "failed")]);
+    assert_eq!(node.reported(), [(1, "failed")]);
+}
+
+#[test]
+fn an_outcome_is_told_the_shard_until_it_knows() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.say(1, CommandSaid::Reject { reason: Reason::truncated("no arm") });
+    node.sync();
+    let (key, _) = node.requests.pop_front().unwrap();
+    node.settle(key, Settled::Unknown);
+    assert_eq!(node.requests.len(), 0);
+    node.now_ms += CONFIG.retry_ms_max;
+    node.inboxes.handle_timeout(node.now_ms);
+    node.drain();
+    assert_eq!(node.requests.len(), 1);
+    // A crash forgets that it was told, not that it is to be; nobody needs to be attached for it.
+    node.crash();
+    let journal = JournalState { head: node.head, entries: node.durable.values().cloned().collect() };
+    node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
+    assert_eq!(node.reported(), [(1, "rejected")]);
+    assert_eq!(node.durable.len(), 0);
+}
+
+#[test]
+fn nothing_is_started_after_its_deadline_however_long_the_node_slept() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1)), delivery(2, command(2))]);
+    node.told();
+    // The clock was at 10 s when the node asked; nothing was heard since.
+    node.now_ms += 10_000;
+    node.start(1);
+    node.sync();
+    assert_eq!(node.told(), [(1, "void"), (1, "expired"), (2, "offer")]);
+    node.inboxes.handle_timeout(node.now_ms);
+    node.drain();
+    node.sync();
+    assert_eq!(node.told(), [(2, "void"), (2, "expired")]);
+    assert_eq!(node.reported(), [(1, "expired"), (2, "expired")]);
+}
+
+#[test]
+fn the_last_look_is_after_the_intent_is_durable() {
+    // Late by then, or called off.
+    for late in [true, false] {
+        let mut node = Node::open();
+        node.deliver(vec![delivery(1, command(1))]);
+        node.told();
+        node.start(1);
+        if late {
+            node.now_ms += 10_000;
+        } else {
+            node.pulled(10_000, vec![], vec![(1, VoidCause::Cancelled)]);
+        }
+        node.sync();
+        let ended = if late { "expired" } else { "cancelled" };
+        assert_eq!(node.told(), [(1, "void"), (1, ended)]);
+        assert_eq!(node.reported(), [(1, ended)]);
+    }
+}
+
+#[test]
+fn the_time_to_go_counts_from_the_softwares_own_stamp() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.now_ms += 4_000;
+    node.start(1);
+    node.now_ms += 1_000;
+    node.sync();
+    let go = node.told.iter().find_map(|(_, told)| match told {
+        CommandTold::Go { stamp, within_ms } => Some((*stamp, *within_ms)),
+        _ => None,
+    });
+    // Ten seconds from when the leader was asked, less four and a thousandth of them.
+    assert_eq!(go, Some((77, 5_996)));
+}
+
+#[test]
+fn what_is_called_off_ends_unless_it_was_started() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1)), delivery(2, command(2))]);
+    node.start(1);
+    node.sync();
+    node.told();
+    node.pulled(10_000, vec![], vec![(1, VoidCause::Cancelled), (2, VoidCause::Superseded)]);
+    node.sync();
+    assert_eq!(node.told(), [(2, "void"), (2, "superseded")]);
+    node.say(1, CommandSaid::Succeeded { result: vec![] });
+    node.sync();
+    assert_eq!(node.reported(), [(2, "superseded"), (1, "succeeded")]);
+}
+
+#[test]
+fn routine_commands_go_one_after_another_and_an_urgent_one_at_once() {
+    let mut node = Node::open();
+    let urgent = Command { class: CommandClass::Urgent, ..command(3) };
+    node.deliver(vec![delivery(1, command(1)), delivery(2, command(2)), delivery(3, urgent)]);
+    assert_eq!(node.told(), [(1, "offer"), (3, "offer")]);
+    node.start(1);
+    node.sync();
+    node.start(3);
+    node.sync();
+    assert_eq!(node.told(), [(1, "go"), (3, "go")]);
+    // Out of turn: it was not offered.
+    node.start(2);
+    assert_eq!(node.told(), [(2, "ignored")]);
+    node.say(1, CommandSaid::Succeeded { result: vec![] });
+    node.sync();
+    assert_eq!(node.told(), [(1, "succeeded"), (2, "offer")]);
+}
+
+#[test]
+fn what_nobody_proves_or_means_for_this_agent_is_refused_and_said_so() {
+    let mut node = Node::open();
+    let mut forged = delivery(1, command(1));
+    Arc::make_mut(&mut forged.command).command.args = b"else".to_vec();
+    let stranger = OperatorSecret::from_seed(&[5; 32]);
+    let of_stranger = command(2).sign(&stranger).unwrap();
+    let of_stranger = Delivery { command: Arc::new(of_stranger), ..delivery(2, command(2)) };
+    let for_another = delivery(3, Command { target: Target::Agent("r2".parse().unwrap()), ..command(3) });
+    let elsewhere = delivery(4, Command { site: "other".parse().unwrap(), ..command(4) });
+    let other_group = delivery(5, Command { target: Target::Group("dock".parse().unwrap()), ..command(5) });
+    let late = delivery(6, Command { deadline: at(9_999), ..command(6) });
+    let mut void = delivery(7, command(7));
+    void.void = Some(VoidCause::Cancelled);
+    let own_group = delivery(8, Command { target: Target::Group("aisle".parse().unwrap()), ..command(8) });
+    node.deliver(vec![forged, of_stranger, for_another, elsewhere, other_group, late, void, own_group]);
+    let rejected = |n| (n, "rejected");
+    let expected = [rejected(1), rejected(2), rejected(3), rejected(4), rejected(5), (6, "expired"), (7, "cancelled")];
+    assert_eq!(node.reported(), expected);
+    assert!(node.told().ends_with(&[(8, "offer")]));
+}
+
+#[test]
+fn what_an_admin_granted_is_proved_by_what_is_delivered_with_it() {
+    let clerk = OperatorSecret::from_seed(&[5; 32]);
+    let name = "clerk".parse().unwrap();
+    let grant = OperatorGrant { serial: 1, admin: false, ..OperatorGrant::of_first(site(), SHARD, clerk.key(), name) };
+    let signed = Arc::new(command(1).sign(&clerk).unwrap());
+    let proof = |by: &OperatorSecret| Arc::new(vec![grant.clone().sign(by).unwrap()]);
+    let mut node = Node::open();
+    let proved = Delivery { seq: 1, command: Arc::clone(&signed), authority: proof(&operator()), void: None };
+    // A bad orchestrator's own operator is nobody's.
+    let forged = Delivery { seq: 2, authority: proof(&OperatorSecret::from_seed(&[6; 32])), ..proved.clone() };
+    node.deliver(vec![proved, forged]);
+    assert_eq!(node.told(), [(1, "rejected"), (1, "offer")]);
+}
+
+#[test]
+fn another_journals_time_begins_anew_and_what_was_not_started_in_the_old_one_never_is() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.crash();
+    node.handle(InboxEvent::Takes(taker(STREAM, 2)));
+    let (key, _) = node.requests.pop_front().unwrap();
+    let receipt = Receipt::Inbox { agent: agent(), home: HomeEpoch(3), first: Some(operator().key()) };
+    node.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
+    node.sync();
+    assert_eq!(node.reported(), [(1, "rejected")]);
+    assert_eq!((node.head.home, node.head.cursor), (HomeEpoch(3), 0));
+}
+
+#[test]
+fn nothing_is_pulled_for_an_agent_that_is_gone_and_what_it_left_is_still_reported() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.handle(InboxEvent::Gone { stream: STREAM });
+    let (key, _) = node.pull.take().unwrap();
+    node.settle(key, Settled::Unknown);
+    assert_eq!(node.pull, None);
+    node.now_ms += 20_000;
+    node.inboxes.handle_timeout(node.now_ms);
+    node.drain();
+    node.sync();
+    assert_eq!(node.reported(), [(1, "expired")]);
+}
+
+#[test]
+fn a_full_inbox_takes_no_more_and_asks_again_once_there_is_room() {
+    let mut node = Node::open();
+    let many: Vec<Delivery> = (1..=limits::INBOX_MAX as u8).map(|n| delivery(n.into(), command(n))).collect();
+    node.deliver(many);
+    let (_, pull) = node.pull.clone().unwrap();
+    assert_eq!((pull.agents[0].room, pull.agents[0].seen), (0, 5));
+    node.say(1, CommandSaid::Reject { reason: Reason::truncated("no") });
+    let (_, pull) = node.pull.clone().unwrap();
+    assert_eq!((pull.agents[0].room, pull.agents[0].seen), (1, 0), "asked for at once, with nothing seen");
+}
+
+#[test]
+fn what_software_says_out_of_turn_is_ignored() {
+    let mut node = Node::open();
+    node.say(9, CommandSaid::Accept);
+    node.deliver(vec![delivery(1, command(1))]);
+    node.say(1, CommandSaid::Succeeded { result: vec![] });
+    assert_eq!(node.told(), [(9, "ignored"), (1, "offer"), (1, "ignored")]);
+    node.start(1);
+    node.sync();
+    node.say(1, CommandSaid::Reject { reason: Reason::truncated("too late") });
+    assert_eq!(node.told(), [(1, "go"), (1, "ignored")]);
+    node.say(1, CommandSaid::Succeeded { result: vec![] });
+    node.sync();
+    // Said again, it is told what is known.
+    node.say(1, CommandSaid::Failed { reason: Reason::truncated("again") });
+    assert_eq!(node.told(), [(1, "succeeded"), (1, "succeeded")]);
+}
+
+#[test]
+fn an_entry_of_a_journal_survives_its_encoding() {
+    use skep_protocol::codec::Encoded as _;
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    let entry = node.durable.values().next().unwrap().clone();
+    assert_eq!(entry.phase, JournalPhase::Received);
+    let writes = vec![JournalWrite::Put(entry), JournalWrite::Head(node.head)];
+    let record = JournalRecord { shard: SHARD, agent: agent(), writes };
+    assert_eq!(JournalRecord::decode(&record.encode().unwrap()), Ok(record));
+}

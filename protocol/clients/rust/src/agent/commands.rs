@@ -1,0 +1,323 @@
+//! Commands, on the side of the agent's software.
+//!
+//! What was said and not answered is said again on every new stream, so that neither a node that restarts nor a stream
+//! that breaks loses or doubles anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use skep_protocol::v1;
+use skep_protocol::v1::command_news::News;
+use skep_protocol::v1::command_step::Step;
+use tokio::sync::{mpsc, watch};
+
+use super::{Shared, boot_ms};
+
+/// Commands that were offered and nobody has taken up yet: as many as a node hands out.
+const OFFERS_QUEUED_MAX: usize = skep_protocol::limits::INBOX_MAX;
+/// News of one command that were not looked at. The last of each kind matter, and there are few.
+const NEWS_QUEUED_MAX: usize = 32;
+/// A node that has just been attached to may not know the command yet: how often it is told again, and how far apart.
+const SAID_AGAIN_MAX: u32 = 100;
+const SAY_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Why a command is not to be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotStarted {
+    /// It is not to be started any more.
+    #[error("it is not to be started: {0}")]
+    Void(String),
+    /// It was to be started before now, on this machine's own clock.
+    #[error("its time to start passed {late_ms} ms ago")]
+    TooLate {
+        /// How long ago, in milliseconds.
+        late_ms: u64,
+    },
+    /// Its node does not know it, or the agent is not attached any more.
+    #[error("the node does not know it any more")]
+    Lost,
+}
+
+/// What is known of one command here.
+struct Waiting {
+    /// What was said of it last and not answered yet.
+    last: Option<Step>,
+    news: mpsc::Sender<News>,
+}
+
+/// What the stream and the software share of commands.
+pub(super) struct Desk {
+    /// The groups of an agent that takes commands.
+    takes: watch::Sender<Option<Vec<String>>>,
+    waiting: std::sync::Mutex<BTreeMap<Vec<u8>, Waiting>>,
+    /// Commands of which something is to be said.
+    to_say: watch::Sender<BTreeSet<Vec<u8>>>,
+    offers: mpsc::Sender<(v1::Command, mpsc::Receiver<News>)>,
+}
+
+impl Desk {
+    pub(super) fn new() -> (Self, mpsc::Receiver<(v1::Command, mpsc::Receiver<News>)>) {
+        let (offers, offered) = mpsc::channel(OFFERS_QUEUED_MAX);
+        let (takes, to_say) = (watch::channel(None).0, watch::channel(BTreeSet::new()).0);
+        (Self { takes, waiting: std::sync::Mutex::default(), to_say, offers }, offered)
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, BTreeMap<Vec<u8>, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn takes(&self) -> watch::Receiver<Option<Vec<String>>> {
+        self.takes.subscribe()
+    }
+
+    pub(super) fn to_say(&self) -> watch::Receiver<BTreeSet<Vec<u8>>> {
+        self.to_say.subscribe()
+    }
+
+    /// What is to be said now.
+    pub(super) fn drain(&self) -> Vec<v1::CommandStep> {
+        let mut ids = BTreeSet::new();
+        self.to_say.send_if_modified(|to_say| {
+            ids = std::mem::take(to_say);
+            false
+        });
+        let waiting = self.waiting();
+        let step = |id: Vec<u8>| {
+            let step = waiting.get(&id)?.last.clone()?;
+            Some(v1::CommandStep { command_id: id, step: Some(step) })
+        };
+        ids.into_iter().filter_map(step).collect()
+    }
+
+    /// On a new stream everything that has no answer is said again.
+    pub(super) fn say_all_again(&self) {
+        let ids: Vec<Vec<u8>> =
+            self.waiting().iter().filter(|(_, known)| known.last.is_some()).map(|(id, _)| id.clone()).collect();
+        self.to_say.send_modify(|to_say| to_say.extend(ids));
+    }
+
+    fn say(&self, id: &[u8], step: Step) {
+        if let Some(known) = self.waiting().get_mut(id) {
+            known.last = Some(step);
+        }
+        self.say_again(id);
+    }
+
+    fn say_again(&self, id: &[u8]) {
+        self.to_say.send_modify(|to_say| _ = to_say.insert(id.to_vec()));
+    }
+
+    fn answered(&self, id: &[u8]) {
+        if let Some(known) = self.waiting().get_mut(id) {
+            known.last = None;
+        }
+    }
+
+    fn forget(&self, id: &[u8]) {
+        self.waiting().remove(id);
+    }
+
+    /// The node said something of a command.
+    pub(super) fn hear(&self, news: v1::CommandNews) {
+        let (id, Some(news)) = (news.command_id, news.news) else { return };
+        let mut waiting = self.waiting();
+        match news {
+            News::Offer(command) => {
+                if waiting.contains_key(&id) {
+                    // Known already: what was said of it was lost with the stream.
+                    drop(waiting);
+                    return self.say_again(&id);
+                }
+                let (told, news) = mpsc::channel(NEWS_QUEUED_MAX);
+                if self.offers.try_send((command, news)).is_ok() {
+                    waiting.insert(id, Waiting { last: None, news: told });
+                }
+            }
+            news => {
+                let Some(known) = waiting.get(&id) else { return };
+                let is_over = matches!(news, News::Recorded(_) | News::Void(_) | News::Interrupted(_));
+                if known.news.try_send(news).is_err() && is_over {
+                    // Whoever had it let go of it, and the node has written that down.
+                    waiting.remove(&id);
+                }
+            }
+        }
+    }
+}
+
+/// The commands that an agent is offered.
+pub struct CommandOffers {
+    shared: Arc<Shared>,
+    offered: mpsc::Receiver<(v1::Command, mpsc::Receiver<News>)>,
+}
+
+/// A command that was offered. Nothing may be done yet. One that is dropped is rejected.
+pub struct OfferedCommand {
+    /// What is asked for.
+    pub command: v1::Command,
+    open: Open,
+}
+
+/// A command that is being done. One that is dropped has failed.
+pub struct RunningCommand {
+    /// What is asked for.
+    pub command: v1::Command,
+    open: Open,
+    until_ms: u64,
+}
+
+/// One command between the software and its node.
+struct Open {
+    shared: Arc<Shared>,
+    id: Vec<u8>,
+    news: mpsc::Receiver<News>,
+    /// What is said if it is dropped.
+    if_dropped: Option<Step>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        match self.if_dropped.take() {
+            // It stays on the desk until the node has it.
+            Some(step) => self.shared.desk.say(&self.id, step),
+            None => self.shared.desk.forget(&self.id),
+        }
+    }
+}
+
+impl CommandOffers {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        offered: mpsc::Receiver<(v1::Command, mpsc::Receiver<News>)>,
+        groups: &[&str],
+    ) -> Self {
+        shared.desk.takes.send_replace(Some(groups.iter().map(|group| (*group).to_owned()).collect()));
+        Self { shared, offered }
+    }
+
+    /// The next command that is offered. None when the agent is over. Safe to drop and call again.
+    pub async fn next(&mut self) -> Option<OfferedCommand> {
+        let (command, news) = self.offered.recv().await?;
+        let if_dropped = Some(Step::Reject("the agent's software let go of it".to_owned()));
+        let open = Open { shared: Arc::clone(&self.shared), id: command.id.clone(), news, if_dropped };
+        Some(OfferedCommand { command, open })
+    }
+}
+
+impl Open {
+    /// Says something and waits for the answer to it.
+    async fn ask(&mut self, step: Step) -> Result<News, NotStarted> {
+        self.shared.desk.say(&self.id, step);
+        let mut again = 0;
+        loop {
+            match self.news.recv().await {
+                None => return Err(NotStarted::Lost),
+                Some(News::Ignored(_)) if again < SAID_AGAIN_MAX => {
+                    again += 1;
+                    tokio::time::sleep(SAY_AGAIN_AFTER).await;
+                    self.shared.desk.say_again(&self.id);
+                }
+                Some(News::Ignored(_)) => {
+                    self.if_dropped = None;
+                    return Err(NotStarted::Lost);
+                }
+                Some(News::Offer(_)) => {}
+                Some(news) => {
+                    self.shared.desk.answered(&self.id);
+                    return Ok(news);
+                }
+            }
+        }
+    }
+
+    /// Says how it ended, and waits until that is written down.
+    async fn end(mut self, step: Step) -> Result<(), NotStarted> {
+        // What is dropped meanwhile ends the same way.
+        self.if_dropped = Some(step.clone());
+        loop {
+            match self.ask(step.clone()).await? {
+                News::Recorded(_) => break,
+                News::Void(_) | News::Go(_) | News::Interrupted(_) | News::Offer(_) | News::Ignored(_) => {}
+            }
+        }
+        self.if_dropped = None;
+        Ok(())
+    }
+}
+
+impl OfferedCommand {
+    /// Says that it will be done. [`start`](Self::start) says so too.
+    pub fn accept(&self) {
+        self.open.shared.desk.say(&self.open.id, Step::Accept(v1::AcceptCommand {}));
+    }
+
+    /// Says that it will not be done, and waits until that is written down.
+    ///
+    /// # Errors
+    /// [`NotStarted::Lost`] if its node does not know it any more.
+    pub async fn reject(self, reason: &str) -> Result<(), NotStarted> {
+        self.open.end(Step::Reject(reason.to_owned())).await
+    }
+
+    /// Asks to begin, and waits for the word to go. Nothing may be done before.
+    ///
+    /// # Errors
+    /// [`NotStarted`]: it must not be done.
+    pub async fn start(mut self) -> Result<RunningCommand, NotStarted> {
+        let news = self.open.ask(Step::Start(boot_ms())).await;
+        match news {
+            Ok(News::Go(go)) => {
+                let within = go.within.and_then(|within| Duration::try_from(within).ok()).unwrap_or_default();
+                let until_ms = go.stamp.saturating_add(u64::try_from(within.as_millis()).unwrap_or(0));
+                self.open.if_dropped = Some(Step::Failed("the agent's software let go of it".to_owned()));
+                let running = RunningCommand { command: self.command, open: self.open, until_ms };
+                // A process that was suspended between the word and now is too late.
+                if let Err(late) = running.check() {
+                    let _ = running.fail("too late").await;
+                    return Err(late);
+                }
+                Ok(running)
+            }
+            Ok(News::Void(cause) | News::Recorded(cause)) => {
+                self.open.if_dropped = None;
+                Err(NotStarted::Void(cause))
+            }
+            Ok(News::Interrupted(_)) => {
+                self.open.if_dropped = None;
+                Err(NotStarted::Void("interrupted".to_owned()))
+            }
+            Ok(News::Offer(_) | News::Ignored(_)) | Err(_) => {
+                self.open.if_dropped = None;
+                Err(NotStarted::Lost)
+            }
+        }
+    }
+}
+
+impl RunningCommand {
+    /// Whether it may still be begun, now: to be asked immediately before the first effect in the world.
+    ///
+    /// # Errors
+    /// [`NotStarted::TooLate`].
+    pub fn check(&self) -> Result<(), NotStarted> {
+        let now = boot_ms();
+        if now < self.until_ms { Ok(()) } else { Err(NotStarted::TooLate { late_ms: now - self.until_ms }) }
+    }
+
+    /// Says that it was done, and waits until that is written down.
+    ///
+    /// # Errors
+    /// [`NotStarted::Lost`] if its node does not know it any more.
+    pub async fn succeed(self, result: Vec<u8>) -> Result<(), NotStarted> {
+        self.open.end(Step::Succeeded(result)).await
+    }
+
+    /// Says that it failed, and waits until that is written down.
+    ///
+    /// # Errors
+    /// [`NotStarted::Lost`] if its node does not know it any more.
+    pub async fn fail(self, reason: &str) -> Result<(), NotStarted> {
+        self.open.end(Step::Failed(reason.to_owned())).await
+    }
+}

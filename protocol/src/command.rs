@@ -1,0 +1,474 @@
+//! Commands: what an operator wants robots to do.
+//!
+//! A task is work that whoever can claims; a command is meant for the robots that it names, and each of them does it at
+//! most once, before its deadline, or not at all.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::authority::{Authority, OperatorKey, OperatorSecret, Signature, signed_bytes};
+use crate::codec::CodecError;
+use crate::ids::{CommandId, HomeEpoch, ShardId};
+use crate::limits;
+use crate::text::{AgentId, ContentType, GroupName, Reason, SiteName, TraceParent, Verb};
+use crate::time::LogInstant;
+
+/// For whom a command is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Target {
+    /// One agent.
+    Agent(AgentId),
+    /// All agents that said they are of a group, when the command was accepted.
+    Group(GroupName),
+    /// All agents that take commands. Needs a grant of its own.
+    All,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(agent) => write!(f, "{agent}"),
+            Self::Group(group) => write!(f, "group {group}"),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
+/// How a command stands to others of the same robot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum CommandClass {
+    /// It begins when the one before has ended.
+    #[default]
+    Routine,
+    /// It begins whatever else is being done: what stops a long command is one of these.
+    Urgent,
+}
+
+/// How a command for many is let out: so many at a time, so that they can be watched, and the rest called off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waves {
+    /// Agents in one wave.
+    pub agents: u32,
+    /// Between two waves, in milliseconds, and before the first.
+    pub every_ms: u64,
+}
+
+/// What an operator signs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The site, and with the shard the only place where it means anything.
+    pub site: SiteName,
+    /// The shard.
+    pub shard: ShardId,
+    /// Its id, made by the client.
+    pub id: CommandId,
+    /// For whom.
+    pub target: Target,
+    /// What is asked for.
+    pub verb: Verb,
+    /// What sort of bytes the arguments are.
+    pub content_type: ContentType,
+    /// The arguments; opaque to Skep.
+    pub args: Vec<u8>,
+    /// No robot starts it after this instant of the shard's clock.
+    pub deadline: LogInstant,
+    /// How it stands to others.
+    pub class: CommandClass,
+    /// Whether a robot that does not know whether it did it may do it again.
+    pub idempotent: bool,
+    /// A command that is not to be started any more where this one is delivered.
+    pub supersedes: Option<CommandId>,
+    /// The command that this one came from.
+    pub parent: Option<CommandId>,
+    /// The trace that it belongs to.
+    pub trace: TraceParent,
+    /// How it is let out; all at once if it does not say.
+    pub waves: Option<Waves>,
+    /// Who signs it.
+    pub operator: OperatorKey,
+}
+
+/// Why a command or a grant was refused as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum InvalidCommand {
+    /// The arguments or the result are too large.
+    #[error("{bytes} bytes of arguments or result; at most {} are allowed", limits::ARGS_BYTES_MAX)]
+    Args {
+        /// How many.
+        bytes: usize,
+    },
+    /// Waves that are empty, too large, too close or too far apart.
+    #[error(
+        "waves of {agents} agents every {every_ms} ms; give 1 to {} agents every {} to {} ms",
+        limits::WAVE_AGENTS_MAX,
+        limits::WAVE_EVERY_MS_MIN,
+        limits::WAVE_EVERY_MS_MAX
+    )]
+    Waves {
+        /// Agents in one.
+        agents: u32,
+        /// Between two.
+        every_ms: u64,
+    },
+    /// A command that would supersede itself.
+    #[error("a command cannot supersede itself")]
+    SupersedesItself,
+    /// Too many groups.
+    #[error("{given} groups; at most {} are allowed", limits::GROUPS_MAX)]
+    Groups {
+        /// How many.
+        given: usize,
+    },
+    /// Too many verbs or targets.
+    #[error("a grant names {given} verbs or targets; at most {} are allowed, or any", limits::GRANT_NAMES_MAX)]
+    GrantNames {
+        /// How many.
+        given: usize,
+    },
+}
+
+/// Checks the size of a command's result.
+///
+/// # Errors
+/// [`InvalidCommand::Args`] if it is over the limit.
+pub fn check_result(result: &[u8]) -> Result<(), InvalidCommand> {
+    if result.len() > limits::ARGS_BYTES_MAX { Err(InvalidCommand::Args { bytes: result.len() }) } else { Ok(()) }
+}
+
+const COMMAND: &[u8] = b"skep/command/1\0";
+const ORDER: &[u8] = b"skep/command-order/1\0";
+
+impl Command {
+    /// Checks the limits that the fields' own types do not.
+    ///
+    /// # Errors
+    /// [`InvalidCommand`] names the field.
+    pub fn check(&self) -> Result<(), InvalidCommand> {
+        check_result(&self.args)?;
+        if self.supersedes == Some(self.id) {
+            return Err(InvalidCommand::SupersedesItself);
+        }
+        let Some(Waves { agents, every_ms }) = self.waves else { return Ok(()) };
+        let apart = (limits::WAVE_EVERY_MS_MIN..=limits::WAVE_EVERY_MS_MAX).contains(&every_ms);
+        if agents == 0 || agents > limits::WAVE_AGENTS_MAX || !apart {
+            return Err(InvalidCommand::Waves { agents, every_ms });
+        }
+        Ok(())
+    }
+
+    /// Signs the command; its `operator` is whoever signs.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it is over its limit.
+    pub fn sign(mut self, by: &OperatorSecret) -> Result<SignedCommand, CodecError> {
+        self.operator = by.key();
+        let signature = by.sign(&signed_bytes(COMMAND, &self)?);
+        Ok(SignedCommand { command: self, signature })
+    }
+}
+
+/// A command with its signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedCommand {
+    /// The command.
+    pub command: Command,
+    /// The signature of its operator.
+    pub signature: Signature,
+}
+
+impl SignedCommand {
+    /// Whether it was signed by the operator that it names.
+    pub fn is_signed(&self) -> bool {
+        let bytes = signed_bytes(COMMAND, &self.command);
+        bytes.is_ok_and(|bytes| self.command.operator.verifies(&bytes, &self.signature))
+    }
+}
+
+/// What an operator wants of a command that was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OrderKind {
+    /// Whoever has not started it does not start it.
+    Cancel,
+    /// It is let out to nobody any more; whoever it was let out to goes on.
+    Abort,
+    /// An agent of which nobody knows whether it did it: this is what happened, on the operator's word.
+    Resolve {
+        /// Which agent.
+        agent: AgentId,
+        /// Whether it was done.
+        done: bool,
+    },
+}
+
+/// What an operator signs to have a command cancelled, aborted or resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandOrder {
+    /// The site.
+    pub site: SiteName,
+    /// The shard.
+    pub shard: ShardId,
+    /// Which command.
+    pub command: CommandId,
+    /// What is wanted.
+    pub what: OrderKind,
+    /// Why.
+    pub reason: Reason,
+    /// Who signs it.
+    pub operator: OperatorKey,
+}
+
+/// An order with its signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedOrder {
+    /// The order.
+    pub order: CommandOrder,
+    /// The signature of its operator.
+    pub signature: Signature,
+}
+
+impl CommandOrder {
+    /// Signs the order; its `operator` is whoever signs.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it is over its limit.
+    pub fn sign(mut self, by: &OperatorSecret) -> Result<SignedOrder, CodecError> {
+        self.operator = by.key();
+        let signature = by.sign(&signed_bytes(ORDER, &self)?);
+        Ok(SignedOrder { order: self, signature })
+    }
+}
+
+impl SignedOrder {
+    /// Whether it was signed by the operator that it names.
+    pub fn is_signed(&self) -> bool {
+        let bytes = signed_bytes(ORDER, &self.order);
+        bytes.is_ok_and(|bytes| self.order.operator.verifies(&bytes, &self.signature))
+    }
+}
+
+/// How a command ended at one robot. Exactly one of these, for every command that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandOutcome {
+    /// The robot's software did it.
+    Succeeded {
+        /// What came of it; opaque to Skep.
+        result: Vec<u8>,
+    },
+    /// The robot's software began, and it failed.
+    Failed {
+        /// Why.
+        reason: Reason,
+    },
+    /// The robot's software, or its node, would not do it.
+    Rejected {
+        /// Why.
+        reason: Reason,
+    },
+    /// It was not started by its deadline.
+    Expired,
+    /// It was called off before it was started.
+    Cancelled,
+    /// Another command took its place before it was started.
+    Superseded,
+    /// Nobody knows whether it was done.
+    Indeterminate {
+        /// Why not.
+        reason: Reason,
+    },
+}
+
+impl CommandOutcome {
+    /// Its name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Succeeded { .. } => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Rejected { .. } => "rejected",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+            Self::Indeterminate { .. } => "indeterminate",
+        }
+    }
+
+    /// Whether the robot may have moved by it.
+    pub const fn may_have_acted(&self) -> bool {
+        matches!(self, Self::Succeeded { .. } | Self::Failed { .. } | Self::Indeterminate { .. })
+    }
+}
+
+/// Why a command is not to be started any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VoidCause {
+    /// Its deadline passed.
+    Expired,
+    /// An operator called it off.
+    Cancelled,
+    /// Another one took its place.
+    Superseded,
+}
+
+impl VoidCause {
+    /// How it ends where it was not started.
+    pub const fn outcome(self) -> CommandOutcome {
+        match self {
+            Self::Expired => CommandOutcome::Expired,
+            Self::Cancelled => CommandOutcome::Cancelled,
+            Self::Superseded => CommandOutcome::Superseded,
+        }
+    }
+}
+
+/// When a robot's node took each step, on the shard's clock as the node knew it; none for steps that were not taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steps {
+    /// The command is in the node's journal.
+    pub received: Option<LogInstant>,
+    /// The robot's software took it on.
+    pub accepted: Option<LogInstant>,
+    /// The intent is in the journal, and the software was told to go.
+    pub started: Option<LogInstant>,
+    /// The outcome is in the journal.
+    pub ended: Option<LogInstant>,
+}
+
+/// Where a command stands in the order of one robot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DeliverySeq {
+    /// The journal's time.
+    pub home: HomeEpoch,
+    /// Counts the deliveries in it, from 1.
+    pub n: u64,
+}
+
+impl fmt::Display for DeliverySeq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.home, self.n)
+    }
+}
+
+/// A command at one agent, as a shard knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryView {
+    /// The agent.
+    pub agent: AgentId,
+    /// In which wave it is let out to it.
+    pub wave: u32,
+    /// Its place in the agent's order; none before it is let out.
+    pub seq: Option<DeliverySeq>,
+    /// When it was let out.
+    pub released_at: Option<LogInstant>,
+    /// Why it is not to be started, if it is not.
+    pub void: Option<VoidCause>,
+    /// How it ended.
+    pub outcome: Option<CommandOutcome>,
+    /// When the shard heard how it ended.
+    pub ended_at: Option<LogInstant>,
+    /// When its node took each step, by the node's own bound of the shard's clock.
+    pub steps: Steps,
+}
+
+/// A command as a shard knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandView {
+    /// The command.
+    pub command: Command,
+    /// When it was accepted.
+    pub accepted_at: LogInstant,
+    /// By which entry.
+    pub index: u64,
+    /// The term of that entry.
+    pub term: u64,
+    /// For how many agents it is.
+    pub agents: u32,
+    /// At how many of them it has not ended.
+    pub open: u32,
+    /// How it stands at each agent; left out in lists.
+    pub deliveries: Vec<DeliveryView>,
+}
+
+/// A command on its way to one robot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Its place in the robot's order.
+    pub seq: u64,
+    /// The command.
+    pub command: std::sync::Arc<SignedCommand>,
+    /// What makes its operator one.
+    pub authority: std::sync::Arc<Authority>,
+    /// Why it is not to be started, if it is not: it is taken down, and ends.
+    pub void: Option<VoidCause>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Encoded as _;
+
+    pub(crate) fn command(by: &OperatorSecret) -> Command {
+        Command {
+            site: "hall".parse().unwrap(),
+            shard: ShardId(1),
+            id: CommandId::from_bytes([7; 16]),
+            target: Target::Agent("robot-7".parse().unwrap()),
+            verb: "goto".parse().unwrap(),
+            content_type: ContentType::new("application/json").unwrap(),
+            args: b"{\"x\":3}".to_vec(),
+            deadline: LogInstant::from_raw(90_000),
+            class: CommandClass::Routine,
+            idempotent: false,
+            supersedes: None,
+            parent: None,
+            trace: TraceParent::new("").unwrap(),
+            waves: None,
+            operator: by.key(),
+        }
+    }
+
+    #[test]
+    fn a_signature_holds_for_one_command_and_no_other() {
+        let (by, other) = (OperatorSecret::from_seed(&[1; 32]), OperatorSecret::from_seed(&[2; 32]));
+        let signed = command(&by).sign(&by).unwrap();
+        assert!(signed.is_signed());
+        let forgeries: [fn(&mut Command); 6] = [
+            |command| command.deadline = command.deadline.plus_ms(1),
+            |command| command.args[5] = b'4',
+            |command| command.target = Target::All,
+            |command| command.shard = ShardId(2),
+            |command| command.idempotent = true,
+            |command| command.class = CommandClass::Urgent,
+        ];
+        for forge in forgeries {
+            let mut forged = signed.clone();
+            forge(&mut forged.command);
+            assert!(!forged.is_signed());
+        }
+        let mut forged = signed;
+        forged.command.operator = other.key();
+        assert!(!forged.is_signed());
+    }
+
+    #[test]
+    fn a_signature_of_one_kind_is_none_of_another() {
+        let by = OperatorSecret::from_seed(&[1; 32]);
+        let command = command(&by);
+        let bytes = command.encode().unwrap();
+        assert!(!by.key().verifies(&bytes, &command.sign(&by).unwrap().signature));
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused_by_name() {
+        let by = OperatorSecret::from_seed(&[1; 32]);
+        let mut large = command(&by);
+        large.args = vec![0; limits::ARGS_BYTES_MAX + 1];
+        assert_eq!(large.check(), Err(InvalidCommand::Args { bytes: limits::ARGS_BYTES_MAX + 1 }));
+        for waves in [(0, 100), (1, 0), (u32::MAX, 100), (1, u64::MAX)] {
+            let waves = Some(Waves { agents: waves.0, every_ms: waves.1 });
+            assert!(matches!(Command { waves, ..command(&by) }.check(), Err(InvalidCommand::Waves { .. })));
+        }
+        let itself = Command { supersedes: Some(command(&by).id), ..command(&by) };
+        assert_eq!(itself.check(), Err(InvalidCommand::SupersedesItself));
+        assert_eq!(command(&by).check(), Ok(()));
+    }
+}

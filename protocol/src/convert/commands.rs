@@ -1,0 +1,219 @@
+//! Commands and operators at the border.
+
+use std::collections::BTreeSet;
+
+use super::{FieldError, InField as _, Meta, duration_to_proto, field, meta};
+use crate::authority::{Allowed, OperatorGrant, OperatorKey, Signature, SignedGrant};
+use crate::codec::{CodecError, Encoded};
+use crate::command::{Command, CommandClass, CommandOrder, CommandOutcome, CommandView, DeliveryView, SignedCommand};
+use crate::command::{SignedOrder, VoidCause};
+use crate::entry::Op;
+use crate::ids::CommandId;
+use crate::offer::{CommandSaid, CommandTold};
+use crate::text::{GroupName, OperatorName, Reason, SiteName};
+use crate::time::LogInstant;
+use crate::v1;
+
+/// A command id of 16 bytes.
+///
+/// # Errors
+/// [`FieldError`] if there are not exactly 16.
+pub fn command_id(bytes: &[u8]) -> Result<CommandId, FieldError> {
+    bytes.try_into().map(CommandId::from_bytes).map_err(|_| field("command_id", "give the 16 bytes of a UUID"))
+}
+
+/// A command id of 16 bytes, or none.
+///
+/// # Errors
+/// [`FieldError`] if there are neither 0 nor 16.
+pub fn optional_command_id(bytes: &[u8]) -> Result<Option<CommandId>, FieldError> {
+    if bytes.is_empty() { Ok(None) } else { command_id(bytes).map(Some) }
+}
+
+fn signature(bytes: &[u8]) -> Result<Signature, FieldError> {
+    let bytes: &[u8; 64] =
+        bytes.try_into().map_err(|_| field("signature", "give the 64 bytes of an ed25519 signature"))?;
+    Ok(Signature::from_bytes(bytes))
+}
+
+fn decoded<T: Encoded>(name: &'static str, bytes: &[u8]) -> Result<T, FieldError> {
+    T::decode(bytes).map_err(|error: CodecError| field(name, error))
+}
+
+/// A request to make the shard's first operator known.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn install_operator(request: v1::InstallOperatorRequest) -> Result<(Meta, Op), FieldError> {
+    let meta = meta(request.meta)?;
+    let site = SiteName::new(&request.site).in_field("site")?;
+    let operator = request.operator.parse::<OperatorKey>().in_field("operator")?;
+    let name = OperatorName::new(&request.name).in_field("name")?;
+    let grant = Box::new(OperatorGrant::of_first(site, meta.shard, operator, name));
+    Ok((meta, Op::InstallOperator { grant }))
+}
+
+/// A request to grant an operator something.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, Op), FieldError> {
+    let meta = meta(request.meta)?;
+    let grant = decoded("grant", &request.grant)?;
+    let (by, signature) = (request.by.parse::<OperatorKey>().in_field("by")?, signature(&request.signature)?);
+    Ok((meta, Op::GrantOperator { grant: Box::new(SignedGrant { grant, by, signature }) }))
+}
+
+/// A request to have something done.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, Op), FieldError> {
+    let meta = meta(request.meta)?;
+    let command: Command = decoded("command", &request.command)?;
+    let signature = signature(&request.signature)?;
+    Ok((meta, Op::SendCommand { command: Box::new(SignedCommand { command, signature }) }))
+}
+
+/// A request to cancel, abort or resolve a command.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, Op), FieldError> {
+    let meta = meta(request.meta)?;
+    let order: CommandOrder = decoded("order", &request.order)?;
+    let signature = signature(&request.signature)?;
+    Ok((meta, Op::OrderCommand { order: Box::new(SignedOrder { order, signature }) }))
+}
+
+/// The groups that an agent is of.
+///
+/// # Errors
+/// [`FieldError`] if one is no name.
+pub fn take_commands(take: &v1::TakeCommands) -> Result<BTreeSet<GroupName>, FieldError> {
+    take.groups.iter().map(|name| GroupName::new(name).in_field("groups")).collect()
+}
+
+/// What an agent's software says of a command.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn command_step(step: v1::CommandStep) -> Result<(CommandId, CommandSaid), FieldError> {
+    use v1::command_step::Step;
+    let id = command_id(&step.command_id)?;
+    let said = match step.step {
+        Some(Step::Accept(v1::AcceptCommand {})) => CommandSaid::Accept,
+        Some(Step::Reject(reason)) => CommandSaid::Reject { reason: Reason::truncated(&reason) },
+        Some(Step::Start(stamp)) => CommandSaid::Start { stamp },
+        Some(Step::Succeeded(result)) => CommandSaid::Succeeded { result },
+        Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::truncated(&reason) },
+        None => return Err(field("step", "it is missing")),
+    };
+    Ok((id, said))
+}
+
+fn void_name(cause: VoidCause) -> &'static str {
+    cause.outcome().name()
+}
+
+/// The protobuf form of what an agent's software is told of a command.
+pub fn news_to_proto(command: CommandId, told: CommandTold) -> v1::CommandNews {
+    use v1::command_news::News;
+    let news = match told {
+        CommandTold::Offer(signed) => News::Offer(command_to_proto(&signed.command)),
+        CommandTold::Go { stamp, within_ms } => {
+            News::Go(v1::GoAhead { stamp, within: Some(duration_to_proto(within_ms)) })
+        }
+        CommandTold::Void(cause) => News::Void(void_name(cause).to_owned()),
+        CommandTold::Interrupted => News::Interrupted(v1::CommandInterrupted {}),
+        CommandTold::Recorded(outcome) => News::Recorded(outcome.name().to_owned()),
+        CommandTold::Ignored => News::Ignored(v1::CommandIgnored {}),
+    };
+    v1::CommandNews { command_id: command.as_bytes().to_vec(), news: Some(news) }
+}
+
+fn id_to_proto(id: Option<CommandId>) -> Vec<u8> {
+    id.map(|id| id.as_bytes().to_vec()).unwrap_or_default()
+}
+
+/// The protobuf form of a command.
+pub fn command_to_proto(command: &Command) -> v1::Command {
+    v1::Command {
+        id: command.id.as_bytes().to_vec(),
+        target: command.target.to_string(),
+        verb: command.verb.to_string(),
+        content_type: command.content_type.to_string(),
+        args: command.args.clone(),
+        deadline: command.deadline.raw(),
+        urgent: command.class == CommandClass::Urgent,
+        idempotent: command.idempotent,
+        supersedes: id_to_proto(command.supersedes),
+        parent: id_to_proto(command.parent),
+        traceparent: command.trace.to_string(),
+        operator: command.operator.to_string(),
+    }
+}
+
+/// The protobuf form of a command as a shard knows it.
+pub fn command_view_to_proto(view: &CommandView) -> v1::CommandView {
+    v1::CommandView {
+        command: Some(command_to_proto(&view.command)),
+        accepted_at: view.accepted_at.raw(),
+        index: view.index,
+        term: view.term,
+        agents: view.agents,
+        open: view.open,
+        deliveries: view.deliveries.iter().map(delivery_to_proto).collect(),
+    }
+}
+
+fn delivery_to_proto(view: &DeliveryView) -> v1::CommandDelivery {
+    let at = |instant: Option<LogInstant>| instant.map_or(0, LogInstant::raw);
+    let (reason, result) = match &view.outcome {
+        Some(CommandOutcome::Succeeded { result }) => (String::new(), result.clone()),
+        Some(
+            CommandOutcome::Failed { reason }
+            | CommandOutcome::Rejected { reason }
+            | CommandOutcome::Indeterminate { reason },
+        ) => (reason.to_string(), Vec::new()),
+        Some(CommandOutcome::Expired | CommandOutcome::Cancelled | CommandOutcome::Superseded) | None => {
+            (String::new(), Vec::new())
+        }
+    };
+    v1::CommandDelivery {
+        agent: view.agent.to_string(),
+        wave: view.wave,
+        seq: view.seq.map(|seq| seq.to_string()).unwrap_or_default(),
+        released_at: at(view.released_at),
+        received_at: at(view.steps.received),
+        accepted_at: at(view.steps.accepted),
+        started_at: at(view.steps.started),
+        finished_at: at(view.steps.ended),
+        ended_at: at(view.ended_at),
+        void: view.void.map(void_name).unwrap_or_default().to_owned(),
+        outcome: view.outcome.as_ref().map(CommandOutcome::name).unwrap_or_default().to_owned(),
+        reason,
+        result,
+    }
+}
+
+/// The protobuf form of an operator.
+pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
+    fn names<T: Ord + ToString>(allowed: &Allowed<T>) -> Vec<String> {
+        match allowed {
+            Allowed::Any => Vec::new(),
+            Allowed::These(these) => these.iter().map(ToString::to_string).collect(),
+        }
+    }
+    v1::OperatorView {
+        operator: grant.operator.to_string(),
+        name: grant.name.to_string(),
+        serial: grant.serial,
+        verbs: names(&grant.verbs),
+        targets: names(&grant.targets),
+        broadcast: grant.broadcast,
+        per_minute: grant.per_minute.unwrap_or(0),
+        admin: grant.admin,
+        revoked: grant.revoked,
+    }
+}

@@ -1,0 +1,98 @@
+//! What a node writes down of the commands of its agents, before it says or does anything about them.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::authority::OperatorKey;
+use crate::command::{CommandOutcome, DeliverySeq, SignedCommand, Steps};
+use crate::ids::{HomeEpoch, JournalId, SessionId, ShardId};
+use crate::text::AgentId;
+
+/// Whose journal it is, and how far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalHead {
+    /// The journal.
+    pub id: JournalId,
+    /// Its time, as the shard counts it.
+    pub home: HomeEpoch,
+    /// The last place in the agent's order that it has had. What is at or below it is never taken again.
+    pub cursor: u64,
+    /// The shard's first operator, as it was when the journal was made: nobody else can make an operator.
+    pub first: Option<OperatorKey>,
+}
+
+impl JournalHead {
+    /// The head of a new journal.
+    pub const fn new(id: JournalId) -> Self {
+        Self { id, home: HomeEpoch(0), cursor: 0, first: None }
+    }
+}
+
+/// How far a command has come at its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JournalPhase {
+    /// It is here, and was not started.
+    Received,
+    /// The agent's software may have been told to go.
+    Intended {
+        /// Which run of it.
+        session: SessionId,
+    },
+    /// It has ended, and the shard may not know yet.
+    Ended {
+        /// How.
+        outcome: CommandOutcome,
+    },
+}
+
+/// A command in a journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalEntry {
+    /// Its place in the agent's order.
+    pub seq: DeliverySeq,
+    /// The command.
+    pub command: Arc<SignedCommand>,
+    /// When each step was taken.
+    pub steps: Steps,
+    /// How far it has come.
+    pub phase: JournalPhase,
+}
+
+/// A journal as it is found when its agent is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalState {
+    /// Its head.
+    pub head: JournalHead,
+    /// Its entries, in their order.
+    pub entries: Vec<JournalEntry>,
+}
+
+/// Something that is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JournalWrite {
+    /// The head is this from now on.
+    Head(JournalHead),
+    /// An entry is this from now on.
+    Put(JournalEntry),
+    /// An entry is not needed any more.
+    Remove(DeliverySeq),
+}
+
+/// What was written to one agent's journal, as a node keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRecord {
+    /// The shard.
+    pub shard: ShardId,
+    /// The agent.
+    pub agent: AgentId,
+    /// What, in order.
+    pub writes: Vec<JournalWrite>,
+}
+
+/// All journals of a node, as they are at some record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalImage {
+    /// One for each agent.
+    pub journals: Vec<(ShardId, AgentId, JournalState)>,
+}

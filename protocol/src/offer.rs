@@ -1,0 +1,55 @@
+//! What a node and an agent's software say to each other of a command.
+
+use std::sync::Arc;
+
+use crate::command::{CommandOutcome, SignedCommand, VoidCause};
+use crate::text::Reason;
+
+/// What an agent's software says of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandSaid {
+    /// It will do it.
+    Accept,
+    /// It will not.
+    Reject {
+        /// Why not.
+        reason: Reason,
+    },
+    /// It would begin now.
+    Start {
+        /// Its own clock in milliseconds, which goes on while the machine sleeps.
+        stamp: u64,
+    },
+    /// It has done it.
+    Succeeded {
+        /// What came of it.
+        result: Vec<u8>,
+    },
+    /// It has begun, and failed.
+    Failed {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// What an agent's software is told of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandTold {
+    /// It may be asked for. The next one comes when it has ended, but for urgent ones.
+    Offer(Arc<SignedCommand>),
+    /// It is to be done now: before the software's own clock shows `stamp` and `within_ms`, or not at all.
+    Go {
+        /// That of [`CommandSaid::Start`].
+        stamp: u64,
+        /// How long from there, in milliseconds.
+        within_ms: u64,
+    },
+    /// It is not to be started, and never will be.
+    Void(VoidCause),
+    /// It was under way when an earlier run of the software ended: nobody knows how far it came.
+    Interrupted,
+    /// How it ended is in the journal.
+    Recorded(CommandOutcome),
+    /// What was said does not fit how far it has come.
+    Ignored,
+}

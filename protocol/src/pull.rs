@@ -1,0 +1,86 @@
+//! How commands come to the nodes of their agents: pulled, by place in each agent's order.
+//!
+//! A node asks the shard's leader for what comes after what it has, and the leader answers as soon as there is
+//! something, or when it has waited for long enough. First delivery and delivery after any outage are the same. The
+//! answer carries the shard's clock, which the node can rely on because it knows when it asked.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Delivery, VoidCause};
+use crate::ids::{AttachmentId, HomeEpoch, JournalId, NodeId};
+use crate::text::AgentId;
+use crate::time::LogInstant;
+
+/// What a node asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// One for each agent whose commands it takes.
+    pub agents: Vec<PullFor>,
+    /// How long the leader may wait for something to deliver, in milliseconds.
+    pub wait_ms: u32,
+}
+
+/// What a node asks for one of its agents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullFor {
+    /// Who.
+    pub agent: AgentId,
+    /// Its attachment.
+    pub attachment: AttachmentId,
+    /// The journal that its commands go to.
+    pub journal: JournalId,
+    /// The journal's time.
+    pub home: HomeEpoch,
+    /// The last place in the agent's order that is in the journal.
+    pub after: u64,
+    /// The entry up to which the node knows all that changed for the agent.
+    pub seen: u64,
+    /// How many more commands the node takes. Not counted are those that are not to be started.
+    pub room: u32,
+}
+
+/// What the leader answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulled {
+    /// The shard's clock when the question arrived.
+    pub clock: LogInstant,
+    /// Those of the agents for whom there is something new.
+    pub agents: Vec<PulledFor>,
+}
+
+/// What there is for one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PulledFor {
+    /// Who.
+    pub agent: AgentId,
+    /// The journal's time that this is of.
+    pub home: HomeEpoch,
+    /// Whether the node may have its commands at all. If not, it opens the inbox again, if it still serves the agent.
+    pub open: bool,
+    /// What comes next in the agent's order, without a gap but what has ended.
+    pub deliveries: Vec<Delivery>,
+    /// What the node has and is not to start.
+    pub voids: Vec<(u64, VoidCause)>,
+    /// The entry up to which this is all that changed.
+    pub seen: u64,
+    /// Whether there is more for which there was no room. Asked for again with nothing seen.
+    pub more: bool,
+}
+
+/// Why a leader does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum PullFailure {
+    /// This node does not lead the shard.
+    #[error("this node does not lead the shard")]
+    NotLeader {
+        /// Who does, as far as it knows.
+        leader: Option<NodeId>,
+    },
+}
+
+/// The answer on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullAnswer {
+    /// The answer, or why there is none.
+    pub result: Result<Pulled, PullFailure>,
+}
