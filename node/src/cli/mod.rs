@@ -2,10 +2,13 @@
 
 mod agent;
 mod bench;
+mod command;
 mod config;
 mod failure;
 mod init;
+mod key;
 mod node;
+mod operator;
 mod output;
 mod run;
 mod shard;
@@ -71,6 +74,15 @@ enum Noun {
     /// Agents and their roles
     #[command(subcommand)]
     Agent(agent::Agent),
+    /// Commands: what robots are told to do
+    #[command(subcommand)]
+    Command(Box<command::Command>),
+    /// Operators: who may send commands
+    #[command(subcommand)]
+    Operator(operator::Operator),
+    /// Keys of operators
+    #[command(subcommand)]
+    Key(key::Key),
     /// Topics of the data plane: telemetry, best effort
     #[command(subcommand)]
     Topic(topic::Topic),
@@ -124,6 +136,9 @@ pub fn main() -> ExitCode {
         Noun::Config(config) => config.run(&common),
         Noun::Task(task) => block_on(task.run(&common)),
         Noun::Agent(agent) => block_on(agent.run(&common)),
+        Noun::Command(command) => block_on(command.run(&common)),
+        Noun::Operator(operator) => block_on(operator.run(&common)),
+        Noun::Key(key) => key.run(&common),
         Noun::Topic(topic) => block_on(topic.run(&common)),
         Noun::Testnet(testnet) => testnet.run(&common),
         Noun::Bench(bench) => bench.run(&common),

@@ -2,9 +2,9 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use skep_client::Client;
 use skep_client::v1::shard_dump_reply::Item;
 use skep_client::v1::{ShardStatusReply, Voter};
+use skep_client::{Client, OperatorKey};
 
 use super::output::{Format, Row, one, print, rows, uuid_text};
 use super::{Common, Failure};
@@ -16,6 +16,12 @@ pub(crate) enum Shard {
         /// PeerIds of its voters, this node's among them; 3 or 5 are useful
         #[arg(long, value_delimiter = ',', required = true)]
         voters: Vec<String>,
+        /// The shard's first operator, as 'skep key show' names it: it may do everything, and grant it to others
+        #[arg(long)]
+        operator: Option<OperatorKey>,
+        /// The first operator's name
+        #[arg(long, default_value = "first", requires = "operator")]
+        operator_name: String,
     },
     /// The shard as this node sees it
     Status,
@@ -146,7 +152,14 @@ impl Shard {
         let client = common.client()?;
         let format = common.output;
         match self {
-            Self::Init { voters } => rows(format, &views(client.init_shard(voters).await?.voters)),
+            Self::Init { voters, operator, operator_name } => {
+                let voters = client.init_shard(voters).await?.voters;
+                if let Some(operator) = operator {
+                    let site = client.node_status().await?.site;
+                    client.install_operator(&site, operator, &operator_name).await?;
+                }
+                rows(format, &views(voters))
+            }
             Self::AddVoter { node } => rows(format, &views(client.add_voter(&node).await?.voters)),
             Self::RemoveVoter { node } => rows(format, &views(client.remove_voter(&node).await?.voters)),
             Self::TransferLeader { to } => {

@@ -308,7 +308,8 @@ impl Inbox {
             return self.void_here(seq, VoidCause::Expired, out);
         }
         live.start = Some((stamp, deadline.since_ms(now)));
-        live.entry.steps.started = Some(now);
+        let steps = &mut live.entry.steps;
+        (steps.accepted, steps.started) = (steps.accepted.or(Some(now)), Some(now));
         self.set_phase(seq, JournalPhase::Intended { session }, out);
     }
 

@@ -1,0 +1,142 @@
+//! `skep command`
+
+mod send;
+mod views;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use skep_client::command::{CommandOrder, OrderKind};
+use skep_client::{Client, CommandId, Read};
+
+use super::key::KeyPath;
+use super::output::{one, rows};
+use super::{Common, Failure};
+use views::{Line, Receipt, View};
+
+/// How often a command that is waited for is looked at: at first, and at last.
+const LOOK_MIN: Duration = Duration::from_millis(20);
+const LOOK_MAX: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Have robots do something
+    Send(send::Send),
+    /// The life of a command, at each of its robots
+    Show {
+        /// Which
+        command: CommandId,
+        /// Answer from this node's replica as it is
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Commands that the shard holds
+    List {
+        /// Answer from this node's replica as it is
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Whoever has not started it does not start it
+    Cancel(Order),
+    /// It is let out to nobody any more; whoever has it goes on
+    Abort(Order),
+    /// Say what happened at a robot of which nobody knows
+    Resolve {
+        #[command(flatten)]
+        order: Order,
+        /// Which robot
+        #[arg(long)]
+        agent: String,
+        /// It was done
+        #[arg(long, conflicts_with = "not_done", required_unless_present = "not_done")]
+        done: bool,
+        /// It was not done
+        #[arg(long)]
+        not_done: bool,
+    },
+}
+
+/// What is said of a command that was sent.
+#[derive(Debug, Args)]
+pub(crate) struct Order {
+    /// Which command
+    command: CommandId,
+    /// Why
+    #[arg(long, default_value = "")]
+    reason: String,
+    #[command(flatten)]
+    key: KeyPath,
+}
+
+impl Order {
+    async fn carry_out(self, client: &Client, common: &Common, what: OrderKind) -> Result<(), Failure> {
+        let secret = self.key.load()?;
+        let order = CommandOrder {
+            site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
+            shard: client.shard(),
+            command: self.command,
+            what,
+            reason: self.reason.parse().map_err(Failure::usage)?,
+            operator: secret.key(),
+        };
+        let receipt = client.order_command(&order.sign(&secret).map_err(Failure::usage)?).await?;
+        Receipt::from(receipt).print(common.output)
+    }
+}
+
+/// Waits until a command has ended at all of its robots.
+async fn until_ended(client: &Client, id: CommandId) -> Result<View, Failure> {
+    let mut wait = LOOK_MIN;
+    loop {
+        let reply = client.command(id, Read::Linearizable).await?;
+        let view = View::new(reply.command.unwrap_or_default());
+        if view.open == 0 {
+            return Ok(view);
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LOOK_MAX);
+    }
+}
+
+impl Command {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let client = common.client()?;
+        let read = |stale| if stale { Read::Stale } else { Read::Linearizable };
+        match self {
+            Self::Send(send) => send.run(&client, common).await,
+            Self::Show { command, stale } => {
+                let reply = client.command(command, read(stale)).await?;
+                View::new(reply.command.unwrap_or_default()).print(common.output)
+            }
+            Self::List { stale } => {
+                let (mut lines, mut after) = (Vec::new(), Vec::new());
+                loop {
+                    let page = client.commands(&after, 1_000, read(stale)).await?;
+                    lines.extend(page.commands.into_iter().map(Line::new));
+                    after = page.next;
+                    if after.is_empty() {
+                        return rows(common.output, &lines);
+                    }
+                }
+            }
+            Self::Cancel(order) => order.carry_out(&client, common, OrderKind::Cancel).await,
+            Self::Abort(order) => order.carry_out(&client, common, OrderKind::Abort).await,
+            Self::Resolve { order, agent, done, not_done: _ } => {
+                let agent = agent.parse().map_err(Failure::usage)?;
+                order.carry_out(&client, common, OrderKind::Resolve { agent, done }).await
+            }
+        }
+    }
+}
+
+impl Receipt {
+    fn print(&self, format: super::output::Format) -> Result<(), Failure> {
+        let lines = [
+            ("command", self.command.clone()),
+            ("agents", self.agents.to_string()),
+            ("open", self.open.to_string()),
+            ("index", self.index.to_string()),
+        ];
+        one(format, self, &lines)
+    }
+}

@@ -1,0 +1,207 @@
+//! Commands as they are printed.
+
+use serde::Serialize;
+use skep_client::v1;
+
+use crate::cli::Failure;
+use crate::cli::output::{Format, Row, one, print, rows, uuid_text};
+
+#[derive(Serialize)]
+pub(super) struct Receipt {
+    pub(super) command: String,
+    pub(super) agents: u32,
+    pub(super) open: u32,
+    pub(super) index: u64,
+}
+
+impl From<v1::CommandReceipt> for Receipt {
+    fn from(receipt: v1::CommandReceipt) -> Self {
+        let v1::CommandReceipt { command_id, agents, open, index, .. } = receipt;
+        Self { command: uuid_text(&command_id), agents, open, index }
+    }
+}
+
+/// One command of a list.
+#[derive(Serialize)]
+pub(super) struct Line {
+    command: String,
+    target: String,
+    verb: String,
+    agents: u32,
+    open: u32,
+    index: u64,
+}
+
+impl Line {
+    pub(super) fn new(view: v1::CommandView) -> Self {
+        let command = view.command.unwrap_or_default();
+        let (agents, open, index) = (view.agents, view.open, view.index);
+        Self { command: uuid_text(&command.id), target: command.target, verb: command.verb, agents, open, index }
+    }
+}
+
+impl Row for Line {
+    const COLUMNS: &'static [&'static str] = &["command", "target", "verb", "agents", "open", "index"];
+    fn cells(&self) -> Vec<String> {
+        let numbers = [self.agents.to_string(), self.open.to_string(), self.index.to_string()];
+        [self.command.clone(), self.target.clone(), self.verb.clone()].into_iter().chain(numbers).collect()
+    }
+}
+
+/// A command at one robot: how long each step took after the one before it, in milliseconds.
+#[derive(Serialize)]
+pub(super) struct Delivery {
+    agent: String,
+    seq: String,
+    wave: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    released_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_ms: Option<u64>,
+    pub(super) outcome: String,
+    reason: String,
+    result: String,
+}
+
+impl Delivery {
+    fn new(of: v1::CommandDelivery, accepted_at: u64) -> Self {
+        let mut before = accepted_at;
+        let mut step = |at: u64| {
+            let took = (at > 0).then(|| at.saturating_sub(before));
+            before = before.max(at);
+            took
+        };
+        let (released_ms, received_ms) = (step(of.released_at), step(of.received_at));
+        let (accepted_ms, started_ms) = (step(of.accepted_at), step(of.started_at));
+        let (finished_ms, ended_ms) = (step(of.finished_at), step(of.ended_at));
+        let outcome = match (of.outcome.is_empty(), of.void.is_empty()) {
+            (false, _) => of.outcome,
+            (true, false) => format!("open, {}", of.void),
+            (true, true) => "open".to_owned(),
+        };
+        let result = String::from_utf8_lossy(&of.result).into_owned();
+        let (agent, seq, wave, reason) = (of.agent, of.seq, of.wave, of.reason);
+        Self {
+            agent,
+            seq,
+            wave,
+            released_ms,
+            received_ms,
+            accepted_ms,
+            started_ms,
+            finished_ms,
+            ended_ms,
+            outcome,
+            reason,
+            result,
+        }
+    }
+}
+
+impl Delivery {
+    /// How it ended, and why.
+    pub(super) fn said(&self) -> String {
+        let Self { agent, outcome, reason, .. } = self;
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        format!("ended as {outcome} at {agent}{why}")
+    }
+}
+
+impl Row for Delivery {
+    const COLUMNS: &'static [&'static str] = &[
+        "agent",
+        "seq",
+        "wave",
+        "released",
+        "received",
+        "accepted",
+        "started",
+        "finished",
+        "committed",
+        "outcome",
+        "said",
+    ];
+    fn cells(&self) -> Vec<String> {
+        let ms = |ms: Option<u64>| ms.map(|ms| format!("+{ms} ms")).unwrap_or_default();
+        let said = if self.reason.is_empty() { self.result.clone() } else { self.reason.clone() };
+        vec![
+            self.agent.clone(),
+            self.seq.clone(),
+            self.wave.to_string(),
+            ms(self.released_ms),
+            ms(self.received_ms),
+            ms(self.accepted_ms),
+            ms(self.started_ms),
+            ms(self.finished_ms),
+            ms(self.ended_ms),
+            self.outcome.clone(),
+            said,
+        ]
+    }
+}
+
+/// A command, and how it stands at each robot.
+#[derive(Serialize)]
+pub(super) struct View {
+    command: String,
+    target: String,
+    verb: String,
+    args: String,
+    operator: String,
+    traceparent: String,
+    valid_ms: u64,
+    index: u64,
+    term: u64,
+    agents: u32,
+    pub(super) open: u32,
+    pub(super) deliveries: Vec<Delivery>,
+}
+
+impl View {
+    pub(super) fn new(view: v1::CommandView) -> Self {
+        let command = view.command.unwrap_or_default();
+        let accepted_at = view.accepted_at;
+        Self {
+            command: uuid_text(&command.id),
+            target: command.target,
+            verb: command.verb,
+            args: String::from_utf8_lossy(&command.args).into_owned(),
+            operator: command.operator,
+            traceparent: command.traceparent,
+            valid_ms: command.deadline.saturating_sub(accepted_at),
+            index: view.index,
+            term: view.term,
+            agents: view.agents,
+            open: view.open,
+            deliveries: view.deliveries.into_iter().map(|of| Delivery::new(of, accepted_at)).collect(),
+        }
+    }
+
+    pub(super) fn print(&self, format: Format) -> Result<(), Failure> {
+        if format != Format::Table {
+            return one(format, self, &[]);
+        }
+        let lines = [
+            ("command", self.command.clone()),
+            ("target", self.target.clone()),
+            ("verb", self.verb.clone()),
+            ("args", self.args.clone()),
+            ("operator", self.operator.clone()),
+            ("trace", self.traceparent.clone()),
+            ("valid for", crate::cli::output::span(self.valid_ms)),
+            ("accepted", format!("entry {} of term {}", self.index, self.term)),
+            ("open", format!("{} of {}", self.open, self.agents)),
+        ];
+        one(format, self, &lines)?;
+        print("");
+        rows(format, &self.deliveries)
+    }
+}

@@ -1,0 +1,97 @@
+//! `skep key`: the keys of operators, and where they are found.
+
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use skep_client::OperatorSecret;
+
+use super::output::one;
+use super::{Common, Failure};
+
+/// Where an operator's key is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct KeyPath {
+    /// The operator's key file [default: $SKEP_OPERATOR_KEY, $XDG_CONFIG_HOME/skep/operator.key, ~/.config/skep/operator.key]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make an operator's key; an existing one is never overwritten
+    New {
+        #[command(flatten)]
+        path: KeyPath,
+    },
+    /// The public half, as others name the operator
+    Show {
+        #[command(flatten)]
+        path: KeyPath,
+    },
+}
+
+#[derive(Serialize)]
+struct View {
+    operator: String,
+    file: PathBuf,
+}
+
+impl KeyPath {
+    fn find(&self) -> Result<PathBuf, Failure> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let config = || variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
+        let found = self.key.clone().or_else(|| variable("SKEP_OPERATOR_KEY"));
+        let found = found.or_else(|| Some(config()?.join("skep").join("operator.key")));
+        found.ok_or_else(|| Failure::usage("no key: give --key, or set SKEP_OPERATOR_KEY or HOME"))
+    }
+
+    /// The operator's secret.
+    pub(crate) fn load(&self) -> Result<OperatorSecret, Failure> {
+        let path = self.find()?;
+        let shown = path.display();
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|e| Failure::failed(format!("{shown}: {e}; 'skep key new' makes a key")))?;
+        let mode = std::fs::metadata(&path).map_err(|e| Failure::failed(format!("{shown}: {e}")))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(Failure::failed(format!("{shown} can be read by others; 'chmod 600 {shown}' it")));
+        }
+        let seed = decode(text.trim()).ok_or_else(|| Failure::failed(format!("{shown} holds no operator's key")))?;
+        Ok(OperatorSecret::from_seed(&seed))
+    }
+}
+
+fn decode(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> =
+        text.bytes().map(|digit| (digit as char).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+}
+
+fn make(path: &Path) -> Result<OperatorSecret, Failure> {
+    let failed = |e: std::io::Error| Failure::failed(format!("{}: {e}", path.display()));
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+    }
+    let seed: [u8; 32] = rand::random();
+    let text: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed)?;
+    Ok(OperatorSecret::from_seed(&seed))
+}
+
+impl Key {
+    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+        let (secret, file) = match self {
+            Self::New { path } => {
+                let file = path.find()?;
+                (make(&file)?, file)
+            }
+            Self::Show { path } => (path.load()?, path.find()?),
+        };
+        let view = View { operator: secret.key().to_string(), file };
+        one(common.output, &view, &[("operator", view.operator.clone()), ("file", view.file.display().to_string())])
+    }
+}

@@ -1,0 +1,244 @@
+//! Commands on real nodes: signed, delivered, started once, reported.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use skep_client::command::{Command, CommandClass, Target};
+use skep_client::{
+    AgentOptions, AttachedAgent, Client, CommandId, CommandOffers, NotStarted, OperatorSecret, Read, Role,
+};
+use skep_tests::Site;
+
+const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
+const QUICK: [&str; 2] = ["agents.lease_ttl_ms=1500", "agents.heartbeat_ms=200"];
+const SEED: [u8; 32] = [7; 32];
+
+/// A site with its first operator, whose key is in a file.
+struct Hall {
+    site: Site,
+    key: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Hall {
+    async fn up(nodes: usize, voters: usize) -> Self {
+        let site = Site::up(NODE, nodes, voters, &QUICK).await;
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("operator.key");
+        let made = site.skep(0, &["key", "new", "--key", key.to_str().unwrap(), "-o", "json"]).json();
+        let operator = made["operator"].as_str().unwrap();
+        let listed = site.skep(0, &["operator", "install", operator, "-o", "json"]).json();
+        assert_eq!(listed[0]["operator"], operator);
+        Self { site, key, _dir: dir }
+    }
+
+    fn client(&self, node: usize) -> Client {
+        self.site.net.nodes[node].client()
+    }
+
+    fn send(&self, node: usize, args: &[&str]) -> skep_tests::Ran {
+        let key = self.key.to_str().unwrap();
+        let args: Vec<&str> =
+            ["command", "send", "--key", key, "-o", "json"].into_iter().chain(args.iter().copied()).collect();
+        self.site.skep(node, &args)
+    }
+}
+
+async fn attach(client: &Client, name: &str, groups: &[&str]) -> (AttachedAgent, CommandOffers) {
+    let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
+    let mut agent = AttachedAgent::attach(client, AgentOptions::new(name, role), None).await.unwrap();
+    let offers = agent.take_commands(groups).unwrap();
+    (agent, offers)
+}
+
+/// How often each command was started, as the world sees it.
+type Starts = Arc<Mutex<BTreeMap<Vec<u8>, u32>>>;
+
+/// Does whatever it is told, and says what it was told.
+async fn obey(mut offers: CommandOffers, starts: Starts) {
+    while let Some(offer) = offers.next().await {
+        offer.accept();
+        let Ok(running) = offer.start().await else { continue };
+        *starts.lock().unwrap().entry(running.command.id.clone()).or_default() += 1;
+        let args = running.command.args.clone();
+        let _ = running.succeed(args).await;
+    }
+}
+
+/// A signed command for a robot, of an operator whose key is known here.
+async fn signed(client: &Client, to: &str, valid_ms: u64) -> skep_client::command::SignedCommand {
+    let operator = OperatorSecret::from_seed(&SEED);
+    let command = Command {
+        site: "testnet".parse().unwrap(),
+        shard: client.shard(),
+        id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
+        target: Target::Agent(to.parse().unwrap()),
+        verb: "goto".parse().unwrap(),
+        content_type: "".parse().unwrap(),
+        args: Vec::new(),
+        deadline: client.deadline_in(valid_ms).await.unwrap(),
+        class: CommandClass::Routine,
+        idempotent: false,
+        supersedes: None,
+        parent: None,
+        trace: "".parse().unwrap(),
+        waves: None,
+        operator: operator.key(),
+    };
+    command.sign(&operator).unwrap()
+}
+
+/// Until every command has ended, and how each did.
+async fn outcomes(client: &Client, ids: &[CommandId]) -> Vec<String> {
+    let mut outcomes = Vec::new();
+    for id in ids {
+        let ended = async {
+            loop {
+                if let Ok(reply) = client.command(*id, Read::Linearizable).await {
+                    let view = reply.command.unwrap();
+                    if view.open == 0 {
+                        return view.deliveries[0].outcome.clone();
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        outcomes.push(tokio::time::timeout(Duration::from_secs(120), ended).await.expect("it ends"));
+    }
+    outcomes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
+    let hall = Hall::up(4, 3).await;
+    // Node 3 votes nowhere; the operator speaks to another node.
+    let (_agent, offers) = attach(&hall.client(3), "robot-7", &["aisle-5"]).await;
+    let starts = Starts::default();
+    let robot = tokio::spawn(obey(offers, Arc::clone(&starts)));
+    let args = ["--to", "robot-7", "--verb", "goto", "--arg", "x=3", "--arg", "place=dock", "--wait"];
+    let sent = hall.send(1, &args).json();
+    assert_eq!((&sent["open"], &sent["agents"]), (&Value::from(0), &Value::from(1)));
+    let delivery = &sent["deliveries"][0];
+    assert_eq!((&delivery["outcome"], &delivery["seq"]), (&"succeeded".into(), &"1.1".into()), "{sent}");
+    assert_eq!(delivery["result"], r#"{"place":"dock","x":3}"#);
+    for step in ["released_ms", "received_ms", "accepted_ms", "started_ms", "finished_ms", "ended_ms"] {
+        assert!(delivery[step].is_u64(), "{step} of {sent}");
+    }
+    // A group, and what everybody else's key is worth.
+    let group = hall.send(0, &["--group", "aisle-5", "--verb", "look", "--wait"]).json();
+    assert_eq!(group["deliveries"][0]["outcome"], "succeeded");
+    let other = hall.key.with_file_name("other.key");
+    hall.site.skep(0, &["key", "new", "--key", other.to_str().unwrap()]);
+    let args = ["command", "send", "--key", other.to_str().unwrap(), "--to", "robot-7", "--verb", "goto"];
+    let refused = hall.site.skep(0, &args);
+    assert_eq!(refused.code(), Some(5), "{}", refused.error());
+    let unknown = hall.send(0, &["--to", "robot-8", "--verb", "goto"]);
+    assert_eq!(unknown.code(), Some(3), "{}", unknown.error());
+    let nobody = hall.send(0, &["--group", "roof", "--verb", "goto"]);
+    assert_eq!(nobody.code(), Some(3), "{}", nobody.error());
+    let never = hall.send(0, &["--to", "robot-7", "--verb", "goto", "--valid-for", "0s"]);
+    assert_eq!(never.code(), Some(2), "{}", never.error());
+    let all = hall.send(0, &["--all", "--verb", "goto"]);
+    assert_eq!(all.code(), Some(2), "all of them wants a word more: {}", all.error());
+    let id = sent["command"].as_str().unwrap();
+    let shown = hall.site.skep(2, &["command", "show", id]);
+    assert!(shown.text().contains("succeeded") && shown.text().contains("goto"), "{}", shown.text());
+    let listed = hall.site.skep(2, &["command", "list", "-o", "json"]).json();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert!(starts.lock().unwrap().values().all(|count| *count == 1));
+    robot.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_for_a_robot_that_is_away_waits_or_expires_and_one_that_is_called_off_is_not_started() {
+    let hall = Hall::up(4, 3).await;
+    let client = hall.client(3);
+    let (agent, offers) = attach(&client, "r1", &[]).await;
+    drop(offers);
+    agent.detach().await;
+    // It is known and not there.
+    let late = hall.send(0, &["--to", "r1", "--verb", "goto", "--valid-for", "1s", "--wait"]);
+    assert_eq!(late.code(), Some(1), "{}", late.error());
+    let late: Value = serde_json::from_str(&late.text()).unwrap();
+    assert_eq!(late["deliveries"][0]["outcome"], "expired");
+    let waits = hall.send(0, &["--to", "r1", "--verb", "goto", "--valid-for", "10min"]).json();
+    let off = hall.send(0, &["--to", "r1", "--verb", "goto", "--valid-for", "10min"]).json();
+    let (waits, off) = (waits["command"].as_str().unwrap(), off["command"].as_str().unwrap());
+    let key = hall.key.to_str().unwrap();
+    hall.site.skep(1, &["command", "cancel", off, "--key", key, "-o", "json"]).json();
+    let (_agent, mut offers) = attach(&client, "r1", &[]).await;
+    let offer = tokio::time::timeout(Duration::from_secs(60), offers.next()).await.unwrap().unwrap();
+    assert_eq!(uuid::Uuid::from_slice(&offer.command.id).unwrap().to_string(), waits);
+    // What is called off while it is offered is not started.
+    hall.site.skep(1, &["command", "cancel", waits, "--key", key, "-o", "json"]).json();
+    let id: CommandId = waits.parse().unwrap();
+    assert_eq!(outcomes(&client, &[id]).await, ["cancelled"]);
+    assert_eq!(offer.start().await.err(), Some(NotStarted::Void("cancelled".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
+    let mut hall = Hall::up(4, 3).await;
+    let operator = OperatorSecret::from_seed(&SEED).key().to_string();
+    let key = hall.key.to_str().unwrap();
+    hall.site.skep(0, &["operator", "add", &operator, "--name", "test", "--key", key, "-o", "json"]).json();
+    let (_agent, offers) = attach(&hall.client(3), "r1", &[]).await;
+    let starts = Starts::default();
+    let robot = tokio::spawn(obey(offers, Arc::clone(&starts)));
+    let client = hall.client(1);
+    let mut ids = Vec::new();
+    for n in 0..60 {
+        match n {
+            // The first voter, which leads as a rule, then the robot's own node.
+            10 => hall.site.net.kill(0),
+            20 => hall.site.net.start(0).unwrap(),
+            30 => hall.site.net.kill(3),
+            40 => hall.site.net.start(3).unwrap(),
+            _ => {}
+        }
+        let command = signed(&client, "r1", 120_000).await;
+        // Nobody knows, or not now: the same command again.
+        while client.send_command(&command).await.is_err() {}
+        ids.push(command.command.id);
+    }
+    let ended = outcomes(&client, &ids).await;
+    let starts = starts.lock().unwrap();
+    assert!(starts.values().all(|count| *count == 1), "{starts:?}");
+    // The software outlived its node, so that it could say of each how it ended.
+    for (id, outcome) in ids.iter().zip(&ended) {
+        assert_eq!(outcome, "succeeded", "{id}");
+        assert_eq!(starts.get(id.as_bytes().as_slice()), Some(&1));
+    }
+    robot.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn software_that_died_while_it_did_something_leaves_it_in_doubt_until_an_operator_says() {
+    let hall = Hall::up(3, 3).await;
+    let client = hall.client(2);
+    let (agent, mut offers) = attach(&client, "r1", &[]).await;
+    let sent = hall.send(0, &["--to", "r1", "--verb", "goto", "--valid-for", "2min"]).json();
+    let offer = tokio::time::timeout(Duration::from_secs(60), offers.next()).await.unwrap().unwrap();
+    let running = offer.start().await.unwrap();
+    running.check().unwrap();
+    // It is gone without a word.
+    drop(agent);
+    std::mem::forget(running);
+    drop(offers);
+    let id: CommandId = sent["command"].as_str().unwrap().parse().unwrap();
+    let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
+    let mut again = AttachedAgent::attach(&client, AgentOptions::new("r1", role), None).await.unwrap();
+    let _offers = again.take_commands(&[]).unwrap();
+    assert_eq!(outcomes(&client, &[id]).await, ["indeterminate"]);
+    let (id, key) = (id.to_string(), hall.key.to_str().unwrap());
+    let resolve = ["command", "resolve", &id, "--agent", "r1", "--done", "--reason", "seen it", "--key", key];
+    assert_eq!(hall.site.skep(1, &resolve).code(), Some(0));
+    let shown = hall.site.skep(1, &["command", "show", &id, "-o", "json"]).json();
+    assert_eq!(shown["deliveries"][0]["outcome"], "succeeded");
+    let again = hall.site.skep(1, &resolve);
+    assert_eq!(again.code(), Some(1), "once: {}", again.error());
+}
