@@ -5,12 +5,16 @@
 
 use std::fmt::Debug;
 
+use skep_protocol::authority::OperatorGrant;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
+use skep_protocol::command::{Command, CommandOrder};
 use skep_protocol::entry::Entry;
 use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
 use skep_protocol::ids::NodeId;
+use skep_protocol::journal::{JournalImage, JournalRecord};
+use skep_protocol::pull::{Pull, PullAnswer};
 use skep_protocol::query::{Query, QueryAnswer};
 use skep_protocol::telemetry::{Envelope, SignedEnvelope, TopicPath};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName};
@@ -90,6 +94,13 @@ targets! {
     fuzz_claims_update: round_trips::<ClaimsUpdate>,
     fuzz_envelope: round_trips::<Envelope>,
     fuzz_signed_envelope: round_trips::<SignedEnvelope>,
+    fuzz_command: round_trips::<Command>,
+    fuzz_command_order: round_trips::<CommandOrder>,
+    fuzz_operator_grant: round_trips::<OperatorGrant>,
+    fuzz_pull: round_trips::<Pull>,
+    fuzz_pull_answer: round_trips::<PullAnswer>,
+    fuzz_journal_record: round_trips::<JournalRecord>,
+    fuzz_journal_image: round_trips::<JournalImage>,
     fuzz_header: header,
     fuzz_raft_address: raft_address,
     fuzz_texts: texts,
