@@ -41,7 +41,8 @@ pub enum CommandClass {
     /// It begins when the one before has ended.
     #[default]
     Routine,
-    /// It begins whatever else is being done: what stops a long command is one of these.
+    /// It begins whatever routine is being done: what stops a long command is one of these. Urgent ones begin one after
+    /// another.
     Urgent,
 }
 

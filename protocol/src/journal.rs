@@ -57,6 +57,8 @@ pub struct JournalEntry {
     pub steps: Steps,
     /// How far it has come.
     pub phase: JournalPhase,
+    /// Whether a run of the software that has ended may have begun it. Only what may be done again goes on after that.
+    pub begun_before: bool,
 }
 
 /// A journal as it is found when its agent is served.

@@ -56,6 +56,12 @@ mutants! {
     ClockFromAnyFrame = "clock-from-any-frame",
     /// A command is proposed whoever signed it.
     SignatureNotChecked = "signature-not-checked",
+    /// A robot is told to go before that is written down.
+    GoBeforeIntent = "go-before-intent",
+    /// A node counts the shard's clock from when it heard it.
+    ClockFromReceipt = "clock-from-receipt",
+    /// An abort keeps back nobody.
+    AbortIgnored = "abort-ignored",
     /// Members that do not vote are counted among those that do.
     NonVotersCounted = "non-voters-counted",
     /// A snapshot does not say who votes.

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::OperatorKey;
 use crate::command::{Delivery, VoidCause};
 use crate::ids::{AttachmentId, HomeEpoch, JournalId, NodeId};
 use crate::text::AgentId;
@@ -44,6 +45,8 @@ pub struct PullFor {
 pub struct Pulled {
     /// The shard's clock when the question arrived.
     pub clock: LogInstant,
+    /// The shard's first operator, for journals that were made before there was one.
+    pub first: Option<OperatorKey>,
     /// Those of the agents for whom there is something new.
     pub agents: Vec<PulledFor>,
 }

@@ -89,14 +89,20 @@ fn answer() -> PullAnswer {
         seen: 9,
         more: false,
     };
-    PullAnswer { result: Ok(Pulled { clock: LogInstant::from_raw(5), agents: vec![of] }) }
+    PullAnswer { result: Ok(Pulled { clock: LogInstant::from_raw(5), first: None, agents: vec![of] }) }
 }
 
 fn entry() -> JournalEntry {
     let outcome = CommandOutcome::Succeeded { result: vec![8] };
     let steps = Steps { received: Some(LogInstant::from_raw(4)), ..Steps::default() };
     let seq = DeliverySeq { home: HomeEpoch(2), n: 1 };
-    JournalEntry { seq, command: Arc::new(signed()), steps, phase: JournalPhase::Ended { outcome } }
+    JournalEntry {
+        seq,
+        command: Arc::new(signed()),
+        steps,
+        phase: JournalPhase::Ended { outcome },
+        begun_before: false,
+    }
 }
 
 fn record() -> JournalRecord {
@@ -136,6 +142,6 @@ const GOLDEN_ORDER: &str = "01017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb020172010177
 const GOLDEN_GRANT: &str =
     "01017301cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc016e0200010100017201013c0100";
 const GOLDEN_PULL: &str = "0101017207dddddddddddddddddddddddddddddddd0203040506";
-const GOLDEN_ANSWER: &str = "01000501017202010101017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a0001010101000900";
-const GOLDEN_RECORD: &str = "010101720300dddddddddddddddddddddddddddddddd020100010201017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a010400000002000108020201";
-const GOLDEN_IMAGE: &str = "0101010172dddddddddddddddddddddddddddddddd000000010201017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a010400000002000108";
+const GOLDEN_ANSWER: &str = "0100050001017202010101017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a0001010101000900";
+const GOLDEN_RECORD: &str = "010101720300dddddddddddddddddddddddddddddddd020100010201017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a01040000000200010800020201";
+const GOLDEN_IMAGE: &str = "0101010172dddddddddddddddddddddddddddddddd000000010201017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a01040000000200010800";

@@ -7,9 +7,14 @@ use skep_protocol::time::LogInstant;
 /// asked again.
 pub const CLOCK_ROUND_MS_MAX: u64 = 1_000;
 
+/// How much faster than the leader's clock this node's may run, as a part of ten: as far as leases bear it.
+const SLEW_PARTS: u64 = 10;
+
 /// A node's estimate of a shard's clock: the last value heard and the node's own boot clock since.
 ///
-/// The estimate never runs backwards and never falls behind a stamp that was seen. A node that has learned no clock
+/// The estimate never falls behind a stamp that was seen. What is heard moves it on; it moves it back by no more than a
+/// clock that runs too fast can have gained since it was heard last, so that a fast clock does not run away and a late
+/// frame hardly matters. A node that has learned no clock
 /// since its own start has no estimate, however many old stamps its log holds: it cannot know how long it was away. Nor
 /// does it take the first clock that it hears, for a frame may have waited anywhere, above all where the node itself was
 /// suspended: it asks, and takes an answer that comes within [`CLOCK_ROUND_MS_MAX`]. So the estimate lags the leader's
@@ -43,7 +48,12 @@ impl LogClock {
             }
             return false;
         };
-        self.begin(now.max(clock), boot_ms);
+        let since = self.heard.map_or(0, |heard| boot_ms.saturating_sub(heard.at_boot_ms));
+        let gained = since.div_ceil(SLEW_PARTS);
+        let least = LogInstant::from_raw(now.raw().saturating_sub(gained));
+        // What it may have gained, it gained in this era.
+        let least = if least.era() == now.era() { least } else { now };
+        self.begin(clock.max(least), boot_ms);
         true
     }
 
@@ -116,15 +126,26 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_goes_on_between_frames_and_never_back() {
+    fn the_estimate_goes_on_between_frames() {
         let mut clock = LogClock::default();
         clock.begin(at(1_000), 50);
         assert_eq!(clock.now(80), Some(at(1_030)));
         assert!(clock.hear(at(900), 100));
-        assert_eq!(clock.now(100), Some(at(1_050)));
-        assert_eq!(clock.now(40), Some(at(1_050)), "a boot clock that seems to run back stands still");
+        assert_eq!(clock.now(100), Some(at(1_045)), "a late frame hardly matters");
+        assert_eq!(clock.now(40), Some(at(1_045)), "a boot clock that seems to run back stands still");
         assert!(clock.hear(at(1_070), 100));
         assert_eq!(clock.now(110), Some(at(1_080)));
+    }
+
+    #[test]
+    fn a_clock_that_runs_too_fast_does_not_run_away() {
+        let mut clock = LogClock::default();
+        clock.begin(at(10_000), 0);
+        // A twentieth too fast, for a minute.
+        for n in 1..=1_200_u64 {
+            clock.hear(at(10_000 + 50 * n), n * 50 + n * 50 / 20);
+        }
+        assert_eq!(clock.now(63_000), Some(at(70_000)));
     }
 
     #[test]

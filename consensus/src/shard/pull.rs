@@ -24,15 +24,23 @@ impl Shard {
         let patience = Duration::from_millis(pull.wait_ms.min(limits::PULL_WAIT_MS_MAX).into());
         let over = tokio::time::sleep(patience);
         tokio::pin!(over);
+        let mut looked = None;
         loop {
             applied.borrow_and_update();
-            let agents = self.inner.state.read().pull(node, pull);
+            let (agents, first) = {
+                let state = self.inner.state.read();
+                // Most entries change nothing for anybody who waits here.
+                let changed_at = state.outboxes_changed_at();
+                let agents = if looked == Some(changed_at) { Vec::new() } else { state.pull(node, pull) };
+                looked = Some(changed_at);
+                (agents, state.first_operator())
+            };
             if !agents.is_empty() {
-                return Ok(Pulled { clock, agents });
+                return Ok(Pulled { clock, first, agents });
             }
             tokio::select! {
                 biased;
-                () = &mut over => return Ok(Pulled { clock, agents: Vec::new() }),
+                () = &mut over => return Ok(Pulled { clock, first, agents }),
                 changed = applied.changed() => changed.map_err(|_| elsewhere())?,
                 changed = view.wait_for(|view| !view.ready) => {
                     drop(changed);

@@ -1,14 +1,19 @@
 //! Customers: they order work, change their minds, and look how it goes.
 
 use rand::RngExt as _;
+use skep_protocol::authority::{OperatorGrant, OperatorSecret, Signature};
+use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind, SignedCommand, Target, Waves};
 use skep_protocol::entry::{Op, Request};
-use skep_protocol::ids::TaskId;
+use skep_protocol::ids::{CommandId, TaskId};
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::Query;
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec};
-use skep_protocol::text::{Capability, Reason, TaskKind, Title};
+use skep_protocol::text::{
+    Capability, ContentType, GroupName, OperatorName, Reason, TaskKind, Title, TraceParent, Verb,
+};
+use skep_protocol::time::LogInstant;
 
-use super::host::{Call, Waits};
+use super::host::{Call, SHARD, Waits, site};
 use super::plan::Plan;
 use super::watch::Seen;
 use super::world::{Event, Sim};
@@ -36,6 +41,9 @@ pub(super) struct Calling {
 pub(super) struct Customer {
     left: usize,
     tasks: Vec<TaskId>,
+    commands: Vec<CommandId>,
+    /// Whether it has made the shard's first operator known, or is not to.
+    installed: bool,
     pub(super) call: Option<Calling>,
     next_call: u64,
 }
@@ -43,12 +51,37 @@ pub(super) struct Customer {
 impl Customer {
     pub(super) fn new(n: usize, plan: &Plan) -> Self {
         let left = plan.tasks / plan.customers + usize::from(n < plan.tasks % plan.customers);
-        Self { left, tasks: Vec::new(), call: None, next_call: 0 }
+        Self { left, tasks: Vec::new(), commands: Vec::new(), installed: n > 0, call: None, next_call: 0 }
     }
 
     /// Whether it has ordered everything and waits for nothing.
     pub(super) fn is_done(&self) -> bool {
         self.left == 0 && self.call.is_none()
+    }
+}
+
+/// The shard's first operator.
+fn operator() -> OperatorSecret {
+    OperatorSecret::from_seed(&[7; 32])
+}
+
+#[allow(clippy::expect_used, reason = "constants within their limits")]
+fn first_operator() -> OperatorGrant {
+    let name = OperatorName::new("first").expect("a name");
+    OperatorGrant::of_first(site(), SHARD, operator().key(), name)
+}
+
+/// A command gets its deadline and its signature when its sender knows what time it is.
+pub(super) fn sealed(op: Op, clock: LogInstant) -> Op {
+    match op {
+        Op::SendCommand { command } => {
+            let valid_ms = command.command.deadline.raw();
+            let sealed = Command { deadline: clock.plus_ms(valid_ms), ..command.command };
+            let signature = Signature::from_bytes(&[0; 64]);
+            let command = sealed.clone().sign(&operator()).unwrap_or(SignedCommand { command: sealed, signature });
+            Op::SendCommand { command: Box::new(command) }
+        }
+        op => op,
     }
 }
 
@@ -80,6 +113,54 @@ impl Sim {
         }
     }
 
+    /// A command for some robots: its deadline counts from when it is sent.
+    #[allow(clippy::expect_used, reason = "constants within their limits")]
+    fn command(&mut self, customer: usize) -> Op {
+        let robots = self.robots.len();
+        let id = CommandId::from_bytes(self.rng.random());
+        let rng = &mut self.rng;
+        let robot = rng.random_range(0..robots);
+        let (target, many) = match rng.random_range(0..16) {
+            0 => (Target::All, true),
+            1..3 => (Target::Group(GroupName::new("odd").expect("a name")), true),
+            _ => (Target::Agent(self.robots[robot].agent.clone()), false),
+        };
+        let waves = (many && rng.random_bool(0.5))
+            .then(|| Waves { agents: rng.random_range(1..=10), every_ms: rng.random_range(100..=1_500) });
+        let known = &mut self.customers[customer].commands;
+        let supersedes = (!known.is_empty() && rng.random_ratio(1, 6)).then(|| known[rng.random_range(0..known.len())]);
+        known.push(id);
+        let command = Command {
+            site: site(),
+            shard: SHARD,
+            id,
+            target,
+            verb: Verb::new("goto").expect("a verb"),
+            content_type: ContentType::new("").expect("a type"),
+            args: Vec::new(),
+            deadline: LogInstant::from_raw(rng.random_range(300..=20_000)),
+            class: if rng.random_ratio(1, 5) { CommandClass::Urgent } else { CommandClass::Routine },
+            idempotent: rng.random_ratio(1, 6),
+            supersedes,
+            parent: None,
+            trace: TraceParent::new("").expect("a trace"),
+            waves,
+            operator: operator().key(),
+        };
+        let signature = Signature::from_bytes(&[0; 64]);
+        Op::SendCommand { command: Box::new(SignedCommand { command, signature }) }
+    }
+
+    /// A change of mind about a command.
+    fn order(&mut self, customer: usize) -> Option<Op> {
+        let known = &self.customers[customer].commands;
+        let command = *known.get(self.rng.random_range(0..known.len().max(1)))?;
+        let what = if self.rng.random_bool(0.5) { OrderKind::Cancel } else { OrderKind::Abort };
+        let (reason, operator) = (Reason::truncated("changed my mind"), operator());
+        let order = CommandOrder { site: site(), shard: SHARD, command, what, reason, operator: operator.key() };
+        Some(Op::OrderCommand { order: Box::new(order.sign(&operator).ok()?) })
+    }
+
     pub(super) fn on_customer_wakes(&mut self, customer: usize) {
         match self.customers[customer].call {
             Some(_) => self.send_call(customer),
@@ -91,11 +172,17 @@ impl Sim {
         if self.customers[customer].left == 0 {
             return;
         }
-        let pick = self.rng.random_range(0..10);
+        let pick = self.rng.random_range(0..14);
         let known = &self.customers[customer];
         let earlier = (!known.tasks.is_empty()).then(|| known.tasks[self.rng.random_range(0..known.tasks.len())]);
         let (mut op, mut reads) = (None, None);
         match (pick, earlier) {
+            _ if !self.customers[customer].installed => {
+                self.customers[customer].installed = true;
+                op = Some(Op::InstallOperator { grant: Box::new(first_operator()) });
+            }
+            (10..13, _) => op = Some(self.command(customer)),
+            (13, _) => op = self.order(customer),
             (0..2, Some(task)) => reads = Some(task),
             (2, Some(task)) if self.rng.random_ratio(1, 3) => {
                 op = Some(Op::CancelTask { task, reason: Reason::truncated("changed my mind") });
@@ -108,6 +195,9 @@ impl Sim {
                 self.customers[customer].left -= 1;
                 op = Some(Op::CreateTask { task, spec });
             }
+        }
+        if op.is_none() && reads.is_none() {
+            return self.after(1, Event::CustomerWakes { customer });
         }
         let valid_ms = if self.rng.random_ratio(1, 3) { self.rng.random_range(1_000..=10_000) } else { 60_000 };
         let (host, began_ms) = (self.rng.random_range(0..self.hosts.len()), self.now);

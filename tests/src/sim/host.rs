@@ -19,6 +19,8 @@ use skep_protocol::query::{Query, QueryFailure};
 use skep_protocol::text::SiteName;
 use skep_protocol::time::LogInstant;
 
+use super::commands::Journals;
+use super::customer::sealed;
 use super::fabric::BootClock;
 use super::plan::Plan;
 use super::replica::{Asker, Durable, HEARTBEAT_MS, Replica, SILENCE};
@@ -95,6 +97,7 @@ pub(super) struct Host {
     /// Who last answered as only a leader does.
     answered: Option<usize>,
     wakes_at: u64,
+    pub(super) journals: Journals,
 }
 
 pub(super) fn node_id(host: usize) -> NodeId {
@@ -105,7 +108,7 @@ pub(super) fn host_of(node: NodeId) -> usize {
     usize::from(node.public_key()[0]) - 1
 }
 
-fn site() -> SiteName {
+pub(super) fn site() -> SiteName {
     SiteName::new("sim").unwrap_or_else(|error| unreachable!("{error}"))
 }
 
@@ -142,6 +145,7 @@ impl Host {
             peers: BTreeSet::new(),
             answered: None,
             wakes_at: u64::MAX,
+            journals: Journals::default(),
         }
     }
 
@@ -162,7 +166,7 @@ impl Sim {
     }
 
     /// Whether a host does anything now. What reaches it while it is suspended waits.
-    fn takes(&mut self, host: usize, event: impl FnOnce() -> Event) -> bool {
+    pub(super) fn takes(&mut self, host: usize, event: impl FnOnce() -> Event) -> bool {
         let host = &mut self.hosts[host];
         if host.up && host.suspended > 0 {
             host.deferred.push(event());
@@ -182,6 +186,7 @@ impl Sim {
         let calls = std::mem::take(&mut at.waiting);
         at.updates.clear();
         self.watch.coverage.crashes += 1;
+        self.crash_journals(host, false);
         // Whoever waited does not know what became of it.
         calls.into_values().for_each(|waits| self.tell_caller(waits, Settled::Unknown));
         for event in deferred {
@@ -217,6 +222,7 @@ impl Sim {
             Some(Err(why)) => self.watch.violate(super::watch::Violation { invariant: "S17", what: why, at_ms: now }),
             None => {}
         }
+        self.start_journals(host);
         self.look_for_peers();
         self.on_host_wakes(host);
     }
@@ -316,8 +322,8 @@ impl Sim {
                         self.send(host, to, Message::Noted { by: host, term, number, noted });
                     }
                 }
-                // No robot of the simulator takes commands yet.
-                Effect::Topic(_) | Effect::Connectivity { .. } | Effect::Journal(_) => {}
+                Effect::Journal(effect) => self.on_journal(host, effect),
+                Effect::Topic(_) | Effect::Connectivity { .. } => {}
             }
         }
         self.arm(host);
@@ -344,6 +350,8 @@ impl Sim {
             Said::Open(wish) => AgentEvent::Opened { stream, wish: *wish },
             Said::KeepAlive { stamp, place } => AgentEvent::KeepAlive { stream, stamp, place },
             Said::Credits(count) => AgentEvent::Credits { stream, count },
+            Said::TakesCommands(groups) => AgentEvent::TakesCommands { stream, groups },
+            Said::Command(command, said) => return self.on_says_of_command(host, stream, command, said),
             Said::Closed => {
                 self.hosts[host].streams.remove(&stream);
                 AgentEvent::Closed { stream }
@@ -364,7 +372,8 @@ impl Sim {
 
     fn request(&mut self, host: usize, wish: Wish, clock: LogInstant) {
         let id = RequestId::from_bytes(self.rng.random());
-        let request = Request { id, first_sent: clock, deadline: clock.plus_ms(wish.valid_ms), op: wish.op };
+        let op = sealed(wish.op, clock);
+        let request = Request { id, first_sent: clock, deadline: clock.plus_ms(wish.valid_ms), op };
         self.see(&Seen::Invoked { request: &request, valid_ms: wish.valid_ms });
         if let Some(kept) = self.requests_of(&wish.waits) {
             *kept = Some(request.clone());
@@ -462,7 +471,7 @@ impl Sim {
             Work::Request(request) => Message::Propose { asker, request: Box::new(request) },
             Work::Query(query) => Message::Query { asker, query },
             Work::Heartbeat(heartbeat) => Message::Heartbeat { asker, heartbeat },
-            Work::Pull(_) => return,
+            Work::Pull(pull) => Message::Pull { asker, pull },
         };
         self.send(host, to, message);
     }
@@ -486,6 +495,8 @@ impl Sim {
             Message::Clock { run, asked_ms, clock } => self.on_clock(to, run, asked_ms, clock),
             Message::Propose { asker, request } => self.on_propose(to, asker, *request),
             Message::Query { asker, query } => self.on_query(to, asker, query),
+            Message::Pull { asker, pull } => self.on_pull(to, asker, pull),
+            Message::Pulled { asker, result } => self.on_outcome(asker, Outcome::Pull(result.map(Box::new))),
             Message::Heartbeat { asker, heartbeat } => self.on_heartbeat(to, asker, heartbeat),
             Message::Noted { by, term, number, noted } => self.on_noted(to, by, term, number, noted),
             Message::Proposed { asker, outcome } => self.on_outcome(asker, Outcome::Propose(outcome)),

@@ -36,6 +36,7 @@ impl Sim {
             lead.rounds = rounds;
             self.end_rounds(host, over, false);
             self.end_overdue(host);
+            self.answer_pulls(host);
             if beat {
                 self.replicate(host);
             }
@@ -59,7 +60,8 @@ impl Sim {
             let at = orchestrator.poll_timeout(&replica.state, now)?;
             Some(boot_ms + at.since_ms(now).max(1))
         });
-        [Some(lead.beat_at), due, lead.proposing_until].into_iter().flatten().min()
+        let pulls = lead.pulls.iter().map(|waiting| waiting.until_ms).min();
+        [Some(lead.beat_at), due, lead.proposing_until, pulls].into_iter().flatten().min()
     }
 
     /// Ends what the orchestrator waits for in vain.
@@ -140,6 +142,7 @@ impl Sim {
             orchestrator: None,
             proposing_until: None,
             updates: std::collections::BTreeMap::new(),
+            pulls: Vec::new(),
             askers: std::collections::BTreeMap::new(),
             next_key: 1,
             beat_at: boot_ms,
@@ -295,6 +298,7 @@ impl Sim {
         }
         if applied_any {
             self.take_the_lead(host);
+            self.answer_pulls(host);
             self.orchestrate(host, Some(OrchestratorEvent::Applied));
         }
     }
@@ -333,7 +337,7 @@ impl Sim {
         true
     }
 
-    fn elsewhere(&self, host: usize) -> Option<usize> {
+    pub(super) fn elsewhere(&self, host: usize) -> Option<usize> {
         let replica = self.hosts[host].replica.as_ref()?;
         replica.leader.filter(|leader| *leader != host)
     }

@@ -10,6 +10,7 @@
 
 mod campaign;
 mod clock;
+mod commands;
 mod customer;
 mod fabric;
 mod host;

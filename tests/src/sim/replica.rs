@@ -12,6 +12,8 @@ use skep_protocol::entry::Entry;
 use skep_protocol::query::Query;
 use skep_protocol::time::LogInstant;
 
+use super::commands::Pulling;
+
 /// Entries between snapshots, and those that are kept behind one.
 const SNAPSHOT_EVERY: usize = 150;
 const KEPT: usize = 30;
@@ -161,6 +163,8 @@ pub(super) struct Lead {
     pub(super) proposing_until: Option<u64>,
     /// Updates on their way, and when they are given up.
     pub(super) updates: BTreeMap<usize, (u64, u64)>,
+    /// Nodes that wait for commands.
+    pub(super) pulls: Vec<Pulling>,
     pub(super) askers: BTreeMap<u64, Asker>,
     pub(super) next_key: u64,
     pub(super) beat_at: u64,

@@ -2,7 +2,7 @@
 //!
 //! What it may do is decided by the client library's own [`Holdings`]; how it behaves is the testnet robot's behaviour.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
@@ -11,11 +11,12 @@ use skep_client::{ClaimKey, Fenced, Granted, Holdings};
 use skep_engine::{AttachWish, StreamKey, ToAgent};
 use skep_protocol::agent::{LeaseTerms, Position, Role};
 use skep_protocol::entry::{Claim, Op, Request};
-use skep_protocol::ids::{ClaimEpoch, SessionId, TaskId};
+use skep_protocol::ids::{ClaimEpoch, CommandId, SessionId, TaskId};
 use skep_protocol::outcome::{NotDone, Refusal, Settled};
 use skep_protocol::text::{AgentId, Capability, Reason, RoleName};
 use skep_testnet::station::{Question, Refused, Step};
 
+use super::commands::Task;
 use super::host::{Call, SHARD, Waits};
 use super::watch::Seen;
 use super::world::{Event, Said, Sim};
@@ -74,7 +75,7 @@ struct Job {
 /// One robot.
 pub(super) struct Robot {
     pub(super) agent: AgentId,
-    host: usize,
+    pub(super) host: usize,
     role: Role,
     pub(super) run: u32,
     up: bool,
@@ -93,6 +94,7 @@ pub(super) struct Robot {
     give_back: VecDeque<Claim>,
     next_call: u64,
     next_stream: u64,
+    pub(super) commands: BTreeMap<CommandId, Task>,
     /// When it keeps its lease alive, does the next step, sends its call again, attaches: on its own clock.
     alive_at: u64,
     step_at: u64,
@@ -136,6 +138,7 @@ impl Robot {
             give_back: VecDeque::new(),
             next_call: 0,
             next_stream: 0,
+            commands: BTreeMap::new(),
             alive_at: 0,
             step_at: u64::MAX,
             again_at: u64::MAX,
@@ -146,7 +149,8 @@ impl Robot {
 
     /// Whether it has nothing to do.
     pub(super) fn is_idle(&self) -> bool {
-        self.job.is_none() && self.queue.is_empty() && self.call.is_none() && self.give_back.is_empty()
+        let works = self.job.is_some() || !self.queue.is_empty() || self.call.is_some() || !self.give_back.is_empty();
+        !works && self.commands.is_empty()
     }
 
     fn claim(&self, job: &Job) -> Claim {
@@ -163,7 +167,7 @@ fn text(id: &[u8]) -> String {
 }
 
 impl Sim {
-    fn robot_takes(&mut self, robot: usize, run: u32, event: impl FnOnce() -> Event) -> bool {
+    pub(super) fn robot_takes(&mut self, robot: usize, run: u32, event: impl FnOnce() -> Event) -> bool {
         let robot = &mut self.robots[robot];
         if !robot.up || robot.run != run {
             return false;
@@ -211,7 +215,7 @@ impl Sim {
         self.after(0, Event::RobotWakes { robot, run });
     }
 
-    fn say(&mut self, robot: usize, said: Said) {
+    pub(super) fn say(&mut self, robot: usize, said: Said) {
         let (host, Some(stream)) = (self.robots[robot].host, self.robots[robot].stream) else { return };
         let run = self.hosts[host].run;
         self.after(1, Event::RobotSays { host, run, stream, said });
@@ -303,6 +307,7 @@ impl Sim {
                 if known.wants {
                     self.say(robot, Said::Credits(1));
                 }
+                self.take_commands(robot);
             }
             ToAgent::Holds(claims) => {
                 let key =
@@ -324,7 +329,7 @@ impl Sim {
                 }
             }
             ToAgent::Lease(lease) => granted.extend(known.holdings.renewed(lease.stamp + lease.usable_ms)),
-            ToAgent::Command { .. } => {}
+            ToAgent::Command { command, told } => return self.on_command_told(robot, command, told),
             ToAgent::Ended(why) => {
                 if matches!(why, Some(NotDone::Refused(Refusal::NotAttached { .. }))) {
                     known.holdings.lose_all();

@@ -1,7 +1,7 @@
 //! The world of a run: hosts, robots, customers and what is on its way between them.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -9,8 +9,12 @@ use skep_engine::{AttachWish, StreamKey, ToAgent};
 use skep_protocol::agent::Position;
 use skep_protocol::entry::Request;
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
+use skep_protocol::ids::CommandId;
+use skep_protocol::offer::CommandSaid;
 use skep_protocol::outcome::{ProposeOutcome, Settled};
+use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
+use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
 use skep_testnet::station::{Question, Refused, World};
 
@@ -82,6 +86,14 @@ pub(super) enum Message {
         number: u64,
         noted: bool,
     },
+    Pull {
+        asker: Asker,
+        pull: Pull,
+    },
+    Pulled {
+        asker: Asker,
+        result: Result<Pulled, PullFailure>,
+    },
 }
 
 /// What a robot's software says to its node.
@@ -90,6 +102,8 @@ pub(super) enum Said {
     Open(Box<AttachWish>),
     KeepAlive { stamp: u64, place: Option<Position> },
     Credits(u64),
+    TakesCommands(BTreeSet<GroupName>),
+    Command(CommandId, CommandSaid),
     Closed,
 }
 
@@ -141,6 +155,23 @@ pub(super) enum Event {
         run: u32,
         call: u64,
         settled: Box<Settled>,
+    },
+    /// The disk of a host has done the next thing for its journals.
+    Synced {
+        host: usize,
+        run: u32,
+    },
+    /// A robot acts on a command, or has done it.
+    Acts {
+        robot: usize,
+        run: u32,
+        command: CommandId,
+    },
+    /// A robot says again what was ignored.
+    SaysAgain {
+        robot: usize,
+        run: u32,
+        command: CommandId,
     },
     CustomerWakes {
         customer: usize,
@@ -315,6 +346,9 @@ impl Sim {
             Event::Attempt { robot, run, question } => self.on_attempt(robot, run, question),
             Event::Judged { robot, run, refused } => self.on_judged(robot, run, refused),
             Event::RobotTold { robot, run, call, settled } => self.on_robot_told(robot, run, call, settled),
+            Event::Synced { host, run } => self.on_synced(host, run),
+            Event::Acts { robot, run, command } => self.on_acts(robot, run, command),
+            Event::SaysAgain { robot, run, command } => self.on_says_again(robot, run, command),
             Event::CustomerWakes { customer } => self.on_customer_wakes(customer),
             Event::CustomerTold { customer, call, settled } => self.on_customer_told(customer, call, *settled),
             Event::Begins(fault) => self.on_fault_begins(fault),
@@ -364,6 +398,9 @@ impl Sim {
                 FaultKind::Suspend { .. } | FaultKind::SuspendLeader => self.hosts[victim].suspended += 1,
                 FaultKind::Reboot { host } => {
                     self.crash_host(host);
+                    // Some come back without what their disk held of journals.
+                    let wiped = self.rng.random_ratio(1, 3);
+                    self.crash_journals(host, wiped);
                     self.robots_of(host).for_each(|robot| self.crash_robot(robot));
                 }
                 _ => self.crash_host(victim),
@@ -399,6 +436,7 @@ impl Sim {
         self.now.is_multiple_of(10)
             && self.customers.iter().all(|customer| customer.is_done())
             && self.watch.live_tasks() == 0
+            && self.watch.live_commands() == 0
             && self.robots.iter().all(Robot::is_idle)
             && self.voters_are_equal()
     }
@@ -415,8 +453,9 @@ impl Sim {
         let robots = self.robots.iter().filter(|robot| !robot.is_idle()).count();
         let equal = self.voters_are_equal();
         let (tasks, leader) = (self.watch.live_tasks(), self.leader());
+        let commands = self.watch.live_commands();
         format!(
-            "{tasks} tasks live, {customers} customers and {robots} robots busy, voters equal: {equal}, leader: {leader:?}"
+            "{tasks} tasks and {commands} commands live, {customers} customers and {robots} robots busy, voters equal: {equal}, leader: {leader:?}"
         )
     }
 

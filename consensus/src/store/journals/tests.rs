@@ -39,7 +39,7 @@ fn entry(n: u64) -> JournalEntry {
     };
     let seq = DeliverySeq { home: HomeEpoch(1), n };
     let command = Arc::new(command.sign(&by).unwrap());
-    JournalEntry { seq, command, steps: Steps::default(), phase: JournalPhase::Received }
+    JournalEntry { seq, command, steps: Steps::default(), phase: JournalPhase::Received, begun_before: false }
 }
 
 fn opened(journals: &Journals, reports: &mut mpsc::Receiver<JournalReport>, name: &str) -> JournalState {

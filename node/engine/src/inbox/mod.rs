@@ -15,6 +15,7 @@ use skep_protocol::entry::Op;
 use skep_protocol::ids::ShardId;
 use skep_protocol::journal::JournalState;
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::CommandTold;
 use skep_protocol::outcome::{NotDone, Receipt, Settled};
 use skep_protocol::pull::{Pull, PullFor, Pulled};
@@ -106,8 +107,12 @@ impl Inboxes {
             InboxEvent::Opened { shard, agent, journal } => self.on_opened((shard, agent), journal, now_ms),
             InboxEvent::Written { key } => self.on_written(key, now_ms),
             InboxEvent::Said { stream, command, said } => {
-                let Some(whose) = self.streams.get(&stream).cloned() else { return };
-                self.with(&whose, now_ms, |inbox, bound, out| inbox.said(command, said, bound, out));
+                let known = self.streams.get(&stream).filter(|whose| self.inboxes.contains_key(whose)).cloned();
+                match known {
+                    Some(whose) => self.with(&whose, now_ms, |inbox, bound, out| inbox.said(command, said, bound, out)),
+                    // Its journal is still being read, or it takes no commands: whoever said it says it again.
+                    None => self.wants.push_back(Want::Tell { stream, command, told: CommandTold::Ignored }),
+                }
             }
         }
     }
@@ -353,6 +358,7 @@ impl Inboxes {
     }
 
     fn on_pulled(&mut self, shard: ShardId, pulled: Pulled, asked_ms: u64, now_ms: u64) {
+        let asked_ms = if is_on(Mutant::ClockFromReceipt) { now_ms } else { asked_ms };
         let heard = ClockBound::new(pulled.clock, asked_ms);
         self.bounds.entry(shard).and_modify(|known| known.tighten(heard, now_ms)).or_insert(heard);
         let site = self.site.clone();
@@ -366,7 +372,9 @@ impl Inboxes {
                 continue;
             }
             inbox.seen = of.seen;
+            let first = pulled.first;
             self.with(&whose, now_ms, |inbox, bound, out| {
+                inbox.pin(first, out);
                 for (n, cause) in of.voids {
                     inbox.void(n, cause, out);
                 }

@@ -1,9 +1,9 @@
 //! The commands of one agent, from when they are delivered until the shard knows how they ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skep_protocol::authority::granted;
+use skep_protocol::authority::{OperatorKey, granted};
 use skep_protocol::command::{
     CommandClass, CommandOutcome, Delivery, DeliverySeq, Steps, Target, VoidCause, check_result,
 };
@@ -11,6 +11,7 @@ use skep_protocol::entry::EndedDelivery;
 use skep_protocol::ids::{CommandId, HomeEpoch, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::text::{Reason, SiteName};
 use skep_protocol::time::LogInstant;
@@ -37,14 +38,14 @@ struct Live {
     offered: bool,
     /// Its software waits for the word to go: its stamp, and how long from there.
     start: Option<(u64, u64)>,
-    /// It was told to go, or may have been by an earlier run of this node.
-    going: bool,
+    /// The word to go, once it was given: its stamp, and how long from there.
+    go: Option<(u64, u64)>,
     reporting: bool,
 }
 
 impl Live {
     fn new(entry: JournalEntry, writing: u32) -> Self {
-        Self { entry, writing, void: None, offered: false, start: None, going: false, reporting: false }
+        Self { entry, writing, void: None, offered: false, start: None, go: None, reporting: false }
     }
 
     fn command(&self) -> CommandId {
@@ -115,8 +116,9 @@ impl Inbox {
             self.live.iter().filter(|(_, live)| interrupted(live)).map(|(seq, _)| *seq).collect();
         for seq in interrupted {
             let Some(live) = self.live.get_mut(&seq) else { continue };
-            (live.going, live.start) = (false, None);
+            (live.go, live.start) = (None, None);
             if live.entry.command.command.idempotent {
+                live.entry.begun_before = true;
                 self.set_phase(seq, JournalPhase::Received, out);
             } else {
                 out.told.push((live.command(), CommandTold::Interrupted));
@@ -135,12 +137,7 @@ impl Inbox {
     }
 
     /// The shard delivers to it, as the journal of this time.
-    pub(super) fn opened(
-        &mut self,
-        home: HomeEpoch,
-        first: Option<skep_protocol::authority::OperatorKey>,
-        out: &mut Out,
-    ) {
+    pub(super) fn opened(&mut self, home: HomeEpoch, first: Option<OperatorKey>, out: &mut Out) {
         self.open = true;
         if self.head.home != home {
             let stale: Vec<DeliverySeq> = self
@@ -156,11 +153,16 @@ impl Inbox {
             (self.head.home, self.head.cursor, self.seen) = (home, 0, 0);
             out.writes.push(JournalWrite::Head(self.head));
         }
+        self.pin(first, out);
+        self.offer(out);
+    }
+
+    /// The shard's first operator is this one, for as long as the journal lasts.
+    pub(super) fn pin(&mut self, first: Option<OperatorKey>, out: &mut Out) {
         if self.head.first.is_none() && first.is_some() {
             self.head.first = first;
             out.writes.push(JournalWrite::Head(self.head));
         }
-        self.offer(out);
     }
 
     /// Takes down what was delivered. What must not be started ends with it.
@@ -188,7 +190,7 @@ impl Inbox {
                 None => JournalPhase::Received,
             };
             let steps = Steps { received: bound, ..Steps::default() };
-            let entry = JournalEntry { seq, command: delivery.command, steps, phase };
+            let entry = JournalEntry { seq, command: delivery.command, steps, phase, begun_before: false };
             out.writes.push(JournalWrite::Put(entry.clone()));
             out.written.push(seq);
             self.live.insert(seq, Live::new(entry, 1));
@@ -282,7 +284,8 @@ impl Inbox {
             CommandSaid::Reject { reason } if received => {
                 self.end(seq, CommandOutcome::Rejected { reason }, bound, out);
             }
-            CommandSaid::Start { stamp } if received || started => self.start(seq, session, stamp, bound, out),
+            CommandSaid::Start { stamp } if received => self.start(seq, session, stamp, bound, out),
+            CommandSaid::Start { stamp } if started => self.start_again(seq, stamp, bound, out),
             CommandSaid::Succeeded { result } if started => {
                 let outcome = match check_result(&result) {
                     Ok(()) => CommandOutcome::Succeeded { result },
@@ -301,16 +304,30 @@ impl Inbox {
         let Some(live) = self.live.get_mut(&seq) else { return };
         let deadline = live.entry.command.command.deadline;
         // Without a clock nothing is started that has a deadline.
-        let Some(now) = bound.filter(|_| self.open && (live.offered || !live.is_received())) else {
+        let Some(now) = bound.filter(|_| self.open && live.offered) else {
             return out.told.push((live.command(), CommandTold::Ignored));
         };
         if now >= deadline {
             return self.void_here(seq, VoidCause::Expired, out);
         }
         live.start = Some((stamp, deadline.since_ms(now)));
+        if is_on(Mutant::GoBeforeIntent) {
+            out.told.push((live.command(), CommandTold::Go { stamp, within_ms: deadline.since_ms(now) }));
+        }
         let steps = &mut live.entry.steps;
         (steps.accepted, steps.started) = (steps.accepted.or(Some(now)), Some(now));
         self.set_phase(seq, JournalPhase::Intended { session }, out);
+    }
+
+    /// The software asks again for what it may have been told to do: its question and the answer may have crossed. It is
+    /// told the same; whether it has begun, and whether it is too late, only it can say from here on.
+    fn start_again(&mut self, seq: DeliverySeq, stamp: u64, bound: Option<LogInstant>, out: &mut Out) {
+        let Some(live) = self.live.get_mut(&seq).filter(|live| live.writing == 0) else { return };
+        let deadline = live.entry.command.command.deadline;
+        // After a crash of this node nobody remembers the word that was given.
+        let left_ms = bound.map_or(0, |now| deadline.since_ms(now));
+        let (stamp, within_ms) = *live.go.get_or_insert((stamp, left_ms));
+        out.told.push((live.command(), CommandTold::Go { stamp, within_ms }));
     }
 
     /// Writes of these entries are in the journal. `bound` is the latest that the shard's clock can be.
@@ -337,29 +354,27 @@ impl Inbox {
         let Some(live) = self.live.get_mut(&seq) else { return };
         let Some((stamp, within_ms)) = live.start.take() else {
             // Whoever asked for it is gone, and was not told.
-            if !live.going {
+            if live.go.is_none() {
                 self.set_phase(seq, JournalPhase::Received, out);
             }
             return;
         };
         let late = bound.is_none_or(|now| now >= live.entry.command.command.deadline);
-        // The same run of the software asks again only for what it has not begun.
         if let Some(cause) = live.void.or(late.then_some(VoidCause::Expired)) {
             return self.void_here(seq, cause, out);
         }
-        live.going = true;
+        live.go = Some((stamp, within_ms));
         out.told.push((live.command(), CommandTold::Go { stamp, within_ms }));
     }
 
-    /// Offers what has its turn: everything urgent, and the first of the rest.
+    /// Offers what has its turn: the first of each class.
     fn offer(&mut self, out: &mut Out) {
         if !self.open {
             return;
         }
-        let mut routine_waits = false;
+        let mut busy: BTreeSet<CommandClass> = BTreeSet::new();
         for live in self.live.values_mut().filter(|live| live.outcome().is_none()) {
-            let turn = live.class() == CommandClass::Urgent || !routine_waits;
-            routine_waits |= live.class() == CommandClass::Routine;
+            let turn = busy.insert(live.class());
             if turn && live.is_received() && live.writing == 0 && !live.offered {
                 live.offered = true;
                 out.told.push((live.command(), CommandTold::Offer(Arc::clone(&live.entry.command))));
@@ -376,10 +391,17 @@ impl Inbox {
     }
 
     fn end(&mut self, seq: DeliverySeq, outcome: CommandOutcome, bound: Option<LogInstant>, out: &mut Out) {
-        if let Some(live) = self.live.get_mut(&seq) {
-            live.entry.steps.ended = bound;
-            live.start = None;
-        }
+        let Some(live) = self.live.get_mut(&seq) else { return };
+        live.entry.steps.ended = bound;
+        live.start = None;
+        // Not started this time is not the same as never.
+        let outcome = match outcome.may_have_acted() || !live.entry.begun_before {
+            true => outcome,
+            false => {
+                let why = format!("{} now, and an earlier run of its software had begun it", outcome.name());
+                CommandOutcome::Indeterminate { reason: Reason::truncated(&why) }
+            }
+        };
         self.set_phase(seq, JournalPhase::Ended { outcome }, out);
     }
 

@@ -184,7 +184,8 @@ impl Node {
         let (key, _) = self.pull.take().expect("the shard is asked");
         let agents =
             vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more: false }];
-        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), agents })));
+        let first = Some(operator().key());
+        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), first, agents })));
     }
 
     fn deliver(&mut self, deliveries: Vec<Delivery>) {
@@ -354,6 +355,15 @@ fn nothing_is_started_after_its_deadline_however_long_the_node_slept() {
 }
 
 #[test]
+fn an_answer_that_was_long_under_way_makes_no_deadline_later() {
+    let mut node = Node::open();
+    // Asked at 10 s of the shard's clock, and heard 11 s later.
+    node.now_ms += 11_000;
+    node.deliver(vec![delivery(1, command(1))]);
+    assert_eq!(node.reported(), [(1, "expired")]);
+}
+
+#[test]
 fn the_last_look_is_after_the_intent_is_durable() {
     // Late by then, or called off.
     for late in [true, false] {
@@ -405,19 +415,21 @@ fn what_is_called_off_ends_unless_it_was_started() {
 }
 
 #[test]
-fn routine_commands_go_one_after_another_and_an_urgent_one_at_once() {
+fn commands_of_a_class_go_one_after_another_and_an_urgent_one_beside_the_others() {
     let mut node = Node::open();
-    let urgent = Command { class: CommandClass::Urgent, ..command(3) };
-    node.deliver(vec![delivery(1, command(1)), delivery(2, command(2)), delivery(3, urgent)]);
+    let urgent = |n| Command { class: CommandClass::Urgent, ..command(n) };
+    let of = |n: u8, command| delivery(n.into(), command);
+    node.deliver(vec![of(1, command(1)), of(2, command(2)), of(3, urgent(3)), of(4, urgent(4))]);
     assert_eq!(node.told(), [(1, "offer"), (3, "offer")]);
     node.start(1);
     node.sync();
     node.start(3);
     node.sync();
     assert_eq!(node.told(), [(1, "go"), (3, "go")]);
-    // Out of turn: it was not offered.
+    // Out of turn: they were not offered.
     node.start(2);
-    assert_eq!(node.told(), [(2, "ignored")]);
+    node.start(4);
+    assert_eq!(node.told(), [(2, "ignored"), (4, "ignored")]);
     node.say(1, CommandSaid::Succeeded { result: vec![] });
     node.sync();
     assert_eq!(node.told(), [(1, "succeeded"), (2, "offer")]);
@@ -517,6 +529,71 @@ fn what_software_says_out_of_turn_is_ignored() {
     // Said again, it is told what is known.
     node.say(1, CommandSaid::Failed { reason: Reason::truncated("again") });
     assert_eq!(node.told(), [(1, "succeeded"), (1, "succeeded")]);
+}
+
+#[test]
+fn a_question_that_crosses_its_answer_gets_the_same_answer_and_nothing_that_may_have_begun_expires() {
+    let go = |node: &Node| match node.told.last() {
+        Some((_, CommandTold::Go { stamp, within_ms })) => (*stamp, *within_ms),
+        other => panic!("{other:?}"),
+    };
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.start(1);
+    node.sync();
+    let first = go(&node);
+    // Late, and called off: it may be under way.
+    node.now_ms += 20_000;
+    node.pulled(30_000, vec![], vec![(1, VoidCause::Expired)]);
+    node.say(1, CommandSaid::Start { stamp: 99 });
+    node.sync();
+    assert_eq!(go(&node), first);
+    assert_eq!(node.reported(), []);
+    // After a crash of the node the word is lost: the software is told that there is no time left.
+    node.crash();
+    node.take(STREAM, 1);
+    node.pulled(30_000, vec![], vec![]);
+    node.say(1, CommandSaid::Start { stamp: 99 });
+    node.sync();
+    assert_eq!(go(&node), (99, 0));
+    node.say(1, CommandSaid::Failed { reason: Reason::truncated("too late") });
+    node.sync();
+    assert_eq!(node.reported(), [(1, "failed")]);
+}
+
+#[test]
+fn what_an_earlier_run_may_have_begun_and_may_be_done_again_is_in_doubt_if_it_is_not() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, Command { idempotent: true, ..command(1) })]);
+    node.start(1);
+    node.sync();
+    node.take(StreamKey(2), 2);
+    node.pulled(30_000, vec![], vec![]);
+    node.now_ms += 20_000;
+    node.inboxes.handle_timeout(node.now_ms);
+    node.drain();
+    node.sync();
+    assert_eq!(node.reported(), [(1, "indeterminate")]);
+}
+
+#[test]
+fn what_is_said_while_the_journal_is_being_read_is_answered() {
+    let mut node = Node::new();
+    node.inboxes.handle(InboxEvent::Takes(taker(STREAM, 1)), node.now_ms);
+    node.say(1, CommandSaid::Start { stamp: 1 });
+    assert_eq!(node.told(), [(1, "ignored")], "whoever said it says it again");
+}
+
+#[test]
+fn an_inbox_that_is_older_than_the_first_operator_learns_who_that_is() {
+    let mut node = Node::new();
+    node.handle(InboxEvent::Takes(taker(STREAM, 1)));
+    let (key, _) = node.requests.pop_front().unwrap();
+    let receipt = Receipt::Inbox { agent: agent(), home: HOME, first: None };
+    node.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
+    node.deliver(vec![delivery(1, command(1))]);
+    assert_eq!(node.told(), [(1, "offer")]);
+    assert_eq!(node.head.first, Some(operator().key()));
 }
 
 #[test]

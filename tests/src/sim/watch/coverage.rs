@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use skep_fleet::Applied;
 use skep_protocol::change::{ChangeKind, ReclaimCause};
+use skep_protocol::command::CommandOutcome;
 use skep_protocol::outcome::{NotDone, Refusal, Settled};
 use skep_testnet::station::Refused;
 
@@ -102,6 +103,30 @@ counters! {
     claims_lost,
     /// Linearizable reads.
     reads,
+    /// Commands that were accepted.
+    commands,
+    /// Waves of them that were let out.
+    waves,
+    /// Commands that robots began.
+    commands_begun,
+    /// Words to go that came too late.
+    commands_too_late,
+    /// How commands ended at robots.
+    commands_succeeded,
+    /// They failed.
+    commands_failed,
+    /// They were rejected.
+    commands_rejected,
+    /// They were not started in time.
+    commands_expired,
+    /// They were called off.
+    commands_cancelled,
+    /// Others took their places.
+    commands_superseded,
+    /// Nobody knows.
+    commands_in_doubt,
+    /// Journals that were lost.
+    journals_lost,
 }
 
 impl Coverage {
@@ -127,6 +152,7 @@ impl Coverage {
             Seen::Elected { .. } => self.elections += 1,
             Seen::Ended { settled, in_doubt, .. } => self.end(settled, *in_doubt),
             Seen::ReadEnded { .. } => self.reads += 1,
+            Seen::Acted { .. } => self.commands_begun += 1,
             Seen::Attempted { refused: Some(Refused::Stale), .. } => self.station_stale += 1,
             Seen::Attempted { refused: Some(Refused::Duplicate), .. } => self.station_duplicate += 1,
             _ => {}
@@ -147,6 +173,19 @@ impl Coverage {
         }
     }
 
+    fn note_outcome(&mut self, outcome: &CommandOutcome) {
+        let counter = match outcome {
+            CommandOutcome::Succeeded { .. } => &mut self.commands_succeeded,
+            CommandOutcome::Failed { .. } => &mut self.commands_failed,
+            CommandOutcome::Rejected { .. } => &mut self.commands_rejected,
+            CommandOutcome::Expired => &mut self.commands_expired,
+            CommandOutcome::Cancelled => &mut self.commands_cancelled,
+            CommandOutcome::Superseded => &mut self.commands_superseded,
+            CommandOutcome::Indeterminate { .. } => &mut self.commands_in_doubt,
+        };
+        *counter += 1;
+    }
+
     /// Counts what an entry changed, once.
     pub(super) fn note_changes(&mut self, applied: &Applied) {
         for change in &applied.changes {
@@ -162,6 +201,9 @@ impl Coverage {
                 ChangeKind::DeadLettered { .. } => self.dead_letters += 1,
                 ChangeKind::Expired { .. } => self.expired_tasks += 1,
                 ChangeKind::Cancelled { .. } => self.cancellations += 1,
+                ChangeKind::CommandAccepted { .. } => self.commands += 1,
+                ChangeKind::CommandReleased { .. } => self.waves += 1,
+                ChangeKind::DeliveryEnded { outcome, .. } => self.note_outcome(outcome),
                 _ => {}
             }
         }

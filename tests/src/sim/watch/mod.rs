@@ -3,21 +3,24 @@
 mod coverage;
 mod s1;
 mod s10;
+mod s2;
 mod s3;
+mod s4;
 mod s5;
 mod s6;
 mod s7;
 mod s8;
 mod s9;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_fleet::{Applied, FleetState, LogPosition};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Entry, Request};
-use skep_protocol::ids::TaskId;
+use skep_protocol::ids::{CommandId, TaskId};
 use skep_protocol::outcome::Settled;
 use skep_protocol::query::QueryReply;
+use skep_protocol::text::AgentId;
 use skep_testnet::station::{Question, Refused};
 
 use super::plan::{FaultKind, Plan};
@@ -41,6 +44,8 @@ pub(super) enum Seen<'a> {
     ReadEnded { customer: usize, task: TaskId, reply: &'a QueryReply },
     /// A robot looked at its lease and may go on.
     Checked { robot: usize, task: TaskId, epoch: u64 },
+    /// A robot began in the world what it was told to do.
+    Acted { agent: &'a AgentId, command: CommandId },
     /// A robot acted on the world.
     Attempted { question: &'a Question, refused: Option<Refused> },
 }
@@ -85,13 +90,18 @@ pub(super) struct Watch {
     next: u64,
     /// Tasks that have not ended.
     live: BTreeSet<TaskId>,
+    /// Commands that have not, and at how many robots; and where commands have ended.
+    open: BTreeMap<CommandId, u32>,
+    delivered: BTreeSet<(CommandId, AgentId)>,
 }
 
 impl Watch {
     pub(super) fn new(plan: &Plan) -> Self {
         let invariants: Vec<Box<dyn Invariant>> = vec![
             Box::<s1::NothingLost>::default(),
+            Box::<s2::NoPhantom>::default(),
             Box::<s3::AtMostOnce>::default(),
+            Box::<s4::InOrder>::default(),
             Box::new(s5::InTime::new(plan)),
             Box::<s6::OneOwner>::default(),
             Box::<s7::SelfFencing>::default(),
@@ -106,6 +116,8 @@ impl Watch {
             virtual_ms: 0,
             next: 0,
             live: BTreeSet::new(),
+            open: BTreeMap::new(),
+            delivered: BTreeSet::new(),
         }
     }
 
@@ -146,7 +158,25 @@ impl Watch {
                 _ => {}
             }
         }
+        self.note_commands(applied);
         self.coverage.note_changes(applied);
+    }
+
+    fn note_commands(&mut self, applied: &Applied) {
+        for change in &applied.changes {
+            match &change.what {
+                ChangeKind::CommandAccepted { command, agents } => _ = self.open.insert(command.command.id, *agents),
+                // One whose outcome is mended had ended before.
+                ChangeKind::DeliveryEnded { command, agent, .. }
+                    if self.delivered.insert((*command, agent.clone())) =>
+                {
+                    let open = self.open.entry(*command).or_default();
+                    *open = open.saturating_sub(1);
+                }
+                _ => {}
+            }
+        }
+        self.open.retain(|_, open| *open > 0);
     }
 
     pub(super) fn tick(&mut self, now: u64) {
@@ -160,6 +190,11 @@ impl Watch {
     /// How many entries anybody has applied.
     pub(super) fn applied(&self) -> u64 {
         self.next
+    }
+
+    /// Commands that have not ended everywhere.
+    pub(super) fn live_commands(&self) -> usize {
+        self.open.len()
     }
 
     /// Tasks that have not ended.

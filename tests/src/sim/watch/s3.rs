@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_protocol::ids::RequestId;
+use skep_protocol::change::ChangeKind;
+use skep_protocol::ids::{CommandId, RequestId};
+use skep_protocol::text::AgentId;
 use skep_testnet::station::Step;
 
 use super::{Invariant, Seen};
@@ -14,6 +16,9 @@ pub(super) struct AtMostOnce {
     took_effect: BTreeMap<RequestId, u64>,
     started: BTreeSet<(String, u64, u32)>,
     done: BTreeSet<(String, u32)>,
+    /// Commands that may be done again by a robot that does not know.
+    idempotent: BTreeSet<CommandId>,
+    obeyed: BTreeSet<(AgentId, CommandId)>,
 }
 
 impl Invariant for AtMostOnce {
@@ -25,6 +30,13 @@ impl Invariant for AtMostOnce {
         match seen {
             Seen::Applied { position, applied, .. } if position.index == self.next => {
                 self.next += 1;
+                for change in &applied.changes {
+                    if let ChangeKind::CommandAccepted { command, .. } = &change.what
+                        && command.command.idempotent
+                    {
+                        self.idempotent.insert(command.command.id);
+                    }
+                }
                 for request in applied.changes.iter().filter_map(|change| change.request) {
                     let at = *self.took_effect.entry(request).or_insert(position.index);
                     if at != position.index {
@@ -33,6 +45,12 @@ impl Invariant for AtMostOnce {
                             position.index
                         ));
                     }
+                }
+            }
+            Seen::Acted { agent, command } => {
+                let first = self.obeyed.insert(((*agent).clone(), *command));
+                if !first && !self.idempotent.contains(command) {
+                    return Err(format!("{agent} begins {command} twice"));
                 }
             }
             Seen::Attempted { question, refused: None } => {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use skep_protocol::ids::RequestId;
+use skep_protocol::change::ChangeKind;
+use skep_protocol::entry::Op;
+use skep_protocol::ids::{CommandId, RequestId};
+use skep_protocol::time::LogInstant;
 
 use super::{Invariant, Seen};
 use crate::sim::plan::{FaultKind, Plan};
@@ -18,6 +21,10 @@ pub(super) struct InTime {
     /// What a change of the leader may take from the log clock: the delay of one frame.
     frame_ms: u64,
     elections: u64,
+    /// When commands were made and for how long they are valid, by their deadlines: whoever loses track of a command
+    /// before it was sent makes it again.
+    commands: BTreeMap<(CommandId, LogInstant), (u64, u64)>,
+    accepted: BTreeMap<CommandId, LogInstant>,
 }
 
 impl InTime {
@@ -32,6 +39,8 @@ impl InTime {
             written: BTreeMap::new(),
             frame_ms: slow.max().unwrap_or(0) + 100,
             elections: 0,
+            commands: BTreeMap::new(),
+            accepted: BTreeMap::new(),
         }
     }
 }
@@ -44,10 +53,34 @@ impl Invariant for InTime {
     fn see(&mut self, seen: &Seen, now: u64) -> Result<(), String> {
         match seen {
             Seen::Elected { .. } => self.elections += 1,
-            Seen::Invoked { request, valid_ms } => _ = self.made.insert(request.id, (now, *valid_ms)),
+            Seen::Invoked { request, valid_ms } => {
+                if let Op::SendCommand { command } = &request.op {
+                    let deadline = command.command.deadline;
+                    let valid_ms = deadline.since_ms(request.first_sent);
+                    self.commands.insert((command.command.id, deadline), (now, valid_ms));
+                }
+                self.made.insert(request.id, (now, *valid_ms));
+            }
+            Seen::Acted { agent, command } => {
+                let deadline = self.accepted.get(command).copied().unwrap_or_default();
+                let Some((made, valid_ms)) = self.commands.get(&(*command, deadline)) else {
+                    return Err(format!("{agent} begins {command}, which nobody made"));
+                };
+                // Two clocks may run slow one after the other: the shard's, and the node's since it asked for that one.
+                let allowed = valid_ms * 110 / 100 + (self.elections + 2) * self.frame_ms + 1_000;
+                let after = now.saturating_sub(*made);
+                if after > allowed {
+                    return Err(format!("{agent} begins {command} {after} ms after it was made for {valid_ms} ms"));
+                }
+            }
             Seen::Written { term, index } => _ = self.written.insert((*index, *term), now),
             Seen::Applied { position, applied, .. } if position.index == self.next => {
                 self.next += 1;
+                for change in &applied.changes {
+                    if let ChangeKind::CommandAccepted { command, .. } = &change.what {
+                        self.accepted.insert(command.command.id, command.command.deadline);
+                    }
+                }
                 let written = self.written.get(&(position.index, position.term)).copied().unwrap_or(now);
                 for request in applied.changes.iter().filter_map(|change| change.request) {
                     let Some((made, valid_ms)) = self.made.get(&request) else { continue };

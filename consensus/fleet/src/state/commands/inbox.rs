@@ -133,6 +133,11 @@ impl FleetState {
         serves && outbox.is_some_and(|outbox| outbox.journal == Some(journal) && outbox.home == home)
     }
 
+    /// The last entry that changed what there is to deliver to anybody.
+    pub fn outboxes_changed_at(&self) -> u64 {
+        self.commands.outboxes_changed_at
+    }
+
     /// The last entry that changed what there is to deliver to an agent.
     pub fn outbox_changed_at(&self, agent: &AgentId) -> Option<u64> {
         self.commands.outboxes.get(agent).map(|outbox| outbox.changed_at)

@@ -128,6 +128,8 @@ pub(crate) struct Commands {
     ended: OrdSet<(u64, CommandId)>,
     deliveries: u64,
     bytes: u64,
+    /// The last entry that changed what there is to deliver to anybody.
+    outboxes_changed_at: u64,
 }
 
 /// What a snapshot holds of it; the rest is made anew.
@@ -163,8 +165,12 @@ impl Commands {
     }
 
     pub(super) fn from_body(body: CommandsBody, applied: u64) -> Self {
-        let mut commands =
-            Self { first: body.first, operators: body.operators.into_iter().collect(), ..Self::default() };
+        let mut commands = Self {
+            first: body.first,
+            operators: body.operators.into_iter().collect(),
+            outboxes_changed_at: applied,
+            ..Self::default()
+        };
         for (agent, OutboxHead { journal, home, groups, last }) in body.outboxes {
             let outbox = Outbox { journal, home, groups, last, changed_at: applied, ..Outbox::default() };
             commands.outboxes.insert(agent, Arc::new(outbox));
@@ -282,6 +288,7 @@ impl FleetState {
     /// Changes the outbox of an agent, which is there from its first command or inbox on.
     fn change_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let index = self.applying;
+        self.commands.outboxes_changed_at = index;
         let outbox = Arc::make_mut(self.commands.outboxes.entry(agent.clone()).or_default());
         outbox.changed_at = index;
         change(outbox)

@@ -9,6 +9,7 @@ use skep_protocol::command::{
 };
 use skep_protocol::ids::CommandId;
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::text::{AgentId, Reason};
 
@@ -205,6 +206,7 @@ impl FleetState {
                 self.change_command(id, |record| record.next_wave_at = None);
                 agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, journal));
             }
+            OrderKind::Abort if is_on(Mutant::AbortIgnored) => {}
             OrderKind::Abort => {
                 self.change_command(id, |record| record.next_wave_at = None);
                 let kept_back = |agent: &&AgentId| self.delivery(id, agent).is_some_and(|d| d.seq.is_none());

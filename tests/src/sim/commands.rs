@@ -1,0 +1,321 @@
+//! Commands: the journals of nodes, the pulls that bring them, and the software that carries them out.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt as _;
+use skep_engine::{Event as EngineEvent, InboxEvent, JournalEffect, StreamKey, WriteKey};
+use skep_protocol::command::DeliverySeq;
+use skep_protocol::ids::{CommandId, JournalId};
+use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite};
+use skep_protocol::offer::{CommandSaid, CommandTold};
+use skep_protocol::pull::{Pull, PullFailure, Pulled};
+use skep_protocol::text::{AgentId, GroupName, Reason};
+use skep_protocol::time::LogInstant;
+
+use super::host::{SHARD, node_id};
+use super::replica::Asker;
+use super::watch::Seen;
+use super::world::{Event, Message, Said, Sim};
+
+/// How long a write takes to be durable, and one in so many that takes much longer, in milliseconds.
+const SYNC_MS: std::ops::RangeInclusive<u64> = 1..=6;
+const SLOW_ONE_IN: u32 = 40;
+const SLOW_MS: std::ops::RangeInclusive<u64> = 100..=1_500;
+/// How long after the word to go a robot acts, and how long it is busy with it.
+const ACTS_WITHIN_MS: u64 = 250;
+const BUSY_MS: std::ops::RangeInclusive<u64> = 50..=2_500;
+/// One command in so many is rejected, and one fails.
+const REJECTS_ONE_IN: u32 = 15;
+const FAILS_ONE_IN: u32 = 12;
+/// When something that was ignored is said again.
+const AGAIN_MS: u64 = 150;
+
+/// How often something is said that is ignored.
+const IGNORED_MAX: u32 = 100;
+
+/// What a node's disk is asked to do, in order.
+#[derive(Clone, Debug)]
+enum Work {
+    Open(AgentId),
+    Write(WriteKey, AgentId, Vec<JournalWrite>),
+}
+
+/// A journal that survives.
+#[derive(Clone, Debug)]
+struct Journal {
+    head: JournalHead,
+    entries: BTreeMap<DeliverySeq, JournalEntry>,
+}
+
+impl Journal {
+    fn state(&self) -> JournalState {
+        JournalState { head: self.head, entries: self.entries.values().cloned().collect() }
+    }
+
+    fn apply(&mut self, writes: Vec<JournalWrite>) {
+        for write in writes {
+            match write {
+                JournalWrite::Head(head) => self.head = head,
+                JournalWrite::Put(entry) => drop(self.entries.insert(entry.seq, entry)),
+                JournalWrite::Remove(seq) => drop(self.entries.remove(&seq)),
+            }
+        }
+    }
+}
+
+/// The disk of a host, as far as journals go.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Journals {
+    durable: BTreeMap<AgentId, Journal>,
+    queue: std::collections::VecDeque<Work>,
+}
+
+/// A pull that waits for something to deliver.
+#[derive(Clone, Debug)]
+pub(super) struct Pulling {
+    asker: Asker,
+    pull: Pull,
+    clock: LogInstant,
+    pub(super) until_ms: u64,
+    /// The last change that was looked at.
+    looked: Option<u64>,
+}
+
+/// What a robot's software knows of a command.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    last: Option<CommandSaid>,
+    /// Until when it may be begun, on the robot's own clock; none before the word to go.
+    until_ms: Option<u64>,
+    acted: bool,
+    ignored: u32,
+}
+
+impl Sim {
+    pub(super) fn on_journal(&mut self, host: usize, effect: JournalEffect) {
+        let work = match effect {
+            JournalEffect::Open { agent, .. } => Work::Open(agent),
+            JournalEffect::Write { key, agent, writes, .. } => Work::Write(key, agent, writes),
+        };
+        let journals = &mut self.hosts[host].journals;
+        journals.queue.push_back(work);
+        if journals.queue.len() == 1 {
+            self.sync_later(host);
+        }
+    }
+
+    fn sync_later(&mut self, host: usize) {
+        let slow = self.rng.random_ratio(1, SLOW_ONE_IN);
+        let delay = if slow { self.rng.random_range(SLOW_MS) } else { self.rng.random_range(SYNC_MS) };
+        let run = self.hosts[host].run;
+        self.after(delay, Event::Synced { host, run });
+    }
+
+    pub(super) fn on_synced(&mut self, host: usize, run: u32) {
+        if self.hosts[host].run != run || !self.takes(host, || Event::Synced { host, run }) {
+            return;
+        }
+        let Some(work) = self.hosts[host].journals.queue.pop_front() else { return };
+        if !self.hosts[host].journals.queue.is_empty() {
+            self.sync_later(host);
+        }
+        let event = match work {
+            Work::Write(key, agent, writes) => {
+                self.write_journal(host, &agent, writes);
+                InboxEvent::Written { key }
+            }
+            Work::Open(agent) => {
+                let id = JournalId::from_bytes(self.rng.random());
+                let fresh = || Journal { head: JournalHead::new(id), entries: BTreeMap::new() };
+                let journal = self.hosts[host].journals.durable.entry(agent.clone()).or_insert_with(fresh).state();
+                InboxEvent::Opened { shard: SHARD, agent, journal }
+            }
+        };
+        self.tell_engine(host, EngineEvent::Inbox(event));
+    }
+
+    fn write_journal(&mut self, host: usize, agent: &AgentId, writes: Vec<JournalWrite>) {
+        if let Some(journal) = self.hosts[host].journals.durable.get_mut(agent) {
+            journal.apply(writes);
+        }
+    }
+
+    /// What was on its way to the disk when a node ended: the first of it may have reached it, and nobody heard so.
+    pub(super) fn crash_journals(&mut self, host: usize, wiped: bool) {
+        let queue = std::mem::take(&mut self.hosts[host].journals.queue);
+        let reached = self.rng.random_range(0..=queue.len());
+        for work in queue.into_iter().take(reached) {
+            if let Work::Write(_, agent, writes) = work {
+                self.write_journal(host, &agent, writes);
+            }
+        }
+        if wiped {
+            self.watch.coverage.journals_lost += u64::from(!self.hosts[host].journals.durable.is_empty());
+            self.hosts[host].journals.durable.clear();
+        }
+    }
+
+    /// A node that starts finds what its journals hold.
+    pub(super) fn start_journals(&mut self, host: usize) {
+        let found = self.hosts[host].journals.durable.iter().filter(|(_, journal)| !journal.entries.is_empty());
+        let found: Vec<(AgentId, JournalState)> =
+            found.map(|(agent, journal)| (agent.clone(), journal.state())).collect();
+        for (agent, journal) in found {
+            self.tell_engine(host, EngineEvent::Inbox(InboxEvent::Opened { shard: SHARD, agent, journal }));
+        }
+    }
+
+    pub(super) fn on_pull(&mut self, host: usize, asker: Asker, pull: Pull) {
+        let boot_ms = self.boot_ms(host);
+        let known = self.hosts[host].replica.as_ref();
+        let ready = known.is_some_and(|replica| replica.is_ready(host, boot_ms));
+        let clock = known.and_then(|replica| replica.clock.now(boot_ms)).filter(|_| ready);
+        let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
+        let (Some(clock), Some(lead)) = (clock, lead) else {
+            let leader = self.elsewhere(host).map(node_id);
+            let result = Err(PullFailure::NotLeader { leader });
+            return self.send(host, asker.host, Message::Pulled { asker, result });
+        };
+        let until_ms = boot_ms + u64::from(pull.wait_ms);
+        lead.pulls.push(Pulling { asker, pull, clock, until_ms, looked: None });
+        self.answer_pulls(host);
+        self.arm(host);
+    }
+
+    /// Answers pulls for which there is something, and those that have waited long enough.
+    pub(super) fn answer_pulls(&mut self, host: usize) {
+        let boot_ms = self.boot_ms(host);
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        let Some(lead) = &mut replica.lead else { return };
+        let mut answers = Vec::new();
+        let state = &replica.state;
+        let changed_at = state.outboxes_changed_at();
+        lead.pulls.retain_mut(|waiting| {
+            let news = waiting.looked != Some(changed_at);
+            waiting.looked = Some(changed_at);
+            let agents = if news { state.pull(node_id(waiting.asker.host), &waiting.pull) } else { Vec::new() };
+            let over = !agents.is_empty() || waiting.until_ms <= boot_ms;
+            if over {
+                let first = state.first_operator();
+                answers.push((waiting.asker, Pulled { clock: waiting.clock, first, agents }));
+            }
+            !over
+        });
+        for (asker, pulled) in answers {
+            self.send(host, asker.host, Message::Pulled { asker, result: Ok(pulled) });
+        }
+    }
+
+    /// The groups of a robot.
+    pub(super) fn groups_of(robot: usize) -> std::collections::BTreeSet<GroupName> {
+        let name = if robot.is_multiple_of(2) { "even" } else { "odd" };
+        GroupName::new(name).into_iter().collect()
+    }
+
+    /// What was said of commands and has no answer is said again.
+    pub(super) fn say_commands_again(&mut self, robot: usize) {
+        let said: Vec<(CommandId, CommandSaid)> =
+            self.robots[robot].commands.iter().filter_map(|(id, known)| Some((*id, known.last.clone()?))).collect();
+        for (id, said) in said {
+            self.say(robot, Said::Command(id, said));
+        }
+    }
+
+    fn say_of(&mut self, robot: usize, command: CommandId, said: CommandSaid) {
+        if let Some(known) = self.robots[robot].commands.get_mut(&command) {
+            known.last = Some(said.clone());
+        }
+        self.say(robot, Said::Command(command, said));
+    }
+
+    pub(super) fn on_command_told(&mut self, robot: usize, command: CommandId, told: CommandTold) {
+        let stamp = self.boot_ms(self.robots[robot].host);
+        match told {
+            CommandTold::Offer(_) => {
+                if let Some(known) = self.robots[robot].commands.get(&command) {
+                    if let Some(last) = known.last.clone() {
+                        self.say(robot, Said::Command(command, last));
+                    }
+                    return;
+                }
+                self.robots[robot]
+                    .commands
+                    .insert(command, Task { last: None, until_ms: None, acted: false, ignored: 0 });
+                let said = if self.rng.random_ratio(1, REJECTS_ONE_IN) {
+                    CommandSaid::Reject { reason: Reason::truncated("not now") }
+                } else {
+                    CommandSaid::Start { stamp }
+                };
+                self.say_of(robot, command, said);
+            }
+            CommandTold::Go { stamp, within_ms } => {
+                let run = self.robots[robot].run;
+                let Some(known) = self.robots[robot].commands.get_mut(&command) else { return };
+                if known.until_ms.is_none() {
+                    (known.last, known.until_ms) = (None, Some(stamp + within_ms));
+                    let delay = self.rng.random_range(0..=ACTS_WITHIN_MS);
+                    self.after(delay, Event::Acts { robot, run, command });
+                }
+            }
+            CommandTold::Void(_) | CommandTold::Interrupted | CommandTold::Recorded(_) => {
+                self.robots[robot].commands.remove(&command);
+            }
+            CommandTold::Ignored => {
+                let run = self.robots[robot].run;
+                let Some(known) = self.robots[robot].commands.get_mut(&command) else { return };
+                known.ignored += 1;
+                // Its node has forgotten it, and will not know it again.
+                if known.ignored > IGNORED_MAX {
+                    self.robots[robot].commands.remove(&command);
+                    return;
+                }
+                self.after(AGAIN_MS, Event::SaysAgain { robot, run, command });
+            }
+        }
+    }
+
+    pub(super) fn on_says_again(&mut self, robot: usize, run: u32, command: CommandId) {
+        if !self.robot_takes(robot, run, || Event::SaysAgain { robot, run, command }) {
+            return;
+        }
+        if let Some(last) = self.robots[robot].commands.get(&command).and_then(|known| known.last.clone()) {
+            self.say(robot, Said::Command(command, last));
+        }
+    }
+
+    /// The robot acts on the world, if it is not too late on its own clock; then it is busy for a while.
+    pub(super) fn on_acts(&mut self, robot: usize, run: u32, command: CommandId) {
+        if !self.robot_takes(robot, run, || Event::Acts { robot, run, command }) {
+            return;
+        }
+        let now = self.boot_ms(self.robots[robot].host);
+        let Some(known) = self.robots[robot].commands.get_mut(&command) else { return };
+        if known.acted {
+            let failed = self.rng.random_ratio(1, FAILS_ONE_IN);
+            let said = match failed {
+                true => CommandSaid::Failed { reason: Reason::truncated("blocked") },
+                false => CommandSaid::Succeeded { result: vec![1] },
+            };
+            return self.say_of(robot, command, said);
+        }
+        if known.until_ms.is_none_or(|until| now >= until) {
+            self.watch.coverage.commands_too_late += 1;
+            return self.say_of(robot, command, CommandSaid::Failed { reason: Reason::truncated("too late") });
+        }
+        known.acted = true;
+        let agent = self.robots[robot].agent.clone();
+        self.see(&Seen::Acted { agent: &agent, command });
+        let busy = self.rng.random_range(BUSY_MS);
+        self.after(busy, Event::Acts { robot, run, command });
+    }
+
+    /// The software is attached: it takes commands, and says again what it was saying.
+    pub(super) fn take_commands(&mut self, robot: usize) {
+        self.say(robot, Said::TakesCommands(Self::groups_of(robot)));
+        self.say_commands_again(robot);
+    }
+
+    pub(super) fn on_says_of_command(&mut self, host: usize, stream: StreamKey, command: CommandId, said: CommandSaid) {
+        self.tell_engine(host, EngineEvent::Inbox(InboxEvent::Said { stream, command, said }));
+    }
+}
