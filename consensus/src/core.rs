@@ -166,6 +166,10 @@ fn check_speakers(who: Who, proposal: &Proposal, shard: Option<&Shard>) -> Resul
             let node = shard.and_then(|shard| shard.serves(agent));
             node.is_some_and(|node| node != who.node).then_some(agent)
         }
+        Op::EndDelivery { ended } => {
+            let may = shard.is_none_or(|shard| shard.may_end(ended, who.node));
+            (!may).then_some(&ended.agent)
+        }
         Op::OpenInbox { agent, .. } => {
             let node = shard.and_then(|shard| shard.serves(agent));
             (node != Some(who.node)).then_some(agent)

@@ -121,6 +121,14 @@ pub enum InvalidCommand {
         /// How many.
         given: usize,
     },
+    /// A number that leaves none for later statements.
+    #[error("serial {given} is far above {last}, the last one; give {last} plus one")]
+    Serial {
+        /// The serial that was given.
+        given: u64,
+        /// The last one.
+        last: u64,
+    },
     /// Too many verbs or targets.
     #[error("a grant names {given} verbs or targets; at most {} are allowed, or any", limits::GRANT_NAMES_MAX)]
     GrantNames {

@@ -6,182 +6,15 @@ mod support;
 use std::collections::BTreeSet;
 
 use skep_fleet::FleetState;
-use skep_protocol::authority::{Allowed, OperatorGrant, OperatorSecret, SignedGrant, granted};
+use skep_protocol::authority::OperatorGrant;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::{Decision, EndedDelivery, EntryBody, Op};
-use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, ShardId};
+use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::text::{GroupName, SiteName, TraceParent};
+use skep_protocol::outcome::{Receipt, Refusal};
+use support::hall::*;
 use support::*;
-
-fn site() -> SiteName {
-    SiteName::new("hall").unwrap()
-}
-
-fn secret(n: u8) -> OperatorSecret {
-    OperatorSecret::from_seed(&[n; 32])
-}
-
-fn first() -> OperatorSecret {
-    secret(1)
-}
-
-fn grant(of: u8, serial: u64) -> OperatorGrant {
-    let name = "somebody".parse().unwrap();
-    OperatorGrant { serial, admin: false, ..OperatorGrant::of_first(site(), ShardId(1), secret(of).key(), name) }
-}
-
-fn state_grant(grant: OperatorGrant, by: u8) -> Op {
-    Op::GrantOperator { grant: Box::new(grant.sign(&secret(by)).unwrap()) }
-}
-
-fn id(n: u8) -> CommandId {
-    CommandId::from_bytes([n; 16])
-}
-
-fn journal(n: u8) -> JournalId {
-    JournalId::from_bytes([n; 16])
-}
-
-fn to(name: &str) -> Target {
-    Target::Agent(agent(name))
-}
-
-/// A site with its first operator, and a command that is valid for ten seconds.
-struct Hall {
-    shard: Shard,
-}
-
-impl std::ops::Deref for Hall {
-    type Target = Shard;
-    fn deref(&self) -> &Shard {
-        &self.shard
-    }
-}
-
-impl std::ops::DerefMut for Hall {
-    fn deref_mut(&mut self) -> &mut Shard {
-        &mut self.shard
-    }
-}
-
-impl Hall {
-    fn new() -> Self {
-        let mut shard = Shard::new();
-        let of_first = OperatorGrant::of_first(site(), ShardId(1), first().key(), "first".parse().unwrap());
-        shard.ok(Op::InstallOperator { grant: Box::new(of_first) });
-        Self { shard }
-    }
-
-    fn with(robots: &[&str]) -> Self {
-        let mut hall = Self::new();
-        for (n, robot) in (1..).zip(robots) {
-            hall.join(robot, n, journal(n), &["aisle"]);
-        }
-        hall
-    }
-
-    /// Attaches an agent and opens its inbox; its home.
-    fn join(&mut self, robot: &str, at: u8, to: JournalId, groups: &[&str]) -> HomeEpoch {
-        let attached = self.shard.ok(attach(robot, at, at));
-        let Receipt::Attached { attachment, .. } = attached else { panic!("{attached:?}") };
-        self.open(robot, attachment, to, groups)
-    }
-
-    fn open(&mut self, robot: &str, attachment: AttachmentId, to: JournalId, groups: &[&str]) -> HomeEpoch {
-        let groups = groups.iter().map(|name| GroupName::new(name).unwrap()).collect();
-        match self.shard.ok(Op::OpenInbox { agent: agent(robot), attachment, journal: to, groups }) {
-            Receipt::Inbox { home, .. } => home,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn command(&self, n: u8, target: Target) -> Command {
-        Command {
-            site: site(),
-            shard: ShardId(1),
-            id: id(n),
-            target,
-            verb: "goto".parse().unwrap(),
-            content_type: "text/plain".parse().unwrap(),
-            args: vec![n],
-            deadline: self.shard.now.plus_ms(10_000),
-            class: CommandClass::Routine,
-            idempotent: false,
-            supersedes: None,
-            parent: None,
-            trace: TraceParent::new("").unwrap(),
-            waves: None,
-            operator: first().key(),
-        }
-    }
-
-    fn send(&mut self, command: Command) -> Receipt {
-        self.shard.ok(signed(command))
-    }
-
-    fn order(&mut self, n: u8, what: OrderKind) -> Receipt {
-        self.shard.ok(order(n, what))
-    }
-
-    fn waiting(&self, robot: &str) -> Vec<(u64, CommandId, Option<VoidCause>)> {
-        self.shard.state.deliveries_after(&agent(robot), 0).map(|d| (d.seq, d.command.command.id, d.void)).collect()
-    }
-
-    fn ended(&mut self, robot: &str, n: u8, seq: (u64, u64), outcome: CommandOutcome) -> Op {
-        let seq = DeliverySeq { home: HomeEpoch(seq.0), n: seq.1 };
-        let ended = EndedDelivery { agent: agent(robot), command: id(n), seq, outcome, steps: Steps::default() };
-        Op::EndDelivery { ended: Box::new(ended) }
-    }
-
-    /// Everything that the orchestrator decides now, until there is nothing left.
-    fn settle(&mut self) -> Vec<ChangeKind> {
-        let mut changes = Vec::new();
-        loop {
-            let decisions = Lead::new(&self.shard).proposals(&self.shard);
-            if decisions.is_empty() {
-                return changes;
-            }
-            let applied = self.shard.apply(EntryBody::Decisions(decisions));
-            changes.extend(applied.changes.into_iter().map(|change| change.what));
-        }
-    }
-
-    /// The answer to a request, and what it changed.
-    fn told(&mut self, op: Op) -> (Reply, Vec<ChangeKind>) {
-        let request = self.shard.request(op);
-        let mut applied = self.shard.apply(EntryBody::Requests(vec![request]));
-        (applied.replies.remove(0), applied.changes.into_iter().map(|change| change.what).collect())
-    }
-}
-
-fn signed(command: Command) -> Op {
-    signed_by(command, 1)
-}
-
-fn signed_by(command: Command, by: u8) -> Op {
-    Op::SendCommand { command: Box::new(command.sign(&secret(by)).unwrap()) }
-}
-
-fn order(n: u8, what: OrderKind) -> Op {
-    let (operator, reason) = (first().key(), reason("because"));
-    let order = CommandOrder { site: site(), shard: ShardId(1), command: id(n), what, reason, operator };
-    Op::OrderCommand { order: Box::new(order.sign(&first()).unwrap()) }
-}
-
-fn succeeded() -> CommandOutcome {
-    CommandOutcome::Succeeded { result: b"there".to_vec() }
-}
-
-fn outcomes(changes: &[ChangeKind]) -> Vec<(String, &'static str)> {
-    let outcome = |change: &ChangeKind| match change {
-        ChangeKind::DeliveryEnded { agent, outcome, .. } => Some((agent.to_string(), outcome.name())),
-        _ => None,
-    };
-    changes.iter().filter_map(outcome).collect()
-}
 
 #[test]
 fn a_command_stands_in_the_order_of_its_robot_until_its_outcome_is_known() {
@@ -232,70 +65,6 @@ fn an_old_signed_command_is_refused_however_long_ago_its_id_was_forgotten() {
     assert!(matches!(hall.refused(signed(command)), Refusal::CommandExpired { .. }));
     let far = Command { deadline: hall.state.clock().plus_ms(u64::MAX), ..hall.command(2, to("r1")) };
     assert!(matches!(hall.refused(signed(far)), Refusal::CommandTooLong { .. }));
-}
-
-#[test]
-fn only_who_is_granted_it_may_command_and_only_whom_and_what_it_says() {
-    let mut hall = Hall::with(&["r1", "r2"]);
-    let by = |command: Command, n: u8| signed_by(command, n);
-    let command = hall.command(1, to("r1"));
-    assert_eq!(hall.refused(by(command.clone(), 2)), Refusal::NoSuchOperator(secret(2).key()));
-    let mut clerk = grant(2, 1);
-    clerk.targets = Allowed::These([to("r1")].into());
-    clerk.verbs = Allowed::These(["goto".parse().unwrap()].into());
-    clerk.broadcast = false;
-    hall.ok(state_grant(clerk.clone(), 1));
-    hall.ok(by(command, 2));
-    for (n, target, verb) in [(2, to("r2"), "goto"), (3, to("r1"), "lift"), (4, Target::All, "goto")] {
-        let command = Command { verb: verb.parse().unwrap(), ..hall.command(n, target) };
-        assert!(matches!(hall.refused(by(command, 2)), Refusal::NotGranted { .. }));
-    }
-    // Nobody grants who is no admin, nothing older replaces what is newer, and the first operator stays what it is.
-    assert_eq!(hall.refused(state_grant(grant(3, 1), 2)), Refusal::NotAdmin(secret(2).key()));
-    assert_eq!(hall.refused(state_grant(clerk.clone(), 1)), Refusal::GrantStale { given: 1, known: 1 });
-    assert_eq!(hall.refused(state_grant(grant(1, 9), 1)), Refusal::FirstOperator);
-    hall.ok(state_grant(OperatorGrant { revoked: true, serial: 2, ..clerk }, 1));
-    let command = hall.command(5, to("r1"));
-    assert_eq!(hall.refused(by(command, 2)), Refusal::OperatorRevoked(secret(2).key()));
-    let elsewhere = Command { shard: ShardId(2), ..hall.command(6, to("r1")) };
-    assert_eq!(hall.refused(signed(elsewhere)), Refusal::WrongPlace);
-    let again = OperatorGrant::of_first(site(), ShardId(1), secret(9).key(), "x".parse().unwrap());
-    assert_eq!(hall.refused(Op::InstallOperator { grant: Box::new(again) }), Refusal::OperatorsExist);
-}
-
-#[test]
-fn what_is_delivered_carries_all_that_proves_its_operator() {
-    let mut hall = Hall::with(&["r1"]);
-    hall.ok(state_grant(OperatorGrant { admin: true, ..grant(2, 1) }, 1));
-    hall.ok(state_grant(grant(3, 1), 2));
-    let command = hall.command(1, to("r1"));
-    hall.ok(signed_by(command, 3));
-    let delivery = hall.state.deliveries_after(&agent("r1"), 0).next().unwrap();
-    assert!(delivery.command.is_signed());
-    let found = granted(&delivery.authority, secret(3).key(), first().key(), (&site(), ShardId(1)));
-    assert!(found.is_some(), "{:?}", delivery.authority);
-    let other = secret(7).key();
-    assert!(granted(&delivery.authority, secret(3).key(), other, (&site(), ShardId(1))).is_none());
-}
-
-#[test]
-fn an_operator_sends_no_more_in_a_minute_than_it_is_granted() {
-    let mut hall = Hall::with(&["r1"]);
-    hall.ok(state_grant(OperatorGrant { per_minute: Some(60), ..grant(2, 1) }, 1));
-    let mut sent = 0_u8;
-    let refusal = loop {
-        let command = hall.command(sent + 1, to("r1"));
-        let (reply, _) = hall.told(signed_by(command, 2));
-        match reply {
-            Reply::Done(_) => sent += 1,
-            Reply::Refused(refusal) => break refusal,
-        }
-    };
-    assert_eq!(sent, 10, "a sixth of a minute at once");
-    let Refusal::TooManyCommands { retry_after_ms, .. } = refusal else { panic!("{refusal}") };
-    hall.now = hall.now.plus_ms(retry_after_ms);
-    let command = hall.command(100, to("r1"));
-    hall.ok(signed_by(command, 2));
 }
 
 #[test]
@@ -518,8 +287,52 @@ fn a_full_outbox_refuses_and_an_ended_command_makes_room() {
 }
 
 #[test]
-fn a_statement_that_was_signed_by_another_than_it_names_shows() {
-    let signed = grant(2, 1).sign(&secret(3)).unwrap();
-    let forged = SignedGrant { by: first().key(), ..signed };
-    assert!(!forged.is_signed());
+fn a_wave_takes_the_place_of_a_command_when_it_is_let_out_and_not_before() {
+    let mut hall = Hall::with(&["r1", "r2"]);
+    let first = hall.command(1, Target::Group("aisle".parse().unwrap()));
+    hall.send(first);
+    let waves = Some(Waves { agents: 1, every_ms: 1_000 });
+    let group = Target::Group("aisle".parse().unwrap());
+    let second = Command { supersedes: Some(id(1)), waves, ..hall.command(2, group) };
+    hall.send(second);
+    assert_eq!((hall.waiting("r1"), hall.waiting("r2")), (vec![(1, id(1), None)], vec![(1, id(1), None)]));
+    hall.now = hall.now.plus_ms(1_000);
+    hall.settle();
+    assert_eq!(hall.waiting("r1"), [(1, id(1), Some(VoidCause::Superseded)), (2, id(2), None)]);
+    assert_eq!(hall.waiting("r2"), [(1, id(1), None)]);
+}
+
+#[test]
+fn only_the_node_that_may_have_had_a_command_says_how_it_ended() {
+    let mut hall = Hall::with(&["r1"]);
+    let command = hall.command(1, to("r1"));
+    hall.send(command);
+    let Op::EndDelivery { ended } = hall.ended("r1", 1, (1, 1), succeeded()) else { unreachable!() };
+    assert!(hall.state.may_end(&ended, node(1)));
+    assert!(!hall.state.may_end(&ended, node(2)));
+    // The agent is elsewhere: what the first node had is still that one's to tell.
+    let attachment = hall.state.agent(&agent("r1")).unwrap().attachment.unwrap().id;
+    hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
+    hall.join("r1", 2, journal(2), &[]);
+    assert!(hall.state.may_end(&ended, node(1)));
+    assert!(!hall.state.may_end(&ended, node(2)));
+}
+
+#[test]
+fn ended_commands_make_room_for_new_ones_by_what_they_take() {
+    let mut hall = Hall::with(&["r1"]);
+    let result = vec![7; limits::ARGS_BYTES_MAX];
+    let fit = limits::COMMAND_BYTES_MAX / 2 / limits::ARGS_BYTES_MAX;
+    let nth = |n: usize| CommandId::from_bytes((n as u128 + 1).to_be_bytes());
+    for n in 0..fit {
+        let command = Command { id: nth(n), ..hall.command(1, to("r1")) };
+        hall.send(command);
+        let seq = DeliverySeq { home: HomeEpoch(1), n: n as u64 + 1 };
+        let outcome = CommandOutcome::Succeeded { result: result.clone() };
+        let ended = EndedDelivery { agent: agent("r1"), command: nth(n), seq, outcome, steps: Steps::default() };
+        hall.ok(Op::EndDelivery { ended: Box::new(ended) });
+        hall.pass(11_000);
+    }
+    assert!(hall.state.command(&nth(0)).is_none(), "the oldest is forgotten");
+    assert!(hall.state.command(&nth(fit - 1)).is_some());
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use skep_protocol::entry::EndedDelivery;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
@@ -9,6 +10,11 @@ use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use super::Shard;
 
 impl Shard {
+    /// Whether a node may say how a command ended at an agent.
+    pub(crate) fn may_end(&self, ended: &EndedDelivery, node: NodeId) -> bool {
+        self.inner.state.read().may_end(ended, node)
+    }
+
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
     /// leader does: it has applied everything that was acknowledged, and its clock is the shard's.
     pub(crate) async fn pull(&self, node: NodeId, pull: &Pull) -> Result<Pulled, PullFailure> {

@@ -157,6 +157,10 @@ fn read(store: &Store) -> Result<(All, u64, u64), String> {
         }
     }
     let next = last.map_or(image_next, |last| (last.index + 1).max(image_next));
+    if last.or(purged).map_or(0, |last| last.index + 1) < image_next {
+        // The image became durable before the records that it holds: they are not missed.
+        store.purge(LOG, LogPoint { index: image_next - 1, term: 0 }).map_err(|e| e.to_string())?;
+    }
     let mut at = image_next;
     while at < next {
         let records = store.entries(LOG, at..next, limits::ENTRY_BYTES_MAX).map_err(|e| e.to_string())?;

@@ -51,6 +51,7 @@ impl FleetState {
             return Err(elsewhere(agent, attachment));
         }
         self.agents.remove(agent);
+        self.close_inbox(agent);
         if let Some(at) = self.changed_at.remove(agent) {
             self.by_change.remove(&(at, agent.clone()));
         }

@@ -155,6 +155,43 @@ fn the_log_is_let_go_of_and_nothing_with_it() {
     assert!(segments <= 3, "{segments} segments are kept");
 }
 
+#[test]
+fn an_image_that_became_durable_before_the_records_it_holds_is_gone_on_from() {
+    for records in [0, 3] {
+        let dir = tempfile::tempdir().unwrap();
+        let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+        let mut head = JournalHead::new(JournalId::from_bytes([1; 16]));
+        if records > 0 {
+            head = opened(&journals, &mut reports, "r1").head;
+            (1..records).for_each(|n| write(&journals, &mut reports, "r1", vec![JournalWrite::Put(entry(n))]));
+        }
+        let (journals, reports) = reopen(dir.path(), journals, reports);
+        drop((journals, reports));
+        let image = JournalState { head, entries: vec![entry(9)] };
+        save_image(dir.path(), 10, image.clone());
+        let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+        let told = |journal| Some(JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal });
+        assert_eq!(reports.blocking_recv(), told(image));
+        write(&journals, &mut reports, "r1", vec![JournalWrite::Put(entry(10))]);
+        let (_journals, mut reports) = reopen(dir.path(), journals, reports);
+        assert_eq!(reports.blocking_recv(), told(JournalState { head, entries: vec![entry(9), entry(10)] }));
+    }
+}
+
+/// Writes the image of all journals up to a record, once nobody has them open.
+fn save_image(dir: &Path, index: u64, journal: JournalState) {
+    let options = StoreOptions { segment_bytes: SEGMENT_BYTES, low_water_bytes: 0, on_fatal: fatal() };
+    let store = loop {
+        match Store::open_bare(dir, [7; 16], options.clone()) {
+            Err(StoreError::InUse { .. }) => std::thread::yield_now(),
+            opened => break opened.unwrap(),
+        }
+    };
+    let data = JournalImage { journals: vec![(SHARD, agent("r1"), journal)] }.encode().unwrap();
+    let snapshot = StoredSnapshot { index, meta: Bytes::new(), data: Bytes::from(data) };
+    store.snapshots().save(LOG, &snapshot).unwrap();
+}
+
 fn files_in(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_in(&path) } else { vec![path] }).collect()

@@ -17,7 +17,7 @@ use skep_protocol::journal::JournalState;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::CommandTold;
-use skep_protocol::outcome::{NotDone, Receipt, Settled};
+use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
 use skep_protocol::pull::{Pull, PullFor, Pulled};
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
@@ -275,7 +275,13 @@ impl Inboxes {
     }
 
     fn on_request_ended(&mut self, request: Request, settled: Settled, now_ms: u64) {
-        let final_refusal = matches!(&settled, Settled::NotDone(NotDone::Refused(_)));
+        // A refusal of the request itself, for its clock, say, says nothing of what it asks for.
+        let final_refusal = match &settled {
+            Settled::NotDone(NotDone::Refused(refusal)) => {
+                matches!(refusal, Refusal::NoSuchCommand(_) | Refusal::InvalidCommand(_) | Refusal::NotAttached { .. })
+            }
+            _ => false,
+        };
         match (&request, settled) {
             (Request::Open(whose, stream), Settled::Done { receipt: Receipt::Inbox { home, first, .. }, .. }) => {
                 let current = |inbox: &Inbox| inbox.taker.as_ref().is_some_and(|taker| taker.stream == *stream);
@@ -372,14 +378,14 @@ impl Inboxes {
                 continue;
             }
             inbox.seen = of.seen;
-            let first = pulled.first;
+            let (first, came) = (pulled.first, !of.deliveries.is_empty());
             self.with(&whose, now_ms, |inbox, bound, out| {
                 inbox.pin(first, out);
                 for (n, cause) in of.voids {
                     inbox.void(n, cause, out);
                 }
                 inbox.deliver(of.deliveries, &site, bound, out);
-                if of.more && inbox.room() > 0 {
+                if of.more && (came || inbox.room() > 0) {
                     inbox.seen = 0;
                 }
             });

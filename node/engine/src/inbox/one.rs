@@ -284,6 +284,10 @@ impl Inbox {
             CommandSaid::Reject { reason } if received => {
                 self.end(seq, CommandOutcome::Rejected { reason }, bound, out);
             }
+            // It let go of what it may have begun.
+            CommandSaid::Reject { reason } if started => {
+                self.end(seq, CommandOutcome::Failed { reason }, bound, out);
+            }
             CommandSaid::Start { stamp } if received => self.start(seq, session, stamp, bound, out),
             CommandSaid::Start { stamp } if started => self.start_again(seq, stamp, bound, out),
             CommandSaid::Succeeded { result } if started => {

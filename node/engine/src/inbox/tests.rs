@@ -463,13 +463,28 @@ fn what_software_says_out_of_turn_is_ignored() {
     assert_eq!(node.told(), [(9, "ignored"), (1, "offer"), (1, "ignored")]);
     node.start(1);
     node.sync();
-    node.say(1, CommandSaid::Reject { reason: Reason::truncated("too late") });
+    node.say(1, CommandSaid::Accept);
     assert_eq!(node.told(), [(1, "go"), (1, "ignored")]);
     node.say(1, CommandSaid::Succeeded { result: vec![] });
     node.sync();
     // Said again, it is told what is known.
     node.say(1, CommandSaid::Failed { reason: Reason::truncated("again") });
     assert_eq!(node.told(), [(1, "succeeded"), (1, "succeeded")]);
+}
+
+#[test]
+fn software_that_lets_go_of_what_it_began_ends_it_as_failed() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1)), delivery(2, command(2))]);
+    node.start(1);
+    node.sync();
+    node.say(1, CommandSaid::Reject { reason: Reason::truncated("let go") });
+    node.sync();
+    node.drain();
+    assert_eq!(node.reported(), [(1, "failed")]);
+    node.start(2);
+    node.sync();
+    assert!(node.told().contains(&(2, "go")), "the next one is not held up");
 }
 
 #[test]

@@ -278,6 +278,13 @@ impl Drop for Expecting<'_> {
 impl Drop for AttachedAgent {
     fn drop(&mut self) {
         self.task.abort();
+        self.shared.status.send_if_modified(|status| {
+            let ends = !matches!(status, AgentStatus::Ended(_));
+            if ends {
+                *status = AgentStatus::Ended(None);
+            }
+            ends
+        });
     }
 }
 

@@ -1,11 +1,9 @@
 //! How commands end.
 
-use std::sync::Arc;
-
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{CommandOutcome, Steps, VoidCause};
 use skep_protocol::entry::EndedDelivery;
-use skep_protocol::ids::CommandId;
+use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::{AgentId, Reason};
@@ -13,6 +11,17 @@ use skep_protocol::text::{AgentId, Reason};
 use super::DeliveryState;
 use crate::state::FleetState;
 use crate::state::apply::Journal;
+
+/// Ended commands that are looked at for one that can be forgotten.
+const FORGET_SCAN_MAX: usize = 64;
+
+/// Bytes of what came of a command.
+fn result_bytes(outcome: Option<&CommandOutcome>) -> u64 {
+    match outcome {
+        Some(CommandOutcome::Succeeded { result }) => result.len() as u64,
+        _ => 0,
+    }
+}
 
 impl FleetState {
     pub(super) fn delivery(&self, id: CommandId, agent: &AgentId) -> Option<&DeliveryState> {
@@ -92,6 +101,11 @@ impl FleetState {
         Ok(Receipt::DeliveryEnded { command: id })
     }
 
+    /// Whether a node may say how a delivery ended: only the one that may have had it knows.
+    pub fn may_end(&self, ended: &EndedDelivery, node: NodeId) -> bool {
+        self.delivery(ended.command, &ended.agent).is_none_or(|delivery| delivery.node == Some(node))
+    }
+
     pub(super) fn check_indeterminate(&self, id: CommandId, agent: &AgentId) -> Result<(), Refusal> {
         let delivery = self.delivery(id, agent).ok_or_else(|| Refusal::NoSuchAgent(agent.clone()))?;
         match delivery.outcome {
@@ -120,6 +134,8 @@ impl FleetState {
                 (record.ended_seq, record.next_wave_at, record.doubt_at) = (Some(seq), None, None);
             }
             if let Some(delivery) = record.deliveries.get_mut(agent) {
+                let before = result_bytes(delivery.outcome.as_ref());
+                record.result_bytes = record.result_bytes.saturating_sub(before) + result_bytes(Some(&ended));
                 delivery.refined = !first;
                 delivery.steps = steps.unwrap_or(delivery.steps);
                 (delivery.outcome, delivery.ended_at) = (Some(ended), Some(clock));
@@ -139,16 +155,15 @@ impl FleetState {
         self.forget_ended_commands();
     }
 
-    /// Lets go of the oldest commands that ended. One that could still be sent again is kept: its id is what tells.
-    fn forget_ended_commands(&mut self) {
-        while self.commands.ended.len() > limits::ENDED_COMMANDS_KEPT {
-            let Some((_, id)) = self.commands.ended.get_min().copied() else { return };
-            let Some(record) = self.commands.records.get(&id).map(Arc::clone) else { return };
-            if record.deadline() > self.clock {
-                return;
-            }
+    /// Lets go of the oldest commands that ended, while there are too many of them or they take too much. One that could
+    /// still be sent again is kept: its id is what tells.
+    pub(super) fn forget_ended_commands(&mut self) {
+        while self.commands.is_crowded() {
+            let expired = |id: &CommandId| self.commands.record(id).is_none_or(|known| known.deadline() <= self.clock);
+            let oldest = self.commands.ended.iter().take(FORGET_SCAN_MAX).map(|(_, id)| *id).find(expired);
+            let Some(id) = oldest else { return };
+            let Some(record) = self.commands.records.remove(&id) else { return };
             self.commands.unindex(&record);
-            self.commands.records.remove(&id);
         }
     }
 }

@@ -15,8 +15,9 @@ use skep_protocol::text::{AgentId, GroupName, Reason};
 use crate::state::FleetState;
 use crate::state::apply::Journal;
 
-/// About how many bytes of an answer a delivery takes beside its arguments.
+/// About how many bytes of an answer a delivery takes beside its arguments, and a statement about its operator.
 const DELIVERY_BYTES: usize = 1_024;
+const GRANT_BYTES: usize = 12 * 1_024;
 
 impl FleetState {
     /// The commands of an agent go to this journal from now on.
@@ -44,15 +45,23 @@ impl FleetState {
             outbox.groups = groups;
             (outbox.home, outbox.queue.clone())
         });
+        let node = self.agents.get(agent).and_then(|record| record.attachment).map(|attachment| attachment.node);
         // From now on the journal may have all of it.
         for command in queue.values() {
             self.change_command(*command, |record| {
                 if let Some(delivery) = record.deliveries.get_mut(agent) {
-                    delivery.deliverable = true;
+                    (delivery.deliverable, delivery.node) = (true, node);
                 }
             });
         }
         Ok(Receipt::Inbox { agent: agent.clone(), home, first: self.commands.first })
+    }
+
+    /// Nobody takes the commands of an agent that is forgotten. Its journal's time goes on if it comes back.
+    pub(in crate::state) fn close_inbox(&mut self, agent: &AgentId) {
+        if self.commands.outboxes.contains_key(agent) {
+            self.change_outbox(agent, |outbox| (outbox.journal, outbox.groups) = (None, Arc::default()));
+        }
     }
 
     fn move_home(&mut self, agent: &AgentId, to: JournalId, journal: &mut Journal) {
@@ -103,14 +112,14 @@ impl FleetState {
             }
             let (mut deliveries, mut room, mut more) = (Vec::new(), asked.room, false);
             for delivery in self.deliveries_after(&agent, asked.after) {
-                if delivery.void.is_none() {
-                    if room == 0 || bytes > limits::PULL_BYTES_SOFT_MAX {
-                        more = true;
-                        break;
-                    }
-                    room -= 1;
+                let takes_room = u32::from(delivery.void.is_none());
+                if room < takes_room || bytes > limits::PULL_BYTES_SOFT_MAX {
+                    more = true;
+                    break;
                 }
-                bytes += delivery.command.command.args.len() + DELIVERY_BYTES;
+                room -= takes_room;
+                let authority = delivery.authority.len() * GRANT_BYTES;
+                bytes += delivery.command.command.args.len() + DELIVERY_BYTES + authority;
                 deliveries.push(delivery);
             }
             let voids: Vec<_> = self.voids_up_to(&agent, asked.after).collect();

@@ -16,7 +16,8 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use skep_protocol::authority::{Authority, OperatorKey};
 use skep_protocol::command::{CommandOutcome, CommandView, DeliverySeq, DeliveryView, SignedCommand, Steps, VoidCause};
-use skep_protocol::ids::{CommandId, HomeEpoch, JournalId};
+use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
+use skep_protocol::limits;
 use skep_protocol::text::{AgentId, GroupName};
 use skep_protocol::time::LogInstant;
 
@@ -43,6 +44,8 @@ pub(crate) struct DeliveryState {
     pub(crate) seq: Option<DeliverySeq>,
     /// Whether the agent's node may have had it.
     pub(crate) deliverable: bool,
+    /// Which node that is.
+    pub(crate) node: Option<NodeId>,
     /// Why it is not to be started, if it is not.
     pub(crate) void: Option<VoidCause>,
     /// How it ended.
@@ -65,6 +68,8 @@ pub(crate) struct CommandState {
     pub(crate) deliveries: OrdMap<AgentId, DeliveryState>,
     /// Deliveries that have not ended.
     pub(crate) open: u32,
+    /// Bytes of what came of it.
+    pub(crate) result_bytes: u64,
     /// Waves that were let out.
     pub(crate) released: u32,
     pub(crate) next_wave_at: Option<LogInstant>,
@@ -84,7 +89,7 @@ impl CommandState {
 
     fn bytes(&self) -> u64 {
         const FIXED: u64 = 1_024;
-        FIXED + self.signed.command.args.len() as u64
+        FIXED + self.signed.command.args.len() as u64 + self.result_bytes
     }
 }
 
@@ -190,6 +195,14 @@ impl Commands {
             commands.records.insert(record.id(), record);
         }
         commands
+    }
+
+    /// Whether ended commands are to be forgotten.
+    fn is_crowded(&self) -> bool {
+        self.ended.len() > limits::ENDED_COMMANDS_KEPT
+            || self.records.len() > limits::COMMANDS_MAX / 2
+            || self.deliveries > limits::DELIVERIES_MAX as u64 / 2
+            || self.bytes > limits::COMMAND_BYTES_MAX as u64 / 2
     }
 
     /// Puts a record into the indexes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use skep_protocol::authority::{Authority, OperatorGrant, OperatorKey, SignedGrant};
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::Target;
+use skep_protocol::command::{InvalidCommand, Target};
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
@@ -18,6 +18,8 @@ use crate::state::apply::Journal;
 /// Commands that an operator may send at once, as a part of what it may send in a minute.
 const BURST_SHARE: u64 = 6;
 const MINUTE_MS: u64 = 60_000;
+/// How far a statement's number may be above the last one: nobody uses the numbers up.
+const SERIAL_STEP_MAX: u64 = 1_000_000;
 
 /// An operator and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +64,16 @@ impl FleetState {
         if self.authority_of(*by).len() >= limits::AUTHORITY_CHAIN_MAX {
             return Err(Refusal::NotAdmin(*by));
         }
+        // Nobody changes what it owes its own place to.
+        let above = self.authority_of(*by);
+        if grant.operator == *by || above.iter().any(|signed| signed.by == grant.operator) {
+            return Err(Refusal::NotAdmin(*by));
+        }
         let known = self.commands.operators.get(&grant.operator);
+        let last = known.map_or(0, |known| known.grant.serial);
+        if grant.serial > last.saturating_add(SERIAL_STEP_MAX) {
+            return Err(InvalidCommand::Serial { given: grant.serial, last }.into());
+        }
         if let Some(known) = known.filter(|known| grant.serial <= known.grant.serial) {
             return Err(Refusal::GrantStale { given: grant.serial, known: known.grant.serial });
         }
@@ -90,7 +101,19 @@ impl FleetState {
     /// An operator that may do something.
     fn active_operator(&self, key: OperatorKey) -> Result<&Operator, Refusal> {
         let operator = self.commands.operators.get(&key).ok_or(Refusal::NoSuchOperator(key))?;
-        if operator.grant.revoked { Err(Refusal::OperatorRevoked(key)) } else { Ok(operator) }
+        if operator.grant.revoked {
+            return Err(Refusal::OperatorRevoked(key));
+        }
+        // Whoever made it one must still be an admin, up to the first.
+        let mut at = operator;
+        for _ in 0..=limits::AUTHORITY_CHAIN_MAX {
+            let Some(by) = at.signed.as_ref().map(|signed| signed.by) else { return Ok(operator) };
+            at = self.commands.operators.get(&by).ok_or(Refusal::NoSuchOperator(by))?;
+            if at.grant.revoked || !at.grant.admin {
+                return Err(Refusal::NotAdmin(by));
+            }
+        }
+        Err(Refusal::NotAdmin(key))
     }
 
     /// Whether something was signed for this shard.

@@ -38,7 +38,13 @@ impl FleetState {
         self.check_place(&command.site, command.shard)?;
         self.check_valid(signed)?;
         self.check_granted(command.operator, &command.verb, &command.target)?;
+        // To take another's place is to call it off.
+        if let Some(former) = command.supersedes.and_then(|former| self.commands.record(&former)) {
+            let former = Arc::clone(&former.signed);
+            self.check_granted(command.operator, &former.command.verb, &former.command.target)?;
+        }
         let agents = self.resolve(&command.target)?;
+        self.forget_ended_commands();
         self.check_command_room(signed, &agents)?;
         self.check_rate(command.operator)?;
         self.count_command(command.operator);
@@ -52,9 +58,6 @@ impl FleetState {
         self.commands.records.insert(id, Arc::new(record));
         for agent in &agents {
             self.change_outbox(agent, |outbox| outbox.open += 1);
-            if let Some(former) = command.supersedes {
-                self.void(former, agent, VoidCause::Superseded, journal);
-            }
         }
         if at_once {
             self.let_out(id, 0, journal);
@@ -118,6 +121,7 @@ impl FleetState {
                 wave,
                 seq: None,
                 deliverable: false,
+                node: None,
                 void: None,
                 outcome: None,
                 refined: false,
@@ -135,6 +139,7 @@ impl FleetState {
             accepted_by: (self.applying, self.applying_term),
             open: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
             deliveries,
+            result_bytes: 0,
             released: 0,
             next_wave_at: waves.map(|Waves { every_ms, .. }| self.clock.plus_ms(every_ms)),
             doubt_at: None,
@@ -159,19 +164,19 @@ impl FleetState {
             record.deliveries.iter().filter(|(_, d)| of_wave(d)).map(|(agent, _)| agent.clone()).collect();
         let mut to = Vec::with_capacity(agents.len());
         for agent in agents {
-            let attached = self.agents.get(&agent).is_some_and(|record| record.attachment.is_some());
-            let (seq, deliverable) = self.change_outbox(&agent, |outbox| {
+            let attachment = self.agents.get(&agent).and_then(|record| record.attachment);
+            let (seq, takes) = self.change_outbox(&agent, |outbox| {
                 outbox.last += 1;
                 outbox.queue.insert(outbox.last, id);
-                (DeliverySeq { home: outbox.home, n: outbox.last }, attached && outbox.journal.is_some())
+                (DeliverySeq { home: outbox.home, n: outbox.last }, outbox.journal.is_some())
             });
-            to.push((agent, seq, deliverable));
+            to.push((agent, seq, attachment.filter(|_| takes).map(|attachment| attachment.node)));
         }
         let clock = self.clock;
         self.change_command(id, |record| {
-            for (agent, seq, deliverable) in &to {
+            for (agent, seq, node) in &to {
                 if let Some(delivery) = record.deliveries.get_mut(agent) {
-                    (delivery.seq, delivery.deliverable) = (Some(*seq), *deliverable);
+                    (delivery.seq, delivery.deliverable, delivery.node) = (Some(*seq), node.is_some(), *node);
                     delivery.released_at = Some(clock);
                 }
             }
@@ -180,8 +185,13 @@ impl FleetState {
             let every_ms = record.signed.command.waves.filter(|_| !last).map(|waves| waves.every_ms);
             record.next_wave_at = every_ms.map(|ms| clock.plus_ms(ms));
         });
-        let to = to.into_iter().map(|(agent, seq, _)| (agent, seq)).collect();
+        let to: Vec<_> = to.into_iter().map(|(agent, seq, _)| (agent, seq)).collect();
+        let agents: Vec<AgentId> = to.iter().map(|(agent, _)| agent.clone()).collect();
         journal.record(self.clock, ChangeKind::CommandReleased { command: id, to });
+        let former = self.commands.record(&id).and_then(|record| record.signed.command.supersedes);
+        if let Some(former) = former {
+            agents.iter().for_each(|agent| self.void(former, agent, VoidCause::Superseded, journal));
+        }
     }
 
     /// What an operator wants of a command that was sent.

@@ -12,7 +12,7 @@ use skep_protocol::v1::command_news::News;
 use skep_protocol::v1::command_step::Step;
 use tokio::sync::{mpsc, watch};
 
-use super::{Shared, boot_ms};
+use super::{AgentStatus, Shared, boot_ms};
 
 /// Commands that were offered and nobody has taken up yet: as many as a node hands out.
 const OFFERS_QUEUED_MAX: usize = skep_protocol::limits::INBOX_MAX;
@@ -44,6 +44,8 @@ struct Waiting {
     /// What was said of it last and not answered yet.
     last: Option<Step>,
     news: mpsc::Sender<News>,
+    /// How often what was said was ignored since nobody waits for it any more.
+    ignored: u32,
 }
 
 /// What the stream and the software share of commands.
@@ -131,15 +133,23 @@ impl Desk {
                 }
                 let (told, news) = mpsc::channel(NEWS_QUEUED_MAX);
                 if self.offers.try_send((command, news)).is_ok() {
-                    waiting.insert(id, Waiting { last: None, news: told });
+                    waiting.insert(id, Waiting { last: None, news: told, ignored: 0 });
                 }
             }
             news => {
-                let Some(known) = waiting.get(&id) else { return };
+                let Some(known) = waiting.get_mut(&id) else { return };
+                let ignored = matches!(news, News::Ignored(_));
                 let is_over = matches!(news, News::Recorded(_) | News::Void(_) | News::Interrupted(_));
-                if known.news.try_send(news).is_err() && is_over {
-                    // Whoever had it let go of it, and the node has written that down.
+                if known.news.try_send(news).is_ok() {
+                    return;
+                }
+                known.ignored += u32::from(ignored);
+                if is_over || known.ignored > SAID_AGAIN_MAX {
+                    // Whoever had it let go of it, and the node has written that down, or does not know it.
                     waiting.remove(&id);
+                } else if ignored {
+                    drop(waiting);
+                    self.say_again(&id);
                 }
             }
         }
@@ -198,7 +208,12 @@ impl CommandOffers {
 
     /// The next command that is offered. None when the agent is over. Safe to drop and call again.
     pub async fn next(&mut self) -> Option<OfferedCommand> {
-        let (command, news) = self.offered.recv().await?;
+        let mut status = self.shared.status.subscribe();
+        let (command, news) = tokio::select! {
+            biased;
+            offered = self.offered.recv() => offered?,
+            _ = status.wait_for(|status| matches!(status, AgentStatus::Ended(_))) => return None,
+        };
         let if_dropped = Some(Step::Reject("the agent's software let go of it".to_owned()));
         let open = Open { shared: Arc::clone(&self.shared), id: command.id.clone(), news, if_dropped };
         Some(OfferedCommand { command, open })
@@ -210,8 +225,14 @@ impl Open {
     async fn ask(&mut self, step: Step) -> Result<News, NotStarted> {
         self.shared.desk.say(&self.id, step);
         let mut again = 0;
+        let mut status = self.shared.status.subscribe();
         loop {
-            match self.news.recv().await {
+            let news = tokio::select! {
+                biased;
+                news = self.news.recv() => news,
+                _ = status.wait_for(|status| matches!(status, AgentStatus::Ended(_))) => None,
+            };
+            match news {
                 None => return Err(NotStarted::Lost),
                 Some(News::Ignored(_)) if again < SAID_AGAIN_MAX => {
                     again += 1;

@@ -1,0 +1,178 @@
+//! A site with operators, in a test of commands.
+
+use skep_protocol::authority::{OperatorGrant, OperatorSecret};
+use skep_protocol::change::ChangeKind;
+use skep_protocol::command::*;
+use skep_protocol::entry::{EndedDelivery, EntryBody, Op};
+use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, ShardId};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::text::{GroupName, SiteName, TraceParent};
+
+use super::*;
+
+pub fn site() -> SiteName {
+    SiteName::new("hall").unwrap()
+}
+
+pub fn secret(n: u8) -> OperatorSecret {
+    OperatorSecret::from_seed(&[n; 32])
+}
+
+pub fn first() -> OperatorSecret {
+    secret(1)
+}
+
+pub fn grant(of: u8, serial: u64) -> OperatorGrant {
+    let name = "somebody".parse().unwrap();
+    OperatorGrant { serial, admin: false, ..OperatorGrant::of_first(site(), ShardId(1), secret(of).key(), name) }
+}
+
+pub fn state_grant(grant: OperatorGrant, by: u8) -> Op {
+    Op::GrantOperator { grant: Box::new(grant.sign(&secret(by)).unwrap()) }
+}
+
+pub fn id(n: u8) -> CommandId {
+    CommandId::from_bytes([n; 16])
+}
+
+pub fn journal(n: u8) -> JournalId {
+    JournalId::from_bytes([n; 16])
+}
+
+pub fn to(name: &str) -> Target {
+    Target::Agent(agent(name))
+}
+
+/// A site with its first operator, and a command that is valid for ten seconds.
+pub struct Hall {
+    pub shard: Shard,
+}
+
+impl std::ops::Deref for Hall {
+    type Target = Shard;
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl std::ops::DerefMut for Hall {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+}
+
+impl Hall {
+    pub fn new() -> Self {
+        let mut shard = Shard::new();
+        let of_first = OperatorGrant::of_first(site(), ShardId(1), first().key(), "first".parse().unwrap());
+        shard.ok(Op::InstallOperator { grant: Box::new(of_first) });
+        Self { shard }
+    }
+
+    pub fn with(robots: &[&str]) -> Self {
+        let mut hall = Self::new();
+        for (n, robot) in (1..).zip(robots) {
+            hall.join(robot, n, journal(n), &["aisle"]);
+        }
+        hall
+    }
+
+    /// Attaches an agent and opens its inbox; its home.
+    pub fn join(&mut self, robot: &str, at: u8, to: JournalId, groups: &[&str]) -> HomeEpoch {
+        let attached = self.shard.ok(attach(robot, at, at));
+        let Receipt::Attached { attachment, .. } = attached else { panic!("{attached:?}") };
+        self.open(robot, attachment, to, groups)
+    }
+
+    pub fn open(&mut self, robot: &str, attachment: AttachmentId, to: JournalId, groups: &[&str]) -> HomeEpoch {
+        let groups = groups.iter().map(|name| GroupName::new(name).unwrap()).collect();
+        match self.shard.ok(Op::OpenInbox { agent: agent(robot), attachment, journal: to, groups }) {
+            Receipt::Inbox { home, .. } => home,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn command(&self, n: u8, target: Target) -> Command {
+        Command {
+            site: site(),
+            shard: ShardId(1),
+            id: id(n),
+            target,
+            verb: "goto".parse().unwrap(),
+            content_type: "text/plain".parse().unwrap(),
+            args: vec![n],
+            deadline: self.shard.now.plus_ms(10_000),
+            class: CommandClass::Routine,
+            idempotent: false,
+            supersedes: None,
+            parent: None,
+            trace: TraceParent::new("").unwrap(),
+            waves: None,
+            operator: first().key(),
+        }
+    }
+
+    pub fn send(&mut self, command: Command) -> Receipt {
+        self.shard.ok(signed(command))
+    }
+
+    pub fn order(&mut self, n: u8, what: OrderKind) -> Receipt {
+        self.shard.ok(order(n, what))
+    }
+
+    pub fn waiting(&self, robot: &str) -> Vec<(u64, CommandId, Option<VoidCause>)> {
+        self.shard.state.deliveries_after(&agent(robot), 0).map(|d| (d.seq, d.command.command.id, d.void)).collect()
+    }
+
+    pub fn ended(&mut self, robot: &str, n: u8, seq: (u64, u64), outcome: CommandOutcome) -> Op {
+        let seq = DeliverySeq { home: HomeEpoch(seq.0), n: seq.1 };
+        let ended = EndedDelivery { agent: agent(robot), command: id(n), seq, outcome, steps: Steps::default() };
+        Op::EndDelivery { ended: Box::new(ended) }
+    }
+
+    /// Everything that the orchestrator decides now, until there is nothing left.
+    pub fn settle(&mut self) -> Vec<ChangeKind> {
+        let mut changes = Vec::new();
+        loop {
+            let decisions = Lead::new(&self.shard).proposals(&self.shard);
+            if decisions.is_empty() {
+                return changes;
+            }
+            let applied = self.shard.apply(EntryBody::Decisions(decisions));
+            changes.extend(applied.changes.into_iter().map(|change| change.what));
+        }
+    }
+
+    /// The answer to a request, and what it changed.
+    pub fn told(&mut self, op: Op) -> (Reply, Vec<ChangeKind>) {
+        let request = self.shard.request(op);
+        let mut applied = self.shard.apply(EntryBody::Requests(vec![request]));
+        (applied.replies.remove(0), applied.changes.into_iter().map(|change| change.what).collect())
+    }
+}
+
+pub fn signed(command: Command) -> Op {
+    signed_by(command, 1)
+}
+
+pub fn signed_by(command: Command, by: u8) -> Op {
+    Op::SendCommand { command: Box::new(command.sign(&secret(by)).unwrap()) }
+}
+
+pub fn order(n: u8, what: OrderKind) -> Op {
+    let (operator, reason) = (first().key(), reason("because"));
+    let order = CommandOrder { site: site(), shard: ShardId(1), command: id(n), what, reason, operator };
+    Op::OrderCommand { order: Box::new(order.sign(&first()).unwrap()) }
+}
+
+pub fn succeeded() -> CommandOutcome {
+    CommandOutcome::Succeeded { result: b"there".to_vec() }
+}
+
+pub fn outcomes(changes: &[ChangeKind]) -> Vec<(String, &'static str)> {
+    let outcome = |change: &ChangeKind| match change {
+        ChangeKind::DeliveryEnded { agent, outcome, .. } => Some((agent.to_string(), outcome.name())),
+        _ => None,
+    };
+    changes.iter().filter_map(outcome).collect()
+}
