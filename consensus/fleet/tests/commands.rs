@@ -336,3 +336,27 @@ fn ended_commands_make_room_for_new_ones_by_what_they_take() {
     assert!(hall.state.command(&nth(0)).is_none(), "the oldest is forgotten");
     assert!(hall.state.command(&nth(fit - 1)).is_some());
 }
+
+#[test]
+fn an_agent_that_comes_back_after_it_was_removed_has_a_home_that_no_journal_remembers() {
+    let mut hall = Hall::with(&["r1"]);
+    let remove = |hall: &mut Hall| {
+        let attachment = hall.state.agent(&agent("r1")).unwrap().attachment.unwrap().id;
+        hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
+        hall.ok(Op::RemoveAgent { agent: agent("r1") });
+    };
+    let command = hall.command(1, to("r1"));
+    hall.send(command);
+    // What it may have had is still its node's to tell; only then is nothing left of it.
+    remove(&mut hall);
+    assert_eq!(hall.waiting("r1"), [(1, id(1), None)]);
+    let ended = hall.ended("r1", 1, (1, 1), succeeded());
+    assert_eq!(outcomes(&hall.told(ended).1), [("r1".to_owned(), "succeeded")]);
+    let first = hall.join("r1", 1, journal(1), &[]);
+    assert!(first > HomeEpoch(1), "{first:?}");
+    remove(&mut hall);
+    let snapshot = hall.state.to_snapshot().unwrap();
+    hall.state = FleetState::from_snapshot(&snapshot).unwrap();
+    assert!(hall.join("r1", 1, journal(1), &[]) > first);
+    assert_eq!(hall.waiting("r1"), []);
+}

@@ -149,6 +149,7 @@ impl FleetState {
                     outbox.voided.remove(&seq.n);
                 }
             });
+            self.forget_outbox(agent);
         }
         let steps = steps.unwrap_or_default();
         journal.record(self.clock, ChangeKind::DeliveryEnded { command: id, agent: agent.clone(), outcome, steps });

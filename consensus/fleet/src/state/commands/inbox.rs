@@ -57,10 +57,24 @@ impl FleetState {
         Ok(Receipt::Inbox { agent: agent.clone(), home, first: self.commands.first })
     }
 
-    /// Nobody takes the commands of an agent that is forgotten. Its journal's time goes on if it comes back.
+    /// Nobody takes the commands of an agent that is forgotten.
     pub(in crate::state) fn close_inbox(&mut self, agent: &AgentId) {
         if self.commands.outboxes.contains_key(agent) {
             self.change_outbox(agent, |outbox| (outbox.journal, outbox.groups) = (None, Arc::default()));
+            self.forget_outbox(agent);
+        }
+    }
+
+    /// Lets go of the outbox of an agent that is forgotten once all that was sent to it has ended. If the agent comes back,
+    /// its home is another than any that a journal may remember.
+    pub(super) fn forget_outbox(&mut self, agent: &AgentId) {
+        if self.agents.contains_key(agent) {
+            return;
+        }
+        let outbox = self.commands.outboxes.get(agent);
+        if let Some(behind) = outbox.filter(|outbox| outbox.open == 0).map(|outbox| outbox.home.next()) {
+            self.commands.outboxes.remove(agent);
+            self.commands.homes_from = self.commands.homes_from.max(behind);
         }
     }
 

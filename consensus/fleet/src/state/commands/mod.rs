@@ -128,6 +128,8 @@ pub(crate) struct Commands {
     pub(super) operators: OrdMap<OperatorKey, Operator>,
     pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
+    /// Where the home of a new outbox begins: behind that of every outbox that was let go of.
+    homes_from: HomeEpoch,
     due: OrdSet<(LogInstant, CommandDue, CommandId)>,
     /// Commands that ended, in the order of their ends.
     ended: OrdSet<(u64, CommandId)>,
@@ -144,6 +146,7 @@ pub(crate) struct CommandsBody {
     operators: Vec<(OperatorKey, Operator)>,
     records: Vec<Arc<CommandState>>,
     outboxes: Vec<(AgentId, OutboxHead)>,
+    homes_from: HomeEpoch,
 }
 
 impl Commands {
@@ -166,6 +169,7 @@ impl Commands {
             operators: self.operators.iter().map(|(key, operator)| (*key, operator.clone())).collect(),
             records: self.records.values().cloned().collect(),
             outboxes: self.outboxes.iter().map(head).collect(),
+            homes_from: self.homes_from,
         }
     }
 
@@ -173,6 +177,7 @@ impl Commands {
         let mut commands = Self {
             first: body.first,
             operators: body.operators.into_iter().collect(),
+            homes_from: body.homes_from,
             outboxes_changed_at: applied,
             ..Self::default()
         };
@@ -302,7 +307,9 @@ impl FleetState {
     fn change_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let index = self.applying;
         self.commands.outboxes_changed_at = index;
-        let outbox = Arc::make_mut(self.commands.outboxes.entry(agent.clone()).or_default());
+        let home = self.commands.homes_from;
+        let begin = || Arc::new(Outbox { home, ..Outbox::default() });
+        let outbox = Arc::make_mut(self.commands.outboxes.entry(agent.clone()).or_insert_with(begin));
         outbox.changed_at = index;
         change(outbox)
     }
