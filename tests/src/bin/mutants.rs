@@ -165,15 +165,17 @@ fn build() -> Result<BTreeMap<(&'static str, &'static str), String>, String> {
         return Err("the tests cannot be built with mutants".to_owned());
     }
     let messages = String::from_utf8_lossy(&built.stdout);
-    let binary = |target: Target| messages.lines().find_map(|line| executable(line, target.target));
+    let binary = |target: Target| messages.lines().find_map(|line| executable(line, target));
     let targets = Mutant::ALL.iter().map(|mutant| aimed_at(*mutant));
     Ok(targets.filter_map(|target| Some(((target.package, target.target), binary(target)?))).collect())
 }
 
-fn executable(line: &str, target: &str) -> Option<String> {
+/// Tests of several packages may have one name.
+fn executable(line: &str, target: Target) -> Option<String> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
-    let named = message["target"]["name"].as_str() == Some(target);
-    message["executable"].as_str().filter(|_| named).map(str::to_owned)
+    let is_of = message["package_id"].as_str().is_some_and(|id| id.contains(&format!("#{}@", target.package)));
+    let is_named = message["target"]["name"].as_str() == Some(target.target);
+    message["executable"].as_str().filter(|_| is_of && is_named).map(str::to_owned)
 }
 
 enum Verdict {
