@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use skep_protocol::codec::Encoded;
-use skep_protocol::entry::Op;
+use skep_protocol::entry::{Op, Request};
 use skep_protocol::frame::{FrameKind, Header, Proposal, ProposalReply};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatFailure};
 use skep_protocol::ids::{NodeId, ShardId};
@@ -109,10 +109,8 @@ impl Core {
                 if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
                     return Err(format!("{} requests are too many for one proposal", proposal.requests.len()));
                 }
-                let shard = self.shard(header.shard);
-                check_speakers(who, &proposal, shard.as_ref())?;
-                let outcomes = match shard {
-                    Some(shard) => shard.propose(proposal.requests).await,
+                let outcomes = match self.shard(header.shard) {
+                    Some(shard) => propose_for(who.node, &shard, proposal.requests).await,
                     None => vec![ProposeOutcome::NoSuchShard; proposal.requests.len()],
                 };
                 ProposalReply { outcomes }.encode().map_err(text)
@@ -158,23 +156,30 @@ impl Core {
     }
 }
 
-/// A node attaches and detaches agents of its own only.
-fn check_speakers(who: Who, proposal: &Proposal, shard: Option<&Shard>) -> Result<(), String> {
-    let foreign = proposal.requests.iter().find_map(|request| match &request.op {
-        Op::AttachAgent { agent, node, .. } if *node != who.node => Some(agent),
-        Op::DetachAgent { agent, .. } => {
-            let node = shard.and_then(|shard| shard.serves(agent));
-            node.is_some_and(|node| node != who.node).then_some(agent)
+/// Proposes what a node may ask for. What is not its own to say is not proposed, and holds up nothing that came with it.
+async fn propose_for(node: NodeId, shard: &Shard, requests: Vec<Request>) -> Vec<ProposeOutcome> {
+    let may: Vec<bool> = requests.iter().map(|request| may_say(node, &request.op, shard)).collect();
+    let allowed = requests.into_iter().zip(&may).filter(|(_, may)| **may);
+    let allowed: Vec<Request> = allowed.map(|(request, _)| request).collect();
+    let mut outcomes = if allowed.is_empty() { Vec::new() } else { shard.propose(allowed).await }.into_iter();
+    let next = |may: bool| {
+        // This replica may be behind: whoever leads later may know better.
+        if may {
+            outcomes.next().unwrap_or(ProposeOutcome::Unknown)
+        } else {
+            ProposeOutcome::NotLeader { leader: None }
         }
-        Op::EndDelivery { ended } => {
-            let may = shard.is_none_or(|shard| shard.may_end(ended, who.node));
-            (!may).then_some(&ended.agent)
-        }
-        Op::OpenInbox { agent, .. } => {
-            let node = shard.and_then(|shard| shard.serves(agent));
-            (node != Some(who.node)).then_some(agent)
-        }
-        _ => None,
-    });
-    foreign.map_or(Ok(()), |agent| Err(format!("{} does not serve agent {agent}", who.node)))
+    };
+    may.into_iter().map(next).collect()
+}
+
+/// A node attaches and detaches agents of its own only, opens inboxes for them, and says what became of what it had.
+fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
+    match op {
+        Op::AttachAgent { node: of, .. } => *of == node,
+        Op::DetachAgent { agent, .. } => shard.serves(agent).is_none_or(|serves| serves == node),
+        Op::EndDelivery { ended } => shard.may_end(ended, node),
+        Op::OpenInbox { agent, .. } => shard.serves(agent) == Some(node),
+        _ => true,
+    }
 }

@@ -32,8 +32,11 @@ pub(crate) async fn fill_history(core: Arc<Core>, shard: Shard) {
             match fetch_changes(&core, &shard, from, end).await {
                 Some((sets, next)) => {
                     let (filling, id) = (history.clone(), shard.id());
-                    if offload(move || filling.fill(id, sets, from, next)).await.is_err() {
-                        return;
+                    match offload(move || filling.fill(id, sets, from, next)).await {
+                        Ok(true) => {}
+                        // Its disk may be full: not again at once.
+                        Ok(false) => break,
+                        Err(_) => return,
                     }
                 }
                 None => break,

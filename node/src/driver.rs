@@ -68,8 +68,9 @@ enum Step {
     Stop,
 }
 
-/// Attempts that travel together, by shard and target.
-type Proposals = BTreeMap<(ShardId, Target), Vec<(WorkKey, u32, Request)>>;
+/// Attempts that travel together, by shard, target, and whether they bring work: what ends work has room where new work
+/// has none.
+type Proposals = BTreeMap<(ShardId, Target, bool), Vec<(WorkKey, u32, Request)>>;
 
 fn boot_ms() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -388,7 +389,8 @@ impl Driver {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Attempt { key, attempt, shard, target, work: Work::Request(request) } => {
-                    proposals.entry((shard, target)).or_default().push((key, attempt, request));
+                    let brings_work = request.op.brings_work();
+                    proposals.entry((shard, target, brings_work)).or_default().push((key, attempt, request));
                 }
                 Effect::Attempt { key, attempt, shard, target, work: Work::Query(query) } => {
                     let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
@@ -439,7 +441,7 @@ impl Driver {
                 }
             }
         }
-        for ((shard, target), attempts) in proposals {
+        for ((shard, target, _), attempts) in proposals {
             let mut attempts = attempts.into_iter().peekable();
             while attempts.peek().is_some() {
                 // No more than one entry holds, by count and by bytes.

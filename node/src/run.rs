@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use skep_api::{Api, Calls};
 use skep_config::Config;
-use skep_consensus::{Consensus, Identity, Journals, LocalUpdate, StoreOptions};
+use skep_consensus::{Consensus, Identity, JournalReport, Journals, LocalUpdate, StoreOptions};
 use skep_mesh::Mesh;
 use skep_protocol::places::Places;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,11 +27,14 @@ pub(crate) fn run(config: Config, places: &Places, while_stdin: bool) -> Result<
     }
     let identity = Identity::load(&places.key()).map_err(Failure::failed)?;
     tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
+    // What may keep the node from starting comes before anybody hears of it.
+    let journals = Journals::open(&places.journals(), rand::random(), StoreOptions::default().on_fatal);
+    let journals = journals.map_err(Failure::failed)?;
     let (consensus, updates) =
         Consensus::start(identity.clone(), config.control.clone(), &places.data()).map_err(Failure::failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(Failure::failed)?;
-    let served = runtime.block_on(serve(&identity, config, places, (&consensus, updates), while_stdin));
+    let served = runtime.block_on(serve(&identity, config, places, (&consensus, updates), journals, while_stdin));
     runtime.shutdown_timeout(Duration::from_secs(2));
     consensus.stop();
     tracing::info!("stopped");
@@ -43,6 +46,7 @@ async fn serve(
     config: Config,
     places: &Places,
     (consensus, updates): (&Consensus, mpsc::Receiver<LocalUpdate>),
+    journals: (Journals, mpsc::Receiver<JournalReport>),
     while_stdin: bool,
 ) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
@@ -56,15 +60,8 @@ async fn serve(
         control = ?consensus.handle().address(), "serving"
     );
     let wanted = config.checks.clone();
-    let (journals, reports) = Journals::open(&places.journals(), rand::random(), StoreOptions::default().on_fatal)
-        .map_err(Failure::failed)?;
-    let (driver, mut ready) = Driver::new(
-        config,
-        (consensus.handle(), updates),
-        (mesh.handle(), received),
-        (calls, calls_in),
-        (journals, reports),
-    );
+    let (driver, mut ready) =
+        Driver::new(config, (consensus.handle(), updates), (mesh.handle(), received), (calls, calls_in), journals);
     checks::start(&wanted, &places.dir, &consensus.handle(), &mesh.handle());
     let (stop, stopped) = oneshot::channel();
     let driving = tokio::spawn(driver.run(stopped));

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -225,14 +226,14 @@ impl SignedGrant {
 }
 
 /// What makes an operator one: statements from its own up to one that the first operator signed. Empty for the first.
-pub type Authority = Vec<SignedGrant>;
+pub type Authority = Vec<Arc<SignedGrant>>;
 
 /// What an operator is granted by a chain of statements that ends with the first operator; none if the chain does not
 /// hold, is of another shard, or of somebody who is revoked.
 ///
 /// Whoever makes a statement must have been an admin by the statement above it.
 pub fn granted(
-    chain: &[SignedGrant],
+    chain: &[Arc<SignedGrant>],
     operator: OperatorKey,
     first: OperatorKey,
     (site, shard): (&SiteName, ShardId),
@@ -293,7 +294,10 @@ mod tests {
     #[test]
     fn a_chain_holds_only_if_every_link_was_made_by_an_admin() {
         let (first, admin, clerk) = (secret(1), secret(2), secret(3));
-        let at = |chain: &[SignedGrant]| granted(chain, clerk.key(), first.key(), (&site(), ShardId(1)));
+        let at = |chain: &[SignedGrant]| {
+            let chain: Vec<_> = chain.iter().cloned().map(Arc::new).collect();
+            granted(&chain, clerk.key(), first.key(), (&site(), ShardId(1)))
+        };
         let of_admin = grant(&admin, true).sign(&first).unwrap();
         let of_clerk = grant(&clerk, false).sign(&admin).unwrap();
         assert_eq!(at(&[of_clerk.clone(), of_admin.clone()]), Some(of_clerk.grant.clone()));

@@ -13,6 +13,12 @@ fn decode(bytes: &[u8]) {
         let _ = convert::task_command(command);
     }
     let _ = v1::AttachAgent::decode(bytes).map(convert::attach);
+    let _ = v1::InstallOperatorRequest::decode(bytes).map(convert::install_operator);
+    let _ = v1::GrantOperatorRequest::decode(bytes).map(convert::grant_operator);
+    let _ = v1::SendCommandRequest::decode(bytes).map(convert::send_command);
+    let _ = v1::OrderCommandRequest::decode(bytes).map(convert::order_command);
+    let _ = v1::TakeCommands::decode(bytes).map(|take| convert::take_commands(&take));
+    let _ = v1::CommandStep::decode(bytes).map(convert::command_step);
     let _ = v1::RegisterAgentRequest::decode(bytes).map(convert::register_agent);
     let _ = v1::RemoveAgentRequest::decode(bytes).map(convert::remove_agent);
     let _ = v1::PublishRequest::decode(bytes).map(|request| convert::publication(request, &site));

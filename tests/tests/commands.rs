@@ -202,7 +202,8 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
         }
         let command = signed(&client, "r1", 120_000).await;
         // Nobody knows, or not now: the same command again.
-        while client.send_command(&command).await.is_err() {}
+        let sent = async { while client.send_command(&command).await.is_err() {} };
+        tokio::time::timeout(Duration::from_secs(120), sent).await.expect("it is accepted in the end");
         ids.push(command.command.id);
     }
     let ended = outcomes(&client, &ids).await;

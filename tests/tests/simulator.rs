@@ -16,10 +16,10 @@ fn every_invariant_holds_whatever_goes_wrong_and_everything_comes_to_its_end() {
     let campaign = Campaign::run(&options, |so_far| assert_eq!(so_far.violations, [])).unwrap();
     assert_eq!(campaign.violations, []);
     assert_eq!(campaign.seeds, seeds());
+    let coverage = &campaign.coverage;
     assert!(
-        seeds() == 1 || campaign.coverage.claims > 100 && campaign.coverage.elections > 10,
-        "{:?}",
-        campaign.coverage
+        seeds() == 1 || coverage.claims > 100 && coverage.elections > 10 && coverage.commands_begun > 100,
+        "{coverage:?}"
     );
 }
 
@@ -41,4 +41,6 @@ fn a_campaign_goes_on_where_it_stopped() {
     assert_eq!(went_on, at_once);
     let other = CampaignOptions { from: 2, ..part(3) };
     assert!(Campaign::run(&other, |_| {}).unwrap_err().to_string().contains("is of a campaign from seed 1"));
+    let other = CampaignOptions { robots: None, ..part(3) };
+    assert!(Campaign::run(&other, |_| {}).unwrap_err().to_string().contains("with 20 robots"));
 }

@@ -4,7 +4,9 @@
 mod support;
 
 use skep_fleet::FleetState;
+use skep_protocol::command::{Command, OrderKind, Target, Waves};
 use skep_protocol::entry::Op;
+use support::hall::*;
 use support::*;
 
 /// What was understood can be said again, and is the same state.
@@ -15,10 +17,20 @@ fn decode(bytes: &[u8]) {
     }
 }
 
-/// A snapshot with a task in every state, agents, and requests that are remembered.
+/// A snapshot with tasks and commands in many states, agents, operators, and requests that are remembered.
 fn snapshot() -> Vec<u8> {
-    let mut shard = Shard::new();
-    shard.attached(attach("r1", 1, 1));
+    let mut shard = Hall::with(&["r1", "r2"]);
+    shard.ok(state_grant(grant(2, 1), 1));
+    for n in 1..=3 {
+        let command = shard.command(n, to("r2"));
+        shard.send(command);
+    }
+    let waves = Some(Waves { agents: 1, every_ms: 1_000 });
+    let waved = Command { waves, ..shard.command(4, Target::Group("aisle".parse().unwrap())) };
+    shard.send(waved);
+    shard.order(2, OrderKind::Cancel);
+    let ended = shard.ended("r2", 1, (1, 1), succeeded());
+    shard.ok(ended);
     for n in 1..=4 {
         shard.ok(create(n, spec()));
     }

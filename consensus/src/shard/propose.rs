@@ -135,10 +135,11 @@ impl Shard {
 async fn look_at(requests: Vec<Request>, is_low: bool) -> (Vec<Request>, Vec<Option<ProposeOutcome>>) {
     let count = requests.len();
     let look = move || {
-        let refused = requests.iter().map(|request| match request.op.forged() {
-            _ if is_low && request.op.brings_work() => Some(ProposeOutcome::DiskFull),
-            Some(operator) => Some(ProposeOutcome::Refused(Refusal::NotSigned(operator))),
-            None => None,
+        let refused = requests.iter().map(|request| {
+            if is_low && request.op.brings_work() {
+                return Some(ProposeOutcome::DiskFull);
+            }
+            request.op.forged().map(|operator| ProposeOutcome::Refused(Refusal::NotSigned(operator)))
         });
         let refused = refused.collect();
         (requests, refused)

@@ -170,12 +170,17 @@ fn every_invariant_holds_whatever_disks_and_networks_do() {
 
 /// Three nodes and their shard.
 async fn three(watch: &Watch) -> (Nodes, Vec<NodeId>) {
-    let mut nodes = Nodes::new(3, 7, watch.clone());
-    for at in 0..3 {
+    three_of(3, watch).await
+}
+
+/// So many nodes, and a shard of the first three.
+async fn three_of(count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
+    let mut nodes = Nodes::new(count, 7, watch.clone());
+    for at in 0..count {
         nodes.start(at).await;
     }
     nodes.fabric.connect();
-    let ids: Vec<_> = nodes.all.iter().map(|node| node.id).collect();
+    let ids: Vec<_> = nodes.all[..3].iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
     first.core.open(SHARD).await.unwrap().initialize(&ids).await.unwrap();
     (nodes, ids)
@@ -222,5 +227,25 @@ async fn cut_off_a_leader(watch: Watch) {
 #[test]
 fn a_leader_that_is_cut_off_answers_no_linearizable_read() {
     let outcome = run(cut_off_a_leader);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// S11: it is a member of the group, to which the log is sent, and nobody waits for it.
+async fn add_a_voter_that_is_not_reached(watch: Watch) {
+    let (mut nodes, ids) = three_of(4, &watch).await;
+    let (_, shard) = leader(&mut nodes).await;
+    let stranger = nodes.all[3].id;
+    nodes.fabric.cut(ids.iter().flat_map(|id| [(*id, stranger), (stranger, *id)]));
+    let added = shard.add_voter(stranger).await;
+    assert!(matches!(added, Err(crate::MembershipError::Raft(_))), "{added:?}");
+    let counted: Vec<NodeId> = shard.status().voters.iter().map(|voter| voter.node).collect();
+    assert_eq!(counted.len(), 3, "{counted:?}");
+    assert!(!counted.contains(&stranger), "{counted:?}");
+    assert!(shard.query_linearizable(Query::Counts).await.is_ok());
+}
+
+#[test]
+fn a_node_that_did_not_catch_up_is_not_counted_as_a_voter() {
+    let outcome = run(add_a_voter_that_is_not_reached);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }

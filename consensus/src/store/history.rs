@@ -153,8 +153,8 @@ impl History {
         }
     }
 
-    /// Adds changes that a peer sent, which cover all indexes from the start of a gap up to `next`.
-    pub fn fill(&self, shard: ShardId, sets: Vec<ChangeSet>, from: u64, next: u64) {
+    /// Adds changes that a peer sent, which cover all indexes from the start of a gap up to `next`. Whether they were written.
+    pub fn fill(&self, shard: ShardId, sets: Vec<ChangeSet>, from: u64, next: u64) -> bool {
         let written = lock(&self.inner.tables).as_ref().map_err(Clone::clone).and_then(|tables| {
             let mut batch = tables.database.batch();
             for set in &sets {
@@ -164,7 +164,7 @@ impl History {
         });
         if let Err(error) = written {
             tracing::warn!(%error, "cannot write history that a peer sent");
-            return;
+            return false;
         }
         let mut coverage = lock(&self.inner.coverage);
         let covered = coverage.entry(shard).or_default();
@@ -175,6 +175,7 @@ impl History {
         drop(coverage);
         // Those who wait at the gap look again.
         self.inner.progress_sender(shard).send_replace(readable);
+        true
     }
 
     /// The first index that is missing before later ones, if there is one, and the first one after the gap.
@@ -289,6 +290,8 @@ impl History {
         if let Err(error) = &set {
             tracing::warn!(%shard, index, %error, "a row of the history is damaged; it is fetched from a peer");
             lock(&self.inner.coverage).entry(shard).or_default().lose(index);
+            // Whoever fills gaps waits for this.
+            self.inner.progress_sender(shard).send_modify(|_| {});
         }
         set
     }

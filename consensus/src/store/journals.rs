@@ -25,6 +25,9 @@ const LOG: ShardId = ShardId(0);
 const SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
 /// Records after which all journals are written together, and the log before that is let go of.
 const RECORDS_MAX: u64 = 4_096;
+/// Bytes of the log on disk from which on that is done sooner, and records after which it is done again at the earliest.
+const LOG_BYTES_SOFT_MAX: u64 = 6 * SEGMENT_BYTES;
+const RECORDS_MIN: u64 = 64;
 /// Bytes of writes in one record.
 const RECORD_BYTES_SOFT_MAX: usize = limits::ENTRY_BYTES_MAX / 2;
 /// About how many bytes a write takes beside its arguments and results.
@@ -241,13 +244,11 @@ impl Keeper {
             }
             JournalJob::Open { shard, agent } => {
                 let whose = (shard, agent);
-                if let Some(journal) = self.state(&whose) {
-                    let (shard, agent) = whose;
-                    self.report(JournalReport::Opened { shard, agent, journal });
-                    return Ok(());
-                }
-                let head = JournalHead::new(JournalId::from_bytes(rand::random()));
-                let journal = JournalState { head, entries: Vec::new() };
+                let fresh = || JournalHead::new(JournalId::from_bytes(rand::random()));
+                let known = self.state(&whose);
+                let journal = known.unwrap_or_else(|| JournalState { head: fresh(), entries: Vec::new() });
+                // Behind whatever of it is not durable yet, also if it is known.
+                let head = journal.head;
                 let (shard, agent) = whose.clone();
                 self.write(whose, vec![JournalWrite::Head(head)], JournalReport::Opened { shard, agent, journal })
             }
@@ -289,12 +290,18 @@ impl Keeper {
 
     /// Writes all journals together now and then, and lets go of the log before.
     fn let_go(&mut self) -> Result<(), String> {
-        if self.next - self.image_next < RECORDS_MAX {
+        let records = self.next - self.image_next;
+        let is_long = records >= RECORDS_MAX || (records >= RECORDS_MIN && self.store.log_bytes() > LOG_BYTES_SOFT_MAX);
+        if !is_long {
             return Ok(());
         }
         let text = |e: StoreError| e.to_string();
         let all = self.all.keys().filter_map(|whose| Some((whose.0, whose.1.clone(), self.state(whose)?)));
         let data = JournalImage { journals: all.collect() }.encode().map_err(|e| e.to_string())?;
+        if !self.store.has_room_for(data.len() as u64) {
+            // The log goes on; it is let go of once there is room.
+            return Ok(());
+        }
         let last = LogPoint { index: self.next - 1, term: 0 };
         let snapshot = StoredSnapshot { index: last.index, meta: Bytes::new(), data: Bytes::from(data) };
         self.store.snapshots().save(LOG, &snapshot).map_err(text)?;

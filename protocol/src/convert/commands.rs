@@ -6,9 +6,10 @@ use super::{FieldError, InField as _, Meta, duration_to_proto, field, meta};
 use crate::authority::{Allowed, OperatorGrant, OperatorKey, Signature, SignedGrant};
 use crate::codec::{CodecError, Encoded};
 use crate::command::{Command, CommandClass, CommandOrder, CommandOutcome, CommandView, DeliveryView, SignedCommand};
-use crate::command::{SignedOrder, VoidCause};
+use crate::command::{InvalidCommand, SignedOrder, VoidCause};
 use crate::entry::Op;
 use crate::ids::CommandId;
+use crate::limits;
 use crate::offer::{CommandSaid, CommandTold};
 use crate::text::{GroupName, OperatorName, Reason, SiteName};
 use crate::time::LogInstant;
@@ -89,8 +90,11 @@ pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, Op), Fie
 /// The groups that an agent is of.
 ///
 /// # Errors
-/// [`FieldError`] if one is no name.
+/// [`FieldError`] if there are too many, or one is no name.
 pub fn take_commands(take: &v1::TakeCommands) -> Result<BTreeSet<GroupName>, FieldError> {
+    if take.groups.len() > limits::GROUPS_MAX {
+        return Err(field("groups", InvalidCommand::Groups { given: take.groups.len() }));
+    }
     take.groups.iter().map(|name| GroupName::new(name).in_field("groups")).collect()
 }
 

@@ -14,12 +14,10 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::demo::{
-    DemoError, DemoSite, ELECTION_MS_MAX, Orders, Progress, SiteOptions, Story, StoryRecord, broken, conclude, position,
-};
+use crate::demo::{DemoError, Orders, Progress, SiteOptions, Story, begin, broken, conclude};
 use crate::hosts::Hosts;
 use crate::launch::LaunchError;
-use crate::record::{ClientRecord, Recorder, boot_ns};
+use crate::record::{ClientRecord, Recorder};
 use crate::verify::{Evidence, Invariants, Tasks, Violation};
 use crate::workload::Workload;
 use faults::Faults;
@@ -87,8 +85,7 @@ pub struct ChaosReport {
 /// [`DemoError`] if it could not be run. What it found is in the report.
 pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> {
     let dir = options.site.dir.clone();
-    options.site.overrides.push(format!("agents.lease_ttl_ms={}", options.lease_ttl_ms));
-    options.site.overrides.push(format!("agents.heartbeat_ms={}", (options.lease_ttl_ms / 5).min(1_000)));
+    options.site.set_leases(options.lease_ttl_ms);
     let network = Hosts::available();
     if network.is_ok() {
         options.site.hosts = Some(Arc::new(Hosts::create(options.site.nodes)?));
@@ -103,19 +100,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     let SiteOptions { nodes, voters, robots, .. } = options.site;
     let story = Story::begin(&dir.join("story.jsonl"), 0, true)?;
     story.say(&format!("{nodes} nodes, {voters} of them voters, {robots} robots; seed {}; {network}", options.seed));
-    let mut site = DemoSite::up(&options.site, &options.workload).await?;
-    let (clock, _) = position(&site).await?;
-    story.record(&StoryRecord::Begun {
-        at_ns: boot_ns(),
-        nodes,
-        voters,
-        robots,
-        workload: options.workload.name.clone(),
-        lease_ttl_ms: options.lease_ttl_ms,
-        election_ms_max: ELECTION_MS_MAX,
-        seed: options.seed,
-        clock,
-    });
+    let mut site = begin(&story, &options.site, &options.workload, (options.lease_ttl_ms, options.seed)).await?;
     let (progress, mut ended) = watch::channel(Progress::default());
     let (close, closing) = watch::channel(false);
     let orders = Orders {

@@ -89,8 +89,7 @@ pub enum DemoError {
 /// [`DemoError`] if it could not be run. What it found is in the report.
 pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
     let dir = options.site.dir.clone();
-    options.site.overrides.push(format!("agents.lease_ttl_ms={}", options.lease_ttl_ms));
-    options.site.overrides.push(format!("agents.heartbeat_ms={}", (options.lease_ttl_ms / 5).min(1_000)));
+    options.site.set_leases(options.lease_ttl_ms);
     let count = options.workload.orders.len();
     let story = Story::begin(&dir.join("story.jsonl"), count as u64, options.tells)?;
     let SiteOptions { nodes, voters, robots, .. } = options.site;
@@ -98,19 +97,7 @@ pub async fn demo(mut options: DemoOptions) -> Result<Report, DemoError> {
         "{nodes} nodes, {voters} of them voters, {robots} robots; {}: {count} orders",
         options.workload.name
     ));
-    let mut site = DemoSite::up(&options.site, &options.workload).await?;
-    let (clock, _) = position(&site).await?;
-    story.record(&StoryRecord::Begun {
-        at_ns: boot_ns(),
-        nodes,
-        voters,
-        robots,
-        workload: options.workload.name.clone(),
-        lease_ttl_ms: options.lease_ttl_ms,
-        election_ms_max: ELECTION_MS_MAX,
-        seed: options.seed,
-        clock,
-    });
+    let mut site = begin(&story, &options.site, &options.workload, (options.lease_ttl_ms, options.seed)).await?;
     let leader = site.net.leader().await?;
     story.say(&format!("the site is up; {} is the orchestrator", site.net.nodes[leader].name));
     let (sender, mut progress) = watch::channel(Progress::default());
@@ -220,6 +207,29 @@ async fn dropped(site: &DemoSite) -> Result<u64, DemoError> {
         dropped += node.client().node_status().await.map_err(LaunchError::from)?.mesh_overflow;
     }
     Ok(dropped)
+}
+
+/// Starts a site, and writes down how it began.
+pub(crate) async fn begin(
+    story: &Story,
+    options: &SiteOptions,
+    workload: &Workload,
+    (lease_ttl_ms, seed): (u64, u64),
+) -> Result<DemoSite, DemoError> {
+    let site = DemoSite::up(options, workload).await?;
+    let (clock, _) = position(&site).await?;
+    story.record(&StoryRecord::Begun {
+        at_ns: boot_ns(),
+        nodes: options.nodes,
+        voters: options.voters,
+        robots: options.robots,
+        workload: workload.name.clone(),
+        lease_ttl_ms,
+        election_ms_max: ELECTION_MS_MAX,
+        seed,
+        clock,
+    });
+    Ok(site)
 }
 
 /// The shard's clock and term.

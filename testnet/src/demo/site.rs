@@ -36,6 +36,14 @@ pub struct SiteOptions {
     pub hosts: Option<Arc<Hosts>>,
 }
 
+impl SiteOptions {
+    /// Sets the leases of all robots, in milliseconds, and how often each says that it is there.
+    pub(crate) fn set_leases(&mut self, ttl_ms: u64) {
+        self.overrides.push(format!("agents.lease_ttl_ms={ttl_ms}"));
+        self.overrides.push(format!("agents.heartbeat_ms={}", (ttl_ms / 5).min(1_000)));
+    }
+}
+
 /// Running processes.
 pub struct DemoSite {
     /// The nodes.

@@ -39,12 +39,11 @@ const fn of(package: &'static str, target: &'static str, test: &'static str) -> 
 /// The tests that are to notice a mutant, the first one first.
 fn aimed_at(mutant: Mutant) -> Target {
     match mutant {
-        Mutant::AckBeforeFsync
-        | Mutant::VoteNotSynced
-        | Mutant::NodeIdReused
-        | Mutant::NonVotersCounted
-        | Mutant::SnapshotWithoutMembership => {
+        Mutant::AckBeforeFsync | Mutant::VoteNotSynced | Mutant::NodeIdReused | Mutant::SnapshotWithoutMembership => {
             of("skep-consensus", "skep_consensus", "simulation::every_invariant_holds")
+        }
+        Mutant::NonVotersCounted => {
+            of("skep-consensus", "skep_consensus", "simulation::a_node_that_did_not_catch_up_is_not_counted")
         }
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
@@ -106,12 +105,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode, String> {
+    let names: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
+    if let Some(unknown) = args.only.iter().find(|name| !names.contains(&name.as_str())) {
+        return Err(format!("there is no mutant {unknown}; there are {}", names.join(", ")));
+    }
     let chosen = |mutant: &&Mutant| args.only.is_empty() || args.only.iter().any(|name| name == mutant.name());
     let mutants: Vec<Mutant> = Mutant::ALL.iter().filter(chosen).copied().collect();
-    if mutants.is_empty() {
-        let names: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
-        return Err(format!("there is no such mutant; there are {}", names.join(", ")));
-    }
     let binaries = build()?;
     let mut report = Report { mutants: mutants.len(), ..Report::default() };
     // What fails without any mutant proves nothing.
@@ -121,7 +120,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         let binary = binaries.get(&(target.package, target.target));
         let binary = binary.ok_or_else(|| format!("{}: {} was not built", target.package, target.target))?;
         if !*sound
-            .entry(target.test)
+            .entry((target.package, target.target, target.test))
             .or_insert_with(|| matches!(test(binary, target.test, None, None), Verdict::Passed))
         {
             return Err(format!("{} does not pass without a mutant, or is not there", target.test));

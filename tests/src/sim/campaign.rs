@@ -51,6 +51,8 @@ pub struct Failure {
 pub struct Campaign {
     /// The first seed.
     pub from: u64,
+    /// How many robots; drawn from each seed if none.
+    pub robots: Option<usize>,
     /// How many were run.
     pub seeds: u64,
     /// Virtual time, times robots, in milliseconds.
@@ -75,16 +77,14 @@ pub enum CampaignError {
         source: std::io::Error,
     },
     /// It is of another campaign.
-    #[error(
-        "{path} is of a campaign from seed {found}; this one is from seed {wanted}. Remove it, or name another file"
-    )]
+    #[error("{path} is of a campaign from {found}; this one is from {wanted}. Remove it, or name another file")]
     Other {
         /// Which.
         path: PathBuf,
-        /// Its first seed.
-        found: u64,
-        /// The one that was asked for.
-        wanted: u64,
+        /// Its first seed and its robots.
+        found: String,
+        /// Those that were asked for.
+        wanted: String,
     },
 }
 
@@ -99,12 +99,13 @@ impl Campaign {
     /// # Errors
     /// [`CampaignError`] if its progress cannot be read or noted. What was found is in the campaign.
     pub fn run(options: &CampaignOptions, mut tell: impl FnMut(&Self)) -> Result<Self, CampaignError> {
-        let mut campaign = Self { from: options.from, ..Self::default() };
+        let mut campaign = Self { from: options.from, robots: options.robots, ..Self::default() };
         if let Some(path) = &options.progress
             && let Some(known) = read(path)?
         {
-            if known.from != options.from {
-                return Err(CampaignError::Other { path: path.clone(), found: known.from, wanted: options.from });
+            if (known.from, known.robots) != (options.from, options.robots) {
+                let (found, wanted) = (described(known.from, known.robots), described(options.from, options.robots));
+                return Err(CampaignError::Other { path: path.clone(), found, wanted });
             }
             campaign = known;
         }
@@ -177,6 +178,12 @@ fn batch(first: u64, count: u64, robots: Option<usize>) -> Vec<(u64, Outcome)> {
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(seed, _)| *seed);
     done
+}
+
+fn described(from: u64, robots: Option<usize>) -> String {
+    let robots =
+        robots.map_or_else(|| "as many robots as each seed says".to_owned(), |robots| format!("{robots} robots"));
+    format!("seed {from} with {robots}")
 }
 
 fn read(path: &Path) -> Result<Option<Campaign>, CampaignError> {

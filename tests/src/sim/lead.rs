@@ -132,7 +132,8 @@ impl Sim {
             term,
             own: end,
             asked_for_clock: false,
-            matched: vec![end; voters],
+            // Nothing is known of what others hold: what does not fit is found out by asking.
+            matched: vec![0; voters],
             next: vec![end; voters],
             heard_at: vec![None; voters],
             confirmed: vec![0; voters],
@@ -147,10 +148,6 @@ impl Sim {
             next_key: 1,
             beat_at: boot_ms,
         });
-        // Nothing is known of what others hold: what does not fit is found out by asking.
-        if let Some(lead) = &mut replica.lead {
-            lead.matched = vec![0; voters];
-        }
         replica.push(None, None);
         self.see(&Seen::Elected { host, term });
         self.replicate(host);
@@ -355,13 +352,9 @@ impl Sim {
 
     fn begin_round(&mut self, host: usize, what: RoundFor) {
         let boot_ms = self.boot_ms(host);
-        let alone = self.plan.voters == 1;
         let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
         lead.round += 1;
         let round = (lead.round, boot_ms + RPC_TIMEOUT_MS, what);
-        if alone {
-            return self.end_rounds(host, vec![round], true);
-        }
         lead.rounds.push(round);
         self.replicate(host);
     }

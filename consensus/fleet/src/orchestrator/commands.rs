@@ -9,6 +9,9 @@ use skep_protocol::time::LogInstant;
 use super::{DECISIONS_PER_PROPOSAL_MAX, RETRY_AFTER_MS};
 use crate::state::{CommandDue, FleetState};
 
+/// Deliveries that one proposal may change, unless they are of one command: its entry's changes must fit a change set.
+const DELIVERIES_PER_PROPOSAL_MAX: u32 = 2_048;
+
 /// Lets waves out and ends what is due. Holds only what it proposed lately.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CommandDues {
@@ -22,13 +25,16 @@ impl CommandDues {
         // What was applied is not due any more.
         self.proposed.retain(|key, at| due.contains(key) && now.since_ms(*at) < RETRY_AFTER_MS);
         let mut decisions = Vec::new();
+        let mut ends = 0;
         for key in due {
-            if decisions.len() == DECISIONS_PER_PROPOSAL_MAX {
-                break;
-            }
             let (_, what, command) = key;
             if self.proposed.contains_key(&key) {
                 continue;
+            }
+            ends += state.commands().record(&command).map_or(0, |record| record.open);
+            let is_full = ends > DELIVERIES_PER_PROPOSAL_MAX && !decisions.is_empty();
+            if is_full || decisions.len() == DECISIONS_PER_PROPOSAL_MAX {
+                break;
             }
             let decision = match what {
                 CommandDue::Wave => {

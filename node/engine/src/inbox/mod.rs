@@ -1,7 +1,8 @@
 //! The commands of this node's agents: pulled from the shard, written down, offered, started, and reported.
 //!
 //! Nothing is said or done about a command before it is in the journal: that it was received before the shard may
-//! forget it, that it may have been started before its software is told to go, how it ended before anybody hears of it.
+//! forget it, that it may have been started before its software is told to go, how it ended before anybody
+//! hears of it. That it is not to be started is said at once: it holds whether or not that is remembered.
 
 mod bound;
 mod event;
@@ -328,7 +329,13 @@ impl Inboxes {
 
     /// Asks a shard what there is, unless it is being asked, or failed to answer a moment ago.
     fn pull(&mut self, shard: ShardId, now_ms: u64) {
-        let open = self.inboxes.iter().filter(|((of, _), inbox)| *of == shard && inbox.open);
+        let mut open = self.inboxes.iter().filter(|((of, _), inbox)| *of == shard && inbox.open).peekable();
+        if open.peek().is_some() {
+            let turn = self.turns.entry(shard).or_default();
+            if turn.under_way.is_some() || turn.at_ms > now_ms {
+                return;
+            }
+        }
         let ask = |((_, agent), inbox): (&Whose, &Inbox)| {
             let head = inbox.head();
             let attachment = inbox.taker.as_ref()?.attachment;
@@ -341,9 +348,6 @@ impl Inboxes {
             return;
         }
         let turn = self.turns.entry(shard).or_default();
-        if turn.under_way.is_some() || turn.at_ms > now_ms {
-            return;
-        }
         // Until the caller says under which key.
         (turn.under_way, turn.asked_ms) = (Some(WorkKey(0)), now_ms);
         let wait_ms = limits::PULL_WAIT_MS_MAX;

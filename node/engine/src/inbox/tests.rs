@@ -404,7 +404,7 @@ fn what_an_admin_granted_is_proved_by_what_is_delivered_with_it() {
     let name = "clerk".parse().unwrap();
     let grant = OperatorGrant { serial: 1, admin: false, ..OperatorGrant::of_first(site(), SHARD, clerk.key(), name) };
     let signed = Arc::new(command(1).sign(&clerk).unwrap());
-    let proof = |by: &OperatorSecret| Arc::new(vec![grant.clone().sign(by).unwrap()]);
+    let proof = |by: &OperatorSecret| Arc::new(vec![Arc::new(grant.clone().sign(by).unwrap())]);
     let mut node = Node::open();
     let proved = Delivery { seq: 1, command: Arc::clone(&signed), authority: proof(&operator()), void: None };
     // A bad orchestrator's own operator is nobody's.

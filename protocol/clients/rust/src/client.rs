@@ -100,7 +100,7 @@ macro_rules! command {
             let meta = self.meta().await?;
             let id = uuid::Uuid::from_slice(&meta.request_id).unwrap_or_default().to_string();
             let message = v1::$message { meta: Some(meta), $($field: $value),* };
-            let service = $service::new(self.service.clone());
+            let service = $service::new(self.service());
             let sending = |request| {
                 let mut service = service.clone();
                 async move { service.$method(request).await }
@@ -111,6 +111,8 @@ macro_rules! command {
         }
     };
 }
+
+pub(crate) use command;
 
 macro_rules! task_command {
     ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*), $variant:ident . $method:ident,
@@ -153,9 +155,9 @@ macro_rules! query {
         /// # Errors
         /// [`ClientError`].
         pub async fn $name(&self, $($argument: $type),*) -> Result<$reply, ClientError> {
-            let shard = self.settings.shard.0;
+            let shard = self.shard().0;
             let message = ($message)(shard);
-            let service = $service::new(self.service.clone()).max_decoding_message_size(limits::API_MESSAGE_BYTES_MAX);
+            let service = $service::new(self.service()).max_decoding_message_size(skep_protocol::limits::API_MESSAGE_BYTES_MAX);
             let sending = |request| {
                 let mut service = service.clone();
                 async move { service.$method(request).await }
@@ -164,6 +166,8 @@ macro_rules! query {
         }
     };
 }
+
+pub(crate) use query;
 
 macro_rules! member_change {
     ($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $reply:ty, $method:ident, $message:expr) => {

@@ -206,11 +206,3 @@ impl Watch {
         self.coverage.count_fault(kind);
     }
 }
-
-/// Whether an entry holds a request.
-fn holds(entry: Option<&Entry>, request: &skep_protocol::ids::RequestId) -> bool {
-    match entry.map(|entry| &entry.body) {
-        Some(skep_protocol::entry::EntryBody::Requests(requests)) => requests.iter().any(|known| known.id == *request),
-        _ => false,
-    }
-}

@@ -56,6 +56,9 @@ impl Invariant for AtMostOnce {
             Seen::Attempted { question, refused: None } => {
                 let errand = (question.task.clone(), question.errand);
                 if question.step == Step::Done {
+                    if self.done.contains(&errand) {
+                        return Err(format!("errand {} of task {} was done twice", errand.1, errand.0));
+                    }
                     self.done.insert(errand);
                     return Ok(());
                 }

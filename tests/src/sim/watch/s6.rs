@@ -1,6 +1,6 @@
 //! S6: one owner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_protocol::change::ChangeKind;
 use skep_protocol::ids::TaskId;
@@ -13,7 +13,20 @@ use super::{Invariant, Seen};
 pub(super) struct OneOwner {
     next: u64,
     owners: BTreeMap<TaskId, (u64, AgentId)>,
+    /// Tasks whose latest claim has ended.
+    ended: BTreeSet<TaskId>,
     at_resource: BTreeMap<String, u64>,
+}
+
+impl OneOwner {
+    fn check_stands(&self, task: &TaskId, epoch: u64) -> Result<(), String> {
+        let known = self.owners.get(task).map_or(0, |(known, _)| *known);
+        if known != epoch || self.ended.contains(task) {
+            let ended = if self.ended.contains(task) { "has ended" } else { "stands" };
+            return Err(format!("{task}: claim {epoch} was heard while claim {known} {ended}"));
+        }
+        Ok(())
+    }
 }
 
 impl Invariant for OneOwner {
@@ -28,6 +41,7 @@ impl Invariant for OneOwner {
                 for change in &applied.changes {
                     match &change.what {
                         ChangeKind::Claimed { task, by, epoch, .. } => {
+                            self.ended.remove(task);
                             let former = self.owners.insert(*task, (epoch.0, by.clone()));
                             if let Some((known, owner)) = former.filter(|(known, _)| *known >= epoch.0) {
                                 return Err(format!(
@@ -36,11 +50,17 @@ impl Invariant for OneOwner {
                                 ));
                             }
                         }
-                        ChangeKind::Progressed { task, epoch, .. } | ChangeKind::Completed { task, epoch, .. } => {
-                            let known = self.owners.get(task).map_or(0, |(known, _)| *known);
-                            if known != epoch.0 {
-                                return Err(format!("{task}: claim {} was heard while claim {known} stands", epoch.0));
+                        ChangeKind::Progressed { task, epoch, .. } => self.check_stands(task, epoch.0)?,
+                        ChangeKind::Completed { task, epoch, by, .. } => {
+                            self.check_stands(task, epoch.0)?;
+                            if self.owners.get(task).is_some_and(|(_, owner)| owner != by) {
+                                return Err(format!("{task}: {by} completed it under another's claim {}", epoch.0));
                             }
+                            self.ended.insert(*task);
+                        }
+                        ChangeKind::Retried { task, epoch, .. } | ChangeKind::Reclaimed { task, epoch, .. } => {
+                            self.check_stands(task, epoch.0)?;
+                            self.ended.insert(*task);
                         }
                         _ => {}
                     }

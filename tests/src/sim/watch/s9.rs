@@ -14,9 +14,9 @@ use super::{Invariant, Seen};
 #[derive(Default)]
 pub(super) struct Linearizable {
     next: u64,
-    /// The highest entry that was acknowledged to anybody.
+    /// The first entry behind all that were acknowledged to anybody.
     acknowledged: u64,
-    /// The highest entry acknowledged before each request and read began.
+    /// The same, when each request and read began.
     requests: BTreeMap<skep_protocol::ids::RequestId, u64>,
     reads: BTreeMap<usize, u64>,
     /// By task: from which entry on, which claim, and whether it has ended.
@@ -77,7 +77,8 @@ impl Invariant for Linearizable {
                 if *index < before {
                     let id = request.id;
                     return Err(format!(
-                        "{id} stands at entry {index}, and entry {before} was acknowledged before it began"
+                        "{id} stands at entry {index}, and entry {} was acknowledged before it began",
+                        before - 1
                     ));
                 }
             }

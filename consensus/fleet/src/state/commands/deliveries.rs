@@ -12,11 +12,8 @@ use super::DeliveryState;
 use crate::state::FleetState;
 use crate::state::apply::Journal;
 
-/// Ended commands that are looked at for one that can be forgotten.
-const FORGET_SCAN_MAX: usize = 64;
-
 /// Bytes of what came of a command.
-fn result_bytes(outcome: Option<&CommandOutcome>) -> u64 {
+pub(super) fn result_bytes(outcome: Option<&CommandOutcome>) -> u64 {
     match outcome {
         Some(CommandOutcome::Succeeded { result }) => result.len() as u64,
         _ => 0,
@@ -33,7 +30,7 @@ impl FleetState {
         let Some(delivery) = self.delivery(id, agent).filter(|d| d.outcome.is_none() && d.void.is_none()) else {
             return;
         };
-        if !delivery.deliverable {
+        if delivery.node.is_none() {
             return self.end_delivery(id, agent, cause.outcome(), None, journal);
         }
         let seq = delivery.seq;
@@ -51,7 +48,7 @@ impl FleetState {
     /// The deadline of a command passed.
     pub(in crate::state) fn expire_command(&mut self, id: CommandId, journal: &mut Journal) {
         let Some(record) = self.commands.record(&id) else { return };
-        if record.deadline() > self.clock || record.doubt_at.is_some() || record.ended_seq.is_some() {
+        if record.deadline() > self.clock || record.doubt_at.is_some() || record.is_ended() {
             return;
         }
         let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
@@ -63,7 +60,7 @@ impl FleetState {
     /// A command was not heard of for too long after its deadline.
     pub(in crate::state) fn doubt_command(&mut self, id: CommandId, journal: &mut Journal) {
         let Some(record) = self.commands.record(&id) else { return };
-        if record.doubt_at.is_none_or(|at| at > self.clock) || record.ended_seq.is_some() {
+        if record.doubt_at.is_none_or(|at| at > self.clock) || record.is_ended() {
             return;
         }
         let open = record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none());
@@ -96,7 +93,13 @@ impl FleetState {
             Some(_) => true,
         };
         if !known {
-            self.end_delivery(id, &ended.agent, ended.outcome.clone(), Some(ended.steps), journal);
+            let full = self.commands.bytes + result_bytes(Some(&ended.outcome)) > limits::COMMAND_BYTES_MAX as u64;
+            let outcome = match &ended.outcome {
+                // It was done: what there is no room for is left out, and the rest told.
+                CommandOutcome::Succeeded { .. } if full => CommandOutcome::Succeeded { result: Vec::new() },
+                outcome => outcome.clone(),
+            };
+            self.end_delivery(id, &ended.agent, outcome, Some(ended.steps), journal);
         }
         Ok(Receipt::DeliveryEnded { command: id })
     }
@@ -125,13 +128,11 @@ impl FleetState {
     ) {
         let Some(delivery) = self.delivery(id, agent) else { return };
         let (first, seq) = (delivery.outcome.is_none(), delivery.seq);
-        let last = first && self.commands.record(&id).is_some_and(|record| record.open == 1);
-        let ended_seq = last.then(|| self.take_seq());
         let (ended, clock) = (outcome.clone(), self.clock);
         self.change_command(id, |record| {
             record.open = record.open.saturating_sub(u32::from(first));
-            if let Some(seq) = ended_seq {
-                (record.ended_seq, record.next_wave_at, record.doubt_at) = (Some(seq), None, None);
+            if record.is_ended() {
+                (record.next_wave_at, record.doubt_at) = (None, None);
             }
             if let Some(delivery) = record.deliveries.get_mut(agent) {
                 let before = result_bytes(delivery.outcome.as_ref());
@@ -160,9 +161,10 @@ impl FleetState {
     /// still be sent again is kept: its id is what tells.
     pub(super) fn forget_ended_commands(&mut self) {
         while self.commands.is_crowded() {
-            let expired = |id: &CommandId| self.commands.record(id).is_none_or(|known| known.deadline() <= self.clock);
-            let oldest = self.commands.ended.iter().take(FORGET_SCAN_MAX).map(|(_, id)| *id).find(expired);
-            let Some(id) = oldest else { return };
+            let Some((deadline, id)) = self.commands.ended.get_min().copied() else { return };
+            if deadline > self.clock {
+                return;
+            }
             let Some(record) = self.commands.records.remove(&id) else { return };
             self.commands.unindex(&record);
         }

@@ -50,7 +50,7 @@ impl FleetState {
         for command in queue.values() {
             self.change_command(*command, |record| {
                 if let Some(delivery) = record.deliveries.get_mut(agent) {
-                    (delivery.deliverable, delivery.node) = (true, node);
+                    delivery.node = node;
                 }
             });
         }
@@ -80,8 +80,10 @@ impl FleetState {
 
     fn move_home(&mut self, agent: &AgentId, to: JournalId, journal: &mut Journal) {
         let queue = self.commands.outboxes.get(agent).map(|outbox| outbox.queue.clone()).unwrap_or_default();
-        let (had, kept): (Vec<CommandId>, Vec<CommandId>) =
-            queue.values().copied().partition(|command| self.delivery(*command, agent).is_some_and(|d| d.deliverable));
+        let (had, kept): (Vec<CommandId>, Vec<CommandId>) = queue
+            .values()
+            .copied()
+            .partition(|command| self.delivery(*command, agent).is_some_and(|d| d.node.is_some()));
         for command in had {
             let reason = Reason::truncated("the agent's node has another journal now, and the one before it had this");
             self.end_delivery(command, agent, CommandOutcome::Indeterminate { reason }, None, journal);

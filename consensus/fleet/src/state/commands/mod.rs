@@ -10,10 +10,11 @@ mod inbox;
 mod operators;
 mod send;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use skep_protocol::authority::{Authority, OperatorKey};
 use skep_protocol::command::{CommandOutcome, CommandView, DeliverySeq, DeliveryView, SignedCommand, Steps, VoidCause};
 use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
@@ -22,6 +23,7 @@ use skep_protocol::text::{AgentId, GroupName};
 use skep_protocol::time::LogInstant;
 
 use super::FleetState;
+use deliveries::result_bytes;
 pub(crate) use operators::Operator;
 
 /// Why the orchestrator has to look at a command.
@@ -42,9 +44,7 @@ pub(crate) struct DeliveryState {
     pub(crate) wave: u32,
     /// Its place in the agent's order; none before it is let out.
     pub(crate) seq: Option<DeliverySeq>,
-    /// Whether the agent's node may have had it.
-    pub(crate) deliverable: bool,
-    /// Which node that is.
+    /// The node that may have had it; none as long as nobody can.
     pub(crate) node: Option<NodeId>,
     /// Why it is not to be started, if it is not.
     pub(crate) void: Option<VoidCause>,
@@ -65,17 +65,27 @@ pub(crate) struct CommandState {
     pub(crate) accepted_at: LogInstant,
     /// The entry that accepted it.
     pub(crate) accepted_by: (u64, u64),
+    #[serde(serialize_with = "entries", deserialize_with = "map")]
     pub(crate) deliveries: OrdMap<AgentId, DeliveryState>,
     /// Deliveries that have not ended.
+    #[serde(skip)]
     pub(crate) open: u32,
     /// Bytes of what came of it.
+    #[serde(skip)]
     pub(crate) result_bytes: u64,
     /// Waves that were let out.
     pub(crate) released: u32,
     pub(crate) next_wave_at: Option<LogInstant>,
     pub(crate) doubt_at: Option<LogInstant>,
-    /// Its place among those that ended.
-    pub(crate) ended_seq: Option<u64>,
+}
+
+fn entries<S: Serializer>(deliveries: &OrdMap<AgentId, DeliveryState>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(deliveries)
+}
+
+/// By way of a map that does not believe the length that stands in the bytes.
+fn map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OrdMap<AgentId, DeliveryState>, D::Error> {
+    BTreeMap::deserialize(deserializer).map(|deliveries| deliveries.into_iter().collect())
 }
 
 impl CommandState {
@@ -85,6 +95,17 @@ impl CommandState {
 
     pub(crate) fn deadline(&self) -> LogInstant {
         self.signed.command.deadline
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Counts anew what is told by the deliveries themselves.
+    fn count(&mut self) {
+        let open = self.deliveries.values().filter(|delivery| delivery.outcome.is_none()).count();
+        self.open = u32::try_from(open).unwrap_or(u32::MAX);
+        self.result_bytes = self.deliveries.values().map(|delivery| result_bytes(delivery.outcome.as_ref())).sum();
     }
 
     fn bytes(&self) -> u64 {
@@ -131,8 +152,8 @@ pub(crate) struct Commands {
     /// Where the home of a new outbox begins: behind that of every outbox that was let go of.
     homes_from: HomeEpoch,
     due: OrdSet<(LogInstant, CommandDue, CommandId)>,
-    /// Commands that ended, in the order of their ends.
-    ended: OrdSet<(u64, CommandId)>,
+    /// Commands that ended, by their deadlines: from then on their ids need not be known any more.
+    ended: OrdSet<(LogInstant, CommandId)>,
     deliveries: u64,
     bytes: u64,
     /// The last entry that changed what there is to deliver to anybody.
@@ -185,7 +206,8 @@ impl Commands {
             let outbox = Outbox { journal, home, groups, last, changed_at: applied, ..Outbox::default() };
             commands.outboxes.insert(agent, Arc::new(outbox));
         }
-        for record in body.records {
+        for mut record in body.records {
+            Arc::make_mut(&mut record).count();
             commands.index(&record);
             for (agent, delivery) in record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none()) {
                 let Some(outbox) = commands.outboxes.get_mut(agent).map(Arc::make_mut) else { continue };
@@ -215,9 +237,10 @@ impl Commands {
         let id = record.id();
         self.deliveries += record.deliveries.len() as u64;
         self.bytes += record.bytes();
-        match record.ended_seq {
-            Some(seq) => drop(self.ended.insert((seq, id))),
-            None => self.due.extend(dues(record)),
+        if record.is_ended() {
+            self.ended.insert((record.deadline(), id));
+        } else {
+            self.due.extend(dues(record));
         }
     }
 
@@ -226,9 +249,7 @@ impl Commands {
         let id = record.id();
         self.deliveries = self.deliveries.saturating_sub(record.deliveries.len() as u64);
         self.bytes = self.bytes.saturating_sub(record.bytes());
-        if let Some(seq) = record.ended_seq {
-            self.ended.remove(&(seq, id));
-        }
+        self.ended.remove(&(record.deadline(), id));
         for due in dues(record) {
             self.due.remove(&due);
         }

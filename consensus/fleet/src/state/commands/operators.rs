@@ -61,11 +61,11 @@ impl FleetState {
         if self.commands.first == Some(grant.operator) {
             return Err(Refusal::FirstOperator);
         }
-        if self.authority_of(*by).len() >= limits::AUTHORITY_CHAIN_MAX {
+        let above = self.authority_of(*by);
+        if above.len() >= limits::AUTHORITY_CHAIN_MAX {
             return Err(Refusal::NotAdmin(*by));
         }
         // Nobody changes what it owes its own place to.
-        let above = self.authority_of(*by);
         if grant.operator == *by || above.iter().any(|signed| signed.by == grant.operator) {
             return Err(Refusal::NotAdmin(*by));
         }
@@ -162,7 +162,7 @@ impl FleetState {
             if chain.len() == limits::AUTHORITY_CHAIN_MAX {
                 break;
             }
-            chain.push(SignedGrant::clone(signed));
+            chain.push(Arc::clone(signed));
             at = signed.by;
         }
         chain

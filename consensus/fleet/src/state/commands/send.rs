@@ -120,7 +120,6 @@ impl FleetState {
             let state = DeliveryState {
                 wave,
                 seq: None,
-                deliverable: false,
                 node: None,
                 void: None,
                 outcome: None,
@@ -143,14 +142,13 @@ impl FleetState {
             released: 0,
             next_wave_at: waves.map(|Waves { every_ms, .. }| self.clock.plus_ms(every_ms)),
             doubt_at: None,
-            ended_seq: None,
         }
     }
 
     /// Lets the next wave of a command out, if it is still the next.
     pub(in crate::state) fn release_wave(&mut self, id: CommandId, wave: u32, journal: &mut Journal) {
         let Some(record) = self.commands.record(&id) else { return };
-        let next = record.next_wave_at.is_some() && record.released == wave && record.ended_seq.is_none();
+        let next = record.next_wave_at.is_some() && record.released == wave && !record.is_ended();
         // What is not let out by its deadline ends with it.
         if next && record.deadline() > self.clock {
             self.let_out(id, wave, journal);
@@ -176,7 +174,7 @@ impl FleetState {
         self.change_command(id, |record| {
             for (agent, seq, node) in &to {
                 if let Some(delivery) = record.deliveries.get_mut(agent) {
-                    (delivery.seq, delivery.deliverable, delivery.node) = (Some(*seq), node.is_some(), *node);
+                    (delivery.seq, delivery.node) = (Some(*seq), *node);
                     delivery.released_at = Some(clock);
                 }
             }
