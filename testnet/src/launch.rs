@@ -68,6 +68,11 @@ pub enum LaunchError {
     },
 }
 
+/// The file in a node's directory that says with whom it does not speak.
+const CUTS: &str = "cuts";
+/// The setting that has nodes obey it.
+pub(crate) const SWITCHES: &str = "testnet.cuts=cuts";
+
 pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> LaunchError {
     let what = what.into();
     move |source| LaunchError::Io { what, source }
@@ -336,6 +341,17 @@ impl Testnet {
     /// The nodes' hosts, if they have such.
     pub fn hosts(&self) -> Option<&Hosts> {
         self.layout.hosts.as_deref()
+    }
+
+    /// Tells every node whom it does not reach, and forgets what it was told before. Needs [`SWITCHES`].
+    pub(crate) fn throw_switches(&self, pairs: &[(usize, usize)]) -> Result<(), LaunchError> {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let cut_off = pairs.iter().filter(|(from, _)| *from == at).map(|(_, to)| self.nodes[*to].id.as_str());
+            let path = node.dir.join(CUTS);
+            let text = cut_off.collect::<Vec<_>>().join("\n");
+            std::fs::write(&path, text).map_err(io_error(path.display().to_string()))?;
+        }
+        Ok(())
     }
 
     /// Waits until all these nodes have applied everything that the leader has now.

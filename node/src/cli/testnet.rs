@@ -2,6 +2,7 @@
 
 mod chaos;
 mod demo;
+mod inspect;
 mod up;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use skep_testnet::control::Order;
+use skep_testnet::crew::CrewOptions;
 use skep_testnet::robot::RobotOptions;
 
 use super::{Common, Failure};
@@ -21,6 +23,9 @@ pub(crate) enum Testnet {
     Chaos(chaos::Chaos),
     /// Voters whose power is cut while clients write: what was acknowledged is there afterwards. Needs root
     Power(chaos::Power),
+    /// A scenario with an end and a verdict
+    #[command(subcommand)]
+    Run(Scenario),
     /// Start nodes, and robots if wished, and keep them up until Ctrl-C or 'down'
     Up(up::Up),
     /// What runs
@@ -66,6 +71,29 @@ pub(crate) enum Testnet {
     /// A simulated robot of a demo
     #[command(hide = true)]
     Robot(Robot),
+    /// Simulated robots that share a node
+    #[command(hide = true)]
+    Crew(Crew),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Scenario {
+    /// One order to all robots, in waves, while robots sleep and die, the orchestrator is killed and all links drop
+    Inspect(inspect::Inspect),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Crew {
+    #[arg(long, value_delimiter = ',')]
+    robots: Vec<String>,
+    #[arg(long)]
+    node: PathBuf,
+    #[arg(long)]
+    group: String,
+    #[arg(long)]
+    station: PathBuf,
+    #[arg(long)]
+    works_ms: u64,
 }
 
 #[derive(Debug, Args)]
@@ -121,6 +149,7 @@ impl Testnet {
             Self::Demo(demo) => demo.run(common),
             Self::Chaos(chaos) => chaos.run(common),
             Self::Power(power) => power.run(common),
+            Self::Run(Scenario::Inspect(inspect)) => inspect.run(common),
             Self::Up(up) => super::block_on(up.run(common)),
             Self::Status => super::block_on(up::order(common, Order::Status)),
             Self::Kill { name } => super::block_on(up::order(common, Order::Kill { name })),
@@ -135,6 +164,10 @@ impl Testnet {
             }
             Self::Station(Station { socket, log }) => {
                 child(async move { skep_testnet::station::serve(&socket, &log).await })
+            }
+            Self::Crew(Crew { robots, node, group, station, works_ms }) => {
+                let works = Duration::from_millis(works_ms);
+                child(skep_testnet::crew::run(CrewOptions { robots, node, group, station, works }))
             }
             Self::Robot(Robot { name, node, floor, start, station, history, tick_ms }) => {
                 let tick = Duration::from_millis(tick_ms);

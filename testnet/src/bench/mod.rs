@@ -23,6 +23,19 @@ pub struct LatencyMs {
     pub max: f64,
 }
 
+impl LatencyMs {
+    /// Of nanoseconds, in any order.
+    pub(crate) fn of_ns(mut all: Vec<u64>) -> Self {
+        all.sort_unstable();
+        let at = |share: f64| {
+            let rank = (all.len() as f64 * share).ceil() as usize;
+            let ns = all.get(rank.saturating_sub(1)).copied().unwrap_or(0);
+            (ns as f64 / 10_000.0).round() / 100.0
+        };
+        Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
+    }
+}
+
 /// A node while a benchmark ran.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeFigures {

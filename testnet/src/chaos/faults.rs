@@ -295,7 +295,7 @@ impl Faults {
         }
         match Self::hosts(site) {
             Some(hosts) => pairs.iter().try_for_each(|(from, to)| hosts.cut(*from, *to))?,
-            None => throw_switches(site, &pairs)?,
+            None => site.net.throw_switches(&pairs)?,
         }
         Ok((Mend::Join(pairs), None))
     }
@@ -364,7 +364,7 @@ impl Faults {
                     disk.free()?;
                 }
             }
-            Mend::Join(_) if Self::hosts(site).is_none() => throw_switches(site, &[])?,
+            Mend::Join(_) if Self::hosts(site).is_none() => site.net.throw_switches(&[])?,
             link => {
                 let Some(hosts) = Self::hosts(site) else { return Ok(()) };
                 match link {
@@ -434,17 +434,6 @@ impl Faults {
         }
         Ok(())
     }
-}
-
-/// Tells every node with whom it does not speak.
-fn throw_switches(site: &DemoSite, pairs: &[(usize, usize)]) -> Step {
-    for (at, node) in site.net.nodes.iter().enumerate() {
-        let cut_off = pairs.iter().filter(|(from, _)| *from == at).map(|(_, to)| site.net.nodes[*to].id.as_str());
-        let path = node.dir.join(super::CUTS);
-        let text = cut_off.collect::<Vec<_>>().join("\n");
-        std::fs::write(&path, text).map_err(crate::launch::io_error(path.display().to_string()))?;
-    }
-    Ok(())
 }
 
 /// Flips a byte of the log of a stopped node, where something is written.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::demo::{DemoError, Orders, Progress, SiteOptions, Story, begin, broken, conclude};
 use crate::hosts::Hosts;
-use crate::launch::LaunchError;
+use crate::launch::{LaunchError, SWITCHES};
 use crate::record::{ClientRecord, Recorder};
 use crate::verify::{Evidence, Invariants, Tasks, Violation};
 use crate::workload::Workload;
@@ -93,7 +93,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     let network = match network {
         Ok(()) => "namespaces".to_owned(),
         Err(why) => {
-            options.site.overrides.push(format!("testnet.cuts={CUTS}"));
+            options.site.overrides.push(SWITCHES.to_owned());
             format!("switch: {why}")
         }
     };
@@ -167,9 +167,6 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         network,
     })
 }
-
-/// The file in a node's directory that says with whom it does not speak.
-const CUTS: &str = "cuts";
 
 /// Why a step could not be taken.
 type Step = Result<(), LaunchError>;

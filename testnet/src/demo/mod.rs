@@ -20,6 +20,7 @@ use crate::record::{RecordError, Recorder, boot_ns};
 use crate::verify::{Report, VerifyError, verify};
 use crate::workload::{Workload, WorkloadError};
 pub(crate) use orders::{Orders, Progress};
+pub(crate) use site::station;
 pub use site::{DemoSite, OWN_NODE_MAX, SiteOptions, robot_name};
 pub use story::{HeldClaim, Story, StoryRecord};
 

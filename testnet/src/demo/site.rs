@@ -62,6 +62,14 @@ fn text(path: PathBuf) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// The station of a directory, which does not run yet, and its socket.
+pub(crate) fn station(binary: &Path, dir: &Path) -> (Child, PathBuf) {
+    let (socket, log) = (dir.join("station.sock"), dir.join("actuator.jsonl"));
+    let args = ["testnet", "station", "--socket"].map(str::to_owned).into_iter();
+    let args = args.chain([text(socket.clone()), "--log".to_owned(), text(log)]);
+    (Child::new("station", binary, args.collect(), dir.join("station.log")), socket)
+}
+
 impl DemoSite {
     /// Starts everything, and waits until the shard has a leader and every robot's software runs.
     ///
@@ -84,10 +92,7 @@ impl DemoSite {
             overrides: [options.overrides.as_slice(), &["node.history=history.jsonl".to_owned()]].concat(),
             hosts: options.hosts.clone(),
         })?;
-        let (socket, log) = (dir.join("station.sock"), dir.join("actuator.jsonl"));
-        let args = ["testnet", "station", "--socket"].map(str::to_owned).into_iter();
-        let args = args.chain([text(socket.clone()), "--log".to_owned(), text(log)]);
-        let mut station = Child::new("station", &options.binary, args.collect(), dir.join("station.log"));
+        let (mut station, socket) = station(&options.binary, dir);
         station.start()?;
         net.up().await?;
         net.wait_for("the station", async || socket.exists().then_some(())).await?;

@@ -60,7 +60,9 @@ pub(crate) struct Power {
 }
 
 /// Runs it to its end, or until Ctrl-C: what was started, mounted and cut off is ended either way.
-fn until_interrupted<T, E: std::fmt::Display>(run: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
+pub(super) fn until_interrupted<T, E: std::fmt::Display>(
+    run: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(async {
         tokio::select! {
@@ -70,7 +72,7 @@ fn until_interrupted<T, E: std::fmt::Display>(run: impl Future<Output = Result<T
     })
 }
 
-fn finish(dir: &std::path::Path, keep: bool, ok: bool) {
+pub(super) fn finish(dir: &std::path::Path, keep: bool, ok: bool) {
     if ok && !keep {
         let _ = std::fs::remove_dir_all(dir);
     } else {
@@ -78,7 +80,7 @@ fn finish(dir: &std::path::Path, keep: bool, ok: bool) {
     }
 }
 
-fn judged(ok: bool, what: &str) -> Result<(), Failure> {
+pub(super) fn judged(ok: bool, what: &str) -> Result<(), Failure> {
     if ok { Ok(()) } else { Err(Failure::failed(format!("{what} was not as it must be"))) }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client::{Client, Read};
 use crate::error::ClientError;
-pub use commands::{CommandOffers, NotStarted, OfferedCommand, RunningCommand};
+pub use commands::{CommandOffers, NotStarted, OfferedCommand, RunningCommand, StartLeft};
 pub use holdings::{ClaimKey, Granted, Holdings};
 
 /// How long a committed claim waits for its grant before the task is looked at.

@@ -26,7 +26,7 @@ mod pipe;
 
 pub use agent::{
     AgentOptions, AgentStatus, Assignment, AttachedAgent, ClaimKey, CommandOffers, Fenced, Granted, Holdings,
-    LeaseLeft, NotStarted, OfferedCommand, OnRenewal, RunningCommand,
+    LeaseLeft, NotStarted, OfferedCommand, OnRenewal, RunningCommand, StartLeft,
 };
 pub use client::{Client, Read, Settings};
 pub use endpoint::Endpoint;

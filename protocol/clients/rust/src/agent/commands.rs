@@ -39,6 +39,15 @@ pub enum NotStarted {
     Lost,
 }
 
+/// Until when a command may be begun, and when that was looked at, in milliseconds of this machine's boot clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartLeft {
+    /// When it was looked at.
+    pub at_ms: u64,
+    /// From when on it must not be begun.
+    pub until_ms: u64,
+}
+
 /// What is known of one command here.
 struct Waiting {
     /// What was said of it last and not answered yet.
@@ -321,9 +330,13 @@ impl RunningCommand {
     ///
     /// # Errors
     /// [`NotStarted::TooLate`].
-    pub fn check(&self) -> Result<(), NotStarted> {
-        let now = boot_ms();
-        if now < self.until_ms { Ok(()) } else { Err(NotStarted::TooLate { late_ms: now - self.until_ms }) }
+    pub fn check(&self) -> Result<StartLeft, NotStarted> {
+        let left = StartLeft { at_ms: boot_ms(), until_ms: self.until_ms };
+        if left.at_ms < left.until_ms {
+            Ok(left)
+        } else {
+            Err(NotStarted::TooLate { late_ms: left.at_ms - left.until_ms })
+        }
     }
 
     /// Says that it was done, and waits until that is written down.

@@ -1,0 +1,75 @@
+//! `skep testnet run inspect`
+
+use clap::Args;
+use skep_testnet::inspect::{InspectOptions, InspectReport, check_inspect, inspect};
+
+use super::chaos::{finish, judged, until_interrupted};
+use super::fresh;
+use crate::cli::output::{Format, one};
+use crate::cli::{Common, Failure};
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Robots
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(8..=1_000))]
+    robots: u16,
+    /// Nodes; robots share those that do not vote, and those that are killed or put to sleep have nodes of their own besides
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(4..=100))]
+    nodes: u16,
+    /// Nodes that vote
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=7))]
+    voters: u16,
+    /// What decides who is hit, and when; random if left out
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leave logs behind; they always stay if something was wrong. Give --dir to say where
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Inspect {
+    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+        let (robots, nodes, voters) = (usize::from(self.robots), usize::from(self.nodes), usize::from(self.voters));
+        check_inspect(robots, nodes, voters).map_err(Failure::usage)?;
+        let dir = fresh(common, "inspect")?;
+        let options = InspectOptions {
+            binary: std::env::current_exe().map_err(Failure::failed)?,
+            dir: dir.clone(),
+            robots,
+            nodes,
+            voters,
+            seed: self.seed.unwrap_or_else(rand::random),
+            tells: true,
+        };
+        let report = until_interrupted(inspect(options))?;
+        finish(&dir, self.keep, report.ok);
+        print(common.output, &report)
+    }
+}
+
+fn print(format: Format, report: &InspectReport) -> Result<(), Failure> {
+    let counted = |counts: Vec<(String, usize)>| {
+        let each: Vec<String> = counts.into_iter().map(|(what, count)| format!("{what} {count}")).collect();
+        each.join(", ")
+    };
+    let outcomes = report.outcomes.iter().map(|(outcome, count)| (outcome.clone(), *count)).collect();
+    let faults = report.faults.iter().map(|(fault, count)| ((*fault).to_owned(), *count)).collect();
+    let ms = |latency: skep_testnet::bench::LatencyMs| {
+        format!("p50 {} ms, p99 {} ms, max {} ms", latency.p50, latency.p99, latency.max)
+    };
+    let InspectReport { duplicates, stale, limbo, untrue, .. } = report;
+    let mut lines = vec![
+        ("site", format!("{} robots, {} nodes, {} voters", report.robots, report.nodes, report.voters)),
+        ("verdict", format!("duplicates {duplicates}, stale {stale}, limbo {limbo}, untrue {untrue}")),
+        ("outcomes", counted(outcomes)),
+        ("faults", counted(faults)),
+        ("to start", ms(report.latency_ms)),
+        ("all awake", ms(report.awake_ms)),
+        ("some asleep", format!("{}: {} % at p99", ms(report.asleep_ms), report.slow_robot_delay_pct)),
+        ("orders", report.orders.to_string()),
+        ("seed", report.seed.to_string()),
+    ];
+    lines.extend(report.violations.iter().map(|violation| ("violation", violation.clone())));
+    one(format, report, &lines)?;
+    judged(report.ok, "the inspection")
+}

@@ -1,0 +1,185 @@
+//! What a scenario of commands came to, from what the world saw and what the shard says.
+
+use std::collections::BTreeMap;
+
+use skep_client::v1;
+
+use crate::crew::deed;
+use crate::record::hex;
+use crate::station::{Effect, Step};
+
+/// How far the shard's clock and an operator's may be apart, in milliseconds: the one-way delay of the last frame that
+/// its node had of it, and what a new leader's clock may lie behind.
+const CLOCK_ERROR_MS: u64 = 500;
+
+/// A command as its operator sent it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ordered<'a> {
+    pub(super) sent_ns: u64,
+    pub(super) valid_ms: u64,
+    /// How it stands in the end.
+    pub(super) view: &'a v1::CommandView,
+}
+
+/// A robot's software that was suspended, on the boot clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pause {
+    pub(super) robot: String,
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Starts after the first one of a command at a robot, refused or not.
+    pub(super) duplicates: Vec<String>,
+    /// Starts after the command's deadline.
+    pub(super) stale: Vec<String>,
+    /// Robots at which a command never ended.
+    pub(super) limbo: Vec<String>,
+    /// What the shard says that is not what the world saw.
+    pub(super) untrue: Vec<String>,
+    /// How often each outcome.
+    pub(super) outcomes: BTreeMap<String, usize>,
+}
+
+/// What the world saw of one command at one robot.
+#[derive(Debug, Default)]
+struct Seen<'a> {
+    starts: Vec<&'a Effect>,
+    done: usize,
+}
+
+pub(super) fn judge(orders: &[Ordered<'_>], effects: &[Effect], pauses: &[Pause]) -> Verdict {
+    let mut seen: BTreeMap<&str, Seen<'_>> = BTreeMap::new();
+    for effect in effects {
+        let of = seen.entry(effect.question.task.as_str()).or_default();
+        match effect.question.step {
+            Step::Start => of.starts.push(effect),
+            Step::Done => of.done += usize::from(effect.refused.is_none()),
+        }
+    }
+    let mut verdict = Verdict::default();
+    for order in orders {
+        let id = order.view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default();
+        for delivery in &order.view.deliveries {
+            let nothing = Seen::default();
+            let seen = seen.remove(deed(&id, &delivery.agent).as_str()).unwrap_or(nothing);
+            let name = format!("command {} at {}", hex(&id), delivery.agent);
+            judge_one(&mut verdict, order, delivery, &seen, &name, pauses);
+        }
+    }
+    // What the world saw and nobody ordered.
+    verdict.untrue.extend(seen.keys().map(|task| format!("{task} was done, and no command says so")));
+    verdict
+}
+
+fn judge_one(
+    verdict: &mut Verdict,
+    order: &Ordered<'_>,
+    delivery: &v1::CommandDelivery,
+    seen: &Seen<'_>,
+    name: &str,
+    pauses: &[Pause],
+) {
+    if seen.starts.len() > 1 {
+        verdict.duplicates.push(format!("{name} was started {} times", seen.starts.len()));
+    }
+    let deadline_ms = order.sent_ns / 1_000_000 + order.valid_ms + CLOCK_ERROR_MS;
+    for start in &seen.starts {
+        let q = &start.question;
+        let (asked_ms, at_ms) = (q.checked_ms, start.at_ns / 1_000_000);
+        // Software that was suspended between its look at the clock and the world cannot know.
+        let suspended = pauses
+            .iter()
+            .any(|pause| pause.robot == q.robot && pause.from_ns <= start.at_ns && pause.to_ns >= asked_ms * 1_000_000);
+        if asked_ms >= q.until_ms || asked_ms > deadline_ms || (at_ms > deadline_ms && !suspended) {
+            verdict.stale.push(format!("{name} was started at {at_ms} ms and was to be by {deadline_ms} ms"));
+        }
+    }
+    let outcome = delivery.outcome.as_str();
+    *verdict.outcomes.entry(outcome.to_owned()).or_default() += 1;
+    let is_true = match outcome {
+        "" => {
+            verdict.limbo.push(name.to_owned());
+            true
+        }
+        "succeeded" => seen.starts.len() == 1 && seen.done == 1,
+        "rejected" | "expired" | "cancelled" | "superseded" => seen.starts.is_empty(),
+        "failed" => seen.done == 0,
+        "indeterminate" => true,
+        _ => false,
+    };
+    if !is_true {
+        let (starts, done) = (seen.starts.len(), seen.done);
+        verdict.untrue.push(format!("{name} is {outcome:?}, and it was started {starts} times and done {done} times"));
+    }
+    let steps = [delivery.released_at, delivery.received_at, delivery.started_at, delivery.finished_at];
+    let taken: Vec<u64> = steps.into_iter().filter(|at| *at > 0).collect();
+    if !taken.is_sorted() {
+        verdict.untrue.push(format!("{name} took its steps at {taken:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::station::{Question, Refused};
+
+    fn view(outcome: &str) -> v1::CommandView {
+        let command = Some(v1::Command { id: vec![7], ..v1::Command::default() });
+        let delivery = v1::CommandDelivery { agent: "r".into(), outcome: outcome.into(), ..Default::default() };
+        v1::CommandView { command, deliveries: vec![delivery], ..v1::CommandView::default() }
+    }
+
+    fn effect(step: Step, at_ms: u64, refused: Option<Refused>) -> Effect {
+        let (robot, task) = ("r".to_owned(), deed(&[7], "r"));
+        let question = Question { robot, task, epoch: 1, errand: 0, step, checked_ms: at_ms, until_ms: 1_000 };
+        Effect { at_ns: at_ms * 1_000_000, question, refused }
+    }
+
+    fn found(outcome: &str, effects: &[Effect], pauses: &[Pause]) -> (usize, usize, usize, usize) {
+        let view = view(outcome);
+        let verdict = judge(&[Ordered { sent_ns: 0, valid_ms: 1_000, view: &view }], effects, pauses);
+        (verdict.duplicates.len(), verdict.stale.len(), verdict.limbo.len(), verdict.untrue.len())
+    }
+
+    #[test]
+    fn what_the_shard_says_is_held_against_what_the_world_saw() {
+        let (start, done) = (effect(Step::Start, 10, None), effect(Step::Done, 20, None));
+        assert_eq!(found("succeeded", &[start.clone(), done.clone()], &[]), (0, 0, 0, 0));
+        assert_eq!(found("succeeded", &[], &[]), (0, 0, 0, 1), "it was not done");
+        assert_eq!(found("expired", std::slice::from_ref(&start), &[]), (0, 0, 0, 1), "it was started");
+        assert_eq!(found("expired", &[], &[]), (0, 0, 0, 0));
+        assert_eq!(found("failed", &[start.clone(), done], &[]), (0, 0, 0, 1), "it was done");
+        assert_eq!(found("indeterminate", std::slice::from_ref(&start), &[]), (0, 0, 0, 0));
+        assert_eq!(found("", std::slice::from_ref(&start), &[]), (0, 0, 1, 0), "it never ended");
+        let again = effect(Step::Start, 30, Some(Refused::Duplicate));
+        assert_eq!(found("indeterminate", &[start, again], &[]), (1, 0, 0, 0), "refused or not");
+    }
+
+    #[test]
+    fn a_start_after_the_deadline_is_stale_unless_the_software_was_suspended_after_its_look() {
+        let mut late = effect(Step::Start, 1_600, None);
+        late.question.until_ms = 9_000;
+        assert_eq!(found("indeterminate", std::slice::from_ref(&late), &[]), (0, 1, 0, 0));
+        late.question.checked_ms = 900;
+        assert_eq!(found("indeterminate", std::slice::from_ref(&late), &[]), (0, 1, 0, 0));
+        let pause = Pause { robot: "r".into(), from_ns: 910_000_000, to_ns: 1_590_000_000 };
+        assert_eq!(found("indeterminate", &[late], &[pause]), (0, 0, 0, 0));
+        let past = effect(Step::Start, 1_000, None);
+        assert_eq!(found("indeterminate", &[past], &[]), (0, 1, 0, 0), "its own bound had passed");
+    }
+
+    #[test]
+    fn deeds_that_nobody_ordered_and_steps_out_of_order_are_found() {
+        let mut stray = effect(Step::Start, 10, None);
+        stray.question.task = deed(&[8], "r");
+        assert_eq!(found("expired", &[stray], &[]), (0, 0, 0, 1));
+        let mut view = view("expired");
+        (view.deliveries[0].released_at, view.deliveries[0].received_at) = (5, 4);
+        let verdict = judge(&[Ordered { sent_ns: 0, valid_ms: 1_000, view: &view }], &[], &[]);
+        assert_eq!(verdict.untrue.len(), 1);
+    }
+}
