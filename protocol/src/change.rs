@@ -9,7 +9,7 @@ use crate::authority::{OperatorGrant, OperatorKey};
 use crate::command::{CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, JournalId, NodeId, RequestId, TaskId};
 use crate::task::{KeptFor, TaskSpec, TaskStatus};
-use crate::text::{AgentId, Reason};
+use crate::text::{AgentId, Reason, TraceParent};
 use crate::time::LogInstant;
 
 /// One transition, as the history keeps it. Enough to rebuild the object without the log.
@@ -175,6 +175,8 @@ pub enum ChangeKind {
     CommandReleased {
         /// Which.
         command: CommandId,
+        /// The trace that it belongs to.
+        trace: TraceParent,
         /// To whom, and where it stands in their order.
         to: Vec<(AgentId, DeliverySeq)>,
     },
@@ -182,6 +184,8 @@ pub enum ChangeKind {
     CommandOrdered {
         /// Which.
         command: CommandId,
+        /// The trace that it belongs to.
+        trace: TraceParent,
         /// What is wanted.
         what: OrderKind,
         /// By whom.
@@ -193,6 +197,8 @@ pub enum ChangeKind {
     DeliveryVoided {
         /// Which command.
         command: CommandId,
+        /// The trace that it belongs to.
+        trace: TraceParent,
         /// Where.
         agent: AgentId,
         /// Why.
@@ -202,10 +208,16 @@ pub enum ChangeKind {
     DeliveryEnded {
         /// Which command.
         command: CommandId,
+        /// The trace that it belongs to.
+        trace: TraceParent,
         /// Where.
         agent: AgentId,
         /// How.
         outcome: CommandOutcome,
+        /// Its place in the agent's order; none if it was never let out to it.
+        seq: Option<DeliverySeq>,
+        /// The agent's node; none if no node can have had it.
+        node: Option<NodeId>,
         /// When its node took each step.
         steps: Steps,
     },

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::{Authority, OperatorKey, OperatorSecret, Signature, signed_bytes};
 use crate::codec::CodecError;
-use crate::ids::{CommandId, HomeEpoch, ShardId};
+use crate::ids::{CommandId, HomeEpoch, NodeId, ShardId};
 use crate::limits;
 use crate::text::{AgentId, ContentType, GroupName, Reason, SiteName, TraceParent, Verb};
 use crate::time::LogInstant;
@@ -366,6 +366,8 @@ pub struct DeliveryView {
     pub wave: u32,
     /// Its place in the agent's order; none before it is let out.
     pub seq: Option<DeliverySeq>,
+    /// The node that has it, or may have; none as long as nobody can.
+    pub node: Option<NodeId>,
     /// When it was let out.
     pub released_at: Option<LogInstant>,
     /// Why it is not to be started, if it is not.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 mod agents;
+mod command_events;
 mod commands;
 mod topics;
 
@@ -24,9 +25,10 @@ use crate::time::LogInstant;
 use crate::v1;
 
 pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
+pub use command_events::command_events;
 pub use commands::{
     command_id, command_step, command_to_proto, command_view_to_proto, grant_operator, install_operator, news_to_proto,
-    operator_to_proto, optional_command_id, order_command, send_command, take_commands,
+    operator_to_proto, optional_command_id, order_command, send_command, take_commands, wait_ms,
 };
 pub use topics::{publication, topic, value_to_proto};
 

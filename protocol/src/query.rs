@@ -59,6 +59,13 @@ pub enum Query {
     },
     /// Who may send commands.
     Operators,
+    /// One command, with all its deliveries, once it has ended at all of its agents: or as it is after a while.
+    CommandEnd {
+        /// Which.
+        command: CommandId,
+        /// How long it is waited for at most, in milliseconds. Less if whoever answers says so.
+        wait_ms: u32,
+    },
 }
 
 /// How old an answer is and where it stands in the log.

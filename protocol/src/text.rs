@@ -182,6 +182,13 @@ impl Reason {
     }
 }
 
+impl Default for TraceParent {
+    /// Of no trace.
+    fn default() -> Self {
+        Self(Arc::from(""))
+    }
+}
+
 impl RoleName {
     /// The role of an agent that claimed work without having registered.
     pub fn unregistered() -> Self {

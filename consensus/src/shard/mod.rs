@@ -99,6 +99,7 @@ struct Inner {
     queued: Arc<propose::Queued>,
     desk: orchestrate::Desk,
     stale_queries: tokio::sync::Semaphore,
+    waits_for_ends: tokio::sync::Semaphore,
     changing_members: tokio::sync::Mutex<()>,
 }
 
@@ -140,6 +141,7 @@ impl Shard {
                 queued: Arc::default(),
                 desk: orchestrate::Desk::default(),
                 stale_queries: tokio::sync::Semaphore::new(limits::STALE_QUERIES_MAX),
+                waits_for_ends: tokio::sync::Semaphore::new(limits::COMMAND_WAITS_MAX),
                 changing_members: tokio::sync::Mutex::default(),
                 site,
             }),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use openraft::ReadPolicy;
 use skep_fleet::FleetState;
+use skep_protocol::ids::CommandId;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
@@ -42,7 +43,35 @@ impl Shard {
         self.answer(query, false).await
     }
 
+    /// Waits until a command has ended at all of its agents, for a while.
+    async fn wait_for_end(&self, command: CommandId, wait_ms: u32) {
+        let Ok(_place) = self.inner.waits_for_ends.try_acquire() else { return };
+        let mut applied = self.inner.applied.clone();
+        let mut view = self.inner.view.subscribe();
+        // Shorter than a caller on another node waits.
+        let patience = Duration::from_millis(u64::from(wait_ms).min(self.inner.site.config.rpc_timeout_ms / 2));
+        let ended = async {
+            loop {
+                applied.borrow_and_update();
+                if !self.inner.state.read().is_command_open(&command) {
+                    return;
+                }
+                tokio::select! {
+                    changed = applied.changed() => if changed.is_err() { return },
+                    // What happens now, another one knows.
+                    _ = view.wait_for(|view| !view.ready) => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(patience, ended).await;
+    }
+
     async fn answer(&self, query: Query, linearizable: bool) -> Result<QueryReply, QueryFailure> {
+        if let Query::CommandEnd { command, wait_ms } = query
+            && linearizable
+        {
+            self.wait_for_end(command, wait_ms).await;
+        }
         let as_of = {
             let state = self.inner.state.read();
             AsOf {
@@ -77,7 +106,9 @@ impl Shard {
                 Answer::Task(state.task(&id).map(view).map(Box::new))
             }
             Query::Counts => Answer::Counts(self.inner.state.read().counts()),
-            Query::Command(id) => Answer::Command(self.inner.state.read().command(&id).map(Box::new)),
+            Query::Command(id) | Query::CommandEnd { command: id, .. } => {
+                Answer::Command(self.inner.state.read().command(&id).map(Box::new))
+            }
             Query::Operators => Answer::Operators(self.inner.state.read().operators().cloned().collect()),
             Query::Tasks { .. } | Query::Agents { .. } | Query::Commands { .. } => {
                 let state = self.inner.state.read().clone();
@@ -143,6 +174,7 @@ fn page(state: &FleetState, query: Query) -> Answer {
         | Query::History { .. }
         | Query::Changes { .. }
         | Query::Command(_)
+        | Query::CommandEnd { .. }
         | Query::Operators => Answer::Counts(state.counts()),
     }
 }

@@ -10,6 +10,7 @@ mod agents;
 mod calls;
 mod commands;
 mod failure;
+mod follow;
 mod nodes;
 mod operators;
 mod queries;

@@ -1,5 +1,8 @@
 //! What operators ask, and what they can see.
 
+use std::pin::Pin;
+
+use futures::Stream;
 use skep_protocol::convert::{self, FieldError, Meta};
 use skep_protocol::entry::Op;
 use skep_protocol::outcome::Receipt;
@@ -11,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::commands::{Commands, patience_ms};
 use crate::failure::Failed;
+use crate::follow::follow;
 use crate::queries::{Queries, invalid, limit, mismatched};
 
 impl Commands {
@@ -81,7 +85,11 @@ impl OperatorQueries for Queries {
         let patience = patience_ms(&request);
         let request = request.into_inner();
         let id = convert::command_id(&request.command_id).map_err(|e| invalid(&e))?;
-        let (as_of, answer) = self.read(request.read, Query::Command(id), patience).await?;
+        let query = match convert::wait_ms(request.wait).map_err(|e| invalid(&e))? {
+            0 => Query::Command(id),
+            wait_ms => Query::CommandEnd { command: id, wait_ms },
+        };
+        let (as_of, answer) = self.read(request.read, query, patience).await?;
         let Answer::Command(view) = answer else { return Err(mismatched()) };
         let view = view.ok_or_else(|| Failed::not_found(format!("the shard holds no command {id}")).into_status())?;
         let (as_of, command) = (Some(convert::as_of_to_proto(&as_of)), Some(convert::command_view_to_proto(&view)));
@@ -100,6 +108,22 @@ impl OperatorQueries for Queries {
             commands: commands.iter().map(convert::command_view_to_proto).collect(),
             next: next.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
         }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::CommandEvent, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::WatchCommandsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let (wanted, agent) = (request.command_id, request.agent);
+        convert::optional_command_id(&wanted).map_err(|e| invalid(&e))?;
+        let from = (request.from_index > 0).then_some(request.from_index);
+        let events = follow(self.calls.clone(), convert::shard_id(request.shard), from, move |record| {
+            let mut events = convert::command_events(record);
+            events.retain(|event| wanted.is_empty() || event.command_id == wanted);
+            events.retain(|event| agent.is_empty() || event.agent.is_empty() || event.agent == agent);
+            events
+        });
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn operators(

@@ -5,25 +5,21 @@ use std::pin::Pin;
 use futures::Stream;
 use skep_protocol::convert::{self, FieldError};
 use skep_protocol::limits;
-use skep_protocol::query::{Answer, AsOf, HistoryRecord, Query};
+use skep_protocol::query::{Answer, AsOf, Query};
 use skep_protocol::text::AgentId;
 use skep_protocol::v1;
 use skep_protocol::v1::agent_queries_server::AgentQueries;
 use skep_protocol::v1::task_queries_server::TaskQueries;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::calls::{Call, Calls};
 use crate::commands::patience_ms;
 use crate::failure::Failed;
-
-/// Events of one watcher that wait for it to read. The watch itself waits then.
-const EVENTS_QUEUED_MAX: usize = 256;
+use crate::follow::follow;
 
 #[derive(Clone)]
 pub(crate) struct Queries {
-    calls: Calls,
+    pub(crate) calls: Calls,
 }
 
 pub(crate) fn invalid(error: &FieldError) -> Status {
@@ -116,47 +112,13 @@ impl TaskQueries for Queries {
         let request = request.into_inner();
         let topics = convert::topics(&request.topics).map_err(|e| invalid(&e))?;
         let shard = convert::shard_id(request.shard);
-        let (events, stream) = mpsc::channel(EVENTS_QUEUED_MAX);
-        let calls = self.calls.clone();
-        let mut from = (request.from_index > 0).then_some(request.from_index);
-        tokio::spawn(async move {
-            loop {
-                let page = calls.ask(|answer| Call::Changes { shard, from, answer }).await;
-                let mut page = match page {
-                    Ok(Some(page)) => page,
-                    Ok(None) => return drop(events.send(Err(Failed::no_replica().into_status())).await),
-                    Err(_) => return drop(events.send(Err(Failed::stopping().into_status())).await),
-                };
-                let nothing = page.sets.is_empty();
-                let records = page.sets.into_iter().flat_map(|set| {
-                    let (index, term) = (set.index, set.term);
-                    set.changes.into_iter().map(move |change| HistoryRecord { index, term, change })
-                });
-                for record in records {
-                    let wanted = record.change.what.topic().is_some_and(|topic| topics.contains(&topic));
-                    let event = if wanted { convert::event_to_proto(&record) } else { None };
-                    if let Some(event) = event
-                        && events.send(Ok(event)).await.is_err()
-                    {
-                        return;
-                    }
-                }
-                from = Some(page.next);
-                let next = page.next;
-                let more = async {
-                    // Readable and yet nothing came: there is a gap, and it is being filled.
-                    if nothing && *page.progress.borrow() > next {
-                        return page.progress.changed().await;
-                    }
-                    page.progress.wait_for(|readable| *readable > next).await.map(drop)
-                };
-                tokio::select! {
-                    () = events.closed() => return,
-                    more = more => if more.is_err() { return },
-                }
-            }
+        let from = (request.from_index > 0).then_some(request.from_index);
+        let events = follow(self.calls.clone(), shard, from, move |record| {
+            let wanted = record.change.what.topic().is_some_and(|topic| topics.contains(&topic));
+            let event = if wanted { convert::event_to_proto(record) } else { None };
+            event.into_iter().collect()
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(events)))
     }
 }
 

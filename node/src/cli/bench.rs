@@ -1,9 +1,13 @@
 //! `skep bench`
 
 use clap::Subcommand;
-use skep_testnet::bench::{CommitSettings, FailoverSettings, commit, failover};
+use skep_testnet::Machine;
+use skep_testnet::bench::{
+    BroadcastReport, BroadcastSettings, CommandReport, CommandSettings, CommitSettings, FailoverSettings, LatencyMs,
+    broadcast, command, commit, failover,
+};
 
-use super::output::one;
+use super::output::{Format, one};
 use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -41,6 +45,80 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 6)]
         clients: usize,
     },
+    /// Commands to one robot each: durable submissions with their durable outcomes, a second
+    Command {
+        /// Robots
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+        robots: u16,
+        /// Commands under way at a time, each for another robot
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+        inflight: u16,
+        /// Voters
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
+        voters: u16,
+        /// Nodes that do not vote and have all robots; the voters have them if there are none
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=20))]
+        others: u16,
+        /// How long it counts
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
+    /// One command to all robots, to its last delivery; with all at work, and with some that stand still, in turns
+    Broadcast {
+        /// Robots
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=1_000))]
+        robots: u16,
+        /// Robots that stand still in every other round
+        #[arg(long, default_value_t = 10)]
+        slow: u16,
+        /// Voters
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
+        voters: u16,
+        /// Nodes that do not vote and have all robots; the voters have them if there are none
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=20))]
+        others: u16,
+        /// Rounds of each kind
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rounds: u32,
+    },
+}
+
+fn latency(of: LatencyMs) -> String {
+    format!("p50 {} ms, p99 {} ms, max {} ms", of.p50, of.p99, of.max)
+}
+
+fn machine(of: &Machine) -> String {
+    format!("{} cores, {}, Linux {}, {}", of.cores, of.cpu, of.kernel, of.build)
+}
+
+fn print_command(format: Format, report: &CommandReport) -> Result<(), Failure> {
+    let outcomes: Vec<String> = report.outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+    let lines = [
+        ("robots", format!("{}, {} commands under way at a time", report.robots, report.inflight)),
+        ("round trips/s", format!("{:.0}", report.round_trips_per_s)),
+        ("round trip", latency(report.latency_ms)),
+        ("accepted", latency(report.accept_ms)),
+        ("outcomes", outcomes.join(", ")),
+        ("verdict", format!("{} errors, {} started twice", report.errors, report.duplicates)),
+        ("machine", machine(&report.machine)),
+    ];
+    one(format, report, &lines)?;
+    let sound = report.errors == 0 && report.duplicates == 0 && report.outcomes.keys().all(|of| of == "succeeded");
+    if sound { Ok(()) } else { Err(Failure::failed("not every command succeeded, once")) }
+}
+
+fn print_broadcast(format: Format, report: &BroadcastReport) -> Result<(), Failure> {
+    let slow = format!("{}: {} % at p99", latency(report.delivery_with_slow_ms), report.slow_robot_delay_pct);
+    let lines = [
+        ("robots", format!("{}, {} of them stand still in every other round", report.robots, report.slow)),
+        ("accepted", latency(report.accept_ms)),
+        ("last delivery", latency(report.last_delivery_ms)),
+        ("last start", latency(report.last_start_ms)),
+        ("the others", latency(report.delivery_ms)),
+        ("with slow ones", slow),
+        ("machine", machine(&report.machine)),
+    ];
+    one(format, report, &lines)
 }
 
 impl Bench {
@@ -53,7 +131,6 @@ impl Bench {
             Self::Commit { clients, voters, seconds, payload_bytes, socket, unary } => {
                 let settings = CommitSettings { binary, clients, voters, seconds, payload_bytes, socket, unary };
                 let report = runtime.block_on(commit(settings)).map_err(Failure::failed)?;
-                let latency = report.latency_ms;
                 let mut lines = vec![
                     (
                         "clients",
@@ -63,7 +140,7 @@ impl Bench {
                         ),
                     ),
                     ("writes/s", format!("{:.0}", report.writes_per_s)),
-                    ("latency", format!("p50 {} ms, p99 {} ms, max {} ms", latency.p50, latency.p99, latency.max)),
+                    ("latency", latency(report.latency_ms)),
                     ("errors", format!("{} not done, {} unknown", report.errors, report.unknown)),
                     ("verified", format!("{} of {} acknowledged", report.verified, report.acknowledged)),
                 ];
@@ -74,16 +151,30 @@ impl Bench {
                         node.cpu_loaded_pct, node.written_per_committed_byte
                     )));
                 }
-                let machine = &report.machine;
-                lines.push((
-                    "machine",
-                    format!("{} cores, {}, Linux {}, {}", machine.cores, machine.cpu, machine.kernel, machine.build),
-                ));
+                lines.push(("machine", machine(&report.machine)));
                 one(format, &report, &lines)?;
                 if report.verified == report.acknowledged {
                     return Ok(());
                 }
                 Err(Failure::failed("acknowledged writes are missing; the nodes' directories are kept"))
+            }
+            Self::Command { robots, inflight, voters, others, seconds } => {
+                let (robots, inflight) = (usize::from(robots), usize::from(inflight));
+                if inflight > robots {
+                    return Err(Failure::usage("every command under way is for another robot: give more --robots"));
+                }
+                let (voters, others) = (usize::from(voters), usize::from(others));
+                let settings = CommandSettings { binary, robots, inflight, voters, others, seconds };
+                print_command(format, &runtime.block_on(command(settings)).map_err(Failure::failed)?)
+            }
+            Self::Broadcast { robots, slow, voters, others, rounds } => {
+                let (robots, slow) = (usize::from(robots), usize::from(slow));
+                if slow >= robots {
+                    return Err(Failure::usage("some robots must be at work: give fewer --slow"));
+                }
+                let (voters, others) = (usize::from(voters), usize::from(others));
+                let settings = BroadcastSettings { binary, robots, slow, voters, others, rounds: rounds as usize };
+                print_broadcast(format, &runtime.block_on(broadcast(settings)).map_err(Failure::failed)?)
             }
             Self::Failover { repeats, voters, clients } => {
                 let settings = FailoverSettings { binary, repeats, voters, clients };
@@ -92,10 +183,7 @@ impl Bench {
                 let lines = [
                     ("failover", format!("min {} ms, median {} ms, max {} ms", spread.min, spread.median, spread.max)),
                     ("verified", format!("{} of {} acknowledged", report.verified, report.acknowledged)),
-                    (
-                        "machine",
-                        format!("{} cores, {}, {}", report.machine.cores, report.machine.cpu, report.machine.build),
-                    ),
+                    ("machine", machine(&report.machine)),
                 ];
                 one(format, &report, &lines)?;
                 if report.verified == report.acknowledged {

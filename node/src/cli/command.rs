@@ -3,20 +3,15 @@
 mod send;
 mod views;
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use skep_client::command::{CommandOrder, OrderKind};
 use skep_client::{Client, CommandId, Read};
 
+use super::follow::follow;
 use super::key::KeyPath;
 use super::output::{one, rows};
 use super::{Common, Failure};
-use views::{Line, Receipt, View};
-
-/// How often a command that is waited for is looked at: at first, and at last.
-const LOOK_MIN: Duration = Duration::from_millis(20);
-const LOOK_MAX: Duration = Duration::from_millis(500);
+use views::{Line, Receipt, Step, View};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -35,6 +30,17 @@ pub(crate) enum Command {
         /// Answer from this node's replica as it is
         #[arg(long)]
         stale: bool,
+    },
+    /// What happens to commands, as this node's replica learns it, until Ctrl-C
+    Watch {
+        /// Only this one
+        command: Option<CommandId>,
+        /// Only at this robot, and what concerns whole commands
+        #[arg(long, default_value = "")]
+        agent: String,
+        /// From this entry of the log on; only what is new if left out
+        #[arg(long, default_value_t = 0)]
+        from: u64,
     },
     /// Whoever has not started it does not start it
     Cancel(Order),
@@ -84,20 +90,6 @@ impl Order {
     }
 }
 
-/// Waits until a command has ended at all of its robots.
-async fn until_ended(client: &Client, id: CommandId) -> Result<View, Failure> {
-    let mut wait = LOOK_MIN;
-    loop {
-        let reply = client.command(id, Read::Linearizable).await?;
-        let view = View::new(reply.command.unwrap_or_default());
-        if view.open == 0 {
-            return Ok(view);
-        }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LOOK_MAX);
-    }
-}
-
 impl Command {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
@@ -107,6 +99,10 @@ impl Command {
             Self::Show { command, stale } => {
                 let reply = client.command(command, read(stale)).await?;
                 View::new(reply.command.unwrap_or_default()).print(common.output)
+            }
+            Self::Watch { command, agent, from } => {
+                let open = async |from| client.watch_commands(command, &agent, from).await;
+                follow(from, open, |event| event.index, |event| Step::new(event).print(common.output)).await
             }
             Self::List { stale } => {
                 let (mut lines, mut after) = (Vec::new(), Vec::new());

@@ -5,6 +5,7 @@ mod bench;
 mod command;
 mod config;
 mod failure;
+mod follow;
 mod init;
 mod key;
 mod node;

@@ -198,6 +198,7 @@ fn delivery_to_proto(view: &DeliveryView) -> v1::CommandDelivery {
         outcome: view.outcome.as_ref().map(CommandOutcome::name).unwrap_or_default().to_owned(),
         reason,
         result,
+        node: view.node.map(|node| node.to_string()).unwrap_or_default(),
     }
 }
 
@@ -220,4 +221,13 @@ pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
         admin: grant.admin,
         revoked: grant.revoked,
     }
+}
+
+/// How long a command that is shown is waited for, in milliseconds: until it has ended, or so long; 0 for not at all.
+///
+/// # Errors
+/// [`FieldError`] if the duration is none.
+pub fn wait_ms(wait: Option<prost_types::Duration>) -> Result<u32, FieldError> {
+    let ms = super::duration_ms("wait", wait)?.unwrap_or(0);
+    Ok(u32::try_from(ms).unwrap_or(u32::MAX))
 }

@@ -124,7 +124,6 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
             (written as f64 / committed * 100.0).round() / 100.0
         },
     });
-    let ms = |micros: u64| micros as f64 / 1_000.0;
     let report = CommitReport {
         bench: "commit",
         clients: settings.clients,
@@ -135,11 +134,7 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
         seconds: took.as_secs_f64(),
         payload_bytes: settings.payload_bytes,
         writes_per_s: (counted as f64 / took.as_secs_f64()).round(),
-        latency_ms: LatencyMs {
-            p50: ms(done.latency_us.value_at_quantile(0.5)),
-            p99: ms(done.latency_us.value_at_quantile(0.99)),
-            max: ms(done.latency_us.max()),
-        },
+        latency_ms: LatencyMs::of_us(&done.latency_us),
         errors: done.errors,
         unknown: done.unknown,
         acknowledged: done.acknowledged.len(),

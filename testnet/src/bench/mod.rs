@@ -1,12 +1,17 @@
 //! Benchmarks: on nodes of their own, through the public API, and honest about what they ran on.
 
+mod broadcast;
+mod command;
 mod commit;
 mod failover;
+mod robots;
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use broadcast::{BroadcastReport, BroadcastSettings, broadcast};
+pub use command::{CommandReport, CommandSettings, command};
 pub use commit::{CommitReport, CommitSettings, commit};
 pub use failover::{FailoverReport, FailoverSettings, failover};
 
@@ -24,6 +29,12 @@ pub struct LatencyMs {
 }
 
 impl LatencyMs {
+    /// Of microseconds.
+    pub(crate) fn of_us(all: &hdrhistogram::Histogram<u64>) -> Self {
+        let ms = |us: u64| us as f64 / 1_000.0;
+        Self { p50: ms(all.value_at_quantile(0.5)), p99: ms(all.value_at_quantile(0.99)), max: ms(all.max()) }
+    }
+
     /// Of nanoseconds, in any order.
     pub(crate) fn of_ns(mut all: Vec<u64>) -> Self {
         all.sort_unstable();

@@ -6,8 +6,8 @@ use clap::Args;
 use skep_client::command::{Command, CommandClass, Target, Waves};
 use skep_client::{Client, CommandId, OperatorKey};
 
-use super::views::Receipt;
-use super::{Common, Failure, until_ended};
+use super::views::{Receipt, View};
+use super::{Common, Failure};
 use crate::cli::key::KeyPath;
 use crate::cli::output::parse_span;
 
@@ -139,7 +139,7 @@ impl Send {
         if !self.wait {
             return Receipt::from(receipt).print(common.output);
         }
-        let view = until_ended(client, id).await?;
+        let view = View::new(client.command_end(id).await?);
         view.print(common.output)?;
         match view.deliveries.iter().filter(|of| of.outcome != "succeeded").count() {
             0 => Ok(()),

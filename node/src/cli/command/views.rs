@@ -21,6 +21,11 @@ impl From<v1::CommandReceipt> for Receipt {
     }
 }
 
+/// The end of a node's id, which is what tells nodes apart.
+fn short(node: &str) -> String {
+    node.char_indices().rev().nth(7).map_or(node.to_owned(), |(at, _)| format!("…{}", &node[at..]))
+}
+
 /// One command of a list.
 #[derive(Serialize)]
 pub(super) struct Line {
@@ -52,6 +57,8 @@ impl Row for Line {
 #[derive(Serialize)]
 pub(super) struct Delivery {
     agent: String,
+    /// The robot's node, once it may have it.
+    node: String,
     seq: String,
     wave: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,9 +95,10 @@ impl Delivery {
             (true, true) => "open".to_owned(),
         };
         let result = String::from_utf8_lossy(&of.result).into_owned();
-        let (agent, seq, wave, reason) = (of.agent, of.seq, of.wave, of.reason);
+        let (agent, node, seq, wave, reason) = (of.agent, of.node, of.seq, of.wave, of.reason);
         Self {
             agent,
+            node,
             seq,
             wave,
             released_ms,
@@ -118,6 +126,7 @@ impl Delivery {
 impl Row for Delivery {
     const COLUMNS: &'static [&'static str] = &[
         "agent",
+        "node",
         "seq",
         "wave",
         "released",
@@ -134,6 +143,7 @@ impl Row for Delivery {
         let said = if self.reason.is_empty() { self.result.clone() } else { self.reason.clone() };
         vec![
             self.agent.clone(),
+            short(&self.node),
             self.seq.clone(),
             self.wave.to_string(),
             ms(self.released_ms),
@@ -203,5 +213,68 @@ impl View {
         one(format, self, &lines)?;
         print("");
         rows(format, &self.deliveries)
+    }
+}
+
+/// One step in the life of a command.
+#[derive(Serialize)]
+pub(super) struct Step {
+    command: String,
+    kind: String,
+    agent: String,
+    node: String,
+    seq: String,
+    outcome: String,
+    detail: String,
+    operator: String,
+    traceparent: String,
+    index: u64,
+    term: u64,
+    clock: u64,
+    at: u64,
+}
+
+impl Step {
+    pub(super) fn new(event: v1::CommandEvent) -> Self {
+        Self {
+            command: uuid_text(&event.command_id),
+            kind: event.kind,
+            agent: event.agent,
+            node: event.node,
+            seq: event.seq,
+            outcome: event.outcome,
+            detail: event.detail,
+            operator: event.operator,
+            traceparent: event.traceparent,
+            index: event.index,
+            term: event.term,
+            clock: event.clock,
+            at: event.at,
+        }
+    }
+
+    pub(super) fn print(&self, format: Format) -> Result<(), Failure> {
+        if format != Format::Table {
+            print(&serde_json::to_string(self).map_err(Failure::failed)?);
+            return Ok(());
+        }
+        let mut line = format!("{} {}", self.command, self.kind);
+        let mut add = |name: &str, value: &str| {
+            if !value.is_empty() {
+                line.push_str(&format!(" {name} {value}"));
+            }
+        };
+        add("at", &self.agent);
+        add("as", &self.outcome);
+        add("because", &self.detail);
+        add("seq", &self.seq);
+        add("node", &short(&self.node));
+        add("by", &self.operator);
+        let before = self.clock.saturating_sub(self.at);
+        add("told after", &if before > 0 { crate::cli::output::span(before) } else { String::new() });
+        add("· index", &self.index.to_string());
+        add("term", &self.term.to_string());
+        print(&line);
+        Ok(())
     }
 }

@@ -1,13 +1,12 @@
 //! What is shown of tasks.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use skep_client::v1::{self, Priority};
 use skep_client::{Client, Read, TaskStatus};
 
 use super::Status;
 use crate::cli::Failure;
+use crate::cli::follow::follow;
 use crate::cli::output::{Format, Row, age, one, print, rows, span, uuid_text};
 
 /// A status in words.
@@ -299,38 +298,13 @@ fn timeline(event: &Event, start: u64) -> String {
 /// Prints transitions as they happen.
 pub(super) async fn watch(client: &Client, format: Format, topics: &[String], from: u64) -> Result<(), Failure> {
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    let mut from = from;
-    // Events of the index to resume at that were seen: one entry can hold many.
-    let mut seen = 0;
-    loop {
-        let mut stream = match client.watch_tasks(&topics, from).await {
-            Ok(stream) => stream,
-            // A node that restarts is waited for.
-            Err(_) if from > 0 => {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let mut skip = seen;
-        loop {
-            match stream.message().await {
-                Ok(Some(reply)) if reply.index == from && skip > 0 => skip -= 1,
-                Ok(Some(reply)) => {
-                    seen = if reply.index == from { seen + 1 } else { 1 };
-                    from = reply.index;
-                    let event = event(reply);
-                    match format {
-                        Format::Table => print(&format!("{} {}", event.task, timeline(&event, event.clock))),
-                        Format::Json | Format::Jsonl => print(&serde_json::to_string(&event).map_err(Failure::failed)?),
-                    }
-                }
-                Ok(None) => break,
-                // Begin again after the last index seen: the log has what was missed.
-                Err(_) if from > 0 => break,
-                Err(status) => return Err(Failure::failed(status)),
-            }
+    let print_one = |reply| {
+        let event = event(reply);
+        match format {
+            Format::Table => print(&format!("{} {}", event.task, timeline(&event, event.clock))),
+            Format::Json | Format::Jsonl => print(&serde_json::to_string(&event).map_err(Failure::failed)?),
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+        Ok(())
+    };
+    follow(from, async |from| client.watch_tasks(&topics, from).await, |event| event.index, print_one).await
 }

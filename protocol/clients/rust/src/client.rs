@@ -477,7 +477,7 @@ impl Client {
 }
 
 /// What a failed query means: it changes nothing, so nothing can be in doubt.
-fn definite(status: &Status) -> ClientError {
+pub(crate) fn definite(status: &Status) -> ClientError {
     match heard(status) {
         Heard::NotDone(failure) => ClientError::NotDone(failure),
         Heard::InDoubt(last) => ClientError::Unknown { request_id: String::new(), last },

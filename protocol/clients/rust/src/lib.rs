@@ -37,4 +37,4 @@ pub use skep_protocol::convert;
 pub use skep_protocol::ids::{CommandId, NodeId, RequestId, ShardId, TaskId};
 pub use skep_protocol::v1;
 pub use skep_protocol::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};
-pub use tonic::Status;
+pub use tonic::{Status, Streaming};

@@ -1,5 +1,7 @@
 //! What operators send.
 
+use std::time::Duration;
+
 use skep_protocol::authority::{OperatorKey, SignedGrant};
 use skep_protocol::codec::{CodecError, Encoded};
 use skep_protocol::command::{SignedCommand, SignedOrder};
@@ -8,10 +10,14 @@ use skep_protocol::time::LogInstant;
 use skep_protocol::v1;
 use skep_protocol::v1::operator_commands_client::OperatorCommandsClient;
 use skep_protocol::v1::operator_queries_client::OperatorQueriesClient;
+use tonic::Streaming;
 
 use crate::call::send;
-use crate::client::{Client, Read, command, query, read_options};
+use crate::client::{Client, Read, command, definite, query, read_options};
 use crate::error::ClientError;
+
+/// How soon a command that has not ended is looked at again.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 fn encoded(value: &impl Encoded) -> Result<Vec<u8>, ClientError> {
     value.encode().map_err(|error: CodecError| ClientError::Endpoint(error.to_string()))
@@ -50,7 +56,21 @@ impl Client {
         /// One command, and how it stands at each agent.
         command(id: CommandId, read: Read) -> v1::ShowCommandReply,
         OperatorQueriesClient.show,
-        |shard| v1::ShowCommandRequest { read: read_options(shard, read), command_id: id.as_bytes().to_vec() }
+        |shard| v1::ShowCommandRequest {
+            read: read_options(shard, read),
+            command_id: id.as_bytes().to_vec(),
+            wait: None,
+        }
+    );
+    query!(
+        /// One command, once it has ended at all of its agents, or as it is after a while: as long as this, or less.
+        command_within(id: CommandId, wait_ms: u64) -> v1::ShowCommandReply,
+        OperatorQueriesClient.show,
+        |shard| v1::ShowCommandRequest {
+            read: read_options(shard, Read::Linearizable),
+            command_id: id.as_bytes().to_vec(),
+            wait: Some(skep_protocol::convert::duration_to_proto(wait_ms)),
+        }
     );
     query!(
         /// A page of commands, after an id.
@@ -64,6 +84,40 @@ impl Client {
         OperatorQueriesClient.operators,
         |shard| v1::ListOperatorsRequest { read: read_options(shard, read) }
     );
+
+    /// One command, once it has ended at all of its agents. Waits for as long as that takes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn command_end(&self, id: CommandId) -> Result<v1::CommandView, ClientError> {
+        let wait_ms = u64::try_from((self.patience().each / 2).as_millis()).unwrap_or(u64::MAX);
+        loop {
+            let command = self.command_within(id, wait_ms).await?.command.unwrap_or_default();
+            if command.open == 0 {
+                return Ok(command);
+            }
+            // A leader at which too many wait answers at once.
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        }
+    }
+
+    /// What happens to commands from an index on, then as the node's replica learns it; of one command, or of all. 0: only
+    /// what is new.
+    ///
+    /// # Errors
+    /// [`ClientError`]. The stream's own errors come as gRPC statuses; begin again after the last index seen.
+    pub async fn watch_commands(
+        &self,
+        command: Option<CommandId>,
+        agent: &str,
+        from_index: u64,
+    ) -> Result<Streaming<v1::CommandEvent>, ClientError> {
+        let command_id = command.map(|id| id.as_bytes().to_vec()).unwrap_or_default();
+        let request =
+            v1::WatchCommandsRequest { shard: self.shard().0, from_index, command_id, agent: agent.to_owned() };
+        let mut service = OperatorQueriesClient::new(self.service());
+        service.watch(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
+    }
 
     /// The deadline of something that is to be done within a time from now.
     ///

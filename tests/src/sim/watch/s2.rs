@@ -43,7 +43,7 @@ impl Invariant for NoPhantom {
                 self.next += 1;
                 for change in &applied.changes {
                     match &change.what {
-                        ChangeKind::CommandReleased { command, to } => {
+                        ChangeKind::CommandReleased { command, to, .. } => {
                             self.released.extend(to.iter().map(|(agent, _)| (*command, agent.clone())));
                         }
                         ChangeKind::DeliveryEnded { command, agent, outcome, .. } => {

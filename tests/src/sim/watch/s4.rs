@@ -34,7 +34,7 @@ impl Invariant for InOrder {
                             let command = &command.command;
                             self.class.insert(command.id, (command.class, command.idempotent));
                         }
-                        ChangeKind::CommandReleased { command, to } => {
+                        ChangeKind::CommandReleased { command, to, .. } => {
                             for (agent, _) in to {
                                 self.released.insert((*command, agent.clone()), (position.index, nth));
                             }

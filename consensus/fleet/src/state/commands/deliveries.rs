@@ -42,7 +42,8 @@ impl FleetState {
         if let Some(seq) = seq {
             self.change_outbox(agent, |outbox| outbox.voided.insert(seq.n));
         }
-        journal.record(self.clock, ChangeKind::DeliveryVoided { command: id, agent: agent.clone(), cause });
+        let (agent, trace) = (agent.clone(), self.trace(&id));
+        journal.record(self.clock, ChangeKind::DeliveryVoided { command: id, trace, agent, cause });
     }
 
     /// The deadline of a command passed.
@@ -127,7 +128,7 @@ impl FleetState {
         journal: &mut Journal,
     ) {
         let Some(delivery) = self.delivery(id, agent) else { return };
-        let (first, seq) = (delivery.outcome.is_none(), delivery.seq);
+        let (first, seq, node) = (delivery.outcome.is_none(), delivery.seq, delivery.node);
         let (ended, clock) = (outcome.clone(), self.clock);
         self.change_command(id, |record| {
             record.open = record.open.saturating_sub(u32::from(first));
@@ -153,7 +154,8 @@ impl FleetState {
             self.forget_outbox(agent);
         }
         let steps = steps.unwrap_or_default();
-        journal.record(self.clock, ChangeKind::DeliveryEnded { command: id, agent: agent.clone(), outcome, steps });
+        let (agent, trace) = (agent.clone(), self.trace(&id));
+        journal.record(self.clock, ChangeKind::DeliveryEnded { command: id, trace, agent, outcome, seq, node, steps });
         self.forget_ended_commands();
     }
 

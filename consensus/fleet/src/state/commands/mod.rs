@@ -19,7 +19,7 @@ use skep_protocol::authority::{Authority, OperatorKey};
 use skep_protocol::command::{CommandOutcome, CommandView, DeliverySeq, DeliveryView, SignedCommand, Steps, VoidCause};
 use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::limits;
-use skep_protocol::text::{AgentId, GroupName};
+use skep_protocol::text::{AgentId, GroupName, TraceParent};
 use skep_protocol::time::LogInstant;
 
 use super::FleetState;
@@ -295,6 +295,7 @@ impl FleetState {
             agent: agent.clone(),
             wave: of.wave,
             seq: of.seq,
+            node: of.node,
             released_at: of.released_at,
             void: of.void,
             outcome: of.outcome.clone(),
@@ -302,6 +303,11 @@ impl FleetState {
             steps: of.steps,
         };
         Some(CommandView { deliveries: record.deliveries.iter().map(delivery).collect(), ..summary(record) })
+    }
+
+    /// Whether a command has not ended somewhere.
+    pub fn is_command_open(&self, id: &CommandId) -> bool {
+        self.commands.record(id).is_some_and(|record| !record.is_ended())
     }
 
     /// Commands in order of their ids, from after one, without their deliveries.
@@ -312,6 +318,10 @@ impl FleetState {
 
     pub(crate) fn commands(&self) -> &Commands {
         &self.commands
+    }
+
+    fn trace(&self, id: &CommandId) -> TraceParent {
+        self.commands.record(id).map(|record| record.signed.command.trace.clone()).unwrap_or_default()
     }
 
     /// Changes a record, and the indexes with it.

@@ -185,7 +185,7 @@ impl FleetState {
         });
         let to: Vec<_> = to.into_iter().map(|(agent, seq, _)| (agent, seq)).collect();
         let agents: Vec<AgentId> = to.iter().map(|(agent, _)| agent.clone()).collect();
-        journal.record(self.clock, ChangeKind::CommandReleased { command: id, to });
+        journal.record(self.clock, ChangeKind::CommandReleased { command: id, trace: self.trace(&id), to });
         let former = self.commands.record(&id).and_then(|record| record.signed.command.supersedes);
         if let Some(former) = former {
             agents.iter().for_each(|agent| self.void(former, agent, VoidCause::Superseded, journal));
@@ -208,7 +208,8 @@ impl FleetState {
             self.check_indeterminate(id, agent)?;
         }
         let (what, by, reason) = (order.what.clone(), order.operator, order.reason.clone());
-        journal.record(self.clock, ChangeKind::CommandOrdered { command: id, what, by, reason });
+        journal
+            .record(self.clock, ChangeKind::CommandOrdered { command: id, trace: self.trace(&id), what, by, reason });
         match &order.what {
             OrderKind::Cancel => {
                 self.change_command(id, |record| record.next_wave_at = None);

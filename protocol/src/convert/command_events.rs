@@ -1,0 +1,113 @@
+//! The life of commands, as watchers are told.
+
+use crate::change::ChangeKind;
+use crate::command::{CommandOutcome, OrderKind};
+use crate::query::HistoryRecord;
+use crate::time::LogInstant;
+use crate::v1;
+
+/// What a change means for commands: nothing, one event, or all the steps that a robot's node reports with the outcome.
+pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
+    let Some(id) = record.change.what.command() else { return Vec::new() };
+    let event = |kind: &str, trace: &str| v1::CommandEvent {
+        command_id: id.as_bytes().to_vec(),
+        traceparent: trace.to_owned(),
+        kind: kind.to_owned(),
+        index: record.index,
+        term: record.term,
+        clock: record.change.at.raw(),
+        at: record.change.at.raw(),
+        ..v1::CommandEvent::default()
+    };
+    match &record.change.what {
+        ChangeKind::CommandAccepted { command, agents } => {
+            let command = &command.command;
+            let detail = format!("{} for {}, {agents} agents", command.verb, command.target);
+            vec![v1::CommandEvent {
+                operator: command.operator.to_string(),
+                detail,
+                ..event("accepted", command.trace.as_str())
+            }]
+        }
+        ChangeKind::CommandReleased { trace, to, .. } => {
+            let released = to.iter().map(|(agent, seq)| v1::CommandEvent {
+                agent: agent.to_string(),
+                seq: seq.to_string(),
+                ..event("released", trace.as_str())
+            });
+            released.collect()
+        }
+        ChangeKind::CommandOrdered { trace, what, by, reason, .. } => {
+            let (kind, agent) = match what {
+                OrderKind::Cancel => ("cancelled", String::new()),
+                OrderKind::Abort => ("aborted", String::new()),
+                OrderKind::Resolve { agent, .. } => ("resolved", agent.to_string()),
+            };
+            let (operator, detail) = (by.to_string(), reason.to_string());
+            vec![v1::CommandEvent { agent, operator, detail, ..event(kind, trace.as_str()) }]
+        }
+        ChangeKind::DeliveryVoided { trace, agent, cause, .. } => {
+            let (agent, outcome) = (agent.to_string(), cause.outcome().name().to_owned());
+            vec![v1::CommandEvent { agent, outcome, ..event("voided", trace.as_str()) }]
+        }
+        ChangeKind::DeliveryEnded { trace, agent, outcome, seq, node, steps, .. } => {
+            let at_agent = |kind: &str| v1::CommandEvent {
+                agent: agent.to_string(),
+                seq: seq.map(|seq| seq.to_string()).unwrap_or_default(),
+                node: node.map(|node| node.to_string()).unwrap_or_default(),
+                ..event(kind, trace.as_str())
+            };
+            let taken = [
+                ("received", steps.received),
+                ("taken", steps.accepted),
+                ("started", steps.started),
+                ("finished", steps.ended),
+            ];
+            let step =
+                |(kind, at): (&str, Option<LogInstant>)| Some(v1::CommandEvent { at: at?.raw(), ..at_agent(kind) });
+            let mut events: Vec<v1::CommandEvent> = taken.into_iter().filter_map(step).collect();
+            let detail = match outcome {
+                CommandOutcome::Failed { reason }
+                | CommandOutcome::Rejected { reason }
+                | CommandOutcome::Indeterminate { reason } => reason.to_string(),
+                CommandOutcome::Succeeded { .. }
+                | CommandOutcome::Expired
+                | CommandOutcome::Cancelled
+                | CommandOutcome::Superseded => String::new(),
+            };
+            events.push(v1::CommandEvent { outcome: outcome.name().to_owned(), detail, ..at_agent("ended") });
+            events
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Change;
+    use crate::command::Steps;
+    use crate::ids::CommandId;
+
+    #[test]
+    fn an_outcome_tells_of_every_step_that_was_taken_and_of_its_trace() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let at = |ms| Some(LogInstant::from_raw(ms));
+        let steps = Steps { received: at(5), accepted: None, started: at(7), ended: at(9) };
+        let what = ChangeKind::DeliveryEnded {
+            command: CommandId::from_bytes([7; 16]),
+            trace: trace.parse().unwrap(),
+            agent: "r1".parse().unwrap(),
+            outcome: CommandOutcome::Succeeded { result: Vec::new() },
+            seq: None,
+            node: None,
+            steps,
+        };
+        let change = Change { at: LogInstant::from_raw(12), request: None, what };
+        let events = command_events(&HistoryRecord { index: 3, term: 2, change });
+        let told: Vec<(&str, u64)> = events.iter().map(|event| (event.kind.as_str(), event.at)).collect();
+        assert_eq!(told, [("received", 5), ("started", 7), ("finished", 9), ("ended", 12)]);
+        assert!(events.iter().all(|event| event.traceparent == trace && (event.index, event.term) == (3, 2)));
+        assert_eq!(events[3].outcome, "succeeded");
+    }
+}

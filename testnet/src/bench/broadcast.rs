@@ -1,0 +1,192 @@
+//! One command to all robots: from its submission to the last delivery, with all robots at work and with some that stand
+//! still, in turns.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use skep_client::Client;
+
+use super::robots::{GROUP, Robots};
+use super::{LatencyMs, layout, scratch};
+use crate::launch::{LaunchError, Testnet};
+use crate::operator::{Operator, Order, Sent};
+use crate::process::Machine;
+
+/// How long a command is good for: longer than robots stand still.
+const VALID: Duration = Duration::from_secs(60);
+/// How long a round may take.
+const ROUND_MAX: Duration = Duration::from_secs(30);
+/// Rounds that are not counted.
+const WARM_UP: usize = 5;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct BroadcastSettings {
+    /// The program that is a node.
+    pub binary: PathBuf,
+    /// Robots; all of one process, spread over the nodes.
+    pub robots: usize,
+    /// Robots that stand still in every other round.
+    pub slow: usize,
+    /// Voters.
+    pub voters: usize,
+    /// Nodes that do not vote and have all robots; without any, the voters have them.
+    pub others: usize,
+    /// Rounds of each kind.
+    pub rounds: usize,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct BroadcastReport {
+    /// Always `broadcast`.
+    pub bench: &'static str,
+    /// Robots.
+    pub robots: usize,
+    /// Robots that stood still in every other round.
+    pub slow: usize,
+    /// Voters.
+    pub voters: usize,
+    /// Nodes that do not vote and have all robots.
+    pub others: usize,
+    /// Rounds of each kind.
+    pub rounds: usize,
+    /// From before the command is signed until its acceptance is heard of.
+    pub accept_ms: LatencyMs,
+    /// From before it is signed until the last robot's software is offered it, with all robots at work.
+    pub last_delivery_ms: LatencyMs,
+    /// From before it is signed until the last robot is told to go.
+    pub last_start_ms: LatencyMs,
+    /// From before it is signed until a robot's software is offered it: those that never stand still, while all are at work.
+    pub delivery_ms: LatencyMs,
+    /// The same while the slow ones stand still.
+    pub delivery_with_slow_ms: LatencyMs,
+    /// How much later that is at the slowest but one in a hundred, in percent.
+    pub slow_robot_delay_pct: f64,
+    /// What it ran on.
+    pub machine: Machine,
+}
+
+/// One round: when each robot was offered the command, and told to go, in nanoseconds from before it was signed.
+#[derive(Default)]
+struct Round {
+    accept_ns: u64,
+    offered_ns: BTreeMap<usize, u64>,
+    started_ns: BTreeMap<usize, u64>,
+}
+
+/// Runs it on nodes of its own.
+///
+/// # Errors
+/// [`LaunchError`].
+pub async fn broadcast(settings: BroadcastSettings) -> Result<BroadcastReport, LaunchError> {
+    let dir = scratch("bench-broadcast")?;
+    let nodes = settings.voters + settings.others;
+    let mut layout = layout(settings.binary.clone(), dir.clone(), settings.voters);
+    layout.nodes = nodes;
+    let mut testnet = Testnet::create(layout)?;
+    testnet.up().await?;
+    let leader = testnet.leader().await?;
+    let hosts = if settings.others > 0 { settings.voters..nodes } else { 0..nodes };
+    let clients: Vec<Client> = testnet.nodes[hosts].iter().map(|node| node.client()).collect();
+    let mut robots = Robots::attach(&clients, settings.robots).await?;
+    let operator = Operator::install(vec![testnet.nodes[leader].client()], rand::random()).await?;
+    let timeout = |what: &str| LaunchError::Timeout { what: what.to_owned(), within: ROUND_MAX, dir: dir.clone() };
+    // All of them are there when an order is for all of them.
+    let until = Instant::now() + ROUND_MAX * 2;
+    loop {
+        let (sent, _) = round(&operator, &mut robots, &dir, |agents| agents).await?;
+        if sent.agents == settings.robots {
+            break;
+        }
+        if Instant::now() > until {
+            return Err(timeout("the presence of all robots"));
+        }
+    }
+    let (mut all, mut with_slow) = (Vec::new(), Vec::new());
+    for n in 0..settings.rounds + WARM_UP {
+        let (_, whole) = round(&operator, &mut robots, &dir, |agents| agents).await?;
+        robots.stopped.send_replace(settings.slow);
+        let quick = settings.robots - settings.slow;
+        let (sent, without) = round(&operator, &mut robots, &dir, |_| quick).await?;
+        robots.stopped.send_replace(0);
+        // The slow ones catch up before the next round.
+        operator.ended(&[sent.id], ROUND_MAX).await?;
+        while robots.seen.try_recv().is_ok() {}
+        if n >= WARM_UP {
+            all.push(whole);
+            with_slow.push(without);
+        }
+    }
+    robots.end().await;
+    drop(testnet);
+    let _ = std::fs::remove_dir_all(&dir);
+    let quick = |rounds: &[Round]| {
+        let of = |round: &Round| round.offered_ns.range(settings.slow..).map(|(_, ns)| *ns).collect::<Vec<u64>>();
+        LatencyMs::of_ns(rounds.iter().flat_map(of).collect())
+    };
+    let last = |of: fn(&Round) -> &BTreeMap<usize, u64>| {
+        LatencyMs::of_ns(all.iter().filter_map(|round| of(round).values().max().copied()).collect())
+    };
+    let (delivery_ms, delivery_with_slow_ms) = (quick(&all), quick(&with_slow));
+    Ok(BroadcastReport {
+        bench: "broadcast",
+        robots: settings.robots,
+        slow: settings.slow,
+        voters: settings.voters,
+        others: settings.others,
+        rounds: settings.rounds,
+        accept_ms: LatencyMs::of_ns(all.iter().map(|round| round.accept_ns).collect()),
+        last_delivery_ms: last(|round| &round.offered_ns),
+        last_start_ms: last(|round| &round.started_ns),
+        delivery_ms,
+        delivery_with_slow_ms,
+        slow_robot_delay_pct: ((delivery_with_slow_ms.p99 / delivery_ms.p99.max(0.001) - 1.0) * 1_000.0).round() / 10.0,
+        machine: Machine::here(),
+    })
+}
+
+/// Sends one command to all, and waits until so many of the robots that it is for have been told to go.
+async fn round(
+    operator: &Operator,
+    robots: &mut Robots,
+    dir: &std::path::Path,
+    wanted: impl Fn(usize) -> usize,
+) -> Result<(Sent, Round), LaunchError> {
+    let begun = Instant::now();
+    let order = Order { target: GROUP, is_group: true, verb: "look", valid: VALID, waves: None };
+    let sent = operator.send(&order).await?;
+    let ns = |at: Instant| u64::try_from(at.saturating_duration_since(begun).as_nanos()).unwrap_or(u64::MAX);
+    let mut round = Round { accept_ns: ns(Instant::now()), ..Round::default() };
+    let wanted = wanted(sent.agents);
+    let seeing = async {
+        while round.started_ns.len() < wanted {
+            let Some(seen) = robots.seen.recv().await else { return };
+            if seen.command == sent.id.as_bytes() {
+                round.offered_ns.insert(seen.robot, ns(seen.offered));
+                round.started_ns.extend(seen.started.map(|at| (seen.robot, ns(at))));
+            }
+        }
+    };
+    tokio::time::timeout(ROUND_MAX, seeing).await.map_err(|_| LaunchError::Timeout {
+        what: format!("the start of a command at {wanted} robots"),
+        within: ROUND_MAX,
+        dir: dir.to_owned(),
+    })?;
+    settle(operator, &sent, wanted).await;
+    Ok((sent, round))
+}
+
+/// Waits until the outcomes of those that did it are known, so that rounds do not run into each other.
+async fn settle(operator: &Operator, sent: &Sent, wanted: usize) {
+    let until = Instant::now() + ROUND_MAX;
+    while Instant::now() < until {
+        let open = operator.show(sent.id).await.map_or(usize::MAX, |view| view.open as usize);
+        if open <= sent.agents.saturating_sub(wanted) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

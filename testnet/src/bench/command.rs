@@ -1,0 +1,224 @@
+//! Commands to single robots: from a durable submission to a durable outcome.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use skep_client::{Client, Settings};
+
+use super::robots::Robots;
+use super::{LatencyMs, layout, scratch};
+use crate::demo::robot_name;
+use crate::launch::{LaunchError, Testnet};
+use crate::operator::{Operator, Order};
+use crate::process::Machine;
+
+const WARM_UP: Duration = Duration::from_secs(2);
+/// How long a command is good for: longer than any of them takes.
+const VALID: Duration = Duration::from_secs(60);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct CommandSettings {
+    /// The program that is a node.
+    pub binary: PathBuf,
+    /// Robots; all of one process, spread over the nodes.
+    pub robots: usize,
+    /// Commands under way at a time, each for another robot.
+    pub inflight: usize,
+    /// Voters.
+    pub voters: usize,
+    /// Nodes that do not vote and have all robots; without any, the voters have them.
+    pub others: usize,
+    /// How long it counts.
+    pub seconds: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CommandReport {
+    /// Always `command`.
+    pub bench: &'static str,
+    /// Robots.
+    pub robots: usize,
+    /// Commands under way at a time.
+    pub inflight: usize,
+    /// Voters.
+    pub voters: usize,
+    /// Nodes that do not vote and have all robots.
+    pub others: usize,
+    /// How long it counted.
+    pub seconds: f64,
+    /// Durable submissions with their durable outcomes, a second.
+    pub round_trips_per_s: f64,
+    /// From before the command is signed until its outcome is heard of.
+    pub latency_ms: LatencyMs,
+    /// From before it is signed until its acceptance is heard of.
+    pub accept_ms: LatencyMs,
+    /// How commands ended.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Commands that were not accepted, or whose outcome could not be heard.
+    pub errors: u64,
+    /// Commands that a robot started more than once.
+    pub duplicates: usize,
+    /// What it ran on.
+    pub machine: Machine,
+}
+
+/// What one operator did.
+struct Done {
+    round_us: Histogram<u64>,
+    accept_us: Histogram<u64>,
+    outcomes: BTreeMap<String, u64>,
+    errors: u64,
+}
+
+impl Done {
+    fn new() -> Self {
+        // Three digits up to two minutes: constants that the constructor accepts.
+        let empty = || Histogram::new_with_bounds(1, 120_000_000, 3).unwrap_or_else(|_| unreachable!());
+        Self { round_us: empty(), accept_us: empty(), outcomes: BTreeMap::new(), errors: 0 }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        let _ = self.round_us.add(&other.round_us);
+        let _ = self.accept_us.add(&other.accept_us);
+        for (outcome, count) in &other.outcomes {
+            *self.outcomes.entry(outcome.clone()).or_default() += count;
+        }
+        self.errors += other.errors;
+    }
+}
+
+/// Runs it on nodes of its own.
+///
+/// # Errors
+/// [`LaunchError`].
+pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchError> {
+    let dir = scratch("bench-command")?;
+    let nodes = settings.voters + settings.others;
+    let mut layout = layout(settings.binary.clone(), dir.clone(), settings.voters);
+    layout.nodes = nodes;
+    let mut testnet = Testnet::create(layout)?;
+    testnet.up().await?;
+    let leader = testnet.leader().await?;
+    let hosts = if settings.others > 0 { settings.voters..nodes } else { 0..nodes };
+    let clients: Vec<Client> = testnet.nodes[hosts].iter().map(|node| node.client()).collect();
+    let mut robots = Robots::attach(&clients, settings.robots).await?;
+    let pipelined = Settings { pipelined: true, ..Settings::default() };
+    let client = testnet.nodes[leader].client_with(pipelined);
+    let operator = Arc::new(Operator::install(vec![client.clone()], rand::random()).await?);
+    let (stop, measuring, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::default());
+    let mut sending = tokio::task::JoinSet::new();
+    for n in 0..settings.inflight {
+        let load = Load {
+            operator: Arc::clone(&operator),
+            client: client.clone(),
+            robots: (n..settings.robots).step_by(settings.inflight).collect(),
+            stop: Arc::clone(&stop),
+            measuring: Arc::clone(&measuring),
+            count: Arc::clone(&count),
+        };
+        sending.spawn(load.run());
+    }
+    // What robots saw is counted as it comes, so that nothing waits for room.
+    let mut starts: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    let run = async {
+        tokio::time::sleep(WARM_UP).await;
+        measuring.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        tokio::time::sleep(Duration::from_secs(settings.seconds)).await;
+        let counted = count.load(Ordering::Relaxed);
+        let took = begun.elapsed();
+        stop.store(true, Ordering::Relaxed);
+        let mut done = Done::new();
+        while let Some(ended) = sending.join_next().await {
+            match ended {
+                Ok(part) => done.merge(&part),
+                Err(_) => done.errors += 1,
+            }
+        }
+        (counted, took, done)
+    };
+    tokio::pin!(run);
+    let (counted, took, done) = loop {
+        tokio::select! {
+            ended = &mut run => break ended,
+            Some(seen) = robots.seen.recv() => {
+                *starts.entry(seen.command).or_default() += u32::from(seen.started.is_some());
+            }
+        }
+    };
+    robots.end().await;
+    drop(testnet);
+    if done.errors == 0 {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    Ok(CommandReport {
+        bench: "command",
+        robots: settings.robots,
+        inflight: settings.inflight,
+        voters: settings.voters,
+        others: settings.others,
+        seconds: took.as_secs_f64(),
+        round_trips_per_s: (counted as f64 / took.as_secs_f64()).round(),
+        latency_ms: LatencyMs::of_us(&done.round_us),
+        accept_ms: LatencyMs::of_us(&done.accept_us),
+        outcomes: done.outcomes,
+        errors: done.errors,
+        duplicates: starts.values().filter(|count| **count > 1).count(),
+        machine: Machine::here(),
+    })
+}
+
+/// One operator with one command under way.
+struct Load {
+    operator: Arc<Operator>,
+    client: Client,
+    robots: Vec<usize>,
+    stop: Arc<AtomicBool>,
+    measuring: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+}
+
+impl Load {
+    async fn run(self) -> Done {
+        let mut done = Done::new();
+        for robot in self.robots.iter().cycle() {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let counts = self.measuring.load(Ordering::Relaxed);
+            let begun = Instant::now();
+            let target = robot_name(*robot);
+            let order = Order { target: &target, is_group: false, verb: "goto", valid: VALID, waves: None };
+            let Ok(signed) = self.operator.sign(&self.client, &order).await else {
+                done.errors += 1;
+                continue;
+            };
+            let micros = || u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+            if self.client.send_command(&signed).await.is_err() {
+                done.errors += 1;
+                continue;
+            }
+            let accepted = micros();
+            match self.client.command_end(signed.command.id).await {
+                Ok(view) => {
+                    let outcome = view.deliveries.first().map(|of| of.outcome.clone()).unwrap_or_default();
+                    *done.outcomes.entry(outcome).or_default() += 1;
+                    if counts {
+                        done.accept_us.saturating_record(accepted);
+                        done.round_us.saturating_record(micros());
+                        self.count.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Err(_) => done.errors += 1,
+            }
+        }
+        done
+    }
+}

@@ -1,0 +1,92 @@
+//! Robots of a benchmark: identities of one process, each with a stream of its own, that do what they are told at once.
+
+use std::time::{Duration, Instant};
+
+use skep_client::{AgentOptions, AttachedAgent, Client, CommandOffers, Role};
+use tokio::sync::{mpsc, watch};
+
+use crate::demo::robot_name;
+use crate::launch::LaunchError;
+
+/// The group of all of them.
+pub(super) const GROUP: &str = "fleet";
+/// What happened to commands and was not looked at yet.
+const SEEN_QUEUED_MAX: usize = 65_536;
+/// How long a robot may take to attach.
+const ATTACH_MAX: Duration = Duration::from_secs(120);
+
+/// A command at a robot.
+pub(super) struct Seen {
+    pub(super) robot: usize,
+    pub(super) command: Vec<u8>,
+    /// When its software was offered it, and when it was told to go.
+    pub(super) offered: Instant,
+    pub(super) started: Option<Instant>,
+}
+
+/// Robots at work.
+pub(super) struct Robots {
+    pub(super) seen: mpsc::Receiver<Seen>,
+    /// Robots with lower numbers stand still.
+    pub(super) stopped: watch::Sender<usize>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Robots {
+    /// Attaches so many robots to nodes in turns.
+    pub(super) async fn attach(clients: &[Client], count: usize) -> Result<Self, LaunchError> {
+        let (sender, seen) = mpsc::channel(SEEN_QUEUED_MAX);
+        let (stopped, _) = watch::channel(0);
+        let mut attaching = tokio::task::JoinSet::new();
+        for (robot, client) in clients.iter().cycle().take(count).enumerate() {
+            let client = client.clone();
+            attaching.spawn(async move { attach(&client, robot).await.map(|attached| (robot, attached)) });
+        }
+        let mut tasks = tokio::task::JoinSet::new();
+        while let Some(attached) = attaching.join_next().await {
+            let failed = |output: String| LaunchError::Command { command: "attaching a robot".to_owned(), output };
+            let (robot, (agent, offers)) = attached.map_err(|e| failed(e.to_string()))??;
+            let (sender, stopped) = (sender.clone(), stopped.subscribe());
+            tasks.spawn(async move {
+                let _agent = agent;
+                obey(robot, offers, sender, stopped).await;
+            });
+        }
+        Ok(Self { seen, stopped, tasks })
+    }
+
+    /// Ends them.
+    pub(super) async fn end(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn attach(client: &Client, robot: usize) -> Result<(AttachedAgent, CommandOffers), LaunchError> {
+    let role = Role { name: "robot".to_owned(), max_concurrent: 1, ..Role::default() };
+    let options = AgentOptions { patience: ATTACH_MAX, ..AgentOptions::new(&robot_name(robot), role) };
+    let mut agent = AttachedAgent::attach(client, options, None).await?;
+    let offers = agent.take_commands(&[GROUP]);
+    let taken = || LaunchError::Command { command: "taking commands".to_owned(), output: "taken".to_owned() };
+    Ok((agent, offers.ok_or_else(taken)?))
+}
+
+async fn obey(
+    robot: usize,
+    mut offers: CommandOffers,
+    sender: mpsc::Sender<Seen>,
+    mut stopped: watch::Receiver<usize>,
+) {
+    loop {
+        if stopped.wait_for(|stopped| robot >= *stopped).await.is_err() {
+            return;
+        }
+        let Some(offer) = offers.next().await else { return };
+        let (offered, command) = (Instant::now(), offer.command.id.clone());
+        let running = offer.start().await.ok();
+        let started = running.as_ref().map(|_| Instant::now());
+        let _ = sender.send(Seen { robot, command, offered, started }).await;
+        if let Some(running) = running {
+            let _ = running.succeed(Vec::new()).await;
+        }
+    }
+}
