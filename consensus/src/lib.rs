@@ -12,6 +12,7 @@
 mod chance;
 mod clock;
 mod core;
+mod ends;
 mod fill;
 mod identity;
 mod net;

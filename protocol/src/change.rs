@@ -298,6 +298,14 @@ impl ChangeKind {
         }
     }
 
+    /// The command that ended at an agent with it, if one did.
+    pub fn ended_command(&self) -> Option<CommandId> {
+        match self {
+            Self::DeliveryEnded { command, .. } => Some(*command),
+            _ => None,
+        }
+    }
+
     /// The topic on which watchers are told, if there is one.
     pub fn topic(&self) -> Option<Topic> {
         match self {

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
 use crate::clock::ShardClock;
+use crate::ends::Ends;
 use crate::offload::offload;
 use crate::store::{Store, StoredSnapshot};
 
@@ -51,6 +52,7 @@ pub(crate) struct Machine {
     applied: Option<LogId>,
     membership: StoredMembership,
     progress: watch::Sender<u64>,
+    ends: Ends,
 }
 
 impl Machine {
@@ -63,7 +65,13 @@ impl Machine {
             applied: None,
             membership: StoredMembership::default(),
             progress: watch::channel(0).0,
+            ends: Ends::default(),
         }
+    }
+
+    /// Who waits for commands to end.
+    pub(crate) fn ends(&self) -> Ends {
+        self.ends.clone()
     }
 
     pub(crate) fn state(&self) -> SharedState {
@@ -102,6 +110,7 @@ impl Machine {
         self.applied = Some(id);
         self.clock.observe_stamp(stamp);
         let set = ChangeSet { index: position.index, term: position.term, changes: applied.changes };
+        self.ends.tell(&set);
         self.store.history().record(self.shard, position.index, (!set.changes.is_empty()).then_some(set));
         Ok(ApplyReply { index: position.index, stamp, replies: applied.replies })
     }

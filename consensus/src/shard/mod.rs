@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
+use crate::ends::Ends;
 use crate::net::{Peers, SnapshotSender};
 use crate::raft::log_store::LogStore;
 use crate::raft::machine::{Machine, SharedState};
@@ -99,7 +100,7 @@ struct Inner {
     queued: Arc<propose::Queued>,
     desk: orchestrate::Desk,
     stale_queries: tokio::sync::Semaphore,
-    waits_for_ends: tokio::sync::Semaphore,
+    ends: Ends,
     changing_members: tokio::sync::Mutex<()>,
 }
 
@@ -112,7 +113,7 @@ impl Shard {
         let config = raft_config(&site.config).validate().map_err(|e| e.to_string())?;
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone());
-        let (state, applied) = (machine.state(), machine.progress());
+        let (state, applied, ends) = (machine.state(), machine.progress(), machine.ends());
         let network = Network {
             peers: site.peers.clone(),
             shard: id,
@@ -141,7 +142,7 @@ impl Shard {
                 queued: Arc::default(),
                 desk: orchestrate::Desk::default(),
                 stale_queries: tokio::sync::Semaphore::new(limits::STALE_QUERIES_MAX),
-                waits_for_ends: tokio::sync::Semaphore::new(limits::COMMAND_WAITS_MAX),
+                ends,
                 changing_members: tokio::sync::Mutex::default(),
                 site,
             }),

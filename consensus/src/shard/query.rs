@@ -45,25 +45,25 @@ impl Shard {
 
     /// Waits until a command has ended at all of its agents, for a while.
     async fn wait_for_end(&self, command: CommandId, wait_ms: u32) {
-        let Ok(_place) = self.inner.waits_for_ends.try_acquire() else { return };
-        let mut applied = self.inner.applied.clone();
+        let Some(waiter) = self.inner.ends.wait_for(command) else { return };
         let mut view = self.inner.view.subscribe();
         // Shorter than a caller on another node waits.
         let patience = Duration::from_millis(u64::from(wait_ms).min(self.inner.site.config.rpc_timeout_ms / 2));
         let ended = async {
             loop {
-                applied.borrow_and_update();
+                let next = waiter.next();
                 if !self.inner.state.read().is_command_open(&command) {
                     return;
                 }
-                tokio::select! {
-                    changed = applied.changed() => if changed.is_err() { return },
-                    // What happens now, another one knows.
-                    _ = view.wait_for(|view| !view.ready) => return,
-                }
+                next.await;
             }
         };
-        let _ = tokio::time::timeout(patience, ended).await;
+        tokio::select! {
+            () = ended => {}
+            () = tokio::time::sleep(patience) => {}
+            // What happens now, another one knows.
+            _ = view.wait_for(|view| !view.ready) => {}
+        }
     }
 
     async fn answer(&self, query: Query, linearizable: bool) -> Result<QueryReply, QueryFailure> {

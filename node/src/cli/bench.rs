@@ -92,12 +92,17 @@ fn machine(of: &Machine) -> String {
 }
 
 fn print_command(format: Format, report: &CommandReport) -> Result<(), Failure> {
+    let steps = report.steps_ms;
     let outcomes: Vec<String> = report.outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
     let lines = [
         ("robots", format!("{}, {} commands under way at a time", report.robots, report.inflight)),
         ("round trips/s", format!("{:.0}", report.round_trips_per_s)),
         ("round trip", latency(report.latency_ms)),
-        ("accepted", latency(report.accept_ms)),
+        ("accepted", latency(steps.accept)),
+        ("· offered", latency(steps.offer)),
+        ("· started", latency(steps.start)),
+        ("· recorded", latency(steps.record)),
+        ("· reported", latency(steps.report)),
         ("outcomes", outcomes.join(", ")),
         ("verdict", format!("{} errors, {} started twice", report.errors, report.duplicates)),
         ("machine", machine(&report.machine)),

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use skep_client::{Client, Settings};
 
-use super::robots::Robots;
+use super::robots::{Robots, Seen};
 use super::{LatencyMs, layout, scratch};
 use crate::demo::robot_name;
 use crate::launch::{LaunchError, Testnet};
@@ -57,8 +57,8 @@ pub struct CommandReport {
     pub round_trips_per_s: f64,
     /// From before the command is signed until its outcome is heard of.
     pub latency_ms: LatencyMs,
-    /// From before it is signed until its acceptance is heard of.
-    pub accept_ms: LatencyMs,
+    /// What of that each step takes.
+    pub steps_ms: StepsMs,
     /// How commands ended.
     pub outcomes: BTreeMap<String, u64>,
     /// Commands that were not accepted, or whose outcome could not be heard.
@@ -69,9 +69,26 @@ pub struct CommandReport {
     pub machine: Machine,
 }
 
+/// The steps of a round trip.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StepsMs {
+    /// From before it is signed until its acceptance is heard of.
+    pub accept: LatencyMs,
+    /// From then until the robot's software is offered it.
+    pub offer: LatencyMs,
+    /// Until it is told to go: the intent is durable.
+    pub start: LatencyMs,
+    /// Until its outcome is durable on its node.
+    pub record: LatencyMs,
+    /// Until the operator hears that the shard knows it.
+    pub report: LatencyMs,
+}
+
 /// What one operator did.
 struct Done {
     round_us: Histogram<u64>,
+    /// By command: when its acceptance and its end were heard of.
+    heard: BTreeMap<Vec<u8>, (Instant, Instant)>,
     accept_us: Histogram<u64>,
     outcomes: BTreeMap<String, u64>,
     errors: u64,
@@ -81,14 +98,15 @@ impl Done {
     fn new() -> Self {
         // Three digits up to two minutes: constants that the constructor accepts.
         let empty = || Histogram::new_with_bounds(1, 120_000_000, 3).unwrap_or_else(|_| unreachable!());
-        Self { round_us: empty(), accept_us: empty(), outcomes: BTreeMap::new(), errors: 0 }
+        Self { round_us: empty(), heard: BTreeMap::new(), accept_us: empty(), outcomes: BTreeMap::new(), errors: 0 }
     }
 
-    fn merge(&mut self, other: &Self) {
+    fn merge(&mut self, mut other: Self) {
+        self.heard.append(&mut other.heard);
         let _ = self.round_us.add(&other.round_us);
         let _ = self.accept_us.add(&other.accept_us);
-        for (outcome, count) in &other.outcomes {
-            *self.outcomes.entry(outcome.clone()).or_default() += count;
+        for (outcome, count) in other.outcomes {
+            *self.outcomes.entry(outcome).or_default() += count;
         }
         self.errors += other.errors;
     }
@@ -127,6 +145,7 @@ pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchE
     }
     // What robots saw is counted as it comes, so that nothing waits for room.
     let mut starts: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    let mut all_seen = Vec::new();
     let run = async {
         tokio::time::sleep(WARM_UP).await;
         measuring.store(true, Ordering::Relaxed);
@@ -138,7 +157,7 @@ pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchE
         let mut done = Done::new();
         while let Some(ended) = sending.join_next().await {
             match ended {
-                Ok(part) => done.merge(&part),
+                Ok(part) => done.merge(part),
                 Err(_) => done.errors += 1,
             }
         }
@@ -149,7 +168,8 @@ pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchE
         tokio::select! {
             ended = &mut run => break ended,
             Some(seen) = robots.seen.recv() => {
-                *starts.entry(seen.command).or_default() += u32::from(seen.started.is_some());
+                *starts.entry(seen.command.clone()).or_default() += u32::from(seen.started.is_some());
+                all_seen.push(seen);
             }
         }
     };
@@ -167,12 +187,29 @@ pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchE
         seconds: took.as_secs_f64(),
         round_trips_per_s: (counted as f64 / took.as_secs_f64()).round(),
         latency_ms: LatencyMs::of_us(&done.round_us),
-        accept_ms: LatencyMs::of_us(&done.accept_us),
+        steps_ms: steps(&done, &all_seen),
         outcomes: done.outcomes,
         errors: done.errors,
         duplicates: starts.values().filter(|count| **count > 1).count(),
         machine: Machine::here(),
     })
+}
+
+/// What each step took, of the commands that count.
+fn steps(done: &Done, seen: &[Seen]) -> StepsMs {
+    let mut steps: [Vec<u64>; 4] = Default::default();
+    for seen in seen {
+        let Some((accepted, ended)) = done.heard.get(&seen.command) else { continue };
+        let (Some(started), Some(recorded)) = (seen.started, seen.recorded) else { continue };
+        let instants = [*accepted, seen.offered, started, recorded, *ended];
+        for (step, pair) in steps.iter_mut().zip(instants.windows(2)) {
+            // A robot may be offered a command before its operator hears that it was accepted.
+            let took = pair[1].saturating_duration_since(pair[0]);
+            step.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+    let [offer, start, record, report] = steps.map(LatencyMs::of_ns);
+    StepsMs { accept: LatencyMs::of_us(&done.accept_us), offer, start, record, report }
 }
 
 /// One operator with one command under way.
@@ -205,12 +242,13 @@ impl Load {
                 done.errors += 1;
                 continue;
             }
-            let accepted = micros();
+            let (accepted, accepted_at) = (micros(), Instant::now());
             match self.client.command_end(signed.command.id).await {
                 Ok(view) => {
                     let outcome = view.deliveries.first().map(|of| of.outcome.clone()).unwrap_or_default();
                     *done.outcomes.entry(outcome).or_default() += 1;
                     if counts {
+                        done.heard.insert(signed.command.id.as_bytes().to_vec(), (accepted_at, Instant::now()));
                         done.accept_us.saturating_record(accepted);
                         done.round_us.saturating_record(micros());
                         self.count.fetch_add(1, Ordering::Relaxed);

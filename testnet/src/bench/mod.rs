@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use broadcast::{BroadcastReport, BroadcastSettings, broadcast};
-pub use command::{CommandReport, CommandSettings, command};
+pub use command::{CommandReport, CommandSettings, StepsMs, command};
 pub use commit::{CommitReport, CommitSettings, commit};
 pub use failover::{FailoverReport, FailoverSettings, failover};
 

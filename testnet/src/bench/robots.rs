@@ -22,6 +22,8 @@ pub(super) struct Seen {
     /// When its software was offered it, and when it was told to go.
     pub(super) offered: Instant,
     pub(super) started: Option<Instant>,
+    /// When its outcome was in its node's journal.
+    pub(super) recorded: Option<Instant>,
 }
 
 /// Robots at work.
@@ -84,9 +86,10 @@ async fn obey(
         let (offered, command) = (Instant::now(), offer.command.id.clone());
         let running = offer.start().await.ok();
         let started = running.as_ref().map(|_| Instant::now());
-        let _ = sender.send(Seen { robot, command, offered, started }).await;
-        if let Some(running) = running {
-            let _ = running.succeed(Vec::new()).await;
-        }
+        let recorded = match running {
+            Some(running) => running.succeed(Vec::new()).await.ok().map(|()| Instant::now()),
+            None => None,
+        };
+        let _ = sender.send(Seen { robot, command, offered, started, recorded }).await;
     }
 }

@@ -1,8 +1,8 @@
 //! The commands of this node's agents: pulled from the shard, written down, offered, started, and reported.
 //!
-//! Nothing is said or done about a command before it is in the journal: that it was received before the shard may
-//! forget it, that it may have been started before its software is told to go, how it ended before anybody
-//! hears of it. That it is not to be started is said at once: it holds whether or not that is remembered.
+//! Nothing is done about a command before it is in the journal: that it may have been started before its software is told
+//! to go, how it ended before anybody hears of it. What does no harm if it is forgotten is said at once: that there is a
+//! command, since the shard keeps it until it knows how it ended, and delivers it again; and that one is not to be started.
 
 mod bound;
 mod event;

@@ -197,6 +197,8 @@ impl Inbox {
         }
         if came {
             out.writes.push(JournalWrite::Head(self.head));
+            // Nothing has begun: if this is forgotten, it is delivered and offered again.
+            self.offer(out);
         }
     }
 
@@ -379,7 +381,7 @@ impl Inbox {
         let mut busy: BTreeSet<CommandClass> = BTreeSet::new();
         for live in self.live.values_mut().filter(|live| live.outcome().is_none()) {
             let turn = busy.insert(live.class());
-            if turn && live.is_received() && live.writing == 0 && !live.offered {
+            if turn && live.is_received() && !live.offered {
                 live.offered = true;
                 out.told.push((live.command(), CommandTold::Offer(Arc::clone(&live.entry.command))));
             }

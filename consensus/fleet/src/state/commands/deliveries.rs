@@ -144,7 +144,7 @@ impl FleetState {
             }
         });
         if first {
-            self.change_outbox(agent, |outbox| {
+            self.mind_outbox(agent, |outbox| {
                 outbox.open = outbox.open.saturating_sub(1);
                 if let Some(seq) = seq.filter(|seq| seq.home == outbox.home) {
                     outbox.queue.remove(&seq.n);

@@ -338,10 +338,16 @@ impl FleetState {
     fn change_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let index = self.applying;
         self.commands.outboxes_changed_at = index;
+        self.mind_outbox(agent, |outbox| {
+            outbox.changed_at = index;
+            change(outbox)
+        })
+    }
+
+    /// Changes what is remembered of an outbox, which gives nobody anything new to deliver: nodes that wait go on waiting.
+    fn mind_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let home = self.commands.homes_from;
         let begin = || Arc::new(Outbox { home, ..Outbox::default() });
-        let outbox = Arc::make_mut(self.commands.outboxes.entry(agent.clone()).or_insert_with(begin));
-        outbox.changed_at = index;
-        change(outbox)
+        change(Arc::make_mut(self.commands.outboxes.entry(agent.clone()).or_insert_with(begin)))
     }
 }

@@ -57,7 +57,7 @@ impl FleetState {
         self.commands.index(&record);
         self.commands.records.insert(id, Arc::new(record));
         for agent in &agents {
-            self.change_outbox(agent, |outbox| outbox.open += 1);
+            self.mind_outbox(agent, |outbox| outbox.open += 1);
         }
         if at_once {
             self.let_out(id, 0, journal);
