@@ -38,6 +38,8 @@ const OVERSLEEPS: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 4;
 /// How long orders may take to their ends: beyond their deadlines, and the doubt after them.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
+/// How often it is looked who is at work, and what is to happen.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long all robots may take until they are there.
 const MUSTER_MAX: Duration = Duration::from_secs(180);
 
@@ -104,6 +106,7 @@ pub struct InspectReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Blow {
     Kill(usize),
+    KillAtWork(usize),
     Start(usize),
     Suspend(usize),
     Resume(usize),
@@ -118,7 +121,8 @@ fn blows(plan: &Plan, rng: &mut SmallRng) -> Vec<(Duration, Blow)> {
     let broadcast_ms = WAVES as u64 * WAVE_EVERY_MS;
     let mut at = |from: u64, to: u64| Duration::from_millis(rng.random_range(from..to));
     let mut blows = Vec::new();
-    for node in plan.killed_nodes() {
+    // The others are killed while they are at work.
+    for node in plan.killed_nodes().filter(|node| node % 2 == 0) {
         let killed = at(0, broadcast_ms);
         blows.extend([(killed, Blow::Kill(node)), (killed + at(500, 3_000), Blow::Start(node))]);
     }
@@ -197,8 +201,14 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, DemoError
     let (awake_ms, asleep_ms) = (others(&awake), others(&asleep));
     let everybody: Vec<String> = (0..run.plan.all_nodes()).flat_map(|node| run.plan.robots_on(node)).collect();
     let mut violations = findings(&verdict, &fallen);
-    let expected =
-        [("killed", hit), ("suspended", hit), ("links dropped", 1), ("orchestrator killed mid-broadcast", 1)];
+    let at_work = run.plan.killed_nodes().filter(|node| node % 2 == 1).count();
+    let expected = [
+        ("killed", hit - at_work),
+        ("killed at work", at_work),
+        ("suspended", hit),
+        ("links dropped", 1),
+        ("orchestrator killed mid-broadcast", 1),
+    ];
     for (fault, times) in expected {
         let happened = run.faults.get(fault).copied().unwrap_or(0);
         if happened < times {
@@ -314,27 +324,54 @@ impl Run {
 
     /// The order, and all that goes wrong meanwhile.
     async fn inspect(&mut self, seed: u64) -> Result<Sent, DemoError> {
-        let blows = blows(&self.plan, &mut SmallRng::seed_from_u64(seed));
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut blows = blows(&self.plan, &mut rng);
+        let mut to_work: Vec<usize> = self.plan.killed_nodes().filter(|node| node % 2 == 1).collect();
         let agents = u32::try_from(self.plan.robots.div_ceil(WAVES)).unwrap_or(u32::MAX);
         let waves = Some(Waves { agents, every_ms: WAVE_EVERY_MS });
         let sent = self.operator.send(&self.order(VALID, waves)).await?;
         self.story.say(&format!("the order is accepted, for {} robots in waves of {agents}", sent.agents));
         let begun = Instant::now();
-        for (after, blow) in blows {
-            tokio::time::sleep_until(begun + after).await;
-            self.strike(blow).await?;
+        while !blows.is_empty() || (!to_work.is_empty() && begun.elapsed() < VALID) {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let at_work = self.at_work(&sent, &to_work)?;
+            to_work.retain(|node| !at_work.contains(node));
+            for node in at_work {
+                let now = begun.elapsed();
+                blows.push((now, Blow::KillAtWork(node)));
+                blows.push((now + Duration::from_millis(rng.random_range(500..3_000)), Blow::Start(node)));
+            }
+            blows.sort();
+            let due = blows.iter().take_while(|(after, _)| *after <= begun.elapsed()).count();
+            for (_, blow) in blows.drain(..due).collect::<Vec<_>>() {
+                self.strike(blow).await?;
+            }
         }
         Ok(sent)
+    }
+
+    /// Those of some nodes whose robots have started an order and not done it yet, as the station sees it.
+    fn at_work(&self, order: &Sent, of: &[usize]) -> Result<Vec<usize>, DemoError> {
+        let effects: Vec<Effect> = read(&self.site.net.dir().join("actuator.jsonl"))?;
+        let is_at_work = |node: &usize| {
+            let robots = self.plan.robots_on(*node);
+            let deeds: Vec<String> = robots.iter().map(|robot| deed(order.id.as_bytes(), robot)).collect();
+            let has = |step| effects.iter().any(|e| e.question.step == step && deeds.contains(&e.question.task));
+            has(Step::Start) && !has(Step::Done)
+        };
+        Ok(of.iter().copied().filter(is_at_work).collect())
     }
 
     async fn strike(&mut self, blow: Blow) -> Result<(), DemoError> {
         let name = |at: usize| format!("n{at}");
         let mut count = |what| *self.faults.entry(what).or_default() += 1;
         match blow {
-            Blow::Kill(at) => {
-                count("killed");
+            Blow::Kill(at) | Blow::KillAtWork(at) => {
+                let at_work = matches!(blow, Blow::KillAtWork(_));
+                count(if at_work { "killed at work" } else { "killed" });
                 self.site.kill(at);
-                self.story.say(&format!("{} and its robot are killed", name(at)));
+                let when = if at_work { ", which is at work," } else { "" };
+                self.story.say(&format!("{} and its robot{when} are killed", name(at)));
             }
             Blow::Start(at) => {
                 self.site.start(at)?;
