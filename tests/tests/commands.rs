@@ -112,6 +112,22 @@ async fn outcomes(client: &Client, ids: &[CommandId]) -> Vec<String> {
     outcomes
 }
 
+const LIFE: [&str; 7] = ["accepted", "released", "received", "taken", "started", "finished", "ended"];
+
+/// What a node tells of a command, all of it with its trace.
+async fn life(client: &Client, id: &str, trace: &str) -> Vec<String> {
+    let mut events = client.watch_commands(Some(id.parse().unwrap()), "", 1).await.unwrap();
+    let mut kinds = Vec::new();
+    while kinds.last().is_none_or(|kind| kind != "ended") {
+        let event = tokio::time::timeout(Duration::from_secs(60), events.message()).await;
+        let event = event.expect("it is told").unwrap().unwrap();
+        assert_eq!(event.traceparent, trace);
+        assert!(event.index > 0 && event.term > 0 && event.at > 0, "{event:?}");
+        kinds.push(event.kind);
+    }
+    kinds
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
     let hall = Hall::up(4, 3).await;
@@ -119,8 +135,9 @@ async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
     let (_agent, offers) = attach(&hall.client(3), "robot-7", &["aisle-5"]).await;
     let starts = Starts::default();
     let robot = tokio::spawn(obey(offers, Arc::clone(&starts)));
-    let args = ["--to", "robot-7", "--verb", "goto", "--arg", "x=3", "--arg", "place=dock", "--wait"];
-    let sent = hall.send(1, &args).json();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let goto = ["--to", "robot-7", "--verb", "goto", "--arg", "x=3", "--arg", "place=dock"];
+    let sent = hall.send(1, &[&goto[..], &["--wait", "--traceparent", trace]].concat()).json();
     assert_eq!((&sent["open"], &sent["agents"]), (&Value::from(0), &Value::from(1)));
     let delivery = &sent["deliveries"][0];
     assert_eq!((&delivery["outcome"], &delivery["seq"]), (&"succeeded".into(), &"1.1".into()), "{sent}");
@@ -128,6 +145,8 @@ async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
     for step in ["released_ms", "received_ms", "accepted_ms", "started_ms", "finished_ms", "ended_ms"] {
         assert!(delivery[step].is_u64(), "{step} of {sent}");
     }
+    assert_eq!(delivery["node"], hall.site.net.nodes[3].id);
+    assert_eq!(life(&hall.client(2), sent["command"].as_str().unwrap(), trace).await, LIFE);
     // A group, and what everybody else's key is worth.
     let group = hall.send(0, &["--group", "aisle-5", "--verb", "look", "--wait"]).json();
     assert_eq!(group["deliveries"][0]["outcome"], "succeeded");
@@ -215,6 +234,69 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
         assert_eq!(starts.get(id.as_bytes().as_slice()), Some(&1));
     }
     robot.abort();
+}
+
+/// Until where a command has come when a node is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Sending,
+    Offered,
+    AsksToStart,
+    Goes,
+    SaysHowItEnded,
+    Recorded,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_whichever_step_a_node_is_killed_a_command_is_started_once_and_its_outcome_known() {
+    let mut hall = Hall::up(4, 3).await;
+    let operator = OperatorSecret::from_seed(&SEED).key().to_string();
+    let key = hall.key.to_str().unwrap();
+    hall.site.skep(0, &["operator", "add", &operator, "--name", "test", "--key", key, "-o", "json"]).json();
+    let (_agent, mut offers) = attach(&hall.client(3), "r1", &[]).await;
+    let client = hall.client(1);
+    let steps = [Step::Sending, Step::Offered, Step::AsksToStart, Step::Goes, Step::SaysHowItEnded, Step::Recorded];
+    for step in steps {
+        for of_robot in [false, true] {
+            let victim = if of_robot { 3 } else { hall.site.net.leader().await.unwrap() };
+            let mut strike = |now: Step| {
+                if now == step {
+                    hall.site.net.kill(victim);
+                    hall.site.net.start(victim).unwrap();
+                }
+            };
+            let command = signed(&client, "r1", 120_000).await;
+            let (id, sender) = (command.command.id, client.clone());
+            let sending = tokio::spawn(async move { while sender.send_command(&command).await.is_err() {} });
+            tokio::task::yield_now().await;
+            strike(Step::Sending);
+            within(sending, "it is accepted").await.unwrap();
+            let offer = within(offers.next(), "it is offered").await.unwrap();
+            assert_eq!(offer.command.id, id.as_bytes());
+            strike(Step::Offered);
+            let starting = tokio::spawn(offer.start());
+            tokio::task::yield_now().await;
+            strike(Step::AsksToStart);
+            let running = within(starting, "it may start").await.unwrap();
+            let running = running.unwrap_or_else(|why| panic!("{step:?}, the robot's node {of_robot}: {why}"));
+            strike(Step::Goes);
+            let ending = tokio::spawn(running.succeed(b"there".to_vec()));
+            tokio::task::yield_now().await;
+            strike(Step::SaysHowItEnded);
+            within(ending, "its outcome is written down").await.unwrap().unwrap();
+            strike(Step::Recorded);
+            let ended = outcomes(&client, &[id]).await;
+            assert_eq!(ended, ["succeeded"], "{step:?}, the robot's node: {of_robot}");
+        }
+    }
+    // Nothing is offered a second time.
+    let more = tokio::time::timeout(Duration::from_secs(2), offers.next()).await;
+    assert!(more.is_err(), "nothing is left to do");
+}
+
+/// Waits for something that comes, however long this machine takes.
+async fn within<T>(what: impl Future<Output = T>, expected: &str) -> T {
+    tokio::time::timeout(Duration::from_secs(120), what).await.expect(expected)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
