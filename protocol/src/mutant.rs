@@ -58,6 +58,8 @@ mutants! {
     SignatureNotChecked = "signature-not-checked",
     /// A robot is told to go before that is written down.
     GoBeforeIntent = "go-before-intent",
+    /// What is in the journal of commands is said to be there before its fsync.
+    JournalNotSynced = "journal-not-synced",
     /// A node counts the shard's clock from when it heard it.
     ClockFromReceipt = "clock-from-receipt",
     /// An abort keeps back nobody.

@@ -8,6 +8,7 @@
 mod disk;
 mod fabric;
 mod faults;
+mod journals;
 mod rubbish;
 mod site;
 mod watch;

@@ -14,6 +14,7 @@ use skep_protocol::command::DeliverySeq;
 use skep_protocol::ids::{JournalId, ShardId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalImage, JournalRecord, JournalState, JournalWrite};
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::text::AgentId;
 use tokio::sync::mpsc;
 
@@ -122,10 +123,20 @@ impl Journals {
         random: [u8; 16],
         on_fatal: OnFatal,
     ) -> Result<(Self, mpsc::Receiver<JournalReport>), JournalError> {
-        let failed = |why: String| JournalError { path: dir.to_owned(), why };
         let low_water_bytes = StoreOptions::default().low_water_bytes;
         let options = StoreOptions { segment_bytes: SEGMENT_BYTES, low_water_bytes, on_fatal: on_fatal.clone() };
-        let store = Store::open_bare(dir, random, options).map_err(|e| failed(e.to_string()))?;
+        let failed = |e: StoreError| JournalError { path: dir.to_owned(), why: e.to_string() };
+        let store = Store::open_bare(dir, random, options).map_err(failed)?;
+        Self::start(store, dir, on_fatal)
+    }
+
+    /// The journals that a store holds.
+    pub(crate) fn start(
+        store: Store,
+        dir: &Path,
+        on_fatal: OnFatal,
+    ) -> Result<(Self, mpsc::Receiver<JournalReport>), JournalError> {
+        let failed = |why: String| JournalError { path: dir.to_owned(), why };
         let (all, image_next, next) = read(&store).map_err(failed)?;
         let (jobs, jobs_in) = mpsc::channel(limits::JOURNAL_JOBS_QUEUED_MAX);
         let (reports, reports_in) = mpsc::channel(limits::JOURNAL_JOBS_QUEUED_MAX);
@@ -284,6 +295,10 @@ impl Keeper {
             self.next += 1;
         }
         let (reports, on_fatal) = (self.reports.clone(), self.on_fatal.clone());
+        if is_on(Mutant::JournalNotSynced) {
+            tell(&reports, &on_fatal, report);
+            return self.store.append(LOG, entries, || {}).map_err(|e| e.to_string());
+        }
         let done = move || tell(&reports, &on_fatal, report);
         self.store.append(LOG, entries, done).map_err(|e| e.to_string())
     }
