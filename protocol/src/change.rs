@@ -221,6 +221,15 @@ pub enum ChangeKind {
         /// When its node took each step.
         steps: Steps,
     },
+    /// What an operator asked for was refused.
+    OperatorRefused {
+        /// Who asked.
+        by: OperatorKey,
+        /// About which command; none if it was a grant.
+        command: Option<CommandId>,
+        /// Why it was refused.
+        why: Reason,
+    },
     /// The commands of an agent go to this journal from now on.
     InboxOpened {
         /// The agent.
@@ -282,6 +291,7 @@ impl ChangeKind {
             | Self::CommandOrdered { .. }
             | Self::DeliveryVoided { .. }
             | Self::DeliveryEnded { .. }
+            | Self::OperatorRefused { .. }
             | Self::InboxOpened { .. } => None,
         }
     }
@@ -294,6 +304,7 @@ impl ChangeKind {
             | Self::CommandOrdered { command, .. }
             | Self::DeliveryVoided { command, .. }
             | Self::DeliveryEnded { command, .. } => Some(*command),
+            Self::OperatorRefused { command, .. } => *command,
             _ => None,
         }
     }
@@ -327,6 +338,7 @@ impl ChangeKind {
             | Self::CommandOrdered { .. }
             | Self::DeliveryVoided { .. }
             | Self::DeliveryEnded { .. }
+            | Self::OperatorRefused { .. }
             | Self::InboxOpened { .. } => None,
         }
     }

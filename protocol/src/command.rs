@@ -208,6 +208,8 @@ pub enum OrderKind {
         /// Whether it was done.
         done: bool,
     },
+    /// Nobody need look at it any more: what failed of it is settled.
+    Discard,
 }
 
 /// What an operator signs to have a command cancelled, aborted or resolved.
@@ -299,6 +301,11 @@ impl CommandOutcome {
             Self::Superseded => "superseded",
             Self::Indeterminate { .. } => "indeterminate",
         }
+    }
+
+    /// Whether somebody may have to look at it: it was wanted, and it is not known to be done.
+    pub const fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Rejected { .. } | Self::Expired | Self::Indeterminate { .. })
     }
 
     /// Whether the robot may have moved by it.
@@ -395,6 +402,10 @@ pub struct CommandView {
     pub agents: u32,
     /// At how many of them it has not ended.
     pub open: u32,
+    /// At how many of them it failed, was refused or too late, or nobody knows.
+    pub failed: u32,
+    /// Whether somebody settled what failed of it.
+    pub discarded: bool,
     /// How it stands at each agent; left out in lists.
     pub deliveries: Vec<DeliveryView>,
 }

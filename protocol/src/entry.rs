@@ -240,6 +240,21 @@ impl Op {
         matches!(self, Self::GrantOperator { .. } | Self::SendCommand { .. } | Self::OrderCommand { .. })
     }
 
+    /// Whether somebody signed it: to verify that takes a while.
+    pub fn is_of_operator(&self) -> bool {
+        self.operator().is_some()
+    }
+
+    /// The operator who asks for it, and about which command; none for what no operator signs.
+    pub fn operator(&self) -> Option<(OperatorKey, Option<CommandId>)> {
+        match self {
+            Self::GrantOperator { grant } => Some((grant.by, None)),
+            Self::SendCommand { command } => Some((command.command.operator, Some(command.command.id))),
+            Self::OrderCommand { order } => Some((order.order.operator, Some(order.order.command))),
+            _ => None,
+        }
+    }
+
     /// The operator that it names and who did not sign it; none if it is signed, or need not be.
     pub fn forged(&self) -> Option<OperatorKey> {
         let (signed, operator) = match self {

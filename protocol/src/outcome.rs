@@ -313,6 +313,9 @@ pub enum Refusal {
         /// How many.
         count: u64,
     },
+    /// There is nothing to settle yet.
+    #[error("command {0} has not ended at all of its agents")]
+    CommandOpen(CommandId),
     /// There is nothing to resolve: it is known how it ended.
     #[error("command {command} is not indeterminate at agent {agent}")]
     NotIndeterminate {

@@ -236,6 +236,55 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
     robot.abort();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded() {
+    let hall = Hall::up(3, 3).await;
+    let client = hall.client(2);
+    let key = hall.key.to_str().unwrap();
+    let (agent, offers) = attach(&client, "r1", &[]).await;
+    drop(offers);
+    agent.detach().await;
+    let goto = ["--to", "r1", "--verb", "goto", "--arg", "x=3", "--valid-for", "1s", "--wait"];
+    assert_eq!(hall.send(0, &goto).code(), Some(1), "nobody is there");
+    let made = hall.site.skep(0, &["task", "create", "fetch", "-o", "json"]).json();
+    let task = made["task"].as_str().unwrap().to_owned();
+    hall.site.skep(0, &["task", "claim", &task]);
+    hall.site.skep(0, &["task", "fail", &task, "--reason", "broken", "--permanent"]);
+    let letters = |expected: usize| {
+        let listed = hall.site.skep(1, &["deadletter", "list", "-o", "json"]).json();
+        assert_eq!(listed.as_array().unwrap().len(), expected, "{listed:#}");
+        listed
+    };
+    let listed = letters(2);
+    assert_eq!((&listed[0]["kind"], &listed[0]["why"]), (&"task".into(), &"broken".into()));
+    assert_eq!((&listed[1]["kind"], &listed[1]["target"]), (&"command".into(), &"r1".into()));
+    let command = listed[1]["id"].as_str().unwrap();
+    let shown = hall.site.skep(1, &["deadletter", "show", command]);
+    assert!(shown.text().contains("expired"), "{}", shown.text());
+    // There is somebody now, and what is sent anew says what it came from.
+    let (_agent, offers) = attach(&client, "r1", &[]).await;
+    let robot = tokio::spawn(obey(offers, Starts::default()));
+    let redriven = hall.site.skep(1, &["deadletter", "redrive", command, "--key", key, "--valid-for", "1min"]);
+    assert_eq!(redriven.code(), Some(0), "{}", redriven.error());
+    letters(1);
+    let ids: Vec<CommandId> = client
+        .commands(&[], 10, Read::Linearizable)
+        .await
+        .unwrap()
+        .commands
+        .iter()
+        .filter(|view| view.command.as_ref().is_some_and(|of| !of.parent.is_empty()))
+        .map(|view| uuid::Uuid::from_slice(&view.command.as_ref().unwrap().id).unwrap().to_string().parse().unwrap())
+        .collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(outcomes(&client, &ids).await, ["succeeded"]);
+    hall.site.skep(1, &["deadletter", "discard", &task]);
+    letters(0);
+    let again = hall.site.skep(1, &["deadletter", "discard", &task]);
+    assert_eq!(again.code(), Some(1), "{}", again.error());
+    robot.abort();
+}
+
 /// Until where a command has come when a node is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {

@@ -141,6 +141,44 @@ fn an_operator_resolves_what_nobody_knows_and_nothing_else() {
 }
 
 #[test]
+fn what_failed_is_counted_until_it_is_resolved_and_can_be_discarded_once_nothing_is_open() {
+    let mut hall = Hall::with(&["r1", "r2"]);
+    let command = hall.command(1, Target::Group("aisle".parse().unwrap()));
+    hall.send(command);
+    let doubt = hall.ended("r1", 1, (1, 1), CommandOutcome::Indeterminate { reason: reason("crashed") });
+    hall.ok(doubt);
+    let view = |hall: &Hall| hall.state.command(&id(1)).map(|view| (view.open, view.failed, view.discarded)).unwrap();
+    assert_eq!(view(&hall), (1, 1, false));
+    assert_eq!(hall.refused(order(1, OrderKind::Discard)), Refusal::CommandOpen(id(1)));
+    let failed = hall.ended("r2", 1, (1, 1), CommandOutcome::Failed { reason: reason("no") });
+    hall.ok(failed);
+    assert_eq!(view(&hall), (0, 2, false));
+    hall.order(1, OrderKind::Resolve { agent: agent("r1"), done: true });
+    assert_eq!(view(&hall), (0, 1, false), "it is known to be done now");
+    hall.order(1, OrderKind::Discard);
+    assert_eq!(view(&hall), (0, 1, true));
+    let again = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
+    assert_eq!(again.command(&id(1)), hall.state.command(&id(1)));
+}
+
+#[test]
+fn what_an_operator_was_refused_is_on_record_once() {
+    let mut hall = Hall::with(&["r1"]);
+    let unknown = hall.command(1, to("nobody"));
+    let request = hall.shard.request(signed(unknown));
+    let mut records = Vec::new();
+    for _ in 0..2 {
+        let applied = hall.shard.apply(EntryBody::Requests(vec![request.clone()]));
+        records.extend(applied.changes.into_iter().map(|change| (change.request, change.what)));
+    }
+    let [(Some(of), ChangeKind::OperatorRefused { by, command, why })] = records.as_slice() else {
+        panic!("{records:?}")
+    };
+    assert_eq!((*of, *by, *command), (request.id, first().key(), Some(id(1))));
+    assert!(why.to_string().contains("nobody"), "{why}");
+}
+
+#[test]
 fn waves_are_let_out_by_entries_so_that_an_abort_is_exact_about_who_had_it() {
     let robots = ["r1", "r2", "r3", "r4", "r5"];
     let mut hall = Hall::with(&robots);

@@ -142,6 +142,9 @@ fn refused_command(refusal: &Refusal) -> Failed {
         Refusal::OutboxFull { .. } => {
             retryable(simple("SKEP-0417", Code::ResourceExhausted, "send it later, or cancel some"), 1_000)
         }
+        Refusal::CommandOpen(_) => {
+            simple("SKEP-0419", Code::FailedPrecondition, "wait, or cancel it; 'skep command show' shows it")
+        }
         Refusal::NotIndeterminate { .. } => {
             simple("SKEP-0418", Code::FailedPrecondition, "'skep command show' shows it")
         }

@@ -11,7 +11,8 @@ use super::follow::follow;
 use super::key::KeyPath;
 use super::output::{one, rows};
 use super::{Common, Failure};
-use views::{Line, Receipt, Step, View};
+use views::{Line, Step};
+pub(crate) use views::{Receipt, View};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -126,7 +127,7 @@ impl Command {
 }
 
 impl Receipt {
-    fn print(&self, format: super::output::Format) -> Result<(), Failure> {
+    pub(crate) fn print(&self, format: super::output::Format) -> Result<(), Failure> {
         let lines = [
             ("command", self.command.clone()),
             ("agents", self.agents.to_string()),

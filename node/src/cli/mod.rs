@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod command;
 mod config;
+mod deadletter;
 mod failure;
 mod follow;
 mod init;
@@ -78,6 +79,9 @@ enum Noun {
     /// Commands: what robots are told to do
     #[command(subcommand)]
     Command(Box<command::Command>),
+    /// Work and commands that failed for good
+    #[command(subcommand)]
+    Deadletter(Box<deadletter::Deadletter>),
     /// Operators: who may send commands
     #[command(subcommand)]
     Operator(operator::Operator),
@@ -138,6 +142,7 @@ pub fn main() -> ExitCode {
         Noun::Task(task) => block_on(task.run(&common)),
         Noun::Agent(agent) => block_on(agent.run(&common)),
         Noun::Command(command) => block_on(command.run(&common)),
+        Noun::Deadletter(deadletter) => block_on(deadletter.run(&common)),
         Noun::Operator(operator) => block_on(operator.run(&common)),
         Noun::Key(key) => key.run(&common),
         Noun::Topic(topic) => block_on(topic.run(&common)),

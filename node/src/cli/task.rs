@@ -11,6 +11,11 @@ use super::output::{Format, one, uuid_bytes, uuid_text};
 use super::{Common, Failure};
 use views::{read, status_text};
 
+/// Prints a task and its life.
+pub(super) async fn show(client: &Client, format: Format, task: &[u8]) -> Result<(), Failure> {
+    views::show(client, format, task, Read::Linearizable).await
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     /// Add a task
@@ -157,7 +162,8 @@ struct Receipt {
     request: String,
 }
 
-fn print_receipt(format: Format, receipt: TaskReceipt) -> Result<(), Failure> {
+/// Prints what became of a task.
+pub(super) fn print_receipt(format: Format, receipt: TaskReceipt) -> Result<(), Failure> {
     let receipt = Receipt {
         task: uuid_text(&receipt.task_id),
         status: status_text(receipt.status),

@@ -41,10 +41,14 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
             let (kind, agent) = match what {
                 OrderKind::Cancel => ("cancelled", String::new()),
                 OrderKind::Abort => ("aborted", String::new()),
+                OrderKind::Discard => ("discarded", String::new()),
                 OrderKind::Resolve { agent, .. } => ("resolved", agent.to_string()),
             };
             let (operator, detail) = (by.to_string(), reason.to_string());
             vec![v1::CommandEvent { agent, operator, detail, ..event(kind, trace.as_str()) }]
+        }
+        ChangeKind::OperatorRefused { by, why, .. } => {
+            vec![v1::CommandEvent { operator: by.to_string(), detail: why.to_string(), ..event("refused", "") }]
         }
         ChangeKind::DeliveryVoided { trace, agent, cause, .. } => {
             let (agent, outcome) = (agent.to_string(), cause.outcome().name().to_owned());

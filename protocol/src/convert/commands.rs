@@ -167,6 +167,8 @@ pub fn command_view_to_proto(view: &CommandView) -> v1::CommandView {
         term: view.term,
         agents: view.agents,
         open: view.open,
+        failed: view.failed,
+        discarded: view.discarded,
         deliveries: view.deliveries.iter().map(delivery_to_proto).collect(),
     }
 }

@@ -5,6 +5,7 @@ use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::ids::RequestId;
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::text::Reason;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::agents::Wish;
@@ -87,7 +88,13 @@ impl FleetState {
         journal.request = Some(request.id);
         let reply = match self.execute(&request.op, journal) {
             Ok(receipt) => Reply::Done(receipt),
-            Err(refusal) => Reply::Refused(refusal),
+            Err(refusal) => {
+                if let Some((by, command)) = request.op.operator() {
+                    let why = Reason::truncated(&refusal.to_string());
+                    journal.record(self.clock, ChangeKind::OperatorRefused { by, command, why });
+                }
+                Reply::Refused(refusal)
+            }
         };
         journal.request = None;
         self.dedup.remember(request, body_hash, reply.clone(), self.limits.dedup_ids_max);

@@ -206,7 +206,8 @@ impl FleetState {
         reason: &Reason,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        self.check_status(id, |status| !status.is_terminal())?;
+        // Also a dead letter, which nobody need look at any more then.
+        self.check_status(id, |status| !status.is_terminal() || status == TaskStatus::DeadLettered)?;
         let mut task = self.take(id)?;
         self.fence(&mut task);
         task.state = TaskState::Cancelled { reason: reason.clone(), at: self.clock };

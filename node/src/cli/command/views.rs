@@ -7,7 +7,7 @@ use crate::cli::Failure;
 use crate::cli::output::{Format, Row, one, print, rows, uuid_text};
 
 #[derive(Serialize)]
-pub(super) struct Receipt {
+pub(crate) struct Receipt {
     pub(super) command: String,
     pub(super) agents: u32,
     pub(super) open: u32,
@@ -160,7 +160,7 @@ impl Row for Delivery {
 
 /// A command, and how it stands at each robot.
 #[derive(Serialize)]
-pub(super) struct View {
+pub(crate) struct View {
     command: String,
     target: String,
     verb: String,
@@ -176,7 +176,7 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(view: v1::CommandView) -> Self {
+    pub(crate) fn new(view: v1::CommandView) -> Self {
         let command = view.command.unwrap_or_default();
         let accepted_at = view.accepted_at;
         Self {
@@ -195,7 +195,7 @@ impl View {
         }
     }
 
-    pub(super) fn print(&self, format: Format) -> Result<(), Failure> {
+    pub(crate) fn print(&self, format: Format) -> Result<(), Failure> {
         if format != Format::Table {
             return one(format, self, &[]);
         }

@@ -37,6 +37,11 @@ impl ClientError {
         matches!(self.code(), Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104"))
     }
 
+    /// Whether what was asked for is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.code(), Some("SKEP-0002" | "SKEP-0108" | "SKEP-0415"))
+    }
+
     /// Whether the same thing, asked for anew, may be decided otherwise.
     pub(crate) fn leaves_open(&self) -> bool {
         match self {

@@ -136,6 +136,8 @@ impl FleetState {
                 (record.next_wave_at, record.doubt_at) = (None, None);
             }
             if let Some(delivery) = record.deliveries.get_mut(agent) {
+                let failed_before = u32::from(delivery.has_failed());
+                record.failed = record.failed.saturating_sub(failed_before) + u32::from(ended.is_failure());
                 let before = result_bytes(delivery.outcome.as_ref());
                 record.result_bytes = record.result_bytes.saturating_sub(before) + result_bytes(Some(&ended));
                 delivery.refined = !first;

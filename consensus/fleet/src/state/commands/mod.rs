@@ -57,6 +57,12 @@ pub(crate) struct DeliveryState {
     pub(crate) ended_at: Option<LogInstant>,
 }
 
+impl DeliveryState {
+    fn has_failed(&self) -> bool {
+        self.outcome.as_ref().is_some_and(CommandOutcome::is_failure)
+    }
+}
+
 /// A command, and how far it has come at each of its agents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CommandState {
@@ -70,6 +76,9 @@ pub(crate) struct CommandState {
     /// Deliveries that have not ended.
     #[serde(skip)]
     pub(crate) open: u32,
+    /// Those that ended, and failed.
+    #[serde(skip)]
+    pub(crate) failed: u32,
     /// Bytes of what came of it.
     #[serde(skip)]
     pub(crate) result_bytes: u64,
@@ -77,6 +86,8 @@ pub(crate) struct CommandState {
     pub(crate) released: u32,
     pub(crate) next_wave_at: Option<LogInstant>,
     pub(crate) doubt_at: Option<LogInstant>,
+    /// Whether somebody settled what failed of it.
+    pub(crate) discarded: bool,
 }
 
 fn entries<S: Serializer>(deliveries: &OrdMap<AgentId, DeliveryState>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -105,6 +116,8 @@ impl CommandState {
     fn count(&mut self) {
         let open = self.deliveries.values().filter(|delivery| delivery.outcome.is_none()).count();
         self.open = u32::try_from(open).unwrap_or(u32::MAX);
+        let failed = self.deliveries.values().filter(|delivery| delivery.has_failed()).count();
+        self.failed = u32::try_from(failed).unwrap_or(u32::MAX);
         self.result_bytes = self.deliveries.values().map(|delivery| result_bytes(delivery.outcome.as_ref())).sum();
     }
 
@@ -274,6 +287,8 @@ fn summary(record: &CommandState) -> CommandView {
         term,
         agents: u32::try_from(record.deliveries.len()).unwrap_or(u32::MAX),
         open: record.open,
+        failed: record.failed,
+        discarded: record.discarded,
         deliveries: Vec::new(),
     }
 }

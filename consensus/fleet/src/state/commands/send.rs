@@ -138,10 +138,12 @@ impl FleetState {
             accepted_by: (self.applying, self.applying_term),
             open: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
             deliveries,
+            failed: 0,
             result_bytes: 0,
             released: 0,
             next_wave_at: waves.map(|Waves { every_ms, .. }| self.clock.plus_ms(every_ms)),
             doubt_at: None,
+            discarded: false,
         }
     }
 
@@ -207,6 +209,9 @@ impl FleetState {
         if let OrderKind::Resolve { agent, .. } = &order.what {
             self.check_indeterminate(id, agent)?;
         }
+        if order.what == OrderKind::Discard && self.is_command_open(&id) {
+            return Err(Refusal::CommandOpen(id));
+        }
         let (what, by, reason) = (order.what.clone(), order.operator, order.reason.clone());
         journal
             .record(self.clock, ChangeKind::CommandOrdered { command: id, trace: self.trace(&id), what, by, reason });
@@ -215,6 +220,7 @@ impl FleetState {
                 self.change_command(id, |record| record.next_wave_at = None);
                 agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, journal));
             }
+            OrderKind::Discard => drop(self.change_command(id, |record| record.discarded = true)),
             OrderKind::Abort if is_on(Mutant::AbortIgnored) => {}
             OrderKind::Abort => {
                 self.change_command(id, |record| record.next_wave_at = None);

@@ -1,0 +1,222 @@
+//! `skep deadletter`: work and commands that failed for good, until somebody settles them.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, Target};
+use skep_client::{Client, CommandId, Read, TaskStatus, v1};
+
+use super::command::View;
+use super::key::KeyPath;
+use super::output::{Row, parse_span, print, rows, uuid_bytes, uuid_text};
+use super::task;
+use super::{Common, Failure};
+
+/// Tasks and commands of one page.
+const PAGE: u32 = 1_000;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Deadletter {
+    /// Tasks that were given up, and commands that ended otherwise than done at some robot
+    List,
+    /// One of them
+    Show {
+        /// Of a task or a command
+        id: String,
+    },
+    /// Have it done again: a task with all its attempts; a command, signed anew, at the robots at which it failed
+    Redrive(Redrive),
+    /// Nobody need look at it any more
+    Discard {
+        /// Of a task or a command
+        id: String,
+        /// Why
+        #[arg(long, default_value = "discarded by an operator")]
+        reason: String,
+        #[command(flatten)]
+        key: KeyPath,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Redrive {
+    /// Of a task or a command
+    id: String,
+    /// For a command: no robot starts it after this long
+    #[arg(long, value_parser = parse_span, default_value = "10s")]
+    valid_for: Duration,
+    /// For a command: also where nobody knows whether it was done. It may be done twice there
+    #[arg(long)]
+    even_if_done: bool,
+    /// Why
+    #[arg(long, default_value = "redriven by an operator")]
+    reason: String,
+    #[command(flatten)]
+    key: KeyPath,
+}
+
+#[derive(Serialize)]
+struct Line {
+    id: String,
+    kind: &'static str,
+    what: String,
+    target: String,
+    why: String,
+}
+
+impl Row for Line {
+    const COLUMNS: &'static [&'static str] = &["id", "kind", "what", "target", "why"];
+    fn cells(&self) -> Vec<String> {
+        let Self { id, kind, what, target, why } = self;
+        vec![id.clone(), (*kind).to_owned(), what.clone(), target.clone(), why.clone()]
+    }
+}
+
+/// What an id names.
+enum Letter {
+    Task(Vec<u8>),
+    Command(Box<v1::CommandView>),
+}
+
+async fn find(client: &Client, id: &str) -> Result<Letter, Failure> {
+    let bytes = uuid_bytes(id)?;
+    let command: CommandId = id.parse().map_err(Failure::usage)?;
+    match client.command(command, Read::Linearizable).await {
+        Ok(reply) => Ok(Letter::Command(Box::new(reply.command.unwrap_or_default()))),
+        Err(error) if error.is_not_found() => Ok(Letter::Task(bytes)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn list(client: &Client, common: &Common) -> Result<(), Failure> {
+    let (mut lines, mut after) = (Vec::new(), Vec::new());
+    loop {
+        let page = client.tasks(&[TaskStatus::DeadLettered], &after, PAGE, Read::Linearizable).await?;
+        lines.extend(page.tasks.into_iter().map(|task| Line {
+            id: uuid_text(&task.id),
+            kind: "task",
+            what: task.spec.map(|spec| spec.title).unwrap_or_default(),
+            target: String::new(),
+            why: task.reason,
+        }));
+        after = page.next;
+        if after.is_empty() {
+            break;
+        }
+    }
+    loop {
+        let page = client.commands(&after, PAGE, Read::Linearizable).await?;
+        let dead = |view: &v1::CommandView| view.open == 0 && view.failed > 0 && !view.discarded;
+        lines.extend(page.commands.into_iter().filter(dead).map(|view| {
+            let command = view.command.unwrap_or_default();
+            let why = format!("failed at {} of {}", view.failed, view.agents);
+            Line { id: uuid_text(&command.id), kind: "command", what: command.verb, target: command.target, why }
+        }));
+        after = page.next;
+        if after.is_empty() {
+            return rows(common.output, &lines);
+        }
+    }
+}
+
+impl Deadletter {
+    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
+        let client = common.client()?;
+        match self {
+            Self::List => list(&client, common).await,
+            Self::Show { id } => match find(&client, &id).await? {
+                Letter::Task(task) => task::show(&client, common.output, &task).await,
+                Letter::Command(view) => View::new(*view).print(common.output),
+            },
+            Self::Redrive(redrive) => redrive.run(&client, common).await,
+            Self::Discard { id, reason, key } => match find(&client, &id).await? {
+                Letter::Task(task) => {
+                    check_dead(&client, &task).await?;
+                    task::print_receipt(common.output, client.cancel_task(&task, &reason).await?)
+                }
+                Letter::Command(view) => discard(&client, &view, &reason, &key).await,
+            },
+        }
+    }
+}
+
+/// Whether a task is a dead letter: one that is not is nothing to discard or to redrive.
+async fn check_dead(client: &Client, task: &[u8]) -> Result<(), Failure> {
+    let found = client.task(task, Read::Linearizable).await?.task.unwrap_or_default();
+    if found.status() == TaskStatus::DeadLettered {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("task {} is no dead letter; 'skep task show' shows it", uuid_text(task))))
+}
+
+async fn discard(client: &Client, view: &v1::CommandView, reason: &str, key: &KeyPath) -> Result<(), Failure> {
+    let secret = key.load()?;
+    let id = &view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default();
+    let order = CommandOrder {
+        site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
+        shard: client.shard(),
+        command: uuid_text(id).parse().map_err(Failure::failed)?,
+        what: OrderKind::Discard,
+        reason: reason.parse().map_err(Failure::usage)?,
+        operator: secret.key(),
+    };
+    client.order_command(&order.sign(&secret).map_err(Failure::usage)?).await?;
+    print(&format!("command {} is discarded", uuid_text(id)));
+    Ok(())
+}
+
+impl Redrive {
+    async fn run(self, client: &Client, common: &Common) -> Result<(), Failure> {
+        match find(client, &self.id).await? {
+            Letter::Task(task) => {
+                check_dead(client, &task).await?;
+                task::print_receipt(common.output, client.requeue_task(&task, &self.reason).await?)
+            }
+            Letter::Command(view) => self.command(client, common, *view).await,
+        }
+    }
+
+    async fn command(&self, client: &Client, common: &Common, view: v1::CommandView) -> Result<(), Failure> {
+        if view.open > 0 {
+            return Err(Failure::failed("it has not ended at all of its robots; wait, or cancel it"));
+        }
+        let failed = |of: &&v1::CommandDelivery| match of.outcome.as_str() {
+            "failed" | "rejected" | "expired" => true,
+            "indeterminate" => self.even_if_done,
+            _ => false,
+        };
+        let agents: Vec<&str> = view.deliveries.iter().filter(failed).map(|of| of.agent.as_str()).collect();
+        if agents.is_empty() {
+            let hint = "give --even-if-done if it may be done twice where nobody knows, or 'skep command resolve' it";
+            return Err(Failure::failed(format!("there is nothing that is known to be undone; {hint}")));
+        }
+        let secret = self.key.load()?;
+        let parent: CommandId = self.id.parse().map_err(Failure::usage)?;
+        let first = view.command.clone().unwrap_or_default();
+        let site: skep_client::SiteName = client.node_status().await?.site.parse().map_err(Failure::failed)?;
+        let valid_ms = u64::try_from(self.valid_for.as_millis()).unwrap_or(u64::MAX);
+        for agent in agents {
+            let command = Command {
+                site: site.clone(),
+                shard: client.shard(),
+                id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
+                target: Target::Agent(agent.parse().map_err(Failure::failed)?),
+                verb: first.verb.parse().map_err(Failure::failed)?,
+                content_type: first.content_type.parse().map_err(Failure::failed)?,
+                args: first.args.clone(),
+                deadline: client.deadline_in(valid_ms).await?,
+                class: if first.urgent { CommandClass::Urgent } else { CommandClass::Routine },
+                idempotent: first.idempotent,
+                supersedes: None,
+                parent: Some(parent),
+                trace: first.traceparent.parse().map_err(Failure::failed)?,
+                waves: None,
+                operator: secret.key(),
+            };
+            let receipt = client.send_command(&command.sign(&secret).map_err(Failure::usage)?).await?;
+            super::command::Receipt::from(receipt).print(common.output)?;
+        }
+        discard(client, &view, &self.reason, &self.key).await
+    }
+}
