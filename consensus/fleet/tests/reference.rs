@@ -212,7 +212,7 @@ impl Model {
             Ask::Cancel { n } => {
                 self.fence(n, now);
                 let task = self.find(n).ok_or("none")?;
-                if task.status.is_terminal() {
+                if task.status.is_terminal() && task.status != TaskStatus::DeadLettered {
                     return Err("status");
                 }
                 task.status = TaskStatus::Cancelled;
