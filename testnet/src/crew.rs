@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use skep_client::{
-    AgentOptions, AttachedAgent, Client, ClientError, Endpoint, NotStarted, Role, RunningCommand, Settings,
+    AgentOptions, AttachedAgent, Client, ClientError, CommandOffers, Endpoint, NotStarted, Role, RunningCommand,
+    Settings,
 };
 
 use crate::record::hex;
@@ -45,6 +46,11 @@ pub(crate) fn deed(command: &[u8], robot: &str) -> String {
     format!("{}@{robot}", hex(command))
 }
 
+/// Whether the station means a command by it, and not a task.
+pub(crate) fn is_deed(task: &str) -> bool {
+    task.contains('@')
+}
+
 /// Runs a crew until its process ends.
 ///
 /// # Errors
@@ -70,14 +76,25 @@ async fn robot(client: Client, name: String, options: CrewOptions) -> Result<(),
         let attach = AgentOptions { patience: Duration::from_secs(300), ..AgentOptions::new(&name, role) };
         let mut agent = AttachedAgent::attach(&client, attach, None).await?;
         let Some(mut offers) = agent.take_commands(&[&options.group]) else { return Ok(()) };
-        while let Some(offer) = offers.next().await {
-            offer.accept();
-            if let Ok(running) = offer.start().await {
-                // What its node does not know any more, its node reports as it knows it.
-                let _ = carry_out(running, &name, &mut station, options.works).await?;
-            }
+        obey(&mut offers, &name, &mut station, options.works).await?;
+    }
+}
+
+/// Does what a robot is commanded, one thing after another, until the agent is over.
+pub(crate) async fn obey(
+    offers: &mut CommandOffers,
+    robot: &str,
+    station: &mut StationClient,
+    works: Duration,
+) -> std::io::Result<()> {
+    while let Some(offer) = offers.next().await {
+        offer.accept();
+        if let Ok(running) = offer.start().await {
+            // What its node does not know any more, its node reports as it knows it.
+            let _ = carry_out(running, robot, station, works).await?;
         }
     }
+    Ok(())
 }
 
 /// Does it, between the start and the end that the station grants.

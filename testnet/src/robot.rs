@@ -12,6 +12,7 @@ use skep_client::{
 
 use tokio::sync::mpsc;
 
+use crate::crew::obey;
 use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, boot_ns, hex};
 use crate::station::{Question, Refused, StationClient, Step};
 use crate::workload::{Cell, Floor, OrderPayload};
@@ -20,6 +21,10 @@ use crate::workload::{Cell, Floor, OrderPayload};
 pub const POSE: &str = "robots/pose";
 /// Topic of their batteries.
 pub const BATTERY: &str = "robots/battery";
+/// The group of all robots.
+pub const FLEET: &str = "fleet";
+/// How long a robot takes for what it is commanded.
+const LOOKS: Duration = Duration::from_millis(50);
 /// Publications waiting for the node.
 const PUBLICATIONS_QUEUED_MAX: usize = 64;
 
@@ -127,7 +132,12 @@ pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
     let renewed = move |left: LeaseLeft| {
         let _ = keeper.write(&ClientRecord::Renewed { at_ms: left.at_ms, until_ms: left.until_ms });
     };
-    let agent = AttachedAgent::attach(&client, agent_options, Some(Box::new(renewed))).await?;
+    let mut agent = AttachedAgent::attach(&client, agent_options, Some(Box::new(renewed))).await?;
+    if let Some(mut offers) = agent.take_commands(&[FLEET]) {
+        let (name, mut world) = (options.name.clone(), StationClient::connect(&options.station).await?);
+        // Beside its orders: a look around takes no way.
+        tokio::spawn(async move { obey(&mut offers, &name, &mut world, LOOKS).await });
+    }
     let (telemetry, publications) = mpsc::channel(PUBLICATIONS_QUEUED_MAX);
     tokio::spawn(keep_publishing(client.clone(), publications));
     let battery = Battery::default();

@@ -42,6 +42,7 @@ fn a_site_at_work_survives_whatever_goes_wrong() {
     ]);
     assert_eq!(report["tasks"]["lost"], 0, "{report:#}");
     assert!(report["acknowledged"].as_u64() > Some(100), "{report:#}");
+    assert!(report["commands"]["outcomes"]["succeeded"].as_u64() > Some(10), "{report:#}");
     assert!(!report["faults"].as_object().unwrap().is_empty(), "{report:#}");
 }
 

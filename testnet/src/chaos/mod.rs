@@ -4,6 +4,7 @@
 //! besides, processes are killed and suspended, disks fill up, are wiped, and damaged. In the end everything is mended,
 //! all orders come to their ends, and what was written down is judged.
 
+mod commands;
 mod faults;
 mod readers;
 
@@ -12,14 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use skep_client::v1;
 use tokio::sync::watch;
 
 use crate::demo::{DemoError, Orders, Progress, SiteOptions, Story, begin, broken, conclude};
 use crate::hosts::Hosts;
 use crate::launch::{LaunchError, SWITCHES};
+use crate::operator::Sent;
 use crate::record::{ClientRecord, Recorder};
-use crate::verify::{Evidence, Invariants, Tasks, Violation};
+use crate::verify::{Evidence, Invariants, Ordered, Tasks, Violation, judge};
 use crate::workload::Workload;
+use commands::Commander;
 use faults::Faults;
 use readers::Readers;
 
@@ -56,6 +60,8 @@ pub struct ChaosReport {
     pub reads: usize,
     /// Orders.
     pub tasks: Tasks,
+    /// What robots were told to do.
+    pub commands: Commands,
     /// What went wrong, and how often.
     pub faults: BTreeMap<String, usize>,
     /// What must never happen.
@@ -77,6 +83,29 @@ pub struct ChaosReport {
     pub network: String,
     /// Whether every order was completed and every invariant held.
     pub ok: bool,
+}
+
+/// Commands of a chaos run, each counted once for every robot that it was for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Commands {
+    /// How many were accepted.
+    pub accepted: usize,
+    /// How they ended.
+    pub outcomes: BTreeMap<String, usize>,
+}
+
+impl Commands {
+    fn judge(sent: &[(Sent, v1::CommandView)], evidence: &Evidence, invariants: &mut Invariants) -> Self {
+        let ordered = sent.iter().map(|(sent, view)| Ordered { sent_ns: sent.at_ns, valid_ms: sent.valid_ms, view });
+        let ordered: Vec<Ordered<'_>> = ordered.collect();
+        let verdict = judge(&ordered, &evidence.deeds, &commands::pauses(&evidence.story));
+        let found = [("S3", verdict.duplicates), ("S5", verdict.stale), ("L8", verdict.limbo), ("S2", verdict.untrue)];
+        for (invariant, found) in found {
+            invariants.violations.extend(found.into_iter().map(|what| Violation { invariant, what }));
+        }
+        invariants.checked.extend(["S2", "S5", "L8"]);
+        Self { accepted: sent.len(), outcomes: verdict.outcomes }
+    }
 }
 
 /// Runs it.
@@ -116,6 +145,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     let readers = Readers::start(&site, &dir.join("histories"), options.seed)?;
     // Things go wrong once work has begun.
     let _ = ended.wait_for(|progress| progress.ended > 0).await;
+    let commander = Commander::start(&site, robots, options.seed).await?;
     let mut faults = Faults::new(&options, story.clone());
     let until = tokio::time::Instant::now() + options.lasts;
     while tokio::time::Instant::now() < until {
@@ -133,6 +163,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         Ok(joined) => joined.map_err(|e| broken(&dir, format!("the orders' client failed: {e}")))?,
         Err(_) => return Err(broken(&dir, format!("the orders have not ended within {SETTLE_MAX:?}"))),
     };
+    let commands = commander.stop().await?;
     readers.stop().await;
     let mut report = conclude(site, &dir, &story, voters, &tasks).await?;
     report.invariants.checked.push("L3");
@@ -148,6 +179,8 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         report.ok = false;
     }
     let evidence = Evidence::read(&dir)?;
+    let commands = Commands::judge(&commands, &evidence, &mut report.invariants);
+    report.ok &= report.invariants.violations.is_empty();
     let of = |wanted: fn(&ClientRecord) -> bool| evidence.clients.values().flatten().filter(|r| wanted(r)).count();
     let reads = of(|record| matches!(record, ClientRecord::Seen { .. }));
     Ok(ChaosReport {
@@ -155,6 +188,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         acknowledged: of(|record| matches!(record, ClientRecord::Ok { .. })) + reads,
         reads,
         tasks: report.tasks,
+        commands,
         faults: faults.counts(),
         ok: report.ok,
         invariants: report.invariants,

@@ -2,7 +2,6 @@
 //! orchestrator is killed, and all robots are cut off for a while. The station sees what was done, and that is held
 //! against what the shard says of each robot.
 
-mod judge;
 mod site;
 
 use std::collections::BTreeMap;
@@ -22,7 +21,7 @@ use crate::launch::LaunchError;
 use crate::operator::{Operator, Order, Sent};
 use crate::record::{boot_ns, read};
 use crate::station::{Effect, Step};
-use judge::{Ordered, Pause, Verdict, judge};
+use crate::verify::{Ordered, Pause, Verdict, judge};
 use site::{GROUP, Plan, Site};
 
 /// What robots are told to do.

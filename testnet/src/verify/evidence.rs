@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use skep_client::v1;
 
 use super::VerifyError;
+use crate::crew::is_deed;
 use crate::demo::StoryRecord;
 use crate::record::{ClientRecord, RecordError, hex, read};
 use crate::station::Effect;
@@ -125,6 +126,8 @@ pub struct Evidence {
     pub story: Vec<StoryRecord>,
     /// What was asked of the world, in its order.
     pub effects: Vec<Effect>,
+    /// The same of commands.
+    pub deeds: Vec<Effect>,
     /// What each client did and heard, by the name of its history.
     pub clients: BTreeMap<String, Vec<ClientRecord>>,
     /// What every voter holds.
@@ -154,7 +157,8 @@ impl Evidence {
     /// [`VerifyError`] names what cannot be read.
     pub fn read(dir: &Path) -> Result<Self, VerifyError> {
         let story: Vec<StoryRecord> = read(&dir.join("story.jsonl"))?;
-        let effects = read(&dir.join("actuator.jsonl"))?;
+        let all: Vec<Effect> = read(&dir.join("actuator.jsonl"))?;
+        let (deeds, effects) = all.into_iter().partition(|effect| is_deed(&effect.question.task));
         let mut clients = BTreeMap::new();
         for path in files(&dir.join("histories"))? {
             clients.insert(stem(&path), read(&path)?);
@@ -173,7 +177,7 @@ impl Evidence {
                 nodes.insert(stem(&node), read(&history)?);
             }
         }
-        let evidence = Self { story, effects, clients, voters, nodes };
+        let evidence = Self { story, effects, deeds, clients, voters, nodes };
         let told = |what: fn(&StoryRecord) -> bool| evidence.story.iter().any(what);
         let begun = told(|record| matches!(record, StoryRecord::Begun { .. }));
         let ended = told(|record| matches!(record, StoryRecord::Ended { .. }));

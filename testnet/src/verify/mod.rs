@@ -3,6 +3,7 @@
 //! Everything is judged from files that outlive the processes: what the station logged, what clients heard, what every
 //! voter holds, and what was done to the testnet. One invariant a file.
 
+mod commands;
 mod evidence;
 mod l1;
 mod l4;
@@ -18,6 +19,7 @@ mod s9;
 
 use std::path::Path;
 
+pub(crate) use commands::{Ordered, Pause, Verdict, judge};
 pub use evidence::{ChangeRecord, Evidence, HeadRecord, NodeRecord, TaskRecord, VoterRecord};
 pub use report::{Effects, Explained, Flooded, Invariants, Latency, Quantiles, Refusals, Report, Tasks};
 

@@ -64,6 +64,7 @@ fn good() -> Evidence {
             StoryRecord::Elected { at_ns: 2, name: "n1".into(), after_ms: 900 },
             StoryRecord::Ended { at_ns: 3 },
         ],
+        deeds: Vec::new(),
         effects: vec![effect("r1", 1, 0, Step::Start, 100), effect("r1", 1, 0, Step::Done, 200), duplicate],
         clients: [
             ("orders".to_owned(), vec![ok("orders", Op::Create, 0, 0, "q1")]),

@@ -117,6 +117,8 @@ impl Chaos {
 
 fn print_chaos(format: Format, report: &ChaosReport) -> Result<(), Failure> {
     let faults: Vec<String> = report.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    let outcomes = report.commands.outcomes.iter();
+    let outcomes: Vec<String> = outcomes.map(|(outcome, count)| format!("{count} {outcome}")).collect();
     let violations = &report.invariants.violations;
     let mut lines = vec![
         ("site", format!("{} nodes, {} voters, {} robots", report.nodes, report.voters, report.robots)),
@@ -124,6 +126,7 @@ fn print_chaos(format: Format, report: &ChaosReport) -> Result<(), Failure> {
         ("faults", faults.join(", ")),
         ("calls", format!("{}, {} of them done, {} reads", report.ops, report.acknowledged, report.reads)),
         ("orders", format!("{} of {} completed", report.tasks.completed, report.tasks.created)),
+        ("commands", format!("{} accepted; at robots {}", report.commands.accepted, outcomes.join(", "))),
         ("healed", format!("after {} ms", report.heal_ms)),
         ("seed", report.seed.to_string()),
         ("checked", format!("{}: {} violations", report.invariants.checked.join(", "), violations.len())),

@@ -42,6 +42,15 @@ impl ClientError {
         matches!(self.code(), Some("SKEP-0002" | "SKEP-0108" | "SKEP-0415"))
     }
 
+    /// Whether to ask for the same again is of no use.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::NotDone(failure) => !failure.retryable && !self.is_of_another_clock(),
+            Self::Endpoint(_) => true,
+            Self::Unknown { .. } => false,
+        }
+    }
+
     /// Whether the same thing, asked for anew, may be decided otherwise.
     pub(crate) fn leaves_open(&self) -> bool {
         match self {

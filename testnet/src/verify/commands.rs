@@ -1,4 +1,4 @@
-//! What a scenario of commands came to, from what the world saw and what the shard says.
+//! S2, S5, L8 of commands, and whether the shard tells the truth of them: what it says is held against what the world saw.
 
 use std::collections::BTreeMap;
 
@@ -14,34 +14,34 @@ const CLOCK_ERROR_MS: u64 = 500;
 
 /// A command as its operator sent it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ordered<'a> {
-    pub(super) sent_ns: u64,
-    pub(super) valid_ms: u64,
+pub(crate) struct Ordered<'a> {
+    pub(crate) sent_ns: u64,
+    pub(crate) valid_ms: u64,
     /// How it stands in the end.
-    pub(super) view: &'a v1::CommandView,
+    pub(crate) view: &'a v1::CommandView,
 }
 
 /// A robot's software that was suspended, on the boot clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pause {
-    pub(super) robot: String,
-    pub(super) from_ns: u64,
-    pub(super) to_ns: u64,
+pub(crate) struct Pause {
+    pub(crate) robot: String,
+    pub(crate) from_ns: u64,
+    pub(crate) to_ns: u64,
 }
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// Starts after the first one of a command at a robot, refused or not.
-    pub(super) duplicates: Vec<String>,
+    pub(crate) duplicates: Vec<String>,
     /// Starts after the command's deadline.
-    pub(super) stale: Vec<String>,
+    pub(crate) stale: Vec<String>,
     /// Robots at which a command never ended.
-    pub(super) limbo: Vec<String>,
+    pub(crate) limbo: Vec<String>,
     /// What the shard says that is not what the world saw.
-    pub(super) untrue: Vec<String>,
+    pub(crate) untrue: Vec<String>,
     /// How often each outcome.
-    pub(super) outcomes: BTreeMap<String, usize>,
+    pub(crate) outcomes: BTreeMap<String, usize>,
 }
 
 /// What the world saw of one command at one robot.
@@ -51,7 +51,7 @@ struct Seen<'a> {
     done: usize,
 }
 
-pub(super) fn judge(orders: &[Ordered<'_>], effects: &[Effect], pauses: &[Pause]) -> Verdict {
+pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], pauses: &[Pause]) -> Verdict {
     let mut seen: BTreeMap<&str, Seen<'_>> = BTreeMap::new();
     for effect in effects {
         let of = seen.entry(effect.question.task.as_str()).or_default();
