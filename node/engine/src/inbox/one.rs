@@ -56,6 +56,13 @@ impl Live {
         self.entry.command.command.class
     }
 
+    /// What is noted for a step that is taken now. The bound may be tighter than at an earlier step: no step is before
+    /// another for that.
+    fn stamp(&self, bound: Option<LogInstant>) -> Option<LogInstant> {
+        let Steps { received, accepted, started, ended } = self.entry.steps;
+        bound.map(|bound| [received, accepted, started, ended].into_iter().flatten().fold(bound, LogInstant::max))
+    }
+
     fn is_received(&self) -> bool {
         self.entry.phase == JournalPhase::Received
     }
@@ -282,7 +289,9 @@ impl Inbox {
         }
         let (received, started) = (live.is_received(), live.entry.phase == JournalPhase::Intended { session });
         match said {
-            CommandSaid::Accept if received => live.entry.steps.accepted = live.entry.steps.accepted.or(bound),
+            CommandSaid::Accept if received => {
+                live.entry.steps.accepted = live.entry.steps.accepted.or(live.stamp(bound));
+            }
             CommandSaid::Reject { reason } if received => {
                 self.end(seq, CommandOutcome::Rejected { reason }, bound, out);
             }
@@ -320,8 +329,9 @@ impl Inbox {
         if is_on(Mutant::GoBeforeIntent) {
             out.told.push((live.command(), CommandTold::Go { stamp, within_ms: deadline.since_ms(now) }));
         }
+        let stamp = live.stamp(bound);
         let steps = &mut live.entry.steps;
-        (steps.accepted, steps.started) = (steps.accepted.or(Some(now)), Some(now));
+        (steps.accepted, steps.started) = (steps.accepted.or(stamp), stamp);
         self.set_phase(seq, JournalPhase::Intended { session }, out);
     }
 
@@ -398,7 +408,7 @@ impl Inbox {
 
     fn end(&mut self, seq: DeliverySeq, outcome: CommandOutcome, bound: Option<LogInstant>, out: &mut Out) {
         let Some(live) = self.live.get_mut(&seq) else { return };
-        live.entry.steps.ended = bound;
+        live.entry.steps.ended = live.stamp(bound);
         live.start = None;
         // Not started this time is not the same as never.
         let outcome = match outcome.may_have_acted() || !live.entry.begun_before {

@@ -278,6 +278,24 @@ fn what_was_had_once_is_never_taken_again() {
 }
 
 #[test]
+fn a_clock_that_is_known_better_puts_no_step_before_an_earlier_one() {
+    let mut node = Node::open();
+    // This answer was long under way, so that the shard's clock may be far on; the next one tells that it is not.
+    node.now_ms += 5_000;
+    node.deliver(vec![delivery(1, command(1))]);
+    node.pulled(10_001, vec![], vec![]);
+    node.start(1);
+    node.sync();
+    let steps = node.durable.values().next().unwrap().steps;
+    assert!(steps.received > Some(at(15_000)), "{steps:?}");
+    assert!(steps.received <= steps.accepted && steps.accepted <= steps.started, "{steps:?}");
+    node.say(1, CommandSaid::Succeeded { result: vec![] });
+    node.sync();
+    let ended = node.durable.values().next().unwrap().steps.ended;
+    assert!(steps.started <= ended, "{ended:?}");
+}
+
+#[test]
 fn a_crash_that_forgets_what_was_offered_has_it_delivered_and_offered_again() {
     let mut node = Node::open();
     node.pulled(10_000, vec![delivery(1, command(1))], vec![]);
