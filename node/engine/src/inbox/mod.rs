@@ -26,7 +26,7 @@ use skep_protocol::time::LogInstant;
 use crate::event::{StreamKey, WorkKey};
 use bound::ClockBound;
 pub use event::{InboxEvent, JournalEffect, Taker, WriteKey};
-use one::{Inbox, Out};
+use one::{Inbox, Out, Verified};
 
 /// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
 const REQUEST_PATIENCE_MS: u64 = 10_000;
@@ -372,6 +372,7 @@ impl Inboxes {
         let heard = ClockBound::new(pulled.clock, asked_ms);
         self.bounds.entry(shard).and_modify(|known| known.tighten(heard, now_ms)).or_insert(heard);
         let site = self.site.clone();
+        let mut verified = Verified::default();
         for of in pulled.agents {
             let whose = (shard, of.agent.clone());
             let current = |inbox: &&mut Inbox| inbox.open && inbox.head().home == of.home;
@@ -388,7 +389,7 @@ impl Inboxes {
                 for (n, cause) in of.voids {
                     inbox.void(n, cause, out);
                 }
-                inbox.deliver(of.deliveries, &site, bound, out);
+                inbox.deliver(of.deliveries, &site, &mut verified, bound, out);
                 if of.more && (came || inbox.room() > 0) {
                     inbox.seen = 0;
                 }

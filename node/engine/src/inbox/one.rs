@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skep_protocol::authority::{OperatorKey, granted};
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, Delivery, DeliverySeq, Steps, Target, VoidCause, check_result,
+    CommandClass, CommandOutcome, Delivery, DeliverySeq, SignedCommand, Steps, Target, VoidCause, check_result,
 };
 use skep_protocol::entry::EndedDelivery;
 use skep_protocol::ids::{CommandId, HomeEpoch, SessionId};
@@ -71,6 +71,29 @@ impl Live {
         match &self.entry.phase {
             JournalPhase::Ended { outcome } => Some(outcome),
             _ => None,
+        }
+    }
+}
+
+/// The command that was found to be signed last. One for a group comes to many agents of a node, each with its own copy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Verified(Option<Arc<SignedCommand>>);
+
+impl Verified {
+    /// Whether a command is signed, signature for signature and byte for byte. All copies of one are made one.
+    fn is_signed(&mut self, command: &mut Arc<SignedCommand>) -> bool {
+        match &self.0 {
+            Some(known) if *known == *command => {
+                *command = Arc::clone(known);
+                true
+            }
+            _ => {
+                let signed = command.is_signed();
+                if signed {
+                    self.0 = Some(Arc::clone(command));
+                }
+                signed
+            }
         }
     }
 }
@@ -177,11 +200,12 @@ impl Inbox {
         &mut self,
         deliveries: Vec<Delivery>,
         site: &SiteName,
+        verified: &mut Verified,
         bound: Option<LogInstant>,
         out: &mut Out,
     ) {
         let mut came = false;
-        for delivery in deliveries {
+        for mut delivery in deliveries {
             // It was had before: whatever became of it is known, or is to be reported.
             if delivery.seq <= self.head.cursor {
                 continue;
@@ -192,7 +216,8 @@ impl Inbox {
             if self.live.contains_key(&seq) {
                 continue;
             }
-            let phase = match self.judge(&delivery, site, bound) {
+            let signed = verified.is_signed(&mut delivery.command);
+            let phase = match self.judge(&delivery, signed, site, bound) {
                 Some(outcome) => JournalPhase::Ended { outcome },
                 None => JournalPhase::Received,
             };
@@ -210,14 +235,20 @@ impl Inbox {
     }
 
     /// How a delivery ends at once, if it does.
-    fn judge(&self, delivery: &Delivery, site: &SiteName, bound: Option<LogInstant>) -> Option<CommandOutcome> {
+    fn judge(
+        &self,
+        delivery: &Delivery,
+        signed: bool,
+        site: &SiteName,
+        bound: Option<LogInstant>,
+    ) -> Option<CommandOutcome> {
         let command = &delivery.command.command;
         let taker = self.taker.as_ref()?;
         let rejected = |why: &str| Some(CommandOutcome::Rejected { reason: Reason::truncated(why) });
         if let Some(cause) = delivery.void {
             return Some(cause.outcome());
         }
-        if !delivery.command.is_signed() {
+        if !signed {
             return rejected("its signature does not hold");
         }
         if command.site != *site || command.shard != taker.shard {

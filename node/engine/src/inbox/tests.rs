@@ -430,6 +430,15 @@ fn what_nobody_proves_or_means_for_this_agent_is_refused_and_said_so() {
 }
 
 #[test]
+fn a_forged_copy_of_a_command_that_was_verified_is_refused() {
+    let mut node = Node::open();
+    let mut forged = delivery(2, command(1));
+    Arc::make_mut(&mut forged.command).command.deadline = at(99_999);
+    node.deliver(vec![delivery(1, command(1)), forged]);
+    assert_eq!(node.told(), [(1, "offer"), (1, "rejected")]);
+}
+
+#[test]
 fn what_an_admin_granted_is_proved_by_what_is_delivered_with_it() {
     let clerk = OperatorSecret::from_seed(&[5; 32]);
     let name = "clerk".parse().unwrap();
