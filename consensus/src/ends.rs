@@ -1,9 +1,10 @@
 //! Waiting for commands to end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use skep_protocol::change::ChangeSet;
+use skep_fleet::FleetState;
+use skep_protocol::change::Change;
 use skep_protocol::ids::CommandId;
 use skep_protocol::limits;
 use tokio::sync::Notify;
@@ -30,10 +31,10 @@ impl Ends {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more waits for a command; none if too many commands are waited for.
+    /// One more waits for a command; none if too many wait.
     pub(crate) fn wait_for(&self, command: CommandId) -> Option<Waiter> {
         let mut waiting = self.lock();
-        if waiting.len() >= limits::COMMAND_WAITS_MAX && !waiting.contains_key(&command) {
+        if waiting.values().map(|known| known.waiters).sum::<usize>() >= limits::COMMAND_WAITS_MAX {
             return None;
         }
         let known = waiting.entry(command).or_default();
@@ -41,22 +42,30 @@ impl Ends {
         Some(Waiter { ends: self.clone(), command, notify: Arc::clone(&known.notify) })
     }
 
-    /// Wakes those who wait for commands of which something ended. To be called once it is in the state.
-    pub(crate) fn tell(&self, set: &ChangeSet) {
+    /// Those commands that somebody waits for and of which the last delivery ended with these changes.
+    pub(crate) fn of(&self, changes: &[Change], state: &FleetState) -> BTreeSet<CommandId> {
         let waiting = self.lock();
         if waiting.is_empty() {
+            return BTreeSet::new();
+        }
+        let ended = changes.iter().filter_map(|change| change.what.ended_command());
+        ended.filter(|id| waiting.contains_key(id) && !state.is_command_open(id)).collect()
+    }
+
+    /// Wakes those who wait for these commands. To be called once the state can be read.
+    pub(crate) fn tell(&self, ended: &BTreeSet<CommandId>) {
+        if ended.is_empty() {
             return;
         }
-        for command in set.changes.iter().filter_map(|change| change.what.ended_command()) {
-            if let Some(known) = waiting.get(&command) {
-                known.notify.notify_waiters();
-            }
+        let waiting = self.lock();
+        for known in ended.iter().filter_map(|command| waiting.get(command)) {
+            known.notify.notify_waiters();
         }
     }
 }
 
 impl Waiter {
-    /// The next time that something of the command ends. Begun before the state is looked at, nothing is missed.
+    /// The next time that the command ends. Begun before the state is looked at, nothing is missed.
     pub(crate) fn next(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }

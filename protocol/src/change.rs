@@ -8,6 +8,7 @@ use crate::agent::Role;
 use crate::authority::{OperatorGrant, OperatorKey};
 use crate::command::{CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, JournalId, NodeId, RequestId, TaskId};
+use crate::outcome::Refusal;
 use crate::task::{KeptFor, TaskSpec, TaskStatus};
 use crate::text::{AgentId, Reason, TraceParent};
 use crate::time::LogInstant;
@@ -228,7 +229,7 @@ pub enum ChangeKind {
         /// About which command; none if it was a grant.
         command: Option<CommandId>,
         /// Why it was refused.
-        why: Reason,
+        why: Box<Refusal>,
     },
     /// The commands of an agent go to this journal from now on.
     InboxOpened {

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::authority::{Authority, OperatorKey, OperatorSecret, Signature, signed_bytes};
 use crate::codec::CodecError;
@@ -146,6 +147,7 @@ pub fn check_result(result: &[u8]) -> Result<(), InvalidCommand> {
 }
 
 const COMMAND: &[u8] = b"skep/command/1\0";
+const REDRIVEN: &[u8] = b"skep/command-redriven/1\0";
 const ORDER: &[u8] = b"skep/command-order/1\0";
 
 impl Command {
@@ -192,6 +194,16 @@ impl SignedCommand {
         let bytes = signed_bytes(COMMAND, &self.command);
         bytes.is_ok_and(|bytes| self.command.operator.verifies(&bytes, &self.signature))
     }
+}
+
+/// The id of a command that is sent again to one agent: the same however often that is tried, so that it is sent once.
+pub fn redriven(command: CommandId, agent: &AgentId) -> CommandId {
+    let hash = Sha256::new().chain_update(REDRIVEN).chain_update(command.as_bytes()).chain_update(agent.as_str());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.finalize()[..16]);
+    // A UUID of version 8, whose bytes are whatever its maker says (RFC 9562).
+    (bytes[6], bytes[8]) = (bytes[6] & 0x0f | 0x80, bytes[8] & 0x3f | 0x80);
+    CommandId::from_bytes(bytes)
 }
 
 /// What an operator wants of a command that was sent.

@@ -240,14 +240,10 @@ impl Op {
         matches!(self, Self::GrantOperator { .. } | Self::SendCommand { .. } | Self::OrderCommand { .. })
     }
 
-    /// Whether somebody signed it: to verify that takes a while.
-    pub fn is_of_operator(&self) -> bool {
-        self.operator().is_some()
-    }
-
-    /// The operator who asks for it, and about which command; none for what no operator signs.
+    /// The operator who asks for it, and about which command; none for what is not an operator's to ask.
     pub fn operator(&self) -> Option<(OperatorKey, Option<CommandId>)> {
         match self {
+            Self::InstallOperator { grant } => Some((grant.operator, None)),
             Self::GrantOperator { grant } => Some((grant.by, None)),
             Self::SendCommand { command } => Some((command.command.operator, Some(command.command.id))),
             Self::OrderCommand { order } => Some((order.order.operator, Some(order.order.command))),

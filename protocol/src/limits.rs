@@ -110,8 +110,9 @@ pub const OUTBOX_MAX: usize = 1_024;
 /// How long after its deadline a command that may have been delivered is waited for, in milliseconds. Then it is
 /// `Indeterminate`, until its agent's node is heard of.
 pub const DOUBT_AFTER_MS: u64 = 30_000;
-/// Commands that are waited for at one shard's leader. Whoever waits for one more is answered at once, as it stands.
-pub const COMMAND_WAITS_MAX: usize = 4_096;
+/// Callers that wait at one shard's leader for commands to end. One more is answered at once, as the command stands. Far
+/// fewer than the calls that a peer may have under way, so that other questions find a place beside them.
+pub const COMMAND_WAITS_MAX: usize = 128;
 /// Commands of one agent that its node has and that have not ended. The shard keeps the others back.
 pub const INBOX_MAX: usize = 64;
 /// Bytes of commands in one answer to a pull. More follow in the next.

@@ -316,6 +316,9 @@ pub enum Refusal {
     /// There is nothing to settle yet.
     #[error("command {0} has not ended at all of its agents")]
     CommandOpen(CommandId),
+    /// There is nothing to settle: it was done, or called off, everywhere.
+    #[error("command {0} failed nowhere")]
+    NotDead(CommandId),
     /// There is nothing to resolve: it is known how it ended.
     #[error("command {command} is not indeterminate at agent {agent}")]
     NotIndeterminate {

@@ -13,6 +13,8 @@ use crate::record::boot_ns;
 const SITE: &str = "testnet";
 /// How long a command is sent again while nobody knows what became of it.
 const SEND_MAX: Duration = Duration::from_secs(60);
+/// How soon a command is sent again.
+const SEND_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How often it is looked whether a command has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -86,26 +88,34 @@ impl Operator {
 
     /// Sends a command until it is accepted: the same one, through whichever node answers.
     pub(crate) async fn send(&self, order: &Order<'_>) -> Result<Sent, LaunchError> {
-        let at_ns = boot_ns();
         let mut last = None;
         let sending = async {
             let mut signed = None;
             for client in self.clients.iter().cycle() {
                 if signed.is_none() {
-                    signed = self.sign(client, order).await.ok();
+                    let at_ns = boot_ns();
+                    signed = self.sign(client, order).await.ok().map(|signed| (at_ns, signed));
                 }
-                let Some(signed) = &signed else { continue };
-                match client.send_command(signed).await {
-                    Ok(receipt) => return Some((signed.command.id, receipt.agents)),
-                    Err(error) => last = Some(error),
+                if let Some((at_ns, signed)) = &signed {
+                    match client.send_command(signed).await {
+                        Ok(receipt) => return Some((*at_ns, signed.command.id, receipt.agents)),
+                        Err(error) => {
+                            let is_final = error.is_final();
+                            last = Some(error);
+                            if is_final {
+                                return None;
+                            }
+                        }
+                    }
                 }
+                tokio::time::sleep(SEND_AGAIN_AFTER).await;
             }
             None
         };
         let sent = tokio::time::timeout(SEND_MAX, sending).await.ok().flatten();
         let valid_ms = u64::try_from(order.valid.as_millis()).unwrap_or(u64::MAX);
         match sent {
-            Some((id, agents)) => Ok(Sent { id, at_ns, valid_ms, agents: usize::try_from(agents).unwrap_or(0) }),
+            Some((at_ns, id, agents)) => Ok(Sent { id, at_ns, valid_ms, agents: usize::try_from(agents).unwrap_or(0) }),
             None => Err(last.map_or_else(|| invalid("nobody took it in time"), LaunchError::from)),
         }
     }

@@ -244,8 +244,9 @@ async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded
     let (agent, offers) = attach(&client, "r1", &[]).await;
     drop(offers);
     agent.detach().await;
-    let goto = ["--to", "r1", "--verb", "goto", "--arg", "x=3", "--valid-for", "1s", "--wait"];
-    assert_eq!(hall.send(0, &goto).code(), Some(1), "nobody is there");
+    let goto = ["--to", "r1", "--verb", "goto", "--arg", "x=3", "--valid-for", "5s", "--wait"];
+    let sent = hall.send(0, &goto);
+    assert!(sent.text().contains("expired"), "nobody is there: {} {}", sent.text(), sent.error());
     let made = hall.site.skep(0, &["task", "create", "fetch", "-o", "json"]).json();
     let task = made["task"].as_str().unwrap().to_owned();
     hall.site.skep(0, &["task", "claim", &task]);
@@ -267,6 +268,8 @@ async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded
     let redriven = hall.site.skep(1, &["deadletter", "redrive", command, "--key", key, "--valid-for", "1min"]);
     assert_eq!(redriven.code(), Some(0), "{}", redriven.error());
     letters(1);
+    let again = hall.site.skep(1, &["deadletter", "redrive", command, "--key", key]);
+    assert_eq!(again.code(), Some(1), "once: {}", again.text());
     let ids: Vec<CommandId> = client
         .commands(&[], 10, Read::Linearizable)
         .await

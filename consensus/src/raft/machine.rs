@@ -105,12 +105,12 @@ impl Machine {
                 skep_fleet::Applied::default()
             }
         };
-        let stamp = state.clock();
+        let (stamp, ended) = (state.clock(), self.ends.of(&applied.changes, &state));
         drop(state);
+        self.ends.tell(&ended);
         self.applied = Some(id);
         self.clock.observe_stamp(stamp);
         let set = ChangeSet { index: position.index, term: position.term, changes: applied.changes };
-        self.ends.tell(&set);
         self.store.history().record(self.shard, position.index, (!set.changes.is_empty()).then_some(set));
         Ok(ApplyReply { index: position.index, stamp, replies: applied.replies })
     }

@@ -134,7 +134,6 @@ impl Shard {
 /// operator that it names. Signatures are verified beside the thread of the control plane.
 async fn look_at(requests: Vec<Request>, is_low: bool) -> (Vec<Request>, Vec<Option<ProposeOutcome>>) {
     let count = requests.len();
-    let signed = requests.iter().any(|request| request.op.is_of_operator());
     let look = move || {
         let refused = requests.iter().map(|request| {
             if is_low && request.op.brings_work() {
@@ -145,9 +144,7 @@ async fn look_at(requests: Vec<Request>, is_low: bool) -> (Vec<Request>, Vec<Opt
         let refused = refused.collect();
         (requests, refused)
     };
-    // Where nothing is to be verified nothing takes long.
-    let looked_at = if signed { offload(look).await } else { Ok(look()) };
-    match looked_at {
+    match offload(look).await {
         Ok(looked_at) => looked_at,
         Err(_) => (Vec::new(), vec![Some(ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS }); count]),
     }

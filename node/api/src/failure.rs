@@ -145,6 +145,7 @@ fn refused_command(refusal: &Refusal) -> Failed {
         Refusal::CommandOpen(_) => {
             simple("SKEP-0419", Code::FailedPrecondition, "wait, or cancel it; 'skep command show' shows it")
         }
+        Refusal::NotDead(_) => simple("SKEP-0420", Code::FailedPrecondition, "'skep command show' shows it"),
         Refusal::NotIndeterminate { .. } => {
             simple("SKEP-0418", Code::FailedPrecondition, "'skep command show' shows it")
         }

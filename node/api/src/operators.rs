@@ -115,11 +115,13 @@ impl OperatorQueries for Queries {
     async fn watch(&self, request: Request<v1::WatchCommandsRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
         let (wanted, agent) = (request.command_id, request.agent);
-        convert::optional_command_id(&wanted).map_err(|e| invalid(&e))?;
+        let wanted = convert::optional_command_id(&wanted).map_err(|e| invalid(&e))?;
         let from = (request.from_index > 0).then_some(request.from_index);
         let events = follow(self.calls.clone(), convert::shard_id(request.shard), from, move |record| {
+            if wanted.is_some_and(|wanted| record.change.what.command() != Some(wanted)) {
+                return Vec::new();
+            }
             let mut events = convert::command_events(record);
-            events.retain(|event| wanted.is_empty() || event.command_id == wanted);
             events.retain(|event| agent.is_empty() || event.agent.is_empty() || event.agent == agent);
             events
         });

@@ -11,8 +11,8 @@ use super::follow::follow;
 use super::key::KeyPath;
 use super::output::{one, rows};
 use super::{Common, Failure};
-use views::{Line, Step};
-pub(crate) use views::{Receipt, View};
+pub(crate) use views::View;
+use views::{Line, Receipt, Step};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -127,7 +127,7 @@ impl Command {
 }
 
 impl Receipt {
-    pub(crate) fn print(&self, format: super::output::Format) -> Result<(), Failure> {
+    fn print(&self, format: super::output::Format) -> Result<(), Failure> {
         let lines = [
             ("command", self.command.clone()),
             ("agents", self.agents.to_string()),

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, Target};
+use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, Target, redriven};
 use skep_client::{Client, CommandId, Read, TaskStatus, v1};
 
 use super::command::View;
 use super::key::KeyPath;
-use super::output::{Row, parse_span, print, rows, uuid_bytes, uuid_text};
+use super::output::{Row, parse_span, rows, uuid_bytes, uuid_text};
 use super::task;
 use super::{Common, Failure};
 
@@ -135,7 +135,7 @@ impl Deadletter {
                     check_dead(&client, &task).await?;
                     task::print_receipt(common.output, client.cancel_task(&task, &reason).await?)
                 }
-                Letter::Command(view) => discard(&client, &view, &reason, &key).await,
+                Letter::Command(view) => rows(common.output, &[discard(&client, &view, &reason, &key).await?]),
             },
         }
     }
@@ -150,20 +150,34 @@ async fn check_dead(client: &Client, task: &[u8]) -> Result<(), Failure> {
     Err(Failure::failed(format!("task {} is no dead letter; 'skep task show' shows it", uuid_text(task))))
 }
 
-async fn discard(client: &Client, view: &v1::CommandView, reason: &str, key: &KeyPath) -> Result<(), Failure> {
+/// What became of a command, or of its sending again to one robot.
+#[derive(Serialize)]
+struct Settled {
+    command: String,
+    agent: String,
+    what: String,
+}
+
+impl Row for Settled {
+    const COLUMNS: &'static [&'static str] = &["command", "agent", "what"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.command.clone(), self.agent.clone(), self.what.clone()]
+    }
+}
+
+async fn discard(client: &Client, view: &v1::CommandView, reason: &str, key: &KeyPath) -> Result<Settled, Failure> {
     let secret = key.load()?;
-    let id = &view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default();
+    let command = uuid_text(&view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default());
     let order = CommandOrder {
         site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
         shard: client.shard(),
-        command: uuid_text(id).parse().map_err(Failure::failed)?,
+        command: command.parse().map_err(Failure::failed)?,
         what: OrderKind::Discard,
         reason: reason.parse().map_err(Failure::usage)?,
         operator: secret.key(),
     };
     client.order_command(&order.sign(&secret).map_err(Failure::usage)?).await?;
-    print(&format!("command {} is discarded", uuid_text(id)));
-    Ok(())
+    Ok(Settled { command, agent: String::new(), what: "discarded".to_owned() })
 }
 
 impl Redrive {
@@ -181,42 +195,69 @@ impl Redrive {
         if view.open > 0 {
             return Err(Failure::failed("it has not ended at all of its robots; wait, or cancel it"));
         }
-        let failed = |of: &&v1::CommandDelivery| match of.outcome.as_str() {
-            "failed" | "rejected" | "expired" => true,
-            "indeterminate" => self.even_if_done,
-            _ => false,
+        if view.discarded {
+            return Err(Failure::failed(
+                "it was redriven or discarded already; 'skep command list' shows what there is",
+            ));
+        }
+        let dead = |of: &&v1::CommandDelivery| {
+            matches!(of.outcome.as_str(), "failed" | "rejected" | "expired" | "indeterminate")
         };
-        let agents: Vec<&str> = view.deliveries.iter().filter(failed).map(|of| of.agent.as_str()).collect();
-        if agents.is_empty() {
-            let hint = "give --even-if-done if it may be done twice where nobody knows, or 'skep command resolve' it";
-            return Err(Failure::failed(format!("there is nothing that is known to be undone; {hint}")));
-        }
-        let secret = self.key.load()?;
-        let parent: CommandId = self.id.parse().map_err(Failure::usage)?;
-        let first = view.command.clone().unwrap_or_default();
-        let site: skep_client::SiteName = client.node_status().await?.site.parse().map_err(Failure::failed)?;
-        let valid_ms = u64::try_from(self.valid_for.as_millis()).unwrap_or(u64::MAX);
-        for agent in agents {
-            let command = Command {
-                site: site.clone(),
-                shard: client.shard(),
-                id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
-                target: Target::Agent(agent.parse().map_err(Failure::failed)?),
-                verb: first.verb.parse().map_err(Failure::failed)?,
-                content_type: first.content_type.parse().map_err(Failure::failed)?,
-                args: first.args.clone(),
-                deadline: client.deadline_in(valid_ms).await?,
-                class: if first.urgent { CommandClass::Urgent } else { CommandClass::Routine },
-                idempotent: first.idempotent,
-                supersedes: None,
-                parent: Some(parent),
-                trace: first.traceparent.parse().map_err(Failure::failed)?,
-                waves: None,
-                operator: secret.key(),
+        let (mut lines, mut left) = (Vec::new(), 0);
+        for of in view.deliveries.iter().filter(dead) {
+            let (command, what) = if of.outcome == "indeterminate" && !self.even_if_done {
+                (String::new(), Err("nobody knows whether it was done: resolve it, or give --even-if-done".to_owned()))
+            } else {
+                let (id, sent) = self.send_again(client, &view, &of.agent).await?;
+                (id.to_string(), sent)
             };
-            let receipt = client.send_command(&command.sign(&secret).map_err(Failure::usage)?).await?;
-            super::command::Receipt::from(receipt).print(common.output)?;
+            left += usize::from(what.is_err());
+            let what = what.map_or_else(|why| why, |()| "sent again".to_owned());
+            lines.push(Settled { command, agent: of.agent.clone(), what });
         }
-        discard(client, &view, &self.reason, &self.key).await
+        // What is left keeps the letter: it can be redriven again, and nobody is sent it twice.
+        if left == 0 {
+            lines.push(discard(client, &view, &self.reason, &self.key).await?);
+        }
+        rows(common.output, &lines)?;
+        if left == 0 { Ok(()) } else { Err(Failure::failed(format!("it is still a dead letter of {left} robots"))) }
+    }
+
+    /// Sends a command to one of its robots again, once. Why it was not sent, if it was not.
+    async fn send_again(
+        &self,
+        client: &Client,
+        view: &v1::CommandView,
+        agent: &str,
+    ) -> Result<(CommandId, Result<(), String>), Failure> {
+        let secret = self.key.load()?;
+        let first = view.command.clone().unwrap_or_default();
+        let parent: CommandId = self.id.parse().map_err(Failure::usage)?;
+        let agent = agent.parse().map_err(Failure::failed)?;
+        let id = redriven(parent, &agent);
+        let valid_ms = u64::try_from(self.valid_for.as_millis()).unwrap_or(u64::MAX);
+        let command = Command {
+            site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
+            shard: client.shard(),
+            id,
+            target: Target::Agent(agent),
+            verb: first.verb.parse().map_err(Failure::failed)?,
+            content_type: first.content_type.parse().map_err(Failure::failed)?,
+            args: first.args,
+            deadline: client.deadline_in(valid_ms).await?,
+            class: if first.urgent { CommandClass::Urgent } else { CommandClass::Routine },
+            idempotent: first.idempotent,
+            supersedes: None,
+            parent: Some(parent),
+            trace: first.traceparent.parse().map_err(Failure::failed)?,
+            waves: None,
+            operator: secret.key(),
+        };
+        Ok(match client.send_command(&command.sign(&secret).map_err(Failure::usage)?).await {
+            Ok(_) => (id, Ok(())),
+            // An earlier attempt sent it.
+            Err(error) if error.is_already_there() => (id, Ok(())),
+            Err(error) => (id, Err(error.to_string())),
+        })
     }
 }

@@ -111,6 +111,12 @@ pub async fn broadcast(settings: BroadcastSettings) -> Result<BroadcastReport, L
         robots.stopped.send_replace(settings.slow);
         let quick = settings.robots - settings.slow;
         let (sent, without) = round(&operator, &mut robots, &dir, |_| quick).await?;
+        // Or there would be nothing to compare.
+        let open = operator.show(sent.id).await?.open as usize;
+        if open != settings.slow {
+            let output = format!("{open} robots stood still, and {} were to", settings.slow);
+            return Err(LaunchError::Command { command: "a round with slow robots".to_owned(), output });
+        }
         robots.stopped.send_replace(0);
         // The slow ones catch up before the next round.
         operator.ended(&[sent.id], ROUND_MAX).await?;

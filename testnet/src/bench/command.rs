@@ -173,6 +173,10 @@ pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchE
             }
         }
     };
+    while let Ok(seen) = robots.seen.try_recv() {
+        *starts.entry(seen.command.clone()).or_default() += u32::from(seen.started.is_some());
+        all_seen.push(seen);
+    }
     robots.end().await;
     drop(testnet);
     if done.errors == 0 {

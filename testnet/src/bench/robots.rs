@@ -79,10 +79,10 @@ async fn obey(
     mut stopped: watch::Receiver<usize>,
 ) {
     loop {
+        let Some(offer) = offers.next().await else { return };
         if stopped.wait_for(|stopped| robot >= *stopped).await.is_err() {
             return;
         }
-        let Some(offer) = offers.next().await else { return };
         let (offered, command) = (Instant::now(), offer.command.id.clone());
         let running = offer.start().await.ok();
         let started = running.as_ref().map(|_| Instant::now());

@@ -200,6 +200,15 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, DemoError
     let (awake_ms, asleep_ms) = (others(&awake), others(&asleep));
     let everybody: Vec<String> = (0..run.plan.all_nodes()).flat_map(|node| run.plan.robots_on(node)).collect();
     let mut violations = findings(&verdict, &fallen);
+    let shared: Vec<String> = (0..run.plan.nodes).flat_map(|node| run.plan.robots_on(node)).collect();
+    let undone = |order: &Sent| {
+        let of = views.get(&order.id).map(|view| view.deliveries.as_slice()).unwrap_or_default();
+        of.iter().filter(|of| of.outcome != "succeeded" && shared.contains(&of.agent)).count()
+    };
+    let undone: usize = awake.iter().chain(&asleep).map(undone).sum();
+    if undone > 0 {
+        violations.push(format!("nothing was done to robots, and they did not do {undone} of what they were told"));
+    }
     let at_work = run.plan.killed_nodes().filter(|node| node % 2 == 1).count();
     let expected = [
         ("killed", hit - at_work),
@@ -333,7 +342,7 @@ impl Run {
         let begun = Instant::now();
         while !blows.is_empty() || (!to_work.is_empty() && begun.elapsed() < VALID) {
             tokio::time::sleep(LOOK_EVERY).await;
-            let at_work = self.at_work(&sent, &to_work)?;
+            let at_work = if to_work.is_empty() { Vec::new() } else { self.at_work(&sent, &to_work)? };
             to_work.retain(|node| !at_work.contains(node));
             for node in at_work {
                 let now = begun.elapsed();

@@ -5,7 +5,6 @@ use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::ids::RequestId;
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::text::Reason;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::agents::Wish;
@@ -90,7 +89,7 @@ impl FleetState {
             Ok(receipt) => Reply::Done(receipt),
             Err(refusal) => {
                 if let Some((by, command)) = request.op.operator() {
-                    let why = Reason::truncated(&refusal.to_string());
+                    let why = Box::new(refusal.clone());
                     journal.record(self.clock, ChangeKind::OperatorRefused { by, command, why });
                 }
                 Reply::Refused(refusal)

@@ -7,7 +7,7 @@ use crate::cli::Failure;
 use crate::cli::output::{Format, Row, one, print, rows, uuid_text};
 
 #[derive(Serialize)]
-pub(crate) struct Receipt {
+pub(super) struct Receipt {
     pub(super) command: String,
     pub(super) agents: u32,
     pub(super) open: u32,

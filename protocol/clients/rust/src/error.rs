@@ -42,6 +42,11 @@ impl ClientError {
         matches!(self.code(), Some("SKEP-0002" | "SKEP-0108" | "SKEP-0415"))
     }
 
+    /// Whether there is another under the id of what was sent.
+    pub fn is_already_there(&self) -> bool {
+        matches!(self.code(), Some("SKEP-0109" | "SKEP-0414"))
+    }
+
     /// Whether to ask for the same again is of no use.
     pub fn is_final(&self) -> bool {
         match self {

@@ -16,8 +16,9 @@ use crate::call::send;
 use crate::client::{Client, Read, command, definite, query, read_options};
 use crate::error::ClientError;
 
-/// How soon a command that has not ended is looked at again.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// How soon a command that has not ended is looked at again, at first and at last.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
 
 fn encoded(value: &impl Encoded) -> Result<Vec<u8>, ClientError> {
     value.encode().map_err(|error: CodecError| ClientError::Endpoint(error.to_string()))
@@ -91,13 +92,16 @@ impl Client {
     /// [`ClientError`].
     pub async fn command_end(&self, id: CommandId) -> Result<v1::CommandView, ClientError> {
         let wait_ms = u64::try_from((self.patience().each / 2).as_millis()).unwrap_or(u64::MAX);
+        let mut pause = LOOK_AGAIN_MIN;
         loop {
+            let asked = tokio::time::Instant::now();
             let command = self.command_within(id, wait_ms).await?.command.unwrap_or_default();
             if command.open == 0 {
                 return Ok(command);
             }
             // A leader at which too many wait answers at once.
-            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            pause = if asked.elapsed() > LOOK_AGAIN_MAX { LOOK_AGAIN_MIN } else { (pause * 2).min(LOOK_AGAIN_MAX) };
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -7,6 +7,7 @@ use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::{AgentId, Reason};
+use skep_protocol::time::LogInstant;
 
 use super::DeliveryState;
 use crate::state::FleetState;
@@ -110,6 +111,15 @@ impl FleetState {
         self.delivery(ended.command, &ended.agent).is_none_or(|delivery| delivery.node == Some(node))
     }
 
+    pub(super) fn check_dead_letter(&self, id: CommandId) -> Result<(), Refusal> {
+        match self.commands.record(&id) {
+            Some(record) if !record.is_ended() => Err(Refusal::CommandOpen(id)),
+            // Discarded twice is discarded.
+            Some(record) if record.failed > 0 => Ok(()),
+            _ => Err(Refusal::NotDead(id)),
+        }
+    }
+
     pub(super) fn check_indeterminate(&self, id: CommandId, agent: &AgentId) -> Result<(), Refusal> {
         let delivery = self.delivery(id, agent).ok_or_else(|| Refusal::NoSuchAgent(agent.clone()))?;
         match delivery.outcome {
@@ -165,10 +175,15 @@ impl FleetState {
     /// still be sent again is kept: its id is what tells.
     pub(super) fn forget_ended_commands(&mut self) {
         while self.commands.is_crowded() {
-            let Some((deadline, id)) = self.commands.ended.get_min().copied() else { return };
-            if deadline > self.clock {
+            // Dead letters last.
+            let first_of = |dead| {
+                self.commands.ended.range((dead, LogInstant::ZERO, CommandId::from_bytes([0; 16]))..).next().copied()
+            };
+            let forgettable = |(_, deadline, _): &(bool, LogInstant, CommandId)| *deadline <= self.clock;
+            let Some((_, _, id)) = first_of(false).filter(forgettable).or_else(|| first_of(true).filter(forgettable))
+            else {
                 return;
-            }
+            };
             let Some(record) = self.commands.records.remove(&id) else { return };
             self.commands.unindex(&record);
         }

@@ -112,6 +112,11 @@ impl CommandState {
         self.open == 0
     }
 
+    /// Whether somebody may have to look at it.
+    fn is_dead_letter(&self) -> bool {
+        self.is_ended() && self.failed > 0 && !self.discarded
+    }
+
     /// Counts anew what is told by the deliveries themselves.
     fn count(&mut self) {
         let open = self.deliveries.values().filter(|delivery| delivery.outcome.is_none()).count();
@@ -165,8 +170,9 @@ pub(crate) struct Commands {
     /// Where the home of a new outbox begins: behind that of every outbox that was let go of.
     homes_from: HomeEpoch,
     due: OrdSet<(LogInstant, CommandDue, CommandId)>,
-    /// Commands that ended, by their deadlines: from then on their ids need not be known any more.
-    ended: OrdSet<(LogInstant, CommandId)>,
+    /// Commands that ended, those that nobody need look at first, by their deadlines: from then on their ids need not be
+    /// known any more.
+    ended: OrdSet<(bool, LogInstant, CommandId)>,
     deliveries: u64,
     bytes: u64,
     /// The last entry that changed what there is to deliver to anybody.
@@ -251,7 +257,7 @@ impl Commands {
         self.deliveries += record.deliveries.len() as u64;
         self.bytes += record.bytes();
         if record.is_ended() {
-            self.ended.insert((record.deadline(), id));
+            self.ended.insert((record.is_dead_letter(), record.deadline(), id));
         } else {
             self.due.extend(dues(record));
         }
@@ -262,7 +268,7 @@ impl Commands {
         let id = record.id();
         self.deliveries = self.deliveries.saturating_sub(record.deliveries.len() as u64);
         self.bytes = self.bytes.saturating_sub(record.bytes());
-        self.ended.remove(&(record.deadline(), id));
+        self.ended.remove(&(record.is_dead_letter(), record.deadline(), id));
         for due in dues(record) {
             self.due.remove(&due);
         }

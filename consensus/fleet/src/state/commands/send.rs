@@ -205,12 +205,13 @@ impl FleetState {
         let record = self.commands.record(&id).ok_or(Refusal::NoSuchCommand(id))?;
         let command = Arc::clone(&record.signed);
         let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
+        let before = receipt(record);
         self.check_granted(order.operator, &command.command.verb, &command.command.target)?;
         if let OrderKind::Resolve { agent, .. } = &order.what {
             self.check_indeterminate(id, agent)?;
         }
-        if order.what == OrderKind::Discard && self.is_command_open(&id) {
-            return Err(Refusal::CommandOpen(id));
+        if order.what == OrderKind::Discard {
+            self.check_dead_letter(id)?;
         }
         let (what, by, reason) = (order.what.clone(), order.operator, order.reason.clone());
         journal
@@ -237,7 +238,7 @@ impl FleetState {
                 self.end_delivery(id, agent, outcome, None, journal);
             }
         }
-        let record = self.commands.record(&id).ok_or(Refusal::NoSuchCommand(id))?;
-        Ok(receipt(record))
+        // What it ended may be forgotten already.
+        Ok(self.commands.record(&id).map_or(before, receipt))
     }
 }
