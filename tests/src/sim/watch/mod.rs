@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_fleet::{Applied, FleetState, LogPosition};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Entry, Request};
-use skep_protocol::ids::{CommandId, TaskId};
+use skep_protocol::ids::{CommandId, RequestId, TaskId};
 use skep_protocol::outcome::Settled;
 use skep_protocol::query::QueryReply;
 use skep_protocol::text::AgentId;
@@ -78,6 +78,12 @@ trait Invariant {
     fn finish(&mut self, _states: &[&FleetState]) -> Result<(), String> {
         Ok(())
     }
+}
+
+/// The requests that changed something. That one was refused is on record, and changes nothing.
+fn effects(applied: &Applied) -> impl Iterator<Item = RequestId> + '_ {
+    let effects = applied.changes.iter().filter(|change| !matches!(change.what, ChangeKind::OperatorRefused { .. }));
+    effects.filter_map(|change| change.request)
 }
 
 /// Everything that is watched.

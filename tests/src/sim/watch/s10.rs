@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_protocol::ids::RequestId;
 use skep_protocol::outcome::{NotDone, Settled};
 
-use super::{Invariant, Seen};
+use super::{Invariant, Seen, effects};
 
 /// What is said to be done is in the log, and what is said to be definitely not done never takes effect.
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl Invariant for NoFalseAnswer {
                     _ => Vec::new(),
                 });
                 self.log.push(requests.unwrap_or_default());
-                for request in applied.changes.iter().filter_map(|change| change.request) {
+                for request in effects(applied) {
                     if !self.log.last().is_some_and(|requests| requests.contains(&request)) {
                         return Err(format!("{request} took effect in an entry that does not hold it"));
                     }

@@ -7,7 +7,7 @@ use skep_protocol::ids::{CommandId, RequestId};
 use skep_protocol::text::AgentId;
 use skep_testnet::station::Step;
 
-use super::{Invariant, Seen};
+use super::{Invariant, Seen, effects};
 
 /// A request takes effect in one entry, and an errand of a claim is begun once in the world.
 #[derive(Default)]
@@ -37,7 +37,7 @@ impl Invariant for AtMostOnce {
                         self.idempotent.insert(command.command.id);
                     }
                 }
-                for request in applied.changes.iter().filter_map(|change| change.request) {
+                for request in effects(applied) {
                     let at = *self.took_effect.entry(request).or_insert(position.index);
                     if at != position.index {
                         return Err(format!(

@@ -7,7 +7,7 @@ use skep_protocol::entry::Op;
 use skep_protocol::ids::{CommandId, RequestId};
 use skep_protocol::time::LogInstant;
 
-use super::{Invariant, Seen};
+use super::{Invariant, Seen, effects};
 use crate::sim::plan::{FaultKind, Plan};
 
 /// Judged from outside: from when its maker read the shard's clock to when the leader wrote it into the log, on a clock
@@ -82,7 +82,7 @@ impl Invariant for InTime {
                     }
                 }
                 let written = self.written.get(&(position.index, position.term)).copied().unwrap_or(now);
-                for request in applied.changes.iter().filter_map(|change| change.request) {
+                for request in effects(applied) {
                     let Some((made, valid_ms)) = self.made.get(&request) else { continue };
                     // Clocks that run 4 % slow, frames of every leader that was, and the reading of the clock itself.
                     let allowed = valid_ms * 104 / 100 + (self.elections + 2) * self.frame_ms + 1_000;
