@@ -11,7 +11,7 @@ use serde::Serialize;
 use skep_protocol::mutant::Mutant;
 
 /// How long the tests of one mutant may take.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(400);
 /// Seeds of the simulator that look for a mutant.
 const SEEDS: &str = "100";
 /// Seeds that show that it passes without one.
