@@ -81,3 +81,48 @@ impl Drop for Waiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use skep_fleet::FleetLimits;
+    use skep_protocol::change::ChangeKind;
+    use skep_protocol::command::{CommandOutcome, Steps};
+    use skep_protocol::time::LogInstant;
+
+    use super::*;
+
+    fn id(n: u8) -> CommandId {
+        CommandId::from_bytes([n; 16])
+    }
+
+    fn end(n: u8) -> Change {
+        let (trace, outcome) = (Default::default(), CommandOutcome::Expired);
+        let (agent, steps) = ("r1".parse().unwrap(), Steps::default());
+        let what = ChangeKind::DeliveryEnded { command: id(n), trace, agent, outcome, seq: None, node: None, steps };
+        Change { at: LogInstant::ZERO, request: None, what }
+    }
+
+    #[test]
+    fn an_end_wakes_those_who_wait_for_it_and_nobody_else() {
+        let (ends, state) = (Ends::default(), FleetState::new(FleetLimits::default()));
+        let waiters = [1, 1, 2].map(|n| ends.wait_for(id(n)).unwrap());
+        let next = waiters.each_ref().map(Waiter::next);
+        let ended = ends.of(&[end(1), end(3)], &state);
+        assert_eq!(ended, [id(1)].into(), "nobody waits for the other");
+        ends.tell(&ended);
+        assert_eq!(next.map(|next| next.now_or_never().is_some()), [true, true, false]);
+        drop(waiters);
+        assert!(ends.of(&[end(1)], &state).is_empty(), "nobody waits any more");
+    }
+
+    #[test]
+    fn one_more_than_may_wait_is_answered_at_once_until_another_leaves() {
+        let ends = Ends::default();
+        let mut waiters: Vec<Waiter> =
+            (0..limits::COMMAND_WAITS_MAX).map(|n| ends.wait_for(id((n % 7) as u8)).unwrap()).collect();
+        assert!(ends.wait_for(id(1)).is_none());
+        waiters.pop();
+        assert!(ends.wait_for(id(1)).is_some());
+    }
+}

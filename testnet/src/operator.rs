@@ -16,7 +16,7 @@ const SEND_MAX: Duration = Duration::from_secs(60);
 /// How soon a command is sent again.
 const SEND_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How often it is looked whether a command has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// An operator with a key of its own.
 pub(crate) struct Operator {
@@ -100,9 +100,9 @@ impl Operator {
                     match client.send_command(signed).await {
                         Ok(receipt) => return Some((*at_ns, signed.command.id, receipt.agents)),
                         Err(error) => {
-                            let is_final = error.is_final();
+                            let decided = !error.leaves_open();
                             last = Some(error);
-                            if is_final {
+                            if decided {
                                 return None;
                             }
                         }
@@ -132,6 +132,24 @@ impl Operator {
         Err(last.unwrap_or_else(|| ClientError::Endpoint("there is no node".to_owned())))
     }
 
+    /// Waits until a command is open at no more than so many agents, or for so long; how it stands then.
+    pub(crate) async fn until_open(
+        &self,
+        id: CommandId,
+        at_most: usize,
+        within: Duration,
+    ) -> Result<v1::CommandView, LaunchError> {
+        let until = tokio::time::Instant::now() + within;
+        loop {
+            let is_over = tokio::time::Instant::now() >= until;
+            match self.show(id).await {
+                Ok(view) if view.open as usize <= at_most || is_over => return Ok(view),
+                Err(error) if is_over => return Err(error.into()),
+                Ok(_) | Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
     /// Waits until commands have ended at every agent, or for so long; how each stands then.
     pub(crate) async fn ended(
         &self,
@@ -141,16 +159,8 @@ impl Operator {
         let until = tokio::time::Instant::now() + within;
         let mut views = BTreeMap::new();
         for id in ids {
-            loop {
-                match self.show(*id).await {
-                    Ok(view) if view.open == 0 || tokio::time::Instant::now() >= until => {
-                        views.insert(*id, view);
-                        break;
-                    }
-                    Err(error) if tokio::time::Instant::now() >= until => return Err(error.into()),
-                    Ok(_) | Err(_) => tokio::time::sleep(LOOK_EVERY).await,
-                }
-            }
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            views.insert(*id, self.until_open(*id, 0, left).await?);
         }
         Ok(views)
     }

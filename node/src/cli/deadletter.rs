@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, Target, redriven};
-use skep_client::{Client, CommandId, Read, TaskStatus, v1};
+use skep_client::{Client, CommandId, OperatorSecret, Read, SiteName, TaskStatus, v1};
 
 use super::command::View;
 use super::key::KeyPath;
@@ -203,12 +203,14 @@ impl Redrive {
         let dead = |of: &&v1::CommandDelivery| {
             matches!(of.outcome.as_str(), "failed" | "rejected" | "expired" | "indeterminate")
         };
+        let secret = self.key.load()?;
+        let site = client.node_status().await?.site.parse().map_err(Failure::failed)?;
         let (mut lines, mut left) = (Vec::new(), 0);
         for of in view.deliveries.iter().filter(dead) {
             let (command, what) = if of.outcome == "indeterminate" && !self.even_if_done {
                 (String::new(), Err("nobody knows whether it was done: resolve it, or give --even-if-done".to_owned()))
             } else {
-                let (id, sent) = self.send_again(client, &view, &of.agent).await?;
+                let (id, sent) = self.send_again(client, (&site, &secret), &view, &of.agent).await?;
                 (id.to_string(), sent)
             };
             left += usize::from(what.is_err());
@@ -227,17 +229,17 @@ impl Redrive {
     async fn send_again(
         &self,
         client: &Client,
+        (site, secret): (&SiteName, &OperatorSecret),
         view: &v1::CommandView,
         agent: &str,
     ) -> Result<(CommandId, Result<(), String>), Failure> {
-        let secret = self.key.load()?;
         let first = view.command.clone().unwrap_or_default();
         let parent: CommandId = self.id.parse().map_err(Failure::usage)?;
         let agent = agent.parse().map_err(Failure::failed)?;
         let id = redriven(parent, &agent);
         let valid_ms = u64::try_from(self.valid_for.as_millis()).unwrap_or(u64::MAX);
         let command = Command {
-            site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
+            site: site.clone(),
             shard: client.shard(),
             id,
             target: Target::Agent(agent),
@@ -253,7 +255,7 @@ impl Redrive {
             waves: None,
             operator: secret.key(),
         };
-        Ok(match client.send_command(&command.sign(&secret).map_err(Failure::usage)?).await {
+        Ok(match client.send_command(&command.sign(secret).map_err(Failure::usage)?).await {
             Ok(_) => (id, Ok(())),
             // An earlier attempt sent it.
             Err(error) if error.is_already_there() => (id, Ok(())),

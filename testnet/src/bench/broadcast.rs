@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use skep_client::Client;
 
-use super::robots::{GROUP, Robots};
-use super::{LatencyMs, layout, scratch};
-use crate::launch::{LaunchError, Testnet};
+use super::LatencyMs;
+use super::robots::{Fleet, GROUP, Robots};
+use crate::launch::LaunchError;
 use crate::operator::{Operator, Order, Sent};
 use crate::process::Machine;
 
@@ -82,16 +81,9 @@ struct Round {
 /// # Errors
 /// [`LaunchError`].
 pub async fn broadcast(settings: BroadcastSettings) -> Result<BroadcastReport, LaunchError> {
-    let dir = scratch("bench-broadcast")?;
-    let nodes = settings.voters + settings.others;
-    let mut layout = layout(settings.binary.clone(), dir.clone(), settings.voters);
-    layout.nodes = nodes;
-    let mut testnet = Testnet::create(layout)?;
-    testnet.up().await?;
-    let leader = testnet.leader().await?;
-    let hosts = if settings.others > 0 { settings.voters..nodes } else { 0..nodes };
-    let clients: Vec<Client> = testnet.nodes[hosts].iter().map(|node| node.client()).collect();
-    let mut robots = Robots::attach(&clients, settings.robots).await?;
+    let Fleet { dir, testnet, leader, mut robots } =
+        Fleet::up("bench-broadcast", settings.binary.clone(), (settings.voters, settings.others), settings.robots)
+            .await?;
     let operator = Operator::install(vec![testnet.nodes[leader].client()], rand::random()).await?;
     let timeout = |what: &str| LaunchError::Timeout { what: what.to_owned(), within: ROUND_MAX, dir: dir.clone() };
     // All of them are there when an order is for all of them.
@@ -181,18 +173,7 @@ async fn round(
         within: ROUND_MAX,
         dir: dir.to_owned(),
     })?;
-    settle(operator, &sent, wanted).await;
+    // The outcomes of those that did it are known, so that rounds do not run into each other.
+    operator.until_open(sent.id, sent.agents.saturating_sub(wanted), ROUND_MAX).await?;
     Ok((sent, round))
-}
-
-/// Waits until the outcomes of those that did it are known, so that rounds do not run into each other.
-async fn settle(operator: &Operator, sent: &Sent, wanted: usize) {
-    let until = Instant::now() + ROUND_MAX;
-    while Instant::now() < until {
-        let open = operator.show(sent.id).await.map_or(usize::MAX, |view| view.open as usize);
-        if open <= sent.agents.saturating_sub(wanted) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

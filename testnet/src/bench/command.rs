@@ -10,10 +10,10 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use skep_client::{Client, Settings};
 
-use super::robots::{Robots, Seen};
-use super::{LatencyMs, layout, scratch};
+use super::LatencyMs;
+use super::robots::{Fleet, Seen};
 use crate::demo::robot_name;
-use crate::launch::{LaunchError, Testnet};
+use crate::launch::LaunchError;
 use crate::operator::{Operator, Order};
 use crate::process::Machine;
 
@@ -117,16 +117,9 @@ impl Done {
 /// # Errors
 /// [`LaunchError`].
 pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchError> {
-    let dir = scratch("bench-command")?;
-    let nodes = settings.voters + settings.others;
-    let mut layout = layout(settings.binary.clone(), dir.clone(), settings.voters);
-    layout.nodes = nodes;
-    let mut testnet = Testnet::create(layout)?;
-    testnet.up().await?;
-    let leader = testnet.leader().await?;
-    let hosts = if settings.others > 0 { settings.voters..nodes } else { 0..nodes };
-    let clients: Vec<Client> = testnet.nodes[hosts].iter().map(|node| node.client()).collect();
-    let mut robots = Robots::attach(&clients, settings.robots).await?;
+    let Fleet { dir, testnet, leader, mut robots } =
+        Fleet::up("bench-command", settings.binary.clone(), (settings.voters, settings.others), settings.robots)
+            .await?;
     let pipelined = Settings { pipelined: true, ..Settings::default() };
     let client = testnet.nodes[leader].client_with(pipelined);
     let operator = Arc::new(Operator::install(vec![client.clone()], rand::random()).await?);

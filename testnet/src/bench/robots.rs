@@ -1,12 +1,14 @@
 //! Robots of a benchmark: identities of one process, each with a stream of its own, that do what they are told at once.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use skep_client::{AgentOptions, AttachedAgent, Client, CommandOffers, Role};
 use tokio::sync::{mpsc, watch};
 
+use super::{layout, scratch};
 use crate::demo::robot_name;
-use crate::launch::LaunchError;
+use crate::launch::{LaunchError, Layout, Testnet};
 
 /// The group of all of them.
 pub(super) const GROUP: &str = "fleet";
@@ -26,6 +28,35 @@ pub(super) struct Seen {
     pub(super) recorded: Option<Instant>,
 }
 
+/// Nodes of their own, and robots on them.
+pub(super) struct Fleet {
+    pub(super) dir: PathBuf,
+    pub(super) testnet: Testnet,
+    /// Which node leads.
+    pub(super) leader: usize,
+    pub(super) robots: Robots,
+}
+
+impl Fleet {
+    /// Starts voters and other nodes, and attaches robots: to the others if there are any, or else to the voters.
+    pub(super) async fn up(
+        name: &str,
+        binary: PathBuf,
+        (voters, others): (usize, usize),
+        robots: usize,
+    ) -> Result<Self, LaunchError> {
+        let dir = scratch(name)?;
+        let nodes = voters + others;
+        let mut testnet = Testnet::create(Layout { nodes, ..layout(binary, dir.clone(), voters) })?;
+        testnet.up().await?;
+        let leader = testnet.leader().await?;
+        let hosts = if others > 0 { voters..nodes } else { 0..nodes };
+        let clients: Vec<Client> = testnet.nodes[hosts].iter().map(|node| node.client()).collect();
+        let robots = Robots::attach(&clients, robots).await?;
+        Ok(Self { dir, testnet, leader, robots })
+    }
+}
+
 /// Robots at work.
 pub(super) struct Robots {
     pub(super) seen: mpsc::Receiver<Seen>,
@@ -36,7 +67,7 @@ pub(super) struct Robots {
 
 impl Robots {
     /// Attaches so many robots to nodes in turns.
-    pub(super) async fn attach(clients: &[Client], count: usize) -> Result<Self, LaunchError> {
+    async fn attach(clients: &[Client], count: usize) -> Result<Self, LaunchError> {
         let (sender, seen) = mpsc::channel(SEEN_QUEUED_MAX);
         let (stopped, _) = watch::channel(0);
         let mut attaching = tokio::task::JoinSet::new();

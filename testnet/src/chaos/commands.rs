@@ -93,7 +93,7 @@ async fn command(
         for client in clients.iter().cycle() {
             match client.send_command(&signed).await {
                 Ok(_) => break,
-                Err(error) if error.is_final() || Instant::now() > until => break,
+                Err(error) if !error.leaves_open() || Instant::now() > until => break,
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }

@@ -12,6 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
 use skep_client::command::Waves;
+use skep_client::{CommandId, v1};
 use tokio::time::Instant;
 
 use crate::bench::LatencyMs;
@@ -120,8 +121,7 @@ fn blows(plan: &Plan, rng: &mut SmallRng) -> Vec<(Duration, Blow)> {
     let broadcast_ms = WAVES as u64 * WAVE_EVERY_MS;
     let mut at = |from: u64, to: u64| Duration::from_millis(rng.random_range(from..to));
     let mut blows = Vec::new();
-    // The others are killed while they are at work.
-    for node in plan.killed_nodes().filter(|node| node % 2 == 0) {
+    for node in plan.killed_any_time() {
         let killed = at(0, broadcast_ms);
         blows.extend([(killed, Blow::Kill(node)), (killed + at(500, 3_000), Blow::Start(node))]);
     }
@@ -184,64 +184,76 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, DemoError
     // The station's log is complete once the station is gone.
     drop(run.site);
     let effects: Vec<Effect> = read(&options.dir.join("actuator.jsonl"))?;
-    let ordered = |order: &Sent| {
-        views.get(&order.id).map(|view| Ordered { sent_ns: order.at_ns, valid_ms: order.valid_ms, view })
-    };
-    let all: Vec<Ordered<'_>> = orders.iter().filter_map(ordered).collect();
-    let verdict = judge(&all, &effects, &run.pauses);
-    let last: Vec<Ordered<'_>> = ordered(&order).into_iter().collect();
-    let outcomes = judge(&last, &effects, &run.pauses).outcomes;
-    let mid = run.killed_leader.map_or(0, |(_, at_ns)| usize::from(is_amid(&order, &effects, at_ns)));
-    run.faults.insert("orchestrator killed mid-broadcast", mid);
-    let others = |orders: &[Sent]| {
-        let robots: Vec<String> = (0..run.plan.nodes).flat_map(|node| run.plan.robots_on(node)).collect();
-        latencies(orders, &effects, &robots)
-    };
-    let (awake_ms, asleep_ms) = (others(&awake), others(&asleep));
-    let everybody: Vec<String> = (0..run.plan.all_nodes()).flat_map(|node| run.plan.robots_on(node)).collect();
+    let amid = run.killed_leader.is_some_and(|(_, at_ns)| is_amid(&order, &effects, at_ns));
+    run.faults.insert("orchestrator killed mid-broadcast", usize::from(amid));
+    let (plan, found) = (run.plan, Found { views, effects, pauses: run.pauses });
+    let verdict = found.judge(&orders);
     let mut violations = findings(&verdict, &fallen);
-    let shared: Vec<String> = (0..run.plan.nodes).flat_map(|node| run.plan.robots_on(node)).collect();
-    let undone = |order: &Sent| {
-        let of = views.get(&order.id).map(|view| view.deliveries.as_slice()).unwrap_or_default();
-        of.iter().filter(|of| of.outcome != "succeeded" && shared.contains(&of.agent)).count()
-    };
-    let undone: usize = awake.iter().chain(&asleep).map(undone).sum();
-    if undone > 0 {
-        violations.push(format!("nothing was done to robots, and they did not do {undone} of what they were told"));
-    }
-    let at_work = run.plan.killed_nodes().filter(|node| node % 2 == 1).count();
-    let expected = [
-        ("killed", hit - at_work),
-        ("killed at work", at_work),
-        ("suspended", hit),
-        ("links dropped", 1),
-        ("orchestrator killed mid-broadcast", 1),
-    ];
-    for (fault, times) in expected {
-        let happened = run.faults.get(fault).copied().unwrap_or(0);
-        if happened < times {
-            violations.push(format!("{fault}: it was to happen {times} times, and did {happened} times"));
-        }
-    }
+    violations.extend(found.undone(awake.iter().chain(&asleep), &plan.shared()));
+    violations.extend(missed(&plan, &run.faults));
+    let everybody: Vec<String> = (0..plan.all_nodes()).flat_map(|node| plan.robots_on(node)).collect();
+    let others = |orders: &[Sent]| latencies(orders, &found.effects, &plan.shared());
+    let (awake_ms, asleep_ms) = (others(&awake), others(&asleep));
     Ok(InspectReport {
         duplicates: verdict.duplicates.len(),
         stale: verdict.stale.len(),
         limbo: verdict.limbo.len(),
         untrue: verdict.untrue.len(),
-        outcomes,
-        latency_ms: latencies(&[order], &effects, &everybody),
+        outcomes: found.judge(&[order]).outcomes,
+        latency_ms: latencies(&[order], &found.effects, &everybody),
         slow_robot_delay_pct: ((asleep_ms.p99 / awake_ms.p99.max(0.001) - 1.0) * 1_000.0).round() / 10.0,
         awake_ms,
         asleep_ms,
         faults: run.faults,
         seed: options.seed,
         robots,
-        nodes: run.plan.all_nodes(),
+        nodes: plan.all_nodes(),
         voters,
         orders: orders.len(),
         ok: violations.is_empty(),
         violations,
     })
+}
+
+/// What the shard says in the end, and what the world saw.
+struct Found {
+    views: BTreeMap<CommandId, v1::CommandView>,
+    effects: Vec<Effect>,
+    pauses: Vec<Pause>,
+}
+
+impl Found {
+    fn judge(&self, orders: &[Sent]) -> Verdict {
+        let ordered = |order: &Sent| {
+            let view = self.views.get(&order.id)?;
+            Some(Ordered { sent_ns: order.at_ns, valid_ms: order.valid_ms, view })
+        };
+        judge(&orders.iter().filter_map(ordered).collect::<Vec<_>>(), &self.effects, &self.pauses)
+    }
+
+    /// What these robots did not do of orders during which nothing was done to them.
+    fn undone<'a>(&self, orders: impl Iterator<Item = &'a Sent>, robots: &[String]) -> Option<String> {
+        let deliveries = orders.filter_map(|order| self.views.get(&order.id)).flat_map(|view| &view.deliveries);
+        let undone = deliveries.filter(|of| of.outcome != "succeeded" && robots.contains(&of.agent)).count();
+        let what = format!("nothing was done to robots, and they did not do {undone} of what they were told");
+        (undone > 0).then_some(what)
+    }
+}
+
+/// What was to go wrong, and did not.
+fn missed(plan: &Plan, faults: &BTreeMap<&'static str, usize>) -> Vec<String> {
+    let expected = [
+        ("killed", plan.killed_any_time().count()),
+        ("killed at work", plan.killed_at_work().count()),
+        ("suspended", plan.paused),
+        ("links dropped", 1),
+        ("orchestrator killed mid-broadcast", 1),
+    ];
+    let happened = |fault| faults.get(fault).copied().unwrap_or(0);
+    let missed = expected.into_iter().filter(|(fault, times)| happened(*fault) < *times);
+    missed
+        .map(|(fault, times)| format!("{fault}: it was to happen {times} times, and did {} times", happened(fault)))
+        .collect()
 }
 
 fn findings(verdict: &Verdict, fallen: &[String]) -> Vec<String> {
@@ -311,15 +323,7 @@ impl Run {
                 self.suspend(at)?;
             }
             let sent = self.operator.send(&order).await?;
-            let others = self.plan.robots - self.plan.paused;
-            let until = Instant::now() + ENDS_WITHIN;
-            while Instant::now() < until {
-                let open = self.operator.show(sent.id).await.map_or(usize::MAX, |view| view.open as usize);
-                if open <= self.plan.robots - others {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            self.operator.until_open(sent.id, self.plan.paused, ENDS_WITHIN).await?;
             for at in self.plan.paused_nodes() {
                 self.resume(at)?;
             }
@@ -334,7 +338,7 @@ impl Run {
     async fn inspect(&mut self, seed: u64) -> Result<Sent, DemoError> {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut blows = blows(&self.plan, &mut rng);
-        let mut to_work: Vec<usize> = self.plan.killed_nodes().filter(|node| node % 2 == 1).collect();
+        let mut to_work: Vec<usize> = self.plan.killed_at_work().collect();
         let agents = u32::try_from(self.plan.robots.div_ceil(WAVES)).unwrap_or(u32::MAX);
         let waves = Some(Waves { agents, every_ms: WAVE_EVERY_MS });
         let sent = self.operator.send(&self.order(VALID, waves)).await?;

@@ -39,6 +39,21 @@ impl Plan {
         self.nodes..self.nodes + self.killed
     }
 
+    /// Those of them whose robots are killed while they are at work.
+    pub(super) fn killed_at_work(&self) -> impl Iterator<Item = usize> + use<> {
+        self.killed_nodes().skip(1).step_by(2)
+    }
+
+    /// The others.
+    pub(super) fn killed_any_time(&self) -> impl Iterator<Item = usize> + use<> {
+        self.killed_nodes().step_by(2)
+    }
+
+    /// Robots that share nodes: nothing is done to them.
+    pub(super) fn shared(&self) -> Vec<String> {
+        (0..self.nodes).flat_map(|node| self.robots_on(node)).collect()
+    }
+
     /// Nodes of robots that are suspended.
     pub(super) fn paused_nodes(&self) -> std::ops::Range<usize> {
         self.nodes + self.killed..self.all_nodes()

@@ -216,7 +216,8 @@ impl Inbox {
             if self.live.contains_key(&seq) {
                 continue;
             }
-            let signed = verified.is_signed(&mut delivery.command);
+            // What is void ends whoever signed it.
+            let signed = delivery.void.is_some() || verified.is_signed(&mut delivery.command);
             let phase = match self.judge(&delivery, signed, site, bound) {
                 Some(outcome) => JournalPhase::Ended { outcome },
                 None => JournalPhase::Received,

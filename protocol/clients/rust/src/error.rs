@@ -47,17 +47,8 @@ impl ClientError {
         matches!(self.code(), Some("SKEP-0109" | "SKEP-0414"))
     }
 
-    /// Whether to ask for the same again is of no use.
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::NotDone(failure) => !failure.retryable && !self.is_of_another_clock(),
-            Self::Endpoint(_) => true,
-            Self::Unknown { .. } => false,
-        }
-    }
-
     /// Whether the same thing, asked for anew, may be decided otherwise.
-    pub(crate) fn leaves_open(&self) -> bool {
+    pub fn leaves_open(&self) -> bool {
         match self {
             Self::NotDone(failure) => failure.retryable || self.is_of_another_clock(),
             Self::Unknown { .. } => true,
