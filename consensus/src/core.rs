@@ -178,7 +178,8 @@ fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
     match op {
         Op::AttachAgent { node: of, .. } => *of == node,
         Op::DetachAgent { agent, .. } => shard.serves(agent).is_none_or(|serves| serves == node),
-        Op::EndDelivery { ended } => shard.may_end(ended, node),
+        Op::EndDelivery { ended } => shard.may_report(ended.command, &ended.agent, node),
+        Op::ReportDelivery { report } => shard.may_report(report.command, &report.agent, node),
         Op::OpenInbox { agent, .. } => shard.serves(agent) == Some(node),
         _ => true,
     }

@@ -389,8 +389,8 @@ impl Driver {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Attempt { key, attempt, shard, target, work: Work::Request(request) } => {
-                    let brings_work = request.op.brings_work();
-                    proposals.entry((shard, target, brings_work)).or_default().push((key, attempt, request));
+                    let can_wait = request.op.can_wait();
+                    proposals.entry((shard, target, can_wait)).or_default().push((key, attempt, request));
                 }
                 Effect::Attempt { key, attempt, shard, target, work: Work::Query(query) } => {
                     let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());

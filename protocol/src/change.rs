@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::Role;
 use crate::authority::{OperatorGrant, OperatorKey};
-use crate::command::{CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
+use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, JournalId, NodeId, RequestId, TaskId};
 use crate::outcome::Refusal;
 use crate::task::{KeptFor, TaskSpec, TaskStatus};
@@ -205,6 +205,23 @@ pub enum ChangeKind {
         /// Why.
         cause: VoidCause,
     },
+    /// It goes on at an agent, and has come so far.
+    DeliveryReported {
+        /// Which command.
+        command: CommandId,
+        /// The trace that it belongs to.
+        trace: TraceParent,
+        /// Where.
+        agent: AgentId,
+        /// Its place in the agent's order.
+        seq: DeliverySeq,
+        /// The agent's node.
+        node: Option<NodeId>,
+        /// When its node took each step that was not told of before.
+        steps: Steps,
+        /// How far its software says it has come, if it said something new.
+        progress: Option<CommandProgress>,
+    },
     /// It ended at an agent.
     DeliveryEnded {
         /// Which command.
@@ -219,7 +236,7 @@ pub enum ChangeKind {
         seq: Option<DeliverySeq>,
         /// The agent's node; none if no node can have had it.
         node: Option<NodeId>,
-        /// When its node took each step.
+        /// When its node took each step that was not told of before.
         steps: Steps,
     },
     /// What an operator asked for was refused.
@@ -291,6 +308,7 @@ impl ChangeKind {
             | Self::CommandReleased { .. }
             | Self::CommandOrdered { .. }
             | Self::DeliveryVoided { .. }
+            | Self::DeliveryReported { .. }
             | Self::DeliveryEnded { .. }
             | Self::OperatorRefused { .. }
             | Self::InboxOpened { .. } => None,
@@ -304,6 +322,7 @@ impl ChangeKind {
             Self::CommandReleased { command, .. }
             | Self::CommandOrdered { command, .. }
             | Self::DeliveryVoided { command, .. }
+            | Self::DeliveryReported { command, .. }
             | Self::DeliveryEnded { command, .. } => Some(*command),
             Self::OperatorRefused { command, .. } => *command,
             _ => None,
@@ -338,6 +357,7 @@ impl ChangeKind {
             | Self::CommandReleased { .. }
             | Self::CommandOrdered { .. }
             | Self::DeliveryVoided { .. }
+            | Self::DeliveryReported { .. }
             | Self::DeliveryEnded { .. }
             | Self::OperatorRefused { .. }
             | Self::InboxOpened { .. } => None,

@@ -361,6 +361,31 @@ pub struct Steps {
     pub ended: Option<LogInstant>,
 }
 
+impl Steps {
+    /// Those of them that are other than they were.
+    #[must_use]
+    pub fn since(self, were: Self) -> Self {
+        let new = |now: Option<LogInstant>, was| if now == was { None } else { now };
+        Self {
+            received: new(self.received, were.received),
+            accepted: new(self.accepted, were.accepted),
+            started: new(self.started, were.started),
+            ended: new(self.ended, were.ended),
+        }
+    }
+}
+
+/// How far a robot's software says it has come with a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandProgress {
+    /// Thousandths of the work.
+    pub permille: u16,
+    /// In the software's words.
+    pub note: Reason,
+    /// When it was said, on the shard's clock as the robot's node knew it; none if it did not.
+    pub at: Option<LogInstant>,
+}
+
 /// Where a command stands in the order of one robot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeliverySeq {
@@ -397,6 +422,8 @@ pub struct DeliveryView {
     pub ended_at: Option<LogInstant>,
     /// When its node took each step, by the node's own bound of the shard's clock.
     pub steps: Steps,
+    /// How far its software says it has come; none once it has ended.
+    pub progress: Option<CommandProgress>,
 }
 
 /// A command as a shard knows it.

@@ -73,6 +73,10 @@ pub fn shard_id(shard: u32) -> ShardId {
     if shard == 0 { ShardId::FIRST } else { ShardId(shard) }
 }
 
+fn permille(given: u32) -> Result<u16, FieldError> {
+    u16::try_from(given).ok().filter(|p| *p <= 1_000).ok_or_else(|| field("permille", "give 0 to 1000"))
+}
+
 /// A task id of 16 bytes.
 ///
 /// # Errors
@@ -265,7 +269,6 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
             },
         )),
         Command::Progress(request) => {
-            let permille = u16::try_from(request.permille).ok().filter(|p| *p <= 1_000);
             if let Some(checkpoint) = &request.checkpoint {
                 check_checkpoint(checkpoint).in_field("checkpoint")?;
             }
@@ -273,7 +276,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
                 meta(request.meta)?,
                 Op::ReportProgress {
                     claim: claim(request.claim)?,
-                    permille: permille.ok_or_else(|| field("permille", "give 0 to 1000"))?,
+                    permille: permille(request.permille)?,
                     note: Reason::new(&request.note).in_field("note")?,
                     checkpoint: request.checkpoint,
                 },

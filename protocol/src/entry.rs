@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::agent::{LeaseTerms, Role};
 use crate::authority::{OperatorGrant, OperatorKey, SignedGrant};
-use crate::command::{CommandOutcome, DeliverySeq, SignedCommand, SignedOrder, Steps};
+use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, SignedCommand, SignedOrder, Steps};
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, JournalId, NodeId, RequestId, SessionId, TaskId};
 use crate::mutant::{Mutant, is_on};
 use crate::task::TaskSpec;
@@ -201,11 +201,31 @@ pub enum Op {
         /// The groups that it is of.
         groups: BTreeSet<GroupName>,
     },
+    /// Say how far a command has come at an agent.
+    ReportDelivery {
+        /// What.
+        report: Box<DeliveryReport>,
+    },
     /// Say how a command ended at an agent.
     EndDelivery {
         /// What.
         ended: Box<EndedDelivery>,
     },
+}
+
+/// How far a command has come at an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryReport {
+    /// The agent.
+    pub agent: AgentId,
+    /// The command.
+    pub command: CommandId,
+    /// Its place in the agent's order.
+    pub seq: DeliverySeq,
+    /// When each step was taken.
+    pub steps: Steps,
+    /// How far the agent's software says it has come.
+    pub progress: Option<CommandProgress>,
 }
 
 /// How a command ended at an agent, as its node's journal has it.
@@ -262,9 +282,9 @@ impl Op {
         (!signed && !is_on(Mutant::SignatureNotChecked)).then_some(operator)
     }
 
-    /// Whether it brings work, or somebody who does some. A shard under pressure refuses these, and goes on with what
-    /// ends work.
-    pub fn brings_work(&self) -> bool {
+    /// Whether it can wait: it brings work, or somebody who does some, or is news that the next ones replace. A shard under
+    /// pressure refuses these, and goes on with what ends work.
+    pub fn can_wait(&self) -> bool {
         match self {
             Self::CreateTask { .. }
             | Self::ClaimTask { .. }
@@ -274,7 +294,8 @@ impl Op {
             | Self::InstallOperator { .. }
             | Self::GrantOperator { .. }
             | Self::SendCommand { .. }
-            | Self::OpenInbox { .. } => true,
+            | Self::OpenInbox { .. }
+            | Self::ReportDelivery { .. } => true,
             Self::ReportProgress { .. }
             | Self::CompleteTask { .. }
             | Self::FailTask { .. }

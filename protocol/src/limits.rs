@@ -121,6 +121,9 @@ pub const PULL_BYTES_SOFT_MAX: usize = 1024 * 1024;
 pub const PULL_WAIT_MS_MAX: u32 = 1_000;
 /// Outcomes of one agent's commands that are on their way to the shard at a time. More follow.
 pub const REPORTS_IN_FLIGHT_MAX: usize = 32;
+/// How long a command goes on before its agent's node tells the shard how far it has come, and how long between two such
+/// reports, in milliseconds. What ends sooner is told with its outcome.
+pub const DELIVERY_REPORT_EVERY_MS: u64 = 1_000;
 /// Writes that wait for the journals of a node: each of its inboxes has few under way for each of its commands. One more
 /// ends the process, since a write that is left out would be one that was lost.
 pub const JOURNAL_JOBS_QUEUED_MAX: usize = 4 * INBOX_MAX * AGENTS_PER_NODE_MAX;

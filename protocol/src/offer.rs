@@ -20,6 +20,13 @@ pub enum CommandSaid {
         /// Its own clock in milliseconds, which goes on while the machine sleeps.
         stamp: u64,
     },
+    /// It has come so far. Not answered, and not kept: the next word replaces it.
+    Progress {
+        /// Thousandths of the work.
+        permille: u16,
+        /// In its own words.
+        note: Reason,
+    },
     /// It has done it.
     Succeeded {
         /// What came of it.

@@ -70,6 +70,11 @@ pub enum Receipt {
         /// The shard's first operator.
         first: Option<OperatorKey>,
     },
+    /// It is known how far a delivery has come, or it has ended.
+    DeliveryReported {
+        /// Of which command.
+        command: CommandId,
+    },
     /// A delivery has ended, now or before.
     DeliveryEnded {
         /// Of which command.

@@ -52,12 +52,12 @@ struct Room {
 
 impl Room {
     /// Takes a place; none if the queue is full.
-    fn take(queued: &Arc<Queued>, requests: usize, bytes: usize, brings_work: bool) -> Option<Self> {
+    fn take(queued: &Arc<Queued>, requests: usize, bytes: usize, can_wait: bool) -> Option<Self> {
         let room = Self { queued: Arc::clone(queued), requests, bytes };
         let waiting = queued.requests.fetch_add(requests, Ordering::Relaxed) + requests;
         let waiting_bytes = queued.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         // What ends work has room of its own, or pressure would lock itself.
-        let reserved = if brings_work { limits::PROPOSALS_RESERVED_SHARE } else { 0 };
+        let reserved = if can_wait { limits::PROPOSALS_RESERVED_SHARE } else { 0 };
         let of = |max: usize| max - max / 100 * reserved;
         let fits =
             waiting <= of(limits::PROPOSALS_QUEUED_MAX) && waiting_bytes <= of(limits::PROPOSAL_BYTES_QUEUED_MAX);
@@ -102,10 +102,10 @@ impl Shard {
     async fn enqueue(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         let count = requests.len();
         let all = |outcome: ProposeOutcome| vec![outcome; count];
-        let brings_work = requests.iter().any(|request| request.op.brings_work());
+        let can_wait = requests.iter().any(|request| request.op.can_wait());
         let overloaded = ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
         let bytes = requests.iter().map(Request::bytes_bound).sum();
-        let Some(room) = Room::take(&self.inner.queued, count, bytes, brings_work) else { return all(overloaded) };
+        let Some(room) = Room::take(&self.inner.queued, count, bytes, can_wait) else { return all(overloaded) };
         let (outcomes, answered) = oneshot::channel();
         if self.inner.submissions.try_send(Submission { requests, outcomes, room }).is_err() {
             return all(overloaded);
@@ -136,7 +136,7 @@ async fn look_at(requests: Vec<Request>, is_low: bool) -> (Vec<Request>, Vec<Opt
     let count = requests.len();
     let look = move || {
         let refused = requests.iter().map(|request| {
-            if is_low && request.op.brings_work() {
+            if is_low && request.op.can_wait() {
                 return Some(ProposeOutcome::DiskFull);
             }
             request.op.forged().map(|operator| ProposeOutcome::Refused(Refusal::NotSigned(operator)))

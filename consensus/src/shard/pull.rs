@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use skep_protocol::entry::EndedDelivery;
-use skep_protocol::ids::NodeId;
+use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
+use skep_protocol::text::AgentId;
 
 use super::Shard;
 
 impl Shard {
-    /// Whether a node may say how a command ended at an agent.
-    pub(crate) fn may_end(&self, ended: &EndedDelivery, node: NodeId) -> bool {
-        self.inner.state.read().may_end(ended, node)
+    /// Whether a node may say what became of a command at an agent.
+    pub(crate) fn may_report(&self, command: CommandId, agent: &AgentId, node: NodeId) -> bool {
+        self.inner.state.read().may_report(command, agent, node)
     }
 
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the

@@ -1,12 +1,12 @@
 //! The life of commands, as watchers are told.
 
 use crate::change::ChangeKind;
-use crate::command::{CommandOutcome, OrderKind};
+use crate::command::{CommandOutcome, OrderKind, Steps};
 use crate::query::HistoryRecord;
 use crate::time::LogInstant;
 use crate::v1;
 
-/// What a change means for commands: nothing, one event, or all the steps that a robot's node reports with the outcome.
+/// What a change means for commands: nothing, one event, or all the steps that a robot's node reports at once.
 pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
     let Some(id) = record.change.what.command() else { return Vec::new() };
     let event = |kind: &str, trace: &str| v1::CommandEvent {
@@ -54,22 +54,30 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
             let (agent, outcome) = (agent.to_string(), cause.outcome().name().to_owned());
             vec![v1::CommandEvent { agent, outcome, ..event("voided", trace.as_str()) }]
         }
+        ChangeKind::DeliveryReported { trace, agent, seq, node, steps, progress, .. } => {
+            let at_agent = v1::CommandEvent {
+                agent: agent.to_string(),
+                seq: seq.to_string(),
+                node: node.map(|node| node.to_string()).unwrap_or_default(),
+                ..event("progressed", trace.as_str())
+            };
+            let mut events = taken(*steps, &at_agent);
+            events.extend(progress.as_ref().map(|progress| v1::CommandEvent {
+                at: progress.at.map_or(at_agent.at, LogInstant::raw),
+                detail: progress.note.to_string(),
+                permille: progress.permille.into(),
+                ..at_agent
+            }));
+            events
+        }
         ChangeKind::DeliveryEnded { trace, agent, outcome, seq, node, steps, .. } => {
-            let at_agent = |kind: &str| v1::CommandEvent {
+            let at_agent = v1::CommandEvent {
                 agent: agent.to_string(),
                 seq: seq.map(|seq| seq.to_string()).unwrap_or_default(),
                 node: node.map(|node| node.to_string()).unwrap_or_default(),
-                ..event(kind, trace.as_str())
+                ..event("ended", trace.as_str())
             };
-            let taken = [
-                ("received", steps.received),
-                ("taken", steps.accepted),
-                ("started", steps.started),
-                ("finished", steps.ended),
-            ];
-            let step =
-                |(kind, at): (&str, Option<LogInstant>)| Some(v1::CommandEvent { at: at?.raw(), ..at_agent(kind) });
-            let mut events: Vec<v1::CommandEvent> = taken.into_iter().filter_map(step).collect();
+            let mut events = taken(*steps, &at_agent);
             let detail = match outcome {
                 CommandOutcome::Failed { reason }
                 | CommandOutcome::Rejected { reason }
@@ -79,18 +87,27 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
                 | CommandOutcome::Cancelled
                 | CommandOutcome::Superseded => String::new(),
             };
-            events.push(v1::CommandEvent { outcome: outcome.name().to_owned(), detail, ..at_agent("ended") });
+            events.push(v1::CommandEvent { outcome: outcome.name().to_owned(), detail, ..at_agent });
             events
         }
         _ => Vec::new(),
     }
 }
 
+/// The steps that were taken at an agent, each as an event.
+fn taken(steps: Steps, at_agent: &v1::CommandEvent) -> Vec<v1::CommandEvent> {
+    let Steps { received, accepted, started, ended } = steps;
+    let taken = [("received", received), ("taken", accepted), ("started", started), ("finished", ended)];
+    let step = |(kind, at): (&str, Option<LogInstant>)| {
+        Some(v1::CommandEvent { kind: kind.to_owned(), at: at?.raw(), ..at_agent.clone() })
+    };
+    taken.into_iter().filter_map(step).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::change::Change;
-    use crate::command::Steps;
     use crate::ids::CommandId;
 
     #[test]

@@ -111,6 +111,10 @@ pub fn command_step(step: v1::CommandStep) -> Result<(CommandId, CommandSaid), F
         Some(Step::Start(stamp)) => CommandSaid::Start { stamp },
         Some(Step::Succeeded(result)) => CommandSaid::Succeeded { result },
         Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::truncated(&reason) },
+        Some(Step::Progress(said)) => {
+            let permille = super::permille(said.permille)?;
+            CommandSaid::Progress { permille, note: Reason::truncated(&said.note) }
+        }
         None => return Err(field("step", "it is missing")),
     };
     Ok((id, said))
@@ -201,6 +205,11 @@ fn delivery_to_proto(view: &DeliveryView) -> v1::CommandDelivery {
         reason,
         result,
         node: view.node.map(|node| node.to_string()).unwrap_or_default(),
+        progress: view.progress.as_ref().map(|progress| v1::CommandProgress {
+            permille: progress.permille.into(),
+            note: progress.note.to_string(),
+            at: at(progress.at),
+        }),
     }
 }
 

@@ -145,6 +145,7 @@ impl FleetState {
             Op::OpenInbox { agent, attachment, journal: to, groups } => {
                 self.open_inbox(agent, *attachment, *to, groups, journal)
             }
+            Op::ReportDelivery { report } => self.report_delivery(report, journal),
             Op::EndDelivery { ended } => self.report_ended(ended, journal),
         }
     }

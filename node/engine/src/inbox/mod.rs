@@ -17,7 +17,7 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::journal::JournalState;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::offer::CommandTold;
+use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
 use skep_protocol::pull::{Pull, PullFor, Pulled};
 use skep_protocol::text::{AgentId, SiteName};
@@ -53,6 +53,8 @@ pub(crate) enum Want {
 pub(crate) enum Request {
     Open(Whose, StreamKey),
     End(Whose, DeliverySeq),
+    /// How far it has come.
+    Report(Whose, DeliverySeq),
 }
 
 /// The pull of one shard.
@@ -111,6 +113,7 @@ impl Inboxes {
                 let known = self.streams.get(&stream).filter(|whose| self.inboxes.contains_key(whose)).cloned();
                 match known {
                     Some(whose) => self.with(&whose, now_ms, |inbox, bound, out| inbox.said(command, said, bound, out)),
+                    None if matches!(said, CommandSaid::Progress { .. }) => {}
                     // Its journal is still being read, or it takes no commands: whoever said it says it again.
                     None => self.wants.push_back(Want::Tell { stream, command, told: CommandTold::Ignored }),
                 }
@@ -126,7 +129,8 @@ impl Inboxes {
             self.ask_again(request, now_ms);
         }
         for whose in self.inboxes.keys().cloned().collect::<Vec<_>>() {
-            if self.deadline_ms(&whose).is_some_and(|at| due(&at)) {
+            let at_ms = [self.deadline_ms(&whose), self.report_ms(&whose)].into_iter().flatten().min();
+            if at_ms.is_some_and(|at| due(&at)) {
                 self.with(&whose, now_ms, |inbox, bound, out| {
                     if let Some(bound) = bound {
                         inbox.expire(bound, out);
@@ -143,7 +147,8 @@ impl Inboxes {
         let again = self.again.iter().map(|(at, _)| *at).min();
         let turns = self.turns.values().filter(|turn| turn.under_way.is_none()).map(|turn| turn.at_ms).min();
         let deadlines = self.inboxes.keys().filter_map(|whose| self.deadline_ms(whose)).min();
-        [again, turns, deadlines].into_iter().flatten().min()
+        let reports = self.inboxes.keys().filter_map(|whose| self.report_ms(whose)).min();
+        [again, turns, deadlines, reports].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_want(&mut self) -> Option<Want> {
@@ -182,6 +187,11 @@ impl Inboxes {
         Some(self.bounds.get(&whose.0)?.reaches_at(deadline))
     }
 
+    /// When the shard is to be told how far something has come, on this node's clock.
+    fn report_ms(&self, whose: &Whose) -> Option<u64> {
+        self.inboxes.get(whose)?.next_report_ms()
+    }
+
     /// Has something happen to an inbox, and carries out what follows.
     fn with(&mut self, whose: &Whose, now_ms: u64, what: impl FnOnce(&mut Inbox, Option<LogInstant>, &mut Out)) {
         let bound = self.bound(whose.0, now_ms);
@@ -190,7 +200,8 @@ impl Inboxes {
         let had_room = inbox.room() > 0;
         what(inbox, bound, &mut out);
         let room_again = !had_room && inbox.room() > 0;
-        out.reports = inbox.reports(&whose.1);
+        out.ended = inbox.ended(&whose.1);
+        out.reports = inbox.reports(&whose.1, now_ms);
         let stream = inbox.taker.as_ref().map(|taker| taker.stream);
         let over = inbox.taker.is_none() && inbox.is_empty() && out.writes.is_empty();
         if room_again {
@@ -218,9 +229,13 @@ impl Inboxes {
                 self.wants.push_back(Want::Tell { stream, command, told });
             }
         }
-        for ended in out.reports {
+        for ended in out.ended {
             let of = Request::End(whose.clone(), ended.seq);
             self.ask_for(of, whose.0, Op::EndDelivery { ended: Box::new(ended) });
+        }
+        for report in out.reports {
+            let of = Request::Report(whose.clone(), report.seq);
+            self.ask_for(of, whose.0, Op::ReportDelivery { report: Box::new(report) });
         }
     }
 
@@ -297,10 +312,15 @@ impl Inboxes {
                 let known = matches!(settled, Settled::Done { .. }) || final_refusal;
                 let seq = *seq;
                 if known {
-                    self.with(whose, now_ms, |inbox, _, out| inbox.reported(seq, true, out));
+                    self.with(whose, now_ms, |inbox, _, out| inbox.end_heard(seq, true, out));
                 } else {
                     self.again.push((now_ms + self.config.retry_ms_max, request));
                 }
+            }
+            (Request::Report(whose, seq), settled) => {
+                let heard = matches!(settled, Settled::Done { .. }) || final_refusal;
+                let seq = *seq;
+                self.with(whose, now_ms, |inbox, _, _| inbox.report_heard(seq, heard, now_ms));
             }
             (Request::Open(..), _) => self.again.push((now_ms + self.config.retry_ms_max, request)),
         }
@@ -311,8 +331,10 @@ impl Inboxes {
             Request::Open(whose, stream) => self.ask_to_open(&whose, stream),
             Request::End(whose, seq) => {
                 // It is among what is to be reported again.
-                self.with(&whose, now_ms, |inbox, _, out| inbox.reported(seq, false, out));
+                self.with(&whose, now_ms, |inbox, _, out| inbox.end_heard(seq, false, out));
             }
+            // It is told when it is due again.
+            Request::Report(..) => {}
         }
     }
 

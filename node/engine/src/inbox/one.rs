@@ -1,22 +1,25 @@
 //! The commands of one agent, from when they are delivered until the shard knows how they ended.
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_protocol::authority::{OperatorKey, granted};
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, Delivery, DeliverySeq, SignedCommand, Steps, Target, VoidCause, check_result,
+    CommandClass, CommandOutcome, CommandProgress, Delivery, DeliverySeq, SignedCommand, Steps, Target, VoidCause, check_result,
 };
-use skep_protocol::entry::EndedDelivery;
+use skep_protocol::entry::{DeliveryReport, EndedDelivery};
 use skep_protocol::ids::{CommandId, HomeEpoch, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::{CommandSaid, CommandTold};
-use skep_protocol::text::{Reason, SiteName};
+use skep_protocol::text::{AgentId, Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
 use super::event::Taker;
+use report::Report;
 
 /// What follows from something: all writes together, and what is said now.
 #[derive(Debug, Default)]
@@ -25,7 +28,8 @@ pub(super) struct Out {
     /// The entries that the writes are of.
     pub(super) written: Vec<DeliverySeq>,
     pub(super) told: Vec<(CommandId, CommandTold)>,
-    pub(super) reports: Vec<EndedDelivery>,
+    pub(super) ended: Vec<EndedDelivery>,
+    pub(super) reports: Vec<DeliveryReport>,
 }
 
 /// A command here.
@@ -40,12 +44,17 @@ struct Live {
     start: Option<(u64, u64)>,
     /// The word to go, once it was given: its stamp, and how long from there.
     go: Option<(u64, u64)>,
-    reporting: bool,
+    /// How far its software says it has come.
+    progress: Option<CommandProgress>,
+    report: Report,
+    /// Whether the shard is being told how it ended.
+    ending: bool,
 }
 
 impl Live {
     fn new(entry: JournalEntry, writing: u32) -> Self {
-        Self { entry, writing, void: None, offered: false, start: None, go: None, reporting: false }
+        let (progress, report) = (None, Report::default());
+        Self { entry, writing, void: None, offered: false, start: None, go: None, progress, report, ending: false }
     }
 
     fn command(&self) -> CommandId {
@@ -310,11 +319,14 @@ impl Inbox {
     pub(super) fn said(&mut self, command: CommandId, said: CommandSaid, bound: Option<LogInstant>, out: &mut Out) {
         let found = self.live.iter().find(|(_, live)| live.command() == command).map(|(seq, _)| *seq);
         let Some((seq, session)) = found.zip(self.taker.as_ref().map(|taker| taker.session)) else {
-            return out.told.push((command, CommandTold::Ignored));
+            if !matches!(said, CommandSaid::Progress { .. }) {
+                out.told.push((command, CommandTold::Ignored));
+            }
+            return;
         };
         let Some(live) = self.live.get_mut(&seq) else { return };
         if let Some(outcome) = live.outcome() {
-            if live.writing == 0 {
+            if live.writing == 0 && !matches!(said, CommandSaid::Progress { .. }) {
                 out.told.push((command, CommandTold::Recorded(outcome.clone())));
             }
             return;
@@ -341,6 +353,11 @@ impl Inbox {
                 };
                 self.end(seq, outcome, bound, out);
             }
+            CommandSaid::Progress { permille, note } if started => {
+                live.progress = Some(CommandProgress { permille, note, at: live.stamp(bound) });
+            }
+            // It is not answered: it was said of an earlier time, and nothing follows from it.
+            CommandSaid::Progress { .. } => {}
             CommandSaid::Failed { reason } if started => self.end(seq, CommandOutcome::Failed { reason }, bound, out),
             _ => out.told.push((command, CommandTold::Ignored)),
         }
@@ -364,6 +381,7 @@ impl Inbox {
         let stamp = live.stamp(bound);
         let steps = &mut live.entry.steps;
         (steps.accepted, steps.started) = (steps.accepted.or(stamp), stamp);
+        live.progress = None;
         self.set_phase(seq, JournalPhase::Intended { session }, out);
     }
 
@@ -453,15 +471,15 @@ impl Inbox {
         self.set_phase(seq, JournalPhase::Ended { outcome }, out);
     }
 
-    /// What the shard is to be told now, up to so many at a time.
-    pub(super) fn reports(&mut self, agent: &skep_protocol::text::AgentId) -> Vec<EndedDelivery> {
-        let under_way = self.live.values().filter(|live| live.reporting).count();
+    /// Of which ends the shard is to be told now, up to so many at a time.
+    pub(super) fn ended(&mut self, agent: &AgentId) -> Vec<EndedDelivery> {
+        let under_way = self.live.values().filter(|live| live.ending).count();
         let room = limits::REPORTS_IN_FLIGHT_MAX.saturating_sub(under_way);
         let due =
-            self.live.iter_mut().filter(|(_, live)| live.outcome().is_some() && live.writing == 0 && !live.reporting);
+            self.live.iter_mut().filter(|(_, live)| live.outcome().is_some() && live.writing == 0 && !live.ending);
         due.take(room)
             .filter_map(|(seq, live)| {
-                live.reporting = true;
+                live.ending = true;
                 let (command, outcome, steps) = (live.command(), live.outcome()?.clone(), live.entry.steps);
                 Some(EndedDelivery { agent: agent.clone(), command, seq: *seq, outcome, steps })
             })
@@ -469,12 +487,12 @@ impl Inbox {
     }
 
     /// The shard knows how a command ended, or does not and is to be told again.
-    pub(super) fn reported(&mut self, seq: DeliverySeq, known: bool, out: &mut Out) {
+    pub(super) fn end_heard(&mut self, seq: DeliverySeq, known: bool, out: &mut Out) {
         if known {
             self.live.remove(&seq);
             out.writes.push(JournalWrite::Remove(seq));
         } else if let Some(live) = self.live.get_mut(&seq) {
-            live.reporting = false;
+            live.ending = false;
         }
     }
 }

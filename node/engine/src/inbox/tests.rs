@@ -1,6 +1,7 @@
 use super::*;
 
 mod deadlines;
+mod reports;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use skep_protocol::agent::LeaseTerms;
 use skep_protocol::authority::{OperatorGrant, OperatorSecret};
 use skep_protocol::command::*;
+use skep_protocol::entry::DeliveryReport;
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
 use skep_protocol::offer::CommandSaid;
@@ -95,6 +97,8 @@ struct Node {
     keys: u64,
     pull: Option<(WorkKey, Pull)>,
     requests: VecDeque<(WorkKey, Op)>,
+    /// How far commands have come, as the shard was told.
+    stands: Vec<DeliveryReport>,
 }
 
 impl Node {
@@ -109,6 +113,7 @@ impl Node {
             keys: 0,
             pull: None,
             requests: VecDeque::new(),
+            stands: Vec::new(),
         }
     }
 
@@ -221,9 +226,18 @@ impl Node {
     fn reported(&mut self) -> Vec<(u8, &'static str)> {
         let mut reported = Vec::new();
         while let Some((key, op)) = self.requests.pop_front() {
-            let Op::EndDelivery { ended } = op else { panic!("{op:?}") };
-            reported.push((ended.command.as_bytes()[0], ended.outcome.name()));
-            let receipt = Receipt::DeliveryEnded { command: ended.command };
+            let receipt = match op {
+                Op::EndDelivery { ended } => {
+                    reported.push((ended.command.as_bytes()[0], ended.outcome.name()));
+                    Receipt::DeliveryEnded { command: ended.command }
+                }
+                Op::ReportDelivery { report } => {
+                    let command = report.command;
+                    self.stands.push(*report);
+                    Receipt::DeliveryReported { command }
+                }
+                op => panic!("{op:?}"),
+            };
             self.settle(key, Settled::Done { index: 9, stamp: at(1), receipt });
         }
         self.sync();

@@ -76,6 +76,11 @@ pub(super) struct Delivery {
     pub(super) outcome: String,
     reason: String,
     result: String,
+    /// How far its software says it has come, in percent, while it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<f64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    note: String,
 }
 
 impl Delivery {
@@ -95,6 +100,8 @@ impl Delivery {
             (true, true) => "open".to_owned(),
         };
         let result = String::from_utf8_lossy(&of.result).into_owned();
+        let percent = of.progress.as_ref().map(|progress| f64::from(progress.permille) / 10.0);
+        let note = of.progress.map(|progress| progress.note).unwrap_or_default();
         let (agent, node, seq, wave, reason) = (of.agent, of.node, of.seq, of.wave, of.reason);
         Self {
             agent,
@@ -110,6 +117,8 @@ impl Delivery {
             outcome,
             reason,
             result,
+            percent,
+            note,
         }
     }
 }
@@ -140,7 +149,11 @@ impl Row for Delivery {
     ];
     fn cells(&self) -> Vec<String> {
         let ms = |ms: Option<u64>| ms.map(|ms| format!("+{ms} ms")).unwrap_or_default();
-        let said = if self.reason.is_empty() { self.result.clone() } else { self.reason.clone() };
+        let said = match self.percent {
+            Some(percent) => format!("{percent} % {}", self.note).trim_end().to_owned(),
+            None if self.reason.is_empty() => self.result.clone(),
+            None => self.reason.clone(),
+        };
         vec![
             self.agent.clone(),
             short(&self.node),
@@ -226,6 +239,8 @@ pub(super) struct Step {
     seq: String,
     outcome: String,
     detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<f64>,
     operator: String,
     traceparent: String,
     index: u64,
@@ -238,6 +253,7 @@ impl Step {
     pub(super) fn new(event: v1::CommandEvent) -> Self {
         Self {
             command: uuid_text(&event.command_id),
+            percent: (event.kind == "progressed").then(|| f64::from(event.permille) / 10.0),
             kind: event.kind,
             agent: event.agent,
             node: event.node,
@@ -266,7 +282,8 @@ impl Step {
         };
         add("at", &self.agent);
         add("as", &self.outcome);
-        add("because", &self.detail);
+        add("to", &self.percent.map(|percent| format!("{percent} %")).unwrap_or_default());
+        add(if self.percent.is_some() { "saying" } else { "because" }, &self.detail);
         add("seq", &self.seq);
         add("node", &short(&self.node));
         add("by", &self.operator);

@@ -1,8 +1,8 @@
-//! How commands end.
+//! How commands go on at their agents, and end.
 
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{CommandOutcome, Steps, VoidCause};
-use skep_protocol::entry::EndedDelivery;
+use skep_protocol::command::{CommandOutcome, CommandProgress, Steps, VoidCause};
+use skep_protocol::entry::{DeliveryReport, EndedDelivery};
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal};
@@ -14,11 +14,17 @@ use crate::state::FleetState;
 use crate::state::apply::Journal;
 
 /// Bytes of what came of a command.
-pub(super) fn result_bytes(outcome: Option<&CommandOutcome>) -> u64 {
+fn result_bytes(outcome: &CommandOutcome) -> u64 {
     match outcome {
-        Some(CommandOutcome::Succeeded { result }) => result.len() as u64,
+        CommandOutcome::Succeeded { result } => result.len() as u64,
         _ => 0,
     }
+}
+
+/// Bytes of what the agent's software said of a command: what came of it, or how far it has come.
+pub(super) fn said_bytes(delivery: &DeliveryState) -> u64 {
+    let note = delivery.progress.as_ref().map_or(0, |progress| progress.note.as_str().len() as u64);
+    note + delivery.outcome.as_ref().map_or(0, result_bytes)
 }
 
 impl FleetState {
@@ -95,7 +101,7 @@ impl FleetState {
             Some(_) => true,
         };
         if !known {
-            let full = self.commands.bytes + result_bytes(Some(&ended.outcome)) > limits::COMMAND_BYTES_MAX as u64;
+            let full = self.commands.bytes + result_bytes(&ended.outcome) > limits::COMMAND_BYTES_MAX as u64;
             let outcome = match &ended.outcome {
                 // It was done: what there is no room for is left out, and the rest told.
                 CommandOutcome::Succeeded { .. } if full => CommandOutcome::Succeeded { result: Vec::new() },
@@ -106,9 +112,45 @@ impl FleetState {
         Ok(Receipt::DeliveryEnded { command: id })
     }
 
-    /// Whether a node may say how a delivery ended: only the one that may have had it knows.
-    pub fn may_end(&self, ended: &EndedDelivery, node: NodeId) -> bool {
-        self.delivery(ended.command, &ended.agent).is_none_or(|delivery| delivery.node == Some(node))
+    /// How far a command has come, as the node of an agent says. Nothing more is said of one that has ended.
+    pub(in crate::state) fn report_delivery(
+        &mut self,
+        report: &DeliveryReport,
+        journal: &mut Journal,
+    ) -> Result<Receipt, Refusal> {
+        let DeliveryReport { agent, command: id, seq, steps, progress } = report.clone();
+        let delivery = self.delivery(id, &agent).filter(|delivery| delivery.seq == Some(seq));
+        let delivery = delivery.ok_or(Refusal::NoSuchCommand(id))?;
+        let news = steps.since(delivery.steps);
+        let progress = progress.filter(|progress| delivery.progress.as_ref() != Some(progress));
+        let receipt = Receipt::DeliveryReported { command: id };
+        if delivery.outcome.is_some() || (news == Steps::default() && progress.is_none()) {
+            return Ok(receipt);
+        }
+        let node = delivery.node;
+        let full = self.commands.bytes + limits::REASON_BYTES_MAX as u64 > limits::COMMAND_BYTES_MAX as u64;
+        let kept = progress.clone().map(|progress| match full {
+            // How far it has come is kept without words then.
+            true => CommandProgress { note: Reason::truncated(""), ..progress },
+            false => progress,
+        });
+        self.change_command(id, |record| {
+            if let Some(delivery) = record.deliveries.get_mut(&agent) {
+                let before = said_bytes(delivery);
+                delivery.steps = steps;
+                delivery.progress = kept.or(delivery.progress.take());
+                record.said_bytes = record.said_bytes.saturating_sub(before) + said_bytes(delivery);
+            }
+        });
+        let trace = self.trace(&id);
+        let what = ChangeKind::DeliveryReported { command: id, trace, agent, seq, node, steps: news, progress };
+        journal.record(self.clock, what);
+        Ok(receipt)
+    }
+
+    /// Whether a node may say what became of a command at an agent: only the one that may have it knows.
+    pub fn may_report(&self, command: CommandId, agent: &AgentId, node: NodeId) -> bool {
+        self.delivery(command, agent).is_none_or(|delivery| delivery.node == Some(node))
     }
 
     pub(super) fn check_dead_letter(&self, id: CommandId) -> Result<(), Refusal> {
@@ -138,7 +180,7 @@ impl FleetState {
         journal: &mut Journal,
     ) {
         let Some(delivery) = self.delivery(id, agent) else { return };
-        let (first, seq, node) = (delivery.outcome.is_none(), delivery.seq, delivery.node);
+        let (first, seq, node, told) = (delivery.outcome.is_none(), delivery.seq, delivery.node, delivery.steps);
         let (ended, clock) = (outcome.clone(), self.clock);
         self.change_command(id, |record| {
             record.open = record.open.saturating_sub(u32::from(first));
@@ -148,11 +190,11 @@ impl FleetState {
             if let Some(delivery) = record.deliveries.get_mut(agent) {
                 let failed_before = u32::from(delivery.has_failed());
                 record.failed = record.failed.saturating_sub(failed_before) + u32::from(ended.is_failure());
-                let before = result_bytes(delivery.outcome.as_ref());
-                record.result_bytes = record.result_bytes.saturating_sub(before) + result_bytes(Some(&ended));
+                let before = said_bytes(delivery);
                 delivery.refined = !first;
                 delivery.steps = steps.unwrap_or(delivery.steps);
-                (delivery.outcome, delivery.ended_at) = (Some(ended), Some(clock));
+                (delivery.outcome, delivery.ended_at, delivery.progress) = (Some(ended), Some(clock), None);
+                record.said_bytes = record.said_bytes.saturating_sub(before) + said_bytes(delivery);
             }
         });
         if first {
@@ -165,7 +207,7 @@ impl FleetState {
             });
             self.forget_outbox(agent);
         }
-        let steps = steps.unwrap_or_default();
+        let steps = steps.map(|steps| steps.since(told)).unwrap_or_default();
         let (agent, trace) = (agent.clone(), self.trace(&id));
         journal.record(self.clock, ChangeKind::DeliveryEnded { command: id, trace, agent, outcome, seq, node, steps });
         self.forget_ended_commands();

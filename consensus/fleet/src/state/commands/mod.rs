@@ -16,14 +16,16 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use skep_protocol::authority::{Authority, OperatorKey};
-use skep_protocol::command::{CommandOutcome, CommandView, DeliverySeq, DeliveryView, SignedCommand, Steps, VoidCause};
+use skep_protocol::command::{
+    CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, SignedCommand, Steps, VoidCause,
+};
 use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::text::{AgentId, GroupName, TraceParent};
 use skep_protocol::time::LogInstant;
 
 use super::FleetState;
-use deliveries::result_bytes;
+use deliveries::said_bytes;
 pub(crate) use operators::Operator;
 
 /// Why the orchestrator has to look at a command.
@@ -53,6 +55,8 @@ pub(crate) struct DeliveryState {
     /// Whether the outcome was mended once: nobody knew it, and then somebody did.
     pub(crate) refined: bool,
     pub(crate) steps: Steps,
+    /// How far the agent's software says it has come; none once it has ended.
+    pub(crate) progress: Option<CommandProgress>,
     pub(crate) released_at: Option<LogInstant>,
     pub(crate) ended_at: Option<LogInstant>,
 }
@@ -79,9 +83,9 @@ pub(crate) struct CommandState {
     /// Those that ended, and failed.
     #[serde(skip)]
     pub(crate) failed: u32,
-    /// Bytes of what came of it.
+    /// Bytes of what was said of it by its agents.
     #[serde(skip)]
-    pub(crate) result_bytes: u64,
+    pub(crate) said_bytes: u64,
     /// Waves that were let out.
     pub(crate) released: u32,
     pub(crate) next_wave_at: Option<LogInstant>,
@@ -123,12 +127,12 @@ impl CommandState {
         self.open = u32::try_from(open).unwrap_or(u32::MAX);
         let failed = self.deliveries.values().filter(|delivery| delivery.has_failed()).count();
         self.failed = u32::try_from(failed).unwrap_or(u32::MAX);
-        self.result_bytes = self.deliveries.values().map(|delivery| result_bytes(delivery.outcome.as_ref())).sum();
+        self.said_bytes = self.deliveries.values().map(said_bytes).sum();
     }
 
     fn bytes(&self) -> u64 {
         const FIXED: u64 = 1_024;
-        FIXED + self.signed.command.args.len() as u64 + self.result_bytes
+        FIXED + self.signed.command.args.len() as u64 + self.said_bytes
     }
 }
 
@@ -322,6 +326,7 @@ impl FleetState {
             outcome: of.outcome.clone(),
             ended_at: of.ended_at,
             steps: of.steps,
+            progress: of.progress.clone(),
         };
         Some(CommandView { deliveries: record.deliveries.iter().map(delivery).collect(), ..summary(record) })
     }

@@ -125,6 +125,7 @@ impl FleetState {
                 outcome: None,
                 refined: false,
                 steps: Steps::default(),
+                progress: None,
                 released_at: None,
                 ended_at: None,
             };
@@ -139,7 +140,7 @@ impl FleetState {
             open: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
             deliveries,
             failed: 0,
-            result_bytes: 0,
+            said_bytes: 0,
             released: 0,
             next_wave_at: waves.map(|Waves { every_ms, .. }| self.clock.plus_ms(every_ms)),
             doubt_at: None,

@@ -339,6 +339,13 @@ impl RunningCommand {
         }
     }
 
+    /// Says how far it has come, in thousandths of the work. The last word counts, and it is no promise that anybody hears
+    /// of it: the shard is told at most once a second, and what is lost with a stream or a node is not said again.
+    pub fn progress(&self, permille: u16, note: &str) {
+        let said = v1::SaidProgress { permille: permille.min(1_000).into(), note: note.to_owned() };
+        self.open.shared.desk.say(&self.open.id, Step::Progress(said));
+    }
+
     /// Says that it was done, and waits until that is written down.
     ///
     /// # Errors
