@@ -120,6 +120,7 @@ async fn carry_out(
             return Ok(running.fail("the station refused it").await);
         }
     }
+    running.progress(500, "at it");
     tokio::time::sleep(works).await;
     Ok(match ask(Step::Done, left).await? {
         None => running.succeed(Vec::new()).await,

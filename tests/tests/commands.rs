@@ -360,11 +360,24 @@ async fn software_that_died_while_it_did_something_leaves_it_in_doubt_until_an_o
     let offer = tokio::time::timeout(Duration::from_secs(60), offers.next()).await.unwrap().unwrap();
     let running = offer.start().await.unwrap();
     running.check().unwrap();
+    running.progress(400, "at the gate");
+    let id: CommandId = sent["command"].as_str().unwrap().parse().unwrap();
+    let mut events = client.watch_commands(Some(id), "r1", 1).await.unwrap();
+    let mut told = Vec::new();
+    while told.last().is_none_or(|kind| kind != "progressed") {
+        let event = within(events.message(), "it is told how far it has come").await.unwrap().unwrap();
+        assert!(event.kind != "progressed" || (event.permille, event.detail.as_str()) == (400, "at the gate"));
+        told.push(event.kind);
+    }
+    assert_eq!(told, ["accepted", "released", "received", "taken", "started", "progressed"]);
+    let shown = hall.site.skep(1, &["command", "show", &id.to_string(), "-o", "json"]).json();
+    let open = &shown["deliveries"][0];
+    assert_eq!((&open["outcome"], &open["percent"], &open["note"]), (&"open".into(), &40.0.into(), &"at the gate".into()));
+    assert!(open["started_ms"].is_u64(), "{open}");
     // It is gone without a word.
     drop(agent);
     std::mem::forget(running);
     drop(offers);
-    let id: CommandId = sent["command"].as_str().unwrap().parse().unwrap();
     let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
     let mut again = AttachedAgent::attach(&client, AgentOptions::new("r1", role), None).await.unwrap();
     let _offers = again.take_commands(&[]).unwrap();

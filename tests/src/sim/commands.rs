@@ -305,6 +305,9 @@ impl Sim {
         known.acted = true;
         let agent = self.robots[robot].agent.clone();
         self.see(&Seen::Acted { agent: &agent, command });
+        let permille = self.rng.random_range(0..=1_000);
+        let said = CommandSaid::Progress { permille, note: Reason::truncated("at it") };
+        self.say(robot, Said::Command(command, said));
         let busy = self.rng.random_range(BUSY_MS);
         self.after(busy, Event::Acts { robot, run, command });
     }

@@ -107,6 +107,8 @@ counters! {
     commands,
     /// Waves of them that were let out.
     waves,
+    /// Reports of how far one had come.
+    commands_progressed,
     /// Commands that robots began.
     commands_begun,
     /// Words to go that came too late.
@@ -203,6 +205,7 @@ impl Coverage {
                 ChangeKind::Cancelled { .. } => self.cancellations += 1,
                 ChangeKind::CommandAccepted { .. } => self.commands += 1,
                 ChangeKind::CommandReleased { .. } => self.waves += 1,
+                ChangeKind::DeliveryReported { progress: Some(_), .. } => self.commands_progressed += 1,
                 ChangeKind::DeliveryEnded { outcome, .. } => self.note_outcome(outcome),
                 _ => {}
             }
