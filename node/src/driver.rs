@@ -19,6 +19,7 @@ use skep_mesh::MeshHandle;
 use skep_protocol::entry::Request;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{Query, QueryReply};
 use skep_protocol::telemetry::{Envelope, Publication};
@@ -73,6 +74,10 @@ enum Step {
 type Proposals = BTreeMap<(ShardId, Target, bool), Vec<(WorkKey, u32, Request)>>;
 
 fn boot_ms() -> u64 {
+    if is_on(Mutant::DeadlineFromWallClock) {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        return u64::try_from(wall.as_millis()).unwrap_or(0);
+    }
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }

@@ -60,6 +60,8 @@ mutants! {
     GoBeforeIntent = "go-before-intent",
     /// What is in the journal of commands is said to be there before its fsync.
     JournalNotSynced = "journal-not-synced",
+    /// A node counts deadlines on its wall clock.
+    DeadlineFromWallClock = "deadline-from-wall-clock",
     /// A node counts the shard's clock from when it heard it.
     ClockFromReceipt = "clock-from-receipt",
     /// An abort keeps back nobody.

@@ -3,6 +3,7 @@
 //! The tests themselves are in `tests/`; this is the harness that they share. Everything runs on loopback, in
 //! directories and on ports of its own, and is ended by pid.
 
+pub mod hall;
 pub mod sim;
 
 use std::path::PathBuf;

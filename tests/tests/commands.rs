@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,49 +10,10 @@ use skep_client::command::{Command, CommandClass, Target};
 use skep_client::{
     AgentOptions, AttachedAgent, Client, CommandId, CommandOffers, NotStarted, OperatorSecret, Read, Role,
 };
-use skep_tests::Site;
+use skep_tests::hall::{Hall, attach};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
-const QUICK: [&str; 2] = ["agents.lease_ttl_ms=1500", "agents.heartbeat_ms=200"];
 const SEED: [u8; 32] = [7; 32];
-
-/// A site with its first operator, whose key is in a file.
-struct Hall {
-    site: Site,
-    key: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Hall {
-    async fn up(nodes: usize, voters: usize) -> Self {
-        let site = Site::up(NODE, nodes, voters, &QUICK).await;
-        let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("operator.key");
-        let made = site.skep(0, &["key", "new", "--key", key.to_str().unwrap(), "-o", "json"]).json();
-        let operator = made["operator"].as_str().unwrap();
-        let listed = site.skep(0, &["operator", "install", operator, "-o", "json"]).json();
-        assert_eq!(listed[0]["operator"], operator);
-        Self { site, key, _dir: dir }
-    }
-
-    fn client(&self, node: usize) -> Client {
-        self.site.net.nodes[node].client()
-    }
-
-    fn send(&self, node: usize, args: &[&str]) -> skep_tests::Ran {
-        let key = self.key.to_str().unwrap();
-        let args: Vec<&str> =
-            ["command", "send", "--key", key, "-o", "json"].into_iter().chain(args.iter().copied()).collect();
-        self.site.skep(node, &args)
-    }
-}
-
-async fn attach(client: &Client, name: &str, groups: &[&str]) -> (AttachedAgent, CommandOffers) {
-    let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
-    let mut agent = AttachedAgent::attach(client, AgentOptions::new(name, role), None).await.unwrap();
-    let offers = agent.take_commands(groups).unwrap();
-    (agent, offers)
-}
 
 /// How often each command was started, as the world sees it.
 type Starts = Arc<Mutex<BTreeMap<Vec<u8>, u32>>>;
@@ -130,7 +90,7 @@ async fn life(client: &Client, id: &str, trace: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
-    let hall = Hall::up(4, 3).await;
+    let hall = Hall::up(NODE, 4, 3).await;
     // Node 3 votes nowhere; the operator speaks to another node.
     let (_agent, offers) = attach(&hall.client(3), "robot-7", &["aisle-5"]).await;
     let starts = Starts::default();
@@ -174,7 +134,7 @@ async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_for_a_robot_that_is_away_waits_or_expires_and_one_that_is_called_off_is_not_started() {
-    let hall = Hall::up(4, 3).await;
+    let hall = Hall::up(NODE, 4, 3).await;
     let client = hall.client(3);
     let (agent, offers) = attach(&client, "r1", &[]).await;
     drop(offers);
@@ -201,7 +161,7 @@ async fn a_command_for_a_robot_that_is_away_waits_or_expires_and_one_that_is_cal
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
-    let mut hall = Hall::up(4, 3).await;
+    let mut hall = Hall::up(NODE, 4, 3).await;
     let operator = OperatorSecret::from_seed(&SEED).key().to_string();
     let key = hall.key.to_str().unwrap();
     hall.site.skep(0, &["operator", "add", &operator, "--name", "test", "--key", key, "-o", "json"]).json();
@@ -238,7 +198,7 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded() {
-    let hall = Hall::up(3, 3).await;
+    let hall = Hall::up(NODE, 3, 3).await;
     let client = hall.client(2);
     let key = hall.key.to_str().unwrap();
     let (agent, offers) = attach(&client, "r1", &[]).await;
@@ -301,7 +261,7 @@ enum Step {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_whichever_step_a_node_is_killed_a_command_is_started_once_and_its_outcome_known() {
-    let mut hall = Hall::up(4, 3).await;
+    let mut hall = Hall::up(NODE, 4, 3).await;
     let operator = OperatorSecret::from_seed(&SEED).key().to_string();
     let key = hall.key.to_str().unwrap();
     hall.site.skep(0, &["operator", "add", &operator, "--name", "test", "--key", key, "-o", "json"]).json();
@@ -353,7 +313,7 @@ async fn within<T>(what: impl Future<Output = T>, expected: &str) -> T {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn software_that_died_while_it_did_something_leaves_it_in_doubt_until_an_operator_says() {
-    let hall = Hall::up(3, 3).await;
+    let hall = Hall::up(NODE, 3, 3).await;
     let client = hall.client(2);
     let (agent, mut offers) = attach(&client, "r1", &[]).await;
     let sent = hall.send(0, &["--to", "r1", "--verb", "goto", "--valid-for", "2min"]).json();

@@ -59,6 +59,7 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::SignatureNotChecked => of("skep-protocol", "skep_protocol", "an_operation_that_was_not_signed"),
         Mutant::GoBeforeIntent => of("skep-engine", "skep_engine", "a_command_is_written_down_offered_started"),
         Mutant::JournalNotSynced => of("skep-consensus", "skep_consensus", "what_a_journal_was_said_to_hold_survives"),
+        Mutant::DeadlineFromWallClock => of("skep-tests", "clocks", "a_node_whose_wall_clock_jumps"),
         Mutant::ClockFromReceipt => of("skep-engine", "skep_engine", "an_answer_that_was_long_under_way"),
         Mutant::AbortIgnored => of("skep-fleet", "commands", "waves_are_let_out_by_entries"),
         Mutant::DoubtForgotten => of("skep-engine", "skep_engine", "doubt_is_sticky"),

@@ -1,0 +1,65 @@
+//! A site with an operator, and agents that take commands.
+
+use std::path::PathBuf;
+
+use skep_client::{AgentOptions, AttachedAgent, Client, CommandOffers, Role};
+
+use crate::{Ran, Site};
+
+/// Leases that end, and heartbeats that are missed, soon.
+const QUICK: [&str; 2] = ["agents.lease_ttl_ms=1500", "agents.heartbeat_ms=200"];
+
+/// A site with its first operator, whose key is in a file.
+pub struct Hall {
+    /// The site.
+    pub site: Site,
+    /// The operator's key.
+    pub key: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Hall {
+    /// Nodes that run, with a shard on the first of them, and its first operator.
+    ///
+    /// # Panics
+    /// If that is not so: the test cannot go on.
+    #[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
+    pub async fn up(binary: &str, nodes: usize, voters: usize) -> Self {
+        let site = Site::up(binary, nodes, voters, &QUICK).await;
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("operator.key");
+        let made = site.skep(0, &["key", "new", "--key", key.to_str().unwrap(), "-o", "json"]).json();
+        let operator = made["operator"].as_str().unwrap();
+        let listed = site.skep(0, &["operator", "install", operator, "-o", "json"]).json();
+        assert_eq!(listed[0]["operator"], operator);
+        Self { site, key, _dir: dir }
+    }
+
+    /// A client of one of the nodes.
+    pub fn client(&self, node: usize) -> Client {
+        self.site.net.nodes[node].client()
+    }
+
+    /// Sends a command by the program, as the operator does.
+    ///
+    /// # Panics
+    /// If the program cannot be run.
+    pub fn send(&self, node: usize, args: &[&str]) -> Ran {
+        let key = self.key.to_string_lossy();
+        let args: Vec<&str> =
+            ["command", "send", "--key", &key, "-o", "json"].into_iter().chain(args.iter().copied()).collect();
+        self.site.skep(node, &args)
+    }
+}
+
+/// A robot's software that is attached and takes commands.
+///
+/// # Panics
+/// If it cannot be: the test cannot go on.
+#[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
+pub async fn attach(client: &Client, name: &str, groups: &[&str]) -> (AttachedAgent, CommandOffers) {
+    let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
+    let mut agent = AttachedAgent::attach(client, AgentOptions::new(name, role), None).await.unwrap();
+    let offers = agent.take_commands(groups).unwrap();
+    (agent, offers)
+}
