@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skep_api::{Api, Calls};
 use skep_config::Config;
@@ -17,6 +17,10 @@ use crate::checks;
 use crate::cli::Failure;
 use crate::driver::Driver;
 
+/// Since when the certificates of transports are valid, after 1970: `rcgen`, with which `libp2p-tls` makes them, dates them
+/// 1975-01-01, and its verifier asks the machine's wall clock.
+const CERTIFICATES_SINCE: Duration = Duration::from_secs(1_826 * 24 * 60 * 60);
+
 /// Runs a node until it is told to stop.
 ///
 /// `while_stdin`: also stop when standard input ends.
@@ -25,6 +29,7 @@ pub(crate) fn run(config: Config, places: &Places, while_stdin: bool) -> Result<
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(Failure::usage("SSLKEYLOGFILE is set; a node does not write its session keys anywhere: unset it"));
     }
+    look_at_wall_clock();
     let identity = Identity::load(&places.key()).map_err(Failure::failed)?;
     tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
     // What may keep the node from starting comes before anybody hears of it.
@@ -39,6 +44,18 @@ pub(crate) fn run(config: Config, places: &Places, while_stdin: bool) -> Result<
     consensus.stop();
     tracing::info!("stopped");
     served
+}
+
+/// Nothing is decided by the wall clock, but transports let nobody in before a certificate's time begins: says so where
+/// the machine has not been told the time. The node goes on, and connects when it is.
+fn look_at_wall_clock() {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if wall < CERTIFICATES_SINCE {
+        tracing::error!(
+            "this machine's wall clock is before 1975, when peers' certificates become valid: no peer can be reached. \
+             Set it (timedatectl, fake-hwclock, or date -s); the node then connects by itself"
+        );
+    }
 }
 
 async fn serve(

@@ -47,11 +47,16 @@ async fn within<T>(what: impl Future<Output = T>, expected: &str) -> T {
 async fn a_node_whose_wall_clock_jumps_starts_nothing_late_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut hall = Hall::up(&with_own_clocks(dir.path()), 4, 3).await;
-    // The robot's node starts with the clock of a machine that has none; transport certificates are valid since 1975.
+    // The robot's node starts with the clock of a machine that has none. Certificates are valid since 1975: it says so,
+    // and comes when somebody sets its clock, to whatever it may be.
     let since_1970 = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
     hall.site.net.kill(3);
-    set(&hall, 3, 6 * YEAR - since_1970);
+    set(&hall, 3, DAY - since_1970);
     hall.site.net.start(3).unwrap();
+    let log = hall.site.net.nodes[3].dir.join("log");
+    let warned = || std::fs::read_to_string(&log).ok().filter(|log| log.contains("wall clock is before 1975"));
+    hall.site.net.wait_for("the node says what is wrong", async || warned()).await.unwrap();
+    set(&hall, 3, 6 * YEAR - since_1970);
     let client = hall.client(3);
     let (_agent, mut offers) = attach(&client, "r1", &[]).await;
 
