@@ -4,6 +4,7 @@
 //! nothing. Attempts for one target that arise together travel together.
 
 mod agents;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,14 +22,14 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Settled};
-use skep_protocol::query::{Query, QueryReply};
+use skep_protocol::query::Query;
 use skep_protocol::telemetry::{Envelope, Publication};
-use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempts::{changes, follow_shards, propose};
 use crate::views::{node_view, row};
 use agents::job;
+use waiting::Waiting;
 
 /// Calls taken from the API before their effects are carried out.
 const CALLS_PER_TURN: usize = 512;
@@ -36,23 +37,6 @@ const CALLS_PER_TURN: usize = 512;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long a clock that is not known here is asked for, in milliseconds.
 const CLOCK_PATIENCE_MS: u64 = 3_000;
-
-/// Who waits for a piece of work.
-enum Waiting {
-    Submit(oneshot::Sender<Settled>),
-    Query(oneshot::Sender<Result<QueryReply, NotDone>>),
-    Clock(oneshot::Sender<Option<LogInstant>>),
-}
-
-impl Waiting {
-    fn is_gone(&self) -> bool {
-        match self {
-            Self::Submit(answer) => answer.is_closed(),
-            Self::Query(answer) => answer.is_closed(),
-            Self::Clock(answer) => answer.is_closed(),
-        }
-    }
-}
 
 /// What the driver waited for.
 enum Step {
@@ -270,13 +254,6 @@ impl Driver {
         self.engine.handle(Event::Peers { up }, self.now_ms());
     }
 
-    fn submit(&mut self, waiting: Waiting, shard: ShardId, work: Work, patience_ms: u64) {
-        let key = WorkKey(self.next_key);
-        self.next_key += 1;
-        self.waiting.insert(key, waiting);
-        self.engine.handle(Event::Submit { key, shard, work, patience_ms }, self.now_ms());
-    }
-
     fn on_call(&mut self, call: Call) {
         match call {
             Call::Submit { submission, answer } => {
@@ -427,13 +404,7 @@ impl Driver {
                         let _ = outcomes.send(vec![(key, attempt, Outcome::Pull(reply.map(Box::new)))]).await;
                     });
                 }
-                Effect::Request { key, shard, op, patience_ms } => {
-                    let (calls, settled) = (self.own_calls.clone(), self.settled.clone());
-                    tokio::spawn(async move {
-                        let end = calls.command(shard, op, patience_ms).await;
-                        let _ = settled.send((key, end)).await;
-                    });
-                }
+                Effect::Request { key, shard, op, patience_ms } => self.request(key, shard, op, patience_ms),
                 Effect::Tell { stream, message } => self.tell(stream, message),
                 Effect::Topic(effect) => self.carry_out_topic(effect),
                 Effect::Journal(effect) => self.journals.submit(job(effect)),
@@ -461,29 +432,6 @@ impl Driver {
                 }
                 tokio::spawn(propose(self.consensus.clone(), self.outcomes.clone(), shard, target, batch));
             }
-        }
-    }
-
-    fn answer(&mut self, key: WorkKey, settled: Settled) {
-        // A caller that went away needs no answer.
-        match self.waiting.remove(&key) {
-            Some(Waiting::Submit(answer)) => drop(answer.send(settled)),
-            Some(Waiting::Query(answer)) => drop(answer.send(match settled {
-                Settled::Read(reply) => Ok(*reply),
-                Settled::NotDone(why) => Err(why),
-                Settled::Done { .. } | Settled::Heard(_) | Settled::Pulled(_) | Settled::Unknown => {
-                    Err(NotDone::NoQuorum)
-                }
-            })),
-            Some(Waiting::Clock(answer)) => drop(answer.send(match settled {
-                Settled::Read(reply) => reply.as_of.clock,
-                Settled::NotDone(_)
-                | Settled::Done { .. }
-                | Settled::Heard(_)
-                | Settled::Pulled(_)
-                | Settled::Unknown => None,
-            })),
-            None => {}
         }
     }
 }

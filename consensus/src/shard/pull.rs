@@ -35,10 +35,8 @@ impl Shard {
             applied.borrow_and_update();
             let (agents, first) = {
                 let state = self.inner.state.read();
-                // Most entries change nothing for anybody who waits here.
-                let changed_at = state.outboxes_changed_at();
-                let agents = if looked == Some(changed_at) { Vec::new() } else { state.pull(node, pull) };
-                looked = Some(changed_at);
+                let agents = state.pull(node, pull, looked);
+                looked = state.applied().map(|position| position.index);
                 (agents, state.first_operator())
             };
             if !agents.is_empty() {

@@ -77,7 +77,7 @@ pub(super) struct Pulling {
     pull: Pull,
     clock: LogInstant,
     pub(super) until_ms: u64,
-    /// The last change that was looked at.
+    /// The entry as of which there was nothing.
     looked: Option<u64>,
 }
 
@@ -189,11 +189,9 @@ impl Sim {
         let Some(lead) = &mut replica.lead else { return };
         let mut answers = Vec::new();
         let state = &replica.state;
-        let changed_at = state.outboxes_changed_at();
         lead.pulls.retain_mut(|waiting| {
-            let news = waiting.looked != Some(changed_at);
-            waiting.looked = Some(changed_at);
-            let agents = if news { state.pull(node_id(waiting.asker.host), &waiting.pull) } else { Vec::new() };
+            let agents = state.pull(node_id(waiting.asker.host), &waiting.pull, waiting.looked);
+            waiting.looked = state.applied().map(|position| position.index);
             let over = !agents.is_empty() || waiting.until_ms <= boot_ms;
             if over {
                 let first = state.first_operator();

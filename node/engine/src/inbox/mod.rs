@@ -5,6 +5,7 @@
 //! command, since the shard keeps it until it knows how it ended, and delivers it again; and that one is not to be started.
 
 mod bound;
+mod due;
 mod event;
 mod one;
 
@@ -25,6 +26,7 @@ use skep_protocol::time::LogInstant;
 
 use crate::event::{StreamKey, WorkKey};
 use bound::ClockBound;
+use due::Dues;
 pub use event::{InboxEvent, JournalEffect, Taker, WriteKey};
 use one::{Inbox, Out, Verified};
 
@@ -80,6 +82,7 @@ pub(crate) struct Inboxes {
     requests: BTreeMap<WorkKey, Request>,
     /// Requests that were not done, and when they are made again.
     again: Vec<(u64, Request)>,
+    dues: Dues,
     writes: BTreeMap<WriteKey, (Whose, Vec<DeliverySeq>)>,
     next_write: u64,
     wants: VecDeque<Want>,
@@ -97,6 +100,7 @@ impl Inboxes {
             turns: BTreeMap::new(),
             requests: BTreeMap::new(),
             again: Vec::new(),
+            dues: Dues::default(),
             writes: BTreeMap::new(),
             next_write: 0,
             wants: VecDeque::new(),
@@ -128,15 +132,12 @@ impl Inboxes {
         for (_, request) in again {
             self.ask_again(request, now_ms);
         }
-        for whose in self.inboxes.keys().cloned().collect::<Vec<_>>() {
-            let at_ms = [self.deadline_ms(&whose), self.report_ms(&whose)].into_iter().flatten().min();
-            if at_ms.is_some_and(|at| due(&at)) {
-                self.with(&whose, now_ms, |inbox, bound, out| {
-                    if let Some(bound) = bound {
-                        inbox.expire(bound, out);
-                    }
-                });
-            }
+        for whose in self.dues.due(&self.bounds, now_ms) {
+            self.with(&whose, now_ms, |inbox, bound, out| {
+                if let Some(bound) = bound {
+                    inbox.expire(bound, out);
+                }
+            });
         }
         for shard in self.turns.keys().copied().collect::<Vec<_>>() {
             self.pull(shard, now_ms);
@@ -146,9 +147,7 @@ impl Inboxes {
     pub(crate) fn poll_timeout(&self) -> Option<u64> {
         let again = self.again.iter().map(|(at, _)| *at).min();
         let turns = self.turns.values().filter(|turn| turn.under_way.is_none()).map(|turn| turn.at_ms).min();
-        let deadlines = self.inboxes.keys().filter_map(|whose| self.deadline_ms(whose)).min();
-        let reports = self.inboxes.keys().filter_map(|whose| self.report_ms(whose)).min();
-        [again, turns, deadlines, reports].into_iter().flatten().min()
+        [again, turns, self.dues.first_ms(&self.bounds)].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_want(&mut self) -> Option<Want> {
@@ -181,27 +180,17 @@ impl Inboxes {
         self.bounds.get(&shard).map(|bound| bound.at(now_ms))
     }
 
-    /// When something of an inbox has to be ended, on this node's clock.
-    fn deadline_ms(&self, whose: &Whose) -> Option<u64> {
-        let deadline = self.inboxes.get(whose)?.next_deadline()?;
-        Some(self.bounds.get(&whose.0)?.reaches_at(deadline))
-    }
-
-    /// When the shard is to be told how far something has come, on this node's clock.
-    fn report_ms(&self, whose: &Whose) -> Option<u64> {
-        self.inboxes.get(whose)?.next_report_ms()
-    }
-
     /// Has something happen to an inbox, and carries out what follows.
     fn with(&mut self, whose: &Whose, now_ms: u64, what: impl FnOnce(&mut Inbox, Option<LogInstant>, &mut Out)) {
         let bound = self.bound(whose.0, now_ms);
         let Some(inbox) = self.inboxes.get_mut(whose) else { return };
         let mut out = Out::default();
-        let had_room = inbox.room() > 0;
+        let (had_room, was_due) = (inbox.room() > 0, inbox.next_due());
         what(inbox, bound, &mut out);
         let room_again = !had_room && inbox.room() > 0;
         out.ended = inbox.ended(&whose.1);
         out.reports = inbox.reports(&whose.1, now_ms);
+        self.dues.change(whose, was_due, inbox.next_due());
         let stream = inbox.taker.as_ref().map(|taker| taker.stream);
         let over = inbox.taker.is_none() && inbox.is_empty() && out.writes.is_empty();
         if room_again {

@@ -18,6 +18,7 @@ use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::text::{AgentId, Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
+use super::due::Due;
 use super::event::Taker;
 use report::Report;
 
@@ -303,8 +304,13 @@ impl Inbox {
         }
     }
 
+    /// What is due next.
+    pub(super) fn next_due(&self) -> Due {
+        Due { deadline: self.next_deadline(), report_ms: self.next_report_ms() }
+    }
+
     /// The next deadline of something that was not started.
-    pub(super) fn next_deadline(&self) -> Option<LogInstant> {
+    fn next_deadline(&self) -> Option<LogInstant> {
         self.live.values().filter(|live| live.is_received()).map(|live| live.entry.command.command.deadline).min()
     }
 

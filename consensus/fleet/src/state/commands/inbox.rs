@@ -73,7 +73,7 @@ impl FleetState {
         }
         let outbox = self.commands.outboxes.get(agent);
         if let Some(behind) = outbox.filter(|outbox| outbox.open == 0).map(|outbox| outbox.home.next()) {
-            self.commands.outboxes.remove(agent);
+            self.remove_outbox(agent);
             self.commands.homes_from = self.commands.homes_from.max(behind);
         }
     }
@@ -109,11 +109,14 @@ impl FleetState {
 
     /// What there is for the agents that a node pulls for. Those are left out for whom nothing changed since the node saw
     /// it, and those for whom there is no place in this answer.
-    pub fn pull(&self, node: NodeId, pull: &Pull) -> Vec<PulledFor> {
+    ///
+    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at.
+    pub fn pull(&self, node: NodeId, pull: &Pull, looked: Option<u64>) -> Vec<PulledFor> {
         let as_of = self.applied().map_or(0, |position| position.index);
+        let news: Option<BTreeSet<&AgentId>> = looked.map(|looked| self.outboxes_changed_since(looked).collect());
         let mut bytes = 0;
         let mut answered = Vec::new();
-        for asked in &pull.agents {
+        for asked in pull.agents.iter().filter(|asked| news.as_ref().is_none_or(|news| news.contains(&asked.agent))) {
             if bytes > limits::PULL_BYTES_SOFT_MAX {
                 break;
             }
@@ -158,13 +161,13 @@ impl FleetState {
         serves && outbox.is_some_and(|outbox| outbox.journal == Some(journal) && outbox.home == home)
     }
 
-    /// The last entry that changed what there is to deliver to anybody.
-    pub fn outboxes_changed_at(&self) -> u64 {
-        self.commands.outboxes_changed_at
+    /// The agents for whom what there is to deliver was changed by an entry after this one.
+    pub fn outboxes_changed_since(&self, index: u64) -> impl Iterator<Item = &AgentId> {
+        self.commands.changed.range((index.saturating_add(1), None)..).filter_map(|(_, agent)| agent.as_ref())
     }
 
     /// The last entry that changed what there is to deliver to an agent.
-    pub fn outbox_changed_at(&self, agent: &AgentId) -> Option<u64> {
+    fn outbox_changed_at(&self, agent: &AgentId) -> Option<u64> {
         self.commands.outboxes.get(agent).map(|outbox| outbox.changed_at)
     }
 

@@ -171,6 +171,8 @@ pub(crate) struct Commands {
     pub(super) operators: OrdMap<OperatorKey, Operator>,
     pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
+    /// Their agents, by the entry that changed what there is to deliver last. None comes before every agent.
+    changed: OrdSet<(u64, Option<AgentId>)>,
     /// Where the home of a new outbox begins: behind that of every outbox that was let go of.
     homes_from: HomeEpoch,
     due: OrdSet<(LogInstant, CommandDue, CommandId)>,
@@ -179,8 +181,6 @@ pub(crate) struct Commands {
     ended: OrdSet<(bool, LogInstant, CommandId)>,
     deliveries: u64,
     bytes: u64,
-    /// The last entry that changed what there is to deliver to anybody.
-    outboxes_changed_at: u64,
 }
 
 /// What a snapshot holds of it; the rest is made anew.
@@ -222,11 +222,11 @@ impl Commands {
             first: body.first,
             operators: body.operators.into_iter().collect(),
             homes_from: body.homes_from,
-            outboxes_changed_at: applied,
             ..Self::default()
         };
         for (agent, OutboxHead { journal, home, groups, last }) in body.outboxes {
             let outbox = Outbox { journal, home, groups, last, changed_at: applied, ..Outbox::default() };
+            commands.changed.insert((applied, Some(agent.clone())));
             commands.outboxes.insert(agent, Arc::new(outbox));
         }
         for mut record in body.records {
@@ -363,11 +363,20 @@ impl FleetState {
     /// Changes the outbox of an agent, which is there from its first command or inbox on.
     fn change_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let index = self.applying;
-        self.commands.outboxes_changed_at = index;
-        self.mind_outbox(agent, |outbox| {
-            outbox.changed_at = index;
-            change(outbox)
-        })
+        let (before, changed) = self.mind_outbox(agent, |outbox| {
+            let before = std::mem::replace(&mut outbox.changed_at, index);
+            (before, change(outbox))
+        });
+        self.commands.changed.remove(&(before, Some(agent.clone())));
+        self.commands.changed.insert((index, Some(agent.clone())));
+        changed
+    }
+
+    /// Lets go of the outbox of an agent.
+    fn remove_outbox(&mut self, agent: &AgentId) {
+        if let Some(outbox) = self.commands.outboxes.remove(agent) {
+            self.commands.changed.remove(&(outbox.changed_at, Some(agent.clone())));
+        }
     }
 
     /// Changes what is remembered of an outbox, which gives nobody anything new to deliver: nodes that wait go on waiting.

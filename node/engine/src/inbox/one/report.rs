@@ -41,7 +41,7 @@ impl Inbox {
     }
 
     /// When the shard is to be told of something, on this node's clock.
-    pub(in crate::inbox) fn next_report_ms(&self) -> Option<u64> {
+    pub(super) fn next_report_ms(&self) -> Option<u64> {
         let due = self.live.values().filter_map(|live| live.news().and(live.report.at_ms)).min();
         due.filter(|_| self.reports_room() > 0)
     }

@@ -1,0 +1,69 @@
+//! When something is due in which inbox. There may be a thousand, and they are asked after every event.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_protocol::ids::ShardId;
+use skep_protocol::text::AgentId;
+use skep_protocol::time::LogInstant;
+
+use super::Whose;
+use super::bound::ClockBound;
+
+/// What is due next in an inbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    /// When something that was not started has to be ended, on the shard's clock.
+    pub(super) deadline: Option<LogInstant>,
+    /// When the shard is to be told how far something has come, on this node's clock.
+    pub(super) report_ms: Option<u64>,
+}
+
+/// What is due next in each.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dues {
+    deadlines: BTreeMap<ShardId, BTreeSet<(LogInstant, AgentId)>>,
+    reports: BTreeSet<(u64, Whose)>,
+}
+
+impl Dues {
+    /// What was due in an inbox, and what is from now on.
+    pub(super) fn change(&mut self, whose: &Whose, was: Due, is: Due) {
+        let (shard, agent) = whose;
+        if let Some(deadline) = was.deadline
+            && let Some(of) = self.deadlines.get_mut(shard)
+        {
+            of.remove(&(deadline, agent.clone()));
+        }
+        if let Some(at_ms) = was.report_ms {
+            self.reports.remove(&(at_ms, whose.clone()));
+        }
+        if let Some(deadline) = is.deadline {
+            self.deadlines.entry(*shard).or_default().insert((deadline, agent.clone()));
+        }
+        if let Some(at_ms) = is.report_ms {
+            self.reports.insert((at_ms, whose.clone()));
+        }
+    }
+
+    /// When the first of it is due, on this node's clock. Nobody knows of deadlines of shards whose clock was not heard.
+    pub(super) fn first_ms(&self, bounds: &BTreeMap<ShardId, ClockBound>) -> Option<u64> {
+        let deadline = |(shard, of): (&ShardId, &BTreeSet<(LogInstant, AgentId)>)| {
+            let (deadline, _) = of.first()?;
+            Some(bounds.get(shard)?.reaches_at(*deadline))
+        };
+        let report = self.reports.first().map(|(at_ms, _)| *at_ms);
+        self.deadlines.iter().filter_map(deadline).chain(report).min()
+    }
+
+    /// The inboxes in which something is due by now.
+    pub(super) fn due(&self, bounds: &BTreeMap<ShardId, ClockBound>, now_ms: u64) -> BTreeSet<Whose> {
+        let mut due: BTreeSet<Whose> =
+            self.reports.iter().take_while(|(at_ms, _)| *at_ms <= now_ms).map(|(_, whose)| whose.clone()).collect();
+        for (shard, of) in &self.deadlines {
+            let Some(bound) = bounds.get(shard) else { continue };
+            let passed = of.iter().take_while(|(deadline, _)| bound.reaches_at(*deadline) <= now_ms);
+            due.extend(passed.map(|(_, agent)| (*shard, agent.clone())));
+        }
+        due
+    }
+}
