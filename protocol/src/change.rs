@@ -248,6 +248,16 @@ pub enum ChangeKind {
         /// Why it was refused.
         why: Box<Refusal>,
     },
+    /// What a node said of the end of a command was refused: it was never let out to that agent, or in another place of its
+    /// order.
+    OutcomeRefused {
+        /// Which command.
+        command: CommandId,
+        /// Where it is said to have ended.
+        agent: AgentId,
+        /// Why it was refused.
+        why: Box<Refusal>,
+    },
     /// The commands of an agent go to this journal from now on.
     InboxOpened {
         /// The agent.
@@ -311,6 +321,7 @@ impl ChangeKind {
             | Self::DeliveryReported { .. }
             | Self::DeliveryEnded { .. }
             | Self::OperatorRefused { .. }
+            | Self::OutcomeRefused { .. }
             | Self::InboxOpened { .. } => None,
         }
     }
@@ -324,9 +335,15 @@ impl ChangeKind {
             | Self::DeliveryVoided { command, .. }
             | Self::DeliveryReported { command, .. }
             | Self::DeliveryEnded { command, .. } => Some(*command),
+            Self::OutcomeRefused { command, .. } => Some(*command),
             Self::OperatorRefused { command, .. } => *command,
             _ => None,
         }
+    }
+
+    /// Whether it records that something was refused: nothing was changed.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::OperatorRefused { .. } | Self::OutcomeRefused { .. })
     }
 
     /// The command that ended at an agent with it, if one did.
@@ -360,6 +377,7 @@ impl ChangeKind {
             | Self::DeliveryReported { .. }
             | Self::DeliveryEnded { .. }
             | Self::OperatorRefused { .. }
+            | Self::OutcomeRefused { .. }
             | Self::InboxOpened { .. } => None,
         }
     }

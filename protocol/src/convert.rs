@@ -294,21 +294,23 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
                 retryable: !request.permanent,
             },
         )),
-        Command::Cancel(request) => Ok((
-            meta(request.meta)?,
-            Op::CancelTask {
-                task: task_id(&request.task_id)?,
-                reason: Reason::new(&request.reason).in_field("reason")?,
-            },
-        )),
+        Command::Cancel(request) => {
+            let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
+            let op = match request.only_dead_letter {
+                true => Op::SettleDeadLetter { task, again: false, reason },
+                false => Op::CancelTask { task, reason },
+            };
+            Ok((meta(request.meta)?, op))
+        }
         Command::Release(request) => Ok((meta(request.meta)?, Op::ReleaseTask { claim: claim(request.claim)? })),
-        Command::Requeue(request) => Ok((
-            meta(request.meta)?,
-            Op::RequeueTask {
-                task: task_id(&request.task_id)?,
-                reason: Reason::new(&request.reason).in_field("reason")?,
-            },
-        )),
+        Command::Requeue(request) => {
+            let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
+            let op = match request.only_dead_letter {
+                true => Op::SettleDeadLetter { task, again: true, reason },
+                false => Op::RequeueTask { task, reason },
+            };
+            Ok((meta(request.meta)?, op))
+        }
     }
 }
 

@@ -133,6 +133,15 @@ pub enum Op {
         /// Why.
         reason: Reason,
     },
+    /// Settle a task that is a dead letter; one that is not is left as it is.
+    SettleDeadLetter {
+        /// Which.
+        task: TaskId,
+        /// Whether it is made pending again. Otherwise nobody need look at it any more.
+        again: bool,
+        /// Why.
+        reason: Reason,
+    },
     /// Make an agent known, or change its role.
     RegisterAgent {
         /// Who.
@@ -289,6 +298,7 @@ impl Op {
             Self::CreateTask { .. }
             | Self::ClaimTask { .. }
             | Self::RequeueTask { .. }
+            | Self::SettleDeadLetter { again: true, .. }
             | Self::RegisterAgent { .. }
             | Self::AttachAgent { .. }
             | Self::InstallOperator { .. }
@@ -300,6 +310,7 @@ impl Op {
             | Self::CompleteTask { .. }
             | Self::FailTask { .. }
             | Self::CancelTask { .. }
+            | Self::SettleDeadLetter { again: false, .. }
             | Self::ReleaseTask { .. }
             | Self::RemoveAgent { .. }
             | Self::DetachAgent { .. }

@@ -227,7 +227,8 @@ fn op() -> impl Strategy<Value = Op> {
             retryable
         }),
         (task.clone(), reason.clone()).prop_map(|(task, reason)| Op::CancelTask { task, reason }),
-        (task, reason).prop_map(|(task, reason)| Op::RequeueTask { task, reason }),
+        (task.clone(), reason.clone()).prop_map(|(task, reason)| Op::RequeueTask { task, reason }),
+        (task, any::<bool>(), reason).prop_map(|(task, again, reason)| Op::SettleDeadLetter { task, again, reason }),
         agent.prop_map(|agent| Op::RegisterAgent { agent, role: Role::unregistered() }),
     ]
 }

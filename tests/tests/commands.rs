@@ -332,7 +332,10 @@ async fn software_that_died_while_it_did_something_leaves_it_in_doubt_until_an_o
     assert_eq!(told, ["accepted", "released", "received", "taken", "started", "progressed"]);
     let shown = hall.site.skep(1, &["command", "show", &id.to_string(), "-o", "json"]).json();
     let open = &shown["deliveries"][0];
-    assert_eq!((&open["outcome"], &open["percent"], &open["note"]), (&"open".into(), &40.0.into(), &"at the gate".into()));
+    assert_eq!(
+        (&open["outcome"], &open["percent"], &open["note"]),
+        (&"open".into(), &40.0.into(), &"at the gate".into())
+    );
     assert!(open["started_ms"].is_u64(), "{open}");
     // It is gone without a word.
     drop(agent);

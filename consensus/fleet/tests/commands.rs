@@ -12,7 +12,7 @@ use skep_protocol::command::*;
 use skep_protocol::entry::{Decision, DeliveryReport, EndedDelivery, EntryBody, Op};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use skep_protocol::text::Reason;
 use skep_protocol::time::LogInstant;
 use support::hall::*;
@@ -183,6 +183,28 @@ fn what_an_operator_was_refused_is_on_record_once() {
     };
     assert_eq!((*of, *by, *command), (request.id, first().key(), Some(id(1))));
     assert_eq!(**why, Refusal::NoSuchAgent(agent("nobody")));
+}
+
+#[test]
+fn an_outcome_of_what_was_never_let_out_to_an_agent_is_refused_on_record_and_one_told_twice_is_known() {
+    let mut hall = Hall::with(&["r1", "r2"]);
+    let command = hall.command(1, to("r1"));
+    hall.send(command);
+    // Another's, one that comes later in its order, and one that nobody sent.
+    let ends = [("r2", 1, (1, 1)), ("r1", 1, (1, 2)), ("r1", 9, (1, 1))];
+    for (at, n, seq) in ends {
+        let end = hall.ended(at, n, seq, succeeded());
+        let (_, changes) = hall.told(end);
+        let [ChangeKind::OutcomeRefused { command, agent: of, why }] = changes.as_slice() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!((*command, of, &**why), (id(n), &agent(at), &Refusal::NoSuchCommand(id(n))));
+    }
+    let end = hall.ended("r1", 1, (1, 1), succeeded());
+    assert_eq!(outcomes(&hall.told(end.clone()).1), [("r1".to_owned(), "succeeded")]);
+    let (reply, changes) = hall.told(end);
+    assert!(matches!(reply, Reply::Done(Receipt::DeliveryEnded { .. })), "{reply:?}");
+    assert_eq!(changes, []);
 }
 
 #[test]

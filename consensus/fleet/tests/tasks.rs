@@ -166,6 +166,26 @@ fn a_cancelled_task_is_over_for_its_holder_too() {
 }
 
 #[test]
+fn whoever_settles_a_dead_letter_too_late_takes_nothing_away_from_whoever_does_it_again() {
+    let settle = |again| Op::SettleDeadLetter { task: task_id(1), again, reason: reason("looked at it") };
+    let mut shard = Shard::new();
+    shard.ok(create(1, spec()));
+    for again in [true, false] {
+        assert!(matches!(shard.refused(settle(again)), Refusal::WrongStatus { status: TaskStatus::Pending, .. }));
+    }
+    shard.ok(take(1, "a"));
+    shard.ok(Op::FailTask { claim: claim(1, "a", 1), reason: reason("broken"), retryable: false });
+    shard.ok(settle(true));
+    shard.ok(take(1, "a"));
+    for again in [true, false] {
+        assert!(matches!(shard.refused(settle(again)), Refusal::WrongStatus { status: TaskStatus::Claimed, .. }));
+    }
+    shard.ok(Op::FailTask { claim: claim(1, "a", 2), reason: reason("broken"), retryable: false });
+    shard.ok(settle(false));
+    assert_eq!(shard.status(1), TaskStatus::Cancelled);
+}
+
+#[test]
 fn an_agent_holds_no_more_than_its_role_allows() {
     let mut shard = Shard::new();
     for n in 1..=4 {

@@ -131,23 +131,11 @@ impl Deadletter {
             },
             Self::Redrive(redrive) => redrive.run(&client, common).await,
             Self::Discard { id, reason, key } => match find(&client, &id).await? {
-                Letter::Task(task) => {
-                    check_dead(&client, &task).await?;
-                    task::print_receipt(common.output, client.cancel_task(&task, &reason).await?)
-                }
+                Letter::Task(task) => task::print_receipt(common.output, client.discard_task(&task, &reason).await?),
                 Letter::Command(view) => rows(common.output, &[discard(&client, &view, &reason, &key).await?]),
             },
         }
     }
-}
-
-/// Whether a task is a dead letter: one that is not is nothing to discard or to redrive.
-async fn check_dead(client: &Client, task: &[u8]) -> Result<(), Failure> {
-    let found = client.task(task, Read::Linearizable).await?.task.unwrap_or_default();
-    if found.status() == TaskStatus::DeadLettered {
-        return Ok(());
-    }
-    Err(Failure::failed(format!("task {} is no dead letter; 'skep task show' shows it", uuid_text(task))))
 }
 
 /// What became of a command, or of its sending again to one robot.
@@ -184,8 +172,8 @@ impl Redrive {
     async fn run(self, client: &Client, common: &Common) -> Result<(), Failure> {
         match find(client, &self.id).await? {
             Letter::Task(task) => {
-                check_dead(client, &task).await?;
-                task::print_receipt(common.output, client.requeue_task(&task, &self.reason).await?)
+                let redriven = client.redrive_task(&task, &self.reason).await?;
+                task::print_receipt(common.output, redriven)
             }
             Letter::Command(view) => self.command(client, common, *view).await,
         }

@@ -50,6 +50,9 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
         ChangeKind::OperatorRefused { by, why, .. } => {
             vec![v1::CommandEvent { operator: by.to_string(), detail: why.to_string(), ..event("refused", "") }]
         }
+        ChangeKind::OutcomeRefused { agent, why, .. } => {
+            vec![v1::CommandEvent { agent: agent.to_string(), detail: why.to_string(), ..event("refused", "") }]
+        }
         ChangeKind::DeliveryVoided { trace, agent, cause, .. } => {
             let (agent, outcome) = (agent.to_string(), cause.outcome().name().to_owned());
             vec![v1::CommandEvent { agent, outcome, ..event("voided", trace.as_str()) }]

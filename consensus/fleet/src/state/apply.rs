@@ -88,9 +88,12 @@ impl FleetState {
         let reply = match self.execute(&request.op, journal) {
             Ok(receipt) => Reply::Done(receipt),
             Err(refusal) => {
+                let why = Box::new(refusal.clone());
                 if let Some((by, command)) = request.op.operator() {
-                    let why = Box::new(refusal.clone());
                     journal.record(self.clock, ChangeKind::OperatorRefused { by, command, why });
+                } else if let Op::EndDelivery { ended } = &request.op {
+                    let (command, agent) = (ended.command, ended.agent.clone());
+                    journal.record(self.clock, ChangeKind::OutcomeRefused { command, agent, why });
                 }
                 Reply::Refused(refusal)
             }
@@ -131,6 +134,7 @@ impl FleetState {
             Op::CancelTask { task, reason } => self.cancel_task(*task, reason, journal),
             Op::ReleaseTask { claim } => self.release_task(claim, journal),
             Op::RequeueTask { task, reason } => self.requeue_task(*task, reason, journal),
+            Op::SettleDeadLetter { task, again, reason } => self.settle_dead_letter(*task, *again, reason, journal),
             Op::RegisterAgent { agent, role } => self.register_agent(agent, role, journal),
             Op::RemoveAgent { agent } => self.remove_agent(agent, journal),
             Op::AttachAgent { agent, role, node, session, lease } => {

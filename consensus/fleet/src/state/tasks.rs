@@ -216,6 +216,18 @@ impl FleetState {
         Ok(receipt)
     }
 
+    /// Whoever looked at a dead letter may be late: somebody may have redriven it, and it may be done by now.
+    pub(super) fn settle_dead_letter(
+        &mut self,
+        id: TaskId,
+        again: bool,
+        reason: &Reason,
+        journal: &mut Journal,
+    ) -> Result<Receipt, Refusal> {
+        self.check_status(id, |status| status == TaskStatus::DeadLettered)?;
+        if again { self.requeue_task(id, reason, journal) } else { self.cancel_task(id, reason, journal) }
+    }
+
     pub(super) fn requeue_task(
         &mut self,
         id: TaskId,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use skep_protocol::authority::{OperatorKey, granted};
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, CommandProgress, Delivery, DeliverySeq, SignedCommand, Steps, Target, VoidCause, check_result,
+    CommandClass, CommandOutcome, CommandProgress, Delivery, DeliverySeq, SignedCommand, Steps, Target, VoidCause,
+    check_result,
 };
 use skep_protocol::entry::{DeliveryReport, EndedDelivery};
 use skep_protocol::ids::{CommandId, HomeEpoch, SessionId};

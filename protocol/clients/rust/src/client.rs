@@ -323,12 +323,26 @@ impl Client {
     task_command!(
         /// Calls a task off.
         cancel_task(task_id: &[u8], reason: &str),
-        Cancel.cancel, CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned() }
+        Cancel.cancel,
+        CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: false }
+    );
+    task_command!(
+        /// Nobody need look at a dead letter any more. A task that is none is left as it is.
+        discard_task(task_id: &[u8], reason: &str),
+        Cancel.cancel,
+        CancelTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: true }
     );
     task_command!(
         /// Makes a task pending again, with all its attempts.
         requeue_task(task_id: &[u8], reason: &str),
-        Requeue.requeue, RequeueTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned() }
+        Requeue.requeue,
+        RequeueTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: false }
+    );
+    task_command!(
+        /// Makes a dead letter pending again. A task that is none is left as it is.
+        redrive_task(task_id: &[u8], reason: &str),
+        Requeue.requeue,
+        RequeueTaskRequest { task_id: task_id.to_vec(), reason: reason.to_owned(), only_dead_letter: true }
     );
     command!(
         /// Makes an agent known, or changes its role.

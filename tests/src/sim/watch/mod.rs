@@ -82,7 +82,7 @@ trait Invariant {
 
 /// The requests that changed something. That one was refused is on record, and changes nothing.
 fn effects(applied: &Applied) -> impl Iterator<Item = RequestId> + '_ {
-    let effects = applied.changes.iter().filter(|change| !matches!(change.what, ChangeKind::OperatorRefused { .. }));
+    let effects = applied.changes.iter().filter(|change| !change.what.is_refusal());
     effects.filter_map(|change| change.request)
 }
 
