@@ -53,8 +53,8 @@ enum Step {
     Stop,
 }
 
-/// Attempts that travel together, by shard, target, and whether they bring work: what ends work has room where new work
-/// has none.
+/// Attempts that travel together, by shard, target, and whether they can wait: what ends work has room where the others have
+/// none.
 type Proposals = BTreeMap<(ShardId, Target, bool), Vec<(WorkKey, u32, Request)>>;
 
 fn boot_ms() -> u64 {
@@ -404,7 +404,9 @@ impl Driver {
                         let _ = outcomes.send(vec![(key, attempt, Outcome::Pull(reply.map(Box::new)))]).await;
                     });
                 }
-                Effect::Request { key, shard, op, patience_ms } => self.request(key, shard, op, patience_ms),
+                Effect::Request { key, shard, op, clock, patience_ms } => {
+                    self.request(key, shard, op, clock, patience_ms);
+                }
                 Effect::Tell { stream, message } => self.tell(stream, message),
                 Effect::Topic(effect) => self.carry_out_topic(effect),
                 Effect::Journal(effect) => self.journals.submit(job(effect)),

@@ -362,6 +362,17 @@ pub struct Steps {
 }
 
 impl Steps {
+    /// These steps, and others where these were not taken.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            received: self.received.or(other.received),
+            accepted: self.accepted.or(other.accepted),
+            started: self.started.or(other.started),
+            ended: self.ended.or(other.ended),
+        }
+    }
+
     /// Those of them that are other than they were.
     #[must_use]
     pub fn since(self, were: Self) -> Self {

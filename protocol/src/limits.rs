@@ -101,14 +101,14 @@ pub const COMMAND_VALID_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 pub const COMMANDS_MAX: usize = 100_000;
 /// Deliveries of all commands that a shard holds. Sending more is refused as `ShardFull`.
 pub const DELIVERIES_MAX: usize = 1_000_000;
-/// Bytes of the arguments of all commands that a shard holds. Sending more is refused as `ShardFull`.
+/// Bytes of the arguments of all commands that a shard holds, and of what their agents said. Sending more is refused as `ShardFull`.
 pub const COMMAND_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Ended commands kept in memory, per shard, once their deadline has passed; older ones are read from the history.
 pub const ENDED_COMMANDS_KEPT: usize = 10_000;
 /// Commands to one agent that have not ended. Sending one more is refused as `OutboxFull`.
 pub const OUTBOX_MAX: usize = 1_024;
-/// How long after its deadline a command that may have been delivered is waited for, in milliseconds. Then it is
-/// `Indeterminate`, until its agent's node is heard of.
+/// How long after its deadline, and after the last word that it is under way, a command that may have been delivered is waited
+/// for, in milliseconds. Then it is `Indeterminate`, until its agent's node is heard of.
 pub const DOUBT_AFTER_MS: u64 = 30_000;
 /// Callers that wait at one shard's leader for commands to end. One more is answered at once, as the command stands. Far
 /// fewer than the calls that a peer may have under way, so that other questions find a place beside them.
@@ -120,10 +120,18 @@ pub const PULL_BYTES_SOFT_MAX: usize = 1024 * 1024;
 /// How long a leader may keep a pull waiting, in milliseconds. So old the clock of a node gets that hears nothing.
 pub const PULL_WAIT_MS_MAX: u32 = 1_000;
 /// Outcomes of one agent's commands that are on their way to the shard at a time. More follow.
-pub const REPORTS_IN_FLIGHT_MAX: usize = 32;
-/// How long a command goes on before its agent's node tells the shard how far it has come, and how long between two such
-/// reports, in milliseconds. What ends sooner is told with its outcome.
+pub const ENDS_IN_FLIGHT_MAX: usize = 32;
+/// Reports of commands that go on, of all agents of a node, that are on their way to shards at a time. More follow, so that
+/// they leave room for requests that cannot wait.
+pub const REPORTS_IN_FLIGHT_MAX: usize = 256;
+/// How long a node waits before it tells the shard how far a command has come, in milliseconds: what ends meanwhile is told
+/// with its outcome.
 pub const DELIVERY_REPORT_EVERY_MS: u64 = 1_000;
+/// How often a node tells the shard that a command is still under way, in milliseconds: several times within the time after
+/// which the shard would be in doubt.
+pub const DELIVERY_ALIVE_EVERY_MS: u64 = DOUBT_AFTER_MS / 6;
+/// How much further a command must have come for the history to keep it, in thousandths.
+pub const PROGRESS_KEPT_PERMILLE: u16 = 50;
 /// Writes that wait for the journals of a node: each of its inboxes has few under way for each of its commands. One more
 /// ends the process, since a write that is left out would be one that was lost.
 pub const JOURNAL_JOBS_QUEUED_MAX: usize = 4 * INBOX_MAX * AGENTS_PER_NODE_MAX;

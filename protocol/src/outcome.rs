@@ -70,10 +70,12 @@ pub enum Receipt {
         /// The shard's first operator.
         first: Option<OperatorKey>,
     },
-    /// It is known how far a delivery has come, or it has ended.
+    /// It is known how far a delivery has come.
     DeliveryReported {
         /// Of which command.
         command: CommandId,
+        /// Whether the shard waits for its end. If not, how far it comes is of no interest any more.
+        open: bool,
     },
     /// A delivery has ended, now or before.
     DeliveryEnded {

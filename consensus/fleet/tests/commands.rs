@@ -9,12 +9,10 @@ use skep_fleet::FleetState;
 use skep_protocol::authority::OperatorGrant;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
-use skep_protocol::entry::{Decision, DeliveryReport, EndedDelivery, EntryBody, Op};
+use skep_protocol::entry::{Decision, EndedDelivery, EntryBody, Op};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::text::Reason;
-use skep_protocol::time::LogInstant;
 use support::hall::*;
 use support::*;
 
@@ -383,41 +381,6 @@ fn only_the_node_that_may_have_had_a_command_says_how_it_ended() {
     hall.join("r1", 2, journal(2), &[]);
     assert!(hall.state.may_report(ended.command, &ended.agent, node(1)));
     assert!(!hall.state.may_report(ended.command, &ended.agent, node(2)));
-}
-
-#[test]
-fn how_far_a_command_has_come_is_known_until_it_ends_and_each_step_is_told_once() {
-    let mut hall = Hall::with(&["r1"]);
-    let command = hall.command(1, to("r1"));
-    hall.send(command);
-    let at = |ms| Some(LogInstant::from_raw(ms));
-    let steps = Steps { received: at(5), accepted: at(6), started: at(7), ended: None };
-    let report = |permille, seq| {
-        let progress = Some(CommandProgress { permille, note: Reason::truncated("on the way"), at: at(8) });
-        let seq = DeliverySeq { home: HomeEpoch(1), n: seq };
-        let report = DeliveryReport { agent: agent("r1"), command: id(1), seq, steps, progress };
-        Op::ReportDelivery { report: Box::new(report) }
-    };
-    let told = |hall: &mut Hall, op| match hall.told(op).1.pop() {
-        Some(ChangeKind::DeliveryReported { steps, progress, .. }) => Some((steps, progress.map(|p| p.permille))),
-        Some(ChangeKind::DeliveryEnded { steps, .. }) => Some((steps, None)),
-        Some(other) => panic!("{other:?}"),
-        None => None,
-    };
-    assert!(matches!(hall.refused(report(100, 2)), Refusal::NoSuchCommand(_)), "a place that it never had");
-    assert_eq!(told(&mut hall, report(100, 1)), Some((steps, Some(100))));
-    assert_eq!(told(&mut hall, report(400, 1)), Some((Steps::default(), Some(400))));
-    assert_eq!(told(&mut hall, report(400, 1)), None, "nothing new, nothing on record");
-    let open = hall.state.command(&id(1)).unwrap().deliveries.remove(0);
-    assert_eq!((open.progress.map(|progress| progress.permille), open.steps), (Some(400), steps));
-
-    let Op::EndDelivery { mut ended } = hall.ended("r1", 1, (1, 1), succeeded()) else { unreachable!() };
-    ended.steps = Steps { ended: at(9), ..steps };
-    let end = Op::EndDelivery { ended: ended.clone() };
-    assert_eq!(told(&mut hall, end), Some((Steps { ended: at(9), ..Steps::default() }, None)));
-    let over = hall.state.command(&id(1)).unwrap().deliveries.remove(0);
-    assert_eq!((over.progress, over.steps), (None, ended.steps), "all of its steps, and its end");
-    assert_eq!(told(&mut hall, report(900, 1)), None, "a late report says nothing of what has ended");
 }
 
 #[test]

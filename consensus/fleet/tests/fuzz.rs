@@ -4,8 +4,10 @@
 mod support;
 
 use skep_fleet::FleetState;
-use skep_protocol::command::{Command, OrderKind, Target, Waves};
-use skep_protocol::entry::Op;
+use skep_protocol::command::{Command, CommandProgress, DeliverySeq, OrderKind, Steps, Target, Waves};
+use skep_protocol::entry::{DeliveryReport, Op};
+use skep_protocol::ids::HomeEpoch;
+use skep_protocol::text::Reason;
 use support::hall::*;
 use support::*;
 
@@ -29,6 +31,15 @@ fn snapshot() -> Vec<u8> {
     let waved = Command { waves, ..shard.command(4, Target::Group("aisle".parse().unwrap())) };
     shard.send(waved);
     shard.order(2, OrderKind::Cancel);
+    let (at, note) = (Some(shard.now), Reason::truncated("on the way"));
+    let report = DeliveryReport {
+        agent: agent("r2"),
+        command: id(3),
+        seq: DeliverySeq { home: HomeEpoch(1), n: 3 },
+        steps: Steps { started: at, ..Steps::default() },
+        progress: Some(CommandProgress { permille: 100, note, at }),
+    };
+    shard.ok(Op::ReportDelivery { report: Box::new(report) });
     let ended = shard.ended("r2", 1, (1, 1), succeeded());
     shard.ok(ended);
     for n in 1..=4 {

@@ -117,7 +117,8 @@ impl Engine {
             Want::Request { stream, shard, op, patience_ms } => {
                 let key = self.own_key();
                 self.agents.request_sent(stream, key);
-                self.effects.push_back(Effect::Request { key, shard, op, patience_ms });
+                let clock = self.inboxes.clock(shard, now_ms);
+                self.effects.push_back(Effect::Request { key, shard, op, clock, patience_ms });
             }
             Want::Tell { stream, message } => self.effects.push_back(Effect::Tell { stream, message }),
             Want::Noted { key, noted } => self.effects.push_back(Effect::Noted { key, noted }),
@@ -137,7 +138,8 @@ impl Engine {
             inbox::Want::Request { of, shard, op, patience_ms } => {
                 let key = self.own_key();
                 self.inboxes.request_sent(of, key);
-                self.effects.push_back(Effect::Request { key, shard, op, patience_ms });
+                let clock = self.inboxes.clock(shard, now_ms);
+                self.effects.push_back(Effect::Request { key, shard, op, clock, patience_ms });
             }
             inbox::Want::Tell { stream, command, told } => {
                 self.effects.push_back(Effect::Tell { stream, message: ToAgent::Command { command, told } });

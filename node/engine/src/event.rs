@@ -11,6 +11,7 @@ use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
 use skep_protocol::text::{AgentId, GroupName};
+use skep_protocol::time::LogInstant;
 
 use crate::connectivity::Connectivity;
 use crate::inbox::{InboxEvent, JournalEffect};
@@ -261,6 +262,8 @@ pub enum Effect {
         shard: ShardId,
         /// What.
         op: Op,
+        /// The shard's clock, if the engine heard it a moment ago.
+        clock: Option<LogInstant>,
         /// How long the engine waits, in milliseconds.
         patience_ms: u64,
     },

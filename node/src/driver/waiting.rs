@@ -39,9 +39,17 @@ impl Driver {
         self.engine.handle(Event::Submit { key, shard, work, patience_ms }, self.now_ms());
     }
 
-    /// Has something committed that the engine asks for.
-    pub(super) fn request(&mut self, key: WorkKey, shard: ShardId, op: Op, patience_ms: u64) {
-        if let Some(first_sent) = self.consensus.clock(shard) {
+    /// Has something committed that the engine asks for. The engine knows the clock of a
+    /// shard from which it takes commands.
+    pub(super) fn request(
+        &mut self,
+        key: WorkKey,
+        shard: ShardId,
+        op: Op,
+        clock: Option<LogInstant>,
+        patience_ms: u64,
+    ) {
+        if let Some(first_sent) = self.consensus.clock(shard).or(clock) {
             let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
             let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
             let work = Work::Request(Request { id, first_sent, deadline, op });

@@ -312,9 +312,9 @@ impl Sim {
             match effect {
                 Effect::Attempt { key, attempt, target, work, .. } => self.attempt(host, key, attempt, target, work),
                 Effect::Answer { key, settled } => self.answer(host, key, settled),
-                Effect::Request { key, op, patience_ms, .. } => {
+                Effect::Request { key, op, clock, patience_ms, .. } => {
                     let valid_ms = limits::REQUEST_DEADLINE_MS_DEFAULT;
-                    self.wish(host, Wish { op, valid_ms, patience_ms, waits: Waits::Engine(key) });
+                    self.wish(host, Wish { op, valid_ms, patience_ms, waits: Waits::Engine(key) }, clock);
                 }
                 Effect::Tell { stream, message } => self.tell_robot(host, stream, message),
                 Effect::Noted { key, noted } => {
@@ -361,10 +361,10 @@ impl Sim {
     }
 
     /// Has something committed under a new id, once the host knows what time it is.
-    pub(super) fn wish(&mut self, host: usize, wish: Wish) {
+    pub(super) fn wish(&mut self, host: usize, wish: Wish, heard: Option<LogInstant>) {
         let boot_ms = self.boot_ms(host);
         let known = self.hosts[host].replica.as_ref().and_then(|replica| replica.clock.now(boot_ms));
-        match known {
+        match known.or(heard) {
             Some(clock) => self.request(host, wish, clock),
             None => self.submit(host, Work::Query(Query::Counts), CLOCK_PATIENCE_MS, Waits::Clock(Box::new(wish))),
         }
@@ -444,7 +444,7 @@ impl Sim {
         }
         match *call {
             Call::Commit { op, valid_ms } => {
-                self.wish(host, Wish { op, valid_ms, patience_ms: CALL_PATIENCE_MS, waits });
+                self.wish(host, Wish { op, valid_ms, patience_ms: CALL_PATIENCE_MS, waits }, None);
             }
             Call::Again(request) => self.submit(host, Work::Request(request), CALL_PATIENCE_MS, waits),
             Call::Read(query) => self.submit(host, Work::Query(query), CALL_PATIENCE_MS, waits),

@@ -1,9 +1,13 @@
 //! The latest that a shard's clock can be by now.
 
+use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
 
 /// How much slower than the leader's clock this node's may run, in thousandths.
 const DRIFT_PERMILLE: u64 = 1;
+
+/// How old a bound may be for requests to be sent by it, in milliseconds.
+const FRESH_MS: u64 = 2 * limits::PULL_WAIT_MS_MAX as u64;
 
 /// An upper bound of a shard's clock: what its leader said, and all the time since the leader was asked.
 ///
@@ -25,6 +29,13 @@ impl ClockBound {
     pub(crate) fn at(self, now_ms: u64) -> LogInstant {
         let since = now_ms.saturating_sub(self.asked_ms);
         self.clock.plus_ms(since + since.div_ceil(1_000 / DRIFT_PERMILLE))
+    }
+
+    /// The bound at an instant of this node's boot clock, if the leader was asked a moment ago. An older one may be of an era
+    /// that is over, in which nothing can be asked for any more.
+    pub(crate) fn at_if_fresh(self, now_ms: u64) -> Option<LogInstant> {
+        let fresh = now_ms.saturating_sub(self.asked_ms) <= FRESH_MS;
+        fresh.then(|| self.at(now_ms))
     }
 
     /// When it reaches an instant, on this node's boot clock.

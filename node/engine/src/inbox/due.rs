@@ -45,20 +45,21 @@ impl Dues {
         }
     }
 
-    /// When the first of it is due, on this node's clock. Nobody knows of deadlines of shards whose clock was not heard.
-    pub(super) fn first_ms(&self, bounds: &BTreeMap<ShardId, ClockBound>) -> Option<u64> {
+    /// When the first of it is due, on this node's clock; reports if there is room for one. Nobody knows of deadlines of
+    /// shards whose clock was not heard.
+    pub(super) fn first_ms(&self, bounds: &BTreeMap<ShardId, ClockBound>, room: usize) -> Option<u64> {
         let deadline = |(shard, of): (&ShardId, &BTreeSet<(LogInstant, AgentId)>)| {
             let (deadline, _) = of.first()?;
             Some(bounds.get(shard)?.reaches_at(*deadline))
         };
-        let report = self.reports.first().map(|(at_ms, _)| *at_ms);
+        let report = self.reports.first().filter(|_| room > 0).map(|(at_ms, _)| *at_ms);
         self.deadlines.iter().filter_map(deadline).chain(report).min()
     }
 
-    /// The inboxes in which something is due by now.
-    pub(super) fn due(&self, bounds: &BTreeMap<ShardId, ClockBound>, now_ms: u64) -> BTreeSet<Whose> {
-        let mut due: BTreeSet<Whose> =
-            self.reports.iter().take_while(|(at_ms, _)| *at_ms <= now_ms).map(|(_, whose)| whose.clone()).collect();
+    /// The inboxes in which something is due by now, with no more reports than there is room for.
+    pub(super) fn due(&self, bounds: &BTreeMap<ShardId, ClockBound>, now_ms: u64, room: usize) -> BTreeSet<Whose> {
+        let reports = self.reports.iter().take_while(|(at_ms, _)| *at_ms <= now_ms).take(room);
+        let mut due: BTreeSet<Whose> = reports.map(|(_, whose)| whose.clone()).collect();
         for (shard, of) in &self.deadlines {
             let Some(bound) = bounds.get(shard) else { continue };
             let passed = of.iter().take_while(|(deadline, _)| bound.reaches_at(*deadline) <= now_ms);

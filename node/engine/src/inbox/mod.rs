@@ -83,6 +83,8 @@ pub(crate) struct Inboxes {
     /// Requests that were not done, and when they are made again.
     again: Vec<(u64, Request)>,
     dues: Dues,
+    /// Reports that are under way.
+    reporting: usize,
     writes: BTreeMap<WriteKey, (Whose, Vec<DeliverySeq>)>,
     next_write: u64,
     wants: VecDeque<Want>,
@@ -101,6 +103,7 @@ impl Inboxes {
             requests: BTreeMap::new(),
             again: Vec::new(),
             dues: Dues::default(),
+            reporting: 0,
             writes: BTreeMap::new(),
             next_write: 0,
             wants: VecDeque::new(),
@@ -132,7 +135,7 @@ impl Inboxes {
         for (_, request) in again {
             self.ask_again(request, now_ms);
         }
-        for whose in self.dues.due(&self.bounds, now_ms) {
+        for whose in self.dues.due(&self.bounds, now_ms, self.reports_room()) {
             self.with(&whose, now_ms, |inbox, bound, out| {
                 if let Some(bound) = bound {
                     inbox.expire(bound, out);
@@ -147,7 +150,7 @@ impl Inboxes {
     pub(crate) fn poll_timeout(&self) -> Option<u64> {
         let again = self.again.iter().map(|(at, _)| *at).min();
         let turns = self.turns.values().filter(|turn| turn.under_way.is_none()).map(|turn| turn.at_ms).min();
-        [again, turns, self.dues.first_ms(&self.bounds)].into_iter().flatten().min()
+        [again, turns, self.dues.first_ms(&self.bounds, self.reports_room())].into_iter().flatten().min()
     }
 
     pub(crate) fn poll_want(&mut self) -> Option<Want> {
@@ -176,20 +179,29 @@ impl Inboxes {
         None
     }
 
+    fn reports_room(&self) -> usize {
+        limits::REPORTS_IN_FLIGHT_MAX.saturating_sub(self.reporting)
+    }
+
+    /// A shard's clock by which something can be asked of it; none if it was not heard a moment ago.
+    pub(crate) fn clock(&self, shard: ShardId, now_ms: u64) -> Option<LogInstant> {
+        self.bounds.get(&shard).and_then(|bound| bound.at_if_fresh(now_ms))
+    }
+
     fn bound(&self, shard: ShardId, now_ms: u64) -> Option<LogInstant> {
         self.bounds.get(&shard).map(|bound| bound.at(now_ms))
     }
 
     /// Has something happen to an inbox, and carries out what follows.
     fn with(&mut self, whose: &Whose, now_ms: u64, what: impl FnOnce(&mut Inbox, Option<LogInstant>, &mut Out)) {
-        let bound = self.bound(whose.0, now_ms);
+        let (bound, room) = (self.bound(whose.0, now_ms), self.reports_room());
         let Some(inbox) = self.inboxes.get_mut(whose) else { return };
         let mut out = Out::default();
         let (had_room, was_due) = (inbox.room() > 0, inbox.next_due());
         what(inbox, bound, &mut out);
         let room_again = !had_room && inbox.room() > 0;
         out.ended = inbox.ended(&whose.1);
-        out.reports = inbox.reports(&whose.1, now_ms);
+        out.reports = inbox.reports(&whose.1, now_ms, room);
         self.dues.change(whose, was_due, inbox.next_due());
         let stream = inbox.taker.as_ref().map(|taker| taker.stream);
         let over = inbox.taker.is_none() && inbox.is_empty() && out.writes.is_empty();
@@ -222,6 +234,7 @@ impl Inboxes {
             let of = Request::End(whose.clone(), ended.seq);
             self.ask_for(of, whose.0, Op::EndDelivery { ended: Box::new(ended) });
         }
+        self.reporting += out.reports.len();
         for report in out.reports {
             let of = Request::Report(whose.clone(), report.seq);
             self.ask_for(of, whose.0, Op::ReportDelivery { report: Box::new(report) });
@@ -307,9 +320,13 @@ impl Inboxes {
                 }
             }
             (Request::Report(whose, seq), settled) => {
-                let heard = matches!(settled, Settled::Done { .. }) || final_refusal;
+                let (heard, over) = match settled {
+                    Settled::Done { receipt: Receipt::DeliveryReported { open, .. }, .. } => (true, !open),
+                    _ => (false, final_refusal),
+                };
+                self.reporting = self.reporting.saturating_sub(1);
                 let seq = *seq;
-                self.with(whose, now_ms, |inbox, _, _| inbox.report_heard(seq, heard, now_ms));
+                self.with(whose, now_ms, |inbox, _, _| inbox.report_heard(seq, heard, over));
             }
             (Request::Open(..), _) => self.again.push((now_ms + self.config.retry_ms_max, request)),
         }

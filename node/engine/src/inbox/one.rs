@@ -361,6 +361,10 @@ impl Inbox {
                 self.end(seq, outcome, bound, out);
             }
             CommandSaid::Progress { permille, note } if started => {
+                let said = live.progress.as_ref().is_some_and(|said| (said.permille, &said.note) == (permille, &note));
+                if said {
+                    return;
+                }
                 live.progress = Some(CommandProgress { permille, note, at: live.stamp(bound) });
             }
             // It is not answered: it was said of an earlier time, and nothing follows from it.
@@ -481,7 +485,7 @@ impl Inbox {
     /// Of which ends the shard is to be told now, up to so many at a time.
     pub(super) fn ended(&mut self, agent: &AgentId) -> Vec<EndedDelivery> {
         let under_way = self.live.values().filter(|live| live.ending).count();
-        let room = limits::REPORTS_IN_FLIGHT_MAX.saturating_sub(under_way);
+        let room = limits::ENDS_IN_FLIGHT_MAX.saturating_sub(under_way);
         let due =
             self.live.iter_mut().filter(|(_, live)| live.outcome().is_some() && live.writing == 0 && !live.ending);
         due.take(room)

@@ -84,6 +84,20 @@ fn taker(stream: StreamKey, session: u8) -> Taker {
     }
 }
 
+/// What is known to be due is what is found by looking at every inbox.
+fn check_dues(inboxes: &Inboxes, now_ms: u64) {
+    let due = |(whose, inbox): (&Whose, &Inbox)| {
+        let due = inbox.next_due();
+        let deadline = due.deadline.and_then(|at| Some(inboxes.bounds.get(&whose.0)?.reaches_at(at)));
+        let report = due.report_ms.filter(|_| inboxes.reports_room() > 0);
+        [deadline, report].into_iter().flatten().min()
+    };
+    let expected = inboxes.inboxes.iter().filter_map(due).min();
+    assert_eq!(inboxes.dues.first_ms(&inboxes.bounds, inboxes.reports_room()), expected);
+    let found = inboxes.dues.due(&inboxes.bounds, now_ms, inboxes.reports_room());
+    assert_eq!(found.is_empty(), expected.is_none_or(|at_ms| at_ms > now_ms), "{found:?}");
+}
+
 /// A node with one agent, its journal, and what the shard was asked.
 struct Node {
     inboxes: Inboxes,
@@ -99,6 +113,8 @@ struct Node {
     requests: VecDeque<(WorkKey, Op)>,
     /// How far commands have come, as the shard was told.
     stands: Vec<DeliveryReport>,
+    /// Whether the shard waits for ends.
+    open: bool,
 }
 
 impl Node {
@@ -114,6 +130,7 @@ impl Node {
             pull: None,
             requests: VecDeque::new(),
             stands: Vec::new(),
+            open: true,
         }
     }
 
@@ -167,6 +184,7 @@ impl Node {
                 Want::Tell { command, told, .. } => self.told.push((command, told)),
             }
         }
+        check_dues(&self.inboxes, self.now_ms);
     }
 
     /// Brings one write to the disk; false if there is none.
@@ -234,7 +252,7 @@ impl Node {
                 Op::ReportDelivery { report } => {
                     let command = report.command;
                     self.stands.push(*report);
-                    Receipt::DeliveryReported { command }
+                    Receipt::DeliveryReported { command, open: self.open }
                 }
                 op => panic!("{op:?}"),
             };

@@ -72,8 +72,14 @@ impl FleetState {
             return;
         }
         let open = record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none());
-        let agents: Vec<AgentId> = open.map(|(agent, _)| agent.clone()).collect();
-        for agent in agents {
+        let until = |delivery: &DeliveryState| delivery.heard_at.map(|at| at.plus_ms(limits::DOUBT_AFTER_MS));
+        let (heard, silent): (Vec<_>, Vec<_>) = open
+            .map(|(agent, delivery)| (agent.clone(), until(delivery)))
+            .partition(|(_, until)| until.is_some_and(|until| until > self.clock));
+        // Where it is under way, its end is waited for.
+        let doubt_at = heard.into_iter().filter_map(|(_, until)| until).min();
+        self.change_command(id, |record| record.doubt_at = doubt_at);
+        for (agent, _) in silent {
             let reason = Reason::truncated("nothing was heard of it for too long after its deadline");
             self.end_delivery(id, &agent, CommandOutcome::Indeterminate { reason }, None, journal);
         }
@@ -121,31 +127,45 @@ impl FleetState {
         let DeliveryReport { agent, command: id, seq, steps, progress } = report.clone();
         let delivery = self.delivery(id, &agent).filter(|delivery| delivery.seq == Some(seq));
         let delivery = delivery.ok_or(Refusal::NoSuchCommand(id))?;
-        let news = steps.since(delivery.steps);
-        let progress = progress.filter(|progress| delivery.progress.as_ref() != Some(progress));
-        let receipt = Receipt::DeliveryReported { command: id };
-        if delivery.outcome.is_some() || (news == Steps::default() && progress.is_none()) {
-            return Ok(receipt);
+        if delivery.outcome.is_some() {
+            return Ok(Receipt::DeliveryReported { command: id, open: false });
         }
-        let node = delivery.node;
-        let full = self.commands.bytes + limits::REASON_BYTES_MAX as u64 > limits::COMMAND_BYTES_MAX as u64;
-        let kept = progress.clone().map(|progress| match full {
-            // How far it has come is kept without words then.
-            true => CommandProgress { note: Reason::truncated(""), ..progress },
-            false => progress,
-        });
+        let steps = steps.or(delivery.steps);
+        let news = steps.since(delivery.steps);
+        // Begun anew: what was said of the time before is of no interest.
+        let (before, told) = match news.started.is_some() {
+            true => (None, None),
+            false => (delivery.progress.as_ref(), delivery.progress_told),
+        };
+        let progress = progress.map(|said| CommandProgress { permille: said.permille.min(1_000), ..said });
+        let progress = progress.filter(|said| before.is_none_or(|before| said.at >= before.at && said != before));
+        let moved = |said: &CommandProgress| {
+            told.is_none_or(|told| said.permille >= told.saturating_add(limits::PROGRESS_KEPT_PERMILLE))
+        };
+        let kept = progress.clone().filter(moved);
+        let (now, node) = (progress.or_else(|| before.cloned()).map(|said| self.fitting(said)), delivery.node);
+        let (clock, told) = (self.clock, kept.as_ref().map(|said| said.permille).or(told));
         self.change_command(id, |record| {
             if let Some(delivery) = record.deliveries.get_mut(&agent) {
                 let before = said_bytes(delivery);
-                delivery.steps = steps;
-                delivery.progress = kept.or(delivery.progress.take());
+                (delivery.steps, delivery.progress, delivery.progress_told) = (steps, now, told);
+                delivery.heard_at = Some(clock);
                 record.said_bytes = record.said_bytes.saturating_sub(before) + said_bytes(delivery);
             }
         });
-        let trace = self.trace(&id);
-        let what = ChangeKind::DeliveryReported { command: id, trace, agent, seq, node, steps: news, progress };
-        journal.record(self.clock, what);
-        Ok(receipt)
+        if news != Steps::default() || kept.is_some() {
+            let trace = self.trace(&id);
+            let what =
+                ChangeKind::DeliveryReported { command: id, trace, agent, seq, node, steps: news, progress: kept };
+            journal.record(self.clock, what);
+        }
+        Ok(Receipt::DeliveryReported { command: id, open: true })
+    }
+
+    /// What an agent's software says of a command, without its words if there is no room for them.
+    fn fitting(&self, said: CommandProgress) -> CommandProgress {
+        let full = self.commands.bytes + limits::REASON_BYTES_MAX as u64 > limits::COMMAND_BYTES_MAX as u64;
+        if full { CommandProgress { note: Reason::truncated(""), ..said } } else { said }
     }
 
     /// Whether a node may say what became of a command at an agent: only the one that may have it knows.

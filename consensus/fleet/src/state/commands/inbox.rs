@@ -110,12 +110,15 @@ impl FleetState {
     /// What there is for the agents that a node pulls for. Those are left out for whom nothing changed since the node saw
     /// it, and those for whom there is no place in this answer.
     ///
-    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at.
+    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at. That an agent was
+    /// attached elsewhere is then not seen before its commands go there: the next full look sees it.
     pub fn pull(&self, node: NodeId, pull: &Pull, looked: Option<u64>) -> Vec<PulledFor> {
         let as_of = self.applied().map_or(0, |position| position.index);
         let news: Option<BTreeSet<&AgentId>> = looked.map(|looked| self.outboxes_changed_since(looked).collect());
-        let mut bytes = 0;
-        let mut answered = Vec::new();
+        let (mut bytes, mut answered) = (0, Vec::new());
+        if news.as_ref().is_some_and(BTreeSet::is_empty) {
+            return answered;
+        }
         for asked in pull.agents.iter().filter(|asked| news.as_ref().is_none_or(|news| news.contains(&asked.agent))) {
             if bytes > limits::PULL_BYTES_SOFT_MAX {
                 break;
@@ -162,7 +165,7 @@ impl FleetState {
     }
 
     /// The agents for whom what there is to deliver was changed by an entry after this one.
-    pub fn outboxes_changed_since(&self, index: u64) -> impl Iterator<Item = &AgentId> {
+    fn outboxes_changed_since(&self, index: u64) -> impl Iterator<Item = &AgentId> {
         self.commands.changed.range((index.saturating_add(1), None)..).filter_map(|(_, agent)| agent.as_ref())
     }
 

@@ -57,6 +57,10 @@ pub(crate) struct DeliveryState {
     pub(crate) steps: Steps,
     /// How far the agent's software says it has come; none once it has ended.
     pub(crate) progress: Option<CommandProgress>,
+    /// How far it had come when that was kept in the history last, in thousandths.
+    pub(crate) progress_told: Option<u16>,
+    /// When its node said last that it is under way.
+    pub(crate) heard_at: Option<LogInstant>,
     pub(crate) released_at: Option<LogInstant>,
     pub(crate) ended_at: Option<LogInstant>,
 }
@@ -196,7 +200,7 @@ pub(crate) struct CommandsBody {
 impl Commands {
     /// About how many bytes of a snapshot it takes.
     pub(super) fn bytes(&self) -> u64 {
-        const DELIVERY: u64 = 128;
+        const DELIVERY: u64 = 192;
         const OUTBOX: u64 = 512;
         const OPERATOR: u64 = 1_024;
         let fixed = self.outboxes.len() as u64 * OUTBOX + self.operators.len() as u64 * OPERATOR;

@@ -126,6 +126,8 @@ impl FleetState {
                 refined: false,
                 steps: Steps::default(),
                 progress: None,
+                progress_told: None,
+                heard_at: None,
                 released_at: None,
                 ended_at: None,
             };

@@ -1,7 +1,9 @@
-//! What a shard is told of commands that go on: how far each has come by now, and not often.
+//! What a shard is told of commands that go on: how far each has come by now, not often, and that it is still under way.
 
 use skep_protocol::command::{CommandProgress, Steps};
 use skep_protocol::entry::DeliveryReport;
+use skep_protocol::ids::SessionId;
+use skep_protocol::journal::JournalPhase;
 use skep_protocol::limits;
 use skep_protocol::text::AgentId;
 
@@ -20,55 +22,65 @@ pub(super) struct Report {
     known: Stand,
     /// What it is being told.
     telling: Option<Stand>,
-    /// Not before this, on this node's clock; none before it was looked at once.
+    /// When it is told next, on this node's clock; none while there is nothing to tell.
     at_ms: Option<u64>,
+    /// The shard holds it open no more: only its end is of interest.
+    over: bool,
 }
 
 impl Live {
-    /// What there is to tell, if there is anything and nothing is being told. Nothing is said of what is not in the journal
-    /// yet, nor of what has ended: that is told for good.
-    fn news(&self) -> Option<Stand> {
-        let stand = Stand { steps: self.entry.steps, progress: self.progress.clone() };
-        let tells = self.outcome().is_none() && self.writing == 0 && self.report.telling.is_none();
-        (tells && stand != self.report.known).then_some(stand)
+    fn stand(&self) -> Stand {
+        Stand { steps: self.entry.steps, progress: self.progress.clone() }
+    }
+
+    /// Whether something can be told of it. Nothing is while a write is under way, so that no step is told that a crash
+    /// could undo, nor of what has ended: that is told for good.
+    fn is_tellable(&self) -> bool {
+        self.outcome().is_none() && self.writing == 0 && self.report.telling.is_none() && !self.report.over
+    }
+
+    /// How long the shard may wait to hear of it, in milliseconds; none if there is nothing to tell.
+    fn tell_within_ms(&self, session: Option<SessionId>) -> Option<u64> {
+        let under_way = matches!(self.entry.phase, JournalPhase::Intended { session: of } if Some(of) == session);
+        match self.stand() != self.report.known {
+            true => Some(limits::DELIVERY_REPORT_EVERY_MS),
+            false => under_way.then_some(limits::DELIVERY_ALIVE_EVERY_MS),
+        }
     }
 }
 
 impl Inbox {
-    fn reports_room(&self) -> usize {
-        let under_way = self.live.values().filter(|live| live.report.telling.is_some()).count();
-        limits::REPORTS_IN_FLIGHT_MAX.saturating_sub(under_way)
-    }
-
     /// When the shard is to be told of something, on this node's clock.
     pub(super) fn next_report_ms(&self) -> Option<u64> {
-        let due = self.live.values().filter_map(|live| live.news().and(live.report.at_ms)).min();
-        due.filter(|_| self.reports_room() > 0)
+        self.live.values().filter(|live| live.is_tellable()).filter_map(|live| live.report.at_ms).min()
     }
 
-    /// What the shard is to be told now, up to so many at a time.
-    pub(in crate::inbox) fn reports(&mut self, agent: &AgentId, now_ms: u64) -> Vec<DeliveryReport> {
-        let mut room = self.reports_room();
+    /// What the shard is to be told now, no more than there is room for.
+    pub(in crate::inbox) fn reports(&mut self, agent: &AgentId, now_ms: u64, room: usize) -> Vec<DeliveryReport> {
+        let session = self.taker.as_ref().map(|taker| taker.session);
         let mut reports = Vec::new();
-        for (seq, live) in &mut self.live {
-            let at_ms = *live.report.at_ms.get_or_insert(now_ms + limits::DELIVERY_REPORT_EVERY_MS);
-            let Some(news) = live.news().filter(|_| room > 0 && at_ms <= now_ms) else { continue };
-            room -= 1;
-            let (agent, command) = (agent.clone(), live.command());
-            let Stand { steps, progress } = news.clone();
-            live.report.telling = Some(news);
+        for (seq, live) in self.live.iter_mut().filter(|(_, live)| live.is_tellable()) {
+            let within = live.tell_within_ms(session).map(|ms| now_ms + ms);
+            live.report.at_ms = within.map(|at_ms| live.report.at_ms.map_or(at_ms, |known| known.min(at_ms)));
+            if live.report.at_ms.is_none_or(|at_ms| at_ms > now_ms) || reports.len() >= room {
+                continue;
+            }
+            let (agent, command, stand) = (agent.clone(), live.command(), live.stand());
+            live.report.telling = Some(stand.clone());
+            let Stand { steps, progress } = stand;
             reports.push(DeliveryReport { agent, command, seq: *seq, steps, progress });
         }
         reports
     }
 
-    /// The shard knows how far a command has come, or does not and is told once more.
-    pub(in crate::inbox) fn report_heard(&mut self, seq: DeliverySeq, heard: bool, now_ms: u64) {
+    /// The shard knows how far a command has come, or does not and is told once more. `over`: it wants to hear of its end
+    /// only.
+    pub(in crate::inbox) fn report_heard(&mut self, seq: DeliverySeq, heard: bool, over: bool) {
         let Some(report) = self.live.get_mut(&seq).map(|live| &mut live.report) else { return };
         let told = report.telling.take();
         if heard {
             report.known = told.unwrap_or_default();
         }
-        report.at_ms = Some(now_ms + limits::DELIVERY_REPORT_EVERY_MS);
+        (report.at_ms, report.over) = (None, report.over || over);
     }
 }

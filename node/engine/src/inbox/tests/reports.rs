@@ -48,8 +48,11 @@ fn the_shard_is_told_of_a_command_that_goes_on_once_a_second_and_what_was_said_l
     assert_eq!(stands(&mut node), []);
     wait(&mut node, 1_000);
     assert_eq!(stands(&mut node), [(Some(300), true)]);
-    wait(&mut node, 5_000);
+    node.say(1, progress(300));
+    wait(&mut node, limits::DELIVERY_ALIVE_EVERY_MS - 1);
     assert_eq!(stands(&mut node), [], "nothing new, nothing told");
+    wait(&mut node, 1);
+    assert_eq!(stands(&mut node), [(Some(300), true)], "it is still under way");
     assert_eq!(node.told(), [], "progress is not answered");
 }
 
@@ -90,12 +93,81 @@ fn nothing_is_told_of_what_has_ended_and_nothing_believed_of_what_was_not_starte
 }
 
 #[test]
-fn no_more_reports_are_under_way_than_are_allowed() {
+fn what_begins_after_a_long_wait_and_ends_soon_is_told_of_with_its_outcome_only() {
     let mut node = Node::open();
-    let many = u8::try_from(limits::REPORTS_IN_FLIGHT_MAX + 3).unwrap();
-    node.deliver((1..=many).map(|n| delivery(n.into(), command(n))).collect());
-    wait(&mut node, 1_000);
-    assert_eq!(node.requests.len(), limits::REPORTS_IN_FLIGHT_MAX);
-    assert!(node.inboxes.poll_timeout().is_none_or(|at_ms| at_ms > node.now_ms), "there is nothing to do until then");
-    assert_eq!(stands(&mut node).len(), usize::from(many), "the others follow");
+    node.deliver(vec![delivery(1, command(1))]);
+    wait(&mut node, 5_000);
+    assert_eq!(stands(&mut node), [(None, false)]);
+    node.start(1);
+    node.sync();
+    wait(&mut node, 999);
+    assert_eq!(stands(&mut node), []);
+    node.say(1, CommandSaid::Succeeded { result: Vec::new() });
+    node.sync();
+    assert_eq!((node.reported(), std::mem::take(&mut node.stands)), (vec![(1, "succeeded")], vec![]));
+}
+
+#[test]
+fn nothing_is_said_to_be_under_way_whose_software_is_gone_or_whose_end_nobody_waits_for() {
+    for gone in [true, false] {
+        let mut node = begun();
+        node.say(1, progress(100));
+        node.open = gone;
+        wait(&mut node, 1_000);
+        assert_eq!(stands(&mut node), [(Some(100), true)]);
+        if gone {
+            node.handle(InboxEvent::Gone { stream: STREAM });
+        } else {
+            node.say(1, progress(200));
+        }
+        for _ in 0..10 {
+            wait(&mut node, limits::DELIVERY_ALIVE_EVERY_MS);
+            assert_eq!(stands(&mut node), []);
+        }
+    }
+}
+
+/// A node whose journals hold more than may be told of at a time, all of it received a while ago.
+fn crowded() -> (Inboxes, usize) {
+    let mut inboxes = Inboxes::new(site(), CONFIG);
+    let agents = limits::REPORTS_IN_FLIGHT_MAX / limits::INBOX_MAX + 1;
+    for of in 0..agents {
+        let agent: AgentId = format!("r{of}").parse().unwrap();
+        let entry = |n| JournalEntry {
+            seq: DeliverySeq { home: HOME, n },
+            command: Arc::new(command(1).sign(&operator()).unwrap()),
+            steps: Steps { received: Some(at(5)), ..Steps::default() },
+            phase: JournalPhase::Received,
+            begun_before: false,
+        };
+        let entries = (1..=limits::INBOX_MAX as u64).map(entry).collect();
+        let journal = JournalState { head: JournalHead::new(JournalId::from_bytes([9; 16])), entries };
+        inboxes.handle(InboxEvent::Opened { shard: SHARD, agent, journal }, 0);
+        check_dues(&inboxes, 0);
+    }
+    (inboxes, agents * limits::INBOX_MAX)
+}
+
+#[test]
+fn no_more_reports_are_under_way_than_are_allowed_and_the_others_follow() {
+    let (mut inboxes, all) = crowded();
+    let (mut key, mut under_way, mut told, now_ms) = (0, VecDeque::new(), 0, 1_000);
+    while told < all {
+        inboxes.handle_timeout(now_ms);
+        while let Some(want) = inboxes.poll_want() {
+            if let Want::Request { of, .. } = want {
+                key += 1;
+                inboxes.request_sent(of, WorkKey(key));
+                under_way.push_back(WorkKey(key));
+            }
+        }
+        check_dues(&inboxes, now_ms);
+        assert!(under_way.len() <= limits::REPORTS_IN_FLIGHT_MAX);
+        assert!(told > 0 || under_way.len() == limits::REPORTS_IN_FLIGHT_MAX);
+        let first = under_way.pop_front().expect("something is under way until all is told");
+        let receipt = Receipt::DeliveryReported { command: id(1), open: true };
+        assert_eq!(inboxes.settled(first, Settled::Done { index: 1, stamp: at(1), receipt }, now_ms), None);
+        told += 1;
+    }
+    assert_eq!(inboxes.poll_timeout(), None, "nothing of it is under way at an agent");
 }

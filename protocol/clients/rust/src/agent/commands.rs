@@ -93,12 +93,15 @@ impl Desk {
             ids = std::mem::take(to_say);
             false
         });
-        let waiting = self.waiting();
-        let step = |id: Vec<u8>| {
-            let step = waiting.get(&id)?.last.clone()?;
+        let mut waiting = self.waiting();
+        let mut step = |id: Vec<u8>| {
+            let known = waiting.get_mut(&id)?;
+            // How far it has come is said once: it is not answered, and soon it is not true any more.
+            let said_once = matches!(known.last, Some(Step::Progress(_)));
+            let step = if said_once { known.last.take() } else { known.last.clone() }?;
             Some(v1::CommandStep { command_id: id, step: Some(step) })
         };
-        ids.into_iter().filter_map(step).collect()
+        ids.into_iter().filter_map(&mut step).collect()
     }
 
     /// On a new stream everything that has no answer is said again.

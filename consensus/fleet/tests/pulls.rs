@@ -1,0 +1,181 @@
+//! What nodes that wait for commands are told: whoever looks only at what changed misses nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use proptest::prelude::*;
+use skep_fleet::FleetState;
+use skep_protocol::command::*;
+use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
+use skep_protocol::pull::{Pull, PullFor, PulledFor};
+use support::hall::*;
+use support::*;
+
+const ROBOTS: [&str; 3] = ["r1", "r2", "r3"];
+
+#[derive(Clone, Debug)]
+enum Event {
+    Send {
+        to: Option<usize>,
+        supersedes: bool,
+    },
+    Cancel {
+        command: usize,
+    },
+    End {
+        robot: usize,
+    },
+    /// The robot's node comes with another journal.
+    NewJournal {
+        robot: usize,
+    },
+    Snapshot,
+    Pass {
+        ms: u64,
+    },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let robot = 0..ROBOTS.len();
+    prop_oneof![
+        4 => (prop::option::of(robot.clone()), any::<bool>()).prop_map(|(to, supersedes)| Event::Send { to, supersedes }),
+        2 => (0..40_usize).prop_map(|command| Event::Cancel { command }),
+        4 => robot.clone().prop_map(|robot| Event::End { robot }),
+        1 => robot.prop_map(|robot| Event::NewJournal { robot }),
+        1 => Just(Event::Snapshot),
+        2 => (1..6_000_u64).prop_map(|ms| Event::Pass { ms }),
+    ]
+}
+
+/// The nodes of the robots, one each, as far as they know.
+struct Nodes {
+    hall: Hall,
+    asked: Vec<PullFor>,
+    /// The entry as of which there was nothing for a robot.
+    looked: Vec<Option<u64>>,
+    journals: u8,
+    sent: Vec<CommandId>,
+}
+
+impl Nodes {
+    fn new() -> Self {
+        let mut nodes = Self {
+            hall: Hall::new(),
+            asked: Vec::new(),
+            looked: vec![None; ROBOTS.len()],
+            journals: 0,
+            sent: Vec::new(),
+        };
+        for robot in 0..ROBOTS.len() {
+            nodes.join(robot);
+        }
+        nodes
+    }
+
+    fn join(&mut self, robot: usize) {
+        self.journals += 1;
+        let (name, to, at) = (ROBOTS[robot], journal(self.journals), u8::try_from(robot).unwrap() + 1);
+        let home = self.hall.join(name, at, to, &["aisle"]);
+        let attachment = self.hall.state.agent(&agent(name)).unwrap().attachment.unwrap().id;
+        let asked = PullFor { agent: agent(name), attachment, journal: to, home, after: 0, seen: 0, room: 8 };
+        match self.asked.get_mut(robot) {
+            Some(known) => *known = asked,
+            None => self.asked.push(asked),
+        }
+        self.looked[robot] = None;
+    }
+
+    fn happens(&mut self, event: &Event) {
+        match event {
+            Event::Send { to: target, supersedes } => {
+                let n = u8::try_from(self.sent.len() + 1).unwrap();
+                let target = target.map_or(Target::Group("aisle".parse().unwrap()), |robot| to(ROBOTS[robot]));
+                let supersedes = self.sent.last().copied().filter(|_| *supersedes);
+                let command = Command { supersedes, ..self.hall.command(n, target) };
+                self.sent.push(command.id);
+                self.hall.send(command);
+            }
+            Event::Cancel { command } => {
+                if let Some(command) = self.sent.get(*command) {
+                    self.hall.told(order(command.as_bytes()[0], OrderKind::Cancel));
+                }
+            }
+            Event::End { robot } => {
+                let first = self.hall.waiting(ROBOTS[*robot]).first().copied();
+                if let Some((n, command, _)) = first {
+                    let home = self.asked[*robot].home.0;
+                    let end = self.hall.ended(ROBOTS[*robot], command.as_bytes()[0], (home, n), succeeded());
+                    self.hall.ok(end);
+                }
+            }
+            Event::NewJournal { robot } => self.join(*robot),
+            Event::Snapshot => {
+                let bytes = self.hall.state.to_snapshot().unwrap();
+                self.hall.shard.state = FleetState::from_snapshot(&bytes).unwrap();
+                // Whoever answers from it was not asked before.
+                self.looked = vec![None; ROBOTS.len()];
+            }
+            Event::Pass { ms } => {
+                self.hall.now = self.hall.now.plus_ms(*ms);
+                self.hall.settle();
+            }
+        }
+    }
+
+    /// Every node that waits looks at what changed, and would have found the same by looking at all.
+    fn look(&mut self) {
+        for robot in 0..ROBOTS.len() {
+            let at = node(u8::try_from(robot).unwrap() + 1);
+            let pull = Pull { agents: vec![self.asked[robot].clone()], wait_ms: 1_000 };
+            let all = self.hall.state.pull(at, &pull, None);
+            let news = self.hall.state.pull(at, &pull, self.looked[robot]);
+            assert_eq!(news, all, "{robot}, looked as of {:?}", self.looked[robot]);
+            self.looked[robot] = match news.first() {
+                None => self.hall.state.applied().map(|position| position.index),
+                Some(answer) => {
+                    self.heard(robot, answer);
+                    None
+                }
+            };
+        }
+    }
+
+    fn heard(&mut self, robot: usize, answer: &PulledFor) {
+        let asked = &mut self.asked[robot];
+        assert!(answer.open, "{answer:?}");
+        asked.after = answer.deliveries.last().map_or(asked.after, |delivery| delivery.seq);
+        asked.seen = if answer.more { 0 } else { answer.seen };
+        // Of what it has it makes room at once.
+        asked.room = 8;
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_node_that_waits_finds_by_what_changed_what_it_would_find_by_looking_at_all(
+        events in prop::collection::vec(event(), 1..60),
+    ) {
+        let mut nodes = Nodes::new();
+        nodes.look();
+        for event in &events {
+            nodes.happens(event);
+            nodes.look();
+        }
+    }
+}
+
+#[test]
+fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
+    let mut nodes = Nodes::new();
+    nodes.look();
+    let before = nodes.asked[0].clone();
+    let looked = nodes.hall.state.applied().map(|position| position.index);
+    nodes.join(0);
+    let pull = Pull { agents: vec![before], wait_ms: 1_000 };
+    let answer = nodes.hall.state.pull(node(1), &pull, looked);
+    assert_eq!(answer.len(), 1);
+    assert!(!answer[0].open, "{answer:?}");
+    let strange = PullFor { home: HomeEpoch(9), attachment: AttachmentId(99), ..nodes.asked[1].clone() };
+    let answer = nodes.hall.state.pull(node(2), &Pull { agents: vec![strange], wait_ms: 1_000 }, None);
+    assert!(!answer[0].open, "{answer:?}");
+}
