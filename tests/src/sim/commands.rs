@@ -24,6 +24,9 @@ const SLOW_MS: std::ops::RangeInclusive<u64> = 100..=1_500;
 /// How long after the word to go a robot acts, and how long it is busy with it.
 const ACTS_WITHIN_MS: u64 = 250;
 const BUSY_MS: std::ops::RangeInclusive<u64> = 50..=2_500;
+/// One command in so many takes much longer than it was valid for, in milliseconds.
+const LONG_ONE_IN: u32 = 30;
+const LONG_MS: std::ops::RangeInclusive<u64> = 20_000..=60_000;
 /// One command in so many is rejected, and one fails.
 const REJECTS_ONE_IN: u32 = 15;
 const FAILS_ONE_IN: u32 = 12;
@@ -306,7 +309,8 @@ impl Sim {
         let permille = self.rng.random_range(0..=1_000);
         let said = CommandSaid::Progress { permille, note: Reason::truncated("at it") };
         self.say(robot, Said::Command(command, said));
-        let busy = self.rng.random_range(BUSY_MS);
+        let long = self.rng.random_ratio(1, LONG_ONE_IN);
+        let busy = self.rng.random_range(if long { LONG_MS } else { BUSY_MS });
         self.after(busy, Event::Acts { robot, run, command });
     }
 
