@@ -249,12 +249,16 @@ pub enum ChangeKind {
         why: Box<Refusal>,
     },
     /// What a node said of the end of a command was refused: it was never let out to that agent, or in another place of its
-    /// order.
+    /// order, or the shard has forgotten it.
     OutcomeRefused {
         /// Which command.
         command: CommandId,
+        /// The trace that it belongs to, if the command is known.
+        trace: TraceParent,
         /// Where it is said to have ended.
         agent: AgentId,
+        /// How, without what came of it.
+        outcome: CommandOutcome,
         /// Why it was refused.
         why: Box<Refusal>,
     },

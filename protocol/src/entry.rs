@@ -235,6 +235,8 @@ pub struct DeliveryReport {
     pub steps: Steps,
     /// How far the agent's software says it has come.
     pub progress: Option<CommandProgress>,
+    /// Whether the software that began it is attached.
+    pub under_way: bool,
 }
 
 /// How a command ended at an agent, as its node's journal has it.
@@ -291,9 +293,14 @@ impl Op {
         (!signed && !is_on(Mutant::SignatureNotChecked)).then_some(operator)
     }
 
-    /// Whether it can wait: it brings work, or somebody who does some, or is news that the next ones replace. A shard under
-    /// pressure refuses these, and goes on with what ends work.
+    /// Whether it can wait: it brings work, or is news that the next ones replace. A shard under pressure refuses these, and
+    /// goes on with what ends work.
     pub fn can_wait(&self) -> bool {
+        self.brings_work() || matches!(self, Self::ReportDelivery { .. })
+    }
+
+    /// Whether it brings work, or somebody who does some. A disk that runs low refuses these.
+    pub fn brings_work(&self) -> bool {
         match self {
             Self::CreateTask { .. }
             | Self::ClaimTask { .. }
@@ -304,8 +311,7 @@ impl Op {
             | Self::InstallOperator { .. }
             | Self::GrantOperator { .. }
             | Self::SendCommand { .. }
-            | Self::OpenInbox { .. }
-            | Self::ReportDelivery { .. } => true,
+            | Self::OpenInbox { .. } => true,
             Self::ReportProgress { .. }
             | Self::CompleteTask { .. }
             | Self::FailTask { .. }
@@ -315,6 +321,7 @@ impl Op {
             | Self::RemoveAgent { .. }
             | Self::DetachAgent { .. }
             | Self::OrderCommand { .. }
+            | Self::ReportDelivery { .. }
             | Self::EndDelivery { .. } => false,
         }
     }

@@ -110,6 +110,8 @@ pub const OUTBOX_MAX: usize = 1_024;
 /// How long after its deadline, and after the last word that it is under way, a command that may have been delivered is waited
 /// for, in milliseconds. Then it is `Indeterminate`, until its agent's node is heard of.
 pub const DOUBT_AFTER_MS: u64 = 30_000;
+/// How long after its deadline a command may be under way, in milliseconds. Whatever its node says, it is in doubt then.
+pub const UNDER_WAY_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Callers that wait at one shard's leader for commands to end. One more is answered at once, as the command stands. Far
 /// fewer than the calls that a peer may have under way, so that other questions find a place beside them.
 pub const COMMAND_WAITS_MAX: usize = 128;
@@ -121,9 +123,9 @@ pub const PULL_BYTES_SOFT_MAX: usize = 1024 * 1024;
 pub const PULL_WAIT_MS_MAX: u32 = 1_000;
 /// Outcomes of one agent's commands that are on their way to the shard at a time. More follow.
 pub const ENDS_IN_FLIGHT_MAX: usize = 32;
-/// Reports of commands that go on, of all agents of a node, that are on their way to shards at a time. More follow, so that
-/// they leave room for requests that cannot wait.
-pub const REPORTS_IN_FLIGHT_MAX: usize = 256;
+/// Reports of commands that go on, of all agents of a node, that are on their way to shards at a time. More follow. Fewer
+/// than the calls that a peer may have under way, so that requests that cannot wait find a place beside them.
+pub const REPORTS_IN_FLIGHT_MAX: usize = 128;
 /// How long a node waits before it tells the shard how far a command has come, in milliseconds: what ends meanwhile is told
 /// with its outcome.
 pub const DELIVERY_REPORT_EVERY_MS: u64 = 1_000;

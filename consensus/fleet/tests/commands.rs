@@ -193,10 +193,11 @@ fn an_outcome_of_what_was_never_let_out_to_an_agent_is_refused_on_record_and_one
     for (at, n, seq) in ends {
         let end = hall.ended(at, n, seq, succeeded());
         let (_, changes) = hall.told(end);
-        let [ChangeKind::OutcomeRefused { command, agent: of, why }] = changes.as_slice() else {
+        let [ChangeKind::OutcomeRefused { command, agent: of, outcome, why, .. }] = changes.as_slice() else {
             panic!("{changes:?}")
         };
-        assert_eq!((*command, of, &**why), (id(n), &agent(at), &Refusal::NoSuchCommand(id(n))));
+        assert_eq!((*command, of, outcome.name()), (id(n), &agent(at), "succeeded"));
+        assert_eq!(**why, Refusal::NoSuchCommand(id(n)));
     }
     let end = hall.ended("r1", 1, (1, 1), succeeded());
     assert_eq!(outcomes(&hall.told(end.clone()).1), [("r1".to_owned(), "succeeded")]);

@@ -38,6 +38,7 @@ fn snapshot() -> Vec<u8> {
         seq: DeliverySeq { home: HomeEpoch(1), n: 3 },
         steps: Steps { started: at, ..Steps::default() },
         progress: Some(CommandProgress { permille: 100, note, at }),
+        under_way: true,
     };
     shard.ok(Op::ReportDelivery { report: Box::new(report) });
     let ended = shard.ended("r2", 1, (1, 1), succeeded());

@@ -130,6 +130,11 @@ impl Nodes {
             let all = self.hall.state.pull(at, &pull, None);
             let news = self.hall.state.pull(at, &pull, self.looked[robot]);
             assert_eq!(news, all, "{robot}, looked as of {:?}", self.looked[robot]);
+            if all.is_empty() {
+                let pull = Pull { agents: vec![PullFor { seen: 0, ..self.asked[robot].clone() }], wait_ms: 1_000 };
+                let unseen = self.hall.state.pull(at, &pull, None);
+                assert!(unseen.iter().all(|answer| answer.deliveries.is_empty()), "{robot} misses {unseen:?}");
+            }
             self.looked[robot] = match news.first() {
                 None => self.hall.state.applied().map(|position| position.index),
                 Some(answer) => {

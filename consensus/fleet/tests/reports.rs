@@ -5,7 +5,7 @@ mod support;
 
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
-use skep_protocol::entry::{DeliveryReport, Op};
+use skep_protocol::entry::{DeliveryReport, EntryBody, Op};
 use skep_protocol::ids::HomeEpoch;
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
@@ -29,8 +29,9 @@ fn progress(permille: u16, said_at: u64) -> Option<CommandProgress> {
 }
 
 fn report(seq: u64, steps: Steps, progress: Option<CommandProgress>) -> Op {
-    let seq = DeliverySeq { home: HomeEpoch(1), n: seq };
-    Op::ReportDelivery { report: Box::new(DeliveryReport { agent: agent("r1"), command: id(1), seq, steps, progress }) }
+    let (agent, command, seq) = (agent("r1"), id(1), DeliverySeq { home: HomeEpoch(1), n: seq });
+    let under_way = steps.started.is_some();
+    Op::ReportDelivery { report: Box::new(DeliveryReport { agent, command, seq, steps, progress, under_way }) }
 }
 
 /// A robot with a command that is valid for ten seconds.
@@ -97,6 +98,9 @@ fn a_report_that_comes_late_takes_nothing_back_and_a_lie_is_bounded() {
     // Begun anew: how far it came the time before says nothing.
     hall.ok(report(1, steps(70), None));
     assert_eq!((permille(&hall), view(&hall).steps), (None, steps(70)));
+    // A word from before that is late.
+    hall.ok(report(1, steps(7), progress(900, 60)));
+    assert_eq!((permille(&hall), view(&hall).steps), (None, steps(70)));
     // What was counted on the way is what a snapshot counts.
     hall.ok(report(1, steps(70), progress(10, 80)));
     let copy = skep_fleet::FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
@@ -116,6 +120,54 @@ fn a_command_that_is_under_way_is_not_in_doubt_however_long_it_takes_until_its_n
     hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS - 1);
     assert_eq!(outcomes(&hall.settle()), []);
     hall.now = hall.now.plus_ms(1);
+    assert_eq!(outcomes(&hall.settle()), [("r1".to_owned(), "indeterminate")]);
+}
+
+#[test]
+fn nobody_is_in_doubt_before_a_new_leader_or_a_new_clock_was_there_to_be_told() {
+    for clock_lost in [false, true] {
+        let mut hall = sent();
+        hall.ok(report(1, steps(7), None));
+        hall.now = hall.now.plus_ms(10_000);
+        hall.settle();
+        // Nobody led for an hour, and the robot went on.
+        hall.now = hall.now.plus_ms(3_600_000);
+        hall.term += 1;
+        if clock_lost {
+            hall.shard.apply(EntryBody::ClockLost);
+            hall.now = hall.state.clock();
+        }
+        assert_eq!(outcomes(&hall.settle()), []);
+        hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS - 1);
+        assert_eq!(outcomes(&hall.settle()), []);
+        hall.ok(report(1, steps(7), None));
+        hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS - 1);
+        assert_eq!(outcomes(&hall.settle()), []);
+        hall.now = hall.now.plus_ms(1);
+        assert_eq!(outcomes(&hall.settle()), [("r1".to_owned(), "indeterminate")]);
+    }
+}
+
+#[test]
+fn what_only_waits_at_its_node_is_doubted_and_so_is_what_hangs_for_a_day() {
+    let mut hall = sent();
+    hall.now = hall.now.plus_ms(10_000);
+    hall.settle();
+    hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS - 1);
+    hall.ok(report(1, Steps { received: at(5), ..STARTED }, None));
+    hall.now = hall.now.plus_ms(1);
+    assert_eq!(outcomes(&hall.settle()), [("r1".to_owned(), "indeterminate")]);
+
+    let mut hall = sent();
+    let deadline = hall.now.plus_ms(10_000);
+    let until = deadline.plus_ms(limits::UNDER_WAY_MS_MAX);
+    while hall.now <= until {
+        hall.ok(report(1, steps(7), None));
+        assert_eq!(outcomes(&hall.settle()), []);
+        hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS / 2);
+    }
+    hall.now = until.plus_ms(limits::DOUBT_AFTER_MS);
+    hall.ok(report(1, steps(7), None));
     assert_eq!(outcomes(&hall.settle()), [("r1".to_owned(), "indeterminate")]);
 }
 

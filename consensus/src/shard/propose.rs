@@ -130,13 +130,13 @@ impl Shard {
     }
 }
 
-/// What is refused before it is proposed: what can wait, by a disk that is nearly full, and what was not signed by the
+/// What is refused before it is proposed: what brings work to a disk that is nearly full, and what was not signed by the
 /// operator that it names. Signatures are verified beside the thread of the control plane.
 async fn look_at(requests: Vec<Request>, is_low: bool) -> (Vec<Request>, Vec<Option<ProposeOutcome>>) {
     let count = requests.len();
     let look = move || {
         let refused = requests.iter().map(|request| {
-            if is_low && request.op.can_wait() {
+            if is_low && request.op.brings_work() {
                 return Some(ProposeOutcome::DiskFull);
             }
             request.op.forged().map(|operator| ProposeOutcome::Refused(Refusal::NotSigned(operator)))

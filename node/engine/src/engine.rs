@@ -117,8 +117,8 @@ impl Engine {
             Want::Request { stream, shard, op, patience_ms } => {
                 let key = self.own_key();
                 self.agents.request_sent(stream, key);
-                let clock = self.inboxes.clock(shard, now_ms);
-                self.effects.push_back(Effect::Request { key, shard, op, clock, patience_ms });
+                // It is not asked for again if it was of an era that is over.
+                self.effects.push_back(Effect::Request { key, shard, op, clock: None, patience_ms });
             }
             Want::Tell { stream, message } => self.effects.push_back(Effect::Tell { stream, message }),
             Want::Noted { key, noted } => self.effects.push_back(Effect::Noted { key, noted }),

@@ -50,8 +50,9 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
         ChangeKind::OperatorRefused { by, why, .. } => {
             vec![v1::CommandEvent { operator: by.to_string(), detail: why.to_string(), ..event("refused", "") }]
         }
-        ChangeKind::OutcomeRefused { agent, why, .. } => {
-            vec![v1::CommandEvent { agent: agent.to_string(), detail: why.to_string(), ..event("refused", "") }]
+        ChangeKind::OutcomeRefused { trace, agent, outcome, why, .. } => {
+            let (agent, outcome, detail) = (agent.to_string(), outcome.name().to_owned(), why.to_string());
+            vec![v1::CommandEvent { agent, outcome, detail, ..event("refused", trace.as_str()) }]
         }
         ChangeKind::DeliveryVoided { trace, agent, cause, .. } => {
             let (agent, outcome) = (agent.to_string(), cause.outcome().name().to_owned());

@@ -48,6 +48,7 @@ impl FleetState {
             EntryBody::Requests(_) | EntryBody::Decisions(_) => self.clock.max(entry.stamp),
         };
         self.dedup.forget_expired(self.clock);
+        self.note_leader(matches!(entry.body, EntryBody::ClockLost));
         match &entry.body {
             EntryBody::ClockLost => {
                 self.carry_fences_over(before);
@@ -92,8 +93,8 @@ impl FleetState {
                 if let Some((by, command)) = request.op.operator() {
                     journal.record(self.clock, ChangeKind::OperatorRefused { by, command, why });
                 } else if let Op::EndDelivery { ended } = &request.op {
-                    let (command, agent) = (ended.command, ended.agent.clone());
-                    journal.record(self.clock, ChangeKind::OutcomeRefused { command, agent, why });
+                    let what = self.refused_outcome(ended, why);
+                    journal.record(self.clock, what);
                 }
                 Reply::Refused(refusal)
             }

@@ -7,7 +7,7 @@ use skep_protocol::time::LogInstant;
 const DRIFT_PERMILLE: u64 = 1;
 
 /// How old a bound may be for requests to be sent by it, in milliseconds.
-const FRESH_MS: u64 = 2 * limits::PULL_WAIT_MS_MAX as u64;
+const FRESH_MS: u64 = 3 * limits::PULL_WAIT_MS_MAX as u64;
 
 /// An upper bound of a shard's clock: what its leader said, and all the time since the leader was asked.
 ///
@@ -17,12 +17,14 @@ const FRESH_MS: u64 = 2 * limits::PULL_WAIT_MS_MAX as u64;
 pub(crate) struct ClockBound {
     clock: LogInstant,
     asked_ms: u64,
+    /// When the leader was asked last; what it said then need not be what bounds best.
+    heard_ms: u64,
 }
 
 impl ClockBound {
     /// The leader's clock when it heard a question that was sent at `asked_ms` of this node's boot clock.
     pub(crate) fn new(clock: LogInstant, asked_ms: u64) -> Self {
-        Self { clock, asked_ms }
+        Self { clock, asked_ms, heard_ms: asked_ms }
     }
 
     /// The bound at an instant of this node's boot clock.
@@ -34,7 +36,7 @@ impl ClockBound {
     /// The bound at an instant of this node's boot clock, if the leader was asked a moment ago. An older one may be of an era
     /// that is over, in which nothing can be asked for any more.
     pub(crate) fn at_if_fresh(self, now_ms: u64) -> Option<LogInstant> {
-        let fresh = now_ms.saturating_sub(self.asked_ms) <= FRESH_MS;
+        let fresh = now_ms.saturating_sub(self.heard_ms) <= FRESH_MS;
         fresh.then(|| self.at(now_ms))
     }
 
@@ -49,8 +51,13 @@ impl ClockBound {
     pub(crate) fn tighten(&mut self, other: Self, now_ms: u64) {
         // A new era is later than everything before it, and holds whatever its bound is.
         let newer_era = other.clock.era() > self.clock.era();
-        if newer_era || (other.clock.era() == self.clock.era() && other.at(now_ms) < self.at(now_ms)) {
+        let same_era = other.clock.era() == self.clock.era();
+        let heard_ms = if same_era { self.heard_ms.max(other.heard_ms) } else { other.heard_ms };
+        if newer_era || (same_era && other.at(now_ms) < self.at(now_ms)) {
             *self = other;
+        }
+        if newer_era || same_era {
+            self.heard_ms = heard_ms;
         }
     }
 }
@@ -61,6 +68,21 @@ mod tests {
 
     fn at(ms: u64) -> LogInstant {
         LogInstant::from_raw(ms)
+    }
+
+    #[test]
+    fn a_bound_is_fresh_while_the_leader_answers_and_not_by_what_an_era_before_said() {
+        let mut bound = ClockBound::new(at(5_000), 100);
+        // The later answer was longer under way, and bounds worse.
+        bound.tighten(ClockBound::new(at(8_200), 3_100), 3_200);
+        assert_eq!(bound.at(100), at(5_000));
+        assert_eq!(bound.at_if_fresh(3_100 + FRESH_MS), Some(bound.at(3_100 + FRESH_MS)));
+        assert_eq!(bound.at_if_fresh(3_101 + FRESH_MS), None);
+        let next = at(5_000).next_era();
+        bound.tighten(ClockBound::new(next, 3_150), 3_200);
+        bound.tighten(ClockBound::new(at(9_000), 9_000), 9_000);
+        assert_eq!(bound.at_if_fresh(9_000), None, "a leader that was deposed answers late");
+        assert_eq!(bound.at_if_fresh(3_150), Some(next));
     }
 
     #[test]

@@ -148,6 +148,7 @@ impl Inbox {
         (self.taker, self.open, self.seen) = (Some(taker), false, 0);
         for live in self.live.values_mut() {
             live.offered = false;
+            live.report.begin_anew();
         }
         let interrupted = |live: &Live| match live.entry.phase {
             JournalPhase::Intended { session: of } => of != session,
@@ -365,7 +366,9 @@ impl Inbox {
                 if said {
                     return;
                 }
-                live.progress = Some(CommandProgress { permille, note, at: live.stamp(bound) });
+                // No word is before another, though the bound may have become tighter.
+                let at = live.stamp(bound).max(live.progress.as_ref().and_then(|before| before.at));
+                live.progress = Some(CommandProgress { permille, note, at });
             }
             // It is not answered: it was said of an earlier time, and nothing follows from it.
             CommandSaid::Progress { .. } => {}

@@ -94,10 +94,12 @@ impl Delivery {
         let (released_ms, received_ms) = (step(of.released_at), step(of.received_at));
         let (accepted_ms, started_ms) = (step(of.accepted_at), step(of.started_at));
         let (finished_ms, ended_ms) = (step(of.finished_at), step(of.ended_at));
-        let outcome = match (of.outcome.is_empty(), of.void.is_empty()) {
-            (false, _) => of.outcome,
-            (true, false) => format!("open, {}", of.void),
-            (true, true) => "open".to_owned(),
+        let outcome = match of.void.as_str() {
+            _ if !of.outcome.is_empty() => of.outcome,
+            "" => "open".to_owned(),
+            // It was begun in time.
+            "expired" if of.started_at > 0 => "open".to_owned(),
+            void => format!("open, {void}"),
         };
         let result = String::from_utf8_lossy(&of.result).into_owned();
         let percent = of.progress.as_ref().map(|progress| f64::from(progress.permille) / 10.0);

@@ -9,7 +9,7 @@ use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
-use super::DeliveryState;
+use super::{CommandState, DeliveryState};
 use crate::state::FleetState;
 use crate::state::apply::Journal;
 
@@ -65,6 +65,26 @@ impl FleetState {
         agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Expired, journal));
     }
 
+    /// Takes note of who leads. Before a leader, and when the clock was lost, nodes had nobody to tell what is under way:
+    /// they are given as long as ever from then.
+    pub(in crate::state) fn note_leader(&mut self, clock_lost: bool) {
+        if self.commands.led_since.0 != self.applying_term || clock_lost {
+            self.commands.led_since = (self.applying_term, self.clock);
+        }
+    }
+
+    /// From when on a delivery is in doubt after its deadline, as far as its node was heard. What nobody would wait for so
+    /// long is in doubt whatever its node says: its software may hang.
+    fn silent_from(&self, record: &CommandState, delivery: &DeliveryState) -> LogInstant {
+        let (_, led_since) = self.commands.led_since;
+        let heard_at = delivery.heard_at.map_or(led_since, |at| at.max(led_since));
+        // In an era that is over a deadline says nothing of how long that is.
+        let same_era = record.deadline().era() == self.clock.era();
+        let from = if same_era { record.deadline() } else { led_since };
+        let latest = from.plus_ms(limits::UNDER_WAY_MS_MAX).max(led_since);
+        heard_at.min(latest).plus_ms(limits::DOUBT_AFTER_MS)
+    }
+
     /// A command was not heard of for too long after its deadline.
     pub(in crate::state) fn doubt_command(&mut self, id: CommandId, journal: &mut Journal) {
         let Some(record) = self.commands.record(&id) else { return };
@@ -72,12 +92,11 @@ impl FleetState {
             return;
         }
         let open = record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none());
-        let until = |delivery: &DeliveryState| delivery.heard_at.map(|at| at.plus_ms(limits::DOUBT_AFTER_MS));
         let (heard, silent): (Vec<_>, Vec<_>) = open
-            .map(|(agent, delivery)| (agent.clone(), until(delivery)))
-            .partition(|(_, until)| until.is_some_and(|until| until > self.clock));
+            .map(|(agent, delivery)| (agent.clone(), self.silent_from(record, delivery)))
+            .partition(|(_, silent_from)| *silent_from > self.clock);
         // Where it is under way, its end is waited for.
-        let doubt_at = heard.into_iter().filter_map(|(_, until)| until).min();
+        let doubt_at = heard.into_iter().map(|(_, silent_from)| silent_from).min();
         self.change_command(id, |record| record.doubt_at = doubt_at);
         for (agent, _) in silent {
             let reason = Reason::truncated("nothing was heard of it for too long after its deadline");
@@ -124,11 +143,15 @@ impl FleetState {
         report: &DeliveryReport,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        let DeliveryReport { agent, command: id, seq, steps, progress } = report.clone();
+        let DeliveryReport { agent, command: id, seq, steps, progress, under_way } = report.clone();
         let delivery = self.delivery(id, &agent).filter(|delivery| delivery.seq == Some(seq));
         let delivery = delivery.ok_or(Refusal::NoSuchCommand(id))?;
         if delivery.outcome.is_some() {
             return Ok(Receipt::DeliveryReported { command: id, open: false });
+        }
+        // It was long on its way: the command was begun anew since.
+        if steps.started.zip(delivery.steps.started).is_some_and(|(said, known)| said < known) {
+            return Ok(Receipt::DeliveryReported { command: id, open: true });
         }
         let steps = steps.or(delivery.steps);
         let news = steps.since(delivery.steps);
@@ -138,7 +161,10 @@ impl FleetState {
             false => (delivery.progress.as_ref(), delivery.progress_told),
         };
         let progress = progress.map(|said| CommandProgress { permille: said.permille.min(1_000), ..said });
-        let progress = progress.filter(|said| before.is_none_or(|before| said.at >= before.at && said != before));
+        let later = |said: &CommandProgress, than: &CommandProgress| {
+            said != than && said.at.zip(than.at).is_none_or(|(said, than)| said >= than)
+        };
+        let progress = progress.filter(|said| before.is_none_or(|before| later(said, before)));
         let moved = |said: &CommandProgress| {
             told.is_none_or(|told| said.permille >= told.saturating_add(limits::PROGRESS_KEPT_PERMILLE))
         };
@@ -149,7 +175,7 @@ impl FleetState {
             if let Some(delivery) = record.deliveries.get_mut(&agent) {
                 let before = said_bytes(delivery);
                 (delivery.steps, delivery.progress, delivery.progress_told) = (steps, now, told);
-                delivery.heard_at = Some(clock);
+                delivery.heard_at = under_way.then_some(clock).or(delivery.heard_at);
                 record.said_bytes = record.said_bytes.saturating_sub(before) + said_bytes(delivery);
             }
         });
@@ -166,6 +192,16 @@ impl FleetState {
     fn fitting(&self, said: CommandProgress) -> CommandProgress {
         let full = self.commands.bytes + limits::REASON_BYTES_MAX as u64 > limits::COMMAND_BYTES_MAX as u64;
         if full { CommandProgress { note: Reason::truncated(""), ..said } } else { said }
+    }
+
+    /// What is on record of an outcome that was refused: nothing of what came of it, which may be large.
+    pub(in crate::state) fn refused_outcome(&self, ended: &EndedDelivery, why: Box<Refusal>) -> ChangeKind {
+        let outcome = match &ended.outcome {
+            CommandOutcome::Succeeded { .. } => CommandOutcome::Succeeded { result: Vec::new() },
+            outcome => outcome.clone(),
+        };
+        let (command, trace, agent) = (ended.command, self.trace(&ended.command), ended.agent.clone());
+        ChangeKind::OutcomeRefused { command, trace, agent, outcome, why }
     }
 
     /// Whether a node may say what became of a command at an agent: only the one that may have it knows.

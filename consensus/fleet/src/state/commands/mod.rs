@@ -179,6 +179,8 @@ pub(crate) struct Commands {
     changed: OrdSet<(u64, Option<AgentId>)>,
     /// Where the home of a new outbox begins: behind that of every outbox that was let go of.
     homes_from: HomeEpoch,
+    /// The term of the present leader, and when its first entry was stamped.
+    led_since: (u64, LogInstant),
     due: OrdSet<(LogInstant, CommandDue, CommandId)>,
     /// Commands that ended, those that nobody need look at first, by their deadlines: from then on their ids need not be
     /// known any more.
@@ -195,6 +197,7 @@ pub(crate) struct CommandsBody {
     records: Vec<Arc<CommandState>>,
     outboxes: Vec<(AgentId, OutboxHead)>,
     homes_from: HomeEpoch,
+    led_since: (u64, LogInstant),
 }
 
 impl Commands {
@@ -218,6 +221,7 @@ impl Commands {
             records: self.records.values().cloned().collect(),
             outboxes: self.outboxes.iter().map(head).collect(),
             homes_from: self.homes_from,
+            led_since: self.led_since,
         }
     }
 
@@ -226,6 +230,7 @@ impl Commands {
             first: body.first,
             operators: body.operators.into_iter().collect(),
             homes_from: body.homes_from,
+            led_since: body.led_since,
             ..Self::default()
         };
         for (agent, OutboxHead { journal, home, groups, last }) in body.outboxes {

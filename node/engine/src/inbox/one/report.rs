@@ -39,13 +39,24 @@ impl Live {
         self.outcome().is_none() && self.writing == 0 && self.report.telling.is_none() && !self.report.over
     }
 
+    /// Whether the software that began it is attached.
+    fn is_under_way(&self, session: Option<SessionId>) -> bool {
+        matches!(self.entry.phase, JournalPhase::Intended { session: of } if Some(of) == session)
+    }
+
     /// How long the shard may wait to hear of it, in milliseconds; none if there is nothing to tell.
     fn tell_within_ms(&self, session: Option<SessionId>) -> Option<u64> {
-        let under_way = matches!(self.entry.phase, JournalPhase::Intended { session: of } if Some(of) == session);
         match self.stand() != self.report.known {
             true => Some(limits::DELIVERY_REPORT_EVERY_MS),
-            false => under_way.then_some(limits::DELIVERY_ALIVE_EVERY_MS),
+            false => self.is_under_way(session).then_some(limits::DELIVERY_ALIVE_EVERY_MS),
         }
+    }
+}
+
+impl Report {
+    /// Software was attached anew: the shard, which heard nothing meanwhile, is told soon.
+    pub(super) fn begin_anew(&mut self) {
+        self.known = Stand::default();
     }
 }
 
@@ -65,10 +76,11 @@ impl Inbox {
             if live.report.at_ms.is_none_or(|at_ms| at_ms > now_ms) || reports.len() >= room {
                 continue;
             }
-            let (agent, command, stand) = (agent.clone(), live.command(), live.stand());
+            let (agent, command, under_way) = (agent.clone(), live.command(), live.is_under_way(session));
+            let stand = live.stand();
             live.report.telling = Some(stand.clone());
             let Stand { steps, progress } = stand;
-            reports.push(DeliveryReport { agent, command, seq: *seq, steps, progress });
+            reports.push(DeliveryReport { agent, command, seq: *seq, steps, progress, under_way });
         }
         reports
     }
