@@ -353,3 +353,20 @@ async fn software_that_died_while_it_did_something_leaves_it_in_doubt_until_an_o
     let again = hall.site.skep(1, &resolve);
     assert_eq!(again.code(), Some(1), "once: {}", again.error());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_takes_longer_than_anybody_would_wait_without_a_word_is_done() {
+    let hall = Hall::up(NODE, 4, 3).await;
+    let (_agent, mut offers) = attach(&hall.client(3), "r1", &[]).await;
+    let robot = tokio::spawn(async move {
+        let running = within(offers.next(), "it is offered").await.unwrap().start().await.unwrap();
+        // Its work: the shard would be in doubt before it is done, were it not told that it goes on.
+        tokio::time::sleep(Duration::from_millis(2_000 + skep_protocol::limits::DOUBT_AFTER_MS + 6_000)).await;
+        running.succeed(b"there".to_vec()).await
+    });
+    let send = ["--to", "r1", "--verb", "goto", "--valid-for", "2s", "--wait"];
+    let sent = tokio::task::block_in_place(|| hall.send(0, &send));
+    assert_eq!(sent.code(), Some(0), "{}", sent.error());
+    assert_eq!(sent.json()["deliveries"][0]["outcome"], "succeeded");
+    robot.await.unwrap().unwrap();
+}
