@@ -1,15 +1,15 @@
-//! How commands go on at their agents, and end.
+//! How commands end.
 
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{CommandOutcome, CommandProgress, Steps, VoidCause};
-use skep_protocol::entry::{DeliveryReport, EndedDelivery};
+use skep_protocol::command::{CommandOutcome, Steps, VoidCause};
+use skep_protocol::entry::EndedDelivery;
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
-use super::{CommandState, DeliveryState};
+use super::DeliveryState;
 use crate::state::FleetState;
 use crate::state::apply::Journal;
 
@@ -65,26 +65,6 @@ impl FleetState {
         agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Expired, journal));
     }
 
-    /// Takes note of who leads. Before a leader, and when the clock was lost, nodes had nobody to tell what is under way:
-    /// they are given as long as ever from then.
-    pub(in crate::state) fn note_leader(&mut self, clock_lost: bool) {
-        if self.commands.led_since.0 != self.applying_term || clock_lost {
-            self.commands.led_since = (self.applying_term, self.clock);
-        }
-    }
-
-    /// From when on a delivery is in doubt after its deadline, as far as its node was heard. What nobody would wait for so
-    /// long is in doubt whatever its node says: its software may hang.
-    fn silent_from(&self, record: &CommandState, delivery: &DeliveryState) -> LogInstant {
-        let (_, led_since) = self.commands.led_since;
-        let heard_at = delivery.heard_at.map_or(led_since, |at| at.max(led_since));
-        // In an era that is over a deadline says nothing of how long that is.
-        let same_era = record.deadline().era() == self.clock.era();
-        let from = if same_era { record.deadline() } else { led_since };
-        let latest = from.plus_ms(limits::UNDER_WAY_MS_MAX).max(led_since);
-        heard_at.min(latest).plus_ms(limits::DOUBT_AFTER_MS)
-    }
-
     /// A command was not heard of for too long after its deadline.
     pub(in crate::state) fn doubt_command(&mut self, id: CommandId, journal: &mut Journal) {
         let Some(record) = self.commands.record(&id) else { return };
@@ -135,63 +115,6 @@ impl FleetState {
             self.end_delivery(id, &ended.agent, outcome, Some(ended.steps), journal);
         }
         Ok(Receipt::DeliveryEnded { command: id })
-    }
-
-    /// How far a command has come, as the node of an agent says. Nothing more is said of one that has ended.
-    pub(in crate::state) fn report_delivery(
-        &mut self,
-        report: &DeliveryReport,
-        journal: &mut Journal,
-    ) -> Result<Receipt, Refusal> {
-        let DeliveryReport { agent, command: id, seq, steps, progress, under_way } = report.clone();
-        let delivery = self.delivery(id, &agent).filter(|delivery| delivery.seq == Some(seq));
-        let delivery = delivery.ok_or(Refusal::NoSuchCommand(id))?;
-        if delivery.outcome.is_some() {
-            return Ok(Receipt::DeliveryReported { command: id, open: false });
-        }
-        // It was long on its way: the command was begun anew since.
-        if steps.started.zip(delivery.steps.started).is_some_and(|(said, known)| said < known) {
-            return Ok(Receipt::DeliveryReported { command: id, open: true });
-        }
-        let steps = steps.or(delivery.steps);
-        let news = steps.since(delivery.steps);
-        // Begun anew: what was said of the time before is of no interest.
-        let (before, told) = match news.started.is_some() {
-            true => (None, None),
-            false => (delivery.progress.as_ref(), delivery.progress_told),
-        };
-        let progress = progress.map(|said| CommandProgress { permille: said.permille.min(1_000), ..said });
-        let later = |said: &CommandProgress, than: &CommandProgress| {
-            said != than && said.at.zip(than.at).is_none_or(|(said, than)| said >= than)
-        };
-        let progress = progress.filter(|said| before.is_none_or(|before| later(said, before)));
-        let moved = |said: &CommandProgress| {
-            told.is_none_or(|told| said.permille >= told.saturating_add(limits::PROGRESS_KEPT_PERMILLE))
-        };
-        let kept = progress.clone().filter(moved);
-        let (now, node) = (progress.or_else(|| before.cloned()).map(|said| self.fitting(said)), delivery.node);
-        let (clock, told) = (self.clock, kept.as_ref().map(|said| said.permille).or(told));
-        self.change_command(id, |record| {
-            if let Some(delivery) = record.deliveries.get_mut(&agent) {
-                let before = said_bytes(delivery);
-                (delivery.steps, delivery.progress, delivery.progress_told) = (steps, now, told);
-                delivery.heard_at = under_way.then_some(clock).or(delivery.heard_at);
-                record.said_bytes = record.said_bytes.saturating_sub(before) + said_bytes(delivery);
-            }
-        });
-        if news != Steps::default() || kept.is_some() {
-            let trace = self.trace(&id);
-            let what =
-                ChangeKind::DeliveryReported { command: id, trace, agent, seq, node, steps: news, progress: kept };
-            journal.record(self.clock, what);
-        }
-        Ok(Receipt::DeliveryReported { command: id, open: true })
-    }
-
-    /// What an agent's software says of a command, without its words if there is no room for them.
-    fn fitting(&self, said: CommandProgress) -> CommandProgress {
-        let full = self.commands.bytes + limits::REASON_BYTES_MAX as u64 > limits::COMMAND_BYTES_MAX as u64;
-        if full { CommandProgress { note: Reason::truncated(""), ..said } } else { said }
     }
 
     /// What is on record of an outcome that was refused: nothing of what came of it, which may be large.

@@ -8,6 +8,7 @@
 mod deliveries;
 mod inbox;
 mod operators;
+mod reports;
 mod send;
 
 use std::collections::BTreeMap;
