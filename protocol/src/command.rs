@@ -315,6 +315,15 @@ impl CommandOutcome {
         }
     }
 
+    /// The same, without what came of it.
+    #[must_use]
+    pub fn without_result(&self) -> Self {
+        match self {
+            Self::Succeeded { .. } => Self::Succeeded { result: Vec::new() },
+            outcome => outcome.clone(),
+        }
+    }
+
     /// Whether somebody may have to look at it: it was wanted, and it is not known to be done.
     pub const fn is_failure(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::Rejected { .. } | Self::Expired | Self::Indeterminate { .. })

@@ -39,6 +39,13 @@ pub enum CommandSaid {
     },
 }
 
+impl CommandSaid {
+    /// Whether the node answers. How far a command has come is said once, and nothing follows from it.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self, Self::Progress { .. })
+    }
+}
+
 /// What an agent's software is told of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandTold {

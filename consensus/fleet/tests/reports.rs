@@ -108,6 +108,14 @@ fn a_report_that_comes_late_takes_nothing_back_and_a_lie_is_bounded() {
     assert_eq!(copy.command(&id(1)), hall.state.command(&id(1)));
 }
 
+/// It is in doubt once nothing was heard of it for so long, and not before.
+fn is_doubted_when_silent(hall: &mut Hall) {
+    hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS - 1);
+    assert_eq!(outcomes(&hall.settle()), []);
+    hall.now = hall.now.plus_ms(1);
+    assert_eq!(outcomes(&hall.settle()), [("r1".to_owned(), "indeterminate")]);
+}
+
 #[test]
 fn a_command_that_is_under_way_is_not_in_doubt_however_long_it_takes_until_its_node_is_silent() {
     let mut hall = sent();
@@ -117,10 +125,7 @@ fn a_command_that_is_under_way_is_not_in_doubt_however_long_it_takes_until_its_n
         assert_eq!(outcomes(&hall.settle()), []);
         hall.ok(report(1, steps(7), None));
     }
-    hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS - 1);
-    assert_eq!(outcomes(&hall.settle()), []);
-    hall.now = hall.now.plus_ms(1);
-    assert_eq!(outcomes(&hall.settle()), [("r1".to_owned(), "indeterminate")]);
+    is_doubted_when_silent(&mut hall);
 }
 
 #[test]
@@ -141,10 +146,7 @@ fn nobody_is_in_doubt_before_a_new_leader_or_a_new_clock_was_there_to_be_told() 
         hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS - 1);
         assert_eq!(outcomes(&hall.settle()), []);
         hall.ok(report(1, steps(7), None));
-        hall.now = hall.now.plus_ms(limits::DOUBT_AFTER_MS - 1);
-        assert_eq!(outcomes(&hall.settle()), []);
-        hall.now = hall.now.plus_ms(1);
-        assert_eq!(outcomes(&hall.settle()), [("r1".to_owned(), "indeterminate")]);
+        is_doubted_when_silent(&mut hall);
     }
 }
 

@@ -89,12 +89,11 @@ impl FleetState {
         let reply = match self.execute(&request.op, journal) {
             Ok(receipt) => Reply::Done(receipt),
             Err(refusal) => {
-                let why = Box::new(refusal.clone());
+                let why = || Box::new(refusal.clone());
                 if let Some((by, command)) = request.op.operator() {
-                    journal.record(self.clock, ChangeKind::OperatorRefused { by, command, why });
+                    journal.record(self.clock, ChangeKind::OperatorRefused { by, command, why: why() });
                 } else if let Op::EndDelivery { ended } = &request.op {
-                    let what = self.refused_outcome(ended, why);
-                    journal.record(self.clock, what);
+                    journal.record(self.clock, self.refused_outcome(ended, why()));
                 }
                 Reply::Refused(refusal)
             }

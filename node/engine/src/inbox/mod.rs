@@ -18,7 +18,7 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::journal::JournalState;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::offer::{CommandSaid, CommandTold};
+use skep_protocol::offer::CommandTold;
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
 use skep_protocol::pull::{Pull, PullFor, Pulled};
 use skep_protocol::text::{AgentId, SiteName};
@@ -120,7 +120,7 @@ impl Inboxes {
                 let known = self.streams.get(&stream).filter(|whose| self.inboxes.contains_key(whose)).cloned();
                 match known {
                     Some(whose) => self.with(&whose, now_ms, |inbox, bound, out| inbox.said(command, said, bound, out)),
-                    None if matches!(said, CommandSaid::Progress { .. }) => {}
+                    None if !said.is_answered() => {}
                     // Its journal is still being read, or it takes no commands: whoever said it says it again.
                     None => self.wants.push_back(Want::Tell { stream, command, told: CommandTold::Ignored }),
                 }

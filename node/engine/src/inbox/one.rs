@@ -327,14 +327,14 @@ impl Inbox {
     pub(super) fn said(&mut self, command: CommandId, said: CommandSaid, bound: Option<LogInstant>, out: &mut Out) {
         let found = self.live.iter().find(|(_, live)| live.command() == command).map(|(seq, _)| *seq);
         let Some((seq, session)) = found.zip(self.taker.as_ref().map(|taker| taker.session)) else {
-            if !matches!(said, CommandSaid::Progress { .. }) {
+            if said.is_answered() {
                 out.told.push((command, CommandTold::Ignored));
             }
             return;
         };
         let Some(live) = self.live.get_mut(&seq) else { return };
         if let Some(outcome) = live.outcome() {
-            if live.writing == 0 && !matches!(said, CommandSaid::Progress { .. }) {
+            if live.writing == 0 && said.is_answered() {
                 out.told.push((command, CommandTold::Recorded(outcome.clone())));
             }
             return;
@@ -370,10 +370,9 @@ impl Inbox {
                 let at = live.stamp(bound).max(live.progress.as_ref().and_then(|before| before.at));
                 live.progress = Some(CommandProgress { permille, note, at });
             }
-            // It is not answered: it was said of an earlier time, and nothing follows from it.
-            CommandSaid::Progress { .. } => {}
             CommandSaid::Failed { reason } if started => self.end(seq, CommandOutcome::Failed { reason }, bound, out),
-            _ => out.told.push((command, CommandTold::Ignored)),
+            said if said.is_answered() => out.told.push((command, CommandTold::Ignored)),
+            _ => {}
         }
     }
 

@@ -107,11 +107,8 @@ impl FleetState {
         };
         if !known {
             let full = self.commands.bytes + result_bytes(&ended.outcome) > limits::COMMAND_BYTES_MAX as u64;
-            let outcome = match &ended.outcome {
-                // It was done: what there is no room for is left out, and the rest told.
-                CommandOutcome::Succeeded { .. } if full => CommandOutcome::Succeeded { result: Vec::new() },
-                outcome => outcome.clone(),
-            };
+            // What there is no room for is left out, and the rest told.
+            let outcome = if full { ended.outcome.without_result() } else { ended.outcome.clone() };
             self.end_delivery(id, &ended.agent, outcome, Some(ended.steps), journal);
         }
         Ok(Receipt::DeliveryEnded { command: id })
@@ -119,11 +116,8 @@ impl FleetState {
 
     /// What is on record of an outcome that was refused: nothing of what came of it, which may be large.
     pub(in crate::state) fn refused_outcome(&self, ended: &EndedDelivery, why: Box<Refusal>) -> ChangeKind {
-        let outcome = match &ended.outcome {
-            CommandOutcome::Succeeded { .. } => CommandOutcome::Succeeded { result: Vec::new() },
-            outcome => outcome.clone(),
-        };
-        let (command, trace, agent) = (ended.command, self.trace(&ended.command), ended.agent.clone());
+        let (outcome, agent) = (ended.outcome.without_result(), ended.agent.clone());
+        let (command, trace) = (ended.command, self.trace(&ended.command));
         ChangeKind::OutcomeRefused { command, trace, agent, outcome, why }
     }
 

@@ -33,8 +33,14 @@ impl Live {
         Stand { steps: self.entry.steps, progress: self.progress.clone() }
     }
 
-    /// Whether something can be told of it. Nothing is while a write is under way, so that no step is told that a crash
-    /// could undo, nor of what has ended: that is told for good.
+    /// Whether the shard knows all of it.
+    fn is_known(&self) -> bool {
+        let Stand { steps, progress } = &self.report.known;
+        (*steps, progress) == (self.entry.steps, &self.progress)
+    }
+
+    /// Whether something can be told of it. Nothing is while a write is under way, so that no start is told that a crash could
+    /// undo, nor of what has ended: that is told for good.
     fn is_tellable(&self) -> bool {
         self.outcome().is_none() && self.writing == 0 && self.report.telling.is_none() && !self.report.over
     }
@@ -46,9 +52,9 @@ impl Live {
 
     /// How long the shard may wait to hear of it, in milliseconds; none if there is nothing to tell.
     fn tell_within_ms(&self, session: Option<SessionId>) -> Option<u64> {
-        match self.stand() != self.report.known {
-            true => Some(limits::DELIVERY_REPORT_EVERY_MS),
-            false => self.is_under_way(session).then_some(limits::DELIVERY_ALIVE_EVERY_MS),
+        match self.is_known() {
+            false => Some(limits::DELIVERY_REPORT_EVERY_MS),
+            true => self.is_under_way(session).then_some(limits::DELIVERY_ALIVE_EVERY_MS),
         }
     }
 }
