@@ -58,6 +58,8 @@ mutants! {
     SignatureNotChecked = "signature-not-checked",
     /// A robot is told to go before that is written down.
     GoBeforeIntent = "go-before-intent",
+    /// A robot is told to forget a command before that it has ended is written down.
+    VoidBeforeWritten = "void-before-written",
     /// What is in the journal of commands is said to be there before its fsync.
     JournalNotSynced = "journal-not-synced",
     /// A node counts deadlines on its wall clock.

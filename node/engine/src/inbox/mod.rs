@@ -2,7 +2,8 @@
 //!
 //! Nothing is done about a command before it is in the journal: that it may have been started before its software is told
 //! to go, how it ended before anybody hears of it. What does no harm if it is forgotten is said at once: that there is a
-//! command, since the shard keeps it until it knows how it ended, and delivers it again; and that one is not to be started.
+//! command, since the shard keeps it until it knows how it ended, and delivers it again; and that one is not to be started,
+//! if the journal has it as received. Of what the journal may have as begun no end is told before it is written down.
 
 mod bound;
 mod due;

@@ -292,8 +292,7 @@ impl Inbox {
         };
         live.void = Some(cause);
         if live.is_received() {
-            out.told.push((live.command(), CommandTold::Void(cause)));
-            self.end(seq, cause.outcome(), None, out);
+            self.void_here(seq, cause, out);
         }
     }
 
@@ -316,8 +315,13 @@ impl Inbox {
         self.live.values().filter(|live| live.is_received()).map(|live| live.entry.command.command.deadline).min()
     }
 
+    /// Ends what is not to be started. Its software hears of it at once only if the journal surely says that it was never
+    /// told to go: what it is told to forget while the journal may have it under way, nobody would end after a crash. It is
+    /// told otherwise when the end is written down.
     fn void_here(&mut self, seq: DeliverySeq, cause: VoidCause, out: &mut Out) {
-        if let Some(live) = self.live.get(&seq) {
+        let Some(live) = self.live.get(&seq) else { return };
+        let never_begun = live.is_received() && live.writing == 0;
+        if never_begun || is_on(Mutant::VoidBeforeWritten) {
             out.told.push((live.command(), CommandTold::Void(cause)));
         }
         self.end(seq, cause.outcome(), None, out);

@@ -41,10 +41,45 @@ fn the_last_look_is_after_the_intent_is_durable() {
         } else {
             node.pulled(10_000, vec![], vec![(1, VoidCause::Cancelled)]);
         }
-        node.sync();
+        assert!(node.sync_one());
         let ended = if late { "expired" } else { "cancelled" };
-        assert_eq!(node.told(), [(1, "void"), (1, ended)]);
+        assert_eq!(node.told(), [], "its end is not written down yet");
+        node.sync();
+        assert_eq!(node.told(), [(1, ended)]);
         assert_eq!(node.reported(), [(1, ended)]);
+    }
+}
+
+#[test]
+fn a_node_that_dies_before_an_end_is_durable_leaves_no_command_open_for_ever() {
+    // Late by then, or called off while the intent is on its way to the disk.
+    for late in [true, false] {
+        let mut node = Node::open();
+        node.deliver(vec![delivery(1, command(1))]);
+        node.told();
+        node.start(1);
+        if late {
+            node.now_ms += 10_000;
+        } else {
+            node.pulled(10_000, vec![], vec![(1, VoidCause::Cancelled)]);
+        }
+        // The intent is on the disk, the end is not: it dies with the node.
+        assert!(node.sync_one());
+        let forgets = node.told().contains(&(1, "void"));
+        node.crash();
+        node.take(STREAM, 1);
+        node.pulled(10_000, vec![], vec![]);
+        // Software that was told nothing asks again, and ends what it is told too late; what it was told to forget it does
+        // not speak of.
+        if !forgets {
+            node.say(1, CommandSaid::Start { stamp: 77 });
+            assert_eq!(node.told(), [(1, "go")]);
+            node.say(1, CommandSaid::Failed { reason: Reason::truncated("too late") });
+        }
+        node.sync();
+        assert_eq!(node.reported(), [(1, "failed")]);
+        node.deliver(vec![delivery(2, command(2))]);
+        assert!(node.told().contains(&(2, "offer")), "its class goes on");
     }
 }
 
