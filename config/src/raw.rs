@@ -64,15 +64,11 @@ raw_section! {
         listen: String,
         /// Interval of heartbeats.
         heartbeat_ms: u64,
-        /// Shortest lease of a leader.
-        lease_ms_min: u64,
-        /// Longest lease of a leader.
-        lease_ms_max: u64,
         /// Shortest silence of a leader that is taken for a failure.
         silence_ms_min: u64,
-        /// Longest silence of a leader that is borne.
+        /// Longest wait between elections while nobody leads.
         silence_ms_max: u64,
-        /// Hard deadline of a call.
+        /// Patience with a call on a quick link.
         rpc_timeout_ms: u64,
         /// Silence after which a connection is given up.
         idle_timeout_ms: u64,

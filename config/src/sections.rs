@@ -88,15 +88,11 @@ pub struct ControlConfig {
     pub listen: SocketAddr,
     /// Interval of a leader's heartbeats.
     pub heartbeat_ms: u64,
-    /// Shortest lease that followers grant a leader.
-    pub lease_ms_min: u64,
-    /// Longest lease that followers grant a leader. The detector's silence is longer.
-    pub lease_ms_max: u64,
-    /// Shortest silence of a leader that is taken for a failure.
+    /// Shortest silence of a leader that is taken for a failure; on slow links and disks it is longer, as measured.
     pub silence_ms_min: u64,
-    /// Longest silence of a leader that is borne.
+    /// Longest wait between elections while nobody leads, on links that are quicker than that.
     pub silence_ms_max: u64,
-    /// Hard deadline of a call; a call that misses it ends its connection.
+    /// Patience with a call; with slow links it is longer, as measured.
     pub rpc_timeout_ms: u64,
     /// Silence after which a connection is given up.
     pub idle_timeout_ms: u64,
@@ -174,6 +170,11 @@ pub(crate) struct Invalid {
     pub(crate) key: String,
     pub(crate) why: String,
 }
+
+/// Heartbeats that a silence must swallow before it is taken for a failure.
+const FRAMES_PER_SILENCE: u64 = 4;
+/// Longest period or patience that can be configured, in milliseconds: an hour.
+const PERIOD_MS_MAX: u64 = 60 * 60 * 1_000;
 
 fn invalid(key: &str, why: impl ToString) -> Invalid {
     Invalid { key: key.to_owned(), why: why.to_string() }
@@ -280,13 +281,17 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
     let section = &raw.control;
     let number = |key: &str, value: Option<u64>| {
         let key = format!("control.{key}");
-        required(&key, value.as_ref()).and_then(|v| if v == 0 { Err(invalid(&key, "it is zero")) } else { Ok(v) })
+        required(&key, value.as_ref()).and_then(|v| match v {
+            0 => Err(invalid(&key, "it is zero")),
+            v if v > PERIOD_MS_MAX && key.contains("_ms") => {
+                Err(invalid(&key, format!("{v} ms are more than an hour")))
+            }
+            v => Ok(v),
+        })
     };
     let config = ControlConfig {
         listen: address("control.listen", section.listen.as_ref())?,
         heartbeat_ms: number("heartbeat_ms", section.heartbeat_ms)?,
-        lease_ms_min: number("lease_ms_min", section.lease_ms_min)?,
-        lease_ms_max: number("lease_ms_max", section.lease_ms_max)?,
         silence_ms_min: number("silence_ms_min", section.silence_ms_min)?,
         silence_ms_max: number("silence_ms_max", section.silence_ms_max)?,
         rpc_timeout_ms: number("rpc_timeout_ms", section.rpc_timeout_ms)?,
@@ -305,18 +310,14 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
         },
     };
     let in_order = [
-        ("lease_ms_min", config.heartbeat_ms, config.lease_ms_min),
-        ("lease_ms_max", config.lease_ms_min, config.lease_ms_max),
-        ("silence_ms_min", config.lease_ms_max, config.silence_ms_min),
+        ("silence_ms_min", config.heartbeat_ms.saturating_mul(FRAMES_PER_SILENCE), config.silence_ms_min),
         ("silence_ms_max", config.silence_ms_min, config.silence_ms_max),
     ];
     for (key, below, value) in in_order {
         if value <= below {
             return Err(invalid(
                 &format!("control.{key}"),
-                format!(
-                    "{value} is not above {below}; keep heartbeat < lease min < lease max < silence min < silence max"
-                ),
+                format!("{value} is not above {below}; keep 4 heartbeats < silence min < silence max"),
             ));
         }
     }

@@ -96,6 +96,10 @@ impl Core {
     async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
         match header.kind {
+            FrameKind::Beat => {
+                let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
+                shard.answer_beat(who, header, &body)
+            }
             FrameKind::Append | FrameKind::Vote | FrameKind::PreVote | FrameKind::TransferLeader => {
                 self.open(header.shard).await?.raft_frame(who, header, &body).await
             }

@@ -68,6 +68,10 @@ mutants! {
     ClockFromReceipt = "clock-from-receipt",
     /// An abort keeps back nobody.
     AbortIgnored = "abort-ignored",
+    /// A leader without a quorum is heard for as long as it runs.
+    LeaderNeverLetsGo = "leader-never-lets-go",
+    /// An acknowledgement of a heartbeat is of no use after the next heartbeat is due.
+    HeartbeatsCutOff = "heartbeats-cut-off",
     /// Members that do not vote are counted among those that do.
     NonVotersCounted = "non-voters-counted",
     /// A snapshot does not say who votes.

@@ -5,24 +5,30 @@
 pub struct DetectorConfig {
     /// Never suspect a leader that was heard within this time, in milliseconds.
     pub silence_ms_min: u64,
-    /// Suspect any leader that was silent for this long, in milliseconds.
+    /// Ask again after no longer than this while nobody leads, in milliseconds, unless the links are slower than that.
     pub silence_ms_max: u64,
 }
 
 /// Says when a leader has been silent for too long.
 ///
 /// It learns the rhythm in which frames of the leader really arrive, as an RTO estimator learns round trips
-/// (RFC 6298: smoothed mean and mean deviation), and waits for a silence that this rhythm does not explain, within
-/// the configured bounds. The wait is stretched by a random part given by the caller, so that not all voters stand
-/// at once. Only _when_ to ask is decided here: Pre-Vote and the leader's lease decide whether an election happens.
+/// (RFC 6298: smoothed mean and mean deviation), and waits for a silence that neither this rhythm nor the round trips
+/// to other voters explain: on a link that is slower than the configured bounds expect, it is slower, and works. The
+/// wait is stretched by a random part given by the caller, so that not all voters stand at once. Who stands asks with
+/// Pre-Vote; a voter gives its vote only if the leader [is silent](Self::is_silent) for itself, too.
 #[derive(Clone, Debug)]
 pub struct ElectionDetector {
     config: DetectorConfig,
     last_heard_ms: u64,
+    /// Whether a leader was heard since this node started, or led.
+    heard: bool,
+    /// The round trip that an election needs, as it was measured.
+    round_ms: u64,
     mean_ms: u64,
     deviation_ms: u64,
     /// Failed attempts since a leader was heard: each doubles the wait, up to the maximum.
     attempts: u32,
+    armed_ms: u64,
     deadline_ms: u64,
 }
 
@@ -30,6 +36,10 @@ pub struct ElectionDetector {
 const DEVIATIONS: u64 = 8;
 /// Frames of the leader that a silence must swallow at least.
 const FRAMES: u64 = 4;
+/// Round trips within which an election must be over before the next one begins: Pre-Vote, vote, and the first entry.
+const ROUNDS: u64 = 4;
+/// The longest silence of a leader that a slow link or disk explains, in milliseconds.
+pub const SILENCE_LEARNED_MS_MAX: u64 = 15_000;
 
 impl ElectionDetector {
     /// A detector that starts now: a leader has the longest silence to make itself heard, since a node that has
@@ -37,17 +47,27 @@ impl ElectionDetector {
     ///
     /// `random` is any random number.
     pub fn new(config: DetectorConfig, now_ms: u64, random: u64) -> Self {
-        let mut detector =
-            Self { config, last_heard_ms: now_ms, mean_ms: 0, deviation_ms: 0, attempts: 0, deadline_ms: now_ms };
+        let mut detector = Self {
+            config,
+            last_heard_ms: now_ms,
+            heard: false,
+            round_ms: 0,
+            mean_ms: 0,
+            deviation_ms: 0,
+            attempts: 0,
+            armed_ms: now_ms,
+            deadline_ms: now_ms,
+        };
         detector.arm(now_ms, random);
         detector
     }
 
     /// A frame of the current leader was accepted.
     pub fn heard_leader(&mut self, now_ms: u64, random: u64) {
-        let gap = now_ms.saturating_sub(self.last_heard_ms).min(self.config.silence_ms_max);
-        let after_failure = self.attempts > 0;
+        let gap = now_ms.saturating_sub(self.last_heard_ms).min(SILENCE_LEARNED_MS_MAX);
+        let after_failure = self.attempts > 0 || !self.heard;
         self.last_heard_ms = now_ms;
+        self.heard = true;
         self.attempts = 0;
         if after_failure {
             // The silence before a new leader says nothing of its rhythm.
@@ -67,8 +87,27 @@ impl ElectionDetector {
     /// This node leads: nobody is waited for, and nothing is learned.
     pub fn leads(&mut self, now_ms: u64, random: u64) {
         self.last_heard_ms = now_ms;
+        self.heard = false;
         self.attempts = 0;
         self.arm(now_ms, random);
+    }
+
+    /// The round trip to as many voters as make a quorum was measured, in milliseconds.
+    pub fn measured_round(&mut self, round_ms: u64) {
+        self.round_ms = round_ms;
+        self.deadline_ms = self.deadline_ms.max(self.armed_ms.saturating_add(self.patience_ms()));
+    }
+
+    /// This node gave another its vote: that one has the time of an election to make itself heard.
+    pub fn voted(&mut self, now_ms: u64, random: u64) {
+        self.arm(now_ms, random);
+    }
+
+    /// Whether this node may help to elect another leader: it has not heard one within the silence that it bears.
+    pub fn is_silent(&self, now_ms: u64) -> bool {
+        let borne = self.borne_ms();
+        // A little less, so that whoever stands as soon as it may is not refused for the delay of one frame.
+        !self.heard || now_ms.saturating_sub(self.last_heard_ms) >= borne - borne / 32
     }
 
     /// Whether to call an election now. Each yes arms the next attempt.
@@ -88,14 +127,22 @@ impl ElectionDetector {
 
     /// The silence that is taken for a failure, before its random part, in milliseconds.
     pub fn patience_ms(&self) -> u64 {
-        let learned = (self.mean_ms + DEVIATIONS * self.deviation_ms).max(FRAMES * self.mean_ms);
-        let patience = learned.clamp(self.config.silence_ms_min, self.config.silence_ms_max);
-        patience.saturating_mul(1 << self.attempts.saturating_sub(1).min(8)).min(self.config.silence_ms_max)
+        let borne = self.borne_ms();
+        let backed_off = borne.saturating_mul(1 << self.attempts.saturating_sub(1).min(8));
+        backed_off.min(self.config.silence_ms_max).max(borne)
+    }
+
+    /// The silence that is borne before anything failed.
+    fn borne_ms(&self) -> u64 {
+        let rhythm = (self.mean_ms + DEVIATIONS * self.deviation_ms).max(FRAMES * self.mean_ms);
+        let rounds = ROUNDS * self.round_ms;
+        rhythm.max(rounds).clamp(self.config.silence_ms_min, SILENCE_LEARNED_MS_MAX)
     }
 
     fn arm(&mut self, now_ms: u64, random: u64) {
         let patience = self.patience_ms();
         let spread = (patience / 2).max(1);
+        self.armed_ms = now_ms;
         self.deadline_ms = now_ms.saturating_add(patience).saturating_add(random % spread);
     }
 }
@@ -138,6 +185,40 @@ mod tests {
         }
         assert!(detector.patience_ms() > 500);
         assert!(detector.patience_ms() <= LAN.silence_ms_max);
+    }
+
+    #[test]
+    fn a_slow_link_makes_it_patient_beyond_what_is_configured_and_no_further_than_the_bound() {
+        for (round, least) in [(600, 2_400), (1_200, 4_800)] {
+            let mut detector = ElectionDetector::new(LAN, 0, 0);
+            detector.measured_round(round);
+            assert!(!detector.poll(least - 1, 0), "an election takes its round trips");
+            detector.voted(least, 0);
+            for now in (least + round..20_000).step_by(round as usize) {
+                assert!(!detector.poll(now, 0), "a frame in each round trip is the rhythm of a slow link: {now}");
+                detector.heard_leader(now, 0);
+            }
+        }
+        let mut detector = ElectionDetector::new(LAN, 0, 0);
+        detector.measured_round(1_000_000);
+        assert_eq!(detector.patience_ms(), SILENCE_LEARNED_MS_MAX);
+    }
+
+    #[test]
+    fn a_voter_that_hears_its_leader_helps_nobody_else_and_one_that_does_not_helps_before_it_stands() {
+        let mut detector = ElectionDetector::new(LAN, 0, 0);
+        assert!(detector.is_silent(0), "it has heard none since its start");
+        for now in (50..1_000).step_by(50) {
+            detector.heard_leader(now, 0);
+        }
+        assert!(!detector.is_silent(950 + 300));
+        assert!(detector.is_silent(950 + 340));
+        assert!(!detector.poll(950 + 349, 0));
+        // Whoever has its vote is given the time of an election.
+        detector.voted(950 + 345, 0);
+        assert!(!detector.poll(950 + 345 + 349, 0));
+        detector.leads(2_000, 0);
+        assert!(detector.is_silent(2_000), "one that led and stepped down follows nobody yet");
     }
 
     #[test]

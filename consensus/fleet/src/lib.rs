@@ -8,17 +8,20 @@
 //! - [`Orchestrator`] looks at the state and the log clock and decides what to propose. It runs on the leader only.
 //! - [`LogClock`] continues the shard's clock between frames of the leader.
 //! - [`ElectionDetector`] says when the leader has been silent for too long.
+//! - [`LeaderPulse`] says when a leader makes itself heard, and when it lets go.
 //!
 //! **Must not know** tokio, openraft, quinn, libp2p, tonic, rand, files or clocks.
 
 mod clock;
 mod detector;
 mod orchestrator;
+mod pulse;
 mod state;
 
 pub use clock::{CLOCK_ROUND_MS_MAX, LogClock};
-pub use detector::{DetectorConfig, ElectionDetector};
+pub use detector::{DetectorConfig, ElectionDetector, SILENCE_LEARNED_MS_MAX};
 pub use orchestrator::{
     Effect as OrchestratorEffect, Event as OrchestratorEvent, HeartbeatKey, Orchestrator, OrchestratorConfig, Policy,
 };
+pub use pulse::{LeaderPulse, PulseConfig};
 pub use state::{Applied, FLEET_VERSION, FleetLimits, FleetState, LogPosition, SnapshotError};

@@ -21,6 +21,15 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) deadline: Duration,
 }
 
+/// How long the way there and back takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RoundTrips {
+    /// Of late, smoothed.
+    pub(crate) late: Duration,
+    /// The shortest since the connection was made.
+    pub(crate) shortest: Duration,
+}
+
 /// An established connection.
 pub(crate) enum Link {
     Quic(QuicLink),
@@ -57,6 +66,15 @@ impl Link {
             Self::Quic(link) => link.call(call).await,
             #[cfg(test)]
             Self::Memory(link) => link.call(call).await,
+        }
+    }
+
+    /// The round trip of late, and the shortest: what the way takes, and not the other side.
+    pub(super) fn round_trips(&self) -> RoundTrips {
+        match self {
+            Self::Quic(link) => RoundTrips { late: link.connection.rtt(), shortest: link.connection.min_rtt() },
+            #[cfg(test)]
+            Self::Memory(link) => link.round_trips(),
         }
     }
 

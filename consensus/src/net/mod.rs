@@ -1,12 +1,13 @@
 //! The control plane: one QUIC connection per pair of nodes, with long-lived streams by class.
 //!
 //! Both sides may dial. When both did, both keep the connection that the smaller id dialled; a connection from a
-//! restarted process replaces that of the old one. A call that misses its hard deadline ends the connection, since a
-//! dead path looks like a slow one.
+//! restarted process replaces that of the old one. How long an answer is waited for follows what answers take; a
+//! connection ends when nothing at all was heard for the idle time, and for no call that was not answered.
 
 mod calls;
 mod endpoint;
 mod link;
+mod pace;
 mod peers;
 mod serve;
 mod tls;
@@ -14,7 +15,8 @@ mod tls;
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
 #[cfg(test)]
-pub(crate) use link::{Link, Outgoing};
+pub(crate) use link::{Link, Outgoing, RoundTrips};
+pub(crate) use pace::APPEND_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use peers::Peer;
 pub use peers::PeerView;

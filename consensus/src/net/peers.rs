@@ -13,7 +13,8 @@ use skep_protocol::text::NodeName;
 use tokio::sync::watch;
 
 use super::calls::{CallError, Class};
-use super::link::{Link, Outgoing};
+use super::link::{Link, Outgoing, RoundTrips};
+use super::pace::Pace;
 use crate::clock::Clocks;
 
 /// A peer as others see it.
@@ -40,11 +41,32 @@ pub(crate) struct Peer {
     pub(super) link: Link,
     /// Who dialled it.
     pub(super) dialled_by: NodeId,
+    pace: Mutex<Pace>,
 }
 
 impl Peer {
     pub(crate) fn new(node: NodeId, hello: Hello, link: Link, dialled_by: NodeId) -> Self {
-        Self { node, hello, link, dialled_by }
+        Self { node, hello, link, dialled_by, pace: Mutex::default() }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long to wait for an answer.
+    fn patience(&self, least: Duration, bytes: usize) -> Duration {
+        self.pace().patience(least, self.link.round_trips().late, bytes)
+    }
+
+    /// How many bytes of entries to send at once.
+    pub(crate) fn append_bytes(&self) -> usize {
+        self.pace().append_bytes()
+    }
+
+    /// Entries of so many bytes were sent.
+    pub(crate) fn appended(&self, bytes: usize) {
+        let RoundTrips { late, shortest } = self.link.round_trips();
+        self.pace().appended(bytes, late.saturating_sub(shortest));
     }
 
     /// The Raft id of the incarnation on the other side.
@@ -176,7 +198,9 @@ impl Peers {
         }
     }
 
-    /// Calls a peer and waits for its answer. A call that misses its deadline ends the connection.
+    /// Calls a peer and waits for its answer: for `least` on a quick link, and longer as the link and the peer need it.
+    ///
+    /// A call that is not answered says nothing of the connection. That ends when nothing at all was heard for its idle time.
     pub(crate) async fn call(
         &self,
         node: NodeId,
@@ -184,23 +208,35 @@ impl Peers {
         kind: FrameKind,
         shard: ShardId,
         body: &[u8],
-        deadline: Duration,
+        least: Duration,
     ) -> Result<Bytes, CallError> {
         let Some(peer) = self.connected(node) else { return Err(self.not_connected(node)) };
         let clock = self.clocks.known(shard).and_then(|clock| clock.to_send());
+        let deadline = peer.patience(least, body.len());
         let call = Outgoing { class, kind, shard, clock, body, deadline };
+        let begun = tokio::time::Instant::now();
         let result = match tokio::time::timeout(deadline + deadline / 4, peer.link.call(call)).await {
             Ok(result) => result,
             Err(_) => Err(CallError::Timeout(deadline)),
         };
-        // A late answer to a query or proposal says nothing of the path: only Raft's own calls do.
-        let of_raft = matches!(class, Class::Urgent | Class::Append) && kind != FrameKind::Clock;
-        if let Err(CallError::Timeout(_)) = &result
-            && of_raft
-        {
-            peer.link.close(1, b"a call missed its deadline");
+        // What else takes its time waits for more than the peer: only Raft's own calls tell how quick it is.
+        if matches!(class, Class::Urgent | Class::Append) {
+            match &result {
+                Ok(_) | Err(CallError::Refused(_)) => peer.pace().answered(begun.elapsed()),
+                Err(CallError::Timeout(_)) => peer.pace().missed(),
+                Err(CallError::NotSent(_) | CallError::Lost(_)) => {}
+            }
         }
         result
+    }
+
+    /// The round trip to as many of these nodes as are needed beside this one: to the nearest, since the others are not
+    /// waited for; to the farthest that is connected, if there are too few.
+    pub(crate) fn round_trip(&self, nodes: &[NodeId], needed: usize) -> Duration {
+        let connected = nodes.iter().filter_map(|node| self.connected(*node));
+        let mut trips: Vec<Duration> = connected.map(|peer| peer.link.round_trips().late).collect();
+        trips.sort_unstable();
+        trips.get(needed.saturating_sub(1)).or(trips.last()).copied().unwrap_or_default()
     }
 
     pub(crate) fn not_connected(&self, node: NodeId) -> CallError {

@@ -106,6 +106,7 @@ fn class_of(kind: FrameKind) -> Class {
         FrameKind::SnapshotHead | FrameKind::SnapshotChunk => Class::Snapshot,
         FrameKind::Hello
         | FrameKind::Clock
+        | FrameKind::Beat
         | FrameKind::Vote
         | FrameKind::PreVote
         | FrameKind::TransferLeader

@@ -10,14 +10,14 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-use openraft::{OptionalSend, RPCTypes};
+use openraft::{EntryPayload, OptionalSend, RPCTypes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use skep_protocol::frame::{FrameKind, RaftAddress};
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
 
-use super::types::{Member, Snapshot, TypeConfig, Vote, decode, encode};
-use crate::net::{CallError, Class, Peers, SnapshotSender};
+use super::types::{Entry, Member, Snapshot, TypeConfig, Vote, decode, encode};
+use crate::net::{APPEND_BYTES_MAX, CallError, Class, Peers, SnapshotSender};
 
 /// Makes the connections of one shard's group.
 #[derive(Clone)]
@@ -99,16 +99,52 @@ impl Connection {
     }
 }
 
+/// Leaves out of a request what does not fit into so many bytes, but never all; how many bytes are left.
+fn shorten(rpc: &mut AppendEntriesRequest<TypeConfig>, bytes_max: Option<usize>) -> usize {
+    let (mut bytes, mut kept) = (0, 0);
+    for entry in &rpc.entries {
+        let next = bytes + entry_bytes(entry);
+        if kept > 0 && next > bytes_max.unwrap_or(APPEND_BYTES_MAX) {
+            break;
+        }
+        (bytes, kept) = (next, kept + 1);
+    }
+    rpc.entries.truncate(kept);
+    bytes
+}
+
+fn entry_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(data) => data.0.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    }
+}
+
 impl RaftNetworkV2<TypeConfig> for Connection {
     type SnapshotData = Bytes;
 
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<TypeConfig>,
+        mut rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let deadline = self.network.rpc_timeout;
-        self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, deadline).await
+        let patience = self.network.rpc_timeout;
+        if rpc.entries.is_empty() {
+            return self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, patience).await;
+        }
+        let peer = self.network.peers.connected(self.node);
+        let (all, bytes) = (rpc.entries.len(), shorten(&mut rpc, peer.as_ref().map(|peer| peer.append_bytes())));
+        let last = rpc.entries.last().map(|entry| entry.log_id);
+        let answer = self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, patience).await?;
+        if let Some(peer) = peer {
+            peer.appended(bytes);
+        }
+        match answer {
+            AppendEntriesResponse::Success if rpc.entries.len() < all => {
+                Ok(AppendEntriesResponse::PartialSuccess(last))
+            }
+            answer => Ok(answer),
+        }
     }
 
     async fn vote(

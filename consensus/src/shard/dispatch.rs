@@ -39,25 +39,19 @@ impl Shard {
                 check_sender(who, &request.vote)?;
                 let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-                    self.heard_leader();
-                    // The clock is taken from nobody but a leader whose frame was accepted.
-                    if let Some(clock) = header.clock
-                        && !self.inner.clock.hear(clock)
-                    {
-                        self.learn_clock(who.node);
-                    }
+                    self.hear(who, header);
                 }
                 encode(&response).map_err(text)
             }
             FrameKind::Vote => {
                 let request: VoteRequest<TypeConfig> = decode("vote", body).map_err(text)?;
                 check_sender(who, &request.vote)?;
-                encode(&self.raft().vote(request).await.map_err(|e| e.to_string())?).map_err(text)
+                encode(&self.vote(request).await?).map_err(text)
             }
             FrameKind::PreVote => {
                 let request: VoteRequest<TypeConfig> = decode("pre-vote", body).map_err(text)?;
                 check_sender(who, &request.vote)?;
-                encode(&self.raft().pre_vote(request).await.map_err(|e| e.to_string())?).map_err(text)
+                encode(&self.would_vote(request).await?).map_err(text)
             }
             FrameKind::TransferLeader => {
                 let request: TransferLeaderRequest<TypeConfig> = decode("transfer", body).map_err(text)?;
@@ -65,6 +59,16 @@ impl Shard {
                 encode(&self.raft().handle_transfer_leader(request).await.map_err(|e| e.to_string())?).map_err(text)
             }
             _ => Err("it is not a raft frame".to_owned()),
+        }
+    }
+
+    /// A frame of the leader was accepted. The clock is taken from nobody else.
+    pub(super) fn hear(&self, who: Who, header: Header) {
+        self.heard_leader();
+        if let Some(clock) = header.clock
+            && !self.inner.clock.hear(clock)
+        {
+            self.learn_clock(who.node);
         }
     }
 
@@ -127,7 +131,7 @@ impl Shard {
 }
 
 /// A vote in a frame must be its sender's own: an admitted peer speaks for itself only.
-fn check_sender(who: Who, vote: &Vote) -> Result<(), String> {
+pub(super) fn check_sender(who: Who, vote: &Vote) -> Result<(), String> {
     if vote.leader_id.voted_for == who.raft_id {
         return Ok(());
     }

@@ -1,6 +1,5 @@
-//! Leading a shard, and noticing that nobody does.
+//! Leading a shard.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -22,12 +21,16 @@ const QUIET: Duration = Duration::from_secs(3_600);
 /// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it.
 pub(super) async fn follow_leadership(shard: Shard) {
     let mut metrics = shard.raft().metrics();
-    let mut led_term = None;
+    let (mut led_term, mut counted_term) = (None, None);
     loop {
         let now = metrics.borrow_watched().clone();
         let term = now.vote.leader_id().term;
         let leads = now.state == ServerState::Leader && now.vote.is_committed() && now.current_term == term;
         let applied_own = now.last_applied.is_some_and(|id| *id.leader_id == term);
+        if leads && counted_term != Some(term) {
+            counted_term = Some(term);
+            shard.pulse().begin(shard.inner.clock.boot_ms());
+        }
         if !leads && led_term.take().is_some() {
             tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
             shard.inner.clock.set_leads(false);
@@ -37,7 +40,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
         if takes_over && !refused {
             led_term = Some(term);
         }
-        let with_quorum = has_quorum(&shard, &now);
+        let with_quorum = leads && has_quorum(&shard, &now);
         let ready = leads && led_term == Some(term) && with_quorum;
         let leader = shard.leader().filter(|_| !leads || with_quorum);
         let member = now.membership_config.membership().get_node(&now.id).is_some();
@@ -53,19 +56,31 @@ pub(super) async fn follow_leadership(shard: Shard) {
             continue;
         }
         // A lost quorum changes nothing in the metrics: a leader looks again by itself.
-        let wait = if leads { Duration::from_millis(shard.inner.site.config.lease_ms_max) } else { QUIET };
-        match tokio::time::timeout(wait, metrics.changed()).await {
-            Ok(Ok(())) | Err(_) => {}
-            Ok(Err(_)) => return out_of_service(&shard),
+        let wait = if leads { Duration::from_millis(shard.inner.site.config.silence_ms_min / 2) } else { QUIET };
+        tokio::select! {
+            biased;
+            changed = metrics.changed() => if changed.is_err() { return out_of_service(&shard) },
+            () = shard.inner.acknowledged.notified(), if leads && !with_quorum => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-/// Whether a leader heard from a quorum lately: within the silence after which followers elect another one.
-fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
-    let alone = metrics.membership_config.membership().voter_ids().count() == 1;
-    let patience = Duration::from_millis(shard.inner.site.config.silence_ms_min);
-    alone || metrics.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() < patience)
+/// Whether a quorum acknowledged a leader lately.
+pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
+    if metrics.membership_config.membership().voter_ids().count() == 1 {
+        return true;
+    }
+    let now = shard.inner.clock.boot_ms();
+    // What openraft knows is as good: entries are acknowledged too.
+    let age = metrics.last_quorum_acked.map(|acked| acked.into_inner().elapsed().as_millis());
+    let entries = age.map(|age| now.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX)));
+    let acked = entries.max(shard.beats_acked_ms(metrics));
+    let mut pulse = shard.pulse();
+    if let Some(sent) = acked {
+        pulse.acknowledged(sent, now);
+    }
+    pulse.has_quorum(now)
 }
 
 /// A group that failed never serves again in this process.
@@ -89,37 +104,4 @@ async fn take_the_lead(shard: &Shard, term: u64) -> bool {
     tracing::info!(shard = %shard.id(), term, "this node leads the shard");
     tokio::spawn(orchestrate::run(shard.clone(), term));
     true
-}
-
-/// Calls elections when the leader is silent for too long.
-pub(super) async fn watch_leader(shard: Shard) {
-    let mut without_clock = 0;
-    // The detector may be armed anew, nearer than it was: so often it is looked at anyhow.
-    let look = shard.inner.site.config.silence_ms_min / 4;
-    loop {
-        let now = shard.inner.clock.boot_ms();
-        let metrics = shard.metrics();
-        if metrics.running_state.is_err() {
-            return;
-        }
-        let (due, next) = {
-            let mut detector = shard.inner.detector.lock().unwrap_or_else(PoisonError::into_inner);
-            if metrics.state == ServerState::Leader {
-                detector.leads(now, shard.inner.site.chance.next());
-            }
-            (detector.poll(now, shard.inner.site.chance.next()), detector.poll_timeout())
-        };
-        let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
-        if due && votes && metrics.state != ServerState::Leader {
-            // A voter that has a clock keeps its continuity: it goes first.
-            without_clock += 1;
-            if shard.inner.clock.now().is_some() || without_clock > 1 {
-                tracing::info!(shard = %shard.id(), term = metrics.current_term, "the leader is silent: asking for votes");
-                if shard.raft().trigger().elect(true).await.is_err() {
-                    return;
-                }
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(next.saturating_sub(now).clamp(1, look.max(1)))).await;
-    }
 }

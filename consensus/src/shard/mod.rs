@@ -1,7 +1,9 @@
 //! One shard on this node: its Raft group, and what runs beside it.
 
+mod beat;
 mod compact;
 mod dispatch;
+mod elect;
 mod lead;
 mod members;
 mod orchestrate;
@@ -10,12 +12,12 @@ mod pull;
 mod query;
 mod status;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use skep_config::ControlConfig;
-use skep_fleet::{DetectorConfig, ElectionDetector};
+use skep_fleet::{DetectorConfig, ElectionDetector, LeaderPulse, PulseConfig};
 use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
@@ -95,6 +97,10 @@ struct Inner {
     applied: watch::Receiver<u64>,
     clock: ShardClock,
     detector: Mutex<ElectionDetector>,
+    pulse: Mutex<LeaderPulse>,
+    beats: beat::Beats,
+    /// A follower acknowledged a leader that is not ready yet.
+    acknowledged: tokio::sync::Notify,
     view: watch::Sender<ShardView>,
     submissions: mpsc::Sender<Submission>,
     queued: Arc<propose::Queued>,
@@ -128,6 +134,11 @@ impl Shard {
         let raft = opening.await.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
         let detector_config =
             DetectorConfig { silence_ms_min: site.config.silence_ms_min, silence_ms_max: site.config.silence_ms_max };
+        let pulse_config = PulseConfig {
+            heartbeat_ms: site.config.heartbeat_ms,
+            silence_ms_min: site.config.silence_ms_min,
+            silence_ms_max: site.config.silence_ms_max,
+        };
         let (submissions, queue) = mpsc::channel(limits::PROPOSALS_QUEUED_MAX);
         let shard = Self {
             inner: Arc::new(Inner {
@@ -136,6 +147,9 @@ impl Shard {
                 state,
                 applied,
                 detector: Mutex::new(ElectionDetector::new(detector_config, clock.boot_ms(), site.chance.next())),
+                pulse: Mutex::new(LeaderPulse::new(pulse_config)),
+                beats: beat::Beats::default(),
+                acknowledged: tokio::sync::Notify::new(),
                 clock,
                 view: watch::channel(ShardView::default()).0,
                 submissions,
@@ -149,7 +163,7 @@ impl Shard {
         };
         tokio::spawn(propose::run(shard.clone(), queue));
         tokio::spawn(lead::follow_leadership(shard.clone()));
-        tokio::spawn(lead::watch_leader(shard.clone()));
+        tokio::spawn(elect::run(shard.clone()));
         tokio::spawn(compact::run(shard.clone()));
         Ok(shard)
     }
@@ -186,10 +200,18 @@ impl Shard {
         metrics.membership_config.membership().get_node(&leader).map(|member| member.node)
     }
 
+    fn detector(&self) -> MutexGuard<'_, ElectionDetector> {
+        self.inner.detector.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pulse(&self) -> MutexGuard<'_, LeaderPulse> {
+        self.inner.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A frame of the current leader was accepted.
     fn heard_leader(&self) {
         self.inner.clock.heard_leader();
-        let mut detector = self.inner.detector.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut detector = self.detector();
         detector.heard_leader(self.inner.clock.boot_ms(), self.inner.site.chance.next());
     }
 
@@ -233,13 +255,22 @@ impl Shard {
     }
 }
 
+/// How long openraft believes in the lease of a leader. It bounds nothing: whether a leader has its quorum, and whether a
+/// voter may help to elect another, is judged by what is measured, in [`lead`] and [`dispatch`], since openraft's own lease
+/// is the same on every link and cannot be changed.
+const OPENRAFT_LEASE: Duration = Duration::from_secs(60);
+/// How long openraft waits for a vote, and, a third shorter, for the answer to a heartbeat. The calls themselves end sooner.
+const OPENRAFT_VOTE: Duration = Duration::from_secs(45);
+
 fn raft_config(config: &ControlConfig) -> openraft::Config {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     openraft::Config {
         cluster_name: "skep".to_owned(),
-        heartbeat_interval: config.heartbeat_ms,
-        election_timeout_min: config.lease_ms_min,
-        election_timeout_max: config.lease_ms_max,
-        // Elections are called by our own detector, with Pre-Vote.
+        heartbeat_interval: ms(OPENRAFT_VOTE) * 2 / 3,
+        election_timeout_min: ms(OPENRAFT_VOTE),
+        election_timeout_max: ms(OPENRAFT_LEASE),
+        // Heartbeats have our own pulse, and elections our own detector, with Pre-Vote.
+        enable_heartbeat: false,
         enable_elect: false,
         enable_pre_vote: Some(true),
         // A term's leadership ends with the process: what a leader knew beside the log is gone.

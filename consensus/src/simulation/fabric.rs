@@ -1,7 +1,6 @@
 //! A network within one process: calls take time, are lost, and are cut off.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,13 +9,18 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_protocol::frame::{FrameKind, Header, Hello};
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::watch::Watch;
-use crate::net::{CallError, Dispatch, Link, Outgoing, Peer, Peers, Who};
+use crate::net::{CallError, Dispatch, Link, Outgoing, Peer, Peers, RoundTrips, Who};
 
 /// How long a snapshot may take.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(30);
+/// A connection over which nothing arrives for so long ends, as a real one does.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What waits for a thin link before it is dropped, in bytes.
+const THIN_BYTES_MAX: u64 = 64 * 1024;
 
 /// A node as the network knows it.
 #[derive(Clone)]
@@ -28,8 +32,17 @@ pub(super) struct Station {
     pub(super) dispatch: Arc<dyn Dispatch>,
 }
 
-/// Whether a connection is open, and what each end has of it.
-type Joined = (Arc<AtomicBool>, [Arc<Peer>; 2]);
+/// Whether a connection is open.
+type Open = Arc<watch::Sender<bool>>;
+
+/// A connection.
+struct Joined {
+    open: Open,
+    /// What each end has of it.
+    ends: [Arc<Peer>; 2],
+    /// Since when one end does not reach the other.
+    silent_since: Option<Instant>,
+}
 
 struct State {
     rng: SmallRng,
@@ -39,7 +52,33 @@ struct State {
     /// Who does not reach whom.
     cut: BTreeSet<(NodeId, NodeId)>,
     lost_permille: u32,
-    delay_ms_max: u64,
+    /// Shortest and longest time that something is under way, in milliseconds.
+    delay_ms: (u64, u64),
+    /// Links that carry no more than so many bytes a second, in each direction.
+    thin: BTreeMap<NodeId, u64>,
+    /// When a thin link has carried what it was given.
+    free_at: BTreeMap<(NodeId, NodeId), Instant>,
+}
+
+impl State {
+    /// How long bytes wait for a thin link, themselves included.
+    fn waits(&self, from: NodeId, to: NodeId) -> Duration {
+        let free_at = self.free_at.get(&(from, to)).copied();
+        free_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Hands bytes to a link; none if there is no room for them.
+    fn load(&mut self, from: NodeId, to: NodeId, bytes: u64) -> Option<Duration> {
+        let rate = [from, to].iter().filter_map(|node| self.thin.get(node)).min().copied();
+        let Some(rate) = rate else { return Some(Duration::ZERO) };
+        let waits = self.waits(from, to);
+        if waits > Duration::from_secs_f64(THIN_BYTES_MAX as f64 / rate as f64) {
+            return None;
+        }
+        let waits = waits + Duration::from_secs_f64(bytes as f64 / rate as f64);
+        self.free_at.insert((from, to), Instant::now() + waits);
+        Some(waits)
+    }
 }
 
 /// The network.
@@ -57,7 +96,9 @@ impl Fabric {
             links: BTreeMap::new(),
             cut: BTreeSet::new(),
             lost_permille: 0,
-            delay_ms_max: 2,
+            delay_ms: (0, 2),
+            thin: BTreeMap::new(),
+            free_at: BTreeMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), watch }
     }
@@ -76,8 +117,8 @@ impl Fabric {
         let mut state = self.state();
         state.stations.remove(&node);
         let ended = |pair: &(NodeId, NodeId)| pair.0 == node || pair.1 == node;
-        for (_, (open, _)) in state.links.iter().filter(|(pair, _)| ended(pair)) {
-            open.store(false, Ordering::Relaxed);
+        for (_, joined) in state.links.iter().filter(|(pair, _)| ended(pair)) {
+            joined.open.send_replace(false);
         }
     }
 
@@ -86,25 +127,43 @@ impl Fabric {
         self.state().cut.extend(pairs);
     }
 
-    pub(super) fn set_quality(&self, lost_permille: u32, delay_ms_max: u64) {
+    /// How much is lost, and how long it takes from one node to another: one time for all, or one of all in between.
+    pub(super) fn set_quality(&self, lost_permille: u32, delay_ms: (u64, u64)) {
         let mut state = self.state();
-        (state.lost_permille, state.delay_ms_max) = (lost_permille, delay_ms_max);
+        (state.lost_permille, state.delay_ms) = (lost_permille, delay_ms);
+    }
+
+    /// The links of a node carry no more than so many bytes a second.
+    pub(super) fn thin(&self, node: NodeId, bytes_per_s: u64) {
+        self.state().thin.insert(node, bytes_per_s);
     }
 
     /// Everybody reaches everybody.
     pub(super) fn heal(&self) {
-        self.state().cut.clear();
-        self.set_quality(0, 2);
+        let mut state = self.state();
+        state.cut.clear();
+        state.thin.clear();
+        state.free_at.clear();
+        drop(state);
+        self.set_quality(0, (0, 2));
     }
 
     /// Ends connections that were closed, and connects whoever is not connected and can be.
     pub(super) fn connect(&self) {
         let mut state = self.state();
+        let cut = state.cut.clone();
+        for ((a, b), joined) in &mut state.links {
+            let silent = cut.contains(&(*a, *b)) || cut.contains(&(*b, *a));
+            joined.silent_since = silent.then(|| joined.silent_since.unwrap_or_else(Instant::now));
+            if joined.silent_since.is_some_and(|since| since.elapsed() >= IDLE_TIMEOUT) {
+                joined.open.send_replace(false);
+            }
+        }
         let closed: Vec<(NodeId, NodeId)> =
-            state.links.iter().filter(|(_, (open, _))| !open.load(Ordering::Relaxed)).map(|(pair, _)| *pair).collect();
+            state.links.iter().filter(|(_, joined)| !*joined.open.borrow()).map(|(pair, _)| *pair).collect();
         let mut told = Vec::new();
         for pair in closed {
-            let Some((_, [of_first, of_second])) = state.links.remove(&pair) else { continue };
+            let Some(Joined { ends: [of_first, of_second], .. }) = state.links.remove(&pair) else { continue };
             for (at, peer) in [(pair.0, of_first), (pair.1, of_second)] {
                 told.extend(state.stations.get(&at).map(|station| (station.peers.clone(), peer, false)));
             }
@@ -116,12 +175,12 @@ impl Fabric {
                 let reached = !state.cut.contains(&pair) && !state.cut.contains(&(*b, *a));
                 if reached && !state.links.contains_key(&pair) {
                     let (first, second) = (state.stations[a].clone(), state.stations[b].clone());
-                    let open = Arc::new(AtomicBool::new(true));
+                    let open = Arc::new(watch::channel(true).0);
                     let of_first = self.peer(&first, &second, &open);
                     let of_second = self.peer(&second, &first, &open);
                     told.push((first.peers, Arc::clone(&of_first), true));
                     told.push((second.peers, Arc::clone(&of_second), true));
-                    state.links.insert(pair, (open, [of_first, of_second]));
+                    state.links.insert(pair, Joined { open, ends: [of_first, of_second], silent_since: None });
                 }
             }
         }
@@ -135,7 +194,7 @@ impl Fabric {
         }
     }
 
-    fn peer(&self, from: &Station, to: &Station, open: &Arc<AtomicBool>) -> Arc<Peer> {
+    fn peer(&self, from: &Station, to: &Station, open: &Open) -> Arc<Peer> {
         let link = MemoryLink {
             fabric: self.clone(),
             from: Who { node: from.node, raft_id: from.raft_id },
@@ -151,21 +210,30 @@ impl Fabric {
         self.state().stations.get(&node).filter(|station| station.hello.process == process).cloned()
     }
 
-    /// How long something takes from one node to another; none if it does not arrive.
-    fn fate(&self, from: NodeId, to: NodeId) -> Option<Duration> {
+    /// How long so many bytes take from one node to another; none if they do not arrive.
+    fn fate(&self, from: NodeId, to: NodeId, bytes: u64) -> Option<Duration> {
         let mut state = self.state();
         let lost = state.lost_permille;
         let lost = state.rng.random_ratio(lost, 1_000) || state.cut.contains(&(from, to));
-        let delay_max = state.delay_ms_max;
-        let delay = state.rng.random_range(0..=delay_max * 1_000);
-        (!lost).then(|| Duration::from_micros(100 + delay))
+        let (shortest, longest) = state.delay_ms;
+        let delay = state.rng.random_range(shortest * 1_000..=longest * 1_000);
+        let waits = if lost { None } else { state.load(from, to, bytes) };
+        waits.map(|waits| waits + Duration::from_micros(100 + delay))
     }
 
-    async fn travel(&self, from: NodeId, to: NodeId) {
-        match self.fate(from, to) {
+    async fn travel(&self, from: NodeId, to: NodeId, bytes: u64) {
+        match self.fate(from, to, bytes) {
             Some(delay) => tokio::time::sleep(delay).await,
             None => std::future::pending().await,
         }
+    }
+
+    fn round_trips(&self, from: NodeId, to: NodeId) -> RoundTrips {
+        let state = self.state();
+        let (shortest, longest) = state.delay_ms;
+        let shortest_trip = Duration::from_micros(200) + Duration::from_millis(2 * shortest);
+        let late = Duration::from_millis(shortest + longest) + state.waits(from, to) + state.waits(to, from);
+        RoundTrips { late: late.max(shortest_trip), shortest: shortest_trip }
     }
 }
 
@@ -176,16 +244,20 @@ pub(crate) struct MemoryLink {
     from_process: u64,
     to: NodeId,
     to_process: u64,
-    open: Arc<AtomicBool>,
+    open: Open,
 }
 
 impl MemoryLink {
     pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
+        *self.open.borrow()
     }
 
     pub(crate) fn close(&self) {
-        self.open.store(false, Ordering::Relaxed);
+        self.open.send_replace(false);
+    }
+
+    pub(crate) fn round_trips(&self) -> RoundTrips {
+        self.fabric.round_trips(self.from.node, self.to)
     }
 
     pub(crate) async fn call(&self, call: Outgoing<'_>) -> Result<Bytes, CallError> {
@@ -196,8 +268,12 @@ impl MemoryLink {
             call: 1,
             body_bytes: call.body.len() as u32,
         };
-        let carried = self.carry(header, Bytes::copy_from_slice(call.body));
-        tokio::time::timeout(call.deadline, carried).await.unwrap_or(Err(CallError::Timeout(call.deadline)))
+        tokio::select! {
+            biased;
+            answer = self.carry(header, Bytes::copy_from_slice(call.body)) => answer,
+            ended = self.ended() => Err(ended),
+            () = tokio::time::sleep(call.deadline) => Err(CallError::Timeout(call.deadline)),
+        }
     }
 
     pub(crate) async fn send_snapshot(&self, shard: ShardId, head: &[u8], data: &Bytes) -> Result<Bytes, CallError> {
@@ -206,8 +282,12 @@ impl MemoryLink {
         whole.extend_from_slice(data);
         let kind = FrameKind::SnapshotHead;
         let header = Header { kind, shard, clock: None, call: 1, body_bytes: whole.len() as u32 };
-        let lost = |_| Err(CallError::Lost("the snapshot did not arrive".to_owned()));
-        tokio::time::timeout(SNAPSHOT_DEADLINE, self.carry(header, whole.into())).await.unwrap_or_else(lost)
+        tokio::select! {
+            biased;
+            answer = self.carry(header, whole.into()) => answer,
+            ended = self.ended() => Err(ended),
+            () = tokio::time::sleep(SNAPSHOT_DEADLINE) => Err(CallError::Timeout(SNAPSHOT_DEADLINE)),
+        }
     }
 
     async fn carry(&self, header: Header, body: Bytes) -> Result<Bytes, CallError> {
@@ -218,7 +298,7 @@ impl MemoryLink {
         if self.fabric.station(self.from.node, self.from_process).is_none() {
             std::future::pending().await
         }
-        self.fabric.travel(self.from.node, self.to).await;
+        self.fabric.travel(self.from.node, self.to, body.len() as u64).await;
         let Some(station) = self.fabric.station(self.to, self.to_process) else { std::future::pending().await };
         let (said, answered) = oneshot::channel();
         let (fabric, who, to, to_process) = (self.fabric.clone(), self.from, self.to, self.to_process);
@@ -231,7 +311,8 @@ impl MemoryLink {
             if let Ok(answer) = &answer {
                 fabric.watch.answer_leaves(to, header.kind, answer);
             }
-            fabric.travel(to, who.node).await;
+            let bytes = answer.as_ref().map_or(0, |answer| answer.len() as u64);
+            fabric.travel(to, who.node, bytes).await;
             let _ = said.send(answer);
         });
         match answered.await {
@@ -239,5 +320,11 @@ impl MemoryLink {
             Ok(Err(why)) => Err(CallError::Refused(why)),
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Ends with the connection.
+    async fn ended(&self) -> CallError {
+        let _ = self.open.subscribe().wait_for(|open| !*open).await;
+        CallError::Lost("the connection ended".to_owned())
     }
 }

@@ -94,8 +94,10 @@ impl Faults {
             4 => self.black_out(nodes),
             5..7 => self.cut(nodes),
             7..9 => {
-                let (lost, delay) = (self.rng.random_range(0..150), self.rng.random_range(2..120));
-                nodes.fabric.set_quality(lost, delay);
+                let (lost, longest) = (self.rng.random_range(0..150), self.rng.random_range(2..300));
+                // Often the same for all, which no rounding of chance can outrun.
+                let shortest = if self.rng.random_bool(0.5) { longest } else { 0 };
+                nodes.fabric.set_quality(lost, (shortest, longest));
                 nodes.watch.count(|coverage| coverage.bad_links += 1);
                 self.heals_at = Some(self.lasts());
             }

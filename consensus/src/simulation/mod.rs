@@ -9,6 +9,7 @@ mod disk;
 mod fabric;
 mod faults;
 mod journals;
+mod links;
 mod rubbish;
 mod site;
 mod watch;
@@ -176,12 +177,17 @@ async fn three(watch: &Watch) -> (Nodes, Vec<NodeId>) {
 
 /// So many nodes, and a shard of the first three.
 async fn three_of(count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
+    group_of(count, 3, watch).await
+}
+
+/// So many nodes, and a shard of the first so many.
+async fn group_of(count: usize, voters: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
     let mut nodes = Nodes::new(count, 7, watch.clone());
     for at in 0..count {
         nodes.start(at).await;
     }
     nodes.fabric.connect();
-    let ids: Vec<_> = nodes.all[..3].iter().map(|node| node.id).collect();
+    let ids: Vec<_> = nodes.all[..voters].iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
     first.core.open(SHARD).await.unwrap().initialize(&ids).await.unwrap();
     (nodes, ids)

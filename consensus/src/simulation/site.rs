@@ -84,8 +84,6 @@ fn config(all: &[NodeId], me: NodeId) -> ControlConfig {
     ControlConfig {
         listen: loopback,
         heartbeat_ms: 50,
-        lease_ms_min: 100,
-        lease_ms_max: 200,
         silence_ms_min: 350,
         silence_ms_max: 1_500,
         rpc_timeout_ms: 400,
@@ -122,6 +120,10 @@ impl Nodes {
         };
         let all: Vec<Node> = (0..count).map(node).collect();
         Self { all, fabric, watch, rng, next_process: 0 }
+    }
+
+    pub(super) fn random(&mut self) -> [u8; 16] {
+        self.rng.random()
     }
 
     /// Starts a node that does not run. One whose files are damaged refuses.

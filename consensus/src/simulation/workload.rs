@@ -42,13 +42,13 @@ pub(super) struct Workload {
     last: Option<TaskId>,
 }
 
-fn spec() -> Option<Box<TaskSpec>> {
+fn spec(payload_bytes: usize) -> Option<Box<TaskSpec>> {
     Some(Box::new(TaskSpec {
         title: Title::new("task").ok()?,
         kind: TaskKind::new("task").ok()?,
         priority: Priority::Normal,
         required: Default::default(),
-        payload: vec![1; 120],
+        payload: vec![1; payload_bytes],
         retry: RetryPolicy::default(),
         stale_after_ms: 900_000,
         valid_for_ms: None,
@@ -112,9 +112,14 @@ impl Workload {
 }
 
 fn new_request(rng: &mut SmallRng, shard: &Shard) -> Option<Request> {
+    create_task(shard, rng.random(), 120)
+}
+
+/// The creation of a task with so large a payload; none while the shard has no clock.
+pub(super) fn create_task(shard: &Shard, random: [u8; 16], payload_bytes: usize) -> Option<Request> {
     let first_sent = shard.clock().now()?;
-    let op = Op::CreateTask { task: TaskId::from_bytes(rng.random()), spec: spec()? };
-    let id = RequestId::from_bytes(rng.random());
+    let op = Op::CreateTask { task: TaskId::from_bytes(random), spec: spec(payload_bytes)? };
+    let id = RequestId::from_bytes(random);
     Some(Request { id, first_sent, deadline: first_sent.plus_ms(600_000), op })
 }
 

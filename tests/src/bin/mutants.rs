@@ -45,6 +45,12 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::NonVotersCounted => {
             of("skep-consensus", "skep_consensus", "simulation::a_node_that_did_not_catch_up_is_not_counted")
         }
+        Mutant::LeaderNeverLetsGo => {
+            of("skep-consensus", "skep_consensus", "simulation::links::a_cut_that_is_not_transitive_leaves_a_leader")
+        }
+        Mutant::HeartbeatsCutOff => {
+            of("skep-consensus", "skep_consensus", "simulation::links::a_site_works_whatever_the_round_trip")
+        }
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
         }

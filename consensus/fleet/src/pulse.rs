@@ -1,0 +1,182 @@
+//! When a leader makes itself heard, and when it lets go.
+
+use skep_protocol::mutant::{Mutant, is_on};
+
+use crate::detector::SILENCE_LEARNED_MS_MAX;
+
+/// Bounds of the pulse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PulseConfig {
+    /// Between two heartbeats, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// A leader that was acknowledged within this time has its quorum, in milliseconds.
+    pub silence_ms_min: u64,
+    /// The longest first silence of a leader that has lost its quorum, in milliseconds.
+    pub silence_ms_max: u64,
+}
+
+/// Delays of acknowledgements within which the next one is expected.
+const DELAYS: u64 = 4;
+/// How often the quiet of a leader that finds no quorum doubles.
+const DOUBLINGS_MAX: u32 = 3;
+
+/// The heartbeats of one leader.
+///
+/// Whoever hears a leader helps to elect no other one. So a leader that reaches some voters and no quorum must not go on:
+/// it is quiet for as long as the others need to elect one among them, and then tries for a moment whether a quorum is back,
+/// for its log may be the longest, so that nobody else can be elected. (Raft dissertation, 6.2, names this case; openraft
+/// issue 2080.) How late an acknowledgement may be follows from how late they are: a slow link or disk is no lost quorum.
+#[derive(Clone, Debug)]
+pub struct LeaderPulse {
+    config: PulseConfig,
+    /// When what a quorum acknowledged last was sent.
+    acked_ms: Option<u64>,
+    /// How late acknowledgements are: the largest of late, forgotten by and by.
+    delay_ms: u64,
+    next_beat_ms: u64,
+    /// Quiet, or trying, until then; none while there is a quorum.
+    without: Option<Without>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Without {
+    trying: bool,
+    until_ms: u64,
+    rounds: u32,
+}
+
+impl LeaderPulse {
+    /// The pulse of a leader that begins now.
+    pub fn new(config: PulseConfig) -> Self {
+        Self { config, acked_ms: None, delay_ms: 0, next_beat_ms: 0, without: None }
+    }
+
+    /// A quorum has acknowledged what was sent at `sent_ms`, as is known at `now_ms`.
+    pub fn acknowledged(&mut self, sent_ms: u64, now_ms: u64) {
+        if self.acked_ms.is_some_and(|known| sent_ms <= known) {
+            return;
+        }
+        let delay = now_ms.saturating_sub(sent_ms);
+        // At once when they are later, slowly when they are sooner.
+        self.delay_ms = delay.max(self.delay_ms - self.delay_ms / 16);
+        self.acked_ms = Some(sent_ms);
+        if self.has_quorum(now_ms) {
+            self.without = None;
+        }
+    }
+
+    /// Another term, or none: what was learned of the links stays.
+    pub fn begin(&mut self, now_ms: u64) {
+        (self.acked_ms, self.without, self.next_beat_ms) = (None, None, now_ms);
+    }
+
+    /// Whether a quorum acknowledged this leader lately.
+    pub fn has_quorum(&self, now_ms: u64) -> bool {
+        self.acked_ms.is_some_and(|acked| now_ms.saturating_sub(acked) < self.window_ms())
+    }
+
+    /// Whether to send a heartbeat now.
+    pub fn poll(&mut self, now_ms: u64) -> bool {
+        self.judge(now_ms);
+        if self.without.is_some_and(|without| !without.trying) || now_ms < self.next_beat_ms {
+            return false;
+        }
+        self.next_beat_ms = now_ms + self.config.heartbeat_ms;
+        true
+    }
+
+    /// When [`poll`](Self::poll) is to be asked next, in the milliseconds of its argument.
+    pub fn poll_timeout(&self) -> u64 {
+        match self.without {
+            Some(without) if !without.trying => without.until_ms,
+            _ => self.next_beat_ms,
+        }
+    }
+
+    /// How old an acknowledgement may be, in milliseconds.
+    fn window_ms(&self) -> u64 {
+        (DELAYS * self.delay_ms).clamp(self.config.silence_ms_min, SILENCE_LEARNED_MS_MAX)
+    }
+
+    fn judge(&mut self, now_ms: u64) {
+        if self.has_quorum(now_ms) || is_on(Mutant::LeaderNeverLetsGo) {
+            self.without = None;
+            return;
+        }
+        let try_ms = self.window_ms().max(DELAYS * self.config.heartbeat_ms);
+        let next = match self.without {
+            // One that was just elected, or just lost its quorum, is heard until then.
+            None => Without { trying: true, until_ms: now_ms + try_ms, rounds: 0 },
+            Some(without) if now_ms < without.until_ms => return,
+            Some(Without { trying: true, rounds, .. }) => {
+                let quiet_ms = (2 * self.window_ms()).max(self.config.silence_ms_max) << rounds.min(DOUBLINGS_MAX);
+                Without { trying: false, until_ms: now_ms + quiet_ms, rounds: rounds + 1 }
+            }
+            Some(Without { rounds, .. }) => Without { trying: true, until_ms: now_ms + try_ms, rounds },
+        };
+        self.without = Some(next);
+        self.next_beat_ms = self.next_beat_ms.min(now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAN: PulseConfig = PulseConfig { heartbeat_ms: 50, silence_ms_min: 350, silence_ms_max: 1_500 };
+
+    /// Runs a leader for a time whose heartbeats are acknowledged after a delay, one at a time; how often it was heard, and
+    /// how long it had no quorum.
+    fn run(delay_ms: Option<u64>, pulse: &mut LeaderPulse, from_ms: u64, to_ms: u64) -> (u64, u64) {
+        let (mut beats, mut without, mut under_way) = (0, 0, None);
+        for now in from_ms..to_ms {
+            if let Some(sent) = under_way.filter(|sent| delay_ms.is_some_and(|delay| now >= sent + delay)) {
+                pulse.acknowledged(sent, now);
+                under_way = None;
+            }
+            if pulse.poll(now) {
+                beats += 1;
+                under_way = under_way.or(Some(now));
+            }
+            without += u64::from(!pulse.has_quorum(now));
+        }
+        (beats, without)
+    }
+
+    #[test]
+    fn a_leader_keeps_its_quorum_however_late_acknowledgements_are() {
+        for delay in [1, 60, 120, 400, 1_200, 3_000] {
+            let mut pulse = LeaderPulse::new(LAN);
+            let (_, without) = run(Some(delay), &mut pulse, 0, 60_000);
+            assert!(without <= delay + 1, "{delay}: {without} ms, and the first takes as long as it takes");
+        }
+    }
+
+    #[test]
+    fn acknowledgements_that_become_late_are_missed_once() {
+        let mut pulse = LeaderPulse::new(LAN);
+        run(Some(1), &mut pulse, 0, 5_000);
+        let (_, without) = run(Some(1_000), &mut pulse, 5_000, 60_000);
+        assert!(without <= 1_000, "{without}");
+    }
+
+    #[test]
+    fn a_leader_without_a_quorum_is_quiet_for_longer_than_others_need_and_tries_again() {
+        let mut pulse = LeaderPulse::new(LAN);
+        run(Some(1), &mut pulse, 0, 2_000);
+        let (mut quiet, mut longest, mut tries) = (0, 0, 0);
+        for now in 2_000..60_000 {
+            let beat = pulse.poll(now);
+            tries += u64::from(beat && quiet >= LAN.silence_ms_max);
+            quiet = if beat { 0 } else { quiet + 1 };
+            longest = longest.max(quiet);
+        }
+        assert!(!pulse.has_quorum(60_000));
+        assert!(longest >= 2 * LAN.silence_ms_max, "others elect meanwhile: {longest}");
+        assert!(tries >= 3, "its log may be the longest: {tries}");
+        // The quorum is back, and it leads as before.
+        let (_, without) = run(Some(1), &mut pulse, 60_000, 120_000);
+        assert!(without < 15_000, "{without}");
+        assert!(pulse.has_quorum(119_999));
+    }
+}

@@ -1,0 +1,143 @@
+//! How quick a connection and what is behind it are, and how long to wait therefore.
+
+use std::time::Duration;
+
+/// Mean deviations of the time that answers take which the next one is given beside the mean.
+const DEVIATIONS: f64 = 4.0;
+/// Means that an answer is given at least.
+const MEANS: f64 = 4.0;
+/// How often the patience with a peer that does not answer doubles.
+const DOUBLINGS_MAX: u32 = 4;
+/// Longest patience with a call, beside the time for its bytes.
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// The slowest link on which the bytes of one call are waited for, in bytes a second: 64 kbit/s.
+const BYTES_PER_S_MIN: f64 = 8.0 * 1024.0;
+/// Fewest and most bytes of entries in one call.
+const APPEND_BYTES_MIN: usize = 4 * 1024;
+/// See [`APPEND_BYTES_MIN`].
+pub(crate) const APPEND_BYTES_MAX: usize = 128 * 1024;
+/// How long entries may keep others waiting on the way.
+const QUEUEING_MAX: Duration = Duration::from_millis(200);
+
+/// What was learned of one connection.
+///
+/// Patience follows the answers, as an RTO follows round trips (RFC 6298): smoothed mean and mean deviation, doubled while
+/// nothing is answered. How much is sent at once follows the delay that it adds on the way (as in LEDBAT, RFC 6817), and
+/// not the time that the other side needs: a slow disk gains nothing from smaller batches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    mean_s: f64,
+    deviation_s: f64,
+    missed: u32,
+    append_bytes: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { mean_s: 0.0, deviation_s: 0.0, missed: 0, append_bytes: APPEND_BYTES_MAX }
+    }
+}
+
+impl Pace {
+    /// A call was answered after so long.
+    pub(super) fn answered(&mut self, took: Duration) {
+        let took = took.as_secs_f64();
+        self.missed = 0;
+        if self.mean_s == 0.0 {
+            (self.mean_s, self.deviation_s) = (took, took / 2.0);
+        } else {
+            self.deviation_s += ((took - self.mean_s).abs() - self.deviation_s) / 4.0;
+            self.mean_s += (took - self.mean_s) / 8.0;
+        }
+    }
+
+    /// A call was not answered in time.
+    pub(super) fn missed(&mut self) {
+        self.missed = self.missed.saturating_add(1);
+    }
+
+    /// How long to wait for the answer to a call of so many bytes: at least so long on a quick link, and longer on one whose
+    /// round trip or whose answers take longer.
+    pub(super) fn patience(&self, least: Duration, round_trip: Duration, bytes: usize) -> Duration {
+        let answers = (self.mean_s * MEANS).max(self.mean_s + self.deviation_s * DEVIATIONS);
+        let learned = Duration::from_secs_f64(answers.min(PATIENCE_MAX.as_secs_f64()));
+        let patient = least.max(learned).max(round_trip.saturating_mul(4));
+        let doubled = patient.saturating_mul(1 << self.missed.min(DOUBLINGS_MAX));
+        // What was configured to be longer than the bound is.
+        doubled.min(PATIENCE_MAX.max(least)) + Duration::from_secs_f64(bytes as f64 / BYTES_PER_S_MIN)
+    }
+
+    /// How many bytes of entries to send in one call.
+    pub(super) fn append_bytes(&self) -> usize {
+        self.append_bytes
+    }
+
+    /// Entries of so many bytes were sent, and the way took so much longer than it takes at rest.
+    pub(super) fn appended(&mut self, bytes: usize, queueing: Duration) {
+        if queueing > QUEUEING_MAX {
+            self.append_bytes = (self.append_bytes / 2).max(APPEND_BYTES_MIN);
+        } else if queueing < QUEUEING_MAX / 2 && bytes >= self.append_bytes / 2 {
+            self.append_bytes = (self.append_bytes + self.append_bytes / 4).min(APPEND_BYTES_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: Duration = Duration::from_millis(1_000);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn patience_follows_what_answers_take_and_falls_to_what_is_configured() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.patience(LEAST, ms(1), 0), LEAST);
+        assert_eq!(pace.patience(LEAST, ms(1_200), 0), ms(4_800), "a round trip is known before the first answer");
+        for _ in 0..50 {
+            pace.answered(ms(1_200));
+        }
+        assert!(pace.patience(LEAST, ms(1), 0) >= ms(4_700));
+        for _ in 0..100 {
+            pace.answered(ms(2));
+        }
+        assert_eq!(pace.patience(LEAST, ms(1), 0), LEAST);
+    }
+
+    #[test]
+    fn patience_doubles_while_nothing_is_answered_and_has_a_bound() {
+        let mut pace = Pace::default();
+        pace.missed();
+        assert_eq!(pace.patience(LEAST, ms(1), 0), 2 * LEAST);
+        (0..1_000).for_each(|_| pace.missed());
+        assert_eq!(pace.patience(LEAST, ms(1), 0), 16 * LEAST);
+        assert_eq!(pace.patience(LEAST, Duration::MAX, 0), PATIENCE_MAX);
+        pace.answered(ms(1));
+        assert_eq!(pace.patience(LEAST, ms(1), 0), LEAST);
+    }
+
+    #[test]
+    fn bytes_have_the_time_that_they_need_on_a_thin_link() {
+        let entry = skep_protocol::limits::ENTRY_BYTES_MAX;
+        assert!(Pace::default().patience(LEAST, ms(50), entry) >= Duration::from_secs(entry as u64 / 8_192));
+    }
+
+    #[test]
+    fn entries_keep_others_waiting_no_longer_than_they_may_and_a_quick_way_is_used() {
+        // 32 KiB a second: each call adds the time that its bytes take.
+        let mut pace = Pace::default();
+        for _ in 0..50 {
+            let queueing = Duration::from_secs_f64(pace.append_bytes() as f64 / (32.0 * 1024.0));
+            pace.appended(pace.append_bytes(), queueing);
+        }
+        assert!((APPEND_BYTES_MIN..=8 * 1024).contains(&pace.append_bytes()), "{}", pace.append_bytes());
+        (0..50).for_each(|_| pace.appended(pace.append_bytes(), ms(1)));
+        assert_eq!(pace.append_bytes(), APPEND_BYTES_MAX);
+        // The way is quick, and the other side is not: that is no reason to send less.
+        (0..50).for_each(|_| pace.answered(ms(2_000)));
+        assert_eq!(pace.append_bytes(), APPEND_BYTES_MAX);
+    }
+}

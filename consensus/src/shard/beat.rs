@@ -1,0 +1,240 @@
+//! The heartbeats of a leader.
+//!
+//! openraft sends one heartbeat at a time to each follower, and a follower answers it when its disk has written what came
+//! before it. Where a disk takes a second, or a round trip does, followers would hear their leader so seldom, and the leader
+//! its followers. So a leader says that it is there in frames of its own, several under way at a time, that are answered from
+//! memory: that a follower follows it. What openraft confirms by heartbeats of its own, reads above all, it still does.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::RaftMetrics;
+use skep_protocol::frame::{FrameKind, Header, RaftAddress};
+use skep_protocol::ids::{NodeId, RaftId};
+use skep_protocol::mutant::{Mutant, is_on};
+
+use super::Shard;
+use crate::net::{Class, Who};
+use crate::raft::types::{TypeConfig, Vote, decode, encode};
+
+/// Heartbeats under way to one member. One more is not sent.
+const UNDER_WAY_MAX: u32 = 8;
+/// Heartbeats in a round trip, where that is longer than they are apart: a slow link is not filled with them.
+const PER_ROUND_TRIP: u32 = 4;
+/// How often openraft sends one of its own to followers that follow, in milliseconds: often within its lease.
+const OPENRAFT_EVERY_MS: u64 = 1_000;
+
+/// What is known of one member.
+#[derive(Clone, Copy, Debug, Default)]
+struct Member {
+    /// When the last heartbeat was sent, and the last one that was acknowledged.
+    sent_ms: Option<u64>,
+    acked_ms: Option<u64>,
+    under_way: u32,
+    /// It was reached and does not follow.
+    strays: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    term: u64,
+    members: BTreeMap<RaftId, Member>,
+    openraft_ms: u64,
+}
+
+/// The heartbeats of a shard's leader, as they were answered.
+#[derive(Debug, Default)]
+pub(super) struct Beats(Mutex<State>);
+
+impl Beats {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The members that are to be told now.
+    fn due(&self, term: u64, members: &[(RaftId, NodeId, u64)], now_ms: u64) -> Vec<(RaftId, NodeId)> {
+        let mut state = self.state();
+        if state.term != term {
+            *state = State { term, ..State::default() };
+        }
+        state.members.retain(|id, _| members.iter().any(|(member, ..)| member == id));
+        let mut due = Vec::new();
+        for (id, node, apart_ms) in members {
+            let member = state.members.entry(*id).or_default();
+            let waits = member.sent_ms.is_some_and(|sent| now_ms < sent + apart_ms);
+            if !waits && member.under_way < UNDER_WAY_MAX {
+                (member.sent_ms, member.under_way) = (Some(now_ms), member.under_way + 1);
+                due.push((*id, *node));
+            }
+        }
+        due
+    }
+
+    /// A heartbeat ended: whether its member follows, if it answered.
+    fn ended(&self, term: u64, id: RaftId, sent_ms: u64, follows: Option<bool>) {
+        let mut state = self.state();
+        if state.term != term {
+            return;
+        }
+        let Some(member) = state.members.get_mut(&id) else { return };
+        member.under_way = member.under_way.saturating_sub(1);
+        match follows {
+            Some(true) => (member.acked_ms, member.strays) = (member.acked_ms.max(Some(sent_ms)), false),
+            Some(false) => member.strays = true,
+            None => {}
+        }
+    }
+
+    /// Whether openraft is to send one of its own: from time to time, and to whoever does not follow yet.
+    fn is_openrafts_turn(&self, now_ms: u64) -> bool {
+        let mut state = self.state();
+        let strays = state.members.values().any(|member| member.strays);
+        if !strays && now_ms < state.openraft_ms.saturating_add(OPENRAFT_EVERY_MS) {
+            return false;
+        }
+        state.openraft_ms = now_ms;
+        true
+    }
+
+    /// When what a quorum of each of these groups acknowledged was sent. The leader is of every quorum.
+    fn quorum_acked_ms(&self, term: u64, local: RaftId, groups: &[Vec<RaftId>]) -> Option<u64> {
+        let state = self.state();
+        if state.term != term {
+            return None;
+        }
+        let acked = |group: &Vec<RaftId>| {
+            let of = |id: &RaftId| match *id == local {
+                true => Some(u64::MAX),
+                false => state.members.get(id).and_then(|member| member.acked_ms),
+            };
+            let mut acked: Vec<Option<u64>> = group.iter().map(of).collect();
+            acked.sort_unstable_by(|a, b| b.cmp(a));
+            acked.get(group.len() / 2).copied().flatten()
+        };
+        let all: Option<Vec<u64>> = groups.iter().map(acked).collect();
+        all?.into_iter().min().filter(|at| *at != u64::MAX)
+    }
+}
+
+impl Shard {
+    /// Tells all members that this node leads.
+    pub(super) async fn beat(&self, metrics: &RaftMetrics<TypeConfig>, now_ms: u64) -> Option<()> {
+        let (site, term) = (&self.inner.site, metrics.current_term);
+        let membership = metrics.membership_config.membership();
+        let apart = |node: NodeId| {
+            let trip = site.peers.round_trip(&[node], 1) / PER_ROUND_TRIP;
+            site.config.heartbeat_ms.saturating_sub(1).max(u64::try_from(trip.as_millis()).unwrap_or(u64::MAX))
+        };
+        let others = membership.nodes().filter(|(id, _)| **id != metrics.id);
+        let others: Vec<_> = others.map(|(id, member)| (*id, member.node, apart(member.node))).collect();
+        for (id, node) in self.inner.beats.due(term, &others, now_ms) {
+            let (shard, vote) = (self.clone(), metrics.vote);
+            tokio::spawn(async move {
+                let follows = shard.tell_beat(id, node, vote).await;
+                shard.inner.beats.ended(term, id, now_ms, follows);
+                // A leader that was just elected is ready as soon as a quorum follows.
+                if follows == Some(true) && !shard.inner.view.borrow().ready {
+                    shard.inner.acknowledged.notify_one();
+                }
+            });
+        }
+        if self.inner.beats.is_openrafts_turn(now_ms) {
+            self.raft().trigger().heartbeat().await.ok()?;
+        }
+        Some(())
+    }
+
+    /// Tells one member; whether it follows, if it answers.
+    async fn tell_beat(&self, to: RaftId, node: NodeId, vote: Vote) -> Option<bool> {
+        let site = &self.inner.site;
+        let encoded = encode(&vote).ok()?;
+        let mut body = Vec::with_capacity(RaftAddress::BYTES + encoded.len());
+        RaftAddress { from: site.raft_id(), to }.write(&mut body);
+        body.extend_from_slice(&encoded);
+        let least = Duration::from_millis(site.config.rpc_timeout_ms);
+        let call = site.peers.call(node, Class::Urgent, FrameKind::Beat, self.inner.id, &body, least);
+        let answer = if is_on(Mutant::HeartbeatsCutOff) {
+            tokio::time::timeout(Duration::from_millis(site.config.heartbeat_ms), call).await.ok()?
+        } else {
+            call.await
+        };
+        answer.ok().map(|follows| *follows == [1])
+    }
+
+    /// When what a quorum acknowledged last was sent, if any did in this term.
+    pub(super) fn beats_acked_ms(&self, metrics: &RaftMetrics<TypeConfig>) -> Option<u64> {
+        let groups = metrics.membership_config.membership().get_joint_config();
+        let groups: Vec<Vec<RaftId>> = groups.iter().map(|group| group.iter().copied().collect()).collect();
+        self.inner.beats.quorum_acked_ms(metrics.current_term, metrics.id, &groups)
+    }
+
+    /// Whether this node follows the leader that says that it is there.
+    pub(crate) fn answer_beat(&self, who: Who, header: Header, body: &[u8]) -> Result<Vec<u8>, String> {
+        let (address, vote) = RaftAddress::split(body).map_err(|e| e.to_string())?;
+        if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
+            return Err("the heartbeat is not from its sender to this incarnation".to_owned());
+        }
+        let vote: Vote = decode("heartbeat", vote).map_err(|e| e.to_string())?;
+        super::dispatch::check_sender(who, &vote)?;
+        let follows = vote.committed && self.metrics().vote == vote;
+        if follows {
+            self.hear(who, header);
+        }
+        Ok(vec![u8::from(follows)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_protocol::ids::Incarnation;
+
+    use super::*;
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_public_key([n; 32])
+    }
+
+    fn id(n: u8) -> RaftId {
+        RaftId::derive(node(n), Incarnation([n; 16]))
+    }
+
+    fn ids(of: &[u8]) -> Vec<RaftId> {
+        of.iter().map(|n| id(*n)).collect()
+    }
+
+    #[test]
+    fn heartbeats_are_as_far_apart_as_a_member_needs_and_no_more_than_a_few_are_under_way() {
+        let (beats, members) = (Beats::default(), [(id(2), node(2), 49), (id(3), node(3), 300)]);
+        let mut sent = BTreeMap::new();
+        for now in (0..10_000).step_by(50) {
+            for (to, _) in beats.due(1, &members, now) {
+                *sent.entry(to).or_insert(0) += 1;
+                if to == id(3) {
+                    beats.ended(1, to, now, Some(true));
+                }
+            }
+        }
+        assert_eq!(sent[&id(2)], UNDER_WAY_MAX, "it answers nothing");
+        assert_eq!(sent[&id(3)], 34);
+    }
+
+    #[test]
+    fn a_quorum_is_of_every_group_and_of_this_term() {
+        let (beats, members) = (Beats::default(), [(id(2), node(2), 0), (id(3), node(3), 0), (id(4), node(4), 0)]);
+        beats.due(1, &members, 100);
+        beats.ended(1, id(2), 100, Some(true));
+        assert_eq!(beats.quorum_acked_ms(1, id(1), &[ids(&[1, 2, 3])]), Some(100));
+        let joint = [ids(&[1, 2, 3]), ids(&[1, 3, 4])];
+        assert_eq!(beats.quorum_acked_ms(1, id(1), &joint), None);
+        beats.ended(1, id(4), 150, Some(true));
+        assert_eq!(beats.quorum_acked_ms(1, id(1), &joint), Some(100));
+        assert_eq!(beats.quorum_acked_ms(1, id(1), &[ids(&[1, 2, 3, 4, 5])]), Some(100));
+        beats.ended(1, id(3), 200, Some(false));
+        assert!(beats.is_openrafts_turn(0), "one that does not follow hears of the term");
+        beats.due(2, &members, 300);
+        assert_eq!(beats.quorum_acked_ms(2, id(1), &joint), None);
+        beats.ended(1, id(3), 250, Some(true));
+        assert_eq!(beats.quorum_acked_ms(2, id(1), &joint), None, "an answer of an earlier term says nothing");
+    }
+}

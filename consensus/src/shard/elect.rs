@@ -1,0 +1,136 @@
+//! Being heard as a leader, noticing that nobody leads, and helping to elect somebody.
+
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
+use skep_protocol::ids::NodeId;
+
+use super::{Shard, lead};
+use crate::raft::types::TypeConfig;
+
+/// Keeps a leader heard; calls elections when none is.
+pub(super) async fn run(shard: Shard) {
+    let mut without_clock = 0;
+    let mut view = shard.view();
+    loop {
+        let metrics = shard.metrics();
+        if metrics.running_state.is_err() {
+            return;
+        }
+        let now = shard.inner.clock.boot_ms();
+        let leads = metrics.state == ServerState::Leader;
+        let next = if leads { beat(&shard, &metrics).await } else { stand(&shard, &metrics, &mut without_clock).await };
+        let Some(next) = next else { return };
+        // The detector may be armed anew, nearer than it was: so often it is looked at anyhow.
+        let look = shard.inner.site.config.silence_ms_min / 4;
+        let wait = Duration::from_millis(next.saturating_sub(now).clamp(1, look.max(1)));
+        tokio::select! {
+            biased;
+            // A leader that was just elected is heard at once.
+            changed = view.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// A leader's part; when to look again, in milliseconds of the boot clock. None if the group has ended.
+async fn beat(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> Option<u64> {
+    lead::has_quorum(shard, metrics);
+    let now = shard.inner.clock.boot_ms();
+    shard.detector().leads(now, shard.inner.site.chance.next());
+    let (due, next) = {
+        let mut pulse = shard.pulse();
+        (pulse.poll(now), pulse.poll_timeout())
+    };
+    if due {
+        shard.beat(metrics, now).await?;
+    }
+    Some(next)
+}
+
+/// The part of everybody else.
+async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, without_clock: &mut u32) -> Option<u64> {
+    let now = shard.inner.clock.boot_ms();
+    let round_ms = round_ms(shard, metrics);
+    let (due, next) = {
+        let mut detector = shard.detector();
+        detector.measured_round(round_ms);
+        (detector.poll(now, shard.inner.site.chance.next()), detector.poll_timeout())
+    };
+    let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
+    if due && votes {
+        // A voter that has a clock keeps its continuity: it goes first.
+        *without_clock += 1;
+        if shard.inner.clock.now().is_some() || *without_clock > 1 {
+            tracing::info!(shard = %shard.id(), term = metrics.current_term, "the leader is silent: asking for votes");
+            forget_lease(shard, metrics).await?;
+            shard.raft().trigger().elect(true).await.ok()?;
+        }
+    }
+    Some(next)
+}
+
+/// The round trip that an election needs.
+fn round_ms(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> u64 {
+    let membership = metrics.membership_config.membership();
+    let others = membership.voter_ids().filter(|id| *id != metrics.id);
+    let others: Vec<NodeId> = others.filter_map(|id| membership.get_node(&id)).map(|member| member.node).collect();
+    let round = shard.inner.site.peers.round_trip(&others, others.len().div_ceil(2));
+    u64::try_from(round.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// openraft refuses to stand within its lease of the last leader. Ours, which is over, is the one that counts: openraft is
+/// told what a leader says that hands over to another, upon which it believes in that lease no more.
+async fn forget_lease(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> Option<()> {
+    let vote = shard.raft().with_raft_state(|state| *state.vote_ref()).await.ok()?;
+    let other = metrics.membership_config.membership().voter_ids().find(|id| *id != metrics.id);
+    if let Some(other) = other {
+        let let_go = TransferLeaderRequest::new(vote, other, None);
+        shard.raft().handle_transfer_leader(let_go).await.ok()?.ok()?;
+    }
+    Some(())
+}
+
+impl Shard {
+    /// Whether this node may help to elect another leader than the one that it knows: it has not heard that one for longer
+    /// than is explained, or leads without a quorum.
+    fn bears_no_leader(&self) -> bool {
+        let metrics = self.metrics();
+        if metrics.state == ServerState::Leader {
+            return !lead::has_quorum(self, &metrics);
+        }
+        self.detector().is_silent(self.inner.clock.boot_ms())
+    }
+
+    /// Answers whether this node would vote for a candidate. Nothing changes by it.
+    pub(super) async fn would_vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+    ) -> Result<VoteResponse<TypeConfig>, String> {
+        let bears = self.bears_no_leader();
+        let judge = move |state: &openraft::RaftState<TypeConfig>| {
+            let last = state.log_ids.last().copied();
+            let granted = bears && request.last_log_id >= last && request.vote >= *state.vote_ref();
+            VoteResponse::new(state.vote_ref(), last, granted)
+        };
+        self.raft().with_raft_state(judge).await.map_err(|e| e.to_string())
+    }
+
+    /// Votes for a candidate, or does not.
+    pub(super) async fn vote(&self, mut request: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, String> {
+        if !request.leadership_transfer && !self.bears_no_leader() {
+            let refuse = |state: &openraft::RaftState<TypeConfig>| {
+                VoteResponse::new(state.vote_ref(), state.log_ids.last().copied(), false)
+            };
+            return self.raft().with_raft_state(refuse).await.map_err(|e| e.to_string());
+        }
+        // Our lease is over: what openraft believes of it does not count.
+        request.leadership_transfer = true;
+        let response = self.raft().vote(request).await.map_err(|e| e.to_string())?;
+        if response.vote_granted {
+            self.detector().voted(self.inner.clock.boot_ms(), self.inner.site.chance.next());
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,194 @@
+//! Links that are slow, thin, or not there, for as long as one looks: a site works on them, and does not wait for better ones.
+
+use std::time::Duration;
+
+use skep_protocol::ids::NodeId;
+use skep_protocol::outcome::ProposeOutcome;
+use tokio::time::Instant;
+
+use super::site::Nodes;
+use super::watch::Watch;
+use super::{leader, run, step, three, workload};
+
+/// How long a site may take, in virtual time, to do what it does at once on a quick network.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Has a task created through whoever leads; how long that took.
+async fn create(nodes: &mut Nodes, watch: &Watch, payload_bytes: usize) -> Duration {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Some((_, shard)) = nodes.ready().pop() {
+            let request = workload::create_task(&shard, nodes.random(), payload_bytes);
+            let outcome = shard.propose(request.into_iter().collect()).await;
+            if let [ProposeOutcome::Applied { .. }] = outcome.as_slice() {
+                return begun.elapsed();
+            }
+        }
+        step(nodes).await;
+    }
+    watch.violate("L1", "no write is done");
+    begun.elapsed()
+}
+
+fn terms(watch: &Watch) -> u64 {
+    watch.outcome().coverage.leaders
+}
+
+/// Writes with pauses in between: a leader that is not heard of loses its lease in them.
+async fn write_with_pauses(nodes: &mut Nodes, watch: &Watch, count: usize) {
+    for _ in 0..count {
+        create(nodes, watch, 64).await;
+        let pause = Instant::now();
+        while pause.elapsed() < Duration::from_millis(1_500) {
+            step(nodes).await;
+        }
+    }
+}
+
+async fn round_trip_of(one_way_ms: u64, watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    nodes.fabric.set_quality(0, (one_way_ms, one_way_ms));
+    leader(&mut nodes).await;
+    create(&mut nodes, &watch, 64).await;
+    let led = terms(&watch);
+    write_with_pauses(&mut nodes, &watch, 20).await;
+    if terms(&watch) > led {
+        watch.violate("L2", &format!("{} elections after the first", terms(&watch) - led));
+    }
+}
+
+#[test]
+fn a_site_works_whatever_the_round_trip() {
+    for one_way in [0, 30, 60, 200, 600] {
+        let outcome = run(|watch| round_trip_of(one_way, watch));
+        assert_eq!(outcome.violation, None, "{one_way} ms one way; {:#?}", outcome.story);
+    }
+}
+
+async fn leader_dies_at(one_way_ms: u64, watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    nodes.fabric.set_quality(0, (one_way_ms, one_way_ms));
+    let (id, _) = leader(&mut nodes).await;
+    write_with_pauses(&mut nodes, &watch, 3).await;
+    let at = nodes.all.iter().position(|node| node.id == id).unwrap();
+    nodes.kill(at);
+    create(&mut nodes, &watch, 64).await;
+}
+
+#[test]
+fn a_leader_is_replaced_whatever_the_round_trip() {
+    for one_way in [0, 30, 200, 600] {
+        let outcome = run(|watch| leader_dies_at(one_way, watch));
+        assert_eq!(outcome.violation, None, "{one_way} ms one way; {:#?}", outcome.story);
+    }
+}
+
+/// Delays that change all the time, and links that lose some.
+async fn changing(watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    leader(&mut nodes).await;
+    for (shortest, longest) in [(0, 300), (250, 300), (5, 10), (0, 600), (100, 100), (0, 2)] {
+        nodes.fabric.set_quality(0, (shortest, longest));
+        write_with_pauses(&mut nodes, &watch, 4).await;
+    }
+}
+
+#[test]
+fn delays_that_change_stop_nobody() {
+    let outcome = run(changing);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// Five voters, one of them down; the leader reaches one of the others, which reaches all.
+async fn not_transitive(watch: Watch) {
+    let (mut nodes, ids) = super::group_of(5, 5, &watch).await;
+    let (led_by, _) = leader(&mut nodes).await;
+    create(&mut nodes, &watch, 64).await;
+    let others: Vec<NodeId> = ids.iter().copied().filter(|id| *id != led_by).collect();
+    let down = nodes.all.iter().position(|node| node.id == others[0]).unwrap();
+    nodes.kill(down);
+    let unreached = [others[1], others[2]];
+    nodes.fabric.cut(unreached.iter().flat_map(|other| [(*other, led_by), (led_by, *other)]));
+    let cut = Instant::now();
+    loop {
+        step(&mut nodes).await;
+        if nodes.ready().iter().any(|(at, _)| nodes.all[*at].id != led_by) {
+            break;
+        }
+        if cut.elapsed() > PATIENCE {
+            return watch.violate("L1", "a connected quorum has no leader");
+        }
+    }
+    // It stays: who was deposed reaches a voter, and does not disturb it.
+    create(&mut nodes, &watch, 64).await;
+    let led = terms(&watch);
+    write_with_pauses(&mut nodes, &watch, 10).await;
+    if terms(&watch) > led + 1 {
+        watch.violate("L2", "the lead goes to and fro");
+    }
+}
+
+#[test]
+fn a_cut_that_is_not_transitive_leaves_a_leader() {
+    let outcome = run(not_transitive);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// A follower that is far behind, on a link that stays thin.
+async fn thin(watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    let (led_by, _) = leader(&mut nodes).await;
+    let behind = nodes.all.iter().position(|node| node.id != led_by).unwrap();
+    nodes.kill(behind);
+    let mut taken = Duration::ZERO;
+    for _ in 0..40 {
+        taken += create(&mut nodes, &watch, 32 * 1024).await;
+    }
+    let led = terms(&watch);
+    nodes.fabric.thin(nodes.all[behind].id, 32 * 1024);
+    nodes.start(behind).await;
+    let begun = Instant::now();
+    let target = nodes.ready().pop().and_then(|(_, shard)| shard.status().applied);
+    loop {
+        step(&mut nodes).await;
+        create(&mut nodes, &watch, 64).await;
+        let process = nodes.all[behind].process.clone();
+        let applied = process.and_then(|process| process.shard()).and_then(|shard| shard.status().applied);
+        if applied >= target {
+            break;
+        }
+        if begun.elapsed() > Duration::from_secs(300) {
+            return watch.violate("L3", &format!("it is at {applied:?} of {target:?} after {:?}", begun.elapsed()));
+        }
+    }
+    if terms(&watch) > led {
+        watch.violate("L2", "a follower that catches up makes an election");
+    }
+}
+
+#[test]
+fn a_follower_far_behind_catches_up_on_a_thin_link_while_others_write() {
+    let outcome = run(thin);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// Every batch of every disk takes a second.
+async fn slow_disks(watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    leader(&mut nodes).await;
+    create(&mut nodes, &watch, 64).await;
+    for at in 0..nodes.all.len() {
+        nodes.slow_down(at, 1_000);
+    }
+    let led = terms(&watch);
+    write_with_pauses(&mut nodes, &watch, 10).await;
+    if terms(&watch) > led {
+        watch.violate("L2", &format!("{} elections by slow disks", terms(&watch) - led));
+    }
+}
+
+#[test]
+fn disks_that_take_a_second_depose_nobody() {
+    let outcome = run(slow_disks);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
