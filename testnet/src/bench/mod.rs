@@ -67,7 +67,8 @@ pub struct NodeFigures {
 }
 
 fn layout(binary: PathBuf, dir: PathBuf, voters: usize) -> Layout {
-    Layout { binary, dir, nodes: voters, voters, preset: "lan".to_owned(), overrides: Vec::new(), hosts: None }
+    let (preset, overrides) = ("lan".to_owned(), Vec::new());
+    Layout { binary, dir, nodes: voters, voters, preset, overrides, hosts: None, links: None }
 }
 
 /// A fresh directory for a benchmark; removed when it went well.

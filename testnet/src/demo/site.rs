@@ -91,6 +91,7 @@ impl DemoSite {
             preset: "sim".to_owned(),
             overrides: [options.overrides.as_slice(), &["node.history=history.jsonl".to_owned()]].concat(),
             hosts: options.hosts.clone(),
+            links: None,
         })?;
         let (mut station, socket) = station(&options.binary, dir);
         station.start()?;
