@@ -4,6 +4,7 @@ mod broadcast;
 mod command;
 mod commit;
 mod failover;
+mod links;
 mod robots;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ pub use broadcast::{BroadcastReport, BroadcastSettings, broadcast};
 pub use command::{CommandReport, CommandSettings, StepsMs, command};
 pub use commit::{CommitReport, CommitSettings, commit};
 pub use failover::{FailoverReport, FailoverSettings, failover};
+pub use links::{LinkFigures, LinksReport, LinksSettings, links};
 
 use crate::launch::{LaunchError, Layout};
 
