@@ -34,7 +34,7 @@ pub struct Layout {
     pub overrides: Vec<String>,
     /// Hosts of their own, one for each node; all on loopback if none.
     pub hosts: Option<Arc<Hosts>>,
-    /// A relay that joins the control planes of nodes on loopback; they reach each other as they are if none.
+    /// A relay that joins the nodes' control planes; they reach each other as they are if none.
     pub links: Option<Links>,
 }
 
@@ -118,13 +118,10 @@ struct Made {
 fn join(layout: &Layout, nodes: &[TestNode]) -> Result<Option<Relay>, LaunchError> {
     let Some(links) = &layout.links else { return Ok(None) };
     let failed = |output: String| LaunchError::Command { command: "a relay".to_owned(), output };
-    if layout.hosts.is_some() {
-        return Err(failed("it joins nodes on loopback, not on hosts of their own".to_owned()));
-    }
     let address =
         |node: &TestNode| node.control.parse::<SocketAddr>().map_err(|e| failed(format!("{}: {e}", node.name)));
     let addresses = nodes.iter().map(address).collect::<Result<Vec<_>, _>>()?;
-    Relay::start(&layout.dir, addresses, links).map(Some)
+    Relay::start(&layout.dir, addresses, links, layout.hosts.as_deref()).map(Some)
 }
 
 impl Testnet {

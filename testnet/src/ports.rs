@@ -1,7 +1,7 @@
 //! Ports for nodes and relays. They keep theirs across restarts, so that all lie below those that the system gives to anybody.
 
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 /// The first of them.
 const FIRST: u16 = 20_000;
@@ -28,10 +28,10 @@ pub(crate) fn free_ports() -> io::Result<Ports> {
     Err(io::Error::from(io::ErrorKind::AddrInUse))
 }
 
-/// A socket on a port that is free for UDP.
-pub(crate) fn free_socket() -> io::Result<UdpSocket> {
+/// A socket on a port of this address that is free for UDP.
+pub(crate) fn free_socket(address: Ipv4Addr) -> io::Result<UdpSocket> {
     for _ in 0..TRIES {
-        if let Ok(socket) = UdpSocket::bind(("127.0.0.1", FIRST + rand::random::<u16>() % COUNT)) {
+        if let Ok(socket) = UdpSocket::bind((address, FIRST + rand::random::<u16>() % COUNT)) {
             return Ok(socket);
         }
     }

@@ -13,13 +13,14 @@ mod way;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+use crate::hosts::Hosts;
 use crate::launch::{LaunchError, io_error};
 use crate::ports::free_socket;
 use post::Ways;
@@ -60,16 +61,25 @@ pub(crate) fn is_in(dir: &Path) -> bool {
 
 impl Relay {
     /// Joins nodes, given by where they listen, under the addresses that the relay had in this directory before, or under
-    /// fresh ones.
+    /// fresh ones. If the nodes have hosts of their own, the relay is where all of those reach it.
     ///
     /// # Errors
     /// [`LaunchError`].
-    pub(crate) fn start(dir: &Path, nodes: Vec<SocketAddr>, links: &Links) -> Result<Self, LaunchError> {
+    pub(crate) fn start(
+        dir: &Path,
+        nodes: Vec<SocketAddr>,
+        links: &Links,
+        hosts: Option<&Hosts>,
+    ) -> Result<Self, LaunchError> {
         if nodes.len() > RELAY_NODES_MAX {
             let output = format!("at most {RELAY_NODES_MAX} nodes");
             return Err(LaunchError::Command { command: format!("a relay between {}", nodes.len()), output });
         }
-        let sockets = bind(&dir.join(ADDRESSES), nodes.len())?;
+        let known = dir.join(ADDRESSES);
+        let sockets = match hosts {
+            None => bind(&known, nodes.len(), Ipv4Addr::LOCALHOST)?,
+            Some(hosts) => hosts.between(|| bind(&known, nodes.len(), Hosts::BETWEEN))??,
+        };
         Self::run(sockets, nodes, links).map_err(io_error("a relay"))
     }
 
@@ -141,8 +151,8 @@ impl Drop for Relay {
     }
 }
 
-/// The relay's sockets: under the addresses in this file, or under fresh ones, which it keeps then.
-fn bind(known: &Path, count: usize) -> Result<Vec<UdpSocket>, LaunchError> {
+/// The relay's sockets: under the addresses in this file, or under fresh ones at an address, which the file keeps then.
+fn bind(known: &Path, count: usize, at: Ipv4Addr) -> Result<Vec<UdpSocket>, LaunchError> {
     let what = || io_error(known.display().to_string());
     if known.exists() {
         let text = std::fs::read(known).map_err(what())?;
@@ -153,7 +163,7 @@ fn bind(known: &Path, count: usize) -> Result<Vec<UdpSocket>, LaunchError> {
         let bind = |address: &SocketAddr| UdpSocket::bind(address).map_err(io_error(address.to_string()));
         return addresses.iter().map(bind).collect();
     }
-    let sockets = (0..count).map(|_| free_socket()).collect::<io::Result<Vec<_>>>().map_err(what())?;
+    let sockets = (0..count).map(|_| free_socket(at)).collect::<io::Result<Vec<_>>>().map_err(what())?;
     let addresses = sockets.iter().map(UdpSocket::local_addr).collect::<io::Result<Vec<_>>>().map_err(what())?;
     let text = serde_json::to_vec_pretty(&addresses).map_err(|e| what()(e.into()))?;
     std::fs::write(known, text).map_err(what())?;

@@ -181,7 +181,7 @@ fn nodes_see_each_other_under_addresses_that_stay_and_strangers_are_not_heard() 
     let nodes = [Node::new(), Node::new(), Node::new()];
     let listening: Vec<_> = nodes.iter().map(|node| node.0.local_addr().unwrap()).collect();
     let links = Links { law: Law::default(), seed: 1 };
-    let relay = Relay::start(dir.path(), listening.clone(), &links).unwrap();
+    let relay = Relay::start(dir.path(), listening.clone(), &links, None).unwrap();
     let seen: Vec<_> = (0..3).map(|at| relay.address(at)).collect();
     let stranger = Node::new();
     stranger.0.send_to(b"stranger", seen[1]).unwrap();
@@ -198,7 +198,7 @@ fn nodes_see_each_other_under_addresses_that_stay_and_strangers_are_not_heard() 
     assert_eq!(nodes[1].receive(), (b"from beside".to_vec(), seen[2]));
     assert_eq!((relay.counts(0, 1).left, relay.counts(1, 0).left, relay.counts(2, 1).left), (1, 2, 1));
     drop(relay);
-    let again = Relay::start(dir.path(), listening, &links).unwrap();
+    let again = Relay::start(dir.path(), listening, &links, None).unwrap();
     assert_eq!((0..3).map(|at| again.address(at)).collect::<Vec<_>>(), seen);
 }
 
@@ -207,7 +207,7 @@ fn datagrams_of_one_way_keep_their_order_under_load() {
     let dir = tempfile::tempdir().unwrap();
     let nodes = [Node::new(), Node::new()];
     let listening: Vec<_> = nodes.iter().map(|node| node.0.local_addr().unwrap()).collect();
-    let relay = Relay::start(dir.path(), listening, &Links { law: Law::delay(20), seed: 1 }).unwrap();
+    let relay = Relay::start(dir.path(), listening, &Links { law: Law::delay(20), seed: 1 }, None).unwrap();
     for round in 0..20_u8 {
         for n in 0..20 {
             nodes[0].0.send_to(&[round, n], relay.address(1)).unwrap();
