@@ -3,11 +3,16 @@
 //! Needs root. Everything is made under names with this process's pid and removed when it is dropped; what a launcher
 //! that was killed has left is removed by the next one.
 
+use std::fs::File;
+use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::launch::LaunchError;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::launch::{LaunchError, io_error};
 
 /// How names of namespaces begin.
 const PREFIX: &str = "skep";
@@ -35,6 +40,9 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<(), LaunchError> {
 }
 
 impl Hosts {
+    /// Where all hosts reach what is between them.
+    pub(crate) const BETWEEN: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
+
     /// Whether this process may make any, and has the tools for it; otherwise why not.
     ///
     /// # Errors
@@ -71,6 +79,7 @@ impl Hosts {
         run("ip", &["netns", "add", bridge])?;
         run("ip", &["-n", bridge, "link", "add", "br0", "type", "bridge"])?;
         run("ip", &["-n", bridge, "link", "set", "br0", "up"])?;
+        run("ip", &["-n", bridge, "address", "add", &format!("{}/16", Self::BETWEEN), "dev", "br0"])?;
         for at in 0..count {
             let (name, port) = (hosts.name(at), format!("port{at}"));
             run("ip", &["netns", "add", &name])?;
@@ -96,6 +105,23 @@ impl Hosts {
     /// Where a host is reached from the others.
     pub fn address(&self, at: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, 0, u8::try_from(at + 1).unwrap_or(u8::MAX))
+    }
+
+    /// Does something in the network that is between the hosts: sockets that it opens stay there.
+    ///
+    /// # Errors
+    /// [`LaunchError::Io`].
+    pub(crate) fn between<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LaunchError> {
+        let path = Path::new("/var/run/netns").join(&self.bridge);
+        let enter = || -> io::Result<T> {
+            let network = File::open(&path)?;
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(work())
+        };
+        // On a thread that ends with it: a thread stays where it went.
+        let ended = std::thread::scope(|scope| scope.spawn(enter).join());
+        let ended = ended.unwrap_or_else(|_| Err(io::Error::other("its thread ended")));
+        ended.map_err(io_error(path.display().to_string()))
     }
 
     /// A command on a host. Its process is the program's own.

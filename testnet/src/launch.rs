@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::net::{TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use skep_client::{Client, ClientError, Endpoint, Settings, v1};
 use tokio::time::Instant;
 
 use crate::hosts::Hosts;
+use crate::ports::free_ports;
+use crate::relay::{self, Links, Relay};
 
 /// How a testnet is laid out.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct Layout {
     pub overrides: Vec<String>,
     /// Hosts of their own, one for each node; all on loopback if none.
     pub hosts: Option<Arc<Hosts>>,
+    /// A relay that joins the nodes' control planes; they reach each other as they are if none.
+    pub links: Option<Links>,
 }
 
 /// Why a testnet did not come up.
@@ -99,6 +103,7 @@ pub struct Testnet {
     layout: Layout,
     /// The nodes, voters first.
     pub nodes: Vec<TestNode>,
+    relay: Option<Relay>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -109,23 +114,14 @@ struct Made {
     api: String,
 }
 
-/// Three ports in a row, held until the node that they are for is started.
-struct Ports {
-    start: u16,
-    _held: Vec<(TcpListener, UdpSocket)>,
-}
-
-/// A port whose next two are free as well, for UDP and TCP. Nodes keep theirs across restarts, so that they lie below
-/// those that the system gives to anybody.
-fn free_ports() -> Result<Ports, LaunchError> {
-    let hold = |port| Some((TcpListener::bind(("127.0.0.1", port)).ok()?, UdpSocket::bind(("127.0.0.1", port)).ok()?));
-    for _ in 0..1_000 {
-        let start: u16 = 20_000 + 3 * (rand::random::<u16>() % 4_000);
-        if let Some(held) = (start..start + 3).map(hold).collect() {
-            return Ok(Ports { start, _held: held });
-        }
-    }
-    Err(LaunchError::Io { what: "free ports".to_owned(), source: io::Error::from(io::ErrorKind::AddrInUse) })
+/// The relay between these nodes, if there is to be one.
+fn join(layout: &Layout, nodes: &[TestNode]) -> Result<Option<Relay>, LaunchError> {
+    let Some(links) = &layout.links else { return Ok(None) };
+    let failed = |output: String| LaunchError::Command { command: "a relay".to_owned(), output };
+    let address =
+        |node: &TestNode| node.control.parse::<SocketAddr>().map_err(|e| failed(format!("{}: {e}", node.name)));
+    let addresses = nodes.iter().map(address).collect::<Result<Vec<_>, _>>()?;
+    Relay::start(&layout.dir, addresses, links, layout.hosts.as_deref()).map(Some)
 }
 
 impl Testnet {
@@ -146,7 +142,7 @@ impl Testnet {
         for at in 0..layout.nodes {
             let name = format!("n{at}");
             let dir = layout.dir.join(&name);
-            let ports = free_ports()?;
+            let ports = free_ports().map_err(io_error("free ports"))?;
             let port = ports.start.to_string();
             held.push(ports);
             let args = ["init", "--name", &name, "--site", "testnet", "--port", &port, "-o", "json", "--dir"];
@@ -167,7 +163,8 @@ impl Testnet {
             all.push(made.clone());
             nodes.push(TestNode::of(name, dir, made));
         }
-        let testnet = Self { layout, nodes };
+        let relay = join(&layout, &nodes)?;
+        let testnet = Self { layout, nodes, relay };
         for at in 0..testnet.nodes.len() {
             testnet.configure(at)?;
         }
@@ -186,8 +183,14 @@ impl Testnet {
         }
         let name = |at: usize| format!("n{at}");
         let nodes = all.into_iter().enumerate();
-        let nodes = nodes.map(|(at, made)| TestNode::of(name(at), layout.dir.join(name(at)), made)).collect();
-        Ok(Self { layout, nodes })
+        let nodes: Vec<_> = nodes.map(|(at, made)| TestNode::of(name(at), layout.dir.join(name(at)), made)).collect();
+        if layout.links.is_some() != relay::is_in(&layout.dir) {
+            return Err(failed(
+                "its nodes are behind a relay, or are to be, but not both; give a fresh --dir".to_owned(),
+            ));
+        }
+        let relay = join(&layout, &nodes)?;
+        Ok(Self { layout, nodes, relay })
     }
 
     fn configure(&self, at: usize) -> Result<(), LaunchError> {
@@ -195,10 +198,14 @@ impl Testnet {
         let what = || io_error(path.display().to_string());
         let text = std::fs::read_to_string(&path).map_err(what())?;
         let mut text = text.replace("preset = \"lan\"", &format!("preset = \"{}\"", self.layout.preset));
-        for peer in self.nodes.iter().filter(|node| node.name != self.nodes[at].name) {
+        for (other, peer) in self.nodes.iter().enumerate().filter(|(other, _)| *other != at) {
+            let control = self.relay.as_ref().map(|relay| relay.address(other).to_string());
             text.push_str(&format!(
                 "\n[[peers]]\nid = \"{}\"\nname = \"{}\"\ncontrol = \"{}\"\nmesh = \"{}\"\n",
-                peer.id, peer.name, peer.control, peer.mesh
+                peer.id,
+                peer.name,
+                control.as_ref().unwrap_or(&peer.control),
+                peer.mesh
             ));
         }
         std::fs::write(&path, text).map_err(what())
@@ -341,6 +348,11 @@ impl Testnet {
     /// The nodes' hosts, if they have such.
     pub fn hosts(&self) -> Option<&Hosts> {
         self.layout.hosts.as_deref()
+    }
+
+    /// The relay between the nodes, if there is one.
+    pub fn relay(&self) -> Option<&Relay> {
+        self.relay.as_ref()
     }
 
     /// Tells every node whom it does not reach, and forgets what it was told before. Needs [`SWITCHES`].

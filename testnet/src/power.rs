@@ -154,6 +154,7 @@ pub async fn power(options: PowerOptions) -> Result<PowerReport, LaunchError> {
         preset: "sim".to_owned(),
         overrides: vec!["store.segment_bytes=4194304".to_owned()],
         hosts: None,
+        links: None,
     })?;
     let disks: Result<Vec<Disk>, LaunchError> =
         net.nodes.iter().map(|node| Disk::under(&node.dir.join("data"))).collect();

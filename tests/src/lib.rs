@@ -9,6 +9,7 @@ pub mod sim;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use skep_testnet::relay::{Links, Relay};
 use skep_testnet::{Layout, Testnet};
 
 /// A testnet in a directory that is removed unless the test fails.
@@ -46,9 +47,48 @@ impl Site {
             preset: "sim".to_owned(),
             overrides: overrides.iter().map(|set| (*set).to_owned()).collect(),
             hosts: None,
+            links: None,
         };
+        Self::of(layout, dir)
+    }
+
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    fn of(layout: Layout, dir: tempfile::TempDir) -> Self {
+        let binary = layout.binary.clone();
         let net = Testnet::create(layout).expect("nodes are made");
-        Self { net, binary: binary.into(), _dir: KeepOnPanic(Some(dir)) }
+        Self { net, binary, _dir: KeepOnPanic(Some(dir)) }
+    }
+
+    /// Voters of this preset that run, behind a relay, with a shard on them.
+    ///
+    /// # Panics
+    /// If they do not come up: the test cannot go on.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub async fn up_behind_relay(binary: &str, voters: usize, preset: &str, links: Links) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let layout = Layout {
+            binary: binary.into(),
+            dir: dir.path().to_owned(),
+            nodes: voters,
+            voters,
+            preset: preset.to_owned(),
+            overrides: Vec::new(),
+            hosts: None,
+            links: Some(links),
+        };
+        let mut site = Self::of(layout, dir);
+        site.net.up().await.expect("nodes come up");
+        site
+    }
+
+    /// The relay between its nodes.
+    ///
+    /// # Panics
+    /// If it has none.
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub fn relay(&self) -> &Relay {
+        self.net.relay().expect("a relay")
     }
 
     /// Nodes that run, with a shard on the first of them.

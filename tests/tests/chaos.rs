@@ -22,28 +22,27 @@ fn run(args: &[&str]) -> serde_json::Value {
     report.unwrap_or_else(|| panic!("no report: {story}"))
 }
 
-#[test]
-fn a_site_at_work_survives_whatever_goes_wrong() {
+/// A site at work on such links; at least so many calls are done, and so many commands.
+fn survives(links: &str, lease: &str, calls: u64, commands: u64) {
     let seed = rand::random::<u32>().to_string();
     println!("seed {seed}");
-    let report = run(&[
-        "testnet",
-        "chaos",
-        "--robots",
-        "6",
-        "--voters",
-        "3",
-        "--minutes",
-        "0.4",
-        "--lease",
-        "2s",
-        "--seed",
-        &seed,
-    ]);
+    let mut args = vec!["testnet", "chaos", "--robots", "6", "--voters", "3", "--minutes", "0.4"];
+    args.extend(["--links", links, "--lease", lease, "--seed", seed.as_str()]);
+    let report = run(&args);
     assert_eq!(report["tasks"]["lost"], 0, "{report:#}");
-    assert!(report["acknowledged"].as_u64() > Some(100), "{report:#}");
-    assert!(report["commands"]["outcomes"]["succeeded"].as_u64() > Some(10), "{report:#}");
+    assert!(report["acknowledged"].as_u64() > Some(calls), "{report:#}");
+    assert!(report["commands"]["outcomes"]["succeeded"].as_u64() > Some(commands), "{report:#}");
     assert!(!report["faults"].as_object().unwrap().is_empty(), "{report:#}");
+}
+
+#[test]
+fn a_site_at_work_survives_whatever_goes_wrong() {
+    survives("lan", "2s", 100, 10);
+}
+
+#[test]
+fn a_site_whose_links_all_differ_survives_whatever_goes_wrong() {
+    survives("mixed", "3s", 50, 2);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use skep_testnet::Machine;
 use skep_testnet::bench::{
     BroadcastReport, BroadcastSettings, CommandReport, CommandSettings, CommitSettings, FailoverSettings, LatencyMs,
-    broadcast, command, commit, failover,
+    LinksReport, LinksSettings, broadcast, command, commit, failover, links,
 };
 
 use super::output::{Format, one};
@@ -44,6 +44,24 @@ pub(crate) enum Bench {
         /// Clients that keep writing meanwhile
         #[arg(long, default_value_t = 6)]
         clients: usize,
+    },
+    /// Writes one after another over links of constant delay, with pauses: how many are done, how long they take, elections
+    Links {
+        /// How long every datagram between two nodes is under way, in milliseconds; a site of its own for each
+        #[arg(long, value_delimiter = ',', default_values_t = [0_u64, 35, 140, 300], value_parser = clap::value_parser!(u64).range(0..=10_000))]
+        one_way: Vec<u64>,
+        /// The preset of all nodes: lan, wan or sim
+        #[arg(long, default_value_t = skep_config::Preset::Lan)]
+        preset: skep_config::Preset,
+        /// Writes over each
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        writes: u32,
+        /// Voters
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
+        voters: u16,
+        /// What decides whatever the relay between them draws; random if left out
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Commands to one robot each: durable submissions with their durable outcomes, a second
     Command {
@@ -126,6 +144,25 @@ fn print_broadcast(format: Format, report: &BroadcastReport) -> Result<(), Failu
     one(format, report, &lines)
 }
 
+fn print_links(format: Format, report: &LinksReport) -> Result<(), Failure> {
+    let mut lines =
+        vec![("voters", format!("{}, preset {}", report.voters, report.preset)), ("seed", report.seed.to_string())];
+    for link in &report.links {
+        let failure = link.failure.as_ref().map(|failure| format!("; {failure}")).unwrap_or_default();
+        lines.push((
+            "link",
+            format!(
+                "{} ms one way: {} of {} done, p50 {} ms, max {} ms, {} elections{failure}",
+                link.one_way_ms, link.done, report.writes, link.latency_ms.p50, link.latency_ms.max, link.elections
+            ),
+        ));
+    }
+    lines.push(("machine", machine(&report.machine)));
+    one(format, report, &lines)?;
+    let all = report.all_done();
+    if all { Ok(()) } else { Err(Failure::failed("not every write was done; the nodes' directories are kept")) }
+}
+
 impl Bench {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         let binary = std::env::current_exe().map_err(Failure::failed)?;
@@ -180,6 +217,17 @@ impl Bench {
                 let (voters, others) = (usize::from(voters), usize::from(others));
                 let settings = BroadcastSettings { binary, robots, slow, voters, others, rounds: rounds as usize };
                 print_broadcast(format, &runtime.block_on(broadcast(settings)).map_err(Failure::failed)?)
+            }
+            Self::Links { one_way, preset, writes, voters, seed } => {
+                let settings = LinksSettings {
+                    binary,
+                    one_way_ms: one_way,
+                    preset: preset.to_string(),
+                    writes: writes as usize,
+                    voters: usize::from(voters),
+                    seed: seed.unwrap_or_else(rand::random),
+                };
+                print_links(format, &runtime.block_on(links(settings)).map_err(Failure::failed)?)
             }
             Self::Failover { repeats, voters, clients } => {
                 let settings = FailoverSettings { binary, repeats, voters, clients };

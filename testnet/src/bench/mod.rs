@@ -4,6 +4,7 @@ mod broadcast;
 mod command;
 mod commit;
 mod failover;
+mod links;
 mod robots;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ pub use broadcast::{BroadcastReport, BroadcastSettings, broadcast};
 pub use command::{CommandReport, CommandSettings, StepsMs, command};
 pub use commit::{CommitReport, CommitSettings, commit};
 pub use failover::{FailoverReport, FailoverSettings, failover};
+pub use links::{LinkFigures, LinksReport, LinksSettings, links};
 
 use crate::launch::{LaunchError, Layout};
 
@@ -67,7 +69,8 @@ pub struct NodeFigures {
 }
 
 fn layout(binary: PathBuf, dir: PathBuf, voters: usize) -> Layout {
-    Layout { binary, dir, nodes: voters, voters, preset: "lan".to_owned(), overrides: Vec::new(), hosts: None }
+    let (preset, overrides) = ("lan".to_owned(), Vec::new());
+    Layout { binary, dir, nodes: voters, voters, preset, overrides, hosts: None, links: None }
 }
 
 /// A fresh directory for a benchmark; removed when it went well.

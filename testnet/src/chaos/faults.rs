@@ -1,13 +1,15 @@
 //! What goes wrong, when, and how it is mended.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use skep_client::Settings;
 use tokio::time::Instant;
 
+use super::disks::{SmallDisk, damage};
+use super::links::Delays;
 use super::{ChaosOptions, Step};
 use crate::child::suspend;
 use crate::demo::{DemoSite, Story, StoryRecord};
@@ -20,10 +22,8 @@ const AT_A_TIME: usize = 2;
 const PAUSE_MS: std::ops::Range<u64> = 300..2_500;
 /// How long one lasts, in milliseconds.
 const LASTS_MS: std::ops::Range<u64> = 500..8_000;
-/// The disk of the node whose disk fills up, in bytes: its own file system.
-const SMALL_DISK: &str = "size=320m";
-/// Free space at which a node still writes what ends work, and at which it writes nothing but votes.
-const NEARLY_FULL: u64 = 20 << 20;
+/// How long a thin link stays thin, in milliseconds: long enough for somebody to fall behind on it, and to catch up.
+const THIN_MS: std::ops::Range<u64> = 5_000..60_000;
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,8 +35,10 @@ enum Kind {
     PauseRobot,
     Cut,
     OneWayCut,
+    PartialCut,
     Loss,
     SlowLink,
+    ThinLink,
     Flap,
     DiskFull,
     Wipe,
@@ -53,8 +55,10 @@ impl Kind {
             Self::PauseRobot => "pause-robot",
             Self::Cut => "cut",
             Self::OneWayCut => "one-way-cut",
+            Self::PartialCut => "partial-cut",
             Self::Loss => "loss",
             Self::SlowLink => "slow-link",
+            Self::ThinLink => "thin-link",
             Self::Flap => "flap",
             Self::DiskFull => "disk-full",
             Self::Wipe => "wipe",
@@ -71,6 +75,10 @@ enum Mend {
     Resume(usize),
     ResumeRobot(usize),
     Join(Vec<(usize, usize)>),
+    /// Only the relay cut these.
+    Rejoin(Vec<(usize, usize)>),
+    /// The links around a node are thin.
+    Thicken(usize),
     StopLosing(usize),
     Unshape(usize),
     Plug(usize),
@@ -89,6 +97,8 @@ pub(super) struct Faults {
     counts: BTreeMap<Kind, usize>,
     /// Namespaces are there, and file systems can be mounted.
     as_root: bool,
+    /// What the relay does when nothing is wrong; none without one.
+    delays: Option<Delays>,
     small_disk: Option<SmallDisk>,
     /// The voter that lost its disk and was not taken in again.
     lost: Option<usize>,
@@ -97,7 +107,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn new(options: &ChaosOptions, story: Story) -> Self {
+    pub(super) fn new(options: &ChaosOptions, story: Story, site: &DemoSite) -> Self {
         Self {
             rng: SmallRng::seed_from_u64(options.seed),
             story,
@@ -107,6 +117,7 @@ impl Faults {
             wrong: Vec::new(),
             counts: BTreeMap::new(),
             as_root: options.site.hosts.is_some(),
+            delays: site.net.relay().map(|relay| Delays::draw(relay, options.seed)),
             small_disk: None,
             lost: None,
             fallen: Vec::new(),
@@ -133,6 +144,7 @@ impl Faults {
         let due = self.wrong.iter().position(|(until, ..)| *until <= now);
         if let Some(at) = due {
             let (_, mend, _) = self.wrong.swap_remove(at);
+            self.impose(site);
             self.undo(site, mend).await?;
         }
         self.raise_fallen(site)?;
@@ -151,8 +163,10 @@ impl Faults {
             Kind::Cut,
             Kind::Cut,
             Kind::OneWayCut,
+            Kind::PartialCut,
             Kind::Loss,
             Kind::SlowLink,
+            Kind::ThinLink,
             Kind::Flap,
             Kind::DiskFull,
             Kind::Wipe,
@@ -170,7 +184,8 @@ impl Faults {
     }
 
     async fn begin(&mut self, site: &mut DemoSite, kind: Kind) -> Step {
-        let until = Instant::now() + Duration::from_millis(self.rng.random_range(LASTS_MS));
+        let lasts = if kind == Kind::ThinLink { THIN_MS } else { LASTS_MS };
+        let until = Instant::now() + Duration::from_millis(self.rng.random_range(lasts));
         let mend = match kind {
             Kind::Kill | Kind::KillLeader => self.kill(site, kind).await,
             Kind::KillRobot | Kind::PauseRobot => self.trouble_robot(site, kind)?,
@@ -181,7 +196,10 @@ impl Faults {
                 }
                 None => None,
             },
-            Kind::Cut | Kind::OneWayCut | Kind::Loss | Kind::SlowLink | Kind::Flap => self.trouble_link(site, kind)?,
+            Kind::Cut | Kind::OneWayCut => self.cut(site, kind)?,
+            Kind::PartialCut => self.cut_partly(site).await?,
+            Kind::ThinLink => self.thin(site),
+            Kind::Loss | Kind::SlowLink | Kind::Flap => self.trouble_link(site, kind)?,
             Kind::DiskFull => self.fill_disk(site).await?,
             Kind::Wipe | Kind::Corrupt => self.lose_disk(site, kind)?,
         };
@@ -192,7 +210,24 @@ impl Faults {
         let until = if suspended { until.max(Instant::now() + longer) } else { until };
         *self.counts.entry(kind).or_default() += 1;
         self.wrong.push((until, mend, node));
+        self.impose(site);
         Ok(())
+    }
+
+    /// Has the relay do what everything that is wrong makes of its links.
+    fn impose(&self, site: &DemoSite) {
+        let (Some(delays), Some(relay)) = (&self.delays, site.net.relay()) else { return };
+        let (mut cut, mut thin) = (BTreeSet::new(), BTreeSet::new());
+        for (_, mend, _) in &self.wrong {
+            match mend {
+                Mend::Join(pairs) | Mend::Rejoin(pairs) => cut.extend(pairs.iter().copied()),
+                Mend::Thicken(at) => {
+                    thin.insert(*at);
+                }
+                _ => {}
+            }
+        }
+        delays.impose(relay, &cut, &thin);
     }
 
     fn tell(&self, kind: Kind, name: &str) {
@@ -254,12 +289,6 @@ impl Faults {
         site: &DemoSite,
         kind: Kind,
     ) -> Result<Option<(Mend, Option<usize>)>, crate::LaunchError> {
-        if matches!(kind, Kind::Cut | Kind::OneWayCut) {
-            let known = self.wrong.iter().any(|(_, mend, _)| matches!(mend, Mend::Join(_)));
-            // The switch cuts both ways.
-            let possible = kind == Kind::Cut || Self::hosts(site).is_some();
-            return if known || !possible { Ok(None) } else { self.cut(site, kind).map(Some) };
-        }
         let Some(hosts) = Self::hosts(site) else { return Ok(None) };
         let Some(at) = self.sound_node(site) else { return Ok(None) };
         let name = site.net.nodes[at].name.clone();
@@ -281,7 +310,55 @@ impl Faults {
         Ok(Some((mend, Some(at))))
     }
 
-    fn cut(&mut self, site: &DemoSite, kind: Kind) -> Result<(Mend, Option<usize>), crate::LaunchError> {
+    /// The links of a node carry little.
+    fn thin(&mut self, site: &DemoSite) -> Option<(Mend, Option<usize>)> {
+        site.net.relay()?;
+        let at = self.sound_node(site)?;
+        self.tell(Kind::ThinLink, &site.net.nodes[at].name);
+        Some((Mend::Thicken(at), Some(at)))
+    }
+
+    /// One cut at a time: what joins one would join another.
+    fn may_cut(&self, site: &DemoSite, kind: Kind) -> bool {
+        let known = self.wrong.iter().any(|(_, mend, _)| matches!(mend, Mend::Join(_) | Mend::Rejoin(_)));
+        let possible = kind != Kind::OneWayCut || Self::hosts(site).is_some() || site.net.relay().is_some();
+        !known && possible
+    }
+
+    /// Nothing goes these ways.
+    fn sever(&self, site: &DemoSite, kind: Kind, pairs: Vec<(usize, usize)>) -> Result<Mend, crate::LaunchError> {
+        match Self::hosts(site) {
+            Some(hosts) => pairs.iter().try_for_each(|(from, to)| hosts.cut(*from, *to))?,
+            // A switch cuts both ways, and both ends are told: a cut of the field tells nobody.
+            None if kind != Kind::Cut && site.net.relay().is_some() => return Ok(Mend::Rejoin(pairs)),
+            None => site.net.throw_switches(&pairs)?,
+        }
+        Ok(Mend::Join(pairs))
+    }
+
+    /// The leader is cut off from some. Nobody else is: there are no two sides.
+    async fn cut_partly(&mut self, site: &DemoSite) -> Result<Option<(Mend, Option<usize>)>, crate::LaunchError> {
+        if !self.may_cut(site, Kind::PartialCut) {
+            return Ok(None);
+        }
+        let asked = tokio::time::timeout(Duration::from_millis(500), site.net.leader()).await;
+        let Ok(Ok(leader)) = asked else { return Ok(None) };
+        let others = (0..site.net.nodes.len()).filter(|at| *at != leader);
+        let cut_off: Vec<usize> = others.filter(|_| self.rng.random_bool(0.5)).collect();
+        if cut_off.is_empty() {
+            return Ok(None);
+        }
+        let name = |at: &usize| site.net.nodes[*at].name.as_str();
+        let names = cut_off.iter().map(name).collect::<Vec<_>>().join(",");
+        self.tell(Kind::PartialCut, &format!("{} from {names}", name(&leader)));
+        let pairs = cut_off.into_iter().flat_map(|at| [(leader, at), (at, leader)]).collect();
+        Ok(Some((self.sever(site, Kind::PartialCut, pairs)?, None)))
+    }
+
+    fn cut(&mut self, site: &DemoSite, kind: Kind) -> Result<Option<(Mend, Option<usize>)>, crate::LaunchError> {
+        if !self.may_cut(site, kind) {
+            return Ok(None);
+        }
         let count = site.net.nodes.len();
         let side: Vec<bool> = (0..count).map(|_| self.rng.random_bool(0.4)).collect();
         let names: Vec<&str> = (0..count).filter(|n| side[*n]).map(|n| site.net.nodes[n].name.as_str()).collect();
@@ -293,11 +370,7 @@ impl Faults {
                 pairs.extend((kind == Kind::Cut).then_some((to, from)));
             }
         }
-        match Self::hosts(site) {
-            Some(hosts) => pairs.iter().try_for_each(|(from, to)| hosts.cut(*from, *to))?,
-            None => site.net.throw_switches(&pairs)?,
-        }
-        Ok((Mend::Join(pairs), None))
+        Ok(Some((self.sever(site, kind, pairs)?, None)))
     }
 
     /// The disk of the last voter fills up. It gets a file system of its own for it, while it is down.
@@ -364,6 +437,8 @@ impl Faults {
                     disk.free()?;
                 }
             }
+            // The relay was told already.
+            Mend::Rejoin(_) | Mend::Thicken(_) => {}
             Mend::Join(_) if Self::hosts(site).is_none() => site.net.throw_switches(&[])?,
             link => {
                 let Some(hosts) = Self::hosts(site) else { return Ok(()) };
@@ -393,16 +468,18 @@ impl Faults {
                 return;
             }
         }
+        let patience = site.patience();
+        let client = |at: usize| site.net.nodes[at].client_with(Settings { patience, ..Settings::default() });
         let taking = async {
             // It runs, and says under which incarnation: the leader may still take it for what it was.
-            let present = site.net.nodes[at].impatient_client().node_status().await.ok()?.incarnation;
+            let present = client(at).node_status().await.ok()?.incarnation;
             let leader = site.net.leader().await.ok()?;
-            let client = site.net.nodes[leader].impatient_client();
+            let client = client(leader);
             client.add_voter(&site.net.nodes[at].id).await.ok()?;
             let voters = client.shard_status().await.ok()?.voters;
             voters.iter().any(|voter| voter.incarnation == present).then_some(())
         };
-        if tokio::time::timeout(Duration::from_secs(2), taking).await.ok().flatten().is_some() {
+        if tokio::time::timeout(4 * patience, taking).await.ok().flatten().is_some() {
             self.story.say(&format!("{} is a voter again", site.net.nodes[at].name));
             self.lost = None;
         }
@@ -424,7 +501,9 @@ impl Faults {
 
     /// Mends everything.
     pub(super) async fn mend(&mut self, site: &mut DemoSite) -> Step {
-        for (_, mend, _) in std::mem::take(&mut self.wrong) {
+        let wrong = std::mem::take(&mut self.wrong);
+        self.impose(site);
+        for (_, mend, _) in wrong {
             self.undo(site, mend).await?;
         }
         let patience = Instant::now() + Duration::from_secs(120);
@@ -433,62 +512,5 @@ impl Faults {
             tokio::time::sleep(super::STEP).await;
         }
         Ok(())
-    }
-}
-
-/// Flips a byte of the log of a stopped node, where something is written.
-fn damage(wal: &Path, rng: &mut SmallRng) -> Step {
-    let failed = |e: std::io::Error| crate::launch::io_error(wal.display().to_string())(e);
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(wal).map_err(failed)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.sort();
-    let Some(path) = files.get(rng.random_range(0..files.len().max(1))) else { return Ok(()) };
-    let mut bytes = std::fs::read(path).map_err(failed)?;
-    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
-    bytes[rng.random_range(0..used)] ^= 1 << rng.random_range(0..8);
-    std::fs::write(path, bytes).map_err(failed)
-}
-
-/// A small file system of its own under a node's data.
-struct SmallDisk {
-    data: PathBuf,
-}
-
-impl SmallDisk {
-    fn mount(data: &Path) -> Result<Self, crate::LaunchError> {
-        let beside = data.with_extension("before");
-        let failed = |e: std::io::Error| crate::launch::io_error(data.display().to_string())(e);
-        std::fs::rename(data, &beside).map_err(failed)?;
-        std::fs::create_dir(data).map_err(failed)?;
-        let (data_text, from) = (data.display().to_string(), beside.join("."));
-        crate::hosts::run("mount", &["-t", "tmpfs", "-o", SMALL_DISK, "skep-chaos", &data_text])?;
-        let disk = Self { data: data.to_owned() };
-        crate::hosts::run("cp", &["-a", &from.display().to_string(), &data_text])?;
-        Ok(disk)
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.data.join("filler")
-    }
-
-    /// Fills it up to what a node keeps for votes.
-    fn fill(&self) -> Step {
-        let failed = |e: std::io::Error| crate::launch::io_error(self.data.display().to_string())(e);
-        let space = rustix::fs::statvfs(&self.data).map_err(|e| failed(e.into()))?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        let bytes = usize::try_from(free.saturating_sub(NEARLY_FULL)).unwrap_or(0);
-        std::fs::write(self.filler(), vec![1; bytes]).map_err(failed)
-    }
-
-    fn free(&self) -> Step {
-        let failed = |e: std::io::Error| crate::launch::io_error(self.data.display().to_string())(e);
-        std::fs::remove_file(self.filler()).map_err(failed)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: the node that uses it may end after this.
-        let _ = crate::hosts::run("umount", &["-l", &self.data.display().to_string()]);
     }
 }

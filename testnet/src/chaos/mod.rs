@@ -1,11 +1,14 @@
 //! Chaos: a site of real processes at work, and everything that happens to one in the field, by a seed.
 //!
-//! As root each node has a network namespace of its own, and its network is cut, one-sided, lossy, slow or flapping;
+//! A relay gives each way between two nodes a delay of its own, and makes links thin and cuts that are one-sided or leave no
+//! two sides. As root each node has a network namespace of its own, and its network is lossy, slow or flapping as well;
 //! besides, processes are killed and suspended, disks fill up, are wiped, and damaged. In the end everything is mended,
 //! all orders come to their ends, and what was written down is judged.
 
 mod commands;
+mod disks;
 mod faults;
+mod links;
 mod readers;
 
 use std::collections::BTreeMap;
@@ -21,6 +24,7 @@ use crate::hosts::Hosts;
 use crate::launch::{LaunchError, SWITCHES};
 use crate::operator::Sent;
 use crate::record::{ClientRecord, Recorder};
+use crate::relay::{Law, Links};
 use crate::verify::{Evidence, Invariants, Ordered, Tasks, Violation, judge};
 use crate::workload::Workload;
 use commands::Commander;
@@ -41,6 +45,8 @@ pub struct ChaosOptions {
     pub site: SiteOptions,
     /// What robots do, more than they can within the time.
     pub workload: Workload,
+    /// Whether a relay gives each way between two nodes a delay of its own; without it they reach each other at once.
+    pub mixed_links: bool,
     /// How long things go wrong.
     pub lasts: Duration,
     /// The robots' leases, in milliseconds.
@@ -81,6 +87,8 @@ pub struct ChaosReport {
     pub seconds: u64,
     /// `namespaces`, or why there are none: then nodes are told by a switch whom they do not reach.
     pub network: String,
+    /// `lan`, or `mixed`: each way between two nodes had a delay of its own.
+    pub links: &'static str,
     /// Whether every order was completed and every invariant held.
     pub ok: bool,
 }
@@ -126,10 +134,16 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
             format!("switch: {why}")
         }
     };
+    let links = if options.mixed_links { "mixed" } else { "lan" };
+    options.site.links = options.mixed_links.then(|| Links { law: Law::default(), seed: options.seed });
     let SiteOptions { nodes, voters, robots, .. } = options.site;
     let story = Story::begin(&dir.join("story.jsonl"), 0, true)?;
-    story.say(&format!("{nodes} nodes, {voters} of them voters, {robots} robots; seed {}; {network}", options.seed));
+    story.say(&format!(
+        "{nodes} nodes, {voters} of them voters, {robots} robots; seed {}; {network}; {links} links",
+        options.seed
+    ));
     let mut site = begin(&story, &options.site, &options.workload, (options.lease_ttl_ms, options.seed)).await?;
+    let mut faults = Faults::new(&options, story.clone(), &site);
     let (progress, mut ended) = watch::channel(Progress::default());
     let (close, closing) = watch::channel(false);
     let orders = Orders {
@@ -146,7 +160,6 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     // Things go wrong once work has begun.
     let _ = ended.wait_for(|progress| progress.ended > 0).await;
     let commander = Commander::start(&site, robots, options.seed).await?;
-    let mut faults = Faults::new(&options, story.clone());
     let until = tokio::time::Instant::now() + options.lasts;
     while tokio::time::Instant::now() < until {
         tokio::time::sleep(STEP).await;
@@ -199,6 +212,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         robots,
         seconds: options.lasts.as_secs(),
         network,
+        links,
     })
 }
 

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_client::{Client, Read};
+use skep_client::{Client, Read, Settings};
 
 use crate::child::Child;
 use crate::hosts::Hosts;
 use crate::launch::{LaunchError, Layout, Testnet, io_error};
+use crate::relay::Links;
 use crate::verify::{ChangeRecord, HeadRecord, TaskRecord};
 use crate::workload::Workload;
 
@@ -34,6 +35,8 @@ pub struct SiteOptions {
     pub overrides: Vec<String>,
     /// Hosts of their own for the nodes.
     pub hosts: Option<Arc<Hosts>>,
+    /// A relay that joins the nodes, if there is to be one.
+    pub links: Option<Links>,
 }
 
 impl SiteOptions {
@@ -91,6 +94,7 @@ impl DemoSite {
             preset: "sim".to_owned(),
             overrides: [options.overrides.as_slice(), &["node.history=history.jsonl".to_owned()]].concat(),
             hosts: options.hosts.clone(),
+            links: options.links,
         })?;
         let (mut station, socket) = station(&options.binary, dir);
         station.start()?;
@@ -110,9 +114,16 @@ impl DemoSite {
         Ok(Self { net, robots, station })
     }
 
+    /// How long its clients try: soon another node is asked. What goes over links with delays takes longer.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.net.relay().is_some() { Duration::from_secs(2) } else { Duration::from_millis(500) }
+    }
+
     /// A client of each node.
     pub fn clients(&self) -> Vec<Client> {
-        self.net.nodes.iter().map(crate::launch::TestNode::impatient_client).collect()
+        let patience = self.patience();
+        let settings = Settings { patience, attempt_timeout: patience, ..Settings::default() };
+        self.net.nodes.iter().map(|node| node.client_with(settings)).collect()
     }
 
     /// The node that serves a robot.

@@ -96,6 +96,7 @@ impl Site {
                 format!("agents.heartbeat_ms={}", LEASE_MS / 5),
             ],
             hosts: None,
+            links: None,
         })?;
         let (mut station, socket) = station(&binary, dir);
         station.start()?;

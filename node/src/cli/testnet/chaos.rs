@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use skep_testnet::builtin;
 use skep_testnet::chaos::{ChaosOptions, ChaosReport, chaos};
 use skep_testnet::demo::SiteOptions;
@@ -14,6 +14,15 @@ use crate::cli::{Common, Failure};
 
 /// Orders that the robots cannot finish in a minute, for each of them.
 const ORDERS_PER_ROBOT_AND_MINUTE: usize = 400;
+
+/// Links between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LinkKind {
+    /// Nodes reach each other at once
+    Lan,
+    /// Each way between two nodes has a delay of its own; links become thin, and are cut one way and in part
+    Mixed,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Chaos {
@@ -29,6 +38,9 @@ pub(crate) struct Chaos {
     /// How long a robot takes for one cell
     #[arg(long, value_parser = parse_span, default_value = "20ms")]
     tick: Duration,
+    /// What lies between the nodes
+    #[arg(long, value_enum, default_value_t = LinkKind::Mixed)]
+    links: LinkKind,
     /// A robot that is silent for so long loses its order
     #[arg(long, value_parser = parse_span, default_value = "3s")]
     lease: Duration,
@@ -103,8 +115,10 @@ impl Chaos {
                 tick: self.tick,
                 overrides: vec!["control.policy=nearest".to_owned()],
                 hosts: None,
+                links: None,
             },
             workload: builtin(robots, orders, seed),
+            mixed_links: self.links == LinkKind::Mixed,
             lasts: Duration::from_secs_f64(self.minutes * 60.0),
             lease_ttl_ms: u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX),
             seed,
@@ -122,7 +136,7 @@ fn print_chaos(format: Format, report: &ChaosReport) -> Result<(), Failure> {
     let violations = &report.invariants.violations;
     let mut lines = vec![
         ("site", format!("{} nodes, {} voters, {} robots", report.nodes, report.voters, report.robots)),
-        ("network", report.network.clone()),
+        ("network", format!("{}; {} links", report.network, report.links)),
         ("faults", faults.join(", ")),
         ("calls", format!("{}, {} of them done, {} reads", report.ops, report.acknowledged, report.reads)),
         ("orders", format!("{} of {} completed", report.tasks.completed, report.tasks.created)),

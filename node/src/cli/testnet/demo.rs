@@ -113,6 +113,7 @@ impl Demo {
                 tick: self.tick,
                 overrides: vec![policy.to_owned()],
                 hosts: None,
+                links: None,
             },
             workload,
             faults: match self.faults {

@@ -83,6 +83,7 @@ impl Up {
             tick: self.tick,
             overrides: self.overrides,
             hosts: None,
+            links: None,
         };
         let workload = builtin(options.robots, 1, 0);
         let mut running = Running::start(&options, &workload).await.map_err(Failure::failed)?;
