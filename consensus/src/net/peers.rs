@@ -115,6 +115,12 @@ impl Peers {
         self.entries().get(&node)?.peer.clone()
     }
 
+    /// The peers that are connected, and which run of each.
+    pub(crate) fn present(&self) -> Vec<(NodeId, u64)> {
+        let present = |(node, entry): (&NodeId, &Entry)| entry.peer.as_ref().map(|peer| (*node, peer.hello.process));
+        self.entries().iter().filter_map(present).collect()
+    }
+
     /// Follows connects and disconnects.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

@@ -16,6 +16,7 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Entry, EntryBody, Request};
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
 use tokio::sync::{mpsc, oneshot};
@@ -204,7 +205,7 @@ async fn send(shard: Shard, batch: Vec<Submission>) -> Answers {
         Ok(reply) => {
             let (index, stamp) = (reply.index, reply.stamp);
             let outcome = move |reply| match reply {
-                Reply::Refused(Refusal::Deposed) => ProposeOutcome::NotLeader { leader: None },
+                Reply::Refused(Refusal::Deposed) => ProposeOutcome::NotLeader(LeaderHint::default()),
                 reply => ProposeOutcome::Applied { index, stamp, reply },
             };
             (reply.replies.into_iter().map(outcome).collect(), ProposeOutcome::Unknown)
@@ -227,7 +228,7 @@ async fn write(shard: &Shard, requests: Vec<Request>) -> Result<ApplyReply, Prop
     let data = EntryBytes(Bytes::from(bytes));
     // The core is gone: the entry was not taken.
     let sent = shard.raft().write(data).with_leader(view.term).responder(responder).await;
-    sent.map_err(|_| ProposeOutcome::NotLeader { leader: None })?;
+    sent.map_err(|_| ProposeOutcome::NotLeader(LeaderHint::default()))?;
     match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
         Ok(Ok(Ok(response))) => Ok(response.data),
         // Not appended: the lease ran out, or another node leads.
