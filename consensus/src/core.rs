@@ -39,6 +39,8 @@ pub(crate) struct Core {
 pub(crate) struct Learned {
     /// Who leads and votes, as others say. Nothing of shards that this node is a member of: its own replica knows more.
     pub(crate) hint: LeaderHint,
+    /// Whether it has looked for a leader in vain for a while.
+    pub(crate) lost: bool,
 }
 
 impl Core {
@@ -69,12 +71,18 @@ impl Core {
         if learned.contains_key(&id) || learned.len() < limits::SHARDS_PER_NODE_MAX {
             let known = learned.entry(id).or_default();
             note(known);
-            if known.hint == LeaderHint::default() {
+            if known.hint == LeaderHint::default() && !known.lost {
                 learned.remove(&id);
             }
             drop(learned);
             self.taught.send_modify(|count| *count += 1);
         }
+    }
+
+    /// What the engine has learned of all shards.
+    pub(crate) fn learned(&self) -> Vec<(ShardId, Learned)> {
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        learned.iter().map(|(id, known)| (*id, known.clone())).collect()
     }
 
     /// What this node has learned of a shard of which it has no replica.

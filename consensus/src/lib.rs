@@ -18,6 +18,7 @@ mod identity;
 mod net;
 mod offload;
 mod raft;
+mod roles;
 mod service;
 mod shard;
 mod store;

@@ -27,6 +27,7 @@ use crate::core::Core;
 use crate::fill::call_query;
 use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
+use crate::roles;
 use crate::shard::{FromLeader, MembershipError, Shard, ShardStatus, ShardView, Site};
 use crate::store::{Store, StoreError, StoreOptions};
 
@@ -180,7 +181,9 @@ async fn start(
     for shard in core.site.store.shards() {
         core.open(shard).await.map_err(StartError::Shard)?;
     }
+    roles::look(&core, 0);
     let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&core))).map_err(StartError::Listen)?;
+    tokio::spawn(roles::follow(Arc::clone(&core)));
     Ok((core, plane))
 }
 
@@ -225,9 +228,15 @@ impl ConsensusHandle {
         self.core.shard(shard).map(|shard| shard.hint())
     }
 
-    /// Takes note of what was learned from others of who leads a shard: whoever asks this node is told.
+    /// Takes note of what was learned from others of who leads a shard: whoever asks this node is told, and it keeps
+    /// connections to the voters.
     pub fn learned(&self, shard: ShardId, hint: LeaderHint) {
         self.core.learn(shard, |known| known.hint = hint);
+    }
+
+    /// Takes note of whether a leader of a shard is looked for in vain: whoever looks asks others than voters, too.
+    pub fn lost(&self, shard: ShardId, lost: bool) {
+        self.core.learn(shard, |known| known.lost = lost);
     }
 
     /// Follows connects and disconnects of peers.
@@ -385,6 +394,7 @@ impl ConsensusHandle {
     pub async fn init_shard(&self, shard: ShardId, voters: Vec<NodeId>) -> Result<(), MembershipError> {
         let core = Arc::clone(&self.core);
         let init = async move {
+            core.site.peers.reach(&voters).await;
             let shard = core.open(shard).await.map_err(MembershipError::Raft)?;
             shard.initialize(&voters).await
         };
@@ -405,8 +415,12 @@ impl ConsensusHandle {
     /// # Errors
     /// [`MembershipError`] says what to do.
     pub async fn add_voter(&self, shard: ShardId, node: NodeId) -> Result<(), MembershipError> {
-        let shard = self.member_of(shard)?;
-        self.on_thread(async move { shard.add_voter(node).await }).await.unwrap_or_else(stopped)
+        let (core, shard) = (Arc::clone(&self.core), self.member_of(shard)?);
+        let add = async move {
+            core.site.peers.reach(&[node]).await;
+            shard.add_voter(node).await
+        };
+        self.on_thread(add).await.unwrap_or_else(stopped)
     }
 
     /// Takes a voter out of a shard.

@@ -13,7 +13,7 @@ use skep_api::{AgentTold, Call, CallQueue, Calls, MemberChange, ShardFailure, Sh
 use skep_config::Config;
 use skep_consensus::{ConsensusHandle, FromLeader, JournalReport, Journals, MembershipError, ShardView};
 use skep_engine::{
-    AgentEvent, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, TopicEffect,
+    AgentEvent, Connectivity, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, TopicEffect,
     TopicEvent, UpdateKey, Work, WorkKey,
 };
 use skep_mesh::MeshHandle;
@@ -429,6 +429,7 @@ impl Driver {
                 Effect::Knows { shard, hint } => self.consensus.learned(shard, hint),
                 Effect::Connectivity { shard, state } => {
                     tracing::info!(%shard, %state, "connectivity changed");
+                    self.consensus.lost(shard, state != Connectivity::Connected);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The control plane: one QUIC connection per pair of nodes, with long-lived streams by class.
+//! The control plane: one QUIC connection per pair of nodes of which one votes, with long-lived streams by class.
 //!
 //! Both sides may dial. When both did, both keep the connection that the smaller id dialled; a connection from a
 //! restarted process replaces that of the old one. A call that misses its hard deadline ends the connection, since a
@@ -8,6 +8,7 @@ mod calls;
 mod endpoint;
 mod link;
 mod peers;
+mod roles;
 mod serve;
 mod tls;
 
@@ -19,4 +20,5 @@ pub(crate) use link::{Link, Outgoing};
 pub(crate) use peers::Peer;
 pub use peers::PeerView;
 pub(crate) use peers::Peers;
+pub(crate) use roles::{Roles, sought_in};
 pub(crate) use serve::{Dispatch, SnapshotSender, Who};
