@@ -151,7 +151,7 @@ impl Core {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
                 shard.tell_clock()
             }
-            FrameKind::Propose => {
+            FrameKind::Propose | FrameKind::End => {
                 let proposal = Proposal::decode(&body).map_err(text)?;
                 if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
                     return Err(format!("{} requests are too many for one proposal", proposal.requests.len()));

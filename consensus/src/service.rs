@@ -270,13 +270,17 @@ impl ConsensusHandle {
     pub async fn propose_on(&self, node: NodeId, shard: ShardId, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         let count = requests.len();
         let core = Arc::clone(&self.core);
+        let (class, kind) = match Proposal::is_reserved_for(&requests) {
+            true => (Class::End, FrameKind::End),
+            false => (Class::Propose, FrameKind::Propose),
+        };
         let forward = async move {
             let body = match (Proposal { requests }).encode() {
                 Ok(body) => body,
                 Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
             };
             let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms) * 6;
-            match core.site.peers.call(node, Class::Propose, FrameKind::Propose, shard, &body, deadline).await {
+            match core.site.peers.call(node, class, kind, shard, &body, deadline).await {
                 Ok(answer) => match ProposalReply::decode(&answer) {
                     Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
                     Ok(_) | Err(_) => vec![ProposeOutcome::Unknown; count],

@@ -16,6 +16,7 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Entry, EntryBody, Request};
+use skep_protocol::frame::Proposal;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
@@ -103,7 +104,7 @@ impl Shard {
     async fn enqueue(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         let count = requests.len();
         let all = |outcome: ProposeOutcome| vec![outcome; count];
-        let can_wait = requests.iter().any(|request| request.op.can_wait());
+        let can_wait = !Proposal::is_reserved_for(&requests);
         let overloaded = ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
         let bytes = requests.iter().map(Request::bytes_bound).sum();
         let Some(room) = Room::take(&self.inner.queued, count, bytes, can_wait) else { return all(overloaded) };
