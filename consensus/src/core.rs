@@ -9,6 +9,7 @@ use skep_protocol::entry::{Op, Request};
 use skep_protocol::frame::{FrameKind, Header, Proposal, ProposalReply};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatFailure};
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pull::{Pull, PullAnswer, PullFailure};
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::fill::fill_history;
 use crate::net::Who;
-use crate::shard::{Shard, Site};
+use crate::shard::{FromLeader, Shard, Site};
 
 /// Everything of a node's control plane but its endpoint.
 pub(crate) struct Core {
@@ -28,6 +29,18 @@ pub(crate) struct Core {
     opening: tokio::sync::Mutex<()>,
     /// Who last answered a heartbeat of this node's, as only a leader does.
     pub(crate) answered: Mutex<BTreeMap<ShardId, NodeId>>,
+    learned: Mutex<BTreeMap<ShardId, Learned>>,
+    /// Counts what was learned, for those who follow it.
+    pub(crate) taught: watch::Sender<u64>,
+}
+
+/// What this node's engine has learned of a shard.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Learned {
+    /// Who leads and votes, as others say. Nothing of shards that this node is a member of: its own replica knows more.
+    pub(crate) hint: LeaderHint,
+    /// Whether it has looked for a leader in vain for a while.
+    pub(crate) lost: bool,
 }
 
 impl Core {
@@ -38,6 +51,8 @@ impl Core {
             opened: watch::channel(0).0,
             opening: tokio::sync::Mutex::default(),
             answered: Mutex::default(),
+            learned: Mutex::default(),
+            taught: watch::channel(0).0,
         })
     }
 
@@ -48,6 +63,32 @@ impl Core {
 
     pub(crate) fn shard(&self, id: ShardId) -> Option<Shard> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Takes note of what the engine has learned of a shard.
+    pub(crate) fn learn(&self, id: ShardId, note: impl FnOnce(&mut Learned)) {
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        if learned.contains_key(&id) || learned.len() < limits::SHARDS_PER_NODE_MAX {
+            let known = learned.entry(id).or_default();
+            note(known);
+            if known.hint == LeaderHint::default() && !known.lost {
+                learned.remove(&id);
+            }
+            drop(learned);
+            self.taught.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// What the engine has learned of all shards.
+    pub(crate) fn learned(&self) -> Vec<(ShardId, Learned)> {
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        learned.iter().map(|(id, known)| (*id, known.clone())).collect()
+    }
+
+    /// What this node has learned of a shard of which it has no replica.
+    fn hearsay(&self, id: ShardId) -> LeaderHint {
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        learned.get(&id).map(|known| known.hint.clone()).unwrap_or_default().elsewhere(self.site.node)
     }
 
     /// Opens a shard, if it is not open.
@@ -93,6 +134,12 @@ impl Core {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).get(&shard) == Some(&node)
     }
 
+    /// The answer to a request for a shard of which this node has no replica.
+    fn no_replica(&self, id: ShardId) -> ProposeOutcome {
+        let hint = self.hearsay(id);
+        if hint == LeaderHint::default() { ProposeOutcome::NoSuchShard } else { ProposeOutcome::NotLeader(hint) }
+    }
+
     async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
         match header.kind {
@@ -108,22 +155,22 @@ impl Core {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
                 shard.tell_clock()
             }
-            FrameKind::Propose => {
+            FrameKind::Propose | FrameKind::End => {
                 let proposal = Proposal::decode(&body).map_err(text)?;
                 if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
                     return Err(format!("{} requests are too many for one proposal", proposal.requests.len()));
                 }
                 let outcomes = match self.shard(header.shard) {
                     Some(shard) => propose_for(who.node, &shard, proposal.requests).await,
-                    None => vec![ProposeOutcome::NoSuchShard; proposal.requests.len()],
+                    None => vec![self.no_replica(header.shard); proposal.requests.len()],
                 };
-                ProposalReply { outcomes }.encode().map_err(text)
+                ProposalReply { outcomes: say_voters_once(outcomes) }.encode().map_err(text)
             }
             FrameKind::Query => {
                 let query = Query::decode(&body).map_err(text)?;
                 // History is fetched from any replica; everything else is answered by the leader.
                 let result = match (self.shard(header.shard), &query) {
-                    (None, _) => Err(QueryFailure::NoReplica),
+                    (None, _) => Err(QueryFailure::NoReplica(self.hearsay(header.shard))),
                     (Some(shard), Query::Changes { .. }) => shard.query_stale(query).await,
                     (Some(shard), _) => shard.query_linearizable(query).await,
                 };
@@ -133,7 +180,7 @@ impl Core {
                 let heartbeat = Heartbeat::decode(&body).map_err(text)?;
                 let result = match self.shard(header.shard) {
                     Some(shard) => shard.heartbeat(who.node, heartbeat).await,
-                    None => Err(HeartbeatFailure::NotLeader { leader: None }),
+                    None => Err(HeartbeatFailure::NotLeader(self.hearsay(header.shard))),
                 };
                 HeartbeatAnswer { result }.encode().map_err(text)
             }
@@ -141,9 +188,18 @@ impl Core {
                 let pull = Pull::decode(&body).map_err(text)?;
                 let result = match self.shard(header.shard) {
                     Some(shard) => shard.pull(who.node, &pull).await,
-                    None => Err(PullFailure::NotLeader { leader: None }),
+                    None => Err(PullFailure::NotLeader(self.hearsay(header.shard))),
                 };
                 PullAnswer { result }.encode().map_err(text)
+            }
+            FrameKind::Leads => {
+                let hint = LeaderHint::decode(&body).map_err(text)?;
+                if hint.leader != Some(who.node) {
+                    return Err("nobody says of another that it leads".to_owned());
+                }
+                let said = FromLeader::Leads { shard: header.shard, by: who.node, hint };
+                let taken = self.site.updates.try_send(said);
+                taken.map(|()| Vec::new()).map_err(|_| "this node is busy; tell it again".to_owned())
             }
             FrameKind::Claims => {
                 let update = ClaimsUpdate::decode(&body).map_err(text)?;
@@ -171,10 +227,22 @@ async fn propose_for(node: NodeId, shard: &Shard, requests: Vec<Request>) -> Vec
         if may {
             outcomes.next().unwrap_or(ProposeOutcome::Unknown)
         } else {
-            ProposeOutcome::NotLeader { leader: None }
+            ProposeOutcome::NotLeader(LeaderHint::default())
         }
     };
     may.into_iter().map(next).collect()
+}
+
+/// One of the outcomes names the voters: the same list behind each of hundreds would fill a thin link.
+fn say_voters_once(outcomes: Vec<ProposeOutcome>) -> Vec<ProposeOutcome> {
+    let mut said = false;
+    let once = |outcome| match outcome {
+        ProposeOutcome::NotLeader(hint) if std::mem::replace(&mut said, true) => {
+            ProposeOutcome::NotLeader(hint.without_voters())
+        }
+        outcome => outcome,
+    };
+    outcomes.into_iter().map(once).collect()
 }
 
 /// A node attaches and detaches agents of its own only, opens inboxes for them, and says what became of what it had.

@@ -18,6 +18,7 @@ mod identity;
 mod net;
 mod offload;
 mod raft;
+mod roles;
 mod service;
 mod shard;
 mod store;
@@ -28,7 +29,7 @@ mod simulation;
 pub use identity::{Identity, IdentityError};
 pub use net::PeerView;
 pub use service::{Consensus, ConsensusHandle, StartError};
-pub use shard::{LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStatus};
+pub use shard::{FromLeader, LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStatus};
 pub use store::{
     History, HistoryError, JournalError, JournalJob, JournalReport, Journals, LogPoint, OnFatal, Snapshots, Store,
     StoreError, StoreOptions, StoredSnapshot,

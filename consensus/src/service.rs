@@ -13,6 +13,7 @@ use skep_protocol::entry::Request;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello, Proposal, ProposalReply};
 use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{Incarnation, NodeId, ShardId};
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
@@ -26,7 +27,8 @@ use crate::core::Core;
 use crate::fill::call_query;
 use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
-use crate::shard::{LocalUpdate, MembershipError, Shard, ShardStatus, ShardView, Site};
+use crate::roles;
+use crate::shard::{FromLeader, MembershipError, Shard, ShardStatus, ShardView, Site};
 use crate::store::{Store, StoreError, StoreOptions};
 
 /// Why the control plane did not start.
@@ -62,8 +64,8 @@ pub struct ConsensusHandle {
 }
 
 impl Consensus {
-    /// Opens the store, starts the thread, opens every shard in the store, and listens. Also returns what orchestrators
-    /// will say of this node's agents.
+    /// Opens the store, starts the thread, opens every shard in the store, and listens. Also returns what leaders will say
+    /// to this node.
     ///
     /// # Errors
     /// [`StartError`] says what is in the way. Nothing runs then.
@@ -71,7 +73,7 @@ impl Consensus {
         identity: Identity,
         config: ControlConfig,
         data: &Path,
-    ) -> Result<(Self, mpsc::Receiver<LocalUpdate>), StartError> {
+    ) -> Result<(Self, mpsc::Receiver<FromLeader>), StartError> {
         let options = StoreOptions {
             segment_bytes: config.store.segment_bytes,
             low_water_bytes: config.store.low_water_bytes,
@@ -109,7 +111,7 @@ fn run(
     identity: Identity,
     config: ControlConfig,
     store: Store,
-    updates: mpsc::Sender<LocalUpdate>,
+    updates: mpsc::Sender<FromLeader>,
     started: &std::sync::mpsc::Sender<Result<ConsensusHandle, StartError>>,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -142,7 +144,7 @@ async fn start(
     identity: Identity,
     config: ControlConfig,
     store: Store,
-    updates: mpsc::Sender<LocalUpdate>,
+    updates: mpsc::Sender<FromLeader>,
 ) -> Result<(Arc<Core>, ControlPlane), StartError> {
     let hello = Hello {
         frame_version_min: FRAME_VERSION,
@@ -179,7 +181,9 @@ async fn start(
     for shard in core.site.store.shards() {
         core.open(shard).await.map_err(StartError::Shard)?;
     }
+    roles::look(&core, 0);
     let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&core))).map_err(StartError::Listen)?;
+    tokio::spawn(roles::follow(Arc::clone(&core)));
     Ok((core, plane))
 }
 
@@ -219,6 +223,22 @@ impl ConsensusHandle {
         self.core.shard(shard).map(|shard| shard.view())
     }
 
+    /// What this node's replica of a shard knows of who leads it.
+    pub fn leader_hint(&self, shard: ShardId) -> Option<LeaderHint> {
+        self.core.shard(shard).map(|shard| shard.hint())
+    }
+
+    /// Takes note of what was learned from others of who leads a shard: whoever asks this node is told, and it keeps
+    /// connections to the voters.
+    pub fn learned(&self, shard: ShardId, hint: LeaderHint) {
+        self.core.learn(shard, |known| known.hint = hint);
+    }
+
+    /// Takes note of whether a leader of a shard is looked for in vain: whoever looks asks others than voters, too.
+    pub fn lost(&self, shard: ShardId, lost: bool) {
+        self.core.learn(shard, |known| known.lost = lost);
+    }
+
     /// Follows connects and disconnects of peers.
     pub fn peer_changes(&self) -> watch::Receiver<u64> {
         self.core.site.peers.changes()
@@ -250,19 +270,23 @@ impl ConsensusHandle {
     pub async fn propose_on(&self, node: NodeId, shard: ShardId, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         let count = requests.len();
         let core = Arc::clone(&self.core);
+        let (class, kind) = match Proposal::is_reserved_for(&requests) {
+            true => (Class::End, FrameKind::End),
+            false => (Class::Propose, FrameKind::Propose),
+        };
         let forward = async move {
             let body = match (Proposal { requests }).encode() {
                 Ok(body) => body,
                 Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
             };
             let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms) * 6;
-            match core.site.peers.call(node, Class::Propose, FrameKind::Propose, shard, &body, deadline).await {
+            match core.site.peers.call(node, class, kind, shard, &body, deadline).await {
                 Ok(answer) => match ProposalReply::decode(&answer) {
                     Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
                     Ok(_) | Err(_) => vec![ProposeOutcome::Unknown; count],
                 },
                 Err(CallError::NotSent(_) | CallError::Refused(_)) => {
-                    vec![ProposeOutcome::NotLeader { leader: None }; count]
+                    vec![ProposeOutcome::NotLeader(LeaderHint::default()); count]
                 }
                 Err(CallError::Lost(_) | CallError::Timeout(_)) => vec![ProposeOutcome::Unknown; count],
             }
@@ -276,9 +300,9 @@ impl ConsensusHandle {
     /// [`HeartbeatFailure`].
     pub async fn heartbeat(&self, shard: ShardId, heartbeat: Heartbeat) -> Result<HeartbeatReply, HeartbeatFailure> {
         let node = self.node();
-        let nobody = HeartbeatFailure::NotLeader { leader: None };
-        let Some(shard) = self.core.shard(shard) else { return Err(nobody) };
-        self.on_thread(async move { shard.heartbeat(node, heartbeat).await }).await.unwrap_or(Err(nobody))
+        let nobody = || HeartbeatFailure::NotLeader(LeaderHint::default());
+        let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
+        self.on_thread(async move { shard.heartbeat(node, heartbeat).await }).await.unwrap_or_else(|| Err(nobody()))
     }
 
     /// Sends a heartbeat to another node, which is thought to lead the shard.
@@ -292,19 +316,19 @@ impl ConsensusHandle {
         heartbeat: Heartbeat,
     ) -> Result<HeartbeatReply, HeartbeatFailure> {
         let core = Arc::clone(&self.core);
-        let nobody = HeartbeatFailure::NotLeader { leader: None };
+        let nobody = || HeartbeatFailure::NotLeader(LeaderHint::default());
         let say = async move {
             let body = heartbeat.encode().map_err(|_| HeartbeatFailure::Overloaded)?;
             let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms);
             let answer = core.site.peers.call(node, Class::Agents, FrameKind::Heartbeat, shard, &body, deadline).await;
-            let answer = answer.map_err(|_| nobody)?;
-            let result = HeartbeatAnswer::decode(&answer).map_err(|_| nobody)?.result;
+            let answer = answer.map_err(|_| nobody())?;
+            let result = HeartbeatAnswer::decode(&answer).map_err(|_| nobody())?.result;
             if result.is_ok() {
                 core.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, node);
             }
             result
         };
-        self.on_thread(say).await.unwrap_or(Err(nobody))
+        self.on_thread(say).await.unwrap_or_else(|| Err(nobody()))
     }
 
     /// Asks this node, which leads the shard, what there is for its own agents.
@@ -313,9 +337,9 @@ impl ConsensusHandle {
     /// [`PullFailure`].
     pub async fn pull(&self, shard: ShardId, pull: Pull) -> Result<Pulled, PullFailure> {
         let node = self.node();
-        let nobody = PullFailure::NotLeader { leader: None };
-        let Some(shard) = self.core.shard(shard) else { return Err(nobody) };
-        self.on_thread(async move { shard.pull(node, &pull).await }).await.unwrap_or(Err(nobody))
+        let nobody = || PullFailure::NotLeader(LeaderHint::default());
+        let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
+        self.on_thread(async move { shard.pull(node, &pull).await }).await.unwrap_or_else(|| Err(nobody()))
     }
 
     /// Asks another node, which is thought to lead the shard, what there is for this node's agents.
@@ -324,14 +348,14 @@ impl ConsensusHandle {
     /// [`PullFailure`].
     pub async fn pull_on(&self, node: NodeId, shard: ShardId, pull: Pull) -> Result<Pulled, PullFailure> {
         let core = Arc::clone(&self.core);
-        let nobody = PullFailure::NotLeader { leader: None };
+        let nobody = || PullFailure::NotLeader(LeaderHint::default());
         let ask = async move {
-            let body = pull.encode().map_err(|_| nobody)?;
+            let body = pull.encode().map_err(|_| nobody())?;
             let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms + u64::from(pull.wait_ms));
             let answer = core.site.peers.call(node, Class::Agents, FrameKind::Pull, shard, &body, deadline).await;
-            PullAnswer::decode(&answer.map_err(|_| nobody)?).map_err(|_| nobody)?.result
+            PullAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result
         };
-        self.on_thread(ask).await.unwrap_or(Err(nobody))
+        self.on_thread(ask).await.unwrap_or_else(|| Err(nobody()))
     }
 
     /// Answers a query from this node: as its leader, or from its replica as it is.
@@ -339,7 +363,9 @@ impl ConsensusHandle {
     /// # Errors
     /// [`QueryFailure`].
     pub async fn query(&self, shard: ShardId, query: Query, stale: bool) -> Result<QueryReply, QueryFailure> {
-        let Some(shard) = self.core.shard(shard) else { return Err(QueryFailure::NoReplica) };
+        let Some(shard) = self.core.shard(shard) else {
+            return Err(QueryFailure::NoReplica(LeaderHint::default()));
+        };
         let answer =
             async move { if stale { shard.query_stale(query).await } else { shard.query_linearizable(query).await } };
         self.on_thread(answer).await.unwrap_or(Err(QueryFailure::NoQuorum))
@@ -372,6 +398,7 @@ impl ConsensusHandle {
     pub async fn init_shard(&self, shard: ShardId, voters: Vec<NodeId>) -> Result<(), MembershipError> {
         let core = Arc::clone(&self.core);
         let init = async move {
+            core.site.peers.reach(&voters).await;
             let shard = core.open(shard).await.map_err(MembershipError::Raft)?;
             shard.initialize(&voters).await
         };
@@ -392,8 +419,12 @@ impl ConsensusHandle {
     /// # Errors
     /// [`MembershipError`] says what to do.
     pub async fn add_voter(&self, shard: ShardId, node: NodeId) -> Result<(), MembershipError> {
-        let shard = self.member_of(shard)?;
-        self.on_thread(async move { shard.add_voter(node).await }).await.unwrap_or_else(stopped)
+        let (core, shard) = (Arc::clone(&self.core), self.member_of(shard)?);
+        let add = async move {
+            core.site.peers.reach(&[node]).await;
+            shard.add_voter(node).await
+        };
+        self.on_thread(add).await.unwrap_or_else(stopped)
     }
 
     /// Takes a voter out of a shard.

@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use skep_api::{AgentTold, Call, CallQueue, Calls, MemberChange, ShardFailure, ShardRow, Submission, TopicTold};
 use skep_config::Config;
-use skep_consensus::{ConsensusHandle, JournalReport, Journals, LocalUpdate, MembershipError, ShardView};
+use skep_consensus::{ConsensusHandle, FromLeader, JournalReport, Journals, MembershipError, ShardView};
 use skep_engine::{
-    AgentEvent, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, TopicEffect, TopicEvent, UpdateKey,
-    Work, WorkKey,
+    AgentEvent, Connectivity, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, TopicEffect,
+    TopicEvent, UpdateKey, Work, WorkKey,
 };
 use skep_mesh::MeshHandle;
 use skep_protocol::entry::Request;
 use skep_protocol::ids::ShardId;
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Settled};
@@ -43,7 +44,7 @@ enum Step {
     Call(Box<Call>),
     Outcomes(Vec<(WorkKey, u32, Outcome)>),
     View(ShardId, ShardView),
-    Update(LocalUpdate),
+    FromLeader(FromLeader),
     Settled(WorkKey, Settled),
     Journal(Box<JournalReport>),
     Received(Box<Envelope>),
@@ -88,7 +89,7 @@ pub(crate) struct Driver {
     /// Telemetry that others sent.
     received: mpsc::Receiver<Envelope>,
     updates: BTreeMap<UpdateKey, oneshot::Sender<bool>>,
-    updates_in: mpsc::Receiver<LocalUpdate>,
+    updates_in: mpsc::Receiver<FromLeader>,
     journals: Journals,
     journal_reports: mpsc::Receiver<JournalReport>,
     waiting: BTreeMap<WorkKey, Waiting>,
@@ -102,7 +103,7 @@ impl Driver {
     /// A driver for these parts. Also tells when the node can serve: when a shard has a leader.
     pub(crate) fn new(
         config: Config,
-        (consensus, updates_in): (ConsensusHandle, mpsc::Receiver<LocalUpdate>),
+        (consensus, updates_in): (ConsensusHandle, mpsc::Receiver<FromLeader>),
         (mesh, received): (MeshHandle, mpsc::Receiver<Envelope>),
         (own_calls, CallQueue { calls, publications }): (Calls, CallQueue),
         (journals, journal_reports): (Journals, mpsc::Receiver<JournalReport>),
@@ -159,8 +160,8 @@ impl Driver {
             }
             // Take what else is there before carrying out, so that it travels together.
             for _ in 0..CALLS_PER_TURN {
-                if let Ok(update) = self.updates_in.try_recv() {
-                    self.on_update(update);
+                if let Ok(said) = self.updates_in.try_recv() {
+                    self.on_leader_said(said);
                 } else if let Ok((key, settled)) = self.settled_in.try_recv() {
                     self.on_agent(AgentEvent::Settled { key, settled });
                 } else if let Ok(report) = self.journal_reports.try_recv() {
@@ -191,7 +192,7 @@ impl Driver {
             Some((shard, view)) = self.views_in.recv() => Step::View(shard, view),
             Ok(()) = peers.changed() => Step::Peers,
             Some(outcomes) = self.outcomes_in.recv() => Step::Outcomes(outcomes),
-            Some(update) = self.updates_in.recv() => Step::Update(update),
+            Some(said) = self.updates_in.recv() => Step::FromLeader(said),
             Some((key, settled)) = self.settled_in.recv() => Step::Settled(key, settled),
             Some(report) = self.journal_reports.recv() => Step::Journal(Box::new(report)),
             call = self.calls.recv() => call.map_or(Step::Stop, |call| Step::Call(Box::new(call))),
@@ -207,7 +208,7 @@ impl Driver {
             Step::Call(call) => self.on_call(*call),
             Step::Outcomes(outcomes) => self.on_outcomes(outcomes),
             Step::View(shard, view) => self.on_view(shard, view),
-            Step::Update(update) => self.on_update(update),
+            Step::FromLeader(said) => self.on_leader_said(said),
             Step::Settled(key, settled) => self.on_agent(AgentEvent::Settled { key, settled }),
             Step::Journal(report) => self.on_journal(*report),
             Step::Received(envelope) => self.on_topic(TopicEvent::Received(*envelope)),
@@ -242,7 +243,12 @@ impl Driver {
         let ready = view.ready || view.leader.is_some_and(|leader| leader != self.consensus.node());
         self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
         let event = if view.member {
-            Event::Leader { shard, leader: view.leader, ready: view.ready }
+            let known = self.consensus.leader_hint(shard).unwrap_or_default();
+            Event::Leader {
+                shard,
+                hint: LeaderHint { leader: view.leader, term: view.term, ..known },
+                ready: view.ready,
+            }
         } else {
             Event::NotMember { shard }
         };
@@ -326,7 +332,13 @@ impl Driver {
         }
     }
 
-    fn on_update(&mut self, update: LocalUpdate) {
+    fn on_leader_said(&mut self, said: FromLeader) {
+        let update = match said {
+            FromLeader::Claims(update) => update,
+            FromLeader::Leads { shard, by, hint } => {
+                return self.engine.handle(Event::Leads { shard, by, hint }, self.now_ms());
+            }
+        };
         let key = UpdateKey(self.next_key);
         self.next_key += 1;
         self.updates.insert(key, update.noted);
@@ -414,8 +426,10 @@ impl Driver {
                     let _ = self.updates.remove(&key).map(|answer| answer.send(noted));
                 }
                 Effect::Answer { key, settled } => self.answer(key, settled),
+                Effect::Knows { shard, hint } => self.consensus.learned(shard, hint),
                 Effect::Connectivity { shard, state } => {
                     tracing::info!(%shard, %state, "connectivity changed");
+                    self.consensus.lost(shard, state != Connectivity::Connected);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skep_api::{Api, Calls};
 use skep_config::Config;
-use skep_consensus::{Consensus, Identity, JournalReport, Journals, LocalUpdate, StoreOptions};
+use skep_consensus::{Consensus, FromLeader, Identity, JournalReport, Journals, StoreOptions};
 use skep_mesh::Mesh;
 use skep_protocol::places::Places;
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,7 +62,7 @@ async fn serve(
     identity: &Identity,
     config: Config,
     places: &Places,
-    (consensus, updates): (&Consensus, mpsc::Receiver<LocalUpdate>),
+    (consensus, updates): (&Consensus, mpsc::Receiver<FromLeader>),
     journals: (Journals, mpsc::Receiver<JournalReport>),
     while_stdin: bool,
 ) -> Result<(), Failure> {

@@ -152,6 +152,12 @@ impl Encoded for crate::heartbeat::ClaimsUpdate {
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 
+impl Encoded for crate::leader::LeaderHint {
+    const WHAT: &'static str = "word of a leader";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = 1024;
+}
+
 impl Encoded for crate::telemetry::Envelope {
     const WHAT: &'static str = "envelope";
     const VERSION: u8 = 1;

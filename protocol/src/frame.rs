@@ -54,6 +54,10 @@ pub enum FrameKind {
     Pull = 13,
     /// That a leader is there. Answered with whether the node follows it, at once, whatever its disk does.
     Beat = 16,
+    /// That its sender leads the shard, and who votes. Whom to ask next, and no more.
+    Leads = 14,
+    /// Requests forwarded to the shard's leader that end work: they do not wait behind those that bring it.
+    End = 15,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -77,6 +81,8 @@ impl FrameKind {
             12 => Self::Clock,
             13 => Self::Pull,
             16 => Self::Beat,
+            14 => Self::Leads,
+            15 => Self::End,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,
@@ -207,6 +213,14 @@ pub struct Hello {
 pub struct Proposal {
     /// The requests.
     pub requests: Vec<Request>,
+}
+
+impl Proposal {
+    /// Whether it has the room that is kept for what ends work, in the proposal queue and on the wire: nothing in it can
+    /// wait.
+    pub fn is_reserved_for(requests: &[Request]) -> bool {
+        !requests.iter().any(|request| request.op.can_wait())
+    }
 }
 
 /// What became of forwarded requests, in their order.

@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Position;
-use crate::ids::{AttachmentId, ClaimEpoch, NodeId, TaskId};
+use crate::ids::{AttachmentId, ClaimEpoch, TaskId};
+use crate::leader::LeaderHint;
 use crate::task::Task;
 use crate::text::AgentId;
 
@@ -38,6 +39,8 @@ pub struct AgentHeartbeat {
 pub struct HeartbeatReply {
     /// One for each agent that asked for a renewal or is not attached, in the order of the heartbeat.
     pub agents: Vec<AgentRenewal>,
+    /// What the leader says of itself, so that its node knows whom to ask when it does not answer any more.
+    pub lead: LeaderHint,
 }
 
 /// What became of one agent's renewal.
@@ -63,14 +66,11 @@ pub enum Renewal {
 }
 
 /// Why a heartbeat was not heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum HeartbeatFailure {
-    /// This node does not lead the shard.
+    /// This node does not lead the shard. What it knows of who does.
     #[error("this node does not lead the shard")]
-    NotLeader {
-        /// Who does, as far as it knows.
-        leader: Option<NodeId>,
-    },
+    NotLeader(LeaderHint),
     /// Too many wait.
     #[error("too many heartbeats wait")]
     Overloaded,

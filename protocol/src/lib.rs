@@ -20,6 +20,7 @@ pub mod frame;
 pub mod heartbeat;
 pub mod ids;
 pub mod journal;
+pub mod leader;
 pub mod limits;
 pub mod mutant;
 pub mod offer;

@@ -79,12 +79,16 @@ pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 256 * 1024;
 pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Frames waiting to be written to one stream of one peer. One more is refused as unreachable.
 pub const FRAMES_QUEUED_MAX: usize = 1_024;
-/// Requests of one peer on one stream that are being answered. The reader waits at it.
+/// Requests of one peer on one stream that are being answered. The reader waits at it. What ends work has a stream of its
+/// own, and does not wait behind what brings it.
 pub const CALLS_IN_FLIGHT_MAX: usize = 256;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
 /// Peers in a configuration. Refused as invalid.
 pub const PEERS_MAX: usize = 1_024;
+/// Peers that are not known to vote to which a node connects at a time while it finds no leader. Others have their turn
+/// later.
+pub const SOUGHT_PEERS_MAX: usize = 8;
 /// Voters of one shard. Refused as invalid: 3 or 5 are useful.
 pub const VOTERS_MAX: usize = 7;
 

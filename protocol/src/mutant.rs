@@ -86,6 +86,8 @@ mutants! {
     StaleReadCalledLinearizable = "stale-read-called-linearizable",
     /// A claim that was let go of is handed out again when its node comes back.
     LetGoForgotten = "let-go-forgotten",
+    /// Nodes do not keep who votes when they are told.
+    VotersNotLearned = "voters-not-learned",
 }
 
 /// Whether a seeded bug is to happen.

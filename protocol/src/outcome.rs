@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::OperatorKey;
 use crate::command::InvalidCommand;
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, NodeId, TaskId};
+use crate::leader::LeaderHint;
 use crate::task::{InvalidSpec, TaskStatus};
 use crate::text::{AgentId, Verb};
 use crate::time::LogInstant;
@@ -392,11 +393,8 @@ pub enum ProposeOutcome {
         /// The answer.
         reply: Reply,
     },
-    /// This node does not lead the shard: nothing was proposed.
-    NotLeader {
-        /// Who does, as far as it knows.
-        leader: Option<crate::ids::NodeId>,
-    },
+    /// This node does not lead the shard: nothing was proposed. What it knows of who does.
+    NotLeader(LeaderHint),
     /// The queue is full: nothing was proposed.
     Overloaded {
         /// When to try again, in milliseconds.

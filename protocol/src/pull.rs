@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::OperatorKey;
 use crate::command::{Delivery, VoidCause};
-use crate::ids::{AttachmentId, HomeEpoch, JournalId, NodeId};
+use crate::ids::{AttachmentId, HomeEpoch, JournalId};
+use crate::leader::LeaderHint;
 use crate::text::AgentId;
 use crate::time::LogInstant;
 
@@ -71,14 +72,11 @@ pub struct PulledFor {
 }
 
 /// Why a leader does not answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum PullFailure {
-    /// This node does not lead the shard.
+    /// This node does not lead the shard. What it knows of who does.
     #[error("this node does not lead the shard")]
-    NotLeader {
-        /// Who does, as far as it knows.
-        leader: Option<NodeId>,
-    },
+    NotLeader(LeaderHint),
 }
 
 /// The answer on the wire.

@@ -7,6 +7,7 @@ use crate::authority::OperatorGrant;
 use crate::change::{Change, ChangeSet};
 use crate::command::CommandView;
 use crate::ids::{CommandId, TaskId};
+use crate::leader::LeaderHint;
 use crate::task::{Task, TaskStatus};
 use crate::text::{AgentId, Capability};
 use crate::time::LogInstant;
@@ -250,21 +251,18 @@ pub struct QueryAnswer {
 /// Why a replica did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum QueryFailure {
-    /// This node does not lead the shard.
+    /// This node does not lead the shard. What it knows of who does.
     #[error("this node does not lead the shard")]
-    NotLeader {
-        /// Who does, as far as it knows.
-        leader: Option<crate::ids::NodeId>,
-    },
+    NotLeader(LeaderHint),
     /// The leader could not reach a quorum to confirm that it still leads.
     #[error("no quorum confirmed the leader in time")]
     NoQuorum,
     /// Too many queries at a time.
     #[error("the replica answers as many queries as it may at a time")]
     Overloaded,
-    /// This node holds no replica of the shard.
+    /// This node holds no replica of the shard. What it has learned of who leads it.
     #[error("this node holds no replica of the shard")]
-    NoReplica,
+    NoReplica(LeaderHint),
     /// The replica cannot read its own disk.
     #[error("the replica cannot read its history: {0}")]
     Storage(String),

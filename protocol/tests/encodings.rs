@@ -11,6 +11,7 @@ use skep_protocol::heartbeat::{
     AgentClaims, AgentHeartbeat, AgentRenewal, ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatReply, Renewal,
 };
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, Incarnation, NodeId, RequestId, SessionId, TaskId};
+use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
 use skep_protocol::query::{Answer, AsOf, Query, QueryAnswer, QueryReply};
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
@@ -80,7 +81,7 @@ fn outcome() -> ProposalReply {
     let applied = ProposeOutcome::Applied { index: 4, stamp: LogInstant::from_raw(2), reply: Reply::Done(receipt) };
     let refused = Reply::Refused(Refusal::NoSuchTask(TaskId::from_bytes([0xbb; 16])));
     let refused = ProposeOutcome::Applied { index: 5, stamp: LogInstant::from_raw(2), reply: refused };
-    ProposalReply { outcomes: vec![applied, refused, ProposeOutcome::Unknown] }
+    ProposalReply { outcomes: vec![applied, refused, ProposeOutcome::Unknown, ProposeOutcome::NotLeader(hint())] }
 }
 
 fn answer() -> QueryAnswer {
@@ -103,10 +104,15 @@ fn heartbeat() -> Heartbeat {
     Heartbeat { agents: vec![AgentHeartbeat { agent, attachment, credit_limit: 2, place: None, renew: true }] }
 }
 
+fn hint() -> LeaderHint {
+    let leader = NodeId::from_public_key([0xdd; 32]);
+    LeaderHint { leader: Some(leader), term: 3, voters: Voters::of([leader]) }
+}
+
 fn heartbeat_answer() -> HeartbeatAnswer {
     let (agent, attachment) = (AgentId::new("a").unwrap(), AttachmentId(9));
     let agents = vec![AgentRenewal { agent, attachment, renewal: Renewal::Confirmed }];
-    HeartbeatAnswer { result: Ok(HeartbeatReply { agents }) }
+    HeartbeatAnswer { result: Ok(HeartbeatReply { agents, lead: hint() }) }
 }
 
 fn claims_update() -> ClaimsUpdate {
@@ -120,13 +126,19 @@ fn claims_update() -> ClaimsUpdate {
 fn golden_bytes_of_version_1() {
     let b16 = "bb".repeat(16);
     let a16 = "aa".repeat(16);
+    let d32 = "dd".repeat(32);
     let golden = [
         ("entry", hex(&entry().encode().unwrap()), GOLDEN_ENTRY.replace("{a}", &a16).replace("{b}", &b16)),
         ("hello", hex(&hello().encode().unwrap()), GOLDEN_HELLO.replace("{c}", &"cc".repeat(16))),
         ("changes", hex(&change_set().encode().unwrap()), GOLDEN_CHANGES.replace("{a}", &a16).replace("{b}", &b16)),
-        ("proposal reply", hex(&outcome().encode().unwrap()), GOLDEN_OUTCOME.replace("{b}", &b16)),
+        ("proposal reply", hex(&outcome().encode().unwrap()), GOLDEN_OUTCOME.replace("{b}", &b16).replace("{d}", &d32)),
         ("heartbeat", hex(&heartbeat().encode().unwrap()), "0101016109020001".to_owned()),
-        ("heartbeat answer", hex(&heartbeat_answer().encode().unwrap()), "010001016109".to_owned() + "00"),
+        (
+            "heartbeat answer",
+            hex(&heartbeat_answer().encode().unwrap()),
+            "01000101610900".to_owned() + &GOLDEN_HINT.replace("{d}", &d32),
+        ),
+        ("word of a leader", hex(&hint().encode().unwrap()), "01".to_owned() + &GOLDEN_HINT.replace("{d}", &d32)),
         (
             "claims update",
             hex(&claims_update().encode().unwrap()),
@@ -144,7 +156,8 @@ fn golden_bytes_of_version_1() {
 const GOLDEN_ENTRY: &str = "0102030001{a}010200{b}0174016b020101630109030405060107080101010201";
 const GOLDEN_HELLO: &str = "01010101{c}05016e0173";
 const GOLDEN_CHANGES: &str = "010403010201{a}01{b}01610101";
-const GOLDEN_OUTCOME: &str = "01030004020000{b}0101010005020107{b}05";
+const GOLDEN_HINT: &str = "01{d}0301{d}";
+const GOLDEN_OUTCOME: &str = "01040004020000{b}0101010005020107{b}050101{d}0301{d}";
 
 fn survives<T: Encoded + PartialEq + std::fmt::Debug>(value: &T) {
     let bytes = value.encode().unwrap();
@@ -170,6 +183,7 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&answer());
     survives(&heartbeat());
     survives(&heartbeat_answer());
+    survives(&hint());
     survives(&claims_update());
     survives(&envelope());
     survives(&signed_envelope());
@@ -273,6 +287,7 @@ proptest! {
         let _ = Heartbeat::decode(&bytes);
         let _ = HeartbeatAnswer::decode(&bytes);
         let _ = ClaimsUpdate::decode(&bytes);
+        let _ = LeaderHint::decode(&bytes);
         let _ = Envelope::decode(&bytes);
         let _ = SignedEnvelope::decode(&bytes);
         let _ = RaftAddress::split(&bytes);

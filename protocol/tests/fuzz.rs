@@ -14,6 +14,7 @@ use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply,
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
 use skep_protocol::ids::NodeId;
 use skep_protocol::journal::{JournalImage, JournalRecord};
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::pull::{Pull, PullAnswer};
 use skep_protocol::query::{Query, QueryAnswer};
 use skep_protocol::telemetry::{Envelope, SignedEnvelope, TopicPath};
@@ -92,6 +93,7 @@ targets! {
     fuzz_heartbeat: round_trips::<Heartbeat>,
     fuzz_heartbeat_answer: round_trips::<HeartbeatAnswer>,
     fuzz_claims_update: round_trips::<ClaimsUpdate>,
+    fuzz_leader_hint: round_trips::<LeaderHint>,
     fuzz_envelope: round_trips::<Envelope>,
     fuzz_signed_envelope: round_trips::<SignedEnvelope>,
     fuzz_command: round_trips::<Command>,

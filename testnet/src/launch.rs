@@ -222,10 +222,13 @@ impl Testnet {
         let voters: Vec<String> = self.nodes.iter().take(self.layout.voters).map(|node| node.id.clone()).collect();
         for at in 0..self.nodes.len() {
             let client = self.nodes[at].client();
-            let others = self.nodes.len() - 1;
+            // Once it is known who votes, two that do not keep no connection.
+            let needed =
+                |node: &String| *node != self.nodes[at].id && (at < self.layout.voters || voters.contains(node));
             self.wait_for("all nodes connected", async || {
                 let status = client.node_status().await.ok()?;
-                (status.peers.iter().filter(|peer| peer.control_up).count() == others).then_some(())
+                let up: BTreeSet<&String> = status.peers.iter().filter(|p| p.control_up).map(|p| &p.node).collect();
+                self.nodes.iter().map(|node| &node.id).filter(|id| needed(*id)).all(|id| up.contains(id)).then_some(())
             })
             .await?;
         }
@@ -385,13 +388,13 @@ impl Testnet {
         .await
     }
 
-    /// How many of these tasks every running node holds.
+    /// How many of these tasks every running voter holds.
     ///
     /// # Errors
     /// [`LaunchError`].
     pub async fn verify(&self, tasks: &[[u8; 16]]) -> Result<usize, LaunchError> {
         let mut verified: BTreeSet<[u8; 16]> = tasks.iter().copied().collect();
-        for node in self.nodes.iter().filter(|node| node.pid().is_some()) {
+        for node in self.nodes.iter().take(self.layout.voters).filter(|node| node.pid().is_some()) {
             let held = node.held().await?;
             verified.retain(|id| held.contains(id));
         }

@@ -21,7 +21,9 @@ pub(crate) enum Class {
     Append,
     /// Agents: heartbeats to the leader, and what they hold from it.
     Agents,
-    /// Requests on their way to the leader.
+    /// Requests that end work, on their way to the leader. Apart from those that can wait, with as many in flight.
+    End,
+    /// Requests that can wait, on their way to the leader.
     Propose,
     /// Queries.
     Query,
@@ -33,9 +35,10 @@ impl Class {
     /// The stream's priority for quinn: higher first.
     pub(super) fn priority(self) -> i32 {
         match self {
-            Self::Urgent => 5,
-            Self::Append => 4,
-            Self::Agents => 3,
+            Self::Urgent => 6,
+            Self::Append => 5,
+            Self::Agents => 4,
+            Self::End => 3,
             Self::Propose => 2,
             Self::Query => 1,
             Self::Snapshot => 0,

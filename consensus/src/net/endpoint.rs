@@ -8,10 +8,12 @@ use skep_config::PeerConfig;
 use skep_protocol::codec::Encoded;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello};
 use skep_protocol::ids::{NodeId, ShardId};
+use tokio::time::Instant;
 
 use super::calls::{frame, read_frame};
 use super::link::Link;
 use super::peers::{Peer, Peers};
+use super::roles::{NOT_NEEDED, Stance};
 use super::serve::{Dispatch, serve};
 use super::tls;
 use crate::clock::Clocks;
@@ -22,6 +24,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shortest and longest wait between dials of one peer.
 const REDIAL_MIN: Duration = Duration::from_millis(50);
 const REDIAL_MAX: Duration = Duration::from_secs(5);
+/// How long a voter waits to be dialled by a peer that does not vote, before it dials itself: the peer may not have its
+/// address.
+const REDIAL_SELDOM: Duration = Duration::from_secs(30);
+/// Before it is known who votes, peers are dialled within so long for each of them: most need not be, once one has told.
+const FIRST_DIAL_PER_PEER: Duration = Duration::from_millis(2);
 /// Connections that may be shaking hands at a time. One more is refused.
 const HANDSHAKES_MAX: usize = 64;
 
@@ -54,7 +61,7 @@ impl ControlPlane {
         Peers::new(setup.identity.node(), &setup.peers, setup.clocks.clone())
     }
 
-    /// Binds, listens, and dials every peer that has an address.
+    /// Binds, listens, and dials peers that have an address: which, and for how long, who votes decides.
     pub(crate) fn start(setup: Setup, peers: Peers, dispatch: Arc<dyn Dispatch>) -> Result<Self, String> {
         let socket = UdpSocket::bind(setup.listen).map_err(|e| format!("{}: {e}", setup.listen))?;
         let server = tls::server(&setup.identity, setup.idle_timeout).map_err(|e| e.to_string())?;
@@ -69,9 +76,10 @@ impl ControlPlane {
             dispatch,
         });
         tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
+        let spread = FIRST_DIAL_PER_PEER * u32::try_from(setup.peers.len()).unwrap_or(u32::MAX);
         for peer in setup.peers {
             if let Some(address) = peer.control.filter(|_| peer.id != shared.identity.node()) {
-                tokio::spawn(keep_connected(endpoint.clone(), Arc::clone(&shared), peer.id, address));
+                tokio::spawn(keep_connected(endpoint.clone(), Arc::clone(&shared), peer.id, address, spread));
             }
         }
         Ok(Self { endpoint })
@@ -131,34 +139,84 @@ async fn admit(incoming: quinn::Incoming, shared: &Shared) -> Result<Peer, Strin
     Ok(Peer::new(node, hello, Link::quic(connection), node))
 }
 
-/// Dials a peer whenever it is not connected, with backoff and full jitter.
-async fn keep_connected(endpoint: quinn::Endpoint, shared: Arc<Shared>, node: NodeId, address: SocketAddr) {
+/// Dials a peer whenever it is not connected and should be, with backoff and full jitter.
+async fn keep_connected(
+    endpoint: quinn::Endpoint,
+    shared: Arc<Shared>,
+    node: NodeId,
+    address: SocketAddr,
+    spread: Duration,
+) {
     let client = match tls::client(&shared.identity, node, shared.idle_timeout) {
         Ok(client) => client,
         Err(error) => return shared.peers.failed(node, error.to_string()),
     };
-    let mut wait = REDIAL_MIN;
+    let (mut roles, mut changes) = (shared.peers.role_changes(), shared.peers.changes());
+    if roles.borrow_and_update().voters.is_empty() {
+        let first = tokio::time::sleep(spread.mul_f64(rand::random_range(0.0..1.0)));
+        tokio::select! {
+            () = first => {}
+            Ok(()) = roles.changed() => {}
+        }
+    }
+    let (mut wait, mut alone_since) = (REDIAL_MIN, Instant::now());
     loop {
-        if shared.peers.connected(node).is_none() && !shared.peers.is_cut_off(node) {
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, dial(&endpoint, &client, &shared, node, address)).await {
-                Ok(Ok(peer)) => {
-                    wait = REDIAL_MIN;
-                    attend(peer, &shared).await;
+        changes.borrow_and_update();
+        if shared.peers.connected(node).is_none() {
+            let dials = match shared.peers.stance(node) {
+                Stance::Dial => true,
+                Stance::Answer => alone_since.elapsed() >= REDIAL_SELDOM,
+                Stance::Leave => {
+                    shared.peers.failed(node, NOT_NEEDED.to_owned());
+                    false
                 }
-                Ok(Err(error)) => shared.peers.failed(node, error),
-                Err(_) => shared.peers.failed(node, format!("{address} does not answer")),
+            };
+            if dials && !shared.peers.is_cut_off(node) {
+                if connect(&endpoint, &client, &shared, node, address).await {
+                    wait = REDIAL_MIN;
+                }
+                alone_since = Instant::now();
             }
         }
         if endpoint.local_addr().is_err() {
             return;
         }
-        let jitter = rand::random_range(0.5..1.5);
-        tokio::time::sleep(wait.mul_f64(jitter)).await;
-        wait = (wait * 2).min(REDIAL_MAX);
-        if shared.peers.connected(node).is_some() {
-            wait = REDIAL_MIN;
+        // The peer may have dialled.
+        let is_connected = shared.peers.connected(node).is_some();
+        let pause = if is_connected { REDIAL_MAX } else { wait.mul_f64(rand::random_range(0.5..1.5)) };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => wait = (wait * 2).min(REDIAL_MAX),
+            Ok(()) = roles.changed() => wait = REDIAL_MIN,
+            Ok(()) = changes.changed(), if is_connected => {}
+        }
+        if is_connected {
+            (wait, alone_since) = (REDIAL_MIN, Instant::now());
         }
     }
+}
+
+/// Dials a peer once, and serves the connection until it ends; whether there was one.
+async fn connect(
+    endpoint: &quinn::Endpoint,
+    client: &quinn::ClientConfig,
+    shared: &Shared,
+    node: NodeId,
+    address: SocketAddr,
+) -> bool {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, dial(endpoint, client, shared, node, address)).await {
+        Ok(Ok(peer)) => {
+            // What was known of who votes may have changed meanwhile.
+            if shared.peers.stance(node) == Stance::Leave {
+                peer.link.close(0, NOT_NEEDED.as_bytes());
+            } else {
+                attend(peer, shared).await;
+            }
+            return true;
+        }
+        Ok(Err(error)) => shared.peers.failed(node, error),
+        Err(_) => shared.peers.failed(node, format!("{address} does not answer")),
+    }
+    false
 }
 
 async fn dial(

@@ -1,4 +1,4 @@
-//! The control plane: one QUIC connection per pair of nodes, with long-lived streams by class.
+//! The control plane: one QUIC connection per pair of nodes of which one votes, with long-lived streams by class.
 //!
 //! Both sides may dial. When both did, both keep the connection that the smaller id dialled; a connection from a
 //! restarted process replaces that of the old one. How long an answer is waited for follows what answers take; a
@@ -9,6 +9,7 @@ mod endpoint;
 mod link;
 mod pace;
 mod peers;
+mod roles;
 mod serve;
 mod tls;
 
@@ -21,4 +22,5 @@ pub(crate) use pace::APPEND_BYTES_MAX;
 pub(crate) use peers::Peer;
 pub use peers::PeerView;
 pub(crate) use peers::Peers;
+pub(crate) use roles::{Roles, sought_in};
 pub(crate) use serve::{Dispatch, SnapshotSender, Who};

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::calls::{CallError, Class};
 use super::link::{Link, Outgoing, RoundTrips};
 use super::pace::Pace;
+use super::roles::{NOT_NEEDED, Roles, Wishes};
 use crate::clock::Clocks;
 
 /// A peer as others see it.
@@ -86,10 +87,12 @@ struct Entry {
 /// All admitted peers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Peers {
-    local: NodeId,
+    pub(super) local: NodeId,
     clocks: Clocks,
     entries: Arc<Mutex<BTreeMap<NodeId, Entry>>>,
     changed: watch::Sender<u64>,
+    pub(super) roles: watch::Sender<Roles>,
+    pub(super) wishes: Arc<Mutex<Wishes>>,
     /// Peers with whom nothing is spoken, as a testnet wishes.
     cut_off: Arc<Mutex<BTreeSet<NodeId>>>,
 }
@@ -104,6 +107,8 @@ impl Peers {
             clocks,
             entries: Arc::new(Mutex::new(entries)),
             changed: watch::channel(0).0,
+            roles: watch::channel(Roles::default()).0,
+            wishes: Arc::default(),
             cut_off: Arc::default(),
         }
     }
@@ -135,6 +140,21 @@ impl Peers {
     /// The connection to a peer, if there is one.
     pub(crate) fn connected(&self, node: NodeId) -> Option<Arc<Peer>> {
         self.entries().get(&node)?.peer.clone()
+    }
+
+    /// Closes connections that this node dialled and that it is to let go of.
+    pub(super) fn let_go(&self, is_idle: impl Fn(NodeId) -> bool) {
+        let dialled = |entry: &Entry| entry.peer.clone().filter(|peer| peer.dialled_by == self.local);
+        let dialled: Vec<Arc<Peer>> = self.entries().values().filter_map(dialled).collect();
+        for peer in dialled.into_iter().filter(|peer| is_idle(peer.node)) {
+            peer.link.close(0, NOT_NEEDED.as_bytes());
+        }
+    }
+
+    /// The peers that are connected, and which run of each.
+    pub(crate) fn present(&self) -> Vec<(NodeId, u64)> {
+        let present = |(node, entry): (&NodeId, &Entry)| entry.peer.as_ref().map(|peer| (*node, peer.hello.process));
+        self.entries().iter().filter_map(present).collect()
     }
 
     /// Follows connects and disconnects.

@@ -100,7 +100,8 @@ async fn serve_stream(
 fn class_of(kind: FrameKind) -> Class {
     match kind {
         FrameKind::Append => Class::Append,
-        FrameKind::Heartbeat | FrameKind::Claims | FrameKind::Pull => Class::Agents,
+        FrameKind::Heartbeat | FrameKind::Claims | FrameKind::Pull | FrameKind::Leads => Class::Agents,
+        FrameKind::End => Class::End,
         FrameKind::Propose => Class::Propose,
         FrameKind::Query => Class::Query,
         FrameKind::SnapshotHead | FrameKind::SnapshotChunk => Class::Snapshot,

@@ -132,7 +132,7 @@ impl Shard {
         let call = site.peers.call(node, Class::Query, FrameKind::Query, self.inner.id, &body, deadline);
         let answer = call.await.map_err(|_| MembershipError::Unreachable { node })?;
         match QueryAnswer::decode(&answer) {
-            Ok(QueryAnswer { result: Err(QueryFailure::NoReplica) }) => Ok(()),
+            Ok(QueryAnswer { result: Err(QueryFailure::NoReplica(_)) }) => Ok(()),
             Ok(_) => Err(MembershipError::HeldBy { node }),
             Err(error) => Err(MembershipError::Raft(format!("{node}: {error}"))),
         }

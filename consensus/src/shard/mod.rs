@@ -1,5 +1,6 @@
 //! One shard on this node: its Raft group, and what runs beside it.
 
+mod announce;
 mod beat;
 mod compact;
 mod dispatch;
@@ -36,7 +37,7 @@ use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
 
 pub use members::MembershipError;
-pub use orchestrate::LocalUpdate;
+pub use orchestrate::{FromLeader, LocalUpdate};
 pub(crate) use propose::Submission;
 pub use status::{ShardRole, ShardStatus, VoterStatus};
 
@@ -50,8 +51,8 @@ pub(crate) struct Site {
     pub(crate) peers: Peers,
     pub(crate) clocks: Clocks,
     pub(crate) chance: Chance,
-    /// What agents of this node hold, on the way to its driver.
-    pub(crate) updates: mpsc::Sender<LocalUpdate>,
+    /// What leaders say to this node, on the way to its driver.
+    pub(crate) updates: mpsc::Sender<FromLeader>,
 }
 
 impl Site {
@@ -62,7 +63,7 @@ impl Site {
     /// Hands what agents of this node hold to its driver; whether they were told.
     pub(crate) async fn note(&self, shard: ShardId, update: ClaimsUpdate) -> bool {
         let (noted, answer) = oneshot::channel();
-        if self.updates.try_send(LocalUpdate { shard, update, noted }).is_err() {
+        if self.updates.try_send(FromLeader::Claims(LocalUpdate { shard, update, noted })).is_err() {
             return false;
         }
         let patience = Duration::from_millis(self.config.rpc_timeout_ms / 2);
@@ -217,8 +218,7 @@ impl Shard {
 
     /// The answer when nothing was proposed because this node does not lead.
     fn not_leader(&self) -> ProposeOutcome {
-        let leader = self.leader().filter(|leader| *leader != self.inner.site.node);
-        ProposeOutcome::NotLeader { leader }
+        ProposeOutcome::NotLeader(self.elsewhere())
     }
 
     /// Ends what is left of a group whose process is said to have ended.

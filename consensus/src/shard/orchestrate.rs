@@ -14,10 +14,11 @@ use skep_protocol::entry::{Decision, EntryBody};
 use skep_protocol::frame::FrameKind;
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Shard, ShardView};
+use super::{Shard, ShardView, announce};
 use crate::net::Class;
 
 /// Longest wait for something to happen.
@@ -32,6 +33,22 @@ pub struct LocalUpdate {
     pub update: ClaimsUpdate,
     /// Whether the agents were told; otherwise they are told again later.
     pub noted: oneshot::Sender<bool>,
+}
+
+/// What the leader of a shard says to this node.
+#[derive(Debug)]
+pub enum FromLeader {
+    /// What agents of this node hold.
+    Claims(LocalUpdate),
+    /// That it leads. Nobody has shown yet that it does.
+    Leads {
+        /// The shard.
+        shard: ShardId,
+        /// Who says so.
+        by: NodeId,
+        /// What it says.
+        hint: LeaderHint,
+    },
 }
 
 /// A heartbeat and where its answer goes.
@@ -64,10 +81,7 @@ impl Shard {
         node: NodeId,
         heartbeat: Heartbeat,
     ) -> Result<HeartbeatReply, HeartbeatFailure> {
-        let elsewhere = || {
-            let leader = self.leader().filter(|leader| *leader != self.inner.site.node);
-            HeartbeatFailure::NotLeader { leader }
-        };
+        let elsewhere = || HeartbeatFailure::NotLeader(self.elsewhere());
         if !self.inner.view.borrow().ready {
             return Err(elsewhere());
         }
@@ -77,7 +91,8 @@ impl Shard {
             mpsc::error::TrySendError::Full(_) => HeartbeatFailure::Overloaded,
             mpsc::error::TrySendError::Closed(_) => elsewhere(),
         })?;
-        answered.await.map_err(|_| elsewhere())
+        let reply = answered.await.map_err(|_| elsewhere())?;
+        Ok(HeartbeatReply { lead: self.hint(), ..reply })
     }
 
     /// Whether a quorum confirms that this node leads, and everything that it wrote before now is applied.
@@ -152,6 +167,7 @@ pub(super) async fn run(shard: Shard, term: u64) {
         answers: BTreeMap::new(),
         next_key: 1,
     };
+    tokio::spawn(announce::run(driver.shard.clone(), term));
     driver.carry_out();
     loop {
         let step = driver.select().await;

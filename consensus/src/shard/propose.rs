@@ -16,6 +16,8 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Entry, EntryBody, Request};
+use skep_protocol::frame::Proposal;
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
 use tokio::sync::{mpsc, oneshot};
@@ -102,7 +104,7 @@ impl Shard {
     async fn enqueue(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         let count = requests.len();
         let all = |outcome: ProposeOutcome| vec![outcome; count];
-        let can_wait = requests.iter().any(|request| request.op.can_wait());
+        let can_wait = !Proposal::is_reserved_for(&requests);
         let overloaded = ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
         let bytes = requests.iter().map(Request::bytes_bound).sum();
         let Some(room) = Room::take(&self.inner.queued, count, bytes, can_wait) else { return all(overloaded) };
@@ -204,7 +206,7 @@ async fn send(shard: Shard, batch: Vec<Submission>) -> Answers {
         Ok(reply) => {
             let (index, stamp) = (reply.index, reply.stamp);
             let outcome = move |reply| match reply {
-                Reply::Refused(Refusal::Deposed) => ProposeOutcome::NotLeader { leader: None },
+                Reply::Refused(Refusal::Deposed) => ProposeOutcome::NotLeader(LeaderHint::default()),
                 reply => ProposeOutcome::Applied { index, stamp, reply },
             };
             (reply.replies.into_iter().map(outcome).collect(), ProposeOutcome::Unknown)
@@ -227,7 +229,7 @@ async fn write(shard: &Shard, requests: Vec<Request>) -> Result<ApplyReply, Prop
     let data = EntryBytes(Bytes::from(bytes));
     // The core is gone: the entry was not taken.
     let sent = shard.raft().write(data).with_leader(view.term).responder(responder).await;
-    sent.map_err(|_| ProposeOutcome::NotLeader { leader: None })?;
+    sent.map_err(|_| ProposeOutcome::NotLeader(LeaderHint::default()))?;
     match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
         Ok(Ok(Ok(response))) => Ok(response.data),
         // Not appended: the lease ran out, or another node leads.

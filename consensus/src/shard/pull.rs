@@ -18,10 +18,7 @@ impl Shard {
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
     /// leader does: it has applied everything that was acknowledged, and its clock is the shard's.
     pub(crate) async fn pull(&self, node: NodeId, pull: &Pull) -> Result<Pulled, PullFailure> {
-        let elsewhere = || {
-            let leader = self.leader().filter(|leader| *leader != self.inner.site.node);
-            PullFailure::NotLeader { leader }
-        };
+        let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();
         let ready = view.borrow_and_update().ready;
         // Read after the question arrived, so that whoever asked knows how old it is at most.

@@ -20,8 +20,7 @@ impl Shard {
     /// Answers with everything acknowledged before the query. Only the leader can.
     pub(crate) async fn query_linearizable(&self, query: Query) -> Result<QueryReply, QueryFailure> {
         if !self.inner.view.borrow().ready {
-            let leader = self.leader().filter(|leader| *leader != self.inner.site.node);
-            return Err(QueryFailure::NotLeader { leader });
+            return Err(QueryFailure::NotLeader(self.elsewhere()));
         }
         if is_on(Mutant::StaleReadCalledLinearizable) {
             return self.answer(query, true).await;

@@ -23,7 +23,7 @@ use crate::clock::{BootClock, Clocks};
 use crate::core::Core;
 use crate::net::Peers;
 use crate::raft::types::{Vote, decode};
-use crate::shard::{Shard, Site};
+use crate::shard::{FromLeader, Shard, Site};
 use crate::store::{Store, StoreOptions};
 
 pub(super) const SHARD: ShardId = ShardId::FIRST;
@@ -319,8 +319,10 @@ impl Nodes {
     }
 }
 
-async fn note_all(mut updates: mpsc::Receiver<crate::shard::LocalUpdate>) {
-    while let Some(update) = updates.recv().await {
-        let _ = update.noted.send(true);
+async fn note_all(mut updates: mpsc::Receiver<FromLeader>) {
+    while let Some(said) = updates.recv().await {
+        if let FromLeader::Claims(update) = said {
+            let _ = update.noted.send(true);
+        }
     }
 }

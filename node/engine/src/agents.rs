@@ -147,6 +147,14 @@ impl Agents {
         }
     }
 
+    /// Somebody else leads a shard, or says so: it hears of the agents at once.
+    pub(crate) fn speak_up(&mut self, shard: ShardId, now_ms: u64) {
+        if let Some(beat) = self.beats.get_mut(&shard).filter(|beat| beat.under_way.is_none()) {
+            beat.at_ms = now_ms;
+            self.handle_timeout(now_ms);
+        }
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<u64> {
         self.beats.values().map(|beat| beat.at_ms).min()
     }

@@ -52,6 +52,14 @@ impl Engine {
             Event::Agent(event) => self.agents.handle(event, now_ms),
             Event::Inbox(event) => self.inboxes.handle(event, now_ms),
             Event::Topic(event) => self.topics.handle(event, now_ms),
+            Event::Leads { shard, .. } => {
+                let before = self.router.leader(shard);
+                self.router.handle(event, now_ms);
+                if self.router.leader(shard) != before {
+                    // Its answer shows that it leads, and only then its word about their claims counts.
+                    self.agents.speak_up(shard, now_ms);
+                }
+            }
             event => self.router.handle(event, now_ms),
         }
         self.pump(now_ms);

@@ -6,6 +6,7 @@ use skep_protocol::agent::{Grant, LeaseTerms, Position, Role, Usable};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, SessionId, ShardId, TaskId};
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::offer::CommandTold;
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
@@ -67,10 +68,19 @@ pub enum Event {
     Leader {
         /// Which shard.
         shard: ShardId,
-        /// Who leads; none if nobody is known to.
-        leader: Option<NodeId>,
-        /// Whether that is this node, ready to propose.
+        /// What the replica says.
+        hint: LeaderHint,
+        /// Whether this node leads, ready to propose.
         ready: bool,
+    },
+    /// A peer says that it leads a shard. That makes it the next one asked; what it answers shows whether it does.
+    Leads {
+        /// Which shard.
+        shard: ShardId,
+        /// Who says so.
+        by: NodeId,
+        /// What it says.
+        hint: LeaderHint,
     },
     /// This node is no member of a shard, or not any more: its own replica says nothing of the leader.
     NotMember {
@@ -285,6 +295,13 @@ pub enum Effect {
     Topic(TopicEffect),
     /// Something for the journals of agents.
     Journal(JournalEffect),
+    /// What this node knows of the leader of a shard of which it is no member changed: so much it tells others who ask.
+    Knows {
+        /// Which shard.
+        shard: ShardId,
+        /// What it knows; nothing if it has forgotten the shard.
+        hint: LeaderHint,
+    },
     /// What the node can reach of a shard changed.
     Connectivity {
         /// Which shard.

@@ -11,6 +11,7 @@ mod connectivity;
 mod engine;
 mod event;
 mod inbox;
+mod known;
 mod route;
 mod router;
 mod topics;

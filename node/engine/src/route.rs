@@ -1,7 +1,8 @@
 //! One piece of work on its way to the leader of its shard.
 
 use skep_protocol::heartbeat::HeartbeatFailure;
-use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::ids::ShardId;
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Reply, Settled};
 use skep_protocol::pull::PullFailure;
@@ -14,8 +15,8 @@ use crate::event::{Outcome, Target, Work};
 pub(crate) enum Next {
     /// It is over.
     Settle(Settled),
-    /// Try the leader that was named, at once.
-    Follow(NodeId),
+    /// Whoever was asked does not lead: try the leader that it named, at once, or ask another one.
+    Elsewhere(LeaderHint),
     /// Try again after a wait; the reason counts if there is no time left for it.
     Wait(NotDone),
 }
@@ -49,22 +50,18 @@ impl Route {
             Outcome::Propose(outcome) => self.judge_proposal(outcome),
             Outcome::Query(Ok(reply)) => Next::Settle(Settled::Read(Box::new(reply))),
             Outcome::Query(Err(failure)) => match failure {
-                QueryFailure::NotLeader { leader: Some(leader) } => Next::Follow(leader),
-                QueryFailure::NotLeader { leader: None } | QueryFailure::NoQuorum | QueryFailure::NoReplica => {
-                    Next::Wait(NotDone::NoQuorum)
-                }
+                QueryFailure::NotLeader(hint) | QueryFailure::NoReplica(hint) => Next::Elsewhere(hint),
+                QueryFailure::NoQuorum => Next::Wait(NotDone::NoQuorum),
                 QueryFailure::Overloaded => Next::Wait(NotDone::Overloaded { retry_after_ms: 1 }),
                 QueryFailure::Storage(why) => Next::Settle(Settled::NotDone(NotDone::Storage(why))),
             },
             Outcome::Heartbeat(Ok(reply)) => Next::Settle(Settled::Heard(reply)),
-            Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader { leader: Some(leader) })) => Next::Follow(leader),
-            Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader { leader: None })) => Next::Wait(NotDone::NoQuorum),
+            Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader(hint))) => Next::Elsewhere(hint),
             Outcome::Heartbeat(Err(HeartbeatFailure::Overloaded)) => {
                 Next::Wait(NotDone::Overloaded { retry_after_ms: 1 })
             }
             Outcome::Pull(Ok(pulled)) => Next::Settle(Settled::Pulled(pulled)),
-            Outcome::Pull(Err(PullFailure::NotLeader { leader: Some(leader) })) => Next::Follow(leader),
-            Outcome::Pull(Err(PullFailure::NotLeader { leader: None })) => Next::Wait(NotDone::NoQuorum),
+            Outcome::Pull(Err(PullFailure::NotLeader(hint))) => Next::Elsewhere(hint),
         }
     }
 
@@ -80,8 +77,8 @@ impl Route {
                 }
                 Next::Settle(Settled::NotDone(NotDone::Refused(refusal)))
             }
-            ProposeOutcome::NotLeader { leader: Some(leader) } => Next::Follow(leader),
-            ProposeOutcome::NotLeader { leader: None } | ProposeOutcome::NoSuchShard => Next::Wait(NotDone::NoQuorum),
+            ProposeOutcome::NotLeader(hint) => Next::Elsewhere(hint),
+            ProposeOutcome::NoSuchShard => Next::Elsewhere(LeaderHint::default()),
             ProposeOutcome::Overloaded { retry_after_ms } => Next::Wait(NotDone::Overloaded { retry_after_ms }),
             ProposeOutcome::Refused(refusal) => Next::Settle(Settled::NotDone(NotDone::Refused(refusal))),
             ProposeOutcome::DiskFull => Next::Wait(NotDone::DiskFull),

@@ -4,26 +4,31 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
 
 use crate::connectivity::{Connectivity, Permission};
 use crate::event::{Effect, Event, Outcome, Target, Work, WorkKey};
+use crate::known::{Known, Lead, Word};
 use crate::route::{Next, Route};
+
+/// How often in a row a piece of work follows the leaders that are named, before it waits.
+const FOLLOWS_MAX: u32 = 3;
 
 #[derive(Clone, Debug, Default)]
 struct ShardState {
-    /// From this node's own replica, or from the answers of others.
-    leader: Option<NodeId>,
+    /// From this node's own replica, or from what others say.
+    known: Known,
     ready: bool,
     /// Whether this node's own replica tells who leads.
     member: bool,
     /// Since when nobody is known to lead; none if somebody does.
     leaderless_since_ms: Option<u64>,
     connectivity: Connectivity,
-    /// Turns through the peers while nobody is known to lead.
-    turn: usize,
+    /// What was handed out to be told to others.
+    told: LeaderHint,
 }
 
 /// Carries work to the leaders of shards.
@@ -64,11 +69,13 @@ impl Router {
             Event::Submit { key, shard, work, patience_ms } => self.on_submit(key, shard, work, patience_ms, now_ms),
             Event::Abandon { key } => drop(self.remove(key)),
             Event::Outcome { key, attempt, outcome } => self.on_outcome(key, attempt, outcome, now_ms),
-            Event::Leader { shard, leader, ready } => self.on_leader(shard, leader, ready, now_ms),
+            Event::Leader { shard, hint, ready } => self.on_leader(shard, hint, ready, now_ms),
+            Event::Leads { shard, by, hint } => self.on_leads(shard, by, &hint, now_ms),
             Event::NotMember { shard } => {
                 if let Some(state) = self.shards.get_mut(&shard) {
                     (state.member, state.ready) = (false, false);
                     self.judge_all(now_ms);
+                    self.tell_known(shard);
                 }
             }
             Event::Peers { up } => {
@@ -104,6 +111,11 @@ impl Router {
         [connectivity, timer].into_iter().flatten().min()
     }
 
+    /// Who is thought to lead a shard, in which term.
+    pub(crate) fn leader(&self, shard: ShardId) -> Option<(NodeId, u64)> {
+        self.shards.get(&shard)?.known.lead().map(|lead| (lead.node, lead.term))
+    }
+
     /// What the node can reach of a shard.
     pub(crate) fn connectivity(&self, shard: ShardId) -> Connectivity {
         self.shards.get(&shard).map_or(Connectivity::default(), |s| s.connectivity)
@@ -116,12 +128,12 @@ impl Router {
             self.effects.push_back(Effect::Answer { key, settled });
             return;
         }
-        if !self.shards.contains_key(&shard) && self.shards.len() >= limits::SHARDS_PER_NODE_MAX {
+        if !self.has_room_for(shard) {
             self.effects.push_back(Effect::Answer { key, settled: Settled::NotDone(NotDone::NoQuorum) });
             return;
         }
         let state = self.shards.entry(shard).or_default();
-        if state.leader.is_none() && state.leaderless_since_ms.is_none() {
+        if state.known.lead().is_none() && state.leaderless_since_ms.is_none() {
             state.leaderless_since_ms = Some(now_ms);
         }
         let route = Route {
@@ -140,9 +152,29 @@ impl Router {
         self.attempt(key, None, now_ms);
     }
 
+    /// Whether there is a place for a shard. One that was only heard of, and that nothing is wanted from, makes room.
+    fn has_room_for(&mut self, shard: ShardId) -> bool {
+        if self.shards.contains_key(&shard) || self.shards.len() < limits::SHARDS_PER_NODE_MAX {
+            return true;
+        }
+        let is_proved = |lead: Lead| lead.word == Word::Proof;
+        let is_idle = |of: ShardId, state: &ShardState| {
+            let wanted = state.member || state.known.lead().is_some_and(is_proved);
+            !wanted && !self.routes.values().any(|route| route.shard == of)
+        };
+        let Some(idle) = self.shards.iter().find(|(of, state)| is_idle(**of, state)).map(|(of, _)| *of) else {
+            return false;
+        };
+        self.shards.remove(&idle);
+        self.effects.push_back(Effect::Knows { shard: idle, hint: LeaderHint::default() });
+        self.effects.push_back(Effect::Connectivity { shard: idle, state: Connectivity::Connected });
+        true
+    }
+
     fn on_outcome(&mut self, key: WorkKey, attempt: u32, outcome: Outcome, now_ms: u64) {
         let Some(route) = self.routes.get_mut(&key) else { return };
-        if route.attempt != attempt || !route.under_way {
+        let late = route.attempt != attempt || !route.under_way;
+        if late {
             // A late outcome still settles what it settles: the id is the same.
             let settles = matches!(outcome, Outcome::Propose(ProposeOutcome::Applied { .. }));
             if !settles {
@@ -153,54 +185,125 @@ impl Router {
         let (shard, target) = (route.shard, route.target);
         match route.judge(outcome) {
             Next::Settle(settled) => {
-                if let (Some(Target::Node(node)), Settled::Done { .. } | Settled::Read(_) | Settled::Heard(_)) =
-                    (target, &settled)
-                {
-                    self.note_hint(shard, Some(node), now_ms);
-                }
+                // Who gave a late answer is not known any more.
+                let proof = match target {
+                    Some(Target::Node(node)) if !late => proof(&settled).map(|said| (node, said)),
+                    _ => None,
+                };
                 self.settle(key, settled);
+                if let Some((node, said)) = proof {
+                    self.on_proof(shard, node, &said, now_ms);
+                }
             }
-            Next::Follow(leader) if route.follows < 3 => {
-                route.follows += 1;
-                self.note_hint(shard, Some(leader), now_ms);
-                self.attempt(key, Some(leader), now_ms);
-            }
-            Next::Follow(_) => self.wait(key, NotDone::NoQuorum, now_ms),
+            Next::Elsewhere(hint) => self.on_elsewhere(key, target, &hint, now_ms),
             Next::Wait(why) => {
                 if why == NotDone::NoQuorum {
-                    self.note_hint(shard, None, now_ms);
+                    self.give_up_on(shard, target, now_ms);
                 }
                 self.wait(key, why, now_ms);
             }
         }
     }
 
-    /// An answer told who leads a shard of which this node is no member, or that nobody is known to.
-    fn note_hint(&mut self, shard: ShardId, leader: Option<NodeId>, now_ms: u64) {
-        let Some(state) = self.shards.get_mut(&shard).filter(|state| !state.member) else { return };
-        if state.leader != leader {
-            state.leader = leader;
-            self.judge_all(now_ms);
+    /// Whoever was asked does not lead, and said who may.
+    fn on_elsewhere(&mut self, key: WorkKey, target: Option<Target>, hint: &LeaderHint, now_ms: u64) {
+        let Some(route) = self.routes.get(&key) else { return };
+        let (shard, follows) = (route.shard, route.follows);
+        self.give_up_on(shard, target, now_ms);
+        let Some(state) = self.shards.get_mut(&shard) else { return self.wait(key, NotDone::NoQuorum, now_ms) };
+        let asked = match target {
+            Some(Target::Node(node)) => node,
+            Some(Target::Local) | None => self.local,
+        };
+        let named = hint.leader.filter(|leader| *leader != asked);
+        let follow = if state.member {
+            // Its own replica may be behind, but not of an earlier term.
+            named.filter(|_| hint.term >= state.known.term())
+        } else {
+            state.known.hear(asked, hint, Word::Hearsay);
+            named.filter(|leader| *leader != self.local && state.known.is_thought_of(*leader))
+        };
+        self.judge_all(now_ms);
+        self.tell_known(shard);
+        match follow.filter(|_| follows < FOLLOWS_MAX) {
+            Some(leader) => {
+                if let Some(route) = self.routes.get_mut(&key) {
+                    route.follows += 1;
+                }
+                self.attempt(key, Some(leader), now_ms);
+            }
+            None => self.wait(key, NotDone::NoQuorum, now_ms),
         }
     }
 
-    fn on_leader(&mut self, shard: ShardId, leader: Option<NodeId>, ready: bool, now_ms: u64) {
+    /// Whoever was asked did not answer as a leader. A shard of which this node is a member is judged by its own replica.
+    fn give_up_on(&mut self, shard: ShardId, target: Option<Target>, now_ms: u64) {
+        let Some(Target::Node(node)) = target else { return };
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| !state.member) else { return };
+        if state.known.is_thought_of(node) {
+            state.known.give_up(node);
+            self.judge_all(now_ms);
+            self.tell_known(shard);
+        }
+    }
+
+    /// A node answered as only a leader does.
+    fn on_proof(&mut self, shard: ShardId, node: NodeId, said: &LeaderHint, now_ms: u64) {
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| !state.member) else { return };
+        let is_new = state.known.lead().is_none_or(|lead| lead.node != node);
+        let is_proved = state.known.lead().is_some_and(|lead| lead.word == Word::Proof);
+        state.known.prove(node, said);
+        if is_new || !is_proved {
+            self.judge_all(now_ms);
+            self.move_work(shard, now_ms);
+        }
+        self.tell_known(shard);
+    }
+
+    /// A peer says that it leads. It is asked next, also what is under way elsewhere: that it has not led for long is why the
+    /// others do not answer.
+    fn on_leads(&mut self, shard: ShardId, by: NodeId, hint: &LeaderHint, now_ms: u64) {
+        if hint.leader != Some(by) || by == self.local || !self.has_room_for(shard) {
+            return;
+        }
         let state = self.shards.entry(shard).or_default();
-        let known = (state.leader, state.ready);
+        if state.member {
+            return;
+        }
+        // Its word has just come from it.
+        self.peers_up.insert(by);
+        let before = state.known.lead().map(|lead| (lead.node, lead.term));
+        state.known.hear(by, hint, Word::Own);
+        let after = state.known.lead().map(|lead| (lead.node, lead.term));
+        let is_new = after != before && state.known.is_thought_of(by);
+        self.judge_all(now_ms);
+        if is_new {
+            self.move_work(shard, now_ms);
+        }
+        self.tell_known(shard);
+    }
+
+    fn on_leader(&mut self, shard: ShardId, hint: LeaderHint, ready: bool, now_ms: u64) {
+        let state = self.shards.entry(shard).or_default();
+        let leader = hint.leader;
+        let known = (state.known.lead().map(|lead| lead.node), state.ready);
         state.member = true;
-        state.leader = leader;
+        state.known.follow_replica(leader, hint.term, hint.voters);
         state.ready = ready;
         state.leaderless_since_ms = match leader {
             Some(_) => None,
             None => state.leaderless_since_ms.or(Some(now_ms)),
         };
         self.judge_all(now_ms);
-        if known == (leader, ready) || leader.is_none() {
-            return;
+        if known != (leader, ready) && leader.is_some() {
+            self.move_work(shard, now_ms);
         }
+    }
+
+    /// Tries at once at the leader what waits. So is what is under way elsewhere: the one who had it does not lead any more,
+    /// and a second attempt under the same id is safe.
+    fn move_work(&mut self, shard: ShardId, now_ms: u64) {
         let Some(target) = self.target(shard) else { return };
-        // What waits is tried at once. So is what is under way elsewhere: the one who had it does not lead any more,
-        // and a second attempt under the same id is safe.
         let elsewhere = |route: &Route| route.shard == shard && (!route.under_way || route.target != Some(target));
         let moving: Vec<WorkKey> =
             self.routes.iter().filter(|(_, route)| elsewhere(route)).map(|(key, _)| *key).collect();
@@ -210,17 +313,29 @@ impl Router {
         }
     }
 
+    /// Hands out what this node may tell others of a shard, if that changed. What it is a member of its replica tells.
+    fn tell_known(&mut self, shard: ShardId) {
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| !state.member) else { return };
+        let hint = state.known.to_pass_on().elsewhere(self.local);
+        if state.told != hint {
+            state.told = hint.clone();
+            self.effects.push_back(Effect::Knows { shard, hint });
+        }
+    }
+
     fn on_timer(&mut self, key: WorkKey, now_ms: u64) {
         let Some(route) = self.routes.get_mut(&key) else { return };
         if now_ms >= route.give_up_at_ms {
             let settled = route.give_up();
-            return self.settle(key, settled);
-        }
-        if route.under_way
-            && let Some(Target::Node(_)) = route.target
-        {
+            // One that had all of the sender's patience was asked for long enough.
+            let silent = (route.under_way && route.attempt == 1).then_some(route.target).flatten();
             let shard = route.shard;
-            self.note_hint(shard, None, now_ms);
+            self.settle(key, settled);
+            return self.give_up_on(shard, silent, now_ms);
+        }
+        if route.under_way {
+            let (shard, target) = (route.shard, route.target);
+            self.give_up_on(shard, target, now_ms);
         }
         self.note_doubt(key);
         self.attempt(key, None, now_ms);
@@ -274,21 +389,19 @@ impl Router {
         self.effects.push_back(effect);
     }
 
-    /// Where to try: the leader if it is known, else peers in turn.
+    /// Where to try: whoever is thought to lead, else voters in turn, and others now and then.
     fn target(&mut self, shard: ShardId) -> Option<Target> {
         let state = self.shards.entry(shard).or_default();
-        match state.leader {
+        match state.known.lead().map(|lead| lead.node) {
             Some(leader) if leader == self.local && state.member => return state.ready.then_some(Target::Local),
             Some(leader) if self.peers_up.contains(&leader) => return Some(Target::Node(leader)),
+            Some(leader) if !state.member => state.known.give_up(leader),
             Some(_) | None => {}
         }
         if state.member && state.connectivity != Connectivity::Connected {
             return None;
         }
-        let count = self.peers_up.len();
-        let at = state.turn.checked_rem(count)?;
-        state.turn = state.turn.wrapping_add(1);
-        self.peers_up.iter().nth(at).copied().map(Target::Node)
+        state.known.next(&self.peers_up).map(Target::Node)
     }
 
     fn wait(&mut self, key: WorkKey, why: NotDone, now_ms: u64) {
@@ -331,9 +444,11 @@ impl Router {
     fn judge_all(&mut self, now_ms: u64) {
         let mut lost = Vec::new();
         for (shard, state) in &mut self.shards {
-            let reachable = state
-                .leader
-                .is_some_and(|leader| if leader == self.local { state.ready } else { self.peers_up.contains(&leader) });
+            // That another one names a leader is no reason to believe in it: a shard without a quorum has such voters.
+            let reachable = state.known.lead().is_some_and(|lead| {
+                let is_up = if lead.node == self.local { state.ready } else { self.peers_up.contains(&lead.node) };
+                is_up && lead.word > Word::Hearsay
+            });
             if reachable {
                 state.leaderless_since_ms = None;
             } else if state.leaderless_since_ms.is_none() {
@@ -354,10 +469,23 @@ impl Router {
                 }
             }
         }
+        if lost.is_empty() {
+            return;
+        }
         let stranded =
             |(key, route): (&WorkKey, &Route)| (lost.contains(&route.shard) && !route.under_way).then_some(*key);
         let stranded: Vec<WorkKey> = self.routes.iter().filter_map(stranded).collect();
         stranded.into_iter().for_each(|key| self.attempt(key, None, now_ms));
+    }
+}
+
+/// What an answer that only a leader gives says of it; none if it may be another's.
+fn proof(settled: &Settled) -> Option<LeaderHint> {
+    match settled {
+        Settled::Heard(reply) => Some(reply.lead.clone()),
+        Settled::Done { .. } | Settled::Read(_) => Some(LeaderHint::default()),
+        // A pull is answered from before it waited.
+        Settled::Pulled(_) | Settled::NotDone(_) | Settled::Unknown => None,
     }
 }
 

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use skep_testnet::Machine;
 use skep_testnet::bench::{
     BroadcastReport, BroadcastSettings, CommandReport, CommandSettings, CommitSettings, FailoverSettings, LatencyMs,
-    LinksReport, LinksSettings, broadcast, command, commit, failover, links,
+    LinksReport, LinksSettings, Spread, broadcast, command, commit, failover, links,
 };
 
 use super::output::{Format, one};
@@ -41,6 +41,9 @@ pub(crate) enum Bench {
         /// Voters
         #[arg(long, default_value_t = 3)]
         voters: usize,
+        /// Nodes that do not vote, each of which lists all others
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=200))]
+        others: u16,
         /// Clients that keep writing meanwhile
         #[arg(long, default_value_t = 6)]
         clients: usize,
@@ -229,12 +232,15 @@ impl Bench {
                 };
                 print_links(format, &runtime.block_on(links(settings)).map_err(Failure::failed)?)
             }
-            Self::Failover { repeats, voters, clients } => {
-                let settings = FailoverSettings { binary, repeats, voters, clients };
+            Self::Failover { repeats, voters, others, clients } => {
+                let settings = FailoverSettings { binary, repeats, voters, others: others.into(), clients };
                 let report = runtime.block_on(failover(settings)).map_err(Failure::failed)?;
-                let spread = report.failover_ms;
+                let spread = |of: Spread| format!("min {} ms, median {} ms, max {} ms", of.min, of.median, of.max);
+                let of_others = |of: Option<Spread>| of.map_or("none asked".to_owned(), spread);
                 let lines = [
-                    ("failover", format!("min {} ms, median {} ms, max {} ms", spread.min, spread.median, spread.max)),
+                    ("failover", spread(report.failover_ms)),
+                    ("· first other", of_others(report.others_first_ms)),
+                    ("· last other", of_others(report.others_last_ms)),
                     ("verified", format!("{} of {} acknowledged", report.verified, report.acknowledged)),
                     ("machine", machine(&report.machine)),
                 ];

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use skep_client::{Settings, TaskSpec};
+use skep_client::{Client, Settings, TaskSpec};
 
 use super::{layout, scratch};
-use crate::launch::{LaunchError, Testnet};
+use crate::launch::{LaunchError, Layout, Testnet};
 use crate::load::Load;
 use crate::process::Machine;
 
@@ -20,7 +20,9 @@ pub struct FailoverSettings {
     pub repeats: usize,
     /// Voters.
     pub voters: usize,
-    /// Clients that keep writing on every node meanwhile.
+    /// Nodes that do not vote, each of which lists all others.
+    pub others: usize,
+    /// Clients that keep writing on every voter meanwhile.
     pub clients: usize,
 }
 
@@ -35,6 +37,33 @@ pub struct Spread {
     pub max: f64,
 }
 
+impl Spread {
+    fn of(all: &[f64]) -> Self {
+        let mut sorted = all.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
+        Self { min: at(0), median: at(sorted.len() / 2), max: at(sorted.len().saturating_sub(1)) }
+    }
+}
+
+/// Writes once through each of these at the same time: when each was acknowledged, in milliseconds, the first one first.
+async fn write_through(clients: &[Client], begun: Instant) -> Vec<f64> {
+    let writes = clients.iter().cloned().map(|client| {
+        tokio::spawn(async move {
+            let spec = TaskSpec { title: "after the kill".to_owned(), ..TaskSpec::default() };
+            client.create_task(spec).await.map(|_| begun.elapsed())
+        })
+    });
+    let mut took = Vec::new();
+    for write in writes.collect::<Vec<_>>() {
+        if let Ok(Ok(after)) = write.await {
+            took.push((after.as_secs_f64() * 10_000.0).round() / 10.0);
+        }
+    }
+    took.sort_by(f64::total_cmp);
+    took
+}
+
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct FailoverReport {
@@ -44,6 +73,12 @@ pub struct FailoverReport {
     pub failover_ms: Spread,
     /// Every one, in order.
     pub each_ms: Vec<f64>,
+    /// The same through the first of the nodes that do not vote to have an answer; none if there are none.
+    pub others_first_ms: Option<Spread>,
+    /// The same through the last of them.
+    pub others_last_ms: Option<Spread>,
+    /// Nodes that do not vote.
+    pub others: usize,
     /// Voters.
     pub voters: usize,
     /// Clients that kept writing.
@@ -62,37 +97,40 @@ pub struct FailoverReport {
 /// [`LaunchError`].
 pub async fn failover(settings: FailoverSettings) -> Result<FailoverReport, LaunchError> {
     let dir = scratch("bench-failover")?;
-    let mut testnet = Testnet::create(layout(settings.binary.clone(), dir.clone(), settings.voters))?;
+    let nodes = settings.voters + settings.others;
+    let layout = Layout { nodes, ..layout(settings.binary.clone(), dir.clone(), settings.voters) };
+    let mut testnet = Testnet::create(layout)?;
     testnet.up().await?;
     let patient = Settings { patience: Duration::from_secs(20), pipelined: true, ..Settings::default() };
-    let connections: Vec<_> = testnet.nodes.iter().map(|node| node.client_with(patient)).collect();
+    let mut connections: Vec<Client> = testnet.nodes.iter().map(|node| node.client_with(patient)).collect();
+    let others = connections.split_off(settings.voters);
     let load = Load::start(&connections, settings.clients, 256);
     let all: Vec<usize> = (0..settings.voters).collect();
-    let mut each_ms = Vec::new();
+    let mut each_ms: Vec<f64> = Vec::new();
+    let (mut first_ms, mut last_ms): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
+    let late = || LaunchError::Timeout {
+        what: "a write after the kill".to_owned(),
+        within: patient.patience,
+        dir: dir.clone(),
+    };
     for _ in 0..settings.repeats {
         tokio::time::sleep(Duration::from_secs(1)).await;
+        // Everybody has found the leader that is killed.
+        write_through(&others, Instant::now()).await;
         let leader = testnet.leader().await?;
         let begun = Instant::now();
         testnet.kill(leader);
         let survivors = all.iter().filter(|at| **at != leader).map(|at| connections[*at].clone());
-        let writes = survivors.map(|client| {
-            tokio::spawn(async move {
-                let spec = TaskSpec { title: "after the kill".to_owned(), ..TaskSpec::default() };
-                client.create_task(spec).await.map(|_| begun.elapsed())
-            })
-        });
-        let mut first: Option<Duration> = None;
-        for write in writes.collect::<Vec<_>>() {
-            if let Ok(Ok(took)) = write.await {
-                first = Some(first.map_or(took, |known| known.min(took)));
+        let survivors: Vec<Client> = survivors.collect();
+        let (took, by_others) = tokio::join!(write_through(&survivors, begun), write_through(&others, begun));
+        each_ms.push(took.first().copied().ok_or_else(late)?);
+        if !others.is_empty() {
+            if by_others.len() < others.len() {
+                return Err(late());
             }
+            first_ms.extend(by_others.first().copied());
+            last_ms.extend(by_others.last().copied());
         }
-        let first = first.ok_or_else(|| LaunchError::Timeout {
-            what: "a write after the kill".to_owned(),
-            within: patient.patience,
-            dir: dir.clone(),
-        })?;
-        each_ms.push((first.as_secs_f64() * 10_000.0).round() / 10.0);
         testnet.start(leader)?;
         let client = testnet.nodes[leader].impatient_client();
         testnet
@@ -109,13 +147,14 @@ pub async fn failover(settings: FailoverSettings) -> Result<FailoverReport, Laun
     if verified == done.acknowledged.len() {
         let _ = std::fs::remove_dir_all(&dir);
     }
-    let mut sorted = each_ms.clone();
-    sorted.sort_by(f64::total_cmp);
-    let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
+    let of_others = |all: &[f64]| (!all.is_empty()).then(|| Spread::of(all));
     Ok(FailoverReport {
         bench: "failover",
-        failover_ms: Spread { min: at(0), median: at(sorted.len() / 2), max: at(sorted.len().saturating_sub(1)) },
+        failover_ms: Spread::of(&each_ms),
         each_ms,
+        others_first_ms: of_others(&first_ms),
+        others_last_ms: of_others(&last_ms),
+        others: settings.others,
         voters: settings.voters,
         clients: settings.clients,
         acknowledged: done.acknowledged.len(),

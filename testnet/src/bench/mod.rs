@@ -14,8 +14,8 @@ use serde::Serialize;
 pub use broadcast::{BroadcastReport, BroadcastSettings, broadcast};
 pub use command::{CommandReport, CommandSettings, StepsMs, command};
 pub use commit::{CommitReport, CommitSettings, commit};
-pub use failover::{FailoverReport, FailoverSettings, failover};
 pub use links::{LinkFigures, LinksReport, LinksSettings, links};
+pub use failover::{FailoverReport, FailoverSettings, Spread, failover};
 
 use crate::launch::{LaunchError, Layout};
 

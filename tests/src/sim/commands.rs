@@ -175,8 +175,7 @@ impl Sim {
         let clock = known.and_then(|replica| replica.clock.now(boot_ms)).filter(|_| ready);
         let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
         let (Some(clock), Some(lead)) = (clock, lead) else {
-            let leader = self.elsewhere(host).map(node_id);
-            let result = Err(PullFailure::NotLeader { leader });
+            let result = Err(PullFailure::NotLeader(self.elsewhere(host)));
             return self.send(host, asker.host, Message::Pulled { asker, result });
         };
         let until_ms = boot_ms + u64::from(pull.wait_ms);

@@ -12,6 +12,7 @@ use skep_protocol::agent::LeaseTerms;
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::{NodeId, RequestId, ShardId};
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
 use skep_protocol::pull::PullFailure;
@@ -96,6 +97,8 @@ pub(super) struct Host {
     peers: BTreeSet<NodeId>,
     /// Who last answered as only a leader does.
     answered: Option<usize>,
+    /// What its engine has learned of who leads.
+    pub(super) known: LeaderHint,
     wakes_at: u64,
     pub(super) journals: Journals,
 }
@@ -144,6 +147,7 @@ impl Host {
             next_key: 1,
             peers: BTreeSet::new(),
             answered: None,
+            known: LeaderHint::default(),
             wakes_at: u64::MAX,
             journals: Journals::default(),
         }
@@ -213,7 +217,7 @@ impl Sim {
         }
         (at.up, at.run) = (true, at.run + 1);
         at.engine = Engine::new(at.node, site(), config(lease_ms));
-        (at.answered, at.wakes_at) = (None, u64::MAX);
+        (at.answered, at.wakes_at, at.known) = (None, u64::MAX, LeaderHint::default());
         at.peers.clear();
         let boot_ms = at.clock.at(now);
         let started = at.durable.take().map(|durable| Replica::start(durable, boot_ms, random));
@@ -245,9 +249,10 @@ impl Sim {
             if !self.hosts[host].up || self.hosts[host].suspended > 0 {
                 continue;
             }
-            // Robots' nodes speak to voters only.
-            let voters = (0..self.plan.voters).filter(|peer| *peer != host && self.hosts[*peer].up);
-            let up: BTreeSet<NodeId> = voters.filter(|peer| self.fabric.connects(host, *peer)).map(node_id).collect();
+            // Robots' nodes speak to voters only, or know no more than who else there is.
+            let listed = if self.plan.lists_all { self.hosts.len() } else { self.plan.voters };
+            let peers = (0..listed).filter(|peer| *peer != host && self.hosts[*peer].up);
+            let up: BTreeSet<NodeId> = peers.filter(|peer| self.fabric.connects(host, *peer)).map(node_id).collect();
             if self.hosts[host].peers != up {
                 self.hosts[host].peers.clone_from(&up);
                 self.tell_engine(host, EngineEvent::Peers { up });
@@ -270,8 +275,8 @@ impl Sim {
         let leader = if leads && !replica.has_quorum(host, boot_ms) { None } else { replica.leader };
         if replica.told != Some((leader, ready)) {
             replica.told = Some((leader, ready));
-            let leader = leader.map(node_id);
-            self.tell_engine(host, EngineEvent::Leader { shard: SHARD, leader, ready });
+            let hint = LeaderHint { leader: leader.map(node_id), ..self.hint(host) };
+            self.tell_engine(host, EngineEvent::Leader { shard: SHARD, hint, ready });
         }
     }
 
@@ -323,6 +328,7 @@ impl Sim {
                     }
                 }
                 Effect::Journal(effect) => self.on_journal(host, effect),
+                Effect::Knows { hint, .. } => self.hosts[host].known = hint,
                 Effect::Topic(_) | Effect::Connectivity { .. } => {}
             }
         }
@@ -458,11 +464,12 @@ impl Sim {
             Target::Local => host,
             Target::Node(node) if self.hosts[host].peers.contains(&node) => host_of(node),
             Target::Node(_) => {
+                let nobody = LeaderHint::default();
                 let outcome = match work {
-                    Work::Request(_) => Outcome::Propose(ProposeOutcome::NotLeader { leader: None }),
-                    Work::Query(_) => Outcome::Query(Err(QueryFailure::NotLeader { leader: None })),
-                    Work::Heartbeat(_) => Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader { leader: None })),
-                    Work::Pull(_) => Outcome::Pull(Err(PullFailure::NotLeader { leader: None })),
+                    Work::Request(_) => Outcome::Propose(ProposeOutcome::NotLeader(nobody)),
+                    Work::Query(_) => Outcome::Query(Err(QueryFailure::NotLeader(nobody))),
+                    Work::Heartbeat(_) => Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader(nobody))),
+                    Work::Pull(_) => Outcome::Pull(Err(PullFailure::NotLeader(nobody))),
                 };
                 return self.tell_engine(host, EngineEvent::Outcome { key, attempt, outcome });
             }
@@ -498,6 +505,9 @@ impl Sim {
             Message::Pull { asker, pull } => self.on_pull(to, asker, pull),
             Message::Pulled { asker, result } => self.on_outcome(asker, Outcome::Pull(result.map(Box::new))),
             Message::Heartbeat { asker, heartbeat } => self.on_heartbeat(to, asker, heartbeat),
+            Message::Leads { by, hint } => {
+                self.tell_engine(to, EngineEvent::Leads { shard: SHARD, by: node_id(by), hint });
+            }
             Message::Noted { by, term, number, noted } => self.on_noted(to, by, term, number, noted),
             Message::Proposed { asker, outcome } => self.on_outcome(asker, Outcome::Propose(outcome)),
             Message::Queried { asker, reply } => self.on_outcome(asker, Outcome::Query(*reply)),

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use rand::RngExt as _;
 use skep_fleet::{HeartbeatKey, Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent, Policy};
 use skep_protocol::entry::{Entry, EntryBody, Request};
-use skep_protocol::heartbeat::{Heartbeat, HeartbeatFailure};
+use skep_protocol::heartbeat::{Heartbeat, HeartbeatFailure, HeartbeatReply};
+use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
 use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
 
@@ -273,7 +274,7 @@ impl Sim {
                 Some(Awaits::Request(asker)) => {
                     let reply = applied.replies.into_iter().next();
                     let outcome = match reply {
-                        Some(Reply::Refused(Refusal::Deposed)) => ProposeOutcome::NotLeader { leader: None },
+                        Some(Reply::Refused(Refusal::Deposed)) => ProposeOutcome::NotLeader(LeaderHint::default()),
                         Some(reply) => ProposeOutcome::Applied { index: position.index, stamp, reply },
                         None => ProposeOutcome::Unknown,
                     };
@@ -311,7 +312,7 @@ impl Sim {
         };
         if let Some(now) = replica.clock.now(boot_ms) {
             lead.orchestrator = Some(Orchestrator::new(OrchestratorConfig { policy }, &replica.state, now));
-            return;
+            return self.announce(host);
         }
         if !std::mem::replace(&mut lead.asked_for_clock, true) {
             let term = lead.term;
@@ -334,9 +335,25 @@ impl Sim {
         true
     }
 
-    pub(super) fn elsewhere(&self, host: usize) -> Option<usize> {
-        let replica = self.hosts[host].replica.as_ref()?;
-        replica.leader.filter(|leader| *leader != host)
+    /// A leader says that it leads to everybody.
+    fn announce(&mut self, host: usize) {
+        let hint = LeaderHint { leader: Some(node_id(host)), ..self.hint(host) };
+        for to in (0..self.hosts.len()).filter(|to| *to != host) {
+            self.send(host, to, Message::Leads { by: host, hint: hint.clone() });
+        }
+    }
+
+    /// What a host knows of who leads: from its replica, or from what its engine has learned.
+    pub(super) fn hint(&self, host: usize) -> LeaderHint {
+        let known = &self.hosts[host];
+        let Some(replica) = &known.replica else { return known.known.clone() };
+        let voters = Voters::of((0..self.plan.voters).map(node_id));
+        LeaderHint { leader: replica.leader.map(node_id), term: replica.durable.term, voters }
+    }
+
+    /// The same, from a host that does not lead.
+    pub(super) fn elsewhere(&self, host: usize) -> LeaderHint {
+        self.hint(host).elsewhere(node_id(host))
     }
 
     pub(super) fn on_propose(&mut self, host: usize, asker: Asker, request: Request) {
@@ -344,8 +361,9 @@ impl Sim {
             return;
         }
         let outcome = match self.hosts[host].replica {
-            Some(_) => ProposeOutcome::NotLeader { leader: self.elsewhere(host).map(node_id) },
-            None => ProposeOutcome::NoSuchShard,
+            Some(_) => ProposeOutcome::NotLeader(self.elsewhere(host)),
+            None if self.hint(host) == LeaderHint::default() => ProposeOutcome::NoSuchShard,
+            None => ProposeOutcome::NotLeader(self.elsewhere(host)),
         };
         self.send(host, asker.host, Message::Proposed { asker, outcome });
     }
@@ -373,13 +391,13 @@ impl Sim {
     pub(super) fn on_query(&mut self, host: usize, asker: Asker, query: Query) {
         let boot_ms = self.boot_ms(host);
         let failure = match &self.hosts[host].replica {
-            None => QueryFailure::NoReplica,
+            None => QueryFailure::NoReplica(self.elsewhere(host)),
             Some(replica) if replica.is_ready(host, boot_ms) => {
                 // What is committed by now, at the least: the leader knows of all of it.
                 let next = replica.committed;
                 return self.begin_round(host, RoundFor::Query { asker, query, next });
             }
-            Some(_) => QueryFailure::NotLeader { leader: self.elsewhere(host).map(node_id) },
+            Some(_) => QueryFailure::NotLeader(self.elsewhere(host)),
         };
         self.send(host, asker.host, Message::Queried { asker, reply: Box::new(Err(failure)) });
     }
@@ -409,8 +427,7 @@ impl Sim {
         let ready = self.hosts[host].replica.as_ref().is_some_and(|replica| replica.is_ready(host, boot_ms));
         let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
         let Some(lead) = lead.filter(|_| ready) else {
-            let leader = self.elsewhere(host).map(node_id);
-            let result = Err(HeartbeatFailure::NotLeader { leader });
+            let result = Err(HeartbeatFailure::NotLeader(self.elsewhere(host)));
             return self.send(host, asker.host, Message::Heard { by: host, asker, result });
         };
         let key = lead.next_key;
@@ -468,6 +485,7 @@ impl Sim {
             }
             OrchestratorEffect::Answer { key, reply } => {
                 if let Some(asker) = lead.askers.remove(&key.0) {
+                    let reply = HeartbeatReply { lead: self.hint(host), ..reply };
                     self.send(host, asker.host, Message::Heard { by: host, asker, result: Ok(reply) });
                 }
             }

@@ -73,6 +73,8 @@ pub(super) struct Plan {
     pub(super) voters: usize,
     pub(super) lease_ms: u64,
     pub(super) nearest: bool,
+    /// Whether every host lists all others, and not only those that vote.
+    pub(super) lists_all: bool,
     /// How long things go wrong, in milliseconds.
     pub(super) run_ms: u64,
     pub(super) tasks: usize,
@@ -102,6 +104,7 @@ impl Plan {
             voters,
             lease_ms: rng.random_range(2_000..=6_000),
             nearest: rng.random_bool(0.5),
+            lists_all: seed.is_multiple_of(2),
             run_ms,
             tasks: robots + rng.random_range(0..=robots),
             customers: rng.random_range(2..=5),

@@ -10,6 +10,7 @@ use skep_protocol::agent::Position;
 use skep_protocol::entry::Request;
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::CommandId;
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::offer::CommandSaid;
 use skep_protocol::outcome::{ProposeOutcome, Settled};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
@@ -73,6 +74,11 @@ pub(super) enum Message {
         by: usize,
         asker: Asker,
         result: Result<HeartbeatReply, HeartbeatFailure>,
+    },
+    /// A leader says that it leads.
+    Leads {
+        by: usize,
+        hint: LeaderHint,
     },
     Claims {
         from: usize,

@@ -254,7 +254,9 @@ impl Orchestrator {
             AgentRenewal { agent: said.agent, attachment: said.attachment, renewal }
         };
         let agents = asked.heartbeat.agents.into_iter().map(|said| renew(said, &mut self.leases)).collect();
-        self.effects.push_back(Effect::Answer { key: asked.key, reply: HeartbeatReply { agents } });
+        // Who leads is for its node to say.
+        let reply = HeartbeatReply { agents, ..HeartbeatReply::default() };
+        self.effects.push_back(Effect::Answer { key: asked.key, reply });
     }
 
     /// Looks at what changed in the state since the last look.

@@ -97,7 +97,7 @@ impl Node {
 
     fn renew(&mut self, renewal: Renewal) -> Vec<Want> {
         let agents = vec![AgentRenewal { agent: agent(), attachment: ATTACHMENT, renewal }];
-        self.settle(Settled::Heard(HeartbeatReply { agents }))
+        self.settle(Settled::Heard(HeartbeatReply { agents, ..HeartbeatReply::default() }))
     }
 
     fn update(&mut self, as_of: u64, claims: Vec<Task>) -> Vec<Want> {

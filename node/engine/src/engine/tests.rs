@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use skep_protocol::agent::LeaseTerms;
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
+use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Receipt, Refusal, Reply, Settled};
 use skep_protocol::query::Query;
@@ -13,6 +14,8 @@ use skep_protocol::time::LogInstant;
 use super::*;
 use crate::connectivity::Permission;
 use crate::event::{Outcome, Target};
+
+mod leaders;
 
 const SHARD: ShardId = ShardId(1);
 const KEY: WorkKey = WorkKey(7);
@@ -46,8 +49,14 @@ fn submit(engine: &mut Engine, now_ms: u64) {
     engine.handle(Event::Submit { key: KEY, shard: SHARD, work, patience_ms: 5_000 }, now_ms);
 }
 
+/// A word of the first term that names no voters.
+fn hint(leader: Option<NodeId>) -> LeaderHint {
+    LeaderHint { leader, term: 1, ..LeaderHint::default() }
+}
+
 fn leader(engine: &mut Engine, leader: Option<NodeId>, now_ms: u64) {
-    engine.handle(Event::Leader { shard: SHARD, leader, ready: leader == Some(node(1)) }, now_ms);
+    let ready = leader == Some(node(1));
+    engine.handle(Event::Leader { shard: SHARD, hint: hint(leader), ready }, now_ms);
 }
 
 fn outcome(engine: &mut Engine, attempt: u32, outcome: ProposeOutcome, now_ms: u64) {
@@ -112,7 +121,7 @@ fn work_goes_to_the_leader_wherever_it_is() {
     leader(&mut engine, Some(node(2)), 0);
     submit(&mut engine, 1);
     assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(2))]);
-    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: Some(node(1)) }, 2);
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(Some(node(1)))), 2);
     assert_eq!(attempts(&effects(&mut engine)), [Target::Local]);
     outcome(&mut engine, 2, done(), 3);
     assert!(matches!(answer(&effects(&mut engine)), Some(Settled::Done { index: 4, .. })));
@@ -125,7 +134,7 @@ fn a_new_leader_is_tried_at_once() {
     leader(&mut engine, None, 0);
     submit(&mut engine, 0);
     assert_eq!(attempts(&effects(&mut engine)).len(), 1, "a peer may know more");
-    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: None }, 1);
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(None)), 1);
     assert_eq!(attempts(&effects(&mut engine)), []);
     leader(&mut engine, Some(node(3)), 2);
     assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
@@ -193,7 +202,7 @@ fn doubt_is_sticky_under_a_refusal_that_is_silent_about_earlier_attempts() {
         let mut engine = engine();
         leader(&mut engine, Some(node(2)), 0);
         submit(&mut engine, 0);
-        let first = if in_doubt { ProposeOutcome::Unknown } else { ProposeOutcome::NotLeader { leader: None } };
+        let first = if in_doubt { ProposeOutcome::Unknown } else { ProposeOutcome::NotLeader(hint(None)) };
         outcome(&mut engine, 1, first, 1);
         engine.handle_timeout(500);
         outcome(&mut engine, 2, refused(refusal), 501);
@@ -217,7 +226,7 @@ fn a_node_that_is_no_member_finds_the_leader_again_and_again() {
     let mut engine = engine();
     submit(&mut engine, 0);
     assert_eq!(attempts(&effects(&mut engine)).len(), 1, "any peer may know");
-    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: Some(node(3)) }, 1);
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(Some(node(3)))), 1);
     assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
     outcome(&mut engine, 2, done(), 2);
     effects(&mut engine);
@@ -226,14 +235,14 @@ fn a_node_that_is_no_member_finds_the_leader_again_and_again() {
     submit(&mut engine, 60_000);
     assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
     // It was deposed and knows nobody: the others are asked, however long nobody is known to lead.
-    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: None }, 60_001);
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(None)), 60_001);
     engine.handle_timeout(60_400);
     assert_eq!(attempts(&effects(&mut engine)).len(), 1);
     outcome(&mut engine, 2, ProposeOutcome::NoSuchShard, 60_401);
     engine.handle_timeout(64_000);
     assert_eq!(attempts(&effects(&mut engine)).len(), 1, "it does not give up while there are peers");
-    outcome(&mut engine, 3, ProposeOutcome::NotLeader { leader: Some(node(2)) }, 64_001);
-    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(2))]);
+    outcome(&mut engine, 3, ProposeOutcome::NotLeader(hint(Some(node(3)))), 64_001);
+    assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
 }
 
 #[test]
@@ -244,7 +253,7 @@ fn a_member_that_was_removed_becomes_a_client_of_the_shard() {
     engine.handle_timeout(10_000);
     effects(&mut engine);
     submit(&mut engine, 10_000);
-    outcome(&mut engine, 1, ProposeOutcome::NotLeader { leader: Some(node(3)) }, 10_001);
+    outcome(&mut engine, 1, ProposeOutcome::NotLeader(hint(Some(node(3)))), 10_001);
     assert_eq!(attempts(&effects(&mut engine)).last(), Some(&Target::Node(node(3))));
 }
 

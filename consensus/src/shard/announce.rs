@@ -1,0 +1,91 @@
+//! Telling others who leads.
+//!
+//! A new leader says so to everybody who is connected, and to whoever connects later: they need not search, and know who
+//! votes. Nobody believes it before it has answered as a leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use skep_protocol::codec::Encoded;
+use skep_protocol::frame::FrameKind;
+use skep_protocol::ids::NodeId;
+use skep_protocol::leader::{LeaderHint, Voters};
+
+use super::Shard;
+use crate::net::Class;
+
+/// How often whoever could not be told is told again, and voters are looked at.
+const AGAIN_EVERY: Duration = Duration::from_secs(1);
+
+impl Shard {
+    /// What this replica knows of who leads.
+    pub(crate) fn hint(&self) -> LeaderHint {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let leader = metrics.current_leader.and_then(|id| membership.get_node(&id).map(|member| member.node));
+        let voters = membership.voter_ids().filter_map(|id| membership.get_node(&id).map(|member| member.node));
+        LeaderHint { leader, term: metrics.current_term, voters: Voters::of(voters) }
+    }
+
+    /// The same, from a node that does not lead.
+    pub(super) fn elsewhere(&self) -> LeaderHint {
+        self.hint().elsewhere(self.inner.site.node)
+    }
+
+    /// Tells a peer that this node leads; whether it heard.
+    async fn announce(self, node: NodeId, hint: LeaderHint) -> (NodeId, bool) {
+        let Ok(body) = hint.encode() else { return (node, false) };
+        let site = &self.inner.site;
+        let deadline = Duration::from_millis(site.config.rpc_timeout_ms);
+        let told = site.peers.call(node, Class::Agents, FrameKind::Leads, self.id(), &body, deadline).await;
+        (node, told.is_ok())
+    }
+}
+
+/// Which run of a peer was told of which voters.
+type Told = BTreeMap<NodeId, (u64, Voters)>;
+
+/// Tells every peer that this node leads, for as long as the term lasts.
+pub(super) async fn run(shard: Shard, term: u64) {
+    let mut peers = shard.inner.site.peers.changes();
+    let mut view = shard.view();
+    let mut told = Told::new();
+    let mut telling = Told::new();
+    let mut later: BTreeSet<NodeId> = BTreeSet::new();
+    let mut again = tokio::time::interval(AGAIN_EVERY);
+    let mut in_flight = FuturesUnordered::new();
+    loop {
+        peers.borrow_and_update();
+        let known = *view.borrow_and_update();
+        if known.term != term {
+            return;
+        }
+        if known.ready {
+            let hint = LeaderHint { leader: Some(shard.inner.site.node), term, ..shard.hint() };
+            for (node, process) in shard.inner.site.peers.present() {
+                let what = (process, hint.voters.clone());
+                let is_told = told.get(&node) == Some(&what) || telling.contains_key(&node) || later.contains(&node);
+                if !is_told {
+                    telling.insert(node, what);
+                    in_flight.push(shard.clone().announce(node, hint.clone()));
+                }
+            }
+        }
+        tokio::select! {
+            // In order, and not by chance: a simulated run is the same every time.
+            biased;
+            Some((node, heard)) = in_flight.next() => {
+                if let Some(what) = telling.remove(&node).filter(|_| heard) {
+                    told.insert(node, what);
+                } else {
+                    later.insert(node);
+                }
+            }
+            changed = view.changed() => if changed.is_err() { return },
+            changed = peers.changed() => if changed.is_err() { return },
+            _ = again.tick() => later.clear(),
+        }
+    }
+}

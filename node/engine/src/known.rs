@@ -1,0 +1,210 @@
+//! Who leads a shard, as far as this node knows, and whom to ask if nobody is known to.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use skep_protocol::ids::NodeId;
+use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::mutant::{Mutant, is_on};
+
+/// While nobody is known to lead, every so manyth turn is one of a peer that is not known to vote: the voters may all have
+/// been replaced since they were heard of.
+const STRANGER_EVERY: u64 = 3;
+
+/// On whose word a node is thought to lead. The later the better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Word {
+    /// Another node named it.
+    Hearsay,
+    /// It says so itself.
+    Own,
+    /// It answered as only a leader does, or this node's own replica says so.
+    Proof,
+}
+
+/// A node that is thought to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lead {
+    pub(crate) node: NodeId,
+    pub(crate) term: u64,
+    pub(crate) word: Word,
+}
+
+/// What is known of a shard's leader and voters.
+///
+/// A word is a hint whom to ask next, and no more: it never outlives the answer. What was proved is given up only when the
+/// one who is thought to lead does not answer as a leader, when its own replica says so, or when another one says itself
+/// that it leads in a later term.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    lead: Option<Lead>,
+    /// The newest term of which it was proved who led. A word of an earlier one is old.
+    term: u64,
+    /// Who was thought to lead, did not answer as a leader, and in which term.
+    silent: Option<(NodeId, u64)>,
+    voters: Voters,
+    /// The term that the voters are of.
+    voters_of: u64,
+    /// The voter, and the other one, whose turn came last while nobody was known to lead.
+    asked: [Option<NodeId>; 2],
+    turn: u64,
+}
+
+impl Known {
+    pub(crate) fn lead(&self) -> Option<Lead> {
+        self.lead
+    }
+
+    /// Whether a node is thought to lead.
+    pub(crate) fn is_thought_of(&self, node: NodeId) -> bool {
+        self.lead.is_some_and(|lead| lead.node == node)
+    }
+
+    /// The newest term that is known.
+    pub(crate) fn term(&self) -> u64 {
+        self.lead.map_or(self.term, |lead| lead.term.max(self.term))
+    }
+
+    /// What this node may say to others: hearsay is not passed on, or it would never die.
+    pub(crate) fn to_pass_on(&self) -> LeaderHint {
+        let leader = self.lead.filter(|lead| lead.word == Word::Proof).map(|lead| lead.node);
+        LeaderHint { leader, term: self.term, voters: self.voters.clone() }
+    }
+
+    /// What this node's own replica says.
+    pub(crate) fn follow_replica(&mut self, leader: Option<NodeId>, term: u64, voters: Voters) {
+        self.lead = leader.map(|node| Lead { node, term, word: Word::Proof });
+        self.term = term;
+        if !voters.is_empty() {
+            (self.voters, self.voters_of) = (voters, term);
+        }
+    }
+
+    /// Takes note of what a node says.
+    pub(crate) fn hear(&mut self, from: NodeId, hint: &LeaderHint, word: Word) {
+        if !hint.voters.is_empty()
+            && (hint.term >= self.voters_of || self.voters.is_empty())
+            && !is_on(Mutant::VotersNotLearned)
+        {
+            (self.voters, self.voters_of) = (hint.voters.clone(), hint.term);
+        }
+        let Some(node) = hint.leader.filter(|_| hint.term >= self.term()) else { return };
+        let knows_better = self.voters.is_empty() || self.voters.contains(&from);
+        if word == Word::Hearsay && self.silent == Some((node, hint.term)) && !knows_better {
+            return;
+        }
+        let stays = self.lead.is_some_and(|lead| match lead.word {
+            Word::Proof => word == Word::Hearsay || hint.term == lead.term,
+            // A term has one leader: the better word counts, and of two as good the first.
+            _ => hint.term == lead.term && word <= lead.word,
+        });
+        if !stays {
+            self.lead = Some(Lead { node, term: hint.term, word });
+        }
+    }
+
+    /// A node answered as only a leader does, and said this of itself, if anything.
+    pub(crate) fn prove(&mut self, node: NodeId, said: &LeaderHint) {
+        let says = said.leader == Some(node);
+        let thought = self.lead.filter(|lead| lead.node == node).map_or(self.term, |lead| lead.term);
+        // Not the greater one: a term that nobody led would hide all that come.
+        self.term = if says { said.term } else { thought };
+        if says && !said.voters.is_empty() && !is_on(Mutant::VotersNotLearned) {
+            (self.voters, self.voters_of) = (said.voters.clone(), said.term);
+        }
+        self.lead = Some(Lead { node, term: self.term, word: Word::Proof });
+        self.silent = None;
+    }
+
+    /// A node did not answer as a leader. If it was thought to be one, it is not any more, and the others are asked first.
+    pub(crate) fn give_up(&mut self, node: NodeId) {
+        if let Some(lead) = self.lead.take_if(|lead| lead.node == node) {
+            self.silent = Some((node, lead.term));
+            (self.asked[0], self.turn) = (Some(node), 0);
+        }
+    }
+
+    /// Whose turn it is while nobody is known to lead: voters, and now and then somebody else. Only those who are up.
+    pub(crate) fn next(&mut self, up: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let strangers_turn = self.turn % STRANGER_EVERY == STRANGER_EVERY - 1;
+        self.turn = self.turn.wrapping_add(1);
+        let (first, second) = if strangers_turn { (1, 0) } else { (0, 1) };
+        for kind in [first, second] {
+            let is_of = |node: &&NodeId| self.voters.contains(node) == (kind == 0);
+            let from = self.asked[kind].map_or(Bound::Unbounded, Bound::Excluded);
+            if let Some(node) = up.range((from, Bound::Unbounded)).chain(up).find(is_of).copied() {
+                self.asked[kind] = Some(node);
+                return Some(node);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_public_key([n; 32])
+    }
+
+    fn hint(leader: Option<u8>, term: u64, voters: &[u8]) -> LeaderHint {
+        LeaderHint { leader: leader.map(node), term, voters: Voters::of(voters.iter().copied().map(node)) }
+    }
+
+    fn turns(known: &mut Known, up: &BTreeSet<NodeId>, count: usize) -> Vec<u8> {
+        (0..count).filter_map(|_| known.next(up)).map(|node| node.public_key()[0]).collect()
+    }
+
+    #[test]
+    fn a_word_of_an_earlier_term_is_old() {
+        let mut known = Known::default();
+        known.prove(node(1), &hint(Some(1), 5, &[1, 2, 3]));
+        known.give_up(node(1));
+        known.hear(node(2), &hint(Some(3), 4, &[7, 8, 9]), Word::Own);
+        assert_eq!(known.lead(), None);
+        assert_eq!(known.to_pass_on(), hint(None, 5, &[1, 2, 3]));
+        known.hear(node(2), &hint(Some(3), 6, &[]), Word::Hearsay);
+        assert!(known.is_thought_of(node(3)));
+    }
+
+    #[test]
+    fn hearsay_displaces_nobody_who_proved_that_it_leads_and_is_not_passed_on() {
+        let mut known = Known::default();
+        known.prove(node(1), &hint(Some(1), 5, &[1, 2, 3]));
+        known.hear(node(9), &hint(Some(9), u64::MAX, &[]), Word::Hearsay);
+        assert!(known.is_thought_of(node(1)));
+        known.give_up(node(1));
+        known.hear(node(9), &hint(Some(9), u64::MAX, &[]), Word::Hearsay);
+        assert!(known.is_thought_of(node(9)), "whoever is named is asked");
+        assert_eq!(known.to_pass_on().leader, None);
+        // It is not so, and hides nobody after that.
+        known.give_up(node(9));
+        known.hear(node(2), &hint(Some(2), 6, &[]), Word::Own);
+        assert!(known.is_thought_of(node(2)));
+    }
+
+    #[test]
+    fn who_has_just_been_silent_is_asked_again_on_a_voters_word_and_not_on_a_strangers() {
+        let mut known = Known::default();
+        known.prove(node(1), &hint(Some(1), 5, &[1, 2, 3]));
+        known.give_up(node(1));
+        known.hear(node(9), &hint(Some(1), 5, &[]), Word::Hearsay);
+        assert_eq!(known.lead(), None);
+        known.hear(node(2), &hint(Some(1), 5, &[]), Word::Hearsay);
+        assert!(known.is_thought_of(node(1)));
+    }
+
+    #[test]
+    fn voters_come_first_after_the_one_who_was_silent_and_every_third_turn_is_a_strangers() {
+        let up: BTreeSet<NodeId> = (1..=200).map(node).collect();
+        let mut known = Known::default();
+        known.prove(node(60), &hint(Some(60), 5, &[40, 60, 80]));
+        known.give_up(node(60));
+        assert_eq!(turns(&mut known, &up, 9), [80, 40, 1, 60, 80, 2, 40, 60, 3]);
+        // None of them is there: whoever is.
+        assert_eq!(turns(&mut known, &[node(7), node(8)].into(), 3), [7, 8, 7]);
+        assert!(turns(&mut known, &BTreeSet::new(), 1).is_empty());
+    }
+}
