@@ -35,6 +35,8 @@ pub(crate) enum Want {
     Noted { key: UpdateKey, noted: bool },
     /// An attached agent takes commands.
     Takes(Taker),
+    /// The lease of an agent that takes commands was renewed.
+    Renewed { stream: StreamKey, lease: Usable },
     /// A stream is that of an attached agent no more.
     Gone { stream: StreamKey },
 }
@@ -286,8 +288,9 @@ impl Agents {
     fn say_takes(&mut self, stream: StreamKey) {
         let Some(session) = self.sessions.get(&stream) else { return };
         if let Some((attachment, groups)) = session.attachment.zip(session.takes.clone()) {
+            let lease = session.renewed;
             let AttachWish { shard, agent, session, .. } = session.wish.clone();
-            self.wants.push_back(Want::Takes(Taker { stream, shard, agent, session, attachment, groups }));
+            self.wants.push_back(Want::Takes(Taker { stream, shard, agent, session, attachment, groups, lease }));
         }
     }
 
@@ -409,7 +412,11 @@ impl Agents {
                     if let Some(stamp) = newest.or(stamps.get(&stream).copied()) {
                         let renewed = Usable { stamp, usable_ms: session.lease.holder_ms() };
                         session.renewed = Some(renewed);
+                        let takes = session.takes.is_some();
                         self.tell(stream, ToAgent::Lease(renewed));
+                        if takes {
+                            self.wants.push_back(Want::Renewed { stream, lease: renewed });
+                        }
                     }
                 }
                 Renewal::NotConfirmed => {
@@ -445,6 +452,8 @@ impl Agents {
     fn on_claims(&mut self, stream: StreamKey, as_of: u64, claims: AgentClaims, now_ms: u64) {
         let Some(session) = self.sessions.get_mut(&stream).filter(|s| s.as_of <= Some(as_of)) else { return };
         let first = session.as_of.replace(as_of).is_none();
+        // Before the node is known to know this no lease is renewed: nobody waits a whole turn for the first renewal.
+        let may_be_renewed = first && session.stamp.is_some() && session.renewed.is_none();
         let now: BTreeMap<TaskId, ClaimEpoch> = claims.held.into_iter().collect();
         let mut news = Vec::new();
         if first {
@@ -481,7 +490,7 @@ impl Agents {
             session.missed = missed;
         }
         news.into_iter().for_each(|message| self.tell(stream, message));
-        if news_of_credits {
+        if news_of_credits || may_be_renewed {
             self.mark(stream, now_ms);
         }
     }

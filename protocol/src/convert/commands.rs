@@ -8,9 +8,9 @@ use crate::codec::{CodecError, Encoded};
 use crate::command::{Command, CommandClass, CommandOrder, CommandOutcome, CommandView, DeliveryView, SignedCommand};
 use crate::command::{InvalidCommand, SignedOrder, VoidCause};
 use crate::entry::Op;
-use crate::ids::CommandId;
+use crate::ids::{AttachmentId, CommandId, HomeEpoch};
 use crate::limits;
-use crate::offer::{CommandSaid, CommandTold};
+use crate::offer::{CommandSaid, CommandTold, GoToken};
 use crate::text::{GroupName, OperatorName, Reason, SiteName};
 use crate::time::LogInstant;
 use crate::v1;
@@ -120,6 +120,12 @@ pub fn command_step(step: v1::CommandStep) -> Result<(CommandId, CommandSaid), F
     Ok((id, said))
 }
 
+/// The fencing token of a word to go; the least one if there is none.
+pub fn go_token(token: Option<v1::GoToken>) -> GoToken {
+    let token = token.unwrap_or_default();
+    GoToken { home: HomeEpoch(token.home), attachment: AttachmentId(token.attachment) }
+}
+
 fn void_name(cause: VoidCause) -> &'static str {
     cause.outcome().name()
 }
@@ -129,8 +135,9 @@ pub fn news_to_proto(command: CommandId, told: CommandTold) -> v1::CommandNews {
     use v1::command_news::News;
     let news = match told {
         CommandTold::Offer(signed) => News::Offer(command_to_proto(&signed.command)),
-        CommandTold::Go { stamp, within_ms } => {
-            News::Go(v1::GoAhead { stamp, within: Some(duration_to_proto(within_ms)) })
+        CommandTold::Go { stamp, within_ms, token } => {
+            let token = v1::GoToken { home: token.home.0, attachment: token.attachment.0 };
+            News::Go(v1::GoAhead { stamp, within: Some(duration_to_proto(within_ms)), token: Some(token) })
         }
         CommandTold::Void(cause) => News::Void(void_name(cause).to_owned()),
         CommandTold::Interrupted => News::Interrupted(v1::CommandInterrupted {}),

@@ -249,7 +249,7 @@ impl Sim {
                 };
                 self.say_of(robot, command, said);
             }
-            CommandTold::Go { stamp, within_ms } => {
+            CommandTold::Go { stamp, within_ms, .. } => {
                 let run = self.robots[robot].run;
                 let Some(known) = self.robots[robot].commands.get_mut(&command) else { return };
                 if known.until_ms.is_none() {

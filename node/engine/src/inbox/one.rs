@@ -1,5 +1,6 @@
 //! The commands of one agent, from when they are delivered until the shard knows how they ended.
 
+mod fence;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use skep_protocol::time::LogInstant;
 
 use super::due::Due;
 use super::event::Taker;
+use fence::Word;
 use report::Report;
 
 /// What follows from something: all writes together, and what is said now.
@@ -42,10 +44,10 @@ struct Live {
     writing: u32,
     void: Option<VoidCause>,
     offered: bool,
-    /// Its software waits for the word to go: its stamp, and how long from there.
+    /// Its software waits for the word to go: its stamp, and how long it was to the deadline.
     start: Option<(u64, u64)>,
-    /// The word to go, once it was given: its stamp, and how long from there.
-    go: Option<(u64, u64)>,
+    /// The word to go, once it was given.
+    go: Option<Word>,
     /// How far its software says it has come.
     progress: Option<CommandProgress>,
     report: Report,
@@ -391,9 +393,14 @@ impl Inbox {
         if now >= deadline {
             return self.void_here(seq, VoidCause::Expired, out);
         }
-        live.start = Some((stamp, deadline.since_ms(now)));
+        // Software whose lease is over may have been followed by another run: it asks again, and is told once it is renewed.
+        let left_ms = deadline.since_ms(now);
+        let Some(word) = Word::of(self.taker.as_ref(), seq, stamp, left_ms) else {
+            return out.told.push((live.command(), CommandTold::Ignored));
+        };
+        live.start = Some((stamp, left_ms));
         if is_on(Mutant::GoBeforeIntent) {
-            out.told.push((live.command(), CommandTold::Go { stamp, within_ms: deadline.since_ms(now) }));
+            out.told.push((live.command(), word.told()));
         }
         let stamp = live.stamp(bound);
         let steps = &mut live.entry.steps;
@@ -403,14 +410,23 @@ impl Inbox {
     }
 
     /// The software asks again for what it may have been told to do: its question and the answer may have crossed. It is
-    /// told the same; whether it has begun, and whether it is too late, only it can say from here on.
+    /// told the same while that holds, and anew when it does not; whether it has begun, and whether it is too late, only it
+    /// can say from here on. What was called off, or is of a home that is over, is begun by nobody who was not told before.
     fn start_again(&mut self, seq: DeliverySeq, stamp: u64, bound: Option<LogInstant>, out: &mut Out) {
         let Some(live) = self.live.get_mut(&seq).filter(|live| live.writing == 0) else { return };
-        let deadline = live.entry.command.command.deadline;
         // After a crash of this node nobody remembers the word that was given.
-        let left_ms = bound.map_or(0, |now| deadline.since_ms(now));
-        let (stamp, within_ms) = *live.go.get_or_insert((stamp, left_ms));
-        out.told.push((live.command(), CommandTold::Go { stamp, within_ms }));
+        if live.go.is_none_or(|word| word.is_over(stamp)) {
+            let deadline = live.entry.command.command.deadline;
+            let never = live.void.is_some() || (self.open && seq.home != self.head.home);
+            let left_ms = if never { Some(0) } else { bound.map(|now| deadline.since_ms(now)) };
+            let left_ms = left_ms.filter(|left_ms| self.open || *left_ms == 0);
+            let word = left_ms.and_then(|left_ms| Word::of(self.taker.as_ref(), seq, stamp, left_ms));
+            let Some(word) = word else { return out.told.push((live.command(), CommandTold::Ignored)) };
+            live.go = Some(word);
+        }
+        if let Some(word) = live.go {
+            out.told.push((live.command(), word.told()));
+        }
     }
 
     /// Writes of these entries are in the journal. `bound` is the latest that the shard's clock can be.
@@ -435,10 +451,10 @@ impl Inbox {
     /// The intent is written down: the last look before the software is told to go.
     fn go(&mut self, seq: DeliverySeq, bound: Option<LogInstant>, out: &mut Out) {
         let Some(live) = self.live.get_mut(&seq) else { return };
-        let Some((stamp, within_ms)) = live.start.take() else {
+        let Some((stamp, left_ms)) = live.start.take() else {
             // Whoever asked for it is gone, and was not told.
             if live.go.is_none() {
-                self.set_phase(seq, JournalPhase::Received, out);
+                self.withdraw(seq, out);
             }
             return;
         };
@@ -446,8 +462,25 @@ impl Inbox {
         if let Some(cause) = live.void.or(late.then_some(VoidCause::Expired)) {
             return self.void_here(seq, cause, out);
         }
-        live.go = Some((stamp, within_ms));
-        out.told.push((live.command(), CommandTold::Go { stamp, within_ms }));
+        // It may have been renewed meanwhile: what counts is that it runs from the stamp on.
+        let Some(word) = Word::of(self.taker.as_ref(), seq, stamp, left_ms) else {
+            out.told.push((live.command(), CommandTold::Ignored));
+            return self.withdraw(seq, out);
+        };
+        live.go = Some(word);
+        out.told.push((live.command(), word.told()));
+    }
+
+    /// Nobody was told to begin it after all: it is received, as it was.
+    fn withdraw(&mut self, seq: DeliverySeq, out: &mut Out) {
+        let Some(live) = self.live.get_mut(&seq) else { return };
+        if !live.entry.begun_before {
+            live.entry.steps.started = None;
+        }
+        match live.void {
+            Some(cause) => self.void_here(seq, cause, out),
+            None => self.set_phase(seq, JournalPhase::Received, out),
+        }
     }
 
     /// Offers what has its turn: the first of each class.

@@ -1,12 +1,13 @@
 use super::*;
 
 mod deadlines;
+mod fence;
 mod reports;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use skep_protocol::agent::LeaseTerms;
+use skep_protocol::agent::{LeaseTerms, Usable};
 use skep_protocol::authority::{OperatorGrant, OperatorSecret};
 use skep_protocol::command::*;
 use skep_protocol::entry::DeliveryReport;
@@ -27,6 +28,8 @@ const CONFIG: EngineConfig = EngineConfig {
 const SHARD: ShardId = ShardId(1);
 const STREAM: StreamKey = StreamKey(1);
 const HOME: HomeEpoch = HomeEpoch(1);
+/// Longer than any test.
+const LEASE: Usable = Usable { stamp: 0, usable_ms: 1_000_000 };
 
 fn agent() -> AgentId {
     AgentId::new("r1").unwrap()
@@ -81,6 +84,7 @@ fn taker(stream: StreamKey, session: u8) -> Taker {
         session: SessionId::from_bytes([session; 16]),
         attachment: AttachmentId(7),
         groups: BTreeSet::from(["aisle".parse().unwrap()]),
+        lease: Some(LEASE),
     }
 }
 
@@ -115,6 +119,9 @@ struct Node {
     stands: Vec<DeliveryReport>,
     /// Whether the shard waits for ends.
     open: bool,
+    /// The lease and the attachment of whoever takes its commands next.
+    lease: Option<Usable>,
+    attachment: AttachmentId,
 }
 
 impl Node {
@@ -131,19 +138,26 @@ impl Node {
             requests: VecDeque::new(),
             stands: Vec::new(),
             open: true,
+            lease: Some(LEASE),
+            attachment: AttachmentId(7),
         }
     }
 
     /// One whose agent takes commands, and whose clock stands at 10 s.
     fn open() -> Self {
-        let mut node = Self::new();
+        Self::open_under(Some(LEASE))
+    }
+
+    fn open_under(lease: Option<Usable>) -> Self {
+        let mut node = Self { lease, ..Self::new() };
         node.take(STREAM, 1);
         node.pulled(10_000, vec![], vec![]);
         node
     }
 
     fn take(&mut self, stream: StreamKey, session: u8) {
-        self.handle(InboxEvent::Takes(taker(stream, session)));
+        let (lease, attachment) = (self.lease, self.attachment);
+        self.handle(InboxEvent::Takes(Taker { lease, attachment, ..taker(stream, session) }));
         self.sync();
         let (key, op) = self.requests.pop_front().expect("the inbox is to be opened");
         assert!(matches!(op, Op::OpenInbox { .. }), "{op:?}");
