@@ -77,7 +77,7 @@ pub enum CommandTold {
     },
     /// It is not to be started, and never will be.
     Void(VoidCause),
-    /// It was under way when an earlier run of the software ended: nobody knows how far it came.
+    /// It was under way when an earlier run of the software ended, or this one let go of it: nobody knows how far it came.
     Interrupted,
     /// How it ended is in the journal.
     Recorded(CommandOutcome),

@@ -87,15 +87,21 @@ pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, Op), Fie
     Ok((meta, Op::OrderCommand { order: Box::new(SignedOrder { order, signature }) }))
 }
 
-/// The groups that an agent is of.
+/// The groups that an agent is of, and the commands that its software has in its hands.
 ///
 /// # Errors
-/// [`FieldError`] if there are too many, or one is no name.
-pub fn take_commands(take: &v1::TakeCommands) -> Result<BTreeSet<GroupName>, FieldError> {
+/// [`FieldError`] if there are too many of either, or one is no name or no id.
+pub fn take_commands(take: &v1::TakeCommands) -> Result<(BTreeSet<GroupName>, BTreeSet<CommandId>), FieldError> {
     if take.groups.len() > limits::GROUPS_MAX {
         return Err(field("groups", InvalidCommand::Groups { given: take.groups.len() }));
     }
-    take.groups.iter().map(|name| GroupName::new(name).in_field("groups")).collect()
+    if take.in_hand.len() > limits::COMMANDS_IN_HAND_MAX {
+        let (given, max) = (take.in_hand.len(), limits::COMMANDS_IN_HAND_MAX);
+        return Err(field("in_hand", format!("{given} commands; {max} at most")));
+    }
+    let groups = take.groups.iter().map(|name| GroupName::new(name).in_field("groups")).collect::<Result<_, _>>()?;
+    let in_hand = take.in_hand.iter().map(|id| command_id(id)).collect::<Result<_, _>>()?;
+    Ok((groups, in_hand))
 }
 
 /// What an agent's software says of a command.
@@ -248,4 +254,23 @@ pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
 pub fn wait_ms(wait: Option<prost_types::Duration>) -> Result<u32, FieldError> {
     let ms = super::duration_ms("wait", wait)?.unwrap_or(0);
     Ok(u32::try_from(ms).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_names_as_many_commands_in_its_hands_as_its_node_has_and_no_more() {
+        let take = |count: usize| v1::TakeCommands {
+            groups: vec!["aisle".to_owned()],
+            in_hand: (0..count).map(|n| vec![u8::try_from(n).unwrap(); 16]).collect(),
+        };
+        let (groups, in_hand) = take_commands(&take(limits::COMMANDS_IN_HAND_MAX)).unwrap();
+        assert_eq!((groups.len(), in_hand.len()), (1, limits::INBOX_MAX));
+        assert_eq!(take_commands(&take(limits::COMMANDS_IN_HAND_MAX + 1)).unwrap_err().field, "in_hand");
+        let mut short = take(1);
+        short.in_hand[0].pop();
+        assert!(take_commands(&short).is_err());
+    }
 }

@@ -316,7 +316,8 @@ impl Sim {
 
     /// The software is attached: it takes commands, and says again what it was saying.
     pub(super) fn take_commands(&mut self, robot: usize) {
-        self.say(robot, Said::TakesCommands(Self::groups_of(robot)));
+        let in_hand = self.robots[robot].commands.keys().copied().collect();
+        self.say(robot, Said::TakesCommands { groups: Self::groups_of(robot), in_hand });
         self.say_commands_again(robot);
     }
 

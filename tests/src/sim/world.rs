@@ -102,7 +102,7 @@ pub(super) enum Said {
     Open(Box<AttachWish>),
     KeepAlive { stamp: u64, place: Option<Position> },
     Credits(u64),
-    TakesCommands(BTreeSet<GroupName>),
+    TakesCommands { groups: BTreeSet<GroupName>, in_hand: BTreeSet<CommandId> },
     Command(CommandId, CommandSaid),
     Closed,
 }

@@ -29,6 +29,8 @@ pub struct Taker {
     pub attachment: AttachmentId,
     /// The groups that it is of.
     pub groups: BTreeSet<GroupName>,
+    /// The commands that its software has in its hands. Others it will say nothing of.
+    pub in_hand: BTreeSet<CommandId>,
     /// Its lease as it was renewed last; none before the first renewal.
     pub lease: Option<Usable>,
 }

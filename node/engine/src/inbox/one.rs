@@ -146,14 +146,15 @@ impl Inbox {
 
     /// A run of the agent's software takes its commands from now on.
     pub(super) fn take(&mut self, taker: Taker, out: &mut Out) {
-        let session = taker.session;
+        let (session, in_hand) = (taker.session, taker.in_hand.clone());
         (self.taker, self.open, self.seen) = (Some(taker), false, 0);
         for live in self.live.values_mut() {
             live.offered = false;
             live.report.begin_anew();
         }
+        // What this run of the software has not in its hands it says nothing of, as if it had been another's.
         let interrupted = |live: &Live| match live.entry.phase {
-            JournalPhase::Intended { session: of } => of != session,
+            JournalPhase::Intended { session: of } => of != session || !in_hand.contains(&live.command()),
             _ => false,
         };
         let interrupted: Vec<DeliverySeq> =
@@ -166,7 +167,7 @@ impl Inbox {
                 self.set_phase(seq, JournalPhase::Received, out);
             } else {
                 out.told.push((live.command(), CommandTold::Interrupted));
-                let reason = Reason::truncated("its software ended while it was under way");
+                let reason = Reason::truncated("its software ended, or lost it, while it was under way");
                 self.end(seq, CommandOutcome::Indeterminate { reason }, None, out);
             }
         }

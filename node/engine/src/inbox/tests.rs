@@ -84,6 +84,7 @@ fn taker(stream: StreamKey, session: u8) -> Taker {
         session: SessionId::from_bytes([session; 16]),
         attachment: AttachmentId(7),
         groups: BTreeSet::from(["aisle".parse().unwrap()]),
+        in_hand: (0..=u8::MAX).map(id).collect(),
         lease: Some(LEASE),
     }
 }
@@ -122,6 +123,8 @@ struct Node {
     /// The lease and the attachment of whoever takes its commands next.
     lease: Option<Usable>,
     attachment: AttachmentId,
+    /// What its software has in its hands when it takes commands.
+    in_hand: BTreeSet<CommandId>,
 }
 
 impl Node {
@@ -140,6 +143,7 @@ impl Node {
             open: true,
             lease: Some(LEASE),
             attachment: AttachmentId(7),
+            in_hand: (0..=u8::MAX).map(id).collect(),
         }
     }
 
@@ -156,8 +160,8 @@ impl Node {
     }
 
     fn take(&mut self, stream: StreamKey, session: u8) {
-        let (lease, attachment) = (self.lease, self.attachment);
-        self.handle(InboxEvent::Takes(Taker { lease, attachment, ..taker(stream, session) }));
+        let (lease, attachment, in_hand) = (self.lease, self.attachment, self.in_hand.clone());
+        self.handle(InboxEvent::Takes(Taker { lease, attachment, in_hand, ..taker(stream, session) }));
         self.sync();
         let (key, op) = self.requests.pop_front().expect("the inbox is to be opened");
         assert!(matches!(op, Op::OpenInbox { .. }), "{op:?}");
@@ -394,6 +398,27 @@ fn software_that_outlives_its_node_says_how_it_ended() {
     node.sync();
     assert_eq!(node.told(), [(1, "failed")]);
     assert_eq!(node.reported(), [(1, "failed")]);
+}
+
+#[test]
+fn what_living_software_has_let_go_of_ends_and_its_class_goes_on() {
+    for idempotent in [false, true] {
+        let mut node = Node::open();
+        node.deliver(vec![delivery(1, Command { idempotent, ..command(1) }), delivery(2, command(2))]);
+        node.start(1);
+        node.sync();
+        assert_eq!(node.told(), [(1, "offer"), (1, "go")]);
+        // The same run of it is attached anew, and knows nothing of what its node believes to be under way.
+        node.in_hand = BTreeSet::from([id(2)]);
+        node.take(STREAM, 1);
+        let told = node.told();
+        if idempotent {
+            assert_eq!((told, node.reported()), (vec![(1, "offer")], vec![]), "it may be done again");
+        } else {
+            assert_eq!(told, [(1, "interrupted"), (1, "indeterminate"), (2, "offer")]);
+            assert_eq!(node.reported(), [(1, "indeterminate")]);
+        }
+    }
 }
 
 #[test]

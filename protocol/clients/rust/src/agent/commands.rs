@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use skep_protocol::convert;
+use skep_protocol::limits::{COMMANDS_IN_HAND_MAX, INBOX_MAX};
 use skep_protocol::offer::GoToken;
 use skep_protocol::v1;
 use skep_protocol::v1::command_news::News;
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::{AgentStatus, Fenced, Shared, boot_ms};
 
 /// Commands that were offered and nobody has taken up yet: as many as a node hands out.
-const OFFERS_QUEUED_MAX: usize = skep_protocol::limits::INBOX_MAX;
+const OFFERS_QUEUED_MAX: usize = INBOX_MAX;
 /// News of one command that were not looked at. The last of each kind matter, and there are few.
 const NEWS_QUEUED_MAX: usize = 32;
 /// A node that has just been attached to may not know the command yet: how often it is told again, and how far apart.
@@ -148,6 +149,11 @@ impl Desk {
         self.to_say.send_modify(|to_say| _ = to_say.insert(id.to_vec()));
     }
 
+    /// The commands that the software has in its hands. Its node takes whatever else it believes to be under way for lost.
+    pub(super) fn in_hand(&self) -> Vec<Vec<u8>> {
+        self.waiting().keys().cloned().collect()
+    }
+
     fn answered(&self, id: &[u8]) {
         if let Some(known) = self.waiting().get_mut(id) {
             known.last = None;
@@ -168,6 +174,10 @@ impl Desk {
                     // Known already: what was said of it was lost with the stream.
                     drop(waiting);
                     return self.say_again(&id);
+                }
+                // More than its node would have it name. What is not taken up is not begun, and ends at its deadline.
+                if waiting.len() >= COMMANDS_IN_HAND_MAX {
+                    return;
                 }
                 let (told, news) = mpsc::channel(NEWS_QUEUED_MAX);
                 if self.offers.try_send((command, news)).is_ok() {
@@ -409,5 +419,77 @@ impl RunningCommand {
     /// [`NotStarted::Lost`] if its node does not know it any more.
     pub async fn fail(self, reason: &str) -> Result<(), NotStarted> {
         self.open.end(Step::Failed(reason.to_owned())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> Vec<u8> {
+        vec![n; 16]
+    }
+
+    fn told(n: u8, news: News) -> v1::CommandNews {
+        v1::CommandNews { command_id: id(n), news: Some(news) }
+    }
+
+    fn offer(n: u8) -> v1::CommandNews {
+        told(n, News::Offer(v1::Command { id: id(n), ..v1::Command::default() }))
+    }
+
+    #[test]
+    fn what_was_given_up_on_after_it_was_ignored_is_in_nobodys_hands() {
+        let (desk, mut offered) = Desk::new();
+        desk.hear(offer(1));
+        desk.hear(offer(2));
+        assert_eq!(desk.in_hand(), [id(1), id(2)]);
+        // The software gives one up. It says so until its node has that, or shows that it does not know it.
+        drop(offered.try_recv().unwrap());
+        desk.say(&id(1), Step::Reject("the agent's software let go of it".to_owned()));
+        for _ in 0..SAID_AGAIN_MAX {
+            desk.hear(told(1, News::Ignored(v1::CommandIgnored {})));
+            assert_eq!(desk.in_hand(), [id(1), id(2)]);
+        }
+        desk.hear(told(1, News::Ignored(v1::CommandIgnored {})));
+        assert_eq!(desk.in_hand(), [id(2)]);
+    }
+
+    #[test]
+    fn no_more_is_taken_up_than_its_node_lets_it_name() {
+        let (desk, _offered) = Desk::new();
+        for n in 0..=u8::try_from(COMMANDS_IN_HAND_MAX).unwrap() {
+            desk.hear(offer(n));
+        }
+        assert_eq!(desk.in_hand().len(), COMMANDS_IN_HAND_MAX);
+    }
+
+    #[test]
+    fn a_question_to_begin_is_stamped_whenever_it_is_said() {
+        let (desk, _offered) = Desk::new();
+        desk.hear(offer(1));
+        desk.say(&id(1), Step::Start(0));
+        let stamps: Vec<u64> = [(), ()]
+            .into_iter()
+            .flat_map(|()| {
+                desk.say_all_again();
+                desk.drain()
+            })
+            .filter_map(|said| match said.step {
+                Some(Step::Start(stamp)) => Some(stamp),
+                _ => None,
+            })
+            .collect();
+        assert!(stamps.len() == 2 && stamps[0] > 0 && stamps.is_sorted(), "{stamps:?}");
+    }
+
+    #[test]
+    fn the_token_of_a_run_never_falls() {
+        let (desk, _offered) = Desk::new();
+        let token = |home, attachment| convert::go_token(Some(v1::GoToken { home, attachment }));
+        for (given, greatest) in [((1, 7), (1, 7)), ((2, 3), (2, 3)), ((1, 9), (2, 3))] {
+            desk.raise(token(given.0, given.1));
+            assert_eq!(desk.token(), token(greatest.0, greatest.1));
+        }
     }
 }
