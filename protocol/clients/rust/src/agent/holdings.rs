@@ -183,6 +183,9 @@ impl Holdings {
     /// # Errors
     /// [`Fenced::LeaseEnded`]; 0 ms ago if it never ran, or was taken back.
     pub fn lease(&self, now_ms: u64) -> Result<LeaseLeft, Fenced> {
+        if is_on(Mutant::StartWithoutLease) {
+            return Ok(LeaseLeft { at_ms: now_ms, until_ms: u64::MAX });
+        }
         match self.lease_ms {
             Some(until_ms) if now_ms < until_ms => Ok(LeaseLeft { at_ms: now_ms, until_ms }),
             ended => Err(Fenced::LeaseEnded { ago_ms: ended.map_or(0, |until_ms| now_ms - until_ms) }),
