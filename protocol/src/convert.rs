@@ -27,8 +27,8 @@ use crate::v1;
 pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
 pub use command_events::command_events;
 pub use commands::{
-    command_id, command_step, command_to_proto, command_view_to_proto, grant_operator, install_operator, news_to_proto,
-    operator_to_proto, optional_command_id, order_command, send_command, take_commands, wait_ms,
+    command_id, command_step, command_to_proto, command_view_to_proto, go_token, grant_operator, install_operator,
+    news_to_proto, operator_to_proto, optional_command_id, order_command, send_command, take_commands, wait_ms,
 };
 pub use topics::{publication, topic, value_to_proto};
 

@@ -121,6 +121,9 @@ pub const UNDER_WAY_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 pub const COMMAND_WAITS_MAX: usize = 128;
 /// Commands of one agent that its node has and that have not ended. The shard keeps the others back.
 pub const INBOX_MAX: usize = 64;
+/// Commands that an agent's software names as in its hands when it takes commands: as many as its node has. Refused as invalid
+/// beyond; software that has so many takes up no more offers.
+pub const COMMANDS_IN_HAND_MAX: usize = INBOX_MAX;
 /// Bytes of commands in one answer to a pull. More follow in the next.
 pub const PULL_BYTES_SOFT_MAX: usize = 1024 * 1024;
 /// How long a leader may keep a pull waiting, in milliseconds. So old the clock of a node gets that hears nothing.

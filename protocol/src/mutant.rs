@@ -58,6 +58,8 @@ mutants! {
     SignatureNotChecked = "signature-not-checked",
     /// A robot is told to go before that is written down.
     GoBeforeIntent = "go-before-intent",
+    /// A command is started though the lease of its robot is over.
+    StartWithoutLease = "start-without-lease",
     /// A robot is told to forget a command before that it has ended is written down.
     VoidBeforeWritten = "void-before-written",
     /// What is in the journal of commands is said to be there before its fsync.

@@ -2,8 +2,23 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::command::{CommandOutcome, SignedCommand, VoidCause};
+use crate::ids::{AttachmentId, HomeEpoch};
 use crate::text::Reason;
+
+/// The fencing token of a word to go: of two owners of one agent, the later one's is greater.
+///
+/// Homes rise whenever another journal takes the agent over, and attachments with every attachment in the shard. Whoever acts
+/// shows it to what it acts on, which refuses a lower one than it has seen from this agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GoToken {
+    /// Whose journal had the command.
+    pub home: HomeEpoch,
+    /// Under which attachment the word was given.
+    pub attachment: AttachmentId,
+}
 
 /// What an agent's software says of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,15 +70,17 @@ pub enum CommandTold {
     Go {
         /// That of [`CommandSaid::Start`].
         stamp: u64,
-        /// How long from there, in milliseconds.
+        /// How long from there, in milliseconds: neither beyond its deadline nor beyond the agent's lease.
         within_ms: u64,
+        /// What tells it from the word of an earlier owner of the agent.
+        token: GoToken,
     },
     /// It is not to be started, and never will be.
     Void(VoidCause),
-    /// It was under way when an earlier run of the software ended: nobody knows how far it came.
+    /// It was under way when an earlier run of the software ended, or this one let go of it: nobody knows how far it came.
     Interrupted,
     /// How it ended is in the journal.
     Recorded(CommandOutcome),
-    /// What was said does not fit how far it has come.
+    /// What was said does not fit how far it has come, or the agent's lease is over: it may be said again.
     Ignored,
 }

@@ -104,11 +104,11 @@ async fn carry_out(
     station: &mut StationClient,
     works: Duration,
 ) -> std::io::Result<Result<(), NotStarted>> {
-    let task = deed(&running.command.id, robot);
+    let (task, token) = (deed(&running.command.id, robot), Some(running.token()));
     let mut ask = async |step, left: skep_client::StartLeft| {
         let (robot, task) = (robot.to_owned(), task.clone());
         let (checked_ms, until_ms) = (left.at_ms, left.until_ms);
-        station.ask(&Question { robot, task, epoch: 1, errand: 0, step, checked_ms, until_ms }).await
+        station.ask(&Question { robot, task, epoch: 1, errand: 0, step, checked_ms, until_ms, token }).await
     };
     let left = match running.check() {
         Ok(left) => left,

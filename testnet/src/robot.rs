@@ -285,6 +285,7 @@ impl Robot {
             step,
             checked_ms: left.at_ms,
             until_ms: left.until_ms,
+            token: None,
         };
         Ok(Ok(self.station.ask(&question).await?))
     }

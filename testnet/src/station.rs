@@ -2,7 +2,8 @@
 //!
 //! Every start and every end of an errand is asked of it, and it keeps the actuator log: what really happened, whatever
 //! nodes and robots believe. It refuses what the world would not let happen: an effect of a claim below one that it
-//! has seen, and an errand that is done already. Refusals are logged too.
+//! has seen, an errand that is done already, and a command that a robot's earlier owner begins after a later one has. Refusals
+//! are logged too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::offer::GoToken;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -45,13 +47,16 @@ pub struct Question {
     pub checked_ms: u64,
     /// Until when it then might, on the boot clock.
     pub until_ms: u64,
+    /// Whose word to go it has, if it is about a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<GoToken>,
 }
 
 /// Why something was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refused {
-    /// A later claim has acted on the task.
+    /// A later claim has acted on the task, or a later owner of the robot has begun a command.
     Stale,
     /// The errand is done already.
     Duplicate,
@@ -91,6 +96,8 @@ struct TaskWorld {
 #[derive(Debug, Default)]
 pub struct World {
     tasks: BTreeMap<String, TaskWorld>,
+    /// The greatest fencing token that each robot has begun a command with.
+    owners: BTreeMap<String, GoToken>,
 }
 
 impl World {
@@ -103,8 +110,20 @@ impl World {
         Ok(world)
     }
 
+    /// Whether a later owner of the robot has begun a command. What was begun before that may end.
+    fn has_later_owner(&mut self, question: &Question) -> bool {
+        let Some(token) = question.token.filter(|_| question.step == Step::Start) else { return false };
+        let greatest = self.owners.entry(question.robot.clone()).or_default();
+        let later = *greatest > token;
+        *greatest = token.max(*greatest);
+        later
+    }
+
     /// Lets something happen, or says why not.
     pub fn judge(&mut self, question: &Question) -> Option<Refused> {
+        if self.has_later_owner(question) && !is_on(Mutant::NoFenceAtStation) {
+            return Some(Refused::Stale);
+        }
         let task = self.tasks.entry(question.task.clone()).or_default();
         if question.epoch < task.epoch && !is_on(Mutant::NoFenceAtStation) {
             return Some(Refused::Stale);
@@ -211,11 +230,29 @@ impl StationClient {
 
 #[cfg(test)]
 mod tests {
+    use skep_protocol::ids::{AttachmentId, HomeEpoch};
+
     use super::*;
 
     fn question(epoch: u64, errand: u32, step: Step) -> Question {
         let (robot, task) = ("r".to_owned(), "t".to_owned());
-        Question { robot, task, epoch, errand, step, checked_ms: 0, until_ms: 1 }
+        Question { robot, task, epoch, errand, step, checked_ms: 0, until_ms: 1, token: None }
+    }
+
+    #[test]
+    fn the_world_refuses_what_an_earlier_owner_of_a_robot_begins_and_lets_end_what_it_began() {
+        let mut world = World::default();
+        let mut ask = |robot: &str, task: &str, (home, attachment), step| {
+            let token = GoToken { home: HomeEpoch(home), attachment: AttachmentId(attachment) };
+            let (robot, task) = (robot.to_owned(), task.to_owned());
+            world.judge(&Question { robot, task, token: Some(token), ..question(1, 0, step) })
+        };
+        assert_eq!(ask("r", "a@r", (1, 7), Step::Start), None);
+        assert_eq!(ask("r", "b@r", (2, 3), Step::Start), None, "another home, whatever the attachment");
+        assert_eq!(ask("r", "c@r", (1, 9), Step::Start), Some(Refused::Stale));
+        assert_eq!(ask("r", "a@r", (1, 7), Step::Done), None);
+        assert_eq!(ask("r", "d@r", (2, 3), Step::Start), None, "the same owner goes on");
+        assert_eq!(ask("s", "c@s", (1, 1), Step::Start), None, "another robot has owners of its own");
     }
 
     #[test]

@@ -83,10 +83,9 @@ async fn listen(calls: Calls, stream: u64, mut messages: Streaming<v1::AgentMess
             }
             Some(Said::Detach(v1::DetachAgent {})) => AgentSaid::Detach,
             Some(Said::TakeCommands(take)) => match convert::take_commands(&take) {
-                Ok(groups) => AgentSaid::TakesCommands(groups),
-                // The shard refuses what is out of bounds; a group that is no name is none that anybody commands.
+                Ok((groups, in_hand)) => AgentSaid::TakesCommands { groups, in_hand },
                 Err(error) => {
-                    tracing::warn!(%error, "an agent names groups that are none");
+                    tracing::warn!(%error, "an agent takes commands and says what makes no sense: it gets none");
                     continue;
                 }
             },

@@ -153,8 +153,13 @@ pub enum AgentSaid {
         /// Where it is.
         place: Option<Position>,
     },
-    /// It takes commands, being of these groups.
-    TakesCommands(BTreeSet<GroupName>),
+    /// It takes commands.
+    TakesCommands {
+        /// The groups that it is of.
+        groups: BTreeSet<GroupName>,
+        /// The commands that its software has in its hands.
+        in_hand: BTreeSet<CommandId>,
+    },
     /// Something of a command that it was offered.
     Command(CommandId, CommandSaid),
     /// It has stopped, and gives back what it holds.

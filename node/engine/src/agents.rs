@@ -6,7 +6,7 @@ use skep_config::EngineConfig;
 use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
 use skep_protocol::entry::Op;
 use skep_protocol::heartbeat::{AgentClaims, AgentHeartbeat, ClaimsUpdate, Heartbeat, HeartbeatReply, Renewal};
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, ShardId, TaskId};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
@@ -35,6 +35,8 @@ pub(crate) enum Want {
     Noted { key: UpdateKey, noted: bool },
     /// An attached agent takes commands.
     Takes(Taker),
+    /// The lease of an agent that takes commands was renewed.
+    Renewed { stream: StreamKey, lease: Usable },
     /// A stream is that of an attached agent no more.
     Gone { stream: StreamKey },
 }
@@ -44,6 +46,13 @@ pub(crate) enum Want {
 struct Held {
     epoch: ClaimEpoch,
     granted: bool,
+}
+
+/// What an agent that takes commands says of itself.
+#[derive(Clone, Debug)]
+struct Takes {
+    groups: BTreeSet<GroupName>,
+    in_hand: BTreeSet<CommandId>,
 }
 
 /// One stream of an agent.
@@ -57,8 +66,8 @@ struct Session {
     command: Option<WorkKey>,
     /// It has stopped by itself.
     detaching: bool,
-    /// The groups that it is of, if it takes commands.
-    takes: Option<BTreeSet<GroupName>>,
+    /// What it said when it took commands, if it does.
+    takes: Option<Takes>,
     /// Tasks that may be assigned under the attachment in all.
     credit_limit: u64,
     /// Its newest keep-alive, and the newest that a renewal was asked for with.
@@ -122,7 +131,9 @@ impl Agents {
             AgentEvent::Opened { stream, wish } => self.on_opened(stream, wish),
             AgentEvent::Credits { stream, count } => self.on_credits(stream, count, now_ms),
             AgentEvent::KeepAlive { stream, stamp, place } => self.on_keep_alive(stream, stamp, place, now_ms),
-            AgentEvent::TakesCommands { stream, groups } => self.on_takes_commands(stream, groups),
+            AgentEvent::TakesCommands { stream, groups, in_hand } => {
+                self.on_takes_commands(stream, Takes { groups, in_hand });
+            }
             AgentEvent::Detach { stream } => self.on_detach(stream),
             AgentEvent::Closed { stream } => drop(self.remove(stream)),
             AgentEvent::Settled { key, settled } => self.settled(key, settled, now_ms),
@@ -283,9 +294,9 @@ impl Agents {
         }
     }
 
-    fn on_takes_commands(&mut self, stream: StreamKey, groups: BTreeSet<GroupName>) {
+    fn on_takes_commands(&mut self, stream: StreamKey, takes: Takes) {
         if let Some(session) = self.sessions.get_mut(&stream) {
-            session.takes = Some(groups);
+            session.takes = Some(takes);
             self.say_takes(stream);
         }
     }
@@ -293,9 +304,11 @@ impl Agents {
     /// Has the commands of an agent taken, once it is attached and takes any.
     fn say_takes(&mut self, stream: StreamKey) {
         let Some(session) = self.sessions.get(&stream) else { return };
-        if let Some((attachment, groups)) = session.attachment.zip(session.takes.clone()) {
+        if let Some((attachment, Takes { groups, in_hand })) = session.attachment.zip(session.takes.clone()) {
+            let lease = session.renewed;
             let AttachWish { shard, agent, session, .. } = session.wish.clone();
-            self.wants.push_back(Want::Takes(Taker { stream, shard, agent, session, attachment, groups }));
+            let taker = Taker { stream, shard, agent, session, attachment, groups, in_hand, lease };
+            self.wants.push_back(Want::Takes(taker));
         }
     }
 
@@ -417,7 +430,11 @@ impl Agents {
                     if let Some(stamp) = newest.or(stamps.get(&stream).copied()) {
                         let renewed = Usable { stamp, usable_ms: session.lease.holder_ms() };
                         session.renewed = Some(renewed);
+                        let takes = session.takes.is_some();
                         self.tell(stream, ToAgent::Lease(renewed));
+                        if takes {
+                            self.wants.push_back(Want::Renewed { stream, lease: renewed });
+                        }
                     }
                 }
                 Renewal::NotConfirmed => {
@@ -453,6 +470,8 @@ impl Agents {
     fn on_claims(&mut self, stream: StreamKey, as_of: u64, claims: AgentClaims, now_ms: u64) {
         let Some(session) = self.sessions.get_mut(&stream).filter(|s| s.as_of <= Some(as_of)) else { return };
         let first = session.as_of.replace(as_of).is_none();
+        // Before the node is known to know this no lease is renewed: nobody waits a whole turn for the first renewal.
+        let may_be_renewed = first && session.stamp.is_some() && session.renewed.is_none();
         let now: BTreeMap<TaskId, ClaimEpoch> = claims.held.into_iter().collect();
         let mut news = Vec::new();
         if first {
@@ -489,7 +508,7 @@ impl Agents {
             session.missed = missed;
         }
         news.into_iter().for_each(|message| self.tell(stream, message));
-        if news_of_credits {
+        if news_of_credits || may_be_renewed {
             self.mark(stream, now_ms);
         }
     }

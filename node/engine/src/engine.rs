@@ -131,6 +131,9 @@ impl Engine {
             Want::Tell { stream, message } => self.effects.push_back(Effect::Tell { stream, message }),
             Want::Noted { key, noted } => self.effects.push_back(Effect::Noted { key, noted }),
             Want::Takes(taker) => self.inboxes.handle(inbox::InboxEvent::Takes(taker), now_ms),
+            Want::Renewed { stream, lease } => {
+                self.inboxes.handle(inbox::InboxEvent::Renewed { stream, lease }, now_ms);
+            }
             Want::Gone { stream } => self.inboxes.handle(inbox::InboxEvent::Gone { stream }, now_ms),
         }
     }

@@ -136,6 +136,8 @@ pub enum AgentEvent {
         stream: StreamKey,
         /// The groups that it is of.
         groups: BTreeSet<GroupName>,
+        /// The commands that its software has in its hands.
+        in_hand: BTreeSet<CommandId>,
     },
     /// It has stopped, and gives back what it holds.
     Detach {

@@ -19,7 +19,7 @@ impl Driver {
         let event = match said {
             AgentSaid::Credits(count) => AgentEvent::Credits { stream, count },
             AgentSaid::KeepAlive { stamp, place } => AgentEvent::KeepAlive { stream, stamp, place },
-            AgentSaid::TakesCommands(groups) => AgentEvent::TakesCommands { stream, groups },
+            AgentSaid::TakesCommands { groups, in_hand } => AgentEvent::TakesCommands { stream, groups, in_hand },
             AgentSaid::Command(command, said) => {
                 return self.on_inbox(InboxEvent::Said { stream, command, said });
             }

@@ -8,9 +8,9 @@ use crate::codec::{CodecError, Encoded};
 use crate::command::{Command, CommandClass, CommandOrder, CommandOutcome, CommandView, DeliveryView, SignedCommand};
 use crate::command::{InvalidCommand, SignedOrder, VoidCause};
 use crate::entry::Op;
-use crate::ids::CommandId;
+use crate::ids::{AttachmentId, CommandId, HomeEpoch};
 use crate::limits;
-use crate::offer::{CommandSaid, CommandTold};
+use crate::offer::{CommandSaid, CommandTold, GoToken};
 use crate::text::{GroupName, OperatorName, Reason, SiteName};
 use crate::time::LogInstant;
 use crate::v1;
@@ -87,15 +87,21 @@ pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, Op), Fie
     Ok((meta, Op::OrderCommand { order: Box::new(SignedOrder { order, signature }) }))
 }
 
-/// The groups that an agent is of.
+/// The groups that an agent is of, and the commands that its software has in its hands.
 ///
 /// # Errors
-/// [`FieldError`] if there are too many, or one is no name.
-pub fn take_commands(take: &v1::TakeCommands) -> Result<BTreeSet<GroupName>, FieldError> {
+/// [`FieldError`] if there are too many of either, or one is no name or no id.
+pub fn take_commands(take: &v1::TakeCommands) -> Result<(BTreeSet<GroupName>, BTreeSet<CommandId>), FieldError> {
     if take.groups.len() > limits::GROUPS_MAX {
         return Err(field("groups", InvalidCommand::Groups { given: take.groups.len() }));
     }
-    take.groups.iter().map(|name| GroupName::new(name).in_field("groups")).collect()
+    if take.in_hand.len() > limits::COMMANDS_IN_HAND_MAX {
+        let (given, max) = (take.in_hand.len(), limits::COMMANDS_IN_HAND_MAX);
+        return Err(field("in_hand", format!("{given} commands; {max} at most")));
+    }
+    let groups = take.groups.iter().map(|name| GroupName::new(name).in_field("groups")).collect::<Result<_, _>>()?;
+    let in_hand = take.in_hand.iter().map(|id| command_id(id)).collect::<Result<_, _>>()?;
+    Ok((groups, in_hand))
 }
 
 /// What an agent's software says of a command.
@@ -120,6 +126,12 @@ pub fn command_step(step: v1::CommandStep) -> Result<(CommandId, CommandSaid), F
     Ok((id, said))
 }
 
+/// The fencing token of a word to go; the least one if there is none.
+pub fn go_token(token: Option<v1::GoToken>) -> GoToken {
+    let token = token.unwrap_or_default();
+    GoToken { home: HomeEpoch(token.home), attachment: AttachmentId(token.attachment) }
+}
+
 fn void_name(cause: VoidCause) -> &'static str {
     cause.outcome().name()
 }
@@ -129,8 +141,9 @@ pub fn news_to_proto(command: CommandId, told: CommandTold) -> v1::CommandNews {
     use v1::command_news::News;
     let news = match told {
         CommandTold::Offer(signed) => News::Offer(command_to_proto(&signed.command)),
-        CommandTold::Go { stamp, within_ms } => {
-            News::Go(v1::GoAhead { stamp, within: Some(duration_to_proto(within_ms)) })
+        CommandTold::Go { stamp, within_ms, token } => {
+            let token = v1::GoToken { home: token.home.0, attachment: token.attachment.0 };
+            News::Go(v1::GoAhead { stamp, within: Some(duration_to_proto(within_ms)), token: Some(token) })
         }
         CommandTold::Void(cause) => News::Void(void_name(cause).to_owned()),
         CommandTold::Interrupted => News::Interrupted(v1::CommandInterrupted {}),
@@ -241,4 +254,23 @@ pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
 pub fn wait_ms(wait: Option<prost_types::Duration>) -> Result<u32, FieldError> {
     let ms = super::duration_ms("wait", wait)?.unwrap_or(0);
     Ok(u32::try_from(ms).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_names_as_many_commands_in_its_hands_as_its_node_has_and_no_more() {
+        let take = |count: usize| v1::TakeCommands {
+            groups: vec!["aisle".to_owned()],
+            in_hand: (0..count).map(|n| vec![u8::try_from(n).unwrap(); 16]).collect(),
+        };
+        let (groups, in_hand) = take_commands(&take(limits::COMMANDS_IN_HAND_MAX)).unwrap();
+        assert_eq!((groups.len(), in_hand.len()), (1, limits::INBOX_MAX));
+        assert_eq!(take_commands(&take(limits::COMMANDS_IN_HAND_MAX + 1)).unwrap_err().field, "in_hand");
+        let mut short = take(1);
+        short.in_hand[0].pop();
+        assert!(take_commands(&short).is_err());
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use skep_client::v1;
 
+use super::s4;
 use crate::crew::deed;
 use crate::record::hex;
 use crate::station::{Effect, Step};
@@ -34,7 +35,7 @@ pub(crate) struct Pause {
 pub(crate) struct Verdict {
     /// Starts after the first one of a command at a robot, refused or not.
     pub(crate) duplicates: Vec<String>,
-    /// Starts after the command's deadline.
+    /// Starts after the command's deadline, or by an owner that a later one had followed.
     pub(crate) stale: Vec<String>,
     /// Robots at which a command never ended.
     pub(crate) limbo: Vec<String>,
@@ -60,7 +61,8 @@ pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], pauses: &[Pause]
             Step::Done => of.done += usize::from(effect.refused.is_none()),
         }
     }
-    let mut verdict = Verdict::default();
+    let stale = s4::stale_starts(effects, |start| was_suspended(pauses, start));
+    let mut verdict = Verdict { stale, ..Verdict::default() };
     for order in orders {
         let id = order.view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default();
         for delivery in &order.view.deliveries {
@@ -73,6 +75,13 @@ pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], pauses: &[Pause]
     // What the world saw and nobody ordered.
     verdict.untrue.extend(seen.keys().map(|task| format!("{task} was done, and no command says so")));
     verdict
+}
+
+/// Whether a robot's software was suspended between its look at the clock and what it then asked: it cannot know.
+fn was_suspended(pauses: &[Pause], effect: &Effect) -> bool {
+    let q = &effect.question;
+    let overlaps = |pause: &Pause| pause.from_ns <= effect.at_ns && pause.to_ns >= q.checked_ms * 1_000_000;
+    pauses.iter().any(|pause| pause.robot == q.robot && overlaps(pause))
 }
 
 fn judge_one(
@@ -90,10 +99,7 @@ fn judge_one(
     for start in &seen.starts {
         let q = &start.question;
         let (asked_ms, at_ms) = (q.checked_ms, start.at_ns / 1_000_000);
-        // Software that was suspended between its look at the clock and the world cannot know.
-        let suspended = pauses
-            .iter()
-            .any(|pause| pause.robot == q.robot && pause.from_ns <= start.at_ns && pause.to_ns >= asked_ms * 1_000_000);
+        let suspended = was_suspended(pauses, start);
         if asked_ms >= q.until_ms || asked_ms > deadline_ms || (at_ms > deadline_ms && !suspended) {
             verdict.stale.push(format!("{name} was started at {at_ms} ms and was to be by {deadline_ms} ms"));
         }
@@ -124,6 +130,9 @@ fn judge_one(
 
 #[cfg(test)]
 mod tests {
+    use skep_protocol::ids::{AttachmentId, HomeEpoch};
+    use skep_protocol::offer::GoToken;
+
     use super::*;
     use crate::station::{Question, Refused};
 
@@ -135,7 +144,8 @@ mod tests {
 
     fn effect(step: Step, at_ms: u64, refused: Option<Refused>) -> Effect {
         let (robot, task) = ("r".to_owned(), deed(&[7], "r"));
-        let question = Question { robot, task, epoch: 1, errand: 0, step, checked_ms: at_ms, until_ms: 1_000 };
+        let question =
+            Question { robot, task, epoch: 1, errand: 0, step, checked_ms: at_ms, until_ms: 1_000, token: None };
         Effect { at_ns: at_ms * 1_000_000, question, refused }
     }
 
@@ -170,6 +180,23 @@ mod tests {
         assert_eq!(found("indeterminate", &[late], &[pause]), (0, 0, 0, 0));
         let past = effect(Step::Start, 1_000, None);
         assert_eq!(found("indeterminate", &[past], &[]), (0, 1, 0, 0), "its own bound had passed");
+    }
+
+    #[test]
+    fn a_start_by_an_owner_that_was_followed_is_stale_unless_the_station_stopped_one_that_was_suspended() {
+        let by = |attachment, at_ms, refused| {
+            let token = GoToken { home: HomeEpoch(1), attachment: AttachmentId(attachment) };
+            let mut start = effect(Step::Start, at_ms, refused);
+            (start.question.task, start.question.token) = (deed(&[attachment as u8], "r"), Some(token));
+            start
+        };
+        let stale = |effects: &[Effect], pauses: &[Pause]| judge(&[], effects, pauses).stale.len();
+        let pause = Pause { robot: "r".into(), from_ns: 10_000_000, to_ns: 30_000_000 };
+        assert_eq!(stale(&[by(7, 10, None), by(8, 20, None)], &[]), 0);
+        assert_eq!(stale(&[by(8, 10, None), by(7, 20, None)], std::slice::from_ref(&pause)), 1, "it was let happen");
+        let stopped = [by(8, 10, None), by(7, 20, Some(Refused::Stale))];
+        assert_eq!(stale(&stopped, &[]), 1, "it did not stop by itself");
+        assert_eq!(stale(&stopped, &[pause]), 0);
     }
 
     #[test]

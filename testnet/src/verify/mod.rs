@@ -12,6 +12,7 @@ mod report;
 mod s1;
 mod s10;
 mod s3;
+mod s4;
 mod s6;
 mod s7;
 mod s8;
@@ -47,9 +48,10 @@ pub struct Violation {
 type Check = fn(&Evidence) -> Vec<String>;
 
 /// Every invariant that is checked, by its name in the documentation.
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     ("S1", s1::check),
     ("S3", s3::check),
+    ("S4", s4::check),
     ("S6", s6::check),
     ("S7", s7::check),
     ("S8", s8::check),

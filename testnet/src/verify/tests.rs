@@ -1,3 +1,6 @@
+use skep_protocol::ids::{AttachmentId, HomeEpoch};
+use skep_protocol::offer::GoToken;
+
 use super::*;
 use crate::demo::{HeldClaim, StoryRecord};
 use crate::record::{Call, ClientRecord, Op};
@@ -19,7 +22,7 @@ fn change(index: u64, clock: u64, kind: &str, agent: &str, epoch: u64, request: 
 
 fn effect(robot: &str, epoch: u64, errand: u32, step: Step, checked_ms: u64) -> Effect {
     let (robot, task) = (robot.to_owned(), "t1".to_owned());
-    let question = Question { robot, task, epoch, errand, step, checked_ms, until_ms: 1_000 };
+    let question = Question { robot, task, epoch, errand, step, checked_ms, until_ms: 1_000, token: None };
     Effect { at_ns: checked_ms * 1_000_000, question, refused: None }
 }
 
@@ -145,6 +148,20 @@ fn a_doubled_effect_is_found() {
     let mut evidence = good();
     after_done(&mut evidence);
     assert_eq!(report(&evidence).effects.duplicates, 1);
+}
+
+#[test]
+fn a_command_that_an_earlier_owner_of_a_robot_begins_is_found() {
+    let begun = |evidence: &mut Evidence, attachments: [u64; 2]| {
+        for (at_ms, attachment) in (0..).zip(attachments) {
+            let mut start = effect("r1", 1, 0, Step::Start, at_ms);
+            let token = GoToken { home: HomeEpoch(1), attachment: AttachmentId(attachment) };
+            (start.question.task, start.question.token) = (format!("{attachment}@r1"), Some(token));
+            evidence.deeds.push(start);
+        }
+    };
+    assert_eq!(spoiled(|evidence| begun(evidence, [7, 8])), [] as [&str; 0]);
+    assert_eq!(spoiled(|evidence| begun(evidence, [8, 7])), ["S4"]);
 }
 
 #[test]

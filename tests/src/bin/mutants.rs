@@ -65,6 +65,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::ClockFromAnyFrame => of("skep-fleet", "skep_fleet", "a_first_clock_is_learned_in_one_short_round"),
         Mutant::SignatureNotChecked => of("skep-protocol", "skep_protocol", "an_operation_that_was_not_signed"),
         Mutant::GoBeforeIntent => of("skep-engine", "skep_engine", "a_command_is_written_down_offered_started"),
+        Mutant::StartWithoutLease => {
+            of("skep-engine", "skep_engine", "nothing_is_started_by_software_whose_lease_is_over")
+        }
         Mutant::VoidBeforeWritten => of("skep-engine", "skep_engine", "a_node_that_dies_before_an_end_is_durable"),
         Mutant::JournalNotSynced => of("skep-consensus", "skep_consensus", "what_a_journal_was_said_to_hold_survives"),
         Mutant::DeadlineFromWallClock => of("skep-tests", "clocks", "a_node_whose_wall_clock_jumps"),

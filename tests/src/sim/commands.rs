@@ -33,8 +33,9 @@ const FAILS_ONE_IN: u32 = 12;
 /// When something that was ignored is said again.
 const AGAIN_MS: u64 = 150;
 
-/// How often something is said that is ignored.
+/// How often something is said that is ignored, and how often another word to go is asked for.
 const IGNORED_MAX: u32 = 100;
+const WORDS_MAX: u32 = 100;
 
 /// What a node's disk is asked to do, in order.
 #[derive(Clone, Debug)]
@@ -90,6 +91,10 @@ pub(super) struct Task {
     last: Option<CommandSaid>,
     /// Until when it may be begun, on the robot's own clock; none before the word to go.
     until_ms: Option<u64>,
+    /// Whether the word to go was that it is too late.
+    hopeless: bool,
+    /// How often a word came too late, and the robot asked for another.
+    again: u32,
     acted: bool,
     ignored: u32,
 }
@@ -207,18 +212,28 @@ impl Sim {
     }
 
     /// The groups of a robot.
-    pub(super) fn groups_of(robot: usize) -> std::collections::BTreeSet<GroupName> {
-        let name = if robot.is_multiple_of(2) { "even" } else { "odd" };
+    pub(super) fn groups_of(number: usize) -> std::collections::BTreeSet<GroupName> {
+        let name = if number.is_multiple_of(2) { "even" } else { "odd" };
         GroupName::new(name).into_iter().collect()
     }
 
     /// What was said of commands and has no answer is said again.
     pub(super) fn say_commands_again(&mut self, robot: usize) {
-        let said: Vec<(CommandId, CommandSaid)> =
-            self.robots[robot].commands.iter().filter_map(|(id, known)| Some((*id, known.last.clone()?))).collect();
-        for (id, said) in said {
-            self.say(robot, Said::Command(id, said));
+        let commands: Vec<CommandId> = self.robots[robot].commands.keys().copied().collect();
+        commands.into_iter().for_each(|command| self.say_again_of(robot, command));
+    }
+
+    /// Says again what was said last and not answered. The time to begin counts from when it is asked for.
+    fn say_again_of(&mut self, robot: usize, command: CommandId) {
+        let now = self.boot_ms(self.robots[robot].host);
+        let Some(last) = self.robots[robot].commands.get_mut(&command).and_then(|known| known.last.as_mut()) else {
+            return;
+        };
+        if let CommandSaid::Start { stamp } = last {
+            *stamp = now;
         }
+        let last = last.clone();
+        self.say(robot, Said::Command(command, last));
     }
 
     fn say_of(&mut self, robot: usize, command: CommandId, said: CommandSaid) {
@@ -232,15 +247,12 @@ impl Sim {
         let stamp = self.boot_ms(self.robots[robot].host);
         match told {
             CommandTold::Offer(_) => {
-                if let Some(known) = self.robots[robot].commands.get(&command) {
-                    if let Some(last) = known.last.clone() {
-                        self.say(robot, Said::Command(command, last));
-                    }
-                    return;
+                if self.robots[robot].commands.contains_key(&command) {
+                    return self.say_again_of(robot, command);
                 }
-                self.robots[robot]
-                    .commands
-                    .insert(command, Task { last: None, until_ms: None, acted: false, ignored: 0 });
+                let (again, ignored) = (0, 0);
+                let fresh = Task { last: None, until_ms: None, hopeless: false, again, acted: false, ignored };
+                self.robots[robot].commands.insert(command, fresh);
                 let said = if self.rng.random_ratio(1, REJECTS_ONE_IN) {
                     CommandSaid::Reject { reason: Reason::truncated("not now") }
                 } else {
@@ -248,11 +260,12 @@ impl Sim {
                 };
                 self.say_of(robot, command, said);
             }
-            CommandTold::Go { stamp, within_ms } => {
+            CommandTold::Go { stamp, within_ms, token } => {
                 let run = self.robots[robot].run;
+                self.robots[robot].token = self.robots[robot].token.max(token);
                 let Some(known) = self.robots[robot].commands.get_mut(&command) else { return };
                 if known.until_ms.is_none() {
-                    (known.last, known.until_ms) = (None, Some(stamp + within_ms));
+                    (known.last, known.until_ms, known.hopeless) = (None, Some(stamp + within_ms), within_ms == 0);
                     let delay = self.rng.random_range(0..=ACTS_WITHIN_MS);
                     self.after(delay, Event::Acts { robot, run, command });
                 }
@@ -261,13 +274,19 @@ impl Sim {
                 self.robots[robot].commands.remove(&command);
             }
             CommandTold::Ignored => {
-                let run = self.robots[robot].run;
+                let (run, has_lease) = (self.robots[robot].run, self.robots[robot].holdings.lease(stamp).is_ok());
                 let Some(known) = self.robots[robot].commands.get_mut(&command) else { return };
-                known.ignored += 1;
-                // Its node has forgotten it, and will not know it again.
-                if known.ignored > IGNORED_MAX {
+                let starts = matches!(known.last, Some(CommandSaid::Start { .. }));
+                // Nothing is started without a lease: that is waited for.
+                known.ignored += u32::from(!starts || has_lease);
+                if known.ignored > IGNORED_MAX && !starts {
+                    // Its node has forgotten it, and will not know it again.
                     self.robots[robot].commands.remove(&command);
                     return;
+                }
+                if known.ignored > IGNORED_MAX {
+                    let gave_up = CommandSaid::Reject { reason: Reason::truncated("gave up") };
+                    (known.last, known.ignored) = (Some(gave_up), 0);
                 }
                 self.after(AGAIN_MS, Event::SaysAgain { robot, run, command });
             }
@@ -278,9 +297,7 @@ impl Sim {
         if !self.robot_takes(robot, run, || Event::SaysAgain { robot, run, command }) {
             return;
         }
-        if let Some(last) = self.robots[robot].commands.get(&command).and_then(|known| known.last.clone()) {
-            self.say(robot, Said::Command(command, last));
-        }
+        self.say_again_of(robot, command);
     }
 
     /// The robot acts on the world, if it is not too late on its own clock; then it is busy for a while.
@@ -289,6 +306,7 @@ impl Sim {
             return;
         }
         let now = self.boot_ms(self.robots[robot].host);
+        let has_lease = self.robots[robot].holdings.lease(now).is_ok();
         let Some(known) = self.robots[robot].commands.get_mut(&command) else { return };
         if known.acted {
             let failed = self.rng.random_ratio(1, FAILS_ONE_IN);
@@ -298,24 +316,31 @@ impl Sim {
             };
             return self.say_of(robot, command, said);
         }
-        if known.until_ms.is_none_or(|until| now >= until) {
+        if known.until_ms.is_none_or(|until| now >= until) || !has_lease {
             self.watch.coverage.commands_too_late += 1;
+            if !known.hopeless && known.again < WORDS_MAX {
+                (known.until_ms, known.again) = (None, known.again + 1);
+                return self.say_of(robot, command, CommandSaid::Start { stamp: now });
+            }
             return self.say_of(robot, command, CommandSaid::Failed { reason: Reason::truncated("too late") });
         }
         known.acted = true;
-        let agent = self.robots[robot].agent.clone();
-        self.see(&Seen::Acted { agent: &agent, command });
+        let (agent, token) = (self.robots[robot].agent.clone(), self.robots[robot].token);
+        self.see(&Seen::Acted { agent: &agent, command, token });
         let permille = self.rng.random_range(0..=1_000);
         let said = CommandSaid::Progress { permille, note: Reason::truncated("at it") };
         self.say(robot, Said::Command(command, said));
-        let long = self.rng.random_ratio(1, LONG_ONE_IN);
+        // Where no deadline ends the others that wait for it, none takes so long.
+        let long = !self.plan.hours && self.rng.random_ratio(1, LONG_ONE_IN);
         let busy = self.rng.random_range(if long { LONG_MS } else { BUSY_MS });
         self.after(busy, Event::Acts { robot, run, command });
     }
 
     /// The software is attached: it takes commands, and says again what it was saying.
     pub(super) fn take_commands(&mut self, robot: usize) {
-        self.say(robot, Said::TakesCommands(Self::groups_of(robot)));
+        let known = &self.robots[robot];
+        let (groups, in_hand) = (Self::groups_of(known.number), known.commands.keys().copied().collect());
+        self.say(robot, Said::TakesCommands { groups, in_hand });
         self.say_commands_again(robot);
     }
 

@@ -21,6 +21,9 @@ use super::world::{Event, Sim};
 /// Waits between calls, and before one is sent again, in milliseconds.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 20..=600;
 const AGAIN_MS: u64 = 300;
+/// How long commands are valid, in milliseconds, and most of those of a run with hours.
+const VALID_MS: std::ops::RangeInclusive<u64> = 300..=20_000;
+const HOURS_MS: std::ops::RangeInclusive<u64> = 2 * 3_600_000..=6 * 3_600_000;
 /// Errands of a task.
 const ERRANDS_MAX: u8 = 3;
 
@@ -116,7 +119,7 @@ impl Sim {
     /// A command for some robots: its deadline counts from when it is sent.
     #[allow(clippy::expect_used, reason = "constants within their limits")]
     fn command(&mut self, customer: usize) -> Op {
-        let robots = self.robots.len();
+        let (robots, hours) = (self.robots.len(), self.plan.hours);
         let id = CommandId::from_bytes(self.rng.random());
         let rng = &mut self.rng;
         let robot = rng.random_range(0..robots);
@@ -125,11 +128,15 @@ impl Sim {
             1..3 => (Target::Group(GroupName::new("odd").expect("a name")), true),
             _ => (Target::Agent(self.robots[robot].agent.clone()), false),
         };
+        // Small waves may take longer than a run, if no deadline ends them.
+        let agents = if hours { 10..=20 } else { 1..=10 };
         let waves = (many && rng.random_bool(0.5))
-            .then(|| Waves { agents: rng.random_range(1..=10), every_ms: rng.random_range(100..=1_500) });
+            .then(|| Waves { agents: rng.random_range(agents), every_ms: rng.random_range(100..=1_500) });
         let known = &mut self.customers[customer].commands;
         let supersedes = (!known.is_empty() && rng.random_ratio(1, 6)).then(|| known[rng.random_range(0..known.len())]);
         known.push(id);
+        let is_long = hours && rng.random_bool(0.8);
+        let valid_ms = rng.random_range(if is_long { HOURS_MS } else { VALID_MS });
         let command = Command {
             site: site(),
             shard: SHARD,
@@ -138,7 +145,7 @@ impl Sim {
             verb: Verb::new("goto").expect("a verb"),
             content_type: ContentType::new("").expect("a type"),
             args: Vec::new(),
-            deadline: LogInstant::from_raw(rng.random_range(300..=20_000)),
+            deadline: LogInstant::from_raw(valid_ms),
             class: if rng.random_ratio(1, 5) { CommandClass::Urgent } else { CommandClass::Routine },
             idempotent: rng.random_ratio(1, 6),
             supersedes,

@@ -356,7 +356,7 @@ impl Sim {
             Said::Open(wish) => AgentEvent::Opened { stream, wish: *wish },
             Said::KeepAlive { stamp, place } => AgentEvent::KeepAlive { stream, stamp, place },
             Said::Credits(count) => AgentEvent::Credits { stream, count },
-            Said::TakesCommands(groups) => AgentEvent::TakesCommands { stream, groups },
+            Said::TakesCommands { groups, in_hand } => AgentEvent::TakesCommands { stream, groups, in_hand },
             Said::Command(command, said) => return self.on_says_of_command(host, stream, command, said),
             Said::Closed => {
                 self.hosts[host].streams.remove(&stream);

@@ -15,6 +15,7 @@ mod customer;
 mod fabric;
 mod host;
 mod lead;
+mod moves;
 mod plan;
 mod replica;
 mod robot;

@@ -42,6 +42,9 @@ pub(super) enum FaultKind {
     Lossy { lost: u32, doubled: u32 },
     /// Messages take up to this long, in milliseconds, and overtake each other.
     Slow { ms: u64 },
+    /// A robot's software is started on another host, as another run. The one before it goes on for a while: on a host that
+    /// is cut off, or suspended.
+    MoveRobot { robot: usize, to: usize, cut: bool },
 }
 
 /// One thing that goes wrong for a while.
@@ -75,6 +78,8 @@ pub(super) struct Plan {
     pub(super) nearest: bool,
     /// Whether every host lists all others, and not only those that vote.
     pub(super) lists_all: bool,
+    /// Whether most commands are valid for hours: no deadline ends what something else should.
+    pub(super) hours: bool,
     /// How long things go wrong, in milliseconds.
     pub(super) run_ms: u64,
     pub(super) tasks: usize,
@@ -105,6 +110,7 @@ impl Plan {
             lease_ms: rng.random_range(2_000..=6_000),
             nearest: rng.random_bool(0.5),
             lists_all: seed.is_multiple_of(2),
+            hours: rng.random_ratio(1, 4),
             run_ms,
             tasks: robots + rng.random_range(0..=robots),
             customers: rng.random_range(2..=5),
@@ -127,7 +133,7 @@ fn side(rng: &mut SmallRng, hosts: usize) -> Hosts {
 fn fault(rng: &mut SmallRng, run_ms: u64, hosts: usize, voters: usize, robots: usize) -> Fault {
     let host = if rng.random_bool(0.5) { rng.random_range(0..voters) } else { rng.random_range(0..hosts) };
     let robot = rng.random_range(0..robots);
-    let kind = match rng.random_range(0..26) {
+    let kind = match rng.random_range(0..29) {
         0..3 => FaultKind::Crash { host },
         3..6 => FaultKind::CrashLeader,
         6..8 => FaultKind::CrashQuorum,
@@ -140,9 +146,11 @@ fn fault(rng: &mut SmallRng, run_ms: u64, hosts: usize, voters: usize, robots: u
         20..22 => FaultKind::OneWay { from: side(rng, hosts), to: side(rng, hosts) },
         22 => FaultKind::Pair { a: host % voters, b: (host % voters + 1) % voters },
         23..25 => FaultKind::Lossy { lost: rng.random_range(10..=300), doubled: rng.random_range(0..=300) },
-        _ => FaultKind::Slow { ms: rng.random_range(50..=700) },
+        25 => FaultKind::Slow { ms: rng.random_range(50..=700) },
+        _ => FaultKind::MoveRobot { robot, to: rng.random_range(0..hosts), cut: rng.random_bool(0.7) },
     };
-    // Long ones outlast leases and deadlines.
-    let for_ms = if rng.random_bool(0.3) { rng.random_range(8_000..=25_000) } else { rng.random_range(200..=8_000) };
+    // Long ones outlast leases and deadlines. A robot that moves waits for the lease of the run before it to end.
+    let long = matches!(kind, FaultKind::MoveRobot { .. }) || rng.random_bool(0.3);
+    let for_ms = if long { rng.random_range(8_000..=25_000) } else { rng.random_range(200..=8_000) };
     Fault { at_ms: rng.random_range(1_000..run_ms), for_ms, kind }
 }

@@ -12,6 +12,7 @@ use skep_engine::{AttachWish, StreamKey, ToAgent};
 use skep_protocol::agent::{LeaseTerms, Position, Role};
 use skep_protocol::entry::{Claim, Op, Request};
 use skep_protocol::ids::{ClaimEpoch, CommandId, SessionId, TaskId};
+use skep_protocol::offer::GoToken;
 use skep_protocol::outcome::{NotDone, Refusal, Settled};
 use skep_protocol::text::{AgentId, Capability, Reason, RoleName};
 use skep_testnet::station::{Question, Refused, Step};
@@ -72,19 +73,25 @@ struct Job {
     doing: Doing,
 }
 
-/// One robot.
+/// One robot's software on one host. A robot that moved has it on several, of which the last is its owner.
 pub(super) struct Robot {
+    /// Which robot's.
+    pub(super) number: usize,
     pub(super) agent: AgentId,
     pub(super) host: usize,
     role: Role,
     pub(super) run: u32,
-    up: bool,
+    pub(super) up: bool,
+    /// Whether it has ended for good.
+    pub(super) over: bool,
     pub(super) suspended: u32,
     deferred: Vec<Event>,
     session: SessionId,
     stream: Option<StreamKey>,
     attached: bool,
-    holdings: Holdings,
+    pub(super) holdings: Holdings,
+    /// The greatest fencing token that it was given.
+    pub(super) token: GoToken,
     /// A credit that is given and not used.
     wants: bool,
     queue: VecDeque<(ClaimKey, Box<v1::Task>)>,
@@ -109,28 +116,31 @@ fn capability(name: &str) -> Option<Capability> {
 
 impl Robot {
     #[allow(clippy::expect_used, reason = "constants within their limits")]
-    pub(super) fn new(n: usize, host: usize, rng: &mut SmallRng) -> Self {
+    pub(super) fn new(number: usize, host: usize, rng: &mut SmallRng) -> Self {
         let all = ["cart", "lift"];
-        let has = all.iter().take(1 + n % 2).filter_map(|name| capability(name)).collect();
+        let has = all.iter().take(1 + number % 2).filter_map(|name| capability(name)).collect();
         let role = Role {
             name: RoleName::new("robot").expect("a role"),
             capabilities: has,
             stateful: false,
-            max_concurrent: 1 + u32::from(n.is_multiple_of(5)),
+            max_concurrent: 1 + u32::from(number.is_multiple_of(5)),
         };
-        let agent = AgentId::new(format!("robot-{n}")).expect("an id");
+        let agent = AgentId::new(format!("robot-{number}")).expect("an id");
         Self {
+            number,
             agent,
             host,
             role,
             run: 0,
             up: true,
+            over: false,
             suspended: 0,
             deferred: Vec::new(),
             session: SessionId::from_bytes(rng.random()),
             stream: None,
             attached: false,
             holdings: Holdings::default(),
+            token: GoToken::default(),
             wants: false,
             queue: VecDeque::new(),
             job: None,
@@ -150,7 +160,7 @@ impl Robot {
     /// Whether it has nothing to do.
     pub(super) fn is_idle(&self) -> bool {
         let works = self.job.is_some() || !self.queue.is_empty() || self.call.is_some() || !self.give_back.is_empty();
-        !works && self.commands.is_empty()
+        self.over || (!works && self.commands.is_empty())
     }
 
     fn claim(&self, job: &Job) -> Claim {
@@ -180,6 +190,9 @@ impl Sim {
 
     pub(super) fn crash_robot(&mut self, robot: usize) {
         let known = &mut self.robots[robot];
+        if known.over {
+            return;
+        }
         known.up = false;
         known.deferred.clear();
         let (host, stream) = (known.host, known.stream.take());
@@ -192,11 +205,11 @@ impl Sim {
 
     pub(super) fn start_robot(&mut self, robot: usize) {
         let known = &self.robots[robot];
-        if known.up {
+        if known.up || known.over {
             return;
         }
         let (run, streams, calls, suspended) = (known.run + 1, known.next_stream, known.next_call, known.suspended);
-        let mut fresh = Robot::new(robot, known.host, &mut self.rng);
+        let mut fresh = Robot::new(known.number, known.host, &mut self.rng);
         (fresh.run, fresh.next_stream, fresh.next_call, fresh.suspended) = (run, streams, calls, suspended);
         self.robots[robot] = fresh;
         self.after(0, Event::RobotWakes { robot, run });
@@ -433,7 +446,7 @@ impl Sim {
         self.set(robot, Doing::Asks(step), u64::MAX);
         let (name, run) = (self.robots[robot].agent.to_string(), self.robots[robot].run);
         let (task, epoch, errand) = (text(&job.key.task), job.key.epoch, job.errand);
-        let question = Question { robot: name, task, epoch, errand, step, checked_ms: now, until_ms };
+        let question = Question { robot: name, task, epoch, errand, step, checked_ms: now, until_ms, token: None };
         let delay = self.rng.random_range(0..=ACTS_WITHIN_MS);
         self.after(delay, Event::Attempt { robot, run, question: Box::new(question) });
     }

@@ -108,7 +108,7 @@ pub(super) enum Said {
     Open(Box<AttachWish>),
     KeepAlive { stamp: u64, place: Option<Position> },
     Credits(u64),
-    TakesCommands(BTreeSet<GroupName>),
+    TakesCommands { groups: BTreeSet<GroupName>, in_hand: BTreeSet<CommandId> },
     Command(CommandId, CommandSaid),
     Closed,
 }
@@ -178,6 +178,10 @@ pub(super) enum Event {
         robot: usize,
         run: u32,
         command: CommandId,
+    },
+    /// A run of a robot's software that was followed by another ends for good.
+    RobotEnds {
+        robot: usize,
     },
     CustomerWakes {
         customer: usize,
@@ -355,6 +359,7 @@ impl Sim {
             Event::Synced { host, run } => self.on_synced(host, run),
             Event::Acts { robot, run, command } => self.on_acts(robot, run, command),
             Event::SaysAgain { robot, run, command } => self.on_says_again(robot, run, command),
+            Event::RobotEnds { robot } => self.on_robot_ends(robot),
             Event::CustomerWakes { customer } => self.on_customer_wakes(customer),
             Event::CustomerTold { customer, call, settled } => self.on_customer_told(customer, call, *settled),
             Event::Begins(fault) => self.on_fault_begins(fault),
@@ -374,8 +379,8 @@ impl Sim {
     }
 
     /// The robots whose software runs on a host.
-    fn robots_of(&self, host: usize) -> impl Iterator<Item = usize> + use<> {
-        (host..self.robots.len()).step_by(self.hosts.len())
+    fn robots_of(&self, host: usize) -> Vec<usize> {
+        (0..self.robots.len()).filter(|robot| self.robots[*robot].host == host).collect()
     }
 
     fn victims(&self, kind: FaultKind) -> Vec<usize> {
@@ -383,7 +388,8 @@ impl Sim {
             FaultKind::Crash { host } | FaultKind::Reboot { host } | FaultKind::Suspend { host } => vec![host],
             FaultKind::CrashLeader | FaultKind::SuspendLeader => self.leader().into_iter().collect(),
             FaultKind::CrashQuorum => (0..self.plan.voters).collect(),
-            FaultKind::CrashRobot { robot } => vec![robot],
+            FaultKind::CrashRobot { robot } => self.owner(robot).into_iter().collect(),
+            FaultKind::MoveRobot { robot, to, .. } => self.leaves(robot, to).into_iter().collect(),
             FaultKind::SuspendRobots { every, from } => (from..self.robots.len()).step_by(every).collect(),
             FaultKind::Cut { .. }
             | FaultKind::OneWay { .. }
@@ -400,6 +406,7 @@ impl Sim {
         for victim in self.hit[at].clone() {
             match kind {
                 FaultKind::CrashRobot { .. } => self.crash_robot(victim),
+                FaultKind::MoveRobot { to, cut, .. } => self.move_robot(victim, to, cut),
                 FaultKind::SuspendRobots { .. } => self.robots[victim].suspended += 1,
                 FaultKind::Suspend { .. } | FaultKind::SuspendLeader => self.hosts[victim].suspended += 1,
                 FaultKind::Reboot { host } => {
@@ -407,7 +414,7 @@ impl Sim {
                     // Some come back without what their disk held of journals.
                     let wiped = self.rng.random_ratio(1, 3);
                     self.crash_journals(host, wiped);
-                    self.robots_of(host).for_each(|robot| self.crash_robot(robot));
+                    self.robots_of(host).into_iter().for_each(|robot| self.crash_robot(robot));
                 }
                 _ => self.crash_host(victim),
             }
@@ -426,11 +433,12 @@ impl Sim {
         for victim in victims {
             match kind {
                 FaultKind::CrashRobot { .. } => self.start_robot(victim),
+                FaultKind::MoveRobot { cut, .. } => self.let_end(victim, cut),
                 FaultKind::SuspendRobots { .. } => self.resume_robot(victim),
                 FaultKind::Suspend { .. } | FaultKind::SuspendLeader => self.resume_host(victim),
                 FaultKind::Reboot { host } => {
                     self.start_host(host, true);
-                    self.robots_of(host).for_each(|robot| self.start_robot(robot));
+                    self.robots_of(host).into_iter().for_each(|robot| self.start_robot(robot));
                 }
                 _ => self.start_host(victim, false),
             }

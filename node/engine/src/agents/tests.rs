@@ -70,7 +70,8 @@ impl Node {
                     self.keys += 1;
                     self.agents.request_sent(*stream, WorkKey(self.keys));
                 }
-                Want::Tell { .. } | Want::Noted { .. } | Want::Takes(_) | Want::Gone { .. } => {}
+                Want::Tell { .. } | Want::Noted { .. } => {}
+                Want::Takes(_) | Want::Renewed { .. } | Want::Gone { .. } => {}
             }
             wants.push(want);
         }

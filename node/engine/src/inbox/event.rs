@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use skep_protocol::agent::Usable;
 use skep_protocol::ids::{AttachmentId, CommandId, SessionId, ShardId};
 use skep_protocol::journal::{JournalState, JournalWrite};
 use skep_protocol::offer::CommandSaid;
@@ -28,6 +29,20 @@ pub struct Taker {
     pub attachment: AttachmentId,
     /// The groups that it is of.
     pub groups: BTreeSet<GroupName>,
+    /// The commands that its software has in its hands. Others it will say nothing of.
+    pub in_hand: BTreeSet<CommandId>,
+    /// Its lease as it was renewed last; none before the first renewal.
+    pub lease: Option<Usable>,
+}
+
+impl Taker {
+    /// Its lease was renewed. None ends sooner for that.
+    pub(super) fn renew(&mut self, lease: Usable) {
+        let ends = |lease: Usable| lease.stamp.saturating_add(lease.usable_ms);
+        if self.lease.is_none_or(|known| ends(known) < ends(lease)) {
+            self.lease = Some(lease);
+        }
+    }
 }
 
 /// What happened to the commands of this node's agents.
@@ -35,6 +50,13 @@ pub struct Taker {
 pub enum InboxEvent {
     /// An attached agent takes commands.
     Takes(Taker),
+    /// The lease of an agent that takes commands was renewed.
+    Renewed {
+        /// Its stream.
+        stream: StreamKey,
+        /// Until when it runs now, on the clock of the agent's software.
+        lease: Usable,
+    },
     /// An agent is not attached by this stream any more.
     Gone {
         /// The stream.

@@ -13,6 +13,7 @@ mod one;
 use std::collections::{BTreeMap, VecDeque};
 
 use skep_config::EngineConfig;
+use skep_protocol::agent::Usable;
 use skep_protocol::command::DeliverySeq;
 use skep_protocol::entry::Op;
 use skep_protocol::ids::ShardId;
@@ -114,6 +115,7 @@ impl Inboxes {
     pub(crate) fn handle(&mut self, event: InboxEvent, now_ms: u64) {
         match event {
             InboxEvent::Takes(taker) => self.on_takes(taker, now_ms),
+            InboxEvent::Renewed { stream, lease } => self.on_renewed(stream, lease),
             InboxEvent::Gone { stream } => self.on_gone(stream, now_ms),
             InboxEvent::Opened { shard, agent, journal } => self.on_opened((shard, agent), journal, now_ms),
             InboxEvent::Written { key } => self.on_written(key, now_ms),
@@ -280,6 +282,15 @@ impl Inboxes {
         let (agent, attachment, groups) = (taker.agent.clone(), taker.attachment, taker.groups.clone());
         let op = Op::OpenInbox { agent, attachment, journal: inbox.head().id, groups };
         self.ask_for(Request::Open(whose.clone(), stream), whose.0, op);
+    }
+
+    fn on_renewed(&mut self, stream: StreamKey, lease: Usable) {
+        let Some(whose) = self.streams.get(&stream) else { return };
+        let waits = self.reading.get_mut(whose);
+        let takes = self.inboxes.get_mut(whose).and_then(|inbox| inbox.taker.as_mut());
+        for taker in waits.into_iter().chain(takes).filter(|taker| taker.stream == stream) {
+            taker.renew(lease);
+        }
     }
 
     fn on_gone(&mut self, stream: StreamKey, now_ms: u64) {

@@ -1,5 +1,6 @@
 //! The commands of one agent, from when they are delivered until the shard knows how they ended.
 
+mod fence;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use skep_protocol::time::LogInstant;
 
 use super::due::Due;
 use super::event::Taker;
+use fence::Word;
 use report::Report;
 
 /// What follows from something: all writes together, and what is said now.
@@ -42,10 +44,10 @@ struct Live {
     writing: u32,
     void: Option<VoidCause>,
     offered: bool,
-    /// Its software waits for the word to go: its stamp, and how long from there.
+    /// Its software waits for the word to go: its stamp, and how long it was to the deadline.
     start: Option<(u64, u64)>,
-    /// The word to go, once it was given: its stamp, and how long from there.
-    go: Option<(u64, u64)>,
+    /// The word to go, once it was given.
+    go: Option<Word>,
     /// How far its software says it has come.
     progress: Option<CommandProgress>,
     report: Report,
@@ -144,14 +146,15 @@ impl Inbox {
 
     /// A run of the agent's software takes its commands from now on.
     pub(super) fn take(&mut self, taker: Taker, out: &mut Out) {
-        let session = taker.session;
+        let (session, in_hand) = (taker.session, taker.in_hand.clone());
         (self.taker, self.open, self.seen) = (Some(taker), false, 0);
         for live in self.live.values_mut() {
             live.offered = false;
             live.report.begin_anew();
         }
+        // What this run of the software has not in its hands it says nothing of, as if it had been another's.
         let interrupted = |live: &Live| match live.entry.phase {
-            JournalPhase::Intended { session: of } => of != session,
+            JournalPhase::Intended { session: of } => of != session || !in_hand.contains(&live.command()),
             _ => false,
         };
         let interrupted: Vec<DeliverySeq> =
@@ -164,7 +167,7 @@ impl Inbox {
                 self.set_phase(seq, JournalPhase::Received, out);
             } else {
                 out.told.push((live.command(), CommandTold::Interrupted));
-                let reason = Reason::truncated("its software ended while it was under way");
+                let reason = Reason::truncated("its software ended, or lost it, while it was under way");
                 self.end(seq, CommandOutcome::Indeterminate { reason }, None, out);
             }
         }
@@ -391,26 +394,20 @@ impl Inbox {
         if now >= deadline {
             return self.void_here(seq, VoidCause::Expired, out);
         }
-        live.start = Some((stamp, deadline.since_ms(now)));
+        // Software whose lease is over may have been followed by another run: it asks again, and is told once it is renewed.
+        let left_ms = deadline.since_ms(now);
+        let Some(word) = Word::of(self.taker.as_ref(), seq, stamp, left_ms) else {
+            return out.told.push((live.command(), CommandTold::Ignored));
+        };
+        live.start = Some((stamp, left_ms));
         if is_on(Mutant::GoBeforeIntent) {
-            out.told.push((live.command(), CommandTold::Go { stamp, within_ms: deadline.since_ms(now) }));
+            out.told.push((live.command(), word.told()));
         }
         let stamp = live.stamp(bound);
         let steps = &mut live.entry.steps;
         (steps.accepted, steps.started) = (steps.accepted.or(stamp), stamp);
         live.progress = None;
         self.set_phase(seq, JournalPhase::Intended { session }, out);
-    }
-
-    /// The software asks again for what it may have been told to do: its question and the answer may have crossed. It is
-    /// told the same; whether it has begun, and whether it is too late, only it can say from here on.
-    fn start_again(&mut self, seq: DeliverySeq, stamp: u64, bound: Option<LogInstant>, out: &mut Out) {
-        let Some(live) = self.live.get_mut(&seq).filter(|live| live.writing == 0) else { return };
-        let deadline = live.entry.command.command.deadline;
-        // After a crash of this node nobody remembers the word that was given.
-        let left_ms = bound.map_or(0, |now| deadline.since_ms(now));
-        let (stamp, within_ms) = *live.go.get_or_insert((stamp, left_ms));
-        out.told.push((live.command(), CommandTold::Go { stamp, within_ms }));
     }
 
     /// Writes of these entries are in the journal. `bound` is the latest that the shard's clock can be.
@@ -435,10 +432,10 @@ impl Inbox {
     /// The intent is written down: the last look before the software is told to go.
     fn go(&mut self, seq: DeliverySeq, bound: Option<LogInstant>, out: &mut Out) {
         let Some(live) = self.live.get_mut(&seq) else { return };
-        let Some((stamp, within_ms)) = live.start.take() else {
+        let Some((stamp, left_ms)) = live.start.take() else {
             // Whoever asked for it is gone, and was not told.
             if live.go.is_none() {
-                self.set_phase(seq, JournalPhase::Received, out);
+                self.withdraw(seq, out);
             }
             return;
         };
@@ -446,8 +443,13 @@ impl Inbox {
         if let Some(cause) = live.void.or(late.then_some(VoidCause::Expired)) {
             return self.void_here(seq, cause, out);
         }
-        live.go = Some((stamp, within_ms));
-        out.told.push((live.command(), CommandTold::Go { stamp, within_ms }));
+        // It may have been renewed meanwhile: what counts is that it runs from the stamp on.
+        let Some(word) = Word::of(self.taker.as_ref(), seq, stamp, left_ms) else {
+            out.told.push((live.command(), CommandTold::Ignored));
+            return self.withdraw(seq, out);
+        };
+        live.go = Some(word);
+        out.told.push((live.command(), word.told()));
     }
 
     /// Offers what has its turn: the first of each class.

@@ -1,12 +1,14 @@
 use super::*;
 
 mod deadlines;
+mod fence;
+mod forgotten;
 mod reports;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use skep_protocol::agent::LeaseTerms;
+use skep_protocol::agent::{LeaseTerms, Usable};
 use skep_protocol::authority::{OperatorGrant, OperatorSecret};
 use skep_protocol::command::*;
 use skep_protocol::entry::DeliveryReport;
@@ -27,6 +29,8 @@ const CONFIG: EngineConfig = EngineConfig {
 const SHARD: ShardId = ShardId(1);
 const STREAM: StreamKey = StreamKey(1);
 const HOME: HomeEpoch = HomeEpoch(1);
+/// Longer than any test.
+const LEASE: Usable = Usable { stamp: 0, usable_ms: 1_000_000 };
 
 fn agent() -> AgentId {
     AgentId::new("r1").unwrap()
@@ -81,6 +85,8 @@ fn taker(stream: StreamKey, session: u8) -> Taker {
         session: SessionId::from_bytes([session; 16]),
         attachment: AttachmentId(7),
         groups: BTreeSet::from(["aisle".parse().unwrap()]),
+        in_hand: (0..=u8::MAX).map(id).collect(),
+        lease: Some(LEASE),
     }
 }
 
@@ -115,6 +121,11 @@ struct Node {
     stands: Vec<DeliveryReport>,
     /// Whether the shard waits for ends.
     open: bool,
+    /// The lease and the attachment of whoever takes its commands next.
+    lease: Option<Usable>,
+    attachment: AttachmentId,
+    /// What its software has in its hands when it takes commands.
+    in_hand: BTreeSet<CommandId>,
 }
 
 impl Node {
@@ -131,19 +142,27 @@ impl Node {
             requests: VecDeque::new(),
             stands: Vec::new(),
             open: true,
+            lease: Some(LEASE),
+            attachment: AttachmentId(7),
+            in_hand: (0..=u8::MAX).map(id).collect(),
         }
     }
 
     /// One whose agent takes commands, and whose clock stands at 10 s.
     fn open() -> Self {
-        let mut node = Self::new();
+        Self::open_under(Some(LEASE))
+    }
+
+    fn open_under(lease: Option<Usable>) -> Self {
+        let mut node = Self { lease, ..Self::new() };
         node.take(STREAM, 1);
         node.pulled(10_000, vec![], vec![]);
         node
     }
 
     fn take(&mut self, stream: StreamKey, session: u8) {
-        self.handle(InboxEvent::Takes(taker(stream, session)));
+        let (lease, attachment, in_hand) = (self.lease, self.attachment, self.in_hand.clone());
+        self.handle(InboxEvent::Takes(Taker { lease, attachment, in_hand, ..taker(stream, session) }));
         self.sync();
         let (key, op) = self.requests.pop_front().expect("the inbox is to be opened");
         assert!(matches!(op, Op::OpenInbox { .. }), "{op:?}");
@@ -368,21 +387,6 @@ fn a_crash_before_the_intent_is_not_started_and_after_it_nobody_knows() {
 }
 
 #[test]
-fn software_that_outlives_its_node_says_how_it_ended() {
-    let mut node = Node::open();
-    node.deliver(vec![delivery(1, command(1))]);
-    node.start(1);
-    node.sync();
-    node.crash();
-    node.take(STREAM, 1);
-    assert_eq!(node.told(), [], "the same run of the software goes on");
-    node.say(1, CommandSaid::Failed { reason: Reason::truncated("blocked") });
-    node.sync();
-    assert_eq!(node.told(), [(1, "failed")]);
-    assert_eq!(node.reported(), [(1, "failed")]);
-}
-
-#[test]
 fn an_outcome_is_told_the_shard_until_it_knows() {
     let mut node = Node::open();
     node.deliver(vec![delivery(1, command(1))]);
@@ -542,21 +546,6 @@ fn what_software_says_out_of_turn_is_ignored() {
     // Said again, it is told what is known.
     node.say(1, CommandSaid::Failed { reason: Reason::truncated("again") });
     assert_eq!(node.told(), [(1, "succeeded"), (1, "succeeded")]);
-}
-
-#[test]
-fn software_that_lets_go_of_what_it_began_ends_it_as_failed() {
-    let mut node = Node::open();
-    node.deliver(vec![delivery(1, command(1)), delivery(2, command(2))]);
-    node.start(1);
-    node.sync();
-    node.say(1, CommandSaid::Reject { reason: Reason::truncated("let go") });
-    node.sync();
-    node.drain();
-    assert_eq!(node.reported(), [(1, "failed")]);
-    node.start(2);
-    node.sync();
-    assert!(node.told().contains(&(2, "go")), "the next one is not held up");
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub use skep_protocol::authority::{Allowed, OperatorGrant, OperatorKey, Operator
 pub use skep_protocol::command;
 pub use skep_protocol::convert;
 pub use skep_protocol::ids::{CommandId, NodeId, RequestId, ShardId, TaskId};
+pub use skep_protocol::offer::GoToken;
 pub use skep_protocol::text::SiteName;
 pub use skep_protocol::v1;
 pub use skep_protocol::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};

@@ -51,6 +51,8 @@ counters! {
     reboots,
     /// Robots' software that ended without warning.
     robot_crashes,
+    /// Robots whose software was started on another host while the run before it went on.
+    robot_moves,
     /// Nodes and robots that were suspended.
     suspensions,
     /// Networks that were cut in two.
@@ -144,8 +146,11 @@ impl Coverage {
             FaultKind::Pair { .. } => self.pair_cuts += 1,
             FaultKind::Lossy { .. } => self.lossy += 1,
             FaultKind::Slow { .. } => self.slow += 1,
-            // Counted where they end a process.
-            FaultKind::Crash { .. } | FaultKind::CrashLeader | FaultKind::CrashRobot { .. } => {}
+            // Counted where they end a process, or start one.
+            FaultKind::Crash { .. }
+            | FaultKind::CrashLeader
+            | FaultKind::CrashRobot { .. }
+            | FaultKind::MoveRobot { .. } => {}
         }
     }
 

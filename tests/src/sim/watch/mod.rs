@@ -1,6 +1,7 @@
 //! What is seen of a run from outside of time, and what must hold of it. One invariant a file.
 
 mod coverage;
+mod owners;
 mod s1;
 mod s10;
 mod s2;
@@ -18,6 +19,7 @@ use skep_fleet::{Applied, FleetState, LogPosition};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Entry, Request};
 use skep_protocol::ids::{CommandId, RequestId, TaskId};
+use skep_protocol::offer::GoToken;
 use skep_protocol::outcome::Settled;
 use skep_protocol::query::QueryReply;
 use skep_protocol::text::AgentId;
@@ -45,7 +47,7 @@ pub(super) enum Seen<'a> {
     /// A robot looked at its lease and may go on.
     Checked { robot: usize, task: TaskId, epoch: u64 },
     /// A robot began in the world what it was told to do.
-    Acted { agent: &'a AgentId, command: CommandId },
+    Acted { agent: &'a AgentId, command: CommandId, token: GoToken },
     /// A robot acted on the world.
     Attempted { question: &'a Question, refused: Option<Refused> },
 }
@@ -110,6 +112,7 @@ impl Watch {
             Box::<s4::InOrder>::default(),
             Box::new(s5::InTime::new(plan)),
             Box::<s6::OneOwner>::default(),
+            Box::<owners::OneCommander>::default(),
             Box::<s7::SelfFencing>::default(),
             Box::<s8::SameLog>::default(),
             Box::<s9::Linearizable>::default(),

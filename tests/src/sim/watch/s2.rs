@@ -55,7 +55,7 @@ impl Invariant for NoPhantom {
                     }
                 }
             }
-            Seen::Acted { agent, command } => {
+            Seen::Acted { agent, command, .. } => {
                 let key = (*command, (*agent).clone());
                 if !self.released.contains(&key) {
                     return Err(format!("{agent} acts on {command}, which nobody let out to it"));

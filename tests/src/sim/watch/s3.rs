@@ -47,7 +47,7 @@ impl Invariant for AtMostOnce {
                     }
                 }
             }
-            Seen::Acted { agent, command } => {
+            Seen::Acted { agent, command, .. } => {
                 let first = self.obeyed.insert(((*agent).clone(), *command));
                 if !first && !self.idempotent.contains(command) {
                     return Err(format!("{agent} begins {command} twice"));

@@ -43,7 +43,7 @@ impl Invariant for InOrder {
                     }
                 }
             }
-            Seen::Acted { agent, command } => {
+            Seen::Acted { agent, command, .. } => {
                 let Some((class, idempotent)) = self.class.get(command).copied() else { return Ok(()) };
                 let Some(at) = self.released.get(&(*command, (*agent).clone())).copied() else { return Ok(()) };
                 let last = self.last.entry(((*agent).clone(), class)).or_default();

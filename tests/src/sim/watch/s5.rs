@@ -61,7 +61,7 @@ impl Invariant for InTime {
                 }
                 self.made.insert(request.id, (now, *valid_ms));
             }
-            Seen::Acted { agent, command } => {
+            Seen::Acted { agent, command, .. } => {
                 let deadline = self.accepted.get(command).copied().unwrap_or_default();
                 let Some((made, valid_ms)) = self.commands.get(&(*command, deadline)) else {
                     return Err(format!("{agent} begins {command}, which nobody made"));

@@ -92,7 +92,7 @@ fn the_time_to_go_counts_from_the_softwares_own_stamp() {
     node.now_ms += 1_000;
     node.sync();
     let go = node.told.iter().find_map(|(_, told)| match told {
-        CommandTold::Go { stamp, within_ms } => Some((*stamp, *within_ms)),
+        CommandTold::Go { stamp, within_ms, .. } => Some((*stamp, *within_ms)),
         _ => None,
     });
     // Ten seconds from when the leader was asked, less four and a thousandth of them.
@@ -102,7 +102,7 @@ fn the_time_to_go_counts_from_the_softwares_own_stamp() {
 #[test]
 fn a_question_that_crosses_its_answer_gets_the_same_answer_and_nothing_that_may_have_begun_expires() {
     let go = |node: &Node| match node.told.last() {
-        Some((_, CommandTold::Go { stamp, within_ms })) => (*stamp, *within_ms),
+        Some((_, CommandTold::Go { stamp, within_ms, .. })) => (*stamp, *within_ms),
         other => panic!("{other:?}"),
     };
     let mut node = Node::open();

@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use skep_protocol::convert;
+use skep_protocol::limits::{COMMANDS_IN_HAND_MAX, INBOX_MAX};
+use skep_protocol::offer::GoToken;
 use skep_protocol::v1;
 use skep_protocol::v1::command_news::News;
 use skep_protocol::v1::command_step::Step;
 use tokio::sync::{mpsc, watch};
 
-use super::{AgentStatus, Shared, boot_ms};
+use super::{AgentStatus, Fenced, Shared, boot_ms};
 
 /// Commands that were offered and nobody has taken up yet: as many as a node hands out.
-const OFFERS_QUEUED_MAX: usize = skep_protocol::limits::INBOX_MAX;
+const OFFERS_QUEUED_MAX: usize = INBOX_MAX;
 /// News of one command that were not looked at. The last of each kind matter, and there are few.
 const NEWS_QUEUED_MAX: usize = 32;
 /// A node that has just been attached to may not know the command yet: how often it is told again, and how far apart.
@@ -33,6 +36,12 @@ pub enum NotStarted {
     TooLate {
         /// How long ago, in milliseconds.
         late_ms: u64,
+    },
+    /// The agent's lease was over, on this machine's own clock: another run of its software may have the agent.
+    #[error("the agent's lease ended {ago_ms} ms ago; the agent may have another owner")]
+    LeaseOver {
+        /// How long ago, in milliseconds; 0 if it never ran, or was taken back.
+        ago_ms: u64,
     },
     /// Its node does not know it, or the agent is not attached any more.
     #[error("the node does not know it any more")]
@@ -62,6 +71,8 @@ pub(super) struct Desk {
     /// The groups of an agent that takes commands.
     takes: watch::Sender<Option<Vec<String>>>,
     waiting: std::sync::Mutex<BTreeMap<Vec<u8>, Waiting>>,
+    /// The greatest fencing token that this run of the software was given.
+    token: std::sync::Mutex<GoToken>,
     /// Commands of which something is to be said.
     to_say: watch::Sender<BTreeSet<Vec<u8>>>,
     offers: mpsc::Sender<(v1::Command, mpsc::Receiver<News>)>,
@@ -71,7 +82,19 @@ impl Desk {
     pub(super) fn new() -> (Self, mpsc::Receiver<(v1::Command, mpsc::Receiver<News>)>) {
         let (offers, offered) = mpsc::channel(OFFERS_QUEUED_MAX);
         let (takes, to_say) = (watch::channel(None).0, watch::channel(BTreeSet::new()).0);
-        (Self { takes, waiting: std::sync::Mutex::default(), to_say, offers }, offered)
+        let (waiting, token) = Default::default();
+        (Self { takes, waiting, token, to_say, offers }, offered)
+    }
+
+    /// Takes note of the token of a word to go. It is the run of the software that owns the agent, not the word: what was begun
+    /// before the node attached it anew is its own all the same.
+    fn raise(&self, token: GoToken) {
+        let mut greatest = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        *greatest = token.max(*greatest);
+    }
+
+    fn token(&self) -> GoToken {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, BTreeMap<Vec<u8>, Waiting>> {
@@ -98,6 +121,10 @@ impl Desk {
             let known = waiting.get_mut(&id)?;
             // How far it has come is said once: it is not answered, and soon it is not true any more.
             let said_once = matches!(known.last, Some(Step::Progress(_)));
+            // The time to begin, and the lease, count from when it is asked for: from now.
+            if let Some(Step::Start(stamp)) = &mut known.last {
+                *stamp = boot_ms();
+            }
             let step = if said_once { known.last.take() } else { known.last.clone() }?;
             Some(v1::CommandStep { command_id: id, step: Some(step) })
         };
@@ -122,6 +149,11 @@ impl Desk {
         self.to_say.send_modify(|to_say| _ = to_say.insert(id.to_vec()));
     }
 
+    /// The commands that the software has in its hands. Its node takes whatever else it believes to be under way for lost.
+    pub(super) fn in_hand(&self) -> Vec<Vec<u8>> {
+        self.waiting().keys().cloned().collect()
+    }
+
     fn answered(&self, id: &[u8]) {
         if let Some(known) = self.waiting().get_mut(id) {
             known.last = None;
@@ -142,6 +174,10 @@ impl Desk {
                     // Known already: what was said of it was lost with the stream.
                     drop(waiting);
                     return self.say_again(&id);
+                }
+                // More than its node would have it name. What is not taken up is not begun, and ends at its deadline.
+                if waiting.len() >= COMMANDS_IN_HAND_MAX {
+                    return;
                 }
                 let (told, news) = mpsc::channel(NEWS_QUEUED_MAX);
                 if self.offers.try_send((command, news)).is_ok() {
@@ -235,6 +271,7 @@ impl CommandOffers {
 impl Open {
     /// Says something and waits for the answer to it.
     async fn ask(&mut self, step: Step) -> Result<News, NotStarted> {
+        let starts = matches!(step, Step::Start(_));
         self.shared.desk.say(&self.id, step);
         let mut again = 0;
         let mut status = self.shared.status.subscribe();
@@ -246,14 +283,15 @@ impl Open {
             };
             match news {
                 None => return Err(NotStarted::Lost),
-                Some(News::Ignored(_)) if again < SAID_AGAIN_MAX => {
-                    again += 1;
+                Some(News::Ignored(_)) => {
+                    // Nothing is started without a lease. It is renewed, or the attachment ends: it waits for either.
+                    let waits = starts && self.shared.holdings().lease(boot_ms()).is_err();
+                    again += u32::from(!waits);
+                    if again > SAID_AGAIN_MAX {
+                        return Err(NotStarted::Lost);
+                    }
                     tokio::time::sleep(SAY_AGAIN_AFTER).await;
                     self.shared.desk.say_again(&self.id);
-                }
-                Some(News::Ignored(_)) => {
-                    self.if_dropped = None;
-                    return Err(NotStarted::Lost);
                 }
                 Some(News::Offer(_)) => {}
                 Some(news) => {
@@ -261,6 +299,17 @@ impl Open {
                     return Ok(news);
                 }
             }
+        }
+    }
+
+    /// Whether it may be begun now, if it may be until then.
+    fn may_begin(&self, until_ms: u64) -> Result<StartLeft, NotStarted> {
+        let at_ms = boot_ms();
+        match self.shared.holdings().lease(at_ms) {
+            Ok(_) if at_ms < until_ms => Ok(StartLeft { at_ms, until_ms }),
+            Ok(_) => Err(NotStarted::TooLate { late_ms: at_ms - until_ms }),
+            Err(Fenced::LeaseEnded { ago_ms }) => Err(NotStarted::LeaseOver { ago_ms }),
+            Err(Fenced::ClaimLost) => Err(NotStarted::LeaseOver { ago_ms: 0 }),
         }
     }
 
@@ -293,36 +342,42 @@ impl OfferedCommand {
         self.open.end(Step::Reject(reason.to_owned())).await
     }
 
-    /// Asks to begin, and waits for the word to go. Nothing may be done before.
+    /// Asks to begin, and waits for the word to go, however long the agent's lease is over meanwhile. Nothing may be done
+    /// before.
     ///
     /// # Errors
     /// [`NotStarted`]: it must not be done.
     pub async fn start(mut self) -> Result<RunningCommand, NotStarted> {
-        let news = self.open.ask(Step::Start(boot_ms())).await;
-        match news {
-            Ok(News::Go(go)) => {
-                let within = go.within.and_then(|within| Duration::try_from(within).ok()).unwrap_or_default();
-                let until_ms = go.stamp.saturating_add(u64::try_from(within.as_millis()).unwrap_or(0));
-                self.open.if_dropped = Some(Step::Failed("the agent's software let go of it".to_owned()));
-                let running = RunningCommand { command: self.command, open: self.open, until_ms };
-                // A process that was suspended between the word and now is too late.
-                if let Err(late) = running.check() {
-                    let _ = running.fail("too late").await;
+        let mut again = 0;
+        loop {
+            let go = match self.open.ask(Step::Start(boot_ms())).await {
+                Ok(News::Go(go)) => go,
+                Ok(News::Void(cause) | News::Recorded(cause)) => {
+                    self.open.if_dropped = None;
+                    return Err(NotStarted::Void(cause));
+                }
+                Ok(News::Interrupted(_)) => {
+                    self.open.if_dropped = None;
+                    return Err(NotStarted::Void("interrupted".to_owned()));
+                }
+                // What is given up on is let go of, and said so: its node may have written down that it would begin.
+                Ok(News::Offer(_) | News::Ignored(_)) | Err(_) => return Err(NotStarted::Lost),
+            };
+            let within = go.within.and_then(|within| Duration::try_from(within).ok()).unwrap_or_default();
+            let until_ms = go.stamp.saturating_add(u64::try_from(within.as_millis()).unwrap_or(0));
+            self.open.shared.desk.raise(convert::go_token(go.token));
+            self.open.if_dropped = Some(Step::Failed("the agent's software let go of it".to_owned()));
+            match self.open.may_begin(until_ms) {
+                Ok(_) => return Ok(RunningCommand { command: self.command, open: self.open, until_ms }),
+                // A process that was suspended between the word and now asks for another: there may be time to the deadline.
+                Err(_) if !within.is_zero() && again < SAID_AGAIN_MAX => {
+                    again += 1;
+                    tokio::time::sleep(SAY_AGAIN_AFTER).await;
+                }
+                Err(late) => {
+                    let _ = self.open.end(Step::Failed("too late".to_owned())).await;
                     return Err(late);
                 }
-                Ok(running)
-            }
-            Ok(News::Void(cause) | News::Recorded(cause)) => {
-                self.open.if_dropped = None;
-                Err(NotStarted::Void(cause))
-            }
-            Ok(News::Interrupted(_)) => {
-                self.open.if_dropped = None;
-                Err(NotStarted::Void("interrupted".to_owned()))
-            }
-            Ok(News::Offer(_) | News::Ignored(_)) | Err(_) => {
-                self.open.if_dropped = None;
-                Err(NotStarted::Lost)
             }
         }
     }
@@ -332,14 +387,15 @@ impl RunningCommand {
     /// Whether it may still be begun, now: to be asked immediately before the first effect in the world.
     ///
     /// # Errors
-    /// [`NotStarted::TooLate`].
+    /// [`NotStarted::TooLate`], or [`NotStarted::LeaseOver`].
     pub fn check(&self) -> Result<StartLeft, NotStarted> {
-        let left = StartLeft { at_ms: boot_ms(), until_ms: self.until_ms };
-        if left.at_ms < left.until_ms {
-            Ok(left)
-        } else {
-            Err(NotStarted::TooLate { late_ms: left.at_ms - left.until_ms })
-        }
+        self.open.may_begin(self.until_ms)
+    }
+
+    /// The fencing token: to be shown to what the command has its first effect on, which refuses a lower one than it has seen
+    /// from this agent. The greatest that this run of the software was given.
+    pub fn token(&self) -> GoToken {
+        self.open.shared.desk.token()
     }
 
     /// Says how far it has come, in thousandths of the work. The last word counts, and it is no promise that anybody hears
@@ -363,5 +419,77 @@ impl RunningCommand {
     /// [`NotStarted::Lost`] if its node does not know it any more.
     pub async fn fail(self, reason: &str) -> Result<(), NotStarted> {
         self.open.end(Step::Failed(reason.to_owned())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> Vec<u8> {
+        vec![n; 16]
+    }
+
+    fn told(n: u8, news: News) -> v1::CommandNews {
+        v1::CommandNews { command_id: id(n), news: Some(news) }
+    }
+
+    fn offer(n: u8) -> v1::CommandNews {
+        told(n, News::Offer(v1::Command { id: id(n), ..v1::Command::default() }))
+    }
+
+    #[test]
+    fn what_was_given_up_on_after_it_was_ignored_is_in_nobodys_hands() {
+        let (desk, mut offered) = Desk::new();
+        desk.hear(offer(1));
+        desk.hear(offer(2));
+        assert_eq!(desk.in_hand(), [id(1), id(2)]);
+        // The software gives one up. It says so until its node has that, or shows that it does not know it.
+        drop(offered.try_recv().unwrap());
+        desk.say(&id(1), Step::Reject("the agent's software let go of it".to_owned()));
+        for _ in 0..SAID_AGAIN_MAX {
+            desk.hear(told(1, News::Ignored(v1::CommandIgnored {})));
+            assert_eq!(desk.in_hand(), [id(1), id(2)]);
+        }
+        desk.hear(told(1, News::Ignored(v1::CommandIgnored {})));
+        assert_eq!(desk.in_hand(), [id(2)]);
+    }
+
+    #[test]
+    fn no_more_is_taken_up_than_its_node_lets_it_name() {
+        let (desk, _offered) = Desk::new();
+        for n in 0..=u8::try_from(COMMANDS_IN_HAND_MAX).unwrap() {
+            desk.hear(offer(n));
+        }
+        assert_eq!(desk.in_hand().len(), COMMANDS_IN_HAND_MAX);
+    }
+
+    #[test]
+    fn a_question_to_begin_is_stamped_whenever_it_is_said() {
+        let (desk, _offered) = Desk::new();
+        desk.hear(offer(1));
+        desk.say(&id(1), Step::Start(0));
+        let stamps: Vec<u64> = [(), ()]
+            .into_iter()
+            .flat_map(|()| {
+                desk.say_all_again();
+                desk.drain()
+            })
+            .filter_map(|said| match said.step {
+                Some(Step::Start(stamp)) => Some(stamp),
+                _ => None,
+            })
+            .collect();
+        assert!(stamps.len() == 2 && stamps[0] > 0 && stamps.is_sorted(), "{stamps:?}");
+    }
+
+    #[test]
+    fn the_token_of_a_run_never_falls() {
+        let (desk, _offered) = Desk::new();
+        let token = |home, attachment| convert::go_token(Some(v1::GoToken { home, attachment }));
+        for (given, greatest) in [((1, 7), (1, 7)), ((2, 3), (2, 3)), ((1, 9), (2, 3))] {
+            desk.raise(token(given.0, given.1));
+            assert_eq!(desk.token(), token(greatest.0, greatest.1));
+        }
     }
 }

@@ -32,6 +32,8 @@ pub struct Holdings {
     generation: u64,
     /// Until when the lease of this generation lasts; none before its first renewal.
     until_ms: Option<u64>,
+    /// Until when the agent's lease lasts, whichever attachment it was renewed for: a new one of the same run cuts none short.
+    lease_ms: Option<u64>,
     held: BTreeMap<ClaimKey, Held>,
     /// Let go of by the agent's software, and not yet gone as far as its node knows: not handed out a second time.
     over: BTreeSet<ClaimKey>,
@@ -46,6 +48,7 @@ impl Default for Holdings {
         Self {
             generation: 0,
             until_ms: None,
+            lease_ms: None,
             held: BTreeMap::new(),
             over: BTreeSet::new(),
             early: Vec::new(),
@@ -79,6 +82,7 @@ impl Holdings {
 
     /// Everything is lost: the attachment has ended.
     pub fn lose_all(&mut self) {
+        self.lease_ms = None;
         self.held.clear();
         self.over.clear();
         self.early.clear();
@@ -164,6 +168,7 @@ impl Holdings {
     /// The lease was renewed until an instant of the boot clock. Returns what waited for it.
     pub fn renewed(&mut self, until_ms: u64) -> Vec<Granted> {
         self.until_ms = self.until_ms.max(Some(until_ms));
+        self.lease_ms = self.lease_ms.max(Some(until_ms));
         let generation = self.generation;
         for held in self.held.values_mut().filter(|held| held.generation == generation) {
             held.until_ms = held.until_ms.max(until_ms);
@@ -171,6 +176,20 @@ impl Holdings {
         self.note();
         let early = std::mem::take(&mut self.early);
         early.into_iter().filter_map(|(key, task, spends)| self.granted(key, task, spends)).collect()
+    }
+
+    /// Whether the agent's lease runs at an instant of its boot clock, whatever is held under it.
+    ///
+    /// # Errors
+    /// [`Fenced::LeaseEnded`]; 0 ms ago if it never ran, or was taken back.
+    pub fn lease(&self, now_ms: u64) -> Result<LeaseLeft, Fenced> {
+        if is_on(Mutant::StartWithoutLease) {
+            return Ok(LeaseLeft { at_ms: now_ms, until_ms: u64::MAX });
+        }
+        match self.lease_ms {
+            Some(until_ms) if now_ms < until_ms => Ok(LeaseLeft { at_ms: now_ms, until_ms }),
+            ended => Err(Fenced::LeaseEnded { ago_ms: ended.map_or(0, |until_ms| now_ms - until_ms) }),
+        }
     }
 
     /// Whether a claim is the agent's own at an instant of its boot clock.
@@ -211,6 +230,22 @@ mod tests {
         let holdings = held();
         assert_eq!(holdings.check(&key(1), 999), Ok(LeaseLeft { at_ms: 999, until_ms: 1_000 }));
         assert_eq!(holdings.check(&key(1), 1_000), Err(Fenced::LeaseEnded { ago_ms: 0 }));
+    }
+
+    #[test]
+    fn the_lease_ends_on_the_agents_own_clock_and_a_new_attachment_of_the_same_run_cuts_it_not_short() {
+        let mut holdings = Holdings::default();
+        assert_eq!(holdings.lease(5), Err(Fenced::LeaseEnded { ago_ms: 0 }));
+        holdings.attached();
+        holdings.renewed(1_000);
+        assert_eq!(holdings.lease(999), Ok(LeaseLeft { at_ms: 999, until_ms: 1_000 }));
+        assert_eq!(holdings.lease(1_250), Err(Fenced::LeaseEnded { ago_ms: 250 }));
+        holdings.attached();
+        assert!(holdings.lease(999).is_ok());
+        holdings.renewed(3_000);
+        assert!(holdings.lease(2_999).is_ok());
+        holdings.lose_all();
+        assert_eq!(holdings.lease(999), Err(Fenced::LeaseEnded { ago_ms: 0 }), "another run may have the agent");
     }
 
     #[test]

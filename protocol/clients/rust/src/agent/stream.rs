@@ -111,10 +111,12 @@ async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Gr
             next = told.message() => next,
             Ok(()) = takes.changed(), if is_attached => {
                 let groups = takes.borrow_and_update().clone();
-                if let Some(groups) = groups
-                    && say.send(message(Say::TakeCommands(v1::TakeCommands { groups }))).await.is_err()
-                {
-                    return End::Again(Heard::InDoubt("the stream ended".to_owned()));
+                if let Some(groups) = groups {
+                    // Before anything is offered on this stream: it holds for all of it.
+                    let take = v1::TakeCommands { groups, in_hand: shared.desk.in_hand() };
+                    if say.send(message(Say::TakeCommands(take))).await.is_err() {
+                        return End::Again(Heard::InDoubt("the stream ended".to_owned()));
+                    }
                 }
                 continue;
             }

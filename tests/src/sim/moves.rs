@@ -1,0 +1,66 @@
+//! Robots that move: their software is started on another host while the run before it still goes on.
+
+use rand::RngExt as _;
+
+use super::plan::FaultKind;
+use super::robot::Robot;
+use super::world::{Event, Sim};
+
+/// How long the run of before goes on after nothing keeps it from the others any more, in milliseconds.
+const GOES_ON_MS: std::ops::RangeInclusive<u64> = 500..=5_000;
+
+impl Sim {
+    /// The run of a robot's software that was started last.
+    pub(super) fn owner(&self, number: usize) -> Option<usize> {
+        (0..self.robots.len()).rev().find(|robot| self.robots[*robot].number == number && !self.robots[*robot].over)
+    }
+
+    /// Where a robot goes: a host that is up, so that its clock does not begin anew under the software.
+    fn destination(&self, from: usize, to: usize) -> Option<usize> {
+        let hosts = self.hosts.len();
+        (0..hosts).map(|step| (to + step) % hosts).find(|host| *host != from && self.hosts[*host].up)
+    }
+
+    /// The run of a robot's software that is left behind, if the robot has anywhere to go.
+    pub(super) fn leaves(&self, number: usize, to: usize) -> Option<usize> {
+        self.owner(number).filter(|robot| self.destination(self.robots[*robot].host, to).is_some())
+    }
+
+    /// What keeps the host of a robot's software from all others.
+    fn alone(&self, robot: usize) -> FaultKind {
+        FaultKind::Cut { side: 1 << self.robots[robot].host }
+    }
+
+    /// Keeps a run of a robot's software from renewing its lease, and starts another one elsewhere.
+    pub(super) fn move_robot(&mut self, robot: usize, to: usize, cut: bool) {
+        let Some(host) = self.destination(self.robots[robot].host, to) else { return };
+        let alone = self.alone(robot);
+        if cut {
+            self.fabric.begin(alone);
+        } else {
+            self.robots[robot].suspended += 1;
+        }
+        let next = self.robots.len();
+        let started = Robot::new(self.robots[robot].number, host, &mut self.rng);
+        self.robots.push(started);
+        self.watch.coverage.robot_moves += 1;
+        self.after(0, Event::RobotWakes { robot: next, run: 0 });
+    }
+
+    /// The run that was left behind is heard again. It does not know yet that another one has followed it.
+    pub(super) fn let_end(&mut self, robot: usize, cut: bool) {
+        let alone = self.alone(robot);
+        if cut {
+            self.fabric.end(alone);
+        } else {
+            self.resume_robot(robot);
+        }
+        let later = self.rng.random_range(GOES_ON_MS);
+        self.after(later, Event::RobotEnds { robot });
+    }
+
+    pub(super) fn on_robot_ends(&mut self, robot: usize) {
+        self.crash_robot(robot);
+        self.robots[robot].over = true;
+    }
+}
