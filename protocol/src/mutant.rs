@@ -82,6 +82,8 @@ mutants! {
     StaleReadCalledLinearizable = "stale-read-called-linearizable",
     /// A claim that was let go of is handed out again when its node comes back.
     LetGoForgotten = "let-go-forgotten",
+    /// A change of voters that was cut off halfway stays as it is.
+    JointLeftAlone = "joint-left-alone",
 }
 
 /// Whether a seeded bug is to happen.

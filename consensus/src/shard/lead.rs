@@ -8,7 +8,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::async_runtime::instant::Instant as _;
 use skep_protocol::entry::EntryBody;
 
-use super::{Shard, ShardView, orchestrate};
+use super::{Shard, ShardView, orchestrate, settle};
 use crate::raft::types::TypeConfig;
 
 /// How often a node that does not lead looks again when nothing happens.
@@ -88,6 +88,7 @@ async fn take_the_lead(shard: &Shard, term: u64) -> bool {
     clock.set_leads(true);
     tracing::info!(shard = %shard.id(), term, "this node leads the shard");
     tokio::spawn(orchestrate::run(shard.clone(), term));
+    tokio::spawn(settle::run(shard.clone(), term));
     true
 }
 

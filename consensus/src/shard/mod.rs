@@ -8,6 +8,7 @@ mod orchestrate;
 mod propose;
 mod pull;
 mod query;
+mod settle;
 mod status;
 
 use std::sync::{Arc, Mutex, PoisonError};
