@@ -37,9 +37,11 @@ impl Shard {
                     return Err("the disk of this node is nearly full; free some space".to_owned());
                 }
                 check_sender(who, &request.vote)?;
+                let committed = request.leader_commit.map(|id| id.index);
                 let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                     self.heard_leader();
+                    self.note_leader(committed, header.clock.is_some());
                     // The clock is taken from nobody but a leader whose frame was accepted.
                     if let Some(clock) = header.clock
                         && !self.inner.clock.hear(clock)

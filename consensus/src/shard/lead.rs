@@ -11,15 +11,13 @@ use skep_protocol::entry::EntryBody;
 use super::{Shard, ShardView, orchestrate, settle};
 use crate::raft::types::TypeConfig;
 
-/// How often a node that does not lead looks again when nothing happens.
-const QUIET: Duration = Duration::from_secs(3_600);
-
 /// Keeps the shard's view up to date, and leads while this node is the leader.
 ///
 /// A leader is ready when its own first entry is applied, so that it knows everything its predecessors acknowledged,
 /// and when it has a log clock: one that has heard none since its start says so in the log first.
 ///
-/// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it.
+/// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it. Nor is one that
+/// is not heard any more, or that says of itself that it has no quorum.
 pub(super) async fn follow_leadership(shard: Shard) {
     let mut metrics = shard.raft().metrics();
     let mut led_term = None;
@@ -31,6 +29,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
         if !leads && led_term.take().is_some() {
             tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
             shard.inner.clock.set_leads(false);
+            shard.inner.condition.follows(shard.inner.clock.boot_ms());
         }
         let takes_over = leads && applied_own && led_term != Some(term);
         let refused = takes_over && !take_the_lead(&shard, term).await;
@@ -39,7 +38,8 @@ pub(super) async fn follow_leadership(shard: Shard) {
         }
         let with_quorum = has_quorum(&shard, &now);
         let ready = leads && led_term == Some(term) && with_quorum;
-        let leader = shard.leader().filter(|_| !leads || with_quorum);
+        shard.inner.clock.set_without_quorum(leads && !with_quorum);
+        let leader = shard.leader().filter(|_| if leads { with_quorum } else { shard.is_led() });
         let member = now.membership_config.membership().get_node(&now.id).is_some();
         let view = ShardView { leader, term: now.current_term, ready, member };
         shard.inner.view.send_if_modified(|known| {
@@ -52,9 +52,17 @@ pub(super) async fn follow_leadership(shard: Shard) {
             tokio::time::sleep(Duration::from_millis(shard.inner.site.config.heartbeat_ms)).await;
             continue;
         }
-        // A lost quorum changes nothing in the metrics: a leader looks again by itself.
-        let wait = if leads { Duration::from_millis(shard.inner.site.config.lease_ms_max) } else { QUIET };
-        match tokio::time::timeout(wait, metrics.changed()).await {
+        // A lost quorum changes nothing in the metrics, nor does a leader that is not heard: they are looked for.
+        let config = &shard.inner.site.config;
+        let wait_ms = if leads { config.lease_ms_max } else { config.silence_ms_min };
+        let changed = async {
+            tokio::select! {
+                biased;
+                changed = metrics.changed() => changed,
+                () = shard.inner.condition.leader_found() => Ok(()),
+            }
+        };
+        match tokio::time::timeout(Duration::from_millis(wait_ms), changed).await {
             Ok(Ok(())) | Err(_) => {}
             Ok(Err(_)) => return out_of_service(&shard),
         }
@@ -62,7 +70,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
 }
 
 /// Whether a leader heard from a quorum lately: within the silence after which followers elect another one.
-fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
+pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
     let alone = metrics.membership_config.membership().voter_ids().count() == 1;
     let patience = Duration::from_millis(shard.inner.site.config.silence_ms_min);
     alone || metrics.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() < patience)

@@ -1,6 +1,7 @@
 //! One shard on this node: its Raft group, and what runs beside it.
 
 mod compact;
+mod condition;
 mod dispatch;
 mod lead;
 mod members;
@@ -37,7 +38,7 @@ use crate::store::Store;
 pub use members::MembershipError;
 pub use orchestrate::LocalUpdate;
 pub(crate) use propose::Submission;
-pub use status::{ShardRole, ShardStatus, VoterStatus};
+pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 
 /// What all shards of a node share.
 #[derive(Clone)]
@@ -103,6 +104,7 @@ struct Inner {
     stale_queries: tokio::sync::Semaphore,
     ends: Ends,
     changing_members: tokio::sync::Mutex<()>,
+    condition: condition::Condition,
 }
 
 impl Shard {
@@ -129,6 +131,7 @@ impl Shard {
         let raft = opening.await.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
         let detector_config =
             DetectorConfig { silence_ms_min: site.config.silence_ms_min, silence_ms_max: site.config.silence_ms_max };
+        let condition = condition::Condition::new(clock.boot_ms());
         let (submissions, queue) = mpsc::channel(limits::PROPOSALS_QUEUED_MAX);
         let shard = Self {
             inner: Arc::new(Inner {
@@ -145,6 +148,7 @@ impl Shard {
                 stale_queries: tokio::sync::Semaphore::new(limits::STALE_QUERIES_MAX),
                 ends,
                 changing_members: tokio::sync::Mutex::default(),
+                condition,
                 site,
             }),
         };
@@ -152,6 +156,7 @@ impl Shard {
         tokio::spawn(lead::follow_leadership(shard.clone()));
         tokio::spawn(lead::watch_leader(shard.clone()));
         tokio::spawn(compact::run(shard.clone()));
+        tokio::spawn(condition::run(shard.clone()));
         Ok(shard)
     }
 

@@ -1,6 +1,7 @@
 //! What a shard looks like from this node.
 
 use openraft::ServerState;
+use skep_protocol::fault::FaultReport;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::query::Counts;
 use skep_protocol::text::NodeName;
@@ -38,6 +39,27 @@ impl std::fmt::Display for ShardRole {
     }
 }
 
+/// What a change of voters that is under way has in mind for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VoterStanding {
+    /// It votes before and after; or there is no change.
+    Stays,
+    /// It votes beside the old ones, and will vote without them.
+    Joins,
+    /// It votes until the change is finished.
+    Leaves,
+}
+
+impl std::fmt::Display for VoterStanding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Stays => "voter",
+            Self::Joins => "joining",
+            Self::Leaves => "leaving",
+        })
+    }
+}
+
 /// A voter of the shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VoterStatus {
@@ -51,6 +73,10 @@ pub struct VoterStatus {
     pub name: Option<NodeName>,
     /// The last index that it is known to hold. Only the leader knows.
     pub matched: Option<u64>,
+    /// Whether it stays.
+    pub standing: VoterStanding,
+    /// How long ago it last answered its leader, in milliseconds. Only the leader knows, and not of itself.
+    pub heard_ms: Option<u64>,
 }
 
 /// A shard as this node sees it.
@@ -90,6 +116,8 @@ pub struct ShardStatus {
     pub log_bytes: u64,
     /// What took the replica out of service.
     pub fault: Option<String>,
+    /// Everything that is wrong.
+    pub faults: Vec<FaultReport>,
 }
 
 impl Shard {
@@ -109,6 +137,13 @@ impl Shard {
         };
         let matched = |id: &RaftId| metrics.replication.as_ref()?.get(id).copied().flatten().map(|m| m.index);
         let local_last = metrics.last_log_index;
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let standing = |id: &RaftId| match (configs.first(), configs.last()) {
+            (Some(before), Some(after)) if before.contains(id) && !after.contains(id) => VoterStanding::Leaves,
+            (Some(before), Some(after)) if after.contains(id) && !before.contains(id) => VoterStanding::Joins,
+            _ => VoterStanding::Stays,
+        };
+        let faults = self.faults();
         let voters = voters
             .into_iter()
             .map(|(raft_id, member)| VoterStatus {
@@ -121,6 +156,8 @@ impl Shard {
                 } else {
                     None
                 }),
+                standing: standing(&raft_id),
+                heard_ms: Self::voter_age_ms(&metrics, &raft_id).filter(|_| raft_id != metrics.id),
             })
             .collect();
         let state = self.inner.state.read();
@@ -143,6 +180,7 @@ impl Shard {
             dedup_ids: state.dedup_ids() as u64,
             log_bytes: self.inner.site.store.bytes_written(),
             fault,
+            faults,
         }
     }
 }

@@ -12,6 +12,7 @@ mod journals;
 mod members;
 mod rubbish;
 mod site;
+mod status;
 mod watch;
 mod workload;
 
