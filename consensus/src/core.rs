@@ -96,9 +96,11 @@ impl Core {
     async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
         match header.kind {
-            FrameKind::Append | FrameKind::Vote | FrameKind::PreVote | FrameKind::TransferLeader => {
-                self.open(header.shard).await?.raft_frame(who, header, &body).await
-            }
+            FrameKind::Append
+            | FrameKind::Vote
+            | FrameKind::PreVote
+            | FrameKind::TransferLeader
+            | FrameKind::Forgot => self.open(header.shard).await?.raft_frame(who, header, &body).await,
             FrameKind::SnapshotHead => self.open(header.shard).await?.install_snapshot(who, body).await,
             FrameKind::Clock => {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;

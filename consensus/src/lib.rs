@@ -30,6 +30,6 @@ pub use net::PeerView;
 pub use service::{Consensus, ConsensusHandle, StartError};
 pub use shard::{LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStanding, VoterStatus};
 pub use store::{
-    History, HistoryError, JournalError, JournalJob, JournalReport, Journals, LogPoint, OnFatal, Snapshots, Store,
-    StoreError, StoreOptions, StoredSnapshot,
+    History, HistoryError, JournalError, JournalJob, JournalReport, Journals, LogPoint, Marks, OnFatal, Snapshots,
+    Store, StoreError, StoreOptions, StoredSnapshot,
 };

@@ -52,6 +52,8 @@ pub enum FrameKind {
     Clock = 12,
     /// What there is for agents, from the shard's leader to the node that serves them.
     Pull = 13,
+    /// Raft: the receiver lacks what it acknowledged to the sender, the leader.
+    Forgot = 14,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -74,6 +76,7 @@ impl FrameKind {
             11 => Self::Claims,
             12 => Self::Clock,
             13 => Self::Pull,
+            14 => Self::Forgot,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,

@@ -105,6 +105,7 @@ fn class_of(kind: FrameKind) -> Class {
         FrameKind::Query => Class::Query,
         FrameKind::SnapshotHead | FrameKind::SnapshotChunk => Class::Snapshot,
         FrameKind::Hello
+        | FrameKind::Forgot
         | FrameKind::Clock
         | FrameKind::Vote
         | FrameKind::PreVote

@@ -137,7 +137,7 @@ impl Shard {
     /// Whether this node, which does not lead, hears a leader that serves.
     pub(super) fn is_led(&self) -> bool {
         let patience = self.inner.site.config.silence_ms_max;
-        self.silence_ms() <= patience && self.unready_ms().is_none_or(|ms| ms <= patience)
+        !self.has_forgotten() && self.silence_ms() <= patience && self.unready_ms().is_none_or(|ms| ms <= patience)
     }
 
     /// How old what this replica has may be, in milliseconds: since a majority last said that this node leads, or since it
@@ -167,6 +167,10 @@ impl Shard {
         let own = |fault, detail: String| FaultReport { fault, node: None, detail };
         if let Err(error) = &metrics.running_state {
             return vec![own(ShardFault::OutOfService, error.to_string())];
+        }
+        if self.has_forgotten() {
+            let detail = "it lacks entries that it acknowledged: its disk is an older copy".to_owned();
+            return vec![own(ShardFault::RestoredFromCopy, detail)];
         }
         let membership = metrics.membership_config.membership();
         if membership.voter_ids().next().is_none() {
@@ -252,6 +256,10 @@ impl Shard {
         let connected = peers.connected(member.node);
         if connected.as_ref().is_some_and(|peer| peer.raft_id() != id) {
             return Some((ShardFault::VoterReplaced, format!("{} is another member than {id} now", name(member))));
+        }
+        if self.inner.acked.is_forgetful(id) {
+            let detail = format!("{} lacks entries that it acknowledged: its disk is an older copy", name(member));
+            return Some((ShardFault::VoterRestoredFromCopy, detail));
         }
         let age = Self::voter_age_ms(metrics, &id);
         if age.is_none_or(|ms| ms > patience) {

@@ -40,7 +40,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
         let ready = leads && led_term == Some(term) && with_quorum;
         shard.inner.clock.set_without_quorum(leads && !with_quorum);
         let leader = shard.leader().filter(|_| if leads { with_quorum } else { shard.is_led() });
-        let member = now.membership_config.membership().get_node(&now.id).is_some();
+        let member = now.membership_config.membership().get_node(&now.id).is_some() && !shard.has_forgotten();
         let view = ShardView { leader, term: now.current_term, ready, member };
         shard.inner.view.send_if_modified(|known| {
             let changed = *known != view;
@@ -119,6 +119,7 @@ pub(super) async fn watch_leader(shard: Shard) {
             (detector.poll(now, shard.inner.site.chance.next()), detector.poll_timeout())
         };
         let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
+        let votes = votes && !shard.has_forgotten();
         if due && votes && metrics.state != ServerState::Leader {
             // A voter that has a clock keeps its continuity: it goes first.
             without_clock += 1;

@@ -58,6 +58,15 @@ pub enum MembershipError {
         /// Which.
         node: NodeId,
     },
+    /// The node forgot what it had acknowledged under the incarnation that it still has.
+    #[error(
+        "{node} lacks entries that it acknowledged, so that it cannot be counted on under this incarnation; move its data \
+         directory away, start it, and ask again"
+    )]
+    Forgot {
+        /// Which.
+        node: NodeId,
+    },
     /// The voters make no sense.
     #[error("{0}")]
     Voters(String),
@@ -158,6 +167,9 @@ impl Shard {
         self.finish_change().await?;
         let member = self.present(node)?;
         let id = member.raft_id();
+        if self.inner.acked.is_forgetful(id) {
+            return Err(MembershipError::Forgot { node });
+        }
         let mut voters = self.voters();
         let earlier: Vec<RaftId> = voters.iter().filter(|(_, m)| m.node == node).map(|(id, _)| *id).collect();
         if earlier == [id] {
@@ -289,7 +301,8 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
             *id
         }
         None => {
-            let others = voters.iter().filter(|(id, member)| **id != local && connected(member));
+            let can = |id: &RaftId| *id != local && !shard.inner.acked.is_forgetful(*id);
+            let others = voters.iter().filter(|(id, member)| can(id) && connected(member));
             let best = others.max_by_key(|(id, _)| progress(id).map(|matched| matched.index));
             *best.ok_or_else(|| MembershipError::Voters("no other voter is connected".to_owned()))?.0
         }

@@ -12,6 +12,7 @@ mod query;
 mod settle;
 mod status;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
 use crate::ends::Ends;
 use crate::net::{Peers, SnapshotSender};
+use crate::raft::acked::Acked;
 use crate::raft::log_store::LogStore;
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
@@ -105,6 +107,10 @@ struct Inner {
     ends: Ends,
     changing_members: tokio::sync::Mutex<()>,
     condition: condition::Condition,
+    /// What members acknowledged, while this node leads.
+    acked: Acked,
+    /// Whether this node lacks what it acknowledged: it takes part no more.
+    forgot: AtomicBool,
 }
 
 impl Shard {
@@ -117,12 +123,15 @@ impl Shard {
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone());
         let (state, applied, ends) = (machine.state(), machine.progress(), machine.ends());
+        let acked = Acked::default();
+        let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let network = Network {
             peers: site.peers.clone(),
             shard: id,
             local: site.raft_id(),
             rpc_timeout: Duration::from_millis(site.config.rpc_timeout_ms),
             snapshots: SnapshotSender::new(site.peers.clone(), site.config.snapshot_bytes_per_s),
+            acked: acked.clone(),
         };
         let log = LogStore::new(site.store.clone(), id);
         let opening = Raft::new(site.raft_id(), Arc::new(config), network, log, machine);
@@ -149,6 +158,8 @@ impl Shard {
                 ends,
                 changing_members: tokio::sync::Mutex::default(),
                 condition,
+                acked,
+                forgot,
                 site,
             }),
         };
@@ -190,6 +201,11 @@ impl Shard {
         let metrics = self.metrics();
         let leader = metrics.current_leader?;
         metrics.membership_config.membership().get_node(&leader).map(|member| member.node)
+    }
+
+    /// Whether this node lacks what it acknowledged.
+    fn has_forgotten(&self) -> bool {
+        self.inner.forgot.load(Ordering::Relaxed)
     }
 
     /// A frame of the current leader was accepted.

@@ -8,6 +8,7 @@ use skep_protocol::text::NodeName;
 use skep_protocol::time::LogInstant;
 
 use super::Shard;
+use crate::raft::acked::FORGOT;
 
 /// What this node is in the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +126,8 @@ impl Shard {
     pub(crate) fn status(&self) -> ShardStatus {
         let metrics = self.metrics();
         let voters = self.voters();
-        let fault = metrics.running_state.as_ref().err().map(ToString::to_string);
+        let forgot = self.has_forgotten().then(|| FORGOT.to_owned());
+        let fault = metrics.running_state.as_ref().err().map(ToString::to_string).or(forgot);
         let role = match metrics.state {
             _ if fault.is_some() => ShardRole::Down,
             _ if voters.is_empty() => ShardRole::Uninitialised,
@@ -135,7 +137,11 @@ impl Shard {
             ServerState::Learner => ShardRole::Learner,
             ServerState::Shutdown => ShardRole::Down,
         };
-        let matched = |id: &RaftId| metrics.replication.as_ref()?.get(id).copied().flatten().map(|m| m.index);
+        // What a voter forgot, it is not known to hold.
+        let matched = |id: &RaftId| {
+            let matched = metrics.replication.as_ref()?.get(id).copied().flatten().map(|m| m.index);
+            matched.filter(|_| !self.inner.acked.is_forgetful(*id))
+        };
         let local_last = metrics.last_log_index;
         let configs = metrics.membership_config.membership().get_joint_config();
         let standing = |id: &RaftId| match (configs.first(), configs.last()) {

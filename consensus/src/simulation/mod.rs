@@ -5,6 +5,7 @@
 //! goes wrong, and when; what it does not decide is the order in which tokio wakes those who wait for one thing. So a
 //! seed that found something finds it again soon, not each time, and tells what happened in it.
 
+mod copies;
 mod disk;
 mod fabric;
 mod faults;

@@ -45,8 +45,13 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::NonVotersCounted => {
             of("skep-consensus", "skep_consensus", "simulation::a_node_that_did_not_catch_up_is_not_counted")
         }
-        Mutant::JointLeftAlone => {
-            of("skep-consensus", "skep_consensus", "simulation::members::a_change_of_voters_that_was_cut_off_is_finished")
+        Mutant::JointLeftAlone => of(
+            "skep-consensus",
+            "skep_consensus",
+            "simulation::members::a_change_of_voters_that_was_cut_off_is_finished",
+        ),
+        Mutant::RevertedVoterVotes => {
+            of("skep-consensus", "skep_consensus", "simulation::copies::a_voter_that_was_restored_from_a_copy")
         }
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
