@@ -40,6 +40,8 @@ struct State {
     cut: BTreeSet<(NodeId, NodeId)>,
     lost_permille: u32,
     delay_ms_max: u64,
+    /// Calls that were sent, by the number of their kind.
+    sent: BTreeMap<u8, u64>,
 }
 
 /// The network.
@@ -58,6 +60,7 @@ impl Fabric {
             cut: BTreeSet::new(),
             lost_permille: 0,
             delay_ms_max: 2,
+            sent: BTreeMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), watch }
     }
@@ -89,6 +92,11 @@ impl Fabric {
     pub(super) fn set_quality(&self, lost_permille: u32, delay_ms_max: u64) {
         let mut state = self.state();
         (state.lost_permille, state.delay_ms_max) = (lost_permille, delay_ms_max);
+    }
+
+    /// How many calls of a kind were sent.
+    pub(super) fn sent(&self, kind: FrameKind) -> u64 {
+        self.state().sent.get(&(kind as u8)).copied().unwrap_or(0)
     }
 
     /// Everybody reaches everybody.
@@ -218,6 +226,7 @@ impl MemoryLink {
         if self.fabric.station(self.from.node, self.from_process).is_none() {
             std::future::pending().await
         }
+        *self.fabric.state().sent.entry(header.kind as u8).or_default() += 1;
         self.fabric.travel(self.from.node, self.to).await;
         let Some(station) = self.fabric.station(self.to, self.to_process) else { std::future::pending().await };
         let (said, answered) = oneshot::channel();

@@ -10,6 +10,7 @@ mod disk;
 mod fabric;
 mod faults;
 mod journals;
+mod laggards;
 mod members;
 mod rubbish;
 mod site;
@@ -210,12 +211,17 @@ async fn three_of(count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
 
 /// The same, of a seed.
 async fn three_seeded(seed: u64, count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
+    group(seed, count, 3, watch).await
+}
+
+/// So many nodes, and a shard of the first so many of them.
+async fn group(seed: u64, count: usize, voters: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
     let mut nodes = Nodes::new(count, seed, watch.clone());
     for at in 0..count {
         nodes.start(at).await;
     }
     nodes.fabric.connect();
-    let ids: Vec<_> = nodes.all[..3].iter().map(|node| node.id).collect();
+    let ids: Vec<_> = nodes.all[..voters].iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
     first.core.open(SHARD).await.unwrap().initialize(&ids).await.unwrap();
     (nodes, ids)
