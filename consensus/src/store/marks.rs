@@ -30,7 +30,7 @@ impl Marks {
             Err(e) => return Err(StoreError::io(&path, e)),
         };
         let shard = |line: &str| {
-            let number = line.trim().parse().map_err(|_| StoreError::corrupt(&path, "a line is no shard"));
+            let number = line.trim().parse::<u32>().map_err(|_| StoreError::corrupt(&path, "a line is no shard"));
             number.map(ShardId)
         };
         let forgot: BTreeSet<ShardId> = text.lines().map(shard).collect::<Result<_, _>>()?;
