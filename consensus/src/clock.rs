@@ -43,6 +43,8 @@ fn system_ms() -> u64 {
 struct Inner {
     clock: LogClock,
     leads: bool,
+    /// Whether it leads nobody: no majority answers.
+    without_quorum: bool,
     heard_leader_at: Option<u64>,
     /// Whether the leader is being asked for its clock.
     asking: bool,
@@ -100,7 +102,17 @@ impl ShardClock {
         self.inner().clock.now(self.boot_ms())
     }
 
-    /// The clock for the header of a frame: only a leader gives it.
+    /// The clock for the header of a frame. A leader without a quorum gives none, by which its followers know.
+    pub(crate) fn for_frames(&self) -> Option<LogInstant> {
+        if self.inner().without_quorum { None } else { self.to_send() }
+    }
+
+    /// Whether this node leads, and no majority answers it.
+    pub(crate) fn set_without_quorum(&self, without: bool) {
+        self.inner().without_quorum = without;
+    }
+
+    /// The clock that this node leads by, if it does.
     pub(crate) fn to_send(&self) -> Option<LogInstant> {
         let inner = self.inner();
         inner.leads.then(|| inner.clock.now(self.boot_ms())).flatten()
@@ -116,13 +128,9 @@ impl ShardClock {
         self.inner().heard_leader_at = Some(self.boot_ms());
     }
 
-    /// How long ago the leader was heard; zero if this node leads.
+    /// How long ago another node was heard that leads.
     pub(crate) fn leader_age_ms(&self) -> Option<u64> {
-        let inner = self.inner();
-        if inner.leads {
-            return Some(0);
-        }
-        inner.heard_leader_at.map(|at| self.boot_ms().saturating_sub(at))
+        self.inner().heard_leader_at.map(|at| self.boot_ms().saturating_sub(at))
     }
 }
 

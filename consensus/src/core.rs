@@ -147,9 +147,11 @@ impl Core {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
                 shard.answer_beat(who, header, &body)
             }
-            FrameKind::Append | FrameKind::Vote | FrameKind::PreVote | FrameKind::TransferLeader => {
-                self.open(header.shard).await?.raft_frame(who, header, &body).await
-            }
+            FrameKind::Append
+            | FrameKind::Vote
+            | FrameKind::PreVote
+            | FrameKind::TransferLeader
+            | FrameKind::Forgot => self.open(header.shard).await?.raft_frame(who, header, &body).await,
             FrameKind::SnapshotHead => self.open(header.shard).await?.install_snapshot(who, body).await,
             FrameKind::Clock => {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;

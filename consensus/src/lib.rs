@@ -29,8 +29,10 @@ mod simulation;
 pub use identity::{Identity, IdentityError};
 pub use net::PeerView;
 pub use service::{Consensus, ConsensusHandle, StartError};
-pub use shard::{FromLeader, LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStatus};
+pub use shard::{
+    FromLeader, LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStanding, VoterStatus,
+};
 pub use store::{
-    History, HistoryError, JournalError, JournalJob, JournalReport, Journals, LogPoint, OnFatal, Snapshots, Store,
-    StoreError, StoreOptions, StoredSnapshot,
+    History, HistoryError, JournalError, JournalJob, JournalReport, Journals, LogPoint, Marks, OnFatal, Snapshots,
+    Store, StoreError, StoreOptions, StoredSnapshot,
 };

@@ -352,7 +352,7 @@ impl Driver {
         answer: oneshot::Sender<Result<Box<ShardRow>, ShardFailure>>,
     ) {
         let consensus = self.consensus.clone();
-        let connectivity = self.engine.connectivity(shard).to_string();
+        let connectivity = self.engine.connectivity(shard);
         tokio::spawn(async move {
             let changed = match change {
                 MemberChange::Init(voters) => consensus.init_shard(shard, voters).await,
@@ -374,7 +374,7 @@ impl Driver {
 
     fn shard_row(&self, shard: ShardId) -> Option<ShardRow> {
         let status = self.consensus.status(shard)?;
-        Some(row(status, self.engine.connectivity(shard).to_string()))
+        Some(row(status, self.engine.connectivity(shard)))
     }
 
     /// Carries out what the engine wants.

@@ -3,7 +3,9 @@
 use skep_api::{NodeView, PeerRow, ShardRow, VoterRow};
 use skep_config::NodeConfig;
 use skep_consensus::{ConsensusHandle, ShardStatus};
+use skep_engine::Connectivity;
 use skep_mesh::MeshHandle;
+use skep_protocol::ids::ShardId;
 
 /// The node as it sees itself.
 pub(crate) fn node_view(
@@ -21,7 +23,13 @@ pub(crate) fn node_view(
         mesh_up: mesh.up.contains(&peer.node),
         control_address: peer.address.map(|address| address.to_string()),
         last_error: if peer.up { None } else { peer.last_error },
+        rtt_ms: peer.rtt_ms,
+        lost_permille: peer.lost_permille,
+        bytes_per_s: peer.bytes_per_s,
     });
+    let shards = consensus.shards();
+    let of = |shard: &ShardId| consensus.status(*shard).map_or_else(Vec::new, |status| status.faults);
+    let faults = shards.iter().flat_map(|shard| of(shard).into_iter().map(move |report| (shard.0, report)));
     NodeView {
         node: consensus.node(),
         name: config.name.to_string(),
@@ -29,22 +37,30 @@ pub(crate) fn node_view(
         incarnation: consensus.incarnation().to_string(),
         uptime_ms,
         peers: peers.collect(),
-        shards: consensus.shards().into_iter().map(|shard| shard.0).collect(),
+        shards: shards.iter().map(|shard| shard.0).collect(),
         control_address: consensus.address().map(|address| address.to_string()),
         mesh_addresses: mesh.listening,
         mesh_overflow: overflow,
         mesh_invalid: invalid,
+        faults: faults.collect(),
     }
 }
 
-/// A shard as this node sees it.
-pub(crate) fn row(status: ShardStatus, connectivity: String) -> ShardRow {
+/// A shard as this node sees it. Who reaches a leader and is not current, or no member, is not called connected.
+pub(crate) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
+    let unlike_connected = status.faults.iter().find_map(|report| report.fault.unlike_connected());
+    let connectivity = match unlike_connected {
+        Some(other) if connectivity == Connectivity::Connected => other.to_owned(),
+        Some(_) | None => connectivity.to_string(),
+    };
     let voters = status.voters.into_iter().map(|voter| VoterRow {
         node: voter.node,
         incarnation: voter.incarnation.to_string(),
         raft_id: voter.raft_id.to_string(),
         name: voter.name.map(|name| name.to_string()),
         matched: voter.matched,
+        standing: voter.standing.to_string(),
+        heard_ms: voter.heard_ms,
     });
     ShardRow {
         shard: status.shard.0,
@@ -65,5 +81,6 @@ pub(crate) fn row(status: ShardStatus, connectivity: String) -> ShardRow {
         connectivity,
         log_bytes: status.log_bytes,
         fault: status.fault,
+        faults: status.faults,
     }
 }

@@ -52,12 +52,14 @@ pub enum FrameKind {
     Clock = 12,
     /// What there is for agents, from the shard's leader to the node that serves them.
     Pull = 13,
-    /// That a leader is there. Answered with whether the node follows it, at once, whatever its disk does.
-    Beat = 16,
     /// That its sender leads the shard, and who votes. Whom to ask next, and no more.
     Leads = 14,
     /// Requests forwarded to the shard's leader that end work: they do not wait behind those that bring it.
     End = 15,
+    /// That a leader is there. Answered with whether the node follows it, at once, whatever its disk does.
+    Beat = 16,
+    /// Raft: the receiver lacks what it acknowledged to the sender, the leader.
+    Forgot = 17,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -80,9 +82,10 @@ impl FrameKind {
             11 => Self::Claims,
             12 => Self::Clock,
             13 => Self::Pull,
-            16 => Self::Beat,
             14 => Self::Leads,
             15 => Self::End,
+            16 => Self::Beat,
+            17 => Self::Forgot,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,

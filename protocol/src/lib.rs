@@ -16,6 +16,7 @@ pub mod codec;
 pub mod command;
 pub mod convert;
 pub mod entry;
+pub mod fault;
 pub mod frame;
 pub mod heartbeat;
 pub mod ids;

@@ -90,6 +90,10 @@ mutants! {
     LetGoForgotten = "let-go-forgotten",
     /// Nodes do not keep who votes when they are told.
     VotersNotLearned = "voters-not-learned",
+    /// A change of voters that was cut off halfway stays as it is.
+    JointLeftAlone = "joint-left-alone",
+    /// A voter that forgot what it had acknowledged goes on voting.
+    RevertedVoterVotes = "reverted-voter-votes",
 }
 
 /// Whether a seeded bug is to happen.

@@ -132,8 +132,8 @@ impl ElectionDetector {
         backed_off.min(self.config.silence_ms_max).max(borne)
     }
 
-    /// The silence that is borne before anything failed.
-    fn borne_ms(&self) -> u64 {
+    /// The silence of a leader that its rhythm and the links explain, in milliseconds.
+    pub fn borne_ms(&self) -> u64 {
         let rhythm = (self.mean_ms + DEVIATIONS * self.deviation_ms).max(FRAMES * self.mean_ms);
         let rounds = ROUNDS * self.round_ms;
         rhythm.max(rounds).clamp(self.config.silence_ms_min, SILENCE_LEARNED_MS_MAX)

@@ -33,6 +33,12 @@ pub struct PeerView {
     pub incarnation: Option<Incarnation>,
     /// Why it is not connected, if that is known.
     pub last_error: Option<String>,
+    /// The round trip to it, in milliseconds. None while nobody measures it.
+    pub rtt_ms: Option<u64>,
+    /// How many of a thousand packets to it are lost. None while nobody counts them.
+    pub lost_permille: Option<u32>,
+    /// What the link to it carries, in bytes a second. None while nobody measures it.
+    pub bytes_per_s: Option<u64>,
 }
 
 /// An established connection to a peer.
@@ -171,6 +177,9 @@ impl Peers {
             address: entry.config.control,
             incarnation: entry.hello.as_ref().map(|h| h.incarnation),
             last_error: entry.last_error.clone(),
+            rtt_ms: None,
+            lost_permille: None,
+            bytes_per_s: None,
         };
         self.entries().iter().map(view).collect()
     }
@@ -231,7 +240,7 @@ impl Peers {
         least: Duration,
     ) -> Result<Bytes, CallError> {
         let Some(peer) = self.connected(node) else { return Err(self.not_connected(node)) };
-        let clock = self.clocks.known(shard).and_then(|clock| clock.to_send());
+        let clock = self.clocks.known(shard).and_then(|clock| clock.for_frames());
         let deadline = peer.patience(least, body.len());
         let call = Outgoing { class, kind, shard, clock, body, deadline };
         let begun = tokio::time::Instant::now();

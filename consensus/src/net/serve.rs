@@ -90,7 +90,7 @@ async fn serve_stream(
                 Ok(answer) => (FrameKind::Reply, answer),
                 Err(why) => (FrameKind::Refused, why.into_bytes()),
             };
-            let clock = peers.clocks().known(header.shard).and_then(|clock| clock.to_send());
+            let clock = peers.clocks().known(header.shard).and_then(|clock| clock.for_frames());
             let _ = frames.send(frame(kind, header.shard, clock, header.call, &answer)).await;
             drop(permit);
         });
@@ -106,6 +106,7 @@ fn class_of(kind: FrameKind) -> Class {
         FrameKind::Query => Class::Query,
         FrameKind::SnapshotHead | FrameKind::SnapshotChunk => Class::Snapshot,
         FrameKind::Hello
+        | FrameKind::Forgot
         | FrameKind::Clock
         | FrameKind::Beat
         | FrameKind::Vote

@@ -1,5 +1,6 @@
 //! openraft behind our own types.
 
+pub(crate) mod acked;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;

@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 use skep_protocol::frame::{FrameKind, RaftAddress};
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
 
-use super::types::{Entry, Member, Snapshot, TypeConfig, Vote, decode, encode};
+use super::acked::{Acked, FORGOT};
+use super::types::{Entry, LogId, Member, Snapshot, TypeConfig, Vote, decode, encode};
 use crate::net::{APPEND_BYTES_MAX, CallError, Class, Peers, SnapshotSender};
 
 /// Makes the connections of one shard's group.
@@ -27,6 +28,7 @@ pub(crate) struct Network {
     pub(crate) local: RaftId,
     pub(crate) rpc_timeout: Duration,
     pub(crate) snapshots: SnapshotSender,
+    pub(crate) acked: Acked,
 }
 
 /// Calls one member.
@@ -88,10 +90,43 @@ impl Connection {
         }
     }
 
+    /// As for one that is not there: what it acknowledges counts for nothing.
+    fn forgotten(&self) -> RPCError<TypeConfig> {
+        RPCError::Unreachable(Unreachable::from_string(format!(
+            "{} of {} lacks what it acknowledged",
+            self.target, self.node
+        )))
+    }
+
+    /// Tells a member that it lacks an entry that it acknowledged to the leader of this vote.
+    fn tell_forgotten(&self, vote: Vote, held: LogId) {
+        if self.network.acked.forgot(self.target) {
+            tracing::error!(
+                shard = %self.network.shard, node = %self.node, acknowledged = held.index,
+                "a member lacks entries that it acknowledged: its disk is an older copy; move its data directory away, \
+                 start it, and run 'skep shard add-voter' with its id"
+            );
+        }
+        let Ok(body) = self.envelope(&(vote, held)) else { return };
+        let (network, node) = (self.network.clone(), self.node);
+        // Beside the call that showed it, which may be given up at any time. The next heartbeat tells it again if need be.
+        tokio::spawn(async move {
+            let (shard, deadline) = (network.shard, network.rpc_timeout);
+            let told = network.peers.call(node, Class::Urgent, FrameKind::Forgot, shard, &body, deadline).await;
+            if let Err(error) = told {
+                tracing::debug!(%shard, %node, %error, "a member was not told that it lacks what it acknowledged");
+            }
+        });
+    }
+
     fn rpc_error(&self, action: RPCTypes, error: CallError) -> RPCError<TypeConfig> {
         match error {
             CallError::Timeout(timeout) => {
                 RPCError::Timeout(Timeout { action, id: self.network.local, target: self.target, timeout })
+            }
+            CallError::Refused(ref why) if why == FORGOT => {
+                self.network.acked.forgot(self.target);
+                self.forgotten()
             }
             CallError::NotSent(_) | CallError::Refused(_) => RPCError::Unreachable(Unreachable::new(&error)),
             CallError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
@@ -129,21 +164,33 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let patience = self.network.rpc_timeout;
-        if rpc.entries.is_empty() {
-            return self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, patience).await;
+        let acked = self.network.acked.clone();
+        // Heartbeats go on: by their answers it is seen that it was told.
+        if self.class != Class::Urgent && acked.is_forgetful(self.target) {
+            return Err(self.forgotten());
         }
         let peer = self.network.peers.connected(self.node);
         let (all, bytes) = (rpc.entries.len(), shorten(&mut rpc, peer.as_ref().map(|peer| peer.append_bytes())));
-        let last = rpc.entries.last().map(|entry| entry.log_id);
-        let answer = self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, patience).await?;
-        if let Some(peer) = peer {
+        // Of before the call: what it answers is of later than that.
+        let held = acked.upto(&rpc.vote, self.target);
+        let last = rpc.entries.last().map(|entry| entry.log_id).max(rpc.prev_log_id);
+        let response = self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, patience).await?;
+        if let Some(peer) = peer.filter(|_| bytes > 0) {
             peer.appended(bytes);
         }
-        match answer {
+        match (&response, held) {
+            (AppendEntriesResponse::Success, _) => acked.note(&rpc.vote, self.target, last),
+            (AppendEntriesResponse::Conflict, Some(held)) if rpc.prev_log_id <= Some(held) => {
+                self.tell_forgotten(rpc.vote, held);
+                return Err(self.forgotten());
+            }
+            _ => {}
+        }
+        match response {
             AppendEntriesResponse::Success if rpc.entries.len() < all => {
                 Ok(AppendEntriesResponse::PartialSuccess(last))
             }
-            answer => Ok(answer),
+            response => Ok(response),
         }
     }
 
@@ -182,6 +229,10 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         self.check_incarnation()?;
+        if self.network.acked.is_forgetful(self.target) {
+            return Err(self.forgotten().into());
+        }
+        let last = snapshot.meta.last_log_id;
         let head = self.envelope(&(vote, &snapshot.meta))?;
         let chunk_deadline = self.network.rpc_timeout * 4;
         let send =
@@ -191,7 +242,12 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             closed = cancel => Err(StreamingError::Closed(closed)),
             answer = send => {
                 let answer = answer.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))?;
-                decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))
+                let response: SnapshotResponse<TypeConfig> =
+                    decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+                if response.vote == vote {
+                    self.network.acked.note(&vote, self.target, last);
+                }
+                Ok(response)
             }
         }
     }

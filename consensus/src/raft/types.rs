@@ -159,6 +159,7 @@ mod tests {
             last_membership: StoredMembership::new(Some(id(1, 0)), membership.clone()),
         };
         let members: Payload = EntryPayload::Membership(membership);
+        assert_eq!(encode(&(vote, id(3, 9))).unwrap(), [1, 3, 1, 7, 1, 3, 9], "who forgot what");
         let encoded = [encode(&vote), encode(&normal), encode(&blank), encode(&members), encode(&meta)];
         let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let encoded = encoded.map(|bytes| hex(bytes.unwrap()));

@@ -16,6 +16,7 @@ use skep_protocol::mutant::{Mutant, is_on};
 
 use super::Shard;
 use crate::net::{Class, Who};
+use crate::raft::acked::FORGOT;
 use crate::raft::types::{TypeConfig, Vote, decode, encode};
 
 /// Heartbeats under way to one member. One more is not sent.
@@ -84,6 +85,11 @@ impl Beats {
             Some(false) => member.strays = true,
             None => {}
         }
+    }
+
+    /// When the last heartbeat that a member acknowledged was sent.
+    pub(super) fn acked_ms(&self, id: &RaftId) -> Option<u64> {
+        self.state().members.get(id)?.acked_ms
     }
 
     /// Whether openraft is to send one of its own: from time to time, and to whoever does not follow yet.
@@ -171,6 +177,9 @@ impl Shard {
 
     /// Whether this node follows the leader that says that it is there.
     pub(crate) fn answer_beat(&self, who: Who, header: Header, body: &[u8]) -> Result<Vec<u8>, String> {
+        if self.has_forgotten() {
+            return Err(FORGOT.to_owned());
+        }
         let (address, vote) = RaftAddress::split(body).map_err(|e| e.to_string())?;
         if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
             return Err("the heartbeat is not from its sender to this incarnation".to_owned());

@@ -1,5 +1,6 @@
 //! Raft frames of peers, on their way into the group.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,12 +8,14 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use skep_fleet::CLOCK_ROUND_MS_MAX;
 use skep_protocol::frame::{FrameKind, Header, RaftAddress};
 use skep_protocol::ids::NodeId;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::time::LogInstant;
 
-use super::Shard;
+use super::{Shard, ShardView};
 use crate::net::{Class, Who};
 use crate::offload::offload;
-use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+use crate::raft::acked::FORGOT;
+use crate::raft::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 
 impl Shard {
     /// Answers a Raft frame. The reason as text if it is refused.
@@ -29,6 +32,10 @@ impl Shard {
                 address.to, self.inner.site.node
             ));
         }
+        let may_vote = is_on(Mutant::RevertedVoterVotes) && matches!(header.kind, FrameKind::Vote | FrameKind::PreVote);
+        if self.has_forgotten() && !may_vote {
+            return Err(FORGOT.to_owned());
+        }
         let text = |e: std::io::Error| e.to_string();
         match header.kind {
             FrameKind::Append => {
@@ -37,9 +44,11 @@ impl Shard {
                     return Err("the disk of this node is nearly full; free some space".to_owned());
                 }
                 check_sender(who, &request.vote)?;
+                let committed = request.leader_commit.map(|id| id.index);
                 let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                     self.hear(who, header);
+                    self.note_leader(committed, header.clock.is_some());
                 }
                 encode(&response).map_err(text)
             }
@@ -58,6 +67,11 @@ impl Shard {
                 check_sender(who, request.from_leader())?;
                 encode(&self.raft().handle_transfer_leader(request).await.map_err(|e| e.to_string())?).map_err(text)
             }
+            FrameKind::Forgot => {
+                let (vote, held): (Vote, LogId) = decode("what was acknowledged", body).map_err(text)?;
+                check_sender(who, &vote)?;
+                self.hear_forgotten(vote, held).await.map(|()| Vec::new())
+            }
             _ => Err("it is not a raft frame".to_owned()),
         }
     }
@@ -69,6 +83,36 @@ impl Shard {
             && !self.inner.clock.hear(clock)
         {
             self.learn_clock(who.node);
+        }
+    }
+
+    /// The leader says that this node acknowledged an entry to it that the node lacks.
+    async fn hear_forgotten(&self, vote: Vote, held: LogId) -> Result<(), String> {
+        let known = self.raft().with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied())).await;
+        let (own, last) = known.map_err(|e| e.to_string())?;
+        if own != vote {
+            return Err(format!("this node follows {own}, and not {vote}"));
+        }
+        if last >= Some(held) {
+            return Err(format!("this node holds entry {}", held.index));
+        }
+        self.stand_aside(held.index).await;
+        Ok(())
+    }
+
+    /// Takes part no more: what this node forgot may have been counted on, and so may a vote that it does not know of.
+    async fn stand_aside(&self, held: u64) {
+        if self.inner.forgot.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::error!(shard = %self.id(), acknowledged = held, "{FORGOT}");
+        // The rest of the node looks for the leader elsewhere.
+        self.inner.view.send_modify(|view| *view = ShardView { term: view.term, ..ShardView::default() });
+        let (store, shard) = (self.inner.site.store.clone(), self.id());
+        let noted = offload(move || store.marks().note_forgotten(shard).map_err(std::io::Error::other)).await;
+        if let Err(error) = noted.flatten() {
+            // A leader to which it acknowledged that tells it again after a restart.
+            tracing::error!(%shard, %error, "that this node forgot something could not be written down");
         }
     }
 
@@ -99,6 +143,9 @@ impl Shard {
         let (address, head) = RaftAddress::split(&body[8..head_end]).map_err(|e| e.to_string())?;
         if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
             return Err("the snapshot is not from its sender to this incarnation".to_owned());
+        }
+        if self.has_forgotten() {
+            return Err(FORGOT.to_owned());
         }
         if !self.inner.site.store.has_room_for(body.len() as u64) {
             return Err("there is no room for the snapshot on the disk of this node; free some space".to_owned());

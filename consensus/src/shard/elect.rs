@@ -59,7 +59,7 @@ async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, witho
         (detector.poll(now, shard.inner.site.chance.next()), detector.poll_timeout())
     };
     let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
-    if due && votes {
+    if due && votes && !shard.has_forgotten() {
         // A voter that has a clock keeps its continuity: it goes first.
         *without_clock += 1;
         if shard.inner.clock.now().is_some() || *without_clock > 1 {

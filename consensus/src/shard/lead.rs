@@ -7,18 +7,16 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::async_runtime::instant::Instant as _;
 use skep_protocol::entry::EntryBody;
 
-use super::{Shard, ShardView, orchestrate};
+use super::{Shard, ShardView, orchestrate, settle};
 use crate::raft::types::TypeConfig;
-
-/// How often a node that does not lead looks again when nothing happens.
-const QUIET: Duration = Duration::from_secs(3_600);
 
 /// Keeps the shard's view up to date, and leads while this node is the leader.
 ///
 /// A leader is ready when its own first entry is applied, so that it knows everything its predecessors acknowledged,
 /// and when it has a log clock: one that has heard none since its start says so in the log first.
 ///
-/// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it.
+/// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it. Nor is one that
+/// is not heard any more, or that says of itself that it has no quorum.
 pub(super) async fn follow_leadership(shard: Shard) {
     let mut metrics = shard.raft().metrics();
     let (mut led_term, mut counted_term) = (None, None);
@@ -34,6 +32,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
         if !leads && led_term.take().is_some() {
             tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
             shard.inner.clock.set_leads(false);
+            shard.inner.condition.follows(shard.inner.clock.boot_ms());
         }
         let takes_over = leads && applied_own && led_term != Some(term);
         let refused = takes_over && !take_the_lead(&shard, term).await;
@@ -42,8 +41,9 @@ pub(super) async fn follow_leadership(shard: Shard) {
         }
         let with_quorum = leads && has_quorum(&shard, &now);
         let ready = leads && led_term == Some(term) && with_quorum;
-        let leader = shard.leader().filter(|_| !leads || with_quorum);
-        let member = now.membership_config.membership().get_node(&now.id).is_some();
+        shard.inner.clock.set_without_quorum(leads && !with_quorum);
+        let leader = shard.leader().filter(|_| if leads { with_quorum } else { shard.is_led() });
+        let member = now.membership_config.membership().get_node(&now.id).is_some() && !shard.has_forgotten();
         let view = ShardView { leader, term: now.current_term, ready, member };
         shard.inner.view.send_if_modified(|known| {
             let changed = *known != view;
@@ -55,13 +55,15 @@ pub(super) async fn follow_leadership(shard: Shard) {
             tokio::time::sleep(Duration::from_millis(shard.inner.site.config.heartbeat_ms)).await;
             continue;
         }
-        // A lost quorum changes nothing in the metrics: a leader looks again by itself.
-        let wait = if leads { Duration::from_millis(shard.inner.site.config.silence_ms_min / 2) } else { QUIET };
+        // A lost quorum changes nothing in the metrics, nor does a leader that is not heard: they are looked for.
+        let config = &shard.inner.site.config;
+        let wait_ms = if leads { config.silence_ms_min / 2 } else { config.silence_ms_min };
         tokio::select! {
             biased;
             changed = metrics.changed() => if changed.is_err() { return out_of_service(&shard) },
+            () = shard.inner.condition.leader_found() => {}
             () = shard.inner.acknowledged.notified(), if leads && !with_quorum => {}
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
         }
     }
 }
@@ -103,5 +105,6 @@ async fn take_the_lead(shard: &Shard, term: u64) -> bool {
     clock.set_leads(true);
     tracing::info!(shard = %shard.id(), term, "this node leads the shard");
     tokio::spawn(orchestrate::run(shard.clone(), term));
+    tokio::spawn(settle::run(shard.clone(), term));
     true
 }

@@ -58,6 +58,15 @@ pub enum MembershipError {
         /// Which.
         node: NodeId,
     },
+    /// The node forgot what it had acknowledged under the incarnation that it still has.
+    #[error(
+        "{node} lacks entries that it acknowledged, so that it cannot be counted on under this incarnation; move its data \
+         directory away, start it, and ask again"
+    )]
+    Forgot {
+        /// Which.
+        node: NodeId,
+    },
     /// The voters make no sense.
     #[error("{0}")]
     Voters(String),
@@ -95,6 +104,19 @@ impl Shard {
             return membership.nodes().filter_map(|(id, _)| member(*id)).collect();
         }
         membership.voter_ids().filter_map(member).collect()
+    }
+
+    /// Who votes once a change that is under way is finished: the voters, if there is none.
+    pub(super) fn wanted_voters(&self) -> BTreeMap<RaftId, Member> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let wanted = membership.get_joint_config().last().cloned().unwrap_or_default();
+        wanted.into_iter().filter_map(|id| Some((id, membership.get_node(&id)?.clone()))).collect()
+    }
+
+    /// Whether a change of voters is under way, or was cut off halfway.
+    pub(super) fn is_joint(&self) -> bool {
+        self.metrics().membership_config.membership().get_joint_config().len() > 1
     }
 
     /// Creates the shard with these voters, this node among them.
@@ -142,8 +164,12 @@ impl Shard {
     pub(crate) async fn add_voter(&self, node: NodeId) -> Result<(), MembershipError> {
         let _one_at_a_time = self.inner.changing_members.lock().await;
         self.check_leads()?;
+        self.finish_change().await?;
         let member = self.present(node)?;
         let id = member.raft_id();
+        if self.inner.acked.is_forgetful(id) {
+            return Err(MembershipError::Forgot { node });
+        }
         let mut voters = self.voters();
         let earlier: Vec<RaftId> = voters.iter().filter(|(_, m)| m.node == node).map(|(id, _)| *id).collect();
         if earlier == [id] {
@@ -181,6 +207,7 @@ impl Shard {
     pub(crate) async fn remove_voter(&self, node: NodeId) -> Result<(), MembershipError> {
         let _one_at_a_time = self.inner.changing_members.lock().await;
         self.check_leads()?;
+        self.finish_change().await?;
         let mut voters = self.voters();
         let before = voters.len();
         voters.retain(|_, member| member.node != node);
@@ -198,10 +225,60 @@ impl Shard {
         self.replace_voters(voters).await
     }
 
+    /// Finishes what an earlier leader left halfway, unless somebody is at it.
+    pub(super) async fn settle_members(&self) -> Result<(), MembershipError> {
+        let _one_at_a_time = self.inner.changing_members.lock().await;
+        self.check_leads()?;
+        self.finish_change().await
+    }
+
+    /// Takes out whoever a change that was cut off was to take out; nothing if there is none. Until then both the old
+    /// voters and the new ones must agree, so that the loss of one that was to leave counts as if it were to stay.
+    async fn finish_change(&self) -> Result<(), MembershipError> {
+        if !self.is_joint() {
+            return Ok(());
+        }
+        let wanted = self.wanted_voters();
+        let metrics = self.metrics();
+        if !wanted.contains_key(&metrics.id) {
+            // A leader does not take itself out: one of those who stay finishes it.
+            let connected = |member: &&Member| self.inner.site.peers.connected(member.node).is_some();
+            let to = wanted.values().find(connected).map(|member| member.node);
+            let to = to.ok_or_else(|| MembershipError::Voters("no voter that stays is connected".to_owned()))?;
+            let leader = self.transfer_leader(Some(to)).await?;
+            return Err(MembershipError::HandedOver { leader });
+        }
+        self.replace_voters(wanted).await
+    }
+
     async fn replace_voters(&self, voters: BTreeMap<RaftId, Member>) -> Result<(), MembershipError> {
         let ids = voters.into_keys().collect();
         let change = self.raft().change_membership(ChangeMembers::ReplaceAllVoters(ids), false);
         change.await.map(drop).map_err(|e| MembershipError::Unknown(e.to_string()))
+    }
+}
+
+/// What a test needs to cut off a change of voters halfway.
+#[cfg(test)]
+impl Shard {
+    /// Sends the log to a node without a vote, until it has caught up.
+    pub(crate) async fn take_in(&self, node: NodeId) -> Result<(), MembershipError> {
+        let member = self.present(node)?;
+        let id = member.raft_id();
+        self.raft().add_learner(id, member, false).await.map_err(raft_error)?;
+        self.wait_caught_up(id).await;
+        Ok(())
+    }
+
+    /// Makes these nodes, to which the log is sent already, the voters.
+    pub(crate) async fn vote_by(&self, nodes: &[NodeId]) -> Result<(), MembershipError> {
+        let members = nodes.iter().map(|node| self.present(*node).map(|member| (member.raft_id(), member)));
+        self.replace_voters(members.collect::<Result<_, _>>()?).await
+    }
+
+    /// Whether two sets of voters must agree, as far as this node knows.
+    pub(crate) fn is_between_voters(&self) -> bool {
+        self.is_joint()
     }
 }
 
@@ -224,7 +301,8 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
             *id
         }
         None => {
-            let others = voters.iter().filter(|(id, member)| **id != local && connected(member));
+            let can = |id: &RaftId| *id != local && !shard.inner.acked.is_forgetful(*id);
+            let others = voters.iter().filter(|(id, member)| can(id) && connected(member));
             let best = others.max_by_key(|(id, _)| progress(id).map(|matched| matched.index));
             *best.ok_or_else(|| MembershipError::Voters("no other voter is connected".to_owned()))?.0
         }

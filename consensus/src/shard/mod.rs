@@ -3,6 +3,7 @@
 mod announce;
 mod beat;
 mod compact;
+mod condition;
 mod dispatch;
 mod elect;
 mod lead;
@@ -11,8 +12,10 @@ mod orchestrate;
 mod propose;
 mod pull;
 mod query;
+mod settle;
 mod status;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +33,7 @@ use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
 use crate::ends::Ends;
 use crate::net::{Peers, SnapshotSender};
+use crate::raft::acked::Acked;
 use crate::raft::log_store::LogStore;
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
@@ -39,7 +43,7 @@ use crate::store::Store;
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
 pub(crate) use propose::Submission;
-pub use status::{ShardRole, ShardStatus, VoterStatus};
+pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 
 /// What all shards of a node share.
 #[derive(Clone)]
@@ -109,6 +113,11 @@ struct Inner {
     stale_queries: tokio::sync::Semaphore,
     ends: Ends,
     changing_members: tokio::sync::Mutex<()>,
+    condition: condition::Condition,
+    /// What members acknowledged, while this node leads.
+    acked: Acked,
+    /// Whether this node lacks what it acknowledged: it takes part no more.
+    forgot: AtomicBool,
 }
 
 impl Shard {
@@ -121,12 +130,15 @@ impl Shard {
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone());
         let (state, applied, ends) = (machine.state(), machine.progress(), machine.ends());
+        let acked = Acked::default();
+        let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let network = Network {
             peers: site.peers.clone(),
             shard: id,
             local: site.raft_id(),
             rpc_timeout: Duration::from_millis(site.config.rpc_timeout_ms),
             snapshots: SnapshotSender::new(site.peers.clone(), site.config.snapshot_bytes_per_s),
+            acked: acked.clone(),
         };
         let log = LogStore::new(site.store.clone(), id);
         let opening = Raft::new(site.raft_id(), Arc::new(config), network, log, machine);
@@ -140,6 +152,7 @@ impl Shard {
             silence_ms_min: site.config.silence_ms_min,
             silence_ms_max: site.config.silence_ms_max,
         };
+        let condition = condition::Condition::new(clock.boot_ms());
         let (submissions, queue) = mpsc::channel(limits::PROPOSALS_QUEUED_MAX);
         let shard = Self {
             inner: Arc::new(Inner {
@@ -159,6 +172,9 @@ impl Shard {
                 stale_queries: tokio::sync::Semaphore::new(limits::STALE_QUERIES_MAX),
                 ends,
                 changing_members: tokio::sync::Mutex::default(),
+                condition,
+                acked,
+                forgot,
                 site,
             }),
         };
@@ -166,6 +182,7 @@ impl Shard {
         tokio::spawn(lead::follow_leadership(shard.clone()));
         tokio::spawn(elect::run(shard.clone()));
         tokio::spawn(compact::run(shard.clone()));
+        tokio::spawn(condition::run(shard.clone()));
         Ok(shard)
     }
 
@@ -207,6 +224,11 @@ impl Shard {
 
     fn pulse(&self) -> MutexGuard<'_, LeaderPulse> {
         self.inner.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this node lacks what it acknowledged.
+    fn has_forgotten(&self) -> bool {
+        self.inner.forgot.load(Ordering::Relaxed)
     }
 
     /// A frame of the current leader was accepted.

@@ -71,6 +71,7 @@ impl Shard {
         {
             self.wait_for_end(command, wait_ms).await;
         }
+        let age_ms = self.age_ms();
         let as_of = {
             let state = self.inner.state.read();
             AsOf {
@@ -78,7 +79,7 @@ impl Shard {
                 stamp: state.clock(),
                 clock: self.inner.clock.now(),
                 linearizable,
-                age_ms: self.inner.clock.leader_age_ms(),
+                age_ms: if linearizable { Some(0) } else { age_ms },
             }
         };
         let answer = match query {

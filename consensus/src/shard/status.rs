@@ -1,12 +1,14 @@
 //! What a shard looks like from this node.
 
 use openraft::ServerState;
+use skep_protocol::fault::FaultReport;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::query::Counts;
 use skep_protocol::text::NodeName;
 use skep_protocol::time::LogInstant;
 
 use super::Shard;
+use crate::raft::acked::FORGOT;
 
 /// What this node is in the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,27 @@ impl std::fmt::Display for ShardRole {
     }
 }
 
+/// What a change of voters that is under way has in mind for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VoterStanding {
+    /// It votes before and after; or there is no change.
+    Stays,
+    /// It votes beside the old ones, and will vote without them.
+    Joins,
+    /// It votes until the change is finished.
+    Leaves,
+}
+
+impl std::fmt::Display for VoterStanding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Stays => "voter",
+            Self::Joins => "joining",
+            Self::Leaves => "leaving",
+        })
+    }
+}
+
 /// A voter of the shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VoterStatus {
@@ -51,6 +74,10 @@ pub struct VoterStatus {
     pub name: Option<NodeName>,
     /// The last index that it is known to hold. Only the leader knows.
     pub matched: Option<u64>,
+    /// Whether it stays.
+    pub standing: VoterStanding,
+    /// How long ago it last answered its leader, in milliseconds. Only the leader knows, and not of itself.
+    pub heard_ms: Option<u64>,
 }
 
 /// A shard as this node sees it.
@@ -90,6 +117,8 @@ pub struct ShardStatus {
     pub log_bytes: u64,
     /// What took the replica out of service.
     pub fault: Option<String>,
+    /// Everything that is wrong.
+    pub faults: Vec<FaultReport>,
 }
 
 impl Shard {
@@ -97,7 +126,8 @@ impl Shard {
     pub(crate) fn status(&self) -> ShardStatus {
         let metrics = self.metrics();
         let voters = self.voters();
-        let fault = metrics.running_state.as_ref().err().map(ToString::to_string);
+        let forgot = self.has_forgotten().then(|| FORGOT.to_owned());
+        let fault = metrics.running_state.as_ref().err().map(ToString::to_string).or(forgot);
         let role = match metrics.state {
             _ if fault.is_some() => ShardRole::Down,
             _ if voters.is_empty() => ShardRole::Uninitialised,
@@ -107,8 +137,19 @@ impl Shard {
             ServerState::Learner => ShardRole::Learner,
             ServerState::Shutdown => ShardRole::Down,
         };
-        let matched = |id: &RaftId| metrics.replication.as_ref()?.get(id).copied().flatten().map(|m| m.index);
+        // What a voter forgot, it is not known to hold.
+        let matched = |id: &RaftId| {
+            let matched = metrics.replication.as_ref()?.get(id).copied().flatten().map(|m| m.index);
+            matched.filter(|_| !self.inner.acked.is_forgetful(*id))
+        };
         let local_last = metrics.last_log_index;
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let standing = |id: &RaftId| match (configs.first(), configs.last()) {
+            (Some(before), Some(after)) if before.contains(id) && !after.contains(id) => VoterStanding::Leaves,
+            (Some(before), Some(after)) if after.contains(id) && !before.contains(id) => VoterStanding::Joins,
+            _ => VoterStanding::Stays,
+        };
+        let faults = self.faults();
         let voters = voters
             .into_iter()
             .map(|(raft_id, member)| VoterStatus {
@@ -121,6 +162,8 @@ impl Shard {
                 } else {
                     None
                 }),
+                standing: standing(&raft_id),
+                heard_ms: Self::voter_age_ms(&metrics, &raft_id).filter(|_| raft_id != metrics.id),
             })
             .collect();
         let state = self.inner.state.read();
@@ -143,6 +186,7 @@ impl Shard {
             dedup_ids: state.dedup_ids() as u64,
             log_bytes: self.inner.site.store.bytes_written(),
             fault,
+            faults,
         }
     }
 }

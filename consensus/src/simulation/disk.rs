@@ -146,6 +146,13 @@ impl Machine {
         self.platter().failing = true;
     }
 
+    /// An older copy is put in the place of what is there.
+    pub(super) fn restore(&self, copy: &Self) {
+        let copy = copy.platter().clone();
+        let mut platter = self.platter();
+        *platter = Platter { generation: platter.generation + 1, ..copy };
+    }
+
     /// Everything is gone.
     pub(super) fn wipe(&self) {
         let mut platter = self.platter();

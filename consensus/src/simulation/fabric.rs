@@ -58,6 +58,8 @@ struct State {
     thin: BTreeMap<NodeId, u64>,
     /// When a thin link has carried what it was given.
     free_at: BTreeMap<(NodeId, NodeId), Instant>,
+    /// Calls that were sent, by the number of their kind.
+    sent: BTreeMap<u8, u64>,
 }
 
 impl State {
@@ -99,6 +101,7 @@ impl Fabric {
             delay_ms: (0, 2),
             thin: BTreeMap::new(),
             free_at: BTreeMap::new(),
+            sent: BTreeMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), watch }
     }
@@ -136,6 +139,11 @@ impl Fabric {
     /// The links of a node carry no more than so many bytes a second.
     pub(super) fn thin(&self, node: NodeId, bytes_per_s: u64) {
         self.state().thin.insert(node, bytes_per_s);
+    }
+
+    /// How many calls of a kind were sent.
+    pub(super) fn sent(&self, kind: FrameKind) -> u64 {
+        self.state().sent.get(&(kind as u8)).copied().unwrap_or(0)
     }
 
     /// Everybody reaches everybody.
@@ -298,6 +306,7 @@ impl MemoryLink {
         if self.fabric.station(self.from.node, self.from_process).is_none() {
             std::future::pending().await
         }
+        *self.fabric.state().sent.entry(header.kind as u8).or_default() += 1;
         self.fabric.travel(self.from.node, self.to, body.len() as u64).await;
         let Some(station) = self.fabric.station(self.to, self.to_process) else { std::future::pending().await };
         let (said, answered) = oneshot::channel();

@@ -101,7 +101,7 @@ fn delays_that_change_stop_nobody() {
 
 /// Five voters, one of them down; the leader reaches one of the others, which reaches all.
 async fn not_transitive(watch: Watch) {
-    let (mut nodes, ids) = super::group_of(5, 5, &watch).await;
+    let (mut nodes, ids) = super::group(7, 5, 5, &watch).await;
     let (led_by, _) = leader(&mut nodes).await;
     create(&mut nodes, &watch, 64).await;
     let others: Vec<NodeId> = ids.iter().copied().filter(|id| *id != led_by).collect();

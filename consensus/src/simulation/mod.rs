@@ -5,13 +5,17 @@
 //! goes wrong, and when; what it does not decide is the order in which tokio wakes those who wait for one thing. So a
 //! seed that found something finds it again soon, not each time, and tells what happened in it.
 
+mod copies;
 mod disk;
 mod fabric;
 mod faults;
 mod journals;
+mod laggards;
 mod links;
+mod members;
 mod rubbish;
 mod site;
+mod status;
 mod watch;
 mod workload;
 
@@ -136,6 +140,32 @@ async fn leader(nodes: &mut Nodes) -> (NodeId, Shard) {
     }
 }
 
+/// Goes on until something holds; whether it did so in time.
+async fn within(nodes: &mut Nodes, patience: Duration, holds: impl Fn(&Nodes) -> bool) -> bool {
+    let begun = tokio::time::Instant::now();
+    while !holds(nodes) {
+        if begun.elapsed() > patience {
+            return false;
+        }
+        step(nodes).await;
+    }
+    true
+}
+
+/// Whether some leader answers a linearizable read in time, as only one with a quorum can.
+async fn answers(nodes: &mut Nodes, patience: Duration) -> bool {
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < patience {
+        step(nodes).await;
+        if let Some((_, shard)) = nodes.ready().pop()
+            && shard.query_linearizable(Query::Counts).await.is_ok()
+        {
+            return true;
+        }
+    }
+    false
+}
+
 async fn step(nodes: &mut Nodes) {
     tokio::time::sleep(STEP).await;
     nodes.end_failed();
@@ -177,12 +207,17 @@ async fn three(watch: &Watch) -> (Nodes, Vec<NodeId>) {
 
 /// So many nodes, and a shard of the first three.
 async fn three_of(count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
-    group_of(count, 3, watch).await
+    three_seeded(7, count, watch).await
 }
 
-/// So many nodes, and a shard of the first so many.
-async fn group_of(count: usize, voters: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
-    let mut nodes = Nodes::new(count, 7, watch.clone());
+/// The same, of a seed.
+async fn three_seeded(seed: u64, count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
+    group(seed, count, 3, watch).await
+}
+
+/// So many nodes, and a shard of the first so many of them.
+async fn group(seed: u64, count: usize, voters: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
+    let mut nodes = Nodes::new(count, seed, watch.clone());
     for at in 0..count {
         nodes.start(at).await;
     }

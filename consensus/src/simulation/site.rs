@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_config::{ControlConfig, NodeConfig, PeerConfig, Policy, StoreConfig};
 use skep_fleet::FLEET_VERSION;
+use skep_protocol::fault::ShardFault;
 use skep_protocol::frame::{FRAME_VERSION, Hello};
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
 use skep_protocol::text::{NodeName, SiteName};
@@ -61,6 +62,8 @@ pub(super) struct Node {
     pub(super) refuses: bool,
     /// A bit of its files was flipped: that excuses it.
     damaged: bool,
+    /// It runs from an older copy of its files: it may lack what it acknowledged.
+    restored: bool,
     /// Its next sync fails, or has.
     failing: bool,
     /// Its disk is slow, in milliseconds for each batch.
@@ -114,6 +117,7 @@ impl Nodes {
                 process: None,
                 refuses: false,
                 damaged: false,
+                restored: false,
                 failing: false,
                 slow_ms,
             }
@@ -264,10 +268,24 @@ impl Nodes {
     pub(super) fn wipe(&mut self, at: usize) {
         self.kill(at);
         self.all[at].machine.wipe();
-        (self.all[at].refuses, self.all[at].damaged) = (false, false);
+        (self.all[at].refuses, self.all[at].damaged, self.all[at].restored) = (false, false, false);
         self.watch.forget_promises(self.all[at].id);
         self.watch.tell(&format!("node {at} loses its disk"));
         self.watch.count(|coverage| coverage.wiped += 1);
+    }
+
+    /// A copy of a node's files, as they are now.
+    pub(super) fn copy(&self, at: usize) -> Machine {
+        self.all[at].machine.copy()
+    }
+
+    /// A node is stopped, and an older copy is put in the place of its files.
+    pub(super) fn restore(&mut self, at: usize, copy: &Machine) {
+        self.kill(at);
+        self.all[at].machine.restore(copy);
+        self.all[at].restored = true;
+        self.watch.forget_promises(self.all[at].id);
+        self.watch.tell(&format!("node {at} is restored from a copy"));
     }
 
     pub(super) fn slow_down(&self, at: usize, ms: u64) {
@@ -278,7 +296,11 @@ impl Nodes {
     pub(super) fn end_failed(&mut self) {
         for at in 0..self.all.len() {
             let failed = |process: &Process| {
-                let fault = || process.shard().is_some_and(|shard| shard.status().fault.is_some());
+                let has_failed = |shard: Shard| {
+                    let faults = shard.status().faults;
+                    faults.iter().any(|report| report.fault == ShardFault::OutOfService)
+                };
+                let fault = || process.shard().is_some_and(has_failed);
                 process.fatal.load(Ordering::Relaxed) || fault()
             };
             if self.all[at].process.as_ref().is_some_and(failed) {
@@ -308,6 +330,9 @@ impl Nodes {
             let status = shard.status();
             if let Some(term) = shard.leads_term() {
                 self.watch.leads(term, process.raft_id());
+            }
+            if !node.restored && status.faults.iter().any(|report| report.fault == ShardFault::RestoredFromCopy) {
+                self.watch.violate("S18", &format!("{} forgot what it had acknowledged", node.id));
             }
             if let Some(index) = status.snapshot {
                 self.watch.has_snapshot(node.id, process.number, index);

@@ -123,6 +123,17 @@ pub(super) fn create_task(shard: &Shard, random: [u8; 16], payload_bytes: usize)
     Some(Request { id, first_sent, deadline: first_sent.plus_ms(600_000), op })
 }
 
+/// Creates a task; which, if that was acknowledged.
+pub(super) async fn create_one(shard: &Shard, rng: &mut SmallRng, watch: &Watch) -> Option<TaskId> {
+    let request = new_request(rng, shard)?;
+    let Op::CreateTask { task, .. } = request.op else { return None };
+    match shard.propose(vec![request]).await.pop() {
+        Some(ProposeOutcome::Applied { reply: Reply::Done(_), .. }) => watch.acknowledge(task),
+        _ => return None,
+    }
+    Some(task)
+}
+
 async fn create(shard: Shard, mut open: Open, state: Arc<Mutex<State>>, watch: Watch) {
     open.sendings += 1;
     let outcome = shard.propose(vec![open.request.clone()]).await.pop();

@@ -21,7 +21,8 @@
 //! # Layout
 //!
 //! `FORMAT` and `LOCK` guard the directory, `incarnation` names it, `wal/` holds the segments, `progress` the mark
-//! of what was durable, `snapshots/` one snapshot per shard, `history/` the changes.
+//! of what was durable, `snapshots/` one snapshot per shard, `history/` the changes. `forgot`, if it is there, names the
+//! shards in which the directory forgot what it had acknowledged.
 //!
 //! # Contract
 //!
@@ -34,6 +35,7 @@ mod directory;
 pub(crate) mod disk;
 mod history;
 mod journals;
+mod marks;
 mod progress;
 mod record;
 mod recovery;
@@ -58,6 +60,7 @@ use skep_protocol::limits;
 use disk::{Disk, DiskFile, SystemDisk};
 pub use history::{History, HistoryError};
 pub use journals::{JournalError, JournalJob, JournalReport, Journals};
+pub use marks::Marks;
 use segment::Segment;
 pub use shard_log::LogPoint;
 use shard_log::ShardLog;
@@ -184,6 +187,7 @@ pub struct Store {
     shared: Arc<Shared>,
     writer: Arc<WriterHandle>,
     snapshots: Snapshots,
+    marks: Marks,
     history: History,
 }
 
@@ -232,6 +236,7 @@ struct Parts {
     shared: Arc<Shared>,
     writer: Writer,
     snapshots: Snapshots,
+    marks: Marks,
     lock: Arc<dyn DiskFile>,
 }
 
@@ -252,6 +257,7 @@ impl Parts {
         }
         let recovered = recovery::recover(&segments, marked)?;
         let snapshots = Snapshots::open(Arc::clone(disk), &dir.join("snapshots"))?;
+        let marks = Marks::open(Arc::clone(disk), dir)?;
         // The names of what was made here are as durable as what is in them.
         disk.sync_dir(dir).map_err(|e| StoreError::io(dir, e))?;
         let segments: Vec<Arc<Segment>> = segments.into_iter().map(Arc::new).collect();
@@ -276,7 +282,7 @@ impl Parts {
             mark,
             shared: Arc::clone(&shared),
         });
-        Ok(Self { incarnation, shared, writer, snapshots, lock })
+        Ok(Self { incarnation, shared, writer, snapshots, marks, lock })
     }
 }
 
@@ -313,8 +319,8 @@ impl Store {
             .map_err(|e| StoreError::io(dir, e))?;
         let queue = Queue::Thread { writes: Some(writes), thread: Some(thread) };
         let writer = Arc::new(WriterHandle { queue, _lock: parts.lock });
-        let (incarnation, shared, snapshots) = (parts.incarnation, parts.shared, parts.snapshots);
-        Ok(Self { incarnation, shared, writer, snapshots, history })
+        let Parts { incarnation, shared, snapshots, marks, .. } = parts;
+        Ok(Self { incarnation, shared, writer, snapshots, marks, history })
     }
 
     /// Opens the store on a disk of a test, without a history. Its writer is a task of the test's runtime, that takes so
@@ -331,8 +337,8 @@ impl Store {
         let (writes, queue) = tokio::sync::mpsc::channel(limits::STORE_WRITES_QUEUED_MAX);
         tokio::spawn(parts.writer.run_as_task(queue, batch_takes));
         let writer = Arc::new(WriterHandle { queue: Queue::Task(writes), _lock: parts.lock });
-        let (incarnation, shared, snapshots) = (parts.incarnation, parts.shared, parts.snapshots);
-        Ok(Self { incarnation, shared, writer, snapshots, history: History::absent() })
+        let Parts { incarnation, shared, snapshots, marks, .. } = parts;
+        Ok(Self { incarnation, shared, writer, snapshots, marks, history: History::absent() })
     }
 
     /// The incarnation that was made with the directory.
@@ -374,6 +380,11 @@ impl Store {
     /// The snapshots beside the log.
     pub fn snapshots(&self) -> &Snapshots {
         &self.snapshots
+    }
+
+    /// What the directory forgot.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     /// The history of changes beside the log.

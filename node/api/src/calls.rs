@@ -6,6 +6,7 @@ use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::convert::AttachRequest;
 use skep_protocol::entry::Op;
+use skep_protocol::fault::FaultReport;
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::offer::{CommandSaid, CommandTold};
@@ -271,6 +272,8 @@ pub struct ShardRow {
     pub log_bytes: u64,
     /// What took the replica out of service.
     pub fault: Option<String>,
+    /// Everything that is wrong.
+    pub faults: Vec<FaultReport>,
 }
 
 /// A voter of a shard.
@@ -286,6 +289,10 @@ pub struct VoterRow {
     pub name: Option<String>,
     /// The last index that it is known to hold.
     pub matched: Option<u64>,
+    /// Whether it stays, joins or leaves.
+    pub standing: String,
+    /// How long ago it last answered its leader, in milliseconds.
+    pub heard_ms: Option<u64>,
 }
 
 /// A node as it sees itself.
@@ -313,6 +320,8 @@ pub struct NodeView {
     pub mesh_overflow: u64,
     /// Received ones that it did not accept.
     pub mesh_invalid: u64,
+    /// What is wrong with its shards.
+    pub faults: Vec<(u32, FaultReport)>,
 }
 
 /// A peer as the node sees it.
@@ -330,6 +339,12 @@ pub struct PeerRow {
     pub control_address: Option<String>,
     /// Why it is not connected, if that is known.
     pub last_error: Option<String>,
+    /// The round trip to it, in milliseconds.
+    pub rtt_ms: Option<u64>,
+    /// How many of a thousand packets to it are lost.
+    pub lost_permille: Option<u32>,
+    /// What the link to it carries, in bytes a second.
+    pub bytes_per_s: Option<u64>,
 }
 
 /// Why a call has no answer.

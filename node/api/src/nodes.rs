@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use futures::Stream;
 use skep_protocol::convert;
+use skep_protocol::fault::FaultReport;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::outcome::NotDone;
@@ -39,8 +40,20 @@ fn voters(rows: &[VoterRow]) -> Vec<v1::Voter> {
         raft_id: row.raft_id.clone(),
         name: row.name.clone().unwrap_or_default(),
         matched: row.matched,
+        standing: row.standing.clone(),
+        heard_ms: row.heard_ms,
     };
     rows.iter().map(voter).collect()
+}
+
+fn fault(shard: u32, report: FaultReport) -> v1::Fault {
+    v1::Fault {
+        shard,
+        name: report.fault.name().to_owned(),
+        node: report.node.map(|node| node.to_string()).unwrap_or_default(),
+        detail: report.detail,
+        advice: report.fault.advice().to_owned(),
+    }
 }
 
 fn status(row: ShardRow) -> v1::ShardStatusReply {
@@ -66,6 +79,7 @@ fn status(row: ShardRow) -> v1::ShardStatusReply {
         connectivity: row.connectivity,
         log_bytes: row.log_bytes,
         fault: row.fault.unwrap_or_default(),
+        faults: row.faults.into_iter().map(|report| fault(row.shard, report)).collect(),
     }
 }
 
@@ -198,6 +212,9 @@ impl NodeQueries for Nodes {
             mesh_up: peer.mesh_up,
             control_address: peer.control_address.unwrap_or_default(),
             last_error: peer.last_error.unwrap_or_default(),
+            rtt_ms: peer.rtt_ms,
+            lost_permille: peer.lost_permille,
+            bytes_per_s: peer.bytes_per_s,
         });
         Ok(Response::new(v1::NodeStatusReply {
             node: view.node.to_string(),
@@ -213,6 +230,7 @@ impl NodeQueries for Nodes {
             mesh_addresses: view.mesh_addresses,
             mesh_overflow: view.mesh_overflow,
             mesh_invalid: view.mesh_invalid,
+            faults: view.faults.into_iter().map(|(shard, report)| fault(shard, report)).collect(),
         }))
     }
 

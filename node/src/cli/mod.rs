@@ -6,6 +6,7 @@ mod command;
 mod config;
 mod deadletter;
 mod failure;
+mod fault;
 mod follow;
 mod init;
 mod key;

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde::Serialize;
 
+use super::fault::FaultView;
 use super::output::{one, span};
 use super::{Common, Failure};
 
@@ -27,6 +28,7 @@ struct Status {
     mesh_overflow: u64,
     mesh_invalid: u64,
     peers: Vec<Peer>,
+    faults: Vec<FaultView>,
 }
 
 #[derive(Serialize)]
@@ -37,6 +39,22 @@ struct Peer {
     mesh_up: bool,
     control: String,
     last_error: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_permille: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_per_s: Option<u64>,
+}
+
+impl Peer {
+    /// What the link to it is like, as far as it was measured.
+    fn link(&self) -> String {
+        let rtt = self.rtt_ms.map(|ms| format!(", round trip {ms} ms")).unwrap_or_default();
+        let lost = self.lost_permille.map(|lost| format!(", lost {}.{} %", lost / 10, lost % 10)).unwrap_or_default();
+        let rate = self.bytes_per_s.map(|rate| format!(", {} kB/s", rate / 1_000)).unwrap_or_default();
+        format!("{rtt}{lost}{rate}")
+    }
 }
 
 impl Node {
@@ -53,6 +71,9 @@ impl Node {
                 mesh_up: peer.mesh_up,
                 control: peer.control_address,
                 last_error: peer.last_error,
+                rtt_ms: peer.rtt_ms,
+                lost_permille: peer.lost_permille,
+                bytes_per_s: peer.bytes_per_s,
             })
             .collect();
         let status = Status {
@@ -69,6 +90,7 @@ impl Node {
             mesh_overflow: reply.mesh_overflow,
             mesh_invalid: reply.mesh_invalid,
             peers,
+            faults: reply.faults.into_iter().map(FaultView::from).collect(),
         };
         let up = |up: bool| if up { "up" } else { "down" };
         let mut lines = vec![
@@ -87,8 +109,10 @@ impl Node {
         for peer in &status.peers {
             let why = if peer.control_up { "" } else { &peer.last_error };
             let (control, mesh) = (up(peer.control_up), up(peer.mesh_up));
-            lines.push(("peer", format!("{} {} control {control}, mesh {mesh} {why}", peer.node, peer.name)));
+            let link = peer.link();
+            lines.push(("peer", format!("{} {} control {control}, mesh {mesh}{link} {why}", peer.node, peer.name)));
         }
+        lines.extend(status.faults.iter().flat_map(FaultView::lines));
         one(common.output, &status, &lines)
     }
 }

@@ -6,7 +6,8 @@ use skep_client::v1::shard_dump_reply::Item;
 use skep_client::v1::{ShardStatusReply, Voter};
 use skep_client::{Client, OperatorKey};
 
-use super::output::{Format, Row, one, print, rows, uuid_text};
+use super::fault::FaultView;
+use super::output::{Format, Row, one, print, rows, span, uuid_text};
 use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -60,13 +61,16 @@ struct VoterView {
     raft_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     matched: Option<u64>,
+    standing: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heard_ms: Option<u64>,
 }
 
 impl Row for VoterView {
-    const COLUMNS: &'static [&'static str] = &["node", "name", "raft id", "matched"];
+    const COLUMNS: &'static [&'static str] = &["node", "name", "raft id", "matched", "standing"];
     fn cells(&self) -> Vec<String> {
         let matched = self.matched.map(|index| index.to_string()).unwrap_or_default();
-        vec![self.node.clone(), self.name.clone(), self.raft_id.clone(), matched]
+        vec![self.node.clone(), self.name.clone(), self.raft_id.clone(), matched, self.standing.clone()]
     }
 }
 
@@ -77,6 +81,8 @@ fn views(voters: Vec<Voter>) -> Vec<VoterView> {
         incarnation: voter.incarnation,
         raft_id: voter.raft_id,
         matched: voter.matched,
+        standing: voter.standing,
+        heard_ms: voter.heard_ms,
     };
     voters.into_iter().map(view).collect()
 }
@@ -103,6 +109,7 @@ struct Status {
     dedup_ids: u64,
     log_bytes: u64,
     fault: String,
+    faults: Vec<FaultView>,
     voters: Vec<VoterView>,
 }
 
@@ -129,6 +136,7 @@ impl From<ShardStatusReply> for Status {
             dedup_ids: reply.dedup_ids,
             log_bytes: reply.log_bytes,
             fault: reply.fault,
+            faults: reply.faults.into_iter().map(FaultView::from).collect(),
             voters: views(reply.voters),
         }
     }
@@ -207,12 +215,14 @@ fn status(format: Format, status: Status) -> Result<(), Failure> {
         ),
         ("tasks", format!("{} pending, {} claimed, {} ended", status.pending, status.claimed, status.terminal)),
         ("agents", status.agents.to_string()),
-        ("fault", status.fault.clone()),
     ];
     for voter in &status.voters {
         let matched = voter.matched.map(|index| format!(" matched {index}")).unwrap_or_default();
-        lines.push(("voter", format!("{} {}{matched}", voter.node, voter.name)));
+        let heard = voter.heard_ms.map(|ms| format!(", answered {} ago", span(ms))).unwrap_or_default();
+        let standing = if voter.standing == "voter" { String::new() } else { format!(", {}", voter.standing) };
+        lines.push(("voter", format!("{} {}{matched}{heard}{standing}", voter.node, voter.name)));
     }
+    lines.extend(status.faults.iter().flat_map(FaultView::lines));
     one(format, &status, &lines)
 }
 

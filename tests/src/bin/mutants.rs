@@ -51,6 +51,14 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::HeartbeatsCutOff => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_site_works_whatever_the_round_trip")
         }
+        Mutant::JointLeftAlone => of(
+            "skep-consensus",
+            "skep_consensus",
+            "simulation::members::a_change_of_voters_that_was_cut_off_is_finished",
+        ),
+        Mutant::RevertedVoterVotes => {
+            of("skep-consensus", "skep_consensus", "simulation::copies::a_voter_that_was_restored_from_a_copy")
+        }
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
         }

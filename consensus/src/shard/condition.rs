@@ -1,0 +1,348 @@
+//! How current this replica is, and what is wrong with the shard as this node sees it.
+//!
+//! That frames arrive says nothing: a leader may lead nobody, and a replica may hear of entries that it never gets. So
+//! it is counted since when the leader has had more than this replica, and since when it has not said that it serves.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::instant::Instant as _;
+use skep_protocol::fault::{FaultReport, ShardFault};
+use skep_protocol::ids::{NodeId, RaftId};
+use tokio::sync::Notify;
+
+use super::Shard;
+use super::lead::has_quorum;
+use crate::raft::types::{Member, TypeConfig};
+
+/// How often the log is told what is wrong.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// An index that a replica is to reach, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Due {
+    index: u64,
+    since_ms: u64,
+}
+
+impl Due {
+    /// What is due after this was heard: the oldest thing that is lacking stays until it is there.
+    fn after(known: Option<Self>, committed: Option<u64>, has: Option<u64>, now_ms: u64) -> Option<Self> {
+        match known {
+            Some(due) if has < Some(due.index) => known,
+            _ => committed.filter(|index| has < Some(*index)).map(|index| Self { index, since_ms: now_ms }),
+        }
+    }
+
+    /// For how long it has been lacking.
+    fn late_ms(self, has: Option<u64>, now_ms: u64) -> Option<u64> {
+        (has < Some(self.index)).then(|| now_ms.saturating_sub(self.since_ms))
+    }
+}
+
+#[derive(Debug)]
+struct Heard {
+    /// Since when a leader could have been heard: since the start of the process, or since this node led itself.
+    since_ms: u64,
+    /// What this replica is to apply.
+    due: Option<Due>,
+    /// Since when the leader does not say that it serves.
+    unready_since_ms: Option<u64>,
+    /// What each voter is to hold, while this node leads.
+    voters: BTreeMap<RaftId, Due>,
+}
+
+/// What was heard of the leader and of the voters.
+#[derive(Debug)]
+pub(super) struct Condition {
+    heard: Mutex<Heard>,
+    /// Somebody was heard that leads, while nobody was known to.
+    found: Notify,
+}
+
+impl Condition {
+    /// Of a replica that is opened now.
+    pub(super) fn new(now_ms: u64) -> Self {
+        let heard = Heard { since_ms: now_ms, due: None, unready_since_ms: None, voters: BTreeMap::new() };
+        Self { heard: Mutex::new(heard), found: Notify::new() }
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This node does not lead any more: it hears of the next leader from now on.
+    pub(super) fn follows(&self, now_ms: u64) {
+        let mut heard = self.heard();
+        (heard.since_ms, heard.due, heard.unready_since_ms) = (now_ms, None, None);
+    }
+
+    /// Waits until a leader is heard while none was known.
+    pub(super) async fn leader_found(&self) {
+        self.found.notified().await;
+    }
+}
+
+type Metrics = openraft::RaftMetrics<TypeConfig>;
+
+fn leads(metrics: &Metrics) -> bool {
+    metrics.state == ServerState::Leader
+}
+
+fn name(member: &Member) -> String {
+    member.name.as_ref().map_or_else(|| member.node.to_string(), ToString::to_string)
+}
+
+fn span(ms: u64) -> String {
+    format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
+}
+
+impl Shard {
+    fn applied_index(&self) -> Option<u64> {
+        self.inner.applied.borrow().checked_sub(1)
+    }
+
+    /// A frame of the leader was accepted: how far the group has committed, and whether the leader says that it serves.
+    pub(super) fn note_leader(&self, committed: Option<u64>, serves: bool) {
+        let (now, applied) = (self.inner.clock.boot_ms(), self.applied_index());
+        let mut heard = self.inner.condition.heard();
+        heard.due = Due::after(heard.due, committed, applied, now);
+        heard.unready_since_ms = if serves { None } else { heard.unready_since_ms.or(Some(now)) };
+        drop(heard);
+        if serves && self.inner.view.borrow().leader.is_none() {
+            self.inner.condition.found.notify_one();
+        }
+    }
+
+    /// For how long no other node was heard that leads.
+    fn silence_ms(&self) -> u64 {
+        let since = self.inner.clock.boot_ms().saturating_sub(self.inner.condition.heard().since_ms);
+        self.inner.clock.leader_age_ms().map_or(since, |ms| ms.min(since))
+    }
+
+    /// For how long this replica has lacked what its leader has committed.
+    fn behind_ms(&self) -> Option<u64> {
+        let due = self.inner.condition.heard().due?;
+        due.late_ms(self.applied_index(), self.inner.clock.boot_ms())
+    }
+
+    /// For how long the leader has not said that it serves.
+    fn unready_ms(&self) -> Option<u64> {
+        let since = self.inner.condition.heard().unready_since_ms?;
+        Some(self.inner.clock.boot_ms().saturating_sub(since))
+    }
+
+    /// Whether this node, which does not lead, hears a leader that serves.
+    pub(super) fn is_led(&self) -> bool {
+        let patience = self.borne_ms();
+        !self.has_forgotten() && self.silence_ms() <= patience && self.unready_ms().is_none_or(|ms| ms <= patience)
+    }
+
+    /// How old what this replica has may be, in milliseconds: since a majority last said that this node leads, or since it
+    /// last had all that the leader had. None if no leader was heard since the start of the process.
+    pub(super) fn age_ms(&self) -> Option<u64> {
+        let metrics = self.metrics();
+        if leads(&metrics) {
+            if metrics.membership_config.membership().voter_ids().count() == 1 {
+                return Some(0);
+            }
+            let elapsed = metrics.last_quorum_acked.map(|at| at.into_inner().elapsed());
+            return elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        }
+        let heard = self.inner.clock.leader_age_ms()?;
+        Some(heard.max(self.behind_ms().unwrap_or(0)).max(self.unready_ms().unwrap_or(0)))
+    }
+
+    /// How long ago a voter answered this node, which leads.
+    pub(super) fn voter_age_ms(&self, voter: &RaftId) -> Option<u64> {
+        let acked = self.inner.beats.acked_ms(voter)?;
+        Some(self.inner.clock.boot_ms().saturating_sub(acked))
+    }
+
+    /// The silence that is no fault yet, in milliseconds: what a slow link explains is none.
+    fn borne_ms(&self) -> u64 {
+        self.inner.site.config.silence_ms_max.max(self.detector().borne_ms())
+    }
+
+    /// Everything that is wrong with the shard as this node sees it.
+    pub(super) fn faults(&self) -> Vec<FaultReport> {
+        let metrics = self.metrics();
+        let own = |fault, detail: String| FaultReport { fault, node: None, detail };
+        if let Err(error) = &metrics.running_state {
+            return vec![own(ShardFault::OutOfService, error.to_string())];
+        }
+        if self.has_forgotten() {
+            let detail = "it lacks entries that it acknowledged: its disk is an older copy".to_owned();
+            return vec![own(ShardFault::RestoredFromCopy, detail)];
+        }
+        let membership = metrics.membership_config.membership();
+        if membership.voter_ids().next().is_none() {
+            return Vec::new();
+        }
+        if membership.get_node(&metrics.id).is_none() {
+            let earlier = membership.nodes().any(|(_, member)| member.node == self.inner.site.node);
+            let what = if earlier { "an earlier incarnation of this node is" } else { "it is not" };
+            return vec![own(ShardFault::NotMember, format!("{what} one, as far as {} knows", metrics.id))];
+        }
+        let mut faults = Vec::new();
+        if leads(&metrics) {
+            if !has_quorum(self, &metrics) {
+                let since = self.age_ms().map_or("since it leads".to_owned(), |ms| format!("for {}", span(ms)));
+                faults
+                    .push(own(ShardFault::LeaderWithoutQuorum, format!("no majority has answered this node {since}")));
+            }
+            faults.extend(self.faults_of_voters(&metrics));
+        } else {
+            faults.extend(self.faults_of_follower(&metrics));
+        }
+        if let [before, .., after] = membership.get_joint_config().as_slice() {
+            let names = |ids: &std::collections::BTreeSet<RaftId>| {
+                let names: Vec<String> = ids.iter().filter_map(|id| membership.get_node(id)).map(name).collect();
+                names.join(", ")
+            };
+            faults.push(own(ShardFault::VotersChanging, format!("from {} to {}", names(before), names(after))));
+        }
+        faults
+    }
+
+    fn faults_of_follower(&self, metrics: &Metrics) -> Vec<FaultReport> {
+        let patience = self.borne_ms();
+        let own = |fault, detail: String| FaultReport { fault, node: None, detail };
+        let late = |ms: Option<u64>| ms.filter(|ms| *ms > patience);
+        let mut faults = Vec::new();
+        let leader = metrics.current_leader.and_then(|id| metrics.membership_config.membership().get_node(&id));
+        match (leader, late(Some(self.silence_ms())), late(self.unready_ms())) {
+            (None, _, _) => faults.push(own(ShardFault::NoLeader, "nobody is known to lead".to_owned())),
+            (Some(leader), Some(ms), _) => {
+                let detail = format!("{} has not been heard for {}", name(leader), span(ms));
+                faults.push(own(ShardFault::NoLeader, detail));
+            }
+            (Some(leader), None, Some(ms)) => {
+                let detail = format!("{} is heard, and has not served for {}", name(leader), span(ms));
+                faults.push(own(ShardFault::LeaderWithoutQuorum, detail));
+            }
+            (Some(_), None, None) => {}
+        }
+        if let Some(ms) = late(self.behind_ms()) {
+            let due = self.inner.condition.heard().due.map_or(0, |due| due.index);
+            let applied = self.applied_index().unwrap_or(0);
+            let detail = format!("entry {applied} is applied, and entry {due} was committed {} ago", span(ms));
+            faults.push(own(ShardFault::Behind, detail));
+        }
+        faults
+    }
+
+    fn faults_of_voters(&self, metrics: &Metrics) -> Vec<FaultReport> {
+        let membership = metrics.membership_config.membership();
+        let others = membership.voter_ids().filter(|id| *id != metrics.id);
+        let of = |id: RaftId| {
+            let member = membership.get_node(&id)?;
+            let (fault, detail) = self.fault_of_voter(metrics, id, member)?;
+            Some(FaultReport { fault, node: Some(member.node), detail })
+        };
+        let mut faults: Vec<FaultReport> = others.filter_map(of).collect();
+        let voters: Vec<NodeId> = membership.nodes().map(|(_, member)| member.node).collect();
+        let budget = self.inner.site.config.silence_ms_min / 2;
+        for peer in self.inner.site.peers.views().into_iter().filter(|peer| voters.contains(&peer.node)) {
+            if let Some(ms) = peer.rtt_ms.filter(|ms| peer.up && *ms > budget) {
+                let detail = format!("a round trip takes {ms} ms, and {budget} ms are reckoned with");
+                faults.push(FaultReport { fault: ShardFault::SlowLink, node: Some(peer.node), detail });
+            }
+        }
+        faults
+    }
+
+    /// The first thing that is wrong with a voter: what is silent need not be called late as well.
+    fn fault_of_voter(&self, metrics: &Metrics, id: RaftId, member: &Member) -> Option<(ShardFault, String)> {
+        let patience = self.borne_ms();
+        let peers = &self.inner.site.peers;
+        let connected = peers.connected(member.node);
+        if connected.as_ref().is_some_and(|peer| peer.raft_id() != id) {
+            return Some((ShardFault::VoterReplaced, format!("{} is another member than {id} now", name(member))));
+        }
+        if self.inner.acked.is_forgetful(id) {
+            let detail = format!("{} lacks entries that it acknowledged: its disk is an older copy", name(member));
+            return Some((ShardFault::VoterRestoredFromCopy, detail));
+        }
+        let age = self.voter_age_ms(&id);
+        if age.is_none_or(|ms| ms > patience) {
+            let since = age.map_or("has not answered yet".to_owned(), |ms| format!("last answered {} ago", span(ms)));
+            let why =
+                if connected.is_some() { String::new() } else { format!("; {}", peers.not_connected(member.node)) };
+            return Some((ShardFault::VoterSilent, format!("{} {since}{why}", name(member))));
+        }
+        let due = self.inner.condition.heard().voters.get(&id).copied()?;
+        let holds = matched(metrics, &id);
+        let ms = due.late_ms(holds, self.inner.clock.boot_ms()).filter(|ms| *ms > patience)?;
+        let (holds, index) = (holds.unwrap_or(0), due.index);
+        let what = format!("{} holds entry {holds}, and entry {index} was committed {} ago", name(member), span(ms));
+        Some((ShardFault::VoterBehind, what))
+    }
+
+    /// Counts since when each voter has lacked what is committed.
+    fn note_voters(&self) {
+        let metrics = self.metrics();
+        let now = self.inner.clock.boot_ms();
+        let mut heard = self.inner.condition.heard();
+        if !leads(&metrics) {
+            return heard.voters.clear();
+        }
+        let committed = metrics.local_committed.map(|id| id.index);
+        let due = |id: RaftId| {
+            let due = Due::after(heard.voters.get(&id).copied(), committed, matched(&metrics, &id), now)?;
+            Some((id, due))
+        };
+        let voters = metrics.membership_config.membership().voter_ids();
+        let voters: BTreeMap<RaftId, Due> = voters.filter(|id| *id != metrics.id).filter_map(due).collect();
+        heard.voters = voters;
+    }
+}
+
+/// The last entry that a voter is known to hold.
+fn matched(metrics: &Metrics, id: &RaftId) -> Option<u64> {
+    metrics.replication.as_ref()?.get(id).copied().flatten().map(|id| id.index)
+}
+
+/// Tells the log what goes wrong, once, and when it is over.
+pub(super) async fn run(shard: Shard) {
+    let mut known: BTreeMap<(ShardFault, Option<NodeId>), String> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        shard.note_voters();
+        let faults = shard.faults().into_iter().map(|report| ((report.fault, report.node), report.detail));
+        let faults: BTreeMap<_, _> = faults.collect();
+        for ((fault, node), detail) in faults.iter().filter(|(key, _)| !known.contains_key(*key)) {
+            let node = node.map(|node| node.to_string()).unwrap_or_default();
+            tracing::warn!(shard = %shard.id(), %fault, node, detail, advice = fault.advice(), "something is wrong");
+        }
+        for (fault, node) in known.keys().filter(|key| !faults.contains_key(*key)) {
+            let node = node.map(|node| node.to_string()).unwrap_or_default();
+            tracing::info!(shard = %shard.id(), %fault, node, "it is well again");
+        }
+        known = faults;
+        if shard.metrics().running_state.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_behind_since_it_first_lacked_what_it_still_lacks() {
+        let due = Due::after(None, Some(7), Some(6), 100);
+        assert_eq!(due, Some(Due { index: 7, since_ms: 100 }));
+        let later = Due::after(due, Some(9), Some(6), 400);
+        assert_eq!(later, due, "more of the same does not make it younger");
+        assert_eq!(later.and_then(|due| due.late_ms(Some(6), 500)), Some(400));
+        assert_eq!(later.and_then(|due| due.late_ms(Some(7), 500)), None);
+        let next = Due::after(later, Some(9), Some(7), 500);
+        assert_eq!(next, Some(Due { index: 9, since_ms: 500 }), "it moves, and so does what it lacks");
+        assert_eq!(Due::after(next, Some(9), Some(9), 600), None);
+        assert_eq!(Due::after(None, Some(0), None, 5), Some(Due { index: 0, since_ms: 5 }), "entry 0 counts");
+    }
+}

@@ -1,0 +1,69 @@
+//! Changes of voters that nobody finishes.
+
+use std::time::Duration;
+
+use skep_protocol::ids::NodeId;
+
+use super::site::Nodes;
+use super::watch::Watch;
+use super::{answers, leader, run, three_seeded, within};
+use crate::shard::Shard;
+
+/// Longest wait for what must come, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
+    nodes.all[at].process.as_ref()?.shard()
+}
+
+/// Whether a node knows that these vote and no others, and that no change is under way.
+fn votes_only(nodes: &Nodes, at: usize, wanted: &[NodeId]) -> bool {
+    let Some(shard) = shard(nodes, at) else { return false };
+    let mut known: Vec<NodeId> = shard.voters().into_values().map(|member| member.node).collect();
+    let mut wanted = wanted.to_vec();
+    known.sort();
+    wanted.sort();
+    known == wanted && !shard.is_between_voters()
+}
+
+/// A voter is gone for good and is replaced; the leader dies between the two steps of that.
+async fn cut_off_a_change(seed: u64, watch: Watch) {
+    let (mut nodes, _) = three_seeded(seed, 4, &watch).await;
+    let (id, leads) = leader(&mut nodes).await;
+    let at = nodes.all.iter().position(|node| node.id == id).unwrap();
+    let others: Vec<usize> = (0..3).filter(|other| *other != at).collect();
+    let (stays, leaves, comes) = (others[0], others[1], 3);
+    leads.take_in(nodes.all[comes].id).await.unwrap();
+    nodes.kill(leaves);
+    let wanted = [id, nodes.all[stays].id, nodes.all[comes].id];
+    // It hears no answers: the others get the first step, and it never knows that it could take the second.
+    nodes.fabric.cut([(wanted[1], id), (wanted[2], id)]);
+    let asked = tokio::spawn(async move { leads.vote_by(&wanted).await });
+    let between = |nodes: &Nodes, at| shard(nodes, at).is_some_and(|shard| shard.is_between_voters());
+    for _ in 0..300 {
+        if between(&nodes, stays) && between(&nodes, comes) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(between(&nodes, stays) && between(&nodes, comes), "the first step did not arrive");
+    nodes.kill(at);
+    nodes.fabric.heal();
+    assert!(!matches!(asked.await, Ok(Ok(()))), "the second step was taken all the same");
+    nodes.start(at).await;
+    // Nobody asks again.
+    let all = [at, stays, comes];
+    let finished = within(&mut nodes, PATIENCE, |nodes| all.iter().all(|at| votes_only(nodes, *at, &wanted))).await;
+    assert!(finished, "the old voters and the new ones must still agree");
+    // Whoever left counts no more: another one may go.
+    nodes.kill(stays);
+    assert!(answers(&mut nodes, PATIENCE).await, "the loss of one voter stops the shard");
+}
+
+#[test]
+fn a_change_of_voters_that_was_cut_off_is_finished_by_the_next_leader() {
+    for seed in 1..=6 {
+        let outcome = run(|watch| cut_off_a_change(seed, watch));
+        assert_eq!(outcome.violation, None, "seed {seed}: {:#?}", outcome.story);
+    }
+}

@@ -1,0 +1,145 @@
+//! What can be wrong with a shard as one node sees it, and what to do about it.
+
+use std::fmt;
+
+use crate::ids::NodeId;
+
+/// Something that is wrong with a replica, or with a voter as its leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ShardFault {
+    /// The replica failed and serves nothing until its node is started again.
+    OutOfService,
+    /// The replica forgot entries that it had acknowledged, and takes part no more.
+    RestoredFromCopy,
+    /// This incarnation of the node is no member of the group.
+    NotMember,
+    /// No leader is heard.
+    NoLeader,
+    /// There is a leader, and no majority that answers it.
+    LeaderWithoutQuorum,
+    /// The replica lacks what the group has committed.
+    Behind,
+    /// A change of voters is not finished: the old ones and the new ones must agree.
+    VotersChanging,
+    /// A voter does not answer its leader.
+    VoterSilent,
+    /// A voter lacks what the group has committed.
+    VoterBehind,
+    /// A voter forgot entries that it had acknowledged.
+    VoterRestoredFromCopy,
+    /// A voter has lost its disk and is another member now.
+    VoterReplaced,
+    /// The link to a voter is too slow for how soon it is to answer.
+    SlowLink,
+}
+
+impl ShardFault {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::OutOfService,
+        Self::RestoredFromCopy,
+        Self::NotMember,
+        Self::NoLeader,
+        Self::LeaderWithoutQuorum,
+        Self::Behind,
+        Self::VotersChanging,
+        Self::VoterSilent,
+        Self::VoterBehind,
+        Self::VoterRestoredFromCopy,
+        Self::VoterReplaced,
+        Self::SlowLink,
+    ];
+
+    /// Its name for programs. Never changed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OutOfService => "out-of-service",
+            Self::RestoredFromCopy => "restored-from-copy",
+            Self::NotMember => "not-member",
+            Self::NoLeader => "no-leader",
+            Self::LeaderWithoutQuorum => "leader-without-quorum",
+            Self::Behind => "behind",
+            Self::VotersChanging => "voters-changing",
+            Self::VoterSilent => "voter-silent",
+            Self::VoterBehind => "voter-behind",
+            Self::VoterRestoredFromCopy => "voter-restored-from-copy",
+            Self::VoterReplaced => "voter-replaced",
+            Self::SlowLink => "slow-link",
+        }
+    }
+
+    /// What to do about it.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::OutOfService => "look at the log of this node, mend what it names, and start the node again",
+            Self::RestoredFromCopy => {
+                "move the data directory of this node away, start it, and run 'skep shard add-voter' with its id on the \
+                 leader"
+            }
+            Self::NotMember => {
+                "what this node shows may be old; run 'skep shard add-voter' with its id on the leader if it is to vote"
+            }
+            Self::NoLeader => "start voters until a majority runs, and see that they and this node reach each other",
+            Self::LeaderWithoutQuorum => "start voters until a majority runs, and see that they reach the leader",
+            Self::Behind => {
+                "it catches up by itself if disk and link allow; see that the disk is not full and the link not too thin"
+            }
+            Self::VotersChanging => "the leader finishes it once a majority of the old and of the new voters runs",
+            Self::VoterSilent => {
+                "start it, or see that it and the leader reach each other; 'skep shard remove-voter' if it is gone for good"
+            }
+            Self::VoterBehind => "see that its disk is not full or slow, and that the link to it is not too thin",
+            Self::VoterRestoredFromCopy => {
+                "move the data directory of that node away, start it, and run 'skep shard add-voter' with its id here"
+            }
+            Self::VoterReplaced => "run 'skep shard add-voter' with its id here",
+            Self::SlowLink => "it works, slowly; a preset for slower links is more patient: 'skep config show'",
+        }
+    }
+
+    /// What a node with this fault is to the shard, if it is not connected to it as a current member.
+    pub const fn unlike_connected(self) -> Option<&'static str> {
+        match self {
+            Self::OutOfService | Self::RestoredFromCopy => Some("out of service"),
+            Self::NotMember => Some("not a member"),
+            Self::NoLeader | Self::LeaderWithoutQuorum => Some("no quorum"),
+            Self::Behind => Some("behind"),
+            Self::VotersChanging
+            | Self::VoterSilent
+            | Self::VoterBehind
+            | Self::VoterRestoredFromCopy
+            | Self::VoterReplaced
+            | Self::SlowLink => None,
+        }
+    }
+}
+
+impl fmt::Display for ShardFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A fault, whom it concerns, and what was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultReport {
+    /// What is wrong.
+    pub fault: ShardFault,
+    /// The voter that it concerns; none if it is this node's own.
+    pub node: Option<NodeId>,
+    /// What was seen, for people.
+    pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_fault_has_a_name_of_its_own_and_says_what_to_do() {
+        let names: BTreeSet<&str> = ShardFault::ALL.iter().map(|fault| fault.name()).collect();
+        assert_eq!(names.len(), ShardFault::ALL.len());
+        assert!(ShardFault::ALL.iter().all(|fault| fault.advice().len() > 20));
+    }
+}
