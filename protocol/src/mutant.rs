@@ -54,6 +54,8 @@ mutants! {
     ClockFromLastEntry = "clock-from-last-entry",
     /// A node without a clock takes that of any frame, however long it was under way.
     ClockFromAnyFrame = "clock-from-any-frame",
+    /// A claim is stale when the clock is lost, whoever holds it.
+    ClaimsEndWithTheEra = "claims-end-with-the-era",
     /// A command is proposed whoever signed it.
     SignatureNotChecked = "signature-not-checked",
     /// A robot is told to go before that is written down.
