@@ -391,9 +391,13 @@ impl Inbox {
         if now >= deadline {
             return self.void_here(seq, VoidCause::Expired, out);
         }
-        live.start = Some((stamp, deadline.since_ms(now)));
+        // How long it is until a deadline of an era that the clock has not reached is known to nobody.
+        let Some(within_ms) = deadline.checked_since_ms(now) else {
+            return out.told.push((live.command(), CommandTold::Ignored));
+        };
+        live.start = Some((stamp, within_ms));
         if is_on(Mutant::GoBeforeIntent) {
-            out.told.push((live.command(), CommandTold::Go { stamp, within_ms: deadline.since_ms(now) }));
+            out.told.push((live.command(), CommandTold::Go { stamp, within_ms }));
         }
         let stamp = live.stamp(bound);
         let steps = &mut live.entry.steps;
@@ -408,7 +412,7 @@ impl Inbox {
         let Some(live) = self.live.get_mut(&seq).filter(|live| live.writing == 0) else { return };
         let deadline = live.entry.command.command.deadline;
         // After a crash of this node nobody remembers the word that was given.
-        let left_ms = bound.map_or(0, |now| deadline.since_ms(now));
+        let left_ms = bound.and_then(|now| deadline.checked_since_ms(now)).unwrap_or(0);
         let (stamp, within_ms) = *live.go.get_or_insert((stamp, left_ms));
         out.told.push((live.command(), CommandTold::Go { stamp, within_ms }));
     }
