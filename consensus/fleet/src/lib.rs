@@ -16,7 +16,7 @@ mod detector;
 mod orchestrator;
 mod state;
 
-pub use clock::{CLOCK_ROUND_MS_MAX, LogClock};
+pub use clock::{CLOCK_ROUND_MS_MAX, ClockEstimate, LogClock};
 pub use detector::{DetectorConfig, ElectionDetector};
 pub use orchestrator::{
     Effect as OrchestratorEffect, Event as OrchestratorEvent, HeartbeatKey, Orchestrator, OrchestratorConfig, Policy,
