@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use openraft::ReadPolicy;
+use openraft::async_runtime::instant::Instant as _;
+use openraft::{ReadPolicy, ServerState};
 use skep_fleet::FleetState;
 use skep_protocol::ids::CommandId;
 use skep_protocol::limits;
@@ -66,6 +67,20 @@ impl Shard {
         }
     }
 
+    /// How long ago this replica was last known to be up to date, in milliseconds: when it heard its leader, or, as the
+    /// leader, when a quorum answered it. One that is cut off does not hear of those who lead after it.
+    fn age_ms(&self) -> Option<u64> {
+        let metrics = self.metrics();
+        if metrics.state != ServerState::Leader {
+            return self.inner.clock.leader_age_ms();
+        }
+        if metrics.membership_config.membership().voter_ids().count() == 1 {
+            return Some(0);
+        }
+        let acked = metrics.last_quorum_acked.map(|at| at.into_inner().elapsed());
+        acked.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).or_else(|| self.inner.clock.leader_age_ms())
+    }
+
     async fn answer(&self, query: Query, linearizable: bool) -> Result<QueryReply, QueryFailure> {
         if let Query::CommandEnd { command, wait_ms } = query
             && linearizable
@@ -79,7 +94,7 @@ impl Shard {
                 stamp: state.clock(),
                 clock: self.inner.clock.now(),
                 linearizable,
-                age_ms: self.inner.clock.leader_age_ms(),
+                age_ms: if linearizable { Some(0) } else { self.age_ms() },
             }
         };
         let answer = match query {
