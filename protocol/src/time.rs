@@ -10,8 +10,8 @@ const ERA_MS: u64 = 1 << 48;
 /// An instant of a shard's log clock.
 ///
 /// The clock counts milliseconds that only grow, stamped by the leader into every entry. The upper 16 bits are the
-/// _era_: when a whole quorum has restarted, nobody knows how long it was away, and the new leader moves the clock
-/// to the next era. Every deadline ever given lies within the era that gave it, so all of them have passed then:
+/// _era_: when the machines of a whole quorum were booted, nobody knows how long it was away, and the new leader moves the
+/// clock to the next era. Every deadline ever given lies within the era that gave it, so all of them have passed then:
 /// early, never late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LogInstant(u64);

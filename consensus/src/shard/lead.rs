@@ -17,7 +17,7 @@ const QUIET: Duration = Duration::from_secs(3_600);
 /// Keeps the shard's view up to date, and leads while this node is the leader.
 ///
 /// A leader is ready when its own first entry is applied, so that it knows everything its predecessors acknowledged,
-/// and when it has a log clock: one that has heard none since its start says so in the log first.
+/// and when it has a log clock: one that knows none asks the voters, and says in the log that it is lost if none does.
 ///
 /// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it.
 pub(super) async fn follow_leadership(shard: Shard) {
@@ -61,10 +61,11 @@ pub(super) async fn follow_leadership(shard: Shard) {
     }
 }
 
-/// Whether a leader heard from a quorum lately: within the silence after which followers elect another one.
-fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
+/// Whether a leader heard from a quorum lately: within the silence after which followers elect another one. What was heard
+/// before the machine slept is older than the clock of Raft says.
+pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
     let alone = metrics.membership_config.membership().voter_ids().count() == 1;
-    let patience = Duration::from_millis(shard.inner.site.config.silence_ms_min);
+    let patience = Duration::from_millis(shard.inner.site.config.silence_ms_min.min(shard.inner.clock.awake_ms()));
     alone || metrics.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() < patience)
 }
 
@@ -77,10 +78,13 @@ fn out_of_service(shard: &Shard) {
 /// False if it could not be taken now: the next look tries again.
 async fn take_the_lead(shard: &Shard, term: u64) -> bool {
     let clock = &shard.inner.clock;
-    if clock.now().is_none() {
+    if clock.now().is_none() && !shard.learn_from_voters().await {
+        return false;
+    }
+    if !clock.lead() {
         tracing::warn!(
             shard = %shard.id(), term,
-            "no voter has heard the log clock since its start: everything with a deadline expires"
+            "no voter of a quorum knows the log clock: everything with a deadline expires"
         );
         let Some(reply) = shard.write_as(term, EntryBody::ClockLost).await else { return false };
         clock.begin(reply.stamp);

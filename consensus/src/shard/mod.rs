@@ -1,6 +1,7 @@
 //! One shard on this node: its Raft group, and what runs beside it.
 
 mod compact;
+mod continuity;
 mod dispatch;
 mod lead;
 mod members;
@@ -147,10 +148,12 @@ impl Shard {
                 site,
             }),
         };
+        shard.resume_clock();
         tokio::spawn(propose::run(shard.clone(), queue));
         tokio::spawn(lead::follow_leadership(shard.clone()));
         tokio::spawn(lead::watch_leader(shard.clone()));
         tokio::spawn(compact::run(shard.clone()));
+        tokio::spawn(continuity::keep(shard.clone()));
         Ok(shard)
     }
 
@@ -229,6 +232,11 @@ impl Shard {
         }
         if let Err(error) = self.raft().shutdown().await {
             tracing::warn!(shard = %self.id(), %error, "the group did not stop cleanly");
+        }
+        if let Some(boot) = self.inner.clock.boot()
+            && let Err(error) = self.keep_clock(boot).await
+        {
+            tracing::warn!(shard = %self.id(), %error, "the log clock cannot be kept for a restart");
         }
     }
 }

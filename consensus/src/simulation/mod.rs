@@ -9,6 +9,7 @@ mod disk;
 mod fabric;
 mod faults;
 mod journals;
+mod restarts;
 mod rubbish;
 mod site;
 mod watch;
