@@ -54,6 +54,10 @@ mutants! {
     ClockFromLastEntry = "clock-from-last-entry",
     /// A node without a clock takes that of any frame, however long it was under way.
     ClockFromAnyFrame = "clock-from-any-frame",
+    /// A node takes over the clock that it left, whatever happened to the machine since.
+    ClockOfAnotherBoot = "clock-of-another-boot",
+    /// A claim is stale when the clock is lost, whoever holds it.
+    ClaimsEndWithTheEra = "claims-end-with-the-era",
     /// A command is proposed whoever signed it.
     SignatureNotChecked = "signature-not-checked",
     /// A robot is told to go before that is written down.

@@ -80,8 +80,8 @@ pub struct AsOf {
     pub clock: Option<LogInstant>,
     /// Whether it holds every write acknowledged before the query was asked.
     pub linearizable: bool,
-    /// How long ago the replica last heard from the shard's leader, in milliseconds; zero if it leads; none if it
-    /// has not heard from one since its start.
+    /// How long ago the replica last heard from the shard's leader, or from a quorum if it leads, in milliseconds; none if
+    /// it has heard from neither since its start. Zero if it is linearizable.
     pub age_ms: Option<u64>,
 }
 

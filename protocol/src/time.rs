@@ -10,8 +10,8 @@ const ERA_MS: u64 = 1 << 48;
 /// An instant of a shard's log clock.
 ///
 /// The clock counts milliseconds that only grow, stamped by the leader into every entry. The upper 16 bits are the
-/// _era_: when a whole quorum has restarted, nobody knows how long it was away, and the new leader moves the clock
-/// to the next era. Every deadline ever given lies within the era that gave it, so all of them have passed then:
+/// _era_: when the machines of a whole quorum were booted, nobody knows how long it was away, and the new leader moves the
+/// clock to the next era. Every deadline ever given lies within the era that gave it, so all of them have passed then:
 /// early, never late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LogInstant(u64);
@@ -53,8 +53,17 @@ impl LogInstant {
     }
 
     /// Milliseconds from `earlier` to this instant; zero if `earlier` is later.
+    ///
+    /// Longer than anything that anybody waits for if `earlier` is of an era that is over. Nobody knows how long that was:
+    /// whoever shows it, or tells somebody how much time is left, takes [`checked_since_ms`](Self::checked_since_ms).
     pub const fn since_ms(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+
+    /// Milliseconds from `earlier` to this instant, zero if `earlier` is later; none if they are of different eras, between
+    /// which nobody knows how long it was.
+    pub const fn checked_since_ms(self, earlier: Self) -> Option<u64> {
+        if self.era() == earlier.era() { Some(self.since_ms(earlier)) } else { None }
     }
 }
 
@@ -87,5 +96,15 @@ mod tests {
         assert_eq!(now.plus_ms(1_500).since_ms(now), 1_500);
         assert_eq!(now.since_ms(now.plus_ms(1)), 0);
         assert_eq!(now.to_string(), "era 1 0.250 s");
+    }
+
+    #[test]
+    fn nobody_knows_how_long_it_was_between_two_eras() {
+        let before = LogInstant::from_raw(5_000);
+        let after = before.next_era().plus_ms(20);
+        assert_eq!(before.plus_ms(30).checked_since_ms(before), Some(30));
+        assert_eq!(before.checked_since_ms(before.plus_ms(30)), Some(0));
+        assert_eq!((after.checked_since_ms(before), before.checked_since_ms(after)), (None, None));
+        assert!(after.since_ms(before) > crate::limits::REQUEST_DEADLINE_MS_MAX, "whatever waited for it has passed");
     }
 }

@@ -4,8 +4,8 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::time::LogInstant;
 
 /// The longest round in which a node without a clock learns one, in milliseconds of its boot clock. What takes longer is
-/// asked again.
-pub const CLOCK_ROUND_MS_MAX: u64 = 1_000;
+/// asked again. Long enough for slow links; whoever leads by what it has just learned is ahead by as much at most.
+pub const CLOCK_ROUND_MS_MAX: u64 = 5_000;
 
 /// How much faster than the leader's clock this node's may run, as a part of ten: as far as leases bear it.
 const SLEW_PARTS: u64 = 10;
@@ -14,11 +14,15 @@ const SLEW_PARTS: u64 = 10;
 ///
 /// The estimate never falls behind a stamp that was seen. What is heard moves it on; it moves it back by no more than a
 /// clock that runs too fast can have gained since it was heard last, so that a fast clock does not run away and a late
-/// frame hardly matters. A node that has learned no clock
-/// since its own start has no estimate, however many old stamps its log holds: it cannot know how long it was away. Nor
-/// does it take the first clock that it hears, for a frame may have waited anywhere, above all where the node itself was
-/// suspended: it asks, and takes an answer that comes within [`CLOCK_ROUND_MS_MAX`]. So the estimate lags the leader's
-/// clock by no more than that, mostly by the one-way delay of the last frame.
+/// frame hardly matters. A node that has learned no clock since its own start has no estimate, however many old stamps its
+/// log holds: it cannot know how long it was away, unless the process before it left what it knew
+/// ([`resume`](Self::resume)). Nor has it one any more when the shard has begun a new era: how long ago is known to those
+/// only who were there. It does not take the first clock that it hears, for a frame may have waited anywhere, above all
+/// where the node itself was suspended: it asks, and takes an answer that comes within [`CLOCK_ROUND_MS_MAX`].
+///
+/// The estimate lags the leader's clock: by no more than that round at first, and by the one-way delay of the last frame
+/// when it has heard some. So a deadline that is made of it is early. A leader's clock that lags makes deadlines late: who
+/// begins to [`lead`](Self::lead) goes on from the latest that the clock can have been when it learned it.
 #[derive(Clone, Debug, Default)]
 pub struct LogClock {
     heard: Option<Heard>,
@@ -26,10 +30,27 @@ pub struct LogClock {
     floor: LogInstant,
 }
 
+/// What a node knows of a shard's clock at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockEstimate {
+    /// The estimate.
+    pub clock: LogInstant,
+    /// How far the clock may be ahead of it for the way on which it was learned, in milliseconds.
+    pub lag_ms: u64,
+}
+
+impl ClockEstimate {
+    /// The latest that the clock can be.
+    pub fn latest(self) -> LogInstant {
+        self.clock.plus_ms(self.lag_ms)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     clock: LogInstant,
     at_boot_ms: u64,
+    lag_ms: u64,
 }
 
 impl Heard {
@@ -40,51 +61,93 @@ impl Heard {
 
 impl LogClock {
     /// The leader's clock arrived in a frame, and an estimate that is behind goes on from there. `boot_ms` is this node's
-    /// boot clock. False if there is no estimate: the leader is to be asked.
+    /// boot clock. False if there is no estimate, or only one of an era that is over: the leader is to be asked.
     pub fn hear(&mut self, clock: LogInstant, boot_ms: u64) -> bool {
-        let Some(now) = self.now(boot_ms) else {
+        let Some(now) = self.now(boot_ms).filter(|now| clock.era() <= now.era()) else {
+            self.heard = None;
             if is_on(Mutant::ClockFromAnyFrame) {
                 self.begin(clock, boot_ms);
             }
             return false;
         };
-        let since = self.heard.map_or(0, |heard| boot_ms.saturating_sub(heard.at_boot_ms));
+        let (since, lag_ms) =
+            self.heard.map_or((0, 0), |heard| (boot_ms.saturating_sub(heard.at_boot_ms), heard.lag_ms));
         let gained = since.div_ceil(SLEW_PARTS);
         let least = LogInstant::from_raw(now.raw().saturating_sub(gained));
         // What it may have gained, it gained in this era.
         let least = if least.era() == now.era() { least } else { now };
-        self.begin(clock.max(least), boot_ms);
+        let clock = clock.max(least);
+        // What it moves on, it lagged. Where frames go on, the lag becomes that of a frame.
+        let lag_ms = lag_ms.saturating_sub(clock.since_ms(now) + gained);
+        self.heard = Some(Heard { clock, at_boot_ms: boot_ms, lag_ms });
         true
     }
 
-    /// The leader was asked for its clock at `asked_boot_ms` and answered. Ignored if the round took too long.
-    pub fn learn(&mut self, clock: LogInstant, asked_boot_ms: u64, boot_ms: u64) {
-        if boot_ms.saturating_sub(asked_boot_ms) <= CLOCK_ROUND_MS_MAX {
-            let clock = self.now(boot_ms).map_or(clock, |now| now.max(clock));
-            self.begin(clock, boot_ms);
+    /// Somebody was asked for the clock at `asked_boot_ms` and answered: the leader, or a voter that has an estimate.
+    /// Ignored if the round took too long, if the log knows of a later era, or if there is an estimate by now. Whether
+    /// there is one now.
+    pub fn learn(&mut self, clock: LogInstant, asked_boot_ms: u64, boot_ms: u64) -> bool {
+        let lag_ms = boot_ms.saturating_sub(asked_boot_ms);
+        let is_usable = lag_ms <= CLOCK_ROUND_MS_MAX && clock.era() >= self.floor.era();
+        if is_usable && self.heard.is_none() {
+            self.heard = Some(Heard { clock, at_boot_ms: boot_ms, lag_ms });
         }
+        self.heard.is_some()
+    }
+
+    /// Goes on from the estimate that an earlier process of this node had at `at_boot_ms`, counted on the same boot clock
+    /// as `boot_ms` now. Whether it could.
+    ///
+    /// That is as good as if the process had gone on without hearing anything: what it left was an estimate, heard from a
+    /// leader or given by it, and the boot clock was counted by the machine meanwhile, suspended or not. A process that is
+    /// cut off has no more than that, and may be elected with it, since the entries that it lacks show themselves in the
+    /// log that it has to have for that: their stamps move the estimate on, and those of a later era end it. The caller
+    /// sees to it that it was the same boot and the same directory.
+    pub fn resume(&mut self, kept: ClockEstimate, at_boot_ms: u64, boot_ms: u64) -> bool {
+        let ClockEstimate { clock, lag_ms } = kept;
+        let is_usable = self.heard.is_none() && at_boot_ms <= boot_ms && clock.era() >= self.floor.era();
+        if is_usable {
+            self.heard = Some(Heard { clock, at_boot_ms, lag_ms });
+        }
+        is_usable
+    }
+
+    /// This node leads from now on: the clock goes on from the latest that it can be. None if there is no estimate.
+    pub fn lead(&mut self, boot_ms: u64) -> Option<LogInstant> {
+        let latest = self.estimate(boot_ms)?.latest();
+        self.begin(latest, boot_ms);
+        Some(latest)
     }
 
     /// The clock is this from now on: for a leader that gave the shard a new one.
     pub fn begin(&mut self, clock: LogInstant, boot_ms: u64) {
-        self.heard = Some(Heard { clock, at_boot_ms: boot_ms });
+        self.heard = Some(Heard { clock, at_boot_ms: boot_ms, lag_ms: 0 });
     }
 
-    /// An entry with this stamp was seen. An estimate that is behind it goes on from there.
+    /// An entry with this stamp was seen. An estimate that is behind it goes on from there; one of an era before it is over.
     pub fn observe_stamp(&mut self, stamp: LogInstant, boot_ms: u64) {
         self.floor = self.floor.max(stamp);
-        if self.heard.is_some_and(|heard| heard.at(boot_ms) < stamp) {
-            self.heard = Some(Heard { clock: stamp, at_boot_ms: boot_ms });
+        let Some(heard) = self.heard else { return };
+        if heard.clock.era() < stamp.era() {
+            self.heard = None;
+        } else if heard.at(boot_ms) < stamp {
+            let lag_ms = heard.lag_ms.saturating_sub(stamp.since_ms(heard.at(boot_ms)));
+            self.heard = Some(Heard { clock: stamp, at_boot_ms: boot_ms, lag_ms });
         }
     }
 
-    /// The estimate; none if no clock was learned since the node's start.
+    /// The estimate; none if no clock was learned since the node's start, or since the era began.
     pub fn now(&self, boot_ms: u64) -> Option<LogInstant> {
+        self.estimate(boot_ms).map(|estimate| estimate.clock)
+    }
+
+    /// The estimate, and how far it may lag.
+    pub fn estimate(&self, boot_ms: u64) -> Option<ClockEstimate> {
         if is_on(Mutant::ClockFromLastEntry) && self.heard.is_none() {
-            return Some(self.floor);
+            return Some(ClockEstimate { clock: self.floor, lag_ms: 0 });
         }
         let heard = self.heard?;
-        Some(heard.at(boot_ms).max(self.floor))
+        Some(ClockEstimate { clock: heard.at(boot_ms).max(self.floor), lag_ms: heard.lag_ms })
     }
 }
 
@@ -111,17 +174,65 @@ mod tests {
         // It may have been on its way for as long as this node was suspended.
         assert!(!clock.hear(at(5_000), 20_000));
         assert_eq!(clock.now(20_000), None);
-        clock.learn(at(5_000), 20_000, 20_001 + CLOCK_ROUND_MS_MAX);
-        assert_eq!(clock.now(22_000), None);
-        clock.learn(at(16_000), 22_000, 22_000 + CLOCK_ROUND_MS_MAX);
-        assert_eq!(clock.now(22_000 + CLOCK_ROUND_MS_MAX), Some(at(16_000)));
+        assert!(!clock.learn(at(5_000), 20_000, 20_001 + CLOCK_ROUND_MS_MAX));
+        assert_eq!(clock.now(30_000), None);
+        assert!(clock.learn(at(16_000), 30_000, 30_000 + CLOCK_ROUND_MS_MAX));
+        assert_eq!(clock.now(30_000 + CLOCK_ROUND_MS_MAX), Some(at(16_000)));
+    }
+
+    #[test]
+    fn a_clock_that_was_learned_over_a_slow_link_makes_no_deadline_late_whoever_leads() {
+        let leader = |boot_ms: u64| at(10_000 + boot_ms);
+        for (there, back) in [(600, 600), (0, 1_200), (1_200, 0)] {
+            let (mut clock, mut now) = (LogClock::default(), there + back);
+            assert!(clock.learn(leader(there), 0, now));
+            // What is asked of the leader by this clock is early.
+            assert!(clock.now(now) <= Some(leader(now)), "{there} {back}");
+            // If it had to lead by it, it would not be behind, and ahead by the round at most.
+            let lead = clock.clone().lead(now).unwrap();
+            assert!(lead >= leader(now) && lead.since_ms(leader(now)) <= 1_200, "{there} {back}");
+            // It hears frames that take as long, and is behind by as much as they take.
+            while now < 20_000 {
+                now += 100;
+                assert!(clock.hear(leader(now - back), now));
+                assert!(clock.now(now) <= Some(leader(now)), "{there} {back}");
+            }
+            assert_eq!(clock.lead(now), Some(leader(now - back)), "{there} {back}");
+        }
+    }
+
+    #[test]
+    fn a_process_goes_on_from_the_clock_of_the_one_before_it_in_the_same_boot() {
+        let mut before = LogClock::default();
+        before.begin(at(7_000), 100);
+        let (kept, kept_at) = (before.estimate(1_100).unwrap(), 1_100);
+        let mut after = LogClock::default();
+        // Its log is read first, and holds what was stamped since.
+        after.observe_stamp(at(8_300), 5_000);
+        assert!(after.resume(kept, kept_at, 5_000));
+        assert_eq!(after.now(5_000), before.now(5_000));
+        after.observe_stamp(at(20_000), 5_000);
+        assert_eq!(after.now(5_010), Some(at(20_010)));
+    }
+
+    #[test]
+    fn a_clock_that_was_left_is_not_taken_if_it_cannot_be_the_shards() {
+        let kept = |clock| ClockEstimate { clock, lag_ms: 0 };
+        let mut clock = LogClock::default();
+        assert!(!clock.resume(kept(at(9_000)), 2_000, 1_999), "a boot clock that runs back is another one");
+        clock.observe_stamp(at(0).next_era(), 10);
+        assert!(!clock.resume(kept(at(9_000)), 5, 20), "the log knows of a later era");
+        assert_eq!(clock.now(20), None);
+        clock.begin(at(0).next_era(), 20);
+        assert!(!clock.resume(kept(at(0).next_era()), 5, 30), "what it learned itself is newer");
+        assert_eq!(clock.now(30), Some(at(0).next_era().plus_ms(10)));
     }
 
     #[test]
     fn an_answer_that_comes_late_turns_no_clock_back() {
         let mut clock = LogClock::default();
         clock.begin(at(9_000), 100);
-        clock.learn(at(8_000), 100, 150);
+        assert!(clock.learn(at(8_000), 100, 150));
         assert_eq!(clock.now(150), Some(at(9_050)));
     }
 
@@ -149,11 +260,26 @@ mod tests {
     }
 
     #[test]
-    fn a_new_era_is_followed_and_goes_on() {
+    fn a_new_era_is_asked_for_since_nobody_else_knows_how_long_ago_it_began() {
+        let next = at(1_000).next_era();
+        type See = fn(&mut LogClock, LogInstant);
+        let seen: [See; 2] =
+            [|clock, stamp| clock.observe_stamp(stamp, 10), |clock, heard| assert!(!clock.hear(heard, 10))];
+        for see in seen {
+            let mut clock = LogClock::default();
+            clock.begin(at(1_000), 0);
+            see(&mut clock, next);
+            assert_eq!(clock.now(10), None);
+            assert!(clock.learn(next.plus_ms(60_000), 10, 10));
+            assert_eq!(clock.now(35), Some(next.plus_ms(60_025)));
+        }
+    }
+
+    #[test]
+    fn an_answer_of_an_era_that_is_over_is_none() {
         let mut clock = LogClock::default();
-        clock.begin(at(1_000), 0);
-        clock.observe_stamp(at(1_000).next_era(), 10);
-        assert_eq!(clock.now(10), Some(at(1_000).next_era()));
-        assert_eq!(clock.now(35), Some(at(1_000).next_era().plus_ms(25)));
+        clock.observe_stamp(at(0).next_era(), 0);
+        assert!(!clock.learn(at(70_000), 0, 5));
+        assert_eq!(clock.now(5), None);
     }
 }

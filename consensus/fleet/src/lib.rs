@@ -18,7 +18,7 @@ mod orchestrator;
 mod pulse;
 mod state;
 
-pub use clock::{CLOCK_ROUND_MS_MAX, LogClock};
+pub use clock::{CLOCK_ROUND_MS_MAX, ClockEstimate, LogClock};
 pub use detector::{DetectorConfig, ElectionDetector, SILENCE_LEARNED_MS_MAX};
 pub use orchestrator::{
     Effect as OrchestratorEffect, Event as OrchestratorEvent, HeartbeatKey, Orchestrator, OrchestratorConfig, Policy,

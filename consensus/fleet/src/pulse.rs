@@ -75,6 +75,11 @@ impl LeaderPulse {
         self.acked_ms.is_some_and(|acked| now_ms.saturating_sub(acked) < self.window_ms())
     }
 
+    /// How long ago what a quorum acknowledged last was sent, in milliseconds; none if nothing was.
+    pub fn age_ms(&self, now_ms: u64) -> Option<u64> {
+        self.acked_ms.map(|acked| now_ms.saturating_sub(acked))
+    }
+
     /// Whether to send a heartbeat now.
     pub fn poll(&mut self, now_ms: u64) -> bool {
         self.judge(now_ms);

@@ -40,6 +40,8 @@ struct Model {
     attachments: Vec<AttachmentId>,
     /// Who is attached: the agent, its session, its attachment.
     attached: Vec<(u8, u8, AttachmentId)>,
+    /// The stamp of the last entry.
+    stamped: u64,
 }
 
 /// What a client asks, with small numbers, so that requests meet.
@@ -76,6 +78,7 @@ enum Step {
         nth: u8,
     },
     Pass(u64),
+    LoseClock,
 }
 
 fn name(by: u8) -> String {
@@ -319,10 +322,32 @@ impl Model {
         }
     }
 
+    /// The shard's clock begins anew: nobody knows how long there was none.
+    fn lose_clock(&mut self, now: u64) {
+        let before = self.stamped;
+        let carried = |at: u64| if at > before { now + (at - before) } else { at };
+        for task in &mut self.tasks {
+            task.fenced_until = carried(task.fenced_until);
+            let valid = task.expires_at.is_none_or(|at| at > before);
+            match task.status {
+                TaskStatus::Pending => task.not_before = carried(task.not_before).max(task.fenced_until),
+                TaskStatus::Claimed if valid && task.stale_at > before => task.stale_at = now + 1_000,
+                _ => {}
+            }
+        }
+    }
+
+    /// A task that is being done when the clock is lost is worthless when nothing more is heard of it.
+    fn is_worthless(task: &ModelTask, now: u64) -> bool {
+        let era = |at: u64| LogInstant::from_raw(at).era();
+        let held_over = |at: u64| task.status == TaskStatus::Claimed && era(at) < era(task.stale_at);
+        task.expires_at.is_some_and(|at| if held_over(at) { task.stale_at <= now } else { at <= now })
+    }
+
     fn expire_task(&mut self, n: u8, now: u64) {
         if let Some(task) = self.find(n)
             && !task.status.is_terminal()
-            && task.expires_at.is_some_and(|at| at <= now)
+            && Self::is_worthless(task, now)
         {
             self.fence(n, now);
             self.find(n).unwrap().status = TaskStatus::Expired;
@@ -388,6 +413,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..6u8).prop_map(|n| Step::ExpireTask { n }),
         1 => (0..3u8, 0..6u8).prop_map(|(by, nth)| Step::ExpireLease { by, nth }),
         2 => (1..1_500u64).prop_map(Step::Pass),
+        1 => Just(Step::LoseClock),
     ]
 }
 
@@ -404,12 +430,18 @@ proptest! {
             max_concurrent: 3,
         };
         shard.ok(Op::RegisterAgent { agent: agent(&name(0)), role: lifter });
-        let mut model = Model::default();
+        let mut model = Model { stamped: shard.now.raw(), ..Model::default() };
         let mut replica = FleetState::from_snapshot(&shard.state.to_snapshot().unwrap()).unwrap();
         for step in steps {
             let now = shard.now.raw();
             let body = match step {
                 Step::Pass(ms) => { shard.pass(ms); continue }
+                Step::LoseClock => {
+                    shard.apply(EntryBody::ClockLost);
+                    shard.now = shard.state.clock();
+                    model.lose_clock(shard.now.raw());
+                    EntryBody::ClockLost
+                }
                 Step::Ask(ask) => {
                     let request = shard.request(op(&ask, &model));
                     let expected = model.ask(&ask, now);
@@ -457,6 +489,7 @@ proptest! {
                     EntryBody::Decisions(vec![decision])
                 }
             };
+            model.stamped = shard.now.raw();
             // A replica that applies the same entries, and is snapshotted now and then, has the same digest.
             let entry = skep_protocol::entry::Entry { stamp: shard.now, term: shard.term, body };
             replica.apply(skep_fleet::LogPosition { index: shard.index, term: shard.term }, &entry);

@@ -78,6 +78,18 @@ impl Link {
         }
     }
 
+    /// How many of a thousand packets that were sent are lost.
+    pub(super) fn lost_permille(&self) -> Option<u32> {
+        let path = self.connection()?.stats().path;
+        u32::try_from((path.lost_packets * 1_000).checked_div(path.sent_packets)?).ok()
+    }
+
+    /// Bytes that congestion control lets go out in a second.
+    pub(super) fn bytes_per_s(&self) -> Option<u64> {
+        let path = self.connection()?.stats().path;
+        path.cwnd.saturating_mul(1_000_000).checked_div(u64::try_from(path.rtt.as_micros()).ok()?)
+    }
+
     pub(super) fn is_open(&self) -> bool {
         match self {
             Self::Quic(link) => link.connection.close_reason().is_none(),

@@ -33,11 +33,11 @@ pub struct PeerView {
     pub incarnation: Option<Incarnation>,
     /// Why it is not connected, if that is known.
     pub last_error: Option<String>,
-    /// The round trip to it, in milliseconds. None while nobody measures it.
+    /// The round trip to it of late, in milliseconds. None while it is not connected.
     pub rtt_ms: Option<u64>,
-    /// How many of a thousand packets to it are lost. None while nobody counts them.
+    /// How many of a thousand packets to it were lost, on this connection. None while it is not connected.
     pub lost_permille: Option<u32>,
-    /// What the link to it carries, in bytes a second. None while nobody measures it.
+    /// What may be under way to it in a second, as congestion control has it, in bytes. None while it is not connected.
     pub bytes_per_s: Option<u64>,
 }
 
@@ -170,6 +170,9 @@ impl Peers {
 
     /// All peers as they are now.
     pub(crate) fn views(&self) -> Vec<PeerView> {
+        fn link(entry: &Entry) -> Option<&Link> {
+            entry.peer.as_ref().map(|peer| &peer.link)
+        }
         let view = |(node, entry): (&NodeId, &Entry)| PeerView {
             node: *node,
             name: entry.hello.as_ref().map(|h| h.name.clone()).or_else(|| entry.config.name.clone()),
@@ -177,9 +180,9 @@ impl Peers {
             address: entry.config.control,
             incarnation: entry.hello.as_ref().map(|h| h.incarnation),
             last_error: entry.last_error.clone(),
-            rtt_ms: None,
-            lost_permille: None,
-            bytes_per_s: None,
+            rtt_ms: link(entry).map(|link| u64::try_from(link.round_trips().late.as_millis()).unwrap_or(u64::MAX)),
+            lost_permille: link(entry).and_then(Link::lost_permille),
+            bytes_per_s: link(entry).and_then(Link::bytes_per_s),
         };
         self.entries().iter().map(view).collect()
     }

@@ -8,7 +8,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::ServerState;
-use openraft::async_runtime::instant::Instant as _;
 use skep_protocol::fault::{FaultReport, ShardFault};
 use skep_protocol::ids::{NodeId, RaftId};
 use tokio::sync::Notify;
@@ -148,8 +147,8 @@ impl Shard {
             if metrics.membership_config.membership().voter_ids().count() == 1 {
                 return Some(0);
             }
-            let elapsed = metrics.last_quorum_acked.map(|at| at.into_inner().elapsed());
-            return elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+            has_quorum(self, &metrics);
+            return self.pulse().age_ms(self.inner.clock.boot_ms());
         }
         let heard = self.inner.clock.leader_age_ms()?;
         Some(heard.max(self.behind_ms().unwrap_or(0)).max(self.unready_ms().unwrap_or(0)))

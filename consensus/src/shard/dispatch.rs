@@ -125,13 +125,16 @@ impl Shard {
             let call = shard.inner.site.peers.call(leader, Class::Urgent, FrameKind::Clock, shard.id(), &[], deadline);
             let answer = call.await.ok().and_then(|bytes| <[u8; 8]>::try_from(&*bytes).ok());
             let clock = answer.map(|bytes| LogInstant::from_raw(u64::from_be_bytes(bytes)));
-            shard.inner.clock.learn(clock, asked_at);
+            shard.inner.clock.answered(clock, asked_at);
         });
     }
 
-    /// This node's clock, if it leads the shard; the reason as text if it does not.
+    /// This node's clock, or the latest that it can be if it does not lead; the reason as text if it knows none.
+    ///
+    /// Followers are asked by a leader that has none, and only by one: what they know is as good as if they led themselves.
     pub(crate) fn tell_clock(&self) -> Result<Vec<u8>, String> {
-        let clock = self.inner.clock.to_send().ok_or("this node does not lead the shard, or not yet")?;
+        let clock = &self.inner.clock;
+        let clock = clock.to_send().or_else(|| clock.latest()).ok_or("this node knows no clock of the shard")?;
         Ok(clock.raw().to_be_bytes().to_vec())
     }
 

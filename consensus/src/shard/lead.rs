@@ -13,7 +13,7 @@ use crate::raft::types::TypeConfig;
 /// Keeps the shard's view up to date, and leads while this node is the leader.
 ///
 /// A leader is ready when its own first entry is applied, so that it knows everything its predecessors acknowledged,
-/// and when it has a log clock: one that has heard none since its start says so in the log first.
+/// and when it has a log clock: one that knows none asks the voters, and says in the log that it is lost if none does.
 ///
 /// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it. Nor is one that
 /// is not heard any more, or that says of itself that it has no quorum.
@@ -73,11 +73,13 @@ pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConf
     if metrics.membership_config.membership().voter_ids().count() == 1 {
         return true;
     }
-    let now = shard.inner.clock.boot_ms();
-    // What openraft knows is as good: entries are acknowledged too.
+    let clock = &shard.inner.clock;
+    let now = clock.boot_ms();
+    // What openraft knows is as good, since entries are acknowledged too: but what was heard before the machine slept is
+    // older than openraft's clock says.
     let age = metrics.last_quorum_acked.map(|acked| acked.into_inner().elapsed().as_millis());
-    let entries = age.map(|age| now.saturating_sub(u64::try_from(age).unwrap_or(u64::MAX)));
-    let acked = entries.max(shard.beats_acked_ms(metrics));
+    let age = age.and_then(|age| u64::try_from(age).ok()).filter(|age| *age < clock.awake_ms());
+    let acked = age.map(|age| now.saturating_sub(age)).max(shard.beats_acked_ms(metrics));
     let mut pulse = shard.pulse();
     if let Some(sent) = acked {
         pulse.acknowledged(sent, now);
@@ -94,10 +96,13 @@ fn out_of_service(shard: &Shard) {
 /// False if it could not be taken now: the next look tries again.
 async fn take_the_lead(shard: &Shard, term: u64) -> bool {
     let clock = &shard.inner.clock;
-    if clock.now().is_none() {
+    if clock.now().is_none() && !shard.learn_from_voters().await {
+        return false;
+    }
+    if !clock.lead() {
         tracing::warn!(
             shard = %shard.id(), term,
-            "no voter has heard the log clock since its start: everything with a deadline expires"
+            "no voter of a quorum knows the log clock: everything with a deadline expires"
         );
         let Some(reply) = shard.write_as(term, EntryBody::ClockLost).await else { return false };
         clock.begin(reply.stamp);

@@ -4,6 +4,7 @@ mod announce;
 mod beat;
 mod compact;
 mod condition;
+mod continuity;
 mod dispatch;
 mod elect;
 mod lead;
@@ -178,11 +179,13 @@ impl Shard {
                 site,
             }),
         };
+        shard.resume_clock();
         tokio::spawn(propose::run(shard.clone(), queue));
         tokio::spawn(lead::follow_leadership(shard.clone()));
         tokio::spawn(elect::run(shard.clone()));
         tokio::spawn(compact::run(shard.clone()));
         tokio::spawn(condition::run(shard.clone()));
+        tokio::spawn(continuity::keep(shard.clone()));
         Ok(shard)
     }
 
@@ -273,6 +276,11 @@ impl Shard {
         }
         if let Err(error) = self.raft().shutdown().await {
             tracing::warn!(shard = %self.id(), %error, "the group did not stop cleanly");
+        }
+        if let Some(boot) = self.inner.clock.boot()
+            && let Err(error) = self.keep_clock(boot).await
+        {
+            tracing::warn!(shard = %self.id(), %error, "the log clock cannot be kept for a restart");
         }
     }
 }

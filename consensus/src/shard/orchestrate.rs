@@ -96,7 +96,7 @@ impl Shard {
     }
 
     /// Whether a quorum confirms that this node leads, and everything that it wrote before now is applied.
-    async fn confirm_lead(&self) -> bool {
+    pub(super) async fn confirm_lead(&self) -> bool {
         let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms);
         let round = async {
             // Asked of the core, behind every write that was handed to it before.

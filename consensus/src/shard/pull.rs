@@ -8,6 +8,7 @@ use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::text::AgentId;
 
 use super::Shard;
+use super::lead::has_quorum;
 
 impl Shard {
     /// Whether a node may say what became of a command at an agent.
@@ -16,13 +17,19 @@ impl Shard {
     }
 
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
-    /// leader does: it has applied everything that was acknowledged, and its clock is the shard's.
+    /// leader does: it has applied everything that was acknowledged, and its clock is the shard's. That it still leads is
+    /// asked of a quorum for a node that knows nothing yet: it has no clock to tell an era that is over by.
     pub(crate) async fn pull(&self, node: NodeId, pull: &Pull) -> Result<Pulled, PullFailure> {
         let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();
-        let ready = view.borrow_and_update().ready;
+        // A machine that slept may not have looked since.
+        let ready = view.borrow_and_update().ready && has_quorum(self, &self.metrics());
         // Read after the question arrived, so that whoever asked knows how old it is at most.
         let clock = self.inner.clock.to_send().filter(|_| ready).ok_or_else(elsewhere)?;
+        let knows_nothing = pull.agents.iter().all(|asked| asked.seen == 0);
+        if knows_nothing && !self.confirm_lead().await {
+            return Err(elsewhere());
+        }
         let mut applied = self.inner.applied.clone();
         let patience = Duration::from_millis(pull.wait_ms.min(limits::PULL_WAIT_MS_MAX).into());
         let over = tokio::time::sleep(patience);

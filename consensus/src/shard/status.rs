@@ -163,7 +163,7 @@ impl Shard {
                     None
                 }),
                 standing: standing(&raft_id),
-                heard_ms: Self::voter_age_ms(&metrics, &raft_id).filter(|_| raft_id != metrics.id),
+                heard_ms: self.voter_age_ms(&raft_id).filter(|_| raft_id != metrics.id),
             })
             .collect();
         let state = self.inner.state.read();

@@ -13,6 +13,7 @@ mod journals;
 mod laggards;
 mod links;
 mod members;
+mod restarts;
 mod rubbish;
 mod site;
 mod status;

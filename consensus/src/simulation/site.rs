@@ -56,6 +56,8 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     machine: Machine,
     booted: Instant,
+    /// Which of all boots of all machines this is.
+    boot: u64,
     ppm: i64,
     pub(super) process: Option<Process>,
     /// It refuses to start until it is wiped.
@@ -113,6 +115,7 @@ impl Nodes {
                 id,
                 machine,
                 booted: Instant::now(),
+                boot: (n as u64) << 32,
                 ppm,
                 process: None,
                 refuses: false,
@@ -151,7 +154,7 @@ impl Nodes {
         let known = store.shards().contains(&SHARD);
         let vote = store.vote(SHARD).filter(|_| known).and_then(|bytes| decode::<Vote>("vote", &bytes).ok());
         self.watch.starts_with(node.id, vote.as_ref());
-        let clocks = Clocks::on(BootClock::Simulated { since: node.booted, ppm: node.ppm });
+        let clocks = Clocks::on(BootClock::Simulated { since: node.booted, ppm: node.ppm, boot: node.boot });
         let hello = Hello {
             frame_version_min: FRAME_VERSION,
             frame_version_max: FRAME_VERSION,
@@ -240,6 +243,7 @@ impl Nodes {
     pub(super) fn cut_power(&mut self, at: usize) {
         self.all[at].machine.cut_power();
         self.all[at].booted = Instant::now();
+        self.all[at].boot += 1;
         if self.stop(at).is_some() {
             self.watch.tell(&format!("node {at} loses its power"));
             self.watch.count(|coverage| coverage.power_cuts += 1);

@@ -21,8 +21,8 @@
 //! # Layout
 //!
 //! `FORMAT` and `LOCK` guard the directory, `incarnation` names it, `wal/` holds the segments, `progress` the mark
-//! of what was durable, `snapshots/` one snapshot per shard, `history/` the changes. `forgot`, if it is there, names the
-//! shards in which the directory forgot what it had acknowledged.
+//! of what was durable, `snapshots/` one snapshot per shard, `clocks/` what the process knew of their clocks, `history/`
+//! the changes. `forgot`, if it is there, names the shards in which the directory forgot what it had acknowledged.
 //!
 //! # Contract
 //!
@@ -31,6 +31,7 @@
 //! that runs low is seen ([`Store::is_low`]) and new work is refused, while what ends work goes on; on one that is
 //! nearly full ([`Store::is_exhausted`]) only votes are written, into the spare segment.
 
+mod clock_marks;
 mod directory;
 pub(crate) mod disk;
 mod history;
@@ -57,6 +58,7 @@ use bytes::Bytes;
 use skep_protocol::ids::{Incarnation, ShardId};
 use skep_protocol::limits;
 
+pub(crate) use clock_marks::{ClockMark, ClockMarks};
 use disk::{Disk, DiskFile, SystemDisk};
 pub use history::{History, HistoryError};
 pub use journals::{JournalError, JournalJob, JournalReport, Journals};
@@ -188,6 +190,7 @@ pub struct Store {
     writer: Arc<WriterHandle>,
     snapshots: Snapshots,
     marks: Marks,
+    clock_marks: ClockMarks,
     history: History,
 }
 
@@ -237,6 +240,7 @@ struct Parts {
     writer: Writer,
     snapshots: Snapshots,
     marks: Marks,
+    clock_marks: ClockMarks,
     lock: Arc<dyn DiskFile>,
 }
 
@@ -258,6 +262,7 @@ impl Parts {
         let recovered = recovery::recover(&segments, marked)?;
         let snapshots = Snapshots::open(Arc::clone(disk), &dir.join("snapshots"))?;
         let marks = Marks::open(Arc::clone(disk), dir)?;
+        let clock_marks = ClockMarks::open(Arc::clone(disk), &dir.join("clocks"), incarnation)?;
         // The names of what was made here are as durable as what is in them.
         disk.sync_dir(dir).map_err(|e| StoreError::io(dir, e))?;
         let segments: Vec<Arc<Segment>> = segments.into_iter().map(Arc::new).collect();
@@ -282,7 +287,7 @@ impl Parts {
             mark,
             shared: Arc::clone(&shared),
         });
-        Ok(Self { incarnation, shared, writer, snapshots, marks, lock })
+        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, lock })
     }
 }
 
@@ -319,8 +324,8 @@ impl Store {
             .map_err(|e| StoreError::io(dir, e))?;
         let queue = Queue::Thread { writes: Some(writes), thread: Some(thread) };
         let writer = Arc::new(WriterHandle { queue, _lock: parts.lock });
-        let Parts { incarnation, shared, snapshots, marks, .. } = parts;
-        Ok(Self { incarnation, shared, writer, snapshots, marks, history })
+        let Parts { incarnation, shared, snapshots, marks, clock_marks, .. } = parts;
+        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, history })
     }
 
     /// Opens the store on a disk of a test, without a history. Its writer is a task of the test's runtime, that takes so
@@ -337,13 +342,18 @@ impl Store {
         let (writes, queue) = tokio::sync::mpsc::channel(limits::STORE_WRITES_QUEUED_MAX);
         tokio::spawn(parts.writer.run_as_task(queue, batch_takes));
         let writer = Arc::new(WriterHandle { queue: Queue::Task(writes), _lock: parts.lock });
-        let Parts { incarnation, shared, snapshots, marks, .. } = parts;
-        Ok(Self { incarnation, shared, writer, snapshots, marks, history: History::absent() })
+        let Parts { incarnation, shared, snapshots, marks, clock_marks, .. } = parts;
+        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, history: History::absent() })
     }
 
     /// The incarnation that was made with the directory.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// What is left of the shards' clocks for the next process.
+    pub(crate) fn clock_marks(&self) -> &ClockMarks {
+        &self.clock_marks
     }
 
     /// Whether the disk is too full for new work.

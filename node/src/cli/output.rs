@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use skep_protocol::time::LogInstant;
 
 use super::Failure;
 
@@ -79,15 +80,25 @@ pub(crate) fn uuid_bytes(text: &str) -> Result<Vec<u8>, Failure> {
     parsed.map(|id| id.as_bytes().to_vec()).map_err(|_| Failure::usage(format!("{text:?} is not an id; ids are UUIDs")))
 }
 
+/// What stands for a duration between two eras of the log clock, which nobody knows.
+pub(crate) const ANOTHER_ERA: &str = "another era";
+
+/// Milliseconds between two instants of the log clock, zero if the first is the later one; none if they are of different
+/// eras.
+pub(crate) fn between(earlier: u64, later: u64) -> Option<u64> {
+    LogInstant::from_raw(later).checked_since_ms(LogInstant::from_raw(earlier))
+}
+
 /// An instant of the log clock as its age at another one.
 pub(crate) fn age(at: u64, now: u64) -> String {
     if at == 0 {
         return String::new();
     }
-    match now.checked_sub(at) {
-        _ if now == 0 => format!("at {}", skep_protocol::time::LogInstant::from_raw(at)),
-        Some(ms) => format!("{} ago", span(ms)),
-        None => format!("in {}", span(at - now)),
+    match (between(at, now), between(now, at)) {
+        _ if now == 0 => format!("at {}", LogInstant::from_raw(at)),
+        (Some(0), Some(ms)) if ms > 0 => format!("in {}", span(ms)),
+        (Some(ms), _) => format!("{} ago", span(ms)),
+        (None, _) => format!("in {ANOTHER_ERA}"),
     }
 }
 
@@ -106,4 +117,25 @@ pub(crate) fn parse_span(text: &str) -> Result<std::time::Duration, String> {
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| format!("{text:?} is not a duration such as 10s or 500ms"))?;
     span.try_into().map_err(|_| format!("{text:?} is negative"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_told_within_an_era_and_never_across_two() {
+        let at = LogInstant::from_raw(61_000);
+        let (earlier, later) = (at.raw(), at.plus_ms(1_500).raw());
+        assert_eq!(age(earlier, later), "1.5 s ago");
+        assert_eq!(age(later, earlier), "in 1.5 s");
+        assert_eq!(age(earlier, earlier), "0 ms ago");
+        assert_eq!(age(earlier, 0), "at 61.000 s");
+        let next = at.next_era().plus_ms(5).raw();
+        assert_eq!(
+            (age(earlier, next), age(next, earlier)),
+            ("in another era".to_owned(), "in another era".to_owned())
+        );
+        assert_eq!((between(earlier, next), between(next, earlier)), (None, None));
+    }
 }

@@ -14,8 +14,8 @@ use serde::Serialize;
 pub use broadcast::{BroadcastReport, BroadcastSettings, broadcast};
 pub use command::{CommandReport, CommandSettings, StepsMs, command};
 pub use commit::{CommitReport, CommitSettings, commit};
-pub use links::{LinkFigures, LinksReport, LinksSettings, links};
 pub use failover::{FailoverReport, FailoverSettings, Spread, failover};
+pub use links::{LinkFigures, LinksReport, LinksSettings, links};
 
 use crate::launch::{LaunchError, Layout};
 

@@ -71,6 +71,10 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::ExpiryWithoutMargin => of("skep-fleet", "orchestrator", "a_lease_that_is_not_renewed_ends_after"),
         Mutant::ClockFromLastEntry => of("skep-fleet", "skep_fleet", "a_node_that_heard_no_clock_has_no_estimate"),
         Mutant::ClockFromAnyFrame => of("skep-fleet", "skep_fleet", "a_first_clock_is_learned_in_one_short_round"),
+        Mutant::ClockOfAnotherBoot => {
+            of("skep-consensus", "skep_consensus", "a_clock_that_was_left_is_taken_in_the_same")
+        }
+        Mutant::ClaimsEndWithTheEra => of("skep-fleet", "eras", "a_claim_outlives_a_lost_clock"),
         Mutant::SignatureNotChecked => of("skep-protocol", "skep_protocol", "an_operation_that_was_not_signed"),
         Mutant::GoBeforeIntent => of("skep-engine", "skep_engine", "a_command_is_written_down_offered_started"),
         Mutant::StartWithoutLease => {

@@ -310,7 +310,7 @@ impl Sim {
         else {
             return;
         };
-        if let Some(now) = replica.clock.now(boot_ms) {
+        if let Some(now) = replica.clock.lead(boot_ms) {
             lead.orchestrator = Some(Orchestrator::new(OrchestratorConfig { policy }, &replica.state, now));
             return self.announce(host);
         }

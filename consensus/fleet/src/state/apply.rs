@@ -21,6 +21,12 @@ impl FleetState {
     ///
     /// An entry whose proposer's term is not the term of its place was proposed by a leader that had been deposed
     /// meanwhile: it changes nothing, and its requests may be sent again.
+    ///
+    /// A lost clock moves on to the next era. Every deadline has passed then, early and not late: those of requests, whose
+    /// ids are forgotten, of commands, with the waves that were not let out, and of tasks that nobody has begun. What has
+    /// to be waited for is waited for: fences, retry backoff, and the time for which a task is kept for its former holder.
+    /// Claims are left to their holders, whose leases go on beside the log, and are stale a full time later. The rate of an
+    /// operator begins anew. How long a command may be in doubt is counted from then.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
         (self.applying, self.applying_term) = (position.index, position.term);
         let mut journal = Journal { request: None, changes: Vec::new() };
@@ -51,7 +57,7 @@ impl FleetState {
         self.note_leader(matches!(entry.body, EntryBody::ClockLost));
         match &entry.body {
             EntryBody::ClockLost => {
-                self.carry_fences_over(before);
+                self.carry_tasks_over(before);
                 journal.record(self.clock, ChangeKind::ClockLost { now: self.clock });
                 Vec::new()
             }

@@ -5,6 +5,7 @@ mod apply;
 mod claimable;
 pub(crate) mod commands;
 mod dedup;
+mod era;
 mod snapshot;
 mod tasks;
 mod waits;

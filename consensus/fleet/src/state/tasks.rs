@@ -16,6 +16,7 @@ use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
 use super::apply::Journal;
+use super::era::worthless_at;
 use super::{Due, FleetState};
 
 /// The attempt after one that did not succeed, and the change that tells of it.
@@ -300,7 +301,7 @@ impl FleetState {
     /// Ends a task that is worthless by now, claimed or not.
     pub(super) fn expire_task(&mut self, id: TaskId, journal: &mut Journal) {
         let Some(task) = self.tasks.get(&id) else { return };
-        let due = task.expires_at.is_some_and(|at| at <= self.clock);
+        let due = worthless_at(task).is_some_and(|at| at <= self.clock);
         if !due || task.state.status().is_terminal() {
             return;
         }
@@ -316,21 +317,6 @@ impl FleetState {
         let TaskState::Claimed { by, .. } = &task.state else { return };
         if let Some(attachment) = self.agents.get(by).and_then(|record| record.attachment) {
             task.fenced_until = self.clock.plus_ms(attachment.lease.orchestrator_ms());
-        }
-    }
-
-    /// A new era has begun. Whatever had a deadline has passed it, but a fence has not: the robot behind it may still act,
-    /// so that it counts in full again from now. `before` is the clock of the old era.
-    pub(super) fn carry_fences_over(&mut self, before: LogInstant) {
-        let fenced = self.tasks.values().filter(|task| task.fenced_until > before).map(|task| task.id);
-        let fenced: Vec<TaskId> = fenced.collect();
-        for id in fenced {
-            let Ok(mut task) = self.take(id) else { continue };
-            task.fenced_until = self.clock.plus_ms(task.fenced_until.since_ms(before));
-            if let TaskState::Pending { not_before, .. } = &mut task.state {
-                *not_before = task.fenced_until;
-            }
-            self.insert(task);
         }
     }
 
@@ -438,7 +424,7 @@ impl FleetState {
     }
 
     /// Takes a task out of every index, to be changed and put back.
-    fn take(&mut self, id: TaskId) -> Result<Task, Refusal> {
+    pub(super) fn take(&mut self, id: TaskId) -> Result<Task, Refusal> {
         let task = self.tasks.get(&id).cloned().ok_or(Refusal::NoSuchTask(id))?;
         self.unindex(&task);
         Ok(Arc::unwrap_or_clone(task))
@@ -452,7 +438,8 @@ impl FleetState {
         receipt
     }
 
-    fn insert(&mut self, task: Task) {
+    /// Puts a task that was taken out back into every index.
+    pub(super) fn insert(&mut self, task: Task) {
         if task.state.status().is_terminal() {
             let seq = self.take_seq();
             self.note_end(seq, task.id);
@@ -487,7 +474,7 @@ impl FleetState {
                 return;
             }
         }
-        if let Some(at) = task.expires_at {
+        if let Some(at) = worthless_at(task) {
             self.due.insert((at, Due::TaskExpiry, task.id));
         }
     }
@@ -513,7 +500,7 @@ impl FleetState {
                 return;
             }
         }
-        if let Some(at) = task.expires_at {
+        if let Some(at) = worthless_at(task) {
             self.due.remove(&(at, Due::TaskExpiry, task.id));
         }
     }

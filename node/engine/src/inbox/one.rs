@@ -395,8 +395,12 @@ impl Inbox {
             return self.void_here(seq, VoidCause::Expired, out);
         }
         // Software whose lease is over may have been followed by another run: it asks again, and is told once it is renewed.
-        let left_ms = deadline.since_ms(now);
-        let Some(word) = Word::of(self.taker.as_ref(), seq, stamp, left_ms) else {
+        // How long it is until a deadline of an era that the clock has not reached is known to nobody.
+        let word = deadline.checked_since_ms(now).and_then(|left_ms| {
+            let word = Word::of(self.taker.as_ref(), seq, stamp, left_ms)?;
+            Some((left_ms, word))
+        });
+        let Some((left_ms, word)) = word else {
             return out.told.push((live.command(), CommandTold::Ignored));
         };
         live.start = Some((stamp, left_ms));

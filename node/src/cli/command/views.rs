@@ -4,7 +4,7 @@ use serde::Serialize;
 use skep_client::v1;
 
 use crate::cli::Failure;
-use crate::cli::output::{Format, Row, one, print, rows, uuid_text};
+use crate::cli::output::{ANOTHER_ERA, Format, Row, between, one, print, rows, span, uuid_text};
 
 #[derive(Serialize)]
 pub(super) struct Receipt {
@@ -53,7 +53,10 @@ impl Row for Line {
     }
 }
 
-/// A command at one robot: how long each step took after the one before it, in milliseconds.
+/// How long a step took, in milliseconds; none, which is null in JSON, if the clock was lost meanwhile.
+type Took = Option<u64>;
+
+/// A command at one robot: how long each step took after the one before it. What did not happen is left out.
 #[derive(Serialize)]
 pub(super) struct Delivery {
     agent: String,
@@ -62,17 +65,17 @@ pub(super) struct Delivery {
     seq: String,
     wave: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    released_ms: Option<u64>,
+    released_ms: Option<Took>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    received_ms: Option<u64>,
+    received_ms: Option<Took>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    accepted_ms: Option<u64>,
+    accepted_ms: Option<Took>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    started_ms: Option<u64>,
+    started_ms: Option<Took>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    finished_ms: Option<u64>,
+    finished_ms: Option<Took>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ended_ms: Option<u64>,
+    ended_ms: Option<Took>,
     pub(super) outcome: String,
     reason: String,
     result: String,
@@ -87,7 +90,7 @@ impl Delivery {
     fn new(of: v1::CommandDelivery, accepted_at: u64) -> Self {
         let mut before = accepted_at;
         let mut step = |at: u64| {
-            let took = (at > 0).then(|| at.saturating_sub(before));
+            let took: Option<Took> = (at > 0).then(|| between(before, at));
             before = before.max(at);
             took
         };
@@ -150,7 +153,9 @@ impl Row for Delivery {
         "said",
     ];
     fn cells(&self) -> Vec<String> {
-        let ms = |ms: Option<u64>| ms.map(|ms| format!("+{ms} ms")).unwrap_or_default();
+        let ms = |step: Option<Took>| {
+            step.map(|took| took.map_or(ANOTHER_ERA.to_owned(), |ms| format!("+{ms} ms"))).unwrap_or_default()
+        };
         let said = match self.percent {
             Some(percent) => format!("{percent} % {}", self.note).trim_end().to_owned(),
             None if self.reason.is_empty() => self.result.clone(),
@@ -182,7 +187,7 @@ pub(crate) struct View {
     args: String,
     operator: String,
     traceparent: String,
-    valid_ms: u64,
+    valid_ms: Option<u64>,
     index: u64,
     term: u64,
     agents: u32,
@@ -201,7 +206,7 @@ impl View {
             args: String::from_utf8_lossy(&command.args).into_owned(),
             operator: command.operator,
             traceparent: command.traceparent,
-            valid_ms: command.deadline.saturating_sub(accepted_at),
+            valid_ms: between(accepted_at, command.deadline),
             index: view.index,
             term: view.term,
             agents: view.agents,
@@ -221,7 +226,7 @@ impl View {
             ("args", self.args.clone()),
             ("operator", self.operator.clone()),
             ("trace", self.traceparent.clone()),
-            ("valid for", crate::cli::output::span(self.valid_ms)),
+            ("valid for", self.valid_ms.map_or(ANOTHER_ERA.to_owned(), span)),
             ("accepted", format!("entry {} of term {}", self.index, self.term)),
             ("open", format!("{} of {}", self.open, self.agents)),
         ];
@@ -289,8 +294,9 @@ impl Step {
         add("seq", &self.seq);
         add("node", &short(&self.node));
         add("by", &self.operator);
-        let before = self.clock.saturating_sub(self.at);
-        add("told after", &if before > 0 { crate::cli::output::span(before) } else { String::new() });
+        let told = |ms: u64| if ms > 0 { span(ms) } else { String::new() };
+        let after = between(self.at, self.clock).map_or(ANOTHER_ERA.to_owned(), told);
+        add("told after", &after);
         add("· index", &self.index.to_string());
         add("term", &self.term.to_string());
         print(&line);

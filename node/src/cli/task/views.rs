@@ -7,7 +7,7 @@ use skep_client::{Client, Read, TaskStatus};
 use super::Status;
 use crate::cli::Failure;
 use crate::cli::follow::follow;
-use crate::cli::output::{Format, Row, age, one, print, rows, span, uuid_text};
+use crate::cli::output::{ANOTHER_ERA, Format, Row, age, between, one, print, rows, span, uuid_text};
 
 /// A status in words.
 pub(super) fn status_text(status: i32) -> &'static str {
@@ -277,7 +277,8 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
 
 /// One line of a timeline.
 fn timeline(event: &Event, start: u64) -> String {
-    let mut line = format!("{:>12}  {:13}", format!("+{}", span(event.clock.saturating_sub(start))), event.kind);
+    let after = between(start, event.clock).map_or(ANOTHER_ERA.to_owned(), |ms| format!("+{}", span(ms)));
+    let mut line = format!("{after:>12}  {:13}", event.kind);
     let mut add = |name: &str, value: String| {
         if !value.is_empty() {
             line.push_str(&format!(" {name} {value}"));
@@ -288,7 +289,7 @@ fn timeline(event: &Event, start: u64) -> String {
     add("attempt", if event.attempt > 0 { event.attempt.to_string() } else { String::new() });
     add("at", if event.kind == "progressed" { format!("{} %", event.permille / 10) } else { String::new() });
     add("because", event.detail.clone());
-    let waits = event.not_before.saturating_sub(event.clock);
+    let waits = between(event.clock, event.not_before).unwrap_or(0);
     add("again in", if waits > 0 { span(waits) } else { String::new() });
     add("· index", event.index.to_string());
     add("term", event.term.to_string());

@@ -59,7 +59,7 @@ impl Inbox {
         if live.go.is_none_or(|word| word.is_over(stamp)) {
             let deadline = live.entry.command.command.deadline;
             let never = live.void.is_some() || (self.open && seq.home != self.head.home);
-            let left_ms = if never { Some(0) } else { bound.map(|now| deadline.since_ms(now)) };
+            let left_ms = if never { Some(0) } else { bound.map(|now| deadline.checked_since_ms(now).unwrap_or(0)) };
             let left_ms = left_ms.filter(|left_ms| self.open || *left_ms == 0);
             let word = left_ms.and_then(|left_ms| Word::of(self.taker.as_ref(), seq, stamp, left_ms));
             let Some(word) = word else { return out.told.push((live.command(), CommandTold::Ignored)) };

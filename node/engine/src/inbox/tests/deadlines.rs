@@ -20,6 +20,17 @@ fn nothing_is_started_after_its_deadline_however_long_the_node_slept() {
 }
 
 #[test]
+fn nobody_is_told_how_long_it_is_until_an_era_that_the_clock_has_not_reached() {
+    let mut node = Node::open();
+    let of_next_era = Command { deadline: at(20_000).next_era(), ..command(1) };
+    node.deliver(vec![delivery(1, of_next_era)]);
+    assert_eq!(node.told(), [(1, "offer")]);
+    node.start(1);
+    node.sync();
+    assert_eq!(node.told(), [(1, "ignored")]);
+}
+
+#[test]
 fn an_answer_that_was_long_under_way_makes_no_deadline_later() {
     let mut node = Node::open();
     // Asked at 10 s of the shard's clock, and heard 11 s later.
