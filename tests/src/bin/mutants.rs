@@ -59,6 +59,7 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::SignatureNotChecked => of("skep-protocol", "skep_protocol", "an_operation_that_was_not_signed"),
         Mutant::GoBeforeIntent => of("skep-engine", "skep_engine", "a_command_is_written_down_offered_started"),
         Mutant::VoidBeforeWritten => of("skep-engine", "skep_engine", "a_node_that_dies_before_an_end_is_durable"),
+        Mutant::OneOrderForAllClasses => of("skep-engine", "skep_engine", "an_urgent_command_behind_more_routine_ones"),
         Mutant::JournalNotSynced => of("skep-consensus", "skep_consensus", "what_a_journal_was_said_to_hold_survives"),
         Mutant::DeadlineFromWallClock => of("skep-tests", "clocks", "a_node_whose_wall_clock_jumps"),
         Mutant::ClockFromReceipt => of("skep-engine", "skep_engine", "an_answer_that_was_long_under_way"),

@@ -1,7 +1,7 @@
 //! Commands, the outboxes of the agents that they are for, and who may send them.
 //!
-//! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order from when it is
-//! let out to it. From then on the agent's node may have it, so that only that node can say that it was not started:
+//! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order of its class from
+//! when it is let out to it. From then on the agent's node may have it, so that only that node can say that it was not started:
 //! what is called off then is _void_, and ends when the node has taken that down, or when nothing was heard of it for
 //! too long, as indeterminate.
 
@@ -18,7 +18,8 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use skep_protocol::authority::{Authority, OperatorKey};
 use skep_protocol::command::{
-    CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, SignedCommand, Steps, VoidCause,
+    CommandClass, CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, PerClass, SignedCommand,
+    Steps, VoidCause,
 };
 use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::limits;
@@ -45,7 +46,7 @@ pub(crate) enum CommandDue {
 pub(crate) struct DeliveryState {
     /// In which wave it is let out.
     pub(crate) wave: u32,
-    /// Its place in the agent's order; none before it is let out.
+    /// Its place in the agent's order of its class; none before it is let out.
     pub(crate) seq: Option<DeliverySeq>,
     /// The node that may have had it; none as long as nobody can.
     pub(crate) node: Option<NodeId>,
@@ -117,6 +118,10 @@ impl CommandState {
         self.signed.command.deadline
     }
 
+    fn class(&self) -> CommandClass {
+        self.signed.command.class
+    }
+
     pub(crate) fn is_ended(&self) -> bool {
         self.open == 0
     }
@@ -148,6 +153,14 @@ pub(crate) struct Outbox {
     pub(crate) journal: Option<JournalId>,
     pub(crate) home: HomeEpoch,
     pub(crate) groups: Arc<std::collections::BTreeSet<GroupName>>,
+    pub(crate) lanes: PerClass<Lane>,
+    /// The last entry that changed what there is to deliver.
+    pub(crate) changed_at: u64,
+}
+
+/// What is on its way to one agent of one class.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lane {
     /// The place of the last delivery in the present home.
     pub(crate) last: u64,
     /// What was let out and has not ended, by its place in the present home.
@@ -156,8 +169,18 @@ pub(crate) struct Outbox {
     pub(crate) voided: OrdSet<u64>,
     /// Commands that have not ended, let out or not.
     pub(crate) open: u64,
-    /// The last entry that changed what there is to deliver.
-    pub(crate) changed_at: u64,
+}
+
+impl Outbox {
+    /// All that was let out and has not ended, in the order of each class.
+    fn queued(&self) -> impl Iterator<Item = CommandId> {
+        CommandClass::URGENT_FIRST.into_iter().flat_map(move |class| self.lanes.of(class).queue.values().copied())
+    }
+
+    /// Whether all that was sent has ended.
+    fn is_empty(&self) -> bool {
+        self.lanes.routine.open == 0 && self.lanes.urgent.open == 0
+    }
 }
 
 /// The part of an outbox that is not told by the commands themselves.
@@ -166,7 +189,7 @@ pub(crate) struct OutboxHead {
     journal: Option<JournalId>,
     home: HomeEpoch,
     groups: Arc<std::collections::BTreeSet<GroupName>>,
-    last: u64,
+    last: PerClass<u64>,
 }
 
 /// All of it.
@@ -213,7 +236,8 @@ impl Commands {
 
     pub(super) fn to_body(&self) -> CommandsBody {
         let head = |(agent, outbox): (&AgentId, &Arc<Outbox>)| {
-            let (journal, home, last) = (outbox.journal, outbox.home, outbox.last);
+            let last = PerClass::from_fn(|class| outbox.lanes.of(class).last);
+            let (journal, home) = (outbox.journal, outbox.home);
             (agent.clone(), OutboxHead { journal, home, groups: Arc::clone(&outbox.groups), last })
         };
         CommandsBody {
@@ -235,7 +259,8 @@ impl Commands {
             ..Self::default()
         };
         for (agent, OutboxHead { journal, home, groups, last }) in body.outboxes {
-            let outbox = Outbox { journal, home, groups, last, changed_at: applied, ..Outbox::default() };
+            let lanes = PerClass::from_fn(|class| Lane { last: *last.of(class), ..Lane::default() });
+            let outbox = Outbox { journal, home, groups, lanes, changed_at: applied };
             commands.changed.insert((applied, Some(agent.clone())));
             commands.outboxes.insert(agent, Arc::new(outbox));
         }
@@ -244,11 +269,12 @@ impl Commands {
             commands.index(&record);
             for (agent, delivery) in record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none()) {
                 let Some(outbox) = commands.outboxes.get_mut(agent).map(Arc::make_mut) else { continue };
-                outbox.open += 1;
-                if let Some(seq) = delivery.seq.filter(|seq| seq.home == outbox.home) {
-                    outbox.queue.insert(seq.n, record.id());
+                let (home, lane) = (outbox.home, outbox.lanes.of_mut(record.class()));
+                lane.open += 1;
+                if let Some(seq) = delivery.seq.filter(|seq| seq.home == home) {
+                    lane.queue.insert(seq.n, record.id());
                     if delivery.void.is_some() {
-                        outbox.voided.insert(seq.n);
+                        lane.voided.insert(seq.n);
                     }
                 }
             }

@@ -57,7 +57,7 @@ impl FleetState {
         self.commands.index(&record);
         self.commands.records.insert(id, Arc::new(record));
         for agent in &agents {
-            self.mind_outbox(agent, |outbox| outbox.open += 1);
+            self.mind_outbox(agent, |outbox| outbox.lanes.of_mut(command.class).open += 1);
         }
         if at_once {
             self.let_out(id, 0, journal);
@@ -105,8 +105,9 @@ impl FleetState {
         if commands.bytes + signed.command.args.len() as u64 > limits::COMMAND_BYTES_MAX as u64 {
             return full(ShardFullOf::CommandBytes, commands.bytes);
         }
-        let open = |agent: &AgentId| commands.outboxes.get(agent).map_or(0, |outbox| outbox.open);
-        match agents.iter().find(|agent| open(agent) >= limits::OUTBOX_MAX as u64) {
+        let class = signed.command.class;
+        let open = |agent: &AgentId| commands.outboxes.get(agent).map_or(0, |outbox| outbox.lanes.of(class).open);
+        match agents.iter().find(|agent| open(agent) >= class.outbox_max() as u64) {
             Some(agent) => Err(Refusal::OutboxFull { agent: agent.clone(), count: open(agent) }),
             None => Ok(()),
         }
@@ -162,6 +163,7 @@ impl FleetState {
 
     fn let_out(&mut self, id: CommandId, wave: u32, journal: &mut Journal) {
         let Some(record) = self.commands.record(&id) else { return };
+        let class = record.class();
         let of_wave = |delivery: &DeliveryState| delivery.wave == wave && delivery.outcome.is_none();
         let agents: Vec<AgentId> =
             record.deliveries.iter().filter(|(_, d)| of_wave(d)).map(|(agent, _)| agent.clone()).collect();
@@ -169,9 +171,10 @@ impl FleetState {
         for agent in agents {
             let attachment = self.agents.get(&agent).and_then(|record| record.attachment);
             let (seq, takes) = self.change_outbox(&agent, |outbox| {
-                outbox.last += 1;
-                outbox.queue.insert(outbox.last, id);
-                (DeliverySeq { home: outbox.home, n: outbox.last }, outbox.journal.is_some())
+                let (home, takes, lane) = (outbox.home, outbox.journal.is_some(), outbox.lanes.of_mut(class));
+                lane.last += 1;
+                lane.queue.insert(lane.last, id);
+                (DeliverySeq { home, class, n: lane.last }, takes)
             });
             to.push((agent, seq, attachment.filter(|_| takes).map(|attachment| attachment.node)));
         }

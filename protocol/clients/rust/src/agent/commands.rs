@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::{AgentStatus, Shared, boot_ms};
 
 /// Commands that were offered and nobody has taken up yet: as many as a node hands out.
-const OFFERS_QUEUED_MAX: usize = skep_protocol::limits::INBOX_MAX;
+const OFFERS_QUEUED_MAX: usize = skep_protocol::limits::INBOX_MAX + skep_protocol::limits::INBOX_URGENT_MAX;
 /// News of one command that were not looked at. The last of each kind matter, and there are few.
 const NEWS_QUEUED_MAX: usize = 32;
 /// A node that has just been attached to may not know the command yet: how often it is told again, and how far apart.
