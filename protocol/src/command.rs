@@ -276,7 +276,7 @@ pub enum CommandOutcome {
         /// Why.
         reason: Reason,
     },
-    /// The robot's software, or its node, would not do it.
+    /// The robot's software, or its node, would not do it; or too many commands to it had not ended.
     Rejected {
         /// Why.
         reason: Reason,

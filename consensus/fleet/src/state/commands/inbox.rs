@@ -43,10 +43,11 @@ impl FleetState {
             self.move_home(agent, to, journal);
         }
         let groups = Arc::new(groups.clone());
-        let (home, queued) = self.change_outbox(agent, |outbox| {
-            outbox.groups = groups;
-            (outbox.home, outbox.queued().collect::<Vec<CommandId>>())
+        let (before, home, queued) = self.change_outbox(agent, |outbox| {
+            let before = std::mem::replace(&mut outbox.groups, Arc::clone(&groups));
+            (before, outbox.home, outbox.queued().collect::<Vec<CommandId>>())
         });
+        self.commands.regroup(agent, &before, &groups);
         let node = self.agents.get(agent).and_then(|record| record.attachment).map(|attachment| attachment.node);
         // From now on the journal may have all of it.
         for command in queued {
@@ -62,7 +63,11 @@ impl FleetState {
     /// Nobody takes the commands of an agent that is forgotten.
     pub(in crate::state) fn close_inbox(&mut self, agent: &AgentId) {
         if self.commands.outboxes.contains_key(agent) {
-            self.change_outbox(agent, |outbox| (outbox.journal, outbox.groups) = (None, Arc::default()));
+            let before = self.change_outbox(agent, |outbox| {
+                outbox.journal = None;
+                std::mem::take(&mut outbox.groups)
+            });
+            self.commands.regroup(agent, &before, &BTreeSet::new());
             self.forget_outbox(agent);
         }
     }

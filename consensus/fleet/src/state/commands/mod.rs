@@ -11,7 +11,7 @@ mod operators;
 mod reports;
 mod send;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -152,7 +152,8 @@ pub(crate) struct Outbox {
     /// The journal that it goes to; none before the agent's node has opened one.
     pub(crate) journal: Option<JournalId>,
     pub(crate) home: HomeEpoch,
-    pub(crate) groups: Arc<std::collections::BTreeSet<GroupName>>,
+    /// Those of an agent that takes commands; empty for others.
+    pub(crate) groups: Arc<BTreeSet<GroupName>>,
     pub(crate) lanes: PerClass<Lane>,
     /// The last entry that changed what there is to deliver.
     pub(crate) changed_at: u64,
@@ -188,7 +189,7 @@ impl Outbox {
 pub(crate) struct OutboxHead {
     journal: Option<JournalId>,
     home: HomeEpoch,
-    groups: Arc<std::collections::BTreeSet<GroupName>>,
+    groups: Arc<BTreeSet<GroupName>>,
     last: PerClass<u64>,
 }
 
@@ -199,6 +200,8 @@ pub(crate) struct Commands {
     pub(super) operators: OrdMap<OperatorKey, Operator>,
     pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
+    /// The agents that take commands, by their groups.
+    groups: OrdMap<GroupName, OrdSet<AgentId>>,
     /// Their agents, by the entry that changed what there is to deliver last. None comes before every agent.
     changed: OrdSet<(u64, Option<AgentId>)>,
     /// Where the home of a new outbox begins: behind that of every outbox that was let go of.
@@ -259,6 +262,9 @@ impl Commands {
             ..Self::default()
         };
         for (agent, OutboxHead { journal, home, groups, last }) in body.outboxes {
+            if journal.is_some() {
+                commands.regroup(&agent, &BTreeSet::new(), &groups);
+            }
             let lanes = PerClass::from_fn(|class| Lane { last: *last.of(class), ..Lane::default() });
             let outbox = Outbox { journal, home, groups, lanes, changed_at: applied };
             commands.changed.insert((applied, Some(agent.clone())));
@@ -281,6 +287,21 @@ impl Commands {
             commands.records.insert(record.id(), record);
         }
         commands
+    }
+
+    /// An agent is of other groups than before.
+    fn regroup(&mut self, agent: &AgentId, before: &BTreeSet<GroupName>, now: &BTreeSet<GroupName>) {
+        for left in before.difference(now) {
+            if let Some(agents) = self.groups.get_mut(left) {
+                agents.remove(agent);
+                if agents.is_empty() {
+                    self.groups.remove(left);
+                }
+            }
+        }
+        for joined in now.difference(before) {
+            self.groups.entry(joined.clone()).or_default().insert(agent.clone());
+        }
     }
 
     /// Whether ended commands are to be forgotten.
@@ -412,6 +433,7 @@ impl FleetState {
     fn remove_outbox(&mut self, agent: &AgentId) {
         if let Some(outbox) = self.commands.outboxes.remove(agent) {
             self.commands.changed.remove(&(outbox.changed_at, Some(agent.clone())));
+            self.commands.regroup(agent, &outbox.groups, &BTreeSet::new());
         }
     }
 
