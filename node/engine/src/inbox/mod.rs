@@ -359,7 +359,8 @@ impl Inboxes {
 
     /// Asks a shard what there is, unless it is being asked, or failed to answer a moment ago.
     fn pull(&mut self, shard: ShardId, now_ms: u64) {
-        let mut open = self.inboxes.iter().filter(|((of, _), inbox)| *of == shard && inbox.open).peekable();
+        let of_shard = self.inboxes.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        let mut open = of_shard.filter(|(_, inbox)| inbox.open).peekable();
         if open.peek().is_some() {
             let turn = self.turns.entry(shard).or_default();
             if turn.under_way.is_some() || turn.at_ms > now_ms {

@@ -337,7 +337,15 @@ impl Commands {
 
     /// All that will be due, soonest first.
     pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, CommandDue, CommandId)> + '_ {
-        self.due.iter().copied()
+        self.due.iter().copied().inspect(|_| {
+            #[cfg(test)]
+            super::looks::count();
+        })
+    }
+
+    /// Whether that is still to come, or has come and was not done.
+    pub(crate) fn is_due(&self, due: &(LogInstant, CommandDue, CommandId)) -> bool {
+        self.due.contains(due)
     }
 
     pub(crate) fn record(&self, id: &CommandId) -> Option<&CommandState> {
