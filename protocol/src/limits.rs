@@ -127,6 +127,9 @@ pub const INBOX_URGENT_MAX: usize = 16;
 pub const PULL_BYTES_SOFT_MAX: usize = 1024 * 1024;
 /// How long a leader may keep a pull waiting, in milliseconds. So old the clock of a node gets that hears nothing.
 pub const PULL_WAIT_MS_MAX: u32 = 1_000;
+/// Agents in all pulls that wait at one shard's leader. A pull that brings more of them, or more than a node serves, waits
+/// as long as it said and is answered then: nothing wakes it sooner.
+pub const PULLED_AGENTS_MAX: usize = 4 * AGENTS_MAX;
 /// Outcomes of one agent's commands that are on their way to the shard at a time. More follow.
 pub const ENDS_IN_FLIGHT_MAX: usize = 32;
 /// Reports of commands that go on, of all agents of a node, that are on their way to shards at a time. More follow. Fewer

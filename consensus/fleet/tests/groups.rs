@@ -129,6 +129,8 @@ fn resolved(hall: &mut Hall, nth_command: usize, target: Target) -> BTreeSet<Str
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
     #[test]
     fn a_group_is_who_said_last_that_it_is_of_it_whatever_went_before(
         events in prop::collection::vec(event(), 1..40),
@@ -140,7 +142,8 @@ proptest! {
         for event in events {
             match event {
                 Event::Joins { robot, groups } => {
-                    let of: Vec<&str> = (0..GROUPS.len()).filter(|at| (groups >> at) & 1 == 1).map(|at| GROUPS[at]).collect();
+                    let chosen = (0..GROUPS.len()).filter(|at| (groups >> at) & 1 == 1);
+                    let of: Vec<&str> = chosen.map(|at| GROUPS[at]).collect();
                     let at = u8::try_from(robot).unwrap() + 1;
                     hall.join(ROBOTS[robot], at, journal(at), &of);
                     said.insert(robot, of.into_iter().collect());

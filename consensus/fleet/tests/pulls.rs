@@ -6,6 +6,7 @@ mod support;
 use proptest::prelude::*;
 use skep_fleet::FleetState;
 use skep_protocol::command::*;
+use skep_protocol::entry::Op;
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::pull::{Pull, PullFor, PulledFor};
 use support::hall::*;
@@ -187,6 +188,13 @@ fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
     let answer = nodes.hall.state.pull(node(1), &pull, looked);
     assert_eq!(answer.len(), 1);
     assert!(!answer[0].open, "{answer:?}");
+    // Nobody serves its agent now: whoever waits hears it, before another node takes its commands.
+    let served = nodes.asked[0].clone();
+    let looked = nodes.hall.state.applied().map(|position| position.index);
+    nodes.hall.ok(Op::DetachAgent { agent: agent(ROBOTS[0]), attachment: served.attachment });
+    assert_eq!(nodes.hall.state.inboxes_changed_after(looked).collect::<Vec<_>>(), [&agent(ROBOTS[0])]);
+    let answer = nodes.hall.state.pull(node(1), &Pull { agents: vec![served], wait_ms: 1_000 }, looked);
+    assert!(answer.len() == 1 && !answer[0].open, "{answer:?}");
     let strange = PullFor { home: HomeEpoch(9), attachment: AttachmentId(99), ..nodes.asked[1].clone() };
     let answer = nodes.hall.state.pull(node(2), &Pull { agents: vec![strange], wait_ms: 1_000 }, None);
     assert!(!answer[0].open, "{answer:?}");

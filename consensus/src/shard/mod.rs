@@ -27,6 +27,7 @@ use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
 use crate::ends::Ends;
 use crate::net::{Peers, SnapshotSender};
+use crate::pulls::Pulls;
 use crate::raft::log_store::LogStore;
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
@@ -101,6 +102,7 @@ struct Inner {
     desk: orchestrate::Desk,
     stale_queries: tokio::sync::Semaphore,
     ends: Ends,
+    pulls: Pulls,
     changing_members: tokio::sync::Mutex<()>,
 }
 
@@ -113,7 +115,8 @@ impl Shard {
         let config = raft_config(&site.config).validate().map_err(|e| e.to_string())?;
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone());
-        let (state, applied, ends) = (machine.state(), machine.progress(), machine.ends());
+        let (state, applied) = (machine.state(), machine.progress());
+        let (ends, pulls) = (machine.ends(), machine.pulls());
         let network = Network {
             peers: site.peers.clone(),
             shard: id,
@@ -143,6 +146,7 @@ impl Shard {
                 desk: orchestrate::Desk::default(),
                 stale_queries: tokio::sync::Semaphore::new(limits::STALE_QUERIES_MAX),
                 ends,
+                pulls,
                 changing_members: tokio::sync::Mutex::default(),
                 site,
             }),

@@ -128,11 +128,10 @@ impl FleetState {
     /// it, and those for whom there is no place in this answer. Urgent commands come first, of all agents: however much
     /// there is of routine ones, it keeps none of them from the answer.
     ///
-    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at. That an agent was
-    /// attached elsewhere is then not seen before its commands go there: the next full look sees it.
+    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at.
     pub fn pull(&self, node: NodeId, pull: &Pull, looked: Option<u64>) -> Vec<PulledFor> {
         let as_of = self.applied().map_or(0, |position| position.index);
-        let news: Option<BTreeSet<&AgentId>> = looked.map(|looked| self.outboxes_changed_since(looked).collect());
+        let news: Option<BTreeSet<&AgentId>> = looked.map(|looked| self.inboxes_changed_after(Some(looked)).collect());
         if news.as_ref().is_some_and(BTreeSet::is_empty) {
             return Vec::new();
         }
@@ -197,9 +196,18 @@ impl FleetState {
         serves && outbox.is_some_and(|outbox| outbox.journal == Some(journal) && outbox.home == home)
     }
 
-    /// The agents for whom what there is to deliver was changed by an entry after this one.
-    fn outboxes_changed_since(&self, index: u64) -> impl Iterator<Item = &AgentId> {
-        self.commands.changed.range((index.saturating_add(1), None)..).filter_map(|(_, agent)| agent.as_ref())
+    /// The agents for whom entries after this one changed what there is to deliver, or to whom. None comes before all.
+    pub fn inboxes_changed_after(&self, index: Option<u64>) -> impl Iterator<Item = &AgentId> {
+        let from = index.map_or(0, |index| index.saturating_add(1));
+        self.commands.changed.range((from, None)..).filter_map(|(_, agent)| agent.as_ref())
+    }
+
+    /// An agent is attached otherwise than it was, or not any more: whoever waits for its commands hears that they are not
+    /// for it.
+    pub(in crate::state) fn note_attachment(&mut self, agent: &AgentId) {
+        if self.commands.outboxes.contains_key(agent) {
+            self.change_outbox(agent, |_| {});
+        }
     }
 
     /// The last entry that changed what there is to deliver to an agent.

@@ -1,9 +1,9 @@
 //! Commands, the outboxes of the agents that they are for, and who may send them.
 //!
-//! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order of its class from
-//! when it is let out to it. From then on the agent's node may have it, so that only that node can say that it was not started:
-//! what is called off then is _void_, and ends when the node has taken that down, or when nothing was heard of it for
-//! too long, as indeterminate.
+//! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order of its class
+//! from when it is let out to it. From then on the agent's node may have it, so that only that node can say that it was
+//! not started: what is called off then is _void_, and ends when the node has taken that down, or when nothing was heard
+//! of it for too long, as indeterminate.
 
 mod deliveries;
 mod inbox;
@@ -155,7 +155,7 @@ pub(crate) struct Outbox {
     /// Those of an agent that takes commands; empty for others.
     pub(crate) groups: Arc<BTreeSet<GroupName>>,
     pub(crate) lanes: PerClass<Lane>,
-    /// The last entry that changed what there is to deliver.
+    /// The last entry that changed what there is to deliver, or to whom.
     pub(crate) changed_at: u64,
 }
 
@@ -202,7 +202,7 @@ pub(crate) struct Commands {
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
     /// The agents that take commands, by their groups.
     groups: OrdMap<GroupName, OrdSet<AgentId>>,
-    /// Their agents, by the entry that changed what there is to deliver last. None comes before every agent.
+    /// The agents of outboxes, by the entry that changed last what there is to deliver, or to whom. None comes before all.
     changed: OrdSet<(u64, Option<AgentId>)>,
     /// Where the home of a new outbox begins: behind that of every outbox that was let go of.
     homes_from: HomeEpoch,
