@@ -17,6 +17,7 @@ mod fill;
 mod identity;
 mod net;
 mod offload;
+mod pulls;
 mod raft;
 mod roles;
 mod service;

@@ -3,6 +3,8 @@
 //! A task is work that whoever can claims; a command is meant for the robots that it names, and each of them does it at
 //! most once, before its deadline, or not at all.
 
+mod class;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -10,10 +12,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::authority::{Authority, OperatorKey, OperatorSecret, Signature, signed_bytes};
 use crate::codec::CodecError;
-use crate::ids::{CommandId, HomeEpoch, NodeId, ShardId};
+use crate::ids::{CommandId, NodeId, ShardId};
 use crate::limits;
 use crate::text::{AgentId, ContentType, GroupName, Reason, SiteName, TraceParent, Verb};
 use crate::time::LogInstant;
+
+pub use class::{CommandClass, DeliverySeq, PerClass};
 
 /// For whom a command is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,17 +38,6 @@ impl fmt::Display for Target {
             Self::All => f.write_str("all"),
         }
     }
-}
-
-/// How a command stands to others of the same robot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum CommandClass {
-    /// It begins when the one before has ended.
-    #[default]
-    Routine,
-    /// It begins whatever routine is being done: what stops a long command is one of these. Urgent ones begin one after
-    /// another.
-    Urgent,
 }
 
 /// How a command for many is let out: so many at a time, so that they can be watched, and the rest called off.
@@ -283,7 +276,7 @@ pub enum CommandOutcome {
         /// Why.
         reason: Reason,
     },
-    /// The robot's software, or its node, would not do it.
+    /// The robot's software, or its node, would not do it; or too many commands to it had not ended.
     Rejected {
         /// Why.
         reason: Reason,
@@ -406,21 +399,6 @@ pub struct CommandProgress {
     pub at: Option<LogInstant>,
 }
 
-/// Where a command stands in the order of one robot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DeliverySeq {
-    /// The journal's time.
-    pub home: HomeEpoch,
-    /// Counts the deliveries in it, from 1.
-    pub n: u64,
-}
-
-impl fmt::Display for DeliverySeq {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.home, self.n)
-    }
-}
-
 /// A command at one agent, as a shard knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryView {
@@ -428,7 +406,7 @@ pub struct DeliveryView {
     pub agent: AgentId,
     /// In which wave it is let out to it.
     pub wave: u32,
-    /// Its place in the agent's order; none before it is let out.
+    /// Its place in the agent's order of its class; none before it is let out.
     pub seq: Option<DeliverySeq>,
     /// The node that has it, or may have; none as long as nobody can.
     pub node: Option<NodeId>,
@@ -472,7 +450,7 @@ pub struct CommandView {
 /// A command on its way to one robot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// Its place in the robot's order.
+    /// Its place in the robot's order of its class.
     pub seq: u64,
     /// The command.
     pub command: std::sync::Arc<SignedCommand>,

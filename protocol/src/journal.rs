@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::OperatorKey;
-use crate::command::{CommandOutcome, DeliverySeq, SignedCommand, Steps};
+use crate::command::{CommandOutcome, DeliverySeq, PerClass, SignedCommand, Steps};
 use crate::ids::{HomeEpoch, JournalId, SessionId, ShardId};
 use crate::text::AgentId;
 
@@ -16,8 +16,8 @@ pub struct JournalHead {
     pub id: JournalId,
     /// Its time, as the shard counts it.
     pub home: HomeEpoch,
-    /// The last place in the agent's order that it has had. What is at or below it is never taken again.
-    pub cursor: u64,
+    /// The last place in each of the agent's orders that it has had. What is at or below it is never taken again.
+    pub cursor: PerClass<u64>,
     /// The shard's first operator, as it was when the journal was made: nobody else can make an operator.
     pub first: Option<OperatorKey>,
 }
@@ -25,7 +25,7 @@ pub struct JournalHead {
 impl JournalHead {
     /// The head of a new journal.
     pub const fn new(id: JournalId) -> Self {
-        Self { id, home: HomeEpoch(0), cursor: 0, first: None }
+        Self { id, home: HomeEpoch(0), cursor: PerClass { routine: 0, urgent: 0 }, first: None }
     }
 }
 

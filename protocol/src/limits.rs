@@ -109,8 +109,11 @@ pub const DELIVERIES_MAX: usize = 1_000_000;
 pub const COMMAND_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Ended commands kept in memory, per shard, once their deadline has passed; older ones are read from the history.
 pub const ENDED_COMMANDS_KEPT: usize = 10_000;
-/// Commands to one agent that have not ended. Sending one more is refused as `OutboxFull`.
+/// Routine commands to one agent that have not ended. Sending it one more is refused as `OutboxFull`; one that is for
+/// others too goes to them, and ends at once at this one, as rejected.
 pub const OUTBOX_MAX: usize = 1_024;
+/// Urgent commands to one agent that have not ended. The same happens at it, whatever there is of routine ones.
+pub const OUTBOX_URGENT_MAX: usize = 256;
 /// How long after its deadline, and after the last word that it is under way, a command that may have been delivered is waited
 /// for, in milliseconds. Then it is `Indeterminate`, until its agent's node is heard of.
 pub const DOUBT_AFTER_MS: u64 = 30_000;
@@ -119,15 +122,21 @@ pub const UNDER_WAY_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Callers that wait at one shard's leader for commands to end. One more is answered at once, as the command stands. Far
 /// fewer than the calls that a peer may have under way, so that other questions find a place beside them.
 pub const COMMAND_WAITS_MAX: usize = 128;
-/// Commands of one agent that its node has and that have not ended. The shard keeps the others back.
+/// Routine commands of one agent that its node has and that have not ended. The shard keeps the others back.
 pub const INBOX_MAX: usize = 64;
+/// Urgent commands of one agent that its node has and that have not ended, beside the routine ones. The shard keeps the
+/// others back.
+pub const INBOX_URGENT_MAX: usize = 16;
 /// Commands that an agent's software names as in its hands when it takes commands: as many as its node has. Refused as invalid
 /// beyond; software that has so many takes up no more offers.
-pub const COMMANDS_IN_HAND_MAX: usize = INBOX_MAX;
-/// Bytes of commands in one answer to a pull. More follow in the next.
+pub const COMMANDS_IN_HAND_MAX: usize = INBOX_MAX + INBOX_URGENT_MAX;
+/// Bytes of commands in one answer to a pull, urgent ones first. More follow in the next.
 pub const PULL_BYTES_SOFT_MAX: usize = 1024 * 1024;
 /// How long a leader may keep a pull waiting, in milliseconds. So old the clock of a node gets that hears nothing.
 pub const PULL_WAIT_MS_MAX: u32 = 1_000;
+/// Agents in all pulls that wait at one shard's leader. A pull that brings more of them, or more than a node serves, waits
+/// as long as it said and is answered then: nothing wakes it sooner.
+pub const PULLED_AGENTS_MAX: usize = 4 * AGENTS_MAX;
 /// Outcomes of one agent's commands that are on their way to the shard at a time. More follow.
 pub const ENDS_IN_FLIGHT_MAX: usize = 32;
 /// Reports of commands that go on, of all agents of a node, that are on their way to shards at a time. More follow. Fewer
@@ -143,7 +152,7 @@ pub const DELIVERY_ALIVE_EVERY_MS: u64 = DOUBT_AFTER_MS / 6;
 pub const PROGRESS_KEPT_PERMILLE: u16 = 50;
 /// Writes that wait for the journals of a node: each of its inboxes has few under way for each of its commands. One more
 /// ends the process, since a write that is left out would be one that was lost.
-pub const JOURNAL_JOBS_QUEUED_MAX: usize = 4 * INBOX_MAX * AGENTS_PER_NODE_MAX;
+pub const JOURNAL_JOBS_QUEUED_MAX: usize = 4 * (INBOX_MAX + INBOX_URGENT_MAX) * AGENTS_PER_NODE_MAX;
 /// Groups that one agent belongs to. Refused as invalid.
 pub const GROUPS_MAX: usize = 16;
 /// Operators of a shard, revoked ones included. One more is refused as `ShardFull`.

@@ -66,6 +66,8 @@ mutants! {
     StartWithoutLease = "start-without-lease",
     /// A robot is told to forget a command before that it has ended is written down.
     VoidBeforeWritten = "void-before-written",
+    /// Routine commands take the room of urgent ones.
+    OneOrderForAllClasses = "one-order-for-all-classes",
     /// What is in the journal of commands is said to be there before its fsync.
     JournalNotSynced = "journal-not-synced",
     /// A node counts deadlines on its wall clock.

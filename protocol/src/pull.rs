@@ -3,11 +3,13 @@
 //! A node asks the shard's leader for what comes after what it has, and the leader answers as soon as there is
 //! something, or when it has waited for long enough. First delivery and delivery after any outage are the same. The
 //! answer carries the shard's clock, which the node can rely on because it knows when it asked.
+//!
+//! Each class of command has an order and a room of its own: urgent ones come however many routine ones wait.
 
 use serde::{Deserialize, Serialize};
 
 use crate::authority::OperatorKey;
-use crate::command::{Delivery, VoidCause};
+use crate::command::{CommandClass, Delivery, PerClass, VoidCause};
 use crate::ids::{AttachmentId, HomeEpoch, JournalId};
 use crate::leader::LeaderHint;
 use crate::text::AgentId;
@@ -33,12 +35,12 @@ pub struct PullFor {
     pub journal: JournalId,
     /// The journal's time.
     pub home: HomeEpoch,
-    /// The last place in the agent's order that is in the journal.
-    pub after: u64,
+    /// The last place in each of the agent's orders that is in the journal.
+    pub after: PerClass<u64>,
     /// The entry up to which the node knows all that changed for the agent.
     pub seen: u64,
-    /// How many more commands the node takes. Not counted are those that are not to be started.
-    pub room: u32,
+    /// How many more commands the node takes, of each class. Not counted are those that are not to be started.
+    pub room: PerClass<u32>,
 }
 
 /// What the leader answers.
@@ -61,14 +63,14 @@ pub struct PulledFor {
     pub home: HomeEpoch,
     /// Whether the node may have its commands at all. If not, it opens the inbox again, if it still serves the agent.
     pub open: bool,
-    /// What comes next in the agent's order, without a gap but what has ended.
+    /// What comes next in the agent's orders, without a gap but what has ended.
     pub deliveries: Vec<Delivery>,
-    /// What the node has and is not to start.
-    pub voids: Vec<(u64, VoidCause)>,
+    /// What the node has and is not to start, by its class and place.
+    pub voids: Vec<(CommandClass, u64, VoidCause)>,
     /// The entry up to which this is all that changed.
     pub seen: u64,
-    /// Whether there is more for which there was no room. Asked for again with nothing seen.
-    pub more: bool,
+    /// Whether there is more of a class for which there was no room. Asked for again with nothing seen.
+    pub more: PerClass<bool>,
 }
 
 /// Why a leader does not answer.

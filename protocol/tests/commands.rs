@@ -70,9 +70,9 @@ fn pull() -> Pull {
         attachment: AttachmentId(7),
         journal: JournalId::from_bytes([0xdd; 16]),
         home: HomeEpoch(2),
-        after: 3,
+        after: PerClass { routine: 3, urgent: 8 },
         seen: 4,
-        room: 5,
+        room: PerClass { routine: 5, urgent: 9 },
     };
     Pull { agents: vec![asked], wait_ms: 6 }
 }
@@ -85,9 +85,9 @@ fn answer() -> PullAnswer {
         home: HomeEpoch(2),
         open: true,
         deliveries: vec![delivery],
-        voids: vec![(1, VoidCause::Expired)],
+        voids: vec![(CommandClass::Urgent, 1, VoidCause::Expired)],
         seen: 9,
-        more: false,
+        more: PerClass { routine: false, urgent: true },
     };
     PullAnswer { result: Ok(Pulled { clock: LogInstant::from_raw(5), first: None, agents: vec![of] }) }
 }
@@ -95,7 +95,7 @@ fn answer() -> PullAnswer {
 fn entry() -> JournalEntry {
     let outcome = CommandOutcome::Succeeded { result: vec![8] };
     let steps = Steps { received: Some(LogInstant::from_raw(4)), ..Steps::default() };
-    let seq = DeliverySeq { home: HomeEpoch(2), n: 1 };
+    let seq = DeliverySeq { home: HomeEpoch(2), class: CommandClass::Urgent, n: 1 };
     JournalEntry {
         seq,
         command: Arc::new(signed()),
@@ -106,7 +106,8 @@ fn entry() -> JournalEntry {
 }
 
 fn record() -> JournalRecord {
-    let head = JournalHead { home: HomeEpoch(2), cursor: 1, ..JournalHead::new(JournalId::from_bytes([0xdd; 16])) };
+    let cursor = PerClass { routine: 1, urgent: 3 };
+    let head = JournalHead { home: HomeEpoch(2), cursor, ..JournalHead::new(JournalId::from_bytes([0xdd; 16])) };
     let writes = vec![JournalWrite::Head(head), JournalWrite::Put(entry()), JournalWrite::Remove(entry().seq)];
     JournalRecord { shard: ShardId(1), agent: "r".parse().unwrap(), writes }
 }
@@ -141,7 +142,7 @@ const GOLDEN_COMMAND: &str = "01017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb0101670176
 const GOLDEN_ORDER: &str = "01017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb020172010177cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
 const GOLDEN_GRANT: &str =
     "01017301cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc016e0200010100017201013c0100";
-const GOLDEN_PULL: &str = "0101017207dddddddddddddddddddddddddddddddd0203040506";
-const GOLDEN_ANSWER: &str = "0100050001017202010101017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a0001010101000900";
-const GOLDEN_RECORD: &str = "010101720300dddddddddddddddddddddddddddddddd020100010201017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a01040000000200010800020201";
-const GOLDEN_IMAGE: &str = "0101010172dddddddddddddddddddddddddddddddd000000010201017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a01040000000200010800";
+const GOLDEN_PULL: &str = "0101017207dddddddddddddddddddddddddddddddd02030804050906";
+const GOLDEN_ANSWER: &str = "0100050001017202010101017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a00010101010100090001";
+const GOLDEN_RECORD: &str = "010101720300dddddddddddddddddddddddddddddddd0201030001020101017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a0104000000020001080002020101";
+const GOLDEN_IMAGE: &str = "0101010172dddddddddddddddddddddddddddddddd0000000001020101017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a01040000000200010800";

@@ -93,7 +93,9 @@ fn what_nobody_can_have_had_ends_at_once_and_what_somebody_may_have_waits_for_it
         hall.order(n, OrderKind::Cancel);
     }
     assert_eq!(hall.waiting("r1"), [(1, id(1), Some(VoidCause::Cancelled))]);
-    assert_eq!(hall.state.voids_up_to(&agent("r1"), 1).collect::<Vec<_>>(), [(1, VoidCause::Cancelled)]);
+    let up_to = PerClass { routine: 1, urgent: 0 };
+    let voids: Vec<_> = hall.state.voids_up_to(&agent("r1"), up_to).collect();
+    assert_eq!(voids, [(CommandClass::Routine, 1, VoidCause::Cancelled)]);
     assert_eq!(hall.waiting("r2"), []);
     // Its node may have told it to go before it heard of that.
     let ended = hall.ended("r1", 1, (1, 1), succeeded());
@@ -345,7 +347,7 @@ fn a_full_outbox_refuses_and_an_ended_command_makes_room() {
     let one_more = hall.command(200, to("r1"));
     let count = limits::OUTBOX_MAX as u64;
     assert_eq!(hall.refused(signed(one_more.clone())), Refusal::OutboxFull { agent: agent("r1"), count });
-    let seq = DeliverySeq { home: HomeEpoch(1), n: 1 };
+    let seq = DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n: 1 };
     let command = CommandId::from_bytes(1_u128.to_be_bytes());
     let ended = EndedDelivery { agent: agent("r1"), command, seq, outcome: succeeded(), steps: Steps::default() };
     hall.ok(Op::EndDelivery { ended: Box::new(ended) });
@@ -393,7 +395,7 @@ fn ended_commands_make_room_for_new_ones_by_what_they_take() {
     for n in 0..fit {
         let command = Command { id: nth(n), ..hall.command(1, to("r1")) };
         hall.send(command);
-        let seq = DeliverySeq { home: HomeEpoch(1), n: n as u64 + 1 };
+        let seq = DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n: n as u64 + 1 };
         let outcome = CommandOutcome::Succeeded { result: result.clone() };
         let ended = EndedDelivery { agent: agent("r1"), command: nth(n), seq, outcome, steps: Steps::default() };
         hall.ok(Op::EndDelivery { ended: Box::new(ended) });

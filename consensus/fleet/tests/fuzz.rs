@@ -4,9 +4,8 @@
 mod support;
 
 use skep_fleet::FleetState;
-use skep_protocol::command::{Command, CommandProgress, DeliverySeq, OrderKind, Steps, Target, Waves};
+use skep_protocol::command::{Command, CommandClass, CommandProgress, OrderKind, Steps, Target, Waves};
 use skep_protocol::entry::{DeliveryReport, Op};
-use skep_protocol::ids::HomeEpoch;
 use skep_protocol::text::Reason;
 use support::hall::*;
 use support::*;
@@ -28,6 +27,9 @@ fn snapshot() -> Vec<u8> {
         shard.send(command);
     }
     let waves = Some(Waves { agents: 1, every_ms: 1_000 });
+    let urgent = Command { class: CommandClass::Urgent, ..shard.command(5, to("r2")) };
+    shard.send(urgent);
+    shard.order(5, OrderKind::Cancel);
     let waved = Command { waves, ..shard.command(4, Target::Group("aisle".parse().unwrap())) };
     shard.send(waved);
     shard.order(2, OrderKind::Cancel);
@@ -35,7 +37,7 @@ fn snapshot() -> Vec<u8> {
     let report = DeliveryReport {
         agent: agent("r2"),
         command: id(3),
-        seq: DeliverySeq { home: HomeEpoch(1), n: 3 },
+        seq: shard.place(id(3), (1, 3)),
         steps: Steps { started: at, ..Steps::default() },
         progress: Some(CommandProgress { permille: 100, note, at }),
         under_way: true,

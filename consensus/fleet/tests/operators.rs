@@ -47,7 +47,7 @@ fn what_is_delivered_carries_all_that_proves_its_operator() {
     hall.ok(state_grant(grant(3, 1), 2));
     let command = hall.command(1, to("r1"));
     hall.ok(signed_by(command, 3));
-    let delivery = hall.state.deliveries_after(&agent("r1"), 0).next().unwrap();
+    let delivery = hall.state.deliveries_after(&agent("r1"), CommandClass::Routine, 0).next().unwrap();
     assert!(delivery.command.is_signed());
     let found = granted(&delivery.authority, secret(3).key(), first().key(), (&site(), ShardId(1)));
     assert!(found.is_some(), "{:?}", delivery.authority);

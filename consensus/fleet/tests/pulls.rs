@@ -6,18 +6,21 @@ mod support;
 use proptest::prelude::*;
 use skep_fleet::FleetState;
 use skep_protocol::command::*;
+use skep_protocol::entry::Op;
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::pull::{Pull, PullFor, PulledFor};
 use support::hall::*;
 use support::*;
 
 const ROBOTS: [&str; 3] = ["r1", "r2", "r3"];
+const ROOM: PerClass<u32> = PerClass { routine: 8, urgent: 4 };
 
 #[derive(Clone, Debug)]
 enum Event {
     Send {
         to: Option<usize>,
         supersedes: bool,
+        urgent: bool,
     },
     Cancel {
         command: usize,
@@ -38,7 +41,8 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let robot = 0..ROBOTS.len();
     prop_oneof![
-        4 => (prop::option::of(robot.clone()), any::<bool>()).prop_map(|(to, supersedes)| Event::Send { to, supersedes }),
+        4 => (prop::option::of(robot.clone()), any::<bool>(), prop::bool::weighted(0.3))
+            .prop_map(|(to, supersedes, urgent)| Event::Send { to, supersedes, urgent }),
         2 => (0..40_usize).prop_map(|command| Event::Cancel { command }),
         4 => robot.clone().prop_map(|robot| Event::End { robot }),
         1 => robot.prop_map(|robot| Event::NewJournal { robot }),
@@ -77,7 +81,8 @@ impl Nodes {
         let (name, to, at) = (ROBOTS[robot], journal(self.journals), u8::try_from(robot).unwrap() + 1);
         let home = self.hall.join(name, at, to, &["aisle"]);
         let attachment = self.hall.state.agent(&agent(name)).unwrap().attachment.unwrap().id;
-        let asked = PullFor { agent: agent(name), attachment, journal: to, home, after: 0, seen: 0, room: 8 };
+        let (after, agent) = (PerClass::default(), agent(name));
+        let asked = PullFor { agent, attachment, journal: to, home, after, seen: 0, room: ROOM };
         match self.asked.get_mut(robot) {
             Some(known) => *known = asked,
             None => self.asked.push(asked),
@@ -87,11 +92,12 @@ impl Nodes {
 
     fn happens(&mut self, event: &Event) {
         match event {
-            Event::Send { to: target, supersedes } => {
+            Event::Send { to: target, supersedes, urgent } => {
                 let n = u8::try_from(self.sent.len() + 1).unwrap();
                 let target = target.map_or(Target::Group("aisle".parse().unwrap()), |robot| to(ROBOTS[robot]));
                 let supersedes = self.sent.last().copied().filter(|_| *supersedes);
-                let command = Command { supersedes, ..self.hall.command(n, target) };
+                let class = if *urgent { CommandClass::Urgent } else { CommandClass::Routine };
+                let command = Command { supersedes, class, ..self.hall.command(n, target) };
                 self.sent.push(command.id);
                 self.hall.send(command);
             }
@@ -148,10 +154,12 @@ impl Nodes {
     fn heard(&mut self, robot: usize, answer: &PulledFor) {
         let asked = &mut self.asked[robot];
         assert!(answer.open, "{answer:?}");
-        asked.after = answer.deliveries.last().map_or(asked.after, |delivery| delivery.seq);
-        asked.seen = if answer.more { 0 } else { answer.seen };
+        for delivery in &answer.deliveries {
+            *asked.after.of_mut(delivery.command.command.class) = delivery.seq;
+        }
+        asked.seen = if answer.more == PerClass::default() { answer.seen } else { 0 };
         // Of what it has it makes room at once.
-        asked.room = 8;
+        asked.room = ROOM;
     }
 }
 
@@ -180,6 +188,13 @@ fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
     let answer = nodes.hall.state.pull(node(1), &pull, looked);
     assert_eq!(answer.len(), 1);
     assert!(!answer[0].open, "{answer:?}");
+    // Nobody serves its agent now: whoever waits hears it, before another node takes its commands.
+    let served = nodes.asked[0].clone();
+    let looked = nodes.hall.state.applied().map(|position| position.index);
+    nodes.hall.ok(Op::DetachAgent { agent: agent(ROBOTS[0]), attachment: served.attachment });
+    assert_eq!(nodes.hall.state.inboxes_changed_after(looked).collect::<Vec<_>>(), [&agent(ROBOTS[0])]);
+    let answer = nodes.hall.state.pull(node(1), &Pull { agents: vec![served], wait_ms: 1_000 }, looked);
+    assert!(answer.len() == 1 && !answer[0].open, "{answer:?}");
     let strange = PullFor { home: HomeEpoch(9), attachment: AttachmentId(99), ..nodes.asked[1].clone() };
     let answer = nodes.hall.state.pull(node(2), &Pull { agents: vec![strange], wait_ms: 1_000 }, None);
     assert!(!answer[0].open, "{answer:?}");

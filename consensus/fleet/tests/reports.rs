@@ -29,7 +29,8 @@ fn progress(permille: u16, said_at: u64) -> Option<CommandProgress> {
 }
 
 fn report(seq: u64, steps: Steps, progress: Option<CommandProgress>) -> Op {
-    let (agent, command, seq) = (agent("r1"), id(1), DeliverySeq { home: HomeEpoch(1), n: seq });
+    let (agent, command, seq) =
+        (agent("r1"), id(1), DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n: seq });
     let under_way = steps.started.is_some();
     Op::ReportDelivery { report: Box::new(DeliveryReport { agent, command, seq, steps, progress, under_way }) }
 }

@@ -22,6 +22,7 @@ use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, 
 use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::offload::offload;
+use crate::pulls::Pulls;
 use crate::store::{Store, StoredSnapshot};
 
 /// The state of one shard, shared between the one that applies and those that read.
@@ -53,6 +54,7 @@ pub(crate) struct Machine {
     membership: StoredMembership,
     progress: watch::Sender<u64>,
     ends: Ends,
+    pulls: Pulls,
 }
 
 impl Machine {
@@ -66,12 +68,18 @@ impl Machine {
             membership: StoredMembership::default(),
             progress: watch::channel(0).0,
             ends: Ends::default(),
+            pulls: Pulls::default(),
         }
     }
 
     /// Who waits for commands to end.
     pub(crate) fn ends(&self) -> Ends {
         self.ends.clone()
+    }
+
+    /// Who waits for the commands of agents.
+    pub(crate) fn pulls(&self) -> Pulls {
+        self.pulls.clone()
     }
 
     pub(crate) fn state(&self) -> SharedState {
@@ -123,6 +131,7 @@ impl Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
+        self.pulls.tell_all();
         Ok(())
     }
 }
@@ -139,6 +148,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
+        let before = self.applied.map(|id| id.index);
         while let Some((entry, responder)) = entries.try_next().await? {
             let reply = self.apply_one(entry.log_id, &entry.payload)?;
             if let Some(responder) = responder {
@@ -146,6 +156,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             }
         }
         self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
+        self.pulls.tell(&self.state.read(), before);
         Ok(())
     }
 

@@ -34,6 +34,7 @@ use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
 use crate::ends::Ends;
 use crate::net::{Peers, SnapshotSender};
+use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
 use crate::raft::log_store::LogStore;
 use crate::raft::machine::{Machine, SharedState};
@@ -113,6 +114,7 @@ struct Inner {
     desk: orchestrate::Desk,
     stale_queries: tokio::sync::Semaphore,
     ends: Ends,
+    pulls: Pulls,
     changing_members: tokio::sync::Mutex<()>,
     condition: condition::Condition,
     /// What members acknowledged, while this node leads.
@@ -130,7 +132,8 @@ impl Shard {
         let config = raft_config(&site.config).validate().map_err(|e| e.to_string())?;
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone());
-        let (state, applied, ends) = (machine.state(), machine.progress(), machine.ends());
+        let (state, applied) = (machine.state(), machine.progress());
+        let (ends, pulls) = (machine.ends(), machine.pulls());
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let network = Network {
@@ -172,6 +175,7 @@ impl Shard {
                 desk: orchestrate::Desk::default(),
                 stale_queries: tokio::sync::Semaphore::new(limits::STALE_QUERIES_MAX),
                 ends,
+                pulls,
                 changing_members: tokio::sync::Mutex::default(),
                 condition,
                 acked,

@@ -1,14 +1,47 @@
 //! Handing commands to the nodes of their agents.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::text::AgentId;
+use tokio::sync::futures::Notified;
+use tokio::sync::watch;
+use tokio::time::Sleep;
 
-use super::Shard;
 use super::lead::has_quorum;
+use super::{Shard, ShardView};
+use crate::pulls::Waiter;
+
+/// Why a pull looks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Woken {
+    /// There may be something for its agents.
+    News,
+    /// It has waited for long enough.
+    Over,
+    /// This node does not lead any more.
+    Deposed,
+}
+
+/// Waits for what a pull waits for. One that nothing wakes looks again when its time is over.
+async fn wait(news: Option<Notified<'_>>, view: &mut watch::Receiver<ShardView>, over: Pin<&mut Sleep>) -> Woken {
+    let news = async {
+        match news {
+            Some(news) => news.await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = over => Woken::Over,
+        () = news => Woken::News,
+        // Also if whoever changes the view is gone.
+        _ = view.wait_for(|view| !view.ready) => Woken::Deposed,
+    }
+}
 
 impl Shard {
     /// Whether a node may say what became of a command at an agent.
@@ -30,31 +63,56 @@ impl Shard {
         if knows_nothing && !self.confirm_lead().await {
             return Err(elsewhere());
         }
-        let mut applied = self.inner.applied.clone();
         let patience = Duration::from_millis(pull.wait_ms.min(limits::PULL_WAIT_MS_MAX).into());
         let over = tokio::time::sleep(patience);
         tokio::pin!(over);
-        let mut looked = None;
+        let waiter = self.inner.pulls.wait_for(pull);
+        let (mut looked, mut is_over) = (None, false);
         loop {
-            applied.borrow_and_update();
+            let news = waiter.as_ref().map(Waiter::next);
             let (agents, first) = {
                 let state = self.inner.state.read();
                 let agents = state.pull(node, pull, looked);
                 looked = state.applied().map(|position| position.index);
                 (agents, state.first_operator())
             };
-            if !agents.is_empty() {
+            if is_over || !agents.is_empty() {
                 return Ok(Pulled { clock, first, agents });
             }
-            tokio::select! {
-                biased;
-                () = &mut over => return Ok(Pulled { clock, first, agents }),
-                changed = applied.changed() => changed.map_err(|_| elsewhere())?,
-                changed = view.wait_for(|view| !view.ready) => {
-                    drop(changed);
-                    return Err(elsewhere());
-                }
+            match wait(news, &mut view, over.as_mut()).await {
+                Woken::News => {}
+                Woken::Over => is_over = true,
+                Woken::Deposed => return Err(elsewhere()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pulls::Pulls;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_hears_that_this_node_leads_no_more() {
+        let view = watch::channel(ShardView { ready: true, ..ShardView::default() }).0;
+        let (pulls, pull) = (Pulls::default(), Pull { agents: Vec::new(), wait_ms: 1_000 });
+        let waits = || async {
+            let waiter = pulls.wait_for(&pull).unwrap();
+            let over = tokio::time::sleep(Duration::from_secs(1));
+            tokio::pin!(over);
+            wait(Some(waiter.next()), &mut view.subscribe(), over.as_mut()).await
+        };
+        let deposes = async { view.send_modify(|view| view.ready = false) };
+        let (first, second, ()) = tokio::join!(waits(), waits(), deposes);
+        assert_eq!([first, second], [Woken::Deposed; 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_that_nothing_wakes_looks_again_when_its_time_is_over() {
+        let view = watch::channel(ShardView { ready: true, ..ShardView::default() }).0;
+        let over = tokio::time::sleep(Duration::from_secs(1));
+        tokio::pin!(over);
+        assert_eq!(wait(None, &mut view.subscribe(), over.as_mut()).await, Woken::Over);
     }
 }

@@ -52,7 +52,8 @@ async fn run(seed: u64) {
                 }
             };
             let least = known.get(&n).copied().unwrap_or(0);
-            assert!(head.cursor >= least, "seed {seed}, turn {turn}: {} of {least} for r{n}", head.cursor);
+            let cursor = head.cursor.urgent;
+            assert!(cursor >= least, "seed {seed}, turn {turn}: {cursor} of {least} for r{n}");
             heads.insert(n, head);
         }
         let writes = rng.random_range(1..40);
@@ -60,8 +61,8 @@ async fn run(seed: u64) {
         for key in 0..writes {
             let n = rng.random_range(0..2);
             let Some(head) = heads.get_mut(&n) else { continue };
-            (head.home, head.cursor) = (HomeEpoch(1), head.cursor + 1);
-            under_way.insert(key, (n, head.cursor));
+            (head.home, head.cursor.urgent) = (HomeEpoch(1), head.cursor.urgent + 1);
+            under_way.insert(key, (n, head.cursor.urgent));
             let (shard, writes) = (ShardId::FIRST, vec![JournalWrite::Head(*head)]);
             journals.submit(JournalJob::Write { key, shard, agent: agent(n), writes });
         }

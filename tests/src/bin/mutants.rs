@@ -81,6 +81,7 @@ fn aimed_at(mutant: Mutant) -> Target {
             of("skep-engine", "skep_engine", "nothing_is_started_by_software_whose_lease_is_over")
         }
         Mutant::VoidBeforeWritten => of("skep-engine", "skep_engine", "a_node_that_dies_before_an_end_is_durable"),
+        Mutant::OneOrderForAllClasses => of("skep-engine", "skep_engine", "an_urgent_command_behind_more_routine_ones"),
         Mutant::JournalNotSynced => of("skep-consensus", "skep_consensus", "what_a_journal_was_said_to_hold_survives"),
         Mutant::DeadlineFromWallClock => of("skep-tests", "clocks", "a_node_whose_wall_clock_jumps"),
         Mutant::ClockFromReceipt => of("skep-engine", "skep_engine", "an_answer_that_was_long_under_way"),

@@ -1,51 +1,133 @@
 //! What is due by the state itself: claims without progress, and tasks that are worthless by now.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use skep_protocol::entry::Decision;
 use skep_protocol::ids::TaskId;
 use skep_protocol::time::LogInstant;
 
-use super::{DECISIONS_PER_PROPOSAL_MAX, RETRY_AFTER_MS};
+use super::DECISIONS_PER_PROPOSAL_MAX;
+use super::proposed::Proposed;
 use crate::state::{Due, FleetState};
 
 /// Ends what is due. Holds only what it proposed lately, so that it does not propose it again before it is applied.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Endings {
-    proposed: BTreeMap<(Due, TaskId), LogInstant>,
+    proposed: Proposed<Due, TaskId>,
 }
 
 impl Endings {
     /// What to propose at this instant.
     pub(super) fn poll(&mut self, state: &FleetState, now: LogInstant) -> Vec<Decision> {
-        // What was applied is not due any more.
-        let still_due: BTreeSet<_> = state.due(now).collect();
-        self.proposed.retain(|key, at| still_due.contains(key) && now.since_ms(*at) < RETRY_AFTER_MS);
-        let mut decisions = Vec::new();
-        for (due, task) in state.due(now) {
-            if decisions.len() == DECISIONS_PER_PROPOSAL_MAX {
-                break;
-            }
-            if self.proposed.contains_key(&(due, task)) {
-                continue;
-            }
-            let decision = match due {
-                Due::StaleClaim => state.task(&task).map(|t| Decision::ExpireClaim { task, epoch: t.epoch }),
-                Due::TaskExpiry => Some(Decision::ExpireTask { task }),
-            };
-            if let Some(decision) = decision {
-                self.proposed.insert((due, task), now);
-                decisions.push(decision);
-            }
-        }
+        self.proposed.forget(|due| state.is_due(due), now);
+        let due: Vec<_> = self.proposed.fresh(state.dues(), now).take(DECISIONS_PER_PROPOSAL_MAX).collect();
+        let decision = |(_, due, task): &(LogInstant, Due, TaskId)| match due {
+            Due::StaleClaim => state.task(task).map(|t| Decision::ExpireClaim { task: *task, epoch: t.epoch }),
+            Due::TaskExpiry => Some(Decision::ExpireTask { task: *task }),
+        };
+        let decisions = due.iter().filter_map(decision).collect();
+        self.proposed.extend(due, now);
         decisions
     }
 
     /// When there is something to decide next, if nothing else happens before.
     pub(super) fn poll_timeout(&self, state: &FleetState) -> Option<LogInstant> {
-        let fresh = state.dues().find(|(_, due, task)| !self.proposed.contains_key(&(*due, *task)));
-        let again = state.dues().find_map(|(_, due, task)| self.proposed.get(&(due, task)));
-        let again = again.map(|at| at.plus_ms(RETRY_AFTER_MS));
-        [fresh.map(|(at, _, _)| at), again].into_iter().flatten().min()
+        self.proposed.poll_timeout(state.dues())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_protocol::entry::{Entry, EntryBody, Op, Request};
+    use skep_protocol::ids::RequestId;
+    use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskSpec};
+    use skep_protocol::text::{TaskKind, Title};
+
+    use super::*;
+    use crate::state::looks;
+    use crate::state::{FleetLimits, LogPosition};
+    use crate::{Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent};
+
+    const QUEUED: u128 = 50_000;
+    const PER_ENTRY: usize = 500;
+    const STEPS: usize = 10;
+
+    struct Shard {
+        state: FleetState,
+        now: LogInstant,
+        index: u64,
+    }
+
+    impl Shard {
+        /// One with many tasks that are worthless some day, and nobody that could do them.
+        fn queued() -> Self {
+            let now = LogInstant::from_raw(1_000);
+            let mut shard = Self { state: FleetState::new(FleetLimits::default()), now, index: 0 };
+            let spec = TaskSpec {
+                title: Title::new("a task").unwrap(),
+                kind: TaskKind::new("task").unwrap(),
+                priority: Default::default(),
+                required: Default::default(),
+                payload: Vec::new(),
+                retry: RetryPolicy { attempts_max: 3, backoff_initial_ms: 100, backoff_max_ms: 1_000 },
+                stale_after_ms: 10_000,
+                valid_for_ms: Some(600_000),
+                disconnect: DisconnectPolicy::default(),
+                place: None,
+            };
+            let create = |n: u128| Request {
+                id: RequestId::from_bytes(n.to_be_bytes()),
+                first_sent: now,
+                deadline: now.plus_ms(60_000),
+                op: Op::CreateTask { task: TaskId::from_bytes(n.to_be_bytes()), spec: Box::new(spec.clone()) },
+            };
+            let requests: Vec<Request> = (1..=QUEUED).map(create).collect();
+            for some in requests.chunks(PER_ENTRY) {
+                shard.apply(EntryBody::Requests(some.to_vec()));
+            }
+            assert_eq!(u128::from(shard.state.counts().pending), QUEUED);
+            shard
+        }
+
+        fn apply(&mut self, body: EntryBody) {
+            self.index += 1;
+            let position = LogPosition { index: self.index, term: 1 };
+            self.state.apply(position, &Entry { stamp: self.now, term: 1, body });
+        }
+    }
+
+    #[test]
+    fn no_step_looks_at_more_than_it_can_propose_however_much_is_queued() {
+        let mut shard = Shard::queued();
+        let mut orchestrator = Orchestrator::new(OrchestratorConfig::default(), &shard.state, shard.now);
+        looks::take();
+        for _ in 0..STEPS {
+            orchestrator.handle(OrchestratorEvent::Applied, &shard.state, shard.now);
+            assert_eq!(orchestrator.poll_timeout(&shard.state, shard.now), Some(shard.now.plus_ms(600_000)));
+        }
+        let looked = looks::take();
+        assert!(looked <= 2 * STEPS, "{looked} looks in {STEPS} steps, and nothing is due");
+
+        // All of it is due, and of the first proposal nobody knows what became of it.
+        shard.apply(EntryBody::ClockLost);
+        shard.now = shard.state.clock();
+        orchestrator.handle(OrchestratorEvent::Applied, &shard.state, shard.now);
+        let lost = orchestrator.poll_effect();
+        assert!(matches!(lost, Some(OrchestratorEffect::Propose(_))), "{lost:?}");
+        assert_eq!(looks::take(), DECISIONS_PER_PROPOSAL_MAX);
+        orchestrator.handle(OrchestratorEvent::ProposalEnded { applied: false }, &shard.state, shard.now);
+        let mut ended = 0;
+        while let Some(OrchestratorEffect::Propose(decisions)) = orchestrator.poll_effect() {
+            let looked = looks::take();
+            assert!(looked <= 2 * DECISIONS_PER_PROPOSAL_MAX, "{looked} looks for {} decisions", decisions.len());
+            ended += decisions.len() as u128;
+            shard.apply(EntryBody::Decisions(decisions));
+            orchestrator.handle(OrchestratorEvent::ProposalEnded { applied: true }, &shard.state, shard.now);
+        }
+        assert_eq!(ended, QUEUED - DECISIONS_PER_PROPOSAL_MAX as u128);
+        let again = orchestrator.poll_timeout(&shard.state, shard.now).expect("what was lost is proposed again");
+        shard.now = again;
+        orchestrator.handle_timeout(&shard.state, shard.now);
+        let effect = orchestrator.poll_effect();
+        let Some(OrchestratorEffect::Propose(decisions)) = effect else { panic!("{effect:?}") };
+        assert_eq!(decisions.len(), DECISIONS_PER_PROPOSAL_MAX);
     }
 }

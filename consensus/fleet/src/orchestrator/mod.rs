@@ -5,6 +5,7 @@ mod delivery;
 mod due;
 mod leases;
 mod policy;
+mod proposed;
 mod work;
 
 use std::collections::VecDeque;

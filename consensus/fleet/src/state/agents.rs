@@ -78,6 +78,7 @@ impl FleetState {
         let attachment = AttachmentId(self.take_seq() + 1);
         let attached = Attachment { id: attachment, node, session, lease, assigned: 0, since: self.clock };
         self.put_agent(agent, AgentRecord { role: wish.role.clone(), attachment: Some(attached) });
+        self.note_attachment(agent);
         journal.record(self.clock, ChangeKind::AgentAttached { agent: agent.clone(), node, attachment });
         Ok(Receipt::Attached { agent: agent.clone(), attachment, lease })
     }
@@ -107,6 +108,7 @@ impl FleetState {
         }
         let role = record.role.clone();
         self.put_agent(agent, AgentRecord { role, attachment: None });
+        self.note_attachment(agent);
         journal.record(self.clock, ChangeKind::AgentDetached { agent: agent.clone(), attachment, expired });
         let cause = if expired { ReclaimCause::LeaseExpired } else { ReclaimCause::Detached };
         let held: Vec<TaskId> = self.held.get(agent).into_iter().flatten().copied().collect();

@@ -6,6 +6,8 @@ mod claimable;
 pub(crate) mod commands;
 mod dedup;
 mod era;
+#[cfg(test)]
+pub(crate) mod looks;
 mod snapshot;
 mod tasks;
 mod waits;
@@ -282,13 +284,16 @@ impl FleetState {
         }
     }
 
-    /// What is due at an instant, oldest first.
-    pub(crate) fn due(&self, now: LogInstant) -> impl Iterator<Item = (Due, TaskId)> + '_ {
-        self.due.iter().take_while(move |(at, _, _)| *at <= now).map(|(_, due, task)| (*due, *task))
-    }
-
     /// All that will be due, soonest first.
     pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, Due, TaskId)> + '_ {
-        self.due.iter().copied()
+        self.due.iter().copied().inspect(|_| {
+            #[cfg(test)]
+            looks::count();
+        })
+    }
+
+    /// Whether that is still to come, or has come and was not done.
+    pub(crate) fn is_due(&self, due: &(LogInstant, Due, TaskId)) -> bool {
+        self.due.contains(due)
     }
 }

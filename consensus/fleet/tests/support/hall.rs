@@ -120,12 +120,21 @@ impl Hall {
         self.shard.ok(order(n, what))
     }
 
+    /// What was let out to a robot and has not ended, in the order of each class, routine ones first.
     pub fn waiting(&self, robot: &str) -> Vec<(u64, CommandId, Option<VoidCause>)> {
-        self.shard.state.deliveries_after(&agent(robot), 0).map(|d| (d.seq, d.command.command.id, d.void)).collect()
+        let of_class = |class| self.shard.state.deliveries_after(&agent(robot), class, 0).collect::<Vec<Delivery>>();
+        let waiting = [CommandClass::Routine, CommandClass::Urgent].into_iter().flat_map(of_class);
+        waiting.map(|d| (d.seq, d.command.command.id, d.void)).collect()
+    }
+
+    /// The place of a command in a robot's order of its class.
+    pub fn place(&self, command: CommandId, (home, n): (u64, u64)) -> DeliverySeq {
+        let class = self.shard.state.command(&command).map(|view| view.command.class).unwrap_or_default();
+        DeliverySeq { home: HomeEpoch(home), class, n }
     }
 
     pub fn ended(&mut self, robot: &str, n: u8, seq: (u64, u64), outcome: CommandOutcome) -> Op {
-        let seq = DeliverySeq { home: HomeEpoch(seq.0), n: seq.1 };
+        let seq = self.place(id(n), seq);
         let ended = EndedDelivery { agent: agent(robot), command: id(n), seq, outcome, steps: Steps::default() };
         Op::EndDelivery { ended: Box::new(ended) }
     }

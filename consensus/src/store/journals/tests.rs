@@ -2,7 +2,7 @@ use super::*;
 use std::sync::Arc;
 
 use skep_protocol::authority::OperatorSecret;
-use skep_protocol::command::{Command, CommandClass, Steps, Target};
+use skep_protocol::command::{Command, CommandClass, PerClass, Steps, Target};
 use skep_protocol::ids::{CommandId, HomeEpoch};
 use skep_protocol::journal::JournalPhase;
 use skep_protocol::text::TraceParent;
@@ -37,9 +37,13 @@ fn entry(n: u64) -> JournalEntry {
         waves: None,
         operator: by.key(),
     };
-    let seq = DeliverySeq { home: HomeEpoch(1), n };
+    let seq = DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n };
     let command = Arc::new(command.sign(&by).unwrap());
     JournalEntry { seq, command, steps: Steps::default(), phase: JournalPhase::Received, begun_before: false }
+}
+
+fn upto(n: u64) -> PerClass<u64> {
+    PerClass { routine: n, urgent: n / 2 }
 }
 
 fn opened(journals: &Journals, reports: &mut mpsc::Receiver<JournalReport>, name: &str) -> JournalState {
@@ -77,7 +81,7 @@ fn what_was_reported_written_is_there_after_a_restart() {
     let first = opened(&journals, &mut reports, "r1");
     assert_eq!((first.head.home, first.entries.len()), (HomeEpoch(0), 0));
     assert_ne!(opened(&journals, &mut reports, "r10").head.id, first.head.id);
-    let head = JournalHead { home: HomeEpoch(1), cursor: 2, ..first.head };
+    let head = JournalHead { home: HomeEpoch(1), cursor: upto(2), ..first.head };
     let writes = vec![JournalWrite::Head(head), JournalWrite::Put(entry(1)), JournalWrite::Put(entry(2))];
     write(&journals, &mut reports, "r1", writes);
     write(&journals, &mut reports, "r1", vec![JournalWrite::Remove(entry(1).seq)]);
@@ -104,7 +108,7 @@ fn no_flipped_byte_of_a_journal_goes_unnoticed() {
     let dir = tempfile::tempdir().unwrap();
     let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
     let head = opened(&journals, &mut reports, "r1").head;
-    let head = JournalHead { home: HomeEpoch(1), cursor: 3, ..head };
+    let head = JournalHead { home: HomeEpoch(1), cursor: upto(3), ..head };
     let entries: Vec<JournalEntry> = (1..=3).map(entry).collect();
     let writes = entries.iter().cloned().map(JournalWrite::Put).chain([JournalWrite::Head(head)]).collect();
     write(&journals, &mut reports, "r1", writes);
@@ -140,14 +144,14 @@ fn the_log_is_let_go_of_and_nothing_with_it() {
     let head = opened(&journals, &mut reports, "r1").head;
     write(&journals, &mut reports, "r1", vec![JournalWrite::Put(entry(1))]);
     for n in 0..2 * RECORDS_MAX {
-        let writes = vec![JournalWrite::Head(JournalHead { cursor: n, ..head })];
+        let writes = vec![JournalWrite::Head(JournalHead { cursor: upto(n), ..head })];
         journals.submit(JournalJob::Write { key: n, shard: SHARD, agent: agent("r1"), writes });
     }
     for n in 0..2 * RECORDS_MAX {
         assert_eq!(reports.blocking_recv(), Some(JournalReport::Written { key: n }), "in order");
     }
     let (_journals, mut reports) = reopen(dir.path(), journals, reports);
-    let head = JournalHead { cursor: 2 * RECORDS_MAX - 1, ..head };
+    let head = JournalHead { cursor: upto(2 * RECORDS_MAX - 1), ..head };
     let journal = JournalState { head, entries: vec![entry(1)] };
     let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
     assert_eq!(reports.blocking_recv(), Some(told));

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use skep_config::EngineConfig;
 use skep_protocol::agent::Usable;
-use skep_protocol::command::DeliverySeq;
+use skep_protocol::command::{CommandClass, DeliverySeq, PerClass};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::ShardId;
 use skep_protocol::journal::JournalState;
@@ -200,9 +200,10 @@ impl Inboxes {
         let (bound, room) = (self.bound(whose.0, now_ms), self.reports_room());
         let Some(inbox) = self.inboxes.get_mut(whose) else { return };
         let mut out = Out::default();
-        let (had_room, was_due) = (inbox.room() > 0, inbox.next_due());
+        let (had, was_due) = (inbox.room(), inbox.next_due());
         what(inbox, bound, &mut out);
-        let room_again = !had_room && inbox.room() > 0;
+        let has = inbox.room();
+        let room_again = CommandClass::URGENT_FIRST.into_iter().any(|class| *had.of(class) == 0 && *has.of(class) > 0);
         out.ended = inbox.ended(&whose.1);
         out.reports = inbox.reports(&whose.1, now_ms, room);
         self.dues.change(whose, was_due, inbox.next_due());
@@ -369,7 +370,8 @@ impl Inboxes {
 
     /// Asks a shard what there is, unless it is being asked, or failed to answer a moment ago.
     fn pull(&mut self, shard: ShardId, now_ms: u64) {
-        let mut open = self.inboxes.iter().filter(|((of, _), inbox)| *of == shard && inbox.open).peekable();
+        let of_shard = self.inboxes.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        let mut open = of_shard.filter(|(_, inbox)| inbox.open).peekable();
         if open.peek().is_some() {
             let turn = self.turns.entry(shard).or_default();
             if turn.under_way.is_some() || turn.at_ms > now_ms {
@@ -423,14 +425,18 @@ impl Inboxes {
                 continue;
             }
             inbox.seen = of.seen;
-            let (first, came) = (pulled.first, !of.deliveries.is_empty());
+            let first = pulled.first;
+            let came = PerClass::from_fn(|class| of.deliveries.iter().any(|one| one.command.command.class == class));
             self.with(&whose, now_ms, |inbox, bound, out| {
                 inbox.pin(first, out);
-                for (n, cause) in of.voids {
-                    inbox.void(n, cause, out);
+                for (class, n, cause) in of.voids {
+                    inbox.void(class, n, cause, out);
                 }
                 inbox.deliver(of.deliveries, &site, &mut verified, bound, out);
-                if of.more && (came || inbox.room() > 0) {
+                let room = inbox.room();
+                // What there is no room for does not come however often it is asked for.
+                let next = |class| *of.more.of(class) && (*came.of(class) || *room.of(class) > 0);
+                if CommandClass::URGENT_FIRST.into_iter().any(next) {
                     inbox.seen = 0;
                 }
             });

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use skep_protocol::authority::{OperatorKey, granted};
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, CommandProgress, Delivery, DeliverySeq, SignedCommand, Steps, Target, VoidCause,
-    check_result,
+    CommandClass, CommandOutcome, CommandProgress, Delivery, DeliverySeq, PerClass, SignedCommand, Steps, Target,
+    VoidCause, check_result,
 };
 use skep_protocol::entry::{DeliveryReport, EndedDelivery};
 use skep_protocol::ids::{CommandId, HomeEpoch, SessionId};
@@ -138,10 +138,17 @@ impl Inbox {
         self.live.is_empty()
     }
 
-    /// How many more commands it takes.
-    pub(super) fn room(&self) -> u32 {
-        let waiting = self.live.values().filter(|live| live.outcome().is_none()).count();
-        u32::try_from(limits::INBOX_MAX.saturating_sub(waiting)).unwrap_or(0)
+    /// How many more commands it takes, of each class.
+    pub(super) fn room(&self) -> PerClass<u32> {
+        let mut waiting: PerClass<usize> = PerClass::default();
+        for live in self.live.values().filter(|live| live.outcome().is_none()) {
+            *waiting.of_mut(live.class()) += 1;
+        }
+        if is_on(Mutant::OneOrderForAllClasses) {
+            waiting = PerClass::from_fn(|_| waiting.routine + waiting.urgent);
+        }
+        let left = |class: CommandClass| class.inbox_max().saturating_sub(*waiting.of(class));
+        PerClass::from_fn(|class| u32::try_from(left(class)).unwrap_or(0))
     }
 
     /// A run of the agent's software takes its commands from now on.
@@ -195,7 +202,7 @@ impl Inbox {
                 let reason = Reason::truncated("not started: another node took its agent over");
                 self.end(seq, CommandOutcome::Rejected { reason }, None, out);
             }
-            (self.head.home, self.head.cursor, self.seen) = (home, 0, 0);
+            (self.head.home, self.head.cursor, self.seen) = (home, PerClass::default(), 0);
             out.writes.push(JournalWrite::Head(self.head));
         }
         self.pin(first, out);
@@ -221,13 +228,15 @@ impl Inbox {
     ) {
         let mut came = false;
         for mut delivery in deliveries {
+            let class = delivery.command.command.class;
+            let cursor = self.head.cursor.of_mut(class);
             // It was had before: whatever became of it is known, or is to be reported.
-            if delivery.seq <= self.head.cursor {
+            if delivery.seq <= *cursor {
                 continue;
             }
-            self.head.cursor = delivery.seq;
+            *cursor = delivery.seq;
             came = true;
-            let seq = DeliverySeq { home: self.head.home, n: delivery.seq };
+            let seq = DeliverySeq { home: self.head.home, class, n: delivery.seq };
             if self.live.contains_key(&seq) {
                 continue;
             }
@@ -288,8 +297,8 @@ impl Inbox {
     }
 
     /// Something that is here is not to be started.
-    pub(super) fn void(&mut self, n: u64, cause: VoidCause, out: &mut Out) {
-        let seq = DeliverySeq { home: self.head.home, n };
+    pub(super) fn void(&mut self, class: CommandClass, n: u64, cause: VoidCause, out: &mut Out) {
+        let seq = DeliverySeq { home: self.head.home, class, n };
         let Some(live) = self.live.get_mut(&seq).filter(|live| live.void.is_none() && live.outcome().is_none()) else {
             return;
         };

@@ -1,5 +1,6 @@
 use super::*;
 
+mod classes;
 mod deadlines;
 mod fence;
 mod forgotten;
@@ -227,8 +228,9 @@ impl Node {
     /// The leader answers, with its clock as it was when it was asked.
     fn pulled(&mut self, clock: u64, deliveries: Vec<Delivery>, voids: Vec<(u64, VoidCause)>) {
         let (key, _) = self.pull.take().expect("the shard is asked");
-        let agents =
-            vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more: false }];
+        let voids = voids.into_iter().map(|(n, cause)| (CommandClass::Routine, n, cause)).collect();
+        let more = PerClass::default();
+        let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more }];
         let first = Some(operator().key());
         self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), first, agents })));
     }
@@ -306,7 +308,7 @@ fn a_command_is_written_down_offered_started_and_reported() {
     assert_eq!(node.told(), [(1, "succeeded")]);
     assert_eq!(node.reported(), [(1, "succeeded")]);
     assert_eq!(node.durable.len(), 0, "what the shard knows is let go of");
-    assert_eq!(node.head.cursor, 1);
+    assert_eq!(node.head.cursor.routine, 1);
 }
 
 #[test]
@@ -353,7 +355,7 @@ fn a_crash_that_forgets_what_was_offered_has_it_delivered_and_offered_again() {
     node.start(1);
     assert_eq!(node.told(), [(1, "offer")], "no go before the intent is durable, and what came before it");
     node.crash();
-    assert_eq!((node.head.cursor, node.durable.len()), (0, 0));
+    assert_eq!((node.head.cursor.routine, node.durable.len()), (0, 0));
     node.take(STREAM, 2);
     node.pulled(10_000, vec![delivery(1, command(1))], vec![]);
     node.start(1);
@@ -500,7 +502,7 @@ fn another_journals_time_begins_anew_and_what_was_not_started_in_the_old_one_nev
     node.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
     node.sync();
     assert_eq!(node.reported(), [(1, "rejected")]);
-    assert_eq!((node.head.home, node.head.cursor), (HomeEpoch(3), 0));
+    assert_eq!((node.head.home, node.head.cursor), (HomeEpoch(3), PerClass::default()));
 }
 
 #[test]
@@ -524,10 +526,10 @@ fn a_full_inbox_takes_no_more_and_asks_again_once_there_is_room() {
     let many: Vec<Delivery> = (1..=limits::INBOX_MAX as u8).map(|n| delivery(n.into(), command(n))).collect();
     node.deliver(many);
     let (_, pull) = node.pull.clone().unwrap();
-    assert_eq!((pull.agents[0].room, pull.agents[0].seen), (0, 5));
+    assert_eq!((pull.agents[0].room.routine, pull.agents[0].seen), (0, 5));
     node.say(1, CommandSaid::Reject { reason: Reason::truncated("no") });
     let (_, pull) = node.pull.clone().unwrap();
-    assert_eq!((pull.agents[0].room, pull.agents[0].seen), (1, 0), "asked for at once, with nothing seen");
+    assert_eq!((pull.agents[0].room.routine, pull.agents[0].seen), (1, 0), "asked for at once, with nothing seen");
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl FleetState {
             }
         });
         if let Some(seq) = seq {
-            self.change_outbox(agent, |outbox| outbox.voided.insert(seq.n));
+            self.change_outbox(agent, |outbox| outbox.lanes.of_mut(seq.class).voided.insert(seq.n));
         }
         let (agent, trace) = (agent.clone(), self.trace(&id));
         journal.record(self.clock, ChangeKind::DeliveryVoided { command: id, trace, agent, cause });
@@ -152,9 +152,10 @@ impl FleetState {
         steps: Option<Steps>,
         journal: &mut Journal,
     ) {
-        let Some(delivery) = self.delivery(id, agent) else { return };
+        let Some(record) = self.commands.record(&id) else { return };
+        let Some(delivery) = record.deliveries.get(agent) else { return };
         let (first, seq, node, told) = (delivery.outcome.is_none(), delivery.seq, delivery.node, delivery.steps);
-        let (ended, clock) = (outcome.clone(), self.clock);
+        let (class, ended, clock) = (record.class(), outcome.clone(), self.clock);
         self.change_command(id, |record| {
             record.open = record.open.saturating_sub(u32::from(first));
             if record.is_ended() {
@@ -172,10 +173,11 @@ impl FleetState {
         });
         if first {
             self.mind_outbox(agent, |outbox| {
-                outbox.open = outbox.open.saturating_sub(1);
-                if let Some(seq) = seq.filter(|seq| seq.home == outbox.home) {
-                    outbox.queue.remove(&seq.n);
-                    outbox.voided.remove(&seq.n);
+                let (home, lane) = (outbox.home, outbox.lanes.of_mut(class));
+                lane.open = lane.open.saturating_sub(1);
+                if let Some(seq) = seq.filter(|seq| seq.home == home) {
+                    lane.queue.remove(&seq.n);
+                    lane.voided.remove(&seq.n);
                 }
             });
             self.forget_outbox(agent);

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{CommandOutcome, Delivery, DeliverySeq, InvalidCommand, VoidCause};
+use skep_protocol::command::{
+    CommandClass, CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, VoidCause,
+};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::pull::{Pull, PulledFor};
+use skep_protocol::pull::{Pull, PullFor, PulledFor};
 use skep_protocol::text::{AgentId, GroupName, Reason};
 
 use crate::state::FleetState;
@@ -41,14 +43,15 @@ impl FleetState {
             self.move_home(agent, to, journal);
         }
         let groups = Arc::new(groups.clone());
-        let (home, queue) = self.change_outbox(agent, |outbox| {
-            outbox.groups = groups;
-            (outbox.home, outbox.queue.clone())
+        let (before, home, queued) = self.change_outbox(agent, |outbox| {
+            let before = std::mem::replace(&mut outbox.groups, Arc::clone(&groups));
+            (before, outbox.home, outbox.queued().collect::<Vec<CommandId>>())
         });
+        self.commands.regroup(agent, &before, &groups);
         let node = self.agents.get(agent).and_then(|record| record.attachment).map(|attachment| attachment.node);
         // From now on the journal may have all of it.
-        for command in queue.values() {
-            self.change_command(*command, |record| {
+        for command in queued {
+            self.change_command(command, |record| {
                 if let Some(delivery) = record.deliveries.get_mut(agent) {
                     delivery.node = node;
                 }
@@ -60,7 +63,11 @@ impl FleetState {
     /// Nobody takes the commands of an agent that is forgotten.
     pub(in crate::state) fn close_inbox(&mut self, agent: &AgentId) {
         if self.commands.outboxes.contains_key(agent) {
-            self.change_outbox(agent, |outbox| (outbox.journal, outbox.groups) = (None, Arc::default()));
+            let before = self.change_outbox(agent, |outbox| {
+                outbox.journal = None;
+                std::mem::take(&mut outbox.groups)
+            });
+            self.commands.regroup(agent, &before, &BTreeSet::new());
             self.forget_outbox(agent);
         }
     }
@@ -72,18 +79,23 @@ impl FleetState {
             return;
         }
         let outbox = self.commands.outboxes.get(agent);
-        if let Some(behind) = outbox.filter(|outbox| outbox.open == 0).map(|outbox| outbox.home.next()) {
+        if let Some(behind) = outbox.filter(|outbox| outbox.is_empty()).map(|outbox| outbox.home.next()) {
             self.remove_outbox(agent);
             self.commands.homes_from = self.commands.homes_from.max(behind);
         }
     }
 
     fn move_home(&mut self, agent: &AgentId, to: JournalId, journal: &mut Journal) {
-        let queue = self.commands.outboxes.get(agent).map(|outbox| outbox.queue.clone()).unwrap_or_default();
-        let (had, kept): (Vec<CommandId>, Vec<CommandId>) = queue
-            .values()
-            .copied()
+        let outbox = self.commands.outboxes.get(agent);
+        let (had, kept): (Vec<CommandId>, Vec<CommandId>) = outbox
+            .into_iter()
+            .flat_map(|outbox| outbox.queued())
             .partition(|command| self.delivery(*command, agent).is_some_and(|d| d.node.is_some()));
+        let mut queues: PerClass<OrdMap<u64, CommandId>> = PerClass::default();
+        for (record, command) in kept.iter().filter_map(|command| Some((self.commands.record(command)?, *command))) {
+            let queue = queues.of_mut(record.class());
+            queue.insert(queue.len() as u64 + 1, command);
+        }
         for command in had {
             let reason = Reason::truncated("the agent's node has another journal now, and the one before it had this");
             self.end_delivery(command, agent, CommandOutcome::Indeterminate { reason }, None, journal);
@@ -91,63 +103,83 @@ impl FleetState {
         let home = self.change_outbox(agent, |outbox| {
             outbox.home = outbox.home.next();
             outbox.journal = Some(to);
-            outbox.queue = (1_u64..).zip(kept.iter().copied()).collect::<OrdMap<u64, CommandId>>();
-            outbox.last = kept.len() as u64;
-            // What nobody can have had is never void: it ends at once.
-            outbox.voided = OrdSet::new();
+            for class in CommandClass::URGENT_FIRST {
+                let (lane, queue) = (outbox.lanes.of_mut(class), queues.of(class));
+                (lane.queue, lane.last) = (queue.clone(), queue.len() as u64);
+                // What nobody can have had is never void: it ends at once.
+                lane.voided = OrdSet::new();
+            }
             outbox.home
         });
-        for (n, command) in (1..).zip(kept) {
-            self.change_command(command, |record| {
-                if let Some(delivery) = record.deliveries.get_mut(agent) {
-                    delivery.seq = Some(DeliverySeq { home, n });
-                }
-            });
+        for class in CommandClass::URGENT_FIRST {
+            for (n, command) in queues.of(class).iter() {
+                let seq = DeliverySeq { home, class, n: *n };
+                self.change_command(*command, |record| {
+                    if let Some(delivery) = record.deliveries.get_mut(agent) {
+                        delivery.seq = Some(seq);
+                    }
+                });
+            }
         }
         journal.record(self.clock, ChangeKind::InboxOpened { agent: agent.clone(), journal: to, home });
     }
 
     /// What there is for the agents that a node pulls for. Those are left out for whom nothing changed since the node saw
-    /// it, and those for whom there is no place in this answer.
+    /// it, and those for whom there is no place in this answer. Urgent commands come first, of all agents: however much
+    /// there is of routine ones, it keeps none of them from the answer.
     ///
-    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at. That an agent was
-    /// attached elsewhere is then not seen before its commands go there: the next full look sees it.
+    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at.
     pub fn pull(&self, node: NodeId, pull: &Pull, looked: Option<u64>) -> Vec<PulledFor> {
         let as_of = self.applied().map_or(0, |position| position.index);
-        let news: Option<BTreeSet<&AgentId>> = looked.map(|looked| self.outboxes_changed_since(looked).collect());
-        let (mut bytes, mut answered) = (0, Vec::new());
+        let news: Option<BTreeSet<&AgentId>> = looked.map(|looked| self.inboxes_changed_after(Some(looked)).collect());
         if news.as_ref().is_some_and(BTreeSet::is_empty) {
-            return answered;
+            return Vec::new();
         }
+        let (mut bytes, mut answered) = (0, Vec::new());
         for asked in pull.agents.iter().filter(|asked| news.as_ref().is_none_or(|news| news.contains(&asked.agent))) {
             if bytes > limits::PULL_BYTES_SOFT_MAX {
                 break;
             }
-            let (agent, home) = (asked.agent.clone(), asked.home);
-            if !self.is_inbox(&agent, node, asked.attachment, (asked.journal, home)) {
-                let (deliveries, voids, seen) = (Vec::new(), Vec::new(), asked.seen);
-                answered.push(PulledFor { agent, home, open: false, deliveries, voids, seen, more: false });
-                continue;
+            let Some(mut of) = self.begin_answer(node, asked, as_of) else { continue };
+            if of.open {
+                self.fill(asked, CommandClass::Urgent, &mut of, &mut bytes);
             }
-            if self.outbox_changed_at(&agent).is_none_or(|at| at <= asked.seen) {
-                continue;
-            }
-            let (mut deliveries, mut room, mut more) = (Vec::new(), asked.room, false);
-            for delivery in self.deliveries_after(&agent, asked.after) {
-                let takes_room = u32::from(delivery.void.is_none());
-                if room < takes_room || bytes > limits::PULL_BYTES_SOFT_MAX {
-                    more = true;
-                    break;
-                }
-                room -= takes_room;
-                let authority = delivery.authority.len() * GRANT_BYTES;
-                bytes += delivery.command.command.args.len() + DELIVERY_BYTES + authority;
-                deliveries.push(delivery);
-            }
-            let voids: Vec<_> = self.voids_up_to(&agent, asked.after).collect();
-            answered.push(PulledFor { agent, home, open: true, deliveries, voids, seen: as_of, more });
+            answered.push((asked, of));
         }
-        answered
+        for (asked, of) in answered.iter_mut().filter(|(_, of)| of.open) {
+            self.fill(asked, CommandClass::Routine, of, &mut bytes);
+        }
+        answered.into_iter().map(|(_, of)| of).collect()
+    }
+
+    /// What a node is told of an agent, without anything to deliver; none if nothing changed since the node saw it.
+    fn begin_answer(&self, node: NodeId, asked: &PullFor, as_of: u64) -> Option<PulledFor> {
+        let (agent, home, deliveries, more) = (asked.agent.clone(), asked.home, Vec::new(), PerClass::default());
+        if !self.is_inbox(&agent, node, asked.attachment, (asked.journal, home)) {
+            let (voids, seen) = (Vec::new(), asked.seen);
+            return Some(PulledFor { agent, home, open: false, deliveries, voids, seen, more });
+        }
+        if self.outbox_changed_at(&agent).is_none_or(|at| at <= asked.seen) {
+            return None;
+        }
+        let voids: Vec<_> = self.voids_up_to(&agent, asked.after).collect();
+        Some(PulledFor { agent, home, open: true, deliveries, voids, seen: as_of, more })
+    }
+
+    /// Puts what comes next of a class into an answer, of which there are so many bytes already.
+    fn fill(&self, asked: &PullFor, class: CommandClass, of: &mut PulledFor, bytes: &mut usize) {
+        let mut room = *asked.room.of(class);
+        for delivery in self.deliveries_after(&asked.agent, class, *asked.after.of(class)) {
+            let takes_room = u32::from(delivery.void.is_none());
+            if room < takes_room || *bytes > limits::PULL_BYTES_SOFT_MAX {
+                *of.more.of_mut(class) = true;
+                return;
+            }
+            room -= takes_room;
+            let authority = delivery.authority.len() * GRANT_BYTES;
+            *bytes += delivery.command.command.args.len() + DELIVERY_BYTES + authority;
+            of.deliveries.push(delivery);
+        }
     }
 
     /// Whether a node may have the commands of an agent.
@@ -164,9 +196,18 @@ impl FleetState {
         serves && outbox.is_some_and(|outbox| outbox.journal == Some(journal) && outbox.home == home)
     }
 
-    /// The agents for whom what there is to deliver was changed by an entry after this one.
-    fn outboxes_changed_since(&self, index: u64) -> impl Iterator<Item = &AgentId> {
-        self.commands.changed.range((index.saturating_add(1), None)..).filter_map(|(_, agent)| agent.as_ref())
+    /// The agents for whom entries after this one changed what there is to deliver, or to whom. None comes before all.
+    pub fn inboxes_changed_after(&self, index: Option<u64>) -> impl Iterator<Item = &AgentId> {
+        let from = index.map_or(0, |index| index.saturating_add(1));
+        self.commands.changed.range((from, None)..).filter_map(|(_, agent)| agent.as_ref())
+    }
+
+    /// An agent is attached otherwise than it was, or not any more: whoever waits for its commands hears that they are not
+    /// for it.
+    pub(in crate::state) fn note_attachment(&mut self, agent: &AgentId) {
+        if self.commands.outboxes.contains_key(agent) {
+            self.change_outbox(agent, |_| {});
+        }
     }
 
     /// The last entry that changed what there is to deliver to an agent.
@@ -174,29 +215,39 @@ impl FleetState {
         self.commands.outboxes.get(agent).map(|outbox| outbox.changed_at)
     }
 
-    /// What was let out to an agent after a place in its order, oldest first.
-    pub fn deliveries_after(&self, agent: &AgentId, after: u64) -> impl Iterator<Item = Delivery> + '_ {
-        let outbox = self.commands.outboxes.get(agent);
+    /// What was let out to an agent after a place in its order of a class, oldest first.
+    pub fn deliveries_after(
+        &self,
+        agent: &AgentId,
+        class: CommandClass,
+        after: u64,
+    ) -> impl Iterator<Item = Delivery> + '_ {
+        let lane = self.commands.outboxes.get(agent).map(|outbox| outbox.lanes.of(class));
         let agent = agent.clone();
-        outbox.into_iter().flat_map(move |outbox| outbox.queue.range(after.saturating_add(1)..)).filter_map(
-            move |(seq, command)| {
-                let record = self.commands.records.get(command)?;
-                let void = record.deliveries.get(&agent)?.void;
-                let (command, authority) = (Arc::clone(&record.signed), Arc::clone(&record.authority));
-                Some(Delivery { seq: *seq, command, authority, void })
-            },
-        )
+        let queued = lane.into_iter().flat_map(move |lane| lane.queue.range(after.saturating_add(1)..));
+        queued.filter_map(move |(seq, command)| {
+            let record = self.commands.records.get(command)?;
+            let void = record.deliveries.get(&agent)?.void;
+            let (command, authority) = (Arc::clone(&record.signed), Arc::clone(&record.authority));
+            Some(Delivery { seq: *seq, command, authority, void })
+        })
     }
 
-    /// What was let out to an agent up to a place in its order, and is not to be started any more.
-    pub fn voids_up_to(&self, agent: &AgentId, up_to: u64) -> impl Iterator<Item = (u64, VoidCause)> + '_ {
+    /// What was let out to an agent up to these places in its orders, and is not to be started any more.
+    pub fn voids_up_to(
+        &self,
+        agent: &AgentId,
+        up_to: PerClass<u64>,
+    ) -> impl Iterator<Item = (CommandClass, u64, VoidCause)> + '_ {
         let outbox = self.commands.outboxes.get(agent);
         let agent = agent.clone();
-        outbox.into_iter().flat_map(move |outbox| outbox.voided.range(..=up_to).map(move |n| (outbox, *n))).filter_map(
-            move |(outbox, n)| {
-                let record = self.commands.records.get(outbox.queue.get(&n)?)?;
-                Some((n, record.deliveries.get(&agent)?.void?))
-            },
-        )
+        let lanes =
+            CommandClass::URGENT_FIRST.into_iter().filter_map(move |class| Some((class, outbox?.lanes.of(class))));
+        let voided =
+            lanes.flat_map(move |(class, lane)| lane.voided.range(..=*up_to.of(class)).map(move |n| (class, lane, *n)));
+        voided.filter_map(move |(class, lane, n)| {
+            let record = self.commands.records.get(lane.queue.get(&n)?)?;
+            Some((class, n, record.deliveries.get(&agent)?.void?))
+        })
     }
 }

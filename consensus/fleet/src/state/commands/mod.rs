@@ -1,9 +1,9 @@
 //! Commands, the outboxes of the agents that they are for, and who may send them.
 //!
-//! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order from when it is
-//! let out to it. From then on the agent's node may have it, so that only that node can say that it was not started:
-//! what is called off then is _void_, and ends when the node has taken that down, or when nothing was heard of it for
-//! too long, as indeterminate.
+//! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order of its class
+//! from when it is let out to it. From then on the agent's node may have it, so that only that node can say that it was
+//! not started: what is called off then is _void_, and ends when the node has taken that down, or when nothing was heard
+//! of it for too long, as indeterminate.
 
 mod deliveries;
 mod inbox;
@@ -11,14 +11,15 @@ mod operators;
 mod reports;
 mod send;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use skep_protocol::authority::{Authority, OperatorKey};
 use skep_protocol::command::{
-    CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, SignedCommand, Steps, VoidCause,
+    CommandClass, CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, PerClass, SignedCommand,
+    Steps, VoidCause,
 };
 use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::limits;
@@ -45,7 +46,7 @@ pub(crate) enum CommandDue {
 pub(crate) struct DeliveryState {
     /// In which wave it is let out.
     pub(crate) wave: u32,
-    /// Its place in the agent's order; none before it is let out.
+    /// Its place in the agent's order of its class; none before it is let out.
     pub(crate) seq: Option<DeliverySeq>,
     /// The node that may have had it; none as long as nobody can.
     pub(crate) node: Option<NodeId>,
@@ -117,6 +118,10 @@ impl CommandState {
         self.signed.command.deadline
     }
 
+    fn class(&self) -> CommandClass {
+        self.signed.command.class
+    }
+
     pub(crate) fn is_ended(&self) -> bool {
         self.open == 0
     }
@@ -147,7 +152,16 @@ pub(crate) struct Outbox {
     /// The journal that it goes to; none before the agent's node has opened one.
     pub(crate) journal: Option<JournalId>,
     pub(crate) home: HomeEpoch,
-    pub(crate) groups: Arc<std::collections::BTreeSet<GroupName>>,
+    /// Those of an agent that takes commands; empty for others.
+    pub(crate) groups: Arc<BTreeSet<GroupName>>,
+    pub(crate) lanes: PerClass<Lane>,
+    /// The last entry that changed what there is to deliver, or to whom.
+    pub(crate) changed_at: u64,
+}
+
+/// What is on its way to one agent of one class.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lane {
     /// The place of the last delivery in the present home.
     pub(crate) last: u64,
     /// What was let out and has not ended, by its place in the present home.
@@ -156,8 +170,18 @@ pub(crate) struct Outbox {
     pub(crate) voided: OrdSet<u64>,
     /// Commands that have not ended, let out or not.
     pub(crate) open: u64,
-    /// The last entry that changed what there is to deliver.
-    pub(crate) changed_at: u64,
+}
+
+impl Outbox {
+    /// All that was let out and has not ended, in the order of each class.
+    fn queued(&self) -> impl Iterator<Item = CommandId> {
+        CommandClass::URGENT_FIRST.into_iter().flat_map(move |class| self.lanes.of(class).queue.values().copied())
+    }
+
+    /// Whether all that was sent has ended.
+    fn is_empty(&self) -> bool {
+        self.lanes.routine.open == 0 && self.lanes.urgent.open == 0
+    }
 }
 
 /// The part of an outbox that is not told by the commands themselves.
@@ -165,8 +189,8 @@ pub(crate) struct Outbox {
 pub(crate) struct OutboxHead {
     journal: Option<JournalId>,
     home: HomeEpoch,
-    groups: Arc<std::collections::BTreeSet<GroupName>>,
-    last: u64,
+    groups: Arc<BTreeSet<GroupName>>,
+    last: PerClass<u64>,
 }
 
 /// All of it.
@@ -176,7 +200,9 @@ pub(crate) struct Commands {
     pub(super) operators: OrdMap<OperatorKey, Operator>,
     pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
-    /// Their agents, by the entry that changed what there is to deliver last. None comes before every agent.
+    /// The agents that take commands, by their groups.
+    groups: OrdMap<GroupName, OrdSet<AgentId>>,
+    /// The agents of outboxes, by the entry that changed last what there is to deliver, or to whom. None comes before all.
     changed: OrdSet<(u64, Option<AgentId>)>,
     /// Where the home of a new outbox begins: behind that of every outbox that was let go of.
     homes_from: HomeEpoch,
@@ -213,7 +239,8 @@ impl Commands {
 
     pub(super) fn to_body(&self) -> CommandsBody {
         let head = |(agent, outbox): (&AgentId, &Arc<Outbox>)| {
-            let (journal, home, last) = (outbox.journal, outbox.home, outbox.last);
+            let last = PerClass::from_fn(|class| outbox.lanes.of(class).last);
+            let (journal, home) = (outbox.journal, outbox.home);
             (agent.clone(), OutboxHead { journal, home, groups: Arc::clone(&outbox.groups), last })
         };
         CommandsBody {
@@ -235,7 +262,11 @@ impl Commands {
             ..Self::default()
         };
         for (agent, OutboxHead { journal, home, groups, last }) in body.outboxes {
-            let outbox = Outbox { journal, home, groups, last, changed_at: applied, ..Outbox::default() };
+            if journal.is_some() {
+                commands.regroup(&agent, &BTreeSet::new(), &groups);
+            }
+            let lanes = PerClass::from_fn(|class| Lane { last: *last.of(class), ..Lane::default() });
+            let outbox = Outbox { journal, home, groups, lanes, changed_at: applied };
             commands.changed.insert((applied, Some(agent.clone())));
             commands.outboxes.insert(agent, Arc::new(outbox));
         }
@@ -244,17 +275,33 @@ impl Commands {
             commands.index(&record);
             for (agent, delivery) in record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none()) {
                 let Some(outbox) = commands.outboxes.get_mut(agent).map(Arc::make_mut) else { continue };
-                outbox.open += 1;
-                if let Some(seq) = delivery.seq.filter(|seq| seq.home == outbox.home) {
-                    outbox.queue.insert(seq.n, record.id());
+                let (home, lane) = (outbox.home, outbox.lanes.of_mut(record.class()));
+                lane.open += 1;
+                if let Some(seq) = delivery.seq.filter(|seq| seq.home == home) {
+                    lane.queue.insert(seq.n, record.id());
                     if delivery.void.is_some() {
-                        outbox.voided.insert(seq.n);
+                        lane.voided.insert(seq.n);
                     }
                 }
             }
             commands.records.insert(record.id(), record);
         }
         commands
+    }
+
+    /// An agent is of other groups than before.
+    fn regroup(&mut self, agent: &AgentId, before: &BTreeSet<GroupName>, now: &BTreeSet<GroupName>) {
+        for left in before.difference(now) {
+            if let Some(agents) = self.groups.get_mut(left) {
+                agents.remove(agent);
+                if agents.is_empty() {
+                    self.groups.remove(left);
+                }
+            }
+        }
+        for joined in now.difference(before) {
+            self.groups.entry(joined.clone()).or_default().insert(agent.clone());
+        }
     }
 
     /// Whether ended commands are to be forgotten.
@@ -290,7 +337,15 @@ impl Commands {
 
     /// All that will be due, soonest first.
     pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, CommandDue, CommandId)> + '_ {
-        self.due.iter().copied()
+        self.due.iter().copied().inspect(|_| {
+            #[cfg(test)]
+            super::looks::count();
+        })
+    }
+
+    /// Whether that is still to come, or has come and was not done.
+    pub(crate) fn is_due(&self, due: &(LogInstant, CommandDue, CommandId)) -> bool {
+        self.due.contains(due)
     }
 
     pub(crate) fn record(&self, id: &CommandId) -> Option<&CommandState> {
@@ -386,6 +441,7 @@ impl FleetState {
     fn remove_outbox(&mut self, agent: &AgentId) {
         if let Some(outbox) = self.commands.outboxes.remove(agent) {
             self.commands.changed.remove(&(outbox.changed_at, Some(agent.clone())));
+            self.commands.regroup(agent, &outbox.groups, &BTreeSet::new());
         }
     }
 

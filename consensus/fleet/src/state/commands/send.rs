@@ -45,11 +45,11 @@ impl FleetState {
         }
         let agents = self.resolve(&command.target)?;
         self.forget_ended_commands();
-        self.check_command_room(signed, &agents)?;
+        let full = self.check_command_room(signed, &agents)?;
         self.check_rate(command.operator)?;
         self.count_command(command.operator);
         let record = self.new_command(signed, &agents);
-        let (id, receipt, at_once) = (record.id(), receipt(&record), record.next_wave_at.is_none());
+        let (id, announced, at_once) = (record.id(), receipt(&record), record.next_wave_at.is_none());
         journal.record(
             self.clock,
             ChangeKind::CommandAccepted { command: Arc::clone(&record.signed), agents: record.open },
@@ -57,8 +57,13 @@ impl FleetState {
         self.commands.index(&record);
         self.commands.records.insert(id, Arc::new(record));
         for agent in &agents {
-            self.mind_outbox(agent, |outbox| outbox.open += 1);
+            self.mind_outbox(agent, |outbox| outbox.lanes.of_mut(command.class).open += 1);
         }
+        for agent in &full {
+            let reason = Reason::truncated("its outbox is full: too many commands of this class to it have not ended");
+            self.end_delivery(id, agent, CommandOutcome::Rejected { reason }, None, journal);
+        }
+        let receipt = self.commands.record(&id).map_or(announced, receipt);
         if at_once {
             self.let_out(id, 0, journal);
         }
@@ -80,20 +85,22 @@ impl FleetState {
 
     /// For whom a command is.
     fn resolve(&self, target: &Target) -> Result<Vec<AgentId>, Refusal> {
-        let takers = self.commands.outboxes.iter().filter(|(_, outbox)| outbox.journal.is_some());
         let agents: Vec<AgentId> = match target {
             // One that is not there gets it when it comes.
             Target::Agent(agent) if self.agents.contains_key(agent) => vec![agent.clone()],
             Target::Agent(agent) => return Err(Refusal::NoSuchAgent(agent.clone())),
-            Target::Group(group) => {
-                takers.filter(|(_, outbox)| outbox.groups.contains(group)).map(|(agent, _)| agent.clone()).collect()
+            Target::Group(group) => self.commands.groups.get(group).into_iter().flatten().cloned().collect(),
+            Target::All => {
+                let takers = self.commands.outboxes.iter().filter(|(_, outbox)| outbox.journal.is_some());
+                takers.map(|(agent, _)| agent.clone()).collect()
             }
-            Target::All => takers.map(|(agent, _)| agent.clone()).collect(),
         };
         if agents.is_empty() { Err(Refusal::NobodyThere(format!("of {target}"))) } else { Ok(agents) }
     }
 
-    fn check_command_room(&self, signed: &SignedCommand, agents: &[AgentId]) -> Result<(), Refusal> {
+    /// The agents to which a command cannot go, since too many like it have not ended there. One agent that is away for long
+    /// keeps no other from what is for both: the command is refused only if there is room at none of them.
+    fn check_command_room(&self, signed: &SignedCommand, agents: &[AgentId]) -> Result<Vec<AgentId>, Refusal> {
         let full = |what, count: u64| Err(Refusal::ShardFull { what, count });
         let commands = &self.commands;
         if commands.records.len() >= limits::COMMANDS_MAX {
@@ -105,10 +112,15 @@ impl FleetState {
         if commands.bytes + signed.command.args.len() as u64 > limits::COMMAND_BYTES_MAX as u64 {
             return full(ShardFullOf::CommandBytes, commands.bytes);
         }
-        let open = |agent: &AgentId| commands.outboxes.get(agent).map_or(0, |outbox| outbox.open);
-        match agents.iter().find(|agent| open(agent) >= limits::OUTBOX_MAX as u64) {
-            Some(agent) => Err(Refusal::OutboxFull { agent: agent.clone(), count: open(agent) }),
-            None => Ok(()),
+        let class = signed.command.class;
+        let open = |agent: &AgentId| commands.outboxes.get(agent).map_or(0, |outbox| outbox.lanes.of(class).open);
+        let is_full = |agent: &&AgentId| open(agent) >= class.outbox_max() as u64;
+        let full: Vec<AgentId> = agents.iter().filter(is_full).cloned().collect();
+        match full.first() {
+            Some(agent) if full.len() == agents.len() => {
+                Err(Refusal::OutboxFull { agent: agent.clone(), count: open(agent) })
+            }
+            _ => Ok(full),
         }
     }
 
@@ -162,6 +174,7 @@ impl FleetState {
 
     fn let_out(&mut self, id: CommandId, wave: u32, journal: &mut Journal) {
         let Some(record) = self.commands.record(&id) else { return };
+        let class = record.class();
         let of_wave = |delivery: &DeliveryState| delivery.wave == wave && delivery.outcome.is_none();
         let agents: Vec<AgentId> =
             record.deliveries.iter().filter(|(_, d)| of_wave(d)).map(|(agent, _)| agent.clone()).collect();
@@ -169,9 +182,10 @@ impl FleetState {
         for agent in agents {
             let attachment = self.agents.get(&agent).and_then(|record| record.attachment);
             let (seq, takes) = self.change_outbox(&agent, |outbox| {
-                outbox.last += 1;
-                outbox.queue.insert(outbox.last, id);
-                (DeliverySeq { home: outbox.home, n: outbox.last }, outbox.journal.is_some())
+                let (home, takes, lane) = (outbox.home, outbox.journal.is_some(), outbox.lanes.of_mut(class));
+                lane.last += 1;
+                lane.queue.insert(lane.last, id);
+                (DeliverySeq { home, class, n: lane.last }, takes)
             });
             to.push((agent, seq, attachment.filter(|_| takes).map(|attachment| attachment.node)));
         }

@@ -134,7 +134,7 @@ fn crowded() -> (Inboxes, usize) {
     for of in 0..agents {
         let agent: AgentId = format!("r{of}").parse().unwrap();
         let entry = |n| JournalEntry {
-            seq: DeliverySeq { home: HOME, n },
+            seq: DeliverySeq { home: HOME, class: CommandClass::Routine, n },
             command: Arc::new(command(1).sign(&operator()).unwrap()),
             steps: Steps { received: Some(at(5)), ..Steps::default() },
             phase: JournalPhase::Received,

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use skep_protocol::convert;
-use skep_protocol::limits::{COMMANDS_IN_HAND_MAX, INBOX_MAX};
+use skep_protocol::limits::{COMMANDS_IN_HAND_MAX, INBOX_MAX, INBOX_URGENT_MAX};
 use skep_protocol::offer::GoToken;
 use skep_protocol::v1;
 use skep_protocol::v1::command_news::News;
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::{AgentStatus, Fenced, Shared, boot_ms};
 
 /// Commands that were offered and nobody has taken up yet: as many as a node hands out.
-const OFFERS_QUEUED_MAX: usize = INBOX_MAX;
+const OFFERS_QUEUED_MAX: usize = INBOX_MAX + INBOX_URGENT_MAX;
 /// News of one command that were not looked at. The last of each kind matter, and there are few.
 const NEWS_QUEUED_MAX: usize = 32;
 /// A node that has just been attached to may not know the command yet: how often it is told again, and how far apart.
