@@ -267,7 +267,7 @@ mod tests {
             in_hand: (0..count).map(|n| vec![u8::try_from(n).unwrap(); 16]).collect(),
         };
         let (groups, in_hand) = take_commands(&take(limits::COMMANDS_IN_HAND_MAX)).unwrap();
-        assert_eq!((groups.len(), in_hand.len()), (1, limits::INBOX_MAX));
+        assert_eq!((groups.len(), in_hand.len()), (1, limits::COMMANDS_IN_HAND_MAX));
         assert_eq!(take_commands(&take(limits::COMMANDS_IN_HAND_MAX + 1)).unwrap_err().field, "in_hand");
         let mut short = take(1);
         short.in_hand[0].pop();
