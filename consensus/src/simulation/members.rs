@@ -36,6 +36,8 @@ async fn cut_off_a_change(seed: u64, watch: Watch) {
     leads.take_in(nodes.all[comes].id).await.unwrap();
     nodes.kill(leaves);
     let wanted = [id, nodes.all[stays].id, nodes.all[comes].id];
+    // What was under way is over: nothing waits for an answer that will not come.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     // It hears no answers: the others get the first step, and it never knows that it could take the second.
     nodes.fabric.cut([(wanted[1], id), (wanted[2], id)]);
     let asked = tokio::spawn(async move { leads.vote_by(&wanted).await });
