@@ -8,6 +8,7 @@
 //! **Must not know** Raft, shards, tasks, or the local API. Nothing that must not be lost travels here.
 
 mod behaviour;
+mod dials;
 mod discovery;
 mod envelopes;
 mod gossip;

@@ -19,14 +19,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::behaviour::{Behaviour, DhtEvent, Event};
+use crate::dials::Dial;
 use crate::discovery::{ADDRESSES_PER_PEER_MAX, is_usable};
 use crate::envelopes::{Dropped, Envelopes, Job};
 use crate::gossip;
 use crate::links::{Dialled, Links};
-
-/// Shortest and longest wait between dials of one peer.
-const REDIAL_MIN: Duration = Duration::from_millis(200);
-const REDIAL_MAX: Duration = Duration::from_secs(30);
 
 /// Why the mesh did not start.
 #[derive(Debug, thiserror::Error)]
@@ -138,14 +135,6 @@ struct Service {
     links: Links,
 }
 
-struct Dial {
-    node: NodeId,
-    /// As configured; others are learned.
-    address: Option<Multiaddr>,
-    at: Instant,
-    wait: Duration,
-}
-
 /// What the service waited for.
 enum Step {
     Swarm(Box<SwarmEvent<Event>>),
@@ -194,7 +183,7 @@ impl Mesh {
             if let Some(address) = &address {
                 swarm.behaviour_mut().dht.add_address(&id, address.clone());
             }
-            dials.insert(id, Dial { node: peer.id, address, at: Instant::now(), wait: REDIAL_MIN });
+            dials.insert(id, Dial::new(peer.id, address, Instant::now()));
         }
         for address in listen_addresses(config.listen) {
             swarm.listen_on(address).map_err(|e| failed(&format!("{}: {e}", config.listen)))?;
@@ -257,7 +246,7 @@ impl Service {
     }
 
     async fn select(&mut self, stopped: &mut oneshot::Receiver<()>) -> Step {
-        let next = self.dials.values().filter(|dial| !self.view.borrow().up.contains(&dial.node)).map(|d| d.at).min();
+        let next = self.dials.values().filter_map(Dial::due).min();
         let timer = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -276,14 +265,11 @@ impl Service {
 
     fn dial_due(&mut self) {
         let now = Instant::now();
-        let up = self.view.borrow().up.clone();
         for (id, dial) in &mut self.dials {
-            if dial.at > now || up.contains(&dial.node) {
+            if dial.due().is_none_or(|at| at > now) {
                 continue;
             }
-            let jitter = rand::random_range(0.5..1.5);
-            dial.at = now + dial.wait.mul_f64(jitter);
-            dial.wait = (dial.wait * 2).min(REDIAL_MAX);
+            dial.begin(now, jitter());
             let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing);
             let options = match &dial.address {
                 Some(address) => options.addresses(vec![address.clone()]).extend_addresses_through_behaviour().build(),
@@ -348,7 +334,7 @@ impl Service {
     /// A peer may be reachable now.
     fn dial_soon(&mut self, peer: &PeerId) {
         if let Some(dial) = self.dials.get_mut(peer) {
-            dial.at = Instant::now();
+            dial.soon(Instant::now());
         }
     }
 
@@ -445,7 +431,7 @@ impl Service {
     fn note_up(&mut self, peer: PeerId) {
         let Some(node) = node_id(&peer) else { return };
         if let Some(dial) = self.dials.get_mut(&peer) {
-            dial.wait = REDIAL_MIN;
+            dial.up(Instant::now());
         }
         tracing::info!(peer = %node, "mesh connected");
         self.view.send_modify(|view| {
@@ -457,7 +443,7 @@ impl Service {
     fn note_down(&mut self, peer: PeerId, why: String) {
         let Some(node) = node_id(&peer) else { return };
         if let Some(dial) = self.dials.get_mut(&peer) {
-            dial.at = Instant::now() + dial.wait.mul_f64(rand::random_range(0.0..1.0));
+            dial.down(Instant::now(), jitter());
         }
         tracing::info!(peer = %node, why, "mesh disconnected");
         self.view.send_modify(|view| {
@@ -465,6 +451,11 @@ impl Service {
             view.errors.insert(node, why);
         });
     }
+}
+
+/// Nobody dials in step with others.
+fn jitter() -> f64 {
+    rand::random_range(0.5..1.5)
 }
 
 fn listen_addresses(listen: SocketAddr) -> [Multiaddr; 2] {
