@@ -1,5 +1,7 @@
 //! What the swarm does on every connection.
 
+use std::time::Duration;
+
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{allow_block_list, connection_limits, identify, identity, kad, mdns, ping};
@@ -15,6 +17,10 @@ const PROTOCOL: &str = "/skep/1";
 const PENDING_MAX: u32 = 64;
 /// Connections to one peer: both sides may dial at once.
 const PER_PEER_MAX: u32 = 2;
+/// How often a peer is asked for a sign of life on each connection, and how long it may take. Two in a row without an
+/// answer end the connection: long enough for a slow link, and for a thin one with much to carry.
+const PING_EVERY: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The guards come first: the first that refuses a connection wins, and those behind it never hear of it.
 #[derive(NetworkBehaviour)]
@@ -46,7 +52,7 @@ impl Behaviour {
             admitted: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
             identify: identify::Behaviour::new(about),
-            ping: ping::Behaviour::new(ping::Config::new()),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT)),
             gossip: gossip::behaviour(&config.site)?,
             dht: discovery::dht(local, &config.site)?,
             lan: lan.into(),

@@ -14,6 +14,7 @@ mod envelopes;
 mod gossip;
 mod links;
 mod service;
+mod transport;
 
 pub use envelopes::Dropped;
 pub use service::{Mesh, MeshError, MeshHandle, MeshView};

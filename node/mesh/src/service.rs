@@ -1,16 +1,14 @@
 //! The task that owns the swarm.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, kad, mdns, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping};
 use skep_config::MeshConfig;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
@@ -24,6 +22,7 @@ use crate::discovery::{ADDRESSES_PER_PEER_MAX, is_usable};
 use crate::envelopes::{Dropped, Envelopes, Job};
 use crate::gossip;
 use crate::links::{Dialled, Links};
+use crate::transport;
 
 /// Why the mesh did not start.
 #[derive(Debug, thiserror::Error)]
@@ -156,16 +155,7 @@ impl Mesh {
         let key = Keypair::ed25519_from_bytes(seed).map_err(|e| failed(&e))?;
         let local = key.public().to_peer_id();
         let signing = key.clone();
-        let mut swarm = SwarmBuilder::with_existing_identity(key)
-            .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
-            .map_err(|e| failed(&e))?
-            .with_quic()
-            .with_behaviour(|key| Behaviour::new(key, config).map_err(Into::into))
-            .map_err(|e| failed(&e))?
-            // Static peers stay connected for as long as both are there.
-            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::MAX))
-            .build();
+        let mut swarm = transport::swarm(key, config)?;
         let mut dials = BTreeMap::new();
         for peer in &config.peers {
             let id = peer_id(peer.id).ok_or_else(|| failed(&format!("{} is not a key", peer.id)))?;
@@ -185,7 +175,7 @@ impl Mesh {
             }
             dials.insert(id, Dial::new(peer.id, address, Instant::now()));
         }
-        for address in listen_addresses(config.listen) {
+        for address in transport::listen_addresses(config.listen) {
             swarm.listen_on(address).map_err(|e| failed(&format!("{}: {e}", config.listen)))?;
         }
         let (view, seen) = watch::channel(MeshView::default());
@@ -338,6 +328,17 @@ impl Service {
         }
     }
 
+    fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
+        match result {
+            Ok(_) | Err(ping::Failure::Unsupported) => {}
+            // The second in a row. QUIC finds out by itself that nobody is there; TCP waits for as long as nobody refuses.
+            Err(error) => {
+                tracing::info!(%peer, %error, "a connection is silent");
+                self.swarm.close_connection(connection);
+            }
+        }
+    }
+
     fn on_behaviour(&mut self, event: Event) {
         match event {
             Event::Gossip(gossipsub::Event::Message { propagation_source: from, message_id: id, message }) => {
@@ -353,6 +354,7 @@ impl Service {
             Event::Gossip(gossipsub::Event::SlowPeer { peer_id, failed_messages }) => {
                 tracing::debug!(peer = %peer_id, ?failed_messages, "a peer takes telemetry too slowly");
             }
+            Event::Ping(event) => self.on_ping(event),
             Event::Identify(
                 identify::Event::Received { peer_id, info, .. } | identify::Event::Pushed { peer_id, info, .. },
             ) => {
@@ -456,16 +458,6 @@ impl Service {
 /// Nobody dials in step with others.
 fn jitter() -> f64 {
     rand::random_range(0.5..1.5)
-}
-
-fn listen_addresses(listen: SocketAddr) -> [Multiaddr; 2] {
-    let ip: Multiaddr = match listen.ip() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => ip.into(),
-    };
-    use libp2p::multiaddr::Protocol;
-    let quic = ip.clone().with(Protocol::Udp(listen.port())).with(Protocol::QuicV1);
-    [quic, ip.with(Protocol::Tcp(listen.port()))]
 }
 
 fn peer_id(node: NodeId) -> Option<PeerId> {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use skep_config::PeerConfig;
 use skep_protocol::text::{AgentId, SiteName};
