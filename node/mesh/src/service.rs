@@ -7,7 +7,7 @@ use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{DialError, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping};
 use skep_config::MeshConfig;
 use skep_protocol::ids::NodeId;
@@ -64,6 +64,10 @@ pub struct MeshView {
     pub listening: Vec<String>,
     /// Why peers are not connected, as far as that is known.
     pub errors: BTreeMap<NodeId, String>,
+    /// Connections made so far, to any peer.
+    pub made: u64,
+    /// Connections closed so far because another one to the same peer stays.
+    pub replaced: u64,
 }
 
 /// Handle of the mesh. Cheap to clone.
@@ -155,7 +159,8 @@ impl Mesh {
         let key = Keypair::ed25519_from_bytes(seed).map_err(|e| failed(&e))?;
         let local = key.public().to_peer_id();
         let signing = key.clone();
-        let mut swarm = transport::swarm(key, config)?;
+        let process: u64 = rand::random();
+        let mut swarm = transport::swarm(key, config, process)?;
         let mut dials = BTreeMap::new();
         for peer in &config.peers {
             let id = peer_id(peer.id).ok_or_else(|| failed(&format!("{} is not a key", peer.id)))?;
@@ -188,7 +193,7 @@ impl Mesh {
             key: signing,
             local: node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?,
             admitted: config.peers.iter().map(|peer| peer.id).collect(),
-            process: rand::random(),
+            process,
             commands,
             received,
             dropped: Arc::clone(&dropped),
@@ -328,9 +333,19 @@ impl Service {
         }
     }
 
+    /// A peer answered on a connection, and perhaps said which process it is.
+    fn on_answer(&mut self, peer: PeerId, connection: ConnectionId, process: Option<String>) {
+        for one_too_many in self.links.heard(peer, connection, process, Instant::now()) {
+            tracing::debug!(%peer, connection = %one_too_many, "another connection to this peer stays");
+            self.swarm.close_connection(one_too_many);
+            self.view.send_modify(|view| view.replaced += 1);
+        }
+    }
+
     fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
         match result {
-            Ok(_) | Err(ping::Failure::Unsupported) => {}
+            Ok(_) => self.on_answer(peer, connection, None),
+            Err(ping::Failure::Unsupported) => {}
             // The second in a row. QUIC finds out by itself that nobody is there; TCP waits for as long as nobody refuses.
             Err(error) => {
                 tracing::info!(%peer, %error, "a connection is silent");
@@ -356,8 +371,10 @@ impl Service {
             }
             Event::Ping(event) => self.on_ping(event),
             Event::Identify(
-                identify::Event::Received { peer_id, info, .. } | identify::Event::Pushed { peer_id, info, .. },
+                identify::Event::Received { connection_id, peer_id, info }
+                | identify::Event::Pushed { connection_id, peer_id, info },
             ) => {
+                self.on_answer(peer_id, connection_id, Some(info.agent_version));
                 let usable = info.listen_addrs.into_iter().filter(|address| is_usable(address, self.on_loopback));
                 let usable: Vec<Multiaddr> = usable.take(ADDRESSES_PER_PEER_MAX).collect();
                 let dht = &mut self.swarm.behaviour_mut().dht;
@@ -402,9 +419,8 @@ impl Service {
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 let dialled = if endpoint.is_dialer() { Dialled::Here } else { Dialled::There };
-                if let Some(one_too_many) = self.links.opened(peer_id, connection_id, dialled, Instant::now()) {
-                    self.swarm.close_connection(one_too_many);
-                }
+                self.links.opened(peer_id, connection_id, dialled, Instant::now());
+                self.view.send_modify(|view| view.made += 1);
                 if num_established.get() == 1 {
                     self.note_up(peer_id);
                 }

@@ -22,14 +22,14 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long any transport may take to connect: on TCP these are about five round trips.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 
-/// The swarm of a node.
-pub(crate) fn swarm(key: Keypair, config: &MeshConfig) -> Result<Swarm<Behaviour>, MeshError> {
+/// The swarm of a node. `process` is another number for each run of the program.
+pub(crate) fn swarm(key: Keypair, config: &MeshConfig, process: u64) -> Result<Swarm<Behaviour>, MeshError> {
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .map_err(|e| MeshError::new(&e))?
         .with_quic_config(patient)
-        .with_behaviour(|key| Behaviour::new(key, config).map_err(Into::into))
+        .with_behaviour(|key| Behaviour::new(key, config, process).map_err(Into::into))
         .map_err(|e| MeshError::new(&e))?
         // Static peers stay connected for as long as both are there.
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::MAX))
