@@ -19,5 +19,9 @@ prove:
     cargo run --package skep-tests --release --bin sim -- --seeds 20000
     SKEP_SIM_SEEDS=2000 cargo test --package skep-consensus --release --lib simulation
     cargo run --release -- testnet chaos --minutes 30
+    cargo run --release -- testnet chaos --links mixed --minutes 30
+    cargo run --release -- bench links --one-way 0,35,140,300
+    SKEP_MANY=57 cargo test --package skep-tests --release --test many -- --nocapture
+    cargo run --release -- bench failover --others 57
     cargo run --release -- testnet power --cuts 50
     cargo run --package skep-tests --bin mutants

@@ -100,6 +100,8 @@ mutants! {
     JointLeftAlone = "joint-left-alone",
     /// A voter that forgot what it had acknowledged goes on voting.
     RevertedVoterVotes = "reverted-voter-votes",
+    /// The connection of a process that died is taken for one that lives beside that of the process after it.
+    DeadConnectionKept = "dead-connection-kept",
 }
 
 /// Whether a seeded bug is to happen.

@@ -1,5 +1,5 @@
-//! Whole sites in virtual time: a few seeds here, a hundred in `.ci/run`, and as many as anybody likes with
-//! `cargo run -p skep-tests --release --bin sim`.
+//! Whole sites in virtual time: a few seeds here, a hundred in `.ci/run` and as many that follow from the commit, and as many as
+//! anybody likes with `cargo run -p skep-tests --release --bin sim`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use skep_tests::sim::{self, Campaign, CampaignOptions};

@@ -1,5 +1,7 @@
 //! What the swarm does on every connection.
 
+use std::time::Duration;
+
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{allow_block_list, connection_limits, identify, identity, kad, mdns, ping};
@@ -13,8 +15,12 @@ use crate::service::MeshError;
 const PROTOCOL: &str = "/skep/1";
 /// Connections that may be shaking hands at a time, each way. One more is refused.
 const PENDING_MAX: u32 = 64;
-/// Connections to one peer: both sides may dial at once.
-const PER_PEER_MAX: u32 = 2;
+/// Connections to one peer: both sides may dial at once, while one that is dead is not known to be.
+const PER_PEER_MAX: u32 = 3;
+/// How often a peer is asked for a sign of life on each connection, and how long it may take. Two in a row without an
+/// answer end the connection: long enough for a slow link, and for a thin one with much to carry.
+const PING_EVERY: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The guards come first: the first that refuses a connection wins, and those behind it never hear of it.
 #[derive(NetworkBehaviour)]
@@ -29,7 +35,8 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(key: &identity::Keypair, config: &MeshConfig) -> Result<Self, MeshError> {
+    /// `process` is another number for each run of the program: peers tell by it that a node came again.
+    pub(crate) fn new(key: &identity::Keypair, config: &MeshConfig, process: u64) -> Result<Self, MeshError> {
         let peers_max = u32::try_from(config.peers.len()).unwrap_or(u32::MAX);
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING_MAX))
@@ -37,7 +44,7 @@ impl Behaviour {
             .with_max_established(Some(PER_PEER_MAX.saturating_mul(peers_max.max(1))))
             .with_max_established_per_peer(Some(PER_PEER_MAX));
         let about = identify::Config::new(PROTOCOL.to_owned(), key.public())
-            .with_agent_version(format!("skep/{}", env!("CARGO_PKG_VERSION")))
+            .with_agent_version(format!("skep/{} {process:016x}", env!("CARGO_PKG_VERSION")))
             .with_push_listen_addr_updates(true);
         let local = key.public().to_peer_id();
         let lan = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).transpose();
@@ -46,7 +53,7 @@ impl Behaviour {
             admitted: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
             identify: identify::Behaviour::new(about),
-            ping: ping::Behaviour::new(ping::Config::new()),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT)),
             gossip: gossip::behaviour(&config.site)?,
             dht: discovery::dht(local, &config.site)?,
             lan: lan.into(),

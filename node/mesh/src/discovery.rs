@@ -38,7 +38,8 @@ pub(crate) fn dht(local: PeerId, site: &SiteName) -> Result<Dht, MeshError> {
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_parallelism(PARALLELISM)
         .set_periodic_bootstrap_interval(Some(Duration::from_secs(60)))
-        .set_query_timeout(Duration::from_secs(10));
+        // Several peers in turn, each over a slow link.
+        .set_query_timeout(Duration::from_secs(30));
     let nothing =
         MemoryStoreConfig { max_records: 0, max_value_bytes: 0, max_provided_keys: 0, max_providers_per_key: 0 };
     let store = MemoryStore::with_config(local, nothing);

@@ -29,6 +29,10 @@ const ID_BYTES: usize = 20;
 const IDS_ANNOUNCED_MAX: usize = 600;
 /// How long a message is known to have been seen.
 const SEEN_FOR: Duration = Duration::from_secs(120);
+/// How long a peer is left alone after one of both went out of the other's mesh, and after one of both unsubscribed. Short:
+/// a site is small, and whoever comes again is to be told things soon.
+const PRUNED_FOR: Duration = Duration::from_secs(10);
+const UNSUBSCRIBED_FOR: Duration = Duration::from_secs(2);
 /// Messages waiting for one connection. More are dropped: telemetry is the lowest class.
 const QUEUED_PER_CONNECTION_MAX: usize = 512;
 
@@ -57,6 +61,8 @@ pub(crate) fn behaviour(site: &SiteName) -> Result<Gossip, MeshError> {
         .max_transmit_size(SignedEnvelope::BYTES_MAX + limits::TOPIC_BYTES_MAX + READ_SLACK)
         .max_control_messages_sent(IDS_ANNOUNCED_MAX)
         .duplicate_cache_time(SEEN_FOR)
+        .prune_backoff(PRUNED_FOR)
+        .unsubscribe_backoff(UNSUBSCRIBED_FOR)
         .heartbeat_initial_delay(Duration::from_secs(1))
         .connection_handler_queue_len(QUEUED_PER_CONNECTION_MAX)
         .build()

@@ -8,11 +8,13 @@
 //! **Must not know** Raft, shards, tasks, or the local API. Nothing that must not be lost travels here.
 
 mod behaviour;
+mod dials;
 mod discovery;
 mod envelopes;
 mod gossip;
 mod links;
 mod service;
+mod transport;
 
 pub use envelopes::Dropped;
 pub use service::{Mesh, MeshError, MeshHandle, MeshView};

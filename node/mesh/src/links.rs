@@ -1,20 +1,26 @@
-//! One connection to a peer.
+//! Which connection to a peer stays.
 //!
 //! gossipsub hands what it sends to a peer to whichever of its connections is free, and says what it subscribes to on
 //! the first one only. With two, a subscription and the end of an earlier one overtake each other, and the peer holds
-//! for good that nobody listens here. Two are common: peers that start together dial each other at once. So one of them
-//! is closed, on both sides the same, and what is subscribed to is said again on the one that stays.
+//! for good that nobody listens here. So one of them is closed, and what is subscribed to is said again on the one that
+//! stays.
+//!
+//! There are two when peers dial each other at once: both live, and both sides must choose the same. And there are two
+//! when a peer comes again before it is known that its earlier connection is dead: a process that was killed says
+//! nothing, and to choose the dead one is to close, for as long as it is not found to be dead, every one that the peer
+//! makes. So a connection is chosen only if it is known to live beside the other, and peers say which process they are.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
+use skep_protocol::mutant::{Mutant, is_on};
 use tokio::time::Instant;
 
-/// Until this age, a connection may be one of two that were made at once. An older one is of a peer that has come again,
-/// and not yet known to be dead. As long as a silent connection may last at most.
-const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// A connection of the same process that was heard this shortly before another one was made was made at once with it.
+/// Short: whoever made the other one may have lost this one just then.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Who dialled a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +29,36 @@ pub(crate) enum Dialled {
     There,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Link {
     id: ConnectionId,
     dialled: Dialled,
     since: Instant,
+    /// When the peer answered on it last: shaking hands does not count.
+    heard: Option<Instant>,
+    /// The process at the other end, as it names itself.
+    process: Option<String>,
+}
+
+/// Those of a peer's connections, the oldest first, that have to go; never all of them.
+///
+/// `stays` is who dials the one that stays of several that live. Whatever may be dead and may not be is left alone: it
+/// ends by itself, or answers.
+fn surplus(links: &[Link], stays: Dialled) -> Vec<ConnectionId> {
+    let Some(newest) = links.last() else { return Vec::new() };
+    // Whoever came last has taken the place of the processes before it, which are gone with all that was theirs.
+    let process = links.iter().rev().find_map(|link| link.process.as_ref());
+    let left =
+        |link: &Link| link.process.is_some() && link.process.as_ref() != process && !is_on(Mutant::DeadConnectionKept);
+    let lives = |link: &Link| {
+        let same_process = link.process.is_some() && link.process == newest.process;
+        let before = if same_process { AT_ONCE } else { Duration::ZERO };
+        link.heard.is_some_and(|heard| heard + before >= newest.since)
+    };
+    let live: Vec<&Link> = links.iter().filter(|link| lives(link) && !left(link)).collect();
+    let kept = live.iter().rev().find(|link| link.dialled == stays).or(live.last()).map(|link| link.id);
+    let goes = links.iter().filter(|link| left(link) || (lives(link) && Some(link.id) != kept));
+    goes.map(|link| link.id).collect()
 }
 
 /// The connections that are open.
@@ -42,30 +73,31 @@ impl Links {
         Self { local, open: BTreeMap::new() }
     }
 
-    /// A connection was made. Returns the one to the same peer that has to go, if one has to.
-    pub(crate) fn opened(
+    /// A connection was made.
+    pub(crate) fn opened(&mut self, peer: PeerId, id: ConnectionId, dialled: Dialled, now: Instant) {
+        let link = Link { id, dialled, since: now, heard: None, process: None };
+        self.open.entry(peer).or_default().push(link);
+    }
+
+    /// A peer answered on a connection, and perhaps said which process it is. Returns the connections to it that have to
+    /// go; they do not count any more.
+    pub(crate) fn heard(
         &mut self,
         peer: PeerId,
         id: ConnectionId,
-        dialled: Dialled,
+        process: Option<String>,
         now: Instant,
-    ) -> Option<ConnectionId> {
-        let links = self.open.entry(peer).or_default();
-        let earlier = links.last().copied();
-        let link = Link { id, dialled, since: now };
-        links.push(link);
-        let earlier = earlier?;
-        if now - earlier.since >= SETTLED_AFTER {
-            return Some(earlier.id);
-        }
-        if earlier.dialled == dialled {
-            // One dial that raced over several addresses, or a peer that has come again soon: whoever dialled closes
-            // what it does not use, and what is dead ends by itself.
-            return None;
-        }
+    ) -> Vec<ConnectionId> {
         // Both sides must choose the same.
         let stays = if self.local < peer { Dialled::Here } else { Dialled::There };
-        Some(if link.dialled == stays { earlier.id } else { link.id })
+        let Some(links) = self.open.get_mut(&peer) else { return Vec::new() };
+        if let Some(link) = links.iter_mut().find(|link| link.id == id) {
+            link.heard = Some(now);
+            link.process = process.or(link.process.take());
+        }
+        let gone = surplus(links, stays);
+        links.retain(|link| !gone.contains(&link.id));
+        gone
     }
 
     /// A connection has ended.
@@ -80,52 +112,4 @@ impl Links {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(n: usize) -> ConnectionId {
-        ConnectionId::new_unchecked(n)
-    }
-
-    #[test]
-    fn of_two_connections_made_at_once_both_sides_keep_the_same() {
-        let now = Instant::now();
-        let (a, b) = (PeerId::random(), PeerId::random());
-        for (first, second) in [(Dialled::Here, Dialled::There), (Dialled::There, Dialled::Here)] {
-            for (seen_first, seen_second) in [(1, 2), (2, 1)] {
-                // 1 was dialled by `a` or by `b`, 2 by the other; each side may see either first.
-                let by = |n: usize| if n == 1 { first } else { second };
-                let other = |by: Dialled| if by == Dialled::Here { Dialled::There } else { Dialled::Here };
-                let mut of_a = Links::new(a);
-                assert_eq!(of_a.opened(b, id(1), by(1), now), None);
-                let gone_at_a = of_a.opened(b, id(2), by(2), now).expect("one goes");
-                let mut of_b = Links::new(b);
-                assert_eq!(of_b.opened(a, id(seen_first), other(by(seen_first)), now), None);
-                let gone_at_b = of_b.opened(a, id(seen_second), other(by(seen_second)), now).expect("one goes");
-                assert_eq!(gone_at_a, gone_at_b);
-            }
-        }
-    }
-
-    #[test]
-    fn a_peer_that_comes_again_ends_the_connection_that_it_has_left() {
-        let now = Instant::now();
-        let (a, b) = (PeerId::random(), PeerId::random());
-        for (earlier, later) in [(Dialled::Here, Dialled::There), (Dialled::There, Dialled::There)] {
-            let mut links = Links::new(a);
-            assert_eq!(links.opened(b, id(1), earlier, now), None);
-            assert_eq!(links.opened(b, id(2), later, now + SETTLED_AFTER), Some(id(1)));
-        }
-    }
-
-    #[test]
-    fn a_connection_that_ended_is_in_nobodys_way() {
-        let now = Instant::now();
-        let (a, b) = (PeerId::random(), PeerId::random());
-        let mut links = Links::new(a);
-        assert_eq!(links.opened(b, id(1), Dialled::Here, now), None);
-        links.closed(b, id(1));
-        assert_eq!(links.opened(b, id(2), Dialled::There, now), None);
-        assert!(links.opened(b, id(3), Dialled::Here, now).is_some());
-    }
-}
+mod tests;

@@ -1,16 +1,14 @@
 //! The task that owns the swarm.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, kad, mdns, noise, tcp, yamux};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping};
 use skep_config::MeshConfig;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
@@ -19,14 +17,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::behaviour::{Behaviour, DhtEvent, Event};
+use crate::dials::Dial;
 use crate::discovery::{ADDRESSES_PER_PEER_MAX, is_usable};
 use crate::envelopes::{Dropped, Envelopes, Job};
 use crate::gossip;
 use crate::links::{Dialled, Links};
-
-/// Shortest and longest wait between dials of one peer.
-const REDIAL_MIN: Duration = Duration::from_millis(200);
-const REDIAL_MAX: Duration = Duration::from_secs(30);
+use crate::transport;
 
 /// Why the mesh did not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +64,10 @@ pub struct MeshView {
     pub listening: Vec<String>,
     /// Why peers are not connected, as far as that is known.
     pub errors: BTreeMap<NodeId, String>,
+    /// Connections made so far, to any peer.
+    pub made: u64,
+    /// Connections closed so far because another one to the same peer stays.
+    pub replaced: u64,
 }
 
 /// Handle of the mesh. Cheap to clone.
@@ -138,14 +138,6 @@ struct Service {
     links: Links,
 }
 
-struct Dial {
-    node: NodeId,
-    /// As configured; others are learned.
-    address: Option<Multiaddr>,
-    at: Instant,
-    wait: Duration,
-}
-
 /// What the service waited for.
 enum Step {
     Swarm(Box<SwarmEvent<Event>>),
@@ -167,16 +159,8 @@ impl Mesh {
         let key = Keypair::ed25519_from_bytes(seed).map_err(|e| failed(&e))?;
         let local = key.public().to_peer_id();
         let signing = key.clone();
-        let mut swarm = SwarmBuilder::with_existing_identity(key)
-            .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
-            .map_err(|e| failed(&e))?
-            .with_quic()
-            .with_behaviour(|key| Behaviour::new(key, config).map_err(Into::into))
-            .map_err(|e| failed(&e))?
-            // Static peers stay connected for as long as both are there.
-            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::MAX))
-            .build();
+        let process: u64 = rand::random();
+        let mut swarm = transport::swarm(key, config, process)?;
         let mut dials = BTreeMap::new();
         for peer in &config.peers {
             let id = peer_id(peer.id).ok_or_else(|| failed(&format!("{} is not a key", peer.id)))?;
@@ -194,9 +178,9 @@ impl Mesh {
             if let Some(address) = &address {
                 swarm.behaviour_mut().dht.add_address(&id, address.clone());
             }
-            dials.insert(id, Dial { node: peer.id, address, at: Instant::now(), wait: REDIAL_MIN });
+            dials.insert(id, Dial::new(peer.id, address, Instant::now()));
         }
-        for address in listen_addresses(config.listen) {
+        for address in transport::listen_addresses(config.listen) {
             swarm.listen_on(address).map_err(|e| failed(&format!("{}: {e}", config.listen)))?;
         }
         let (view, seen) = watch::channel(MeshView::default());
@@ -209,7 +193,7 @@ impl Mesh {
             key: signing,
             local: node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?,
             admitted: config.peers.iter().map(|peer| peer.id).collect(),
-            process: rand::random(),
+            process,
             commands,
             received,
             dropped: Arc::clone(&dropped),
@@ -257,7 +241,7 @@ impl Service {
     }
 
     async fn select(&mut self, stopped: &mut oneshot::Receiver<()>) -> Step {
-        let next = self.dials.values().filter(|dial| !self.view.borrow().up.contains(&dial.node)).map(|d| d.at).min();
+        let next = self.dials.values().filter_map(Dial::due).min();
         let timer = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -276,14 +260,11 @@ impl Service {
 
     fn dial_due(&mut self) {
         let now = Instant::now();
-        let up = self.view.borrow().up.clone();
         for (id, dial) in &mut self.dials {
-            if dial.at > now || up.contains(&dial.node) {
+            if dial.due().is_none_or(|at| at > now) {
                 continue;
             }
-            let jitter = rand::random_range(0.5..1.5);
-            dial.at = now + dial.wait.mul_f64(jitter);
-            dial.wait = (dial.wait * 2).min(REDIAL_MAX);
+            dial.begin(now, jitter());
             let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing);
             let options = match &dial.address {
                 Some(address) => options.addresses(vec![address.clone()]).extend_addresses_through_behaviour().build(),
@@ -348,7 +329,28 @@ impl Service {
     /// A peer may be reachable now.
     fn dial_soon(&mut self, peer: &PeerId) {
         if let Some(dial) = self.dials.get_mut(peer) {
-            dial.at = Instant::now();
+            dial.soon(Instant::now());
+        }
+    }
+
+    /// A peer answered on a connection, and perhaps said which process it is.
+    fn on_answer(&mut self, peer: PeerId, connection: ConnectionId, process: Option<String>) {
+        for one_too_many in self.links.heard(peer, connection, process, Instant::now()) {
+            tracing::debug!(%peer, connection = %one_too_many, "another connection to this peer stays");
+            self.swarm.close_connection(one_too_many);
+            self.view.send_modify(|view| view.replaced += 1);
+        }
+    }
+
+    fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
+        match result {
+            Ok(_) => self.on_answer(peer, connection, None),
+            Err(ping::Failure::Unsupported) => {}
+            // The second in a row. QUIC finds out by itself that nobody is there; TCP waits for as long as nobody refuses.
+            Err(error) => {
+                tracing::info!(%peer, %error, "a connection is silent");
+                self.swarm.close_connection(connection);
+            }
         }
     }
 
@@ -367,9 +369,12 @@ impl Service {
             Event::Gossip(gossipsub::Event::SlowPeer { peer_id, failed_messages }) => {
                 tracing::debug!(peer = %peer_id, ?failed_messages, "a peer takes telemetry too slowly");
             }
+            Event::Ping(event) => self.on_ping(event),
             Event::Identify(
-                identify::Event::Received { peer_id, info, .. } | identify::Event::Pushed { peer_id, info, .. },
+                identify::Event::Received { connection_id, peer_id, info }
+                | identify::Event::Pushed { connection_id, peer_id, info },
             ) => {
+                self.on_answer(peer_id, connection_id, Some(info.agent_version));
                 let usable = info.listen_addrs.into_iter().filter(|address| is_usable(address, self.on_loopback));
                 let usable: Vec<Multiaddr> = usable.take(ADDRESSES_PER_PEER_MAX).collect();
                 let dht = &mut self.swarm.behaviour_mut().dht;
@@ -414,9 +419,8 @@ impl Service {
             }
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 let dialled = if endpoint.is_dialer() { Dialled::Here } else { Dialled::There };
-                if let Some(one_too_many) = self.links.opened(peer_id, connection_id, dialled, Instant::now()) {
-                    self.swarm.close_connection(one_too_many);
-                }
+                self.links.opened(peer_id, connection_id, dialled, Instant::now());
+                self.view.send_modify(|view| view.made += 1);
                 if num_established.get() == 1 {
                     self.note_up(peer_id);
                 }
@@ -445,7 +449,7 @@ impl Service {
     fn note_up(&mut self, peer: PeerId) {
         let Some(node) = node_id(&peer) else { return };
         if let Some(dial) = self.dials.get_mut(&peer) {
-            dial.wait = REDIAL_MIN;
+            dial.up(Instant::now());
         }
         tracing::info!(peer = %node, "mesh connected");
         self.view.send_modify(|view| {
@@ -457,7 +461,7 @@ impl Service {
     fn note_down(&mut self, peer: PeerId, why: String) {
         let Some(node) = node_id(&peer) else { return };
         if let Some(dial) = self.dials.get_mut(&peer) {
-            dial.at = Instant::now() + dial.wait.mul_f64(rand::random_range(0.0..1.0));
+            dial.down(Instant::now(), jitter());
         }
         tracing::info!(peer = %node, why, "mesh disconnected");
         self.view.send_modify(|view| {
@@ -467,14 +471,9 @@ impl Service {
     }
 }
 
-fn listen_addresses(listen: SocketAddr) -> [Multiaddr; 2] {
-    let ip: Multiaddr = match listen.ip() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => ip.into(),
-    };
-    use libp2p::multiaddr::Protocol;
-    let quic = ip.clone().with(Protocol::Udp(listen.port())).with(Protocol::QuicV1);
-    [quic, ip.with(Protocol::Tcp(listen.port()))]
+/// Nobody dials in step with others.
+fn jitter() -> f64 {
+    rand::random_range(0.5..1.5)
 }
 
 fn peer_id(node: NodeId) -> Option<PeerId> {

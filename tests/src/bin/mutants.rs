@@ -66,6 +66,7 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::LostUpdateForgotten => of("skep-fleet", "orchestrator", "an_update_whose_answer_was_lost"),
         Mutant::LetGoForgotten => of("skep-client", "skep_client", "what_the_software_let_go_of"),
         Mutant::VotersNotLearned => of("skep-engine", "skep_engine", "a_new_leader_is_reached_in_as_many_attempts"),
+        Mutant::DeadConnectionKept => of("skep-mesh", "skep_mesh", "a_process_that_came_again_takes_the_place"),
         Mutant::LeaseFromReceipt => of("skep-engine", "skep_engine", "a_lease_is_counted_from_the_stamp"),
         Mutant::RenewalWithoutQuorum => of("skep-fleet", "orchestrator", "without_a_quorum_nothing_is_renewed"),
         Mutant::ExpiryWithoutMargin => of("skep-fleet", "orchestrator", "a_lease_that_is_not_renewed_ends_after"),

@@ -21,6 +21,9 @@ struct Args {
     /// The first one.
     #[arg(long, default_value_t = 1)]
     from: u64,
+    /// Ends well though something was never put to the test: for seeds that were not chosen.
+    #[arg(long)]
+    any: bool,
     /// Run this seed alone, and say what goes wrong in it.
     #[arg(long)]
     seed: Option<u64>,
@@ -67,7 +70,8 @@ fn main() -> ExitCode {
         Output::Json => println!("{}", serde_json::to_string(&campaign).unwrap_or_default()),
         Output::Text => print(&campaign),
     }
-    if campaign.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let well = if args.any { campaign.violations.is_empty() } else { campaign.is_clean() };
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print(campaign: &Campaign) {

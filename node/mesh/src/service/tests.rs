@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use skep_config::PeerConfig;
 use skep_protocol::text::{AgentId, SiteName};
@@ -28,7 +30,11 @@ async fn addresses(mesh: &Mesh) -> Vec<String> {
 }
 
 async fn until_up(mesh: &Mesh, node: NodeId) {
-    mesh.handle().view().wait_for(|view| view.up.contains(&node)).await.unwrap();
+    until_up_at(&mesh.handle(), node).await;
+}
+
+async fn until_up_at(mesh: &MeshHandle, node: NodeId) {
+    mesh.view().wait_for(|view| view.up.contains(&node)).await.unwrap();
 }
 
 #[test]
@@ -134,11 +140,16 @@ fn quic(listen: &str) -> String {
     format!("/ip4/{ip}/udp/{port}/quic-v1")
 }
 
+fn config(listen: &str, other: PeerConfig) -> MeshConfig {
+    let site = SiteName::new("s").unwrap();
+    MeshConfig { listen: listen.parse().unwrap(), mdns: false, site, peers: vec![other] }
+}
+
 /// Until the listener hears something that was said after this call.
-async fn until_heard(speaker: &Mesh, listener: &mut mpsc::Receiver<Envelope>, text: &str) {
+async fn until_heard(speaker: &MeshHandle, listener: &mut mpsc::Receiver<Envelope>, text: &str) {
     let heard = async {
         loop {
-            speaker.handle().publish(publication(text));
+            speaker.publish(publication(text));
             let wait = Duration::from_millis(100);
             if let Ok(Some(envelope)) = tokio::time::timeout(wait, listener.recv()).await
                 && envelope.publication == publication(text)
@@ -155,12 +166,7 @@ async fn peers_that_dial_each_other_at_once_do_not_forget_what_is_subscribed_to(
     for round in 0..6 {
         let (a, b) = (identity(1), identity(2));
         let listen = [free_address(), free_address()];
-        let of = |at: usize, other: NodeId| MeshConfig {
-            listen: listen[at].parse().unwrap(),
-            mdns: false,
-            site: SiteName::new("s").unwrap(),
-            peers: vec![peer(other, Some(quic(&listen[1 - at])))],
-        };
+        let of = |at: usize, other: NodeId| config(&listen[at], peer(other, Some(quic(&listen[1 - at]))));
         let (speaker, _said) = Mesh::start([1; 32], &of(0, b)).unwrap();
         let (listener, mut heard) = Mesh::start([2; 32], &of(1, a)).unwrap();
         until_up(&listener, a).await;
@@ -174,8 +180,88 @@ async fn peers_that_dial_each_other_at_once_do_not_forget_what_is_subscribed_to(
             tokio::task::yield_now().await;
         }
         listener.handle().subscribe(topic.clone());
-        until_heard(&speaker, &mut heard, &format!("round {round}")).await;
+        until_heard(&speaker.handle(), &mut heard, &format!("round {round}")).await;
         speaker.stop().await;
         listener.stop().await;
+    }
+}
+
+/// A node that can die as a process does: at once, and without a word to anybody.
+struct Process {
+    mesh: MeshHandle,
+    heard: mpsc::Receiver<Envelope>,
+    dies: oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Process {
+    async fn start(seed: u8, config: MeshConfig) -> Self {
+        let (running, started) = oneshot::channel();
+        let (dies, killed) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let mesh = runtime.block_on(async move {
+                let (mesh, heard) = Mesh::start([seed; 32], &config).unwrap();
+                let _ = running.send((mesh.handle(), heard));
+                let _ = killed.await;
+                mesh
+            });
+            // Its tasks and sockets go without being asked.
+            drop(runtime);
+            drop(mesh);
+        });
+        let (mesh, heard) = started.await.unwrap();
+        Self { mesh, heard, dies, thread }
+    }
+
+    fn kill(self) {
+        drop(self.dies);
+        self.thread.join().unwrap();
+    }
+}
+
+/// One node stays, the other dies and comes again; `stays_dials` says who dialled before.
+async fn dies_and_comes_again([stays, dies]: [u8; 2], stays_dials: bool) {
+    let listen = [free_address(), free_address()];
+    let address_if = |known: bool, at: usize| known.then(|| quic(&listen[at]));
+    let (stays_at, dies_at) = (identity(stays), identity(dies));
+    let of_stays = config(&listen[0], peer(dies_at, address_if(stays_dials, 1)));
+    let of_dies = config(&listen[1], peer(stays_at, address_if(!stays_dials, 0)));
+    // It has been told of the other, so it dials, whoever did before.
+    let of_again = config(&listen[1], peer(stays_at, address_if(true, 0)));
+    let topic = TopicPath::new("s/robots/pose").unwrap();
+    let (stayed, mut heard) = Mesh::start([stays; 32], &of_stays).unwrap();
+    let stayed_too = stayed.handle();
+    stayed_too.subscribe(topic.clone());
+    let mut before = Process::start(dies, of_dies).await;
+    before.mesh.subscribe(topic.clone());
+    until_up_at(&before.mesh, stays_at).await;
+    until_heard(&stayed_too, &mut before.heard, "before").await;
+    let made = stayed_too.view().borrow().made;
+    before.kill();
+    let mut again = Process::start(dies, of_again).await;
+    again.mesh.subscribe(topic);
+    // What is left of the process that died is let go, and not waited for until it has been silent for long.
+    let mut view = stayed_too.view();
+    let replaced = view.wait_for(|view| view.replaced > 0);
+    drop(tokio::time::timeout(Duration::from_secs(60), replaced).await.unwrap().unwrap());
+    until_heard(&stayed_too, &mut again.heard, "again").await;
+    until_heard(&again.mesh, &mut heard, "and back").await;
+    let (seen, seen_again) = (stayed_too.view().borrow().clone(), again.mesh.view().borrow().clone());
+    assert!(seen.up.contains(&dies_at) && seen_again.up.contains(&stays_at));
+    // One, and two more if the node that stayed dialled beside it.
+    assert!(seen.made - made <= 3 && seen_again.made <= 3, "{seen:?} {seen_again:?}");
+    assert!(seen.replaced <= 3 && seen_again.replaced <= 3, "{seen:?} {seen_again:?}");
+    again.kill();
+    stayed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_died_without_a_word_and_came_back_is_heard_at_once() {
+    for pair in [[1, 2], [2, 1]] {
+        for stays_dials in [true, false] {
+            println!("{pair:?}, {}", if stays_dials { "who stays dials first" } else { "who dies dials first" });
+            dies_and_comes_again(pair, stays_dials).await;
+        }
     }
 }

@@ -1,0 +1,134 @@
+//! When a peer is dialled.
+//!
+//! Until it is up, after longer and longer waits. A connection that ended soon after it was made is followed by a rest,
+//! which grows as well: nodes that disagree about their connections, or two processes with one key, make few of them.
+
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+use skep_protocol::ids::NodeId;
+use tokio::time::Instant;
+
+/// Shortest and longest wait between dials of one peer.
+const REDIAL_MIN: Duration = Duration::from_millis(200);
+const REDIAL_MAX: Duration = Duration::from_secs(30);
+/// Longest rest after a connection that ended soon.
+const REST_MAX: Duration = Duration::from_secs(5);
+/// A connection that lasted so long did not end soon.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
+
+/// A listed peer, and when it is dialled.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    pub(crate) node: NodeId,
+    /// As configured; others are learned.
+    pub(crate) address: Option<Multiaddr>,
+    at: Instant,
+    wait: Duration,
+    /// Not before this, whoever knows an address of it.
+    rested: Instant,
+    rest: Duration,
+    up_since: Option<Instant>,
+}
+
+impl Dial {
+    pub(crate) fn new(node: NodeId, address: Option<Multiaddr>, now: Instant) -> Self {
+        Self { node, address, at: now, wait: REDIAL_MIN, rested: now, rest: REDIAL_MIN, up_since: None }
+    }
+
+    /// When it is dialled next; none while it is up.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.up_since.is_none().then_some(self.at)
+    }
+
+    /// It is dialled. `jitter` is around 1.
+    pub(crate) fn begin(&mut self, now: Instant, jitter: f64) {
+        self.at = now + self.wait.mul_f64(jitter);
+        self.wait = (self.wait * 2).min(REDIAL_MAX);
+    }
+
+    /// It may be reachable now.
+    pub(crate) fn soon(&mut self, now: Instant) {
+        self.at = self.at.min(now.max(self.rested));
+    }
+
+    /// Its first connection was made.
+    pub(crate) fn up(&mut self, now: Instant) {
+        self.up_since = Some(now);
+        self.wait = REDIAL_MIN;
+    }
+
+    /// Its last connection has ended. `jitter` is around 1: both sides notice at once.
+    pub(crate) fn down(&mut self, now: Instant, jitter: f64) {
+        let lasted = self.up_since.take().map_or(Duration::ZERO, |since| now - since);
+        if lasted >= STEADY_AFTER {
+            self.rest = REDIAL_MIN;
+        }
+        self.rested = now + self.rest.mul_f64(jitter);
+        self.at = self.rested;
+        self.rest = (self.rest * 2).min(REST_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dial(now: Instant) -> Dial {
+        let key = libp2p::identity::Keypair::ed25519_from_bytes([1; 32]).unwrap();
+        let node = NodeId::from_peer_id_bytes(&key.public().to_peer_id().to_bytes()).unwrap();
+        Dial::new(node, None, now)
+    }
+
+    /// How often a peer is dialled within a minute, if each connection ends after so long and everybody always knows where
+    /// the peer is.
+    fn dials_in_a_minute(lasts: Duration) -> usize {
+        let begun = Instant::now();
+        let (mut dial, mut now, mut count) = (dial(begun), begun, 0);
+        while let Some(at) = dial.due().filter(|at| *at - begun < Duration::from_secs(60)) {
+            now = now.max(at);
+            dial.begin(now, 1.0);
+            dial.up(now);
+            assert_eq!(dial.due(), None, "nobody dials whoever is up");
+            count += 1;
+            now += lasts;
+            dial.down(now, 1.0);
+            dial.soon(now);
+        }
+        count
+    }
+
+    #[test]
+    fn connections_that_end_at_once_are_made_again_seldom() {
+        // 0.2, 0.4, 0.8, 1.6 and 3.2 s, and then every 5 s.
+        assert_eq!(dials_in_a_minute(Duration::ZERO), 16);
+        assert!(dials_in_a_minute(Duration::from_secs(1)) <= 16);
+    }
+
+    #[test]
+    fn a_connection_that_lasted_is_made_again_soon() {
+        let now = Instant::now();
+        let mut dial = dial(now);
+        for _ in 0..10 {
+            dial.up(now);
+            dial.down(now, 1.0);
+        }
+        assert_eq!(dial.due(), Some(now + REST_MAX));
+        dial.up(now);
+        let later = now + STEADY_AFTER;
+        dial.down(later, 1.0);
+        assert_eq!(dial.due(), Some(later + REDIAL_MIN));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_there_is_dialled_after_longer_and_longer_waits_until_somebody_knows_where_it_is() {
+        let now = Instant::now();
+        let mut dial = dial(now);
+        for _ in 0..20 {
+            dial.begin(now, 1.0);
+        }
+        assert_eq!(dial.due(), Some(now + REDIAL_MAX));
+        dial.soon(now);
+        assert_eq!(dial.due(), Some(now));
+    }
+}

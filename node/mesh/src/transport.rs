@@ -1,0 +1,56 @@
+//! The swarm and what it listens on: QUIC and TCP, for links of any delay.
+//!
+//! A peer that is gone is missed soon, and one that is far away is not taken for gone.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, Swarm, SwarmBuilder, noise, quic, tcp, yamux};
+use skep_config::MeshConfig;
+
+use crate::behaviour::Behaviour;
+use crate::service::MeshError;
+
+/// How long a peer may be silent on QUIC, in ms: longer where three round trips and what is lost of them take longer.
+const SILENT_MAX_MS: u32 = 10_000;
+/// Whoever is silent on QUIC is asked so often for a sign of life: one or two that are lost end no connection.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(3);
+/// How long QUIC may shake hands.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// How long any transport may take to connect: on TCP these are about five round trips.
+const CONNECT_MAX: Duration = Duration::from_secs(20);
+
+/// The swarm of a node. `process` is another number for each run of the program.
+pub(crate) fn swarm(key: Keypair, config: &MeshConfig, process: u64) -> Result<Swarm<Behaviour>, MeshError> {
+    let swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .map_err(|e| MeshError::new(&e))?
+        .with_quic_config(patient)
+        .with_behaviour(|key| Behaviour::new(key, config, process).map_err(Into::into))
+        .map_err(|e| MeshError::new(&e))?
+        // Static peers stay connected for as long as both are there.
+        .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::MAX))
+        .with_connection_timeout(CONNECT_MAX)
+        .build();
+    Ok(swarm)
+}
+
+fn patient(mut config: quic::Config) -> quic::Config {
+    config.max_idle_timeout = SILENT_MAX_MS;
+    config.keep_alive_interval = KEEP_ALIVE_EVERY;
+    config.handshake_timeout = HANDSHAKE_MAX;
+    config
+}
+
+/// What a node listens on.
+pub(crate) fn listen_addresses(listen: SocketAddr) -> [Multiaddr; 2] {
+    let ip: Multiaddr = match listen.ip() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => ip.into(),
+    };
+    let quic = ip.clone().with(Protocol::Udp(listen.port())).with(Protocol::QuicV1);
+    [quic, ip.with(Protocol::Tcp(listen.port()))]
+}
