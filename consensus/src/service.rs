@@ -167,6 +167,7 @@ async fn start(
         peers: config.peers.clone(),
         idle_timeout: Duration::from_millis(config.idle_timeout_ms),
         clocks: clocks.clone(),
+        threads: threads.clone(),
     };
     let peers = ControlPlane::peers(&setup);
     let incarnation = store.incarnation();
