@@ -104,10 +104,12 @@ impl Core {
         if count >= limits::SHARDS_PER_NODE_MAX {
             return Err(format!("this node takes part in {count} shards already"));
         }
-        let shard = Shard::open(id, self.site.clone()).await?;
+        // What openraft spawns stays on the thread of whoever opens the group.
+        let opening = Box::pin(Shard::open(id, self.site.clone()));
+        let shard = self.site.threads.on_control(opening).await.map_err(|e| e.to_string())??;
         self.shards.lock().unwrap_or_else(PoisonError::into_inner).insert(id, shard.clone());
         self.opened.send_modify(|opened| *opened += 1);
-        tokio::spawn(fill_history(Arc::clone(self), shard.clone()));
+        self.site.threads.work().spawn(fill_history(Arc::clone(self), shard.clone()));
         Ok(shard)
     }
 }

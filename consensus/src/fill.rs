@@ -12,8 +12,8 @@ use skep_protocol::query::{Answer, Query, QueryAnswer, QueryFailure, QueryReply}
 
 use crate::core::Core;
 use crate::net::{CallError, Class, Peers};
-use crate::offload::offload;
 use crate::shard::Shard;
+use crate::threads::Errand;
 
 /// How often a gap in the history is tried to be filled.
 const FILL_EVERY: Duration = Duration::from_secs(1);
@@ -32,7 +32,8 @@ pub(crate) async fn fill_history(core: Arc<Core>, shard: Shard) {
             match fetch_changes(&core, &shard, from, end).await {
                 Some((sets, next)) => {
                     let (filling, id) = (history.clone(), shard.id());
-                    match offload(move || filling.fill(id, sets, from, next)).await {
+                    let fill = move || filling.fill(id, sets, from, next);
+                    match core.site.threads.offload(Errand::Files, fill).await {
                         Ok(true) => {}
                         // Its disk may be full: not again at once.
                         Ok(false) => break,

@@ -3,9 +3,10 @@
 //! This crate is the shell around [`skep_fleet`]: it replicates entries, applies them, keeps them, and carries them
 //! between nodes. openraft and quinn types end here.
 //!
-//! **Contract.** Everything runs on one OS thread with a runtime of its own, so that no storm on the data plane or
-//! the API delays an election. Nothing is acknowledged before its fsync. The rest of the node talks to it through
-//! [`ConsensusHandle`] only.
+//! **Contract.** Raft runs on one OS thread with a runtime of its own, and nothing else does; agents, proposals, queries and
+//! handshakes have threads beside it, and what waits for a disk has others. So no storm on the data plane, the API or the
+//! control plane itself delays an election. Nothing is acknowledged before its fsync. The rest of the node talks to it
+//! through [`ConsensusHandle`] only.
 //!
 //! **Must not know** libp2p's swarm, gRPC, or what a node does with the answers.
 
@@ -16,13 +17,13 @@ mod ends;
 mod fill;
 mod identity;
 mod net;
-mod offload;
 mod pulls;
 mod raft;
 mod roles;
 mod service;
 mod shard;
 mod store;
+mod threads;
 
 #[cfg(test)]
 mod simulation;

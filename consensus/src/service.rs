@@ -1,4 +1,4 @@
-//! The thread of the control plane and the handle to it.
+//! The threads of the control plane and the handle to it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -30,6 +30,10 @@ use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::roles;
 use crate::shard::{FromLeader, MembershipError, Shard, ShardStatus, ShardView, Site};
 use crate::store::{Store, StoreError, StoreOptions};
+use crate::threads::{Threads, control_runtime, work_runtime};
+
+/// How long a runtime that ends waits for what its threads are at.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +47,8 @@ pub enum StartError {
     /// The endpoint cannot be bound.
     #[error("the control plane cannot listen on {0}; is another node running here? Set control.listen")]
     Listen(String),
-    /// The thread cannot be started.
-    #[error("the control plane's thread cannot be started: {0}")]
+    /// A thread cannot be started.
+    #[error("a thread of the control plane cannot be started: {0}")]
     Thread(std::io::Error),
 }
 
@@ -59,12 +63,11 @@ pub struct Consensus {
 #[derive(Clone)]
 pub struct ConsensusHandle {
     core: Arc<Core>,
-    runtime: tokio::runtime::Handle,
     address: Option<SocketAddr>,
 }
 
 impl Consensus {
-    /// Opens the store, starts the thread, opens every shard in the store, and listens. Also returns what leaders will say
+    /// Opens the store, starts the threads, opens every shard in the store, and listens. Also returns what leaders will say
     /// to this node.
     ///
     /// # Errors
@@ -115,19 +118,16 @@ fn run(
     started: &std::sync::mpsc::Sender<Result<ConsensusHandle, StartError>>,
     stopped: oneshot::Receiver<()>,
 ) {
-    // One thread of its own: measured, this is what keeps elections on time under a storm elsewhere.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build() {
-        Ok(runtime) => runtime,
+    // Raft has this thread for itself: measured, this is what keeps elections on time under a storm elsewhere.
+    let (control, work) = match control_runtime().and_then(|control| Ok((control, work_runtime()?))) {
+        Ok(runtimes) => runtimes,
         Err(error) => return drop(started.send(Err(StartError::Thread(error)))),
     };
-    runtime.block_on(async {
-        match start(identity, config, store, updates).await {
+    let threads = Threads::new(control.handle().clone(), work.handle().clone());
+    control.block_on(async {
+        match start(identity, config, store, threads, updates).await {
             Ok((core, plane)) => {
-                let handle = ConsensusHandle {
-                    core: Arc::clone(&core),
-                    runtime: tokio::runtime::Handle::current(),
-                    address: plane.local_address(),
-                };
+                let handle = ConsensusHandle { core: Arc::clone(&core), address: plane.local_address() };
                 let _ = started.send(Ok(handle));
                 let _ = stopped.await;
                 let shards = core.shards();
@@ -137,13 +137,16 @@ fn run(
             Err(error) => drop(started.send(Err(error))),
         }
     });
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    // First those who ask something of Raft. Every lead was handed over.
+    work.shutdown_timeout(SHUTDOWN_PATIENCE);
+    control.shutdown_timeout(SHUTDOWN_PATIENCE);
 }
 
 async fn start(
     identity: Identity,
     config: ControlConfig,
     store: Store,
+    threads: Threads,
     updates: mpsc::Sender<FromLeader>,
 ) -> Result<(Arc<Core>, ControlPlane), StartError> {
     let hello = Hello {
@@ -164,6 +167,7 @@ async fn start(
         peers: config.peers.clone(),
         idle_timeout: Duration::from_millis(config.idle_timeout_ms),
         clocks: clocks.clone(),
+        threads: threads.clone(),
     };
     let peers = ControlPlane::peers(&setup);
     let incarnation = store.incarnation();
@@ -172,6 +176,7 @@ async fn start(
         incarnation,
         config: Arc::new(config),
         store,
+        threads: threads.clone(),
         peers: peers.clone(),
         clocks,
         chance: Chance::default(),
@@ -183,14 +188,14 @@ async fn start(
     }
     roles::look(&core, 0);
     let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&core))).map_err(StartError::Listen)?;
-    tokio::spawn(roles::follow(Arc::clone(&core)));
+    threads.work().spawn(roles::follow(Arc::clone(&core)));
     Ok((core, plane))
 }
 
 impl ConsensusHandle {
-    /// Runs on the control plane's thread and waits for the result.
-    async fn on_thread<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        self.runtime.spawn(work).await.ok()
+    /// Runs on the control plane's threads beside Raft's, and waits for the result.
+    async fn beside<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        self.core.site.threads.work().spawn(work).await.ok()
     }
 
     /// This node.
@@ -291,7 +296,7 @@ impl ConsensusHandle {
                 Err(CallError::Lost(_) | CallError::Timeout(_)) => vec![ProposeOutcome::Unknown; count],
             }
         };
-        self.on_thread(forward).await.unwrap_or_else(|| vec![ProposeOutcome::Unknown; count])
+        self.beside(forward).await.unwrap_or_else(|| vec![ProposeOutcome::Unknown; count])
     }
 
     /// Hands a heartbeat to this node's orchestrator.
@@ -302,7 +307,7 @@ impl ConsensusHandle {
         let node = self.node();
         let nobody = || HeartbeatFailure::NotLeader(LeaderHint::default());
         let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
-        self.on_thread(async move { shard.heartbeat(node, heartbeat).await }).await.unwrap_or_else(|| Err(nobody()))
+        self.beside(async move { shard.heartbeat(node, heartbeat).await }).await.unwrap_or_else(|| Err(nobody()))
     }
 
     /// Sends a heartbeat to another node, which is thought to lead the shard.
@@ -328,7 +333,7 @@ impl ConsensusHandle {
             }
             result
         };
-        self.on_thread(say).await.unwrap_or_else(|| Err(nobody()))
+        self.beside(say).await.unwrap_or_else(|| Err(nobody()))
     }
 
     /// Asks this node, which leads the shard, what there is for its own agents.
@@ -339,7 +344,7 @@ impl ConsensusHandle {
         let node = self.node();
         let nobody = || PullFailure::NotLeader(LeaderHint::default());
         let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
-        self.on_thread(async move { shard.pull(node, &pull).await }).await.unwrap_or_else(|| Err(nobody()))
+        self.beside(async move { shard.pull(node, &pull).await }).await.unwrap_or_else(|| Err(nobody()))
     }
 
     /// Asks another node, which is thought to lead the shard, what there is for this node's agents.
@@ -355,7 +360,7 @@ impl ConsensusHandle {
             let answer = core.site.peers.call(node, Class::Agents, FrameKind::Pull, shard, &body, deadline).await;
             PullAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result
         };
-        self.on_thread(ask).await.unwrap_or_else(|| Err(nobody()))
+        self.beside(ask).await.unwrap_or_else(|| Err(nobody()))
     }
 
     /// Answers a query from this node: as its leader, or from its replica as it is.
@@ -368,7 +373,7 @@ impl ConsensusHandle {
         };
         let answer =
             async move { if stale { shard.query_stale(query).await } else { shard.query_linearizable(query).await } };
-        self.on_thread(answer).await.unwrap_or(Err(QueryFailure::NoQuorum))
+        self.beside(answer).await.unwrap_or(Err(QueryFailure::NoQuorum))
     }
 
     /// Asks another node, which is thought to lead the shard.
@@ -378,7 +383,7 @@ impl ConsensusHandle {
     pub async fn query_on(&self, node: NodeId, shard: ShardId, query: Query) -> Result<QueryReply, QueryFailure> {
         let core = Arc::clone(&self.core);
         let ask = async move { call_query(&core.site.peers, &core.site.config, node, shard, &query).await };
-        self.on_thread(ask).await.unwrap_or(Err(QueryFailure::NoQuorum))
+        self.beside(ask).await.unwrap_or(Err(QueryFailure::NoQuorum))
     }
 
     /// Follows the first index whose changes cannot be read here yet.
@@ -402,7 +407,7 @@ impl ConsensusHandle {
             let shard = core.open(shard).await.map_err(MembershipError::Raft)?;
             shard.initialize(&voters).await
         };
-        self.on_thread(init).await.unwrap_or_else(stopped)
+        self.beside(init).await.unwrap_or_else(stopped)
     }
 
     /// Hands the lead of a shard to a voter; to the most advanced other one if none is named.
@@ -411,7 +416,7 @@ impl ConsensusHandle {
     /// [`MembershipError`] says what to do.
     pub async fn transfer_leader(&self, shard: ShardId, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
         let shard = self.member_of(shard)?;
-        self.on_thread(async move { shard.transfer_leader(to).await }).await.unwrap_or_else(stopped)
+        self.beside(async move { shard.transfer_leader(to).await }).await.unwrap_or_else(stopped)
     }
 
     /// Makes a node a voter under its present incarnation, in place of an earlier one.
@@ -424,7 +429,7 @@ impl ConsensusHandle {
             core.site.peers.reach(&[node]).await;
             shard.add_voter(node).await
         };
-        self.on_thread(add).await.unwrap_or_else(stopped)
+        self.beside(add).await.unwrap_or_else(stopped)
     }
 
     /// Takes a voter out of a shard.
@@ -433,7 +438,7 @@ impl ConsensusHandle {
     /// [`MembershipError`] says what to do.
     pub async fn remove_voter(&self, shard: ShardId, node: NodeId) -> Result<(), MembershipError> {
         let shard = self.member_of(shard)?;
-        self.on_thread(async move { shard.remove_voter(node).await }).await.unwrap_or_else(stopped)
+        self.beside(async move { shard.remove_voter(node).await }).await.unwrap_or_else(stopped)
     }
 
     fn member_of(&self, shard: ShardId) -> Result<Shard, MembershipError> {

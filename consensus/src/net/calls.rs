@@ -10,7 +10,10 @@ use skep_protocol::frame::{FrameKind, HEADER_BYTES, Header};
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::threads::Threads;
 
 /// What a stream carries. Each class has its own stream, so that none waits behind another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +35,9 @@ pub(crate) enum Class {
 }
 
 impl Class {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::Snapshot as usize + 1;
+
     /// The stream's priority for quinn: higher first.
     pub(super) fn priority(self) -> i32 {
         match self {
@@ -42,6 +48,14 @@ impl Class {
             Self::Propose => 2,
             Self::Query => 1,
             Self::Snapshot => 0,
+        }
+    }
+
+    /// Where its streams are read and written, and its calls answered: Raft's own on the control thread, all others beside it.
+    pub(super) fn runtime(self, threads: &Threads) -> &Handle {
+        match self {
+            Self::Urgent | Self::Append => threads.control(),
+            Self::Agents | Self::End | Self::Propose | Self::Query | Self::Snapshot => threads.work(),
         }
     }
 }
@@ -110,13 +124,13 @@ pub(super) async fn write_frames(mut stream: quinn::SendStream, mut frames: mpsc
 }
 
 impl CallStream {
-    /// Takes over both halves of a stream.
-    pub(super) fn new(send: quinn::SendStream, mut receive: quinn::RecvStream) -> Self {
+    /// Takes over both halves of a stream, which are written and read on a runtime whoever calls.
+    pub(super) fn new(send: quinn::SendStream, mut receive: quinn::RecvStream, runtime: &Handle) -> Self {
         let (frames, queue) = mpsc::channel(limits::FRAMES_QUEUED_MAX);
         let waiting = Waiting::default();
-        tokio::spawn(write_frames(send, queue));
+        runtime.spawn(write_frames(send, queue));
         let answered = Arc::clone(&waiting);
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             while let Ok(Some((header, body))) = read_frame(&mut receive).await {
                 let waiter = answered.lock().unwrap_or_else(PoisonError::into_inner).remove(&header.call);
                 if let Some(waiter) = waiter {

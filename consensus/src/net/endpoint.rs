@@ -11,6 +11,7 @@ use skep_protocol::ids::{NodeId, ShardId};
 use tokio::time::Instant;
 
 use super::calls::{frame, read_frame};
+use super::drivers::{Drivers, Handshake, begin};
 use super::link::Link;
 use super::peers::{Peer, Peers};
 use super::roles::{NOT_NEEDED, Stance};
@@ -18,6 +19,7 @@ use super::serve::{Dispatch, serve};
 use super::tls;
 use crate::clock::Clocks;
 use crate::identity::Identity;
+use crate::threads::Threads;
 
 /// Longest wait for a handshake and a hello.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,7 +31,7 @@ const REDIAL_MAX: Duration = Duration::from_secs(5);
 const REDIAL_SELDOM: Duration = Duration::from_secs(30);
 /// Before it is known who votes, peers are dialled within so long for each of them: most need not be, once one has told.
 const FIRST_DIAL_PER_PEER: Duration = Duration::from_millis(2);
-/// Connections that may be shaking hands at a time. One more is refused.
+/// Connections that may be shaking hands at a time, beside the control thread. One more is refused.
 const HANDSHAKES_MAX: usize = 64;
 
 /// Everything that a control plane starts from.
@@ -40,6 +42,7 @@ pub(crate) struct Setup {
     pub(crate) peers: Vec<PeerConfig>,
     pub(crate) idle_timeout: Duration,
     pub(crate) clocks: Clocks,
+    pub(crate) threads: Threads,
 }
 
 /// The running endpoint.
@@ -52,6 +55,7 @@ struct Shared {
     hello: Hello,
     peers: Peers,
     idle_timeout: Duration,
+    threads: Threads,
     dispatch: Arc<dyn Dispatch>,
 }
 
@@ -65,21 +69,23 @@ impl ControlPlane {
     pub(crate) fn start(setup: Setup, peers: Peers, dispatch: Arc<dyn Dispatch>) -> Result<Self, String> {
         let socket = UdpSocket::bind(setup.listen).map_err(|e| format!("{}: {e}", setup.listen))?;
         let server = tls::server(&setup.identity, setup.idle_timeout).map_err(|e| e.to_string())?;
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, runtime)
+        let drivers = Arc::new(Drivers::new(setup.threads.clone()));
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, drivers)
             .map_err(|e| e.to_string())?;
         let shared = Arc::new(Shared {
             identity: setup.identity,
             hello: setup.hello,
             peers,
             idle_timeout: setup.idle_timeout,
+            threads: setup.threads,
             dispatch,
         });
-        tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
+        let work = shared.threads.work();
+        work.spawn(accept(endpoint.clone(), Arc::clone(&shared)));
         let spread = FIRST_DIAL_PER_PEER * u32::try_from(setup.peers.len()).unwrap_or(u32::MAX);
         for peer in setup.peers {
             if let Some(address) = peer.control.filter(|_| peer.id != shared.identity.node()) {
-                tokio::spawn(keep_connected(endpoint.clone(), Arc::clone(&shared), peer.id, address, spread));
+                work.spawn(keep_connected(endpoint.clone(), Arc::clone(&shared), peer.id, address, spread));
             }
         }
         Ok(Self { endpoint })
@@ -96,6 +102,8 @@ impl ControlPlane {
     }
 }
 
+/// Takes connections in. Of each the first part of its handshake is done here, one after the other: the endpoint, and with it
+/// Raft, waits meanwhile.
 async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
     let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
     while let Some(incoming) = endpoint.accept().await {
@@ -108,10 +116,11 @@ async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
             incoming.refuse();
             continue;
         };
+        let from = incoming.remote_address();
+        let (connecting, handshake) = begin(|| incoming.accept());
         let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            let from = incoming.remote_address();
-            let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, admit(incoming, &shared)).await;
+        shared.threads.clone().work().spawn(async move {
+            let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, admit(connecting, handshake, &shared)).await;
             drop(permit);
             match accepted {
                 Ok(Ok(peer)) => attend(peer, &shared).await,
@@ -119,11 +128,18 @@ async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
                 Err(_) => tracing::warn!(%from, "a connection to the control plane did not get through its handshake"),
             }
         });
+        // The lock of the endpoint is not fair: whoever drives it has its turn before the next one.
+        tokio::task::yield_now().await;
     }
 }
 
-async fn admit(incoming: quinn::Incoming, shared: &Shared) -> Result<Peer, String> {
-    let connection = incoming.await.map_err(|e| e.to_string())?;
+async fn admit(
+    connecting: Result<quinn::Connecting, quinn::ConnectionError>,
+    handshake: Handshake,
+    shared: &Shared,
+) -> Result<Peer, String> {
+    let connection = connecting.map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())?;
+    drop(handshake);
     let refuse = |why: String| {
         connection.close(quinn::VarInt::from_u32(3), why.as_bytes());
         why
@@ -136,7 +152,7 @@ async fn admit(incoming: quinn::Incoming, shared: &Shared) -> Result<Peer, Strin
     let hello = read_hello(&mut receive).await.map_err(refuse)?;
     check_hello(&hello, &shared.hello).map_err(refuse)?;
     send_hello(&mut send, &shared.hello).await?;
-    Ok(Peer::new(node, hello, Link::quic(connection), node))
+    Ok(Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), node))
 }
 
 /// Dials a peer whenever it is not connected and should be, with backoff and full jitter.
@@ -199,7 +215,7 @@ async fn keep_connected(
 async fn connect(
     endpoint: &quinn::Endpoint,
     client: &quinn::ClientConfig,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     node: NodeId,
     address: SocketAddr,
 ) -> bool {
@@ -227,8 +243,9 @@ async fn dial(
     address: SocketAddr,
 ) -> Result<Peer, String> {
     // An address as the name sends no SNI; the identity is in the certificate.
-    let connecting = endpoint.connect_with(client.clone(), address, "0.0.0.0").map_err(|e| e.to_string())?;
-    let connection = connecting.await.map_err(|e| e.to_string())?;
+    let (connecting, handshake) = begin(|| endpoint.connect_with(client.clone(), address, "0.0.0.0"));
+    let connection = connecting.map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())?;
+    drop(handshake);
     let (mut send, mut receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
     send_hello(&mut send, &shared.hello).await?;
     let hello = match read_hello(&mut receive).await {
@@ -237,18 +254,26 @@ async fn dial(
     };
     check_hello(&hello, &shared.hello)?;
     let local = shared.identity.node();
-    Ok(Peer::new(node, hello, Link::quic(connection), local))
+    Ok(Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), local))
 }
 
-/// Serves a connection until it ends.
-async fn attend(peer: Peer, shared: &Shared) {
+/// Has a connection served on the control thread, where Raft's streams are, until it ends.
+async fn attend(peer: Peer, shared: &Arc<Shared>) {
+    let served = shared.threads.control().spawn(serve_until_closed(peer, Arc::clone(shared)));
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection is served no more, since the node stops");
+    }
+}
+
+async fn serve_until_closed(peer: Peer, shared: Arc<Shared>) {
     let peer = Arc::new(peer);
     if !shared.peers.connect(&peer) {
         peer.link.close(0, b"another connection is kept");
         return;
     }
     tracing::info!(peer = %peer.node, name = %peer.hello.name, "control plane connected");
-    let why = serve(Arc::clone(&peer), shared.peers.clone(), Arc::clone(&shared.dispatch)).await;
+    let threads = shared.threads.clone();
+    let why = serve(Arc::clone(&peer), shared.peers.clone(), Arc::clone(&shared.dispatch), threads).await;
     tracing::info!(peer = %peer.node, name = %peer.hello.name, why, "control plane disconnected");
     shared.peers.disconnect(&peer, why);
 }

@@ -1,6 +1,5 @@
 //! What lies between two nodes.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +8,7 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::time::LogInstant;
 
 use super::calls::{CallError, CallStream, Class};
+use crate::threads::Threads;
 
 /// A call on its way.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +39,8 @@ pub(crate) enum Link {
 }
 
 impl Link {
-    pub(super) fn quic(connection: quinn::Connection) -> Self {
-        Self::Quic(QuicLink { connection, streams: tokio::sync::Mutex::default() })
+    pub(super) fn quic(connection: quinn::Connection, threads: Threads) -> Self {
+        Self::Quic(QuicLink { connection, threads, streams: Box::default() })
     }
 
     /// The QUIC connection, if it is one.
@@ -110,7 +110,9 @@ impl Link {
 /// A QUIC connection with its long-lived streams.
 pub(crate) struct QuicLink {
     connection: quinn::Connection,
-    streams: tokio::sync::Mutex<BTreeMap<Class, CallStream>>,
+    threads: Threads,
+    /// By class. Each has a lock of its own: who opens one may have to wait for the peer to allow it.
+    streams: Box<[tokio::sync::Mutex<Option<CallStream>>; Class::COUNT]>,
 }
 
 impl QuicLink {
@@ -119,13 +121,13 @@ impl QuicLink {
     }
 
     async fn stream(&self, class: Class) -> Result<CallStream, CallError> {
-        let mut streams = self.streams.lock().await;
-        if let Some(stream) = streams.get(&class).filter(|stream| stream.is_open()) {
+        let mut known = self.streams[class as usize].lock().await;
+        if let Some(stream) = known.as_ref().filter(|stream| stream.is_open()) {
             return Ok(stream.clone());
         }
         let (send, receive) = self.open(class).await?;
-        let stream = CallStream::new(send, receive);
-        streams.insert(class, stream.clone());
+        let stream = CallStream::new(send, receive, class.runtime(&self.threads));
+        *known = Some(stream.clone());
         Ok(stream)
     }
 

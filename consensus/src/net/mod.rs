@@ -5,6 +5,7 @@
 //! connection ends when nothing at all was heard for the idle time, and for no call that was not answered.
 
 mod calls;
+mod drivers;
 mod endpoint;
 mod link;
 mod pace;
@@ -24,3 +25,6 @@ pub use peers::PeerView;
 pub(crate) use peers::Peers;
 pub(crate) use roles::{Roles, sought_in};
 pub(crate) use serve::{Dispatch, SnapshotSender, Who};
+
+#[cfg(test)]
+mod tests;

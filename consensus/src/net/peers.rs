@@ -170,21 +170,29 @@ impl Peers {
 
     /// All peers as they are now.
     pub(crate) fn views(&self) -> Vec<PeerView> {
-        fn link(entry: &Entry) -> Option<&Link> {
-            entry.peer.as_ref().map(|peer| &peer.link)
-        }
-        let view = |(node, entry): (&NodeId, &Entry)| PeerView {
-            node: *node,
-            name: entry.hello.as_ref().map(|h| h.name.clone()).or_else(|| entry.config.name.clone()),
-            up: entry.peer.is_some(),
-            address: entry.config.control,
-            incarnation: entry.hello.as_ref().map(|h| h.incarnation),
-            last_error: entry.last_error.clone(),
-            rtt_ms: link(entry).map(|link| u64::try_from(link.round_trips().late.as_millis()).unwrap_or(u64::MAX)),
-            lost_permille: link(entry).and_then(Link::lost_permille),
-            bytes_per_s: link(entry).and_then(Link::bytes_per_s),
+        let view = |(node, entry): (&NodeId, &Entry)| {
+            let view = PeerView {
+                node: *node,
+                name: entry.hello.as_ref().map(|h| h.name.clone()).or_else(|| entry.config.name.clone()),
+                up: entry.peer.is_some(),
+                address: entry.config.control,
+                incarnation: entry.hello.as_ref().map(|h| h.incarnation),
+                last_error: entry.last_error.clone(),
+                rtt_ms: None,
+                lost_permille: None,
+                bytes_per_s: None,
+            };
+            (view, entry.peer.clone())
         };
-        self.entries().iter().map(view).collect()
+        let views: Vec<(PeerView, Option<Arc<Peer>>)> = self.entries().iter().map(view).collect();
+        // Each link is locked for its figures: Raft, which looks for its peers, does not wait for all of them.
+        let measured = |(view, peer): (PeerView, Option<Arc<Peer>>)| {
+            let Some(Peer { link, .. }) = peer.as_deref() else { return view };
+            let rtt_ms = u64::try_from(link.round_trips().late.as_millis()).unwrap_or(u64::MAX);
+            let (lost_permille, bytes_per_s) = (link.lost_permille(), link.bytes_per_s());
+            PeerView { rtt_ms: Some(rtt_ms), lost_permille, bytes_per_s, ..view }
+        };
+        views.into_iter().map(measured).collect()
     }
 
     pub(super) fn failed(&self, node: NodeId, error: String) {

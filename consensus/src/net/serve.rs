@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::calls::{CallError, Class, frame, read_frame, write_frames};
 use super::peers::{Peer, Peers};
+use crate::threads::Threads;
 
 /// Who calls.
 #[derive(Clone, Copy, Debug)]
@@ -31,47 +32,67 @@ pub(crate) trait Dispatch: Send + Sync + 'static {
     fn call(&self, who: Who, header: Header, body: Bytes) -> Answer;
 }
 
-/// Accepts the streams of a connection until it ends; the reason why it did.
-pub(super) async fn serve(peer: Arc<Peer>, peers: Peers, dispatch: Arc<dyn Dispatch>) -> String {
+/// Accepts the streams of a connection until it ends; the reason why it did. To be called on the control thread: Raft's
+/// streams stay there.
+pub(super) async fn serve(peer: Arc<Peer>, peers: Peers, dispatch: Arc<dyn Dispatch>, threads: Threads) -> String {
     let Some(connection) = peer.link.connection().cloned() else { return "it accepts nothing".to_owned() };
     loop {
         match connection.accept_bi().await {
             Ok((send, receive)) => {
-                tokio::spawn(serve_stream(Arc::clone(&peer), peers.clone(), Arc::clone(&dispatch), send, receive));
+                let (peer, dispatch) = (Arc::clone(&peer), Arc::clone(&dispatch));
+                let served = Served { peer, peers: peers.clone(), dispatch, threads: threads.clone() };
+                tokio::spawn(sort(served, send, receive));
             }
             Err(error) => return error.to_string(),
         }
     }
 }
 
-async fn serve_stream(
+/// What answers the calls of one stream.
+struct Served {
     peer: Arc<Peer>,
     peers: Peers,
     dispatch: Arc<dyn Dispatch>,
-    send: quinn::SendStream,
-    mut receive: quinn::RecvStream,
-) {
-    let who = Who { node: peer.node, raft_id: peer.raft_id() };
+    threads: Threads,
+}
+
+impl Served {
+    /// The next frame; none at the end of the stream, and if it is malformed: then the connection is closed.
+    async fn next(&self, receive: &mut quinn::RecvStream) -> Option<(Header, Bytes)> {
+        match read_frame(receive).await {
+            Ok(frame) => frame,
+            Err(error) => {
+                if self.peer.link.is_open() {
+                    tracing::warn!(peer = %self.peer.node, %error, "a malformed frame; the connection is closed");
+                    self.peer.link.close(2, error.as_bytes());
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Has a stream served where its class belongs, as its first frame says.
+async fn sort(served: Served, send: quinn::SendStream, mut receive: quinn::RecvStream) {
+    let Some(first) = served.next(&mut receive).await else { return };
+    let runtime = class_of(first.0.kind).runtime(&served.threads).clone();
+    runtime.spawn(serve_stream(served, first, send, receive));
+}
+
+async fn serve_stream(served: Served, first: (Header, Bytes), send: quinn::SendStream, mut receive: quinn::RecvStream) {
+    let who = Who { node: served.peer.node, raft_id: served.peer.raft_id() };
     let (frames, queue) = mpsc::channel(limits::CALLS_IN_FLIGHT_MAX);
     let in_flight = Arc::new(Semaphore::new(limits::CALLS_IN_FLIGHT_MAX));
-    let mut send = Some((send, queue));
+    // Answers are as urgent as their calls.
+    let _ = send.set_priority(class_of(first.0.kind).priority());
+    tokio::spawn(write_frames(send, queue));
+    let mut next = Some(first);
     loop {
-        let (header, body) = match read_frame(&mut receive).await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return,
-            Err(error) => {
-                if peer.link.is_open() {
-                    tracing::warn!(peer = %who.node, %error, "a malformed frame; the connection is closed");
-                    peer.link.close(2, error.as_bytes());
-                }
-                return;
-            }
+        let next = match next.take() {
+            Some(first) => Some(first),
+            None => served.next(&mut receive).await,
         };
-        if let Some((send, queue)) = send.take() {
-            // Answers are as urgent as their calls.
-            let _ = send.set_priority(class_of(header.kind).priority());
-            tokio::spawn(write_frames(send, queue));
-        }
+        let Some((header, body)) = next else { return };
         let body = if header.kind == FrameKind::SnapshotHead {
             match read_snapshot(&mut receive, body).await {
                 Ok(whole) => whole,
@@ -84,8 +105,9 @@ async fn serve_stream(
             body
         };
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-        let (frames, dispatch, peers) = (frames.clone(), Arc::clone(&dispatch), peers.clone());
-        tokio::spawn(async move {
+        let (frames, dispatch, peers) = (frames.clone(), Arc::clone(&served.dispatch), served.peers.clone());
+        // A frame on a stream of another class is answered where its own belongs.
+        class_of(header.kind).runtime(&served.threads).spawn(async move {
             let (kind, answer) = match dispatch.call(who, header, body).await {
                 Ok(answer) => (FrameKind::Reply, answer),
                 Err(why) => (FrameKind::Refused, why.into_bytes()),

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 use crate::store::{LogPoint, Store, StoreError};
+use crate::threads::{Errand, Threads};
 
 /// Bytes of entries that one read for replication returns: so much, and not more, crosses a thin link within the deadline
 /// of a call.
@@ -23,15 +24,22 @@ const READ_BYTES_MAX: usize = 128 * 1024;
 pub(crate) struct LogStore {
     store: Store,
     shard: ShardId,
+    threads: Threads,
 }
 
 impl LogStore {
-    pub(crate) fn new(store: Store, shard: ShardId) -> Self {
-        Self { store, shard }
+    pub(crate) fn new(store: Store, shard: ShardId, threads: Threads) -> Self {
+        Self { store, shard, threads }
     }
 
-    fn read(&self, range: std::ops::Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let entries = self.store.entries(self.shard, range, bytes_max).map_err(other)?;
+    /// Entries of this moment. A disk is not waited for on the thread that keeps elections on time.
+    async fn read(&self, range: std::ops::Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let found = self.store.find(self.shard, range, bytes_max);
+        let entries = match found.is_in_memory() {
+            true => found.read(),
+            false => self.threads.offload(Errand::Entries, move || found.read()).await?,
+        };
+        let entries = entries.map_err(other)?;
         entries.into_iter().map(|(point, bytes)| entry(point, &bytes)).collect()
     }
 }
@@ -74,7 +82,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        self.read(start(&range)..end(&range), usize::MAX)
+        let range = start(&range)..end(&range);
+        self.read(range, usize::MAX).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -90,7 +99,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let parts = stream::try_unfold(start(&range), move |at| {
             let log = log.clone();
             async move {
-                let part = if at < end { log.read(at..end, READ_BYTES_MAX)? } else { Vec::new() };
+                let part = if at < end { log.read(at..end, READ_BYTES_MAX).await? } else { Vec::new() };
                 let Some(last) = part.last() else { return Ok(None) };
                 let next = last.log_id.index + 1;
                 tokio::task::yield_now().await;
@@ -101,7 +110,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read(start..end, READ_BYTES_MAX)
+        self.read(start..end, READ_BYTES_MAX).await
     }
 }
 

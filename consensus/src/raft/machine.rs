@@ -21,17 +21,24 @@ use tokio::sync::watch;
 use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
 use crate::clock::ShardClock;
 use crate::ends::Ends;
-use crate::offload::offload;
 use crate::pulls::Pulls;
 use crate::store::{Store, StoredSnapshot};
+use crate::threads::{Errand, Threads};
 
 /// The state of one shard, shared between the one that applies and those that read.
 #[derive(Clone)]
 pub(crate) struct SharedState(Arc<RwLock<FleetState>>);
 
 impl SharedState {
+    /// For a short look: see [`now`](Self::now).
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, FleetState> {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The state as it is now, and as it stays for whoever has this: for those who look at it for longer. Applying waits for
+    /// whoever reads, and Raft waits for applying.
+    pub(crate) fn now(&self) -> FleetState {
+        self.read().clone()
     }
 
     /// Whether applying an entry panicked.
@@ -47,6 +54,7 @@ impl SharedState {
 /// Applies the entries of one shard.
 pub(crate) struct Machine {
     store: Store,
+    threads: Threads,
     shard: ShardId,
     state: SharedState,
     clock: ShardClock,
@@ -58,9 +66,10 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(store: Store, shard: ShardId, clock: ShardClock) -> Self {
+    pub(crate) fn new(store: Store, shard: ShardId, clock: ShardClock, threads: Threads) -> Self {
         Self {
             store,
+            threads,
             shard,
             state: SharedState(Arc::new(RwLock::new(FleetState::new(FleetLimits::default())))),
             clock,
@@ -125,7 +134,7 @@ impl Machine {
 
     async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
         let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
-        let state = offload(decode).await??;
+        let state = self.threads.offload(Errand::Snapshots, decode).await??;
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
         self.applied = meta.last_log_id;
@@ -173,21 +182,22 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let last_membership = if forgets { StoredMembership::default() } else { self.membership.clone() };
         Builder {
             store: self.store.clone(),
+            threads: self.threads.clone(),
             shard: self.shard,
-            state: self.state.read().clone(),
+            state: self.state.now(),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership },
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
         self.restore(meta, snapshot.clone()).await?;
-        save(&self.store, self.shard, meta, snapshot).await
+        save(&self.store, &self.threads, self.shard, meta, snapshot).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let (store, shard) = (self.store.clone(), self.shard);
         let load = move || store.snapshots().load(shard).map_err(io::Error::other);
-        let Some(stored) = offload(load).await?? else {
+        let Some(stored) = self.threads.offload(Errand::Snapshots, load).await?? else {
             return Ok(None);
         };
         let meta = decode("snapshot meta", &stored.meta)?;
@@ -195,7 +205,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-async fn save(store: &Store, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+async fn save(store: &Store, threads: &Threads, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
     let index = meta.last_log_id.map_or(0, |id| id.index);
     let stored = StoredSnapshot { index, meta: Bytes::from(encode(meta)?), data };
     let store = store.clone();
@@ -204,12 +214,13 @@ async fn save(store: &Store, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -
         store.history().sync();
         store.snapshots().save(shard, &stored).map_err(io::Error::other)
     };
-    offload(save).await?
+    threads.offload(Errand::Snapshots, save).await?
 }
 
 /// Builds a snapshot of one moment, beside further applying.
 pub(crate) struct Builder {
     store: Store,
+    threads: Threads,
     shard: ShardId,
     state: FleetState,
     meta: SnapshotMeta,
@@ -221,8 +232,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let state = self.state.clone();
         let encode = move || state.to_snapshot().map_err(io::Error::other);
-        let data = Bytes::from(offload(encode).await??);
-        save(&self.store, self.shard, &self.meta, data.clone()).await?;
+        let data = Bytes::from(self.threads.offload(Errand::Snapshots, encode).await??);
+        save(&self.store, &self.threads, self.shard, &self.meta, data.clone()).await?;
         Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
     }
 }

@@ -11,6 +11,7 @@ use super::machine::Machine;
 use super::types::TypeConfig;
 use crate::clock::ShardClock;
 use crate::store::{Store, StoreOptions};
+use crate::threads::Threads;
 
 struct RealStore;
 
@@ -22,8 +23,9 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for RealStore {
         let options = StoreOptions { low_water_bytes: 0, ..StoreOptions::default() };
         let store = Store::open(dir.path(), [3; 16], options).map_err(|e| failed(&e))?;
         let shard = ShardId::FIRST;
-        let machine = Machine::new(store.clone(), shard, ShardClock::default());
-        Ok((dir, LogStore::new(store, shard), machine))
+        let threads = Threads::here();
+        let machine = Machine::new(store.clone(), shard, ShardClock::default(), threads.clone());
+        Ok((dir, LogStore::new(store, shard, threads), machine))
     }
 }
 

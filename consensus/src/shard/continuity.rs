@@ -12,7 +12,7 @@ use skep_protocol::time::LogInstant;
 
 use super::Shard;
 use crate::net::{CallError, Class};
-use crate::offload::offload;
+use crate::threads::Errand;
 
 /// How often the clock is kept for the next process, if something was learned of it.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ impl Shard {
         let Some(mark) = self.inner.clock.to_keep(boot) else { return Ok(()) };
         let (marks, shard) = (self.inner.site.store.clock_marks().clone(), self.id());
         // A disk that is being synced can hold up a write, though it is not waited for.
-        offload(move || marks.save(shard, &mark)).await?
+        self.inner.site.threads.offload(Errand::Files, move || marks.save(shard, &mark)).await?
     }
 
     /// Asks the other voters for their clocks, as a new leader that has none: the shard keeps its era if anybody knows how

@@ -13,9 +13,9 @@ use skep_protocol::time::LogInstant;
 
 use super::{Shard, ShardView};
 use crate::net::{Class, Who};
-use crate::offload::offload;
 use crate::raft::acked::FORGOT;
 use crate::raft::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+use crate::threads::Errand;
 
 impl Shard {
     /// Answers a Raft frame. The reason as text if it is refused.
@@ -109,7 +109,8 @@ impl Shard {
         // The rest of the node looks for the leader elsewhere.
         self.inner.view.send_modify(|view| *view = ShardView { term: view.term, ..ShardView::default() });
         let (store, shard) = (self.inner.site.store.clone(), self.id());
-        let noted = offload(move || store.marks().note_forgotten(shard).map_err(std::io::Error::other)).await;
+        let note = move || store.marks().note_forgotten(shard).map_err(std::io::Error::other);
+        let noted = self.inner.site.threads.offload(Errand::Files, note).await;
         if let Err(error) = noted.flatten() {
             // A leader to which it acknowledged that tells it again after a restart.
             tracing::error!(%shard, %error, "that this node forgot something could not be written down");
@@ -159,7 +160,7 @@ impl Shard {
         // A snapshot that does not decode, or is not what its head says, would stop the group: it is refused before.
         let checked = data.clone();
         let decode = move || skep_fleet::FleetState::from_snapshot(&checked).map(|state| state.applied());
-        let applied = match offload(decode).await {
+        let applied = match self.inner.site.threads.offload(Errand::Snapshots, decode).await {
             Ok(Ok(applied)) => applied,
             Ok(Err(e)) => return Err(e.to_string()),
             Err(e) => return Err(e.to_string()),

@@ -50,6 +50,11 @@ pub(super) async fn follow_leadership(shard: Shard) {
             *known = view;
             changed
         });
+        if takes_over && !refused {
+            // After the view says who leads: they look at it.
+            shard.inner.site.threads.work().spawn(orchestrate::run(shard.clone(), term));
+            shard.inner.site.threads.work().spawn(settle::run(shard.clone(), term));
+        }
         if refused {
             // It has no quorum. To be refused changes the metrics too: without a breath this would keep the thread busy.
             tokio::time::sleep(Duration::from_millis(shard.inner.site.config.heartbeat_ms)).await;
@@ -109,7 +114,5 @@ async fn take_the_lead(shard: &Shard, term: u64) -> bool {
     }
     clock.set_leads(true);
     tracing::info!(shard = %shard.id(), term, "this node leads the shard");
-    tokio::spawn(orchestrate::run(shard.clone(), term));
-    tokio::spawn(settle::run(shard.clone(), term));
     true
 }

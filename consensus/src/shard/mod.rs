@@ -41,6 +41,7 @@ use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
 use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
+use crate::threads::Threads;
 
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
@@ -54,6 +55,7 @@ pub(crate) struct Site {
     pub(crate) incarnation: Incarnation,
     pub(crate) config: Arc<ControlConfig>,
     pub(crate) store: Store,
+    pub(crate) threads: Threads,
     pub(crate) peers: Peers,
     pub(crate) clocks: Clocks,
     pub(crate) chance: Chance,
@@ -111,6 +113,9 @@ struct Inner {
     view: watch::Sender<ShardView>,
     submissions: mpsc::Sender<Submission>,
     queued: Arc<propose::Queued>,
+    /// Held from when an entry is stamped until the core has it: whoever asks the core for the last entry then knows that
+    /// none with an earlier stamp follows.
+    stamping: tokio::sync::Mutex<()>,
     desk: orchestrate::Desk,
     stale_queries: tokio::sync::Semaphore,
     ends: Ends,
@@ -124,14 +129,15 @@ struct Inner {
 }
 
 impl Shard {
-    /// Opens the shard's group from the store and starts what runs beside it.
+    /// Opens the shard's group from the store and starts what runs beside it. To be called on the control thread, where the
+    /// group stays.
     ///
     /// # Errors
     /// The reason as text if the log or snapshot is damaged.
     pub(crate) async fn open(id: ShardId, site: Site) -> Result<Self, String> {
         let config = raft_config(&site.config).validate().map_err(|e| e.to_string())?;
         let clock = site.clocks.of(id);
-        let machine = Machine::new(site.store.clone(), id, clock.clone());
+        let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone());
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls) = (machine.ends(), machine.pulls());
         let acked = Acked::default();
@@ -144,7 +150,7 @@ impl Shard {
             snapshots: SnapshotSender::new(site.peers.clone(), site.config.snapshot_bytes_per_s),
             acked: acked.clone(),
         };
-        let log = LogStore::new(site.store.clone(), id);
+        let log = LogStore::new(site.store.clone(), id, site.threads.clone());
         let opening = Raft::new(site.raft_id(), Arc::new(config), network, log, machine);
         #[cfg(test)]
         let opening = crate::raft::types::Runtime::scope(site.chance.next(), opening);
@@ -172,6 +178,7 @@ impl Shard {
                 view: watch::channel(ShardView::default()).0,
                 submissions,
                 queued: Arc::default(),
+                stamping: tokio::sync::Mutex::default(),
                 desk: orchestrate::Desk::default(),
                 stale_queries: tokio::sync::Semaphore::new(limits::STALE_QUERIES_MAX),
                 ends,
@@ -184,12 +191,13 @@ impl Shard {
             }),
         };
         shard.resume_clock();
-        tokio::spawn(propose::run(shard.clone(), queue));
-        tokio::spawn(lead::follow_leadership(shard.clone()));
-        tokio::spawn(elect::run(shard.clone()));
-        tokio::spawn(compact::run(shard.clone()));
-        tokio::spawn(condition::run(shard.clone()));
-        tokio::spawn(continuity::keep(shard.clone()));
+        let (control, work) = (shard.inner.site.threads.control(), shard.inner.site.threads.work());
+        work.spawn(propose::run(shard.clone(), queue));
+        control.spawn(lead::follow_leadership(shard.clone()));
+        control.spawn(elect::run(shard.clone()));
+        work.spawn(compact::run(shard.clone()));
+        work.spawn(condition::run(shard.clone()));
+        work.spawn(continuity::keep(shard.clone()));
         Ok(shard)
     }
 

@@ -99,6 +99,8 @@ impl Shard {
     pub(super) async fn confirm_lead(&self) -> bool {
         let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms);
         let round = async {
+            // Another thread may have stamped an entry that the core does not have yet.
+            drop(self.inner.stamping.lock().await);
             // Asked of the core, behind every write that was handed to it before.
             let last = self.raft().with_raft_state(|state| state.log_ids.last().map(|id| id.index)).await;
             let Ok(last) = last else { return false };
@@ -152,10 +154,13 @@ struct Driver {
 
 /// Drives the orchestrator of a term until the term ends.
 pub(super) async fn run(shard: Shard, term: u64) {
-    let Some(now) = shard.inner.clock.to_send() else { return };
     let config = OrchestratorConfig { policy: policy(shard.inner.site.config.policy) };
     let applied = shard.inner.applied.clone();
-    let orchestrator = Orchestrator::new(config, &shard.inner.state.read(), now);
+    // Before the clock: nothing in it is of later than that.
+    let state = shard.inner.state.now();
+    let Some(now) = shard.inner.clock.to_send() else { return };
+    let orchestrator = Orchestrator::new(config, &state, now);
+    drop(state);
     let mut driver = Driver {
         heartbeats: shard.inner.desk.open(),
         applied,
@@ -167,7 +172,7 @@ pub(super) async fn run(shard: Shard, term: u64) {
         answers: BTreeMap::new(),
         next_key: 1,
     };
-    tokio::spawn(announce::run(driver.shard.clone(), term));
+    driver.shard.inner.site.threads.work().spawn(announce::run(driver.shard.clone(), term));
     driver.carry_out();
     loop {
         let step = driver.select().await;
@@ -187,8 +192,10 @@ fn policy(policy: skep_config::Policy) -> skep_fleet::Policy {
 
 impl Driver {
     async fn select(&mut self) -> Step {
+        let state = self.shard.inner.state.now();
         let Some(now) = self.shard.inner.clock.to_send() else { return Step::Over };
-        let next = self.orchestrator.poll_timeout(&self.shard.inner.state.read(), now);
+        let next = self.orchestrator.poll_timeout(&state, now);
+        drop(state);
         let wait = next.map_or(QUIET_MS, |next| next.since_ms(now)).clamp(1, QUIET_MS);
         tokio::select! {
             // In order, and not by chance: a simulated run is the same every time. Nothing here is always ready.
@@ -209,8 +216,9 @@ impl Driver {
 
     /// Whether the term goes on.
     fn apply(&mut self, step: Step) -> bool {
+        // Before the clock: nothing in it is of later than that. Applying waits for nothing that is decided here.
+        let state = self.shard.inner.state.now();
         let Some(now) = self.shard.inner.clock.to_send() else { return false };
-        let state = self.shard.inner.state.read();
         match step {
             Step::Over => return false,
             Step::Time => self.orchestrator.handle_timeout(&state, now),

@@ -23,13 +23,13 @@ use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shard;
-use crate::offload::offload;
 use crate::raft::types::{ApplyReply, EntryBytes, TypeConfig};
+use crate::threads::{Errand, Threads};
 
 /// An entry that is not applied after this long is answered as unknown.
 const ENTRY_TIMEOUT: Duration = Duration::from_secs(5);
-/// When a sender that was refused for want of room may try again, in milliseconds.
-const RETRY_AFTER_MS: u64 = 20;
+/// The answer for want of room.
+const OVERLOADED: ProposeOutcome = ProposeOutcome::Overloaded { retry_after_ms: 20 };
 
 /// Requests that one sender wants proposed, and where their outcomes go.
 pub(crate) struct Submission {
@@ -86,10 +86,13 @@ impl Shard {
             return all(ProposeOutcome::DiskFull);
         }
         let is_low = self.inner.site.store.is_low();
-        let (requests, refused) = match requests.iter().any(|request| is_low || request.op.is_signed_by_operator()) {
-            true => look_at(requests, is_low).await,
-            false => (requests, Vec::new()),
-        };
+        if !requests.iter().any(|request| is_low || request.op.is_signed_by_operator()) {
+            return self.enqueue(requests).await;
+        }
+        // What waits for a helper counts as what waits for an entry.
+        let Some(room) = self.room_for(&requests) else { return all(OVERLOADED) };
+        let (requests, refused) = look_at(&self.inner.site.threads, requests, is_low).await;
+        drop(room);
         if refused.iter().any(Option::is_some) {
             let rest = requests.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
             let rest: Vec<Request> = rest.map(|(request, _)| request).collect();
@@ -100,17 +103,20 @@ impl Shard {
         self.enqueue(requests).await
     }
 
+    /// A place for requests among those that wait; none if there is none.
+    fn room_for(&self, requests: &[Request]) -> Option<Room> {
+        let bytes = requests.iter().map(Request::bytes_bound).sum();
+        Room::take(&self.inner.queued, requests.len(), bytes, !Proposal::is_reserved_for(requests))
+    }
+
     /// Waits for a place in an entry, and for what becomes of it.
     async fn enqueue(&self, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         let count = requests.len();
         let all = |outcome: ProposeOutcome| vec![outcome; count];
-        let can_wait = !Proposal::is_reserved_for(&requests);
-        let overloaded = ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS };
-        let bytes = requests.iter().map(Request::bytes_bound).sum();
-        let Some(room) = Room::take(&self.inner.queued, count, bytes, can_wait) else { return all(overloaded) };
+        let Some(room) = self.room_for(&requests) else { return all(OVERLOADED) };
         let (outcomes, answered) = oneshot::channel();
         if self.inner.submissions.try_send(Submission { requests, outcomes, room }).is_err() {
-            return all(overloaded);
+            return all(OVERLOADED);
         }
         answered.await.unwrap_or_else(|_| all(ProposeOutcome::Unknown))
     }
@@ -120,11 +126,13 @@ impl Shard {
         if self.inner.site.store.is_exhausted() {
             return None;
         }
+        let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
+        let stamping = self.inner.stamping.lock().await;
         let stamp = self.inner.clock.now().unwrap_or_default();
         let bytes = Entry { stamp, term, body }.encode().ok()?;
-        let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
         let data = EntryBytes(Bytes::from(bytes));
         self.raft().write(data).with_leader(term).responder(responder).await.ok()?;
+        drop(stamping);
         match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
             Ok(Ok(Ok(response))) => Some(response.data),
             Ok(Ok(Err(_)) | Err(_)) | Err(_) => None,
@@ -133,8 +141,12 @@ impl Shard {
 }
 
 /// What is refused before it is proposed: what brings work to a disk that is nearly full, and what was not signed by the
-/// operator that it names. Signatures are verified beside the thread of the control plane.
-async fn look_at(requests: Vec<Request>, is_low: bool) -> (Vec<Request>, Vec<Option<ProposeOutcome>>) {
+/// operator that it names. Signatures are verified by helpers of their own.
+async fn look_at(
+    threads: &Threads,
+    requests: Vec<Request>,
+    is_low: bool,
+) -> (Vec<Request>, Vec<Option<ProposeOutcome>>) {
     let count = requests.len();
     let look = move || {
         let refused = requests.iter().map(|request| {
@@ -146,9 +158,9 @@ async fn look_at(requests: Vec<Request>, is_low: bool) -> (Vec<Request>, Vec<Opt
         let refused = refused.collect();
         (requests, refused)
     };
-    match offload(look).await {
+    match threads.offload(Errand::Signatures, look).await {
         Ok(looked_at) => looked_at,
-        Err(_) => (Vec::new(), vec![Some(ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS }); count]),
+        Err(_) => (Vec::new(), vec![Some(OVERLOADED); count]),
     }
 }
 
@@ -218,18 +230,20 @@ async fn send(shard: Shard, batch: Vec<Submission>) -> Answers {
 }
 
 async fn write(shard: &Shard, requests: Vec<Request>) -> Result<ApplyReply, ProposeOutcome> {
+    let stamping = shard.inner.stamping.lock().await;
     let view = *shard.inner.view.borrow();
     let stamp = shard.inner.clock.now().filter(|_| view.ready).ok_or_else(|| shard.not_leader())?;
     let entry = Entry { stamp, term: view.term, body: EntryBody::Requests(requests) };
     let bytes = entry.encode().map_err(|error| {
         tracing::error!(%error, "requests within their limits do not fit into an entry");
-        ProposeOutcome::Overloaded { retry_after_ms: RETRY_AFTER_MS }
+        OVERLOADED
     })?;
     let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
     let data = EntryBytes(Bytes::from(bytes));
     // The core is gone: the entry was not taken.
     let sent = shard.raft().write(data).with_leader(view.term).responder(responder).await;
     sent.map_err(|_| ProposeOutcome::NotLeader(LeaderHint::default()))?;
+    drop(stamping);
     match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
         Ok(Ok(Ok(response))) => Ok(response.data),
         // Not appended: the lease ran out, or another node leads.

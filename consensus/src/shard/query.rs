@@ -11,7 +11,7 @@ use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskVi
 use skep_protocol::task::{Task, TaskStatus};
 
 use super::Shard;
-use crate::offload::offload;
+use crate::threads::{Errand, Threads};
 
 /// Bytes of tasks on one page: it must fit into a frame.
 const PAGE_BYTES_MAX: u64 = limits::FRAME_BYTES_MAX as u64 / 2;
@@ -72,47 +72,47 @@ impl Shard {
             self.wait_for_end(command, wait_ms).await;
         }
         let age_ms = self.age_ms();
-        let as_of = {
-            let state = self.inner.state.read();
-            AsOf {
-                index: state.applied().map_or(0, |position| position.index),
-                stamp: state.clock(),
-                clock: self.inner.clock.now(),
-                linearizable,
-                age_ms: if linearizable { Some(0) } else { age_ms },
-            }
+        // One state for all of the answer, and none that applying waits for.
+        let state = self.inner.state.now();
+        let as_of = AsOf {
+            index: state.applied().map_or(0, |position| position.index),
+            stamp: state.clock(),
+            clock: self.inner.clock.now(),
+            linearizable,
+            age_ms: if linearizable { Some(0) } else { age_ms },
         };
+        let threads = &self.inner.site.threads;
         let answer = match query {
             Query::History { task, after_index, limit } => {
+                drop(state);
                 self.wait_for_history(as_of.index + 1).await;
                 let complete = self.inner.site.store.history().is_complete(self.inner.id, as_of.index + 1);
                 let history = self.inner.site.store.history().clone();
                 let shard = self.inner.id;
                 let read = move || history.of_task(shard, task, after_index, limit as usize);
-                let (records, more) = blocking(read).await?;
+                let (records, more) = blocking(threads, read).await?;
                 Answer::History { records, more, complete }
             }
             Query::Changes { from } => {
+                drop(state);
                 let history = self.inner.site.store.history().clone();
                 let shard = self.inner.id;
-                let (sets, next) = blocking(move || history.changes(shard, from)).await?;
+                let (sets, next) = blocking(threads, move || history.changes(shard, from)).await?;
                 Answer::Changes { sets, next }
             }
-            // One object is looked up at once; a page can take long, and has a thread and a view of its own.
+            // One object is looked up at once; a page can take long, and has a thread of its own.
             Query::Task(id) => {
-                let state = self.inner.state.read();
                 let now = as_of.clock.unwrap_or(as_of.stamp);
                 let view = |task: &Task| TaskView { task: task.clone(), waits: state.why_waiting(task, now) };
                 Answer::Task(state.task(&id).map(view).map(Box::new))
             }
-            Query::Counts => Answer::Counts(self.inner.state.read().counts()),
+            Query::Counts => Answer::Counts(state.counts()),
             Query::Command(id) | Query::CommandEnd { command: id, .. } => {
-                Answer::Command(self.inner.state.read().command(&id).map(Box::new))
+                Answer::Command(state.command(&id).map(Box::new))
             }
-            Query::Operators => Answer::Operators(self.inner.state.read().operators().cloned().collect()),
+            Query::Operators => Answer::Operators(state.operators().cloned().collect()),
             Query::Tasks { .. } | Query::Agents { .. } | Query::Commands { .. } => {
-                let state = self.inner.state.read().clone();
-                blocking(move || Ok(page(&state, query))).await?
+                blocking(threads, move || Ok(page(&state, query))).await?
             }
         };
         Ok(QueryReply { as_of, answer })
@@ -180,10 +180,12 @@ fn page(state: &FleetState, query: Query) -> Answer {
 }
 
 async fn blocking<T: Send + 'static>(
+    threads: &Threads,
     read: impl FnOnce() -> Result<T, crate::store::HistoryError> + Send + 'static,
 ) -> Result<T, QueryFailure> {
-    match offload(read).await {
+    match threads.offload(Errand::Pages, read).await {
         Ok(result) => result.map_err(|e| QueryFailure::Storage(e.to_string())),
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Err(QueryFailure::Overloaded),
         Err(e) => Err(QueryFailure::Storage(e.to_string())),
     }
 }

@@ -26,6 +26,7 @@ use crate::net::Peers;
 use crate::raft::types::{Vote, decode};
 use crate::shard::{FromLeader, Shard, Site};
 use crate::store::{Store, StoreOptions};
+use crate::threads::Threads;
 
 pub(super) const SHARD: ShardId = ShardId::FIRST;
 /// Clocks run at most so much faster or slower than true time, in millionths.
@@ -168,7 +169,17 @@ impl Nodes {
         let (updates, told) = mpsc::channel(16);
         tokio::spawn(note_all(told));
         let (incarnation, chance) = (store.incarnation(), Chance::seeded(chance));
-        let site = Site { node: node.id, incarnation, config, store, peers: peers.clone(), clocks, chance, updates };
+        let site = Site {
+            node: node.id,
+            incarnation,
+            config,
+            store,
+            threads: Threads::here(),
+            peers: peers.clone(),
+            clocks,
+            chance,
+            updates,
+        };
         let core = Core::new(site);
         let process = Process { core: Arc::clone(&core), number, fatal };
         if known && core.open(SHARD).await.is_err() {

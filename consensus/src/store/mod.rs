@@ -36,6 +36,7 @@ mod directory;
 pub(crate) mod disk;
 mod history;
 mod journals;
+mod lookup;
 mod marks;
 mod progress;
 mod record;
@@ -493,62 +494,8 @@ impl Store {
         range: Range<u64>,
         bytes_max: usize,
     ) -> Result<Vec<(LogPoint, Bytes)>, StoreError> {
-        enum Found {
-            Cached(Bytes),
-            OnDisk(shard_log::Place, Option<Arc<Segment>>),
-        }
-        let found: Vec<(LogPoint, Found)> = self.with_log(shard, |log| {
-            let mut bytes = 0;
-            log.held(range)
-                .map_while(|index| {
-                    let slot = log.slot(index)?;
-                    let point = LogPoint { index, term: slot.term };
-                    let (size, found) = match (&slot.cached, slot.place) {
-                        (Some(entry), _) => (entry.len(), Found::Cached(entry.clone())),
-                        // Held while it is read, since it may be dropped from now on.
-                        (None, Some(place)) => {
-                            let segment = lock(&self.shared.segments).get(&place.segment).cloned();
-                            (place.bytes as usize, Found::OnDisk(place, segment))
-                        }
-                        (None, None) => return None,
-                    };
-                    let first = bytes == 0;
-                    bytes += size.max(1);
-                    (first || bytes <= bytes_max).then_some((point, found))
-                })
-                .collect()
-        });
-        let read = |(point, found): (LogPoint, Found)| match found {
-            Found::Cached(entry) => Ok((point, entry)),
-            Found::OnDisk(place, segment) => Ok((point, read_entry(shard, point, place, segment)?)),
-        };
-        found.into_iter().map(read).collect()
+        self.find(shard, range, bytes_max).read()
     }
-}
-
-fn read_entry(
-    shard: ShardId,
-    point: LogPoint,
-    place: shard_log::Place,
-    segment: Option<Arc<Segment>>,
-) -> Result<Bytes, StoreError> {
-    let segment = segment.ok_or_else(|| StoreError::CorruptLog {
-        shard,
-        why: format!("segment {} of entry {} is gone", place.segment, point.index),
-    })?;
-    let mut bytes = vec![0; place.bytes as usize];
-    segment.file.read_exact_at(&mut bytes, place.offset).map_err(|e| StoreError::io(&segment.path, e))?;
-    let valid = record::read(&bytes).filter(|(header, body)| {
-        header.kind == record::RecordKind::Append
-            && header.shard == shard
-            && record::u64_at(body, 0) == point.index
-            && record::u64_at(body, 8) == point.term
-            && body.len() >= 16
-    });
-    let (_, body) = valid.ok_or_else(|| {
-        StoreError::corrupt(&segment.path, format!("at byte {}: entry {} is damaged", place.offset, point.index))
-    })?;
-    Ok(Bytes::copy_from_slice(&body[16..]))
 }
 
 #[cfg(test)]

@@ -125,6 +125,16 @@ fn old_entries_are_read_from_disk_when_the_cache_let_go_of_them() {
     assert_eq!(entries.len(), 20);
     assert!(entries.iter().all(|(_, bytes)| *bytes == large));
     assert_eq!(store.entries(SHARD, 1..21, 3 << 20).unwrap().len(), 2, "an answer is bounded in bytes");
+    assert!(store.find(SHARD, 20..21, usize::MAX).is_in_memory());
+    assert!(!store.find(SHARD, 1..21, usize::MAX).is_in_memory(), "a disk has to be waited for");
+    // Found, they are there for whoever reads them later.
+    let found = store.find(SHARD, 1..3, usize::MAX);
+    store.purge(SHARD, point(20, 1)).unwrap();
+    let (done, wait) = channel();
+    store.append(SHARD, vec![(point(21, 1), large.clone())], move || done.send(()).unwrap()).unwrap();
+    wait.recv().unwrap();
+    assert!(store.entries(SHARD, 1..21, usize::MAX).unwrap().is_empty());
+    assert_eq!(found.read().unwrap(), [(point(1, 1), large.clone()), (point(2, 1), large)]);
 }
 
 #[test]
