@@ -68,8 +68,12 @@ pub(super) async fn follow_leadership(shard: Shard) {
     }
 }
 
-/// Whether a quorum acknowledged a leader lately.
+/// Whether a quorum acknowledged a leader lately. One that hands the lead over counts as one that has none: entries are
+/// still acknowledged to it, and nothing is proposed to it any more.
 pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
+    if shard.inner.beats.is_handed_over(metrics.current_term) {
+        return false;
+    }
     if metrics.membership_config.membership().voter_ids().count() == 1 {
         return true;
     }

@@ -134,6 +134,24 @@ fn a_cut_that_is_not_transitive_leaves_a_leader() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
+/// The lead is handed to a voter that does not hear of it, and the third one hears both.
+async fn handed_over_to_nobody(watch: Watch) {
+    let (mut nodes, ids) = three(&watch).await;
+    let (led_by, shard) = leader(&mut nodes).await;
+    create(&mut nodes, &watch, 64).await;
+    let to = ids.iter().copied().find(|id| *id != led_by).unwrap();
+    // Until its connection is given up, the leader believes that it reaches it.
+    nodes.fabric.cut([(led_by, to)]);
+    let _ = shard.transfer_leader(Some(to)).await;
+    create(&mut nodes, &watch, 64).await;
+}
+
+#[test]
+fn a_lead_that_is_handed_over_to_nobody_is_soon_somebodys() {
+    let outcome = run(handed_over_to_nobody);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
 /// A follower that is far behind, on a link that stays thin.
 async fn thin(watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
