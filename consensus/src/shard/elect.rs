@@ -84,9 +84,11 @@ fn round_ms(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> u64 {
 /// told what a leader says that hands over to another, upon which it believes in that lease no more.
 async fn forget_lease(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> Option<()> {
     let vote = shard.raft().with_raft_state(|state| *state.vote_ref()).await.ok()?;
-    let other = metrics.membership_config.membership().voter_ids().find(|id| *id != metrics.id);
-    if let Some(other) = other {
-        let let_go = TransferLeaderRequest::new(vote, other, None);
+    // Of a candidate there is no lease, and of this node itself none that it would have to forget. Whoever led last may be
+    // no voter any more, and this node the only one.
+    let led_by = vote.leader_id.voted_for;
+    if vote.committed && led_by != metrics.id {
+        let let_go = TransferLeaderRequest::new(vote, led_by, None);
         shard.raft().handle_transfer_leader(let_go).await.ok()?.ok()?;
     }
     Some(())
