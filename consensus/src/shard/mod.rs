@@ -42,6 +42,7 @@ use crate::raft::network::Network;
 use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
 
+pub(crate) use lead::ROUND_PATIENCE;
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
 pub(crate) use propose::Submission;

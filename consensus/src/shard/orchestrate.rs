@@ -97,7 +97,6 @@ impl Shard {
 
     /// Whether a quorum confirms that this node leads, and everything that it wrote before now is applied.
     pub(super) async fn confirm_lead(&self) -> bool {
-        let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms);
         let round = async {
             // Asked of the core, behind every write that was handed to it before.
             let last = self.raft().with_raft_state(|state| state.log_ids.last().map(|id| id.index)).await;
@@ -108,7 +107,7 @@ impl Shard {
             let mut applied = self.inner.applied.clone();
             applied.wait_for(|next| last.is_none_or(|last| *next > last)).await.is_ok()
         };
-        tokio::time::timeout(patience, round).await.unwrap_or(false)
+        self.while_leading(round).await.unwrap_or(false)
     }
 
     /// Whether a node took note of what its agents hold.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::site::Nodes;
 use super::watch::Watch;
-use super::{leader, run, step, three, workload};
+use super::{answers, leader, run, step, three, workload};
 
 /// How long a site may take, in virtual time, to do what it does at once on a quick network.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,6 +52,9 @@ async fn round_trip_of(one_way_ms: u64, watch: Watch) {
     create(&mut nodes, &watch, 64).await;
     let led = terms(&watch);
     write_with_pauses(&mut nodes, &watch, 20).await;
+    if !answers(&mut nodes, PATIENCE).await {
+        watch.violate("L1", "no read is answered");
+    }
     if terms(&watch) > led {
         watch.violate("L2", &format!("{} elections after the first", terms(&watch) - led));
     }
