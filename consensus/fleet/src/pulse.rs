@@ -65,9 +65,11 @@ impl LeaderPulse {
         }
     }
 
-    /// Another term, or none: what was learned of the links stays.
-    pub fn begin(&mut self, now_ms: u64) {
+    /// Another term, or none: what was learned of the links stays. Followers acknowledge nothing before they have written
+    /// down whom they follow, which takes `flush_ms`, as far as is known.
+    pub fn begin(&mut self, now_ms: u64, flush_ms: u64) {
         (self.acked_ms, self.without, self.next_beat_ms) = (None, None, now_ms);
+        self.delay_ms = self.delay_ms.max(flush_ms);
     }
 
     /// Whether a quorum acknowledged this leader lately.
@@ -155,6 +157,17 @@ mod tests {
             let (_, without) = run(Some(delay), &mut pulse, 0, 60_000);
             assert!(without <= delay + 1, "{delay}: {without} ms, and the first takes as long as it takes");
         }
+    }
+
+    #[test]
+    fn a_leader_whose_followers_write_for_long_is_heard_until_they_have_written() {
+        let mut pulse = LeaderPulse::new(LAN);
+        pulse.begin(0, 2_000);
+        let heard = (0..4_000).filter(|now| pulse.poll(*now)).count() as u64;
+        assert_eq!(heard, 4_000 / LAN.heartbeat_ms, "it does not let go before the first answer can be there");
+        pulse.acknowledged(3_900, 4_000);
+        run(Some(1), &mut pulse, 4_000, 14_000);
+        assert_eq!(pulse.window_ms(), LAN.silence_ms_min, "and what is quick again is expected to be");
     }
 
     #[test]

@@ -61,8 +61,8 @@ async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, witho
     let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
     if due && votes && !shard.has_forgotten() {
         // A voter that has a clock keeps its continuity: it goes first.
-        *without_clock += 1;
-        if shard.inner.clock.now().is_some() || *without_clock > 1 {
+        *without_clock = if shard.inner.clock.now().is_some() { 0 } else { *without_clock + 1 };
+        if *without_clock != 1 {
             tracing::info!(shard = %shard.id(), term = metrics.current_term, "the leader is silent: asking for votes");
             forget_lease(shard, metrics).await?;
             shard.raft().trigger().elect(true).await.ok()?;
@@ -71,13 +71,14 @@ async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, witho
     Some(next)
 }
 
-/// The round trip that an election needs.
+/// The round trip that an election needs. Both who stands and who votes writes that down first, and who was elected is heard
+/// by those who have written that down, too: on a slow disk that is as long as the way.
 fn round_ms(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> u64 {
     let membership = metrics.membership_config.membership();
     let others = membership.voter_ids().filter(|id| *id != metrics.id);
     let others: Vec<NodeId> = others.filter_map(|id| membership.get_node(&id)).map(|member| member.node).collect();
     let round = shard.inner.site.peers.round_trip(&others, others.len().div_ceil(2));
-    u64::try_from(round.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(round.as_millis()).unwrap_or(u64::MAX).saturating_add(shard.inner.flush_time.ms() / 2)
 }
 
 /// openraft refuses to stand within its lease of the last leader. Ours, which is over, is the one that counts: openraft is

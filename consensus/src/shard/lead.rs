@@ -27,7 +27,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
         let applied_own = now.last_applied.is_some_and(|id| *id.leader_id == term);
         if leads && counted_term != Some(term) {
             counted_term = Some(term);
-            shard.pulse().begin(shard.inner.clock.boot_ms());
+            shard.pulse().begin(shard.inner.clock.boot_ms(), shard.inner.flush_time.ms());
         }
         if !leads && led_term.take().is_some() {
             tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");

@@ -213,3 +213,22 @@ fn disks_that_take_a_second_depose_nobody() {
     let outcome = run(slow_disks);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
+
+/// The leader dies, and whoever is to follow it needs two seconds to write a vote down.
+async fn elected_on_slow_disks(watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    let (id, _) = leader(&mut nodes).await;
+    for at in 0..nodes.all.len() {
+        nodes.slow_down(at, 2_000);
+    }
+    write_with_pauses(&mut nodes, &watch, 2).await;
+    let at = nodes.all.iter().position(|node| node.id == id).unwrap();
+    nodes.kill(at);
+    create(&mut nodes, &watch, 64).await;
+}
+
+#[test]
+fn a_leader_is_replaced_on_disks_that_take_seconds() {
+    let outcome = run(elected_on_slow_disks);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
