@@ -111,13 +111,17 @@ impl Shard {
         &self,
         request: VoteRequest<TypeConfig>,
     ) -> Result<VoteResponse<TypeConfig>, String> {
-        let bears = self.bears_no_leader();
+        let (bears, asks) = (self.bears_no_leader(), request.last_log_id);
         let judge = move |state: &openraft::RaftState<TypeConfig>| {
             let last = state.log_ids.last().copied();
             let granted = bears && request.last_log_id >= last && request.vote >= *state.vote_ref();
             VoteResponse::new(state.vote_ref(), last, granted)
         };
-        self.raft().with_raft_state(judge).await.map_err(|e| e.to_string())
+        let response = self.raft().with_raft_state(judge).await.map_err(|e| e.to_string())?;
+        if bears && response.last_log_id > asks {
+            self.pulse().asked_in_vain(self.inner.clock.boot_ms());
+        }
+        Ok(response)
     }
 
     /// Votes for a candidate, or does not.
