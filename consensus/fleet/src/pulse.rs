@@ -187,7 +187,7 @@ mod tests {
         }
         pulse.asked_in_vain(now);
         assert!(pulse.poll(now), "whoever asks is there to follow");
-        let mut longest = 0;
+        let (mut quiet, mut longest) = (0, 0);
         for now in now + 1..now + 20_000 {
             pulse.asked_in_vain(now);
             quiet = if pulse.poll(now) { 0 } else { quiet + 1 };
