@@ -12,7 +12,7 @@ use skep_protocol::query::{Answer, Query, QueryAnswer, QueryFailure, QueryReply}
 
 use crate::core::Core;
 use crate::net::{CallError, Class, Peers};
-use crate::shard::Shard;
+use crate::shard::{ROUND_PATIENCE, Shard};
 use crate::threads::Errand;
 
 /// How often a gap in the history is tried to be filled.
@@ -78,7 +78,7 @@ pub(crate) async fn call_query(
 ) -> Result<QueryReply, QueryFailure> {
     let failed = |e: &dyn std::fmt::Display| QueryFailure::Storage(e.to_string());
     let body = query.encode().map_err(|e| failed(&e))?;
-    let deadline = Duration::from_millis(config.rpc_timeout_ms) * 2;
+    let deadline = Duration::from_millis(config.rpc_timeout_ms) * ROUND_PATIENCE;
     match peers.call(node, Class::Query, FrameKind::Query, shard, &body, deadline).await {
         Ok(answer) => QueryAnswer::decode(&answer).map_err(|e| failed(&e))?.result,
         Err(error @ CallError::Refused(_)) => Err(failed(&error)),

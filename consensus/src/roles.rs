@@ -26,6 +26,8 @@ fn voters(core: &Core) -> BTreeSet<NodeId> {
         // What was heard before this node became a member is old.
         let is_member = core.shard(id).is_some_and(|shard| shard.view().borrow().member);
         if !is_member {
+            // Whoever answers as a leader is one, whatever others say of who votes.
+            voters.extend(learned.hint.leader);
             voters.extend(learned.hint.voters.iter().copied());
         }
     }

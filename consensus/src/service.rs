@@ -28,7 +28,7 @@ use crate::fill::call_query;
 use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::roles;
-use crate::shard::{FromLeader, MembershipError, Shard, ShardStatus, ShardView, Site};
+use crate::shard::{FromLeader, MembershipError, ROUND_PATIENCE, Shard, ShardStatus, ShardView, Site};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::threads::{Threads, control_runtime, work_runtime};
 
@@ -284,7 +284,7 @@ impl ConsensusHandle {
                 Ok(body) => body,
                 Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
             };
-            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms) * 6;
+            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
             match core.site.peers.call(node, class, kind, shard, &body, deadline).await {
                 Ok(answer) => match ProposalReply::decode(&answer) {
                     Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
@@ -324,7 +324,7 @@ impl ConsensusHandle {
         let nobody = || HeartbeatFailure::NotLeader(LeaderHint::default());
         let say = async move {
             let body = heartbeat.encode().map_err(|_| HeartbeatFailure::Overloaded)?;
-            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms);
+            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
             let answer = core.site.peers.call(node, Class::Agents, FrameKind::Heartbeat, shard, &body, deadline).await;
             let answer = answer.map_err(|_| nobody())?;
             let result = HeartbeatAnswer::decode(&answer).map_err(|_| nobody())?.result;
@@ -356,7 +356,8 @@ impl ConsensusHandle {
         let nobody = || PullFailure::NotLeader(LeaderHint::default());
         let ask = async move {
             let body = pull.encode().map_err(|_| nobody())?;
-            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms + u64::from(pull.wait_ms));
+            let round = Duration::from_millis(core.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
+            let deadline = round + Duration::from_millis(pull.wait_ms.into());
             let answer = core.site.peers.call(node, Class::Agents, FrameKind::Pull, shard, &body, deadline).await;
             PullAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result
         };

@@ -42,6 +42,8 @@ pub struct LeaderPulse {
 struct Without {
     trying: bool,
     until_ms: u64,
+    /// Until when the others have the time that they need to elect one among them.
+    others_until_ms: u64,
     rounds: u32,
 }
 
@@ -65,9 +67,19 @@ impl LeaderPulse {
         }
     }
 
-    /// Another term, or none: what was learned of the links stays.
-    pub fn begin(&mut self, now_ms: u64) {
+    /// Another term, or none: what was learned of the links stays. Followers acknowledge nothing before they have written
+    /// down whom they follow, which takes `flush_ms`, as far as is known.
+    pub fn begin(&mut self, now_ms: u64, flush_ms: u64) {
         (self.acked_ms, self.without, self.next_beat_ms) = (None, None, now_ms);
+        self.delay_ms = self.delay_ms.max(flush_ms);
+    }
+
+    /// Somebody wanted to know whether it would have this node's vote, and would not, since it lacks entries. So it is this
+    /// one that can lead, and who asks is there to follow: it is quiet no longer than the others need to elect another one.
+    pub fn asked_in_vain(&mut self, now_ms: u64) {
+        if let Some(without) = self.without.as_mut().filter(|without| now_ms >= without.others_until_ms) {
+            without.until_ms = without.until_ms.min(now_ms);
+        }
     }
 
     /// Whether a quorum acknowledged this leader lately.
@@ -109,15 +121,22 @@ impl LeaderPulse {
             return;
         }
         let try_ms = self.window_ms().max(DELAYS * self.config.heartbeat_ms);
+        let until = |trying: bool, ms: u64, rounds: u32| Without {
+            trying,
+            until_ms: now_ms + ms,
+            others_until_ms: now_ms + ms,
+            rounds,
+        };
         let next = match self.without {
             // One that was just elected, or just lost its quorum, is heard until then.
-            None => Without { trying: true, until_ms: now_ms + try_ms, rounds: 0 },
+            None => until(true, try_ms, 0),
             Some(without) if now_ms < without.until_ms => return,
             Some(Without { trying: true, rounds, .. }) => {
-                let quiet_ms = (2 * self.window_ms()).max(self.config.silence_ms_max) << rounds.min(DOUBLINGS_MAX);
-                Without { trying: false, until_ms: now_ms + quiet_ms, rounds: rounds + 1 }
+                let others_ms = (2 * self.window_ms()).max(self.config.silence_ms_max);
+                let quiet = until(false, others_ms << rounds.min(DOUBLINGS_MAX), rounds + 1);
+                Without { others_until_ms: now_ms + others_ms, ..quiet }
             }
-            Some(Without { rounds, .. }) => Without { trying: true, until_ms: now_ms + try_ms, rounds },
+            Some(Without { rounds, .. }) => until(true, try_ms, rounds),
         };
         self.without = Some(next);
         self.next_beat_ms = self.next_beat_ms.min(now_ms);
@@ -155,6 +174,37 @@ mod tests {
             let (_, without) = run(Some(delay), &mut pulse, 0, 60_000);
             assert!(without <= delay + 1, "{delay}: {without} ms, and the first takes as long as it takes");
         }
+    }
+
+    #[test]
+    fn a_leader_that_is_asked_in_vain_is_quiet_no_longer_than_others_need() {
+        let mut pulse = LeaderPulse::new(LAN);
+        run(Some(1), &mut pulse, 0, 2_000);
+        let (mut now, mut quiet) = (2_000, 0);
+        while quiet <= 3 * LAN.silence_ms_max {
+            quiet = if pulse.poll(now) { 0 } else { quiet + 1 };
+            now += 1;
+        }
+        pulse.asked_in_vain(now);
+        assert!(pulse.poll(now), "whoever asks is there to follow");
+        let (mut quiet, mut longest) = (0, 0);
+        for now in now + 1..now + 20_000 {
+            pulse.asked_in_vain(now);
+            quiet = if pulse.poll(now) { 0 } else { quiet + 1 };
+            longest = longest.max(quiet);
+        }
+        assert!((LAN.silence_ms_max..2 * LAN.silence_ms_max).contains(&longest), "others elect meanwhile: {longest}");
+    }
+
+    #[test]
+    fn a_leader_whose_followers_write_for_long_is_heard_until_they_have_written() {
+        let mut pulse = LeaderPulse::new(LAN);
+        pulse.begin(0, 2_000);
+        let heard = (0..4_000).filter(|now| pulse.poll(*now)).count() as u64;
+        assert_eq!(heard, 4_000 / LAN.heartbeat_ms, "it does not let go before the first answer can be there");
+        pulse.acknowledged(3_900, 4_000);
+        run(Some(1), &mut pulse, 4_000, 14_000);
+        assert_eq!(pulse.window_ms(), LAN.silence_ms_min, "and what is quick again is expected to be");
     }
 
     #[test]

@@ -18,6 +18,8 @@ const APPEND_BYTES_MIN: usize = 4 * 1024;
 pub(crate) const APPEND_BYTES_MAX: usize = 128 * 1024;
 /// How long entries may keep others waiting on the way.
 const QUEUEING_MAX: Duration = Duration::from_millis(200);
+/// Calls with the fewest bytes after which the way takes as long as it does, whatever is sent: it is another way.
+const FEWEST_IN_VAIN: u32 = 16;
 
 /// What was learned of one connection.
 ///
@@ -30,11 +32,16 @@ pub(crate) struct Pace {
     deviation_s: f64,
     missed: u32,
     append_bytes: usize,
+    /// How much longer than the shortest that it ever took the way takes at rest: it may have become another one.
+    at_rest: Duration,
+    /// Calls with the fewest bytes in a row that had to wait all the same.
+    in_vain: u32,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { mean_s: 0.0, deviation_s: 0.0, missed: 0, append_bytes: APPEND_BYTES_MAX }
+        let (append_bytes, at_rest) = (APPEND_BYTES_MAX, Duration::ZERO);
+        Self { mean_s: 0.0, deviation_s: 0.0, missed: 0, append_bytes, at_rest, in_vain: 0 }
     }
 }
 
@@ -72,9 +79,15 @@ impl Pace {
         self.append_bytes
     }
 
-    /// Entries of so many bytes were sent, and the way took so much longer than it takes at rest.
-    pub(super) fn appended(&mut self, bytes: usize, queueing: Duration) {
-        if queueing > QUEUEING_MAX {
+    /// Entries of so many bytes were sent, and the way took so much longer than the shortest that it ever took.
+    pub(super) fn appended(&mut self, bytes: usize, longer: Duration) {
+        self.at_rest = self.at_rest.min(longer);
+        let queueing = longer - self.at_rest;
+        self.in_vain =
+            if queueing > QUEUEING_MAX && self.append_bytes == APPEND_BYTES_MIN { self.in_vain + 1 } else { 0 };
+        if self.in_vain == FEWEST_IN_VAIN {
+            (self.at_rest, self.in_vain) = (longer, 0);
+        } else if queueing > QUEUEING_MAX {
             self.append_bytes = (self.append_bytes / 2).max(APPEND_BYTES_MIN);
         } else if queueing < QUEUEING_MAX / 2 && bytes >= self.append_bytes / 2 {
             self.append_bytes = (self.append_bytes + self.append_bytes / 4).min(APPEND_BYTES_MAX);
@@ -136,6 +149,13 @@ mod tests {
         assert!((APPEND_BYTES_MIN..=8 * 1024).contains(&pace.append_bytes()), "{}", pace.append_bytes());
         (0..50).for_each(|_| pace.appended(pace.append_bytes(), ms(1)));
         assert_eq!(pace.append_bytes(), APPEND_BYTES_MAX);
+        // The way becomes a longer one, whatever is sent on it, and then the old one again.
+        (0..100).for_each(|_| pace.appended(pace.append_bytes(), ms(600)));
+        assert_eq!(pace.append_bytes(), APPEND_BYTES_MAX);
+        pace.appended(pace.append_bytes(), ms(1));
+        pace.appended(pace.append_bytes(), ms(600));
+        assert!(pace.append_bytes() < APPEND_BYTES_MAX, "that is a queue");
+        (0..50).for_each(|_| pace.appended(pace.append_bytes(), ms(1)));
         // The way is quick, and the other side is not: that is no reason to send less.
         (0..50).for_each(|_| pace.answered(ms(2_000)));
         assert_eq!(pace.append_bytes(), APPEND_BYTES_MAX);

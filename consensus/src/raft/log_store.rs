@@ -3,6 +3,9 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _, stream};
@@ -10,6 +13,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use skep_protocol::ids::ShardId;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 use crate::store::{LogPoint, Store, StoreError};
@@ -19,17 +23,40 @@ use crate::threads::{Errand, Threads};
 /// of a call.
 const READ_BYTES_MAX: usize = 128 * 1024;
 
+/// How long what is written takes until it is durable: the longest of late, forgotten by and by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FlushTime(Arc<AtomicU64>);
+
+impl FlushTime {
+    fn took(&self, took: Duration) {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        // One writer at a time.
+        let known_ms = self.0.load(Ordering::Relaxed);
+        self.0.store(took_ms.max(known_ms / 2), Ordering::Relaxed);
+    }
+
+    /// In milliseconds.
+    pub(crate) fn ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The log of one shard in a node's store.
 #[derive(Clone)]
 pub(crate) struct LogStore {
     store: Store,
     shard: ShardId,
     threads: Threads,
+    flush_time: FlushTime,
 }
 
 impl LogStore {
     pub(crate) fn new(store: Store, shard: ShardId, threads: Threads) -> Self {
-        Self { store, shard, threads }
+        Self { store, shard, threads, flush_time: FlushTime::default() }
+    }
+
+    pub(crate) fn flush_time(&self) -> FlushTime {
+        self.flush_time.clone()
     }
 
     /// Entries of this moment. A disk is not waited for on the thread that keeps elections on time.
@@ -128,12 +155,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, durable) = oneshot::channel();
+        let begun = Instant::now();
         let bytes = Bytes::from(encode(vote)?);
         let saved = self.store.save_vote(self.shard, bytes, move || {
             let _ = done.send(());
         });
         saved.map_err(other)?;
-        durable.await.map_err(|_| other(StoreError::Closed))
+        durable.await.map_err(|_| other(StoreError::Closed))?;
+        self.flush_time.took(begun.elapsed());
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -154,7 +184,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let encoded = |entry: Entry| Ok((point(&entry.log_id), Bytes::from(encode(&entry.payload)?)));
         let entries: Vec<(LogPoint, Bytes)> = entries.into_iter().map(encoded).collect::<io::Result<_>>()?;
-        self.store.append(self.shard, entries, move || callback.io_completed(Ok(()))).map_err(other)
+        let (flush_time, begun) = (self.flush_time.clone(), Instant::now());
+        let flushed = move || {
+            flush_time.took(begun.elapsed());
+            callback.io_completed(Ok(()));
+        };
+        self.store.append(self.shard, entries, flushed).map_err(other)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {

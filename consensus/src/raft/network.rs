@@ -20,6 +20,10 @@ use super::acked::{Acked, FORGOT};
 use super::types::{Entry, LogId, Member, Snapshot, TypeConfig, Vote, decode, encode};
 use crate::net::{APPEND_BYTES_MAX, CallError, Class, Peers, SnapshotSender};
 
+/// How long a vote is waited for. Its voter writes it down first, which on a slow disk takes longer than any call should;
+/// who needs it does not wait for it, and stands again.
+const VOTE_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Makes the connections of one shard's group.
 #[derive(Clone)]
 pub(crate) struct Network {
@@ -199,7 +203,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let deadline = self.network.rpc_timeout;
+        let deadline = self.network.rpc_timeout.max(VOTE_PATIENCE);
         self.call(Class::Urgent, FrameKind::Vote, RPCTypes::Vote, &rpc, deadline).await
     }
 
@@ -208,7 +212,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let deadline = self.network.rpc_timeout;
+        let deadline = self.network.rpc_timeout.max(VOTE_PATIENCE);
         self.call(Class::Urgent, FrameKind::PreVote, RPCTypes::Vote, &rpc, deadline).await
     }
 

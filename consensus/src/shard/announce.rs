@@ -59,10 +59,11 @@ pub(super) async fn run(shard: Shard, term: u64) {
     loop {
         peers.borrow_and_update();
         let known = *view.borrow_and_update();
-        if known.term != term {
+        if known.term > term {
             return;
         }
-        if known.ready {
+        // The view may still be of the term before.
+        if known.ready && known.term == term {
             let hint = LeaderHint { leader: Some(shard.inner.site.node), term, ..shard.hint() };
             for (node, process) in shard.inner.site.peers.present() {
                 let what = (process, hint.voters.clone());

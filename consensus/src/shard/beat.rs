@@ -42,6 +42,8 @@ struct State {
     term: u64,
     members: BTreeMap<RaftId, Member>,
     openraft_ms: u64,
+    /// The term whose lead this node hands over.
+    handed_over: Option<u64>,
 }
 
 /// The heartbeats of a shard's leader, as they were answered.
@@ -87,6 +89,17 @@ impl Beats {
         }
     }
 
+    /// This node hands the lead of a term over, and makes itself heard no more in it. openraft proposes nothing in that term
+    /// from then on, whether anybody takes the lead or not: followers that heard this node would elect nobody else.
+    pub(super) fn hand_over(&self, term: u64) {
+        self.state().handed_over = Some(term);
+    }
+
+    /// Whether this node hands the lead of a term over.
+    pub(super) fn is_handed_over(&self, term: u64) -> bool {
+        self.state().handed_over == Some(term)
+    }
+
     /// When the last heartbeat that a member acknowledged was sent.
     pub(super) fn acked_ms(&self, id: &RaftId) -> Option<u64> {
         self.state().members.get(id)?.acked_ms
@@ -127,6 +140,9 @@ impl Shard {
     /// Tells all members that this node leads.
     pub(super) async fn beat(&self, metrics: &RaftMetrics<TypeConfig>, now_ms: u64) -> Option<()> {
         let (site, term) = (&self.inner.site, metrics.current_term);
+        if self.inner.beats.is_handed_over(term) {
+            return Some(());
+        }
         let membership = metrics.membership_config.membership();
         let apart = |node: NodeId| {
             let trip = site.peers.round_trip(&[node], 1) / PER_ROUND_TRIP;

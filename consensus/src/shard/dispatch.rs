@@ -90,7 +90,8 @@ impl Shard {
     async fn hear_forgotten(&self, vote: Vote, held: LogId) -> Result<(), String> {
         let known = self.raft().with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied())).await;
         let (own, last) = known.map_err(|e| e.to_string())?;
-        if own != vote {
+        // To one that only asks for votes nobody acknowledged anything.
+        if own != vote || !vote.committed {
             return Err(format!("this node follows {own}, and not {vote}"));
         }
         if last >= Some(held) {

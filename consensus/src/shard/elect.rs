@@ -61,8 +61,8 @@ async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, witho
     let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
     if due && votes && !shard.has_forgotten() {
         // A voter that has a clock keeps its continuity: it goes first.
-        *without_clock += 1;
-        if shard.inner.clock.now().is_some() || *without_clock > 1 {
+        *without_clock = if shard.inner.clock.now().is_some() { 0 } else { *without_clock + 1 };
+        if *without_clock != 1 {
             tracing::info!(shard = %shard.id(), term = metrics.current_term, "the leader is silent: asking for votes");
             forget_lease(shard, metrics).await?;
             shard.raft().trigger().elect(true).await.ok()?;
@@ -71,22 +71,25 @@ async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, witho
     Some(next)
 }
 
-/// The round trip that an election needs.
+/// The round trip that an election needs. Both who stands and who votes writes that down first, and who was elected is heard
+/// by those who have written that down, too: on a slow disk that is as long as the way.
 fn round_ms(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> u64 {
     let membership = metrics.membership_config.membership();
     let others = membership.voter_ids().filter(|id| *id != metrics.id);
     let others: Vec<NodeId> = others.filter_map(|id| membership.get_node(&id)).map(|member| member.node).collect();
     let round = shard.inner.site.peers.round_trip(&others, others.len().div_ceil(2));
-    u64::try_from(round.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(round.as_millis()).unwrap_or(u64::MAX).saturating_add(shard.inner.flush_time.ms() / 2)
 }
 
 /// openraft refuses to stand within its lease of the last leader. Ours, which is over, is the one that counts: openraft is
 /// told what a leader says that hands over to another, upon which it believes in that lease no more.
 async fn forget_lease(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> Option<()> {
     let vote = shard.raft().with_raft_state(|state| *state.vote_ref()).await.ok()?;
-    let other = metrics.membership_config.membership().voter_ids().find(|id| *id != metrics.id);
-    if let Some(other) = other {
-        let let_go = TransferLeaderRequest::new(vote, other, None);
+    // Of a candidate there is no lease, and of this node itself none that it would have to forget. Whoever led last may be
+    // no voter any more, and this node the only one.
+    let led_by = vote.leader_id.voted_for;
+    if vote.committed && led_by != metrics.id {
+        let let_go = TransferLeaderRequest::new(vote, led_by, None);
         shard.raft().handle_transfer_leader(let_go).await.ok()?.ok()?;
     }
     Some(())
@@ -108,13 +111,17 @@ impl Shard {
         &self,
         request: VoteRequest<TypeConfig>,
     ) -> Result<VoteResponse<TypeConfig>, String> {
-        let bears = self.bears_no_leader();
+        let (bears, asks) = (self.bears_no_leader(), request.last_log_id);
         let judge = move |state: &openraft::RaftState<TypeConfig>| {
             let last = state.log_ids.last().copied();
             let granted = bears && request.last_log_id >= last && request.vote >= *state.vote_ref();
             VoteResponse::new(state.vote_ref(), last, granted)
         };
-        self.raft().with_raft_state(judge).await.map_err(|e| e.to_string())
+        let response = self.raft().with_raft_state(judge).await.map_err(|e| e.to_string())?;
+        if bears && response.last_log_id > asks {
+            self.pulse().asked_in_vain(self.inner.clock.boot_ms());
+        }
+        Ok(response)
     }
 
     /// Votes for a candidate, or does not.

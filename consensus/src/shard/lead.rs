@@ -27,7 +27,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
         let applied_own = now.last_applied.is_some_and(|id| *id.leader_id == term);
         if leads && counted_term != Some(term) {
             counted_term = Some(term);
-            shard.pulse().begin(shard.inner.clock.boot_ms());
+            shard.pulse().begin(shard.inner.clock.boot_ms(), shard.inner.flush_time.ms());
         }
         if !leads && led_term.take().is_some() {
             tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
@@ -73,8 +73,12 @@ pub(super) async fn follow_leadership(shard: Shard) {
     }
 }
 
-/// Whether a quorum acknowledged a leader lately.
+/// Whether a quorum acknowledged a leader lately. One that hands the lead over counts as one that has none: entries are
+/// still acknowledged to it, and nothing is proposed to it any more.
 pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>) -> bool {
+    if shard.inner.beats.is_handed_over(metrics.current_term) {
+        return false;
+    }
     if metrics.membership_config.membership().voter_ids().count() == 1 {
         return true;
     }
@@ -90,6 +94,26 @@ pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConf
         pulse.acknowledged(sent, now);
     }
     pulse.has_quorum(now)
+}
+
+/// How many times the patience with one call whoever asks the leader waits for what the leader asks a quorum for: on a slow
+/// link or disk that takes several times as long as it should. A leader that loses its quorum meanwhile says so at once.
+pub(crate) const ROUND_PATIENCE: u32 = 6;
+
+impl Shard {
+    /// Waits for what only a leader with a quorum gets: none if it is one no more, or if it takes longer than anybody waits.
+    pub(super) async fn while_leading<T>(&self, round: impl Future<Output = T>) -> Option<T> {
+        let mut view = self.inner.view.subscribe();
+        let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
+        tokio::select! {
+            // In order, and not by chance: a simulated run is the same every time.
+            biased;
+            done = round => Some(done),
+            // Also if whoever changes the view is gone.
+            _ = view.wait_for(|view| !view.ready) => None,
+            () = tokio::time::sleep(patience) => None,
+        }
+    }
 }
 
 /// A group that failed never serves again in this process.

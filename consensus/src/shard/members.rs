@@ -307,6 +307,7 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
             *best.ok_or_else(|| MembershipError::Voters("no other voter is connected".to_owned()))?.0
         }
     };
+    shard.inner.beats.hand_over(metrics.current_term);
     shard.raft().trigger().transfer_leader(target).await.map_err(raft_error)?;
     let mut metrics = shard.raft().metrics();
     loop {

@@ -36,13 +36,14 @@ use crate::ends::Ends;
 use crate::net::{Peers, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
-use crate::raft::log_store::LogStore;
+use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
 use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
 use crate::threads::Threads;
 
+pub(crate) use lead::ROUND_PATIENCE;
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
 pub(crate) use propose::Submission;
@@ -122,6 +123,7 @@ struct Inner {
     pulls: Pulls,
     changing_members: tokio::sync::Mutex<()>,
     condition: condition::Condition,
+    flush_time: FlushTime,
     /// What members acknowledged, while this node leads.
     acked: Acked,
     /// Whether this node lacks what it acknowledged: it takes part no more.
@@ -151,6 +153,7 @@ impl Shard {
             acked: acked.clone(),
         };
         let log = LogStore::new(site.store.clone(), id, site.threads.clone());
+        let flush_time = log.flush_time();
         let opening = Raft::new(site.raft_id(), Arc::new(config), network, log, machine);
         #[cfg(test)]
         let opening = crate::raft::types::Runtime::scope(site.chance.next(), opening);
@@ -185,6 +188,7 @@ impl Shard {
                 pulls,
                 changing_members: tokio::sync::Mutex::default(),
                 condition,
+                flush_time,
                 acked,
                 forgot,
                 site,

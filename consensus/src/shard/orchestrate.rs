@@ -97,7 +97,6 @@ impl Shard {
 
     /// Whether a quorum confirms that this node leads, and everything that it wrote before now is applied.
     pub(super) async fn confirm_lead(&self) -> bool {
-        let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms);
         let round = async {
             // Another thread may have stamped an entry that the core does not have yet.
             drop(self.inner.stamping.lock().await);
@@ -110,7 +109,7 @@ impl Shard {
             let mut applied = self.inner.applied.clone();
             applied.wait_for(|next| last.is_none_or(|last| *next > last)).await.is_ok()
         };
-        tokio::time::timeout(patience, round).await.unwrap_or(false)
+        self.while_leading(round).await.unwrap_or(false)
     }
 
     /// Whether a node took note of what its agents hold.

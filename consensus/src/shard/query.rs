@@ -25,10 +25,9 @@ impl Shard {
         if is_on(Mutant::StaleReadCalledLinearizable) {
             return self.answer(query, true).await;
         }
-        let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms);
-        match tokio::time::timeout(patience, self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
-            Ok(Ok(_)) => self.answer(query, true).await,
-            Ok(Err(_)) | Err(_) => Err(QueryFailure::NoQuorum),
+        match self.while_leading(self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
+            Some(Ok(_)) => self.answer(query, true).await,
+            Some(Err(_)) | None => Err(QueryFailure::NoQuorum),
         }
     }
 

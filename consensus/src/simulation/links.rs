@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::site::Nodes;
 use super::watch::Watch;
-use super::{leader, run, step, three, workload};
+use super::{answers, leader, run, step, three, workload};
 
 /// How long a site may take, in virtual time, to do what it does at once on a quick network.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,6 +52,9 @@ async fn round_trip_of(one_way_ms: u64, watch: Watch) {
     create(&mut nodes, &watch, 64).await;
     let led = terms(&watch);
     write_with_pauses(&mut nodes, &watch, 20).await;
+    if !answers(&mut nodes, PATIENCE).await {
+        watch.violate("L1", "no read is answered");
+    }
     if terms(&watch) > led {
         watch.violate("L2", &format!("{} elections after the first", terms(&watch) - led));
     }
@@ -134,6 +137,24 @@ fn a_cut_that_is_not_transitive_leaves_a_leader() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
+/// The lead is handed to a voter that does not hear of it, and the third one hears both.
+async fn handed_over_to_nobody(watch: Watch) {
+    let (mut nodes, ids) = three(&watch).await;
+    let (led_by, shard) = leader(&mut nodes).await;
+    create(&mut nodes, &watch, 64).await;
+    let to = ids.iter().copied().find(|id| *id != led_by).unwrap();
+    // Until its connection is given up, the leader believes that it reaches it.
+    nodes.fabric.cut([(led_by, to)]);
+    let _ = shard.transfer_leader(Some(to)).await;
+    create(&mut nodes, &watch, 64).await;
+}
+
+#[test]
+fn a_lead_that_is_handed_over_to_nobody_is_soon_somebodys() {
+    let outcome = run(handed_over_to_nobody);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
 /// A follower that is far behind, on a link that stays thin.
 async fn thin(watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
@@ -190,5 +211,24 @@ async fn slow_disks(watch: Watch) {
 #[test]
 fn disks_that_take_a_second_depose_nobody() {
     let outcome = run(slow_disks);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// The leader dies, and whoever is to follow it needs two seconds to write a vote down.
+async fn elected_on_slow_disks(watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    let (id, _) = leader(&mut nodes).await;
+    for at in 0..nodes.all.len() {
+        nodes.slow_down(at, 2_000);
+    }
+    write_with_pauses(&mut nodes, &watch, 2).await;
+    let at = nodes.all.iter().position(|node| node.id == id).unwrap();
+    nodes.kill(at);
+    create(&mut nodes, &watch, 64).await;
+}
+
+#[test]
+fn a_leader_is_replaced_on_disks_that_take_seconds() {
+    let outcome = run(elected_on_slow_disks);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }

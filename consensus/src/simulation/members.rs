@@ -69,3 +69,20 @@ fn a_change_of_voters_that_was_cut_off_is_finished_by_the_next_leader() {
         assert_eq!(outcome.violation, None, "seed {seed}: {:#?}", outcome.story);
     }
 }
+
+/// A leader takes all voters out but one, which follows it still: nobody else can be elected.
+async fn leave_one(watch: Watch) {
+    let (mut nodes, ids) = three_seeded(7, 3, &watch).await;
+    let (led_by, shard) = leader(&mut nodes).await;
+    let stays = ids.into_iter().find(|id| *id != led_by).unwrap();
+    let _ = shard.vote_by(&[stays]).await;
+    let stands = |nodes: &Nodes| nodes.ready().iter().any(|(at, _)| nodes.all[*at].id == stays);
+    let soon = within(&mut nodes, Duration::from_secs(20), stands).await;
+    assert!(soon, "it believes in the lease of one that votes no more");
+}
+
+#[test]
+fn the_only_voter_that_is_left_leads_though_its_last_leader_votes_no_more() {
+    let outcome = run(leave_one);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}

@@ -94,6 +94,9 @@ struct Beat {
     dirty: BTreeSet<StreamKey>,
     /// When all are said again.
     at_ms: u64,
+    /// When the last one was sent, and how long the one before it took.
+    asked_ms: u64,
+    took_ms: u64,
 }
 
 /// The agents of this node.
@@ -154,7 +157,7 @@ impl Agents {
             }
             beat.at_ms = now_ms + heartbeat_ms;
             beat.dirty.extend(streams);
-            self.say(shard);
+            self.say(shard, now_ms);
         }
     }
 
@@ -194,7 +197,7 @@ impl Agents {
         }
         let shard = self.beats.iter().find(|(_, beat)| beat.under_way == Some(key)).map(|(shard, _)| *shard);
         if let Some(shard) = shard {
-            self.on_heartbeat_ended(shard, settled);
+            self.on_heartbeat_ended(shard, settled, now_ms);
         }
     }
 
@@ -202,11 +205,22 @@ impl Agents {
         self.attached.iter().filter(move |((of, _), _)| *of == shard).map(|(_, stream)| *stream)
     }
 
+    fn shortest_ttl_ms(&self, shard: ShardId) -> Option<u64> {
+        self.sessions.values().filter(|session| session.wish.shard == shard).map(|session| session.lease.ttl_ms).min()
+    }
+
     /// The interval of heartbeats: short enough for the shortest lease.
     fn heartbeat_ms(&self, shard: ShardId) -> u64 {
-        let leases = self.sessions.values().filter(|session| session.wish.shard == shard);
-        let shortest = leases.map(|session| session.lease.ttl_ms / HEARTBEATS_PER_LEASE).min();
+        let shortest = self.shortest_ttl_ms(shard).map(|ttl_ms| ttl_ms / HEARTBEATS_PER_LEASE);
         self.config.heartbeat_ms.min(shortest.unwrap_or(u64::MAX)).max(1)
+    }
+
+    /// How long a heartbeat is waited for: twice as long as the one before it took, whether that was answered or not, so that
+    /// a slow link has the time that it needs. What is confirmed when the shortest lease is over is of no use.
+    fn patience_ms(&self, shard: ShardId) -> u64 {
+        let least = self.heartbeat_ms(shard) * 2;
+        let most = self.shortest_ttl_ms(shard).unwrap_or(least).max(least);
+        self.beats.get(&shard).map_or(least, |beat| beat.took_ms.saturating_mul(2)).clamp(least, most)
     }
 
     fn tell(&mut self, stream: StreamKey, message: ToAgent) {
@@ -362,11 +376,12 @@ impl Agents {
         let heartbeat_ms = self.heartbeat_ms(shard);
         let fresh = || Beat { at_ms: now_ms + heartbeat_ms, ..Beat::default() };
         self.beats.entry(shard).or_insert_with(fresh).dirty.insert(stream);
-        self.say(shard);
+        self.say(shard, now_ms);
     }
 
     /// Sends what is new, unless a heartbeat is under way: then it goes with the next.
-    fn say(&mut self, shard: ShardId) {
+    fn say(&mut self, shard: ShardId, now_ms: u64) {
+        let patience_ms = self.patience_ms(shard);
         let Some(beat) = self.beats.get_mut(&shard).filter(|beat| beat.under_way.is_none()) else { return };
         let dirty = std::mem::take(&mut beat.dirty);
         beat.stamps.clear();
@@ -386,14 +401,13 @@ impl Agents {
             return;
         }
         // Until the caller says under which key.
-        beat.under_way = Some(WorkKey(0));
-        let patience_ms = self.heartbeat_ms(shard) * 2;
+        (beat.under_way, beat.asked_ms) = (Some(WorkKey(0)), now_ms);
         self.wants.push_back(Want::Heartbeat { shard, heartbeat: Heartbeat { agents }, patience_ms });
     }
 
-    fn on_heartbeat_ended(&mut self, shard: ShardId, settled: Settled) {
+    fn on_heartbeat_ended(&mut self, shard: ShardId, settled: Settled, now_ms: u64) {
         let Some(beat) = self.beats.get_mut(&shard) else { return };
-        beat.under_way = None;
+        (beat.under_way, beat.took_ms) = (None, now_ms.saturating_sub(beat.asked_ms));
         let stamps = std::mem::take(&mut beat.stamps);
         match settled {
             Settled::Heard(reply) => self.on_renewals(shard, &stamps, reply),
@@ -412,7 +426,7 @@ impl Agents {
             }
         }
         if self.beats.get(&shard).is_some_and(|beat| !beat.dirty.is_empty()) {
-            self.say(shard);
+            self.say(shard, now_ms);
         }
     }
 

@@ -233,6 +233,19 @@ pub enum Outcome {
     Pull(Result<Box<Pulled>, PullFailure>),
 }
 
+impl Outcome {
+    /// Whether this is the answer that was asked for, and not why there is none: however late it comes, it holds.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Propose(ProposeOutcome::Applied { .. })
+                | Self::Query(Ok(_))
+                | Self::Heartbeat(Ok(_))
+                | Self::Pull(Ok(_))
+        )
+    }
+}
+
 /// Where an attempt goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {

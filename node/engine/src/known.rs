@@ -45,6 +45,8 @@ pub(crate) struct Known {
     voters: Voters,
     /// The term that the voters are of.
     voters_of: u64,
+    /// The voters, and their term, as somebody named them who showed that it leads.
+    proved: (Voters, u64),
     /// The voter, and the other one, whose turn came last while nobody was known to lead.
     asked: [Option<NodeId>; 2],
     turn: u64,
@@ -76,7 +78,8 @@ impl Known {
         self.lead = leader.map(|node| Lead { node, term, word: Word::Proof });
         self.term = term;
         if !voters.is_empty() {
-            (self.voters, self.voters_of) = (voters, term);
+            (self.voters, self.voters_of) = (voters.clone(), term);
+            self.proved = (voters, term);
         }
     }
 
@@ -111,6 +114,7 @@ impl Known {
         self.term = if says { said.term } else { thought };
         if says && !said.voters.is_empty() && !is_on(Mutant::VotersNotLearned) {
             (self.voters, self.voters_of) = (said.voters.clone(), said.term);
+            self.proved = (said.voters.clone(), said.term);
         }
         self.lead = Some(Lead { node, term: self.term, word: Word::Proof });
         self.silent = None;
@@ -121,6 +125,10 @@ impl Known {
         if let Some(lead) = self.lead.take_if(|lead| lead.node == node) {
             self.silent = Some((node, lead.term));
             (self.asked[0], self.turn) = (Some(node), 0);
+            if lead.word == Word::Own && !self.proved.0.is_empty() {
+                // It does not lead, and whoever votes it does not say: those who were shown to may still.
+                (self.voters, self.voters_of) = self.proved.clone();
+            }
         }
     }
 
@@ -183,6 +191,17 @@ mod tests {
         known.give_up(node(9));
         known.hear(node(2), &hint(Some(2), 6, &[]), Word::Own);
         assert!(known.is_thought_of(node(2)));
+    }
+
+    #[test]
+    fn voters_that_somebody_named_who_does_not_lead_are_forgotten_with_it() {
+        let mut known = Known::default();
+        known.prove(node(1), &hint(Some(1), 5, &[1, 2, 3]));
+        known.hear(node(9), &hint(Some(9), u64::MAX, &[8, 9]), Word::Own);
+        known.give_up(node(9));
+        assert_eq!(known.to_pass_on().voters, Voters::of([1, 2, 3].map(node)));
+        known.hear(node(2), &hint(Some(2), 6, &[2, 3, 4]), Word::Own);
+        assert_eq!(known.to_pass_on().voters, Voters::of([2, 3, 4].map(node)), "they hide nobody who comes after them");
     }
 
     #[test]

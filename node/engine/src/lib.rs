@@ -12,6 +12,7 @@ mod engine;
 mod event;
 mod inbox;
 mod known;
+mod pace;
 mod route;
 mod router;
 mod topics;

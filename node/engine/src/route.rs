@@ -1,12 +1,14 @@
 //! One piece of work on its way to the leader of its shard.
 
+use std::collections::VecDeque;
+
 use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::ShardId;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Reply, Settled};
 use skep_protocol::pull::PullFailure;
-use skep_protocol::query::QueryFailure;
+use skep_protocol::query::{Query, QueryFailure};
 
 use crate::event::{Outcome, Target, Work};
 
@@ -19,6 +21,17 @@ pub(crate) enum Next {
     Elsewhere(LeaderHint),
     /// Try again after a wait; the reason counts if there is no time left for it.
     Wait(NotDone),
+}
+
+/// Attempts of one piece of work that are remembered, for answers that come late.
+const TRIED_KEPT: usize = 8;
+
+/// An attempt that was begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tried {
+    attempt: u32,
+    pub(crate) target: Target,
+    pub(crate) at_ms: u64,
 }
 
 /// One piece of work.
@@ -35,6 +48,8 @@ pub(crate) struct Route {
     pub(crate) under_way: bool,
     /// Where the last attempt went.
     pub(crate) target: Option<Target>,
+    /// The last attempts, oldest first.
+    pub(crate) tried: VecDeque<Tried>,
     /// Whether an attempt may have been carried out without our knowing. Never taken back.
     pub(crate) in_doubt: bool,
     /// Why the last attempt was not carried out.
@@ -44,6 +59,26 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// The next attempt begins.
+    pub(crate) fn begin(&mut self, target: Target, now_ms: u64) {
+        self.attempt += 1;
+        (self.under_way, self.target) = (true, Some(target));
+        if self.tried.len() == TRIED_KEPT {
+            self.tried.pop_front();
+        }
+        self.tried.push_back(Tried { attempt: self.attempt, target, at_ms: now_ms });
+    }
+
+    /// An attempt, if it is not too long ago.
+    pub(crate) fn tried(&self, attempt: u32) -> Option<Tried> {
+        self.tried.iter().find(|tried| tried.attempt == attempt).copied()
+    }
+
+    /// Whether it is answered as soon as it can be: what waits for something says nothing of how long answers take.
+    pub(crate) fn is_answered_at_once(&self) -> bool {
+        !matches!(self.work, Work::Pull(_) | Work::Query(Query::CommandEnd { .. }))
+    }
+
     /// What an attempt's outcome means.
     pub(crate) fn judge(&mut self, outcome: Outcome) -> Next {
         match outcome {

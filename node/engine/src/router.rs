@@ -7,11 +7,12 @@ use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
+use skep_protocol::outcome::{NotDone, Settled};
 
 use crate::connectivity::{Connectivity, Permission};
 use crate::event::{Effect, Event, Outcome, Target, Work, WorkKey};
 use crate::known::{Known, Lead, Word};
+use crate::pace::Pace;
 use crate::route::{Next, Route};
 
 /// How often in a row a piece of work follows the leaders that are named, before it waits.
@@ -27,6 +28,8 @@ struct ShardState {
     /// Since when nobody is known to lead; none if somebody does.
     leaderless_since_ms: Option<u64>,
     connectivity: Connectivity,
+    /// How long answers take.
+    pace: Pace,
     /// What was handed out to be told to others.
     told: LeaderHint,
 }
@@ -144,6 +147,7 @@ impl Router {
             timer_ms: now_ms,
             under_way: false,
             target: None,
+            tried: VecDeque::new(),
             in_doubt: false,
             last: NotDone::NoQuorum,
             follows: 0,
@@ -174,24 +178,26 @@ impl Router {
     fn on_outcome(&mut self, key: WorkKey, attempt: u32, outcome: Outcome, now_ms: u64) {
         let Some(route) = self.routes.get_mut(&key) else { return };
         let late = route.attempt != attempt || !route.under_way;
-        if late {
-            // A late outcome still settles what it settles: the id is the same.
-            let settles = matches!(outcome, Outcome::Propose(ProposeOutcome::Applied { .. }));
-            if !settles {
-                return;
-            }
+        // A late answer is one all the same: the work is the same, byte for byte. On a slow link every one is late at first.
+        if late && !outcome.is_answer() {
+            return;
         }
         route.under_way = false;
-        let (shard, target) = (route.shard, route.target);
+        let (shard, tried) = (route.shard, route.tried(attempt));
+        let target = if late { tried.map(|tried| tried.target) } else { route.target };
+        if let Some(tried) = tried.filter(|_| outcome.is_answer() && route.is_answered_at_once())
+            && let Some(state) = self.shards.get_mut(&shard)
+        {
+            state.pace.answered(now_ms.saturating_sub(tried.at_ms));
+        }
         match route.judge(outcome) {
             Next::Settle(settled) => {
-                // Who gave a late answer is not known any more.
                 let proof = match target {
-                    Some(Target::Node(node)) if !late => proof(&settled).map(|said| (node, said)),
+                    Some(Target::Node(node)) => proof(&settled).map(|said| (node, said)),
                     _ => None,
                 };
                 self.settle(key, settled);
-                if let Some((node, said)) = proof {
+                if let Some((node, said)) = proof.filter(|(node, _)| !late || !self.is_led_by_another(shard, *node)) {
                     self.on_proof(shard, node, &said, now_ms);
                 }
             }
@@ -245,6 +251,12 @@ impl Router {
             self.judge_all(now_ms);
             self.tell_known(shard);
         }
+    }
+
+    /// Whether another node than this one has said, or shown, that it leads.
+    fn is_led_by_another(&self, shard: ShardId, node: NodeId) -> bool {
+        let lead = self.shards.get(&shard).and_then(|state| state.known.lead());
+        lead.is_some_and(|lead| lead.node != node && lead.word > Word::Hearsay)
     }
 
     /// A node answered as only a leader does.
@@ -372,9 +384,7 @@ impl Router {
             let settled = route.give_up();
             return self.settle(key, settled);
         };
-        route.attempt += 1;
-        route.under_way = true;
-        route.target = Some(target);
+        route.begin(target, now_ms);
         let mut work = route.work.clone();
         if is_on(Mutant::RetryUnderNewId) && route.attempt > 1 {
             under_new_id(&mut work);
@@ -384,7 +394,9 @@ impl Router {
             Work::Pull(pull) => u64::from(pull.wait_ms),
             _ => 0,
         };
-        let timer = (now_ms + waits_ms + self.config.attempt_timeout_ms).min(route.give_up_at_ms);
+        let pace = self.shards.get(&shard).map(|state| state.pace).unwrap_or_default();
+        let patience_ms = pace.patience_ms(self.config.attempt_timeout_ms);
+        let timer = (now_ms + waits_ms + patience_ms).min(route.give_up_at_ms);
         self.set_timer(key, timer);
         self.effects.push_back(effect);
     }

@@ -360,3 +360,21 @@ fn what_is_held_from_an_earlier_attachment_spends_no_credit_of_this_one() {
     // A task that is assigned now and ends before it is heard of gives its credit back.
     assert_eq!(heartbeats(&update(11, claims(1, Vec::new())))[0].credit_limit, 2);
 }
+
+#[test]
+fn a_heartbeat_has_twice_the_time_that_the_one_before_it_took_and_never_more_than_the_lease() {
+    let patience = |wants: &[Want]| {
+        let said = |want: &Want| match want {
+            Want::Heartbeat { patience_ms, .. } => Some(*patience_ms),
+            _ => None,
+        };
+        wants.iter().find_map(said)
+    };
+    let mut node = Node::with_agent();
+    assert_eq!(patience(&node.keep_alive(1_000)), Some(2_000));
+    for (takes_ms, next_ms) in [(2_000, 4_000), (1_700, 3_400), (4_000, 5_000), (10, 2_000)] {
+        node.now_ms += takes_ms;
+        node.settle(Settled::NotDone(NotDone::NoQuorum));
+        assert_eq!(patience(&node.pass(1_000)), Some(next_ms), "after one of {takes_ms} ms");
+    }
+}

@@ -35,6 +35,9 @@ use one::{Inbox, Out, Verified};
 /// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
 const REQUEST_PATIENCE_MS: u64 = 10_000;
 
+/// How much longer than it waits a pull is tried, in attempts on a quick link: on a slow one that is the time of one.
+const ATTEMPTS_PER_PULL: u64 = 6;
+
 type Whose = (ShardId, AgentId);
 
 /// What the inboxes want.
@@ -394,7 +397,7 @@ impl Inboxes {
         (turn.under_way, turn.asked_ms) = (Some(WorkKey(0)), now_ms);
         let wait_ms = limits::PULL_WAIT_MS_MAX;
         let pull = Pull { agents, wait_ms };
-        let patience_ms = u64::from(wait_ms) + 2 * self.config.attempt_timeout_ms;
+        let patience_ms = u64::from(wait_ms) + ATTEMPTS_PER_PULL * self.config.attempt_timeout_ms;
         self.wants.push_back(Want::Pull { shard, pull, patience_ms });
     }
 

@@ -216,3 +216,61 @@ fn shards_that_were_only_heard_of_make_room_for_work() {
     submit(&mut engine, 1);
     assert_eq!(attempts(&effects(&mut engine)).len(), 1);
 }
+
+#[test]
+fn an_answer_that_comes_late_counts_and_the_next_one_is_waited_for() {
+    const TAKES_MS: u64 = 2_400;
+    let told = LeaderHint { leader: Some(node(3)), term: 7, voters: Voters::of([node(2), node(3)]) };
+    let work = [Work::Heartbeat(Heartbeat::default()), Work::Query(Query::Counts)];
+    for work in work {
+        let answer = || match &work {
+            Work::Heartbeat(_) => {
+                Outcome::Heartbeat(Ok(HeartbeatReply { lead: told.clone(), ..HeartbeatReply::default() }))
+            }
+            _ => Outcome::Query(Ok(QueryReply { as_of: AsOf::default(), answer: Answer::Counts(Counts::default()) })),
+        };
+        let mut engine = engine();
+        engine.handle(Event::Leads { shard: SHARD, by: node(3), hint: told.clone() }, 0);
+        effects(&mut engine);
+        let mut asked = Vec::new();
+        for begins in [0, 10_000] {
+            let submitted = Event::Submit { key: KEY, shard: SHARD, work: work.clone(), patience_ms: 5_000 };
+            engine.handle(submitted, begins);
+            engine.handle_timeout(begins + TAKES_MS - 1);
+            let before = effects(&mut engine);
+            let targets = before.iter().filter_map(|effect| match effect {
+                Effect::Attempt { target, .. } => Some(*target),
+                _ => None,
+            });
+            asked.push(targets.collect::<Vec<_>>());
+            engine.handle(Event::Outcome { key: KEY, attempt: 1, outcome: answer() }, begins + TAKES_MS);
+            let settled = effects(&mut engine)
+                .into_iter()
+                .any(|effect| matches!(effect, Effect::Answer { settled: Settled::Heard(_) | Settled::Read(_), .. }));
+            assert!(settled, "{work:?}");
+        }
+        assert_eq!(asked[0][0], Target::Node(node(3)));
+        assert!(asked[0].len() > 1, "nobody knows yet how long it takes");
+        assert_eq!(asked[1], [Target::Node(node(3))], "who answered late leads, and is given the time");
+    }
+}
+
+#[test]
+fn a_late_answer_of_one_who_led_before_displaces_nobody_who_leads() {
+    let mut site = Site::with_others(10, [4, 6, 8]);
+    site.fail_over(8);
+    site.engine.handle(
+        Event::Submit { key: KEY, shard: SHARD, work: Work::Query(Query::Counts), patience_ms: 5_000 },
+        site.now_ms,
+    );
+    // It is asked, and does not answer. Somebody else says that it leads, and is asked too.
+    assert_eq!(site.carry_out(), None);
+    site.dead.push(8);
+    site.says_it_leads(8, 6);
+    assert_eq!(site.carry_out(), None);
+    let answer = Answer::Counts(Counts::default());
+    let late = Outcome::Query(Ok(QueryReply { as_of: AsOf::default(), answer }));
+    site.engine.handle(Event::Outcome { key: KEY, attempt: 1, outcome: late }, site.now_ms);
+    assert!(matches!(site.carry_out(), Some(Settled::Read(_))));
+    assert_eq!(site.engine.router.leader(SHARD), Some((node(8), 6)));
+}
