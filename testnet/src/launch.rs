@@ -228,7 +228,7 @@ impl Testnet {
             self.wait_for("all nodes connected", async || {
                 let status = client.node_status().await.ok()?;
                 let up: BTreeSet<&String> = status.peers.iter().filter(|p| p.control_up).map(|p| &p.node).collect();
-                self.nodes.iter().map(|node| &node.id).filter(|id| needed(*id)).all(|id| up.contains(id)).then_some(())
+                self.nodes.iter().map(|node| &node.id).filter(|id| needed(id)).all(|id| up.contains(id)).then_some(())
             })
             .await?;
         }

@@ -130,7 +130,8 @@ mod tests {
     fn who_votes_decides_who_dials_whom() {
         use Stance::{Answer, Dial, Leave};
         // Voters, sought, this node, the peer.
-        let cases: [(&[u8], &[u8], u8, u8, Stance); 9] = [
+        type Case<'a> = (&'a [u8], &'a [u8], u8, u8, Stance);
+        let cases: [Case; 9] = [
             // Nobody is known to vote.
             (&[], &[], 1, 2, Dial),
             (&[], &[3], 1, 2, Dial),
