@@ -152,7 +152,14 @@ impl Core {
             | FrameKind::PreVote
             | FrameKind::TransferLeader
             | FrameKind::Forgot => self.open(header.shard).await?.raft_frame(who, header, &body).await,
-            FrameKind::SnapshotHead => self.open(header.shard).await?.install_snapshot(who, body).await,
+            FrameKind::SnapshotHead => self.open(header.shard).await?.begin_snapshot(who, &body).await,
+            FrameKind::SnapshotChunk | FrameKind::SnapshotInstall => {
+                let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
+                match header.kind {
+                    FrameKind::SnapshotChunk => shard.take_chunk(who, &body).await,
+                    _ => shard.install_snapshot(who, &body).await,
+                }
+            }
             FrameKind::Clock => {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
                 shard.tell_clock()
@@ -211,9 +218,7 @@ impl Core {
                 let noted = self.site.note(header.shard, update).await;
                 if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
             }
-            FrameKind::Hello | FrameKind::SnapshotChunk | FrameKind::Reply | FrameKind::Refused => {
-                Err("it is not a call".to_owned())
-            }
+            FrameKind::Hello | FrameKind::Reply | FrameKind::Refused => Err("it is not a call".to_owned()),
         }
     }
 }

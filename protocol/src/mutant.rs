@@ -100,6 +100,8 @@ mutants! {
     JointLeftAlone = "joint-left-alone",
     /// A voter that forgot what it had acknowledged goes on voting.
     RevertedVoterVotes = "reverted-voter-votes",
+    /// A snapshot whose connection was cut starts over.
+    SnapshotStartsOver = "snapshot-starts-over",
 }
 
 /// Whether a seeded bug is to happen.

@@ -52,15 +52,6 @@ impl Link {
         }
     }
 
-    /// A stream of its own, for a snapshot.
-    pub(super) async fn own_stream(&self, class: Class) -> Result<(quinn::SendStream, quinn::RecvStream), CallError> {
-        match self {
-            Self::Quic(link) => link.open(class).await,
-            #[cfg(test)]
-            Self::Memory(_) => Err(CallError::NotSent("it has no streams".to_owned())),
-        }
-    }
-
     pub(super) async fn call(&self, call: Outgoing<'_>) -> Result<Bytes, CallError> {
         match self {
             Self::Quic(link) => link.call(call).await,

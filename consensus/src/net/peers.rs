@@ -76,6 +76,23 @@ impl Peer {
         self.pace().appended(bytes, late.saturating_sub(shortest));
     }
 
+    /// How many bytes of a snapshot may be under way, and how many go into one chunk.
+    pub(super) fn snapshot_bytes(&self) -> (usize, usize) {
+        let pace = self.pace();
+        (pace.snapshot_bytes(), pace.chunk_bytes())
+    }
+
+    /// A chunk of a snapshot was answered after so long, while so many bytes were under way.
+    pub(super) fn chunk_answered(&self, bytes: usize, took: Duration, under_way: usize) {
+        let queueing = took.saturating_sub(self.link.round_trips().shortest);
+        self.pace().chunk_answered(bytes, queueing, under_way);
+    }
+
+    /// A chunk of a snapshot was not answered in time.
+    pub(super) fn chunk_missed(&self) {
+        self.pace().chunk_missed();
+    }
+
     /// The Raft id of the incarnation on the other side.
     pub(crate) fn raft_id(&self) -> RaftId {
         RaftId::derive(self.node, self.hello.incarnation)

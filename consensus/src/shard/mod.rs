@@ -1,6 +1,7 @@
 //! One shard on this node: its Raft group, and what runs beside it.
 
 mod announce;
+mod arrive;
 mod beat;
 mod compact;
 mod condition;
@@ -33,7 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
 use crate::ends::Ends;
-use crate::net::{Peers, SnapshotSender};
+use crate::net::{Peers, Sending, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
 use crate::raft::log_store::LogStore;
@@ -117,6 +118,10 @@ struct Inner {
     pulls: Pulls,
     changing_members: tokio::sync::Mutex<()>,
     condition: condition::Condition,
+    /// What has come of a snapshot of the leader.
+    arrival: arrive::Arrival,
+    /// Whom this node's snapshot is on its way to.
+    sending: Sending,
     /// What members acknowledged, while this node leads.
     acked: Acked,
     /// Whether this node lacks what it acknowledged: it takes part no more.
@@ -133,15 +138,17 @@ impl Shard {
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone());
         let (state, applied) = (machine.state(), machine.progress());
-        let (ends, pulls) = (machine.ends(), machine.pulls());
+        let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
+        let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
+        let rate = site.config.snapshot_bytes_per_s;
         let network = Network {
             peers: site.peers.clone(),
             shard: id,
             local: site.raft_id(),
-            rpc_timeout: Duration::from_millis(site.config.rpc_timeout_ms),
-            snapshots: SnapshotSender::new(site.peers.clone(), site.config.snapshot_bytes_per_s),
+            rpc_timeout,
+            snapshots: SnapshotSender::new(site.peers.clone(), id, rate, rpc_timeout, sending.clone()),
             acked: acked.clone(),
         };
         let log = LogStore::new(site.store.clone(), id);
@@ -178,6 +185,8 @@ impl Shard {
                 pulls,
                 changing_members: tokio::sync::Mutex::default(),
                 condition,
+                arrival: arrive::Arrival::default(),
+                sending,
                 acked,
                 forgot,
                 site,
