@@ -177,11 +177,9 @@ impl Core {
             }
             FrameKind::Query => {
                 let query = Query::decode(&body).map_err(text)?;
-                // History is fetched from any replica; everything else is answered by the leader.
-                let result = match (self.shard(header.shard), &query) {
-                    (None, _) => Err(QueryFailure::NoReplica(self.hearsay(header.shard))),
-                    (Some(shard), Query::Changes { .. }) => shard.query_stale(query).await,
-                    (Some(shard), _) => shard.query_linearizable(query).await,
+                let result = match self.shard(header.shard) {
+                    None => Err(QueryFailure::NoReplica(self.hearsay(header.shard))),
+                    Some(shard) => shard.query_for(who.node, query).await,
                 };
                 QueryAnswer { result }.encode().map_err(text)
             }

@@ -81,6 +81,15 @@ impl Link {
         path.cwnd.saturating_mul(1_000_000).checked_div(u64::try_from(path.rtt.as_micros()).ok()?)
     }
 
+    /// Bytes that congestion control lets be under way.
+    pub(super) fn window(&self) -> u64 {
+        match self {
+            Self::Quic(link) => link.connection.stats().path.cwnd,
+            #[cfg(test)]
+            Self::Memory(link) => link.window(),
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         match self {
             Self::Quic(link) => link.connection.close_reason().is_none(),

@@ -29,6 +29,17 @@ const SNAPSHOT_QUEUEING_MAX: Duration = Duration::from_millis(250);
 /// Chunks under way at a time, of which one is answered while the others are on their way.
 const SNAPSHOT_CHUNKS: usize = 4;
 
+/// Fewest and most bytes of one answer, and of one update of what agents hold.
+const ANSWER_BYTES_MIN: u64 = 16 * 1024;
+/// See [`ANSWER_BYTES_MIN`].
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How many bytes an answer may have on a connection of which so many may be under way: two round trips' worth, so that it
+/// arrives while it is waited for. More follow in the next one.
+pub(super) fn answer_bytes(window: u64) -> u64 {
+    window.saturating_mul(2).clamp(ANSWER_BYTES_MIN, ANSWER_BYTES_MAX)
+}
+
 /// What was learned of one connection.
 ///
 /// Patience follows the answers, as an RTO follows round trips (RFC 6298): smoothed mean and mean deviation, doubled while

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::calls::{CallError, Class};
 use super::link::{Link, Outgoing, RoundTrips};
-use super::pace::Pace;
+use super::pace::{Pace, answer_bytes};
 use super::roles::{NOT_NEEDED, Roles, Wishes};
 use crate::clock::Clocks;
 
@@ -286,6 +286,13 @@ impl Peers {
         let mut trips: Vec<Duration> = connected.map(|peer| peer.link.round_trips().late).collect();
         trips.sort_unstable();
         trips.get(needed.saturating_sub(1)).or(trips.last()).copied().unwrap_or_default()
+    }
+
+    /// About how many bytes the way to a node carries at once: an answer of so many arrives while it is waited for.
+    pub(crate) fn answer_bytes(&self, node: NodeId) -> u64 {
+        // This node itself, or one whose answer nobody waits for.
+        let window = self.connected(node).map_or(u64::MAX, |peer| peer.link.window());
+        answer_bytes(window)
     }
 
     pub(crate) fn not_connected(&self, node: NodeId) -> CallError {

@@ -253,6 +253,13 @@ impl Fabric {
         }
     }
 
+    /// What a link carries in an eighth of a second.
+    fn window(&self, from: NodeId, to: NodeId) -> u64 {
+        let state = self.state();
+        let rate = [from, to].iter().filter_map(|node| state.thin.get(node)).min().copied();
+        rate.map_or(u64::MAX, |rate| rate / 8)
+    }
+
     fn round_trips(&self, from: NodeId, to: NodeId) -> RoundTrips {
         let state = self.state();
         let (shortest, longest) = state.delay_ms;
@@ -283,6 +290,10 @@ impl MemoryLink {
 
     pub(crate) fn round_trips(&self) -> RoundTrips {
         self.fabric.round_trips(self.from.node, self.to)
+    }
+
+    pub(crate) fn window(&self) -> u64 {
+        self.fabric.window(self.from.node, self.to)
     }
 
     pub(crate) async fn call(&self, call: Outgoing<'_>) -> Result<Bytes, CallError> {
