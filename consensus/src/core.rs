@@ -154,7 +154,14 @@ impl Core {
             | FrameKind::PreVote
             | FrameKind::TransferLeader
             | FrameKind::Forgot => self.open(header.shard).await?.raft_frame(who, header, &body).await,
-            FrameKind::SnapshotHead => self.open(header.shard).await?.install_snapshot(who, body).await,
+            FrameKind::SnapshotHead => self.open(header.shard).await?.begin_snapshot(who, &body).await,
+            FrameKind::SnapshotChunk | FrameKind::SnapshotInstall => {
+                let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
+                match header.kind {
+                    FrameKind::SnapshotChunk => shard.take_chunk(who, &body).await,
+                    _ => shard.install_snapshot(who, &body).await,
+                }
+            }
             FrameKind::Clock => {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
                 shard.tell_clock()
@@ -172,11 +179,9 @@ impl Core {
             }
             FrameKind::Query => {
                 let query = Query::decode(&body).map_err(text)?;
-                // History is fetched from any replica; everything else is answered by the leader.
-                let result = match (self.shard(header.shard), &query) {
-                    (None, _) => Err(QueryFailure::NoReplica(self.hearsay(header.shard))),
-                    (Some(shard), Query::Changes { .. }) => shard.query_stale(query).await,
-                    (Some(shard), _) => shard.query_linearizable(query).await,
+                let result = match self.shard(header.shard) {
+                    None => Err(QueryFailure::NoReplica(self.hearsay(header.shard))),
+                    Some(shard) => shard.query_for(who.node, query).await,
                 };
                 QueryAnswer { result }.encode().map_err(text)
             }
@@ -213,9 +218,7 @@ impl Core {
                 let noted = self.site.note(header.shard, update).await;
                 if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
             }
-            FrameKind::Hello | FrameKind::SnapshotChunk | FrameKind::Reply | FrameKind::Refused => {
-                Err("it is not a call".to_owned())
-            }
+            FrameKind::Hello | FrameKind::Reply | FrameKind::Refused => Err("it is not a call".to_owned()),
         }
     }
 }

@@ -36,9 +36,9 @@ pub enum FrameKind {
     PreVote = 4,
     /// Raft: take over the lead.
     TransferLeader = 5,
-    /// Raft: the head of a snapshot; its stream carries nothing else.
+    /// Raft: that there is a snapshot. Answered with how much of it is there already: the sender goes on from there.
     SnapshotHead = 6,
-    /// Raft: a chunk of a snapshot.
+    /// Raft: a chunk of a snapshot. Answered with how much of it is there without a gap.
     SnapshotChunk = 7,
     /// Requests forwarded to the shard's leader.
     Propose = 8,
@@ -60,6 +60,8 @@ pub enum FrameKind {
     Beat = 16,
     /// Raft: the receiver lacks what it acknowledged to the sender, the leader.
     Forgot = 17,
+    /// Raft: that all of a snapshot was sent. Answered once it is installed.
+    SnapshotInstall = 18,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -86,6 +88,7 @@ impl FrameKind {
             15 => Self::End,
             16 => Self::Beat,
             17 => Self::Forgot,
+            18 => Self::SnapshotInstall,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,
@@ -192,6 +195,43 @@ impl RaftAddress {
     }
 }
 
+/// Which snapshot a frame is of, at the front of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotId {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The digest of all of it.
+    pub digest: u128,
+}
+
+impl SnapshotId {
+    /// Length of its encoded form.
+    pub const BYTES: usize = 24;
+
+    /// Writes it at the front of a body.
+    pub fn write(&self, body: &mut Vec<u8>) {
+        body.extend_from_slice(&self.bytes.to_be_bytes());
+        body.extend_from_slice(&self.digest.to_be_bytes());
+    }
+
+    /// Splits it off the front of a body.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the body is too short, or the snapshot is longer than any may be.
+    pub fn split(body: &[u8]) -> Result<(Self, &[u8]), CodecError> {
+        let what = "snapshot frame";
+        let short = || CodecError::Malformed { what, why: "too short for the snapshot's name".to_owned() };
+        let (bytes, rest) = body.split_first_chunk::<8>().ok_or_else(short)?;
+        let (digest, rest) = rest.split_first_chunk::<16>().ok_or_else(short)?;
+        let id = Self { bytes: u64::from_be_bytes(*bytes), digest: u128::from_be_bytes(*digest) };
+        let (bytes, max) = (usize::try_from(id.bytes).unwrap_or(usize::MAX), limits::SNAPSHOT_BYTES_MAX);
+        if bytes > max {
+            return Err(CodecError::TooLarge { what: "snapshot", bytes, max });
+        }
+        Ok((id, rest))
+    }
+}
+
 /// What each side says first on a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -279,5 +319,21 @@ mod tests {
         body.push(42);
         assert_eq!(RaftAddress::split(&body), Ok((address, [42].as_slice())));
         assert!(RaftAddress::split(&body[..15]).is_err());
+    }
+
+    #[test]
+    fn snapshot_names_round_trip_and_those_of_snapshots_that_are_too_long_are_refused() {
+        let name = |bytes| {
+            let mut body = Vec::new();
+            SnapshotId { bytes, digest: 7 }.write(&mut body);
+            body.push(42);
+            body
+        };
+        let body = name(300);
+        assert_eq!(body[..8], [0, 0, 0, 0, 0, 0, 1, 44]);
+        assert_eq!(SnapshotId::split(&body), Ok((SnapshotId { bytes: 300, digest: 7 }, [42].as_slice())));
+        assert!(SnapshotId::split(&body[..23]).is_err());
+        let too_long = name(limits::SNAPSHOT_BYTES_MAX as u64 + 1);
+        assert!(matches!(SnapshotId::split(&too_long), Err(CodecError::TooLarge { .. })));
     }
 }

@@ -77,6 +77,17 @@ pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Largest snapshot that a receiver accepts. Refused, and the sender retries later.
 pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Bytes of one snapshot that are under way to one node at a time. The rest waits at the sender.
+pub const SNAPSHOT_BYTES_UNDER_WAY_MAX: usize = 2 * 1024 * 1024;
+/// Chunks of one snapshot that are under way to one node at a time, and that a receiver keeps though a chunk before them is
+/// not there yet. One more is dropped, and sent again.
+pub const SNAPSHOT_CHUNKS_UNDER_WAY_MAX: usize = 64;
+/// How long a part of a snapshot is kept of which nothing more comes, in milliseconds. Then it is let go of, and the
+/// snapshot starts over.
+pub const SNAPSHOT_PART_KEPT_MS: u64 = 10 * 60 * 1_000;
+/// How long a leader makes no other snapshot after a chunk of the last one was taken, in milliseconds: another one could not
+/// go on where that one ended. One is made all the same once the log takes [`LOG_BYTES_SOFT_MAX`].
+pub const SNAPSHOT_HELD_MS: u64 = 60 * 1_000;
 /// Frames waiting to be written to one stream of one peer. One more is refused as unreachable.
 pub const FRAMES_QUEUED_MAX: usize = 1_024;
 /// Requests of one peer on one stream that are being answered. The reader waits at it. What ends work has a stream of its

@@ -102,6 +102,8 @@ mutants! {
     RevertedVoterVotes = "reverted-voter-votes",
     /// The connection of a process that died is taken for one that lives beside that of the process after it.
     DeadConnectionKept = "dead-connection-kept",
+    /// A snapshot whose connection was cut starts over.
+    SnapshotStartsOver = "snapshot-starts-over",
 }
 
 /// Whether a seeded bug is to happen.

@@ -10,7 +10,7 @@ use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::command::{Command, CommandOrder};
 use skep_protocol::entry::Entry;
-use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress};
+use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress, SnapshotId};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
 use skep_protocol::ids::NodeId;
 use skep_protocol::journal::{JournalImage, JournalRecord};
@@ -39,6 +39,12 @@ fn raft_address(bytes: &[u8]) {
     if let Ok((address, rest)) = RaftAddress::split(bytes) {
         let mut again = Vec::new();
         address.write(&mut again);
+        again.extend_from_slice(rest);
+        assert_eq!(again, bytes);
+    }
+    if let Ok((snapshot, rest)) = SnapshotId::split(bytes) {
+        let mut again = Vec::new();
+        snapshot.write(&mut again);
         again.extend_from_slice(rest);
         assert_eq!(again, bytes);
     }

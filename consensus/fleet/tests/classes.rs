@@ -37,7 +37,12 @@ fn asked(hall: &Hall, robot: &str, room: PerClass<u32>) -> PullFor {
 }
 
 fn pulled(hall: &Hall, at: u8, agents: Vec<PullFor>) -> Vec<PulledFor> {
-    hall.state.pull(node(at), &Pull { agents, wait_ms: 1_000 }, None)
+    pulled_over(hall, at, agents, usize::MAX)
+}
+
+/// The same on a way that carries so many bytes at once.
+fn pulled_over(hall: &Hall, at: u8, agents: Vec<PullFor>, bytes: usize) -> Vec<PulledFor> {
+    hall.state.pull(node(at), &Pull { agents, wait_ms: 1_000 }, None, bytes)
 }
 
 fn ids(answer: &PulledFor) -> Vec<CommandId> {
@@ -80,6 +85,20 @@ fn large_arguments_of_routine_commands_keep_no_urgent_one_of_any_agent_from_an_a
     let answer = pulled(&hall, 1, vec![asked(&hall, "r1", room), asked(&hall, "r2", room)]);
     assert_eq!(ids(&answer[1]), [id(200)]);
     assert!(answer[0].more.routine && answer[0].deliveries.len() <= fits + 1, "{}", answer[0].deliveries.len());
+}
+
+#[test]
+fn a_thin_link_gets_commands_one_by_one_and_all_of_them_in_the_end() {
+    let mut hall = Hall::with(&["r1"]);
+    fill(&mut hall, "r1", 5, limits::ARGS_BYTES_MAX);
+    let room = PerClass { routine: 1_000, urgent: 1 };
+    let mut next = asked(&hall, "r1", room);
+    for n in 0..5 {
+        let answer = pulled_over(&hall, 1, vec![next.clone()], 1);
+        assert_eq!(ids(&answer[0]), [nth(n)]);
+        assert_eq!(answer[0].more.routine, n < 4);
+        next.after.routine = answer[0].deliveries[0].seq;
+    }
 }
 
 #[test]

@@ -321,6 +321,28 @@ fn large_tasks_are_told_in_parts_and_all_of_them_in_the_end() {
 }
 
 #[test]
+fn a_node_behind_a_thin_link_is_told_of_tasks_one_by_one() {
+    let mut shard = Shard::new();
+    let attachment = shard.attached(attach_as("r1", 1, 1, role(&[], 100)));
+    for n in 1..=5 {
+        shard.ok(create(n, TaskSpec { payload: vec![0; 20_000], ..spec() }));
+    }
+    let mut lead = Lead::new(&shard);
+    lead.tell(&shard, OrchestratorEvent::Carries { node: node(1), bytes: 16_384 });
+    lead.heartbeat(&shard, 1, vec![says("r1", attachment, 100)]);
+    let mut told = std::collections::BTreeSet::new();
+    let mut effects = lead.carry_out(&mut shard);
+    for _ in 0..10 {
+        for (_, update) in updates(&effects) {
+            assert!(update.agents[0].tasks.len() <= 1, "{} at once", update.agents[0].tasks.len());
+            told.extend(update.agents[0].tasks.iter().map(|task| task.id));
+        }
+        effects = lead.tell(&shard, OrchestratorEvent::UpdateEnded { node: node(1), arrived: true });
+    }
+    assert_eq!(told.len(), 5);
+}
+
+#[test]
 fn the_first_word_of_a_new_leader_comes_however_little_there_is_to_tell() {
     let (mut shard, mut lead, attachment) = with_agent();
     shard.ok(create(1, spec()));

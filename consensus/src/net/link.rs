@@ -52,15 +52,6 @@ impl Link {
         }
     }
 
-    /// A stream of its own, for a snapshot.
-    pub(super) async fn own_stream(&self, class: Class) -> Result<(quinn::SendStream, quinn::RecvStream), CallError> {
-        match self {
-            Self::Quic(link) => link.open(class).await,
-            #[cfg(test)]
-            Self::Memory(_) => Err(CallError::NotSent("it has no streams".to_owned())),
-        }
-    }
-
     pub(super) async fn call(&self, call: Outgoing<'_>) -> Result<Bytes, CallError> {
         match self {
             Self::Quic(link) => link.call(call).await,
@@ -88,6 +79,15 @@ impl Link {
     pub(super) fn bytes_per_s(&self) -> Option<u64> {
         let path = self.connection()?.stats().path;
         path.cwnd.saturating_mul(1_000_000).checked_div(u64::try_from(path.rtt.as_micros()).ok()?)
+    }
+
+    /// Bytes that congestion control lets be under way.
+    pub(super) fn window(&self) -> u64 {
+        match self {
+            Self::Quic(link) => link.connection.stats().path.cwnd,
+            #[cfg(test)]
+            Self::Memory(link) => link.window(),
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -12,6 +12,7 @@ mod pace;
 mod peers;
 mod roles;
 mod serve;
+mod snapshots;
 mod tls;
 
 pub(crate) use calls::{CallError, Class};
@@ -24,7 +25,8 @@ pub(crate) use peers::Peer;
 pub use peers::PeerView;
 pub(crate) use peers::Peers;
 pub(crate) use roles::{Roles, sought_in};
-pub(crate) use serve::{Dispatch, SnapshotSender, Who};
+pub(crate) use serve::{Dispatch, Who};
+pub(crate) use snapshots::{Sending, SnapshotSender};
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use skep_protocol::limits;
+
 /// Mean deviations of the time that answers take which the next one is given beside the mean.
 const DEVIATIONS: f64 = 4.0;
 /// Means that an answer is given at least.
@@ -20,6 +22,25 @@ pub(crate) const APPEND_BYTES_MAX: usize = 128 * 1024;
 const QUEUEING_MAX: Duration = Duration::from_millis(200);
 /// Calls with the fewest bytes after which the way takes as long as it does, whatever is sent: it is another way.
 const FEWEST_IN_VAIN: u32 = 16;
+/// Fewest bytes of a snapshot under way, and fewest in one chunk.
+const SNAPSHOT_BYTES_MIN: usize = 4 * 1024;
+/// Bytes of a snapshot under way before anything is known of the link.
+const SNAPSHOT_BYTES_FIRST: usize = 16 * 1024;
+/// How long the chunks of a snapshot may wait on the way, for each other and with whatever else is under way.
+const SNAPSHOT_QUEUEING_MAX: Duration = Duration::from_millis(250);
+/// Chunks under way at a time, of which one is answered while the others are on their way.
+const SNAPSHOT_CHUNKS: usize = 4;
+
+/// Fewest and most bytes of one answer, and of one update of what agents hold.
+const ANSWER_BYTES_MIN: u64 = 16 * 1024;
+/// See [`ANSWER_BYTES_MIN`].
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How many bytes an answer may have on a connection of which so many may be under way: two round trips' worth, so that it
+/// arrives while it is waited for. More follow in the next one.
+pub(super) fn answer_bytes(window: u64) -> u64 {
+    window.saturating_mul(2).clamp(ANSWER_BYTES_MIN, ANSWER_BYTES_MAX)
+}
 
 /// What was learned of one connection.
 ///
@@ -36,18 +57,19 @@ pub(crate) struct Pace {
     at_rest: Duration,
     /// Calls with the fewest bytes in a row that had to wait all the same.
     in_vain: u32,
+    snapshot_bytes: usize,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        let (append_bytes, at_rest) = (APPEND_BYTES_MAX, Duration::ZERO);
-        Self { mean_s: 0.0, deviation_s: 0.0, missed: 0, append_bytes, at_rest, in_vain: 0 }
+        let (append_bytes, snapshot_bytes, at_rest) = (APPEND_BYTES_MAX, SNAPSHOT_BYTES_FIRST, Duration::ZERO);
+        Self { mean_s: 0.0, deviation_s: 0.0, missed: 0, append_bytes, at_rest, in_vain: 0, snapshot_bytes }
     }
 }
 
 impl Pace {
     /// A call was answered after so long.
-    pub(super) fn answered(&mut self, took: Duration) {
+    pub(crate) fn answered(&mut self, took: Duration) {
         let took = took.as_secs_f64();
         self.missed = 0;
         if self.mean_s == 0.0 {
@@ -65,7 +87,7 @@ impl Pace {
 
     /// How long to wait for the answer to a call of so many bytes: at least so long on a quick link, and longer on one whose
     /// round trip or whose answers take longer.
-    pub(super) fn patience(&self, least: Duration, round_trip: Duration, bytes: usize) -> Duration {
+    pub(crate) fn patience(&self, least: Duration, round_trip: Duration, bytes: usize) -> Duration {
         let answers = (self.mean_s * MEANS).max(self.mean_s + self.deviation_s * DEVIATIONS);
         let learned = Duration::from_secs_f64(answers.min(PATIENCE_MAX.as_secs_f64()));
         let patient = least.max(learned).max(round_trip.saturating_mul(4));
@@ -92,6 +114,36 @@ impl Pace {
         } else if queueing < QUEUEING_MAX / 2 && bytes >= self.append_bytes / 2 {
             self.append_bytes = (self.append_bytes + self.append_bytes / 4).min(APPEND_BYTES_MAX);
         }
+    }
+
+    /// How many bytes of a snapshot may be under way.
+    pub(super) fn snapshot_bytes(&self) -> usize {
+        self.snapshot_bytes
+    }
+
+    /// How many bytes of a snapshot go into one chunk: several are under way at a time, so that a round trip is not waited for
+    /// after each of them.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        (self.snapshot_bytes / SNAPSHOT_CHUNKS).clamp(SNAPSHOT_BYTES_MIN, limits::SNAPSHOT_CHUNK_BYTES_MAX)
+    }
+
+    /// A chunk of so many bytes was answered, and the way took so much longer than the shortest that it ever took, while so many were under way. What is under way
+    /// doubles within a round trip while nothing waits, and stays where chunks wait for as long as they may.
+    pub(super) fn chunk_answered(&mut self, bytes: usize, longer: Duration, under_way: usize) {
+        self.at_rest = self.at_rest.min(longer);
+        let queueing = longer - self.at_rest;
+        let most = SNAPSHOT_QUEUEING_MAX.as_secs_f64();
+        let step = ((most - queueing.as_secs_f64()) / most).max(-0.5) * bytes as f64;
+        // What was not used says nothing of what there is room for.
+        if step < 0.0 || under_way >= self.snapshot_bytes / 2 {
+            let (least, most) = (SNAPSHOT_BYTES_MIN as f64, limits::SNAPSHOT_BYTES_UNDER_WAY_MAX as f64);
+            self.snapshot_bytes = (self.snapshot_bytes as f64 + step).clamp(least, most) as usize;
+        }
+    }
+
+    /// A chunk was not answered in time.
+    pub(super) fn chunk_missed(&mut self) {
+        self.snapshot_bytes = (self.snapshot_bytes / 2).max(SNAPSHOT_BYTES_MIN);
     }
 }
 
@@ -159,5 +211,43 @@ mod tests {
         // The way is quick, and the other side is not: that is no reason to send less.
         (0..50).for_each(|_| pace.answered(ms(2_000)));
         assert_eq!(pace.append_bytes(), APPEND_BYTES_MAX);
+    }
+    /// A way that carries so many bytes a second and takes so long both ways at rest, filled with a snapshot; how long the
+    /// chunks waited for each other in the end, and how many bytes a second came.
+    fn fill(pace: &mut Pace, bytes_per_s: f64, round_trip: Duration) -> (Duration, f64) {
+        let (mut now, mut free_at, mut under_way) = (0.0_f64, 0.0_f64, std::collections::VecDeque::new());
+        let (mut flying, mut waited, mut came) = (0, 0.0, 0);
+        while now < 60.0 {
+            while flying < pace.snapshot_bytes() {
+                let bytes = pace.chunk_bytes();
+                free_at = now.max(free_at) + bytes as f64 / bytes_per_s;
+                under_way.push_back((now, free_at + round_trip.as_secs_f64(), bytes));
+                flying += bytes;
+            }
+            let Some((sent, answered, bytes)) = under_way.pop_front() else { break };
+            now = answered;
+            waited = answered - sent - round_trip.as_secs_f64();
+            pace.chunk_answered(bytes, Duration::from_secs_f64(waited), flying);
+            flying -= bytes;
+            came += if now > 30.0 { bytes } else { 0 };
+        }
+        (Duration::from_secs_f64(waited), came as f64 / 30.0)
+    }
+
+    #[test]
+    fn a_snapshot_fills_a_thin_link_and_keeps_nobody_waiting_on_it() {
+        let mut pace = Pace::default();
+        let (waited, rate) = fill(&mut pace, 32.0 * 1024.0, ms(20));
+        assert!(waited <= 2 * SNAPSHOT_QUEUEING_MAX, "{waited:?}");
+        assert!(rate >= 0.9 * 32.0 * 1024.0, "{rate}");
+    }
+
+    #[test]
+    fn a_snapshot_fills_a_link_that_is_quick_and_long() {
+        let mut pace = Pace::default();
+        let (_, rate) = fill(&mut pace, 4e6, ms(400));
+        assert!(rate >= 0.8 * 4e6, "{rate}");
+        assert!(pace.snapshot_bytes() <= limits::SNAPSHOT_BYTES_UNDER_WAY_MAX);
+        assert!(pace.chunk_bytes() <= limits::SNAPSHOT_CHUNK_BYTES_MAX);
     }
 }

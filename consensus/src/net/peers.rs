@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::calls::{CallError, Class};
 use super::link::{Link, Outgoing, RoundTrips};
-use super::pace::Pace;
+use super::pace::{Pace, answer_bytes};
 use super::roles::{NOT_NEEDED, Roles, Wishes};
 use crate::clock::Clocks;
 
@@ -74,6 +74,23 @@ impl Peer {
     pub(crate) fn appended(&self, bytes: usize) {
         let RoundTrips { late, shortest } = self.link.round_trips();
         self.pace().appended(bytes, late.saturating_sub(shortest));
+    }
+
+    /// How many bytes of a snapshot may be under way, and how many go into one chunk.
+    pub(super) fn snapshot_bytes(&self) -> (usize, usize) {
+        let pace = self.pace();
+        (pace.snapshot_bytes(), pace.chunk_bytes())
+    }
+
+    /// A chunk of a snapshot was answered after so long, while so many bytes were under way.
+    pub(super) fn chunk_answered(&self, bytes: usize, took: Duration, under_way: usize) {
+        let queueing = took.saturating_sub(self.link.round_trips().shortest);
+        self.pace().chunk_answered(bytes, queueing, under_way);
+    }
+
+    /// A chunk of a snapshot was not answered in time.
+    pub(super) fn chunk_missed(&self) {
+        self.pace().chunk_missed();
     }
 
     /// The Raft id of the incarnation on the other side.
@@ -277,6 +294,13 @@ impl Peers {
         let mut trips: Vec<Duration> = connected.map(|peer| peer.link.round_trips().late).collect();
         trips.sort_unstable();
         trips.get(needed.saturating_sub(1)).or(trips.last()).copied().unwrap_or_default()
+    }
+
+    /// About how many bytes the way to a node carries at once: an answer of so many arrives while it is waited for.
+    pub(crate) fn answer_bytes(&self, node: NodeId) -> u64 {
+        // This node itself, or one whose answer nobody waits for.
+        let window = self.connected(node).map_or(u64::MAX, |peer| peer.link.window());
+        answer_bytes(window)
     }
 
     pub(crate) fn not_connected(&self, node: NodeId) -> CallError {

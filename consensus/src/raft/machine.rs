@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
 use crate::clock::ShardClock;
 use crate::ends::Ends;
+use crate::net::Sending;
 use crate::pulls::Pulls;
 use crate::store::{Store, StoredSnapshot};
 use crate::threads::{Errand, Threads};
@@ -63,6 +64,7 @@ pub(crate) struct Machine {
     progress: watch::Sender<u64>,
     ends: Ends,
     pulls: Pulls,
+    sending: Sending,
 }
 
 impl Machine {
@@ -78,7 +80,13 @@ impl Machine {
             progress: watch::channel(0).0,
             ends: Ends::default(),
             pulls: Pulls::default(),
+            sending: Sending::default(),
         }
+    }
+
+    /// Whom its snapshot is on its way to.
+    pub(crate) fn sending(&self) -> Sending {
+        self.sending.clone()
     }
 
     /// Who waits for commands to end.
@@ -170,6 +178,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        // Another snapshot would replace the one that is on its way to a follower, and drop the log behind it: whenever its
+        // connection is cut, all would start over.
+        let has_room = !self.store.is_low() && !self.store.is_log_too_large();
+        if !force && has_room && self.sending.is_under_way() {
+            return None;
+        }
         // A snapshot that does not fit on the disk would end the group; one that does lets go of the log that fills it.
         if !force && self.store.is_low() && !self.store.has_room_for(self.state.read().bytes()) {
             return None;

@@ -232,20 +232,23 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        self.check_incarnation()?;
         if self.network.acked.is_forgetful(self.target) {
             return Err(self.forgotten().into());
         }
         let last = snapshot.meta.last_log_id;
         let head = self.envelope(&(vote, &snapshot.meta))?;
-        let chunk_deadline = self.network.rpc_timeout * 4;
-        let send =
-            self.network.snapshots.send(self.node, self.network.shard, &head, &snapshot.snapshot, chunk_deadline);
+        let send = async {
+            let snapshots = &self.network.snapshots;
+            snapshots.reach(self.node).await;
+            self.check_incarnation()?;
+            let sent = snapshots.send(self.node, &head, &snapshot.snapshot).await;
+            sent.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))
+        };
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             answer = send => {
-                let answer = answer.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))?;
+                let answer: Bytes = answer?;
                 let response: SnapshotResponse<TypeConfig> =
                     decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
                 if response.vote == vote {

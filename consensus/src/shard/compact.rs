@@ -1,32 +1,27 @@
-//! Letting go of a log that takes too much of the disk.
+//! Letting go of a log that takes too much of the disk, and of snapshots that do not come whole.
 //!
 //! openraft makes a snapshot every so many entries and keeps some behind it. Entries differ in size by a factor of a
 //! thousand, so that their number bounds nothing: here it is their bytes, and the space that is left.
 
 use std::time::Duration;
 
-use skep_protocol::limits;
-
 use super::Shard;
 
 /// How often the size of the log is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Segments below which the log is never too large.
-const SEGMENTS_MIN: u64 = 4;
 /// Entries kept behind a snapshot for followers that lag a little.
 const KEPT: u64 = 128;
 /// Entries for which another snapshot is worth its writing.
 const ENTRIES_MIN: u64 = 256;
 
-/// Keeps the log within its bytes until the group ends.
+/// Keeps the log and what came of snapshots within their bounds until the group ends.
 pub(super) async fn run(shard: Shard) {
     let store = shard.inner.site.store.clone();
     while shard.metrics().running_state.is_ok() {
-        // The segment that is written to and the spare one are always there.
-        let allowed = limits::LOG_BYTES_SOFT_MAX.max(SEGMENTS_MIN * shard.inner.site.config.store.segment_bytes);
-        if store.is_low() || store.log_bytes() > allowed {
+        if store.is_low() || store.is_log_too_large() {
             compact(&shard).await;
         }
+        shard.let_go_of_snapshot();
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

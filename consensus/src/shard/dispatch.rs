@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use skep_fleet::CLOCK_ROUND_MS_MAX;
 use skep_protocol::frame::{FrameKind, Header, RaftAddress};
@@ -14,7 +13,7 @@ use skep_protocol::time::LogInstant;
 use super::{Shard, ShardView};
 use crate::net::{Class, Who};
 use crate::raft::acked::FORGOT;
-use crate::raft::types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+use crate::raft::types::{LogId, TypeConfig, Vote, decode, encode};
 use crate::threads::Errand;
 
 impl Shard {
@@ -138,47 +137,6 @@ impl Shard {
         let clock = &self.inner.clock;
         let clock = clock.to_send().or_else(|| clock.latest()).ok_or("this node knows no clock of the shard")?;
         Ok(clock.raw().to_be_bytes().to_vec())
-    }
-
-    /// Installs a snapshot that arrived whole: the length of the head, the head, and the data.
-    pub(crate) async fn install_snapshot(&self, who: Who, body: Bytes) -> Result<Vec<u8>, String> {
-        let (length, _) = body.split_first_chunk::<8>().ok_or("the snapshot is too short")?;
-        let head_end = usize::try_from(u64::from_be_bytes(*length)).ok().and_then(|n| n.checked_add(8));
-        let head_end = head_end.filter(|end| *end <= body.len()).ok_or("the snapshot's head is cut off")?;
-        let (address, head) = RaftAddress::split(&body[8..head_end]).map_err(|e| e.to_string())?;
-        if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
-            return Err("the snapshot is not from its sender to this incarnation".to_owned());
-        }
-        if self.has_forgotten() {
-            return Err(FORGOT.to_owned());
-        }
-        if !self.inner.site.store.has_room_for(body.len() as u64) {
-            return Err("there is no room for the snapshot on the disk of this node; free some space".to_owned());
-        }
-        let (vote, meta): (Vote, SnapshotMeta) = decode("snapshot head", head).map_err(|e| e.to_string())?;
-        check_sender(who, &vote)?;
-        let data = body.slice(head_end..);
-        // A snapshot that does not decode, or is not what its head says, would stop the group: it is refused before.
-        let checked = data.clone();
-        let decode = move || skep_fleet::FleetState::from_snapshot(&checked).map(|state| state.applied());
-        let applied = match self.inner.site.threads.offload(Errand::Snapshots, decode).await {
-            Ok(Ok(applied)) => applied,
-            Ok(Err(e)) => return Err(e.to_string()),
-            Err(e) => return Err(e.to_string()),
-        };
-        let said = meta.last_log_id.map(|id| (id.index, *id.leader_id));
-        if said.is_none() || said != applied.map(|position| (position.index, position.term)) {
-            return Err("the snapshot is not of the entry that its head names".to_owned());
-        }
-        if said.is_some_and(|(_, term)| term > vote.leader_id.term) {
-            return Err("the snapshot is of a later term than its sender leads".to_owned());
-        }
-        let snapshot = Snapshot { meta, snapshot: data };
-        let response = self.raft().install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
-        if response.vote == vote {
-            self.heard_leader();
-        }
-        encode(&response).map_err(|e| e.to_string())
     }
 }
 

@@ -1,6 +1,7 @@
 //! One shard on this node: its Raft group, and what runs beside it.
 
 mod announce;
+mod arrive;
 mod beat;
 mod compact;
 mod condition;
@@ -124,6 +125,8 @@ struct Inner {
     changing_members: tokio::sync::Mutex<()>,
     condition: condition::Condition,
     flush_time: FlushTime,
+    /// What has come of a snapshot of the leader.
+    arrival: arrive::Arrival,
     /// What members acknowledged, while this node leads.
     acked: Acked,
     /// Whether this node lacks what it acknowledged: it takes part no more.
@@ -141,15 +144,17 @@ impl Shard {
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone());
         let (state, applied) = (machine.state(), machine.progress());
-        let (ends, pulls) = (machine.ends(), machine.pulls());
+        let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
+        let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
+        let rate = site.config.snapshot_bytes_per_s;
         let network = Network {
             peers: site.peers.clone(),
             shard: id,
             local: site.raft_id(),
-            rpc_timeout: Duration::from_millis(site.config.rpc_timeout_ms),
-            snapshots: SnapshotSender::new(site.peers.clone(), site.config.snapshot_bytes_per_s),
+            rpc_timeout,
+            snapshots: SnapshotSender::new((site.peers.clone(), site.threads.clone()), id, rate, rpc_timeout, sending),
             acked: acked.clone(),
         };
         let log = LogStore::new(site.store.clone(), id, site.threads.clone());
@@ -189,6 +194,7 @@ impl Shard {
                 changing_members: tokio::sync::Mutex::default(),
                 condition,
                 flush_time,
+                arrival: arrive::Arrival::default(),
                 acked,
                 forgot,
                 site,

@@ -112,6 +112,11 @@ impl Shard {
         self.while_leading(round).await.unwrap_or(false)
     }
 
+    /// How much a node can be told at once of what its agents hold.
+    fn carries(&self, node: NodeId) -> OrchestratorEvent {
+        OrchestratorEvent::Carries { node, bytes: self.inner.site.peers.answer_bytes(node) }
+    }
+
     /// Whether a node took note of what its agents hold.
     async fn tell(&self, node: NodeId, update: ClaimsUpdate) -> bool {
         let shard = self.inner.id;
@@ -226,6 +231,7 @@ impl Driver {
                 let key = HeartbeatKey(self.next_key);
                 self.next_key += 1;
                 self.answers.insert(key, said.answer);
+                self.orchestrator.handle(self.shard.carries(said.node), &state, now);
                 let event = OrchestratorEvent::Heartbeat { key, node: said.node, heartbeat: said.heartbeat };
                 self.orchestrator.handle(event, &state, now);
             }

@@ -70,9 +70,10 @@ impl Shard {
         let (mut looked, mut is_over) = (None, false);
         loop {
             let news = waiter.as_ref().map(Waiter::next);
+            let bytes_max = usize::try_from(self.inner.site.peers.answer_bytes(node)).unwrap_or(usize::MAX);
             let (agents, first) = {
                 let state = self.inner.state.read();
-                let agents = state.pull(node, pull, looked);
+                let agents = state.pull(node, pull, looked, bytes_max);
                 looked = state.applied().map(|position| position.index);
                 (agents, state.first_operator())
             };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use openraft::ReadPolicy;
 use skep_fleet::FleetState;
-use skep_protocol::ids::CommandId;
+use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
@@ -15,30 +15,50 @@ use crate::threads::{Errand, Threads};
 
 /// Bytes of tasks on one page: it must fit into a frame.
 const PAGE_BYTES_MAX: u64 = limits::FRAME_BYTES_MAX as u64 / 2;
+/// A page may take so many times as long as what a robot waits for: whoever reads lists waits for longer.
+const PER_PAGE: u64 = 8;
 
 impl Shard {
+    /// Answers another node, with as much as the way to it carries. History is told by any replica, and everything else by the
+    /// leader.
+    pub(crate) async fn query_for(&self, node: NodeId, query: Query) -> Result<QueryReply, QueryFailure> {
+        let carries = self.inner.site.peers.answer_bytes(node);
+        match query {
+            Query::Changes { .. } => self.stale(query, carries).await,
+            _ => self.linearizable(query, carries.saturating_mul(PER_PAGE).min(PAGE_BYTES_MAX)).await,
+        }
+    }
+
     /// Answers with everything acknowledged before the query. Only the leader can.
     pub(crate) async fn query_linearizable(&self, query: Query) -> Result<QueryReply, QueryFailure> {
-        if !self.inner.view.borrow().ready {
-            return Err(QueryFailure::NotLeader(self.elsewhere()));
-        }
-        if is_on(Mutant::StaleReadCalledLinearizable) {
-            return self.answer(query, true).await;
-        }
-        match self.while_leading(self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
-            Some(Ok(_)) => self.answer(query, true).await,
-            Some(Err(_)) | None => Err(QueryFailure::NoQuorum),
-        }
+        self.linearizable(query, PAGE_BYTES_MAX).await
     }
 
     /// Answers from this replica as it is.
     pub(crate) async fn query_stale(&self, query: Query) -> Result<QueryReply, QueryFailure> {
+        self.stale(query, PAGE_BYTES_MAX).await
+    }
+
+    async fn linearizable(&self, query: Query, bytes_max: u64) -> Result<QueryReply, QueryFailure> {
+        if !self.inner.view.borrow().ready {
+            return Err(QueryFailure::NotLeader(self.elsewhere()));
+        }
+        if is_on(Mutant::StaleReadCalledLinearizable) {
+            return self.answer(query, true, bytes_max).await;
+        }
+        match self.while_leading(self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
+            Some(Ok(_)) => self.answer(query, true, bytes_max).await,
+            Some(Err(_)) | None => Err(QueryFailure::NoQuorum),
+        }
+    }
+
+    async fn stale(&self, query: Query, bytes_max: u64) -> Result<QueryReply, QueryFailure> {
         // What a group that failed left in memory may be half of something.
         if self.metrics().running_state.is_err() || self.inner.state.is_poisoned() {
             return Err(QueryFailure::Storage("the group failed and is out of service; see the node's log".to_owned()));
         }
         let Ok(_place) = self.inner.stale_queries.try_acquire() else { return Err(QueryFailure::Overloaded) };
-        self.answer(query, false).await
+        self.answer(query, false, bytes_max).await
     }
 
     /// Waits until a command has ended at all of its agents, for a while.
@@ -64,7 +84,7 @@ impl Shard {
         }
     }
 
-    async fn answer(&self, query: Query, linearizable: bool) -> Result<QueryReply, QueryFailure> {
+    async fn answer(&self, query: Query, linearizable: bool, bytes_max: u64) -> Result<QueryReply, QueryFailure> {
         if let Query::CommandEnd { command, wait_ms } = query
             && linearizable
         {
@@ -96,7 +116,8 @@ impl Shard {
                 drop(state);
                 let history = self.inner.site.store.history().clone();
                 let shard = self.inner.id;
-                let (sets, next) = blocking(threads, move || history.changes(shard, from)).await?;
+                let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+                let (sets, next) = blocking(threads, move || history.changes(shard, from, bytes_max)).await?;
                 Answer::Changes { sets, next }
             }
             // One object is looked up at once; a page can take long, and has a thread of its own.
@@ -111,7 +132,7 @@ impl Shard {
             }
             Query::Operators => Answer::Operators(state.operators().cloned().collect()),
             Query::Tasks { .. } | Query::Agents { .. } | Query::Commands { .. } => {
-                blocking(threads, move || Ok(page(&state, query))).await?
+                blocking(threads, move || Ok(page(&state, query, bytes_max))).await?
             }
         };
         Ok(QueryReply { as_of, answer })
@@ -125,8 +146,8 @@ impl Shard {
     }
 }
 
-/// A page of tasks or agents.
-fn page(state: &FleetState, query: Query) -> Answer {
+/// A page of tasks or agents, of about so many bytes.
+fn page(state: &FleetState, query: Query, bytes_max: u64) -> Answer {
     let count = |limit: u32| (limit as usize).clamp(1, limits::PAGE_ITEMS_MAX);
     match query {
         Query::Tasks { statuses, after, limit } => {
@@ -136,7 +157,7 @@ fn page(state: &FleetState, query: Query) -> Answer {
             let mut next = None;
             for task in state.tasks_after(after).filter(|task| wanted(task.state.status())) {
                 bytes += 2_048 + task.bytes();
-                if tasks.len() == count(limit) || (bytes > PAGE_BYTES_MAX && !tasks.is_empty()) {
+                if tasks.len() == count(limit) || (bytes > bytes_max && !tasks.is_empty()) {
                     next = tasks.last().map(|task| task.id);
                     break;
                 }
@@ -159,7 +180,7 @@ fn page(state: &FleetState, query: Query) -> Answer {
                 .take_while(|view| {
                     let first = bytes == 0;
                     bytes += 2_048 + view.command.args.len() as u64;
-                    first || bytes <= PAGE_BYTES_MAX
+                    first || bytes <= bytes_max
                 })
                 .collect();
             let last = |commands: &[skep_protocol::command::CommandView]| commands.last().map(|view| view.command.id);

@@ -8,15 +8,13 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_protocol::frame::{FrameKind, Header, Hello};
-use skep_protocol::ids::{NodeId, RaftId, ShardId};
+use skep_protocol::ids::{NodeId, RaftId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::watch::Watch;
 use crate::net::{CallError, Dispatch, Link, Outgoing, Peer, Peers, RoundTrips, Who};
 
-/// How long a snapshot may take.
-const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(30);
 /// A connection over which nothing arrives for so long ends, as a real one does.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What waits for a thin link before it is dropped, in bytes.
@@ -58,8 +56,8 @@ struct State {
     thin: BTreeMap<NodeId, u64>,
     /// When a thin link has carried what it was given.
     free_at: BTreeMap<(NodeId, NodeId), Instant>,
-    /// Calls that were sent, by the number of their kind.
-    sent: BTreeMap<u8, u64>,
+    /// Calls that were sent, and the bytes in them, by the number of their kind.
+    sent: BTreeMap<u8, (u64, u64)>,
 }
 
 impl State {
@@ -130,6 +128,14 @@ impl Fabric {
         self.state().cut.extend(pairs);
     }
 
+    /// Those nodes reach those others again.
+    pub(super) fn join_again(&self, pairs: impl IntoIterator<Item = (NodeId, NodeId)>) {
+        let mut state = self.state();
+        for pair in pairs {
+            state.cut.remove(&pair);
+        }
+    }
+
     /// How much is lost, and how long it takes from one node to another: one time for all, or one of all in between.
     pub(super) fn set_quality(&self, lost_permille: u32, delay_ms: (u64, u64)) {
         let mut state = self.state();
@@ -143,7 +149,12 @@ impl Fabric {
 
     /// How many calls of a kind were sent.
     pub(super) fn sent(&self, kind: FrameKind) -> u64 {
-        self.state().sent.get(&(kind as u8)).copied().unwrap_or(0)
+        self.state().sent.get(&(kind as u8)).map_or(0, |(calls, _)| *calls)
+    }
+
+    /// How many bytes were sent in calls of a kind.
+    pub(super) fn bytes_sent(&self, kind: FrameKind) -> u64 {
+        self.state().sent.get(&(kind as u8)).map_or(0, |(_, bytes)| *bytes)
     }
 
     /// Everybody reaches everybody.
@@ -229,11 +240,24 @@ impl Fabric {
         waits.map(|waits| waits + Duration::from_micros(100 + delay))
     }
 
+    fn count(&self, kind: FrameKind, bytes: u64) {
+        let mut state = self.state();
+        let (calls, all) = state.sent.entry(kind as u8).or_default();
+        (*calls, *all) = (*calls + 1, *all + bytes);
+    }
+
     async fn travel(&self, from: NodeId, to: NodeId, bytes: u64) {
         match self.fate(from, to, bytes) {
             Some(delay) => tokio::time::sleep(delay).await,
             None => std::future::pending().await,
         }
+    }
+
+    /// What a link carries in an eighth of a second.
+    fn window(&self, from: NodeId, to: NodeId) -> u64 {
+        let state = self.state();
+        let rate = [from, to].iter().filter_map(|node| state.thin.get(node)).min().copied();
+        rate.map_or(u64::MAX, |rate| rate / 8)
     }
 
     fn round_trips(&self, from: NodeId, to: NodeId) -> RoundTrips {
@@ -268,6 +292,10 @@ impl MemoryLink {
         self.fabric.round_trips(self.from.node, self.to)
     }
 
+    pub(crate) fn window(&self) -> u64 {
+        self.fabric.window(self.from.node, self.to)
+    }
+
     pub(crate) async fn call(&self, call: Outgoing<'_>) -> Result<Bytes, CallError> {
         let header = Header {
             kind: call.kind,
@@ -284,20 +312,6 @@ impl MemoryLink {
         }
     }
 
-    pub(crate) async fn send_snapshot(&self, shard: ShardId, head: &[u8], data: &Bytes) -> Result<Bytes, CallError> {
-        let mut whole = (head.len() as u64).to_be_bytes().to_vec();
-        whole.extend_from_slice(head);
-        whole.extend_from_slice(data);
-        let kind = FrameKind::SnapshotHead;
-        let header = Header { kind, shard, clock: None, call: 1, body_bytes: whole.len() as u32 };
-        tokio::select! {
-            biased;
-            answer = self.carry(header, whole.into()) => answer,
-            ended = self.ended() => Err(ended),
-            () = tokio::time::sleep(SNAPSHOT_DEADLINE) => Err(CallError::Timeout(SNAPSHOT_DEADLINE)),
-        }
-    }
-
     async fn carry(&self, header: Header, body: Bytes) -> Result<Bytes, CallError> {
         if !self.is_open() {
             return Err(CallError::NotSent("the connection is closed".to_owned()));
@@ -306,7 +320,7 @@ impl MemoryLink {
         if self.fabric.station(self.from.node, self.from_process).is_none() {
             std::future::pending().await
         }
-        *self.fabric.state().sent.entry(header.kind as u8).or_default() += 1;
+        self.fabric.count(header.kind, body.len() as u64);
         self.fabric.travel(self.from.node, self.to, body.len() as u64).await;
         let Some(station) = self.fabric.station(self.to, self.to_process) else { std::future::pending().await };
         let (said, answered) = oneshot::channel();

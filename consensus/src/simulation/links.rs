@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::NodeId;
 use skep_protocol::outcome::ProposeOutcome;
 use tokio::time::Instant;
 
-use super::site::Nodes;
+use super::site::{Nodes, SHARD};
 use super::watch::Watch;
 use super::{answers, leader, run, step, three, workload};
 
@@ -190,6 +191,79 @@ async fn thin(watch: Watch) {
 #[test]
 fn a_follower_far_behind_catches_up_on_a_thin_link_while_others_write() {
     let outcome = run(thin);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// How many bytes a node's snapshot of the shard has; none if it has none.
+fn snapshot_bytes(nodes: &Nodes, at: usize) -> Option<u64> {
+    let process = nodes.all[at].process.as_ref()?;
+    let stored = process.core.site.store.snapshots().load(SHARD).ok()??;
+    Some(stored.data.len() as u64)
+}
+
+fn applied(nodes: &Nodes, at: usize) -> Option<u64> {
+    nodes.all[at].process.as_ref()?.shard()?.status().applied
+}
+
+/// A follower that needs a snapshot, on a link that stays thin and is cut now and then.
+async fn thin_and_cut(watch: Watch) {
+    let (mut nodes, ids) = three(&watch).await;
+    let (led_by, leading) = leader(&mut nodes).await;
+    let leads = nodes.all.iter().position(|node| node.id == led_by).unwrap();
+    let behind = nodes.all.iter().position(|node| node.id != led_by).unwrap();
+    let last = applied(&nodes, behind);
+    nodes.kill(behind);
+    for n in 0.. {
+        create(&mut nodes, &watch, if n < 32 { 32 * 1024 } else { 64 }).await;
+        if leading.status().purged > last.map(|last| last + 20) || n == 200 {
+            break;
+        }
+    }
+    let whole = snapshot_bytes(&nodes, leads).unwrap();
+    assert!(whole >= 1024 * 1024, "{whole} bytes");
+    let led = terms(&watch);
+    let (node, before) = (nodes.all[behind].id, nodes.fabric.bytes_sent(FrameKind::SnapshotChunk));
+    let others = ids.iter().filter(|id| **id != node);
+    let pairs: Vec<(NodeId, NodeId)> = others.flat_map(|other| [(*other, node), (node, *other)]).collect();
+    nodes.fabric.thin(node, 32 * 1024);
+    nodes.start(behind).await;
+    let target = applied(&nodes, leads);
+    let (begun, mut cuts) = (Instant::now(), 0);
+    loop {
+        step(&mut nodes).await;
+        create(&mut nodes, &watch, 64).await;
+        let sent = nodes.fabric.bytes_sent(FrameKind::SnapshotChunk) - before;
+        if applied(&nodes, behind) >= target {
+            let most = whole + whole / 5 * 3;
+            if sent > most {
+                watch.violate("L3", &format!("{sent} bytes were sent for a snapshot of {whole}"));
+            }
+            assert_eq!(cuts, 3, "it came before its link was cut");
+            break;
+        }
+        // When a quarter has come, a half, and three quarters.
+        if cuts < 3 && sent >= whole / 4 * (cuts + 1) {
+            cuts += 1;
+            nodes.fabric.cut(pairs.clone());
+            let cut = Instant::now();
+            while cut.elapsed() < Duration::from_secs(5) {
+                step(&mut nodes).await;
+                create(&mut nodes, &watch, 64).await;
+            }
+            nodes.fabric.join_again(pairs.clone());
+        }
+        if begun.elapsed() > Duration::from_secs(300) {
+            return watch.violate("L3", &format!("{sent} bytes of {whole} were sent after {:?}", begun.elapsed()));
+        }
+    }
+    if terms(&watch) > led {
+        watch.violate("L2", "a follower that needs a snapshot makes an election");
+    }
+}
+
+#[test]
+fn a_snapshot_goes_on_where_it_was_cut_off_while_others_write() {
+    let outcome = run(thin_and_cut);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 

@@ -211,11 +211,12 @@ impl History {
         lock(&self.inner.tables).clone()
     }
 
-    /// Changes of entries from an index on, as many as one answer holds, and the first index that is not covered.
+    /// Changes of entries from an index on, about as many bytes of them as one answer may hold and those of one entry at
+    /// least, and the first index that is not covered.
     ///
     /// # Errors
     /// [`HistoryError`] if the database fails or a row is damaged.
-    pub fn changes(&self, shard: ShardId, from: u64) -> Result<(Vec<ChangeSet>, u64), HistoryError> {
+    pub fn changes(&self, shard: ShardId, from: u64, bytes_max: usize) -> Result<(Vec<ChangeSet>, u64), HistoryError> {
         // Up to the first gap: what is behind it is told when the gap is filled.
         let end = lock(&self.inner.coverage).get(&shard).map_or(0, |covered| {
             let gap = covered.gaps.iter().find(|(_, gap_end)| **gap_end > from);
@@ -232,7 +233,7 @@ impl History {
         for row in fjall::Readable::range(&snapshot, &tables.rows, range) {
             let (key, value) = row.into_inner()?;
             bytes += value.len();
-            if bytes > ANSWER_BYTES_MAX && !sets.is_empty() {
+            if bytes > bytes_max.min(ANSWER_BYTES_MAX) && !sets.is_empty() {
                 let next = sets.last().map_or(from, |set: &ChangeSet| set.index + 1);
                 return Ok((sets, next));
             }

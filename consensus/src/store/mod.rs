@@ -70,6 +70,9 @@ use shard_log::ShardLog;
 pub use snapshots::{Snapshots, StoredSnapshot};
 use writer::{Write, Writer};
 
+/// Segments below which the log is never too large.
+const SEGMENTS_MIN: u64 = 4;
+
 /// What is called when a write or an fsync fails. Must not return to normal service.
 pub type OnFatal = Arc<dyn Fn(&io::Error) + Send + Sync>;
 
@@ -376,6 +379,12 @@ impl Store {
     /// Bytes of the segments that the log takes on disk.
     pub fn log_bytes(&self) -> u64 {
         lock(&self.shared.segments).len() as u64 * self.shared.segment_bytes
+    }
+
+    /// Whether the log takes more of the disk than it should: a snapshot is to be made, and what it covers dropped.
+    pub fn is_log_too_large(&self) -> bool {
+        // The segment that is written to and the spare one are always there.
+        self.log_bytes() > limits::LOG_BYTES_SOFT_MAX.max(SEGMENTS_MIN * self.shared.segment_bytes)
     }
 
     /// Bytes that were written to the log since the store was opened.

@@ -59,6 +59,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::RevertedVoterVotes => {
             of("skep-consensus", "skep_consensus", "simulation::copies::a_voter_that_was_restored_from_a_copy")
         }
+        Mutant::SnapshotStartsOver => {
+            of("skep-consensus", "skep_consensus", "simulation::links::a_snapshot_goes_on_where_it_was_cut_off")
+        }
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
         }

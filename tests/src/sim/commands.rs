@@ -197,7 +197,7 @@ impl Sim {
         let mut answers = Vec::new();
         let state = &replica.state;
         lead.pulls.retain_mut(|waiting| {
-            let agents = state.pull(node_id(waiting.asker.host), &waiting.pull, waiting.looked);
+            let agents = state.pull(node_id(waiting.asker.host), &waiting.pull, waiting.looked, usize::MAX);
             waiting.looked = state.applied().map(|position| position.index);
             let over = !agents.is_empty() || waiting.until_ms <= boot_ms;
             if over {

@@ -43,6 +43,8 @@ pub(super) struct Delivery {
     doubtful: BTreeMap<AgentId, Claims>,
     /// Nodes that could not be told; they are tried again when they are heard of.
     deaf: BTreeSet<NodeId>,
+    /// About how many bytes of tasks the way to a node carries at once. Of others nothing is known.
+    carries: BTreeMap<NodeId, u64>,
 }
 
 impl Delivery {
@@ -62,6 +64,11 @@ impl Delivery {
     /// A node was heard of: what it could not be told is tried again.
     pub(super) fn heard(&mut self, node: NodeId) {
         self.deaf.remove(&node);
+    }
+
+    /// The way to a node carries about so many bytes at once.
+    pub(super) fn carries(&mut self, node: NodeId, bytes: u64) {
+        self.carries.insert(node, bytes);
     }
 
     /// Whether the node of an agent knows of every claim that the agent has lost. Until it does, a renewal would prolong
@@ -119,6 +126,8 @@ impl Delivery {
     ) -> (ClaimsUpdate, Underway, BTreeSet<AgentId>) {
         let mut update = ClaimsUpdate { as_of: state.applied().map_or(0, |p| p.index), agents: Vec::new() };
         let mut underway = Underway { agents: BTreeMap::new() };
+        let known = self.carries.get(&node).copied();
+        let bytes_max = known.unwrap_or(u64::MAX).min(limits::CLAIMS_UPDATE_BYTES_SOFT_MAX);
         let mut bytes = 0;
         let mut agents = agents.into_iter();
         for agent in agents.by_ref() {
@@ -136,7 +145,7 @@ impl Delivery {
             let mut claims: Claims = known.intersection(&held).copied().collect();
             let mut tasks = Vec::new();
             for task in state.held_by(&agent).filter(|task| !known.contains(&(task.id, task.epoch))) {
-                if bytes > limits::CLAIMS_UPDATE_BYTES_SOFT_MAX {
+                if bytes > bytes_max {
                     break;
                 }
                 bytes += task.bytes();
@@ -148,7 +157,7 @@ impl Delivery {
             let (id, assigned) = (attachment.id, attachment.assigned);
             update.agents.push(AgentClaims { agent: agent.clone(), attachment: id, assigned, held, tasks });
             underway.agents.insert(agent, Told { attachment: id, assigned, claims });
-            if bytes > limits::CLAIMS_UPDATE_BYTES_SOFT_MAX {
+            if bytes > bytes_max {
                 break;
             }
         }

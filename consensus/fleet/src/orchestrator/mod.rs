@@ -70,6 +70,13 @@ pub enum Event {
         /// Whether the node took note of it.
         arrived: bool,
     },
+    /// The way to a node carries about so many bytes of tasks at once: what there is to tell it is cut accordingly.
+    Carries {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        bytes: u64,
+    },
     /// Entries were applied.
     Applied,
 }
@@ -167,6 +174,8 @@ impl Orchestrator {
                 self.work.proposal_ended(applied, now);
             }
             Event::UpdateEnded { node, arrived } => self.delivery.ended(node, arrived),
+            // Nothing follows from it.
+            Event::Carries { node, bytes } => return self.delivery.carries(node, bytes),
             Event::Applied => self.look(state, now),
         }
         self.decide(state, now);

@@ -65,7 +65,7 @@ fn a_damaged_row_is_a_gap_that_a_peer_fills() {
     tables.rows.insert(index_key(SHARD, 2), b"rubbish that has no checksum").unwrap();
     assert!(history.of_task(SHARD, task(), None, 10).is_err());
     assert_eq!(history.gap(SHARD), Some((2, 3)));
-    let (sets, next) = history.changes(SHARD, 0).unwrap();
+    let (sets, next) = history.changes(SHARD, 0, usize::MAX).unwrap();
     assert_eq!((sets.len(), next), (2, 2), "what is before it can be read");
     history.fill(SHARD, vec![set(2, 1)], 2, 3);
     assert_eq!(history.of_task(SHARD, task(), None, 10).unwrap().0.len(), 4);

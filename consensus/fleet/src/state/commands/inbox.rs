@@ -128,8 +128,11 @@ impl FleetState {
     /// it, and those for whom there is no place in this answer. Urgent commands come first, of all agents: however much
     /// there is of routine ones, it keeps none of them from the answer.
     ///
-    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at.
-    pub fn pull(&self, node: NodeId, pull: &Pull, looked: Option<u64>) -> Vec<PulledFor> {
+    /// `looked`: the answer as of that entry was empty, so that only what changed since is looked at. `bytes_max`: about how
+    /// many bytes of commands the way to the node carries at once; one goes in any case, and more than
+    /// [`limits::PULL_BYTES_SOFT_MAX`] never.
+    pub fn pull(&self, node: NodeId, pull: &Pull, looked: Option<u64>, bytes_max: usize) -> Vec<PulledFor> {
+        let bytes_max = bytes_max.min(limits::PULL_BYTES_SOFT_MAX);
         let as_of = self.applied().map_or(0, |position| position.index);
         let news: Option<BTreeSet<&AgentId>> = looked.map(|looked| self.inboxes_changed_after(Some(looked)).collect());
         if news.as_ref().is_some_and(BTreeSet::is_empty) {
@@ -137,17 +140,17 @@ impl FleetState {
         }
         let (mut bytes, mut answered) = (0, Vec::new());
         for asked in pull.agents.iter().filter(|asked| news.as_ref().is_none_or(|news| news.contains(&asked.agent))) {
-            if bytes > limits::PULL_BYTES_SOFT_MAX {
+            if bytes > bytes_max {
                 break;
             }
             let Some(mut of) = self.begin_answer(node, asked, as_of) else { continue };
             if of.open {
-                self.fill(asked, CommandClass::Urgent, &mut of, &mut bytes);
+                self.fill(asked, CommandClass::Urgent, &mut of, &mut bytes, bytes_max);
             }
             answered.push((asked, of));
         }
         for (asked, of) in answered.iter_mut().filter(|(_, of)| of.open) {
-            self.fill(asked, CommandClass::Routine, of, &mut bytes);
+            self.fill(asked, CommandClass::Routine, of, &mut bytes, bytes_max);
         }
         answered.into_iter().map(|(_, of)| of).collect()
     }
@@ -167,11 +170,11 @@ impl FleetState {
     }
 
     /// Puts what comes next of a class into an answer, of which there are so many bytes already.
-    fn fill(&self, asked: &PullFor, class: CommandClass, of: &mut PulledFor, bytes: &mut usize) {
+    fn fill(&self, asked: &PullFor, class: CommandClass, of: &mut PulledFor, bytes: &mut usize, bytes_max: usize) {
         let mut room = *asked.room.of(class);
         for delivery in self.deliveries_after(&asked.agent, class, *asked.after.of(class)) {
             let takes_room = u32::from(delivery.void.is_none());
-            if room < takes_room || *bytes > limits::PULL_BYTES_SOFT_MAX {
+            if room < takes_room || *bytes > bytes_max {
                 *of.more.of_mut(class) = true;
                 return;
             }
