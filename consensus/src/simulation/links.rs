@@ -215,7 +215,9 @@ async fn thin_and_cut(watch: Watch) {
     nodes.kill(behind);
     for n in 0.. {
         create(&mut nodes, &watch, if n < 32 { 32 * 1024 } else { 64 }).await;
-        if leading.status().purged > last.map(|last| last + 20) || n == 200 {
+        // What is on its way to somebody is not purged: the one that is down has to be given up on.
+        step(&mut nodes).await;
+        if leading.status().purged > last.map(|last| last + 20) || n == 600 {
             break;
         }
     }
