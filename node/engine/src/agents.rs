@@ -21,6 +21,12 @@ const COMMAND_PATIENCE_MS: u64 = 10_000;
 
 /// Heartbeats in the shortest lease.
 const HEARTBEATS_PER_LEASE: u64 = 5;
+/// Heartbeats of one shard that are under way. Where an answer takes longer than they are apart, a lease would end before the
+/// answer to one that is sent after the answer to the one before it. One more waits for an answer.
+const HEARTBEATS_UNDER_WAY_MAX: usize = 4;
+
+/// A heartbeat of which the caller has not said its key yet.
+const UNNAMED: WorkKey = WorkKey(0);
 
 /// What the agents' machine wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,18 +90,24 @@ struct Session {
     missed: u64,
 }
 
-/// The heartbeat of one shard that is under way, and what waits for the next.
-#[derive(Clone, Debug, Default)]
-struct Beat {
-    under_way: Option<WorkKey>,
+/// A heartbeat that is under way.
+#[derive(Clone, Debug)]
+struct Said {
     /// The stamps that it asks renewals for.
     stamps: BTreeMap<StreamKey, u64>,
+    /// When it was sent.
+    asked_ms: u64,
+}
+
+/// The heartbeats of one shard that are under way, and what waits for the next.
+#[derive(Clone, Debug, Default)]
+struct Beat {
+    under_way: BTreeMap<WorkKey, Said>,
     /// Streams that have something new to say.
     dirty: BTreeSet<StreamKey>,
     /// When all are said again.
     at_ms: u64,
-    /// When the last one was sent, and how long the one before it took.
-    asked_ms: u64,
+    /// How long the last one that ended took.
     took_ms: u64,
 }
 
@@ -157,13 +169,13 @@ impl Agents {
             }
             beat.at_ms = now_ms + heartbeat_ms;
             beat.dirty.extend(streams);
-            self.say(shard, now_ms);
+            self.say(shard, HEARTBEATS_UNDER_WAY_MAX, now_ms);
         }
     }
 
     /// Somebody else leads a shard, or says so: it hears of the agents at once.
     pub(crate) fn speak_up(&mut self, shard: ShardId, now_ms: u64) {
-        if let Some(beat) = self.beats.get_mut(&shard).filter(|beat| beat.under_way.is_none()) {
+        if let Some(beat) = self.beats.get_mut(&shard).filter(|beat| beat.under_way.is_empty()) {
             beat.at_ms = now_ms;
             self.handle_timeout(now_ms);
         }
@@ -178,8 +190,10 @@ impl Agents {
     }
 
     pub(crate) fn heartbeat_sent(&mut self, shard: ShardId, key: WorkKey) {
-        if let Some(beat) = self.beats.get_mut(&shard) {
-            beat.under_way = Some(key);
+        if let Some(beat) = self.beats.get_mut(&shard)
+            && let Some(said) = beat.under_way.remove(&UNNAMED)
+        {
+            beat.under_way.insert(key, said);
         }
     }
 
@@ -195,9 +209,10 @@ impl Agents {
         if let Some(stream) = self.commands.remove(&key) {
             return self.on_command_ended(stream, settled, now_ms);
         }
-        let shard = self.beats.iter().find(|(_, beat)| beat.under_way == Some(key)).map(|(shard, _)| *shard);
-        if let Some(shard) = shard {
-            self.on_heartbeat_ended(shard, settled, now_ms);
+        let ended = |(shard, beat): (&ShardId, &mut Beat)| Some((*shard, beat.under_way.remove(&key)?));
+        let ended = self.beats.iter_mut().find_map(ended);
+        if let Some((shard, said)) = ended {
+            self.on_heartbeat_ended(shard, &said, settled, now_ms);
         }
     }
 
@@ -247,7 +262,7 @@ impl Agents {
         }
         if let Some(beat) = self.beats.get_mut(&session.wish.shard) {
             beat.dirty.remove(&stream);
-            beat.stamps.remove(&stream);
+            beat.under_way.values_mut().for_each(|said| _ = said.stamps.remove(&stream));
         }
         Some(session)
     }
@@ -376,23 +391,24 @@ impl Agents {
         let heartbeat_ms = self.heartbeat_ms(shard);
         let fresh = || Beat { at_ms: now_ms + heartbeat_ms, ..Beat::default() };
         self.beats.entry(shard).or_insert_with(fresh).dirty.insert(stream);
-        self.say(shard, now_ms);
+        self.say(shard, 1, now_ms);
     }
 
-    /// Sends what is new, unless a heartbeat is under way: then it goes with the next.
-    fn say(&mut self, shard: ShardId, now_ms: u64) {
+    /// Sends what is new, unless so many heartbeats are under way: then it goes with the next.
+    fn say(&mut self, shard: ShardId, under_way_max: usize, now_ms: u64) {
         let patience_ms = self.patience_ms(shard);
-        let Some(beat) = self.beats.get_mut(&shard).filter(|beat| beat.under_way.is_none()) else { return };
+        let has_room =
+            |beat: &&mut Beat| beat.under_way.len() < under_way_max && !beat.under_way.contains_key(&UNNAMED);
+        let Some(beat) = self.beats.get_mut(&shard).filter(has_room) else { return };
         let dirty = std::mem::take(&mut beat.dirty);
-        beat.stamps.clear();
-        let mut agents = Vec::new();
+        let (mut agents, mut stamps) = (Vec::new(), BTreeMap::new());
         for stream in dirty {
             let Some(session) = self.sessions.get_mut(&stream) else { continue };
             let Some(attachment) = session.attachment else { continue };
             let renew = session.stamp > session.asked_stamp && !session.detaching;
             if let Some(stamp) = session.stamp.filter(|_| renew) {
                 session.asked_stamp = Some(stamp);
-                beat.stamps.insert(stream, stamp);
+                stamps.insert(stream, stamp);
             }
             let (agent, credit_limit, place) = (session.wish.agent.clone(), session.credit_limit, session.place);
             agents.push(AgentHeartbeat { agent, attachment, credit_limit, place, renew });
@@ -400,17 +416,17 @@ impl Agents {
         if agents.is_empty() {
             return;
         }
-        // Until the caller says under which key.
-        (beat.under_way, beat.asked_ms) = (Some(WorkKey(0)), now_ms);
+        beat.under_way.insert(UNNAMED, Said { stamps, asked_ms: now_ms });
         self.wants.push_back(Want::Heartbeat { shard, heartbeat: Heartbeat { agents }, patience_ms });
     }
 
-    fn on_heartbeat_ended(&mut self, shard: ShardId, settled: Settled, now_ms: u64) {
-        let Some(beat) = self.beats.get_mut(&shard) else { return };
-        (beat.under_way, beat.took_ms) = (None, now_ms.saturating_sub(beat.asked_ms));
-        let stamps = std::mem::take(&mut beat.stamps);
+    fn on_heartbeat_ended(&mut self, shard: ShardId, said: &Said, settled: Settled, now_ms: u64) {
+        let Said { stamps, asked_ms } = said;
+        if let Some(beat) = self.beats.get_mut(&shard) {
+            beat.took_ms = now_ms.saturating_sub(*asked_ms);
+        }
         match settled {
-            Settled::Heard(reply) => self.on_renewals(shard, &stamps, reply),
+            Settled::Heard(reply) => self.on_renewals(shard, stamps, reply),
             // Said again at the next turn, renewals with the same stamps.
             _ => {
                 for stream in stamps.keys() {
@@ -426,7 +442,7 @@ impl Agents {
             }
         }
         if self.beats.get(&shard).is_some_and(|beat| !beat.dirty.is_empty()) {
-            self.say(shard, now_ms);
+            self.say(shard, 1, now_ms);
         }
     }
 
@@ -442,6 +458,10 @@ impl Agents {
                 Renewal::Confirmed => {
                     let newest = session.stamp.filter(|_| is_on(Mutant::LeaseFromReceipt));
                     if let Some(stamp) = newest.or(stamps.get(&stream).copied()) {
+                        // The answers to two heartbeats may overtake each other.
+                        if session.renewed.is_some_and(|known| known.stamp > stamp) {
+                            continue;
+                        }
                         let renewed = Usable { stamp, usable_ms: session.lease.holder_ms() };
                         session.renewed = Some(renewed);
                         let takes = session.takes.is_some();

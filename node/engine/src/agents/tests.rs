@@ -212,6 +212,62 @@ fn a_renewal_that_was_not_heard_is_asked_for_again() {
     assert_eq!(told(&node.renew(Renewal::Confirmed)), [ToAgent::Lease(RENEWED)]);
 }
 
+/// The heartbeats under way: when each is answered, its key, and whether it asks for a renewal.
+type UnderWay = VecDeque<(u64, WorkKey, bool)>;
+
+/// Takes note of a heartbeat that was sent and of a lease that was renewed; until when it may be used.
+fn follow(node: &Node, wants: &[Want], answered_ms: u64, under_way: &mut UnderWay) -> Option<u64> {
+    under_way.extend(heartbeats(wants).iter().map(|said| (answered_ms, WorkKey(node.keys), said.renew)));
+    let until = |message: ToAgent| match message {
+        ToAgent::Lease(Usable { stamp, usable_ms }) => Some(stamp + usable_ms),
+        _ => None,
+    };
+    told(wants).into_iter().filter_map(until).last()
+}
+
+#[test]
+fn a_holder_keeps_its_lease_however_slow_the_link_to_the_leader_is() {
+    for round_trip_ms in [0, 30, 200, 600, 1_200] {
+        let mut node = Node::with_agent();
+        let (mut under_way, mut usable_until) = (UnderWay::new(), None);
+        for now_ms in (0..60_000).step_by(5) {
+            node.now_ms = now_ms;
+            // The way to the leader, and its round of a quorum.
+            let answered_ms = now_ms + 2 * round_trip_ms;
+            if now_ms % (CONFIG.lease.ttl_ms / 8) == 0 {
+                let wants = node.keep_alive(now_ms);
+                usable_until = follow(&node, &wants, answered_ms, &mut under_way).max(usable_until);
+            }
+            let wants = node.pass(0);
+            usable_until = follow(&node, &wants, answered_ms, &mut under_way).max(usable_until);
+            while let Some((_, key, renew)) = under_way.pop_front_if(|(at, ..)| *at <= now_ms) {
+                let renewal = AgentRenewal { agent: agent(), attachment: ATTACHMENT, renewal: Renewal::Confirmed };
+                let agents = if renew { vec![renewal] } else { Vec::new() };
+                let heard = Settled::Heard(HeartbeatReply { agents, ..HeartbeatReply::default() });
+                node.agents.settled(key, heard, now_ms);
+                let wants = node.wants();
+                usable_until = follow(&node, &wants, answered_ms, &mut under_way).max(usable_until);
+            }
+            assert!(under_way.len() <= HEARTBEATS_UNDER_WAY_MAX);
+            assert!(usable_until.is_none_or(|until| now_ms < until), "{round_trip_ms} ms: it ends at {now_ms} ms");
+        }
+        assert!(usable_until.is_some(), "{round_trip_ms} ms");
+    }
+}
+
+#[test]
+fn the_answers_to_two_heartbeats_may_overtake_each_other() {
+    let mut node = Node::with_agent();
+    node.keep_alive(1_000);
+    let first = WorkKey(node.keys);
+    node.keep_alive(2_000);
+    assert!(heartbeats(&node.pass(1_000))[0].renew, "it does not wait for the answer to the first");
+    let later = Usable { stamp: 2_000, ..RENEWED };
+    assert_eq!(told(&node.renew(Renewal::Confirmed)), [ToAgent::Lease(later)]);
+    node.keys = first.0;
+    assert!(told(&node.renew(Renewal::Confirmed)).is_empty(), "a lease is not taken back");
+}
+
 #[test]
 fn credits_go_out_at_once_and_add_up_while_a_heartbeat_is_under_way() {
     let mut node = Node::with_agent();
