@@ -102,10 +102,10 @@ mod tests {
         let (beside, there) = (threads.work().id(), threads.control().id());
         let drivers = Drivers::new(threads);
         // A driver that says where it is each time that it is woken.
-        let driver = |said: mpsc::UnboundedSender<Id>, mut wake: mpsc::UnboundedReceiver<()>| -> Driver {
+        let driver = |said: mpsc::Sender<Id>, mut wake: mpsc::Receiver<()>| -> Driver {
             Box::pin(async move {
                 loop {
-                    said.send(Handle::current().id()).unwrap();
+                    said.try_send(Handle::current().id()).unwrap();
                     if wake.recv().await.is_none() {
                         return;
                     }
@@ -113,15 +113,15 @@ mod tests {
             })
         };
         control.block_on(async {
-            let (said, mut hear) = mpsc::unbounded_channel();
-            let (wake, woken) = mpsc::unbounded_channel();
+            let (said, mut hear) = mpsc::channel(64);
+            let (wake, woken) = mpsc::channel(64);
             let ((), handshake) = begin(|| drivers.spawn(driver(said.clone(), woken)));
             assert_eq!(hear.recv().await, Some(beside));
-            wake.send(()).unwrap();
+            wake.try_send(()).unwrap();
             assert_eq!(hear.recv().await, Some(beside));
             drop(handshake);
             loop {
-                wake.send(()).unwrap();
+                wake.try_send(()).unwrap();
                 match hear.recv().await.unwrap() {
                     id if id == there => break,
                     id => assert_eq!(id, beside),
@@ -129,7 +129,7 @@ mod tests {
             }
             // What is begun in no handshake is there at once, such as the endpoint.
             let ((), handshake) = begin(|| ());
-            let (_wake, woken) = mpsc::unbounded_channel();
+            let (_wake, woken) = mpsc::channel(64);
             drop(wake);
             drivers.spawn(driver(said, woken));
             assert_eq!(hear.recv().await, Some(there), "a call that spawned nothing leaves nothing behind");
