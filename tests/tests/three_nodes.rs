@@ -159,22 +159,53 @@ async fn without_a_quorum_writes_are_refused_and_stale_reads_say_their_age() {
     site.skep(0, &["task", "create", "with two of three", "-o", "json"]).json();
 }
 
-#[tokio::test]
-async fn a_request_from_before_the_whole_quorum_restarted_is_expired() {
-    let mut site = Site::up(NODE, 3, 3, &[]).await;
-    let clock = site.net.nodes[0].client().clock().await.unwrap().clock;
-    site.net.nodes[0].client().create_task(spec("before")).await.unwrap();
-    let meta = v1::RequestMeta { request_id: vec![9; 16], shard: 1, first_sent: clock, deadline: clock + 3_600_000 };
-    let old = v1::CreateTaskRequest { meta: Some(meta), task_id: Vec::new(), spec: Some(spec("old")) };
+/// Kills the processes of all three nodes and starts them again; what each left of the shard's clock is there for them, as
+/// after a restart within one boot of their machines, or is not, as after another.
+async fn restart_all(site: &mut Site, machines_too: bool) {
+    let clocks: Vec<_> = site.net.nodes.iter().map(|node| node.dir.join("data/clocks")).collect();
+    let left = |clocks: &std::path::Path| std::fs::read_dir(clocks).is_ok_and(|mut files| files.next().is_some());
+    let all_left = async || clocks.iter().all(|clocks| left(clocks)).then_some(());
+    site.net.wait_for("every node has written the clock down", all_left).await.unwrap();
     (0..3).for_each(|at| site.net.kill(at));
+    for clocks in clocks.iter().filter(|_| machines_too) {
+        std::fs::remove_dir_all(clocks).unwrap();
+    }
     (0..3).for_each(|at| site.net.start(at).unwrap());
     site.net.leader().await.unwrap();
+}
+
+async fn request_from_before(site: &Site) -> v1::CreateTaskRequest {
+    let client = site.net.nodes[0].client();
+    let clock = client.clock().await.unwrap().clock;
+    client.create_task(spec("before")).await.unwrap();
+    let meta = v1::RequestMeta { request_id: vec![9; 16], shard: 1, first_sent: clock, deadline: clock + 3_600_000 };
+    v1::CreateTaskRequest { meta: Some(meta), task_id: Vec::new(), spec: Some(spec("old")) }
+}
+
+#[tokio::test]
+async fn a_request_from_before_all_machines_restarted_is_expired() {
+    let mut site = Site::up(NODE, 3, 3, &[]).await;
+    let old = request_from_before(&site).await;
+    restart_all(&mut site, true).await;
     let client = site.net.nodes[1].client();
     let refused = failure(client.send_create(old).await);
     assert_eq!(refused.code, "SKEP-0101", "{}", refused.message);
     let tasks = client.tasks(&[], &[], 10, Read::Linearizable).await.unwrap().tasks;
     assert_eq!(tasks.len(), 1, "what was acknowledged is there, and the old request was not done");
     client.create_task(spec("after")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_from_before_all_processes_restarted_is_done_once() {
+    let mut site = Site::up(NODE, 3, 3, &[]).await;
+    let old = request_from_before(&site).await;
+    restart_all(&mut site, false).await;
+    let client = site.net.nodes[1].client();
+    let first = client.send_create(old.clone()).await.unwrap();
+    let again = site.net.nodes[2].client().send_create(old).await.unwrap();
+    assert_eq!(first.task_id, again.task_id, "the clock went on, and with it what is remembered of the request");
+    let tasks = client.tasks(&[], &[], 10, Read::Linearizable).await.unwrap().tasks;
+    assert_eq!(tasks.len(), 2);
 }
 
 #[tokio::test]
