@@ -93,7 +93,10 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::DoubtForgotten => of("skep-engine", "skep_engine", "doubt_is_sticky"),
         // The simulator meets a retry that matters too seldom.
         Mutant::RetryUnderNewId => of("skep-engine", "skep_engine", "work_under_way_at_a_deposed_leader"),
-        Mutant::DedupInMemory | Mutant::NoFenceInApply | Mutant::NondeterministicApply => SIMULATOR,
+        // The simulator meets them too, in some of its seeds.
+        Mutant::DedupInMemory => of("skep-fleet", "reference", "the_state_machine_does_what_the_naive_model_does"),
+        Mutant::NoFenceInApply => of("skep-fleet", "tasks", "a_stale_epoch_or_another_holder_changes_nothing"),
+        Mutant::NondeterministicApply => SIMULATOR,
     }
 }
 
