@@ -66,7 +66,7 @@ raw_section! {
         heartbeat_ms: u64,
         /// Shortest silence of a leader that is taken for a failure.
         silence_ms_min: u64,
-        /// Longest wait between elections while nobody leads.
+        /// A voter asks for votes at least this often while nobody leads.
         silence_ms_max: u64,
         /// Patience with a call on a quick link.
         rpc_timeout_ms: u64,

@@ -90,7 +90,7 @@ pub struct ControlConfig {
     pub heartbeat_ms: u64,
     /// Shortest silence of a leader that is taken for a failure; on slow links and disks it is longer, as measured.
     pub silence_ms_min: u64,
-    /// Longest wait between elections while nobody leads, on links that are quicker than that.
+    /// A voter asks for votes at least this often while nobody leads; on slow links it waits for longer, as measured.
     pub silence_ms_max: u64,
     /// Patience with a call; with slow links it is longer, as measured.
     pub rpc_timeout_ms: u64,

@@ -4,7 +4,8 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::time::LogInstant;
 
 /// The longest round in which a node without a clock learns one, in milliseconds of its boot clock. What takes longer is
-/// asked again. Long enough for slow links; whoever leads by what it has just learned is ahead by as much at most.
+/// asked again. A slow link's round fits in. A new leader that goes on from an answer is ahead of the clock by no more than
+/// this.
 pub const CLOCK_ROUND_MS_MAX: u64 = 5_000;
 
 /// How much faster than the leader's clock this node's may run, as a part of ten: as far as leases bear it.
@@ -16,8 +17,8 @@ const SLEW_PARTS: u64 = 10;
 /// clock that runs too fast can have gained since it was heard last, so that a fast clock does not run away and a late
 /// frame hardly matters. A node that has learned no clock since its own start has no estimate, however many old stamps its
 /// log holds: it cannot know how long it was away, unless the process before it left what it knew
-/// ([`resume`](Self::resume)). Nor has it one any more when the shard has begun a new era: how long ago is known to those
-/// only who were there. It does not take the first clock that it hears, for a frame may have waited anywhere, above all
+/// ([`resume`](Self::resume)). A node also loses its estimate when it sees that the shard began a new era: it
+/// does not know when that era began, and asks. It does not take the first clock that it hears, for a frame may have waited anywhere, above all
 /// where the node itself was suspended: it asks, and takes an answer that comes within [`CLOCK_ROUND_MS_MAX`].
 ///
 /// The estimate lags the leader's clock: by no more than that round at first, and by the one-way delay of the last frame
