@@ -104,6 +104,10 @@ mutants! {
     DeadConnectionKept = "dead-connection-kept",
     /// A snapshot whose connection was cut starts over.
     SnapshotStartsOver = "snapshot-starts-over",
+    /// A leader raises the meaning of entries as soon as it knows the next one itself.
+    RaisedWithoutAllVoters = "raised-without-all-voters",
+    /// A replica goes by the limits of its build.
+    LimitsFromBuild = "limits-from-build",
 }
 
 /// Whether a seeded bug is to happen.

@@ -10,15 +10,19 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use skep_fleet::{FleetLimits, FleetState, LogPosition};
+use skep_fleet::{FleetState, LogPosition};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
-use skep_protocol::entry;
-use skep_protocol::ids::ShardId;
+use skep_protocol::entry::{self, EntryBody};
+use skep_protocol::fleet::Build;
+use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::sync::watch;
 
-use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
+use super::fitness::{Fitness, Unfit};
+use super::types::{
+    ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode,
+};
 use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
@@ -52,6 +56,8 @@ impl SharedState {
     }
 }
 
+type Payload = EntryPayload<EntryBytes, RaftId, Member>;
+
 /// Applies the entries of one shard.
 pub(crate) struct Machine {
     store: Store,
@@ -65,15 +71,17 @@ pub(crate) struct Machine {
     ends: Ends,
     pulls: Pulls,
     sending: Sending,
+    build: Build,
+    fitness: Fitness,
 }
 
 impl Machine {
-    pub(crate) fn new(store: Store, shard: ShardId, clock: ShardClock, threads: Threads) -> Self {
+    pub(crate) fn new(store: Store, shard: ShardId, clock: ShardClock, threads: Threads, build: Build) -> Self {
         Self {
             store,
             threads,
             shard,
-            state: SharedState(Arc::new(RwLock::new(FleetState::new(FleetLimits::default())))),
+            state: SharedState(Arc::new(RwLock::new(FleetState::empty()))),
             clock,
             applied: None,
             membership: StoredMembership::default(),
@@ -81,7 +89,14 @@ impl Machine {
             ends: Ends::default(),
             pulls: Pulls::default(),
             sending: Sending::default(),
+            build,
+            fitness: Fitness::default(),
         }
+    }
+
+    /// Whether this build can apply what the shard has agreed on.
+    pub(crate) fn fitness(&self) -> Fitness {
+        self.fitness.clone()
     }
 
     /// Whom its snapshot is on its way to.
@@ -108,24 +123,48 @@ impl Machine {
         self.progress.subscribe()
     }
 
-    fn apply_one(
-        &mut self,
-        id: LogId,
-        payload: &EntryPayload<super::types::EntryBytes, skep_protocol::ids::RaftId, super::types::Member>,
-    ) -> io::Result<ApplyReply> {
+    /// What is to be applied, if it is more than Raft's own; an error if this build cannot apply it, or what came before it.
+    fn read(&self, id: LogId, payload: &Payload) -> Result<Option<entry::Entry>, Unfit> {
+        if let Some(unfit) = self.fitness.unfit() {
+            return Err(unfit.clone());
+        }
+        let EntryPayload::Normal(bytes) = payload else { return Ok(None) };
+        let speaks = self.build.versions;
+        let mut entry = entry::Entry::decode(&bytes.0).map_err(|error| Unfit::unread(id.index, &error, speaks))?;
+        // One of a leader that was deposed changes nothing.
+        let holds = entry.term == *id.leader_id;
+        if let EntryBody::Rules(rules) = &mut entry.body {
+            let version = rules.version;
+            if holds && version > self.state.read().fleet_version() && !speaks.contains(version) {
+                return Err(Unfit::version(id.index, version, speaks));
+            }
+            if is_on(Mutant::LimitsFromBuild) {
+                rules.limits = self.build.limits;
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    /// Notes that an entry is committed that this build cannot apply.
+    fn pass_over(&mut self, id: LogId, payload: &Payload, why: Unfit) {
+        self.fitness.lose(self.shard, why);
+        if let EntryPayload::Membership(membership) = payload {
+            self.membership = StoredMembership::new(Some(id), membership.clone());
+        }
+        self.applied = Some(id);
+    }
+
+    fn apply_one(&mut self, id: LogId, payload: &Payload, entry: Option<&entry::Entry>) -> ApplyReply {
         let position = LogPosition { index: id.index, term: *id.leader_id };
         let mut state = self.state.write();
-        let applied = match payload {
-            EntryPayload::Normal(bytes) => {
-                let entry = entry::Entry::decode(&bytes.0).map_err(io::Error::other)?;
-                state.apply(position, &entry)
-            }
-            EntryPayload::Blank => {
+        let applied = match (payload, entry) {
+            (EntryPayload::Normal(_), Some(entry)) => state.apply(position, entry),
+            (EntryPayload::Membership(membership), _) => {
+                self.membership = StoredMembership::new(Some(id), membership.clone());
                 state.skip(position);
                 skep_fleet::Applied::default()
             }
-            EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(id), membership.clone());
+            (EntryPayload::Blank | EntryPayload::Normal(_), _) => {
                 state.skip(position);
                 skep_fleet::Applied::default()
             }
@@ -137,16 +176,25 @@ impl Machine {
         self.clock.observe_stamp(stamp);
         let set = ChangeSet { index: position.index, term: position.term, changes: applied.changes };
         self.store.history().record(self.shard, position.index, (!set.changes.is_empty()).then_some(set));
-        Ok(ApplyReply { index: position.index, stamp, replies: applied.replies })
+        ApplyReply { index: position.index, stamp, replies: applied.replies }
     }
 
     async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
-        let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
-        let state = self.threads.offload(Errand::Snapshots, decode).await??;
-        self.clock.observe_stamp(state.clock());
-        *self.state.write() = state;
+        let speaks = self.build.versions;
+        let decode = move || FleetState::read_snapshot(&data, speaks);
+        let state = match self.threads.offload(Errand::Snapshots, decode).await? {
+            Ok(state) => Some(state),
+            Err(error) if error.is_of_another_build() => {
+                self.fitness.lose(self.shard, Unfit::snapshot(&error));
+                None
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        };
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        let Some(state) = state else { return Ok(()) };
+        self.clock.observe_stamp(state.clock());
+        *self.state.write() = state;
         self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
         self.pulls.tell_all();
         Ok(())
@@ -167,17 +215,30 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let before = self.applied.map(|id| id.index);
         while let Some((entry, responder)) = entries.try_next().await? {
-            let reply = self.apply_one(entry.log_id, &entry.payload)?;
+            let read = match self.read(entry.log_id, &entry.payload) {
+                Ok(read) => read,
+                // Whoever waits for it learns that nobody knows here what becomes of it.
+                Err(why) => {
+                    self.pass_over(entry.log_id, &entry.payload, why);
+                    continue;
+                }
+            };
+            let reply = self.apply_one(entry.log_id, &entry.payload, read.as_ref());
             if let Some(responder) = responder {
                 responder.send(reply);
             }
         }
-        self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
+        let applied = self.state.read().applied();
+        self.progress.send_replace(applied.map_or(0, |position| position.index + 1));
         self.pulls.tell(&self.state.read(), before);
         Ok(())
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        // It would say that it has what was not applied.
+        if !force && self.fitness.unfit().is_some() {
+            return None;
+        }
         // Another snapshot would replace the one that is on its way to a follower, and drop the log behind it: whenever its
         // connection is cut, all would start over.
         let has_room = !self.store.is_low() && !self.store.is_log_too_large();
@@ -199,12 +260,17 @@ impl RaftStateMachine<TypeConfig> for Machine {
             threads: self.threads.clone(),
             shard: self.shard,
             state: self.state.now(),
+            unfit: self.fitness.unfit().cloned(),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership },
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
         self.restore(meta, snapshot.clone()).await?;
+        if self.fitness.unfit().is_some() {
+            // One of this node's own, at its start: whatever others send is refused before.
+            return Ok(());
+        }
         save(&self.store, &self.threads, self.shard, meta, snapshot).await
     }
 
@@ -237,6 +303,8 @@ pub(crate) struct Builder {
     threads: Threads,
     shard: ShardId,
     state: FleetState,
+    /// Why not everything up to there was applied, if it was not.
+    unfit: Option<Unfit>,
     meta: SnapshotMeta,
 }
 
@@ -244,6 +312,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        if let Some(unfit) = &self.unfit {
+            return Err(io::Error::other(unfit.to_string()));
+        }
         let state = self.state.clone();
         let encode = move || state.to_snapshot().map_err(io::Error::other);
         let data = Bytes::from(self.threads.offload(Errand::Snapshots, encode).await??);

@@ -1,6 +1,7 @@
 //! `skep run`
 
 use clap::Args;
+use skep_protocol::fleet::Build;
 use tracing_subscriber::EnvFilter;
 
 use super::{Common, Failure, config};
@@ -27,7 +28,7 @@ const FIRST_STEPS: &str = "there is no node here yet. First steps:
   skep shard init --voters ID,ID,ID   once, when three of them run";
 
 impl Run {
-    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+    pub(crate) fn run(self, common: &Common, build: Build) -> Result<(), Failure> {
         let places = common.places()?;
         if !places.key().exists() || !places.config().exists() {
             return Err(Failure::usage(format!("{}: {FIRST_STEPS}", places.dir.display())));
@@ -47,6 +48,6 @@ impl Run {
         } else {
             logs.init();
         }
-        crate::run::run(config, &places, self.while_stdin)
+        crate::run::run(config, &places, self.while_stdin, build)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 use skep_protocol::agent::AgentRecord;
+use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits, FleetVersions};
 use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::task::Task;
@@ -16,10 +17,10 @@ use skep_protocol::time::LogInstant;
 
 use super::commands::{Commands, CommandsBody};
 use super::dedup::{Dedup, Remembered};
-use super::{FLEET_VERSION, FleetLimits, FleetState, LogPosition};
+use super::{FleetState, LogPosition};
 
-/// The snapshot format that is written.
-const FORMAT: u8 = 2;
+/// The snapshot format that is written, and read.
+const FORMAT: u8 = 3;
 
 /// Why a snapshot was refused. The state is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,27 +28,38 @@ pub enum SnapshotError {
     /// Nothing in it.
     #[error("the snapshot is empty")]
     Empty,
-    /// Written by a newer Skep.
-    #[error("the snapshot has format {found}; this Skep reads up to {FORMAT}. Upgrade it")]
+    /// Written by another Skep.
+    #[error("the snapshot has format {found}, and this Skep reads format {FORMAT}; install one that reads it")]
     Format {
         /// The format found.
         found: u8,
     },
     /// The shard has agreed on entries that this Skep cannot apply.
-    #[error("the shard speaks fleet version {found}; this Skep speaks up to {FLEET_VERSION}. Upgrade it")]
+    #[error("the shard speaks fleet version {found}, and this Skep speaks {speaks}; install one that speaks it")]
     FleetVersion {
         /// The version found.
         found: u32,
+        /// Those that it can apply.
+        speaks: FleetVersions,
     },
     /// Cut off, or rubbish.
     #[error("the snapshot is malformed: {0}")]
     Malformed(String),
 }
 
+impl SnapshotError {
+    /// Whether nothing is wrong with the snapshot, and another build reads it.
+    pub fn is_of_another_build(&self) -> bool {
+        match self {
+            Self::Format { .. } | Self::FleetVersion { .. } => true,
+            Self::Empty | Self::Malformed(_) => false,
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     limits: FleetLimits,
-    fleet_version: u32,
     applied: Option<(u64, u64)>,
     clock: LogInstant,
     digest: u128,
@@ -112,7 +124,8 @@ fn dedup<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::E
 }
 
 impl FleetState {
-    /// The state as bytes, a format version first.
+    /// The state as bytes. The format comes first, and then the fleet version, as bytes of its own: whoever cannot read the
+    /// rest can say why.
     ///
     /// # Errors
     /// [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
@@ -120,7 +133,6 @@ impl FleetState {
         let body = BodyRef {
             head: Head {
                 limits: self.limits,
-                fleet_version: self.fleet_version,
                 applied: self.applied.map(|p| (p.index, p.term)),
                 clock: self.clock,
                 digest: self.digest,
@@ -134,28 +146,41 @@ impl FleetState {
             commands: self.commands.to_body(),
             dedup: self,
         };
-        postcard::to_extend(&body, vec![FORMAT]).map_err(|e| SnapshotError::Malformed(e.to_string()))
+        let mut bytes = vec![FORMAT];
+        bytes.extend_from_slice(&self.fleet_version.to_be_bytes());
+        postcard::to_extend(&body, bytes).map_err(|e| SnapshotError::Malformed(e.to_string()))
     }
 
-    /// The state that these bytes hold.
+    /// The state that these bytes hold, if this Skep can apply what comes after it.
     ///
     /// # Errors
     /// [`SnapshotError`] says what is wrong with them.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        Self::read_snapshot(bytes, FLEET_VERSIONS)
+    }
+
+    /// The state that these bytes hold, if a build that speaks these versions can apply what comes after it.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] says what is wrong with them.
+    pub fn read_snapshot(bytes: &[u8], speaks: FleetVersions) -> Result<Self, SnapshotError> {
         let (format, bytes) = bytes.split_first().ok_or(SnapshotError::Empty)?;
         if *format != FORMAT {
             return Err(SnapshotError::Format { found: *format });
         }
         let malformed = |why: &dyn std::fmt::Display| SnapshotError::Malformed(why.to_string());
+        let (version, bytes) = bytes.split_first_chunk::<4>().ok_or_else(|| malformed(&"it is cut off"))?;
+        let found = u32::from_be_bytes(*version);
+        // Zero: nothing is agreed on yet.
+        if found != 0 && !speaks.contains(found) {
+            return Err(SnapshotError::FleetVersion { found, speaks });
+        }
         let (body, rest) = postcard::take_from_bytes::<Body>(bytes).map_err(|e| malformed(&e))?;
         if !rest.is_empty() {
             return Err(malformed(&format!("{} bytes too many", rest.len())));
         }
-        if body.head.fleet_version > FLEET_VERSION {
-            return Err(SnapshotError::FleetVersion { found: body.head.fleet_version });
-        }
         let mut state = Self::new(body.head.limits);
-        state.fleet_version = body.head.fleet_version;
+        state.fleet_version = found;
         state.applied = body.head.applied.map(|(index, term)| LogPosition { index, term });
         state.applying = state.applied.map_or(0, |position| position.index);
         state.clock = body.head.clock;
