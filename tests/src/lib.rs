@@ -4,6 +4,7 @@
 //! directories and on ports of its own, and is ended by pid.
 
 pub mod hall;
+pub mod pose;
 pub mod sim;
 
 use std::path::PathBuf;

@@ -62,6 +62,11 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::SnapshotStartsOver => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_snapshot_goes_on_where_it_was_cut_off")
         }
+        Mutant::RaisedWithoutAllVoters | Mutant::LimitsFromBuild => of(
+            "skep-consensus",
+            "skep_consensus",
+            "simulation::versions::a_shard_is_raised_once_its_last_voter_is_upgraded",
+        ),
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
         }
