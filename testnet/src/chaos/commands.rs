@@ -101,7 +101,7 @@ async fn command(
     sent
 }
 
-/// When the software of robots was suspended.
+/// When runs of robots' software were suspended.
 pub(super) fn pauses(story: &[StoryRecord]) -> Vec<Pause> {
     let mut pauses = Vec::new();
     for (at, record) in story.iter().enumerate() {
@@ -110,7 +110,7 @@ pub(super) fn pauses(story: &[StoryRecord]) -> Vec<Pause> {
             StoryRecord::Resumed { at_ns, name: of } if of == name => Some(*at_ns),
             _ => None,
         });
-        pauses.push(Pause { robot: name.clone(), from_ns: *at_ns, to_ns: resumed.unwrap_or(u64::MAX) });
+        pauses.push(Pause { run: name.clone(), from_ns: *at_ns, to_ns: resumed.unwrap_or(u64::MAX) });
     }
     pauses
 }

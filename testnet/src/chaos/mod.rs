@@ -25,7 +25,7 @@ use crate::launch::{LaunchError, SWITCHES};
 use crate::operator::Sent;
 use crate::record::{ClientRecord, Recorder};
 use crate::relay::{Law, Links};
-use crate::verify::{Evidence, Invariants, Ordered, Tasks, Violation, judge};
+use crate::verify::{Amid, Evidence, Invariants, Ordered, Tasks, Violation, judge};
 use crate::workload::Workload;
 use commands::Commander;
 use faults::Faults;
@@ -103,10 +103,12 @@ pub struct Commands {
 }
 
 impl Commands {
-    fn judge(sent: &[(Sent, v1::CommandView)], evidence: &Evidence, invariants: &mut Invariants) -> Self {
+    /// `way_ms`: how long a frame may be under way between two nodes.
+    fn judge(sent: &[(Sent, v1::CommandView)], evidence: &Evidence, way_ms: u64, invariants: &mut Invariants) -> Self {
         let ordered = sent.iter().map(|(sent, view)| Ordered { sent_ns: sent.at_ns, valid_ms: sent.valid_ms, view });
         let ordered: Vec<Ordered<'_>> = ordered.collect();
-        let verdict = judge(&ordered, &evidence.deeds, &commands::pauses(&evidence.story));
+        let amid = Amid { pauses: commands::pauses(&evidence.story), leads_ns: evidence.leads_ns(), way_ms };
+        let verdict = judge(&ordered, &evidence.deeds, &amid);
         let found = [("S3", verdict.duplicates), ("S5", verdict.stale), ("L8", verdict.limbo), ("S2", verdict.untrue)];
         for (invariant, found) in found {
             invariants.violations.extend(found.into_iter().map(|what| Violation { invariant, what }));
@@ -192,7 +194,8 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         report.ok = false;
     }
     let evidence = Evidence::read(&dir)?;
-    let commands = Commands::judge(&commands, &evidence, &mut report.invariants);
+    let way_ms = if options.mixed_links { links::WAY_MS_MAX } else { 0 };
+    let commands = Commands::judge(&commands, &evidence, way_ms, &mut report.invariants);
     report.ok &= report.invariants.violations.is_empty();
     let of = |wanted: fn(&ClientRecord) -> bool| evidence.clients.values().flatten().filter(|r| wanted(r)).count();
     let reads = of(|record| matches!(record, ClientRecord::Seen { .. }));
