@@ -8,8 +8,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::relay::{Law, Line, Relay};
 
 /// How long a datagram is under way at least and at most, in milliseconds: one way, and always the same between two nodes.
-const WAY_MS_MIN: u64 = 2;
-pub(super) const WAY_MS_MAX: u64 = 150;
+const WAY_MS_MIN: u64 = 5;
+pub(super) const WAY_MS_MAX: u64 = 300;
 /// What a thin link carries, in bytes a second: 256 kbit/s.
 const THIN_BYTES_PER_S: u64 = 32_000;
 
