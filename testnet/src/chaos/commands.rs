@@ -35,6 +35,8 @@ const SEND_MAX: Duration = Duration::from_secs(20);
 /// How long the last of them may take to its end, once everything is mended. Whatever its deadline: robots are there, and do
 /// what they are told, or their nodes know that they never will. One that is good for hours and still open is in limbo.
 const ENDS_WITHIN: Duration = Duration::from_secs(180);
+/// How long after a deadline the shard's clock reaches it at the latest, in milliseconds.
+const LAG_MS: u64 = 5_000;
 /// Commands that are looked at at a time, in the end: each look takes two round trips.
 const LOOKS_AT_A_TIME: usize = 32;
 
@@ -89,9 +91,9 @@ async fn end_of(
     sent: &Sent,
     until: Instant,
 ) -> Result<Option<v1::CommandView>, LaunchError> {
-    // From then on a request to accept it that is still under way is refused for its own deadline.
-    let sent_within_ms = u64::try_from(SEND_MAX.as_millis()).unwrap_or(0) + limits::REQUEST_DEADLINE_MS_DEFAULT;
-    let settled_ns = sent.at_ns + sent_within_ms * 1_000_000;
+    // From then on nobody accepts it any more: its deadline has passed, or that of the last request which asked for it.
+    let asked_for_ms = u64::try_from(SEND_MAX.as_millis()).unwrap_or(0) + limits::REQUEST_DEADLINE_MS_DEFAULT;
+    let settled_ns = sent.at_ns + (sent.valid_ms.min(asked_for_ms) + LAG_MS) * 1_000_000;
     loop {
         let looked = {
             let _one_of_them = looks.acquire().await;

@@ -102,8 +102,11 @@ impl Mend {
     /// The robot whose software it concerns.
     pub(super) fn robot(&self) -> Option<usize> {
         match self {
-            Self::StartRobot(at) | Self::StartElsewhere(at, _) | Self::ResumeRobot(at) => Some(*at),
-            Self::ResumeFormer(at) | Self::EndFormer(at) => Some(*at),
+            Self::StartRobot(at)
+            | Self::StartElsewhere(at, _)
+            | Self::ResumeRobot(at)
+            | Self::ResumeFormer(at)
+            | Self::EndFormer(at) => Some(*at),
             _ => None,
         }
     }
