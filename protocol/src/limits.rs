@@ -219,7 +219,7 @@ pub const STALE_QUERIES_MAX: usize = 64;
 /// as `Overloaded`.
 pub const PAGES_QUEUED_MAX: usize = 256;
 /// Threads beside the control thread, for agents, proposals, pulls, queries and handshakes. What is more waits for them.
-pub const WORK_THREADS: usize = 2;
+pub const WORK_THREADS: usize = 1;
 /// Threads that verify signatures, and do nothing else. More wait for them, counted among the requests that may wait for a
 /// place in an entry.
 pub const SIGNATURE_THREADS: usize = 2;

@@ -194,7 +194,8 @@ fn run(args: &Args) -> Result<ExitCode, String> {
 
 /// Builds the tests with all mutants in them; the path of each test binary.
 fn build() -> Result<BTreeMap<(&'static str, &'static str), String>, String> {
-    let targets: BTreeSet<&str> = Mutant::ALL.iter().map(|mutant| aimed_at(*mutant)).filter_map(Target::integration).collect();
+    let targets: BTreeSet<&str> =
+        Mutant::ALL.iter().map(|mutant| aimed_at(*mutant)).filter_map(Target::integration).collect();
     // Features of the whole workspace, as in its tests: what it depends on is not built again.
     let built = Command::new(env!("CARGO"))
         .args(["test", "--workspace", "--lib", "--no-run", "--locked", "--message-format=json"])
