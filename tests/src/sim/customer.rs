@@ -13,7 +13,8 @@ use skep_protocol::text::{
 };
 use skep_protocol::time::LogInstant;
 
-use super::host::{Call, SHARD, Waits, site};
+use super::calls::{Call, Waits};
+use super::host::{SHARD, site};
 use super::plan::Plan;
 use super::watch::Seen;
 use super::world::{Event, Sim};

@@ -8,10 +8,13 @@
 //! Every run is one thread and one seed. Safety is looked at with everything that happens; then all faults end, and
 //! everything must come to its end.
 
+mod calls;
 mod campaign;
 mod clock;
 mod commands;
 mod customer;
+mod elect;
+mod errands;
 mod fabric;
 mod host;
 mod lead;
@@ -19,6 +22,7 @@ mod moves;
 mod plan;
 mod replica;
 mod robot;
+mod rounds;
 mod shrink;
 mod watch;
 mod world;

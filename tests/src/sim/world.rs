@@ -19,9 +19,10 @@ use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
 use skep_testnet::station::{Question, Refused, World};
 
+use super::calls::{Call, Waits};
 use super::customer::Customer;
 use super::fabric::Fabric;
-use super::host::{Call, Host, Waits};
+use super::host::Host;
 use super::plan::{Fault, FaultKind, Plan};
 use super::replica::{Ack, Append, Asker};
 use super::robot::Robot;
