@@ -3,7 +3,7 @@
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
-use super::plan::{FaultKind, Hosts};
+use super::plan::FaultKind;
 
 /// Longest delay of a message on a healthy network, in milliseconds.
 const DELAY_MS_MAX: u64 = 4;
@@ -29,11 +29,10 @@ impl Fabric {
 
     /// Whether what one host says can reach another.
     pub(super) fn carries(&self, from: usize, to: usize) -> bool {
-        let has = |hosts: Hosts, host: usize| hosts >> host & 1 == 1;
         from == to
             || !self.faults.iter().any(|fault| match *fault {
-                FaultKind::Cut { side } => has(side, from) != has(side, to),
-                FaultKind::OneWay { from: said, to: heard } => has(said, from) && has(heard, to),
+                FaultKind::Cut { side } => side.has(from) != side.has(to),
+                FaultKind::OneWay { from: said, to: heard } => said.has(from) && heard.has(to),
                 FaultKind::Pair { a, b } => (from, to) == (a, b) || (from, to) == (b, a),
                 _ => false,
             })
@@ -106,6 +105,7 @@ fn scale(ms: u64, by: i64, of: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::hosts::Hosts;
 
     #[test]
     fn a_clock_that_runs_wrong_is_inverted_exactly() {
@@ -121,9 +121,10 @@ mod tests {
     #[test]
     fn a_cut_in_one_direction_carries_the_other() {
         let mut fabric = Fabric::default();
-        fabric.begin(FaultKind::OneWay { from: 0b001, to: 0b110 });
+        let one_way = FaultKind::OneWay { from: Hosts::of([0]), to: Hosts::of([1, 2]) };
+        fabric.begin(one_way);
         assert!(!fabric.carries(0, 1) && fabric.carries(1, 0) && !fabric.connects(0, 2));
-        fabric.end(FaultKind::OneWay { from: 0b001, to: 0b110 });
+        fabric.end(one_way);
         assert!(fabric.connects(0, 1));
     }
 }

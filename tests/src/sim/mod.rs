@@ -17,6 +17,7 @@ mod elect;
 mod errands;
 mod fabric;
 mod host;
+mod hosts;
 mod lead;
 mod moves;
 mod plan;

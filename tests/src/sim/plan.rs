@@ -5,13 +5,12 @@ use std::fmt;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// Most hosts of a site.
-pub(super) const HOSTS_MAX: usize = 50;
+use super::hosts::Hosts;
+
+/// Most hosts of a run that does not say how many.
+const HOSTS_DRAWN_MAX: usize = 50;
 /// Fewest and most robots of a run.
 const ROBOTS: std::ops::RangeInclusive<usize> = 20..=200;
-
-/// A set of hosts.
-pub(super) type Hosts = u64;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +57,7 @@ pub(super) struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, to) = (self.at_ms as f64 / 1e3, (self.at_ms + self.for_ms) as f64 / 1e3);
-        write!(f, "{from:.3} s to {to:.3} s: ")?;
-        match self.kind {
-            FaultKind::Cut { side } => write!(f, "Cut {{ side: {side:#b} }}"),
-            FaultKind::OneWay { from, to } => write!(f, "OneWay {{ from: {from:#b}, to: {to:#b} }}"),
-            kind => write!(f, "{kind:?}"),
-        }
+        write!(f, "{from:.3} s to {to:.3} s: {:?}", self.kind)
     }
 }
 
@@ -96,7 +90,7 @@ impl Plan {
         // Most runs are small: what goes wrong with 200 robots mostly does with 30, and those are many more runs.
         let drawn = if rng.random_ratio(1, 8) { rng.random_range(ROBOTS) } else { rng.random_range(20..=45) };
         let robots = robots.unwrap_or(drawn);
-        let hosts = rng.random_range(5..=HOSTS_MAX.min(robots.max(5)));
+        let hosts = rng.random_range(5..=HOSTS_DRAWN_MAX.min(robots.max(5)));
         let voters = if rng.random_bool(0.5) { 3 } else { 5 };
         let run_ms = rng.random_range(25_000..=60_000);
         let drift_ppm = (0..hosts).map(|_| rng.random_range(-40_000..=40_000)).collect();
@@ -127,7 +121,7 @@ impl Plan {
 }
 
 fn side(rng: &mut SmallRng, hosts: usize) -> Hosts {
-    (0..hosts).filter(|_| rng.random_bool(0.5)).fold(0, |side, host| side | 1 << host)
+    Hosts::of((0..hosts).filter(|_| rng.random_bool(0.5)))
 }
 
 fn fault(rng: &mut SmallRng, run_ms: u64, hosts: usize, voters: usize, robots: usize) -> Fault {
