@@ -29,8 +29,28 @@ impl Sim {
         let term = granting.iter().filter_map(term).max().unwrap_or(0) + 1;
         for voter in granting {
             self.follow(voter, term);
+            self.note_vote(voter, host);
         }
         self.lead(host, term);
+    }
+
+    /// The round trip that an election needs, as far as voters are far: to as many of them as make a quorum.
+    pub(super) fn round_ms(&self, host: usize) -> u64 {
+        let others = (0..self.plan.voters).filter(|voter| *voter != host);
+        let mut rounds: Vec<u64> = others.map(|voter| 2 * self.fabric.far_ms(host, voter)).collect();
+        rounds.sort_unstable();
+        rounds.get(rounds.len().div_ceil(2).saturating_sub(1)).copied().unwrap_or(0)
+    }
+
+    /// Whoever votes for one that is far does not hear of it at once.
+    fn note_vote(&mut self, voter: usize, leads: usize) {
+        if self.fabric.far_ms(voter, leads) == 0 {
+            return;
+        }
+        let (boot_ms, random) = (self.boot_ms(voter), self.rng.random());
+        if let Some(replica) = &mut self.hosts[voter].replica {
+            replica.detector.voted(boot_ms, random);
+        }
     }
 
     /// Takes a newer term over; whoever led before does not.

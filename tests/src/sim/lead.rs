@@ -16,9 +16,12 @@ use super::world::{Message, Sim};
 impl Sim {
     /// What a replica does when time passes.
     pub(super) fn on_replica_time(&mut self, host: usize) {
-        let boot_ms = self.boot_ms(host);
+        let (boot_ms, round_ms) = (self.boot_ms(host), self.round_ms(host));
         let random = self.rng.random();
         let Some(replica) = &mut self.hosts[host].replica else { return };
+        if replica.lead.is_none() && round_ms > 0 {
+            replica.detector.measured_round(round_ms);
+        }
         if let Some(lead) = &mut replica.lead {
             replica.detector.leads(boot_ms, random);
             let beat = lead.beat_at <= boot_ms;
@@ -80,8 +83,9 @@ impl Sim {
     pub(super) fn replicate(&mut self, host: usize) {
         let boot_ms = self.boot_ms(host);
         for voter in (0..self.plan.voters).filter(|voter| *voter != host) {
+            let bytes_max = self.fabric.bulk_bytes(host, voter, self.now);
             let Some(replica) = &mut self.hosts[host].replica else { return };
-            if let Some(append) = replica.append_for(host, voter, boot_ms) {
+            if let Some(append) = replica.append_for(host, voter, boot_ms, bytes_max) {
                 self.send(host, voter, Message::Append(Box::new(append)));
             }
         }
@@ -119,6 +123,7 @@ impl Sim {
         self.follow(host, ack.term);
         let boot_ms = self.boot_ms(host);
         let voters = self.plan.voters;
+        let bytes_max = self.fabric.bulk_bytes(host, ack.from, self.now);
         let Some(replica) = &mut self.hosts[host].replica else { return };
         let Some(lead) = replica.lead.as_mut().filter(|lead| lead.term == ack.term) else { return };
         lead.heard_at[ack.from] = Some(boot_ms);
@@ -144,7 +149,10 @@ impl Sim {
         let lead_rounds = rounds.into_iter().map(|(round, until, what)| (confirmed(round), (round, until, what)));
         let rounds: Vec<_> = lead_rounds.collect();
         replica.committed = replica.committed.max(replica.majority(host));
-        if behind && let Some(append) = replica.append_for(host, ack.from, boot_ms) {
+        if behind
+            && bytes_max > 0
+            && let Some(append) = replica.append_for(host, ack.from, boot_ms, bytes_max)
+        {
             self.send(host, ack.from, Message::Append(Box::new(append)));
         }
         self.apply(host);

@@ -12,12 +12,20 @@ use super::world::{Message, Sim};
 /// How long the orchestrator waits for its proposal, in milliseconds.
 const PROPOSAL_TIMEOUT_MS: u64 = 5_000;
 
+/// How many ways of the farthest hosts longer a leader waits for an answer: two round trips.
+const WAYS_WAITED: u64 = 4;
+
 impl Sim {
+    /// How long a leader waits for what takes no longer than `least_ms` where nobody is far, in milliseconds.
+    fn patience_ms(&self, least_ms: u64) -> u64 {
+        least_ms + WAYS_WAITED * self.far_ms_max()
+    }
+
     fn begin_round(&mut self, host: usize, what: RoundFor) {
-        let boot_ms = self.boot_ms(host);
+        let until_ms = self.boot_ms(host) + self.patience_ms(RPC_TIMEOUT_MS);
         let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
         lead.round += 1;
-        let round = (lead.round, boot_ms + RPC_TIMEOUT_MS, what);
+        let round = (lead.round, until_ms, what);
         lead.rounds.push(round);
         self.replicate(host);
     }
@@ -113,10 +121,12 @@ impl Sim {
 
     fn carry_out_for_orchestrator(&mut self, host: usize, term: u64, effect: OrchestratorEffect) {
         let boot_ms = self.boot_ms(host);
+        let proposal_until = boot_ms + self.patience_ms(PROPOSAL_TIMEOUT_MS);
+        let update_until = boot_ms + self.patience_ms(RPC_TIMEOUT_MS);
         let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
         match effect {
             OrchestratorEffect::Propose(decisions) => {
-                lead.proposing_until = Some(boot_ms + PROPOSAL_TIMEOUT_MS);
+                lead.proposing_until = Some(proposal_until);
                 if !self.write(host, EntryBody::Decisions(decisions), Awaits::Decisions)
                     && let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut())
                 {
@@ -138,7 +148,7 @@ impl Sim {
                 let to = host_of(node);
                 let number = lead.next_key;
                 lead.next_key += 1;
-                lead.updates.insert(to, (number, boot_ms + RPC_TIMEOUT_MS));
+                lead.updates.insert(to, (number, update_until));
                 self.send(host, to, Message::Claims { from: host, term, number, update: Box::new(update) });
             }
         }

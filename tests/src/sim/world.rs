@@ -21,7 +21,7 @@ use skep_testnet::station::{Question, Refused, World};
 
 use super::calls::{Call, Waits};
 use super::customer::Customer;
-use super::fabric::Fabric;
+use super::fabric::{Fabric, Load};
 use super::host::Host;
 use super::plan::{Fault, FaultKind, Plan};
 use super::replica::{Ack, Append, Asker};
@@ -30,6 +30,8 @@ use super::watch::{Seen, Violation, Watch};
 
 /// How long everything may take to come to its end when nothing goes wrong any more, in milliseconds.
 const SETTLE_MS_MAX: u64 = 240_000;
+/// How many ways of the farthest hosts longer.
+const SETTLE_WAYS: u64 = 300;
 /// How often hosts look whom they reach, and invariants are looked at, in milliseconds.
 const LOOK_EVERY_MS: u64 = 250;
 /// Events after which a run has run away.
@@ -101,6 +103,24 @@ pub(super) enum Message {
         asker: Asker,
         result: Result<Pulled, PullFailure>,
     },
+}
+
+/// About how many bytes an entry takes, and any message that holds none.
+pub(super) const ENTRY_BYTES: u64 = 400;
+const MESSAGE_BYTES: u64 = 200;
+
+impl Message {
+    /// How much it loads a link.
+    fn load(&self) -> Load {
+        let bytes = match self {
+            Self::Append(append) => {
+                let snapshot = append.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes.len());
+                append.entries.len() as u64 * ENTRY_BYTES + snapshot as u64
+            }
+            _ => 0,
+        };
+        Load { bytes: MESSAGE_BYTES + bytes, bulk: bytes > 0 }
+    }
 }
 
 /// What a robot's software says to its node.
@@ -249,12 +269,12 @@ impl Sim {
         let watch = Watch::new(&plan);
         let hit = vec![Vec::new(); plan.faults.len()];
         let mut sim = Self {
+            fabric: Fabric::new(plan.far),
             plan,
             now: 0,
             seq: 0,
             queue: BinaryHeap::new(),
             rng,
-            fabric: Fabric::default(),
             hosts,
             robots,
             customers,
@@ -262,6 +282,7 @@ impl Sim {
             watch,
             hit,
         };
+        sim.watch.coverage.far_sites += u64::from(sim.plan.far.is_some());
         sim.begin();
         sim
     }
@@ -298,7 +319,7 @@ impl Sim {
     /// Puts a message on its way.
     pub(super) fn send(&mut self, from: usize, to: usize, message: Message) {
         self.watch.coverage.messages += 1;
-        let [first, again] = self.fabric.fate(&mut self.rng, from, to);
+        let [first, again] = self.fabric.fate(&mut self.rng, (from, to), message.load(), self.now);
         if let Some(delay) = again {
             self.watch.coverage.doubled += 1;
             self.after(delay, Event::Arrives { to, message: message.clone() });
@@ -318,6 +339,16 @@ impl Sim {
         self.now >= self.plan.run_ms
     }
 
+    /// How long everything may take to come to its end.
+    fn settle_ms(&self) -> u64 {
+        SETTLE_MS_MAX + SETTLE_WAYS * self.far_ms_max()
+    }
+
+    /// How far the farthest hosts are from each other, one way, in milliseconds.
+    pub(super) fn far_ms_max(&self) -> u64 {
+        self.plan.far.map_or(0, |far| far.ms)
+    }
+
     /// Runs until everything has come to its end, or something must not be.
     pub(super) fn run(mut self) -> Watch {
         let mut events = 0;
@@ -332,7 +363,7 @@ impl Sim {
                 self.finish();
                 break;
             }
-            if self.now > self.plan.run_ms + SETTLE_MS_MAX || events > EVENTS_MAX {
+            if self.now > self.plan.run_ms + self.settle_ms() || events > EVENTS_MAX {
                 let what = self.what_is_left();
                 self.watch.violate(Violation {
                     invariant: "L8",
@@ -396,7 +427,8 @@ impl Sim {
             | FaultKind::OneWay { .. }
             | FaultKind::Pair { .. }
             | FaultKind::Lossy { .. }
-            | FaultKind::Slow { .. } => Vec::new(),
+            | FaultKind::Slow { .. }
+            | FaultKind::Thin { .. } => Vec::new(),
         }
     }
 
