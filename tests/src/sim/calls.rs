@@ -154,6 +154,7 @@ impl Sim {
     /// Carries out an attempt of the engine's, or says at once that nobody can be reached.
     pub(super) fn attempt(&mut self, host: usize, key: WorkKey, attempt: u32, target: Target, work: Work) {
         let asker = Asker { host, run: self.hosts[host].run, key: key.0, attempt };
+        self.see(&Seen::Tried { host, key: key.0 });
         let to = match target {
             Target::Local => host,
             Target::Node(node) if self.hosts[host].peers.contains(&node) => host_of(node),
@@ -185,9 +186,16 @@ impl Sim {
     }
 
     pub(super) fn on_arrives(&mut self, to: usize, message: Message) {
-        let kept = message.clone();
-        if !self.takes(to, || Event::Arrives { to, message: kept }) {
+        let host = &mut self.hosts[to];
+        if host.up && host.suspended > 0 {
+            // Not by way of `takes`, which would have every message copied.
+            return host.deferred.push(Event::Arrives { to, message });
+        }
+        if !host.up {
             return;
+        }
+        if message.is_of_leader() {
+            self.see(&Seen::Reached { host: to });
         }
         match message {
             Message::Append(append) => self.on_append(to, &append),

@@ -1,6 +1,6 @@
 //! Commands: the journals of nodes, the pulls that bring them, and the software that carries them out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt as _;
 use skep_engine::{Event as EngineEvent, InboxEvent, JournalEffect, StreamKey, WriteKey};
@@ -196,7 +196,14 @@ impl Sim {
         let Some(lead) = &mut replica.lead else { return };
         let mut answers = Vec::new();
         let state = &replica.state;
+        // Looked at for all of them at once: an entry concerns few.
+        let news: BTreeSet<&AgentId> = state.inboxes_changed_after(lead.pulls_looked).collect();
+        lead.pulls_looked = state.applied().map(|position| position.index);
         lead.pulls.retain_mut(|waiting| {
+            let concerned = waiting.pull.agents.iter().any(|asked| news.contains(&asked.agent));
+            if waiting.looked.is_some() && !concerned && waiting.until_ms > boot_ms {
+                return true;
+            }
             let agents = state.pull(node_id(waiting.asker.host), &waiting.pull, waiting.looked, usize::MAX);
             waiting.looked = state.applied().map(|position| position.index);
             let over = !agents.is_empty() || waiting.until_ms <= boot_ms;
@@ -212,7 +219,7 @@ impl Sim {
     }
 
     /// The groups of a robot.
-    pub(super) fn groups_of(number: usize) -> std::collections::BTreeSet<GroupName> {
+    pub(super) fn groups_of(number: usize) -> BTreeSet<GroupName> {
         let name = if number.is_multiple_of(2) { "even" } else { "odd" };
         GroupName::new(name).into_iter().collect()
     }

@@ -92,6 +92,7 @@ impl Sim {
             proposing_until: None,
             updates: std::collections::BTreeMap::new(),
             pulls: Vec::new(),
+            pulls_looked: None,
             askers: std::collections::BTreeMap::new(),
             next_key: 1,
             beat_at: boot_ms,

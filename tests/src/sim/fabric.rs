@@ -28,6 +28,8 @@ pub(super) struct Load {
 pub(super) struct Fabric {
     faults: Vec<FaultKind>,
     far: Option<Far>,
+    /// Counts beginnings and ends of faults.
+    version: u64,
     /// Until when the directions of thin links are busy.
     busy: BTreeMap<(usize, usize), u64>,
 }
@@ -38,13 +40,20 @@ impl Fabric {
     }
 
     pub(super) fn begin(&mut self, fault: FaultKind) {
+        self.version += 1;
         self.faults.push(fault);
     }
 
     pub(super) fn end(&mut self, fault: FaultKind) {
+        self.version += 1;
         if let Some(at) = self.faults.iter().position(|known| *known == fault) {
             self.faults.swap_remove(at);
         }
+    }
+
+    /// Another number whenever other hosts may reach each other than before.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Whether what one host says can reach another.

@@ -18,6 +18,7 @@ use super::commands::Journals;
 use super::fabric::BootClock;
 use super::plan::Plan;
 use super::replica::{Durable, HEARTBEAT_MS, Replica, SILENCE};
+use super::watch::Seen;
 use super::world::{Event, Message, Said, Sim};
 
 /// The only shard.
@@ -51,6 +52,14 @@ pub(super) struct Host {
     pub(super) known: LeaderHint,
     wakes_at: u64,
     pub(super) journals: Journals,
+}
+
+/// All that decides which hosts reach each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Presence {
+    fabric: u64,
+    /// Of each host, whether it is up, and whether it is suspended.
+    hosts: Vec<(bool, bool)>,
 }
 
 pub(super) fn node_id(host: usize) -> NodeId {
@@ -129,6 +138,7 @@ impl Sim {
     }
 
     pub(super) fn crash_host(&mut self, host: usize) {
+        let leads = self.leader() == Some(host);
         let at = &mut self.hosts[host];
         if !at.up {
             return;
@@ -140,6 +150,9 @@ impl Sim {
         let calls = std::mem::take(&mut at.waiting);
         at.updates.clear();
         self.watch.coverage.crashes += 1;
+        if leads {
+            self.see(&Seen::Fell);
+        }
         self.crash_journals(host, false);
         // Whoever waited does not know what became of it.
         calls.into_values().for_each(|waits| self.tell_caller(waits, Settled::Unknown));
@@ -177,6 +190,8 @@ impl Sim {
             None => {}
         }
         self.start_journals(host);
+        // It knows nobody, though nothing else may have changed since the last look.
+        self.looked = None;
         self.look_for_peers();
         self.on_host_wakes(host);
     }
@@ -193,8 +208,16 @@ impl Sim {
         self.on_host_wakes(host);
     }
 
-    /// Every host looks whom it reaches.
+    /// Every host looks whom it reaches, if anything has changed since all did: with hundreds of them that is most of the work.
     pub(super) fn look_for_peers(&mut self) {
+        let presence = Presence {
+            fabric: self.fabric.version(),
+            hosts: self.hosts.iter().map(|host| (host.up, host.suspended > 0)).collect(),
+        };
+        if self.looked.as_ref() == Some(&presence) {
+            return;
+        }
+        self.looked = Some(presence);
         for host in 0..self.hosts.len() {
             if !self.hosts[host].up || self.hosts[host].suspended > 0 {
                 continue;

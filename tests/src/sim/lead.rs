@@ -241,6 +241,7 @@ impl Sim {
         };
         if let Some(now) = replica.clock.lead(boot_ms) {
             lead.orchestrator = Some(Orchestrator::new(OrchestratorConfig { policy }, &replica.state, now));
+            self.see(&Seen::Leads);
             return self.announce(host);
         }
         if !std::mem::replace(&mut lead.asked_for_clock, true) {
@@ -266,6 +267,9 @@ impl Sim {
 
     /// A leader says that it leads to everybody.
     fn announce(&mut self, host: usize) {
+        if !self.plan.announces {
+            return;
+        }
         let hint = LeaderHint { leader: Some(node_id(host)), ..self.hint(host) };
         for to in (0..self.hosts.len()).filter(|to| *to != host) {
             self.send(host, to, Message::Leads { by: host, hint: hint.clone() });

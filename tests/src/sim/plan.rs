@@ -5,6 +5,7 @@ use std::fmt;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::Scale;
 use super::hosts::Hosts;
 
 /// Most hosts of a run that does not say how many.
@@ -108,6 +109,10 @@ pub(super) struct Plan {
     pub(super) drift_ppm: Vec<i64>,
     pub(super) faults: Vec<Fault>,
     pub(super) far: Option<Far>,
+    /// Whether new leaders say to everybody that they lead. Otherwise they are found by asking.
+    pub(super) announces: bool,
+    /// Whether hosts that do not vote are asked to follow each new leader at once (L5): nothing else goes wrong then.
+    pub(super) follows: bool,
 }
 
 impl fmt::Display for Plan {
@@ -122,8 +127,12 @@ impl fmt::Display for Plan {
 }
 
 impl Plan {
-    /// The plan of a seed. `robots` overrides how many there are.
-    pub(super) fn of(seed: u64, robots: Option<usize>) -> Self {
+    /// The plan of a seed. `scale` overrides how many there are; of hosts, only in [sites of many](Self::many).
+    pub(super) fn of(seed: u64, scale: Scale) -> Self {
+        let Scale { robots, hosts } = scale;
+        if let Some(hosts) = hosts {
+            return Self::many(seed, hosts, robots);
+        }
         let mut rng = SmallRng::seed_from_u64(seed);
         // Most runs are small: what goes wrong with 200 robots mostly does with 30, and those are many more runs.
         let drawn = if rng.random_ratio(1, 8) { rng.random_range(ROBOTS) } else { rng.random_range(20..=45) };
@@ -149,6 +158,8 @@ impl Plan {
             drift_ppm,
             faults,
             far: None,
+            announces: true,
+            follows: false,
         };
         plan.with_links()
     }

@@ -166,6 +166,8 @@ pub(super) struct Lead {
     pub(super) updates: BTreeMap<usize, (u64, u64)>,
     /// Nodes that wait for commands.
     pub(super) pulls: Vec<Pulling>,
+    /// The entry as of which there was nothing for any of them.
+    pub(super) pulls_looked: Option<u64>,
     pub(super) askers: BTreeMap<u64, Asker>,
     pub(super) next_key: u64,
     pub(super) beat_at: u64,

@@ -19,6 +19,7 @@ use skep_protocol::text::{AgentId, Capability, RoleName};
 use super::commands::Task;
 use super::errands::{Calling, Job};
 use super::host::SHARD;
+use super::watch::Seen;
 use super::world::{Event, Said, Sim};
 
 /// Waits between attempts to attach.
@@ -41,6 +42,8 @@ pub(super) struct Robot {
     stream: Option<StreamKey>,
     pub(super) attached: bool,
     pub(super) holdings: Holdings,
+    /// Whether it had a lease when that was looked at last.
+    leased: bool,
     /// The greatest fencing token that it was given.
     pub(super) token: GoToken,
     /// A credit that is given and not used.
@@ -91,6 +94,7 @@ impl Robot {
             stream: None,
             attached: false,
             holdings: Holdings::default(),
+            leased: false,
             token: GoToken::default(),
             wants: false,
             queue: VecDeque::new(),
@@ -212,6 +216,24 @@ impl Sim {
         }
     }
 
+    /// Looks whether a robot that had a lease still has one, if that is asked of the run.
+    fn look_for_lease(&mut self, robot: usize) {
+        if !self.plan.follows {
+            return;
+        }
+        let now = self.boot_ms(self.robots[robot].host);
+        let known = &mut self.robots[robot];
+        let runs = known.holdings.lease(now).is_ok();
+        if std::mem::replace(&mut known.leased, runs) && !runs {
+            let (number, host) = (known.number, known.host);
+            self.see(&Seen::Lapsed { robot: number, host });
+        }
+    }
+
+    pub(super) fn look_for_leases(&mut self) {
+        (0..self.robots.len()).for_each(|robot| self.look_for_lease(robot));
+    }
+
     fn keep_alive(&mut self, robot: usize) {
         let stamp = self.boot_ms(self.robots[robot].host);
         let at = i64::try_from(robot).unwrap_or(0);
@@ -244,6 +266,7 @@ impl Sim {
         if !self.robot_takes(robot, run, || Event::RobotHears { robot, run, stream, message: kept }) {
             return;
         }
+        self.look_for_lease(robot);
         let now = self.boot_ms(self.robots[robot].host);
         let again = self.rng.random_range(RETRY_MS);
         let known = &mut self.robots[robot];
