@@ -1,10 +1,10 @@
-//! Runs the simulator: many seeds, or one of them again.
+//! Runs the simulator: many seeds, one of them again, or a month of steady load.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use skep_tests::sim::{self, Campaign, CampaignOptions, Scale};
+use skep_tests::sim::{self, Campaign, CampaignOptions, Month, MonthOptions, SETTLED_DAY, Scale};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -37,6 +37,14 @@ struct Args {
     /// are to follow each new leader at once.
     #[arg(long, value_parser = clap::value_parser!(u16).range(5..=250))]
     hosts: Option<u16>,
+    /// So many days of steady load instead, in which nothing goes wrong and nothing may grow: agents that come and go under ids
+    /// of their own, tasks and commands. Ends with 1 if something has grown since the seventh day. --seed is that of the load.
+    #[arg(
+        long,
+        value_parser = clap::value_parser!(u16).range(1..=366),
+        conflicts_with_all = ["robots", "hosts", "faults", "any", "progress"]
+    )]
+    days: Option<u16>,
     /// A file that notes how far it is: the same command goes on from there.
     #[arg(long)]
     progress: Option<PathBuf>,
@@ -47,6 +55,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(days) = args.days {
+        return month(u64::from(days), args.seed, args.output);
+    }
     let scale = Scale { robots: args.robots.map(usize::from), hosts: args.hosts.map(usize::from) };
     if let Some(seed) = args.seed {
         return again(seed, scale, args.faults.as_deref());
@@ -76,6 +87,20 @@ fn main() -> ExitCode {
     }
     let well = if args.any { campaign.violations.is_empty() } else { campaign.is_clean() };
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn month(days: u64, seed: Option<u64>, output: Output) -> ExitCode {
+    let known = MonthOptions::default();
+    let options = MonthOptions { days, seed: seed.unwrap_or(known.seed), ..known };
+    let month = Month::run(&options, |sample| eprintln!("day {} of {days}, {} entries", sample.day, sample.entries));
+    match output {
+        Output::Json => println!("{}", serde_json::to_string(&month).unwrap_or_default()),
+        Output::Text => println!("{month}"),
+    }
+    if days <= SETTLED_DAY {
+        eprintln!("what grows is judged from day {SETTLED_DAY} on, and there was no later one");
+    }
+    if month.is_flat() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print(campaign: &Campaign) {

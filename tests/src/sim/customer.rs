@@ -65,12 +65,12 @@ impl Customer {
 }
 
 /// The shard's first operator.
-fn operator() -> OperatorSecret {
+pub(super) fn operator() -> OperatorSecret {
     OperatorSecret::from_seed(&[7; 32])
 }
 
 #[allow(clippy::expect_used, reason = "constants within their limits")]
-fn first_operator() -> OperatorGrant {
+pub(super) fn first_operator() -> OperatorGrant {
     let name = OperatorName::new("first").expect("a name");
     OperatorGrant::of_first(site(), SHARD, operator().key(), name)
 }

@@ -7,6 +7,9 @@
 //!
 //! Every run is one thread and one seed. Safety is looked at with everything that happens; then all faults end, and
 //! everything must come to its end.
+//!
+//! A [`Month`] is another sort of run: nothing goes wrong in it, and it goes on for weeks of virtual time, in which nothing
+//! may grow.
 
 mod calls;
 mod campaign;
@@ -19,8 +22,10 @@ mod fabric;
 mod faults;
 mod host;
 mod hosts;
+mod journal;
 mod lead;
 mod many;
+mod month;
 mod moves;
 mod plan;
 mod replica;
@@ -31,6 +36,7 @@ mod watch;
 mod world;
 
 pub use campaign::{Campaign, CampaignError, CampaignOptions, Failure};
+pub use month::{Growth, Month, MonthOptions, SETTLED_DAY, Sample};
 pub use watch::{Coverage, Violation};
 
 use plan::Plan;
