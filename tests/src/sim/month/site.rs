@@ -189,8 +189,8 @@ impl Site {
 
     /// Lets time pass until an instant.
     pub(super) fn run_until(&mut self, until_ms: u64) {
-        while let Some(next) = self.queue.first_entry().filter(|next| next.key().0 <= until_ms) {
-            let ((at, _), event) = next.remove_entry();
+        while self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= until_ms) {
+            let Some(((at, _), event)) = self.queue.pop_first() else { break };
             self.now = at;
             self.handle(event);
         }
