@@ -72,6 +72,15 @@ pub enum StoryRecord {
         /// Which.
         name: String,
     },
+    /// A run of a robot's software was started at a node. It is there until it ends.
+    Placed {
+        /// On the boot clock.
+        at_ns: u64,
+        /// Which run.
+        run: String,
+        /// Which node.
+        node: String,
+    },
     /// Something went wrong, in a run in which many things do.
     Fault {
         /// On the boot clock.

@@ -2,7 +2,7 @@
 //!
 //! One build carries all mutants; which one happens is said when a test is run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,13 @@ struct Target {
     /// The name of the test binary; that of a library for its unit tests.
     target: &'static str,
     test: &'static str,
+}
+
+impl Target {
+    /// The name of a test binary of its own; nothing for the unit tests of a library.
+    fn integration(self) -> Option<&'static str> {
+        (self.target != self.package.replace('-', "_")).then_some(self.target)
+    }
 }
 
 const fn of(package: &'static str, target: &'static str, test: &'static str) -> Target {
@@ -187,8 +194,11 @@ fn run(args: &Args) -> Result<ExitCode, String> {
 
 /// Builds the tests with all mutants in them; the path of each test binary.
 fn build() -> Result<BTreeMap<(&'static str, &'static str), String>, String> {
+    let targets: BTreeSet<&str> = Mutant::ALL.iter().map(|mutant| aimed_at(*mutant)).filter_map(Target::integration).collect();
+    // Features of the whole workspace, as in its tests: what it depends on is not built again.
     let built = Command::new(env!("CARGO"))
-        .args(["test", "--workspace", "--lib", "--tests", "--no-run", "--locked", "--message-format=json"])
+        .args(["test", "--workspace", "--lib", "--no-run", "--locked", "--message-format=json"])
+        .args(targets.iter().flat_map(|target| ["--test", target]))
         .args(["--features", "skep-protocol/mutants"])
         .stderr(Stdio::inherit())
         .output()

@@ -162,7 +162,8 @@ impl Sim {
         self.set(robot, Doing::Asks(step), u64::MAX);
         let (name, run) = (self.robots[robot].agent.to_string(), self.robots[robot].run);
         let (task, epoch, errand) = (text(&job.key.task), job.key.epoch, job.errand);
-        let question = Question { robot: name, task, epoch, errand, step, checked_ms: now, until_ms, token: None };
+        let question =
+            Question { robot: name, run: 0, task, epoch, errand, step, checked_ms: now, until_ms, token: None };
         let delay = self.rng.random_range(0..=ACTS_WITHIN_MS);
         self.after(delay, Event::Attempt { robot, run, question: Box::new(question) });
     }
