@@ -260,7 +260,8 @@ impl Parts {
             if marked > 0 {
                 return Err(StoreError::LogMissing { marked });
             }
-            let first = segment::create(&**disk, &wal, 1, options.segment_bytes, incarnation);
+            let (number, bytes) = (segment::FIRST_NUMBER, options.segment_bytes);
+            let first = segment::create(&**disk, &wal, number, Some(1), bytes, incarnation);
             segments.push(first.map_err(|e| StoreError::io(&wal, e))?);
         }
         let recovered = recovery::recover(&segments, marked)?;
@@ -288,6 +289,7 @@ impl Parts {
             spare: segments.get(recovered.active + 1).cloned(),
             end: recovered.end,
             next_seq: recovered.next_seq,
+            kept: recovered.kept,
             mark,
             shared: Arc::clone(&shared),
         });
@@ -430,6 +432,11 @@ impl Store {
         self.with_log(shard, |log| log.committed)
     }
 
+    /// The entry at an index, if the log holds it.
+    pub fn point_at(&self, shard: ShardId, index: u64) -> Option<LogPoint> {
+        self.with_log(shard, |log| log.slot(index).map(|slot| LogPoint { index, term: slot.term }))
+    }
+
     /// The last purged point, and the last point of all.
     pub fn ends(&self, shard: ShardId) -> (Option<LogPoint>, Option<LogPoint>) {
         self.with_log(shard, |log| (log.purged, log.last()))
@@ -487,8 +494,8 @@ impl Store {
         self.send(Write::Purge { shard, upto })
     }
 
-    /// Notes how far entries are committed. Written along with the next entries: it saves work after a restart and
-    /// nothing else.
+    /// Notes how far entries are committed. Written along with the next entries: it saves work after a restart, and shows
+    /// that entries are missing.
     pub fn note_committed(&self, shard: ShardId, point: LogPoint) {
         self.with_log(shard, |log| log.committed = Some(point));
     }
