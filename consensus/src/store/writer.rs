@@ -56,6 +56,8 @@ pub(super) struct Writer {
     setup: Setup,
     /// The last sequence number that is durable.
     synced: u64,
+    /// The last one of which the mark says so.
+    marked: u64,
     buffer: Vec<u8>,
     /// What the buffer holds and is to be acknowledged.
     batch: Batch,
@@ -103,6 +105,7 @@ impl Writer {
             synced,
             buffer: Vec::new(),
             batch: Batch::default(),
+            marked: 0,
             space_checked: Instant::now(),
         }
     }
@@ -117,13 +120,18 @@ impl Writer {
     fn serve(&mut self, queue: &Receiver<Write>) -> io::Result<()> {
         self.begin()?;
         loop {
-            match queue.recv_timeout(SPACE_CHECK_EVERY) {
+            match waiting.take().map_or_else(|| queue.recv_timeout(SPACE_CHECK_EVERY), Ok) {
                 Ok(write) => self.batch(write, || queue.try_recv().ok())?,
+        let mut waiting: Option<Write> = None;
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             if self.space_checked.elapsed() >= SPACE_CHECK_EVERY {
                 self.check_space();
+            }
+            waiting = queue.try_recv().ok();
+            if waiting.is_none() {
+                self.mark()?;
             }
         }
     }
@@ -139,7 +147,8 @@ impl Writer {
         while written.is_ok() {
             let Some(write) = queue.recv().await else { return };
             tokio::time::sleep(batch_takes()).await;
-            written = self.batch(write, || queue.try_recv().ok());
+            // Such a process can end before the batch that waits is taken.
+            written = self.batch(write, || queue.try_recv().ok()).and_then(|()| self.mark());
         }
         if let Err(error) = written {
             (self.setup.options.on_fatal)(&error);
@@ -159,6 +168,7 @@ impl Writer {
         self.check_space();
         Ok(())
     }
+        self.mark()?;
 
     /// Writes one thing and what waits behind it, syncs once, and says so.
     fn batch(&mut self, first: Write, mut next: impl FnMut() -> Option<Write>) -> io::Result<()> {
@@ -385,7 +395,6 @@ impl Writer {
             self.setup.active.file.sync_data()?;
             self.unsynced = false;
             self.synced = self.setup.next_seq - 1;
-            self.setup.mark.set(self.synced)?;
             let mut logs = lock(&self.setup.shared.logs);
             for shard in self.unpinning.drain(..) {
                 logs.entry(shard).or_default().unpin();
@@ -399,6 +408,16 @@ impl Writer {
     fn drop_unneeded(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.setup.shared);
         let oldest = lock(&shared.logs).values().filter_map(ShardLog::oldest_segment).min();
+    /// Says beside the log how far it is durable. A batch says it of those before it, and the mark of the last one: it is set
+    /// when no other waits behind that, and after those who wait for that have been told.
+    fn mark(&mut self) -> io::Result<()> {
+        if self.synced > self.marked {
+            self.setup.mark.set(self.synced)?;
+            self.marked = self.synced;
+        }
+        Ok(())
+    }
+
         let needed = oldest.unwrap_or(u64::MAX).min(self.setup.active.number);
         if lock(&shared.segments).first_key_value().is_none_or(|(number, _)| *number >= needed) {
             return Ok(());
