@@ -45,6 +45,7 @@ mod segment;
 mod shard_log;
 mod snapshots;
 mod writer;
+mod written;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -69,6 +70,7 @@ pub use shard_log::LogPoint;
 use shard_log::ShardLog;
 pub use snapshots::{Snapshots, StoredSnapshot};
 use writer::{Write, Writer};
+pub use written::WrittenBytes;
 
 /// Segments below which the log is never too large.
 const SEGMENTS_MIN: u64 = 4;
@@ -178,7 +180,7 @@ struct Shared {
     low: AtomicBool,
     exhausted: AtomicBool,
     free_bytes: AtomicU64,
-    bytes_written: AtomicU64,
+    written: Mutex<WrittenBytes>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -278,7 +280,7 @@ impl Parts {
             low: AtomicBool::new(false),
             exhausted: AtomicBool::new(false),
             free_bytes: AtomicU64::new(u64::MAX),
-            bytes_written: AtomicU64::new(0),
+            written: Mutex::default(),
         });
         let writer = Writer::new(writer::Setup {
             disk: Arc::clone(disk),
@@ -390,8 +392,8 @@ impl Store {
     }
 
     /// Bytes that were written to the log since the store was opened.
-    pub fn bytes_written(&self) -> u64 {
-        self.shared.bytes_written.load(Ordering::Relaxed)
+    pub fn written(&self) -> WrittenBytes {
+        *lock(&self.shared.written)
     }
 
     /// Shards that the store holds anything of.

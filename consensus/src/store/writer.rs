@@ -18,7 +18,7 @@ use super::progress::Mark;
 use super::record::{self, EntryBody, Header, RecordKind, two};
 use super::segment::{self, Segment};
 use super::shard_log::{LogPoint, Place, ShardLog};
-use super::{Shared, StoreOptions, lock};
+use super::{Shared, StoreOptions, WrittenBytes, lock};
 
 /// How often the free space is looked at.
 const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -59,6 +59,8 @@ pub(super) struct Writer {
     /// The last one of which the mark says so.
     marked: u64,
     buffer: Vec<u8>,
+    /// What the bytes of the buffer are.
+    counted: WrittenBytes,
     /// What the buffer holds and is to be acknowledged.
     batch: Batch,
     /// Whether anything was written to the active segment since its last sync.
@@ -103,9 +105,10 @@ impl Writer {
             written,
             setup,
             synced,
-            buffer: Vec::new(),
-            batch: Batch::default(),
             marked: 0,
+            buffer: Vec::new(),
+            counted: WrittenBytes::default(),
+            batch: Batch::default(),
             space_checked: Instant::now(),
         }
     }
@@ -119,19 +122,19 @@ impl Writer {
 
     fn serve(&mut self, queue: &Receiver<Write>) -> io::Result<()> {
         self.begin()?;
+        let mut waiting: Option<Write> = None;
         loop {
             match waiting.take().map_or_else(|| queue.recv_timeout(SPACE_CHECK_EVERY), Ok) {
                 Ok(write) => self.batch(write, || queue.try_recv().ok())?,
-        let mut waiting: Option<Write> = None;
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-            if self.space_checked.elapsed() >= SPACE_CHECK_EVERY {
-                self.check_space();
             }
             waiting = queue.try_recv().ok();
             if waiting.is_none() {
                 self.mark()?;
+            }
+            if self.space_checked.elapsed() >= SPACE_CHECK_EVERY {
+                self.check_space();
             }
         }
     }
@@ -165,10 +168,10 @@ impl Writer {
         self.drop_due = true;
         self.flush()?;
         self.sync()?;
+        self.mark()?;
         self.check_space();
         Ok(())
     }
-        self.mark()?;
 
     /// Writes one thing and what waits behind it, syncs once, and says so.
     fn batch(&mut self, first: Write, mut next: impl FnMut() -> Option<Write>) -> io::Result<()> {
@@ -242,6 +245,7 @@ impl Writer {
         let header =
             Header { kind, body_bytes: body_bytes as u32, seq: self.setup.next_seq, synced: self.synced, shard };
         self.setup.next_seq += 1;
+        self.counted.count(kind, head.len(), tail.len());
         record::write(&mut self.buffer, header, head, tail);
         place
     }
@@ -263,6 +267,7 @@ impl Writer {
         self.setup.end = 0;
         let header = segment::header(self.setup.active.number, Some(self.setup.next_seq), self.setup.incarnation);
         self.buffer.extend_from_slice(&header);
+        self.counted.segments += header.len() as u64;
         self.restate();
         self.move_out_of_oldest()?;
         self.make_spare();
@@ -367,7 +372,7 @@ impl Writer {
         }
         self.setup.active.file.write_all_at(&self.buffer, self.setup.end)?;
         self.setup.end += self.buffer.len() as u64;
-        self.setup.shared.bytes_written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+        *lock(&self.setup.shared.written) += std::mem::take(&mut self.counted);
         self.buffer.clear();
         self.unsynced = true;
         let mut batch = std::mem::take(&mut self.batch);
@@ -403,11 +408,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops the oldest segments that hold no entry any more. Before that it is said, durably, that they are not needed: one
-    /// that is missing without a word is a hole.
-    fn drop_unneeded(&mut self) -> io::Result<()> {
-        let shared = Arc::clone(&self.setup.shared);
-        let oldest = lock(&shared.logs).values().filter_map(ShardLog::oldest_segment).min();
     /// Says beside the log how far it is durable. A batch says it of those before it, and the mark of the last one: it is set
     /// when no other waits behind that, and after those who wait for that have been told.
     fn mark(&mut self) -> io::Result<()> {
@@ -418,6 +418,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Drops the oldest segments that hold no entry any more. Before that it is said, durably, that they are not needed: one
+    /// that is missing without a word is a hole.
+    fn drop_unneeded(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.setup.shared);
+        let oldest = lock(&shared.logs).values().filter_map(ShardLog::oldest_segment).min();
         let needed = oldest.unwrap_or(u64::MAX).min(self.setup.active.number);
         if lock(&shared.segments).first_key_value().is_none_or(|(number, _)| *number >= needed) {
             return Ok(());
