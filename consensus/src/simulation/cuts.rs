@@ -79,6 +79,10 @@ impl Story {
     async fn tell(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let machine = Machine::new(rng.random());
+        if seed.is_multiple_of(2) {
+            // The next process writes through the page cache.
+            machine.end_process();
+        }
         machine.keep_moments();
         let store = open(&machine).unwrap();
         let (entries, votes, snapshots) = (Vec::new(), Vec::new(), Vec::new());

@@ -44,6 +44,7 @@ mod recovery;
 mod segment;
 mod shard_log;
 mod snapshots;
+mod tail;
 mod writer;
 mod written;
 

@@ -18,6 +18,7 @@ use super::progress::Mark;
 use super::record::{self, EntryBody, Header, RecordKind, two};
 use super::segment::{self, Segment};
 use super::shard_log::{LogPoint, Place, ShardLog};
+use super::tail::Tail;
 use super::{Shared, StoreOptions, WrittenBytes, lock};
 
 /// How often the free space is looked at.
@@ -58,6 +59,8 @@ pub(super) struct Writer {
     synced: u64,
     /// The last one of which the mark says so.
     marked: u64,
+    /// Where the buffer goes.
+    tail: Tail,
     buffer: Vec<u8>,
     /// What the bytes of the buffer are.
     counted: WrittenBytes,
@@ -106,6 +109,7 @@ impl Writer {
             setup,
             synced,
             marked: 0,
+            tail: Tail::default(),
             buffer: Vec::new(),
             counted: WrittenBytes::default(),
             batch: Batch::default(),
@@ -163,6 +167,7 @@ impl Writer {
     fn begin(&mut self) -> io::Result<()> {
         // Earlier segments were synced, without an error, before this one was begun.
         self.setup.active.write_again(self.setup.end)?;
+        self.tail = Tail::open(&*self.setup.disk, &self.setup.active, self.setup.end);
         self.restate();
         // A power cut can have brought back what was dropped.
         self.drop_due = true;
@@ -265,6 +270,7 @@ impl Writer {
         };
         self.setup.active = next;
         self.setup.end = 0;
+        self.tail = Tail::open(&*self.setup.disk, &self.setup.active, 0);
         let header = segment::header(self.setup.active.number, Some(self.setup.next_seq), self.setup.incarnation);
         self.buffer.extend_from_slice(&header);
         self.counted.segments += header.len() as u64;
@@ -370,8 +376,9 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        self.setup.active.file.write_all_at(&self.buffer, self.setup.end)?;
+        let written = self.tail.write(&self.setup.active, &self.buffer, self.setup.end)?;
         self.setup.end += self.buffer.len() as u64;
+        self.counted.sectors = written - self.buffer.len() as u64;
         *lock(&self.setup.shared.written) += std::mem::take(&mut self.counted);
         self.buffer.clear();
         self.unsynced = true;

@@ -19,13 +19,15 @@ pub struct WrittenBytes {
     pub committed: u64,
     /// Headers of segments, and which of them are kept.
     pub segments: u64,
+    /// What fills sectors that are written whole: what they held before, and zeros.
+    pub sectors: u64,
 }
 
 impl WrittenBytes {
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Self { entries, around_entries, votes, bounds, committed, segments } = self;
-        entries + around_entries + votes + bounds + committed + segments
+        let Self { entries, around_entries, votes, bounds, committed, segments, sectors } = self;
+        entries + around_entries + votes + bounds + committed + segments + sectors
     }
 
     /// Counts a record whose body has these two parts, of so many bytes each.
@@ -46,12 +48,13 @@ impl WrittenBytes {
 
 impl AddAssign for WrittenBytes {
     fn add_assign(&mut self, other: Self) {
-        let Self { entries, around_entries, votes, bounds, committed, segments } = other;
+        let Self { entries, around_entries, votes, bounds, committed, segments, sectors } = other;
         self.entries += entries;
         self.around_entries += around_entries;
         self.votes += votes;
         self.bounds += bounds;
         self.committed += committed;
         self.segments += segments;
+        self.sectors += sectors;
     }
 }
