@@ -27,6 +27,8 @@
 //! # Contract
 //!
 //! One writer thread does all writing, in the order of the calls. An append or vote is acknowledged after its fsync.
+//! Nothing goes before what replaces it is durable: a snapshot before the entries in it, what a segment said of votes and
+//! purges before the segment, and the word that a segment is not needed before that too. What is missing without it is a hole.
 //! An error of a write or fsync ends the process, since what is on disk is unknown from then on. Before that, a disk
 //! that runs low is seen ([`Store::is_low`]) and new work is refused, while what ends work goes on; on one that is
 //! nearly full ([`Store::is_exhausted`]) only votes are written, into the spare segment.
