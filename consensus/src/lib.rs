@@ -36,5 +36,5 @@ pub use shard::{
 };
 pub use store::{
     History, HistoryError, JournalError, JournalJob, JournalReport, Journals, LogPoint, Marks, OnFatal, Snapshots,
-    Store, StoreError, StoreOptions, StoredSnapshot,
+    Store, StoreError, StoreOptions, StoredSnapshot, WrittenBytes,
 };

@@ -104,6 +104,10 @@ mutants! {
     DeadConnectionKept = "dead-connection-kept",
     /// A snapshot whose connection was cut starts over.
     SnapshotStartsOver = "snapshot-starts-over",
+    /// A segment of the log may begin with any sequence number.
+    FirstSequenceNotChecked = "first-sequence-not-checked",
+    /// A snapshot takes the place of another one, and of the log, before it is durable.
+    SnapshotBeforeDurable = "snapshot-before-durable",
 }
 
 /// Whether a seeded bug is to happen.

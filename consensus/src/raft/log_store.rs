@@ -79,7 +79,7 @@ fn log_id(point: LogPoint) -> LogId {
     LogId { leader_id: point.term.into(), index: point.index }
 }
 
-fn point(id: &LogId) -> LogPoint {
+pub(super) fn point(id: &LogId) -> LogPoint {
     LogPoint { index: id.index, term: *id.leader_id }
 }
 

@@ -37,12 +37,13 @@ use crate::ends::Ends;
 use crate::net::{Peers, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
+use crate::raft::agree::bring_to_agree;
 use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
 use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
-use crate::threads::Threads;
+use crate::threads::{Errand, Threads};
 
 pub(crate) use lead::ROUND_PATIENCE;
 pub use members::MembershipError;
@@ -141,6 +142,10 @@ impl Shard {
     /// The reason as text if the log or snapshot is damaged.
     pub(crate) async fn open(id: ShardId, site: Site) -> Result<Self, String> {
         let config = raft_config(&site.config).validate().map_err(|e| e.to_string())?;
+        let store = site.store.clone();
+        let agreed = site.threads.offload(Errand::Snapshots, move || bring_to_agree(&store, id)).await;
+        let agreed = agreed.map_err(|e| e.to_string())?;
+        agreed.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone());
         let (state, applied) = (machine.state(), machine.progress());

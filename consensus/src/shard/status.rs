@@ -184,7 +184,7 @@ impl Shard {
             voters,
             counts: state.counts(),
             dedup_ids: state.dedup_ids() as u64,
-            log_bytes: self.inner.site.store.bytes_written(),
+            log_bytes: self.inner.site.store.written().total(),
             fault,
             faults,
         }

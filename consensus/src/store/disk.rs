@@ -10,6 +10,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What a disk writes whole or not at all.
+pub(super) const SECTOR_BYTES: usize = 512;
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Open {
@@ -31,6 +34,10 @@ pub(crate) trait Disk: Send + Sync {
 
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a file that is there for writing whole sectors past the page cache, from places in memory that are as aligned;
+    /// none where the file system or the disk does not do that.
+    fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>>;
 
     /// Gives a file another name. Durable with the next [`sync_dir`](Self::sync_dir).
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -121,6 +128,17 @@ impl Disk for SystemDisk {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(how != Open::Existing).truncate(how == Open::Truncate);
         Ok(Arc::new(options.open(path)?))
+    }
+
+    fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>> {
+        let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(direct).open(path).ok()?;
+        // A disk with larger sectors says so when one of these is read.
+        let mut bytes = vec![0_u8; 2 * SECTOR_BYTES];
+        let from = bytes.as_ptr().align_offset(SECTOR_BYTES);
+        let sector = bytes.get_mut(from..from.checked_add(SECTOR_BYTES)?)?;
+        FileExt::read_exact_at(&file, sector, 0).ok()?;
+        Some(Arc::new(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use skep_protocol::ids::ShardId;
+use skep_protocol::mutant::{Mutant, is_on};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::disk::{Disk, Open, read_all, replace};
@@ -61,8 +62,36 @@ impl Snapshots {
         if self.saved_index(&path).is_some_and(|known| known > snapshot.index) {
             return Ok(());
         }
-        replace(&*self.disk, &path, &[&header(snapshot), &snapshot.meta, &snapshot.data])
-            .map_err(|e| StoreError::io(&path, e))
+        let header = header(snapshot);
+        let parts: [&[u8]; 3] = [&header, &snapshot.meta, &snapshot.data];
+        let saved = match is_on(Mutant::SnapshotBeforeDurable) {
+            true => self.put_in_place(&path, &parts),
+            false => replace(&*self.disk, &path, &parts),
+        };
+        saved.map_err(|e| StoreError::io(&path, e))
+    }
+
+    /// Replaces it, and makes nothing durable: a mutant.
+    fn put_in_place(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+        let temporary = path.with_extension("tmp");
+        self.disk.open(&temporary, Open::Truncate)?.write_all_at(&parts.concat(), 0)?;
+        self.disk.rename(&temporary, path)
+    }
+
+    /// What the shard's snapshot says of itself, as the Raft adapter encoded it: read at the cost of a page, and not checked.
+    /// None if that cannot be read.
+    pub(crate) fn peek(&self, shard: ShardId) -> Option<Bytes> {
+        let file = self.disk.open(&self.path(shard), Open::Existing).ok()?;
+        let mut head = [0; HEADER_BYTES];
+        file.read_exact_at(&mut head, 0).ok()?;
+        let bytes = u64::from(u32::from_le_bytes([head[12], head[13], head[14], head[15]]));
+        let rest = file.len().ok()?.checked_sub(HEADER_BYTES as u64)?;
+        if head[..8] != MAGIC || bytes > rest {
+            return None;
+        }
+        let mut meta = vec![0; usize::try_from(bytes).ok()?];
+        file.read_exact_at(&mut meta, HEADER_BYTES as u64).ok()?;
+        Some(Bytes::from(meta))
     }
 
     /// The last entry in a saved snapshot, as its header says; none if there is no such file.

@@ -69,6 +69,14 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::SnapshotStartsOver => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_snapshot_goes_on_where_it_was_cut_off")
         }
+        Mutant::FirstSequenceNotChecked => {
+            of("skep-consensus", "skep_consensus", "simulation::cuts::no_segment_can_be_cut_anywhere_without_notice")
+        }
+        Mutant::SnapshotBeforeDurable => of(
+            "skep-consensus",
+            "skep_consensus",
+            "simulation::cuts::whatever_is_acknowledged_is_there_wherever_the_power_goes",
+        ),
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
         }
