@@ -104,6 +104,10 @@ mutants! {
     DeadConnectionKept = "dead-connection-kept",
     /// A snapshot whose connection was cut starts over.
     SnapshotStartsOver = "snapshot-starts-over",
+    /// A snapshot does not wait for the history, and the log behind it goes.
+    HistoryNotAwaited = "history-not-awaited",
+    /// What an entry did is left out of the history if it does not fit into one row.
+    LargeChangesLeftOut = "large-changes-left-out",
 }
 
 /// Whether a seeded bug is to happen.
