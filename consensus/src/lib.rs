@@ -19,6 +19,7 @@ mod identity;
 mod net;
 mod pulls;
 mod raft;
+mod replay;
 mod roles;
 mod service;
 mod shard;
@@ -35,6 +36,6 @@ pub use shard::{
     FromLeader, LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStanding, VoterStatus,
 };
 pub use store::{
-    History, HistoryError, JournalError, JournalJob, JournalReport, Journals, LogPoint, Marks, OnFatal, Snapshots,
-    Store, StoreError, StoreOptions, StoredSnapshot, WrittenBytes,
+    ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding, JournalError, JournalJob, JournalReport,
+    Journals, LogPoint, Marks, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot, WrittenBytes,
 };

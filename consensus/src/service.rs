@@ -30,11 +30,12 @@ use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::roles;
 use crate::shard::{FromLeader, MembershipError, ROUND_PATIENCE, Shard, ShardStatus, ShardView, Site};
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{HistoryOptions, Store, StoreError, StoreOptions};
 use crate::threads::{Threads, control_runtime, work_runtime};
 
 /// How long a runtime that ends waits for what its threads are at.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Why the control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,10 @@ impl Consensus {
         let options = StoreOptions {
             segment_bytes: config.store.segment_bytes,
             low_water_bytes: config.store.low_water_bytes,
+            history: HistoryOptions {
+                retention_ms: config.store.history_days.saturating_mul(DAY_MS),
+                bytes_max: config.store.history_bytes,
+            },
             ..StoreOptions::default()
         };
         let store = Store::open(data, rand::random(), options)?;

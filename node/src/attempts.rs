@@ -35,16 +35,18 @@ pub(crate) async fn propose(
 pub(crate) async fn changes(
     consensus: ConsensusHandle,
     shard: ShardId,
-    from: Option<u64>,
+    from: Option<(u64, u32)>,
     answer: oneshot::Sender<Option<ChangesPage>>,
 ) {
     if consensus.view(shard).is_none() {
         return drop(answer.send(None));
     }
     let progress = consensus.history_progress(shard);
-    let from = from.unwrap_or_else(|| *progress.borrow());
-    let page = match consensus.query(shard, Query::Changes { from }, true).await {
-        Ok(QueryReply { answer: Answer::Changes { sets, next }, .. }) => Some(ChangesPage { sets, next, progress }),
+    let (from, skip) = from.unwrap_or_else(|| (*progress.borrow(), 0));
+    let page = match consensus.query(shard, Query::Changes { from, skip }, true).await {
+        Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) => {
+            Some(ChangesPage { sets, next, skip, edge, progress })
+        }
         Ok(_) | Err(_) => None,
     };
     let _ = answer.send(page);

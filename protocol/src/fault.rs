@@ -31,11 +31,15 @@ pub enum ShardFault {
     VoterReplaced,
     /// The link to a voter is too slow for how soon it is to answer.
     SlowLink,
+    /// What entries did cannot be written, or more slowly than it comes.
+    HistoryBehind,
+    /// What some entries did is missing for good.
+    HistoryLost,
 }
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::NotMember,
@@ -48,6 +52,8 @@ impl ShardFault {
         Self::VoterRestoredFromCopy,
         Self::VoterReplaced,
         Self::SlowLink,
+        Self::HistoryBehind,
+        Self::HistoryLost,
     ];
 
     /// Its name for programs. Never changed.
@@ -65,6 +71,8 @@ impl ShardFault {
             Self::VoterRestoredFromCopy => "voter-restored-from-copy",
             Self::VoterReplaced => "voter-replaced",
             Self::SlowLink => "slow-link",
+            Self::HistoryBehind => "history-behind",
+            Self::HistoryLost => "history-lost",
         }
     }
 
@@ -94,6 +102,13 @@ impl ShardFault {
             }
             Self::VoterReplaced => "run 'skep shard add-voter' with its id here",
             Self::SlowLink => "it works, slowly; a preset for slower links is more patient: 'skep config show'",
+            Self::HistoryBehind => {
+                "new work is refused while much waits; see that the disk is not full and can be read, and raise the limit of \
+                 open files if it is reached"
+            }
+            Self::HistoryLost => {
+                "nobody has it any more; it is no fault of what the shard holds, and no node has to be mended"
+            }
         }
     }
 
@@ -109,7 +124,9 @@ impl ShardFault {
             | Self::VoterBehind
             | Self::VoterRestoredFromCopy
             | Self::VoterReplaced
-            | Self::SlowLink => None,
+            | Self::SlowLink
+            | Self::HistoryBehind
+            | Self::HistoryLost => None,
         }
     }
 }

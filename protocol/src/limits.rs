@@ -246,3 +246,43 @@ pub const STORE_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
 pub const LOG_BYTES_SOFT_MAX: u64 = 256 * 1024 * 1024;
 /// Bytes of recent log entries kept in memory, per shard; older ones are read from the store.
 pub const LOG_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of what entries did that wait for the history before that is pressure: what brings work is refused as `Overloaded`,
+/// and applying waits for up to [`HISTORY_APPLY_WAIT_MS_MAX`].
+pub const HISTORY_QUEUED_BYTES_SOFT_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of what entries did that wait for the history. More is left out of memory and is a gap: it is fetched from another
+/// voter, or worked out again from the log, which is kept until then.
+pub const HISTORY_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long applying waits, each time that it is told to go on, for a history that is written more slowly than entries
+/// come, in milliseconds. Then it goes on all the same.
+pub const HISTORY_APPLY_WAIT_MS_MAX: u64 = 1_000;
+/// Bytes that the history writes together. More follow.
+pub const HISTORY_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of changes in one row of the history. What one entry did and is more is kept in several.
+pub const HISTORY_PIECE_BYTES_SOFT_MAX: usize = 128 * 1024;
+/// Segments into which the history of a shard is cut over the time and the bytes that it is kept for: so much of it goes at
+/// a time.
+pub const HISTORY_SEGMENTS: u64 = 16;
+/// Segments of the history of one shard, however slowly they fill. The oldest one goes for one more.
+pub const HISTORY_SEGMENTS_MAX: usize = 64;
+/// Gaps in the history of one shard. With one more the two lowest become one, and what is between them is fetched again.
+pub const HISTORY_GAPS_MAX: usize = 1_024;
+/// How long the history is kept, by the shard's clock, unless the configuration says otherwise, in milliseconds: 90 days.
+pub const HISTORY_RETENTION_MS_DEFAULT: u64 = 90 * 24 * 60 * 60 * 1_000;
+/// Bytes of history on one node, of all shards, unless the configuration says otherwise. The oldest segment goes beyond it.
+pub const HISTORY_BYTES_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
+/// Fewest bytes of history that can be configured. Refused as invalid below.
+pub const HISTORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Longest time that the history can be configured to be kept, in days. Refused as invalid beyond.
+pub const HISTORY_DAYS_MAX: u64 = 3_650;
+/// Bytes of history a second that a node fetches from others, on however quick a link, and it rests for as long as each
+/// answer took. One answer is under way at a time, of as many bytes as the link carries at once.
+pub const HISTORY_FILL_BYTES_PER_S: u64 = 4 * 1024 * 1024;
+/// Entries of a gap that are fetched in their order before those below them. The latest are fetched first.
+pub const HISTORY_FILL_ENTRIES_MAX: u64 = 4_096;
+/// Damaged histories that are kept for people to look at. With so many there, one more is not set aside: the history is out
+/// of service until one of them is removed.
+pub const HISTORIES_SET_ASIDE_MAX: u32 = 8;
+/// Bytes of entries behind the last snapshot beyond which another one is made, or as many as that one has: so much a start
+/// reads and applies again.
+pub const REPLAY_BYTES_SOFT_MAX: u64 = 16 * 1024 * 1024;

@@ -108,6 +108,10 @@ mutants! {
     FirstSequenceNotChecked = "first-sequence-not-checked",
     /// A snapshot takes the place of another one, and of the log, before it is durable.
     SnapshotBeforeDurable = "snapshot-before-durable",
+    /// A snapshot does not wait for the history, and the log behind it goes.
+    HistoryNotAwaited = "history-not-awaited",
+    /// What an entry did is left out of the history if it does not fit into one row.
+    LargeChangesLeftOut = "large-changes-left-out",
 }
 
 /// Whether a seeded bug is to happen.

@@ -83,7 +83,8 @@ pub(super) fn point(id: &LogId) -> LogPoint {
     LogPoint { index: id.index, term: *id.leader_id }
 }
 
-fn entry(point: LogPoint, bytes: &Bytes) -> io::Result<Entry> {
+/// An entry as openraft has it.
+pub(crate) fn entry(point: LogPoint, bytes: &Bytes) -> io::Result<Entry> {
     let payload: EntryPayload<_, _, _> = decode("log entry", bytes)?;
     Ok(Entry { log_id: log_id(point), payload })
 }

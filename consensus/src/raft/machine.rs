@@ -5,20 +5,25 @@
 
 use std::io;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use skep_fleet::{FleetLimits, FleetState, LogPosition};
+use skep_fleet::{Applied, FleetLimits, FleetState, LogPosition};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry;
-use skep_protocol::ids::ShardId;
+use skep_protocol::ids::{RaftId, ShardId};
+use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::sync::watch;
 
-use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
+use super::kept::{Replay, until_kept};
+use super::types::{
+    ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode,
+};
 use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
@@ -52,6 +57,23 @@ impl SharedState {
     }
 }
 
+type Payload = EntryPayload<EntryBytes, RaftId, Member>;
+
+/// What an entry does to a state.
+pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, payload: &Payload) -> io::Result<Applied> {
+    let position = LogPosition { index: id.index, term: *id.leader_id };
+    match payload {
+        EntryPayload::Normal(bytes) => {
+            let entry = entry::Entry::decode(&bytes.0).map_err(io::Error::other)?;
+            Ok(state.apply(position, &entry))
+        }
+        EntryPayload::Blank | EntryPayload::Membership(_) => {
+            state.skip(position);
+            Ok(Applied::default())
+        }
+    }
+}
+
 /// Applies the entries of one shard.
 pub(crate) struct Machine {
     store: Store,
@@ -65,6 +87,9 @@ pub(crate) struct Machine {
     ends: Ends,
     pulls: Pulls,
     sending: Sending,
+    replay: Replay,
+    /// The snapshot that a start has read: it is asked for twice.
+    loaded: Option<StoredSnapshot>,
 }
 
 impl Machine {
@@ -81,7 +106,14 @@ impl Machine {
             ends: Ends::default(),
             pulls: Pulls::default(),
             sending: Sending::default(),
+            replay: Replay::default(),
+            loaded: None,
         }
+    }
+
+    /// What a start would apply again.
+    pub(crate) fn replay(&self) -> Replay {
+        self.replay.clone()
     }
 
     /// Whom its snapshot is on its way to.
@@ -108,46 +140,42 @@ impl Machine {
         self.progress.subscribe()
     }
 
-    fn apply_one(
-        &mut self,
-        id: LogId,
-        payload: &EntryPayload<super::types::EntryBytes, skep_protocol::ids::RaftId, super::types::Member>,
-    ) -> io::Result<ApplyReply> {
-        let position = LogPosition { index: id.index, term: *id.leader_id };
-        let mut state = self.state.write();
-        let applied = match payload {
-            EntryPayload::Normal(bytes) => {
-                let entry = entry::Entry::decode(&bytes.0).map_err(io::Error::other)?;
-                state.apply(position, &entry)
-            }
-            EntryPayload::Blank => {
-                state.skip(position);
-                skep_fleet::Applied::default()
-            }
+    fn apply_one(&mut self, id: LogId, payload: &Payload) -> io::Result<ApplyReply> {
+        let next = self.applied.map_or(0, |id| id.index + 1);
+        if id.index != next {
+            self.store.history().begin(self.shard, id.index);
+        }
+        match payload {
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(id), membership.clone());
-                state.skip(position);
-                skep_fleet::Applied::default()
             }
-        };
+            EntryPayload::Normal(bytes) => self.replay.applied(bytes.0.len()),
+            EntryPayload::Blank => {}
+        }
+        let mut state = self.state.write();
+        let applied = apply_payload(&mut state, id, payload)?;
         let (stamp, ended) = (state.clock(), self.ends.of(&applied.changes, &state));
         drop(state);
         self.ends.tell(&ended);
         self.applied = Some(id);
         self.clock.observe_stamp(stamp);
-        let set = ChangeSet { index: position.index, term: position.term, changes: applied.changes };
-        self.store.history().record(self.shard, position.index, (!set.changes.is_empty()).then_some(set));
-        Ok(ApplyReply { index: position.index, stamp, replies: applied.replies })
+        let set = ChangeSet { index: id.index, term: *id.leader_id, changes: applied.changes };
+        self.store.history().record(self.shard, id.index, (!set.changes.is_empty()).then_some(set));
+        Ok(ApplyReply { index: id.index, stamp, replies: applied.replies })
     }
 
     async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+        let bytes = data.len();
         let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
         let state = self.threads.offload(Errand::Snapshots, decode).await??;
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
+        self.replay.covered(u64::MAX, bytes);
+        let next = self.applied.map_or(0, |id| id.index + 1);
+        self.store.history().begin(self.shard, next);
+        self.progress.send_replace(next);
         self.pulls.tell_all();
         Ok(())
     }
@@ -166,7 +194,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let before = self.applied.map(|id| id.index);
+        let patience = Duration::from_millis(limits::HISTORY_APPLY_WAIT_MS_MAX);
+        let until = tokio::time::Instant::now() + patience;
         while let Some((entry, responder)) = entries.try_next().await? {
+            self.store.history().room(until).await;
             let reply = self.apply_one(entry.log_id, &entry.payload)?;
             if let Some(responder) = responder {
                 responder.send(reply);
@@ -184,11 +215,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if !force && has_room && self.sending.is_under_way() {
             return None;
         }
+        // It would wait for what is missing in the history, with a copy of the state in its hands.
+        if !force && !self.store.is_low() && self.store.history().is_held_back(self.shard) {
+            return None;
+        }
         // A snapshot that does not fit on the disk would end the group; one that does lets go of the log that fills it.
         if !force && self.store.is_low() && !self.store.has_room_for(self.state.read().bytes()) {
             return None;
         }
-        Some(self.get_snapshot_builder().await)
+        self.loaded = None;
+        Some(Builder { must: force, ..self.get_snapshot_builder().await })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -200,21 +236,42 @@ impl RaftStateMachine<TypeConfig> for Machine {
             shard: self.shard,
             state: self.state.now(),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership },
+            must: false,
+            behind: self.replay.behind(),
+            replay: self.replay.clone(),
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+        // That of a start is on the disk already.
+        let is_saved = match &self.loaded {
+            Some(loaded) => loaded.meta == encode(meta)? && loaded.data == snapshot,
+            None => false,
+        };
+        if let Some(applied) = self.applied {
+            // The log goes with what was applied of it.
+            until_kept(&self.store, &self.threads, self.shard, applied.index + 1, true).await?;
+        }
         self.restore(meta, snapshot.clone()).await?;
+        if is_saved {
+            return Ok(());
+        }
+        self.loaded = None;
         save(&self.store, &self.threads, self.shard, meta, snapshot).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        if let Some(loaded) = self.loaded.take() {
+            let meta = decode("snapshot meta", &loaded.meta)?;
+            return Ok(Some(Snapshot { meta, snapshot: loaded.data }));
+        }
         let (store, shard) = (self.store.clone(), self.shard);
         let load = move || store.snapshots().load(shard).map_err(io::Error::other);
         let Some(stored) = self.threads.offload(Errand::Snapshots, load).await?? else {
             return Ok(None);
         };
         let meta = decode("snapshot meta", &stored.meta)?;
+        self.loaded = self.applied.is_none().then(|| stored.clone());
         Ok(Some(Snapshot { meta, snapshot: stored.data }))
     }
 }
@@ -224,9 +281,9 @@ async fn save(store: &Store, threads: &Threads, shard: ShardId, meta: &SnapshotM
     let stored = StoredSnapshot { index, meta: Bytes::from(encode(meta)?), data };
     let store = store.clone();
     let save = move || {
-        // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
-        store.history().sync();
-        store.snapshots().save(shard, &stored).map_err(io::Error::other)
+        store.snapshots().save(shard, &stored).map_err(io::Error::other)?;
+        store.history().covered_by_snapshot(shard, stored.index + 1);
+        Ok::<(), io::Error>(())
     };
     threads.offload(Errand::Snapshots, save).await?
 }
@@ -238,16 +295,28 @@ pub(crate) struct Builder {
     shard: ShardId,
     state: FleetState,
     meta: SnapshotMeta,
+    /// Whether it cannot wait for a history that is not written.
+    must: bool,
+    /// What it spares a start.
+    behind: u64,
+    replay: Replay,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
+        let next = self.meta.last_log_id.map_or(0, |id| id.index + 1);
+        until_kept(&self.store, &self.threads, self.shard, next, self.must).await?;
         let state = self.state.clone();
         let encode = move || state.to_snapshot().map_err(io::Error::other);
         let data = Bytes::from(self.threads.offload(Errand::Snapshots, encode).await??);
         save(&self.store, &self.threads, self.shard, &self.meta, data.clone()).await?;
+        self.replay.covered(self.behind, data.len());
         Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
     }
 }
+
+#[cfg(test)]
+mod tests;

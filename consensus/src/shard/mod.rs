@@ -38,6 +38,7 @@ use crate::net::{Peers, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
 use crate::raft::agree::bring_to_agree;
+use crate::raft::kept::Replay;
 use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
@@ -126,6 +127,8 @@ struct Inner {
     changing_members: tokio::sync::Mutex<()>,
     condition: condition::Condition,
     flush_time: FlushTime,
+    /// What a start would apply again.
+    replay: Replay,
     /// What has come of a snapshot of the leader.
     arrival: arrive::Arrival,
     /// What members acknowledged, while this node leads.
@@ -150,6 +153,7 @@ impl Shard {
         let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone());
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
+        let replay = machine.replay();
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
@@ -199,6 +203,7 @@ impl Shard {
                 changing_members: tokio::sync::Mutex::default(),
                 condition,
                 flush_time,
+                replay,
                 arrival: arrive::Arrival::default(),
                 acked,
                 forgot,

@@ -11,6 +11,7 @@ use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskVi
 use skep_protocol::task::{Task, TaskStatus};
 
 use super::Shard;
+use crate::store::ChangesFound;
 use crate::threads::{Errand, Threads};
 
 /// Bytes of tasks on one page: it must fit into a frame.
@@ -105,20 +106,21 @@ impl Shard {
             Query::History { task, after_index, limit } => {
                 drop(state);
                 self.wait_for_history(as_of.index + 1).await;
-                let complete = self.inner.site.store.history().is_complete(self.inner.id, as_of.index + 1);
+                let (complete, begins) = self.inner.site.store.history().is_complete(self.inner.id, as_of.index + 1);
                 let history = self.inner.site.store.history().clone();
                 let shard = self.inner.id;
                 let read = move || history.of_task(shard, task, after_index, limit as usize);
                 let (records, more) = blocking(threads, read).await?;
-                Answer::History { records, more, complete }
+                Answer::History { records, more, complete, begins }
             }
-            Query::Changes { from } => {
+            Query::Changes { from, skip } => {
                 drop(state);
                 let history = self.inner.site.store.history().clone();
                 let shard = self.inner.id;
                 let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-                let (sets, next) = blocking(threads, move || history.changes(shard, from, bytes_max)).await?;
-                Answer::Changes { sets, next }
+                let found = blocking(threads, move || history.changes(shard, from, skip, bytes_max)).await?;
+                let ChangesFound { sets, next, skip, edge } = found;
+                Answer::Changes { sets, next, skip, edge }
             }
             // One object is looked up at once; a page can take long, and has a thread of its own.
             Query::Task(id) => {

@@ -65,7 +65,8 @@ use skep_protocol::limits;
 
 pub(crate) use clock_marks::{ClockMark, ClockMarks};
 use disk::{Disk, DiskFile, SystemDisk};
-pub use history::{History, HistoryError};
+pub(crate) use history::set_bytes;
+pub use history::{ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding};
 pub use journals::{JournalError, JournalJob, JournalReport, Journals};
 pub use marks::Marks;
 use segment::Segment;
@@ -90,6 +91,8 @@ pub struct StoreOptions {
     pub low_water_bytes: u64,
     /// What is called when a write or an fsync fails.
     pub on_fatal: OnFatal,
+    /// How long the history is kept, and how much of it.
+    pub history: HistoryOptions,
 }
 
 impl Default for StoreOptions {
@@ -101,6 +104,7 @@ impl Default for StoreOptions {
                 tracing::error!(%error, "the store cannot write; the process ends so that nothing false is said");
                 std::process::abort();
             }),
+            history: HistoryOptions::default(),
         }
     }
 }
@@ -310,7 +314,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: in use, of a newer format, damaged, or not readable. Nothing is changed then.
     pub fn open(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
-        Self::start(dir, random, options, || History::open(&dir.join("history")))
+        let kept = options.history;
+        Self::start(dir, random, options, || History::open(&dir.join("history"), kept))
     }
 
     /// The same, for a log that no shard's state machine is behind.

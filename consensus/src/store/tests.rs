@@ -9,6 +9,7 @@ fn options() -> StoreOptions {
         segment_bytes: 64 * 1024,
         low_water_bytes: 0,
         on_fatal: Arc::new(|error| panic!("the store failed: {error}")),
+        ..StoreOptions::default()
     }
 }
 

@@ -11,7 +11,7 @@ use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, RequestId,
 use skep_protocol::limits;
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::outcome::{NotDone, Settled};
-use skep_protocol::query::{Query, QueryReply};
+use skep_protocol::query::{HistoryEdge, Query, QueryReply};
 use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
@@ -61,8 +61,8 @@ pub enum Call {
     Changes {
         /// Which shard.
         shard: ShardId,
-        /// From which index on; none for what comes.
-        from: Option<u64>,
+        /// From which index on, without the first so many changes of that entry; none for what comes.
+        from: Option<(u64, u32)>,
         /// The page; none if the node holds no replica.
         answer: oneshot::Sender<Option<ChangesPage>>,
     },
@@ -205,6 +205,10 @@ pub struct ChangesPage {
     pub sets: Vec<ChangeSet>,
     /// The first index that is not covered.
     pub next: u64,
+    /// How many changes of that entry are covered all the same.
+    pub skip: u32,
+    /// What there is none of.
+    pub edge: HistoryEdge,
     /// Follows the first index that is not readable yet.
     pub progress: watch::Receiver<u64>,
 }
@@ -274,6 +278,25 @@ pub struct ShardRow {
     pub fault: Option<String>,
     /// Everything that is wrong.
     pub faults: Vec<FaultReport>,
+    /// How the history stands.
+    pub history: HistoryRow,
+}
+
+/// The history of a shard as a node has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// The first entry whose changes are kept.
+    pub begins: u64,
+    /// The first entry whose changes are not there yet.
+    pub next: u64,
+    /// Entries whose changes are missing, and looked for.
+    pub missing: u64,
+    /// Entries whose changes are missing for good.
+    pub lost: u64,
+    /// Bytes that it takes.
+    pub bytes: u64,
+    /// Bytes that wait to be written, of all shards of the node.
+    pub queued_bytes: u64,
 }
 
 /// A voter of a shard.

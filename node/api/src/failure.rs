@@ -58,6 +58,12 @@ impl Failed {
         not_done("SKEP-0006", Code::ResourceExhausted, message, "end some subscriptions first")
     }
 
+    /// What was asked for is in no history any more, and what follows begins at an index.
+    pub(crate) fn history_gone(message: String, next: u64) -> Self {
+        let help = format!("watch from {next} on, or from now on; a voter that keeps it for longer may have more");
+        not_done("SKEP-0007", Code::OutOfRange, message, &help)
+    }
+
     pub(crate) fn members(message: &str, may_work_later: bool) -> Self {
         let mut failed =
             not_done("SKEP-0005", Code::FailedPrecondition, message, "'skep shard status' shows the members");

@@ -80,6 +80,14 @@ fn status(row: ShardRow) -> v1::ShardStatusReply {
         log_bytes: row.log_bytes,
         fault: row.fault.unwrap_or_default(),
         faults: row.faults.into_iter().map(|report| fault(row.shard, report)).collect(),
+        history: Some(v1::HistoryStatus {
+            begins_index: row.history.begins,
+            next_index: row.history.next,
+            missing: row.history.missing,
+            lost: row.history.lost,
+            bytes: row.history.bytes,
+            queued_bytes: row.history.queued_bytes,
+        }),
     }
 }
 

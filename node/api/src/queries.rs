@@ -97,12 +97,13 @@ impl TaskQueries for Queries {
         let after_index = (request.after_index > 0).then_some(request.after_index);
         let query = Query::History { task, after_index, limit: limit(request.limit) };
         let (as_of, answer) = self.read(request.read, query, patience).await?;
-        let Answer::History { records, more, complete } = answer else { return Err(mismatched()) };
+        let Answer::History { records, more, complete, begins } = answer else { return Err(mismatched()) };
         Ok(Response::new(v1::TaskHistoryReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),
             events: records.iter().filter_map(convert::event_to_proto).collect(),
             more,
             incomplete: !complete,
+            begins_index: begins,
         }))
     }
 

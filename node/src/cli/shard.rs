@@ -108,6 +108,12 @@ struct Status {
     agents: u64,
     dedup_ids: u64,
     log_bytes: u64,
+    history_begins_index: u64,
+    history_next_index: u64,
+    history_missing: u64,
+    history_lost: u64,
+    history_bytes: u64,
+    history_queued_bytes: u64,
     fault: String,
     faults: Vec<FaultView>,
     voters: Vec<VoterView>,
@@ -115,6 +121,7 @@ struct Status {
 
 impl From<ShardStatusReply> for Status {
     fn from(reply: ShardStatusReply) -> Self {
+        let history = reply.history.unwrap_or_default();
         Self {
             shard: reply.shard,
             role: reply.role,
@@ -135,6 +142,12 @@ impl From<ShardStatusReply> for Status {
             agents: reply.agents,
             dedup_ids: reply.dedup_ids,
             log_bytes: reply.log_bytes,
+            history_begins_index: history.begins_index,
+            history_next_index: history.next_index,
+            history_missing: history.missing,
+            history_lost: history.lost,
+            history_bytes: history.bytes,
+            history_queued_bytes: history.queued_bytes,
             fault: reply.fault,
             faults: reply.faults.into_iter().map(FaultView::from).collect(),
             voters: views(reply.voters),
@@ -192,6 +205,18 @@ fn of_node(common: &Common, node: &str) -> Result<Client, Failure> {
     Common { dir, endpoint, ..common.clone() }.client()
 }
 
+fn history(status: &Status) -> String {
+    let (begins, next) = (status.history_begins_index, status.history_next_index);
+    let mut text = format!("entries {begins} to {next}, {} bytes", status.history_bytes);
+    if status.history_missing > 0 {
+        text += &format!(", {} of them are being fetched", status.history_missing);
+    }
+    if status.history_lost > 0 {
+        text += &format!(", {} of them are lost", status.history_lost);
+    }
+    text
+}
+
 fn status(format: Format, status: Status) -> Result<(), Failure> {
     let mut lines = vec![
         ("shard", status.shard.to_string()),
@@ -204,6 +229,7 @@ fn status(format: Format, status: Status) -> Result<(), Failure> {
             format!("{} of {} (committed {})", status.applied_index, status.last_log_index, status.committed_index),
         ),
         ("snapshot", format!("{} (purged {})", status.snapshot_index, status.purged_index)),
+        ("history", history(&status)),
         ("digest", status.digest.clone()),
         (
             "clock",

@@ -112,6 +112,12 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::DedupInMemory => of("skep-fleet", "reference", "the_state_machine_does_what_the_naive_model_does"),
         Mutant::NoFenceInApply => of("skep-fleet", "tasks", "a_stale_epoch_or_another_holder_changes_nothing"),
         Mutant::NondeterministicApply => SIMULATOR,
+        Mutant::HistoryNotAwaited => {
+            of("skep-consensus", "skep_consensus", "a_snapshot_waits_until_what_it_covers_is_in_the_history")
+        }
+        Mutant::LargeChangesLeftOut => {
+            of("skep-consensus", "skep_consensus", "what_one_entry_did_is_kept_whole_however_large_it_is")
+        }
     }
 }
 

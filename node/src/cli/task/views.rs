@@ -105,6 +105,8 @@ struct Shown {
     history: Vec<Event>,
     /// Whether the replica lacks some transitions, and fetches them.
     history_incomplete: bool,
+    /// The first entry whose changes are kept: earlier transitions are gone.
+    history_begins_index: u64,
     as_of: AsOf,
 }
 
@@ -222,13 +224,13 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
     let mut events = Vec::new();
     let mut after = 0;
     let mut history_incomplete = false;
-    let stands = loop {
+    let (stands, history_begins_index) = loop {
         let page = client.history(task, after, 1_000, read).await?;
         events.extend(page.events.into_iter().map(event));
         after = events.last().map_or(0, |event: &Event| event.index);
         history_incomplete |= page.incomplete;
         if !page.more {
-            break as_of(page.as_of);
+            break (as_of(page.as_of), page.begins_index);
         }
     };
     if live.is_none() && events.is_empty() {
@@ -239,6 +241,7 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
         task: live.and_then(|reply| reply.task).map(|task| view(task, clock)),
         history: events,
         history_incomplete,
+        history_begins_index,
         as_of: stands,
     };
     if history_incomplete && format == Format::Table {
