@@ -25,7 +25,12 @@ const ROUNDS: u64 = 60;
 
 fn open(machine: &Machine) -> Result<Store, crate::StoreError> {
     // A process whose disk is gone ends nothing here.
-    let options = StoreOptions { segment_bytes: 4_096, low_water_bytes: 0, on_fatal: Arc::new(|_| {}) };
+    let options = StoreOptions {
+        segment_bytes: 4_096,
+        low_water_bytes: 0,
+        on_fatal: Arc::new(|_| {}),
+        ..StoreOptions::default()
+    };
     Store::open_simulated(&machine.mount(), Path::new(DIR), [7; 16], options, || Duration::from_micros(100))
 }
 

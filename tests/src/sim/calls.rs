@@ -1,5 +1,6 @@
 //! What clients and the engine have a host do, and the messages that come of it.
 
+use rand::RngExt as _;
 use skep_engine::{AgentEvent, Event as EngineEvent, Outcome, Target, UpdateKey, Work, WorkKey};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::HeartbeatFailure;
