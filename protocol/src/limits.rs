@@ -48,6 +48,10 @@ pub const CLAIM_SCAN_MAX: usize = 4_096;
 /// Request ids remembered per shard. The same on every replica, so it is no setting. When full, the floor rises and requests
 /// first sent below it are refused as `WindowPassed`.
 pub const DEDUP_IDS_MAX: usize = 1_000_000;
+/// So many times as many request ids are remembered as of those that were first sent ahead of the shard's clock. One more of
+/// these is refused as `SentAhead` until the clock has come so far: were the table full of them, the floor would rise above
+/// everybody else.
+pub const DEDUP_AHEAD_PART: u64 = 4;
 /// Deadline of a mutating request when its sender names none, in milliseconds.
 pub const REQUEST_DEADLINE_MS_DEFAULT: u64 = 60_000;
 /// Longest deadline of a mutating request, in milliseconds: 24 hours. Refused as invalid.

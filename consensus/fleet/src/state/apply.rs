@@ -5,7 +5,7 @@ use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::ids::RequestId;
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::agents::Wish;
 use super::{Applied, FleetState, LogPosition};
@@ -105,7 +105,7 @@ impl FleetState {
             }
         };
         journal.request = None;
-        self.dedup.remember(request, body_hash, reply.clone(), self.limits.dedup_ids_max);
+        self.dedup.remember(request, body_hash, &reply, self.limits.dedup_ids_max);
         reply
     }
 
@@ -123,6 +123,9 @@ impl FleetState {
         }
         if first_sent < self.dedup.floor() {
             return Err(Refusal::WindowPassed { first_sent, floor: self.dedup.floor() });
+        }
+        if first_sent > now && self.dedup.is_full_ahead(self.limits.dedup_ids_max) {
+            return Err(Refusal::SentAhead { first_sent, now });
         }
         Ok(())
     }
@@ -182,6 +185,6 @@ impl Journal {
 }
 
 /// Tells one body from another under the same request id.
-fn body_hash(op: &Op) -> u128 {
-    xxh3_128(&postcard::to_stdvec(op).unwrap_or_default())
+fn body_hash(op: &Op) -> u64 {
+    xxh3_64(&postcard::to_stdvec(op).unwrap_or_default())
 }

@@ -36,7 +36,7 @@ pub use snapshot::SnapshotError;
 pub const FLEET_VERSION: u32 = 1;
 
 /// About how many bytes of a snapshot a request id, an agent, and everything else take.
-const DEDUP_ID_BYTES: u64 = 128;
+const DEDUP_ID_BYTES: u64 = 64;
 const AGENT_BYTES: u64 = 1_024;
 const STATE_BYTES: u64 = 64 * 1_024;
 
