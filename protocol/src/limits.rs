@@ -29,6 +29,9 @@ pub const TASK_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const TERMINAL_TASK_BYTES_KEPT: usize = 64 * 1024 * 1024;
 /// Most registered agents, per shard. Registering one more is refused as `ShardFull`.
 pub const AGENTS_MAX: usize = 100_000;
+/// How long an agent that nobody registered is known after its last attachment has ended, in milliseconds: seven days. Then it
+/// is forgotten, with what is kept of it, unless it holds a task or a command to it has not ended: so long is counted anew then.
+pub const AGENT_TTL_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 /// Largest checkpoint that the holder of a task may leave for the next one. Refused as invalid.
 pub const CHECKPOINT_BYTES_MAX: usize = 4 * 1024;
 /// Shortest lease that an agent may ask for, in milliseconds. Refused as invalid.

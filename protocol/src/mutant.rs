@@ -104,6 +104,10 @@ mutants! {
     DeadConnectionKept = "dead-connection-kept",
     /// A snapshot whose connection was cut starts over.
     SnapshotStartsOver = "snapshot-starts-over",
+    /// An agent that nobody serves is forgotten though it holds a task, or a command to it has not ended.
+    AgentForgottenAtWork = "agent-forgotten-at-work",
+    /// The attachments of an agent that was forgotten are counted from the first one again.
+    AttachmentsStartAgain = "attachments-start-again",
 }
 
 /// Whether a seeded bug is to happen.

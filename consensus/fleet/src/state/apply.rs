@@ -26,7 +26,7 @@ impl FleetState {
     /// ids are forgotten, of commands, with the waves that were not let out, and of tasks that nobody has begun. What has
     /// to be waited for is waited for: fences, retry backoff, and the time for which a task is kept for its former holder.
     /// Claims are left to their holders, whose leases go on beside the log, and are stale a full time later. The rate of an
-    /// operator begins anew. How long a command may be in doubt is counted from then.
+    /// operator begins anew. How long a command may be in doubt is counted from then, and how long nobody serves an agent.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
         (self.applying, self.applying_term) = (position.index, position.term);
         let mut journal = Journal { request: None, changes: Vec::new() };
@@ -58,6 +58,7 @@ impl FleetState {
         match &entry.body {
             EntryBody::ClockLost => {
                 self.carry_tasks_over(before);
+                self.count_idle_agents_anew();
                 journal.record(self.clock, ChangeKind::ClockLost { now: self.clock });
                 Vec::new()
             }
@@ -80,6 +81,7 @@ impl FleetState {
             Decision::ReleaseWave { command, wave } => self.release_wave(*command, *wave, journal),
             Decision::ExpireCommand { command } => self.expire_command(*command, journal),
             Decision::DoubtCommand { command } => self.doubt_command(*command, journal),
+            Decision::ForgetAgent { agent, idle_since } => self.forget_agent(agent, *idle_since, journal),
         }
     }
 

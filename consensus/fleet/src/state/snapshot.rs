@@ -218,7 +218,7 @@ impl FleetState {
             Ok(())
         })?;
         from.take_all(|(id, record): (AgentId, AgentRecord)| {
-            self.agents.insert(id.clone(), Arc::new(record));
+            self.set_agent(&id, record);
             self.touch(&id);
             Ok(())
         })?;
