@@ -80,6 +80,11 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
 /// Largest control-plane frame. A larger one closes the connection.
 pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Size of a state up to which a snapshot is made as often as the number of entries says, in bytes: it costs little.
+pub const SNAPSHOT_BYTES_CHEAP: u64 = 4 * 1024 * 1024;
+/// Bytes of entries behind the last snapshot beyond which one is made however large the state is. Before, one of a larger state
+/// waits until as much was logged as it would write, so that snapshots write no more than the log does.
+pub const SNAPSHOT_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest chunk of a snapshot on the wire.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Largest snapshot that a receiver accepts. Refused, and the sender retries later.

@@ -10,20 +10,22 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use skep_fleet::{FleetLimits, FleetState, LogPosition};
+use skep_fleet::{FleetLimits, FleetState, LogPosition, SnapshotError};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry;
 use skep_protocol::ids::ShardId;
+use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::sync::watch;
 
+use super::checked::Checked;
 use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
 use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
-use crate::store::{Store, StoredSnapshot};
+use crate::store::{Snapshots, Store, StoreError, StoredSnapshot};
 use crate::threads::{Errand, Threads};
 
 /// The state of one shard, shared between the one that applies and those that read.
@@ -65,6 +67,14 @@ pub(crate) struct Machine {
     ends: Ends,
     pulls: Pulls,
     sending: Sending,
+    checked: Checked,
+    /// Bytes of the entries that were applied since the last snapshot.
+    logged: u64,
+}
+
+/// Whether so much was logged since the last snapshot that another one is worth its writing.
+fn is_worth_a_snapshot(logged: u64, state_bytes: u64) -> bool {
+    state_bytes <= limits::SNAPSHOT_BYTES_CHEAP || logged >= state_bytes.min(limits::SNAPSHOT_LOG_BYTES_MAX)
 }
 
 impl Machine {
@@ -81,12 +91,19 @@ impl Machine {
             ends: Ends::default(),
             pulls: Pulls::default(),
             sending: Sending::default(),
+            checked: Checked::default(),
+            logged: 0,
         }
     }
 
     /// Whom its snapshot is on its way to.
     pub(crate) fn sending(&self) -> Sending {
         self.sending.clone()
+    }
+
+    /// Where a snapshot is put that was decoded before it is installed.
+    pub(crate) fn checked(&self) -> Checked {
+        self.checked.clone()
     }
 
     /// Who waits for commands to end.
@@ -117,6 +134,7 @@ impl Machine {
         let mut state = self.state.write();
         let applied = match payload {
             EntryPayload::Normal(bytes) => {
+                self.logged = self.logged.saturating_add(bytes.0.len() as u64);
                 let entry = entry::Entry::decode(&bytes.0).map_err(io::Error::other)?;
                 state.apply(position, &entry)
             }
@@ -141,10 +159,16 @@ impl Machine {
     }
 
     async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
-        let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
-        let state = self.threads.offload(Errand::Snapshots, decode).await??;
+        let state = match self.checked.take(&data) {
+            Some(state) => state,
+            None => {
+                let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
+                self.threads.offload(Errand::Snapshots, decode).await??
+            }
+        };
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
+        self.logged = 0;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
@@ -184,6 +208,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if !force && has_room && self.sending.is_under_way() {
             return None;
         }
+        if !force && has_room && !is_worth_a_snapshot(self.logged, self.state.read().bytes()) {
+            return None;
+        }
         // A snapshot that does not fit on the disk would end the group; one that does lets go of the log that fills it.
         if !force && self.store.is_low() && !self.store.has_room_for(self.state.read().bytes()) {
             return None;
@@ -194,6 +221,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_snapshot_builder(&mut self) -> Builder {
         let forgets = is_on(Mutant::SnapshotWithoutMembership);
         let last_membership = if forgets { StoredMembership::default() } else { self.membership.clone() };
+        self.logged = 0;
         Builder {
             store: self.store.clone(),
             threads: self.threads.clone(),
@@ -205,7 +233,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
         self.restore(meta, snapshot.clone()).await?;
-        save(&self.store, &self.threads, self.shard, meta, snapshot).await
+        let shard = self.shard;
+        let write = move |snapshots: &Snapshots, index: u64, meta: Bytes| {
+            snapshots.save(shard, &StoredSnapshot { index, meta, data: snapshot })
+        };
+        save(&self.store, &self.threads, meta, write).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
@@ -219,16 +251,30 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-async fn save(store: &Store, threads: &Threads, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+async fn save(
+    store: &Store,
+    threads: &Threads,
+    meta: &SnapshotMeta,
+    write: impl FnOnce(&Snapshots, u64, Bytes) -> Result<(), StoreError> + Send + 'static,
+) -> io::Result<()> {
     let index = meta.last_log_id.map_or(0, |id| id.index);
-    let stored = StoredSnapshot { index, meta: Bytes::from(encode(meta)?), data };
+    let meta = Bytes::from(encode(meta)?);
     let store = store.clone();
     let save = move || {
         // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
         store.history().sync();
-        store.snapshots().save(shard, &stored).map_err(io::Error::other)
+        write(store.snapshots(), index, meta).map_err(io::Error::other)
     };
     threads.offload(Errand::Snapshots, save).await?
+}
+
+/// What writing a state failed with.
+struct Failed(io::Error);
+
+impl From<SnapshotError> for Failed {
+    fn from(error: SnapshotError) -> Self {
+        Self(io::Error::other(error))
+    }
 }
 
 /// Builds a snapshot of one moment, beside further applying.
@@ -244,10 +290,47 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let state = self.state.clone();
-        let encode = move || state.to_snapshot().map_err(io::Error::other);
-        let data = Bytes::from(self.threads.offload(Errand::Snapshots, encode).await??);
-        save(&self.store, &self.threads, self.shard, &self.meta, data.clone()).await?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
+        let (shard, state) = (self.shard, self.state.clone());
+        let write = move |snapshots: &Snapshots, index: u64, meta: Bytes| {
+            snapshots.write(shard, index, &meta, |put| {
+                let written = state.write_snapshot(&mut |part: &[u8]| put(part).map_err(Failed));
+                written.map_err(|Failed(error)| error)
+            })
+        };
+        save(&self.store, &self.threads, &self.meta, write).await?;
+        // openraft takes no notice of what is in it: whoever is to have it is sent what is on the disk.
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: Bytes::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_write_no_more_than_the_log_does_unless_they_are_small() {
+        const MIB: u64 = 1024 * 1024;
+        assert!(is_worth_a_snapshot(0, limits::SNAPSHOT_BYTES_CHEAP), "a small one is made as often as asked for");
+        let steady = |state_bytes: u64, entry_bytes: u64| {
+            let (mut logged, mut all_logged, mut written) = (0, 0, 0);
+            // openraft asks after so many entries, and not before as many more are there.
+            for _ in 0..10_000 {
+                logged += 100 * entry_bytes;
+                all_logged += 100 * entry_bytes;
+                if is_worth_a_snapshot(logged, state_bytes) {
+                    (logged, written) = (0, written + state_bytes);
+                }
+                assert!(logged < limits::SNAPSHOT_LOG_BYTES_MAX.max(100 * entry_bytes), "the log is not kept for ever");
+            }
+            (written, all_logged)
+        };
+        for state_bytes in [8 * MIB, 60 * MIB] {
+            for entry_bytes in [100, 10_000, MIB] {
+                let (written, all_logged) = steady(state_bytes, entry_bytes);
+                assert!(written <= all_logged, "{written} bytes of snapshots for {all_logged} of log");
+            }
+        }
+        let (written, all_logged) = steady(512 * MIB, 10_000);
+        assert!(written <= 8 * all_logged, "{written} bytes of snapshots for {all_logged} of log");
     }
 }

@@ -37,6 +37,7 @@ use crate::ends::Ends;
 use crate::net::{Peers, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
+use crate::raft::checked::Checked;
 use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
@@ -127,6 +128,8 @@ struct Inner {
     flush_time: FlushTime,
     /// What has come of a snapshot of the leader.
     arrival: arrive::Arrival,
+    /// What came of it once it is whole and sound.
+    checked: Checked,
     /// What members acknowledged, while this node leads.
     acked: Acked,
     /// Whether this node lacks what it acknowledged: it takes part no more.
@@ -145,6 +148,7 @@ impl Shard {
         let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone());
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
+        let checked = machine.checked();
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
@@ -195,6 +199,7 @@ impl Shard {
                 condition,
                 flush_time,
                 arrival: arrive::Arrival::default(),
+                checked,
                 acked,
                 forgot,
                 site,
