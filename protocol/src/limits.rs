@@ -205,6 +205,11 @@ pub const CLAIMS_UPDATE_BYTES_SOFT_MAX: u64 = 1024 * 1024;
 pub const CLAIMS_UPDATES_QUEUED_MAX: usize = 1_024;
 /// Largest payload of a publication on the data plane. Refused as invalid.
 pub const PUBLICATION_BYTES_MAX: usize = 4 * 1024;
+/// Bytes that a peer may have sent on one stream of the mesh, over QUIC, and nobody has read yet. It waits then. Publications
+/// are a few KiB.
+pub const MESH_STREAM_BYTES_MAX: u32 = 256 * 1024;
+/// The same for all streams of one connection.
+pub const MESH_CONNECTION_BYTES_MAX: u32 = 1024 * 1024;
 /// Longest name of a topic: a site, a group, a kind, and what is between them.
 pub const TOPIC_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
 /// Topics that one node subscribes to. Subscribing to one more is refused.
