@@ -127,7 +127,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn ids_are_remembered_as_if_everything_were_walked(steps in steps(), ids_max in prop_oneof![4..20u64, 300..900u64]) {
+    fn ids_are_remembered_as_if_everything_were_walked(
+        steps in steps(),
+        ids_max in prop_oneof![4..20u64, 300..900u64],
+    ) {
         let (mut dedup, mut naive) = (Dedup::default(), Naive::default());
         let mut now = LogInstant::from_raw(1_000);
         for step in steps {
@@ -140,8 +143,10 @@ proptest! {
                     let body_hash = u64::from(n % 7);
                     let known = dedup.recall(&request, body_hash);
                     prop_assert_eq!(&known, &naive.recall(&request, body_hash));
-                    prop_assert!(known.is_none() || dedup.recall(&request, 99) == Some(Reply::Refused(Refusal::RequestIdReused)));
-                    prop_assert_eq!(dedup.is_full_ahead(ids_max), naive.ahead(now) as u64 >= ids_max / limits::DEDUP_AHEAD_PART);
+                    let reused = Some(Reply::Refused(Refusal::RequestIdReused));
+                    prop_assert!(known.is_none() || dedup.recall(&request, 99) == reused);
+                    let is_full_ahead = naive.ahead(now) as u64 >= ids_max / limits::DEDUP_AHEAD_PART;
+                    prop_assert_eq!(dedup.is_full_ahead(ids_max), is_full_ahead);
                     // As it is applied: no other request is remembered.
                     let refused = request.deadline < now
                         || request.first_sent < dedup.floor()
