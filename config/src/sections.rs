@@ -100,7 +100,7 @@ pub struct ControlConfig {
     pub rpc_timeout_ms: u64,
     /// Silence after which a connection is given up.
     pub idle_timeout_ms: u64,
-    /// Entries between snapshots.
+    /// Entries between snapshots, at least: one of a large state waits for more.
     pub snapshot_every_entries: u64,
     /// Entries kept behind a snapshot for followers that lag.
     pub entries_kept: u64,

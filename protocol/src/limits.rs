@@ -29,6 +29,9 @@ pub const TASK_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const TERMINAL_TASK_BYTES_KEPT: usize = 64 * 1024 * 1024;
 /// Most registered agents, per shard. Registering one more is refused as `ShardFull`.
 pub const AGENTS_MAX: usize = 100_000;
+/// How long an agent that nobody registered is known after its last attachment has ended, in milliseconds: seven days. Then it
+/// is forgotten, with what is kept of it, unless it holds a task or a command to it has not ended: so long is counted anew then.
+pub const AGENT_TTL_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 /// Largest checkpoint that the holder of a task may leave for the next one. Refused as invalid.
 pub const CHECKPOINT_BYTES_MAX: usize = 4 * 1024;
 /// Shortest lease that an agent may ask for, in milliseconds. Refused as invalid.
@@ -48,6 +51,10 @@ pub const CLAIM_SCAN_MAX: usize = 4_096;
 /// Request ids remembered per shard. The same on every replica, so it is no setting. When full, the floor rises and requests
 /// first sent below it are refused as `WindowPassed`.
 pub const DEDUP_IDS_MAX: usize = 1_000_000;
+/// So many times as many request ids are remembered as of those that were first sent ahead of the shard's clock. One more of
+/// these is refused as `SentAhead` until the clock has come so far: were the table full of them, the floor would rise above
+/// everybody else.
+pub const DEDUP_AHEAD_PART: u64 = 4;
 /// Deadline of a mutating request when its sender names none, in milliseconds.
 pub const REQUEST_DEADLINE_MS_DEFAULT: u64 = 60_000;
 /// Longest deadline of a mutating request, in milliseconds: 24 hours. Refused as invalid.
@@ -73,6 +80,11 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
 /// Largest control-plane frame. A larger one closes the connection.
 pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Size of a state up to which a snapshot is made as often as the number of entries says, in bytes: it costs little.
+pub const SNAPSHOT_BYTES_CHEAP: u64 = 4 * 1024 * 1024;
+/// Bytes of entries behind the last snapshot beyond which one is made however large the state is. Before, one of a larger state
+/// waits until as much was logged as it would write, so that snapshots write no more than the log does.
+pub const SNAPSHOT_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest chunk of a snapshot on the wire.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Largest snapshot that a receiver accepts. Refused, and the sender retries later.
@@ -193,6 +205,11 @@ pub const CLAIMS_UPDATE_BYTES_SOFT_MAX: u64 = 1024 * 1024;
 pub const CLAIMS_UPDATES_QUEUED_MAX: usize = 1_024;
 /// Largest payload of a publication on the data plane. Refused as invalid.
 pub const PUBLICATION_BYTES_MAX: usize = 4 * 1024;
+/// Bytes that a peer may have sent on one stream of the mesh, over QUIC, and nobody has read yet. It waits then. Publications
+/// are a few KiB.
+pub const MESH_STREAM_BYTES_MAX: u32 = 256 * 1024;
+/// The same for all streams of one connection.
+pub const MESH_CONNECTION_BYTES_MAX: u32 = 1024 * 1024;
 /// Longest name of a topic: a site, a group, a kind, and what is between them.
 pub const TOPIC_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
 /// Topics that one node subscribes to. Subscribing to one more is refused.

@@ -112,6 +112,10 @@ mutants! {
     HistoryNotAwaited = "history-not-awaited",
     /// What an entry did is left out of the history if it does not fit into one row.
     LargeChangesLeftOut = "large-changes-left-out",
+    /// An agent that nobody serves is forgotten though it holds a task, or a command to it has not ended.
+    AgentForgottenAtWork = "agent-forgotten-at-work",
+    /// The attachments of an agent that was forgotten are counted from the first one again.
+    AttachmentsStartAgain = "attachments-start-again",
 }
 
 /// Whether a seeded bug is to happen.

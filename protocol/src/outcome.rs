@@ -335,6 +335,18 @@ pub enum Refusal {
         /// Where.
         agent: AgentId,
     },
+    /// As many requests are remembered as may be that were first sent ahead of the shard's clock. A retry cannot tell from
+    /// it whether an earlier sending was done.
+    #[error(
+        "the request was first sent at {first_sent}, ahead of the shard's clock {now}, as too many others were; \
+         send it again when the clock has come so far"
+    )]
+    SentAhead {
+        /// When it was first sent.
+        first_sent: LogInstant,
+        /// The log clock.
+        now: LogInstant,
+    },
 }
 
 /// What a shard has too much of.
@@ -377,7 +389,7 @@ impl Refusal {
     /// Whether the refusal says nothing about earlier sendings of the same request. A client that has ever been in
     /// doubt about the request stays in doubt after it.
     pub fn is_silent_about_earlier(&self) -> bool {
-        matches!(self, Self::Expired { .. } | Self::WindowPassed { .. } | Self::Deposed)
+        matches!(self, Self::Expired { .. } | Self::WindowPassed { .. } | Self::Deposed | Self::SentAhead { .. })
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use skep_fleet::{Applied, FleetLimits, FleetState, LogPosition};
+use skep_fleet::{Applied, FleetLimits, FleetState, LogPosition, SnapshotError};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry;
@@ -20,6 +20,7 @@ use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::sync::watch;
 
+use super::checked::Checked;
 use super::kept::{Replay, until_kept};
 use super::types::{
     ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode,
@@ -28,7 +29,7 @@ use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
-use crate::store::{Store, StoredSnapshot};
+use crate::store::{Snapshots, Store, StoreError, StoredSnapshot};
 use crate::threads::{Errand, Threads};
 
 /// The state of one shard, shared between the one that applies and those that read.
@@ -90,6 +91,12 @@ pub(crate) struct Machine {
     replay: Replay,
     /// The snapshot that a start has read: it is asked for twice.
     loaded: Option<StoredSnapshot>,
+    checked: Checked,
+}
+
+/// Whether so much was logged since the last snapshot that another one is worth its writing.
+fn is_worth_a_snapshot(logged: u64, state_bytes: u64) -> bool {
+    state_bytes <= limits::SNAPSHOT_BYTES_CHEAP || logged >= state_bytes.min(limits::SNAPSHOT_LOG_BYTES_MAX)
 }
 
 impl Machine {
@@ -108,6 +115,7 @@ impl Machine {
             sending: Sending::default(),
             replay: Replay::default(),
             loaded: None,
+            checked: Checked::default(),
         }
     }
 
@@ -119,6 +127,11 @@ impl Machine {
     /// Whom its snapshot is on its way to.
     pub(crate) fn sending(&self) -> Sending {
         self.sending.clone()
+    }
+
+    /// Where a snapshot is put that was decoded before it is installed.
+    pub(crate) fn checked(&self) -> Checked {
+        self.checked.clone()
     }
 
     /// Who waits for commands to end.
@@ -166,8 +179,13 @@ impl Machine {
 
     async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
         let bytes = data.len();
-        let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
-        let state = self.threads.offload(Errand::Snapshots, decode).await??;
+        let state = match self.checked.take(&data) {
+            Some(state) => state,
+            None => {
+                let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
+                self.threads.offload(Errand::Snapshots, decode).await??
+            }
+        };
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
         self.applied = meta.last_log_id;
@@ -215,6 +233,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if !force && has_room && self.sending.is_under_way() {
             return None;
         }
+        if !force && has_room && !is_worth_a_snapshot(self.replay.behind(), self.state.read().bytes()) {
+            return None;
+        }
         // It would wait for what is missing in the history, with a copy of the state in its hands.
         if !force && !self.store.is_low() && self.store.history().is_held_back(self.shard) {
             return None;
@@ -257,7 +278,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
             return Ok(());
         }
         self.loaded = None;
-        save(&self.store, &self.threads, self.shard, meta, snapshot).await
+        let shard = self.shard;
+        let write = move |snapshots: &Snapshots, index: u64, meta: Bytes| {
+            snapshots.save(shard, &StoredSnapshot { index, meta, data: snapshot })
+        };
+        save(&self.store, &self.threads, shard, meta, write).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
@@ -276,16 +301,31 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-async fn save(store: &Store, threads: &Threads, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+async fn save(
+    store: &Store,
+    threads: &Threads,
+    shard: ShardId,
+    meta: &SnapshotMeta,
+    write: impl FnOnce(&Snapshots, u64, Bytes) -> Result<(), StoreError> + Send + 'static,
+) -> io::Result<()> {
     let index = meta.last_log_id.map_or(0, |id| id.index);
-    let stored = StoredSnapshot { index, meta: Bytes::from(encode(meta)?), data };
+    let meta = Bytes::from(encode(meta)?);
     let store = store.clone();
     let save = move || {
-        store.snapshots().save(shard, &stored).map_err(io::Error::other)?;
-        store.history().covered_by_snapshot(shard, stored.index + 1);
+        write(store.snapshots(), index, meta).map_err(io::Error::other)?;
+        store.history().covered_by_snapshot(shard, index + 1);
         Ok::<(), io::Error>(())
     };
     threads.offload(Errand::Snapshots, save).await?
+}
+
+/// What writing a state failed with.
+struct Failed(io::Error);
+
+impl From<SnapshotError> for Failed {
+    fn from(error: SnapshotError) -> Self {
+        Self(io::Error::other(error))
+    }
 }
 
 /// Builds a snapshot of one moment, beside further applying.
@@ -309,12 +349,18 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
         let next = self.meta.last_log_id.map_or(0, |id| id.index + 1);
         until_kept(&self.store, &self.threads, self.shard, next, self.must).await?;
-        let state = self.state.clone();
-        let encode = move || state.to_snapshot().map_err(io::Error::other);
-        let data = Bytes::from(self.threads.offload(Errand::Snapshots, encode).await??);
-        save(&self.store, &self.threads, self.shard, &self.meta, data.clone()).await?;
-        self.replay.covered(self.behind, data.len());
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
+        let (shard, state) = (self.shard, self.state.clone());
+        let write = move |snapshots: &Snapshots, index: u64, meta: Bytes| {
+            snapshots.write(shard, index, &meta, |put| {
+                let written = state.write_snapshot(&mut |part: &[u8]| put(part).map_err(Failed));
+                written.map_err(|Failed(error)| error)
+            })
+        };
+        save(&self.store, &self.threads, self.shard, &self.meta, write).await?;
+        let bytes = usize::try_from(self.state.bytes()).unwrap_or(usize::MAX);
+        self.replay.covered(self.behind, bytes);
+        // openraft takes no notice of what is in it: whoever is to have it is sent what is on the disk.
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: Bytes::new() })
     }
 }
 

@@ -38,6 +38,7 @@ use crate::net::{Peers, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
 use crate::raft::agree::bring_to_agree;
+use crate::raft::checked::Checked;
 use crate::raft::kept::Replay;
 use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
@@ -131,6 +132,8 @@ struct Inner {
     replay: Replay,
     /// What has come of a snapshot of the leader.
     arrival: arrive::Arrival,
+    /// What came of it once it is whole and sound.
+    checked: Checked,
     /// What members acknowledged, while this node leads.
     acked: Acked,
     /// Whether this node lacks what it acknowledged: it takes part no more.
@@ -153,7 +156,7 @@ impl Shard {
         let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone());
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
-        let replay = machine.replay();
+        let (replay, checked) = (machine.replay(), machine.checked());
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
@@ -205,6 +208,7 @@ impl Shard {
                 flush_time,
                 replay,
                 arrival: arrive::Arrival::default(),
+                checked,
                 acked,
                 forgot,
                 site,

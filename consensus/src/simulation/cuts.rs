@@ -56,7 +56,9 @@ fn append(machine: &Machine, store: &Store, shard: ShardId, points: &[LogPoint])
     let (done, acknowledged) = oneshot::channel();
     let entries = points.iter().map(|point| (*point, entry(shard, *point))).collect();
     let machine = machine.clone();
-    let done = move || drop(done.send(machine.moments()));
+    let done = move || {
+        let _ = done.send(machine.moments());
+    };
     store.append(shard, entries, done).unwrap();
     acknowledged
 }
@@ -64,7 +66,9 @@ fn append(machine: &Machine, store: &Store, shard: ShardId, points: &[LogPoint])
 async fn vote(machine: &Machine, store: &Store, number: u64) -> usize {
     let (done, acknowledged) = oneshot::channel();
     let machine = machine.clone();
-    let done = move || drop(done.send(machine.moments()));
+    let done = move || {
+        let _ = done.send(machine.moments());
+    };
     store.save_vote(BUSY, Bytes::copy_from_slice(&number.to_le_bytes()), done).unwrap();
     acknowledged.await.unwrap()
 }

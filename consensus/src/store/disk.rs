@@ -90,8 +90,27 @@ pub(super) fn read_all(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Resu
 
 /// Replaces a file whole, durably: a crash leaves the old one or the new one.
 pub(super) fn replace(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    replace_with(disk, path, |file| {
+        let mut at = 0;
+        for part in parts {
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    })
+}
+
+/// Replaces a file whole, durably, by one that is written as it is made.
+pub(super) fn replace_with(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let written = write(disk, &temporary, parts);
+    let written = disk.open(&temporary, Open::Truncate).and_then(|file| {
+        write(&*file)?;
+        file.sync()
+    });
     if written.is_err() {
         // What did not fit does not stay in the way.
         let _ = disk.remove(&temporary);
@@ -99,16 +118,6 @@ pub(super) fn replace(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Resu
     written?;
     disk.rename(&temporary, path)?;
     path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
-}
-
-fn write(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let file = disk.open(path, Open::Truncate)?;
-    let mut at = 0;
-    for part in parts {
-        file.write_all_at(part, at)?;
-        at += part.len() as u64;
-    }
-    file.sync()
 }
 
 /// That of the operating system.

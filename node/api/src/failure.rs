@@ -188,6 +188,10 @@ fn refused(refusal: &Refusal) -> Failed {
             simple("SKEP-0119", Code::Aborted, "stop working on what it held; attach it again")
         }
         Refusal::KeptFor { .. } => simple("SKEP-0120", Code::FailedPrecondition, "claim it later"),
+        Refusal::SentAhead { first_sent, now } => retryable(
+            simple("SKEP-0121", Code::ResourceExhausted, "send it again, or take the clock from the node"),
+            first_sent.since_ms(*now),
+        ),
         of_commands => refused_command(of_commands),
     };
     failed.failure.silent_about_earlier = refusal.is_silent_about_earlier();

@@ -110,6 +110,8 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::RetryUnderNewId => of("skep-engine", "skep_engine", "work_under_way_at_a_deposed_leader"),
         // The simulator meets them too, in some of its seeds.
         Mutant::DedupInMemory => of("skep-fleet", "reference", "the_state_machine_does_what_the_naive_model_does"),
+        Mutant::AgentForgottenAtWork => of("skep-fleet", "idle_agents", "an_agent_with_work_is_not_forgotten"),
+        Mutant::AttachmentsStartAgain => of("skep-fleet", "idle_agents", "an_agent_that_comes_again_is_another_one"),
         Mutant::NoFenceInApply => of("skep-fleet", "tasks", "a_stale_epoch_or_another_holder_changes_nothing"),
         Mutant::NondeterministicApply => SIMULATOR,
         Mutant::HistoryNotAwaited => {

@@ -34,7 +34,7 @@ impl ClientError {
 
     /// Whether the shard refused the request for its clock alone: one made anew, under the present clock, is judged.
     pub(crate) fn is_of_another_clock(&self) -> bool {
-        matches!(self.code(), Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104"))
+        matches!(self.code(), Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104" | "SKEP-0121"))
     }
 
     /// Whether what was asked for is not there.
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_request_that_was_refused_for_its_clock_decides_nothing() {
         let refused = |code| ClientError::NotDone(failure(code, String::new(), "", false));
-        for late in ["SKEP-0101", "SKEP-0102", "SKEP-0104"] {
+        for late in ["SKEP-0101", "SKEP-0102", "SKEP-0104", "SKEP-0121"] {
             assert!(refused(late).leaves_open(), "{late}");
         }
         for decided in ["SKEP-0108", "SKEP-0110", "SKEP-0112", "SKEP-0113"] {
