@@ -24,6 +24,7 @@ mod service;
 mod shard;
 mod store;
 mod threads;
+mod whole;
 
 #[cfg(test)]
 mod simulation;
@@ -38,3 +39,4 @@ pub use store::{
     History, HistoryError, JournalError, JournalJob, JournalReport, Journals, LogPoint, Marks, OnFatal, Snapshots,
     Store, StoreError, StoreOptions, StoredSnapshot,
 };
+pub use whole::write_whole;
