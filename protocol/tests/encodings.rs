@@ -146,7 +146,7 @@ fn golden_bytes_of_version_1() {
         ),
         ("envelope", hex(&envelope().encode().unwrap()), format!("01{}010205732f672f6b0161000109", "dd".repeat(32))),
         ("signed envelope", hex(&signed_envelope().encode().unwrap()), "010107020808".to_owned()),
-        ("query", hex(&Query::Task(TaskId::from_bytes([0xbb; 16])).encode().unwrap()), format!("0100{b16}")),
+        ("query", hex(&Query::Task(TaskId::from_bytes([0xbb; 16])).encode().unwrap()), format!("0200{b16}")),
     ];
     for (what, found, expected) in golden {
         assert_eq!(found, expected, "{what}");

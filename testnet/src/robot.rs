@@ -123,7 +123,7 @@ pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
         name: "robot".to_owned(),
         capabilities: vec!["transport".to_owned()],
         stateful: false,
-        max_concurrent: 1,
+        max_concurrent: Some(1),
     };
     let place = Some(position(&floor, options.start));
     let agent_options =
