@@ -25,6 +25,7 @@ mod service;
 mod shard;
 mod store;
 mod threads;
+mod whole;
 
 #[cfg(test)]
 mod simulation;
@@ -39,3 +40,4 @@ pub use store::{
     ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding, JournalError, JournalJob, JournalReport,
     Journals, LogPoint, Marks, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot, WrittenBytes,
 };
+pub use whole::write_whole;

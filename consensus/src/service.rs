@@ -444,7 +444,7 @@ impl ConsensusHandle {
     }
 
     fn member_of(&self, shard: ShardId) -> Result<Shard, MembershipError> {
-        self.core.shard(shard).ok_or(MembershipError::NotLeader { leader: None })
+        self.core.shard(shard).ok_or(MembershipError::NoReplica { shard })
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::OperatorKey;
 use crate::command::InvalidCommand;
-use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, NodeId, TaskId};
+use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, NodeId, ShardId, TaskId};
 use crate::leader::LeaderHint;
 use crate::task::{InvalidSpec, TaskStatus};
 use crate::text::{AgentId, Verb};
@@ -453,6 +453,15 @@ pub enum NotDone {
     Refused(Refusal),
     /// There was no leader with a quorum to be reached.
     NoQuorum,
+    /// Neither this node nor anybody whom it reached has heard of the shard.
+    NoSuchShard {
+        /// Which.
+        shard: ShardId,
+        /// Those that it has heard of.
+        known: Vec<ShardId>,
+    },
+    /// The node that was asked for what its own replica has, has none.
+    NoReplica,
     /// There was no room for it.
     Overloaded {
         /// When to try again, in milliseconds.

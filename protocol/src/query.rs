@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Attachment, Role};
-use crate::authority::OperatorGrant;
+use crate::authority::{OperatorGrant, OperatorKey};
 use crate::change::{Change, ChangeSet};
 use crate::command::CommandView;
 use crate::ids::{CommandId, TaskId};
@@ -51,8 +51,13 @@ pub enum Query {
     },
     /// How many tasks and agents there are.
     Counts,
-    /// One command, with all its deliveries.
-    Command(CommandId),
+    /// One command, with as many of its deliveries as one answer holds, in order of their agents.
+    Command {
+        /// Which.
+        command: CommandId,
+        /// Only those at agents after this one.
+        after: Option<AgentId>,
+    },
     /// Commands in order of their ids.
     Commands {
         /// Only those after this id.
@@ -60,9 +65,14 @@ pub enum Query {
         /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
         limit: u32,
     },
-    /// Who may send commands.
-    Operators,
-    /// One command, with all its deliveries, once it has ended at all of its agents: or as it is after a while.
+    /// Who may send commands, in order of their keys.
+    Operators {
+        /// Only those after this one.
+        after: Option<OperatorKey>,
+        /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
+        limit: u32,
+    },
+    /// One command, with the first of its deliveries, once it has ended at all of its agents: or as it is after a while.
     CommandEnd {
         /// Which.
         command: CommandId,
@@ -177,7 +187,12 @@ pub enum Answer {
     /// How many there are.
     Counts(Counts),
     /// The command, if the shard holds it.
-    Command(Option<Box<CommandView>>),
+    Command {
+        /// The command, with a page of its deliveries.
+        command: Option<Box<CommandView>>,
+        /// Where the next page begins; none on the last page.
+        next: Option<AgentId>,
+    },
     /// A page of commands.
     Commands {
         /// The commands.
@@ -185,8 +200,13 @@ pub enum Answer {
         /// Where the next page begins; none on the last page.
         next: Option<CommandId>,
     },
-    /// All operators.
-    Operators(Vec<OperatorGrant>),
+    /// A page of operators.
+    Operators {
+        /// The operators.
+        operators: Vec<OperatorGrant>,
+        /// Where the next page begins; none on the last page.
+        next: Option<OperatorKey>,
+    },
 }
 
 /// A task, and why nobody has it.

@@ -82,7 +82,7 @@ async fn robot(client: Client, name: String, options: CrewOptions) -> Result<(),
     let mut station = StationClient::connect(&options.station).await?;
     let run = Run { robot: name.clone(), run: 0 };
     loop {
-        let role = Role { name: "inspector".to_owned(), max_concurrent: 1, ..Role::default() };
+        let role = Role { name: "inspector".to_owned(), max_concurrent: Some(1), ..Role::default() };
         let attach = AgentOptions { patience: Duration::from_secs(300), ..AgentOptions::new(&name, role) };
         let mut agent = AttachedAgent::attach(&client, attach, None).await?;
         let Some(mut offers) = agent.take_commands(&[&options.group]) else { return Ok(()) };

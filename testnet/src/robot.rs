@@ -131,7 +131,7 @@ pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
         name: "robot".to_owned(),
         capabilities: vec!["transport".to_owned()],
         stateful: false,
-        max_concurrent: 1,
+        max_concurrent: Some(1),
     };
     let place = Some(position(&floor, options.start));
     let agent_options = AgentOptions { place, patience: ATTACH_MAX, ..AgentOptions::new(&options.name, role) };

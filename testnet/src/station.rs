@@ -6,6 +6,7 @@
 //! are logged too.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -179,7 +180,7 @@ pub async fn serve(socket: &Path, log: &Path) -> Result<(), RecordError> {
         let (world, recorder) = (Arc::clone(&world), Arc::clone(&recorder));
         tokio::spawn(async move {
             if let Err(error) = answer(stream, &world, &recorder).await {
-                eprintln!("station: {error}");
+                let _ = writeln!(std::io::stderr(), "station: {error}");
             }
         });
     }

@@ -63,15 +63,15 @@ pub enum Call {
         shard: ShardId,
         /// From which index on, without the first so many changes of that entry; none for what comes.
         from: Option<(u64, u32)>,
-        /// The page; none if the node holds no replica.
-        answer: oneshot::Sender<Option<ChangesPage>>,
+        /// The page, or why there is none.
+        answer: oneshot::Sender<Result<ChangesPage, NotDone>>,
     },
     /// Tell the log clock of a shard.
     Clock {
         /// Which.
         shard: ShardId,
-        /// The clock; none if there is no leader to ask.
-        answer: oneshot::Sender<Option<LogInstant>>,
+        /// The clock, or why nobody could be asked.
+        answer: oneshot::Sender<Result<LogInstant, NotDone>>,
     },
     /// Tell what this node knows of a shard.
     ShardStatus {
@@ -424,7 +424,11 @@ impl Calls {
     /// Has something committed under a new request id.
     pub async fn command(&self, shard: ShardId, op: Op, patience_ms: u64) -> Settled {
         let clock = self.ask(|answer| Call::Clock { shard, answer }).await;
-        let Ok(Some(first_sent)) = clock else { return Settled::NotDone(NotDone::NoQuorum) };
+        let first_sent = match clock {
+            Ok(Ok(first_sent)) => first_sent,
+            Ok(Err(why)) => return Settled::NotDone(why),
+            Err(_) => return Settled::NotDone(NotDone::NoQuorum),
+        };
         let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
         let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
         let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });

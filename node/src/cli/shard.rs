@@ -4,10 +4,10 @@ use clap::Subcommand;
 use serde::Serialize;
 use skep_client::v1::shard_dump_reply::Item;
 use skep_client::v1::{ShardStatusReply, Voter};
-use skep_client::{Client, OperatorKey};
+use skep_client::{Client, ClientError, OperatorKey};
 
 use super::fault::FaultView;
-use super::output::{Format, Row, one, print, rows, span, uuid_text};
+use super::output::{Format, Row, json, json_line, one, print, rows, span, uuid_text};
 use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -177,7 +177,9 @@ impl Shard {
                 let voters = client.init_shard(voters).await?.voters;
                 if let Some(operator) = operator {
                     let site = client.node_status().await?.site;
-                    client.install_operator(&site, operator, &operator_name).await?;
+                    let next = format!("the shard is there: 'skep operator install {operator} --name {operator_name}'");
+                    let installed = client.install_operator(&site, operator, &operator_name).await;
+                    installed.map_err(|error| Failure::unknown(error, &next))?;
                 }
                 rows(format, &views(voters))
             }
@@ -257,7 +259,7 @@ async fn dump(format: Format, client: &Client) -> Result<(), Failure> {
     let mut items = client.dump_shard().await?;
     let mut tasks = Vec::new();
     let mut head = None;
-    while let Some(reply) = items.message().await.map_err(Failure::failed)? {
+    while let Some(reply) = items.message().await.map_err(|status| ClientError::of_stream(&status))? {
         match reply.item {
             Some(Item::Head(reply)) => head = Some(Status::from(reply)),
             Some(Item::Task(task)) => {
@@ -269,8 +271,8 @@ async fn dump(format: Format, client: &Client) -> Result<(), Failure> {
                 };
                 match format {
                     Format::Json => tasks.push(row),
-                    Format::Jsonl => print(&serde_json::to_string(&row).map_err(Failure::failed)?),
-                    Format::Table => print(&format!("{} {} {} {}", row.task, row.status, row.epoch, row.attempts)),
+                    Format::Jsonl => json_line(&row)?,
+                    Format::Table => print(&format!("{} {} {} {}", row.task, row.status, row.epoch, row.attempts))?,
                 }
             }
             None => {}
@@ -280,13 +282,9 @@ async fn dump(format: Format, client: &Client) -> Result<(), Failure> {
     match format {
         Format::Json => {
             let whole = serde_json::json!({ "head": head, "tasks": tasks });
-            print(&serde_json::to_string_pretty(&whole).map_err(Failure::failed)?);
-            Ok(())
+            json(&whole)
         }
-        Format::Jsonl => {
-            print(&serde_json::to_string(&head).map_err(Failure::failed)?);
-            Ok(())
-        }
+        Format::Jsonl => json_line(&head),
         Format::Table => status(format, head),
     }
 }

@@ -1,6 +1,6 @@
 //! What happened, for people as it happens and for checkers afterwards.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -186,7 +186,7 @@ impl Story {
         }
         let line = format!("{:>6.1} s  {text}", self.begun.elapsed().as_secs_f64());
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            let _ = writeln!(std::io::stderr(), "{line}");
         } else {
             self.bar.println(line);
         }

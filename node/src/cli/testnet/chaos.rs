@@ -9,7 +9,7 @@ use skep_testnet::demo::SiteOptions;
 use skep_testnet::power::{PowerOptions, PowerReport, power};
 
 use super::fresh;
-use crate::cli::output::{Format, one, parse_span};
+use crate::cli::output::{Format, one, parse_span, tell};
 use crate::cli::{Common, Failure};
 
 /// Orders that the robots cannot finish in a minute, for each of them.
@@ -115,7 +115,7 @@ pub(super) fn finish(dir: &std::path::Path, keep: bool, ok: bool) {
     if ok && !keep {
         let _ = std::fs::remove_dir_all(dir);
     } else {
-        eprintln!("everything is kept in {}", dir.display());
+        tell(&format!("everything is kept in {}", dir.display()));
     }
 }
 

@@ -283,6 +283,30 @@ impl Commands {
     }
 }
 
+fn delivery_view(agent: &AgentId, of: &DeliveryState) -> DeliveryView {
+    DeliveryView {
+        agent: agent.clone(),
+        wave: of.wave,
+        seq: of.seq,
+        node: of.node,
+        released_at: of.released_at,
+        void: of.void,
+        outcome: of.outcome.clone(),
+        ended_at: of.ended_at,
+        steps: of.steps,
+        progress: of.progress.clone(),
+    }
+}
+
+/// About how many bytes a delivery takes in an answer.
+fn bytes_of(view: &DeliveryView) -> u64 {
+    let said = match &view.outcome {
+        Some(CommandOutcome::Succeeded { result }) => result.len(),
+        _ => limits::REASON_BYTES_MAX,
+    };
+    (512 + said) as u64
+}
+
 fn summary(record: &CommandState) -> CommandView {
     let (index, term) = record.accepted_by;
     CommandView {
@@ -310,20 +334,31 @@ fn dues(record: &CommandState) -> impl Iterator<Item = (LogInstant, CommandDue, 
 impl FleetState {
     /// A command with all its deliveries, if the shard holds it.
     pub fn command(&self, id: &CommandId) -> Option<CommandView> {
+        self.command_page(id, None, u64::MAX).map(|(view, _)| view)
+    }
+
+    /// The same, with about so many bytes of its deliveries, from after an agent on, and one at least; also after which agent
+    /// the next ones are, if there are more.
+    pub fn command_page(
+        &self,
+        id: &CommandId,
+        after: Option<&AgentId>,
+        bytes_max: u64,
+    ) -> Option<(CommandView, Option<AgentId>)> {
+        use std::ops::Bound::{Excluded, Unbounded};
         let record = self.commands.record(id)?;
-        let delivery = |(agent, of): (&AgentId, &DeliveryState)| DeliveryView {
-            agent: agent.clone(),
-            wave: of.wave,
-            seq: of.seq,
-            node: of.node,
-            released_at: of.released_at,
-            void: of.void,
-            outcome: of.outcome.clone(),
-            ended_at: of.ended_at,
-            steps: of.steps,
-            progress: of.progress.clone(),
-        };
-        Some(CommandView { deliveries: record.deliveries.iter().map(delivery).collect(), ..summary(record) })
+        let from = after.map_or(Unbounded, |agent| Excluded(agent.clone()));
+        let (mut deliveries, mut bytes, mut next): (Vec<DeliveryView>, u64, _) = (Vec::new(), 0, None);
+        for (agent, of) in record.deliveries.range((from, Unbounded)) {
+            let delivery = delivery_view(agent, of);
+            bytes = bytes.saturating_add(bytes_of(&delivery));
+            if bytes > bytes_max && !deliveries.is_empty() {
+                next = deliveries.last().map(|last| last.agent.clone());
+                break;
+            }
+            deliveries.push(delivery);
+        }
+        Some((CommandView { deliveries, ..summary(record) }, next))
     }
 
     /// Whether a command has not ended somewhere.
