@@ -130,7 +130,8 @@ impl<T: Ord> Allowed<T> {
         }
     }
 
-    fn len(&self) -> usize {
+    /// How many it names; none for any.
+    pub fn names(&self) -> usize {
         match self {
             Self::Any => 0,
             Self::These(these) => these.len(),
@@ -178,7 +179,7 @@ impl OperatorGrant {
     /// # Errors
     /// [`InvalidCommand::GrantNames`].
     pub fn check_within(&self, limits: &FleetLimits) -> Result<(), InvalidCommand> {
-        let (given, max) = (self.verbs.len().max(self.targets.len()), limits.grant_names_max);
+        let (given, max) = (self.verbs.names().max(self.targets.names()), limits.grant_names_max);
         if given as u64 > max { Err(InvalidCommand::GrantNames { given, max }) } else { Ok(()) }
     }
 

@@ -35,11 +35,15 @@ pub enum ShardFault {
     VoterReplaced,
     /// The link to a voter is too slow for how soon it is to answer.
     SlowLink,
+    /// What entries did cannot be written, or more slowly than it comes.
+    HistoryBehind,
+    /// What some entries did is missing for good.
+    HistoryLost,
 }
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::WrongVersion,
@@ -54,6 +58,8 @@ impl ShardFault {
         Self::VoterWrongVersion,
         Self::VoterReplaced,
         Self::SlowLink,
+        Self::HistoryBehind,
+        Self::HistoryLost,
     ];
 
     /// Its name for programs. Never changed.
@@ -73,6 +79,8 @@ impl ShardFault {
             Self::VoterWrongVersion => "voter-wrong-version",
             Self::VoterReplaced => "voter-replaced",
             Self::SlowLink => "slow-link",
+            Self::HistoryBehind => "history-behind",
+            Self::HistoryLost => "history-lost",
         }
     }
 
@@ -108,6 +116,13 @@ impl ShardFault {
             }
             Self::VoterReplaced => "run 'skep shard add-voter' with its id here",
             Self::SlowLink => "it works, slowly; a preset for slower links is more patient: 'skep config show'",
+            Self::HistoryBehind => {
+                "new work is refused while much waits; see that the disk is not full and can be read, and raise the limit of \
+                 open files if it is reached"
+            }
+            Self::HistoryLost => {
+                "nobody has it any more; it is no fault of what the shard holds, and no node has to be mended"
+            }
         }
     }
 
@@ -124,7 +139,9 @@ impl ShardFault {
             | Self::VoterRestoredFromCopy
             | Self::VoterWrongVersion
             | Self::VoterReplaced
-            | Self::SlowLink => None,
+            | Self::SlowLink
+            | Self::HistoryBehind
+            | Self::HistoryLost => None,
         }
     }
 }

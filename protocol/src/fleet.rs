@@ -171,6 +171,10 @@ fleet_limits! {
     progress_kept_permille: u16 = PROGRESS_KEPT_PERMILLE,
     /// Room that must be left for the words of an agent's software about how far a command has come, in bytes.
     note_bytes_max: u64 = REASON_BYTES_MAX,
+    /// How long an agent that nobody registered is known after its last attachment, in milliseconds.
+    agent_ttl_ms: u64 = AGENT_TTL_MS,
+    /// So many times as many request ids are remembered as of those that were first sent ahead of the clock.
+    dedup_ahead_part: u64 = DEDUP_AHEAD_PART,
 }
 
 impl FleetLimits {

@@ -5,21 +5,25 @@
 
 use std::io;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use skep_fleet::{FleetState, LogPosition};
+use skep_fleet::{Applied, FleetState, LogPosition, SnapshotError};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{self, EntryBody};
 use skep_protocol::fleet::Build;
 use skep_protocol::ids::{RaftId, ShardId};
+use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::sync::watch;
 
+use super::checked::Checked;
 use super::fitness::{Fitness, Unfit};
+use super::kept::{Replay, until_kept};
 use super::types::{
     ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode,
 };
@@ -27,7 +31,7 @@ use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
-use crate::store::{Store, StoredSnapshot};
+use crate::store::{Snapshots, Store, StoreError, StoredSnapshot};
 use crate::threads::{Errand, Threads};
 
 /// The state of one shard, shared between the one that applies and those that read.
@@ -58,6 +62,43 @@ impl SharedState {
 
 type Payload = EntryPayload<EntryBytes, RaftId, Member>;
 
+/// What an entry asks for, if it is more than Raft's own. An error if a build cannot apply it to a state that goes by a
+/// version.
+pub(crate) fn read_payload(
+    build: &Build,
+    agreed: u32,
+    id: LogId,
+    payload: &Payload,
+) -> Result<Option<entry::Entry>, Unfit> {
+    let EntryPayload::Normal(bytes) = payload else { return Ok(None) };
+    let speaks = build.versions;
+    let mut entry = entry::Entry::decode(&bytes.0).map_err(|error| Unfit::unread(id.index, &error, speaks))?;
+    // One of a leader that was deposed changes nothing.
+    let holds = entry.term == *id.leader_id;
+    if let EntryBody::Rules(rules) = &mut entry.body {
+        let version = rules.version;
+        if holds && version > agreed && !speaks.contains(version) {
+            return Err(Unfit::version(id.index, version, speaks));
+        }
+        if is_on(Mutant::LimitsFromBuild) {
+            rules.limits = build.limits;
+        }
+    }
+    Ok(Some(entry))
+}
+
+/// What an entry does to a state; none: one of Raft's own.
+pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, entry: Option<&entry::Entry>) -> Applied {
+    let position = LogPosition { index: id.index, term: *id.leader_id };
+    match entry {
+        Some(entry) => state.apply(position, entry),
+        None => {
+            state.skip(position);
+            Applied::default()
+        }
+    }
+}
+
 /// Applies the entries of one shard.
 pub(crate) struct Machine {
     store: Store,
@@ -73,6 +114,15 @@ pub(crate) struct Machine {
     sending: Sending,
     build: Build,
     fitness: Fitness,
+    replay: Replay,
+    /// The snapshot that a start has read: it is asked for twice.
+    loaded: Option<StoredSnapshot>,
+    checked: Checked,
+}
+
+/// Whether so much was logged since the last snapshot that another one is worth its writing.
+fn is_worth_a_snapshot(logged: u64, state_bytes: u64) -> bool {
+    state_bytes <= limits::SNAPSHOT_BYTES_CHEAP || logged >= state_bytes.min(limits::SNAPSHOT_LOG_BYTES_MAX)
 }
 
 impl Machine {
@@ -91,6 +141,9 @@ impl Machine {
             sending: Sending::default(),
             build,
             fitness: Fitness::default(),
+            replay: Replay::default(),
+            loaded: None,
+            checked: Checked::default(),
         }
     }
 
@@ -99,9 +152,19 @@ impl Machine {
         self.fitness.clone()
     }
 
+    /// What a start would apply again.
+    pub(crate) fn replay(&self) -> Replay {
+        self.replay.clone()
+    }
+
     /// Whom its snapshot is on its way to.
     pub(crate) fn sending(&self) -> Sending {
         self.sending.clone()
+    }
+
+    /// Where a snapshot is put that was decoded before it is installed.
+    pub(crate) fn checked(&self) -> Checked {
+        self.checked.clone()
     }
 
     /// Who waits for commands to end.
@@ -128,24 +191,11 @@ impl Machine {
         if let Some(unfit) = self.fitness.unfit() {
             return Err(unfit.clone());
         }
-        let EntryPayload::Normal(bytes) = payload else { return Ok(None) };
-        let speaks = self.build.versions;
-        let mut entry = entry::Entry::decode(&bytes.0).map_err(|error| Unfit::unread(id.index, &error, speaks))?;
-        // One of a leader that was deposed changes nothing.
-        let holds = entry.term == *id.leader_id;
-        if let EntryBody::Rules(rules) = &mut entry.body {
-            let version = rules.version;
-            if holds && version > self.state.read().fleet_version() && !speaks.contains(version) {
-                return Err(Unfit::version(id.index, version, speaks));
-            }
-            if is_on(Mutant::LimitsFromBuild) {
-                rules.limits = self.build.limits;
-            }
-        }
-        Ok(Some(entry))
+        let agreed = self.state.read().fleet_version();
+        read_payload(&self.build, agreed, id, payload)
     }
 
-    /// Notes that an entry is committed that this build cannot apply.
+    /// Notes that an entry is committed that this build cannot apply. The history lacks what it did, as if it had not come.
     fn pass_over(&mut self, id: LogId, payload: &Payload, why: Unfit) {
         self.fitness.lose(self.shard, why);
         if let EntryPayload::Membership(membership) = payload {
@@ -155,47 +205,58 @@ impl Machine {
     }
 
     fn apply_one(&mut self, id: LogId, payload: &Payload, entry: Option<&entry::Entry>) -> ApplyReply {
-        let position = LogPosition { index: id.index, term: *id.leader_id };
-        let mut state = self.state.write();
-        let applied = match (payload, entry) {
-            (EntryPayload::Normal(_), Some(entry)) => state.apply(position, entry),
-            (EntryPayload::Membership(membership), _) => {
+        let next = self.applied.map_or(0, |id| id.index + 1);
+        if id.index != next {
+            self.store.history().begin(self.shard, id.index);
+        }
+        match payload {
+            EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(id), membership.clone());
-                state.skip(position);
-                skep_fleet::Applied::default()
             }
-            (EntryPayload::Blank | EntryPayload::Normal(_), _) => {
-                state.skip(position);
-                skep_fleet::Applied::default()
-            }
-        };
+            EntryPayload::Normal(bytes) => self.replay.applied(bytes.0.len()),
+            EntryPayload::Blank => {}
+        }
+        let mut state = self.state.write();
+        let applied = apply_payload(&mut state, id, entry);
         let (stamp, ended) = (state.clock(), self.ends.of(&applied.changes, &state));
         drop(state);
         self.ends.tell(&ended);
         self.applied = Some(id);
         self.clock.observe_stamp(stamp);
-        let set = ChangeSet { index: position.index, term: position.term, changes: applied.changes };
-        self.store.history().record(self.shard, position.index, (!set.changes.is_empty()).then_some(set));
-        ApplyReply { index: position.index, stamp, replies: applied.replies }
+        let set = ChangeSet { index: id.index, term: *id.leader_id, changes: applied.changes };
+        self.store.history().record(self.shard, id.index, (!set.changes.is_empty()).then_some(set));
+        ApplyReply { index: id.index, stamp, replies: applied.replies }
+    }
+
+    /// The state that a snapshot holds; none if it takes another build to read it, so that this one is unfit.
+    async fn read_state(&mut self, data: Bytes) -> io::Result<Option<FleetState>> {
+        if let Some(state) = self.checked.take(&data) {
+            return Ok(Some(state));
+        }
+        let speaks = self.build.versions;
+        let read = move || FleetState::read_snapshot(&data, speaks);
+        match self.threads.offload(Errand::Snapshots, read).await? {
+            Ok(state) => Ok(Some(state)),
+            Err(error) if error.is_of_another_build() => {
+                self.fitness.lose(self.shard, Unfit::snapshot(&error));
+                Ok(None)
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
-        let speaks = self.build.versions;
-        let decode = move || FleetState::read_snapshot(&data, speaks);
-        let state = match self.threads.offload(Errand::Snapshots, decode).await? {
-            Ok(state) => Some(state),
-            Err(error) if error.is_of_another_build() => {
-                self.fitness.lose(self.shard, Unfit::snapshot(&error));
-                None
-            }
-            Err(error) => return Err(io::Error::other(error)),
-        };
+        let bytes = data.len();
+        let state = self.read_state(data).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         let Some(state) = state else { return Ok(()) };
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
-        self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
+        self.replay.covered(u64::MAX, bytes);
+        let next = self.applied.map_or(0, |id| id.index + 1);
+        self.store.history().begin(self.shard, next);
+        self.progress.send_replace(next);
         self.pulls.tell_all();
         Ok(())
     }
@@ -214,6 +275,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let before = self.applied.map(|id| id.index);
+        let patience = Duration::from_millis(limits::HISTORY_APPLY_WAIT_MS_MAX);
+        let until = tokio::time::Instant::now() + patience;
         while let Some((entry, responder)) = entries.try_next().await? {
             let read = match self.read(entry.log_id, &entry.payload) {
                 Ok(read) => read,
@@ -223,6 +286,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     continue;
                 }
             };
+            self.store.history().room(until).await;
             let reply = self.apply_one(entry.log_id, &entry.payload, read.as_ref());
             if let Some(responder) = responder {
                 responder.send(reply);
@@ -245,11 +309,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if !force && has_room && self.sending.is_under_way() {
             return None;
         }
+        if !force && has_room && !is_worth_a_snapshot(self.replay.behind(), self.state.read().bytes()) {
+            return None;
+        }
+        // It would wait for what is missing in the history, with a copy of the state in its hands.
+        if !force && !self.store.is_low() && self.store.history().is_held_back(self.shard) {
+            return None;
+        }
         // A snapshot that does not fit on the disk would end the group; one that does lets go of the log that fills it.
         if !force && self.store.is_low() && !self.store.has_room_for(self.state.read().bytes()) {
             return None;
         }
-        Some(self.get_snapshot_builder().await)
+        self.loaded = None;
+        Some(Builder { must: force, ..self.get_snapshot_builder().await })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -262,39 +334,76 @@ impl RaftStateMachine<TypeConfig> for Machine {
             state: self.state.now(),
             unfit: self.fitness.unfit().cloned(),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership },
+            must: false,
+            behind: self.replay.behind(),
+            replay: self.replay.clone(),
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+        // That of a start is on the disk already.
+        let is_saved = match &self.loaded {
+            Some(loaded) => loaded.meta == encode(meta)? && loaded.data == snapshot,
+            None => false,
+        };
+        // The log goes with what was applied of it. What was passed over did nothing here that could be kept.
+        let applied = self.state.read().applied();
+        if let Some(applied) = applied {
+            until_kept(&self.store, &self.threads, self.shard, applied.index + 1, true).await?;
+        }
         self.restore(meta, snapshot.clone()).await?;
-        if self.fitness.unfit().is_some() {
-            // One of this node's own, at its start: whatever others send is refused before.
+        if is_saved {
             return Ok(());
         }
-        save(&self.store, &self.threads, self.shard, meta, snapshot).await
+        self.loaded = None;
+        let shard = self.shard;
+        let write = move |snapshots: &Snapshots, index: u64, meta: Bytes| {
+            snapshots.save(shard, &StoredSnapshot { index, meta, data: snapshot })
+        };
+        save(&self.store, &self.threads, shard, meta, write).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        if let Some(loaded) = self.loaded.take() {
+            let meta = decode("snapshot meta", &loaded.meta)?;
+            return Ok(Some(Snapshot { meta, snapshot: loaded.data }));
+        }
         let (store, shard) = (self.store.clone(), self.shard);
         let load = move || store.snapshots().load(shard).map_err(io::Error::other);
         let Some(stored) = self.threads.offload(Errand::Snapshots, load).await?? else {
             return Ok(None);
         };
         let meta = decode("snapshot meta", &stored.meta)?;
+        self.loaded = self.applied.is_none().then(|| stored.clone());
         Ok(Some(Snapshot { meta, snapshot: stored.data }))
     }
 }
 
-async fn save(store: &Store, threads: &Threads, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+async fn save(
+    store: &Store,
+    threads: &Threads,
+    shard: ShardId,
+    meta: &SnapshotMeta,
+    write: impl FnOnce(&Snapshots, u64, Bytes) -> Result<(), StoreError> + Send + 'static,
+) -> io::Result<()> {
     let index = meta.last_log_id.map_or(0, |id| id.index);
-    let stored = StoredSnapshot { index, meta: Bytes::from(encode(meta)?), data };
+    let meta = Bytes::from(encode(meta)?);
     let store = store.clone();
     let save = move || {
-        // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
-        store.history().sync();
-        store.snapshots().save(shard, &stored).map_err(io::Error::other)
+        write(store.snapshots(), index, meta).map_err(io::Error::other)?;
+        store.history().covered_by_snapshot(shard, index + 1);
+        Ok::<(), io::Error>(())
     };
     threads.offload(Errand::Snapshots, save).await?
+}
+
+/// What writing a state failed with.
+struct Failed(io::Error);
+
+impl From<SnapshotError> for Failed {
+    fn from(error: SnapshotError) -> Self {
+        Self(io::Error::other(error))
+    }
 }
 
 /// Builds a snapshot of one moment, beside further applying.
@@ -306,6 +415,11 @@ pub(crate) struct Builder {
     /// Why not everything up to there was applied, if it was not.
     unfit: Option<Unfit>,
     meta: SnapshotMeta,
+    /// Whether it cannot wait for a history that is not written.
+    must: bool,
+    /// What it spares a start.
+    behind: u64,
+    replay: Replay,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -315,10 +429,23 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         if let Some(unfit) = &self.unfit {
             return Err(io::Error::other(unfit.to_string()));
         }
-        let state = self.state.clone();
-        let encode = move || state.to_snapshot().map_err(io::Error::other);
-        let data = Bytes::from(self.threads.offload(Errand::Snapshots, encode).await??);
-        save(&self.store, &self.threads, self.shard, &self.meta, data.clone()).await?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
+        // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
+        let next = self.meta.last_log_id.map_or(0, |id| id.index + 1);
+        until_kept(&self.store, &self.threads, self.shard, next, self.must).await?;
+        let (shard, state) = (self.shard, self.state.clone());
+        let write = move |snapshots: &Snapshots, index: u64, meta: Bytes| {
+            snapshots.write(shard, index, &meta, |put| {
+                let written = state.write_snapshot(&mut |part: &[u8]| put(part).map_err(Failed));
+                written.map_err(|Failed(error)| error)
+            })
+        };
+        save(&self.store, &self.threads, self.shard, &self.meta, write).await?;
+        let bytes = usize::try_from(self.state.bytes()).unwrap_or(usize::MAX);
+        self.replay.covered(self.behind, bytes);
+        // openraft takes no notice of what is in it: whoever is to have it is sent what is on the disk.
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: Bytes::new() })
     }
 }
+
+#[cfg(test)]
+mod tests;

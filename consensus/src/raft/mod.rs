@@ -1,7 +1,10 @@
 //! openraft behind our own types.
 
 pub(crate) mod acked;
+pub(crate) mod agree;
+pub(crate) mod checked;
 pub(crate) mod fitness;
+pub(crate) mod kept;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;

@@ -197,12 +197,12 @@ impl Shard {
             }
             match FleetState::read_snapshot(&checked, speaks) {
                 Err(error) if error.is_of_another_build() => Err(Unfit::snapshot(&error)),
-                read => Ok(read.map(|state| state.applied()).map_err(|e| e.to_string())),
+                read => Ok(read.map_err(|e| e.to_string())),
             }
         };
         let read = self.inner.site.threads.offload(Errand::Snapshots, decode).await.map_err(|e| e.to_string())?;
-        let applied = match read {
-            Ok(applied) => applied?,
+        let state = match read {
+            Ok(state) => state?,
             Err(unfit) => {
                 let why = unfit.to_string();
                 self.inner.fitness.lose(self.id(), unfit);
@@ -210,14 +210,17 @@ impl Shard {
             }
         };
         let said = meta.last_log_id.map(|id| (id.index, *id.leader_id));
-        if said.is_none() || said != applied.map(|position| (position.index, position.term)) {
+        if said.is_none() || said != state.applied().map(|position| (position.index, position.term)) {
             return Err("the snapshot is not of the entry that its head names".to_owned());
         }
         if said.is_some_and(|(_, term)| term > vote.leader_id.term) {
             return Err("the snapshot is of a later term than its sender leads".to_owned());
         }
+        self.inner.checked.put(data.clone(), state);
         let snapshot = Snapshot { meta, snapshot: data };
-        let response = self.raft().install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
+        let response = self.raft().install_full_snapshot(vote, snapshot).await;
+        self.inner.checked.clear();
+        let response = response.map_err(|e| e.to_string())?;
         if response.vote == vote {
             self.heard_leader();
         }

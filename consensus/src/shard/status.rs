@@ -10,6 +10,7 @@ use skep_protocol::time::LogInstant;
 
 use super::Shard;
 use crate::raft::acked::FORGOT;
+use crate::store::HistoryStanding;
 
 /// What this node is in the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,8 @@ pub struct ShardStatus {
     pub fault: Option<String>,
     /// Everything that is wrong.
     pub faults: Vec<FaultReport>,
+    /// How the history of what entries did stands.
+    pub history: HistoryStanding,
 }
 
 impl Shard {
@@ -162,6 +165,7 @@ impl Shard {
         let raised = self.fleet_version() >= fleet_version_max;
         let held_back_by =
             if role == ShardRole::Leader && !raised { self.agreement().held_back_by } else { Vec::new() };
+        let history = self.inner.site.store.history().standing(self.inner.id);
         let voters = voters
             .into_iter()
             .map(|(raft_id, member)| (self.speaks(raft_id, &member), raft_id, member))
@@ -200,9 +204,10 @@ impl Shard {
             voters,
             counts: state.counts(),
             dedup_ids: state.dedup_ids() as u64,
-            log_bytes: self.inner.site.store.bytes_written(),
+            log_bytes: self.inner.site.store.written().total(),
             fault,
             faults,
+            history,
         }
     }
 }

@@ -44,7 +44,7 @@ impl Shard {
     }
 
     /// Why this build takes part no more; none if it can apply what the shard has agreed on.
-    pub(super) fn unfit(&self) -> Option<&Unfit> {
+    pub(crate) fn unfit(&self) -> Option<&Unfit> {
         self.inner.fitness.unfit()
     }
 

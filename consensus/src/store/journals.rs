@@ -123,8 +123,8 @@ impl Journals {
         random: [u8; 16],
         on_fatal: OnFatal,
     ) -> Result<(Self, mpsc::Receiver<JournalReport>), JournalError> {
-        let low_water_bytes = StoreOptions::default().low_water_bytes;
-        let options = StoreOptions { segment_bytes: SEGMENT_BYTES, low_water_bytes, on_fatal: on_fatal.clone() };
+        let options =
+            StoreOptions { segment_bytes: SEGMENT_BYTES, on_fatal: on_fatal.clone(), ..StoreOptions::default() };
         let failed = |e: StoreError| JournalError { path: dir.to_owned(), why: e.to_string() };
         let store = Store::open_bare(dir, random, options).map_err(failed)?;
         Self::start(store, dir, on_fatal)

@@ -1,8 +1,10 @@
 //! A mark beside the log that says how far it was durable.
 //!
 //! The last batch of a log cannot vouch for itself: if its only copy is damaged, it looks like one that was never
-//! finished. The mark is written after each fsync and not synced by itself, so it costs a system call. It is never
-//! ahead of the log, and behind it only after a power cut.
+//! finished. Every other one is vouched for by those behind it, whose records say how far the log was durable when they were
+//! written. So the mark is written when nothing waits to be written any more, and not synced by itself: it costs a system
+//! call, and that only while there is time. It is never ahead of the log, and behind it only after a power cut, or while the
+//! batch behind the last one is being put together.
 
 use std::io;
 use std::path::Path;

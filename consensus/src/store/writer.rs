@@ -15,10 +15,11 @@ use skep_protocol::mutant::{Mutant, is_on};
 
 use super::disk::Disk;
 use super::progress::Mark;
-use super::record::{self, Header, RecordKind, two};
-use super::segment::{self, DATA_START, Segment};
+use super::record::{self, EntryBody, Header, RecordKind, two};
+use super::segment::{self, Segment};
 use super::shard_log::{LogPoint, Place, ShardLog};
-use super::{Shared, StoreOptions, lock};
+use super::tail::Tail;
+use super::{Shared, StoreOptions, WrittenBytes, lock};
 
 /// How often the free space is looked at.
 const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -46,6 +47,8 @@ pub(super) struct Setup {
     pub(super) spare: Option<Arc<Segment>>,
     pub(super) end: u64,
     pub(super) next_seq: u64,
+    /// The oldest segment that a restart needs, as the log says.
+    pub(super) kept: u64,
     pub(super) mark: Mark,
     pub(super) shared: Arc<Shared>,
 }
@@ -54,7 +57,13 @@ pub(super) struct Writer {
     setup: Setup,
     /// The last sequence number that is durable.
     synced: u64,
+    /// The last one of which the mark says so.
+    marked: u64,
+    /// Where the buffer goes.
+    tail: Tail,
     buffer: Vec<u8>,
+    /// What the bytes of the buffer are.
+    counted: WrittenBytes,
     /// What the buffer holds and is to be acknowledged.
     batch: Batch,
     /// Whether anything was written to the active segment since its last sync.
@@ -79,13 +88,18 @@ struct Batch {
 struct Written {
     vote: Option<Bytes>,
     purged: Option<LogPoint>,
-    committed: Option<LogPoint>,
+    /// The last entry that was said to be committed.
+    committed: Option<u64>,
 }
 
 impl Writer {
     pub(super) fn new(setup: Setup) -> Self {
         let synced = setup.next_seq - 1;
-        let said = |log: &ShardLog| Written { vote: log.vote.clone(), purged: log.purged, committed: log.committed };
+        let said = |log: &ShardLog| Written {
+            vote: log.vote.clone(),
+            purged: log.purged,
+            committed: log.committed.map(|point| point.index),
+        };
         let written = lock(&setup.shared.logs).iter().map(|(shard, log)| (*shard, said(log))).collect();
         Self {
             unsynced: false,
@@ -94,7 +108,10 @@ impl Writer {
             written,
             setup,
             synced,
+            marked: 0,
+            tail: Tail::default(),
             buffer: Vec::new(),
+            counted: WrittenBytes::default(),
             batch: Batch::default(),
             space_checked: Instant::now(),
         }
@@ -109,11 +126,16 @@ impl Writer {
 
     fn serve(&mut self, queue: &Receiver<Write>) -> io::Result<()> {
         self.begin()?;
+        let mut waiting: Option<Write> = None;
         loop {
-            match queue.recv_timeout(SPACE_CHECK_EVERY) {
+            match waiting.take().map_or_else(|| queue.recv_timeout(SPACE_CHECK_EVERY), Ok) {
                 Ok(write) => self.batch(write, || queue.try_recv().ok())?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            waiting = queue.try_recv().ok();
+            if waiting.is_none() {
+                self.mark()?;
             }
             if self.space_checked.elapsed() >= SPACE_CHECK_EVERY {
                 self.check_space();
@@ -132,7 +154,8 @@ impl Writer {
         while written.is_ok() {
             let Some(write) = queue.recv().await else { return };
             tokio::time::sleep(batch_takes()).await;
-            written = self.batch(write, || queue.try_recv().ok());
+            // Such a process can end before the batch that waits is taken.
+            written = self.batch(write, || queue.try_recv().ok()).and_then(|()| self.mark());
         }
         if let Err(error) = written {
             (self.setup.options.on_fatal)(&error);
@@ -144,9 +167,13 @@ impl Writer {
     fn begin(&mut self) -> io::Result<()> {
         // Earlier segments were synced, without an error, before this one was begun.
         self.setup.active.write_again(self.setup.end)?;
+        self.tail = Tail::open(&*self.setup.disk, &self.setup.active, self.setup.end);
         self.restate();
+        // A power cut can have brought back what was dropped.
+        self.drop_due = true;
         self.flush()?;
         self.sync()?;
+        self.mark()?;
         self.check_space();
         Ok(())
     }
@@ -175,13 +202,17 @@ impl Writer {
             }
             Write::Append { shard, entries, done } => {
                 let last = entries.last().map(|(point, _)| *point);
+                let committed = self.newly_committed(shard, last);
                 for (point, entry) in entries {
-                    self.make_room(16 + entry.len())?;
-                    let place = self.record(RecordKind::Append, shard, &two(point.index, point.term), &entry);
+                    let head = EntryBody::head(point, committed.filter(|_| Some(point) == last));
+                    self.make_room(head.len() + entry.len())?;
+                    let place = self.record(RecordKind::Append, shard, &head, &entry);
                     self.batch.placed.push((shard, point, place));
                 }
+                if committed.is_some() {
+                    self.written.entry(shard).or_default().committed = committed;
+                }
                 self.batch.done.push(done);
-                self.put_committed(shard, last)?;
             }
             Write::Truncate { shard, end } => {
                 self.make_room(8)?;
@@ -200,17 +231,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Says how far the shard is committed, along with entries, since a record of its own would wake this thread for
-    /// every commit. Never further than what is written.
-    fn put_committed(&mut self, shard: ShardId, last: Option<LogPoint>) -> io::Result<()> {
-        let known = lock(&self.setup.shared.logs).get(&shard).and_then(|log| log.committed);
-        let written = self.written.entry(shard).or_default().committed;
-        if let Some(point) = known.filter(|point| Some(*point) > written && Some(*point) <= last) {
-            self.make_room(16)?;
-            self.record(RecordKind::Committed, shard, &two(point.index, point.term), &[]);
-            self.written.entry(shard).or_default().committed = Some(point);
-        }
-        Ok(())
+    /// How far the shard is committed, if that was not written yet. It is said along with entries, since a record of its own
+    /// would wake this thread for every commit, and never further than what is written then.
+    fn newly_committed(&self, shard: ShardId, last: Option<LogPoint>) -> Option<u64> {
+        let known = lock(&self.setup.shared.logs).get(&shard).and_then(ShardLog::committed_as_written);
+        let known = known.filter(|point| Some(*point) <= last)?.index;
+        let written = self.written.get(&shard).and_then(|written| written.committed);
+        Some(known).filter(|known| Some(*known) > written)
     }
 
     fn record(&mut self, kind: RecordKind, shard: ShardId, head: &[u8], tail: &[u8]) -> Place {
@@ -223,6 +250,7 @@ impl Writer {
         let header =
             Header { kind, body_bytes: body_bytes as u32, seq: self.setup.next_seq, synced: self.synced, shard };
         self.setup.next_seq += 1;
+        self.counted.count(kind, head.len(), tail.len());
         record::write(&mut self.buffer, header, head, tail);
         place
     }
@@ -233,7 +261,7 @@ impl Writer {
         if end <= self.setup.options.segment_bytes {
             return Ok(());
         }
-        self.flush()?;
+        self.write_batch()?;
         // Whatever is said durable from here on includes all of the old segment.
         self.sync()?;
         let next = match self.setup.spare.take() {
@@ -241,7 +269,11 @@ impl Writer {
             None => self.create_next(self.setup.active.number + 1)?,
         };
         self.setup.active = next;
-        self.setup.end = DATA_START;
+        self.setup.end = 0;
+        self.tail = Tail::open(&*self.setup.disk, &self.setup.active, 0);
+        let header = segment::header(self.setup.active.number, Some(self.setup.next_seq), self.setup.incarnation);
+        self.buffer.extend_from_slice(&header);
+        self.counted.segments += header.len() as u64;
         self.restate();
         self.move_out_of_oldest()?;
         self.make_spare();
@@ -251,7 +283,8 @@ impl Writer {
 
     fn create_next(&self, number: u64) -> io::Result<Arc<Segment>> {
         let Setup { disk, dir, options, incarnation, shared, .. } = &self.setup;
-        let segment = Arc::new(segment::create(&**disk, dir, number, options.segment_bytes, *incarnation)?);
+        let segment = segment::create(&**disk, dir, number, None, options.segment_bytes, *incarnation)?;
+        let segment = Arc::new(segment);
         lock(&shared.segments).insert(number, Arc::clone(&segment));
         Ok(segment)
     }
@@ -268,6 +301,7 @@ impl Writer {
 
     /// Every segment begins with what earlier ones say of votes, purges and commits, so that those can be dropped.
     fn restate(&mut self) {
+        self.say_kept();
         for (shard, written) in self.written.clone() {
             if let Some(vote) = &written.vote {
                 self.record(RecordKind::Vote, shard, vote, &[]);
@@ -276,9 +310,16 @@ impl Writer {
                 self.record(RecordKind::Purge, shard, &two(purged.index, purged.term), &[]);
             }
             if let Some(committed) = written.committed {
-                self.record(RecordKind::Committed, shard, &two(committed.index, committed.term), &[]);
+                self.record(RecordKind::Committed, shard, &committed.to_le_bytes(), &[]);
             }
         }
+    }
+
+    /// Says which segments must be there when the log is read.
+    fn say_kept(&mut self) {
+        let kept = self.setup.kept;
+        // It is of no shard.
+        self.record(RecordKind::Kept, ShardId(0), &kept.to_le_bytes(), &[]);
     }
 
     /// Rewrites entries of quiet shards that keep the oldest segment from being dropped.
@@ -313,20 +354,32 @@ impl Writer {
             oldest.file.read_exact_at(&mut bytes, place.offset)?;
             let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("entry {} is damaged", point.index));
             let (_, body) = record::read(&bytes).ok_or_else(damaged)?;
-            let place = self.record(RecordKind::Append, shard, body, &[]);
+            let body = EntryBody::read(body).filter(|body| body.point == point).ok_or_else(damaged)?;
+            let place = self.record(RecordKind::Append, shard, &EntryBody::head(point, None), body.entry);
             self.batch.placed.push((shard, point, place));
         }
         Ok(())
     }
 
-    /// Writes the buffer, syncs if anyone waits for it, and says so.
+    /// Does what [`write_batch`](Self::write_batch) does, and drops what is not needed any more.
     fn flush(&mut self) -> io::Result<()> {
+        self.write_batch()?;
+        // A record of what is dropped can lead to another segment, and so to more that is not needed.
+        while !self.unsynced && std::mem::take(&mut self.drop_due) {
+            self.drop_unneeded()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the buffer, syncs if anyone waits for it, and says so.
+    fn write_batch(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        self.setup.active.file.write_all_at(&self.buffer, self.setup.end)?;
+        let written = self.tail.write(&self.setup.active, &self.buffer, self.setup.end)?;
         self.setup.end += self.buffer.len() as u64;
-        self.setup.shared.bytes_written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+        self.counted.sectors = written - self.buffer.len() as u64;
+        *lock(&self.setup.shared.written) += std::mem::take(&mut self.counted);
         self.buffer.clear();
         self.unsynced = true;
         let mut batch = std::mem::take(&mut self.batch);
@@ -345,10 +398,6 @@ impl Writer {
             }
         }
         batch.done.into_iter().for_each(|done| done());
-        if self.drop_due {
-            self.drop_due = false;
-            self.drop_unneeded();
-        }
         Ok(())
     }
 
@@ -358,7 +407,6 @@ impl Writer {
             self.setup.active.file.sync_data()?;
             self.unsynced = false;
             self.synced = self.setup.next_seq - 1;
-            self.setup.mark.set(self.synced)?;
             let mut logs = lock(&self.setup.shared.logs);
             for shard in self.unpinning.drain(..) {
                 logs.entry(shard).or_default().unpin();
@@ -367,12 +415,38 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops the oldest segments that hold no entry any more.
-    fn drop_unneeded(&self) {
-        let shared = &self.setup.shared;
+    /// Says beside the log how far it is durable. A batch says it of those before it, and the mark of the last one: it is set
+    /// when no other waits behind that, and after those who wait for that have been told.
+    fn mark(&mut self) -> io::Result<()> {
+        if self.synced > self.marked {
+            self.setup.mark.set(self.synced)?;
+            self.marked = self.synced;
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest segments that hold no entry any more. Before that it is said, durably, that they are not needed: one
+    /// that is missing without a word is a hole.
+    fn drop_unneeded(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.setup.shared);
         let oldest = lock(&shared.logs).values().filter_map(ShardLog::oldest_segment).min();
         let needed = oldest.unwrap_or(u64::MAX).min(self.setup.active.number);
-        let mut segments = lock(&shared.segments);
+        if lock(&shared.segments).first_key_value().is_none_or(|(number, _)| *number >= needed) {
+            return Ok(());
+        }
+        if needed > self.setup.kept {
+            self.make_room(8)?;
+            self.setup.kept = needed;
+            self.say_kept();
+            self.write_batch()?;
+            self.sync()?;
+        }
+        self.remove_before(needed);
+        Ok(())
+    }
+
+    fn remove_before(&self, needed: u64) {
+        let mut segments = lock(&self.setup.shared.segments);
         while let Some((number, segment)) = segments.first_key_value().map(|(n, s)| (*n, Arc::clone(s))) {
             if number >= needed {
                 break;
@@ -382,6 +456,11 @@ impl Writer {
                 break;
             }
             segments.remove(&number);
+        }
+        drop(segments);
+        // Whoever reads the log can tell what comes back after a power cut; but that takes its space until then.
+        if let Err(error) = self.setup.disk.sync_dir(&self.setup.dir) {
+            tracing::warn!(%error, "what was removed from the log may come back after a power cut");
         }
     }
 

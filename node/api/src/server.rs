@@ -125,7 +125,7 @@ impl Api {
             .map_err(|e| ApiError::Reflection(e.to_string()))?;
         let (stop, stopped) = watch::channel(false);
         let commands = Commands::new(calls.clone(), stopped.clone());
-        let queries = Queries::new(calls.clone());
+        let queries = Queries::new(calls.clone(), stopped.clone());
         let topics = TopicService::new(calls.clone(), config.site.clone(), stopped.clone());
         let nodes = Nodes::new(calls);
         let max = limits::API_MESSAGE_BYTES_MAX;

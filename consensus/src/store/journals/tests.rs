@@ -184,7 +184,8 @@ fn an_image_that_became_durable_before_the_records_it_holds_is_gone_on_from() {
 
 /// Writes the image of all journals up to a record, once nobody has them open.
 fn save_image(dir: &Path, index: u64, journal: JournalState) {
-    let options = StoreOptions { segment_bytes: SEGMENT_BYTES, low_water_bytes: 0, on_fatal: fatal() };
+    let options =
+        StoreOptions { segment_bytes: SEGMENT_BYTES, low_water_bytes: 0, on_fatal: fatal(), ..StoreOptions::default() };
     let store = loop {
         match Store::open_bare(dir, [7; 16], options.clone()) {
             Err(StoreError::InUse { .. }) => std::thread::yield_now(),
