@@ -104,6 +104,10 @@ mutants! {
     DeadConnectionKept = "dead-connection-kept",
     /// A snapshot whose connection was cut starts over.
     SnapshotStartsOver = "snapshot-starts-over",
+    /// A node takes and begins commands however full the disk of its journals is.
+    JournalPressureIgnored = "journal-pressure-ignored",
+    /// A leader that refuses work for want of room keeps the lead.
+    FullLeaderStays = "full-leader-stays",
 }
 
 /// Whether a seeded bug is to happen.

@@ -23,6 +23,7 @@ use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
+use crate::store::disk::once_there_is_room;
 use crate::store::{Store, StoredSnapshot};
 use crate::threads::{Errand, Threads};
 
@@ -226,7 +227,8 @@ async fn save(store: &Store, threads: &Threads, shard: ShardId, meta: &SnapshotM
     let save = move || {
         // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
         store.history().sync();
-        store.snapshots().save(shard, &stored).map_err(io::Error::other)
+        // An error would end the group, and for want of room none has to: who waits for it is no worse off.
+        once_there_is_room(|| store.snapshots().save(shard, &stored)).map_err(io::Error::other)
     };
     threads.offload(Errand::Snapshots, save).await?
 }

@@ -2,7 +2,7 @@
 //!
 //! The last batch of a log cannot vouch for itself: if its only copy is damaged, it looks like one that was never
 //! finished. The mark is written after each fsync and not synced by itself, so it costs a system call. It is never
-//! ahead of the log, and behind it only after a power cut.
+//! ahead of the log, and behind it only after a power cut, or where a disk had no room for it.
 
 use std::io;
 use std::path::Path;

@@ -1,6 +1,11 @@
 //! The one thread that writes the log.
+//!
+//! What finds no room on the disk, or no descriptor, waits until there is some, and so does whatever comes behind it: nothing
+//! is acknowledged meanwhile, and nothing is lost. That can be the making of a segment, and a write into one that the file
+//! system moves elsewhere. Any other error of a write, and every error of an fsync, ends the process: nobody knows then what
+//! is on the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,12 +18,14 @@ use skep_protocol::ids::{Incarnation, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 
-use super::disk::Disk;
+use super::disk::{Disk, ROOM_CHECK_EVERY, is_shortage};
 use super::progress::Mark;
 use super::record::{self, Header, RecordKind, two};
-use super::segment::{self, DATA_START, Segment};
+use super::segment::{DATA_START, Segment};
 use super::shard_log::{LogPoint, Place, ShardLog};
 use super::{Shared, StoreOptions, lock};
+
+mod room;
 
 /// How often the free space is looked at.
 const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -43,7 +50,10 @@ pub(super) struct Setup {
     pub(super) incarnation: Incarnation,
     pub(super) options: StoreOptions,
     pub(super) active: Arc<Segment>,
-    pub(super) spare: Option<Arc<Segment>>,
+    /// What is written to after that, in order.
+    pub(super) spares: VecDeque<Arc<Segment>>,
+    /// How many of those there are to be.
+    pub(super) spares_kept: usize,
     pub(super) end: u64,
     pub(super) next_seq: u64,
     pub(super) mark: Mark,
@@ -65,7 +75,11 @@ pub(super) struct Writer {
     drop_due: bool,
     /// What the records written so far say of each shard.
     written: BTreeMap<ShardId, Written>,
+    /// What found no segment to go into. Nothing overtakes it.
+    held: Option<Write>,
     space_checked: Instant,
+    /// Whether the free space could not be told at the last look.
+    is_space_unknown: bool,
 }
 
 #[derive(Default)]
@@ -96,7 +110,9 @@ impl Writer {
             synced,
             buffer: Vec::new(),
             batch: Batch::default(),
+            held: None,
             space_checked: Instant::now(),
+            is_space_unknown: false,
         }
     }
 
@@ -108,12 +124,28 @@ impl Writer {
     }
 
     fn serve(&mut self, queue: &Receiver<Write>) -> io::Result<()> {
-        self.begin()?;
+        while !self.write_again()? {
+            if !self.wait_for_room() {
+                return Ok(());
+            }
+        }
+        while !self.begin()? {
+            if !self.wait_for_room() {
+                return Ok(());
+            }
+        }
         loop {
-            match queue.recv_timeout(SPACE_CHECK_EVERY) {
-                Ok(write) => self.batch(write, || queue.try_recv().ok())?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            if self.is_held_up() {
+                if !self.wait_for_room() {
+                    return Ok(());
+                }
+                self.go_on()?;
+            } else {
+                match queue.recv_timeout(SPACE_CHECK_EVERY) {
+                    Ok(write) => self.batch(write, || queue.try_recv().ok())?,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
             }
             if self.space_checked.elapsed() >= SPACE_CHECK_EVERY {
                 self.check_space();
@@ -121,62 +153,125 @@ impl Writer {
         }
     }
 
+    /// Waits a moment. False if the store is being closed: what is not written by then was not acknowledged.
+    fn wait_for_room(&self) -> bool {
+        std::thread::sleep(ROOM_CHECK_EVERY);
+        !self.setup.shared.closing.load(Ordering::Relaxed)
+    }
+
     /// Does the same as a task, for tests in virtual time.
     #[cfg(test)]
     pub(super) async fn run_as_task(
         mut self,
-        mut queue: tokio::sync::mpsc::Receiver<Write>,
+        queue: tokio::sync::mpsc::Receiver<Write>,
         batch_takes: impl Fn() -> Duration,
     ) {
-        let mut written = self.begin();
-        while written.is_ok() {
-            let Some(write) = queue.recv().await else { return };
-            tokio::time::sleep(batch_takes()).await;
-            written = self.batch(write, || queue.try_recv().ok());
-        }
-        if let Err(error) = written {
+        if let Err(error) = self.serve_as_task(queue, batch_takes).await {
             (self.setup.options.on_fatal)(&error);
         }
     }
 
+    #[cfg(test)]
+    async fn serve_as_task(
+        &mut self,
+        mut queue: tokio::sync::mpsc::Receiver<Write>,
+        batch_takes: impl Fn() -> Duration,
+    ) -> io::Result<()> {
+        while !self.write_again()? {
+            tokio::time::sleep(ROOM_CHECK_EVERY).await;
+        }
+        while !self.begin()? {
+            tokio::time::sleep(ROOM_CHECK_EVERY).await;
+        }
+        loop {
+            if self.is_held_up() {
+                if self.setup.shared.closing.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                tokio::time::sleep(ROOM_CHECK_EVERY).await;
+                self.go_on()?;
+                self.check_space();
+                continue;
+            }
+            let Some(write) = queue.recv().await else { return Ok(()) };
+            tokio::time::sleep(batch_takes()).await;
+            self.batch(write, || queue.try_recv().ok())?;
+        }
+    }
+
+    /// Writes again what the active segment holds: see [`Segment::write_again`]. Earlier segments were synced, without an
+    /// error, before this one was begun. False: there is no room for that now.
+    fn write_again(&mut self) -> io::Result<bool> {
+        let written = self.setup.active.write_again(self.setup.end);
+        self.if_room(written)
+    }
+
     /// A crash may have torn what the active segment said of votes and purges: it is said again, durably, before anything
-    /// older can be dropped.
-    fn begin(&mut self) -> io::Result<()> {
-        // Earlier segments were synced, without an error, before this one was begun.
-        self.setup.active.write_again(self.setup.end)?;
-        self.restate();
-        self.flush()?;
-        self.sync()?;
+    /// older can be dropped. In the next segment if this one is full, as it is after many starts. False: there is no room for
+    /// that now.
+    fn begin(&mut self) -> io::Result<bool> {
+        let end = self.setup.end + self.restated_bytes();
+        if end <= self.setup.options.segment_bytes || self.setup.end == DATA_START {
+            self.restate();
+        } else if !self.rotate()? {
+            return Ok(false);
+        }
+        if self.flush()? {
+            self.sync()?;
+        }
         self.check_space();
+        Ok(true)
+    }
+
+    /// Whether something waits for room.
+    fn is_held_up(&self) -> bool {
+        self.held.is_some() || !self.buffer.is_empty()
+    }
+
+    /// Tries again what found no room.
+    fn go_on(&mut self) -> io::Result<()> {
+        if self.flush()?
+            && let Some(held) = self.held.take()
+        {
+            return self.batch(held, || None);
+        }
         Ok(())
     }
 
     /// Writes one thing and what waits behind it, syncs once, and says so.
     fn batch(&mut self, first: Write, mut next: impl FnMut() -> Option<Write>) -> io::Result<()> {
-        self.put(first)?;
-        while self.buffer.len() < limits::STORE_BATCH_BYTES_SOFT_MAX {
-            let Some(write) = next() else { break };
-            self.put(write)?;
+        let mut taken = Some(first);
+        while let Some(write) = taken {
+            self.held = self.put(write)?;
+            let is_full = self.buffer.len() >= limits::STORE_BATCH_BYTES_SOFT_MAX;
+            taken = if is_full || self.held.is_some() { None } else { next() };
         }
-        self.flush()
+        self.flush().map(drop)
     }
 
-    fn put(&mut self, write: Write) -> io::Result<()> {
+    /// Takes a write into the buffer. What finds no segment to go into comes back.
+    fn put(&mut self, write: Write) -> io::Result<Option<Write>> {
         match write {
             Write::Vote { shard, vote, done } => {
-                self.make_room(vote.len())?;
+                if !self.make_room(vote.len())? {
+                    return Ok(Some(Write::Vote { shard, vote, done }));
+                }
                 self.record(RecordKind::Vote, shard, &vote, &[]);
                 self.written.entry(shard).or_default().vote = Some(vote);
                 if is_on(Mutant::VoteNotSynced) {
                     done();
-                    return Ok(());
+                    return Ok(None);
                 }
                 self.batch.done.push(done);
             }
             Write::Append { shard, entries, done } => {
                 let last = entries.last().map(|(point, _)| *point);
-                for (point, entry) in entries {
-                    self.make_room(16 + entry.len())?;
+                let mut entries = entries.into_iter();
+                while let Some((point, entry)) = entries.next() {
+                    if !self.make_room(16 + entry.len())? {
+                        let entries = std::iter::once((point, entry)).chain(entries).collect();
+                        return Ok(Some(Write::Append { shard, entries, done }));
+                    }
                     let place = self.record(RecordKind::Append, shard, &two(point.index, point.term), &entry);
                     self.batch.placed.push((shard, point, place));
                 }
@@ -184,12 +279,16 @@ impl Writer {
                 self.put_committed(shard, last)?;
             }
             Write::Truncate { shard, end } => {
-                self.make_room(8)?;
+                if !self.make_room(8)? {
+                    return Ok(Some(Write::Truncate { shard, end }));
+                }
                 self.record(RecordKind::Truncate, shard, &end.to_le_bytes(), &[]);
                 self.unpinning.push(shard);
             }
             Write::Purge { shard, upto } => {
-                self.make_room(16)?;
+                if !self.make_room(16)? {
+                    return Ok(Some(Write::Purge { shard, upto }));
+                }
                 self.record(RecordKind::Purge, shard, &two(upto.index, upto.term), &[]);
                 let written = self.written.entry(shard).or_default();
                 written.purged = written.purged.max(Some(upto));
@@ -197,7 +296,7 @@ impl Writer {
                 self.drop_due = true;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Says how far the shard is committed, along with entries, since a record of its own would wake this thread for
@@ -206,7 +305,9 @@ impl Writer {
         let known = lock(&self.setup.shared.logs).get(&shard).and_then(|log| log.committed);
         let written = self.written.entry(shard).or_default().committed;
         if let Some(point) = known.filter(|point| Some(*point) > written && Some(*point) <= last) {
-            self.make_room(16)?;
+            if !self.make_room(16)? {
+                return Ok(());
+            }
             self.record(RecordKind::Committed, shard, &two(point.index, point.term), &[]);
             self.written.entry(shard).or_default().committed = Some(point);
         }
@@ -227,43 +328,33 @@ impl Writer {
         place
     }
 
-    /// Moves on to the next segment if a record of this size does not fit into the active one.
-    fn make_room(&mut self, body_bytes: usize) -> io::Result<()> {
+    /// Moves on to the next segment if a record of this size does not fit into the active one. False: there is none now.
+    fn make_room(&mut self, body_bytes: usize) -> io::Result<bool> {
         let end = self.setup.end + (self.buffer.len() + record::padded(body_bytes)) as u64;
-        if end <= self.setup.options.segment_bytes {
-            return Ok(());
+        if end <= self.setup.options.segment_bytes { Ok(true) } else { self.rotate() }
+    }
+
+    /// Moves on to the next segment. False: there is none now, or what is before it finds no room.
+    fn rotate(&mut self) -> io::Result<bool> {
+        if !self.flush()? {
+            return Ok(false);
         }
-        self.flush()?;
         // Whatever is said durable from here on includes all of the old segment.
         self.sync()?;
-        let next = match self.setup.spare.take() {
-            Some(spare) => spare,
-            None => self.create_next(self.setup.active.number + 1)?,
-        };
+        if self.setup.spares.is_empty() {
+            let made = self.create_next();
+            if !self.if_room(made)? {
+                return Ok(false);
+            }
+        }
+        let Some(next) = self.setup.spares.pop_front() else { return Ok(false) };
         self.setup.active = next;
         self.setup.end = DATA_START;
         self.restate();
         self.move_out_of_oldest()?;
-        self.make_spare();
+        self.make_spares();
         self.drop_due = true;
-        Ok(())
-    }
-
-    fn create_next(&self, number: u64) -> io::Result<Arc<Segment>> {
-        let Setup { disk, dir, options, incarnation, shared, .. } = &self.setup;
-        let segment = Arc::new(segment::create(&**disk, dir, number, options.segment_bytes, *incarnation)?);
-        lock(&shared.segments).insert(number, Arc::clone(&segment));
-        Ok(segment)
-    }
-
-    /// Makes the next segment ahead of its need, so that votes find room on a full disk.
-    fn make_spare(&mut self) {
-        if self.setup.spare.is_none() {
-            match self.create_next(self.setup.active.number + 1) {
-                Ok(spare) => self.setup.spare = Some(spare),
-                Err(error) => tracing::warn!(%error, "no spare segment: new work is refused until there is space"),
-            }
-        }
+        Ok(true)
     }
 
     /// Every segment begins with what earlier ones say of votes, purges and commits, so that those can be dropped.
@@ -279,6 +370,16 @@ impl Writer {
                 self.record(RecordKind::Committed, shard, &two(committed.index, committed.term), &[]);
             }
         }
+    }
+
+    /// Bytes that [`restate`](Self::restate) takes.
+    fn restated_bytes(&self) -> u64 {
+        let point = |point: Option<LogPoint>| point.map_or(0, |_| record::padded(16));
+        let of = |written: &Written| {
+            let vote = written.vote.as_ref().map_or(0, |vote| record::padded(vote.len()));
+            vote + point(written.purged) + point(written.committed)
+        };
+        self.written.values().map(of).sum::<usize>() as u64
     }
 
     /// Rewrites entries of quiet shards that keep the oldest segment from being dropped.
@@ -319,16 +420,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the buffer, syncs if anyone waits for it, and says so.
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
+    /// Writes the buffer, syncs if anyone waits for it, and says so. False: there is no room for it now, and it is kept.
+    fn flush(&mut self) -> io::Result<bool> {
+        if self.buffer.is_empty() && self.batch.done.is_empty() {
+            return Ok(true);
         }
-        self.setup.active.file.write_all_at(&self.buffer, self.setup.end)?;
-        self.setup.end += self.buffer.len() as u64;
-        self.setup.shared.bytes_written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
-        self.buffer.clear();
-        self.unsynced = true;
+        if !self.buffer.is_empty() {
+            let written = self.setup.active.file.write_all_at(&self.buffer, self.setup.end);
+            if !self.if_room(written)? {
+                return Ok(false);
+            }
+            self.setup.end += self.buffer.len() as u64;
+            self.setup.shared.bytes_written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+            self.buffer.clear();
+            self.unsynced = true;
+        }
         let mut batch = std::mem::take(&mut self.batch);
         if is_on(Mutant::AckBeforeFsync) {
             std::mem::take(&mut batch.done).into_iter().for_each(|done| done());
@@ -349,7 +455,7 @@ impl Writer {
             self.drop_due = false;
             self.drop_unneeded();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes everything that was written durable.
@@ -358,7 +464,11 @@ impl Writer {
             self.setup.active.file.sync_data()?;
             self.unsynced = false;
             self.synced = self.setup.next_seq - 1;
-            self.setup.mark.set(self.synced)?;
+            // Without it less is vouched for, until the next one.
+            match self.setup.mark.set(self.synced) {
+                Err(error) if !is_shortage(&error) => return Err(error),
+                Err(_) | Ok(()) => {}
+            }
             let mut logs = lock(&self.setup.shared.logs);
             for shard in self.unpinning.drain(..) {
                 logs.entry(shard).or_default().unpin();
@@ -382,33 +492,6 @@ impl Writer {
                 break;
             }
             segments.remove(&number);
-        }
-    }
-
-    fn check_space(&mut self) {
-        self.space_checked = Instant::now();
-        let free = match self.setup.disk.free_bytes(&self.setup.dir) {
-            Ok(free) => free,
-            Err(error) => {
-                tracing::warn!(%error, "cannot tell the free space of the data directory");
-                u64::MAX
-            }
-        };
-        let water = self.setup.options.low_water_bytes;
-        let enough = free >= water / 2;
-        if enough {
-            self.make_spare();
-        }
-        let exhausted = !enough || self.setup.spare.is_none();
-        let low = free < water || exhausted;
-        self.setup.shared.free_bytes.store(free, Ordering::Relaxed);
-        self.setup.shared.exhausted.store(exhausted, Ordering::Relaxed);
-        if self.setup.shared.low.swap(low, Ordering::Relaxed) != low {
-            if low {
-                tracing::warn!(free_bytes = free, "the disk is nearly full: new work is refused until there is space");
-            } else {
-                tracing::info!(free_bytes = free, "there is space again: new work is accepted");
-            }
         }
     }
 }

@@ -62,6 +62,13 @@ impl Journal {
                 JournalWrite::Head(head) => self.head = head,
                 JournalWrite::Put(entry) => drop(self.entries.insert(entry.seq, entry)),
                 JournalWrite::Remove(seq) => drop(self.entries.remove(&seq)),
+                JournalWrite::Step(step) => {
+                    if let Some(entry) = self.entries.get_mut(&step.seq) {
+                        entry.take(step);
+                    }
+                }
+                // That is for whoever keeps journals to say, and here all are kept.
+                JournalWrite::Forget => {}
             }
         }
     }
@@ -104,6 +111,7 @@ impl Sim {
         let work = match effect {
             JournalEffect::Open { agent, .. } => Work::Open(agent),
             JournalEffect::Write { key, agent, writes, .. } => Work::Write(key, agent, writes),
+            JournalEffect::Release { .. } => return,
         };
         let journals = &mut self.hosts[host].journals;
         journals.queue.push_back(work);
