@@ -1,10 +1,10 @@
-//! What can be wrong with a shard as one node sees it, and what to do about it.
+//! What can be wrong with a shard as one node sees it, or with what it keeps of commands, and what to do about it.
 
 use std::fmt;
 
 use crate::ids::NodeId;
 
-/// Something that is wrong with a replica, or with a voter as its leader sees it.
+/// Something that is wrong with a replica, with a voter as its leader sees it, or with the journals of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShardFault {
     /// The replica failed and serves nothing until its node is started again.
@@ -31,11 +31,17 @@ pub enum ShardFault {
     VoterReplaced,
     /// The link to a voter is too slow for how soon it is to answer.
     SlowLink,
+    /// The disk of this node is nearly full: where it leads, what brings work is refused.
+    DiskNearlyFull,
+    /// The disk of a voter is nearly full.
+    VoterDiskNearlyFull,
+    /// The disk of this node's journals is nearly full: its agents get no commands.
+    JournalsNearlyFull,
 }
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::NotMember,
@@ -48,6 +54,9 @@ impl ShardFault {
         Self::VoterRestoredFromCopy,
         Self::VoterReplaced,
         Self::SlowLink,
+        Self::DiskNearlyFull,
+        Self::VoterDiskNearlyFull,
+        Self::JournalsNearlyFull,
     ];
 
     /// Its name for programs. Never changed.
@@ -65,6 +74,9 @@ impl ShardFault {
             Self::VoterRestoredFromCopy => "voter-restored-from-copy",
             Self::VoterReplaced => "voter-replaced",
             Self::SlowLink => "slow-link",
+            Self::DiskNearlyFull => "disk-nearly-full",
+            Self::VoterDiskNearlyFull => "voter-disk-nearly-full",
+            Self::JournalsNearlyFull => "journals-nearly-full",
         }
     }
 
@@ -94,6 +106,14 @@ impl ShardFault {
             }
             Self::VoterReplaced => "run 'skep shard add-voter' with its id here",
             Self::SlowLink => "it works, slowly; a preset for slower links is more patient: 'skep config show'",
+            Self::DiskNearlyFull => "free some space on the disk of this node; it takes work again by itself",
+            Self::VoterDiskNearlyFull => {
+                "free some space on the disk of that node; it takes work again by itself, and the lead goes to a voter that \
+                 has room meanwhile"
+            }
+            Self::JournalsNearlyFull => {
+                "free some space on the disk with the journals of this node; the shard keeps commands for its agents meanwhile"
+            }
         }
     }
 
@@ -109,7 +129,10 @@ impl ShardFault {
             | Self::VoterBehind
             | Self::VoterRestoredFromCopy
             | Self::VoterReplaced
-            | Self::SlowLink => None,
+            | Self::SlowLink
+            | Self::DiskNearlyFull
+            | Self::VoterDiskNearlyFull
+            | Self::JournalsNearlyFull => None,
         }
     }
 }

@@ -14,6 +14,7 @@ mod orchestrate;
 mod propose;
 mod pull;
 mod query;
+mod relief;
 mod settle;
 mod status;
 
@@ -124,6 +125,7 @@ struct Inner {
     pulls: Pulls,
     changing_members: tokio::sync::Mutex<()>,
     condition: condition::Condition,
+    relief: relief::Relief,
     flush_time: FlushTime,
     /// What has come of a snapshot of the leader.
     arrival: arrive::Arrival,
@@ -193,6 +195,7 @@ impl Shard {
                 pulls,
                 changing_members: tokio::sync::Mutex::default(),
                 condition,
+                relief: relief::Relief::default(),
                 flush_time,
                 arrival: arrive::Arrival::default(),
                 acked,
@@ -208,6 +211,7 @@ impl Shard {
         work.spawn(compact::run(shard.clone()));
         work.spawn(condition::run(shard.clone()));
         work.spawn(continuity::keep(shard.clone()));
+        work.spawn(relief::run(shard.clone()));
         Ok(shard)
     }
 

@@ -7,6 +7,7 @@
 
 mod copies;
 mod disk;
+mod disks;
 mod fabric;
 mod faults;
 mod journals;

@@ -58,6 +58,18 @@ impl Failed {
         not_done("SKEP-0006", Code::ResourceExhausted, message, "end some subscriptions first")
     }
 
+    pub(crate) fn too_many_connections(open: usize) -> Self {
+        let message = format!("the API of this node has as many connections as it may: {open} are open");
+        let help = "close some, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
+        retryable(not_done("SKEP-0007", Code::ResourceExhausted, message, help), 1_000)
+    }
+
+    pub(crate) fn too_many_streams(open: usize) -> Self {
+        let message = format!("the API of this node has as many streams as it may: {open} are open");
+        let help = "end some watches, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
+        retryable(not_done("SKEP-0008", Code::ResourceExhausted, message, help), 1_000)
+    }
+
     pub(crate) fn members(message: &str, may_work_later: bool) -> Self {
         let mut failed =
             not_done("SKEP-0005", Code::FailedPrecondition, message, "'skep shard status' shows the members");
@@ -96,9 +108,11 @@ impl Failed {
                     *retry_after_ms,
                 )
             }
-            NotDone::DiskFull => {
-                let message = "the leader's disk is nearly full: new work is refused";
-                let help = "free some space on it; service returns by itself";
+            NotDone::DiskFull { node } => {
+                let whose = node.map_or("this node".to_owned(), |node| format!("node {node}"));
+                let message = format!("the disk of {whose} is nearly full: new work is refused");
+                let help = "free some space on it; service returns by itself. 'skep shard status' names the voters that \
+                            have no room";
                 retryable(not_done("SKEP-0204", Code::ResourceExhausted, message, help), 1_000)
             }
             NotDone::Storage(why) => {
