@@ -5,6 +5,7 @@
 
 pub mod hall;
 pub mod sim;
+pub mod small_disk;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

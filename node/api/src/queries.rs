@@ -14,12 +14,14 @@ use tonic::{Request, Response, Status};
 
 use crate::calls::{Call, Calls};
 use crate::commands::patience_ms;
+use crate::doors::Doors;
 use crate::failure::Failed;
 use crate::follow::follow;
 
 #[derive(Clone)]
 pub(crate) struct Queries {
     pub(crate) calls: Calls,
+    pub(crate) doors: Doors,
 }
 
 pub(crate) fn invalid(error: &FieldError) -> Status {
@@ -31,8 +33,8 @@ pub(crate) fn limit(asked: u32) -> u32 {
 }
 
 impl Queries {
-    pub(crate) fn new(calls: Calls) -> Self {
-        Self { calls }
+    pub(crate) fn new(calls: Calls, doors: Doors) -> Self {
+        Self { calls, doors }
     }
 
     pub(crate) async fn read(
@@ -109,6 +111,7 @@ impl TaskQueries for Queries {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::TaskEvent, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchTasksRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let place = self.doors.lasting()?;
         let request = request.into_inner();
         let topics = convert::topics(&request.topics).map_err(|e| invalid(&e))?;
         let shard = convert::shard_id(request.shard);
@@ -118,7 +121,7 @@ impl TaskQueries for Queries {
             let event = if wanted { convert::event_to_proto(record) } else { None };
             event.into_iter().collect()
         });
-        Ok(Response::new(Box::pin(events)))
+        Ok(Response::new(Box::pin(place.around(events))))
     }
 }
 
