@@ -67,9 +67,6 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Writes a buffer to a place in it.
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
 
-    /// Cuts it off, or fills it up with zeros.
-    fn set_len(&self, bytes: u64) -> io::Result<()>;
-
     /// Makes sure that there is space for so many bytes, which are zero until they are written.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
@@ -193,10 +190,6 @@ impl DiskFile for File {
 
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         FileExt::write_all_at(self, bytes, at)
-    }
-
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        File::set_len(self, bytes)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
