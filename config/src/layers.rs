@@ -73,6 +73,12 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file has nothing in it, which nobody would have written.
+    #[error("{path} is empty: it may be cut off. Restore it, or write at least: preset = \"lan\"")]
+    Empty {
+        /// Which.
+        path: PathBuf,
+    },
     /// The file is not TOML, or has a key or a value that it must not.
     #[error("{path}:{line}:{column}: {key}{message}")]
     File {
@@ -159,6 +165,9 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<S
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    if text.trim_matches(|c: char| c.is_whitespace() || c == '\0').is_empty() {
+        return Err(ConfigError::Empty { path: path.to_owned() });
+    }
     toml::from_str::<RawConfig>(&text).map_err(|e| located(path, &text, &e))?;
     text.parse().map_err(|e| located(path, &text, &e))
 }
@@ -216,8 +225,9 @@ fn put(data: &mut Dict, key: &str, value: Value) {
     }
 }
 
-/// `SKEP_CONTROL__LISTEN` is `control.listen`, and `SKEP_PRESET` is `preset`. Others have another meaning.
-fn key_of_variable(variable: &str) -> Option<String> {
+/// The key that a variable of the environment sets: `SKEP_CONTROL__LISTEN` is `control.listen`, and `SKEP_PRESET` is
+/// `preset`. Others have another meaning.
+pub fn key_of_variable(variable: &str) -> Option<String> {
     let name = variable.strip_prefix("SKEP_")?;
     (name == "PRESET" || name.contains("__")).then(|| name.to_lowercase().replace("__", "."))
 }
@@ -238,6 +248,7 @@ fn flatten(raw: &RawConfig) -> Vec<(String, String)> {
                 items.iter().enumerate().for_each(|(at, value)| walk(&join(&at.to_string()), value, out));
             }
             Value::Empty(..) => {}
+            Value::Bool(_, yes) => out.push((prefix.to_owned(), yes.to_string())),
             other => {
                 let text = other.as_str().map(ToOwned::to_owned);
                 let text = text.or_else(|| other.to_u128().map(|n| n.to_string()));

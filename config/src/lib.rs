@@ -12,7 +12,7 @@ mod preset;
 mod raw;
 mod sections;
 
-pub use layers::{ConfigError, Origin, Overrides, Setting, load};
+pub use layers::{ConfigError, Origin, Overrides, Setting, key_of_variable, load};
 pub use preset::Preset;
 pub use raw::RawConfig;
 pub use sections::{

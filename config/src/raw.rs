@@ -118,6 +118,10 @@ raw_section! {
         low_water_bytes: u64,
         /// Size of a log segment.
         segment_bytes: u64,
+        /// How long the history is kept.
+        history_days: u64,
+        /// Bytes of history beyond which the oldest goes.
+        history_bytes: u64,
     }
 }
 

@@ -79,6 +79,10 @@ pub struct StoreConfig {
     pub low_water_bytes: u64,
     /// Size of a log segment, in bytes.
     pub segment_bytes: u64,
+    /// How long the history is kept, in days of the shard's clock.
+    pub history_days: u64,
+    /// Bytes of history, of all shards, beyond which the oldest goes.
+    pub history_bytes: u64,
 }
 
 /// The control plane and the Raft groups on it.
@@ -96,7 +100,7 @@ pub struct ControlConfig {
     pub rpc_timeout_ms: u64,
     /// Silence after which a connection is given up.
     pub idle_timeout_ms: u64,
-    /// Entries between snapshots.
+    /// Entries between snapshots, at least: one of a large state waits for more.
     pub snapshot_every_entries: u64,
     /// Entries kept behind a snapshot for followers that lag.
     pub entries_kept: u64,
@@ -307,6 +311,8 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
         store: StoreConfig {
             low_water_bytes: required("store.low_water_bytes", raw.store.low_water_bytes.as_ref())?,
             segment_bytes: required("store.segment_bytes", raw.store.segment_bytes.as_ref())?,
+            history_days: required("store.history_days", raw.store.history_days.as_ref())?,
+            history_bytes: required("store.history_bytes", raw.store.history_bytes.as_ref())?,
         },
     };
     let in_order = [
@@ -323,6 +329,12 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
     }
     if !(4 * 1024 * 1024..=1024 * 1024 * 1024).contains(&config.store.segment_bytes) {
         return Err(invalid("store.segment_bytes", "give 4 MiB to 1 GiB"));
+    }
+    if !(1..=limits::HISTORY_DAYS_MAX).contains(&config.store.history_days) {
+        return Err(invalid("store.history_days", format!("give 1 to {} days", limits::HISTORY_DAYS_MAX)));
+    }
+    if config.store.history_bytes < limits::HISTORY_BYTES_MIN {
+        return Err(invalid("store.history_bytes", format!("give {} bytes or more", limits::HISTORY_BYTES_MIN)));
     }
     Ok(config)
 }

@@ -32,6 +32,8 @@ pub(crate) struct Core {
     learned: Mutex<BTreeMap<ShardId, Learned>>,
     /// Counts what was learned, for those who follow it.
     pub(crate) taught: watch::Sender<u64>,
+    /// Held by whoever fetches history: one shard at a time.
+    pub(crate) filling: tokio::sync::Semaphore,
 }
 
 /// What this node's engine has learned of a shard.
@@ -53,6 +55,7 @@ impl Core {
             answered: Mutex::default(),
             learned: Mutex::default(),
             taught: watch::channel(0).0,
+            filling: tokio::sync::Semaphore::new(1),
         })
     }
 

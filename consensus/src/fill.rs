@@ -1,5 +1,6 @@
 //! Asking peers, and filling the history from them.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,61 +9,161 @@ use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::limits;
 use skep_protocol::query::{Answer, Query, QueryAnswer, QueryFailure, QueryReply};
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::net::{CallError, Class, Peers};
+use crate::replay::fill_from_log;
 use crate::shard::{ROUND_PATIENCE, Shard};
+use crate::store::set_bytes;
 use crate::threads::Errand;
 
 /// How often a gap in the history is tried to be filled.
 const FILL_EVERY: Duration = Duration::from_secs(1);
+/// Entries of a gap that are first fetched in their order.
+const WINDOW_FIRST: u64 = 64;
+/// Answers that the entries fetched in their order may take: with more of them fewer are fetched at a time.
+const ANSWERS_PER_WINDOW: u32 = 4;
 
-/// Fetches what is missing in the history, such as that behind an installed snapshot, from a peer that has it.
+/// Fetches what is missing in the history, such as that behind an installed snapshot, from a voter that has it: the latest
+/// first, one answer at a time, with as long a rest after each as it took. Whatever was fetched stays, so that it goes on
+/// where it was cut off. What no voter has is worked out from the log, if it is there still; otherwise it is lost.
 pub(crate) async fn fill_history(core: Arc<Core>, shard: Shard) {
     let history = core.site.store.history().clone();
     let mut progress = history.progress(shard.id());
+    let mut window = WINDOW_FIRST;
     loop {
         // At most once a second, and again for as long as there is a gap: whoever can fill it may come later.
         tokio::time::sleep(FILL_EVERY).await;
         if history.gap(shard.id()).is_none() && progress.changed().await.is_err() {
             return;
         }
-        while let Some((from, end)) = history.gap(shard.id()) {
-            match fetch_changes(&core, &shard, from, end).await {
-                Some((sets, next)) => {
-                    let (filling, id) = (history.clone(), shard.id());
-                    let fill = move || filling.fill(id, sets, from, next);
-                    match core.site.threads.offload(Errand::Files, fill).await {
-                        Ok(true) => {}
-                        // Its disk may be full: not again at once.
-                        Ok(false) => break,
-                        Err(_) => return,
-                    }
-                }
-                None => break,
+        while let Some(gap) = history.gap(shard.id()) {
+            // The shards of a node take turns.
+            let Ok(turn) = core.filling.acquire().await else { return };
+            let filled = fill_latest(&core, &shard, &gap, &mut window).await;
+            drop(turn);
+            if !filled {
+                break;
             }
         }
     }
 }
 
-/// Changes from the start of a gap on, and where they end; the leader is asked first, and then every other voter, since
-/// one may lack what another has.
-async fn fetch_changes(core: &Core, shard: &Shard, from: u64, end: u64) -> Option<(Vec<ChangeSet>, u64)> {
-    let leader = shard.view().borrow().leader;
-    let mut voters: Vec<NodeId> = shard.voters().into_values().map(|member| member.node).collect();
-    voters.retain(|node| *node != core.site.node && core.site.peers.connected(*node).is_some());
-    voters.sort_by_key(|node| Some(*node) != leader);
-    for voter in voters {
-        let reply = call_query(&core.site.peers, &core.site.config, voter, shard.id(), &Query::Changes { from }).await;
-        let Ok(QueryReply { answer: Answer::Changes { mut sets, next }, .. }) = reply else { continue };
-        sets.retain(|set| set.index < end);
-        let next = next.min(end);
-        if next > from {
-            return Some((sets, next));
+/// A place in the history: an index, and how many changes of that entry are before it.
+type Place = (u64, u32);
+
+/// What the voters have of a gap.
+enum Found {
+    /// Changes from a place on, and what is not covered by them.
+    Changes(Vec<ChangeSet>, Place),
+    /// No voter has these entries.
+    Nobody(Range<u64>),
+    /// Not all voters say.
+    Unknown,
+}
+
+/// Fills the end of a gap; false if it is of no use to go on at once.
+async fn fill_latest(core: &Core, shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool {
+    let (history, id) = (core.site.store.history(), shard.id());
+    if history.is_failing() {
+        return false;
+    }
+    if history.is_full_below(id, gap.end) {
+        history.lose(id, gap.clone());
+        return true;
+    }
+    let mut at: Place = (gap.end.saturating_sub(*window).max(gap.start), 0);
+    let mut answers = 0;
+    while at.0 < gap.end {
+        let begun = Instant::now();
+        match ask_voters(core, shard, at, gap).await {
+            Found::Changes(mut sets, next) => {
+                sets.retain(|set| set.index < gap.end);
+                let bytes: usize = sets.iter().map(set_bytes).sum();
+                let covers = at.0..next.0.min(gap.end);
+                let filling = history.clone();
+                let fill = move || filling.fill(id, at.1, &sets, covers);
+                // Its disk may be full: not again at once.
+                if !core.site.threads.offload(Errand::Files, fill).await.unwrap_or(false) {
+                    return false;
+                }
+                tokio::time::sleep(rest(begun.elapsed(), bytes)).await;
+                at = next;
+                answers += 1;
+            }
+            Found::Nobody(range) => {
+                let held = range.start.max(history.base(id))..range.end;
+                let is_held = if held.is_empty() { Some(false) } else { work_out(core, id, held).await };
+                if is_held == Some(false) {
+                    history.lose(id, range);
+                }
+                return is_held.is_some();
+            }
+            Found::Unknown => return false,
         }
     }
-    None
+    if answers > ANSWERS_PER_WINDOW {
+        *window = (*window / 2).max(1);
+    } else if answers <= 1 {
+        *window = (*window * 2).min(limits::HISTORY_FILL_ENTRIES_MAX);
+    }
+    true
+}
+
+/// How long nothing is fetched after an answer of so many bytes that took so long: half of the link, and of the disks at
+/// both ends, is for others, and never more than a rate.
+fn rest(took: Duration, bytes: usize) -> Duration {
+    let at_rate = Duration::from_secs_f64(bytes as f64 / limits::HISTORY_FILL_BYTES_PER_S as f64);
+    took.max(at_rate.saturating_sub(took))
+}
+
+/// Works out from the log what entries did that nobody has; false if the log does not hold them, none if it is to be tried
+/// again.
+async fn work_out(core: &Core, shard: ShardId, held: Range<u64>) -> Option<bool> {
+    let store = core.site.store.clone();
+    let fill = move || fill_from_log(&store, shard, held);
+    match core.site.threads.offload(Errand::Snapshots, fill).await {
+        Ok(Ok(filled)) => Some(filled),
+        Ok(Err(error)) | Err(error) => {
+            tracing::warn!(%shard, %error, "cannot work out from the log what is missing in the history");
+            None
+        }
+    }
+}
+
+/// Changes from a place in a gap on; the leader is asked first, and then every other voter, since one may lack what another
+/// has.
+async fn ask_voters(core: &Core, shard: &Shard, at: Place, gap: &Range<u64>) -> Found {
+    let leader = shard.view().borrow().leader;
+    let mut voters: Vec<NodeId> = shard.voters().into_values().map(|member| member.node).collect();
+    // Who does not vote does not know who might have it.
+    let mut everybody_says = voters.contains(&core.site.node);
+    voters.retain(|node| *node != core.site.node);
+    voters.sort_by_key(|node| Some(*node) != leader);
+    let mut lacking = gap.clone();
+    for voter in voters {
+        let query = Query::Changes { from: at.0, skip: at.1 };
+        let reply = match core.site.peers.connected(voter) {
+            Some(_) => call_query(&core.site.peers, &core.site.config, voter, shard.id(), &query).await,
+            None => Err(QueryFailure::NoQuorum),
+        };
+        let Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) = reply else {
+            everybody_says = false;
+            continue;
+        };
+        if (next, skip) > at {
+            return Found::Changes(sets, (next, skip));
+        }
+        match edge.lacks(at.0) {
+            Some((from, end)) => lacking = lacking.start.max(from)..lacking.end.min(end),
+            // It has not come so far.
+            None => everybody_says = false,
+        }
+    }
+    if everybody_says && !lacking.is_empty() { Found::Nobody(lacking) } else { Found::Unknown }
 }
 
 /// Asks a node, which is thought to lead the shard or to have what is asked for.
@@ -83,5 +184,18 @@ pub(crate) async fn call_query(
         Ok(answer) => QueryAnswer::decode(&answer).map_err(|e| failed(&e))?.result,
         Err(error @ CallError::Refused(_)) => Err(failed(&error)),
         Err(_) => Err(QueryFailure::NoQuorum),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fill_leaves_half_of_the_link_to_others_and_is_never_faster_than_its_rate() {
+        let (second, rate) = (Duration::from_secs(1), limits::HISTORY_FILL_BYTES_PER_S as usize);
+        assert_eq!(rest(second, 1), second, "a thin link");
+        assert_eq!(rest(second / 10, rate), second * 9 / 10, "a quick one");
+        assert_eq!(rest(Duration::ZERO, 0), Duration::ZERO);
     }
 }

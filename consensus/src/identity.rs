@@ -1,12 +1,13 @@
 //! The node's identity: an ed25519 key in a file.
 
-use std::fs::OpenOptions;
-use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use libp2p_identity::Keypair;
 use skep_protocol::ids::NodeId;
+
+use crate::whole::write_whole;
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +67,8 @@ impl Identity {
     pub fn create(path: &Path, seed: [u8; 32]) -> Result<Self, IdentityError> {
         let io = |source| IdentityError::Io { path: path.to_owned(), source };
         let identity = Self::from_seed(seed).ok_or_else(|| IdentityError::Malformed { path: path.to_owned() })?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
         let hex: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
-        file.write_all(format!("skep ed25519 seed {hex}\n").as_bytes()).map_err(io)?;
-        file.sync_all().map_err(io)?;
+        write_whole(path, format!("skep ed25519 seed {hex}\n").as_bytes()).map_err(io)?;
         Ok(identity)
     }
 

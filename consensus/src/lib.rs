@@ -19,11 +19,13 @@ mod identity;
 mod net;
 mod pulls;
 mod raft;
+mod replay;
 mod roles;
 mod service;
 mod shard;
 mod store;
 mod threads;
+mod whole;
 
 #[cfg(test)]
 mod simulation;
@@ -35,6 +37,7 @@ pub use shard::{
     FromLeader, LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStanding, VoterStatus,
 };
 pub use store::{
-    History, HistoryError, JournalError, JournalJob, JournalReport, Journals, LogPoint, Marks, OnFatal, Snapshots,
-    Store, StoreError, StoreOptions, StoredSnapshot,
+    ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding, JournalError, JournalJob, JournalReport,
+    Journals, LogPoint, Marks, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot, WrittenBytes,
 };
+pub use whole::write_whole;

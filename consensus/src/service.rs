@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use skep_config::ControlConfig;
 use skep_fleet::FLEET_VERSION;
 use skep_protocol::codec::Encoded;
@@ -29,11 +30,12 @@ use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::roles;
 use crate::shard::{FromLeader, MembershipError, ROUND_PATIENCE, Shard, ShardStatus, ShardView, Site};
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{HistoryOptions, Store, StoreError, StoreOptions};
 use crate::threads::{Threads, control_runtime, work_runtime};
 
 /// How long a runtime that ends waits for what its threads are at.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Why the control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +82,10 @@ impl Consensus {
         let options = StoreOptions {
             segment_bytes: config.store.segment_bytes,
             low_water_bytes: config.store.low_water_bytes,
+            history: HistoryOptions {
+                retention_ms: config.store.history_days.saturating_mul(DAY_MS),
+                bytes_max: config.store.history_bytes,
+            },
             ..StoreOptions::default()
         };
         let store = Store::open(data, rand::random(), options)?;
@@ -193,7 +199,22 @@ async fn start(
 }
 
 impl ConsensusHandle {
-    /// Runs on the control plane's threads beside Raft's, and waits for the result.
+    /// Calls another node on behalf of this one, on the caller's thread: a task of its own elsewhere would cost each call two
+    /// more turns of threads. `waits` is for how long the other side may have no answer.
+    async fn ask(
+        &self,
+        node: NodeId,
+        class: Class,
+        kind: FrameKind,
+        shard: ShardId,
+        body: &[u8],
+        waits: Duration,
+    ) -> Result<Bytes, CallError> {
+        let round = Duration::from_millis(self.core.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
+        self.core.site.peers.call(node, class, kind, shard, body, round + waits).await
+    }
+
+    /// Runs on the control plane's threads beside Raft's, and waits for the result, whoever stops waiting for it.
     async fn beside<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         self.core.site.threads.work().spawn(work).await.ok()
     }
@@ -274,29 +295,24 @@ impl ConsensusHandle {
     /// Proposes requests on another node, which is thought to lead the shard.
     pub async fn propose_on(&self, node: NodeId, shard: ShardId, requests: Vec<Request>) -> Vec<ProposeOutcome> {
         let count = requests.len();
-        let core = Arc::clone(&self.core);
         let (class, kind) = match Proposal::is_reserved_for(&requests) {
             true => (Class::End, FrameKind::End),
             false => (Class::Propose, FrameKind::Propose),
         };
-        let forward = async move {
-            let body = match (Proposal { requests }).encode() {
-                Ok(body) => body,
-                Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
-            };
-            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
-            match core.site.peers.call(node, class, kind, shard, &body, deadline).await {
-                Ok(answer) => match ProposalReply::decode(&answer) {
-                    Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
-                    Ok(_) | Err(_) => vec![ProposeOutcome::Unknown; count],
-                },
-                Err(CallError::NotSent(_) | CallError::Refused(_)) => {
-                    vec![ProposeOutcome::NotLeader(LeaderHint::default()); count]
-                }
-                Err(CallError::Lost(_) | CallError::Timeout(_)) => vec![ProposeOutcome::Unknown; count],
-            }
+        let body = match (Proposal { requests }).encode() {
+            Ok(body) => body,
+            Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
         };
-        self.beside(forward).await.unwrap_or_else(|| vec![ProposeOutcome::Unknown; count])
+        match self.ask(node, class, kind, shard, &body, Duration::ZERO).await {
+            Ok(answer) => match ProposalReply::decode(&answer) {
+                Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
+                Ok(_) | Err(_) => vec![ProposeOutcome::Unknown; count],
+            },
+            Err(CallError::NotSent(_) | CallError::Refused(_)) => {
+                vec![ProposeOutcome::NotLeader(LeaderHint::default()); count]
+            }
+            Err(CallError::Lost(_) | CallError::Timeout(_)) => vec![ProposeOutcome::Unknown; count],
+        }
     }
 
     /// Hands a heartbeat to this node's orchestrator.
@@ -307,7 +323,7 @@ impl ConsensusHandle {
         let node = self.node();
         let nobody = || HeartbeatFailure::NotLeader(LeaderHint::default());
         let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
-        self.beside(async move { shard.heartbeat(node, heartbeat).await }).await.unwrap_or_else(|| Err(nobody()))
+        shard.heartbeat(node, heartbeat).await
     }
 
     /// Sends a heartbeat to another node, which is thought to lead the shard.
@@ -320,20 +336,14 @@ impl ConsensusHandle {
         shard: ShardId,
         heartbeat: Heartbeat,
     ) -> Result<HeartbeatReply, HeartbeatFailure> {
-        let core = Arc::clone(&self.core);
         let nobody = || HeartbeatFailure::NotLeader(LeaderHint::default());
-        let say = async move {
-            let body = heartbeat.encode().map_err(|_| HeartbeatFailure::Overloaded)?;
-            let deadline = Duration::from_millis(core.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
-            let answer = core.site.peers.call(node, Class::Agents, FrameKind::Heartbeat, shard, &body, deadline).await;
-            let answer = answer.map_err(|_| nobody())?;
-            let result = HeartbeatAnswer::decode(&answer).map_err(|_| nobody())?.result;
-            if result.is_ok() {
-                core.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, node);
-            }
-            result
-        };
-        self.beside(say).await.unwrap_or_else(|| Err(nobody()))
+        let body = heartbeat.encode().map_err(|_| HeartbeatFailure::Overloaded)?;
+        let answer = self.ask(node, Class::Agents, FrameKind::Heartbeat, shard, &body, Duration::ZERO).await;
+        let result = HeartbeatAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result;
+        if result.is_ok() {
+            self.core.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, node);
+        }
+        result
     }
 
     /// Asks this node, which leads the shard, what there is for its own agents.
@@ -344,7 +354,7 @@ impl ConsensusHandle {
         let node = self.node();
         let nobody = || PullFailure::NotLeader(LeaderHint::default());
         let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
-        self.beside(async move { shard.pull(node, &pull).await }).await.unwrap_or_else(|| Err(nobody()))
+        shard.pull(node, &pull).await
     }
 
     /// Asks another node, which is thought to lead the shard, what there is for this node's agents.
@@ -352,16 +362,11 @@ impl ConsensusHandle {
     /// # Errors
     /// [`PullFailure`].
     pub async fn pull_on(&self, node: NodeId, shard: ShardId, pull: Pull) -> Result<Pulled, PullFailure> {
-        let core = Arc::clone(&self.core);
         let nobody = || PullFailure::NotLeader(LeaderHint::default());
-        let ask = async move {
-            let body = pull.encode().map_err(|_| nobody())?;
-            let round = Duration::from_millis(core.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
-            let deadline = round + Duration::from_millis(pull.wait_ms.into());
-            let answer = core.site.peers.call(node, Class::Agents, FrameKind::Pull, shard, &body, deadline).await;
-            PullAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result
-        };
-        self.beside(ask).await.unwrap_or_else(|| Err(nobody()))
+        let body = pull.encode().map_err(|_| nobody())?;
+        let waits = Duration::from_millis(pull.wait_ms.into());
+        let answer = self.ask(node, Class::Agents, FrameKind::Pull, shard, &body, waits).await;
+        PullAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result
     }
 
     /// Answers a query from this node: as its leader, or from its replica as it is.
@@ -372,9 +377,7 @@ impl ConsensusHandle {
         let Some(shard) = self.core.shard(shard) else {
             return Err(QueryFailure::NoReplica(LeaderHint::default()));
         };
-        let answer =
-            async move { if stale { shard.query_stale(query).await } else { shard.query_linearizable(query).await } };
-        self.beside(answer).await.unwrap_or(Err(QueryFailure::NoQuorum))
+        if stale { shard.query_stale(query).await } else { shard.query_linearizable(query).await }
     }
 
     /// Asks another node, which is thought to lead the shard.
@@ -382,9 +385,7 @@ impl ConsensusHandle {
     /// # Errors
     /// [`QueryFailure`].
     pub async fn query_on(&self, node: NodeId, shard: ShardId, query: Query) -> Result<QueryReply, QueryFailure> {
-        let core = Arc::clone(&self.core);
-        let ask = async move { call_query(&core.site.peers, &core.site.config, node, shard, &query).await };
-        self.beside(ask).await.unwrap_or(Err(QueryFailure::NoQuorum))
+        call_query(&self.core.site.peers, &self.core.site.config, node, shard, &query).await
     }
 
     /// Follows the first index whose changes cannot be read here yet.
@@ -443,7 +444,7 @@ impl ConsensusHandle {
     }
 
     fn member_of(&self, shard: ShardId) -> Result<Shard, MembershipError> {
-        self.core.shard(shard).ok_or(MembershipError::NotLeader { leader: None })
+        self.core.shard(shard).ok_or(MembershipError::NoReplica { shard })
     }
 }
 

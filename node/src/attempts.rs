@@ -5,8 +5,12 @@ use skep_consensus::{ConsensusHandle, ShardView};
 use skep_engine::{Outcome, Target, WorkKey};
 use skep_protocol::entry::Request;
 use skep_protocol::ids::ShardId;
-use skep_protocol::query::{Answer, Query, QueryReply};
+use skep_protocol::outcome::NotDone;
+use skep_protocol::query::{Answer, Query, QueryFailure, QueryReply};
 use tokio::sync::{mpsc, oneshot};
+
+/// When a replica that answers as many as it may is asked again, in milliseconds.
+const OVERLOADED_RETRY_MS: u64 = 100;
 
 /// Proposes a batch and reports its outcomes.
 pub(crate) async fn propose(
@@ -31,21 +35,34 @@ pub(crate) async fn propose(
     let _ = outcomes.send(results).await;
 }
 
+/// Why this node's own replica did not answer.
+pub(crate) fn not_done(failure: QueryFailure) -> NotDone {
+    match failure {
+        QueryFailure::NoReplica(_) | QueryFailure::NotLeader(_) => NotDone::NoReplica,
+        QueryFailure::NoQuorum => NotDone::NoQuorum,
+        QueryFailure::Overloaded => NotDone::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS },
+        QueryFailure::Storage(why) => NotDone::Storage(why),
+    }
+}
+
 /// Reads changes of this node's replica.
 pub(crate) async fn changes(
     consensus: ConsensusHandle,
     shard: ShardId,
-    from: Option<u64>,
-    answer: oneshot::Sender<Option<ChangesPage>>,
+    from: Option<(u64, u32)>,
+    answer: oneshot::Sender<Result<ChangesPage, NotDone>>,
 ) {
     if consensus.view(shard).is_none() {
-        return drop(answer.send(None));
+        return drop(answer.send(Err(NotDone::NoReplica)));
     }
     let progress = consensus.history_progress(shard);
-    let from = from.unwrap_or_else(|| *progress.borrow());
-    let page = match consensus.query(shard, Query::Changes { from }, true).await {
-        Ok(QueryReply { answer: Answer::Changes { sets, next }, .. }) => Some(ChangesPage { sets, next, progress }),
-        Ok(_) | Err(_) => None,
+    let (from, skip) = from.unwrap_or_else(|| (*progress.borrow(), 0));
+    let page = match consensus.query(shard, Query::Changes { from, skip }, true).await {
+        Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) => {
+            Ok(ChangesPage { sets, next, skip, edge, progress })
+        }
+        Ok(_) => Err(NotDone::Storage("the answer is not one to this query".to_owned())),
+        Err(failure) => Err(not_done(failure)),
     };
     let _ = answer.send(page);
 }

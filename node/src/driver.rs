@@ -22,13 +22,13 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::outcome::Settled;
 use skep_protocol::pressure::DiskPressure;
 use skep_protocol::query::Query;
 use skep_protocol::telemetry::{Envelope, Publication};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::attempts::{changes, follow_shards, propose};
+use crate::attempts::{changes, follow_shards, not_done, propose};
 use crate::views::{node_view, row};
 use agents::job;
 use waiting::Waiting;
@@ -96,7 +96,7 @@ pub(crate) struct Driver {
     journal_reports: mpsc::Receiver<JournalReport>,
     /// How full the disk of the journals is.
     journal_pressure: watch::Receiver<DiskPressure>,
-    waiting: BTreeMap<WorkKey, Waiting>,
+    waiting: BTreeMap<WorkKey, (ShardId, Waiting)>,
     next_key: u64,
     started: Instant,
     swept: Instant,
@@ -232,7 +232,8 @@ impl Driver {
         self.engine.handle_timeout(now);
         if self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
-            let gone: Vec<WorkKey> = self.waiting.iter().filter(|(_, w)| w.is_gone()).map(|(key, _)| *key).collect();
+            let gone: Vec<WorkKey> =
+                self.waiting.iter().filter(|(_, (_, w))| w.is_gone()).map(|(key, _)| *key).collect();
             for key in gone {
                 self.waiting.remove(&key);
                 self.engine.handle(Event::Abandon { key }, now);
@@ -282,14 +283,14 @@ impl Driver {
                 let consensus = self.consensus.clone();
                 tokio::spawn(async move {
                     let reply = consensus.query(shard, query, true).await;
-                    let _ = answer.send(reply.map_err(|failure| NotDone::Storage(failure.to_string())));
+                    let _ = answer.send(reply.map_err(not_done));
                 });
             }
             Call::Changes { shard, from, answer } => {
                 tokio::spawn(changes(self.consensus.clone(), shard, from, answer));
             }
             Call::Clock { shard, answer } => match self.consensus.clock(shard) {
-                Some(clock) => drop(answer.send(Some(clock))),
+                Some(clock) => drop(answer.send(Ok(clock))),
                 // Whoever leads knows it.
                 None => self.submit(Waiting::Clock(answer), shard, Work::Query(Query::Counts), CLOCK_PATIENCE_MS),
             },

@@ -1,16 +1,14 @@
 //! Building the parts of a node, and draining them.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skep_api::{Api, Calls};
 use skep_config::Config;
-use skep_consensus::{Consensus, FromLeader, Identity, JournalReport, Journals, StoreOptions};
+use skep_consensus::{Consensus, FromLeader, Identity, JournalReport, Journals, StoreOptions, write_whole};
 use skep_mesh::Mesh;
 use skep_protocol::places::Places;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checks;
@@ -21,6 +19,9 @@ use crate::driver::Driver;
 /// Since when the certificates of transports are valid, after 1970: `rcgen`, with which `libp2p-tls` makes them, dates them
 /// 1975-01-01, and its verifier asks the machine's wall clock.
 const CERTIFICATES_SINCE: Duration = Duration::from_secs(1_826 * 24 * 60 * 60);
+
+/// Shortest token that is taken for a whole one, in characters.
+const TOKEN_BYTES_MIN: usize = 32;
 
 /// Runs a node until it is told to stop.
 ///
@@ -69,15 +70,14 @@ async fn serve(
 ) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+    let mut hangup = hangup().map_err(Failure::failed)?;
     let (mesh, received) = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
     let (calls, calls_in) = Calls::channel();
-    let token = token(&places.token()).map_err(Failure::failed)?;
+    let token = token(&places.token())?;
     let (socket, connections) = (places.socket(), descriptors::for_callers(descriptors));
     let api = Api::start(&config.api, &socket, &token, calls.clone(), connections).await.map_err(Failure::failed)?;
-    tracing::info!(
-        socket = %socket.display(), tcp = %api.address(),
-        control = ?consensus.handle().address(), "serving"
-    );
+    let control = consensus.handle().address().map(|address| address.to_string()).unwrap_or_default();
+    tracing::info!(socket = %socket.display(), tcp = %api.address(), %control, "serving");
     let wanted = config.checks.clone();
     let (driver, mut ready) =
         Driver::new(config, (consensus.handle(), updates), (mesh.handle(), received), (calls, calls_in), journals);
@@ -91,6 +91,7 @@ async fn serve(
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            () = hung_up(&mut hangup) => break,
             () = &mut input_ended => break,
             changed = ready.changed() => if changed.is_err() { break },
         }
@@ -121,18 +122,53 @@ pub(crate) async fn input_ended(asked: bool) {
     }
 }
 
+/// The signal that the terminal of this process has gone away: it drains, as for SIGTERM. None where whoever started it has
+/// it ignored, as nohup(1) does.
+fn hangup() -> std::io::Result<Option<Signal>> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if ignores_hangup(&status) { Ok(None) } else { signal(SignalKind::hangup()).map(Some) }
+}
+
+/// Whether a process ignores SIGHUP, which is the first bit of the mask (proc(5)).
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The token for the API over TCP; made when there is none.
-fn token(path: &Path) -> std::io::Result<String> {
+fn token(path: &Path) -> Result<String, Failure> {
+    let failed = |why: &dyn std::fmt::Display| Failure::failed(format!("{}: {why}", path.display()));
     match std::fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
-        Ok(_) => std::fs::remove_file(path)?,
+        Ok(text) => {
+            let token = text.trim();
+            let whole = token.len() >= TOKEN_BYTES_MIN && token.bytes().all(|byte| byte.is_ascii_graphic());
+            let cut = "it holds no token, and may be cut off; remove it, and the node makes another";
+            return if whole { Ok(token.to_owned()) } else { Err(failed(&cut)) };
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+        Err(e) => return Err(failed(&e)),
     }
     let bytes: [u8; 32] = rand::random();
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{token}")?;
-    file.sync_all()?;
+    write_whole(path, format!("{token}\n").as_bytes()).map_err(|e| failed(&e))?;
     Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_started_the_process_may_have_it_ignore_that_its_terminal_goes_away() {
+        assert!(ignores_hangup("Name:\tskep\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hangup("Name:\tskep\nSigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hangup(""));
+    }
 }

@@ -1,6 +1,6 @@
 //! What the API shows of this node and its shards.
 
-use skep_api::{NodeView, PeerRow, ShardRow, VoterRow};
+use skep_api::{HistoryRow, NodeView, PeerRow, ShardRow, VoterRow};
 use skep_config::NodeConfig;
 use skep_consensus::{ConsensusHandle, ShardStatus};
 use skep_engine::Connectivity;
@@ -96,5 +96,13 @@ pub(crate) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
         log_bytes: status.log_bytes,
         fault: status.fault,
         faults: status.faults,
+        history: HistoryRow {
+            begins: status.history.begins,
+            next: status.history.next,
+            missing: status.history.missing,
+            lost: status.history.lost,
+            bytes: status.history.bytes,
+            queued_bytes: status.history.queued_bytes,
+        },
     }
 }

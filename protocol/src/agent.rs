@@ -126,6 +126,18 @@ pub struct AgentRecord {
     pub role: Role,
     /// Who serves it; none while nobody does.
     pub attachment: Option<Attachment>,
+    /// Whether somebody said that it is to be known, served or not. Others are forgotten once nobody has served them for
+    /// long.
+    pub registered: bool,
+    /// Since when nobody serves it, or from when that is counted; of no meaning while somebody does.
+    pub idle_since: LogInstant,
+}
+
+impl AgentRecord {
+    /// Since when nobody serves it, if it is to be forgotten for that.
+    pub fn forgettable_since(&self) -> Option<LogInstant> {
+        (self.attachment.is_none() && !self.registered).then_some(self.idle_since)
+    }
 }
 
 #[cfg(test)]

@@ -129,7 +129,8 @@ impl<T: Ord> Allowed<T> {
         }
     }
 
-    fn len(&self) -> usize {
+    /// How many it names; none for any.
+    pub fn names(&self) -> usize {
         match self {
             Self::Any => 0,
             Self::These(these) => these.len(),
@@ -177,7 +178,7 @@ impl OperatorGrant {
     /// # Errors
     /// [`InvalidCommand::GrantNames`].
     pub fn check(&self) -> Result<(), InvalidCommand> {
-        let given = self.verbs.len().max(self.targets.len());
+        let given = self.verbs.names().max(self.targets.names());
         if given > limits::GRANT_NAMES_MAX { Err(InvalidCommand::GrantNames { given }) } else { Ok(()) }
     }
 

@@ -130,7 +130,7 @@ pub enum ChangeKind {
         /// What it can do.
         role: Role,
     },
-    /// An agent was forgotten.
+    /// An agent was forgotten: by a request, or, where there is none, because nobody had served it for long.
     AgentRemoved {
         /// Who.
         agent: AgentId,

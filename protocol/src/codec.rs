@@ -106,13 +106,13 @@ impl Encoded for crate::change::ChangeSet {
 
 impl Encoded for crate::query::Query {
     const WHAT: &'static str = "query";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 
 impl Encoded for crate::query::QueryAnswer {
     const WHAT: &'static str = "query answer";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 

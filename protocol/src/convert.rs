@@ -73,6 +73,18 @@ pub fn shard_id(shard: u32) -> ShardId {
     if shard == 0 { ShardId::FIRST } else { ShardId(shard) }
 }
 
+/// How many items a page is to hold.
+///
+/// # Errors
+/// [`FieldError`] if none.
+pub fn page_limit(asked: Option<u32>) -> Result<u32, FieldError> {
+    const DEFAULT: u32 = 100;
+    match asked {
+        Some(0) => Err(field("limit", format!("give 1 to {}, or leave it out", limits::PAGE_ITEMS_MAX))),
+        asked => Ok(asked.unwrap_or(DEFAULT).min(limits::PAGE_ITEMS_MAX as u32)),
+    }
+}
+
 fn permille(given: u32) -> Result<u16, FieldError> {
     u16::try_from(given).ok().filter(|p| *p <= 1_000).ok_or_else(|| field("permille", "give 0 to 1000"))
 }
@@ -155,7 +167,7 @@ pub fn task_spec(spec: Option<v1::TaskSpec>) -> Result<TaskSpec, FieldError> {
             let backoff_initial_ms = initial.unwrap_or(default.backoff_initial_ms);
             let max = duration_ms("spec.retry.backoff_max", retry.backoff_max)?;
             RetryPolicy {
-                attempts_max: if retry.attempts_max == 0 { default.attempts_max } else { retry.attempts_max },
+                attempts_max: retry.attempts_max.unwrap_or(default.attempts_max),
                 backoff_initial_ms,
                 backoff_max_ms: max.unwrap_or(default.backoff_max_ms.max(backoff_initial_ms)),
             }
@@ -206,7 +218,7 @@ pub fn task_spec_to_proto(spec: &TaskSpec) -> v1::TaskSpec {
         required_capabilities: spec.required.iter().map(ToString::to_string).collect(),
         payload: spec.payload.clone(),
         retry: Some(v1::RetryPolicy {
-            attempts_max: spec.retry.attempts_max,
+            attempts_max: Some(spec.retry.attempts_max),
             backoff_initial: Some(duration_to_proto(spec.retry.backoff_initial_ms)),
             backoff_max: Some(duration_to_proto(spec.retry.backoff_max_ms)),
         }),
@@ -520,7 +532,24 @@ mod tests {
         assert_eq!(create(stale).unwrap_err().field, "spec.stale_after");
         let payload = v1::TaskSpec { payload: vec![0; limits::PAYLOAD_BYTES_MAX + 1], ..Default::default() };
         assert_eq!(create(payload).unwrap_err().field, "spec");
+        let title = v1::TaskSpec { title: "one\ntwo".into(), ..Default::default() };
+        assert_eq!(create(title).unwrap_err().field, "spec.title");
         assert_eq!(task_id(&[0; 15]).unwrap_err().field, "task_id");
+    }
+
+    #[test]
+    fn zero_is_not_taken_for_what_was_left_out() {
+        // Koed00/django-q#602
+        let with = |attempts_max| {
+            let retry = Some(v1::RetryPolicy { attempts_max, ..Default::default() });
+            task_spec(Some(v1::TaskSpec { retry, ..Default::default() }))
+        };
+        assert_eq!(with(Some(0)).unwrap_err().field, "spec");
+        assert_eq!(with(None).unwrap().retry.attempts_max, RetryPolicy::default().attempts_max);
+        assert_eq!(with(Some(1)).unwrap().retry.attempts_max, 1);
+        assert_eq!(page_limit(Some(0)).unwrap_err().field, "limit");
+        assert_eq!((page_limit(None), page_limit(Some(7))), (Ok(100), Ok(7)));
+        assert_eq!(page_limit(Some(u32::MAX)), Ok(limits::PAGE_ITEMS_MAX as u32));
     }
 
     #[test]

@@ -377,6 +377,13 @@ pub enum Decision {
         /// The command.
         command: CommandId,
     },
+    /// Nobody has served an agent for long, and nobody said that it is to stay known.
+    ForgetAgent {
+        /// Who.
+        agent: AgentId,
+        /// Since when, as the orchestrator saw it.
+        idle_since: LogInstant,
+    },
 }
 
 #[cfg(test)]

@@ -37,11 +37,15 @@ pub enum ShardFault {
     VoterDiskNearlyFull,
     /// The disk of this node's journals is nearly full: its agents get no commands.
     JournalsNearlyFull,
+    /// What entries did cannot be written, or more slowly than it comes.
+    HistoryBehind,
+    /// What some entries did is missing for good.
+    HistoryLost,
 }
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::NotMember,
@@ -57,6 +61,8 @@ impl ShardFault {
         Self::DiskNearlyFull,
         Self::VoterDiskNearlyFull,
         Self::JournalsNearlyFull,
+        Self::HistoryBehind,
+        Self::HistoryLost,
     ];
 
     /// Its name for programs. Never changed.
@@ -77,6 +83,8 @@ impl ShardFault {
             Self::DiskNearlyFull => "disk-nearly-full",
             Self::VoterDiskNearlyFull => "voter-disk-nearly-full",
             Self::JournalsNearlyFull => "journals-nearly-full",
+            Self::HistoryBehind => "history-behind",
+            Self::HistoryLost => "history-lost",
         }
     }
 
@@ -114,6 +122,13 @@ impl ShardFault {
             Self::JournalsNearlyFull => {
                 "free some space on the disk with the journals of this node; the shard keeps commands for its agents meanwhile"
             }
+            Self::HistoryBehind => {
+                "new work is refused while much waits; see that the disk is not full and can be read, and raise the limit of \
+                 open files if it is reached"
+            }
+            Self::HistoryLost => {
+                "nobody has it any more; it is no fault of what the shard holds, and no node has to be mended"
+            }
         }
     }
 
@@ -132,7 +147,9 @@ impl ShardFault {
             | Self::SlowLink
             | Self::DiskNearlyFull
             | Self::VoterDiskNearlyFull
-            | Self::JournalsNearlyFull => None,
+            | Self::JournalsNearlyFull
+            | Self::HistoryBehind
+            | Self::HistoryLost => None,
         }
     }
 }

@@ -29,6 +29,9 @@ pub const TASK_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const TERMINAL_TASK_BYTES_KEPT: usize = 64 * 1024 * 1024;
 /// Most registered agents, per shard. Registering one more is refused as `ShardFull`.
 pub const AGENTS_MAX: usize = 100_000;
+/// How long an agent that nobody registered is known after its last attachment has ended, in milliseconds: seven days. Then it
+/// is forgotten, with what is kept of it, unless it holds a task or a command to it has not ended: so long is counted anew then.
+pub const AGENT_TTL_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 /// Largest checkpoint that the holder of a task may leave for the next one. Refused as invalid.
 pub const CHECKPOINT_BYTES_MAX: usize = 4 * 1024;
 /// Shortest lease that an agent may ask for, in milliseconds. Refused as invalid.
@@ -48,6 +51,10 @@ pub const CLAIM_SCAN_MAX: usize = 4_096;
 /// Request ids remembered per shard. The same on every replica, so it is no setting. When full, the floor rises and requests
 /// first sent below it are refused as `WindowPassed`.
 pub const DEDUP_IDS_MAX: usize = 1_000_000;
+/// So many times as many request ids are remembered as of those that were first sent ahead of the shard's clock. One more of
+/// these is refused as `SentAhead` until the clock has come so far: were the table full of them, the floor would rise above
+/// everybody else.
+pub const DEDUP_AHEAD_PART: u64 = 4;
 /// Deadline of a mutating request when its sender names none, in milliseconds.
 pub const REQUEST_DEADLINE_MS_DEFAULT: u64 = 60_000;
 /// Longest deadline of a mutating request, in milliseconds: 24 hours. Refused as invalid.
@@ -73,6 +80,11 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
 /// Largest control-plane frame. A larger one closes the connection.
 pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Size of a state up to which a snapshot is made as often as the number of entries says, in bytes: it costs little.
+pub const SNAPSHOT_BYTES_CHEAP: u64 = 4 * 1024 * 1024;
+/// Bytes of entries behind the last snapshot beyond which one is made however large the state is. Before, one of a larger state
+/// waits until as much was logged as it would write, so that snapshots write no more than the log does.
+pub const SNAPSHOT_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Largest chunk of a snapshot on the wire.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Largest snapshot that a receiver accepts. Refused, and the sender retries later.
@@ -201,6 +213,11 @@ pub const CLAIMS_UPDATE_BYTES_SOFT_MAX: u64 = 1024 * 1024;
 pub const CLAIMS_UPDATES_QUEUED_MAX: usize = 1_024;
 /// Largest payload of a publication on the data plane. Refused as invalid.
 pub const PUBLICATION_BYTES_MAX: usize = 4 * 1024;
+/// Bytes that a peer may have sent on one stream of the mesh, over QUIC, and nobody has read yet. It waits then. Publications
+/// are a few KiB.
+pub const MESH_STREAM_BYTES_MAX: u32 = 256 * 1024;
+/// The same for all streams of one connection.
+pub const MESH_CONNECTION_BYTES_MAX: u32 = 1024 * 1024;
 /// Longest name of a topic: a site, a group, a kind, and what is between them.
 pub const TOPIC_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
 /// Topics that one node subscribes to. Subscribing to one more is refused.
@@ -227,7 +244,7 @@ pub const STALE_QUERIES_MAX: usize = 64;
 /// as `Overloaded`.
 pub const PAGES_QUEUED_MAX: usize = 256;
 /// Threads beside the control thread, for agents, proposals, pulls, queries and handshakes. What is more waits for them.
-pub const WORK_THREADS: usize = 2;
+pub const WORK_THREADS: usize = 1;
 /// Threads that verify signatures, and do nothing else. More wait for them, counted among the requests that may wait for a
 /// place in an entry.
 pub const SIGNATURE_THREADS: usize = 2;
@@ -272,3 +289,43 @@ pub const STORE_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
 pub const LOG_BYTES_SOFT_MAX: u64 = 256 * 1024 * 1024;
 /// Bytes of recent log entries kept in memory, per shard; older ones are read from the store.
 pub const LOG_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of what entries did that wait for the history before that is pressure: what brings work is refused as `Overloaded`,
+/// and applying waits for up to [`HISTORY_APPLY_WAIT_MS_MAX`].
+pub const HISTORY_QUEUED_BYTES_SOFT_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of what entries did that wait for the history. More is left out of memory and is a gap: it is fetched from another
+/// voter, or worked out again from the log, which is kept until then.
+pub const HISTORY_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long applying waits, each time that it is told to go on, for a history that is written more slowly than entries
+/// come, in milliseconds. Then it goes on all the same.
+pub const HISTORY_APPLY_WAIT_MS_MAX: u64 = 1_000;
+/// Bytes that the history writes together. More follow.
+pub const HISTORY_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of changes in one row of the history. What one entry did and is more is kept in several.
+pub const HISTORY_PIECE_BYTES_SOFT_MAX: usize = 128 * 1024;
+/// Segments into which the history of a shard is cut over the time and the bytes that it is kept for: so much of it goes at
+/// a time.
+pub const HISTORY_SEGMENTS: u64 = 16;
+/// Segments of the history of one shard, however slowly they fill. The oldest one goes for one more.
+pub const HISTORY_SEGMENTS_MAX: usize = 64;
+/// Gaps in the history of one shard. With one more the two lowest become one, and what is between them is fetched again.
+pub const HISTORY_GAPS_MAX: usize = 1_024;
+/// How long the history is kept, by the shard's clock, unless the configuration says otherwise, in milliseconds: 90 days.
+pub const HISTORY_RETENTION_MS_DEFAULT: u64 = 90 * 24 * 60 * 60 * 1_000;
+/// Bytes of history on one node, of all shards, unless the configuration says otherwise. The oldest segment goes beyond it.
+pub const HISTORY_BYTES_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
+/// Fewest bytes of history that can be configured. Refused as invalid below.
+pub const HISTORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Longest time that the history can be configured to be kept, in days. Refused as invalid beyond.
+pub const HISTORY_DAYS_MAX: u64 = 3_650;
+/// Bytes of history a second that a node fetches from others, on however quick a link, and it rests for as long as each
+/// answer took. One answer is under way at a time, of as many bytes as the link carries at once.
+pub const HISTORY_FILL_BYTES_PER_S: u64 = 4 * 1024 * 1024;
+/// Entries of a gap that are fetched in their order before those below them. The latest are fetched first.
+pub const HISTORY_FILL_ENTRIES_MAX: u64 = 4_096;
+/// Damaged histories that are kept for people to look at. With so many there, one more is not set aside: the history is out
+/// of service until one of them is removed.
+pub const HISTORIES_SET_ASIDE_MAX: u32 = 8;
+/// Bytes of entries behind the last snapshot beyond which another one is made, or as many as that one has: so much a start
+/// reads and applies again.
+pub const REPLAY_BYTES_SOFT_MAX: u64 = 16 * 1024 * 1024;

@@ -108,6 +108,18 @@ mutants! {
     JournalPressureIgnored = "journal-pressure-ignored",
     /// A leader that refuses work for want of room keeps the lead.
     FullLeaderStays = "full-leader-stays",
+    /// A segment of the log may begin with any sequence number.
+    FirstSequenceNotChecked = "first-sequence-not-checked",
+    /// A snapshot takes the place of another one, and of the log, before it is durable.
+    SnapshotBeforeDurable = "snapshot-before-durable",
+    /// A snapshot does not wait for the history, and the log behind it goes.
+    HistoryNotAwaited = "history-not-awaited",
+    /// What an entry did is left out of the history if it does not fit into one row.
+    LargeChangesLeftOut = "large-changes-left-out",
+    /// An agent that nobody serves is forgotten though it holds a task, or a command to it has not ended.
+    AgentForgottenAtWork = "agent-forgotten-at-work",
+    /// The attachments of an agent that was forgotten are counted from the first one again.
+    AttachmentsStartAgain = "attachments-start-again",
 }
 
 /// Whether a seeded bug is to happen.

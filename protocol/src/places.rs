@@ -1,10 +1,15 @@
 //! Where a node keeps its things.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+/// Longest path of a Unix socket, in bytes (unix(7): `sun_path`, with a zero at its end).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 /// The directory that is used when none is given: `$SKEP_DIR`, `$STATE_DIRECTORY`, `$XDG_STATE_HOME/skep`,
-/// `$HOME/.local/state/skep`. `variable` reads the environment.
-pub fn default_dir(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+/// `$HOME/.local/state/skep`. `variable` reads the environment; a path need not be text.
+pub fn default_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let given = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     given("SKEP_DIR")
         .or_else(|| given("STATE_DIRECTORY"))
@@ -50,8 +55,43 @@ impl Places {
         self.dir.join("api.sock")
     }
 
+    /// By how many bytes the path of the API's socket is too long for one; none if it is not.
+    pub fn socket_too_long_by(&self) -> Option<usize> {
+        self.socket().as_os_str().as_bytes().len().checked_sub(SOCKET_PATH_BYTES_MAX).filter(|by| *by > 0)
+    }
+
     /// The token for the API over TCP, 0600.
     pub fn token(&self) -> PathBuf {
         self.dir.join("token")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    #[test]
+    fn a_directory_is_taken_from_the_environment_as_it_is() {
+        let odd = OsString::from_vec(b"/srv/\xff".to_vec());
+        let known = |name: &str| match name {
+            "SKEP_DIR" => Some(odd.clone()),
+            "HOME" => Some("/home/u".into()),
+            _ => None,
+        };
+        assert_eq!(default_dir(known), Some(PathBuf::from(odd.clone())));
+        let unset = |name: &str| match name {
+            "SKEP_DIR" => Some(OsString::new()),
+            "HOME" => Some("/home/u".into()),
+            _ => None,
+        };
+        assert_eq!(default_dir(unset), Some("/home/u/.local/state/skep".into()));
+    }
+
+    #[test]
+    fn a_socket_has_a_longest_path() {
+        let dir = |bytes: usize| Places::of(Path::new(&"d".repeat(bytes - "/api.sock".len())));
+        assert_eq!(dir(SOCKET_PATH_BYTES_MAX).socket_too_long_by(), None);
+        assert_eq!(dir(SOCKET_PATH_BYTES_MAX + 3).socket_too_long_by(), Some(3));
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Attachment, Role};
-use crate::authority::OperatorGrant;
+use crate::authority::{OperatorGrant, OperatorKey};
 use crate::change::{Change, ChangeSet};
 use crate::command::CommandView;
 use crate::ids::{CommandId, TaskId};
@@ -46,11 +46,18 @@ pub enum Query {
     Changes {
         /// The first index wanted.
         from: u64,
+        /// How many changes of that entry are not wanted: what one entry did can fill several answers.
+        skip: u32,
     },
     /// How many tasks and agents there are.
     Counts,
-    /// One command, with all its deliveries.
-    Command(CommandId),
+    /// One command, with as many of its deliveries as one answer holds, in order of their agents.
+    Command {
+        /// Which.
+        command: CommandId,
+        /// Only those at agents after this one.
+        after: Option<AgentId>,
+    },
     /// Commands in order of their ids.
     Commands {
         /// Only those after this id.
@@ -58,9 +65,14 @@ pub enum Query {
         /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
         limit: u32,
     },
-    /// Who may send commands.
-    Operators,
-    /// One command, with all its deliveries, once it has ended at all of its agents: or as it is after a while.
+    /// Who may send commands, in order of their keys.
+    Operators {
+        /// Only those after this one.
+        after: Option<OperatorKey>,
+        /// At most so many, and never more than [`crate::limits::PAGE_ITEMS_MAX`].
+        limit: u32,
+    },
+    /// One command, with the first of its deliveries, once it has ended at all of its agents: or as it is after a while.
     CommandEnd {
         /// Which.
         command: CommandId,
@@ -94,6 +106,41 @@ pub struct QueryReply {
     pub answer: Answer,
 }
 
+/// Where the history of a replica ends, below and in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEdge {
+    /// The first index whose changes are kept. What is before it is gone, and is with no replica that keeps as much.
+    pub begins: u64,
+    /// When the oldest changes that are kept were made; none if there are none.
+    pub begins_at: Option<LogInstant>,
+    /// The entries from the first one wanted on whose changes the replica lacks; none if it has them, or has not applied
+    /// them yet.
+    pub missing: Option<Missing>,
+}
+
+/// Entries whose changes a replica lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The first of them.
+    pub from: u64,
+    /// The first one after them.
+    pub end: u64,
+    /// Whether no replica has them: otherwise they are being fetched.
+    pub lost: bool,
+}
+
+impl HistoryEdge {
+    /// The entries around one that the replica has no changes of and gets none of by applying the log: from, and the first
+    /// one after them.
+    pub fn lacks(&self, index: u64) -> Option<(u64, u64)> {
+        if index < self.begins {
+            return Some((0, self.begins));
+        }
+        let missing = self.missing.filter(|missing| (missing.from..missing.end).contains(&index))?;
+        Some((missing.from, missing.end))
+    }
+}
+
 /// The answer proper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
@@ -112,9 +159,11 @@ pub enum Answer {
         records: Vec<HistoryRecord>,
         /// Whether there are more after the last one.
         more: bool,
-        /// Whether the replica has all transitions up to the answer's index. One that was made from a snapshot fetches
-        /// the earlier ones from others.
+        /// Whether the replica has all transitions up to the answer's index that are kept. One that was made from a
+        /// snapshot fetches the earlier ones from others.
         complete: bool,
+        /// The first index whose changes are kept: transitions before it are gone.
+        begins: u64,
     },
     /// A page of agents.
     Agents {
@@ -123,17 +172,27 @@ pub enum Answer {
         /// Where the next page begins; none on the last page.
         next: Option<AgentId>,
     },
-    /// Changes of consecutive entries; entries that changed nothing are left out.
+    /// Changes of consecutive entries; entries that changed nothing are left out. What one entry did can be in several sets,
+    /// one after another, and go on in the next answer.
     Changes {
         /// The changes.
         sets: Vec<ChangeSet>,
         /// The first index not covered by them.
         next: u64,
+        /// How many changes of that entry are covered all the same.
+        skip: u32,
+        /// What there is none of: to be looked at if nothing is covered.
+        edge: HistoryEdge,
     },
     /// How many there are.
     Counts(Counts),
     /// The command, if the shard holds it.
-    Command(Option<Box<CommandView>>),
+    Command {
+        /// The command, with a page of its deliveries.
+        command: Option<Box<CommandView>>,
+        /// Where the next page begins; none on the last page.
+        next: Option<AgentId>,
+    },
     /// A page of commands.
     Commands {
         /// The commands.
@@ -141,8 +200,13 @@ pub enum Answer {
         /// Where the next page begins; none on the last page.
         next: Option<CommandId>,
     },
-    /// All operators.
-    Operators(Vec<OperatorGrant>),
+    /// A page of operators.
+    Operators {
+        /// The operators.
+        operators: Vec<OperatorGrant>,
+        /// Where the next page begins; none on the last page.
+        next: Option<OperatorKey>,
+    },
 }
 
 /// A task, and why nobody has it.

@@ -35,6 +35,28 @@ pub enum TextError {
         /// The first character that is not allowed.
         found: char,
     },
+    /// A name that is a part of topics holds a character that their parts do not have.
+    #[error("{what} holds {found:?}; use letters, digits and any of . _ - :")]
+    Part {
+        /// What the text was to be.
+        what: &'static str,
+        /// The first character that is not allowed.
+        found: char,
+    },
+    /// A line holds a character that is none of a line: it would be read as a command by a terminal, or as another line.
+    #[error("{what} holds the control character {found:?}; give one line of text")]
+    Control {
+        /// What the text was to be.
+        what: &'static str,
+        /// The first character that is not allowed.
+        found: char,
+    },
+}
+
+/// Whether a character is not shown where it is printed but does something else: controls a terminal, ends the line, or
+/// turns the direction of what follows.
+pub fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn check_name(what: &'static str, text: &str) -> Result<(), TextError> {
@@ -44,6 +66,19 @@ fn check_name(what: &'static str, text: &str) -> Result<(), TextError> {
     check_length(what, text, limits::NAME_BYTES_MAX)?;
     let bad = text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':')));
     bad.map_or(Ok(()), |found| Err(TextError::Character { what, found }))
+}
+
+fn check_part(what: &'static str, text: &str) -> Result<(), TextError> {
+    check_name(what, text)?;
+    text.chars().find(|c| *c == '/').map_or(Ok(()), |found| Err(TextError::Part { what, found }))
+}
+
+/// Checks that a text holds no control characters.
+///
+/// # Errors
+/// [`TextError::Control`] names the first one.
+pub fn check_line(what: &'static str, text: &str) -> Result<(), TextError> {
+    text.chars().find(|c| is_control(*c)).map_or(Ok(()), |found| Err(TextError::Control { what, found }))
 }
 
 fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), TextError> {
@@ -62,6 +97,10 @@ impl AgentId {
 
 macro_rules! bounded_text {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
+        bounded_text!($(#[$doc])* $name, $what, $check, $check);
+    };
+    // What is decoded was let in by somebody: its limit holds, and what was let in before a rule was made can be read.
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr, $decoded:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -112,7 +151,9 @@ macro_rules! bounded_text {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = String::deserialize(deserializer)?;
-                Self::new(text).map_err(de::Error::custom)
+                let check: fn(&'static str, &str) -> Result<(), TextError> = $decoded;
+                check($what, &text).map_err(de::Error::custom)?;
+                Ok(Self(Arc::from(text)))
             }
         }
     };
@@ -139,8 +180,8 @@ bounded_text!(
     NodeName, "node name", check_name
 );
 bounded_text!(
-    /// The name of a site: a trust domain and a place.
-    SiteName, "site name", check_name
+    /// The name of a site: a trust domain and a place. The first part of its topics, so that it holds no slash.
+    SiteName, "site name", check_part
 );
 bounded_text!(
     /// What a command asks for, such as `goto`.
@@ -156,18 +197,24 @@ bounded_text!(
 );
 bounded_text!(
     /// What sort of bytes something is, as a media type.
-    ContentType, "content type", |what, text| check_length(what, text, limits::CONTENT_TYPE_BYTES_MAX)
+    ContentType, "content type",
+    |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::CONTENT_TYPE_BYTES_MAX)),
+    |what, text| check_length(what, text, limits::CONTENT_TYPE_BYTES_MAX)
 );
 bounded_text!(
     /// The W3C trace context that a command belongs to (<https://www.w3.org/TR/trace-context/>); empty if to none.
-    TraceParent, "traceparent", |what, text| check_length(what, text, limits::TRACEPARENT_BYTES_MAX)
+    TraceParent, "traceparent",
+    |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::TRACEPARENT_BYTES_MAX)),
+    |what, text| check_length(what, text, limits::TRACEPARENT_BYTES_MAX)
 );
 bounded_text!(
     /// A task's one-line title.
-    Title, "title", |what, text| check_length(what, text, limits::TITLE_BYTES_MAX)
+    Title, "title",
+    |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::TITLE_BYTES_MAX)),
+    |what, text| check_length(what, text, limits::TITLE_BYTES_MAX)
 );
 bounded_text!(
-    /// Why a transition happened, in its author's words.
+    /// Why a transition happened, in its author's words, which may be several lines. Escaped where it is printed.
     Reason, "reason", |what, text| check_length(what, text, limits::REASON_BYTES_MAX)
 );
 
@@ -206,6 +253,34 @@ mod tests {
         assert_eq!(AgentId::new(""), Err(TextError::Empty { what: "agent id" }));
         assert_eq!(AgentId::new("a b"), Err(TextError::Character { what: "agent id", found: ' ' }));
         assert!(matches!(AgentId::new("x".repeat(65)), Err(TextError::TooLong { bytes: 65, max: 64, .. })));
+    }
+
+    #[test]
+    fn a_site_is_named_so_that_its_topics_have_names() {
+        // VDA5050/VDA5050#605
+        assert_eq!(SiteName::new("plant/1"), Err(TextError::Part { what: "site name", found: '/' }));
+        let site = SiteName::new("plant-1.A_b:c").unwrap();
+        assert!(crate::telemetry::TopicPath::of(&site, "robots", "pose").is_ok());
+        assert!(Capability::new("camera/thermal").is_ok(), "what is no part of a topic may hold one");
+    }
+
+    #[test]
+    fn a_line_for_people_has_no_characters_that_a_terminal_obeys() {
+        // openclaw/openclaw#123797
+        for bad in ["a\u{1b}[2Jb", "a\nb", "a\rb", "\u{9b}2J", "a\u{202e}b", "a\u{7f}"] {
+            assert!(matches!(Title::new(bad), Err(TextError::Control { what: "title", .. })), "{bad:?}");
+            assert!(ContentType::new(bad).is_err() && TraceParent::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(Title::new("hole Palette 7 ab \u{2013} \u{5b89}\u{5168}").is_ok());
+        assert!(Reason::new("two\nlines").is_ok(), "a reason may be long");
+    }
+
+    #[test]
+    fn what_was_let_in_before_it_was_refused_is_read() {
+        let known = postcard::to_stdvec("a\nb").unwrap();
+        assert_eq!(postcard::from_bytes::<Title>(&known).unwrap().as_str(), "a\nb");
+        let long = postcard::to_stdvec(&"x".repeat(limits::TITLE_BYTES_MAX + 1)).unwrap();
+        assert!(postcard::from_bytes::<Title>(&long).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use skep_protocol::heartbeat::{
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, Incarnation, NodeId, RequestId, SessionId, TaskId};
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
-use skep_protocol::query::{Answer, AsOf, Query, QueryAnswer, QueryReply};
+use skep_protocol::query::{Answer, AsOf, HistoryEdge, Missing, Query, QueryAnswer, QueryReply};
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
 use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title};
@@ -86,7 +86,9 @@ fn outcome() -> ProposalReply {
 
 fn answer() -> QueryAnswer {
     let as_of = AsOf { index: 4, stamp: LogInstant::from_raw(2), clock: None, linearizable: true, age_ms: Some(0) };
-    QueryAnswer { result: Ok(QueryReply { as_of, answer: Answer::Changes { sets: vec![change_set()], next: 5 } }) }
+    let edge = HistoryEdge { begins: 2, begins_at: None, missing: Some(Missing { from: 5, end: 9, lost: true }) };
+    let answer = Answer::Changes { sets: vec![change_set()], next: 5, skip: 0, edge };
+    QueryAnswer { result: Ok(QueryReply { as_of, answer }) }
 }
 
 fn envelope() -> Envelope {
@@ -146,7 +148,7 @@ fn golden_bytes_of_version_1() {
         ),
         ("envelope", hex(&envelope().encode().unwrap()), format!("01{}010205732f672f6b0161000109", "dd".repeat(32))),
         ("signed envelope", hex(&signed_envelope().encode().unwrap()), "010107020808".to_owned()),
-        ("query", hex(&Query::Task(TaskId::from_bytes([0xbb; 16])).encode().unwrap()), format!("0100{b16}")),
+        ("query", hex(&Query::Task(TaskId::from_bytes([0xbb; 16])).encode().unwrap()), format!("0200{b16}")),
     ];
     for (what, found, expected) in golden {
         assert_eq!(found, expected, "{what}");

@@ -131,8 +131,9 @@ impl Up {
                 dir: node.dir.clone(),
             });
         }
-        let nodes = self.site.net.nodes.len().max(1);
-        for (n, robot) in self.site.robots.iter_mut().enumerate() {
+        for n in 0..self.site.robots.len() {
+            let dir = self.site.node_at(n).map(|at| self.site.net.nodes[at].dir.clone()).unwrap_or_default();
+            let robot = &mut self.site.robots[n];
             let pid = if robot.has_ended() { None } else { robot.pid() };
             rows.push(ProcessRow {
                 name: robot.name.clone(),
@@ -140,7 +141,7 @@ impl Up {
                 pid,
                 state: state(pid, self.paused.contains(&robot.name)),
                 role: String::new(),
-                dir: self.site.net.nodes[n % nodes].dir.clone(),
+                dir,
             });
         }
         rows

@@ -41,6 +41,15 @@ pub enum CrewError {
     Failed(#[from] tokio::task::JoinError),
 }
 
+/// A run of a robot's software, as the station knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// The robot.
+    pub(crate) robot: String,
+    /// How often its software was started elsewhere before.
+    pub(crate) run: u32,
+}
+
 /// How the station knows a command at a robot.
 pub(crate) fn deed(command: &[u8], robot: &str) -> String {
     format!("{}@{robot}", hex(command))
@@ -71,27 +80,30 @@ pub async fn run(options: CrewOptions) -> Result<(), CrewError> {
 
 async fn robot(client: Client, name: String, options: CrewOptions) -> Result<(), CrewError> {
     let mut station = StationClient::connect(&options.station).await?;
+    let run = Run { robot: name.clone(), run: 0 };
     loop {
-        let role = Role { name: "inspector".to_owned(), max_concurrent: 1, ..Role::default() };
+        let role = Role { name: "inspector".to_owned(), max_concurrent: Some(1), ..Role::default() };
         let attach = AgentOptions { patience: Duration::from_secs(300), ..AgentOptions::new(&name, role) };
         let mut agent = AttachedAgent::attach(&client, attach, None).await?;
         let Some(mut offers) = agent.take_commands(&[&options.group]) else { return Ok(()) };
-        obey(&mut offers, &name, &mut station, options.works).await?;
+        obey(&mut offers, &run, &mut station, |_| options.works).await?;
     }
 }
 
-/// Does what a robot is commanded, one thing after another, until the agent is over.
+/// Does what a robot is commanded, one thing after another, until the agent is over. How long each takes follows from what
+/// is to be done.
 pub(crate) async fn obey(
     offers: &mut CommandOffers,
-    robot: &str,
+    run: &Run,
     station: &mut StationClient,
-    works: Duration,
+    works: impl Fn(&str) -> Duration,
 ) -> std::io::Result<()> {
     while let Some(offer) = offers.next().await {
         offer.accept();
         if let Ok(running) = offer.start().await {
+            let takes = works(&running.command.verb);
             // What its node does not know any more, its node reports as it knows it.
-            let _ = carry_out(running, robot, station, works).await?;
+            let _ = carry_out(running, run, station, takes).await?;
         }
     }
     Ok(())
@@ -100,15 +112,15 @@ pub(crate) async fn obey(
 /// Does it, between the start and the end that the station grants.
 async fn carry_out(
     running: RunningCommand,
-    robot: &str,
+    of: &Run,
     station: &mut StationClient,
-    works: Duration,
+    takes: Duration,
 ) -> std::io::Result<Result<(), NotStarted>> {
-    let (task, token) = (deed(&running.command.id, robot), Some(running.token()));
+    let (task, token) = (deed(&running.command.id, &of.robot), Some(running.token()));
     let mut ask = async |step, left: skep_client::StartLeft| {
-        let (robot, task) = (robot.to_owned(), task.clone());
+        let (Run { robot, run }, task) = (of.clone(), task.clone());
         let (checked_ms, until_ms) = (left.at_ms, left.until_ms);
-        station.ask(&Question { robot, task, epoch: 1, errand: 0, step, checked_ms, until_ms, token }).await
+        station.ask(&Question { robot, run, task, epoch: 1, errand: 0, step, checked_ms, until_ms, token }).await
     };
     let left = match running.check() {
         Ok(left) => left,
@@ -121,7 +133,7 @@ async fn carry_out(
         }
     }
     running.progress(500, "at it");
-    tokio::time::sleep(works).await;
+    tokio::time::sleep(takes).await;
     Ok(match ask(Step::Done, left).await? {
         None => running.succeed(Vec::new()).await,
         Some(_) => running.fail("the station refused its end").await,

@@ -4,6 +4,7 @@
 //! ext4 on a loop device, which is shut down without flushing its journal: what was not synced is gone, as if the plug
 //! had been pulled. Then it is mounted again and the node started again.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -183,7 +184,8 @@ pub async fn power(options: PowerOptions) -> Result<PowerReport, LaunchError> {
         }
         net.until_equal(&all).await?;
         report.lost = acknowledged.len() - net.verify(&acknowledged).await?;
-        eprintln!(
+        let _ = writeln!(
+            std::io::stderr(),
             "power cut {} of {} voters: {} acknowledged so far, {} lost",
             cut + 1,
             victims.len(),

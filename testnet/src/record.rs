@@ -19,6 +19,20 @@ pub(crate) fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What stands between the name of a robot and which run of its software is meant. No robot's name has it.
+const RUN_MARK: char = '+';
+
+/// A run of a robot's software, as its process and its history are named: like the robot the first one, and each that was
+/// started elsewhere since with its number.
+pub fn run_name(robot: &str, run: u32) -> String {
+    if run == 0 { robot.to_owned() } else { format!("{robot}{RUN_MARK}{run}") }
+}
+
+/// Whether a name is that of a run of this robot's software.
+pub(crate) fn is_run_of(name: &str, robot: &str) -> bool {
+    name.strip_prefix(robot).is_some_and(|rest| rest.is_empty() || rest.starts_with(RUN_MARK))
+}
+
 /// A history that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -193,6 +207,13 @@ pub enum Op {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_named_after_its_robot_and_taken_for_no_other() {
+        assert_eq!((run_name("robot-1", 0).as_str(), run_name("robot-1", 2).as_str()), ("robot-1", "robot-1+2"));
+        assert!(is_run_of("robot-1", "robot-1") && is_run_of("robot-1+2", "robot-1"));
+        assert!(!is_run_of("robot-12", "robot-1") && !is_run_of("robot-12+2", "robot-1"));
+    }
 
     #[test]
     fn a_line_that_was_cut_off_is_left_out_and_rubbish_is_named() {

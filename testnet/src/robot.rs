@@ -12,8 +12,8 @@ use skep_client::{
 
 use tokio::sync::mpsc;
 
-use crate::crew::obey;
-use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, boot_ns, hex};
+use crate::crew::{Run, obey};
+use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, boot_ns, hex, run_name};
 use crate::station::{Question, Refused, StationClient, Step};
 use crate::workload::{Cell, Floor, OrderPayload};
 
@@ -23,8 +23,14 @@ pub const POSE: &str = "robots/pose";
 pub const BATTERY: &str = "robots/battery";
 /// The group of all robots.
 pub const FLEET: &str = "fleet";
-/// How long a robot takes for what it is commanded.
+/// What a robot is commanded that takes it longer: others wait at its node meanwhile.
+pub(crate) const SURVEY: &str = "survey";
+const SURVEYS: Duration = Duration::from_secs(2);
+/// How long it takes for anything else.
 const LOOKS: Duration = Duration::from_millis(50);
+/// How long attaching is tried. The run before this one may have the agent for as long as it is suspended or cut off, and a
+/// lease; and a shard may be without a quorum.
+const ATTACH_MAX: Duration = Duration::from_secs(300);
 /// Publications waiting for the node.
 const PUBLICATIONS_QUEUED_MAX: usize = 64;
 
@@ -36,6 +42,8 @@ const IDLE_TELEMETRY_EVERY: Duration = Duration::from_secs(1);
 pub struct RobotOptions {
     /// Its name, which is also its agent id.
     pub name: String,
+    /// How often its software was started elsewhere before.
+    pub run: u32,
     /// The directory of its node.
     pub node: PathBuf,
     /// The floor, as a map.
@@ -123,20 +131,21 @@ pub async fn run(options: RobotOptions) -> Result<(), RobotError> {
         name: "robot".to_owned(),
         capabilities: vec!["transport".to_owned()],
         stateful: false,
-        max_concurrent: 1,
+        max_concurrent: Some(1),
     };
     let place = Some(position(&floor, options.start));
-    let agent_options =
-        AgentOptions { place, patience: Duration::from_secs(120), ..AgentOptions::new(&options.name, role) };
+    let agent_options = AgentOptions { place, patience: ATTACH_MAX, ..AgentOptions::new(&options.name, role) };
     let keeper = Arc::clone(&history);
     let renewed = move |left: LeaseLeft| {
         let _ = keeper.write(&ClientRecord::Renewed { at_ms: left.at_ms, until_ms: left.until_ms });
     };
     let mut agent = AttachedAgent::attach(&client, agent_options, Some(Box::new(renewed))).await?;
     if let Some(mut offers) = agent.take_commands(&[FLEET]) {
-        let (name, mut world) = (options.name.clone(), StationClient::connect(&options.station).await?);
+        let run = Run { robot: options.name.clone(), run: options.run };
+        let mut world = StationClient::connect(&options.station).await?;
+        let takes = |verb: &str| if verb == SURVEY { SURVEYS } else { LOOKS };
         // Beside its orders: a look around takes no way.
-        tokio::spawn(async move { obey(&mut offers, &name, &mut world, LOOKS).await });
+        tokio::spawn(async move { obey(&mut offers, &run, &mut world, takes).await });
     }
     let (telemetry, publications) = mpsc::channel(PUBLICATIONS_QUEUED_MAX);
     tokio::spawn(keep_publishing(client.clone(), publications));
@@ -279,6 +288,7 @@ impl Robot {
         };
         let question = Question {
             robot: self.options.name.clone(),
+            run: self.options.run,
             task: hex(&order.task.id),
             epoch: order.epoch(),
             errand,
@@ -298,7 +308,7 @@ impl Robot {
         errands: u32,
         call: impl Future<Output = Result<TaskReceipt, ClientError>>,
     ) -> Result<Result<(), LetGo>, RobotError> {
-        let (client, task) = (self.options.name.clone(), hex(&order.task.id));
+        let (client, task) = (run_name(&self.options.name, self.options.run), hex(&order.task.id));
         let record = Call { client, op, task, epoch: order.epoch(), errands };
         self.history.write(&ClientRecord::Invoke { at_ns: boot_ns(), call: record.clone() })?;
         // Fenced or not: the shard judges the claim, and what it says settles what became of it.

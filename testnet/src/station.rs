@@ -6,6 +6,7 @@
 //! are logged too.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +16,7 @@ use skep_protocol::offer::GoToken;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::record::{RecordError, Recorder, boot_ns};
+use crate::record::{RecordError, Recorder, boot_ns, run_name};
 
 /// Longest question.
 const QUESTION_BYTES_MAX: usize = 4 * 1024;
@@ -35,6 +36,9 @@ pub enum Step {
 pub struct Question {
     /// Who asks.
     pub robot: String,
+    /// Which run of its software: how often that was started elsewhere before.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub run: u32,
     /// For which task.
     pub task: String,
     /// Under which claim.
@@ -50,6 +54,17 @@ pub struct Question {
     /// Whose word to go it has, if it is about a command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<GoToken>,
+}
+
+fn is_first(run: &u32) -> bool {
+    *run == 0
+}
+
+impl Question {
+    /// The run of the robot's software that asks, as its process and its history are named.
+    pub fn run_name(&self) -> String {
+        run_name(&self.robot, self.run)
+    }
 }
 
 /// Why something was refused.
@@ -165,7 +180,7 @@ pub async fn serve(socket: &Path, log: &Path) -> Result<(), RecordError> {
         let (world, recorder) = (Arc::clone(&world), Arc::clone(&recorder));
         tokio::spawn(async move {
             if let Err(error) = answer(stream, &world, &recorder).await {
-                eprintln!("station: {error}");
+                let _ = writeln!(std::io::stderr(), "station: {error}");
             }
         });
     }
@@ -236,7 +251,7 @@ mod tests {
 
     fn question(epoch: u64, errand: u32, step: Step) -> Question {
         let (robot, task) = ("r".to_owned(), "t".to_owned());
-        Question { robot, task, epoch, errand, step, checked_ms: 0, until_ms: 1, token: None }
+        Question { robot, run: 0, task, epoch, errand, step, checked_ms: 0, until_ms: 1, token: None }
     }
 
     #[test]

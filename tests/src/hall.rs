@@ -65,7 +65,7 @@ impl Hall {
 /// If it cannot be: the test cannot go on.
 #[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
 pub async fn attach(client: &Client, name: &str, groups: &[&str]) -> (AttachedAgent, CommandOffers) {
-    let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
+    let role = Role { name: "robot".into(), max_concurrent: Some(1), ..Role::default() };
     let mut agent = AttachedAgent::attach(client, AgentOptions::new(name, role), None).await.unwrap();
     let offers = agent.take_commands(groups).unwrap();
     (agent, offers)

@@ -4,6 +4,7 @@
 //! directories and on ports of its own, and is ended by pid.
 
 pub mod hall;
+pub mod running;
 pub mod sim;
 pub mod small_disk;
 
@@ -109,9 +110,15 @@ impl Site {
     /// If the program cannot be run.
     #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
     pub fn skep(&self, node: usize, args: &[&str]) -> Ran {
+        Ran(self.command(node, args).output().expect("the program runs"))
+    }
+
+    /// The program against a node, not run yet.
+    #[must_use]
+    pub fn command(&self, node: usize, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(args).arg("--dir").arg(&self.net.nodes[node].dir).env_clear();
-        Ran(command.output().expect("the program runs"))
+        command
     }
 }
 
@@ -120,6 +127,16 @@ impl Site {
 pub struct Ran(Output);
 
 impl Ran {
+    /// A run of a program that is not one against a node.
+    ///
+    /// # Panics
+    /// If the program cannot be run.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    #[must_use]
+    pub fn of(command: &mut Command) -> Self {
+        Self(command.output().expect("the program runs"))
+    }
+
     /// Its exit code.
     #[must_use]
     pub fn code(&self) -> Option<i32> {

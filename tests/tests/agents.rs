@@ -15,7 +15,7 @@ fn spec(title: &str) -> TaskSpec {
 }
 
 async fn attach(site: &Site, node: usize, name: &str) -> AttachedAgent {
-    let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
+    let role = Role { name: "robot".into(), max_concurrent: Some(1), ..Role::default() };
     AttachedAgent::attach(&site.net.nodes[node].client(), AgentOptions::new(name, role), None).await.unwrap()
 }
 
@@ -85,7 +85,7 @@ async fn an_agent_whose_node_restarts_in_time_keeps_its_task_under_the_same_epoc
 async fn an_agent_is_refused_elsewhere_while_its_lease_lives_and_admitted_after() {
     let site = Site::up(NODE, 3, 3, &QUICK).await;
     let first = attach(&site, 0, "r1").await;
-    let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
+    let role = Role { name: "robot".into(), max_concurrent: Some(1), ..Role::default() };
     let hasty = AgentOptions { patience: Duration::ZERO, ..AgentOptions::new("r1", role) };
     let refused = AttachedAgent::attach(&site.net.nodes[1].client(), hasty, None).await.err().unwrap();
     assert_eq!(refused.code(), Some("SKEP-0118"), "{refused}");

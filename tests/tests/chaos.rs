@@ -42,7 +42,7 @@ fn a_site_at_work_survives_whatever_goes_wrong() {
 
 #[test]
 fn a_site_whose_links_all_differ_survives_whatever_goes_wrong() {
-    survives("mixed", "3s", 50, 2);
+    survives("mixed", "5s", 25, 2);
 }
 
 #[test]

@@ -76,7 +76,7 @@ const LIFE: [&str; 7] = ["accepted", "released", "received", "taken", "started",
 
 /// What a node tells of a command, all of it with its trace.
 async fn life(client: &Client, id: &str, trace: &str) -> Vec<String> {
-    let mut events = client.watch_commands(Some(id.parse().unwrap()), "", 1).await.unwrap();
+    let mut events = client.watch_commands(Some(id.parse().unwrap()), "", Some(1)).await.unwrap();
     let mut kinds = Vec::new();
     while kinds.last().is_none_or(|kind| kind != "ended") {
         let event = tokio::time::timeout(Duration::from_secs(60), events.message()).await;
@@ -96,7 +96,7 @@ async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
     let starts = Starts::default();
     let robot = tokio::spawn(obey(offers, Arc::clone(&starts)));
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let goto = ["--to", "robot-7", "--verb", "goto", "--arg", "x=3", "--arg", "place=dock"];
+    let goto = ["--to", "robot-7", "--verb", "goto", "--arg", "x:=3", "--arg", "place=dock"];
     let sent = hall.send(1, &[&goto[..], &["--wait", "--traceparent", trace]].concat()).json();
     assert_eq!((&sent["open"], &sent["agents"]), (&Value::from(0), &Value::from(1)));
     let delivery = &sent["deliveries"][0];
@@ -322,7 +322,7 @@ async fn software_that_died_while_it_did_something_leaves_it_in_doubt_until_an_o
     running.check().unwrap();
     running.progress(400, "at the gate");
     let id: CommandId = sent["command"].as_str().unwrap().parse().unwrap();
-    let mut events = client.watch_commands(Some(id), "r1", 1).await.unwrap();
+    let mut events = client.watch_commands(Some(id), "r1", Some(1)).await.unwrap();
     let mut told = Vec::new();
     while told.last().is_none_or(|kind| kind != "progressed") {
         let event = within(events.message(), "it is told how far it has come").await.unwrap().unwrap();
@@ -341,7 +341,7 @@ async fn software_that_died_while_it_did_something_leaves_it_in_doubt_until_an_o
     drop(agent);
     std::mem::forget(running);
     drop(offers);
-    let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
+    let role = Role { name: "robot".into(), max_concurrent: Some(1), ..Role::default() };
     let mut again = AttachedAgent::attach(&client, AgentOptions::new("r1", role), None).await.unwrap();
     let _offers = again.take_commands(&[]).unwrap();
     assert_eq!(outcomes(&client, &[id]).await, ["indeterminate"]);

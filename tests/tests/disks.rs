@@ -153,7 +153,7 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
             Ok(watch) => watches.push((client, watch)),
             Err(error) => {
                 // Connections of those that were refused before may not be gone yet.
-                assert!(matches!(error.code(), Some("SKEP-0008" | "SKEP-0007")), "{error}");
+                assert!(matches!(error.code(), Some("SKEP-0009" | "SKEP-0010")), "{error}");
                 assert!(error.to_string().contains("are open"), "{error}");
                 refused += 1;
             }
@@ -170,7 +170,7 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
     // Connections that say nothing take all places, and whoever calls hears why there is none.
     let idle: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(node.dir.join("api.sock")).unwrap()).collect();
     let error = site.net.wait_for("the refusal", async || {
-        node.impatient_client().node_status().await.err().filter(|error| error.code() == Some("SKEP-0007"))
+        node.impatient_client().node_status().await.err().filter(|error| error.code() == Some("SKEP-0009"))
     });
     let error = error.await.unwrap();
     assert!(error.to_string().contains("ulimit -n"), "{error}");

@@ -40,7 +40,7 @@ async fn write_through(site: &Site, nodes: impl Iterator<Item = usize>, title: &
 
 /// A robot of a node, which has got a task.
 async fn robot_at_work(site: &Site, at: usize) -> (AttachedAgent, Assignment) {
-    let role = Role { name: "robot".into(), max_concurrent: 1, ..Role::default() };
+    let role = Role { name: "robot".into(), max_concurrent: Some(1), ..Role::default() };
     let options = AgentOptions::new(&format!("robot-{at}"), role);
     let mut agent = AttachedAgent::attach(&patient(site, at), options, None).await.unwrap();
     let work = tokio::time::timeout(Duration::from_secs(120), agent.next_task()).await;

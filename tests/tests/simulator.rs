@@ -2,7 +2,7 @@
 //! anybody likes with `cargo run -p skep-tests --release --bin sim`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use skep_tests::sim::{self, Campaign, CampaignOptions};
+use skep_tests::sim::{self, Campaign, CampaignOptions, Scale};
 
 /// How many seeds to run; the runner of mutants asks for more.
 fn seeds() -> u64 {
@@ -12,7 +12,7 @@ fn seeds() -> u64 {
 #[test]
 fn every_invariant_holds_whatever_goes_wrong_and_everything_comes_to_its_end() {
     let from = std::env::var("SKEP_SIM_FROM").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let options = CampaignOptions { from, seeds: seeds(), robots: None, progress: None };
+    let options = CampaignOptions { from, seeds: seeds(), scale: Scale::default(), progress: None };
     let campaign = Campaign::run(&options, |so_far| assert_eq!(so_far.violations, [])).unwrap();
     assert_eq!(campaign.violations, []);
     assert_eq!(campaign.seeds, seeds());
@@ -23,24 +23,38 @@ fn every_invariant_holds_whatever_goes_wrong_and_everything_comes_to_its_end() {
     );
 }
 
+/// Two seeds: leaders that announce themselves to all, and leaders that are found by asking.
+#[test]
+fn hosts_that_do_not_vote_follow_each_new_leader_within_a_few_attempts_however_many_they_are() {
+    let scale = Scale { robots: None, hosts: Some(200) };
+    let options = CampaignOptions { from: 1, seeds: 2, scale, progress: None };
+    let campaign = Campaign::run(&options, |_| {}).unwrap();
+    assert_eq!(campaign.violations, []);
+    let coverage = &campaign.coverage;
+    // Three of them are killed in each.
+    assert!(coverage.crashes == 6 && coverage.elections >= 8 && coverage.completions >= 60, "{coverage:?}");
+}
+
 #[test]
 fn a_seed_is_the_same_run_every_time() {
-    let (one, other) = (sim::run(3, None, None), sim::run(3, None, None));
+    let run = |seed| sim::run(seed, Scale::default(), None);
+    let (one, other) = (run(3), run(3));
     assert_eq!((one.coverage, one.virtual_ms), (other.coverage, other.virtual_ms));
-    assert_ne!(sim::run(4, None, None).virtual_ms, one.virtual_ms);
+    assert_ne!(run(4).virtual_ms, one.virtual_ms);
 }
 
 #[test]
 fn a_campaign_goes_on_where_it_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let progress = Some(dir.path().join("progress.json"));
-    let part = |seeds| CampaignOptions { from: 1, seeds, robots: Some(20), progress: progress.clone() };
+    let scale = Scale { robots: Some(20), hosts: None };
+    let part = |seeds| CampaignOptions { from: 1, seeds, scale, progress: progress.clone() };
     Campaign::run(&part(2), |_| {}).unwrap();
     let went_on = Campaign::run(&part(3), |_| {}).unwrap();
     let at_once = Campaign::run(&CampaignOptions { progress: None, ..part(3) }, |_| {}).unwrap();
     assert_eq!(went_on, at_once);
     let other = CampaignOptions { from: 2, ..part(3) };
     assert!(Campaign::run(&other, |_| {}).unwrap_err().to_string().contains("is of a campaign from seed 1"));
-    let other = CampaignOptions { robots: None, ..part(3) };
+    let other = CampaignOptions { scale: Scale::default(), ..part(3) };
     assert!(Campaign::run(&other, |_| {}).unwrap_err().to_string().contains("with 20 robots"));
 }

@@ -297,7 +297,7 @@ async fn a_watcher_sees_every_transition_from_any_point_on() {
     let client = site.net.nodes[2].client();
     let first = client.create_task(spec("one")).await.unwrap();
     let claimed = client.claim_task("r1", Some(&first.task_id)).await.unwrap().receipt.unwrap();
-    let mut watch = site.net.nodes[1].client().watch_tasks(&[], first.index).await.unwrap();
+    let mut watch = site.net.nodes[1].client().watch_tasks(&[], Some(first.index)).await.unwrap();
     let claim = v1::Claim { task_id: first.task_id.clone(), agent: "r1".into(), epoch: claimed.epoch };
     client.complete_task(claim, Vec::new()).await.unwrap();
     let mut seen = Vec::new();

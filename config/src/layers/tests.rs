@@ -57,6 +57,33 @@ fn an_unknown_key_is_refused_with_file_line_and_key() {
 }
 
 #[test]
+fn an_empty_file_is_an_error_that_names_it_and_no_default() {
+    // etcd-io/etcd#3082
+    for empty in ["", " \n\n", "\0\0\0\0"] {
+        let file = file(empty);
+        let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{} is empty", file.path().display())), "{error}");
+    }
+    let missing = load(Some(Path::new("/nowhere/skep.toml")), &Overrides::default()).unwrap_err().to_string();
+    assert!(missing.starts_with("/nowhere/skep.toml: "), "{missing}");
+}
+
+#[test]
+fn every_value_is_shown() {
+    let (_, settings) = load(Some(file("[mesh]\nmdns = true\n").path()), &Overrides::default()).unwrap();
+    assert_eq!(origin_of(&settings, "mesh.mdns").0, "true");
+    assert!(settings.iter().all(|setting| !setting.value.is_empty()), "{settings:?}");
+}
+
+#[test]
+fn the_name_of_a_site_is_one_of_its_topics() {
+    // VDA5050/VDA5050#605
+    let file = file("[node]\nsite = \"plant/1\"\n");
+    let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
+    assert!(error.starts_with("node.site: ") && error.contains("'/'"), "{error}");
+}
+
+#[test]
 fn a_value_out_of_bounds_is_refused_with_its_origin() {
     let refused = |text: &str, key: &str| {
         let file = file(text);

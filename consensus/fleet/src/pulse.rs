@@ -53,14 +53,18 @@ impl LeaderPulse {
         Self { config, acked_ms: None, delay_ms: 0, next_beat_ms: 0, without: None }
     }
 
-    /// A quorum has acknowledged what was sent at `sent_ms`, as is known at `now_ms`.
-    pub fn acknowledged(&mut self, sent_ms: u64, now_ms: u64) {
+    /// A quorum has acknowledged what was sent at `sent_ms`, as is known at `now_ms`. The machine has not slept for
+    /// `awake_ms`, as far as is known.
+    pub fn acknowledged(&mut self, sent_ms: u64, now_ms: u64, awake_ms: u64) {
         if self.acked_ms.is_some_and(|known| sent_ms <= known) {
             return;
         }
         let delay = now_ms.saturating_sub(sent_ms);
-        // At once when they are later, slowly when they are sooner.
-        self.delay_ms = delay.max(self.delay_ms - self.delay_ms / 16);
+        // While the machine slept nothing was under way: that says nothing of the links.
+        if delay <= awake_ms {
+            // At once when they are later, slowly when they are sooner. What is beyond what a link explains is its limit.
+            self.delay_ms = delay.min(SILENCE_LEARNED_MS_MAX).max(self.delay_ms - self.delay_ms / 16);
+        }
         self.acked_ms = Some(sent_ms);
         if self.has_quorum(now_ms) {
             self.without = None;
@@ -155,7 +159,7 @@ mod tests {
         let (mut beats, mut without, mut under_way) = (0, 0, None);
         for now in from_ms..to_ms {
             if let Some(sent) = under_way.filter(|sent| delay_ms.is_some_and(|delay| now >= sent + delay)) {
-                pulse.acknowledged(sent, now);
+                pulse.acknowledged(sent, now, u64::MAX);
                 under_way = None;
             }
             if pulse.poll(now) {
@@ -202,9 +206,23 @@ mod tests {
         pulse.begin(0, 2_000);
         let heard = (0..4_000).filter(|now| pulse.poll(*now)).count() as u64;
         assert_eq!(heard, 4_000 / LAN.heartbeat_ms, "it does not let go before the first answer can be there");
-        pulse.acknowledged(3_900, 4_000);
+        pulse.acknowledged(3_900, 4_000, u64::MAX);
         run(Some(1), &mut pulse, 4_000, 14_000);
         assert_eq!(pulse.window_ms(), LAN.silence_ms_min, "and what is quick again is expected to be");
+    }
+
+    #[test]
+    fn a_sleep_of_the_machine_is_taken_for_no_slow_link() {
+        let mut pulse = LeaderPulse::new(LAN);
+        run(Some(1), &mut pulse, 0, 5_000);
+        // Sent before the machine slept for a minute, and acknowledged after.
+        pulse.acknowledged(5_000, 65_010, 10);
+        assert!(!pulse.has_quorum(65_010), "what was acknowledged is a minute old");
+        assert_eq!(pulse.window_ms(), LAN.silence_ms_min);
+        // Sent and acknowledged since it woke: that is the link.
+        pulse.acknowledged(65_020, 65_520, 520);
+        assert!(pulse.has_quorum(65_520));
+        assert_eq!(pulse.window_ms(), DELAYS * 500);
     }
 
     #[test]

@@ -73,6 +73,60 @@ fn a_full_memory_raises_its_floor_and_never_executes_what_it_may_have_forgotten(
 }
 
 #[test]
+fn requests_that_were_first_sent_ahead_of_the_clock_do_not_keep_others_out() {
+    let mut shard = Shard::with_limits(FleetLimits { dedup_ids_max: 8, ..FleetLimits::default() });
+    let ahead = |shard: &mut Shard, n| {
+        let mut request = shard.request(create(n, spec()));
+        request.first_sent = shard.now.plus_ms(50_000);
+        request
+    };
+    let taken = ahead(&mut shard, 1);
+    let first = shard.send(&taken);
+    assert!(matches!(first, Reply::Done(_)));
+    let other = ahead(&mut shard, 2);
+    assert!(matches!(shard.send(&other), Reply::Done(_)));
+    let refused = ahead(&mut shard, 3);
+    assert!(
+        matches!(shard.send(&refused), Reply::Refused(Refusal::SentAhead { .. })),
+        "a quarter of the table is full"
+    );
+    for n in 10..40 {
+        // A little under way, as requests are.
+        let request = shard.request(create(n, spec()));
+        shard.pass(3);
+        assert!(matches!(shard.send(&request), Reply::Done(_)), "task {n}");
+    }
+    assert_eq!(shard.state.dedup_ids(), 8);
+    assert_eq!(shard.send(&taken), first, "what is ahead is forgotten last");
+    shard.pass(50_000);
+    assert!(matches!(shard.send(&refused), Reply::Done(_)), "the clock has come so far");
+}
+
+#[test]
+fn a_snapshot_is_handed_on_in_parts() {
+    let mut shard = Shard::new();
+    for n in 1..=200 {
+        let payload = vec![n; 4_096];
+        shard.ok(create(n, skep_protocol::task::TaskSpec { payload, ..spec() }));
+    }
+    let (mut bytes, mut largest) = (Vec::new(), 0);
+    let taken: Result<(), SnapshotError> = shard.state.write_snapshot(&mut |part: &[u8]| {
+        largest = largest.max(part.len());
+        bytes.extend_from_slice(part);
+        Ok(())
+    });
+    taken.unwrap();
+    assert_eq!(bytes, shard.state.to_snapshot().unwrap());
+    assert!(bytes.len() > 800_000 && largest < 80_000, "{} bytes, {largest} at once", bytes.len());
+    let mut parts = 0;
+    let refused = shard.state.write_snapshot(&mut |_: &[u8]| {
+        parts += 1;
+        Err(SnapshotError::Empty)
+    });
+    assert_eq!((refused, parts), (Err(SnapshotError::Empty), 1), "nothing is written after a failure");
+}
+
+#[test]
 fn clock_readings_that_cannot_be_are_refused() {
     let mut shard = Shard::new();
     let mut impossible = |change: fn(&mut skep_protocol::entry::Request)| {
@@ -154,8 +208,12 @@ fn a_malformed_snapshot_is_refused_and_never_a_panic() {
     let bytes = shard.state.to_snapshot().unwrap();
     assert_eq!(FleetState::from_snapshot(&[]).unwrap_err(), SnapshotError::Empty);
     let mut newer = bytes.clone();
-    newer[0] = 3;
-    assert_eq!(FleetState::from_snapshot(&newer).unwrap_err(), SnapshotError::Format { found: 3 });
+    newer[0] = 4;
+    assert_eq!(FleetState::from_snapshot(&newer).unwrap_err(), SnapshotError::Format { found: 4 });
+    newer[0] = 2;
+    let older = FleetState::from_snapshot(&newer).unwrap_err();
+    assert_eq!(older, SnapshotError::Format { found: 2 });
+    assert!(older.to_string().contains("Run the Skep that wrote it"), "{older}");
     for length in 1..bytes.len() {
         assert!(FleetState::from_snapshot(&bytes[..length]).is_err(), "cut to {length}");
     }

@@ -79,11 +79,12 @@ fn log_id(point: LogPoint) -> LogId {
     LogId { leader_id: point.term.into(), index: point.index }
 }
 
-fn point(id: &LogId) -> LogPoint {
+pub(super) fn point(id: &LogId) -> LogPoint {
     LogPoint { index: id.index, term: *id.leader_id }
 }
 
-fn entry(point: LogPoint, bytes: &Bytes) -> io::Result<Entry> {
+/// An entry as openraft has it.
+pub(crate) fn entry(point: LogPoint, bytes: &Bytes) -> io::Result<Entry> {
     let payload: EntryPayload<_, _, _> = decode("log entry", bytes)?;
     Ok(Entry { log_id: log_id(point), payload })
 }

@@ -5,26 +5,32 @@
 
 use std::io;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use skep_fleet::{FleetLimits, FleetState, LogPosition};
+use skep_fleet::{Applied, FleetLimits, FleetState, LogPosition, SnapshotError};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry;
-use skep_protocol::ids::ShardId;
+use skep_protocol::ids::{RaftId, ShardId};
+use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::sync::watch;
 
-use super::types::{ApplyReply, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode};
+use super::checked::Checked;
+use super::kept::{Replay, until_kept};
+use super::types::{
+    ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode,
+};
 use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
 use crate::store::disk::once_there_is_room;
-use crate::store::{Store, StoredSnapshot};
+use crate::store::{Snapshots, Store, StoreError, StoredSnapshot};
 use crate::threads::{Errand, Threads};
 
 /// The state of one shard, shared between the one that applies and those that read.
@@ -53,6 +59,23 @@ impl SharedState {
     }
 }
 
+type Payload = EntryPayload<EntryBytes, RaftId, Member>;
+
+/// What an entry does to a state.
+pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, payload: &Payload) -> io::Result<Applied> {
+    let position = LogPosition { index: id.index, term: *id.leader_id };
+    match payload {
+        EntryPayload::Normal(bytes) => {
+            let entry = entry::Entry::decode(&bytes.0).map_err(io::Error::other)?;
+            Ok(state.apply(position, &entry))
+        }
+        EntryPayload::Blank | EntryPayload::Membership(_) => {
+            state.skip(position);
+            Ok(Applied::default())
+        }
+    }
+}
+
 /// Applies the entries of one shard.
 pub(crate) struct Machine {
     store: Store,
@@ -66,6 +89,15 @@ pub(crate) struct Machine {
     ends: Ends,
     pulls: Pulls,
     sending: Sending,
+    replay: Replay,
+    /// The snapshot that a start has read: it is asked for twice.
+    loaded: Option<StoredSnapshot>,
+    checked: Checked,
+}
+
+/// Whether so much was logged since the last snapshot that another one is worth its writing.
+fn is_worth_a_snapshot(logged: u64, state_bytes: u64) -> bool {
+    state_bytes <= limits::SNAPSHOT_BYTES_CHEAP || logged >= state_bytes.min(limits::SNAPSHOT_LOG_BYTES_MAX)
 }
 
 impl Machine {
@@ -82,12 +114,25 @@ impl Machine {
             ends: Ends::default(),
             pulls: Pulls::default(),
             sending: Sending::default(),
+            replay: Replay::default(),
+            loaded: None,
+            checked: Checked::default(),
         }
+    }
+
+    /// What a start would apply again.
+    pub(crate) fn replay(&self) -> Replay {
+        self.replay.clone()
     }
 
     /// Whom its snapshot is on its way to.
     pub(crate) fn sending(&self) -> Sending {
         self.sending.clone()
+    }
+
+    /// Where a snapshot is put that was decoded before it is installed.
+    pub(crate) fn checked(&self) -> Checked {
+        self.checked.clone()
     }
 
     /// Who waits for commands to end.
@@ -109,46 +154,47 @@ impl Machine {
         self.progress.subscribe()
     }
 
-    fn apply_one(
-        &mut self,
-        id: LogId,
-        payload: &EntryPayload<super::types::EntryBytes, skep_protocol::ids::RaftId, super::types::Member>,
-    ) -> io::Result<ApplyReply> {
-        let position = LogPosition { index: id.index, term: *id.leader_id };
-        let mut state = self.state.write();
-        let applied = match payload {
-            EntryPayload::Normal(bytes) => {
-                let entry = entry::Entry::decode(&bytes.0).map_err(io::Error::other)?;
-                state.apply(position, &entry)
-            }
-            EntryPayload::Blank => {
-                state.skip(position);
-                skep_fleet::Applied::default()
-            }
+    fn apply_one(&mut self, id: LogId, payload: &Payload) -> io::Result<ApplyReply> {
+        let next = self.applied.map_or(0, |id| id.index + 1);
+        if id.index != next {
+            self.store.history().begin(self.shard, id.index);
+        }
+        match payload {
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(id), membership.clone());
-                state.skip(position);
-                skep_fleet::Applied::default()
             }
-        };
+            EntryPayload::Normal(bytes) => self.replay.applied(bytes.0.len()),
+            EntryPayload::Blank => {}
+        }
+        let mut state = self.state.write();
+        let applied = apply_payload(&mut state, id, payload)?;
         let (stamp, ended) = (state.clock(), self.ends.of(&applied.changes, &state));
         drop(state);
         self.ends.tell(&ended);
         self.applied = Some(id);
         self.clock.observe_stamp(stamp);
-        let set = ChangeSet { index: position.index, term: position.term, changes: applied.changes };
-        self.store.history().record(self.shard, position.index, (!set.changes.is_empty()).then_some(set));
-        Ok(ApplyReply { index: position.index, stamp, replies: applied.replies })
+        let set = ChangeSet { index: id.index, term: *id.leader_id, changes: applied.changes };
+        self.store.history().record(self.shard, id.index, (!set.changes.is_empty()).then_some(set));
+        Ok(ApplyReply { index: id.index, stamp, replies: applied.replies })
     }
 
     async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
-        let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
-        let state = self.threads.offload(Errand::Snapshots, decode).await??;
+        let bytes = data.len();
+        let state = match self.checked.take(&data) {
+            Some(state) => state,
+            None => {
+                let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
+                self.threads.offload(Errand::Snapshots, decode).await??
+            }
+        };
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
+        self.replay.covered(u64::MAX, bytes);
+        let next = self.applied.map_or(0, |id| id.index + 1);
+        self.store.history().begin(self.shard, next);
+        self.progress.send_replace(next);
         self.pulls.tell_all();
         Ok(())
     }
@@ -167,7 +213,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let before = self.applied.map(|id| id.index);
+        let patience = Duration::from_millis(limits::HISTORY_APPLY_WAIT_MS_MAX);
+        let until = tokio::time::Instant::now() + patience;
         while let Some((entry, responder)) = entries.try_next().await? {
+            self.store.history().room(until).await;
             let reply = self.apply_one(entry.log_id, &entry.payload)?;
             if let Some(responder) = responder {
                 responder.send(reply);
@@ -185,11 +234,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if !force && has_room && self.sending.is_under_way() {
             return None;
         }
+        if !force && has_room && !is_worth_a_snapshot(self.replay.behind(), self.state.read().bytes()) {
+            return None;
+        }
+        // It would wait for what is missing in the history, with a copy of the state in its hands.
+        if !force && !self.store.is_low() && self.store.history().is_held_back(self.shard) {
+            return None;
+        }
         // A snapshot that does not fit on the disk would end the group; one that does lets go of the log that fills it.
         if !force && self.store.is_low() && !self.store.has_room_for(self.state.read().bytes()) {
             return None;
         }
-        Some(self.get_snapshot_builder().await)
+        self.loaded = None;
+        Some(Builder { must: force, ..self.get_snapshot_builder().await })
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -201,36 +258,76 @@ impl RaftStateMachine<TypeConfig> for Machine {
             shard: self.shard,
             state: self.state.now(),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership },
+            must: false,
+            behind: self.replay.behind(),
+            replay: self.replay.clone(),
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+        // That of a start is on the disk already.
+        let is_saved = match &self.loaded {
+            Some(loaded) => loaded.meta == encode(meta)? && loaded.data == snapshot,
+            None => false,
+        };
+        if let Some(applied) = self.applied {
+            // The log goes with what was applied of it.
+            until_kept(&self.store, &self.threads, self.shard, applied.index + 1, true).await?;
+        }
         self.restore(meta, snapshot.clone()).await?;
-        save(&self.store, &self.threads, self.shard, meta, snapshot).await
+        if is_saved {
+            return Ok(());
+        }
+        self.loaded = None;
+        let shard = self.shard;
+        let write = move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
+            snapshots.save(shard, &StoredSnapshot { index, meta: meta.clone(), data: snapshot.clone() })
+        };
+        save(&self.store, &self.threads, shard, meta, write).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        if let Some(loaded) = self.loaded.take() {
+            let meta = decode("snapshot meta", &loaded.meta)?;
+            return Ok(Some(Snapshot { meta, snapshot: loaded.data }));
+        }
         let (store, shard) = (self.store.clone(), self.shard);
         let load = move || store.snapshots().load(shard).map_err(io::Error::other);
         let Some(stored) = self.threads.offload(Errand::Snapshots, load).await?? else {
             return Ok(None);
         };
         let meta = decode("snapshot meta", &stored.meta)?;
+        self.loaded = self.applied.is_none().then(|| stored.clone());
         Ok(Some(Snapshot { meta, snapshot: stored.data }))
     }
 }
 
-async fn save(store: &Store, threads: &Threads, shard: ShardId, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
+async fn save(
+    store: &Store,
+    threads: &Threads,
+    shard: ShardId,
+    meta: &SnapshotMeta,
+    write: impl Fn(&Snapshots, u64, &Bytes) -> Result<(), StoreError> + Send + 'static,
+) -> io::Result<()> {
     let index = meta.last_log_id.map_or(0, |id| id.index);
-    let stored = StoredSnapshot { index, meta: Bytes::from(encode(meta)?), data };
+    let meta = Bytes::from(encode(meta)?);
     let store = store.clone();
     let save = move || {
-        // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
-        store.history().sync();
         // An error would end the group, and for want of room none has to: who waits for it is no worse off.
-        once_there_is_room(|| store.snapshots().save(shard, &stored)).map_err(io::Error::other)
+        once_there_is_room(|| write(store.snapshots(), index, &meta)).map_err(io::Error::other)?;
+        store.history().covered_by_snapshot(shard, index + 1);
+        Ok::<(), io::Error>(())
     };
     threads.offload(Errand::Snapshots, save).await?
+}
+
+/// What writing a state failed with.
+struct Failed(io::Error);
+
+impl From<SnapshotError> for Failed {
+    fn from(error: SnapshotError) -> Self {
+        Self(io::Error::other(error))
+    }
 }
 
 /// Builds a snapshot of one moment, beside further applying.
@@ -240,16 +337,34 @@ pub(crate) struct Builder {
     shard: ShardId,
     state: FleetState,
     meta: SnapshotMeta,
+    /// Whether it cannot wait for a history that is not written.
+    must: bool,
+    /// What it spares a start.
+    behind: u64,
+    replay: Replay,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let state = self.state.clone();
-        let encode = move || state.to_snapshot().map_err(io::Error::other);
-        let data = Bytes::from(self.threads.offload(Errand::Snapshots, encode).await??);
-        save(&self.store, &self.threads, self.shard, &self.meta, data.clone()).await?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: data })
+        // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
+        let next = self.meta.last_log_id.map_or(0, |id| id.index + 1);
+        until_kept(&self.store, &self.threads, self.shard, next, self.must).await?;
+        let (shard, state) = (self.shard, self.state.clone());
+        let write = move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
+            snapshots.write(shard, index, meta, |put| {
+                let written = state.write_snapshot(&mut |part: &[u8]| put(part).map_err(Failed));
+                written.map_err(|Failed(error)| error)
+            })
+        };
+        save(&self.store, &self.threads, self.shard, &self.meta, write).await?;
+        let bytes = usize::try_from(self.state.bytes()).unwrap_or(usize::MAX);
+        self.replay.covered(self.behind, bytes);
+        // openraft takes no notice of what is in it: whoever is to have it is sent what is on the disk.
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: Bytes::new() })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,9 @@
 //! openraft behind our own types.
 
 pub(crate) mod acked;
+pub(crate) mod agree;
+pub(crate) mod checked;
+pub(crate) mod kept;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;

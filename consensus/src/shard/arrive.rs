@@ -192,18 +192,21 @@ impl Shard {
             if xxh3_128(&checked) != id.digest {
                 return Err("the snapshot is not the one that its head names".to_owned());
             }
-            skep_fleet::FleetState::from_snapshot(&checked).map(|state| state.applied()).map_err(|e| e.to_string())
+            skep_fleet::FleetState::from_snapshot(&checked).map_err(|e| e.to_string())
         };
-        let applied = self.inner.site.threads.offload(Errand::Snapshots, decode).await.map_err(|e| e.to_string())??;
+        let state = self.inner.site.threads.offload(Errand::Snapshots, decode).await.map_err(|e| e.to_string())??;
         let said = meta.last_log_id.map(|id| (id.index, *id.leader_id));
-        if said.is_none() || said != applied.map(|position| (position.index, position.term)) {
+        if said.is_none() || said != state.applied().map(|position| (position.index, position.term)) {
             return Err("the snapshot is not of the entry that its head names".to_owned());
         }
         if said.is_some_and(|(_, term)| term > vote.leader_id.term) {
             return Err("the snapshot is of a later term than its sender leads".to_owned());
         }
+        self.inner.checked.put(data.clone(), state);
         let snapshot = Snapshot { meta, snapshot: data };
-        let response = self.raft().install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
+        let response = self.raft().install_full_snapshot(vote, snapshot).await;
+        self.inner.checked.clear();
+        let response = response.map_err(|e| e.to_string())?;
         if response.vote == vote {
             self.heard_leader();
         }

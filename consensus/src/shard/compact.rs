@@ -1,11 +1,13 @@
-//! Letting go of a log that takes too much of the disk, and of snapshots that do not come whole.
+//! Letting go of a log that takes too much of the disk, of snapshots that do not come whole, and of old history.
 //!
 //! openraft makes a snapshot every so many entries and keeps some behind it. Entries differ in size by a factor of a
-//! thousand, so that their number bounds nothing: here it is their bytes, and the space that is left.
+//! thousand, so that their number bounds nothing: here it is their bytes, the space that is left, and how much a start
+//! would apply again. Nothing is purged that no snapshot covers, and no snapshot covers what is not in the history.
 
 use std::time::Duration;
 
 use super::Shard;
+use crate::threads::Errand;
 
 /// How often the size of the log is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -13,16 +15,35 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const KEPT: u64 = 128;
 /// Entries for which another snapshot is worth its writing.
 const ENTRIES_MIN: u64 = 256;
+/// Looks after which it is looked for history that is too old.
+const LOOKS_PER_RETAIN: u32 = 30;
 
 /// Keeps the log and what came of snapshots within their bounds until the group ends.
 pub(super) async fn run(shard: Shard) {
     let store = shard.inner.site.store.clone();
+    let mut looks = 0_u32;
     while shard.metrics().running_state.is_ok() {
         if store.is_low() || store.is_log_too_large() {
             compact(&shard).await;
+        } else if shard.inner.replay.is_long() {
+            shorten_start(&shard).await;
         }
+        if looks.is_multiple_of(LOOKS_PER_RETAIN) {
+            let (history, id, now) = (store.history().clone(), shard.id(), shard.inner.clock.now());
+            let retain = move || history.retain(id, now);
+            // It is looked again later.
+            let _ = shard.inner.site.threads.offload(Errand::Files, retain).await;
+        }
+        looks = looks.wrapping_add(1);
         shard.let_go_of_snapshot();
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Has a snapshot made, so that the next start finds less to apply.
+async fn shorten_start(shard: &Shard) {
+    if let Err(error) = shard.raft().trigger().snapshot().await {
+        tracing::debug!(shard = %shard.id(), %error, "the group is ending");
     }
 }
 

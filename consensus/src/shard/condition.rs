@@ -186,6 +186,7 @@ impl Shard {
             return vec![own(ShardFault::NotMember, format!("{what} one, as far as {} knows", metrics.id))];
         }
         let mut faults: Vec<FaultReport> = self.fault_of_disk().into_iter().collect();
+        faults.extend(self.faults_of_history());
         if leads(&metrics) {
             if !has_quorum(self, &metrics) {
                 let since = self.age_ms().map_or("since it leads".to_owned(), |ms| format!("for {}", span(ms)));
@@ -205,6 +206,18 @@ impl Shard {
             faults.push(own(ShardFault::VotersChanging, format!("from {} to {}", names(before), names(after))));
         }
         faults
+    }
+
+    fn faults_of_history(&self) -> Vec<FaultReport> {
+        let history = self.inner.site.store.history();
+        let standing = history.standing(self.inner.id);
+        let own = |fault, detail: String| FaultReport { fault, node: None, detail };
+        let behind = standing.error.or_else(|| {
+            history.is_behind().then(|| format!("{} bytes of it wait to be written", standing.queued_bytes))
+        });
+        let lost = (standing.lost > 0).then(|| format!("{} entries after entry {}", standing.lost, standing.begins));
+        let behind = behind.map(|detail| own(ShardFault::HistoryBehind, detail));
+        behind.into_iter().chain(lost.map(|detail| own(ShardFault::HistoryLost, detail))).collect()
     }
 
     fn faults_of_follower(&self, metrics: &Metrics) -> Vec<FaultReport> {

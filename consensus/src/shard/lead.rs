@@ -83,15 +83,15 @@ pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConf
         return true;
     }
     let clock = &shard.inner.clock;
-    let now = clock.boot_ms();
+    let (now, awake_ms) = (clock.boot_ms(), clock.awake_ms());
     // What openraft knows is as good, since entries are acknowledged too: but what was heard before the machine slept is
     // older than openraft's clock says.
     let age = metrics.last_quorum_acked.map(|acked| acked.into_inner().elapsed().as_millis());
-    let age = age.and_then(|age| u64::try_from(age).ok()).filter(|age| *age < clock.awake_ms());
+    let age = age.and_then(|age| u64::try_from(age).ok()).filter(|age| *age < awake_ms);
     let acked = age.map(|age| now.saturating_sub(age)).max(shard.beats_acked_ms(metrics));
     let mut pulse = shard.pulse();
     if let Some(sent) = acked {
-        pulse.acknowledged(sent, now);
+        pulse.acknowledged(sent, now, awake_ms);
     }
     pulse.has_quorum(now)
 }

@@ -8,7 +8,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::frame::FrameKind;
-use skep_protocol::ids::{NodeId, RaftId};
+use skep_protocol::ids::{NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
@@ -25,6 +25,14 @@ pub enum MembershipError {
     NotLeader {
         /// Who does, as far as it knows.
         leader: Option<NodeId>,
+    },
+    /// This node has nothing of the shard.
+    #[error(
+        "this node holds no replica of shard {shard}; 'skep node status' names those that it holds, --shard says which is meant"
+    )]
+    NoReplica {
+        /// Which.
+        shard: ShardId,
     },
     /// A voter-to-be holds something of the shard.
     #[error(

@@ -38,12 +38,15 @@ use crate::ends::Ends;
 use crate::net::{Peers, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
+use crate::raft::agree::bring_to_agree;
+use crate::raft::checked::Checked;
+use crate::raft::kept::Replay;
 use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
 use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
-use crate::threads::Threads;
+use crate::threads::{Errand, Threads};
 
 pub(crate) use lead::ROUND_PATIENCE;
 pub use members::MembershipError;
@@ -127,8 +130,12 @@ struct Inner {
     condition: condition::Condition,
     relief: relief::Relief,
     flush_time: FlushTime,
+    /// What a start would apply again.
+    replay: Replay,
     /// What has come of a snapshot of the leader.
     arrival: arrive::Arrival,
+    /// What came of it once it is whole and sound.
+    checked: Checked,
     /// What members acknowledged, while this node leads.
     acked: Acked,
     /// Whether this node lacks what it acknowledged: it takes part no more.
@@ -143,10 +150,15 @@ impl Shard {
     /// The reason as text if the log or snapshot is damaged.
     pub(crate) async fn open(id: ShardId, site: Site) -> Result<Self, String> {
         let config = raft_config(&site.config).validate().map_err(|e| e.to_string())?;
+        let store = site.store.clone();
+        let agreed = site.threads.offload(Errand::Snapshots, move || bring_to_agree(&store, id)).await;
+        let agreed = agreed.map_err(|e| e.to_string())?;
+        agreed.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone());
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
+        let (replay, checked) = (machine.replay(), machine.checked());
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
@@ -197,7 +209,9 @@ impl Shard {
                 condition,
                 relief: relief::Relief::default(),
                 flush_time,
+                replay,
                 arrival: arrive::Arrival::default(),
+                checked,
                 acked,
                 forgot,
                 site,

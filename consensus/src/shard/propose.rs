@@ -28,6 +28,8 @@ use crate::threads::{Errand, Threads};
 
 /// An entry that is not applied after this long is answered as unknown.
 const ENTRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The answer while the history is behind: it takes a while until it is not.
+const HISTORY_BEHIND: ProposeOutcome = ProposeOutcome::Overloaded { retry_after_ms: 200 };
 /// The answer for want of room.
 const OVERLOADED: ProposeOutcome = ProposeOutcome::Overloaded { retry_after_ms: 20 };
 
@@ -88,13 +90,17 @@ impl Shard {
         if let Some(node) = self.inner.relief.blocked_by() {
             return all(ProposeOutcome::VotersFull { node });
         }
-        let is_low = self.inner.site.store.is_low();
-        if !requests.iter().any(|request| is_low || request.op.is_signed_by_operator()) {
+        let pressure = match &self.inner.site.store {
+            store if store.is_low() => Some(ProposeOutcome::DiskFull),
+            store if store.history().is_behind() => Some(HISTORY_BEHIND),
+            _ => None,
+        };
+        if !requests.iter().any(|request| pressure.is_some() || request.op.is_signed_by_operator()) {
             return self.enqueue(requests).await;
         }
         // What waits for a helper counts as what waits for an entry.
         let Some(room) = self.room_for(&requests) else { return all(OVERLOADED) };
-        let (requests, refused) = look_at(&self.inner.site.threads, requests, is_low).await;
+        let (requests, refused) = look_at(&self.inner.site.threads, requests, pressure).await;
         drop(room);
         if refused.iter().any(Option::is_some) {
             let rest = requests.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
@@ -145,18 +151,18 @@ impl Shard {
     }
 }
 
-/// What is refused before it is proposed: what brings work to a disk that is nearly full, and what was not signed by the
-/// operator that it names. Signatures are verified by helpers of their own.
+/// What is refused before it is proposed: what brings work while there is pressure, such as a disk that is nearly full, and
+/// what was not signed by the operator that it names. Signatures are verified by helpers of their own.
 async fn look_at(
     threads: &Threads,
     requests: Vec<Request>,
-    is_low: bool,
+    pressure: Option<ProposeOutcome>,
 ) -> (Vec<Request>, Vec<Option<ProposeOutcome>>) {
     let count = requests.len();
     let look = move || {
         let refused = requests.iter().map(|request| {
-            if is_low && request.op.brings_work() {
-                return Some(ProposeOutcome::DiskFull);
+            if pressure.is_some() && request.op.brings_work() {
+                return pressure.clone();
             }
             request.op.forged().map(|operator| ProposeOutcome::Refused(Refusal::NotSigned(operator)))
         });

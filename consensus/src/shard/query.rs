@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use openraft::ReadPolicy;
 use skep_fleet::FleetState;
+use skep_protocol::authority::OperatorGrant;
+use skep_protocol::command::CommandView;
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
+use skep_protocol::query::{AgentView, Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
 use skep_protocol::task::{Task, TaskStatus};
+use skep_protocol::text::AgentId;
 
 use super::Shard;
+use crate::store::ChangesFound;
 use crate::threads::{Errand, Threads};
 
 /// Bytes of tasks on one page: it must fit into a frame.
@@ -105,20 +109,21 @@ impl Shard {
             Query::History { task, after_index, limit } => {
                 drop(state);
                 self.wait_for_history(as_of.index + 1).await;
-                let complete = self.inner.site.store.history().is_complete(self.inner.id, as_of.index + 1);
+                let (complete, begins) = self.inner.site.store.history().is_complete(self.inner.id, as_of.index + 1);
                 let history = self.inner.site.store.history().clone();
                 let shard = self.inner.id;
                 let read = move || history.of_task(shard, task, after_index, limit as usize);
                 let (records, more) = blocking(threads, read).await?;
-                Answer::History { records, more, complete }
+                Answer::History { records, more, complete, begins }
             }
-            Query::Changes { from } => {
+            Query::Changes { from, skip } => {
                 drop(state);
                 let history = self.inner.site.store.history().clone();
                 let shard = self.inner.id;
                 let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-                let (sets, next) = blocking(threads, move || history.changes(shard, from, bytes_max)).await?;
-                Answer::Changes { sets, next }
+                let found = blocking(threads, move || history.changes(shard, from, skip, bytes_max)).await?;
+                let ChangesFound { sets, next, skip, edge } = found;
+                Answer::Changes { sets, next, skip, edge }
             }
             // One object is looked up at once; a page can take long, and has a thread of its own.
             Query::Task(id) => {
@@ -127,11 +132,9 @@ impl Shard {
                 Answer::Task(state.task(&id).map(view).map(Box::new))
             }
             Query::Counts => Answer::Counts(state.counts()),
-            Query::Command(id) | Query::CommandEnd { command: id, .. } => {
-                Answer::Command(state.command(&id).map(Box::new))
-            }
-            Query::Operators => Answer::Operators(state.operators().cloned().collect()),
-            Query::Tasks { .. } | Query::Agents { .. } | Query::Commands { .. } => {
+            Query::Command { command, ref after } => one_command(&state, &command, after.as_ref(), bytes_max),
+            Query::CommandEnd { command, .. } => one_command(&state, &command, None, bytes_max),
+            Query::Tasks { .. } | Query::Agents { .. } | Query::Commands { .. } | Query::Operators { .. } => {
                 blocking(threads, move || Ok(page(&state, query, bytes_max))).await?
             }
         };
@@ -146,57 +149,71 @@ impl Shard {
     }
 }
 
-/// A page of tasks or agents, of about so many bytes.
+/// As many as one page holds, by count and by bytes, and one at least; whether there are more.
+fn fill<T>(items: impl Iterator<Item = T>, limit: u32, bytes_max: u64, bytes_of: impl Fn(&T) -> u64) -> (Vec<T>, bool) {
+    let count = (limit as usize).clamp(1, limits::PAGE_ITEMS_MAX);
+    let (mut page, mut bytes) = (Vec::new(), 0_u64);
+    for item in items {
+        bytes = bytes.saturating_add(bytes_of(&item));
+        if page.len() == count || (bytes > bytes_max && !page.is_empty()) {
+            return (page, true);
+        }
+        page.push(item);
+    }
+    (page, false)
+}
+
+/// About how many bytes an agent takes on a page.
+fn agent_bytes(agent: &AgentView) -> u64 {
+    let capabilities = agent.role.capabilities.len() as u64;
+    256 + (2 + capabilities) * limits::NAME_BYTES_MAX as u64
+}
+
+/// About how many bytes an operator takes on a page: each name may be one of a group.
+fn operator_bytes(grant: &OperatorGrant) -> u64 {
+    let names = |count: usize| count as u64 * (limits::NAME_BYTES_MAX as u64 + 8);
+    256 + names(grant.verbs.names()) + names(grant.targets.names())
+}
+
+/// A page, of about so many bytes.
 fn page(state: &FleetState, query: Query, bytes_max: u64) -> Answer {
-    let count = |limit: u32| (limit as usize).clamp(1, limits::PAGE_ITEMS_MAX);
     match query {
         Query::Tasks { statuses, after, limit } => {
             let wanted = |status: TaskStatus| statuses.is_empty() || statuses.contains(&status);
-            let mut bytes = 0;
-            let mut tasks: Vec<Task> = Vec::new();
-            let mut next = None;
-            for task in state.tasks_after(after).filter(|task| wanted(task.state.status())) {
-                bytes += 2_048 + task.bytes();
-                if tasks.len() == count(limit) || (bytes > bytes_max && !tasks.is_empty()) {
-                    next = tasks.last().map(|task| task.id);
-                    break;
-                }
-                tasks.push(task.clone());
-            }
-            Answer::Tasks { tasks, next }
+            let wanted = state.tasks_after(after).filter(|task| wanted(task.state.status()));
+            let (tasks, more) = fill(wanted, limit, bytes_max, |task| 2_048 + task.bytes());
+            let next = tasks.last().map(|task| task.id).filter(|_| more);
+            Answer::Tasks { tasks: tasks.into_iter().cloned().collect(), next }
         }
         Query::Agents { after, limit } => {
-            let mut agents: Vec<_> = state.agents_after(after.as_ref()).take(count(limit) + 1).collect();
-            let more = agents.len() > count(limit);
-            agents.truncate(count(limit));
-            let next = if more { agents.last().map(|agent| agent.id.clone()) } else { None };
+            let (agents, more) = fill(state.agents_after(after.as_ref()), limit, bytes_max, agent_bytes);
+            let next = agents.last().map(|agent| agent.id.clone()).filter(|_| more);
             Answer::Agents { agents, next }
         }
         Query::Commands { after, limit } => {
-            let mut bytes = 0;
-            let mut commands: Vec<_> = state
-                .commands_after(after)
-                .take(count(limit) + 1)
-                .take_while(|view| {
-                    let first = bytes == 0;
-                    bytes += 2_048 + view.command.args.len() as u64;
-                    first || bytes <= bytes_max
-                })
-                .collect();
-            let last = |commands: &[skep_protocol::command::CommandView]| commands.last().map(|view| view.command.id);
-            commands.truncate(count(limit));
-            let more = last(&commands).is_some_and(|id| state.commands_after(Some(id)).next().is_some());
-            let next = last(&commands).filter(|_| more);
+            let bytes_of = |view: &CommandView| 2_048 + view.command.args.len() as u64;
+            let (commands, more) = fill(state.commands_after(after), limit, bytes_max, bytes_of);
+            let next = commands.last().map(|view| view.command.id).filter(|_| more);
             Answer::Commands { commands, next }
+        }
+        Query::Operators { after, limit } => {
+            let (operators, more) = fill(state.operators_after(after), limit, bytes_max, |grant| operator_bytes(grant));
+            let next = operators.last().map(|grant| grant.operator).filter(|_| more);
+            Answer::Operators { operators: operators.into_iter().cloned().collect(), next }
         }
         Query::Task(_)
         | Query::Counts
         | Query::History { .. }
         | Query::Changes { .. }
-        | Query::Command(_)
-        | Query::CommandEnd { .. }
-        | Query::Operators => Answer::Counts(state.counts()),
+        | Query::Command { .. }
+        | Query::CommandEnd { .. } => Answer::Counts(state.counts()),
     }
+}
+
+/// One command, with about so many bytes of its deliveries.
+fn one_command(state: &FleetState, id: &CommandId, after: Option<&AgentId>, bytes_max: u64) -> Answer {
+    let (command, next) = state.command_page(id, after, bytes_max).unzip();
+    Answer::Command { command: command.map(Box::new), next: next.flatten() }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -207,5 +224,41 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result.map_err(|e| QueryFailure::Storage(e.to_string())),
         Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Err(QueryFailure::Overloaded),
         Err(e) => Err(QueryFailure::Storage(e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_bounded_by_count_and_by_bytes_and_holds_one_at_least() {
+        // etcd-io/etcd#14809
+        let page = |limit, bytes_max| fill(0..9_u64, limit, bytes_max, |_| 100);
+        assert_eq!(page(4, u64::MAX), (vec![0, 1, 2, 3], true));
+        assert_eq!(page(9, u64::MAX), ((0..9).collect(), false), "there are no more");
+        assert_eq!(page(9, 250), (vec![0, 1], true));
+        assert_eq!(page(9, 1), (vec![0], true));
+        let most = fill(0..2_000_u64, u32::MAX, u64::MAX, |_| 1);
+        assert_eq!((most.0.len(), most.1), (limits::PAGE_ITEMS_MAX, true));
+    }
+
+    #[test]
+    fn an_operator_takes_no_more_of_a_page_than_is_reckoned() {
+        let names = |kind: char| (0..64).map(move |n| format!("{kind}{n:063}"));
+        let grant = OperatorGrant {
+            verbs: skep_protocol::authority::Allowed::These(names('v').map(|name| name.parse().unwrap()).collect()),
+            targets: skep_protocol::authority::Allowed::These(
+                names('g').map(|name| skep_protocol::command::Target::Group(name.parse().unwrap())).collect(),
+            ),
+            ..OperatorGrant::of_first(
+                "s".repeat(64).parse().unwrap(),
+                skep_protocol::ids::ShardId(1),
+                skep_protocol::authority::OperatorSecret::from_seed(&[1; 32]).key(),
+                "n".repeat(64).parse().unwrap(),
+            )
+        };
+        let bytes = skep_protocol::codec::Encoded::encode(&grant).unwrap().len() as u64;
+        assert!(operator_bytes(&grant) >= bytes, "{bytes}");
     }
 }

@@ -9,6 +9,7 @@ use skep_protocol::time::LogInstant;
 
 use super::Shard;
 use crate::raft::acked::FORGOT;
+use crate::store::HistoryStanding;
 
 /// What this node is in the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +120,8 @@ pub struct ShardStatus {
     pub fault: Option<String>,
     /// Everything that is wrong.
     pub faults: Vec<FaultReport>,
+    /// How the history of what entries did stands.
+    pub history: HistoryStanding,
 }
 
 impl Shard {
@@ -150,6 +153,7 @@ impl Shard {
             _ => VoterStanding::Stays,
         };
         let faults = self.faults();
+        let history = self.inner.site.store.history().standing(self.inner.id);
         let voters = voters
             .into_iter()
             .map(|(raft_id, member)| VoterStatus {
@@ -184,9 +188,10 @@ impl Shard {
             voters,
             counts: state.counts(),
             dedup_ids: state.dedup_ids() as u64,
-            log_bytes: self.inner.site.store.bytes_written(),
+            log_bytes: self.inner.site.store.written().total(),
             fault,
             faults,
+            history,
         }
     }
 }

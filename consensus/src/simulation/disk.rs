@@ -62,6 +62,18 @@ struct Platter {
     durable_names: BTreeMap<PathBuf, u64>,
     /// The next sync fails.
     failing: bool,
+    /// What there was after each change, if that is kept.
+    moments: Option<Vec<Platter>>,
+}
+
+impl Platter {
+    /// Something was changed.
+    fn note(&mut self) {
+        if let Some(mut moments) = self.moments.take() {
+            moments.push(self.clone());
+            self.moments = Some(moments);
+        }
+    }
 }
 
 /// The disk of one machine.
@@ -78,7 +90,24 @@ impl Machine {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             failing: false,
+            moments: None,
         })))
+    }
+
+    /// Keeps every moment from now on: what there is after each change.
+    pub(super) fn keep_moments(&self) {
+        self.platter().moments = Some(Vec::new());
+    }
+
+    /// How many moments there were.
+    pub(super) fn moments(&self) -> usize {
+        self.platter().moments.as_ref().map_or(0, Vec::len)
+    }
+
+    /// A disk as this one was at a moment. The seed decides what a power cut does to it.
+    pub(super) fn at_moment(&self, at: usize, seed: u64) -> Option<Self> {
+        let moment = self.platter().moments.as_ref()?.get(at)?.clone();
+        Some(Self(Arc::new(Mutex::new(Platter { rng: SmallRng::seed_from_u64(seed), ..moment }))))
     }
 
     /// Another disk that holds the same.
@@ -203,26 +232,37 @@ impl Disk for Mounted {
                 let id = platter.next;
                 platter.files.insert(id, Content::default());
                 platter.names.insert(path.to_owned(), id);
+                platter.note();
                 id
             }
         };
         Ok(Arc::new(SimFile { platter: Arc::clone(&self.platter), generation: self.generation, id }))
     }
 
+    /// Every other process finds that it can.
+    fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>> {
+        if self.generation.is_multiple_of(2) { None } else { self.open(path, Open::Existing).ok() }
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut platter = self.platter()?;
         let id = platter.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         platter.names.insert(to.to_owned(), id);
+        platter.note();
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.platter()?.names.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut platter = self.platter()?;
+        platter.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        platter.note();
+        Ok(())
     }
 
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         let mut platter = self.platter()?;
         platter.durable_names = platter.names.clone();
+        platter.note();
         Ok(())
     }
 
@@ -251,6 +291,12 @@ impl SimFile {
         let Platter { files, failing, .. } = &mut *platter;
         work(files.get_mut(&self.id).ok_or_else(gone)?, failing)
     }
+
+    fn change<T>(&self, work: impl FnOnce(&mut Content, &mut bool) -> io::Result<T>) -> io::Result<T> {
+        let changed = self.with(work)?;
+        self.platter.lock().unwrap_or_else(PoisonError::into_inner).note();
+        Ok(changed)
+    }
 }
 
 impl DiskFile for SimFile {
@@ -268,7 +314,7 @@ impl DiskFile for SimFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.with(|content, _| {
+        self.change(|content, _| {
             let (from, end) = (at as usize, at as usize + bytes.len());
             if content.now.len() < end {
                 content.now.resize(end, 0);
@@ -280,7 +326,7 @@ impl DiskFile for SimFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        self.with(|content, _| {
+        self.change(|content, _| {
             let length = content.now.len().max(bytes as usize);
             content.now.resize(length, 0);
             Ok(())
@@ -288,7 +334,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.with(|content, failing| {
+        self.change(|content, failing| {
             if std::mem::take(failing) {
                 // As Linux does it: what could not be written is forgotten, and looks as if it had been.
                 content.unsynced.clear();

@@ -30,7 +30,8 @@ fn agent(n: u64) -> AgentId {
 
 fn open(machine: &Machine) -> (Journals, mpsc::Receiver<JournalReport>) {
     // The process of an earlier turn may still write when its disk is gone: that ends nothing here.
-    let options = StoreOptions { segment_bytes: 16_384, low_water_bytes: 0, on_fatal: Arc::new(|_| {}) };
+    let on_fatal: crate::store::OnFatal = Arc::new(|_| {});
+    let options = StoreOptions { segment_bytes: 16_384, low_water_bytes: 0, on_fatal, ..StoreOptions::default() };
     let store = Store::open_simulated(&machine.mount(), Path::new(DIR), [7; 16], options, || Duration::ZERO);
     Journals::start(store.unwrap(), Path::new(DIR), Arc::new(|_| {})).unwrap()
 }

@@ -6,6 +6,7 @@
 //! seed that found something finds it again soon, not each time, and tells what happened in it.
 
 mod copies;
+mod cuts;
 mod disk;
 mod disks;
 mod fabric;

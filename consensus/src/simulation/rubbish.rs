@@ -15,7 +15,8 @@ use crate::store::{LogPoint, Store, StoreOptions, StoredSnapshot};
 const DIR: &str = "/data";
 
 fn options() -> StoreOptions {
-    StoreOptions { segment_bytes: 4_096, low_water_bytes: 0, on_fatal: Arc::new(|error| panic!("{error}")) }
+    let on_fatal: crate::store::OnFatal = Arc::new(|error| panic!("{error}"));
+    StoreOptions { segment_bytes: 4_096, low_water_bytes: 0, on_fatal, ..StoreOptions::default() }
 }
 
 fn open(machine: &Machine) -> Result<Store, crate::StoreError> {

@@ -12,6 +12,7 @@ use skep_fleet::FLEET_VERSION;
 use skep_protocol::fault::ShardFault;
 use skep_protocol::frame::{FRAME_VERSION, Hello};
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
+use skep_protocol::limits;
 use skep_protocol::text::{NodeName, SiteName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -100,7 +101,12 @@ fn config(all: &[NodeId], me: NodeId) -> ControlConfig {
         policy: Policy::RoundRobin,
         peers: all.iter().filter(|id| **id != me).map(peer).collect(),
         node,
-        store: StoreConfig { low_water_bytes: 0, segment_bytes: 32 * 1024 },
+        store: StoreConfig {
+            low_water_bytes: 0,
+            segment_bytes: 32 * 1024,
+            history_days: 90,
+            history_bytes: limits::HISTORY_BYTES_DEFAULT,
+        },
     }
 }
 
@@ -215,6 +221,7 @@ impl Nodes {
             low_water_bytes: 0,
             // As it ends a real process: the driver of the run sees to it.
             on_fatal: Arc::new(move |_| fatal.store(true, Ordering::Relaxed)),
+            ..StoreOptions::default()
         };
         let slow_ms = Arc::clone(&node.slow_ms);
         let chance = Chance::seeded(node.ppm.unsigned_abs());

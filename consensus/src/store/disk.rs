@@ -18,6 +18,9 @@ use super::StoreError;
 /// How often something is tried again for which there was no room.
 pub(super) const ROOM_CHECK_EVERY: Duration = Duration::from_millis(200);
 
+/// What a disk writes whole or not at all.
+pub(super) const SECTOR_BYTES: usize = 512;
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Open {
@@ -39,6 +42,10 @@ pub(crate) trait Disk: Send + Sync {
 
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a file that is there for writing whole sectors past the page cache, from places in memory that are as aligned;
+    /// none where the file system or the disk does not do that.
+    fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>>;
 
     /// Gives a file another name. Durable with the next [`sync_dir`](Self::sync_dir).
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -115,8 +122,27 @@ pub(super) fn read_all(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Resu
 
 /// Replaces a file whole, durably: a crash leaves the old one or the new one.
 pub(super) fn replace(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    replace_with(disk, path, |file| {
+        let mut at = 0;
+        for part in parts {
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    })
+}
+
+/// Replaces a file whole, durably, by one that is written as it is made.
+pub(super) fn replace_with(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let written = write(disk, &temporary, parts);
+    let written = disk.open(&temporary, Open::Truncate).and_then(|file| {
+        write(&*file)?;
+        file.sync()
+    });
     if written.is_err() {
         // What did not fit does not stay in the way.
         let _ = disk.remove(&temporary);
@@ -124,16 +150,6 @@ pub(super) fn replace(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Resu
     written?;
     disk.rename(&temporary, path)?;
     path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
-}
-
-fn write(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let file = disk.open(path, Open::Truncate)?;
-    let mut at = 0;
-    for part in parts {
-        file.write_all_at(part, at)?;
-        at += part.len() as u64;
-    }
-    file.sync()
 }
 
 /// That of the operating system.
@@ -153,6 +169,17 @@ impl Disk for SystemDisk {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(how != Open::Existing).truncate(how == Open::Truncate);
         Ok(Arc::new(options.open(path)?))
+    }
+
+    fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>> {
+        let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(direct).open(path).ok()?;
+        // A disk with larger sectors says so when one of these is read.
+        let mut bytes = vec![0_u8; 2 * SECTOR_BYTES];
+        let from = bytes.as_ptr().align_offset(SECTOR_BYTES);
+        let sector = bytes.get_mut(from..from.checked_add(SECTOR_BYTES)?)?;
+        FileExt::read_exact_at(&file, sector, 0).ok()?;
+        Some(Arc::new(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -160,8 +160,9 @@ impl Journals {
         random: [u8; 16],
         on_fatal: OnFatal,
     ) -> Result<(Self, mpsc::Receiver<JournalReport>), JournalError> {
-        let low_water_bytes = limits::JOURNAL_LOW_WATER_BYTES;
-        let options = StoreOptions { segment_bytes: SEGMENT_BYTES, low_water_bytes, on_fatal: on_fatal.clone() };
+        let (segment_bytes, low_water_bytes) = (SEGMENT_BYTES, limits::JOURNAL_LOW_WATER_BYTES);
+        let options =
+            StoreOptions { segment_bytes, low_water_bytes, on_fatal: on_fatal.clone(), ..StoreOptions::default() };
         let failed = |e: StoreError| JournalError { path: dir.to_owned(), why: e.to_string() };
         let store = Store::open_bare(disk, dir, random, options, limits::JOURNAL_SPARE_SEGMENTS).map_err(failed)?;
         Self::start(store, dir, on_fatal)

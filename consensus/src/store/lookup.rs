@@ -86,15 +86,12 @@ fn read_entry(
     })?;
     let mut bytes = vec![0; place.bytes as usize];
     segment.file.read_exact_at(&mut bytes, place.offset).map_err(|e| StoreError::io(&segment.path, e))?;
-    let valid = record::read(&bytes).filter(|(header, body)| {
-        header.kind == record::RecordKind::Append
-            && header.shard == shard
-            && record::u64_at(body, 0) == point.index
-            && record::u64_at(body, 8) == point.term
-            && body.len() >= 16
-    });
-    let (_, body) = valid.ok_or_else(|| {
-        StoreError::corrupt(&segment.path, format!("at byte {}: entry {} is damaged", place.offset, point.index))
-    })?;
-    Ok(Bytes::copy_from_slice(&body[16..]))
+    let damaged =
+        || StoreError::corrupt(&segment.path, format!("at byte {}: entry {} is damaged", place.offset, point.index));
+    let (header, body) = record::read(&bytes).ok_or_else(damaged)?;
+    let body = record::EntryBody::read(body).ok_or_else(damaged)?;
+    if header.kind != record::RecordKind::Append || header.shard != shard || body.point != point {
+        return Err(damaged());
+    }
+    Ok(Bytes::copy_from_slice(body.entry))
 }

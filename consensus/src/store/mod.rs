@@ -27,6 +27,8 @@
 //! # Contract
 //!
 //! One writer thread does all writing, in the order of the calls. An append or vote is acknowledged after its fsync.
+//! Nothing goes before what replaces it is durable: a snapshot before the entries in it, what a segment said of votes and
+//! purges before the segment, and the word that a segment is not needed before that too. What is missing without it is a hole.
 //! An error of a write or fsync ends the process, since what is on disk is unknown from then on; but what finds no room on
 //! the disk, or no descriptor, waits for it, unacknowledged. Before that, a disk that runs low is seen ([`Store::is_low`])
 //! and new work is refused, while what ends work goes on; on one that is nearly full ([`Store::is_exhausted`]) only votes are
@@ -46,7 +48,9 @@ mod recovery;
 mod segment;
 mod shard_log;
 mod snapshots;
+mod tail;
 mod writer;
+mod written;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -65,7 +69,8 @@ use tokio::sync::watch;
 
 pub(crate) use clock_marks::{ClockMark, ClockMarks};
 use disk::{Disk, DiskFile, SystemDisk};
-pub use history::{History, HistoryError};
+pub(crate) use history::set_bytes;
+pub use history::{ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding};
 pub use journals::{JournalError, JournalJob, JournalReport, Journals};
 pub use marks::Marks;
 use segment::Segment;
@@ -73,6 +78,7 @@ pub use shard_log::LogPoint;
 use shard_log::ShardLog;
 pub use snapshots::{Snapshots, StoredSnapshot};
 use writer::{Write, Writer};
+pub use written::WrittenBytes;
 
 /// Segments below which the log is never too large.
 const SEGMENTS_MIN: u64 = 4;
@@ -91,6 +97,8 @@ pub struct StoreOptions {
     pub low_water_bytes: u64,
     /// What is called when a write or an fsync fails.
     pub on_fatal: OnFatal,
+    /// How long the history is kept, and how much of it.
+    pub history: HistoryOptions,
 }
 
 impl Default for StoreOptions {
@@ -102,6 +110,7 @@ impl Default for StoreOptions {
                 tracing::error!(%error, "the store cannot write; the process ends so that nothing false is said");
                 std::process::abort();
             }),
+            history: HistoryOptions::default(),
         }
     }
 }
@@ -187,7 +196,7 @@ struct Shared {
     shortage: Mutex<Option<String>>,
     /// The store is being closed: nobody waits for room any more.
     closing: AtomicBool,
-    bytes_written: AtomicU64,
+    written: Mutex<WrittenBytes>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -278,7 +287,8 @@ impl Parts {
             if marked > 0 {
                 return Err(StoreError::LogMissing { marked });
             }
-            let first = segment::create(&**disk, &wal, 1, options.segment_bytes, incarnation);
+            let (number, bytes) = (segment::FIRST_NUMBER, options.segment_bytes);
+            let first = segment::create(&**disk, &wal, number, Some(1), bytes, incarnation);
             segments.push(first.map_err(|e| StoreError::io(&wal, e))?);
         }
         let recovered = recovery::recover(&segments, marked)?;
@@ -296,7 +306,7 @@ impl Parts {
             free_bytes: AtomicU64::new(u64::MAX),
             shortage: Mutex::default(),
             closing: AtomicBool::new(false),
-            bytes_written: AtomicU64::new(0),
+            written: Mutex::default(),
         });
         let writer = Writer::new(writer::Setup {
             disk: Arc::clone(disk),
@@ -308,6 +318,7 @@ impl Parts {
             spares_kept: spares,
             end: recovered.end,
             next_seq: recovered.next_seq,
+            kept: recovered.kept,
             mark,
             shared: Arc::clone(&shared),
         });
@@ -324,7 +335,8 @@ impl Store {
     /// [`StoreError`]: in use, of a newer format, damaged, or not readable. Nothing is changed then.
     pub fn open(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
-        Self::start(&disk, dir, random, (options, SPARES), || History::open(&dir.join("history")))
+        let kept = options.history;
+        Self::start(&disk, dir, random, (options, SPARES), || History::open(&dir.join("history"), kept))
     }
 
     /// The same, for a log that no shard's state machine is behind, with so many segments ahead of their need.
@@ -410,8 +422,8 @@ impl Store {
     }
 
     /// Bytes that were written to the log since the store was opened.
-    pub fn bytes_written(&self) -> u64 {
-        self.shared.bytes_written.load(Ordering::Relaxed)
+    pub fn written(&self) -> WrittenBytes {
+        *lock(&self.shared.written)
     }
 
     /// Shards that the store holds anything of.
@@ -450,6 +462,11 @@ impl Store {
     /// The last point that was said to be committed.
     pub fn committed(&self, shard: ShardId) -> Option<LogPoint> {
         self.with_log(shard, |log| log.committed)
+    }
+
+    /// The entry at an index, if the log holds it.
+    pub fn point_at(&self, shard: ShardId, index: u64) -> Option<LogPoint> {
+        self.with_log(shard, |log| log.slot(index).map(|slot| LogPoint { index, term: slot.term }))
     }
 
     /// The last purged point, and the last point of all.
@@ -509,8 +526,8 @@ impl Store {
         self.send(Write::Purge { shard, upto })
     }
 
-    /// Notes how far entries are committed. Written along with the next entries: it saves work after a restart and
-    /// nothing else.
+    /// Notes how far entries are committed. Written along with the next entries: it saves work after a restart, and shows
+    /// that entries are missing.
     pub fn note_committed(&self, shard: ShardId, point: LogPoint) {
         self.with_log(shard, |log| log.committed = Some(point));
     }

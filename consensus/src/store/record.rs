@@ -13,38 +13,103 @@
 use skep_protocol::ids::ShardId;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::shard_log::LogPoint;
+
 pub(super) const HEADER_BYTES: usize = 32;
 pub(super) const ALIGN: usize = 8;
 const MAGIC: [u8; 2] = [0x5b, 0xe9];
 
-/// What a record says. The numbers are on disk: they are never reused.
+/// What a record says. The numbers are on disk: they are never reused. 2 and 5 were those of an earlier format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum RecordKind {
     /// The shard's vote, as the Raft adapter encodes it.
     Vote = 1,
-    /// A log entry: index, term, and the entry as the Raft adapter encodes it. A second one with the same index and
-    /// term is the first one, moved.
-    Append = 2,
     /// Entries after an index are gone; the index plus one, so that zero means all of them.
     Truncate = 3,
     /// Entries up to an index and term are gone.
     Purge = 4,
-    /// Entries up to an index and term are known to be committed. Not synced by itself.
-    Committed = 5,
+    /// A log entry: an [`EntryBody`]. A second one with the same index and term is the first one, moved.
+    Append = 6,
+    /// Entries up to an index are committed. Said at the beginning of a segment; otherwise entries say it.
+    Committed = 7,
+    /// Segments before this number are needed by no shard: the number. What is missing before it is not missed.
+    Kept = 8,
 }
 
 impl RecordKind {
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Vote,
-            2 => Self::Append,
             3 => Self::Truncate,
             4 => Self::Purge,
-            5 => Self::Committed,
+            6 => Self::Append,
+            7 => Self::Committed,
+            8 => Self::Kept,
             _ => return None,
         })
     }
+}
+
+/// What the record of an entry holds: three numbers, each in as few bytes as it needs, and the entry.
+///
+/// The third one says how far the log was known to be committed when the entry was written, since that is news with nearly
+/// every entry, and a record of its own would be larger than many entries are. Zero is no news; otherwise it is one more than
+/// the number of entries, up to this one, that are not committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EntryBody<'a> {
+    pub(super) point: LogPoint,
+    /// Entries up to this index are committed; it is not beyond the entry itself.
+    pub(super) committed: Option<u64>,
+    /// As the Raft adapter encodes it.
+    pub(super) entry: &'a [u8],
+}
+
+impl<'a> EntryBody<'a> {
+    /// What comes before the entry.
+    pub(super) fn head(point: LogPoint, committed: Option<u64>) -> Vec<u8> {
+        let behind = committed.and_then(|committed| point.index.checked_sub(committed));
+        let mut head = Vec::with_capacity(3 * VARINT_BYTES_MAX);
+        put_varint(&mut head, point.index);
+        put_varint(&mut head, point.term);
+        put_varint(&mut head, behind.map_or(0, |behind| behind.saturating_add(1)));
+        head
+    }
+
+    /// Reads the body of an entry's record; none if it is not one.
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+        let (index, rest) = varint(body)?;
+        let (term, rest) = varint(rest)?;
+        let (behind, entry) = varint(rest)?;
+        let committed = match behind.checked_sub(1) {
+            Some(behind) => Some(index.checked_sub(behind)?),
+            None => None,
+        };
+        Some(Self { point: LogPoint { index, term }, committed, entry })
+    }
+}
+
+/// Bytes that a number takes at most: seven bits in each.
+const VARINT_BYTES_MAX: usize = 10;
+
+fn put_varint(buffer: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        buffer.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    buffer.push(value as u8);
+}
+
+/// The number at the start of these bytes, and what follows it.
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (at, byte) in bytes.iter().enumerate().take(VARINT_BYTES_MAX) {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[at + 1..]));
+        }
+    }
+    None
 }
 
 /// A record's header, checked.
@@ -58,7 +123,7 @@ pub(super) struct Header {
 }
 
 /// Bytes that a record with such a body takes.
-pub(super) fn padded(body_bytes: usize) -> usize {
+pub(super) const fn padded(body_bytes: usize) -> usize {
     (HEADER_BYTES + body_bytes).next_multiple_of(ALIGN)
 }
 
@@ -131,13 +196,31 @@ mod tests {
     #[test]
     fn golden_bytes_of_a_record() {
         let mut bytes = Vec::new();
-        let header = Header { kind: RecordKind::Append, body_bytes: 18, seq: 5, synced: 4, shard: ShardId(1) };
-        write(&mut bytes, header, &two(7, 3), b"ab");
+        let head = EntryBody::head(LogPoint { index: 7, term: 3 }, Some(6));
+        let header = Header { kind: RecordKind::Append, body_bytes: 5, seq: 5, synced: 4, shard: ShardId(1) };
+        write(&mut bytes, header, &head, b"ab");
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            hex,
-            "5be9020012000000050000000000000004000000000000000100000097639f7b070000000000000003000000000000006162000000000000"
-        );
+        assert_eq!(hex, "5be90600050000000500000000000000040000000000000001000000472685ef0703026162000000");
+    }
+
+    #[test]
+    fn an_entry_says_where_it_stands_and_how_far_the_log_is_committed() {
+        for (index, term, committed) in [
+            (0, 0, None),
+            (0, 1, Some(0)),
+            (127, 1, Some(0)),
+            (128, 300, Some(128)),
+            (1 << 40, 1 << 20, Some((1 << 40) - 1)),
+            (u64::MAX - 1, u64::MAX, None),
+        ] {
+            let point = LogPoint { index, term };
+            let body = [&EntryBody::head(point, committed)[..], b"entry".as_slice()].concat();
+            assert_eq!(EntryBody::read(&body), Some(EntryBody { point, committed, entry: b"entry" }));
+        }
+        assert_eq!(EntryBody::read(&[]), None);
+        assert_eq!(EntryBody::read(&[5, 1]), None, "cut off");
+        assert_eq!(EntryBody::read(&[5, 1, 7]), None, "committed before the first entry");
+        assert_eq!(EntryBody::read(&[0xff; 40]), None, "a number without an end");
     }
 
     #[test]

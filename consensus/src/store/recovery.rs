@@ -1,64 +1,58 @@
 //! Reading the write-ahead log back.
 //!
-//! Segments are read in order. Every record must be valid and carry the next sequence number. Where that stops being
-//! so, the rest of the last segment is either a _torn tail_, the remains of a batch that was never acknowledged, or
-//! a _hole_ in what was acknowledged. It is a hole if anything proves that the missing record was durable: a later
-//! record that was written when it already was (`synced`), a later segment, or the progress mark beside the log. A
-//! torn tail is cut off; a hole ends in an error that says what to do, never in a shorter log.
+//! Segments are read in order. Every record must be valid and carry the next sequence number, and every segment must begin
+//! with the number after the last one of the segment before it. Where that stops being so, the rest of the last segment is
+//! either a _torn tail_, the remains of a batch that was never acknowledged, or a _hole_ in what was acknowledged. It is a
+//! hole if anything proves that the missing record was durable: a later record that was written when it already was
+//! (`synced`), a later segment that has begun, an entry that says how far the log was committed, or the progress mark beside
+//! the log. A torn tail is cut off; a hole ends in an error that says what to do, never in a shorter log.
+//!
+//! The oldest segment has none before it. Which one it may be is said in the log itself (`Kept`) before an older one is
+//! removed, and again at the beginning of every segment: the first of all unless something says otherwise. Older ones may be
+//! there, whole or with gaps between them, since a power cut can bring back what was removed; they are not read.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits::ENTRY_BYTES_MAX;
+use skep_protocol::mutant::{Mutant, is_on};
 
 use super::StoreError;
-use super::record::{self, Header, RecordKind, u64_at};
-use super::segment::{DATA_START, Segment};
+use super::record::{self, EntryBody, Header, RecordKind, u64_at};
+use super::segment::{DATA_START, FIRST_NUMBER, Segment};
 use super::shard_log::{LogPoint, Place, Recovering, ShardLog};
 
 /// What the log holds and where to go on writing.
 pub(super) struct Recovered {
     pub(super) logs: BTreeMap<ShardId, ShardLog>,
     pub(super) next_seq: u64,
-    /// Which segment is written to: the last one that holds a record.
+    /// Which segment is written to: the last one that has begun.
     pub(super) active: usize,
     /// Where the next record goes in it.
     pub(super) end: u64,
+    /// The oldest segment that must be there, as the log says.
+    pub(super) kept: u64,
 }
 
-/// Reads all segments, and cuts off a torn tail. `marked` is the last sequence number that the progress mark says
-/// was durable.
+/// Reads all segments that are needed, and cuts off a torn tail. `marked` is the last sequence number that the progress mark
+/// says was durable.
 pub(super) fn recover(segments: &[Segment], marked: u64) -> Result<Recovered, StoreError> {
-    let mut shards: BTreeMap<ShardId, Recovering> = BTreeMap::new();
-    let mut next_seq = None;
-    let (mut active, mut end) = (0, DATA_START);
-    let mut torn: Vec<(usize, u64)> = Vec::new();
-    for (at, segment) in segments.iter().enumerate() {
-        let mut window = Window::open(segment)?;
-        let mut offset = DATA_START;
-        while let Some((header, body)) = record::read(window.at(offset)?) {
-            if next_seq.is_some_and(|seq| seq != header.seq) {
-                break;
-            }
-            let padded = record::padded(header.body_bytes as usize);
-            let place = Place { segment: segment.number, offset, bytes: padded as u32 };
-            replay(shards.entry(header.shard).or_default(), header, body, place)
-                .map_err(|why| StoreError::corrupt(&segment.path, format!("at byte {offset}: {why}")))?;
-            if let Some((torn_at, torn_offset)) = torn.first() {
-                return Err(hole(&segments[*torn_at], *torn_offset));
-            }
-            next_seq = Some(header.seq + 1);
-            offset += padded as u64;
-            (active, end) = (at, offset);
+    let oldest = oldest_in_line(segments);
+    let mut reading = Reading::default();
+    for (at, segment) in segments.iter().enumerate().skip(oldest) {
+        if let Some(first) = segment.first {
+            reading.go_on(segments, at, first)?;
         }
-        match window.rest(offset, next_seq.unwrap_or(1))? {
-            Rest::Zeros => {}
-            Rest::Torn => torn.push((at, offset)),
-            Rest::Hole => return Err(hole(segment, offset)),
-        }
+        reading.read(segments, at)?;
     }
-    let next_seq = next_seq.unwrap_or(1);
+    let Reading { shards, next_seq, active, end, torn, kept } = reading;
+    // That nothing is in it proves nothing: it may be the one that was made for later.
+    if next_seq == 0 || segments.get(oldest).is_none_or(|segment| segment.number > kept) {
+        return Err(segments.get(oldest).map_or(StoreError::LogMissing { marked }, |segment| {
+            StoreError::corrupt(&segment.path, "the segment before it is missing")
+        }));
+    }
     if marked >= next_seq {
         return Err(segments.get(active).map_or(StoreError::LogMissing { marked }, |segment| hole(segment, end)));
     }
@@ -70,7 +64,106 @@ pub(super) fn recover(segments: &[Segment], marked: u64) -> Result<Recovered, St
         Err(why) => Err(StoreError::CorruptLog { shard, why }),
     };
     let logs = shards.into_iter().map(finish).collect::<Result<_, _>>()?;
-    Ok(Recovered { logs, next_seq, active, end })
+    Ok(Recovered { logs, next_seq, active, end, kept })
+}
+
+/// The place of the first segment behind the last gap.
+fn oldest_in_line(segments: &[Segment]) -> usize {
+    let follows = |pair: &[Segment]| pair[0].number.checked_add(1) == Some(pair[1].number);
+    segments.windows(2).rposition(|pair| !follows(pair)).map_or(0, |gap| gap + 1)
+}
+
+/// What was read so far.
+struct Reading {
+    shards: BTreeMap<ShardId, Recovering>,
+    /// The sequence number that comes next; zero before the first segment that has begun.
+    next_seq: u64,
+    /// The last segment that has begun, and where its records end.
+    active: usize,
+    end: u64,
+    /// Segments with the remains of a batch in them, and where these begin.
+    torn: Vec<(usize, u64)>,
+    /// The oldest segment that must be there.
+    kept: u64,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self { shards: BTreeMap::new(), next_seq: 0, active: 0, end: DATA_START, torn: Vec::new(), kept: FIRST_NUMBER }
+    }
+}
+
+impl Reading {
+    /// Goes on to a segment that has begun: whatever is before its first record was durable by then.
+    fn go_on(&mut self, segments: &[Segment], at: usize, first: u64) -> Result<(), StoreError> {
+        if let Some((torn_at, offset)) = self.torn.first() {
+            return Err(hole(&segments[*torn_at], *offset));
+        }
+        let continues = self.next_seq == 0 || first == self.next_seq;
+        if !continues && !is_on(Mutant::FirstSequenceNotChecked) {
+            return Err(hole(&segments[self.active], self.end));
+        }
+        (self.next_seq, self.active, self.end) = (first, at, DATA_START);
+        Ok(())
+    }
+
+    /// Reads the records of a segment, if it has begun, and looks at what follows them.
+    fn read(&mut self, segments: &[Segment], at: usize) -> Result<(), StoreError> {
+        let segment = &segments[at];
+        let mut window = Window::open(segment)?;
+        let mut offset = DATA_START;
+        while segment.first.is_some()
+            && let Some((header, body)) = record::read(window.at(offset)?)
+            && header.seq == self.next_seq
+        {
+            let padded = record::padded(header.body_bytes as usize);
+            let place = Place { segment: segment.number, offset, bytes: padded as u32 };
+            self.replay(header, body, place)
+                .map_err(|why| StoreError::corrupt(&segment.path, format!("at byte {offset}: {why}")))?;
+            self.next_seq += 1;
+            offset += padded as u64;
+            self.end = offset;
+        }
+        match window.rest(offset, self.next_seq.max(1))? {
+            Rest::Zeros => {}
+            Rest::Torn => self.torn.push((at, offset)),
+            Rest::Hole => return Err(hole(segment, offset)),
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, header: Header, body: &[u8], place: Place) -> Result<(), &'static str> {
+        let number = |at: usize| match body.get(at..at + 8) {
+            Some(_) => Ok(u64_at(body, at)),
+            None => Err("a record is too short"),
+        };
+        match header.kind {
+            RecordKind::Vote => self.shard(header.shard).vote = Some(Bytes::copy_from_slice(body)),
+            RecordKind::Append => {
+                let EntryBody { point, committed, .. } =
+                    EntryBody::read(body).ok_or("an entry does not say its place")?;
+                let shard = self.shard(header.shard);
+                shard.entries.insert(point.index, (point.term, place));
+                if let Some(committed) = committed {
+                    shard.note_committed(committed);
+                }
+            }
+            RecordKind::Truncate => drop(self.shard(header.shard).entries.split_off(&number(0)?)),
+            RecordKind::Purge => {
+                let upto = LogPoint { index: number(0)?, term: number(8)? };
+                let shard = self.shard(header.shard);
+                shard.purged = shard.purged.max(Some(upto));
+                shard.entries = shard.entries.split_off(&upto.index.saturating_add(1));
+            }
+            RecordKind::Committed => self.shard(header.shard).note_committed(number(0)?),
+            RecordKind::Kept => self.kept = self.kept.max(number(0)?),
+        }
+        Ok(())
+    }
+
+    fn shard(&mut self, id: ShardId) -> &mut Recovering {
+        self.shards.entry(id).or_default()
+    }
 }
 
 /// Bytes that are looked at together: several times the largest record.
@@ -139,40 +232,4 @@ impl<'a> Window<'a> {
 
 fn hole(segment: &Segment, offset: u64) -> StoreError {
     StoreError::corrupt(&segment.path, format!("at byte {offset}: a record that was durable is damaged or missing"))
-}
-
-fn replay(shard: &mut Recovering, header: Header, body: &[u8], place: Place) -> Result<(), &'static str> {
-    let short = "a record is too short";
-    let point = |body: &[u8]| LogPoint { index: u64_at(body, 0), term: u64_at(body, 8) };
-    match header.kind {
-        RecordKind::Vote => shard.vote = Some(Bytes::copy_from_slice(body)),
-        RecordKind::Append => {
-            if body.len() < 16 {
-                return Err(short);
-            }
-            let LogPoint { index, term } = point(body);
-            shard.entries.insert(index, (term, place));
-        }
-        RecordKind::Truncate => {
-            if body.len() < 8 {
-                return Err(short);
-            }
-            shard.entries.split_off(&u64_at(body, 0));
-        }
-        RecordKind::Purge => {
-            if body.len() < 16 {
-                return Err(short);
-            }
-            let upto = point(body);
-            shard.purged = shard.purged.max(Some(upto));
-            shard.entries = shard.entries.split_off(&(upto.index + 1));
-        }
-        RecordKind::Committed => {
-            if body.len() < 16 {
-                return Err(short);
-            }
-            shard.committed = Some(point(body));
-        }
-    }
-    Ok(())
 }

@@ -1,4 +1,10 @@
 //! Segment files of the write-ahead log.
+//!
+//! The header of a segment says with which sequence number it begins, so that a segment that lost records is noticed however
+//! many it lost: the next one does not continue it. A segment is made before it is needed, when nobody knows what it will
+//! begin with. The header is written again then, in one sector and one write with the first records; everything before it is
+//! durable by that time. So if it says a number, every record before that number was durable; if a power cut kept it from
+//! being written, nothing in the segment was acknowledged.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,20 +15,25 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::StoreError;
 use super::disk::{Disk, DiskFile, Open};
+use super::record::u64_at;
 
 /// Where the records of a segment begin.
 pub(super) const DATA_START: u64 = 64;
+/// The number of the first segment of all.
+pub(super) const FIRST_NUMBER: u64 = 1;
 /// What a segment is called until it is one.
 pub(super) const TEMPORARY: &str = "next.tmp";
 /// Bytes that are written again at a time.
 const REWRITE_BYTES: usize = 1024 * 1024;
 const MAGIC: [u8; 8] = *b"skep-wal";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// One preallocated file of the log.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u64,
+    /// The sequence number that it begins with, as its header said when it was opened; none if it had not begun.
+    pub(super) first: Option<u64>,
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn DiskFile>,
 }
@@ -63,31 +74,41 @@ fn name(number: u64) -> String {
     format!("{number:016x}.wal")
 }
 
-fn header(number: u64, store: Incarnation) -> [u8; DATA_START as usize] {
+/// The header of a segment that begins with a sequence number, or has not begun.
+pub(super) fn header(number: u64, first: Option<u64>, store: Incarnation) -> [u8; DATA_START as usize] {
     let mut bytes = [0; DATA_START as usize];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
     bytes[16..24].copy_from_slice(&number.to_le_bytes());
     bytes[24..40].copy_from_slice(&store.0);
+    // Sequence numbers count from one.
+    bytes[40..48].copy_from_slice(&first.unwrap_or(0).to_le_bytes());
     let sum = xxh3_64(&bytes[..56]);
     bytes[56..].copy_from_slice(&sum.to_le_bytes());
     bytes
 }
 
 /// Makes a segment durable: its blocks, its header and its name. Until then no record is written to it.
-pub(super) fn create(disk: &dyn Disk, dir: &Path, number: u64, bytes: u64, store: Incarnation) -> io::Result<Segment> {
+pub(super) fn create(
+    disk: &dyn Disk,
+    dir: &Path,
+    number: u64,
+    first: Option<u64>,
+    bytes: u64,
+    store: Incarnation,
+) -> io::Result<Segment> {
     let path = dir.join(name(number));
     let temporary = dir.join(TEMPORARY);
     let file = disk.open(&temporary, Open::Truncate)?;
     file.allocate(bytes)?;
-    file.write_all_at(&header(number, store), 0)?;
+    file.write_all_at(&header(number, first, store), 0)?;
     file.sync()?;
     disk.rename(&temporary, &path)?;
     disk.sync_dir(dir)?;
-    Ok(Segment { number, path, file })
+    Ok(Segment { number, first, path, file })
 }
 
-/// The segments of a directory in order, without a gap between the first and the last.
+/// The segments of a directory in order. Whether one is missing is seen when they are read.
 pub(super) fn open_all(disk: &dyn Disk, dir: &Path, store: Incarnation) -> Result<Vec<Segment>, StoreError> {
     let mut segments = Vec::new();
     for path in disk.list(dir).map_err(|e| StoreError::io(dir, e))? {
@@ -98,11 +119,6 @@ pub(super) fn open_all(disk: &dyn Disk, dir: &Path, store: Incarnation) -> Resul
         }
     }
     segments.sort_by_key(|segment| segment.number);
-    for pair in segments.windows(2) {
-        if pair[1].number != pair[0].number + 1 {
-            return Err(StoreError::corrupt(&pair[1].path, "the segment before it is missing"));
-        }
-    }
     Ok(segments)
 }
 
@@ -114,12 +130,17 @@ fn open(disk: &dyn Disk, path: &Path, store: Incarnation) -> Result<Segment, Sto
     if found[..8] == MAGIC && format > FORMAT {
         return Err(StoreError::NewerFormat { path: path.to_owned(), found: format, supported: FORMAT });
     }
-    let number = super::record::u64_at(&found, 16);
-    if found != header(number, store) {
+    if found[..8] == MAGIC && format < FORMAT {
+        let why = format!("format {format} was never released and is not read; use another directory");
+        return Err(StoreError::corrupt(path, why));
+    }
+    let number = u64_at(&found, 16);
+    let first = Some(u64_at(&found, 40)).filter(|first| *first > 0);
+    if found != header(number, first, store) {
         return Err(StoreError::corrupt(path, "its header is damaged or of another node"));
     }
     if path.file_name().and_then(|n| n.to_str()) != Some(&name(number)) {
         return Err(StoreError::corrupt(path, "its name is not that in its header"));
     }
-    Ok(Segment { number, path: path.to_owned(), file })
+    Ok(Segment { number, first, path: path.to_owned(), file })
 }

@@ -157,6 +157,12 @@ impl ShardLog {
         self.pins.pop_front();
     }
 
+    /// How far the log is said to be committed; none while what is written is not yet what memory holds: an entry that is
+    /// being replaced can stand on disk at the place of the one that is committed.
+    pub(super) fn committed_as_written(&self) -> Option<LogPoint> {
+        self.committed.filter(|_| self.pins.is_empty())
+    }
+
     /// The oldest segment that a restart needs for the entries of this shard.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
         let held = self.slots.iter().filter_map(|slot| slot.place.map(|place| place.segment));
@@ -170,10 +176,16 @@ pub(super) struct Recovering {
     pub(super) entries: BTreeMap<u64, (u64, Place)>,
     pub(super) purged: Option<LogPoint>,
     pub(super) vote: Option<Bytes>,
-    pub(super) committed: Option<LogPoint>,
+    /// The last entry that was said to be committed, by what was written after it.
+    pub(super) committed: Option<u64>,
 }
 
 impl Recovering {
+    /// Takes note of how far the log is said to be committed. That only rises.
+    pub(super) fn note_committed(&mut self, index: u64) {
+        self.committed = self.committed.max(Some(index));
+    }
+
     /// The log, if what was read has no hole.
     pub(super) fn finish(mut self) -> Result<ShardLog, String> {
         let start = self.purged.map_or(0, |purged| purged.index + 1);
@@ -182,8 +194,7 @@ impl Recovering {
         if self.purged.is_some() && first != start {
             return Err(format!("entries {start} to {} are missing", first - 1));
         }
-        let mut log =
-            ShardLog { first, purged: self.purged, vote: self.vote, committed: self.committed, ..ShardLog::default() };
+        let mut log = ShardLog { first, purged: self.purged, vote: self.vote, ..ShardLog::default() };
         for (index, (term, place)) in self.entries {
             if index != log.end() {
                 return Err(format!("entries {} to {} are missing", log.end(), index - 1));
@@ -194,8 +205,15 @@ impl Recovering {
             log.slots.push_back(Slot { term, place: Some(place), cached: None });
         }
         log.evicted = log.slots.len();
-        // What is said to be committed can be ahead of what became durable.
-        log.committed = log.committed.min(log.last());
+        log.committed = match self.committed {
+            Some(index) if index < start => log.purged,
+            // It is said behind the entry, never before it: if it is not there, it was lost.
+            Some(index) => match log.slot(index) {
+                Some(slot) => Some(LogPoint { index, term: slot.term }),
+                None => return Err(format!("entry {index} was committed and is missing")),
+            },
+            None => None,
+        };
         Ok(log)
     }
 }
@@ -212,6 +230,33 @@ mod tests {
             log.settle(point, Place { segment: *segment, offset: 64, bytes: 40 });
         }
         log
+    }
+
+    #[test]
+    fn what_is_committed_is_told_to_the_disk_only_once_it_holds_the_same_entries() {
+        let mut log = log(&[1, 1, 1]);
+        log.committed = Some(LogPoint { index: 2, term: 1 });
+        assert_eq!(log.committed_as_written(), log.committed);
+        log.truncate(3);
+        assert!(log.push(LogPoint { index: 3, term: 0 }, Bytes::new()));
+        log.committed = Some(LogPoint { index: 3, term: 0 });
+        assert_eq!(log.committed_as_written(), None, "another entry stands at its place on disk");
+        log.unpin();
+        assert_eq!(log.committed_as_written(), log.committed);
+    }
+
+    #[test]
+    fn a_log_that_lacks_what_was_committed_is_refused() {
+        let place = Place { segment: 1, offset: 64, bytes: 40 };
+        let recovering = |committed| {
+            let purged = Some(LogPoint { index: 3, term: 1 });
+            let entries = [(4, (1, place)), (5, (2, place))].into();
+            Recovering { entries, purged, vote: None, committed }.finish().map(|log| log.committed)
+        };
+        assert_eq!(recovering(None), Ok(None));
+        assert_eq!(recovering(Some(2)), Ok(Some(LogPoint { index: 3, term: 1 })), "what was let go of was committed");
+        assert_eq!(recovering(Some(5)), Ok(Some(LogPoint { index: 5, term: 2 })));
+        assert!(recovering(Some(6)).unwrap_err().contains("entry 6"));
     }
 
     #[test]

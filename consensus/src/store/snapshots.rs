@@ -6,15 +6,20 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use skep_protocol::ids::ShardId;
+use skep_protocol::mutant::{Mutant, is_on};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, Open, read_all, replace};
+use super::disk::{Disk, DiskFile, Open, read_all, replace_with};
 use super::{StoreError, lock};
 use crate::store::record::u64_at;
 
 const MAGIC: [u8; 8] = *b"skepsnap";
-const FORMAT: u32 = 1;
+/// The format that is written. In format 1 the checksum begins with the header, of which a snapshot that is written as it is
+/// made knows nothing yet.
+const FORMAT: u32 = 2;
 const HEADER_BYTES: usize = 48;
+/// Bytes of a header before its checksum.
+const SUM_AT: usize = 32;
 
 /// A snapshot: what the Raft adapter says of it, and the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,25 +56,93 @@ impl Snapshots {
         self.dir.join(format!("{shard}.snap"))
     }
 
-    /// Replaces the shard's snapshot durably, unless it is newer. A crash leaves the old one or the new one.
+    /// Replaces the shard's snapshot durably, unless it is newer. A crash leaves the old one or the new one. One that is there
+    /// already, as after a start that has loaded it, is not written again.
     ///
     /// # Errors
     /// [`StoreError::Io`]; the old one is in place then.
     pub fn save(&self, shard: ShardId, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.saving);
         let path = self.path(shard);
-        if self.saved_index(&path).is_some_and(|known| known > snapshot.index) {
+        let (saved, header) = (self.saved_header(&path), header(FORMAT, snapshot));
+        if saved.is_some_and(|saved| saved == header || u64_at(&saved, 16) > snapshot.index) {
             return Ok(());
         }
-        replace(&*self.disk, &path, &[&header(snapshot), &snapshot.meta, &snapshot.data])
-            .map_err(|e| StoreError::io(&path, e))
+        self.put(&path, |file| {
+            file.write_all_at(&header, 0)?;
+            file.write_all_at(&snapshot.meta, HEADER_BYTES as u64)?;
+            file.write_all_at(&snapshot.data, (HEADER_BYTES + snapshot.meta.len()) as u64)
+        })
+        .map_err(|e| StoreError::io(&path, e))
     }
 
-    /// The last entry in a saved snapshot, as its header says; none if there is no such file.
-    fn saved_index(&self, path: &Path) -> Option<u64> {
+    /// Replaces a file durably; a mutant makes nothing durable.
+    fn put(&self, path: &Path, write: impl FnOnce(&dyn DiskFile) -> io::Result<()>) -> io::Result<()> {
+        if !is_on(Mutant::SnapshotBeforeDurable) {
+            return replace_with(&*self.disk, path, write);
+        }
+        let temporary = path.with_extension("tmp");
+        write(&*self.disk.open(&temporary, Open::Truncate)?)?;
+        self.disk.rename(&temporary, path)
+    }
+
+    /// What the shard's snapshot says of itself, as the Raft adapter encoded it: read at the cost of a page, and not checked.
+    /// None if that cannot be read.
+    pub(crate) fn peek(&self, shard: ShardId) -> Option<Bytes> {
+        let file = self.disk.open(&self.path(shard), Open::Existing).ok()?;
         let mut head = [0; HEADER_BYTES];
-        self.disk.open(path, Open::Existing).ok()?.read_exact_at(&mut head, 0).ok()?;
-        (head[..8] == MAGIC).then(|| u64_at(&head, 16))
+        file.read_exact_at(&mut head, 0).ok()?;
+        let bytes = u64::from(u32::from_le_bytes([head[12], head[13], head[14], head[15]]));
+        let rest = file.len().ok()?.checked_sub(HEADER_BYTES as u64)?;
+        if head[..8] != MAGIC || bytes > rest {
+            return None;
+        }
+        let mut meta = vec![0; usize::try_from(bytes).ok()?];
+        file.read_exact_at(&mut meta, HEADER_BYTES as u64).ok()?;
+        Some(Bytes::from(meta))
+    }
+
+    /// Replaces the shard's snapshot durably by one whose state is written as it is made, a part at a time, unless the one that
+    /// is there is newer. A crash leaves the old one or the new one.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], also with what the state fails with; the old one is in place then.
+    pub fn write(
+        &self,
+        shard: ShardId,
+        index: u64,
+        meta: &[u8],
+        state: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let _one_at_a_time = lock(&self.saving);
+        let path = self.path(shard);
+        if self.saved_header(&path).is_some_and(|saved| u64_at(&saved, 16) > index) {
+            return Ok(());
+        }
+        let written = self.put(&path, |file| {
+            let (mut sum, mut at) = (Xxh3::new(), HEADER_BYTES as u64);
+            let mut put = |part: &[u8]| -> io::Result<()> {
+                file.write_all_at(part, at)?;
+                sum.update(part);
+                at += part.len() as u64;
+                Ok(())
+            };
+            put(meta)?;
+            state(&mut put)?;
+            let data_bytes = at - (HEADER_BYTES + meta.len()) as u64;
+            let mut header = unsealed(FORMAT, index, meta.len(), data_bytes);
+            sum.update(&header[..SUM_AT]);
+            seal(&mut header, &sum);
+            file.write_all_at(&header, 0)
+        });
+        written.map_err(|e| StoreError::io(&path, e))
+    }
+
+    /// The header of a saved snapshot; none if there is no such file.
+    fn saved_header(&self, path: &Path) -> Option<[u8; HEADER_BYTES]> {
+        let mut header = [0; HEADER_BYTES];
+        self.disk.open(path, Open::Existing).ok()?.read_exact_at(&mut header, 0).ok()?;
+        (header[..8] == MAGIC).then_some(header)
     }
 
     /// The shard's snapshot, if it has one.
@@ -98,24 +171,116 @@ impl Snapshots {
             meta: bytes.slice(HEADER_BYTES..split),
             data: bytes.slice(split..),
         };
-        if bytes[..HEADER_BYTES] != header(&snapshot) {
+        if bytes[..HEADER_BYTES] != header(format, &snapshot) {
             return Err(StoreError::corrupt(&path, "its checksum does not match"));
         }
         Ok(Some(snapshot))
     }
 }
 
-fn header(snapshot: &StoredSnapshot) -> [u8; HEADER_BYTES] {
+/// A header without its checksum.
+fn unsealed(format: u32, index: u64, meta_bytes: usize, data_bytes: u64) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-    bytes[12..16].copy_from_slice(&(snapshot.meta.len() as u32).to_le_bytes());
-    bytes[16..24].copy_from_slice(&snapshot.index.to_le_bytes());
-    bytes[24..32].copy_from_slice(&(snapshot.data.len() as u64).to_le_bytes());
-    let mut sum = Xxh3::new();
-    sum.update(&bytes[..32]);
-    sum.update(&snapshot.meta);
-    sum.update(&snapshot.data);
-    bytes[32..].copy_from_slice(&sum.digest128().to_le_bytes());
+    bytes[8..12].copy_from_slice(&format.to_le_bytes());
+    bytes[12..16].copy_from_slice(&(meta_bytes as u32).to_le_bytes());
+    bytes[16..24].copy_from_slice(&index.to_le_bytes());
+    bytes[24..SUM_AT].copy_from_slice(&data_bytes.to_le_bytes());
     bytes
+}
+
+fn seal(header: &mut [u8; HEADER_BYTES], sum: &Xxh3) {
+    header[SUM_AT..].copy_from_slice(&sum.digest128().to_le_bytes());
+}
+
+fn header(format: u32, snapshot: &StoredSnapshot) -> [u8; HEADER_BYTES] {
+    let StoredSnapshot { index, meta, data } = snapshot;
+    let mut header = unsealed(format, *index, meta.len(), data.len() as u64);
+    let mut sum = Xxh3::new();
+    let begins = format == 1;
+    if begins {
+        sum.update(&header[..SUM_AT]);
+    }
+    sum.update(meta);
+    sum.update(data);
+    if !begins {
+        sum.update(&header[..SUM_AT]);
+    }
+    seal(&mut header, &sum);
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::SystemDisk;
+    use super::*;
+
+    const SHARD: ShardId = ShardId(1);
+
+    fn snapshots(dir: &Path) -> Snapshots {
+        Snapshots::open(Arc::new(SystemDisk), dir).unwrap()
+    }
+
+    fn stored(index: u64) -> StoredSnapshot {
+        StoredSnapshot { index, meta: Bytes::from_static(b"meta"), data: Bytes::from_static(b"the whole state") }
+    }
+
+    #[test]
+    fn a_snapshot_that_is_written_in_parts_is_the_same_as_one_that_is_saved_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = snapshots(dir.path());
+        let path = snapshots.path(SHARD);
+        snapshots.save(SHARD, &stored(5)).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let write = |index, parts: &[&'static [u8]]| {
+            snapshots.write(SHARD, index, b"meta", |put| parts.iter().try_for_each(|part| put(part)))
+        };
+        write(5, &[b"the ", b"whole", b" state"]).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(5)));
+        write(4, &[b"an older state"]).unwrap();
+        assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(5)), "a newer one is not replaced by an older one");
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_written_leaves_the_snapshot_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = snapshots(dir.path());
+        snapshots.save(SHARD, &stored(5)).unwrap();
+        let failed = snapshots.write(SHARD, 6, b"meta", |put| {
+            put(b"a part")?;
+            Err(io::Error::other("no more"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(5)));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left of it");
+    }
+
+    #[test]
+    fn what_is_saved_already_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = snapshots(dir.path());
+        snapshots.save(SHARD, &stored(5)).unwrap();
+        let path = snapshots.path(SHARD);
+        let file = std::fs::File::open(&path).unwrap().metadata().unwrap().ino();
+        let held = std::fs::File::open(&path).unwrap();
+        snapshots.save(SHARD, &stored(5)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), file);
+        let other = StoredSnapshot { data: Bytes::from_static(b"another state"), ..stored(5) };
+        snapshots.save(SHARD, &other).unwrap();
+        assert_ne!(std::fs::metadata(&path).unwrap().ino(), file);
+        drop(held);
+        assert_eq!(snapshots.load(SHARD).unwrap(), Some(other));
+    }
+
+    #[test]
+    fn a_snapshot_of_format_1_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = snapshots(dir.path());
+        let (stored, path) = (stored(5), snapshots.path(SHARD));
+        std::fs::write(&path, [&header(1, &stored)[..], &stored.meta[..], &stored.data[..]].concat()).unwrap();
+        assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored));
+    }
 }

@@ -11,6 +11,7 @@ fn options() -> StoreOptions {
         segment_bytes: 64 * 1024,
         low_water_bytes: 0,
         on_fatal: Arc::new(|error| panic!("the store failed: {error}")),
+        ..StoreOptions::default()
     }
 }
 
@@ -137,6 +138,26 @@ fn old_entries_are_read_from_disk_when_the_cache_let_go_of_them() {
     wait.recv().unwrap();
     assert!(store.entries(SHARD, 1..21, usize::MAX).unwrap().is_empty());
     assert_eq!(found.read().unwrap(), [(point(1, 1), large.clone()), (point(2, 1), large)]);
+}
+
+#[test]
+fn what_is_written_around_an_entry_is_a_sixth_of_a_small_one() {
+    const COUNT: u64 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), [7; 16], StoreOptions { segment_bytes: 4 << 20, ..options() }).unwrap();
+    let small = Bytes::from(vec![9; 256]);
+    for index in 1..=COUNT {
+        let (done, wait) = channel();
+        store.append(SHARD, vec![(point(index, 1), small.clone())], move || done.send(()).unwrap()).unwrap();
+        wait.recv().unwrap();
+        store.note_committed(SHARD, point(index, 1));
+    }
+    let written = store.written();
+    assert_eq!(written.entries, COUNT * 256);
+    assert!(written.around_entries <= COUNT * 40, "{written:?}");
+    assert!(written.total() - written.sectors <= COUNT * 296 + 4_096, "{written:?}");
+    assert!(written.sectors <= COUNT * 2 * 512, "no page is written for an entry: {written:?}");
+    assert_eq!(written.committed, 0, "entries say it: {written:?}");
 }
 
 #[test]

@@ -4,6 +4,15 @@
 //! is acknowledged meanwhile, and nothing is lost. That can be the making of a segment, and a write into one that the file
 //! system moves elsewhere. Any other error of a write, and every error of an fsync, ends the process: nobody knows then what
 //! is on the disk.
+//!
+//! A write that finds no room may have left a part of the batch on the disk: whole records, or the header of a segment and
+//! none. That does no harm. The batch stays in the buffer as it is, nothing is put behind it before it is written, and it is
+//! written again from its first byte to the same place: no sequence number is given twice, none is left out, and the first
+//! one of a segment is what its header says in every attempt. Until then nothing is synced, so that no record says that one
+//! of the batch is durable, and nothing is acknowledged, let go of, or removed for it. A process that ends meanwhile leaves a
+//! batch that was cut off, as a crash does: the next one takes up the whole records of it, which nobody was told of, and goes
+//! on behind them. Whatever they say is true: a purge is covered by a snapshot that was durable before, and what a record
+//! says is not needed ([`RecordKind::Kept`]) was let go of durably before that was put into the buffer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -20,17 +29,20 @@ use skep_protocol::mutant::{Mutant, is_on};
 
 use super::disk::{Disk, ROOM_CHECK_EVERY, is_shortage};
 use super::progress::Mark;
-use super::record::{self, Header, RecordKind, two};
-use super::segment::{DATA_START, Segment};
+use super::record::{self, EntryBody, Header, RecordKind, two};
+use super::segment::{self, DATA_START, Segment};
 use super::shard_log::{LogPoint, Place, ShardLog};
-use super::{Shared, StoreOptions, lock};
+use super::tail::Tail;
+use super::{Shared, StoreOptions, WrittenBytes, lock};
 
+mod old;
 mod room;
 
 /// How often the free space is looked at.
 const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
-/// Segments beyond which entries of quiet shards are moved out of the oldest one.
-const SEGMENTS_KEPT: usize = 8;
+/// Bytes at the end of a segment that are kept for the word that older ones are not needed. On a full disk, what lets go of
+/// them finds its room behind the record that made them unneeded, and not in another segment.
+const KEPT_RECORD_BYTES: usize = record::padded(8);
 
 /// Called after the fsync.
 pub(super) type Done = Box<dyn FnOnce() + Send>;
@@ -56,6 +68,8 @@ pub(super) struct Setup {
     pub(super) spares_kept: usize,
     pub(super) end: u64,
     pub(super) next_seq: u64,
+    /// The oldest segment that a restart needs, as the log says.
+    pub(super) kept: u64,
     pub(super) mark: Mark,
     pub(super) shared: Arc<Shared>,
 }
@@ -64,7 +78,13 @@ pub(super) struct Writer {
     setup: Setup,
     /// The last sequence number that is durable.
     synced: u64,
+    /// The last one of which the mark says so.
+    marked: u64,
+    /// Where the buffer goes.
+    tail: Tail,
     buffer: Vec<u8>,
+    /// What the bytes of the buffer are.
+    counted: WrittenBytes,
     /// What the buffer holds and is to be acknowledged.
     batch: Batch,
     /// Whether anything was written to the active segment since its last sync.
@@ -93,13 +113,18 @@ struct Batch {
 struct Written {
     vote: Option<Bytes>,
     purged: Option<LogPoint>,
-    committed: Option<LogPoint>,
+    /// The last entry that was said to be committed.
+    committed: Option<u64>,
 }
 
 impl Writer {
     pub(super) fn new(setup: Setup) -> Self {
         let synced = setup.next_seq - 1;
-        let said = |log: &ShardLog| Written { vote: log.vote.clone(), purged: log.purged, committed: log.committed };
+        let said = |log: &ShardLog| Written {
+            vote: log.vote.clone(),
+            purged: log.purged,
+            committed: log.committed.map(|point| point.index),
+        };
         let written = lock(&setup.shared.logs).iter().map(|(shard, log)| (*shard, said(log))).collect();
         Self {
             unsynced: false,
@@ -108,7 +133,10 @@ impl Writer {
             written,
             setup,
             synced,
+            marked: 0,
+            tail: Tail::default(),
             buffer: Vec::new(),
+            counted: WrittenBytes::default(),
             batch: Batch::default(),
             held: None,
             space_checked: Instant::now(),
@@ -134,6 +162,7 @@ impl Writer {
                 return Ok(());
             }
         }
+        let mut waiting: Option<Write> = None;
         loop {
             if self.is_held_up() {
                 if !self.wait_for_room() {
@@ -141,11 +170,16 @@ impl Writer {
                 }
                 self.go_on()?;
             } else {
-                match queue.recv_timeout(SPACE_CHECK_EVERY) {
+                match waiting.take().map_or_else(|| queue.recv_timeout(SPACE_CHECK_EVERY), Ok) {
                     Ok(write) => self.batch(write, || queue.try_recv().ok())?,
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
+            }
+            // Behind what waits for room nothing is taken: the queue holds up those who write.
+            waiting = if self.is_held_up() { None } else { queue.try_recv().ok() };
+            if waiting.is_none() {
+                self.mark()?;
             }
             if self.space_checked.elapsed() >= SPACE_CHECK_EVERY {
                 self.check_space();
@@ -190,12 +224,15 @@ impl Writer {
                 }
                 tokio::time::sleep(ROOM_CHECK_EVERY).await;
                 self.go_on()?;
+                self.mark()?;
                 self.check_space();
                 continue;
             }
             let Some(write) = queue.recv().await else { return Ok(()) };
             tokio::time::sleep(batch_takes()).await;
             self.batch(write, || queue.try_recv().ok())?;
+            // Such a process can end before the batch that waits is taken.
+            self.mark()?;
         }
     }
 
@@ -203,14 +240,20 @@ impl Writer {
     /// error, before this one was begun. False: there is no room for that now.
     fn write_again(&mut self) -> io::Result<bool> {
         let written = self.setup.active.write_again(self.setup.end);
-        self.if_room(written)
+        if self.if_room(written)?.is_none() {
+            return Ok(false);
+        }
+        self.tail = Tail::open(&*self.setup.disk, &self.setup.active, self.setup.end);
+        Ok(true)
     }
 
     /// A crash may have torn what the active segment said of votes and purges: it is said again, durably, before anything
     /// older can be dropped. In the next segment if this one is full, as it is after many starts. False: there is no room for
     /// that now.
     fn begin(&mut self) -> io::Result<bool> {
-        let end = self.setup.end + self.restated_bytes();
+        // A power cut can have brought back what was dropped.
+        self.drop_due = true;
+        let end = self.setup.end + self.restated_bytes() + KEPT_RECORD_BYTES as u64;
         if end <= self.setup.options.segment_bytes || self.setup.end == DATA_START {
             self.restate();
         } else if !self.rotate()? {
@@ -218,6 +261,7 @@ impl Writer {
         }
         if self.flush()? {
             self.sync()?;
+            self.mark()?;
         }
         self.check_space();
         Ok(true)
@@ -266,17 +310,21 @@ impl Writer {
             }
             Write::Append { shard, entries, done } => {
                 let last = entries.last().map(|(point, _)| *point);
+                let committed = self.newly_committed(shard, last);
                 let mut entries = entries.into_iter();
                 while let Some((point, entry)) = entries.next() {
-                    if !self.make_room(16 + entry.len())? {
+                    let head = EntryBody::head(point, committed.filter(|_| Some(point) == last));
+                    if !self.make_room(head.len() + entry.len())? {
                         let entries = std::iter::once((point, entry)).chain(entries).collect();
                         return Ok(Some(Write::Append { shard, entries, done }));
                     }
-                    let place = self.record(RecordKind::Append, shard, &two(point.index, point.term), &entry);
+                    let place = self.record(RecordKind::Append, shard, &head, &entry);
                     self.batch.placed.push((shard, point, place));
                 }
+                if committed.is_some() {
+                    self.written.entry(shard).or_default().committed = committed;
+                }
                 self.batch.done.push(done);
-                self.put_committed(shard, last)?;
             }
             Write::Truncate { shard, end } => {
                 if !self.make_room(8)? {
@@ -299,19 +347,13 @@ impl Writer {
         Ok(None)
     }
 
-    /// Says how far the shard is committed, along with entries, since a record of its own would wake this thread for
-    /// every commit. Never further than what is written.
-    fn put_committed(&mut self, shard: ShardId, last: Option<LogPoint>) -> io::Result<()> {
-        let known = lock(&self.setup.shared.logs).get(&shard).and_then(|log| log.committed);
-        let written = self.written.entry(shard).or_default().committed;
-        if let Some(point) = known.filter(|point| Some(*point) > written && Some(*point) <= last) {
-            if !self.make_room(16)? {
-                return Ok(());
-            }
-            self.record(RecordKind::Committed, shard, &two(point.index, point.term), &[]);
-            self.written.entry(shard).or_default().committed = Some(point);
-        }
-        Ok(())
+    /// How far the shard is committed, if that was not written yet. It is said along with entries, since a record of its own
+    /// would wake this thread for every commit, and never further than what is written then.
+    fn newly_committed(&self, shard: ShardId, last: Option<LogPoint>) -> Option<u64> {
+        let known = lock(&self.setup.shared.logs).get(&shard).and_then(ShardLog::committed_as_written);
+        let known = known.filter(|point| Some(*point) <= last)?.index;
+        let written = self.written.get(&shard).and_then(|written| written.committed);
+        Some(known).filter(|known| Some(*known) > written)
     }
 
     fn record(&mut self, kind: RecordKind, shard: ShardId, head: &[u8], tail: &[u8]) -> Place {
@@ -324,32 +366,42 @@ impl Writer {
         let header =
             Header { kind, body_bytes: body_bytes as u32, seq: self.setup.next_seq, synced: self.synced, shard };
         self.setup.next_seq += 1;
+        self.counted.count(kind, head.len(), tail.len());
         record::write(&mut self.buffer, header, head, tail);
         place
     }
 
     /// Moves on to the next segment if a record of this size does not fit into the active one. False: there is none now.
     fn make_room(&mut self, body_bytes: usize) -> io::Result<bool> {
-        let end = self.setup.end + (self.buffer.len() + record::padded(body_bytes)) as u64;
-        if end <= self.setup.options.segment_bytes { Ok(true) } else { self.rotate() }
+        if self.fits(record::padded(body_bytes) + KEPT_RECORD_BYTES) { Ok(true) } else { self.rotate() }
     }
 
-    /// Moves on to the next segment. False: there is none now, or what is before it finds no room.
+    /// Whether so many bytes more go into the active segment.
+    fn fits(&self, bytes: usize) -> bool {
+        self.setup.end + (self.buffer.len() + bytes) as u64 <= self.setup.options.segment_bytes
+    }
+
+    /// Moves on to the next segment. False: there is none now, or what is before it finds no room. Nothing is begun then that
+    /// cannot be tried again: either the buffer is what it was, or it is written and empty.
     fn rotate(&mut self) -> io::Result<bool> {
-        if !self.flush()? {
+        if !self.write_batch()? {
             return Ok(false);
         }
         // Whatever is said durable from here on includes all of the old segment.
         self.sync()?;
         if self.setup.spares.is_empty() {
             let made = self.create_next();
-            if !self.if_room(made)? {
+            if self.if_room(made)?.is_none() {
                 return Ok(false);
             }
         }
         let Some(next) = self.setup.spares.pop_front() else { return Ok(false) };
         self.setup.active = next;
-        self.setup.end = DATA_START;
+        self.setup.end = 0;
+        self.tail = Tail::open(&*self.setup.disk, &self.setup.active, 0);
+        let header = segment::header(self.setup.active.number, Some(self.setup.next_seq), self.setup.incarnation);
+        self.buffer.extend_from_slice(&header);
+        self.counted.segments += header.len() as u64;
         self.restate();
         self.move_out_of_oldest()?;
         self.make_spares();
@@ -357,81 +409,34 @@ impl Writer {
         Ok(true)
     }
 
-    /// Every segment begins with what earlier ones say of votes, purges and commits, so that those can be dropped.
-    fn restate(&mut self) {
-        for (shard, written) in self.written.clone() {
-            if let Some(vote) = &written.vote {
-                self.record(RecordKind::Vote, shard, vote, &[]);
-            }
-            if let Some(purged) = written.purged {
-                self.record(RecordKind::Purge, shard, &two(purged.index, purged.term), &[]);
-            }
-            if let Some(committed) = written.committed {
-                self.record(RecordKind::Committed, shard, &two(committed.index, committed.term), &[]);
+    /// Does what [`write_batch`](Self::write_batch) does, and drops what is not needed any more. False: something waits for
+    /// room.
+    fn flush(&mut self) -> io::Result<bool> {
+        if !self.write_batch()? {
+            return Ok(false);
+        }
+        // A record of what is dropped can lead to another segment, and so to more that is not needed.
+        while !self.unsynced && std::mem::take(&mut self.drop_due) {
+            if !self.drop_unneeded()? {
+                // It goes with the next batch that is written.
+                self.drop_due = true;
+                break;
             }
         }
-    }
-
-    /// Bytes that [`restate`](Self::restate) takes.
-    fn restated_bytes(&self) -> u64 {
-        let point = |point: Option<LogPoint>| point.map_or(0, |_| record::padded(16));
-        let of = |written: &Written| {
-            let vote = written.vote.as_ref().map_or(0, |vote| record::padded(vote.len()));
-            vote + point(written.purged) + point(written.committed)
-        };
-        self.written.values().map(of).sum::<usize>() as u64
-    }
-
-    /// Rewrites entries of quiet shards that keep the oldest segment from being dropped.
-    fn move_out_of_oldest(&mut self) -> io::Result<()> {
-        let shared = Arc::clone(&self.setup.shared);
-        let oldest = {
-            let segments = lock(&shared.segments);
-            if segments.len() <= SEGMENTS_KEPT {
-                return Ok(());
-            }
-            segments.first_key_value().map(|(_, segment)| Arc::clone(segment))
-        };
-        let Some(oldest) = oldest else { return Ok(()) };
-        let mut moving: Vec<(ShardId, LogPoint, Place)> = Vec::new();
-        for (shard, log) in lock(&shared.logs).iter() {
-            for index in log.held(0..u64::MAX) {
-                let Some(slot) = log.slot(index) else { continue };
-                if let Some(place) = slot.place.filter(|place| place.segment == oldest.number) {
-                    moving.push((*shard, LogPoint { index, term: slot.term }, place));
-                }
-            }
-        }
-        // So much at each rotation: the oldest segment is empty after a few of them at the latest.
-        let mut budget = self.setup.options.segment_bytes / 4;
-        moving.retain(|(_, _, place)| {
-            let fits = budget >= u64::from(place.bytes);
-            budget -= if fits { u64::from(place.bytes) } else { 0 };
-            fits
-        });
-        for (shard, point, place) in moving {
-            let mut bytes = vec![0; place.bytes as usize];
-            oldest.file.read_exact_at(&mut bytes, place.offset)?;
-            let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("entry {} is damaged", point.index));
-            let (_, body) = record::read(&bytes).ok_or_else(damaged)?;
-            let place = self.record(RecordKind::Append, shard, body, &[]);
-            self.batch.placed.push((shard, point, place));
-        }
-        Ok(())
+        Ok(self.buffer.is_empty())
     }
 
     /// Writes the buffer, syncs if anyone waits for it, and says so. False: there is no room for it now, and it is kept.
-    fn flush(&mut self) -> io::Result<bool> {
+    fn write_batch(&mut self) -> io::Result<bool> {
         if self.buffer.is_empty() && self.batch.done.is_empty() {
             return Ok(true);
         }
         if !self.buffer.is_empty() {
-            let written = self.setup.active.file.write_all_at(&self.buffer, self.setup.end);
-            if !self.if_room(written)? {
-                return Ok(false);
-            }
+            let written = self.tail.write(&self.setup.active, &self.buffer, self.setup.end);
+            let Some(written) = self.if_room(written)? else { return Ok(false) };
             self.setup.end += self.buffer.len() as u64;
-            self.setup.shared.bytes_written.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+            self.counted.sectors = written - self.buffer.len() as u64;
+            *lock(&self.setup.shared.written) += std::mem::take(&mut self.counted);
             self.buffer.clear();
             self.unsynced = true;
         }
@@ -451,24 +456,15 @@ impl Writer {
             }
         }
         batch.done.into_iter().for_each(|done| done());
-        if self.drop_due {
-            self.drop_due = false;
-            self.drop_unneeded();
-        }
         Ok(true)
     }
 
-    /// Makes everything that was written durable.
+    /// Makes everything that was written durable. Only while the buffer is empty: what is in it counts as written.
     fn sync(&mut self) -> io::Result<()> {
         if self.unsynced {
             self.setup.active.file.sync_data()?;
             self.unsynced = false;
             self.synced = self.setup.next_seq - 1;
-            // Without it less is vouched for, until the next one.
-            match self.setup.mark.set(self.synced) {
-                Err(error) if !is_shortage(&error) => return Err(error),
-                Err(_) | Ok(()) => {}
-            }
             let mut logs = lock(&self.setup.shared.logs);
             for shard in self.unpinning.drain(..) {
                 logs.entry(shard).or_default().unpin();
@@ -477,21 +473,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops the oldest segments that hold no entry any more.
-    fn drop_unneeded(&self) {
-        let shared = &self.setup.shared;
-        let oldest = lock(&shared.logs).values().filter_map(ShardLog::oldest_segment).min();
-        let needed = oldest.unwrap_or(u64::MAX).min(self.setup.active.number);
-        let mut segments = lock(&shared.segments);
-        while let Some((number, segment)) = segments.first_key_value().map(|(n, s)| (*n, Arc::clone(s))) {
-            if number >= needed {
-                break;
+    /// Says beside the log how far it is durable. A batch says it of those before it, and the mark of the last one: it is set
+    /// when no other waits behind that, or what does waits for room, and after those who wait for that have been told.
+    fn mark(&mut self) -> io::Result<()> {
+        if self.synced > self.marked {
+            match self.setup.mark.set(self.synced) {
+                // Without it less is vouched for, until it finds room.
+                Err(error) if is_shortage(&error) => {}
+                set => {
+                    set?;
+                    self.marked = self.synced;
+                }
             }
-            if let Err(error) = self.setup.disk.remove(&segment.path) {
-                tracing::warn!(path = %segment.path.display(), %error, "cannot remove a segment that is not needed");
-                break;
-            }
-            segments.remove(&number);
         }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, RequestId,
 use skep_protocol::limits;
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::outcome::{NotDone, Settled};
-use skep_protocol::query::{Query, QueryReply};
+use skep_protocol::query::{HistoryEdge, Query, QueryReply};
 use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
@@ -61,17 +61,17 @@ pub enum Call {
     Changes {
         /// Which shard.
         shard: ShardId,
-        /// From which index on; none for what comes.
-        from: Option<u64>,
-        /// The page; none if the node holds no replica.
-        answer: oneshot::Sender<Option<ChangesPage>>,
+        /// From which index on, without the first so many changes of that entry; none for what comes.
+        from: Option<(u64, u32)>,
+        /// The page, or why there is none.
+        answer: oneshot::Sender<Result<ChangesPage, NotDone>>,
     },
     /// Tell the log clock of a shard.
     Clock {
         /// Which.
         shard: ShardId,
-        /// The clock; none if there is no leader to ask.
-        answer: oneshot::Sender<Option<LogInstant>>,
+        /// The clock, or why nobody could be asked.
+        answer: oneshot::Sender<Result<LogInstant, NotDone>>,
     },
     /// Tell what this node knows of a shard.
     ShardStatus {
@@ -205,6 +205,10 @@ pub struct ChangesPage {
     pub sets: Vec<ChangeSet>,
     /// The first index that is not covered.
     pub next: u64,
+    /// How many changes of that entry are covered all the same.
+    pub skip: u32,
+    /// What there is none of.
+    pub edge: HistoryEdge,
     /// Follows the first index that is not readable yet.
     pub progress: watch::Receiver<u64>,
 }
@@ -274,6 +278,25 @@ pub struct ShardRow {
     pub fault: Option<String>,
     /// Everything that is wrong.
     pub faults: Vec<FaultReport>,
+    /// How the history stands.
+    pub history: HistoryRow,
+}
+
+/// The history of a shard as a node has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// The first entry whose changes are kept.
+    pub begins: u64,
+    /// The first entry whose changes are not there yet.
+    pub next: u64,
+    /// Entries whose changes are missing, and looked for.
+    pub missing: u64,
+    /// Entries whose changes are missing for good.
+    pub lost: u64,
+    /// Bytes that it takes.
+    pub bytes: u64,
+    /// Bytes that wait to be written, of all shards of the node.
+    pub queued_bytes: u64,
 }
 
 /// A voter of a shard.
@@ -401,7 +424,11 @@ impl Calls {
     /// Has something committed under a new request id.
     pub async fn command(&self, shard: ShardId, op: Op, patience_ms: u64) -> Settled {
         let clock = self.ask(|answer| Call::Clock { shard, answer }).await;
-        let Ok(Some(first_sent)) = clock else { return Settled::NotDone(NotDone::NoQuorum) };
+        let first_sent = match clock {
+            Ok(Ok(first_sent)) => first_sent,
+            Ok(Err(why)) => return Settled::NotDone(why),
+            Err(_) => return Settled::NotDone(NotDone::NoQuorum),
+        };
         let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
         let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
         let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });

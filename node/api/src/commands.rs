@@ -106,7 +106,7 @@ impl Commands {
 
     async fn clock(&self, shard: ShardId) -> Result<LogInstant, Failed> {
         let clock = self.calls.ask(|answer| Call::Clock { shard, answer }).await.map_err(|_| Failed::stopping())?;
-        clock.ok_or_else(|| Failed::not_done(&skep_protocol::outcome::NotDone::NoQuorum))
+        clock.map_err(|why| Failed::not_done(&why))
     }
 
     async fn task(&self, command: Command, patience_ms: u64) -> Result<Done, Failed> {

@@ -48,11 +48,6 @@ impl Failed {
         retryable(not_done("SKEP-0003", Code::Unavailable, busy, "send it again, to this node or another"), 200)
     }
 
-    pub(crate) fn no_replica() -> Self {
-        let message = "this node holds no replica of the shard";
-        not_done("SKEP-0004", Code::FailedPrecondition, message, "ask a voter; 'skep shard status' on one names them")
-    }
-
     pub(crate) fn too_many_topics() -> Self {
         let message = "this node has as many subscribers or topics as it may";
         not_done("SKEP-0006", Code::ResourceExhausted, message, "end some subscriptions first")
@@ -61,13 +56,19 @@ impl Failed {
     pub(crate) fn too_many_connections(open: usize) -> Self {
         let message = format!("the API of this node has as many connections as it may: {open} are open");
         let help = "close some, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
-        retryable(not_done("SKEP-0007", Code::ResourceExhausted, message, help), 1_000)
+        retryable(not_done("SKEP-0009", Code::ResourceExhausted, message, help), 1_000)
     }
 
     pub(crate) fn too_many_streams(open: usize) -> Self {
         let message = format!("the API of this node has as many streams as it may: {open} are open");
         let help = "end some watches, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
-        retryable(not_done("SKEP-0008", Code::ResourceExhausted, message, help), 1_000)
+        retryable(not_done("SKEP-0010", Code::ResourceExhausted, message, help), 1_000)
+    }
+
+    /// What was asked for is in no history any more, and what follows begins at an index.
+    pub(crate) fn history_gone(message: String, next: u64) -> Self {
+        let help = format!("watch from {next} on, or from now on; a voter that keeps it for longer may have more");
+        not_done("SKEP-0008", Code::OutOfRange, message, &help)
     }
 
     pub(crate) fn members(message: &str, may_work_later: bool) -> Self {
@@ -98,8 +99,21 @@ impl Failed {
             NotDone::Refused(refusal) => refused(refusal),
             NotDone::NoQuorum => {
                 let message = "no leader with a quorum of voters can be reached";
-                let help = "start or reconnect voters; 'skep shard status' names them. '--stale' reads do not need one";
+                let help = "start or reconnect voters; 'skep shard status' names them. '--stale' reads do not need one. If the \
+                            shard was never created: 'skep shard init'";
                 retryable(not_done("SKEP-0202", Code::Unavailable, message, help), 200)
+            }
+            NotDone::NoSuchShard { shard, known } => {
+                let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+                let known = known.join(", ");
+                let message = format!("there is no such shard, {shard}: nobody whom this node reaches has heard of it");
+                let help = format!("there is {known}; 'skep shard init --shard' creates one");
+                not_done("SKEP-0007", Code::NotFound, message, &help)
+            }
+            NotDone::NoReplica => {
+                let message = "this node holds no replica of the shard";
+                let help = "ask a voter; 'skep shard status' on one names them, and 'skep node status' the shards that a node holds";
+                not_done("SKEP-0004", Code::FailedPrecondition, message, help)
             }
             NotDone::Overloaded { retry_after_ms } => {
                 let message = "the shard has more requests than it can hold";
@@ -196,6 +210,10 @@ fn refused(refusal: &Refusal) -> Failed {
             simple("SKEP-0119", Code::Aborted, "stop working on what it held; attach it again")
         }
         Refusal::KeptFor { .. } => simple("SKEP-0120", Code::FailedPrecondition, "claim it later"),
+        Refusal::SentAhead { first_sent, now } => retryable(
+            simple("SKEP-0121", Code::ResourceExhausted, "send it again, or take the clock from the node"),
+            first_sent.since_ms(*now),
+        ),
         of_commands => refused_command(of_commands),
     };
     failed.failure.silent_about_earlier = refusal.is_silent_about_earlier();

@@ -19,7 +19,7 @@ mod server;
 mod topics;
 
 pub use calls::{
-    AgentSaid, AgentTold, Call, CallQueue, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow,
-    Submission, TopicTold, VoterRow,
+    AgentSaid, AgentTold, Call, CallQueue, Calls, ChangesPage, HistoryRow, MemberChange, NodeView, PeerRow,
+    ShardFailure, ShardRow, Submission, TopicTold, VoterRow,
 };
 pub use server::{Api, ApiError};

@@ -80,6 +80,14 @@ fn status(row: ShardRow) -> v1::ShardStatusReply {
         log_bytes: row.log_bytes,
         fault: row.fault.unwrap_or_default(),
         faults: row.faults.into_iter().map(|report| fault(row.shard, report)).collect(),
+        history: Some(v1::HistoryStatus {
+            begins_index: row.history.begins,
+            next_index: row.history.next,
+            missing: row.history.missing,
+            lost: row.history.lost,
+            bytes: row.history.bytes,
+            queued_bytes: row.history.queued_bytes,
+        }),
     }
 }
 
@@ -103,7 +111,7 @@ impl Nodes {
         let shard = convert::shard_id(shard);
         match self.calls.ask(|answer| Call::ShardStatus { shard, answer }).await {
             Ok(Some(row)) => Ok(*row),
-            Ok(None) => Err(Failed::no_replica().into_status()),
+            Ok(None) => Err(Failed::not_done(&NotDone::NoReplica).into_status()),
             Err(_) => Err(Failed::stopping().into_status()),
         }
     }
@@ -237,8 +245,8 @@ impl NodeQueries for Nodes {
     async fn clock(&self, request: Request<v1::ClockRequest>) -> Result<Response<v1::ClockReply>, Status> {
         let shard = convert::shard_id(request.into_inner().shard);
         match self.calls.ask(|answer| Call::Clock { shard, answer }).await {
-            Ok(Some(clock)) => Ok(Response::new(v1::ClockReply { clock: clock.raw() })),
-            Ok(None) => Err(Failed::not_done(&NotDone::NoQuorum).into_status()),
+            Ok(Ok(clock)) => Ok(Response::new(v1::ClockReply { clock: clock.raw() })),
+            Ok(Err(why)) => Err(Failed::not_done(&why).into_status()),
             Err(_) => Err(Failed::stopping().into_status()),
         }
     }

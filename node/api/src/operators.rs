@@ -3,10 +3,12 @@
 use std::pin::Pin;
 
 use futures::Stream;
+use skep_protocol::authority::OperatorKey;
 use skep_protocol::convert::{self, FieldError, Meta};
 use skep_protocol::entry::Op;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
+use skep_protocol::text::AgentId;
 use skep_protocol::v1;
 use skep_protocol::v1::operator_commands_server::OperatorCommands;
 use skep_protocol::v1::operator_queries_server::OperatorQueries;
@@ -85,22 +87,26 @@ impl OperatorQueries for Queries {
         let patience = patience_ms(&request);
         let request = request.into_inner();
         let id = convert::command_id(&request.command_id).map_err(|e| invalid(&e))?;
+        let after = if request.after_agent.is_empty() { None } else { Some(AgentId::new(&request.after_agent)) };
+        let after = after.transpose().map_err(|e| invalid(&FieldError { field: "after_agent", why: e.to_string() }))?;
         let query = match convert::wait_ms(request.wait).map_err(|e| invalid(&e))? {
-            0 => Query::Command(id),
+            0 => Query::Command { command: id, after },
+            // Whoever waits has seen none yet.
             wait_ms => Query::CommandEnd { command: id, wait_ms },
         };
         let (as_of, answer) = self.read(request.read, query, patience).await?;
-        let Answer::Command(view) = answer else { return Err(mismatched()) };
+        let Answer::Command { command: view, next } = answer else { return Err(mismatched()) };
         let view = view.ok_or_else(|| Failed::not_found(format!("the shard holds no command {id}")).into_status())?;
         let (as_of, command) = (Some(convert::as_of_to_proto(&as_of)), Some(convert::command_view_to_proto(&view)));
-        Ok(Response::new(v1::ShowCommandReply { as_of, command }))
+        let next = next.map(|agent| agent.to_string()).unwrap_or_default();
+        Ok(Response::new(v1::ShowCommandReply { as_of, command, next }))
     }
 
     async fn list(&self, request: Request<v1::ListCommandsRequest>) -> Result<Response<v1::ListCommandsReply>, Status> {
         let patience = patience_ms(&request);
         let request = request.into_inner();
         let after = convert::optional_command_id(&request.after).map_err(|e| invalid(&e))?;
-        let query = Query::Commands { after, limit: limit(request.limit) };
+        let query = Query::Commands { after, limit: limit(request.limit)? };
         let (as_of, answer) = self.read(request.read, query, patience).await?;
         let Answer::Commands { commands, next } = answer else { return Err(mismatched()) };
         Ok(Response::new(v1::ListCommandsReply {
@@ -117,8 +123,8 @@ impl OperatorQueries for Queries {
         let request = request.into_inner();
         let (wanted, agent) = (request.command_id, request.agent);
         let wanted = convert::optional_command_id(&wanted).map_err(|e| invalid(&e))?;
-        let from = (request.from_index > 0).then_some(request.from_index);
-        let events = follow(self.calls.clone(), convert::shard_id(request.shard), from, move |record| {
+        let (from, shard) = (request.from_index, convert::shard_id(request.shard));
+        let events = follow(self.calls.clone(), self.stopped.clone(), shard, from, move |record| {
             if wanted.is_some_and(|wanted| record.change.what.command() != Some(wanted)) {
                 return Vec::new();
             }
@@ -134,9 +140,16 @@ impl OperatorQueries for Queries {
         request: Request<v1::ListOperatorsRequest>,
     ) -> Result<Response<v1::ListOperatorsReply>, Status> {
         let patience = patience_ms(&request);
-        let (as_of, answer) = self.read(request.into_inner().read, Query::Operators, patience).await?;
-        let Answer::Operators(operators) = answer else { return Err(mismatched()) };
-        let operators = operators.iter().map(convert::operator_to_proto).collect();
-        Ok(Response::new(v1::ListOperatorsReply { as_of: Some(convert::as_of_to_proto(&as_of)), operators }))
+        let request = request.into_inner();
+        let after = if request.after.is_empty() { None } else { Some(request.after.parse::<OperatorKey>()) };
+        let after = after.transpose().map_err(|e| invalid(&FieldError { field: "after", why: e.to_string() }))?;
+        let query = Query::Operators { after, limit: limit(request.limit)? };
+        let (as_of, answer) = self.read(request.read, query, patience).await?;
+        let Answer::Operators { operators, next } = answer else { return Err(mismatched()) };
+        Ok(Response::new(v1::ListOperatorsReply {
+            as_of: Some(convert::as_of_to_proto(&as_of)),
+            operators: operators.iter().map(convert::operator_to_proto).collect(),
+            next: next.map(|key| key.to_string()).unwrap_or_default(),
+        }))
     }
 }

@@ -4,12 +4,12 @@ use std::pin::Pin;
 
 use futures::Stream;
 use skep_protocol::convert::{self, FieldError};
-use skep_protocol::limits;
 use skep_protocol::query::{Answer, AsOf, Query};
 use skep_protocol::text::AgentId;
 use skep_protocol::v1;
 use skep_protocol::v1::agent_queries_server::AgentQueries;
 use skep_protocol::v1::task_queries_server::TaskQueries;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::calls::{Call, Calls};
@@ -22,19 +22,21 @@ use crate::follow::follow;
 pub(crate) struct Queries {
     pub(crate) calls: Calls,
     pub(crate) doors: Doors,
+    /// What goes on until somebody ends it ends when the node stops.
+    pub(crate) stopped: watch::Receiver<bool>,
 }
 
 pub(crate) fn invalid(error: &FieldError) -> Status {
     Failed::field(error).into_status()
 }
 
-pub(crate) fn limit(asked: u32) -> u32 {
-    if asked == 0 { 100 } else { asked.min(limits::PAGE_ITEMS_MAX as u32) }
+pub(crate) fn limit(asked: Option<u32>) -> Result<u32, Status> {
+    convert::page_limit(asked).map_err(|e| invalid(&e))
 }
 
 impl Queries {
-    pub(crate) fn new(calls: Calls, doors: Doors) -> Self {
-        Self { calls, doors }
+    pub(crate) fn new(calls: Calls, doors: Doors, stopped: watch::Receiver<bool>) -> Self {
+        Self { calls, doors, stopped }
     }
 
     pub(crate) async fn read(
@@ -78,7 +80,7 @@ impl TaskQueries for Queries {
         let query = Query::Tasks {
             statuses: statuses.map_err(|e| invalid(&e))?,
             after: convert::optional_task_id(&request.after).map_err(|e| invalid(&e))?,
-            limit: limit(request.limit),
+            limit: limit(request.limit)?,
         };
         let (as_of, answer) = self.read(request.read, query, patience).await?;
         let Answer::Tasks { tasks, next } = answer else { return Err(mismatched()) };
@@ -97,14 +99,15 @@ impl TaskQueries for Queries {
         let request = request.into_inner();
         let task = convert::task_id(&request.task_id).map_err(|e| invalid(&e))?;
         let after_index = (request.after_index > 0).then_some(request.after_index);
-        let query = Query::History { task, after_index, limit: limit(request.limit) };
+        let query = Query::History { task, after_index, limit: limit(request.limit)? };
         let (as_of, answer) = self.read(request.read, query, patience).await?;
-        let Answer::History { records, more, complete } = answer else { return Err(mismatched()) };
+        let Answer::History { records, more, complete, begins } = answer else { return Err(mismatched()) };
         Ok(Response::new(v1::TaskHistoryReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),
             events: records.iter().filter_map(convert::event_to_proto).collect(),
             more,
             incomplete: !complete,
+            begins_index: begins,
         }))
     }
 
@@ -115,8 +118,7 @@ impl TaskQueries for Queries {
         let request = request.into_inner();
         let topics = convert::topics(&request.topics).map_err(|e| invalid(&e))?;
         let shard = convert::shard_id(request.shard);
-        let from = (request.from_index > 0).then_some(request.from_index);
-        let events = follow(self.calls.clone(), shard, from, move |record| {
+        let events = follow(self.calls.clone(), self.stopped.clone(), shard, request.from_index, move |record| {
             let wanted = record.change.what.topic().is_some_and(|topic| topics.contains(&topic));
             let event = if wanted { convert::event_to_proto(record) } else { None };
             event.into_iter().collect()
@@ -132,7 +134,7 @@ impl AgentQueries for Queries {
         let request = request.into_inner();
         let after = if request.after.is_empty() { None } else { Some(AgentId::new(&request.after)) };
         let after = after.transpose().map_err(|e| invalid(&FieldError { field: "after", why: e.to_string() }))?;
-        let query = Query::Agents { after, limit: limit(request.limit) };
+        let query = Query::Agents { after, limit: limit(request.limit)? };
         let (as_of, answer) = self.read(request.read, query, patience).await?;
         let Answer::Agents { agents, next } = answer else { return Err(mismatched()) };
         Ok(Response::new(v1::ListAgentsReply {

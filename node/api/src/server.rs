@@ -137,7 +137,7 @@ impl Api {
         let (stop, stopped) = watch::channel(false);
         let doors = Doors::new(connections);
         let commands = Commands::new(calls.clone(), doors.clone(), stopped.clone());
-        let queries = Queries::new(calls.clone(), doors.clone());
+        let queries = Queries::new(calls.clone(), doors.clone(), stopped.clone());
         let topics = TopicService::new(calls.clone(), config.site.clone(), doors.clone(), stopped.clone());
         let nodes = Nodes::new(calls);
         let max = limits::API_MESSAGE_BYTES_MAX;

@@ -89,6 +89,11 @@ impl Engine {
         self.router.connectivity(shard)
     }
 
+    /// The shards of which this node is a member, or has heard who leads them or votes.
+    pub fn shards_heard_of(&self) -> Vec<ShardId> {
+        self.router.shards_heard_of()
+    }
+
     fn own_key(&mut self) -> WorkKey {
         self.next_key += 1;
         WorkKey(self.next_key)

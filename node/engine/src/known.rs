@@ -62,6 +62,11 @@ impl Known {
         self.lead.is_some_and(|lead| lead.node == node)
     }
 
+    /// Whether anybody has said who leads, or who votes.
+    pub(crate) fn is_heard_of(&self) -> bool {
+        self.lead.is_some() || self.term > 0 || !self.voters.is_empty()
+    }
+
     /// The newest term that is known.
     pub(crate) fn term(&self) -> u64 {
         self.lead.map_or(self.term, |lead| lead.term.max(self.term))

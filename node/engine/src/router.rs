@@ -119,6 +119,12 @@ impl Router {
         self.shards.get(&shard)?.known.lead().map(|lead| (lead.node, lead.term))
     }
 
+    /// The shards of which this node is a member, or has heard who leads them or votes.
+    pub(crate) fn shards_heard_of(&self) -> Vec<ShardId> {
+        let heard_of = |state: &ShardState| state.member || state.known.is_heard_of();
+        self.shards.iter().filter(|(_, state)| heard_of(state)).map(|(shard, _)| *shard).collect()
+    }
+
     /// What the node can reach of a shard.
     pub(crate) fn connectivity(&self, shard: ShardId) -> Connectivity {
         self.shards.get(&shard).map_or(Connectivity::default(), |s| s.connectivity)

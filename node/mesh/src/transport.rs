@@ -9,6 +9,7 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, Swarm, SwarmBuilder, noise, quic, tcp, yamux};
 use skep_config::MeshConfig;
+use skep_protocol::limits;
 
 use crate::behaviour::Behaviour;
 use crate::service::MeshError;
@@ -42,6 +43,8 @@ fn patient(mut config: quic::Config) -> quic::Config {
     config.max_idle_timeout = SILENT_MAX_MS;
     config.keep_alive_interval = KEEP_ALIVE_EVERY;
     config.handshake_timeout = HANDSHAKE_MAX;
+    config.max_stream_data = limits::MESH_STREAM_BYTES_MAX;
+    config.max_connection_data = limits::MESH_CONNECTION_BYTES_MAX;
     config
 }
 

@@ -4,7 +4,9 @@ use clap::Subcommand;
 use serde::Serialize;
 use skep_client::{Read, Role};
 
-use super::output::{Row, one, rows, span};
+use super::as_of::Pages;
+use super::output::{Row, one, span};
+use super::resend::Resend;
 use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -20,16 +22,20 @@ pub(crate) enum Agent {
         #[arg(long = "capability", value_name = "NAME")]
         capabilities: Vec<String>,
         /// Tasks it may hold at a time
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
         max_concurrent: u32,
         /// It keeps state of its own
         #[arg(long)]
         stateful: bool,
+        #[command(flatten)]
+        resend: Resend,
     },
     /// Forget an agent that holds nothing
     Remove {
         /// Its id
         agent: String,
+        #[command(flatten)]
+        resend: Resend,
     },
     /// Registered agents
     List {
@@ -82,11 +88,11 @@ impl Agent {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
         let receipt = match self {
-            Self::Register { agent, role, capabilities, max_concurrent, stateful } => {
-                let role = Role { name: role, capabilities, stateful, max_concurrent };
-                client.register_agent(&agent, role).await?
+            Self::Register { agent, role, capabilities, max_concurrent, stateful, resend } => {
+                let role = Role { name: role, capabilities, stateful, max_concurrent: Some(max_concurrent) };
+                resend.client(&client).await?.register_agent(&agent, role).await?
             }
-            Self::Remove { agent } => client.remove_agent(&agent).await?,
+            Self::Remove { agent, resend } => resend.client(&client).await?.remove_agent(&agent).await?,
             Self::List { stale } => return list(&client, common, stale).await,
         };
         let receipt = Receipt { agent: receipt.agent, index: receipt.index };
@@ -96,11 +102,11 @@ impl Agent {
 
 async fn list(client: &skep_client::Client, common: &Common, stale: bool) -> Result<(), Failure> {
     let read = if stale { Read::Stale } else { Read::Linearizable };
-    let mut views = Vec::new();
+    let mut pages = Pages::new();
     let mut after = String::new();
     loop {
         let page = client.agents(&after, 1_000, read).await?;
-        views.extend(page.agents.into_iter().map(|agent| {
+        let views = page.agents.into_iter().map(|agent| {
             let role = agent.role.unwrap_or_default();
             View {
                 agent: agent.id,
@@ -108,7 +114,7 @@ async fn list(client: &skep_client::Client, common: &Common, stale: bool) -> Res
                 capabilities: role.capabilities,
                 stateful: role.stateful,
                 held: agent.held,
-                max_concurrent: role.max_concurrent,
+                max_concurrent: role.max_concurrent.unwrap_or(1),
                 overlaps: agent.overlaps,
                 node: agent.node,
                 attachment: agent.attachment,
@@ -116,10 +122,11 @@ async fn list(client: &skep_client::Client, common: &Common, stale: bool) -> Res
                     .lease_ttl
                     .map_or(0, |ttl| ttl.seconds as u64 * 1_000 + ttl.nanos as u64 / 1_000_000),
             }
-        }));
+        });
+        pages.add(page.as_of, views);
         after = page.next;
         if after.is_empty() {
-            return rows(common.output, &views);
+            return pages.print(common.output, "agents");
         }
     }
 }

@@ -189,11 +189,13 @@ impl Bench {
                     ("errors", format!("{} not done, {} unknown", report.errors, report.unknown)),
                     ("verified", format!("{} of {} acknowledged", report.verified, report.acknowledged)),
                 ];
+                lines.push(("written", format!("{} bytes per payload byte", report.written_bytes_per_payload_byte)));
                 for node in &report.nodes {
                     lines.push(("node", format!(
-                        "{} {}: RSS {} MiB idle, {} loaded; CPU {} % idle, {} % loaded; {} bytes written per committed byte",
+                        "{} {}: RSS {} MiB idle, {} loaded; CPU {} % idle, {} % loaded; {} bytes written per committed byte, \
+                         {} of them in the log",
                         node.node, node.role, node.rss_idle_mib, node.rss_loaded_mib, node.cpu_idle_pct,
-                        node.cpu_loaded_pct, node.written_per_committed_byte
+                        node.cpu_loaded_pct, node.written_per_committed_byte, node.log_per_committed_byte
                     )));
                 }
                 lines.push(("machine", machine(&report.machine)));

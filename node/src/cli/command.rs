@@ -7,9 +7,11 @@ use clap::{Args, Subcommand};
 use skep_client::command::{CommandOrder, OrderKind};
 use skep_client::{Client, CommandId, Read};
 
+use super::as_of::{AsOf, Pages};
 use super::follow::follow;
 use super::key::KeyPath;
-use super::output::{one, rows};
+use super::output::one;
+use super::resend::Resend;
 use super::{Common, Failure};
 pub(crate) use views::View;
 use views::{Line, Receipt, Step};
@@ -40,8 +42,8 @@ pub(crate) enum Command {
         #[arg(long, default_value = "")]
         agent: String,
         /// From this entry of the log on; only what is new if left out
-        #[arg(long, default_value_t = 0)]
-        from: u64,
+        #[arg(long)]
+        from: Option<u64>,
     },
     /// Whoever has not started it does not start it
     Cancel(Order),
@@ -73,6 +75,8 @@ pub(crate) struct Order {
     reason: String,
     #[command(flatten)]
     key: KeyPath,
+    #[command(flatten)]
+    resend: Resend,
 }
 
 impl Order {
@@ -86,7 +90,8 @@ impl Order {
             reason: self.reason.parse().map_err(Failure::usage)?,
             operator: secret.key(),
         };
-        let receipt = client.order_command(&order.sign(&secret).map_err(Failure::usage)?).await?;
+        let signed = order.sign(&secret).map_err(Failure::usage)?;
+        let receipt = self.resend.client(client).await?.order_command(&signed).await?;
         Receipt::from(receipt).print(common.output)
     }
 }
@@ -99,20 +104,25 @@ impl Command {
             Self::Send(send) => send.run(&client, common).await,
             Self::Show { command, stale } => {
                 let reply = client.command(command, read(stale)).await?;
-                View::new(reply.command.unwrap_or_default()).print(common.output)
+                let as_of = AsOf::from(reply.as_of);
+                View::of_replica(reply.command.unwrap_or_default(), as_of).print(common.output)?;
+                as_of.say(common.output);
+                Ok(())
             }
             Self::Watch { command, agent, from } => {
-                let open = async |from| client.watch_commands(command, &agent, from).await;
-                follow(from, open, |event| event.index, |event| Step::new(event).print(common.output)).await
+                let client = common.watcher()?;
+                let open = async |from| client.watch_commands(command, &agent, Some(from)).await;
+                let print = |event| Step::new(event).print(common.output);
+                follow(&client, from, open, |event| event.index, print).await
             }
             Self::List { stale } => {
-                let (mut lines, mut after) = (Vec::new(), Vec::new());
+                let (mut pages, mut after) = (Pages::new(), Vec::new());
                 loop {
                     let page = client.commands(&after, 1_000, read(stale)).await?;
-                    lines.extend(page.commands.into_iter().map(Line::new));
+                    pages.add(page.as_of, page.commands.into_iter().map(Line::new));
                     after = page.next;
                     if after.is_empty() {
-                        return rows(common.output, &lines);
+                        return pages.print(common.output, "commands");
                     }
                 }
             }

@@ -1,8 +1,10 @@
 //! `skep config`
 
+use std::ffi::OsString;
+
 use clap::Subcommand;
 use serde::Serialize;
-use skep_config::{Config as Checked, Overrides, Setting, load};
+use skep_config::{Config as Checked, Overrides, Setting, key_of_variable, load};
 
 use super::output::{Row, rows};
 use super::{Common, Failure};
@@ -36,15 +38,25 @@ impl Row for Value {
 pub(crate) fn read(common: &Common, flags: Vec<(String, String, String)>) -> Result<(Checked, Vec<Setting>), Failure> {
     let places = common.places()?;
     let file = places.config();
-    let overrides = Overrides { flags, environment: environment() };
-    load(file.exists().then_some(file.as_path()), &overrides).map_err(Failure::failed)
+    let there = file.try_exists().map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?;
+    let overrides = Overrides { flags, environment: environment(std::env::vars_os())? };
+    load(there.then_some(file.as_path()), &overrides).map_err(Failure::failed)
 }
 
-/// The environment, as far as it is text.
-fn environment() -> Vec<(String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+/// The environment. What is no text has another meaning, unless it would set something.
+fn environment(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, Failure> {
+    let mut texts = Vec::new();
+    for (name, value) in all {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => texts.push((name, value)),
+            Err(value) if key_of_variable(&name).is_some() => {
+                return Err(Failure::usage(format!("{name} is not UTF-8 text: {}", value.display())));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(texts)
 }
 
 impl Config {
@@ -57,5 +69,21 @@ impl Config {
             origin: origin.then(|| setting.origin.to_string()),
         };
         rows(common.output, &settings.into_iter().map(value).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    #[test]
+    fn a_variable_that_is_no_text_is_not_passed_over_in_silence() {
+        let odd = || OsString::from_vec(vec![0xff]);
+        let all =
+            |name: &str| environment([(OsString::from(name), odd()), ("HOME".into(), "/root".into())].into_iter());
+        assert!(all("SKEP_NODE__NAME").is_err());
+        assert_eq!(all("OTHER").unwrap(), [("HOME".to_owned(), "/root".to_owned())]);
+        assert!(all("SKEP_DIR").is_ok(), "it is taken as it is, elsewhere");
     }
 }

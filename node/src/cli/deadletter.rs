@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, Target, redriven};
+use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, SignedOrder, Target, redriven};
 use skep_client::{Client, CommandId, OperatorSecret, Read, SiteName, TaskStatus, v1};
 
 use super::command::View;
 use super::key::KeyPath;
 use super::output::{Row, parse_span, rows, uuid_bytes, uuid_text};
+use super::resend::Resend;
 use super::task;
 use super::{Common, Failure};
 
@@ -36,6 +37,8 @@ pub(crate) enum Deadletter {
         reason: String,
         #[command(flatten)]
         key: KeyPath,
+        #[command(flatten)]
+        resend: Resend,
     },
 }
 
@@ -54,6 +57,8 @@ pub(crate) struct Redrive {
     reason: String,
     #[command(flatten)]
     key: KeyPath,
+    #[command(flatten)]
+    resend: Resend,
 }
 
 #[derive(Serialize)]
@@ -130,9 +135,16 @@ impl Deadletter {
                 Letter::Command(view) => View::new(*view).print(common.output),
             },
             Self::Redrive(redrive) => redrive.run(&client, common).await,
-            Self::Discard { id, reason, key } => match find(&client, &id).await? {
-                Letter::Task(task) => task::print_receipt(common.output, client.discard_task(&task, &reason).await?),
-                Letter::Command(view) => rows(common.output, &[discard(&client, &view, &reason, &key).await?]),
+            Self::Discard { id, reason, key, resend } => match find(&client, &id).await? {
+                Letter::Task(task) => {
+                    let discarded = resend.client(&client).await?.discard_task(&task, &reason).await?;
+                    task::print_receipt(common.output, discarded)
+                }
+                Letter::Command(view) => {
+                    let order = order(&client, &view, &reason, &key).await?;
+                    resend.client(&client).await?.order_command(&order).await?;
+                    rows(common.output, &[Settled::discarded(&view)])
+                }
             },
         }
     }
@@ -153,9 +165,20 @@ impl Row for Settled {
     }
 }
 
-async fn discard(client: &Client, view: &v1::CommandView, reason: &str, key: &KeyPath) -> Result<Settled, Failure> {
+impl Settled {
+    fn discarded(view: &v1::CommandView) -> Self {
+        Self { command: id_text(view), agent: String::new(), what: "discarded".to_owned() }
+    }
+}
+
+fn id_text(view: &v1::CommandView) -> String {
+    uuid_text(&view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default())
+}
+
+/// The signed order to discard a command.
+async fn order(client: &Client, view: &v1::CommandView, reason: &str, key: &KeyPath) -> Result<SignedOrder, Failure> {
     let secret = key.load()?;
-    let command = uuid_text(&view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default());
+    let command = id_text(view);
     let order = CommandOrder {
         site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
         shard: client.shard(),
@@ -164,17 +187,19 @@ async fn discard(client: &Client, view: &v1::CommandView, reason: &str, key: &Ke
         reason: reason.parse().map_err(Failure::usage)?,
         operator: secret.key(),
     };
-    client.order_command(&order.sign(&secret).map_err(Failure::usage)?).await?;
-    Ok(Settled { command, agent: String::new(), what: "discarded".to_owned() })
+    order.sign(&secret).map_err(Failure::usage)
 }
 
 impl Redrive {
     async fn run(self, client: &Client, common: &Common) -> Result<(), Failure> {
         match find(client, &self.id).await? {
             Letter::Task(task) => {
-                let redriven = client.redrive_task(&task, &self.reason).await?;
+                let redriven = self.resend.client(client).await?.redrive_task(&task, &self.reason).await?;
                 task::print_receipt(common.output, redriven)
             }
+            Letter::Command(_) if self.resend.request_id.is_some() => Err(Failure::usage(
+                "a command is redriven by several requests: leave --request-id out, and give the same line",
+            )),
             Letter::Command(view) => self.command(client, common, *view).await,
         }
     }
@@ -207,7 +232,10 @@ impl Redrive {
         }
         // What is left keeps the letter: it can be redriven again, and nobody is sent it twice.
         if left == 0 {
-            lines.push(discard(client, &view, &self.reason, &self.key).await?);
+            let order = order(client, &view, &self.reason, &self.key).await?;
+            let again = "give the same line again: what was sent is not sent twice";
+            client.order_command(&order).await.map_err(|error| Failure::unknown(error, again))?;
+            lines.push(Settled::discarded(&view));
         }
         rows(common.output, &lines)?;
         if left == 0 { Ok(()) } else { Err(Failure::failed(format!("it is still a dead letter of {left} robots"))) }

@@ -1,11 +1,15 @@
 //! How commands fail: what, what next, and the exit code.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use skep_client::ClientError;
 use skep_client::v1;
 
-use super::output::Format;
+use super::output::{Format, escaped};
+
+/// How a program ends whose reader has gone away: as if SIGPIPE had ended it.
+const READER_GONE: u8 = 128 + 13;
 
 /// A command that failed.
 #[derive(Debug)]
@@ -15,11 +19,14 @@ pub(crate) struct Failure {
     message: String,
     retryable: bool,
     retry_after_ms: u64,
+    /// The request of which nobody knows whether it was done.
+    request: Option<String>,
 }
 
 impl Failure {
     fn with_exit(exit: u8, message: impl ToString) -> Self {
-        Self { exit, code: None, message: message.to_string(), retryable: false, retry_after_ms: 0 }
+        let message = message.to_string();
+        Self { exit, code: None, message, retryable: false, retry_after_ms: 0, request: None }
     }
 
     /// Something went wrong.
@@ -37,13 +44,49 @@ impl Failure {
         Self::with_exit(3, message)
     }
 
+    /// The output cannot be written. Whoever read it may have had enough: then nothing is said.
+    pub(crate) fn output(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::reader_gone(),
+            _ => Self::failed(format!("standard output: {error}; what was asked for may have been done all the same")),
+        }
+    }
+
+    /// Nobody reads the output any more.
+    pub(crate) fn reader_gone() -> Self {
+        Self::with_exit(READER_GONE, "")
+    }
+
+    /// The same, and what to do next.
+    #[must_use]
+    pub(crate) fn advise(self, advice: &str) -> Self {
+        Self { message: format!("{}; {advice}", self.message), ..self }
+    }
+
+    /// Nobody knows whether something was done that is safe to be asked for again, by this.
+    pub(crate) fn unknown(error: ClientError, advice: &str) -> Self {
+        let is_unknown = matches!(&error, ClientError::Unknown { request_id, .. } if !request_id.is_empty());
+        let failure = Self::told(error);
+        if is_unknown { failure.advise(advice) } else { failure }
+    }
+
     /// Prints it and says how the process ends.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
+        if self.exit != READER_GONE {
+            // Where standard error cannot be written, the exit code says it.
+            let _ = writeln!(std::io::stderr().lock(), "{}", self.shown(format, std::io::stderr().is_terminal()));
+        }
+        ExitCode::from(self.exit)
+    }
+
+    fn shown(&self, format: Format, on_terminal: bool) -> String {
         match format {
-            Format::Table => {
+            Format::Table if on_terminal => {
                 let diagnostic = miette::MietteDiagnostic::new(self.message.clone());
-                eprintln!("{:?}", miette::Report::from(diagnostic));
+                format!("{:?}", miette::Report::from(diagnostic))
             }
+            // As long as it is: whoever searches a file finds what was said in one piece.
+            Format::Table => format!("error: {}", self.message),
             Format::Json | Format::Jsonl => {
                 let error = serde_json::json!({
                     "error": {
@@ -51,40 +94,98 @@ impl Failure {
                         "message": self.message,
                         "retryable": self.retryable,
                         "retry_after_ms": self.retry_after_ms,
+                        "request": self.request,
                         "exit": self.exit,
                     }
                 });
-                eprintln!("{error}");
+                error.to_string()
             }
         }
-        ExitCode::from(self.exit)
+    }
+
+    /// What a client says, without what may be said beside it.
+    fn told(error: ClientError) -> Self {
+        // It may be in the words of somebody else.
+        let message = escaped(&error.to_string()).into_owned();
+        match error {
+            ClientError::Endpoint(_) => Self::usage(message),
+            ClientError::Unknown { request_id, .. } if request_id.is_empty() => Self::with_exit(4, message),
+            ClientError::Unknown { request_id, .. } => {
+                Self { retryable: true, request: Some(request_id), ..Self::with_exit(6, message) }
+            }
+            ClientError::NotDone(failure) => {
+                let v1::Failure { code, retryable, retry_after_ms, .. } = *failure;
+                let exit = exit_code(&code);
+                Self { exit, code: Some(code), message, retryable, retry_after_ms, request: None }
+            }
+        }
     }
 }
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        let message = error.to_string();
-        match error {
-            ClientError::Endpoint(_) => Self::usage(message),
-            ClientError::Unknown { request_id, .. } if request_id.is_empty() => Self::with_exit(4, message),
-            ClientError::Unknown { .. } => Self { retryable: true, ..Self::with_exit(6, message) },
-            ClientError::NotDone(failure) => {
-                let v1::Failure { code, retryable, retry_after_ms, .. } = *failure;
-                let exit = exit_code(&code);
-                Self { exit, code: Some(code), message, retryable, retry_after_ms }
+        let advice = match &error {
+            ClientError::Unknown { request_id, .. } if request_id.contains('@') => {
+                format!("the same request can be sent again, and is done once: add --request-id {request_id}")
             }
-        }
+            _ => "'skep shard status' shows whether it was".to_owned(),
+        };
+        Self::unknown(error, &advice)
     }
 }
 
 fn exit_code(code: &str) -> u8 {
     match code {
         "SKEP-0001" | "SKEP-0103" | "SKEP-0104" | "SKEP-0106" | "SKEP-0304" | "SKEP-0401" | "SKEP-0413" => 2,
-        "SKEP-0002" | "SKEP-0108" | "SKEP-0117" | "SKEP-0415" | "SKEP-0416" => 3,
-        "SKEP-0003" | "SKEP-0007" | "SKEP-0008" | "SKEP-0105" | "SKEP-0202" | "SKEP-0203" | "SKEP-0204"
+        "SKEP-0002" | "SKEP-0007" | "SKEP-0008" | "SKEP-0108" | "SKEP-0117" | "SKEP-0415" | "SKEP-0416" => 3,
+        "SKEP-0003" | "SKEP-0009" | "SKEP-0010" | "SKEP-0105" | "SKEP-0202" | "SKEP-0203" | "SKEP-0204"
         | "SKEP-0301" => 4,
         "SKEP-0113" | "SKEP-0302" => 5,
         "SKEP-0402" | "SKEP-0403" | "SKEP-0405" | "SKEP-0406" | "SKEP-0407" | "SKEP-0409" | "SKEP-0410" => 5,
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown(request_id: &str) -> ClientError {
+        ClientError::Unknown { request_id: request_id.to_owned(), last: "no answer".to_owned() }
+    }
+
+    #[test]
+    fn a_request_in_doubt_is_named_so_that_it_can_be_sent_again() {
+        // hashicorp/nomad#10641
+        let failure = Failure::from(unknown("07070707-0707-0707-0707-070707070707@90"));
+        assert_eq!((failure.exit, failure.retryable), (6, true));
+        assert!(failure.message.ends_with("add --request-id 07070707-0707-0707-0707-070707070707@90"));
+        let shown: serde_json::Value = serde_json::from_str(&failure.shown(Format::Json, false)).unwrap();
+        assert_eq!(shown["error"]["request"], "07070707-0707-0707-0707-070707070707@90");
+        let of_members = Failure::from(unknown("add_voter"));
+        assert!(of_members.message.contains("shard status") && !of_members.message.contains("--request-id"));
+        assert_eq!(Failure::from(unknown("")).exit, 4, "a read changes nothing");
+    }
+
+    #[test]
+    fn an_error_in_a_file_is_one_line_without_codes_for_a_terminal() {
+        // thin-edge/thin-edge.io#2738
+        let long = "word ".repeat(60);
+        let shown = Failure::failed(&long).shown(Format::Table, false);
+        assert_eq!(shown, format!("error: {long}"));
+        let refused =
+            v1::Failure { code: "SKEP-0111".into(), message: "by \u{1b}[31mx\ny".into(), ..Default::default() };
+        let shown = Failure::from(ClientError::NotDone(Box::new(refused))).shown(Format::Table, false);
+        assert!(!shown.contains(['\u{1b}', '\n']), "{shown:?}");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error_and_a_full_disk_is() {
+        // sharkdp/fd#737
+        let gone = Failure::output(&std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert_eq!((gone.exit, gone.message.as_str()), (READER_GONE, ""));
+        let full = Failure::output(&std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!(full.exit, 1);
+        assert!(full.message.starts_with("standard output"), "{}", full.message);
     }
 }

@@ -5,9 +5,10 @@ use std::os::unix::fs::DirBuilderExt;
 
 use clap::Args;
 use serde::Serialize;
-use skep_consensus::{Identity, Store, StoreOptions};
+use skep_consensus::{Identity, Store, StoreOptions, write_whole};
 use skep_protocol::text::{NodeName, SiteName};
 
+use super::made::{Made, check_socket, without_key};
 use super::output::one;
 use super::{Common, Failure};
 
@@ -26,7 +27,7 @@ pub(crate) struct Init {
 }
 
 #[derive(Serialize)]
-struct Made {
+struct NewNode {
     node: String,
     name: String,
     incarnation: String,
@@ -40,13 +41,19 @@ struct Made {
 impl Init {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         let places = common.places()?;
+        check_socket(&places)?;
         let name = NodeName::new(&self.name).map_err(Failure::usage)?;
         let site = SiteName::new(&self.site).map_err(Failure::usage)?;
         let api_port = self.port.checked_add(2).filter(|_| self.port > 0);
         let api_port = api_port.ok_or_else(|| Failure::usage("give a --port from 1 to 65533"))?;
-        if places.key().exists() || places.config().exists() {
-            let dir = places.dir.display();
-            return Err(Failure::failed(format!("{dir} holds a node already; use another --dir, or move it away")));
+        let made = Made::find(&places)?;
+        match made {
+            Made::Nothing | Made::WithoutConfig => {}
+            Made::WithoutKey => return Err(without_key(&places)),
+            Made::Whole => {
+                let dir = places.dir.display();
+                return Err(Failure::failed(format!("{dir} holds a node already; use another --dir, or move it away")));
+            }
         }
         DirBuilder::new()
             .recursive(true)
@@ -54,13 +61,19 @@ impl Init {
             .create(&places.dir)
             .map_err(|e| Failure::failed(format!("{}: {e}", places.dir.display())))?;
         let store = Store::open(&places.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
-        let identity = Identity::create(&places.key(), rand::random()).map_err(Failure::failed)?;
+        // A key that is there is one that an earlier attempt made, which was cut off: it goes on where that ended.
+        let identity = match made {
+            Made::WithoutConfig => Identity::load(&places.key()),
+            Made::Nothing | Made::WithoutKey | Made::Whole => Identity::create(&places.key(), rand::random()),
+        };
+        let identity = identity.map_err(Failure::failed)?;
         let addresses = [self.port, self.port + 1, api_port].map(|port| format!("127.0.0.1:{port}"));
         let config = configuration(&name, &site, &addresses);
-        std::fs::write(places.config(), config)
+        // Last: with it, the node is made.
+        write_whole(&places.config(), config.as_bytes())
             .map_err(|e| Failure::failed(format!("{}: {e}", places.config().display())))?;
         let [_, control, api] = addresses;
-        let made = Made {
+        let node = NewNode {
             node: identity.node().to_string(),
             name: name.to_string(),
             incarnation: store.incarnation().to_string(),
@@ -71,11 +84,11 @@ impl Init {
             api,
         };
         let lines = [
-            ("node", made.node.clone()),
-            ("directory", made.dir.clone()),
-            ("next", format!("list its peers in {}, then 'skep run --dir {}'", made.config, made.dir)),
+            ("node", node.node.clone()),
+            ("directory", node.dir.clone()),
+            ("next", format!("list its peers in {}, then 'skep run --dir {}'", node.config, node.dir)),
         ];
-        one(common.output, &made, &lines)
+        one(common.output, &node, &lines)
     }
 }
 

@@ -1,12 +1,12 @@
 //! `skep key`: the keys of operators, and where they are found.
 
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::OperatorSecret;
+use skep_consensus::write_whole;
 
 use super::output::one;
 use super::{Common, Failure};
@@ -58,7 +58,8 @@ impl KeyPath {
         if mode & 0o077 != 0 {
             return Err(Failure::failed(format!("{shown} can be read by others; 'chmod 600 {shown}' it")));
         }
-        let seed = decode(text.trim()).ok_or_else(|| Failure::failed(format!("{shown} holds no operator's key")))?;
+        let seed = decode(text.trim())
+            .ok_or_else(|| Failure::failed(format!("{shown} holds no operator's key; it may be cut off")))?;
         Ok(OperatorSecret::from_seed(&seed))
     }
 }
@@ -77,8 +78,7 @@ fn make(path: &Path) -> Result<OperatorSecret, Failure> {
     }
     let seed: [u8; 32] = rand::random();
     let text: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed)?;
+    write_whole(path, format!("{text}\n").as_bytes()).map_err(failed)?;
     Ok(OperatorSecret::from_seed(&seed))
 }
 

@@ -1,6 +1,7 @@
 //! The command line: nouns, verbs, and how they end.
 
 mod agent;
+mod as_of;
 mod bench;
 mod command;
 mod config;
@@ -10,17 +11,22 @@ mod fault;
 mod follow;
 mod init;
 mod key;
+mod made;
 mod node;
 mod operator;
 mod output;
+mod resend;
 mod run;
 mod shard;
 mod task;
 mod testnet;
 mod topic;
 
+use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use skep_client::{Client, Endpoint, Settings, ShardId};
@@ -28,6 +34,9 @@ use skep_protocol::places::{Places, default_dir};
 
 pub(crate) use failure::Failure;
 use output::Format;
+
+/// How long the client of a watcher waits for an answer before it says so.
+const WATCHER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Coordination mesh for fleets of robots and AI agents.
 #[derive(Debug, Parser)]
@@ -45,14 +54,14 @@ struct Common {
     /// The node's directory [default: $SKEP_DIR, $STATE_DIRECTORY, $XDG_STATE_HOME/skep, ~/.local/state/skep]
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// A node's API: a socket's path, or http://127.0.0.1:PORT with $SKEP_TOKEN [default: the socket in --dir, $SKEP_ENDPOINT, the socket in the default directory]
+    /// A node's API: a socket's path, or 127.0.0.1:PORT with $SKEP_TOKEN [default: the socket in --dir, $SKEP_ENDPOINT, the socket in the default directory]
     #[arg(long, global = true, value_name = "ENDPOINT")]
     endpoint: Option<String>,
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
     /// The shard
-    #[arg(long, global = true, default_value_t = 1)]
+    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     shard: u32,
 }
 
@@ -102,20 +111,41 @@ enum Noun {
 
 impl Common {
     fn places(&self) -> Result<Places, Failure> {
-        let variable = |name: &str| std::env::var(name).ok();
-        let dir = self.dir.clone().or_else(|| default_dir(variable));
+        let dir = self.dir.clone().or_else(|| default_dir(variable)).filter(|dir| !dir.as_os_str().is_empty());
         let dir = dir.ok_or_else(|| Failure::usage("no directory: give --dir, or set SKEP_DIR or HOME"))?;
         Ok(Places::of(&dir))
     }
 
     fn client(&self) -> Result<Client, Failure> {
+        self.client_that_waits(Settings::default().patience)
+    }
+
+    /// The client of a command that goes on whatever happens to the node: it soon says that there is no answer. A directory
+    /// that holds no node is not waited for.
+    fn watcher(&self) -> Result<Client, Failure> {
+        let by_dir = self.dir.is_some() || std::env::var_os("SKEP_ENDPOINT").is_none_or(|value| value.is_empty());
+        if self.endpoint.is_none() && by_dir {
+            let places = self.places()?;
+            if made::Made::find(&places)? == made::Made::Nothing {
+                return Err(Failure::usage(format!("{}: there is no node here", places.dir.display())));
+            }
+        }
+        self.client_that_waits(WATCHER_PATIENCE)
+    }
+
+    fn client_that_waits(&self, patience: Duration) -> Result<Client, Failure> {
         let endpoint = match (&self.endpoint, &self.dir) {
             (None, Some(dir)) => Endpoint::of_dir(dir),
             (endpoint, _) => Endpoint::find(endpoint.as_deref())?,
         };
-        let settings = Settings { shard: ShardId(self.shard), ..Settings::default() };
+        let settings = Settings { shard: ShardId(self.shard), patience, ..Settings::default() };
         Ok(Client::with_settings(endpoint, settings)?)
     }
+}
+
+/// A variable of the environment.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// Runs a future to its end on a small runtime.
@@ -124,14 +154,19 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     runtime.block_on(work)
 }
 
+/// Prints help, the version, or what is wrong with the arguments. The first two are output.
+fn told(error: &clap::Error) -> ExitCode {
+    match error.print().and_then(|()| std::io::stdout().flush()) {
+        Err(failed) if !error.use_stderr() => Failure::output(&failed).report(Format::Table),
+        Ok(()) | Err(_) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+    }
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return told(&error),
     };
     let Cli { common, noun } = cli;
     let result = match noun {

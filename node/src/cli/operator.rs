@@ -5,12 +5,18 @@ use std::collections::BTreeSet;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::command::Target;
+use skep_client::convert::operator_to_proto;
 use skep_client::v1::OperatorView;
 use skep_client::{Allowed, Client, OperatorGrant, OperatorKey, Read};
 
+use super::as_of::Pages;
 use super::key::KeyPath;
-use super::output::{Row, rows};
+use super::output::Row;
+use super::resend::Resend;
 use super::{Common, Failure};
+
+/// Operators of one page.
+const PAGE: u32 = 1_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operator {
@@ -21,6 +27,8 @@ pub(crate) enum Operator {
         /// Its name
         #[arg(long, default_value = "first")]
         name: String,
+        #[command(flatten)]
+        resend: Resend,
     },
     /// Grant an operator what it may do, in place of what it was granted before
     Add(Add),
@@ -30,6 +38,8 @@ pub(crate) enum Operator {
         operator: OperatorKey,
         #[command(flatten)]
         key: KeyPath,
+        #[command(flatten)]
+        resend: Resend,
     },
     /// Who may send commands
     List {
@@ -66,6 +76,8 @@ pub(crate) struct Add {
     admin: bool,
     #[command(flatten)]
     key: KeyPath,
+    #[command(flatten)]
+    resend: Resend,
 }
 
 #[derive(Serialize)]
@@ -76,7 +88,8 @@ struct View {
     verbs: Vec<String>,
     targets: Vec<String>,
     broadcast: bool,
-    per_minute: u32,
+    /// Commands in a minute; none for as many as it likes.
+    per_minute: Option<u32>,
     admin: bool,
     revoked: bool,
 }
@@ -93,7 +106,7 @@ impl Row for View {
             any(&self.verbs),
             any(&self.targets),
             yes(self.broadcast),
-            if self.per_minute == 0 { String::new() } else { self.per_minute.to_string() },
+            self.per_minute.map(|count| count.to_string()).unwrap_or_default(),
             yes(self.admin),
             yes(self.revoked),
         ]
@@ -112,7 +125,7 @@ fn allowed<T: Ord>(these: BTreeSet<T>) -> Allowed<T> {
 }
 
 impl Add {
-    fn grant(self, site: &str, shard: skep_client::ShardId, serial: u64) -> Result<OperatorGrant, Failure> {
+    fn grant(self, site: &str, shard: skep_client::ShardId) -> Result<OperatorGrant, Failure> {
         let verbs = self.verbs.iter().map(|verb| verb.parse().map_err(Failure::usage));
         let verbs = verbs.collect::<Result<BTreeSet<_>, _>>()?;
         let agents = self.agents.iter().map(|agent| agent.parse().map(Target::Agent).map_err(Failure::usage));
@@ -123,7 +136,7 @@ impl Add {
             shard,
             operator: self.operator,
             name: self.name.parse().map_err(Failure::usage)?,
-            serial,
+            serial: 1,
             verbs: allowed(verbs),
             targets: allowed(targets),
             broadcast: self.broadcast,
@@ -134,44 +147,85 @@ impl Add {
     }
 }
 
-/// The number of the next statement about an operator.
-async fn next_serial(client: &Client, operator: OperatorKey) -> Result<u64, Failure> {
-    let known = client.operators(Read::Linearizable).await?.operators;
-    let known = known.iter().find(|view| view.operator == operator.to_string());
-    Ok(known.map_or(1, |view| view.serial + 1))
+/// What is known of an operator.
+async fn known(client: &Client, operator: OperatorKey) -> Result<Option<OperatorView>, Failure> {
+    let (operator, mut after) = (operator.to_string(), String::new());
+    loop {
+        let page = client.operators(&after, PAGE, Read::Linearizable).await?;
+        let known = page.operators.into_iter().find(|view| view.operator == operator);
+        if known.is_some() || page.next.is_empty() {
+            return Ok(known);
+        }
+        after = page.next;
+    }
+}
+
+/// The number of the next statement about an operator. A request that is sent again states what it did the first time: if
+/// that is known, it is under the number that it has.
+fn serial(grant: &OperatorGrant, known: Option<OperatorView>, sent_again: bool) -> u64 {
+    let Some(known) = known else { return 1 };
+    let stated = OperatorView { serial: known.serial, ..operator_to_proto(grant) };
+    if sent_again && stated == known { known.serial } else { known.serial + 1 }
 }
 
 async fn list(client: &Client, common: &Common, stale: bool) -> Result<(), Failure> {
     let read = if stale { Read::Stale } else { Read::Linearizable };
-    let views: Vec<View> = client.operators(read).await?.operators.into_iter().map(View::from).collect();
-    rows(common.output, &views)
+    let (mut pages, mut after) = (Pages::new(), String::new());
+    loop {
+        let page = client.operators(&after, PAGE, read).await?;
+        pages.add(page.as_of, page.operators.into_iter().map(View::from));
+        after = page.next;
+        if after.is_empty() {
+            return pages.print(common.output, "operators");
+        }
+    }
 }
 
 impl Operator {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
-        let (grant, key) = match self {
+        let (grant, key, resend) = match self {
             Self::List { stale } => return list(&client, common, stale).await,
-            Self::Install { operator, name } => {
+            Self::Install { operator, name, resend } => {
                 let site = client.node_status().await?.site;
-                client.install_operator(&site, operator, &name).await?;
+                resend.client(&client).await?.install_operator(&site, operator, &name).await?;
                 return list(&client, common, false).await;
             }
             Self::Add(add) => {
-                let (serial, key) = (next_serial(&client, add.operator).await?, add.key.clone());
+                let (key, resend) = (add.key.clone(), add.resend.clone());
                 let site = client.node_status().await?.site;
-                (add.grant(&site, client.shard(), serial)?, key)
+                (add.grant(&site, client.shard())?, key, resend)
             }
-            Self::Revoke { operator, key } => {
-                let serial = next_serial(&client, operator).await?;
+            Self::Revoke { operator, key, resend } => {
                 let site = client.node_status().await?.site.parse().map_err(Failure::failed)?;
                 let name = "revoked".parse().map_err(Failure::failed)?;
                 let whole = OperatorGrant::of_first(site, client.shard(), operator, name);
-                (OperatorGrant { serial, revoked: true, admin: false, broadcast: false, ..whole }, key)
+                (OperatorGrant { revoked: true, admin: false, broadcast: false, ..whole }, key, resend)
             }
         };
-        let signed = grant.sign(&key.load()?).map_err(Failure::usage)?;
-        client.grant_operator(&signed).await?;
+        let secret = key.load()?;
+        let known = known(&client, grant.operator).await?;
+        let serial = serial(&grant, known, resend.request_id.is_some());
+        let signed = OperatorGrant { serial, ..grant }.sign(&secret).map_err(Failure::usage)?;
+        resend.client(&client).await?.grant_operator(&signed).await?;
         list(&client, common, false).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_that_is_sent_again_is_the_same_statement() {
+        // hashicorp/nomad#10641
+        let operator = skep_client::OperatorSecret::from_seed(&[3; 32]).key();
+        let (site, name) = ("s".parse().unwrap(), "n".parse().unwrap());
+        let grant = OperatorGrant::of_first(site, skep_client::ShardId(1), operator, name);
+        let known = |serial, admin| Some(OperatorView { serial, admin, ..operator_to_proto(&grant) });
+        assert_eq!(serial(&grant, None, true), 1);
+        assert_eq!(serial(&grant, known(4, true), true), 4, "it was done");
+        assert_eq!(serial(&grant, known(4, false), true), 5, "another one was");
+        assert_eq!(serial(&grant, known(4, true), false), 5, "it is stated anew");
     }
 }

@@ -1,11 +1,21 @@
 //! Printing: a table for people, JSON for programs.
 
+use std::borrow::Cow;
+use std::io::Write as _;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
+use skep_protocol::text::is_control;
 use skep_protocol::time::LogInstant;
 
 use super::Failure;
+
+/// How often a command that waits looks whether anybody still reads what it prints.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -34,18 +44,13 @@ pub(crate) fn rows<T: Row>(format: Format, rows: &[T]) -> Result<(), Failure> {
             table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
             table.set_header(T::COLUMNS.iter().map(|name| name.to_uppercase()));
             for row in rows {
-                table.add_row(row.cells());
+                table.add_row(row.cells().iter().map(|cell| escaped(cell).into_owned()));
             }
-            print(&table.to_string());
+            write(&table.to_string())
         }
-        Format::Json => print(&serde_json::to_string_pretty(rows).map_err(Failure::failed)?),
-        Format::Jsonl => {
-            for row in rows {
-                print(&serde_json::to_string(row).map_err(Failure::failed)?);
-            }
-        }
+        Format::Json => json(&rows),
+        Format::Jsonl => rows.iter().try_for_each(json_line),
     }
-    Ok(())
 }
 
 /// Prints one thing: as lines of name and value for people.
@@ -53,20 +58,63 @@ pub(crate) fn one<T: Serialize>(format: Format, thing: &T, lines: &[(&str, Strin
     match format {
         Format::Table => {
             let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-            for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
-                print(&format!("{name:width$}  {value}"));
-            }
+            let mut said = lines.iter().filter(|(_, value)| !value.is_empty());
+            said.try_for_each(|(name, value)| print(&format!("{name:width$}  {value}")))
         }
-        Format::Json => print(&serde_json::to_string_pretty(thing).map_err(Failure::failed)?),
-        Format::Jsonl => print(&serde_json::to_string(thing).map_err(Failure::failed)?),
+        Format::Json => json(thing),
+        Format::Jsonl => json_line(thing),
     }
-    Ok(())
 }
 
-/// Prints a line; a reader that went away ends the output and nothing else.
-pub(crate) fn print(text: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+/// Prints a line for people.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    write(&escaped(text))
+}
+
+/// Prints a JSON document.
+pub(crate) fn json<T: Serialize>(thing: &T) -> Result<(), Failure> {
+    write(&serde_json::to_string_pretty(thing).map_err(Failure::failed)?)
+}
+
+/// Prints a JSON document on one line.
+pub(crate) fn json_line<T: Serialize>(thing: &T) -> Result<(), Failure> {
+    write(&serde_json::to_string(thing).map_err(Failure::failed)?)
+}
+
+/// Tells people, beside the output, what they should know. Where nobody can hear it there is nobody to be told.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", escaped(text));
+}
+
+fn write(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+}
+
+/// A text as it is shown: what a terminal would obey, or what would pass for another line, is written out.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_control(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
+}
+
+/// Waits until whoever reads the output has gone away; for ever if nobody can.
+pub(crate) async fn reader_gone() {
+    while !is_reader_gone(&std::io::stdout()) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn is_reader_gone(output: &impl AsFd) -> bool {
+    let mut polled = [PollFd::new(output, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+    poll(&mut polled, Some(&at_once)).is_ok() && polled[0].revents().intersects(gone)
 }
 
 /// A UUID of 16 bytes as text.
@@ -113,7 +161,7 @@ pub(crate) fn span(ms: u64) -> String {
 }
 
 /// A duration given as text, such as `10s`.
-pub(crate) fn parse_span(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| format!("{text:?} is not a duration such as 10s or 500ms"))?;
     span.try_into().map_err(|_| format!("{text:?} is negative"))
@@ -122,6 +170,25 @@ pub(crate) fn parse_span(text: &str) -> Result<std::time::Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown_as_what_it_is() {
+        // openclaw/openclaw#123797
+        assert_eq!(escaped("a\u{1b}[2Jb\nc\td"), "a\\u{1b}[2Jb\\nc\\td");
+        assert_eq!(escaped("\u{9b}2J \u{202e}x \u{7f}"), "\\u{9b}2J \\u{202e}x \\u{7f}");
+        assert!(matches!(escaped("plain \u{2013} \u{e4}\u{5b89}"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_any_more_is_noticed_without_writing() {
+        // sharkdp/fd#737
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(!is_reader_gone(&writer));
+        drop(reader);
+        assert!(is_reader_gone(&writer));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(!is_reader_gone(&file));
+    }
 
     #[test]
     fn an_age_is_told_within_an_era_and_never_across_two() {

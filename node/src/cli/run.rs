@@ -1,8 +1,13 @@
 //! `skep run`
 
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+
 use clap::Args;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
+use super::made::{Made, check_socket, without_key};
 use super::{Common, Failure, config};
 
 /// Run the node
@@ -26,12 +31,47 @@ const FIRST_STEPS: &str = "there is no node here yet. First steps:
   skep run --dir DIR                  runs it
   skep shard init --voters ID,ID,ID   once, when three of them run";
 
+/// What is logged when SKEP_LOG does not say.
+const LOGGED: &str = "info,openraft=error,libp2p=warn,quinn=warn,fjall=warn,lsm_tree=warn";
+
+/// What is to be logged. A word alone must be a level: a level that is misspelt would be taken for the name of a module, and
+/// nothing else would be logged.
+fn filter(given: Option<OsString>) -> Result<EnvFilter, Failure> {
+    let given = given.filter(|given| !given.is_empty()).unwrap_or_else(|| OsString::from(LOGGED));
+    let usage = |why: &str| {
+        let given = given.display();
+        Failure::usage(format!(
+            "SKEP_LOG={given}: {why}; give a LEVEL (error, warn, info, debug, trace, off), or MODULE=LEVEL, with commas"
+        ))
+    };
+    let text = given.to_str().ok_or_else(|| usage("it is not UTF-8 text"))?;
+    let is_word = |part: &&str| !part.contains(['=', '[', '{']);
+    let misspelt = text.split(',').map(str::trim).filter(is_word).find(|part| part.parse::<LevelFilter>().is_err());
+    if let Some(word) = misspelt {
+        return Err(usage(&format!("{word:?} is no level")));
+    }
+    EnvFilter::try_new(text).map_err(|error| usage(&error.to_string()))
+}
+
 impl Run {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         let places = common.places()?;
-        if !places.key().exists() || !places.config().exists() {
-            return Err(Failure::usage(format!("{}: {FIRST_STEPS}", places.dir.display())));
+        let dir = places.dir.display();
+        match Made::find(&places)? {
+            Made::Whole => {}
+            Made::Nothing => return Err(Failure::usage(format!("{dir}: {FIRST_STEPS}"))),
+            Made::WithoutKey => return Err(without_key(&places)),
+            Made::WithoutConfig => {
+                let (key, config) = (places.key(), places.config());
+                return Err(Failure::usage(format!(
+                    "{} is there and {} is not: 'skep init' was cut off, or the configuration was taken away. \
+                     'skep init --dir {dir}' goes on where it ended, with the same key",
+                    key.display(),
+                    config.display()
+                )));
+            }
         }
+        check_socket(&places)?;
         let flag = |text: &String| {
             let (key, value) = text.split_once('=')?;
             Some((key.to_owned(), value.to_owned(), format!("set {key}")))
@@ -39,14 +79,39 @@ impl Run {
         let flags: Option<Vec<_>> = self.set.iter().map(flag).collect();
         let flags = flags.ok_or_else(|| Failure::usage("--set takes KEY=VALUE"))?;
         let (config, _) = config::read(common, flags)?;
-        let filter = EnvFilter::try_from_env("SKEP_LOG")
-            .unwrap_or_else(|_| EnvFilter::new("info,openraft=error,libp2p=warn,quinn=warn,fjall=warn,lsm_tree=warn"));
-        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+        let filter = filter(std::env::var_os("SKEP_LOG"))?;
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let logs = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal() && !plain)
+            // Told on standard error that standard error cannot be written, it would panic.
+            .log_internal_errors(false);
         if self.log_json {
             logs.json().init();
         } else {
             logs.init();
         }
         crate::run::run(config, &places, self.while_stdin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    #[test]
+    fn what_is_to_be_logged_is_understood_or_refused() {
+        let with = |text: &str| filter(Some(OsString::from(text)));
+        for good in ["", "debug", "WARN", "info,skep_consensus=debug", LOGGED, "off", "[span]=debug"] {
+            assert!(with(good).is_ok(), "{good:?}");
+        }
+        assert!(filter(None).is_ok());
+        for bad in ["loud", "info,dbug", "skep=loud", "skep_mesh"] {
+            assert!(with(bad).is_err(), "{bad:?}");
+        }
+        assert!(filter(Some(OsString::from_vec(vec![0xff]))).is_err());
     }
 }

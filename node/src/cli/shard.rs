@@ -4,10 +4,10 @@ use clap::Subcommand;
 use serde::Serialize;
 use skep_client::v1::shard_dump_reply::Item;
 use skep_client::v1::{ShardStatusReply, Voter};
-use skep_client::{Client, OperatorKey};
+use skep_client::{Client, ClientError, OperatorKey};
 
 use super::fault::FaultView;
-use super::output::{Format, Row, one, print, rows, span, uuid_text};
+use super::output::{Format, Row, json, json_line, one, print, rows, span, uuid_text};
 use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -108,6 +108,12 @@ struct Status {
     agents: u64,
     dedup_ids: u64,
     log_bytes: u64,
+    history_begins_index: u64,
+    history_next_index: u64,
+    history_missing: u64,
+    history_lost: u64,
+    history_bytes: u64,
+    history_queued_bytes: u64,
     fault: String,
     faults: Vec<FaultView>,
     voters: Vec<VoterView>,
@@ -115,6 +121,7 @@ struct Status {
 
 impl From<ShardStatusReply> for Status {
     fn from(reply: ShardStatusReply) -> Self {
+        let history = reply.history.unwrap_or_default();
         Self {
             shard: reply.shard,
             role: reply.role,
@@ -135,6 +142,12 @@ impl From<ShardStatusReply> for Status {
             agents: reply.agents,
             dedup_ids: reply.dedup_ids,
             log_bytes: reply.log_bytes,
+            history_begins_index: history.begins_index,
+            history_next_index: history.next_index,
+            history_missing: history.missing,
+            history_lost: history.lost,
+            history_bytes: history.bytes,
+            history_queued_bytes: history.queued_bytes,
             fault: reply.fault,
             faults: reply.faults.into_iter().map(FaultView::from).collect(),
             voters: views(reply.voters),
@@ -164,7 +177,9 @@ impl Shard {
                 let voters = client.init_shard(voters).await?.voters;
                 if let Some(operator) = operator {
                     let site = client.node_status().await?.site;
-                    client.install_operator(&site, operator, &operator_name).await?;
+                    let next = format!("the shard is there: 'skep operator install {operator} --name {operator_name}'");
+                    let installed = client.install_operator(&site, operator, &operator_name).await;
+                    installed.map_err(|error| Failure::unknown(error, &next))?;
                 }
                 rows(format, &views(voters))
             }
@@ -192,6 +207,18 @@ fn of_node(common: &Common, node: &str) -> Result<Client, Failure> {
     Common { dir, endpoint, ..common.clone() }.client()
 }
 
+fn history(status: &Status) -> String {
+    let (begins, next) = (status.history_begins_index, status.history_next_index);
+    let mut text = format!("entries {begins} to {next}, {} bytes", status.history_bytes);
+    if status.history_missing > 0 {
+        text += &format!(", {} of them are being fetched", status.history_missing);
+    }
+    if status.history_lost > 0 {
+        text += &format!(", {} of them are lost", status.history_lost);
+    }
+    text
+}
+
 fn status(format: Format, status: Status) -> Result<(), Failure> {
     let mut lines = vec![
         ("shard", status.shard.to_string()),
@@ -204,6 +231,7 @@ fn status(format: Format, status: Status) -> Result<(), Failure> {
             format!("{} of {} (committed {})", status.applied_index, status.last_log_index, status.committed_index),
         ),
         ("snapshot", format!("{} (purged {})", status.snapshot_index, status.purged_index)),
+        ("history", history(&status)),
         ("digest", status.digest.clone()),
         (
             "clock",
@@ -231,7 +259,7 @@ async fn dump(format: Format, client: &Client) -> Result<(), Failure> {
     let mut items = client.dump_shard().await?;
     let mut tasks = Vec::new();
     let mut head = None;
-    while let Some(reply) = items.message().await.map_err(Failure::failed)? {
+    while let Some(reply) = items.message().await.map_err(|status| ClientError::of_stream(&status))? {
         match reply.item {
             Some(Item::Head(reply)) => head = Some(Status::from(reply)),
             Some(Item::Task(task)) => {
@@ -243,8 +271,8 @@ async fn dump(format: Format, client: &Client) -> Result<(), Failure> {
                 };
                 match format {
                     Format::Json => tasks.push(row),
-                    Format::Jsonl => print(&serde_json::to_string(&row).map_err(Failure::failed)?),
-                    Format::Table => print(&format!("{} {} {} {}", row.task, row.status, row.epoch, row.attempts)),
+                    Format::Jsonl => json_line(&row)?,
+                    Format::Table => print(&format!("{} {} {} {}", row.task, row.status, row.epoch, row.attempts))?,
                 }
             }
             None => {}
@@ -254,13 +282,9 @@ async fn dump(format: Format, client: &Client) -> Result<(), Failure> {
     match format {
         Format::Json => {
             let whole = serde_json::json!({ "head": head, "tasks": tasks });
-            print(&serde_json::to_string_pretty(&whole).map_err(Failure::failed)?);
-            Ok(())
+            json(&whole)
         }
-        Format::Jsonl => {
-            print(&serde_json::to_string(&head).map_err(Failure::failed)?);
-            Ok(())
-        }
+        Format::Jsonl => json_line(&head),
         Format::Table => status(format, head),
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use skep_client::{Claim, Client, Read, TaskReceipt, TaskStatus};
 
 use super::output::{Format, one, uuid_bytes, uuid_text};
+use super::resend::Resend;
 use super::{Common, Failure};
 use views::{read, status_text};
 
@@ -27,6 +28,8 @@ pub(crate) enum Task {
         /// For whom
         #[arg(long, env = "SKEP_AGENT", default_value = "cli")]
         agent: String,
+        #[command(flatten)]
+        resend: Resend,
     },
     /// Say how far a claimed task has come
     Progress {
@@ -78,6 +81,8 @@ pub(crate) enum Task {
         /// Why
         #[arg(long, default_value = "cancelled by an operator")]
         reason: String,
+        #[command(flatten)]
+        resend: Resend,
     },
     /// Make a task pending again, with all its attempts
     Requeue {
@@ -86,6 +91,8 @@ pub(crate) enum Task {
         /// Why
         #[arg(long, default_value = "requeued by an operator")]
         reason: String,
+        #[command(flatten)]
+        resend: Resend,
     },
     /// Tasks: live ones, and those that ended lately
     List {
@@ -93,8 +100,8 @@ pub(crate) enum Task {
         #[arg(long, value_enum)]
         status: Vec<Status>,
         /// At most so many
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
         /// Answer from this node's replica as it is
         #[arg(long)]
         stale: bool,
@@ -113,8 +120,8 @@ pub(crate) enum Task {
         #[arg(long = "topic")]
         topics: Vec<String>,
         /// From this index of the log on; what comes from now on if left out
-        #[arg(long, default_value_t = 0)]
-        from: u64,
+        #[arg(long)]
+        from: Option<u64>,
     },
 }
 
@@ -127,6 +134,8 @@ pub(crate) struct Holder {
     /// The claim's epoch; the latest if left out
     #[arg(long)]
     epoch: Option<u64>,
+    #[command(flatten)]
+    resend: Resend,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -182,14 +191,14 @@ pub(super) fn print_receipt(format: Format, receipt: TaskReceipt) -> Result<(), 
     one(format, &receipt, &lines)
 }
 
-/// The claim that a holder means: with the epoch that it gave, or the latest.
-async fn claim(client: &Client, task: &str, holder: Holder) -> Result<Claim, Failure> {
+/// The claim that a holder means, with the epoch that it gave, or the latest; and the client to say something of it.
+async fn claim(client: &Client, task: &str, holder: Holder) -> Result<(Client, Claim), Failure> {
     let task_id = uuid_bytes(task)?;
     let epoch = match holder.epoch {
         Some(epoch) => epoch,
         None => client.task(&task_id, Read::Linearizable).await?.task.unwrap_or_default().epoch,
     };
-    Ok(Claim { task_id, agent: holder.agent, epoch })
+    Ok((holder.resend.client(client).await?, Claim { task_id, agent: holder.agent, epoch }))
 }
 
 impl Task {
@@ -197,33 +206,45 @@ impl Task {
         let client = common.client()?;
         let format = common.output;
         let receipt = match self {
-            Self::Create(create) => client.create_task(create.spec()?).await?,
-            Self::Claim { task, agent } => {
+            Self::Create(create) => {
+                let (resend, spec) = (create.resend.clone(), create.spec()?);
+                resend.client(&client).await?.create_task(spec).await?
+            }
+            Self::Claim { task, agent, resend } => {
                 let task = task.map(|task| uuid_bytes(&task)).transpose()?;
-                let reply = client.claim_task(&agent, task.as_deref()).await?;
+                let reply = resend.client(&client).await?.claim_task(&agent, task.as_deref()).await?;
                 let nothing = || Failure::not_found(format!("nothing that suits agent {agent} waits"));
                 reply.receipt.ok_or_else(nothing)?
             }
             Self::Progress { task, percent, note, holder } => {
-                let claim = claim(&client, &task, holder).await?;
+                let (client, claim) = claim(&client, &task, holder).await?;
                 client.report_progress(claim, percent * 10, &note).await?
             }
             Self::Complete { task, result, holder } => {
-                let claim = claim(&client, &task, holder).await?;
+                let (client, claim) = claim(&client, &task, holder).await?;
                 client.complete_task(claim, result.into_bytes()).await?
             }
             Self::Fail { task, reason, permanent, holder } => {
-                let claim = claim(&client, &task, holder).await?;
+                let (client, claim) = claim(&client, &task, holder).await?;
                 client.fail_task(claim, &reason, permanent).await?
             }
-            Self::Release { task, holder } => client.release_task(claim(&client, &task, holder).await?).await?,
-            Self::Cancel { task, reason } => client.cancel_task(&uuid_bytes(&task)?, &reason).await?,
-            Self::Requeue { task, reason } => client.requeue_task(&uuid_bytes(&task)?, &reason).await?,
+            Self::Release { task, holder } => {
+                let (client, claim) = claim(&client, &task, holder).await?;
+                client.release_task(claim).await?
+            }
+            Self::Cancel { task, reason, resend } => {
+                let task = uuid_bytes(&task)?;
+                resend.client(&client).await?.cancel_task(&task, &reason).await?
+            }
+            Self::Requeue { task, reason, resend } => {
+                let task = uuid_bytes(&task)?;
+                resend.client(&client).await?.requeue_task(&task, &reason).await?
+            }
             Self::List { status, limit, stale } => {
-                return views::list(&client, format, &status, limit, read(stale)).await;
+                return views::list(&client, format, &status, limit as usize, read(stale)).await;
             }
             Self::Show { task, stale } => return views::show(&client, format, &uuid_bytes(&task)?, read(stale)).await,
-            Self::Watch { topics, from } => return views::watch(&client, format, &topics, from).await,
+            Self::Watch { topics, from } => return views::watch(&common.watcher()?, format, &topics, from).await,
         };
         print_receipt(format, receipt)
     }

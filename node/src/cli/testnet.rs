@@ -108,6 +108,8 @@ pub(crate) struct Station {
 pub(crate) struct Robot {
     #[arg(long)]
     name: String,
+    #[arg(long, default_value_t = 0)]
+    run: u32,
     #[arg(long)]
     node: PathBuf,
     #[arg(long)]
@@ -169,9 +171,10 @@ impl Testnet {
                 let works = Duration::from_millis(works_ms);
                 child(skep_testnet::crew::run(CrewOptions { robots, node, group, station, works }))
             }
-            Self::Robot(Robot { name, node, floor, start, station, history, tick_ms }) => {
+            Self::Robot(Robot { name, run, node, floor, start, station, history, tick_ms }) => {
                 let tick = Duration::from_millis(tick_ms);
-                child(skep_testnet::robot::run(RobotOptions { name, node, floor, start, station, history, tick }))
+                let options = RobotOptions { name, run, node, floor, start, station, history, tick };
+                child(skep_testnet::robot::run(options))
             }
         }
     }

@@ -3,8 +3,11 @@
 use clap::Subcommand;
 use serde::Serialize;
 use skep_client::v1::{PublishRequest, TopicValue};
+use skep_client::{Client, ClientError};
+use tokio::time::Instant;
 
-use super::output::{Format, print, span};
+use super::follow::{AGAIN_AFTER, Outage, may_pass};
+use super::output::{Format, json_line, print, reader_gone, span};
 use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -43,44 +46,91 @@ struct View {
     age_ms: u64,
 }
 
-fn view(value: TopicValue) -> View {
-    View {
-        topic: value.topic,
-        source: value.source,
-        sender: value.sender,
-        content_type: value.content_type,
-        payload: String::from_utf8_lossy(&value.payload).into_owned(),
-        age_ms: value.age_ms,
+impl View {
+    fn new(value: TopicValue) -> Self {
+        Self {
+            topic: value.topic,
+            source: value.source,
+            sender: value.sender,
+            content_type: value.content_type,
+            payload: String::from_utf8_lossy(&value.payload).into_owned(),
+            age_ms: value.age_ms,
+        }
+    }
+
+    fn print(&self, format: Format) -> Result<(), Failure> {
+        match format {
+            Format::Table => {
+                let age = span(self.age_ms);
+                print(&format!("{age:>10} ago  {}  {}  {}", self.topic, self.source, self.payload))
+            }
+            Format::Json | Format::Jsonl => json_line(self),
+        }
     }
 }
 
 impl Topic {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let client = common.client()?;
         match self {
             Self::Publish { topic, payload, source, content_type } => {
                 let payload = payload.into_bytes();
-                Ok(client.publish(PublishRequest { topic, source, content_type, payload }).await?)
+                Ok(common.client()?.publish(PublishRequest { topic, source, content_type, payload }).await?)
             }
             Self::Tail { topics, limit } => {
-                let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-                let mut values = client.subscribe(&topics).await?;
-                for _ in 0..limit.unwrap_or(usize::MAX) {
-                    let Some(value) = values.message().await.map_err(Failure::failed)? else { break };
-                    let value = view(value);
-                    match common.output {
-                        Format::Table => print(&format!(
-                            "{:>10} ago  {}  {}  {}",
-                            span(value.age_ms),
-                            value.topic,
-                            value.source,
-                            value.payload
-                        )),
-                        Format::Json | Format::Jsonl => print(&serde_json::to_string(&value).map_err(Failure::failed)?),
-                    }
+                let (client, topics) = (common.watcher()?, topics.iter().map(String::as_str).collect::<Vec<_>>());
+                tokio::select! {
+                    ended = tail(&client, &topics, limit, common.output) => ended,
+                    () = reader_gone() => Err(Failure::reader_gone()),
                 }
-                Ok(())
             }
         }
     }
+}
+
+/// Prints values until there were so many. A node that is not there, or restarts, is waited for: what was said meanwhile is
+/// lost, as all of it may be, but the latest of each source that the node heard.
+async fn tail(client: &Client, topics: &[&str], limit: Option<usize>, format: Format) -> Result<(), Failure> {
+    let (mut outage, mut left) = (Outage::default(), limit.unwrap_or(usize::MAX));
+    // When the stream was broken off, if it was: what is older was told.
+    let mut broken_off: Option<Instant> = None;
+    while left > 0 {
+        let error = match client.subscribe(topics).await {
+            Err(error) => error,
+            Ok(mut values) => {
+                outage.ended("values that were said meanwhile may be missing");
+                let error = loop {
+                    let value = match values.message().await {
+                        Ok(Some(value)) => value,
+                        Ok(None) => break ended(),
+                        Err(status) => break ClientError::of_stream(&status),
+                    };
+                    if is_told(&value, broken_off) {
+                        continue;
+                    }
+                    View::new(value).print(format)?;
+                    left -= 1;
+                    if left == 0 {
+                        return Ok(());
+                    }
+                };
+                broken_off = Some(Instant::now());
+                error
+            }
+        };
+        if !may_pass(&error) {
+            return Err(error.into());
+        }
+        outage.began(&error.to_string());
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+    Ok(())
+}
+
+fn ended() -> ClientError {
+    ClientError::Unknown { request_id: String::new(), last: "the stream ended".to_owned() }
+}
+
+/// Whether a value was heard before the stream broke off, on which it was told.
+fn is_told(value: &TopicValue, broken_off: Option<Instant>) -> bool {
+    broken_off.is_some_and(|at| u128::from(value.age_ms) > at.elapsed().as_millis())
 }

@@ -15,7 +15,7 @@ use super::Driver;
 pub(super) enum Waiting {
     Submit(oneshot::Sender<Settled>),
     Query(oneshot::Sender<Result<QueryReply, NotDone>>),
-    Clock(oneshot::Sender<Option<LogInstant>>),
+    Clock(oneshot::Sender<Result<LogInstant, NotDone>>),
     /// The engine itself, under the key that it gave.
     Engine(WorkKey),
 }
@@ -35,7 +35,7 @@ impl Driver {
     pub(super) fn submit(&mut self, waiting: Waiting, shard: ShardId, work: Work, patience_ms: u64) {
         let key = WorkKey(self.next_key);
         self.next_key += 1;
-        self.waiting.insert(key, waiting);
+        self.waiting.insert(key, (shard, waiting));
         self.engine.handle(Event::Submit { key, shard, work, patience_ms }, self.now_ms());
     }
 
@@ -65,25 +65,34 @@ impl Driver {
 
     pub(super) fn answer(&mut self, key: WorkKey, settled: Settled) {
         // A caller that went away needs no answer.
-        match self.waiting.remove(&key) {
-            Some(Waiting::Submit(answer)) => drop(answer.send(settled)),
-            Some(Waiting::Engine(key)) => self.on_agent(AgentEvent::Settled { key, settled }),
-            Some(Waiting::Query(answer)) => drop(answer.send(match settled {
+        let Some((shard, waiting)) = self.waiting.remove(&key) else { return };
+        match waiting {
+            Waiting::Submit(answer) => drop(answer.send(self.explained(shard, settled))),
+            Waiting::Engine(key) => self.on_agent(AgentEvent::Settled { key, settled }),
+            Waiting::Query(answer) => drop(answer.send(match self.explained(shard, settled) {
                 Settled::Read(reply) => Ok(*reply),
                 Settled::NotDone(why) => Err(why),
                 Settled::Done { .. } | Settled::Heard(_) | Settled::Pulled(_) | Settled::Unknown => {
                     Err(NotDone::NoQuorum)
                 }
             })),
-            Some(Waiting::Clock(answer)) => drop(answer.send(match settled {
-                Settled::Read(reply) => reply.as_of.clock,
-                Settled::NotDone(_)
-                | Settled::Done { .. }
-                | Settled::Heard(_)
-                | Settled::Pulled(_)
-                | Settled::Unknown => None,
+            Waiting::Clock(answer) => drop(answer.send(match self.explained(shard, settled) {
+                Settled::Read(reply) => reply.as_of.clock.ok_or(NotDone::NoQuorum),
+                Settled::NotDone(why) => Err(why),
+                Settled::Done { .. } | Settled::Heard(_) | Settled::Pulled(_) | Settled::Unknown => {
+                    Err(NotDone::NoQuorum)
+                }
             })),
-            None => {}
         }
+    }
+
+    /// Nobody leads a shard that is not there. A node that has heard of no shard at all does not know what there is.
+    fn explained(&self, shard: ShardId, settled: Settled) -> Settled {
+        if settled != Settled::NotDone(NotDone::NoQuorum) {
+            return settled;
+        }
+        let known = self.engine.shards_heard_of();
+        let nowhere = !known.is_empty() && !known.contains(&shard);
+        if nowhere { Settled::NotDone(NotDone::NoSuchShard { shard, known }) } else { settled }
     }
 }

@@ -29,7 +29,7 @@ fn role(role: Option<v1::Role>) -> Result<Role, FieldError> {
         name: RoleName::new(&role.name).in_field("role.name")?,
         capabilities: capabilities("role.capabilities", &role.capabilities)?,
         stateful: role.stateful,
-        max_concurrent: role.max_concurrent.max(1),
+        max_concurrent: role.max_concurrent.unwrap_or(1),
     };
     role.check().in_field("role")?;
     Ok(role)
@@ -102,6 +102,19 @@ pub fn role_to_proto(role: &Role) -> v1::Role {
         name: role.name.to_string(),
         capabilities: role.capabilities.iter().map(ToString::to_string).collect(),
         stateful: role.stateful,
-        max_concurrent: role.max_concurrent,
+        max_concurrent: Some(role.max_concurrent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_may_hold_nothing_is_refused_and_not_given_one() {
+        // Koed00/django-q#602
+        let with = |max_concurrent| role(Some(v1::Role { name: "r".into(), max_concurrent, ..Default::default() }));
+        assert_eq!(with(None).unwrap().max_concurrent, 1);
+        assert_eq!(with(Some(0)).unwrap_err().field, "role");
     }
 }

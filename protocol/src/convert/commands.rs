@@ -11,7 +11,7 @@ use crate::entry::Op;
 use crate::ids::{AttachmentId, CommandId, HomeEpoch};
 use crate::limits;
 use crate::offer::{CommandSaid, CommandTold, GoToken};
-use crate::text::{GroupName, OperatorName, Reason, SiteName};
+use crate::text::{GroupName, OperatorName, Reason, SiteName, check_line};
 use crate::time::LogInstant;
 use crate::v1;
 
@@ -72,6 +72,9 @@ pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, Op), F
 pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, Op), FieldError> {
     let meta = meta(request.meta)?;
     let command: Command = decoded("command", &request.command)?;
+    // It was signed by whoever made it; what a terminal would obey is not let in all the same.
+    check_line("content type", command.content_type.as_str()).in_field("command.content_type")?;
+    check_line("traceparent", command.trace.as_str()).in_field("command.trace")?;
     let signature = signature(&request.signature)?;
     Ok((meta, Op::SendCommand { command: Box::new(SignedCommand { command, signature }) }))
 }
@@ -241,7 +244,7 @@ pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
         verbs: names(&grant.verbs),
         targets: names(&grant.targets),
         broadcast: grant.broadcast,
-        per_minute: grant.per_minute.unwrap_or(0),
+        per_minute: grant.per_minute,
         admin: grant.admin,
         revoked: grant.revoked,
     }

@@ -66,6 +66,8 @@ pub struct CommitReport {
     pub acknowledged: usize,
     /// Acknowledged writes found on every voter afterwards.
     pub verified: usize,
+    /// Bytes written to disk for each payload byte committed, on the mean of the voters.
+    pub written_bytes_per_payload_byte: f64,
     /// Each node.
     pub nodes: Vec<NodeFigures>,
     /// What it ran on.
@@ -94,6 +96,7 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
         (0..count).map(|_| connection(&testnet.nodes[leader], settings.socket, settings.unary)).collect();
     let load = Load::start(&connections?, settings.clients, settings.payload_bytes);
     tokio::time::sleep(WARM_UP).await;
+    let log_from = log_bytes(&testnet).await;
     let loaded_from = usage(&testnet);
     load.measure();
     let begun = Instant::now();
@@ -101,12 +104,16 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
     let counted = load.count();
     let took = begun.elapsed();
     let loaded = usage(&testnet);
+    let log = log_bytes(&testnet).await;
     let done = load.stop().await;
 
     let all: Vec<usize> = (0..settings.voters).collect();
     testnet.until_equal(&all).await?;
     let verified = testnet.verify(&done.acknowledged).await?;
     let committed = (counted * settings.payload_bytes as u64).max(1) as f64;
+    let for_each = |bytes: u64| (bytes as f64 / committed * 100.0).round() / 100.0;
+    let written = |at: usize| loaded[at].written_bytes.saturating_sub(loaded_from[at].written_bytes);
+    let written_in_all: u64 = all.iter().map(|at| written(*at)).sum();
     let mib = |bytes: u64| (bytes as f64 / 1_048_576.0 * 10.0).round() / 10.0;
     let share = |from: &Usage, to: &Usage, time: Duration| {
         let share = to.cpu.saturating_sub(from.cpu).as_secs_f64() / time.as_secs_f64() * 100.0;
@@ -119,10 +126,8 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
         rss_loaded_mib: mib(loaded[at].rss_bytes),
         cpu_idle_pct: share(&idle_from[at], &idle[at], IDLE),
         cpu_loaded_pct: share(&loaded_from[at], &loaded[at], took),
-        written_per_committed_byte: {
-            let written = loaded[at].written_bytes.saturating_sub(loaded_from[at].written_bytes);
-            (written as f64 / committed * 100.0).round() / 100.0
-        },
+        written_per_committed_byte: for_each(written(at)),
+        log_per_committed_byte: for_each(log[at].saturating_sub(log_from[at])),
     });
     let report = CommitReport {
         bench: "commit",
@@ -139,6 +144,7 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
         unknown: done.unknown,
         acknowledged: done.acknowledged.len(),
         verified,
+        written_bytes_per_payload_byte: for_each(written_in_all / settings.voters.max(1) as u64),
         nodes: nodes.collect(),
         machine: Machine::here(),
     };
@@ -147,6 +153,15 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
         let _ = std::fs::remove_dir_all(&dir);
     }
     Ok(report)
+}
+
+/// Bytes that each node has written to its log.
+async fn log_bytes(testnet: &Testnet) -> Vec<u64> {
+    let mut all = Vec::with_capacity(testnet.nodes.len());
+    for node in &testnet.nodes {
+        all.push(node.client().shard_status().await.map_or(0, |status| status.log_bytes));
+    }
+    all
 }
 
 fn connection(node: &TestNode, socket: bool, unary: bool) -> Result<Client, LaunchError> {

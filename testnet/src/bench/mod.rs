@@ -64,8 +64,11 @@ pub struct NodeFigures {
     pub cpu_idle_pct: f64,
     /// Processor time under load, in percent of a core.
     pub cpu_loaded_pct: f64,
-    /// Bytes written to disk for each payload byte committed.
+    /// Bytes written to disk for each payload byte committed, as the operating system counts them.
     pub written_per_committed_byte: f64,
+    /// Those of them that are of the log, as the node counts them. The others are of its history, its journals and its
+    /// snapshots, and of pages that were written for less than a page.
+    pub log_per_committed_byte: f64,
 }
 
 fn layout(binary: PathBuf, dir: PathBuf, voters: usize) -> Layout {

@@ -95,7 +95,7 @@ impl Robots {
 }
 
 async fn attach(client: &Client, robot: usize) -> Result<(AttachedAgent, CommandOffers), LaunchError> {
-    let role = Role { name: "robot".to_owned(), max_concurrent: 1, ..Role::default() };
+    let role = Role { name: "robot".to_owned(), max_concurrent: Some(1), ..Role::default() };
     let options = AgentOptions { patience: ATTACH_MAX, ..AgentOptions::new(&robot_name(robot), role) };
     let mut agent = AttachedAgent::attach(client, options, None).await?;
     let offers = agent.take_commands(&[GROUP]);

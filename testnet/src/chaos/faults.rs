@@ -1,6 +1,6 @@
 //! What goes wrong, when, and how it is mended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::disks::{SmallDisk, damage};
 use super::links::Delays;
-use super::{ChaosOptions, Step};
+use super::{Begun, ChaosOptions, Step, leader};
 use crate::child::suspend;
 use crate::demo::{DemoSite, Story, StoryRecord};
 use crate::hosts::Hosts;
@@ -24,15 +24,21 @@ const PAUSE_MS: std::ops::Range<u64> = 300..2_500;
 const LASTS_MS: std::ops::Range<u64> = 500..8_000;
 /// How long a thin link stays thin, in milliseconds: long enough for somebody to fall behind on it, and to catch up.
 const THIN_MS: std::ops::Range<u64> = 5_000..60_000;
+/// How long one try to take a voter in again may take: a handful of round trips of up to 600 ms, on a busy machine. What is
+/// not over by then goes on, and is asked for again.
+const TAKE_IN_MAX: Duration = Duration::from_secs(10);
+/// How long it is tried in the end, once nothing else is wrong.
+const TAKE_IN_AT_LAST_MAX: Duration = Duration::from_secs(180);
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub(super) enum Kind {
     Kill,
     KillLeader,
     KillRobot,
     PauseNode,
     PauseRobot,
+    MoveRobot,
     Cut,
     OneWayCut,
     PartialCut,
@@ -53,6 +59,7 @@ impl Kind {
             Self::KillRobot => "kill-robot",
             Self::PauseNode => "pause-node",
             Self::PauseRobot => "pause-robot",
+            Self::MoveRobot => "move-robot",
             Self::Cut => "cut",
             Self::OneWayCut => "one-way-cut",
             Self::PartialCut => "partial-cut",
@@ -69,11 +76,17 @@ impl Kind {
 
 /// How something is mended.
 #[derive(Clone, Debug)]
-enum Mend {
+pub(super) enum Mend {
     Start(usize),
     StartRobot(usize),
+    /// A robot's software is started at another node, the second one.
+    StartElsewhere(usize, usize),
     Resume(usize),
     ResumeRobot(usize),
+    /// The run of a robot's software that was left behind goes on.
+    ResumeFormer(usize),
+    /// It is ended.
+    EndFormer(usize),
     Join(Vec<(usize, usize)>),
     /// Only the relay cut these.
     Rejoin(Vec<(usize, usize)>),
@@ -85,20 +98,49 @@ enum Mend {
     FreeDisk,
 }
 
+impl Mend {
+    /// The robot whose software it concerns.
+    pub(super) fn robot(&self) -> Option<usize> {
+        match self {
+            Self::StartRobot(at)
+            | Self::StartElsewhere(at, _)
+            | Self::ResumeRobot(at)
+            | Self::ResumeFormer(at)
+            | Self::EndFormer(at) => Some(*at),
+            _ => None,
+        }
+    }
+
+    /// The ways that nothing goes until then.
+    pub(super) fn severed(&self) -> &[(usize, usize)] {
+        match self {
+            Self::Join(pairs) | Self::Rejoin(pairs) => pairs,
+            _ => &[],
+        }
+    }
+}
+
+/// Something that is wrong.
+pub(super) struct Wrong {
+    pub(super) until: Instant,
+    pub(super) mend: Mend,
+    /// The node that it concerns.
+    pub(super) node: Option<usize>,
+}
+
 /// What goes wrong in a run.
 pub(super) struct Faults {
-    rng: SmallRng,
-    story: Story,
+    pub(super) rng: SmallRng,
+    pub(super) story: Story,
     next: Instant,
     lease_ms: u64,
     voters: usize,
-    /// What is wrong, until when, and which node it concerns.
-    wrong: Vec<(Instant, Mend, Option<usize>)>,
+    pub(super) wrong: Vec<Wrong>,
     counts: BTreeMap<Kind, usize>,
     /// Namespaces are there, and file systems can be mounted.
     as_root: bool,
     /// What the relay does when nothing is wrong; none without one.
-    delays: Option<Delays>,
+    pub(super) delays: Option<Delays>,
     small_disk: Option<SmallDisk>,
     /// The voter that lost its disk and was not taken in again.
     lost: Option<usize>,
@@ -134,22 +176,24 @@ impl Faults {
         self.counts.iter().map(|(kind, count)| (kind.name().to_owned(), *count)).collect()
     }
 
-    fn hosts(site: &DemoSite) -> Option<&Hosts> {
+    pub(super) fn hosts(site: &DemoSite) -> Option<&Hosts> {
         site.net.hosts()
     }
 
     /// Mends what is due, and has something else go wrong.
     pub(super) async fn step(&mut self, site: &mut DemoSite) -> Step {
         let now = Instant::now();
-        let due = self.wrong.iter().position(|(until, ..)| *until <= now);
-        if let Some(at) = due {
-            let (_, mend, _) = self.wrong.swap_remove(at);
+        let due = self.wrong.iter().enumerate().filter(|(_, wrong)| wrong.until <= now);
+        if let Some((at, _)) = due.min_by_key(|(_, wrong)| wrong.until) {
+            let wrong = self.wrong.swap_remove(at);
             self.impose(site);
-            self.undo(site, mend).await?;
+            self.undo(site, wrong.mend)?;
         }
         self.raise_fallen(site)?;
         self.take_in(site).await;
-        if now < self.next || self.wrong.len() >= AT_A_TIME {
+        // A run of a robot's software that is one too many keeps nothing else from going wrong.
+        let at_once = self.wrong.iter().filter(|wrong| !matches!(wrong.mend, Mend::EndFormer(_))).count();
+        if now < self.next || at_once >= AT_A_TIME {
             return Ok(());
         }
         self.next = now + Duration::from_millis(self.rng.random_range(PAUSE_MS));
@@ -160,6 +204,8 @@ impl Faults {
             Kind::KillRobot,
             Kind::PauseNode,
             Kind::PauseRobot,
+            Kind::MoveRobot,
+            Kind::MoveRobot,
             Kind::Cut,
             Kind::Cut,
             Kind::OneWayCut,
@@ -176,19 +222,34 @@ impl Faults {
         self.begin(site, kind).await
     }
 
+    /// Whether nothing is wrong with a node.
+    pub(super) fn is_sound(&self, site: &DemoSite, at: usize) -> bool {
+        !self.is_taken(at) && site.net.nodes[at].pid().is_some()
+    }
+
+    /// Whether something is wrong with a node, or it is to be taken in again.
+    pub(super) fn is_taken(&self, at: usize) -> bool {
+        self.wrong.iter().any(|wrong| wrong.node == Some(at)) || self.lost == Some(at)
+    }
+
     /// A node that nothing is wrong with.
-    fn sound_node(&mut self, site: &DemoSite) -> Option<usize> {
+    pub(super) fn sound_node(&mut self, site: &DemoSite) -> Option<usize> {
         let at = self.rng.random_range(0..site.net.nodes.len());
-        let taken = self.wrong.iter().any(|(_, _, node)| *node == Some(at)) || self.lost == Some(at);
-        (!taken && site.net.nodes[at].pid().is_some()).then_some(at)
+        self.is_sound(site, at).then_some(at)
     }
 
     async fn begin(&mut self, site: &mut DemoSite, kind: Kind) -> Step {
         let lasts = if kind == Kind::ThinLink { THIN_MS } else { LASTS_MS };
-        let until = Instant::now() + Duration::from_millis(self.rng.random_range(lasts));
-        let mend = match kind {
+        let mut until = Instant::now() + Duration::from_millis(self.rng.random_range(lasts));
+        // A suspension is one only if it is longer than a lease, and so is what keeps a robot's software from the others while
+        // another run follows it.
+        if matches!(kind, Kind::PauseNode | Kind::PauseRobot | Kind::MoveRobot) {
+            until = until.max(Instant::now() + Duration::from_millis(self.lease_ms * 3 / 2));
+        }
+        let begun = match kind {
             Kind::Kill | Kind::KillLeader => self.kill(site, kind).await,
             Kind::KillRobot | Kind::PauseRobot => self.trouble_robot(site, kind)?,
+            Kind::MoveRobot => self.move_robot(site, until)?,
             Kind::PauseNode => match self.sound_node(site) {
                 Some(at) => {
                     self.pause(site, at)?;
@@ -200,56 +261,34 @@ impl Faults {
             Kind::PartialCut => self.cut_partly(site).await?,
             Kind::ThinLink => self.thin(site),
             Kind::Loss | Kind::SlowLink | Kind::Flap => self.trouble_link(site, kind)?,
-            Kind::DiskFull => self.fill_disk(site).await?,
+            Kind::DiskFull => self.fill_disk(site)?,
             Kind::Wipe | Kind::Corrupt => self.lose_disk(site, kind)?,
         };
-        let Some((mend, node)) = mend else { return Ok(()) };
-        // A suspension is one only if it is longer than a lease.
-        let longer = Duration::from_millis(self.lease_ms * 3 / 2);
-        let suspended = matches!(mend, Mend::Resume(_) | Mend::ResumeRobot(_));
-        let until = if suspended { until.max(Instant::now() + longer) } else { until };
+        let Some((mend, node)) = begun else { return Ok(()) };
         *self.counts.entry(kind).or_default() += 1;
-        self.wrong.push((until, mend, node));
+        self.wrong.push(Wrong { until, mend, node });
         self.impose(site);
         Ok(())
     }
 
-    /// Has the relay do what everything that is wrong makes of its links.
-    fn impose(&self, site: &DemoSite) {
-        let (Some(delays), Some(relay)) = (&self.delays, site.net.relay()) else { return };
-        let (mut cut, mut thin) = (BTreeSet::new(), BTreeSet::new());
-        for (_, mend, _) in &self.wrong {
-            match mend {
-                Mend::Join(pairs) | Mend::Rejoin(pairs) => cut.extend(pairs.iter().copied()),
-                Mend::Thicken(at) => {
-                    thin.insert(*at);
-                }
-                _ => {}
-            }
-        }
-        delays.impose(relay, &cut, &thin);
-    }
-
-    fn tell(&self, kind: Kind, name: &str) {
+    pub(super) fn tell(&self, kind: Kind, name: &str) {
         self.story.say(&format!("{}: {name}", kind.name()));
         let (kind, name) = (kind.name().to_owned(), name.to_owned());
         self.story.record(&StoryRecord::Fault { at_ns: boot_ns(), fault: kind, name });
     }
 
     async fn kill(&mut self, site: &mut DemoSite, kind: Kind) -> Option<(Mend, Option<usize>)> {
-        let mut at = self.sound_node(site)?;
-        if kind == Kind::KillLeader {
-            let leader = tokio::time::timeout(Duration::from_millis(500), site.net.leader()).await.ok()?.ok()?;
-            let taken = self.wrong.iter().any(|(_, _, node)| *node == Some(leader)) || self.lost == Some(leader);
-            at = if taken { return None } else { leader };
-        }
+        let at = match kind {
+            Kind::KillLeader => leader(site).await.filter(|at| self.is_sound(site, *at))?,
+            _ => self.sound_node(site)?,
+        };
         self.tell(kind, &site.net.nodes[at].name.clone());
         self.killed(site.net.nodes[at].name.clone());
         site.net.kill(at);
         Some((Mend::Start(at), Some(at)))
     }
 
-    fn killed(&self, name: String) {
+    pub(super) fn killed(&self, name: String) {
         self.story.record(&StoryRecord::Killed { at_ns: boot_ns(), name, leader: false, clock: 0, held: Vec::new() });
     }
 
@@ -260,124 +299,10 @@ impl Faults {
         node.pid().map_or(Ok(()), |pid| suspend(pid, true))
     }
 
-    fn trouble_robot(
-        &mut self,
-        site: &mut DemoSite,
-        kind: Kind,
-    ) -> Result<Option<(Mend, Option<usize>)>, crate::LaunchError> {
-        let at = self.rng.random_range(0..site.robots.len());
-        let busy = |(_, mend, _): &(Instant, Mend, Option<usize>)| matches!(mend, Mend::StartRobot(known) | Mend::ResumeRobot(known) if *known == at);
-        if self.wrong.iter().any(busy) {
-            return Ok(None);
-        }
-        let name = site.robots[at].name.clone();
-        self.tell(kind, &name);
-        if kind == Kind::KillRobot {
-            self.killed(name);
-            site.robots[at].kill();
-            return Ok(Some((Mend::StartRobot(at), None)));
-        }
-        self.story.record(&StoryRecord::Paused { at_ns: boot_ns(), name });
-        if let Some(pid) = site.robots[at].pid() {
-            suspend(pid, true)?;
-        }
-        Ok(Some((Mend::ResumeRobot(at), None)))
-    }
-
-    fn trouble_link(
-        &mut self,
-        site: &DemoSite,
-        kind: Kind,
-    ) -> Result<Option<(Mend, Option<usize>)>, crate::LaunchError> {
-        let Some(hosts) = Self::hosts(site) else { return Ok(None) };
-        let Some(at) = self.sound_node(site) else { return Ok(None) };
-        let name = site.net.nodes[at].name.clone();
-        self.tell(kind, &name);
-        let mend = match kind {
-            Kind::Loss => {
-                hosts.lose(at, self.rng.random_range(5..40))?;
-                Mend::StopLosing(at)
-            }
-            Kind::SlowLink => {
-                hosts.slow_down(at, Some(self.rng.random_range(64..2_000)))?;
-                Mend::Unshape(at)
-            }
-            _ => {
-                hosts.plug(at, false)?;
-                Mend::Plug(at)
-            }
-        };
-        Ok(Some((mend, Some(at))))
-    }
-
-    /// The links of a node carry little.
-    fn thin(&mut self, site: &DemoSite) -> Option<(Mend, Option<usize>)> {
-        site.net.relay()?;
-        let at = self.sound_node(site)?;
-        self.tell(Kind::ThinLink, &site.net.nodes[at].name);
-        Some((Mend::Thicken(at), Some(at)))
-    }
-
-    /// One cut at a time: what joins one would join another.
-    fn may_cut(&self, site: &DemoSite, kind: Kind) -> bool {
-        let known = self.wrong.iter().any(|(_, mend, _)| matches!(mend, Mend::Join(_) | Mend::Rejoin(_)));
-        let possible = kind != Kind::OneWayCut || Self::hosts(site).is_some() || site.net.relay().is_some();
-        !known && possible
-    }
-
-    /// Nothing goes these ways.
-    fn sever(&self, site: &DemoSite, kind: Kind, pairs: Vec<(usize, usize)>) -> Result<Mend, crate::LaunchError> {
-        match Self::hosts(site) {
-            Some(hosts) => pairs.iter().try_for_each(|(from, to)| hosts.cut(*from, *to))?,
-            // A switch cuts both ways, and both ends are told: a cut of the field tells nobody.
-            None if kind != Kind::Cut && site.net.relay().is_some() => return Ok(Mend::Rejoin(pairs)),
-            None => site.net.throw_switches(&pairs)?,
-        }
-        Ok(Mend::Join(pairs))
-    }
-
-    /// The leader is cut off from some. Nobody else is: there are no two sides.
-    async fn cut_partly(&mut self, site: &DemoSite) -> Result<Option<(Mend, Option<usize>)>, crate::LaunchError> {
-        if !self.may_cut(site, Kind::PartialCut) {
-            return Ok(None);
-        }
-        let asked = tokio::time::timeout(Duration::from_millis(500), site.net.leader()).await;
-        let Ok(Ok(leader)) = asked else { return Ok(None) };
-        let others = (0..site.net.nodes.len()).filter(|at| *at != leader);
-        let cut_off: Vec<usize> = others.filter(|_| self.rng.random_bool(0.5)).collect();
-        if cut_off.is_empty() {
-            return Ok(None);
-        }
-        let name = |at: &usize| site.net.nodes[*at].name.as_str();
-        let names = cut_off.iter().map(name).collect::<Vec<_>>().join(",");
-        self.tell(Kind::PartialCut, &format!("{} from {names}", name(&leader)));
-        let pairs = cut_off.into_iter().flat_map(|at| [(leader, at), (at, leader)]).collect();
-        Ok(Some((self.sever(site, Kind::PartialCut, pairs)?, None)))
-    }
-
-    fn cut(&mut self, site: &DemoSite, kind: Kind) -> Result<Option<(Mend, Option<usize>)>, crate::LaunchError> {
-        if !self.may_cut(site, kind) {
-            return Ok(None);
-        }
-        let count = site.net.nodes.len();
-        let side: Vec<bool> = (0..count).map(|_| self.rng.random_bool(0.4)).collect();
-        let names: Vec<&str> = (0..count).filter(|n| side[*n]).map(|n| site.net.nodes[n].name.as_str()).collect();
-        self.tell(kind, &names.join(","));
-        let mut pairs = Vec::new();
-        for from in (0..count).filter(|n| side[*n]) {
-            for to in (0..count).filter(|n| !side[*n]) {
-                pairs.push((from, to));
-                pairs.extend((kind == Kind::Cut).then_some((to, from)));
-            }
-        }
-        Ok(Some((self.sever(site, kind, pairs)?, None)))
-    }
-
     /// The disk of the last voter fills up. It gets a file system of its own for it, while it is down.
-    async fn fill_disk(&mut self, site: &mut DemoSite) -> Result<Option<(Mend, Option<usize>)>, crate::LaunchError> {
+    fn fill_disk(&mut self, site: &mut DemoSite) -> Begun {
         let at = self.voters - 1;
-        let taken = self.wrong.iter().any(|(_, _, node)| *node == Some(at)) || self.lost == Some(at);
-        if !self.as_root || taken {
+        if !self.as_root || self.is_taken(at) {
             return Ok(None);
         }
         if self.small_disk.is_none() {
@@ -394,13 +319,9 @@ impl Faults {
     }
 
     /// A voter loses its disk, or a byte of it. One at a time: more would be more than can be promised.
-    fn lose_disk(
-        &mut self,
-        site: &mut DemoSite,
-        kind: Kind,
-    ) -> Result<Option<(Mend, Option<usize>)>, crate::LaunchError> {
+    fn lose_disk(&mut self, site: &mut DemoSite, kind: Kind) -> Begun {
         let at = self.rng.random_range(0..self.voters);
-        let others_down = self.wrong.iter().any(|(_, _, node)| node.is_some_and(|node| node < self.voters));
+        let others_down = self.wrong.iter().any(|wrong| wrong.node.is_some_and(|node| node < self.voters));
         let own_disk = self.small_disk.is_some() && at == self.voters - 1;
         if self.lost.is_some() || others_down || own_disk {
             return Ok(None);
@@ -417,7 +338,7 @@ impl Faults {
         Ok(Some((Mend::Start(at), Some(at))))
     }
 
-    async fn undo(&mut self, site: &mut DemoSite, mend: Mend) -> Step {
+    fn undo(&mut self, site: &mut DemoSite, mend: Mend) -> Step {
         match mend {
             Mend::Start(at) => {
                 site.net.start(at)?;
@@ -426,12 +347,11 @@ impl Faults {
                 self.story.record(&StoryRecord::Restarted { at_ns: boot_ns(), name });
             }
             Mend::StartRobot(at) => site.robots[at].start()?,
+            Mend::StartElsewhere(at, to) => self.arrive(site, at, to)?,
             Mend::Resume(at) => site.net.nodes[at].pid().map_or(Ok(()), |pid| suspend(pid, false))?,
-            Mend::ResumeRobot(at) => {
-                site.robots[at].pid().map_or(Ok(()), |pid| suspend(pid, false))?;
-                let name = site.robots[at].name.clone();
-                self.story.record(&StoryRecord::Resumed { at_ns: boot_ns(), name });
-            }
+            Mend::ResumeRobot(at) => self.wake(&site.robots[at])?,
+            Mend::ResumeFormer(at) => site.former(at).map_or(Ok(()), |former| self.wake(former))?,
+            Mend::EndFormer(at) => self.end_former(site, at),
             Mend::FreeDisk => {
                 if let Some(disk) = &self.small_disk {
                     disk.free()?;
@@ -458,7 +378,7 @@ impl Faults {
     /// takes it in again under its new incarnation.
     async fn take_in(&mut self, site: &mut DemoSite) {
         let Some(at) = self.lost else { return };
-        if self.wrong.iter().any(|(_, _, node)| *node == Some(at)) {
+        if self.wrong.iter().any(|wrong| wrong.node == Some(at)) {
             return;
         }
         if site.net.nodes[at].has_ended() {
@@ -468,18 +388,17 @@ impl Faults {
                 return;
             }
         }
-        let patience = site.patience();
-        let client = |at: usize| site.net.nodes[at].client_with(Settings { patience, ..Settings::default() });
+        let settings = Settings { patience: TAKE_IN_MAX, attempt_timeout: TAKE_IN_MAX, ..Settings::default() };
+        let client = |at: usize| site.net.nodes[at].client_with(settings);
         let taking = async {
             // It runs, and says under which incarnation: the leader may still take it for what it was.
             let present = client(at).node_status().await.ok()?.incarnation;
-            let leader = site.net.leader().await.ok()?;
-            let client = client(leader);
+            let client = client(leader(site).await?);
             client.add_voter(&site.net.nodes[at].id).await.ok()?;
             let voters = client.shard_status().await.ok()?.voters;
             voters.iter().any(|voter| voter.incarnation == present).then_some(())
         };
-        if tokio::time::timeout(4 * patience, taking).await.ok().flatten().is_some() {
+        if tokio::time::timeout(TAKE_IN_MAX, taking).await.ok().flatten().is_some() {
             self.story.say(&format!("{} is a voter again", site.net.nodes[at].name));
             self.lost = None;
         }
@@ -501,12 +420,14 @@ impl Faults {
 
     /// Mends everything.
     pub(super) async fn mend(&mut self, site: &mut DemoSite) -> Step {
-        let wrong = std::mem::take(&mut self.wrong);
+        let mut wrong = std::mem::take(&mut self.wrong);
+        // In the order in which it would have been: who was left behind wakes before it is ended.
+        wrong.sort_by_key(|wrong| wrong.until);
         self.impose(site);
-        for (_, mend, _) in wrong {
-            self.undo(site, mend).await?;
+        for Wrong { mend, .. } in wrong {
+            self.undo(site, mend)?;
         }
-        let patience = Instant::now() + Duration::from_secs(120);
+        let patience = Instant::now() + TAKE_IN_AT_LAST_MAX;
         while self.lost.is_some() && Instant::now() < patience {
             self.take_in(site).await;
             tokio::time::sleep(super::STEP).await;

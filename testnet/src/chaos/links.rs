@@ -7,8 +7,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::relay::{Law, Line, Relay};
 
-/// How long a datagram is under way, in milliseconds.
-const DELAY_MS: std::ops::RangeInclusive<u64> = 2..=150;
+/// How long a datagram is under way at least and at most, in milliseconds: one way, and always the same between two nodes.
+const WAY_MS_MIN: u64 = 5;
+pub(super) const WAY_MS_MAX: u64 = 300;
 /// What a thin link carries, in bytes a second: 256 kbit/s.
 const THIN_BYTES_PER_S: u64 = 32_000;
 
@@ -19,7 +20,8 @@ impl Delays {
     /// Draws them, and has them hold.
     pub(super) fn draw(relay: &Relay, seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0xDE1A);
-        let delays = Self(relay.pairs().map(|way| (way, Law::delay(rng.random_range(DELAY_MS)))).collect());
+        let delays =
+            Self(relay.pairs().map(|way| (way, Law::delay(rng.random_range(WAY_MS_MIN..=WAY_MS_MAX)))).collect());
         delays.impose(relay, &BTreeSet::new(), &BTreeSet::new());
         delays
     }

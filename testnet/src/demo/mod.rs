@@ -230,6 +230,7 @@ pub(crate) async fn begin(
         seed,
         clock,
     });
+    (0..site.robots.len()).for_each(|n| story.record(&site.placed(n)));
     Ok(site)
 }
 

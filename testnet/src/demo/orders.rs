@@ -85,7 +85,11 @@ impl Orders {
             r#type: "transport".to_owned(),
             required_capabilities: vec!["transport".to_owned()],
             payload,
-            retry: Some(RetryPolicy { attempts_max: ATTEMPTS_MAX, backoff_initial: Some(backoff), backoff_max: None }),
+            retry: Some(RetryPolicy {
+                attempts_max: Some(ATTEMPTS_MAX),
+                backoff_initial: Some(backoff),
+                backoff_max: None,
+            }),
             place,
             ..TaskSpec::default()
         }
@@ -156,11 +160,11 @@ impl Orders {
 
 /// Follows the ends of tasks on whichever node can tell.
 async fn follow(clients: Vec<Client>, ends: watch::Sender<BTreeSet<Vec<u8>>>) {
-    let mut from = 1;
+    let mut from = Some(1);
     for client in clients.iter().cycle() {
         if let Ok(mut events) = client.watch_tasks(&["task-completions"], from).await {
             while let Ok(Some(event)) = events.message().await {
-                from = event.index;
+                from = Some(event.index);
                 ends.send_if_modified(|ends| ends.insert(event.task_id));
             }
         }

@@ -1,17 +1,20 @@
 //! The processes of a demo: nodes, robots, and the station.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use skep_client::{Client, Read, Settings};
 
+use super::story::StoryRecord;
 use crate::child::Child;
 use crate::hosts::Hosts;
 use crate::launch::{LaunchError, Layout, Testnet, io_error};
+use crate::record::{boot_ns, run_name};
 use crate::relay::Links;
 use crate::verify::{ChangeRecord, HeadRecord, TaskRecord};
-use crate::workload::Workload;
+use crate::workload::{Cell, Workload};
 
 /// Robots that have a node of their own; more share.
 pub const OWN_NODE_MAX: usize = 50;
@@ -51,9 +54,49 @@ impl SiteOptions {
 pub struct DemoSite {
     /// The nodes.
     pub net: Testnet,
-    /// The robots; robot `n` is attached to node `n` modulo their number.
+    /// The robots: of each the run of its software that was started last. At first robot `n` is at node `n` modulo the
+    /// number of nodes.
     pub robots: Vec<Child>,
+    places: Vec<Place>,
+    /// Of robots whose software was started elsewhere: the run before, until it is ended.
+    former: BTreeMap<usize, Child>,
+    software: Software,
     station: Child,
+}
+
+/// Which run of a robot's software is the last, and where.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    run: u32,
+    node: usize,
+    start: Cell,
+}
+
+/// The software of robots.
+struct Software {
+    binary: PathBuf,
+    dir: PathBuf,
+    tick: Duration,
+}
+
+impl Software {
+    /// A run of a robot's software that does not run yet, at the node in a directory.
+    fn run(&self, n: usize, place: Place, node: &Path) -> Child {
+        let (robot, run) = (robot_name(n), run_name(&robot_name(n), place.run));
+        let pairs = [
+            ("--name", robot),
+            ("--run", place.run.to_string()),
+            ("--node", text(node.to_owned())),
+            ("--floor", text(self.dir.join("floor.map"))),
+            ("--start", place.start.to_string()),
+            ("--station", text(self.dir.join("station.sock"))),
+            ("--history", text(self.dir.join("histories").join(format!("{run}.jsonl")))),
+            ("--tick-ms", self.tick.as_millis().to_string()),
+        ];
+        let args = ["testnet", "robot"].map(str::to_owned).into_iter();
+        let args = args.chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+        Child::new(&run, &self.binary, args.collect(), self.dir.join(format!("{run}.log")))
+    }
 }
 
 /// The name of a robot.
@@ -100,23 +143,23 @@ impl DemoSite {
         station.start()?;
         net.up().await?;
         net.wait_for("the station", async || socket.exists().then_some(())).await?;
-        let mut robots = Vec::new();
+        let software = Software { binary: options.binary.clone(), dir: dir.clone(), tick: options.tick };
+        let (mut robots, mut places) = (Vec::new(), Vec::new());
         for (n, start) in workload.starts.iter().enumerate().take(options.robots) {
-            let mut robot = Child::new(
-                &robot_name(n),
-                &options.binary,
-                robot_args(options, n, *start, &net.nodes[n % options.nodes].dir),
-                dir.join(format!("{}.log", robot_name(n))),
-            );
+            let place = Place { run: 0, node: n % options.nodes, start: *start };
+            let mut robot = software.run(n, place, &net.nodes[place.node].dir);
             robot.start()?;
             robots.push(robot);
+            places.push(place);
         }
-        Ok(Self { net, robots, station })
+        Ok(Self { net, robots, places, former: BTreeMap::new(), software, station })
     }
 
-    /// How long its clients try: soon another node is asked. What goes over links with delays takes longer.
+    /// How long its clients try: soon another node is asked. What goes over links with delays takes longer: two round trips
+    /// of up to 600 ms, to the leader and to its quorum, as much again where somebody writes, and processes that wait for a
+    /// core.
     pub(crate) fn patience(&self) -> Duration {
-        if self.net.relay().is_some() { Duration::from_secs(2) } else { Duration::from_millis(500) }
+        if self.net.relay().is_some() { Duration::from_secs(4) } else { Duration::from_millis(500) }
     }
 
     /// A client of each node.
@@ -126,10 +169,46 @@ impl DemoSite {
         self.net.nodes.iter().map(|node| node.client_with(settings)).collect()
     }
 
-    /// The node that serves a robot.
+    /// The node that serves a robot, by its name.
     pub fn node_of(&self, robot: &str) -> Option<usize> {
-        let n: usize = robot.strip_prefix("robot-")?.parse().ok()?;
-        Some(n % self.net.nodes.len())
+        self.node_at(robot.strip_prefix("robot-")?.parse().ok()?)
+    }
+
+    /// The same, by its number.
+    pub(crate) fn node_at(&self, n: usize) -> Option<usize> {
+        self.places.get(n).map(|place| place.node)
+    }
+
+    /// At which node the last run of a robot's software was started, for the story.
+    pub(crate) fn placed(&self, n: usize) -> StoryRecord {
+        let (run, node) = (self.robots[n].name.clone(), self.net.nodes[self.places[n].node].name.clone());
+        StoryRecord::Placed { at_ns: boot_ns(), run, node }
+    }
+
+    /// Starts the software of a robot at another node, though the run before may go on: that one is left as it is until
+    /// [`end_former`](Self::end_former).
+    ///
+    /// # Errors
+    /// [`LaunchError::Io`].
+    pub(crate) fn start_elsewhere(&mut self, n: usize, node: usize) -> Result<(), LaunchError> {
+        let place = Place { run: self.places[n].run + 1, node, ..self.places[n] };
+        let mut robot = self.software.run(n, place, &self.net.nodes[node].dir);
+        robot.start()?;
+        self.places[n] = place;
+        let before = std::mem::replace(&mut self.robots[n], robot);
+        self.former.insert(n, before);
+        Ok(())
+    }
+
+    /// The run of a robot's software before the last one, until it is ended.
+    pub(crate) fn former(&self, n: usize) -> Option<&Child> {
+        self.former.get(&n)
+    }
+
+    /// Kills that run with SIGKILL.
+    pub(crate) fn end_former(&mut self, n: usize) {
+        // A child that is dropped is killed.
+        self.former.remove(&n);
     }
 
     /// Whether the station still keeps its log: without it nothing is known of the world.
@@ -147,7 +226,7 @@ impl DemoSite {
     /// # Errors
     /// [`LaunchError`].
     pub async fn write_down(&mut self, voters: usize, tasks: &[Vec<u8>]) -> Result<(), LaunchError> {
-        self.robots.iter_mut().for_each(Child::kill);
+        self.robots.iter_mut().chain(self.former.values_mut()).for_each(Child::kill);
         let all: Vec<usize> = (0..voters).collect();
         let heads = self.net.until_equal(&all).await?;
         for (at, status) in heads.into_iter().enumerate() {
@@ -180,21 +259,6 @@ impl DemoSite {
         }
         Ok(())
     }
-}
-
-fn robot_args(options: &SiteOptions, n: usize, start: u32, node: &Path) -> Vec<String> {
-    let dir = &options.dir;
-    let pairs = [
-        ("--name", robot_name(n)),
-        ("--node", text(node.to_owned())),
-        ("--floor", text(dir.join("floor.map"))),
-        ("--start", start.to_string()),
-        ("--station", text(dir.join("station.sock"))),
-        ("--history", text(dir.join("histories").join(format!("{}.jsonl", robot_name(n))))),
-        ("--tick-ms", options.tick.as_millis().to_string()),
-    ];
-    let args = ["testnet", "robot"].map(str::to_owned).into_iter();
-    args.chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value])).collect()
 }
 
 fn write<T: serde::Serialize>(path: &Path, lines: impl Iterator<Item = T>) -> Result<(), LaunchError> {

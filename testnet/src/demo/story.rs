@@ -1,6 +1,6 @@
 //! What happened, for people as it happens and for checkers afterwards.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -71,6 +71,15 @@ pub enum StoryRecord {
         at_ns: u64,
         /// Which.
         name: String,
+    },
+    /// A run of a robot's software was started at a node. It is there until it ends.
+    Placed {
+        /// On the boot clock.
+        at_ns: u64,
+        /// Which run.
+        run: String,
+        /// Which node.
+        node: String,
     },
     /// Something went wrong, in a run in which many things do.
     Fault {
@@ -177,7 +186,7 @@ impl Story {
         }
         let line = format!("{:>6.1} s  {text}", self.begun.elapsed().as_secs_f64());
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            let _ = writeln!(std::io::stderr(), "{line}");
         } else {
             self.bar.println(line);
         }

@@ -22,7 +22,7 @@ use crate::launch::LaunchError;
 use crate::operator::{Operator, Order, Sent};
 use crate::record::{boot_ns, read};
 use crate::station::{Effect, Step};
-use crate::verify::{Ordered, Pause, Verdict, judge};
+use crate::verify::{Amid, Ordered, Pause, Verdict, judge};
 use site::{GROUP, Plan, Site};
 
 /// What robots are told to do.
@@ -145,7 +145,7 @@ struct Run {
     plan: Plan,
     story: Story,
     operator: Operator,
-    pauses: Vec<Pause>,
+    amid: Amid,
     /// Since when a node's software has been asleep.
     asleep: BTreeMap<usize, u64>,
     faults: BTreeMap<&'static str, usize>,
@@ -170,8 +170,8 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, DemoError
     let site = Site::up(options.binary.clone(), &options.dir, &plan).await?;
     let clients = site.net.nodes.iter().take(voters).map(crate::launch::TestNode::impatient_client).collect();
     let operator = Operator::install(clients, options.seed).await?;
-    let (pauses, asleep, faults) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-    let mut run = Run { site, plan, story, operator, pauses, asleep, faults, killed_leader: None };
+    let (amid, asleep, faults) = (Amid::default(), BTreeMap::new(), BTreeMap::new());
+    let mut run = Run { site, plan, story, operator, amid, asleep, faults, killed_leader: None };
     let mut orders = run.muster().await?;
     let (awake, asleep) = run.compare().await?;
     orders.extend(awake.iter().chain(&asleep));
@@ -186,7 +186,7 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, DemoError
     let effects: Vec<Effect> = read(&options.dir.join("actuator.jsonl"))?;
     let amid = run.killed_leader.is_some_and(|(_, at_ns)| is_amid(&order, &effects, at_ns));
     run.faults.insert("orchestrator killed mid-broadcast", usize::from(amid));
-    let (plan, found) = (run.plan, Found { views, effects, pauses: run.pauses });
+    let (plan, found) = (run.plan, Found { views, effects, amid: run.amid });
     let verdict = found.judge(&orders);
     let mut violations = findings(&verdict, &fallen);
     violations.extend(found.undone(awake.iter().chain(&asleep), &plan.shared()));
@@ -219,7 +219,7 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, DemoError
 struct Found {
     views: BTreeMap<CommandId, v1::CommandView>,
     effects: Vec<Effect>,
-    pauses: Vec<Pause>,
+    amid: Amid,
 }
 
 impl Found {
@@ -228,7 +228,7 @@ impl Found {
             let view = self.views.get(&order.id)?;
             Some(Ordered { sent_ns: order.at_ns, valid_ms: order.valid_ms, view })
         };
-        judge(&orders.iter().filter_map(ordered).collect::<Vec<_>>(), &self.effects, &self.pauses)
+        judge(&orders.iter().filter_map(ordered).collect::<Vec<_>>(), &self.effects, &self.amid)
     }
 
     /// What these robots did not do of orders during which nothing was done to them.
@@ -433,8 +433,8 @@ impl Run {
     fn resume(&mut self, at: usize) -> Result<(), LaunchError> {
         self.site.suspend(at, false)?;
         let Some(from_ns) = self.asleep.remove(&at) else { return Ok(()) };
-        let pause = |robot| Pause { robot, from_ns, to_ns: boot_ns() };
-        self.pauses.extend(self.plan.robots_on(at).into_iter().map(pause));
+        let pause = |run| Pause { run, from_ns, to_ns: boot_ns() };
+        self.amid.pauses.extend(self.plan.robots_on(at).into_iter().map(pause));
         Ok(())
     }
 }

@@ -9,8 +9,7 @@ use crate::crew::deed;
 use crate::record::hex;
 use crate::station::{Effect, Step};
 
-/// How far the shard's clock and an operator's may be apart, in milliseconds: the one-way delay of the last frame that
-/// its node had of it, and what a new leader's clock may lie behind.
+/// How far the shard's clock and an operator's may be apart, in milliseconds, beside what [`Amid::way_ms`] allows.
 const CLOCK_ERROR_MS: u64 = 500;
 
 /// A command as its operator sent it.
@@ -22,12 +21,38 @@ pub(crate) struct Ordered<'a> {
     pub(crate) view: &'a v1::CommandView,
 }
 
-/// A robot's software that was suspended, on the boot clock.
+/// A run of a robot's software that was suspended, on the boot clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pause {
-    pub(crate) robot: String,
+    pub(crate) run: String,
     pub(crate) from_ns: u64,
     pub(crate) to_ns: u64,
+}
+
+/// What happened meanwhile that commands are judged by.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Amid {
+    pub(crate) pauses: Vec<Pause>,
+    /// When each leader began to lead, on the boot clock, rising.
+    pub(crate) leads_ns: Vec<u64>,
+    /// How long a frame may be under way between two nodes, in milliseconds. By so much the clock of a leader may lag that of
+    /// the one before it, which makes deadlines that were made of the earlier one later.
+    pub(crate) way_ms: u64,
+}
+
+impl Amid {
+    /// By how much deadlines may have become later from an instant to another, in milliseconds.
+    fn lag_ms(&self, from_ns: u64, to_ns: u64) -> u64 {
+        let followed = self.leads_ns.iter().filter(|at| (from_ns..=to_ns).contains(*at)).count() as u64;
+        followed * self.way_ms
+    }
+
+    /// Whether a run of a robot's software was suspended between its look at the clock and what it then asked: it cannot know.
+    fn was_suspended(&self, effect: &Effect) -> bool {
+        let q = &effect.question;
+        let (run, checked_ns) = (q.run_name(), q.checked_ms * 1_000_000);
+        self.pauses.iter().any(|pause| pause.run == run && pause.from_ns <= effect.at_ns && pause.to_ns >= checked_ns)
+    }
 }
 
 /// What was found.
@@ -52,7 +77,7 @@ struct Seen<'a> {
     done: usize,
 }
 
-pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], pauses: &[Pause]) -> Verdict {
+pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], amid: &Amid) -> Verdict {
     let mut seen: BTreeMap<&str, Seen<'_>> = BTreeMap::new();
     for effect in effects {
         let of = seen.entry(effect.question.task.as_str()).or_default();
@@ -61,7 +86,7 @@ pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], pauses: &[Pause]
             Step::Done => of.done += usize::from(effect.refused.is_none()),
         }
     }
-    let stale = s4::stale_starts(effects, |start| was_suspended(pauses, start));
+    let stale = s4::stale_starts(effects, |start| amid.was_suspended(start));
     let mut verdict = Verdict { stale, ..Verdict::default() };
     for order in orders {
         let id = order.view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default();
@@ -69,19 +94,12 @@ pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], pauses: &[Pause]
             let nothing = Seen::default();
             let seen = seen.remove(deed(&id, &delivery.agent).as_str()).unwrap_or(nothing);
             let name = format!("command {} at {}", hex(&id), delivery.agent);
-            judge_one(&mut verdict, order, delivery, &seen, &name, pauses);
+            judge_one(&mut verdict, order, delivery, &seen, &name, amid);
         }
     }
     // What the world saw and nobody ordered.
     verdict.untrue.extend(seen.keys().map(|task| format!("{task} was done, and no command says so")));
     verdict
-}
-
-/// Whether a robot's software was suspended between its look at the clock and what it then asked: it cannot know.
-fn was_suspended(pauses: &[Pause], effect: &Effect) -> bool {
-    let q = &effect.question;
-    let overlaps = |pause: &Pause| pause.from_ns <= effect.at_ns && pause.to_ns >= q.checked_ms * 1_000_000;
-    pauses.iter().any(|pause| pause.robot == q.robot && overlaps(pause))
 }
 
 fn judge_one(
@@ -90,16 +108,17 @@ fn judge_one(
     delivery: &v1::CommandDelivery,
     seen: &Seen<'_>,
     name: &str,
-    pauses: &[Pause],
+    amid: &Amid,
 ) {
     if seen.starts.len() > 1 {
         verdict.duplicates.push(format!("{name} was started {} times", seen.starts.len()));
     }
-    let deadline_ms = order.sent_ns / 1_000_000 + order.valid_ms + CLOCK_ERROR_MS;
     for start in &seen.starts {
         let q = &start.question;
+        let lag_ms = amid.lag_ms(order.sent_ns, start.at_ns);
+        let deadline_ms = order.sent_ns / 1_000_000 + order.valid_ms + CLOCK_ERROR_MS + lag_ms;
         let (asked_ms, at_ms) = (q.checked_ms, start.at_ns / 1_000_000);
-        let suspended = was_suspended(pauses, start);
+        let suspended = amid.was_suspended(start);
         if asked_ms >= q.until_ms || asked_ms > deadline_ms || (at_ms > deadline_ms && !suspended) {
             verdict.stale.push(format!("{name} was started at {at_ms} ms and was to be by {deadline_ms} ms"));
         }
@@ -144,14 +163,27 @@ mod tests {
 
     fn effect(step: Step, at_ms: u64, refused: Option<Refused>) -> Effect {
         let (robot, task) = ("r".to_owned(), deed(&[7], "r"));
-        let question =
-            Question { robot, task, epoch: 1, errand: 0, step, checked_ms: at_ms, until_ms: 1_000, token: None };
+        let question = Question {
+            robot,
+            run: 0,
+            task,
+            epoch: 1,
+            errand: 0,
+            step,
+            checked_ms: at_ms,
+            until_ms: 1_000,
+            token: None,
+        };
         Effect { at_ns: at_ms * 1_000_000, question, refused }
     }
 
     fn found(outcome: &str, effects: &[Effect], pauses: &[Pause]) -> (usize, usize, usize, usize) {
+        found_amid(outcome, effects, &Amid { pauses: pauses.to_vec(), ..Amid::default() })
+    }
+
+    fn found_amid(outcome: &str, effects: &[Effect], amid: &Amid) -> (usize, usize, usize, usize) {
         let view = view(outcome);
-        let verdict = judge(&[Ordered { sent_ns: 0, valid_ms: 1_000, view: &view }], effects, pauses);
+        let verdict = judge(&[Ordered { sent_ns: 0, valid_ms: 1_000, view: &view }], effects, amid);
         (verdict.duplicates.len(), verdict.stale.len(), verdict.limbo.len(), verdict.untrue.len())
     }
 
@@ -176,10 +208,24 @@ mod tests {
         assert_eq!(found("indeterminate", std::slice::from_ref(&late), &[]), (0, 1, 0, 0));
         late.question.checked_ms = 900;
         assert_eq!(found("indeterminate", std::slice::from_ref(&late), &[]), (0, 1, 0, 0));
-        let pause = Pause { robot: "r".into(), from_ns: 910_000_000, to_ns: 1_590_000_000 };
-        assert_eq!(found("indeterminate", &[late], &[pause]), (0, 0, 0, 0));
+        let mut pause = Pause { run: "r".into(), from_ns: 910_000_000, to_ns: 1_590_000_000 };
+        assert_eq!(found("indeterminate", std::slice::from_ref(&late), std::slice::from_ref(&pause)), (0, 0, 0, 0));
+        pause.run = "r+1".into();
+        assert_eq!(found("indeterminate", &[late], &[pause]), (0, 1, 0, 0), "it was another run that was suspended");
         let past = effect(Step::Start, 1_000, None);
         assert_eq!(found("indeterminate", &[past], &[]), (0, 1, 0, 0), "its own bound had passed");
+    }
+
+    #[test]
+    fn each_leader_since_a_command_was_sent_may_make_its_deadline_later_by_the_way_of_a_frame() {
+        let mut late = effect(Step::Start, 1_700, None);
+        late.question.until_ms = 9_000;
+        let amid = |leads_ns: &[u64]| Amid { leads_ns: leads_ns.to_vec(), way_ms: 300, ..Amid::default() };
+        let found = |amid: &Amid| found_amid("indeterminate", std::slice::from_ref(&late), amid).1;
+        assert_eq!(found(&amid(&[])), 1);
+        assert_eq!(found(&amid(&[900_000_000])), 0);
+        assert_eq!(found(&amid(&[1_800_000_000])), 1, "one that led after it was started changed nothing");
+        assert_eq!(found(&Amid { way_ms: 100, ..amid(&[900_000_000]) }), 1);
     }
 
     #[test]
@@ -190,8 +236,10 @@ mod tests {
             (start.question.task, start.question.token) = (deed(&[attachment as u8], "r"), Some(token));
             start
         };
-        let stale = |effects: &[Effect], pauses: &[Pause]| judge(&[], effects, pauses).stale.len();
-        let pause = Pause { robot: "r".into(), from_ns: 10_000_000, to_ns: 30_000_000 };
+        let stale = |effects: &[Effect], pauses: &[Pause]| {
+            judge(&[], effects, &Amid { pauses: pauses.to_vec(), ..Amid::default() }).stale.len()
+        };
+        let pause = Pause { run: "r".into(), from_ns: 10_000_000, to_ns: 30_000_000 };
         assert_eq!(stale(&[by(7, 10, None), by(8, 20, None)], &[]), 0);
         assert_eq!(stale(&[by(8, 10, None), by(7, 20, None)], std::slice::from_ref(&pause)), 1, "it was let happen");
         let stopped = [by(8, 10, None), by(7, 20, Some(Refused::Stale))];
@@ -206,7 +254,7 @@ mod tests {
         assert_eq!(found("expired", &[stray], &[]), (0, 0, 0, 1));
         let mut view = view("expired");
         (view.deliveries[0].released_at, view.deliveries[0].received_at) = (5, 4);
-        let verdict = judge(&[Ordered { sent_ns: 0, valid_ms: 1_000, view: &view }], &[], &[]);
+        let verdict = judge(&[Ordered { sent_ns: 0, valid_ms: 1_000, view: &view }], &[], &Amid::default());
         assert_eq!(verdict.untrue.len(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! What was written down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use skep_client::v1;
 use super::VerifyError;
 use crate::crew::is_deed;
 use crate::demo::StoryRecord;
-use crate::record::{ClientRecord, RecordError, hex, read};
+use crate::record::{ClientRecord, RecordError, hex, is_run_of, read};
 use crate::station::Effect;
 
 /// How far a voter is.
@@ -105,6 +105,9 @@ pub struct NodeRecord {
     pub pid: u32,
     /// `started`, or `shard`: how far it is.
     pub kind: String,
+    /// When, in nanoseconds of the boot clock.
+    #[serde(default)]
+    pub mono_ns: u64,
     /// Whether it led the shard.
     #[serde(default)]
     pub leads: bool,
@@ -204,30 +207,45 @@ impl Evidence {
         self.story.iter().find_map(begun).unwrap_or(0)
     }
 
-    /// Whether a robot or its node was killed, or suspended: that explains an answer that never came.
-    pub fn was_felled(&self, robot: &str) -> bool {
-        let begun = |record: &StoryRecord| match record {
-            StoryRecord::Begun { nodes, .. } => Some(*nodes),
+    /// Whether a run of a robot's software, or the node that it was started at, was killed, or suspended: that explains an
+    /// answer that never came.
+    pub fn was_felled(&self, run: &str) -> bool {
+        let nodes = self.story.iter().filter_map(|record| match record {
+            StoryRecord::Placed { run: of, node, .. } if of == run => Some(node.as_str()),
             _ => None,
-        };
-        let nodes = self.story.iter().find_map(begun).unwrap_or(1).max(1);
-        let number = robot.strip_prefix("robot-").and_then(|n| n.parse::<usize>().ok());
-        let node = number.map(|n| format!("n{}", n % nodes));
+        });
+        let nodes: BTreeSet<&str> = nodes.collect();
+        let is_it = |name: &str| name == run || nodes.contains(name);
         self.story.iter().any(|record| match record {
-            StoryRecord::Killed { name, held, .. } => {
-                name == robot || Some(name) == node.as_ref() || held.iter().any(|claim| claim.robot == robot)
-            }
-            StoryRecord::Paused { name, .. } => name == robot || Some(name) == node.as_ref(),
+            StoryRecord::Killed { name, held, .. } => is_it(name) || held.iter().any(|claim| claim.robot == run),
+            StoryRecord::Paused { name, .. } => is_it(name),
             _ => false,
         })
     }
 
-    /// Whether a robot's software was suspended between a look at its clock and what it then asked: then it acts on a look
-    /// that is old. A node that was suspended excuses nobody.
-    pub fn was_paused(&self, robot: &str, from_ms: u64, to_ns: u64) -> bool {
+    /// What the software of a robot noted, each run of it.
+    pub(super) fn notes_of<'a>(&'a self, robot: &'a str) -> impl Iterator<Item = &'a ClientRecord> {
+        self.clients.iter().filter(move |(name, _)| is_run_of(name, robot)).flat_map(|(_, notes)| notes)
+    }
+
+    /// When each leader was first seen to lead, in nanoseconds of the boot clock, rising.
+    pub(crate) fn leads_ns(&self) -> Vec<u64> {
+        let mut terms: BTreeMap<u64, u64> = BTreeMap::new();
+        for seen in self.nodes.values().flatten().filter(|seen| seen.leads) {
+            let first = terms.entry(seen.term).or_insert(seen.mono_ns);
+            *first = (*first).min(seen.mono_ns);
+        }
+        let mut leads: Vec<u64> = terms.into_values().collect();
+        leads.sort_unstable();
+        leads
+    }
+
+    /// Whether a run of a robot's software was suspended between a look at its clock and what it then asked: then it acts on
+    /// a look that is old. A node that was suspended excuses nobody.
+    pub fn was_paused(&self, run: &str, from_ms: u64, to_ns: u64) -> bool {
         let ends = self.story.iter().filter_map(|record| match record {
-            StoryRecord::Paused { at_ns, name } if name == robot => Some((*at_ns, true)),
-            StoryRecord::Resumed { at_ns, name } if name == robot => Some((*at_ns, false)),
+            StoryRecord::Paused { at_ns, name } if name == run => Some((*at_ns, true)),
+            StoryRecord::Resumed { at_ns, name } if name == run => Some((*at_ns, false)),
             _ => None,
         });
         let ends: Vec<(u64, bool)> = ends.collect();

@@ -246,7 +246,7 @@ fn stale(evidence: &Evidence) -> usize {
     for effect in evidence.effects.iter().filter(|effect| effect.refused.is_none()) {
         let q = &effect.question;
         let seen = highest.entry(&q.task).or_default();
-        let late = s7::is_late(evidence, effect) && !evidence.was_paused(&q.robot, q.checked_ms, effect.at_ns);
+        let late = s7::is_late(evidence, effect) && !evidence.was_paused(&q.run_name(), q.checked_ms, effect.at_ns);
         found += usize::from(q.epoch < *seen || late);
         *seen = (*seen).max(q.epoch);
     }
@@ -276,7 +276,7 @@ fn explain(evidence: &Evidence) -> Vec<Explained> {
         let done = evidence.effects.iter().filter(same).find(|e| e.refused.is_none() && e.question.step == Step::Done);
         let by = done.map(|done| &done.question);
         let told = by.and_then(|by| {
-            let history = evidence.clients.get(&by.robot)?;
+            let history = evidence.clients.get(&by.run_name())?;
             history.iter().rev().find_map(|record| match record {
                 ClientRecord::Ok { call, .. }
                 | ClientRecord::Fail { call, .. }
@@ -293,13 +293,13 @@ fn explain(evidence: &Evidence) -> Vec<Explained> {
                 _ => None,
             })
         });
-        let silent = match by.is_some_and(|by| evidence.was_felled(&by.robot)) {
+        let silent = match by.is_some_and(|by| evidence.was_felled(&by.run_name())) {
             true => "its report was never answered: its node, or it, was killed",
             false => UNEXPLAINED,
         };
         let because = told.unwrap_or_else(|| silent.to_owned());
-        let done_by = by.map_or("nobody".to_owned(), |by| format!("{} under epoch {}", by.robot, by.epoch));
-        let refused = format!("{} under epoch {}", effect.question.robot, effect.question.epoch);
+        let done_by = by.map_or("nobody".to_owned(), |by| format!("{} under epoch {}", by.run_name(), by.epoch));
+        let refused = format!("{} under epoch {}", effect.question.run_name(), effect.question.epoch);
         Explained { task, errand, refused, done_by, because }
     });
     explained.collect()

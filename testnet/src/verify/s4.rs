@@ -1,11 +1,11 @@
 //! S4: a robot's order, over its owners.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_protocol::offer::GoToken;
 
 use super::Evidence;
-use crate::station::{Effect, Step};
+use crate::station::{Effect, Question, Step};
 
 /// Commands that a robot's earlier owner began after a later one had. One that the station stopped counts too, unless its
 /// software was suspended between its look at the clock and the question: that is what the station's fence is for.
@@ -29,11 +29,41 @@ pub(super) fn stale_starts(effects: &[Effect], was_suspended: impl Fn(&Effect) -
     found
 }
 
-/// No earlier owner of a robot begins a command after a later one has.
+/// Runs of a robot's software that own it at the same time: one looked at its lease, and went on, before the lease ended on
+/// which another one had. Judged on what was asked of the world, refused or not, so that the fence at the station hides
+/// nobody; and on the looks, so that nobody has to be excused: who is suspended after its look had its lease when it looked.
+fn two_owners<'a>(effects: impl Iterator<Item = &'a Effect>) -> Vec<String> {
+    let mut asked: BTreeMap<&str, Vec<&Question>> = BTreeMap::new();
+    for effect in effects {
+        asked.entry(&effect.question.robot).or_default().push(&effect.question);
+    }
+    let mut found = Vec::new();
+    for (robot, mut questions) in asked {
+        questions.sort_by_key(|question| question.checked_ms);
+        // Until when each run may act, as far as it has looked; and of which two it was told.
+        let (mut until, mut told): (BTreeMap<u32, u64>, BTreeSet<(u32, u32)>) = Default::default();
+        for Question { run, task, checked_ms, until_ms, .. } in questions {
+            for (other, ends_ms) in until.iter().filter(|(other, ends_ms)| *other != run && checked_ms < *ends_ms) {
+                if told.insert((*other, *run)) {
+                    found.push(format!(
+                        "two owners of {robot}: run {run} of its software went on with {task} at {checked_ms} ms, and run {other} had a lease until {ends_ms} ms"
+                    ));
+                }
+            }
+            let known = until.entry(*run).or_default();
+            *known = (*known).max(*until_ms);
+        }
+    }
+    found
+}
+
+/// No earlier owner of a robot begins a command after a later one has, and no two own it at the same time.
 pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let was_paused = |effect: &Effect| {
         let q = &effect.question;
-        evidence.was_paused(&q.robot, q.checked_ms, effect.at_ns)
+        evidence.was_paused(&q.run_name(), q.checked_ms, effect.at_ns)
     };
-    stale_starts(&evidence.deeds, was_paused)
+    let mut found = stale_starts(&evidence.deeds, was_paused);
+    found.extend(two_owners(evidence.effects.iter().chain(&evidence.deeds)));
+    found
 }

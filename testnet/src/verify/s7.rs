@@ -4,13 +4,13 @@ use super::Evidence;
 use crate::record::ClientRecord;
 use crate::station::{Effect, Refused};
 
-/// Until when a robot had been told, at an instant, that it may act.
-fn lease(evidence: &Evidence, robot: &str, at_ms: u64) -> u64 {
+/// Until when somebody who noted this had been told, at an instant, that it may act.
+fn lease<'a>(notes: impl Iterator<Item = &'a ClientRecord>, at_ms: u64) -> u64 {
     let renewed = |record: &ClientRecord| match record {
         ClientRecord::Renewed { at_ms: heard, until_ms } if *heard <= at_ms => Some(*until_ms),
         _ => None,
     };
-    evidence.clients.get(robot).into_iter().flatten().filter_map(renewed).max().unwrap_or(0)
+    notes.filter_map(renewed).max().unwrap_or(0)
 }
 
 /// Whether an attempt reached the world when its task might be another's: after its holder's fence, and the margins that
@@ -27,8 +27,9 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     for effect in &evidence.effects {
         let q = &effect.question;
-        let paused = evidence.was_paused(&q.robot, q.checked_ms, effect.at_ns);
-        let what = format!("{} on errand {} of task {} under epoch {}", q.robot, q.errand, q.task, q.epoch);
+        let run = q.run_name();
+        let paused = evidence.was_paused(&run, q.checked_ms, effect.at_ns);
+        let what = format!("{run} on errand {} of task {} under epoch {}", q.errand, q.task, q.epoch);
         if q.checked_ms >= q.until_ms {
             let ms = q.checked_ms - q.until_ms;
             found.push(format!("{what}: looked at its clock {ms} ms after its lease, and went on"));
@@ -37,7 +38,8 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
             let late_ms = (effect.at_ns / 1_000_000).saturating_sub(q.until_ms);
             found.push(format!("{what}: acted {late_ms} ms after its lease"));
         }
-        let lease = lease(evidence, &q.robot, q.checked_ms);
+        // What another run of the robot's software was told is no lease of this one.
+        let lease = lease(evidence.clients.get(&run).into_iter().flatten(), q.checked_ms);
         if q.until_ms > lease {
             found.push(format!("{what}: relied on a lease until {} ms, and was given one until {lease}", q.until_ms));
         }
@@ -56,7 +58,7 @@ fn early_reassignments(evidence: &Evidence) -> Vec<String> {
         evidence.changes().iter().filter(|change| change.change == "reclaimed" && change.detail.contains("lease"));
     let early = taken.filter_map(|change| {
         let at_ms = at_ns / 1_000_000 + change.clock.checked_sub(clock)?;
-        let until_ms = lease(evidence, &change.agent, at_ms);
+        let until_ms = lease(evidence.notes_of(&change.agent), at_ms);
         (at_ms < until_ms).then(|| {
             let (agent, task, ms) = (&change.agent, &change.task, until_ms - at_ms);
             format!("task {task} was taken from {agent} {ms} ms before it had to stop")

@@ -60,7 +60,7 @@ mod tests {
 
     fn seen(pid: u32, leads: bool, term: u64, index: impl Into<Option<u64>>, digest: &str) -> NodeRecord {
         let (incarnation, kind, digest) = (format!("i{pid}"), "shard".to_owned(), digest.to_owned());
-        NodeRecord { incarnation, pid, kind, leads, term, index: index.into(), digest }
+        NodeRecord { incarnation, pid, kind, mono_ns: 0, leads, term, index: index.into(), digest }
     }
 
     fn judge(nodes: &[(&str, Vec<NodeRecord>)]) -> usize {

@@ -22,7 +22,7 @@ fn change(index: u64, clock: u64, kind: &str, agent: &str, epoch: u64, request: 
 
 fn effect(robot: &str, epoch: u64, errand: u32, step: Step, checked_ms: u64) -> Effect {
     let (robot, task) = (robot.to_owned(), "t1".to_owned());
-    let question = Question { robot, task, epoch, errand, step, checked_ms, until_ms: 1_000, token: None };
+    let question = Question { robot, run: 0, task, epoch, errand, step, checked_ms, until_ms: 1_000, token: None };
     Effect { at_ns: checked_ms * 1_000_000, question, refused: None }
 }
 
@@ -162,6 +162,106 @@ fn a_command_that_an_earlier_owner_of_a_robot_begins_is_found() {
     };
     assert_eq!(spoiled(|evidence| begun(evidence, [7, 8])), [] as [&str; 0]);
     assert_eq!(spoiled(|evidence| begun(evidence, [8, 7])), ["S4"]);
+}
+
+/// What a run of a robot's software asked for that is commanded, under a lease that it had from its look to an instant.
+fn begun_by(run: u32, attachment: u64, (looked_ms, until_ms): (u64, u64)) -> Effect {
+    let mut start = effect("r1", 1, 0, Step::Start, looked_ms);
+    let token = GoToken { home: HomeEpoch(1), attachment: AttachmentId(attachment) };
+    let question = &mut start.question;
+    (question.run, question.until_ms) = (run, until_ms);
+    (question.task, question.token) = (format!("{attachment}{looked_ms}@r1"), Some(token));
+    start
+}
+
+#[test]
+fn a_robot_that_is_started_elsewhere_after_its_lease_has_one_owner() {
+    let moves = |evidence: &mut Evidence| {
+        evidence.deeds.extend([begun_by(0, 7, (100, 1_000)), begun_by(1, 8, (1_000, 2_000))]);
+        evidence.deeds.push(begun_by(1, 8, (1_500, 2_500)));
+    };
+    assert_eq!(spoiled(moves), [] as [&str; 0]);
+    let and_the_run_before_wakes = |evidence: &mut Evidence| {
+        moves(evidence);
+        evidence.story.push(StoryRecord::Paused { at_ns: 1, name: "r1".into() });
+        let mut late = begun_by(0, 7, (300, 1_000));
+        (late.at_ns, late.refused) = (1_700_000_000, Some(Refused::Stale));
+        evidence.deeds.push(late);
+    };
+    assert_eq!(spoiled(and_the_run_before_wakes), [] as [&str; 0], "it had looked before it was suspended");
+}
+
+#[test]
+fn two_runs_of_a_robots_software_that_own_it_at_once_are_found() {
+    let at_once = |refused| {
+        move |evidence: &mut Evidence| {
+            let mut second = begun_by(1, 8, (999, 2_000));
+            second.refused = refused;
+            evidence.deeds.extend([begun_by(0, 7, (100, 1_000)), second]);
+        }
+    };
+    assert_eq!(spoiled(at_once(None)), ["S4"], "though its token is the greater one");
+    assert_eq!(spoiled(at_once(Some(Refused::Stale))), ["S4"], "refused or not");
+    let goes_on = |evidence: &mut Evidence| {
+        evidence.deeds.extend([begun_by(0, 8, (100, 5_000)), begun_by(1, 8, (1_000, 2_000))]);
+    };
+    assert_eq!(spoiled(goes_on), ["S4"], "one of the two goes on");
+    // The one is commanded, and the other works on a task.
+    let at_a_task = |evidence: &mut Evidence| evidence.deeds.push(begun_by(1, 8, (150, 2_000)));
+    assert_eq!(spoiled(at_a_task), ["S4"]);
+}
+
+#[test]
+fn a_robot_that_moved_is_judged_by_the_run_that_asked() {
+    let renewed = |evidence: &mut Evidence, run: &str| {
+        let notes = vec![ClientRecord::Renewed { at_ms: 1_050, until_ms: 2_000 }];
+        evidence.clients.entry(run.to_owned()).or_default().extend(notes);
+    };
+    let moved = |evidence: &mut Evidence| {
+        let asked = &mut evidence.effects[2];
+        asked.at_ns = 1_100_000_000;
+        (asked.question.run, asked.question.checked_ms, asked.question.until_ms) = (1, 1_100, 2_000);
+    };
+    let orderly = |evidence: &mut Evidence| {
+        moved(evidence);
+        renewed(evidence, "r2+1");
+    };
+    assert_eq!(spoiled(orderly), [] as [&str; 0]);
+    let by_the_lease_of_another_run = |evidence: &mut Evidence| {
+        moved(evidence);
+        renewed(evidence, "r2");
+    };
+    assert_eq!(spoiled(by_the_lease_of_another_run), ["S7"]);
+    let suspended = |run: &'static str| {
+        move |evidence: &mut Evidence| {
+            orderly(evidence);
+            evidence.effects[2].refused = Some(Refused::Stale);
+            evidence.story.push(StoryRecord::Paused { at_ns: 1, name: run.into() });
+        }
+    };
+    assert_eq!(spoiled(suspended("r2+1")), [] as [&str; 0]);
+    assert_eq!(spoiled(suspended("r2")), ["S7"], "the run that it left behind");
+    let taken_early = |evidence: &mut Evidence| {
+        evidence.clients.insert("r1+1".into(), vec![ClientRecord::Renewed { at_ms: 10, until_ms: 6_151 }]);
+    };
+    assert_eq!(spoiled(taken_early), ["S7"], "whichever run of its holder had the lease");
+}
+
+#[test]
+fn a_node_that_was_killed_explains_what_the_runs_that_were_there_did_not_hear() {
+    let explained = |run: &str, node: &str| {
+        let mut evidence = good();
+        for record in &mut evidence.story {
+            if let StoryRecord::Killed { held, .. } = record {
+                held.clear();
+            }
+        }
+        evidence.story.push(StoryRecord::Placed { at_ns: 1, run: run.into(), node: node.into() });
+        report(&evidence).ok
+    };
+    assert!(explained("r1", "n0"));
+    assert!(!explained("r1", "n7"), "another node");
+    assert!(!explained("r1+1", "n0"), "another run of the same robot's software");
 }
 
 #[test]

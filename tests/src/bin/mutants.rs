@@ -2,7 +2,7 @@
 //!
 //! One build carries all mutants; which one happens is said when a test is run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,13 @@ struct Target {
     /// The name of the test binary; that of a library for its unit tests.
     target: &'static str,
     test: &'static str,
+}
+
+impl Target {
+    /// The name of a test binary of its own; nothing for the unit tests of a library.
+    fn integration(self) -> Option<&'static str> {
+        (self.target != self.package.replace('-', "_")).then_some(self.target)
+    }
 }
 
 const fn of(package: &'static str, target: &'static str, test: &'static str) -> Target {
@@ -65,6 +72,14 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::FullLeaderStays => {
             of("skep-consensus", "skep_consensus", "simulation::disks::a_leader_on_a_full_disk_hands_the_lead")
         }
+        Mutant::FirstSequenceNotChecked => {
+            of("skep-consensus", "skep_consensus", "simulation::cuts::no_segment_can_be_cut_anywhere_without_notice")
+        }
+        Mutant::SnapshotBeforeDurable => of(
+            "skep-consensus",
+            "skep_consensus",
+            "simulation::cuts::whatever_is_acknowledged_is_there_wherever_the_power_goes",
+        ),
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
         }
@@ -101,8 +116,16 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::RetryUnderNewId => of("skep-engine", "skep_engine", "work_under_way_at_a_deposed_leader"),
         // The simulator meets them too, in some of its seeds.
         Mutant::DedupInMemory => of("skep-fleet", "reference", "the_state_machine_does_what_the_naive_model_does"),
+        Mutant::AgentForgottenAtWork => of("skep-fleet", "idle_agents", "an_agent_with_work_is_not_forgotten"),
+        Mutant::AttachmentsStartAgain => of("skep-fleet", "idle_agents", "an_agent_that_comes_again_is_another_one"),
         Mutant::NoFenceInApply => of("skep-fleet", "tasks", "a_stale_epoch_or_another_holder_changes_nothing"),
         Mutant::NondeterministicApply => SIMULATOR,
+        Mutant::HistoryNotAwaited => {
+            of("skep-consensus", "skep_consensus", "a_snapshot_waits_until_what_it_covers_is_in_the_history")
+        }
+        Mutant::LargeChangesLeftOut => {
+            of("skep-consensus", "skep_consensus", "what_one_entry_did_is_kept_whole_however_large_it_is")
+        }
     }
 }
 
@@ -193,8 +216,12 @@ fn run(args: &Args) -> Result<ExitCode, String> {
 
 /// Builds the tests with all mutants in them; the path of each test binary.
 fn build() -> Result<BTreeMap<(&'static str, &'static str), String>, String> {
+    let targets: BTreeSet<&str> =
+        Mutant::ALL.iter().map(|mutant| aimed_at(*mutant)).filter_map(Target::integration).collect();
+    // Features of the whole workspace, as in its tests: what it depends on is not built again.
     let built = Command::new(env!("CARGO"))
-        .args(["test", "--workspace", "--lib", "--tests", "--no-run", "--locked", "--message-format=json"])
+        .args(["test", "--workspace", "--lib", "--no-run", "--locked", "--message-format=json"])
+        .args(targets.iter().flat_map(|target| ["--test", target]))
         .args(["--features", "skep-protocol/mutants"])
         .stderr(Stdio::inherit())
         .output()

@@ -1,10 +1,10 @@
-//! Runs the simulator: many seeds, or one of them again.
+//! Runs the simulator: many seeds, one of them again, or a month of steady load.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use skep_tests::sim::{self, Campaign, CampaignOptions};
+use skep_tests::sim::{self, Campaign, CampaignOptions, Month, MonthOptions, SETTLED_DAY, Scale};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -33,6 +33,18 @@ struct Args {
     /// How many robots, instead of what each seed says.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=200))]
     robots: Option<u16>,
+    /// How many hosts. Three or five of them vote, the leader is killed again and again, nothing else goes wrong, and the others
+    /// are to follow each new leader at once.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(5..=250))]
+    hosts: Option<u16>,
+    /// So many days of steady load instead, in which nothing goes wrong and nothing may grow: agents that come and go under ids
+    /// of their own, tasks and commands. Ends with 1 if something has grown since the seventh day. --seed is that of the load.
+    #[arg(
+        long,
+        value_parser = clap::value_parser!(u16).range(1..=366),
+        conflicts_with_all = ["robots", "hosts", "faults", "any", "progress"]
+    )]
+    days: Option<u16>,
     /// A file that notes how far it is: the same command goes on from there.
     #[arg(long)]
     progress: Option<PathBuf>,
@@ -43,13 +55,16 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let robots = args.robots.map(usize::from);
+    if let Some(days) = args.days {
+        return month(u64::from(days), args.seed, args.output);
+    }
+    let scale = Scale { robots: args.robots.map(usize::from), hosts: args.hosts.map(usize::from) };
     if let Some(seed) = args.seed {
-        return again(seed, robots, args.faults.as_deref());
+        return again(seed, scale, args.faults.as_deref());
     }
     // A panic of the product is reported with its seed.
     std::panic::set_hook(Box::new(|_| {}));
-    let options = CampaignOptions { from: args.from, seeds: args.seeds, robots, progress: args.progress };
+    let options = CampaignOptions { from: args.from, seeds: args.seeds, scale, progress: args.progress };
     let ran = Campaign::run(&options, |so_far| {
         eprintln!(
             "{} of {} seeds, {:.0} robot hours, {} violations",
@@ -74,6 +89,20 @@ fn main() -> ExitCode {
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn month(days: u64, seed: Option<u64>, output: Output) -> ExitCode {
+    let known = MonthOptions::default();
+    let options = MonthOptions { days, seed: seed.unwrap_or(known.seed), ..known };
+    let month = Month::run(&options, |sample| eprintln!("day {} of {days}, {} entries", sample.day, sample.entries));
+    match output {
+        Output::Json => println!("{}", serde_json::to_string(&month).unwrap_or_default()),
+        Output::Text => println!("{month}"),
+    }
+    if days <= SETTLED_DAY {
+        eprintln!("what grows is judged from day {SETTLED_DAY} on, and there was no later one");
+    }
+    if month.is_flat() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn print(campaign: &Campaign) {
     println!("{} seeds from {}, {:.1} robot hours", campaign.seeds, campaign.from, campaign.robot_hours());
     println!("{:#?}", campaign.coverage);
@@ -87,15 +116,16 @@ fn print(campaign: &Campaign) {
     }
 }
 
-fn again(seed: u64, robots: Option<usize>, faults: Option<&str>) -> ExitCode {
+fn again(seed: u64, scale: Scale, faults: Option<&str>) -> ExitCode {
     let kept: Option<Vec<usize>> = faults.map(|list| list.split(',').filter_map(|at| at.trim().parse().ok()).collect());
-    for (at, line) in sim::faults_of(seed, robots).into_iter().enumerate() {
+    println!("{}", sim::site_of(seed, scale));
+    for (at, line) in sim::faults_of(seed, scale).into_iter().enumerate() {
         if kept.as_ref().is_none_or(|kept| kept.contains(&at)) {
             println!("{line}");
         }
     }
-    let outcome = sim::run(seed, robots, kept.as_deref());
-    println!("{} robots, {} virtual ms", outcome.robots, outcome.virtual_ms);
+    let outcome = sim::run(seed, scale, kept.as_deref());
+    println!("{} virtual ms", outcome.virtual_ms);
     println!("{:#?}", outcome.coverage);
     match outcome.violation {
         None => ExitCode::SUCCESS,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::Plan;
 use super::shrink::shrink;
 use super::watch::{Coverage, Violation};
-use super::{Outcome, run_plan};
+use super::{Outcome, Scale, run_plan};
 
 /// Failures that are looked into; a campaign that meets more ends.
 const FAILURES_MAX: usize = 5;
@@ -23,8 +23,8 @@ pub struct CampaignOptions {
     pub from: u64,
     /// How many.
     pub seeds: u64,
-    /// How many robots; drawn from the seed if none.
-    pub robots: Option<usize>,
+    /// How many robots, and hosts; drawn from each seed if none.
+    pub scale: Scale,
     /// Where it is noted how far it is. A campaign of the same seeds goes on from there.
     pub progress: Option<PathBuf>,
 }
@@ -53,6 +53,9 @@ pub struct Campaign {
     pub from: u64,
     /// How many robots; drawn from each seed if none.
     pub robots: Option<usize>,
+    /// How many hosts; drawn from each seed if none.
+    #[serde(default)]
+    pub hosts: Option<usize>,
     /// How many were run.
     pub seeds: u64,
     /// Virtual time, times robots, in milliseconds.
@@ -81,7 +84,7 @@ pub enum CampaignError {
     Other {
         /// Which.
         path: PathBuf,
-        /// Its first seed and its robots.
+        /// Its first seed, its robots and its hosts.
         found: String,
         /// Those that were asked for.
         wanted: String,
@@ -99,12 +102,14 @@ impl Campaign {
     /// # Errors
     /// [`CampaignError`] if its progress cannot be read or noted. What was found is in the campaign.
     pub fn run(options: &CampaignOptions, mut tell: impl FnMut(&Self)) -> Result<Self, CampaignError> {
-        let mut campaign = Self { from: options.from, robots: options.robots, ..Self::default() };
+        let Scale { robots, hosts } = options.scale;
+        let mut campaign = Self { from: options.from, robots, hosts, ..Self::default() };
         if let Some(path) = &options.progress
             && let Some(known) = read(path)?
         {
-            if (known.from, known.robots) != (options.from, options.robots) {
-                let (found, wanted) = (described(known.from, known.robots), described(options.from, options.robots));
+            let scale = Scale { robots: known.robots, hosts: known.hosts };
+            if (known.from, scale) != (options.from, options.scale) {
+                let (found, wanted) = (described(known.from, scale), described(options.from, options.scale));
                 return Err(CampaignError::Other { path: path.clone(), found, wanted });
             }
             campaign = known;
@@ -112,10 +117,12 @@ impl Campaign {
         while campaign.seeds < options.seeds && campaign.violations.len() < FAILURES_MAX {
             let first = campaign.from + campaign.seeds;
             let count = NOTE_EVERY.min(options.seeds - campaign.seeds);
-            for (seed, outcome) in batch(first, count, options.robots) {
-                campaign.note(seed, outcome, options.robots);
+            for (seed, outcome) in batch(first, count, options.scale) {
+                campaign.note(seed, outcome, options.scale);
             }
-            campaign.missing = campaign.coverage.missing().into_iter().map(str::to_owned).collect();
+            // Where hosts are counted nothing goes wrong but that leaders die.
+            let missing = if hosts.is_none() { campaign.coverage.missing() } else { Vec::new() };
+            campaign.missing = missing.into_iter().map(str::to_owned).collect();
             if let Some(path) = &options.progress {
                 write(path, &campaign)?;
             }
@@ -124,12 +131,12 @@ impl Campaign {
         Ok(campaign)
     }
 
-    fn note(&mut self, seed: u64, outcome: Outcome, robots: Option<usize>) {
+    fn note(&mut self, seed: u64, outcome: Outcome, scale: Scale) {
         self.seeds += 1;
         self.robot_ms += outcome.robots as u64 * outcome.virtual_ms;
         self.coverage.add(&outcome.coverage);
         if let Some(violation) = outcome.violation.filter(|_| self.violations.len() < FAILURES_MAX) {
-            self.violations.push(failure(seed, &violation, robots));
+            self.violations.push(failure(seed, &violation, scale));
         }
     }
 
@@ -139,12 +146,13 @@ impl Campaign {
     }
 }
 
-fn failure(seed: u64, violation: &Violation, robots: Option<usize>) -> Failure {
-    let plan = Plan::of(seed, robots);
+fn failure(seed: u64, violation: &Violation, scale: Scale) -> Failure {
+    let plan = Plan::of(seed, scale);
     let kept = shrink(&plan, violation.invariant);
     let faults = kept.iter().filter_map(|at| plan.faults.get(*at)).map(ToString::to_string).collect();
     let numbers: Vec<String> = kept.iter().map(ToString::to_string).collect();
-    let robots = robots.map(|robots| format!(" --robots {robots}")).unwrap_or_default();
+    let flag = |name: &str, count: Option<usize>| count.map(|n| format!(" --{name} {n}")).unwrap_or_default();
+    let scale = flag("robots", scale.robots) + &flag("hosts", scale.hosts);
     let faulty = if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") };
     Failure {
         seed,
@@ -152,12 +160,12 @@ fn failure(seed: u64, violation: &Violation, robots: Option<usize>) -> Failure {
         what: violation.what.clone(),
         at_ms: violation.at_ms,
         faults,
-        replay: format!("cargo run -p skep-tests --release --bin sim -- --seed {seed}{robots} --faults {faulty}"),
+        replay: format!("cargo run -p skep-tests --release --bin sim -- --seed {seed}{scale} --faults {faulty}"),
     }
 }
 
 /// Runs some seeds on all processors; in the order of the seeds.
-fn batch(first: u64, count: u64, robots: Option<usize>) -> Vec<(u64, Outcome)> {
+fn batch(first: u64, count: u64, scale: Scale) -> Vec<(u64, Outcome)> {
     let next = AtomicU64::new(first);
     let done = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -169,7 +177,7 @@ fn batch(first: u64, count: u64, robots: Option<usize>) -> Vec<(u64, Outcome)> {
                     if seed >= first + count {
                         return;
                     }
-                    let outcome = run_plan(&Plan::of(seed, robots));
+                    let outcome = run_plan(&Plan::of(seed, scale));
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((seed, outcome));
                 }
             });
@@ -180,10 +188,12 @@ fn batch(first: u64, count: u64, robots: Option<usize>) -> Vec<(u64, Outcome)> {
     done
 }
 
-fn described(from: u64, robots: Option<usize>) -> String {
-    let robots =
-        robots.map_or_else(|| "as many robots as each seed says".to_owned(), |robots| format!("{robots} robots"));
-    format!("seed {from} with {robots}")
+fn described(from: u64, scale: Scale) -> String {
+    let counted = |what: &str, count: Option<usize>| match count {
+        Some(count) => format!("{count} {what}"),
+        None => format!("as many {what} as each seed says"),
+    };
+    format!("seed {from} with {} and {}", counted("robots", scale.robots), counted("hosts", scale.hosts))
 }
 
 fn read(path: &Path) -> Result<Option<Campaign>, CampaignError> {

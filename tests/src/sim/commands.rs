@@ -1,18 +1,18 @@
 //! Commands: the journals of nodes, the pulls that bring them, and the software that carries them out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt as _;
 use skep_engine::{Event as EngineEvent, InboxEvent, JournalEffect, StreamKey, WriteKey};
-use skep_protocol::command::DeliverySeq;
 use skep_protocol::ids::{CommandId, JournalId};
-use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite};
+use skep_protocol::journal::{JournalState, JournalWrite};
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::text::{AgentId, GroupName, Reason};
 use skep_protocol::time::LogInstant;
 
 use super::host::{SHARD, node_id};
+use super::journal::Journal;
 use super::replica::Asker;
 use super::watch::Seen;
 use super::world::{Event, Message, Said, Sim};
@@ -42,36 +42,6 @@ const WORDS_MAX: u32 = 100;
 enum Work {
     Open(AgentId),
     Write(WriteKey, AgentId, Vec<JournalWrite>),
-}
-
-/// A journal that survives.
-#[derive(Clone, Debug)]
-struct Journal {
-    head: JournalHead,
-    entries: BTreeMap<DeliverySeq, JournalEntry>,
-}
-
-impl Journal {
-    fn state(&self) -> JournalState {
-        JournalState { head: self.head, entries: self.entries.values().cloned().collect() }
-    }
-
-    fn apply(&mut self, writes: Vec<JournalWrite>) {
-        for write in writes {
-            match write {
-                JournalWrite::Head(head) => self.head = head,
-                JournalWrite::Put(entry) => drop(self.entries.insert(entry.seq, entry)),
-                JournalWrite::Remove(seq) => drop(self.entries.remove(&seq)),
-                JournalWrite::Step(step) => {
-                    if let Some(entry) = self.entries.get_mut(&step.seq) {
-                        entry.take(step);
-                    }
-                }
-                // That is for whoever keeps journals to say, and here all are kept.
-                JournalWrite::Forget => {}
-            }
-        }
-    }
 }
 
 /// The disk of a host, as far as journals go.
@@ -142,7 +112,7 @@ impl Sim {
             }
             Work::Open(agent) => {
                 let id = JournalId::from_bytes(self.rng.random());
-                let fresh = || Journal { head: JournalHead::new(id), entries: BTreeMap::new() };
+                let fresh = || Journal::new(id);
                 let journal = self.hosts[host].journals.durable.entry(agent.clone()).or_insert_with(fresh).state();
                 InboxEvent::Opened { shard: SHARD, agent, journal }
             }
@@ -173,7 +143,7 @@ impl Sim {
 
     /// A node that starts finds what its journals hold.
     pub(super) fn start_journals(&mut self, host: usize) {
-        let found = self.hosts[host].journals.durable.iter().filter(|(_, journal)| !journal.entries.is_empty());
+        let found = self.hosts[host].journals.durable.iter().filter(|(_, journal)| !journal.is_empty());
         let found: Vec<(AgentId, JournalState)> =
             found.map(|(agent, journal)| (agent.clone(), journal.state())).collect();
         for (agent, journal) in found {
@@ -204,7 +174,14 @@ impl Sim {
         let Some(lead) = &mut replica.lead else { return };
         let mut answers = Vec::new();
         let state = &replica.state;
+        // Looked at for all of them at once: an entry concerns few.
+        let news: BTreeSet<&AgentId> = state.inboxes_changed_after(lead.pulls_looked).collect();
+        lead.pulls_looked = state.applied().map(|position| position.index);
         lead.pulls.retain_mut(|waiting| {
+            let concerned = waiting.pull.agents.iter().any(|asked| news.contains(&asked.agent));
+            if waiting.looked.is_some() && !concerned && waiting.until_ms > boot_ms {
+                return true;
+            }
             let agents = state.pull(node_id(waiting.asker.host), &waiting.pull, waiting.looked, usize::MAX);
             waiting.looked = state.applied().map(|position| position.index);
             let over = !agents.is_empty() || waiting.until_ms <= boot_ms;
@@ -220,7 +197,7 @@ impl Sim {
     }
 
     /// The groups of a robot.
-    pub(super) fn groups_of(number: usize) -> std::collections::BTreeSet<GroupName> {
+    pub(super) fn groups_of(number: usize) -> BTreeSet<GroupName> {
         let name = if number.is_multiple_of(2) { "even" } else { "odd" };
         GroupName::new(name).into_iter().collect()
     }

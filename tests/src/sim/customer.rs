@@ -13,7 +13,8 @@ use skep_protocol::text::{
 };
 use skep_protocol::time::LogInstant;
 
-use super::host::{Call, SHARD, Waits, site};
+use super::calls::{Call, Waits};
+use super::host::{SHARD, site};
 use super::plan::Plan;
 use super::watch::Seen;
 use super::world::{Event, Sim};
@@ -64,12 +65,12 @@ impl Customer {
 }
 
 /// The shard's first operator.
-fn operator() -> OperatorSecret {
+pub(super) fn operator() -> OperatorSecret {
     OperatorSecret::from_seed(&[7; 32])
 }
 
 #[allow(clippy::expect_used, reason = "constants within their limits")]
-fn first_operator() -> OperatorGrant {
+pub(super) fn first_operator() -> OperatorGrant {
     let name = OperatorName::new("first").expect("a name");
     OperatorGrant::of_first(site(), SHARD, operator().key(), name)
 }

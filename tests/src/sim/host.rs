@@ -5,26 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use skep_config::EngineConfig;
-use skep_engine::{
-    AgentEvent, Effect, Engine, Event as EngineEvent, Outcome, StreamKey, Target, ToAgent, UpdateKey, Work, WorkKey,
-};
+use skep_engine::{AgentEvent, Effect, Engine, Event as EngineEvent, StreamKey, ToAgent, UpdateKey, WorkKey};
 use skep_protocol::agent::LeaseTerms;
-use skep_protocol::entry::{Op, Request};
-use skep_protocol::heartbeat::HeartbeatFailure;
-use skep_protocol::ids::{NodeId, RequestId, ShardId};
+use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
-use skep_protocol::pull::PullFailure;
-use skep_protocol::query::{Query, QueryFailure};
+use skep_protocol::outcome::Settled;
 use skep_protocol::text::SiteName;
-use skep_protocol::time::LogInstant;
 
+use super::calls::{Waits, Wish};
 use super::commands::Journals;
-use super::customer::sealed;
 use super::fabric::BootClock;
 use super::plan::Plan;
-use super::replica::{Asker, Durable, HEARTBEAT_MS, Replica, SILENCE};
+use super::replica::{Durable, HEARTBEAT_MS, Replica, SILENCE};
 use super::watch::Seen;
 use super::world::{Event, Message, Said, Sim};
 
@@ -32,48 +25,6 @@ use super::world::{Event, Message, Said, Sim};
 pub(super) const SHARD: ShardId = ShardId(1);
 /// How long calls are waited for, in milliseconds.
 pub(super) const RPC_TIMEOUT_MS: u64 = 1_000;
-/// How long an engine waits for a clock that its node does not know, in milliseconds.
-const CLOCK_PATIENCE_MS: u64 = 3_000;
-/// How long a node tries what a client wants, in milliseconds.
-const CALL_PATIENCE_MS: u64 = 5_000;
-
-/// Who waits for a piece of work of this host.
-#[derive(Clone, Debug)]
-pub(super) enum Waits {
-    Robot {
-        robot: usize,
-        run: u32,
-        call: u64,
-    },
-    Customer {
-        customer: usize,
-        call: u64,
-    },
-    /// The engine itself.
-    Engine(WorkKey),
-    /// Whoever needs a clock for a request.
-    Clock(Box<Wish>),
-}
-
-/// What a client calls a node for.
-#[derive(Clone, Debug)]
-pub(super) enum Call {
-    /// A new request, with a deadline so far ahead.
-    Commit { op: Op, valid_ms: u64 },
-    /// One that was sent before.
-    Again(Request),
-    /// A linearizable read.
-    Read(Query),
-}
-
-/// Something to be committed, before it has a clock.
-#[derive(Clone, Debug)]
-pub(super) struct Wish {
-    pub(super) op: Op,
-    pub(super) valid_ms: u64,
-    pub(super) patience_ms: u64,
-    pub(super) waits: Waits,
-}
 
 /// One machine with a node.
 pub(super) struct Host {
@@ -89,18 +40,26 @@ pub(super) struct Host {
     pub(super) replica: Option<Replica>,
     /// What survives, while the node is down.
     durable: Option<Durable>,
-    waiting: BTreeMap<WorkKey, Waits>,
+    pub(super) waiting: BTreeMap<WorkKey, Waits>,
     pub(super) streams: BTreeMap<StreamKey, (usize, u32)>,
     /// Updates that the engine has not answered: who told, in which term, and the number.
-    updates: BTreeMap<UpdateKey, (usize, u64, u64)>,
+    pub(super) updates: BTreeMap<UpdateKey, (usize, u64, u64)>,
     next_key: u64,
-    peers: BTreeSet<NodeId>,
+    pub(super) peers: BTreeSet<NodeId>,
     /// Who last answered as only a leader does.
-    answered: Option<usize>,
+    pub(super) answered: Option<usize>,
     /// What its engine has learned of who leads.
     pub(super) known: LeaderHint,
     wakes_at: u64,
     pub(super) journals: Journals,
+}
+
+/// All that decides which hosts reach each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Presence {
+    fabric: u64,
+    /// Of each host, whether it is up, and whether it is suspended.
+    hosts: Vec<(bool, bool)>,
 }
 
 pub(super) fn node_id(host: usize) -> NodeId {
@@ -153,13 +112,13 @@ impl Host {
         }
     }
 
-    fn key(&mut self) -> u64 {
+    pub(super) fn key(&mut self) -> u64 {
         self.next_key += 1;
         self.next_key
     }
 
     /// Whether another node leads, as far as this one knows.
-    fn knows_leader(&self, host: usize) -> bool {
+    pub(super) fn knows_leader(&self, host: usize) -> bool {
         self.replica.as_ref().map_or(self.answered, |replica| replica.leader) == Some(host)
     }
 }
@@ -179,6 +138,7 @@ impl Sim {
     }
 
     pub(super) fn crash_host(&mut self, host: usize) {
+        let leads = self.leader() == Some(host);
         let at = &mut self.hosts[host];
         if !at.up {
             return;
@@ -190,6 +150,9 @@ impl Sim {
         let calls = std::mem::take(&mut at.waiting);
         at.updates.clear();
         self.watch.coverage.crashes += 1;
+        if leads {
+            self.see(&Seen::Fell);
+        }
         self.crash_journals(host, false);
         // Whoever waited does not know what became of it.
         calls.into_values().for_each(|waits| self.tell_caller(waits, Settled::Unknown));
@@ -227,6 +190,8 @@ impl Sim {
             None => {}
         }
         self.start_journals(host);
+        // It knows nobody, though nothing else may have changed since the last look.
+        self.looked = None;
         self.look_for_peers();
         self.on_host_wakes(host);
     }
@@ -243,8 +208,16 @@ impl Sim {
         self.on_host_wakes(host);
     }
 
-    /// Every host looks whom it reaches.
+    /// Every host looks whom it reaches, if anything has changed since all did: with hundreds of them that is most of the work.
     pub(super) fn look_for_peers(&mut self) {
+        let presence = Presence {
+            fabric: self.fabric.version(),
+            hosts: self.hosts.iter().map(|host| (host.up, host.suspended > 0)).collect(),
+        };
+        if self.looked.as_ref() == Some(&presence) {
+            return;
+        }
+        self.looked = Some(presence);
         for host in 0..self.hosts.len() {
             if !self.hosts[host].up || self.hosts[host].suspended > 0 {
                 continue;
@@ -364,168 +337,5 @@ impl Sim {
             }
         };
         self.tell_engine(host, EngineEvent::Agent(event));
-    }
-
-    /// Has something committed under a new id, once the host knows what time it is.
-    pub(super) fn wish(&mut self, host: usize, wish: Wish, heard: Option<LogInstant>) {
-        let boot_ms = self.boot_ms(host);
-        let known = self.hosts[host].replica.as_ref().and_then(|replica| replica.clock.now(boot_ms));
-        match known.or(heard) {
-            Some(clock) => self.request(host, wish, clock),
-            None => self.submit(host, Work::Query(Query::Counts), CLOCK_PATIENCE_MS, Waits::Clock(Box::new(wish))),
-        }
-    }
-
-    fn request(&mut self, host: usize, wish: Wish, clock: LogInstant) {
-        let id = RequestId::from_bytes(self.rng.random());
-        let op = sealed(wish.op, clock);
-        let request = Request { id, first_sent: clock, deadline: clock.plus_ms(wish.valid_ms), op };
-        self.see(&Seen::Invoked { request: &request, valid_ms: wish.valid_ms });
-        if let Some(kept) = self.requests_of(&wish.waits) {
-            *kept = Some(request.clone());
-        }
-        self.submit(host, Work::Request(request), wish.patience_ms, wish.waits);
-    }
-
-    /// Where the software behind a call keeps its request, to send it again.
-    fn requests_of(&mut self, waits: &Waits) -> Option<&mut Option<Request>> {
-        match *waits {
-            Waits::Robot { robot, run, call } => {
-                let robot = self.robots.get_mut(robot).filter(|known| known.run == run)?;
-                robot.call.as_mut().filter(|known| known.number == call).map(|known| &mut known.request)
-            }
-            Waits::Customer { customer, call } => {
-                let customer = self.customers.get_mut(customer)?;
-                customer.call.as_mut().filter(|known| known.number == call).map(|known| &mut known.request)
-            }
-            Waits::Engine(_) | Waits::Clock(_) => None,
-        }
-    }
-
-    pub(super) fn submit(&mut self, host: usize, work: Work, patience_ms: u64, waits: Waits) {
-        let key = WorkKey(self.hosts[host].key());
-        self.hosts[host].waiting.insert(key, waits);
-        self.tell_engine(host, EngineEvent::Submit { key, shard: SHARD, work, patience_ms });
-    }
-
-    fn answer(&mut self, host: usize, key: WorkKey, settled: Settled) {
-        let Some(waits) = self.hosts[host].waiting.remove(&key) else { return };
-        match waits {
-            Waits::Robot { .. } | Waits::Customer { .. } => self.tell_caller(waits, settled),
-            Waits::Engine(key) => {
-                self.tell_engine(host, EngineEvent::Agent(AgentEvent::Settled { key, settled }));
-            }
-            Waits::Clock(wish) => match settled {
-                Settled::Read(reply) if reply.as_of.clock.is_some() => {
-                    let clock = reply.as_of.clock.unwrap_or_default();
-                    self.request(host, *wish, clock);
-                }
-                _ => {
-                    let (key, settled) = (WorkKey(self.hosts[host].key()), Settled::NotDone(NotDone::NoQuorum));
-                    self.hosts[host].waiting.insert(key, wish.waits);
-                    self.answer(host, key, settled);
-                }
-            },
-        }
-    }
-
-    fn tell_caller(&mut self, waits: Waits, settled: Settled) {
-        let settled = Box::new(settled);
-        match waits {
-            Waits::Robot { robot, run, call } => self.after(1, Event::RobotTold { robot, run, call, settled }),
-            Waits::Customer { customer, call } => self.after(1, Event::CustomerTold { customer, call, settled }),
-            Waits::Clock(wish) => self.tell_caller(wish.waits, *settled),
-            Waits::Engine(_) => {}
-        }
-    }
-
-    /// A client's call reaches its node, or nobody.
-    pub(super) fn on_calls(&mut self, host: usize, call: Box<Call>, waits: Waits) {
-        if !self.hosts[host].up {
-            return self.tell_caller(waits, Settled::NotDone(NotDone::NoQuorum));
-        }
-        let kept = (call.clone(), waits.clone());
-        if !self.takes(host, || Event::Calls { host, call: kept.0, waits: kept.1 }) {
-            return;
-        }
-        match *call {
-            Call::Commit { op, valid_ms } => {
-                self.wish(host, Wish { op, valid_ms, patience_ms: CALL_PATIENCE_MS, waits }, None);
-            }
-            Call::Again(request) => self.submit(host, Work::Request(request), CALL_PATIENCE_MS, waits),
-            Call::Read(query) => self.submit(host, Work::Query(query), CALL_PATIENCE_MS, waits),
-        }
-    }
-
-    /// Carries out an attempt of the engine's, or says at once that nobody can be reached.
-    fn attempt(&mut self, host: usize, key: WorkKey, attempt: u32, target: Target, work: Work) {
-        let asker = Asker { host, run: self.hosts[host].run, key: key.0, attempt };
-        let to = match target {
-            Target::Local => host,
-            Target::Node(node) if self.hosts[host].peers.contains(&node) => host_of(node),
-            Target::Node(_) => {
-                let nobody = LeaderHint::default();
-                let outcome = match work {
-                    Work::Request(_) => Outcome::Propose(ProposeOutcome::NotLeader(nobody)),
-                    Work::Query(_) => Outcome::Query(Err(QueryFailure::NotLeader(nobody))),
-                    Work::Heartbeat(_) => Outcome::Heartbeat(Err(HeartbeatFailure::NotLeader(nobody))),
-                    Work::Pull(_) => Outcome::Pull(Err(PullFailure::NotLeader(nobody))),
-                };
-                return self.tell_engine(host, EngineEvent::Outcome { key, attempt, outcome });
-            }
-        };
-        let message = match work {
-            Work::Request(request) => Message::Propose { asker, request: Box::new(request) },
-            Work::Query(query) => Message::Query { asker, query },
-            Work::Heartbeat(heartbeat) => Message::Heartbeat { asker, heartbeat },
-            Work::Pull(pull) => Message::Pull { asker, pull },
-        };
-        self.send(host, to, message);
-    }
-
-    fn on_outcome(&mut self, asker: Asker, outcome: Outcome) {
-        if self.hosts[asker.host].run == asker.run {
-            let (key, attempt) = (WorkKey(asker.key), asker.attempt);
-            self.tell_engine(asker.host, EngineEvent::Outcome { key, attempt, outcome });
-        }
-    }
-
-    pub(super) fn on_arrives(&mut self, to: usize, message: Message) {
-        let kept = message.clone();
-        if !self.takes(to, || Event::Arrives { to, message: kept }) {
-            return;
-        }
-        match message {
-            Message::Append(append) => self.on_append(to, &append),
-            Message::Ack(ack) => self.on_ack(to, ack),
-            Message::AskClock { from, run, asked_ms } => self.on_ask_clock(to, from, run, asked_ms),
-            Message::Clock { run, asked_ms, clock } => self.on_clock(to, run, asked_ms, clock),
-            Message::Propose { asker, request } => self.on_propose(to, asker, *request),
-            Message::Query { asker, query } => self.on_query(to, asker, query),
-            Message::Pull { asker, pull } => self.on_pull(to, asker, pull),
-            Message::Pulled { asker, result } => self.on_outcome(asker, Outcome::Pull(result.map(Box::new))),
-            Message::Heartbeat { asker, heartbeat } => self.on_heartbeat(to, asker, heartbeat),
-            Message::Leads { by, hint } => {
-                self.tell_engine(to, EngineEvent::Leads { shard: SHARD, by: node_id(by), hint });
-            }
-            Message::Noted { by, term, number, noted } => self.on_noted(to, by, term, number, noted),
-            Message::Proposed { asker, outcome } => self.on_outcome(asker, Outcome::Propose(outcome)),
-            Message::Queried { asker, reply } => self.on_outcome(asker, Outcome::Query(*reply)),
-            Message::Heard { by, asker, result } => {
-                if result.is_ok() && self.hosts[to].run == asker.run {
-                    self.hosts[to].answered = Some(by);
-                }
-                self.on_outcome(asker, Outcome::Heartbeat(result));
-            }
-            Message::Claims { from, term, number, update } => {
-                if !self.hosts[to].knows_leader(from) {
-                    return self.send(to, from, Message::Noted { by: to, term, number, noted: false });
-                }
-                let key = UpdateKey(self.hosts[to].key());
-                self.hosts[to].updates.insert(key, (from, term, number));
-                let event = AgentEvent::Update { key, shard: SHARD, update: *update };
-                self.tell_engine(to, EngineEvent::Agent(event));
-            }
-        }
     }
 }

@@ -1,29 +1,27 @@
-//! What replicas do: follow, stand for election, lead, and drive the orchestrator.
+//! What replicas do: follow, lead, and take what is committed.
 
 use std::rc::Rc;
 
 use rand::RngExt as _;
-use skep_fleet::{HeartbeatKey, Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent, Policy};
+use skep_fleet::{Orchestrator, OrchestratorConfig, OrchestratorEvent, Policy};
 use skep_protocol::entry::{Entry, EntryBody, Request};
-use skep_protocol::heartbeat::{Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
-use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
 
-use super::host::{RPC_TIMEOUT_MS, node_id};
-use super::replica::{Ack, Append, Asker, Awaits, HEARTBEAT_MS, LEASE_MS, Lead, Round, RoundFor};
+use super::host::node_id;
+use super::replica::{Ack, Append, Asker, Awaits, HEARTBEAT_MS, Round, RoundFor};
 use super::watch::Seen;
 use super::world::{Message, Sim};
-
-/// How long the orchestrator waits for its proposal, in milliseconds.
-const PROPOSAL_TIMEOUT_MS: u64 = 5_000;
 
 impl Sim {
     /// What a replica does when time passes.
     pub(super) fn on_replica_time(&mut self, host: usize) {
-        let boot_ms = self.boot_ms(host);
+        let (boot_ms, round_ms) = (self.boot_ms(host), self.round_ms(host));
         let random = self.rng.random();
         let Some(replica) = &mut self.hosts[host].replica else { return };
+        if replica.lead.is_none() && round_ms > 0 {
+            replica.detector.measured_round(round_ms);
+        }
         if let Some(lead) = &mut replica.lead {
             replica.detector.leads(boot_ms, random);
             let beat = lead.beat_at <= boot_ms;
@@ -81,86 +79,13 @@ impl Sim {
         }
     }
 
-    /// A voter asks the others for their votes.
-    fn stand(&mut self, host: usize) {
-        let newness = self.hosts[host].replica.as_ref().map(|replica| replica.durable.newness());
-        let grants = |voter: usize| {
-            let (boot_ms, known) = (self.boot_ms(voter), &self.hosts[voter]);
-            let Some(replica) = known.replica.as_ref().filter(|_| known.up && known.suspended == 0) else {
-                return false;
-            };
-            let hears = replica.heard_leader_at.is_some_and(|at| boot_ms.saturating_sub(at) < LEASE_MS);
-            let leads = replica.has_quorum(voter, boot_ms);
-            let agrees = self.fabric.connects(host, voter) && !hears && !leads;
-            voter == host || (agrees && Some(replica.durable.newness()) <= newness)
-        };
-        let granting: Vec<usize> = (0..self.plan.voters).filter(|voter| grants(*voter)).collect();
-        if granting.len() * 2 <= self.plan.voters {
-            return;
-        }
-        let term = |voter: &usize| self.hosts[*voter].replica.as_ref().map(|replica| replica.durable.term);
-        let term = granting.iter().filter_map(term).max().unwrap_or(0) + 1;
-        for voter in granting {
-            self.follow(voter, term);
-        }
-        self.lead(host, term);
-    }
-
-    /// Takes a newer term over; whoever led before does not.
-    fn follow(&mut self, host: usize, term: u64) {
-        let Some(replica) = &mut self.hosts[host].replica else { return };
-        if term <= replica.durable.term {
-            return;
-        }
-        replica.durable.term = term;
-        replica.leader = None;
-        let pending = replica.step_down();
-        for awaits in pending.into_values() {
-            if let Awaits::Request(asker) = awaits {
-                self.send(host, asker.host, Message::Proposed { asker, outcome: ProposeOutcome::Unknown });
-            }
-        }
-        self.tell_leader(host);
-    }
-
-    fn lead(&mut self, host: usize, term: u64) {
-        let (boot_ms, voters) = (self.boot_ms(host), self.plan.voters);
-        let Some(replica) = &mut self.hosts[host].replica else { return };
-        let end = replica.durable.end();
-        replica.leader = Some(host);
-        replica.attempts_without_clock = 0;
-        replica.lead = Some(Lead {
-            term,
-            own: end,
-            asked_for_clock: false,
-            // Nothing is known of what others hold: what does not fit is found out by asking.
-            matched: vec![0; voters],
-            next: vec![end; voters],
-            heard_at: vec![None; voters],
-            confirmed: vec![0; voters],
-            round: 0,
-            rounds: Vec::new(),
-            pending: std::collections::BTreeMap::new(),
-            orchestrator: None,
-            proposing_until: None,
-            updates: std::collections::BTreeMap::new(),
-            pulls: Vec::new(),
-            askers: std::collections::BTreeMap::new(),
-            next_key: 1,
-            beat_at: boot_ms,
-        });
-        replica.push(None, None);
-        self.see(&Seen::Elected { host, term });
-        self.replicate(host);
-        self.arm(host);
-    }
-
     /// Sends every follower what it lacks.
-    fn replicate(&mut self, host: usize) {
+    pub(super) fn replicate(&mut self, host: usize) {
         let boot_ms = self.boot_ms(host);
         for voter in (0..self.plan.voters).filter(|voter| *voter != host) {
+            let bytes_max = self.fabric.bulk_bytes(host, voter, self.now);
             let Some(replica) = &mut self.hosts[host].replica else { return };
-            if let Some(append) = replica.append_for(host, voter, boot_ms) {
+            if let Some(append) = replica.append_for(host, voter, boot_ms, bytes_max) {
                 self.send(host, voter, Message::Append(Box::new(append)));
             }
         }
@@ -198,6 +123,7 @@ impl Sim {
         self.follow(host, ack.term);
         let boot_ms = self.boot_ms(host);
         let voters = self.plan.voters;
+        let bytes_max = self.fabric.bulk_bytes(host, ack.from, self.now);
         let Some(replica) = &mut self.hosts[host].replica else { return };
         let Some(lead) = replica.lead.as_mut().filter(|lead| lead.term == ack.term) else { return };
         lead.heard_at[ack.from] = Some(boot_ms);
@@ -223,7 +149,10 @@ impl Sim {
         let lead_rounds = rounds.into_iter().map(|(round, until, what)| (confirmed(round), (round, until, what)));
         let rounds: Vec<_> = lead_rounds.collect();
         replica.committed = replica.committed.max(replica.majority(host));
-        if behind && let Some(append) = replica.append_for(host, ack.from, boot_ms) {
+        if behind
+            && bytes_max > 0
+            && let Some(append) = replica.append_for(host, ack.from, boot_ms, bytes_max)
+        {
             self.send(host, ack.from, Message::Append(Box::new(append)));
         }
         self.apply(host);
@@ -312,6 +241,7 @@ impl Sim {
         };
         if let Some(now) = replica.clock.lead(boot_ms) {
             lead.orchestrator = Some(Orchestrator::new(OrchestratorConfig { policy }, &replica.state, now));
+            self.see(&Seen::Leads);
             return self.announce(host);
         }
         if !std::mem::replace(&mut lead.asked_for_clock, true) {
@@ -324,7 +254,7 @@ impl Sim {
     }
 
     /// Writes an entry as the leader of a term; false if it does not take proposals.
-    fn write(&mut self, host: usize, body: EntryBody, awaits: Awaits) -> bool {
+    pub(super) fn write(&mut self, host: usize, body: EntryBody, awaits: Awaits) -> bool {
         let boot_ms = self.boot_ms(host);
         let Some(replica) = &mut self.hosts[host].replica else { return false };
         let (true, Some(stamp)) = (replica.is_ready(host, boot_ms), replica.clock.now(boot_ms)) else { return false };
@@ -337,6 +267,9 @@ impl Sim {
 
     /// A leader says that it leads to everybody.
     fn announce(&mut self, host: usize) {
+        if !self.plan.announces {
+            return;
+        }
         let hint = LeaderHint { leader: Some(node_id(host)), ..self.hint(host) };
         for to in (0..self.hosts.len()).filter(|to| *to != host) {
             self.send(host, to, Message::Leads { by: host, hint: hint.clone() });
@@ -366,136 +299,5 @@ impl Sim {
             None => ProposeOutcome::NotLeader(self.elsewhere(host)),
         };
         self.send(host, asker.host, Message::Proposed { asker, outcome });
-    }
-
-    fn begin_round(&mut self, host: usize, what: RoundFor) {
-        let boot_ms = self.boot_ms(host);
-        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
-        lead.round += 1;
-        let round = (lead.round, boot_ms + RPC_TIMEOUT_MS, what);
-        lead.rounds.push(round);
-        self.replicate(host);
-    }
-
-    fn end_rounds(&mut self, host: usize, over: Vec<Round>, confirmed: bool) {
-        for (_, _, what) in over {
-            match what {
-                RoundFor::Orchestrator { .. } => {
-                    self.orchestrate(host, Some(OrchestratorEvent::RoundEnded { confirmed }))
-                }
-                RoundFor::Query { asker, query, next } => self.answer_query(host, asker, query, next, confirmed),
-            }
-        }
-    }
-
-    pub(super) fn on_query(&mut self, host: usize, asker: Asker, query: Query) {
-        let boot_ms = self.boot_ms(host);
-        let failure = match &self.hosts[host].replica {
-            None => QueryFailure::NoReplica(self.elsewhere(host)),
-            Some(replica) if replica.is_ready(host, boot_ms) => {
-                // What is committed by now, at the least: the leader knows of all of it.
-                let next = replica.committed;
-                return self.begin_round(host, RoundFor::Query { asker, query, next });
-            }
-            Some(_) => QueryFailure::NotLeader(self.elsewhere(host)),
-        };
-        self.send(host, asker.host, Message::Queried { asker, reply: Box::new(Err(failure)) });
-    }
-
-    fn answer_query(&mut self, host: usize, asker: Asker, query: Query, next: usize, confirmed: bool) {
-        let boot_ms = self.boot_ms(host);
-        let Some(replica) = &self.hosts[host].replica else { return };
-        let (state, clock) = (&replica.state, replica.clock.now(boot_ms));
-        let (index, stamp) = (replica.applied as u64, state.clock());
-        let reply = if confirmed && replica.applied >= next {
-            let answer = match query {
-                Query::Task(id) => {
-                    let view = |task: &skep_protocol::task::Task| TaskView { task: task.clone(), waits: None };
-                    Answer::Task(state.task(&id).map(view).map(Box::new))
-                }
-                _ => Answer::Counts(state.counts()),
-            };
-            Ok(QueryReply { as_of: AsOf { index, stamp, clock, linearizable: true, age_ms: Some(0) }, answer })
-        } else {
-            Err(QueryFailure::NoQuorum)
-        };
-        self.send(host, asker.host, Message::Queried { asker, reply: Box::new(reply) });
-    }
-
-    pub(super) fn on_heartbeat(&mut self, host: usize, asker: Asker, heartbeat: Heartbeat) {
-        let boot_ms = self.boot_ms(host);
-        let ready = self.hosts[host].replica.as_ref().is_some_and(|replica| replica.is_ready(host, boot_ms));
-        let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
-        let Some(lead) = lead.filter(|_| ready) else {
-            let result = Err(HeartbeatFailure::NotLeader(self.elsewhere(host)));
-            return self.send(host, asker.host, Message::Heard { by: host, asker, result });
-        };
-        let key = lead.next_key;
-        lead.next_key += 1;
-        lead.askers.insert(key, asker);
-        let node = node_id(asker.host);
-        self.orchestrate(host, Some(OrchestratorEvent::Heartbeat { key: HeartbeatKey(key), node, heartbeat }));
-    }
-
-    pub(super) fn on_noted(&mut self, host: usize, by: usize, term: u64, number: u64, noted: bool) {
-        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
-        if lead.term != term || lead.updates.get(&by).is_none_or(|(known, _)| *known != number) {
-            return;
-        }
-        lead.updates.remove(&by);
-        self.orchestrate(host, Some(OrchestratorEvent::UpdateEnded { node: node_id(by), arrived: noted }));
-    }
-
-    /// Tells the orchestrator what happened, or that time passed, and carries out what it wants.
-    fn orchestrate(&mut self, host: usize, event: Option<OrchestratorEvent>) {
-        let boot_ms = self.boot_ms(host);
-        let Some(replica) = &mut self.hosts[host].replica else { return };
-        let (Some(now), Some(lead)) = (replica.clock.now(boot_ms), replica.lead.as_mut()) else { return };
-        let Some(orchestrator) = &mut lead.orchestrator else { return };
-        match event {
-            Some(event) => orchestrator.handle(event, &replica.state, now),
-            None => orchestrator.handle_timeout(&replica.state, now),
-        }
-        let mut effects = Vec::new();
-        while let Some(effect) = orchestrator.poll_effect() {
-            effects.push(effect);
-        }
-        let term = lead.term;
-        for effect in effects {
-            self.carry_out_for_orchestrator(host, term, effect);
-        }
-    }
-
-    fn carry_out_for_orchestrator(&mut self, host: usize, term: u64, effect: OrchestratorEffect) {
-        let boot_ms = self.boot_ms(host);
-        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
-        match effect {
-            OrchestratorEffect::Propose(decisions) => {
-                lead.proposing_until = Some(boot_ms + PROPOSAL_TIMEOUT_MS);
-                if !self.write(host, EntryBody::Decisions(decisions), Awaits::Decisions)
-                    && let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut())
-                {
-                    // Said with the next look at the time, not within the orchestrator's own turn.
-                    lead.proposing_until = Some(boot_ms + 1);
-                }
-            }
-            OrchestratorEffect::BeginRound => {
-                let next = self.hosts[host].replica.as_ref().map_or(0, |replica| replica.durable.end());
-                self.begin_round(host, RoundFor::Orchestrator { next });
-            }
-            OrchestratorEffect::Answer { key, reply } => {
-                if let Some(asker) = lead.askers.remove(&key.0) {
-                    let reply = HeartbeatReply { lead: self.hint(host), ..reply };
-                    self.send(host, asker.host, Message::Heard { by: host, asker, result: Ok(reply) });
-                }
-            }
-            OrchestratorEffect::Update { node, update } => {
-                let to = super::host::host_of(node);
-                let number = lead.next_key;
-                lead.next_key += 1;
-                lead.updates.insert(to, (number, boot_ms + RPC_TIMEOUT_MS));
-                self.send(host, to, Message::Claims { from: host, term, number, update: Box::new(update) });
-            }
-        }
     }
 }

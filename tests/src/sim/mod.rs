@@ -7,27 +7,50 @@
 //!
 //! Every run is one thread and one seed. Safety is looked at with everything that happens; then all faults end, and
 //! everything must come to its end.
+//!
+//! A [`Month`] is another sort of run: nothing goes wrong in it, and it goes on for weeks of virtual time, in which nothing
+//! may grow.
 
+mod calls;
 mod campaign;
 mod clock;
 mod commands;
 mod customer;
+mod elect;
+mod errands;
 mod fabric;
+mod faults;
 mod host;
+mod hosts;
+mod journal;
 mod lead;
+mod many;
+mod month;
 mod moves;
 mod plan;
 mod replica;
 mod robot;
+mod rounds;
 mod shrink;
 mod watch;
 mod world;
 
 pub use campaign::{Campaign, CampaignError, CampaignOptions, Failure};
+pub use month::{Growth, Month, MonthOptions, SETTLED_DAY, Sample};
 pub use watch::{Coverage, Violation};
 
 use plan::Plan;
 use world::Sim;
+
+/// How large a run is, where its seed is not to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scale {
+    /// How many robots.
+    pub robots: Option<usize>,
+    /// How many hosts. The runs of a site whose hosts are counted are others: few of them vote, the leader is killed again
+    /// and again, and nothing else goes wrong.
+    pub hosts: Option<usize>,
+}
 
 /// How a run went.
 #[derive(Clone, Debug)]
@@ -60,13 +83,18 @@ fn run_plan(plan: &Plan) -> Outcome {
     }
 }
 
-/// Runs a seed to its end. `robots` overrides how many there are; `faults` keeps only some of the seed's faults.
-pub fn run(seed: u64, robots: Option<usize>, faults: Option<&[usize]>) -> Outcome {
-    let plan = Plan::of(seed, robots);
+/// Runs a seed to its end. `scale` overrides how many there are of what; `faults` keeps only some of the seed's faults.
+pub fn run(seed: u64, scale: Scale, faults: Option<&[usize]>) -> Outcome {
+    let plan = Plan::of(seed, scale);
     run_plan(&faults.map_or(plan.clone(), |kept| plan.with_faults(kept)))
 }
 
+/// What the site of a seed is like.
+pub fn site_of(seed: u64, scale: Scale) -> String {
+    Plan::of(seed, scale).to_string()
+}
+
 /// What goes wrong in the run of a seed, line by line.
-pub fn faults_of(seed: u64, robots: Option<usize>) -> Vec<String> {
-    Plan::of(seed, robots).faults.iter().enumerate().map(|(at, fault)| format!("{at}: {fault}")).collect()
+pub fn faults_of(seed: u64, scale: Scale) -> Vec<String> {
+    Plan::of(seed, scale).faults.iter().enumerate().map(|(at, fault)| format!("{at}: {fault}")).collect()
 }

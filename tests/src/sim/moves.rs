@@ -2,6 +2,7 @@
 
 use rand::RngExt as _;
 
+use super::hosts::Hosts;
 use super::plan::FaultKind;
 use super::robot::Robot;
 use super::world::{Event, Sim};
@@ -28,7 +29,7 @@ impl Sim {
 
     /// What keeps the host of a robot's software from all others.
     fn alone(&self, robot: usize) -> FaultKind {
-        FaultKind::Cut { side: 1 << self.robots[robot].host }
+        FaultKind::Cut { side: Hosts::of([self.robots[robot].host]) }
     }
 
     /// Keeps a run of a robot's software from renewing its lease, and starts another one elsewhere.

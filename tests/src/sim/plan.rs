@@ -5,13 +5,29 @@ use std::fmt;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// Most hosts of a site.
-pub(super) const HOSTS_MAX: usize = 50;
+use super::Scale;
+use super::hosts::Hosts;
+
+/// Most hosts of a run that does not say how many.
+const HOSTS_DRAWN_MAX: usize = 50;
 /// Fewest and most robots of a run.
 const ROBOTS: std::ops::RangeInclusive<usize> = 20..=200;
 
-/// A set of hosts.
-pub(super) type Hosts = u64;
+/// What tells the draw of links from the rest of a seed's.
+const LINKS: u64 = 0x11c5_0000_0000_0002;
+/// One run in so many has hosts that are far, and how far they can be: one way, in milliseconds.
+const FAR_ONE_IN: u32 = 4;
+const FAR_MS: [u64; 5] = [30, 60, 140, 300, 600];
+/// How many of the hosts are on the far side, as a share.
+const FAR_SHARES: [f64; 3] = [0.2, 0.5, 0.8];
+/// A lease is so many ways long, at the least. A renewal takes four: to the leader, to a quorum and back, and back; and a new
+/// attachment is told of twice before its first one counts.
+const WAYS_PER_LEASE: u64 = 12;
+/// Tasks that a customer orders of a site that is far.
+const FAR_TASKS_PER_CUSTOMER: usize = 12;
+/// One run in so many has a thin link, of so many kilobits a second.
+const THIN_ONE_IN: u32 = 6;
+const THIN_KBIT: std::ops::RangeInclusive<u64> = 64..=256;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +58,8 @@ pub(super) enum FaultKind {
     Lossy { lost: u32, doubled: u32 },
     /// Messages take up to this long, in milliseconds, and overtake each other.
     Slow { ms: u64 },
+    /// So many kilobits a second go between two hosts, each way.
+    Thin { a: usize, b: usize, kbit: u64 },
     /// A robot's software is started on another host, as another run. The one before it goes on for a while: on a host that
     /// is cut off, or suspended.
     MoveRobot { robot: usize, to: usize, cut: bool },
@@ -58,13 +76,16 @@ pub(super) struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, to) = (self.at_ms as f64 / 1e3, (self.at_ms + self.for_ms) as f64 / 1e3);
-        write!(f, "{from:.3} s to {to:.3} s: ")?;
-        match self.kind {
-            FaultKind::Cut { side } => write!(f, "Cut {{ side: {side:#b} }}"),
-            FaultKind::OneWay { from, to } => write!(f, "OneWay {{ from: {from:#b}, to: {to:#b} }}"),
-            kind => write!(f, "{kind:?}"),
-        }
+        write!(f, "{from:.3} s to {to:.3} s: {:?}", self.kind)
     }
+}
+
+/// Hosts that are far from all others: each message between the two sides takes so much longer, for the whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Far {
+    pub(super) side: Hosts,
+    /// One way, in milliseconds.
+    pub(super) ms: u64,
 }
 
 /// A run before it begins.
@@ -87,22 +108,42 @@ pub(super) struct Plan {
     /// How far each host's clock is off, in millionths.
     pub(super) drift_ppm: Vec<i64>,
     pub(super) faults: Vec<Fault>,
+    pub(super) far: Option<Far>,
+    /// Whether new leaders say to everybody that they lead. Otherwise they are found by asking.
+    pub(super) announces: bool,
+    /// Whether hosts that do not vote are asked to follow each new leader at once (L5): nothing else goes wrong then.
+    pub(super) follows: bool,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hosts, voters, robots, lease_ms, .. } = self;
+        write!(f, "{hosts} hosts of which {voters} vote, {robots} robots, leases of {lease_ms} ms")?;
+        match self.far {
+            Some(Far { side, ms }) => write!(f, ", {ms} ms one way between {side:?} and the others"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Plan {
-    /// The plan of a seed. `robots` overrides how many there are.
-    pub(super) fn of(seed: u64, robots: Option<usize>) -> Self {
+    /// The plan of a seed. `scale` overrides how many there are; of hosts, only in [sites of many](Self::many).
+    pub(super) fn of(seed: u64, scale: Scale) -> Self {
+        let Scale { robots, hosts } = scale;
+        if let Some(hosts) = hosts {
+            return Self::many(seed, hosts, robots);
+        }
         let mut rng = SmallRng::seed_from_u64(seed);
         // Most runs are small: what goes wrong with 200 robots mostly does with 30, and those are many more runs.
         let drawn = if rng.random_ratio(1, 8) { rng.random_range(ROBOTS) } else { rng.random_range(20..=45) };
         let robots = robots.unwrap_or(drawn);
-        let hosts = rng.random_range(5..=HOSTS_MAX.min(robots.max(5)));
+        let hosts = rng.random_range(5..=HOSTS_DRAWN_MAX.min(robots.max(5)));
         let voters = if rng.random_bool(0.5) { 3 } else { 5 };
         let run_ms = rng.random_range(25_000..=60_000);
         let drift_ppm = (0..hosts).map(|_| rng.random_range(-40_000..=40_000)).collect();
         let count = rng.random_range(2..=10);
         let faults = (0..count).map(|_| fault(&mut rng, run_ms, hosts, voters, robots)).collect();
-        Self {
+        let plan = Self {
             seed,
             robots,
             hosts,
@@ -116,7 +157,33 @@ impl Plan {
             customers: rng.random_range(2..=5),
             drift_ppm,
             faults,
+            far: None,
+            announces: true,
+            follows: false,
+        };
+        plan.with_links()
+    }
+
+    /// The same on links that are far or thin, in some seeds. Drawn from a sequence of their own: whatever else a seed says
+    /// stays what it is.
+    fn with_links(mut self) -> Self {
+        let mut rng = SmallRng::seed_from_u64(self.seed ^ LINKS);
+        if rng.random_ratio(1, FAR_ONE_IN) {
+            let ms = FAR_MS[rng.random_range(0..FAR_MS.len())];
+            let share = FAR_SHARES[rng.random_range(0..FAR_SHARES.len())];
+            let side = Hosts::of((0..self.hosts).filter(|_| rng.random_bool(share)));
+            self.far = Some(Far { side, ms });
+            self.lease_ms = self.lease_ms.max(WAYS_PER_LEASE * ms);
+            // Each call takes several times the way, and nobody calls twice at a time.
+            self.customers = self.customers.max(self.tasks.div_ceil(FAR_TASKS_PER_CUSTOMER));
         }
+        if rng.random_ratio(1, THIN_ONE_IN) {
+            let (a, b) = (rng.random_range(0..self.voters), rng.random_range(1..self.hosts));
+            let kind = FaultKind::Thin { a, b: (a + b) % self.hosts, kbit: rng.random_range(THIN_KBIT) };
+            let at_ms = rng.random_range(1_000..self.run_ms / 5);
+            self.faults.push(Fault { at_ms, for_ms: self.run_ms * 3 / 4, kind });
+        }
+        self
     }
 
     /// The same, with only some of its faults.
@@ -127,7 +194,7 @@ impl Plan {
 }
 
 fn side(rng: &mut SmallRng, hosts: usize) -> Hosts {
-    (0..hosts).filter(|_| rng.random_bool(0.5)).fold(0, |side, host| side | 1 << host)
+    Hosts::of((0..hosts).filter(|_| rng.random_bool(0.5)))
 }
 
 fn fault(rng: &mut SmallRng, run_ms: u64, hosts: usize, voters: usize, robots: usize) -> Fault {

@@ -13,6 +13,7 @@ use skep_protocol::query::Query;
 use skep_protocol::time::LogInstant;
 
 use super::commands::Pulling;
+use super::world::ENTRY_BYTES;
 
 /// Entries between snapshots, and those that are kept behind one.
 const SNAPSHOT_EVERY: usize = 150;
@@ -74,9 +75,9 @@ impl Durable {
         (self.term_before(self.end()).unwrap_or(0), self.end())
     }
 
-    fn part(&self, from: usize) -> Vec<LogEntry> {
+    fn part(&self, from: usize, max: usize) -> Vec<LogEntry> {
         let at = from.saturating_sub(self.first).min(self.entries.len());
-        self.entries[at..(at + ENTRIES_PER_APPEND).min(self.entries.len())].to_vec()
+        self.entries[at..(at + max.min(ENTRIES_PER_APPEND)).min(self.entries.len())].to_vec()
     }
 }
 
@@ -165,6 +166,8 @@ pub(super) struct Lead {
     pub(super) updates: BTreeMap<usize, (u64, u64)>,
     /// Nodes that wait for commands.
     pub(super) pulls: Vec<Pulling>,
+    /// The entry as of which there was nothing for any of them.
+    pub(super) pulls_looked: Option<u64>,
     pub(super) askers: BTreeMap<u64, Asker>,
     pub(super) next_key: u64,
     pub(super) beat_at: u64,
@@ -244,13 +247,19 @@ impl Replica {
         at
     }
 
-    /// What to send to a voter now.
-    pub(super) fn append_for(&mut self, me: usize, voter: usize, boot_ms: u64) -> Option<Append> {
+    /// What to send to a voter now. `bytes_max`: so many bytes of entries, and one in any case; without any, that it leads.
+    pub(super) fn append_for(&mut self, me: usize, voter: usize, boot_ms: u64, bytes_max: u64) -> Option<Append> {
         let clock = self.clock.now(boot_ms);
         let lead = self.lead.as_mut()?;
         let clock = clock.filter(|_| lead.orchestrator.is_some());
         let (term, round, committed) = (lead.term, lead.round, self.committed);
         let at = lead.next[voter];
+        if bytes_max == 0 {
+            let at = at.max(self.durable.first);
+            let prev_term = self.durable.term_before(at)?;
+            let entries = Vec::new();
+            return Some(Append { term, from: me, at, prev_term, entries, snapshot: None, committed, clock, round });
+        }
         let Some(prev_term) = self.durable.term_before(at).filter(|_| at >= self.durable.first) else {
             let snapshot = self.durable.snapshot.clone()?;
             lead.next[voter] = snapshot.next;
@@ -268,7 +277,8 @@ impl Replica {
                 round,
             });
         };
-        let entries = self.durable.part(at);
+        let entries_max = usize::try_from(bytes_max / ENTRY_BYTES).unwrap_or(usize::MAX).max(1);
+        let entries = self.durable.part(at, entries_max);
         lead.next[voter] = at + entries.len();
         Some(Append { term, from: me, at, prev_term, entries, snapshot: None, committed, clock, round })
     }

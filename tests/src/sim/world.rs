@@ -19,16 +19,19 @@ use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
 use skep_testnet::station::{Question, Refused, World};
 
+use super::calls::{Call, Waits};
 use super::customer::Customer;
-use super::fabric::Fabric;
-use super::host::{Call, Host, Waits};
-use super::plan::{Fault, FaultKind, Plan};
+use super::fabric::{Fabric, Load};
+use super::host::{Host, Presence};
+use super::plan::{Fault, Plan};
 use super::replica::{Ack, Append, Asker};
 use super::robot::Robot;
 use super::watch::{Seen, Violation, Watch};
 
 /// How long everything may take to come to its end when nothing goes wrong any more, in milliseconds.
 const SETTLE_MS_MAX: u64 = 240_000;
+/// How many ways of the farthest hosts longer.
+const SETTLE_WAYS: u64 = 300;
 /// How often hosts look whom they reach, and invariants are looked at, in milliseconds.
 const LOOK_EVERY_MS: u64 = 250;
 /// Events after which a run has run away.
@@ -100,6 +103,35 @@ pub(super) enum Message {
         asker: Asker,
         result: Result<Pulled, PullFailure>,
     },
+}
+
+/// About how many bytes an entry takes, and any message that holds none.
+pub(super) const ENTRY_BYTES: u64 = 400;
+const MESSAGE_BYTES: u64 = 200;
+
+impl Message {
+    /// How much it loads a link.
+    fn load(&self) -> Load {
+        let bytes = match self {
+            Self::Append(append) => {
+                let snapshot = append.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes.len());
+                append.entries.len() as u64 * ENTRY_BYTES + snapshot as u64
+            }
+            _ => 0,
+        };
+        Load { bytes: MESSAGE_BYTES + bytes, bulk: bytes > 0 }
+    }
+
+    /// Whether it is an answer that only a leader gives.
+    pub(super) fn is_of_leader(&self) -> bool {
+        match self {
+            Self::Proposed { outcome, .. } => matches!(outcome, ProposeOutcome::Applied { .. }),
+            Self::Queried { reply, .. } => reply.is_ok(),
+            Self::Heard { result, .. } => result.is_ok(),
+            Self::Pulled { result, .. } => result.is_ok(),
+            _ => false,
+        }
+    }
 }
 
 /// What a robot's software says to its node.
@@ -236,7 +268,9 @@ pub(super) struct Sim {
     pub(super) station: World,
     pub(super) watch: Watch,
     /// Whom a fault has hit: the leader is another one when it ends.
-    hit: Vec<Vec<usize>>,
+    pub(super) hit: Vec<Vec<usize>>,
+    /// What hosts found when they looked last whom they reach.
+    pub(super) looked: Option<Presence>,
 }
 
 impl Sim {
@@ -248,19 +282,21 @@ impl Sim {
         let watch = Watch::new(&plan);
         let hit = vec![Vec::new(); plan.faults.len()];
         let mut sim = Self {
+            fabric: Fabric::new(plan.far),
             plan,
             now: 0,
             seq: 0,
             queue: BinaryHeap::new(),
             rng,
-            fabric: Fabric::default(),
             hosts,
             robots,
             customers,
             station: World::default(),
             watch,
             hit,
+            looked: None,
         };
+        sim.watch.coverage.far_sites += u64::from(sim.plan.far.is_some());
         sim.begin();
         sim
     }
@@ -297,7 +333,7 @@ impl Sim {
     /// Puts a message on its way.
     pub(super) fn send(&mut self, from: usize, to: usize, message: Message) {
         self.watch.coverage.messages += 1;
-        let [first, again] = self.fabric.fate(&mut self.rng, from, to);
+        let [first, again] = self.fabric.fate(&mut self.rng, (from, to), message.load(), self.now);
         if let Some(delay) = again {
             self.watch.coverage.doubled += 1;
             self.after(delay, Event::Arrives { to, message: message.clone() });
@@ -317,6 +353,16 @@ impl Sim {
         self.now >= self.plan.run_ms
     }
 
+    /// How long everything may take to come to its end.
+    fn settle_ms(&self) -> u64 {
+        SETTLE_MS_MAX + SETTLE_WAYS * self.far_ms_max()
+    }
+
+    /// How far the farthest hosts are from each other, one way, in milliseconds.
+    pub(super) fn far_ms_max(&self) -> u64 {
+        self.plan.far.map_or(0, |far| far.ms)
+    }
+
     /// Runs until everything has come to its end, or something must not be.
     pub(super) fn run(mut self) -> Watch {
         let mut events = 0;
@@ -331,7 +377,7 @@ impl Sim {
                 self.finish();
                 break;
             }
-            if self.now > self.plan.run_ms + SETTLE_MS_MAX || events > EVENTS_MAX {
+            if self.now > self.plan.run_ms + self.settle_ms() || events > EVENTS_MAX {
                 let what = self.what_is_left();
                 self.watch.violate(Violation {
                     invariant: "L8",
@@ -366,81 +412,9 @@ impl Sim {
             Event::Ends(fault) => self.on_fault_ends(fault),
             Event::Look => {
                 self.look_for_peers();
+                self.look_for_leases();
                 self.watch.tick(self.now);
                 self.after(LOOK_EVERY_MS, Event::Look);
-            }
-        }
-    }
-
-    /// The host that leads by the newest term.
-    pub(super) fn leader(&self) -> Option<usize> {
-        let term = |host: &usize| self.hosts[*host].replica.as_ref()?.lead.as_ref().map(|lead| lead.term);
-        (0..self.plan.voters).filter(|host| term(host).is_some()).max_by_key(term)
-    }
-
-    /// The robots whose software runs on a host.
-    fn robots_of(&self, host: usize) -> Vec<usize> {
-        (0..self.robots.len()).filter(|robot| self.robots[*robot].host == host).collect()
-    }
-
-    fn victims(&self, kind: FaultKind) -> Vec<usize> {
-        match kind {
-            FaultKind::Crash { host } | FaultKind::Reboot { host } | FaultKind::Suspend { host } => vec![host],
-            FaultKind::CrashLeader | FaultKind::SuspendLeader => self.leader().into_iter().collect(),
-            FaultKind::CrashQuorum => (0..self.plan.voters).collect(),
-            FaultKind::CrashRobot { robot } => self.owner(robot).into_iter().collect(),
-            FaultKind::MoveRobot { robot, to, .. } => self.leaves(robot, to).into_iter().collect(),
-            FaultKind::SuspendRobots { every, from } => (from..self.robots.len()).step_by(every).collect(),
-            FaultKind::Cut { .. }
-            | FaultKind::OneWay { .. }
-            | FaultKind::Pair { .. }
-            | FaultKind::Lossy { .. }
-            | FaultKind::Slow { .. } => Vec::new(),
-        }
-    }
-
-    fn on_fault_begins(&mut self, at: usize) {
-        let kind = self.plan.faults[at].kind;
-        self.hit[at] = self.victims(kind);
-        self.watch.count_fault(kind);
-        for victim in self.hit[at].clone() {
-            match kind {
-                FaultKind::CrashRobot { .. } => self.crash_robot(victim),
-                FaultKind::MoveRobot { to, cut, .. } => self.move_robot(victim, to, cut),
-                FaultKind::SuspendRobots { .. } => self.robots[victim].suspended += 1,
-                FaultKind::Suspend { .. } | FaultKind::SuspendLeader => self.hosts[victim].suspended += 1,
-                FaultKind::Reboot { host } => {
-                    self.crash_host(host);
-                    // Some come back without what their disk held of journals.
-                    let wiped = self.rng.random_ratio(1, 3);
-                    self.crash_journals(host, wiped);
-                    self.robots_of(host).into_iter().for_each(|robot| self.crash_robot(robot));
-                }
-                _ => self.crash_host(victim),
-            }
-        }
-        if self.hit[at].is_empty() {
-            self.fabric.begin(kind);
-        }
-    }
-
-    fn on_fault_ends(&mut self, at: usize) {
-        let kind = self.plan.faults[at].kind;
-        let victims = std::mem::take(&mut self.hit[at]);
-        if victims.is_empty() {
-            return self.fabric.end(kind);
-        }
-        for victim in victims {
-            match kind {
-                FaultKind::CrashRobot { .. } => self.start_robot(victim),
-                FaultKind::MoveRobot { cut, .. } => self.let_end(victim, cut),
-                FaultKind::SuspendRobots { .. } => self.resume_robot(victim),
-                FaultKind::Suspend { .. } | FaultKind::SuspendLeader => self.resume_host(victim),
-                FaultKind::Reboot { host } => {
-                    self.start_host(host, true);
-                    self.robots_of(host).into_iter().for_each(|robot| self.start_robot(robot));
-                }
-                _ => self.start_host(victim, false),
             }
         }
     }

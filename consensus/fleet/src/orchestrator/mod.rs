@@ -3,6 +3,7 @@
 mod commands;
 mod delivery;
 mod due;
+mod idle;
 mod leases;
 mod policy;
 mod proposed;
@@ -21,6 +22,7 @@ use crate::state::FleetState;
 use commands::CommandDues;
 use delivery::Delivery;
 use due::Endings;
+use idle::IdleAgents;
 use leases::Leases;
 pub use policy::Policy;
 use work::Work;
@@ -131,6 +133,7 @@ struct Asked {
 pub struct Orchestrator {
     endings: Endings,
     commands: CommandDues,
+    idle: IdleAgents,
     leases: Leases,
     work: Work,
     delivery: Delivery,
@@ -149,6 +152,7 @@ impl Orchestrator {
         let mut orchestrator = Self {
             endings: Endings::default(),
             commands: CommandDues::default(),
+            idle: IdleAgents::default(),
             leases: Leases::default(),
             work: Work::new(config.policy),
             delivery: Delivery::default(),
@@ -198,7 +202,8 @@ impl Orchestrator {
         }
         let gate = state.next_gate(now).filter(|_| self.work.is_anybody_hungry());
         let (endings, commands) = (self.endings.poll_timeout(state), self.commands.poll_timeout(state));
-        let timeouts = [endings, commands, self.leases.poll_timeout(), self.work.poll_timeout(), gate];
+        let (idle, leases) = (self.idle.poll_timeout(state), self.leases.poll_timeout());
+        let timeouts = [endings, commands, idle, leases, self.work.poll_timeout(), gate];
         timeouts.into_iter().flatten().min()
     }
 
@@ -299,6 +304,7 @@ impl Orchestrator {
         decisions.extend(self.endings.poll(state, now));
         decisions.extend(self.commands.poll(state, now));
         decisions.extend(self.work.poll(state, &self.leases, now));
+        decisions.extend(self.idle.poll(state, now));
         if !decisions.is_empty() {
             self.proposing = true;
             self.effects.push_back(Effect::Propose(decisions));

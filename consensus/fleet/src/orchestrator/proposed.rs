@@ -20,7 +20,7 @@ impl<K, I> Default for Proposed<K, I> {
     }
 }
 
-impl<K: Ord + Copy, I: Ord + Copy> Proposed<K, I> {
+impl<K: Ord, I: Ord> Proposed<K, I> {
     /// Lets go of what was applied, and so is not due any more, and of what came to nothing.
     pub(super) fn forget(&mut self, is_due: impl Fn(&Due<K, I>) -> bool, now: LogInstant) {
         self.0.retain(|due, at| is_due(due) && now.since_ms(*at) < RETRY_AFTER_MS);

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use skep_protocol::agent::{AgentRecord, Attachment, LeaseTerms, Role};
 use skep_protocol::change::{ChangeKind, ReclaimCause};
 use skep_protocol::ids::{AttachmentId, NodeId, SessionId, TaskId};
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::text::{AgentId, Capability, RoleName};
+use skep_protocol::time::LogInstant;
 
 use super::FleetState;
 use super::apply::Journal;
@@ -27,18 +29,40 @@ impl FleetState {
         role: &Role,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
+        self.know_agent(agent, role, true, journal)?;
+        Ok(Receipt::Agent(agent.clone()))
+    }
+
+    /// Makes an agent known, or changes its role. `registered`: it is to stay known, served or not.
+    fn know_agent(
+        &mut self,
+        agent: &AgentId,
+        role: &Role,
+        registered: bool,
+        journal: &mut Journal,
+    ) -> Result<(), Refusal> {
         role.check()?;
-        let known = self.agents.get(agent);
+        let known = self.agents.get(agent).cloned();
         if known.is_none() && self.agents.len() as u64 >= self.limits.agents_max {
             let count = self.agents.len() as u64;
             return Err(Refusal::ShardFull { what: ShardFullOf::Agents, count });
         }
-        if known.is_none_or(|known| known.role != *role) {
-            let attachment = known.and_then(|known| known.attachment);
-            self.put_agent(agent, AgentRecord { role: role.clone(), attachment });
+        let is_news = known.as_ref().is_none_or(|known| known.role != *role);
+        let record = match &known {
+            Some(known) => AgentRecord {
+                role: role.clone(),
+                registered: registered || known.registered,
+                ..AgentRecord::clone(known)
+            },
+            None => AgentRecord { role: role.clone(), attachment: None, registered, idle_since: self.clock },
+        };
+        if known.is_none_or(|known| *known != record) {
+            self.put_agent(agent, record);
+        }
+        if is_news {
             journal.record(self.clock, ChangeKind::AgentRegistered { agent: agent.clone(), role: role.clone() });
         }
-        Ok(Receipt::Agent(agent.clone()))
+        Ok(())
     }
 
     pub(super) fn remove_agent(&mut self, agent: &AgentId, journal: &mut Journal) -> Result<Receipt, Refusal> {
@@ -50,13 +74,51 @@ impl FleetState {
         if let Some(attachment) = &record.attachment {
             return Err(elsewhere(agent, attachment));
         }
-        self.agents.remove(agent);
+        self.drop_agent(agent, journal);
+        Ok(Receipt::Agent(agent.clone()))
+    }
+
+    /// Forgets an agent that nobody has served for long, if that is still as the orchestrator saw it. What is to be done by
+    /// it, or is told by its node only, keeps it known: it is looked at again after as long.
+    ///
+    /// Nothing that it did before can be taken for something that it does after it has come again. Its lease was over long
+    /// before; the shard counts attachments for all agents together; its claims are judged by the epochs of the tasks; and
+    /// its commands go to a home that is behind every one that a journal may remember.
+    pub(super) fn forget_agent(&mut self, agent: &AgentId, idle_since: LogInstant, journal: &mut Journal) {
+        let is_over = idle_since.plus_ms(self.limits.agent_ttl_ms) <= self.clock;
+        if !is_over || !self.is_idle_since(agent, idle_since) {
+            return;
+        }
+        let has_work = self.held_count(agent) > 0 || self.has_open_commands(agent);
+        if has_work && !is_on(Mutant::AgentForgottenAtWork) {
+            self.count_idle_anew(agent);
+        } else {
+            self.drop_agent(agent, journal);
+        }
+    }
+
+    fn drop_agent(&mut self, agent: &AgentId, journal: &mut Journal) {
+        if let Some(since) = self.agents.remove(agent).and_then(|record| record.forgettable_since()) {
+            self.idle.remove(&(since, agent.clone()));
+        }
         self.close_inbox(agent);
         if let Some(at) = self.changed_at.remove(agent) {
             self.by_change.remove(&(at, agent.clone()));
         }
         journal.record(self.clock, ChangeKind::AgentRemoved { agent: agent.clone() });
-        Ok(Receipt::Agent(agent.clone()))
+    }
+
+    fn count_idle_anew(&mut self, agent: &AgentId) {
+        if let Some(record) = self.agents.get(agent) {
+            let record = AgentRecord { idle_since: self.clock, ..AgentRecord::clone(record) };
+            self.set_agent(agent, record);
+        }
+    }
+
+    /// Nobody knows how long there was no clock: how long nobody serves an agent is counted from now.
+    pub(super) fn count_idle_agents_anew(&mut self) {
+        let idle: Vec<AgentId> = self.idle.iter().map(|(_, agent)| agent.clone()).collect();
+        idle.iter().for_each(|agent| self.count_idle_anew(agent));
     }
 
     pub(super) fn attach_agent(
@@ -70,14 +132,17 @@ impl FleetState {
         if let Some(known) = known.filter(|known| (known.node, known.session) != (wish.node, wish.session)) {
             return Err(elsewhere(agent, &known));
         }
-        self.register_agent(agent, wish.role, journal)?;
+        let starts_again = !self.agents.contains_key(agent) && is_on(Mutant::AttachmentsStartAgain);
+        self.know_agent(agent, wish.role, false, journal)?;
         let (node, session) = (wish.node, wish.session);
         // The same run may still rely on the longer lease that it had.
         let lease = known.map_or(wish.lease, |known| known.lease.max(wish.lease));
         // Zero stands for none at the API.
-        let attachment = AttachmentId(self.take_seq() + 1);
+        let attachment = AttachmentId(if starts_again { 0 } else { self.take_seq() } + 1);
         let attached = Attachment { id: attachment, node, session, lease, assigned: 0, since: self.clock };
-        self.put_agent(agent, AgentRecord { role: wish.role.clone(), attachment: Some(attached) });
+        let registered = self.agents.get(agent).is_some_and(|record| record.registered);
+        let (role, attached) = (wish.role.clone(), Some(attached));
+        self.put_agent(agent, AgentRecord { role, attachment: attached, registered, idle_since: self.clock });
         self.note_attachment(agent);
         journal.record(self.clock, ChangeKind::AgentAttached { agent: agent.clone(), node, attachment });
         Ok(Receipt::Attached { agent: agent.clone(), attachment, lease })
@@ -106,8 +171,8 @@ impl FleetState {
         if record.attachment.is_none_or(|known| known.id != attachment) {
             return;
         }
-        let role = record.role.clone();
-        self.put_agent(agent, AgentRecord { role, attachment: None });
+        let record = AgentRecord { attachment: None, idle_since: self.clock, ..AgentRecord::clone(record) };
+        self.put_agent(agent, record);
         self.note_attachment(agent);
         journal.record(self.clock, ChangeKind::AgentDetached { agent: agent.clone(), attachment, expired });
         let cause = if expired { ReclaimCause::LeaseExpired } else { ReclaimCause::Detached };
@@ -136,8 +201,20 @@ impl FleetState {
     }
 
     fn put_agent(&mut self, agent: &AgentId, record: AgentRecord) {
-        self.agents.insert(agent.clone(), Arc::new(record));
+        self.set_agent(agent, record);
         self.touch(agent);
+    }
+
+    /// Changes what is known of an agent, and nothing that anybody has to be told.
+    pub(super) fn set_agent(&mut self, agent: &AgentId, record: AgentRecord) {
+        let since = record.forgettable_since();
+        let before = self.agents.insert(agent.clone(), Arc::new(record));
+        if let Some(before) = before.and_then(|before| before.forgettable_since()) {
+            self.idle.remove(&(before, agent.clone()));
+        }
+        if let Some(since) = since {
+            self.idle.insert((since, agent.clone()));
+        }
     }
 
     /// Notes that the attachment of an agent, or what it holds, changed.

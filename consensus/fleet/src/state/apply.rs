@@ -5,7 +5,7 @@ use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::ids::RequestId;
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::agents::Wish;
 use super::{Applied, FleetState, LogPosition};
@@ -26,7 +26,7 @@ impl FleetState {
     /// ids are forgotten, of commands, with the waves that were not let out, and of tasks that nobody has begun. What has
     /// to be waited for is waited for: fences, retry backoff, and the time for which a task is kept for its former holder.
     /// Claims are left to their holders, whose leases go on beside the log, and are stale a full time later. The rate of an
-    /// operator begins anew. How long a command may be in doubt is counted from then.
+    /// operator begins anew. How long a command may be in doubt is counted from then, and how long nobody serves an agent.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
         (self.applying, self.applying_term) = (position.index, position.term);
         let mut journal = Journal { request: None, changes: Vec::new() };
@@ -58,6 +58,7 @@ impl FleetState {
         match &entry.body {
             EntryBody::ClockLost => {
                 self.carry_tasks_over(before);
+                self.count_idle_agents_anew();
                 journal.record(self.clock, ChangeKind::ClockLost { now: self.clock });
                 Vec::new()
             }
@@ -80,6 +81,7 @@ impl FleetState {
             Decision::ReleaseWave { command, wave } => self.release_wave(*command, *wave, journal),
             Decision::ExpireCommand { command } => self.expire_command(*command, journal),
             Decision::DoubtCommand { command } => self.doubt_command(*command, journal),
+            Decision::ForgetAgent { agent, idle_since } => self.forget_agent(agent, *idle_since, journal),
         }
     }
 
@@ -105,7 +107,7 @@ impl FleetState {
             }
         };
         journal.request = None;
-        self.dedup.remember(request, body_hash, reply.clone(), self.limits.dedup_ids_max);
+        self.dedup.remember(request, body_hash, &reply, self.limits.dedup_ids_max);
         reply
     }
 
@@ -123,6 +125,9 @@ impl FleetState {
         }
         if first_sent < self.dedup.floor() {
             return Err(Refusal::WindowPassed { first_sent, floor: self.dedup.floor() });
+        }
+        if first_sent > now && self.dedup.is_full_ahead(self.limits.dedup_ids_max) {
+            return Err(Refusal::SentAhead { first_sent, now });
         }
         Ok(())
     }
@@ -182,6 +187,6 @@ impl Journal {
 }
 
 /// Tells one body from another under the same request id.
-fn body_hash(op: &Op) -> u128 {
-    xxh3_128(&postcard::to_stdvec(op).unwrap_or_default())
+fn body_hash(op: &Op) -> u64 {
+    xxh3_64(&postcard::to_stdvec(op).unwrap_or_default())
 }

@@ -36,7 +36,7 @@ pub use snapshot::SnapshotError;
 pub const FLEET_VERSION: u32 = 1;
 
 /// About how many bytes of a snapshot a request id, an agent, and everything else take.
-const DEDUP_ID_BYTES: u64 = 128;
+const DEDUP_ID_BYTES: u64 = 64;
 const AGENT_BYTES: u64 = 1_024;
 const STATE_BYTES: u64 = 64 * 1_024;
 
@@ -73,6 +73,8 @@ pub struct FleetLimits {
     pub agents_max: u64,
     /// Most request ids that are remembered.
     pub dedup_ids_max: u64,
+    /// How long an agent that nobody registered is known after its last attachment, in milliseconds.
+    pub agent_ttl_ms: u64,
 }
 
 impl Default for FleetLimits {
@@ -84,6 +86,7 @@ impl Default for FleetLimits {
             terminal_task_bytes_kept: limits::TERMINAL_TASK_BYTES_KEPT as u64,
             agents_max: limits::AGENTS_MAX as u64,
             dedup_ids_max: limits::DEDUP_IDS_MAX as u64,
+            agent_ttl_ms: limits::AGENT_TTL_MS,
         }
     }
 }
@@ -132,6 +135,8 @@ pub struct FleetState {
     /// Agents by the last entry that changed their attachment or what they hold, for whoever tells them.
     by_change: OrdSet<(u64, AgentId)>,
     changed_at: OrdMap<AgentId, u64>,
+    /// Agents that nobody serves and nobody registered, by since when.
+    idle: OrdSet<(LogInstant, AgentId)>,
     /// The last entry that made a task pending.
     offered_at: u64,
     /// When pending tasks that nobody may have yet can be had.
@@ -165,6 +170,7 @@ impl FleetState {
             held: OrdMap::new(),
             by_change: OrdSet::new(),
             changed_at: OrdMap::new(),
+            idle: OrdSet::new(),
             offered_at: 0,
             gates: OrdSet::new(),
             commands: Commands::default(),
@@ -290,6 +296,21 @@ impl FleetState {
             #[cfg(test)]
             looks::count();
         })
+    }
+
+    /// Agents that will be forgotten unless somebody serves them: when, since when nobody does, and who. Soonest first.
+    pub(crate) fn idle_agents(&self) -> impl Iterator<Item = (LogInstant, LogInstant, AgentId)> + '_ {
+        let known_ms = self.limits.agent_ttl_ms;
+        let idle = self.idle.iter().map(move |(since, agent)| (since.plus_ms(known_ms), *since, agent.clone()));
+        idle.inspect(|_| {
+            #[cfg(test)]
+            looks::count();
+        })
+    }
+
+    /// Whether nobody has served an agent since then.
+    pub(crate) fn is_idle_since(&self, agent: &AgentId, since: LogInstant) -> bool {
+        self.agent(agent).and_then(AgentRecord::forgettable_since) == Some(since)
     }
 
     /// Whether that is still to come, or has come and was not done.

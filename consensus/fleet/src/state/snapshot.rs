@@ -1,25 +1,28 @@
 //! The state as bytes.
 //!
-//! Only what cannot be told from the objects themselves is written; the indexes are made anew. The caller guards the
-//! bytes with checksums, since a flipped bit may well decode.
+//! Only what cannot be told from the objects themselves is written; the indexes are made anew. One object after another
+//! is encoded and decoded, so that there are never two states in memory on the way. The caller guards the bytes with
+//! checksums, since a flipped bit may well decode.
 
 use std::sync::Arc;
 
-use serde::ser::SerializeSeq;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use skep_protocol::agent::AgentRecord;
-use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
+use skep_protocol::authority::OperatorKey;
+use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-use super::commands::{Commands, CommandsBody};
+use super::commands::{CommandState, Commands, CommandsHead, Operator, OutboxHead};
 use super::dedup::{Dedup, Remembered};
 use super::{FLEET_VERSION, FleetLimits, FleetState, LogPosition};
 
-/// The snapshot format that is written.
-const FORMAT: u8 = 2;
+/// The snapshot format that is written and read.
+const FORMAT: u8 = 3;
+/// Bytes at which a part of a snapshot is handed on. One object is never divided.
+const PART_BYTES: usize = 64 * 1024;
 
 /// Why a snapshot was refused. The state is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +30,8 @@ pub enum SnapshotError {
     /// Nothing in it.
     #[error("the snapshot is empty")]
     Empty,
-    /// Written by a newer Skep.
-    #[error("the snapshot has format {found}; this Skep reads up to {FORMAT}. Upgrade it")]
+    /// Written by another Skep.
+    #[error("the snapshot has format {found}; this Skep reads format {FORMAT}. {}", remedy(.found))]
     Format {
         /// The format found.
         found: u8,
@@ -44,6 +47,18 @@ pub enum SnapshotError {
     Malformed(String),
 }
 
+fn remedy(found: &u8) -> &'static str {
+    if *found > FORMAT {
+        "Upgrade it"
+    } else {
+        "Run the Skep that wrote it, or have this node replaced as a voter and start it on an empty directory"
+    }
+}
+
+fn malformed(why: &impl std::fmt::Display) -> SnapshotError {
+    SnapshotError::Malformed(why.to_string())
+}
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     limits: FleetLimits,
@@ -56,59 +71,54 @@ struct Head {
     dedup_floor: LogInstant,
 }
 
-#[derive(Serialize)]
-struct BodyRef<'a> {
-    head: Head,
-    #[serde(serialize_with = "tasks")]
-    tasks: &'a FleetState,
-    #[serde(serialize_with = "ended")]
-    ended: &'a FleetState,
-    #[serde(serialize_with = "agents")]
-    agents: &'a FleetState,
-    commands: CommandsBody,
-    #[serde(serialize_with = "dedup")]
-    dedup: &'a FleetState,
+/// Where a snapshot goes, a part at a time.
+struct Out<'a, E> {
+    part: Vec<u8>,
+    to: &'a mut dyn FnMut(&[u8]) -> Result<(), E>,
 }
 
-#[derive(Deserialize)]
-struct Body {
-    head: Head,
-    tasks: Vec<Task>,
-    ended: Vec<(u64, TaskId)>,
-    agents: Vec<(AgentId, AgentRecord)>,
-    commands: CommandsBody,
-    dedup: Vec<(RequestId, Remembered)>,
-}
-
-fn sequence<S, T>(serializer: S, items: impl ExactSizeIterator<Item = T>) -> Result<S::Ok, S::Error>
-where
-    S: Serializer,
-    T: Serialize,
-{
-    let mut seq = serializer.serialize_seq(Some(items.len()))?;
-    for item in items {
-        seq.serialize_element(&item)?;
+impl<E: From<SnapshotError>> Out<'_, E> {
+    fn put(&mut self, value: &impl Serialize) -> Result<(), E> {
+        let part = std::mem::take(&mut self.part);
+        self.part = postcard::to_extend(value, part).map_err(|e| malformed(&e))?;
+        if self.part.len() >= PART_BYTES { self.hand_on() } else { Ok(()) }
     }
-    seq.end()
-}
 
-fn tasks<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
-    sequence(serializer, state.tasks.values().map(AsRef::<Task>::as_ref))
-}
-
-fn ended<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
-    sequence(serializer, state.ended.iter())
-}
-
-fn agents<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
-    sequence(serializer, state.agents.iter().map(|(id, record)| (id, record.as_ref())))
-}
-
-fn dedup<S: Serializer>(state: &FleetState, serializer: S) -> Result<S::Ok, S::Error> {
-    if is_on(Mutant::DedupInMemory) {
-        return serializer.serialize_seq(Some(0))?.end();
+    fn put_all<T: Serialize>(&mut self, count: usize, items: impl Iterator<Item = T>) -> Result<(), E> {
+        self.put(&(count as u64))?;
+        for item in items {
+            self.put(&item)?;
+        }
+        Ok(())
     }
-    sequence(serializer, state.dedup.iter())
+
+    fn hand_on(&mut self) -> Result<(), E> {
+        (self.to)(&self.part)?;
+        self.part.clear();
+        Ok(())
+    }
+}
+
+/// What is left of a snapshot.
+struct In<'a>(&'a [u8]);
+
+impl<'a> In<'a> {
+    fn take<T: Deserialize<'a>>(&mut self) -> Result<T, SnapshotError> {
+        let (value, rest) = postcard::take_from_bytes(self.0).map_err(|e| malformed(&e))?;
+        self.0 = rest;
+        Ok(value)
+    }
+
+    /// Takes as many as are said to follow. A number that was made up ends with the bytes.
+    fn take_all<T: Deserialize<'a>>(
+        &mut self,
+        mut each: impl FnMut(T) -> Result<(), SnapshotError>,
+    ) -> Result<(), SnapshotError> {
+        for _ in 0..self.take::<u64>()? {
+            each(self.take()?)?;
+        }
+        Ok(())
+    }
 }
 
 impl FleetState {
@@ -117,24 +127,41 @@ impl FleetState {
     /// # Errors
     /// [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
     pub fn to_snapshot(&self) -> Result<Vec<u8>, SnapshotError> {
-        let body = BodyRef {
-            head: Head {
-                limits: self.limits,
-                fleet_version: self.fleet_version,
-                applied: self.applied.map(|p| (p.index, p.term)),
-                clock: self.clock,
-                digest: self.digest,
-                next_seq: self.next_seq,
-                epoch_floor: self.epoch_floor,
-                dedup_floor: self.dedup.floor(),
-            },
-            tasks: self,
-            ended: self,
-            agents: self,
-            commands: self.commands.to_body(),
-            dedup: self,
-        };
-        postcard::to_extend(&body, vec![FORMAT]).map_err(|e| SnapshotError::Malformed(e.to_string()))
+        let mut bytes = Vec::new();
+        self.write_snapshot(&mut |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            Ok::<(), SnapshotError>(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// Hands on the state as bytes, a format version first, in parts of about 64 KiB each.
+    ///
+    /// # Errors
+    /// Those of whom they are handed to, and [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
+    pub fn write_snapshot<E: From<SnapshotError>>(&self, to: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut out = Out { part: vec![FORMAT], to };
+        out.put(&Head {
+            limits: self.limits,
+            fleet_version: self.fleet_version,
+            applied: self.applied.map(|p| (p.index, p.term)),
+            clock: self.clock,
+            digest: self.digest,
+            next_seq: self.next_seq,
+            epoch_floor: self.epoch_floor,
+            dedup_floor: self.dedup.floor(),
+        })?;
+        out.put_all(self.tasks.len(), self.tasks.values().map(AsRef::<Task>::as_ref))?;
+        out.put_all(self.ended.len(), self.ended.iter())?;
+        out.put_all(self.agents.len(), self.agents.iter().map(|(id, record)| (id, record.as_ref())))?;
+        let commands = &self.commands;
+        out.put(&commands.head())?;
+        out.put_all(commands.operators.len(), commands.operators.iter())?;
+        out.put_all(commands.outboxes.len(), commands.outbox_heads())?;
+        out.put_all(commands.records.len(), commands.records.values().map(AsRef::<CommandState>::as_ref))?;
+        let ids = if is_on(Mutant::DedupInMemory) { 0 } else { self.dedup.len() };
+        out.put_all(ids, self.dedup.records().take(ids))?;
+        out.hand_on()
     }
 
     /// The state that these bytes hold.
@@ -146,38 +173,68 @@ impl FleetState {
         if *format != FORMAT {
             return Err(SnapshotError::Format { found: *format });
         }
-        let malformed = |why: &dyn std::fmt::Display| SnapshotError::Malformed(why.to_string());
-        let (body, rest) = postcard::take_from_bytes::<Body>(bytes).map_err(|e| malformed(&e))?;
-        if !rest.is_empty() {
-            return Err(malformed(&format!("{} bytes too many", rest.len())));
+        let mut from = In(bytes);
+        let head: Head = from.take()?;
+        if head.fleet_version > FLEET_VERSION {
+            return Err(SnapshotError::FleetVersion { found: head.fleet_version });
         }
-        if body.head.fleet_version > FLEET_VERSION {
-            return Err(SnapshotError::FleetVersion { found: body.head.fleet_version });
-        }
-        let mut state = Self::new(body.head.limits);
-        state.fleet_version = body.head.fleet_version;
-        state.applied = body.head.applied.map(|(index, term)| LogPosition { index, term });
-        state.applying = state.applied.map_or(0, |position| position.index);
-        state.clock = body.head.clock;
-        state.digest = body.head.digest;
-        state.next_seq = body.head.next_seq;
-        state.epoch_floor = body.head.epoch_floor;
-        state.dedup = Dedup::restore(body.head.dedup_floor, body.dedup);
-        for (id, record) in body.agents {
-            state.agents.insert(id.clone(), Arc::new(record));
-            state.touch(&id);
-        }
-        state.commands = Commands::from_body(body.commands, state.applying);
-        for task in body.tasks {
-            state.index(&task);
-            state.tasks.insert(task.id, Arc::new(task));
-        }
-        for (seq, id) in body.ended {
-            if !state.task(&id).is_some_and(|task| task.state.status().is_terminal()) {
-                return Err(malformed(&format!("task {id} is listed as ended and is not")));
-            }
-            state.note_end(seq, id);
+        let mut state = Self::of_head(&head);
+        state.take_objects(&mut from)?;
+        state.dedup = Dedup::empty(head.dedup_floor, head.clock);
+        let mut before = LogInstant::ZERO;
+        from.take_all::<Remembered<'_>>(|record| {
+            let restored = state.dedup.restore(&record, &mut before);
+            if restored { Ok(()) } else { Err(malformed(&"a request id is in it twice, or its answer is none")) }
+        })?;
+        if !from.0.is_empty() {
+            return Err(malformed(&format!("{} bytes too many", from.0.len())));
         }
         Ok(state)
+    }
+
+    fn of_head(head: &Head) -> Self {
+        let mut state = Self::new(head.limits);
+        state.fleet_version = head.fleet_version;
+        state.applied = head.applied.map(|(index, term)| LogPosition { index, term });
+        state.applying = state.applied.map_or(0, |position| position.index);
+        state.clock = head.clock;
+        state.digest = head.digest;
+        state.next_seq = head.next_seq;
+        state.epoch_floor = head.epoch_floor;
+        state
+    }
+
+    fn take_objects(&mut self, from: &mut In<'_>) -> Result<(), SnapshotError> {
+        from.take_all(|task: Task| {
+            self.index(&task);
+            self.tasks.insert(task.id, Arc::new(task));
+            Ok(())
+        })?;
+        from.take_all(|(seq, id): (u64, TaskId)| {
+            if !self.task(&id).is_some_and(|task| task.state.status().is_terminal()) {
+                return Err(malformed(&format!("task {id} is listed as ended and is not")));
+            }
+            self.note_end(seq, id);
+            Ok(())
+        })?;
+        from.take_all(|(id, record): (AgentId, AgentRecord)| {
+            self.set_agent(&id, record);
+            self.touch(&id);
+            Ok(())
+        })?;
+        let applied = self.applying;
+        self.commands = Commands::from_head(from.take::<CommandsHead>()?);
+        from.take_all(|(key, operator): (OperatorKey, Operator)| {
+            self.commands.operators.insert(key, operator);
+            Ok(())
+        })?;
+        from.take_all(|(agent, head): (AgentId, OutboxHead)| {
+            self.commands.restore_outbox(agent, head, applied);
+            Ok(())
+        })?;
+        from.take_all(|record: CommandState| {
+            self.commands.restore_record(record);
+            Ok(())
+        })
     }
 }

@@ -7,30 +7,41 @@ use super::*;
 /// The operating system's disk, without room for a new segment while it is tight.
 #[derive(Debug)]
 pub(crate) struct TightDisk {
-    is_tight: Arc<AtomicBool>,
+    tightness: Tightness,
     /// What is said then.
     shortage: Errno,
 }
 
 /// Makes a disk tight, and lets it have room again.
-#[derive(Clone, Debug)]
-pub(crate) struct Tightness(Arc<AtomicBool>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tightness {
+    is_tight: Arc<AtomicBool>,
+    cuts_writes: Arc<AtomicBool>,
+}
 
 impl Tightness {
     pub(crate) fn set(&self, is_tight: bool) {
-        self.0.store(is_tight, Ordering::Relaxed);
+        self.is_tight.store(is_tight, Ordering::Relaxed);
+    }
+
+    /// Has every write find room for half of it only.
+    pub(crate) fn cut_writes(&self, cuts_writes: bool) {
+        self.cuts_writes.store(cuts_writes, Ordering::Relaxed);
     }
 }
 
 impl TightDisk {
     pub(crate) fn new(shortage: Errno) -> (Arc<dyn Disk>, Tightness) {
-        let is_tight = Arc::default();
-        let tightness = Tightness(Arc::clone(&is_tight));
-        (Arc::new(Self { is_tight, shortage }), tightness)
+        let tightness = Tightness::default();
+        (Arc::new(Self { tightness: tightness.clone(), shortage }), tightness)
+    }
+
+    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(TightFile { file, tightness: self.tightness.clone(), shortage: self.shortage })
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.is_tight.load(Ordering::Relaxed) { Err(self.shortage.into()) } else { Ok(()) }
+        if self.tightness.is_tight.load(Ordering::Relaxed) { Err(self.shortage.into()) } else { Ok(()) }
     }
 }
 
@@ -48,7 +59,11 @@ impl Disk for TightDisk {
         if how == Open::Truncate {
             self.check()?;
         }
-        SystemDisk.open(path, how)
+        Ok(self.file(SystemDisk.open(path, how)?))
+    }
+
+    fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>> {
+        SystemDisk.open_direct(path).map(|file| self.file(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -71,5 +86,45 @@ impl Disk for TightDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         SystemDisk.lock(path)
+    }
+}
+
+/// A file on it.
+#[derive(Debug)]
+struct TightFile {
+    file: Arc<dyn DiskFile>,
+    tightness: Tightness,
+    shortage: Errno,
+}
+
+impl DiskFile for TightFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, at)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        if !self.tightness.cuts_writes.load(Ordering::Relaxed) {
+            return self.file.write_all_at(bytes, at);
+        }
+        // In whole sectors, as past the page cache.
+        let half = bytes.len() / (2 * SECTOR_BYTES) * SECTOR_BYTES;
+        self.file.write_all_at(&bytes[..half], at)?;
+        Err(self.shortage.into())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.file.allocate(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }

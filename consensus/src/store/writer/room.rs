@@ -21,7 +21,7 @@ impl Writer {
         let setup = &mut self.setup;
         let number = setup.spares.back().unwrap_or(&setup.active).number + 1;
         let (disk, dir) = (&*setup.disk, setup.dir.as_path());
-        let made = segment::create(disk, dir, number, setup.options.segment_bytes, setup.incarnation);
+        let made = segment::create(disk, dir, number, None, setup.options.segment_bytes, setup.incarnation);
         if made.is_err() {
             // What did not fit does not stay in the way.
             let _ = disk.remove(&dir.join(segment::TEMPORARY));
@@ -41,20 +41,20 @@ impl Writer {
         }
     }
 
-    /// Whether something was done. It is tried again if there was no room for it.
-    pub(super) fn if_room(&mut self, done: io::Result<()>) -> io::Result<bool> {
+    /// What was done; none if there was no room for it: it is tried again.
+    pub(super) fn if_room<T>(&self, done: io::Result<T>) -> io::Result<Option<T>> {
         match done {
-            Ok(()) => Ok(true),
+            Ok(done) => Ok(Some(done)),
             Err(error) if is_shortage(&error) => {
                 self.note_shortage(&error);
-                Ok(false)
+                Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
     /// Says once that something finds no room, until it does.
-    fn note_shortage(&mut self, error: &io::Error) {
+    fn note_shortage(&self, error: &io::Error) {
         let text = error.to_string();
         if lock(&self.setup.shared.shortage).replace(text).is_none() {
             let dir = self.setup.dir.display();

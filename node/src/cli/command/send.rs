@@ -1,15 +1,17 @@
 //! `skep command send`
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
 use skep_client::command::{Command, CommandClass, Target, Waves};
-use skep_client::{Client, CommandId, OperatorKey};
+use skep_client::{Client, ClientError, CommandId, OperatorKey, Read, convert, v1};
 
 use super::views::{Receipt, View};
 use super::{Common, Failure};
+use crate::cli::follow::{AGAIN_AFTER, Outage, may_pass};
 use crate::cli::key::KeyPath;
-use crate::cli::output::parse_span;
+use crate::cli::output::{escaped, parse_span};
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
@@ -28,8 +30,8 @@ pub(crate) struct Send {
     /// What to do
     #[arg(long)]
     verb: String,
-    /// An argument; repeat for more. Sent as one JSON object
-    #[arg(long = "arg", value_name = "NAME=VALUE")]
+    /// An argument: NAME=TEXT, or NAME:=JSON for a number, true, a list and so on; repeat for more. Sent as one JSON object, each as it was typed
+    #[arg(long = "arg", value_name = "NAME=TEXT")]
     args: Vec<String>,
     /// The arguments as they are, in place of --arg
     #[arg(long, conflicts_with = "args")]
@@ -61,7 +63,7 @@ pub(crate) struct Send {
     /// Between two waves, and before the first
     #[arg(long, value_parser = parse_span, requires = "wave")]
     every: Option<Duration>,
-    /// The id of a command that was sent already, to send it again
+    /// The id of a command that was sent already, to send it again: it is accepted once
     #[arg(long)]
     id: Option<CommandId>,
     /// Wait until it has ended at all of its robots
@@ -69,6 +71,68 @@ pub(crate) struct Send {
     wait: bool,
     #[command(flatten)]
     key: KeyPath,
+}
+
+/// Arguments as a JSON object. Text stays text, whatever it looks like; what is given as JSON goes as it was typed, to the
+/// last digit.
+fn object(args: &[String]) -> Result<Vec<u8>, Failure> {
+    let mut members = BTreeMap::new();
+    for arg in args {
+        let usage = || Failure::usage(format!("{arg:?} is no argument; give NAME=TEXT or NAME:=JSON"));
+        let (name, value) = arg.split_once('=').ok_or_else(usage)?;
+        let (name, value) = match name.strip_suffix(':') {
+            Some(name) => (name, verbatim(name, value)?),
+            None => (name, serde_json::to_string(value).map_err(Failure::failed)?),
+        };
+        if name.is_empty() {
+            return Err(usage());
+        }
+        let name = serde_json::to_string(name).map_err(Failure::failed)?;
+        if members.contains_key(&name) {
+            return Err(Failure::usage(format!("argument {name} is given twice")));
+        }
+        members.insert(name, value);
+    }
+    let members: Vec<String> = members.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
+    Ok(format!("{{{}}}", members.join(",")).into_bytes())
+}
+
+/// A text that is JSON, as it is.
+fn verbatim(name: &str, text: &str) -> Result<String, Failure> {
+    let checked: Result<serde::de::IgnoredAny, _> = serde_json::from_str(text);
+    let why = |error: serde_json::Error| format!("{name}:={text} is not JSON: {error}; give {name}={text} for text");
+    checked.map(|_| text.trim().to_owned()).map_err(|error| Failure::usage(why(error)))
+}
+
+/// The receipt of a command that is there already, if it is the one that is wanted. Its deadline and its trace are those of
+/// the first sending.
+async fn accepted(
+    client: &Client,
+    id: CommandId,
+    wanted: &v1::Command,
+    refused: ClientError,
+) -> Result<Receipt, Failure> {
+    let view = client.command(id, Read::Linearizable).await?.command.unwrap_or_default();
+    let known = view.command.unwrap_or_default();
+    let (deadline, traceparent) = (wanted.deadline, wanted.traceparent.clone());
+    let same = v1::Command { deadline, traceparent, ..known } == *wanted;
+    if !same {
+        return Err(Failure::from(refused).advise("it is not what is to be sent now"));
+    }
+    Ok(Receipt { command: id.to_string(), agents: view.agents, open: view.open, index: view.index })
+}
+
+/// A command that has ended at all of its robots, whatever happens to the node meanwhile.
+async fn end(client: &Client, id: CommandId) -> Result<v1::CommandView, Failure> {
+    let mut outage = Outage::default();
+    loop {
+        match client.command_end(id).await {
+            Ok(view) => return Ok(view),
+            Err(error) if may_pass(&error) => outage.began(&error.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
 }
 
 /// Milliseconds of a duration.
@@ -85,26 +149,11 @@ impl Send {
         }
     }
 
-    /// The arguments as a JSON object. What is a number or a truth value there is one here.
-    fn json(&self) -> Result<Vec<u8>, Failure> {
-        let mut object = serde_json::Map::new();
-        for arg in &self.args {
-            let usage = || Failure::usage(format!("{arg:?} is no argument; give NAME=VALUE"));
-            let (name, value) = arg.split_once('=').ok_or_else(usage)?;
-            let parsed = serde_json::from_str(value).ok().filter(|value: &serde_json::Value| !value.is_string());
-            let value = parsed.unwrap_or_else(|| value.into());
-            if object.insert(name.to_owned(), value).is_some() {
-                return Err(Failure::usage(format!("argument {name:?} is given twice")));
-            }
-        }
-        serde_json::to_vec(&object).map_err(Failure::failed)
-    }
-
     async fn command(&self, client: &Client, operator: OperatorKey) -> Result<Command, Failure> {
         let (content_type, args) = match (&self.data, self.args.is_empty()) {
             (Some(data), _) => (self.content_type.clone(), data.clone().into_bytes()),
             (None, true) => (String::new(), Vec::new()),
-            (None, false) => ("application/json".to_owned(), self.json()?),
+            (None, false) => ("application/json".to_owned(), object(&self.args)?),
         };
         if self.valid_for.is_zero() {
             return Err(Failure::usage("--valid-for is zero: no robot could start it; give at least 1ms"));
@@ -134,17 +183,61 @@ impl Send {
     pub(super) async fn run(self, client: &Client, common: &Common) -> Result<(), Failure> {
         let secret = self.key.load()?;
         let command = self.command(client, secret.key()).await?;
-        let id = command.id;
-        let receipt = client.send_command(&command.sign(&secret).map_err(Failure::usage)?).await?;
+        let (id, wanted) = (command.id, convert::command_to_proto(&command));
+        let receipt = match client.send_command(&command.sign(&secret).map_err(Failure::usage)?).await {
+            Ok(receipt) => Receipt::from(receipt),
+            // An earlier sending was accepted.
+            Err(error) if self.id.is_some() && error.is_already_there() => accepted(client, id, &wanted, error).await?,
+            Err(error) => {
+                let advice = format!("the same command can be sent again, and is accepted once: add --id {id}");
+                return Err(Failure::unknown(error, &advice));
+            }
+        };
         if !self.wait {
-            return Receipt::from(receipt).print(common.output);
+            return receipt.print(common.output);
         }
-        let view = View::new(client.command_end(id).await?);
+        let view = View::new(end(client, id).await?);
         view.print(common.output)?;
         match view.deliveries.iter().filter(|of| of.outcome != "succeeded").count() {
             0 => Ok(()),
-            1 if view.deliveries.len() == 1 => Err(Failure::failed(format!("it {}", view.deliveries[0].said()))),
+            1 if view.deliveries.len() == 1 => {
+                Err(Failure::failed(escaped(&format!("it {}", view.deliveries[0].said()))))
+            }
             failed => Err(Failure::failed(format!("it did not succeed at {failed} of {}", view.deliveries.len()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(args: &[&str]) -> Result<String, Failure> {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        object(&args).map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn what_is_typed_reaches_the_robot_as_it_was_typed() {
+        // ros2/ros2cli#862
+        let typed =
+            ["v=1.10", "e=1e5", "big=12345678901234567890123", "q=\"no\"", "t=true", "z=007", "none=", "eq=a=b"];
+        let sent: serde_json::Value = serde_json::from_str(&told(&typed).unwrap()).unwrap();
+        for arg in typed {
+            let (name, text) = arg.split_once('=').unwrap();
+            assert_eq!(sent[name], text, "{arg}");
+        }
+        let json =
+            ["v:=1.10", "e:=1e5", "big:=12345678901234567890123", "q:=\"no\"", "t:= true ", "l:=[1,{\"a\":0.50}]"];
+        let sent = told(&json).unwrap();
+        let expected = r#"{"big":12345678901234567890123,"e":1e5,"l":[1,{"a":0.50}],"q":"no","t":true,"v":1.10}"#;
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn an_argument_that_is_none_is_refused() {
+        for bad in [&["x"][..], &["=1"], &[":=1"], &["x:=one"], &["x:=1 2"], &["x:="], &["x=1", "x:=2"]] {
+            assert!(told(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -4,7 +4,8 @@ use serde::Serialize;
 use skep_client::v1;
 
 use crate::cli::Failure;
-use crate::cli::output::{ANOTHER_ERA, Format, Row, between, one, print, rows, span, uuid_text};
+use crate::cli::as_of::AsOf;
+use crate::cli::output::{ANOTHER_ERA, Format, Row, between, json_line, one, print, rows, span, uuid_text};
 
 #[derive(Serialize)]
 pub(super) struct Receipt {
@@ -193,6 +194,9 @@ pub(crate) struct View {
     agents: u32,
     pub(super) open: u32,
     pub(super) deliveries: Vec<Delivery>,
+    /// Of a replica as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_of: Option<AsOf>,
 }
 
 impl View {
@@ -212,7 +216,13 @@ impl View {
             agents: view.agents,
             open: view.open,
             deliveries: view.deliveries.into_iter().map(|of| Delivery::new(of, accepted_at)).collect(),
+            as_of: None,
         }
+    }
+
+    /// The same, with how old it is, if it may be old.
+    pub(super) fn of_replica(view: v1::CommandView, as_of: AsOf) -> Self {
+        Self { as_of: (!as_of.linearizable).then_some(as_of), ..Self::new(view) }
     }
 
     pub(crate) fn print(&self, format: Format) -> Result<(), Failure> {
@@ -231,7 +241,7 @@ impl View {
             ("open", format!("{} of {}", self.open, self.agents)),
         ];
         one(format, self, &lines)?;
-        print("");
+        print("")?;
         rows(format, &self.deliveries)
     }
 }
@@ -278,8 +288,7 @@ impl Step {
 
     pub(super) fn print(&self, format: Format) -> Result<(), Failure> {
         if format != Format::Table {
-            print(&serde_json::to_string(self).map_err(Failure::failed)?);
-            return Ok(());
+            return json_line(self);
         }
         let mut line = format!("{} {}", self.command, self.kind);
         let mut add = |name: &str, value: &str| {
@@ -299,7 +308,6 @@ impl Step {
         add("told after", &after);
         add("· index", &self.index.to_string());
         add("term", &self.term.to_string());
-        print(&line);
-        Ok(())
+        print(&line)
     }
 }

@@ -8,6 +8,7 @@ use skep_client::v1::{DisconnectPolicy, Position, Priority, Reconcile, RetryPoli
 
 use crate::cli::Failure;
 use crate::cli::output::parse_span;
+use crate::cli::resend::Resend;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Urgency {
@@ -34,7 +35,7 @@ pub(crate) struct Create {
     #[arg(long, default_value = "")]
     payload: String,
     /// Attempts in all
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     attempts: u32,
     /// Wait before the second attempt; doubles with every attempt
     #[arg(long, value_parser = parse_span, default_value = "1s")]
@@ -57,6 +58,8 @@ pub(crate) struct Create {
     /// Where it begins, for the nearest policy: X,Y in millimetres
     #[arg(long, value_name = "X,Y", allow_hyphen_values = true)]
     place: Option<String>,
+    #[command(flatten)]
+    pub(super) resend: Resend,
 }
 
 fn proto_span(span: Duration) -> Option<prost_types::Duration> {
@@ -78,7 +81,7 @@ impl Create {
             Urgency::High => Priority::High,
             Urgency::Urgent => Priority::Urgent,
         };
-        let (attempts_max, backoff_initial) = (self.attempts, proto_span(self.backoff));
+        let (attempts_max, backoff_initial) = (Some(self.attempts), proto_span(self.backoff));
         let reconcile = if self.keep_original { Reconcile::KeepOriginal } else { Reconcile::FirstCome };
         Ok(TaskSpec {
             title: self.title,

@@ -6,8 +6,9 @@ use skep_client::{Client, Read, TaskStatus};
 
 use super::Status;
 use crate::cli::Failure;
+use crate::cli::as_of::{AsOf, Pages};
 use crate::cli::follow::follow;
-use crate::cli::output::{ANOTHER_ERA, Format, Row, age, between, one, print, rows, span, uuid_text};
+use crate::cli::output::{ANOTHER_ERA, Format, Row, age, between, json_line, one, print, span, tell, uuid_text};
 
 /// A status in words.
 pub(super) fn status_text(status: i32) -> &'static str {
@@ -105,15 +106,9 @@ struct Shown {
     history: Vec<Event>,
     /// Whether the replica lacks some transitions, and fetches them.
     history_incomplete: bool,
+    /// The first entry whose changes are kept: earlier transitions are gone.
+    history_begins_index: u64,
     as_of: AsOf,
-}
-
-#[derive(Serialize)]
-struct AsOf {
-    index: u64,
-    clock: u64,
-    linearizable: bool,
-    age_ms: Option<u64>,
 }
 
 fn view(task: v1::Task, clock: u64) -> View {
@@ -130,7 +125,7 @@ fn view(task: v1::Task, clock: u64) -> View {
         claimed_at: task.claimed_at,
         epoch: task.epoch,
         attempts: task.attempts,
-        attempts_max: spec.retry.map_or(0, |retry| retry.attempts_max),
+        attempts_max: spec.retry.and_then(|retry| retry.attempts_max).unwrap_or_default(),
         created_at: task.created_at,
         updated_at: task.updated_at,
         ended_at: task.ended_at,
@@ -167,11 +162,6 @@ fn event(event: v1::TaskEvent) -> Event {
     }
 }
 
-fn as_of(as_of: Option<v1::AsOf>) -> AsOf {
-    let as_of = as_of.unwrap_or_default();
-    AsOf { index: as_of.index, clock: as_of.clock, linearizable: as_of.linearizable, age_ms: as_of.age_ms }
-}
-
 pub(super) fn read(stale: bool) -> Read {
     if stale { Read::Stale } else { Read::Linearizable }
 }
@@ -185,29 +175,17 @@ pub(super) async fn list(
     read: Read,
 ) -> Result<(), Failure> {
     let statuses: Vec<TaskStatus> = statuses.iter().map(|status| (*status).into()).collect();
-    let mut views = Vec::new();
+    let mut pages = Pages::new();
     let mut after = Vec::new();
     loop {
-        let page = u32::try_from(limit - views.len()).unwrap_or(u32::MAX).min(1_000);
+        let page = u32::try_from(limit - pages.len()).unwrap_or(u32::MAX).min(1_000);
         let reply = client.tasks(&statuses, &after, page, read).await?;
-        let as_of = as_of(reply.as_of);
-        views.extend(reply.tasks.into_iter().map(|task| view(task, as_of.clock)));
+        let clock = reply.as_of.as_ref().map_or(0, |as_of| as_of.clock);
+        pages.add(reply.as_of, reply.tasks.into_iter().map(|task| view(task, clock)));
         after = reply.next;
-        if after.is_empty() || views.len() >= limit {
-            rows(format, &views)?;
-            say_age(format, &as_of);
-            return Ok(());
+        if after.is_empty() || pages.len() >= limit {
+            return pages.print(format, "tasks");
         }
-    }
-}
-
-/// A stale answer says how old it is.
-fn say_age(format: Format, as_of: &AsOf) {
-    if !as_of.linearizable && format == Format::Table {
-        let age = as_of.age_ms.map_or("it has not heard from a leader since its start".to_owned(), |ms| {
-            format!("its leader was heard {} ago", span(ms))
-        });
-        eprintln!("this replica as it is, at index {}: {age}", as_of.index);
     }
 }
 
@@ -222,13 +200,13 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
     let mut events = Vec::new();
     let mut after = 0;
     let mut history_incomplete = false;
-    let stands = loop {
+    let (stands, history_begins_index) = loop {
         let page = client.history(task, after, 1_000, read).await?;
         events.extend(page.events.into_iter().map(event));
         after = events.last().map_or(0, |event: &Event| event.index);
         history_incomplete |= page.incomplete;
         if !page.more {
-            break as_of(page.as_of);
+            break (AsOf::from(page.as_of), page.begins_index);
         }
     };
     if live.is_none() && events.is_empty() {
@@ -239,10 +217,11 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
         task: live.and_then(|reply| reply.task).map(|task| view(task, clock)),
         history: events,
         history_incomplete,
+        history_begins_index,
         as_of: stands,
     };
     if history_incomplete && format == Format::Table {
-        eprintln!("the replica that answered lacks some transitions and fetches them; ask again for all");
+        tell("the replica that answered lacks some transitions and fetches them; ask again for all");
     }
     let mut lines = Vec::new();
     if let Some(task) = &shown.task {
@@ -267,10 +246,10 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
     }
     one(format, &shown, &lines)?;
     if format == Format::Table {
-        print("");
+        print("")?;
         let start = shown.history.first().map_or(0, |event| event.clock);
-        shown.history.iter().for_each(|event| print(&timeline(event, start)));
-        say_age(format, &shown.as_of);
+        shown.history.iter().try_for_each(|event| print(&timeline(event, start)))?;
+        shown.as_of.say(format);
     }
     Ok(())
 }
@@ -297,15 +276,20 @@ fn timeline(event: &Event, start: u64) -> String {
 }
 
 /// Prints transitions as they happen.
-pub(super) async fn watch(client: &Client, format: Format, topics: &[String], from: u64) -> Result<(), Failure> {
+pub(super) async fn watch(
+    client: &Client,
+    format: Format,
+    topics: &[String],
+    from: Option<u64>,
+) -> Result<(), Failure> {
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let print_one = |reply| {
         let event = event(reply);
         match format {
             Format::Table => print(&format!("{} {}", event.task, timeline(&event, event.clock))),
-            Format::Json | Format::Jsonl => print(&serde_json::to_string(&event).map_err(Failure::failed)?),
+            Format::Json | Format::Jsonl => json_line(&event),
         }
-        Ok(())
     };
-    follow(from, async |from| client.watch_tasks(&topics, from).await, |event| event.index, print_one).await
+    let open = async |from| client.watch_tasks(&topics, Some(from)).await;
+    follow(client, from, open, |event| event.index, print_one).await
 }

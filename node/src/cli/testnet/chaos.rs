@@ -9,7 +9,7 @@ use skep_testnet::demo::SiteOptions;
 use skep_testnet::power::{PowerOptions, PowerReport, power};
 
 use super::fresh;
-use crate::cli::output::{Format, one, parse_span};
+use crate::cli::output::{Format, one, parse_span, tell};
 use crate::cli::{Common, Failure};
 
 /// Orders that the robots cannot finish in a minute, for each of them.
@@ -20,11 +20,38 @@ const ORDERS_PER_ROBOT_AND_MINUTE: usize = 400;
 enum LinkKind {
     /// Nodes reach each other at once
     Lan,
-    /// Each way between two nodes has a delay of its own; links become thin, and are cut one way and in part
+    /// Each way between two nodes has a delay of its own, of 5 to 300 ms; links become thin, and are cut one way and in part
     Mixed,
 }
 
+impl LinkKind {
+    /// A lease that outlives a few round trips on such links, so that robots lose their work to what goes wrong, and not to
+    /// the links.
+    fn lease(self) -> Duration {
+        match self {
+            Self::Lan => Duration::from_secs(3),
+            Self::Mixed => Duration::from_secs(6),
+        }
+    }
+}
+
+/// What goes wrong, for those who ask how chaos is used.
+const FAULTS: &str = "What goes wrong, two things at a time, each for a while:
+  kill, kill-leader     a node gets a SIGKILL, and is started again
+  pause-node            a node gets a SIGSTOP, for longer than a lease
+  kill-robot            a robot's software gets a SIGKILL, and is started again
+  pause-robot           a robot's software gets a SIGSTOP, for longer than a lease
+  move-robot            a robot's software is started at another node; the run before has ended, is suspended or cut off
+                        until then, or goes on
+  cut, one-way-cut      nothing goes between two sides, or nothing one way
+  partial-cut           the leader is cut off from some, and nobody else is
+  thin-link             the links of a node carry 256 kbit/s
+  loss, slow-link, flap a node's own network; as root
+  disk-full             the disk of a voter fills up; as root
+  wipe, corrupt         a voter loses its disk, or a byte of it, and is taken in again";
+
 #[derive(Debug, Args)]
+#[command(after_help = FAULTS)]
 pub(crate) struct Chaos {
     /// Robots; each has a node of its own
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=50))]
@@ -41,9 +68,9 @@ pub(crate) struct Chaos {
     /// What lies between the nodes
     #[arg(long, value_enum, default_value_t = LinkKind::Mixed)]
     links: LinkKind,
-    /// A robot that is silent for so long loses its order
-    #[arg(long, value_parser = parse_span, default_value = "3s")]
-    lease: Duration,
+    /// A robot that is silent for so long loses its order; 6s if left out, and 3s with lan links
+    #[arg(long, value_parser = parse_span)]
+    lease: Option<Duration>,
     /// What decides what goes wrong, and when; random if left out
     #[arg(long)]
     seed: Option<u64>,
@@ -88,7 +115,7 @@ pub(super) fn finish(dir: &std::path::Path, keep: bool, ok: bool) {
     if ok && !keep {
         let _ = std::fs::remove_dir_all(dir);
     } else {
-        eprintln!("everything is kept in {}", dir.display());
+        tell(&format!("everything is kept in {}", dir.display()));
     }
 }
 
@@ -104,6 +131,7 @@ impl Chaos {
         }
         let dir = fresh(common, "chaos")?;
         let seed = self.seed.unwrap_or_else(rand::random);
+        let lease = self.lease.unwrap_or_else(|| self.links.lease());
         let orders = robots * (self.minutes.ceil() as usize) * ORDERS_PER_ROBOT_AND_MINUTE;
         let options = ChaosOptions {
             site: SiteOptions {
@@ -120,7 +148,7 @@ impl Chaos {
             workload: builtin(robots, orders, seed),
             mixed_links: self.links == LinkKind::Mixed,
             lasts: Duration::from_secs_f64(self.minutes * 60.0),
-            lease_ttl_ms: u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX),
+            lease_ttl_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
             seed,
         };
         let report = until_interrupted(chaos(options))?;

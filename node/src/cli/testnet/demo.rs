@@ -8,7 +8,7 @@ use skep_testnet::demo::{DemoOptions, Faults, OWN_NODE_MAX, SiteOptions, demo};
 use skep_testnet::verify::Report;
 use skep_testnet::{builtin, load_problem};
 
-use crate::cli::output::{Format, one, parse_span, print as say};
+use crate::cli::output::{Format, one, parse_span, print as say, tell};
 use crate::cli::{Common, Failure};
 
 /// What robots do.
@@ -134,7 +134,7 @@ impl Demo {
         }
         let printed = print(common.output, &report);
         if kept {
-            eprintln!("everything is kept in {}; 'skep testnet verify {0}' checks it again", dir.display());
+            tell(&format!("everything is kept in {}; 'skep testnet verify {0}' checks it again", dir.display()));
         }
         printed
     }
@@ -177,17 +177,17 @@ pub(super) fn print(format: Format, report: &Report) -> Result<(), Failure> {
             say(&format!(
                 "flood       {} publications, {} dropped, {} elections; claim p50 {} ms, p99 {} ms with it, {} and {} without",
                 flood.publications, flood.dropped, flood.elections, with.p50, with.p99, without.p50, without.p99
-            ));
+            ))?;
         }
         for explained in &report.explained {
             let line = format!(
                 "            {} was refused errand {} of task {}, done by {}: {}",
                 explained.refused, explained.errand, explained.task, explained.done_by, explained.because
             );
-            say(&line);
+            say(&line)?;
         }
         for violation in &report.invariants.violations {
-            say(&format!("            {}: {}", violation.invariant, violation.what));
+            say(&format!("            {}: {}", violation.invariant, violation.what))?;
         }
     }
     if report.ok { Ok(()) } else { Err(Failure::failed("not every order was completed, or an invariant was violated")) }

@@ -37,7 +37,7 @@ pub(super) fn place(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(dir) = &common.dir {
         return Ok(dir.clone());
     }
-    let dir = default_dir(|name| std::env::var(name).ok());
+    let dir = default_dir(crate::cli::variable);
     let dir = dir.ok_or_else(|| Failure::usage("no directory: give --dir, or set SKEP_DIR or HOME"))?;
     Ok(dir.with_file_name("skep-testnet"))
 }
@@ -90,11 +90,11 @@ impl Up {
         show(common.output, running.processes().await)?;
         if common.output == Format::Table {
             let first = dir.join("n0");
-            print("");
-            print(&format!("try        skep --dir {} task create 'fetch pallet 7'", first.display()));
-            print(&format!("and        skep --dir {} topic tail robots/pose", first.display()));
-            print("harm it    skep testnet status | kill n1 | pause n1 | resume n1 | restart n1 | logs n1");
-            print("end it     Ctrl-C here, or skep testnet down; what it stored stays for the next 'up'");
+            print("")?;
+            print(&format!("try        skep --dir {} task create 'fetch pallet 7'", first.display()))?;
+            print(&format!("and        skep --dir {} topic tail robots/pose", first.display()))?;
+            print("harm it    skep testnet status | kill n1 | pause n1 | resume n1 | restart n1 | logs n1")?;
+            print("end it     Ctrl-C here, or skep testnet down; what it stored stays for the next 'up'")?;
         }
         let interrupted = async {
             let _ = tokio::signal::ctrl_c().await;
@@ -122,6 +122,5 @@ pub(super) fn logs(dir: &Path, name: &str, lines: usize) -> Result<(), Failure> 
     let path = if node.exists() { node } else { dir.join(format!("{name}.log")) };
     let text = std::fs::read_to_string(&path).map_err(|e| Failure::not_found(format!("{}: {e}", path.display())))?;
     let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].iter().for_each(|line| print(line));
-    Ok(())
+    all[all.len().saturating_sub(lines)..].iter().try_for_each(|line| print(line))
 }

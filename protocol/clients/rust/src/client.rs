@@ -27,8 +27,9 @@ use tonic::{Request, Status, Streaming};
 
 use crate::call::{Patience, send};
 use crate::endpoint::Endpoint;
-use crate::error::{ClientError, Heard, heard};
+use crate::error::ClientError;
 use crate::pipe::Pipe;
+use crate::request::RequestName;
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +84,8 @@ pub(crate) type Service = InterceptedService<Channel, Token>;
 pub struct Client {
     service: Service,
     settings: Settings,
+    /// The one request that its commands are, if they are.
+    request: Option<v1::RequestMeta>,
     /// Opened when it is first needed.
     pipe: Arc<OnceLock<Pipe>>,
     /// The shard's clock as it was last heard, and when.
@@ -98,7 +101,7 @@ macro_rules! command {
         /// [`ClientError`]: not done, or unknown.
         pub async fn $name(&self, $($argument: $type),*) -> Result<$reply, ClientError> {
             let meta = self.meta().await?;
-            let id = uuid::Uuid::from_slice(&meta.request_id).unwrap_or_default().to_string();
+            let id = RequestName::of(&meta).to_string();
             let message = v1::$message { meta: Some(meta), $($field: $value),* };
             let service = $service::new(self.service());
             let sending = |request| {
@@ -124,7 +127,7 @@ macro_rules! task_command {
         pub async fn $name(&self, $($argument: $type),*) -> Result<v1::TaskReceipt, ClientError> {
             let meta = self.meta().await?;
             let request_id = meta.request_id.clone();
-            let id = uuid::Uuid::from_slice(&request_id).unwrap_or_default().to_string();
+            let id = RequestName::of(&meta).to_string();
             let message = v1::$message { meta: Some(meta), $($field: $value),* };
             let result = if self.settings.pipelined {
                 let pipe = self.pipe.get_or_init(|| Pipe::open(self.service.clone()));
@@ -211,7 +214,7 @@ impl Client {
         let bearer = endpoint.token().map(|token| format!("Bearer {token}").parse());
         let token = bearer.transpose().map_err(|_| ClientError::Endpoint("the token is not ASCII text".to_owned()))?;
         let service = InterceptedService::new(endpoint.channel()?, Token(token));
-        Ok(Self { service, settings, pipe: Arc::default(), clock: Arc::default() })
+        Ok(Self { service, settings, request: None, pipe: Arc::default(), clock: Arc::default() })
     }
 
     /// The shard that its calls are for.
@@ -234,8 +237,32 @@ impl Client {
         Patience { total: self.settings.patience, each: self.settings.attempt_timeout }
     }
 
-    /// The identity of a new request.
+    /// A client whose next command is the request of this name, sent for the first time or again; a new one if there is no
+    /// name. It is refused so long after it was first sent, in milliseconds, if it was not done by then. A client for one
+    /// command: another one under the same name is refused.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the shard's clock cannot be told.
+    pub async fn under(&self, name: Option<RequestName>, valid_ms: u64) -> Result<Self, ClientError> {
+        let first_sent = match name.and_then(|name| name.first_sent) {
+            Some(first_sent) => first_sent,
+            None => self.shard_clock().await?,
+        };
+        let id = name.map_or_else(uuid::Uuid::now_v7, |name| name.id);
+        let request = v1::RequestMeta {
+            request_id: id.as_bytes().to_vec(),
+            shard: self.settings.shard.0,
+            first_sent: first_sent.raw(),
+            deadline: first_sent.plus_ms(valid_ms).raw(),
+        };
+        Ok(Self { request: Some(request), ..self.clone() })
+    }
+
+    /// The identity of a new request, or of the one that this client's commands are.
     pub(crate) async fn meta(&self) -> Result<v1::RequestMeta, ClientError> {
+        if let Some(request) = &self.request {
+            return Ok(request.clone());
+        }
         let first_sent = self.shard_clock().await?;
         let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
         Ok(v1::RequestMeta {
@@ -360,11 +387,10 @@ impl Client {
     /// # Errors
     /// [`ClientError`]: not done, or unknown.
     pub async fn send_create(&self, request: v1::CreateTaskRequest) -> Result<v1::TaskReceipt, ClientError> {
-        let id = request.meta.as_ref().map(|meta| meta.request_id.as_slice()).unwrap_or_default();
-        let id = uuid::Uuid::from_slice(id).map_err(|_| {
+        let meta = request.meta.as_ref().filter(|meta| uuid::Uuid::from_slice(&meta.request_id).is_ok());
+        let id = meta.map(|meta| RequestName::of(meta).to_string()).ok_or_else(|| {
             ClientError::Endpoint("a request that is to be sent again needs an id of its own".to_owned())
         })?;
-        let id = id.to_string();
         let service = TaskCommandsClient::new(self.service.clone());
         let sending = |request| {
             let mut service = service.clone();
@@ -387,20 +413,25 @@ impl Client {
             read: read_options(shard, read),
             statuses: statuses.iter().map(|status| i32::from(*status)).collect(),
             after: after.to_vec(),
-            limit,
+            limit: Some(limit),
         }
     );
     query!(
         /// A page of a task's transitions, after an index.
         history(task_id: &[u8], after_index: u64, limit: u32, read: Read) -> v1::TaskHistoryReply,
         TaskQueriesClient.history,
-        |shard| v1::TaskHistoryRequest { read: read_options(shard, read), task_id: task_id.to_vec(), after_index, limit }
+        |shard| v1::TaskHistoryRequest {
+            read: read_options(shard, read),
+            task_id: task_id.to_vec(),
+            after_index,
+            limit: Some(limit),
+        }
     );
     query!(
         /// A page of agents, after an id.
         agents(after: &str, limit: u32, read: Read) -> v1::ListAgentsReply,
         AgentQueriesClient.list,
-        |shard| v1::ListAgentsRequest { read: read_options(shard, read), after: after.to_owned(), limit }
+        |shard| v1::ListAgentsRequest { read: read_options(shard, read), after: after.to_owned(), limit: Some(limit) }
     );
     query!(
         /// The shard as the node sees it.
@@ -438,11 +469,15 @@ impl Client {
         remove_voter, |shard| v1::RemoveVoterRequest { shard, node: node.to_owned() }
     );
 
-    /// Every transition from an index on, then new ones as they are applied. 0: only new ones.
+    /// Every transition from an index on, then new ones as they are applied. None: only new ones.
     ///
     /// # Errors
     /// [`ClientError`]. The stream's own errors come as gRPC statuses; begin again after the last index seen.
-    pub async fn watch_tasks(&self, topics: &[&str], from_index: u64) -> Result<Streaming<v1::TaskEvent>, ClientError> {
+    pub async fn watch_tasks(
+        &self,
+        topics: &[&str],
+        from_index: Option<u64>,
+    ) -> Result<Streaming<v1::TaskEvent>, ClientError> {
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
         let request = v1::WatchTasksRequest { shard: self.settings.shard.0, topics, from_index };
         let mut service = TaskQueriesClient::new(self.service.clone());
@@ -492,8 +527,5 @@ impl Client {
 
 /// What a failed query means: it changes nothing, so nothing can be in doubt.
 pub(crate) fn definite(status: &Status) -> ClientError {
-    match heard(status) {
-        Heard::NotDone(failure) => ClientError::NotDone(failure),
-        Heard::InDoubt(last) => ClientError::Unknown { request_id: String::new(), last },
-    }
+    ClientError::of_stream(status)
 }

@@ -1,5 +1,6 @@
 //! Where a node's API is.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,14 +30,18 @@ pub enum Endpoint {
 impl Endpoint {
     /// Finds the local node: the argument, else `$SKEP_ENDPOINT`, else the socket in the default directory.
     ///
-    /// An endpoint is the path of a socket, `unix:PATH`, or `http://127.0.0.1:PORT` with the token in `$SKEP_TOKEN`.
+    /// An endpoint is the path of a socket, `unix:PATH`, or `127.0.0.1:PORT`, with or without `http://`, with the token in
+    /// `$SKEP_TOKEN`.
     ///
     /// # Errors
     /// [`ClientError::Endpoint`] says what is missing.
     pub fn find(argument: Option<&str>) -> Result<Self, ClientError> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        if let Some(text) = argument.map(ToOwned::to_owned).or_else(|| variable("SKEP_ENDPOINT")) {
-            return Self::parse(&text, variable("SKEP_TOKEN"));
+        let given = match argument {
+            Some(text) => Some(text.to_owned()),
+            None => text_of("SKEP_ENDPOINT")?,
+        };
+        if let Some(text) = given {
+            return Self::parse(&text, text_of("SKEP_TOKEN")?);
         }
         let dir = default_dir(variable);
         let dir = dir.ok_or_else(|| ClientError::Endpoint("no endpoint is given and $HOME is not set".to_owned()))?;
@@ -49,7 +54,16 @@ impl Endpoint {
     }
 
     fn parse(text: &str, token: Option<String>) -> Result<Self, ClientError> {
-        if let Some(address) = text.strip_prefix("http://") {
+        if text.is_empty() {
+            return Err(ClientError::Endpoint(
+                "the endpoint is empty; give a socket's path, or 127.0.0.1:PORT".to_owned(),
+            ));
+        }
+        if text.starts_with("https://") {
+            let why = format!("{text}: the API serves this machine only, without TLS; give http://127.0.0.1:PORT");
+            return Err(ClientError::Endpoint(why));
+        }
+        if let Some(address) = text.strip_prefix("http://").or_else(|| host_and_port(text)) {
             let token = token.ok_or_else(|| {
                 ClientError::Endpoint(
                     "over TCP the API wants a token: set SKEP_TOKEN to what is in <dir>/token".to_owned(),
@@ -105,6 +119,23 @@ impl Endpoint {
     }
 }
 
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// A variable of the environment that must be text.
+fn text_of(name: &str) -> Result<Option<String>, ClientError> {
+    let text = variable(name).map(OsString::into_string).transpose();
+    text.map_err(|value| ClientError::Endpoint(format!("{name} is not UTF-8 text: {}", value.display())))
+}
+
+/// An address, where a path was possible: whoever means a file of such a name says `unix:` or `./`.
+fn host_and_port(text: &str) -> Option<&str> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_address = !host.is_empty() && host != "unix" && !text.contains('/') && port.parse::<u16>().is_ok();
+    is_address.then_some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +148,15 @@ mod tests {
         let tcp = Endpoint::Tcp { address: "127.0.0.1:7342".into(), token: "secret".into() };
         assert_eq!(Endpoint::parse("http://127.0.0.1:7342/", token).unwrap(), tcp);
         assert!(Endpoint::parse("http://127.0.0.1:7342", None).is_err());
+        for bare in ["127.0.0.1:7342", "localhost:7342", "[::1]:7342"] {
+            let found = Endpoint::parse(bare, Some("secret".to_owned())).unwrap();
+            assert_eq!(found, Endpoint::Tcp { address: bare.into(), token: "secret".into() });
+            assert!(Endpoint::parse(bare, None).unwrap_err().to_string().contains("SKEP_TOKEN"), "{bare}");
+        }
+        assert_eq!(Endpoint::parse("./a:1", None).unwrap(), Endpoint::Socket("./a:1".into()));
+        assert_eq!(Endpoint::parse("unix:1", None).unwrap(), Endpoint::Socket("1".into()));
+        assert!(Endpoint::parse("", None).is_err());
+        assert!(Endpoint::parse("https://127.0.0.1:7342", None).is_err());
         assert!(!tcp.describe().contains("secret"));
     }
 }

@@ -14,13 +14,21 @@ pub enum ClientError {
     #[error("{} {}; {}", .0.code, .0.message, .0.help)]
     NotDone(Box<Failure>),
     /// Nobody knows whether it was done. Sending the same request again is safe.
-    #[error("nobody knows whether request {request_id} was done: {last}")]
+    #[error("{}", in_doubt(.request_id, .last))]
     Unknown {
-        /// The request.
+        /// The request, as [`RequestName`](crate::RequestName) writes it; empty for a query, which changes nothing.
         request_id: String,
         /// What was heard last.
         last: String,
     },
+}
+
+/// What is said of a call that has no answer.
+fn in_doubt(request_id: &str, last: &str) -> String {
+    match request_id {
+        "" => format!("there was no answer: {last}"),
+        request => format!("nobody knows whether request {request} was done: {last}"),
+    }
 }
 
 impl ClientError {
@@ -34,7 +42,15 @@ impl ClientError {
 
     /// Whether the shard refused the request for its clock alone: one made anew, under the present clock, is judged.
     pub(crate) fn is_of_another_clock(&self) -> bool {
-        matches!(self.code(), Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104"))
+        matches!(self.code(), Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104" | "SKEP-0121"))
+    }
+
+    /// What the end of a stream of answers means. They change nothing, so that nothing is in doubt.
+    pub fn of_stream(status: &Status) -> Self {
+        match heard(status) {
+            Heard::NotDone(failure) => Self::NotDone(failure),
+            Heard::InDoubt(last) => Self::Unknown { request_id: String::new(), last },
+        }
     }
 
     /// Whether what was asked for is not there.
@@ -141,7 +157,7 @@ mod tests {
     #[test]
     fn a_request_that_was_refused_for_its_clock_decides_nothing() {
         let refused = |code| ClientError::NotDone(failure(code, String::new(), "", false));
-        for late in ["SKEP-0101", "SKEP-0102", "SKEP-0104"] {
+        for late in ["SKEP-0101", "SKEP-0102", "SKEP-0104", "SKEP-0121"] {
             assert!(refused(late).leaves_open(), "{late}");
         }
         for decided in ["SKEP-0108", "SKEP-0110", "SKEP-0112", "SKEP-0113"] {

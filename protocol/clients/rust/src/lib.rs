@@ -23,6 +23,7 @@ mod endpoint;
 mod error;
 mod operators;
 mod pipe;
+mod request;
 
 pub use agent::{
     AgentOptions, AgentStatus, Assignment, AttachedAgent, ClaimKey, CommandOffers, Fenced, Granted, Holdings,
@@ -31,6 +32,7 @@ pub use agent::{
 pub use client::{Client, Read, Settings};
 pub use endpoint::Endpoint;
 pub use error::ClientError;
+pub use request::{RequestName, RequestNameError};
 pub use skep_protocol::authority::{Allowed, OperatorGrant, OperatorKey, OperatorSecret, SignedGrant};
 pub use skep_protocol::command;
 pub use skep_protocol::convert;

@@ -15,6 +15,7 @@ use tonic::Streaming;
 use crate::call::send;
 use crate::client::{Client, Read, command, definite, query, read_options};
 use crate::error::ClientError;
+use crate::request::RequestName;
 
 /// How soon a command that has not ended is looked at again, at first and at last.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
@@ -54,37 +55,72 @@ impl Client {
         OrderCommandRequest { order: encoded(&order.order)?, signature: order.signature.to_bytes().to_vec() }
     );
     query!(
-        /// One command, and how it stands at each agent.
-        command(id: CommandId, read: Read) -> v1::ShowCommandReply,
+        /// One command, and how it stands at as many agents as one message holds, after one of them; from the first on if
+        /// that is empty.
+        command_page(id: CommandId, after_agent: &str, read: Read) -> v1::ShowCommandReply,
         OperatorQueriesClient.show,
         |shard| v1::ShowCommandRequest {
             read: read_options(shard, read),
             command_id: id.as_bytes().to_vec(),
             wait: None,
+            after_agent: after_agent.to_owned(),
         }
     );
     query!(
-        /// One command, once it has ended at all of its agents, or as it is after a while: as long as this, or less.
+        /// One command, once it has ended at all of its agents, or as it is after a while, as long as this or less; and how it
+        /// stands at as many agents as one message holds.
         command_within(id: CommandId, wait_ms: u64) -> v1::ShowCommandReply,
         OperatorQueriesClient.show,
         |shard| v1::ShowCommandRequest {
             read: read_options(shard, Read::Linearizable),
             command_id: id.as_bytes().to_vec(),
             wait: Some(skep_protocol::convert::duration_to_proto(wait_ms)),
+            after_agent: String::new(),
         }
     );
     query!(
         /// A page of commands, after an id.
         commands(after: &[u8], limit: u32, read: Read) -> v1::ListCommandsReply,
         OperatorQueriesClient.list,
-        |shard| v1::ListCommandsRequest { read: read_options(shard, read), after: after.to_vec(), limit }
+        |shard| v1::ListCommandsRequest { read: read_options(shard, read), after: after.to_vec(), limit: Some(limit) }
     );
     query!(
-        /// Who may send commands.
-        operators(read: Read) -> v1::ListOperatorsReply,
+        /// A page of those who may send commands, after one of them; from the first on if that is empty.
+        operators(after: &str, limit: u32, read: Read) -> v1::ListOperatorsReply,
         OperatorQueriesClient.operators,
-        |shard| v1::ListOperatorsRequest { read: read_options(shard, read) }
+        |shard| v1::ListOperatorsRequest {
+            read: read_options(shard, read),
+            after: after.to_owned(),
+            limit: Some(limit),
+        }
     );
+
+    /// One command, and how it stands at each agent.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn command(&self, id: CommandId, read: Read) -> Result<v1::ShowCommandReply, ClientError> {
+        let first = self.command_page(id, "", read).await?;
+        self.whole(id, read, first).await
+    }
+
+    /// A command with how it stands at each agent, of which there is the first page.
+    async fn whole(
+        &self,
+        id: CommandId,
+        read: Read,
+        mut first: v1::ShowCommandReply,
+    ) -> Result<v1::ShowCommandReply, ClientError> {
+        while !first.next.is_empty() {
+            let page = self.command_page(id, &first.next, read).await?;
+            let more = page.command.unwrap_or_default().deliveries;
+            if let Some(command) = &mut first.command {
+                command.deliveries.extend(more);
+            }
+            first.next = page.next;
+        }
+        Ok(first)
+    }
 
     /// One command, once it has ended at all of its agents. Waits for as long as that takes.
     ///
@@ -95,9 +131,10 @@ impl Client {
         let mut pause = LOOK_AGAIN_MIN;
         loop {
             let asked = tokio::time::Instant::now();
-            let command = self.command_within(id, wait_ms).await?.command.unwrap_or_default();
-            if command.open == 0 {
-                return Ok(command);
+            let reply = self.command_within(id, wait_ms).await?;
+            if reply.command.as_ref().is_none_or(|command| command.open == 0) {
+                let whole = self.whole(id, Read::Linearizable, reply).await?;
+                return Ok(whole.command.unwrap_or_default());
             }
             // A leader at which too many wait answers at once.
             pause = if asked.elapsed() > LOOK_AGAIN_MAX { LOOK_AGAIN_MIN } else { (pause * 2).min(LOOK_AGAIN_MAX) };
@@ -105,7 +142,7 @@ impl Client {
         }
     }
 
-    /// What happens to commands from an index on, then as the node's replica learns it; of one command, or of all. 0: only
+    /// What happens to commands from an index on, then as the node's replica learns it; of one command, or of all. None: only
     /// what is new.
     ///
     /// # Errors
@@ -114,7 +151,7 @@ impl Client {
         &self,
         command: Option<CommandId>,
         agent: &str,
-        from_index: u64,
+        from_index: Option<u64>,
     ) -> Result<Streaming<v1::CommandEvent>, ClientError> {
         let command_id = command.map(|id| id.as_bytes().to_vec()).unwrap_or_default();
         let request =

@@ -65,6 +65,10 @@ counters! {
     lossy,
     /// Networks that were slow and reordered.
     slow,
+    /// Links that were thin for most of a run.
+    thin_links,
+    /// Sites of which a part was far for the whole run.
+    far_sites,
     /// Snapshots that a voter took from its leader.
     snapshots_installed,
     /// New leaders that knew no clock.
@@ -146,6 +150,7 @@ impl Coverage {
             FaultKind::Pair { .. } => self.pair_cuts += 1,
             FaultKind::Lossy { .. } => self.lossy += 1,
             FaultKind::Slow { .. } => self.slow += 1,
+            FaultKind::Thin { .. } => self.thin_links += 1,
             // Counted where they end a process, or start one.
             FaultKind::Crash { .. }
             | FaultKind::CrashLeader

@@ -1,6 +1,7 @@
 //! What is seen of a run from outside of time, and what must hold of it. One invariant a file.
 
 mod coverage;
+mod l5;
 mod owners;
 mod s1;
 mod s10;
@@ -50,6 +51,16 @@ pub(super) enum Seen<'a> {
     Acted { agent: &'a AgentId, command: CommandId, token: GoToken },
     /// A robot acted on the world.
     Attempted { question: &'a Question, refused: Option<Refused> },
+    /// The node of the leader ended.
+    Fell,
+    /// A leader takes requests from now on.
+    Leads,
+    /// A host tries a piece of work at somebody.
+    Tried { host: usize, key: u64 },
+    /// A host had an answer that only a leader gives.
+    Reached { host: usize },
+    /// A robot that had a lease has none, if that is looked at.
+    Lapsed { robot: usize, host: usize },
 }
 
 /// Something that must never happen, and did.
@@ -117,6 +128,7 @@ impl Watch {
             Box::<s8::SameLog>::default(),
             Box::<s9::Linearizable>::default(),
             Box::<s10::NoFalseAnswer>::default(),
+            Box::new(l5::Followed::new(plan)),
         ];
         Self {
             invariants,

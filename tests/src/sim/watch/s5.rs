@@ -33,11 +33,12 @@ impl InTime {
             FaultKind::Slow { ms } => ms,
             _ => 0,
         });
+        let far = plan.far.map_or(0, |far| far.ms);
         Self {
             next: 0,
             made: BTreeMap::new(),
             written: BTreeMap::new(),
-            frame_ms: slow.max().unwrap_or(0) + 100,
+            frame_ms: slow.max().unwrap_or(0) + far + 100,
             elections: 0,
             commands: BTreeMap::new(),
             accepted: BTreeMap::new(),

@@ -85,6 +85,11 @@ impl FleetState {
         }
     }
 
+    /// Whether a command to an agent has not ended.
+    pub(in crate::state) fn has_open_commands(&self, agent: &AgentId) -> bool {
+        self.commands.outboxes.get(agent).is_some_and(|outbox| !outbox.is_empty())
+    }
+
     fn move_home(&mut self, agent: &AgentId, to: JournalId, journal: &mut Journal) {
         let outbox = self.commands.outboxes.get(agent);
         let (had, kept): (Vec<CommandId>, Vec<CommandId>) = outbox

@@ -10,6 +10,7 @@ mod inbox;
 mod operators;
 mod reports;
 mod send;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use skep_protocol::time::LogInstant;
 use super::FleetState;
 use deliveries::said_bytes;
 pub(crate) use operators::Operator;
+pub(super) use stored::{CommandsHead, OutboxHead};
 
 /// Why the orchestrator has to look at a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,15 +186,6 @@ impl Outbox {
     }
 }
 
-/// The part of an outbox that is not told by the commands themselves.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct OutboxHead {
-    journal: Option<JournalId>,
-    home: HomeEpoch,
-    groups: Arc<BTreeSet<GroupName>>,
-    last: PerClass<u64>,
-}
-
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
@@ -216,17 +209,6 @@ pub(crate) struct Commands {
     bytes: u64,
 }
 
-/// What a snapshot holds of it; the rest is made anew.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct CommandsBody {
-    first: Option<OperatorKey>,
-    operators: Vec<(OperatorKey, Operator)>,
-    records: Vec<Arc<CommandState>>,
-    outboxes: Vec<(AgentId, OutboxHead)>,
-    homes_from: HomeEpoch,
-    led_since: (u64, LogInstant),
-}
-
 impl Commands {
     /// About how many bytes of a snapshot it takes.
     pub(super) fn bytes(&self) -> u64 {
@@ -235,58 +217,6 @@ impl Commands {
         const OPERATOR: u64 = 1_024;
         let fixed = self.outboxes.len() as u64 * OUTBOX + self.operators.len() as u64 * OPERATOR;
         self.bytes + self.deliveries * DELIVERY + fixed
-    }
-
-    pub(super) fn to_body(&self) -> CommandsBody {
-        let head = |(agent, outbox): (&AgentId, &Arc<Outbox>)| {
-            let last = PerClass::from_fn(|class| outbox.lanes.of(class).last);
-            let (journal, home) = (outbox.journal, outbox.home);
-            (agent.clone(), OutboxHead { journal, home, groups: Arc::clone(&outbox.groups), last })
-        };
-        CommandsBody {
-            first: self.first,
-            operators: self.operators.iter().map(|(key, operator)| (*key, operator.clone())).collect(),
-            records: self.records.values().cloned().collect(),
-            outboxes: self.outboxes.iter().map(head).collect(),
-            homes_from: self.homes_from,
-            led_since: self.led_since,
-        }
-    }
-
-    pub(super) fn from_body(body: CommandsBody, applied: u64) -> Self {
-        let mut commands = Self {
-            first: body.first,
-            operators: body.operators.into_iter().collect(),
-            homes_from: body.homes_from,
-            led_since: body.led_since,
-            ..Self::default()
-        };
-        for (agent, OutboxHead { journal, home, groups, last }) in body.outboxes {
-            if journal.is_some() {
-                commands.regroup(&agent, &BTreeSet::new(), &groups);
-            }
-            let lanes = PerClass::from_fn(|class| Lane { last: *last.of(class), ..Lane::default() });
-            let outbox = Outbox { journal, home, groups, lanes, changed_at: applied };
-            commands.changed.insert((applied, Some(agent.clone())));
-            commands.outboxes.insert(agent, Arc::new(outbox));
-        }
-        for mut record in body.records {
-            Arc::make_mut(&mut record).count();
-            commands.index(&record);
-            for (agent, delivery) in record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none()) {
-                let Some(outbox) = commands.outboxes.get_mut(agent).map(Arc::make_mut) else { continue };
-                let (home, lane) = (outbox.home, outbox.lanes.of_mut(record.class()));
-                lane.open += 1;
-                if let Some(seq) = delivery.seq.filter(|seq| seq.home == home) {
-                    lane.queue.insert(seq.n, record.id());
-                    if delivery.void.is_some() {
-                        lane.voided.insert(seq.n);
-                    }
-                }
-            }
-            commands.records.insert(record.id(), record);
-        }
-        commands
     }
 
     /// An agent is of other groups than before.
@@ -353,6 +283,30 @@ impl Commands {
     }
 }
 
+fn delivery_view(agent: &AgentId, of: &DeliveryState) -> DeliveryView {
+    DeliveryView {
+        agent: agent.clone(),
+        wave: of.wave,
+        seq: of.seq,
+        node: of.node,
+        released_at: of.released_at,
+        void: of.void,
+        outcome: of.outcome.clone(),
+        ended_at: of.ended_at,
+        steps: of.steps,
+        progress: of.progress.clone(),
+    }
+}
+
+/// About how many bytes a delivery takes in an answer.
+fn bytes_of(view: &DeliveryView) -> u64 {
+    let said = match &view.outcome {
+        Some(CommandOutcome::Succeeded { result }) => result.len(),
+        _ => limits::REASON_BYTES_MAX,
+    };
+    (512 + said) as u64
+}
+
 fn summary(record: &CommandState) -> CommandView {
     let (index, term) = record.accepted_by;
     CommandView {
@@ -380,20 +334,31 @@ fn dues(record: &CommandState) -> impl Iterator<Item = (LogInstant, CommandDue, 
 impl FleetState {
     /// A command with all its deliveries, if the shard holds it.
     pub fn command(&self, id: &CommandId) -> Option<CommandView> {
+        self.command_page(id, None, u64::MAX).map(|(view, _)| view)
+    }
+
+    /// The same, with about so many bytes of its deliveries, from after an agent on, and one at least; also after which agent
+    /// the next ones are, if there are more.
+    pub fn command_page(
+        &self,
+        id: &CommandId,
+        after: Option<&AgentId>,
+        bytes_max: u64,
+    ) -> Option<(CommandView, Option<AgentId>)> {
+        use std::ops::Bound::{Excluded, Unbounded};
         let record = self.commands.record(id)?;
-        let delivery = |(agent, of): (&AgentId, &DeliveryState)| DeliveryView {
-            agent: agent.clone(),
-            wave: of.wave,
-            seq: of.seq,
-            node: of.node,
-            released_at: of.released_at,
-            void: of.void,
-            outcome: of.outcome.clone(),
-            ended_at: of.ended_at,
-            steps: of.steps,
-            progress: of.progress.clone(),
-        };
-        Some(CommandView { deliveries: record.deliveries.iter().map(delivery).collect(), ..summary(record) })
+        let from = after.map_or(Unbounded, |agent| Excluded(agent.clone()));
+        let (mut deliveries, mut bytes, mut next): (Vec<DeliveryView>, u64, _) = (Vec::new(), 0, None);
+        for (agent, of) in record.deliveries.range((from, Unbounded)) {
+            let delivery = delivery_view(agent, of);
+            bytes = bytes.saturating_add(bytes_of(&delivery));
+            if bytes > bytes_max && !deliveries.is_empty() {
+                next = deliveries.last().map(|last| last.agent.clone());
+                break;
+            }
+            deliveries.push(delivery);
+        }
+        Some((CommandView { deliveries, ..summary(record) }, next))
     }
 
     /// Whether a command has not ended somewhere.

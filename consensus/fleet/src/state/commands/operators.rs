@@ -170,7 +170,14 @@ impl FleetState {
 
     /// Operators in order of their keys.
     pub fn operators(&self) -> impl Iterator<Item = &OperatorGrant> {
-        self.commands.operators.values().map(|operator| operator.grant.as_ref())
+        self.operators_after(None)
+    }
+
+    /// Operators in order of their keys, from after one.
+    pub fn operators_after(&self, after: Option<OperatorKey>) -> impl Iterator<Item = &OperatorGrant> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.commands.operators.range((from, Unbounded)).map(|(_, operator)| operator.grant.as_ref())
     }
 
     /// The shard's first operator.

@@ -1,0 +1,108 @@
+//! What a snapshot waits for, and when it is worth making.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use skep_protocol::ids::ShardId;
+use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
+use tokio::time::Instant;
+
+use crate::store::Store;
+use crate::threads::{Errand, Threads};
+
+/// How often it is looked whether the history is written.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long the history is waited for on a disk that is nearly full, and by whoever cannot wait.
+const LAST_RESORT_AFTER: Duration = Duration::from_secs(10);
+
+/// Waits until what all entries before an index did is in the history durably: the snapshot that is made then lets go of
+/// those entries. As long as it takes, while new work is refused; but when the disk is nearly full, the log has to go, and
+/// whoever `must` go on cannot wait either.
+pub(super) async fn until_kept(
+    store: &Store,
+    threads: &Threads,
+    shard: ShardId,
+    next: u64,
+    must: bool,
+) -> io::Result<()> {
+    if is_on(Mutant::HistoryNotAwaited) {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    loop {
+        if store.history().reaches(shard, next) {
+            let history = store.history().clone();
+            let synced = threads.offload(Errand::Files, move || history.persist()).await?;
+            // It may have been found damaged meanwhile.
+            if synced.is_ok() && store.history().reaches(shard, next) {
+                return Ok(());
+            }
+        }
+        if (must || store.is_low()) && begun.elapsed() >= LAST_RESORT_AFTER {
+            store.history().let_go(shard, next);
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Bytes of the entries behind the last snapshot, which a start reads and applies again, and of that snapshot. Cheap to
+/// clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Replay(Arc<Bytes>);
+
+#[derive(Debug, Default)]
+struct Bytes {
+    behind: AtomicU64,
+    snapshot: AtomicU64,
+}
+
+impl Replay {
+    /// An entry of so many bytes was applied.
+    pub(super) fn applied(&self, bytes: usize) {
+        self.0.behind.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What is behind the last snapshot now.
+    pub(super) fn behind(&self) -> u64 {
+        self.0.behind.load(Ordering::Relaxed)
+    }
+
+    /// A snapshot of so many bytes covers so much of it.
+    pub(super) fn covered(&self, behind: u64, snapshot: usize) {
+        // Whoever applies only adds to it meanwhile.
+        self.0.behind.fetch_sub(behind.min(self.behind()), Ordering::Relaxed);
+        self.0.snapshot.store(snapshot as u64, Ordering::Relaxed);
+    }
+
+    /// Whether another snapshot is worth its writing: there is more to be applied again than it would take.
+    pub(crate) fn is_long(&self) -> bool {
+        self.behind() > limits::REPLAY_BYTES_SOFT_MAX.max(self.0.snapshot.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_snapshot_is_due_once_a_start_would_read_more_than_it_takes() {
+        let replay = Replay::default();
+        let limit = limits::REPLAY_BYTES_SOFT_MAX as usize;
+        replay.applied(limit);
+        assert!(!replay.is_long());
+        replay.applied(1);
+        assert!(replay.is_long());
+        let behind = replay.behind();
+        replay.applied(7);
+        replay.covered(behind, 3 * limit);
+        assert_eq!(replay.behind(), 7, "what came while it was made is not in it");
+        replay.applied(2 * limit);
+        assert!(!replay.is_long(), "a large state is not written for a small log");
+        replay.applied(limit);
+        assert!(replay.is_long());
+    }
+}

@@ -1,0 +1,156 @@
+//! What a leader does for those who ask: reads and heartbeats, and what its orchestrator wants.
+
+use skep_fleet::{HeartbeatKey, OrchestratorEffect, OrchestratorEvent};
+use skep_protocol::entry::EntryBody;
+use skep_protocol::heartbeat::{Heartbeat, HeartbeatFailure, HeartbeatReply};
+use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
+
+use super::host::{RPC_TIMEOUT_MS, host_of, node_id};
+use super::replica::{Asker, Awaits, Round, RoundFor};
+use super::world::{Message, Sim};
+
+/// How long the orchestrator waits for its proposal, in milliseconds.
+const PROPOSAL_TIMEOUT_MS: u64 = 5_000;
+
+/// How many ways of the farthest hosts longer a leader waits for an answer: two round trips.
+const WAYS_WAITED: u64 = 4;
+
+impl Sim {
+    /// How long a leader waits for what takes no longer than `least_ms` where nobody is far, in milliseconds.
+    fn patience_ms(&self, least_ms: u64) -> u64 {
+        least_ms + WAYS_WAITED * self.far_ms_max()
+    }
+
+    fn begin_round(&mut self, host: usize, what: RoundFor) {
+        let until_ms = self.boot_ms(host) + self.patience_ms(RPC_TIMEOUT_MS);
+        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
+        lead.round += 1;
+        let round = (lead.round, until_ms, what);
+        lead.rounds.push(round);
+        self.replicate(host);
+    }
+
+    pub(super) fn end_rounds(&mut self, host: usize, over: Vec<Round>, confirmed: bool) {
+        for (_, _, what) in over {
+            match what {
+                RoundFor::Orchestrator { .. } => {
+                    self.orchestrate(host, Some(OrchestratorEvent::RoundEnded { confirmed }))
+                }
+                RoundFor::Query { asker, query, next } => self.answer_query(host, asker, query, next, confirmed),
+            }
+        }
+    }
+
+    pub(super) fn on_query(&mut self, host: usize, asker: Asker, query: Query) {
+        let boot_ms = self.boot_ms(host);
+        let failure = match &self.hosts[host].replica {
+            None => QueryFailure::NoReplica(self.elsewhere(host)),
+            Some(replica) if replica.is_ready(host, boot_ms) => {
+                // What is committed by now, at the least: the leader knows of all of it.
+                let next = replica.committed;
+                return self.begin_round(host, RoundFor::Query { asker, query, next });
+            }
+            Some(_) => QueryFailure::NotLeader(self.elsewhere(host)),
+        };
+        self.send(host, asker.host, Message::Queried { asker, reply: Box::new(Err(failure)) });
+    }
+
+    fn answer_query(&mut self, host: usize, asker: Asker, query: Query, next: usize, confirmed: bool) {
+        let boot_ms = self.boot_ms(host);
+        let Some(replica) = &self.hosts[host].replica else { return };
+        let (state, clock) = (&replica.state, replica.clock.now(boot_ms));
+        let (index, stamp) = (replica.applied as u64, state.clock());
+        let reply = if confirmed && replica.applied >= next {
+            let answer = match query {
+                Query::Task(id) => {
+                    let view = |task: &skep_protocol::task::Task| TaskView { task: task.clone(), waits: None };
+                    Answer::Task(state.task(&id).map(view).map(Box::new))
+                }
+                _ => Answer::Counts(state.counts()),
+            };
+            Ok(QueryReply { as_of: AsOf { index, stamp, clock, linearizable: true, age_ms: Some(0) }, answer })
+        } else {
+            Err(QueryFailure::NoQuorum)
+        };
+        self.send(host, asker.host, Message::Queried { asker, reply: Box::new(reply) });
+    }
+
+    pub(super) fn on_heartbeat(&mut self, host: usize, asker: Asker, heartbeat: Heartbeat) {
+        let boot_ms = self.boot_ms(host);
+        let ready = self.hosts[host].replica.as_ref().is_some_and(|replica| replica.is_ready(host, boot_ms));
+        let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
+        let Some(lead) = lead.filter(|_| ready) else {
+            let result = Err(HeartbeatFailure::NotLeader(self.elsewhere(host)));
+            return self.send(host, asker.host, Message::Heard { by: host, asker, result });
+        };
+        let key = lead.next_key;
+        lead.next_key += 1;
+        lead.askers.insert(key, asker);
+        let node = node_id(asker.host);
+        self.orchestrate(host, Some(OrchestratorEvent::Heartbeat { key: HeartbeatKey(key), node, heartbeat }));
+    }
+
+    pub(super) fn on_noted(&mut self, host: usize, by: usize, term: u64, number: u64, noted: bool) {
+        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
+        if lead.term != term || lead.updates.get(&by).is_none_or(|(known, _)| *known != number) {
+            return;
+        }
+        lead.updates.remove(&by);
+        self.orchestrate(host, Some(OrchestratorEvent::UpdateEnded { node: node_id(by), arrived: noted }));
+    }
+
+    /// Tells the orchestrator what happened, or that time passed, and carries out what it wants.
+    pub(super) fn orchestrate(&mut self, host: usize, event: Option<OrchestratorEvent>) {
+        let boot_ms = self.boot_ms(host);
+        let Some(replica) = &mut self.hosts[host].replica else { return };
+        let (Some(now), Some(lead)) = (replica.clock.now(boot_ms), replica.lead.as_mut()) else { return };
+        let Some(orchestrator) = &mut lead.orchestrator else { return };
+        match event {
+            Some(event) => orchestrator.handle(event, &replica.state, now),
+            None => orchestrator.handle_timeout(&replica.state, now),
+        }
+        let mut effects = Vec::new();
+        while let Some(effect) = orchestrator.poll_effect() {
+            effects.push(effect);
+        }
+        let term = lead.term;
+        for effect in effects {
+            self.carry_out_for_orchestrator(host, term, effect);
+        }
+    }
+
+    fn carry_out_for_orchestrator(&mut self, host: usize, term: u64, effect: OrchestratorEffect) {
+        let boot_ms = self.boot_ms(host);
+        let proposal_until = boot_ms + self.patience_ms(PROPOSAL_TIMEOUT_MS);
+        let update_until = boot_ms + self.patience_ms(RPC_TIMEOUT_MS);
+        let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
+        match effect {
+            OrchestratorEffect::Propose(decisions) => {
+                lead.proposing_until = Some(proposal_until);
+                if !self.write(host, EntryBody::Decisions(decisions), Awaits::Decisions)
+                    && let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut())
+                {
+                    // Said with the next look at the time, not within the orchestrator's own turn.
+                    lead.proposing_until = Some(boot_ms + 1);
+                }
+            }
+            OrchestratorEffect::BeginRound => {
+                let next = self.hosts[host].replica.as_ref().map_or(0, |replica| replica.durable.end());
+                self.begin_round(host, RoundFor::Orchestrator { next });
+            }
+            OrchestratorEffect::Answer { key, reply } => {
+                if let Some(asker) = lead.askers.remove(&key.0) {
+                    let reply = HeartbeatReply { lead: self.hint(host), ..reply };
+                    self.send(host, asker.host, Message::Heard { by: host, asker, result: Ok(reply) });
+                }
+            }
+            OrchestratorEffect::Update { node, update } => {
+                let to = host_of(node);
+                let number = lead.next_key;
+                lead.next_key += 1;
+                lead.updates.insert(to, (number, update_until));
+                self.send(host, to, Message::Claims { from: host, term, number, update: Box::new(update) });
+            }
+        }
+    }
+}
