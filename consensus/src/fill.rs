@@ -94,6 +94,8 @@ async fn fill_latest(core: &Core, shard: &Shard, gap: &Range<u64>, window: &mut 
                 at = next;
                 answers += 1;
             }
+            // Another build may work it out from the log.
+            Found::Nobody(_) if shard.unfit().is_some() => return false,
             Found::Nobody(range) => {
                 let held = range.start.max(history.base(id))..range.end;
                 let is_held = if held.is_empty() { Some(false) } else { work_out(core, id, held).await };
@@ -123,8 +125,8 @@ fn rest(took: Duration, bytes: usize) -> Duration {
 /// Works out from the log what entries did that nobody has; false if the log does not hold them, none if it is to be tried
 /// again.
 async fn work_out(core: &Core, shard: ShardId, held: Range<u64>) -> Option<bool> {
-    let store = core.site.store.clone();
-    let fill = move || fill_from_log(&store, shard, held);
+    let (store, build) = (core.site.store.clone(), core.site.build);
+    let fill = move || fill_from_log(&store, shard, &build, held);
     match core.site.threads.offload(Errand::Snapshots, fill).await {
         Ok(Ok(filled)) => Some(filled),
         Ok(Err(error)) | Err(error) => {

@@ -3,12 +3,13 @@
 use std::io;
 use std::ops::Range;
 
-use skep_fleet::{FleetLimits, FleetState};
+use skep_fleet::FleetState;
 use skep_protocol::change::ChangeSet;
+use skep_protocol::fleet::Build;
 use skep_protocol::ids::ShardId;
 
 use crate::raft::log_store::entry;
-use crate::raft::machine::apply_payload;
+use crate::raft::machine::{apply_payload, read_payload};
 use crate::store::Store;
 
 /// Bytes of entries that are read at a time.
@@ -16,11 +17,17 @@ const READ_BYTES_MAX: usize = 1024 * 1024;
 
 /// Fills entries of the history that are missing, and have been applied, from the log; false if it does not hold them any
 /// more. Takes as long as a start, and as much memory as the state.
-pub(crate) fn fill_from_log(store: &Store, shard: ShardId, wanted: Range<u64>) -> io::Result<bool> {
+///
+/// # Errors
+/// If something cannot be read or written, or this build cannot apply an entry: another one may.
+pub(crate) fn fill_from_log(store: &Store, shard: ShardId, build: &Build, wanted: Range<u64>) -> io::Result<bool> {
     let snapshot = store.snapshots().load(shard).map_err(io::Error::other)?;
     let (mut state, mut at) = match snapshot {
-        Some(stored) => (FleetState::from_snapshot(&stored.data).map_err(io::Error::other)?, stored.index + 1),
-        None => (FleetState::new(FleetLimits::default()), 0),
+        Some(stored) => {
+            let state = FleetState::read_snapshot(&stored.data, build.versions).map_err(io::Error::other)?;
+            (state, stored.index + 1)
+        }
+        None => (FleetState::empty(), 0),
     };
     if at > wanted.start {
         return Ok(false);
@@ -34,7 +41,9 @@ pub(crate) fn fill_from_log(store: &Store, shard: ShardId, wanted: Range<u64>) -
         let from = at.max(wanted.start);
         for (point, bytes) in entries {
             let entry = entry(point, &bytes)?;
-            let changes = apply_payload(&mut state, entry.log_id, &entry.payload)?.changes;
+            let read = read_payload(build, state.fleet_version(), entry.log_id, &entry.payload);
+            let read = read.map_err(|unfit| io::Error::other(unfit.to_string()))?;
+            let changes = apply_payload(&mut state, entry.log_id, read.as_ref()).changes;
             if point.index >= wanted.start && !changes.is_empty() {
                 sets.push(ChangeSet { index: point.index, term: point.term, changes });
             }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skep_config::ControlConfig;
-use skep_fleet::FLEET_VERSION;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::Request;
+use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello, Proposal, ProposalReply};
 use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{Incarnation, NodeId, ShardId};
@@ -70,7 +70,7 @@ pub struct ConsensusHandle {
 
 impl Consensus {
     /// Opens the store, starts the threads, opens every shard in the store, and listens. Also returns what leaders will say
-    /// to this node.
+    /// to this node. `build`: what can be applied here.
     ///
     /// # Errors
     /// [`StartError`] says what is in the way. Nothing runs then.
@@ -78,6 +78,7 @@ impl Consensus {
         identity: Identity,
         config: ControlConfig,
         data: &Path,
+        build: Build,
     ) -> Result<(Self, mpsc::Receiver<FromLeader>), StartError> {
         let options = StoreOptions {
             segment_bytes: config.store.segment_bytes,
@@ -92,7 +93,7 @@ impl Consensus {
         let (started, starting) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let (sender, updates) = mpsc::channel(limits::CLAIMS_UPDATES_QUEUED_MAX);
-        let body = move || run(identity, config, store, sender, &started, stopped);
+        let body = move || run(identity, (config, build), store, sender, &started, stopped);
         let thread = std::thread::Builder::new().name("skep-control".to_owned()).spawn(body);
         let thread = thread.map_err(StartError::Thread)?;
         match starting.recv() {
@@ -118,7 +119,7 @@ impl Consensus {
 
 fn run(
     identity: Identity,
-    config: ControlConfig,
+    config: (ControlConfig, Build),
     store: Store,
     updates: mpsc::Sender<FromLeader>,
     started: &std::sync::mpsc::Sender<Result<ConsensusHandle, StartError>>,
@@ -150,7 +151,7 @@ fn run(
 
 async fn start(
     identity: Identity,
-    config: ControlConfig,
+    (config, build): (ControlConfig, Build),
     store: Store,
     threads: Threads,
     updates: mpsc::Sender<FromLeader>,
@@ -158,7 +159,7 @@ async fn start(
     let hello = Hello {
         frame_version_min: FRAME_VERSION,
         frame_version_max: FRAME_VERSION,
-        fleet_version: FLEET_VERSION,
+        fleet: build.versions,
         incarnation: store.incarnation(),
         process: rand::random(),
         name: config.node.name.clone(),
@@ -180,6 +181,7 @@ async fn start(
     let site = Site {
         node,
         incarnation,
+        build,
         config: Arc::new(config),
         store,
         threads: threads.clone(),

@@ -7,6 +7,7 @@ use skep_api::{Api, Calls};
 use skep_config::Config;
 use skep_consensus::{Consensus, FromLeader, Identity, JournalReport, Journals, StoreOptions, write_whole};
 use skep_mesh::Mesh;
+use skep_protocol::fleet::Build;
 use skep_protocol::places::Places;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -25,8 +26,8 @@ const TOKEN_BYTES_MIN: usize = 32;
 
 /// Runs a node until it is told to stop.
 ///
-/// `while_stdin`: also stop when standard input ends.
-pub(crate) fn run(config: Config, places: &Places, while_stdin: bool) -> Result<(), Failure> {
+/// `while_stdin`: also stop when standard input ends. `build`: what it can apply.
+pub(crate) fn run(config: Config, places: &Places, while_stdin: bool, build: Build) -> Result<(), Failure> {
     // libp2p's QUIC would write its session keys into this file.
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(Failure::usage("SSLKEYLOGFILE is set; a node does not write its session keys anywhere: unset it"));
@@ -39,7 +40,7 @@ pub(crate) fn run(config: Config, places: &Places, while_stdin: bool) -> Result<
     let journals = Journals::open(&places.journals(), rand::random(), StoreOptions::default().on_fatal);
     let journals = journals.map_err(Failure::failed)?;
     let (consensus, updates) =
-        Consensus::start(identity.clone(), config.control.clone(), &places.data()).map_err(Failure::failed)?;
+        Consensus::start(identity.clone(), config.control.clone(), &places.data(), build).map_err(Failure::failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(Failure::failed)?;
     let own = (&identity, config, places, descriptors);

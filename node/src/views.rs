@@ -75,6 +75,7 @@ pub(crate) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
         matched: voter.matched,
         standing: voter.standing.to_string(),
         heard_ms: voter.heard_ms,
+        speaks: voter.speaks,
     });
     ShardRow {
         shard: status.shard.0,
@@ -89,6 +90,8 @@ pub(crate) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
         digest: status.digest,
         clock: status.clock,
         fleet_version: status.fleet_version,
+        fleet_version_max: status.fleet_version_max,
+        held_back_by: status.held_back_by,
         voters: voters.collect(),
         counts: status.counts,
         dedup_ids: status.dedup_ids,

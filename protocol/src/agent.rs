@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::FleetLimits;
 use crate::ids::{AttachmentId, NodeId, SessionId};
-use crate::limits;
 use crate::task::{InvalidSpec, Task};
 use crate::text::{Capability, RoleName};
 use crate::time::LogInstant;
@@ -29,16 +29,25 @@ impl Role {
         Self { name: RoleName::unregistered(), capabilities: BTreeSet::new(), stateful: false, max_concurrent: 1 }
     }
 
-    /// Checks the limits.
+    /// Checks the limits of this build.
     ///
     /// # Errors
     /// [`InvalidSpec`] names the field.
     pub fn check(&self) -> Result<(), InvalidSpec> {
-        if self.capabilities.len() > limits::CAPABILITIES_MAX {
-            return Err(InvalidSpec::Capabilities { given: self.capabilities.len() });
+        self.check_within(&FleetLimits::default())
+    }
+
+    /// Checks the limits of a shard.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] names the field.
+    pub fn check_within(&self, limits: &FleetLimits) -> Result<(), InvalidSpec> {
+        if self.capabilities.len() as u64 > limits.capabilities_max {
+            return Err(InvalidSpec::Capabilities { given: self.capabilities.len(), max: limits.capabilities_max });
         }
-        if self.max_concurrent == 0 || self.max_concurrent > limits::CONCURRENT_CLAIMS_MAX {
-            return Err(InvalidSpec::MaxConcurrent { given: self.max_concurrent });
+        let (given, max) = (self.max_concurrent, limits.concurrent_claims_max);
+        if given == 0 || given > max {
+            return Err(InvalidSpec::MaxConcurrent { given, max });
         }
         Ok(())
     }
@@ -90,15 +99,24 @@ impl LeaseTerms {
         self.ttl_ms + self.margin_ms()
     }
 
-    /// Checks the limits.
+    /// Checks the limits of this build.
     ///
     /// # Errors
     /// [`InvalidSpec::LeaseTtl`].
     pub fn check(self) -> Result<(), InvalidSpec> {
-        if (limits::LEASE_TTL_MS_MIN..=limits::LEASE_TTL_MS_MAX).contains(&self.ttl_ms) {
+        self.check_within(&FleetLimits::default())
+    }
+
+    /// Checks the limits of a shard.
+    ///
+    /// # Errors
+    /// [`InvalidSpec::LeaseTtl`].
+    pub fn check_within(self, limits: &FleetLimits) -> Result<(), InvalidSpec> {
+        let (min, max) = (limits.lease_ttl_ms_min, limits.lease_ttl_ms_max);
+        if (min..=max).contains(&self.ttl_ms) {
             return Ok(());
         }
-        Err(InvalidSpec::LeaseTtl { given: self.ttl_ms })
+        Err(InvalidSpec::LeaseTtl { given: self.ttl_ms, min, max })
     }
 }
 
@@ -143,6 +161,7 @@ impl AgentRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     #[test]
     fn the_holder_of_a_lease_stops_before_the_orchestrator_takes_over() {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{CodecError, Encoded};
 use crate::command::{InvalidCommand, Target};
+use crate::fleet::FleetLimits;
 use crate::ids::{IdError, ShardId};
 use crate::limits;
 use crate::text::{OperatorName, SiteName, Verb};
@@ -173,13 +174,13 @@ impl OperatorGrant {
         Self { site, shard, operator, name, serial, verbs, targets, broadcast, per_minute, admin, revoked }
     }
 
-    /// Checks the limits that the fields' own types do not.
+    /// Checks the limits of a shard that the fields' own types do not.
     ///
     /// # Errors
     /// [`InvalidCommand::GrantNames`].
-    pub fn check(&self) -> Result<(), InvalidCommand> {
-        let given = self.verbs.names().max(self.targets.names());
-        if given > limits::GRANT_NAMES_MAX { Err(InvalidCommand::GrantNames { given }) } else { Ok(()) }
+    pub fn check_within(&self, limits: &FleetLimits) -> Result<(), InvalidCommand> {
+        let (given, max) = (self.verbs.names().max(self.targets.names()), limits.grant_names_max);
+        if given as u64 > max { Err(InvalidCommand::GrantNames { given, max }) } else { Ok(()) }
     }
 
     /// Whether it lets its operator ask a target for something.

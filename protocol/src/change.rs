@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Role;
 use crate::authority::{OperatorGrant, OperatorKey};
 use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
+use crate::fleet::Rules;
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, JournalId, NodeId, RequestId, TaskId};
 use crate::outcome::Refusal;
 use crate::task::{KeptFor, TaskSpec, TaskStatus};
@@ -271,6 +272,11 @@ pub enum ChangeKind {
         /// Its time.
         home: HomeEpoch,
     },
+    /// Entries mean what this version says from now on, within these limits.
+    RulesAgreed {
+        /// The version and the limits.
+        rules: Box<Rules>,
+    },
 }
 
 /// Why a claim was taken back.
@@ -326,7 +332,8 @@ impl ChangeKind {
             | Self::DeliveryEnded { .. }
             | Self::OperatorRefused { .. }
             | Self::OutcomeRefused { .. }
-            | Self::InboxOpened { .. } => None,
+            | Self::InboxOpened { .. }
+            | Self::RulesAgreed { .. } => None,
         }
     }
 
@@ -382,7 +389,8 @@ impl ChangeKind {
             | Self::DeliveryEnded { .. }
             | Self::OperatorRefused { .. }
             | Self::OutcomeRefused { .. }
-            | Self::InboxOpened { .. } => None,
+            | Self::InboxOpened { .. }
+            | Self::RulesAgreed { .. } => None,
         }
     }
 }

@@ -100,7 +100,7 @@ impl Encoded for crate::entry::Entry {
 
 impl Encoded for crate::change::ChangeSet {
     const WHAT: &'static str = "change set";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 
@@ -118,7 +118,7 @@ impl Encoded for crate::query::QueryAnswer {
 
 impl Encoded for crate::frame::Hello {
     const WHAT: &'static str = "hello";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = 1024;
 }
 
@@ -130,7 +130,7 @@ impl Encoded for crate::frame::Proposal {
 
 impl Encoded for crate::frame::ProposalReply {
     const WHAT: &'static str = "proposal reply";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 

@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::authority::{Authority, OperatorKey, OperatorSecret, Signature, signed_bytes};
 use crate::codec::CodecError;
+use crate::fleet::FleetLimits;
 use crate::ids::{CommandId, NodeId, ShardId};
-use crate::limits;
 use crate::text::{AgentId, ContentType, GroupName, Reason, SiteName, TraceParent, Verb};
 use crate::time::LogInstant;
 
@@ -88,32 +88,40 @@ pub struct Command {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum InvalidCommand {
     /// The arguments or the result are too large.
-    #[error("{bytes} bytes of arguments or result; at most {} are allowed", limits::ARGS_BYTES_MAX)]
+    #[error("{bytes} bytes of arguments or result; at most {max} are allowed")]
     Args {
         /// How many.
         bytes: usize,
+        /// How many may be.
+        max: u64,
     },
     /// Waves that are empty, too large, too close or too far apart.
     #[error(
-        "waves of {agents} agents every {every_ms} ms; give 1 to {} agents every {} to {} ms",
-        limits::WAVE_AGENTS_MAX,
-        limits::WAVE_EVERY_MS_MIN,
-        limits::WAVE_EVERY_MS_MAX
+        "waves of {agents} agents every {every_ms} ms; give 1 to {agents_max} agents every {every_ms_min} to \
+         {every_ms_max} ms"
     )]
     Waves {
         /// Agents in one.
         agents: u32,
         /// Between two.
         every_ms: u64,
+        /// Most agents in one.
+        agents_max: u32,
+        /// The shortest between two.
+        every_ms_min: u64,
+        /// The longest between two.
+        every_ms_max: u64,
     },
     /// A command that would supersede itself.
     #[error("a command cannot supersede itself")]
     SupersedesItself,
     /// Too many groups.
-    #[error("{given} groups; at most {} are allowed", limits::GROUPS_MAX)]
+    #[error("{given} groups; at most {max} are allowed")]
     Groups {
         /// How many.
         given: usize,
+        /// How many may be.
+        max: u64,
     },
     /// A number that leaves none for later statements.
     #[error("serial {given} is far above {last}, the last one; give {last} plus one")]
@@ -124,19 +132,30 @@ pub enum InvalidCommand {
         last: u64,
     },
     /// Too many verbs or targets.
-    #[error("a grant names {given} verbs or targets; at most {} are allowed, or any", limits::GRANT_NAMES_MAX)]
+    #[error("a grant names {given} verbs or targets; at most {max} are allowed, or any")]
     GrantNames {
         /// How many.
         given: usize,
+        /// How many may be.
+        max: u64,
     },
 }
 
-/// Checks the size of a command's result.
+/// Checks the size of a command's result by the limit of this build.
 ///
 /// # Errors
 /// [`InvalidCommand::Args`] if it is over the limit.
 pub fn check_result(result: &[u8]) -> Result<(), InvalidCommand> {
-    if result.len() > limits::ARGS_BYTES_MAX { Err(InvalidCommand::Args { bytes: result.len() }) } else { Ok(()) }
+    check_result_within(result, &FleetLimits::default())
+}
+
+/// Checks the size of a command's result by the limit of a shard.
+///
+/// # Errors
+/// [`InvalidCommand::Args`] if it is over the limit.
+pub fn check_result_within(result: &[u8], limits: &FleetLimits) -> Result<(), InvalidCommand> {
+    let (bytes, max) = (result.len(), limits.args_bytes_max);
+    if bytes as u64 > max { Err(InvalidCommand::Args { bytes, max }) } else { Ok(()) }
 }
 
 const COMMAND: &[u8] = b"skep/command/1\0";
@@ -144,19 +163,28 @@ const REDRIVEN: &[u8] = b"skep/command-redriven/1\0";
 const ORDER: &[u8] = b"skep/command-order/1\0";
 
 impl Command {
-    /// Checks the limits that the fields' own types do not.
+    /// Checks the limits of this build that the fields' own types do not.
     ///
     /// # Errors
     /// [`InvalidCommand`] names the field.
     pub fn check(&self) -> Result<(), InvalidCommand> {
-        check_result(&self.args)?;
+        self.check_within(&FleetLimits::default())
+    }
+
+    /// Checks the limits of a shard that the fields' own types do not.
+    ///
+    /// # Errors
+    /// [`InvalidCommand`] names the field.
+    pub fn check_within(&self, limits: &FleetLimits) -> Result<(), InvalidCommand> {
+        check_result_within(&self.args, limits)?;
         if self.supersedes == Some(self.id) {
             return Err(InvalidCommand::SupersedesItself);
         }
         let Some(Waves { agents, every_ms }) = self.waves else { return Ok(()) };
-        let apart = (limits::WAVE_EVERY_MS_MIN..=limits::WAVE_EVERY_MS_MAX).contains(&every_ms);
-        if agents == 0 || agents > limits::WAVE_AGENTS_MAX || !apart {
-            return Err(InvalidCommand::Waves { agents, every_ms });
+        let (every_ms_min, every_ms_max) = (limits.wave_every_ms_min, limits.wave_every_ms_max);
+        let (agents_max, apart) = (limits.wave_agents_max, (every_ms_min..=every_ms_max).contains(&every_ms));
+        if agents == 0 || agents > agents_max || !apart {
+            return Err(InvalidCommand::Waves { agents, every_ms, agents_max, every_ms_min, every_ms_max });
         }
         Ok(())
     }
@@ -520,8 +548,9 @@ mod tests {
     fn what_is_out_of_bounds_is_refused_by_name() {
         let by = OperatorSecret::from_seed(&[1; 32]);
         let mut large = command(&by);
-        large.args = vec![0; limits::ARGS_BYTES_MAX + 1];
-        assert_eq!(large.check(), Err(InvalidCommand::Args { bytes: limits::ARGS_BYTES_MAX + 1 }));
+        let max = crate::limits::ARGS_BYTES_MAX;
+        large.args = vec![0; max + 1];
+        assert_eq!(large.check(), Err(InvalidCommand::Args { bytes: max + 1, max: max as u64 }));
         for waves in [(0, 100), (1, 0), (u32::MAX, 100), (1, u64::MAX)] {
             let waves = Some(Waves { agents: waves.0, every_ms: waves.1 });
             assert!(matches!(Command { waves, ..command(&by) }.check(), Err(InvalidCommand::Waves { .. })));

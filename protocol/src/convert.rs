@@ -148,7 +148,8 @@ pub fn duration_to_proto(ms: u64) -> prost_types::Duration {
 
 fn capabilities(name: &'static str, texts: &[String]) -> Result<BTreeSet<Capability>, FieldError> {
     if texts.len() > limits::CAPABILITIES_MAX {
-        return Err(field(name, InvalidSpec::Capabilities { given: texts.len() }));
+        let (given, max) = (texts.len(), limits::CAPABILITIES_MAX as u64);
+        return Err(field(name, InvalidSpec::Capabilities { given, max }));
     }
     texts.iter().map(|text| Capability::new(text).in_field(name)).collect()
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use crate::agent::{LeaseTerms, Role};
 use crate::authority::{OperatorGrant, OperatorKey, SignedGrant};
 use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, SignedCommand, SignedOrder, Steps};
+use crate::fleet::Rules;
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, JournalId, NodeId, RequestId, SessionId, TaskId};
 use crate::mutant::{Mutant, is_on};
 use crate::task::TaskSpec;
@@ -37,6 +38,9 @@ pub enum EntryBody {
     /// Nobody knows how long the whole quorum was away: the clock moves on to its next era, and everything with a
     /// deadline has passed it.
     ClockLost,
+    /// By which rules the entries after this one are applied: every voter knew them when it was proposed. A shard's first
+    /// entry is one of these.
+    Rules(Box<Rules>),
 }
 
 /// A mutating request of a client. A retry repeats it byte for byte.

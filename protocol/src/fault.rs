@@ -11,6 +11,8 @@ pub enum ShardFault {
     OutOfService,
     /// The replica forgot entries that it had acknowledged, and takes part no more.
     RestoredFromCopy,
+    /// This build cannot apply what the shard has agreed on, and takes part no more.
+    WrongVersion,
     /// This incarnation of the node is no member of the group.
     NotMember,
     /// No leader is heard.
@@ -27,6 +29,8 @@ pub enum ShardFault {
     VoterBehind,
     /// A voter forgot entries that it had acknowledged.
     VoterRestoredFromCopy,
+    /// A voter runs a build that cannot apply what the shard has agreed on.
+    VoterWrongVersion,
     /// A voter has lost its disk and is another member now.
     VoterReplaced,
     /// The link to a voter is too slow for how soon it is to answer.
@@ -45,9 +49,10 @@ pub enum ShardFault {
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
+        Self::WrongVersion,
         Self::NotMember,
         Self::NoLeader,
         Self::LeaderWithoutQuorum,
@@ -56,6 +61,7 @@ impl ShardFault {
         Self::VoterSilent,
         Self::VoterBehind,
         Self::VoterRestoredFromCopy,
+        Self::VoterWrongVersion,
         Self::VoterReplaced,
         Self::SlowLink,
         Self::DiskNearlyFull,
@@ -70,6 +76,7 @@ impl ShardFault {
         match self {
             Self::OutOfService => "out-of-service",
             Self::RestoredFromCopy => "restored-from-copy",
+            Self::WrongVersion => "wrong-version",
             Self::NotMember => "not-member",
             Self::NoLeader => "no-leader",
             Self::LeaderWithoutQuorum => "leader-without-quorum",
@@ -78,6 +85,7 @@ impl ShardFault {
             Self::VoterSilent => "voter-silent",
             Self::VoterBehind => "voter-behind",
             Self::VoterRestoredFromCopy => "voter-restored-from-copy",
+            Self::VoterWrongVersion => "voter-wrong-version",
             Self::VoterReplaced => "voter-replaced",
             Self::SlowLink => "slow-link",
             Self::DiskNearlyFull => "disk-nearly-full",
@@ -96,6 +104,9 @@ impl ShardFault {
                 "move the data directory of this node away, start it, and run 'skep shard add-voter' with its id on the \
                  leader"
             }
+            Self::WrongVersion => {
+                "install a Skep on this node that speaks the shard's fleet version, and start it again; its data stays"
+            }
             Self::NotMember => {
                 "what this node shows may be old; run 'skep shard add-voter' with its id on the leader if it is to vote"
             }
@@ -111,6 +122,9 @@ impl ShardFault {
             Self::VoterBehind => "see that its disk is not full or slow, and that the link to it is not too thin",
             Self::VoterRestoredFromCopy => {
                 "move the data directory of that node away, start it, and run 'skep shard add-voter' with its id here"
+            }
+            Self::VoterWrongVersion => {
+                "install a Skep on that node that speaks the shard's fleet version, and start it again; its data stays"
             }
             Self::VoterReplaced => "run 'skep shard add-voter' with its id here",
             Self::SlowLink => "it works, slowly; a preset for slower links is more patient: 'skep config show'",
@@ -135,7 +149,7 @@ impl ShardFault {
     /// What a node with this fault is to the shard, if it is not connected to it as a current member.
     pub const fn unlike_connected(self) -> Option<&'static str> {
         match self {
-            Self::OutOfService | Self::RestoredFromCopy => Some("out of service"),
+            Self::OutOfService | Self::RestoredFromCopy | Self::WrongVersion => Some("out of service"),
             Self::NotMember => Some("not a member"),
             Self::NoLeader | Self::LeaderWithoutQuorum => Some("no quorum"),
             Self::Behind => Some("behind"),
@@ -143,6 +157,7 @@ impl ShardFault {
             | Self::VoterSilent
             | Self::VoterBehind
             | Self::VoterRestoredFromCopy
+            | Self::VoterWrongVersion
             | Self::VoterReplaced
             | Self::SlowLink
             | Self::DiskNearlyFull

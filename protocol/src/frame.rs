@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::CodecError;
 use crate::entry::Request;
+use crate::fleet::FleetVersions;
 use crate::ids::{Incarnation, RaftId, ShardId};
 use crate::limits;
 use crate::outcome::ProposeOutcome;
@@ -239,8 +240,8 @@ pub struct Hello {
     pub frame_version_min: u8,
     /// The newest frame format that the sender speaks.
     pub frame_version_max: u8,
-    /// The newest meaning of entries that the sender can apply.
-    pub fleet_version: u32,
+    /// The meanings of entries that the sender can apply: a shard's is raised only once each of its voters has told this.
+    pub fleet: FleetVersions,
     /// The sender's incarnation.
     pub incarnation: Incarnation,
     /// Random, made at every start of the process: tells a restarted peer from a second connection of the same one.

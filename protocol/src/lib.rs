@@ -17,6 +17,7 @@ pub mod command;
 pub mod convert;
 pub mod entry;
 pub mod fault;
+pub mod fleet;
 pub mod frame;
 pub mod heartbeat;
 pub mod ids;

@@ -2,6 +2,10 @@
 //!
 //! Units come last in the names. A bound on a queue is the length at which the queue refuses; a bound on a message
 //! is the size at which the decoder refuses.
+//!
+//! Those that applying an entry reads are proposed to a shard, and are in its log: see [`crate::fleet`]. Where a client is
+//! answered before anything is proposed, a node may go by its own, and refuse what the shard would have accepted; the shard has
+//! the last word.
 
 /// Longest id or name (agent, capability, role, node name, task kind). Refused as invalid.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -188,6 +192,11 @@ pub const JOURNALS_KEPT_MAX: usize = AGENTS_PER_NODE_MAX;
 pub const GROUPS_MAX: usize = 16;
 /// Operators of a shard, revoked ones included. One more is refused as `ShardFull`.
 pub const OPERATORS_MAX: usize = 1_024;
+/// How far the number of an operator's grant may be above the last one, so that nobody uses the numbers up. Refused as
+/// invalid.
+pub const SERIAL_STEP_MAX: u64 = 1_000_000;
+/// An operator may send one in so many of the commands of a minute at once. One more is refused as `TooManyCommands`.
+pub const COMMAND_BURST_SHARE: u64 = 6;
 /// Verbs or targets that one grant names. Refused as invalid.
 pub const GRANT_NAMES_MAX: usize = 64;
 /// Grants between an operator and the first one. A longer chain is refused.

@@ -120,6 +120,10 @@ mutants! {
     AgentForgottenAtWork = "agent-forgotten-at-work",
     /// The attachments of an agent that was forgotten are counted from the first one again.
     AttachmentsStartAgain = "attachments-start-again",
+    /// A leader raises the meaning of entries as soon as it knows the next one itself.
+    RaisedWithoutAllVoters = "raised-without-all-voters",
+    /// A replica goes by the limits of its build.
+    LimitsFromBuild = "limits-from-build",
 }
 
 /// Whether a seeded bug is to happen.

@@ -294,15 +294,14 @@ pub enum Refusal {
         now: LogInstant,
     },
     /// The command would be valid for too long.
-    #[error(
-        "command {command} would be valid for {valid_ms} ms; at most {} are allowed",
-        crate::limits::COMMAND_VALID_MS_MAX
-    )]
+    #[error("command {command} would be valid for {valid_ms} ms; at most {max_ms} are allowed")]
     CommandTooLong {
         /// Which.
         command: CommandId,
         /// How long.
         valid_ms: u64,
+        /// The longest.
+        max_ms: u64,
     },
     /// A command with this id exists, and is another one.
     #[error("command {0} exists already, and is another one; make a new id for a new command")]

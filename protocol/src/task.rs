@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Position;
+use crate::fleet::FleetLimits;
 use crate::ids::{AttachmentId, ClaimEpoch, TaskId};
-use crate::limits;
 use crate::text::{AgentId, Capability, Reason, TaskKind, Title};
 use crate::time::LogInstant;
 
@@ -131,17 +131,26 @@ impl TaskSpec {
     /// A claim without progress for 15 minutes is stale unless its task says otherwise.
     pub const STALE_AFTER_MS_DEFAULT: u64 = 15 * 60 * 1_000;
 
-    /// Checks the limits that the fields' own types do not.
+    /// Checks the limits of this build that the fields' own types do not.
     ///
     /// # Errors
     /// [`InvalidSpec`] names the field.
     pub fn check(&self) -> Result<(), InvalidSpec> {
-        if self.required.len() > limits::CAPABILITIES_MAX {
-            return Err(InvalidSpec::Capabilities { given: self.required.len() });
+        self.check_within(&FleetLimits::default())
+    }
+
+    /// Checks the limits of a shard that the fields' own types do not.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] names the field.
+    pub fn check_within(&self, limits: &FleetLimits) -> Result<(), InvalidSpec> {
+        if self.required.len() as u64 > limits.capabilities_max {
+            return Err(InvalidSpec::Capabilities { given: self.required.len(), max: limits.capabilities_max });
         }
-        check_payload(&self.payload)?;
-        if self.retry.attempts_max == 0 || self.retry.attempts_max > limits::ATTEMPTS_MAX {
-            return Err(InvalidSpec::Attempts { given: self.retry.attempts_max });
+        check_payload_within(&self.payload, limits)?;
+        let (attempts, max) = (self.retry.attempts_max, limits.attempts_max);
+        if attempts == 0 || attempts > max {
+            return Err(InvalidSpec::Attempts { given: attempts, max });
         }
         if self.stale_after_ms == 0 {
             return Err(InvalidSpec::StaleAfter);
@@ -149,55 +158,74 @@ impl TaskSpec {
         if self.valid_for_ms == Some(0) {
             return Err(InvalidSpec::ValidFor);
         }
-        if self.disconnect.lost_after_ms > limits::LOST_AFTER_MS_MAX {
-            return Err(InvalidSpec::LostAfter { given: self.disconnect.lost_after_ms });
+        let (given, max) = (self.disconnect.lost_after_ms, limits.lost_after_ms_max);
+        if given > max {
+            return Err(InvalidSpec::LostAfter { given, max });
         }
         Ok(())
     }
 }
 
-/// Checks the size of a checkpoint.
+/// Checks the size of a checkpoint by the limit of this build.
 ///
 /// # Errors
 /// [`InvalidSpec::Checkpoint`] if it is over the limit.
 pub fn check_checkpoint(bytes: &[u8]) -> Result<(), InvalidSpec> {
-    if bytes.len() > limits::CHECKPOINT_BYTES_MAX {
-        return Err(InvalidSpec::Checkpoint { bytes: bytes.len() });
-    }
-    Ok(())
+    check_checkpoint_within(bytes, &FleetLimits::default())
 }
 
-/// Checks the size of a task's payload or result.
+/// Checks the size of a checkpoint by the limit of a shard.
+///
+/// # Errors
+/// [`InvalidSpec::Checkpoint`] if it is over the limit.
+pub fn check_checkpoint_within(bytes: &[u8], limits: &FleetLimits) -> Result<(), InvalidSpec> {
+    let (bytes, max) = (bytes.len(), limits.checkpoint_bytes_max);
+    if bytes as u64 > max { Err(InvalidSpec::Checkpoint { bytes, max }) } else { Ok(()) }
+}
+
+/// Checks the size of a task's payload or result by the limit of this build.
 ///
 /// # Errors
 /// [`InvalidSpec::Payload`] if it is over the limit.
 pub fn check_payload(bytes: &[u8]) -> Result<(), InvalidSpec> {
-    if bytes.len() > limits::PAYLOAD_BYTES_MAX {
-        return Err(InvalidSpec::Payload { bytes: bytes.len() });
-    }
-    Ok(())
+    check_payload_within(bytes, &FleetLimits::default())
+}
+
+/// Checks the size of a task's payload or result by the limit of a shard.
+///
+/// # Errors
+/// [`InvalidSpec::Payload`] if it is over the limit.
+pub fn check_payload_within(bytes: &[u8], limits: &FleetLimits) -> Result<(), InvalidSpec> {
+    let (bytes, max) = (bytes.len(), limits.payload_bytes_max);
+    if bytes as u64 > max { Err(InvalidSpec::Payload { bytes, max }) } else { Ok(()) }
 }
 
 /// A task or role that no shard would accept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum InvalidSpec {
     /// Too many capabilities.
-    #[error("{given} capabilities; at most {} are allowed", limits::CAPABILITIES_MAX)]
+    #[error("{given} capabilities; at most {max} are allowed")]
     Capabilities {
         /// How many were given.
         given: usize,
+        /// How many may be.
+        max: u64,
     },
     /// The payload or result is too large.
-    #[error("the payload has {bytes} bytes; at most {} are allowed", limits::PAYLOAD_BYTES_MAX)]
+    #[error("the payload has {bytes} bytes; at most {max} are allowed")]
     Payload {
         /// Its size.
         bytes: usize,
+        /// The largest.
+        max: u64,
     },
     /// No attempt, or too many.
-    #[error("{given} attempts; give 1 to {}", limits::ATTEMPTS_MAX)]
+    #[error("{given} attempts; give 1 to {max}")]
     Attempts {
         /// How many were given.
         given: u32,
+        /// How many may be.
+        max: u32,
     },
     /// A claim that is stale at once.
     #[error("stale_after is zero; give at least 1 ms")]
@@ -206,28 +234,38 @@ pub enum InvalidSpec {
     #[error("valid_for is zero; give at least 1 ms, or leave it out")]
     ValidFor,
     /// A former holder that is waited for too long.
-    #[error("lost_after is {given} ms; at most {} are allowed", limits::LOST_AFTER_MS_MAX)]
+    #[error("lost_after is {given} ms; at most {max} are allowed")]
     LostAfter {
         /// How long was given, in milliseconds.
         given: u64,
+        /// The longest, in milliseconds.
+        max: u64,
     },
     /// The checkpoint is too large.
-    #[error("the checkpoint has {bytes} bytes; at most {} are allowed", limits::CHECKPOINT_BYTES_MAX)]
+    #[error("the checkpoint has {bytes} bytes; at most {max} are allowed")]
     Checkpoint {
         /// Its size.
         bytes: usize,
+        /// The largest.
+        max: u64,
     },
     /// A lease that is too short to be renewed, or too long to wait for.
-    #[error("a lease of {given} ms; give {} to {} ms", limits::LEASE_TTL_MS_MIN, limits::LEASE_TTL_MS_MAX)]
+    #[error("a lease of {given} ms; give {min} to {max} ms")]
     LeaseTtl {
         /// How long was given, in milliseconds.
         given: u64,
+        /// The shortest, in milliseconds.
+        min: u64,
+        /// The longest, in milliseconds.
+        max: u64,
     },
     /// An agent that may hold nothing, or too much.
-    #[error("max_concurrent is {given}; give 1 to {}", limits::CONCURRENT_CLAIMS_MAX)]
+    #[error("max_concurrent is {given}; give 1 to {max}")]
     MaxConcurrent {
         /// How many were given.
         given: u32,
+        /// How many may be.
+        max: u32,
     },
 }
 
@@ -397,7 +435,7 @@ pub struct Task {
     pub fenced_until: LogInstant,
     /// Where the next holder goes on, as the last one that said so left it; opaque to Skep.
     pub checkpoint: Option<Arc<[u8]>>,
-    /// The latest failures, oldest first, at most [`limits::FAILURES_KEPT`].
+    /// The latest failures, oldest first, at most [`FleetLimits::failures_kept`].
     pub failures: Vec<Failure>,
 }
 

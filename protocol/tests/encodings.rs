@@ -6,6 +6,7 @@ use skep_protocol::agent::{LeaseTerms, Position, Role};
 use skep_protocol::change::{Change, ChangeKind, ChangeSet};
 use skep_protocol::codec::{CodecError, Encoded};
 use skep_protocol::entry::{Claim, Decision, Entry, EntryBody, Op, Request};
+use skep_protocol::fleet::{FleetLimits, FleetVersions, Rules};
 use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress};
 use skep_protocol::heartbeat::{
     AgentClaims, AgentHeartbeat, AgentRenewal, ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatReply, Renewal,
@@ -48,11 +49,15 @@ fn entry() -> Entry {
     Entry { stamp: LogInstant::from_raw(2), term: 3, body: EntryBody::Requests(vec![request(op)]) }
 }
 
+fn rules(version: u32) -> EntryBody {
+    EntryBody::Rules(Box::new(Rules { version, limits: FleetLimits::default() }))
+}
+
 fn hello() -> Hello {
     Hello {
         frame_version_min: 1,
         frame_version_max: 1,
-        fleet_version: 1,
+        fleet: FleetVersions { min: 1, max: 2 },
         incarnation: Incarnation([0xcc; 16]),
         process: 5,
         name: NodeName::new("n").unwrap(),
@@ -125,7 +130,7 @@ fn claims_update() -> ClaimsUpdate {
 
 /// A change of any of these bytes needs a new version: the old ones are on disks and on the wire.
 #[test]
-fn golden_bytes_of_version_1() {
+fn golden_bytes_of_each_version() {
     let b16 = "bb".repeat(16);
     let a16 = "aa".repeat(16);
     let d32 = "dd".repeat(32);
@@ -156,10 +161,10 @@ fn golden_bytes_of_version_1() {
 }
 
 const GOLDEN_ENTRY: &str = "0102030001{a}010200{b}0174016b020101630109030405060107080101010201";
-const GOLDEN_HELLO: &str = "01010101{c}05016e0173";
-const GOLDEN_CHANGES: &str = "010403010201{a}01{b}01610101";
+const GOLDEN_HELLO: &str = "0201010102{c}05016e0173";
+const GOLDEN_CHANGES: &str = "020403010201{a}01{b}01610101";
 const GOLDEN_HINT: &str = "01{d}0301{d}";
-const GOLDEN_OUTCOME: &str = "01040004020000{b}0101010005020107{b}050101{d}0301{d}";
+const GOLDEN_OUTCOME: &str = "02040004020000{b}0101010005020107{b}050101{d}0301{d}";
 
 fn survives<T: Encoded + PartialEq + std::fmt::Debug>(value: &T) {
     let bytes = value.encode().unwrap();
@@ -179,6 +184,7 @@ fn survives<T: Encoded + PartialEq + std::fmt::Debug>(value: &T) {
 #[test]
 fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&entry());
+    survives(&Entry { body: rules(2), ..entry() });
     survives(&hello());
     survives(&change_set());
     survives(&outcome());
@@ -264,6 +270,7 @@ fn body() -> impl Strategy<Value = EntryBody> {
         prop::collection::vec(request, 0..5).prop_map(EntryBody::Requests),
         prop::collection::vec(decision, 0..5).prop_map(EntryBody::Decisions),
         Just(EntryBody::ClockLost),
+        any::<u32>().prop_map(rules),
     ]
 }
 
@@ -275,9 +282,12 @@ proptest! {
     }
 
     #[test]
-    fn rubbish_is_refused_and_never_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn rubbish_is_refused_and_never_a_panic(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..400),
+        version in 1u8..=2,
+    ) {
         if let Some(first) = bytes.first_mut() {
-            *first = 1;
+            *first = version;
         }
         let _ = Entry::decode(&bytes);
         let _ = ChangeSet::decode(&bytes);

@@ -94,6 +94,7 @@ pub struct TestNode {
     control: String,
     mesh: String,
     api: String,
+    variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -267,6 +268,7 @@ impl Testnet {
             .args(self.layout.overrides.iter().chain(&own).flat_map(|set| ["--set", set]))
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "SKEP_LOG" || name == "RUST_BACKTRACE"))
+            .envs(node.variables.iter().map(|(name, value)| (name, value)))
             // The node ends when its end of this pipe does, however the launcher ends.
             .stdin(Stdio::piped())
             .stdout(log.try_clone().map_err(io_error("log"))?)
@@ -435,7 +437,13 @@ impl Drop for Testnet {
 impl TestNode {
     fn of(name: String, dir: PathBuf, made: Made) -> Self {
         let Made { node: id, control, mesh, api } = made;
-        Self { name, dir, id, control, mesh, api, child: None }
+        Self { name, dir, id, control, mesh, api, variables: Vec::new(), child: None }
+    }
+
+    /// Starts with an environment variable from the next time on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// The port of its mesh: that before the one of its control plane.

@@ -4,6 +4,7 @@
 //! directories and on ports of its own, and is ended by pid.
 
 pub mod hall;
+pub mod pose;
 pub mod running;
 pub mod sim;
 pub mod small_disk;

@@ -149,7 +149,7 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
     let mut refused = 0;
     for _ in 0..60 {
         let client = node.client();
-        match client.watch_tasks(&[], 0).await {
+        match client.watch_tasks(&[], None).await {
             Ok(watch) => watches.push((client, watch)),
             Err(error) => {
                 // Connections of those that were refused before may not be gone yet.
@@ -164,7 +164,7 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
     assert_eq!(site.skep(0, &["node", "status"]).code(), Some(0));
     drop(watches);
     let client = node.client();
-    let again = site.net.wait_for("a watch", async || client.watch_tasks(&[], 0).await.ok());
+    let again = site.net.wait_for("a watch", async || client.watch_tasks(&[], None).await.ok());
     again.await.unwrap();
 
     // Connections that say nothing take all places, and whoever calls hears why there is none.

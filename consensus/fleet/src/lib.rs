@@ -24,4 +24,5 @@ pub use orchestrator::{
     Effect as OrchestratorEffect, Event as OrchestratorEvent, HeartbeatKey, Orchestrator, OrchestratorConfig, Policy,
 };
 pub use pulse::{LeaderPulse, PulseConfig};
-pub use state::{Applied, FLEET_VERSION, FleetLimits, FleetState, LogPosition, SnapshotError};
+pub use skep_protocol::fleet::FleetLimits;
+pub use state::{Applied, FleetState, LogPosition, SnapshotError};

@@ -3,7 +3,7 @@
 
 mod support;
 
-use skep_fleet::{HeartbeatKey, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent, Policy};
+use skep_fleet::{FleetLimits, HeartbeatKey, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent, Policy};
 use skep_protocol::agent::Position;
 use skep_protocol::entry::{Decision, Op};
 use skep_protocol::heartbeat::{ClaimsUpdate, Renewal};
@@ -119,7 +119,9 @@ fn nothing_is_renewed_once_its_expiry_is_on_its_way() {
     shard.decide(Decision::ExpireLease { agent: agent("r1"), attachment });
     lead.tell(&shard, OrchestratorEvent::Applied);
     assert_eq!(renew(&mut shard, &mut lead, "r1", 1, attachment), Renewal::NotAttached);
-    assert_eq!(lead.orchestrator.poll_timeout(&shard.state, shard.now), None);
+    let forgotten = shard.now.plus_ms(FleetLimits::default().agent_ttl_ms);
+    let next = lead.orchestrator.poll_timeout(&shard.state, shard.now);
+    assert_eq!(next, Some(forgotten), "nothing is left to do but to forget it");
 }
 
 #[test]

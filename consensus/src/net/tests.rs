@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skep_config::PeerConfig;
-use skep_fleet::FLEET_VERSION;
+use skep_protocol::fleet::FLEET_VERSIONS;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Header, Hello};
 use skep_protocol::ids::{Incarnation, NodeId, ShardId};
 use skep_protocol::text::{NodeName, SiteName};
@@ -49,7 +49,7 @@ fn start(seed: u8, other: PeerConfig) -> Node {
     let hello = Hello {
         frame_version_min: FRAME_VERSION,
         frame_version_max: FRAME_VERSION,
-        fleet_version: FLEET_VERSION,
+        fleet: FLEET_VERSIONS,
         incarnation: Incarnation([seed; 16]),
         process: u64::from(seed),
         name: NodeName::new("node").unwrap(),

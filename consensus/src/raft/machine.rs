@@ -11,16 +11,18 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use skep_fleet::{Applied, FleetLimits, FleetState, LogPosition, SnapshotError};
+use skep_fleet::{Applied, FleetState, LogPosition, SnapshotError};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
-use skep_protocol::entry;
+use skep_protocol::entry::{self, EntryBody};
+use skep_protocol::fleet::Build;
 use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::sync::watch;
 
 use super::checked::Checked;
+use super::fitness::{Fitness, Unfit};
 use super::kept::{Replay, until_kept};
 use super::types::{
     ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode,
@@ -61,17 +63,39 @@ impl SharedState {
 
 type Payload = EntryPayload<EntryBytes, RaftId, Member>;
 
-/// What an entry does to a state.
-pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, payload: &Payload) -> io::Result<Applied> {
-    let position = LogPosition { index: id.index, term: *id.leader_id };
-    match payload {
-        EntryPayload::Normal(bytes) => {
-            let entry = entry::Entry::decode(&bytes.0).map_err(io::Error::other)?;
-            Ok(state.apply(position, &entry))
+/// What an entry asks for, if it is more than Raft's own. An error if a build cannot apply it to a state that goes by a
+/// version.
+pub(crate) fn read_payload(
+    build: &Build,
+    agreed: u32,
+    id: LogId,
+    payload: &Payload,
+) -> Result<Option<entry::Entry>, Unfit> {
+    let EntryPayload::Normal(bytes) = payload else { return Ok(None) };
+    let speaks = build.versions;
+    let mut entry = entry::Entry::decode(&bytes.0).map_err(|error| Unfit::unread(id.index, &error, speaks))?;
+    // One of a leader that was deposed changes nothing.
+    let holds = entry.term == *id.leader_id;
+    if let EntryBody::Rules(rules) = &mut entry.body {
+        let version = rules.version;
+        if holds && version > agreed && !speaks.contains(version) {
+            return Err(Unfit::version(id.index, version, speaks));
         }
-        EntryPayload::Blank | EntryPayload::Membership(_) => {
+        if is_on(Mutant::LimitsFromBuild) {
+            rules.limits = build.limits;
+        }
+    }
+    Ok(Some(entry))
+}
+
+/// What an entry does to a state; none: one of Raft's own.
+pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, entry: Option<&entry::Entry>) -> Applied {
+    let position = LogPosition { index: id.index, term: *id.leader_id };
+    match entry {
+        Some(entry) => state.apply(position, entry),
+        None => {
             state.skip(position);
-            Ok(Applied::default())
+            Applied::default()
         }
     }
 }
@@ -89,6 +113,8 @@ pub(crate) struct Machine {
     ends: Ends,
     pulls: Pulls,
     sending: Sending,
+    build: Build,
+    fitness: Fitness,
     replay: Replay,
     /// The snapshot that a start has read: it is asked for twice.
     loaded: Option<StoredSnapshot>,
@@ -101,12 +127,12 @@ fn is_worth_a_snapshot(logged: u64, state_bytes: u64) -> bool {
 }
 
 impl Machine {
-    pub(crate) fn new(store: Store, shard: ShardId, clock: ShardClock, threads: Threads) -> Self {
+    pub(crate) fn new(store: Store, shard: ShardId, clock: ShardClock, threads: Threads, build: Build) -> Self {
         Self {
             store,
             threads,
             shard,
-            state: SharedState(Arc::new(RwLock::new(FleetState::new(FleetLimits::default())))),
+            state: SharedState(Arc::new(RwLock::new(FleetState::empty()))),
             clock,
             applied: None,
             membership: StoredMembership::default(),
@@ -114,10 +140,17 @@ impl Machine {
             ends: Ends::default(),
             pulls: Pulls::default(),
             sending: Sending::default(),
+            build,
+            fitness: Fitness::default(),
             replay: Replay::default(),
             loaded: None,
             checked: Checked::default(),
         }
+    }
+
+    /// Whether this build can apply what the shard has agreed on.
+    pub(crate) fn fitness(&self) -> Fitness {
+        self.fitness.clone()
     }
 
     /// What a start would apply again.
@@ -154,7 +187,25 @@ impl Machine {
         self.progress.subscribe()
     }
 
-    fn apply_one(&mut self, id: LogId, payload: &Payload) -> io::Result<ApplyReply> {
+    /// What is to be applied, if it is more than Raft's own; an error if this build cannot apply it, or what came before it.
+    fn read(&self, id: LogId, payload: &Payload) -> Result<Option<entry::Entry>, Unfit> {
+        if let Some(unfit) = self.fitness.unfit() {
+            return Err(unfit.clone());
+        }
+        let agreed = self.state.read().fleet_version();
+        read_payload(&self.build, agreed, id, payload)
+    }
+
+    /// Notes that an entry is committed that this build cannot apply. The history lacks what it did, as if it had not come.
+    fn pass_over(&mut self, id: LogId, payload: &Payload, why: Unfit) {
+        self.fitness.lose(self.shard, why);
+        if let EntryPayload::Membership(membership) = payload {
+            self.membership = StoredMembership::new(Some(id), membership.clone());
+        }
+        self.applied = Some(id);
+    }
+
+    fn apply_one(&mut self, id: LogId, payload: &Payload, entry: Option<&entry::Entry>) -> ApplyReply {
         let next = self.applied.map_or(0, |id| id.index + 1);
         if id.index != next {
             self.store.history().begin(self.shard, id.index);
@@ -167,7 +218,7 @@ impl Machine {
             EntryPayload::Blank => {}
         }
         let mut state = self.state.write();
-        let applied = apply_payload(&mut state, id, payload)?;
+        let applied = apply_payload(&mut state, id, entry);
         let (stamp, ended) = (state.clock(), self.ends.of(&applied.changes, &state));
         drop(state);
         self.ends.tell(&ended);
@@ -175,22 +226,34 @@ impl Machine {
         self.clock.observe_stamp(stamp);
         let set = ChangeSet { index: id.index, term: *id.leader_id, changes: applied.changes };
         self.store.history().record(self.shard, id.index, (!set.changes.is_empty()).then_some(set));
-        Ok(ApplyReply { index: id.index, stamp, replies: applied.replies })
+        ApplyReply { index: id.index, stamp, replies: applied.replies }
+    }
+
+    /// The state that a snapshot holds; none if it takes another build to read it, so that this one is unfit.
+    async fn read_state(&mut self, data: Bytes) -> io::Result<Option<FleetState>> {
+        if let Some(state) = self.checked.take(&data) {
+            return Ok(Some(state));
+        }
+        let speaks = self.build.versions;
+        let read = move || FleetState::read_snapshot(&data, speaks);
+        match self.threads.offload(Errand::Snapshots, read).await? {
+            Ok(state) => Ok(Some(state)),
+            Err(error) if error.is_of_another_build() => {
+                self.fitness.lose(self.shard, Unfit::snapshot(&error));
+                Ok(None)
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
         let bytes = data.len();
-        let state = match self.checked.take(&data) {
-            Some(state) => state,
-            None => {
-                let decode = move || FleetState::from_snapshot(&data).map_err(io::Error::other);
-                self.threads.offload(Errand::Snapshots, decode).await??
-            }
-        };
-        self.clock.observe_stamp(state.clock());
-        *self.state.write() = state;
+        let state = self.read_state(data).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        let Some(state) = state else { return Ok(()) };
+        self.clock.observe_stamp(state.clock());
+        *self.state.write() = state;
         self.replay.covered(u64::MAX, bytes);
         let next = self.applied.map_or(0, |id| id.index + 1);
         self.store.history().begin(self.shard, next);
@@ -216,18 +279,31 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let patience = Duration::from_millis(limits::HISTORY_APPLY_WAIT_MS_MAX);
         let until = tokio::time::Instant::now() + patience;
         while let Some((entry, responder)) = entries.try_next().await? {
+            let read = match self.read(entry.log_id, &entry.payload) {
+                Ok(read) => read,
+                // Whoever waits for it learns that nobody knows here what becomes of it.
+                Err(why) => {
+                    self.pass_over(entry.log_id, &entry.payload, why);
+                    continue;
+                }
+            };
             self.store.history().room(until).await;
-            let reply = self.apply_one(entry.log_id, &entry.payload)?;
+            let reply = self.apply_one(entry.log_id, &entry.payload, read.as_ref());
             if let Some(responder) = responder {
                 responder.send(reply);
             }
         }
-        self.progress.send_replace(self.applied.map_or(0, |id| id.index + 1));
+        let applied = self.state.read().applied();
+        self.progress.send_replace(applied.map_or(0, |position| position.index + 1));
         self.pulls.tell(&self.state.read(), before);
         Ok(())
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        // It would say that it has what was not applied.
+        if !force && self.fitness.unfit().is_some() {
+            return None;
+        }
         // Another snapshot would replace the one that is on its way to a follower, and drop the log behind it: whenever its
         // connection is cut, all would start over.
         let has_room = !self.store.is_low() && !self.store.is_log_too_large();
@@ -257,6 +333,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             threads: self.threads.clone(),
             shard: self.shard,
             state: self.state.now(),
+            unfit: self.fitness.unfit().cloned(),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership },
             must: false,
             behind: self.replay.behind(),
@@ -270,8 +347,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
             Some(loaded) => loaded.meta == encode(meta)? && loaded.data == snapshot,
             None => false,
         };
-        if let Some(applied) = self.applied {
-            // The log goes with what was applied of it.
+        // The log goes with what was applied of it. What was passed over did nothing here that could be kept.
+        let applied = self.state.read().applied();
+        if let Some(applied) = applied {
             until_kept(&self.store, &self.threads, self.shard, applied.index + 1, true).await?;
         }
         self.restore(meta, snapshot.clone()).await?;
@@ -336,6 +414,8 @@ pub(crate) struct Builder {
     threads: Threads,
     shard: ShardId,
     state: FleetState,
+    /// Why not everything up to there was applied, if it was not.
+    unfit: Option<Unfit>,
     meta: SnapshotMeta,
     /// Whether it cannot wait for a history that is not written.
     must: bool,
@@ -348,6 +428,9 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        if let Some(unfit) = &self.unfit {
+            return Err(io::Error::other(unfit.to_string()));
+        }
         // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
         let next = self.meta.last_log_id.map_or(0, |id| id.index + 1);
         until_kept(&self.store, &self.threads, self.shard, next, self.must).await?;

@@ -3,6 +3,7 @@
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
+use skep_protocol::fleet::Build;
 use skep_protocol::ids::ShardId;
 use tempfile::TempDir;
 
@@ -24,7 +25,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for RealStore {
         let store = Store::open(dir.path(), [3; 16], options).map_err(|e| failed(&e))?;
         let shard = ShardId::FIRST;
         let threads = Threads::here();
-        let machine = Machine::new(store.clone(), shard, ShardClock::default(), threads.clone());
+        let machine = Machine::new(store.clone(), shard, ShardClock::default(), threads.clone(), Build::default());
         Ok((dir, LogStore::new(store, shard, threads), machine))
     }
 }

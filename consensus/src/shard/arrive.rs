@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use openraft::raft::SnapshotResponse;
+use skep_fleet::FleetState;
 use skep_protocol::frame::{RaftAddress, SnapshotId};
 use skep_protocol::ids::RaftId;
 use skep_protocol::limits;
@@ -16,6 +17,7 @@ use super::Shard;
 use super::dispatch::check_sender;
 use crate::net::Who;
 use crate::raft::acked::FORGOT;
+use crate::raft::fitness::Unfit;
 use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 use crate::threads::Errand;
 
@@ -109,6 +111,7 @@ impl Shard {
         if self.has_forgotten() {
             return Err(FORGOT.to_owned());
         }
+        self.check_fit()?;
         let (vote, meta): (Vote, SnapshotMeta) = decode("snapshot head", head).map_err(|e| e.to_string())?;
         check_sender(who, &vote)?;
         Ok(Offered { id, vote, meta })
@@ -187,14 +190,25 @@ impl Shard {
             return Err("there is no room for the snapshot on the disk of this node; free some space".to_owned());
         }
         // A snapshot that does not decode, or is not what its head says, would stop the group: it is refused before.
-        let checked = data.clone();
+        let (checked, speaks) = (data.clone(), self.inner.site.build.versions);
         let decode = move || {
             if xxh3_128(&checked) != id.digest {
-                return Err("the snapshot is not the one that its head names".to_owned());
+                return Ok(Err("the snapshot is not the one that its head names".to_owned()));
             }
-            skep_fleet::FleetState::from_snapshot(&checked).map_err(|e| e.to_string())
+            match FleetState::read_snapshot(&checked, speaks) {
+                Err(error) if error.is_of_another_build() => Err(Unfit::snapshot(&error)),
+                read => Ok(read.map_err(|e| e.to_string())),
+            }
         };
-        let state = self.inner.site.threads.offload(Errand::Snapshots, decode).await.map_err(|e| e.to_string())??;
+        let read = self.inner.site.threads.offload(Errand::Snapshots, decode).await.map_err(|e| e.to_string())?;
+        let state = match read {
+            Ok(state) => state?,
+            Err(unfit) => {
+                let why = unfit.to_string();
+                self.inner.fitness.lose(self.id(), unfit);
+                return Err(why);
+            }
+        };
         let said = meta.last_log_id.map(|id| (id.index, *id.leader_id));
         if said.is_none() || said != state.applied().map(|position| (position.index, position.term)) {
             return Err("the snapshot is not of the entry that its head names".to_owned());

@@ -239,6 +239,7 @@ impl Shard {
         if self.has_forgotten() {
             return Err(FORGOT.to_owned());
         }
+        self.check_fit()?;
         let (address, vote) = RaftAddress::split(body).map_err(|e| e.to_string())?;
         if address.from != who.raft_id || address.to != self.inner.site.raft_id() {
             return Err("the heartbeat is not from its sender to this incarnation".to_owned());

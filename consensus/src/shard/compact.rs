@@ -25,7 +25,7 @@ pub(super) async fn run(shard: Shard) {
     while shard.metrics().running_state.is_ok() {
         if store.is_low() || store.is_log_too_large() {
             compact(&shard).await;
-        } else if shard.inner.replay.is_long() {
+        } else if shard.inner.replay.is_long() && shard.unfit().is_none() {
             shorten_start(&shard).await;
         }
         if looks.is_multiple_of(LOOKS_PER_RETAIN) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use skep_protocol::fault::{FaultReport, ShardFault};
+use skep_protocol::fleet::FleetVersions;
 use skep_protocol::ids::{NodeId, RaftId};
 use tokio::sync::Notify;
 
@@ -136,7 +137,7 @@ impl Shard {
     /// Whether this node, which does not lead, hears a leader that serves.
     pub(super) fn is_led(&self) -> bool {
         let patience = self.borne_ms();
-        !self.has_forgotten() && self.silence_ms() <= patience && self.unready_ms().is_none_or(|ms| ms <= patience)
+        !self.stands_aside() && self.silence_ms() <= patience && self.unready_ms().is_none_or(|ms| ms <= patience)
     }
 
     /// How old what this replica has may be, in milliseconds: since a majority last said that this node leads, or since it
@@ -175,6 +176,9 @@ impl Shard {
         if self.has_forgotten() {
             let detail = "it lacks entries that it acknowledged: its disk is an older copy".to_owned();
             return vec![own(ShardFault::RestoredFromCopy, detail)];
+        }
+        if let Some(unfit) = self.unfit() {
+            return vec![own(ShardFault::WrongVersion, unfit.to_string())];
         }
         let membership = metrics.membership_config.membership();
         if membership.voter_ids().next().is_none() {
@@ -278,6 +282,13 @@ impl Shard {
         if self.inner.acked.is_forgetful(id) {
             let detail = format!("{} lacks entries that it acknowledged: its disk is an older copy", name(member));
             return Some((ShardFault::VoterRestoredFromCopy, detail));
+        }
+        let version = self.fleet_version();
+        // Zero: nothing is agreed on yet.
+        let lacks = |speaks: &FleetVersions| version > 0 && !speaks.contains(version);
+        if let Some(speaks) = self.speaks(id, member).filter(lacks) {
+            let detail = format!("{} speaks fleet version {speaks}, and the shard speaks {version}", name(member));
+            return Some((ShardFault::VoterWrongVersion, detail));
         }
         let age = self.voter_age_ms(&id);
         if age.is_none_or(|ms| ms > patience) {

@@ -38,6 +38,7 @@ impl Shard {
         if self.has_forgotten() && !may_vote {
             return Err(FORGOT.to_owned());
         }
+        self.check_fit()?;
         let text = |e: std::io::Error| e.to_string();
         match header.kind {
             FrameKind::Append => {

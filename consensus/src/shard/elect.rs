@@ -19,7 +19,8 @@ pub(super) async fn run(shard: Shard) {
             return;
         }
         let now = shard.inner.clock.boot_ms();
-        let leads = metrics.state == ServerState::Leader;
+        // One that takes part no more is not heard any more, so that another one is elected.
+        let leads = metrics.state == ServerState::Leader && shard.unfit().is_none();
         let next = if leads { beat(&shard, &metrics).await } else { stand(&shard, &metrics, &mut without_clock).await };
         let Some(next) = next else { return };
         // The detector may be armed anew, nearer than it was: so often it is looked at anyhow.
@@ -59,7 +60,7 @@ async fn stand(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConfig>, witho
         (detector.poll(now, shard.inner.site.chance.next()), detector.poll_timeout())
     };
     let votes = metrics.membership_config.membership().voter_ids().any(|id| id == metrics.id);
-    if due && votes && !shard.has_forgotten() {
+    if due && votes && !shard.stands_aside() {
         // A voter that has a clock keeps its continuity: it goes first.
         *without_clock = if shard.inner.clock.now().is_some() { 0 } else { *without_clock + 1 };
         if *without_clock != 1 {

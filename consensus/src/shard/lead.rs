@@ -7,13 +7,14 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::async_runtime::instant::Instant as _;
 use skep_protocol::entry::EntryBody;
 
-use super::{Shard, ShardView, orchestrate, settle};
+use super::{Shard, ShardView, orchestrate, settle, versions};
 use crate::raft::types::TypeConfig;
 
 /// Keeps the shard's view up to date, and leads while this node is the leader.
 ///
 /// A leader is ready when its own first entry is applied, so that it knows everything its predecessors acknowledged,
-/// and when it has a log clock: one that knows none asks the voters, and says in the log that it is lost if none does.
+/// and when it has a log clock: one that knows none asks the voters, and says in the log that it is lost if none does. The
+/// first leader of a shard says in the log by which rules entries are applied.
 ///
 /// A leader without a quorum is none for anybody: it is named to nobody, and nothing is proposed to it. Nor is one that
 /// is not heard any more, or that says of itself that it has no quorum.
@@ -23,7 +24,8 @@ pub(super) async fn follow_leadership(shard: Shard) {
     loop {
         let now = metrics.borrow_watched().clone();
         let term = now.vote.leader_id().term;
-        let leads = now.state == ServerState::Leader && now.vote.is_committed() && now.current_term == term;
+        let elected = now.state == ServerState::Leader && now.vote.is_committed() && now.current_term == term;
+        let leads = elected && shard.unfit().is_none();
         let applied_own = now.last_applied.is_some_and(|id| *id.leader_id == term);
         if leads && counted_term != Some(term) {
             counted_term = Some(term);
@@ -43,7 +45,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
         let ready = leads && led_term == Some(term) && with_quorum;
         shard.inner.clock.set_without_quorum(leads && !with_quorum);
         let leader = shard.leader().filter(|_| if leads { with_quorum } else { shard.is_led() });
-        let member = now.membership_config.membership().get_node(&now.id).is_some() && !shard.has_forgotten();
+        let member = now.membership_config.membership().get_node(&now.id).is_some() && !shard.stands_aside();
         let view = ShardView { leader, term: now.current_term, ready, member };
         shard.inner.view.send_if_modified(|known| {
             let changed = *known != view;
@@ -54,6 +56,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
             // After the view says who leads: they look at it.
             shard.inner.site.threads.work().spawn(orchestrate::run(shard.clone(), term));
             shard.inner.site.threads.work().spawn(settle::run(shard.clone(), term));
+            shard.inner.site.threads.work().spawn(versions::run(shard.clone(), term));
         }
         if refused {
             // It has no quorum. To be refused changes the metrics too: without a breath this would keep the thread busy.
@@ -136,6 +139,10 @@ async fn take_the_lead(shard: &Shard, term: u64) -> bool {
             "no voter of a quorum knows the log clock: everything with a deadline expires"
         );
         clock.begin(reply.stamp);
+    }
+    // Before the first entry that says by which rules it is, no request would be heard.
+    if !shard.agree_first(term).await {
+        return false;
     }
     clock.set_leads(true);
     tracing::info!(shard = %shard.id(), term, "this node leads the shard");

@@ -7,6 +7,7 @@ use openraft::ChangeMembers;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use skep_protocol::codec::Encoded as _;
+use skep_protocol::fleet::FleetVersions;
 use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
 use skep_protocol::limits;
@@ -74,6 +75,19 @@ pub enum MembershipError {
     Forgot {
         /// Which.
         node: NodeId,
+    },
+    /// The node runs a build that cannot apply what the shard has agreed on.
+    #[error(
+        "{node} speaks fleet version {speaks}, and the shard speaks {version}; install a Skep on it that speaks it, start \
+         it, and ask again"
+    )]
+    WrongVersion {
+        /// Which.
+        node: NodeId,
+        /// What it can apply.
+        speaks: FleetVersions,
+        /// What the shard has agreed on.
+        version: u32,
     },
     /// The voters make no sense.
     #[error("{0}")]
@@ -143,6 +157,7 @@ impl Shard {
         if members.len() != voters.len() {
             return Err(MembershipError::Voters("a voter is named twice".to_owned()));
         }
+        self.check_common_version(voters)?;
         for voter in voters.iter().filter(|voter| **voter != self.inner.site.node) {
             self.check_holds_nothing(*voter).await?;
         }
@@ -178,6 +193,7 @@ impl Shard {
         if self.inner.acked.is_forgetful(id) {
             return Err(MembershipError::Forgot { node });
         }
+        self.check_speaks(node)?;
         let mut voters = self.voters();
         let earlier: Vec<RaftId> = voters.iter().filter(|(_, m)| m.node == node).map(|(id, _)| *id).collect();
         if earlier == [id] {
@@ -193,6 +209,8 @@ impl Shard {
         if tokio::time::timeout(Duration::from_secs(60), caught_up).await.is_err() {
             return Err(MembershipError::Raft(format!("{node} did not catch up within a minute; try again")));
         }
+        // It may have been started again meanwhile, as another build.
+        self.check_speaks(node)?;
         voters.insert(id, member);
         self.replace_voters(voters).await
     }
@@ -306,11 +324,14 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
             if !connected(member) {
                 return Err(MembershipError::Unreachable { node });
             }
+            shard.check_speaks(node)?;
             *id
         }
         None => {
-            let can = |id: &RaftId| *id != local && !shard.inner.acked.is_forgetful(*id);
-            let others = voters.iter().filter(|(id, member)| can(id) && connected(member));
+            let can = |id: &RaftId, member: &Member| {
+                *id != local && !shard.inner.acked.is_forgetful(*id) && shard.check_speaks(member.node).is_ok()
+            };
+            let others = voters.iter().filter(|(id, member)| can(id, member) && connected(member));
             let best = others.max_by_key(|(id, _)| progress(id).map(|matched| matched.index));
             *best.ok_or_else(|| MembershipError::Voters("no other voter is connected".to_owned()))?.0
         }

@@ -17,6 +17,7 @@ mod query;
 mod relief;
 mod settle;
 mod status;
+mod versions;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver as _;
 use skep_config::ControlConfig;
 use skep_fleet::{DetectorConfig, ElectionDetector, LeaderPulse, PulseConfig};
+use skep_protocol::fleet::Build;
 use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
@@ -40,6 +42,7 @@ use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
 use crate::raft::agree::bring_to_agree;
 use crate::raft::checked::Checked;
+use crate::raft::fitness::Fitness;
 use crate::raft::kept::Replay;
 use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
@@ -59,6 +62,8 @@ pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 pub(crate) struct Site {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
+    /// What can be applied here.
+    pub(crate) build: Build,
     pub(crate) config: Arc<ControlConfig>,
     pub(crate) store: Store,
     pub(crate) threads: Threads,
@@ -140,6 +145,8 @@ struct Inner {
     acked: Acked,
     /// Whether this node lacks what it acknowledged: it takes part no more.
     forgot: AtomicBool,
+    /// Whether this build can apply what the shard has agreed on: if not, the node takes part no more.
+    fitness: Fitness,
 }
 
 impl Shard {
@@ -155,10 +162,10 @@ impl Shard {
         let agreed = agreed.map_err(|e| e.to_string())?;
         agreed.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
         let clock = site.clocks.of(id);
-        let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone());
+        let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone(), site.build);
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
-        let (replay, checked) = (machine.replay(), machine.checked());
+        let (replay, checked, fitness) = (machine.replay(), machine.checked(), machine.fitness());
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
@@ -214,6 +221,7 @@ impl Shard {
                 checked,
                 acked,
                 forgot,
+                fitness,
                 site,
             }),
         };
@@ -272,6 +280,11 @@ impl Shard {
     /// Whether this node lacks what it acknowledged.
     fn has_forgotten(&self) -> bool {
         self.inner.forgot.load(Ordering::Relaxed)
+    }
+
+    /// Whether this node takes part no more, though its group runs.
+    fn stands_aside(&self) -> bool {
+        self.has_forgotten() || self.unfit().is_some()
     }
 
     /// A frame of the current leader was accepted.

@@ -99,7 +99,8 @@ impl Shard {
             let node = membership.get_node(&id)?.node;
             let answers = self.voter_age_ms(&id).is_some_and(|ms| ms <= patience);
             let is_it = peers.connected(node).is_some_and(|peer| peer.raft_id() == id);
-            let is_there = answers && is_it && !self.inner.acked.is_forgetful(id);
+            let takes_part = !self.inner.acked.is_forgetful(id) && self.check_speaks(node).is_ok();
+            let is_there = answers && is_it && takes_part;
             let holds = metrics.replication.as_ref().and_then(|all| all.get(&id).copied()).flatten().map(|id| id.index);
             Some(Voter { id, node, pressure: self.inner.beats.pressure(&id), is_there, holds })
         };

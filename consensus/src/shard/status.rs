@@ -2,6 +2,7 @@
 
 use openraft::ServerState;
 use skep_protocol::fault::FaultReport;
+use skep_protocol::fleet::FleetVersions;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::query::Counts;
 use skep_protocol::text::NodeName;
@@ -79,6 +80,8 @@ pub struct VoterStatus {
     pub standing: VoterStanding,
     /// How long ago it last answered its leader, in milliseconds. Only the leader knows, and not of itself.
     pub heard_ms: Option<u64>,
+    /// The fleet versions that it can apply, as it says. None while it is not connected.
+    pub speaks: Option<FleetVersions>,
 }
 
 /// A shard as this node sees it.
@@ -106,8 +109,12 @@ pub struct ShardStatus {
     pub digest: u128,
     /// The log clock as this node knows it.
     pub clock: Option<LogInstant>,
-    /// The meaning of entries.
+    /// The meaning of entries that the shard has agreed on; zero before it has.
     pub fleet_version: u32,
+    /// The newest that this node can apply.
+    pub fleet_version_max: u32,
+    /// The voters for whose sake it is not raised to that, as far as they have said. Only the leader knows.
+    pub held_back_by: Vec<NodeId>,
     /// The voters.
     pub voters: Vec<VoterStatus>,
     /// How many objects there are.
@@ -130,7 +137,8 @@ impl Shard {
         let metrics = self.metrics();
         let voters = self.voters();
         let forgot = self.has_forgotten().then(|| FORGOT.to_owned());
-        let fault = metrics.running_state.as_ref().err().map(ToString::to_string).or(forgot);
+        let aside = forgot.or_else(|| self.unfit().map(ToString::to_string));
+        let fault = metrics.running_state.as_ref().err().map(ToString::to_string).or(aside);
         let role = match metrics.state {
             _ if fault.is_some() => ShardRole::Down,
             _ if voters.is_empty() => ShardRole::Uninitialised,
@@ -153,10 +161,15 @@ impl Shard {
             _ => VoterStanding::Stays,
         };
         let faults = self.faults();
+        let fleet_version_max = self.inner.site.build.versions.max;
+        let raised = self.fleet_version() >= fleet_version_max;
+        let held_back_by =
+            if role == ShardRole::Leader && !raised { self.agreement().held_back_by } else { Vec::new() };
         let history = self.inner.site.store.history().standing(self.inner.id);
         let voters = voters
             .into_iter()
-            .map(|(raft_id, member)| VoterStatus {
+            .map(|(raft_id, member)| (self.speaks(raft_id, &member), raft_id, member))
+            .map(|(speaks, raft_id, member)| VoterStatus {
                 node: member.node,
                 incarnation: member.incarnation,
                 raft_id,
@@ -168,6 +181,7 @@ impl Shard {
                 }),
                 standing: standing(&raft_id),
                 heard_ms: self.voter_age_ms(&raft_id).filter(|_| raft_id != metrics.id),
+                speaks,
             })
             .collect();
         let state = self.inner.state.read();
@@ -185,6 +199,8 @@ impl Shard {
             digest: state.digest(),
             clock: self.inner.clock.now(),
             fleet_version: state.fleet_version(),
+            fleet_version_max,
+            held_back_by,
             voters,
             counts: state.counts(),
             dedup_ids: state.dedup_ids() as u64,

@@ -19,6 +19,7 @@ mod restarts;
 mod rubbish;
 mod site;
 mod status;
+mod versions;
 mod watch;
 mod workload;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_config::{ControlConfig, NodeConfig, PeerConfig, Policy, StoreConfig};
-use skep_fleet::FLEET_VERSION;
 use skep_protocol::fault::ShardFault;
+use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, Hello};
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
 use skep_protocol::limits;
@@ -72,6 +72,8 @@ pub(super) struct Node {
     failing: bool,
     /// Its disk is slow, in milliseconds for each batch.
     slow_ms: Arc<AtomicU64>,
+    /// What is installed on it: its next process is of it.
+    pub(super) build: Build,
 }
 
 /// All nodes of a run.
@@ -130,6 +132,7 @@ impl Nodes {
                 restored: false,
                 failing: false,
                 slow_ms,
+                build: Build::default(),
             }
         };
         let all: Vec<Node> = (0..count).map(node).collect();
@@ -165,7 +168,7 @@ impl Nodes {
         let hello = Hello {
             frame_version_min: FRAME_VERSION,
             frame_version_max: FRAME_VERSION,
-            fleet_version: FLEET_VERSION,
+            fleet: node.build.versions,
             incarnation: store.incarnation(),
             process: number,
             name: config.node.name.clone(),
@@ -178,6 +181,7 @@ impl Nodes {
         let site = Site {
             node: node.id,
             incarnation,
+            build: node.build,
             config,
             store,
             threads: Threads::here(),

@@ -11,8 +11,9 @@
 //! one of a segment is what its header says in every attempt. Until then nothing is synced, so that no record says that one
 //! of the batch is durable, and nothing is acknowledged, let go of, or removed for it. A process that ends meanwhile leaves a
 //! batch that was cut off, as a crash does: the next one takes up the whole records of it, which nobody was told of, and goes
-//! on behind them. Whatever they say is true: a purge is covered by a snapshot that was durable before, and what a record
-//! says is not needed ([`RecordKind::Kept`]) was let go of durably before that was put into the buffer.
+//! on behind them. Whatever they say is true: what a purge lets go of is in a snapshot that was durable before, or in records
+//! before it, and what a record says is not needed ([`RecordKind::Kept`]) was let go of durably before that was put into the
+//! buffer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -7,6 +7,7 @@ use skep_protocol::change::ChangeSet;
 use skep_protocol::convert::AttachRequest;
 use skep_protocol::entry::Op;
 use skep_protocol::fault::FaultReport;
+use skep_protocol::fleet::FleetVersions;
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::offer::{CommandSaid, CommandTold};
@@ -262,8 +263,12 @@ pub struct ShardRow {
     pub digest: u128,
     /// The log clock as the node knows it.
     pub clock: Option<LogInstant>,
-    /// The meaning of entries.
+    /// The meaning of entries that the shard has agreed on.
     pub fleet_version: u32,
+    /// The newest that the node can apply.
+    pub fleet_version_max: u32,
+    /// The voters for whose sake it is not raised to that.
+    pub held_back_by: Vec<NodeId>,
     /// The voters.
     pub voters: Vec<VoterRow>,
     /// How many objects there are.
@@ -316,6 +321,8 @@ pub struct VoterRow {
     pub standing: String,
     /// How long ago it last answered its leader, in milliseconds.
     pub heard_ms: Option<u64>,
+    /// The fleet versions that it can apply, as it says.
+    pub speaks: Option<FleetVersions>,
 }
 
 /// A node as it sees itself.

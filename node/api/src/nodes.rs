@@ -42,6 +42,8 @@ fn voters(rows: &[VoterRow]) -> Vec<v1::Voter> {
         matched: row.matched,
         standing: row.standing.clone(),
         heard_ms: row.heard_ms,
+        fleet_version_min: row.speaks.map(|speaks| speaks.min),
+        fleet_version_max: row.speaks.map(|speaks| speaks.max),
     };
     rows.iter().map(voter).collect()
 }
@@ -70,6 +72,8 @@ fn status(row: ShardRow) -> v1::ShardStatusReply {
         digest: format!("{:032x}", row.digest),
         clock: row.clock.map_or(0, LogInstant::raw),
         fleet_version: row.fleet_version,
+        fleet_version_max: row.fleet_version_max,
+        fleet_version_held_back_by: row.held_back_by.iter().map(NodeId::to_string).collect(),
         voters: voters(&row.voters),
         pending: row.counts.pending,
         claimed: row.counts.claimed,

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use skep_client::{Client, Endpoint, Settings, ShardId};
+use skep_protocol::fleet::Build;
 use skep_protocol::places::{Places, default_dir};
 
 pub(crate) use failure::Failure;
@@ -164,6 +165,11 @@ fn told(error: &clap::Error) -> ExitCode {
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    main_of(Build::default())
+}
+
+/// The whole program, with a node that can apply no other than these: tests pose as another build.
+pub fn main_of(build: Build) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return told(&error),
@@ -171,7 +177,7 @@ pub fn main() -> ExitCode {
     let Cli { common, noun } = cli;
     let result = match noun {
         Noun::Init(init) => init.run(&common),
-        Noun::Run(run) => run.run(&common),
+        Noun::Run(run) => run.run(&common, build),
         Noun::Shard(shard) => block_on(shard.run(&common)),
         Noun::Node(node) => block_on(node.run(&common)),
         Noun::Config(config) => config.run(&common),

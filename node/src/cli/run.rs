@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 
 use clap::Args;
+use skep_protocol::fleet::Build;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -54,7 +55,7 @@ fn filter(given: Option<OsString>) -> Result<EnvFilter, Failure> {
 }
 
 impl Run {
-    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+    pub(crate) fn run(self, common: &Common, build: Build) -> Result<(), Failure> {
         let places = common.places()?;
         let dir = places.dir.display();
         match Made::find(&places)? {
@@ -93,7 +94,7 @@ impl Run {
         } else {
             logs.init();
         }
-        crate::run::run(config, &places, self.while_stdin)
+        crate::run::run(config, &places, self.while_stdin, build)
     }
 }
 

@@ -64,6 +64,10 @@ struct VoterView {
     standing: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     heard_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet_version_min: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet_version_max: Option<u32>,
 }
 
 impl Row for VoterView {
@@ -83,6 +87,8 @@ fn views(voters: Vec<Voter>) -> Vec<VoterView> {
         matched: voter.matched,
         standing: voter.standing,
         heard_ms: voter.heard_ms,
+        fleet_version_min: voter.fleet_version_min,
+        fleet_version_max: voter.fleet_version_max,
     };
     voters.into_iter().map(view).collect()
 }
@@ -102,6 +108,8 @@ struct Status {
     digest: String,
     clock: u64,
     fleet_version: u32,
+    fleet_version_max: u32,
+    fleet_version_held_back_by: Vec<String>,
     pending: u64,
     claimed: u64,
     terminal: u64,
@@ -136,6 +144,8 @@ impl From<ShardStatusReply> for Status {
             digest: reply.digest,
             clock: reply.clock,
             fleet_version: reply.fleet_version,
+            fleet_version_max: reply.fleet_version_max,
+            fleet_version_held_back_by: reply.fleet_version_held_back_by,
             pending: reply.pending,
             claimed: reply.claimed,
             terminal: reply.terminal,
@@ -207,6 +217,24 @@ fn of_node(common: &Common, node: &str) -> Result<Client, Failure> {
     Common { dir, endpoint, ..common.clone() }.client()
 }
 
+/// What entries mean, and who keeps it from being raised.
+fn fleet_version(status: &Status) -> String {
+    let name = |node: &String| {
+        let voter = status.voters.iter().find(|voter| voter.node == *node);
+        let name = voter.map(|voter| voter.name.as_str()).filter(|name| !name.is_empty()).unwrap_or(node.as_str());
+        match voter.and_then(|voter| voter.fleet_version_max) {
+            Some(max) => format!("{name}, which speaks up to {max}"),
+            None => format!("{name}, which is not connected"),
+        }
+    };
+    let held_back_by: Vec<String> = status.fleet_version_held_back_by.iter().map(name).collect();
+    let (version, max) = (status.fleet_version, status.fleet_version_max);
+    match held_back_by.is_empty() {
+        true => version.to_string(),
+        false => format!("{version}; {max} is held back by {}", held_back_by.join("; ")),
+    }
+}
+
 fn history(status: &Status) -> String {
     let (begins, next) = (status.history_begins_index, status.history_next_index);
     let mut text = format!("entries {begins} to {next}, {} bytes", status.history_bytes);
@@ -241,6 +269,7 @@ fn status(format: Format, status: Status) -> Result<(), Failure> {
                 skep_protocol::time::LogInstant::from_raw(status.clock).to_string()
             },
         ),
+        ("fleet version", fleet_version(&status)),
         ("tasks", format!("{} pending, {} claimed, {} ended", status.pending, status.claimed, status.terminal)),
         ("agents", status.agents.to_string()),
     ];

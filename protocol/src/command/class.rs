@@ -22,14 +22,6 @@ impl CommandClass {
     /// All of them, the one that is not to wait for the others first.
     pub const URGENT_FIRST: [Self; 2] = [Self::Urgent, Self::Routine];
 
-    /// Commands of this class to one agent that have not ended, at most.
-    pub const fn outbox_max(self) -> usize {
-        match self {
-            Self::Routine => limits::OUTBOX_MAX,
-            Self::Urgent => limits::OUTBOX_URGENT_MAX,
-        }
-    }
-
     /// Commands of this class of one agent that its node has and that have not ended, at most.
     pub const fn inbox_max(self) -> usize {
         match self {

@@ -96,7 +96,8 @@ pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, Op), Fie
 /// [`FieldError`] if there are too many of either, or one is no name or no id.
 pub fn take_commands(take: &v1::TakeCommands) -> Result<(BTreeSet<GroupName>, BTreeSet<CommandId>), FieldError> {
     if take.groups.len() > limits::GROUPS_MAX {
-        return Err(field("groups", InvalidCommand::Groups { given: take.groups.len() }));
+        let (given, max) = (take.groups.len(), limits::GROUPS_MAX as u64);
+        return Err(field("groups", InvalidCommand::Groups { given, max }));
     }
     if take.in_hand.len() > limits::COMMANDS_IN_HAND_MAX {
         let (given, max) = (take.in_hand.len(), limits::COMMANDS_IN_HAND_MAX);

@@ -72,6 +72,11 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::FullLeaderStays => {
             of("skep-consensus", "skep_consensus", "simulation::disks::a_leader_on_a_full_disk_hands_the_lead")
         }
+        Mutant::RaisedWithoutAllVoters | Mutant::LimitsFromBuild => of(
+            "skep-consensus",
+            "skep_consensus",
+            "simulation::versions::a_shard_is_raised_once_its_last_voter_is_upgraded",
+        ),
         Mutant::FirstSequenceNotChecked => {
             of("skep-consensus", "skep_consensus", "simulation::cuts::no_segment_can_be_cut_anywhere_without_notice")
         }

@@ -42,9 +42,8 @@ mod tests {
     use skep_protocol::text::{TaskKind, Title};
 
     use super::*;
-    use crate::state::looks;
-    use crate::state::{FleetLimits, LogPosition};
-    use crate::{Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent};
+    use crate::state::{LogPosition, looks};
+    use crate::{FleetLimits, Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent};
 
     const QUEUED: u128 = 50_000;
     const PER_ENTRY: usize = 500;

@@ -40,8 +40,8 @@ mod tests {
     use skep_protocol::ids::{NodeId, RequestId, SessionId};
 
     use super::*;
-    use crate::state::looks;
-    use crate::state::{FleetLimits, LogPosition};
+    use crate::FleetLimits;
+    use crate::state::{LogPosition, looks};
 
     const GONE: u128 = 5_000;
     const STEPS: usize = 10;

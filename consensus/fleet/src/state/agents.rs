@@ -41,7 +41,7 @@ impl FleetState {
         registered: bool,
         journal: &mut Journal,
     ) -> Result<(), Refusal> {
-        role.check()?;
+        role.check_within(&self.limits)?;
         let known = self.agents.get(agent).cloned();
         if known.is_none() && self.agents.len() as u64 >= self.limits.agents_max {
             let count = self.agents.len() as u64;
@@ -127,7 +127,7 @@ impl FleetState {
         wish: &Wish<'_>,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        wish.lease.check()?;
+        wish.lease.check_within(&self.limits)?;
         let known = self.agents.get(agent).and_then(|record| record.attachment);
         if let Some(known) = known.filter(|known| (known.node, known.session) != (wish.node, wish.session)) {
             return Err(elsewhere(agent, &known));

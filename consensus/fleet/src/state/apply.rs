@@ -2,8 +2,8 @@
 
 use skep_protocol::change::{Change, ChangeKind};
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
+use skep_protocol::fleet::{FleetLimits, Rules};
 use skep_protocol::ids::RequestId;
-use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -27,13 +27,16 @@ impl FleetState {
     /// to be waited for is waited for: fences, retry backoff, and the time for which a task is kept for its former holder.
     /// Claims are left to their holders, whose leases go on beside the log, and are stale a full time later. The rate of an
     /// operator begins anew. How long a command may be in doubt is counted from then, and how long nobody serves an agent.
+    ///
+    /// By which version and limits it is applied, the entries before it say. Whoever calls this has seen to it that this
+    /// build can apply the version that the entry itself agrees on, if it is one that does.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
         (self.applying, self.applying_term) = (position.index, position.term);
         let mut journal = Journal { request: None, changes: Vec::new() };
         let replies = if entry.term == position.term {
             self.apply_body(entry, &mut journal)
         } else if let EntryBody::Requests(requests) = &entry.body {
-            requests.iter().map(|_| Reply::Refused(Refusal::Deposed)).collect()
+            deposed(requests)
         } else {
             Vec::new()
         };
@@ -51,7 +54,7 @@ impl FleetState {
         let before = self.clock;
         self.clock = match entry.body {
             EntryBody::ClockLost => self.clock.next_era(),
-            EntryBody::Requests(_) | EntryBody::Decisions(_) => self.clock.max(entry.stamp),
+            EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::Rules(_) => self.clock.max(entry.stamp),
         };
         self.dedup.forget_expired(self.clock);
         self.note_leader(matches!(entry.body, EntryBody::ClockLost));
@@ -62,11 +65,26 @@ impl FleetState {
                 journal.record(self.clock, ChangeKind::ClockLost { now: self.clock });
                 Vec::new()
             }
+            EntryBody::Rules(rules) => {
+                self.agree(rules, journal);
+                Vec::new()
+            }
+            // Whoever leads proposes nothing before that.
+            EntryBody::Requests(requests) if self.fleet_version == 0 => deposed(requests),
+            EntryBody::Decisions(_) if self.fleet_version == 0 => Vec::new(),
             EntryBody::Decisions(decisions) => {
                 decisions.iter().for_each(|decision| self.decide(decision, journal));
                 Vec::new()
             }
             EntryBody::Requests(requests) => requests.iter().map(|request| self.answer(request, journal)).collect(),
+        }
+    }
+
+    /// Goes by other rules from the next entry on. A version that is not above the present one was agreed on before.
+    fn agree(&mut self, rules: &Rules, journal: &mut Journal) {
+        if rules.version > self.fleet_version {
+            (self.fleet_version, self.limits) = (rules.version, rules.limits);
+            journal.record(self.clock, ChangeKind::RulesAgreed { rules: Box::new(rules.clone()) });
         }
     }
 
@@ -114,9 +132,9 @@ impl FleetState {
     /// Whether a request that is not remembered can be new.
     fn check_window(&self, request: &Request) -> Result<(), Refusal> {
         let (first_sent, deadline, now) = (request.first_sent, request.deadline, self.clock);
-        let possible = first_sent <= now.plus_ms(limits::CLOCK_LEAD_MS_MAX)
+        let possible = first_sent <= now.plus_ms(self.limits.clock_lead_ms_max)
             && first_sent <= deadline
-            && deadline.since_ms(first_sent) <= limits::REQUEST_DEADLINE_MS_MAX;
+            && deadline.since_ms(first_sent) <= self.limits.request_deadline_ms_max;
         if !possible {
             return Err(Refusal::ClockImpossible { first_sent, deadline, now });
         }
@@ -126,7 +144,8 @@ impl FleetState {
         if first_sent < self.dedup.floor() {
             return Err(Refusal::WindowPassed { first_sent, floor: self.dedup.floor() });
         }
-        if first_sent > now && self.dedup.is_full_ahead(self.limits.dedup_ids_max) {
+        let FleetLimits { dedup_ids_max, dedup_ahead_part, .. } = self.limits;
+        if first_sent > now && self.dedup.is_full_ahead(dedup_ids_max, dedup_ahead_part) {
             return Err(Refusal::SentAhead { first_sent, now });
         }
         Ok(())
@@ -184,6 +203,11 @@ impl Journal {
     pub(super) fn record(&mut self, at: skep_protocol::time::LogInstant, what: ChangeKind) {
         self.changes.push(Change { at, request: self.request, what });
     }
+}
+
+/// The answers to requests that are not judged: they may be sent again.
+fn deposed(requests: &[Request]) -> Vec<Reply> {
+    requests.iter().map(|_| Reply::Refused(Refusal::Deposed)).collect()
 }
 
 /// Tells one body from another under the same request id.

@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use imbl::OrdSet;
-use skep_protocol::limits;
 use skep_protocol::task::{Priority, Task, TaskState};
 use skep_protocol::text::Capability;
 use skep_protocol::time::LogInstant;
@@ -52,7 +51,7 @@ pub(crate) struct Claimable<'a> {
     state: &'a FleetState,
     now: LogInstant,
     kinds: Vec<Kind<'a>>,
-    looks: usize,
+    looks: u64,
 }
 
 impl<'a> Claimable<'a> {
@@ -66,7 +65,7 @@ impl<'a> Claimable<'a> {
             let mut rest = waiting.iter();
             Some(Kind { required, next: *rest.next()?, rest: Box::new(rest) })
         });
-        Self { state, now, kinds: kinds.collect(), looks: limits::CLAIM_SCAN_MAX }
+        Self { state, now, kinds: kinds.collect(), looks: state.limits.claim_scan_max }
     }
 
     /// Nobody can do any more what requires this.

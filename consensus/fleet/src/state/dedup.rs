@@ -7,7 +7,6 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use skep_protocol::entry::Request;
 use skep_protocol::ids::RequestId;
-use skep_protocol::limits;
 use skep_protocol::outcome::{Refusal, Reply};
 use skep_protocol::time::LogInstant;
 
@@ -204,8 +203,8 @@ impl Dedup {
     }
 
     /// Whether no more ids can be remembered that were first sent ahead of the clock.
-    pub(crate) fn is_full_ahead(&self, ids_max: u64) -> bool {
-        self.ahead as u64 >= ids_max / limits::DEDUP_AHEAD_PART
+    pub(crate) fn is_full_ahead(&self, ids_max: u64, ahead_part: u64) -> bool {
+        self.ahead as u64 >= ids_max / ahead_part.max(1)
     }
 
     /// Remembers an answer to a request whose id is not known, and whose window was checked.

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use skep_protocol::agent::AgentRecord;
 use skep_protocol::change::Change;
+use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
-use skep_protocol::limits;
 use skep_protocol::outcome::Reply;
 use skep_protocol::query::{AgentView, Counts};
 use skep_protocol::task::Task;
@@ -31,9 +31,6 @@ pub(crate) use commands::CommandDue;
 use commands::Commands;
 use dedup::Dedup;
 pub use snapshot::SnapshotError;
-
-/// The newest meaning of entries that this Skep can apply.
-pub const FLEET_VERSION: u32 = 1;
 
 /// About how many bytes of a snapshot a request id, an agent, and everything else take.
 const DEDUP_ID_BYTES: u64 = 64;
@@ -58,39 +55,6 @@ pub struct Applied {
     pub changes: Vec<Change>,
 }
 
-/// Bounds of the state. They are part of it: every replica must have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FleetLimits {
-    /// Most tasks that are not terminal.
-    pub live_tasks_max: u64,
-    /// Terminal tasks that are kept.
-    pub terminal_tasks_kept: u64,
-    /// Bytes that all tasks may take.
-    pub task_bytes_max: u64,
-    /// Bytes of terminal tasks that are kept.
-    pub terminal_task_bytes_kept: u64,
-    /// Most registered agents.
-    pub agents_max: u64,
-    /// Most request ids that are remembered.
-    pub dedup_ids_max: u64,
-    /// How long an agent that nobody registered is known after its last attachment, in milliseconds.
-    pub agent_ttl_ms: u64,
-}
-
-impl Default for FleetLimits {
-    fn default() -> Self {
-        Self {
-            live_tasks_max: limits::LIVE_TASKS_MAX as u64,
-            terminal_tasks_kept: limits::TERMINAL_TASKS_KEPT as u64,
-            task_bytes_max: limits::TASK_BYTES_MAX as u64,
-            terminal_task_bytes_kept: limits::TERMINAL_TASK_BYTES_KEPT as u64,
-            agents_max: limits::AGENTS_MAX as u64,
-            dedup_ids_max: limits::DEDUP_IDS_MAX as u64,
-            agent_ttl_ms: limits::AGENT_TTL_MS,
-        }
-    }
-}
-
 /// Why the orchestrator has to look at a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Due {
@@ -105,7 +69,9 @@ pub(crate) enum Due {
 /// A clone is cheap and shares everything until one of the two changes.
 #[derive(Clone, Debug)]
 pub struct FleetState {
+    /// What applying goes by, and never by what the build that applies has of its own.
     limits: FleetLimits,
+    /// Zero before anything is agreed on.
     fleet_version: u32,
     applied: Option<LogPosition>,
     /// The entry that is being applied.
@@ -146,11 +112,17 @@ pub struct FleetState {
 }
 
 impl FleetState {
-    /// The state before the first entry.
+    /// The state of a shard that has agreed on these limits, and on the newest version that this Skep can apply.
     pub fn new(limits: FleetLimits) -> Self {
+        Self { limits, fleet_version: FLEET_VERSIONS.max, ..Self::empty() }
+    }
+
+    /// The state before the first entry. Nothing is agreed on, so that no request is heard before an entry says by which
+    /// rules it is: what this build would propose is read by nobody.
+    pub fn empty() -> Self {
         Self {
-            limits,
-            fleet_version: FLEET_VERSION,
+            limits: FleetLimits::default(),
+            fleet_version: 0,
             applied: None,
             applying: 0,
             applying_term: 0,
@@ -193,9 +165,14 @@ impl FleetState {
         self.digest
     }
 
-    /// The meaning of entries that the shard has agreed on.
+    /// The meaning of entries that the shard has agreed on; zero before it has.
     pub fn fleet_version(&self) -> u32 {
         self.fleet_version
+    }
+
+    /// The limits that the shard has agreed on.
+    pub fn limits(&self) -> &FleetLimits {
+        &self.limits
     }
 
     /// Request ids that are remembered.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use skep_protocol::agent::AgentRecord;
 use skep_protocol::authority::OperatorKey;
+use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits, FleetVersions};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::task::Task;
@@ -17,10 +18,10 @@ use skep_protocol::time::LogInstant;
 
 use super::commands::{CommandState, Commands, CommandsHead, Operator, OutboxHead};
 use super::dedup::{Dedup, Remembered};
-use super::{FLEET_VERSION, FleetLimits, FleetState, LogPosition};
+use super::{FleetState, LogPosition};
 
 /// The snapshot format that is written and read.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 /// Bytes at which a part of a snapshot is handed on. One object is never divided.
 const PART_BYTES: usize = 64 * 1024;
 
@@ -37,14 +38,26 @@ pub enum SnapshotError {
         found: u8,
     },
     /// The shard has agreed on entries that this Skep cannot apply.
-    #[error("the shard speaks fleet version {found}; this Skep speaks up to {FLEET_VERSION}. Upgrade it")]
+    #[error("the shard speaks fleet version {found}, and this Skep speaks {speaks}; install one that speaks it")]
     FleetVersion {
         /// The version found.
         found: u32,
+        /// Those that it can apply.
+        speaks: FleetVersions,
     },
     /// Cut off, or rubbish.
     #[error("the snapshot is malformed: {0}")]
     Malformed(String),
+}
+
+impl SnapshotError {
+    /// Whether nothing is wrong with the snapshot, and another build reads it.
+    pub fn is_of_another_build(&self) -> bool {
+        match self {
+            Self::Format { .. } | Self::FleetVersion { .. } => true,
+            Self::Empty | Self::Malformed(_) => false,
+        }
+    }
 }
 
 fn remedy(found: &u8) -> &'static str {
@@ -62,7 +75,6 @@ fn malformed(why: &impl std::fmt::Display) -> SnapshotError {
 #[derive(Serialize, Deserialize)]
 struct Head {
     limits: FleetLimits,
-    fleet_version: u32,
     applied: Option<(u64, u64)>,
     clock: LogInstant,
     digest: u128,
@@ -122,7 +134,8 @@ impl<'a> In<'a> {
 }
 
 impl FleetState {
-    /// The state as bytes, a format version first.
+    /// The state as bytes. The format comes first, and then the fleet version, as bytes of its own: whoever cannot read the
+    /// rest can say why.
     ///
     /// # Errors
     /// [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
@@ -135,15 +148,17 @@ impl FleetState {
         Ok(bytes)
     }
 
-    /// Hands on the state as bytes, a format version first, in parts of about 64 KiB each.
+    /// Hands on the state as bytes, in parts of about 64 KiB each. The format comes first, and then the fleet version, as bytes
+    /// of its own: whoever cannot read the rest can say why.
     ///
     /// # Errors
     /// Those of whom they are handed to, and [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
     pub fn write_snapshot<E: From<SnapshotError>>(&self, to: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        let mut out = Out { part: vec![FORMAT], to };
+        let mut part = vec![FORMAT];
+        part.extend_from_slice(&self.fleet_version.to_be_bytes());
+        let mut out = Out { part, to };
         out.put(&Head {
             limits: self.limits,
-            fleet_version: self.fleet_version,
             applied: self.applied.map(|p| (p.index, p.term)),
             clock: self.clock,
             digest: self.digest,
@@ -164,21 +179,32 @@ impl FleetState {
         out.hand_on()
     }
 
-    /// The state that these bytes hold.
+    /// The state that these bytes hold, if this Skep can apply what comes after it.
     ///
     /// # Errors
     /// [`SnapshotError`] says what is wrong with them.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        Self::read_snapshot(bytes, FLEET_VERSIONS)
+    }
+
+    /// The state that these bytes hold, if a build that speaks these versions can apply what comes after it.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] says what is wrong with them.
+    pub fn read_snapshot(bytes: &[u8], speaks: FleetVersions) -> Result<Self, SnapshotError> {
         let (format, bytes) = bytes.split_first().ok_or(SnapshotError::Empty)?;
         if *format != FORMAT {
             return Err(SnapshotError::Format { found: *format });
         }
+        let (version, bytes) = bytes.split_first_chunk::<4>().ok_or_else(|| malformed(&"it is cut off"))?;
+        let found = u32::from_be_bytes(*version);
+        // Zero: nothing is agreed on yet.
+        if found != 0 && !speaks.contains(found) {
+            return Err(SnapshotError::FleetVersion { found, speaks });
+        }
         let mut from = In(bytes);
         let head: Head = from.take()?;
-        if head.fleet_version > FLEET_VERSION {
-            return Err(SnapshotError::FleetVersion { found: head.fleet_version });
-        }
-        let mut state = Self::of_head(&head);
+        let mut state = Self::of_head(&head, found);
         state.take_objects(&mut from)?;
         state.dedup = Dedup::empty(head.dedup_floor, head.clock);
         let mut before = LogInstant::ZERO;
@@ -192,9 +218,9 @@ impl FleetState {
         Ok(state)
     }
 
-    fn of_head(head: &Head) -> Self {
+    fn of_head(head: &Head, fleet_version: u32) -> Self {
         let mut state = Self::new(head.limits);
-        state.fleet_version = head.fleet_version;
+        state.fleet_version = fleet_version;
         state.applied = head.applied.map(|(index, term)| LogPosition { index, term });
         state.applying = state.applied.map_or(0, |position| position.index);
         state.clock = head.clock;

@@ -6,11 +6,10 @@ use skep_protocol::agent::Role;
 use skep_protocol::change::{ChangeKind, ReclaimCause};
 use skep_protocol::entry::Claim;
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, TaskId};
-use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::task::{
-    Failure, KeptFor, Progress, Task, TaskSpec, TaskState, TaskStatus, check_checkpoint, check_payload,
+    Failure, KeptFor, Progress, Task, TaskSpec, TaskState, TaskStatus, check_checkpoint_within, check_payload_within,
 };
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
@@ -43,13 +42,13 @@ impl FleetState {
         spec: &TaskSpec,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        spec.check()?;
+        spec.check_within(&self.limits)?;
         if self.tasks.contains_key(&id) {
             return Err(Refusal::TaskExists(id));
         }
         self.check_room()?;
-        if self.pending.len() >= limits::REQUIREMENTS_MAX && !self.pending.contains_key(&spec.required) {
-            let count = self.pending.len() as u64;
+        let count = self.pending.len() as u64;
+        if count >= self.limits.requirements_max && !self.pending.contains_key(&spec.required) {
             return Err(Refusal::ShardFull { what: ShardFullOf::Requirements, count });
         }
         let spec = Arc::new(spec.clone());
@@ -150,7 +149,7 @@ impl FleetState {
         checkpoint: Option<&[u8]>,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        checkpoint.map_or(Ok(()), check_checkpoint)?;
+        checkpoint.map_or(Ok(()), |checkpoint| check_checkpoint_within(checkpoint, &self.limits))?;
         let (since, assigned) = self.check_claim(claim)?;
         let checkpoint: Option<Arc<[u8]>> = checkpoint.map(Arc::from);
         let mut task = self.take(claim.task)?;
@@ -172,7 +171,7 @@ impl FleetState {
         result: &[u8],
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        check_payload(result)?;
+        check_payload_within(result, &self.limits)?;
         self.check_claim(claim)?;
         let result: Arc<[u8]> = Arc::from(result);
         let mut task = self.take(claim.task)?;
@@ -322,7 +321,7 @@ impl FleetState {
 
     /// Ends an attempt that did not succeed: another one, unless there is none or they are used up, or a dead letter.
     fn end_attempt(&mut self, mut task: Task, reason: Reason, next: Option<Next>, journal: &mut Journal) -> Receipt {
-        if task.failures.len() == limits::FAILURES_KEPT {
+        while !task.failures.is_empty() && task.failures.len() as u64 >= self.limits.failures_kept {
             task.failures.remove(0);
         }
         task.failures.push(Failure { attempt: task.attempts, reason: reason.clone(), at: self.clock });

@@ -12,7 +12,7 @@ fn open(dir: &std::path::Path) -> Store {
 }
 
 fn machine(store: &Store) -> Machine {
-    Machine::new(store.clone(), SHARD, ShardClock::default(), Threads::here())
+    Machine::new(store.clone(), SHARD, ShardClock::default(), Threads::here(), Build::default())
 }
 
 async fn apply(machine: &mut Machine, indexes: std::ops::Range<u64>) {

@@ -144,7 +144,8 @@ impl Shelf {
 
     /// Whether everything before an index is there, but what could not be applied again.
     pub(super) fn reaches(&self, next: u64) -> bool {
-        self.next >= next && !self.gaps.iter().any(|(start, gap)| !gap.lost && *start < next && gap.end > self.base)
+        let missing = |start: u64, end: u64| start.max(self.base) < end.min(next);
+        self.next >= next && !self.gaps.iter().any(|(start, gap)| !gap.lost && missing(*start, gap.end))
     }
 
     /// Whether something is missing that could be applied again.

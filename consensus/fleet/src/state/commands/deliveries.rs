@@ -4,7 +4,6 @@ use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{CommandOutcome, Steps, VoidCause};
 use skep_protocol::entry::EndedDelivery;
 use skep_protocol::ids::{CommandId, NodeId};
-use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
@@ -60,7 +59,7 @@ impl FleetState {
             return;
         }
         let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
-        let doubt_at = self.clock.plus_ms(limits::DOUBT_AFTER_MS);
+        let doubt_at = self.clock.plus_ms(self.limits.doubt_after_ms);
         self.change_command(id, |record| (record.next_wave_at, record.doubt_at) = (None, Some(doubt_at)));
         agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Expired, journal));
     }
@@ -92,7 +91,7 @@ impl FleetState {
     ) -> Result<Receipt, Refusal> {
         let id = ended.command;
         if let CommandOutcome::Succeeded { result } = &ended.outcome {
-            skep_protocol::command::check_result(result)?;
+            skep_protocol::command::check_result_within(result, &self.limits)?;
         }
         let delivery = self.delivery(id, &ended.agent).ok_or(Refusal::NoSuchCommand(id))?;
         // A place in the order that it never had: said by mistake, or made up.
@@ -106,7 +105,7 @@ impl FleetState {
             Some(_) => true,
         };
         if !known {
-            let full = self.commands.bytes + result_bytes(&ended.outcome) > limits::COMMAND_BYTES_MAX as u64;
+            let full = self.commands.bytes + result_bytes(&ended.outcome) > self.limits.command_bytes_max;
             // What there is no room for is left out, and the rest told.
             let outcome = if full { ended.outcome.without_result() } else { ended.outcome.clone() };
             self.end_delivery(id, &ended.agent, outcome, Some(ended.steps), journal);
@@ -191,7 +190,7 @@ impl FleetState {
     /// Lets go of the oldest commands that ended, while there are too many of them or they take too much. One that could
     /// still be sent again is kept: its id is what tells.
     pub(super) fn forget_ended_commands(&mut self) {
-        while self.commands.is_crowded() {
+        while self.commands.is_crowded(&self.limits) {
             // Dead letters last.
             let first_of = |dead| {
                 self.commands.ended.range((dead, LogInstant::ZERO, CommandId::from_bytes([0; 16]))..).next().copied()

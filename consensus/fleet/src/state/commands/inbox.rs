@@ -35,8 +35,9 @@ impl FleetState {
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
         self.check_attachment(agent, attachment)?;
-        if groups.len() > limits::GROUPS_MAX {
-            return Err(InvalidCommand::Groups { given: groups.len() }.into());
+        let (given, max) = (groups.len(), self.limits.groups_max);
+        if given as u64 > max {
+            return Err(InvalidCommand::Groups { given, max }.into());
         }
         let known = self.commands.outboxes.get(agent).and_then(|outbox| outbox.journal);
         if known != Some(to) {

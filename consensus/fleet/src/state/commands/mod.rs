@@ -22,6 +22,7 @@ use skep_protocol::command::{
     CommandClass, CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, PerClass, SignedCommand,
     Steps, VoidCause,
 };
+use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::text::{AgentId, GroupName, TraceParent};
@@ -235,11 +236,11 @@ impl Commands {
     }
 
     /// Whether ended commands are to be forgotten.
-    fn is_crowded(&self) -> bool {
-        self.ended.len() > limits::ENDED_COMMANDS_KEPT
-            || self.records.len() > limits::COMMANDS_MAX / 2
-            || self.deliveries > limits::DELIVERIES_MAX as u64 / 2
-            || self.bytes > limits::COMMAND_BYTES_MAX as u64 / 2
+    fn is_crowded(&self, limits: &FleetLimits) -> bool {
+        self.ended.len() as u64 > limits.ended_commands_kept
+            || self.records.len() as u64 > limits.commands_max / 2
+            || self.deliveries > limits.deliveries_max / 2
+            || self.bytes > limits.command_bytes_max / 2
     }
 
     /// Puts a record into the indexes.

@@ -7,7 +7,6 @@ use skep_protocol::authority::{Authority, OperatorGrant, OperatorKey, SignedGran
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{InvalidCommand, Target};
 use skep_protocol::ids::ShardId;
-use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::text::{SiteName, Verb};
 use skep_protocol::time::LogInstant;
@@ -15,11 +14,7 @@ use skep_protocol::time::LogInstant;
 use crate::state::FleetState;
 use crate::state::apply::Journal;
 
-/// Commands that an operator may send at once, as a part of what it may send in a minute.
-const BURST_SHARE: u64 = 6;
 const MINUTE_MS: u64 = 60_000;
-/// How far a statement's number may be above the last one: nobody uses the numbers up.
-const SERIAL_STEP_MAX: u64 = 1_000_000;
 
 /// An operator and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +48,7 @@ impl FleetState {
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
         let SignedGrant { grant, by, .. } = signed;
-        grant.check()?;
+        grant.check_within(&self.limits)?;
         self.check_place(&grant.site, grant.shard)?;
         if !self.active_operator(*by)?.grant.admin {
             return Err(Refusal::NotAdmin(*by));
@@ -62,7 +57,7 @@ impl FleetState {
             return Err(Refusal::FirstOperator);
         }
         let above = self.authority_of(*by);
-        if above.len() >= limits::AUTHORITY_CHAIN_MAX {
+        if above.len() as u64 >= self.limits.authority_chain_max {
             return Err(Refusal::NotAdmin(*by));
         }
         // Nobody changes what it owes its own place to.
@@ -71,14 +66,14 @@ impl FleetState {
         }
         let known = self.commands.operators.get(&grant.operator);
         let last = known.map_or(0, |known| known.grant.serial);
-        if grant.serial > last.saturating_add(SERIAL_STEP_MAX) {
+        if grant.serial > last.saturating_add(self.limits.serial_step_max) {
             return Err(InvalidCommand::Serial { given: grant.serial, last }.into());
         }
         if let Some(known) = known.filter(|known| grant.serial <= known.grant.serial) {
             return Err(Refusal::GrantStale { given: grant.serial, known: known.grant.serial });
         }
         let count = self.commands.operators.len() as u64;
-        if known.is_none() && count >= limits::OPERATORS_MAX as u64 {
+        if known.is_none() && count >= self.limits.operators_max {
             return Err(Refusal::ShardFull { what: ShardFullOf::Operators, count });
         }
         Ok(self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), journal))
@@ -106,7 +101,7 @@ impl FleetState {
         }
         // Whoever made it one must still be an admin, up to the first.
         let mut at = operator;
-        for _ in 0..=limits::AUTHORITY_CHAIN_MAX {
+        for _ in 0..=self.limits.authority_chain_max {
             let Some(by) = at.signed.as_ref().map(|signed| signed.by) else { return Ok(operator) };
             at = self.commands.operators.get(&by).ok_or(Refusal::NoSuchOperator(by))?;
             if at.grant.revoked || !at.grant.admin {
@@ -137,7 +132,7 @@ impl FleetState {
         let Some(per_minute) = operator.grant.per_minute else { return Ok(()) };
         let step = MINUTE_MS / u64::from(per_minute.max(1));
         let ahead = operator.busy_until.since_ms(self.clock);
-        let allowed = (MINUTE_MS / BURST_SHARE).saturating_sub(step);
+        let allowed = (MINUTE_MS / self.limits.command_burst_share.max(1)).saturating_sub(step);
         if per_minute == 0 || ahead > allowed {
             let retry_after_ms = ahead.saturating_sub(allowed).max(1);
             return Err(Refusal::TooManyCommands { operator: key, per_minute, retry_after_ms });
@@ -159,7 +154,7 @@ impl FleetState {
         let mut chain = Authority::new();
         let mut at = key;
         while let Some(signed) = self.commands.operators.get(&at).and_then(|operator| operator.signed.as_ref()) {
-            if chain.len() == limits::AUTHORITY_CHAIN_MAX {
+            if chain.len() as u64 >= self.limits.authority_chain_max {
                 break;
             }
             chain.push(Arc::clone(signed));

@@ -3,7 +3,6 @@
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{CommandProgress, Steps};
 use skep_protocol::entry::DeliveryReport;
-use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::Reason;
 use skep_protocol::time::LogInstant;
@@ -25,8 +24,9 @@ struct News {
 }
 
 impl DeliveryState {
-    /// What a report says that is new. None if it was long on its way, and the command was begun anew since.
-    fn news(&self, report: &DeliveryReport) -> Option<News> {
+    /// What a report says that is new. None if it was long on its way, and the command was begun anew since. The history keeps
+    /// how far the command has come once that is so many thousandths further.
+    fn news(&self, report: &DeliveryReport, kept_permille: u16) -> Option<News> {
         if report.steps.started.zip(self.steps.started).is_some_and(|(said, known)| said < known) {
             return None;
         }
@@ -42,9 +42,7 @@ impl DeliveryState {
         };
         let bounded = |said: CommandProgress| CommandProgress { permille: said.permille.min(1_000), ..said };
         let said = report.progress.clone().map(bounded).filter(later);
-        let far = |said: &CommandProgress| {
-            told.is_none_or(|told| said.permille >= told.saturating_add(limits::PROGRESS_KEPT_PERMILLE))
-        };
+        let far = |said: &CommandProgress| told.is_none_or(|told| said.permille >= told.saturating_add(kept_permille));
         let keeps = said.as_ref().is_some_and(far);
         Some(News { steps, new_steps, progress: said.or_else(|| before.cloned()), keeps })
     }
@@ -62,7 +60,8 @@ impl FleetState {
         let delivery = delivery.ok_or(Refusal::NoSuchCommand(id))?;
         let (open, node) = (delivery.outcome.is_none(), delivery.node);
         let receipt = Receipt::DeliveryReported { command: id, open };
-        let Some(news) = delivery.news(report).filter(|_| open) else { return Ok(receipt) };
+        let news = delivery.news(report, self.limits.progress_kept_permille);
+        let Some(news) = news.filter(|_| open) else { return Ok(receipt) };
         let News { steps, new_steps, progress, keeps } = news;
         let (clock, now) = (self.clock, progress.clone().map(|said| self.fitting(said)));
         self.change_command(id, |record| {
@@ -90,7 +89,7 @@ impl FleetState {
 
     /// What an agent's software says of a command, without its words if there is no room for them.
     fn fitting(&self, said: CommandProgress) -> CommandProgress {
-        let full = self.commands.bytes + limits::REASON_BYTES_MAX as u64 > limits::COMMAND_BYTES_MAX as u64;
+        let full = self.commands.bytes.saturating_add(self.limits.note_bytes_max) > self.limits.command_bytes_max;
         if full { CommandProgress { note: Reason::truncated(""), ..said } } else { said }
     }
 
@@ -110,7 +109,7 @@ impl FleetState {
         // In an era that is over a deadline says nothing of how long that is.
         let same_era = record.deadline().era() == self.clock.era();
         let from = if same_era { record.deadline() } else { led_since };
-        let latest = from.plus_ms(limits::UNDER_WAY_MS_MAX).max(led_since);
-        heard_at.min(latest).plus_ms(limits::DOUBT_AFTER_MS)
+        let latest = from.plus_ms(self.limits.under_way_ms_max).max(led_since);
+        heard_at.min(latest).plus_ms(self.limits.doubt_after_ms)
     }
 }

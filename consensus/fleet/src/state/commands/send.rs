@@ -8,7 +8,6 @@ use skep_protocol::command::{
     CommandOrder, CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, Target, VoidCause, Waves,
 };
 use skep_protocol::ids::CommandId;
-use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::text::{AgentId, Reason};
@@ -34,7 +33,7 @@ impl FleetState {
             let same = known.signed.command == *command;
             return if same { Ok(receipt(known)) } else { Err(Refusal::CommandExists(command.id)) };
         }
-        command.check()?;
+        command.check_within(&self.limits)?;
         self.check_place(&command.site, command.shard)?;
         self.check_valid(signed)?;
         self.check_granted(command.operator, &command.verb, &command.target)?;
@@ -77,8 +76,9 @@ impl FleetState {
             return Err(Refusal::CommandExpired { command: id, deadline, now });
         }
         let valid_ms = deadline.since_ms(now);
-        if valid_ms > limits::COMMAND_VALID_MS_MAX + limits::CLOCK_LEAD_MS_MAX {
-            return Err(Refusal::CommandTooLong { command: id, valid_ms });
+        let max_ms = self.limits.command_valid_ms_max;
+        if valid_ms > max_ms.saturating_add(self.limits.clock_lead_ms_max) {
+            return Err(Refusal::CommandTooLong { command: id, valid_ms, max_ms });
         }
         Ok(())
     }
@@ -102,19 +102,19 @@ impl FleetState {
     /// keeps no other from what is for both: the command is refused only if there is room at none of them.
     fn check_command_room(&self, signed: &SignedCommand, agents: &[AgentId]) -> Result<Vec<AgentId>, Refusal> {
         let full = |what, count: u64| Err(Refusal::ShardFull { what, count });
-        let commands = &self.commands;
-        if commands.records.len() >= limits::COMMANDS_MAX {
+        let (commands, limits) = (&self.commands, &self.limits);
+        if commands.records.len() as u64 >= limits.commands_max {
             return full(ShardFullOf::Commands, commands.records.len() as u64);
         }
-        if commands.deliveries + agents.len() as u64 > limits::DELIVERIES_MAX as u64 {
+        if commands.deliveries + agents.len() as u64 > limits.deliveries_max {
             return full(ShardFullOf::Deliveries, commands.deliveries);
         }
-        if commands.bytes + signed.command.args.len() as u64 > limits::COMMAND_BYTES_MAX as u64 {
+        if commands.bytes + signed.command.args.len() as u64 > limits.command_bytes_max {
             return full(ShardFullOf::CommandBytes, commands.bytes);
         }
         let class = signed.command.class;
         let open = |agent: &AgentId| commands.outboxes.get(agent).map_or(0, |outbox| outbox.lanes.of(class).open);
-        let is_full = |agent: &&AgentId| open(agent) >= class.outbox_max() as u64;
+        let is_full = |agent: &&AgentId| open(agent) >= limits.outbox_max_of(class);
         let full: Vec<AgentId> = agents.iter().filter(is_full).cloned().collect();
         match full.first() {
             Some(agent) if full.len() == agents.len() => {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use skep_protocol::agent::Role;
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
+use skep_protocol::limits::DEDUP_AHEAD_PART as AHEAD_PART;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::task::TaskStatus;
 use skep_protocol::text::AgentId;
@@ -145,12 +146,12 @@ proptest! {
                     prop_assert_eq!(&known, &naive.recall(&request, body_hash));
                     let reused = Some(Reply::Refused(Refusal::RequestIdReused));
                     prop_assert!(known.is_none() || dedup.recall(&request, 99) == reused);
-                    let is_full_ahead = naive.ahead(now) as u64 >= ids_max / limits::DEDUP_AHEAD_PART;
-                    prop_assert_eq!(dedup.is_full_ahead(ids_max), is_full_ahead);
+                    let is_full_ahead = naive.ahead(now) as u64 >= ids_max / AHEAD_PART;
+                    prop_assert_eq!(dedup.is_full_ahead(ids_max, AHEAD_PART), is_full_ahead);
                     // As it is applied: no other request is remembered.
                     let refused = request.deadline < now
                         || request.first_sent < dedup.floor()
-                        || (request.first_sent > now && dedup.is_full_ahead(ids_max));
+                        || (request.first_sent > now && dedup.is_full_ahead(ids_max, AHEAD_PART));
                     if known.is_none() && !refused {
                         dedup.remember(&request, body_hash, &reply(n), ids_max);
                         naive.remember(&request, body_hash, &reply(n), ids_max);
