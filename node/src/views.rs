@@ -5,7 +5,19 @@ use skep_config::NodeConfig;
 use skep_consensus::{ConsensusHandle, ShardStatus};
 use skep_engine::Connectivity;
 use skep_mesh::MeshHandle;
+use skep_protocol::fault::{FaultReport, ShardFault};
 use skep_protocol::ids::ShardId;
+use skep_protocol::pressure::DiskPressure;
+
+/// What is wrong with the journals, if anything is: of all shards' agents, so that it has the number of none.
+fn fault_of_journals(pressure: DiskPressure) -> Option<(u32, FaultReport)> {
+    let detail = match pressure {
+        DiskPressure::None => return None,
+        DiskPressure::Low => "no more commands are taken for agents of this node",
+        DiskPressure::Exhausted => "no command is taken or begun by agents of this node",
+    };
+    Some((0, FaultReport { fault: ShardFault::JournalsNearlyFull, node: None, detail: detail.to_owned() }))
+}
 
 /// The node as it sees itself.
 pub(crate) fn node_view(
@@ -13,6 +25,7 @@ pub(crate) fn node_view(
     mesh: &MeshHandle,
     config: &NodeConfig,
     uptime_ms: u64,
+    journals: DiskPressure,
 ) -> NodeView {
     let (overflow, invalid) = mesh.dropped().counts();
     let mesh = mesh.view().borrow().clone();
@@ -30,6 +43,7 @@ pub(crate) fn node_view(
     let shards = consensus.shards();
     let of = |shard: &ShardId| consensus.status(*shard).map_or_else(Vec::new, |status| status.faults);
     let faults = shards.iter().flat_map(|shard| of(shard).into_iter().map(move |report| (shard.0, report)));
+    let faults = faults.chain(fault_of_journals(journals));
     NodeView {
         node: consensus.node(),
         name: config.name.to_string(),
