@@ -31,7 +31,7 @@ impl Tightness {
 }
 
 impl TightDisk {
-    pub(crate) fn new(shortage: Errno) -> (Arc<dyn Disk>, Tightness) {
+    pub(crate) fn with(shortage: Errno) -> (Arc<dyn Disk>, Tightness) {
         let tightness = Tightness::default();
         (Arc::new(Self { tightness: tightness.clone(), shortage }), tightness)
     }

@@ -22,7 +22,7 @@ fn open_on(disk: &Arc<dyn Disk>, dir: &Path, segment_bytes: u64) -> Store {
 }
 
 fn tight(shortage: Errno) -> (Arc<dyn Disk>, Tightness, tempfile::TempDir) {
-    let (disk, tightness) = TightDisk::new(shortage);
+    let (disk, tightness) = TightDisk::with(shortage);
     (disk, tightness, tempfile::tempdir().unwrap())
 }
 

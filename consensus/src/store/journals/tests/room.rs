@@ -29,7 +29,7 @@ fn end(entry: &JournalEntry) -> JournalStep {
 
 #[test]
 fn ends_are_written_into_room_of_their_own_when_nothing_is_left_and_survive_restarts_then() {
-    let (disk, tightness) = TightDisk::new(Errno::NOSPC);
+    let (disk, tightness) = TightDisk::with(Errno::NOSPC);
     let dir = tempfile::tempdir().unwrap();
     let (mut journals, mut reports) = open_on(&disk, dir.path());
     let head = opened(&journals, &mut reports, "r1").head;
@@ -58,7 +58,7 @@ fn ends_are_written_into_room_of_their_own_when_nothing_is_left_and_survive_rest
 #[test]
 fn what_finds_no_room_in_a_journal_is_reported_once_it_does_and_nothing_ends_for_it() {
     for shortage in [Errno::NOSPC, Errno::MFILE] {
-        let (disk, tightness) = TightDisk::new(shortage);
+        let (disk, tightness) = TightDisk::with(shortage);
         let dir = tempfile::tempdir().unwrap();
         let (journals, mut reports) = open_on(&disk, dir.path());
         let head = opened(&journals, &mut reports, "r1").head;
@@ -91,7 +91,7 @@ fn what_finds_no_room_in_a_journal_is_reported_once_it_does_and_nothing_ends_for
 
 #[test]
 fn a_log_of_journals_that_cannot_be_written_anew_goes_on_until_there_is_room() {
-    let (disk, tightness) = TightDisk::new(Errno::NOSPC);
+    let (disk, tightness) = TightDisk::with(Errno::NOSPC);
     let dir = tempfile::tempdir().unwrap();
     let (journals, mut reports) = open_on(&disk, dir.path());
     let head = opened(&journals, &mut reports, "r1").head;
