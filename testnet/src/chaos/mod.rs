@@ -177,7 +177,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         closing,
     };
     let mut ordering = tokio::spawn(orders.run());
-    let readers = Readers::start(&site, &dir.join("histories"), options.seed)?;
+    let readers = Readers::start(&site, &dir.join("histories"), options.seed, story.clone())?;
     // Things go wrong once work has begun.
     let _ = ended.wait_for(|progress| progress.ended > 0).await;
     let commander = Commander::start(&site, robots, options.seed, options.faults.args_bytes()).await?;

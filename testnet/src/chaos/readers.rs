@@ -9,13 +9,15 @@ use rand::{RngExt as _, SeedableRng as _};
 use skep_client::{Client, Read};
 use tokio::sync::watch;
 
-use crate::demo::DemoSite;
+use crate::demo::{DemoSite, Story, StoryRecord};
 use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, boot_ns, hex};
 
 /// How many readers.
 const READERS: usize = 3;
 /// Pause between two reads of one.
 const PAUSE: Duration = Duration::from_millis(25);
+/// Pause between two looks at the log clock, and how long one may take.
+const CLOCK_PAUSE: Duration = Duration::from_secs(1);
 /// Orders that a page of the list names.
 const PAGE: u32 = 200;
 /// Reads of one order before others are looked for.
@@ -32,9 +34,9 @@ impl Readers {
     ///
     /// # Errors
     /// [`RecordError`].
-    pub(super) fn start(site: &DemoSite, histories: &Path, seed: u64) -> Result<Self, RecordError> {
+    pub(super) fn start(site: &DemoSite, histories: &Path, seed: u64, story: Story) -> Result<Self, RecordError> {
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = Vec::new();
+        let mut tasks = vec![tokio::spawn(follow_clock(site.clients(), story, stopped.clone()))];
         for n in 0..READERS {
             let name = format!("reader-{n}");
             let recorder = Arc::new(Recorder::open(&histories.join(format!("{name}.jsonl")))?);
@@ -49,6 +51,23 @@ impl Readers {
         self.stop.send_replace(true);
         for task in self.tasks {
             let _ = task.await;
+        }
+    }
+}
+
+/// Records what the shard's log clock is, each second, as whoever answers knows it.
+async fn follow_clock(clients: Vec<Client>, story: Story, stopped: watch::Receiver<bool>) {
+    for client in clients.iter().cycle() {
+        if *stopped.borrow() {
+            return;
+        }
+        // A node that is suspended does not answer; the next one may.
+        let asked = tokio::time::timeout(CLOCK_PAUSE, client.clock()).await;
+        if let Ok(Ok(now)) = asked
+            && now.clock > 0
+        {
+            story.record(&StoryRecord::Clock { at_ns: boot_ns(), clock: now.clock });
+            tokio::time::sleep(CLOCK_PAUSE).await;
         }
     }
 }

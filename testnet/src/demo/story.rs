@@ -141,6 +141,13 @@ pub enum StoryRecord {
         /// Those, of all meanwhile, that some node had no room for.
         dropped: u64,
     },
+    /// The shard's log clock was asked for. A new leader's may lag behind that of the one before, by what a frame takes.
+    Clock {
+        /// When it was told, on the boot clock.
+        at_ns: u64,
+        /// The shard's log clock, as a node knew it.
+        clock: u64,
+    },
     /// All orders have ended.
     Ended {
         /// On the boot clock.

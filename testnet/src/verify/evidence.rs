@@ -270,12 +270,17 @@ impl Evidence {
         self.story.iter().find_map(begun).unwrap_or((5_000, 3_000))
     }
 
-    /// An instant on the boot clock, in nanoseconds, and on the shard's log clock.
-    pub fn clock(&self) -> Option<(u64, u64)> {
-        self.story.iter().find_map(|record| match record {
-            StoryRecord::Begun { at_ns, clock, .. } => Some((*at_ns, *clock)),
+    /// When the shard's log clock stood at an instant, in milliseconds of the boot clock, by the first look at it from then on.
+    /// The log clock falls behind with each new leader, by what a frame takes: by an earlier look the instant would be told
+    /// to have been before it was.
+    pub fn instant_ms(&self, clock: u64) -> Option<u64> {
+        let looks = self.story.iter().filter_map(|record| match record {
+            StoryRecord::Begun { at_ns, clock, .. } | StoryRecord::Clock { at_ns, clock } => Some((*at_ns, *clock)),
             _ => None,
-        })
+        });
+        let looks: Vec<(u64, u64)> = looks.collect();
+        let (at_ns, seen) = looks.iter().find(|(_, seen)| *seen >= clock).or(looks.last())?;
+        (at_ns / 1_000_000 + clock.saturating_sub(*seen)).checked_sub(seen.saturating_sub(clock))
     }
 
     /// The transitions, as the first voter holds them. All voters hold the same, or S8 is violated.

@@ -53,11 +53,10 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
 
 /// Claims that were taken back while their holder might still act, on the boot clock that all processes here share.
 fn early_reassignments(evidence: &Evidence) -> Vec<String> {
-    let Some((at_ns, clock)) = evidence.clock() else { return Vec::new() };
     let taken =
         evidence.changes().iter().filter(|change| change.change == "reclaimed" && change.detail.contains("lease"));
     let early = taken.filter_map(|change| {
-        let at_ms = at_ns / 1_000_000 + change.clock.checked_sub(clock)?;
+        let at_ms = evidence.instant_ms(change.clock)?;
         let until_ms = lease(evidence.notes_of(&change.agent), at_ms);
         (at_ms < until_ms).then(|| {
             let (agent, task, ms) = (&change.agent, &change.task, until_ms - at_ms);

@@ -336,3 +336,18 @@ fn a_late_leader_and_a_late_reassignment_are_found() {
     };
     assert!(spoiled(never).contains(&"L4"));
 }
+
+#[test]
+fn a_claim_is_taken_back_when_the_log_clock_stood_there_however_far_it_has_fallen_behind() {
+    // Until 6,500 ms its holder might act; the clock stood at 6,200 when it was taken.
+    let looked = |at_ms: u64, clock| StoryRecord::Clock { at_ns: at_ms * 1_000_000, clock };
+    let with = |looks: &[StoryRecord]| {
+        let mut evidence = good();
+        evidence.clients.get_mut("r1").unwrap().push(ClientRecord::Renewed { at_ms: 20, until_ms: 6_500 });
+        evidence.story.splice(1..1, looks.iter().cloned());
+        violated(&evidence)
+    };
+    assert_eq!(with(&[]), ["S7"], "the clock is taken to go on as it began");
+    assert_eq!(with(&[looked(5_000, 5_050), looked(6_800, 6_250)]), [""; 0], "it had fallen behind by half a second");
+    assert_eq!(with(&[looked(6_300, 6_250), looked(9_000, 6_900)]), ["S7"], "it fell behind later");
+}
