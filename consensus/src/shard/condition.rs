@@ -162,7 +162,7 @@ impl Shard {
     }
 
     /// The silence that is no fault yet, in milliseconds: what a slow link explains is none.
-    fn borne_ms(&self) -> u64 {
+    pub(super) fn borne_ms(&self) -> u64 {
         self.inner.site.config.silence_ms_max.max(self.detector().borne_ms())
     }
 
