@@ -46,8 +46,8 @@ pub enum StartError {
     /// A shard's group cannot be opened.
     #[error("{0}")]
     Shard(String),
-    /// The endpoint cannot be bound.
-    #[error("the control plane cannot listen on {0}; is another node running here? Set control.listen")]
+    /// The endpoint cannot be bound, or not be secured.
+    #[error("{0}")]
     Listen(String),
     /// A thread cannot be started.
     #[error("a thread of the control plane cannot be started: {0}")]

@@ -1,10 +1,11 @@
 //! The QUIC endpoint: dialling, accepting, saying hello.
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_config::PeerConfig;
+use skep_config::{PeerConfig, cannot_listen};
 use skep_protocol::codec::Encoded;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello};
 use skep_protocol::ids::{NodeId, ShardId};
@@ -67,11 +68,13 @@ impl ControlPlane {
 
     /// Binds, listens, and dials peers that have an address: which, and for how long, who votes decides.
     pub(crate) fn start(setup: Setup, peers: Peers, dispatch: Arc<dyn Dispatch>) -> Result<Self, String> {
-        let socket = UdpSocket::bind(setup.listen).map_err(|e| format!("{}: {e}", setup.listen))?;
+        let cannot_listen =
+            |e: io::Error| cannot_listen("the control plane", &setup.listen, "QUIC", &e, "control.listen");
+        let socket = UdpSocket::bind(setup.listen).map_err(cannot_listen)?;
         let server = tls::server(&setup.identity, setup.idle_timeout).map_err(|e| e.to_string())?;
         let drivers = Arc::new(Drivers::new(setup.threads.clone()));
         let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, drivers)
-            .map_err(|e| e.to_string())?;
+            .map_err(cannot_listen)?;
         let shared = Arc::new(Shared {
             identity: setup.identity,
             hello: setup.hello,
