@@ -39,11 +39,13 @@ pub enum ShardFault {
     HistoryBehind,
     /// What some entries did is missing for good.
     HistoryLost,
+    /// Two processes run under one identity.
+    IdentityShared,
 }
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::WrongVersion,
@@ -60,6 +62,7 @@ impl ShardFault {
         Self::SlowLink,
         Self::HistoryBehind,
         Self::HistoryLost,
+        Self::IdentityShared,
     ];
 
     /// Its name for programs. Never changed.
@@ -81,6 +84,7 @@ impl ShardFault {
             Self::SlowLink => "slow-link",
             Self::HistoryBehind => "history-behind",
             Self::HistoryLost => "history-lost",
+            Self::IdentityShared => "identity-shared",
         }
     }
 
@@ -123,6 +127,10 @@ impl ShardFault {
             Self::HistoryLost => {
                 "nobody has it any more; it is no fault of what the shard holds, and no node has to be mended"
             }
+            Self::IdentityShared => {
+                "stop one of the two, most likely a copy of the other's directory; a node of its own is made by 'skep init' in \
+                 an empty one"
+            }
         }
     }
 
@@ -141,7 +149,8 @@ impl ShardFault {
             | Self::VoterReplaced
             | Self::SlowLink
             | Self::HistoryBehind
-            | Self::HistoryLost => None,
+            | Self::HistoryLost
+            | Self::IdentityShared => None,
         }
     }
 }
@@ -157,7 +166,7 @@ impl fmt::Display for ShardFault {
 pub struct FaultReport {
     /// What is wrong.
     pub fault: ShardFault,
-    /// The voter that it concerns; none if it is this node's own.
+    /// The voter, or the peer, that it concerns; none if it is this node's own.
     pub node: Option<NodeId>,
     /// What was seen, for people.
     pub detail: String,

@@ -78,6 +78,8 @@ pub struct MeshView {
     pub made: u64,
     /// Connections closed so far because another one to the same peer stays.
     pub replaced: u64,
+    /// Peers under whose identity two processes run, and when both were last met.
+    pub shared: BTreeMap<NodeId, Instant>,
 }
 
 /// Handle of the mesh. Cheap to clone.
@@ -345,10 +347,18 @@ impl Service {
 
     /// A peer answered on a connection, and perhaps said which process it is.
     fn on_answer(&mut self, peer: PeerId, connection: ConnectionId, process: Option<String>) {
-        for one_too_many in self.links.heard(peer, connection, process, Instant::now()) {
+        let now = Instant::now();
+        for one_too_many in self.links.heard(peer, connection, process, now) {
             tracing::debug!(%peer, connection = %one_too_many, "another connection to this peer stays");
             self.swarm.close_connection(one_too_many);
             self.view.send_modify(|view| view.replaced += 1);
+        }
+        if let (Some(node), true) = (node_id(&peer), self.links.shared(&peer) == Some(now)) {
+            self.view.send_modify(|view| {
+                if view.shared.insert(node, now).is_none() {
+                    tracing::error!(%peer, "two processes run under the identity of this peer; the first one stays");
+                }
+            });
         }
     }
 
