@@ -62,7 +62,8 @@ impl FleetState {
     pub(super) fn add_pending(&mut self, task: &Task) {
         self.pending.entry(task.spec.required.clone()).or_default().count += 1;
         self.pending_count += 1;
-        for at in gates(task).into_iter().flatten().filter(|at| *at > self.clock) {
+        let now = self.clock;
+        for at in gates(task).into_iter().flatten().filter(|at| *at > now) {
             self.gates.insert((at, task.id));
         }
         self.stand(task);
