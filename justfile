@@ -20,6 +20,7 @@ prove:
     SKEP_SIM_SEEDS=2000 cargo test --package skep-consensus --release --lib simulation
     cargo run --release -- testnet chaos --minutes 30
     cargo run --release -- testnet chaos --links mixed --minutes 30
+    cargo run --release -- testnet chaos --faults disks --minutes 60
     cargo run --release -- bench links --one-way 0,35,140,300
     SKEP_MANY=57 cargo test --package skep-tests --release --test many -- --nocapture
     cargo run --release -- bench failover --others 57

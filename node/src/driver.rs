@@ -23,6 +23,7 @@ use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::Settled;
+use skep_protocol::pressure::DiskPressure;
 use skep_protocol::query::Query;
 use skep_protocol::telemetry::{Envelope, Publication};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,6 +48,7 @@ enum Step {
     FromLeader(FromLeader),
     Settled(WorkKey, Settled),
     Journal(Box<JournalReport>),
+    Pressure,
     Received(Box<Envelope>),
     Published(Box<Publication>),
     Peers,
@@ -92,6 +94,8 @@ pub(crate) struct Driver {
     updates_in: mpsc::Receiver<FromLeader>,
     journals: Journals,
     journal_reports: mpsc::Receiver<JournalReport>,
+    /// How full the disk of the journals is.
+    journal_pressure: watch::Receiver<DiskPressure>,
     waiting: BTreeMap<WorkKey, (ShardId, Waiting)>,
     next_key: u64,
     started: Instant,
@@ -131,6 +135,7 @@ impl Driver {
             received,
             updates: BTreeMap::new(),
             updates_in,
+            journal_pressure: journals.pressure(),
             journals,
             journal_reports,
             waiting: BTreeMap::new(),
@@ -152,6 +157,7 @@ impl Driver {
         tokio::spawn(follow_shards(self.consensus.clone(), self.views.clone()));
         let mut peers = self.consensus.peer_changes();
         self.on_peers();
+        self.on_pressure();
         self.carry_out();
         loop {
             match self.select(&mut peers, &mut stop).await {
@@ -191,6 +197,7 @@ impl Driver {
             _ = stop => Step::Stop,
             Some((shard, view)) = self.views_in.recv() => Step::View(shard, view),
             Ok(()) = peers.changed() => Step::Peers,
+            Ok(()) = self.journal_pressure.changed() => Step::Pressure,
             Some(outcomes) = self.outcomes_in.recv() => Step::Outcomes(outcomes),
             Some(said) = self.updates_in.recv() => Step::FromLeader(said),
             Some((key, settled)) = self.settled_in.recv() => Step::Settled(key, settled),
@@ -211,6 +218,7 @@ impl Driver {
             Step::FromLeader(said) => self.on_leader_said(said),
             Step::Settled(key, settled) => self.on_agent(AgentEvent::Settled { key, settled }),
             Step::Journal(report) => self.on_journal(*report),
+            Step::Pressure => self.on_pressure(),
             Step::Received(envelope) => self.on_topic(TopicEvent::Received(*envelope)),
             Step::Published(publication) => self.on_topic(TopicEvent::Published(*publication)),
             Step::Peers => self.on_peers(),
@@ -290,7 +298,8 @@ impl Driver {
             Call::Members { shard, change, answer } => self.on_members(shard, change, answer),
             Call::NodeStatus { answer } => {
                 let up_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let view = node_view(&self.consensus, &self.mesh, &self.config.node, up_ms);
+                let pressure = *self.journal_pressure.borrow();
+                let view = node_view(&self.consensus, &self.mesh, &self.config.node, up_ms, pressure);
                 let _ = answer.send(view);
             }
             Call::AgentOpened { stream, wish, told } => self.on_agent_opened(StreamKey(stream), *wish, told),

@@ -6,6 +6,7 @@
 mod attempts;
 mod checks;
 mod cli;
+mod descriptors;
 mod driver;
 mod run;
 mod views;

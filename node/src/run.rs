@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::checks;
 use crate::cli::Failure;
+use crate::descriptors;
 use crate::driver::Driver;
 
 /// Since when the certificates of transports are valid, after 1970: `rcgen`, with which `libp2p-tls` makes them, dates them
@@ -32,6 +33,7 @@ pub(crate) fn run(config: Config, places: &Places, while_stdin: bool, build: Bui
         return Err(Failure::usage("SSLKEYLOGFILE is set; a node does not write its session keys anywhere: unset it"));
     }
     look_at_wall_clock();
+    let descriptors = descriptors::raise();
     let identity = Identity::load(&places.key()).map_err(Failure::failed)?;
     tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
     // What may keep the node from starting comes before anybody hears of it.
@@ -41,7 +43,8 @@ pub(crate) fn run(config: Config, places: &Places, while_stdin: bool, build: Bui
         Consensus::start(identity.clone(), config.control.clone(), &places.data(), build).map_err(Failure::failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(Failure::failed)?;
-    let served = runtime.block_on(serve(&identity, config, places, (&consensus, updates), journals, while_stdin));
+    let own = (&identity, config, places, descriptors);
+    let served = runtime.block_on(serve(own, (&consensus, updates), journals, while_stdin));
     runtime.shutdown_timeout(Duration::from_secs(2));
     consensus.stop();
     tracing::info!("stopped");
@@ -61,9 +64,7 @@ fn look_at_wall_clock() {
 }
 
 async fn serve(
-    identity: &Identity,
-    config: Config,
-    places: &Places,
+    (identity, config, places, descriptors): (&Identity, Config, &Places, u64),
     (consensus, updates): (&Consensus, mpsc::Receiver<FromLeader>),
     journals: (Journals, mpsc::Receiver<JournalReport>),
     while_stdin: bool,
@@ -74,9 +75,10 @@ async fn serve(
     let (mesh, received) = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
     let (calls, calls_in) = Calls::channel();
     let token = token(&places.token())?;
-    let api = Api::start(&config.api, &places.socket(), &token, calls.clone()).await.map_err(Failure::failed)?;
+    let (socket, connections) = (places.socket(), descriptors::for_callers(descriptors));
+    let api = Api::start(&config.api, &socket, &token, calls.clone(), connections).await.map_err(Failure::failed)?;
     let control = consensus.handle().address().map(|address| address.to_string()).unwrap_or_default();
-    tracing::info!(socket = %places.socket().display(), tcp = %api.address(), %control, "serving");
+    tracing::info!(socket = %socket.display(), tcp = %api.address(), %control, "serving");
     let wanted = config.checks.clone();
     let (driver, mut ready) =
         Driver::new(config, (consensus.handle(), updates), (mesh.handle(), received), (calls, calls_in), journals);

@@ -9,6 +9,17 @@ use skep_engine::Connectivity;
 use skep_mesh::{MeshHandle, MeshView};
 use skep_protocol::fault::{FaultReport, ShardFault};
 use skep_protocol::ids::ShardId;
+use skep_protocol::pressure::DiskPressure;
+
+/// What is wrong with the journals, if anything is: of all shards' agents, so that it has the number of none.
+fn fault_of_journals(pressure: DiskPressure) -> Option<(u32, FaultReport)> {
+    let detail = match pressure {
+        DiskPressure::None => return None,
+        DiskPressure::Low => "no more commands are taken for agents of this node",
+        DiskPressure::Exhausted => "no command is taken or begun by agents of this node",
+    };
+    Some((0, FaultReport { fault: ShardFault::JournalsNearlyFull, node: None, detail: detail.to_owned() }))
+}
 
 /// How long it is said that two processes come to the mesh under one identity after they last did.
 const SHARED_SAID_FOR: Duration = Duration::from_secs(30);
@@ -19,6 +30,7 @@ pub(crate) fn node_view(
     mesh: &MeshHandle,
     config: &NodeConfig,
     uptime_ms: u64,
+    journals: DiskPressure,
 ) -> NodeView {
     let (overflow, invalid) = mesh.dropped().counts();
     let mesh = mesh.view().borrow().clone();
@@ -39,6 +51,7 @@ pub(crate) fn node_view(
     // Each status says them, too; they are of no shard.
     let faults = faults.filter(|(_, report)| report.fault != ShardFault::IdentityShared);
     let faults = faults.chain(shared_identities(consensus, &mesh).into_iter().map(|report| (0, report)));
+    let faults = faults.chain(fault_of_journals(journals));
     NodeView {
         node: consensus.node(),
         name: config.name.to_string(),

@@ -205,9 +205,3 @@ impl Encoded for crate::journal::JournalRecord {
     const VERSION: u8 = 1;
     const BYTES_MAX: usize = crate::limits::ENTRY_BYTES_MAX;
 }
-
-impl Encoded for crate::journal::JournalImage {
-    const WHAT: &'static str = "image of the journals";
-    const VERSION: u8 = 1;
-    const BYTES_MAX: usize = crate::limits::SNAPSHOT_BYTES_MAX;
-}

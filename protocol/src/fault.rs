@@ -1,10 +1,10 @@
-//! What can be wrong with a shard as one node sees it, and what to do about it.
+//! What can be wrong with a shard as one node sees it, or with what it keeps of commands, and what to do about it.
 
 use std::fmt;
 
 use crate::ids::NodeId;
 
-/// Something that is wrong with a replica, or with a voter as its leader sees it.
+/// Something that is wrong with a replica, with a voter as its leader sees it, or with the journals of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShardFault {
     /// The replica failed and serves nothing until its node is started again.
@@ -35,6 +35,12 @@ pub enum ShardFault {
     VoterReplaced,
     /// The link to a voter is too slow for how soon it is to answer.
     SlowLink,
+    /// The disk of this node is nearly full: where it leads, what brings work is refused.
+    DiskNearlyFull,
+    /// The disk of a voter is nearly full.
+    VoterDiskNearlyFull,
+    /// The disk of this node's journals is nearly full: its agents get no commands.
+    JournalsNearlyFull,
     /// What entries did cannot be written, or more slowly than it comes.
     HistoryBehind,
     /// What some entries did is missing for good.
@@ -45,7 +51,7 @@ pub enum ShardFault {
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::WrongVersion,
@@ -60,6 +66,9 @@ impl ShardFault {
         Self::VoterWrongVersion,
         Self::VoterReplaced,
         Self::SlowLink,
+        Self::DiskNearlyFull,
+        Self::VoterDiskNearlyFull,
+        Self::JournalsNearlyFull,
         Self::HistoryBehind,
         Self::HistoryLost,
         Self::IdentityShared,
@@ -82,6 +91,9 @@ impl ShardFault {
             Self::VoterWrongVersion => "voter-wrong-version",
             Self::VoterReplaced => "voter-replaced",
             Self::SlowLink => "slow-link",
+            Self::DiskNearlyFull => "disk-nearly-full",
+            Self::VoterDiskNearlyFull => "voter-disk-nearly-full",
+            Self::JournalsNearlyFull => "journals-nearly-full",
             Self::HistoryBehind => "history-behind",
             Self::HistoryLost => "history-lost",
             Self::IdentityShared => "identity-shared",
@@ -120,6 +132,14 @@ impl ShardFault {
             }
             Self::VoterReplaced => "run 'skep shard add-voter' with its id here",
             Self::SlowLink => "it works, slowly; a preset for slower links is more patient: 'skep config show'",
+            Self::DiskNearlyFull => "free some space on the disk of this node; it takes work again by itself",
+            Self::VoterDiskNearlyFull => {
+                "free some space on the disk of that node; it takes work again by itself, and the lead goes to a voter that \
+                 has room meanwhile"
+            }
+            Self::JournalsNearlyFull => {
+                "free some space on the disk with the journals of this node; the shard keeps commands for its agents meanwhile"
+            }
             Self::HistoryBehind => {
                 "new work is refused while much waits; see that the disk is not full and can be read, and raise the limit of \
                  open files if it is reached"
@@ -148,6 +168,9 @@ impl ShardFault {
             | Self::VoterWrongVersion
             | Self::VoterReplaced
             | Self::SlowLink
+            | Self::DiskNearlyFull
+            | Self::VoterDiskNearlyFull
+            | Self::JournalsNearlyFull
             | Self::HistoryBehind
             | Self::HistoryLost
             | Self::IdentityShared => None,

@@ -61,6 +61,27 @@ pub struct JournalEntry {
     pub begun_before: bool,
 }
 
+impl JournalEntry {
+    /// It has come further.
+    pub fn take(&mut self, step: JournalStep) {
+        let JournalStep { seq: _, steps, phase, begun_before } = step;
+        (self.steps, self.phase, self.begun_before) = (steps, phase, begun_before);
+    }
+}
+
+/// How far a command of a journal has come, without the command: an end is small whatever was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalStep {
+    /// Its place in the agent's order.
+    pub seq: DeliverySeq,
+    /// When each step was taken.
+    pub steps: Steps,
+    /// How far it has come.
+    pub phase: JournalPhase,
+    /// Whether a run of the software that has ended may have begun it.
+    pub begun_before: bool,
+}
+
 /// A journal as it is found when its agent is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalState {
@@ -79,6 +100,10 @@ pub enum JournalWrite {
     Put(JournalEntry),
     /// An entry is not needed any more.
     Remove(DeliverySeq),
+    /// An entry has come so far from now on.
+    Step(JournalStep),
+    /// The journal is not needed any more. Written by whoever keeps journals, when it holds nothing and nobody uses it.
+    Forget,
 }
 
 /// What was written to one agent's journal, as a node keeps it.
@@ -90,11 +115,4 @@ pub struct JournalRecord {
     pub agent: AgentId,
     /// What, in order.
     pub writes: Vec<JournalWrite>,
-}
-
-/// All journals of a node, as they are at some record.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalImage {
-    /// One for each agent.
-    pub journals: Vec<(ShardId, AgentId, JournalState)>,
 }

@@ -28,6 +28,7 @@ pub mod mutant;
 pub mod offer;
 pub mod outcome;
 pub mod places;
+pub mod pressure;
 pub mod pull;
 pub mod query;
 pub mod task;

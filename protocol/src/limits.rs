@@ -181,6 +181,14 @@ pub const PROGRESS_KEPT_PERMILLE: u16 = 50;
 /// Writes that wait for the journals of a node: each of its inboxes has few under way for each of its commands. One more
 /// ends the process, since a write that is left out would be one that was lost.
 pub const JOURNAL_JOBS_QUEUED_MAX: usize = 4 * (INBOX_MAX + INBOX_URGENT_MAX) * AGENTS_PER_NODE_MAX;
+/// Free space below which a node takes no more commands for its agents, in bytes: the shard keeps them. Below half of it none
+/// is begun, and what has begun still ends, in room that is set aside for that.
+pub const JOURNAL_LOW_WATER_BYTES: u64 = 32 * 1024 * 1024;
+/// Segments of the journals' log that are set aside beside the one that is written to. While one is missing none is begun.
+pub const JOURNAL_SPARE_SEGMENTS: usize = 2;
+/// Journals that a node keeps though they hold nothing and nobody takes commands by them. The one that was used longest ago
+/// is forgotten.
+pub const JOURNALS_KEPT_MAX: usize = AGENTS_PER_NODE_MAX;
 /// Groups that one agent belongs to. Refused as invalid.
 pub const GROUPS_MAX: usize = 16;
 /// Operators of a shard, revoked ones included. One more is refused as `ShardFull`.
@@ -259,12 +267,30 @@ pub const SNAPSHOT_THREADS: usize = 2;
 pub const ENTRY_THREADS: usize = 2;
 /// Threads that write what is kept beside the log. Each shard has few writes at a time, and they wait for each other.
 pub const FILE_THREADS: usize = 2;
+/// Connections of the local API, of both listeners. One more is told so and closed. Fewer where the process may have fewer
+/// descriptors, but at least [`API_CONNECTIONS_MIN`].
+pub const API_CONNECTIONS_MAX: usize = 4 * AGENTS_PER_NODE_MAX;
+/// See [`API_CONNECTIONS_MAX`].
+pub const API_CONNECTIONS_MIN: usize = 8;
+/// Connections of the local API that stay free of streams that last, and of those over TCP: whoever looks after the node finds
+/// a place at its socket. One stream more is refused.
+pub const API_CONNECTIONS_RESERVED: usize = 4;
+/// Connections that are being told that there is no place for them, at a time. One more waits to be accepted.
+pub const API_REFUSALS_MAX: usize = 8;
+/// Descriptors that connections of the local API leave to logs, peers and whatever else a node opens; a quarter of all where
+/// that is less.
+pub const DESCRIPTORS_KEPT: u64 = 256;
 /// Requests in flight on one API stream. The reader waits at it.
 pub const STREAM_REQUESTS_MAX: usize = 1_024;
 /// Largest message of the local API, both ways. Refused by the transport.
 pub const API_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Items on a page of a list.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
+/// How long the disk of a leader is nearly full before the lead is handed on to a voter that has room, in milliseconds.
+pub const LEAD_KEPT_ON_FULL_DISK_MS: u64 = 3_000;
+/// How long a leader that handed the lead on for want of room waits before it does so again, in milliseconds, whatever came of
+/// it: two voters whose disks are full in turns do not pass the lead to and fro.
+pub const LEAD_HANDED_ON_EVERY_MS: u64 = 60_000;
 /// Writes waiting for the store's writer thread. Senders wait at it.
 pub const STORE_WRITES_QUEUED_MAX: usize = 4_096;
 /// Bytes that the store's writer puts into one durable batch before it syncs.

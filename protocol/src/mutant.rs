@@ -106,6 +106,10 @@ mutants! {
     TwinReplaces = "twin-replaces",
     /// A snapshot whose connection was cut starts over.
     SnapshotStartsOver = "snapshot-starts-over",
+    /// A node takes and begins commands however full the disk of its journals is.
+    JournalPressureIgnored = "journal-pressure-ignored",
+    /// A leader that refuses work for want of room keeps the lead.
+    FullLeaderStays = "full-leader-stays",
     /// A segment of the log may begin with any sequence number.
     FirstSequenceNotChecked = "first-sequence-not-checked",
     /// A snapshot takes the place of another one, and of the log, before it is durable.

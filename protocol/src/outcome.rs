@@ -419,6 +419,11 @@ pub enum ProposeOutcome {
     Unknown,
     /// The leader would not propose it: nothing was proposed.
     Refused(Refusal),
+    /// The disks of so many voters are full that nothing can be committed: nothing was proposed.
+    VotersFull {
+        /// One of them.
+        node: NodeId,
+    },
 }
 
 /// How a piece of work ended.
@@ -466,8 +471,11 @@ pub enum NotDone {
         /// When to try again, in milliseconds.
         retry_after_ms: u64,
     },
-    /// The leader's disk is too full for new work.
-    DiskFull,
+    /// A disk is too full for it: the leader's, or those of so many voters that nothing can be committed.
+    DiskFull {
+        /// Whose; none if it is this node's own.
+        node: Option<NodeId>,
+    },
     /// A replica could not read its disk.
     Storage(String),
 }

@@ -8,9 +8,7 @@ use skep_protocol::authority::{Allowed, OperatorGrant, OperatorKey, OperatorSecr
 use skep_protocol::codec::Encoded;
 use skep_protocol::command::*;
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, ShardId};
-use skep_protocol::journal::{
-    JournalEntry, JournalHead, JournalImage, JournalPhase, JournalRecord, JournalState, JournalWrite,
-};
+use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalStep, JournalWrite};
 use skep_protocol::pull::{Pull, PullAnswer, PullFor, Pulled, PulledFor};
 use skep_protocol::time::LogInstant;
 
@@ -112,9 +110,11 @@ fn record() -> JournalRecord {
     JournalRecord { shard: ShardId(1), agent: "r".parse().unwrap(), writes }
 }
 
-fn image() -> JournalImage {
-    let head = JournalHead::new(JournalId::from_bytes([0xdd; 16]));
-    JournalImage { journals: vec![(ShardId(1), "r".parse().unwrap(), JournalState { head, entries: vec![entry()] })] }
+fn step_record() -> JournalRecord {
+    let JournalEntry { seq, steps, phase, .. } = entry();
+    let step = JournalStep { seq, steps, phase, begun_before: true };
+    let writes = vec![JournalWrite::Step(step), JournalWrite::Forget];
+    JournalRecord { shard: ShardId(1), agent: "r".parse().unwrap(), writes }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -135,7 +135,7 @@ fn golden_bytes_of_version_1() {
     golden(&pull(), GOLDEN_PULL);
     golden(&answer(), GOLDEN_ANSWER);
     golden(&record(), GOLDEN_RECORD);
-    golden(&image(), GOLDEN_IMAGE);
+    golden(&step_record(), GOLDEN_STEP_RECORD);
 }
 
 const GOLDEN_COMMAND: &str = "01017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010101aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000170010564cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
@@ -145,4 +145,4 @@ const GOLDEN_GRANT: &str =
 const GOLDEN_PULL: &str = "0101017207dddddddddddddddddddddddddddddddd02030804050906";
 const GOLDEN_ANSWER: &str = "0100050001017202010101017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a00010101010100090001";
 const GOLDEN_RECORD: &str = "010101720300dddddddddddddddddddddddddddddddd0201030001020101017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a0104000000020001080002020101";
-const GOLDEN_IMAGE: &str = "0101010172dddddddddddddddddddddddddddddddd0000000001020101017301bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb010167017601740109ac02010100000170008a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5ca15df64dbaa0ef0b89749d521ddf66a8b92ac8581436d73beca3c06f254dc56cd2a72775dccaa9dfba469d70c71a63d5ac3feb7a664d59817136c0ea2710fa0a01040000000200010800";
+const GOLDEN_STEP_RECORD: &str = "0101017202030201010104000000020001080104";

@@ -13,7 +13,7 @@ use skep_protocol::entry::Entry;
 use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress, SnapshotId};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
 use skep_protocol::ids::NodeId;
-use skep_protocol::journal::{JournalImage, JournalRecord};
+use skep_protocol::journal::JournalRecord;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::pull::{Pull, PullAnswer};
 use skep_protocol::query::{Query, QueryAnswer};
@@ -108,7 +108,6 @@ targets! {
     fuzz_pull: round_trips::<Pull>,
     fuzz_pull_answer: round_trips::<PullAnswer>,
     fuzz_journal_record: round_trips::<JournalRecord>,
-    fuzz_journal_image: round_trips::<JournalImage>,
     fuzz_header: header,
     fuzz_raft_address: raft_address,
     fuzz_texts: texts,

@@ -1,14 +1,18 @@
 //! Starting and ending node processes.
 
+mod descriptors;
+
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use skep_client::{Client, ClientError, Endpoint, Settings, v1};
 use tokio::time::Instant;
@@ -250,6 +254,11 @@ impl Testnet {
     /// # Errors
     /// [`LaunchError::Io`].
     pub fn start(&mut self, at: usize) -> Result<(), LaunchError> {
+        self.launch(at, None)
+    }
+
+    /// `descriptors`: how many it may have; as many as this process if none.
+    fn launch(&mut self, at: usize, descriptors: Option<u64>) -> Result<(), LaunchError> {
         let node = &mut self.nodes[at];
         let log = node.dir.join("log");
         let log =
@@ -262,6 +271,9 @@ impl Testnet {
                 (hosts.command(at, &self.layout.binary), vec![control, mesh])
             }
         };
+        if let Some(descriptors) = descriptors {
+            command = descriptors::limited(&command, descriptors);
+        }
         let child = command
             .args(["run", "--while-stdin", "--dir"])
             .arg(&node.dir)
@@ -285,6 +297,13 @@ impl Testnet {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Kills a node with SIGKILL to which somebody else has sent one too; whether it was that which ended it.
+    pub(crate) fn kill_again(&mut self, at: usize) -> bool {
+        let Some(mut child) = self.nodes[at].child.take() else { return false };
+        let _ = child.kill();
+        child.wait().is_ok_and(|status| status.signal() == Some(Signal::KILL.as_raw()))
     }
 
     /// Lets a node drain and waits until it is gone; whether it ended well.

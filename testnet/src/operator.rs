@@ -22,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) struct Operator {
     secret: OperatorSecret,
     clients: Vec<Client>,
+    /// What all of its commands carry.
+    args: Vec<u8>,
 }
 
 /// A command that was accepted.
@@ -56,7 +58,12 @@ impl Operator {
         let secret = OperatorSecret::from_seed(&bytes);
         let client = clients.first().ok_or_else(|| invalid("there is no node"))?;
         client.install_operator(SITE, secret.key(), "testnet").await?;
-        Ok(Self { secret, clients })
+        Ok(Self { secret, clients, args: Vec::new() })
+    }
+
+    /// Has its commands carry so many bytes of arguments.
+    pub(crate) fn with_args(self, bytes: usize) -> Self {
+        Self { args: vec![7; bytes], ..self }
     }
 
     /// Signs a command for a robot or a group.
@@ -73,7 +80,7 @@ impl Operator {
             target,
             verb: order.verb.parse().map_err(invalid)?,
             content_type: String::new().parse().map_err(invalid)?,
-            args: Vec::new(),
+            args: self.args.clone(),
             deadline: client.deadline_in(valid_ms).await?,
             class: CommandClass::Routine,
             idempotent: false,

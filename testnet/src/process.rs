@@ -1,12 +1,17 @@
 //! What the operating system says of a process and of the machine.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
 /// Clock ticks a second in `/proc`: fixed by the Linux ABI.
 const TICKS_PER_S: u64 = 100;
+
+/// Bytes in a block, as file systems count what a file has: fixed by the Linux ABI.
+const BLOCK_BYTES: u64 = 512;
 
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// Bytes that it caused to be written to disk.
     pub written_bytes: u64,
+    /// Files and sockets that it has open now.
+    pub descriptors: u64,
 }
 
 impl Usage {
@@ -33,8 +40,27 @@ impl Usage {
             rss_bytes: rss_kb * 1_024,
             cpu: Duration::from_millis((ticks(11) + ticks(12)) * 1_000 / TICKS_PER_S),
             written_bytes: number_after(&io, "write_bytes:").unwrap_or(0),
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |open| open.count() as u64),
         })
     }
+}
+
+/// Bytes on disk of everything below a directory: blocks that files have, and not how long they are. What goes away meanwhile
+/// is not counted, nor is what symbolic links lead to.
+pub fn bytes_below(dir: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        for entry in entries.flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => dirs.push(entry.path()),
+                Ok(metadata) => bytes += metadata.blocks() * BLOCK_BYTES,
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
 }
 
 fn number_after(text: &str, name: &str) -> Option<u64> {
@@ -81,5 +107,35 @@ mod tests {
         let own = Usage::of(std::process::id()).unwrap();
         assert!(own.rss_bytes > 100_000);
         assert_eq!(Usage::of(u32::MAX - 1), None);
+    }
+
+    #[test]
+    fn what_a_process_has_open_is_counted() {
+        let open: Vec<fs::File> = (0..64).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        let own = Usage::of(std::process::id()).unwrap();
+        // And what tests beside this one have open.
+        assert!(own.descriptors >= open.len() as u64, "{own:?}");
+    }
+
+    #[test]
+    fn the_bytes_below_a_directory_are_those_of_all_its_files_and_of_nothing_that_they_lead_to() {
+        let write = |path: &Path| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, vec![7; 100_000]).unwrap();
+            // Until then a file system may not have given it any blocks.
+            fs::File::open(path).unwrap().sync_all().unwrap();
+        };
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write(&dir.path().join("wal").join("1"));
+        write(&dir.path().join("history").join("tables").join("1"));
+        write(&dir.path().join("history").join("2"));
+        write(&elsewhere.path().join("big"));
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("link")).unwrap();
+        let below = |part: &str| bytes_below(&dir.path().join(part));
+        assert!(below("wal") > 0);
+        assert_eq!(below("history"), 2 * below("wal"));
+        assert!(bytes_below(dir.path()) < below("wal") + below("history") + 100_000);
+        assert!(bytes_below(dir.path()) >= below("wal") + below("history"));
+        assert_eq!(below("absent"), 0);
     }
 }

@@ -7,7 +7,7 @@ use skep_client::{AgentOptions, AttachedAgent, Client, CommandOffers, Role};
 use crate::{Ran, Site};
 
 /// Leases that end, and heartbeats that are missed, soon.
-const QUICK: [&str; 2] = ["agents.lease_ttl_ms=1500", "agents.heartbeat_ms=200"];
+pub const QUICK: [&str; 2] = ["agents.lease_ttl_ms=1500", "agents.heartbeat_ms=200"];
 
 /// A site with its first operator, whose key is in a file.
 pub struct Hall {
@@ -23,9 +23,16 @@ impl Hall {
     ///
     /// # Panics
     /// If that is not so: the test cannot go on.
-    #[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
     pub async fn up(binary: &str, nodes: usize, voters: usize) -> Self {
-        let site = Site::up(binary, nodes, voters, &QUICK).await;
+        Self::on(Site::up(binary, nodes, voters, &QUICK).await)
+    }
+
+    /// A first operator for a site that runs.
+    ///
+    /// # Panics
+    /// If that is not so: the test cannot go on.
+    #[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
+    pub fn on(site: Site) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("operator.key");
         let made = site.skep(0, &["key", "new", "--key", key.to_str().unwrap(), "-o", "json"]).json();

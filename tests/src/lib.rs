@@ -7,6 +7,7 @@ pub mod hall;
 pub mod pose;
 pub mod running;
 pub mod sim;
+pub mod small_disk;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

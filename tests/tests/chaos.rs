@@ -22,12 +22,12 @@ fn run(args: &[&str]) -> serde_json::Value {
     report.unwrap_or_else(|| panic!("no report: {story}"))
 }
 
-/// A site at work on such links; at least so many calls are done, and so many commands.
-fn survives(links: &str, lease: &str, calls: u64, commands: u64) {
+/// A site at work on such links, where such things go wrong; at least so many calls are done, and so many commands.
+fn survives(faults: &str, (links, lease): (&str, &str), calls: u64, commands: u64) {
     let seed = rand::random::<u32>().to_string();
     println!("seed {seed}");
     let mut args = vec!["testnet", "chaos", "--robots", "6", "--voters", "3", "--minutes", "0.4"];
-    args.extend(["--links", links, "--lease", lease, "--seed", seed.as_str()]);
+    args.extend(["--faults", faults, "--links", links, "--lease", lease, "--seed", seed.as_str()]);
     let report = run(&args);
     assert_eq!(report["tasks"]["lost"], 0, "{report:#}");
     assert!(report["acknowledged"].as_u64() > Some(calls), "{report:#}");
@@ -37,12 +37,17 @@ fn survives(links: &str, lease: &str, calls: u64, commands: u64) {
 
 #[test]
 fn a_site_at_work_survives_whatever_goes_wrong() {
-    survives("lan", "2s", 100, 10);
+    survives("all", ("lan", "2s"), 100, 10);
 }
 
 #[test]
 fn a_site_whose_links_all_differ_survives_whatever_goes_wrong() {
-    survives("mixed", "5s", 25, 2);
+    survives("all", ("mixed", "5s"), 25, 2);
+}
+
+#[test]
+fn a_site_whose_disks_and_descriptors_fail_survives_it() {
+    survives("disks", ("lan", "2s"), 50, 5);
 }
 
 #[test]

@@ -111,3 +111,32 @@ fn everything_ends_when_the_launcher_dies() {
     up.launcher.wait().unwrap();
     up.until("its children end", || running(&up.dir) == 0);
 }
+
+#[test]
+fn a_bench_of_endurance_tells_what_each_voter_used_and_how_soon_it_served_again() {
+    let args = ["bench", "endure", "--minutes", "0.1", "--rate", "10", "--every", "1s", "-o", "json"];
+    let output = Command::new(NODE).args(args).env_clear().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for done in ["created", "completed", "commands", "succeeded", "visits"] {
+        assert!(report[done].as_u64() > Some(0), "{done}: {report:#}");
+    }
+    let nodes = report["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len(), 3, "all of them vote");
+    for node in nodes {
+        let curves = node["curves"].as_object().unwrap();
+        let samples = curves["at_s"].as_array().unwrap().len();
+        assert!(samples >= 3, "{node:#}");
+        assert!(curves.values().all(|curve| curve.as_array().unwrap().len() == samples), "{node:#}");
+        for used in ["rss_mib", "descriptors", "wal_mib", "journals_mib"] {
+            assert!(
+                curves[used].as_array().unwrap().iter().all(|value| value.as_f64() > Some(0.0)),
+                "{used}: {node:#}"
+            );
+        }
+        assert!(node["last_to_first"]["rss"].as_f64() > Some(0.0), "{node:#}");
+        assert_eq!(node["restart"]["drained"], true, "{node:#}");
+        assert!(node["restart"]["serves_ms"].as_f64() >= node["restart"]["listens_ms"].as_f64(), "{node:#}");
+    }
+}

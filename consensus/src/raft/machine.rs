@@ -31,6 +31,7 @@ use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
+use crate::store::disk::once_there_is_room;
 use crate::store::{Snapshots, Store, StoreError, StoredSnapshot};
 use crate::threads::{Errand, Threads};
 
@@ -357,8 +358,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         }
         self.loaded = None;
         let shard = self.shard;
-        let write = move |snapshots: &Snapshots, index: u64, meta: Bytes| {
-            snapshots.save(shard, &StoredSnapshot { index, meta, data: snapshot })
+        let write = move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
+            snapshots.save(shard, &StoredSnapshot { index, meta: meta.clone(), data: snapshot.clone() })
         };
         save(&self.store, &self.threads, shard, meta, write).await
     }
@@ -384,13 +385,14 @@ async fn save(
     threads: &Threads,
     shard: ShardId,
     meta: &SnapshotMeta,
-    write: impl FnOnce(&Snapshots, u64, Bytes) -> Result<(), StoreError> + Send + 'static,
+    write: impl Fn(&Snapshots, u64, &Bytes) -> Result<(), StoreError> + Send + 'static,
 ) -> io::Result<()> {
     let index = meta.last_log_id.map_or(0, |id| id.index);
     let meta = Bytes::from(encode(meta)?);
     let store = store.clone();
     let save = move || {
-        write(store.snapshots(), index, meta).map_err(io::Error::other)?;
+        // An error would end the group, and for want of room none has to: who waits for it is no worse off.
+        once_there_is_room(|| write(store.snapshots(), index, &meta)).map_err(io::Error::other)?;
         store.history().covered_by_snapshot(shard, index + 1);
         Ok::<(), io::Error>(())
     };
@@ -433,8 +435,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let next = self.meta.last_log_id.map_or(0, |id| id.index + 1);
         until_kept(&self.store, &self.threads, self.shard, next, self.must).await?;
         let (shard, state) = (self.shard, self.state.clone());
-        let write = move |snapshots: &Snapshots, index: u64, meta: Bytes| {
-            snapshots.write(shard, index, &meta, |put| {
+        let write = move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
+            snapshots.write(shard, index, meta, |put| {
                 let written = state.write_snapshot(&mut |part: &[u8]| put(part).map_err(Failed));
                 written.map_err(|Failed(error)| error)
             })

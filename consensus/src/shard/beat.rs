@@ -13,6 +13,7 @@ use openraft::RaftMetrics;
 use skep_protocol::frame::{FrameKind, Header, RaftAddress};
 use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::pressure::DiskPressure;
 
 use super::Shard;
 use crate::net::{Class, Who};
@@ -26,6 +27,27 @@ const PER_ROUND_TRIP: u32 = 4;
 /// How often openraft sends one of its own to followers that follow, in milliseconds: often within its lease.
 const OPENRAFT_EVERY_MS: u64 = 1_000;
 
+/// The answer to a heartbeat is one byte: whether its sender follows, and behind that how full its disk is.
+const FOLLOWS: u8 = 1;
+
+/// What a member answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Answer {
+    follows: bool,
+    pressure: DiskPressure,
+}
+
+impl Answer {
+    fn to_byte(self) -> u8 {
+        u8::from(self.follows) | (self.pressure.to_bits() << 1)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let byte = bytes.first()?;
+        Some(Self { follows: byte & FOLLOWS != 0, pressure: DiskPressure::from_bits(byte >> 1) })
+    }
+}
+
 /// What is known of one member.
 #[derive(Clone, Copy, Debug, Default)]
 struct Member {
@@ -35,6 +57,8 @@ struct Member {
     under_way: u32,
     /// It was reached and does not follow.
     strays: bool,
+    /// How full its disk is, as it said last.
+    pressure: Option<DiskPressure>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +111,21 @@ impl Beats {
             Some(false) => member.strays = true,
             None => {}
         }
+    }
+
+    /// A member said how full its disk is.
+    fn note_pressure(&self, term: u64, id: RaftId, pressure: DiskPressure) {
+        let mut state = self.state();
+        if state.term == term
+            && let Some(member) = state.members.get_mut(&id)
+        {
+            member.pressure = Some(pressure);
+        }
+    }
+
+    /// How full the disk of a member is, as it said last; none if it has not said so in this term.
+    pub(super) fn pressure(&self, id: &RaftId) -> Option<DiskPressure> {
+        self.state().members.get(id)?.pressure
     }
 
     /// This node hands the lead of a term over, and makes itself heard no more in it. openraft proposes nothing in that term
@@ -153,7 +192,11 @@ impl Shard {
         for (id, node) in self.inner.beats.due(term, &others, now_ms) {
             let (shard, vote) = (self.clone(), metrics.vote);
             tokio::spawn(async move {
-                let follows = shard.tell_beat(id, node, vote).await;
+                let answer = shard.tell_beat(id, node, vote).await;
+                if let Some(Answer { pressure, .. }) = answer {
+                    shard.inner.beats.note_pressure(term, id, pressure);
+                }
+                let follows = answer.map(|answer| answer.follows);
                 shard.inner.beats.ended(term, id, now_ms, follows);
                 // A leader that was just elected is ready as soon as a quorum follows.
                 if follows == Some(true) && !shard.inner.view.borrow().ready {
@@ -167,8 +210,8 @@ impl Shard {
         Some(())
     }
 
-    /// Tells one member; whether it follows, if it answers.
-    async fn tell_beat(&self, to: RaftId, node: NodeId, vote: Vote) -> Option<bool> {
+    /// Tells one member; what it answers, if it does.
+    async fn tell_beat(&self, to: RaftId, node: NodeId, vote: Vote) -> Option<Answer> {
         let site = &self.inner.site;
         let encoded = encode(&vote).ok()?;
         let mut body = Vec::with_capacity(RaftAddress::BYTES + encoded.len());
@@ -181,7 +224,7 @@ impl Shard {
         } else {
             call.await
         };
-        answer.ok().map(|follows| *follows == [1])
+        Answer::from_bytes(&answer.ok()?)
     }
 
     /// When what a quorum acknowledged last was sent, if any did in this term.
@@ -191,7 +234,7 @@ impl Shard {
         self.inner.beats.quorum_acked_ms(metrics.current_term, metrics.id, &groups)
     }
 
-    /// Whether this node follows the leader that says that it is there.
+    /// Whether this node follows the leader that says that it is there, and how full its disk is.
     pub(crate) fn answer_beat(&self, who: Who, header: Header, body: &[u8]) -> Result<Vec<u8>, String> {
         if self.has_forgotten() {
             return Err(FORGOT.to_owned());
@@ -207,7 +250,7 @@ impl Shard {
         if follows {
             self.hear(who, header);
         }
-        Ok(vec![u8::from(follows)])
+        Ok(vec![Answer { follows, pressure: self.inner.site.store.pressure() }.to_byte()])
     }
 }
 
@@ -243,6 +286,18 @@ mod tests {
         }
         assert_eq!(sent[&id(2)], UNDER_WAY_MAX, "it answers nothing");
         assert_eq!(sent[&id(3)], 34);
+    }
+
+    #[test]
+    fn an_answer_says_whether_its_sender_follows_and_how_full_its_disk_is() {
+        for follows in [false, true] {
+            for pressure in [DiskPressure::None, DiskPressure::Low, DiskPressure::Exhausted] {
+                let answer = Answer { follows, pressure };
+                assert_eq!(Answer::from_bytes(&[answer.to_byte()]), Some(answer));
+            }
+        }
+        assert_eq!(Answer { follows: true, pressure: DiskPressure::None }.to_byte(), 1);
+        assert_eq!(Answer::from_bytes(&[]), None);
     }
 
     #[test]

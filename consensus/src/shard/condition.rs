@@ -189,13 +189,15 @@ impl Shard {
             let what = if earlier { "an earlier incarnation of this node is" } else { "it is not" };
             return vec![own(ShardFault::NotMember, format!("{what} one, as far as {} knows", metrics.id))];
         }
-        let mut faults = self.faults_of_history();
+        let mut faults: Vec<FaultReport> = self.fault_of_disk().into_iter().collect();
+        faults.extend(self.faults_of_history());
         if leads(&metrics) {
             if !has_quorum(self, &metrics) {
                 let since = self.age_ms().map_or("since it leads".to_owned(), |ms| format!("for {}", span(ms)));
                 faults
                     .push(own(ShardFault::LeaderWithoutQuorum, format!("no majority has answered this node {since}")));
             }
+            faults.extend(self.faults_of_full_voters(&metrics));
             faults.extend(self.faults_of_voters(&metrics));
         } else {
             faults.extend(self.faults_of_follower(&metrics));

@@ -3,8 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use skep_fleet::CLOCK_ROUND_MS_MAX;
+use skep_protocol::codec::Encoded as _;
+use skep_protocol::entry::{self, EntryBody};
 use skep_protocol::frame::{FrameKind, Header, RaftAddress};
 use skep_protocol::ids::NodeId;
 use skep_protocol::mutant::{Mutant, is_on};
@@ -13,7 +16,7 @@ use skep_protocol::time::LogInstant;
 use super::{Shard, ShardView};
 use crate::net::{Class, Who};
 use crate::raft::acked::FORGOT;
-use crate::raft::types::{LogId, TypeConfig, Vote, decode, encode};
+use crate::raft::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 use crate::threads::Errand;
 
 impl Shard {
@@ -40,7 +43,7 @@ impl Shard {
         match header.kind {
             FrameKind::Append => {
                 let request: AppendEntriesRequest<TypeConfig> = decode("append", body).map_err(text)?;
-                if !request.entries.is_empty() && self.inner.site.store.is_exhausted() {
+                if self.inner.site.store.is_exhausted() && !request.entries.iter().all(makes_a_leader) {
                     return Err("the disk of this node is nearly full; free some space".to_owned());
                 }
                 check_sender(who, &request.vote)?;
@@ -138,6 +141,18 @@ impl Shard {
         let clock = &self.inner.clock;
         let clock = clock.to_send().or_else(|| clock.latest()).ok_or("this node knows no clock of the shard")?;
         Ok(clock.raw().to_be_bytes().to_vec())
+    }
+}
+
+/// Whether an entry only makes a leader ready. It is as small as a vote, and where all disks are full there would be nobody who
+/// could say so without it.
+fn makes_a_leader(entry: &Entry) -> bool {
+    match &entry.payload {
+        EntryPayload::Blank => true,
+        EntryPayload::Normal(bytes) => {
+            entry::Entry::decode(&bytes.0).is_ok_and(|entry| matches!(entry.body, EntryBody::ClockLost))
+        }
+        EntryPayload::Membership(_) => false,
     }
 }
 

@@ -132,11 +132,12 @@ async fn take_the_lead(shard: &Shard, term: u64) -> bool {
         return false;
     }
     if !clock.lead() {
+        let Some(reply) = shard.write_as(term, EntryBody::ClockLost).await else { return false };
+        // Said once: it is tried again as long as there is no room for the entry, or no quorum.
         tracing::warn!(
             shard = %shard.id(), term,
             "no voter of a quorum knows the log clock: everything with a deadline expires"
         );
-        let Some(reply) = shard.write_as(term, EntryBody::ClockLost).await else { return false };
         clock.begin(reply.stamp);
     }
     // Before the first entry that says by which rules it is, no request would be heard.

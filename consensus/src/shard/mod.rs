@@ -14,6 +14,7 @@ mod orchestrate;
 mod propose;
 mod pull;
 mod query;
+mod relief;
 mod settle;
 mod status;
 mod versions;
@@ -132,6 +133,7 @@ struct Inner {
     pulls: Pulls,
     changing_members: tokio::sync::Mutex<()>,
     condition: condition::Condition,
+    relief: relief::Relief,
     flush_time: FlushTime,
     /// What a start would apply again.
     replay: Replay,
@@ -212,6 +214,7 @@ impl Shard {
                 pulls,
                 changing_members: tokio::sync::Mutex::default(),
                 condition,
+                relief: relief::Relief::default(),
                 flush_time,
                 replay,
                 arrival: arrive::Arrival::default(),
@@ -230,6 +233,7 @@ impl Shard {
         work.spawn(compact::run(shard.clone()));
         work.spawn(condition::run(shard.clone()));
         work.spawn(continuity::keep(shard.clone()));
+        work.spawn(relief::run(shard.clone()));
         Ok(shard)
     }
 

@@ -87,6 +87,9 @@ impl Shard {
         if self.inner.site.store.is_exhausted() {
             return all(ProposeOutcome::DiskFull);
         }
+        if let Some(node) = self.inner.relief.blocked_by() {
+            return all(ProposeOutcome::VotersFull { node });
+        }
         let pressure = match &self.inner.site.store {
             store if store.is_low() => Some(ProposeOutcome::DiskFull),
             store if store.history().is_behind() => Some(HISTORY_BEHIND),
@@ -129,7 +132,9 @@ impl Shard {
 
     /// Proposes an entry as the leader of a term, and waits until it is applied. None: not applied, or not known.
     pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
-        if self.inner.site.store.is_exhausted() {
+        let has_no_room = self.inner.site.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
+        // Without its clock a leader could not even say that there is no room; and that entry is as small as a vote.
+        if has_no_room && !matches!(body, EntryBody::ClockLost) {
             return None;
         }
         let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();

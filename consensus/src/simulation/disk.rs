@@ -325,13 +325,6 @@ impl DiskFile for SimFile {
         })
     }
 
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.change(|content, _| {
-            content.now.resize(bytes as usize, 0);
-            Ok(())
-        })
-    }
-
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.change(|content, _| {
             let length = content.now.len().max(bytes as usize);

@@ -7,15 +7,20 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use skep_protocol::ids::{HomeEpoch, ShardId};
-use skep_protocol::journal::{JournalHead, JournalWrite};
+use skep_protocol::authority::OperatorSecret;
+use skep_protocol::command::{Command, CommandClass, DeliverySeq, SignedCommand, Steps, Target};
+use skep_protocol::ids::{CommandId, HomeEpoch, ShardId};
+use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
 use skep_protocol::text::AgentId;
+use skep_protocol::time::LogInstant;
 use tokio::sync::mpsc;
 
 use super::disk::Machine;
 use crate::store::{JournalJob, JournalReport, Journals, Store, StoreOptions};
 
 const DIR: &str = "/journals";
+/// Arguments of a command, in bytes: so large that the log is let go of again and again.
+const ARGS_BYTES: usize = 2_000;
 /// How long a report may take on this machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -31,6 +36,52 @@ fn open(machine: &Machine) -> (Journals, mpsc::Receiver<JournalReport>) {
     Journals::start(store.unwrap(), Path::new(DIR), Arc::new(|_| {})).unwrap()
 }
 
+fn command() -> Arc<SignedCommand> {
+    let by = OperatorSecret::from_seed(&[1; 32]);
+    let command = Command {
+        site: "hall".parse().unwrap(),
+        shard: ShardId::FIRST,
+        id: CommandId::from_bytes([1; 16]),
+        target: Target::All,
+        verb: "goto".parse().unwrap(),
+        content_type: "text/plain".parse().unwrap(),
+        args: vec![1; ARGS_BYTES],
+        deadline: LogInstant::from_raw(9_000),
+        class: CommandClass::Urgent,
+        idempotent: false,
+        supersedes: None,
+        parent: None,
+        trace: "".parse().unwrap(),
+        waves: None,
+        operator: by.key(),
+    };
+    Arc::new(command.sign(&by).unwrap())
+}
+
+fn seq(n: u64) -> DeliverySeq {
+    DeliverySeq { home: HomeEpoch(1), class: CommandClass::Urgent, n }
+}
+
+/// What is written when the next command comes in the place of the last one.
+fn next(head: &mut JournalHead, command: &Arc<SignedCommand>) -> Vec<JournalWrite> {
+    let before = head.cursor.urgent;
+    (head.home, head.cursor.urgent) = (HomeEpoch(1), before + 1);
+    let (command, steps, phase) = (Arc::clone(command), Steps::default(), JournalPhase::Received);
+    let entry = JournalEntry { seq: seq(before + 1), command, steps, phase, begun_before: false };
+    vec![JournalWrite::Head(*head), JournalWrite::Put(entry), JournalWrite::Remove(seq(before))]
+}
+
+/// A record is there whole or not at all.
+fn check(journal: &JournalState, least: u64) -> Result<(), String> {
+    let cursor = journal.head.cursor.urgent;
+    let held: Vec<u64> = journal.entries.iter().map(|entry| entry.seq.n).collect();
+    let expected: Vec<u64> = Some(cursor).filter(|cursor| *cursor > 0).into_iter().collect();
+    if cursor < least || held != expected {
+        return Err(format!("it has come to {cursor} of at least {least}, and holds {held:?}"));
+    }
+    Ok(())
+}
+
 async fn report(reports: &mut mpsc::Receiver<JournalReport>) -> JournalReport {
     reports.recv().await.expect("journals report until they are let go of")
 }
@@ -39,32 +90,31 @@ async fn report(reports: &mut mpsc::Receiver<JournalReport>) -> JournalReport {
 async fn run(seed: u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let machine = Machine::new(rng.random());
+    let command = command();
     // Agents, and the cursor that each was said to have at least.
     let mut known: BTreeMap<u64, u64> = BTreeMap::new();
-    for turn in 0..4 {
+    for turn in 0..5 {
         let (journals, mut reports) = open(&machine);
         let mut heads: BTreeMap<u64, JournalHead> = BTreeMap::new();
         for n in 0..2 {
             journals.submit(JournalJob::Open { shard: ShardId::FIRST, agent: agent(n) });
-            let head = loop {
+            let journal = loop {
                 match report(&mut reports).await {
-                    JournalReport::Opened { agent: of, journal, .. } if of == agent(n) => break journal.head,
+                    JournalReport::Opened { agent: of, journal, .. } if of == agent(n) => break journal,
                     _ => {}
                 }
             };
-            let least = known.get(&n).copied().unwrap_or(0);
-            let cursor = head.cursor.urgent;
-            assert!(cursor >= least, "seed {seed}, turn {turn}: {cursor} of {least} for r{n}");
-            heads.insert(n, head);
+            let sound = check(&journal, known.get(&n).copied().unwrap_or(0));
+            assert_eq!(sound, Ok(()), "seed {seed}, turn {turn}, r{n}");
+            heads.insert(n, journal.head);
         }
-        let writes = rng.random_range(1..40);
+        let writes = rng.random_range(1..150);
         let mut under_way = BTreeMap::new();
         for key in 0..writes {
             let n = rng.random_range(0..2);
             let Some(head) = heads.get_mut(&n) else { continue };
-            (head.home, head.cursor.urgent) = (HomeEpoch(1), head.cursor.urgent + 1);
+            let (shard, writes) = (ShardId::FIRST, next(head, &command));
             under_way.insert(key, (n, head.cursor.urgent));
-            let (shard, writes) = (ShardId::FIRST, vec![JournalWrite::Head(*head)]);
             journals.submit(JournalJob::Write { key, shard, agent: agent(n), writes });
         }
         // The power goes right after one of the reports.

@@ -8,6 +8,7 @@
 mod copies;
 mod cuts;
 mod disk;
+mod disks;
 mod fabric;
 mod faults;
 mod journals;

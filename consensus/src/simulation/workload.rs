@@ -111,7 +111,7 @@ impl Workload {
     }
 }
 
-fn new_request(rng: &mut SmallRng, shard: &Shard) -> Option<Request> {
+pub(super) fn new_request(rng: &mut SmallRng, shard: &Shard) -> Option<Request> {
     create_task(shard, rng.random(), 120)
 }
 

@@ -9,6 +9,14 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::StoreError;
+
+/// How often something is tried again for which there was no room.
+pub(super) const ROOM_CHECK_EVERY: Duration = Duration::from_millis(200);
 
 /// What a disk writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
@@ -66,9 +74,6 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Writes a buffer to a place in it.
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
 
-    /// Cuts it off, or fills it up with zeros.
-    fn set_len(&self, bytes: u64) -> io::Result<()>;
-
     /// Makes sure that there is space for so many bytes, which are zero until they are written.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
@@ -77,6 +82,33 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
 
     /// Makes its content durable where its length did not change: cheaper.
     fn sync_data(&self) -> io::Result<()>;
+}
+
+/// Whether an error says that there is no room on the disk, or no descriptor: what was tried can be tried again later.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+}
+
+/// Does what needs room on the disk once there is some, however long that takes: for what can wait, and would end a replica
+/// if it failed. Blocks; meanwhile the thread serves nobody else.
+///
+/// # Errors
+/// Whatever else is in the way.
+pub(crate) fn once_there_is_room<T>(mut attempt: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let mut told = false;
+    loop {
+        match attempt() {
+            Err(StoreError::Io { path, source }) if is_shortage(&source) => {
+                if !std::mem::replace(&mut told, true) {
+                    let path = path.display();
+                    tracing::warn!(%path, error = %source, "there is no room: this is written once there is some");
+                }
+                std::thread::sleep(ROOM_CHECK_EVERY);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Everything that a file holds, up to a limit.
@@ -187,10 +219,6 @@ impl DiskFile for File {
         FileExt::write_all_at(self, bytes, at)
     }
 
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        File::set_len(self, bytes)
-    }
-
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         Ok(rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
     }
@@ -203,3 +231,6 @@ impl DiskFile for File {
         File::sync_data(self)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tight;

@@ -1,38 +1,61 @@
 //! The journals of a node's agents: what it knows of their commands, and no crash may take from it.
 //!
 //! They are kept as the shards' logs are: in a write-ahead log of their own, whose every record is numbered and
-//! checksummed, written by one thread in groups; and now and then all of them together, so that the log can be let go of.
-//! A journal that forgot what it had would do it again: damage makes the node refuse to start.
+//! checksummed, written by one thread in groups. Now and then every journal is written anew, in as many records as it takes,
+//! and what is before that is let go of: so the log always says all, and no image of it has to fit anywhere. A journal that
+//! forgot what it had would do it again: damage makes the node refuse to start.
+//!
+//! # When the disk is full
+//!
+//! Segments are set aside for what ends ([`limits::JOURNAL_SPARE_SEGMENTS`]), and an end is written without the command that
+//! it is of. How full the disk is the inboxes are told ([`Journals::pressure`]): they take nothing more, then begin nothing
+//! more. What finds no room even so waits for it, and is not reported before it is durable.
+//!
+//! # What is forgotten
+//!
+//! A journal that holds nothing, and by which nobody takes commands, is kept for when its agent comes back, until there are
+//! more of such than [`limits::JOURNALS_KEPT_MAX`]; then the one that was used longest ago is forgotten. That does no command
+//! twice. An agent that comes back after that gets a journal with another id, which the shard has not heard of: all that it
+//! may have handed to the one before ends as indeterminate and is never delivered again, and what nobody can have had is
+//! delivered under a home that is greater than any before. It is what happens when an agent goes to another node. All that is
+//! lost is that a command which the forgotten one was to get next is called indeterminate instead of delivered.
 
-use std::collections::BTreeMap;
+mod book;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use skep_protocol::codec::Encoded as _;
-use skep_protocol::command::DeliverySeq;
 use skep_protocol::ids::{JournalId, ShardId};
-use skep_protocol::journal::{JournalEntry, JournalHead, JournalImage, JournalRecord, JournalState, JournalWrite};
+use skep_protocol::journal::{JournalHead, JournalRecord, JournalState, JournalWrite};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::pressure::DiskPressure;
 use skep_protocol::text::AgentId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::{LogPoint, OnFatal, Store, StoreError, StoreOptions, StoredSnapshot};
+use super::disk::{Disk, SystemDisk};
+use super::{LogPoint, OnFatal, Store, StoreError, StoreOptions};
+use book::{Book, Whose, bytes_of};
 
 /// The log's place in its store.
 const LOG: ShardId = ShardId(0);
 /// Its segments are small: few robots' commands fill one in a day.
 const SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
-/// Records after which all journals are written together, and the log before that is let go of.
+/// Records after which all journals are written anew, and the log before that is let go of. Twice as many as that takes,
+/// where that is more.
 const RECORDS_MAX: u64 = 4_096;
-/// Bytes of the log on disk from which on that is done sooner, and records after which it is done again at the earliest.
-const LOG_BYTES_SOFT_MAX: u64 = 6 * SEGMENT_BYTES;
+/// Segments of the log on disk from which on that is done sooner, beside twice what the journals hold, and records after which
+/// it is done again at the earliest.
+const SEGMENTS_SOFT_MAX: u64 = 5 + limits::JOURNAL_SPARE_SEGMENTS as u64;
 const RECORDS_MIN: u64 = 64;
 /// Bytes of writes in one record.
 const RECORD_BYTES_SOFT_MAX: usize = limits::ENTRY_BYTES_MAX / 2;
-/// About how many bytes a write takes beside its arguments and results.
-const WRITE_BYTES: usize = 2_048;
+/// Bytes of journals that are written anew before it is waited for that they are durable.
+const UNDER_WAY_BYTES_MAX: usize = limits::STORE_BATCH_BYTES_SOFT_MAX;
 
 /// Why the journals cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +89,13 @@ pub enum JournalJob {
         /// What.
         writes: Vec<JournalWrite>,
     },
+    /// The journal of an agent is of no use until it is opened again. It may be forgotten if it holds nothing.
+    Release {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+    },
 }
 
 /// What the journals report. For each agent in the order of the jobs.
@@ -91,23 +121,20 @@ pub enum JournalReport {
 #[derive(Clone)]
 pub struct Journals {
     jobs: mpsc::Sender<JournalJob>,
+    pressure: watch::Receiver<DiskPressure>,
     on_fatal: OnFatal,
 }
 
-#[derive(Clone, Debug)]
-struct Journal {
-    head: JournalHead,
-    entries: BTreeMap<DeliverySeq, JournalEntry>,
-}
-
-type All = BTreeMap<(ShardId, AgentId), Journal>;
-
 struct Keeper {
     store: Store,
-    all: All,
-    /// The record that is written next, and the first one that is not in the image.
+    book: Book,
+    /// Journals that hold nothing and that nobody uses, by the record before which they were used last.
+    released: BTreeSet<(u64, Whose)>,
+    /// The record that is written next, and the first one after all journals were written anew.
     next: u64,
-    image_next: u64,
+    after_image: u64,
+    /// Records that it took to write all of them anew.
+    image_records: u64,
     reports: mpsc::Sender<JournalReport>,
     on_fatal: OnFatal,
 }
@@ -117,16 +144,27 @@ impl Journals {
     /// `random` is 128 fresh random bits.
     ///
     /// # Errors
-    /// [`JournalError`] if they are damaged, in use, or of a newer Skep.
+    /// [`JournalError`] if they are damaged, in use, or of another Skep.
     pub fn open(
         dir: &Path,
         random: [u8; 16],
         on_fatal: OnFatal,
     ) -> Result<(Self, mpsc::Receiver<JournalReport>), JournalError> {
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        Self::open_on(&disk, dir, random, on_fatal)
+    }
+
+    fn open_on(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        random: [u8; 16],
+        on_fatal: OnFatal,
+    ) -> Result<(Self, mpsc::Receiver<JournalReport>), JournalError> {
+        let (segment_bytes, low_water_bytes) = (SEGMENT_BYTES, limits::JOURNAL_LOW_WATER_BYTES);
         let options =
-            StoreOptions { segment_bytes: SEGMENT_BYTES, on_fatal: on_fatal.clone(), ..StoreOptions::default() };
+            StoreOptions { segment_bytes, low_water_bytes, on_fatal: on_fatal.clone(), ..StoreOptions::default() };
         let failed = |e: StoreError| JournalError { path: dir.to_owned(), why: e.to_string() };
-        let store = Store::open_bare(dir, random, options).map_err(failed)?;
+        let store = Store::open_bare(disk, dir, random, options, limits::JOURNAL_SPARE_SEGMENTS).map_err(failed)?;
         Self::start(store, dir, on_fatal)
     }
 
@@ -137,13 +175,23 @@ impl Journals {
         on_fatal: OnFatal,
     ) -> Result<(Self, mpsc::Receiver<JournalReport>), JournalError> {
         let failed = |why: String| JournalError { path: dir.to_owned(), why };
-        let (all, image_next, next) = read(&store).map_err(failed)?;
+        let (mut book, first, next) = read(&store).map_err(failed)?;
         let (jobs, jobs_in) = mpsc::channel(limits::JOURNAL_JOBS_QUEUED_MAX);
         let (reports, reports_in) = mpsc::channel(limits::JOURNAL_JOBS_QUEUED_MAX);
-        let keeper = Keeper { store, all, next, image_next, reports, on_fatal: on_fatal.clone() };
+        let (pressure, released) = (store.pressures(), book.release_empty());
+        let keeper = Keeper {
+            store,
+            book,
+            released,
+            next,
+            after_image: first,
+            image_records: 0,
+            reports,
+            on_fatal: on_fatal.clone(),
+        };
         let spawned = std::thread::Builder::new().name("skep-journals".to_owned()).spawn(move || keeper.run(jobs_in));
         spawned.map_err(|e| failed(e.to_string()))?;
-        Ok((Self { jobs, on_fatal }, reports_in))
+        Ok((Self { jobs, pressure, on_fatal }, reports_in))
     }
 
     /// Has something done. There is room for more than a node has under way; a write that could not be kept would end the
@@ -153,86 +201,45 @@ impl Journals {
             (self.on_fatal)(&io::Error::other("the journals take no more writes"));
         }
     }
+
+    /// Follows how full their disk is.
+    pub fn pressure(&self) -> watch::Receiver<DiskPressure> {
+        self.pressure.clone()
+    }
 }
 
-/// All journals: the image, and the records behind it.
-fn read(store: &Store) -> Result<(All, u64, u64), String> {
-    let snapshot = store.snapshots().load(LOG).map_err(|e| e.to_string())?;
+/// All journals, from the records of the log; the first of those, and the one that is written next.
+fn read(store: &Store) -> Result<(Book, u64, u64), String> {
+    if store.snapshots().load(LOG).map_err(|e| e.to_string())?.is_some() {
+        return Err("they were written by an earlier Skep, which kept them in another way".to_owned());
+    }
     let (purged, last) = store.ends(LOG);
-    let image_next = snapshot.as_ref().map_or(0, |snapshot| snapshot.index + 1);
-    if purged.is_some_and(|purged| purged.index >= image_next) {
-        return Err("the image of what the log let go of is missing".to_owned());
-    }
-    let mut all = All::new();
-    if let Some(snapshot) = snapshot {
-        for (shard, agent, state) in JournalImage::decode(&snapshot.data).map_err(|e| e.to_string())?.journals {
-            let entries = state.entries.into_iter().map(|entry| (entry.seq, entry)).collect();
-            all.insert((shard, agent), Journal { head: state.head, entries });
-        }
-    }
-    let next = last.map_or(image_next, |last| (last.index + 1).max(image_next));
-    if last.or(purged).map_or(0, |last| last.index + 1) < image_next {
-        // The image became durable before the records that it holds: they are not missed.
-        store.purge(LOG, LogPoint { index: image_next - 1, term: 0 }).map_err(|e| e.to_string())?;
-    }
-    let mut at = image_next;
+    let first = purged.map_or(0, |purged| purged.index + 1);
+    let next = last.map_or(first, |last| last.index + 1);
+    let (mut book, mut at) = (Book::default(), first);
     while at < next {
         let records = store.entries(LOG, at..next, limits::ENTRY_BYTES_MAX).map_err(|e| e.to_string())?;
         let Some((last, _)) = records.last() else { return Err(format!("record {at} is missing")) };
         at = last.index + 1;
-        for (_, bytes) in records {
+        for (point, bytes) in records {
             let JournalRecord { shard, agent, writes } = JournalRecord::decode(&bytes).map_err(|e| e.to_string())?;
-            apply(&mut all, (shard, agent), writes)?;
+            book.apply(&(shard, agent), writes, point.index)?;
         }
     }
-    Ok((all, image_next, next))
-}
-
-fn apply(all: &mut All, whose: (ShardId, AgentId), writes: Vec<JournalWrite>) -> Result<(), String> {
-    for write in writes {
-        let journal = all.get_mut(&whose);
-        match (write, journal) {
-            (JournalWrite::Head(head), Some(journal)) => journal.head = head,
-            (JournalWrite::Head(head), None) => {
-                all.insert(whose.clone(), Journal { head, entries: BTreeMap::new() });
-            }
-            (JournalWrite::Put(entry), Some(journal)) => drop(journal.entries.insert(entry.seq, entry)),
-            (JournalWrite::Remove(seq), Some(journal)) => drop(journal.entries.remove(&seq)),
-            (JournalWrite::Put(_) | JournalWrite::Remove(_), None) => {
-                return Err(format!("the journal of agent {} has no head", whose.1));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn bytes_of(write: &JournalWrite) -> usize {
-    match write {
-        JournalWrite::Put(entry) => {
-            let result = match &entry.phase {
-                skep_protocol::journal::JournalPhase::Ended {
-                    outcome: skep_protocol::command::CommandOutcome::Succeeded { result },
-                } => result.len(),
-                _ => 0,
-            };
-            WRITE_BYTES + entry.command.command.args.len() + result
-        }
-        JournalWrite::Head(_) | JournalWrite::Remove(_) => 256,
-    }
+    Ok((book, first, next))
 }
 
 impl Keeper {
     /// Works until nobody has jobs any more.
     fn run(mut self, mut jobs: mpsc::Receiver<JournalJob>) {
-        let whoses: Vec<_> = self.all.keys().cloned().collect();
-        for (shard, agent) in whoses {
-            let journal = self.state(&(shard, agent.clone()));
+        for (shard, agent) in self.book.whoses() {
+            let journal = self.book.state(&(shard, agent.clone()));
             if let Some(journal) = journal.filter(|journal| !journal.entries.is_empty()) {
                 self.report(JournalReport::Opened { shard, agent, journal });
             }
         }
         while let Some(job) = jobs.blocking_recv() {
-            let carried_out = self.carry_out(job).and_then(|()| self.let_go());
+            let carried_out = self.carry_out(job).and_then(|()| self.forget()).and_then(|()| self.let_go());
             if let Err(why) = carried_out {
                 return (self.on_fatal)(&io::Error::other(why));
             }
@@ -243,49 +250,77 @@ impl Keeper {
         tell(&self.reports, &self.on_fatal, report);
     }
 
-    fn state(&self, whose: &(ShardId, AgentId)) -> Option<JournalState> {
-        let journal = self.all.get(whose)?;
-        Some(JournalState { head: journal.head, entries: journal.entries.values().cloned().collect() })
-    }
-
     fn carry_out(&mut self, job: JournalJob) -> Result<(), String> {
         match job {
             JournalJob::Write { key, shard, agent, writes } => {
-                self.write((shard, agent), writes, JournalReport::Written { key })
+                let whose = (shard, agent);
+                self.use_again(&whose);
+                self.write(&whose, writes, Some(JournalReport::Written { key }))
             }
             JournalJob::Open { shard, agent } => {
                 let whose = (shard, agent);
-                let fresh = || JournalHead::new(JournalId::from_bytes(rand::random()));
-                let known = self.state(&whose);
-                let journal = known.unwrap_or_else(|| JournalState { head: fresh(), entries: Vec::new() });
-                // Behind whatever of it is not durable yet, also if it is known.
-                let head = journal.head;
+                self.use_again(&whose);
+                // Behind whatever of it is not durable yet, also if there is nothing to write.
+                let (journal, writes) = match self.book.state(&whose) {
+                    Some(journal) => (journal, Vec::new()),
+                    None => {
+                        let head = JournalHead::new(JournalId::from_bytes(rand::random()));
+                        (JournalState { head, entries: Vec::new() }, vec![JournalWrite::Head(head)])
+                    }
+                };
                 let (shard, agent) = whose.clone();
-                self.write(whose, vec![JournalWrite::Head(head)], JournalReport::Opened { shard, agent, journal })
+                self.write(&whose, writes, Some(JournalReport::Opened { shard, agent, journal }))
+            }
+            JournalJob::Release { shard, agent } => {
+                self.release((shard, agent), self.next);
+                Ok(())
             }
         }
     }
 
+    fn use_again(&mut self, whose: &Whose) {
+        if let Some(used) = self.book.use_again(whose) {
+            self.released.remove(&(used, whose.clone()));
+        }
+    }
+
+    fn release(&mut self, whose: Whose, record: u64) {
+        if self.book.release(&whose, record) {
+            self.released.insert((record, whose));
+        }
+    }
+
     /// Writes in records that fit; the report follows when the last of them is durable.
-    fn write(
-        &mut self,
-        whose: (ShardId, AgentId),
-        writes: Vec<JournalWrite>,
-        report: JournalReport,
-    ) -> Result<(), String> {
-        apply(&mut self.all, whose.clone(), writes.clone())?;
-        let mut records: Vec<Vec<JournalWrite>> = vec![Vec::new()];
+    fn write(&mut self, whose: &Whose, writes: Vec<JournalWrite>, report: Option<JournalReport>) -> Result<(), String> {
+        self.book.apply(whose, writes.clone(), self.next)?;
+        let entries = self.records(whose, writes)?;
+        let (reports, on_fatal) = (self.reports.clone(), self.on_fatal.clone());
+        let tell_all = move || {
+            if let Some(report) = report {
+                tell(&reports, &on_fatal, report);
+            }
+        };
+        if is_on(Mutant::JournalNotSynced) {
+            tell_all();
+            return self.store.append(LOG, entries, || {}).map_err(|e| e.to_string());
+        }
+        self.store.append(LOG, entries, tell_all).map_err(|e| e.to_string())
+    }
+
+    /// Records of these writes, with the next places in the log.
+    fn records(&mut self, whose: &Whose, writes: Vec<JournalWrite>) -> Result<Vec<(LogPoint, Bytes)>, String> {
+        let mut records: Vec<Vec<JournalWrite>> = Vec::new();
         let mut bytes = 0;
         for write in writes {
             let of_write = bytes_of(&write);
-            if bytes + of_write > RECORD_BYTES_SOFT_MAX && bytes > 0 {
-                records.push(Vec::new());
-                bytes = 0;
+            match records.last_mut() {
+                Some(record) if bytes + of_write <= RECORD_BYTES_SOFT_MAX => record.push(write),
+                _ => {
+                    records.push(vec![write]);
+                    bytes = 0;
+                }
             }
             bytes += of_write;
-            if let Some(record) = records.last_mut() {
-                record.push(write);
-            }
         }
         let mut entries = Vec::with_capacity(records.len());
         for writes in records {
@@ -294,35 +329,71 @@ impl Keeper {
             entries.push((LogPoint { index: self.next, term: 0 }, Bytes::from(bytes)));
             self.next += 1;
         }
-        let (reports, on_fatal) = (self.reports.clone(), self.on_fatal.clone());
-        if is_on(Mutant::JournalNotSynced) {
-            tell(&reports, &on_fatal, report);
-            return self.store.append(LOG, entries, || {}).map_err(|e| e.to_string());
-        }
-        let done = move || tell(&reports, &on_fatal, report);
-        self.store.append(LOG, entries, done).map_err(|e| e.to_string())
+        Ok(entries)
     }
 
-    /// Writes all journals together now and then, and lets go of the log before.
-    fn let_go(&mut self) -> Result<(), String> {
-        let records = self.next - self.image_next;
-        let is_long = records >= RECORDS_MAX || (records >= RECORDS_MIN && self.store.log_bytes() > LOG_BYTES_SOFT_MAX);
-        if !is_long {
-            return Ok(());
+    /// Forgets what was used longest ago of the journals that are of no use now, if there are too many of them.
+    fn forget(&mut self) -> Result<(), String> {
+        while self.released.len() > limits::JOURNALS_KEPT_MAX && !self.store.is_exhausted() {
+            let Some((_, whose)) = self.released.pop_first() else { break };
+            self.write(&whose, vec![JournalWrite::Forget], None)?;
         }
-        let text = |e: StoreError| e.to_string();
-        let all = self.all.keys().filter_map(|whose| Some((whose.0, whose.1.clone(), self.state(whose)?)));
-        let data = JournalImage { journals: all.collect() }.encode().map_err(|e| e.to_string())?;
-        if !self.store.has_room_for(data.len() as u64) {
-            // The log goes on; it is let go of once there is room.
-            return Ok(());
-        }
-        let last = LogPoint { index: self.next - 1, term: 0 };
-        let snapshot = StoredSnapshot { index: last.index, meta: Bytes::new(), data: Bytes::from(data) };
-        self.store.snapshots().save(LOG, &snapshot).map_err(text)?;
-        self.store.purge(LOG, last).map_err(text)?;
-        self.image_next = self.next;
         Ok(())
+    }
+
+    /// Writes all journals anew now and then, and lets go of the log before. If there is no room for that the log goes on, and
+    /// is let go of once there is.
+    fn let_go(&mut self) -> Result<(), String> {
+        let records = self.next - self.after_image;
+        let (segments, holds) = (self.store.log_segments(), self.book.bytes().div_ceil(self.store.segment_bytes()));
+        let is_large = records >= RECORDS_MIN && segments > SEGMENTS_SOFT_MAX + 2 * holds;
+        let is_long = is_large || records >= RECORDS_MAX.max(2 * self.image_records);
+        if !is_long || !self.store.has_room_for(self.book.bytes()) {
+            return Ok(());
+        }
+        let first = self.next;
+        let mut under_way = 0;
+        for whose in self.in_order_of_use() {
+            let Some(writes) = self.book.writes_of(&whose) else { continue };
+            under_way += writes.iter().map(bytes_of).sum::<usize>();
+            let entries = self.records(&whose, writes)?;
+            self.store.append(LOG, entries, || {}).map_err(|e| e.to_string())?;
+            if under_way > UNDER_WAY_BYTES_MAX {
+                under_way = 0;
+                self.wait_until_durable()?;
+                if self.store.is_exhausted() {
+                    // What was written anew does no harm, and takes no more of the room of what ends.
+                    self.after_image = self.next;
+                    return Ok(());
+                }
+            }
+        }
+        let last = LogPoint { index: first - 1, term: 0 };
+        self.store.purge(LOG, last).map_err(|e| e.to_string())?;
+        (self.after_image, self.image_records) = (self.next, self.next - first);
+        Ok(())
+    }
+
+    /// Those that are of no use now first, in the order in which they were used: a restart knows it by that.
+    fn in_order_of_use(&mut self) -> Vec<Whose> {
+        let mut order: Vec<Whose> = std::mem::take(&mut self.released).into_iter().map(|(_, whose)| whose).collect();
+        for (at, whose) in (self.next..).zip(&order) {
+            self.book.use_again(whose);
+            self.release(whose.clone(), at);
+        }
+        let others = self.book.whoses().into_iter().filter(|whose| !self.book.is_released(whose));
+        order.extend(others);
+        order
+    }
+
+    /// Waits until everything that was written is durable, so that memory does not hold all of it twice.
+    fn wait_until_durable(&self) -> Result<(), String> {
+        let (done, durable) = std::sync::mpsc::channel();
+        let waited = self.store.append(LOG, Vec::new(), move || {
+            let _ = done.send(());
+        });
+        waited.map_err(|e| e.to_string())?;
+        durable.recv().map_err(|_| StoreError::Closed.to_string())
     }
 }
 

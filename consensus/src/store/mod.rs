@@ -29,9 +29,10 @@
 //! One writer thread does all writing, in the order of the calls. An append or vote is acknowledged after its fsync.
 //! Nothing goes before what replaces it is durable: a snapshot before the entries in it, what a segment said of votes and
 //! purges before the segment, and the word that a segment is not needed before that too. What is missing without it is a hole.
-//! An error of a write or fsync ends the process, since what is on disk is unknown from then on. Before that, a disk
-//! that runs low is seen ([`Store::is_low`]) and new work is refused, while what ends work goes on; on one that is
-//! nearly full ([`Store::is_exhausted`]) only votes are written, into the spare segment.
+//! An error of a write or fsync ends the process, since what is on disk is unknown from then on; but what finds no room on
+//! the disk, or no descriptor, waits for it, unacknowledged. Before that, a disk that runs low is seen ([`Store::is_low`])
+//! and new work is refused, while what ends work goes on; on one that is nearly full ([`Store::is_exhausted`]) only votes are
+//! written, into the spare segment.
 
 mod clock_marks;
 mod directory;
@@ -41,6 +42,7 @@ mod history;
 mod journals;
 mod lookup;
 mod marks;
+mod pressure;
 mod progress;
 mod record;
 mod recovery;
@@ -63,6 +65,8 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use skep_protocol::ids::{Incarnation, ShardId};
 use skep_protocol::limits;
+use skep_protocol::pressure::DiskPressure;
+use tokio::sync::watch;
 
 pub(crate) use clock_marks::{ClockMark, ClockMarks};
 use disk::{Disk, DiskFile, SystemDisk};
@@ -79,6 +83,8 @@ pub use written::WrittenBytes;
 
 /// Segments below which the log is never too large.
 const SEGMENTS_MIN: u64 = 4;
+/// Segments that the log of shards has ahead of its need, for votes.
+const SPARES: usize = 1;
 
 /// What is called when a write or an fsync fails. Must not return to normal service.
 pub type OnFatal = Arc<dyn Fn(&io::Error) + Send + Sync>;
@@ -191,9 +197,12 @@ struct Shared {
     segment_bytes: u64,
     logs: Mutex<BTreeMap<ShardId, ShardLog>>,
     segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
-    low: AtomicBool,
-    exhausted: AtomicBool,
+    pressure: watch::Sender<DiskPressure>,
     free_bytes: AtomicU64,
+    /// Why something that is to be written finds no room.
+    shortage: Mutex<Option<String>>,
+    /// The store is being closed: nobody waits for room any more.
+    closing: AtomicBool,
     written: Mutex<WrittenBytes>,
 }
 
@@ -226,6 +235,7 @@ enum Queue {
 
 struct WriterHandle {
     queue: Queue,
+    shared: Arc<Shared>,
     _lock: Arc<dyn DiskFile>,
 }
 
@@ -243,6 +253,7 @@ impl WriterHandle {
 
 impl Drop for WriterHandle {
     fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
         #[cfg_attr(not(test), allow(irrefutable_let_patterns, reason = "the other one is of tests"))]
         if let Queue::Thread { writes, thread } = &mut self.queue {
             drop(writes.take());
@@ -265,7 +276,14 @@ struct Parts {
 }
 
 impl Parts {
-    fn open(disk: &Arc<dyn Disk>, dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
+    /// `spares`: how many segments there are to be ahead of their need.
+    fn open(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        random: [u8; 16],
+        options: StoreOptions,
+        spares: usize,
+    ) -> Result<Self, StoreError> {
         let lock = directory::take(&**disk, dir)?;
         let incarnation = directory::stamp(&**disk, dir, random)?;
         let wal = dir.join("wal");
@@ -291,9 +309,10 @@ impl Parts {
             segment_bytes: options.segment_bytes,
             logs: Mutex::new(recovered.logs),
             segments: Mutex::new(segments.iter().map(|s| (s.number, Arc::clone(s))).collect()),
-            low: AtomicBool::new(false),
-            exhausted: AtomicBool::new(false),
+            pressure: watch::channel(DiskPressure::None).0,
             free_bytes: AtomicU64::new(u64::MAX),
+            shortage: Mutex::default(),
+            closing: AtomicBool::new(false),
             written: Mutex::default(),
         });
         let writer = Writer::new(writer::Setup {
@@ -302,7 +321,8 @@ impl Parts {
             incarnation,
             options,
             active: Arc::clone(&segments[recovered.active]),
-            spare: segments.get(recovered.active + 1).cloned(),
+            spares: segments.iter().skip(recovered.active + 1).cloned().collect(),
+            spares_kept: spares,
             end: recovered.end,
             next_seq: recovered.next_seq,
             kept: recovered.kept,
@@ -321,23 +341,30 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: in use, of a newer format, damaged, or not readable. Nothing is changed then.
     pub fn open(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
         let kept = options.history;
-        Self::start(dir, random, options, || History::open(&dir.join("history"), kept))
+        Self::start(&disk, dir, random, (options, SPARES), || History::open(&dir.join("history"), kept))
     }
 
-    /// The same, for a log that no shard's state machine is behind.
-    fn open_bare(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
-        Self::start(dir, random, options, History::absent)
-    }
-
-    fn start(
+    /// The same, for a log that no shard's state machine is behind, with so many segments ahead of their need.
+    fn open_bare(
+        disk: &Arc<dyn Disk>,
         dir: &Path,
         random: [u8; 16],
         options: StoreOptions,
+        spares: usize,
+    ) -> Result<Self, StoreError> {
+        Self::start(disk, dir, random, (options, spares), History::absent)
+    }
+
+    fn start(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        random: [u8; 16],
+        (options, spares): (StoreOptions, usize),
         history: impl FnOnce() -> History,
     ) -> Result<Self, StoreError> {
-        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
-        let parts = Parts::open(&disk, dir, random, options)?;
+        let parts = Parts::open(disk, dir, random, options, spares)?;
         let history = history();
         let (writes, queue) = sync_channel(limits::STORE_WRITES_QUEUED_MAX);
         let writer = parts.writer;
@@ -346,7 +373,7 @@ impl Store {
             .spawn(move || writer.run(&queue))
             .map_err(|e| StoreError::io(dir, e))?;
         let queue = Queue::Thread { writes: Some(writes), thread: Some(thread) };
-        let writer = Arc::new(WriterHandle { queue, _lock: parts.lock });
+        let writer = Arc::new(WriterHandle { queue, shared: Arc::clone(&parts.shared), _lock: parts.lock });
         let Parts { incarnation, shared, snapshots, marks, clock_marks, .. } = parts;
         Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, history })
     }
@@ -361,10 +388,11 @@ impl Store {
         options: StoreOptions,
         batch_takes: impl Fn() -> std::time::Duration + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let parts = Parts::open(disk, dir, random, options)?;
+        let parts = Parts::open(disk, dir, random, options, SPARES)?;
         let (writes, queue) = tokio::sync::mpsc::channel(limits::STORE_WRITES_QUEUED_MAX);
         tokio::spawn(parts.writer.run_as_task(queue, batch_takes));
-        let writer = Arc::new(WriterHandle { queue: Queue::Task(writes), _lock: parts.lock });
+        let (queue, shared) = (Queue::Task(writes), Arc::clone(&parts.shared));
+        let writer = Arc::new(WriterHandle { queue, shared, _lock: parts.lock });
         let Parts { incarnation, shared, snapshots, marks, clock_marks, .. } = parts;
         Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, history: History::absent() })
     }
@@ -379,25 +407,19 @@ impl Store {
         &self.clock_marks
     }
 
-    /// Whether the disk is too full for new work.
-    pub fn is_low(&self) -> bool {
-        self.shared.low.load(Ordering::Relaxed)
-    }
-
-    /// Whether the disk is too full for anything but votes: what ends work may use half of what is kept for it, and the
-    /// rest is for votes and the next segment.
-    pub fn is_exhausted(&self) -> bool {
-        self.shared.exhausted.load(Ordering::Relaxed)
-    }
-
-    /// Whether a file of so many bytes can be written without exhausting the disk.
-    pub fn has_room_for(&self, bytes: u64) -> bool {
-        !self.is_exhausted() && self.shared.free_bytes.load(Ordering::Relaxed) / 2 > bytes
-    }
-
     /// Bytes of the segments that the log takes on disk.
     pub fn log_bytes(&self) -> u64 {
         lock(&self.shared.segments).len() as u64 * self.shared.segment_bytes
+    }
+
+    /// Size of a segment, in bytes.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.shared.segment_bytes
+    }
+
+    /// Segments that the log takes, those that are ahead of their need among them.
+    pub(crate) fn log_segments(&self) -> u64 {
+        lock(&self.shared.segments).len() as u64
     }
 
     /// Whether the log takes more of the disk than it should: a snapshot is to be made, and what it covers dropped.

@@ -3,8 +3,8 @@
 //! The last batch of a log cannot vouch for itself: if its only copy is damaged, it looks like one that was never
 //! finished. Every other one is vouched for by those behind it, whose records say how far the log was durable when they were
 //! written. So the mark is written when nothing waits to be written any more, and not synced by itself: it costs a system
-//! call, and that only while there is time. It is never ahead of the log, and behind it only after a power cut, or while the
-//! batch behind the last one is being put together.
+//! call, and that only while there is time. It is never ahead of the log, and behind it only after a power cut, while the
+//! batch behind the last one is being put together, or where a disk had no room for it.
 
 use std::io;
 use std::path::Path;
@@ -47,7 +47,10 @@ impl Mark {
         let mut slot = [0; SLOT_BYTES];
         slot[..8].copy_from_slice(&seq.to_le_bytes());
         slot[8..].copy_from_slice(&xxh3_64(&seq.to_le_bytes()).to_le_bytes());
-        self.turn += 1;
-        self.file.write_all_at(&slot, (self.turn % 2) * SLOT_BYTES as u64)
+        // One that finds no room is tried again in the same slot: the other one stays whole.
+        let turn = self.turn + 1;
+        self.file.write_all_at(&slot, (turn % 2) * SLOT_BYTES as u64)?;
+        self.turn = turn;
+        Ok(())
     }
 }

@@ -123,7 +123,7 @@ pub(super) struct Header {
 }
 
 /// Bytes that a record with such a body takes.
-pub(super) fn padded(body_bytes: usize) -> usize {
+pub(super) const fn padded(body_bytes: usize) -> usize {
     (HEADER_BYTES + body_bytes).next_multiple_of(ALIGN)
 }
 

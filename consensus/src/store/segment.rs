@@ -22,10 +22,10 @@ use super::record::u64_at;
 pub(super) const DATA_START: u64 = 64;
 /// The number of the first segment of all.
 pub(super) const FIRST_NUMBER: u64 = 1;
+/// What a segment is called until it is one.
+pub(super) const TEMPORARY: &str = "next.tmp";
 /// Bytes that are written again at a time.
 const REWRITE_BYTES: usize = 1024 * 1024;
-/// The name of a segment that is being made.
-const UNFINISHED: &str = "next.tmp";
 const MAGIC: [u8; 8] = *b"skep-wal";
 const FORMAT: u32 = 2;
 
@@ -57,11 +57,16 @@ impl Segment {
         self.file.sync()
     }
 
-    /// Makes everything from a byte on zero again.
+    /// Makes everything from a byte on zero again. What was set aside for it on the disk stays so: a full one is no obstacle.
     pub(super) fn clear_from(&self, offset: u64) -> io::Result<()> {
         let length = self.file.len()?;
-        self.file.set_len(offset)?;
-        self.file.allocate(length.max(offset + 1))?;
+        let zeros = vec![0; REWRITE_BYTES];
+        let mut at = offset;
+        while at < length {
+            let bytes = (length - at).min(REWRITE_BYTES as u64) as usize;
+            self.file.write_all_at(&zeros[..bytes], at)?;
+            at += bytes as u64;
+        }
         self.file.sync()
     }
 }
@@ -100,7 +105,7 @@ pub(super) fn create(
     store: Incarnation,
 ) -> io::Result<Segment> {
     let path = dir.join(name(number));
-    let temporary = dir.join(UNFINISHED);
+    let temporary = dir.join(TEMPORARY);
     let file = disk.open(&temporary, Open::Truncate)?;
     file.allocate(bytes)?;
     file.write_all_at(&header(number, first, store), 0)?;
@@ -117,7 +122,7 @@ pub(super) fn open_all(disk: &dyn Disk, dir: &Path, store: Incarnation) -> Resul
         match path.file_name().and_then(|name| name.to_str()) {
             Some(file) if is_name(file) => segments.push(open(disk, &path, store)?),
             // One that was being made.
-            Some(UNFINISHED) => disk.remove(&path).map_err(|e| StoreError::io(&path, e))?,
+            Some(TEMPORARY) => disk.remove(&path).map_err(|e| StoreError::io(&path, e))?,
             _ => foreign::pass_over(&path)?,
         }
     }

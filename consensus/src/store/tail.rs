@@ -34,7 +34,8 @@ impl Tail {
         Self { direct, sector, piece: Aligned::default() }
     }
 
-    /// Writes what follows, whole sectors where it can. How many bytes that were.
+    /// Writes what follows, whole sectors where it can. How many bytes that were. After an error the same can be written
+    /// again to the same place: whatever part of it is there already.
     pub(super) fn write(&mut self, segment: &Segment, bytes: &[u8], at: u64) -> io::Result<u64> {
         if let Some(direct) = self.direct.clone() {
             match self.write_sectors(&*direct, bytes, at) {
@@ -50,24 +51,26 @@ impl Tail {
     }
 
     fn write_sectors(&mut self, direct: &dyn DiskFile, bytes: &[u8], at: u64) -> io::Result<u64> {
-        let mut start = at - self.sector.len() as u64;
+        let mut sector = self.sector.clone();
+        let mut start = at - sector.len() as u64;
         let (mut rest, mut written) = (bytes, 0);
         while !rest.is_empty() {
-            let held = self.sector.len();
+            let held = sector.len();
             let (now, later) = rest.split_at(rest.len().min(PIECE_BYTES - held));
             let filled = held + now.len();
             let piece = self.piece.of(filled.next_multiple_of(SECTOR_BYTES));
-            piece[..held].copy_from_slice(&self.sector);
+            piece[..held].copy_from_slice(&sector);
             piece[held..filled].copy_from_slice(now);
             piece[filled..].fill(0);
             direct.write_all_at(piece, start)?;
             written += piece.len() as u64;
             let whole = filled / SECTOR_BYTES * SECTOR_BYTES;
-            self.sector.clear();
-            self.sector.extend_from_slice(&piece[whole..filled]);
+            sector.clear();
+            sector.extend_from_slice(&piece[whole..filled]);
             start += whole as u64;
             rest = later;
         }
+        self.sector = sector;
         Ok(written)
     }
 }

@@ -1,3 +1,5 @@
+mod room;
+
 use std::sync::mpsc::channel;
 
 use super::*;

@@ -1,6 +1,21 @@
 //! The one thread that writes the log.
+//!
+//! What finds no room on the disk, or no descriptor, waits until there is some, and so does whatever comes behind it: nothing
+//! is acknowledged meanwhile, and nothing is lost. That can be the making of a segment, and a write into one that the file
+//! system moves elsewhere. Any other error of a write, and every error of an fsync, ends the process: nobody knows then what
+//! is on the disk.
+//!
+//! A write that finds no room may have left a part of the batch on the disk: whole records, or the header of a segment and
+//! none. That does no harm. The batch stays in the buffer as it is, nothing is put behind it before it is written, and it is
+//! written again from its first byte to the same place: no sequence number is given twice, none is left out, and the first
+//! one of a segment is what its header says in every attempt. Until then nothing is synced, so that no record says that one
+//! of the batch is durable, and nothing is acknowledged, let go of, or removed for it. A process that ends meanwhile leaves a
+//! batch that was cut off, as a crash does: the next one takes up the whole records of it, which nobody was told of, and goes
+//! on behind them. Whatever they say is true: what a purge lets go of is in a snapshot that was durable before, or in records
+//! before it, and what a record says is not needed ([`RecordKind::Kept`]) was let go of durably before that was put into the
+//! buffer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,18 +28,22 @@ use skep_protocol::ids::{Incarnation, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 
-use super::disk::Disk;
+use super::disk::{Disk, ROOM_CHECK_EVERY, is_shortage};
 use super::progress::Mark;
 use super::record::{self, EntryBody, Header, RecordKind, two};
-use super::segment::{self, Segment};
+use super::segment::{self, DATA_START, Segment};
 use super::shard_log::{LogPoint, Place, ShardLog};
 use super::tail::Tail;
 use super::{Shared, StoreOptions, WrittenBytes, lock};
 
+mod old;
+mod room;
+
 /// How often the free space is looked at.
 const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
-/// Segments beyond which entries of quiet shards are moved out of the oldest one.
-const SEGMENTS_KEPT: usize = 8;
+/// Bytes at the end of a segment that are kept for the word that older ones are not needed. On a full disk, what lets go of
+/// them finds its room behind the record that made them unneeded, and not in another segment.
+const KEPT_RECORD_BYTES: usize = record::padded(8);
 
 /// Called after the fsync.
 pub(super) type Done = Box<dyn FnOnce() + Send>;
@@ -44,7 +63,10 @@ pub(super) struct Setup {
     pub(super) incarnation: Incarnation,
     pub(super) options: StoreOptions,
     pub(super) active: Arc<Segment>,
-    pub(super) spare: Option<Arc<Segment>>,
+    /// What is written to after that, in order.
+    pub(super) spares: VecDeque<Arc<Segment>>,
+    /// How many of those there are to be.
+    pub(super) spares_kept: usize,
     pub(super) end: u64,
     pub(super) next_seq: u64,
     /// The oldest segment that a restart needs, as the log says.
@@ -74,7 +96,11 @@ pub(super) struct Writer {
     drop_due: bool,
     /// What the records written so far say of each shard.
     written: BTreeMap<ShardId, Written>,
+    /// What found no segment to go into. Nothing overtakes it.
+    held: Option<Write>,
     space_checked: Instant,
+    /// Whether the free space could not be told at the last look.
+    is_space_unknown: bool,
 }
 
 #[derive(Default)]
@@ -113,7 +139,9 @@ impl Writer {
             buffer: Vec::new(),
             counted: WrittenBytes::default(),
             batch: Batch::default(),
+            held: None,
             space_checked: Instant::now(),
+            is_space_unknown: false,
         }
     }
 
@@ -125,15 +153,32 @@ impl Writer {
     }
 
     fn serve(&mut self, queue: &Receiver<Write>) -> io::Result<()> {
-        self.begin()?;
+        while !self.write_again()? {
+            if !self.wait_for_room() {
+                return Ok(());
+            }
+        }
+        while !self.begin()? {
+            if !self.wait_for_room() {
+                return Ok(());
+            }
+        }
         let mut waiting: Option<Write> = None;
         loop {
-            match waiting.take().map_or_else(|| queue.recv_timeout(SPACE_CHECK_EVERY), Ok) {
-                Ok(write) => self.batch(write, || queue.try_recv().ok())?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            if self.is_held_up() {
+                if !self.wait_for_room() {
+                    return Ok(());
+                }
+                self.go_on()?;
+            } else {
+                match waiting.take().map_or_else(|| queue.recv_timeout(SPACE_CHECK_EVERY), Ok) {
+                    Ok(write) => self.batch(write, || queue.try_recv().ok())?,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
             }
-            waiting = queue.try_recv().ok();
+            // Behind what waits for room nothing is taken: the queue holds up those who write.
+            waiting = if self.is_held_up() { None } else { queue.try_recv().ok() };
             if waiting.is_none() {
                 self.mark()?;
             }
@@ -143,69 +188,137 @@ impl Writer {
         }
     }
 
+    /// Waits a moment. False if the store is being closed: what is not written by then was not acknowledged.
+    fn wait_for_room(&self) -> bool {
+        std::thread::sleep(ROOM_CHECK_EVERY);
+        !self.setup.shared.closing.load(Ordering::Relaxed)
+    }
+
     /// Does the same as a task, for tests in virtual time.
     #[cfg(test)]
     pub(super) async fn run_as_task(
         mut self,
-        mut queue: tokio::sync::mpsc::Receiver<Write>,
+        queue: tokio::sync::mpsc::Receiver<Write>,
         batch_takes: impl Fn() -> Duration,
     ) {
-        let mut written = self.begin();
-        while written.is_ok() {
-            let Some(write) = queue.recv().await else { return };
-            tokio::time::sleep(batch_takes()).await;
-            // Such a process can end before the batch that waits is taken.
-            written = self.batch(write, || queue.try_recv().ok()).and_then(|()| self.mark());
-        }
-        if let Err(error) = written {
+        if let Err(error) = self.serve_as_task(queue, batch_takes).await {
             (self.setup.options.on_fatal)(&error);
         }
     }
 
-    /// A crash may have torn what the active segment said of votes and purges: it is said again, durably, before anything
-    /// older can be dropped.
-    fn begin(&mut self) -> io::Result<()> {
-        // Earlier segments were synced, without an error, before this one was begun.
-        self.setup.active.write_again(self.setup.end)?;
+    #[cfg(test)]
+    async fn serve_as_task(
+        &mut self,
+        mut queue: tokio::sync::mpsc::Receiver<Write>,
+        batch_takes: impl Fn() -> Duration,
+    ) -> io::Result<()> {
+        while !self.write_again()? {
+            tokio::time::sleep(ROOM_CHECK_EVERY).await;
+        }
+        while !self.begin()? {
+            tokio::time::sleep(ROOM_CHECK_EVERY).await;
+        }
+        loop {
+            if self.is_held_up() {
+                if self.setup.shared.closing.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                tokio::time::sleep(ROOM_CHECK_EVERY).await;
+                self.go_on()?;
+                self.mark()?;
+                self.check_space();
+                continue;
+            }
+            let Some(write) = queue.recv().await else { return Ok(()) };
+            tokio::time::sleep(batch_takes()).await;
+            self.batch(write, || queue.try_recv().ok())?;
+            // Such a process can end before the batch that waits is taken.
+            self.mark()?;
+        }
+    }
+
+    /// Writes again what the active segment holds: see [`Segment::write_again`]. Earlier segments were synced, without an
+    /// error, before this one was begun. False: there is no room for that now.
+    fn write_again(&mut self) -> io::Result<bool> {
+        let written = self.setup.active.write_again(self.setup.end);
+        if self.if_room(written)?.is_none() {
+            return Ok(false);
+        }
         self.tail = Tail::open(&*self.setup.disk, &self.setup.active, self.setup.end);
-        self.restate();
+        Ok(true)
+    }
+
+    /// A crash may have torn what the active segment said of votes and purges: it is said again, durably, before anything
+    /// older can be dropped. In the next segment if this one is full, as it is after many starts. False: there is no room for
+    /// that now.
+    fn begin(&mut self) -> io::Result<bool> {
         // A power cut can have brought back what was dropped.
         self.drop_due = true;
-        self.flush()?;
-        self.sync()?;
-        self.mark()?;
+        let end = self.setup.end + self.restated_bytes() + KEPT_RECORD_BYTES as u64;
+        if end <= self.setup.options.segment_bytes || self.setup.end == DATA_START {
+            self.restate();
+        } else if !self.rotate()? {
+            return Ok(false);
+        }
+        if self.flush()? {
+            self.sync()?;
+            self.mark()?;
+        }
         self.check_space();
+        Ok(true)
+    }
+
+    /// Whether something waits for room.
+    fn is_held_up(&self) -> bool {
+        self.held.is_some() || !self.buffer.is_empty()
+    }
+
+    /// Tries again what found no room.
+    fn go_on(&mut self) -> io::Result<()> {
+        if self.flush()?
+            && let Some(held) = self.held.take()
+        {
+            return self.batch(held, || None);
+        }
         Ok(())
     }
 
     /// Writes one thing and what waits behind it, syncs once, and says so.
     fn batch(&mut self, first: Write, mut next: impl FnMut() -> Option<Write>) -> io::Result<()> {
-        self.put(first)?;
-        while self.buffer.len() < limits::STORE_BATCH_BYTES_SOFT_MAX {
-            let Some(write) = next() else { break };
-            self.put(write)?;
+        let mut taken = Some(first);
+        while let Some(write) = taken {
+            self.held = self.put(write)?;
+            let is_full = self.buffer.len() >= limits::STORE_BATCH_BYTES_SOFT_MAX;
+            taken = if is_full || self.held.is_some() { None } else { next() };
         }
-        self.flush()
+        self.flush().map(drop)
     }
 
-    fn put(&mut self, write: Write) -> io::Result<()> {
+    /// Takes a write into the buffer. What finds no segment to go into comes back.
+    fn put(&mut self, write: Write) -> io::Result<Option<Write>> {
         match write {
             Write::Vote { shard, vote, done } => {
-                self.make_room(vote.len())?;
+                if !self.make_room(vote.len())? {
+                    return Ok(Some(Write::Vote { shard, vote, done }));
+                }
                 self.record(RecordKind::Vote, shard, &vote, &[]);
                 self.written.entry(shard).or_default().vote = Some(vote);
                 if is_on(Mutant::VoteNotSynced) {
                     done();
-                    return Ok(());
+                    return Ok(None);
                 }
                 self.batch.done.push(done);
             }
             Write::Append { shard, entries, done } => {
                 let last = entries.last().map(|(point, _)| *point);
                 let committed = self.newly_committed(shard, last);
-                for (point, entry) in entries {
+                let mut entries = entries.into_iter();
+                while let Some((point, entry)) = entries.next() {
                     let head = EntryBody::head(point, committed.filter(|_| Some(point) == last));
-                    self.make_room(head.len() + entry.len())?;
+                    if !self.make_room(head.len() + entry.len())? {
+                        let entries = std::iter::once((point, entry)).chain(entries).collect();
+                        return Ok(Some(Write::Append { shard, entries, done }));
+                    }
                     let place = self.record(RecordKind::Append, shard, &head, &entry);
                     self.batch.placed.push((shard, point, place));
                 }
@@ -215,12 +328,16 @@ impl Writer {
                 self.batch.done.push(done);
             }
             Write::Truncate { shard, end } => {
-                self.make_room(8)?;
+                if !self.make_room(8)? {
+                    return Ok(Some(Write::Truncate { shard, end }));
+                }
                 self.record(RecordKind::Truncate, shard, &end.to_le_bytes(), &[]);
                 self.unpinning.push(shard);
             }
             Write::Purge { shard, upto } => {
-                self.make_room(16)?;
+                if !self.make_room(16)? {
+                    return Ok(Some(Write::Purge { shard, upto }));
+                }
                 self.record(RecordKind::Purge, shard, &two(upto.index, upto.term), &[]);
                 let written = self.written.entry(shard).or_default();
                 written.purged = written.purged.max(Some(upto));
@@ -228,7 +345,7 @@ impl Writer {
                 self.drop_due = true;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// How far the shard is committed, if that was not written yet. It is said along with entries, since a record of its own
@@ -255,19 +372,31 @@ impl Writer {
         place
     }
 
-    /// Moves on to the next segment if a record of this size does not fit into the active one.
-    fn make_room(&mut self, body_bytes: usize) -> io::Result<()> {
-        let end = self.setup.end + (self.buffer.len() + record::padded(body_bytes)) as u64;
-        if end <= self.setup.options.segment_bytes {
-            return Ok(());
+    /// Moves on to the next segment if a record of this size does not fit into the active one. False: there is none now.
+    fn make_room(&mut self, body_bytes: usize) -> io::Result<bool> {
+        if self.fits(record::padded(body_bytes) + KEPT_RECORD_BYTES) { Ok(true) } else { self.rotate() }
+    }
+
+    /// Whether so many bytes more go into the active segment.
+    fn fits(&self, bytes: usize) -> bool {
+        self.setup.end + (self.buffer.len() + bytes) as u64 <= self.setup.options.segment_bytes
+    }
+
+    /// Moves on to the next segment. False: there is none now, or what is before it finds no room. Nothing is begun then that
+    /// cannot be tried again: either the buffer is what it was, or it is written and empty.
+    fn rotate(&mut self) -> io::Result<bool> {
+        if !self.write_batch()? {
+            return Ok(false);
         }
-        self.write_batch()?;
         // Whatever is said durable from here on includes all of the old segment.
         self.sync()?;
-        let next = match self.setup.spare.take() {
-            Some(spare) => spare,
-            None => self.create_next(self.setup.active.number + 1)?,
-        };
+        if self.setup.spares.is_empty() {
+            let made = self.create_next();
+            if self.if_room(made)?.is_none() {
+                return Ok(false);
+            }
+        }
+        let Some(next) = self.setup.spares.pop_front() else { return Ok(false) };
         self.setup.active = next;
         self.setup.end = 0;
         self.tail = Tail::open(&*self.setup.disk, &self.setup.active, 0);
@@ -276,112 +405,42 @@ impl Writer {
         self.counted.segments += header.len() as u64;
         self.restate();
         self.move_out_of_oldest()?;
-        self.make_spare();
+        self.make_spares();
         self.drop_due = true;
-        Ok(())
+        Ok(true)
     }
 
-    fn create_next(&self, number: u64) -> io::Result<Arc<Segment>> {
-        let Setup { disk, dir, options, incarnation, shared, .. } = &self.setup;
-        let segment = segment::create(&**disk, dir, number, None, options.segment_bytes, *incarnation)?;
-        let segment = Arc::new(segment);
-        lock(&shared.segments).insert(number, Arc::clone(&segment));
-        Ok(segment)
-    }
-
-    /// Makes the next segment ahead of its need, so that votes find room on a full disk.
-    fn make_spare(&mut self) {
-        if self.setup.spare.is_none() {
-            match self.create_next(self.setup.active.number + 1) {
-                Ok(spare) => self.setup.spare = Some(spare),
-                Err(error) => tracing::warn!(%error, "no spare segment: new work is refused until there is space"),
-            }
+    /// Does what [`write_batch`](Self::write_batch) does, and drops what is not needed any more. False: something waits for
+    /// room.
+    fn flush(&mut self) -> io::Result<bool> {
+        if !self.write_batch()? {
+            return Ok(false);
         }
-    }
-
-    /// Every segment begins with what earlier ones say of votes, purges and commits, so that those can be dropped.
-    fn restate(&mut self) {
-        self.say_kept();
-        for (shard, written) in self.written.clone() {
-            if let Some(vote) = &written.vote {
-                self.record(RecordKind::Vote, shard, vote, &[]);
-            }
-            if let Some(purged) = written.purged {
-                self.record(RecordKind::Purge, shard, &two(purged.index, purged.term), &[]);
-            }
-            if let Some(committed) = written.committed {
-                self.record(RecordKind::Committed, shard, &committed.to_le_bytes(), &[]);
-            }
-        }
-    }
-
-    /// Says which segments must be there when the log is read.
-    fn say_kept(&mut self) {
-        let kept = self.setup.kept;
-        // It is of no shard.
-        self.record(RecordKind::Kept, ShardId(0), &kept.to_le_bytes(), &[]);
-    }
-
-    /// Rewrites entries of quiet shards that keep the oldest segment from being dropped.
-    fn move_out_of_oldest(&mut self) -> io::Result<()> {
-        let shared = Arc::clone(&self.setup.shared);
-        let oldest = {
-            let segments = lock(&shared.segments);
-            if segments.len() <= SEGMENTS_KEPT {
-                return Ok(());
-            }
-            segments.first_key_value().map(|(_, segment)| Arc::clone(segment))
-        };
-        let Some(oldest) = oldest else { return Ok(()) };
-        let mut moving: Vec<(ShardId, LogPoint, Place)> = Vec::new();
-        for (shard, log) in lock(&shared.logs).iter() {
-            for index in log.held(0..u64::MAX) {
-                let Some(slot) = log.slot(index) else { continue };
-                if let Some(place) = slot.place.filter(|place| place.segment == oldest.number) {
-                    moving.push((*shard, LogPoint { index, term: slot.term }, place));
-                }
-            }
-        }
-        // So much at each rotation: the oldest segment is empty after a few of them at the latest.
-        let mut budget = self.setup.options.segment_bytes / 4;
-        moving.retain(|(_, _, place)| {
-            let fits = budget >= u64::from(place.bytes);
-            budget -= if fits { u64::from(place.bytes) } else { 0 };
-            fits
-        });
-        for (shard, point, place) in moving {
-            let mut bytes = vec![0; place.bytes as usize];
-            oldest.file.read_exact_at(&mut bytes, place.offset)?;
-            let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("entry {} is damaged", point.index));
-            let (_, body) = record::read(&bytes).ok_or_else(damaged)?;
-            let body = EntryBody::read(body).filter(|body| body.point == point).ok_or_else(damaged)?;
-            let place = self.record(RecordKind::Append, shard, &EntryBody::head(point, None), body.entry);
-            self.batch.placed.push((shard, point, place));
-        }
-        Ok(())
-    }
-
-    /// Does what [`write_batch`](Self::write_batch) does, and drops what is not needed any more.
-    fn flush(&mut self) -> io::Result<()> {
-        self.write_batch()?;
         // A record of what is dropped can lead to another segment, and so to more that is not needed.
         while !self.unsynced && std::mem::take(&mut self.drop_due) {
-            self.drop_unneeded()?;
+            if !self.drop_unneeded()? {
+                // It goes with the next batch that is written.
+                self.drop_due = true;
+                break;
+            }
         }
-        Ok(())
+        Ok(self.buffer.is_empty())
     }
 
-    /// Writes the buffer, syncs if anyone waits for it, and says so.
-    fn write_batch(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
+    /// Writes the buffer, syncs if anyone waits for it, and says so. False: there is no room for it now, and it is kept.
+    fn write_batch(&mut self) -> io::Result<bool> {
+        if self.buffer.is_empty() && self.batch.done.is_empty() {
+            return Ok(true);
         }
-        let written = self.tail.write(&self.setup.active, &self.buffer, self.setup.end)?;
-        self.setup.end += self.buffer.len() as u64;
-        self.counted.sectors = written - self.buffer.len() as u64;
-        *lock(&self.setup.shared.written) += std::mem::take(&mut self.counted);
-        self.buffer.clear();
-        self.unsynced = true;
+        if !self.buffer.is_empty() {
+            let written = self.tail.write(&self.setup.active, &self.buffer, self.setup.end);
+            let Some(written) = self.if_room(written)? else { return Ok(false) };
+            self.setup.end += self.buffer.len() as u64;
+            self.counted.sectors = written - self.buffer.len() as u64;
+            *lock(&self.setup.shared.written) += std::mem::take(&mut self.counted);
+            self.buffer.clear();
+            self.unsynced = true;
+        }
         let mut batch = std::mem::take(&mut self.batch);
         if is_on(Mutant::AckBeforeFsync) {
             std::mem::take(&mut batch.done).into_iter().for_each(|done| done());
@@ -398,10 +457,10 @@ impl Writer {
             }
         }
         batch.done.into_iter().for_each(|done| done());
-        Ok(())
+        Ok(true)
     }
 
-    /// Makes everything that was written durable.
+    /// Makes everything that was written durable. Only while the buffer is empty: what is in it counts as written.
     fn sync(&mut self) -> io::Result<()> {
         if self.unsynced {
             self.setup.active.file.sync_data()?;
@@ -416,78 +475,18 @@ impl Writer {
     }
 
     /// Says beside the log how far it is durable. A batch says it of those before it, and the mark of the last one: it is set
-    /// when no other waits behind that, and after those who wait for that have been told.
+    /// when no other waits behind that, or what does waits for room, and after those who wait for that have been told.
     fn mark(&mut self) -> io::Result<()> {
         if self.synced > self.marked {
-            self.setup.mark.set(self.synced)?;
-            self.marked = self.synced;
+            match self.setup.mark.set(self.synced) {
+                // Without it less is vouched for, until it finds room.
+                Err(error) if is_shortage(&error) => {}
+                set => {
+                    set?;
+                    self.marked = self.synced;
+                }
+            }
         }
         Ok(())
-    }
-
-    /// Drops the oldest segments that hold no entry any more. Before that it is said, durably, that they are not needed: one
-    /// that is missing without a word is a hole.
-    fn drop_unneeded(&mut self) -> io::Result<()> {
-        let shared = Arc::clone(&self.setup.shared);
-        let oldest = lock(&shared.logs).values().filter_map(ShardLog::oldest_segment).min();
-        let needed = oldest.unwrap_or(u64::MAX).min(self.setup.active.number);
-        if lock(&shared.segments).first_key_value().is_none_or(|(number, _)| *number >= needed) {
-            return Ok(());
-        }
-        if needed > self.setup.kept {
-            self.make_room(8)?;
-            self.setup.kept = needed;
-            self.say_kept();
-            self.write_batch()?;
-            self.sync()?;
-        }
-        self.remove_before(needed);
-        Ok(())
-    }
-
-    fn remove_before(&self, needed: u64) {
-        let mut segments = lock(&self.setup.shared.segments);
-        while let Some((number, segment)) = segments.first_key_value().map(|(n, s)| (*n, Arc::clone(s))) {
-            if number >= needed {
-                break;
-            }
-            if let Err(error) = self.setup.disk.remove(&segment.path) {
-                tracing::warn!(path = %segment.path.display(), %error, "cannot remove a segment that is not needed");
-                break;
-            }
-            segments.remove(&number);
-        }
-        drop(segments);
-        // Whoever reads the log can tell what comes back after a power cut; but that takes its space until then.
-        if let Err(error) = self.setup.disk.sync_dir(&self.setup.dir) {
-            tracing::warn!(%error, "what was removed from the log may come back after a power cut");
-        }
-    }
-
-    fn check_space(&mut self) {
-        self.space_checked = Instant::now();
-        let free = match self.setup.disk.free_bytes(&self.setup.dir) {
-            Ok(free) => free,
-            Err(error) => {
-                tracing::warn!(%error, "cannot tell the free space of the data directory");
-                u64::MAX
-            }
-        };
-        let water = self.setup.options.low_water_bytes;
-        let enough = free >= water / 2;
-        if enough {
-            self.make_spare();
-        }
-        let exhausted = !enough || self.setup.spare.is_none();
-        let low = free < water || exhausted;
-        self.setup.shared.free_bytes.store(free, Ordering::Relaxed);
-        self.setup.shared.exhausted.store(exhausted, Ordering::Relaxed);
-        if self.setup.shared.low.swap(low, Ordering::Relaxed) != low {
-            if low {
-                tracing::warn!(free_bytes = free, "the disk is nearly full: new work is refused until there is space");
-            } else {
-                tracing::info!(free_bytes = free, "there is space again: new work is accepted");
-            }
-        }
     }
 }

@@ -114,6 +114,7 @@ impl AgentCommands for Commands {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let place = self.doors.lasting()?;
         let mut messages = request.into_inner();
         let first = messages.message().await?.and_then(|message| message.message);
         let Some(Said::Attach(wish)) = first else {
@@ -130,7 +131,7 @@ impl AgentCommands for Commands {
         let replies = ReceiverStream::new(messages_out).filter_map(to_proto).map(Ok);
         // A node that stops lets its agents go, to attach again where they can.
         let replies = futures::StreamExt::take_until(replies, until(self.stopped.clone()));
-        Ok(Response::new(Box::pin(replies)))
+        Ok(Response::new(Box::pin(place.around(replies))))
     }
 
     async fn register(&self, request: Request<v1::RegisterAgentRequest>) -> Result<Response<v1::AgentReceipt>, Status> {

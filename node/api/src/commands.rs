@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::calls::{Call, Calls, Submission, Unanswered};
+use crate::doors::Doors;
 use crate::failure::Failed;
 
 /// How long a call waits when its client sets no timeout.
@@ -68,12 +69,13 @@ impl Done {
 #[derive(Clone)]
 pub(crate) struct Commands {
     pub(crate) calls: Calls,
+    pub(crate) doors: Doors,
     pub(crate) stopped: watch::Receiver<bool>,
 }
 
 impl Commands {
-    pub(crate) fn new(calls: Calls, stopped: watch::Receiver<bool>) -> Self {
-        Self { calls, stopped }
+    pub(crate) fn new(calls: Calls, doors: Doors, stopped: watch::Receiver<bool>) -> Self {
+        Self { calls, doors, stopped }
     }
 
     /// Carries a request out: fills in what the client left out, and waits for its end.
@@ -218,6 +220,7 @@ impl TaskCommands for Commands {
         &self,
         request: Request<Streaming<v1::TaskCommand>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
+        let place = self.doors.lasting()?;
         let mut commands = request.into_inner();
         let (replies, stream) = mpsc::channel(limits::STREAM_REQUESTS_MAX);
         let service = self.clone();
@@ -236,7 +239,7 @@ impl TaskCommands for Commands {
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(place.around(ReceiverStream::new(stream)))))
     }
 }
 

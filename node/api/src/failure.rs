@@ -53,10 +53,22 @@ impl Failed {
         not_done("SKEP-0006", Code::ResourceExhausted, message, "end some subscriptions first")
     }
 
+    pub(crate) fn too_many_connections(open: usize) -> Self {
+        let message = format!("the API of this node has as many connections as it may: {open} are open");
+        let help = "close some, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
+        retryable(not_done("SKEP-0009", Code::ResourceExhausted, message, help), 1_000)
+    }
+
+    pub(crate) fn too_many_streams(open: usize) -> Self {
+        let message = format!("the API of this node has as many streams as it may: {open} are open");
+        let help = "end some watches, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
+        retryable(not_done("SKEP-0010", Code::ResourceExhausted, message, help), 1_000)
+    }
+
     /// What was asked for is in no history any more, and what follows begins at an index.
     pub(crate) fn history_gone(message: String, next: u64) -> Self {
         let help = format!("watch from {next} on, or from now on; a voter that keeps it for longer may have more");
-        not_done("SKEP-0007", Code::OutOfRange, message, &help)
+        not_done("SKEP-0008", Code::OutOfRange, message, &help)
     }
 
     pub(crate) fn members(message: &str, may_work_later: bool) -> Self {
@@ -110,9 +122,11 @@ impl Failed {
                     *retry_after_ms,
                 )
             }
-            NotDone::DiskFull => {
-                let message = "the leader's disk is nearly full: new work is refused";
-                let help = "free some space on it; service returns by itself";
+            NotDone::DiskFull { node } => {
+                let whose = node.map_or("this node".to_owned(), |node| format!("node {node}"));
+                let message = format!("the disk of {whose} is nearly full: new work is refused");
+                let help = "free some space on it; service returns by itself. 'skep shard status' names the voters that \
+                            have no room";
                 retryable(not_done("SKEP-0204", Code::ResourceExhausted, message, help), 1_000)
             }
             NotDone::Storage(why) => {

@@ -9,6 +9,7 @@
 mod agents;
 mod calls;
 mod commands;
+mod doors;
 mod failure;
 mod follow;
 mod nodes;

@@ -119,6 +119,7 @@ impl OperatorQueries for Queries {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::CommandEvent, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchCommandsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let place = self.doors.lasting()?;
         let request = request.into_inner();
         let (wanted, agent) = (request.command_id, request.agent);
         let wanted = convert::optional_command_id(&wanted).map_err(|e| invalid(&e))?;
@@ -131,7 +132,7 @@ impl OperatorQueries for Queries {
             events.retain(|event| agent.is_empty() || event.agent.is_empty() || event.agent == agent);
             events
         });
-        Ok(Response::new(Box::pin(events)))
+        Ok(Response::new(Box::pin(place.around(events))))
     }
 
     async fn operators(

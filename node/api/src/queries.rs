@@ -14,12 +14,14 @@ use tonic::{Request, Response, Status};
 
 use crate::calls::{Call, Calls};
 use crate::commands::patience_ms;
+use crate::doors::Doors;
 use crate::failure::Failed;
 use crate::follow::follow;
 
 #[derive(Clone)]
 pub(crate) struct Queries {
     pub(crate) calls: Calls,
+    pub(crate) doors: Doors,
     /// What goes on until somebody ends it ends when the node stops.
     pub(crate) stopped: watch::Receiver<bool>,
 }
@@ -33,8 +35,8 @@ pub(crate) fn limit(asked: Option<u32>) -> Result<u32, Status> {
 }
 
 impl Queries {
-    pub(crate) fn new(calls: Calls, stopped: watch::Receiver<bool>) -> Self {
-        Self { calls, stopped }
+    pub(crate) fn new(calls: Calls, doors: Doors, stopped: watch::Receiver<bool>) -> Self {
+        Self { calls, doors, stopped }
     }
 
     pub(crate) async fn read(
@@ -112,6 +114,7 @@ impl TaskQueries for Queries {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::TaskEvent, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchTasksRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let place = self.doors.lasting()?;
         let request = request.into_inner();
         let topics = convert::topics(&request.topics).map_err(|e| invalid(&e))?;
         let shard = convert::shard_id(request.shard);
@@ -120,7 +123,7 @@ impl TaskQueries for Queries {
             let event = if wanted { convert::event_to_proto(record) } else { None };
             event.into_iter().collect()
         });
-        Ok(Response::new(Box::pin(events)))
+        Ok(Response::new(Box::pin(place.around(events))))
     }
 }
 

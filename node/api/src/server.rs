@@ -22,16 +22,16 @@ use skep_protocol::v1::task_queries_server::TaskQueriesServer;
 use skep_protocol::v1::topics_server::TopicsServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::{Interceptor, InterceptorLayer, Routes};
 use tonic::transport::Server;
-use tonic::transport::server::{TcpIncoming, UdsConnectInfo};
+use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 use tonic::{Request, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::calls::Calls;
 use crate::commands::Commands;
+use crate::doors::{Doors, GuestInfo};
 use crate::nodes::Nodes;
 use crate::queries::Queries;
 use crate::topics::TopicService;
@@ -82,10 +82,13 @@ impl Interceptor for WithToken {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        if same(given.as_bytes(), self.token.as_bytes()) {
-            return Ok(request);
+        if !same(given.as_bytes(), self.token.as_bytes()) {
+            let why = "over TCP the API wants the token in <dir>/token: 'authorization: Bearer …'";
+            return Err(Status::unauthenticated(why));
         }
-        Err(Status::unauthenticated("over TCP the API wants the token in <dir>/token: 'authorization: Bearer …'"))
+        let guest = request.extensions().get::<GuestInfo<TcpConnectInfo>>();
+        guest.map_or(Ok(()), GuestInfo::check)?;
+        Ok(request)
     }
 }
 
@@ -97,11 +100,13 @@ struct SameUser {
 
 impl Interceptor for SameUser {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
-        match peer.map(|peer| peer.uid()) {
-            Some(uid) if uid == self.uid || uid == 0 => Ok(request),
-            _ => Err(Status::permission_denied("the socket serves the node's own user only")),
+        let guest = request.extensions().get::<GuestInfo<UdsConnectInfo>>();
+        let uid = guest.and_then(|guest| guest.of.peer_cred).map(|peer| peer.uid());
+        if !uid.is_some_and(|uid| uid == self.uid || uid == 0) {
+            return Err(Status::permission_denied("the socket serves the node's own user only"));
         }
+        guest.map_or(Ok(()), GuestInfo::check)?;
+        Ok(request)
     }
 }
 
@@ -111,11 +116,17 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 impl Api {
-    /// Binds the socket and the TCP address, and serves both.
+    /// Binds the socket and the TCP address, and serves both. `connections`: how many the process has descriptors for.
     ///
     /// # Errors
     /// [`ApiError`] says what is in the way.
-    pub async fn start(config: &ApiConfig, socket: &Path, token: &str, calls: Calls) -> Result<Self, ApiError> {
+    pub async fn start(
+        config: &ApiConfig,
+        socket: &Path,
+        token: &str,
+        calls: Calls,
+        connections: usize,
+    ) -> Result<Self, ApiError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", ServingStatus::NotServing).await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -124,9 +135,10 @@ impl Api {
             .build_v1()
             .map_err(|e| ApiError::Reflection(e.to_string()))?;
         let (stop, stopped) = watch::channel(false);
-        let commands = Commands::new(calls.clone(), stopped.clone());
-        let queries = Queries::new(calls.clone(), stopped.clone());
-        let topics = TopicService::new(calls.clone(), config.site.clone(), stopped.clone());
+        let doors = Doors::new(connections);
+        let commands = Commands::new(calls.clone(), doors.clone(), stopped.clone());
+        let queries = Queries::new(calls.clone(), doors.clone(), stopped.clone());
+        let topics = TopicService::new(calls.clone(), config.site.clone(), doors.clone(), stopped.clone());
         let nodes = Nodes::new(calls);
         let max = limits::API_MESSAGE_BYTES_MAX;
         let routes = Routes::new(TaskCommandsServer::new(commands.clone()).max_decoding_message_size(max))
@@ -150,9 +162,9 @@ impl Api {
         let on_socket = tuned()
             .layer(InterceptorLayer::new(SameUser { uid }))
             .add_routes(routes.clone())
-            .serve_with_incoming_shutdown(UnixListenerStream::new(unix), until(stopped.clone()));
+            .serve_with_incoming_shutdown(doors.guests(unix), until(stopped.clone()));
         let with_token = InterceptorLayer::new(WithToken { token: Arc::from(token) });
-        let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
+        let incoming = doors.guests(tcp);
         let on_tcp =
             tuned().layer(with_token).add_routes(routes).serve_with_incoming_shutdown(incoming, until(stopped));
         let tasks = vec![

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::calls::{Call, Calls, TopicTold};
+use crate::doors::Doors;
 use crate::failure::Failed;
 use crate::server::until;
 
@@ -25,12 +26,13 @@ static NEXT_SUBSCRIBER: AtomicU64 = AtomicU64::new(1);
 pub(crate) struct TopicService {
     calls: Calls,
     site: SiteName,
+    doors: Doors,
     stopped: watch::Receiver<bool>,
 }
 
 impl TopicService {
-    pub(crate) fn new(calls: Calls, site: SiteName, stopped: watch::Receiver<bool>) -> Self {
-        Self { calls, site, stopped }
+    pub(crate) fn new(calls: Calls, site: SiteName, doors: Doors, stopped: watch::Receiver<bool>) -> Self {
+        Self { calls, site, doors, stopped }
     }
 
     async fn take(&self, request: v1::PublishRequest) -> Result<(), Status> {
@@ -51,6 +53,7 @@ impl Topics for TopicService {
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<v1::PublishReply>, Status> {
+        let _place = self.doors.lasting()?;
         let mut publications = request.into_inner();
         let mut taken = 0;
         while let Some(publication) = publications.message().await? {
@@ -66,6 +69,7 @@ impl Topics for TopicService {
         &self,
         request: Request<v1::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let place = self.doors.lasting()?;
         let topics: Result<Vec<_>, _> =
             request.into_inner().topics.iter().map(|topic| convert::topic(topic, &self.site)).collect();
         let topics = topics.map_err(|e| Failed::field(&e).into_status())?;
@@ -89,6 +93,7 @@ impl Topics for TopicService {
             }
             TopicTold::Refused => Err(Failed::too_many_topics().into_status()),
         });
-        Ok(Response::new(Box::pin(futures::StreamExt::take_until(values, until(self.stopped.clone())))))
+        let values = futures::StreamExt::take_until(values, until(self.stopped.clone()));
+        Ok(Response::new(Box::pin(place.around(values))))
     }
 }

@@ -116,7 +116,14 @@ impl Route {
             ProposeOutcome::NoSuchShard => Next::Elsewhere(LeaderHint::default()),
             ProposeOutcome::Overloaded { retry_after_ms } => Next::Wait(NotDone::Overloaded { retry_after_ms }),
             ProposeOutcome::Refused(refusal) => Next::Settle(Settled::NotDone(NotDone::Refused(refusal))),
-            ProposeOutcome::DiskFull => Next::Wait(NotDone::DiskFull),
+            ProposeOutcome::DiskFull => {
+                let asked = match self.target {
+                    Some(Target::Node(node)) => Some(node),
+                    Some(Target::Local) | None => None,
+                };
+                Next::Wait(NotDone::DiskFull { node: asked })
+            }
+            ProposeOutcome::VotersFull { node } => Next::Wait(NotDone::DiskFull { node: Some(node) }),
             ProposeOutcome::Unknown => {
                 self.in_doubt = true;
                 Next::Wait(NotDone::NoQuorum)

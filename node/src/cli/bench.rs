@@ -1,14 +1,22 @@
 //! `skep bench`
 
+mod endure;
+
+use std::time::Duration;
+
 use clap::Subcommand;
 use skep_testnet::Machine;
 use skep_testnet::bench::{
-    BroadcastReport, BroadcastSettings, CommandReport, CommandSettings, CommitSettings, FailoverSettings, LatencyMs,
-    LinksReport, LinksSettings, Spread, broadcast, command, commit, failover, links,
+    BroadcastReport, BroadcastSettings, CommandReport, CommandSettings, CommitSettings, EndureSettings,
+    FailoverSettings, LatencyMs, LinksReport, LinksSettings, SAMPLE_EVERY, SAMPLE_EVERY_MIN, Spread, broadcast,
+    command, commit, failover, links,
 };
 
-use super::output::{Format, one};
+use super::output::{Format, one, parse_span};
 use super::{Common, Failure};
+
+/// The longest that steady load can last, in minutes: a quarter of a year.
+const ENDURE_MINUTES_MAX: f64 = 90.0 * 24.0 * 60.0;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
@@ -83,6 +91,21 @@ pub(crate) enum Bench {
         /// How long it counts
         #[arg(long, default_value_t = 10)]
         seconds: u64,
+    },
+    /// Steady load: what each voter uses meanwhile, as curves, and how soon it serves after a restart
+    Endure {
+        /// How long
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Voters
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
+        voters: u16,
+        /// Rounds a second: each has a task, one in four a command too, and in one of ten an agent comes and goes
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate: u32,
+        /// How often it is looked what voters use; 10s if left out
+        #[arg(long, value_parser = parse_span)]
+        every: Option<Duration>,
     },
     /// One command to all robots, to its last delivery; with all at work, and with some that stand still, in turns
     Broadcast {
@@ -222,6 +245,19 @@ impl Bench {
                 let (voters, others) = (usize::from(voters), usize::from(others));
                 let settings = BroadcastSettings { binary, robots, slow, voters, others, rounds: rounds as usize };
                 print_broadcast(format, &runtime.block_on(broadcast(settings)).map_err(Failure::failed)?)
+            }
+            Self::Endure { minutes, voters, rate, every } => {
+                if !(0.05..=ENDURE_MINUTES_MAX).contains(&minutes) {
+                    return Err(Failure::usage(format!("give --minutes from 0.05 to {ENDURE_MINUTES_MAX}")));
+                }
+                let every = every.unwrap_or(SAMPLE_EVERY);
+                if every < SAMPLE_EVERY_MIN {
+                    return Err(Failure::usage(format!("give --every {SAMPLE_EVERY_MIN:?} or more")));
+                }
+                let (lasts, voters) = (Duration::from_secs_f64(minutes * 60.0), usize::from(voters));
+                let settings = EndureSettings { binary, lasts, voters, rate, every };
+                let running = skep_testnet::bench::endure(settings);
+                endure::print(format, &runtime.block_on(running).map_err(Failure::failed)?)
             }
             Self::Links { one_way, preset, writes, voters, seed } => {
                 let settings = LinksSettings {

@@ -137,8 +137,9 @@ impl From<ClientError> for Failure {
 fn exit_code(code: &str) -> u8 {
     match code {
         "SKEP-0001" | "SKEP-0103" | "SKEP-0104" | "SKEP-0106" | "SKEP-0304" | "SKEP-0401" | "SKEP-0413" => 2,
-        "SKEP-0002" | "SKEP-0007" | "SKEP-0108" | "SKEP-0117" | "SKEP-0415" | "SKEP-0416" => 3,
-        "SKEP-0003" | "SKEP-0105" | "SKEP-0202" | "SKEP-0203" | "SKEP-0204" | "SKEP-0301" => 4,
+        "SKEP-0002" | "SKEP-0007" | "SKEP-0008" | "SKEP-0108" | "SKEP-0117" | "SKEP-0415" | "SKEP-0416" => 3,
+        "SKEP-0003" | "SKEP-0009" | "SKEP-0010" | "SKEP-0105" | "SKEP-0202" | "SKEP-0203" | "SKEP-0204"
+        | "SKEP-0301" => 4,
         "SKEP-0113" | "SKEP-0302" => 5,
         "SKEP-0402" | "SKEP-0403" | "SKEP-0405" | "SKEP-0406" | "SKEP-0407" | "SKEP-0409" | "SKEP-0410" => 5,
         _ => 1,

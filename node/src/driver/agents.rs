@@ -43,6 +43,12 @@ impl Driver {
         });
     }
 
+    /// The disk of the journals may be fuller than it was, or have more room.
+    pub(super) fn on_pressure(&mut self) {
+        let pressure = *self.journal_pressure.borrow_and_update();
+        self.on_inbox(InboxEvent::Pressure(pressure));
+    }
+
     pub(super) fn tell(&mut self, stream: StreamKey, message: ToAgent) {
         let told = match message {
             ToAgent::Attached { attachment, lease } => AgentTold::Attached { attachment, lease },
@@ -70,5 +76,6 @@ pub(super) fn job(effect: JournalEffect) -> JournalJob {
     match effect {
         JournalEffect::Open { shard, agent } => JournalJob::Open { shard, agent },
         JournalEffect::Write { key, shard, agent, writes } => JournalJob::Write { key: key.0, shard, agent, writes },
+        JournalEffect::Release { shard, agent } => JournalJob::Release { shard, agent },
     }
 }

@@ -3,6 +3,7 @@
 mod broadcast;
 mod command;
 mod commit;
+mod endure;
 mod failover;
 mod links;
 mod robots;
@@ -14,6 +15,9 @@ use serde::Serialize;
 pub use broadcast::{BroadcastReport, BroadcastSettings, broadcast};
 pub use command::{CommandReport, CommandSettings, StepsMs, command};
 pub use commit::{CommitReport, CommitSettings, commit};
+pub use endure::{
+    Curves, EndureNode, EndureReport, EndureSettings, Growth, Restart, SAMPLE_EVERY, SAMPLE_EVERY_MIN, endure,
+};
 pub use failover::{FailoverReport, FailoverSettings, Spread, failover};
 pub use links::{LinkFigures, LinksReport, LinksSettings, links};
 

@@ -47,9 +47,16 @@ pub(super) struct Commander {
 }
 
 impl Commander {
-    pub(super) async fn start(site: &DemoSite, robots: usize, seed: u64) -> Result<Self, LaunchError> {
+    /// `args_bytes`: how many bytes of arguments each command carries.
+    pub(super) async fn start(
+        site: &DemoSite,
+        robots: usize,
+        seed: u64,
+        args_bytes: usize,
+    ) -> Result<Self, LaunchError> {
         // What is asked once has more time than what is tried at one node after another.
         let operator = Operator::install(site.net.nodes.iter().map(TestNode::client).collect(), seed).await?;
+        let operator = operator.with_args(args_bytes);
         let (stop, stopped) = watch::channel(false);
         let clients = site.clients();
         let task = tokio::spawn(async move {

@@ -7,9 +7,10 @@ use rand::rngs::SmallRng;
 
 use super::Step;
 
-/// The disk of the node whose disk fills up, in bytes: its own file system.
+/// The disk of the node whose disk fills up, in bytes: its own file system; and that of its journals.
 const SMALL_DISK: &str = "size=320m";
-/// Free space at which a node still writes what ends work, and at which it writes nothing but votes.
+const SMALL_JOURNALS: &str = "size=64m";
+/// Free space at which a node still writes what ends work, and at which it writes nothing but votes. The journals get none.
 const NEARLY_FULL: u64 = 20 << 20;
 
 /// Flips a byte of the log of a stopped node, where something is written.
@@ -25,46 +26,72 @@ pub(super) fn damage(wal: &Path, rng: &mut SmallRng) -> Step {
     std::fs::write(path, bytes).map_err(failed)
 }
 
-/// A small file system of its own under a node's data.
+/// Small file systems of their own under a node's data and its journals.
 pub(super) struct SmallDisk {
-    data: PathBuf,
+    parts: Vec<Part>,
+}
+
+/// One of them, and how much of it is left when it is full.
+struct Part {
+    dir: PathBuf,
+    left: u64,
 }
 
 impl SmallDisk {
     pub(super) fn mount(data: &Path) -> Result<Self, crate::LaunchError> {
-        let beside = data.with_extension("before");
-        let failed = |e: std::io::Error| crate::launch::io_error(data.display().to_string())(e);
-        std::fs::rename(data, &beside).map_err(failed)?;
-        std::fs::create_dir(data).map_err(failed)?;
-        let (data_text, from) = (data.display().to_string(), beside.join("."));
-        crate::hosts::run("mount", &["-t", "tmpfs", "-o", SMALL_DISK, "skep-chaos", &data_text])?;
-        let disk = Self { data: data.to_owned() };
-        crate::hosts::run("cp", &["-a", &from.display().to_string(), &data_text])?;
-        Ok(disk)
+        let data = Part::mount(data, SMALL_DISK, NEARLY_FULL)?;
+        let journals = Part::mount(&data.dir.with_file_name("journals"), SMALL_JOURNALS, 0)?;
+        Ok(Self { parts: vec![data, journals] })
     }
 
-    fn filler(&self) -> PathBuf {
-        self.data.join("filler")
-    }
-
-    /// Fills it up to what a node keeps for votes.
+    /// Fills them up to what a node keeps for votes.
     pub(super) fn fill(&self) -> Step {
-        let failed = |e: std::io::Error| crate::launch::io_error(self.data.display().to_string())(e);
-        let space = rustix::fs::statvfs(&self.data).map_err(|e| failed(e.into()))?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        let bytes = usize::try_from(free.saturating_sub(NEARLY_FULL)).unwrap_or(0);
-        std::fs::write(self.filler(), vec![1; bytes]).map_err(failed)
+        self.parts.iter().try_for_each(Part::fill)
     }
 
     pub(super) fn free(&self) -> Step {
-        let failed = |e: std::io::Error| crate::launch::io_error(self.data.display().to_string())(e);
+        self.parts.iter().try_for_each(Part::free)
+    }
+}
+
+impl Part {
+    fn mount(dir: &Path, size: &str, left: u64) -> Result<Self, crate::LaunchError> {
+        let beside = dir.with_extension("before");
+        let failed = |e: std::io::Error| crate::launch::io_error(dir.display().to_string())(e);
+        std::fs::rename(dir, &beside).map_err(failed)?;
+        std::fs::create_dir(dir).map_err(failed)?;
+        let (text, from) = (dir.display().to_string(), beside.join("."));
+        crate::hosts::run("mount", &["-t", "tmpfs", "-o", size, "skep-chaos", &text])?;
+        let part = Self { dir: dir.to_owned(), left };
+        crate::hosts::run("cp", &["-a", &from.display().to_string(), &text])?;
+        Ok(part)
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.dir.join("filler")
+    }
+
+    fn fill(&self) -> Step {
+        let failed = |e: std::io::Error| crate::launch::io_error(self.dir.display().to_string())(e);
+        let space = rustix::fs::statvfs(&self.dir).map_err(|e| failed(e.into()))?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        let bytes = usize::try_from(free.saturating_sub(self.left)).unwrap_or(0);
+        match std::fs::write(self.filler(), vec![1; bytes]) {
+            // The node was quicker: it is full all the same.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
+            written => written.map_err(failed),
+        }
+    }
+
+    fn free(&self) -> Step {
+        let failed = |e: std::io::Error| crate::launch::io_error(self.dir.display().to_string())(e);
         std::fs::remove_file(self.filler()).map_err(failed)
     }
 }
 
-impl Drop for SmallDisk {
+impl Drop for Part {
     fn drop(&mut self) {
         // Lazily: the node that uses it may end after this.
-        let _ = crate::hosts::run("umount", &["-l", &self.data.display().to_string()]);
+        let _ = crate::hosts::run("umount", &["-l", &self.dir.display().to_string()]);
     }
 }

@@ -1,6 +1,6 @@
 //! What goes wrong, when, and how it is mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -8,8 +8,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use skep_client::Settings;
 use tokio::time::Instant;
 
+use super::descriptors::Watchers;
 use super::disks::{SmallDisk, damage};
 use super::links::Delays;
+use super::rotations::Ambush;
 use super::{Begun, ChaosOptions, Step, leader};
 use crate::child::suspend;
 use crate::demo::{DemoSite, Story, StoryRecord};
@@ -21,9 +23,11 @@ const AT_A_TIME: usize = 2;
 /// Pause between two things that go wrong, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 300..2_500;
 /// How long one lasts, in milliseconds.
-const LASTS_MS: std::ops::Range<u64> = 500..8_000;
+pub(super) const LASTS_MS: std::ops::Range<u64> = 500..8_000;
 /// How long a thin link stays thin, in milliseconds: long enough for somebody to fall behind on it, and to catch up.
 const THIN_MS: std::ops::Range<u64> = 5_000..60_000;
+/// How long a node has few descriptors, in milliseconds: long enough to start, and for callers to take them.
+const FEW_MS: std::ops::Range<u64> = 3_000..12_000;
 /// How long one try to take a voter in again may take: a handful of round trips of up to 600 ms, on a busy machine. What is
 /// not over by then goes on, and is asked for again.
 const TAKE_IN_MAX: Duration = Duration::from_secs(10);
@@ -49,6 +53,8 @@ pub(super) enum Kind {
     DiskFull,
     Wipe,
     Corrupt,
+    FewDescriptors,
+    KillAtRotation,
 }
 
 impl Kind {
@@ -70,6 +76,8 @@ impl Kind {
             Self::DiskFull => "disk-full",
             Self::Wipe => "wipe",
             Self::Corrupt => "corrupt",
+            Self::FewDescriptors => "few-descriptors",
+            Self::KillAtRotation => "kill-at-rotation",
         }
     }
 }
@@ -96,6 +104,10 @@ pub(super) enum Mend {
     Unshape(usize),
     Plug(usize),
     FreeDisk,
+    /// A node that runs is started again as it always is.
+    StartAnew(usize),
+    /// It may have as many descriptors as ever.
+    GiveDescriptors(usize),
 }
 
 impl Mend {
@@ -134,9 +146,10 @@ pub(super) struct Faults {
     pub(super) story: Story,
     next: Instant,
     lease_ms: u64,
-    voters: usize,
+    pub(super) voters: usize,
+    kinds: &'static [Kind],
     pub(super) wrong: Vec<Wrong>,
-    counts: BTreeMap<Kind, usize>,
+    pub(super) counts: BTreeMap<Kind, usize>,
     /// Namespaces are there, and file systems can be mounted.
     as_root: bool,
     /// What the relay does when nothing is wrong; none without one.
@@ -144,8 +157,14 @@ pub(super) struct Faults {
     small_disk: Option<SmallDisk>,
     /// The voter that lost its disk and was not taken in again.
     lost: Option<usize>,
+    /// Voters that lost their disk, whether they were taken in again or not.
+    lost_disks: BTreeSet<usize>,
     /// Nodes that ended though nothing was done to them.
-    fallen: Vec<String>,
+    pub(super) fallen: Vec<String>,
+    /// Who takes the descriptors of a node that has few.
+    pub(super) watchers: Option<Watchers>,
+    /// Who waits for a rotation.
+    pub(super) ambush: Option<Ambush>,
 }
 
 impl Faults {
@@ -156,19 +175,28 @@ impl Faults {
             next: Instant::now(),
             lease_ms: options.lease_ttl_ms,
             voters: options.site.voters,
+            kinds: options.faults.kinds(),
             wrong: Vec::new(),
             counts: BTreeMap::new(),
             as_root: options.site.hosts.is_some(),
             delays: site.net.relay().map(|relay| Delays::draw(relay, options.seed)),
             small_disk: None,
             lost: None,
+            lost_disks: BTreeSet::new(),
             fallen: Vec::new(),
+            watchers: None,
+            ambush: None,
         }
     }
 
     /// Nodes that ended though nothing was done to them.
     pub(super) fn fallen(&self) -> &[String] {
         &self.fallen
+    }
+
+    /// Voters that lost their disk.
+    pub(super) fn lost_disks(&self) -> &BTreeSet<usize> {
+        &self.lost_disks
     }
 
     /// What went wrong, and how often.
@@ -183,6 +211,7 @@ impl Faults {
     /// Mends what is due, and has something else go wrong.
     pub(super) async fn step(&mut self, site: &mut DemoSite) -> Step {
         let now = Instant::now();
+        self.look_at_ambush(site);
         let due = self.wrong.iter().enumerate().filter(|(_, wrong)| wrong.until <= now);
         if let Some((at, _)) = due.min_by_key(|(_, wrong)| wrong.until) {
             let wrong = self.wrong.swap_remove(at);
@@ -197,28 +226,7 @@ impl Faults {
             return Ok(());
         }
         self.next = now + Duration::from_millis(self.rng.random_range(PAUSE_MS));
-        let kinds = [
-            Kind::Kill,
-            Kind::Kill,
-            Kind::KillLeader,
-            Kind::KillRobot,
-            Kind::PauseNode,
-            Kind::PauseRobot,
-            Kind::MoveRobot,
-            Kind::MoveRobot,
-            Kind::Cut,
-            Kind::Cut,
-            Kind::OneWayCut,
-            Kind::PartialCut,
-            Kind::Loss,
-            Kind::SlowLink,
-            Kind::ThinLink,
-            Kind::Flap,
-            Kind::DiskFull,
-            Kind::Wipe,
-            Kind::Corrupt,
-        ];
-        let kind = kinds[self.rng.random_range(0..kinds.len())];
+        let kind = self.kinds[self.rng.random_range(0..self.kinds.len())];
         self.begin(site, kind).await
     }
 
@@ -239,7 +247,11 @@ impl Faults {
     }
 
     async fn begin(&mut self, site: &mut DemoSite, kind: Kind) -> Step {
-        let lasts = if kind == Kind::ThinLink { THIN_MS } else { LASTS_MS };
+        let lasts = match kind {
+            Kind::ThinLink => THIN_MS,
+            Kind::FewDescriptors => FEW_MS,
+            _ => LASTS_MS,
+        };
         let mut until = Instant::now() + Duration::from_millis(self.rng.random_range(lasts));
         // A suspension is one only if it is longer than a lease, and so is what keeps a robot's software from the others while
         // another run follows it.
@@ -263,6 +275,12 @@ impl Faults {
             Kind::Loss | Kind::SlowLink | Kind::Flap => self.trouble_link(site, kind)?,
             Kind::DiskFull => self.fill_disk(site)?,
             Kind::Wipe | Kind::Corrupt => self.lose_disk(site, kind)?,
+            Kind::FewDescriptors => self.starve(site)?,
+            Kind::KillAtRotation => {
+                // It counts once it has happened.
+                self.lay_ambush(site);
+                None
+            }
         };
         let Some((mend, node)) = begun else { return Ok(()) };
         *self.counts.entry(kind).or_default() += 1;
@@ -330,6 +348,7 @@ impl Faults {
         self.killed(site.net.nodes[at].name.clone());
         site.net.kill(at);
         self.lost = Some(at);
+        self.lost_disks.insert(at);
         if kind == Kind::Wipe {
             site.net.wipe(at)?;
         } else {
@@ -340,11 +359,16 @@ impl Faults {
 
     fn undo(&mut self, site: &mut DemoSite, mend: Mend) -> Step {
         match mend {
-            Mend::Start(at) => {
-                site.net.start(at)?;
-                self.story.say(&format!("{} is started again", site.net.nodes[at].name));
-                let name = site.net.nodes[at].name.clone();
-                self.story.record(&StoryRecord::Restarted { at_ns: boot_ns(), name });
+            Mend::Start(at) => self.start(site, at)?,
+            Mend::StartAnew(at) => {
+                self.watchers = None;
+                self.killed(site.net.nodes[at].name.clone());
+                site.net.kill(at);
+                self.start(site, at)?;
+            }
+            Mend::GiveDescriptors(at) => {
+                self.watchers = None;
+                site.net.limit_descriptors(at, None)?;
             }
             Mend::StartRobot(at) => site.robots[at].start()?,
             Mend::StartElsewhere(at, to) => self.arrive(site, at, to)?,
@@ -371,6 +395,18 @@ impl Faults {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Starts a node, unless something else has done that meanwhile.
+    fn start(&self, site: &mut DemoSite, at: usize) -> Step {
+        if site.net.nodes[at].pid().is_some() {
+            return Ok(());
+        }
+        site.net.start(at)?;
+        self.story.say(&format!("{} is started again", site.net.nodes[at].name));
+        let name = site.net.nodes[at].name.clone();
+        self.story.record(&StoryRecord::Restarted { at_ns: boot_ns(), name });
         Ok(())
     }
 
@@ -407,7 +443,12 @@ impl Faults {
     /// Starts nodes again that ended by themselves, and keeps in mind that they did.
     fn raise_fallen(&mut self, site: &mut DemoSite) -> Step {
         for at in 0..site.net.nodes.len() {
-            if self.lost != Some(at) && site.net.nodes[at].has_ended() {
+            if self.lost == Some(at) || !site.net.nodes[at].has_ended() {
+                continue;
+            }
+            // It may have been killed since the last look.
+            self.look_at_ambush(site);
+            if site.net.nodes[at].has_ended() {
                 let name = site.net.nodes[at].name.clone();
                 self.story.say(&format!("{name} ended by itself"));
                 self.fallen.push(name);
@@ -420,6 +461,7 @@ impl Faults {
 
     /// Mends everything.
     pub(super) async fn mend(&mut self, site: &mut DemoSite) -> Step {
+        self.call_ambush_off(site);
         let mut wrong = std::mem::take(&mut self.wrong);
         // In the order in which it would have been: who was left behind wakes before it is ended.
         wrong.sort_by_key(|wrong| wrong.until);

@@ -3,16 +3,20 @@
 //! A relay gives each way between two nodes a delay of its own, and makes links thin and cuts that are one-sided or leave no
 //! two sides. As root each node has a network namespace of its own, and its network is lossy, slow or flapping as well;
 //! besides, processes are killed and suspended, robots' software is started at another node while the run before it goes on,
-//! disks fill up, are wiped, and damaged. In the end everything is mended, all orders come to their ends, and what was written
-//! down is judged.
+//! disks fill up, are wiped, and damaged, descriptors run out, and logs meet a SIGKILL as they go on to their next segment. In
+//! the end everything is mended, all orders come to their ends, and what was written down is judged.
 
 mod commands;
+mod descriptors;
 mod disks;
 mod faults;
+mod history;
 mod links;
+mod mix;
 mod network;
 mod readers;
 mod robots;
+mod rotations;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +36,7 @@ use crate::verify::{Amid, Evidence, Invariants, Ordered, Tasks, Violation, judge
 use crate::workload::Workload;
 use commands::Commander;
 use faults::{Faults, Mend};
+pub use mix::FaultMix;
 use readers::Readers;
 
 /// How long orders may take to their ends once everything is mended.
@@ -53,6 +58,8 @@ pub struct ChaosOptions {
     pub site: SiteOptions,
     /// What robots do, more than they can within the time.
     pub workload: Workload,
+    /// What goes wrong.
+    pub faults: FaultMix,
     /// Whether a relay gives each way between two nodes a delay of its own; without it they reach each other at once.
     pub mixed_links: bool,
     /// How long things go wrong.
@@ -76,6 +83,8 @@ pub struct ChaosReport {
     pub tasks: Tasks,
     /// What robots were told to do.
     pub commands: Commands,
+    /// `all`, or `disks`: what could go wrong.
+    pub mix: &'static str,
     /// What went wrong, and how often.
     pub faults: BTreeMap<String, usize>,
     /// What must never happen.
@@ -133,6 +142,7 @@ impl Commands {
 pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> {
     let dir = options.site.dir.clone();
     options.site.set_leases(options.lease_ttl_ms);
+    options.site.overrides.extend(options.faults.overrides());
     let network = Hosts::available();
     if network.is_ok() {
         options.site.hosts = Some(Arc::new(Hosts::create(options.site.nodes)?));
@@ -149,8 +159,9 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     let SiteOptions { nodes, voters, robots, .. } = options.site;
     let story = Story::begin(&dir.join("story.jsonl"), 0, true)?;
     story.say(&format!(
-        "{nodes} nodes, {voters} of them voters, {robots} robots; seed {}; {network}; {links} links",
-        options.seed
+        "{nodes} nodes, {voters} of them voters, {robots} robots; seed {}; faults {}; {network}; {links} links",
+        options.seed,
+        options.faults.name()
     ));
     let mut site = begin(&story, &options.site, &options.workload, (options.lease_ttl_ms, options.seed)).await?;
     let mut faults = Faults::new(&options, story.clone(), &site);
@@ -169,7 +180,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     let readers = Readers::start(&site, &dir.join("histories"), options.seed)?;
     // Things go wrong once work has begun.
     let _ = ended.wait_for(|progress| progress.ended > 0).await;
-    let commander = Commander::start(&site, robots, options.seed).await?;
+    let commander = Commander::start(&site, robots, options.seed, options.faults.args_bytes()).await?;
     let until = tokio::time::Instant::now() + options.lasts;
     while tokio::time::Instant::now() < until {
         tokio::time::sleep(STEP).await;
@@ -188,6 +199,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     };
     let commands = commander.stop().await?;
     readers.stop().await;
+    let incomplete = history::incomplete(&site, voters, faults.lost_disks()).await;
     let mut report = conclude(site, &dir, &story, voters, &tasks).await?;
     report.invariants.checked.push("L3");
     report.invariants.checked.push("S15");
@@ -196,6 +208,8 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         report.invariants.violations.push(Violation { invariant: "S15", what });
         report.ok = false;
     }
+    report.invariants.checked.push("history");
+    report.invariants.violations.extend(incomplete.into_iter().map(|what| Violation { invariant: "history", what }));
     let way_ms = if options.mixed_links { links::WAY_MS_MAX } else { 0 };
     let heal_ms_max = HEAL_MS_MAX + HEAL_ROUNDS * 2 * way_ms;
     if heal_ms > heal_ms_max {
@@ -216,6 +230,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         reads,
         tasks: report.tasks,
         commands,
+        mix: options.faults.name(),
         faults: faults.counts(),
         ok: report.ok,
         invariants: report.invariants,

@@ -72,6 +72,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::SnapshotStartsOver => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_snapshot_goes_on_where_it_was_cut_off")
         }
+        Mutant::FullLeaderStays => {
+            of("skep-consensus", "skep_consensus", "simulation::disks::a_leader_on_a_full_disk_hands_the_lead")
+        }
         Mutant::RaisedWithoutAllVoters | Mutant::LimitsFromBuild => of(
             "skep-consensus",
             "skep_consensus",
@@ -108,6 +111,9 @@ fn aimed_at(mutant: Mutant) -> Target {
             of("skep-engine", "skep_engine", "nothing_is_started_by_software_whose_lease_is_over")
         }
         Mutant::VoidBeforeWritten => of("skep-engine", "skep_engine", "a_node_that_dies_before_an_end_is_durable"),
+        Mutant::JournalPressureIgnored => {
+            of("skep-engine", "skep_engine", "nothing_is_begun_while_there_is_room_for_ends")
+        }
         Mutant::OneOrderForAllClasses => of("skep-engine", "skep_engine", "an_urgent_command_behind_more_routine_ones"),
         Mutant::JournalNotSynced => of("skep-consensus", "skep_consensus", "what_a_journal_was_said_to_hold_survives"),
         Mutant::DeadlineFromWallClock => of("skep-tests", "clocks", "a_node_whose_wall_clock_jumps"),

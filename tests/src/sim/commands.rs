@@ -81,6 +81,7 @@ impl Sim {
         let work = match effect {
             JournalEffect::Open { agent, .. } => Work::Open(agent),
             JournalEffect::Write { key, agent, writes, .. } => Work::Write(key, agent, writes),
+            JournalEffect::Release { .. } => return,
         };
         let journals = &mut self.hosts[host].journals;
         journals.queue.push_back(work);

@@ -28,6 +28,13 @@ impl Journal {
                 JournalWrite::Head(head) => self.head = head,
                 JournalWrite::Put(entry) => drop(self.entries.insert(entry.seq, entry)),
                 JournalWrite::Remove(seq) => drop(self.entries.remove(&seq)),
+                JournalWrite::Step(step) => {
+                    if let Some(entry) = self.entries.get_mut(&step.seq) {
+                        entry.take(step);
+                    }
+                }
+                // That is for whoever keeps journals to say, and here all are kept.
+                JournalWrite::Forget => {}
             }
         }
     }

@@ -1,12 +1,15 @@
 use super::*;
-use std::sync::Arc;
+
+mod room;
 
 use skep_protocol::authority::OperatorSecret;
-use skep_protocol::command::{Command, CommandClass, PerClass, Steps, Target};
+use skep_protocol::command::{Command, CommandClass, CommandOutcome, DeliverySeq, PerClass, Steps, Target};
 use skep_protocol::ids::{CommandId, HomeEpoch};
-use skep_protocol::journal::JournalPhase;
-use skep_protocol::text::TraceParent;
+use skep_protocol::journal::{JournalEntry, JournalPhase, JournalStep};
+use skep_protocol::text::{Reason, TraceParent};
 use skep_protocol::time::LogInstant;
+
+use crate::store::{Snapshots, StoredSnapshot};
 
 const SHARD: ShardId = ShardId(1);
 
@@ -156,45 +159,103 @@ fn the_log_is_let_go_of_and_nothing_with_it() {
     let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
     assert_eq!(reports.blocking_recv(), Some(told));
     let segments = files_in(&dir.path().join("wal")).len();
-    assert!(segments <= 3, "{segments} segments are kept");
+    assert!(segments <= 2 + limits::JOURNAL_SPARE_SEGMENTS, "{segments} segments are kept");
+}
+
+/// A command with arguments as large as they may be.
+fn large(n: u64) -> JournalEntry {
+    let by = OperatorSecret::from_seed(&[1; 32]);
+    let entry = entry(n);
+    let command = Command { args: vec![n as u8; limits::ARGS_BYTES_MAX], ..entry.command.command.clone() };
+    JournalEntry { command: Arc::new(command.sign(&by).unwrap()), ..entry }
+}
+
+fn step(entry: &JournalEntry, phase: JournalPhase) -> JournalStep {
+    JournalStep { seq: entry.seq, steps: entry.steps, phase, begun_before: false }
 }
 
 #[test]
-fn an_image_that_became_durable_before_the_records_it_holds_is_gone_on_from() {
-    for records in [0, 3] {
-        let dir = tempfile::tempdir().unwrap();
-        let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
-        let mut head = JournalHead::new(JournalId::from_bytes([1; 16]));
-        if records > 0 {
-            head = opened(&journals, &mut reports, "r1").head;
-            (1..records).for_each(|n| write(&journals, &mut reports, "r1", vec![JournalWrite::Put(entry(n))]));
-        }
-        let (journals, reports) = reopen(dir.path(), journals, reports);
-        drop((journals, reports));
-        let image = JournalState { head, entries: vec![entry(9)] };
-        save_image(dir.path(), 10, image.clone());
-        let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
-        let told = |journal| Some(JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal });
-        assert_eq!(reports.blocking_recv(), told(image));
-        write(&journals, &mut reports, "r1", vec![JournalWrite::Put(entry(10))]);
-        let (_journals, mut reports) = reopen(dir.path(), journals, reports);
-        assert_eq!(reports.blocking_recv(), told(JournalState { head, entries: vec![entry(9), entry(10)] }));
+fn journals_that_are_larger_than_any_record_are_written_anew_and_are_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let mut expected = Vec::new();
+    for name in ["r1", "r2", "r3"] {
+        let head = opened(&journals, &mut reports, name).head;
+        let entries: Vec<JournalEntry> = (1..=80).map(large).collect();
+        write(&journals, &mut reports, name, entries.iter().cloned().map(JournalWrite::Put).collect());
+        let failed = CommandOutcome::Failed { reason: Reason::truncated("blocked") };
+        let ended = JournalPhase::Ended { outcome: failed };
+        write(&journals, &mut reports, name, vec![JournalWrite::Step(step(&entries[3], ended.clone()))]);
+        let mut journal = JournalState { head, entries };
+        journal.entries[3].phase = ended;
+        expected.push((name, journal));
     }
+    // So much comes and goes that it is let go of again and again.
+    let passing: Vec<JournalEntry> = (100..110).map(large).collect();
+    for n in 0..300 {
+        write(&journals, &mut reports, "r2", passing.iter().cloned().map(JournalWrite::Put).collect());
+        write(&journals, &mut reports, "r2", passing.iter().map(|entry| JournalWrite::Remove(entry.seq)).collect());
+        write(&journals, &mut reports, if n % 2 == 0 { "r1" } else { "r3" }, vec![JournalWrite::Put(large(7))]);
+    }
+    let (_journals, mut reports) = reopen(dir.path(), journals, reports);
+    for (name, journal) in expected {
+        let told = JournalReport::Opened { shard: SHARD, agent: agent(name), journal };
+        assert_eq!(reports.blocking_recv(), Some(told));
+    }
+    let segments = files_in(&dir.path().join("wal")).len();
+    assert!(segments <= 20, "{segments} segments of 2 MiB are kept for 4 MB of journals, and 60 MB were written");
 }
 
-/// Writes the image of all journals up to a record, once nobody has them open.
-fn save_image(dir: &Path, index: u64, journal: JournalState) {
-    let options =
-        StoreOptions { segment_bytes: SEGMENT_BYTES, low_water_bytes: 0, on_fatal: fatal(), ..StoreOptions::default() };
-    let store = loop {
-        match Store::open_bare(dir, [7; 16], options.clone()) {
-            Err(StoreError::InUse { .. }) => std::thread::yield_now(),
-            opened => break opened.unwrap(),
+#[test]
+fn journals_of_agents_that_come_and_go_are_forgotten_and_never_one_that_is_used_or_holds_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let release = |journals: &Journals, name: &str| {
+        journals.submit(JournalJob::Release { shard: SHARD, agent: agent(name) });
+    };
+    let used = opened(&journals, &mut reports, "used").head.id;
+    let holds = opened(&journals, &mut reports, "holds").head.id;
+    write(&journals, &mut reports, "holds", vec![JournalWrite::Put(entry(1))]);
+    release(&journals, "holds");
+    let first = opened(&journals, &mut reports, "first").head.id;
+    release(&journals, "first");
+    let names: Vec<String> = (0..limits::JOURNALS_KEPT_MAX).map(|n| format!("a{n}")).collect();
+    let mut ids = Vec::new();
+    for name in &names[1..] {
+        ids.push(opened(&journals, &mut reports, name).head.id);
+        release(&journals, name);
+    }
+    assert_eq!(opened(&journals, &mut reports, "first").head.id, first, "there is room for as many");
+    release(&journals, "first");
+    opened(&journals, &mut reports, &names[0]);
+    release(&journals, &names[0]);
+    // One too many: that which was used longest ago is forgotten.
+    let (journals, mut reports) = reopen(dir.path(), journals, reports);
+    assert!(matches!(reports.blocking_recv(), Some(JournalReport::Opened { agent: of, .. }) if of == agent("holds")));
+    assert_eq!(opened(&journals, &mut reports, "first").head.id, first);
+    assert_ne!(opened(&journals, &mut reports, &names[1]).head.id, ids[0], "it is another journal now");
+    assert_eq!(opened(&journals, &mut reports, &names[2]).head.id, ids[1]);
+    assert_eq!(opened(&journals, &mut reports, "used").head.id, used);
+    let kept = opened(&journals, &mut reports, "holds");
+    assert_eq!((kept.head.id, kept.entries), (holds, vec![entry(1)]));
+}
+
+#[test]
+fn journals_of_an_earlier_skep_are_refused_and_not_misread() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let (journals, reports) = reopen(dir.path(), journals, reports);
+    drop((journals, reports));
+    let snapshots = dir.path().join("snapshots");
+    let snapshot = StoredSnapshot { index: 10, meta: Bytes::new(), data: Bytes::from_static(b"an image of all") };
+    Snapshots::open(Arc::new(SystemDisk), &snapshots).unwrap().save(LOG, &snapshot).unwrap();
+    let refused = loop {
+        match Journals::open(dir.path(), [7; 16], fatal()) {
+            Err(error) if error.why.contains("in use") => std::thread::yield_now(),
+            opened => break opened.err().expect("it is refused"),
         }
     };
-    let data = JournalImage { journals: vec![(SHARD, agent("r1"), journal)] }.encode().unwrap();
-    let snapshot = StoredSnapshot { index, meta: Bytes::new(), data: Bytes::from(data) };
-    store.snapshots().save(LOG, &snapshot).unwrap();
+    assert!(refused.to_string().contains("earlier Skep"), "{refused}");
 }
 
 fn files_in(dir: &Path) -> Vec<PathBuf> {

@@ -6,6 +6,7 @@ use skep_protocol::agent::Usable;
 use skep_protocol::ids::{AttachmentId, CommandId, SessionId, ShardId};
 use skep_protocol::journal::{JournalState, JournalWrite};
 use skep_protocol::offer::CommandSaid;
+use skep_protocol::pressure::DiskPressure;
 use skep_protocol::text::{AgentId, GroupName};
 
 use crate::event::StreamKey;
@@ -76,6 +77,8 @@ pub enum InboxEvent {
         /// Its name.
         key: WriteKey,
     },
+    /// The disk of the journals is so full from now on.
+    Pressure(DiskPressure),
     /// An agent's software said something of a command.
     Said {
         /// Its stream.
@@ -107,5 +110,12 @@ pub enum JournalEffect {
         agent: AgentId,
         /// What.
         writes: Vec<JournalWrite>,
+    },
+    /// The journal of an agent holds nothing, and nobody uses it until it is asked for again: it may be forgotten.
+    Release {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
     },
 }

@@ -4,11 +4,14 @@
 //! to go, how it ended before anybody hears of it. What does no harm if it is forgotten is said at once: that there is a
 //! command, since the shard keeps it until it knows how it ended, and delivers it again; and that one is not to be started,
 //! if the journal has it as received. Of what the journal may have as begun no end is told before it is written down.
+//!
+//! A journal whose disk is full is written to all the same where something ends: see [`pressure`].
 
 mod bound;
 mod due;
 mod event;
 mod one;
+mod pressure;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,6 +25,7 @@ use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::CommandTold;
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
+use skep_protocol::pressure::DiskPressure;
 use skep_protocol::pull::{Pull, PullFor, Pulled};
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
@@ -92,6 +96,8 @@ pub(crate) struct Inboxes {
     reporting: usize,
     writes: BTreeMap<WriteKey, (Whose, Vec<DeliverySeq>)>,
     next_write: u64,
+    /// How full the disk of the journals is.
+    pressure: DiskPressure,
     wants: VecDeque<Want>,
 }
 
@@ -111,6 +117,7 @@ impl Inboxes {
             reporting: 0,
             writes: BTreeMap::new(),
             next_write: 0,
+            pressure: DiskPressure::None,
             wants: VecDeque::new(),
         }
     }
@@ -122,6 +129,7 @@ impl Inboxes {
             InboxEvent::Gone { stream } => self.on_gone(stream, now_ms),
             InboxEvent::Opened { shard, agent, journal } => self.on_opened((shard, agent), journal, now_ms),
             InboxEvent::Written { key } => self.on_written(key, now_ms),
+            InboxEvent::Pressure(pressure) => self.on_pressure(pressure, now_ms),
             InboxEvent::Said { stream, command, said } => {
                 let known = self.streams.get(&stream).filter(|whose| self.inboxes.contains_key(whose)).cloned();
                 match known {
@@ -201,8 +209,9 @@ impl Inboxes {
     /// Has something happen to an inbox, and carries out what follows.
     fn with(&mut self, whose: &Whose, now_ms: u64, what: impl FnOnce(&mut Inbox, Option<LogInstant>, &mut Out)) {
         let (bound, room) = (self.bound(whose.0, now_ms), self.reports_room());
+        let begins_none = self.pressure == DiskPressure::Exhausted;
         let Some(inbox) = self.inboxes.get_mut(whose) else { return };
-        let mut out = Out::default();
+        let mut out = Out { begins_none, ..Out::default() };
         let (had, was_due) = (inbox.room(), inbox.next_due());
         what(inbox, bound, &mut out);
         let has = inbox.room();
@@ -216,8 +225,9 @@ impl Inboxes {
             inbox.seen = 0;
         }
         self.carry_out(whose, stream, out);
-        if over {
-            self.inboxes.remove(whose);
+        if over && self.inboxes.remove(whose).is_some() {
+            let (shard, agent) = whose.clone();
+            self.wants.push_back(Want::Journal(JournalEffect::Release { shard, agent }));
         }
         if room_again {
             self.pull_now(whose.0, now_ms);
@@ -260,7 +270,9 @@ impl Inboxes {
             return self.take(&whose, taker, now_ms);
         }
         let (shard, agent) = whose.clone();
-        if self.reading.insert(whose, taker).is_none() {
+        let asked = self.reading.insert(whose, taker).is_some();
+        // A journal that is made anew is written: it is asked for once there is room.
+        if !asked && self.pressure < DiskPressure::Exhausted {
             self.wants.push_back(Want::Journal(JournalEffect::Open { shard, agent }));
         }
     }
@@ -381,11 +393,13 @@ impl Inboxes {
                 return;
             }
         }
+        let takes = pressure::takes_commands(self.pressure);
         let ask = |((_, agent), inbox): (&Whose, &Inbox)| {
             let head = inbox.head();
             let attachment = inbox.taker.as_ref()?.attachment;
             let (journal, home, after, seen) = (head.id, head.home, head.cursor, inbox.seen);
-            Some(PullFor { agent: agent.clone(), attachment, journal, home, after, seen, room: inbox.room() })
+            let room = if takes { inbox.room() } else { PerClass::default() };
+            Some(PullFor { agent: agent.clone(), attachment, journal, home, after, seen, room })
         };
         let agents: Vec<PullFor> = open.filter_map(ask).collect();
         if agents.is_empty() {
@@ -416,7 +430,7 @@ impl Inboxes {
         let asked_ms = if is_on(Mutant::ClockFromReceipt) { now_ms } else { asked_ms };
         let heard = ClockBound::new(pulled.clock, asked_ms);
         self.bounds.entry(shard).and_modify(|known| known.tighten(heard, now_ms)).or_insert(heard);
-        let site = self.site.clone();
+        let (site, takes) = (self.site.clone(), pressure::takes_commands(self.pressure));
         let mut verified = Verified::default();
         for of in pulled.agents {
             let whose = (shard, of.agent.clone());
@@ -438,7 +452,7 @@ impl Inboxes {
                 inbox.deliver(of.deliveries, &site, &mut verified, bound, out);
                 let room = inbox.room();
                 // What there is no room for does not come however often it is asked for.
-                let next = |class| *of.more.of(class) && (*came.of(class) || *room.of(class) > 0);
+                let next = |class| takes && *of.more.of(class) && (*came.of(class) || *room.of(class) > 0);
                 if CommandClass::URGENT_FIRST.into_iter().any(next) {
                     inbox.seen = 0;
                 }

@@ -13,7 +13,7 @@ use skep_protocol::command::{
 };
 use skep_protocol::entry::{DeliveryReport, EndedDelivery};
 use skep_protocol::ids::{CommandId, HomeEpoch, SessionId};
-use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
+use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalStep, JournalWrite};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::{CommandSaid, CommandTold};
@@ -28,6 +28,8 @@ use report::Report;
 /// What follows from something: all writes together, and what is said now.
 #[derive(Debug, Default)]
 pub(super) struct Out {
+    /// The journal has room for ends only: nothing is begun, and no command is taken.
+    pub(super) begins_none: bool,
     pub(super) writes: Vec<JournalWrite>,
     /// The entries that the writes are of.
     pub(super) written: Vec<DeliverySeq>,
@@ -226,12 +228,17 @@ impl Inbox {
         bound: Option<LogInstant>,
         out: &mut Out,
     ) {
-        let mut came = false;
+        let (mut came, mut kept_back) = (false, PerClass::<bool>::default());
         for mut delivery in deliveries {
             let class = delivery.command.command.class;
             let cursor = self.head.cursor.of_mut(class);
             // It was had before: whatever became of it is known, or is to be reported.
             if delivery.seq <= *cursor {
+                continue;
+            }
+            // The shard keeps it, and what is behind it in its order: they are delivered again once there is room.
+            *kept_back.of_mut(class) |= out.begins_none && delivery.void.is_none();
+            if *kept_back.of(class) {
                 continue;
             }
             *cursor = delivery.seq;
@@ -403,6 +410,10 @@ impl Inbox {
         if now >= deadline {
             return self.void_here(seq, VoidCause::Expired, out);
         }
+        // The intent would take the room that is kept for ends: whoever asks for it asks again.
+        if out.begins_none {
+            return out.told.push((live.command(), CommandTold::Ignored));
+        }
         // Software whose lease is over may have been followed by another run: it asks again, and is told once it is renewed.
         // How long it is until a deadline of an era that the clock has not reached is known to nobody.
         let word = deadline.checked_since_ms(now).and_then(|left_ms| {
@@ -484,7 +495,8 @@ impl Inbox {
         let Some(live) = self.live.get_mut(&seq) else { return };
         live.entry.phase = phase;
         live.writing += 1;
-        out.writes.push(JournalWrite::Put(live.entry.clone()));
+        let JournalEntry { steps, phase, begun_before, .. } = live.entry.clone();
+        out.writes.push(JournalWrite::Step(JournalStep { seq, steps, phase, begun_before }));
         out.written.push(seq);
     }
 

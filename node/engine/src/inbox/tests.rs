@@ -4,6 +4,7 @@ mod classes;
 mod deadlines;
 mod fence;
 mod forgotten;
+mod pressure;
 mod reports;
 
 use std::collections::BTreeSet;
@@ -127,6 +128,8 @@ struct Node {
     attachment: AttachmentId,
     /// What its software has in its hands when it takes commands.
     in_hand: BTreeSet<CommandId>,
+    /// How often its journal was said to be of no use for now.
+    released: u32,
 }
 
 impl Node {
@@ -146,6 +149,7 @@ impl Node {
             lease: Some(LEASE),
             attachment: AttachmentId(7),
             in_hand: (0..=u8::MAX).map(id).collect(),
+            released: 0,
         }
     }
 
@@ -190,6 +194,7 @@ impl Node {
                     self.inboxes.handle(InboxEvent::Opened { shard, agent, journal }, self.now_ms);
                 }
                 Want::Journal(JournalEffect::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
+                Want::Journal(JournalEffect::Release { .. }) => self.released += 1,
                 Want::Pull { shard, pull, .. } => {
                     self.keys += 1;
                     self.inboxes.pull_sent(shard, WorkKey(self.keys));
@@ -215,6 +220,11 @@ impl Node {
                 JournalWrite::Head(head) => self.head = head,
                 JournalWrite::Put(entry) => drop(self.durable.insert(entry.seq, entry)),
                 JournalWrite::Remove(seq) => drop(self.durable.remove(&seq)),
+                JournalWrite::Step(step) => {
+                    let entry = self.durable.get_mut(&step.seq).expect("nothing has come further that is not there");
+                    entry.take(step);
+                }
+                JournalWrite::Forget => panic!("a journal is forgotten by whoever keeps it"),
             }
         }
         self.handle(InboxEvent::Written { key });

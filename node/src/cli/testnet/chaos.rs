@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use skep_testnet::builtin;
-use skep_testnet::chaos::{ChaosOptions, ChaosReport, chaos};
+use skep_testnet::chaos::{ChaosOptions, ChaosReport, FaultMix, chaos};
 use skep_testnet::demo::SiteOptions;
 use skep_testnet::power::{PowerOptions, PowerReport, power};
 
@@ -35,6 +35,24 @@ impl LinkKind {
     }
 }
 
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Faults {
+    /// Everything but the last two
+    All,
+    /// Kills of nodes, full, wiped and damaged disks, and the last two
+    Disks,
+}
+
+impl Faults {
+    fn mix(self) -> FaultMix {
+        match self {
+            Self::All => FaultMix::All,
+            Self::Disks => FaultMix::Disks,
+        }
+    }
+}
+
 /// What goes wrong, for those who ask how chaos is used.
 const FAULTS: &str = "What goes wrong, two things at a time, each for a while:
   kill, kill-leader     a node gets a SIGKILL, and is started again
@@ -47,8 +65,11 @@ const FAULTS: &str = "What goes wrong, two things at a time, each for a while:
   partial-cut           the leader is cut off from some, and nobody else is
   thin-link             the links of a node carry 256 kbit/s
   loss, slow-link, flap a node's own network; as root
-  disk-full             the disk of a voter fills up; as root
-  wipe, corrupt         a voter loses its disk, or a byte of it, and is taken in again";
+  disk-full             the disk of a voter fills up, its log's and its journals'; as root
+  wipe, corrupt         a voter loses its disk, or a byte of it, and is taken in again
+  few-descriptors       a node has hardly more descriptors than it had open, from its start or while it runs, and more
+                        callers than that watch it
+  kill-at-rotation      a node gets a SIGKILL as soon as a segment of its log, or of its journals, is made or goes";
 
 #[derive(Debug, Args)]
 #[command(after_help = FAULTS)]
@@ -65,6 +86,9 @@ pub(crate) struct Chaos {
     /// How long a robot takes for one cell
     #[arg(long, value_parser = parse_span, default_value = "20ms")]
     tick: Duration,
+    /// Which of the things below
+    #[arg(long, value_enum, default_value_t = Faults::All)]
+    faults: Faults,
     /// What lies between the nodes
     #[arg(long, value_enum, default_value_t = LinkKind::Mixed)]
     links: LinkKind,
@@ -146,6 +170,7 @@ impl Chaos {
                 links: None,
             },
             workload: builtin(robots, orders, seed),
+            faults: self.faults.mix(),
             mixed_links: self.links == LinkKind::Mixed,
             lasts: Duration::from_secs_f64(self.minutes * 60.0),
             lease_ttl_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
@@ -165,7 +190,7 @@ fn print_chaos(format: Format, report: &ChaosReport) -> Result<(), Failure> {
     let mut lines = vec![
         ("site", format!("{} nodes, {} voters, {} robots", report.nodes, report.voters, report.robots)),
         ("network", format!("{}; {} links", report.network, report.links)),
-        ("faults", faults.join(", ")),
+        ("faults", format!("{}: {}", report.mix, faults.join(", "))),
         ("calls", format!("{}, {} of them done, {} reads", report.ops, report.acknowledged, report.reads)),
         ("orders", format!("{} of {} completed", report.tasks.completed, report.tasks.created)),
         ("commands", format!("{} accepted; at robots {}", report.commands.accepted, outcomes.join(", "))),

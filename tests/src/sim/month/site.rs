@@ -413,6 +413,7 @@ impl Site {
                 }
                 InboxEvent::Written { key }
             }
+            JournalEffect::Release { .. } => return,
         };
         self.tell_node(node, EngineEvent::Inbox(event));
     }

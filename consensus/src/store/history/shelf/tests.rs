@@ -1,8 +1,8 @@
 use super::*;
 
-fn covered(ranges: &[Range<u64>]) -> Shelf {
+fn covered(ranges: &[(u64, u64)]) -> Shelf {
     let mut shelf = Shelf::default();
-    ranges.iter().for_each(|range| shelf.cover(range.clone()));
+    ranges.iter().for_each(|(from, end)| shelf.cover(*from..*end));
     shelf
 }
 
@@ -12,7 +12,7 @@ fn at(ms: u64) -> LogInstant {
 
 #[test]
 fn the_latest_gap_is_filled_first_from_any_end() {
-    let mut shelf = covered(&[5..8, 20..30]);
+    let mut shelf = covered(&[(5, 8), (20, 30)]);
     assert_eq!(shelf.latest_gap(), Some(8..20));
     shelf.cover(16..20);
     assert_eq!(shelf.latest_gap(), Some(8..16));
@@ -28,7 +28,7 @@ fn the_latest_gap_is_filled_first_from_any_end() {
 
 #[test]
 fn only_what_can_be_applied_again_holds_a_snapshot_back() {
-    let mut shelf = covered(&[0..4]);
+    let mut shelf = covered(&[(0, 4)]);
     shelf.begin(10);
     assert!(shelf.reaches(10), "what is behind the snapshot comes from others or not at all");
     assert_eq!(shelf.latest_gap(), Some(4..10));
@@ -45,7 +45,7 @@ fn only_what_can_be_applied_again_holds_a_snapshot_back() {
 
 #[test]
 fn what_is_lost_below_everything_is_before_the_edge() {
-    let mut shelf = covered(&[10..20, 30..40]);
+    let mut shelf = covered(&[(10, 20), (30, 40)]);
     shelf.lose(20..30);
     assert_eq!((shelf.floor(), shelf.missing()), (0, (10, 10)));
     let edge = shelf.edge(25);
@@ -60,7 +60,7 @@ fn what_is_lost_below_everything_is_before_the_edge() {
 
 #[test]
 fn a_row_that_turns_out_to_be_damaged_is_a_gap_again() {
-    let mut shelf = covered(&[0..10]);
+    let mut shelf = covered(&[(0, 10)]);
     shelf.miss(4..5);
     shelf.miss(5..6);
     assert_eq!(shelf.latest_gap(), Some(4..6));

@@ -1,0 +1,239 @@
+//! What a leader does about disks that are full: its own, and those of the others who vote.
+//!
+//! A leader whose disk is nearly full refuses work, though others may have room. Every voter says how full its disk is when it
+//! answers a heartbeat, so that such a leader hands the lead on to one that has more room. Not at once, since a log that is
+//! compacted makes room by itself, and not often: two whose disks fill in turns pass nothing to and fro. Nobody hands anything
+//! on if nobody has more room, nor if those who still write entries down would be no majority under the next leader.
+//!
+//! Where no majority writes entries down, nothing can be committed whoever leads: the leader refuses work by the name of a
+//! voter that has no room, instead of leaving its outcome unknown.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::RaftMetrics;
+use skep_protocol::fault::{FaultReport, ShardFault};
+use skep_protocol::ids::{NodeId, RaftId};
+use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::pressure::DiskPressure;
+
+use super::Shard;
+use crate::raft::types::TypeConfig;
+
+/// How often the room of those who vote is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// For want of whose room nothing can be committed, while this node leads.
+#[derive(Debug, Default)]
+pub(super) struct Relief(Mutex<Option<NodeId>>);
+
+impl Relief {
+    /// A voter whose disk is full, if so many are that nothing can be committed.
+    pub(super) fn blocked_by(&self) -> Option<NodeId> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, blocked_by: Option<NodeId>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = blocked_by;
+    }
+}
+
+/// Another voter, as this node knows it, which leads.
+#[derive(Clone, Copy, Debug)]
+struct Voter {
+    id: RaftId,
+    node: NodeId,
+    /// How full its disk is, if it has said so.
+    pressure: Option<DiskPressure>,
+    /// It answers, as the member that it is.
+    is_there: bool,
+    /// The last entry that it is known to hold.
+    holds: Option<u64>,
+}
+
+/// Those who decide: this node, which leads, and how full its disk is; the others; and all by sets that must agree.
+#[derive(Debug)]
+struct Electorate {
+    local: RaftId,
+    own: DiskPressure,
+    others: Vec<Voter>,
+    groups: Vec<Vec<RaftId>>,
+}
+
+impl Electorate {
+    /// Whether entries are committed if those write them down of whom this holds.
+    fn is_majority(&self, writes: impl Fn(DiskPressure, bool) -> bool) -> bool {
+        let of = |id: &RaftId| match self.others.iter().find(|voter| voter.id == *id) {
+            Some(voter) => writes(voter.pressure.unwrap_or_default(), voter.is_there && voter.pressure.is_some()),
+            None => *id == self.local && writes(self.own, true),
+        };
+        self.groups.iter().all(|group| group.iter().filter(|id| of(id)).count() > group.len() / 2)
+    }
+
+    /// To whom the lead is handed on: of those that have more room than this node, and the most of it, the one that holds
+    /// most.
+    fn heir(&self) -> Option<NodeId> {
+        let others = self.others.iter().filter(|voter| voter.is_there);
+        let roomier = others.filter_map(|voter| Some((voter, voter.pressure.filter(|pressure| *pressure < self.own)?)));
+        let (heir, _) = roomier.min_by_key(|(voter, pressure)| (*pressure, std::cmp::Reverse(voter.holds)))?;
+        let goes_on = self.is_majority(|pressure, is_known| is_known && pressure < DiskPressure::Exhausted);
+        goes_on.then_some(heir.node)
+    }
+
+    /// One of the others for want of whose room nothing can be committed. What is not known of is no reason.
+    fn blocked_by(&self) -> Option<NodeId> {
+        if self.is_majority(|pressure, _| pressure < DiskPressure::Exhausted) {
+            return None;
+        }
+        let full = self.others.iter().find(|voter| voter.pressure == Some(DiskPressure::Exhausted));
+        full.map(|voter| voter.node)
+    }
+}
+
+impl Shard {
+    fn electorate(&self, metrics: &RaftMetrics<TypeConfig>) -> Electorate {
+        let membership = metrics.membership_config.membership();
+        let (peers, patience) = (&self.inner.site.peers, self.borne_ms());
+        let voter = |id: RaftId| {
+            let node = membership.get_node(&id)?.node;
+            let answers = self.voter_age_ms(&id).is_some_and(|ms| ms <= patience);
+            let is_it = peers.connected(node).is_some_and(|peer| peer.raft_id() == id);
+            let takes_part = !self.inner.acked.is_forgetful(id) && self.check_speaks(node).is_ok();
+            let is_there = answers && is_it && takes_part;
+            let holds = metrics.replication.as_ref().and_then(|all| all.get(&id).copied()).flatten().map(|id| id.index);
+            Some(Voter { id, node, pressure: self.inner.beats.pressure(&id), is_there, holds })
+        };
+        let others = membership.voter_ids().filter(|id| *id != metrics.id).filter_map(voter).collect();
+        let groups = membership.get_joint_config().iter().map(|group| group.iter().copied().collect()).collect();
+        Electorate { local: metrics.id, own: self.inner.site.store.pressure(), others, groups }
+    }
+
+    /// That the disk of this node is nearly full, if it is.
+    pub(super) fn fault_of_disk(&self) -> Option<FaultReport> {
+        let store = &self.inner.site.store;
+        let detail = || format!("{}; {}", consequence(store.pressure()), store.describe_room());
+        let is_low = store.is_low();
+        is_low.then(|| FaultReport { fault: ShardFault::DiskNearlyFull, node: None, detail: detail() })
+    }
+
+    /// The voters whose disks are nearly full, as they say themselves to this node, which leads.
+    pub(super) fn faults_of_full_voters(&self, metrics: &RaftMetrics<TypeConfig>) -> Vec<FaultReport> {
+        let full = |voter: Voter| {
+            let pressure = voter.pressure.filter(|pressure| voter.is_there && *pressure > DiskPressure::None)?;
+            let detail = format!("its disk is nearly full: {}", consequence(pressure));
+            Some(FaultReport { fault: ShardFault::VoterDiskNearlyFull, node: Some(voter.node), detail })
+        };
+        self.electorate(metrics).others.into_iter().filter_map(full).collect()
+    }
+}
+
+fn consequence(pressure: DiskPressure) -> &'static str {
+    match pressure {
+        DiskPressure::None => "there is room",
+        DiskPressure::Low => "what brings work is refused where it leads",
+        DiskPressure::Exhausted => "no entries are written to it",
+    }
+}
+
+/// Looks at the room of those who vote, and hands the lead on, while the group runs.
+pub(super) async fn run(shard: Shard) {
+    // Since when this node leads on a full disk, and when it may hand the lead on next.
+    let (mut since_ms, mut not_before_ms) = (None, 0);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let metrics = shard.metrics();
+        if metrics.running_state.is_err() {
+            return;
+        }
+        let now = shard.inner.clock.boot_ms();
+        if !shard.inner.view.borrow().ready {
+            since_ms = None;
+            shard.inner.relief.set(None);
+            continue;
+        }
+        let electorate = shard.electorate(&metrics);
+        shard.inner.relief.set(electorate.blocked_by());
+        since_ms = since_ms.filter(|_| electorate.own > DiskPressure::None);
+        if electorate.own == DiskPressure::None || is_on(Mutant::FullLeaderStays) {
+            continue;
+        }
+        let since = *since_ms.get_or_insert(now);
+        if now < not_before_ms || now.saturating_sub(since) < limits::LEAD_KEPT_ON_FULL_DISK_MS {
+            continue;
+        }
+        // A change of voters hands the lead over by itself, if it has to.
+        let Ok(_one_at_a_time) = shard.inner.changing_members.try_lock() else { continue };
+        let Some(heir) = electorate.heir() else { continue };
+        not_before_ms = now.saturating_add(limits::LEAD_HANDED_ON_EVERY_MS);
+        tracing::warn!(shard = %shard.id(), node = %heir, "the disk of this node is nearly full: it hands the lead on");
+        if let Err(error) = shard.transfer_leader(Some(heir)).await {
+            tracing::warn!(shard = %shard.id(), node = %heir, %error, "the lead could not be handed on");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_protocol::ids::Incarnation;
+
+    use super::*;
+    use DiskPressure::{Exhausted, Low, None as Room};
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_public_key([n; 32])
+    }
+
+    fn id(n: u8) -> RaftId {
+        RaftId::derive(node(n), Incarnation([n; 16]))
+    }
+
+    fn voter(n: u8, pressure: DiskPressure, holds: u64) -> Voter {
+        Voter { id: id(n), node: node(n), pressure: Some(pressure), is_there: true, holds: Some(holds) }
+    }
+
+    /// The first node leads the others.
+    fn electorate(own: DiskPressure, others: Vec<Voter>) -> Electorate {
+        let group = std::iter::once(id(1)).chain(others.iter().map(|voter| voter.id)).collect();
+        Electorate { local: id(1), own, others, groups: vec![group] }
+    }
+
+    #[test]
+    fn the_lead_goes_to_whoever_has_most_room_and_of_those_to_the_most_advanced() {
+        let heir = |own, others: Vec<Voter>| electorate(own, others).heir();
+        assert_eq!(heir(Low, vec![voter(2, Room, 5), voter(3, Room, 9)]), Some(node(3)));
+        assert_eq!(heir(Low, vec![voter(2, Room, 5), voter(3, Low, 9)]), Some(node(2)));
+        assert_eq!(heir(Exhausted, vec![voter(2, Low, 5), voter(3, Low, 4)]), Some(node(2)));
+        assert_eq!(heir(Room, vec![voter(2, Room, 5), voter(3, Room, 9)]), None);
+    }
+
+    #[test]
+    fn nobody_hands_the_lead_on_if_all_are_full_or_too_few_would_write_under_the_next_one() {
+        let heir = |own, others: Vec<Voter>| electorate(own, others).heir();
+        for pressure in [Low, Exhausted] {
+            assert_eq!(heir(pressure, vec![voter(2, pressure, 5), voter(3, pressure, 5)]), None);
+        }
+        assert_eq!(
+            heir(Exhausted, vec![voter(2, Room, 5), voter(3, Exhausted, 5)]),
+            None,
+            "two of three write nothing"
+        );
+        assert_eq!(heir(Low, vec![voter(2, Room, 5), voter(3, Exhausted, 5)]), Some(node(2)), "this node still writes");
+        let silent = Voter { is_there: false, ..voter(2, Room, 9) };
+        assert_eq!(heir(Low, vec![silent, voter(3, Low, 5)]), None);
+        let unsaid = Voter { pressure: None, ..voter(2, Room, 9) };
+        assert_eq!(heir(Low, vec![unsaid, voter(3, Low, 5)]), None);
+        let mut joint = electorate(Exhausted, vec![voter(2, Room, 5), voter(3, Room, 5), voter(4, Exhausted, 5)]);
+        joint.groups = vec![vec![id(1), id(2), id(3)], vec![id(1), id(2), id(4)]];
+        assert_eq!(joint.heir(), None, "each of two sets must agree");
+    }
+
+    #[test]
+    fn work_is_refused_by_the_name_of_a_voter_without_room_only_if_no_majority_writes() {
+        let blocked_by = |own, others: Vec<Voter>| electorate(own, others).blocked_by();
+        assert_eq!(blocked_by(Room, vec![voter(2, Exhausted, 5), voter(3, Exhausted, 5)]), Some(node(2)));
+        assert_eq!(blocked_by(Room, vec![voter(2, Exhausted, 5), voter(3, Low, 5)]), None);
+        let unsaid = Voter { pressure: None, is_there: false, ..voter(2, Room, 9) };
+        assert_eq!(blocked_by(Room, vec![unsaid, voter(3, Exhausted, 5)]), None, "what is not known is no reason");
+    }
+}

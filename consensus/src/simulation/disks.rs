@@ -1,0 +1,141 @@
+//! Disks that are full: who leads then, and what those hear who want something.
+
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use skep_protocol::fault::ShardFault;
+use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::pressure::DiskPressure;
+
+use super::site::{Nodes, Process};
+use super::watch::Watch;
+use super::workload::{create_one, new_request};
+use super::{leader, run, three, within};
+use crate::shard::Shard;
+
+/// Longest wait for what must come, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it is seen that nothing comes: longer than the pause between two times that a node hands the lead on.
+const QUIET: Duration = Duration::from_secs(150);
+
+fn press(nodes: &Nodes, at: usize, pressure: DiskPressure) {
+    let process = nodes.all[at].process.as_ref().expect("it runs");
+    process.core.site.store.press(pressure);
+}
+
+fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
+    nodes.all[at].process.as_ref().and_then(Process::shard)
+}
+
+fn is_ready(nodes: &Nodes, at: usize) -> bool {
+    nodes.ready().iter().any(|(other, _)| *other == at)
+}
+
+fn has_fault(nodes: &Nodes, at: usize, fault: ShardFault) -> bool {
+    let status = shard(nodes, at).map(|shard| shard.status());
+    status.is_some_and(|status| status.faults.iter().any(|report| report.fault == fault))
+}
+
+async fn led_by(nodes: &mut Nodes) -> (usize, Shard) {
+    let (id, shard) = leader(nodes).await;
+    let at = nodes.all.iter().position(|node| node.id == id).expect("it is one of them");
+    (at, shard)
+}
+
+/// What becomes of a new task.
+async fn propose(shard: &Shard, rng: &mut SmallRng) -> ProposeOutcome {
+    let request = new_request(rng, shard).expect("a leader knows the clock");
+    shard.propose(vec![request]).await.pop().expect("each request has an outcome")
+}
+
+async fn fill_the_leader(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(5);
+    let (mut nodes, _) = three(&watch).await;
+    let (full, _) = led_by(&mut nodes).await;
+    press(&nodes, full, DiskPressure::Low);
+    let others: Vec<usize> = (0..3).filter(|at| *at != full).collect();
+    let handed_on = within(&mut nodes, PATIENCE, |nodes| others.iter().any(|at| is_ready(nodes, *at)));
+    assert!(handed_on.await, "it refuses work, and keeps the lead from those who would take it");
+    let next = others.into_iter().find(|at| is_ready(&nodes, *at)).expect("it was ready a moment ago");
+    let leading = shard(&nodes, next).expect("it leads");
+    assert!(create_one(&leading, &mut rng, &watch).await.is_some());
+    assert!(has_fault(&nodes, full, ShardFault::DiskNearlyFull));
+    let named = within(&mut nodes, PATIENCE, |nodes| has_fault(nodes, next, ShardFault::VoterDiskNearlyFull));
+    assert!(named.await, "the leader names the voter");
+    // Once all are, whoever leads goes on, and what ends work with it.
+    let term = leading.leads_term();
+    (0..3).for_each(|at| press(&nodes, at, DiskPressure::Low));
+    assert_eq!(propose(&leading, &mut rng).await, ProposeOutcome::DiskFull);
+    let moved = within(&mut nodes, QUIET, |nodes| !is_ready(nodes, next)).await;
+    assert!(!moved, "the lead is passed on among those who have no room either");
+    assert_eq!(leading.leads_term(), term);
+    // As soon as somebody has room, it leads.
+    press(&nodes, full, DiskPressure::None);
+    assert!(within(&mut nodes, PATIENCE, |nodes| is_ready(nodes, full)).await);
+}
+
+#[test]
+fn a_leader_on_a_full_disk_hands_the_lead_to_a_voter_that_has_room_and_to_nobody_if_none_has() {
+    let outcome = run(fill_the_leader);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+async fn fill_the_followers(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(6);
+    let (mut nodes, ids) = three(&watch).await;
+    let (at, leading) = led_by(&mut nodes).await;
+    let full: Vec<usize> = (0..3).filter(|other| *other != at).collect();
+    full.iter().for_each(|at| press(&nodes, *at, DiskPressure::Exhausted));
+    let named = within(&mut nodes, PATIENCE, |nodes| has_fault(nodes, at, ShardFault::VoterDiskNearlyFull)).await;
+    assert!(named);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    match propose(&leading, &mut rng).await {
+        ProposeOutcome::VotersFull { node } => assert!(full.iter().any(|at| ids[*at] == node)),
+        other => panic!("nobody would commit it: {other:?}"),
+    }
+    press(&nodes, full[0], DiskPressure::None);
+    let mut taken = None;
+    for _ in 0..200 {
+        super::step(&mut nodes).await;
+        taken = create_one(&leading, &mut rng, &watch).await;
+        if taken.is_some() {
+            break;
+        }
+    }
+    assert!(taken.is_some(), "two of three write it down");
+}
+
+#[test]
+fn work_that_full_followers_would_not_write_down_is_refused_by_name_and_not_left_unknown() {
+    let outcome = run(fill_the_followers);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+async fn start_on_full_disks(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, _) = three(&watch).await;
+    leader(&mut nodes).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Nobody knows the clock any more: the next leader must say so in the log.
+    (0..3).for_each(|at| nodes.cut_power(at));
+    for at in 0..3 {
+        nodes.start(at).await;
+    }
+    // Their stores have looked at their disks by then, and nobody stands yet.
+    super::step(&mut nodes).await;
+    (0..3).for_each(|at| press(&nodes, at, DiskPressure::Exhausted));
+    assert!(within(&mut nodes, PATIENCE, |nodes| !nodes.ready().is_empty()).await, "nobody can say what is wrong");
+    let (_, leading) = led_by(&mut nodes).await;
+    assert_eq!(propose(&leading, &mut rng).await, ProposeOutcome::DiskFull);
+    (0..3).for_each(|at| press(&nodes, at, DiskPressure::None));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (_, leading) = led_by(&mut nodes).await;
+    assert!(create_one(&leading, &mut rng, &watch).await.is_some(), "it goes on when there is room");
+}
+
+#[test]
+fn a_shard_that_starts_on_full_disks_has_a_leader_that_says_so() {
+    let outcome = run(start_on_full_disks);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}

@@ -1,0 +1,130 @@
+//! A disk of tests that is full, or a process that has no descriptor left, whenever it is said to be.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+/// The operating system's disk, without room for a new segment while it is tight.
+#[derive(Debug)]
+pub(crate) struct TightDisk {
+    tightness: Tightness,
+    /// What is said then.
+    shortage: Errno,
+}
+
+/// Makes a disk tight, and lets it have room again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tightness {
+    is_tight: Arc<AtomicBool>,
+    cuts_writes: Arc<AtomicBool>,
+}
+
+impl Tightness {
+    pub(crate) fn set(&self, is_tight: bool) {
+        self.is_tight.store(is_tight, Ordering::Relaxed);
+    }
+
+    /// Has every write find room for half of it only.
+    pub(crate) fn cut_writes(&self, cuts_writes: bool) {
+        self.cuts_writes.store(cuts_writes, Ordering::Relaxed);
+    }
+}
+
+impl TightDisk {
+    pub(crate) fn with(shortage: Errno) -> (Arc<dyn Disk>, Tightness) {
+        let tightness = Tightness::default();
+        (Arc::new(Self { tightness: tightness.clone(), shortage }), tightness)
+    }
+
+    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(TightFile { file, tightness: self.tightness.clone(), shortage: self.shortage })
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.tightness.is_tight.load(Ordering::Relaxed) { Err(self.shortage.into()) } else { Ok(()) }
+    }
+}
+
+impl Disk for TightDisk {
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        SystemDisk.make_dir(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        SystemDisk.list(dir)
+    }
+
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        // What is there has its place; what is made, or made anew, needs one.
+        if how == Open::Truncate {
+            self.check()?;
+        }
+        Ok(self.file(SystemDisk.open(path, how)?))
+    }
+
+    fn open_direct(&self, path: &Path) -> Option<Arc<dyn DiskFile>> {
+        SystemDisk.open_direct(path).map(|file| self.file(file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        SystemDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        SystemDisk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        SystemDisk.sync_dir(dir)
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        // A process without descriptors has all the room of its disk.
+        let is_full = self.shortage == Errno::NOSPC && self.check().is_err();
+        Ok(if is_full { 0 } else { 1 << 40 })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        SystemDisk.lock(path)
+    }
+}
+
+/// A file on it.
+#[derive(Debug)]
+struct TightFile {
+    file: Arc<dyn DiskFile>,
+    tightness: Tightness,
+    shortage: Errno,
+}
+
+impl DiskFile for TightFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, at)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        if !self.tightness.cuts_writes.load(Ordering::Relaxed) {
+            return self.file.write_all_at(bytes, at);
+        }
+        // In whole sectors, as past the page cache.
+        let half = bytes.len() / (2 * SECTOR_BYTES) * SECTOR_BYTES;
+        self.file.write_all_at(&bytes[..half], at)?;
+        Err(self.shortage.into())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.file.allocate(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}

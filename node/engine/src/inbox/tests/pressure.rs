@@ -1,0 +1,128 @@
+//! A journal whose disk is full: nothing more is taken or begun, and what is here ends.
+
+use super::*;
+
+fn press(node: &mut Node, pressure: DiskPressure) {
+    node.handle(InboxEvent::Pressure(pressure));
+}
+
+/// What the shard is being asked for.
+fn asked(node: &Node) -> PullFor {
+    let (_, pull) = node.pull.clone().expect("the shard is asked");
+    pull.agents[0].clone()
+}
+
+#[test]
+fn a_node_whose_journals_are_nearly_full_takes_no_more_commands_and_ends_those_that_it_has() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1)), delivery(2, command(2))]);
+    assert_eq!(node.told(), [(1, "offer")]);
+    press(&mut node, DiskPressure::Low);
+    // What was asked for while there was room comes all the same.
+    node.deliver(vec![delivery(3, command(3))]);
+    assert_eq!(asked(&node).room, PerClass::default());
+    node.start(1);
+    node.sync();
+    assert_eq!(node.told(), [(1, "go")]);
+    node.say(1, CommandSaid::Succeeded { result: vec![] });
+    node.sync();
+    assert_eq!(node.told(), [(1, "succeeded"), (2, "offer")]);
+    assert_eq!(node.reported(), [(1, "succeeded")]);
+    assert_eq!(asked(&node).room, PerClass::default());
+    press(&mut node, DiskPressure::None);
+    let (routine, urgent) = (limits::INBOX_MAX as u32 - 2, limits::INBOX_URGENT_MAX as u32);
+    let PullFor { room, seen, .. } = asked(&node);
+    assert_eq!((room, seen), (PerClass { routine, urgent }, 0), "what the shard kept is asked for");
+}
+
+#[test]
+fn a_full_node_that_is_told_that_there_is_more_does_not_ask_again_and_again() {
+    let mut node = Node::open();
+    press(&mut node, DiskPressure::Low);
+    node.pulled(10_000, vec![], vec![]);
+    let (key, _) = node.pull.take().expect("the shard is asked");
+    let more = PerClass { routine: true, urgent: false };
+    let of = PulledFor { agent: agent(), home: HOME, open: true, deliveries: vec![], voids: vec![], seen: 7, more };
+    let pulled = Pulled { clock: at(10_000), first: Some(operator().key()), agents: vec![of] };
+    node.settle(key, Settled::Pulled(Box::new(pulled)));
+    assert_eq!(asked(&node).seen, 7);
+}
+
+#[test]
+fn nothing_is_begun_while_there_is_room_for_ends_only_and_it_is_once_there_is_more() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    assert_eq!(node.told(), [(1, "offer")]);
+    press(&mut node, DiskPressure::Exhausted);
+    node.start(1);
+    assert_eq!(node.told(), [(1, "ignored")], "it may ask again");
+    assert!(node.writes.is_empty(), "no intent takes the room of an end");
+    press(&mut node, DiskPressure::Low);
+    node.start(1);
+    node.sync();
+    assert_eq!(node.told(), [(1, "go")]);
+}
+
+#[test]
+fn what_ends_and_what_is_not_to_be_started_is_written_down_however_full_the_disk_is() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1)), delivery(2, command(2)), delivery(3, command(3))]);
+    node.start(1);
+    node.sync();
+    assert_eq!(node.told(), [(1, "offer"), (1, "go")]);
+    press(&mut node, DiskPressure::Exhausted);
+    node.pulled(10_000, vec![], vec![(2, VoidCause::Cancelled)]);
+    node.sync();
+    assert_eq!(node.told(), [(2, "void"), (2, "cancelled")]);
+    node.say(1, CommandSaid::Failed { reason: Reason::truncated("blocked") });
+    node.sync();
+    assert_eq!(node.told(), [(1, "failed"), (3, "offer")]);
+    node.say(3, CommandSaid::Reject { reason: Reason::truncated("no") });
+    node.sync();
+    assert_eq!(node.told(), [(3, "rejected")]);
+    assert_eq!(node.reported().len(), 3);
+    assert!(node.durable.is_empty(), "and is let go of");
+}
+
+#[test]
+fn commands_that_are_on_their_way_when_the_last_room_goes_stay_with_the_shard() {
+    let mut node = Node::open();
+    press(&mut node, DiskPressure::Exhausted);
+    let void = |n: u8| Delivery { void: Some(VoidCause::Cancelled), ..delivery(n.into(), command(n)) };
+    node.deliver(vec![delivery(1, command(1)), void(2)]);
+    assert_eq!((node.told(), node.reported()), (vec![], vec![]), "nor is what comes behind one had before it");
+    assert_eq!(asked(&node).after.routine, 0);
+    // What nobody may start any more is taken, and ends.
+    node.deliver(vec![void(1)]);
+    assert_eq!(node.told(), [(1, "cancelled")]);
+    assert_eq!(node.reported(), [(1, "cancelled")]);
+    press(&mut node, DiskPressure::None);
+    node.deliver(vec![delivery(2, command(2))]);
+    assert_eq!(node.told(), [(2, "offer")]);
+}
+
+#[test]
+fn a_journal_is_made_once_there_is_room_for_it() {
+    let mut node = Node::new();
+    press(&mut node, DiskPressure::Exhausted);
+    node.handle(InboxEvent::Takes(taker(STREAM, 1)));
+    assert!(node.requests.is_empty());
+    node.start(1);
+    assert_eq!(node.told(), [(1, "ignored"), (1, "ignored")], "it may say so again");
+    press(&mut node, DiskPressure::Low);
+    assert!(matches!(node.requests.pop_front(), Some((_, Op::OpenInbox { .. }))));
+}
+
+#[test]
+fn a_journal_is_of_no_use_once_it_is_empty_and_its_software_is_gone() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.handle(InboxEvent::Gone { stream: STREAM });
+    assert_eq!(node.released, 0, "how it ends is to be reported");
+    node.now_ms += 10_000;
+    node.inboxes.handle_timeout(node.now_ms);
+    node.drain();
+    node.sync();
+    assert_eq!(node.reported(), [(1, "expired")]);
+    assert_eq!(node.released, 1);
+}

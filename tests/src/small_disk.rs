@@ -1,0 +1,71 @@
+//! A small file system under a part of a node's directory, that can be filled.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One that is mounted. Dropping it unmounts it.
+#[derive(Debug)]
+pub struct SmallDisk {
+    dir: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts one of this size, such as `64m`, in place of a directory that nobody uses; what is in that is copied. None if
+    /// this process may not.
+    ///
+    /// # Panics
+    /// If the directory cannot be copied: the test cannot go on.
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub fn mount(dir: &Path, size: &str) -> Option<Self> {
+        let beside = dir.with_extension("before");
+        if dir.exists() {
+            std::fs::rename(dir, &beside).expect("the directory is moved");
+        }
+        std::fs::create_dir_all(dir).expect("a place to mount at");
+        let options = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "skep-test"]).arg(dir).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            println!("skipped: mounting a small file system needs root");
+            return None;
+        }
+        if beside.exists() {
+            let copied = Command::new("cp").arg("-a").arg(beside.join(".")).arg(dir).status();
+            assert!(copied.is_ok_and(|status| status.success()), "{} is copied", beside.display());
+        }
+        Some(Self { dir: dir.to_owned() })
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.dir.join("filler")
+    }
+
+    /// Fills it up to the last byte.
+    ///
+    /// # Panics
+    /// If it cannot be filled: the test cannot go on.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub fn fill(&self) {
+        let filler = std::fs::OpenOptions::new().create(true).append(true).open(self.filler());
+        let mut filler = filler.expect("a file to fill it with");
+        for bytes in [1 << 20, 4_096, 1] {
+            while std::io::Write::write_all(&mut filler, &vec![1; bytes]).is_ok() {}
+        }
+    }
+
+    /// Lets it have room again.
+    ///
+    /// # Panics
+    /// If it was not filled.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub fn free(&self) {
+        std::fs::remove_file(self.filler()).expect("it was filled");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the node that uses it may end after this.
+        let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+    }
+}

@@ -1,0 +1,184 @@
+//! Disks without room, and processes without descriptors: they end no node.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use skep_client::command::{Command, CommandClass, SignedCommand, Target};
+use skep_client::{Client, CommandId, CommandOffers, OperatorSecret, Read, TaskSpec};
+use skep_tests::Site;
+use skep_tests::hall::{Hall, QUICK, attach};
+use skep_tests::small_disk::SmallDisk;
+
+const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
+const SEED: [u8; 32] = [7; 32];
+
+/// How often each command was started, as the world sees it.
+type Starts = Arc<Mutex<BTreeMap<Vec<u8>, u32>>>;
+
+async fn obey(mut offers: CommandOffers, starts: Starts) {
+    while let Some(offer) = offers.next().await {
+        offer.accept();
+        let Ok(running) = offer.start().await else { continue };
+        *starts.lock().unwrap().entry(running.command.id.clone()).or_default() += 1;
+        let _ = running.succeed(Vec::new()).await;
+    }
+}
+
+/// A command with arguments of 6 kB, such as filled the journals of a robot within minutes.
+async fn signed(client: &Client) -> SignedCommand {
+    let operator = OperatorSecret::from_seed(&SEED);
+    let command = Command {
+        site: "testnet".parse().unwrap(),
+        shard: client.shard(),
+        id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
+        target: Target::Agent("r1".parse().unwrap()),
+        verb: "goto".parse().unwrap(),
+        content_type: "".parse().unwrap(),
+        args: vec![1; 6_000],
+        deadline: client.deadline_in(600_000).await.unwrap(),
+        class: CommandClass::Routine,
+        idempotent: false,
+        supersedes: None,
+        parent: None,
+        trace: "".parse().unwrap(),
+        waves: None,
+        operator: operator.key(),
+    };
+    command.sign(&operator).unwrap()
+}
+
+async fn send(client: &Client, count: usize) -> Vec<CommandId> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let command = signed(client).await;
+        client.send_command(&command).await.unwrap();
+        ids.push(command.command.id);
+    }
+    ids
+}
+
+/// How many of these have succeeded; another end fails the test.
+async fn succeeded(client: &Client, ids: &[CommandId]) -> usize {
+    let mut count = 0;
+    for id in ids {
+        let view = client.command(*id, Read::Linearizable).await.unwrap().command.unwrap();
+        if view.open == 0 {
+            assert_eq!(view.deliveries[0].outcome, "succeeded");
+            count += 1;
+        }
+    }
+    count
+}
+
+async fn until_all_succeeded(site: &Site, client: &Client, ids: &[CommandId]) {
+    let done = async || (succeeded(client, ids).await == ids.len()).then_some(());
+    site.net.wait_for("every command is done", done).await.unwrap();
+}
+
+/// Waits until a node says that something is wrong, and what it saw.
+async fn until_fault(site: &Site, at: usize, name: &str, detail: &str) {
+    let client = site.net.nodes[at].impatient_client();
+    let seen = site.net.wait_for(name, async || {
+        let faults = client.node_status().await.ok()?.faults;
+        faults.iter().any(|fault| fault.name == name && fault.detail.contains(detail)).then_some(())
+    });
+    seen.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_under_the_journals_ends_no_node_and_every_command_is_done_once_there_is_room() {
+    let mut site = Site::create(NODE, 1, 1, &QUICK);
+    let Some(disk) = SmallDisk::mount(&site.net.nodes[0].dir.join("journals"), "64m") else { return };
+    site.net.up().await.unwrap();
+    let mut hall = Hall::on(site);
+    let operator = OperatorSecret::from_seed(&SEED).key().to_string();
+    let key = hall.key.to_str().unwrap().to_owned();
+    hall.site.skep(0, &["operator", "add", &operator, "--name", "test", "--key", &key, "-o", "json"]).json();
+    let client = hall.client(0);
+    let (_agent, offers) = attach(&client, "r1", &[]).await;
+    let starts = Starts::default();
+    let robot = tokio::spawn(obey(offers, Arc::clone(&starts)));
+    let before = send(&client, 10).await;
+    until_all_succeeded(&hall.site, &client, &before).await;
+    disk.fill();
+    until_fault(&hall.site, 0, "journals-nearly-full", "begun").await;
+    let started = starts.lock().unwrap().len();
+    // The shard has room for them, and keeps them. There were 230 when a node ended of it.
+    let kept = send(&client, 100).await;
+    let spec = TaskSpec { title: "beside them".to_owned(), ..TaskSpec::default() };
+    client.create_task(spec).await.expect("the rest of the node goes on");
+    assert_eq!(starts.lock().unwrap().len(), started, "nothing is begun without a place for its end");
+    let shown = hall.site.skep(0, &["node", "status"]).text();
+    assert!(shown.contains("journals-nearly-full") && shown.contains("free some space"), "{shown}");
+    // Nor does a full disk end the processes after it.
+    for _ in 0..3 {
+        assert!(!hall.site.net.nodes[0].has_ended());
+        hall.site.net.kill(0);
+        hall.site.net.start(0).unwrap();
+        until_fault(&hall.site, 0, "journals-nearly-full", "begun").await;
+    }
+    disk.free();
+    until_all_succeeded(&hall.site, &client, &kept).await;
+    assert!(!hall.site.net.nodes[0].has_ended());
+    let starts = starts.lock().unwrap().clone();
+    assert_eq!(starts.len(), before.len() + kept.len());
+    assert!(starts.values().all(|count| *count == 1), "{starts:?}");
+    robot.abort();
+    // First, so that nothing is mounted in the directory that is removed.
+    drop(disk);
+}
+
+/// A program that is the node with so many descriptors.
+fn with_descriptors(dir: &std::path::Path, count: u32) -> String {
+    let path = dir.join("node");
+    std::fs::write(&path, format!("#!/bin/sh\nulimit -n {count}\nexec {NODE} \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// eclipse-mosquitto/mosquitto#948: a broker without descriptors spins, and says nothing to anybody.
+#[tokio::test]
+async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever_looks_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::up(&with_descriptors(dir.path(), 80), 1, 1, &[]).await;
+    let node = &site.net.nodes[0];
+    let mut watches = Vec::new();
+    let mut refused = 0;
+    for _ in 0..60 {
+        let client = node.client();
+        match client.watch_tasks(&[], None).await {
+            Ok(watch) => watches.push((client, watch)),
+            Err(error) => {
+                // Connections of those that were refused before may not be gone yet.
+                assert!(matches!(error.code(), Some("SKEP-0009" | "SKEP-0010")), "{error}");
+                assert!(error.to_string().contains("are open"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && !watches.is_empty(), "{refused} of 60 were refused");
+    site.skep(0, &["task", "create", "beside them", "-o", "json"]).json();
+    assert_eq!(site.skep(0, &["node", "status"]).code(), Some(0));
+    drop(watches);
+    let client = node.client();
+    let again = site.net.wait_for("a watch", async || client.watch_tasks(&[], None).await.ok());
+    again.await.unwrap();
+
+    // Connections that say nothing take all places, and whoever calls hears why there is none.
+    let idle: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(node.dir.join("api.sock")).unwrap()).collect();
+    let error = site.net.wait_for("the refusal", async || {
+        node.impatient_client().node_status().await.err().filter(|error| error.code() == Some("SKEP-0009"))
+    });
+    let error = error.await.unwrap();
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    drop(idle);
+    let served = site.net.wait_for("service again", async || node.client().node_status().await.ok());
+    served.await.unwrap();
+    let log = std::fs::read_to_string(node.dir.join("log")).unwrap();
+    let told =
+        log.lines().filter(|line| line.contains("as many connections") || line.contains("cannot accept")).count();
+    assert!((1..=4).contains(&told), "{told} lines: {log}");
+}
