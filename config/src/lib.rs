@@ -8,11 +8,13 @@
 //! nothing.
 
 mod layers;
+mod listen;
 mod preset;
 mod raw;
 mod sections;
 
 pub use layers::{ConfigError, Origin, Overrides, Setting, key_of_variable, load};
+pub use listen::cannot_listen;
 pub use preset::Preset;
 pub use raw::RawConfig;
 pub use sections::{

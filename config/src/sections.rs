@@ -9,6 +9,7 @@ use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::text::{NodeName, SiteName};
 
+use crate::listen::collide;
 use crate::preset::Preset;
 use crate::raw::RawConfig;
 
@@ -225,6 +226,12 @@ impl Config {
                 "api.listen",
                 format!("{} is not loopback; the API serves this machine only", api.listen),
             ));
+        }
+        // The mesh listens over UDP and TCP, the control plane over one of them, and the API over the other.
+        for (key, listen) in [("control.listen", control.listen), ("api.listen", api.listen)] {
+            if collide(listen, mesh.listen) {
+                return Err(invalid(key, format!("{listen} is where mesh.listen is; each needs a port of its own")));
+            }
         }
         let lease = LeaseTerms { ttl_ms: required("agents.lease_ttl_ms", raw.agents.lease_ttl_ms.as_ref())? };
         lease.check().map_err(|e| invalid("agents.lease_ttl_ms", e))?;

@@ -1,6 +1,7 @@
 //! What a node answers its peers, and the shards that it takes part in.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -220,6 +221,11 @@ impl Core {
                 }
                 let noted = self.site.note(header.shard, update).await;
                 if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
+            }
+            FrameKind::Twin => {
+                let at = std::str::from_utf8(&body).ok().and_then(|at| at.parse::<SocketAddr>().ok());
+                self.site.peers.note_own_twin(at.ok_or("it does not say where the other process is")?);
+                Ok(Vec::new())
             }
             FrameKind::Hello | FrameKind::Reply | FrameKind::Refused => Err("it is not a call".to_owned()),
         }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use skep_config::ControlConfig;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::Request;
+use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello, Proposal, ProposalReply};
 use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
@@ -46,8 +47,8 @@ pub enum StartError {
     /// A shard's group cannot be opened.
     #[error("{0}")]
     Shard(String),
-    /// The endpoint cannot be bound.
-    #[error("the control plane cannot listen on {0}; is another node running here? Set control.listen")]
+    /// The endpoint cannot be bound, or not be secured.
+    #[error("{0}")]
     Listen(String),
     /// A thread cannot be started.
     #[error("a thread of the control plane cannot be started: {0}")]
@@ -397,7 +398,14 @@ impl ConsensusHandle {
 
     /// A shard as this node sees it.
     pub fn status(&self, shard: ShardId) -> Option<ShardStatus> {
-        self.core.shard(shard).map(|shard| shard.status())
+        let mut status = self.core.shard(shard).map(|shard| shard.status())?;
+        status.faults.extend(self.faults());
+        Some(status)
+    }
+
+    /// What is wrong with this node or its peers, whatever the shard.
+    pub fn faults(&self) -> Vec<FaultReport> {
+        self.core.site.peers.shared_identities()
     }
 
     /// Creates a shard with these voters, this node among them.

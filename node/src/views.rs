@@ -1,10 +1,12 @@
 //! What the API shows of this node and its shards.
 
+use std::time::Duration;
+
 use skep_api::{HistoryRow, NodeView, PeerRow, ShardRow, VoterRow};
 use skep_config::NodeConfig;
 use skep_consensus::{ConsensusHandle, ShardStatus};
 use skep_engine::Connectivity;
-use skep_mesh::MeshHandle;
+use skep_mesh::{MeshHandle, MeshView};
 use skep_protocol::fault::{FaultReport, ShardFault};
 use skep_protocol::ids::ShardId;
 use skep_protocol::pressure::DiskPressure;
@@ -18,6 +20,9 @@ fn fault_of_journals(pressure: DiskPressure) -> Option<(u32, FaultReport)> {
     };
     Some((0, FaultReport { fault: ShardFault::JournalsNearlyFull, node: None, detail: detail.to_owned() }))
 }
+
+/// How long it is said that two processes come to the mesh under one identity after they last did.
+const SHARED_SAID_FOR: Duration = Duration::from_secs(30);
 
 /// The node as it sees itself.
 pub(crate) fn node_view(
@@ -43,6 +48,9 @@ pub(crate) fn node_view(
     let shards = consensus.shards();
     let of = |shard: &ShardId| consensus.status(*shard).map_or_else(Vec::new, |status| status.faults);
     let faults = shards.iter().flat_map(|shard| of(shard).into_iter().map(move |report| (shard.0, report)));
+    // Each status says them, too; they are of no shard.
+    let faults = faults.filter(|(_, report)| report.fault != ShardFault::IdentityShared);
+    let faults = faults.chain(shared_identities(consensus, &mesh).into_iter().map(|report| (0, report)));
     let faults = faults.chain(fault_of_journals(journals));
     NodeView {
         node: consensus.node(),
@@ -58,6 +66,20 @@ pub(crate) fn node_view(
         mesh_invalid: invalid,
         faults: faults.collect(),
     }
+}
+
+/// The identities under which two processes run, as the control plane knows them, and the mesh of peers with whom the control
+/// plane does not speak.
+fn shared_identities(consensus: &ConsensusHandle, mesh: &MeshView) -> Vec<FaultReport> {
+    let mut reports = consensus.faults();
+    let recent = mesh.shared.iter().filter(|(_, met)| met.elapsed() <= SHARED_SAID_FOR).map(|(node, _)| *node);
+    for node in recent {
+        if !reports.iter().any(|report| report.node == Some(node)) {
+            let detail = "two processes come to the mesh in turn, and the first one is kept".to_owned();
+            reports.push(FaultReport { fault: ShardFault::IdentityShared, node: Some(node), detail });
+        }
+    }
+    reports
 }
 
 /// A shard as this node sees it. Who reaches a leader and is not current, or no member, is not called connected.

@@ -45,11 +45,13 @@ pub enum ShardFault {
     HistoryBehind,
     /// What some entries did is missing for good.
     HistoryLost,
+    /// Two processes run under one identity.
+    IdentityShared,
 }
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::WrongVersion,
@@ -69,6 +71,7 @@ impl ShardFault {
         Self::JournalsNearlyFull,
         Self::HistoryBehind,
         Self::HistoryLost,
+        Self::IdentityShared,
     ];
 
     /// Its name for programs. Never changed.
@@ -93,6 +96,7 @@ impl ShardFault {
             Self::JournalsNearlyFull => "journals-nearly-full",
             Self::HistoryBehind => "history-behind",
             Self::HistoryLost => "history-lost",
+            Self::IdentityShared => "identity-shared",
         }
     }
 
@@ -143,6 +147,10 @@ impl ShardFault {
             Self::HistoryLost => {
                 "nobody has it any more; it is no fault of what the shard holds, and no node has to be mended"
             }
+            Self::IdentityShared => {
+                "stop one of the two, most likely a copy of the other's directory; a node of its own is made by 'skep init' in \
+                 an empty one"
+            }
         }
     }
 
@@ -164,7 +172,8 @@ impl ShardFault {
             | Self::VoterDiskNearlyFull
             | Self::JournalsNearlyFull
             | Self::HistoryBehind
-            | Self::HistoryLost => None,
+            | Self::HistoryLost
+            | Self::IdentityShared => None,
         }
     }
 }
@@ -180,7 +189,7 @@ impl fmt::Display for ShardFault {
 pub struct FaultReport {
     /// What is wrong.
     pub fault: ShardFault,
-    /// The voter that it concerns; none if it is this node's own.
+    /// The voter, or the peer, that it concerns; none if it is this node's own.
     pub node: Option<NodeId>,
     /// What was seen, for people.
     pub detail: String,

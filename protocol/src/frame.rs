@@ -63,6 +63,8 @@ pub enum FrameKind {
     Forgot = 17,
     /// Raft: that all of a snapshot was sent. Answered once it is installed.
     SnapshotInstall = 18,
+    /// That another process has come under the receiver's identity; the body is its address as text. Whoever answers lives.
+    Twin = 19,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -90,6 +92,7 @@ impl FrameKind {
             16 => Self::Beat,
             17 => Self::Forgot,
             18 => Self::SnapshotInstall,
+            19 => Self::Twin,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,
@@ -244,7 +247,8 @@ pub struct Hello {
     pub fleet: FleetVersions,
     /// The sender's incarnation.
     pub incarnation: Incarnation,
-    /// Random, made at every start of the process: tells a restarted peer from a second connection of the same one.
+    /// Random, made at every start of the process: tells a second connection of one process from another process, which was
+    /// started after it or runs beside it.
     pub process: u64,
     /// The sender's name, for people.
     pub name: NodeName,

@@ -49,7 +49,8 @@ pub const CONCURRENT_CLAIMS_MAX: u32 = 1_024;
 /// Sets of required capabilities among the pending tasks of a shard. Creating a task with one more is refused as
 /// `ShardFull`.
 pub const REQUIREMENTS_MAX: usize = 1_024;
-/// Pending tasks looked at for one claim that names none; past it the answer is "nothing suitable".
+/// Pending tasks looked at for one claim that names none, of those that somebody may have now; past it the answer is "nothing
+/// suitable".
 pub const CLAIM_SCAN_MAX: usize = 4_096;
 
 /// Request ids remembered per shard. The same on every replica, so it is no setting. When full, the floor rises and requests

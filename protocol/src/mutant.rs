@@ -102,6 +102,8 @@ mutants! {
     RevertedVoterVotes = "reverted-voter-votes",
     /// The connection of a process that died is taken for one that lives beside that of the process after it.
     DeadConnectionKept = "dead-connection-kept",
+    /// A process takes the place of another one under its identity, which lives.
+    TwinReplaces = "twin-replaces",
     /// A snapshot whose connection was cut starts over.
     SnapshotStartsOver = "snapshot-starts-over",
     /// A node takes and begins commands however full the disk of its journals is.

@@ -4,12 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds within one era of the log clock: 2^48 ms are 8,900 years, so an era never runs out.
-const ERA_MS: u64 = 1 << 48;
+/// Milliseconds within one era of the log clock: 2^40 ms are 34 years, for which no quorum runs without a pause.
+const ERA_MS: u64 = 1 << 40;
 
 /// An instant of a shard's log clock.
 ///
-/// The clock counts milliseconds that only grow, stamped by the leader into every entry. The upper 16 bits are the
+/// The clock counts milliseconds that only grow, stamped by the leader into every entry. The upper 24 bits are the
 /// _era_: when the machines of a whole quorum were booted, nobody knows how long it was away, and the new leader moves the
 /// clock to the next era. Every deadline ever given lies within the era that gave it, so all of them have passed then:
 /// early, never late.
@@ -40,7 +40,8 @@ impl LogInstant {
         self.0 % ERA_MS
     }
 
-    /// The first instant of the era after this one. Saturates after 65,535 losses.
+    /// The first instant of the era after this one. Saturates after 16,777,215 losses: a machine that is booted every ten
+    /// seconds, and is the only voter, comes so far in five years.
     pub const fn next_era(self) -> Self {
         Self((self.era().saturating_add(1)).saturating_mul(ERA_MS))
     }
@@ -88,6 +89,18 @@ mod tests {
         assert!(deadline < now.next_era());
         assert_eq!(now.next_era().era(), 1);
         assert_eq!(now.next_era().ms_in_era(), 0);
+    }
+
+    #[test]
+    fn a_voter_that_is_booted_again_and_again_for_years_goes_on_having_deadlines() {
+        let mut now = LogInstant::from_raw(5_000);
+        for lost in 1..1 << 24 {
+            let before = now.plus_ms(u64::MAX);
+            now = now.next_era();
+            assert!(now > before && now.era() == lost, "{lost}");
+        }
+        assert_eq!(now.plus_ms(60_000).since_ms(now), 60_000);
+        assert_eq!(now.next_era().plus_ms(1), now.next_era(), "there is none after the last");
     }
 
     #[test]

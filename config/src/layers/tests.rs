@@ -95,6 +95,8 @@ fn a_value_out_of_bounds_is_refused_with_its_origin() {
     refused("[control]\nsilence_ms_min = 150\n", "control.silence_ms_min");
     refused("[control]\nlisten = \"0.0.0.0:7341\"\n", "list the [[peers]]");
     refused("[api]\nlisten = \"0.0.0.0:7342\"\n", "api.listen");
+    refused("[api]\nlisten = \"127.0.0.1:7340\"\n", "mesh.listen");
+    refused("[control]\nlisten = \"127.0.0.1:7340\"\n", "mesh.listen");
     refused("preset = \"moon\"\n", "preset");
     refused("[[peers]]\nid = \"rubbish\"\n", "peers.0.id");
     refused("[node]\nname = \"a b\"\n", "node.name");

@@ -1,10 +1,11 @@
 //! The QUIC endpoint: dialling, accepting, saying hello.
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_config::PeerConfig;
+use skep_config::{PeerConfig, cannot_listen};
 use skep_protocol::codec::Encoded;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello};
 use skep_protocol::ids::{NodeId, ShardId};
@@ -21,8 +22,10 @@ use crate::clock::Clocks;
 use crate::identity::Identity;
 use crate::threads::Threads;
 
-/// Longest wait for a handshake and a hello.
+/// Longest wait for a handshake; with the other side's hello, if that side dialled.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait of whoever dialled for the other side's hello: it may first have to find out whether an earlier process lives.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest and longest wait between dials of one peer.
 const REDIAL_MIN: Duration = Duration::from_millis(50);
 const REDIAL_MAX: Duration = Duration::from_secs(5);
@@ -67,11 +70,13 @@ impl ControlPlane {
 
     /// Binds, listens, and dials peers that have an address: which, and for how long, who votes decides.
     pub(crate) fn start(setup: Setup, peers: Peers, dispatch: Arc<dyn Dispatch>) -> Result<Self, String> {
-        let socket = UdpSocket::bind(setup.listen).map_err(|e| format!("{}: {e}", setup.listen))?;
+        let cannot_listen =
+            |e: io::Error| cannot_listen("the control plane", &setup.listen, "QUIC", &e, "control.listen");
+        let socket = UdpSocket::bind(setup.listen).map_err(cannot_listen)?;
         let server = tls::server(&setup.identity, setup.idle_timeout).map_err(|e| e.to_string())?;
         let drivers = Arc::new(Drivers::new(setup.threads.clone()));
         let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, drivers)
-            .map_err(|e| e.to_string())?;
+            .map_err(cannot_listen)?;
         let shared = Arc::new(Shared {
             identity: setup.identity,
             hello: setup.hello,
@@ -123,7 +128,7 @@ async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
             let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, admit(connecting, handshake, &shared)).await;
             drop(permit);
             match accepted {
-                Ok(Ok(peer)) => attend(peer, &shared).await,
+                Ok(Ok(guest)) => welcome(guest, &shared).await,
                 Ok(Err(why)) => tracing::warn!(%from, why, "a connection to the control plane was refused"),
                 Err(_) => tracing::warn!(%from, "a connection to the control plane did not get through its handshake"),
             }
@@ -133,11 +138,19 @@ async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
     }
 }
 
+/// A peer that was let in and said hello.
+struct Guest {
+    node: NodeId,
+    hello: Hello,
+    connection: quinn::Connection,
+    send: quinn::SendStream,
+}
+
 async fn admit(
     connecting: Result<quinn::Connecting, quinn::ConnectionError>,
     handshake: Handshake,
     shared: &Shared,
-) -> Result<Peer, String> {
+) -> Result<Guest, String> {
     let connection = connecting.map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())?;
     drop(handshake);
     let refuse = |why: String| {
@@ -148,11 +161,25 @@ async fn admit(
     if !shared.peers.admits(node) {
         return Err(refuse(format!("{node} is not in the peer list of this node; add it to [[peers]]")));
     }
-    let (mut send, mut receive) = connection.accept_bi().await.map_err(|e| e.to_string())?;
+    let (send, mut receive) = connection.accept_bi().await.map_err(|e| e.to_string())?;
     let hello = read_hello(&mut receive).await.map_err(refuse)?;
     check_hello(&hello, &shared.hello).map_err(refuse)?;
-    send_hello(&mut send, &shared.hello).await?;
-    Ok(Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), node))
+    Ok(Guest { node, hello, connection, send })
+}
+
+/// Says hello to a peer that dialled, and serves the connection until it ends; unless another process under its identity is
+/// connected and lives.
+async fn welcome(guest: Guest, shared: &Arc<Shared>) {
+    let Guest { node, hello, connection, mut send } = guest;
+    if let Err(why) = shared.peers.make_way(node, &hello, connection.remote_address()).await {
+        return Peers::refuse_twin(&connection, &why);
+    }
+    let said = send_hello(&mut send, &shared.hello).await;
+    drop(send);
+    match said {
+        Ok(()) => attend(Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), node), shared).await,
+        Err(why) => tracing::warn!(%node, why, "a connection to the control plane ended before it began"),
+    }
 }
 
 /// Dials a peer whenever it is not connected and should be, with backoff and full jitter.
@@ -219,20 +246,21 @@ async fn connect(
     node: NodeId,
     address: SocketAddr,
 ) -> bool {
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, dial(endpoint, client, shared, node, address)).await {
-        Ok(Ok(peer)) => {
+    match dial(endpoint, client, shared, node, address).await {
+        Ok(peer) => {
             // What was known of who votes may have changed meanwhile.
             if shared.peers.stance(node) == Stance::Leave {
                 peer.link.close(0, NOT_NEEDED.as_bytes());
             } else {
                 attend(peer, shared).await;
             }
-            return true;
+            true
         }
-        Ok(Err(error)) => shared.peers.failed(node, error),
-        Err(_) => shared.peers.failed(node, format!("{address} does not answer")),
+        Err(error) => {
+            shared.peers.failed(node, error);
+            false
+        }
     }
-    false
 }
 
 async fn dial(
@@ -244,17 +272,32 @@ async fn dial(
 ) -> Result<Peer, String> {
     // An address as the name sends no SNI; the identity is in the certificate.
     let (connecting, handshake) = begin(|| endpoint.connect_with(client.clone(), address, "0.0.0.0"));
-    let connection = connecting.map_err(|e| e.to_string())?.await.map_err(|e| e.to_string())?;
+    let connecting = connecting.map_err(|e| e.to_string())?;
+    let silent = |_| format!("{address} does not answer");
+    let connected = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(silent)?;
+    let connection = connected.map_err(|e| e.to_string())?;
     drop(handshake);
-    let (mut send, mut receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
-    send_hello(&mut send, &shared.hello).await?;
-    let hello = match read_hello(&mut receive).await {
+    let hello = match tokio::time::timeout(HELLO_TIMEOUT, greet(&connection, &shared.hello)).await.map_err(silent)? {
         Ok(hello) => hello,
-        Err(error) => return Err(connection.close_reason().map_or(error, |reason| reason.to_string())),
+        Err(error) => {
+            shared.peers.note_if_refused(&connection);
+            return Err(connection.close_reason().map_or(error, |reason| reason.to_string()));
+        }
     };
     check_hello(&hello, &shared.hello)?;
+    if let Err(why) = shared.peers.make_way(node, &hello, connection.remote_address()).await {
+        Peers::refuse_twin(&connection, &why);
+        return Err(why);
+    }
     let local = shared.identity.node();
     Ok(Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), local))
+}
+
+/// Says hello first, and waits for the other side's.
+async fn greet(connection: &quinn::Connection, ours: &Hello) -> Result<Hello, String> {
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+    send_hello(&mut send, ours).await?;
+    read_hello(&mut receive).await
 }
 
 /// Has a connection served on the control thread, where Raft's streams are, until it ends.
@@ -275,6 +318,9 @@ async fn serve_until_closed(peer: Peer, shared: Arc<Shared>) {
     let threads = shared.threads.clone();
     let why = serve(Arc::clone(&peer), shared.peers.clone(), Arc::clone(&shared.dispatch), threads).await;
     tracing::info!(peer = %peer.node, name = %peer.hello.name, why, "control plane disconnected");
+    if let Some(connection) = peer.link.connection() {
+        shared.peers.note_if_refused(connection);
+    }
     shared.peers.disconnect(&peer, why);
 }
 

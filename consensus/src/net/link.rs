@@ -1,5 +1,6 @@
 //! What lies between two nodes.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -88,6 +89,11 @@ impl Link {
             #[cfg(test)]
             Self::Memory(link) => link.window(),
         }
+    }
+
+    /// Where the other side is; none within one process.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.connection().map(quinn::Connection::remote_address)
     }
 
     pub(super) fn is_open(&self) -> bool {

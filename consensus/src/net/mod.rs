@@ -1,7 +1,8 @@
 //! The control plane: one QUIC connection per pair of nodes of which one votes, with long-lived streams by class.
 //!
 //! Both sides may dial. When both did, both keep the connection that the smaller id dialled; a connection from a
-//! restarted process replaces that of the old one. How long an answer is waited for follows what answers take; a
+//! restarted process replaces that of the old one, unless that one lives: then two processes run under one identity, and the
+//! one that was there first is kept. How long an answer is waited for follows what answers take; a
 //! connection ends when nothing at all was heard for the idle time, and for no call that was not answered.
 
 mod calls;
@@ -14,6 +15,7 @@ mod roles;
 mod serve;
 mod snapshots;
 mod tls;
+mod twins;
 
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};

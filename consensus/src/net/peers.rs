@@ -16,6 +16,7 @@ use super::calls::{CallError, Class};
 use super::link::{Link, Outgoing, RoundTrips};
 use super::pace::{Pace, answer_bytes};
 use super::roles::{NOT_NEEDED, Roles, Wishes};
+use super::twins::Twins;
 use crate::clock::Clocks;
 
 /// A peer as others see it.
@@ -118,6 +119,7 @@ pub(crate) struct Peers {
     pub(super) wishes: Arc<Mutex<Wishes>>,
     /// Peers with whom nothing is spoken, as a testnet wishes.
     cut_off: Arc<Mutex<BTreeSet<NodeId>>>,
+    pub(super) twins: Arc<Mutex<Twins>>,
 }
 
 impl Peers {
@@ -133,6 +135,7 @@ impl Peers {
             roles: watch::channel(Roles::default()).0,
             wishes: Arc::default(),
             cut_off: Arc::default(),
+            twins: Arc::default(),
         }
     }
 
@@ -218,7 +221,8 @@ impl Peers {
         }
     }
 
-    /// Takes over a connection whose peer has said hello. False if another one is kept instead.
+    /// Takes over a connection whose peer has said hello. Of two of one process one is kept; another process takes the place of
+    /// the one before it, which makes way for it (see `make_way`). False if another one is kept instead.
     pub(crate) fn connect(&self, peer: &Arc<Peer>) -> bool {
         if self.is_cut_off(peer.node) {
             return false;

@@ -117,6 +117,7 @@ fn class_of(kind: FrameKind) -> Class {
         FrameKind::Hello
         | FrameKind::Forgot
         | FrameKind::Clock
+        | FrameKind::Twin
         | FrameKind::Beat
         | FrameKind::Vote
         | FrameKind::PreVote

@@ -1,10 +1,12 @@
 //! Two endpoints in one process.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use skep_config::PeerConfig;
+use skep_protocol::fault::ShardFault;
 use skep_protocol::fleet::FLEET_VERSIONS;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Header, Hello};
 use skep_protocol::ids::{Incarnation, NodeId, ShardId};
@@ -44,6 +46,10 @@ fn identity(seed: u8) -> Identity {
 }
 
 fn start(seed: u8, other: PeerConfig) -> Node {
+    start_as(seed, u64::from(seed), other)
+}
+
+fn start_as(seed: u8, process: u64, other: PeerConfig) -> Node {
     let (control, work) = (control_runtime().unwrap(), work_runtime().unwrap());
     let threads = Threads::new(control.handle().clone(), work.handle().clone());
     let hello = Hello {
@@ -51,7 +57,7 @@ fn start(seed: u8, other: PeerConfig) -> Node {
         frame_version_max: FRAME_VERSION,
         fleet: FLEET_VERSIONS,
         incarnation: Incarnation([seed; 16]),
-        process: u64::from(seed),
+        process,
         name: NodeName::new("node").unwrap(),
         site: SiteName::new("site").unwrap(),
     };
@@ -86,9 +92,51 @@ async fn connected(from: &Node, to: NodeId) {
     }
 }
 
+fn peer(seed: u8, control: Option<SocketAddr>) -> PeerConfig {
+    PeerConfig { id: identity(seed).node(), name: None, control, mesh: None }
+}
+
+/// Waits until it is so.
+fn until(node: &Node, is_so: impl Fn() -> bool) {
+    node.work.block_on(async {
+        let so = async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, so).await.unwrap();
+    });
+}
+
+/// Whom a node knows to share an identity: none is itself.
+fn shared(node: &Node) -> Vec<Option<NodeId>> {
+    let reports = node.peers.shared_identities();
+    assert!(reports.iter().all(|report| report.fault == ShardFault::IdentityShared));
+    reports.into_iter().map(|report| report.node).collect()
+}
+
+/// hashicorp/consul#13037
+#[test]
+fn of_two_processes_under_one_identity_the_first_stays_while_it_lives() {
+    let (one, two) = (identity(1).node(), identity(2).node());
+    let asked = start(2, peer(1, None));
+    let first = start_as(1, 11, peer(2, asked.plane.local_address()));
+    let connected = |to: &Node, node| to.peers.connected(node).map(|peer| peer.hello.process);
+    until(&asked, || connected(&asked, one) == Some(11));
+    let second = start_as(1, 22, peer(2, asked.plane.local_address()));
+    until(&second, || shared(&second) == [None] && shared(&asked) == [Some(one)]);
+    assert_eq!(connected(&second, two), None);
+    assert_eq!(connected(&asked, one), Some(11), "it was there first");
+    assert_eq!(connected(&first, two), Some(2));
+    // Without a word: its connection is not known to be dead.
+    stop(first);
+    until(&asked, || connected(&asked, one) == Some(22));
+    stop(second);
+    stop(asked);
+}
+
 #[test]
 fn raft_is_answered_on_the_control_thread_and_everything_else_beside_it() {
-    let peer = |seed, control| PeerConfig { id: identity(seed).node(), name: None, control, mesh: None };
     let asked = start(2, peer(1, None));
     let asks = start(1, peer(2, asked.plane.local_address()));
     let to = identity(2).node();

@@ -52,6 +52,14 @@ pub enum MembershipError {
         /// To whom.
         leader: NodeId,
     },
+    /// Somebody did not take the lead that was handed to it.
+    #[error("not done: {leader} leads the shard, since {to} did not take the lead; see that it runs and is reached")]
+    NotTaken {
+        /// Who was to lead.
+        to: NodeId,
+        /// Who leads.
+        leader: NodeId,
+    },
     /// The shard exists already.
     #[error("the shard exists already; 'skep shard status' shows it, 'skep shard add-voter' changes it")]
     Exists,
@@ -271,7 +279,11 @@ impl Shard {
             let connected = |member: &&Member| self.inner.site.peers.connected(member.node).is_some();
             let to = wanted.values().find(connected).map(|member| member.node);
             let to = to.ok_or_else(|| MembershipError::Voters("no voter that stays is connected".to_owned()))?;
-            let leader = self.transfer_leader(Some(to)).await?;
+            let leader = match self.transfer_leader(Some(to)).await {
+                // Whoever leads now finishes it, or hands on the lead in its turn.
+                Err(MembershipError::NotTaken { leader, .. }) => leader,
+                taken => taken?,
+            };
             return Err(MembershipError::HandedOver { leader });
         }
         self.replace_voters(wanted).await
@@ -308,12 +320,13 @@ impl Shard {
     }
 }
 
-/// Hands the lead to a voter, or to the most advanced other one, and waits until it leads.
+/// Hands the lead to a voter, or to the most advanced other one, and waits until somebody leads: who does. That is whoever was
+/// named, or it is an error; of others the one that was chosen may be away, and another one as good.
 pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
     shard.check_leads()?;
     let metrics = shard.metrics();
     let voters = shard.voters();
-    let local = metrics.id;
+    let (local, is_named) = (metrics.id, to.is_some());
     let progress = |id: &RaftId| metrics.replication.as_ref().and_then(|r| r.get(id).copied()).flatten();
     let connected = |member: &Member| shard.inner.site.peers.connected(member.node).is_some();
     let target = match to {
@@ -336,13 +349,20 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
             *best.ok_or_else(|| MembershipError::Voters("no other voter is connected".to_owned()))?.0
         }
     };
-    shard.inner.beats.hand_over(metrics.current_term);
+    let term = metrics.current_term;
+    shard.inner.beats.hand_over(term);
     shard.raft().trigger().transfer_leader(target).await.map_err(raft_error)?;
     let mut metrics = shard.raft().metrics();
     loop {
         let now = metrics.borrow_watched().clone();
-        if let Some(leader) = now.current_leader.filter(|leader| *leader != local) {
-            return voters.get(&leader).map(|member| member.node).ok_or(MembershipError::NotLeader { leader: None });
+        // Nobody may have taken it, and this node been elected again.
+        if let Some(id) = now.current_leader.filter(|leader| *leader != local || now.current_term > term) {
+            let node = |id: &RaftId| voters.get(id).map(|member| member.node);
+            let leader = node(&id).ok_or(MembershipError::NotLeader { leader: None })?;
+            return match node(&target).filter(|to| *to != leader && (id == local || is_named)) {
+                Some(to) => Err(MembershipError::NotTaken { to, leader }),
+                None => Ok(leader),
+            };
         }
         if now.state == ServerState::Shutdown || metrics.changed().await.is_err() {
             return Err(MembershipError::Raft("the group stopped meanwhile".to_owned()));
@@ -353,7 +373,8 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
 impl Shard {
     /// Hands over the lead, within a limit of time.
     pub(crate) async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
-        let patience = Duration::from_millis(self.inner.site.config.silence_ms_max * 4);
+        // As long as an election takes on these links, a few times over: another one may have to stand.
+        let patience = Duration::from_millis(self.borne_ms().saturating_mul(4));
         match tokio::time::timeout(patience, transfer_leader(self, to)).await {
             Ok(result) => result,
             Err(_) => Err(MembershipError::Unknown(

@@ -37,6 +37,7 @@
 mod clock_marks;
 mod directory;
 pub(crate) mod disk;
+mod foreign;
 mod history;
 mod journals;
 mod lookup;
@@ -152,6 +153,12 @@ pub enum StoreError {
         path: PathBuf,
         /// What was found.
         why: String,
+    },
+    /// A file that is not of the store is where each file counts.
+    #[error("{path} is no file of Skep's; remove it, or move it elsewhere, and start again. Nothing was changed")]
+    Foreign {
+        /// Which.
+        path: PathBuf,
     },
     /// Entries of a shard do not fit together.
     #[error(

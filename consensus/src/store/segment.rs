@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::StoreError;
 use super::disk::{Disk, DiskFile, Open};
+use super::foreign;
 use super::record::u64_at;
 
 /// Where the records of a segment begin.
@@ -74,6 +75,12 @@ fn name(number: u64) -> String {
     format!("{number:016x}.wal")
 }
 
+/// Whether a segment is called so.
+fn is_name(file: &str) -> bool {
+    let number = file.strip_suffix(".wal").and_then(|number| u64::from_str_radix(number, 16).ok());
+    number.is_some_and(|number| name(number) == file)
+}
+
 /// The header of a segment that begins with a sequence number, or has not begun.
 pub(super) fn header(number: u64, first: Option<u64>, store: Incarnation) -> [u8; DATA_START as usize] {
     let mut bytes = [0; DATA_START as usize];
@@ -112,10 +119,11 @@ pub(super) fn create(
 pub(super) fn open_all(disk: &dyn Disk, dir: &Path, store: Incarnation) -> Result<Vec<Segment>, StoreError> {
     let mut segments = Vec::new();
     for path in disk.list(dir).map_err(|e| StoreError::io(dir, e))? {
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("wal") => segments.push(open(disk, &path, store)?),
-            Some("tmp") => disk.remove(&path).map_err(|e| StoreError::io(&path, e))?,
-            _ => return Err(StoreError::corrupt(&path, "a file that Skep did not put here")),
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(file) if is_name(file) => segments.push(open(disk, &path, store)?),
+            // One that was being made.
+            Some(TEMPORARY) => disk.remove(&path).map_err(|e| StoreError::io(&path, e))?,
+            _ => foreign::pass_over(&path)?,
         }
     }
     segments.sort_by_key(|segment| segment.number);

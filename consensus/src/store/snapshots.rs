@@ -10,7 +10,7 @@ use skep_protocol::mutant::{Mutant, is_on};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::disk::{Disk, DiskFile, Open, read_all, replace_with};
-use super::{StoreError, lock};
+use super::{StoreError, foreign, lock};
 use crate::store::record::u64_at;
 
 const MAGIC: [u8; 8] = *b"skepsnap";
@@ -46,8 +46,12 @@ impl Snapshots {
         disk.make_dir(dir).map_err(|e| StoreError::io(dir, e))?;
         // What a crash left half written is of no use.
         let left = disk.list(dir).map_err(|e| StoreError::io(dir, e))?;
-        for path in left.iter().filter(|path| path.extension().is_some_and(|extension| extension == "tmp")) {
-            disk.remove(path).map_err(|e| StoreError::io(path, e))?;
+        for path in &left {
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("tmp") if is_of_shard(path) => disk.remove(path).map_err(|e| StoreError::io(path, e))?,
+                Some("snap") if is_of_shard(path) => {}
+                _ => foreign::leave_alone(path),
+            }
         }
         Ok(Self { disk, dir: Arc::new(dir.to_owned()), saving: Arc::default() })
     }
@@ -176,6 +180,11 @@ impl Snapshots {
         }
         Ok(Some(snapshot))
     }
+}
+
+/// Whether a file is called by the number of a shard.
+fn is_of_shard(path: &Path) -> bool {
+    path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.parse::<u32>().is_ok())
 }
 
 /// A header without its checksum.

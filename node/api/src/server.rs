@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_config::ApiConfig;
+use skep_config::{ApiConfig, cannot_listen};
 use skep_protocol::limits;
 use skep_protocol::v1;
 use skep_protocol::v1::agent_commands_server::AgentCommandsServer;
@@ -51,7 +51,7 @@ pub enum ApiError {
         source: io::Error,
     },
     /// The TCP address.
-    #[error("the API cannot listen on {address}: {source}; set api.listen")]
+    #[error("{}", cannot_listen("the API", .address, "TCP", .source, "api.listen"))]
     Tcp {
         /// Which.
         address: SocketAddr,

@@ -9,6 +9,9 @@
 //! when a peer comes again before it is known that its earlier connection is dead: a process that was killed says
 //! nothing, and to choose the dead one is to close, for as long as it is not found to be dead, every one that the peer
 //! makes. So a connection is chosen only if it is known to live beside the other, and peers say which process they are.
+//!
+//! A process that was met before, and comes again while another one is there, has not died: two run under one identity, such
+//! as a copied directory beside its original. The one that was met first stays for as long as it is there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,6 +24,9 @@ use tokio::time::Instant;
 /// A connection of the same process that was heard this shortly before another one was made was made at once with it.
 /// Short: whoever made the other one may have lost this one just then.
 const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Processes of a peer that are remembered.
+const PROCESSES_KEPT: usize = 4;
 
 /// Who dialled a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +48,10 @@ struct Link {
 
 /// Those of a peer's connections, the oldest first, that have to go; never all of them.
 ///
-/// `stays` is who dials the one that stays of several that live. Whatever may be dead and may not be is left alone: it
-/// ends by itself, or answers.
-fn surplus(links: &[Link], stays: Dialled) -> Vec<ConnectionId> {
+/// `stays` is who dials the one that stays of several that live, and `process` is the one of the peer whose place it is: what
+/// belongs to others goes. Whatever may be dead and may not be is left alone: it ends by itself, or answers.
+fn surplus(links: &[Link], stays: Dialled, process: Option<&String>) -> Vec<ConnectionId> {
     let Some(newest) = links.last() else { return Vec::new() };
-    // Whoever came last has taken the place of the processes before it, which are gone with all that was theirs.
-    let process = links.iter().rev().find_map(|link| link.process.as_ref());
     let left =
         |link: &Link| link.process.is_some() && link.process.as_ref() != process && !is_on(Mutant::DeadConnectionKept);
     let lives = |link: &Link| {
@@ -66,11 +70,15 @@ fn surplus(links: &[Link], stays: Dialled) -> Vec<ConnectionId> {
 pub(crate) struct Links {
     local: PeerId,
     open: BTreeMap<PeerId, Vec<Link>>,
+    /// The processes of each peer that were met last, in the order in which they were first met.
+    met: BTreeMap<PeerId, Vec<String>>,
+    /// When two processes of a peer were last met at once.
+    shared: BTreeMap<PeerId, Instant>,
 }
 
 impl Links {
     pub(crate) fn new(local: PeerId) -> Self {
-        Self { local, open: BTreeMap::new() }
+        Self { local, open: BTreeMap::new(), met: BTreeMap::new(), shared: BTreeMap::new() }
     }
 
     /// A connection was made.
@@ -91,13 +99,29 @@ impl Links {
         // Both sides must choose the same.
         let stays = if self.local < peer { Dialled::Here } else { Dialled::There };
         let Some(links) = self.open.get_mut(&peer) else { return Vec::new() };
+        let met = self.met.entry(peer).or_default();
+        let mut comes_first = None;
         if let Some(link) = links.iter_mut().find(|link| link.id == id) {
             link.heard = Some(now);
-            link.process = process.or(link.process.take());
+            if let Some(process) = process {
+                // One that was never met takes the place of those before it, which are gone with all that was theirs.
+                comes_first = note(met, &process).then(|| process.clone());
+                link.process = Some(process);
+            }
         }
-        let gone = surplus(links, stays);
+        let there = links.iter().filter_map(|link| link.process.as_ref());
+        let first = there.clone().min_by_key(|process| met.iter().position(|known| known == *process));
+        if comes_first.is_none() && there.clone().any(|process| Some(process) != first) {
+            self.shared.insert(peer, now);
+        }
+        let gone = surplus(links, stays, comes_first.as_ref().or(first));
         links.retain(|link| !gone.contains(&link.id));
         gone
+    }
+
+    /// When two processes of a peer were last met at once, if they were.
+    pub(crate) fn shared(&self, peer: &PeerId) -> Option<Instant> {
+        self.shared.get(peer).copied()
     }
 
     /// A connection has ended.
@@ -109,6 +133,18 @@ impl Links {
             }
         }
     }
+}
+
+/// Remembers a process; whether it was not met before.
+fn note(met: &mut Vec<String>, process: &str) -> bool {
+    if met.iter().any(|known| known == process) {
+        return false;
+    }
+    if met.len() == PROCESSES_KEPT {
+        met.remove(0);
+    }
+    met.push(process.to_owned());
+    true
 }
 
 #[cfg(test)]

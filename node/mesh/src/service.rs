@@ -9,7 +9,7 @@ use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping};
-use skep_config::MeshConfig;
+use skep_config::{MeshConfig, cannot_listen};
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
@@ -26,13 +26,23 @@ use crate::transport;
 
 /// Why the mesh did not start.
 #[derive(Debug, thiserror::Error)]
-#[error("the mesh cannot start: {0}")]
+#[error("{0}")]
 pub struct MeshError(String);
 
 impl MeshError {
-    pub(crate) fn new(why: &impl std::fmt::Display) -> Self {
-        Self(why.to_string())
+    pub(crate) fn new(why: &(impl std::fmt::Display + ?Sized)) -> Self {
+        Self(format!("the mesh cannot start: {why}"))
     }
+
+    fn cannot_listen(config: &MeshConfig, over: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self(cannot_listen("the mesh", &config.listen, over, &reason(error), "mesh.listen"))
+    }
+}
+
+/// What an error says, or the first one beneath it that says something.
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let errors = std::iter::successors(Some(error), |error| error.source());
+    errors.map(ToString::to_string).find(|text| !text.is_empty()).unwrap_or_else(|| "no reason was given".to_owned())
 }
 
 /// What the task that owns the swarm is told.
@@ -68,6 +78,8 @@ pub struct MeshView {
     pub made: u64,
     /// Connections closed so far because another one to the same peer stays.
     pub replaced: u64,
+    /// Peers under whose identity two processes run, and when both were last met.
+    pub shared: BTreeMap<NodeId, Instant>,
 }
 
 /// Handle of the mesh. Cheap to clone.
@@ -155,7 +167,7 @@ impl Mesh {
     /// # Errors
     /// [`MeshError`] if an address cannot be bound or understood.
     pub fn start(seed: [u8; 32], config: &MeshConfig) -> Result<(Self, mpsc::Receiver<Envelope>), MeshError> {
-        let failed = |e: &dyn std::fmt::Display| MeshError(e.to_string());
+        let failed = |e: &dyn std::fmt::Display| MeshError::new(e);
         let key = Keypair::ed25519_from_bytes(seed).map_err(|e| failed(&e))?;
         let local = key.public().to_peer_id();
         let signing = key.clone();
@@ -180,8 +192,8 @@ impl Mesh {
             }
             dials.insert(id, Dial::new(peer.id, address, Instant::now()));
         }
-        for address in transport::listen_addresses(config.listen) {
-            swarm.listen_on(address).map_err(|e| failed(&format!("{}: {e}", config.listen)))?;
+        for (over, address) in transport::listen_addresses(config.listen) {
+            swarm.listen_on(address).map_err(|error| MeshError::cannot_listen(config, over, &error))?;
         }
         let (view, seen) = watch::channel(MeshView::default());
         let (stop, stopped) = oneshot::channel();
@@ -335,10 +347,18 @@ impl Service {
 
     /// A peer answered on a connection, and perhaps said which process it is.
     fn on_answer(&mut self, peer: PeerId, connection: ConnectionId, process: Option<String>) {
-        for one_too_many in self.links.heard(peer, connection, process, Instant::now()) {
+        let now = Instant::now();
+        for one_too_many in self.links.heard(peer, connection, process, now) {
             tracing::debug!(%peer, connection = %one_too_many, "another connection to this peer stays");
             self.swarm.close_connection(one_too_many);
             self.view.send_modify(|view| view.replaced += 1);
+        }
+        if let (Some(node), true) = (node_id(&peer), self.links.shared(&peer) == Some(now)) {
+            self.view.send_modify(|view| {
+                if view.shared.insert(node, now).is_none() {
+                    tracing::error!(%peer, "two processes run under the identity of this peer; the first one stays");
+                }
+            });
         }
     }
 

@@ -48,12 +48,13 @@ fn patient(mut config: quic::Config) -> quic::Config {
     config
 }
 
-/// What a node listens on.
-pub(crate) fn listen_addresses(listen: SocketAddr) -> [Multiaddr; 2] {
+/// What a node listens on, and over which protocol. Over UDP it listens alone or not at all; over TCP another node of the same
+/// user could listen beside it, and so comes second.
+pub(crate) fn listen_addresses(listen: SocketAddr) -> [(&'static str, Multiaddr); 2] {
     let ip: Multiaddr = match listen.ip() {
         IpAddr::V4(ip) => ip.into(),
         IpAddr::V6(ip) => ip.into(),
     };
     let quic = ip.clone().with(Protocol::Udp(listen.port())).with(Protocol::QuicV1);
-    [quic, ip.with(Protocol::Tcp(listen.port()))]
+    [("QUIC", quic), ("TCP", ip.with(Protocol::Tcp(listen.port())))]
 }

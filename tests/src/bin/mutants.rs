@@ -66,6 +66,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::RevertedVoterVotes => {
             of("skep-consensus", "skep_consensus", "simulation::copies::a_voter_that_was_restored_from_a_copy")
         }
+        Mutant::TwinReplaces => {
+            of("skep-consensus", "skep_consensus", "of_two_processes_under_one_identity_the_first_stays")
+        }
         Mutant::SnapshotStartsOver => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_snapshot_goes_on_where_it_was_cut_off")
         }

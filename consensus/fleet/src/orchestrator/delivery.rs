@@ -38,7 +38,11 @@ pub(super) struct Delivery {
     told: BTreeMap<AgentId, Told>,
     /// Agents that may have to be told something, by node.
     dirty: BTreeMap<NodeId, BTreeSet<AgentId>>,
+    /// Those of these nodes that can be told now: no update to them is under way, and the last one arrived.
+    ready: BTreeSet<NodeId>,
     underway: BTreeMap<NodeId, Underway>,
+    /// The nodes to which an update is under way, by the agents that it names.
+    sent: BTreeMap<AgentId, BTreeSet<NodeId>>,
     /// Claims in updates of which nobody knows whether they arrived: their nodes may believe in them.
     doubtful: BTreeMap<AgentId, Claims>,
     /// Nodes that could not be told; they are tried again when they are heard of.
@@ -52,6 +56,16 @@ impl Delivery {
     pub(super) fn note(&mut self, state: &FleetState, agent: &AgentId) {
         if let Some(attachment) = state.agent(agent).and_then(|record| record.attachment) {
             self.dirty.entry(attachment.node).or_default().insert(agent.clone());
+            self.judge(attachment.node);
+        }
+    }
+
+    /// Whether a node can be told something may have changed.
+    fn judge(&mut self, node: NodeId) {
+        if self.dirty.contains_key(&node) && !self.underway.contains_key(&node) && !self.deaf.contains(&node) {
+            self.ready.insert(node);
+        } else {
+            self.ready.remove(&node);
         }
     }
 
@@ -63,7 +77,9 @@ impl Delivery {
 
     /// A node was heard of: what it could not be told is tried again.
     pub(super) fn heard(&mut self, node: NodeId) {
-        self.deaf.remove(&node);
+        if self.deaf.remove(&node) {
+            self.judge(node);
+        }
     }
 
     /// The way to a node carries about so many bytes at once.
@@ -76,10 +92,20 @@ impl Delivery {
     pub(super) fn knows_losses(&self, state: &FleetState, agent: &AgentId, attachment: AttachmentId) -> bool {
         let Some(told) = self.told.get(agent).filter(|told| told.attachment == attachment) else { return false };
         let held: Claims = state.held_by(agent).map(|task| (task.id, task.epoch)).collect();
-        let mut sent = self.underway.values().filter_map(|underway| underway.agents.get(agent));
+        let mut sent = self.sent_to(agent);
         told.claims.is_subset(&held)
             && sent.all(|sent| sent.claims.is_subset(&held))
             && self.doubtful.get(agent).is_none_or(|doubtful| doubtful.is_subset(&held))
+    }
+
+    /// What updates that are under way tell of an agent.
+    fn sent_to(&self, agent: &AgentId) -> impl Iterator<Item = &Told> {
+        let nodes = self.sent.get(agent).into_iter().flatten();
+        let updates = nodes.filter_map(move |node| self.underway.get(node)).inspect(|_| {
+            #[cfg(test)]
+            crate::state::looks::count();
+        });
+        updates.filter_map(move |underway| underway.agents.get(agent))
     }
 
     /// An update arrived, or nobody knows whether it did.
@@ -89,6 +115,12 @@ impl Delivery {
             self.deaf.insert(node);
         }
         for (agent, told) in underway.agents {
+            if let Some(nodes) = self.sent.get_mut(&agent) {
+                nodes.remove(&node);
+                if nodes.is_empty() {
+                    self.sent.remove(&agent);
+                }
+            }
             // There may be more to tell: what did not fit, or what changed meanwhile.
             self.dirty.entry(node).or_default().insert(agent.clone());
             if arrived {
@@ -99,23 +131,30 @@ impl Delivery {
                 self.doubtful.entry(agent).or_default().extend(told.claims);
             }
         }
+        self.judge(node);
     }
 
     /// The next update for some node.
     pub(super) fn poll(&mut self, state: &FleetState) -> Option<(NodeId, ClaimsUpdate)> {
-        loop {
-            let mut ready = self.dirty.keys().filter(|n| !self.underway.contains_key(n) && !self.deaf.contains(n));
-            let node = *ready.next()?;
+        while let Some(node) = self.ready.pop_first() {
+            #[cfg(test)]
+            crate::state::looks::count();
             let agents = self.dirty.remove(&node).unwrap_or_default();
             let (update, underway, rest) = self.update(state, node, agents);
             if !rest.is_empty() {
                 self.dirty.insert(node, rest);
             }
-            if !update.agents.is_empty() {
-                self.underway.insert(node, underway);
-                return Some((node, update));
+            if update.agents.is_empty() {
+                self.judge(node);
+                continue;
             }
+            for agent in underway.agents.keys() {
+                self.sent.entry(agent.clone()).or_default().insert(node);
+            }
+            self.underway.insert(node, underway);
+            return Some((node, update));
         }
+        None
     }
 
     fn update(
@@ -162,5 +201,48 @@ impl Delivery {
             }
         }
         (update, underway, agents.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::orchestrator::support::Served;
+    use crate::state::looks;
+
+    const AGENTS: u16 = 300;
+
+    #[test]
+    fn nodes_that_are_being_told_are_not_looked_at_whatever_happens_to_others() {
+        let Served { state, attachments, .. } = Served::new(AGENTS);
+        let mut delivery = Delivery::default();
+        attachments.iter().for_each(|(agent, _, _)| delivery.note(&state, agent));
+        let told: BTreeSet<NodeId> = std::iter::from_fn(|| delivery.poll(&state)).map(|(node, _)| node).collect();
+        assert_eq!(told.len(), usize::from(AGENTS));
+        looks::take();
+        for (agent, node, attachment) in &attachments {
+            assert!(!delivery.knows_losses(&state, agent, *attachment));
+            delivery.ended(*node, true);
+            assert_eq!(delivery.poll(&state), None, "it knows");
+            assert!(delivery.knows_losses(&state, agent, *attachment));
+            // Something else may have changed.
+            delivery.note(&state, agent);
+        }
+        assert!(looks::take() <= 2 * usize::from(AGENTS));
+        assert_eq!((delivery.ready.len(), delivery.sent.len(), delivery.underway.len()), (1, 0, 0), "the last one");
+    }
+
+    #[test]
+    fn a_node_that_could_not_be_told_is_told_once_it_is_heard() {
+        let Served { state, attachments, .. } = Served::new(2);
+        let mut delivery = Delivery::default();
+        attachments.iter().for_each(|(agent, _, _)| delivery.note(&state, agent));
+        let (first, _) = delivery.poll(&state).unwrap();
+        delivery.ended(first, false);
+        let (second, _) = delivery.poll(&state).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(delivery.poll(&state), None);
+        delivery.heard(first);
+        assert_eq!(delivery.poll(&state).map(|(node, _)| node), Some(first));
     }
 }

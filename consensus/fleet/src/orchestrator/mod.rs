@@ -1,12 +1,15 @@
 //! What the leader of a shard decides by itself.
 
 mod commands;
+mod crew;
 mod delivery;
 mod due;
 mod idle;
 mod leases;
 mod policy;
 mod proposed;
+#[cfg(test)]
+mod support;
 mod work;
 
 use std::collections::VecDeque;

@@ -6,6 +6,8 @@ use skep_protocol::agent::Position;
 use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 
+use super::crew::Crew;
+
 /// How work is allocated. Every policy sees only agents that asked for work, can do it and have room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
@@ -14,23 +16,6 @@ pub enum Policy {
     RoundRobin,
     /// Who is nearest to where the task begins; in turns where places are unknown or equal.
     Nearest,
-}
-
-/// An agent that could have a task.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate<'a> {
-    pub(super) agent: &'a AgentId,
-    pub(super) place: Option<Position>,
-}
-
-/// Chooses among candidates. An auction would be one more of these.
-pub(super) trait Allocate {
-    /// Which of the candidates gets the task; none if there is no candidate.
-    fn choose<'a>(&self, task: &Task, candidates: &[Candidate<'a>]) -> Option<&'a AgentId>;
-    /// Takes note of who got a task.
-    fn note(&mut self, agent: &AgentId);
-    /// Forgets an agent that is gone.
-    fn forget(&mut self, agent: &AgentId);
 }
 
 /// The turns of all agents, and what comes before them.
@@ -48,30 +33,39 @@ impl Allocator {
         Self { policy, turn: 0, last: BTreeMap::new() }
     }
 
-    fn distance(&self, task: &Task, candidate: &Candidate<'_>) -> u64 {
-        match (self.policy, task.spec.place, candidate.place) {
-            (Policy::Nearest, Some(from), Some(to)) => from.distance_mm(to),
-            (Policy::Nearest, Some(_), None) => u64::MAX,
-            (Policy::Nearest, None, _) | (Policy::RoundRobin, ..) => 0,
-        }
+    /// Which of a crew gets a task; none if nobody of it can do it. Where no place counts, one agent is looked at of those
+    /// who can do the same.
+    pub(super) fn choose(&self, task: &Task, crew: &Crew<'_>) -> Option<AgentId> {
+        let able = crew.able(&task.spec.required);
+        let next = match (self.policy, task.spec.place) {
+            (Policy::Nearest, Some(from)) => {
+                able.flatten().min_by_key(|(turn, room)| (distance_mm(from, room.place), *turn))
+            }
+            (Policy::Nearest, None) | (Policy::RoundRobin, _) => {
+                able.filter_map(|mut turns| turns.next()).min_by_key(|of| of.0)
+            }
+        };
+        next.map(|(turn, _)| turn.1.clone())
+    }
+
+    /// When an agent last got a task.
+    pub(super) fn turn_of(&self, agent: &AgentId) -> u64 {
+        self.last.get(agent).copied().unwrap_or(0)
+    }
+
+    /// Takes note of who got a task: in which turn.
+    pub(super) fn note(&mut self, agent: &AgentId) -> u64 {
+        self.turn += 1;
+        self.last.insert(agent.clone(), self.turn);
+        self.turn
+    }
+
+    /// Forgets an agent that is gone.
+    pub(super) fn forget(&mut self, agent: &AgentId) {
+        self.last.remove(agent);
     }
 }
 
-impl Allocate for Allocator {
-    fn choose<'a>(&self, task: &Task, candidates: &[Candidate<'a>]) -> Option<&'a AgentId> {
-        let rank = |candidate: &&Candidate<'a>| {
-            let turn = self.last.get(candidate.agent).copied().unwrap_or(0);
-            (self.distance(task, candidate), turn, candidate.agent)
-        };
-        candidates.iter().min_by_key(rank).map(|candidate| candidate.agent)
-    }
-
-    fn note(&mut self, agent: &AgentId) {
-        self.turn += 1;
-        self.last.insert(agent.clone(), self.turn);
-    }
-
-    fn forget(&mut self, agent: &AgentId) {
-        self.last.remove(agent);
-    }
+fn distance_mm(from: Position, to: Option<Position>) -> u64 {
+    to.map_or(u64::MAX, |to| from.distance_mm(to))
 }

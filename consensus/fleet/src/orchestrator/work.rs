@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_protocol::agent::{AgentRecord, Position};
+use skep_protocol::agent::Position;
 use skep_protocol::entry::Decision;
 use skep_protocol::heartbeat::AgentHeartbeat;
 use skep_protocol::ids::{AttachmentId, TaskId};
 use skep_protocol::task::{Task, TaskState};
-use skep_protocol::text::{AgentId, Capability};
+use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
+use super::crew::{Crew, Room};
 use super::leases::Leases;
-use super::policy::{Allocate, Allocator, Candidate, Policy};
+use super::policy::{Allocator, Policy};
 use super::{DECISIONS_PER_PROPOSAL_MAX, RETRY_AFTER_MS};
 use crate::state::FleetState;
+#[cfg(test)]
+use crate::state::looks;
 
 /// What an agent said last.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +68,9 @@ impl Work {
             // A heartbeat that was overtaken takes nothing back.
             wants.credit_limit = wants.credit_limit.max(known.credit_limit);
         }
-        let same = |known: Wants| (known.credit_limit, known.place) == (wants.credit_limit, wants.place);
-        let news = !known.is_some_and(|known| known.attachment == wants.attachment && same(known));
+        // Where it is decides what it is given, and not whether there is anything for it.
+        let same = |known: Wants| (known.attachment, known.credit_limit) == (wants.attachment, wants.credit_limit);
+        let news = !known.is_some_and(same);
         self.wants.insert(said.agent.clone(), wants);
         // One that was silent for too long was let go, and counts again.
         if self.hungry.insert(said.agent.clone()) || news {
@@ -95,8 +99,10 @@ impl Work {
         self.fruitless = None;
     }
 
-    /// How many more tasks an agent may be assigned, and how many it was.
-    fn room(&self, state: &FleetState, leases: &Leases, agent: &AgentId, now: LogInstant) -> Option<(u64, u64)> {
+    /// How much more an agent may be assigned; none if that is nothing.
+    fn room(&self, state: &FleetState, leases: &Leases, agent: &AgentId, now: LogInstant) -> Option<Room> {
+        #[cfg(test)]
+        looks::count();
         let (wants, record) = (self.wants.get(agent)?, state.agent(agent)?);
         let attachment = record.attachment.filter(|known| known.id == wants.attachment)?;
         // One that was not heard of for half its lease may be gone: its credits wait until it is heard again.
@@ -108,13 +114,15 @@ impl Work {
         let room = u64::from(record.role.max_concurrent).saturating_sub(held);
         let credits = wants.credit_limit.saturating_sub(attachment.assigned);
         let free = room.min(credits);
-        (free > 0).then_some((free, attachment.assigned))
+        let (attachment, nth, place) = (attachment.id, attachment.assigned, wants.place);
+        (free > 0).then_some(Room { attachment, free, nth, place })
     }
 
     /// What to assign at this instant.
     pub(super) fn poll(&mut self, state: &FleetState, leases: &Leases, now: LogInstant) -> Vec<Decision> {
+        self.proposed.retain(|_, (_, at)| now.since_ms(*at) < RETRY_AFTER_MS);
         let stands = |f: &Fruitless| f.offered_at == state.offered_at() && f.until.is_none_or(|until| now < until);
-        if self.fruitless.as_ref().is_some_and(stands) {
+        if state.is_nothing_pending() || self.fruitless.as_ref().is_some_and(stands) {
             return Vec::new();
         }
         let decisions = self.assign(state, leases, now);
@@ -123,71 +131,62 @@ impl Work {
         decisions
     }
 
-    fn assign(&mut self, state: &FleetState, leases: &Leases, now: LogInstant) -> Vec<Decision> {
-        self.proposed.retain(|_, (_, at)| now.since_ms(*at) < RETRY_AFTER_MS);
-        let mut rooms = BTreeMap::new();
-        let hungry = std::mem::take(&mut self.hungry);
-        for agent in hungry {
-            if let Some((free, nth)) = self.room(state, leases, &agent, now) {
-                let proposed = self.proposed.values().filter(|(to, _)| *to == agent).count() as u64;
-                if free > proposed {
-                    rooms.insert(agent.clone(), (free - proposed, nth + proposed));
-                }
-                self.hungry.insert(agent);
-            }
+    /// Those of the hungry who have room, beside what they were given in proposals of which nothing was heard yet.
+    fn crew<'a>(&mut self, state: &'a FleetState, leases: &Leases, now: LogInstant) -> Crew<'a> {
+        let mut on_their_way: BTreeMap<AgentId, u64> = BTreeMap::new();
+        for (agent, _) in self.proposed.values() {
+            *on_their_way.entry(agent.clone()).or_default() += 1;
         }
+        let mut crew = Crew::default();
+        for agent in std::mem::take(&mut self.hungry) {
+            let (room, record) = (self.room(state, leases, &agent, now), state.agent(&agent));
+            let (Some(room), Some(record)) = (room, record) else { continue };
+            let proposed = on_their_way.get(&agent).copied().unwrap_or(0);
+            if room.free > proposed {
+                let room = Room { free: room.free - proposed, nth: room.nth + proposed, ..room };
+                let turn = self.allocator.turn_of(&agent);
+                crew.add(agent.clone(), turn, &record.role.capabilities, room);
+            }
+            self.hungry.insert(agent);
+        }
+        crew
+    }
+
+    fn assign(&mut self, state: &FleetState, leases: &Leases, now: LogInstant) -> Vec<Decision> {
         let mut decisions = Vec::new();
-        if rooms.is_empty() {
+        let mut crew = self.crew(state, leases, now);
+        if crew.is_empty() {
             return decisions;
         }
-        let roles = rooms.keys().filter_map(|id| state.agent(id));
-        let offered: BTreeSet<&BTreeSet<Capability>> = roles.map(|record| &record.role.capabilities).collect();
-        let mut claimable = state.claimable(now, |required| offered.iter().any(|some| required.is_subset(some)));
-        while let Some(task) = claimable.next() {
-            if rooms.is_empty() || decisions.len() == DECISIONS_PER_PROPOSAL_MAX {
-                break;
-            }
+        let mut claimable = state.claimable(now, crew.agents());
+        while !crew.is_empty() && decisions.len() < DECISIONS_PER_PROPOSAL_MAX {
+            let Some(task) = claimable.next() else { break };
             if self.proposed.contains_key(&task.id) {
                 continue;
             }
-            let able = rooms.keys().filter_map(|id| state.agent(id).map(|record| (id, record)));
-            let Some(agent) = self.choose(task, able, now).cloned() else {
+            let Some(agent) = self.choose(task, &crew, now) else {
                 // What nobody with room can do now, nobody can later in this turn: room only shrinks.
-                if matches!(&task.state, TaskState::Pending { kept_for: None, .. }) {
-                    claimable.pass_over(&task.spec.required);
-                }
+                claimable.pass_over(&task.spec.required);
                 continue;
             };
-            let (Some((free, nth)), Some(wants)) = (rooms.remove(&agent), self.wants.get(&agent)) else { continue };
-            let attachment = wants.attachment;
+            let Some(room) = crew.give(&agent, self.allocator.note(&agent)) else { continue };
+            let Room { attachment, free, nth, .. } = room;
             decisions.push(Decision::AssignTask { task: task.id, agent: agent.clone(), attachment, nth });
-            self.proposed.insert(task.id, (agent.clone(), now));
-            self.allocator.note(&agent);
-            if free > 1 {
-                rooms.insert(agent, (free - 1, nth + 1));
+            if free == 1 {
+                claimable.has_enough(&agent);
             }
+            self.proposed.insert(task.id, (agent, now));
         }
         decisions
     }
 
     /// Who gets a task: its former holder, if it is kept for it, else whom the policy chooses.
-    fn choose<'a>(
-        &self,
-        task: &Task,
-        able: impl Iterator<Item = (&'a AgentId, &'a AgentRecord)>,
-        now: LogInstant,
-    ) -> Option<&'a AgentId> {
+    fn choose(&self, task: &Task, crew: &Crew<'_>, now: LogInstant) -> Option<AgentId> {
         let TaskState::Pending { kept_for, .. } = &task.state else { return None };
-        let kept = kept_for.as_ref().filter(|kept| kept.until > now);
-        let able: Vec<Candidate<'a>> = able
-            .filter(|(_, record)| task.spec.required.is_subset(&record.role.capabilities))
-            .map(|(agent, _)| Candidate { agent, place: self.wants.get(agent).and_then(|wants| wants.place) })
-            .collect();
-        let original = kept.and_then(|kept| able.iter().find(|c| *c.agent == kept.agent)).map(|c| c.agent);
-        match (original, kept) {
-            (Some(original), _) => Some(original),
-            (None, Some(kept)) if kept.exclusive => None,
-            (None, _) => self.allocator.choose(task, &able),
+        match kept_for.as_ref().filter(|kept| kept.until > now) {
+            Some(kept) if crew.can(&kept.agent, &task.spec.required) => Some(kept.agent.clone()),
+            Some(kept) if kept.exclusive => None,
+            Some(_) | None => self.allocator.choose(task, crew),
         }
     }
 
@@ -201,3 +200,6 @@ impl Work {
         !self.hungry.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,6 +98,7 @@ impl FleetState {
     }
 
     fn drop_agent(&mut self, agent: &AgentId, journal: &mut Journal) {
+        self.uncount(agent);
         if let Some(since) = self.agents.remove(agent).and_then(|record| record.forgettable_since()) {
             self.idle.remove(&(since, agent.clone()));
         }
@@ -208,7 +209,9 @@ impl FleetState {
     /// Changes what is known of an agent, and nothing that anybody has to be told.
     pub(super) fn set_agent(&mut self, agent: &AgentId, record: AgentRecord) {
         let since = record.forgettable_since();
+        self.uncount(agent);
         let before = self.agents.insert(agent.clone(), Arc::new(record));
+        self.count_again(agent);
         if let Some(before) = before.and_then(|before| before.forgettable_since()) {
             self.idle.remove(&(before, agent.clone()));
         }
@@ -235,17 +238,21 @@ impl FleetState {
     }
 
     pub(super) fn hold(&mut self, agent: &AgentId, task: TaskId) {
+        self.uncount(agent);
         self.held.entry(agent.clone()).or_default().insert(task);
+        self.count_again(agent);
         self.touch_if_known(agent);
     }
 
     pub(super) fn release(&mut self, agent: &AgentId, task: TaskId) {
+        self.uncount(agent);
         if let Some(tasks) = self.held.get_mut(agent) {
             tasks.remove(&task);
             if tasks.is_empty() {
                 self.held.remove(agent);
             }
         }
+        self.count_again(agent);
         self.touch_if_known(agent);
     }
 

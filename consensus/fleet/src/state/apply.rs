@@ -56,6 +56,7 @@ impl FleetState {
             EntryBody::ClockLost => self.clock.next_era(),
             EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::Rules(_) => self.clock.max(entry.stamp),
         };
+        self.open_gates();
         self.dedup.forget_expired(self.clock);
         self.note_leader(matches!(entry.body, EntryBody::ClockLost));
         match &entry.body {

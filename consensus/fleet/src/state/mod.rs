@@ -8,6 +8,7 @@ mod dedup;
 mod era;
 #[cfg(test)]
 pub(crate) mod looks;
+mod serving;
 mod snapshot;
 mod tasks;
 mod waits;
@@ -26,10 +27,11 @@ use skep_protocol::task::Task;
 use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
 
-use claimable::{Claimable, Waiting};
+use claimable::{Claimable, Ranks, Waiting};
 pub(crate) use commands::CommandDue;
 use commands::Commands;
 use dedup::Dedup;
+use serving::Serving;
 pub use snapshot::SnapshotError;
 
 /// About how many bytes of a snapshot a request id, an agent, and everything else take.
@@ -84,6 +86,8 @@ pub struct FleetState {
     tasks: OrdMap<TaskId, Arc<Task>>,
     /// Pending tasks by what they require: nobody is kept from work by tasks that others have to do.
     pending: OrdMap<BTreeSet<Capability>, Waiting>,
+    /// Pending tasks that are kept for one agent alone, by what they require.
+    kept: OrdMap<(AgentId, BTreeSet<Capability>), Ranks>,
     pending_count: u64,
     /// When claims become stale and tasks expire.
     due: OrdSet<(LogInstant, Due, TaskId)>,
@@ -98,6 +102,8 @@ pub struct FleetState {
     agents: OrdMap<AgentId, Arc<AgentRecord>>,
     /// Tasks that agents hold.
     held: OrdMap<AgentId, OrdSet<TaskId>>,
+    /// How many agents nodes serve, by what these can do.
+    serving: OrdMap<BTreeSet<Capability>, Serving>,
     /// Agents by the last entry that changed their attachment or what they hold, for whoever tells them.
     by_change: OrdSet<(u64, AgentId)>,
     changed_at: OrdMap<AgentId, u64>,
@@ -105,7 +111,8 @@ pub struct FleetState {
     idle: OrdSet<(LogInstant, AgentId)>,
     /// The last entry that made a task pending.
     offered_at: u64,
-    /// When pending tasks that nobody may have yet can be had.
+    /// When pending tasks stand otherwise than they do: when they can be had by whoever cannot have them yet, and when they
+    /// are worthless.
     gates: OrdSet<(LogInstant, TaskId)>,
     commands: Commands,
     dedup: Dedup,
@@ -131,6 +138,7 @@ impl FleetState {
             next_seq: 0,
             tasks: OrdMap::new(),
             pending: OrdMap::new(),
+            kept: OrdMap::new(),
             pending_count: 0,
             due: OrdSet::new(),
             ended: OrdSet::new(),
@@ -140,6 +148,7 @@ impl FleetState {
             epoch_floor: ClaimEpoch::default(),
             agents: OrdMap::new(),
             held: OrdMap::new(),
+            serving: OrdMap::new(),
             by_change: OrdSet::new(),
             changed_at: OrdMap::new(),
             idle: OrdSet::new(),
@@ -218,6 +227,7 @@ impl FleetState {
     }
 
     /// Every agent that a node serves, with its attachment.
+    #[cfg(test)]
     pub(crate) fn attached(&self) -> impl Iterator<Item = (&AgentId, &AgentRecord)> {
         self.agents.iter().filter(|(_, record)| record.attachment.is_some()).map(|(id, record)| (id, record.as_ref()))
     }
@@ -235,13 +245,18 @@ impl FleetState {
         tasks.filter_map(|id| self.tasks.get(id).map(AsRef::as_ref))
     }
 
-    /// Pending tasks that somebody may have now, most urgent first, of those whose requirements somebody meets.
-    pub(crate) fn claimable(
+    /// Pending tasks that one of these agents may have now, most urgent first, of those that it can do.
+    pub(crate) fn claimable<'b>(
         &self,
         now: LogInstant,
-        somebody_can: impl Fn(&BTreeSet<Capability>) -> bool,
+        agents: impl IntoIterator<Item = (&'b AgentId, &'b BTreeSet<Capability>)>,
     ) -> Claimable<'_> {
-        Claimable::new(self, now, somebody_can)
+        Claimable::new(self, now, agents)
+    }
+
+    /// Whether no task waits for anybody.
+    pub(crate) fn is_nothing_pending(&self) -> bool {
+        self.pending_count == 0
     }
 
     /// The last entry that made a task pending.
@@ -249,7 +264,7 @@ impl FleetState {
         self.offered_at
     }
 
-    /// When the next pending task can be had that cannot be had at an instant.
+    /// When the next pending task stands otherwise than at an instant: it may be had by somebody then.
     pub(crate) fn next_gate(&self, now: LogInstant) -> Option<LogInstant> {
         let after = (now.plus_ms(1), TaskId::from_bytes([0; 16]));
         self.gates.range(after..).next().map(|(at, _)| *at)

@@ -25,12 +25,6 @@ struct Next {
     change: ChangeKind,
 }
 
-/// When a pending task can be had by somebody who cannot have it before.
-fn gates(not_before: LogInstant, kept_for: Option<&KeptFor>) -> impl Iterator<Item = LogInstant> {
-    let backoff = (not_before > LogInstant::ZERO).then_some(not_before);
-    backoff.into_iter().chain(kept_for.filter(|kept| kept.exclusive).map(|kept| kept.until))
-}
-
 fn receipt(task: &Task) -> Receipt {
     Receipt::Task { task: task.id, status: task.state.status(), epoch: task.epoch, attempts: task.attempts }
 }
@@ -369,12 +363,7 @@ impl FleetState {
     }
 
     fn most_urgent_for(&self, agent: &AgentId, role: &Role) -> Option<TaskId> {
-        let kept = |task: &Task| match &task.state {
-            TaskState::Pending { kept_for: Some(kept), .. } => self.excludes(kept, agent),
-            _ => false,
-        };
-        let mut suitable = self.claimable(self.clock, |required| required.is_subset(&role.capabilities));
-        suitable.find(|task| !kept(task)).map(|task| task.id)
+        self.claimable(self.clock, [(agent, &role.capabilities)]).next().map(|task| task.id)
     }
 
     fn is_worthless(&self, task: &Task) -> bool {
@@ -457,12 +446,9 @@ impl FleetState {
     pub(super) fn index(&mut self, task: &Task) {
         self.task_bytes += task.bytes();
         match &task.state {
-            TaskState::Pending { not_before, kept_for } => {
+            TaskState::Pending { .. } => {
                 self.add_pending(task);
                 self.offered_at = self.applying;
-                for at in gates(*not_before, kept_for.as_ref()) {
-                    self.gates.insert((at, task.id));
-                }
             }
             TaskState::Claimed { by, stale_at, .. } => {
                 self.due.insert((*stale_at, Due::StaleClaim, task.id));
@@ -481,12 +467,7 @@ impl FleetState {
     fn unindex(&mut self, task: &Task) {
         self.task_bytes = self.task_bytes.saturating_sub(task.bytes());
         match &task.state {
-            TaskState::Pending { not_before, kept_for } => {
-                self.remove_pending(task);
-                for at in gates(*not_before, kept_for.as_ref()) {
-                    self.gates.remove(&(at, task.id));
-                }
-            }
+            TaskState::Pending { .. } => self.remove_pending(task),
             TaskState::Claimed { by, stale_at, .. } => {
                 self.due.remove(&(*stale_at, Due::StaleClaim, task.id));
                 self.release(&by.clone(), task.id);

@@ -22,12 +22,14 @@ impl FleetState {
         let required = &task.spec.required;
         let (mut attached, mut capable, mut free) = (0, 0, 0);
         let mut offered: BTreeSet<&Capability> = BTreeSet::new();
-        for (id, record) in self.attached() {
-            attached += 1;
-            offered.extend(record.role.capabilities.intersection(required));
-            if required.is_subset(&record.role.capabilities) {
-                capable += 1;
-                free += u32::from(self.held_count(id) < record.role.max_concurrent);
+        for (capabilities, serving) in self.serving.iter() {
+            #[cfg(test)]
+            super::looks::count();
+            attached += serving.agents;
+            offered.extend(capabilities.intersection(required));
+            if required.is_subset(capabilities) {
+                capable += serving.agents;
+                free += serving.agents.saturating_sub(serving.busy);
             }
         }
         Some(if attached == 0 {

@@ -59,6 +59,35 @@ fn identity(seed: u8) -> PeerId {
     libp2p::identity::Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()
 }
 
+/// hashicorp/consul#13037
+#[test]
+fn of_two_processes_that_come_again_and_again_the_one_that_was_met_first_stays() {
+    let now = Instant::now();
+    let (local, peer) = (identity(1), identity(2));
+    let mut links = Links::new(local);
+    let mut come = |n: usize, dialled: Dialled, process: &str| {
+        let at = now + Duration::from_secs(n as u64);
+        links.opened(peer, id(n), dialled, at);
+        let gone = links.heard(peer, id(n), Some(process.to_owned()), at);
+        (gone, links.shared(&peer).is_some())
+    };
+    use Dialled::{Here, There};
+    assert_eq!(come(1, There, "first"), (vec![], false));
+    // It may have been started again.
+    assert_eq!(come(2, There, "copy"), (vec![id(1)], false));
+    // It was not.
+    assert_eq!(come(3, There, "first"), (vec![id(2)], true));
+    for (n, dialled) in (4..40).zip([Here, There].into_iter().cycle()) {
+        assert_eq!(come(n, dialled, "copy"), (vec![id(n)], true), "{n}");
+    }
+    // Once it is started again it has the place of both, and keeps it.
+    assert_eq!(come(40, There, "again").0, [id(3)]);
+    links.closed(peer, id(40));
+    let at = now + Duration::from_secs(50);
+    links.opened(peer, id(50), There, at);
+    assert!(links.heard(peer, id(50), Some("copy".to_owned()), at).is_empty(), "nobody else is there");
+}
+
 #[test]
 fn a_connection_that_may_be_dead_is_not_preferred_to_one_that_lives() {
     let now = Instant::now();
@@ -108,8 +137,15 @@ fn whatever_is_known_of_them_some_connection_stays() {
         for third in each(3) {
             let links = [first.clone(), second.clone(), third];
             for (count, stays) in (1..=links.len()).flat_map(|count| BOTH.map(|stays| (count, stays))) {
-                let gone = surplus(&links[..count], stays);
-                assert!(gone.len() < count, "{:?}", &links[..count]);
+                let links = &links[..count];
+                let named = links.iter().filter_map(|link| link.process.as_ref());
+                let whose: Vec<Option<&String>> = match named.clone().count() {
+                    0 => vec![None],
+                    _ => named.map(Some).collect(),
+                };
+                for process in whose {
+                    assert!(surplus(links, stays, process).len() < count, "{links:?}");
+                }
             }
         }
     }

@@ -50,6 +50,19 @@ fn node_id_text_is_libp2p_peer_id_text() {
     assert_eq!(peer_id(node), Some(peer));
 }
 
+/// databendlabs/databend#4341
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_with_its_protocol_the_setting_and_the_reason() {
+    let quic = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for (taken, over) in [(quic.local_addr().unwrap(), "QUIC"), (tcp.local_addr().unwrap(), "TCP")] {
+        let refused = Mesh::start([1; 32], &config(&taken.to_string(), peer(identity(2), None)));
+        let why = refused.map(drop).unwrap_err().to_string();
+        let parts = [format!("the mesh cannot listen on {taken} over {over}: "), "in use".into(), "mesh.listen".into()];
+        assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+    }
+}
+
 #[tokio::test]
 async fn listed_peers_connect_over_quic_and_tcp_and_reconnect() {
     for transport in ["quic-v1", "tcp"] {

@@ -1,0 +1,152 @@
+//! Two processes under one identity.
+//!
+//! A data directory that was copied, such as the image of a card, and runs beside the original is a second process with the
+//! same key and incarnation. To a peer it looks like a process that was started again, whose earlier connection is dead
+//! without a word. So whoever is connected is asked whether it lives before another process takes its place. One that answers
+//! stays, the other one is refused, and all three say so. One that comes from the very address of the one before it has its
+//! socket, so that nobody has to be asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use skep_protocol::fault::{FaultReport, ShardFault};
+use skep_protocol::frame::{FrameKind, Hello};
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::mutant::{Mutant, is_on};
+use tokio::time::Instant;
+
+use super::calls::{CallError, Class};
+use super::link::Outgoing;
+use super::peers::Peers;
+
+/// How long whoever is connected has to answer, on a quick link.
+const ALIVE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it is said that there are two after both were last met: several times as long as the one that is refused waits.
+const SAID_FOR: Duration = Duration::from_secs(30);
+/// The code with which a connection is closed since another process is there already.
+const TWIN: u32 = 4;
+
+/// Two processes that were met, in words, and when last.
+#[derive(Clone, Debug)]
+struct Met {
+    detail: String,
+    last: Instant,
+}
+
+/// Under which identities two processes were met.
+#[derive(Debug, Default)]
+pub(super) struct Twins {
+    /// Under this node's.
+    own: Option<Met>,
+    /// Under those of peers.
+    of: BTreeMap<NodeId, Met>,
+    /// Peers that are being asked whether they live, one question at a time.
+    asked: BTreeSet<NodeId>,
+}
+
+/// Ends a question when it is dropped.
+struct Asking<'a> {
+    peers: &'a Peers,
+    node: NodeId,
+}
+
+impl<'a> Asking<'a> {
+    fn begin(peers: &'a Peers, node: NodeId) -> Option<Self> {
+        let is_first = peers.twins().asked.insert(node);
+        is_first.then(|| Self { peers, node })
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.peers.twins().asked.remove(&self.node);
+    }
+}
+
+fn in_words(at: SocketAddr) -> String {
+    format!("another process runs under this node's identity, at address {at}")
+}
+
+impl Peers {
+    fn twins(&self) -> MutexGuard<'_, Twins> {
+        self.twins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it is known that a process of a node, which said hello from an address, may take the place of the one that
+    /// is connected, if there is one.
+    ///
+    /// # Errors
+    /// Why it may not: the one that is connected lives.
+    pub(super) async fn make_way(&self, node: NodeId, hello: &Hello, from: SocketAddr) -> Result<(), String> {
+        let Some(known) = self.connected(node) else { return Ok(()) };
+        let may_be_dead = known.hello.process != hello.process && known.link.is_open();
+        let Some(at) = known.link.address().filter(|at| may_be_dead && *at != from) else { return Ok(()) };
+        if is_on(Mutant::TwinReplaces) {
+            return Ok(());
+        }
+        let Some(_asking) = Asking::begin(self, node) else {
+            return Err("another connection of this node is being looked at".to_owned());
+        };
+        let deadline = ALIVE_PATIENCE.max(known.link.round_trips().late.saturating_mul(4));
+        let (kind, body) = (FrameKind::Twin, from.to_string());
+        let call =
+            Outgoing { class: Class::Urgent, kind, shard: ShardId(0), clock: None, body: body.as_bytes(), deadline };
+        // Nobody may answer that a stream is opened, either.
+        match tokio::time::timeout(deadline, known.link.call(call)).await {
+            Ok(Ok(_) | Err(CallError::Refused(_))) => {}
+            Ok(Err(_)) | Err(_) => return Ok(()),
+        }
+        self.note_twin(node, format!("the process at {at} is connected, and another one, at {from}, is refused"));
+        Err(in_words(at))
+    }
+
+    /// Closes a connection of a process that may not take the place of another.
+    pub(super) fn refuse_twin(connection: &quinn::Connection, why: &str) {
+        connection.close(quinn::VarInt::from_u32(TWIN), why.as_bytes());
+    }
+
+    /// Whether a connection has ended since another process runs under this node's identity: then it is known.
+    pub(super) fn note_if_refused(&self, connection: &quinn::Connection) {
+        let Some(quinn::ConnectionError::ApplicationClosed(close)) = connection.close_reason() else { return };
+        let reason = String::from_utf8_lossy(&close.reason);
+        let at = reason.rsplit(' ').next().and_then(|at| at.parse::<SocketAddr>().ok());
+        if let Some(at) = at.filter(|_| close.error_code == quinn::VarInt::from_u32(TWIN)) {
+            self.note_own_twin(at);
+        }
+    }
+
+    /// Another process was met under this node's identity.
+    pub(crate) fn note_own_twin(&self, at: SocketAddr) {
+        let met = Met { detail: in_words(at), last: Instant::now() };
+        let before = self.twins().own.replace(met);
+        if before.is_none_or(|before| before.last.elapsed() > SAID_FOR) {
+            let advice = ShardFault::IdentityShared.advice();
+            tracing::error!(%at, advice, "another process runs under this node's identity");
+        }
+    }
+
+    fn note_twin(&self, node: NodeId, detail: String) {
+        let met = Met { detail: detail.clone(), last: Instant::now() };
+        let before = self.twins().of.insert(node, met);
+        if before.is_none_or(|before| before.last.elapsed() > SAID_FOR) {
+            let advice = ShardFault::IdentityShared.advice();
+            tracing::error!(%node, detail, advice, "two processes run under the identity of a peer");
+        }
+    }
+
+    /// The identities under which two processes were met of late: this node's own, and those of peers.
+    pub(crate) fn shared_identities(&self) -> Vec<FaultReport> {
+        let twins = self.twins();
+        let report = |node: Option<NodeId>, met: &Met| FaultReport {
+            fault: ShardFault::IdentityShared,
+            node,
+            detail: met.detail.clone(),
+        };
+        let is_recent = |met: &&Met| met.last.elapsed() <= SAID_FOR;
+        let own = twins.own.as_ref().filter(is_recent).map(|met| report(None, met));
+        let of = twins.of.iter().filter(|(_, met)| is_recent(met)).map(|(node, met)| report(Some(*node), met));
+        own.into_iter().chain(of).collect()
+    }
+}
