@@ -205,10 +205,7 @@ impl<'a> Claimable<'a> {
 
 /// What stands otherwise at an instant than at the last entry, by whose alone it is and what it requires. Of more than is
 /// looked at for one claim the rest waits for the next entry.
-fn opened<'a>(
-    state: &'a FleetState,
-    now: LogInstant,
-) -> BTreeMap<(Option<&'a AgentId>, &'a BTreeSet<Capability>), BTreeSet<Rank>> {
+fn opened(state: &FleetState, now: LogInstant) -> BTreeMap<(Option<&AgentId>, &BTreeSet<Capability>), BTreeSet<Rank>> {
     let mut opened: BTreeMap<_, BTreeSet<Rank>> = BTreeMap::new();
     let most = usize::try_from(state.limits.claim_scan_max).unwrap_or(usize::MAX);
     for (_, id) in state.gates.range(..=(now, TaskId::from_bytes([u8::MAX; 16]))).take(most) {
