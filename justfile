@@ -17,6 +17,7 @@ demo:
 # More of what CI does a little of: whole sites and real Raft in virtual time, chaos and power cuts on real processes.
 prove:
     cargo run --package skep-tests --release --bin sim -- --seeds 20000
+    cargo run --package skep-tests --release --bin sim -- --hosts 200 --seeds 50
     SKEP_SIM_SEEDS=2000 cargo test --package skep-consensus --release --lib simulation
     cargo run --release -- testnet chaos --minutes 30
     cargo run --release -- testnet chaos --links mixed --minutes 30

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::EntryPayload;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use skep_fleet::CLOCK_ROUND_MS_MAX;
 use skep_protocol::codec::Encoded as _;
@@ -43,7 +44,10 @@ impl Shard {
         match header.kind {
             FrameKind::Append => {
                 let request: AppendEntriesRequest<TypeConfig> = decode("append", body).map_err(text)?;
-                if self.inner.site.store.is_exhausted() && !request.entries.iter().all(makes_a_leader) {
+                // What this node has already is not written again: a leader that does not know yet how far it is sends some.
+                let held = self.raft().metrics().borrow_watched().last_log_index;
+                let mut news = request.entries.iter().filter(|entry| Some(entry.log_id.index) > held);
+                if self.inner.site.store.is_exhausted() && !news.all(makes_a_leader) {
                     return Err("the disk of this node is nearly full; free some space".to_owned());
                 }
                 check_sender(who, &request.vote)?;
@@ -149,9 +153,8 @@ impl Shard {
 fn makes_a_leader(entry: &Entry) -> bool {
     match &entry.payload {
         EntryPayload::Blank => true,
-        EntryPayload::Normal(bytes) => {
-            entry::Entry::decode(&bytes.0).is_ok_and(|entry| matches!(entry.body, EntryBody::ClockLost))
-        }
+        EntryPayload::Normal(bytes) => entry::Entry::decode(&bytes.0)
+            .is_ok_and(|entry| matches!(entry.body, EntryBody::ClockLost | EntryBody::Rules(_))),
         EntryPayload::Membership(_) => false,
     }
 }

@@ -133,8 +133,9 @@ impl Shard {
     /// Proposes an entry as the leader of a term, and waits until it is applied. None: not applied, or not known.
     pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
         let has_no_room = self.inner.site.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
-        // Without its clock a leader could not even say that there is no room; and that entry is as small as a vote.
-        if has_no_room && !matches!(body, EntryBody::ClockLost) {
+        // Without its clock, or rules, a leader could not even say that there is no room; and such an entry is hardly larger than
+        // a vote.
+        if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_)) {
             return None;
         }
         let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
