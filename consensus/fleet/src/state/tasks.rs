@@ -187,7 +187,9 @@ impl FleetState {
         let task = self.take(claim.task)?;
         let mut not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts));
         if is_on(Mutant::NondeterministicApply) {
-            not_before = not_before.plus_ms(std::ptr::from_ref(self) as u64 / 16 % 7);
+            // Spread, since states that lie side by side may be a multiple of any number apart.
+            let place = (std::ptr::from_ref(self) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            not_before = not_before.plus_ms(place >> 61);
         }
         let retried = ChangeKind::Retried { task: claim.task, epoch: claim.epoch, reason: reason.clone(), not_before };
         let next = Next { not_before, kept_for: None, change: retried };
