@@ -68,7 +68,8 @@ impl Snapshots {
     pub fn save(&self, shard: ShardId, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.saving);
         let path = self.path(shard);
-        let (saved, header) = (self.saved_header(&path), header(FORMAT, snapshot));
+        let saved = self.saved_header(&path).map_err(|e| StoreError::io(&path, e))?;
+        let header = header(FORMAT, snapshot);
         if saved.is_some_and(|saved| saved == header || u64_at(&saved, 16) > snapshot.index) {
             return Ok(());
         }
@@ -120,7 +121,8 @@ impl Snapshots {
     ) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.saving);
         let path = self.path(shard);
-        if self.saved_header(&path).is_some_and(|saved| u64_at(&saved, 16) > index) {
+        let saved = self.saved_header(&path).map_err(|e| StoreError::io(&path, e))?;
+        if saved.is_some_and(|saved| u64_at(&saved, 16) > index) {
             return Ok(());
         }
         let written = self.put(&path, |file| {
@@ -142,11 +144,16 @@ impl Snapshots {
         written.map_err(|e| StoreError::io(&path, e))
     }
 
-    /// The header of a saved snapshot; none if there is no such file.
-    fn saved_header(&self, path: &Path) -> Option<[u8; HEADER_BYTES]> {
+    /// The header of a saved snapshot; none if there is no such file, or one that is no snapshot. What cannot be read may be
+    /// newer than what is to replace it.
+    fn saved_header(&self, path: &Path) -> io::Result<Option<[u8; HEADER_BYTES]>> {
         let mut header = [0; HEADER_BYTES];
-        self.disk.open(path, Open::Existing).ok()?.read_exact_at(&mut header, 0).ok()?;
-        (header[..8] == MAGIC).then_some(header)
+        let read = self.disk.open(path, Open::Existing).and_then(|file| file.read_exact_at(&mut header, 0));
+        match read {
+            Ok(()) => Ok((header[..8] == MAGIC).then_some(header)),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// The shard's snapshot, if it has one.
@@ -221,7 +228,10 @@ fn header(format: u32, snapshot: &StoredSnapshot) -> [u8; HEADER_BYTES] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::SystemDisk;
+    use rustix::io::Errno;
+
+    use super::super::disk::tight::TightDisk;
+    use super::super::disk::{SystemDisk, is_shortage};
     use super::*;
 
     const SHARD: ShardId = ShardId(1);
@@ -264,6 +274,27 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(5)));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left of it");
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_looked_at_is_not_replaced_by_an_older_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, tightness) = TightDisk::with(Errno::MFILE);
+        let snapshots = Snapshots::open(disk, dir.path()).unwrap();
+        let is_refused = |written: Result<(), StoreError>| match written {
+            Err(StoreError::Io { source, .. }) => is_shortage(&source),
+            _ => false,
+        };
+        snapshots.save(SHARD, &stored(5)).unwrap();
+        tightness.refuse_an_open();
+        assert!(is_refused(snapshots.save(SHARD, &stored(4))), "there was no descriptor for a moment");
+        tightness.refuse_an_open();
+        assert!(is_refused(snapshots.write(SHARD, 4, b"meta", |put| put(b"an older state"))));
+        assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(5)));
+        // One of which there is not even a header is of no use.
+        std::fs::write(snapshots.path(SHARD), b"skepsnap").unwrap();
+        snapshots.save(SHARD, &stored(4)).unwrap();
+        assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(4)));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(crate) struct TightDisk {
 pub(crate) struct Tightness {
     is_tight: Arc<AtomicBool>,
     cuts_writes: Arc<AtomicBool>,
+    refuses_an_open: Arc<AtomicBool>,
 }
 
 impl Tightness {
@@ -27,6 +28,11 @@ impl Tightness {
     /// Has every write find room for half of it only.
     pub(crate) fn cut_writes(&self, cuts_writes: bool) {
         self.cuts_writes.store(cuts_writes, Ordering::Relaxed);
+    }
+
+    /// Has the next file that is opened not be opened for once.
+    pub(crate) fn refuse_an_open(&self) {
+        self.refuses_an_open.store(true, Ordering::Relaxed);
     }
 }
 
@@ -58,6 +64,9 @@ impl Disk for TightDisk {
         // What is there has its place; what is made, or made anew, needs one.
         if how == Open::Truncate {
             self.check()?;
+        }
+        if self.tightness.refuses_an_open.swap(false, Ordering::Relaxed) {
+            return Err(self.shortage.into());
         }
         Ok(self.file(SystemDisk.open(path, how)?))
     }
