@@ -73,7 +73,7 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file has nothing in it, which nobody would have written.
+    /// The file is empty. Whoever writes a configuration writes at least a preset: this one was probably cut off.
     #[error("{path} is empty: it may be cut off. Restore it, or write at least: preset = \"lan\"")]
     Empty {
         /// Which.

@@ -68,7 +68,8 @@ impl<'a> Crew<'a> {
         })
     }
 
-    /// Gives a task to an agent, in a turn. The room that it had for it; none if it is not among them any more.
+    /// Gives an agent a task as turn number `turn`. Returns the room that the agent had before; none if the agent is not in the
+    /// crew.
     pub(super) fn give(&mut self, agent: &AgentId, turn: u64) -> Option<Room> {
         let (before, capabilities) = self.members.remove(agent)?;
         let turns = self.kinds.get_mut(capabilities)?;

@@ -8,7 +8,7 @@ use super::DECISIONS_PER_PROPOSAL_MAX;
 use super::proposed::Proposed;
 use crate::state::FleetState;
 
-/// Has agents forgotten that nobody has served for long. Holds only what it proposed lately.
+/// Proposes to forget each agent that no node has served for its time to live. Keeps only its latest proposals.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IdleAgents {
     proposed: Proposed<LogInstant, AgentId>,

@@ -33,8 +33,8 @@ impl Allocator {
         Self { policy, turn: 0, last: BTreeMap::new() }
     }
 
-    /// Which of a crew gets a task; none if nobody of it can do it. Where no place counts, one agent is looked at of those
-    /// who can do the same.
+    /// The agent of a crew that gets a task; none if no agent of the crew can do it. If the place does not count, this looks at
+    /// one agent of each kind: all agents of a kind can do the same.
     pub(super) fn choose(&self, task: &Task, crew: &Crew<'_>) -> Option<AgentId> {
         let able = crew.able(&task.spec.required);
         let next = match (self.policy, task.spec.place) {

@@ -78,8 +78,8 @@ impl FleetState {
         Ok(Receipt::Agent(agent.clone()))
     }
 
-    /// Forgets an agent that nobody has served for long, if that is still as the orchestrator saw it. What is to be done by
-    /// it, or is told by its node only, keeps it known: it is looked at again after as long.
+    /// Forgets an agent that no node has served for its time to live, if it was last served when the orchestrator says. An agent
+    /// that has a task or a command that has not ended stays known, and its time begins anew.
     ///
     /// Nothing that it did before can be taken for something that it does after it has come again. Its lease was over long
     /// before; the shard counts attachments for all agents together; its claims are judged by the epochs of the tasks; and
@@ -116,7 +116,7 @@ impl FleetState {
         }
     }
 
-    /// Nobody knows how long there was no clock: how long nobody serves an agent is counted from now.
+    /// The shard lost its clock, and cannot tell how long it had none: the time to live of each idle agent begins anew.
     pub(super) fn count_idle_agents_anew(&mut self) {
         let idle: Vec<AgentId> = self.idle.iter().map(|(_, agent)| agent.clone()).collect();
         idle.iter().for_each(|agent| self.count_idle_anew(agent));
