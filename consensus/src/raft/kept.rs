@@ -78,10 +78,23 @@ impl Replay {
         self.0.snapshot.store(snapshot as u64, Ordering::Relaxed);
     }
 
-    /// Whether another snapshot is worth its writing: there is more to be applied again than it would take.
+    /// Whether a snapshot of a state of so many bytes is worth its writing, now that somebody asks for one: openraft does every
+    /// so many entries.
+    pub(super) fn pays_for(&self, state_bytes: u64) -> bool {
+        is_paid_for(self.behind(), state_bytes)
+    }
+
+    /// Whether to ask for another snapshot, however few the entries are: there is more to be applied again than it would
+    /// take.
     pub(crate) fn is_long(&self) -> bool {
         self.behind() > limits::REPLAY_BYTES_SOFT_MAX.max(self.0.snapshot.load(Ordering::Relaxed))
     }
+}
+
+/// Whether at least as much was logged since the last snapshot as the next one writes, or as a start is to read at most. A
+/// small one costs nothing.
+fn is_paid_for(logged: u64, state_bytes: u64) -> bool {
+    state_bytes <= limits::SNAPSHOT_BYTES_CHEAP || logged >= state_bytes.min(limits::SNAPSHOT_LOG_BYTES_MAX)
 }
 
 #[cfg(test)]
@@ -104,5 +117,32 @@ mod tests {
         assert!(!replay.is_long(), "a large state is not written for a small log");
         replay.applied(limit);
         assert!(replay.is_long());
+    }
+
+    #[test]
+    fn snapshots_write_no_more_than_the_log_does_unless_they_are_small() {
+        const MIB: u64 = 1024 * 1024;
+        assert!(is_paid_for(0, limits::SNAPSHOT_BYTES_CHEAP), "a small one is made as often as asked for");
+        let steady = |state_bytes: u64, entry_bytes: u64| {
+            let (mut logged, mut all_logged, mut written) = (0, 0, 0);
+            // openraft asks after so many entries, and not before as many more are there.
+            for _ in 0..10_000 {
+                logged += 100 * entry_bytes;
+                all_logged += 100 * entry_bytes;
+                if is_paid_for(logged, state_bytes) {
+                    (logged, written) = (0, written + state_bytes);
+                }
+                assert!(logged < limits::SNAPSHOT_LOG_BYTES_MAX.max(100 * entry_bytes), "the log is not kept for ever");
+            }
+            (written, all_logged)
+        };
+        for state_bytes in [8 * MIB, 60 * MIB] {
+            for entry_bytes in [100, 10_000, MIB] {
+                let (written, all_logged) = steady(state_bytes, entry_bytes);
+                assert!(written <= all_logged, "{written} bytes of snapshots for {all_logged} of log");
+            }
+        }
+        let (written, all_logged) = steady(512 * MIB, 10_000);
+        assert!(written <= 8 * all_logged, "{written} bytes of snapshots for {all_logged} of log");
     }
 }

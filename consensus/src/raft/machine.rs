@@ -121,11 +121,6 @@ pub(crate) struct Machine {
     checked: Checked,
 }
 
-/// Whether so much was logged since the last snapshot that another one is worth its writing.
-fn is_worth_a_snapshot(logged: u64, state_bytes: u64) -> bool {
-    state_bytes <= limits::SNAPSHOT_BYTES_CHEAP || logged >= state_bytes.min(limits::SNAPSHOT_LOG_BYTES_MAX)
-}
-
 impl Machine {
     pub(crate) fn new(store: Store, shard: ShardId, clock: ShardClock, threads: Threads, build: Build) -> Self {
         Self {
@@ -310,7 +305,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if !force && has_room && self.sending.is_under_way() {
             return None;
         }
-        if !force && has_room && !is_worth_a_snapshot(self.replay.behind(), self.state.read().bytes()) {
+        if !force && has_room && !self.replay.pays_for(self.state.read().bytes()) {
             return None;
         }
         // It would wait for what is missing in the history, with a copy of the state in its hands.

@@ -61,30 +61,3 @@ async fn a_start_reads_its_snapshot_once_and_does_not_write_it_again() {
     assert_eq!(after.applied.map(|id| id.index), Some(3));
     assert!(!path.exists());
 }
-
-#[test]
-fn snapshots_write_no_more_than_the_log_does_unless_they_are_small() {
-    const MIB: u64 = 1024 * 1024;
-    assert!(is_worth_a_snapshot(0, limits::SNAPSHOT_BYTES_CHEAP), "a small one is made as often as asked for");
-    let steady = |state_bytes: u64, entry_bytes: u64| {
-        let (mut logged, mut all_logged, mut written) = (0, 0, 0);
-        // openraft asks after so many entries, and not before as many more are there.
-        for _ in 0..10_000 {
-            logged += 100 * entry_bytes;
-            all_logged += 100 * entry_bytes;
-            if is_worth_a_snapshot(logged, state_bytes) {
-                (logged, written) = (0, written + state_bytes);
-            }
-            assert!(logged < limits::SNAPSHOT_LOG_BYTES_MAX.max(100 * entry_bytes), "the log is not kept for ever");
-        }
-        (written, all_logged)
-    };
-    for state_bytes in [8 * MIB, 60 * MIB] {
-        for entry_bytes in [100, 10_000, MIB] {
-            let (written, all_logged) = steady(state_bytes, entry_bytes);
-            assert!(written <= all_logged, "{written} bytes of snapshots for {all_logged} of log");
-        }
-    }
-    let (written, all_logged) = steady(512 * MIB, 10_000);
-    assert!(written <= 8 * all_logged, "{written} bytes of snapshots for {all_logged} of log");
-}
