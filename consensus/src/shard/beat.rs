@@ -256,17 +256,8 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::ids::Incarnation;
-
+    use super::super::sample::{id, node};
     use super::*;
-
-    fn node(n: u8) -> NodeId {
-        NodeId::from_public_key([n; 32])
-    }
-
-    fn id(n: u8) -> RaftId {
-        RaftId::derive(node(n), Incarnation([n; 16]))
-    }
 
     fn ids(of: &[u8]) -> Vec<RaftId> {
         of.iter().map(|n| id(*n)).collect()

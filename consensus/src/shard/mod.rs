@@ -368,3 +368,17 @@ fn raft_config(config: &ControlConfig) -> openraft::Config {
         ..openraft::Config::default()
     }
 }
+
+/// Nodes and members for tests.
+#[cfg(test)]
+mod sample {
+    use skep_protocol::ids::{Incarnation, NodeId, RaftId};
+
+    pub(super) fn node(n: u8) -> NodeId {
+        NodeId::from_public_key([n; 32])
+    }
+
+    pub(super) fn id(n: u8) -> RaftId {
+        RaftId::derive(node(n), Incarnation([n; 16]))
+    }
+}

@@ -175,18 +175,9 @@ pub(super) async fn run(shard: Shard) {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::ids::Incarnation;
-
+    use super::super::sample::{id, node};
     use super::*;
     use DiskPressure::{Exhausted, Low, None as Room};
-
-    fn node(n: u8) -> NodeId {
-        NodeId::from_public_key([n; 32])
-    }
-
-    fn id(n: u8) -> RaftId {
-        RaftId::derive(node(n), Incarnation([n; 16]))
-    }
 
     fn voter(n: u8, pressure: DiskPressure, holds: u64) -> Voter {
         Voter { id: id(n), node: node(n), pressure: Some(pressure), is_there: true, holds: Some(holds) }

@@ -185,11 +185,8 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::node;
     use super::*;
-
-    fn node(n: u8) -> NodeId {
-        NodeId::from_public_key([n; 32])
-    }
 
     #[test]
     fn a_version_is_agreed_on_once_every_voter_has_said_that_it_speaks_it() {
