@@ -1,8 +1,11 @@
 //! A site with an operator, and agents that take commands.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
-use skep_client::{AgentOptions, AttachedAgent, Client, CommandOffers, Role};
+use skep_client::command::{Command, CommandClass, SignedCommand, Target};
+use skep_client::{AgentOptions, AttachedAgent, Client, CommandId, CommandOffers, OperatorSecret, Role};
 
 use crate::{Ran, Site};
 
@@ -69,4 +72,54 @@ pub async fn attach(client: &Client, name: &str, groups: &[&str]) -> (AttachedAg
     let mut agent = AttachedAgent::attach(client, AgentOptions::new(name, role), None).await.unwrap();
     let offers = agent.take_commands(groups).unwrap();
     (agent, offers)
+}
+
+/// How often each command was started, as the world sees it.
+pub type Starts = Arc<Mutex<BTreeMap<Vec<u8>, u32>>>;
+
+/// Does whatever it is told, and answers with what `result` makes of the arguments.
+///
+/// # Panics
+/// If another thread panicked while it counted.
+#[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
+pub async fn obey(mut offers: CommandOffers, starts: Starts, result: fn(Vec<u8>) -> Vec<u8>) {
+    while let Some(offer) = offers.next().await {
+        offer.accept();
+        let Ok(running) = offer.start().await else { continue };
+        *starts.lock().unwrap().entry(running.command.id.clone()).or_default() += 1;
+        let result = result(running.command.args.clone());
+        let _ = running.succeed(result).await;
+    }
+}
+
+/// A routine command for a robot, signed by an operator.
+///
+/// # Panics
+/// If the node does not know the shard's clock: the test cannot go on.
+#[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
+pub async fn signed(
+    client: &Client,
+    operator: &OperatorSecret,
+    to: &str,
+    valid_ms: u64,
+    args: Vec<u8>,
+) -> SignedCommand {
+    let command = Command {
+        site: "testnet".parse().unwrap(),
+        shard: client.shard(),
+        id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
+        target: Target::Agent(to.parse().unwrap()),
+        verb: "goto".parse().unwrap(),
+        content_type: "".parse().unwrap(),
+        args,
+        deadline: client.deadline_in(valid_ms).await.unwrap(),
+        class: CommandClass::Routine,
+        idempotent: false,
+        supersedes: None,
+        parent: None,
+        trace: "".parse().unwrap(),
+        waves: None,
+        operator: operator.key(),
+    };
+    command.sign(operator).unwrap()
 }

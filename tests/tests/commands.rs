@@ -1,56 +1,15 @@
 //! Commands on real nodes: signed, delivered, started once, reported.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use skep_client::command::{Command, CommandClass, Target};
-use skep_client::{
-    AgentOptions, AttachedAgent, Client, CommandId, CommandOffers, NotStarted, OperatorSecret, Read, Role,
-};
-use skep_tests::hall::{Hall, attach};
+use skep_client::{AgentOptions, AttachedAgent, Client, CommandId, NotStarted, OperatorSecret, Read, Role};
+use skep_tests::hall::{Hall, Starts, attach, obey, signed};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const SEED: [u8; 32] = [7; 32];
-
-/// How often each command was started, as the world sees it.
-type Starts = Arc<Mutex<BTreeMap<Vec<u8>, u32>>>;
-
-/// Does whatever it is told, and says what it was told.
-async fn obey(mut offers: CommandOffers, starts: Starts) {
-    while let Some(offer) = offers.next().await {
-        offer.accept();
-        let Ok(running) = offer.start().await else { continue };
-        *starts.lock().unwrap().entry(running.command.id.clone()).or_default() += 1;
-        let args = running.command.args.clone();
-        let _ = running.succeed(args).await;
-    }
-}
-
-/// A signed command for a robot, of an operator whose key is known here.
-async fn signed(client: &Client, to: &str, valid_ms: u64) -> skep_client::command::SignedCommand {
-    let operator = OperatorSecret::from_seed(&SEED);
-    let command = Command {
-        site: "testnet".parse().unwrap(),
-        shard: client.shard(),
-        id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
-        target: Target::Agent(to.parse().unwrap()),
-        verb: "goto".parse().unwrap(),
-        content_type: "".parse().unwrap(),
-        args: Vec::new(),
-        deadline: client.deadline_in(valid_ms).await.unwrap(),
-        class: CommandClass::Routine,
-        idempotent: false,
-        supersedes: None,
-        parent: None,
-        trace: "".parse().unwrap(),
-        waves: None,
-        operator: operator.key(),
-    };
-    command.sign(&operator).unwrap()
-}
 
 /// Until every command has ended, and how each did.
 async fn outcomes(client: &Client, ids: &[CommandId]) -> Vec<String> {
@@ -94,7 +53,7 @@ async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
     // Node 3 votes nowhere; the operator speaks to another node.
     let (_agent, offers) = attach(&hall.client(3), "robot-7", &["aisle-5"]).await;
     let starts = Starts::default();
-    let robot = tokio::spawn(obey(offers, Arc::clone(&starts)));
+    let robot = tokio::spawn(obey(offers, Arc::clone(&starts), |args| args));
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let goto = ["--to", "robot-7", "--verb", "goto", "--arg", "x:=3", "--arg", "place=dock"];
     let sent = hall.send(1, &[&goto[..], &["--wait", "--traceparent", trace]].concat()).json();
@@ -167,7 +126,7 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
     hall.site.skep(0, &["operator", "add", &operator, "--name", "test", "--key", key, "-o", "json"]).json();
     let (_agent, offers) = attach(&hall.client(3), "r1", &[]).await;
     let starts = Starts::default();
-    let robot = tokio::spawn(obey(offers, Arc::clone(&starts)));
+    let robot = tokio::spawn(obey(offers, Arc::clone(&starts), |args| args));
     let client = hall.client(1);
     let mut ids = Vec::new();
     for n in 0..60 {
@@ -179,7 +138,7 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
             40 => hall.site.net.start(3).unwrap(),
             _ => {}
         }
-        let command = signed(&client, "r1", 120_000).await;
+        let command = signed(&client, &OperatorSecret::from_seed(&SEED), "r1", 120_000, Vec::new()).await;
         // Nobody knows, or not now: the same command again.
         let sent = async { while client.send_command(&command).await.is_err() {} };
         tokio::time::timeout(Duration::from_secs(120), sent).await.expect("it is accepted in the end");
@@ -224,7 +183,7 @@ async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded
     assert!(shown.text().contains("expired"), "{}", shown.text());
     // There is somebody now, and what is sent anew says what it came from.
     let (_agent, offers) = attach(&client, "r1", &[]).await;
-    let robot = tokio::spawn(obey(offers, Starts::default()));
+    let robot = tokio::spawn(obey(offers, Starts::default(), |args| args));
     let redriven = hall.site.skep(1, &["deadletter", "redrive", command, "--key", key, "--valid-for", "1min"]);
     assert_eq!(redriven.code(), Some(0), "{}", redriven.error());
     letters(1);
@@ -277,7 +236,7 @@ async fn at_whichever_step_a_node_is_killed_a_command_is_started_once_and_its_ou
                     hall.site.net.start(victim).unwrap();
                 }
             };
-            let command = signed(&client, "r1", 120_000).await;
+            let command = signed(&client, &OperatorSecret::from_seed(&SEED), "r1", 120_000, Vec::new()).await;
             let (id, sender) = (command.command.id, client.clone());
             let sending = tokio::spawn(async move { while sender.send_command(&command).await.is_err() {} });
             tokio::task::yield_now().await;

@@ -1,59 +1,24 @@
 //! Disks without room, and processes without descriptors: they end no node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use skep_client::command::{Command, CommandClass, SignedCommand, Target};
-use skep_client::{Client, CommandId, CommandOffers, OperatorSecret, Read, TaskSpec};
+use skep_client::{Client, CommandId, OperatorSecret, Read, TaskSpec};
 use skep_tests::Site;
-use skep_tests::hall::{Hall, QUICK, attach};
+use skep_tests::hall::{Hall, QUICK, Starts, attach, obey, signed};
 use skep_tests::small_disk::SmallDisk;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const SEED: [u8; 32] = [7; 32];
 
-/// How often each command was started, as the world sees it.
-type Starts = Arc<Mutex<BTreeMap<Vec<u8>, u32>>>;
-
-async fn obey(mut offers: CommandOffers, starts: Starts) {
-    while let Some(offer) = offers.next().await {
-        offer.accept();
-        let Ok(running) = offer.start().await else { continue };
-        *starts.lock().unwrap().entry(running.command.id.clone()).or_default() += 1;
-        let _ = running.succeed(Vec::new()).await;
-    }
-}
-
-/// A command with arguments of 6 kB, such as filled the journals of a robot within minutes.
-async fn signed(client: &Client) -> SignedCommand {
-    let operator = OperatorSecret::from_seed(&SEED);
-    let command = Command {
-        site: "testnet".parse().unwrap(),
-        shard: client.shard(),
-        id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
-        target: Target::Agent("r1".parse().unwrap()),
-        verb: "goto".parse().unwrap(),
-        content_type: "".parse().unwrap(),
-        args: vec![1; 6_000],
-        deadline: client.deadline_in(600_000).await.unwrap(),
-        class: CommandClass::Routine,
-        idempotent: false,
-        supersedes: None,
-        parent: None,
-        trace: "".parse().unwrap(),
-        waves: None,
-        operator: operator.key(),
-    };
-    command.sign(&operator).unwrap()
-}
-
+/// Sends commands with arguments of 6 kB, such as filled the journals of a robot within minutes.
 async fn send(client: &Client, count: usize) -> Vec<CommandId> {
+    let operator = OperatorSecret::from_seed(&SEED);
     let mut ids = Vec::new();
     for _ in 0..count {
-        let command = signed(client).await;
+        let command = signed(client, &operator, "r1", 600_000, vec![1; 6_000]).await;
         client.send_command(&command).await.unwrap();
         ids.push(command.command.id);
     }
@@ -100,7 +65,7 @@ async fn a_full_disk_under_the_journals_ends_no_node_and_every_command_is_done_o
     let client = hall.client(0);
     let (_agent, offers) = attach(&client, "r1", &[]).await;
     let starts = Starts::default();
-    let robot = tokio::spawn(obey(offers, Arc::clone(&starts)));
+    let robot = tokio::spawn(obey(offers, Arc::clone(&starts), |_| Vec::new()));
     let before = send(&client, 10).await;
     until_all_succeeded(&hall.site, &client, &before).await;
     disk.fill();
