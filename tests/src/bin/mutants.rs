@@ -272,6 +272,8 @@ fn test(binary: &str, test: &str, mutant: Option<Mutant>, seed: Option<u64>) -> 
     let mut command = Command::new(binary);
     command.arg(test).env("SKEP_SIM_FROM", from).env("SKEP_SIM_SEEDS", seeds);
     command.env("RUST_BACKTRACE", "0").env_remove("SKEP_MUTANT");
+    // A case that fails for a mutant's sake is no regression, and does not belong among the sources.
+    command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
     if let Some(mutant) = mutant {
         command.env("SKEP_MUTANT", mutant.name());
     }
