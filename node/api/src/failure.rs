@@ -108,7 +108,10 @@ impl Failed {
                 let known = known.join(", ");
                 let message = format!("there is no such shard, {shard}: nobody whom this node reaches has heard of it");
                 let help = format!("there is {known}; 'skep shard init --shard' creates one");
-                not_done("SKEP-0007", Code::NotFound, message, &help)
+                let mut failed = not_done("SKEP-0007", Code::NotFound, message, &help);
+                // Heard of nothing: a node that was started again knows nothing of what was sent before.
+                failed.failure.silent_about_earlier = true;
+                failed
             }
             NotDone::NoReplica => {
                 let message = "this node holds no replica of the shard";

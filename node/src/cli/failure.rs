@@ -8,6 +8,10 @@ use skep_client::v1;
 
 use super::output::{Format, escaped};
 
+/// What is said of a request that is too old to be sent again.
+const TOO_LATE: &str = "what there is shows what became of it: 'skep task list', 'skep command list', 'skep agent list', \
+                        'skep operator list'";
+
 /// How a program ends whose reader has gone away: as if SIGPIPE had ended it.
 const READER_GONE: u8 = 128 + 13;
 
@@ -65,9 +69,16 @@ impl Failure {
 
     /// Nobody knows whether something was done that is safe to be asked for again, by this.
     pub(crate) fn unknown(error: ClientError, advice: &str) -> Self {
-        let is_unknown = matches!(&error, ClientError::Unknown { request_id, .. } if !request_id.is_empty());
+        let advice = match &error {
+            ClientError::Unknown { too_late: true, .. } => Some(TOO_LATE),
+            ClientError::Unknown { request_id, .. } if !request_id.is_empty() => Some(advice),
+            ClientError::Unknown { .. } | ClientError::NotDone(_) | ClientError::Endpoint(_) => None,
+        };
         let failure = Self::told(error);
-        if is_unknown { failure.advise(advice) } else { failure }
+        match advice {
+            Some(advice) => failure.advise(advice),
+            None => failure,
+        }
     }
 
     /// Prints it and says how the process ends.
@@ -110,8 +121,8 @@ impl Failure {
         match error {
             ClientError::Endpoint(_) => Self::usage(message),
             ClientError::Unknown { request_id, .. } if request_id.is_empty() => Self::with_exit(4, message),
-            ClientError::Unknown { request_id, .. } => {
-                Self { retryable: true, request: Some(request_id), ..Self::with_exit(6, message) }
+            ClientError::Unknown { request_id, too_late, .. } => {
+                Self { retryable: !too_late, request: Some(request_id), ..Self::with_exit(6, message) }
             }
             ClientError::NotDone(failure) => {
                 let v1::Failure { code, retryable, retry_after_ms, .. } = *failure;
@@ -151,7 +162,19 @@ mod tests {
     use super::*;
 
     fn unknown(request_id: &str) -> ClientError {
-        ClientError::Unknown { request_id: request_id.to_owned(), last: "no answer".to_owned() }
+        ClientError::Unknown { request_id: request_id.to_owned(), last: "no answer".to_owned(), too_late: false }
+    }
+
+    #[test]
+    fn a_request_that_comes_too_late_is_unknown_and_nobody_is_told_to_send_it_again() {
+        let request_id = "07070707-0707-0707-0707-070707070707@90".to_owned();
+        let late =
+            || ClientError::Unknown { request_id: request_id.clone(), last: "it passed".to_owned(), too_late: true };
+        for failure in [Failure::from(late()), Failure::unknown(late(), "give the same line again")] {
+            assert_eq!((failure.exit, failure.retryable), (6, false));
+            assert!(failure.message.contains("too late") && failure.message.contains("skep task list"));
+            assert!(!failure.message.contains("--request-id") && !failure.message.contains("same line"));
+        }
     }
 
     #[test]
