@@ -272,9 +272,16 @@ pub const FILE_THREADS: usize = 2;
 pub const API_CONNECTIONS_MAX: usize = 4 * AGENTS_PER_NODE_MAX;
 /// See [`API_CONNECTIONS_MAX`].
 pub const API_CONNECTIONS_MIN: usize = 8;
-/// Connections of the local API that stay free of streams that last, and of those over TCP: whoever looks after the node finds
-/// a place at its socket. One stream more is refused.
+/// Connections of the local API that are kept for those at the node's socket who soon go, once all others are taken: whoever
+/// looks after the node finds a place. One that stays is closed after [`API_RESERVED_MS`]; a stream on one is refused, and so is
+/// one more stream than there are other places.
 pub const API_CONNECTIONS_RESERVED: usize = 4;
+/// How long a connection may have a place that is kept for those who soon go, in milliseconds: for as long as a call is sent again
+/// by a client with the settings that it has if nobody says otherwise, and some more. What is cut off then is sent again.
+pub const API_RESERVED_MS: u64 = 20_000;
+/// How long a connection of the local API may be open before a call of it was let in, in milliseconds. Then it is closed: it has
+/// not got through its handshake, shows no token, or says nothing.
+pub const API_LET_IN_MS: u64 = 10_000;
 /// Connections that are being told that there is no place for them, at a time. One more waits to be accepted.
 pub const API_REFUSALS_MAX: usize = 8;
 /// Descriptors that connections of the local API leave to logs, peers and whatever else a node opens; a quarter of all where

@@ -10,6 +10,7 @@ use skep_tests::hall::{Hall, Starts, attach, obey, signed};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const SEED: [u8; 32] = [7; 32];
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// Until every command has ended, and how each did.
 async fn outcomes(client: &Client, ids: &[CommandId]) -> Vec<String> {
@@ -54,9 +55,8 @@ async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
     let (_agent, offers) = attach(&hall.client(3), "robot-7", &["aisle-5"]).await;
     let starts = Starts::default();
     let robot = tokio::spawn(obey(offers, Arc::clone(&starts), |args| args));
-    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let goto = ["--to", "robot-7", "--verb", "goto", "--arg", "x:=3", "--arg", "place=dock"];
-    let sent = hall.send(1, &[&goto[..], &["--wait", "--traceparent", trace]].concat()).json();
+    let sent = hall.send(1, &[&goto[..], &["--wait", "--traceparent", TRACE]].concat()).json();
     assert_eq!((&sent["open"], &sent["agents"]), (&Value::from(0), &Value::from(1)));
     let delivery = &sent["deliveries"][0];
     assert_eq!((&delivery["outcome"], &delivery["seq"]), (&"succeeded".into(), &"1.1".into()), "{sent}");
@@ -65,7 +65,7 @@ async fn a_robot_does_what_it_is_told_and_the_operator_sees_how_it_went() {
         assert!(delivery[step].is_u64(), "{step} of {sent}");
     }
     assert_eq!(delivery["node"], hall.site.net.nodes[3].id);
-    assert_eq!(life(&hall.client(2), sent["command"].as_str().unwrap(), trace).await, LIFE);
+    assert_eq!(life(&hall.client(2), sent["command"].as_str().unwrap(), TRACE).await, LIFE);
     // A group, and what everybody else's key is worth.
     let group = hall.send(0, &["--group", "aisle-5", "--verb", "look", "--wait"]).json();
     assert_eq!(group["deliveries"][0]["outcome"], "succeeded");
@@ -202,8 +202,43 @@ async fn what_failed_for_good_is_a_dead_letter_until_it_is_redriven_or_discarded
     assert_eq!(outcomes(&client, &ids).await, ["succeeded"]);
     hall.site.skep(1, &["deadletter", "discard", &task]);
     letters(0);
+    let gone = hall.site.skep(1, &["deadletter", "redrive", "0198f0c2-1111-7000-8000-000000000001", "--key", key]);
+    assert_eq!(gone.code(), Some(3), "{}", gone.error());
+    assert!(gone.error().contains("the shard holds it no more"), "{}", gone.error());
     let again = hall.site.skep(1, &["deadletter", "discard", &task]);
     assert_eq!(again.code(), Some(1), "{}", again.error());
+    robot.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_is_sent_again_is_started_once_and_one_that_comes_too_late_is_unknown() {
+    let hall = Hall::up(NODE, 1, 1).await;
+    let (_agent, offers) = attach(&hall.client(0), "r1", &[]).await;
+    let starts = Starts::default();
+    let robot = tokio::spawn(obey(offers, Arc::clone(&starts), |args| args));
+    let made = hall.site.skep(0, &["command", "id", "--valid-for", "1h", "-o", "json"]).json();
+    let name = made["id"].as_str().unwrap().to_owned();
+    let send = |more: &[&str]| hall.send(0, &[&["--to", "r1", "--verb", "goto", "--wait"][..], more].concat());
+    // However long the same line says that it is to be valid: its name says until when.
+    for more in [&[][..], &["--valid-for", "5min"], &["--traceparent", TRACE]] {
+        let sent = send(&[&["--id", &name][..], more].concat());
+        assert_eq!((sent.code(), &sent.json()["deliveries"][0]["outcome"]), (Some(0), &"succeeded".into()), "{more:?}");
+    }
+    assert_eq!(starts.lock().unwrap().values().copied().collect::<Vec<_>>(), [1]);
+    let other = send(&["--id", &name, "--arg", "x:=1"]);
+    assert_eq!(other.code(), Some(1), "it is another command: {}", other.error());
+    // An id alone has no bound: once it is forgotten it would be that of a new command.
+    let (id, _) = name.split_once('@').unwrap();
+    let unbounded = send(&["--id", id]);
+    assert_eq!(unbounded.code(), Some(2), "{}", unbounded.error());
+    assert!(unbounded.error().contains("UUID@DEADLINE"), "{}", unbounded.error());
+    let clock = hall.site.skep(0, &["shard", "status", "-o", "json"]).json()["clock"].as_u64().unwrap();
+    let late = send(&["--id", &format!("0198f0c2-1111-7000-8000-000000000001@{clock}")]);
+    assert_eq!(late.code(), Some(6), "it may have been done, and forgotten: {}", late.error());
+    let told: Value = serde_json::from_str(&late.error()).unwrap();
+    assert_eq!((&told["error"]["retryable"], &told["error"]["again"]), (&false.into(), &Value::Null), "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("command watch 0198f0c2"), "{told}");
+    assert_eq!(starts.lock().unwrap().len(), 1);
     robot.abort();
 }
 

@@ -139,9 +139,10 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
     });
     let error = error.await.unwrap();
     assert!(error.to_string().contains("ulimit -n"), "{error}");
-    drop(idle);
+    // They do not keep them.
     let served = site.net.wait_for("service again", async || node.client().node_status().await.ok());
     served.await.unwrap();
+    drop(idle);
     let log = std::fs::read_to_string(node.dir.join("log")).unwrap();
     let told =
         log.lines().filter(|line| line.contains("as many connections") || line.contains("cannot accept")).count();

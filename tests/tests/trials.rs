@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use skep_client::command::Target;
-use skep_client::{Allowed, Endpoint, OperatorGrant, OperatorSecret, Read, TaskSpec};
+use skep_client::{Allowed, ClientError, Endpoint, OperatorGrant, OperatorSecret, Read, RequestName, TaskSpec};
 use skep_tests::hall::Hall;
 use skep_tests::running::Running;
 use skep_tests::{Ran, Site};
@@ -219,6 +219,25 @@ async fn a_request_that_is_sent_again_under_its_name_is_done_once() {
     let listed = site.skep(0, &["task", "list", "-o", "json"]).json();
     let in_doubt = listed.as_array().unwrap().iter().filter(|task| task["title"] == "in doubt").count();
     assert!(in_doubt <= 1, "{listed:#}");
+}
+
+/// hashicorp/nomad#10641
+#[tokio::test]
+async fn a_request_that_is_sent_again_too_late_is_unknown_though_it_was_done() {
+    let site = Site::up(NODE, 1, 1, &[]).await;
+    let client = site.net.nodes[0].client();
+    let spec = || TaskSpec { title: "once".into(), ..TaskSpec::default() };
+    let clock = client.clock().await.unwrap().clock;
+    let name: RequestName = format!("0198f0c2-1111-7000-8000-000000000001@{clock}").parse().unwrap();
+    client.under(Some(name), 60_000).await.unwrap().create_task(spec()).await.unwrap();
+    // The same request under a deadline that has passed, as if the shard had forgotten it.
+    let name = RequestName { id: uuid::Uuid::from_u128(7), ..name };
+    let passed = async || (client.clock().await.ok()?.clock > clock + 1).then_some(());
+    site.net.wait_for("a clock that goes on", passed).await.unwrap();
+    let late = client.under(Some(name), 1).await.unwrap().create_task(spec()).await;
+    assert!(matches!(late, Err(ClientError::Unknown { too_late: true, .. })), "{late:?}");
+    let listed = site.skep(0, &["task", "list", "-o", "json"]).json();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed:#}");
 }
 
 /// hashicorp/consul#54

@@ -91,6 +91,11 @@ impl Link {
         }
     }
 
+    /// How often the other side has said that something arrived. It grows while that is asked anything, if it lives.
+    pub(super) fn acknowledgements(&self) -> u64 {
+        self.connection().map_or(0, |connection| connection.stats().frame_rx.acks)
+    }
+
     /// Where the other side is; none within one process.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.connection().map(quinn::Connection::remote_address)

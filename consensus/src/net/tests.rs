@@ -32,6 +32,15 @@ impl Dispatch for Whereabouts {
     }
 }
 
+/// Lives, and does not get round to answering.
+struct Busy;
+
+impl Dispatch for Busy {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+        Box::pin(std::future::pending())
+    }
+}
+
 struct Node {
     peers: Peers,
     plane: ControlPlane,
@@ -50,6 +59,10 @@ fn start(seed: u8, other: PeerConfig) -> Node {
 }
 
 fn start_as(seed: u8, process: u64, other: PeerConfig) -> Node {
+    start_that(seed, process, other, Arc::new(Whereabouts))
+}
+
+fn start_that(seed: u8, process: u64, other: PeerConfig, dispatch: Arc<dyn Dispatch>) -> Node {
     let (control, work) = (control_runtime().unwrap(), work_runtime().unwrap());
     let threads = Threads::new(control.handle().clone(), work.handle().clone());
     let hello = Hello {
@@ -71,7 +84,7 @@ fn start_as(seed: u8, process: u64, other: PeerConfig) -> Node {
         threads: threads.clone(),
     };
     let peers = ControlPlane::peers(&setup);
-    let plane = ControlPlane::start(setup, peers.clone(), Arc::new(Whereabouts)).unwrap();
+    let plane = ControlPlane::start(setup, peers.clone(), dispatch).unwrap();
     let (stop, stopped) = oneshot::channel();
     let control = std::thread::spawn(move || {
         let _ = control.block_on(stopped);
@@ -131,6 +144,27 @@ fn of_two_processes_under_one_identity_the_first_stays_while_it_lives() {
     // Without a word: its connection is not known to be dead.
     stop(first);
     until(&asked, || connected(&asked, one) == Some(22));
+    stop(second);
+    stop(asked);
+}
+
+/// hashicorp/consul#13037
+#[test]
+fn a_process_that_is_heard_and_has_not_answered_yet_is_neither_replaced_nor_said_to_be_two() {
+    let one = identity(1).node();
+    let asked = start(2, peer(1, None));
+    let to = || peer(2, asked.plane.local_address());
+    let first = start_that(1, 11, to(), Arc::new(Busy));
+    let connected = || asked.peers.connected(one).map(|peer| peer.hello.process);
+    until(&asked, || connected() == Some(11));
+    let second = start_as(1, 22, to());
+    let refused = || second.peers.views().iter().filter_map(|view| view.last_error.clone()).collect::<String>();
+    until(&second, || refused().contains("has not answered yet"));
+    assert_eq!(connected(), Some(11), "it lives");
+    assert_eq!((shared(&asked), shared(&second)), (vec![], vec![]));
+    // Once it is heard no more it is dead.
+    stop(first);
+    until(&asked, || connected() == Some(22));
     stop(second);
     stop(asked);
 }

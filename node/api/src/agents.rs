@@ -114,7 +114,7 @@ impl AgentCommands for Commands {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let place = self.doors.lasting()?;
+        let place = self.doors.lasting(&request)?;
         let mut messages = request.into_inner();
         let first = messages.message().await?.and_then(|message| message.message);
         let Some(Said::Attach(wish)) = first else {

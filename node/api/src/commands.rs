@@ -220,7 +220,7 @@ impl TaskCommands for Commands {
         &self,
         request: Request<Streaming<v1::TaskCommand>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let place = self.doors.lasting()?;
+        let place = self.doors.lasting(&request)?;
         let mut commands = request.into_inner();
         let (replies, stream) = mpsc::channel(limits::STREAM_REQUESTS_MAX);
         let service = self.clone();

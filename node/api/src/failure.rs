@@ -53,14 +53,26 @@ impl Failed {
         not_done("SKEP-0006", Code::ResourceExhausted, message, "end some subscriptions first")
     }
 
-    pub(crate) fn too_many_connections(open: usize) -> Self {
-        let message = format!("the API of this node has as many connections as it may: {open} are open");
+    pub(crate) fn too_many_connections(open: usize, over_tcp: bool) -> Self {
+        let but = if over_tcp { " but for some that are kept for its socket" } else { "" };
+        let message = format!("the API of this node has as many connections as it may{but}: {open} are open");
         let help = "close some, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
         retryable(not_done("SKEP-0009", Code::ResourceExhausted, message, help), 1_000)
     }
 
     pub(crate) fn too_many_streams(open: usize) -> Self {
-        let message = format!("the API of this node has as many streams as it may: {open} are open");
+        Self::no_stream(format!("the API of this node has as many streams as it may: {open} are open"))
+    }
+
+    /// The connection has a place that is kept for short calls.
+    pub(crate) fn only_calls(open: usize) -> Self {
+        Self::no_stream(format!(
+            "the API of this node has as many connections as it may but for some that are kept for calls and not for streams: \
+             {open} are open"
+        ))
+    }
+
+    fn no_stream(message: String) -> Self {
         let help = "end some watches, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
         retryable(not_done("SKEP-0010", Code::ResourceExhausted, message, help), 1_000)
     }
@@ -108,7 +120,10 @@ impl Failed {
                 let known = known.join(", ");
                 let message = format!("there is no such shard, {shard}: nobody whom this node reaches has heard of it");
                 let help = format!("there is {known}; 'skep shard init --shard' creates one");
-                not_done("SKEP-0007", Code::NotFound, message, &help)
+                let mut failed = not_done("SKEP-0007", Code::NotFound, message, &help);
+                // Heard of nothing: a node that was started again knows nothing of what was sent before.
+                failed.failure.silent_about_earlier = true;
+                failed
             }
             NotDone::NoReplica => {
                 let message = "this node holds no replica of the shard";

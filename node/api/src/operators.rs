@@ -119,7 +119,7 @@ impl OperatorQueries for Queries {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::CommandEvent, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchCommandsRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let place = self.doors.lasting()?;
+        let place = self.doors.lasting(&request)?;
         let request = request.into_inner();
         let (wanted, agent) = (request.command_id, request.agent);
         let wanted = convert::optional_command_id(&wanted).map_err(|e| invalid(&e))?;

@@ -114,7 +114,7 @@ impl TaskQueries for Queries {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::TaskEvent, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchTasksRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let place = self.doors.lasting()?;
+        let place = self.doors.lasting(&request)?;
         let request = request.into_inner();
         let topics = convert::topics(&request.topics).map_err(|e| invalid(&e))?;
         let shard = convert::shard_id(request.shard);

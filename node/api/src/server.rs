@@ -79,7 +79,7 @@ struct WithToken {
 }
 
 impl Interceptor for WithToken {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         if !same(given.as_bytes(), self.token.as_bytes()) {
@@ -87,7 +87,10 @@ impl Interceptor for WithToken {
             return Err(Status::unauthenticated(why));
         }
         let guest = request.extensions().get::<GuestInfo<TcpConnectInfo>>();
-        guest.map_or(Ok(()), GuestInfo::check)?;
+        let caller = guest.map(GuestInfo::let_in).transpose()?;
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
         Ok(request)
     }
 }
@@ -99,13 +102,16 @@ struct SameUser {
 }
 
 impl Interceptor for SameUser {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let guest = request.extensions().get::<GuestInfo<UdsConnectInfo>>();
         let uid = guest.and_then(|guest| guest.of.peer_cred).map(|peer| peer.uid());
         if !uid.is_some_and(|uid| uid == self.uid || uid == 0) {
             return Err(Status::permission_denied("the socket serves the node's own user only"));
         }
-        guest.map_or(Ok(()), GuestInfo::check)?;
+        let caller = guest.map(GuestInfo::let_in).transpose()?;
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
         Ok(request)
     }
 }

@@ -3,14 +3,17 @@
 mod send;
 mod views;
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use skep_client::command::{CommandOrder, OrderKind};
 use skep_client::{Client, CommandId, Read};
 
 use super::as_of::{AsOf, Pages};
 use super::follow::follow;
 use super::key::KeyPath;
-use super::output::one;
+use super::output::{one, parse_span};
 use super::resend::Resend;
 use super::{Common, Failure};
 pub(crate) use views::View;
@@ -20,6 +23,12 @@ use views::{Line, Receipt, Step};
 pub(crate) enum Command {
     /// Have robots do something
     Send(send::Send),
+    /// A name for a command that is yet to be sent, so that it is accepted once however often the same line is given
+    Id {
+        /// No robot starts it after this long from now
+        #[arg(long, value_parser = parse_span, default_value = "10s")]
+        valid_for: Duration,
+    },
     /// The life of a command, at each of its robots
     Show {
         /// Which
@@ -65,6 +74,12 @@ pub(crate) enum Command {
     },
 }
 
+/// A name that was made.
+#[derive(Serialize)]
+struct Named<'a> {
+    id: &'a str,
+}
+
 /// What is said of a command that was sent.
 #[derive(Debug, Args)]
 pub(crate) struct Order {
@@ -102,6 +117,10 @@ impl Command {
         let read = |stale| if stale { Read::Stale } else { Read::Linearizable };
         match self {
             Self::Send(send) => send.run(&client, common).await,
+            Self::Id { valid_for } => {
+                let id = send::new_name(&client, valid_for).await?.to_string();
+                one(common.output, &Named { id: &id }, &[("id", id.clone())])
+            }
             Self::Show { command, stale } => {
                 let reply = client.command(command, read(stale)).await?;
                 let as_of = AsOf::from(reply.as_of);

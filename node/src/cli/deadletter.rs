@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, SignedOrder, Target, redriven};
-use skep_client::{Client, CommandId, OperatorSecret, Read, SiteName, TaskStatus, v1};
+use skep_client::{Client, ClientError, CommandId, OperatorSecret, Read, SiteName, TaskStatus, v1};
 
 use super::command::View;
 use super::key::KeyPath;
@@ -194,7 +194,8 @@ impl Redrive {
     async fn run(self, client: &Client, common: &Common) -> Result<(), Failure> {
         match find(client, &self.id).await? {
             Letter::Task(task) => {
-                let redriven = self.resend.client(client).await?.redrive_task(&task, &self.reason).await?;
+                let redriven = self.resend.client(client).await?.redrive_task(&task, &self.reason).await;
+                let redriven = redriven.map_err(|error| self.not_held(error))?;
                 task::print_receipt(common.output, redriven)
             }
             Letter::Command(_) if self.resend.request_id.is_some() => Err(Failure::usage(
@@ -202,6 +203,20 @@ impl Redrive {
             )),
             Letter::Command(view) => self.command(client, common, *view).await,
         }
+    }
+
+    /// What is said of a letter that is not there. What a command was to do is kept with the command alone.
+    fn not_held(&self, error: ClientError) -> Failure {
+        let is_gone = error.is_not_found();
+        let failure = Failure::from(error);
+        if !is_gone {
+            return failure;
+        }
+        failure.advise(&format!(
+            "if it was a command, the shard holds it no more: send a new one; 'skep command watch {} --from 1' tells what the \
+             history has of it",
+            self.id
+        ))
     }
 
     async fn command(&self, client: &Client, common: &Common, view: v1::CommandView) -> Result<(), Failure> {
@@ -218,19 +233,21 @@ impl Redrive {
         };
         let secret = self.key.load()?;
         let site = client.node_status().await?.site.parse().map_err(Failure::failed)?;
-        let (mut lines, mut left) = (Vec::new(), 0);
+        let (mut lines, mut left, mut in_doubt) = (Vec::new(), 0, false);
         for of in view.deliveries.iter().filter(dead) {
             let (command, what) = if of.outcome == "indeterminate" && !self.even_if_done {
-                (String::new(), Err("nobody knows whether it was done: resolve it, or give --even-if-done".to_owned()))
+                left += 1;
+                (String::new(), "nobody knows whether it was done: resolve it, or give --even-if-done".to_owned())
             } else {
                 let (id, sent) = self.send_again(client, (&site, &secret), &view, &of.agent).await?;
-                (id.to_string(), sent)
+                left += usize::from(sent.is_err());
+                in_doubt |= matches!(sent, Err(ClientError::Unknown { .. }));
+                (id.to_string(), sent.map_or_else(|why| why.to_string(), |()| "sent again".to_owned()))
             };
-            left += usize::from(what.is_err());
-            let what = what.map_or_else(|why| why, |()| "sent again".to_owned());
             lines.push(Settled { command, agent: of.agent.clone(), what });
         }
-        // What is left keeps the letter: it can be redriven again, and nobody is sent it twice.
+        // What is left keeps the letter: it can be redriven again, and nobody is sent it twice while the shard holds what was
+        // sent.
         if left == 0 {
             let order = order(client, &view, &self.reason, &self.key).await?;
             let again = "give the same line again: what was sent is not sent twice";
@@ -238,7 +255,16 @@ impl Redrive {
             lines.push(Settled::discarded(&view));
         }
         rows(common.output, &lines)?;
-        if left == 0 { Ok(()) } else { Err(Failure::failed(format!("it is still a dead letter of {left} robots"))) }
+        let still = format!("it is still a dead letter of {left} robots");
+        match (left, in_doubt) {
+            (0, _) => Ok(()),
+            (_, false) => Err(Failure::failed(still)),
+            (_, true) => {
+                let unknown =
+                    "nobody knows whether it was sent again to each of them; give the same line again at once";
+                Err(Failure::in_doubt(&self.id, format!("{still}: {unknown}")).sent_again_by(None))
+            }
+        }
     }
 
     /// Sends a command to one of its robots again, once. Why it was not sent, if it was not.
@@ -248,7 +274,7 @@ impl Redrive {
         (site, secret): (&SiteName, &OperatorSecret),
         view: &v1::CommandView,
         agent: &str,
-    ) -> Result<(CommandId, Result<(), String>), Failure> {
+    ) -> Result<(CommandId, Result<(), ClientError>), Failure> {
         let first = view.command.clone().unwrap_or_default();
         let parent: CommandId = self.id.parse().map_err(Failure::usage)?;
         let agent = agent.parse().map_err(Failure::failed)?;
@@ -275,7 +301,7 @@ impl Redrive {
             Ok(_) => (id, Ok(())),
             // An earlier attempt sent it.
             Err(error) if error.is_already_there() => (id, Ok(())),
-            Err(error) => (id, Err(error.to_string())),
+            Err(error) => (id, Err(error)),
         })
     }
 }

@@ -8,6 +8,10 @@ use skep_client::v1;
 
 use super::output::{Format, escaped};
 
+/// What is said of a request that is too old to be sent again.
+const TOO_LATE: &str = "what there is shows what became of it: 'skep task list', 'skep command list', 'skep agent list', \
+                        'skep operator list'";
+
 /// How a program ends whose reader has gone away: as if SIGPIPE had ended it.
 const READER_GONE: u8 = 128 + 13;
 
@@ -21,12 +25,14 @@ pub(crate) struct Failure {
     retry_after_ms: u64,
     /// The request of which nobody knows whether it was done.
     request: Option<String>,
+    /// The line with which that can be sent again.
+    again: Option<String>,
 }
 
 impl Failure {
     fn with_exit(exit: u8, message: impl ToString) -> Self {
         let message = message.to_string();
-        Self { exit, code: None, message, retryable: false, retry_after_ms: 0, request: None }
+        Self { exit, code: None, message, retryable: false, retry_after_ms: 0, request: None, again: None }
     }
 
     /// Something went wrong.
@@ -65,9 +71,27 @@ impl Failure {
 
     /// Nobody knows whether something was done that is safe to be asked for again, by this.
     pub(crate) fn unknown(error: ClientError, advice: &str) -> Self {
-        let is_unknown = matches!(&error, ClientError::Unknown { request_id, .. } if !request_id.is_empty());
+        let advice = match &error {
+            ClientError::Unknown { too_late: true, .. } => Some(TOO_LATE),
+            ClientError::Unknown { request_id, .. } if !request_id.is_empty() => Some(advice),
+            ClientError::Unknown { .. } | ClientError::NotDone(_) | ClientError::Endpoint(_) => None,
+        };
         let failure = Self::told(error);
-        if is_unknown { failure.advise(advice) } else { failure }
+        match advice {
+            Some(advice) => failure.advise(advice),
+            None => failure,
+        }
+    }
+
+    /// Nobody knows whether something of this name was done.
+    pub(crate) fn in_doubt(name: impl ToString, message: impl ToString) -> Self {
+        Self { request: Some(name.to_string()), ..Self::with_exit(6, message) }
+    }
+
+    /// The same of what is in doubt and can be sent again, by this line.
+    #[must_use]
+    pub(crate) fn sent_again_by(self, line: Option<String>) -> Self {
+        Self { retryable: true, again: line, ..self }
     }
 
     /// Prints it and says how the process ends.
@@ -83,10 +107,16 @@ impl Failure {
         match format {
             Format::Table if on_terminal => {
                 let diagnostic = miette::MietteDiagnostic::new(self.message.clone());
-                format!("{:?}", miette::Report::from(diagnostic))
+                let report = format!("{:?}", miette::Report::from(diagnostic));
+                // Not broken into lines, so that it can be copied.
+                let again = self.again.as_ref().map(|line| format!("\n{line}")).unwrap_or_default();
+                report + &again
             }
             // As long as it is: whoever searches a file finds what was said in one piece.
-            Format::Table => format!("error: {}", self.message),
+            Format::Table => {
+                let again = self.again.as_ref().map(|line| format!(": {line}")).unwrap_or_default();
+                format!("error: {}{again}", self.message)
+            }
             Format::Json | Format::Jsonl => {
                 let error = serde_json::json!({
                     "error": {
@@ -95,6 +125,7 @@ impl Failure {
                         "retryable": self.retryable,
                         "retry_after_ms": self.retry_after_ms,
                         "request": self.request,
+                        "again": self.again,
                         "exit": self.exit,
                     }
                 });
@@ -110,13 +141,13 @@ impl Failure {
         match error {
             ClientError::Endpoint(_) => Self::usage(message),
             ClientError::Unknown { request_id, .. } if request_id.is_empty() => Self::with_exit(4, message),
-            ClientError::Unknown { request_id, .. } => {
-                Self { retryable: true, request: Some(request_id), ..Self::with_exit(6, message) }
+            ClientError::Unknown { request_id, too_late, .. } => {
+                Self { retryable: !too_late, request: Some(request_id), ..Self::with_exit(6, message) }
             }
             ClientError::NotDone(failure) => {
                 let v1::Failure { code, retryable, retry_after_ms, .. } = *failure;
                 let exit = exit_code(&code);
-                Self { exit, code: Some(code), message, retryable, retry_after_ms, request: None }
+                Self { exit, code: Some(code), message, retryable, retry_after_ms, request: None, again: None }
             }
         }
     }
@@ -151,7 +182,31 @@ mod tests {
     use super::*;
 
     fn unknown(request_id: &str) -> ClientError {
-        ClientError::Unknown { request_id: request_id.to_owned(), last: "no answer".to_owned() }
+        ClientError::Unknown { request_id: request_id.to_owned(), last: "no answer".to_owned(), too_late: false }
+    }
+
+    #[test]
+    fn a_request_that_comes_too_late_is_unknown_and_nobody_is_told_to_send_it_again() {
+        let request_id = "07070707-0707-0707-0707-070707070707@90".to_owned();
+        let late =
+            || ClientError::Unknown { request_id: request_id.clone(), last: "it passed".to_owned(), too_late: true };
+        for failure in [Failure::from(late()), Failure::unknown(late(), "give the same line again")] {
+            assert_eq!((failure.exit, failure.retryable), (6, false));
+            assert!(failure.message.contains("too late") && failure.message.contains("skep task list"));
+            assert!(!failure.message.contains("--request-id") && !failure.message.contains("same line"));
+        }
+    }
+
+    #[test]
+    fn the_line_that_sends_again_what_is_in_doubt_is_told_in_one_piece() {
+        let line = format!("skep command send --to r1 --verb goto {} --id 7@9", "--arg x=1 ".repeat(40));
+        let failure = Failure::in_doubt("7@9", "nobody knows").sent_again_by(Some(line.clone()));
+        for on_terminal in [false, true] {
+            assert!(failure.shown(Format::Table, on_terminal).ends_with(&line));
+        }
+        assert_eq!(failure.shown(Format::Table, false).lines().count(), 1);
+        let shown: serde_json::Value = serde_json::from_str(&failure.shown(Format::Json, false)).unwrap();
+        assert_eq!(shown["error"]["again"], line.as_str());
     }
 
     #[test]

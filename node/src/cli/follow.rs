@@ -163,7 +163,7 @@ mod tests {
             ClientError::NotDone(Box::new(failure))
         };
         assert!(may_pass(&refused(true)) && !may_pass(&refused(false)));
-        assert!(may_pass(&ClientError::Unknown { request_id: String::new(), last: String::new() }));
+        assert!(may_pass(&ClientError::Unknown { request_id: String::new(), last: String::new(), too_late: false }));
         assert!(!may_pass(&ClientError::Endpoint(String::new())));
     }
 }

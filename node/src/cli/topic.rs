@@ -127,7 +127,7 @@ async fn tail(client: &Client, topics: &[&str], limit: Option<usize>, format: Fo
 }
 
 fn ended() -> ClientError {
-    ClientError::Unknown { request_id: String::new(), last: "the stream ended".to_owned() }
+    ClientError::Unknown { request_id: String::new(), last: "the stream ended".to_owned(), too_late: false }
 }
 
 /// Whether a value was heard before the stream broke off, on which it was told.

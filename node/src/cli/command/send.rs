@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use clap::Args;
 use skep_client::command::{Command, CommandClass, Target, Waves};
-use skep_client::{Client, ClientError, CommandId, OperatorKey, Read, convert, v1};
+use skep_client::{Client, ClientError, CommandId, CommandName, OperatorKey, Read, convert, v1};
 
 use super::views::{Receipt, View};
 use super::{Common, Failure};
 use crate::cli::follow::{AGAIN_AFTER, Outage, may_pass};
 use crate::cli::key::KeyPath;
 use crate::cli::output::{escaped, parse_span};
+use crate::cli::resend::line_with;
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
@@ -39,7 +40,7 @@ pub(crate) struct Send {
     /// What sort of bytes --data is
     #[arg(long, default_value = "text/plain", requires = "data")]
     content_type: String,
-    /// No robot starts it after this long
+    /// No robot starts it after this long. With --id that says it
     #[arg(long, value_parser = parse_span, default_value = "10s")]
     valid_for: Duration,
     /// A robot that does not know whether it did it may do it again
@@ -63,9 +64,9 @@ pub(crate) struct Send {
     /// Between two waves, and before the first
     #[arg(long, value_parser = parse_span, requires = "wave")]
     every: Option<Duration>,
-    /// The id of a command that was sent already, to send it again: it is accepted once
-    #[arg(long)]
-    id: Option<CommandId>,
+    /// Send a command again that is in doubt, under the name that the error gave it: it is accepted once, however often it is sent, and refused after its deadline. 'skep command id' makes one for the first time
+    #[arg(long, value_name = "UUID@DEADLINE")]
+    id: Option<CommandName>,
     /// Wait until it has ended at all of its robots
     #[arg(long)]
     wait: bool,
@@ -104,8 +105,7 @@ fn verbatim(name: &str, text: &str) -> Result<String, Failure> {
     checked.map(|_| text.trim().to_owned()).map_err(|error| Failure::usage(why(error)))
 }
 
-/// The receipt of a command that is there already, if it is the one that is wanted. Its deadline and its trace are those of
-/// the first sending.
+/// The receipt of a command that is there already, if it is the one that is wanted. Its trace is that of the first sending.
 async fn accepted(
     client: &Client,
     id: CommandId,
@@ -114,12 +114,43 @@ async fn accepted(
 ) -> Result<Receipt, Failure> {
     let view = client.command(id, Read::Linearizable).await?.command.unwrap_or_default();
     let known = view.command.unwrap_or_default();
-    let (deadline, traceparent) = (wanted.deadline, wanted.traceparent.clone());
-    let same = v1::Command { deadline, traceparent, ..known } == *wanted;
+    let same = v1::Command { traceparent: wanted.traceparent.clone(), ..known } == *wanted;
     if !same {
         return Err(Failure::from(refused).advise("it is not what is to be sent now"));
     }
     Ok(Receipt { command: id.to_string(), agents: view.agents, open: view.open, index: view.index })
+}
+
+/// What is said of a command that came again after its deadline and that the shard does not hold. It may never have been
+/// accepted; or it has ended, and was forgotten since.
+fn too_late(name: CommandName, refused: &ClientError) -> Failure {
+    let CommandName { id, .. } = name;
+    let refused = escaped(&refused.to_string()).into_owned();
+    Failure::in_doubt(
+        name,
+        format!(
+            "nobody knows whether command {id} was accepted before, and it is too late to send it again: {refused}. The shard \
+             holds it no more: 'skep command watch {id} --from 1' tells what the history has of it"
+        ),
+    )
+}
+
+/// Whether an error leaves open what became of an earlier sending: nobody who keeps commands has answered.
+fn says_nothing(error: &ClientError) -> bool {
+    let of_commands = error.code().is_some_and(|code| code.starts_with("SKEP-04"));
+    may_pass(error) && !of_commands
+}
+
+/// What is said of a command of which nobody knows whether it was accepted: how to send it again. That is safe at any time,
+/// since its deadline is a part of its name.
+fn in_doubt(name: CommandName, error: &ClientError) -> Failure {
+    let (id, error) = (name.id, escaped(&error.to_string()).into_owned());
+    let message = format!(
+        "nobody knows whether command {id} was accepted: {error}; 'skep command show {id}' shows it if it was. Until its \
+         deadline it can be sent again, and is accepted once, by the same line with --id {name}"
+    );
+    let line = line_with(std::env::args_os(), "--id", &name.to_string());
+    Failure::in_doubt(name, message).sent_again_by(line)
 }
 
 /// A command that has ended at all of its robots, whatever happens to the node meanwhile.
@@ -140,6 +171,15 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A name for a command that was never sent and that no robot is to start after so long.
+pub(super) async fn new_name(client: &Client, valid_for: Duration) -> Result<CommandName, Failure> {
+    if valid_for.is_zero() {
+        return Err(Failure::usage("--valid-for is zero: no robot could start it; give at least 1ms"));
+    }
+    let id = CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes());
+    Ok(CommandName { id, deadline: client.deadline_in(ms(valid_for)).await? })
+}
+
 impl Send {
     fn target(&self) -> Result<Target, Failure> {
         match (&self.to, &self.group) {
@@ -149,25 +189,27 @@ impl Send {
         }
     }
 
+    /// The command that is meant. One that is sent again is the same in all that the shard compares, its deadline too.
     async fn command(&self, client: &Client, operator: OperatorKey) -> Result<Command, Failure> {
         let (content_type, args) = match (&self.data, self.args.is_empty()) {
             (Some(data), _) => (self.content_type.clone(), data.clone().into_bytes()),
             (None, true) => (String::new(), Vec::new()),
             (None, false) => ("application/json".to_owned(), object(&self.args)?),
         };
-        if self.valid_for.is_zero() {
-            return Err(Failure::usage("--valid-for is zero: no robot could start it; give at least 1ms"));
-        }
+        let name = match self.id {
+            Some(name) => name,
+            None => new_name(client, self.valid_for).await?,
+        };
         let waves = self.wave.zip(self.every).map(|(agents, every)| Waves { agents, every_ms: ms(every) });
         let command = Command {
             site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
             shard: client.shard(),
-            id: self.id.unwrap_or_else(|| CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes())),
+            id: name.id,
             target: self.target()?,
             verb: self.verb.parse().map_err(Failure::usage)?,
             content_type: content_type.parse().map_err(Failure::usage)?,
             args,
-            deadline: client.deadline_in(ms(self.valid_for)).await?,
+            deadline: name.deadline,
             class: if self.urgent { CommandClass::Urgent } else { CommandClass::Routine },
             idempotent: self.idempotent,
             supersedes: self.supersedes,
@@ -183,15 +225,17 @@ impl Send {
     pub(super) async fn run(self, client: &Client, common: &Common) -> Result<(), Failure> {
         let secret = self.key.load()?;
         let command = self.command(client, secret.key()).await?;
-        let (id, wanted) = (command.id, convert::command_to_proto(&command));
+        let name = CommandName { id: command.id, deadline: command.deadline };
+        let (id, wanted) = (name.id, convert::command_to_proto(&command));
+        let again = self.id.is_some();
         let receipt = match client.send_command(&command.sign(&secret).map_err(Failure::usage)?).await {
             Ok(receipt) => Receipt::from(receipt),
             // An earlier sending was accepted.
-            Err(error) if self.id.is_some() && error.is_already_there() => accepted(client, id, &wanted, error).await?,
-            Err(error) => {
-                let advice = format!("the same command can be sent again, and is accepted once: add --id {id}");
-                return Err(Failure::unknown(error, &advice));
-            }
+            Err(error) if again && error.is_already_there() => accepted(client, id, &wanted, error).await?,
+            Err(error) if again && error.is_past_its_deadline() => return Err(too_late(name, &error)),
+            Err(error) if again && says_nothing(&error) => return Err(in_doubt(name, &error)),
+            Err(error @ ClientError::Unknown { .. }) if !error.is_of_a_query() => return Err(in_doubt(name, &error)),
+            Err(error) => return Err(error.into()),
         };
         if !self.wait {
             return receipt.print(common.output);

@@ -220,7 +220,10 @@ impl AttachedAgent {
     /// Waits for the grant of a claim that is committed. It may have been taken back before the node heard of it: then
     /// no grant comes.
     async fn await_grant(&self, granted: &mut oneshot::Receiver<Grant>, task_id: &[u8]) -> Result<Grant, ClientError> {
-        let over = |last: &str| ClientError::Unknown { request_id: String::new(), last: last.to_owned() };
+        let over = |last: &str| {
+            let (request_id, last) = (String::new(), last.to_owned());
+            ClientError::Unknown { request_id, last, too_late: false }
+        };
         loop {
             match tokio::time::timeout(GRANT_LOOK_AFTER, &mut *granted).await {
                 Ok(Ok(grant)) => return Ok(grant),

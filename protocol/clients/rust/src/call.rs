@@ -16,10 +16,33 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 /// How a call is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// How long the caller waits in all.
+    /// How long the caller waits in all, as long as nothing is in doubt.
     pub(crate) total: Duration,
     /// How long one sending may take.
     pub(crate) each: Duration,
+    /// How long it goes on at least after the first doubt: sending again is what settles it.
+    pub(crate) in_doubt: Duration,
+}
+
+/// What is asked for by a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asked<'a> {
+    /// Something that changes nothing, and is never in doubt.
+    Query,
+    /// A request of this name, which was never sent before.
+    First(&'a str),
+    /// A request of this name that somebody sent before, and that may have been done.
+    Again(&'a str),
+}
+
+impl<'a> Asked<'a> {
+    /// Its name; empty for a query.
+    fn name(self) -> &'a str {
+        match self {
+            Self::Query => "",
+            Self::First(name) | Self::Again(name) => name,
+        }
+    }
 }
 
 /// What a sending that failed means for the call.
@@ -30,26 +53,31 @@ enum Verdict {
 
 /// What is known of a call so far.
 struct Call<'a> {
-    /// Empty for a query, which cannot be in doubt.
-    request_id: &'a str,
+    asked: Asked<'a>,
     in_doubt: bool,
     last: Option<Box<Failure>>,
     last_text: String,
     wait: Duration,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    fn new(asked: Asked<'a>) -> Self {
+        let in_doubt = matches!(asked, Asked::Again(_));
+        Self { asked, in_doubt, last: None, last_text: String::new(), wait: RETRY_MIN }
+    }
+
     fn judge(&mut self, heard: Heard) -> Verdict {
         let floor = match heard {
             Heard::InDoubt(text) => {
-                self.in_doubt = !self.request_id.is_empty();
+                self.in_doubt = !matches!(self.asked, Asked::Query);
                 self.last_text = text;
                 Duration::ZERO
             }
             Heard::NotDone(failure) => {
                 // A refusal that is silent about earlier sendings does not end a doubt about them.
                 if self.in_doubt && failure.silent_about_earlier && !failure.retryable {
-                    return Verdict::End(self.unknown(failure.message));
+                    let too_late = is_too_late(&failure);
+                    return Verdict::End(self.unknown(failure.message, too_late));
                 }
                 if !failure.retryable {
                     return Verdict::End(ClientError::NotDone(failure));
@@ -65,8 +93,8 @@ impl Call<'_> {
         Verdict::Again { after: jittered.max(floor.min(RETRY_MAX)) }
     }
 
-    fn unknown(&self, last: String) -> ClientError {
-        ClientError::Unknown { request_id: self.request_id.to_owned(), last }
+    fn unknown(&self, last: String, too_late: bool) -> ClientError {
+        ClientError::Unknown { request_id: self.asked.name().to_owned(), last, too_late }
     }
 
     /// There is no time left.
@@ -75,15 +103,21 @@ impl Call<'_> {
             Some(failure) if !self.in_doubt => ClientError::NotDone(failure),
             _ => {
                 let last = self.last_text.clone();
-                self.unknown(last)
+                self.unknown(last, false)
             }
         }
     }
 }
 
-/// Sends until there is an answer that sending again cannot better. `request_id` is empty for a query.
+/// Whether a request is refused for its age, which no sending after this one can change.
+fn is_too_late(failure: &Failure) -> bool {
+    matches!(failure.code.as_str(), "SKEP-0101" | "SKEP-0102")
+}
+
+/// Sends until there is an answer that sending again cannot better: the same message each time, with the id and the clock of
+/// the first sending in it.
 pub(crate) async fn send<T, R, F>(
-    request_id: &str,
+    asked: Asked<'_>,
     message: &T,
     patience: Patience,
     mut sending: impl FnMut(Request<T>) -> F,
@@ -92,8 +126,8 @@ where
     T: Clone,
     F: Future<Output = Result<Response<R>, Status>>,
 {
-    let give_up_at = Instant::now() + patience.total;
-    let mut call = Call { request_id, in_doubt: false, last: None, last_text: String::new(), wait: RETRY_MIN };
+    let mut give_up_at = Instant::now() + patience.total;
+    let mut call = Call::new(asked);
     loop {
         let left = give_up_at.saturating_duration_since(Instant::now());
         let timeout = patience.each.min(left).max(Duration::from_millis(1));
@@ -104,10 +138,14 @@ where
             Ok(Err(status)) => heard(&status),
             Err(_) => Heard::InDoubt(format!("no answer within {timeout:?}")),
         };
+        let was_in_doubt = call.in_doubt;
         let after = match call.judge(heard) {
             Verdict::End(error) => return Err(error),
             Verdict::Again { after } => after,
         };
+        if call.in_doubt && !was_in_doubt {
+            give_up_at = give_up_at.max(Instant::now() + patience.in_doubt);
+        }
         if Instant::now() + after >= give_up_at {
             return Err(call.give_up());
         }
@@ -123,11 +161,16 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::VecDeque;
 
-    const PATIENCE: Patience = Patience { total: Duration::from_secs(5), each: Duration::from_secs(1) };
+    const PATIENCE: Patience =
+        Patience { total: Duration::from_secs(5), each: Duration::from_secs(1), in_doubt: Duration::from_secs(2) };
 
     fn refusal(retryable: bool, silent: bool) -> Status {
+        refusal_as("SKEP-9", retryable, silent)
+    }
+
+    fn refusal_as(code: &str, retryable: bool, silent: bool) -> Status {
         let failure = Failure {
-            code: "SKEP-9".into(),
+            code: code.into(),
             certainty: Certainty::NotDone.into(),
             retryable,
             silent_about_earlier: silent,
@@ -142,6 +185,10 @@ mod tests {
 
     /// Plays a script of answers; the result and how often it was sent, every time the same.
     async fn play(script: Vec<Result<u8, Status>>) -> (Result<u8, ClientError>, usize) {
+        play_as(Asked::First("id"), script).await
+    }
+
+    async fn play_as(asked: Asked<'_>, script: Vec<Result<u8, Status>>) -> (Result<u8, ClientError>, usize) {
         let script = RefCell::new(VecDeque::from(script));
         let sent = RefCell::new(0);
         let sending = |request: Request<&'static str>| {
@@ -150,7 +197,7 @@ mod tests {
             let next = script.borrow_mut().pop_front().unwrap_or_else(|| Err(lost()));
             async move { next.map(Response::new) }
         };
-        let result = send("id", &"body", PATIENCE, sending).await;
+        let result = send(asked, &"body", PATIENCE, sending).await;
         (result, sent.into_inner())
     }
 
@@ -182,5 +229,45 @@ mod tests {
         let refusals = (0..1_000).map(|_| Err(refusal(true, false))).collect();
         let (result, _) = play(refusals).await;
         assert!(matches!(result, Err(ClientError::NotDone(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_comes_again_too_late_is_unknown_and_so_is_one_that_reaches_nobody() {
+        for late in ["SKEP-0101", "SKEP-0102"] {
+            let (result, sent) = play_as(Asked::Again("id"), vec![Err(refusal_as(late, false, true))]).await;
+            assert!(matches!(result, Err(ClientError::Unknown { too_late: true, .. })), "{late}: {result:?}");
+            assert_eq!(sent, 1, "nothing that is sent after it is sooner");
+            let (result, _) = play(vec![Err(refusal_as(late, false, true))]).await;
+            assert!(matches!(result, Err(ClientError::NotDone(_))), "{late}: it was never sent before: {result:?}");
+        }
+        let refusals = (0..1_000).map(|_| Err(refusal(true, false))).collect();
+        let (result, _) = play_as(Asked::Again("id"), refusals).await;
+        assert!(matches!(result, Err(ClientError::Unknown { too_late: false, .. })), "{result:?}");
+        // The shard, which remembers it, knows.
+        let (result, _) = play_as(Asked::Again("id"), vec![Err(refusal(false, false))]).await;
+        assert!(matches!(result, Err(ClientError::NotDone(_))), "{result:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_doubt_that_comes_when_time_is_nearly_up_is_settled_by_sending_again() {
+        // Refused for as long as the caller is patient, but for the last moment.
+        let begun = Instant::now();
+        let sent = RefCell::new(0);
+        let sending = |_: Request<&'static str>| {
+            *sent.borrow_mut() += 1;
+            let (elapsed, doubtful) = (begun.elapsed(), Duration::from_secs(4));
+            async move {
+                if elapsed < doubtful {
+                    Err(refusal(true, false))
+                } else if elapsed < PATIENCE.total {
+                    // Nothing is heard.
+                    std::future::pending().await
+                } else {
+                    Ok(Response::new(7))
+                }
+            }
+        };
+        let result: Result<u8, ClientError> = send(Asked::First("id"), &"body", PATIENCE, sending).await;
+        assert_eq!(result, Ok(7), "after {} sendings", sent.borrow());
     }
 }

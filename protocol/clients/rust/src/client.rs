@@ -25,7 +25,7 @@ use tonic::service::Interceptor;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use crate::call::{Patience, send};
+use crate::call::{Asked, Patience, send};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
 use crate::pipe::Pipe;
@@ -36,7 +36,8 @@ use crate::request::RequestName;
 pub struct Settings {
     /// The shard that its calls are for.
     pub shard: ShardId,
-    /// How long a call is tried in all.
+    /// How long a call is tried in all. One that comes to be in doubt is sent again for as long as one sending may take at
+    /// least: by then it may be known.
     pub patience: Duration,
     /// How long one sending may take.
     pub attempt_timeout: Duration,
@@ -86,6 +87,8 @@ pub struct Client {
     settings: Settings,
     /// The one request that its commands are, if they are.
     request: Option<v1::RequestMeta>,
+    /// Whether that one was sent before, by somebody who does not know what became of it.
+    sent_before: bool,
     /// Opened when it is first needed.
     pipe: Arc<OnceLock<Pipe>>,
     /// The shard's clock as it was last heard, and when.
@@ -108,7 +111,7 @@ macro_rules! command {
                 let mut service = service.clone();
                 async move { service.$method(request).await }
             };
-            let result = send(&id, &message, self.patience(), sending).await;
+            let result = send(self.asked(&id), &message, self.patience(), sending).await;
             self.mind_clock(&result);
             result
         }
@@ -135,14 +138,14 @@ macro_rules! task_command {
                     let (pipe, request_id) = (pipe.clone(), request_id.clone());
                     async move { pipe.send(request_id, Command::$variant(request.into_inner())).await }
                 };
-                send(&id, &message, self.patience(), sending).await
+                send(self.asked(&id), &message, self.patience(), sending).await
             } else {
                 let service = TaskCommandsClient::new(self.service.clone());
                 let sending = |request| {
                     let mut service = service.clone();
                     async move { service.$method(request).await }
                 };
-                send(&id, &message, self.patience(), sending).await
+                send(self.asked(&id), &message, self.patience(), sending).await
             };
             self.mind_clock(&result);
             result
@@ -165,7 +168,7 @@ macro_rules! query {
                 let mut service = service.clone();
                 async move { service.$method(request).await }
             };
-            send("", &message, self.patience(), sending).await
+            send(crate::call::Asked::Query, &message, self.patience(), sending).await
         }
     };
 }
@@ -185,13 +188,14 @@ macro_rules! member_change {
                 let mut service = service.clone();
                 async move { service.$method(request).await }
             };
-            send(stringify!($name), &message, MEMBER_PATIENCE, sending).await
+            send(Asked::First(stringify!($name)), &message, MEMBER_PATIENCE, sending).await
         }
     };
 }
 
-/// A new voter catches up before it counts.
-const MEMBER_PATIENCE: Patience = Patience { total: Duration::from_secs(90), each: Duration::from_secs(90) };
+/// A new voter catches up before it counts. What is in doubt after that is shown by the shard's status.
+const MEMBER_PATIENCE: Patience =
+    Patience { total: Duration::from_secs(90), each: Duration::from_secs(90), in_doubt: Duration::ZERO };
 
 pub(crate) fn read_options(shard: u32, read: Read) -> Option<v1::ReadOptions> {
     Some(v1::ReadOptions { shard, stale: read == Read::Stale })
@@ -214,7 +218,8 @@ impl Client {
         let bearer = endpoint.token().map(|token| format!("Bearer {token}").parse());
         let token = bearer.transpose().map_err(|_| ClientError::Endpoint("the token is not ASCII text".to_owned()))?;
         let service = InterceptedService::new(endpoint.channel()?, Token(token));
-        Ok(Self { service, settings, request: None, pipe: Arc::default(), clock: Arc::default() })
+        let (pipe, clock) = (Arc::default(), Arc::default());
+        Ok(Self { service, settings, request: None, sent_before: false, pipe, clock })
     }
 
     /// The shard that its calls are for.
@@ -234,17 +239,27 @@ impl Client {
     }
 
     pub(crate) fn patience(&self) -> Patience {
-        Patience { total: self.settings.patience, each: self.settings.attempt_timeout }
+        let Settings { patience: total, attempt_timeout: each, .. } = self.settings;
+        Patience { total, each, in_doubt: each }
+    }
+
+    /// What a command of this name is.
+    pub(crate) fn asked<'a>(&self, name: &'a str) -> Asked<'a> {
+        if self.sent_before { Asked::Again(name) } else { Asked::First(name) }
     }
 
     /// A client whose next command is the request of this name, sent for the first time or again; a new one if there is no
-    /// name. It is refused so long after it was first sent, in milliseconds, if it was not done by then. A client for one
-    /// command: another one under the same name is refused.
+    /// name. It is refused so long after it was first sent, in milliseconds. A client for one command: another one under the
+    /// same name is refused.
+    ///
+    /// What is sent again is in doubt until the shard says what became of it: if that is refused as too old, or nobody can be
+    /// asked, it is [`ClientError::Unknown`].
     ///
     /// # Errors
     /// [`ClientError`] if the shard's clock cannot be told.
     pub async fn under(&self, name: Option<RequestName>, valid_ms: u64) -> Result<Self, ClientError> {
-        let first_sent = match name.and_then(|name| name.first_sent) {
+        let known = name.and_then(|name| name.first_sent);
+        let first_sent = match known {
             Some(first_sent) => first_sent,
             None => self.shard_clock().await?,
         };
@@ -255,7 +270,7 @@ impl Client {
             first_sent: first_sent.raw(),
             deadline: first_sent.plus_ms(valid_ms).raw(),
         };
-        Ok(Self { request: Some(request), ..self.clone() })
+        Ok(Self { request: Some(request), sent_before: known.is_some(), ..self.clone() })
     }
 
     /// The identity of a new request, or of the one that this client's commands are.
@@ -264,13 +279,21 @@ impl Client {
             return Ok(request.clone());
         }
         let first_sent = self.shard_clock().await?;
-        let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
+        let deadline = first_sent.plus_ms(self.valid_ms());
         Ok(v1::RequestMeta {
             request_id: uuid::Uuid::now_v7().as_bytes().to_vec(),
             shard: self.settings.shard.0,
             first_sent: first_sent.raw(),
             deadline: deadline.raw(),
         })
+    }
+
+    /// How long a request is taken, in milliseconds: for as long as it is sent, so that the last sending tells as much as the
+    /// first one.
+    fn valid_ms(&self) -> u64 {
+        let Patience { total, in_doubt, .. } = self.patience();
+        let sent_for_ms = u64::try_from(total.saturating_add(in_doubt).as_millis()).unwrap_or(u64::MAX);
+        sent_for_ms.clamp(limits::REQUEST_DEADLINE_MS_DEFAULT, limits::REQUEST_DEADLINE_MS_MAX)
     }
 
     /// The shard's clock: asked once a minute, and counted on from there. Counting stops short rather than running
@@ -382,7 +405,8 @@ impl Client {
         AgentCommandsClient.remove, RemoveAgentRequest { agent: agent.to_owned() }
     );
 
-    /// Sends a create whose identity the caller made, as a gateway does that keeps its own retries.
+    /// Sends a create whose identity the caller made, as a gateway does that keeps its own retries. A refusal that is silent
+    /// about earlier sendings says nothing of those of an earlier call: whoever was in doubt stays so.
     ///
     /// # Errors
     /// [`ClientError`]: not done, or unknown.
@@ -396,7 +420,7 @@ impl Client {
             let mut service = service.clone();
             async move { service.create(request).await }
         };
-        send(&id, &request, self.patience(), sending).await
+        send(Asked::First(&id), &request, self.patience(), sending).await
     }
 
     query!(

@@ -13,20 +13,26 @@ pub enum ClientError {
     /// It was definitely not done.
     #[error("{} {}; {}", .0.code, .0.message, .0.help)]
     NotDone(Box<Failure>),
-    /// Nobody knows whether it was done. Sending the same request again is safe.
-    #[error("{}", in_doubt(.request_id, .last))]
+    /// Nobody knows whether it was done. Sending the same request again is safe, and settles it unless it is too late.
+    #[error("{}", in_doubt(.request_id, .last, *.too_late))]
     Unknown {
         /// The request, as [`RequestName`](crate::RequestName) writes it; empty for a query, which changes nothing.
         request_id: String,
         /// What was heard last.
         last: String,
+        /// Whether the shard takes the request no more, since it is too old: an earlier sending may have been done and
+        /// forgotten. Sending it again is of no use; what is there shows what became of it.
+        too_late: bool,
     },
 }
 
 /// What is said of a call that has no answer.
-fn in_doubt(request_id: &str, last: &str) -> String {
+fn in_doubt(request_id: &str, last: &str, too_late: bool) -> String {
     match request_id {
         "" => format!("there was no answer: {last}"),
+        request if too_late => {
+            format!("nobody knows whether request {request} was done, and it is too late to send it again: {last}")
+        }
         request => format!("nobody knows whether request {request} was done: {last}"),
     }
 }
@@ -49,8 +55,13 @@ impl ClientError {
     pub fn of_stream(status: &Status) -> Self {
         match heard(status) {
             Heard::NotDone(failure) => Self::NotDone(failure),
-            Heard::InDoubt(last) => Self::Unknown { request_id: String::new(), last },
+            Heard::InDoubt(last) => Self::Unknown { request_id: String::new(), last, too_late: false },
         }
+    }
+
+    /// Whether it is an answer that did not come to something that changes nothing.
+    pub fn is_of_a_query(&self) -> bool {
+        matches!(self, Self::Unknown { request_id, .. } if request_id.is_empty())
     }
 
     /// Whether what was asked for is not there.
@@ -61,6 +72,12 @@ impl ClientError {
     /// Whether there is another under the id of what was sent.
     pub fn is_already_there(&self) -> bool {
         matches!(self.code(), Some("SKEP-0109" | "SKEP-0414"))
+    }
+
+    /// Whether a command is refused since it could not be started in time any more. Under the id of one that was sent before
+    /// that says nothing of the earlier sending: a command that has ended is forgotten some time after its deadline.
+    pub fn is_past_its_deadline(&self) -> bool {
+        self.code() == Some("SKEP-0412")
     }
 
     /// Whether the same thing, asked for anew, may be decided otherwise.
@@ -164,6 +181,7 @@ mod tests {
             assert!(!refused(decided).leaves_open(), "{decided}");
         }
         assert!(ClientError::NotDone(failure("SKEP-0301", String::new(), "", true)).leaves_open());
-        assert!(ClientError::Unknown { request_id: String::new(), last: String::new() }.leaves_open());
+        let unknown = ClientError::Unknown { request_id: String::new(), last: String::new(), too_late: false };
+        assert!(unknown.leaves_open());
     }
 }

@@ -12,13 +12,15 @@
 //!
 //! **Contract.** A command has one id however often it is sent. It is retried with backoff and jitter for as long as
 //! that can help, and ends in exactly one of three ways: done, [`ClientError::NotDone`], or [`ClientError::Unknown`].
-//! Once a sending may have been carried out, "not done" is never said unless the shard knows.
+//! Once a sending may have been carried out, "not done" is never said unless the shard knows: neither by this call, nor by one
+//! that sends again what an earlier one left in doubt.
 //!
 //! **Must not know** anything of a node but its API.
 
 mod agent;
 mod call;
 mod client;
+mod command_name;
 mod endpoint;
 mod error;
 mod operators;
@@ -30,6 +32,7 @@ pub use agent::{
     LeaseLeft, NotStarted, OfferedCommand, OnRenewal, RunningCommand, StartLeft,
 };
 pub use client::{Client, Read, Settings};
+pub use command_name::{CommandName, CommandNameError};
 pub use endpoint::Endpoint;
 pub use error::ClientError;
 pub use request::{RequestName, RequestNameError};
