@@ -18,6 +18,7 @@
 //! what is gone is told where the history begins.
 
 mod read;
+mod retain;
 mod shelf;
 mod tables;
 mod writer;
@@ -32,7 +33,6 @@ use std::time::{Duration, Instant};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
-use skep_protocol::time::LogInstant;
 use tokio::sync::watch;
 
 pub use read::ChangesFound;
@@ -264,13 +264,6 @@ impl History {
     /// Follows the first index whose changes are not readable yet.
     pub fn progress(&self, shard: ShardId) -> watch::Receiver<u64> {
         self.inner.progress_sender(shard).subscribe()
-    }
-
-    /// Lets go of what is too old or too much. Waits for a disk.
-    pub fn retain(&self, shard: ShardId, now: Option<LogInstant>) {
-        if let Err(error) = self.inner.retain(shard, now) {
-            tracing::warn!(%shard, %error, "cannot let go of old history; it is tried again");
-        }
     }
 
     /// How the history of a shard stands.

@@ -172,10 +172,12 @@ impl Tables {
         Ok(rows)
     }
 
-    /// Lets go of a segment. Its files go once nobody reads them any more.
-    pub(super) fn remove(&self, shard: ShardId, number: u64) -> Result<(), HistoryError> {
-        let Some(rows) = lock(&self.segments).remove(&(shard, number)) else { return Ok(()) };
-        Ok(self.database.delete_keyspace(rows)?)
+    /// Lets go of a segment. Its files go with what comes back, once nobody reads them any more: that takes long, and is for
+    /// where nobody waits.
+    pub(super) fn remove(&self, shard: ShardId, number: u64) -> Result<Option<Keyspace>, HistoryError> {
+        let Some(rows) = lock(&self.segments).remove(&(shard, number)) else { return Ok(None) };
+        self.database.delete_keyspace(rows.clone())?;
+        Ok(Some(rows))
     }
 
     /// Makes everything durable that was written.

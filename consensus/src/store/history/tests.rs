@@ -2,6 +2,7 @@ use skep_protocol::change::{Change, ChangeKind};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::query::Missing;
 use skep_protocol::text::{AgentId, Reason};
+use skep_protocol::time::LogInstant;
 
 use super::tables::index_key;
 use super::*;
@@ -274,6 +275,25 @@ fn what_is_too_old_goes_by_whole_segments_and_readers_are_told_where_it_begins()
     drop((tables, history));
     let history = History::open(dir.path(), options);
     assert_eq!((history.is_complete(SHARD, 40), history.gap(SHARD)), ((true, 6), None), "a restart knows it too");
+}
+
+#[test]
+fn nobody_waits_while_the_files_of_an_old_segment_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = HistoryOptions { retention_ms: 16_000, ..HistoryOptions::default() };
+    let history = History::open(dir.path(), options);
+    (0..12).for_each(|index| history.record(SHARD, index, Some(set(index, 1))));
+    history.sync();
+    let gone = history.inner.take_oldest(SHARD).unwrap().expect("there are several");
+    let files = gone.path().to_owned();
+    assert!(history.inner.writing.try_lock().is_ok(), "whoever writes would wait for the removal");
+    assert!(history.standing(SHARD).begins > 0, "readers are told before that");
+    history.record(SHARD, 12, Some(set(12, 1)));
+    history.sync();
+    assert_eq!(history.standing(SHARD).next, 13);
+    assert!(files.exists());
+    drop((gone, history));
+    assert!(!files.exists());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Writing the history: the thread that does, what is filled in, and what goes.
+//! Writing the history: the thread that does, and what is filled in.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -9,7 +9,6 @@ use std::time::Duration;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
-use skep_protocol::time::LogInstant;
 
 use super::shelf::Shelf;
 use super::tables::{HistoryError, Piece, Tables, encode_meta, index_key, meta_key, pieces, set_bytes, task_key};
@@ -264,45 +263,6 @@ impl Inner {
         let waited = self.wake.wait_timeout(queue, RETRY_AFTER);
         let queue = waited.map_or_else(|e| e.into_inner().0, |(queue, _)| queue);
         !queue.closed
-    }
-
-    /// Lets go of the oldest segments for as long as they are too old or too much.
-    pub(super) fn retain(&self, shard: ShardId, now: Option<LogInstant>) -> Result<(), HistoryError> {
-        while let Some(shard) = self.outdated(shard, now) {
-            let tables = self.tables()?;
-            let _one_at_a_time = lock(&self.writing);
-            self.drop_oldest(tables, shard)?;
-        }
-        Ok(())
-    }
-
-    /// The shard whose oldest segment is to go: this one's if it is too old, or that of the one with the most bytes.
-    fn outdated(&self, shard: ShardId, now: Option<LogInstant>) -> Option<ShardId> {
-        let shelves = lock(&self.shelves);
-        if shelves.get(&shard).is_some_and(|shelf| shelf.is_outdated(now, &self.options)) {
-            return Some(shard);
-        }
-        let bytes: u64 = shelves.values().map(Shelf::bytes).sum();
-        let can_shrink = shelves.iter().filter(|(_, shelf)| bytes > self.options.bytes_max && shelf.can_shrink());
-        can_shrink.max_by_key(|(_, shelf)| shelf.bytes()).map(|(shard, _)| *shard)
-    }
-
-    /// First the segment after it says durably where the history begins: otherwise what is gone would be taken for missing.
-    fn drop_oldest(&self, tables: Tables, shard: ShardId) -> Result<(), HistoryError> {
-        let mut shelf = lock(&self.shelves).get(&shard).cloned().unwrap_or_default();
-        let (Some(gone), Some(first)) = (shelf.drop_oldest(), shelf.oldest()) else { return Ok(()) };
-        if let Some(meta) = shelf.meta(first) {
-            let mut rows = tables.database.batch();
-            rows.insert(&tables.get_or_make(shard, first)?, meta_key(), encode_meta(&meta)?);
-            rows.commit()?;
-        }
-        tables.persist()?;
-        // Whoever reads from here on is told of the edge before the rows go.
-        self.change(shard, |shelf| {
-            shelf.drop_oldest();
-        });
-        tracing::info!(%shard, begins = shelf.floor(), "the oldest part of the history goes");
-        tables.remove(shard, gone)
     }
 }
 

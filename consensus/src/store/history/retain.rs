@@ -1,0 +1,62 @@
+//! Letting go of the history: what is too old, and what is too much.
+
+use fjall::Keyspace;
+use skep_protocol::ids::ShardId;
+use skep_protocol::time::LogInstant;
+
+use super::shelf::Shelf;
+use super::tables::{HistoryError, encode_meta, meta_key};
+use super::{History, Inner};
+use crate::store::lock;
+
+impl History {
+    /// Lets go of what is too old or too much. Waits for a disk.
+    pub fn retain(&self, shard: ShardId, now: Option<LogInstant>) {
+        if let Err(error) = self.inner.retain(shard, now) {
+            tracing::warn!(%shard, %error, "cannot let go of old history; it is tried again");
+        }
+    }
+}
+
+impl Inner {
+    /// Lets go of the oldest segments for as long as they are too old or too much.
+    fn retain(&self, shard: ShardId, now: Option<LogInstant>) -> Result<(), HistoryError> {
+        while let Some(shard) = self.outdated(shard, now) {
+            // Removing its files takes long, and is done where nobody waits.
+            drop(self.take_oldest(shard)?);
+        }
+        Ok(())
+    }
+
+    /// The shard whose oldest segment is to go: this one's if it is too old, or that of the one with the most bytes.
+    fn outdated(&self, shard: ShardId, now: Option<LogInstant>) -> Option<ShardId> {
+        let shelves = lock(&self.shelves);
+        if shelves.get(&shard).is_some_and(|shelf| shelf.is_outdated(now, &self.options)) {
+            return Some(shard);
+        }
+        let bytes: u64 = shelves.values().map(Shelf::bytes).sum();
+        let can_shrink = shelves.iter().filter(|(_, shelf)| bytes > self.options.bytes_max && shelf.can_shrink());
+        can_shrink.max_by_key(|(_, shelf)| shelf.bytes()).map(|(shard, _)| *shard)
+    }
+
+    /// Takes the oldest segment away; its files go when what comes back is dropped. First the segment after it says durably
+    /// where the history begins: otherwise what is gone would be taken for missing.
+    pub(super) fn take_oldest(&self, shard: ShardId) -> Result<Option<Keyspace>, HistoryError> {
+        let tables = self.tables()?;
+        let _one_at_a_time = lock(&self.writing);
+        let mut shelf = lock(&self.shelves).get(&shard).cloned().unwrap_or_default();
+        let (Some(gone), Some(first)) = (shelf.drop_oldest(), shelf.oldest()) else { return Ok(None) };
+        if let Some(meta) = shelf.meta(first) {
+            let mut rows = tables.database.batch();
+            rows.insert(&tables.get_or_make(shard, first)?, meta_key(), encode_meta(&meta)?);
+            rows.commit()?;
+        }
+        tables.persist()?;
+        // Whoever reads from here on is told of the edge before the rows go.
+        self.change(shard, |shelf| {
+            shelf.drop_oldest();
+        });
+        tracing::info!(%shard, begins = shelf.floor(), "the oldest part of the history goes");
+        tables.remove(shard, gone)
+    }
+}
