@@ -35,7 +35,7 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use tokio::sync::watch;
 
-pub use read::ChangesFound;
+pub use read::{ChangesFound, TransitionsFound};
 pub use shelf::HistoryOptions;
 use shelf::Shelf;
 pub use tables::HistoryError;

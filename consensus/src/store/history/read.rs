@@ -1,12 +1,13 @@
 //! Reading the history.
 
+use fjall::Keyspace;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::ids::{ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::query::{HistoryEdge, HistoryRecord};
 
-use super::tables::{HistoryError, index_key, position, task_key, unsealed};
+use super::tables::{HistoryError, Tables, index_key, position, task_key, unsealed};
 use super::{History, Inner};
 use crate::store::lock;
 
@@ -26,6 +27,19 @@ pub struct ChangesFound {
     pub edge: HistoryEdge,
 }
 
+/// Transitions of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransitionsFound {
+    /// The transitions, oldest first.
+    pub records: Vec<HistoryRecord>,
+    /// Whether there are more after the last one.
+    pub more: bool,
+    /// Whether none is missing of those that are kept.
+    pub complete: bool,
+    /// The first index whose changes are kept.
+    pub begins: u64,
+}
+
 impl History {
     /// Changes of entries from an index on without the first so many of that entry, about as many bytes of them as one answer
     /// may hold but one row at least, and what is not covered.
@@ -39,42 +53,32 @@ impl History {
         skip: u32,
         bytes_max: usize,
     ) -> Result<ChangesFound, HistoryError> {
-        let (range, segments, edge) = {
-            let shelves = lock(&self.inner.shelves);
-            let shelf = shelves.get(&shard).cloned().unwrap_or_default();
-            let range = shelf.readable(from);
-            let segments = shelf.segments_of(&range);
-            (range, segments, shelf.edge(from))
-        };
-        let mut found = ChangesFound { sets: Vec::new(), next: from, skip, edge };
-        if range.is_empty() {
-            return Ok(found);
+        let found = self.inner.read_changes(shard, from, skip, bytes_max.min(ANSWER_BYTES_MAX))?;
+        // Where it begins may have moved while it was read: what went of it is told of, and nothing is taken for read.
+        let edge = self.inner.edge(shard, from);
+        if edge.begins > from {
+            return Ok(ChangesFound { sets: Vec::new(), next: from, skip, edge });
         }
-        let tables = self.inner.tables()?;
-        let snapshot = tables.database.snapshot();
-        let mut bytes = 0;
-        for number in segments {
-            // One that went meanwhile: the next answer tells of the edge.
-            let Some(rows) = tables.get(shard, number) else { break };
-            let keys = index_key(found.next, found.skip)..index_key(range.end, 0);
-            for row in fjall::Readable::range(&snapshot, &rows, keys) {
-                let (key, value) = row.into_inner()?;
-                let (index, ordinal) = position(&key);
-                bytes += value.len();
-                if bytes > bytes_max.min(ANSWER_BYTES_MAX) && !found.sets.is_empty() {
-                    (found.next, found.skip) = (index, ordinal);
-                    return Ok(found);
-                }
-                found.sets.push(self.inner.checked(shard, index, &value)?);
-            }
-        }
-        // The rows may have gone while they were read.
-        let still = lock(&self.inner.shelves).get(&shard).map(|shelf| shelf.edge(from)).unwrap_or_default();
-        if still.begins > from {
-            return Ok(ChangesFound { sets: Vec::new(), next: from, skip, edge: still });
-        }
-        (found.next, found.skip) = (range.end, 0);
-        Ok(found)
+        Ok(ChangesFound { edge, ..found })
+    }
+
+    /// The transitions of a task after an index, and whether those are all that are kept before another one.
+    ///
+    /// # Errors
+    /// [`HistoryError`] if the database fails or a row is damaged.
+    pub fn transitions(
+        &self,
+        shard: ShardId,
+        task: TaskId,
+        after_index: Option<u64>,
+        limit: usize,
+        before: u64,
+    ) -> Result<TransitionsFound, HistoryError> {
+        let (was_complete, _) = self.is_complete(shard, before);
+        let (records, more) = self.of_task(shard, task, after_index, limit)?;
+        // It may have lost some while it was read, and what was filled in meanwhile was not read.
+        let (is_complete, begins) = self.is_complete(shard, before);
+        Ok(TransitionsFound { records, more, complete: was_complete && is_complete, begins })
     }
 
     /// The transitions of a task after an index, oldest first, and whether there are more.
@@ -99,7 +103,8 @@ impl History {
         let snapshot = tables.database.snapshot();
         let mut records: Vec<HistoryRecord> = Vec::new();
         let mut bytes = 0;
-        for rows in segments.into_iter().filter_map(|number| tables.get(shard, number)) {
+        for segment in segments {
+            let Some(rows) = self.inner.rows(&tables, shard, segment, from)? else { continue };
             let range = task_key(task, from, 0)..=task_key(task, u64::MAX, u32::MAX);
             for row in fjall::Readable::range(&snapshot, &rows, range) {
                 let (index, ordinal) = position(&row.key()?);
@@ -130,6 +135,65 @@ impl History {
 }
 
 impl Inner {
+    fn edge(&self, shard: ShardId, from: u64) -> HistoryEdge {
+        lock(&self.shelves).get(&shard).map(|shelf| shelf.edge(from)).unwrap_or_default()
+    }
+
+    /// Reads changes as far as there are segments, whatever becomes of those meanwhile.
+    fn read_changes(
+        &self,
+        shard: ShardId,
+        from: u64,
+        skip: u32,
+        bytes_max: usize,
+    ) -> Result<ChangesFound, HistoryError> {
+        let (range, segments, edge) = {
+            let shelves = lock(&self.shelves);
+            let shelf = shelves.get(&shard).cloned().unwrap_or_default();
+            let range = shelf.readable(from);
+            let segments = shelf.segments_of(&range);
+            (range, segments, shelf.edge(from))
+        };
+        let mut found = ChangesFound { sets: Vec::new(), next: from, skip, edge };
+        if range.is_empty() {
+            return Ok(found);
+        }
+        let tables = self.tables()?;
+        let snapshot = tables.database.snapshot();
+        let mut bytes = 0;
+        for segment in segments {
+            let Some(rows) = self.rows(&tables, shard, segment, from)? else { break };
+            let keys = index_key(found.next, found.skip)..index_key(range.end, 0);
+            for row in fjall::Readable::range(&snapshot, &rows, keys) {
+                let (key, value) = row.into_inner()?;
+                let (index, ordinal) = position(&key);
+                bytes += value.len();
+                if bytes > bytes_max && !found.sets.is_empty() {
+                    (found.next, found.skip) = (index, ordinal);
+                    return Ok(found);
+                }
+                found.sets.push(self.checked(shard, index, &value)?);
+            }
+        }
+        (found.next, found.skip) = (range.end, 0);
+        Ok(found)
+    }
+
+    /// The rows of a segment; none if it was let go of meanwhile, so that the history begins behind the place read from.
+    fn rows(&self, tables: &Tables, shard: ShardId, segment: u64, from: u64) -> Result<Option<Keyspace>, HistoryError> {
+        let rows = tables.get(shard, segment);
+        let went = || {
+            let shelves = lock(&self.shelves);
+            shelves.get(&shard).is_some_and(|shelf| shelf.floor() > from && !shelf.has_segment(segment))
+        };
+        if rows.is_none() && !went() {
+            return Err(HistoryError::passing(format!(
+                "segment {segment} is not there; the history is being opened again"
+            )));
+        }
+        Ok(rows)
+    }
+
     /// A row that is damaged is a gap: it is fetched from another voter.
     fn checked(&self, shard: ShardId, index: u64, value: &[u8]) -> Result<ChangeSet, HistoryError> {
         let set = unsealed(value).and_then(|bytes| Ok(ChangeSet::decode(bytes)?));

@@ -332,6 +332,10 @@ impl Shelf {
         self.segments.first_key_value().map(|(_, segment)| segment.number)
     }
 
+    pub(super) fn has_segment(&self, number: u64) -> bool {
+        self.segments.values().any(|segment| segment.number == number)
+    }
+
     /// Whether the oldest segment is to go: everything in it is too old, or there are too many.
     pub(super) fn is_outdated(&self, now: Option<LogInstant>, options: &HistoryOptions) -> bool {
         let too_many = self.segments.len() > limits::HISTORY_SEGMENTS_MAX;

@@ -278,6 +278,43 @@ fn what_is_too_old_goes_by_whole_segments_and_readers_are_told_where_it_begins()
 }
 
 #[test]
+fn whoever_reads_while_segments_go_is_told_of_the_edge_and_never_of_a_whole_that_lacks_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = HistoryOptions { retention_ms: 16_000, ..HistoryOptions::default() };
+    let history = History::open(dir.path(), options);
+    (0..90).for_each(|index| history.record(SHARD, index, Some(set(index, 1))));
+    history.sync();
+    let read = || {
+        let mut last_begins = 0;
+        while last_begins < 60 {
+            let found = history.changes(SHARD, last_begins, 0, usize::MAX).unwrap();
+            let read: Vec<u64> = found.sets.iter().map(|set| set.index).collect();
+            assert_eq!(read, (last_begins..found.next).collect::<Vec<_>>(), "{:?}", found.edge);
+            let page = history.transitions(SHARD, task(), None, 100, 90).unwrap();
+            assert!(page.complete);
+            let read: Vec<u64> = page.records.iter().map(|record| record.index).collect();
+            let kept = read.iter().position(|index| *index >= page.begins).unwrap();
+            assert_eq!(read[kept..], (page.begins..90).collect::<Vec<_>>(), "from {}", page.begins);
+            last_begins = page.begins.max(found.edge.begins);
+        }
+    };
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(read);
+        (0..30).for_each(|_| drop(history.inner.take_oldest(SHARD).unwrap()));
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_segment_that_is_not_there_is_no_part_that_changed_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = opened(dir.path(), 0..4, 1);
+    drop(history.inner.tables().unwrap().remove(SHARD, 0).unwrap());
+    assert!(history.changes(SHARD, 0, 0, usize::MAX).is_err());
+    assert!(history.transitions(SHARD, task(), None, 10, 4).is_err());
+}
+
+#[test]
 fn nobody_waits_while_the_files_of_an_old_segment_go() {
     let dir = tempfile::tempdir().unwrap();
     let options = HistoryOptions { retention_ms: 16_000, ..HistoryOptions::default() };
