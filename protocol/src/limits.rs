@@ -326,6 +326,9 @@ pub const HISTORY_RETENTION_MS_DEFAULT: u64 = 90 * 24 * 60 * 60 * 1_000;
 pub const HISTORY_BYTES_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
 /// Fewest bytes of history that can be configured. Refused as invalid below.
 pub const HISTORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Bytes of history that stay on a node however full its disk is. While it is nearly full, the oldest segment goes as long as
+/// as much is left, one a second: the log, and what ends work, have the room first.
+pub const HISTORY_BYTES_LEAST: u64 = 16 * 1024 * 1024;
 /// Longest time that the history can be configured to be kept, in days. Refused as invalid beyond.
 pub const HISTORY_DAYS_MAX: u64 = 3_650;
 /// Bytes of history a second that a node fetches from others, on however quick a link, and it rests for as long as each

@@ -14,8 +14,9 @@
 //! ([`History::is_behind`]). A database is set aside only if it is damaged. Rows carry their own checksums, since the
 //! database underneath does not promise to notice every flipped bit.
 //!
-//! It is kept for a time and a number of bytes ([`HistoryOptions`]), and goes by whole segments ([`shelf`]). Whoever asks for
-//! what is gone is told where the history begins.
+//! It is kept for a time and a number of bytes ([`HistoryOptions`]), and goes by whole segments ([`shelf`]): sooner on a disk
+//! that is nearly full, where the log and what ends work come first. Whoever asks for what is gone is told where the history
+//! begins.
 
 mod read;
 mod retain;
@@ -101,6 +102,8 @@ pub struct HistoryStanding {
     pub missing: u64,
     /// Entries whose changes are missing for good.
     pub lost: u64,
+    /// Entries that were let go of before their time, since the process began, because the disk was nearly full.
+    pub given_back: u64,
     /// Bytes of the shard's rows.
     pub bytes: u64,
     /// Bytes of all shards that wait to be written.
@@ -277,7 +280,8 @@ impl History {
         };
         let (missing, lost) = shelf.missing();
         let (begins, next, bytes) = (shelf.floor(), shelf.next(), shelf.bytes());
-        HistoryStanding { begins, next, missing, lost, bytes, queued_bytes, error }
+        let given_back = shelf.given_back();
+        HistoryStanding { begins, next, missing, lost, given_back, bytes, queued_bytes, error }
     }
 }
 

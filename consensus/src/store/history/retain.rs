@@ -2,6 +2,7 @@
 
 use fjall::Keyspace;
 use skep_protocol::ids::ShardId;
+use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
 
 use super::shelf::Shelf;
@@ -14,6 +15,15 @@ impl History {
     pub fn retain(&self, shard: ShardId, now: Option<LogInstant>) {
         if let Err(error) = self.inner.retain(shard, now) {
             tracing::warn!(%shard, %error, "cannot let go of old history; it is tried again");
+        }
+    }
+
+    /// Lets go of the oldest segment, since the disk is nearly full: of this shard if none has more, and as long as
+    /// [`limits::HISTORY_BYTES_LEAST`] are left of all. Never of the one that is written to, nor of what is not durable here.
+    /// Waits for a disk.
+    pub(crate) fn give_back(&self, shard: ShardId) {
+        if let Err(error) = self.inner.give_back(shard) {
+            tracing::warn!(%shard, %error, "cannot let go of old history on a full disk; it is tried again");
         }
     }
 }
@@ -37,6 +47,30 @@ impl Inner {
         let bytes: u64 = shelves.values().map(Shelf::bytes).sum();
         let can_shrink = shelves.iter().filter(|(_, shelf)| bytes > self.options.bytes_max && shelf.can_shrink());
         can_shrink.max_by_key(|(_, shelf)| shelf.bytes()).map(|(shard, _)| *shard)
+    }
+
+    fn give_back(&self, shard: ShardId) -> Result<(), HistoryError> {
+        if !self.is_to_give_back(shard) {
+            return Ok(());
+        }
+        let from = lock(&self.shelves).get(&shard).map_or(0, Shelf::floor);
+        let gone = self.take_oldest(shard)?;
+        self.change(shard, |shelf| shelf.count_given_back(from));
+        tracing::warn!(%shard, from, "history was let go of before its time: the disk is nearly full");
+        drop(gone);
+        Ok(())
+    }
+
+    /// Whether no other shard has more that could go, and enough is left without it.
+    fn is_to_give_back(&self, shard: ShardId) -> bool {
+        let shelves = lock(&self.shelves);
+        let bytes: u64 = shelves.values().map(Shelf::bytes).sum();
+        let can_shrink =
+            shelves.iter().filter_map(|(shard, shelf)| Some((shard, shelf, shelf.bytes_without_oldest()?)));
+        let most = can_shrink.max_by_key(|(_, shelf, _)| shelf.bytes());
+        most.is_some_and(|(most, shelf, left)| {
+            *most == shard && bytes - shelf.bytes() + left >= limits::HISTORY_BYTES_LEAST
+        })
     }
 
     /// Takes the oldest segment away; its files go when what comes back is dropped. First the segment after it says durably

@@ -348,6 +348,47 @@ fn what_is_too_much_goes_and_what_is_before_it_is_not_fetched_again() {
 }
 
 #[test]
+fn on_a_full_disk_whole_segments_go_until_the_least_is_left_and_never_the_one_that_is_written_to() {
+    const KIB: usize = 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let least = limits::HISTORY_BYTES_LEAST;
+    let options = HistoryOptions { bytes_max: 4 * least, ..HistoryOptions::default() };
+    let segment = options.segment_bytes();
+    let history = History::open(dir.path(), options);
+    let entries = 2 * least / (64 * KIB as u64);
+    (0..entries).for_each(|index| history.record(SHARD, index, Some(set(index, 64 * KIB))));
+    history.sync();
+    let full = history.standing(SHARD);
+    history.retain(SHARD, None);
+    assert_eq!(history.standing(SHARD), full, "neither too old nor too much");
+    history.give_back(SHARD);
+    let given = history.standing(SHARD);
+    assert!(full.bytes - given.bytes >= segment && full.bytes - given.bytes < 2 * segment, "one at a time");
+    (0..100).for_each(|_| history.give_back(SHARD));
+    let left = history.standing(SHARD);
+    assert!(left.bytes >= least && left.bytes < least + 2 * segment, "{left:?}");
+    assert_eq!(left.given_back, left.begins, "it is counted");
+    assert_eq!((left.next, history.gap(SHARD)), (entries, None));
+    assert_eq!(read_through(&history, left.begins).0.len() as u64, entries - left.begins);
+}
+
+#[test]
+fn of_several_shards_the_one_with_the_longest_history_gives_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = ShardId(2);
+    let options = HistoryOptions { bytes_max: 4 * limits::HISTORY_BYTES_LEAST, ..HistoryOptions::default() };
+    let history = History::open(dir.path(), options);
+    let large = |index: u64| Some(set(index, 256 * 1024));
+    (0..80).for_each(|index| history.record(SHARD, index, large(index)));
+    (0..40).for_each(|index| history.record(other, index, large(index)));
+    history.sync();
+    history.give_back(other);
+    assert_eq!(history.standing(other).given_back, 0);
+    history.give_back(SHARD);
+    assert!(history.standing(SHARD).given_back > 0);
+}
+
+#[test]
 fn a_gap_below_a_full_history_is_not_worth_filling() {
     let dir = tempfile::tempdir().unwrap();
     let options = HistoryOptions { bytes_max: 160 * 1024, ..HistoryOptions::default() };
