@@ -5,8 +5,8 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
 
-use super::shelf::Shelf;
-use super::tables::{HistoryError, encode_meta, meta_key};
+use super::pending::Stand;
+use super::tables::{HistoryError, Rows, encode_meta, meta_key};
 use super::{History, Inner};
 use crate::store::lock;
 
@@ -40,20 +40,20 @@ impl Inner {
 
     /// The shard whose oldest segment is to go: this one's if it is too old, or that of the one with the most bytes.
     fn outdated(&self, shard: ShardId, now: Option<LogInstant>) -> Option<ShardId> {
-        let shelves = lock(&self.shelves);
-        if shelves.get(&shard).is_some_and(|shelf| shelf.is_outdated(now, &self.options)) {
+        let stands = lock(&self.stands);
+        if stands.get(&shard).is_some_and(|stand| stand.kept.is_outdated(now, &self.options)) {
             return Some(shard);
         }
-        let bytes: u64 = shelves.values().map(Shelf::bytes).sum();
-        let can_shrink = shelves.iter().filter(|(_, shelf)| bytes > self.options.bytes_max && shelf.can_shrink());
-        can_shrink.max_by_key(|(_, shelf)| shelf.bytes()).map(|(shard, _)| *shard)
+        let bytes: u64 = stands.values().map(|stand| stand.kept.bytes()).sum();
+        let can_shrink = stands.iter().filter(|(_, stand)| bytes > self.options.bytes_max && stand.kept.can_shrink());
+        can_shrink.max_by_key(|(_, stand)| stand.kept.bytes()).map(|(shard, _)| *shard)
     }
 
     fn give_back(&self, shard: ShardId) -> Result<(), HistoryError> {
         if !self.is_to_give_back(shard) {
             return Ok(());
         }
-        let from = lock(&self.shelves).get(&shard).map_or(0, Shelf::floor);
+        let from = lock(&self.stands).get(&shard).map_or(0, |stand| stand.kept.floor());
         let gone = self.take_oldest(shard)?;
         self.change(shard, |shelf| shelf.count_given_back(from));
         tracing::warn!(%shard, from, "history was let go of before its time: the disk is nearly full");
@@ -63,29 +63,27 @@ impl Inner {
 
     /// Whether no other shard has more that could go, and enough is left without it.
     fn is_to_give_back(&self, shard: ShardId) -> bool {
-        let shelves = lock(&self.shelves);
-        let bytes: u64 = shelves.values().map(Shelf::bytes).sum();
-        let can_shrink =
-            shelves.iter().filter_map(|(shard, shelf)| Some((shard, shelf, shelf.bytes_without_oldest()?)));
-        let most = can_shrink.max_by_key(|(_, shelf, _)| shelf.bytes());
-        most.is_some_and(|(most, shelf, left)| {
-            *most == shard && bytes - shelf.bytes() + left >= limits::HISTORY_BYTES_LEAST
-        })
+        let stands = lock(&self.stands);
+        let bytes: u64 = stands.values().map(|stand| stand.kept.bytes()).sum();
+        let left = |stand: &Stand| {
+            let of_shard = stand.kept.bytes_without_oldest()?;
+            Some((stand.kept.bytes(), bytes - stand.kept.bytes() + of_shard))
+        };
+        let can_shrink = stands.iter().filter_map(|(shard, stand)| Some((*shard, left(stand)?)));
+        let most = can_shrink.max_by_key(|(_, (bytes, _))| *bytes);
+        most.is_some_and(|(most, (_, left))| most == shard && left >= limits::HISTORY_BYTES_LEAST)
     }
 
     /// Takes the oldest segment away; its files go when what comes back is dropped. First the segment after it says durably
     /// where the history begins: otherwise what is gone would be taken for missing.
     pub(super) fn take_oldest(&self, shard: ShardId) -> Result<Option<Keyspace>, HistoryError> {
-        let tables = self.tables()?;
         let _one_at_a_time = lock(&self.writing);
-        let mut shelf = lock(&self.shelves).get(&shard).cloned().unwrap_or_default();
+        let tables = self.tables()?;
+        let mut shelf = lock(&self.stands).get(&shard).map(|stand| stand.kept.clone()).unwrap_or_default();
         let (Some(gone), Some(first)) = (shelf.drop_oldest(), shelf.oldest()) else { return Ok(None) };
         if let Some(meta) = shelf.meta(first) {
-            let mut rows = tables.database.batch();
-            rows.insert(&tables.get_or_make(shard, first)?, meta_key(), encode_meta(&meta)?);
-            rows.commit()?;
+            tables.write(shard, first, &Rows::from([(meta_key(), encode_meta(&meta)?.into())]))?;
         }
-        tables.persist()?;
         // Whoever reads from here on is told of the edge before the rows go.
         self.change(shard, |shelf| {
             shelf.drop_oldest();

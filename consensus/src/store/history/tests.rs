@@ -7,6 +7,8 @@ use skep_protocol::time::LogInstant;
 use super::tables::index_key;
 use super::*;
 
+mod written;
+
 const SHARD: ShardId = ShardId(1);
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -218,6 +220,7 @@ fn beyond_its_queue_the_history_leaves_a_gap_that_holds_snapshots_back() {
     assert_eq!(gap.end, over, "{gap:?}");
     assert!(!history.reaches(SHARD, over + 1) && history.reaches(SHARD, gap.start));
     assert!(history.fill(SHARD, 0, &sets(gap.clone()), gap));
+    history.sync();
     assert!(history.reaches(SHARD, over + 1));
 }
 
