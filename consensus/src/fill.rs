@@ -1,4 +1,4 @@
-//! Asking peers, and filling the history from them.
+//! Filling the history, from the log and from peers, and asking those.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,9 +27,10 @@ const WINDOW_FIRST: u64 = 64;
 /// Answers that the entries fetched in their order may take: with more of them fewer are fetched at a time.
 const ANSWERS_PER_WINDOW: u32 = 4;
 
-/// Fetches what is missing in the history, such as that behind an installed snapshot, from a voter that has it: the latest
-/// first, one answer at a time, with as long a rest after each as it took. Whatever was fetched stays, so that it goes on
-/// where it was cut off. What no voter has is worked out from the log, if it is there still; otherwise it is lost.
+/// Fills what is missing in the history. What can be applied again is worked out from the log of this node. What is older,
+/// such as that behind an installed snapshot, is fetched from a voter that has it: the latest first, one answer at a time,
+/// with as long a rest after each as it took. Whatever was fetched stays, so that it goes on where it was cut off. What no
+/// voter has is lost.
 pub(crate) async fn fill_history(core: Arc<Core>, shard: Shard) {
     let history = core.site.store.history().clone();
     let mut progress = history.progress(shard.id());
@@ -75,6 +76,10 @@ async fn fill_latest(core: &Core, shard: &Shard, gap: &Range<u64>, window: &mut 
         history.lose(id, gap.clone());
         return true;
     }
+    let own = from_own_log(core, shard, gap).await;
+    if own == OwnLog::Filled {
+        return true;
+    }
     let mut at: Place = (gap.end.saturating_sub(*window).max(gap.start), 0);
     let mut answers = 0;
     while at.0 < gap.end {
@@ -94,15 +99,13 @@ async fn fill_latest(core: &Core, shard: &Shard, gap: &Range<u64>, window: &mut 
                 at = next;
                 answers += 1;
             }
-            // Another build may work it out from the log.
-            Found::Nobody(_) if shard.unfit().is_some() => return false,
             Found::Nobody(range) => {
-                let held = range.start.max(history.base(id))..range.end;
-                let is_held = if held.is_empty() { Some(false) } else { work_out(core, id, held).await };
-                if is_held == Some(false) {
-                    history.lose(id, range);
+                let gone = lost(&range, own);
+                if gone.is_empty() {
+                    return false;
                 }
-                return is_held.is_some();
+                history.lose(id, gone);
+                return true;
             }
             Found::Unknown => return false,
         }
@@ -122,17 +125,47 @@ fn rest(took: Duration, bytes: usize) -> Duration {
     took.max(at_rate.saturating_sub(took))
 }
 
-/// Works out from the log what entries did that nobody has; false if the log does not hold them, none if it is to be tried
-/// again.
-async fn work_out(core: &Core, shard: ShardId, held: Range<u64>) -> Option<bool> {
+/// What came of a look into the log of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnLog {
+    /// What was missing, and can be applied again, is there.
+    Filled,
+    /// It does not hold what is missing.
+    Older,
+    /// It may hold what is missing from an entry on, which cannot be worked out now: another build may, or another try.
+    From(u64),
+}
+
+/// Works out from the log what entries of a gap did that can be applied again: nobody has to be asked for those.
+async fn from_own_log(core: &Core, shard: &Shard, gap: &Range<u64>) -> OwnLog {
+    let id = shard.id();
+    let Some(held) = held(gap, core.site.store.history().base(id)) else { return OwnLog::Older };
+    let from = OwnLog::From(held.start);
+    if shard.unfit().is_some() {
+        return from;
+    }
     let (store, build) = (core.site.store.clone(), core.site.build);
-    let fill = move || fill_from_log(&store, shard, &build, held);
+    let fill = move || fill_from_log(&store, id, &build, held);
     match core.site.threads.offload(Errand::Snapshots, fill).await {
-        Ok(Ok(filled)) => Some(filled),
+        Ok(Ok(true)) => OwnLog::Filled,
+        Ok(Ok(false)) => OwnLog::Older,
         Ok(Err(error)) | Err(error) => {
-            tracing::warn!(%shard, %error, "cannot work out from the log what is missing in the history");
-            None
+            tracing::warn!(shard = %id, %error, "cannot work out from the log what is missing in the history");
+            from
         }
+    }
+}
+
+/// The entries of a gap that can be applied again, from the snapshot and the log; none if all are older.
+fn held(gap: &Range<u64>, base: u64) -> Option<Range<u64>> {
+    (base < gap.end).then_some(gap.start.max(base)..gap.end)
+}
+
+/// What of the entries that no voter has is not looked for any more: nothing that the log of this node may hold.
+fn lost(nobody: &Range<u64>, own: OwnLog) -> Range<u64> {
+    match own {
+        OwnLog::From(from) => nobody.start..nobody.end.min(from),
+        OwnLog::Filled | OwnLog::Older => nobody.clone(),
     }
 }
 
@@ -192,6 +225,16 @@ pub(crate) async fn call_query(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_can_be_applied_again_is_asked_of_nobody_and_never_lost() {
+        assert_eq!(held(&(10..30), 20), Some(20..30), "the log has the end of it");
+        assert_eq!(held(&(20..30), 10), Some(20..30), "all of it");
+        assert_eq!((held(&(10..20), 20), held(&(0..5), 20)), (None, None), "nothing");
+        assert_eq!(lost(&(10..30), OwnLog::From(20)), 10..20);
+        assert!(lost(&(20..30), OwnLog::From(20)).is_empty());
+        assert_eq!(lost(&(10..20), OwnLog::Older), 10..20);
+    }
 
     #[test]
     fn a_fill_leaves_half_of_the_link_to_others_and_is_never_faster_than_its_rate() {

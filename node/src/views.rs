@@ -128,6 +128,7 @@ pub(crate) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
             lost: status.history.lost,
             bytes: status.history.bytes,
             queued_bytes: status.history.queued_bytes,
+            given_back: status.history.given_back,
         },
     }
 }

@@ -307,16 +307,24 @@ pub const LOG_BYTES_SOFT_MAX: u64 = 256 * 1024 * 1024;
 /// Bytes of recent log entries kept in memory, per shard; older ones are read from the store.
 pub const LOG_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Bytes of what entries did that wait for the history before that is pressure: what brings work is refused as `Overloaded`,
-/// and applying waits for up to [`HISTORY_APPLY_WAIT_MS_MAX`].
+/// Bytes of what entries did that are in memory and in no table of the history. With more, all of it is written: about so much
+/// a crash takes, and a start applies again.
+pub const HISTORY_PENDING_BYTES_SOFT_MAX: usize = 8 * 1024 * 1024;
+/// Entries whose changes are in memory and in no table of the history. With more, all of it is written.
+pub const HISTORY_PENDING_ENTRIES_SOFT_MAX: usize = 65_536;
+/// How long what an entry did is in no table of the history, if neither a snapshot waits for it nor there is much, in
+/// milliseconds. It can be read meanwhile; each table costs a card some pages, and is merged with others later.
+pub const HISTORY_FLUSH_AFTER_MS: u64 = 15 * 60 * 1_000;
+/// Bytes of what entries did that wait for the tables of the history before that is pressure: what brings work is refused as
+/// `Overloaded`, and applying waits for up to [`HISTORY_APPLY_WAIT_MS_MAX`].
 pub const HISTORY_QUEUED_BYTES_SOFT_MAX: usize = 16 * 1024 * 1024;
-/// Bytes of what entries did that wait for the history. More is left out of memory and is a gap: it is fetched from another
-/// voter, or worked out again from the log, which is kept until then.
+/// Bytes of what entries did that wait for the tables of the history. More is left out of memory and is a gap: it is worked out
+/// again from the log, which is kept until then, or fetched from another voter.
 pub const HISTORY_QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long applying waits, each time that it is told to go on, for a history that is written more slowly than entries
 /// come, in milliseconds. Then it goes on all the same.
 pub const HISTORY_APPLY_WAIT_MS_MAX: u64 = 1_000;
-/// Bytes that the history writes together. More follow.
+/// Bytes of what entries did that the history takes from its queue at a time. More follow.
 pub const HISTORY_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of changes in one row of the history. What one entry did and is more is kept in several.
 pub const HISTORY_PIECE_BYTES_SOFT_MAX: usize = 128 * 1024;
@@ -333,6 +341,9 @@ pub const HISTORY_RETENTION_MS_DEFAULT: u64 = 90 * 24 * 60 * 60 * 1_000;
 pub const HISTORY_BYTES_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
 /// Fewest bytes of history that can be configured. Refused as invalid below.
 pub const HISTORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Bytes of history that stay on a node however full its disk is. While it is nearly full, the oldest segment goes as long as
+/// as much is left, one a second: the log, and what ends work, have the room first.
+pub const HISTORY_BYTES_LEAST: u64 = 16 * 1024 * 1024;
 /// Longest time that the history can be configured to be kept, in days. Refused as invalid beyond.
 pub const HISTORY_DAYS_MAX: u64 = 3_650;
 /// Bytes of history a second that a node fetches from others, on however quick a link, and it rests for as long as each

@@ -116,6 +116,8 @@ mutants! {
     SnapshotBeforeDurable = "snapshot-before-durable",
     /// A snapshot does not wait for the history, and the log behind it goes.
     HistoryNotAwaited = "history-not-awaited",
+    /// What is in memory counts as kept in the history before it is in a table.
+    HistoryInMemoryOnly = "history-in-memory-only",
     /// What an entry did is left out of the history if it does not fit into one row.
     LargeChangesLeftOut = "large-changes-left-out",
     /// An agent that nobody serves is forgotten though it holds a task, or a command to it has not ended.

@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use crate::store::Store;
 use crate::threads::{Errand, Threads};
 
-/// How often it is looked whether the history is written.
+/// How often it is looked whether the history can be written.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the history is waited for on a disk that is nearly full, and by whoever cannot wait.
 const LAST_RESORT_AFTER: Duration = Duration::from_secs(10);
 
-/// Waits until what all entries before an index did is in the history durably: the snapshot that is made then lets go of
-/// those entries. As long as it takes, while new work is refused; but when the disk is nearly full, the log has to go, and
-/// whoever `must` go on cannot wait either.
+/// Waits until what all entries before an index did is in the history durably, and has it written: the snapshot that is made
+/// then lets go of those entries. As long as it takes, while new work is refused; but when the disk is nearly full, the log has
+/// to go, and whoever `must` go on cannot wait either.
 pub(super) async fn until_kept(
     store: &Store,
     threads: &Threads,
@@ -34,10 +34,13 @@ pub(super) async fn until_kept(
     let begun = Instant::now();
     loop {
         if store.history().reaches(shard, next) {
+            return Ok(());
+        }
+        if store.history().can_reach(shard, next) {
             let history = store.history().clone();
-            let synced = threads.offload(Errand::Files, move || history.persist()).await?;
-            // It may have been found damaged meanwhile.
-            if synced.is_ok() && store.history().reaches(shard, next) {
+            // What fails is tried again; part of it may have been found damaged meanwhile.
+            let _ = threads.offload(Errand::Files, move || history.persist()).await?;
+            if store.history().reaches(shard, next) {
                 return Ok(());
             }
         }

@@ -28,9 +28,16 @@ pub(super) async fn run(shard: Shard) {
         } else if shard.inner.replay.is_long() && shard.unfit().is_none() {
             shorten_start(&shard).await;
         }
-        if looks.is_multiple_of(LOOKS_PER_RETAIN) {
+        // On a disk that is nearly full the history gives room to the log, and to what ends work.
+        let is_low = store.is_low();
+        if is_low || looks.is_multiple_of(LOOKS_PER_RETAIN) {
             let (history, id, now) = (store.history().clone(), shard.id(), shard.inner.clock.now());
-            let retain = move || history.retain(id, now);
+            let retain = move || {
+                history.retain(id, now);
+                if is_low {
+                    history.give_back(id);
+                }
+            };
             // It is looked again later.
             let _ = shard.inner.site.threads.offload(Errand::Files, retain).await;
         }

@@ -14,7 +14,7 @@ use skep_protocol::task::{Task, TaskStatus};
 use skep_protocol::text::AgentId;
 
 use super::Shard;
-use crate::store::ChangesFound;
+use crate::store::{ChangesFound, TransitionsFound};
 use crate::threads::{Errand, Threads};
 
 /// Bytes of tasks on one page: it must fit into a frame.
@@ -109,11 +109,10 @@ impl Shard {
             Query::History { task, after_index, limit } => {
                 drop(state);
                 self.wait_for_history(as_of.index + 1).await;
-                let (complete, begins) = self.inner.site.store.history().is_complete(self.inner.id, as_of.index + 1);
                 let history = self.inner.site.store.history().clone();
-                let shard = self.inner.id;
-                let read = move || history.of_task(shard, task, after_index, limit as usize);
-                let (records, more) = blocking(threads, read).await?;
+                let (shard, before) = (self.inner.id, as_of.index + 1);
+                let read = move || history.transitions(shard, task, after_index, limit as usize, before);
+                let TransitionsFound { records, more, complete, begins } = blocking(threads, read).await?;
                 Answer::History { records, more, complete, begins }
             }
             Query::Changes { from, skip } => {

@@ -71,7 +71,7 @@ use tokio::sync::watch;
 pub(crate) use clock_marks::{ClockMark, ClockMarks};
 use disk::{Disk, DiskFile, SystemDisk};
 pub(crate) use history::set_bytes;
-pub use history::{ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding};
+pub use history::{ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding, TransitionsFound};
 pub use journals::{JournalError, JournalJob, JournalReport, Journals};
 pub use marks::Marks;
 use segment::Segment;

@@ -302,6 +302,8 @@ pub struct HistoryRow {
     pub bytes: u64,
     /// Bytes that wait to be written, of all shards of the node.
     pub queued_bytes: u64,
+    /// Entries that were let go of before their time, since the node was started, because its disk was nearly full.
+    pub given_back: u64,
 }
 
 /// A voter of a shard.

@@ -91,6 +91,7 @@ fn status(row: ShardRow) -> v1::ShardStatusReply {
             lost: row.history.lost,
             bytes: row.history.bytes,
             queued_bytes: row.history.queued_bytes,
+            given_back: row.history.given_back,
         }),
     }
 }

@@ -122,6 +122,7 @@ struct Status {
     history_lost: u64,
     history_bytes: u64,
     history_queued_bytes: u64,
+    history_given_back: u64,
     fault: String,
     faults: Vec<FaultView>,
     voters: Vec<VoterView>,
@@ -158,6 +159,7 @@ impl From<ShardStatusReply> for Status {
             history_lost: history.lost,
             history_bytes: history.bytes,
             history_queued_bytes: history.queued_bytes,
+            history_given_back: history.given_back,
             fault: reply.fault,
             faults: reply.faults.into_iter().map(FaultView::from).collect(),
             voters: views(reply.voters),
@@ -243,6 +245,9 @@ fn history(status: &Status) -> String {
     }
     if status.history_lost > 0 {
         text += &format!(", {} of them are lost", status.history_lost);
+    }
+    if status.history_given_back > 0 {
+        text += &format!("; {} before them went for want of disk space", status.history_given_back);
     }
     text
 }

@@ -131,6 +131,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::HistoryNotAwaited => {
             of("skep-consensus", "skep_consensus", "a_snapshot_waits_until_what_it_covers_is_in_the_history")
         }
+        Mutant::HistoryInMemoryOnly => {
+            of("skep-consensus", "skep_consensus", "what_is_said_to_be_kept_is_there_after_a_crash")
+        }
         Mutant::LargeChangesLeftOut => {
             of("skep-consensus", "skep_consensus", "what_one_entry_did_is_kept_whole_however_large_it_is")
         }

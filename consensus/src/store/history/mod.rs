@@ -2,22 +2,26 @@
 //!
 //! # Contract
 //!
-//! What an entry did is written beside the log, a little later, by a thread of its own. Until it is there durably the log
-//! keeps the entry: no snapshot is made that covers an entry whose changes are missing ([`History::reaches`]), and
-//! nothing is purged that no snapshot covers. So whatever a crash, an error or an overflow takes is written again: from
-//! the queue, which keeps what could not be written; by the next process, which applies the log again from its snapshot;
-//! or out of the log, or from another voter, by whoever fills gaps. Only on a disk that is nearly full, and after a while,
-//! is the log let go of all the same ([`History::let_go`]); what is missing then is a gap that readers and the shard's
-//! status are told of.
+//! What an entry did is kept beside the log: in memory at once, where it can be read, and in tables later, many entries at a
+//! time ([`flush`]). Until it is there durably the log keeps the entry: no snapshot is made that covers an entry whose changes
+//! are in no table ([`History::reaches`]), and nothing is purged that no snapshot covers. So the history needs no journal of
+//! its own, and whatever a crash, an error or an overflow takes is written again: from memory, which keeps what could not be
+//! written; by the next process, which applies the log again from its snapshot; or out of the log, or from another voter, by
+//! whoever fills gaps. Only on a disk that is nearly full, and after a while, is the log let go of all the same
+//! ([`History::let_go`]); what is missing then is a gap that readers and the shard's status are told of.
 //!
 //! Nothing here can stop the node: while the history is behind, what brings work is refused and what ends it goes on
 //! ([`History::is_behind`]). A database is set aside only if it is damaged. Rows carry their own checksums, since the
 //! database underneath does not promise to notice every flipped bit.
 //!
-//! It is kept for a time and a number of bytes ([`HistoryOptions`]), and goes by whole segments ([`shelf`]). Whoever asks for
-//! what is gone is told where the history begins.
+//! It is kept for a time and a number of bytes ([`HistoryOptions`]), and goes by whole segments ([`shelf`]): sooner on a disk
+//! that is nearly full, where the log and what ends work come first. Whoever asks for what is gone is told where the history
+//! begins.
 
+mod flush;
+mod pending;
 mod read;
+mod retain;
 mod shelf;
 mod tables;
 mod writer;
@@ -25,17 +29,18 @@ mod writer;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use skep_protocol::change::ChangeSet;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
-use skep_protocol::time::LogInstant;
+use skep_protocol::mutant::{Mutant, is_on};
 use tokio::sync::watch;
 
-pub use read::ChangesFound;
+use pending::Stand;
+pub use read::{ChangesFound, TransitionsFound};
 pub use shelf::HistoryOptions;
 use shelf::Shelf;
 pub use tables::HistoryError;
@@ -50,7 +55,7 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(10);
 /// How often whoever waits for room looks.
 const ROOM_LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What is shared by the handles, and the thread that writes.
+/// What is shared by the handles, and the threads that write.
 struct Inner {
     dir: PathBuf,
     options: HistoryOptions,
@@ -58,11 +63,13 @@ struct Inner {
     queue: Mutex<Queue>,
     wake: Condvar,
     idle: Condvar,
-    /// The last write failed.
-    failing: AtomicBool,
-    /// Held by whoever writes rows, or lets go of segments: who does what is in the order of what the segments say.
+    /// Something may be due to be written.
+    due: Condvar,
+    /// Why the last write failed, if it did.
+    failure: Mutex<Option<HistoryError>>,
+    /// Held by whoever writes tables, or lets go of segments: who does what is in the order of what the segments say.
     writing: Mutex<()>,
-    shelves: Mutex<BTreeMap<ShardId, Shelf>>,
+    stands: Mutex<BTreeMap<ShardId, Stand>>,
     progress: Mutex<BTreeMap<ShardId, watch::Sender<u64>>>,
     /// Whether there is none at all.
     absent: bool,
@@ -77,14 +84,22 @@ pub struct History {
 
 struct Closer {
     inner: Arc<Inner>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    /// Takes what is recorded into memory.
+    taking: Option<JoinHandle<()>>,
+    /// Writes that into tables.
+    flushing: Option<JoinHandle<()>>,
 }
 
 impl Drop for Closer {
     fn drop(&mut self) {
         lock(&self.inner.queue).closed = true;
         self.inner.wake.notify_all();
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.taking.take() {
+            let _ = thread.join();
+        }
+        lock(&self.inner.queue).drained = true;
+        self.inner.due.notify_all();
+        if let Some(thread) = self.flushing.take() {
             let _ = thread.join();
         }
     }
@@ -101,6 +116,8 @@ pub struct HistoryStanding {
     pub missing: u64,
     /// Entries whose changes are missing for good.
     pub lost: u64,
+    /// Entries that were let go of before their time, since the process began, because the disk was nearly full.
+    pub given_back: u64,
     /// Bytes of the shard's rows.
     pub bytes: u64,
     /// Bytes of all shards that wait to be written.
@@ -118,17 +135,12 @@ impl History {
                 (Err(error), BTreeMap::new())
             }
         };
-        let failing = AtomicBool::new(tables.is_err());
-        let inner = Inner { shelves: Mutex::new(shelves), failing, ..Inner::new(dir, options, tables) };
-        let inner = Arc::new(inner);
-        let worker = Arc::clone(&inner);
-        let spawned = std::thread::Builder::new().name("skep-history".to_owned()).spawn(move || worker.run());
-        if let Err(error) = &spawned {
-            tracing::error!(%error, "there is no thread to write the history");
-            *lock(&inner.tables) = Err(HistoryError::passing(format!("no thread for it: {error}")));
-            inner.failing.store(true, Ordering::Relaxed);
-        }
-        let closer = Closer { inner: Arc::clone(&inner), thread: spawned.ok() };
+        let failure = Mutex::new(tables.as_ref().err().cloned());
+        let stands = shelves.into_iter().map(|(shard, kept)| (shard, Stand::of(kept))).collect();
+        let inner = Arc::new(Inner { stands: Mutex::new(stands), failure, ..Inner::new(dir, options, tables) });
+        let taking = inner.spawn("skep-history", Inner::run);
+        let flushing = inner.spawn("skep-tables", Inner::run_flushes);
+        let closer = Closer { inner: Arc::clone(&inner), taking, flushing };
         Self { _closer: Arc::new(closer), inner }
     }
 
@@ -138,13 +150,13 @@ impl History {
         let inner = Inner { absent: true, ..Inner::new(Path::new(""), HistoryOptions::default(), none) };
         lock(&inner.queue).closed = true;
         let inner = Arc::new(inner);
-        Self { _closer: Arc::new(Closer { inner: Arc::clone(&inner), thread: None }), inner }
+        Self { _closer: Arc::new(Closer { inner: Arc::clone(&inner), taking: None, flushing: None }), inner }
     }
 
     /// Takes note of what the entry at an index changed; none if it is one that changes nothing. Never waits. What is there
     /// already, since the log is applied again after a start, is left as it is.
     pub fn record(&self, shard: ShardId, index: u64, set: Option<ChangeSet>) {
-        if self.inner.absent || lock(&self.inner.shelves).get(&shard).is_some_and(|shelf| shelf.holds(index)) {
+        if self.inner.absent || lock(&self.inner.stands).get(&shard).is_some_and(|stand| stand.holds(index)) {
             return;
         }
         let mut queue = lock(&self.inner.queue);
@@ -184,40 +196,55 @@ impl History {
         self.inner.change(shard, |shelf| shelf.set_base(next));
     }
 
-    /// Whether the changes of everything before an index are written, but those of entries that the log did not hold any
-    /// more when they were found missing: this is the mark that no snapshot passes.
+    /// Whether the changes of everything before an index are in tables durably, but those of entries that the log did not
+    /// hold any more when they were found missing: this is the mark that no snapshot passes.
     pub fn reaches(&self, shard: ShardId, next: u64) -> bool {
-        self.inner.absent || lock(&self.inner.shelves).get(&shard).map_or(next == 0, |shelf| shelf.reaches(next))
+        let reaches = |stand: &Stand| {
+            let is_kept = stand.kept.reaches(next);
+            is_kept || (is_on(Mutant::HistoryInMemoryOnly) && stand.seen().reaches(next))
+        };
+        self.inner.absent || lock(&self.inner.stands).get(&shard).map_or(next == 0, reaches)
+    }
+
+    /// Whether [`persist`](Self::persist) would make it [reach](Self::reaches) an index: what it lacks is in memory.
+    pub(crate) fn can_reach(&self, shard: ShardId, next: u64) -> bool {
+        let seen = lock(&self.inner.stands).get(&shard).map(Stand::seen);
+        !self.is_failing() && seen.is_some_and(|seen| seen.reaches(next))
     }
 
     /// Whether nothing can be written now.
     pub(crate) fn is_failing(&self) -> bool {
-        self.inner.failing.load(Ordering::Relaxed)
+        self.inner.is_failing()
     }
 
     /// Whether a snapshot would wait for long: nothing can be written, or something is missing that the log still holds.
     pub(crate) fn is_held_back(&self, shard: ShardId) -> bool {
-        let is_missing = || lock(&self.inner.shelves).get(&shard).is_some_and(Shelf::is_held_back);
+        let is_missing = || lock(&self.inner.stands).get(&shard).is_some_and(|stand| stand.seen().is_held_back());
         !self.inner.absent && (self.is_failing() || is_missing())
     }
 
     /// The first index that the log can be applied again from.
     pub(crate) fn base(&self, shard: ShardId) -> u64 {
-        lock(&self.inner.shelves).get(&shard).map_or(0, Shelf::base)
+        lock(&self.inner.stands).get(&shard).map_or(0, |stand| stand.kept.base())
     }
 
-    /// Makes everything durable that was written. Waits for a disk.
+    /// Writes everything that is in memory, durably. Waits for a disk, and not for one that failed a moment ago: that is
+    /// tried again by itself.
     ///
     /// # Errors
     /// [`HistoryError`] if the database fails.
     pub fn persist(&self) -> Result<(), HistoryError> {
-        if self.inner.absent { Ok(()) } else { self.inner.tables()?.persist() }
+        if self.inner.absent {
+            return Ok(());
+        }
+        let failed = lock(&self.inner.failure).clone();
+        failed.map_or_else(|| self.inner.flush(), Err)
     }
 
     /// The last resort: the log is let go of before an index, whatever is missing here. What is still queued is written if
     /// it can be; whatever is not is a gap.
     pub(crate) fn let_go(&self, shard: ShardId, next: u64) {
-        let held = lock(&self.inner.shelves).get(&shard).map_or(0, Shelf::next);
+        let held = lock(&self.inner.stands).get(&shard).map_or(0, |stand| stand.kept.next());
         tracing::error!(
             %shard, from = held, end = next,
             "the log is let go of before what it did is in the history: free disk space; other voters may have it"
@@ -227,16 +254,16 @@ impl History {
 
     /// The latest entries that are missing before later ones and can be looked for, if there are any.
     pub(crate) fn gap(&self, shard: ShardId) -> Option<Range<u64>> {
-        lock(&self.inner.shelves).get(&shard)?.latest_gap()
+        lock(&self.inner.stands).get(&shard)?.seen().latest_gap()
     }
 
     /// Whether what is before an entry would only push out later ones: nothing is kept below it, and there is no room.
     pub(crate) fn is_full_below(&self, shard: ShardId, index: u64) -> bool {
-        let shelves = lock(&self.inner.shelves);
-        let bytes: u64 = shelves.values().map(Shelf::bytes).sum();
+        let stands = lock(&self.inner.stands);
+        let bytes: u64 = stands.values().map(|stand| stand.kept.bytes()).sum();
         let segment = self.inner.options.segment_bytes();
         bytes + segment > self.inner.options.bytes_max
-            && shelves.get(&shard).is_some_and(|shelf| shelf.is_lowest(index))
+            && stands.get(&shard).is_some_and(|stand| stand.kept.is_lowest(index))
     }
 
     /// Nobody has the changes of these entries: they are not looked for any more, and readers are told.
@@ -245,7 +272,7 @@ impl History {
         self.inner.change(shard, |shelf| shelf.lose(range));
     }
 
-    /// Waits until everything recorded so far is written, and syncs it; not for ever.
+    /// Waits until everything recorded so far is in tables, durably; not for ever.
     pub fn sync(&self) {
         let deadline = Instant::now() + SYNC_PATIENCE;
         {
@@ -256,8 +283,12 @@ impl History {
                 queue = waited.map_or_else(|e| e.into_inner().0, |(queue, _)| queue);
             }
         }
-        if let Err(error) = self.persist() {
-            tracing::warn!(%error, "cannot sync the history");
+        while let Err(error) = self.persist() {
+            if Instant::now() >= deadline {
+                tracing::warn!(%error, "cannot sync the history");
+                return;
+            }
+            std::thread::sleep(ROOM_LOOK_EVERY);
         }
     }
 
@@ -266,25 +297,17 @@ impl History {
         self.inner.progress_sender(shard).subscribe()
     }
 
-    /// Lets go of what is too old or too much. Waits for a disk.
-    pub fn retain(&self, shard: ShardId, now: Option<LogInstant>) {
-        if let Err(error) = self.inner.retain(shard, now) {
-            tracing::warn!(%shard, %error, "cannot let go of old history; it is tried again");
-        }
-    }
-
     /// How the history of a shard stands.
     pub fn standing(&self, shard: ShardId) -> HistoryStanding {
         let queued_bytes = lock(&self.inner.queue).bytes as u64;
-        let error =
-            if self.is_failing() { lock(&self.inner.tables).as_ref().err().map(ToString::to_string) } else { None };
-        let shelves = lock(&self.inner.shelves);
-        let Some(shelf) = shelves.get(&shard) else {
+        let error = lock(&self.inner.failure).as_ref().map(ToString::to_string);
+        let Some(shelf) = lock(&self.inner.stands).get(&shard).map(Stand::seen) else {
             return HistoryStanding { queued_bytes, error, ..HistoryStanding::default() };
         };
         let (missing, lost) = shelf.missing();
         let (begins, next, bytes) = (shelf.floor(), shelf.next(), shelf.bytes());
-        HistoryStanding { begins, next, missing, lost, bytes, queued_bytes, error }
+        let given_back = shelf.given_back();
+        HistoryStanding { begins, next, missing, lost, given_back, bytes, queued_bytes, error }
     }
 }
 
@@ -297,34 +320,52 @@ impl Inner {
             queue: Mutex::default(),
             wake: Condvar::new(),
             idle: Condvar::new(),
-            failing: AtomicBool::new(false),
+            due: Condvar::new(),
+            failure: Mutex::default(),
             writing: Mutex::new(()),
-            shelves: Mutex::default(),
+            stands: Mutex::default(),
             progress: Mutex::default(),
             absent: false,
         }
+    }
+
+    /// A thread that does its part; none if there is none to be had, so that the history is out of service.
+    fn spawn(self: &Arc<Self>, name: &str, run: impl FnOnce(&Self) + Send + 'static) -> Option<JoinHandle<()>> {
+        let worker = Arc::clone(self);
+        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(Arc::as_ref(&worker)));
+        if let Err(error) = &spawned {
+            tracing::error!(%error, "there is no thread to write the history");
+            let error = HistoryError::passing(format!("no thread for it: {error}"));
+            *lock(&self.tables) = Err(error.clone());
+            *lock(&self.failure) = Some(error);
+        }
+        spawned.ok()
     }
 
     fn tables(&self) -> Result<Tables, HistoryError> {
         lock(&self.tables).clone()
     }
 
-    /// Changes what is known of a shard, and has those look again who wait for it.
+    fn is_failing(&self) -> bool {
+        lock(&self.failure).is_some()
+    }
+
+    /// Changes what is known of a shard's tables, and has those look again who wait for it.
     fn change(&self, shard: ShardId, change: impl FnOnce(&mut Shelf)) {
         if self.absent {
             return;
         }
         let next = {
-            let mut shelves = lock(&self.shelves);
-            let shelf = shelves.entry(shard).or_default();
-            change(shelf);
-            shelf.next()
+            let mut stands = lock(&self.stands);
+            let stand = stands.entry(shard).or_default();
+            change(&mut stand.kept);
+            stand.next()
         };
         self.progress_sender(shard).send_replace(next);
     }
 
     fn progress_sender(&self, shard: ShardId) -> watch::Sender<u64> {
-        let next = lock(&self.shelves).get(&shard).map_or(0, Shelf::next);
+        let next = lock(&self.stands).get(&shard).map_or(0, Stand::next);
         lock(&self.progress).entry(shard).or_insert_with(|| watch::channel(next).0).clone()
     }
 }

@@ -1,12 +1,14 @@
 //! Reading the history.
 
+use fjall::Keyspace;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::ids::{ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::query::{HistoryEdge, HistoryRecord};
 
-use super::tables::{HistoryError, index_key, position, task_key, unsealed};
+use super::pending::{Place, Stand};
+use super::tables::{HistoryError, Tables, index_key, position, task_key, unsealed};
 use super::{History, Inner};
 use crate::store::lock;
 
@@ -26,6 +28,72 @@ pub struct ChangesFound {
     pub edge: HistoryEdge,
 }
 
+/// Transitions of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransitionsFound {
+    /// The transitions, oldest first.
+    pub records: Vec<HistoryRecord>,
+    /// Whether there are more after the last one.
+    pub more: bool,
+    /// Whether none is missing of those that are kept.
+    pub complete: bool,
+    /// The first index whose changes are kept.
+    pub begins: u64,
+}
+
+/// An answer with changes that is put together in their order.
+struct Changes<'a> {
+    inner: &'a Inner,
+    shard: ShardId,
+    bytes: usize,
+    bytes_max: usize,
+    last: Option<Place>,
+    found: ChangesFound,
+}
+
+impl Changes<'_> {
+    /// Takes in a row. False: the answer is full, and ends before it.
+    fn take(&mut self, place: Place, row: &[u8]) -> Result<bool, HistoryError> {
+        self.bytes += row.len();
+        if self.bytes > self.bytes_max && !self.found.sets.is_empty() {
+            (self.found.next, self.found.skip) = place;
+            return Ok(false);
+        }
+        self.found.sets.push(self.inner.checked(self.shard, place.0, row)?);
+        self.last = Some(place);
+        Ok(true)
+    }
+}
+
+/// A page of a task's transitions that is put together in their order.
+struct Page<'a> {
+    inner: &'a Inner,
+    shard: ShardId,
+    task: TaskId,
+    limit: usize,
+    bytes: usize,
+    last: Option<Place>,
+    records: Vec<HistoryRecord>,
+}
+
+impl Page<'_> {
+    /// Takes in a row. False: the page is full. All of an entry or nothing, since the next page begins after one.
+    fn take(&mut self, place: Place, row: &[u8]) -> Result<bool, HistoryError> {
+        let (index, _) = place;
+        let is_next = self.records.last().is_none_or(|last| last.index != index);
+        if is_next && (self.records.len() >= self.limit || self.bytes > ANSWER_BYTES_MAX) {
+            return Ok(false);
+        }
+        let set = self.inner.checked(self.shard, index, row)?;
+        self.bytes += row.len();
+        let task = self.task;
+        let of_task = set.changes.into_iter().filter(|change| change.what.task() == Some(task));
+        self.records.extend(of_task.map(|change| HistoryRecord { index, term: set.term, change }));
+        self.last = Some(place);
+        Ok(true)
+    }
+}
+
 impl History {
     /// Changes of entries from an index on without the first so many of that entry, about as many bytes of them as one answer
     /// may hold but one row at least, and what is not covered.
@@ -39,42 +107,32 @@ impl History {
         skip: u32,
         bytes_max: usize,
     ) -> Result<ChangesFound, HistoryError> {
-        let (range, segments, edge) = {
-            let shelves = lock(&self.inner.shelves);
-            let shelf = shelves.get(&shard).cloned().unwrap_or_default();
-            let range = shelf.readable(from);
-            let segments = shelf.segments_of(&range);
-            (range, segments, shelf.edge(from))
-        };
-        let mut found = ChangesFound { sets: Vec::new(), next: from, skip, edge };
-        if range.is_empty() {
-            return Ok(found);
+        let found = self.inner.read_changes(shard, from, skip, bytes_max.min(ANSWER_BYTES_MAX))?;
+        // Where it begins may have moved while it was read: what went of it is told of, and nothing is taken for read.
+        let edge = self.inner.edge(shard, from);
+        if edge.begins > from {
+            return Ok(ChangesFound { sets: Vec::new(), next: from, skip, edge });
         }
-        let tables = self.inner.tables()?;
-        let snapshot = tables.database.snapshot();
-        let mut bytes = 0;
-        for number in segments {
-            // One that went meanwhile: the next answer tells of the edge.
-            let Some(rows) = tables.get(shard, number) else { break };
-            let keys = index_key(found.next, found.skip)..index_key(range.end, 0);
-            for row in fjall::Readable::range(&snapshot, &rows, keys) {
-                let (key, value) = row.into_inner()?;
-                let (index, ordinal) = position(&key);
-                bytes += value.len();
-                if bytes > bytes_max.min(ANSWER_BYTES_MAX) && !found.sets.is_empty() {
-                    (found.next, found.skip) = (index, ordinal);
-                    return Ok(found);
-                }
-                found.sets.push(self.inner.checked(shard, index, &value)?);
-            }
-        }
-        // The rows may have gone while they were read.
-        let still = lock(&self.inner.shelves).get(&shard).map(|shelf| shelf.edge(from)).unwrap_or_default();
-        if still.begins > from {
-            return Ok(ChangesFound { sets: Vec::new(), next: from, skip, edge: still });
-        }
-        (found.next, found.skip) = (range.end, 0);
-        Ok(found)
+        Ok(ChangesFound { edge, ..found })
+    }
+
+    /// The transitions of a task after an index, and whether those are all that are kept before another one.
+    ///
+    /// # Errors
+    /// [`HistoryError`] if the database fails or a row is damaged.
+    pub fn transitions(
+        &self,
+        shard: ShardId,
+        task: TaskId,
+        after_index: Option<u64>,
+        limit: usize,
+        before: u64,
+    ) -> Result<TransitionsFound, HistoryError> {
+        let (was_complete, _) = self.is_complete(shard, before);
+        let (records, more) = self.of_task(shard, task, after_index, limit)?;
+        // It may have lost some while it was read, and what was filled in meanwhile was not read.
+        let (is_complete, begins) = self.is_complete(shard, before);
+        Ok(TransitionsFound { records, more, complete: was_complete && is_complete, begins })
     }
 
     /// The transitions of a task after an index, oldest first, and whether there are more.
@@ -88,48 +146,125 @@ impl History {
         after_index: Option<u64>,
         limit: usize,
     ) -> Result<(Vec<HistoryRecord>, bool), HistoryError> {
-        let limit = limit.min(limits::PAGE_ITEMS_MAX);
         let from = after_index.map_or(0, |index| index.saturating_add(1));
-        let segments = {
-            let shelves = lock(&self.inner.shelves);
-            let Some(shelf) = shelves.get(&shard) else { return Ok((Vec::new(), false)) };
-            shelf.segments_of(&(from..shelf.next().max(from)))
+        let (segments, waiting) = {
+            let stands = lock(&self.inner.stands);
+            let Some(stand) = stands.get(&shard) else { return Ok((Vec::new(), false)) };
+            (stand.kept.segments_of(&(from..stand.next().max(from))), stand.rows_of(task, from))
         };
+        // What is in no table yet was taken before, so that none is missed that is written meanwhile.
         let tables = self.inner.tables()?;
         let snapshot = tables.database.snapshot();
-        let mut records: Vec<HistoryRecord> = Vec::new();
-        let mut bytes = 0;
-        for rows in segments.into_iter().filter_map(|number| tables.get(shard, number)) {
+        let limit = limit.min(limits::PAGE_ITEMS_MAX);
+        let mut page = Page { inner: &self.inner, shard, task, limit, bytes: 0, last: None, records: Vec::new() };
+        let mut waiting = waiting.into_iter().peekable();
+        for segment in segments {
+            let Some(rows) = self.inner.rows(&tables, shard, segment, from)? else { continue };
             let range = task_key(task, from, 0)..=task_key(task, u64::MAX, u32::MAX);
             for row in fjall::Readable::range(&snapshot, &rows, range) {
-                let (index, ordinal) = position(&row.key()?);
-                // All of an entry or nothing: the next page begins after one.
-                let is_next = records.last().is_none_or(|last| last.index != index);
-                if is_next && (records.len() >= limit || bytes > ANSWER_BYTES_MAX) {
-                    return Ok((records, true));
+                let place = position(&row.key()?);
+                while let Some((earlier, row)) = waiting.next_if(|(waits, _)| *waits <= place) {
+                    if !page.take(earlier, &row)? {
+                        return Ok((page.records, true));
+                    }
                 }
-                let value = fjall::Readable::get(&snapshot, &rows, index_key(index, ordinal))?;
+                if page.last == Some(place) {
+                    continue;
+                }
+                let value = fjall::Readable::get(&snapshot, &rows, index_key(place.0, place.1))?;
                 let Some(value) = value else {
-                    self.inner.change(shard, |shelf| shelf.miss(index..index + 1));
-                    return Err(HistoryError::passing(format!("the changes of entry {index} are missing")));
+                    self.inner.change(shard, |shelf| shelf.miss(place.0..place.0 + 1));
+                    return Err(HistoryError::passing(format!("the changes of entry {} are missing", place.0)));
                 };
-                let set = self.inner.checked(shard, index, &value)?;
-                bytes += value.len();
-                let of_task = set.changes.into_iter().filter(|change| change.what.task() == Some(task));
-                records.extend(of_task.map(|change| HistoryRecord { index, term: set.term, change }));
+                if !page.take(place, &value)? {
+                    return Ok((page.records, true));
+                }
             }
         }
-        Ok((records, false))
+        for (place, row) in waiting {
+            if !page.take(place, &row)? {
+                return Ok((page.records, true));
+            }
+        }
+        Ok((page.records, false))
     }
 
     /// Whether everything that is kept before an index can be read, and the first index that is kept.
     pub fn is_complete(&self, shard: ShardId, next: u64) -> (bool, u64) {
-        let shelves = lock(&self.inner.shelves);
-        shelves.get(&shard).map_or((false, 0), |shelf| (shelf.is_complete(next), shelf.floor()))
+        let seen = lock(&self.inner.stands).get(&shard).map(Stand::seen);
+        seen.map_or((false, 0), |seen| (seen.is_complete(next), seen.floor()))
     }
 }
 
 impl Inner {
+    fn edge(&self, shard: ShardId, from: u64) -> HistoryEdge {
+        lock(&self.stands).get(&shard).map(|stand| stand.seen().edge(from)).unwrap_or_default()
+    }
+
+    /// Reads changes as far as there are segments, whatever becomes of those meanwhile.
+    fn read_changes(
+        &self,
+        shard: ShardId,
+        from: u64,
+        skip: u32,
+        bytes_max: usize,
+    ) -> Result<ChangesFound, HistoryError> {
+        let (end, segments, edge, waiting) = {
+            let stands = lock(&self.stands);
+            let seen = stands.get(&shard).map(Stand::seen).unwrap_or_default();
+            let range = seen.readable(from);
+            let places = (from, skip)..(range.end, 0);
+            let waiting = stands.get(&shard).filter(|_| places.start < places.end);
+            let waiting = waiting.map_or_else(Vec::new, |stand| stand.rows(&places, bytes_max));
+            (range.end, seen.segments_of(&range), seen.edge(from), waiting)
+        };
+        let found = ChangesFound { sets: Vec::new(), next: from, skip, edge };
+        if end <= from {
+            return Ok(found);
+        }
+        // What is in no table yet was taken before, so that none is missed that is written meanwhile.
+        let tables = self.tables()?;
+        let snapshot = tables.database.snapshot();
+        let mut answer = Changes { inner: self, shard, bytes: 0, bytes_max, last: None, found };
+        let mut waiting = waiting.into_iter().peekable();
+        for segment in segments {
+            let Some(rows) = self.rows(&tables, shard, segment, from)? else { return Ok(answer.found) };
+            for row in fjall::Readable::range(&snapshot, &rows, index_key(from, skip)..index_key(end, 0)) {
+                let (key, value) = row.into_inner()?;
+                let place = position(&key);
+                while let Some((earlier, row)) = waiting.next_if(|(waits, _)| *waits <= place) {
+                    if !answer.take(earlier, &row)? {
+                        return Ok(answer.found);
+                    }
+                }
+                if answer.last != Some(place) && !answer.take(place, &value)? {
+                    return Ok(answer.found);
+                }
+            }
+        }
+        for (place, row) in waiting {
+            if !answer.take(place, &row)? {
+                return Ok(answer.found);
+            }
+        }
+        Ok(ChangesFound { next: end, skip: 0, ..answer.found })
+    }
+
+    /// The rows of a segment; none if it was let go of meanwhile, so that the history begins behind the place read from.
+    fn rows(&self, tables: &Tables, shard: ShardId, segment: u64, from: u64) -> Result<Option<Keyspace>, HistoryError> {
+        let rows = tables.get(shard, segment);
+        let went = || {
+            let stands = lock(&self.stands);
+            stands.get(&shard).is_some_and(|stand| stand.kept.floor() > from && !stand.kept.has_segment(segment))
+        };
+        if rows.is_none() && !went() {
+            return Err(HistoryError::passing(format!(
+                "segment {segment} is not there; the history is being opened again"
+            )));
+        }
+        Ok(rows)
+    }
+
     /// A row that is damaged is a gap: it is fetched from another voter.
     fn checked(&self, shard: ShardId, index: u64, value: &[u8]) -> Result<ChangeSet, HistoryError> {
         let set = unsealed(value).and_then(|bytes| Ok(ChangeSet::decode(bytes)?));

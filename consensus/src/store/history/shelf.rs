@@ -90,6 +90,8 @@ pub(super) struct Shelf {
     /// Entries from here on can be applied again, from the snapshot and the log: what is missing of them is not to be let
     /// go of.
     base: u64,
+    /// Entries that were let go of for want of room, since the process began.
+    given_back: u64,
 }
 
 impl Shelf {
@@ -114,6 +116,7 @@ impl Shelf {
     /// Takes over what is known of a history that this one is in the place of.
     pub(super) fn inherit(&mut self, other: &Self) {
         self.base = other.base;
+        self.given_back = other.given_back;
         self.begin_before(other.next);
     }
 
@@ -327,9 +330,28 @@ impl Shelf {
         Some(gone.number)
     }
 
+    /// Everything from an entry on to where the history begins now was let go of for want of room.
+    pub(super) fn count_given_back(&mut self, from: u64) {
+        self.given_back += self.floor.saturating_sub(from);
+    }
+
+    pub(super) fn given_back(&self) -> u64 {
+        self.given_back
+    }
+
+    /// The bytes that are left without the oldest segment; none if it is the one that is written to.
+    pub(super) fn bytes_without_oldest(&self) -> Option<u64> {
+        let rest = self.segments.values().skip(1).map(|segment| segment.bytes);
+        self.can_shrink().then(|| rest.sum())
+    }
+
     /// The number of the oldest segment, which says where the history begins.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.segments.first_key_value().map(|(_, segment)| segment.number)
+    }
+
+    pub(super) fn has_segment(&self, number: u64) -> bool {
+        self.segments.values().any(|segment| segment.number == number)
     }
 
     /// Whether the oldest segment is to go: everything in it is too old, or there are too many.

@@ -3,8 +3,12 @@
 //! Each segment of a shard is a table of its own, that is, a tree of files of its own: to let go of it is to unlink a
 //! directory, whatever is in it. The alternatives in fjall cost as much as what they remove: a tombstone for each row, and
 //! compactions that carry them down to the rows; and ranges of whole files can only be dropped of rows that are in the
-//! order of time, which those by task are not. All that a segment says of itself is a row in the same table, so that no
-//! loss of a file or of a journal's end leaves one without the other.
+//! order of time, which those by task are not. All that a segment says of itself is a row in the same table, and written with
+//! the others, so that no loss of a file leaves one without the other.
+//!
+//! Rows go into files of tables at once, sorted, past the journal and the memory of fjall: the log is their journal. Files of
+//! a segment are merged late, since each merge writes all of it again: a robot's card wears out sooner by that than somebody
+//! waits for the history.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -12,6 +16,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use fjall::compaction::Leveled;
+use fjall::config::PinningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use skep_protocol::change::{Change, ChangeKind, ChangeSet};
 use skep_protocol::codec::{CodecError, Encoded};
@@ -27,37 +33,61 @@ use crate::store::lock;
 /// Of the rows that a segment says of itself. Another one is refused.
 const FORMAT: u8 = 2;
 
+/// Files of a segment that are merged into one. Whoever reads looks into as many.
+const FILES_MERGED: u8 = 64;
+/// Files that are kept open for reading.
+const FILES_OPEN_MAX: usize = 64;
+
 const META: u8 = 0;
 const BY_INDEX: u8 = 1;
 const BY_TASK: u8 = 2;
 
 /// Why the history cannot be read or written now.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the history is not readable: {why}")]
+#[error("the history fails: {why}")]
 pub struct HistoryError {
     why: String,
-    is_damage: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It may be well again later.
+    Passing,
+    /// What is on the disk is not what was written.
+    Damage,
+    /// It can be read, and there is no room for more.
+    NoRoom,
 }
 
 impl HistoryError {
-    /// It may be well again later.
     pub(super) fn passing(why: impl Into<String>) -> Self {
-        Self { why: why.into(), is_damage: false }
+        Self { why: why.into(), kind: Kind::Passing }
     }
 
-    /// What is on the disk is not what was written.
     pub(super) fn damage(why: impl Into<String>) -> Self {
-        Self { why: why.into(), is_damage: true }
+        Self { why: why.into(), kind: Kind::Damage }
+    }
+
+    /// So many bytes would have to be free.
+    pub(super) fn no_room(needed: u64, free: u64) -> Self {
+        let why = format!("{needed} bytes of its disk must be free for it to be written, and {free} are; free some");
+        Self { why, kind: Kind::NoRoom }
     }
 
     pub(super) fn is_damage(&self) -> bool {
-        self.is_damage
+        self.kind == Kind::Damage
+    }
+
+    pub(super) fn is_want_of_room(&self) -> bool {
+        self.kind == Kind::NoRoom
     }
 }
 
 impl From<fjall::Error> for HistoryError {
     fn from(error: fjall::Error) -> Self {
-        Self { is_damage: is_damage(&error), why: error.to_string() }
+        let kind = if is_damage(&error) { Kind::Damage } else { Kind::Passing };
+        Self { why: error.to_string(), kind }
     }
 }
 
@@ -89,6 +119,9 @@ fn is_damaged_file(error: &io::Error) -> bool {
     matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
 }
 
+/// Rows by their keys.
+pub(super) type Rows = BTreeMap<Vec<u8>, Arc<[u8]>>;
+
 /// The open database. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Tables {
@@ -112,8 +145,8 @@ impl Tables {
             .cache_size(4 * 1024 * 1024)
             .max_journaling_size(64 * 1024 * 1024)
             .journal_compression(fjall::CompressionType::None)
-            .worker_threads(2)
-            .manual_journal_persist(false)
+            .max_cached_files(Some(FILES_OPEN_MAX))
+            .worker_threads(1)
             .open()?;
         let tables = Self { database, segments: Arc::default() };
         let mut found: BTreeMap<ShardId, Vec<(u64, Meta)>> = BTreeMap::new();
@@ -166,21 +199,44 @@ impl Tables {
         if let Some(rows) = self.get(shard, number) {
             return Ok(rows);
         }
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(8 * 1024 * 1024);
+        let merged = || Arc::new(Leveled::default().with_l0_threshold(FILES_MERGED));
+        let unpinned = || PinningPolicy::all(false);
+        let options = || {
+            let options = KeyspaceCreateOptions::default().compaction_strategy(merged());
+            options.index_block_pinning_policy(unpinned()).filter_block_pinning_policy(unpinned())
+        };
         let rows = self.database.keyspace(&name_of(shard, number), options)?;
+        // fjall syncs what is in its directory, and not its name.
+        if let Some(parent) = rows.path().parent() {
+            let synced = File::open(parent).and_then(|dir| dir.sync_all());
+            synced.map_err(|e| HistoryError::passing(format!("{}: {e}", parent.display())))?;
+        }
         lock(&self.segments).insert((shard, number), rows.clone());
         Ok(rows)
     }
 
-    /// Lets go of a segment. Its files go once nobody reads them any more.
-    pub(super) fn remove(&self, shard: ShardId, number: u64) -> Result<(), HistoryError> {
-        let Some(rows) = lock(&self.segments).remove(&(shard, number)) else { return Ok(()) };
-        Ok(self.database.delete_keyspace(rows)?)
+    /// Lets go of a segment. Its files go with what comes back, once nobody reads them any more: that takes long, and is for
+    /// where nobody waits.
+    pub(super) fn remove(&self, shard: ShardId, number: u64) -> Result<Option<Keyspace>, HistoryError> {
+        let Some(rows) = lock(&self.segments).remove(&(shard, number)) else { return Ok(None) };
+        self.database.delete_keyspace(rows.clone())?;
+        Ok(Some(rows))
     }
 
-    /// Makes everything durable that was written.
-    pub(super) fn persist(&self) -> Result<(), HistoryError> {
-        Ok(self.database.persist(PersistMode::SyncData)?)
+    /// Writes rows into a segment, all of them or none, durably.
+    pub(super) fn write(&self, shard: ShardId, number: u64, rows: &Rows) -> Result<(), HistoryError> {
+        let table = self.get_or_make(shard, number)?;
+        let mut file = table.start_ingestion()?;
+        for (key, row) in rows {
+            file.write(key.as_slice(), &**row)?;
+        }
+        Ok(file.finish()?)
+    }
+
+    /// Fails if the database gave up, as it does if its files cannot be merged.
+    pub(super) fn check(&self) -> Result<(), HistoryError> {
+        // There is nothing in its journal.
+        Ok(self.database.persist(PersistMode::Buffer)?)
     }
 }
 

@@ -2,9 +2,12 @@ use skep_protocol::change::{Change, ChangeKind};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::query::Missing;
 use skep_protocol::text::{AgentId, Reason};
+use skep_protocol::time::LogInstant;
 
 use super::tables::index_key;
 use super::*;
+
+mod written;
 
 const SHARD: ShardId = ShardId(1);
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
@@ -217,6 +220,7 @@ fn beyond_its_queue_the_history_leaves_a_gap_that_holds_snapshots_back() {
     assert_eq!(gap.end, over, "{gap:?}");
     assert!(!history.reaches(SHARD, over + 1) && history.reaches(SHARD, gap.start));
     assert!(history.fill(SHARD, 0, &sets(gap.clone()), gap));
+    history.sync();
     assert!(history.reaches(SHARD, over + 1));
 }
 
@@ -277,6 +281,62 @@ fn what_is_too_old_goes_by_whole_segments_and_readers_are_told_where_it_begins()
 }
 
 #[test]
+fn whoever_reads_while_segments_go_is_told_of_the_edge_and_never_of_a_whole_that_lacks_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = HistoryOptions { retention_ms: 16_000, ..HistoryOptions::default() };
+    let history = History::open(dir.path(), options);
+    (0..90).for_each(|index| history.record(SHARD, index, Some(set(index, 1))));
+    history.sync();
+    let read = || {
+        let mut last_begins = 0;
+        while last_begins < 60 {
+            let found = history.changes(SHARD, last_begins, 0, usize::MAX).unwrap();
+            let read: Vec<u64> = found.sets.iter().map(|set| set.index).collect();
+            assert_eq!(read, (last_begins..found.next).collect::<Vec<_>>(), "{:?}", found.edge);
+            let page = history.transitions(SHARD, task(), None, 100, 90).unwrap();
+            assert!(page.complete);
+            let read: Vec<u64> = page.records.iter().map(|record| record.index).collect();
+            let kept = read.iter().position(|index| *index >= page.begins).unwrap();
+            assert_eq!(read[kept..], (page.begins..90).collect::<Vec<_>>(), "from {}", page.begins);
+            last_begins = page.begins.max(found.edge.begins);
+        }
+    };
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(read);
+        (0..30).for_each(|_| drop(history.inner.take_oldest(SHARD).unwrap()));
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_segment_that_is_not_there_is_no_part_that_changed_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = opened(dir.path(), 0..4, 1);
+    drop(history.inner.tables().unwrap().remove(SHARD, 0).unwrap());
+    assert!(history.changes(SHARD, 0, 0, usize::MAX).is_err());
+    assert!(history.transitions(SHARD, task(), None, 10, 4).is_err());
+}
+
+#[test]
+fn nobody_waits_while_the_files_of_an_old_segment_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = HistoryOptions { retention_ms: 16_000, ..HistoryOptions::default() };
+    let history = History::open(dir.path(), options);
+    (0..12).for_each(|index| history.record(SHARD, index, Some(set(index, 1))));
+    history.sync();
+    let gone = history.inner.take_oldest(SHARD).unwrap().expect("there are several");
+    let files = gone.path().to_owned();
+    assert!(history.inner.writing.try_lock().is_ok(), "whoever writes would wait for the removal");
+    assert!(history.standing(SHARD).begins > 0, "readers are told before that");
+    history.record(SHARD, 12, Some(set(12, 1)));
+    history.sync();
+    assert_eq!(history.standing(SHARD).next, 13);
+    assert!(files.exists());
+    drop((gone, history));
+    assert!(!files.exists());
+}
+
+#[test]
 fn what_is_too_much_goes_and_what_is_before_it_is_not_fetched_again() {
     let dir = tempfile::tempdir().unwrap();
     let options = HistoryOptions { bytes_max: 160 * 1024, ..HistoryOptions::default() };
@@ -288,6 +348,47 @@ fn what_is_too_much_goes_and_what_is_before_it_is_not_fetched_again() {
     assert!(standing.bytes <= options.bytes_max && standing.bytes > options.bytes_max / 2, "{standing:?}");
     assert!(standing.begins > 10 && standing.next == 110, "{standing:?}");
     assert_eq!(history.gap(SHARD), None);
+}
+
+#[test]
+fn on_a_full_disk_whole_segments_go_until_the_least_is_left_and_never_the_one_that_is_written_to() {
+    const KIB: usize = 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let least = limits::HISTORY_BYTES_LEAST;
+    let options = HistoryOptions { bytes_max: 4 * least, ..HistoryOptions::default() };
+    let segment = options.segment_bytes();
+    let history = History::open(dir.path(), options);
+    let entries = 2 * least / (64 * KIB as u64);
+    (0..entries).for_each(|index| history.record(SHARD, index, Some(set(index, 64 * KIB))));
+    history.sync();
+    let full = history.standing(SHARD);
+    history.retain(SHARD, None);
+    assert_eq!(history.standing(SHARD), full, "neither too old nor too much");
+    history.give_back(SHARD);
+    let given = history.standing(SHARD);
+    assert!(full.bytes - given.bytes >= segment && full.bytes - given.bytes < 2 * segment, "one at a time");
+    (0..100).for_each(|_| history.give_back(SHARD));
+    let left = history.standing(SHARD);
+    assert!(left.bytes >= least && left.bytes < least + 2 * segment, "{left:?}");
+    assert_eq!(left.given_back, left.begins, "it is counted");
+    assert_eq!((left.next, history.gap(SHARD)), (entries, None));
+    assert_eq!(read_through(&history, left.begins).0.len() as u64, entries - left.begins);
+}
+
+#[test]
+fn of_several_shards_the_one_with_the_longest_history_gives_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = ShardId(2);
+    let options = HistoryOptions { bytes_max: 4 * limits::HISTORY_BYTES_LEAST, ..HistoryOptions::default() };
+    let history = History::open(dir.path(), options);
+    let large = |index: u64| Some(set(index, 256 * 1024));
+    (0..80).for_each(|index| history.record(SHARD, index, large(index)));
+    (0..40).for_each(|index| history.record(other, index, large(index)));
+    history.sync();
+    history.give_back(other);
+    assert_eq!(history.standing(other).given_back, 0);
+    history.give_back(SHARD);
+    assert!(history.standing(SHARD).given_back > 0);
 }
 
 #[test]
