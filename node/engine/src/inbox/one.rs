@@ -22,14 +22,15 @@ use skep_protocol::time::LogInstant;
 
 use super::due::Due;
 use super::event::Taker;
+use super::pressure::{COMMAND_BYTES, Room, STEP_BYTES};
 use fence::Word;
 use report::Report;
 
 /// What follows from something: all writes together, and what is said now.
 #[derive(Debug, Default)]
 pub(super) struct Out {
-    /// The journal has room for ends only: nothing is begun, and no command is taken.
-    pub(super) begins_none: bool,
+    /// What the journal has room for beside ends.
+    pub(super) room: Room,
     pub(super) writes: Vec<JournalWrite>,
     /// The entries that the writes are of.
     pub(super) written: Vec<DeliverySeq>,
@@ -237,7 +238,7 @@ impl Inbox {
                 continue;
             }
             // The shard keeps it, and what is behind it in its order: they are delivered again once there is room.
-            *kept_back.of_mut(class) |= out.begins_none && delivery.void.is_none();
+            *kept_back.of_mut(class) |= !out.room.has_for(class) && delivery.void.is_none();
             if *kept_back.of(class) {
                 continue;
             }
@@ -246,6 +247,9 @@ impl Inbox {
             let seq = DeliverySeq { home: self.head.home, class, n: delivery.seq };
             if self.live.contains_key(&seq) {
                 continue;
+            }
+            if delivery.void.is_none() {
+                out.room.take(COMMAND_BYTES + delivery.command.command.args.len());
             }
             // What is void ends whoever signed it.
             let signed = delivery.void.is_some() || verified.is_signed(&mut delivery.command);
@@ -411,7 +415,7 @@ impl Inbox {
             return self.void_here(seq, VoidCause::Expired, out);
         }
         // The intent would take the room that is kept for ends: whoever asks for it asks again.
-        if out.begins_none {
+        if !out.room.has_for(live.class()) {
             return out.told.push((live.command(), CommandTold::Ignored));
         }
         // Software whose lease is over may have been followed by another run: it asks again, and is told once it is renewed.
@@ -431,6 +435,7 @@ impl Inbox {
         let steps = &mut live.entry.steps;
         (steps.accepted, steps.started) = (steps.accepted.or(stamp), stamp);
         live.progress = None;
+        out.room.take(STEP_BYTES);
         self.set_phase(seq, JournalPhase::Intended { session }, out);
     }
 
