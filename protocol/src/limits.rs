@@ -297,8 +297,9 @@ pub const LEAD_KEPT_ON_FULL_DISK_MS: u64 = 3_000;
 /// How long a leader that handed the lead on for want of room waits before it does so again, in milliseconds, whatever came of
 /// it: two voters whose disks are full in turns do not pass the lead to and fro.
 pub const LEAD_HANDED_ON_EVERY_MS: u64 = 60_000;
-/// Writes waiting for the store's writer thread. Senders wait at it.
-pub const STORE_WRITES_QUEUED_MAX: usize = 4_096;
+/// Writes waiting for the store's writer thread. Senders wait at it. Each place takes memory, whether anything is in it or not;
+/// all shards of a node together have fewer under way, and the writer takes all that waits at a time.
+pub const STORE_WRITES_QUEUED_MAX: usize = 1_024;
 /// Bytes that the store's writer puts into one durable batch before it syncs.
 pub const STORE_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of the log on disk beyond which a snapshot is made and what it covers is dropped.
