@@ -298,8 +298,8 @@ impl Driver {
             Call::Members { shard, change, answer } => self.on_members(shard, change, answer),
             Call::NodeStatus { answer } => {
                 let up_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let pressure = *self.journal_pressure.borrow();
-                let view = node_view(&self.consensus, &self.mesh, &self.config.node, up_ms, pressure);
+                let journals = (*self.journal_pressure.borrow(), self.engine.takes_urgent_commands());
+                let view = node_view(&self.consensus, &self.mesh, &self.config.node, up_ms, journals);
                 let _ = answer.send(view);
             }
             Call::AgentOpened { stream, wish, told } => self.on_agent_opened(StreamKey(stream), *wish, told),

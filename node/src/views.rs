@@ -12,11 +12,17 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::pressure::DiskPressure;
 
 /// What is wrong with the journals, if anything is: of all shards' agents, so that it has the number of none.
-fn fault_of_journals(pressure: DiskPressure) -> Option<(u32, FaultReport)> {
+/// `takes_urgent`: whether what is set aside has room for urgent commands.
+fn fault_of_journals(pressure: DiskPressure, takes_urgent: bool) -> Option<(u32, FaultReport)> {
     let detail = match pressure {
         DiskPressure::None => return None,
-        DiskPressure::Low => "no more commands are taken for agents of this node",
-        DiskPressure::Exhausted => "no command is taken or begun by agents of this node",
+        DiskPressure::Low => "no more routine commands are taken for agents of this node; urgent ones are",
+        DiskPressure::Exhausted if takes_urgent => {
+            "no routine command is taken or begun by agents of this node; urgent ones are, in room that is set aside"
+        }
+        DiskPressure::Exhausted => {
+            "no command is taken or begun by agents of this node: there is no room left that is set aside for urgent ones"
+        }
     };
     Some((0, FaultReport { fault: ShardFault::JournalsNearlyFull, node: None, detail: detail.to_owned() }))
 }
@@ -30,7 +36,7 @@ pub(crate) fn node_view(
     mesh: &MeshHandle,
     config: &NodeConfig,
     uptime_ms: u64,
-    journals: DiskPressure,
+    (journals, takes_urgent): (DiskPressure, bool),
 ) -> NodeView {
     let (overflow, invalid) = mesh.dropped().counts();
     let mesh = mesh.view().borrow().clone();
@@ -51,7 +57,7 @@ pub(crate) fn node_view(
     // Each status says them, too; they are of no shard.
     let faults = faults.filter(|(_, report)| report.fault != ShardFault::IdentityShared);
     let faults = faults.chain(shared_identities(consensus, &mesh).into_iter().map(|report| (0, report)));
-    let faults = faults.chain(fault_of_journals(journals));
+    let faults = faults.chain(fault_of_journals(journals, takes_urgent));
     NodeView {
         node: consensus.node(),
         name: config.name.to_string(),

@@ -39,7 +39,7 @@ pub enum ShardFault {
     DiskNearlyFull,
     /// The disk of a voter is nearly full.
     VoterDiskNearlyFull,
-    /// The disk of this node's journals is nearly full: its agents get no commands.
+    /// The disk of this node's journals is nearly full: its agents get no routine commands.
     JournalsNearlyFull,
     /// What entries did cannot be written, or more slowly than it comes.
     HistoryBehind,
@@ -138,7 +138,7 @@ impl ShardFault {
                  has room meanwhile"
             }
             Self::JournalsNearlyFull => {
-                "free some space on the disk with the journals of this node; the shard keeps commands for its agents meanwhile"
+                "free some space on the disk with the journals of this node; the shard keeps what its agents do not get meanwhile"
             }
             Self::HistoryBehind => {
                 "new work is refused while much waits; see that the disk is not full and can be read, and raise the limit of \

@@ -181,11 +181,17 @@ pub const PROGRESS_KEPT_PERMILLE: u16 = 50;
 /// Writes that wait for the journals of a node: each of its inboxes has few under way for each of its commands. One more
 /// ends the process, since a write that is left out would be one that was lost.
 pub const JOURNAL_JOBS_QUEUED_MAX: usize = 4 * (INBOX_MAX + INBOX_URGENT_MAX) * AGENTS_PER_NODE_MAX;
-/// Free space below which a node takes no more commands for its agents, in bytes: the shard keeps them. Below half of it none
-/// is begun, and what has begun still ends, in room that is set aside for that.
+/// Free space below which a node takes no more routine commands for its agents, in bytes: the shard keeps them. Below half of
+/// it none is begun, and what has begun still ends, in room that is set aside for that. Urgent ones go on.
 pub const JOURNAL_LOW_WATER_BYTES: u64 = 32 * 1024 * 1024;
-/// Segments of the journals' log that are set aside beside the one that is written to. While one is missing none is begun.
-pub const JOURNAL_SPARE_SEGMENTS: usize = 2;
+/// Size of a segment of the journals' log, in bytes. They are small: few robots' commands fill one in a day.
+pub const JOURNAL_SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
+/// Segments of the journals' log that are set aside beside the one that is written to: one for urgent commands, the others for
+/// ends. While one is missing no routine command is begun.
+pub const JOURNAL_SPARE_SEGMENTS: usize = 3;
+/// Bytes of what is set aside that urgent commands take, beside their ends, until there is more room, or the node starts
+/// again: as much as one of those segments. One more stays with the shard, which delivers it once there is room.
+pub const JOURNAL_URGENT_BYTES_MAX: usize = JOURNAL_SEGMENT_BYTES as usize;
 /// Journals that a node keeps though they hold nothing and nobody takes commands by them. The one that was used longest ago
 /// is forgotten.
 pub const JOURNALS_KEPT_MAX: usize = AGENTS_PER_NODE_MAX;
@@ -298,8 +304,9 @@ pub const LEAD_KEPT_ON_FULL_DISK_MS: u64 = 3_000;
 /// How long a leader that handed the lead on for want of room waits before it does so again, in milliseconds, whatever came of
 /// it: two voters whose disks are full in turns do not pass the lead to and fro.
 pub const LEAD_HANDED_ON_EVERY_MS: u64 = 60_000;
-/// Writes waiting for the store's writer thread. Senders wait at it.
-pub const STORE_WRITES_QUEUED_MAX: usize = 4_096;
+/// Writes waiting for the store's writer thread. Senders wait at it. Each place takes memory, whether anything is in it or not;
+/// all shards of a node together have fewer under way, and the writer takes all that waits at a time.
+pub const STORE_WRITES_QUEUED_MAX: usize = 1_024;
 /// Bytes that the store's writer puts into one durable batch before it syncs.
 pub const STORE_BATCH_BYTES_SOFT_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of the log on disk beyond which a snapshot is made and what it covers is dropped.

@@ -8,7 +8,7 @@ pub enum DiskPressure {
     None,
     /// Nearly full: nothing that brings work is taken, and what ends work goes on.
     Low,
-    /// Only what has room of its own is written: votes in the log of shards, ends in that of commands.
+    /// Only what has room of its own is written: votes in the log of shards, ends and what is urgent in that of commands.
     Exhausted,
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use skep_client::command::{Command, CommandClass};
 use skep_client::{Client, CommandId, OperatorSecret, Read, TaskSpec};
 use skep_tests::Site;
 use skep_tests::hall::{Hall, QUICK, Starts, attach, obey, signed};
@@ -23,6 +24,15 @@ async fn send(client: &Client, count: usize) -> Vec<CommandId> {
         ids.push(command.command.id);
     }
     ids
+}
+
+/// Sends an urgent command, such as stops a robot.
+async fn stop(client: &Client) -> CommandId {
+    let operator = OperatorSecret::from_seed(&SEED);
+    let routine = signed(client, &operator, "r1", 600_000, Vec::new()).await.command;
+    let command = Command { class: CommandClass::Urgent, ..routine }.sign(&operator).unwrap();
+    client.send_command(&command).await.unwrap();
+    command.command.id
 }
 
 /// How many of these have succeeded; another end fails the test.
@@ -76,6 +86,10 @@ async fn a_full_disk_under_the_journals_ends_no_node_and_every_command_is_done_o
     let spec = TaskSpec { title: "beside them".to_owned(), ..TaskSpec::default() };
     client.create_task(spec).await.expect("the rest of the node goes on");
     assert_eq!(starts.lock().unwrap().len(), started, "nothing is begun without a place for its end");
+    // What stops a robot has a place of its own.
+    let stopped = stop(&client).await;
+    until_all_succeeded(&hall.site, &client, &[stopped]).await;
+    assert_eq!(starts.lock().unwrap().len(), started + 1, "and nothing else is begun");
     let shown = hall.site.skep(0, &["node", "status"]).text();
     assert!(shown.contains("journals-nearly-full") && shown.contains("free some space"), "{shown}");
     // Nor does a full disk end the processes after it.
@@ -85,11 +99,13 @@ async fn a_full_disk_under_the_journals_ends_no_node_and_every_command_is_done_o
         hall.site.net.start(0).unwrap();
         until_fault(&hall.site, 0, "journals-nearly-full", "begun").await;
     }
+    let stopped_again = stop(&client).await;
+    until_all_succeeded(&hall.site, &client, &[stopped_again]).await;
     disk.free();
     until_all_succeeded(&hall.site, &client, &kept).await;
     assert!(!hall.site.net.nodes[0].has_ended());
     let starts = starts.lock().unwrap().clone();
-    assert_eq!(starts.len(), before.len() + kept.len());
+    assert_eq!(starts.len(), before.len() + kept.len() + 2);
     assert!(starts.values().all(|count| *count == 1), "{starts:?}");
     robot.abort();
     // First, so that nothing is mounted in the directory that is removed.

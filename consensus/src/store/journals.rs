@@ -9,7 +9,8 @@
 //!
 //! Segments are set aside for what ends ([`limits::JOURNAL_SPARE_SEGMENTS`]), and an end is written without the command that
 //! it is of. How full the disk is the inboxes are told ([`Journals::pressure`]): they take nothing more, then begin nothing
-//! more. What finds no room even so waits for it, and is not reported before it is durable.
+//! more, but for urgent commands, which have one of these segments ([`limits::JOURNAL_URGENT_BYTES_MAX`]). What finds no room
+//! even so waits for it, and is not reported before it is durable.
 //!
 //! # What is forgotten
 //!
@@ -43,8 +44,6 @@ use book::{Book, Whose, bytes_of};
 
 /// The log's place in its store.
 const LOG: ShardId = ShardId(0);
-/// Its segments are small: few robots' commands fill one in a day.
-const SEGMENT_BYTES: u64 = 2 * 1024 * 1024;
 /// Records after which all journals are written anew, and the log before that is let go of. Twice as many as that takes,
 /// where that is more.
 const RECORDS_MAX: u64 = 4_096;
@@ -160,7 +159,7 @@ impl Journals {
         random: [u8; 16],
         on_fatal: OnFatal,
     ) -> Result<(Self, mpsc::Receiver<JournalReport>), JournalError> {
-        let (segment_bytes, low_water_bytes) = (SEGMENT_BYTES, limits::JOURNAL_LOW_WATER_BYTES);
+        let (segment_bytes, low_water_bytes) = (limits::JOURNAL_SEGMENT_BYTES, limits::JOURNAL_LOW_WATER_BYTES);
         let options =
             StoreOptions { segment_bytes, low_water_bytes, on_fatal: on_fatal.clone(), ..StoreOptions::default() };
         let failed = |e: StoreError| JournalError { path: dir.to_owned(), why: e.to_string() };

@@ -34,6 +34,13 @@ impl Tail {
         Self { direct, sector, piece: Aligned::default() }
     }
 
+    /// Lets go of the memory for what is written at a time, if it is more than so many bytes.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        if self.piece.0.len() > bytes {
+            self.piece = Aligned::default();
+        }
+    }
+
     /// Writes what follows, whole sectors where it can. How many bytes that were. After an error the same can be written
     /// again to the same place: whatever part of it is there already.
     pub(super) fn write(&mut self, segment: &Segment, bytes: &[u8], at: u64) -> io::Result<u64> {
@@ -88,5 +95,23 @@ impl Aligned {
         // Nobody promises that an aligned place is found. A disk refuses one that is not, and the cache takes it.
         let from = self.0.as_ptr().align_offset(SECTOR_BYTES).min(SECTOR_BYTES);
         &mut self.0[from..from + bytes]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_large_batch_needed_is_let_go_of_and_what_a_small_one_needs_is_kept() {
+        let mut tail = Tail::default();
+        tail.piece.of(8 * SECTOR_BYTES);
+        tail.shrink_to(PIECE_BYTES / 4);
+        let kept = tail.piece.0.len();
+        assert!(kept >= 8 * SECTOR_BYTES);
+        tail.piece.of(PIECE_BYTES);
+        tail.shrink_to(PIECE_BYTES / 4);
+        assert_eq!(tail.piece.0.capacity(), 0);
+        assert_eq!(tail.piece.of(PIECE_BYTES).len(), PIECE_BYTES, "the next large one finds its place");
     }
 }

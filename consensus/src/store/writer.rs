@@ -45,6 +45,10 @@ const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// them finds its room behind the record that made them unneeded, and not in another segment.
 const KEPT_RECORD_BYTES: usize = record::padded(8);
 
+/// Bytes of each of its buffers that the writer keeps while nothing comes. A large batch takes megabytes, and whoever has 1 GiB
+/// for everything needs them more between two storms; a batch of an ordinary moment is smaller.
+const BUFFER_KEPT_BYTES: usize = 256 * 1024;
+
 /// Called after the fsync.
 pub(super) type Done = Box<dyn FnOnce() + Send>;
 
@@ -173,7 +177,7 @@ impl Writer {
             } else {
                 match waiting.take().map_or_else(|| queue.recv_timeout(SPACE_CHECK_EVERY), Ok) {
                     Ok(write) => self.batch(write, || queue.try_recv().ok())?,
-                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Timeout) => self.let_go_of_buffers(),
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
             }
@@ -186,6 +190,12 @@ impl Writer {
                 self.check_space();
             }
         }
+    }
+
+    /// Nothing came for a while: what large batches needed is let go of. Nothing is held up, so that the buffer is empty.
+    fn let_go_of_buffers(&mut self) {
+        self.buffer.shrink_to(BUFFER_KEPT_BYTES);
+        self.tail.shrink_to(BUFFER_KEPT_BYTES);
     }
 
     /// Waits a moment. False if the store is being closed: what is not written by then was not acknowledged.

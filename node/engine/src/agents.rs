@@ -1,20 +1,22 @@
 //! The agents that this node serves: attached, kept alive, told what they hold.
 
+mod claims;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
+use skep_protocol::agent::{LeaseTerms, Position, Usable};
 use skep_protocol::entry::Op;
-use skep_protocol::heartbeat::{AgentClaims, AgentHeartbeat, ClaimsUpdate, Heartbeat, HeartbeatReply, Renewal};
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, ShardId, TaskId};
+use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat, HeartbeatReply, Renewal};
+use skep_protocol::ids::{AttachmentId, CommandId, NodeId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
-use skep_protocol::task::TaskState;
 use skep_protocol::text::{AgentId, GroupName};
 
 use crate::event::{AgentEvent, AttachWish, StreamKey, ToAgent, UpdateKey, WorkKey};
 use crate::inbox::Taker;
+use claims::Held;
 
 /// How long an attach or detach is tried, in milliseconds.
 const COMMAND_PATIENCE_MS: u64 = 10_000;
@@ -45,13 +47,6 @@ pub(crate) enum Want {
     Renewed { stream: StreamKey, lease: Usable },
     /// A stream is that of an attached agent no more.
     Gone { stream: StreamKey },
-}
-
-/// What an attached agent holds, as far as it was told.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    epoch: ClaimEpoch,
-    granted: bool,
 }
 
 /// What an agent that takes commands says of itself.
@@ -480,70 +475,6 @@ impl Agents {
                     self.end(stream, Some(NotDone::Refused(Refusal::NotAttached { agent, attachment })));
                 }
             }
-        }
-    }
-
-    fn on_update(&mut self, key: UpdateKey, shard: ShardId, update: ClaimsUpdate, now_ms: u64) {
-        let mut noted = true;
-        for claims in update.agents {
-            let stream = self.attached.get(&(shard, claims.agent.clone())).copied();
-            let known = stream.and_then(|stream| self.sessions.get(&stream)?.attachment) == Some(claims.attachment);
-            match stream.filter(|_| known) {
-                Some(stream) => self.on_claims(stream, update.as_of, claims, now_ms),
-                None => {
-                    // The update may have overtaken the answer to the attach: it must come again. If nobody is being
-                    // attached, it is of an attachment that has ended here.
-                    let waits = |s: &Session| s.attachment.is_none() && s.wish.agent == claims.agent;
-                    noted &= !self.sessions.values().any(waits);
-                }
-            }
-        }
-        self.wants.push_back(Want::Noted { key, noted });
-    }
-
-    fn on_claims(&mut self, stream: StreamKey, as_of: u64, claims: AgentClaims, now_ms: u64) {
-        let Some(session) = self.sessions.get_mut(&stream).filter(|s| s.as_of <= Some(as_of)) else { return };
-        let first = session.as_of.replace(as_of).is_none();
-        // Before the node is known to know this no lease is renewed: nobody waits a whole turn for the first renewal.
-        let may_be_renewed = first && session.stamp.is_some() && session.renewed.is_none();
-        let now: BTreeMap<TaskId, ClaimEpoch> = claims.held.into_iter().collect();
-        let mut news = Vec::new();
-        if first {
-            // Its software may remember claims of an earlier attachment.
-            news.push(ToAgent::Holds(now.iter().map(|(task, epoch)| (*task, *epoch)).collect()));
-        }
-        session.held.retain(|task, held| {
-            let stays = now.get(task) == Some(&held.epoch);
-            if !stays && held.granted {
-                news.push(ToAgent::Lost { task: *task, epoch: held.epoch });
-            }
-            stays
-        });
-        for (task, epoch) in &now {
-            session.held.entry(*task).or_insert(Held { epoch: *epoch, granted: false });
-        }
-        for task in claims.tasks {
-            let Some(held) = session.held.get_mut(&task.id) else { continue };
-            if held.epoch == task.epoch && !held.granted {
-                held.granted = true;
-                // What is held from an earlier attachment was assigned against a credit of that one.
-                let spends_credit =
-                    matches!(task.state, TaskState::Claimed { assigned, .. } if assigned == session.attachment);
-                session.told += u64::from(spends_credit);
-                news.push(ToAgent::Grant(Box::new(Grant { task, spends_credit, lease: session.renewed })));
-            }
-        }
-        // Once everything that is held was told, what is missing was assigned and had ended before.
-        let all_told = session.held.values().all(|held| held.granted);
-        let missed = claims.assigned.saturating_sub(session.told).max(session.missed);
-        let news_of_credits = all_told && missed > session.missed;
-        if news_of_credits {
-            session.credit_limit = session.credit_limit.saturating_add(missed - session.missed);
-            session.missed = missed;
-        }
-        news.into_iter().for_each(|message| self.tell(stream, message));
-        if news_of_credits || may_be_renewed {
-            self.mark(stream, now_ms);
         }
     }
 }

@@ -94,6 +94,11 @@ impl Engine {
         self.router.shards_heard_of()
     }
 
+    /// Whether urgent commands are taken for this node's agents, and begun, however full the disk of their journals is.
+    pub fn takes_urgent_commands(&self) -> bool {
+        self.inboxes.takes_urgent()
+    }
+
     fn own_key(&mut self) -> WorkKey {
         self.next_key += 1;
         WorkKey(self.next_key)

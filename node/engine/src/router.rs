@@ -1,5 +1,7 @@
 //! The router: work in, attempts and answers out.
 
+mod shard;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
@@ -11,28 +13,12 @@ use skep_protocol::outcome::{NotDone, Settled};
 
 use crate::connectivity::{Connectivity, Permission};
 use crate::event::{Effect, Event, Outcome, Target, Work, WorkKey};
-use crate::known::{Known, Lead, Word};
-use crate::pace::Pace;
+use crate::known::{Lead, Word};
 use crate::route::{Next, Route};
+use shard::ShardState;
 
 /// How often in a row a piece of work follows the leaders that are named, before it waits.
 const FOLLOWS_MAX: u32 = 3;
-
-#[derive(Clone, Debug, Default)]
-struct ShardState {
-    /// From this node's own replica, or from what others say.
-    known: Known,
-    ready: bool,
-    /// Whether this node's own replica tells who leads.
-    member: bool,
-    /// Since when nobody is known to lead; none if somebody does.
-    leaderless_since_ms: Option<u64>,
-    connectivity: Connectivity,
-    /// How long answers take.
-    pace: Pace,
-    /// What was handed out to be told to others.
-    told: LeaderHint,
-}
 
 /// Carries work to the leaders of shards.
 ///
@@ -105,11 +91,8 @@ impl Router {
 
     /// When to call [`handle_timeout`](Self::handle_timeout), in the milliseconds of `now`.
     pub(crate) fn poll_timeout(&self) -> Option<u64> {
-        let silent = |s: &ShardState| {
-            let since = s.leaderless_since_ms.filter(|_| s.connectivity == Connectivity::Connected)?;
-            Some(since + self.config.no_quorum_after_ms)
-        };
-        let connectivity = self.shards.values().filter_map(silent).min();
+        let patience_ms = self.config.no_quorum_after_ms;
+        let connectivity = self.shards.values().filter_map(|state| state.lost_at(patience_ms)).min();
         let timer = self.timers.first().map(|(at, _)| *at);
         [connectivity, timer].into_iter().flatten().min()
     }
@@ -462,29 +445,11 @@ impl Router {
     fn judge_all(&mut self, now_ms: u64) {
         let mut lost = Vec::new();
         for (shard, state) in &mut self.shards {
-            // That another one names a leader is no reason to believe in it: a shard without a quorum has such voters.
-            let reachable = state.known.lead().is_some_and(|lead| {
-                let is_up = if lead.node == self.local { state.ready } else { self.peers_up.contains(&lead.node) };
-                is_up && lead.word > Word::Hearsay
-            });
-            if reachable {
-                state.leaderless_since_ms = None;
-            } else if state.leaderless_since_ms.is_none() {
-                state.leaderless_since_ms = Some(now_ms);
-            }
-            let patient = |since: u64| now_ms.saturating_sub(since) < self.config.no_quorum_after_ms;
-            let judged = match state.leaderless_since_ms {
-                None => Connectivity::Connected,
-                Some(since) if patient(since) => Connectivity::Connected,
-                Some(_) if self.peers_up.is_empty() => Connectivity::Isolated,
-                Some(_) => Connectivity::NoQuorum,
-            };
-            if judged != state.connectivity {
-                state.connectivity = judged;
-                self.effects.push_back(Effect::Connectivity { shard: *shard, state: judged });
-                if judged != Connectivity::Connected {
-                    lost.push(*shard);
-                }
+            let patience_ms = self.config.no_quorum_after_ms;
+            let Some(judged) = state.judge(self.local, &self.peers_up, patience_ms, now_ms) else { continue };
+            self.effects.push_back(Effect::Connectivity { shard: *shard, state: judged });
+            if judged != Connectivity::Connected {
+                lost.push(*shard);
             }
         }
         if lost.is_empty() {

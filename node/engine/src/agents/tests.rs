@@ -1,6 +1,6 @@
-use skep_protocol::agent::Role;
-use skep_protocol::heartbeat::AgentRenewal;
-use skep_protocol::ids::SessionId;
+use skep_protocol::agent::{Grant, Role};
+use skep_protocol::heartbeat::{AgentClaims, AgentRenewal, ClaimsUpdate};
+use skep_protocol::ids::{ClaimEpoch, SessionId};
 use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, Task, TaskSpec, TaskState};
 use skep_protocol::text::{TaskKind, Title};
 use skep_protocol::time::LogInstant;

@@ -5,7 +5,7 @@
 //! command, since the shard keeps it until it knows how it ended, and delivers it again; and that one is not to be started,
 //! if the journal has it as received. Of what the journal may have as begun no end is told before it is written down.
 //!
-//! A journal whose disk is full is written to all the same where something ends: see [`pressure`].
+//! A journal whose disk is full is written to all the same where something ends, and for urgent commands: see [`pressure`].
 
 mod bound;
 mod due;
@@ -19,13 +19,12 @@ use skep_config::EngineConfig;
 use skep_protocol::agent::Usable;
 use skep_protocol::command::{CommandClass, DeliverySeq, PerClass};
 use skep_protocol::entry::Op;
-use skep_protocol::ids::ShardId;
+use skep_protocol::ids::{HomeEpoch, ShardId};
 use skep_protocol::journal::JournalState;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::CommandTold;
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
-use skep_protocol::pressure::DiskPressure;
 use skep_protocol::pull::{Pull, PullFor, Pulled};
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
@@ -35,6 +34,7 @@ use bound::ClockBound;
 use due::Dues;
 pub use event::{InboxEvent, JournalEffect, Taker, WriteKey};
 use one::{Inbox, Out, Verified};
+use pressure::Room;
 
 /// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
 const REQUEST_PATIENCE_MS: u64 = 10_000;
@@ -96,8 +96,8 @@ pub(crate) struct Inboxes {
     reporting: usize,
     writes: BTreeMap<WriteKey, (Whose, Vec<DeliverySeq>)>,
     next_write: u64,
-    /// How full the disk of the journals is.
-    pressure: DiskPressure,
+    /// What the disk of the journals has room for.
+    room: Room,
     wants: VecDeque<Want>,
 }
 
@@ -117,7 +117,7 @@ impl Inboxes {
             reporting: 0,
             writes: BTreeMap::new(),
             next_write: 0,
-            pressure: DiskPressure::None,
+            room: Room::default(),
             wants: VecDeque::new(),
         }
     }
@@ -209,11 +209,11 @@ impl Inboxes {
     /// Has something happen to an inbox, and carries out what follows.
     fn with(&mut self, whose: &Whose, now_ms: u64, what: impl FnOnce(&mut Inbox, Option<LogInstant>, &mut Out)) {
         let (bound, room) = (self.bound(whose.0, now_ms), self.reports_room());
-        let begins_none = self.pressure == DiskPressure::Exhausted;
         let Some(inbox) = self.inboxes.get_mut(whose) else { return };
-        let mut out = Out { begins_none, ..Out::default() };
+        let mut out = Out { room: self.room, ..Out::default() };
         let (had, was_due) = (inbox.room(), inbox.next_due());
         what(inbox, bound, &mut out);
+        self.room = out.room;
         let has = inbox.room();
         let room_again = CommandClass::URGENT_FIRST.into_iter().any(|class| *had.of(class) == 0 && *has.of(class) > 0);
         out.ended = inbox.ended(&whose.1);
@@ -271,13 +271,17 @@ impl Inboxes {
         }
         let (shard, agent) = whose.clone();
         let asked = self.reading.insert(whose, taker).is_some();
-        // A journal that is made anew is written: it is asked for once there is room.
-        if !asked && self.pressure < DiskPressure::Exhausted {
+        // A journal that is made anew is written: it is asked for once there is room. Urgent commands need one.
+        if !asked && self.takes_urgent() {
             self.wants.push_back(Want::Journal(JournalEffect::Open { shard, agent }));
         }
     }
 
     fn on_opened(&mut self, whose: Whose, journal: JournalState, now_ms: u64) {
+        // One that was made now, and has no time yet.
+        if journal.head.home == HomeEpoch(0) {
+            self.room.take(pressure::STEP_BYTES);
+        }
         self.inboxes.entry(whose.clone()).or_insert_with(|| Inbox::new(journal));
         match self.reading.remove(&whose) {
             Some(taker) => self.take(&whose, taker, now_ms),
@@ -393,12 +397,13 @@ impl Inboxes {
                 return;
             }
         }
-        let takes = pressure::takes_commands(self.pressure);
+        let journals = self.room;
         let ask = |((_, agent), inbox): (&Whose, &Inbox)| {
             let head = inbox.head();
             let attachment = inbox.taker.as_ref()?.attachment;
             let (journal, home, after, seen) = (head.id, head.home, head.cursor, inbox.seen);
-            let room = if takes { inbox.room() } else { PerClass::default() };
+            let room = inbox.room();
+            let room = PerClass::from_fn(|class| if journals.asks_for(class) { *room.of(class) } else { 0 });
             Some(PullFor { agent: agent.clone(), attachment, journal, home, after, seen, room })
         };
         let agents: Vec<PullFor> = open.filter_map(ask).collect();
@@ -430,7 +435,7 @@ impl Inboxes {
         let asked_ms = if is_on(Mutant::ClockFromReceipt) { now_ms } else { asked_ms };
         let heard = ClockBound::new(pulled.clock, asked_ms);
         self.bounds.entry(shard).and_modify(|known| known.tighten(heard, now_ms)).or_insert(heard);
-        let (site, takes) = (self.site.clone(), pressure::takes_commands(self.pressure));
+        let site = self.site.clone();
         let mut verified = Verified::default();
         for of in pulled.agents {
             let whose = (shard, of.agent.clone());
@@ -452,7 +457,9 @@ impl Inboxes {
                 inbox.deliver(of.deliveries, &site, &mut verified, bound, out);
                 let room = inbox.room();
                 // What there is no room for does not come however often it is asked for.
-                let next = |class| takes && *of.more.of(class) && (*came.of(class) || *room.of(class) > 0);
+                let next = |class: CommandClass| {
+                    out.room.asks_for(class) && *of.more.of(class) && (*came.of(class) || *room.of(class) > 0)
+                };
                 if CommandClass::URGENT_FIRST.into_iter().any(next) {
                     inbox.seen = 0;
                 }

@@ -1,15 +1,15 @@
 //! The commands of one agent, from when they are delivered until the shard knows how they ended.
 
+mod deliver;
 mod fence;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skep_protocol::authority::{OperatorKey, granted};
+use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, CommandProgress, Delivery, DeliverySeq, PerClass, SignedCommand, Steps, Target,
-    VoidCause, check_result,
+    CommandClass, CommandOutcome, CommandProgress, DeliverySeq, PerClass, Steps, VoidCause, check_result,
 };
 use skep_protocol::entry::{DeliveryReport, EndedDelivery};
 use skep_protocol::ids::{CommandId, HomeEpoch, SessionId};
@@ -17,19 +17,21 @@ use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalSta
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::{CommandSaid, CommandTold};
-use skep_protocol::text::{AgentId, Reason, SiteName};
+use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
 use super::due::Due;
 use super::event::Taker;
+use super::pressure::{Room, STEP_BYTES};
+pub(super) use deliver::Verified;
 use fence::Word;
 use report::Report;
 
 /// What follows from something: all writes together, and what is said now.
 #[derive(Debug, Default)]
 pub(super) struct Out {
-    /// The journal has room for ends only: nothing is begun, and no command is taken.
-    pub(super) begins_none: bool,
+    /// What the journal has room for beside ends.
+    pub(super) room: Room,
     pub(super) writes: Vec<JournalWrite>,
     /// The entries that the writes are of.
     pub(super) written: Vec<DeliverySeq>,
@@ -86,29 +88,6 @@ impl Live {
         match &self.entry.phase {
             JournalPhase::Ended { outcome } => Some(outcome),
             _ => None,
-        }
-    }
-}
-
-/// The command that was found to be signed last. One for a group comes to many agents of a node, each with its own copy.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Verified(Option<Arc<SignedCommand>>);
-
-impl Verified {
-    /// Whether a command is signed, signature for signature and byte for byte. All copies of one are made one.
-    fn is_signed(&mut self, command: &mut Arc<SignedCommand>) -> bool {
-        match &self.0 {
-            Some(known) if *known == *command => {
-                *command = Arc::clone(known);
-                true
-            }
-            _ => {
-                let signed = command.is_signed();
-                if signed {
-                    self.0 = Some(Arc::clone(command));
-                }
-                signed
-            }
         }
     }
 }
@@ -219,90 +198,6 @@ impl Inbox {
         }
     }
 
-    /// Takes down what was delivered. What must not be started ends with it.
-    pub(super) fn deliver(
-        &mut self,
-        deliveries: Vec<Delivery>,
-        site: &SiteName,
-        verified: &mut Verified,
-        bound: Option<LogInstant>,
-        out: &mut Out,
-    ) {
-        let (mut came, mut kept_back) = (false, PerClass::<bool>::default());
-        for mut delivery in deliveries {
-            let class = delivery.command.command.class;
-            let cursor = self.head.cursor.of_mut(class);
-            // It was had before: whatever became of it is known, or is to be reported.
-            if delivery.seq <= *cursor {
-                continue;
-            }
-            // The shard keeps it, and what is behind it in its order: they are delivered again once there is room.
-            *kept_back.of_mut(class) |= out.begins_none && delivery.void.is_none();
-            if *kept_back.of(class) {
-                continue;
-            }
-            *cursor = delivery.seq;
-            came = true;
-            let seq = DeliverySeq { home: self.head.home, class, n: delivery.seq };
-            if self.live.contains_key(&seq) {
-                continue;
-            }
-            // What is void ends whoever signed it.
-            let signed = delivery.void.is_some() || verified.is_signed(&mut delivery.command);
-            let phase = match self.judge(&delivery, signed, site, bound) {
-                Some(outcome) => JournalPhase::Ended { outcome },
-                None => JournalPhase::Received,
-            };
-            let steps = Steps { received: bound, ..Steps::default() };
-            let entry = JournalEntry { seq, command: delivery.command, steps, phase, begun_before: false };
-            out.writes.push(JournalWrite::Put(entry.clone()));
-            out.written.push(seq);
-            self.live.insert(seq, Live::new(entry, 1));
-        }
-        if came {
-            out.writes.push(JournalWrite::Head(self.head));
-            // Nothing has begun: if this is forgotten, it is delivered and offered again.
-            self.offer(out);
-        }
-    }
-
-    /// How a delivery ends at once, if it does.
-    fn judge(
-        &self,
-        delivery: &Delivery,
-        signed: bool,
-        site: &SiteName,
-        bound: Option<LogInstant>,
-    ) -> Option<CommandOutcome> {
-        let command = &delivery.command.command;
-        let taker = self.taker.as_ref()?;
-        let rejected = |why: &str| Some(CommandOutcome::Rejected { reason: Reason::truncated(why) });
-        if let Some(cause) = delivery.void {
-            return Some(cause.outcome());
-        }
-        if !signed {
-            return rejected("its signature does not hold");
-        }
-        if command.site != *site || command.shard != taker.shard {
-            return rejected("it was signed for another site or shard");
-        }
-        let place = (site, taker.shard);
-        let grant = self.head.first.and_then(|first| granted(&delivery.authority, command.operator, first, place));
-        if !grant.is_some_and(|grant| grant.allows(&command.verb, &command.target)) {
-            return rejected("nothing proves that its operator may ask for it");
-        }
-        let meant = match &command.target {
-            Target::Agent(agent) => *agent == taker.agent,
-            Target::Group(group) => taker.groups.contains(group),
-            Target::All => true,
-        };
-        if !meant {
-            return rejected("it is not for this agent");
-        }
-        // Without a clock nothing can be said yet: it is asked again before it is started.
-        bound.is_some_and(|now| now >= command.deadline).then_some(CommandOutcome::Expired)
-    }
-
     /// Something that is here is not to be started.
     pub(super) fn void(&mut self, class: CommandClass, n: u64, cause: VoidCause, out: &mut Out) {
         let seq = DeliverySeq { home: self.head.home, class, n };
@@ -411,7 +306,7 @@ impl Inbox {
             return self.void_here(seq, VoidCause::Expired, out);
         }
         // The intent would take the room that is kept for ends: whoever asks for it asks again.
-        if out.begins_none {
+        if !out.room.has_for(live.class()) {
             return out.told.push((live.command(), CommandTold::Ignored));
         }
         // Software whose lease is over may have been followed by another run: it asks again, and is told once it is renewed.
@@ -431,6 +326,7 @@ impl Inbox {
         let steps = &mut live.entry.steps;
         (steps.accepted, steps.started) = (steps.accepted.or(stamp), stamp);
         live.progress = None;
+        out.room.take(STEP_BYTES);
         self.set_phase(seq, JournalPhase::Intended { session }, out);
     }
 

@@ -74,6 +74,10 @@ fn command(n: u8) -> Command {
     }
 }
 
+fn urgent(n: u8) -> Command {
+    Command { class: CommandClass::Urgent, ..command(n) }
+}
+
 fn delivery(seq: u64, command: Command) -> Delivery {
     let command = Arc::new(command.sign(&operator()).unwrap());
     Delivery { seq, command, authority: Arc::default(), void: None }
@@ -243,6 +247,12 @@ impl Node {
         let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more }];
         let first = Some(operator().key());
         self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), first, agents })));
+    }
+
+    /// What the shard is being asked for.
+    fn asked(&self) -> PullFor {
+        let (_, pull) = self.pull.as_ref().expect("the shard is asked");
+        pull.agents[0].clone()
     }
 
     fn deliver(&mut self, deliveries: Vec<Delivery>) {
@@ -437,7 +447,6 @@ fn what_is_called_off_ends_unless_it_was_started() {
 #[test]
 fn commands_of_a_class_go_one_after_another_and_an_urgent_one_beside_the_others() {
     let mut node = Node::open();
-    let urgent = |n| Command { class: CommandClass::Urgent, ..command(n) };
     let of = |n: u8, command| delivery(n.into(), command);
     node.deliver(vec![of(1, command(1)), of(2, command(2)), of(3, urgent(3)), of(4, urgent(4))]);
     assert_eq!(node.told(), [(1, "offer"), (3, "offer")]);

@@ -65,7 +65,7 @@ fn what_finds_no_room_in_a_journal_is_reported_once_it_does_and_nothing_ends_for
         tightness.set(true);
         let entry = large(1);
         // More than goes into the segments that are there.
-        let (all, fit) = (450, 300);
+        let (all, fit) = (600, 450);
         for n in 0..all {
             let entry = JournalEntry { seq: DeliverySeq { n, ..entry.seq }, ..entry.clone() };
             let writes = vec![JournalWrite::Put(entry)];

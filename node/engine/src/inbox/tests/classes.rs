@@ -2,10 +2,6 @@
 
 use super::*;
 
-fn urgent(n: u8) -> Command {
-    Command { class: CommandClass::Urgent, ..command(n) }
-}
-
 /// The leader answers, and says of which classes there is more.
 fn answer(
     node: &mut Node,
@@ -18,12 +14,6 @@ fn answer(
     let first = Some(operator().key());
     node.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(10_000), first, agents })));
     node.sync();
-}
-
-/// What the shard is being asked for.
-fn asked(node: &Node) -> PullFor {
-    let (_, pull) = node.pull.clone().expect("the shard is asked");
-    pull.agents[0].clone()
 }
 
 /// A node that has as many routine commands as it takes, none of them begun.
@@ -39,11 +29,11 @@ fn full() -> Node {
 fn an_urgent_command_behind_more_routine_ones_than_there_is_room_for_is_offered_at_once() {
     let mut node = full();
     let room = PerClass { routine: 0, urgent: limits::INBOX_URGENT_MAX as u32 };
-    assert_eq!(asked(&node).room, room, "routine ones take no room of urgent ones");
+    assert_eq!(node.asked().room, room, "routine ones take no room of urgent ones");
     let more = PerClass { routine: true, urgent: false };
     answer(&mut node, vec![delivery(1, urgent(200))], vec![], more);
     assert_eq!(node.told(), [(200, "offer")], "whatever routine one has its turn");
-    let PullFor { after, room, seen, .. } = asked(&node);
+    let PullFor { after, room, seen, .. } = node.asked();
     assert_eq!(after, PerClass { routine: limits::INBOX_MAX as u64, urgent: 1 });
     assert_eq!((room.routine, room.urgent), (0, limits::INBOX_URGENT_MAX as u32 - 1));
     assert_eq!(seen, 5, "what there is no room for is not asked for again and again");
@@ -54,11 +44,11 @@ fn each_class_is_asked_for_again_once_there_is_room_in_it() {
     let mut node = full();
     let urgents = (1..=limits::INBOX_URGENT_MAX as u8).map(|n| delivery(n.into(), urgent(100 + n))).collect();
     answer(&mut node, urgents, vec![], PerClass { routine: true, urgent: true });
-    assert_eq!((asked(&node).room, asked(&node).seen), (PerClass::default(), 0), "some came, there may be more");
+    assert_eq!((node.asked().room, node.asked().seen), (PerClass::default(), 0), "some came, there may be more");
     answer(&mut node, vec![], vec![], PerClass { routine: true, urgent: true });
-    assert_eq!(asked(&node).seen, 5);
+    assert_eq!(node.asked().seen, 5);
     node.say(101, CommandSaid::Reject { reason: Reason::truncated("no") });
-    assert_eq!((asked(&node).room, asked(&node).seen), (PerClass { routine: 0, urgent: 1 }, 0));
+    assert_eq!((node.asked().room, node.asked().seen), (PerClass { routine: 0, urgent: 1 }, 0));
 }
 
 #[test]
