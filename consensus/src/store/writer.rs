@@ -228,6 +228,8 @@ impl Writer {
         while !self.begin()? {
             tokio::time::sleep(ROOM_CHECK_EVERY).await;
         }
+        // A segment that could not be made ahead of its need is tried again.
+        let mut looked = tokio::time::Instant::now();
         loop {
             if self.is_held_up() {
                 if self.setup.shared.closing.load(Ordering::Relaxed) {
@@ -239,11 +241,20 @@ impl Writer {
                 self.check_space();
                 continue;
             }
-            let Some(write) = queue.recv().await else { return Ok(()) };
-            tokio::time::sleep(batch_takes()).await;
-            self.batch(write, || queue.try_recv().ok())?;
-            // Such a process can end before the batch that waits is taken.
-            self.mark()?;
+            match tokio::time::timeout_at(looked + SPACE_CHECK_EVERY, queue.recv()).await {
+                Ok(Some(write)) => {
+                    tokio::time::sleep(batch_takes()).await;
+                    self.batch(write, || queue.try_recv().ok())?;
+                    // Such a process can end before the batch that waits is taken.
+                    self.mark()?;
+                }
+                Ok(None) => return Ok(()),
+                Err(_) => {}
+            }
+            if looked.elapsed() >= SPACE_CHECK_EVERY {
+                looked = tokio::time::Instant::now();
+                self.check_space();
+            }
         }
     }
 
