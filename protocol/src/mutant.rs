@@ -128,6 +128,8 @@ mutants! {
     RaisedWithoutAllVoters = "raised-without-all-voters",
     /// A replica goes by the limits of its build.
     LimitsFromBuild = "limits-from-build",
+    /// A node that knows nothing yet is answered by a leader that asked nobody.
+    FirstPullNotConfirmed = "first-pull-not-confirmed",
 }
 
 /// Whether a seeded bug is to happen.

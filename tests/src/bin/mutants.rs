@@ -91,6 +91,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
         }
+        Mutant::FirstPullNotConfirmed => {
+            of("skep-consensus", "skep_consensus", "simulation::pulls::a_leader_that_is_cut_off_hands_out_no_command")
+        }
         Mutant::NoFenceAtStation => of("skep-testnet", "skep_testnet", "station::tests::the_world_refuses"),
         Mutant::LostUpdateForgotten => of("skep-fleet", "orchestrator", "an_update_whose_answer_was_lost"),
         Mutant::LetGoForgotten => of("skep-client", "skep_client", "what_the_software_let_go_of"),
