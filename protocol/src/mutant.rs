@@ -130,6 +130,8 @@ mutants! {
     LimitsFromBuild = "limits-from-build",
     /// A node that knows nothing yet is answered by a leader that asked nobody.
     FirstPullNotConfirmed = "first-pull-not-confirmed",
+    /// Appends carry as much as one may, however long that keeps others waiting on the way.
+    AppendBudgetFixed = "append-budget-fixed",
 }
 
 /// Whether a seeded bug is to happen.
