@@ -132,6 +132,8 @@ mutants! {
     FirstPullNotConfirmed = "first-pull-not-confirmed",
     /// Appends carry as much as one may, however long that keeps others waiting on the way.
     AppendBudgetFixed = "append-budget-fixed",
+    /// A vote that takes longer to be written down than a call may take is of no use.
+    VotesCutOff = "votes-cut-off",
 }
 
 /// Whether a seeded bug is to happen.

@@ -58,6 +58,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::HeartbeatsCutOff => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_site_works_whatever_the_round_trip")
         }
+        Mutant::VotesCutOff => {
+            of("skep-consensus", "skep_consensus", "simulation::links::a_leader_is_replaced_on_disks_that_take_seconds")
+        }
         Mutant::AppendBudgetFixed => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_follower_far_behind_catches_up_on_a_thin_link")
         }
