@@ -134,6 +134,8 @@ mutants! {
     AppendBudgetFixed = "append-budget-fixed",
     /// A vote that takes longer to be written down than a call may take is of no use.
     VotesCutOff = "votes-cut-off",
+    /// Who asked for votes in vain asks again at once, however often that was.
+    VotesAskedWithoutPause = "votes-asked-without-pause",
 }
 
 /// Whether a seeded bug is to happen.

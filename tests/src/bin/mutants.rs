@@ -61,6 +61,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::VotesCutOff => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_leader_is_replaced_on_disks_that_take_seconds")
         }
+        Mutant::VotesAskedWithoutPause => {
+            of("skep-consensus", "skep_consensus", "simulation::laggards::voters_far_behind_ask_seldom_and_catch_up")
+        }
         Mutant::AppendBudgetFixed => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_follower_far_behind_catches_up_on_a_thin_link")
         }
