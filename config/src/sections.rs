@@ -76,7 +76,7 @@ impl std::str::FromStr for Policy {
 /// The durable store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Free space below which new work is refused, in bytes.
+    /// Free space below which new work is refused, in bytes. Not zero.
     pub low_water_bytes: u64,
     /// Size of a log segment, in bytes.
     pub segment_bytes: u64,
@@ -333,6 +333,11 @@ fn control(raw: &RawConfig, peers: Vec<PeerConfig>, node: NodeConfig) -> Result<
                 format!("{value} is not above {below}; keep 4 heartbeats < silence min < silence max"),
             ));
         }
+    }
+    if config.store.low_water_bytes == 0 {
+        let why = "it is zero; give the free space, in bytes, below which new work is refused: without any, work is taken \
+                   until the disk is full";
+        return Err(invalid("store.low_water_bytes", why));
     }
     if !(4 * 1024 * 1024..=1024 * 1024 * 1024).contains(&config.store.segment_bytes) {
         return Err(invalid("store.segment_bytes", "give 4 MiB to 1 GiB"));

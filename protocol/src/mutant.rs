@@ -128,6 +128,14 @@ mutants! {
     RaisedWithoutAllVoters = "raised-without-all-voters",
     /// A replica goes by the limits of its build.
     LimitsFromBuild = "limits-from-build",
+    /// A node that knows nothing yet is answered by a leader that asked nobody.
+    FirstPullNotConfirmed = "first-pull-not-confirmed",
+    /// Appends carry as much as one may, however long that keeps others waiting on the way.
+    AppendBudgetFixed = "append-budget-fixed",
+    /// A vote that takes longer to be written down than a call may take is of no use.
+    VotesCutOff = "votes-cut-off",
+    /// Who asked for votes in vain asks again at once, however often that was.
+    VotesAskedWithoutPause = "votes-asked-without-pause",
 }
 
 /// Whether a seeded bug is to happen.

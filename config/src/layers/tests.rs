@@ -104,6 +104,30 @@ fn a_value_out_of_bounds_is_refused_with_its_origin() {
 }
 
 #[test]
+fn a_zero_for_any_number_of_the_control_plane_or_the_store_is_refused_by_its_key() {
+    let (_, settings) = load(None, &Overrides::default()).unwrap();
+    let is_number = |setting: &&Setting| setting.value.parse::<u64>().is_ok();
+    let keys = settings.iter().filter(is_number).filter_map(|setting| setting.key.split_once('.'));
+    let keys: Vec<(&str, &str)> = keys.filter(|(section, _)| matches!(*section, "control" | "store")).collect();
+    for known in [("control", "heartbeat_ms"), ("control", "entries_kept"), ("store", "low_water_bytes")] {
+        assert!(keys.contains(&known), "{keys:?}");
+    }
+    for (section, name) in keys {
+        let file = file(&format!("[{section}]\n{name} = 0\n"));
+        let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{section}.{name}: ")), "{error}");
+        assert!(error.contains(&file.path().display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_low_water_mark_of_zero_is_refused_with_what_it_means() {
+    let file = file("[store]\nlow_water_bytes = 0\n");
+    let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
+    assert!(error.contains("below which new work is refused"), "{error}");
+}
+
+#[test]
 fn any_text_is_read_or_refused_and_never_a_panic() {
     use proptest::prelude::*;
     proptest!(|(text in "[a-z\\[\\]=\"\\n. 0-9{}]{0,200}")| {

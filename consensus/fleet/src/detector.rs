@@ -1,5 +1,7 @@
 //! When to call an election.
 
+use skep_protocol::mutant::{Mutant, is_on};
+
 /// Bounds of the detector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetectorConfig {
@@ -128,6 +130,9 @@ impl ElectionDetector {
     /// The silence that is taken for a failure, before its random part, in milliseconds.
     pub fn patience_ms(&self) -> u64 {
         let borne = self.borne_ms();
+        if self.attempts > 0 && is_on(Mutant::VotesAskedWithoutPause) {
+            return borne / 8;
+        }
         let backed_off = borne.saturating_mul(1 << self.attempts.saturating_sub(1).min(8));
         backed_off.min(self.config.silence_ms_max).max(borne)
     }

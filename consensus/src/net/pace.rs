@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 
 /// Mean deviations of the time that answers take which the next one is given beside the mean.
 const DEVIATIONS: f64 = 4.0;
@@ -98,7 +99,7 @@ impl Pace {
 
     /// How many bytes of entries to send in one call.
     pub(super) fn append_bytes(&self) -> usize {
-        self.append_bytes
+        if is_on(Mutant::AppendBudgetFixed) { APPEND_BYTES_MAX } else { self.append_bytes }
     }
 
     /// Entries of so many bytes were sent, and the way took so much longer than the shortest that it ever took.

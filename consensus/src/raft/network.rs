@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use skep_protocol::frame::{FrameKind, RaftAddress};
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
+use skep_protocol::mutant::{Mutant, is_on};
 
 use super::acked::{Acked, FORGOT};
 use super::types::{Entry, LogId, Member, Snapshot, TypeConfig, Vote, decode, encode};
@@ -204,7 +205,13 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let deadline = self.network.rpc_timeout.max(VOTE_PATIENCE);
-        self.call(Class::Urgent, FrameKind::Vote, RPCTypes::Vote, &rpc, deadline).await
+        let call = self.call(Class::Urgent, FrameKind::Vote, RPCTypes::Vote, &rpc, deadline);
+        if is_on(Mutant::VotesCutOff) {
+            let timeout = self.network.rpc_timeout;
+            let answer = tokio::time::timeout(timeout, call).await;
+            return answer.map_err(|_| self.rpc_error(RPCTypes::Vote, CallError::Timeout(timeout)))?;
+        }
+        call.await
     }
 
     async fn pre_vote(

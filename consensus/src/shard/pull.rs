@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::text::AgentId;
 use tokio::sync::futures::Notified;
@@ -60,7 +61,7 @@ impl Shard {
         // Read after the question arrived, so that whoever asked knows how old it is at most.
         let clock = self.inner.clock.to_send().filter(|_| ready).ok_or_else(elsewhere)?;
         let knows_nothing = pull.agents.iter().all(|asked| asked.seen == 0);
-        if knows_nothing && !self.confirm_lead().await {
+        if knows_nothing && !is_on(Mutant::FirstPullNotConfirmed) && !self.confirm_lead().await {
             return Err(elsewhere());
         }
         let patience = Duration::from_millis(pull.wait_ms.min(limits::PULL_WAIT_MS_MAX).into());

@@ -19,6 +19,8 @@ use crate::net::{CallError, Dispatch, Link, Outgoing, Peer, Peers, RoundTrips, W
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What waits for a thin link before it is dropped, in bytes.
 const THIN_BYTES_MAX: u64 = 64 * 1024;
+/// What a packet carries, in bytes.
+const PACKET_BYTES: u64 = 1_200;
 
 /// A node as the network knows it.
 #[derive(Clone)]
@@ -56,6 +58,8 @@ struct State {
     thin: BTreeMap<NodeId, u64>,
     /// When a thin link has carried what it was given.
     free_at: BTreeMap<(NodeId, NodeId), Instant>,
+    /// How long what came over a thin link had waited for it, smoothed, in seconds.
+    waited: BTreeMap<(NodeId, NodeId), f64>,
     /// Calls that were sent, and the bytes in them, by the number of their kind.
     sent: BTreeMap<u8, (u64, u64)>,
 }
@@ -65,6 +69,19 @@ impl State {
     fn waits(&self, from: NodeId, to: NodeId) -> Duration {
         let free_at = self.free_at.get(&(from, to)).copied();
         free_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Bytes came, which had waited for so long: each packet of them is seen, as a real connection sees its round trips.
+    fn came(&mut self, (from, to): (NodeId, NodeId), bytes: u64, waited: Duration) {
+        let known = self.waited.entry((from, to)).or_default();
+        let packets = i32::try_from(1 + bytes / PACKET_BYTES).unwrap_or(i32::MAX);
+        *known = waited.as_secs_f64() + (*known - waited.as_secs_f64()) * (7.0_f64 / 8.0).powi(packets);
+    }
+
+    /// How much longer than at rest the way takes of late.
+    fn late(&self, from: NodeId, to: NodeId) -> Duration {
+        let waited = self.waited.get(&(from, to)).copied().unwrap_or_default();
+        Duration::from_secs_f64(waited).max(self.waits(from, to))
     }
 
     /// Hands bytes to a link; none if there is no room for them.
@@ -99,6 +116,7 @@ impl Fabric {
             delay_ms: (0, 2),
             thin: BTreeMap::new(),
             free_at: BTreeMap::new(),
+            waited: BTreeMap::new(),
             sent: BTreeMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), watch }
@@ -147,6 +165,11 @@ impl Fabric {
         self.state().thin.insert(node, bytes_per_s);
     }
 
+    /// How long what is sent to a node now waits for a thin link.
+    pub(super) fn waits(&self, from: NodeId, to: NodeId) -> Duration {
+        self.state().waits(from, to)
+    }
+
     /// How many calls of a kind were sent.
     pub(super) fn sent(&self, kind: FrameKind) -> u64 {
         self.state().sent.get(&(kind as u8)).map_or(0, |(calls, _)| *calls)
@@ -163,6 +186,7 @@ impl Fabric {
         state.cut.clear();
         state.thin.clear();
         state.free_at.clear();
+        state.waited.clear();
         drop(state);
         self.set_quality(0, (0, 2));
     }
@@ -199,6 +223,7 @@ impl Fabric {
                     let of_second = self.peer(&second, &first, &open);
                     told.push((first.peers, Arc::clone(&of_first), true));
                     told.push((second.peers, Arc::clone(&of_second), true));
+                    state.waited.retain(|way, _| *way != pair && *way != (pair.1, pair.0));
                     state.links.insert(pair, Joined { open, ends: [of_first, of_second], silent_since: None });
                 }
             }
@@ -229,15 +254,15 @@ impl Fabric {
         self.state().stations.get(&node).filter(|station| station.hello.process == process).cloned()
     }
 
-    /// How long so many bytes take from one node to another; none if they do not arrive.
-    fn fate(&self, from: NodeId, to: NodeId, bytes: u64) -> Option<Duration> {
+    /// How long so many bytes wait for the way from one node to another, and how long it takes; none if they do not arrive.
+    fn fate(&self, from: NodeId, to: NodeId, bytes: u64) -> Option<(Duration, Duration)> {
         let mut state = self.state();
         let lost = state.lost_permille;
         let lost = state.rng.random_ratio(lost, 1_000) || state.cut.contains(&(from, to));
         let (shortest, longest) = state.delay_ms;
         let delay = state.rng.random_range(shortest * 1_000..=longest * 1_000);
         let waits = if lost { None } else { state.load(from, to, bytes) };
-        waits.map(|waits| waits + Duration::from_micros(100 + delay))
+        waits.map(|waits| (waits, Duration::from_micros(100 + delay)))
     }
 
     fn count(&self, kind: FrameKind, bytes: u64) {
@@ -248,7 +273,10 @@ impl Fabric {
 
     async fn travel(&self, from: NodeId, to: NodeId, bytes: u64) {
         match self.fate(from, to, bytes) {
-            Some(delay) => tokio::time::sleep(delay).await,
+            Some((waits, delay)) => {
+                tokio::time::sleep(waits + delay).await;
+                self.state().came((from, to), bytes, waits);
+            }
             None => std::future::pending().await,
         }
     }
@@ -264,7 +292,7 @@ impl Fabric {
         let state = self.state();
         let (shortest, longest) = state.delay_ms;
         let shortest_trip = Duration::from_micros(200) + Duration::from_millis(2 * shortest);
-        let late = Duration::from_millis(shortest + longest) + state.waits(from, to) + state.waits(to, from);
+        let late = Duration::from_millis(shortest + longest) + state.late(from, to) + state.late(to, from);
         RoundTrips { late: late.max(shortest_trip), shortest: shortest_trip }
     }
 }

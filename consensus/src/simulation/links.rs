@@ -14,6 +14,12 @@ use super::{answers, leader, run, step, three, workload};
 /// How long a site may take, in virtual time, to do what it does at once on a quick network.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// When a link that is thin has shown it: after the first calls, which are as large as on any other.
+const THIN_SEEN_WITHIN: Duration = Duration::from_secs(10);
+/// How long heartbeats may wait behind entries from then on: for one or two entries of 16 KiB, at 32 KiB a second, and not for
+/// all that a call may carry, which takes 3.5 s.
+const THIN_WAITS_MAX: Duration = Duration::from_secs(2);
+
 /// Has a task created through whoever leads; how long that took.
 async fn create(nodes: &mut Nodes, watch: &Watch, payload_bytes: usize) -> Duration {
     let begun = Instant::now();
@@ -164,16 +170,19 @@ async fn thin(watch: Watch) {
     nodes.kill(behind);
     let mut taken = Duration::ZERO;
     for _ in 0..40 {
-        taken += create(&mut nodes, &watch, 32 * 1024).await;
+        taken += create(&mut nodes, &watch, 16 * 1024).await;
     }
-    let led = terms(&watch);
-    nodes.fabric.thin(nodes.all[behind].id, 32 * 1024);
+    let (led, node) = (terms(&watch), nodes.all[behind].id);
+    nodes.fabric.thin(node, 32 * 1024);
     nodes.start(behind).await;
-    let begun = Instant::now();
+    let (begun, mut longest) = (Instant::now(), Duration::ZERO);
     let target = nodes.ready().pop().and_then(|(_, shard)| shard.status().applied);
     loop {
         step(&mut nodes).await;
         create(&mut nodes, &watch, 64).await;
+        if begun.elapsed() > THIN_SEEN_WITHIN {
+            longest = longest.max(nodes.fabric.waits(led_by, node));
+        }
         let process = nodes.all[behind].process.clone();
         let applied = process.and_then(|process| process.shard()).and_then(|shard| shard.status().applied);
         if applied >= target {
@@ -182,6 +191,9 @@ async fn thin(watch: Watch) {
         if begun.elapsed() > Duration::from_secs(300) {
             return watch.violate("L3", &format!("it is at {applied:?} of {target:?} after {:?}", begun.elapsed()));
         }
+    }
+    if longest > THIN_WAITS_MAX {
+        watch.violate("L3", &format!("entries keep others waiting for {longest:?} on a link that was seen to be thin"));
     }
     if terms(&watch) > led {
         watch.violate("L2", "a follower that catches up makes an election");

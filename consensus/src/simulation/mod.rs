@@ -15,6 +15,7 @@ mod journals;
 mod laggards;
 mod links;
 mod members;
+mod pulls;
 mod restarts;
 mod rubbish;
 mod site;

@@ -58,6 +58,15 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::HeartbeatsCutOff => {
             of("skep-consensus", "skep_consensus", "simulation::links::a_site_works_whatever_the_round_trip")
         }
+        Mutant::VotesCutOff => {
+            of("skep-consensus", "skep_consensus", "simulation::links::a_leader_is_replaced_on_disks_that_take_seconds")
+        }
+        Mutant::VotesAskedWithoutPause => {
+            of("skep-consensus", "skep_consensus", "simulation::laggards::voters_far_behind_ask_seldom_and_catch_up")
+        }
+        Mutant::AppendBudgetFixed => {
+            of("skep-consensus", "skep_consensus", "simulation::links::a_follower_far_behind_catches_up_on_a_thin_link")
+        }
         Mutant::JointLeftAlone => of(
             "skep-consensus",
             "skep_consensus",
@@ -90,6 +99,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         ),
         Mutant::StaleReadCalledLinearizable => {
             of("skep-consensus", "skep_consensus", "simulation::a_leader_that_is_cut_off_answers_no_linearizable_read")
+        }
+        Mutant::FirstPullNotConfirmed => {
+            of("skep-consensus", "skep_consensus", "simulation::pulls::a_leader_that_is_cut_off_hands_out_no_command")
         }
         Mutant::NoFenceAtStation => of("skep-testnet", "skep_testnet", "station::tests::the_world_refuses"),
         Mutant::LostUpdateForgotten => of("skep-fleet", "orchestrator", "an_update_whose_answer_was_lost"),

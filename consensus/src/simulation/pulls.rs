@@ -1,0 +1,121 @@
+//! Nodes that ask for the commands of their agents: a leader that leads no more hands out none.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::authority::{OperatorGrant, OperatorSecret};
+use skep_protocol::command::{Command, CommandClass, PerClass, Target};
+use skep_protocol::entry::{Op, Request};
+use skep_protocol::ids::{CommandId, JournalId, NodeId, RequestId, SessionId};
+use skep_protocol::outcome::{ProposeOutcome, Receipt, Reply};
+use skep_protocol::pull::{Pull, PullFailure, PullFor, Pulled};
+use skep_protocol::text::{AgentId, SiteName, TraceParent};
+
+use super::site::{Nodes, SHARD};
+use super::watch::Watch;
+use super::{leader, run, three_of, within};
+use crate::shard::Shard;
+
+/// Longest wait until another one leads, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The lease of the robot, and how long its command is valid, in milliseconds: longer than all of it takes.
+const VALID_MS: u64 = 60_000;
+
+fn robot() -> AgentId {
+    "robot".parse().unwrap()
+}
+
+fn site() -> SiteName {
+    SiteName::new("site").unwrap()
+}
+
+fn operator() -> OperatorSecret {
+    OperatorSecret::from_seed(&[1; 32])
+}
+
+/// Has an operation done by the leader.
+async fn commit(nodes: &mut Nodes, shard: &Shard, op: Op) -> Receipt {
+    let first_sent = shard.clock().now().unwrap();
+    let id = RequestId::from_bytes(nodes.random());
+    let request = Request { id, first_sent, deadline: first_sent.plus_ms(VALID_MS), op };
+    match shard.propose(vec![request]).await.pop() {
+        Some(ProposeOutcome::Applied { reply: Reply::Done(receipt), .. }) => receipt,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A node begins to serve the robot; what it asks for with a journal that is new.
+async fn serve(nodes: &mut Nodes, shard: &Shard, node: NodeId) -> Pull {
+    let (role, session, lease) =
+        (Role::unregistered(), SessionId::from_bytes([1; 16]), LeaseTerms { ttl_ms: VALID_MS });
+    let attached = commit(nodes, shard, Op::AttachAgent { agent: robot(), role, node, session, lease }).await;
+    let Receipt::Attached { attachment, .. } = attached else { panic!("{attached:?}") };
+    let journal = JournalId::from_bytes([1; 16]);
+    let op = Op::OpenInbox { agent: robot(), attachment, journal, groups: BTreeSet::new() };
+    let opened = commit(nodes, shard, op).await;
+    let Receipt::Inbox { home, .. } = opened else { panic!("{opened:?}") };
+    let (after, room) = (PerClass::default(), PerClass { routine: 8, urgent: 8 });
+    let asked = PullFor { agent: robot(), attachment, journal, home, after, seen: 0, room };
+    Pull { agents: vec![asked], wait_ms: 0 }
+}
+
+/// Sends the robot a command.
+async fn send(nodes: &mut Nodes, shard: &Shard, id: CommandId) {
+    let first = OperatorGrant::of_first(site(), SHARD, operator().key(), "first".parse().unwrap());
+    commit(nodes, shard, Op::InstallOperator { grant: Box::new(first) }).await;
+    let command = Command {
+        site: site(),
+        shard: SHARD,
+        id,
+        target: Target::Agent(robot()),
+        verb: "goto".parse().unwrap(),
+        content_type: "text/plain".parse().unwrap(),
+        args: vec![1],
+        deadline: shard.clock().now().unwrap().plus_ms(VALID_MS),
+        class: CommandClass::Routine,
+        idempotent: false,
+        supersedes: None,
+        parent: None,
+        trace: TraceParent::new("").unwrap(),
+        waves: None,
+        operator: operator().key(),
+    };
+    let command = Box::new(command.sign(&operator()).unwrap());
+    commit(nodes, shard, Op::SendCommand { command }).await;
+}
+
+fn commands(pulled: &Result<Pulled, PullFailure>) -> Vec<CommandId> {
+    let agents = pulled.iter().flat_map(|pulled| &pulled.agents);
+    agents.flat_map(|agent| &agent.deliveries).map(|delivery| delivery.command.command.id).collect()
+}
+
+/// The leader and the node of the robot are on one side, the other voters on the other.
+async fn cut_off_with_its_robots(watch: Watch) {
+    let (mut nodes, voters) = three_of(4, &watch).await;
+    let (id, deposed) = leader(&mut nodes).await;
+    let (node, command) = (nodes.all[3].id, CommandId::from_bytes([7; 16]));
+    let pull = serve(&mut nodes, &deposed, node).await;
+    send(&mut nodes, &deposed, command).await;
+    assert_eq!(commands(&deposed.pull(node, &pull).await), [command]);
+    let others = voters.iter().copied().filter(|voter| *voter != id);
+    let across = others.flat_map(|other| [id, node].map(|here| [(here, other), (other, here)]));
+    nodes.fabric.cut(across.flatten());
+    // It was acknowledged a moment ago, and the others may elect another one while the answer is on its way.
+    assert!(deposed.view().borrow().ready, "it must believe that it leads");
+    let pulled = deposed.pull(node, &pull).await;
+    assert!(matches!(pulled, Err(PullFailure::NotLeader(_))), "nobody else was asked: {pulled:?}");
+    let leads = |nodes: &Nodes| nodes.ready().iter().any(|(at, _)| nodes.all[*at].id != id);
+    assert!(within(&mut nodes, PATIENCE, leads).await, "two of three elect nobody");
+    let ready = nodes.ready();
+    let (_, next) = ready.iter().find(|(at, _)| nodes.all[*at].id != id).unwrap();
+    assert_eq!(commands(&next.pull(node, &pull).await), [command]);
+    let pulled = deposed.pull(node, &pull).await;
+    assert!(matches!(pulled, Err(PullFailure::NotLeader(_))), "another one leads: {pulled:?}");
+}
+
+#[test]
+fn a_leader_that_is_cut_off_hands_out_no_command_to_a_node_that_knows_nothing_yet() {
+    let outcome = run(cut_off_with_its_robots);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
