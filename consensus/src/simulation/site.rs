@@ -370,6 +370,13 @@ impl Nodes {
     }
 }
 
+impl Drop for Nodes {
+    /// What is left of processes can refer to itself; the disks, which are most of a run's memory, go with the run.
+    fn drop(&mut self) {
+        self.all.iter().for_each(|node| node.machine.wipe());
+    }
+}
+
 async fn note_all(mut updates: mpsc::Receiver<FromLeader>) {
     while let Some(said) = updates.recv().await {
         if let FromLeader::Claims(update) = said {
