@@ -31,6 +31,7 @@ use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::roles;
 use crate::shard::{FromLeader, MembershipError, ROUND_PATIENCE, Shard, ShardStatus, ShardView, Site};
+use crate::store::disk::once_there_is_room;
 use crate::store::{HistoryOptions, Store, StoreError, StoreOptions};
 use crate::threads::{Threads, control_runtime, work_runtime};
 
@@ -193,6 +194,9 @@ async fn start(
     };
     let core = Core::new(site);
     for shard in core.site.store.shards() {
+        // Nothing listens yet, and no other shard waits for it.
+        let snapshots = core.site.store.snapshots();
+        once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         core.open(shard).await.map_err(StartError::Shard)?;
     }
     roles::look(&core, 0);
