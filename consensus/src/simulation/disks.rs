@@ -5,12 +5,14 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use skep_protocol::fault::ShardFault;
+use skep_protocol::frame::FrameKind;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pressure::DiskPressure;
 
-use super::site::{Nodes, Process};
+use super::laggards::outrun;
+use super::site::{Nodes, Process, SHARD};
 use super::watch::Watch;
-use super::workload::{create_one, new_request};
+use super::workload::{are_equal, create_one, new_request};
 use super::{leader, run, three, within};
 use crate::shard::Shard;
 
@@ -137,5 +139,45 @@ async fn start_on_full_disks(watch: Watch) {
 #[test]
 fn a_shard_that_starts_on_full_disks_has_a_leader_that_says_so() {
     let outcome = run(start_on_full_disks);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// How many bytes the snapshot of a node has.
+fn snapshot_bytes(nodes: &Nodes, at: usize) -> u64 {
+    let process = nodes.all[at].process.as_ref().expect("it runs");
+    let stored = process.core.site.store.snapshots().load(SHARD).expect("it can be read");
+    stored.expect("there is one").data.len() as u64
+}
+
+/// A follower was outrun, and has no room for the snapshot that it needs.
+async fn outrun_without_room(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(8);
+    let (mut nodes, ids) = three(&watch).await;
+    let (at, leading) = led_by(&mut nodes).await;
+    let behind = (0..3).find(|other| *other != at).expect("there are three");
+    let others = ids.iter().filter(|id| **id != ids[behind]);
+    nodes.fabric.cut(others.flat_map(|other| [(*other, ids[behind]), (ids[behind], *other)]));
+    outrun(&mut nodes, &leading, behind, &mut rng).await;
+    nodes.refuse_snapshots(behind, true);
+    let term = leading.leads_term();
+    let (heads, chunks) =
+        (nodes.fabric.sent(FrameKind::SnapshotHead), nodes.fabric.bytes_sent(FrameKind::SnapshotChunk));
+    nodes.fabric.heal();
+    assert!(!within(&mut nodes, QUIET, |nodes| are_equal(nodes, &ids)).await, "it found room where there is none");
+    assert!(create_one(&leading, &mut rng, &watch).await.is_some(), "the others go on");
+    let (whole, sent) = (snapshot_bytes(&nodes, at), nodes.fabric.bytes_sent(FrameKind::SnapshotChunk) - chunks);
+    assert!(sent <= 2 * whole + 4_096, "{sent} bytes were sent of a snapshot of {whole}");
+    let asked = nodes.fabric.sent(FrameKind::SnapshotHead) - heads;
+    assert!(asked <= 50, "it was offered {asked} times, and read as often");
+    let has = |nodes: &Nodes, at: usize| shard(nodes, at).and_then(|shard| shard.status().snapshot);
+    assert!(has(&nodes, behind) < has(&nodes, at), "it is said to be there before it is");
+    nodes.refuse_snapshots(behind, false);
+    assert!(within(&mut nodes, 4 * PATIENCE, |nodes| are_equal(nodes, &ids)).await, "it does not catch up");
+    assert_eq!(leading.leads_term(), term);
+}
+
+#[test]
+fn a_follower_without_room_for_a_snapshot_is_offered_it_seldom_and_catches_up_once_there_is() {
+    let outcome = run(outrun_without_room);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
