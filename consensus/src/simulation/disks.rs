@@ -71,6 +71,9 @@ async fn fill_the_leader(watch: Watch) {
     assert_eq!(propose(&leading, &mut rng).await, ProposeOutcome::DiskFull);
     let moved = within(&mut nodes, QUIET, |nodes| !is_ready(nodes, next)).await;
     assert!(!moved, "the lead is passed on among those who have no room either");
+    let faults = leading.status().faults;
+    let own = faults.iter().find(|report| report.fault == ShardFault::DiskNearlyFull).expect("its disk is full");
+    assert!(own.detail.contains("keeps the lead: no other voter"), "{}", own.detail);
     assert_eq!(leading.leads_term(), term);
     // As soon as somebody has room, it leads.
     press(&nodes, full, DiskPressure::None);
