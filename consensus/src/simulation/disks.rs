@@ -184,3 +184,23 @@ fn a_follower_without_room_for_a_snapshot_is_offered_it_seldom_and_catches_up_on
     let outcome = run(outrun_without_room);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
+
+/// Nobody gets anything written down, and those who stand for the lead wait for their votes.
+async fn stop_on_stuck_disks(watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    let (at, _) = led_by(&mut nodes).await;
+    (0..3).for_each(|at| nodes.slow_down(at, 24 * 3_600_000));
+    nodes.kill(at);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for other in (0..3).filter(|other| *other != at) {
+        let stopping = shard(&nodes, other).expect("it runs");
+        let stopped = tokio::time::timeout(PATIENCE, stopping.shut_down()).await;
+        assert!(stopped.is_ok(), "it waits for a disk that does not answer");
+    }
+}
+
+#[test]
+fn a_shard_on_a_disk_that_does_not_answer_stops_all_the_same() {
+    let outcome = run(stop_on_stuck_disks);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
