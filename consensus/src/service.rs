@@ -30,12 +30,19 @@ use crate::fill::call_query;
 use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::roles;
-use crate::shard::{FromLeader, MembershipError, ROUND_PATIENCE, Shard, ShardStatus, ShardView, Site};
+use crate::shard::{FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site};
+use crate::store::disk::once_there_is_room;
 use crate::store::{HistoryOptions, Store, StoreError, StoreOptions};
 use crate::threads::{Threads, control_runtime, work_runtime};
 
 /// How long a runtime that ends waits for what its threads are at.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the end of the control thread is waited for: three steps of its shards, a moment for its connections, and two
+/// runtimes.
+const CONTROL_PATIENCE: Duration = STOP_PATIENCE.saturating_mul(3).saturating_add(SHUTDOWN_PATIENCE.saturating_mul(3));
+/// How long it is waited for that the log and the history write what they hold. What is not written by then was acknowledged to
+/// nobody, or is made again from the log.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Why the control plane did not start.
@@ -58,8 +65,8 @@ pub enum StartError {
 /// The running control plane. Owned by the node; [`handle`](Self::handle) is for everyone else.
 pub struct Consensus {
     handle: ConsensusHandle,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    stop: oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 /// Handle of the control plane, for any runtime. Cheap to clone.
@@ -98,7 +105,7 @@ impl Consensus {
         let thread = std::thread::Builder::new().name("skep-control".to_owned()).spawn(body);
         let thread = thread.map_err(StartError::Thread)?;
         match starting.recv() {
-            Ok(Ok(handle)) => Ok((Self { handle, stop: Some(stop), thread: Some(thread) }, updates)),
+            Ok(Ok(handle)) => Ok((Self { handle, stop, thread }, updates)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(StartError::Shard("the control plane's thread ended at its start".to_owned())),
         }
@@ -109,11 +116,23 @@ impl Consensus {
         self.handle.clone()
     }
 
-    /// Hands over the lead of every shard that this node leads, and stops.
-    pub fn stop(mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+    /// Hands over the lead of every shard that this node leads, and stops. Every wait has an end: what a disk that is full, or
+    /// does not answer, holds up ends with the process.
+    pub fn stop(self) {
+        let Self { handle, stop, thread } = self;
+        drop(stop);
+        let (ended, ends) = std::sync::mpsc::channel();
+        let close = move || {
             let _ = thread.join();
+            let _ = ended.send(());
+            // The last handle closes the store, which writes what it holds.
+            drop(handle);
+            let _ = ended.send(());
+        };
+        let closing = std::thread::Builder::new().name("skep-stop".to_owned()).spawn(close);
+        let waits = closing.is_ok();
+        if waits && ends.recv_timeout(CONTROL_PATIENCE).and_then(|()| ends.recv_timeout(CLOSE_PATIENCE)).is_err() {
+            tracing::warn!("a disk does not answer: the node stops without waiting for it");
         }
     }
 }
@@ -193,6 +212,9 @@ async fn start(
     };
     let core = Core::new(site);
     for shard in core.site.store.shards() {
+        // Nothing listens yet, and no other shard waits for it.
+        let snapshots = core.site.store.snapshots();
+        once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         core.open(shard).await.map_err(StartError::Shard)?;
     }
     roles::look(&core, 0);

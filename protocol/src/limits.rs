@@ -299,7 +299,8 @@ pub const STREAM_REQUESTS_MAX: usize = 1_024;
 pub const API_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Items on a page of a list.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
-/// How long the disk of a leader is nearly full before the lead is handed on to a voter that has room, in milliseconds.
+/// How long the disk of a leader is nearly full before the lead is handed on to a voter that has room, in milliseconds. Longer
+/// where links are so slow that it takes longer to know which voters are behind.
 pub const LEAD_KEPT_ON_FULL_DISK_MS: u64 = 3_000;
 /// How long a leader that handed the lead on for want of room waits before it does so again, in milliseconds, whatever came of
 /// it: two voters whose disks are full in turns do not pass the lead to and fro.

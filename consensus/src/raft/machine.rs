@@ -23,16 +23,16 @@ use tokio::sync::watch;
 
 use super::checked::Checked;
 use super::fitness::{Fitness, Unfit};
-use super::kept::{Replay, until_kept};
+use super::kept::Replay;
+use super::snapshot::{OwnSnapshot, Write};
 use super::types::{
-    ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode, encode,
+    ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode,
 };
 use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
-use crate::store::disk::once_there_is_room;
-use crate::store::{Snapshots, Store, StoreError, StoredSnapshot};
+use crate::store::{Snapshots, Store, StoredSnapshot};
 use crate::threads::{Errand, Threads};
 
 /// The state of one shard, shared between the one that applies and those that read.
@@ -112,18 +112,15 @@ pub(crate) struct Machine {
     progress: watch::Sender<u64>,
     ends: Ends,
     pulls: Pulls,
-    sending: Sending,
     build: Build,
     fitness: Fitness,
-    replay: Replay,
-    /// The snapshot that a start has read: it is asked for twice.
-    loaded: Option<StoredSnapshot>,
-    checked: Checked,
+    snapshot: OwnSnapshot,
 }
 
 impl Machine {
     pub(crate) fn new(store: Store, shard: ShardId, clock: ShardClock, threads: Threads, build: Build) -> Self {
         Self {
+            snapshot: OwnSnapshot::new(store.clone(), threads.clone(), shard),
             store,
             threads,
             shard,
@@ -134,12 +131,8 @@ impl Machine {
             progress: watch::channel(0).0,
             ends: Ends::default(),
             pulls: Pulls::default(),
-            sending: Sending::default(),
             build,
             fitness: Fitness::default(),
-            replay: Replay::default(),
-            loaded: None,
-            checked: Checked::default(),
         }
     }
 
@@ -150,17 +143,17 @@ impl Machine {
 
     /// What a start would apply again.
     pub(crate) fn replay(&self) -> Replay {
-        self.replay.clone()
+        self.snapshot.replay.clone()
     }
 
     /// Whom its snapshot is on its way to.
     pub(crate) fn sending(&self) -> Sending {
-        self.sending.clone()
+        self.snapshot.sending.clone()
     }
 
     /// Where a snapshot is put that was decoded before it is installed.
     pub(crate) fn checked(&self) -> Checked {
-        self.checked.clone()
+        self.snapshot.checked.clone()
     }
 
     /// Who waits for commands to end.
@@ -209,7 +202,7 @@ impl Machine {
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(id), membership.clone());
             }
-            EntryPayload::Normal(bytes) => self.replay.applied(bytes.0.len()),
+            EntryPayload::Normal(bytes) => self.snapshot.replay.applied(bytes.0.len()),
             EntryPayload::Blank => {}
         }
         let mut state = self.state.write();
@@ -226,7 +219,7 @@ impl Machine {
 
     /// The state that a snapshot holds; none if it takes another build to read it, so that this one is unfit.
     async fn read_state(&mut self, data: Bytes) -> io::Result<Option<FleetState>> {
-        if let Some(state) = self.checked.take(&data) {
+        if let Some(state) = self.snapshot.checked.take(&data) {
             return Ok(Some(state));
         }
         let speaks = self.build.versions;
@@ -249,7 +242,7 @@ impl Machine {
         let Some(state) = state else { return Ok(()) };
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
-        self.replay.covered(u64::MAX, bytes);
+        self.snapshot.replay.covered(u64::MAX, bytes);
         let next = self.applied.map_or(0, |id| id.index + 1);
         self.store.history().begin(self.shard, next);
         self.progress.send_replace(next);
@@ -295,28 +288,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        // It would say that it has what was not applied.
-        if !force && self.fitness.unfit().is_some() {
+        // One of a build that is unfit would say that it has what was not applied.
+        if !force && (self.fitness.unfit().is_some() || !self.snapshot.is_due(self.state.read().bytes())) {
             return None;
         }
-        // Another snapshot would replace the one that is on its way to a follower, and drop the log behind it: whenever its
-        // connection is cut, all would start over.
-        let has_room = !self.store.is_low() && !self.store.is_log_too_large();
-        if !force && has_room && self.sending.is_under_way() {
-            return None;
-        }
-        if !force && has_room && !self.replay.pays_for(self.state.read().bytes()) {
-            return None;
-        }
-        // It would wait for what is missing in the history, with a copy of the state in its hands.
-        if !force && !self.store.is_low() && self.store.history().is_held_back(self.shard) {
-            return None;
-        }
-        // A snapshot that does not fit on the disk would end the group; one that does lets go of the log that fills it.
-        if !force && self.store.is_low() && !self.store.has_room_for(self.state.read().bytes()) {
-            return None;
-        }
-        self.loaded = None;
+        self.snapshot.forget_loaded();
         Some(Builder { must: force, ..self.get_snapshot_builder().await })
     }
 
@@ -324,74 +300,41 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let forgets = is_on(Mutant::SnapshotWithoutMembership);
         let last_membership = if forgets { StoredMembership::default() } else { self.membership.clone() };
         Builder {
-            store: self.store.clone(),
-            threads: self.threads.clone(),
+            snapshot: self.snapshot.clone(),
             shard: self.shard,
             state: self.state.now(),
             unfit: self.fitness.unfit().cloned(),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership },
             must: false,
-            behind: self.replay.behind(),
-            replay: self.replay.clone(),
+            behind: self.snapshot.replay.behind(),
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
         // That of a start is on the disk already.
-        let is_saved = match &self.loaded {
-            Some(loaded) => loaded.meta == encode(meta)? && loaded.data == snapshot,
-            None => false,
-        };
+        let is_saved = self.snapshot.is_loaded(meta, &snapshot)?;
         // The log goes with what was applied of it. What was passed over did nothing here that could be kept.
         let applied = self.state.read().applied();
         if let Some(applied) = applied {
-            until_kept(&self.store, &self.threads, self.shard, applied.index + 1, true).await?;
+            self.snapshot.until_kept(applied.index + 1, true).await?;
         }
         self.restore(meta, snapshot.clone()).await?;
         if is_saved {
             return Ok(());
         }
-        self.loaded = None;
-        let shard = self.shard;
-        let write = move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
+        self.snapshot.forget_loaded();
+        let (shard, bytes) = (self.shard, snapshot.len() as u64);
+        let write: Arc<Write> = Arc::new(move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
             snapshots.save(shard, &StoredSnapshot { index, meta: meta.clone(), data: snapshot.clone() })
-        };
-        save(&self.store, &self.threads, shard, meta, write).await
+        });
+        self.snapshot.save(meta, bytes, &write).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        if let Some(loaded) = self.loaded.take() {
-            let meta = decode("snapshot meta", &loaded.meta)?;
-            return Ok(Some(Snapshot { meta, snapshot: loaded.data }));
-        }
-        let (store, shard) = (self.store.clone(), self.shard);
-        let load = move || store.snapshots().load(shard).map_err(io::Error::other);
-        let Some(stored) = self.threads.offload(Errand::Snapshots, load).await?? else {
-            return Ok(None);
-        };
+        let Some(stored) = self.snapshot.load(self.applied.is_none()).await? else { return Ok(None) };
         let meta = decode("snapshot meta", &stored.meta)?;
-        self.loaded = self.applied.is_none().then(|| stored.clone());
         Ok(Some(Snapshot { meta, snapshot: stored.data }))
     }
-}
-
-async fn save(
-    store: &Store,
-    threads: &Threads,
-    shard: ShardId,
-    meta: &SnapshotMeta,
-    write: impl Fn(&Snapshots, u64, &Bytes) -> Result<(), StoreError> + Send + 'static,
-) -> io::Result<()> {
-    let index = meta.last_log_id.map_or(0, |id| id.index);
-    let meta = Bytes::from(encode(meta)?);
-    let store = store.clone();
-    let save = move || {
-        // An error would end the group, and for want of room none has to: who waits for it is no worse off.
-        once_there_is_room(|| write(store.snapshots(), index, &meta)).map_err(io::Error::other)?;
-        store.history().covered_by_snapshot(shard, index + 1);
-        Ok::<(), io::Error>(())
-    };
-    threads.offload(Errand::Snapshots, save).await?
 }
 
 /// What writing a state failed with.
@@ -405,18 +348,16 @@ impl From<SnapshotError> for Failed {
 
 /// Builds a snapshot of one moment, beside further applying.
 pub(crate) struct Builder {
-    store: Store,
-    threads: Threads,
+    snapshot: OwnSnapshot,
     shard: ShardId,
     state: FleetState,
     /// Why not everything up to there was applied, if it was not.
     unfit: Option<Unfit>,
     meta: SnapshotMeta,
-    /// Whether it cannot wait for a history that is not written.
+    /// Whether it cannot be done without: it waits for no history that is not written, and is not given up for want of room.
     must: bool,
     /// What it spares a start.
     behind: u64,
-    replay: Replay,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -428,17 +369,21 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         }
         // What the log still holds can be applied again; what the snapshot lets go of must be in the history first.
         let next = self.meta.last_log_id.map_or(0, |id| id.index + 1);
-        until_kept(&self.store, &self.threads, self.shard, next, self.must).await?;
-        let (shard, state) = (self.shard, self.state.clone());
-        let write = move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
+        self.snapshot.until_kept(next, self.must).await?;
+        let (shard, state, bytes) = (self.shard, self.state.clone(), self.state.bytes());
+        let write: Arc<Write> = Arc::new(move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
             snapshots.write(shard, index, meta, |put| {
                 let written = state.write_snapshot(&mut |part: &[u8]| put(part).map_err(Failed));
                 written.map_err(|Failed(error)| error)
             })
-        };
-        save(&self.store, &self.threads, self.shard, &self.meta, write).await?;
-        let bytes = usize::try_from(self.state.bytes()).unwrap_or(usize::MAX);
-        self.replay.covered(self.behind, bytes);
+        });
+        if self.must {
+            self.snapshot.save(&self.meta, bytes, &write).await?;
+        } else if !self.snapshot.try_save(&self.meta, bytes, &write).await? {
+            // openraft takes one of no entry for none: nothing is let go of for it, and another can be asked for.
+            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Bytes::new() });
+        }
+        self.snapshot.replay.covered(self.behind, usize::try_from(bytes).unwrap_or(usize::MAX));
         // openraft takes no notice of what is in it: whoever is to have it is sent what is on the disk.
         Ok(Snapshot { meta: self.meta.clone(), snapshot: Bytes::new() })
     }

@@ -8,6 +8,8 @@ pub(crate) mod kept;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;
+mod room;
+mod snapshot;
 pub(crate) mod types;
 
 #[cfg(test)]

@@ -24,6 +24,11 @@ use crate::net::{APPEND_BYTES_MAX, CallError, Class, Peers, SnapshotSender};
 /// How long a vote is waited for. Its voter writes it down first, which on a slow disk takes longer than any call should;
 /// who needs it does not wait for it, and stands again.
 const VOTE_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a snapshot is not sent again to a member that is connected and does not take it, such as for want of room: for each
+/// attempt it is read from the disk. Twice as long after each one more, up to the longest.
+const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(200);
+/// See [`REFUSED_PAUSE_MIN`].
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Makes the connections of one shard's group.
 #[derive(Clone)]
@@ -42,21 +47,29 @@ pub(crate) struct Connection {
     class: Class,
     target: RaftId,
     node: NodeId,
+    /// How long to wait if the next snapshot is not taken either.
+    pause: Duration,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: RaftId, member: &Member) -> Connection {
-        Connection { network: self.clone(), class: Class::Append, target, node: member.node }
+        self.connection(Class::Append, target, member)
     }
 
     async fn new_heartbeat_client(&mut self, target: RaftId, member: &Member) -> Connection {
-        Connection { network: self.clone(), class: Class::Urgent, target, node: member.node }
+        self.connection(Class::Urgent, target, member)
     }
 
     async fn new_snapshot_client(&mut self, target: RaftId, member: &Member) -> Connection {
-        Connection { network: self.clone(), class: Class::Snapshot, target, node: member.node }
+        self.connection(Class::Snapshot, target, member)
+    }
+}
+
+impl Network {
+    fn connection(&self, class: Class, target: RaftId, member: &Member) -> Connection {
+        Connection { network: self.clone(), class, target, node: member.node, pause: REFUSED_PAUSE_MIN }
     }
 }
 
@@ -93,6 +106,28 @@ impl Connection {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Sends a snapshot once the member is connected.
+    async fn send_snapshot(&self, head: &[u8], data: &Bytes) -> Result<Bytes, RPCError<TypeConfig>> {
+        if self.network.acked.is_forgetful(self.target) {
+            return Err(self.forgotten());
+        }
+        let snapshots = &self.network.snapshots;
+        snapshots.reach(self.node).await;
+        self.check_incarnation()?;
+        let sent = snapshots.send(self.node, head, data).await;
+        sent.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))
+    }
+
+    /// How long to wait after a snapshot was not taken, if at all: who is not connected was waited for already.
+    fn pause_after(&mut self, error: &RPCError<TypeConfig>) -> Option<Duration> {
+        let is_there = self.network.peers.connected(self.node).is_some();
+        if !is_there || !matches!(error, RPCError::Unreachable(_)) {
+            return None;
+        }
+        let next = (self.pause * 2).min(REFUSED_PAUSE_MAX);
+        Some(std::mem::replace(&mut self.pause, next))
     }
 
     /// As for one that is not there: what it acknowledges counts for nothing.
@@ -239,31 +274,35 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        if self.network.acked.is_forgetful(self.target) {
-            return Err(self.forgotten().into());
-        }
         let last = snapshot.meta.last_log_id;
         let head = self.envelope(&(vote, &snapshot.meta))?;
-        let send = async {
-            let snapshots = &self.network.snapshots;
-            snapshots.reach(self.node).await;
-            self.check_incarnation()?;
-            let sent = snapshots.send(self.node, &head, &snapshot.snapshot).await;
-            sent.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))
-        };
-        tokio::select! {
+        let mut cancel = std::pin::pin!(cancel);
+        let sent = tokio::select! {
             biased;
-            closed = cancel => Err(StreamingError::Closed(closed)),
-            answer = send => {
-                let answer: Bytes = answer?;
-                let response: SnapshotResponse<TypeConfig> =
-                    decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
-                if response.vote == vote {
-                    self.network.acked.note(&vote, self.target, last);
+            closed = &mut cancel => return Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(&head, &snapshot.snapshot) => sent,
+        };
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) => {
+                // It is not kept in memory until it is read again.
+                drop(snapshot);
+                if let Some(pause) = self.pause_after(&error) {
+                    tokio::select! {
+                        biased;
+                        closed = &mut cancel => return Err(StreamingError::Closed(closed)),
+                        () = tokio::time::sleep(pause) => {}
+                    }
                 }
-                Ok(response)
+                return Err(error.into());
             }
+        };
+        let response: SnapshotResponse<TypeConfig> =
+            decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+        if response.vote == vote {
+            self.network.acked.note(&vote, self.target, last);
         }
+        Ok(response)
     }
 
     fn backoff(&self) -> Option<Backoff> {

@@ -1,6 +1,7 @@
 //! Snapshots of the leader as they arrive: in chunks, over as many connections as it takes.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -83,9 +84,27 @@ impl Part {
     }
 }
 
-/// The snapshot that is arriving: one at a time. Held while it is installed, so that nobody begins it anew meanwhile.
+/// The snapshot that is arriving: one at a time.
 #[derive(Debug, Default)]
-pub(super) struct Arrival(tokio::sync::Mutex<Option<Part>>);
+pub(super) struct Arrival {
+    part: Mutex<Option<Part>>,
+    /// Held while one is installed, which may have to wait for room on the disk. Who begins it anew, or another one, is told so
+    /// at once: calls that waited for it would keep those of other shards from being answered.
+    installing: tokio::sync::Mutex<()>,
+}
+
+impl Arrival {
+    fn part(&self) -> MutexGuard<'_, Option<Part>> {
+        self.part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until what is returned is dropped, none is begun or installed. An error if one is being installed.
+    fn installs(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, String> {
+        self.installing.try_lock().map_err(|_| INSTALLING.to_owned())
+    }
+}
+
+const INSTALLING: &str = "a snapshot is being installed on this node";
 
 /// What a leader offers.
 struct Offered {
@@ -124,13 +143,15 @@ impl Shard {
     }
 
     /// Answers how much of a snapshot is there. Another one that is arriving is let go of.
-    pub(crate) async fn begin_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn begin_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
         let offered = self.offered(who, body)?;
         // The one who leads no more would only have what comes from the next one dropped.
         if offered.vote < self.metrics().vote {
             return Err("the snapshot is of an earlier leader".to_owned());
         }
-        let mut arrival = self.inner.arrival.0.lock().await;
+        // What is applied of one that is being installed is not on the disk yet.
+        let _not_meanwhile = self.inner.arrival.installs()?;
+        let mut arrival = self.inner.arrival.part();
         if self.has_all_of(&offered) {
             return Ok(offered.id.bytes.to_be_bytes().to_vec());
         }
@@ -155,11 +176,11 @@ impl Shard {
     }
 
     /// Takes a chunk of the snapshot that is arriving; answers how much is there without a gap.
-    pub(crate) async fn take_chunk(&self, who: Who, body: &Bytes) -> Result<Vec<u8>, String> {
+    pub(crate) fn take_chunk(&self, who: Who, body: &Bytes) -> Result<Vec<u8>, String> {
         let (id, rest) = SnapshotId::split(body).map_err(|e| e.to_string())?;
         let (at, rest) = rest.split_first_chunk::<8>().ok_or("the chunk of a snapshot is too short")?;
         let chunk = body.slice(body.len() - rest.len()..);
-        let mut arrival = self.inner.arrival.0.lock().await;
+        let mut arrival = self.inner.arrival.part();
         let part = arrival.as_mut().filter(|part| part.is_of(who.raft_id, id));
         let part = part.ok_or("the snapshot is not arriving; begin it again")?;
         part.take(u64::from_be_bytes(*at), chunk)?;
@@ -169,9 +190,10 @@ impl Shard {
     /// Installs a snapshot of which everything has come.
     pub(crate) async fn install_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
         let offered = self.offered(who, body)?;
-        let mut arrival = self.inner.arrival.0.lock().await;
+        let _one_at_a_time = self.inner.arrival.installs()?;
         let is_it = |part: &mut Part| part.is_of(who.raft_id, offered.id) && part.is_whole();
-        match arrival.take_if(is_it) {
+        let part = self.inner.arrival.part().take_if(is_it);
+        match part {
             Some(part) => self.install(offered, part.data.freeze()).await,
             None if self.has_all_of(&offered) => {
                 let vote = self.metrics().vote;
@@ -229,8 +251,7 @@ impl Shard {
 
     /// Lets go of what came of a snapshot that is of no use any more, or of which nothing came for long.
     pub(super) fn let_go_of_snapshot(&self) {
-        // Whoever holds it is at it.
-        let Ok(mut arrival) = self.inner.arrival.0.try_lock() else { return };
+        let mut arrival = self.inner.arrival.part();
         let kept = Duration::from_millis(limits::SNAPSHOT_PART_KEPT_MS);
         let applied = self.inner.state.read().applied().map(|applied| applied.index);
         let is_over = |part: &mut Part| part.moved.elapsed() >= kept || applied >= Some(part.index);
@@ -250,6 +271,15 @@ mod tests {
 
     fn take(part: &mut Part, at: u64, chunk: &'static [u8]) -> Result<u64, String> {
         part.take(at, Bytes::from_static(chunk)).map(|()| part.there())
+    }
+
+    #[test]
+    fn whoever_begins_or_installs_a_snapshot_while_one_is_installed_is_told_so_at_once() {
+        let arrival = Arrival::default();
+        let installing = arrival.installs().unwrap();
+        assert_eq!(arrival.installs().unwrap_err(), INSTALLING);
+        drop(installing);
+        assert!(arrival.installs().is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -297,12 +297,22 @@ impl Shard {
                 if connected.is_some() { String::new() } else { format!("; {}", peers.not_connected(member.node)) };
             return Some((ShardFault::VoterSilent, format!("{} {since}{why}", name(member))));
         }
-        let due = self.inner.condition.heard().voters.get(&id).copied()?;
-        let holds = matched(metrics, &id);
-        let ms = due.late_ms(holds, self.inner.clock.boot_ms()).filter(|ms| *ms > patience)?;
-        let (holds, index) = (holds.unwrap_or(0), due.index);
+        let (due, ms) = self.lateness(metrics, &id)?;
+        let (holds, index) = (matched(metrics, &id).unwrap_or(0), due.index);
         let what = format!("{} holds entry {holds}, and entry {index} was committed {} ago", name(member), span(ms));
         Some((ShardFault::VoterBehind, what))
+    }
+
+    /// What a voter has lacked for longer than a slow link explains, and for how long.
+    fn lateness(&self, metrics: &Metrics, id: &RaftId) -> Option<(Due, u64)> {
+        let due = self.inner.condition.heard().voters.get(id).copied()?;
+        let ms = due.late_ms(matched(metrics, id), self.inner.clock.boot_ms())?;
+        (ms > self.borne_ms()).then_some((due, ms))
+    }
+
+    /// Whether a voter is behind this node, which leads, by more than it could catch up with in a moment.
+    pub(super) fn is_voter_behind(&self, metrics: &Metrics, id: &RaftId) -> bool {
+        self.lateness(metrics, id).is_some()
     }
 
     /// Counts since when each voter has lacked what is committed.
@@ -325,7 +335,7 @@ impl Shard {
 }
 
 /// The last entry that a voter is known to hold.
-fn matched(metrics: &Metrics, id: &RaftId) -> Option<u64> {
+pub(super) fn matched(metrics: &Metrics, id: &RaftId) -> Option<u64> {
     metrics.replication.as_ref()?.get(id).copied().flatten().map(|id| id.index)
 }
 

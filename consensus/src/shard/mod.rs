@@ -319,24 +319,34 @@ impl Shard {
         self.inner.state.read().task(task).is_some()
     }
 
-    /// Hands the lead to another voter if this node leads, then stops.
+    /// Hands the lead to another voter if this node leads, then stops. A disk that does not answer is not waited for: what was
+    /// not written was not acknowledged.
     pub(crate) async fn shut_down(&self) {
+        let shard = self.id();
         if self.inner.view.borrow().ready {
-            let handed_over = members::transfer_leader(self, None);
-            if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(2), handed_over).await {
-                tracing::warn!(shard = %self.id(), %error, "the lead could not be handed over");
+            match tokio::time::timeout(STOP_PATIENCE, members::transfer_leader(self, None)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%shard, %error, "the lead could not be handed over"),
+                Err(_) => tracing::warn!(%shard, "nobody has taken the lead in time"),
             }
         }
-        if let Err(error) = self.raft().shutdown().await {
-            tracing::warn!(shard = %self.id(), %error, "the group did not stop cleanly");
+        match tokio::time::timeout(STOP_PATIENCE, self.raft().shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%shard, %error, "the group did not stop cleanly"),
+            Err(_) => tracing::warn!(%shard, "the group waits for its disk, and is not waited for"),
         }
-        if let Some(boot) = self.inner.clock.boot()
-            && let Err(error) = self.keep_clock(boot).await
-        {
-            tracing::warn!(shard = %self.id(), %error, "the log clock cannot be kept for a restart");
+        let Some(boot) = self.inner.clock.boot() else { return };
+        match tokio::time::timeout(STOP_PATIENCE, self.keep_clock(boot)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%shard, %error, "the log clock cannot be kept for a restart"),
+            Err(_) => tracing::warn!(%shard, "the log clock is not kept for a restart: its disk does not answer"),
         }
     }
 }
+
+/// How long a shard that stops waits for each of these: that another voter takes the lead, that its group ends, that its clock
+/// is written down.
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long openraft believes in the lease of a leader. It bounds nothing: whether a leader has its quorum, and whether a
 /// voter may help to elect another, is judged by what is measured, in [`lead`] and [`dispatch`], since openraft's own lease

@@ -3,12 +3,14 @@
 //! A leader whose disk is nearly full refuses work, though others may have room. Every voter says how full its disk is when it
 //! answers a heartbeat, so that such a leader hands the lead on to one that has more room. Not at once, since a log that is
 //! compacted makes room by itself, and not often: two whose disks fill in turns pass nothing to and fro. Nobody hands anything
-//! on if nobody has more room, nor if those who still write entries down would be no majority under the next leader.
+//! on if nobody has more room, nor if those who still write entries down would be no majority under the next leader, nor to one
+//! that is behind: until that has caught up nobody would lead. The shard's status says why such a leader keeps the lead.
 //!
 //! Where no majority writes entries down, nothing can be committed whoever leads: the leader refuses work by the name of a
 //! voter that has no room, instead of leaving its outcome unknown.
 
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::RaftMetrics;
@@ -19,23 +21,58 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::pressure::DiskPressure;
 
 use super::Shard;
+use super::condition::matched;
 use crate::raft::types::TypeConfig;
 
 /// How often the room of those who vote is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(LOOK_EVERY_MS);
+const LOOK_EVERY_MS: u64 = 1_000;
 
-/// For want of whose room nothing can be committed, while this node leads.
+/// What was seen at the last look, while this node leads.
 #[derive(Debug, Default)]
-pub(super) struct Relief(Mutex<Option<NodeId>>);
+pub(super) struct Relief(Mutex<Seen>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// For want of whose room nothing can be committed.
+    blocked_by: Option<NodeId>,
+    /// Why this node leads on though its disk is full.
+    keeps: Option<Keeps>,
+}
+
+/// Why a leader whose disk is full hands the lead to nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeps {
+    /// Nobody who votes and answers has more room.
+    NobodyHasRoom,
+    /// One that has lacks too much of the log.
+    Behind(NodeId),
+    /// Too few would write entries down under the next leader.
+    TooFewWrite,
+}
+
+impl fmt::Display for Keeps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NobodyHasRoom => f.write_str("no other voter that answers has more room"),
+            Self::Behind(node) => write!(f, "{node} has more room, and has yet to catch up with the log"),
+            Self::TooFewWrite => f.write_str("with another leader too few voters would write entries down"),
+        }
+    }
+}
 
 impl Relief {
-    /// A voter whose disk is full, if so many are that nothing can be committed.
-    pub(super) fn blocked_by(&self) -> Option<NodeId> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, blocked_by: Option<NodeId>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = blocked_by;
+    /// A voter whose disk is full, if so many are that nothing can be committed.
+    pub(super) fn blocked_by(&self) -> Option<NodeId> {
+        self.seen().blocked_by
+    }
+
+    fn set(&self, seen: Seen) {
+        *self.seen() = seen;
     }
 }
 
@@ -50,6 +87,8 @@ struct Voter {
     is_there: bool,
     /// The last entry that it is known to hold.
     holds: Option<u64>,
+    /// It has lacked something for longer than a slow link explains.
+    is_behind: bool,
 }
 
 /// Those who decide: this node, which leads, and how full its disk is; the others; and all by sets that must agree.
@@ -71,14 +110,17 @@ impl Electorate {
         self.groups.iter().all(|group| group.iter().filter(|id| of(id)).count() > group.len() / 2)
     }
 
-    /// To whom the lead is handed on: of those that have more room than this node, and the most of it, the one that holds
-    /// most.
-    fn heir(&self) -> Option<NodeId> {
-        let others = self.others.iter().filter(|voter| voter.is_there);
-        let roomier = others.filter_map(|voter| Some((voter, voter.pressure.filter(|pressure| *pressure < self.own)?)));
-        let (heir, _) = roomier.min_by_key(|(voter, pressure)| (*pressure, std::cmp::Reverse(voter.holds)))?;
+    /// To whom the lead is handed on: of those that have more room than this node, and are not behind, those that have the
+    /// most of it, and of these the one that holds most.
+    fn heir(&self) -> Result<NodeId, Keeps> {
+        let has_more_room = |voter: &&Voter| voter.is_there && voter.pressure.is_some_and(|other| other < self.own);
+        let roomier: Vec<&Voter> = self.others.iter().filter(has_more_room).collect();
+        let current = roomier.iter().filter(|voter| !voter.is_behind);
+        let heir = current.min_by_key(|voter| (voter.pressure, std::cmp::Reverse(voter.holds)));
+        let nobody = || roomier.first().map_or(Keeps::NobodyHasRoom, |voter| Keeps::Behind(voter.node));
+        let heir = heir.ok_or_else(nobody)?;
         let goes_on = self.is_majority(|pressure, is_known| is_known && pressure < DiskPressure::Exhausted);
-        goes_on.then_some(heir.node)
+        if goes_on { Ok(heir.node) } else { Err(Keeps::TooFewWrite) }
     }
 
     /// One of the others for want of whose room nothing can be committed. What is not known of is no reason.
@@ -101,8 +143,8 @@ impl Shard {
             let is_it = peers.connected(node).is_some_and(|peer| peer.raft_id() == id);
             let takes_part = !self.inner.acked.is_forgetful(id) && self.check_speaks(node).is_ok();
             let is_there = answers && is_it && takes_part;
-            let holds = metrics.replication.as_ref().and_then(|all| all.get(&id).copied()).flatten().map(|id| id.index);
-            Some(Voter { id, node, pressure: self.inner.beats.pressure(&id), is_there, holds })
+            let (holds, is_behind) = (matched(metrics, &id), self.is_voter_behind(metrics, &id));
+            Some(Voter { id, node, pressure: self.inner.beats.pressure(&id), is_there, holds, is_behind })
         };
         let others = membership.voter_ids().filter(|id| *id != metrics.id).filter_map(voter).collect();
         let groups = membership.get_joint_config().iter().map(|group| group.iter().copied().collect()).collect();
@@ -112,7 +154,9 @@ impl Shard {
     /// That the disk of this node is nearly full, if it is.
     pub(super) fn fault_of_disk(&self) -> Option<FaultReport> {
         let store = &self.inner.site.store;
-        let detail = || format!("{}; {}", consequence(store.pressure()), store.describe_room());
+        let keeps = self.inner.relief.seen().keeps.map(|keeps| format!("; this node keeps the lead: {keeps}"));
+        let keeps = keeps.unwrap_or_default();
+        let detail = || format!("{}; {}{keeps}", consequence(store.pressure()), store.describe_room());
         let is_low = store.is_low();
         is_low.then(|| FaultReport { fault: ShardFault::DiskNearlyFull, node: None, detail: detail() })
     }
@@ -149,22 +193,27 @@ pub(super) async fn run(shard: Shard) {
         let now = shard.inner.clock.boot_ms();
         if !shard.inner.view.borrow().ready {
             since_ms = None;
-            shard.inner.relief.set(None);
+            shard.inner.relief.set(Seen::default());
             continue;
         }
         let electorate = shard.electorate(&metrics);
-        shard.inner.relief.set(electorate.blocked_by());
+        let heir = electorate.heir();
+        let keeps = heir.err().filter(|_| electorate.own > DiskPressure::None);
+        shard.inner.relief.set(Seen { blocked_by: electorate.blocked_by(), keeps });
         since_ms = since_ms.filter(|_| electorate.own > DiskPressure::None);
         if electorate.own == DiskPressure::None || is_on(Mutant::FullLeaderStays) {
             continue;
         }
         let since = *since_ms.get_or_insert(now);
-        if now < not_before_ms || now.saturating_sub(since) < limits::LEAD_KEPT_ON_FULL_DISK_MS {
+        // Who is behind is not known before either.
+        let known_ms = shard.borne_ms().saturating_add(LOOK_EVERY_MS);
+        let kept_ms = limits::LEAD_KEPT_ON_FULL_DISK_MS.max(known_ms);
+        if now < not_before_ms || now.saturating_sub(since) <= kept_ms {
             continue;
         }
         // A change of voters hands the lead over by itself, if it has to.
         let Ok(_one_at_a_time) = shard.inner.changing_members.try_lock() else { continue };
-        let Some(heir) = electorate.heir() else { continue };
+        let Ok(heir) = heir else { continue };
         not_before_ms = now.saturating_add(limits::LEAD_HANDED_ON_EVERY_MS);
         tracing::warn!(shard = %shard.id(), node = %heir, "the disk of this node is nearly full: it hands the lead on");
         if let Err(error) = shard.transfer_leader(Some(heir)).await {
@@ -180,7 +229,14 @@ mod tests {
     use DiskPressure::{Exhausted, Low, None as Room};
 
     fn voter(n: u8, pressure: DiskPressure, holds: u64) -> Voter {
-        Voter { id: id(n), node: node(n), pressure: Some(pressure), is_there: true, holds: Some(holds) }
+        Voter {
+            id: id(n),
+            node: node(n),
+            pressure: Some(pressure),
+            is_there: true,
+            holds: Some(holds),
+            is_behind: false,
+        }
     }
 
     /// The first node leads the others.
@@ -192,31 +248,42 @@ mod tests {
     #[test]
     fn the_lead_goes_to_whoever_has_most_room_and_of_those_to_the_most_advanced() {
         let heir = |own, others: Vec<Voter>| electorate(own, others).heir();
-        assert_eq!(heir(Low, vec![voter(2, Room, 5), voter(3, Room, 9)]), Some(node(3)));
-        assert_eq!(heir(Low, vec![voter(2, Room, 5), voter(3, Low, 9)]), Some(node(2)));
-        assert_eq!(heir(Exhausted, vec![voter(2, Low, 5), voter(3, Low, 4)]), Some(node(2)));
-        assert_eq!(heir(Room, vec![voter(2, Room, 5), voter(3, Room, 9)]), None);
+        assert_eq!(heir(Low, vec![voter(2, Room, 5), voter(3, Room, 9)]), Ok(node(3)));
+        assert_eq!(heir(Low, vec![voter(2, Room, 5), voter(3, Low, 9)]), Ok(node(2)));
+        assert_eq!(heir(Exhausted, vec![voter(2, Low, 5), voter(3, Low, 4)]), Ok(node(2)));
+        assert_eq!(heir(Room, vec![voter(2, Room, 5), voter(3, Room, 9)]), Err(Keeps::NobodyHasRoom));
+    }
+
+    #[test]
+    fn a_voter_that_is_behind_is_not_handed_the_lead_and_is_named_if_nobody_else_has_room() {
+        let heir = |own, others: Vec<Voter>| electorate(own, others).heir();
+        let behind = |n, pressure, holds| Voter { is_behind: true, ..voter(n, pressure, holds) };
+        assert_eq!(heir(Low, vec![behind(2, Room, 5), voter(3, Room, 4)]), Ok(node(3)));
+        assert_eq!(heir(Exhausted, vec![behind(2, Room, 5), voter(3, Low, 9)]), Ok(node(3)), "some room is enough");
+        assert_eq!(heir(Low, vec![behind(2, Room, 5), voter(3, Low, 9)]), Err(Keeps::Behind(node(2))));
+        assert_eq!(heir(Low, vec![behind(2, Low, 5), voter(3, Low, 9)]), Err(Keeps::NobodyHasRoom));
     }
 
     #[test]
     fn nobody_hands_the_lead_on_if_all_are_full_or_too_few_would_write_under_the_next_one() {
         let heir = |own, others: Vec<Voter>| electorate(own, others).heir();
         for pressure in [Low, Exhausted] {
-            assert_eq!(heir(pressure, vec![voter(2, pressure, 5), voter(3, pressure, 5)]), None);
+            let others = vec![voter(2, pressure, 5), voter(3, pressure, 5)];
+            assert_eq!(heir(pressure, others), Err(Keeps::NobodyHasRoom));
         }
         assert_eq!(
             heir(Exhausted, vec![voter(2, Room, 5), voter(3, Exhausted, 5)]),
-            None,
+            Err(Keeps::TooFewWrite),
             "two of three write nothing"
         );
-        assert_eq!(heir(Low, vec![voter(2, Room, 5), voter(3, Exhausted, 5)]), Some(node(2)), "this node still writes");
+        assert_eq!(heir(Low, vec![voter(2, Room, 5), voter(3, Exhausted, 5)]), Ok(node(2)), "this node still writes");
         let silent = Voter { is_there: false, ..voter(2, Room, 9) };
-        assert_eq!(heir(Low, vec![silent, voter(3, Low, 5)]), None);
+        assert_eq!(heir(Low, vec![silent, voter(3, Low, 5)]), Err(Keeps::NobodyHasRoom));
         let unsaid = Voter { pressure: None, ..voter(2, Room, 9) };
-        assert_eq!(heir(Low, vec![unsaid, voter(3, Low, 5)]), None);
+        assert_eq!(heir(Low, vec![unsaid, voter(3, Low, 5)]), Err(Keeps::NobodyHasRoom));
         let mut joint = electorate(Exhausted, vec![voter(2, Room, 5), voter(3, Room, 5), voter(4, Exhausted, 5)]);
         joint.groups = vec![vec![id(1), id(2), id(3)], vec![id(1), id(2), id(4)]];
-        assert_eq!(joint.heir(), None, "each of two sets must agree");
+        assert_eq!(joint.heir(), Err(Keeps::TooFewWrite), "each of two sets must agree");
     }
 
     #[test]

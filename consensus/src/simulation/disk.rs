@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use rustix::io::Errno;
 
 use crate::store::disk::{Disk, DiskFile, Open};
 
@@ -62,6 +63,8 @@ struct Platter {
     durable_names: BTreeMap<PathBuf, u64>,
     /// The next sync fails.
     failing: bool,
+    /// There is no room for another snapshot.
+    refuses_snapshots: bool,
     /// What there was after each change, if that is kept.
     moments: Option<Vec<Platter>>,
 }
@@ -90,8 +93,14 @@ impl Machine {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             failing: false,
+            refuses_snapshots: false,
             moments: None,
         })))
+    }
+
+    /// Has no room for another snapshot, or has room again.
+    pub(super) fn refuse_snapshots(&self, refuses: bool) {
+        self.platter().refuses_snapshots = refuses;
     }
 
     /// Keeps every moment from now on: what there is after each change.
@@ -222,6 +231,10 @@ impl Disk for Mounted {
 
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let mut platter = self.platter()?;
+        let is_snapshot = path.parent().is_some_and(|dir| dir.ends_with("snapshots"));
+        if how == Open::Truncate && is_snapshot && platter.refuses_snapshots {
+            return Err(Errno::NOSPC.into());
+        }
         let known = platter.names.get(path).copied();
         let id = match (known, how) {
             (Some(id), Open::Existing | Open::Create) => id,

@@ -5,12 +5,14 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use skep_protocol::fault::ShardFault;
+use skep_protocol::frame::FrameKind;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pressure::DiskPressure;
 
-use super::site::{Nodes, Process};
+use super::laggards::outrun;
+use super::site::{Nodes, Process, SHARD};
 use super::watch::Watch;
-use super::workload::{create_one, new_request};
+use super::workload::{are_equal, create_one, new_request};
 use super::{leader, run, three, within};
 use crate::shard::Shard;
 
@@ -69,6 +71,9 @@ async fn fill_the_leader(watch: Watch) {
     assert_eq!(propose(&leading, &mut rng).await, ProposeOutcome::DiskFull);
     let moved = within(&mut nodes, QUIET, |nodes| !is_ready(nodes, next)).await;
     assert!(!moved, "the lead is passed on among those who have no room either");
+    let faults = leading.status().faults;
+    let own = faults.iter().find(|report| report.fault == ShardFault::DiskNearlyFull).expect("its disk is full");
+    assert!(own.detail.contains("keeps the lead: no other voter"), "{}", own.detail);
     assert_eq!(leading.leads_term(), term);
     // As soon as somebody has room, it leads.
     press(&nodes, full, DiskPressure::None);
@@ -137,5 +142,65 @@ async fn start_on_full_disks(watch: Watch) {
 #[test]
 fn a_shard_that_starts_on_full_disks_has_a_leader_that_says_so() {
     let outcome = run(start_on_full_disks);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// How many bytes the snapshot of a node has.
+fn snapshot_bytes(nodes: &Nodes, at: usize) -> u64 {
+    let process = nodes.all[at].process.as_ref().expect("it runs");
+    let stored = process.core.site.store.snapshots().load(SHARD).expect("it can be read");
+    stored.expect("there is one").data.len() as u64
+}
+
+/// A follower was outrun, and has no room for the snapshot that it needs.
+async fn outrun_without_room(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(8);
+    let (mut nodes, ids) = three(&watch).await;
+    let (at, leading) = led_by(&mut nodes).await;
+    let behind = (0..3).find(|other| *other != at).expect("there are three");
+    let others = ids.iter().filter(|id| **id != ids[behind]);
+    nodes.fabric.cut(others.flat_map(|other| [(*other, ids[behind]), (ids[behind], *other)]));
+    outrun(&mut nodes, &leading, behind, &mut rng).await;
+    nodes.refuse_snapshots(behind, true);
+    let term = leading.leads_term();
+    let (heads, chunks) =
+        (nodes.fabric.sent(FrameKind::SnapshotHead), nodes.fabric.bytes_sent(FrameKind::SnapshotChunk));
+    nodes.fabric.heal();
+    assert!(!within(&mut nodes, QUIET, |nodes| are_equal(nodes, &ids)).await, "it found room where there is none");
+    assert!(create_one(&leading, &mut rng, &watch).await.is_some(), "the others go on");
+    let (whole, sent) = (snapshot_bytes(&nodes, at), nodes.fabric.bytes_sent(FrameKind::SnapshotChunk) - chunks);
+    assert!(sent <= 2 * whole + 4_096, "{sent} bytes were sent of a snapshot of {whole}");
+    let asked = nodes.fabric.sent(FrameKind::SnapshotHead) - heads;
+    assert!(asked <= 50, "it was offered {asked} times, and read as often");
+    let has = |nodes: &Nodes, at: usize| shard(nodes, at).and_then(|shard| shard.status().snapshot);
+    assert!(has(&nodes, behind) < has(&nodes, at), "it is said to be there before it is");
+    nodes.refuse_snapshots(behind, false);
+    assert!(within(&mut nodes, 4 * PATIENCE, |nodes| are_equal(nodes, &ids)).await, "it does not catch up");
+    assert_eq!(leading.leads_term(), term);
+}
+
+#[test]
+fn a_follower_without_room_for_a_snapshot_is_offered_it_seldom_and_catches_up_once_there_is() {
+    let outcome = run(outrun_without_room);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// Nobody gets anything written down, and those who stand for the lead wait for their votes.
+async fn stop_on_stuck_disks(watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    let (at, _) = led_by(&mut nodes).await;
+    (0..3).for_each(|at| nodes.slow_down(at, 24 * 3_600_000));
+    nodes.kill(at);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for other in (0..3).filter(|other| *other != at) {
+        let stopping = shard(&nodes, other).expect("it runs");
+        let stopped = tokio::time::timeout(PATIENCE, stopping.shut_down()).await;
+        assert!(stopped.is_ok(), "it waits for a disk that does not answer");
+    }
+}
+
+#[test]
+fn a_shard_on_a_disk_that_does_not_answer_stops_all_the_same() {
+    let outcome = run(stop_on_stuck_disks);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }

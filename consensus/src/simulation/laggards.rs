@@ -32,7 +32,7 @@ fn votes_asked(nodes: &Nodes) -> u64 {
 }
 
 /// Writes until the log that some voters need is gone.
-async fn outrun(nodes: &mut Nodes, leading: &Shard, behind: usize, rng: &mut SmallRng) {
+pub(super) async fn outrun(nodes: &mut Nodes, leading: &Shard, behind: usize, rng: &mut SmallRng) {
     for _ in 0..400 {
         let watch = nodes.watch.clone();
         create_one(leading, rng, &watch).await;

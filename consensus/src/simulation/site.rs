@@ -314,6 +314,11 @@ impl Nodes {
         self.watch.tell(&format!("node {at} is restored from a copy"));
     }
 
+    /// The disk of a node has no room for another snapshot, or has room again.
+    pub(super) fn refuse_snapshots(&self, at: usize, refuses: bool) {
+        self.all[at].machine.refuse_snapshots(refuses);
+    }
+
     pub(super) fn slow_down(&self, at: usize, ms: u64) {
         self.all[at].slow_ms.store(ms, Ordering::Relaxed);
     }

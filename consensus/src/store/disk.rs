@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::StoreError;
 
 /// How often something is tried again for which there was no room.
-pub(super) const ROOM_CHECK_EVERY: Duration = Duration::from_millis(200);
+pub(crate) const ROOM_CHECK_EVERY: Duration = Duration::from_millis(200);
 
 /// What a disk writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
@@ -90,30 +90,37 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
-/// Does what needs room on the disk once there is some, however long that takes: for what can wait, and would end a replica
-/// if it failed. Blocks; meanwhile the thread serves nobody else.
+/// Does what needs room on the disk, or a descriptor, once there is some, however long that takes: for what can wait. Whoever
+/// calls waits between two attempts, and nobody else.
 ///
 /// # Errors
 /// Whatever else is in the way.
-pub(crate) fn once_there_is_room<T>(mut attempt: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(crate) async fn once_there_is_room<T, Attempt>(mut attempt: impl FnMut() -> Attempt) -> Result<T, StoreError>
+where
+    Attempt: Future<Output = Result<T, StoreError>>,
+{
     let mut told = false;
     loop {
-        match attempt() {
+        match attempt().await {
             Err(StoreError::Io { path, source }) if is_shortage(&source) => {
                 if !std::mem::replace(&mut told, true) {
                     let path = path.display();
-                    tracing::warn!(%path, error = %source, "there is no room: this is written once there is some");
+                    tracing::warn!(%path, error = %source, "there is no room, or no descriptor: it is tried again");
                 }
-                std::thread::sleep(ROOM_CHECK_EVERY);
+                tokio::time::sleep(ROOM_CHECK_EVERY).await;
             }
             done => return done,
         }
     }
 }
 
-/// Everything that a file holds, up to a limit.
+/// Everything that a file of a name holds, up to a limit.
 pub(super) fn read_all(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let file = disk.open(path, Open::Existing)?;
+    read_whole(&*disk.open(path, Open::Existing)?, bytes_max)
+}
+
+/// Everything that an open file holds, up to a limit.
+pub(super) fn read_whole(file: &dyn DiskFile, bytes_max: u64) -> io::Result<Vec<u8>> {
     let length = file.len()?.min(bytes_max);
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, 0)?;
@@ -130,26 +137,29 @@ pub(super) fn replace(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Resu
         }
         Ok(())
     })
+    .map(drop)
 }
 
-/// Replaces a file whole, durably, by one that is written as it is made.
+/// Replaces a file whole, durably, by one that is written as it is made, and that stays open.
 pub(super) fn replace_with(
     disk: &dyn Disk,
     path: &Path,
     write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
-) -> io::Result<()> {
+) -> io::Result<Arc<dyn DiskFile>> {
     let temporary = path.with_extension("tmp");
     let written = disk.open(&temporary, Open::Truncate).and_then(|file| {
         write(&*file)?;
-        file.sync()
+        file.sync()?;
+        Ok(file)
     });
     if written.is_err() {
         // What did not fit does not stay in the way.
         let _ = disk.remove(&temporary);
     }
-    written?;
+    let file = written?;
     disk.rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))?;
+    Ok(file)
 }
 
 /// That of the operating system.
@@ -233,4 +243,4 @@ impl DiskFile for File {
 }
 
 #[cfg(test)]
-pub(super) mod tight;
+pub(crate) mod tight;

@@ -20,7 +20,7 @@ impl Store {
 
     /// What is known of the room on the disk, for people.
     pub(crate) fn describe_room(&self) -> String {
-        let free = self.shared.free_bytes.load(Ordering::Relaxed);
+        let free = self.free_bytes();
         let free =
             if free == u64::MAX { "nobody knows how much".to_owned() } else { format!("{} MB", free / 1_000_000) };
         let why = lock(&self.shared.shortage).as_ref().map(|why| format!("; no room for the next segment: {why}"));
@@ -44,8 +44,13 @@ impl Store {
         self.pressure() == DiskPressure::Exhausted
     }
 
+    /// Bytes that were free on the disk of the log when it was last looked at; [`u64::MAX`] if nobody knows.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.shared.free_bytes.load(Ordering::Relaxed)
+    }
+
     /// Whether a file of so many bytes can be written without exhausting the disk.
     pub fn has_room_for(&self, bytes: u64) -> bool {
-        !self.is_exhausted() && self.shared.free_bytes.load(Ordering::Relaxed) / 2 > bytes
+        !self.is_exhausted() && self.free_bytes() / 2 > bytes
     }
 }

@@ -1,5 +1,9 @@
 //! Snapshots: one file per shard, replaced whole.
+//!
+//! The file of each stays open from when it was written or first read. A follower that needs one gets it though no descriptor
+//! is left, and what a start has found can be read for as long as the process lives.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,7 +13,7 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::mutant::{Mutant, is_on};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::disk::{Disk, DiskFile, Open, read_all, replace_with};
+use super::disk::{Disk, DiskFile, Open, read_whole, replace_with};
 use super::{StoreError, foreign, lock};
 use crate::store::record::u64_at;
 
@@ -37,8 +41,17 @@ pub struct StoredSnapshot {
 pub struct Snapshots {
     disk: Arc<dyn Disk>,
     dir: Arc<PathBuf>,
-    /// One at a time: one that is being built can meet one that is being installed.
-    saving: Arc<Mutex<()>>,
+    /// No shard waits for another.
+    shards: Arc<Mutex<BTreeMap<ShardId, Arc<OfShard>>>>,
+}
+
+/// What is held of the snapshot of one shard.
+#[derive(Debug, Default)]
+struct OfShard {
+    /// One is written at a time: one that is being built can meet one that is being installed.
+    saving: Mutex<()>,
+    /// Its file, once it was written or read. Locked only to look.
+    file: Mutex<Option<Arc<dyn DiskFile>>>,
 }
 
 impl Snapshots {
@@ -53,48 +66,92 @@ impl Snapshots {
                 _ => foreign::leave_alone(path),
             }
         }
-        Ok(Self { disk, dir: Arc::new(dir.to_owned()), saving: Arc::default() })
+        Ok(Self { disk, dir: Arc::new(dir.to_owned()), shards: Arc::default() })
     }
 
     fn path(&self, shard: ShardId) -> PathBuf {
         self.dir.join(format!("{shard}.snap"))
     }
 
-    /// Replaces the shard's snapshot durably, unless it is newer. A crash leaves the old one or the new one. One that is there
-    /// already, as after a start that has loaded it, is not written again.
+    fn of(&self, shard: ShardId) -> Arc<OfShard> {
+        Arc::clone(lock(&self.shards).entry(shard).or_default())
+    }
+
+    /// The file of the shard's snapshot; none if there is none.
+    fn file(&self, shard: ShardId) -> io::Result<Option<Arc<dyn DiskFile>>> {
+        let of = self.of(shard);
+        let mut file = lock(&of.file);
+        if file.is_none() {
+            *file = match self.disk.open(&self.path(shard), Open::Existing) {
+                Ok(found) => Some(found),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(e) => return Err(e),
+            };
+        }
+        Ok(file.clone())
+    }
+
+    /// Opens the shard's snapshot, if it has one: from then on it can be read without another descriptor.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(crate) fn hold(&self, shard: ShardId) -> Result<(), StoreError> {
+        self.file(shard).map(drop).map_err(|e| StoreError::io(&self.path(shard), e))
+    }
+
+    /// Bytes that are free where snapshots are; [`u64::MAX`] if nobody knows.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.disk.free_bytes(&self.dir).unwrap_or(u64::MAX)
+    }
+
+    /// Replaces the shard's snapshot durably, unless it is newer. A crash leaves the old one or the new one. One that is the
+    /// same as what is there is written again: that may be damaged.
     ///
     /// # Errors
     /// [`StoreError::Io`]; the old one is in place then.
     pub fn save(&self, shard: ShardId, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
-        let _one_at_a_time = lock(&self.saving);
-        let path = self.path(shard);
-        let saved = self.saved_header(&path).map_err(|e| StoreError::io(&path, e))?;
-        let header = header(FORMAT, snapshot);
-        if saved.is_some_and(|saved| saved == header || u64_at(&saved, 16) > snapshot.index) {
-            return Ok(());
-        }
-        self.put(&path, |file| {
-            file.write_all_at(&header, 0)?;
+        self.replace(shard, snapshot.index, |file| {
+            file.write_all_at(&header(FORMAT, snapshot), 0)?;
             file.write_all_at(&snapshot.meta, HEADER_BYTES as u64)?;
             file.write_all_at(&snapshot.data, (HEADER_BYTES + snapshot.meta.len()) as u64)
         })
-        .map_err(|e| StoreError::io(&path, e))
+    }
+
+    /// Replaces the shard's snapshot by one that ends with an entry, unless the one that is there ends later.
+    fn replace(
+        &self,
+        shard: ShardId,
+        index: u64,
+        write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let (of, path) = (self.of(shard), self.path(shard));
+        let _one_at_a_time = lock(&of.saving);
+        let replaced = self.saved_header(shard).and_then(|saved| {
+            if saved.is_none_or(|saved| u64_at(&saved, 16) <= index) {
+                let file = self.put(&path, write)?;
+                *lock(&of.file) = Some(file);
+            }
+            Ok(())
+        });
+        replaced.map_err(|e| StoreError::io(&path, e))
     }
 
     /// Replaces a file durably; a mutant makes nothing durable.
-    fn put(&self, path: &Path, write: impl FnOnce(&dyn DiskFile) -> io::Result<()>) -> io::Result<()> {
+    fn put(&self, path: &Path, write: impl FnOnce(&dyn DiskFile) -> io::Result<()>) -> io::Result<Arc<dyn DiskFile>> {
         if !is_on(Mutant::SnapshotBeforeDurable) {
             return replace_with(&*self.disk, path, write);
         }
         let temporary = path.with_extension("tmp");
-        write(&*self.disk.open(&temporary, Open::Truncate)?)?;
-        self.disk.rename(&temporary, path)
+        let file = self.disk.open(&temporary, Open::Truncate)?;
+        write(&*file)?;
+        self.disk.rename(&temporary, path)?;
+        Ok(file)
     }
 
     /// What the shard's snapshot says of itself, as the Raft adapter encoded it: read at the cost of a page, and not checked.
     /// None if that cannot be read.
     pub(crate) fn peek(&self, shard: ShardId) -> Option<Bytes> {
-        let file = self.disk.open(&self.path(shard), Open::Existing).ok()?;
+        let file = self.file(shard).ok()??;
         let mut head = [0; HEADER_BYTES];
         file.read_exact_at(&mut head, 0).ok()?;
         let bytes = u64::from(u32::from_le_bytes([head[12], head[13], head[14], head[15]]));
@@ -119,13 +176,7 @@ impl Snapshots {
         meta: &[u8],
         state: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
     ) -> Result<(), StoreError> {
-        let _one_at_a_time = lock(&self.saving);
-        let path = self.path(shard);
-        let saved = self.saved_header(&path).map_err(|e| StoreError::io(&path, e))?;
-        if saved.is_some_and(|saved| u64_at(&saved, 16) > index) {
-            return Ok(());
-        }
-        let written = self.put(&path, |file| {
+        self.replace(shard, index, |file| {
             let (mut sum, mut at) = (Xxh3::new(), HEADER_BYTES as u64);
             let mut put = |part: &[u8]| -> io::Result<()> {
                 file.write_all_at(part, at)?;
@@ -140,18 +191,17 @@ impl Snapshots {
             sum.update(&header[..SUM_AT]);
             seal(&mut header, &sum);
             file.write_all_at(&header, 0)
-        });
-        written.map_err(|e| StoreError::io(&path, e))
+        })
     }
 
     /// The header of a saved snapshot; none if there is no such file, or one that is no snapshot. What cannot be read may be
     /// newer than what is to replace it.
-    fn saved_header(&self, path: &Path) -> io::Result<Option<[u8; HEADER_BYTES]>> {
+    fn saved_header(&self, shard: ShardId) -> io::Result<Option<[u8; HEADER_BYTES]>> {
+        let Some(file) = self.file(shard)? else { return Ok(None) };
         let mut header = [0; HEADER_BYTES];
-        let read = self.disk.open(path, Open::Existing).and_then(|file| file.read_exact_at(&mut header, 0));
-        match read {
+        match file.read_exact_at(&mut header, 0) {
             Ok(()) => Ok((header[..8] == MAGIC).then_some(header)),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -162,11 +212,9 @@ impl Snapshots {
     /// [`StoreError::Corrupt`] if it is damaged, [`StoreError::NewerFormat`], [`StoreError::Io`].
     pub fn load(&self, shard: ShardId) -> Result<Option<StoredSnapshot>, StoreError> {
         let path = self.path(shard);
-        let bytes = match read_all(&*self.disk, &path, u64::MAX) {
-            Ok(bytes) => Bytes::from(bytes),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(StoreError::io(&path, e)),
-        };
+        let read = self.file(shard).and_then(|file| file.map(|file| read_whole(&*file, u64::MAX)).transpose());
+        let Some(bytes) = read.map_err(|e| StoreError::io(&path, e))? else { return Ok(None) };
+        let bytes = Bytes::from(bytes);
         if bytes.len() < HEADER_BYTES || bytes[..8] != MAGIC {
             return Err(StoreError::corrupt(&path, "it is not a snapshot"));
         }
@@ -286,6 +334,8 @@ mod tests {
             _ => false,
         };
         snapshots.save(SHARD, &stored(5)).unwrap();
+        // As the next process finds it.
+        let snapshots = Snapshots::open(Arc::clone(&snapshots.disk), dir.path()).unwrap();
         tightness.refuse_an_open();
         assert!(is_refused(snapshots.save(SHARD, &stored(4))), "there was no descriptor for a moment");
         tightness.refuse_an_open();
@@ -298,21 +348,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_already_is_not_written_again() {
-        use std::os::unix::fs::MetadataExt;
+    fn a_snapshot_that_was_written_or_opened_once_is_read_without_another_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, tightness) = TightDisk::with(Errno::MFILE);
+        let snapshots = Snapshots::open(Arc::clone(&disk), dir.path()).unwrap();
+        snapshots.save(SHARD, &stored(5)).unwrap();
+        tightness.refuse_an_open();
+        assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(5)));
+        // That was not asked for yet.
+        assert!(disk.open(&snapshots.path(SHARD), Open::Existing).is_err());
+        let after = Snapshots::open(Arc::clone(&disk), dir.path()).unwrap();
+        tightness.refuse_an_open();
+        assert!(after.hold(SHARD).is_err(), "a start tries again");
+        after.hold(SHARD).unwrap();
+        tightness.refuse_an_open();
+        assert_eq!(after.load(SHARD).unwrap(), Some(stored(5)));
+        tightness.allow_opens();
+        // What replaces it is what is read from then on.
+        after.save(SHARD, &stored(6)).unwrap();
+        assert_eq!(after.load(SHARD).unwrap(), Some(stored(6)));
+    }
+
+    #[test]
+    fn a_snapshot_whose_state_is_damaged_is_replaced_by_the_same_one() {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = snapshots(dir.path());
         snapshots.save(SHARD, &stored(5)).unwrap();
         let path = snapshots.path(SHARD);
-        let file = std::fs::File::open(&path).unwrap().metadata().unwrap().ino();
-        let held = std::fs::File::open(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(snapshots.load(SHARD).is_err());
         snapshots.save(SHARD, &stored(5)).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().ino(), file);
-        let other = StoredSnapshot { data: Bytes::from_static(b"another state"), ..stored(5) };
-        snapshots.save(SHARD, &other).unwrap();
-        assert_ne!(std::fs::metadata(&path).unwrap().ino(), file);
-        drop(held);
-        assert_eq!(snapshots.load(SHARD).unwrap(), Some(other));
+        assert_eq!(snapshots.load(SHARD).unwrap(), Some(stored(5)));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 use futures::stream;
+use rustix::io::Errno;
 
 use super::*;
+use crate::raft::room::PAUSE_MAX;
 use crate::raft::types::Entry;
 use crate::store::StoreOptions;
+use crate::store::disk::Disk;
+use crate::store::disk::tight::TightDisk;
 
 const SHARD: ShardId = ShardId::FIRST;
 
@@ -11,8 +15,22 @@ fn open(dir: &std::path::Path) -> Store {
     Store::open(dir, [3; 16], options).unwrap()
 }
 
+/// A store on a disk of a test, whose writer has begun.
+async fn open_on(disk: &Arc<dyn Disk>, dir: &std::path::Path) -> Store {
+    let options = StoreOptions { low_water_bytes: 0, ..StoreOptions::default() };
+    let store = Store::open_simulated(disk, dir, [3; 16], options, || Duration::ZERO).unwrap();
+    let (done, voted) = tokio::sync::oneshot::channel();
+    store.save_vote(SHARD, Bytes::from_static(b"vote"), || done.send(()).unwrap()).unwrap();
+    voted.await.unwrap();
+    store
+}
+
 fn machine(store: &Store) -> Machine {
-    Machine::new(store.clone(), SHARD, ShardClock::default(), Threads::here(), Build::default())
+    machine_of(store, SHARD, &Threads::here())
+}
+
+fn machine_of(store: &Store, shard: ShardId, threads: &Threads) -> Machine {
+    Machine::new(store.clone(), shard, ShardClock::default(), threads.clone(), Build::default())
 }
 
 async fn apply(machine: &mut Machine, indexes: std::ops::Range<u64>) {
@@ -60,4 +78,57 @@ async fn a_start_reads_its_snapshot_once_and_does_not_write_it_again() {
     assert_eq!((again.meta.last_log_id, again.snapshot), (snapshot.meta.last_log_id, snapshot.snapshot));
     assert_eq!(after.applied.map(|id| id.index), Some(3));
     assert!(!path.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_finds_no_room_is_given_up_and_another_is_made_once_it_may_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, tightness) = TightDisk::with(Errno::MFILE);
+    let store = open_on(&disk, dir.path()).await;
+    let mut machine = machine(&store);
+    apply(&mut machine, 0..4).await;
+    let mut builder = machine.try_create_snapshot_builder(false).await.unwrap();
+    tightness.set(true);
+    // It ends, so that openraft can ask for another, and lets go of nothing.
+    let made = builder.build_snapshot().await.unwrap();
+    assert_eq!(made.meta.last_log_id, None);
+    assert!(store.snapshots().load(SHARD).unwrap().is_none());
+    assert!(machine.try_create_snapshot_builder(false).await.is_none(), "there is no more room than before");
+    tightness.set(false);
+    tokio::time::advance(PAUSE_MAX).await;
+    let mut builder = machine.try_create_snapshot_builder(false).await.unwrap();
+    assert_eq!(builder.build_snapshot().await.unwrap().meta.last_log_id.map(|id| id.index), Some(3));
+    assert_eq!(store.snapshots().load(SHARD).unwrap().unwrap().index, 3);
+}
+
+/// In real time: what keeps a helper keeps a clock that is paused from going on.
+#[tokio::test]
+async fn shards_that_wait_for_room_for_a_snapshot_of_their_leader_keep_no_helper_from_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, tightness) = TightDisk::with(Errno::NOSPC);
+    let (store, threads) = (open_on(&disk, dir.path()).await, Threads::here());
+    let data = Bytes::from(FleetState::empty().to_snapshot().unwrap());
+    let last = LogId { leader_id: 1_u64.into(), index: 3 };
+    tightness.set(true);
+    let install = |shard: u32| {
+        let mut machine = machine_of(&store, ShardId(shard), &threads);
+        let meta = SnapshotMeta { last_log_id: Some(last), ..SnapshotMeta::default() };
+        let data = data.clone();
+        tokio::spawn(async move { machine.install_snapshot(&meta, data).await })
+    };
+    let shards = 1..=limits::SNAPSHOT_THREADS as u32;
+    let installing: Vec<_> = shards.clone().map(install).collect();
+    while tightness.refusals() < limits::SNAPSHOT_THREADS {
+        tokio::task::yield_now().await;
+    }
+    let other = tokio::time::timeout(Duration::from_secs(30), threads.offload(Errand::Snapshots, || 7));
+    assert_eq!(other.await.expect("it waits for a disk that is not its own").unwrap(), 7);
+    assert!(installing.iter().all(|install| !install.is_finished()), "nothing is said to be there that is not");
+    tightness.set(false);
+    for install in installing {
+        install.await.unwrap().unwrap();
+    }
+    for shard in shards {
+        assert_eq!(store.snapshots().load(ShardId(shard)).unwrap().unwrap().index, 3);
+    }
 }

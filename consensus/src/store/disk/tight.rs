@@ -1,6 +1,6 @@
 //! A disk of tests that is full, or a process that has no descriptor left, whenever it is said to be.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 
@@ -18,11 +18,17 @@ pub(crate) struct Tightness {
     is_tight: Arc<AtomicBool>,
     cuts_writes: Arc<AtomicBool>,
     refuses_an_open: Arc<AtomicBool>,
+    refusals: Arc<AtomicUsize>,
 }
 
 impl Tightness {
     pub(crate) fn set(&self, is_tight: bool) {
         self.is_tight.store(is_tight, Ordering::Relaxed);
+    }
+
+    /// How many times something that was to be made found no room.
+    pub(crate) fn refusals(&self) -> usize {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     /// Has every write find room for half of it only.
@@ -33,6 +39,11 @@ impl Tightness {
     /// Has the next file that is opened not be opened for once.
     pub(crate) fn refuse_an_open(&self) {
         self.refuses_an_open.store(true, Ordering::Relaxed);
+    }
+
+    /// Has the next file be opened after all.
+    pub(crate) fn allow_opens(&self) {
+        self.refuses_an_open.store(false, Ordering::Relaxed);
     }
 }
 
@@ -62,8 +73,11 @@ impl Disk for TightDisk {
 
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         // What is there has its place; what is made, or made anew, needs one.
-        if how == Open::Truncate {
-            self.check()?;
+        if how == Open::Truncate
+            && let Err(refused) = self.check()
+        {
+            self.tightness.refusals.fetch_add(1, Ordering::Relaxed);
+            return Err(refused);
         }
         if self.tightness.refuses_an_open.swap(false, Ordering::Relaxed) {
             return Err(self.shortage.into());

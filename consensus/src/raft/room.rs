@@ -1,0 +1,101 @@
+//! What is known of the room for a shard's snapshot, once one found none.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long nothing is written after a snapshot found no room, though the disk is as full as it was: it may have been a
+/// descriptor that was missing, or a quota that is another by now. Twice as long after each one more, up to the longest.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// See [`PAUSE_MIN`].
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// By which part of itself a snapshot must be smaller than one that did not fit, or the room larger than it was then, to be
+/// tried sooner: what else is written moves both to and fro.
+const SHARE: u64 = 8;
+
+/// A snapshot that found no room.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    bytes: u64,
+    /// What was free then.
+    free: u64,
+    pause: Duration,
+    again: Instant,
+}
+
+impl Refused {
+    /// Whether one of so many bytes may fit by now.
+    fn may_fit(&self, bytes: u64, free: u64) -> bool {
+        let part = self.bytes / SHARE;
+        let is_smaller = bytes <= self.bytes - part;
+        // What nobody knows has not grown.
+        let has_grown = free > self.free.saturating_add(part);
+        is_smaller || has_grown || Instant::now() >= self.again
+    }
+}
+
+/// Whether a snapshot is worth trying to write: each try costs the making of it, and the writing of what does fit. Cheap to
+/// clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Room(Arc<Mutex<Option<Refused>>>);
+
+impl Room {
+    fn refused(&self) -> MutexGuard<'_, Option<Refused>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a snapshot of so many bytes may fit where so many are free ([`u64::MAX`] if nobody knows).
+    pub(super) fn may_fit(&self, bytes: u64, free: u64) -> bool {
+        bytes <= free && self.refused().is_none_or(|refused| refused.may_fit(bytes, free))
+    }
+
+    /// One of so many bytes did not, and so many are free without it. Whether this is news.
+    pub(super) fn was_lacking(&self, bytes: u64, free: u64) -> bool {
+        let mut refused = self.refused();
+        let pause = refused.map_or(PAUSE_MIN, |before| (before.pause * 2).min(PAUSE_MAX));
+        refused.replace(Refused { bytes, free, pause, again: Instant::now() + pause }).is_none()
+    }
+
+    /// One found room.
+    pub(super) fn was_there(&self) {
+        self.refused().take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: u64 = 80;
+    const FREE: u64 = 1_000;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_did_not_fit_is_tried_again_once_there_is_more_room_or_less_of_it_or_after_a_pause() {
+        let room = Room::default();
+        assert!(room.may_fit(BYTES, FREE) && !room.may_fit(FREE + 1, FREE), "it cannot be larger than what is free");
+        assert!(room.was_lacking(BYTES, FREE));
+        assert!(!room.may_fit(BYTES, FREE + 10) && !room.may_fit(BYTES - 9, FREE), "that comes and goes");
+        assert!(room.may_fit(BYTES, FREE + 11), "the room has grown");
+        assert!(room.may_fit(BYTES - 10, FREE), "the snapshot has shrunk");
+        tokio::time::advance(PAUSE_MIN).await;
+        assert!(room.may_fit(BYTES, FREE), "nobody knows what was missing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_grows_up_to_a_bound_and_begins_anew_once_there_was_room() {
+        let room = Room::default();
+        for n in 0..20 {
+            assert_eq!(room.was_lacking(BYTES, u64::MAX), n == 0, "it is said once");
+            assert!(!room.may_fit(BYTES, u64::MAX), "what nobody knows has not grown");
+        }
+        tokio::time::advance(PAUSE_MAX - Duration::from_millis(1)).await;
+        assert!(!room.may_fit(BYTES, u64::MAX));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(room.may_fit(BYTES, u64::MAX));
+        room.was_there();
+        assert!(room.was_lacking(BYTES, u64::MAX));
+        tokio::time::advance(PAUSE_MIN).await;
+        assert!(room.may_fit(BYTES, u64::MAX));
+    }
+}
