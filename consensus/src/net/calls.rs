@@ -1,7 +1,7 @@
 //! Calls to one peer over one long-lived stream.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use skep_protocol::frame::{FrameKind, HEADER_BYTES, Header};
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -88,6 +89,8 @@ pub(super) struct CallStream {
     frames: FrameQueue,
     waiting: Waiting,
     next_call: Arc<AtomicU64>,
+    /// Whether no more answers come.
+    ended: Arc<AtomicBool>,
 }
 
 /// A frame as bytes.
@@ -99,22 +102,44 @@ pub(super) fn frame(kind: FrameKind, shard: ShardId, clock: Option<LogInstant>, 
     bytes
 }
 
-/// Reads one frame; none at the end of the stream.
-pub(super) async fn read_frame(stream: &mut quinn::RecvStream) -> Result<Option<(Header, Bytes)>, String> {
-    let mut raw = [0; HEADER_BYTES];
-    match stream.read_exact(&mut raw).await {
-        Ok(()) => {}
-        Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
-        Err(e) => return Err(e.to_string()),
+/// A frame of which something has come.
+pub(super) struct Begun {
+    header: [u8; HEADER_BYTES],
+    there: usize,
+}
+
+/// Waits until a frame begins; none at the end of the stream.
+pub(super) async fn begin_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Begun>, String> {
+    let mut header = [0; HEADER_BYTES];
+    let there = stream.read(&mut header).await.map_err(|e| e.to_string())?;
+    Ok((there > 0).then_some(Begun { header, there }))
+}
+
+impl Begun {
+    /// Reads the rest of its header.
+    pub(super) async fn header(mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<Header, String> {
+        stream.read_exact(&mut self.header[self.there..]).await.map_err(|e| e.to_string())?;
+        Header::decode(&self.header).map_err(|e| e.to_string())
     }
-    let header = Header::decode(&raw).map_err(|e| e.to_string())?;
+}
+
+/// Reads what follows a header.
+pub(super) async fn read_body(stream: &mut (impl AsyncRead + Unpin), header: &Header) -> Result<Bytes, String> {
     let mut body = vec![0; header.body_bytes as usize];
     stream.read_exact(&mut body).await.map_err(|e| e.to_string())?;
-    Ok(Some((header, Bytes::from(body))))
+    Ok(Bytes::from(body))
+}
+
+/// Reads one frame; none at the end of the stream.
+pub(super) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<(Header, Bytes)>, String> {
+    let Some(begun) = begin_frame(stream).await? else { return Ok(None) };
+    let header = begun.header(stream).await?;
+    let body = read_body(stream, &header).await?;
+    Ok(Some((header, body)))
 }
 
 /// Writes queued frames until the queue is closed or the stream fails.
-pub(super) async fn write_frames(mut stream: quinn::SendStream, mut frames: mpsc::Receiver<Vec<u8>>) {
+async fn write_frames(mut stream: quinn::SendStream, mut frames: mpsc::Receiver<Vec<u8>>) {
     while let Some(frame) = frames.recv().await {
         if stream.write_all(&frame).await.is_err() {
             return;
@@ -129,7 +154,8 @@ impl CallStream {
         let (frames, queue) = mpsc::channel(limits::FRAMES_QUEUED_MAX);
         let waiting = Waiting::default();
         runtime.spawn(write_frames(send, queue));
-        let answered = Arc::clone(&waiting);
+        let (answered, ended) = (Arc::clone(&waiting), Arc::<AtomicBool>::default());
+        let ends = Arc::clone(&ended);
         runtime.spawn(async move {
             while let Ok(Some((header, body))) = read_frame(&mut receive).await {
                 let waiter = answered.lock().unwrap_or_else(PoisonError::into_inner).remove(&header.call);
@@ -137,14 +163,16 @@ impl CallStream {
                     let _ = waiter.send((header, body));
                 }
             }
+            ends.store(true, Ordering::Relaxed);
             // Dropping the senders tells every waiter that no answer will come.
             answered.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
-        Self { frames, waiting, next_call: Arc::new(AtomicU64::new(1)) }
+        Self { frames, waiting, next_call: Arc::new(AtomicU64::new(1)), ended }
     }
 
+    /// Whether calls are sent and answered on it. Another one is opened if not.
     pub(super) fn is_open(&self) -> bool {
-        !self.frames.is_closed()
+        !self.frames.is_closed() && !self.ended.load(Ordering::Relaxed)
     }
 
     /// Sends a call and waits for its answer.

@@ -174,7 +174,8 @@ async fn welcome(guest: Guest, shared: &Arc<Shared>) {
     if let Err(why) = shared.peers.make_way(node, &hello, connection.remote_address()).await {
         return Peers::refuse_twin(&connection, &why);
     }
-    let said = send_hello(&mut send, &shared.hello).await;
+    let said = tokio::time::timeout(HANDSHAKE_TIMEOUT, send_hello(&mut send, &shared.hello)).await;
+    let said = said.unwrap_or_else(|_| Err("it does not read what it is told".to_owned()));
     drop(send);
     match said {
         Ok(()) => attend(Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), node), shared).await,

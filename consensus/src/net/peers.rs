@@ -61,8 +61,8 @@ impl Peer {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long to wait for an answer.
-    fn patience(&self, least: Duration, bytes: usize) -> Duration {
+    /// How long to wait for so many bytes: for an answer to them, or until they have come or gone.
+    pub(super) fn patience(&self, least: Duration, bytes: usize) -> Duration {
         self.pace().patience(least, self.link.round_trips().late, bytes)
     }
 

@@ -161,6 +161,10 @@ async fn outrun_without_room(watch: Watch) {
     let others = ids.iter().filter(|id| **id != ids[behind]);
     nodes.fabric.cut(others.flat_map(|other| [(*other, ids[behind]), (ids[behind], *other)]));
     outrun(&mut nodes, &leading, behind, &mut rng).await;
+    // What comes behind the snapshot.
+    for _ in 0..3 {
+        assert!(create_one(&leading, &mut rng, &watch).await.is_some());
+    }
     nodes.refuse_snapshots(behind, true);
     let term = leading.leads_term();
     let (heads, chunks) =
