@@ -22,8 +22,9 @@ use crate::clock::Clocks;
 use crate::identity::Identity;
 use crate::threads::Threads;
 
-/// Longest wait for a handshake; with the other side's hello, if that side dialled.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for a handshake; with the other side's hello, if that side dialled. Two round trips, and packets that are lost:
+/// a link of some seconds is to come up too.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait of whoever dialled for the other side's hello: it may first have to find out whether an earlier process lives.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest and longest wait between dials of one peer.

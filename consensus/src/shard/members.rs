@@ -15,6 +15,7 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
 
 use super::Shard;
+use super::condition::matched;
 use crate::net::Class;
 use crate::raft::types::Member;
 
@@ -276,9 +277,12 @@ impl Shard {
         let metrics = self.metrics();
         if !wanted.contains_key(&metrics.id) {
             // A leader does not take itself out: one of those who stay finishes it.
-            let connected = |member: &&Member| self.inner.site.peers.connected(member.node).is_some();
-            let to = wanted.values().find(connected).map(|member| member.node);
-            let to = to.ok_or_else(|| MembershipError::Voters("no voter that stays is connected".to_owned()))?;
+            let connected = |(_, member): &(&RaftId, &Member)| self.inner.site.peers.connected(member.node).is_some();
+            // Whoever has most of the log can take it soonest.
+            let to = wanted.iter().filter(connected).max_by_key(|(id, _)| matched(&metrics, id));
+            let to = to
+                .map(|(_, member)| member.node)
+                .ok_or_else(|| MembershipError::Voters("no voter that stays is connected".to_owned()))?;
             let leader = match self.transfer_leader(Some(to)).await {
                 // Whoever leads now finishes it, or hands on the lead in its turn.
                 Err(MembershipError::NotTaken { leader, .. }) => leader,
