@@ -467,11 +467,11 @@ pub struct CommandView {
     pub agents: u32,
     /// At how many of them it has not ended.
     pub open: u32,
-    /// At how many of them it failed, was refused or too late, or nobody knows.
+    /// At how many of them it failed, was refused or too late, or nobody knows, and was not sent again.
     pub failed: u32,
     /// Whether somebody settled what failed of it.
     pub discarded: bool,
-    /// How it stands at each agent; left out in lists.
+    /// How it stands at each agent, or, if it ended long ago, at those where it is a dead letter; left out in lists.
     pub deliveries: Vec<DeliveryView>,
 }
 

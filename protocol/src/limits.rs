@@ -135,7 +135,8 @@ pub const COMMANDS_MAX: usize = 100_000;
 pub const DELIVERIES_MAX: usize = 1_000_000;
 /// Bytes of the arguments of all commands that a shard holds, and of what their agents said. Sending more is refused as `ShardFull`.
 pub const COMMAND_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Ended commands kept in memory, per shard, once their deadline has passed; older ones are read from the history.
+/// Ended commands kept in memory, per shard, once their deadline has passed, and dead letters of theirs, each of one agent; older
+/// ones are read from the history.
 pub const ENDED_COMMANDS_KEPT: usize = 10_000;
 /// Routine commands to one agent that have not ended. Sending it one more is refused as `OutboxFull`; one that is for
 /// others too goes to them, and ends at once at this one, as rejected.

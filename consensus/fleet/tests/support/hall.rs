@@ -63,18 +63,26 @@ impl std::ops::DerefMut for Hall {
 
 impl Hall {
     pub fn new() -> Self {
-        let mut shard = Shard::new();
+        Self::within(FleetLimits::default())
+    }
+
+    pub fn within(limits: FleetLimits) -> Self {
+        let mut shard = Shard::with_limits(limits);
         let of_first = OperatorGrant::of_first(site(), ShardId(1), first().key(), "first".parse().unwrap());
         shard.ok(Op::InstallOperator { grant: Box::new(of_first) });
         Self { shard }
     }
 
     pub fn with(robots: &[&str]) -> Self {
-        let mut hall = Self::new();
+        Self::new().joined(robots)
+    }
+
+    /// With robots of one group, each at a node of its own.
+    pub fn joined(mut self, robots: &[&str]) -> Self {
         for (n, robot) in (1..).zip(robots) {
-            hall.join(robot, n, journal(n), &["aisle"]);
+            self.join(robot, n, journal(n), &["aisle"]);
         }
-        hall
+        self
     }
 
     /// Attaches an agent and opens its inbox; its home.

@@ -358,7 +358,7 @@ impl Inboxes {
                 };
                 self.reporting = self.reporting.saturating_sub(1);
                 let seq = *seq;
-                self.with(whose, now_ms, |inbox, _, _| inbox.report_heard(seq, heard, over));
+                self.with(whose, now_ms, |inbox, _, out| inbox.report_heard(seq, (heard, over), now_ms, out));
             }
             (Request::Open(..), _) => self.again.push((now_ms + self.config.retry_ms_max, request)),
         }

@@ -25,6 +25,8 @@ use super::event::Taker;
 use super::pressure::{Room, STEP_BYTES};
 pub(super) use deliver::Verified;
 use fence::Word;
+#[cfg(test)]
+pub(super) use report::LOST_AFTER_MS;
 use report::Report;
 
 /// What follows from something: all writes together, and what is said now.

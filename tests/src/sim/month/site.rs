@@ -413,7 +413,13 @@ impl Site {
                 }
                 InboxEvent::Written { key }
             }
-            JournalEffect::Release { .. } => return,
+            // Of those that hold nothing a node keeps a number, in case their agents come back: here nobody does.
+            JournalEffect::Release { agent, .. } => {
+                if journals.get(&agent).is_some_and(Journal::is_empty) {
+                    journals.remove(&agent);
+                }
+                return;
+            }
         };
         self.tell_node(node, EngineEvent::Inbox(event));
     }

@@ -6,7 +6,6 @@ use skep_protocol::entry::EndedDelivery;
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::{AgentId, Reason};
-use skep_protocol::time::LogInstant;
 
 use super::DeliveryState;
 use crate::state::FleetState;
@@ -128,8 +127,8 @@ impl FleetState {
     pub(super) fn check_dead_letter(&self, id: CommandId) -> Result<(), Refusal> {
         match self.commands.record(&id) {
             Some(record) if !record.is_ended() => Err(Refusal::CommandOpen(id)),
-            // Discarded twice is discarded.
-            Some(record) if record.failed > 0 => Ok(()),
+            // Discarded twice is discarded, and so is what was sent again everywhere.
+            Some(record) if record.failed > 0 || record.deliveries.values().any(|of| of.redriven.is_some()) => Ok(()),
             _ => Err(Refusal::NotDead(id)),
         }
     }
@@ -162,11 +161,11 @@ impl FleetState {
             }
             if let Some(delivery) = record.deliveries.get_mut(agent) {
                 let failed_before = u32::from(delivery.has_failed());
-                record.failed = record.failed.saturating_sub(failed_before) + u32::from(ended.is_failure());
                 let before = said_bytes(delivery);
                 delivery.refined = !first;
                 delivery.steps = steps.unwrap_or(delivery.steps);
                 (delivery.outcome, delivery.ended_at, delivery.progress) = (Some(ended), Some(clock), None);
+                record.failed = record.failed.saturating_sub(failed_before) + u32::from(delivery.has_failed());
                 record.said_bytes = record.said_bytes.saturating_sub(before) + said_bytes(delivery);
             }
         });
@@ -187,20 +186,34 @@ impl FleetState {
         self.forget_ended_commands();
     }
 
-    /// Lets go of the oldest commands that ended, while there are too many of them or they take too much. One that could
-    /// still be sent again is kept: its id is what tells.
+    /// Lets go of the oldest commands that ended, while there are too many of them or they take too much, and of the oldest
+    /// dead letters, while there are too many. One that could still be sent again is kept: its id is what tells. All of it
+    /// is in the history.
     pub(super) fn forget_ended_commands(&mut self) {
         while self.commands.is_crowded(&self.limits) {
+            let first = |all_dead| self.commands.first_ended(all_dead, self.clock);
             // Dead letters last.
-            let first_of = |dead| {
-                self.commands.ended.range((dead, LogInstant::ZERO, CommandId::from_bytes([0; 16]))..).next().copied()
-            };
-            let forgettable = |(_, deadline, _): &(bool, LogInstant, CommandId)| *deadline <= self.clock;
-            let Some((_, _, id)) = first_of(false).filter(forgettable).or_else(|| first_of(true).filter(forgettable))
-            else {
-                return;
-            };
-            let Some(record) = self.commands.records.remove(&id) else { return };
+            let Some(id) = first(false).or_else(|| first(true)) else { break };
+            if self.commands.record(&id).is_some_and(|record| record.is_dead_letter() && !record.is_all_dead()) {
+                self.change_command(id, |record| record.keep_dead_letters(0));
+            } else {
+                self.forget_command(id);
+            }
+        }
+        loop {
+            let beyond = self.commands.dead_letters_beyond(&self.limits);
+            let oldest = self.commands.dead.get_min().filter(|(deadline, _)| beyond > 0 && *deadline <= self.clock);
+            let Some((_, id)) = oldest.copied() else { return };
+            if self.commands.record(&id).is_some_and(|record| record.failed as usize > beyond) {
+                self.change_command(id, |record| record.keep_dead_letters(beyond));
+            } else {
+                self.forget_command(id);
+            }
+        }
+    }
+
+    fn forget_command(&mut self, id: CommandId) {
+        if let Some(record) = self.commands.records.remove(&id) {
             self.commands.unindex(&record);
         }
     }

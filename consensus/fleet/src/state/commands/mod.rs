@@ -59,6 +59,8 @@ pub(crate) struct DeliveryState {
     pub(crate) outcome: Option<CommandOutcome>,
     /// Whether the outcome was mended once: nobody knew it, and then somebody did.
     pub(crate) refined: bool,
+    /// The command by which it was sent to its agent again after it had failed.
+    pub(crate) redriven: Option<CommandId>,
     pub(crate) steps: Steps,
     /// How far the agent's software says it has come; none once it has ended.
     pub(crate) progress: Option<CommandProgress>,
@@ -71,8 +73,9 @@ pub(crate) struct DeliveryState {
 }
 
 impl DeliveryState {
+    /// Whether it failed, and nothing was sent to its agent in its place.
     fn has_failed(&self) -> bool {
-        self.outcome.as_ref().is_some_and(CommandOutcome::is_failure)
+        self.redriven.is_none() && self.outcome.as_ref().is_some_and(CommandOutcome::is_failure)
     }
 }
 
@@ -84,12 +87,15 @@ pub(crate) struct CommandState {
     pub(crate) accepted_at: LogInstant,
     /// The entry that accepted it.
     pub(crate) accepted_by: (u64, u64),
+    /// For how many agents it was accepted.
+    pub(crate) agents: u32,
+    /// How it stands at each agent; of one that ended long ago only where it is a dead letter.
     #[serde(serialize_with = "entries", deserialize_with = "map")]
     pub(crate) deliveries: OrdMap<AgentId, DeliveryState>,
     /// Deliveries that have not ended.
     #[serde(skip)]
     pub(crate) open: u32,
-    /// Those that ended, and failed.
+    /// Those that ended, failed, and were not sent again.
     #[serde(skip)]
     pub(crate) failed: u32,
     /// Bytes of what was said of it by its agents.
@@ -132,6 +138,18 @@ impl CommandState {
     /// Whether somebody may have to look at it.
     fn is_dead_letter(&self) -> bool {
         self.is_ended() && self.failed > 0 && !self.discarded
+    }
+
+    /// Whether it has nothing but dead letters.
+    fn is_all_dead(&self) -> bool {
+        self.is_dead_letter() && self.failed as usize == self.deliveries.len()
+    }
+
+    /// Lets go of all that is no dead letter, and of so many of those that are, in the order of their agents.
+    fn keep_dead_letters(&mut self, but_first: usize) {
+        let dead = self.deliveries.iter().filter(|(_, delivery)| delivery.has_failed()).skip(but_first);
+        self.deliveries = dead.map(|(agent, delivery)| (agent.clone(), delivery.clone())).collect();
+        self.count();
     }
 
     /// Counts anew what is told by the deliveries themselves.
@@ -203,9 +221,13 @@ pub(crate) struct Commands {
     /// The term of the present leader, and when its first entry was stamped.
     led_since: (u64, LogInstant),
     due: OrdSet<(LogInstant, CommandDue, CommandId)>,
-    /// Commands that ended, those that nobody need look at first, by their deadlines: from then on their ids need not be
-    /// known any more.
+    /// Commands that ended, those of which nothing but dead letters is left last, by their deadlines: from then on their ids
+    /// need not be known any more.
     ended: OrdSet<(bool, LogInstant, CommandId)>,
+    /// Those of them that have dead letters, by their deadlines.
+    dead: OrdSet<(LogInstant, CommandId)>,
+    /// How many dead letters they have.
+    dead_letters: u64,
     deliveries: u64,
     bytes: u64,
 }
@@ -243,15 +265,31 @@ impl Commands {
             || self.bytes > limits.command_bytes_max / 2
     }
 
+    /// How many dead letters there are beyond those that are kept.
+    fn dead_letters_beyond(&self, limits: &FleetLimits) -> usize {
+        usize::try_from(self.dead_letters.saturating_sub(limits.ended_commands_kept)).unwrap_or(usize::MAX)
+    }
+
+    /// The first of the commands that ended, of these kinds, if its deadline has passed.
+    fn first_ended(&self, all_dead: bool, now: LogInstant) -> Option<CommandId> {
+        let from = (all_dead, LogInstant::ZERO, CommandId::from_bytes([0; 16]));
+        let (kind, deadline, id) = self.ended.range(from..).next()?;
+        (*kind == all_dead && *deadline <= now).then_some(*id)
+    }
+
     /// Puts a record into the indexes.
     fn index(&mut self, record: &CommandState) {
         let id = record.id();
         self.deliveries += record.deliveries.len() as u64;
         self.bytes += record.bytes();
         if record.is_ended() {
-            self.ended.insert((record.is_dead_letter(), record.deadline(), id));
+            self.ended.insert((record.is_all_dead(), record.deadline(), id));
         } else {
             self.due.extend(dues(record));
+        }
+        if record.is_dead_letter() {
+            self.dead.insert((record.deadline(), id));
+            self.dead_letters += u64::from(record.failed);
         }
     }
 
@@ -260,7 +298,10 @@ impl Commands {
         let id = record.id();
         self.deliveries = self.deliveries.saturating_sub(record.deliveries.len() as u64);
         self.bytes = self.bytes.saturating_sub(record.bytes());
-        self.ended.remove(&(record.is_dead_letter(), record.deadline(), id));
+        self.ended.remove(&(record.is_all_dead(), record.deadline(), id));
+        if self.dead.remove(&(record.deadline(), id)).is_some() {
+            self.dead_letters = self.dead_letters.saturating_sub(u64::from(record.failed));
+        }
         for due in dues(record) {
             self.due.remove(&due);
         }
@@ -315,7 +356,7 @@ fn summary(record: &CommandState) -> CommandView {
         accepted_at: record.accepted_at,
         index,
         term,
-        agents: u32::try_from(record.deliveries.len()).unwrap_or(u32::MAX),
+        agents: record.agents,
         open: record.open,
         failed: record.failed,
         discarded: record.discarded,

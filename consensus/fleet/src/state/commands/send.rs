@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{
-    CommandOrder, CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, Target, VoidCause, Waves,
+    Command, CommandOrder, CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, Target, VoidCause, Waves,
 };
 use skep_protocol::ids::CommandId;
 use skep_protocol::mutant::{Mutant, is_on};
@@ -17,8 +17,7 @@ use crate::state::FleetState;
 use crate::state::apply::Journal;
 
 fn receipt(record: &CommandState) -> Receipt {
-    let agents = u32::try_from(record.deliveries.len()).unwrap_or(u32::MAX);
-    Receipt::Command { command: record.id(), agents, open: record.open }
+    Receipt::Command { command: record.id(), agents: record.agents, open: record.open }
 }
 
 impl FleetState {
@@ -43,11 +42,13 @@ impl FleetState {
             self.check_granted(command.operator, &former.command.verb, &former.command.target)?;
         }
         let agents = self.resolve(&command.target)?;
+        self.check_not_redriven(command, &agents)?;
         self.forget_ended_commands();
         let full = self.check_command_room(signed, &agents)?;
         self.check_rate(command.operator)?;
         self.count_command(command.operator);
         let record = self.new_command(signed, &agents);
+        self.redrive(command, &agents);
         let (id, announced, at_once) = (record.id(), receipt(&record), record.next_wave_at.is_none());
         journal.record(
             self.clock,
@@ -81,6 +82,35 @@ impl FleetState {
             return Err(Refusal::CommandTooLong { command: id, valid_ms, max_ms });
         }
         Ok(())
+    }
+
+    /// A command that was sent in the place of a dead letter is known by what stands there for as long as that is kept: its own
+    /// record may be forgotten first.
+    fn check_not_redriven(&self, command: &Command, agents: &[AgentId]) -> Result<(), Refusal> {
+        let Some(parent) = command.parent else { return Ok(()) };
+        let is_it = |agent: &AgentId| self.delivery(parent, agent).is_some_and(|of| of.redriven == Some(command.id));
+        if agents.iter().any(is_it) { Err(Refusal::CommandExists(command.id)) } else { Ok(()) }
+    }
+
+    /// What failed of a command is no dead letter any more where the same is asked for again in its name. Whoever may ask an
+    /// agent for it may settle it there.
+    fn redrive(&mut self, command: &Command, agents: &[AgentId]) {
+        let Some(parent) = command.parent else { return };
+        let record = self.commands.record(&parent).filter(|record| record.signed.command.verb == command.verb);
+        let Some(record) = record else { return };
+        let has_failed = |agent: &&AgentId| record.deliveries.get(*agent).is_some_and(DeliveryState::has_failed);
+        let failed: Vec<&AgentId> = agents.iter().filter(has_failed).collect();
+        if failed.is_empty() {
+            return;
+        }
+        self.change_command(parent, |record| {
+            for agent in failed {
+                if let Some(delivery) = record.deliveries.get_mut(agent) {
+                    delivery.redriven = Some(command.id);
+                    record.failed = record.failed.saturating_sub(1);
+                }
+            }
+        });
     }
 
     /// For whom a command is.
@@ -136,6 +166,7 @@ impl FleetState {
                 void: None,
                 outcome: None,
                 refined: false,
+                redriven: None,
                 steps: Steps::default(),
                 progress: None,
                 progress_told: None,
@@ -151,6 +182,7 @@ impl FleetState {
             authority: Arc::new(self.authority_of(signed.command.operator)),
             accepted_at: self.clock,
             accepted_by: (self.applying, self.applying_term),
+            agents: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
             open: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
             deliveries,
             failed: 0,

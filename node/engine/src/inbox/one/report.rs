@@ -3,11 +3,15 @@
 use skep_protocol::command::{CommandProgress, Steps};
 use skep_protocol::entry::DeliveryReport;
 use skep_protocol::ids::SessionId;
-use skep_protocol::journal::JournalPhase;
+use skep_protocol::journal::{JournalPhase, JournalWrite};
 use skep_protocol::limits;
 use skep_protocol::text::AgentId;
 
-use super::{DeliverySeq, Inbox, Live};
+use super::{DeliverySeq, Inbox, Live, Out};
+
+/// How long what was begun is kept after its software has gone, in milliseconds, so that software that comes back can say how
+/// it ended. From then on the shard is asked as often, and it is let go of once the shard holds it open no more.
+pub(in crate::inbox) const LOST_AFTER_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// How far a command has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub(super) struct Report {
     at_ms: Option<u64>,
     /// The shard holds it open no more: only its end is of interest.
     over: bool,
+    /// Since when nobody is attached who could say how it ended, on this node's clock.
+    alone_since_ms: Option<u64>,
 }
 
 impl Live {
@@ -42,7 +48,18 @@ impl Live {
     /// Whether something can be told of it. Nothing is while a write is under way, so that no start is told that a crash could
     /// undo, nor of what has ended: that is told for good.
     fn is_tellable(&self) -> bool {
-        self.outcome().is_none() && self.writing == 0 && self.report.telling.is_none() && !self.report.over
+        let of_interest = !self.report.over || self.report.alone_since_ms.is_some();
+        self.outcome().is_none() && self.writing == 0 && self.report.telling.is_none() && of_interest
+    }
+
+    /// Whether it was begun, and no software is attached.
+    fn is_alone(&self, session: Option<SessionId>) -> bool {
+        session.is_none() && matches!(self.entry.phase, JournalPhase::Intended { .. })
+    }
+
+    /// Whether its software has been gone for so long that nobody is expected to say how it ended.
+    fn is_lost(&self, now_ms: u64) -> bool {
+        self.report.alone_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= LOST_AFTER_MS)
     }
 
     /// Whether the software that began it is attached.
@@ -52,8 +69,9 @@ impl Live {
 
     /// How long the shard may wait to hear of it, in milliseconds; none if there is nothing to tell.
     fn tell_within_ms(&self, session: Option<SessionId>) -> Option<u64> {
-        match self.is_known() {
+        match self.is_known() || self.report.over {
             false => Some(limits::DELIVERY_REPORT_EVERY_MS),
+            true if self.is_alone(session) => Some(LOST_AFTER_MS),
             true => self.is_under_way(session).then_some(limits::DELIVERY_ALIVE_EVERY_MS),
         }
     }
@@ -62,7 +80,7 @@ impl Live {
 impl Report {
     /// Software was attached anew: the shard, which heard nothing meanwhile, is told soon.
     pub(super) fn begin_anew(&mut self) {
-        self.known = Stand::default();
+        (self.known, self.alone_since_ms) = (Stand::default(), None);
     }
 }
 
@@ -76,6 +94,14 @@ impl Inbox {
     pub(in crate::inbox) fn reports(&mut self, agent: &AgentId, now_ms: u64, room: usize) -> Vec<DeliveryReport> {
         let session = self.taker.as_ref().map(|taker| taker.session);
         let mut reports = Vec::new();
+        for live in self.live.values_mut() {
+            let (alone, since) = (live.is_alone(session), live.report.alone_since_ms);
+            if alone && since.is_none() {
+                // That it was under way is told no more.
+                live.report.at_ms = None;
+            }
+            live.report.alone_since_ms = alone.then_some(since.unwrap_or(now_ms));
+        }
         for (seq, live) in self.live.iter_mut().filter(|(_, live)| live.is_tellable()) {
             let within = live.tell_within_ms(session).map(|ms| now_ms + ms);
             live.report.at_ms = within.map(|at_ms| live.report.at_ms.map_or(at_ms, |known| known.min(at_ms)));
@@ -92,13 +118,25 @@ impl Inbox {
     }
 
     /// The shard knows how far a command has come, or does not and is told once more. `over`: it wants to hear of its end
-    /// only.
-    pub(in crate::inbox) fn report_heard(&mut self, seq: DeliverySeq, heard: bool, over: bool) {
-        let Some(report) = self.live.get_mut(&seq).map(|live| &mut live.report) else { return };
+    /// only. Of what is lost it has nothing to hear any more.
+    pub(in crate::inbox) fn report_heard(
+        &mut self,
+        seq: DeliverySeq,
+        (heard, over): (bool, bool),
+        now_ms: u64,
+        out: &mut Out,
+    ) {
+        let Some(live) = self.live.get_mut(&seq) else { return };
+        let lost = over && live.is_lost(now_ms) && live.outcome().is_none() && live.writing == 0;
+        let report = &mut live.report;
         let told = report.telling.take();
         if heard {
             report.known = told.unwrap_or_default();
         }
         (report.at_ms, report.over) = (None, report.over || over);
+        if lost {
+            self.live.remove(&seq);
+            out.writes.push(JournalWrite::Remove(seq));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the shard is told of commands that go on.
 
 use super::*;
+use crate::inbox::one::LOST_AFTER_MS;
 
 fn progress(permille: u16) -> CommandSaid {
     CommandSaid::Progress { permille, note: Reason::truncated("on the way") }
@@ -125,6 +126,40 @@ fn nothing_is_said_to_be_under_way_whose_software_is_gone_or_whose_end_nobody_wa
             assert_eq!(stands(&mut node), []);
         }
     }
+}
+
+#[test]
+fn what_was_begun_is_let_go_of_a_day_after_its_software_has_gone_once_the_shard_waits_for_it_no_more() {
+    let mut node = begun();
+    wait(&mut node, 1_000);
+    assert_eq!(stands(&mut node), [(None, true)]);
+    node.handle(InboxEvent::Gone { stream: STREAM });
+    wait(&mut node, limits::DELIVERY_ALIVE_EVERY_MS);
+    stands(&mut node);
+    for open in [true, false] {
+        node.open = open;
+        assert_eq!((node.durable.len(), node.released), (1, 0), "its software may come back");
+        wait(&mut node, LOST_AFTER_MS);
+        assert_eq!(stands(&mut node), [(None, true)]);
+    }
+    assert_eq!((node.durable.len(), node.released), (0, 1));
+}
+
+#[test]
+fn software_that_comes_back_within_a_day_says_how_it_ended_though_the_shard_waits_for_it_no_more() {
+    let mut node = begun();
+    node.open = false;
+    wait(&mut node, 1_000);
+    stands(&mut node);
+    node.handle(InboxEvent::Gone { stream: STREAM });
+    wait(&mut node, LOST_AFTER_MS - 1);
+    stands(&mut node);
+    node.take(STREAM, 1);
+    wait(&mut node, LOST_AFTER_MS);
+    stands(&mut node);
+    node.say(1, CommandSaid::Succeeded { result: Vec::new() });
+    node.sync();
+    assert_eq!(node.reported(), [(1, "succeeded")]);
 }
 
 /// A node whose journals hold more than may be told of at a time, all of it received a while ago.
