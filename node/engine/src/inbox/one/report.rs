@@ -9,8 +9,8 @@ use skep_protocol::text::AgentId;
 
 use super::{DeliverySeq, Inbox, Live, Out};
 
-/// How long what was begun is kept after its software has gone, in milliseconds, so that software that comes back can say how
-/// it ended. From then on the shard is asked as often, and it is let go of once the shard holds it open no more.
+/// How long what has not ended is kept after its software has gone, in milliseconds, so that software that comes back can say
+/// how it ended. From then on the shard is asked as often, and it is let go of once the shard holds it open no more.
 pub(in crate::inbox) const LOST_AFTER_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// How far a command has come.
@@ -52,9 +52,9 @@ impl Live {
         self.outcome().is_none() && self.writing == 0 && self.report.telling.is_none() && of_interest
     }
 
-    /// Whether it was begun, and no software is attached.
+    /// Whether it has not ended, and no software is attached.
     fn is_alone(&self, session: Option<SessionId>) -> bool {
-        session.is_none() && matches!(self.entry.phase, JournalPhase::Intended { .. })
+        session.is_none() && self.outcome().is_none()
     }
 
     /// Whether its software has been gone for so long that nobody is expected to say how it ended.

@@ -146,6 +146,22 @@ fn what_was_begun_is_let_go_of_a_day_after_its_software_has_gone_once_the_shard_
 }
 
 #[test]
+fn what_was_not_begun_is_let_go_of_too_by_a_node_that_does_not_know_the_time() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.crash();
+    let journal = JournalState { head: node.head, entries: node.durable.values().cloned().collect() };
+    node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
+    node.open = false;
+    wait(&mut node, 1_000);
+    assert_eq!(stands(&mut node), [(None, false)]);
+    assert_eq!((node.durable.len(), node.released), (1, 0));
+    wait(&mut node, LOST_AFTER_MS);
+    assert_eq!(stands(&mut node), [(None, false)]);
+    assert_eq!((node.durable.len(), node.released), (0, 1));
+}
+
+#[test]
 fn software_that_comes_back_within_a_day_says_how_it_ended_though_the_shard_waits_for_it_no_more() {
     let mut node = begun();
     node.open = false;
@@ -204,5 +220,5 @@ fn no_more_reports_are_under_way_than_are_allowed_and_the_others_follow() {
         assert_eq!(inboxes.settled(first, Settled::Done { index: 1, stamp: at(1), receipt }, now_ms), None);
         told += 1;
     }
-    assert_eq!(inboxes.poll_timeout(), None, "nothing of it is under way at an agent");
+    assert_eq!(inboxes.poll_timeout(), Some(now_ms + LOST_AFTER_MS), "nothing of it is under way at an agent");
 }
