@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use skep_client::{Client, Read};
+use skep_client::{Client, Read, v1};
 use tokio::sync::watch;
 
+use super::rotations::BALLAST;
 use crate::demo::{DemoSite, Story, StoryRecord};
 use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, boot_ns, hex};
 
@@ -86,10 +87,12 @@ impl Reader {
             let at = self.rng.random_range(0..self.clients.len());
             let client = self.clients[at].clone();
             let Ok(page) = client.tasks(&[], &[], PAGE, Read::Stale).await else { continue };
-            if page.tasks.is_empty() {
+            let is_order = |task: &v1::Task| task.spec.as_ref().is_some_and(|spec| spec.title != BALLAST);
+            let mut orders: Vec<_> = page.tasks.into_iter().filter(is_order).map(|task| task.id).collect();
+            if orders.is_empty() {
                 continue;
             }
-            let task = page.tasks[self.rng.random_range(0..page.tasks.len())].id.clone();
+            let task = orders.swap_remove(self.rng.random_range(0..orders.len()));
             for _ in 0..READS_PER_ORDER {
                 self.read(&client, &task).await;
                 tokio::time::sleep(PAUSE).await;

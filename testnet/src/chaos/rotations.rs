@@ -105,12 +105,15 @@ fn lie_in_wait(
     }
 }
 
+/// Title of what only has a log grow. Nobody writes down what became of it.
+pub(super) const BALLAST: &str = "ballast";
+
 /// Has a log grow, and nothing else: a task that is created again under an id that is taken, but with other content, is refused
 /// once it is in the log.
 async fn weigh_down(client: Client) {
     // No robot can do it.
-    let required_capabilities = vec!["ballast".to_owned()];
-    let spec = TaskSpec { title: "ballast".to_owned(), required_capabilities, ..TaskSpec::default() };
+    let required_capabilities = vec![BALLAST.to_owned()];
+    let spec = TaskSpec { title: BALLAST.to_owned(), required_capabilities, ..TaskSpec::default() };
     let Ok(made) = client.create_task(spec.clone()).await else { return };
     let _ = client.cancel_task(&made.task_id, "it is ballast").await;
     let first_sent = LogInstant::from_raw(made.clock);
