@@ -188,6 +188,10 @@ impl CallStream {
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(call, answer);
         let _forget = Forget { waiting: &self.waiting, call };
+        // Whoever is on the list only now was not told of the end.
+        if self.ended.load(Ordering::Relaxed) {
+            return Err(CallError::NotSent("the stream to the peer has ended".to_owned()));
+        }
         self.frames
             .try_send(frame(kind, shard, clock, call, body))
             .map_err(|e| CallError::NotSent(format!("the stream to the peer is {e}")))?;

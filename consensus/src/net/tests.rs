@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,12 +11,13 @@ use skep_protocol::fault::ShardFault;
 use skep_protocol::fleet::FLEET_VERSIONS;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Header, Hello};
 use skep_protocol::ids::{Incarnation, NodeId, ShardId};
+use skep_protocol::limits;
 use skep_protocol::text::{NodeName, SiteName};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
 use super::serve::Answer;
-use super::{Class, ControlPlane, Dispatch, Peers, Setup, Who};
+use super::{CallError, Class, ControlPlane, Dispatch, Peers, Setup, Who};
 use crate::clock::Clocks;
 use crate::identity::Identity;
 use crate::threads::{Threads, control_runtime, work_runtime};
@@ -38,6 +40,17 @@ struct Busy;
 impl Dispatch for Busy {
     fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
         Box::pin(std::future::pending())
+    }
+}
+
+/// Answers its first call with more than a frame may hold.
+#[derive(Default)]
+struct TooMuch(AtomicBool);
+
+impl Dispatch for TooMuch {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+        let bytes = if self.0.swap(true, Ordering::Relaxed) { 1 } else { limits::FRAME_BYTES_MAX + 1 };
+        Box::pin(async move { Ok(vec![0; bytes]) })
     }
 }
 
@@ -195,5 +208,22 @@ fn raft_is_answered_on_the_control_thread_and_everything_else_beside_it() {
         }
     });
     stop(asks);
+    stop(asked);
+}
+
+#[test]
+fn after_an_answer_that_is_no_frame_calls_go_over_another_stream() {
+    let two = identity(2).node();
+    let asked = start_that(2, 2, peer(1, None), Arc::new(TooMuch::default()));
+    let asking = start(1, peer(2, asked.plane.local_address()));
+    until(&asking, || asking.peers.connected(two).is_some());
+    let call = || {
+        let call = asking.peers.call(two, Class::Query, FrameKind::Query, ShardId::FIRST, &[], PATIENCE);
+        asking.work.block_on(call)
+    };
+    let lost = call();
+    assert!(matches!(lost, Err(CallError::Lost(_))), "{lost:?}");
+    assert_eq!(call().unwrap().as_ref(), [0], "the next one is answered");
+    stop(asking);
     stop(asked);
 }
