@@ -106,6 +106,6 @@ fn what_was_sent_again_is_no_dead_letter_any_more_and_is_not_sent_twice_however_
     let command = Command { parent: Some(id(1)), ..hall.command(4, to("r2")) };
     hall.send(command);
     assert_eq!(hall.state.command(&id(1)).map(|view| view.failed), Some(0));
-    // Whoever sent all of it again settles the rest of it.
+    // An operator who has sent all of it again discards the letter.
     hall.order(1, OrderKind::Discard);
 }

@@ -221,8 +221,8 @@ pub(crate) struct Commands {
     /// The term of the present leader, and when its first entry was stamped.
     led_since: (u64, LogInstant),
     due: OrdSet<(LogInstant, CommandDue, CommandId)>,
-    /// Commands that ended, those of which nothing but dead letters is left last, by their deadlines: from then on their ids
-    /// need not be known any more.
+    /// Commands that ended, by their deadlines; those that hold nothing but dead letters come last. A shard may forget the id
+    /// of a command once its deadline has passed.
     ended: OrdSet<(bool, LogInstant, CommandId)>,
     /// Those of them that have dead letters, by their deadlines.
     dead: OrdSet<(LogInstant, CommandId)>,

@@ -92,8 +92,8 @@ impl FleetState {
         if agents.iter().any(is_it) { Err(Refusal::CommandExists(command.id)) } else { Ok(()) }
     }
 
-    /// What failed of a command is no dead letter any more where the same is asked for again in its name. Whoever may ask an
-    /// agent for it may settle it there.
+    /// A command that names a parent with the same verb takes the place of the parent's dead letters at its agents. Whoever may
+    /// command an agent to do this may settle the dead letter there.
     fn redrive(&mut self, command: &Command, agents: &[AgentId]) {
         let Some(parent) = command.parent else { return };
         let record = self.commands.record(&parent).filter(|record| record.signed.command.verb == command.verb);
