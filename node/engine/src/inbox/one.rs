@@ -25,9 +25,10 @@ use super::event::Taker;
 use super::pressure::{Room, STEP_BYTES};
 pub(super) use deliver::Verified;
 use fence::Word;
-#[cfg(test)]
-pub(super) use report::LOST_AFTER_MS;
+pub(super) use report::Answered;
 use report::Report;
+#[cfg(test)]
+pub(super) use report::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
 
 /// What follows from something: all writes together, and what is said now.
 #[derive(Debug, Default)]
