@@ -249,7 +249,9 @@ impl Inbox {
         let found = self.live.iter().find(|(_, live)| live.command() == command).map(|(seq, _)| *seq);
         let Some((seq, session)) = found.zip(self.taker.as_ref().map(|taker| taker.session)) else {
             if said.is_answered() {
-                out.told.push((command, CommandTold::Ignored));
+                // What it has begun is here until the shard knows how it ended, or it is let go of.
+                let too_late = found.is_none() && said.is_outcome();
+                out.told.push((command, if too_late { CommandTold::Unknown } else { CommandTold::Ignored }));
             }
             return;
         };

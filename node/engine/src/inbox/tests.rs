@@ -281,6 +281,7 @@ impl Node {
             CommandTold::Interrupted => "interrupted",
             CommandTold::Recorded(outcome) => outcome.name(),
             CommandTold::Ignored => "ignored",
+            CommandTold::Unknown => "unknown",
         };
         std::mem::take(&mut self.told).iter().map(|(id, told)| (id.as_bytes()[0], name(told))).collect()
     }

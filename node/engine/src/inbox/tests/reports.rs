@@ -232,6 +232,24 @@ fn what_the_shard_has_forgotten_is_let_go_of_as_soon_as_no_software_is_there() {
 }
 
 #[test]
+fn software_that_says_too_late_how_it_ended_is_told_that_nobody_hears_it() {
+    let mut node = begun();
+    (node.open, node.clock) = (false, at(20_000).plus_ms(LOST_PAST_DEADLINE_MS));
+    start_without_software(&mut node);
+    wait(&mut node, 1_000);
+    stands(&mut node);
+    assert_eq!(node.durable.len(), 0);
+    // The same run of it is back.
+    node.take(STREAM, 1);
+    node.say(1, CommandSaid::Start { stamp: 99 });
+    assert_eq!(node.told(), [(1, "ignored")], "what was not begun may be delivered again");
+    node.say(1, CommandSaid::Succeeded { result: Vec::new() });
+    node.say(1, CommandSaid::Failed { reason: Reason::truncated("stuck") });
+    assert_eq!(node.told(), [(1, "unknown"), (1, "unknown")]);
+    assert_eq!(node.reported(), []);
+}
+
+#[test]
 fn software_that_comes_back_within_a_day_says_how_it_ended_though_the_shard_waits_for_it_no_more() {
     let mut node = begun();
     node.open = false;
