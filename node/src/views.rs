@@ -122,6 +122,7 @@ pub(crate) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
         held_back_by: status.held_back_by,
         voters: voters.collect(),
         counts: status.counts,
+        dropped: status.dropped,
         dedup_ids: status.dedup_ids,
         connectivity,
         log_bytes: status.log_bytes,

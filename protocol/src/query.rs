@@ -279,6 +279,22 @@ pub struct Counts {
     pub agents: u64,
 }
 
+/// What a shard has let go of since it was made, because it keeps no more. The history has all of it but request ids, for as
+/// long as the history is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Ended tasks.
+    pub tasks: u64,
+    /// Ended commands.
+    pub commands: u64,
+    /// Dead letters: tasks, and commands at one agent each. Those that went with their tasks and commands are counted there too.
+    pub dead_letters: u64,
+    /// Request ids before their deadlines. What was first sent as early as one of them is refused.
+    pub request_ids: u64,
+    /// Agents that nobody served any more, and nobody registered.
+    pub agents: u64,
+}
+
 /// One transition of a task and where it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryRecord {

@@ -4,7 +4,7 @@ use openraft::ServerState;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::FleetVersions;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
-use skep_protocol::query::Counts;
+use skep_protocol::query::{Counts, Dropped};
 use skep_protocol::text::NodeName;
 use skep_protocol::time::LogInstant;
 
@@ -119,6 +119,8 @@ pub struct ShardStatus {
     pub voters: Vec<VoterStatus>,
     /// How many objects there are.
     pub counts: Counts,
+    /// What it has let go of since it was made, because it keeps no more.
+    pub dropped: Dropped,
     /// Request ids remembered.
     pub dedup_ids: u64,
     /// Bytes written to the node's log since its start.
@@ -203,6 +205,7 @@ impl Shard {
             held_back_by,
             voters,
             counts: state.counts(),
+            dropped: state.dropped(),
             dedup_ids: state.dedup_ids() as u64,
             log_bytes: self.inner.site.store.written().total(),
             fault,

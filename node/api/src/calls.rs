@@ -273,6 +273,8 @@ pub struct ShardRow {
     pub voters: Vec<VoterRow>,
     /// How many objects there are.
     pub counts: skep_protocol::query::Counts,
+    /// What it has let go of since it was made, because it keeps no more.
+    pub dropped: skep_protocol::query::Dropped,
     /// Request ids remembered.
     pub dedup_ids: u64,
     /// What the node can reach of it.

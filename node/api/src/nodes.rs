@@ -80,6 +80,13 @@ fn status(row: ShardRow) -> v1::ShardStatusReply {
         terminal: row.counts.terminal,
         agents: row.counts.agents,
         dedup_ids: row.dedup_ids,
+        dropped: Some(v1::DroppedCounts {
+            tasks: row.dropped.tasks,
+            commands: row.dropped.commands,
+            dead_letters: row.dropped.dead_letters,
+            request_ids: row.dropped.request_ids,
+            agents: row.dropped.agents,
+        }),
         connectivity: row.connectivity,
         log_bytes: row.log_bytes,
         fault: row.fault.unwrap_or_default(),

@@ -115,6 +115,11 @@ struct Status {
     terminal: u64,
     agents: u64,
     dedup_ids: u64,
+    dropped_tasks: u64,
+    dropped_commands: u64,
+    dropped_dead_letters: u64,
+    dropped_request_ids: u64,
+    dropped_agents: u64,
     log_bytes: u64,
     history_begins_index: u64,
     history_next_index: u64,
@@ -130,7 +135,7 @@ struct Status {
 
 impl From<ShardStatusReply> for Status {
     fn from(reply: ShardStatusReply) -> Self {
-        let history = reply.history.unwrap_or_default();
+        let (history, dropped) = (reply.history.unwrap_or_default(), reply.dropped.unwrap_or_default());
         Self {
             shard: reply.shard,
             role: reply.role,
@@ -152,6 +157,11 @@ impl From<ShardStatusReply> for Status {
             terminal: reply.terminal,
             agents: reply.agents,
             dedup_ids: reply.dedup_ids,
+            dropped_tasks: dropped.tasks,
+            dropped_commands: dropped.commands,
+            dropped_dead_letters: dropped.dead_letters,
+            dropped_request_ids: dropped.request_ids,
+            dropped_agents: dropped.agents,
             log_bytes: reply.log_bytes,
             history_begins_index: history.begins_index,
             history_next_index: history.next_index,
@@ -246,10 +256,27 @@ fn history(status: &Status) -> String {
     if status.history_lost > 0 {
         text += &format!(", {} of them are lost", status.history_lost);
     }
+    if begins > 0 {
+        text += &format!("; what {begins} before them did is gone");
+    }
     if status.history_given_back > 0 {
-        text += &format!("; {} before them went for want of disk space", status.history_given_back);
+        text += &format!(", {} of them for want of disk space", status.history_given_back);
     }
     text
+}
+
+/// What the shard has let go of because it keeps no more, and how much of it.
+fn dropped(status: &Status) -> String {
+    let kinds = [
+        ("tasks", status.dropped_tasks),
+        ("commands", status.dropped_commands),
+        ("dead letters", status.dropped_dead_letters),
+        ("request ids", status.dropped_request_ids),
+        ("agents", status.dropped_agents),
+    ];
+    let some = kinds.iter().filter(|(_, count)| *count > 0);
+    let some: Vec<String> = some.map(|(what, count)| format!("{what} {count}")).collect();
+    if some.is_empty() { "nothing".to_owned() } else { some.join(", ") }
 }
 
 fn status(format: Format, status: Status) -> Result<(), Failure> {
@@ -277,6 +304,7 @@ fn status(format: Format, status: Status) -> Result<(), Failure> {
         ("fleet version", fleet_version(&status)),
         ("tasks", format!("{} pending, {} claimed, {} ended", status.pending, status.claimed, status.terminal)),
         ("agents", status.agents.to_string()),
+        ("dropped", dropped(&status)),
     ];
     for voter in &status.voters {
         let matched = voter.matched.map(|index| format!(" matched {index}")).unwrap_or_default();
@@ -320,5 +348,33 @@ async fn dump(format: Format, client: &Client) -> Result<(), Failure> {
         }
         Format::Jsonl => json_line(&head),
         Format::Table => status(format, head),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_client::v1::{DroppedCounts, HistoryStatus};
+
+    use super::*;
+
+    #[test]
+    fn what_was_dropped_is_told_by_kind_as_text_and_as_json() {
+        let counts = DroppedCounts { tasks: 3, request_ids: 1, ..DroppedCounts::default() };
+        let status = Status::from(ShardStatusReply { dropped: Some(counts), ..ShardStatusReply::default() });
+        assert_eq!(dropped(&status), "tasks 3, request ids 1");
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!((json["dropped_tasks"].as_u64(), json["dropped_agents"].as_u64()), (Some(3), Some(0)));
+        assert_eq!(dropped(&Status::from(ShardStatusReply::default())), "nothing");
+    }
+
+    #[test]
+    fn a_history_says_how_much_of_it_is_gone_and_what_went_for_want_of_room() {
+        let of = |begins_index, given_back| {
+            let of = HistoryStatus { begins_index, next_index: 90, given_back, ..HistoryStatus::default() };
+            history(&Status::from(ShardStatusReply { history: Some(of), ..ShardStatusReply::default() }))
+        };
+        assert_eq!(of(0, 0), "entries 0 to 90, 0 bytes");
+        assert_eq!(of(40, 0), "entries 40 to 90, 0 bytes; what 40 before them did is gone");
+        assert!(of(40, 10).ends_with("what 40 before them did is gone, 10 of them for want of disk space"));
     }
 }

@@ -152,7 +152,8 @@ pub fn news_to_proto(command: CommandId, told: CommandTold) -> v1::CommandNews {
         CommandTold::Void(cause) => News::Void(void_name(cause).to_owned()),
         CommandTold::Interrupted => News::Interrupted(v1::CommandInterrupted {}),
         CommandTold::Recorded(outcome) => News::Recorded(outcome.name().to_owned()),
-        CommandTold::Ignored => News::Ignored(v1::CommandIgnored {}),
+        CommandTold::Ignored => News::Ignored(v1::CommandIgnored { for_good: false }),
+        CommandTold::Unknown => News::Ignored(v1::CommandIgnored { for_good: true }),
     };
     v1::CommandNews { command_id: command.as_bytes().to_vec(), news: Some(news) }
 }

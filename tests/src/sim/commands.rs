@@ -255,7 +255,7 @@ impl Sim {
                     self.after(delay, Event::Acts { robot, run, command });
                 }
             }
-            CommandTold::Void(_) | CommandTold::Interrupted | CommandTold::Recorded(_) => {
+            CommandTold::Void(_) | CommandTold::Interrupted | CommandTold::Recorded(_) | CommandTold::Unknown => {
                 self.robots[robot].commands.remove(&command);
             }
             CommandTold::Ignored => {

@@ -8,7 +8,7 @@ use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::agents::Wish;
-use super::{Applied, FleetState, LogPosition};
+use super::{Applied, FleetState, LogPosition, count_dropped};
 
 /// Where changes of one entry are collected.
 pub(super) struct Journal {
@@ -126,7 +126,8 @@ impl FleetState {
             }
         };
         journal.request = None;
-        self.dedup.remember(request, body_hash, &reply, self.limits.dedup_ids_max);
+        let forgotten = self.dedup.remember(request, body_hash, &reply, self.limits.dedup_ids_max);
+        count_dropped(&mut self.dropped.request_ids, forgotten);
         reply
     }
 

@@ -22,7 +22,7 @@ use skep_protocol::change::Change;
 use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::Reply;
-use skep_protocol::query::{AgentView, Counts};
+use skep_protocol::query::{AgentView, Counts, Dropped};
 use skep_protocol::task::Task;
 use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
@@ -116,6 +116,13 @@ pub struct FleetState {
     gates: OrdSet<(LogInstant, TaskId)>,
     commands: Commands,
     dedup: Dedup,
+    /// What was let go of for want of room.
+    dropped: Dropped,
+}
+
+/// So many more were let go of.
+fn count_dropped(dropped: &mut u64, more: u64) {
+    *dropped = dropped.saturating_add(more);
 }
 
 impl FleetState {
@@ -156,6 +163,7 @@ impl FleetState {
             gates: OrdSet::new(),
             commands: Commands::default(),
             dedup: Dedup::default(),
+            dropped: Dropped::default(),
         }
     }
 
@@ -187,6 +195,11 @@ impl FleetState {
     /// Request ids that are remembered.
     pub fn dedup_ids(&self) -> usize {
         self.dedup.len()
+    }
+
+    /// What the shard has let go of since it was made, because it keeps no more.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
     }
 
     /// About how many bytes a snapshot takes.

@@ -16,7 +16,7 @@ use skep_protocol::time::LogInstant;
 
 use super::apply::Journal;
 use super::era::worthless_at;
-use super::{Due, FleetState};
+use super::{Due, FleetState, count_dropped};
 
 /// The attempt after one that did not succeed, and the change that tells of it.
 struct Next {
@@ -495,6 +495,9 @@ impl FleetState {
             let Some(task) = self.tasks.remove(&id) else { break };
             self.unindex(&task);
             self.epoch_floor = self.epoch_floor.max(task.epoch);
+            count_dropped(&mut self.dropped.tasks, 1);
+            let is_dead_letter = task.state.status() == TaskStatus::DeadLettered;
+            count_dropped(&mut self.dropped.dead_letters, u64::from(is_dead_letter));
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::event::{StreamKey, WorkKey};
 use bound::ClockBound;
 use due::Dues;
 pub use event::{InboxEvent, JournalEffect, Taker, WriteKey};
-use one::{Inbox, Out, Verified};
+use one::{Answered, Inbox, Out, Verified};
 use pressure::Room;
 
 /// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
@@ -352,13 +352,18 @@ impl Inboxes {
                 }
             }
             (Request::Report(whose, seq), settled) => {
-                let (heard, over) = match settled {
-                    Settled::Done { receipt: Receipt::DeliveryReported { open, .. }, .. } => (true, !open),
-                    _ => (false, final_refusal),
+                let answered = match settled {
+                    Settled::Done { stamp, receipt: Receipt::DeliveryReported { open, .. }, .. } => {
+                        Answered { known: true, over: !open, forgotten: false, clock: Some(stamp) }
+                    }
+                    Settled::NotDone(NotDone::Refused(Refusal::NoSuchCommand(_))) => {
+                        Answered { over: true, forgotten: true, ..Answered::default() }
+                    }
+                    _ => Answered { over: final_refusal, ..Answered::default() },
                 };
                 self.reporting = self.reporting.saturating_sub(1);
                 let seq = *seq;
-                self.with(whose, now_ms, |inbox, _, out| inbox.report_heard(seq, (heard, over), now_ms, out));
+                self.with(whose, now_ms, |inbox, _, out| inbox.report_heard(seq, answered, now_ms, out));
             }
             (Request::Open(..), _) => self.again.push((now_ms + self.config.retry_ms_max, request)),
         }

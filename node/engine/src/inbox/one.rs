@@ -25,9 +25,10 @@ use super::event::Taker;
 use super::pressure::{Room, STEP_BYTES};
 pub(super) use deliver::Verified;
 use fence::Word;
-#[cfg(test)]
-pub(super) use report::LOST_AFTER_MS;
+pub(super) use report::Answered;
 use report::Report;
+#[cfg(test)]
+pub(super) use report::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
 
 /// What follows from something: all writes together, and what is said now.
 #[derive(Debug, Default)]
@@ -248,7 +249,9 @@ impl Inbox {
         let found = self.live.iter().find(|(_, live)| live.command() == command).map(|(seq, _)| *seq);
         let Some((seq, session)) = found.zip(self.taker.as_ref().map(|taker| taker.session)) else {
             if said.is_answered() {
-                out.told.push((command, CommandTold::Ignored));
+                // What it has begun is here until the shard knows how it ended, or it is let go of.
+                let too_late = found.is_none() && said.is_outcome();
+                out.told.push((command, if too_late { CommandTold::Unknown } else { CommandTold::Ignored }));
             }
             return;
         };

@@ -128,6 +128,8 @@ struct Node {
     stands: Vec<DeliveryReport>,
     /// Whether the shard waits for ends.
     open: bool,
+    /// The shard's clock when it hears of what goes on.
+    clock: LogInstant,
     /// The lease and the attachment of whoever takes its commands next.
     lease: Option<Usable>,
     attachment: AttachmentId,
@@ -151,6 +153,7 @@ impl Node {
             requests: VecDeque::new(),
             stands: Vec::new(),
             open: true,
+            clock: at(1),
             lease: Some(LEASE),
             attachment: AttachmentId(7),
             in_hand: (0..=u8::MAX).map(id).collect(),
@@ -278,6 +281,7 @@ impl Node {
             CommandTold::Interrupted => "interrupted",
             CommandTold::Recorded(outcome) => outcome.name(),
             CommandTold::Ignored => "ignored",
+            CommandTold::Unknown => "unknown",
         };
         std::mem::take(&mut self.told).iter().map(|(id, told)| (id.as_bytes()[0], name(told))).collect()
     }
@@ -298,7 +302,7 @@ impl Node {
                 }
                 op => panic!("{op:?}"),
             };
-            self.settle(key, Settled::Done { index: 9, stamp: at(1), receipt });
+            self.settle(key, Settled::Done { index: 9, stamp: self.clock, receipt });
         }
         self.sync();
         reported

@@ -207,7 +207,7 @@ impl Site {
                 self.step_after(takes_ms, Step::HasObeyed { session, command });
             }
             CommandTold::Ignored => self.step_after(AGAIN_MS, Step::Begins { session, command }),
-            CommandTold::Void(_) | CommandTold::Interrupted | CommandTold::Recorded(_) => {
+            CommandTold::Void(_) | CommandTold::Interrupted | CommandTold::Recorded(_) | CommandTold::Unknown => {
                 known.commands.remove(&command);
             }
         }
