@@ -217,9 +217,12 @@ async fn start(
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         core.open(shard).await.map_err(StartError::Shard)?;
     }
-    roles::look(&core, 0);
+    let kept = core.site.store.voter_list().load();
+    let mut memory = roles::Memory::of(&core, &kept);
+    roles::look(&core, &mut memory);
     let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&core))).map_err(StartError::Listen)?;
-    threads.work().spawn(roles::follow(Arc::clone(&core)));
+    threads.work().spawn(roles::follow(Arc::clone(&core), memory));
+    threads.work().spawn(roles::remember(Arc::clone(&core), kept));
     Ok((core, plane))
 }
 

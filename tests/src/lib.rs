@@ -105,6 +105,18 @@ impl Site {
         site
     }
 
+    /// Waits until each of these nodes has left the shard's clock for the process after it.
+    ///
+    /// # Panics
+    /// If they do not: the test cannot go on.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub async fn until_clocks_are_left(&self, nodes: &[usize]) {
+        let clocks: Vec<PathBuf> = nodes.iter().map(|at| self.net.nodes[*at].dir.join("data/clocks")).collect();
+        let is_left = |clocks: &PathBuf| std::fs::read_dir(clocks).is_ok_and(|mut files| files.next().is_some());
+        let left = async || clocks.iter().all(is_left).then_some(());
+        self.net.wait_for("every node has written the clock down", left).await.expect("clocks are left");
+    }
+
     /// Runs the program against a node, as a user does.
     ///
     /// # Panics

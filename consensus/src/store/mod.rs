@@ -22,7 +22,8 @@
 //!
 //! `FORMAT` and `LOCK` guard the directory, `incarnation` names it, `wal/` holds the segments, `progress` the mark
 //! of what was durable, `snapshots/` one snapshot per shard, `clocks/` what the process knew of their clocks, `history/`
-//! the changes. `forgot`, if it is there, names the shards in which the directory forgot what it had acknowledged.
+//! the changes. `forgot`, if it is there, names the shards in which the directory forgot what it had acknowledged; `voters`
+//! says who voted in shards of which the node has no replica.
 //!
 //! # Contract
 //!
@@ -50,6 +51,7 @@ mod segment;
 mod shard_log;
 mod snapshots;
 mod tail;
+mod voter_list;
 mod writer;
 mod written;
 
@@ -78,6 +80,7 @@ use segment::Segment;
 pub use shard_log::LogPoint;
 use shard_log::ShardLog;
 pub use snapshots::{Snapshots, StoredSnapshot};
+pub(crate) use voter_list::{KnownVoters, VoterList};
 use writer::{Write, Writer};
 pub use written::WrittenBytes;
 
@@ -220,6 +223,7 @@ pub struct Store {
     snapshots: Snapshots,
     marks: Marks,
     clock_marks: ClockMarks,
+    voter_list: VoterList,
     history: History,
 }
 
@@ -272,6 +276,7 @@ struct Parts {
     snapshots: Snapshots,
     marks: Marks,
     clock_marks: ClockMarks,
+    voter_list: VoterList,
     lock: Arc<dyn DiskFile>,
 }
 
@@ -302,6 +307,7 @@ impl Parts {
         let snapshots = Snapshots::open(Arc::clone(disk), &dir.join("snapshots"))?;
         let marks = Marks::open(Arc::clone(disk), dir)?;
         let clock_marks = ClockMarks::open(Arc::clone(disk), &dir.join("clocks"), incarnation)?;
+        let voter_list = VoterList::at(Arc::clone(disk), dir);
         // The names of what was made here are as durable as what is in them.
         disk.sync_dir(dir).map_err(|e| StoreError::io(dir, e))?;
         let segments: Vec<Arc<Segment>> = segments.into_iter().map(Arc::new).collect();
@@ -329,7 +335,7 @@ impl Parts {
             mark,
             shared: Arc::clone(&shared),
         });
-        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, lock })
+        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, voter_list, lock })
     }
 }
 
@@ -374,8 +380,8 @@ impl Store {
             .map_err(|e| StoreError::io(dir, e))?;
         let queue = Queue::Thread { writes: Some(writes), thread: Some(thread) };
         let writer = Arc::new(WriterHandle { queue, shared: Arc::clone(&parts.shared), _lock: parts.lock });
-        let Parts { incarnation, shared, snapshots, marks, clock_marks, .. } = parts;
-        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, history })
+        let Parts { incarnation, shared, snapshots, marks, clock_marks, voter_list, .. } = parts;
+        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, voter_list, history })
     }
 
     /// Opens the store on a disk of a test, without a history. Its writer is a task of the test's runtime, that takes so
@@ -393,8 +399,8 @@ impl Store {
         tokio::spawn(parts.writer.run_as_task(queue, batch_takes));
         let (queue, shared) = (Queue::Task(writes), Arc::clone(&parts.shared));
         let writer = Arc::new(WriterHandle { queue, shared, _lock: parts.lock });
-        let Parts { incarnation, shared, snapshots, marks, clock_marks, .. } = parts;
-        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, history: History::absent() })
+        let Parts { incarnation, shared, snapshots, marks, clock_marks, voter_list, .. } = parts;
+        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, voter_list, history: History::absent() })
     }
 
     /// The incarnation that was made with the directory.
@@ -405,6 +411,11 @@ impl Store {
     /// What is left of the shards' clocks for the next process.
     pub(crate) fn clock_marks(&self) -> &ClockMarks {
         &self.clock_marks
+    }
+
+    /// What is left of who votes for the next process.
+    pub(crate) fn voter_list(&self) -> &VoterList {
+        &self.voter_list
     }
 
     /// Bytes of the segments that the log takes on disk.
