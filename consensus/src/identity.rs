@@ -85,7 +85,10 @@ impl Identity {
         }
         let mut text = String::new();
         let malformed = || IdentityError::Malformed { path: path.to_owned() };
-        file.take(1_024).read_to_string(&mut text).map_err(|_| malformed())?;
+        file.take(1_024).read_to_string(&mut text).map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidData => malformed(),
+            _ => io(e),
+        })?;
         let hex = text.trim().strip_prefix("skep ed25519 seed ").filter(|h| h.len() == 64 && h.is_ascii());
         let hex = hex.ok_or_else(malformed)?;
         let mut seed = [0; 32];

@@ -93,7 +93,7 @@ macro_rules! fleet_limits {
 fleet_limits! {
     /// Most tasks that are not terminal.
     live_tasks_max: u64 = LIVE_TASKS_MAX,
-    /// Terminal tasks that are kept.
+    /// Terminal tasks that are kept, and dead letters beside them.
     terminal_tasks_kept: u64 = TERMINAL_TASKS_KEPT,
     /// Bytes that all tasks may take.
     task_bytes_max: u64 = TASK_BYTES_MAX,

@@ -24,12 +24,13 @@ pub const FAILURES_KEPT: usize = 4;
 
 /// Most tasks that are not terminal, per shard. Creating one more is refused as `ShardFull`.
 pub const LIVE_TASKS_MAX: usize = 1_000_000;
-/// Terminal tasks kept in memory, per shard; older ones are read from the history.
+/// Terminal tasks kept in memory, per shard, and as many dead letters beside them: what ends well pushes none of these out.
+/// Older ones are read from the history.
 pub const TERMINAL_TASKS_KEPT: usize = 10_000;
 /// Bytes that all tasks of a shard may take, ended ones included. Creating one more is refused as `ShardFull`. A
 /// snapshot of as much fits into [`SNAPSHOT_BYTES_MAX`].
 pub const TASK_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Bytes of ended tasks kept in memory, per shard; older ones are read from the history.
+/// Bytes of ended tasks kept in memory, per shard, dead letters in up to half of it; older ones are read from the history.
 pub const TERMINAL_TASK_BYTES_KEPT: usize = 64 * 1024 * 1024;
 /// Most registered agents, per shard. Registering one more is refused as `ShardFull`.
 pub const AGENTS_MAX: usize = 100_000;

@@ -53,11 +53,16 @@ fn a_bind_beyond_this_machine_without_a_peer_list_is_refused() {
 fn a_directory_of_a_newer_format_and_a_damaged_one_are_refused_untouched() {
     let site = Site::create(NODE, 1, 1, &[]);
     let data = site.net.nodes[0].dir.join("data");
-    std::fs::write(data.join("FORMAT"), "skep 9\n").unwrap();
-    let refused = site.skep(0, &["run"]);
-    assert_eq!(refused.code(), Some(1));
-    assert!(refused.error().contains("format 9"), "{}", refused.error());
-    std::fs::write(data.join("FORMAT"), "skep 1\n").unwrap();
+    let format = std::fs::read(data.join("FORMAT")).unwrap();
+    for (other, remedy) in [("skep 9\n", "Upgrade Skep"), ("skep 1\n", "Run the Skep that wrote it")] {
+        std::fs::write(data.join("FORMAT"), other).unwrap();
+        let refused = site.skep(0, &["run"]);
+        assert_eq!(refused.code(), Some(1));
+        let told = refused.error();
+        assert!(told.contains(&format!("format {}", &other[5..6])) && told.contains(remedy), "{told}");
+        assert!(!told.contains("damaged") && !told.contains("add-voter"), "{told}");
+    }
+    std::fs::write(data.join("FORMAT"), format).unwrap();
     let wal = std::fs::read_dir(data.join("wal")).unwrap().next().unwrap().unwrap().path();
     let mut bytes = std::fs::read(&wal).unwrap();
     bytes[20] ^= 1;
@@ -65,6 +70,7 @@ fn a_directory_of_a_newer_format_and_a_damaged_one_are_refused_untouched() {
     let refused = site.skep(0, &["run"]);
     assert_eq!(refused.code(), Some(1));
     assert!(refused.error().contains("damaged"), "{}", refused.error());
+    assert!(refused.error().contains("If nobody has them, keep it"), "{}", refused.error());
     assert_eq!(std::fs::read(&wal).unwrap(), bytes);
 }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use skep_client::command::Target;
 use skep_client::{Allowed, ClientError, Endpoint, OperatorGrant, OperatorSecret, Read, RequestName, TaskSpec};
-use skep_tests::hall::Hall;
+use skep_tests::hall::{Hall, attach};
 use skep_tests::running::Running;
 use skep_tests::{Ran, Site};
 
@@ -100,6 +100,56 @@ async fn a_watch_survives_its_node_from_the_first_moment_on() {
     let nowhere = site.net.nodes[0].dir.join("nowhere");
     let nobody = Ran::of(Command::new(NODE).args(["task", "watch", "--dir"]).arg(nowhere).env_clear());
     assert_eq!(nobody.code(), Some(2), "{}", nobody.error());
+}
+
+/// nats-io/nats.net.v1#804, with all that goes on: commands, topics, and whoever waits for an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_goes_on_survives_its_node() {
+    let mut hall = Hall::up(NODE, 3, 3).await;
+    let key = hall.key.to_str().unwrap().to_owned();
+    // It is known and not there: its command is open until somebody calls it off.
+    let (agent, offers) = attach(&hall.client(0), "r1", &[]).await;
+    drop(offers);
+    agent.detach().await;
+    let on_last = |hall: &Hall, args: &[&str]| Running::start(hall.site.command(2, &[args, &["-o", "jsonl"]].concat()));
+    let send = ["command", "send", "--key", &key, "--to", "r1", "--verb", "goto", "--valid-for", "10min", "--wait"];
+    let mut waits = on_last(&hall, &send);
+    let accepted = async || {
+        let listed = hall.site.skep(0, &["command", "list", "-o", "json"]).json();
+        Some(listed[0]["command"].as_str()?.to_owned())
+    };
+    let id = hall.site.net.wait_for("a command that is accepted", accepted).await.unwrap();
+    hall.site.net.kill(2);
+    waits.until_told("no answer for now");
+    let mut watch = on_last(&hall, &["command", "watch"]);
+    let mut tail = on_last(&hall, &["topic", "tail", "robots/said"]);
+    let say = |hall: &Hall, said: &str| {
+        assert_eq!(hall.site.skep(2, &["topic", "publish", "robots/said", said]).code(), Some(0));
+    };
+    for said in ["one", "two"] {
+        watch.until_told("no answer for now");
+        tail.until_told("no answer for now");
+        hall.site.net.start(2).unwrap();
+        watch.until_told("following from entry");
+        tail.until_told("there is an answer again");
+        say(&hall, said);
+        let told: Value = serde_json::from_str(&tail.line()).unwrap();
+        assert_eq!(told["payload"], said);
+        if said == "one" {
+            hall.site.net.kill(2);
+        }
+    }
+    hall.site.skep(0, &["command", "cancel", &id, "--key", &key, "-o", "json"]).json();
+    loop {
+        let step: Value = serde_json::from_str(&watch.line()).unwrap();
+        assert_eq!(step["command"], id.as_str(), "{step}");
+        if step["kind"] == "ended" {
+            break;
+        }
+    }
+    let shown: Value = serde_json::from_str(&waits.line()).unwrap();
+    assert_eq!(shown["deliveries"][0]["outcome"], "cancelled", "{shown}");
+    assert_eq!(waits.ended().code(), Some(1));
 }
 
 /// etcd-io/etcd#3082

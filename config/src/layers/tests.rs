@@ -75,6 +75,23 @@ fn every_value_is_shown() {
     assert!(settings.iter().all(|setting| !setting.value.is_empty()), "{settings:?}");
 }
 
+/// databendlabs/databend#4341, in a list: an error says where it was said.
+#[test]
+fn what_stands_in_a_list_has_the_origin_of_the_list() {
+    for bad in ["id = \"rubbish\"", "id = \"KNOWN\"\ncontrol = \"here\"", "id = \"KNOWN\"\nmesh = \"here\""] {
+        let id = skep_protocol::ids::NodeId::from_public_key([1; 32]).to_string();
+        let file = file(&format!("[[peers]]\n{}\n", bad.replace("KNOWN", &id)));
+        let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.starts_with("peers.0."), "{error}");
+        assert!(error.ends_with(&format!("(from {})", file.path().display())), "{error}");
+    }
+    let id = skep_protocol::ids::NodeId::from_public_key([1; 32]).to_string();
+    let file = file(&format!("[[peers]]\nid = \"{id}\"\nname = \"b\"\n"));
+    let (_, settings) = load(Some(file.path()), &Overrides::default()).unwrap();
+    assert_eq!(origin_of(&settings, "peers.0.name"), ("b".into(), file.path().display().to_string()));
+    assert_eq!((list_of("peers.0.id"), list_of("control.listen"), list_of("")), ("peers", "control.listen", ""));
+}
+
 #[test]
 fn the_name_of_a_site_is_one_of_its_topics() {
     // VDA5050/VDA5050#605

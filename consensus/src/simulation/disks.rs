@@ -139,6 +139,7 @@ async fn start_on_full_disks(watch: Watch) {
     assert!(create_one(&leading, &mut rng, &watch).await.is_some(), "it goes on when there is room");
 }
 
+/// rabbitmq/rabbitmq-server#10723
 #[test]
 fn a_shard_that_starts_on_full_disks_has_a_leader_that_says_so() {
     let outcome = run(start_on_full_disks);

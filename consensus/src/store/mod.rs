@@ -38,6 +38,7 @@
 mod clock_marks;
 mod directory;
 pub(crate) mod disk;
+mod error;
 mod foreign;
 mod history;
 mod journals;
@@ -58,7 +59,7 @@ mod written;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,6 +73,7 @@ use tokio::sync::watch;
 
 pub(crate) use clock_marks::{ClockMark, ClockMarks};
 use disk::{Disk, DiskFile, SystemDisk};
+pub use error::StoreError;
 pub(crate) use history::set_bytes;
 pub use history::{ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding, TransitionsFound};
 pub use journals::{JournalError, JournalJob, JournalReport, Journals};
@@ -116,82 +118,6 @@ impl Default for StoreOptions {
             }),
             history: HistoryOptions::default(),
         }
-    }
-}
-
-/// Why a store cannot be opened or read.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The operating system refused.
-    #[error("{path}: {source}")]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another process has it.
-    #[error("{path} is in use by another Skep process; stop that one first, or use another directory")]
-    InUse {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Written by a newer Skep.
-    #[error("{path} has format {found}; this Skep reads up to {supported}. Upgrade Skep, or use another directory")]
-    NewerFormat {
-        /// Which.
-        path: PathBuf,
-        /// The format found.
-        found: u32,
-        /// The newest format that is understood.
-        supported: u32,
-    },
-    /// A file is damaged.
-    #[error(
-        "{path} is damaged: {why}. Nothing was changed. Move the data directory away and start again: the node then \
-         waits under a new incarnation until a voter runs 'skep shard add-voter'"
-    )]
-    Corrupt {
-        /// Which.
-        path: PathBuf,
-        /// What was found.
-        why: String,
-    },
-    /// A file that is not of the store is where each file counts.
-    #[error("{path} is no file of Skep's; remove it, or move it elsewhere, and start again. Nothing was changed")]
-    Foreign {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Entries of a shard do not fit together.
-    #[error(
-        "the log of shard {shard} is damaged: {why}. Nothing was changed. Move the data directory away and start \
-         again: the node then waits under a new incarnation until a voter runs 'skep shard add-voter'"
-    )]
-    CorruptLog {
-        /// Which.
-        shard: ShardId,
-        /// What was found.
-        why: String,
-    },
-    /// The log is gone though there was one.
-    #[error("the log is missing though {marked} records were durable. Move the data directory away and start again")]
-    LogMissing {
-        /// How many there were.
-        marked: u64,
-    },
-    /// The writer is gone: the store is being closed.
-    #[error("the store is closed")]
-    Closed,
-}
-
-impl StoreError {
-    fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
-    }
-
-    fn corrupt(path: &Path, why: impl Into<String>) -> Self {
-        Self::Corrupt { path: path.to_owned(), why: why.into() }
     }
 }
 

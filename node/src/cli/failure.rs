@@ -106,7 +106,7 @@ impl Failure {
     fn shown(&self, format: Format, on_terminal: bool) -> String {
         match format {
             Format::Table if on_terminal => {
-                let diagnostic = miette::MietteDiagnostic::new(self.message.clone());
+                let diagnostic = miette::MietteDiagnostic::new(self.text());
                 let report = format!("{:?}", miette::Report::from(diagnostic));
                 // Not broken into lines, so that it can be copied.
                 let again = self.again.as_ref().map(|line| format!("\n{line}")).unwrap_or_default();
@@ -115,7 +115,7 @@ impl Failure {
             // As long as it is: whoever searches a file finds what was said in one piece.
             Format::Table => {
                 let again = self.again.as_ref().map(|line| format!(": {line}")).unwrap_or_default();
-                format!("error: {}{again}", self.message)
+                format!("error: {}{again}", self.text())
             }
             Format::Json | Format::Jsonl => {
                 let error = serde_json::json!({
@@ -132,6 +132,11 @@ impl Failure {
                 error.to_string()
             }
         }
+    }
+
+    /// The message for people. Whoever worded it, it has no characters that a terminal would obey; its own lines stay lines.
+    fn text(&self) -> String {
+        self.message.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
     }
 
     /// What a client says, without what may be said beside it.
@@ -232,6 +237,14 @@ mod tests {
             v1::Failure { code: "SKEP-0111".into(), message: "by \u{1b}[31mx\ny".into(), ..Default::default() };
         let shown = Failure::from(ClientError::NotDone(Box::new(refused))).shown(Format::Table, false);
         assert!(!shown.contains(['\u{1b}', '\n']), "{shown:?}");
+    }
+
+    #[test]
+    fn an_error_has_no_characters_that_a_terminal_obeys_whoever_words_it() {
+        // openclaw/openclaw#123797
+        let failure = Failure::failed("first\nsecond \u{1b}[2J\u{9b}");
+        assert_eq!(failure.shown(Format::Table, false), "error: first\nsecond \\u{1b}[2J\\u{9b}");
+        assert!(!failure.shown(Format::Table, true).contains("\u{1b}[2J"));
     }
 
     #[test]

@@ -192,6 +192,7 @@ mod tests {
 
     #[test]
     fn an_age_is_told_within_an_era_and_never_across_two() {
+        // rfmoz/tuptime#81
         let at = LogInstant::from_raw(61_000);
         let (earlier, later) = (at.raw(), at.plus_ms(1_500).raw());
         assert_eq!(age(earlier, later), "1.5 s ago");

@@ -5,7 +5,7 @@ mod demo;
 mod inspect;
 mod up;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -141,8 +141,13 @@ fn fresh(common: &Common, name: &str) -> Result<PathBuf, Failure> {
     if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Failure::usage(format!("{} is not empty; give a fresh directory", dir.display())));
     }
-    std::fs::create_dir_all(&dir).map_err(Failure::failed)?;
+    make(&dir)?;
     Ok(dir)
+}
+
+/// Makes a directory, if it is not there.
+fn make(dir: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir).map_err(|error| Failure::failed(format!("{}: {error}", dir.display())))
 }
 
 impl Testnet {

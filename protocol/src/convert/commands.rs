@@ -31,6 +31,11 @@ pub fn optional_command_id(bytes: &[u8]) -> Result<Option<CommandId>, FieldError
     if bytes.is_empty() { Ok(None) } else { command_id(bytes).map(Some) }
 }
 
+/// Whether what is allowed is one of these, and there are none.
+fn names_none<T: Ord>(allowed: &Allowed<T>) -> bool {
+    matches!(allowed, Allowed::These(these) if these.is_empty())
+}
+
 fn signature(bytes: &[u8]) -> Result<Signature, FieldError> {
     let bytes: &[u8; 64] =
         bytes.try_into().map_err(|_| field("signature", "give the 64 bytes of an ed25519 signature"))?;
@@ -60,7 +65,11 @@ pub fn install_operator(request: v1::InstallOperatorRequest) -> Result<(Meta, Op
 /// [`FieldError`].
 pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, Op), FieldError> {
     let meta = meta(request.meta)?;
-    let grant = decoded("grant", &request.grant)?;
+    let grant: OperatorGrant = decoded("grant", &request.grant)?;
+    // Whoever reads lists would take it for any.
+    if !grant.revoked && (names_none(&grant.verbs) || names_none(&grant.targets)) {
+        return Err(field("grant", "it names no verb, or nobody; name some, or allow any, or revoke it"));
+    }
     let (by, signature) = (request.by.parse::<OperatorKey>().in_field("by")?, signature(&request.signature)?);
     Ok((meta, Op::GrantOperator { grant: Box::new(SignedGrant { grant, by, signature }) }))
 }
@@ -264,6 +273,25 @@ pub fn wait_ms(wait: Option<prost_types::Duration>) -> Result<u32, FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_grant_of_nothing_is_refused_and_not_shown_as_one_of_everything() {
+        // Koed00/django-q#602
+        let operator = crate::authority::OperatorSecret::from_seed(&[1; 32]).key();
+        let (site, name) = ("s".parse().unwrap(), "n".parse().unwrap());
+        let any = OperatorGrant::of_first(site, crate::ids::ShardId(1), operator, name);
+        let stated = |grant: &OperatorGrant| {
+            let (grant, by) = (grant.encode().unwrap(), operator.to_string());
+            grant_operator(v1::GrantOperatorRequest { grant, by, signature: vec![0; 64], ..Default::default() })
+        };
+        let no_verb = OperatorGrant { verbs: Allowed::These(BTreeSet::new()), ..any.clone() };
+        let nobody = OperatorGrant { targets: Allowed::These(BTreeSet::new()), ..any.clone() };
+        for refused in [&no_verb, &nobody] {
+            assert_eq!(stated(refused).unwrap_err().field, "grant");
+        }
+        assert!(stated(&any).is_ok());
+        assert!(stated(&OperatorGrant { revoked: true, ..nobody }).is_ok(), "it may do nothing, and is shown so");
+    }
 
     #[test]
     fn software_names_as_many_commands_in_its_hands_as_its_node_has_and_no_more() {

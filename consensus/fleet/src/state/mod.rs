@@ -5,6 +5,7 @@ mod apply;
 mod claimable;
 pub(crate) mod commands;
 mod dedup;
+mod ended;
 mod era;
 #[cfg(test)]
 pub(crate) mod looks;
@@ -31,6 +32,7 @@ use claimable::{Claimable, Ranks, Waiting};
 pub(crate) use commands::CommandDue;
 use commands::Commands;
 use dedup::Dedup;
+use ended::Ended;
 use serving::Serving;
 pub use snapshot::SnapshotError;
 
@@ -91,12 +93,10 @@ pub struct FleetState {
     pending_count: u64,
     /// When claims become stale and tasks expire.
     due: OrdSet<(LogInstant, Due, TaskId)>,
-    /// Terminal tasks in the order of their ends.
-    ended: OrdSet<(u64, TaskId)>,
-    ended_seq: OrdMap<TaskId, u64>,
-    /// Bytes of all tasks, and of the terminal ones among them.
+    /// Terminal tasks.
+    ended: Ended,
+    /// Bytes of all tasks.
     task_bytes: u64,
-    ended_bytes: u64,
     /// The highest epoch of any task that was forgotten: one that takes up its id again goes on above it.
     epoch_floor: ClaimEpoch,
     agents: OrdMap<AgentId, Arc<AgentRecord>>,
@@ -148,10 +148,8 @@ impl FleetState {
             kept: OrdMap::new(),
             pending_count: 0,
             due: OrdSet::new(),
-            ended: OrdSet::new(),
-            ended_seq: OrdMap::new(),
+            ended: Ended::default(),
             task_bytes: 0,
-            ended_bytes: 0,
             epoch_floor: ClaimEpoch::default(),
             agents: OrdMap::new(),
             held: OrdMap::new(),

@@ -241,10 +241,9 @@ impl FleetState {
             Ok(())
         })?;
         from.take_all(|(seq, id): (u64, TaskId)| {
-            if !self.task(&id).is_some_and(|task| task.state.status().is_terminal()) {
-                return Err(malformed(&format!("task {id} is listed as ended and is not")));
-            }
-            self.note_end(seq, id);
+            let status = self.task(&id).map(|task| task.state.status()).filter(|status| status.is_terminal());
+            let status = status.ok_or_else(|| malformed(&format!("task {id} is listed as ended and is not")))?;
+            self.ended.note(seq, id, status);
             Ok(())
         })?;
         from.take_all(|(id, record): (AgentId, AgentRecord)| {

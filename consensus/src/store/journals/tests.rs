@@ -258,6 +258,34 @@ fn journals_of_an_earlier_skep_are_refused_and_not_misread() {
     assert!(refused.to_string().contains("earlier Skep"), "{refused}");
 }
 
+/// Of the kind of ches/docker-kafka#28: what is advised is right for what happened. To move the data directory away would lose a
+/// replica, and mend no journal.
+#[test]
+fn journals_that_are_damaged_are_the_only_ones_to_be_moved_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let in_use = Journals::open(dir.path(), [7; 16], fatal()).err().unwrap().to_string();
+    assert!(in_use.contains("stop that one") && !in_use.contains("moved away"), "{in_use}");
+    let (journals, reports) = reopen(dir.path(), journals, reports);
+    drop((journals, reports));
+    let refused = || loop {
+        match Journals::open(dir.path(), [7; 16], fatal()) {
+            Err(error) if error.why.contains("in use") => std::thread::yield_now(),
+            opened => break opened.err().expect("it is refused").to_string(),
+        }
+    };
+    let foreign = dir.path().join("wal").join("x.bak");
+    std::fs::write(&foreign, "somebody's").unwrap();
+    let told = refused();
+    assert!(told.contains("remove it") && !told.contains("moved away"), "{told}");
+    std::fs::remove_file(foreign).unwrap();
+    let segments = files_in(&dir.path().join("wal"));
+    segments.iter().for_each(|path| std::fs::write(path, [1_u8; 20]).unwrap());
+    let told = refused();
+    assert!(told.contains("damaged") && told.contains("indeterminate"), "{told}");
+    assert!(!told.contains("add-voter") && !told.contains("move the data directory"), "{told}");
+}
+
 fn files_in(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_in(&path) } else { vec![path] }).collect()

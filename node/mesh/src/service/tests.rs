@@ -269,6 +269,7 @@ async fn dies_and_comes_again([stays, dies]: [u8; 2], stays_dials: bool) {
     stayed.stop().await;
 }
 
+/// libp2p/rust-libp2p#5097
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_died_without_a_word_and_came_back_is_heard_at_once() {
     for pair in [[1, 2], [2, 1]] {

@@ -73,7 +73,7 @@ impl Up {
             let (nodes, voters) = (self.nodes, self.voters);
             return Err(Failure::usage(format!("{voters} voters need as many nodes; there are {nodes}")));
         }
-        std::fs::create_dir_all(&dir).map_err(Failure::failed)?;
+        super::make(&dir)?;
         let options = SiteOptions {
             binary: std::env::current_exe().map_err(Failure::failed)?,
             dir: dir.clone(),
