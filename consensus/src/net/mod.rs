@@ -28,7 +28,7 @@ pub use peers::PeerView;
 pub(crate) use peers::Peers;
 pub(crate) use roles::{Roles, sought_in};
 pub(crate) use serve::{Dispatch, Who};
-pub(crate) use snapshots::{Sending, SnapshotSender};
+pub(crate) use snapshots::{Offer, Sending, SnapshotSender};
 
 #[cfg(test)]
 mod tests;
