@@ -23,7 +23,7 @@ use super::acked::{Acked, FORGOT};
 use super::pause::{Attempt, Pauses};
 use super::saved::{LoadError, SnapshotData};
 use super::types::{Entry, LogId, Member, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
-use crate::net::{APPEND_BYTES_MAX, CallError, Class, Offer, Peers, SnapshotSender};
+use crate::net::{APPEND_BYTES_MAX, CallError, Class, Entries, Offer, Peers, SnapshotSender};
 
 /// How long a vote is waited for. Its voter writes it down first, which on a slow disk takes longer than any call should;
 /// who needs it does not wait for it, and stands again.
@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     class: Class,
     target: RaftId,
     node: NodeId,
+    /// Whether the last entries may be sent again: they were not answered.
+    sends_again: bool,
     /// How long to wait if the next snapshot is not taken either.
     pauses: Pauses,
     /// The snapshot that was last to be sent, and which bytes it has.
@@ -71,7 +73,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 impl Network {
     fn connection(&self, class: Class, target: RaftId, member: &Member) -> Connection {
         let (network, pauses) = (self.clone(), Pauses::default());
-        Connection { network, class, target, node: member.node, pauses, named: None }
+        Connection { network, class, target, node: member.node, sends_again: false, pauses, named: None }
     }
 }
 
@@ -95,8 +97,36 @@ impl Connection {
         self.check_incarnation()?;
         let body = self.envelope(request)?;
         let answer = self.network.peers.call(self.node, class, kind, self.network.shard, &body, deadline).await;
+        self.response(action, answer)
+    }
+
+    fn response<Response: DeserializeOwned>(
+        &self,
+        action: RPCTypes,
+        answer: Result<Bytes, CallError>,
+    ) -> Result<Response, RPCError<TypeConfig>> {
         let answer = answer.map_err(|e| self.rpc_error(action, e))?;
         decode("raft response", &answer).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+    }
+
+    /// Sends entries, or none, and waits until they are written.
+    async fn append(
+        &mut self,
+        rpc: &AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.check_incarnation()?;
+        let body = self.envelope(rpc)?;
+        let entries = match (rpc.entries.is_empty(), self.sends_again) {
+            (true, _) => Entries::No,
+            (false, false) => Entries::New,
+            (false, true) => Entries::Again,
+        };
+        let Network { peers, shard, rpc_timeout, .. } = &self.network;
+        let answer = peers.append(self.node, self.class, *shard, &body, *rpc_timeout, entries).await;
+        if entries != Entries::No {
+            self.sends_again = answer.is_err();
+        }
+        self.response(RPCTypes::AppendEntries, answer)
     }
 
     /// A node that lost its disk is another member: nothing is sent to the one that it was.
@@ -267,7 +297,6 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         mut rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let patience = self.network.rpc_timeout;
         let acked = self.network.acked.clone();
         // Heartbeats go on: by their answers it is seen that it was told.
         if self.class != Class::Urgent && acked.is_forgetful(self.target) {
@@ -278,7 +307,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         // Of before the call: what it answers is of later than that.
         let held = acked.upto(&rpc.vote, self.target);
         let last = rpc.entries.last().map(|entry| entry.log_id).max(rpc.prev_log_id);
-        let response = self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, patience).await?;
+        let response = self.append(&rpc).await?;
         if let Some(peer) = peer.filter(|_| bytes > 0) {
             peer.appended(bytes);
         }
