@@ -42,6 +42,17 @@ pub struct PeerView {
     pub bytes_per_s: Option<u64>,
 }
 
+/// Which entries a call carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entries {
+    /// None.
+    No,
+    /// Some that were not sent before.
+    New,
+    /// Some that were sent before and not answered, and maybe others.
+    Again,
+}
+
 /// An established connection to a peer.
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
@@ -64,6 +75,11 @@ impl Peer {
     /// How long to wait for so many bytes: for an answer to them, or until they have come or gone.
     pub(super) fn patience(&self, least: Duration, bytes: usize) -> Duration {
         self.pace().patience(least, self.link.round_trips().late, bytes)
+    }
+
+    /// How long to wait until entries of so many bytes are said to be written.
+    fn append_patience(&self, least: Duration, bytes: usize) -> Duration {
+        self.pace().append_patience(least, self.link.round_trips().late, bytes)
     }
 
     /// How many bytes of entries to send at once.
@@ -272,23 +288,58 @@ impl Peers {
         least: Duration,
     ) -> Result<Bytes, CallError> {
         let Some(peer) = self.connected(node) else { return Err(self.not_connected(node)) };
-        let clock = self.clocks.known(shard).and_then(|clock| clock.for_frames());
         let deadline = peer.patience(least, body.len());
+        let (result, took) = self.ask(&peer, (class, kind), shard, body, deadline).await;
+        // Others wait for more than the way: only what Raft's thread answers from memory tells how quick that is.
+        if matches!(kind, FrameKind::Beat | FrameKind::Clock) {
+            match &result {
+                Ok(_) | Err(CallError::Refused(_)) => peer.pace().answered(took),
+                Err(CallError::Timeout(_)) => peer.pace().missed(),
+                Err(CallError::NotSent(_) | CallError::Lost(_)) => {}
+            }
+        }
+        result
+    }
+
+    /// Sends entries, or none, to a peer, and waits until it says that what it has is written: for `least` on a quick link to a
+    /// quick disk, and longer as the link and the disk need it.
+    pub(crate) async fn append(
+        &self,
+        node: NodeId,
+        class: Class,
+        shard: ShardId,
+        body: &[u8],
+        least: Duration,
+        entries: Entries,
+    ) -> Result<Bytes, CallError> {
+        let Some(peer) = self.connected(node) else { return Err(self.not_connected(node)) };
+        let deadline = peer.append_patience(least, body.len());
+        let (result, took) = self.ask(&peer, (class, FrameKind::Append), shard, body, deadline).await;
+        match (&result, entries) {
+            (Ok(_), Entries::New) => peer.pace().written(took),
+            (Err(CallError::Timeout(_)), Entries::New | Entries::Again) => peer.pace().not_written(),
+            _ => {}
+        }
+        result
+    }
+
+    /// Calls a peer; what it answers, and how long that took.
+    async fn ask(
+        &self,
+        peer: &Peer,
+        (class, kind): (Class, FrameKind),
+        shard: ShardId,
+        body: &[u8],
+        deadline: Duration,
+    ) -> (Result<Bytes, CallError>, Duration) {
+        let clock = self.clocks.known(shard).and_then(|clock| clock.for_frames());
         let call = Outgoing { class, kind, shard, clock, body, deadline };
         let begun = tokio::time::Instant::now();
         let result = match tokio::time::timeout(deadline + deadline / 4, peer.link.call(call)).await {
             Ok(result) => result,
             Err(_) => Err(CallError::Timeout(deadline)),
         };
-        // What else takes its time waits for more than the peer: only Raft's own calls tell how quick it is.
-        if matches!(class, Class::Urgent | Class::Append) {
-            match &result {
-                Ok(_) | Err(CallError::Refused(_)) => peer.pace().answered(begun.elapsed()),
-                Err(CallError::Timeout(_)) => peer.pace().missed(),
-                Err(CallError::NotSent(_) | CallError::Lost(_)) => {}
-            }
-        }
-        result
+        (result, begun.elapsed())
     }
 
     /// The round trip to as many of these nodes as are needed beside this one: to the nearest, since the others are not

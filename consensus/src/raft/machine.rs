@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use super::checked::Checked;
 use super::fitness::{Fitness, Unfit};
 use super::kept::Replay;
+use super::saved::SnapshotData;
 use super::snapshot::{OwnSnapshot, Write};
 use super::types::{
     ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode,
@@ -252,7 +253,7 @@ impl Machine {
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -292,7 +293,6 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if !force && (self.fitness.unfit().is_some() || !self.snapshot.is_due(self.state.read().bytes())) {
             return None;
         }
-        self.snapshot.forget_loaded();
         Some(Builder { must: force, ..self.get_snapshot_builder().await })
     }
 
@@ -310,30 +310,29 @@ impl RaftStateMachine<TypeConfig> for Machine {
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
         // That of a start is on the disk already.
-        let is_saved = self.snapshot.is_loaded(meta, &snapshot)?;
+        let is_saved = matches!(snapshot, SnapshotData::Read(_));
+        let data = snapshot.load().await.map_err(io::Error::other)?;
         // The log goes with what was applied of it. What was passed over did nothing here that could be kept.
         let applied = self.state.read().applied();
         if let Some(applied) = applied {
             self.snapshot.until_kept(applied.index + 1, true).await?;
         }
-        self.restore(meta, snapshot.clone()).await?;
+        self.restore(meta, data.clone()).await?;
         if is_saved {
             return Ok(());
         }
-        self.snapshot.forget_loaded();
-        let (shard, bytes) = (self.shard, snapshot.len() as u64);
+        let (shard, bytes) = (self.shard, data.len() as u64);
         let write: Arc<Write> = Arc::new(move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
-            snapshots.save(shard, &StoredSnapshot { index, meta: meta.clone(), data: snapshot.clone() })
+            snapshots.save(shard, &StoredSnapshot { index, meta: meta.clone(), data: data.clone() })
         });
         self.snapshot.save(meta, bytes, &write).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let Some(stored) = self.snapshot.load(self.applied.is_none()).await? else { return Ok(None) };
-        let meta = decode("snapshot meta", &stored.meta)?;
-        Ok(Some(Snapshot { meta, snapshot: stored.data }))
+        let Some((meta, snapshot)) = self.snapshot.current(self.applied.is_none()).await? else { return Ok(None) };
+        Ok(Some(Snapshot { meta: decode("snapshot meta", &meta)?, snapshot }))
     }
 }
 
@@ -361,7 +360,7 @@ pub(crate) struct Builder {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         if let Some(unfit) = &self.unfit {
@@ -381,11 +380,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             self.snapshot.save(&self.meta, bytes, &write).await?;
         } else if !self.snapshot.try_save(&self.meta, bytes, &write).await? {
             // openraft takes one of no entry for none: nothing is let go of for it, and another can be asked for.
-            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Bytes::new() });
+            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::Here(Bytes::new()) });
         }
         self.snapshot.replay.covered(self.behind, usize::try_from(bytes).unwrap_or(usize::MAX));
         // openraft takes no notice of what is in it: whoever is to have it is sent what is on the disk.
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: Bytes::new() })
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::Here(Bytes::new()) })
     }
 }
 

@@ -12,6 +12,8 @@ use skep_protocol::outcome::Reply;
 use skep_protocol::text::NodeName;
 use skep_protocol::time::LogInstant;
 
+use super::saved::SnapshotData;
+
 openraft::declare_raft_types!(
     /// One shard's Raft group.
     pub(crate) TypeConfig:
@@ -39,7 +41,7 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, super::machine::Machine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Bytes>;
+pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 

@@ -19,6 +19,7 @@ use super::dispatch::check_sender;
 use crate::net::Who;
 use crate::raft::acked::FORGOT;
 use crate::raft::fitness::Unfit;
+use crate::raft::saved::SnapshotData;
 use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 use crate::threads::Errand;
 
@@ -239,7 +240,7 @@ impl Shard {
             return Err("the snapshot is of a later term than its sender leads".to_owned());
         }
         self.inner.checked.put(data.clone(), state);
-        let snapshot = Snapshot { meta, snapshot: data };
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Here(data) };
         let response = self.raft().install_full_snapshot(vote, snapshot).await;
         self.inner.checked.clear();
         let response = response.map_err(|e| e.to_string())?;

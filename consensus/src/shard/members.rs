@@ -16,6 +16,7 @@ use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
 
 use super::Shard;
 use super::condition::matched;
+use super::heir::{Candidate, heir};
 use crate::net::Class;
 use crate::raft::types::Member;
 
@@ -84,6 +85,29 @@ pub enum MembershipError {
     Forgot {
         /// Which.
         node: NodeId,
+    },
+    /// The node lost its data directory: it is another member than the voter that it was.
+    #[error(
+        "{node} lost its data directory and is no voter as it is now; 'skep shard add-voter' with its id takes it in"
+    )]
+    OtherIncarnation {
+        /// Which.
+        node: NodeId,
+    },
+    /// The leader has not heard of a voter yet how much of the log it holds.
+    #[error("it is not known yet how much of the log {node} holds; ask again in a moment")]
+    LogNotKnown {
+        /// Which.
+        node: NodeId,
+    },
+    /// A change of voters that was cut off is to be finished by another leader, and there is none.
+    #[error(
+        "an earlier change of voters takes this node out, so that one of those who stay has to lead and finish it, and \
+         none can: {why}"
+    )]
+    NoHeir {
+        /// Of each who stays.
+        why: String,
     },
     /// The node runs a build that cannot apply what the shard has agreed on.
     #[error(
@@ -277,13 +301,12 @@ impl Shard {
         let metrics = self.metrics();
         if !wanted.contains_key(&metrics.id) {
             // A leader does not take itself out: one of those who stay finishes it.
-            let connected = |(_, member): &(&RaftId, &Member)| self.inner.site.peers.connected(member.node).is_some();
-            // Whoever has most of the log can take it soonest.
-            let to = wanted.iter().filter(connected).max_by_key(|(id, _)| matched(&metrics, id));
-            let to = to
-                .map(|(_, member)| member.node)
-                .ok_or_else(|| MembershipError::Voters("no voter that stays is connected".to_owned()))?;
-            let leader = match self.transfer_leader(Some(to)).await {
+            let candidate = |(id, member): (&RaftId, &Member)| {
+                let (holds, can_lead) = (matched(&metrics, id), self.check_can_lead(*id, member));
+                Candidate { id: *id, node: member.node, holds, can_lead }
+            };
+            let to = heir(&wanted.iter().map(candidate).collect::<Vec<_>>())?;
+            let leader = match self.in_time(hand_over(self, to, true)).await {
                 // Whoever leads now finishes it, or hands on the lead in its turn.
                 Err(MembershipError::NotTaken { leader, .. }) => leader,
                 taken => taken?,
@@ -330,29 +353,31 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
     shard.check_leads()?;
     let metrics = shard.metrics();
     let voters = shard.voters();
-    let (local, is_named) = (metrics.id, to.is_some());
-    let progress = |id: &RaftId| metrics.replication.as_ref().and_then(|r| r.get(id).copied()).flatten();
-    let connected = |member: &Member| shard.inner.site.peers.connected(member.node).is_some();
     let target = match to {
         Some(node) if node == shard.inner.site.node => return Ok(node),
         Some(node) => {
-            let found = voters.iter().find(|(_, member)| member.node == node);
-            let (id, member) = found.ok_or(MembershipError::NotVoter { node })?;
-            if !connected(member) {
-                return Err(MembershipError::Unreachable { node });
-            }
-            shard.check_speaks(node)?;
+            // An earlier incarnation may be on its way out beside the present one.
+            let of_node = || voters.iter().filter(move |(_, member)| member.node == node);
+            let can_lead = |(id, member): &(&RaftId, &Member)| shard.check_can_lead(**id, member).is_ok();
+            let (id, member) =
+                of_node().find(can_lead).or_else(|| of_node().next()).ok_or(MembershipError::NotVoter { node })?;
+            shard.check_can_lead(*id, member)?;
             *id
         }
         None => {
-            let can = |id: &RaftId, member: &Member| {
-                *id != local && !shard.inner.acked.is_forgetful(*id) && shard.check_speaks(member.node).is_ok()
-            };
-            let others = voters.iter().filter(|(id, member)| can(id, member) && connected(member));
-            let best = others.max_by_key(|(id, _)| progress(id).map(|matched| matched.index));
+            let can_lead =
+                |(id, member): &(&RaftId, &Member)| **id != metrics.id && shard.check_can_lead(**id, member).is_ok();
+            let best = voters.iter().filter(can_lead).max_by_key(|(id, _)| matched(&metrics, id));
             *best.ok_or_else(|| MembershipError::Voters("no other voter is connected".to_owned()))?.0
         }
     };
+    hand_over(shard, target, to.is_some()).await
+}
+
+/// Hands the lead to a voter that can take it, and waits until somebody leads: see [`transfer_leader`].
+async fn hand_over(shard: &Shard, target: RaftId, is_named: bool) -> Result<NodeId, MembershipError> {
+    let (metrics, voters) = (shard.metrics(), shard.voters());
+    let local = metrics.id;
     let term = metrics.current_term;
     shard.inner.beats.hand_over(term);
     shard.raft().trigger().transfer_leader(target).await.map_err(raft_error)?;
@@ -377,9 +402,29 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
 impl Shard {
     /// Hands over the lead, within a limit of time.
     pub(crate) async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
+        self.in_time(transfer_leader(self, to)).await
+    }
+
+    /// Whether a voter could lead, however much of the log it holds.
+    fn check_can_lead(&self, id: RaftId, member: &Member) -> Result<(), MembershipError> {
+        let node = member.node;
+        let peer = self.inner.site.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
+        if peer.raft_id() != id {
+            return Err(MembershipError::OtherIncarnation { node });
+        }
+        if self.inner.acked.is_forgetful(id) {
+            return Err(MembershipError::Forgot { node });
+        }
+        self.check_speaks(node)
+    }
+
+    async fn in_time(
+        &self,
+        handed: impl Future<Output = Result<NodeId, MembershipError>>,
+    ) -> Result<NodeId, MembershipError> {
         // As long as an election takes on these links, a few times over: another one may have to stand.
         let patience = Duration::from_millis(self.borne_ms().saturating_mul(4));
-        match tokio::time::timeout(patience, transfer_leader(self, to)).await {
+        match tokio::time::timeout(patience, handed).await {
             Ok(result) => result,
             Err(_) => Err(MembershipError::Unknown(
                 "no other voter took the lead in time; look at 'skep shard status'".to_owned(),

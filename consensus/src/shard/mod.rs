@@ -8,6 +8,7 @@ mod condition;
 mod continuity;
 mod dispatch;
 mod elect;
+mod heir;
 mod lead;
 mod members;
 mod orchestrate;

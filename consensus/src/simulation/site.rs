@@ -319,6 +319,11 @@ impl Nodes {
         self.all[at].machine.refuse_snapshots(refuses);
     }
 
+    /// How many bytes of snapshots were read from the disk of a node so far.
+    pub(super) fn snapshot_bytes_read(&self, at: usize) -> u64 {
+        self.all[at].machine.snapshot_bytes_read()
+    }
+
     pub(super) fn slow_down(&self, at: usize, ms: u64) {
         self.all[at].slow_ms.store(ms, Ordering::Relaxed);
     }
