@@ -429,7 +429,7 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, bytes).unwrap();
         let saved = Saved::new(store, threads.clone(), SHARD, meta);
-        Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::Saved(saved) }
+        Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::Saved(Box::new(saved)) }
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ pub(crate) enum SnapshotData {
     /// In memory, and on the disk of this node, as a start finds it.
     Read(Bytes),
     /// On the disk of this node.
-    Saved(Saved),
+    Saved(Box<Saved>),
 }
 
 impl SnapshotData {

@@ -136,6 +136,6 @@ impl OwnSnapshot {
 
     fn saved(&self, meta: Bytes) -> (Bytes, SnapshotData) {
         let saved = Saved::new(self.store.clone(), self.threads.clone(), self.shard, meta.clone());
-        (meta, SnapshotData::Saved(saved))
+        (meta, SnapshotData::Saved(Box::new(saved)))
     }
 }
