@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{allow_block_list, connection_limits, identify, identity, kad, mdns, ping};
+use libp2p::{allow_block_list, connection_limits, identify, identity, ping};
 use skep_config::MeshConfig;
 
-use crate::discovery::{self, Dht};
+use crate::discovery::Discovery;
 use crate::gossip::{self, Gossip};
 use crate::service::MeshError;
 
@@ -30,8 +29,7 @@ pub(crate) struct Behaviour {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(crate) gossip: Gossip,
-    pub(crate) dht: Dht,
-    lan: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) discovery: Discovery,
 }
 
 impl Behaviour {
@@ -45,22 +43,21 @@ impl Behaviour {
             .with_max_established_per_peer(Some(PER_PEER_MAX));
         let about = identify::Config::new(PROTOCOL.to_owned(), key.public())
             .with_agent_version(format!("skep/{} {process:016x}", env!("CARGO_PKG_VERSION")))
-            .with_push_listen_addr_updates(true);
+            .with_push_listen_addr_updates(true)
+            // What peers say of themselves is kept in our own table.
+            .with_cache_size(0);
         let local = key.public().to_peer_id();
-        let lan = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).transpose();
-        let lan = lan.map_err(|e| MeshError::new(&format!("multicast DNS: {e}")))?;
+        let on_loopback = config.listen.ip().is_loopback();
         Ok(Self {
             admitted: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
             identify: identify::Behaviour::new(about),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT)),
             gossip: gossip::behaviour(&config.site)?,
-            dht: discovery::dht(local, &config.site)?,
-            lan: lan.into(),
+            discovery: Discovery::new(local, &config.site, config.mdns, on_loopback)?,
         })
     }
 }
 
 /// What the swarm reports that somebody reacts to.
 pub(crate) type Event = BehaviourEvent;
-pub(crate) use kad::Event as DhtEvent;

@@ -2,17 +2,21 @@
 //!
 //! **Contract.** One task owns the swarm. Only peers of the configured list are connected, and each is dialled until it
 //! is up: at its configured address, at one that another peer knows (Kademlia of the site), or at one found by multicast
-//! on the same network. Publications are signed once by their sender and verified once by each receiver, on a thread of
+//! on the same network. What others tell of a peer's address is a hint: few are kept, none displaces what is better known, and
+//! they are tried at a pace. Publications are signed once by their sender and verified once by each receiver, on a thread of
 //! their own; what does not fit into a bounded queue is dropped and counted.
 //!
 //! **Must not know** Raft, shards, tasks, or the local API. Nothing that must not be lost travels here.
 
 mod behaviour;
+mod bucket;
 mod dials;
 mod discovery;
 mod envelopes;
 mod gossip;
+mod hints;
 mod links;
+mod noise;
 mod service;
 mod transport;
 

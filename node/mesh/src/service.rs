@@ -8,7 +8,7 @@ use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
 use skep_config::{MeshConfig, cannot_listen};
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
@@ -16,12 +16,12 @@ use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::behaviour::{Behaviour, DhtEvent, Event};
+use crate::behaviour::{Behaviour, Event};
 use crate::dials::Dial;
-use crate::discovery::{ADDRESSES_PER_PEER_MAX, is_usable};
 use crate::envelopes::{Dropped, Envelopes, Job};
 use crate::gossip;
 use crate::links::{Dialled, Links};
+use crate::noise::Noise;
 use crate::transport;
 
 /// Why the mesh did not start.
@@ -144,10 +144,19 @@ struct Service {
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
     jobs: mpsc::Sender<Job>,
     dropped: Arc<Dropped>,
-    on_loopback: bool,
     /// The listed peers, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
     links: Links,
+    noise: Noise<Noisy>,
+}
+
+/// What happens however often somebody likes, and is one line of the log a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Noisy {
+    /// Somebody wanted to connect and was refused, or did not finish.
+    Stranger,
+    /// Somebody said where a peer is.
+    Told(PeerId),
 }
 
 /// What the service waited for.
@@ -183,14 +192,10 @@ impl Mesh {
             let address = peer.mesh.as_ref().map(|text| {
                 let address = text.parse::<Multiaddr>();
                 let address = address.map_err(|e| failed(&format!("{text:?} of peer {}: {e}", peer.id)))?;
-                // As the table of peers has it: the same address in two forms is dialled twice.
                 address.with_p2p(id).map_err(|at| failed(&format!("{at} is an address of another than {}", peer.id)))
             });
-            let address = address.transpose()?;
-            if let Some(address) = &address {
-                swarm.behaviour_mut().dht.add_address(&id, address.clone());
-            }
-            dials.insert(id, Dial::new(peer.id, address, Instant::now()));
+            swarm.behaviour_mut().discovery.list(id, address.transpose()?);
+            dials.insert(id, Dial::new(peer.id, Instant::now()));
         }
         for (over, address) in transport::listen_addresses(config.listen) {
             swarm.listen_on(address).map_err(|error| MeshError::cannot_listen(config, over, &error))?;
@@ -212,7 +217,6 @@ impl Mesh {
         };
         let body = move || envelopes.run(jobs_in);
         std::thread::Builder::new().name("skep-envelopes".to_owned()).spawn(body).map_err(|e| failed(&e))?;
-        let on_loopback = config.listen.ip().is_loopback();
         let (topics, wanted) = watch::channel(BTreeSet::new());
         let topics = Arc::new(topics);
         let (cut_off, cuts) = watch::channel(BTreeSet::new());
@@ -220,8 +224,8 @@ impl Mesh {
         let handle = MeshHandle { view: seen, jobs: jobs.clone(), topics, cut_off, dropped: dropped_too };
         let (topics, heard, cut_off) = (wanted, BTreeSet::new(), cuts);
         let (commands, links) = (commands_in, Links::new(local));
-        let service =
-            Service { swarm, view, commands, topics, heard, cut_off, jobs, dropped, on_loopback, dials, links };
+        let noise = Noise::new();
+        let service = Service { swarm, view, commands, topics, heard, cut_off, jobs, dropped, dials, links, noise };
         let task = tokio::spawn(service.run(stopped));
         Ok((Self { handle, stop: Some(stop), task }, received_in))
     }
@@ -277,15 +281,12 @@ impl Service {
                 continue;
             }
             dial.begin(now, jitter());
-            let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing);
-            let options = match &dial.address {
-                Some(address) => options.addresses(vec![address.clone()]).extend_addresses_through_behaviour().build(),
-                None => options.build(),
-            };
+            let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing).build();
             match self.swarm.dial(options) {
+                Ok(()) if dial.is_missed() => self.swarm.behaviour_mut().discovery.ask(*id),
                 Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
                 // Somebody who is connected may know it: asking has it dialled.
-                Err(DialError::NoAddresses) => drop(self.swarm.behaviour_mut().dht.get_closest_peers(*id)),
+                Err(DialError::NoAddresses) => self.swarm.behaviour_mut().discovery.ask(*id),
                 Err(error) => {
                     let node = dial.node;
                     self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
@@ -338,10 +339,21 @@ impl Service {
         self.heard = heard;
     }
 
-    /// A peer may be reachable now.
-    fn dial_soon(&mut self, peer: &PeerId) {
+    /// Somebody says where a peer is.
+    fn on_told(&mut self, peer: &PeerId, address: &Multiaddr) {
+        let now = Instant::now();
         if let Some(dial) = self.dials.get_mut(peer) {
-            dial.soon(Instant::now());
+            dial.soon(now);
+        }
+        if let Some(times) = self.noise.heard(Noisy::Told(*peer), now) {
+            tracing::info!(%peer, %address, times, "somebody says where this peer is");
+        }
+    }
+
+    /// Somebody wanted to connect, and was refused or did not finish.
+    fn on_refused(&mut self, from: &Multiaddr, error: &(dyn std::error::Error + 'static)) {
+        if let Some(times) = self.noise.heard(Noisy::Stranger, Instant::now()) {
+            tracing::warn!(%from, why = reason(error), times, "connections to the mesh were refused, or not finished");
         }
     }
 
@@ -395,32 +407,11 @@ impl Service {
                 | identify::Event::Pushed { connection_id, peer_id, info },
             ) => {
                 self.on_answer(peer_id, connection_id, Some(info.agent_version));
-                let usable = info.listen_addrs.into_iter().filter(|address| is_usable(address, self.on_loopback));
-                let usable: Vec<Multiaddr> = usable.take(ADDRESSES_PER_PEER_MAX).collect();
-                let dht = &mut self.swarm.behaviour_mut().dht;
-                for address in usable {
-                    dht.add_address(&peer_id, address);
-                }
+                self.swarm.behaviour_mut().discovery.says(&peer_id, &info.listen_addrs);
             }
-            Event::Dht(DhtEvent::RoutingUpdated { peer, .. } | DhtEvent::RoutablePeer { peer, .. }) => {
-                self.dial_soon(&peer)
-            }
-            Event::Dht(DhtEvent::OutboundQueryProgressed {
-                result: kad::QueryResult::GetClosestPeers(Ok(found)),
-                ..
-            }) => {
-                for peer in found.peers {
-                    self.dial_soon(&peer.peer_id);
-                }
-            }
-            Event::Lan(mdns::Event::Discovered(found)) => {
-                for (peer, address) in
-                    found.into_iter().filter(|(peer, _)| self.dials.contains_key(peer)).collect::<Vec<_>>()
-                {
-                    tracing::info!(%peer, %address, "found on this network");
-                    self.swarm.behaviour_mut().dht.add_address(&peer, address);
-                    self.dial_soon(&peer);
-                }
+            Event::Discovery(heard) => {
+                let new = self.swarm.behaviour_mut().discovery.note(heard);
+                new.into_iter().for_each(|(peer, address)| self.on_told(&peer, &address));
             }
             _ => {}
         }
@@ -458,6 +449,9 @@ impl Service {
                     let node = dial.node;
                     self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
                 }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                self.on_refused(&send_back_addr, &error);
             }
             SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
                 tracing::error!(%error, "the mesh does not listen any more");
