@@ -1,5 +1,6 @@
 //! What the swarm does on every connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::swarm::NetworkBehaviour;
@@ -7,7 +8,8 @@ use libp2p::{allow_block_list, connection_limits, identify, identity, ping};
 use skep_config::MeshConfig;
 
 use crate::discovery::Discovery;
-use crate::gossip::{self, Gossip};
+use crate::gate::Gate;
+use crate::gossip::Gossip;
 use crate::service::MeshError;
 
 /// Name of the protocols that peers must share.
@@ -34,7 +36,12 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// `process` is another number for each run of the program: peers tell by it that a node came again.
-    pub(crate) fn new(key: &identity::Keypair, config: &MeshConfig, process: u64) -> Result<Self, MeshError> {
+    pub(crate) fn new(
+        key: &identity::Keypair,
+        config: &MeshConfig,
+        process: u64,
+        gate: Arc<Gate>,
+    ) -> Result<Self, MeshError> {
         let peers_max = u32::try_from(config.peers.len()).unwrap_or(u32::MAX);
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING_MAX))
@@ -53,7 +60,7 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(limits),
             identify: identify::Behaviour::new(about),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT)),
-            gossip: gossip::behaviour(&config.site)?,
+            gossip: Gossip::new(&config.site, gate)?,
             discovery: Discovery::new(local, &config.site, config.mdns, on_loopback)?,
         })
     }

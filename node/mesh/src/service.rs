@@ -12,14 +12,15 @@ use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
 use skep_config::{MeshConfig, cannot_listen};
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
-use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
+use skep_protocol::telemetry::{Envelope, TopicPath};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::behaviour::{Behaviour, Event};
 use crate::dials::Dial;
-use crate::envelopes::{Dropped, Envelopes, Job};
-use crate::gossip;
+use crate::envelopes::{Arrived, Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::gate::Gate;
+use crate::handle::{MeshHandle, MeshView};
 use crate::links::{Dialled, Links};
 use crate::noise::Noise;
 use crate::transport;
@@ -45,88 +46,6 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     errors.map(ToString::to_string).find(|text| !text.is_empty()).unwrap_or_else(|| "no reason was given".to_owned())
 }
 
-/// What the task that owns the swarm is told.
-pub(crate) enum Command {
-    /// Send a signed envelope.
-    Publish {
-        /// On which topic.
-        topic: TopicPath,
-        /// The envelope.
-        data: Vec<u8>,
-    },
-    /// An envelope was verified.
-    Judged {
-        /// Its id in gossip.
-        id: MessageId,
-        /// Who passed it on.
-        from: PeerId,
-        /// Whether it goes on.
-        verdict: MessageAcceptance,
-    },
-}
-
-/// What the mesh looks like now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MeshView {
-    /// Connected peers.
-    pub up: BTreeSet<NodeId>,
-    /// Where this node listens, as multiaddresses.
-    pub listening: Vec<String>,
-    /// Why peers are not connected, as far as that is known.
-    pub errors: BTreeMap<NodeId, String>,
-    /// Connections made so far, to any peer.
-    pub made: u64,
-    /// Connections closed so far because another one to the same peer stays.
-    pub replaced: u64,
-    /// Peers under whose identity two processes run, and when both were last met.
-    pub shared: BTreeMap<NodeId, Instant>,
-}
-
-/// Handle of the mesh. Cheap to clone.
-#[derive(Clone)]
-pub struct MeshHandle {
-    view: watch::Receiver<MeshView>,
-    jobs: mpsc::Sender<Job>,
-    topics: Arc<watch::Sender<BTreeSet<TopicPath>>>,
-    cut_off: Arc<watch::Sender<BTreeSet<NodeId>>>,
-    dropped: Arc<Dropped>,
-}
-
-impl MeshHandle {
-    /// Follows what the mesh looks like.
-    pub fn view(&self) -> watch::Receiver<MeshView> {
-        self.view.clone()
-    }
-
-    /// Signs a publication and sends it to whoever subscribes. Best effort: it is dropped, and counted, if there is no
-    /// room for it. This node does not hear it back.
-    pub fn publish(&self, publication: Publication) {
-        if self.jobs.try_send(Job::Sign(publication)).is_err() {
-            self.dropped.overflow();
-        }
-    }
-
-    /// Hears a topic from now on. Never refused: no flood of publications is in its way.
-    pub fn subscribe(&self, topic: TopicPath) {
-        self.topics.send_if_modified(|topics| topics.insert(topic));
-    }
-
-    /// Hears a topic no more.
-    pub fn unsubscribe(&self, topic: &TopicPath) {
-        self.topics.send_if_modified(|topics| topics.remove(topic));
-    }
-
-    /// Speaks with none of these nodes from now on, and with all others again: for testnets.
-    pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
-        self.cut_off.send_replace(nodes);
-    }
-
-    /// What had to be let go so far.
-    pub fn dropped(&self) -> &Dropped {
-        &self.dropped
-    }
-}
-
 /// The running mesh. Dropping it stops the task.
 pub struct Mesh {
     handle: MeshHandle,
@@ -137,12 +56,14 @@ pub struct Mesh {
 struct Service {
     swarm: Swarm<Behaviour>,
     view: watch::Sender<MeshView>,
-    commands: mpsc::Receiver<Command>,
+    outgoing: mpsc::Receiver<Outgoing>,
+    judged: mpsc::Receiver<Judged>,
     /// What is to be heard, and what is.
     topics: watch::Receiver<BTreeSet<TopicPath>>,
     heard: BTreeSet<TopicPath>,
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
-    jobs: mpsc::Sender<Job>,
+    arrived: mpsc::Sender<Arrived>,
+    gate: Arc<Gate>,
     dropped: Arc<Dropped>,
     /// The listed peers, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
@@ -162,7 +83,8 @@ enum Noisy {
 /// What the service waited for.
 enum Step {
     Swarm(Box<SwarmEvent<Event>>),
-    Command(Command),
+    Outgoing(Outgoing),
+    Judged(Judged),
     Topics,
     Cuts,
     Dial,
@@ -181,7 +103,9 @@ impl Mesh {
         let local = key.public().to_peer_id();
         let signing = key.clone();
         let process: u64 = rand::random();
-        let mut swarm = transport::swarm(key, config, process)?;
+        let dropped: Arc<Dropped> = Arc::default();
+        let gate = Arc::new(Gate::new(Arc::clone(&dropped)));
+        let mut swarm = transport::swarm(key, config, process, Arc::clone(&gate))?;
         let mut dials = BTreeMap::new();
         for peer in &config.peers {
             let id = peer_id(peer.id).ok_or_else(|| failed(&format!("{} is not a key", peer.id)))?;
@@ -202,30 +126,36 @@ impl Mesh {
         }
         let (view, seen) = watch::channel(MeshView::default());
         let (stop, stopped) = oneshot::channel();
-        let (jobs, jobs_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
-        let (commands, commands_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
+        let (publications, publications_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
+        let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
+        let (outgoing, outgoing_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
+        let (judged, judged_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (received, received_in) = mpsc::channel(limits::MESH_RECEIVED_QUEUED_MAX);
-        let dropped: Arc<Dropped> = Arc::default();
-        let envelopes = Envelopes {
-            key: signing,
-            local: node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?,
-            admitted: config.peers.iter().map(|peer| peer.id).collect(),
-            process,
-            commands,
-            received,
-            dropped: Arc::clone(&dropped),
-        };
-        let body = move || envelopes.run(jobs_in);
-        std::thread::Builder::new().name("skep-envelopes".to_owned()).spawn(body).map_err(|e| failed(&e))?;
+        let own = node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?;
+        let signer = Signer { key: signing, local: own, process, outgoing, dropped: Arc::clone(&dropped) };
+        on_thread("skep-signing", move || signer.run(publications_in))?;
+        let admitted = config.peers.iter().map(|peer| peer.id).collect();
+        let verifier = Verifier::new(admitted, judged, received, Arc::clone(&dropped));
+        on_thread("skep-verifying", move || verifier.run(arrived_in))?;
         let (topics, wanted) = watch::channel(BTreeSet::new());
-        let topics = Arc::new(topics);
         let (cut_off, cuts) = watch::channel(BTreeSet::new());
-        let (cut_off, dropped_too) = (Arc::new(cut_off), Arc::clone(&dropped));
-        let handle = MeshHandle { view: seen, jobs: jobs.clone(), topics, cut_off, dropped: dropped_too };
-        let (topics, heard, cut_off) = (wanted, BTreeSet::new(), cuts);
-        let (commands, links) = (commands_in, Links::new(local));
-        let noise = Noise::new();
-        let service = Service { swarm, view, commands, topics, heard, cut_off, jobs, dropped, dials, links, noise };
+        let (topics, cut_off) = (Arc::new(topics), Arc::new(cut_off));
+        let handle = MeshHandle { view: seen, publications, topics, cut_off, dropped: Arc::clone(&dropped) };
+        let service = Service {
+            swarm,
+            view,
+            outgoing: outgoing_in,
+            judged: judged_in,
+            topics: wanted,
+            heard: BTreeSet::new(),
+            cut_off: cuts,
+            arrived,
+            gate,
+            dropped,
+            dials,
+            links: Links::new(local),
+            noise: Noise::new(),
+        };
         let task = tokio::spawn(service.run(stopped));
         Ok((Self { handle, stop: Some(stop), task }, received_in))
     }
@@ -248,7 +178,8 @@ impl Service {
             match self.select(&mut stopped).await {
                 Step::Stop => return,
                 Step::Dial => self.dial_due(),
-                Step::Command(command) => self.carry_out(command),
+                Step::Outgoing(outgoing) => self.send(outgoing),
+                Step::Judged(judged) => self.on_judged(judged),
                 Step::Topics => self.hear_what_is_wanted(),
                 Step::Cuts => self.cut_and_join(),
                 Step::Swarm(event) => self.apply(*event),
@@ -267,7 +198,8 @@ impl Service {
         tokio::select! {
             _ = stopped => Step::Stop,
             event = self.swarm.select_next_some() => Step::Swarm(Box::new(event)),
-            Some(command) = self.commands.recv() => Step::Command(command),
+            Some(outgoing) = self.outgoing.recv() => Step::Outgoing(outgoing),
+            Some(judged) = self.judged.recv() => Step::Judged(judged),
             Ok(()) = self.topics.changed() => Step::Topics,
             Ok(()) = self.cut_off.changed() => Step::Cuts,
             () = timer => Step::Dial,
@@ -295,20 +227,33 @@ impl Service {
         }
     }
 
-    fn carry_out(&mut self, command: Command) {
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
-        match command {
-            Command::Publish { topic, data } => match gossip.publish(gossip::hash(&topic), data) {
-                // Nobody subscribes: nobody misses it.
-                Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => {}
-                Err(error) => {
-                    self.dropped.overflow();
-                    tracing::debug!(%topic, %error, "a publication was not sent");
-                }
-            },
-            Command::Judged { id, from, verdict } => {
-                gossip.report_message_validation_result(&id, &from, verdict);
+    fn send(&mut self, Outgoing { topic, data }: Outgoing) {
+        match self.swarm.behaviour_mut().gossip.publish(&topic, data) {
+            // Nobody subscribes: nobody misses it.
+            Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => {}
+            Err(error) => {
+                self.dropped.overflow();
+                tracing::debug!(%topic, %error, "a publication was not sent");
             }
+        }
+    }
+
+    fn on_judged(&mut self, Judged { id, from, verdict }: Judged) {
+        if matches!(verdict, MessageAcceptance::Reject) {
+            self.gate.rubbish(from, Instant::now());
+        }
+        self.swarm.behaviour_mut().gossip.judged(&id, &from, verdict);
+    }
+
+    /// A message came in. It is verified elsewhere, if its neighbour has a place left.
+    fn on_message(&mut self, id: MessageId, from: PeerId, message: gossipsub::Message) {
+        let waits = self.gate.place(from).is_some_and(|place| {
+            let (id, topic, data) = (id.clone(), message.topic.into_string(), message.data);
+            self.arrived.try_send(Arrived { id, from, topic, data, place }).is_ok()
+        });
+        if !waits {
+            self.dropped.overflow();
+            self.swarm.behaviour_mut().gossip.judged(&id, &from, MessageAcceptance::Ignore);
         }
     }
 
@@ -328,13 +273,13 @@ impl Service {
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         let mut heard = wanted.clone();
         for topic in wanted.difference(&self.heard) {
-            if let Err(error) = gossip.subscribe(&gossipsub::IdentTopic::new(topic.as_str())) {
+            if let Err(error) = gossip.subscribe(topic) {
                 tracing::warn!(%topic, %error, "a topic cannot be subscribed to");
                 heard.remove(topic);
             }
         }
         for topic in self.heard.difference(&wanted) {
-            let _ = gossip.unsubscribe(&gossipsub::IdentTopic::new(topic.as_str()));
+            gossip.unsubscribe(topic);
         }
         self.heard = heard;
     }
@@ -389,14 +334,7 @@ impl Service {
     fn on_behaviour(&mut self, event: Event) {
         match event {
             Event::Gossip(gossipsub::Event::Message { propagation_source: from, message_id: id, message }) => {
-                let topic = message.topic.into_string();
-                if let Err(refused) = self.jobs.try_send(Job::Verify { id, from, topic, data: message.data }) {
-                    self.dropped.overflow();
-                    if let Job::Verify { id, from, .. } = refused.into_inner() {
-                        let gossip = &mut self.swarm.behaviour_mut().gossip;
-                        gossip.report_message_validation_result(&id, &from, MessageAcceptance::Ignore);
-                    }
-                }
+                self.on_message(id, from, message);
             }
             Event::Gossip(gossipsub::Event::SlowPeer { peer_id, failed_messages }) => {
                 tracing::debug!(peer = %peer_id, ?failed_messages, "a peer takes telemetry too slowly");
@@ -441,7 +379,7 @@ impl Service {
                 if num_established == 0 {
                     self.note_down(peer_id, cause.map_or("it was closed".to_owned(), |e| e.to_string()));
                 } else {
-                    gossip::announce(&mut self.swarm.behaviour_mut().gossip, peer_id, connection_id, &endpoint);
+                    self.swarm.behaviour_mut().gossip.announce(peer_id, connection_id, &endpoint);
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
@@ -483,6 +421,11 @@ impl Service {
             view.errors.insert(node, why);
         });
     }
+}
+
+fn on_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), MeshError> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    started.map(drop).map_err(|e| MeshError::new(&e))
 }
 
 /// Nobody dials in step with others.

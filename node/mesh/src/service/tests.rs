@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use skep_config::PeerConfig;
+use skep_protocol::telemetry::Publication;
 use skep_protocol::text::{AgentId, SiteName};
 
 fn identity(seed: u8) -> NodeId {
@@ -277,4 +278,52 @@ async fn a_peer_that_died_without_a_word_and_came_back_is_heard_at_once() {
             dies_and_comes_again(pair, stays_dials).await;
         }
     }
+}
+
+/// A listed peer that says what it likes, as fast as it can, until it is told to stop.
+async fn flood(seed: u8, config: MeshConfig, mut stop: oneshot::Receiver<()>) {
+    let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
+    let gate = Arc::new(Gate::new(Arc::default()));
+    let mut swarm = transport::swarm(key, &config, u64::from(seed), gate).unwrap();
+    for peer in &config.peers {
+        let id = peer_id(peer.id).unwrap();
+        swarm.behaviour_mut().admitted.allow_peer(id);
+        swarm.dial(peer.mesh.as_ref().unwrap().parse::<Multiaddr>().unwrap()).unwrap();
+    }
+    let topic = TopicPath::new("s/robots/pose").unwrap();
+    for n in 0u64.. {
+        tokio::select! {
+            _ = &mut stop => return,
+            _ = swarm.select_next_some() => {}
+            () = tokio::task::yield_now() => {}
+        }
+        // What it has said is remembered by its own gossip, too.
+        if n > 200_000 {
+            continue;
+        }
+        // Nobody subscribes yet, or its own queue is full: it goes on.
+        let _ = swarm.behaviour_mut().gossip.publish(&topic, [&n.to_be_bytes()[..], &[7; 100]].concat());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listed_peer_that_sends_rubbish_without_end_keeps_nobody_from_being_heard() {
+    let (liar, honest) = (identity(3), identity(1));
+    let (listener, mut heard) = start_heard(2, vec![peer(liar, None), peer(honest, None)]);
+    let address = addresses(&listener).await.remove(0);
+    listener.handle().subscribe(TopicPath::new("s/robots/pose").unwrap());
+    let to_listener = || config("127.0.0.1:0", peer(identity(2), Some(address.clone())));
+    let (stop, stopped) = oneshot::channel();
+    let flooding = tokio::spawn(flood(3, to_listener(), stopped));
+    until_up(&listener, liar).await;
+    let (speaker, _said) = Mesh::start([1; 32], &to_listener()).unwrap();
+    let counted = async {
+        while listener.handle().dropped().counts().1 == 0 {
+            until_heard(&speaker.handle(), &mut heard, "beside the rubbish").await;
+        }
+        until_heard(&speaker.handle(), &mut heard, "and after some of it").await;
+    };
+    tokio::time::timeout(Duration::from_secs(120), counted).await.unwrap();
+    drop(stop);
+    flooding.await.unwrap();
 }
