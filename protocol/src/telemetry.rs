@@ -151,7 +151,7 @@ impl Publication {
 pub struct Envelope {
     /// The node that sent it, and signed it.
     pub sender: NodeId,
-    /// Random, made at every start of the sender.
+    /// Higher with each start of the sender: how many there were, in the upper 32 bits, and random below.
     pub process: u64,
     /// Rises with every envelope of the process.
     pub sequence: u64,

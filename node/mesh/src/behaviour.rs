@@ -35,7 +35,7 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    /// `process` is another number for each run of the program: peers tell by it that a node came again.
+    /// `process` is another number for each run of the program, and a higher one: peers tell by it that a node came again.
     pub(crate) fn new(
         key: &identity::Keypair,
         config: &MeshConfig,
@@ -49,7 +49,7 @@ impl Behaviour {
             .with_max_established(Some(PER_PEER_MAX.saturating_mul(peers_max.max(1))))
             .with_max_established_per_peer(Some(PER_PEER_MAX));
         let about = identify::Config::new(PROTOCOL.to_owned(), key.public())
-            .with_agent_version(format!("skep/{} {process:016x}", env!("CARGO_PKG_VERSION")))
+            .with_agent_version(agent_of(process))
             .with_push_listen_addr_updates(true)
             // What peers say of themselves is kept in our own table.
             .with_cache_size(0);
@@ -66,5 +66,31 @@ impl Behaviour {
     }
 }
 
+/// What this program and process is called among peers.
+fn agent_of(process: u64) -> String {
+    format!("skep/{} {process:016x}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Which process a peer says it is.
+pub(crate) fn process_of(agent: &str) -> Option<u64> {
+    let (_, process) = agent.strip_prefix("skep/")?.split_once(' ')?;
+    u64::from_str_radix(process, 16).ok()
+}
+
 /// What the swarm reports that somebody reacts to.
 pub(crate) type Event = BehaviourEvent;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_told_the_process_and_understand_it() {
+        for process in [0, (1 << 32) + 7, u64::MAX] {
+            assert_eq!(process_of(&agent_of(process)), Some(process));
+        }
+        for bad in ["", "skep/1", "skep/1 x", "other/1 7", "skep/1 10000000000000000"] {
+            assert_eq!(process_of(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -14,6 +14,7 @@ use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath}
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
+use crate::kept::SharedFloors;
 use crate::quotas::{OF_ORIGIN, Quotas, Verdict};
 
 /// An envelope that arrived, and was seen for the first time.
@@ -56,7 +57,7 @@ pub(crate) struct Outgoing {
 pub struct Dropped {
     /// Publications and envelopes for which there was no room, and what was over somebody's share.
     overflow: AtomicU64,
-    /// Envelopes that are malformed, wrongly signed, or of somebody who is not admitted.
+    /// Envelopes that are malformed, wrongly signed, old, or of somebody who is not admitted.
     invalid: AtomicU64,
 }
 
@@ -111,6 +112,8 @@ enum Refused {
     Rubbish,
     /// Its sender is not admitted here. It may be where it comes from, so that nobody did wrong.
     Stranger,
+    /// It was heard, or what came after it. Who passes it on may have heard nothing yet.
+    Old,
     /// Its sender says more than its share. Where it comes from it may have been within.
     Over,
 }
@@ -119,6 +122,7 @@ enum Refused {
 pub(crate) struct Verifier {
     /// Whose envelopes are accepted.
     admitted: BTreeSet<NodeId>,
+    floors: SharedFloors,
     origins: Quotas<NodeId>,
     judged: mpsc::Sender<Judged>,
     received: mpsc::Sender<Envelope>,
@@ -128,11 +132,12 @@ pub(crate) struct Verifier {
 impl Verifier {
     pub(crate) fn new(
         admitted: BTreeSet<NodeId>,
+        floors: SharedFloors,
         judged: mpsc::Sender<Judged>,
         received: mpsc::Sender<Envelope>,
         dropped: Arc<Dropped>,
     ) -> Self {
-        Self { admitted, origins: Quotas::new(OF_ORIGIN), judged, received, dropped }
+        Self { admitted, floors, origins: Quotas::new(OF_ORIGIN), judged, received, dropped }
     }
 
     /// Works until nothing arrives any more.
@@ -168,8 +173,12 @@ impl Verifier {
 
     fn accept(&mut self, topic: &str, data: &[u8], now: Instant) -> Result<Envelope, Refused> {
         let envelope = self.open(topic, data)?;
-        // Only now is it known who says it: before, anybody could use up the share of another.
+        // Only now is it known who says it: before, anybody could use up the share of another, or end what it says. And what is
+        // sent again is nothing that its sender says.
         let sender = envelope.sender;
+        if !self.floors.lock().take(sender, envelope.process, envelope.sequence) {
+            return Err(Refused::Old);
+        }
         if let Verdict::Over(said) = self.origins.take(sender, data.len(), now) {
             if let Some(times) = said {
                 tracing::warn!(peer = %sender, times, "a node says more than its share; the rest is dropped");
@@ -179,7 +188,7 @@ impl Verifier {
         Ok(envelope)
     }
 
-    /// The envelope, if it is whole, of its topic, and signed by somebody who is admitted.
+    /// The envelope, if it is whole, of its topic, not old, and signed by somebody who is admitted.
     fn open(&self, topic: &str, data: &[u8]) -> Result<Envelope, Refused> {
         let signed = SignedEnvelope::decode(data).map_err(|_| Refused::Rubbish)?;
         let envelope = Envelope::decode(&signed.envelope).map_err(|_| Refused::Rubbish)?;
@@ -189,6 +198,10 @@ impl Verifier {
         }
         if !self.admitted.contains(&envelope.sender) {
             return Err(Refused::Stranger);
+        }
+        // Before the signature: whoever sends again what it heard has it verified no more.
+        if self.floors.lock().is_old(envelope.sender, envelope.process, envelope.sequence) {
+            return Err(Refused::Old);
         }
         let key = ed25519::PublicKey::try_from_bytes(envelope.sender.public_key()).map_err(|_| Refused::Rubbish)?;
         let bytes = SignedEnvelope::signed_bytes(&signed.envelope);
@@ -219,7 +232,7 @@ mod tests {
     fn verifier(admitted: &[NodeId]) -> (Verifier, mpsc::Receiver<Envelope>) {
         let (received, out) = mpsc::channel(8);
         let admitted = admitted.iter().copied().collect();
-        (Verifier::new(admitted, mpsc::channel(8).0, received, Arc::default()), out)
+        (Verifier::new(admitted, SharedFloors::default(), mpsc::channel(8).0, received, Arc::default()), out)
     }
 
     fn signed(signer: &Signer, text: &str, sequence: u64) -> Vec<u8> {
@@ -271,5 +284,48 @@ mod tests {
         assert_eq!(receiver.accept(POSE, &signed(&loud, "again", 1), now), Err(Refused::Over));
         assert!(matches!(receiver.verify(POSE, &signed(&loud, "again", 2), now), MessageAcceptance::Ignore));
         assert!(receiver.accept(POSE, &signed(&quiet, "hello", 1), now).is_ok());
+    }
+
+    #[test]
+    fn an_envelope_counts_once_and_who_passes_it_on_again_is_not_blamed() {
+        let ((sender, id), now) = (signer(1), Instant::now());
+        let (mut receiver, _out) = verifier(&[id]);
+        let data = signed(&sender, "hello", 5);
+        assert!(receiver.accept(POSE, &data, now).is_ok());
+        // Spoiled, so that only what comes before the signature can tell.
+        let mut spoiled = data.clone();
+        *spoiled.last_mut().unwrap() ^= 1;
+        assert_eq!(receiver.accept(POSE, &spoiled, now), Err(Refused::Old));
+        assert!(matches!(receiver.verify(POSE, &data, now), MessageAcceptance::Ignore));
+        let earlier = Signer { process: 6, ..signer(1).0 };
+        assert_eq!(receiver.accept(POSE, &signed(&earlier, "before its restart", 9), now), Err(Refused::Old));
+    }
+
+    #[test]
+    fn what_is_forged_makes_nothing_old() {
+        let ((sender, id), now) = (signer(1), Instant::now());
+        let (mut receiver, _out) = verifier(&[id]);
+        let mut forged = signed(&Signer { process: u64::MAX, ..signer(1).0 }, "later", u64::MAX);
+        *forged.last_mut().unwrap() ^= 1;
+        assert_eq!(receiver.accept(POSE, &forged, now), Err(Refused::Rubbish));
+        assert!(receiver.accept(POSE, &signed(&sender, "hello", 1), now).is_ok());
+    }
+
+    #[test]
+    fn an_old_envelope_is_old_after_a_restart_of_whoever_hears_it() {
+        let ((sender, id), now) = (signer(1), Instant::now());
+        let dir = tempfile::tempdir().unwrap();
+        let kept = crate::kept::Kept::of(dir.path());
+        let (mut before, _out) = verifier(&[id]);
+        let data = signed(&sender, "turn left", 5);
+        assert!(before.accept(POSE, &data, now).is_ok());
+        // It stops.
+        let (stop, stopped) = std::sync::mpsc::channel();
+        drop(stop);
+        kept.keep(&before.floors, &stopped);
+        let (mut after, _out) = verifier(&[id]);
+        after.floors = kept.read_floors(&after.admitted).into();
+        assert_eq!(after.accept(POSE, &data, now), Err(Refused::Old));
+        assert!(after.accept(POSE, &signed(&sender, "turn right", 6), now).is_ok());
     }
 }

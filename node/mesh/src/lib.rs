@@ -5,7 +5,8 @@
 //! on the same network. What others tell of a peer's address is a hint: few are kept, none displaces what is better known, and
 //! they are tried at a pace. Publications are signed once by their sender and verified once by each receiver, on threads of their
 //! own. Each neighbour has a share of what comes in, counted before anybody looks at it, and each sender has one of what is passed
-//! on; what is over it, or does not fit into a bounded queue, is dropped and counted.
+//! on; what is over it, or does not fit into a bounded queue, is dropped and counted. An envelope counts once, also after a restart of
+//! whoever hears it.
 //!
 //! **Must not know** Raft, shards, tasks, or the local API. Nothing that must not be lost travels here.
 
@@ -14,10 +15,12 @@ mod bucket;
 mod dials;
 mod discovery;
 mod envelopes;
+mod floors;
 mod gate;
 mod gossip;
 mod handle;
 mod hints;
+mod kept;
 mod links;
 mod noise;
 mod quotas;

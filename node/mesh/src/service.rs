@@ -1,7 +1,9 @@
 //! The task that owns the swarm.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
@@ -16,11 +18,12 @@ use skep_protocol::telemetry::{Envelope, TopicPath};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::behaviour::{Behaviour, Event};
+use crate::behaviour::{Behaviour, Event, process_of};
 use crate::dials::Dial;
 use crate::envelopes::{Arrived, Dropped, Judged, Outgoing, Signer, Verifier};
 use crate::gate::Gate;
 use crate::handle::{MeshHandle, MeshView};
+use crate::kept::{Kept, SharedFloors};
 use crate::links::{Dialled, Links};
 use crate::noise::Noise;
 use crate::transport;
@@ -51,6 +54,34 @@ pub struct Mesh {
     handle: MeshHandle,
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
+    keeper: Option<Keeper>,
+}
+
+/// The thread that writes down how far senders have come.
+struct Keeper {
+    /// Dropped to have it write once more, and end.
+    stop: std::sync::mpsc::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// How long a mesh that stops waits until that is written: a disk may not answer.
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
+
+impl Keeper {
+    fn start(kept: Kept, floors: SharedFloors) -> Result<Self, MeshError> {
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let (end, ended) = oneshot::channel();
+        on_thread("skep-mesh-kept", move || {
+            kept.keep(&floors, &stopped);
+            drop(end);
+        })?;
+        Ok(Self { stop, ended })
+    }
+
+    async fn stop(self) {
+        drop(self.stop);
+        let _ = tokio::time::timeout(KEPT_WITHIN, self.ended).await;
+    }
 }
 
 struct Service {
@@ -64,6 +95,7 @@ struct Service {
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
     arrived: mpsc::Sender<Arrived>,
     gate: Arc<Gate>,
+    floors: SharedFloors,
     dropped: Arc<Dropped>,
     /// The listed peers, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
@@ -93,34 +125,27 @@ enum Step {
 
 impl Mesh {
     /// Binds QUIC and TCP, and dials every listed peer as soon as an address of it is known. `seed` is the node's secret
-    /// key. Also returns what is received on topics that are subscribed to.
+    /// key. `keeps`: the directory for what is to outlive this process; without it, each start is the first. Also returns what
+    /// is received on topics that are subscribed to.
     ///
     /// # Errors
-    /// [`MeshError`] if an address cannot be bound or understood.
-    pub fn start(seed: [u8; 32], config: &MeshConfig) -> Result<(Self, mpsc::Receiver<Envelope>), MeshError> {
+    /// [`MeshError`] if an address cannot be bound or understood. A disk that keeps nothing is logged.
+    pub fn start(
+        seed: [u8; 32],
+        config: &MeshConfig,
+        keeps: Option<&Path>,
+    ) -> Result<(Self, mpsc::Receiver<Envelope>), MeshError> {
         let failed = |e: &dyn std::fmt::Display| MeshError::new(e);
         let key = Keypair::ed25519_from_bytes(seed).map_err(|e| failed(&e))?;
         let local = key.public().to_peer_id();
         let signing = key.clone();
-        let process: u64 = rand::random();
+        let kept = keeps.map(Kept::of);
+        // Higher with each start, and another number in each of two copies of a directory.
+        let process = (u64::from(kept.as_ref().map_or(1, Kept::start)) << u32::BITS) | u64::from(rand::random::<u32>());
         let dropped: Arc<Dropped> = Arc::default();
         let gate = Arc::new(Gate::new(Arc::clone(&dropped)));
         let mut swarm = transport::swarm(key, config, process, Arc::clone(&gate))?;
-        let mut dials = BTreeMap::new();
-        for peer in &config.peers {
-            let id = peer_id(peer.id).ok_or_else(|| failed(&format!("{} is not a key", peer.id)))?;
-            if id == local {
-                continue;
-            }
-            swarm.behaviour_mut().admitted.allow_peer(id);
-            let address = peer.mesh.as_ref().map(|text| {
-                let address = text.parse::<Multiaddr>();
-                let address = address.map_err(|e| failed(&format!("{text:?} of peer {}: {e}", peer.id)))?;
-                address.with_p2p(id).map_err(|at| failed(&format!("{at} is an address of another than {}", peer.id)))
-            });
-            swarm.behaviour_mut().discovery.list(id, address.transpose()?);
-            dials.insert(id, Dial::new(peer.id, Instant::now()));
-        }
+        let dials = list(&mut swarm, config)?;
         for (over, address) in transport::listen_addresses(config.listen) {
             swarm.listen_on(address).map_err(|error| MeshError::cannot_listen(config, over, &error))?;
         }
@@ -134,8 +159,10 @@ impl Mesh {
         let own = node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?;
         let signer = Signer { key: signing, local: own, process, outgoing, dropped: Arc::clone(&dropped) };
         on_thread("skep-signing", move || signer.run(publications_in))?;
-        let admitted = config.peers.iter().map(|peer| peer.id).collect();
-        let verifier = Verifier::new(admitted, judged, received, Arc::clone(&dropped));
+        let admitted: BTreeSet<NodeId> = config.peers.iter().map(|peer| peer.id).filter(|id| *id != own).collect();
+        let floors = kept.as_ref().map_or_else(SharedFloors::default, |kept| kept.read_floors(&admitted).into());
+        let keeper = kept.map(|kept| Keeper::start(kept, floors.clone())).transpose()?;
+        let verifier = Verifier::new(admitted, floors.clone(), judged, received, Arc::clone(&dropped));
         on_thread("skep-verifying", move || verifier.run(arrived_in))?;
         let (topics, wanted) = watch::channel(BTreeSet::new());
         let (cut_off, cuts) = watch::channel(BTreeSet::new());
@@ -151,13 +178,14 @@ impl Mesh {
             cut_off: cuts,
             arrived,
             gate,
+            floors,
             dropped,
             dials,
             links: Links::new(local),
             noise: Noise::new(),
         };
         let task = tokio::spawn(service.run(stopped));
-        Ok((Self { handle, stop: Some(stop), task }, received_in))
+        Ok((Self { handle, stop: Some(stop), task, keeper }, received_in))
     }
 
     /// The handle.
@@ -169,6 +197,9 @@ impl Mesh {
     pub async fn stop(mut self) {
         drop(self.stop.take());
         let _ = (&mut self.task).await;
+        if let Some(keeper) = self.keeper.take() {
+            keeper.stop().await;
+        }
     }
 }
 
@@ -302,10 +333,12 @@ impl Service {
         }
     }
 
-    /// A peer answered on a connection, and perhaps said which process it is.
-    fn on_answer(&mut self, peer: PeerId, connection: ConnectionId, process: Option<String>) {
+    /// A peer answered on a connection, and perhaps said which process it is. Whether the connection stays.
+    fn on_answer(&mut self, peer: PeerId, connection: ConnectionId, process: Option<String>) -> bool {
         let now = Instant::now();
+        let mut stays = true;
         for one_too_many in self.links.heard(peer, connection, process, now) {
+            stays &= one_too_many != connection;
             tracing::debug!(%peer, connection = %one_too_many, "another connection to this peer stays");
             self.swarm.close_connection(one_too_many);
             self.view.send_modify(|view| view.replaced += 1);
@@ -317,11 +350,22 @@ impl Service {
                 }
             });
         }
+        stays
+    }
+
+    /// A peer says on a connection who it is, and where it listens.
+    fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+        let process = process_of(&info.agent_version);
+        let stays = self.on_answer(peer, connection, Some(info.agent_version));
+        if let (true, Some(node), Some(process)) = (stays, node_id(&peer), process) {
+            self.floors.lock().lives(node, process);
+        }
+        self.swarm.behaviour_mut().discovery.says(&peer, &info.listen_addrs);
     }
 
     fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
         match result {
-            Ok(_) => self.on_answer(peer, connection, None),
+            Ok(_) => _ = self.on_answer(peer, connection, None),
             Err(ping::Failure::Unsupported) => {}
             // The second in a row. QUIC finds out by itself that nobody is there; TCP waits for as long as nobody refuses.
             Err(error) => {
@@ -344,8 +388,7 @@ impl Service {
                 identify::Event::Received { connection_id, peer_id, info }
                 | identify::Event::Pushed { connection_id, peer_id, info },
             ) => {
-                self.on_answer(peer_id, connection_id, Some(info.agent_version));
-                self.swarm.behaviour_mut().discovery.says(&peer_id, &info.listen_addrs);
+                self.on_identified(peer_id, connection_id, info);
             }
             Event::Discovery(heard) => {
                 let new = self.swarm.behaviour_mut().discovery.note(heard);
@@ -421,6 +464,27 @@ impl Service {
             view.errors.insert(node, why);
         });
     }
+}
+
+/// Lets the listed peers in, and plans to dial them.
+fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<PeerId, Dial>, MeshError> {
+    let failed = |why: String| MeshError::new(&why);
+    let mut dials = BTreeMap::new();
+    for peer in &config.peers {
+        let id = peer_id(peer.id).ok_or_else(|| failed(format!("{} is not a key", peer.id)))?;
+        if id == *swarm.local_peer_id() {
+            continue;
+        }
+        swarm.behaviour_mut().admitted.allow_peer(id);
+        let address = peer.mesh.as_ref().map(|text| {
+            let address = text.parse::<Multiaddr>();
+            let address = address.map_err(|e| failed(format!("{text:?} of peer {}: {e}", peer.id)))?;
+            address.with_p2p(id).map_err(|at| failed(format!("{at} is an address of another than {}", peer.id)))
+        });
+        swarm.behaviour_mut().discovery.list(id, address.transpose()?);
+        dials.insert(id, Dial::new(peer.id, Instant::now()));
+    }
+    Ok(dials)
 }
 
 fn on_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), MeshError> {

@@ -17,7 +17,7 @@ fn peer(id: NodeId, mesh: Option<String>) -> PeerConfig {
 fn start_heard(seed: u8, peers: Vec<PeerConfig>) -> (Mesh, mpsc::Receiver<Envelope>) {
     let site = SiteName::new("s").unwrap();
     let config = MeshConfig { listen: "127.0.0.1:0".parse().unwrap(), mdns: false, site, peers };
-    Mesh::start([seed; 32], &config).unwrap()
+    Mesh::start([seed; 32], &config, None).unwrap()
 }
 
 fn start(seed: u8, peers: Vec<PeerConfig>) -> Mesh {
@@ -57,7 +57,7 @@ async fn a_port_that_is_taken_is_named_with_its_protocol_the_setting_and_the_rea
     let quic = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for (taken, over) in [(quic.local_addr().unwrap(), "QUIC"), (tcp.local_addr().unwrap(), "TCP")] {
-        let refused = Mesh::start([1; 32], &config(&taken.to_string(), peer(identity(2), None)));
+        let refused = Mesh::start([1; 32], &config(&taken.to_string(), peer(identity(2), None)), None);
         let why = refused.map(drop).unwrap_err().to_string();
         let parts = [format!("the mesh cannot listen on {taken} over {over}: "), "in use".into(), "mesh.listen".into()];
         assert!(parts.iter().all(|part| why.contains(part)), "{why}");
@@ -181,8 +181,8 @@ async fn peers_that_dial_each_other_at_once_do_not_forget_what_is_subscribed_to(
         let (a, b) = (identity(1), identity(2));
         let listen = [free_address(), free_address()];
         let of = |at: usize, other: NodeId| config(&listen[at], peer(other, Some(quic(&listen[1 - at]))));
-        let (speaker, _said) = Mesh::start([1; 32], &of(0, b)).unwrap();
-        let (listener, mut heard) = Mesh::start([2; 32], &of(1, a)).unwrap();
+        let (speaker, _said) = Mesh::start([1; 32], &of(0, b), None).unwrap();
+        let (listener, mut heard) = Mesh::start([2; 32], &of(1, a), None).unwrap();
         until_up(&listener, a).await;
         let topic = TopicPath::new("s/robots/pose").unwrap();
         // Subscriptions and their ends follow each other while the second connection is made.
@@ -215,7 +215,7 @@ impl Process {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let mesh = runtime.block_on(async move {
-                let (mesh, heard) = Mesh::start([seed; 32], &config).unwrap();
+                let (mesh, heard) = Mesh::start([seed; 32], &config, None).unwrap();
                 let _ = running.send((mesh.handle(), heard));
                 let _ = killed.await;
                 mesh
@@ -244,7 +244,7 @@ async fn dies_and_comes_again([stays, dies]: [u8; 2], stays_dials: bool) {
     // It has been told of the other, so it dials, whoever did before.
     let of_again = config(&listen[1], peer(stays_at, address_if(true, 0)));
     let topic = TopicPath::new("s/robots/pose").unwrap();
-    let (stayed, mut heard) = Mesh::start([stays; 32], &of_stays).unwrap();
+    let (stayed, mut heard) = Mesh::start([stays; 32], &of_stays, None).unwrap();
     let stayed_too = stayed.handle();
     stayed_too.subscribe(topic.clone());
     let mut before = Process::start(dies, of_dies).await;
@@ -316,7 +316,7 @@ async fn a_listed_peer_that_sends_rubbish_without_end_keeps_nobody_from_being_he
     let (stop, stopped) = oneshot::channel();
     let flooding = tokio::spawn(flood(3, to_listener(), stopped));
     until_up(&listener, liar).await;
-    let (speaker, _said) = Mesh::start([1; 32], &to_listener()).unwrap();
+    let (speaker, _said) = Mesh::start([1; 32], &to_listener(), None).unwrap();
     let counted = async {
         while listener.handle().dropped().counts().1 == 0 {
             until_heard(&speaker.handle(), &mut heard, "beside the rubbish").await;
