@@ -241,6 +241,9 @@ pub const TOPIC_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
 pub const TOPICS_PER_NODE_MAX: usize = 64;
 /// Latest values that a node keeps, over all topics. The one heard longest ago goes first.
 pub const LATEST_VALUES_MAX: usize = 8_192;
+/// Of these, what one sender may have while there is no room for all. Of the one that has most of those that have more, the one
+/// heard longest ago goes first.
+pub const LATEST_VALUES_PER_SENDER_MAX: usize = 1_024;
 /// Values waiting to be read by one subscriber. More are dropped: newer ones follow.
 pub const VALUES_QUEUED_MAX: usize = 256;
 /// Subscribers of one node. One more is refused.

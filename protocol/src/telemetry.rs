@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for TopicPath {
 pub struct Publication {
     /// Where.
     pub topic: TopicPath,
-    /// Of whom: a later publication of the same source on the same topic makes an earlier one obsolete.
+    /// Of whom: a later publication of the same source on the same topic, sent by the same node, makes an earlier one obsolete.
     pub source: AgentId,
     /// What kind of bytes the payload is, as a media type; empty if unsaid.
     pub content_type: String,

@@ -70,6 +70,10 @@ impl Dropped {
     pub(crate) fn overflow(&self) {
         self.overflow.fetch_add(1, Ordering::Relaxed);
     }
+
+    pub(crate) fn invalid(&self) {
+        self.invalid.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Signs.
@@ -163,7 +167,7 @@ impl Verifier {
                 if refused == Refused::Over {
                     self.dropped.overflow();
                 } else {
-                    self.dropped.invalid.fetch_add(1, Ordering::Relaxed);
+                    self.dropped.invalid();
                 }
                 // An honest neighbour may have had reason to pass on the others.
                 if refused == Refused::Rubbish { MessageAcceptance::Reject } else { MessageAcceptance::Ignore }

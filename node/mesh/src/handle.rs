@@ -1,14 +1,16 @@
 //! What the rest of a node has of the mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use skep_protocol::ids::NodeId;
 use skep_protocol::telemetry::{Publication, TopicPath};
+use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::envelopes::Dropped;
+use crate::noise::Noise;
 
 /// What the mesh looks like now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,7 @@ pub struct MeshHandle {
     pub(crate) topics: Arc<watch::Sender<BTreeSet<TopicPath>>>,
     pub(crate) cut_off: Arc<watch::Sender<BTreeSet<NodeId>>>,
     pub(crate) dropped: Arc<Dropped>,
+    pub(crate) liars: Arc<Mutex<Noise<NodeId>>>,
 }
 
 impl MeshHandle {
@@ -64,6 +67,15 @@ impl MeshHandle {
     /// Speaks with none of these nodes from now on, and with all others again: for testnets.
     pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
         self.cut_off.send_replace(nodes);
+    }
+
+    /// A node said something of an agent that another node serves. It is counted among what is not accepted.
+    pub fn not_its(&self, sender: NodeId, source: &AgentId) {
+        self.dropped.invalid();
+        let said = self.liars.lock().unwrap_or_else(PoisonError::into_inner).heard(sender, Instant::now());
+        if let Some(times) = said {
+            tracing::warn!(peer = %sender, %source, times, "a node speaks for an agent that another node serves");
+        }
     }
 
     /// What had to be let go so far.

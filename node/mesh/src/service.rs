@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -167,7 +167,8 @@ impl Mesh {
         let (topics, wanted) = watch::channel(BTreeSet::new());
         let (cut_off, cuts) = watch::channel(BTreeSet::new());
         let (topics, cut_off) = (Arc::new(topics), Arc::new(cut_off));
-        let handle = MeshHandle { view: seen, publications, topics, cut_off, dropped: Arc::clone(&dropped) };
+        let (liars, dropped_too) = (Arc::new(Mutex::new(Noise::new())), Arc::clone(&dropped));
+        let handle = MeshHandle { view: seen, publications, topics, cut_off, dropped: dropped_too, liars };
         let service = Service {
             swarm,
             view,
