@@ -339,6 +339,7 @@ impl Driver {
             TopicEffect::Refuse { subscriber } => {
                 let _ = self.subscribers.remove(&subscriber).map(|values| values.try_send(TopicTold::Refused));
             }
+            TopicEffect::NotIts { sender, source } => self.mesh.not_its(sender, &source),
         }
     }
 

@@ -242,13 +242,29 @@ pub const TOPIC_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
 pub const TOPICS_PER_NODE_MAX: usize = 64;
 /// Latest values that a node keeps, over all topics. The one heard longest ago goes first.
 pub const LATEST_VALUES_MAX: usize = 8_192;
+/// Of these, what one sender may have while there is no room for all. Of the one that has most of those that have more, the one
+/// heard longest ago goes first.
+pub const LATEST_VALUES_PER_SENDER_MAX: usize = 1_024;
 /// Values waiting to be read by one subscriber. More are dropped: newer ones follow.
 pub const VALUES_QUEUED_MAX: usize = 256;
 /// Subscribers of one node. One more is refused.
 pub const SUBSCRIBERS_MAX: usize = 256;
-/// Publications and received envelopes waiting to be signed or verified. More are dropped, and counted.
+/// Received envelopes waiting to be verified, and publications of this node's own waiting to be signed, each. More are dropped,
+/// and counted.
 pub const ENVELOPES_QUEUED_MAX: usize = 1_024;
-/// Commands waiting for the swarm. More are dropped, and counted.
+/// Of the received envelopes, those that came from one neighbour. More are dropped, and counted: there is room for others.
+pub const ENVELOPES_PER_NEIGHBOUR_QUEUED_MAX: usize = 256;
+/// What one neighbour may send in a second, its own and what it passes on for others, and all of it at once: as much as a site of
+/// a thousand robots says. More is dropped before it is looked at, and counted.
+pub const MESH_NEIGHBOUR_MESSAGES_PER_S: u64 = 4_096;
+/// The same in bytes.
+pub const MESH_NEIGHBOUR_BYTES_PER_S: u64 = 8 * 1024 * 1024;
+/// What one node may say in a second, whoever passes it on, and all of it at once. More is dropped once its signature was
+/// verified, passed on to nobody, and counted.
+pub const MESH_ORIGIN_MESSAGES_PER_S: u64 = 1_024;
+/// The same in bytes.
+pub const MESH_ORIGIN_BYTES_PER_S: u64 = 2 * 1024 * 1024;
+/// Signed publications, and verdicts on envelopes, waiting for the swarm, each. More are dropped, and counted.
 pub const MESH_COMMANDS_QUEUED_MAX: usize = 1_024;
 /// Verified envelopes waiting for the node's driver. More are dropped, and counted.
 pub const MESH_RECEIVED_QUEUED_MAX: usize = 1_024;

@@ -32,8 +32,8 @@ const FIRST_STEPS: &str = "there is no node here yet. First steps:
   skep run --dir DIR                  runs it
   skep shard init --voters ID,ID,ID   once, when three of them run";
 
-/// What is logged when SKEP_LOG does not say.
-const LOGGED: &str = "info,openraft=error,libp2p=warn,quinn=warn,fjall=warn,lsm_tree=warn";
+/// What is logged when SKEP_LOG does not say. libp2p warns of each thing that a peer does wrong: so often as the peer likes.
+const LOGGED: &str = "info,openraft=error,libp2p=error,quinn=warn,fjall=warn,lsm_tree=warn";
 
 /// What is to be logged. A word alone must be a level: a level that is misspelt would be taken for the name of a module, and
 /// nothing else would be logged.
