@@ -280,6 +280,8 @@ impl Testnet {
             .args(self.layout.overrides.iter().chain(&own).flat_map(|set| ["--set", set]))
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "SKEP_LOG" || name == "RUST_BACKTRACE"))
+            // What each takes of memory, disk and descriptors is looked at from outside.
+            .env("SKEP_DUMPABLE", "1")
             .envs(node.variables.iter().map(|(name, value)| (name, value)))
             // The node ends when its end of this pipe does, however the launcher ends.
             .stdin(Stdio::piped())

@@ -8,7 +8,7 @@ use serde::Serialize;
 use skep_consensus::{Identity, Store, StoreOptions, write_whole};
 use skep_protocol::text::{NodeName, SiteName};
 
-use super::made::{Made, check_socket, without_key};
+use super::made::{Made, check_socket, keep_to_owner, without_key};
 use super::output::one;
 use super::{Common, Failure};
 
@@ -60,6 +60,7 @@ impl Init {
             .mode(0o700)
             .create(&places.dir)
             .map_err(|e| Failure::failed(format!("{}: {e}", places.dir.display())))?;
+        keep_to_owner(&places.dir, made == Made::Nothing)?;
         let store = Store::open(&places.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
         // A key that is there is one that an earlier attempt made, which was cut off: it goes on where that ended.
         let identity = match made {

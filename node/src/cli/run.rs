@@ -8,7 +8,7 @@ use skep_protocol::fleet::Build;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::made::{Made, check_socket, without_key};
+use super::made::{Made, check_socket, keep_to_owner, without_key};
 use super::{Common, Failure, config};
 
 /// Run the node
@@ -93,6 +93,9 @@ impl Run {
             logs.json().init();
         } else {
             logs.init();
+        }
+        if keep_to_owner(&places.dir, false)? {
+            tracing::warn!(dir = %places.dir.display(), "the node's directory was open to other users; it is not any more");
         }
         crate::run::run(config, &places, self.while_stdin, build)
     }
