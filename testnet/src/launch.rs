@@ -18,6 +18,7 @@ use skep_client::{Client, ClientError, Endpoint, Settings, v1};
 use tokio::time::Instant;
 
 use crate::hosts::Hosts;
+use crate::place;
 use crate::ports::free_ports;
 use crate::relay::{self, Links, Relay};
 
@@ -136,6 +137,7 @@ impl Testnet {
     /// # Errors
     /// [`LaunchError`].
     pub fn create(layout: Layout) -> Result<Self, LaunchError> {
+        place::own(&layout.dir)?;
         let known = layout.dir.join("testnet.json");
         if let Ok(text) = std::fs::read(&known) {
             return Self::reopen(layout, &text);
