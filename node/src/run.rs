@@ -74,11 +74,12 @@ async fn serve(
     let mut hangup = hangup().map_err(Failure::failed)?;
     let (mesh, received) = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
     let (calls, calls_in) = Calls::channel();
-    let token = token(&places.token())?;
+    let token = config.api.listen.map(|_| token(&places.token())).transpose()?;
     let (socket, connections) = (places.socket(), descriptors::for_callers(descriptors));
-    let api = Api::start(&config.api, &socket, &token, calls.clone(), connections).await.map_err(Failure::failed)?;
+    let api = Api::start(&config.api, &socket, token, calls.clone(), connections).await.map_err(Failure::failed)?;
     let control = consensus.handle().address().map(|address| address.to_string()).unwrap_or_default();
-    tracing::info!(socket = %socket.display(), tcp = %api.address(), %control, "serving");
+    let tcp = api.address().map_or("off".to_owned(), |address| address.to_string());
+    tracing::info!(socket = %socket.display(), %tcp, %control, "serving");
     let wanted = config.checks.clone();
     let (driver, mut ready) =
         Driver::new(config, (consensus.handle(), updates), (mesh.handle(), received), (calls, calls_in), journals);

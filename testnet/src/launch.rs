@@ -41,6 +41,8 @@ pub struct Layout {
     pub hosts: Option<Arc<Hosts>>,
     /// A relay that joins the nodes' control planes; they reach each other as they are if none.
     pub links: Option<Links>,
+    /// Whether nodes that are made serve their API over TCP as well.
+    pub tcp: bool,
 }
 
 /// Why a testnet did not come up.
@@ -98,7 +100,7 @@ pub struct TestNode {
     pub id: String,
     control: String,
     mesh: String,
-    api: String,
+    api: Option<String>,
     variables: Vec<(String, String)>,
     child: Option<Child>,
 }
@@ -117,7 +119,7 @@ struct Made {
     node: String,
     control: String,
     mesh: String,
-    api: String,
+    api: Option<String>,
 }
 
 /// The relay between these nodes, if there is to be one.
@@ -153,7 +155,9 @@ impl Testnet {
             let port = ports.start.to_string();
             held.push(ports);
             let args = ["init", "--name", &name, "--site", "testnet", "--port", &port, "-o", "json", "--dir"];
-            let output = Command::new(&layout.binary).args(args).arg(&dir).env_clear().output();
+            let mut init = Command::new(&layout.binary);
+            init.args(args).arg(&dir).args(layout.tcp.then_some("--tcp")).env_clear();
+            let output = init.output();
             let output = output.map_err(io_error(layout.binary.display().to_string()))?;
             let command = || format!("{} init", layout.binary.display());
             if !output.status.success() {
@@ -507,11 +511,13 @@ impl TestNode {
     /// Its TCP endpoint, with its token.
     ///
     /// # Errors
-    /// [`LaunchError::Io`] if there is no token yet.
+    /// [`LaunchError::Io`] if it was not made for that, or there is no token yet.
     pub fn tcp_endpoint(&self) -> Result<Endpoint, LaunchError> {
+        let address = self.api.clone().ok_or_else(|| io::Error::other("it serves its API at its socket only"));
+        let address = address.map_err(io_error(self.name.clone()))?;
         let path = self.dir.join("token");
         let token = std::fs::read_to_string(&path).map_err(io_error(path.display().to_string()))?;
-        Ok(Endpoint::Tcp { address: self.api.clone(), token: token.trim().to_owned() })
+        Ok(Endpoint::Tcp { address, token: token.trim().to_owned() })
     }
 
     /// The tasks that its replica holds.

@@ -101,8 +101,28 @@ async fn a_peer_that_is_not_listed_is_refused_and_told_so() {
 }
 
 #[tokio::test]
-async fn over_tcp_the_api_wants_the_token() {
+async fn a_node_serves_no_port_unless_it_is_told_to() {
     let site = Site::up(NODE, 1, 1, &[]).await;
+    let node = &site.net.nodes[0];
+    assert!(node.tcp_endpoint().is_err());
+    assert!(!node.dir.join("token").exists(), "nobody needs one");
+    assert!(std::fs::read_to_string(node.dir.join("log")).unwrap().contains("tcp=off"));
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_take_no_place_at_the_socket() {
+    let site = Site::up_over_tcp(NODE).await;
+    let skep_client::Endpoint::Tcp { address, .. } = site.net.nodes[0].tcp_endpoint().unwrap() else { panic!() };
+    let silent: Vec<_> = (0..120).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    for n in 0..5 {
+        site.skep(0, &["task", "create", &format!("task {n}"), "-o", "json"]).json();
+    }
+    drop(silent);
+}
+
+#[tokio::test]
+async fn over_tcp_the_api_wants_the_token() {
+    let site = Site::up_over_tcp(NODE).await;
     let skep_client::Endpoint::Tcp { address, token } = site.net.nodes[0].tcp_endpoint().unwrap() else { panic!() };
     let with = |token: &str| {
         let endpoint = format!("http://{address}");

@@ -344,7 +344,7 @@ async fn as_many_operators_as_there_may_be_are_listed_added_to_and_revoked() {
 /// Koed00/django-q#602, and what else was taken for something else, or passed over in silence.
 #[tokio::test]
 async fn what_is_typed_is_taken_as_it_is_or_refused() {
-    let site = Site::up(NODE, 1, 1, &[]).await;
+    let site = Site::up_over_tcp(NODE).await;
     let zeros = [
         &["task", "create", "x", "--attempts", "0"][..],
         &["task", "list", "--limit", "0"],

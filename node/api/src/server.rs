@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub enum ApiError {
 
 /// The running API.
 pub struct Api {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     socket: PathBuf,
     health: HealthReporter,
     stop: watch::Sender<bool>,
@@ -122,14 +122,15 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 impl Api {
-    /// Binds the socket and the TCP address, and serves both. `connections`: how many the process has descriptors for.
+    /// Binds the socket and the TCP address, if there is one and a token for it, and serves both. `connections`: how many the
+    /// process has descriptors for.
     ///
     /// # Errors
     /// [`ApiError`] says what is in the way.
     pub async fn start(
         config: &ApiConfig,
         socket: &Path,
-        token: &str,
+        token: Option<String>,
         calls: Calls,
         connections: usize,
     ) -> Result<Self, ApiError> {
@@ -141,7 +142,8 @@ impl Api {
             .build_v1()
             .map_err(|e| ApiError::Reflection(e.to_string()))?;
         let (stop, stopped) = watch::channel(false);
-        let doors = Doors::new(connections);
+        let over_tcp = config.listen.zip(token);
+        let doors = Doors::new(connections, over_tcp.is_some());
         let commands = Commands::new(calls.clone(), doors.clone(), stopped.clone());
         let queries = Queries::new(calls.clone(), doors.clone(), stopped.clone());
         let topics = TopicService::new(calls.clone(), config.site.clone(), doors.clone(), stopped.clone());
@@ -160,28 +162,35 @@ impl Api {
             .add_service(health_service)
             .add_service(reflection);
         let unix = bind_socket(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?;
-        let tcp_error = |source| ApiError::Tcp { address: config.listen, source };
-        let tcp = TcpListener::bind(config.listen).await.map_err(tcp_error)?;
-        let address = tcp.local_addr().map_err(tcp_error)?;
-        let uid =
-            std::fs::metadata(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?.uid();
+        let tcp = match over_tcp {
+            None => None,
+            Some((listen, token)) => {
+                let tcp_error = |source| ApiError::Tcp { address: listen, source };
+                let tcp = TcpListener::bind(listen).await.map_err(tcp_error)?;
+                let address = tcp.local_addr().map_err(tcp_error)?;
+                Some((tcp, address, Arc::<str>::from(token)))
+            }
+        };
+        // Who the process is, and not to whom the socket's path belongs by now.
+        let uid = rustix::process::geteuid().as_raw();
         let on_socket = tuned()
             .layer(InterceptorLayer::new(SameUser { uid }))
             .add_routes(routes.clone())
             .serve_with_incoming_shutdown(doors.guests(unix), until(stopped.clone()));
-        let with_token = InterceptorLayer::new(WithToken { token: Arc::from(token) });
-        let incoming = doors.guests(tcp);
-        let on_tcp =
-            tuned().layer(with_token).add_routes(routes).serve_with_incoming_shutdown(incoming, until(stopped));
-        let tasks = vec![
-            tokio::spawn(async move { report("socket", on_socket.await) }),
-            tokio::spawn(async move { report("tcp", on_tcp.await) }),
-        ];
+        let mut tasks = vec![tokio::spawn(async move { report("socket", on_socket.await) })];
+        let address = tcp.as_ref().map(|(_, address, _)| *address);
+        if let Some((tcp, _, token)) = tcp {
+            let with_token = InterceptorLayer::new(WithToken { token });
+            let incoming = doors.guests(tcp);
+            let on_tcp =
+                tuned().layer(with_token).add_routes(routes).serve_with_incoming_shutdown(incoming, until(stopped));
+            tasks.push(tokio::spawn(async move { report("tcp", on_tcp.await) }));
+        }
         Ok(Self { address, socket: socket.to_owned(), health, stop, tasks })
     }
 
-    /// Where the API listens on TCP.
-    pub fn address(&self) -> SocketAddr {
+    /// Where the API listens on TCP, if it does.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 

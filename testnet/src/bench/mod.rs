@@ -78,7 +78,7 @@ pub struct NodeFigures {
 
 fn layout(binary: PathBuf, dir: PathBuf, voters: usize) -> Layout {
     let (preset, overrides) = ("lan".to_owned(), Vec::new());
-    Layout { binary, dir, nodes: voters, voters, preset, overrides, hosts: None, links: None }
+    Layout { binary, dir, nodes: voters, voters, preset, overrides, hosts: None, links: None, tcp: false }
 }
 
 /// A fresh directory for a benchmark; removed when it went well.
