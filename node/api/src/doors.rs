@@ -170,7 +170,14 @@ impl Doors {
         if let Some((place, presence)) = seat {
             let within = if D::IS_TCP { limits::API_TCP_LET_IN_MS } else { limits::API_LET_IN_MS };
             let stay = Stay::UnlessLetIn(after(Duration::from_millis(within)));
-            return Guest { io, refused: None, stay, presence: Arc::new(presence), _place: Some(place) };
+            return Guest {
+                io,
+                refused: None,
+                stay,
+                presence: Arc::new(presence),
+                ahead: Vec::new(),
+                _place: Some(place),
+            };
         }
         let open = if D::IS_TCP { self.0.tcp.open() } else { self.open() };
         if self.gate::<D>().full.is_due() {
@@ -178,7 +185,14 @@ impl Doors {
             tracing::warn!(open, over_tcp, "the API has as many connections as it may: it refuses more");
         }
         let refused = Some(Refused { open, over_tcp: D::IS_TCP });
-        Guest { io, refused, stay: Stay::Until(after(REFUSED_FOR)), presence: Arc::default(), _place: refusal }
+        Guest {
+            io,
+            refused,
+            stay: Stay::Until(after(REFUSED_FOR)),
+            presence: Arc::default(),
+            ahead: Vec::new(),
+            _place: refusal,
+        }
     }
 }
 
@@ -255,6 +269,8 @@ struct Presence {
     is_brief: bool,
     /// Whether a call of it was let in.
     let_in: AtomicBool,
+    /// Whether it has shown that it knows the token, without telling it.
+    proven: AtomicBool,
     /// Whether it is to go at once.
     goes: AtomicBool,
     /// Its place among those that have shown no token, until it has.
@@ -303,7 +319,21 @@ pub(crate) struct Guest<Io> {
     refused: Option<Refused>,
     stay: Stay,
     presence: Arc<Presence>,
+    /// What was read ahead and is to be read again.
+    ahead: Vec<u8>,
     _place: Option<OwnedSemaphorePermit>,
+}
+
+impl<Io> Guest<Io> {
+    /// Has what was read of it first read again.
+    pub(crate) fn unread(&mut self, first: &[u8]) {
+        self.ahead.extend_from_slice(first);
+    }
+
+    /// It has shown that it knows the token, without telling it.
+    pub(crate) fn has_proved(&self) {
+        self.presence.proven.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What calls of a connection know of it.
@@ -320,6 +350,11 @@ pub(crate) struct GuestInfo<Info> {
 pub(crate) struct Caller(Arc<Presence>);
 
 impl<Info> GuestInfo<Info> {
+    /// Whether it has shown that it knows the token, so that its calls need none.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.presence.proven.load(Ordering::Relaxed)
+    }
+
     /// Lets a call in, unless its connection has no place.
     pub(crate) fn let_in(&self) -> Result<Caller, Status> {
         if let Some(Refused { open, over_tcp }) = self.refused {
@@ -344,6 +379,12 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Guest<Io> {
         let guest = self.get_mut();
         if guest.stay.is_over(&guest.presence, cx) {
             // Nothing more is read of it: that closes it.
+            return Poll::Ready(Ok(()));
+        }
+        if !guest.ahead.is_empty() {
+            let count = guest.ahead.len().min(buffer.remaining());
+            let again: Vec<u8> = guest.ahead.drain(..count).collect();
+            buffer.put_slice(&again);
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut guest.io).poll_read(cx, buffer)
@@ -377,4 +418,4 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Guest<Io> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -32,6 +32,7 @@ use tonic_health::server::HealthReporter;
 use crate::calls::Calls;
 use crate::commands::Commands;
 use crate::doors::{Doors, GuestInfo};
+use crate::greet::greeted;
 use crate::nodes::Nodes;
 use crate::queries::Queries;
 use crate::topics::TopicService;
@@ -72,7 +73,7 @@ pub struct Api {
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// Lets a call in only with the token.
+/// Lets a call in only with the token, or of a connection that has shown that it knows it.
 #[derive(Clone)]
 struct WithToken {
     token: Arc<str>,
@@ -82,11 +83,11 @@ impl Interceptor for WithToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        if !same(given.as_bytes(), self.token.as_bytes()) {
+        let guest = request.extensions().get::<GuestInfo<TcpConnectInfo>>();
+        if !guest.is_some_and(GuestInfo::is_proven) && !same(given.as_bytes(), self.token.as_bytes()) {
             let why = "over TCP the API wants the token in <dir>/token: 'authorization: Bearer …'";
             return Err(Status::unauthenticated(why));
         }
-        let guest = request.extensions().get::<GuestInfo<TcpConnectInfo>>();
         let caller = guest.map(GuestInfo::let_in).transpose()?;
         if let Some(caller) = caller {
             request.extensions_mut().insert(caller);
@@ -180,8 +181,8 @@ impl Api {
         let mut tasks = vec![tokio::spawn(async move { report("socket", on_socket.await) })];
         let address = tcp.as_ref().map(|(_, address, _)| *address);
         if let Some((tcp, _, token)) = tcp {
+            let incoming = greeted(doors.guests(tcp), Arc::clone(&token));
             let with_token = InterceptorLayer::new(WithToken { token });
-            let incoming = doors.guests(tcp);
             let on_tcp =
                 tuned().layer(with_token).add_routes(routes).serve_with_incoming_shutdown(incoming, until(stopped));
             tasks.push(tokio::spawn(async move { report("tcp", on_tcp.await) }));
@@ -243,4 +244,23 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_of_a_connection_that_has_proved_nothing_needs_the_token() {
+        let mut with_token = WithToken { token: Arc::from("0123456789abcdef0123456789abcdef") };
+        let mut with = |given: &str| {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("authorization", given.parse().unwrap());
+            with_token.call(request).is_ok()
+        };
+        assert!(with("Bearer 0123456789abcdef0123456789abcdef"));
+        for wrong in ["", "Bearer ", "Bearer 0123456789abcdef", "0123456789abcdef0123456789abcdef"] {
+            assert!(!with(wrong), "{wrong:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use super::*;
 
 /// A door at which these things happen, one after another; then nobody comes any more.
-struct Scripted(Mutex<VecDeque<io::Result<DuplexStream>>>);
+pub(crate) struct Scripted(Mutex<VecDeque<io::Result<DuplexStream>>>);
 
 impl Door for Scripted {
     type Io = DuplexStream;
@@ -21,7 +21,7 @@ impl Door for Scripted {
 }
 
 /// The same at the port.
-struct Port(Scripted);
+pub(crate) struct Port(pub(crate) Scripted);
 
 impl Door for Port {
     type Io = DuplexStream;
@@ -32,7 +32,7 @@ impl Door for Port {
     }
 }
 
-fn door(happens: impl IntoIterator<Item = io::Result<DuplexStream>>) -> Scripted {
+pub(crate) fn door(happens: impl IntoIterator<Item = io::Result<DuplexStream>>) -> Scripted {
     Scripted(Mutex::new(happens.into_iter().collect()))
 }
 

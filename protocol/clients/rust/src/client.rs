@@ -19,9 +19,6 @@ use skep_protocol::v1::topics_client::TopicsClient;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::codegen::InterceptedService;
-use tonic::metadata::AsciiMetadataValue;
-use tonic::service::Interceptor;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
@@ -66,19 +63,7 @@ pub enum Read {
     Stale,
 }
 
-#[derive(Clone)]
-pub(crate) struct Token(Option<AsciiMetadataValue>);
-
-impl Interceptor for Token {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        Ok(request)
-    }
-}
-
-pub(crate) type Service = InterceptedService<Channel, Token>;
+pub(crate) type Service = Channel;
 
 /// A client of one node. Cheap to clone; clones share the connection.
 #[derive(Clone)]
@@ -215,9 +200,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Endpoint`] if the endpoint makes no sense.
     pub fn with_settings(endpoint: Endpoint, settings: Settings) -> Result<Self, ClientError> {
-        let bearer = endpoint.token().map(|token| format!("Bearer {token}").parse());
-        let token = bearer.transpose().map_err(|_| ClientError::Endpoint("the token is not ASCII text".to_owned()))?;
-        let service = InterceptedService::new(endpoint.channel()?, Token(token));
+        let service = endpoint.channel()?;
         let (pipe, clock) = (Arc::default(), Arc::default());
         Ok(Self { service, settings, request: None, sent_before: false, pipe, clock })
     }
