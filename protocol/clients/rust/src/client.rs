@@ -1,10 +1,12 @@
 //! The client.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
+use skep_protocol::text::{Reason, legible};
 use skep_protocol::time::LogInstant;
 use skep_protocol::v1;
 use skep_protocol::v1::agent_commands_client::AgentCommandsClient;
@@ -182,6 +184,15 @@ macro_rules! member_change {
 const MEMBER_PATIENCE: Patience =
     Patience { total: Duration::from_secs(90), each: Duration::from_secs(90), in_doubt: Duration::ZERO };
 
+/// What software says, which may be what another program printed: the node refuses what a terminal would obey, so that it is
+/// written out.
+fn said(text: &str) -> String {
+    match legible(text) {
+        Cow::Borrowed(plain) => plain.to_owned(),
+        Cow::Owned(longer) => Reason::truncated(&longer).to_string(),
+    }
+}
+
 pub(crate) fn read_options(shard: u32, read: Read) -> Option<v1::ReadOptions> {
     Some(v1::ReadOptions { shard, stale: read == Read::Stale })
 }
@@ -328,14 +339,14 @@ impl Client {
         report_checkpoint(claim: v1::Claim, permille: u32, note: &str, checkpoint: Option<Vec<u8>>),
         Progress.progress,
         ReportProgressRequest {
-            claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: checkpoint
+            claim: Some(claim), permille: permille, note: said(note), checkpoint: checkpoint
         }
     );
     task_command!(
         /// Says how far a claimed task has come.
         report_progress(claim: v1::Claim, permille: u32, note: &str),
         Progress.progress,
-        ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: None }
+        ReportProgressRequest { claim: Some(claim), permille: permille, note: said(note), checkpoint: None }
     );
     task_command!(
         /// Finishes a claimed task.
@@ -346,7 +357,7 @@ impl Client {
         /// Gives a claimed task back as failed; `permanent` makes it a dead letter at once.
         fail_task(claim: v1::Claim, reason: &str, permanent: bool),
         Fail.fail,
-        FailTaskRequest { claim: Some(claim), reason: reason.to_owned(), permanent: permanent }
+        FailTaskRequest { claim: Some(claim), reason: said(reason), permanent: permanent }
     );
     task_command!(
         /// Gives a claimed task back, neither done nor failed.
