@@ -251,6 +251,9 @@ pub const ENVELOPES_QUEUED_MAX: usize = 1_024;
 pub const MESH_COMMANDS_QUEUED_MAX: usize = 1_024;
 /// Verified envelopes waiting for the node's driver. More are dropped, and counted.
 pub const MESH_RECEIVED_QUEUED_MAX: usize = 1_024;
+/// How long a call of the API waits for its answer, in milliseconds, however long its client would. Then it is told that nobody knows,
+/// and may send the same request again. A call that waits has one of [`ROUTED_REQUESTS_MAX`] places.
+pub const API_PATIENCE_MS_MAX: u64 = 120_000;
 /// API calls waiting for the node's driver. One more is refused as `Overloaded`.
 pub const API_CALLS_QUEUED_MAX: usize = 8_192;
 /// Requests that the router holds. One more is refused as `Overloaded`.
