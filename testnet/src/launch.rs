@@ -140,7 +140,7 @@ impl Testnet {
     /// [`LaunchError`].
     pub fn create(layout: Layout) -> Result<Self, LaunchError> {
         place::own(&layout.dir)?;
-        let known = layout.dir.join("testnet.json");
+        let known = layout.dir.join(place::LIST);
         if let Ok(text) = std::fs::read(&known) {
             return Self::reopen(layout, &text);
         }
@@ -185,7 +185,7 @@ impl Testnet {
     }
 
     fn reopen(layout: Layout, known: &[u8]) -> Result<Self, LaunchError> {
-        let command = || format!("reading {}", layout.dir.join("testnet.json").display());
+        let command = || format!("reading {}", layout.dir.join(place::LIST).display());
         let failed = |output: String| LaunchError::Command { command: command(), output };
         let all: Vec<Made> = serde_json::from_slice(known).map_err(|e| failed(e.to_string()))?;
         if all.len() != layout.nodes {

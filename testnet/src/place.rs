@@ -10,6 +10,16 @@ use rustix::process::geteuid;
 
 use crate::launch::{LaunchError, io_error};
 
+/// The file in a test site's directory that lists its nodes.
+pub(crate) const LIST: &str = "testnet.json";
+
+/// Whether a node's directory is one of a test site that this user has made.
+pub fn is_of_testnet(node: &Path) -> bool {
+    let list = node.canonicalize().ok().and_then(|node| Some(node.parent()?.join(LIST)));
+    let known = list.and_then(|list| std::fs::symlink_metadata(list).ok());
+    known.is_some_and(|known| known.is_file() && known.uid() == geteuid().as_raw())
+}
+
 /// Makes a directory that nobody could have made before, for its user only. It stays.
 ///
 /// # Errors
@@ -63,6 +73,16 @@ mod tests {
         assert_eq!((mode(&one), mode(&other)), (0o700, 0o700));
         std::fs::remove_dir(one).unwrap();
         std::fs::remove_dir(other).unwrap();
+    }
+
+    #[test]
+    fn a_node_is_of_a_test_site_if_that_lists_its_nodes() {
+        let site = tempfile::tempdir().unwrap();
+        let node = site.path().join("n0");
+        std::fs::create_dir(&node).unwrap();
+        assert!(!is_of_testnet(&node));
+        std::fs::write(site.path().join(LIST), "[]").unwrap();
+        assert!(is_of_testnet(&node) && !is_of_testnet(&site.path().join("n1")));
     }
 
     #[test]

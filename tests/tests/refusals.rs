@@ -138,6 +138,17 @@ async fn over_tcp_the_api_wants_the_token() {
     }
 }
 
+#[test]
+fn no_node_is_cut_off_but_those_that_a_testnet_has_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = dir.path().join("n");
+    let made = Ran::of(Command::new(NODE).args(["init", "--site", "testnet", "--dir"]).arg(&node));
+    assert_eq!(made.code(), Some(0), "{}", made.error());
+    let refused = Ran::of(Command::new(NODE).args(["run", "--set", "testnet.cuts=cuts", "--dir"]).arg(&node));
+    assert_eq!(refused.code(), Some(2));
+    assert!(refused.error().contains("testnet.cuts"), "{}", refused.error());
+}
+
 /// Everything under a directory, and it.
 fn all_in(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
     found.push(dir.to_owned());
