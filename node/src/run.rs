@@ -73,7 +73,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let mut hangup = hangup().map_err(Failure::failed)?;
-    let (mesh, received) = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
+    let (mesh, received) = Mesh::start(*identity.seed(), &config.mesh).map_err(Failure::failed)?;
     let (calls, calls_in) = Calls::channel();
     let token = config.api.listen.map(|_| token(&places.token())).transpose()?;
     let (socket, connections) = (places.socket(), descriptors::for_callers(descriptors));
