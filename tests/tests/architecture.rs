@@ -171,6 +171,19 @@ fn arithmetic_that_overflows_ends_what_is_released_too() {
 }
 
 #[test]
+fn no_older_tls_is_compiled_in() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let rustls =
+        |id: &cargo_metadata::PackageId| metadata.packages.iter().any(|p| p.id == *id && p.name.as_str() == "rustls");
+    let nodes: Vec<_> = resolve.nodes.iter().filter(|node| rustls(&node.id)).collect();
+    assert!(!nodes.is_empty());
+    for node in nodes {
+        assert!(!node.features.iter().any(|feature| feature.to_string() == "tls12"), "{}", node.id);
+    }
+}
+
+#[test]
 fn the_floors_of_versions_are_those_of_the_check_of_the_supply_chain() {
     let deny: toml::Table = std::fs::read_to_string(root().join("deny.toml")).unwrap().parse().unwrap();
     let denied = deny["bans"]["deny"].as_array().unwrap();
