@@ -29,6 +29,7 @@ pub mod offer;
 pub mod outcome;
 pub mod places;
 pub mod pressure;
+pub mod proof;
 pub mod pull;
 pub mod query;
 pub mod task;

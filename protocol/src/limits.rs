@@ -268,6 +268,9 @@ pub const MESH_ORIGIN_BYTES_PER_S: u64 = 2 * 1024 * 1024;
 pub const MESH_COMMANDS_QUEUED_MAX: usize = 1_024;
 /// Verified envelopes waiting for the node's driver. More are dropped, and counted.
 pub const MESH_RECEIVED_QUEUED_MAX: usize = 1_024;
+/// How long a call of the API waits for its answer, in milliseconds, however long its client would. Then it is told that nobody knows,
+/// and may send the same request again. A call that waits has one of [`ROUTED_REQUESTS_MAX`] places.
+pub const API_PATIENCE_MS_MAX: u64 = 120_000;
 /// API calls waiting for the node's driver. One more is refused as `Overloaded`.
 pub const API_CALLS_QUEUED_MAX: usize = 8_192;
 /// Requests that the router holds. One more is refused as `Overloaded`.
@@ -291,7 +294,7 @@ pub const SNAPSHOT_THREADS: usize = 2;
 pub const ENTRY_THREADS: usize = 2;
 /// Threads that write what is kept beside the log. Each shard has few writes at a time, and they wait for each other.
 pub const FILE_THREADS: usize = 2;
-/// Connections of the local API, of both listeners. One more is told so and closed. Fewer where the process may have fewer
+/// Connections of the local API, at its socket and over TCP. One more is told so and closed. Fewer where the process may have fewer
 /// descriptors, but at least [`API_CONNECTIONS_MIN`].
 pub const API_CONNECTIONS_MAX: usize = 4 * AGENTS_PER_NODE_MAX;
 /// See [`API_CONNECTIONS_MAX`].
@@ -304,9 +307,17 @@ pub const API_CONNECTIONS_RESERVED: usize = 4;
 /// by a client with the settings that it has if nobody says otherwise, and some more. What is cut off then is sent again.
 pub const API_RESERVED_MS: u64 = 20_000;
 /// How long a connection of the local API may be open before a call of it was let in, in milliseconds. Then it is closed: it has
-/// not got through its handshake, shows no token, or says nothing.
+/// not got through its handshake, or says nothing.
 pub const API_LET_IN_MS: u64 = 10_000;
-/// Connections that are being told that there is no place for them, at a time. One more waits to be accepted.
+/// Connections of the local API over TCP, where it listens there: they take no places of those at its socket. A quarter of all
+/// where that is less. One more is told so and closed.
+pub const API_TCP_CONNECTIONS_MAX: usize = 64;
+/// Those of them that have shown no token yet. One more is told so and closed, and nobody who has shown it loses anything.
+pub const API_TCP_STRANGERS_MAX: usize = 16;
+/// How long a connection over TCP may be open before it has shown the token, in milliseconds. Then it is closed.
+pub const API_TCP_LET_IN_MS: u64 = 2_000;
+/// Connections that are being told that there is no place for them, at a time and at the socket or over TCP. One more waits to be
+/// accepted.
 pub const API_REFUSALS_MAX: usize = 8;
 /// Descriptors that connections of the local API leave to logs, peers and whatever else a node opens; a quarter of all where
 /// that is less.

@@ -41,6 +41,11 @@ impl Site {
     #[must_use]
     #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
     pub fn create(binary: &str, nodes: usize, voters: usize, overrides: &[&str]) -> Self {
+        Self::create_with(binary, nodes, voters, overrides, false)
+    }
+
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    fn create_with(binary: &str, nodes: usize, voters: usize, overrides: &[&str], tcp: bool) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let layout = Layout {
             binary: binary.into(),
@@ -51,6 +56,7 @@ impl Site {
             overrides: overrides.iter().map(|set| (*set).to_owned()).collect(),
             hosts: None,
             links: None,
+            tcp,
         };
         Self::of(layout, dir)
     }
@@ -78,9 +84,21 @@ impl Site {
             overrides: Vec::new(),
             hosts: None,
             links: Some(links),
+            tcp: false,
         };
         let mut site = Self::of(layout, dir);
         site.net.up().await.expect("nodes come up");
+        site
+    }
+
+    /// A node that runs, with a shard on it, and serves its API over TCP as well.
+    ///
+    /// # Panics
+    /// If it does not come up: the test cannot go on.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub async fn up_over_tcp(binary: &str) -> Self {
+        let mut site = Self::create_with(binary, 1, 1, &[], true);
+        site.net.up().await.expect("a node comes up");
         site
     }
 

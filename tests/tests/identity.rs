@@ -16,7 +16,7 @@ const SHARED: &str = "identity-shared";
 /// Copies what makes a node the one that it is.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
-    for part in ["data", "journals", "node.key", "skep.toml", "token"] {
+    for part in ["data", "journals", "node.key", "skep.toml"] {
         let copied = Command::new("cp").arg("-a").arg(from.join(part)).arg(to).status().unwrap();
         assert!(copied.success(), "{part}");
     }

@@ -213,11 +213,11 @@ async fn what_a_terminal_would_obey_is_refused_in_titles_and_written_out_elsewhe
     let listed = site.skep(0, &["deadletter", "list"]);
     assert!(listed.text().contains("first line\\n\\u{1b}[31msecond"), "{:?}", listed.text());
     assert!(!listed.text().contains('\u{1b}') && listed.text().lines().count() == 2, "{:?}", listed.text());
-    assert_eq!(
-        site.skep(0, &["deadletter", "list", "-o", "json"]).json()[0]["why"],
-        reason,
-        "programs get it as it is"
-    );
+    let kept = site.skep(0, &["deadletter", "list", "-o", "json"]).json();
+    assert_eq!(kept[0]["why"], "first line\n\\u{1b}[31msecond", "what software says is taken, written out");
+    let task = site.skep(0, &["task", "create", "plain", "-o", "json"]).json()["task"].as_str().unwrap().to_owned();
+    let refused = site.skep(0, &["task", "cancel", &task, "--reason", reason]);
+    assert!(refused.code() == Some(2) && !refused.error().contains('\u{1b}'), "{:?}", refused.error());
     let listener = site.net.nodes[0].client();
     let _listens = listener.subscribe(&["robots/said"]).await.unwrap();
     let said = "up\u{1b}[2J\nand down";
@@ -394,7 +394,7 @@ async fn as_many_operators_as_there_may_be_are_listed_added_to_and_revoked() {
 /// Koed00/django-q#602, and what else was taken for something else, or passed over in silence.
 #[tokio::test]
 async fn what_is_typed_is_taken_as_it_is_or_refused() {
-    let site = Site::up(NODE, 1, 1, &[]).await;
+    let site = Site::up_over_tcp(NODE).await;
     let zeros = [
         &["task", "create", "x", "--attempts", "0"][..],
         &["task", "list", "--limit", "0"],

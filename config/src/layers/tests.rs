@@ -46,6 +46,18 @@ fn precedence_is_flag_environment_file_preset_default() {
 }
 
 #[test]
+fn the_api_listens_on_a_port_only_if_it_is_told_to() {
+    let listens =
+        |text: &str| load(Some(file(text).path()), &Overrides::default()).map(|(config, _)| config.api.listen);
+    assert_eq!(listens("preset = \"lan\"").unwrap(), None);
+    assert_eq!(listens(crate::EXAMPLE).unwrap(), None);
+    assert_eq!(listens("[api]\nlisten = \"127.0.0.1:7\"\n").unwrap(), Some("127.0.0.1:7".parse().unwrap()));
+    assert_eq!(listens("[api]\nlisten = \"off\"\n").unwrap(), None);
+    let error = listens("[api]\nlisten = \"on\"\n").unwrap_err().to_string();
+    assert!(error.starts_with("api.listen: ") && error.contains("\"off\""), "{error}");
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_file_line_and_key() {
     let file = file("preset = \"lan\"\n\n[control]\nlisten = \"127.0.0.1:1\"\nheartbaet_ms = 50\n");
     let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();

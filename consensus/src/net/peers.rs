@@ -24,7 +24,7 @@ use crate::clock::Clocks;
 pub struct PeerView {
     /// Who it is.
     pub node: NodeId,
-    /// Its name, as it says itself or as it is configured.
+    /// Its name, as it is configured; as it says itself if it is not.
     pub name: Option<NodeName>,
     /// Whether it is connected.
     pub up: bool,
@@ -124,6 +124,14 @@ struct Entry {
     last_error: Option<String>,
 }
 
+impl Entry {
+    /// Its name. What it calls itself counts only where this node's own list is silent: whoever calls itself by another's name
+    /// would have an operator take out the wrong voter.
+    fn name(&self) -> Option<NodeName> {
+        self.config.name.clone().or_else(|| self.hello.as_ref().map(|hello| hello.name.clone()))
+    }
+}
+
 /// All admitted peers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Peers {
@@ -199,6 +207,11 @@ impl Peers {
         self.entries().iter().filter_map(present).collect()
     }
 
+    /// The name of a peer, as this node's operator knows it.
+    pub(crate) fn name(&self, node: NodeId) -> Option<NodeName> {
+        self.entries().get(&node)?.name()
+    }
+
     /// Follows connects and disconnects.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -209,7 +222,7 @@ impl Peers {
         let view = |(node, entry): (&NodeId, &Entry)| {
             let view = PeerView {
                 node: *node,
-                name: entry.hello.as_ref().map(|h| h.name.clone()).or_else(|| entry.config.name.clone()),
+                name: entry.name(),
                 up: entry.peer.is_some(),
                 address: entry.config.control,
                 incarnation: entry.hello.as_ref().map(|h| h.incarnation),
@@ -365,5 +378,36 @@ impl Peers {
             Some(Entry { last_error: Some(error), .. }) => format!("{node} is not connected: {error}"),
             Some(_) => format!("{node} is not connected"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skep_protocol::fleet::FLEET_VERSIONS;
+    use skep_protocol::frame::FRAME_VERSION;
+    use skep_protocol::text::SiteName;
+
+    #[test]
+    fn a_peer_is_called_what_its_operator_calls_it_and_not_what_it_says() {
+        let name = |text: &str| NodeName::new(text).unwrap();
+        let hello = Hello {
+            frame_version_min: FRAME_VERSION,
+            frame_version_max: FRAME_VERSION,
+            fleet: FLEET_VERSIONS,
+            incarnation: Incarnation([7; 16]),
+            process: 7,
+            name: name("a"),
+            site: SiteName::new("site").unwrap(),
+        };
+        let called = |known: Option<&str>, hello: Option<&Hello>| {
+            let id = NodeId::from_public_key([7; 32]);
+            let config = PeerConfig { id, name: known.map(name), control: None, mesh: None };
+            Entry { config, peer: None, hello: hello.cloned(), last_error: None }.name()
+        };
+        assert_eq!(called(Some("b"), Some(&hello)), Some(name("b")));
+        assert_eq!(called(None, Some(&hello)), Some(name("a")));
+        assert_eq!(called(Some("b"), None), Some(name("b")));
+        assert_eq!(called(None, None), None);
     }
 }

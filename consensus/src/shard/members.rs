@@ -142,7 +142,7 @@ impl Shard {
             return Ok(Member { node, incarnation: site.incarnation, name });
         }
         let peer = site.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
-        Ok(Member { node, incarnation: peer.hello.incarnation, name: Some(peer.hello.name.clone()) })
+        Ok(Member { node, incarnation: peer.hello.incarnation, name: site.peers.name(node) })
     }
 
     fn check_leads(&self) -> Result<(), MembershipError> {

@@ -54,9 +54,13 @@ impl Failed {
     }
 
     pub(crate) fn too_many_connections(open: usize, over_tcp: bool) -> Self {
-        let but = if over_tcp { " but for some that are kept for its socket" } else { "" };
-        let message = format!("the API of this node has as many connections as it may{but}: {open} are open");
-        let help = "close some, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
+        let over = if over_tcp { " over TCP, or as many that have shown no token," } else { "" };
+        let message = format!("the API of this node has as many connections{over} as it may: {open} are open");
+        let help = if over_tcp {
+            "close some, or use the node's socket"
+        } else {
+            "close some, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service"
+        };
         retryable(not_done("SKEP-0009", Code::ResourceExhausted, message, help), 1_000)
     }
 

@@ -214,7 +214,7 @@ impl NetworkBehaviour for Discovery {
         let Some(peer) = peer else { return Ok(Vec::new()) };
         let told = told.into_iter().take(TOLD_AT_ONCE_MAX).map(|address| (peer, address)).collect();
         self.hear(told, Word::Other);
-        Ok(self.hints.to_dial(&peer, Instant::now()))
+        Ok(self.hints.next_dials(&peer, Instant::now()))
     }
 
     fn handle_established_outbound_connection(

@@ -122,7 +122,7 @@ impl Floors {
     }
 
     /// What is to be written down, if anything is new since this was last asked.
-    pub(crate) fn to_write(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn take_news(&mut self) -> Option<Vec<u8>> {
         std::mem::take(&mut self.changed).then(|| self.encode())
     }
 

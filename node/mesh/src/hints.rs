@@ -184,7 +184,7 @@ impl Hints {
     }
 
     /// Where a peer is dialled now.
-    pub(crate) fn to_dial(&mut self, peer: &PeerId, now: Instant) -> Vec<Multiaddr> {
+    pub(crate) fn next_dials(&mut self, peer: &PeerId, now: Instant) -> Vec<Multiaddr> {
         let Some(known) = self.of.get_mut(peer) else { return Vec::new() };
         let mut addresses: Vec<Multiaddr> = known.configured.iter().cloned().collect();
         known.hints.sort_by_key(|hint| std::cmp::Reverse(hint.heard));

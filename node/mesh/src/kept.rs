@@ -102,7 +102,7 @@ impl Kept {
         let mut goes_on = true;
         while goes_on {
             goes_on = stop.recv_timeout(WRITTEN_EVERY) == Err(RecvTimeoutError::Timeout);
-            let Some(bytes) = floors.lock().to_write() else { continue };
+            let Some(bytes) = floors.lock().take_news() else { continue };
             if let Err(error) = self.write(&self.floors(), &bytes) {
                 tracing::warn!(%error, path = %self.floors().display(), "it is not written down which telemetry is old");
                 floors.lock().not_written();

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use skep_client::ClientError;
 use skep_client::v1;
+use skep_protocol::text::legible;
 
 use super::output::{Format, escaped};
 
@@ -104,9 +105,11 @@ impl Failure {
     }
 
     fn shown(&self, format: Format, on_terminal: bool) -> String {
+        // It may be in several lines of ours, with a word in it of somebody else.
+        let message = legible(&self.message);
         match format {
             Format::Table if on_terminal => {
-                let diagnostic = miette::MietteDiagnostic::new(self.text());
+                let diagnostic = miette::MietteDiagnostic::new(message);
                 let report = format!("{:?}", miette::Report::from(diagnostic));
                 // Not broken into lines, so that it can be copied.
                 let again = self.again.as_ref().map(|line| format!("\n{line}")).unwrap_or_default();
@@ -115,7 +118,7 @@ impl Failure {
             // As long as it is: whoever searches a file finds what was said in one piece.
             Format::Table => {
                 let again = self.again.as_ref().map(|line| format!(": {line}")).unwrap_or_default();
-                format!("error: {}{again}", self.text())
+                format!("error: {message}{again}")
             }
             Format::Json | Format::Jsonl => {
                 let error = serde_json::json!({
@@ -132,11 +135,6 @@ impl Failure {
                 error.to_string()
             }
         }
-    }
-
-    /// The message for people. Whoever worded it, it has no characters that a terminal would obey; its own lines stay lines.
-    fn text(&self) -> String {
-        self.message.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
     }
 
     /// What a client says, without what may be said beside it.

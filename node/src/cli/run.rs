@@ -5,10 +5,11 @@ use std::io::IsTerminal as _;
 
 use clap::Args;
 use skep_protocol::fleet::Build;
+use skep_testnet::place;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::made::{Made, check_socket, without_key};
+use super::made::{Made, check_socket, keep_to_owner, without_key};
 use super::{Common, Failure, config};
 
 /// Run the node
@@ -80,6 +81,11 @@ impl Run {
         let flags: Option<Vec<_>> = self.set.iter().map(flag).collect();
         let flags = flags.ok_or_else(|| Failure::usage("--set takes KEY=VALUE"))?;
         let (config, _) = config::read(common, flags)?;
+        if config.checks.cuts.is_some() && !place::is_of_testnet(&places.dir) {
+            return Err(Failure::usage(format!(
+                "testnet.cuts: {dir} is no node's of a testnet, and only such are cut off"
+            )));
+        }
         let filter = filter(std::env::var_os("SKEP_LOG"))?;
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let logs = tracing_subscriber::fmt()
@@ -93,6 +99,9 @@ impl Run {
             logs.json().init();
         } else {
             logs.init();
+        }
+        if keep_to_owner(&places.dir, false)? {
+            tracing::warn!(dir = %places.dir.display(), "the node's directory was open to other users; it is not any more");
         }
         crate::run::run(config, &places, self.while_stdin, build)
     }

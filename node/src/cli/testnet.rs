@@ -5,12 +5,13 @@ mod demo;
 mod inspect;
 mod up;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use skep_testnet::control::Order;
 use skep_testnet::crew::CrewOptions;
+use skep_testnet::place;
 use skep_testnet::robot::RobotOptions;
 
 use super::{Common, Failure};
@@ -136,18 +137,12 @@ fn child<E: std::fmt::Display>(work: impl Future<Output = Result<(), E>>) -> Res
 
 /// A fresh directory: the one that was asked for, or one for what is to be run.
 fn fresh(common: &Common, name: &str) -> Result<PathBuf, Failure> {
-    let unnamed = std::env::temp_dir().join(format!("skep-{name}-{}", std::process::id()));
-    let dir = common.dir.clone().unwrap_or(unnamed);
+    let Some(dir) = common.dir.clone() else { return place::made(name).map_err(Failure::failed) };
     if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Failure::usage(format!("{} is not empty; give a fresh directory", dir.display())));
     }
-    make(&dir)?;
+    place::own(&dir).map_err(Failure::failed)?;
     Ok(dir)
-}
-
-/// Makes a directory, if it is not there.
-fn make(dir: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(dir).map_err(|error| Failure::failed(format!("{}: {error}", dir.display())))
 }
 
 impl Testnet {
@@ -164,7 +159,7 @@ impl Testnet {
             Self::Resume { name } => super::block_on(up::order(common, Order::Resume { name })),
             Self::Restart { name } => super::block_on(up::order(common, Order::Restart { name })),
             Self::Down => super::block_on(up::order(common, Order::Down)),
-            Self::Logs { name, lines } => up::logs(&up::place(common)?, &name, lines),
+            Self::Logs { name, lines } => up::logs(&up::place_of(common)?, &name, lines),
             Self::Verify { path } => {
                 let report = skep_testnet::verify::verify(&path).map_err(Failure::failed)?;
                 demo::print(common.output, &report)

@@ -83,7 +83,7 @@ pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, Op), Field
     let command: Command = decoded("command", &request.command)?;
     // It was signed by whoever made it; what a terminal would obey is not let in all the same.
     check_line("content type", command.content_type.as_str()).in_field("command.content_type")?;
-    check_line("traceparent", command.trace.as_str()).in_field("command.trace")?;
+    command.trace.check().in_field("command.trace")?;
     let signature = signature(&request.signature)?;
     Ok((meta, Op::SendCommand { command: Box::new(SignedCommand { command, signature }) }))
 }
@@ -126,13 +126,13 @@ pub fn command_step(step: v1::CommandStep) -> Result<(CommandId, CommandSaid), F
     let id = command_id(&step.command_id)?;
     let said = match step.step {
         Some(Step::Accept(v1::AcceptCommand {})) => CommandSaid::Accept,
-        Some(Step::Reject(reason)) => CommandSaid::Reject { reason: Reason::truncated(&reason) },
+        Some(Step::Reject(reason)) => CommandSaid::Reject { reason: Reason::said(&reason) },
         Some(Step::Start(stamp)) => CommandSaid::Start { stamp },
         Some(Step::Succeeded(result)) => CommandSaid::Succeeded { result },
-        Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::truncated(&reason) },
+        Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::said(&reason) },
         Some(Step::Progress(said)) => {
             let permille = super::permille(said.permille)?;
-            CommandSaid::Progress { permille, note: Reason::truncated(&said.note) }
+            CommandSaid::Progress { permille, note: Reason::said(&said.note) }
         }
         None => return Err(field("step", "it is missing")),
     };

@@ -138,6 +138,7 @@ impl DemoSite {
             overrides: [options.overrides.as_slice(), &["node.history=history.jsonl".to_owned()]].concat(),
             hosts: options.hosts.clone(),
             links: options.links,
+            tcp: false,
         })?;
         let (mut station, socket) = station(&options.binary, dir);
         station.start()?;

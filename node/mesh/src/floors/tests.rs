@@ -92,13 +92,13 @@ fn who_only_says_that_it_is_a_sender_changes_nothing() {
 #[test]
 fn what_is_written_is_read_back_or_found_damaged() {
     let mut floors = Floors::default();
-    assert_eq!(floors.to_write(), None);
+    assert_eq!(floors.take_news(), None);
     floors.take(ONE, 7, 3);
     floors.lives(OTHER, 5);
-    let written = floors.to_write().unwrap();
-    assert_eq!(floors.to_write(), None, "nothing is new");
+    let written = floors.take_news().unwrap();
+    assert_eq!(floors.take_news(), None, "nothing is new");
     floors.not_written();
-    assert_eq!(floors.to_write().as_ref(), Some(&written));
+    assert_eq!(floors.take_news().as_ref(), Some(&written));
     let admitted = BTreeSet::from([ONE]);
     let read = Floors::decode(&written, &admitted).unwrap();
     assert_eq!(read.of.keys().collect::<Vec<_>>(), [&ONE], "of others nothing is kept");

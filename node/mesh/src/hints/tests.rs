@@ -30,8 +30,8 @@ fn known(hints: &Hints, peer: &PeerId) -> Vec<Multiaddr> {
 
 /// What is dialled in two attempts: one of them tries hints.
 fn dialled(hints: &mut Hints, peer: &PeerId, now: Instant) -> Vec<Multiaddr> {
-    let mut addresses = hints.to_dial(peer, now);
-    addresses.extend(hints.to_dial(peer, now));
+    let mut addresses = hints.next_dials(peer, now);
+    addresses.extend(hints.next_dials(peer, now));
     addresses.sort();
     addresses.dedup();
     addresses
@@ -70,7 +70,7 @@ fn of_strangers_nothing_is_kept() {
     let (mut hints, _, now) = listed(None);
     assert!(!hints.hear(&peer(2), &tcp(1, 1), Word::Lan));
     hints.reached(&peer(2), &tcp(1, 1));
-    assert!(hints.to_dial(&peer(2), now).is_empty());
+    assert!(hints.next_dials(&peer(2), now).is_empty());
     assert_eq!(hints.of.len(), 1);
 }
 
@@ -100,9 +100,9 @@ fn whoever_answers_at_a_wrong_address_keeps_nobody_from_the_right_one() {
     hints.reached(&of, &tcp(1, 1));
     hints.hear(&of, &tcp(9, 1), Word::Lan);
     // A wrong answer ends an attempt, so that one of two has to be without hints.
-    assert_eq!(hints.to_dial(&of, now), [tcp(1, 1)]);
-    assert_eq!(hints.to_dial(&of, now), [tcp(1, 1), tcp(9, 1)]);
-    assert_eq!(hints.to_dial(&of, now), [tcp(1, 1)]);
+    assert_eq!(hints.next_dials(&of, now), [tcp(1, 1)]);
+    assert_eq!(hints.next_dials(&of, now), [tcp(1, 1), tcp(9, 1)]);
+    assert_eq!(hints.next_dials(&of, now), [tcp(1, 1)]);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_host_is_tried_at_a_pace_however_many_peers_are_said_to_be_there() {
     let mut tries = 0;
     for second in 0..60 {
         let now = begun + Duration::from_secs(second);
-        tries += peers.iter().map(|of| hints.to_dial(of, now).len()).sum::<usize>();
+        tries += peers.iter().map(|of| hints.next_dials(of, now).len()).sum::<usize>();
     }
     let most = TRIES_PER_HOST.burst + 60 * TRIES_PER_HOST.per_s;
     assert!(tries as u64 <= most && tries as u64 >= most / 2, "{tries}");

@@ -1,10 +1,12 @@
 //! The client.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
+use skep_protocol::text::{Reason, legible};
 use skep_protocol::time::LogInstant;
 use skep_protocol::v1;
 use skep_protocol::v1::agent_commands_client::AgentCommandsClient;
@@ -19,9 +21,6 @@ use skep_protocol::v1::topics_client::TopicsClient;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::codegen::InterceptedService;
-use tonic::metadata::AsciiMetadataValue;
-use tonic::service::Interceptor;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
@@ -66,19 +65,7 @@ pub enum Read {
     Stale,
 }
 
-#[derive(Clone)]
-pub(crate) struct Token(Option<AsciiMetadataValue>);
-
-impl Interceptor for Token {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        Ok(request)
-    }
-}
-
-pub(crate) type Service = InterceptedService<Channel, Token>;
+pub(crate) type Service = Channel;
 
 /// A client of one node. Cheap to clone; clones share the connection.
 #[derive(Clone)]
@@ -197,6 +184,15 @@ macro_rules! member_change {
 const MEMBER_PATIENCE: Patience =
     Patience { total: Duration::from_secs(90), each: Duration::from_secs(90), in_doubt: Duration::ZERO };
 
+/// What software says, which may be what another program printed: the node refuses what a terminal would obey, so that it is
+/// written out.
+fn said(text: &str) -> String {
+    match legible(text) {
+        Cow::Borrowed(plain) => plain.to_owned(),
+        Cow::Owned(longer) => Reason::truncated(&longer).to_string(),
+    }
+}
+
 pub(crate) fn read_options(shard: u32, read: Read) -> Option<v1::ReadOptions> {
     Some(v1::ReadOptions { shard, stale: read == Read::Stale })
 }
@@ -215,9 +211,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Endpoint`] if the endpoint makes no sense.
     pub fn with_settings(endpoint: Endpoint, settings: Settings) -> Result<Self, ClientError> {
-        let bearer = endpoint.token().map(|token| format!("Bearer {token}").parse());
-        let token = bearer.transpose().map_err(|_| ClientError::Endpoint("the token is not ASCII text".to_owned()))?;
-        let service = InterceptedService::new(endpoint.channel()?, Token(token));
+        let service = endpoint.channel()?;
         let (pipe, clock) = (Arc::default(), Arc::default());
         Ok(Self { service, settings, request: None, sent_before: false, pipe, clock })
     }
@@ -345,14 +339,14 @@ impl Client {
         report_checkpoint(claim: v1::Claim, permille: u32, note: &str, checkpoint: Option<Vec<u8>>),
         Progress.progress,
         ReportProgressRequest {
-            claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: checkpoint
+            claim: Some(claim), permille: permille, note: said(note), checkpoint: checkpoint
         }
     );
     task_command!(
         /// Says how far a claimed task has come.
         report_progress(claim: v1::Claim, permille: u32, note: &str),
         Progress.progress,
-        ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: None }
+        ReportProgressRequest { claim: Some(claim), permille: permille, note: said(note), checkpoint: None }
     );
     task_command!(
         /// Finishes a claimed task.
@@ -363,7 +357,7 @@ impl Client {
         /// Gives a claimed task back as failed; `permanent` makes it a dead letter at once.
         fail_task(claim: v1::Claim, reason: &str, permanent: bool),
         Fail.fail,
-        FailTaskRequest { claim: Some(claim), reason: reason.to_owned(), permanent: permanent }
+        FailTaskRequest { claim: Some(claim), reason: said(reason), permanent: permanent }
     );
     task_command!(
         /// Gives a claimed task back, neither done nor failed.

@@ -25,6 +25,7 @@ mod endpoint;
 mod error;
 mod operators;
 mod pipe;
+mod proof;
 mod request;
 
 pub use agent::{
