@@ -17,6 +17,7 @@ use skep_protocol::pull::{Pull, PullAnswer, PullFailure};
 use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
 use tokio::sync::watch;
 
+use crate::belief::{Belief, is_of_voters};
 use crate::fill::fill_history;
 use crate::net::Who;
 use crate::shard::{FromLeader, Shard, Site};
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     /// Who last answered a heartbeat of this node's, as only a leader does.
     pub(crate) answered: Mutex<BTreeMap<ShardId, NodeId>>,
     learned: Mutex<BTreeMap<ShardId, Learned>>,
+    pub(crate) belief: Belief,
     /// Counts what was learned, for those who follow it.
     pub(crate) taught: watch::Sender<u64>,
     /// Held by whoever fetches history: one shard at a time.
@@ -48,8 +50,10 @@ pub(crate) struct Learned {
 
 impl Core {
     pub(crate) fn new(site: Site) -> Arc<Self> {
+        let belief = Belief::new(site.config.marked_voters());
         Arc::new(Self {
             site,
+            belief,
             shards: Mutex::default(),
             opened: watch::channel(0).0,
             opening: tokio::sync::Mutex::default(),
@@ -89,10 +93,14 @@ impl Core {
         learned.iter().map(|(id, known)| (*id, known.clone())).collect()
     }
 
+    /// What the engine has learned of a shard.
+    pub(crate) fn learned_of(&self, id: ShardId) -> Option<Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
     /// What this node has learned of a shard of which it has no replica.
     fn hearsay(&self, id: ShardId) -> LeaderHint {
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        learned.get(&id).map(|known| known.hint.clone()).unwrap_or_default().elsewhere(self.site.node)
+        self.learned_of(id).map(|known| known.hint).unwrap_or_default().elsewhere(self.site.node)
     }
 
     /// Opens a shard, if it is not open.
@@ -148,6 +156,9 @@ impl Core {
 
     async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
+        if is_of_voters(header.kind) {
+            self.check_voter(who.node, header.kind, header.shard).await?;
+        }
         match header.kind {
             FrameKind::Beat => {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
@@ -209,6 +220,9 @@ impl Core {
                 let hint = LeaderHint::decode(&body).map_err(text)?;
                 if hint.leader != Some(who.node) {
                     return Err("nobody says of another that it leads".to_owned());
+                }
+                if !self.believes(who.node, header.shard) {
+                    return Err("this node does not know that the sender votes; tell it again later".to_owned());
                 }
                 let said = FromLeader::Leads { shard: header.shard, by: who.node, hint };
                 let taken = self.site.updates.try_send(said);

@@ -365,7 +365,7 @@ impl ConsensusHandle {
         let body = heartbeat.encode().map_err(|_| HeartbeatFailure::Overloaded)?;
         let answer = self.ask(node, Class::Agents, FrameKind::Heartbeat, shard, &body, Duration::ZERO).await;
         let result = HeartbeatAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result;
-        if result.is_ok() {
+        if result.is_ok() && self.core.believes(node, shard) {
             self.core.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, node);
         }
         result

@@ -68,6 +68,15 @@ pub const REQUEST_DEADLINE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// milliseconds: the estimate of one node may lead that of a new leader by a frame's delay and drift.
 pub const CLOCK_LEAD_MS_MAX: u64 = 60_000;
 
+/// Eras that the clock may be ahead of what a node knew last. What is said of a later one is not believed, and an entry of one is
+/// refused: a quorum that is booted every day comes so far in almost three years.
+pub const ERAS_AHEAD_MAX: u64 = 1_024;
+/// Terms that a vote may be ahead of the last one that a node has seen. One of a later term is refused: an election every four
+/// seconds comes so far in seven weeks.
+pub const TERMS_AHEAD_MAX: u64 = 1 << 20;
+/// The last term that there can be. One after it is refused by everybody, also by a node that has seen none.
+pub const TERM_MAX: u64 = 1 << 48;
+
 /// Most requests in one log entry. More wait for the next entry.
 pub const REQUESTS_PER_ENTRY_MAX: usize = 512;
 /// Request bytes at which an entry is closed. A single request is always smaller.

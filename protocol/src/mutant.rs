@@ -136,6 +136,10 @@ mutants! {
     VotesCutOff = "votes-cut-off",
     /// Who asked for votes in vain asks again at once, however often that was.
     VotesAskedWithoutPause = "votes-asked-without-pause",
+    /// Raft is taken from every peer that is listed.
+    RaftFromAnybody = "raft-from-anybody",
+    /// A vote of any term is taken.
+    TermUnbounded = "term-unbounded",
 }
 
 /// Whether a seeded bug is to happen.

@@ -9,6 +9,7 @@ mod calls;
 mod drivers;
 mod endpoint;
 mod link;
+mod noise;
 mod pace;
 mod peers;
 mod roles;
@@ -21,6 +22,7 @@ pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
 #[cfg(test)]
 pub(crate) use link::{Link, Outgoing, RoundTrips};
+pub(crate) use noise::Noise;
 pub(crate) use pace::APPEND_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use peers::Peer;

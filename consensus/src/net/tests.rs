@@ -119,7 +119,7 @@ async fn connected(from: &Node, to: NodeId) {
 }
 
 fn peer(seed: u8, control: Option<SocketAddr>) -> PeerConfig {
-    PeerConfig { id: identity(seed).node(), name: None, control, mesh: None }
+    PeerConfig { id: identity(seed).node(), name: None, control, mesh: None, voter: false }
 }
 
 /// Waits until it is so.

@@ -20,6 +20,7 @@ use skep_protocol::mutant::{Mutant, is_on};
 use super::acked::{Acked, FORGOT};
 use super::types::{Entry, LogId, Member, Snapshot, TypeConfig, Vote, decode, encode};
 use crate::net::{APPEND_BYTES_MAX, CallError, Class, Peers, SnapshotSender};
+use crate::shard::is_possible_term;
 
 /// How long a vote is waited for. Its voter writes it down first, which on a slow disk takes longer than any call should;
 /// who needs it does not wait for it, and stands again.
@@ -120,6 +121,16 @@ impl Connection {
         sent.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))
     }
 
+    /// What a member answers is not taken over if it cannot have come about: its vote would be this node's.
+    fn check_term(&self, own: &Vote, answered: &Vote) -> Result<(), RPCError<TypeConfig>> {
+        let (own, term) = (own.leader_id.term, answered.leader_id.term);
+        if is_possible_term(own, term) {
+            return Ok(());
+        }
+        let why = format!("{} answers with term {term}, which cannot have come about after {own}", self.node);
+        Err(RPCError::Unreachable(Unreachable::from_string(why)))
+    }
+
     /// How long to wait after a snapshot was not taken, if at all: who is not connected was waited for already.
     fn pause_after(&mut self, error: &RPCError<TypeConfig>) -> Option<Duration> {
         let is_there = self.network.peers.connected(self.node).is_some();
@@ -214,9 +225,13 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         // Of before the call: what it answers is of later than that.
         let held = acked.upto(&rpc.vote, self.target);
         let last = rpc.entries.last().map(|entry| entry.log_id).max(rpc.prev_log_id);
-        let response = self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, patience).await?;
+        let response: AppendEntriesResponse<TypeConfig> =
+            self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, patience).await?;
         if let Some(peer) = peer.filter(|_| bytes > 0) {
             peer.appended(bytes);
+        }
+        if let AppendEntriesResponse::HigherVote(vote) = &response {
+            self.check_term(&rpc.vote, vote)?;
         }
         match (&response, held) {
             (AppendEntriesResponse::Success, _) => acked.note(&rpc.vote, self.target, last),
@@ -246,7 +261,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             let answer = tokio::time::timeout(timeout, call).await;
             return answer.map_err(|_| self.rpc_error(RPCTypes::Vote, CallError::Timeout(timeout)))?;
         }
-        call.await
+        let response: VoteResponse<TypeConfig> = call.await?;
+        self.check_term(&rpc.vote, &response.vote)?;
+        Ok(response)
     }
 
     async fn pre_vote(
@@ -255,7 +272,10 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let deadline = self.network.rpc_timeout.max(VOTE_PATIENCE);
-        self.call(Class::Urgent, FrameKind::PreVote, RPCTypes::Vote, &rpc, deadline).await
+        let call = self.call(Class::Urgent, FrameKind::PreVote, RPCTypes::Vote, &rpc, deadline);
+        let response: VoteResponse<TypeConfig> = call.await?;
+        self.check_term(&rpc.vote, &response.vote)?;
+        Ok(response)
     }
 
     async fn transfer_leader(
@@ -299,6 +319,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         };
         let response: SnapshotResponse<TypeConfig> =
             decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+        self.check_term(&vote, &response.vote)?;
         if response.vote == vote {
             self.network.acked.note(&vote, self.target, last);
         }

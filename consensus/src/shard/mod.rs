@@ -1,5 +1,6 @@
 //! One shard on this node: its Raft group, and what runs beside it.
 
+mod admit;
 mod announce;
 mod arrive;
 mod beat;
@@ -37,7 +38,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
 use crate::ends::Ends;
-use crate::net::{Peers, SnapshotSender};
+use crate::net::{Noise, Peers, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
 use crate::raft::agree::bring_to_agree;
@@ -51,6 +52,7 @@ use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
 use crate::threads::{Errand, Threads};
 
+pub(crate) use admit::is_possible_term;
 pub(crate) use lead::ROUND_PATIENCE;
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
@@ -147,6 +149,8 @@ struct Inner {
     forgot: AtomicBool,
     /// Whether this build can apply what the shard has agreed on: if not, the node takes part no more.
     fitness: Fitness,
+    /// What voters sent that cannot be, as it is told in the log.
+    refused: Noise,
 }
 
 impl Shard {
@@ -222,6 +226,7 @@ impl Shard {
                 acked,
                 forgot,
                 fitness,
+                refused: Noise::default(),
                 site,
             }),
         };
