@@ -34,16 +34,17 @@ fn voters(core: &Core) -> BTreeSet<NodeId> {
     voters
 }
 
-/// Looks once; whether anybody is known to vote.
+/// Looks once; whether anybody is known to vote. Until then those who are marked as voters count as such.
 pub(crate) fn look(core: &Core, turn: usize) -> bool {
-    let voters = voters(core);
-    // Voters that were all replaced meanwhile name nobody: others are asked, too.
+    let (known, marked) = (voters(core), &core.belief.marked);
+    // Voters that were all replaced meanwhile name nobody: others who are marked are asked, too.
     let lost = core.learned().iter().any(|(_, learned)| learned.lost);
-    let peers = core.site.config.peers.iter().map(|peer| peer.id);
-    let strangers: Vec<NodeId> = peers.filter(|id| lost && *id != core.site.node && !voters.contains(id)).collect();
-    let known = !voters.is_empty();
-    core.site.peers.assume(Roles { voters, sought: sought_in(turn, &strangers) });
-    known
+    let others = marked.iter().copied().filter(|id| lost && *id != core.site.node && !known.contains(id));
+    let sought = sought_in(turn, &others.collect::<Vec<NodeId>>());
+    let is_known = !known.is_empty();
+    let voters = if is_known { known } else { marked.clone() };
+    core.site.peers.assume(Roles { voters, known: is_known, sought });
+    is_known
 }
 
 /// Keeps the control plane informed, for as long as the node runs.

@@ -123,8 +123,8 @@ pub const CALLS_IN_FLIGHT_MAX: usize = 256;
 pub const SHARDS_PER_NODE_MAX: usize = 64;
 /// Peers in a configuration. Refused as invalid.
 pub const PEERS_MAX: usize = 1_024;
-/// Peers that are not known to vote to which a node connects at a time while it finds no leader. Others have their turn
-/// later.
+/// Peers that are marked as voters and not known to vote to which a node connects at a time while it finds no leader. Others
+/// have their turn later.
 pub const SOUGHT_PEERS_MAX: usize = 8;
 /// Voters of one shard. Refused as invalid: 3 or 5 are useful.
 pub const VOTERS_MAX: usize = 7;

@@ -197,7 +197,7 @@ async fn keep_connected(
         Err(error) => return shared.peers.failed(node, error.to_string()),
     };
     let (mut roles, mut changes) = (shared.peers.role_changes(), shared.peers.changes());
-    if roles.borrow_and_update().voters.is_empty() {
+    if !roles.borrow_and_update().known {
         let first = tokio::time::sleep(spread.mul_f64(rand::random_range(0.0..1.0)));
         tokio::select! {
             () = first => {}
