@@ -202,6 +202,21 @@ pub const JOURNAL_SPARE_SEGMENTS: usize = 3;
 /// Bytes of what is set aside that urgent commands take, beside their ends, until there is more room, or the node starts
 /// again: as much as one of those segments. One more stays with the shard, which delivers it once there is room.
 pub const JOURNAL_URGENT_BYTES_MAX: usize = JOURNAL_SEGMENT_BYTES as usize;
+/// Routine commands of one agent that were begun and are let go of, whose names its node keeps until the shard's clock has surely
+/// passed their deadlines, those under way included. One more is not begun before that: whoever would begin it is told to ask again.
+pub const BEGUN_KEPT_MAX: usize = 4_096;
+/// Places for urgent commands beside these.
+pub const BEGUN_URGENT_KEPT_MAX: usize = 256;
+/// How long nobody may say less of a shard's clock until a node takes for sure what it cannot explain, such as how long it was
+/// away, in milliseconds. Of eras it takes one at a time.
+pub const FLOOR_SETTLES_MS: u64 = 60_000;
+/// How far what a journal says of the clock may lag what is sure, in milliseconds: while it holds names of commands that were
+/// begun, and while it holds none.
+pub const FLOOR_LAGS_MS_MAX: u64 = 60_000;
+/// See [`FLOOR_LAGS_MS_MAX`].
+pub const FLOOR_LAGS_IDLE_MS_MAX: u64 = 5 * 60_000;
+/// Journals to which that is written after one answer of a shard. More follow after the next.
+pub const FLOORS_AT_ONCE_MAX: usize = 32;
 /// Journals that a node keeps though they hold nothing and nobody takes commands by them. The one that was used longest ago
 /// is forgotten.
 pub const JOURNALS_KEPT_MAX: usize = AGENTS_PER_NODE_MAX;

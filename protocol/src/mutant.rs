@@ -138,6 +138,10 @@ mutants! {
     VotesAskedWithoutPause = "votes-asked-without-pause",
     /// Raft is taken from every peer that is listed.
     RaftFromAnybody = "raft-from-anybody",
+    /// A node takes any clock that it is told for the shard's, however early.
+    ClockTurnedBack = "clock-turned-back",
+    /// A node forgets which commands it has begun as soon as the shard knows how they ended.
+    BegunIdsForgotten = "begun-ids-forgotten",
     /// A vote of any term is taken.
     TermUnbounded = "term-unbounded",
 }

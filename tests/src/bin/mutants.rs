@@ -54,6 +54,12 @@ fn aimed_at(mutant: Mutant) -> Target {
             "skep_consensus",
             "simulation::strangers::a_peer_that_votes_nowhere_has_no_part_in_raft",
         ),
+        Mutant::ClockTurnedBack => {
+            of("skep-engine", "skep_engine", "a_clock_that_is_turned_back_makes_no_deadline_later")
+        }
+        Mutant::BegunIdsForgotten => {
+            of("skep-engine", "skep_engine", "a_command_that_was_begun_is_not_begun_again_whoever_delivers_it")
+        }
         Mutant::TermUnbounded => {
             of("skep-consensus", "skep_consensus", "a_term_after_which_there_is_none_is_not_taken")
         }
