@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::belief::{Belief, is_of_voters};
 use crate::fill::fill_history;
-use crate::net::Who;
+use crate::net::{Admission, Who};
 use crate::shard::{FromLeader, Shard, Site};
 
 /// Everything of a node's control plane but its endpoint.
@@ -126,7 +126,24 @@ impl Core {
     }
 }
 
+/// The largest answer to a query for a page, and to one for changes, in bytes.
+const PAGE_ANSWER_BYTES: usize = limits::FRAME_BYTES_MAX / 2;
+
 impl crate::net::Dispatch for Arc<Core> {
+    fn admit(&self, who: Who, header: Header) -> Admission {
+        let core = Arc::clone(self);
+        Box::pin(async move { core.judge(who, header).await })
+    }
+
+    fn large_answer(&self, header: Header, body: &[u8]) -> Option<usize> {
+        let is_page = |query: Query| match query {
+            Query::Task(_) | Query::Counts | Query::CommandEnd { .. } => None,
+            _ => Some(PAGE_ANSWER_BYTES),
+        };
+        // One that does not decode is refused in a few words.
+        if header.kind == FrameKind::Query { Query::decode(body).ok().and_then(is_page) } else { None }
+    }
+
     fn call(
         &self,
         who: Who,
@@ -154,11 +171,20 @@ impl Core {
         if hint == LeaderHint::default() { ProposeOutcome::NoSuchShard } else { ProposeOutcome::NotLeader(hint) }
     }
 
+    /// Judges a call by its header: a group's own frames are voters', and what agents hold is told by leaders.
+    async fn judge(self: &Arc<Self>, who: Who, header: Header) -> Result<(), String> {
+        match header.kind {
+            kind if is_of_voters(kind) => self.check_voter(who.node, kind, header.shard).await,
+            FrameKind::Claims if !self.leads(who.node, header.shard) => {
+                Err("the sender is not known to lead the shard; tell it again later".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
-        if is_of_voters(header.kind) {
-            self.check_voter(who.node, header.kind, header.shard).await?;
-        }
+        self.judge(who, header).await?;
         match header.kind {
             FrameKind::Beat => {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
@@ -230,9 +256,6 @@ impl Core {
             }
             FrameKind::Claims => {
                 let update = ClaimsUpdate::decode(&body).map_err(text)?;
-                if !self.leads(who.node, header.shard) {
-                    return Err("the sender is not known to lead the shard; tell it again later".to_owned());
-                }
                 let noted = self.site.note(header.shard, update).await;
                 if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
             }

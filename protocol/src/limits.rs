@@ -119,6 +119,26 @@ pub const FRAMES_QUEUED_MAX: usize = 1_024;
 /// Requests of one peer on one stream that are being answered. The reader waits at it. What ends work has a stream of its
 /// own, and does not wait behind what brings it.
 pub const CALLS_IN_FLIGHT_MAX: usize = 256;
+/// Streams that a peer may have open at a time: one for each class of calls, and one to say hello. It waits for one more.
+pub const STREAMS_PER_PEER_MAX: u32 = 8;
+/// Bytes of calls of one peer that are read, or being answered, at a time. The rest waits at the peer.
+pub const CALL_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of calls of all peers that are read, or being answered, at a time, those of groups between voters not counted. The rest
+/// waits at the peers.
+pub const CALL_BYTES_UNDER_WAY_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. Another call of that kind waits.
+pub const LARGE_ANSWER_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
+/// Largest call of a node that does not vote. A larger one closes the connection.
+pub const CALL_BYTES_MAX: usize = 1024 * 1024;
+/// Largest query, and largest head of a snapshot. A larger one closes the connection.
+pub const QUERY_BYTES_MAX: usize = 64 * 1024;
+/// Largest call that only says something, such as a vote. A larger one closes the connection.
+pub const WORD_BYTES_MAX: usize = 4 * 1024;
+/// Connections that may be shaking hands at a time, half of them from addresses at which no listed peer is known to be. One more is
+/// refused.
+pub const HANDSHAKES_MAX: usize = 64;
+/// How many of the latter may come from one address. One more is refused.
+pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
 /// Peers in a configuration. Refused as invalid.

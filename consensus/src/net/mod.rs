@@ -5,7 +5,9 @@
 //! one that was there first is kept. How long an answer is waited for follows what answers take; a
 //! connection ends when nothing at all was heard for the idle time, and for no call that was not answered.
 
+mod budget;
 mod calls;
+mod doors;
 mod drivers;
 mod endpoint;
 mod link;
@@ -29,7 +31,7 @@ pub(crate) use peers::Peer;
 pub use peers::PeerView;
 pub(crate) use peers::Peers;
 pub(crate) use roles::{Roles, sought_in};
-pub(crate) use serve::{Dispatch, Who};
+pub(crate) use serve::{Admission, Dispatch, Who};
 pub(crate) use snapshots::{Sending, SnapshotSender};
 
 #[cfg(test)]

@@ -12,8 +12,10 @@ use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::text::NodeName;
 use tokio::sync::watch;
 
+use super::budget::NodeBudget;
 use super::calls::{CallError, Class};
 use super::link::{Link, Outgoing, RoundTrips};
+use super::noise::Noise;
 use super::pace::{Pace, answer_bytes};
 use super::roles::{NOT_NEEDED, Roles, Wishes};
 use super::twins::Twins;
@@ -120,6 +122,10 @@ pub(crate) struct Peers {
     /// Peers with whom nothing is spoken, as a testnet wishes.
     cut_off: Arc<Mutex<BTreeSet<NodeId>>>,
     pub(super) twins: Arc<Mutex<Twins>>,
+    /// What the calls of all peers may have under way.
+    pub(super) budget: NodeBudget,
+    /// Frames that were none, as it is told in the log.
+    pub(super) malformed: Arc<Noise>,
 }
 
 impl Peers {
@@ -136,6 +142,8 @@ impl Peers {
             wishes: Arc::default(),
             cut_off: Arc::default(),
             twins: Arc::default(),
+            budget: NodeBudget::default(),
+            malformed: Arc::default(),
         }
     }
 
