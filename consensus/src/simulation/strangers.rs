@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use serde::Serialize;
 use skep_protocol::frame::{FrameKind, RaftAddress};
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::time::LogInstant;
 
 use super::site::{Nodes, Process, SHARD};
 use super::watch::Watch;
@@ -185,5 +186,75 @@ async fn come_back_to_a_leader_that_is_not_known(watch: Watch) {
 #[test]
 fn a_voter_that_was_away_follows_one_that_was_made_meanwhile() {
     let outcome = run(come_back_to_a_leader_that_is_not_known);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// How long nothing is written, so that the last stamp is old.
+const QUIET: Duration = Duration::from_secs(150);
+
+async fn be_quiet(nodes: &mut Nodes) {
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < QUIET {
+        step(nodes).await;
+    }
+}
+
+/// Whether a voter's clock is as far as the leader's, give or take a second.
+fn agrees(shard: &Shard, leading: &Shard) -> bool {
+    let (own, led) = (shard.clock().now(), leading.clock().now());
+    own.zip(led).is_some_and(|(own, led)| led.since_ms(own) < 1_000 && own.since_ms(led) < 1_000)
+}
+
+/// The machine of a voter stood still, and its boot clock with it: what the leader's clock shows cannot be, as far as it knows.
+async fn stand_still(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, ids) = three_marked(3, &watch).await;
+    let (_, leading) = leader(&mut nodes).await;
+    create_one(&leading, &mut rng, &watch).await;
+    be_quiet(&mut nodes).await;
+    let (leads, leading) = nodes.ready().pop().unwrap();
+    let victim = shard(&nodes, (leads + 1) % 3).unwrap();
+    victim.clock().begin(LogInstant::from_raw(1));
+    assert!(!agrees(&victim, &leading), "it is at the last stamp");
+    let learned = within(&mut nodes, PATIENCE, |_| agrees(&victim, &leading));
+    assert!(learned.await, "nobody bears the leader out");
+    create_one(&leading, &mut rng, &watch).await;
+    assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
+    check_acknowledged(&nodes, &ids);
+}
+
+#[test]
+fn a_voter_whose_machine_stood_still_is_told_so_by_another_voter_and_goes_on() {
+    let outcome = run(stand_still);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// A leader whose clock is ahead of what can be: the others contradict it, and expire nothing for it.
+async fn be_ahead(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, _) = three_marked(3, &watch).await;
+    let (_, leading) = leader(&mut nodes).await;
+    create_one(&leading, &mut rng, &watch).await;
+    let (leads, leading) = nodes.ready().pop().unwrap();
+    let others = [(leads + 1) % 3, (leads + 2) % 3];
+    let before = leading.clock().now().unwrap();
+    leading.clock().begin(before.plus_ms(3_600_000));
+    let forged = create_one(&leading, &mut rng, &watch).await;
+    assert_eq!(forged, None, "the others took a stamp that cannot be");
+    for at in others {
+        let now = shard(&nodes, at).unwrap().clock().now().unwrap();
+        assert!(now.since_ms(before) < 600_000, "node {at} is at {now}");
+    }
+    nodes.kill(leads);
+    let (_, leading) = leader(&mut nodes).await;
+    assert!(create_one(&leading, &mut rng, &watch).await.is_some(), "they go on by their own clocks");
+    let ids = others.map(|at| nodes.all[at].id);
+    assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
+    check_acknowledged(&nodes, &ids);
+}
+
+#[test]
+fn a_leader_whose_clock_is_ahead_of_what_can_be_moves_nobody_elses() {
+    let outcome = run(be_ahead);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
