@@ -121,7 +121,8 @@ pub const FRAMES_QUEUED_MAX: usize = 1_024;
 pub const CALLS_IN_FLIGHT_MAX: usize = 256;
 /// Streams that a peer may have open at a time: one for each class of calls, and one to say hello. It waits for one more.
 pub const STREAMS_PER_PEER_MAX: u32 = 8;
-/// Bytes of calls of one peer that are read, or being answered, at a time. The rest waits at the peer.
+/// Bytes of calls of one peer that are read, or being answered, at a time; as many again of those of groups between voters. The
+/// rest waits at the peer.
 pub const CALL_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of calls of all peers that are read, or being answered, at a time, those of groups between voters not counted. The rest
 /// waits at the peers.

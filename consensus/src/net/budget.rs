@@ -35,6 +35,8 @@ impl Default for NodeBudget {
 pub(super) struct Budget {
     node: NodeBudget,
     calls: Arc<Semaphore>,
+    /// What groups say between voters does not wait behind the calls of the same peer, either.
+    groups: Arc<Semaphore>,
     answers: Arc<Semaphore>,
 }
 
@@ -48,13 +50,14 @@ pub(super) struct Held {
 impl Budget {
     pub(super) fn new(node: NodeBudget) -> Self {
         let (calls, answers) = (limits::CALL_BYTES_PER_PEER_MAX, limits::LARGE_ANSWER_BYTES_PER_PEER_MAX);
-        Self { node, calls: of_bytes(calls), answers: of_bytes(answers) }
+        Self { node, calls: of_bytes(calls), groups: of_bytes(calls), answers: of_bytes(answers) }
     }
 
-    /// Waits until there is room for a call of so many bytes. What voters say to each other waits for no other peer's calls.
+    /// Waits until there is room for a call of so many bytes. What voters say to each other in a group waits for no other calls.
     pub(super) async fn call(&self, bytes: usize, of_voters: bool) -> Held {
         let units = units(bytes);
-        let _of_peer = Arc::clone(&self.calls).acquire_many_owned(units).await.ok();
+        let of_peer = if of_voters { &self.groups } else { &self.calls };
+        let _of_peer = Arc::clone(of_peer).acquire_many_owned(units).await.ok();
         let node = Arc::clone(&self.node.0);
         let _of_node = if of_voters { None } else { node.acquire_many_owned(units).await.ok() };
         Held { _of_peer, _of_node }
@@ -81,8 +84,9 @@ mod tests {
         let mut held: Vec<Held> = std::iter::from_fn(|| take(&first)).collect();
         assert_eq!(held.len(), limits::CALL_BYTES_PER_PEER_MAX / limits::CALL_BYTES_MAX);
         assert!(take(&second).is_some(), "another peer does not wait for it");
+        assert!(first.call(limits::CALL_BYTES_MAX, true).now_or_never().is_some(), "nor do its own votes");
         held.pop();
-        assert!(take(&first).is_some());
+        assert!(take(&first).is_some(), "what was given back is there again");
         // Many peers have all that there is.
         let others: Vec<Budget> = (0..100).map(|_| Budget::new(first.node.clone())).collect();
         for budget in &others {
