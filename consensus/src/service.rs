@@ -211,6 +211,13 @@ async fn start(
         updates,
     };
     let core = Core::new(site);
+    if core.belief.marked.is_empty() && !core.site.config.peers.is_empty() && core.site.store.shards().is_empty() {
+        let advice = "set voter = true in the [[peers]] of those who vote, or are to";
+        tracing::warn!(
+            advice,
+            "no peer is marked as a voter: this node believes nobody, and finds no leader but itself"
+        );
+    }
     for shard in core.site.store.shards() {
         // Nothing listens yet, and no other shard waits for it.
         let snapshots = core.site.store.snapshots();
