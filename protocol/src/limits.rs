@@ -68,6 +68,9 @@ pub const REQUEST_DEADLINE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// milliseconds: the estimate of one node may lead that of a new leader by a frame's delay and drift.
 pub const CLOCK_LEAD_MS_MAX: u64 = 60_000;
 
+/// How long other voters contradict a leader whose clock is ahead of what a voter can explain, in milliseconds, until the voter takes it
+/// all the same: their machines may all have stood still together, and a shard in which nobody takes entries is no use.
+pub const CLOCK_CONTRADICTED_MS_MAX: u64 = 60_000;
 /// Eras that the clock may be ahead of what a node knew last. What is said of a later one is not believed, and an entry of one is
 /// refused: a quorum that is booted every day comes so far in almost three years.
 pub const ERAS_AHEAD_MAX: u64 = 1_024;

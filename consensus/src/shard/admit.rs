@@ -4,6 +4,8 @@
 //! for as long as the log is: one that nobody can read stops whoever applies it, and again after each start. A stamp moves the
 //! clock, and with it every deadline. So none of them is taken that cannot have come about.
 
+use std::sync::atomic::Ordering;
+
 use openraft::EntryPayload;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::AppendEntriesRequest;
@@ -118,16 +120,18 @@ impl Shard {
     }
 
     /// A leader's clock is ahead of what this node can explain. The machine of this node may have stood still, so the other voters
-    /// are asked: one that bears the leader out, or none that contradicts it, and this node gives up its estimate and learns
-    /// the clock as one that has none.
+    /// are asked: one that bears the leader out, or none that contradicts it for long, and this node gives up its estimate and
+    /// learns the clock as one that has none.
     pub(super) fn doubt_clock(&self, leader: NodeId, claimed: LogInstant) {
         let Some(asked_at) = self.inner.clock.ask() else { return };
         let shard = self.clone();
         tokio::spawn(async move {
-            let is_borne_out = shard.is_borne_out(leader, claimed).await;
+            let is_taken = shard.is_borne_out(leader, claimed).await || shard.is_contradicted_for_long();
             shard.inner.clock.answered(None, asked_at);
-            if is_borne_out {
-                tracing::warn!(shard = %shard.id(), %claimed, "this node's estimate of the log clock was behind: it is learned anew");
+            if is_taken {
+                let what = "this node's estimate of the log clock was behind: it is learned anew";
+                tracing::warn!(shard = %shard.id(), %claimed, "{what}");
+                shard.inner.contradicted_ms.store(0, Ordering::Relaxed);
                 shard.inner.clock.forget();
                 shard.learn_clock(leader);
             } else if let Some(more) = shard.inner.refused.happened() {
@@ -137,6 +141,16 @@ impl Shard {
                 );
             }
         });
+    }
+
+    /// Whether leaders were contradicted for so long that it is not waited for any more. What a leader gains by that is that what has
+    /// a deadline ends early.
+    fn is_contradicted_for_long(&self) -> bool {
+        let now = self.inner.clock.boot_ms().max(1);
+        match self.inner.contradicted_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => false,
+            Err(since) => now.saturating_sub(since) >= limits::CLOCK_CONTRADICTED_MS_MAX,
+        }
     }
 
     /// Whether another voter's clock has come as far, or none says that it has not.

@@ -89,8 +89,10 @@ impl Shard {
         self.heard_leader();
         let Some(clock) = header.clock else { return };
         if !self.inner.clock.is_possible(clock) {
-            self.doubt_clock(who.node, clock);
-        } else if !self.inner.clock.hear(clock) {
+            return self.doubt_clock(who.node, clock);
+        }
+        self.inner.contradicted_ms.store(0, Ordering::Relaxed);
+        if !self.inner.clock.hear(clock) {
             self.learn_clock(who.node);
         }
     }

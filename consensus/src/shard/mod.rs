@@ -20,7 +20,7 @@ mod settle;
 mod status;
 mod versions;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -151,6 +151,8 @@ struct Inner {
     fitness: Fitness,
     /// What voters sent that cannot be, as it is told in the log.
     refused: Noise,
+    /// Since when leaders' clocks are ahead of what can be, and other voters contradict them; 0 while that is not so.
+    contradicted_ms: AtomicU64,
 }
 
 impl Shard {
@@ -227,6 +229,7 @@ impl Shard {
                 forgot,
                 fitness,
                 refused: Noise::default(),
+                contradicted_ms: AtomicU64::new(0),
                 site,
             }),
         };

@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use serde::Serialize;
 use skep_protocol::frame::{FrameKind, RaftAddress};
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
 
 use super::site::{Nodes, Process, SHARD};
@@ -226,6 +227,35 @@ async fn stand_still(watch: Watch) {
 #[test]
 fn a_voter_whose_machine_stood_still_is_told_so_by_another_voter_and_goes_on() {
     let outcome = run(stand_still);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// The machines of all others stood still together: they contradict the leader, and each other's word is as old as their own.
+async fn stand_still_together(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, ids) = three_marked(3, &watch).await;
+    let (_, leading) = leader(&mut nodes).await;
+    create_one(&leading, &mut rng, &watch).await;
+    be_quiet(&mut nodes).await;
+    let (leads, _) = nodes.ready().pop().unwrap();
+    for at in [(leads + 1) % 3, (leads + 2) % 3] {
+        shard(&nodes, at).unwrap().clock().begin(LogInstant::from_raw(1));
+    }
+    let patience = PATIENCE + Duration::from_millis(limits::CLOCK_CONTRADICTED_MS_MAX);
+    let agree = within(&mut nodes, patience, |nodes| {
+        let leading = nodes.ready().pop().map(|(_, shard)| shard);
+        leading.is_some_and(|leading| (0..3).filter_map(|at| shard(nodes, at)).all(|shard| agrees(&shard, &leading)))
+    });
+    assert!(agree.await, "nobody takes entries any more");
+    let (_, leading) = leader(&mut nodes).await;
+    assert!(create_one(&leading, &mut rng, &watch).await.is_some());
+    assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
+    check_acknowledged(&nodes, &ids);
+}
+
+#[test]
+fn voters_whose_machines_stood_still_together_take_the_leaders_clock_after_a_while() {
+    let outcome = run(stand_still_together);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
