@@ -140,4 +140,7 @@ pub struct RawPeer {
     /// Multiaddress of its mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh: Option<String>,
+    /// Whether it votes, or may come to: what it says of a shard is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voter: Option<bool>,
 }

@@ -167,6 +167,9 @@ pub struct PeerConfig {
     pub control: Option<SocketAddr>,
     /// Where its mesh listens, as a multiaddress, if it is to be dialled.
     pub mesh: Option<String>,
+    /// Whether it votes, or may come to: this node takes Raft from it, and believes what it says of a shard. Of all others it
+    /// believes those who vote in a shard, as its own replica says or somebody whom it believes.
+    pub voter: bool,
 }
 
 /// What is wrong with one value.
@@ -275,6 +278,13 @@ fn checks(raw: &RawConfig, node: &NodeConfig) -> Result<ChecksConfig, Invalid> {
     Ok(checks)
 }
 
+impl ControlConfig {
+    /// The peers that are marked as voters.
+    pub fn marked_voters(&self) -> BTreeSet<NodeId> {
+        self.peers.iter().filter(|peer| peer.voter).map(|peer| peer.id).collect()
+    }
+}
+
 fn peers(raw: &RawConfig) -> Result<Vec<PeerConfig>, Invalid> {
     if raw.peers.len() > limits::PEERS_MAX {
         return Err(invalid("peers", format!("{} are too many; at most {}", raw.peers.len(), limits::PEERS_MAX)));
@@ -295,7 +305,8 @@ fn peers(raw: &RawConfig) -> Result<Vec<PeerConfig>, Invalid> {
             return Err(invalid(&key("mesh"), format!("{mesh:?} is not a multiaddress such as /ip4/…/udp/…/quic-v1")));
         }
         let name = peer.name.as_ref().map(NodeName::new).transpose().map_err(|e| invalid(&key("name"), e))?;
-        peers.push(PeerConfig { id, name, control, mesh: peer.mesh.clone() });
+        let voter = peer.voter.unwrap_or(false);
+        peers.push(PeerConfig { id, name, control, mesh: peer.mesh.clone(), voter });
     }
     Ok(peers)
 }

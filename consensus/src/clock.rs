@@ -163,6 +163,16 @@ impl ShardClock {
         inner.clock.hear(clock, self.boot_ms())
     }
 
+    /// Whether the clock can show this by now, as far as this node knows.
+    pub(crate) fn is_possible(&self, clock: LogInstant) -> bool {
+        self.inner().clock.is_possible(clock, self.boot_ms())
+    }
+
+    /// The estimate is not good: there is none until one is learned.
+    pub(crate) fn forget(&self) {
+        self.inner().clock.forget();
+    }
+
     /// Begins to ask for the clock: since when, or none if it is being asked for already.
     pub(crate) fn ask(&self) -> Option<u64> {
         let already = std::mem::replace(&mut self.inner().asking, true);

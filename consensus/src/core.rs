@@ -17,8 +17,9 @@ use skep_protocol::pull::{Pull, PullAnswer, PullFailure};
 use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
 use tokio::sync::watch;
 
+use crate::belief::{Belief, is_of_voters};
 use crate::fill::fill_history;
-use crate::net::Who;
+use crate::net::{Admission, Who};
 use crate::shard::{FromLeader, Shard, Site};
 
 /// Everything of a node's control plane but its endpoint.
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     /// Who last answered a heartbeat of this node's, as only a leader does.
     pub(crate) answered: Mutex<BTreeMap<ShardId, NodeId>>,
     learned: Mutex<BTreeMap<ShardId, Learned>>,
+    pub(crate) belief: Belief,
     /// Counts what was learned, for those who follow it.
     pub(crate) taught: watch::Sender<u64>,
     /// Held by whoever fetches history: one shard at a time.
@@ -48,8 +50,10 @@ pub(crate) struct Learned {
 
 impl Core {
     pub(crate) fn new(site: Site) -> Arc<Self> {
+        let belief = Belief::new(site.config.marked_voters());
         Arc::new(Self {
             site,
+            belief,
             shards: Mutex::default(),
             opened: watch::channel(0).0,
             opening: tokio::sync::Mutex::default(),
@@ -89,10 +93,14 @@ impl Core {
         learned.iter().map(|(id, known)| (*id, known.clone())).collect()
     }
 
+    /// What the engine has learned of a shard.
+    pub(crate) fn learned_of(&self, id: ShardId) -> Option<Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
     /// What this node has learned of a shard of which it has no replica.
     fn hearsay(&self, id: ShardId) -> LeaderHint {
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        learned.get(&id).map(|known| known.hint.clone()).unwrap_or_default().elsewhere(self.site.node)
+        self.learned_of(id).map(|known| known.hint).unwrap_or_default().elsewhere(self.site.node)
     }
 
     /// Opens a shard, if it is not open.
@@ -118,7 +126,24 @@ impl Core {
     }
 }
 
+/// The largest answer to a query for a page, and to one for changes, in bytes.
+const PAGE_ANSWER_BYTES: usize = limits::FRAME_BYTES_MAX / 2;
+
 impl crate::net::Dispatch for Arc<Core> {
+    fn admit(&self, who: Who, header: Header) -> Admission {
+        let core = Arc::clone(self);
+        Box::pin(async move { core.judge(who, header).await })
+    }
+
+    fn large_answer(&self, header: Header, body: &[u8]) -> Option<usize> {
+        let is_page = |query: Query| match query {
+            Query::Task(_) | Query::Counts | Query::CommandEnd { .. } => None,
+            _ => Some(PAGE_ANSWER_BYTES),
+        };
+        // One that does not decode is refused in a few words.
+        if header.kind == FrameKind::Query { Query::decode(body).ok().and_then(is_page) } else { None }
+    }
+
     fn call(
         &self,
         who: Who,
@@ -146,8 +171,20 @@ impl Core {
         if hint == LeaderHint::default() { ProposeOutcome::NoSuchShard } else { ProposeOutcome::NotLeader(hint) }
     }
 
+    /// Judges a call by its header: a group's own frames are voters', and what agents hold is told by leaders.
+    async fn judge(self: &Arc<Self>, who: Who, header: Header) -> Result<(), String> {
+        match header.kind {
+            kind if is_of_voters(kind) => self.check_voter(who.node, kind, header.shard).await,
+            FrameKind::Claims if !self.leads(who.node, header.shard) => {
+                Err("the sender is not known to lead the shard; tell it again later".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
+        self.judge(who, header).await?;
         match header.kind {
             FrameKind::Beat => {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
@@ -210,15 +247,15 @@ impl Core {
                 if hint.leader != Some(who.node) {
                     return Err("nobody says of another that it leads".to_owned());
                 }
+                if !self.believes(who.node, header.shard) {
+                    return Err("this node does not know that the sender votes; tell it again later".to_owned());
+                }
                 let said = FromLeader::Leads { shard: header.shard, by: who.node, hint };
                 let taken = self.site.updates.try_send(said);
                 taken.map(|()| Vec::new()).map_err(|_| "this node is busy; tell it again".to_owned())
             }
             FrameKind::Claims => {
                 let update = ClaimsUpdate::decode(&body).map_err(text)?;
-                if !self.leads(who.node, header.shard) {
-                    return Err("the sender is not known to lead the shard; tell it again later".to_owned());
-                }
                 let noted = self.site.note(header.shard, update).await;
                 if noted { Ok(Vec::new()) } else { Err("not every agent could be told; tell it again".to_owned()) }
             }

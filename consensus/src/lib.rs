@@ -10,6 +10,7 @@
 //!
 //! **Must not know** libp2p's swarm, gRPC, or what a node does with the answers.
 
+mod belief;
 mod chance;
 mod clock;
 mod core;

@@ -1,7 +1,7 @@
 //! Who votes in the shards that this node has heard of, for the connections that it keeps.
 //!
-//! A node without a replica learns from others who votes, and remembers it over restarts: of a thousand peers it dials those
-//! first. When the power of a site comes back every node begins at once, and nobody could tell another one anything yet.
+//! A node without a replica learns from others who votes, and remembers it over restarts: of all that are marked as voters it dials
+//! those first. When the power of a site comes back every node begins at once, and nobody could tell another one anything yet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::net::{Roles, sought_in};
 use crate::store::KnownVoters;
 use crate::threads::Errand;
 
-/// How often own replicas are looked at, while somebody is thought to vote and while nobody is.
+/// How often own replicas are looked at, while somebody is thought to vote and while all that is known are marks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_EVERY_AT_FIRST: Duration = Duration::from_millis(50);
 /// How long some peers are kept that may know of a leader, before it is the turn of others.
@@ -29,13 +29,13 @@ const REMEMBER_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a node goes by that has heard from nobody yet who votes.
 pub(crate) struct Memory {
-    /// Its peers.
-    listed: BTreeSet<NodeId>,
+    /// Its peers that are marked as voters. It believes nobody else until one of them names another one.
+    marked: BTreeSet<NodeId>,
     /// Those of them that voted when it ran last.
     voted: BTreeSet<NodeId>,
     /// When one of those was connected last; when the node started, if none was since.
     met_at: Instant,
-    /// Whose turn it is of those who do not vote.
+    /// Whose turn it is of those who are marked and do not vote.
     turn: usize,
 }
 
@@ -43,28 +43,31 @@ impl Memory {
     /// What the process before this one left.
     pub(crate) fn of(core: &Core, kept: &KnownVoters) -> Self {
         let local = core.site.node;
-        let peers = core.site.config.peers.iter().map(|peer| peer.id);
-        Self::with(local, peers.filter(|id| *id != local).collect(), kept)
+        let marked = core.belief.marked.iter().copied();
+        Self::with(local, marked.filter(|id| *id != local).collect(), kept)
     }
 
-    fn with(local: NodeId, listed: BTreeSet<NodeId>, kept: &KnownVoters) -> Self {
+    fn with(local: NodeId, marked: BTreeSet<NodeId>, kept: &KnownVoters) -> Self {
         let voters = kept.values().flat_map(|voters| voters.iter().copied());
-        let voted = voters.filter(|id| listed.contains(id)).collect();
+        let voted = voters.filter(|id| marked.contains(id)).collect();
         // Nodes that all look at the same time do not all ask the same.
         let [one, other, ..] = *local.public_key();
         let turn = usize::from(u16::from_le_bytes([one, other]));
-        Self { listed, voted, met_at: Instant::now(), turn }
+        Self { marked, voted, met_at: Instant::now(), turn }
     }
 
-    /// With whom the node speaks: with those who vote, as it has heard, or else as it remembers; and, while it looks for a leader
-    /// in vain or meets nobody whom it remembers, with some of the others, since one of them may know better.
+    /// With whom the node speaks: with those who vote, as it has heard, or else as it remembers, or else as they are marked; and,
+    /// while it looks for a leader in vain or meets nobody whom it remembers, with some of the others that are marked, since one of
+    /// them may know better.
     fn decide(&self, heard: BTreeSet<NodeId>, lost: bool, alone: Duration) -> Roles {
         let meets_nobody = heard.is_empty() && alone >= REMEMBERED_PATIENCE;
-        let voters = if heard.is_empty() { self.voted.clone() } else { heard };
+        let thought = if heard.is_empty() { self.voted.clone() } else { heard };
+        let known = !thought.is_empty();
+        let voters = if known { thought } else { self.marked.clone() };
         let is_stranger = |id: &NodeId| (lost || meets_nobody) && !voters.contains(id);
-        let strangers: Vec<NodeId> = self.listed.iter().copied().filter(is_stranger).collect();
+        let strangers: Vec<NodeId> = self.marked.iter().copied().filter(is_stranger).collect();
         let sought = sought_in(self.turn, &strangers);
-        Roles { voters, sought }
+        Roles { voters, known, sought }
     }
 }
 
@@ -100,16 +103,16 @@ fn voters(core: &Core) -> BTreeSet<NodeId> {
     voters
 }
 
-/// Looks once; whether anybody is thought to vote.
+/// Looks once; whether anybody is thought to vote, beside those who are only marked.
 pub(crate) fn look(core: &Core, memory: &mut Memory) -> bool {
     let peers = &core.site.peers;
     if memory.voted.iter().any(|id| peers.connected(*id).is_some()) {
         memory.met_at = Instant::now();
     }
-    // Voters that were all replaced meanwhile name nobody: others are asked, too.
+    // Voters that were all replaced meanwhile name nobody: others that are marked are asked, too.
     let lost = core.learned().iter().any(|(_, learned)| learned.lost);
     let roles = memory.decide(voters(core), lost, memory.met_at.elapsed());
-    let known = !roles.voters.is_empty();
+    let known = roles.known;
     peers.assume(roles);
     known
 }
@@ -193,20 +196,20 @@ mod tests {
         Voters::of(of.into_iter().map(node))
     }
 
-    /// What the last of a thousand nodes goes by, after a restart.
+    /// What the last of a thousand nodes that are all marked goes by, after a restart.
     fn memory(kept: &KnownVoters) -> Memory {
         Memory::with(node(1_000), nodes(0..1_000), kept)
     }
 
     fn kept() -> KnownVoters {
-        // One that is no peer any more is not dialled.
+        // One that is not marked any more is not dialled.
         KnownVoters::from([(ShardId(1), voters([1, 2, 3])), (ShardId(2), voters([3, 4, 2_000]))])
     }
 
     #[test]
     fn a_node_that_starts_again_dials_those_who_voted_and_nobody_else_while_one_of_them_answers() {
         let memory = memory(&kept());
-        let voted = Roles { voters: nodes([1, 2, 3, 4]), sought: BTreeSet::new() };
+        let voted = Roles { voters: nodes([1, 2, 3, 4]), known: true, sought: BTreeSet::new() };
         assert_eq!(memory.decide(BTreeSet::new(), false, AT_ONCE), voted);
         let almost = REMEMBERED_PATIENCE - Duration::from_millis(1);
         assert_eq!(memory.decide(BTreeSet::new(), false, almost), voted);
@@ -234,7 +237,7 @@ mod tests {
     #[test]
     fn what_a_node_hears_counts_for_more_than_what_it_remembers() {
         let memory = memory(&kept());
-        let heard = Roles { voters: nodes([7, 8, 9]), sought: BTreeSet::new() };
+        let heard = Roles { voters: nodes([7, 8, 9]), known: true, sought: BTreeSet::new() };
         assert_eq!(memory.decide(nodes([7, 8, 9]), false, AT_ONCE), heard);
         assert_eq!(memory.decide(nodes([7, 8, 9]), false, REMEMBERED_PATIENCE), heard, "no other one is needed");
         let lost = memory.decide(nodes([7, 8, 9]), true, AT_ONCE);
@@ -242,9 +245,19 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_remembers_nobody_dials_everybody() {
+    fn a_node_that_remembers_nobody_dials_all_that_are_marked_and_everybody_if_nobody_is() {
         let roles = memory(&KnownVoters::new()).decide(BTreeSet::new(), false, AT_ONCE);
-        assert!(roles.voters.is_empty());
+        assert_eq!(roles, Roles { voters: nodes(0..1_000), known: false, sought: BTreeSet::new() });
+        let unmarked = Memory::with(node(1_000), BTreeSet::new(), &kept());
+        assert_eq!(unmarked.decide(BTreeSet::new(), true, REMEMBERED_PATIENCE), Roles::default());
+    }
+
+    #[test]
+    fn whoever_is_not_marked_is_dialled_only_once_somebody_names_it() {
+        let memory = Memory::with(node(1_000), nodes([3, 4, 5]), &kept());
+        let asked = memory.decide(BTreeSet::new(), true, REMEMBERED_PATIENCE);
+        assert_eq!(asked, Roles { voters: nodes([3, 4]), known: true, sought: nodes([5]) });
+        assert_eq!(memory.decide(nodes([7]), true, AT_ONCE).sought, nodes([3, 4, 5]));
     }
 
     #[test]

@@ -211,6 +211,13 @@ async fn start(
         updates,
     };
     let core = Core::new(site);
+    if core.belief.marked.is_empty() && !core.site.config.peers.is_empty() && core.site.store.shards().is_empty() {
+        let advice = "set voter = true in the [[peers]] of those who vote, or are to";
+        tracing::warn!(
+            advice,
+            "no peer is marked as a voter: this node believes nobody, and finds no leader but itself"
+        );
+    }
     for shard in core.site.store.shards() {
         // Nothing listens yet, and no other shard waits for it.
         let snapshots = core.site.store.snapshots();
@@ -368,7 +375,7 @@ impl ConsensusHandle {
         let body = heartbeat.encode().map_err(|_| HeartbeatFailure::Overloaded)?;
         let answer = self.ask(node, Class::Agents, FrameKind::Heartbeat, shard, &body, Duration::ZERO).await;
         let result = HeartbeatAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result;
-        if result.is_ok() {
+        if result.is_ok() && self.core.believes(node, shard) {
             self.core.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, node);
         }
         result

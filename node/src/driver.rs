@@ -117,7 +117,8 @@ impl Driver {
         let (settled, settled_in) = mpsc::channel(limits::AGENTS_PER_NODE_MAX);
         let (ready, readiness) = watch::channel(false);
         let driver = Self {
-            engine: Engine::new(consensus.node(), config.node.site.clone(), config.engine),
+            engine: Engine::new(consensus.node(), config.node.site.clone(), config.engine)
+                .believing(config.control.marked_voters()),
             consensus,
             mesh,
             config,

@@ -72,6 +72,26 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
+    /// Largest body, in bytes. One that is announced larger is no frame.
+    pub const fn body_bytes_max(self) -> usize {
+        match self {
+            Self::Append => 2 * limits::ENTRY_BYTES_MAX,
+            Self::SnapshotChunk => limits::SNAPSHOT_CHUNK_BYTES_MAX + limits::WORD_BYTES_MAX,
+            Self::Propose | Self::End | Self::Heartbeat | Self::Pull => limits::CALL_BYTES_MAX,
+            Self::Query | Self::SnapshotHead | Self::SnapshotInstall => limits::QUERY_BYTES_MAX,
+            Self::Claims | Self::Reply | Self::Refused => limits::FRAME_BYTES_MAX,
+            Self::Hello
+            | Self::Vote
+            | Self::PreVote
+            | Self::TransferLeader
+            | Self::Clock
+            | Self::Leads
+            | Self::Beat
+            | Self::Forgot
+            | Self::Twin => limits::WORD_BYTES_MAX,
+        }
+    }
+
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Hello,
@@ -150,13 +170,9 @@ impl Header {
         };
         let half = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let clock = LogInstant::from_raw(word(8));
-        let body_bytes = half(24);
-        if body_bytes as usize > limits::FRAME_BYTES_MAX {
-            return Err(CodecError::TooLarge {
-                what: "frame body",
-                bytes: body_bytes as usize,
-                max: limits::FRAME_BYTES_MAX,
-            });
+        let (body_bytes, max) = (half(24), kind.body_bytes_max());
+        if body_bytes as usize > max {
+            return Err(CodecError::TooLarge { what: "frame body", bytes: body_bytes as usize, max });
         }
         Ok(Self {
             kind,
@@ -314,6 +330,14 @@ mod tests {
         assert!(matches!(spoil(2, 2), Err(CodecError::Version { found: 2, .. })));
         assert!(matches!(spoil(3, 200), Err(CodecError::Malformed { .. })));
         assert!(matches!(spoil(24, 0xff), Err(CodecError::TooLarge { .. })));
+        // An append may have two megabytes, and a vote a page.
+        let with = |kind| {
+            let mut bytes = Header { body_bytes: 1 << 20, ..header() }.encode();
+            bytes[3] = kind as u8;
+            Header::decode(&bytes).is_ok()
+        };
+        assert!(with(FrameKind::Append) && with(FrameKind::Propose) && with(FrameKind::Reply));
+        assert!(!with(FrameKind::Vote) && !with(FrameKind::Query) && !with(FrameKind::Hello));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What a node writes down of the commands of its agents, before it says or does anything about them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::authority::OperatorKey;
 use crate::command::{CommandOutcome, DeliverySeq, PerClass, SignedCommand, Steps};
-use crate::ids::{HomeEpoch, JournalId, SessionId, ShardId};
+use crate::ids::{CommandId, HomeEpoch, JournalId, SessionId, ShardId};
 use crate::text::AgentId;
+use crate::time::LogInstant;
 
 /// Whose journal it is, and how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +91,18 @@ pub struct JournalState {
     pub head: JournalHead,
     /// Its entries, in their order.
     pub entries: Vec<JournalEntry>,
+    /// What the shard's clock has surely come to. It never falls: nothing is begun whose deadline is not after it.
+    pub floor: LogInstant,
+    /// Commands that were begun and are let go of, with their deadlines: none of them is begun again. Kept until the floor has passed
+    /// them.
+    pub begun: BTreeMap<CommandId, LogInstant>,
+}
+
+impl JournalState {
+    /// A journal of these entries, by which nothing was begun that is let go of.
+    pub const fn new(head: JournalHead, entries: Vec<JournalEntry>) -> Self {
+        Self { head, entries, floor: LogInstant::ZERO, begun: BTreeMap::new() }
+    }
 }
 
 /// Something that is written.
@@ -104,6 +118,15 @@ pub enum JournalWrite {
     Step(JournalStep),
     /// The journal is not needed any more. Written by whoever keeps journals, when it holds nothing and nobody uses it.
     Forget,
+    /// A command that was begun is let go of, and not begun again.
+    Begun {
+        /// Which.
+        command: CommandId,
+        /// Until when somebody could ask for it once more.
+        deadline: LogInstant,
+    },
+    /// The floor is this from now on. What was begun with a deadline that is not after it is not needed any more.
+    Floor(LogInstant),
 }
 
 /// What was written to one agent's journal, as a node keeps it.

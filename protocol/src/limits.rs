@@ -69,6 +69,18 @@ pub const REQUEST_DEADLINE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// milliseconds: the estimate of one node may lead that of a new leader by a frame's delay and drift.
 pub const CLOCK_LEAD_MS_MAX: u64 = 60_000;
 
+/// How long other voters contradict a leader whose clock is ahead of what a voter can explain, in milliseconds, until the voter takes it
+/// all the same: their machines may all have stood still together, and a shard in which nobody takes entries is no use.
+pub const CLOCK_CONTRADICTED_MS_MAX: u64 = 60_000;
+/// Eras that the clock may be ahead of what a node knew last. What is said of a later one is not believed, and an entry of one is
+/// refused: a quorum that is booted every day comes so far in almost three years.
+pub const ERAS_AHEAD_MAX: u64 = 1_024;
+/// Terms that a vote may be ahead of the last one that a node has seen. One of a later term is refused: an election every four
+/// seconds comes so far in seven weeks.
+pub const TERMS_AHEAD_MAX: u64 = 1 << 20;
+/// The last term that there can be. One after it is refused by everybody, also by a node that has seen none.
+pub const TERM_MAX: u64 = 1 << 48;
+
 /// Most requests in one log entry. More wait for the next entry.
 pub const REQUESTS_PER_ENTRY_MAX: usize = 512;
 /// Request bytes at which an entry is closed. A single request is always smaller.
@@ -111,12 +123,33 @@ pub const FRAMES_QUEUED_MAX: usize = 1_024;
 /// Requests of one peer on one stream that are being answered. The reader waits at it. What ends work has a stream of its
 /// own, and does not wait behind what brings it.
 pub const CALLS_IN_FLIGHT_MAX: usize = 256;
+/// Streams that a peer may have open at a time: one for each class of calls, and one to say hello. It waits for one more.
+pub const STREAMS_PER_PEER_MAX: u32 = 8;
+/// Bytes of calls of one peer that are read, or being answered, at a time; as many again of those of groups between voters. The
+/// rest waits at the peer.
+pub const CALL_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of calls of all peers that are read, or being answered, at a time, those of groups between voters not counted. The rest
+/// waits at the peers.
+pub const CALL_BYTES_UNDER_WAY_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. Another call of that kind waits.
+pub const LARGE_ANSWER_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
+/// Largest call of a node that does not vote. A larger one closes the connection.
+pub const CALL_BYTES_MAX: usize = 1024 * 1024;
+/// Largest query, and largest head of a snapshot. A larger one closes the connection.
+pub const QUERY_BYTES_MAX: usize = 64 * 1024;
+/// Largest call that only says something, such as a vote. A larger one closes the connection.
+pub const WORD_BYTES_MAX: usize = 4 * 1024;
+/// Connections that may be shaking hands at a time, half of them from addresses at which no listed peer is known to be. One more is
+/// refused.
+pub const HANDSHAKES_MAX: usize = 64;
+/// How many of the latter may come from one address. One more is refused.
+pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
 /// Peers in a configuration. Refused as invalid.
 pub const PEERS_MAX: usize = 1_024;
-/// Peers that are not known to vote to which a node connects at a time while it finds no leader. Others have their turn
-/// later.
+/// Peers that are marked as voters and not known to vote to which a node connects at a time while it finds no leader. Others
+/// have their turn later.
 pub const SOUGHT_PEERS_MAX: usize = 8;
 /// Voters of one shard. Refused as invalid: 3 or 5 are useful.
 pub const VOTERS_MAX: usize = 7;
@@ -194,6 +227,21 @@ pub const JOURNAL_SPARE_SEGMENTS: usize = 3;
 /// Bytes of what is set aside that urgent commands take, beside their ends, until there is more room, or the node starts
 /// again: as much as one of those segments. One more stays with the shard, which delivers it once there is room.
 pub const JOURNAL_URGENT_BYTES_MAX: usize = JOURNAL_SEGMENT_BYTES as usize;
+/// Routine commands of one agent that were begun and are let go of, whose names its node keeps until the shard's clock has surely
+/// passed their deadlines, those under way included. One more is not begun before that: whoever would begin it is told to ask again.
+pub const BEGUN_KEPT_MAX: usize = 4_096;
+/// Places for urgent commands beside these.
+pub const BEGUN_URGENT_KEPT_MAX: usize = 256;
+/// How long nobody may say less of a shard's clock until a node takes for sure what it cannot explain, such as how long it was
+/// away, in milliseconds. Of eras it takes one at a time.
+pub const FLOOR_SETTLES_MS: u64 = 60_000;
+/// How far what a journal says of the clock may lag what is sure, in milliseconds: while it holds names of commands that were
+/// begun, and while it holds none.
+pub const FLOOR_LAGS_MS_MAX: u64 = 60_000;
+/// See [`FLOOR_LAGS_MS_MAX`].
+pub const FLOOR_LAGS_IDLE_MS_MAX: u64 = 5 * 60_000;
+/// Journals to which that is written after one answer of a shard. More follow after the next.
+pub const FLOORS_AT_ONCE_MAX: usize = 32;
 /// Journals that a node keeps though they hold nothing and nobody takes commands by them. The one that was used longest ago
 /// is forgotten.
 pub const JOURNALS_KEPT_MAX: usize = AGENTS_PER_NODE_MAX;

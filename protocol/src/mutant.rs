@@ -136,6 +136,14 @@ mutants! {
     VotesCutOff = "votes-cut-off",
     /// Who asked for votes in vain asks again at once, however often that was.
     VotesAskedWithoutPause = "votes-asked-without-pause",
+    /// Raft is taken from every peer that is listed.
+    RaftFromAnybody = "raft-from-anybody",
+    /// A node takes any clock that it is told for the shard's, however early.
+    ClockTurnedBack = "clock-turned-back",
+    /// A node forgets which commands it has begun as soon as the shard knows how they ended.
+    BegunIdsForgotten = "begun-ids-forgotten",
+    /// A vote of any term is taken.
+    TermUnbounded = "term-unbounded",
 }
 
 /// Whether a seeded bug is to happen.

@@ -212,11 +212,12 @@ impl Testnet {
         for (other, peer) in self.nodes.iter().enumerate().filter(|(other, _)| *other != at) {
             let control = self.relay.as_ref().map(|relay| relay.address(other).to_string());
             text.push_str(&format!(
-                "\n[[peers]]\nid = \"{}\"\nname = \"{}\"\ncontrol = \"{}\"\nmesh = \"{}\"\n",
+                "\n[[peers]]\nid = \"{}\"\nname = \"{}\"\ncontrol = \"{}\"\nmesh = \"{}\"\nvoter = {}\n",
                 peer.id,
                 peer.name,
                 control.as_ref().unwrap_or(&peer.control),
-                peer.mesh
+                peer.mesh,
+                other < self.layout.voters
             ));
         }
         std::fs::write(&path, text).map_err(what())

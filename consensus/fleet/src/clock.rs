@@ -1,5 +1,6 @@
 //! The log clock as one node knows it.
 
+use skep_protocol::limits::{CLOCK_LEAD_MS_MAX, ERAS_AHEAD_MAX};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::time::LogInstant;
 
@@ -10,6 +11,10 @@ pub const CLOCK_ROUND_MS_MAX: u64 = 5_000;
 
 /// How much faster than the leader's clock this node's may run, as a part of ten: as far as leases bear it.
 const SLEW_PARTS: u64 = 10;
+
+/// How far apart this node's clock and the leader's may have come since it was heard last, as a part of a hundred: more than
+/// any clock runs wrong by.
+const DRIFT_PERCENT: u64 = 1;
 
 /// A node's estimate of a shard's clock: the last value heard and the node's own boot clock since.
 ///
@@ -91,7 +96,7 @@ impl LogClock {
     pub fn learn(&mut self, clock: LogInstant, asked_boot_ms: u64, boot_ms: u64) -> bool {
         let lag_ms = boot_ms.saturating_sub(asked_boot_ms);
         let is_usable = lag_ms <= CLOCK_ROUND_MS_MAX && clock.era() >= self.floor.era();
-        if is_usable && self.heard.is_none() {
+        if is_usable && self.heard.is_none() && self.is_possible(clock, boot_ms) {
             self.heard = Some(Heard { clock, at_boot_ms: boot_ms, lag_ms });
         }
         self.heard.is_some()
@@ -138,6 +143,26 @@ impl LogClock {
         }
     }
 
+    /// Whether the clock can show this by now: no more than a minute ahead of the latest that this node can explain, or an era
+    /// that is so many ahead at most. One that knows nothing of the clock knows nothing against it.
+    ///
+    /// A machine that stood still, without its boot clock, explains less than it should: whoever is refused for that long is
+    /// borne out by another voter, and then the estimate is given up ([`forget`](Self::forget)).
+    pub fn is_possible(&self, clock: LogInstant, boot_ms: u64) -> bool {
+        let latest = self.estimate(boot_ms).map(ClockEstimate::latest);
+        let known = latest.unwrap_or(self.floor);
+        if latest.is_some() && clock.era() == known.era() {
+            let since = self.heard.map_or(0, |heard| boot_ms.saturating_sub(heard.at_boot_ms));
+            return clock.since_ms(known) <= CLOCK_LEAD_MS_MAX + since.saturating_mul(DRIFT_PERCENT) / 100;
+        }
+        known == LogInstant::ZERO || clock.era() <= known.era().saturating_add(ERAS_AHEAD_MAX)
+    }
+
+    /// There is no estimate until one is learned.
+    pub fn forget(&mut self) {
+        self.heard = None;
+    }
+
     /// The estimate; none if no clock was learned since the node's start, or since the era began.
     pub fn now(&self, boot_ms: u64) -> Option<LogInstant> {
         self.estimate(boot_ms).map(|estimate| estimate.clock)
@@ -168,6 +193,34 @@ mod tests {
         assert_eq!(clock.now(1_000), None);
         clock.begin(at(400), 1_000);
         assert_eq!(clock.now(1_000), Some(at(500)));
+    }
+
+    #[test]
+    fn a_clock_that_cannot_show_so_much_yet_is_known_by_whoever_has_an_estimate() {
+        let mut clock = LogClock::default();
+        assert!(clock.is_possible(at(u64::MAX), 0), "a node that knows nothing");
+        clock.begin(at(10_000), 0);
+        assert!(clock.is_possible(at(70_000), 0) && !clock.is_possible(at(70_001), 0));
+        assert!(clock.is_possible(at(75_000), 5_000), "its own time counts");
+        assert!(clock.is_possible(at(5), 5_000), "what is late is not ahead");
+        // Cut off for a month, with a clock that ran slow by a twentieth of a percent.
+        let month = 30 * 24 * 3_600_000;
+        assert!(clock.is_possible(at(10_000 + month + month / 2_000), month));
+        assert!(!clock.is_possible(at(10_000 + 2 * month), month));
+    }
+
+    #[test]
+    fn an_era_that_is_far_ahead_of_every_other_is_not_possible_and_one_of_a_quorum_that_is_booted_each_day_is() {
+        let era = |n: u64| (0..n).fold(at(0), |era, _| era.next_era());
+        let mut clock = LogClock::default();
+        assert!(clock.is_possible(era(5_000), 0), "a node that comes to an old shard");
+        clock.observe_stamp(at(500), 0);
+        assert!(clock.is_possible(era(366), 0) && !clock.is_possible(era(65_535), 0));
+        assert!(!clock.learn(era(65_535), 0, 5), "nor is it learned from an answer");
+        clock.begin(era(1), 0);
+        assert!(clock.is_possible(era(2).plus_ms(9_000_000), 0) && !clock.is_possible(era(65_535), 0));
+        clock.forget();
+        assert_eq!(clock.now(10), None);
     }
 
     #[test]

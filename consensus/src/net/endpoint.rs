@@ -12,8 +12,10 @@ use skep_protocol::ids::{NodeId, ShardId};
 use tokio::time::Instant;
 
 use super::calls::{frame, read_frame};
+use super::doors::Doors;
 use super::drivers::{Drivers, Handshake, begin};
 use super::link::Link;
+use super::noise::Noise;
 use super::peers::{Peer, Peers};
 use super::roles::{NOT_NEEDED, Stance};
 use super::serve::{Dispatch, serve};
@@ -35,8 +37,6 @@ const REDIAL_MAX: Duration = Duration::from_secs(5);
 const REDIAL_SELDOM: Duration = Duration::from_secs(30);
 /// Before it is known who votes, peers are dialled within so long for each of them: most need not be, once one has told.
 const FIRST_DIAL_PER_PEER: Duration = Duration::from_millis(2);
-/// Connections that may be shaking hands at a time, beside the control thread. One more is refused.
-const HANDSHAKES_MAX: usize = 64;
 
 /// Everything that a control plane starts from.
 pub(crate) struct Setup {
@@ -61,6 +61,9 @@ struct Shared {
     idle_timeout: Duration,
     threads: Threads,
     dispatch: Arc<dyn Dispatch>,
+    doors: Doors,
+    /// What strangers do, as it is told in the log.
+    strangers: Noise,
 }
 
 impl ControlPlane {
@@ -85,6 +88,8 @@ impl ControlPlane {
             idle_timeout: setup.idle_timeout,
             threads: setup.threads,
             dispatch,
+            doors: Doors::new(setup.peers.iter().filter_map(|peer| peer.control).map(|address| address.ip())),
+            strangers: Noise::default(),
         });
         let work = shared.threads.work();
         work.spawn(accept(endpoint.clone(), Arc::clone(&shared)));
@@ -111,31 +116,43 @@ impl ControlPlane {
 /// Takes connections in. Of each the first part of its handshake is done here, one after the other: the endpoint, and with it
 /// Raft, waits meanwhile.
 async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
-    let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
     while let Some(incoming) = endpoint.accept().await {
         // Nobody takes a place before showing that its address is its own.
         if !incoming.remote_address_validated() {
             let _ = incoming.retry();
             continue;
         }
-        let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
+        let from = incoming.remote_address();
+        let Some(place) = shared.doors.enter(from.ip()) else {
             incoming.refuse();
+            shared.note_stranger(from, "too many shake hands, or too many from there");
             continue;
         };
-        let from = incoming.remote_address();
         let (connecting, handshake) = begin(|| incoming.accept());
         let shared = Arc::clone(&shared);
         shared.threads.clone().work().spawn(async move {
             let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, admit(connecting, handshake, &shared)).await;
-            drop(permit);
+            drop(place);
             match accepted {
-                Ok(Ok(guest)) => welcome(guest, &shared).await,
-                Ok(Err(why)) => tracing::warn!(%from, why, "a connection to the control plane was refused"),
-                Err(_) => tracing::warn!(%from, "a connection to the control plane did not get through its handshake"),
+                Ok(Ok(guest)) => {
+                    shared.doors.remember(from.ip());
+                    welcome(guest, &shared).await;
+                }
+                Ok(Err(why)) => shared.note_stranger(from, &why),
+                Err(_) => shared.note_stranger(from, "it did not get through its handshake"),
             }
         });
         // The lock of the endpoint is not fair: whoever drives it has its turn before the next one.
         tokio::task::yield_now().await;
+    }
+}
+
+impl Shared {
+    /// Somebody was not let in: one line a minute, whoever it is.
+    fn note_stranger(&self, from: SocketAddr, why: &str) {
+        if let Some(more) = self.strangers.happened() {
+            tracing::warn!(%from, why, more, "a connection to the control plane was refused");
+        }
     }
 }
 
@@ -197,7 +214,7 @@ async fn keep_connected(
         Err(error) => return shared.peers.failed(node, error.to_string()),
     };
     let (mut roles, mut changes) = (shared.peers.role_changes(), shared.peers.changes());
-    if roles.borrow_and_update().voters.is_empty() {
+    if !roles.borrow_and_update().known {
         let first = tokio::time::sleep(spread.mul_f64(rand::random_range(0.0..1.0)));
         tokio::select! {
             () = first => {}

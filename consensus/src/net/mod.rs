@@ -6,10 +6,13 @@
 //! connection ends when nothing at all was heard for the idle time, and for no call that was not answered.
 
 mod answers;
+mod budget;
 mod calls;
+mod doors;
 mod drivers;
 mod endpoint;
 mod link;
+mod noise;
 mod pace;
 mod peers;
 mod roles;
@@ -22,13 +25,14 @@ pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
 #[cfg(test)]
 pub(crate) use link::{Link, Outgoing, RoundTrips};
+pub(crate) use noise::Noise;
 pub(crate) use pace::APPEND_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use peers::Peer;
 pub use peers::PeerView;
 pub(crate) use peers::{Entries, Peers};
 pub(crate) use roles::{Roles, sought_in};
-pub(crate) use serve::{Dispatch, Who};
+pub(crate) use serve::{Admission, Dispatch, Who};
 pub(crate) use snapshots::{Offer, Sending, SnapshotSender};
 
 #[cfg(test)]

@@ -12,8 +12,10 @@ use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::text::NodeName;
 use tokio::sync::watch;
 
+use super::budget::NodeBudget;
 use super::calls::{CallError, Class};
 use super::link::{Link, Outgoing, RoundTrips};
+use super::noise::Noise;
 use super::pace::{Pace, answer_bytes};
 use super::roles::{NOT_NEEDED, Roles, Wishes};
 use super::twins::Twins;
@@ -144,6 +146,10 @@ pub(crate) struct Peers {
     /// Peers with whom nothing is spoken, as a testnet wishes.
     cut_off: Arc<Mutex<BTreeSet<NodeId>>>,
     pub(super) twins: Arc<Mutex<Twins>>,
+    /// What the calls of all peers may have under way.
+    pub(super) budget: NodeBudget,
+    /// Frames that were none, as it is told in the log.
+    pub(super) malformed: Arc<Noise>,
 }
 
 impl Peers {
@@ -160,6 +166,8 @@ impl Peers {
             wishes: Arc::default(),
             cut_off: Arc::default(),
             twins: Arc::default(),
+            budget: NodeBudget::default(),
+            malformed: Arc::default(),
         }
     }
 
@@ -402,7 +410,7 @@ mod tests {
         };
         let called = |known: Option<&str>, hello: Option<&Hello>| {
             let id = NodeId::from_public_key([7; 32]);
-            let config = PeerConfig { id, name: known.map(name), control: None, mesh: None };
+            let config = PeerConfig { id, name: known.map(name), control: None, mesh: None, voter: false };
             Entry { config, peer: None, hello: hello.cloned(), last_error: None }.name()
         };
         assert_eq!(called(Some("b"), Some(&hello)), Some(name("b")));

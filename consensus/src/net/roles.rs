@@ -1,7 +1,7 @@
 //! With whom a node keeps a connection: who votes decides.
 //!
-//! Voters speak with everybody, and nobody else needs to speak with anybody else. Before it is known who votes, everybody
-//! speaks with everybody.
+//! Voters speak with everybody, and nobody else needs to speak with anybody else. Before it is known who votes, those count as
+//! voters who are marked as such in the configuration; if nobody is, everybody speaks with everybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -35,9 +35,12 @@ pub(super) enum Stance {
 /// Who votes, as far as a node knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Roles {
-    /// The voters of all shards that it has heard of.
+    /// The voters of all shards that it has heard of, or remembers; those who are marked as voters while there are none.
     pub(crate) voters: BTreeSet<NodeId>,
-    /// Others with whom it wants to speak for a while, since they may know of voters that it does not know.
+    /// Whether it has heard of any, or remembers some.
+    pub(crate) known: bool,
+    /// Others that are marked as voters, with whom it wants to speak for a while, since they may know of voters that it does not
+    /// know.
     pub(crate) sought: BTreeSet<NodeId>,
 }
 
@@ -55,7 +58,8 @@ impl Roles {
     }
 }
 
-/// Whom a node asks in a turn that looks for voters among those who are not known to vote: some at a time, and all in time.
+/// Whom a node asks in a turn that looks for voters among those who are marked and not known to vote: some at a time, and all
+/// in time.
 pub(crate) fn sought_in(turn: usize, strangers: &[NodeId]) -> BTreeSet<NodeId> {
     let some = strangers.len().min(limits::SOUGHT_PEERS_MAX);
     let from = turn.wrapping_mul(some).checked_rem(strangers.len()).unwrap_or(0);
@@ -123,7 +127,7 @@ mod tests {
 
     fn roles(voters: &[u8], sought: &[u8]) -> Roles {
         let of = |nodes: &[u8]| nodes.iter().copied().map(node).collect();
-        Roles { voters: of(voters), sought: of(sought) }
+        Roles { voters: of(voters), known: !voters.is_empty(), sought: of(sought) }
     }
 
     #[test]

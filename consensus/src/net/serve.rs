@@ -13,16 +13,20 @@ use bytes::Bytes;
 use skep_protocol::frame::{FrameKind, HEADER_BYTES, Header};
 use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::limits;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::budget::{Budget, Held};
 use super::calls::{Begun, Class, begin_frame, frame, read_body};
 use super::peers::{Peer, Peers};
+use crate::belief::is_of_voters;
 use crate::threads::Threads;
 
 /// How long a frame may take, beside the time for its bytes at 64 kbit/s: long enough for what is more urgent to go first on a
 /// link that is thin and far away. A peer that takes longer is stuck, and not slow.
 const FRAME_PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes that are read at a time of what is not kept.
+const PASSED_OVER_AT_ONCE: usize = 16 * 1024;
 /// Why a stream was closed, for its peer: its answers were not read.
 const UNREAD: quinn::VarInt = quinn::VarInt::from_u32(1);
 
@@ -35,9 +39,21 @@ pub(crate) struct Who {
 
 /// The answer to a call, or the reason why there is none.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>>;
+/// Whether a call is read, or the reason why it is not.
+pub(crate) type Admission = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 /// Answers calls. Implemented by the service that owns the shards.
 pub(crate) trait Dispatch: Send + Sync + 'static {
+    /// Judges a call by its header, before anything of it is kept.
+    fn admit(&self, _who: Who, _header: Header) -> Admission {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// How many bytes the answer to a call may have, if it may be large.
+    fn large_answer(&self, _header: Header, _body: &[u8]) -> Option<usize> {
+        None
+    }
+
     /// Answers a call.
     fn call(&self, who: Who, header: Header, body: Bytes) -> Answer;
 }
@@ -46,11 +62,13 @@ pub(crate) trait Dispatch: Send + Sync + 'static {
 /// streams stay there.
 pub(super) async fn serve(peer: Arc<Peer>, peers: Peers, dispatch: Arc<dyn Dispatch>, threads: Threads) -> String {
     let Some(connection) = peer.link.connection().cloned() else { return "it accepts nothing".to_owned() };
+    let budget = Budget::new(peers.budget.clone());
     loop {
         match connection.accept_bi().await {
             Ok((send, receive)) => {
                 let (peer, dispatch) = (Arc::clone(&peer), Arc::clone(&dispatch));
-                let served = Served { peer, peers: peers.clone(), dispatch, threads: threads.clone() };
+                let (peers, threads, budget) = (peers.clone(), threads.clone(), budget.clone());
+                let served = Served { peer, peers, dispatch, threads, budget };
                 tokio::spawn(sort(served, send, receive));
             }
             Err(error) => return error.to_string(),
@@ -64,6 +82,14 @@ struct Served {
     peers: Peers,
     dispatch: Arc<dyn Dispatch>,
     threads: Threads,
+    budget: Budget,
+}
+
+/// A call that came.
+struct Came {
+    header: Header,
+    /// What it asks; or why it is not read.
+    body: Result<(Bytes, Held), String>,
 }
 
 /// Why a frame did not come, or go.
@@ -83,24 +109,58 @@ async fn within<T>(patience: Duration, done: impl Future<Output = Result<T, Stri
     }
 }
 
-/// Reads the rest of a frame that has begun. `patience`: for so many bytes.
-async fn read_rest(
+/// Reads the rest of the header of a frame that has begun. `patience`: for so many bytes.
+async fn rest_of_header(
     begun: Begun,
     receive: &mut (impl AsyncRead + Unpin),
     patience: impl Fn(usize) -> Duration,
-) -> Result<(Header, Bytes), Cut> {
-    let header = within(patience(HEADER_BYTES), begun.header(receive)).await?;
-    let body = within(patience(header.body_bytes as usize), read_body(receive, &header)).await?;
-    Ok((header, body))
+) -> Result<Header, Cut> {
+    within(patience(HEADER_BYTES), begun.header(receive)).await
 }
+
+/// Reads the body of a frame.
+async fn body_of(
+    header: &Header,
+    receive: &mut (impl AsyncRead + Unpin),
+    patience: impl Fn(usize) -> Duration,
+) -> Result<Bytes, Cut> {
+    within(patience(header.body_bytes as usize), read_body(receive, header)).await
+}
+
+/// Reads the body of a frame and keeps nothing of it.
+async fn pass_over(
+    header: &Header,
+    receive: &mut (impl AsyncRead + Unpin),
+    patience: impl Fn(usize) -> Duration,
+) -> Result<(), Cut> {
+    let bytes = header.body_bytes as usize;
+    let pass = async {
+        let (mut left, mut some) = (bytes, vec![0; bytes.min(PASSED_OVER_AT_ONCE)]);
+        while left > 0 {
+            let wanted = left.min(some.len());
+            let Some(part) = some.get_mut(..wanted) else { break };
+            match receive.read(part).await {
+                Ok(0) => return Err("the stream ended within a frame".to_owned()),
+                Ok(read) => left -= read,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(())
+    };
+    within(patience(bytes), pass).await
+}
+
+/// An answer to be written, and what it holds until then: the place of its call, and its bytes if it may be large.
+type Written = (Vec<u8>, (Option<OwnedSemaphorePermit>, Option<Held>));
 
 /// Writes answers until there are no more. `patience`: for so many bytes.
 async fn write_all_of(
-    answers: &mut mpsc::Receiver<Vec<u8>>,
+    answers: &mut mpsc::Receiver<Written>,
     send: &mut (impl AsyncWrite + Unpin),
     patience: impl Fn(usize) -> Duration,
 ) -> Result<(), Cut> {
-    while let Some(answer) = answers.recv().await {
+    // Its place, and what it holds, are given back once it is written.
+    while let Some((answer, _held)) = answers.recv().await {
         let write = async { send.write_all(&answer).await.map_err(|e| e.to_string()) };
         within(patience(answer.len()), write).await?;
     }
@@ -109,33 +169,31 @@ async fn write_all_of(
 
 impl Served {
     /// The first frame of a stream; none as for [`next`](Self::next).
-    async fn first(&self, receive: &mut quinn::RecvStream) -> Option<(Header, Bytes)> {
+    async fn first(&self, receive: &mut quinn::RecvStream) -> Option<Came> {
         let begun = within(self.peer.patience(FRAME_PATIENCE, HEADER_BYTES), begin_frame(receive)).await;
         self.rest(begun, receive).await
     }
 
     /// The next frame; none at the end of the stream, if it does not come in time, and if it is malformed: then the connection
     /// is closed.
-    async fn next(&self, receive: &mut quinn::RecvStream) -> Option<(Header, Bytes)> {
+    async fn next(&self, receive: &mut quinn::RecvStream) -> Option<Came> {
         let begun = begin_frame(receive).await.map_err(Cut::Broken);
         self.rest(begun, receive).await
     }
 
-    async fn rest(
-        &self,
-        begun: Result<Option<Begun>, Cut>,
-        receive: &mut quinn::RecvStream,
-    ) -> Option<(Header, Bytes)> {
+    async fn rest(&self, begun: Result<Option<Begun>, Cut>, receive: &mut quinn::RecvStream) -> Option<Came> {
         let read = match begun {
-            Ok(Some(begun)) => read_rest(begun, receive, |bytes| self.peer.patience(FRAME_PATIENCE, bytes)).await,
+            Ok(Some(begun)) => self.read(begun, receive).await,
             Ok(None) => return None,
             Err(cut) => Err(cut),
         };
         match read {
-            Ok(frame) => return Some(frame),
+            Ok(came) => return Some(came),
             Err(_) if !self.peer.link.is_open() => {}
             Err(Cut::Broken(error)) => {
-                tracing::warn!(peer = %self.peer.node, %error, "a malformed frame; the connection is closed");
+                if let Some(more) = self.peers.malformed.happened() {
+                    tracing::warn!(peer = %self.peer.node, %error, more, "a malformed frame; the connection is closed");
+                }
                 self.peer.link.close(2, error.as_bytes());
             }
             Err(Cut::TooSlow(patience)) => {
@@ -144,10 +202,31 @@ impl Served {
         }
         None
     }
+
+    /// Reads a frame that has begun: judged by its header, and once there is room for it.
+    async fn read(&self, begun: Begun, receive: &mut quinn::RecvStream) -> Result<Came, Cut> {
+        let patience = |bytes| self.peer.patience(FRAME_PATIENCE, bytes);
+        let header = rest_of_header(begun, receive, patience).await?;
+        let body = match self.dispatch.admit(self.who(), header).await {
+            Ok(()) => {
+                let held = self.budget.call(header.body_bytes as usize, is_of_voters(header.kind)).await;
+                Ok((body_of(&header, receive, patience).await?, held))
+            }
+            Err(why) => {
+                pass_over(&header, receive, patience).await?;
+                Err(why)
+            }
+        };
+        Ok(Came { header, body })
+    }
+
+    fn who(&self) -> Who {
+        Who { node: self.peer.node, raft_id: self.peer.raft_id() }
+    }
 }
 
 /// Writes the answers of one stream, until there are no more or nobody reads them.
-async fn write_answers(peer: Arc<Peer>, mut answers: mpsc::Receiver<Vec<u8>>, mut send: quinn::SendStream) {
+async fn write_answers(peer: Arc<Peer>, mut answers: mpsc::Receiver<Written>, mut send: quinn::SendStream) {
     let patience = |bytes| peer.patience(FRAME_PATIENCE, bytes);
     match write_all_of(&mut answers, &mut send, patience).await {
         Ok(()) => _ = send.finish(),
@@ -162,18 +241,17 @@ async fn write_answers(peer: Arc<Peer>, mut answers: mpsc::Receiver<Vec<u8>>, mu
 /// Has a stream served where its class belongs, as its first frame says.
 async fn sort(served: Served, send: quinn::SendStream, mut receive: quinn::RecvStream) {
     let Some(first) = served.first(&mut receive).await else { return };
-    let runtime = class_of(first.0.kind).runtime(&served.threads).clone();
+    let runtime = class_of(first.header.kind).runtime(&served.threads).clone();
     runtime.spawn(serve_stream(served, first, send, receive));
 }
 
-async fn serve_stream(served: Served, first: (Header, Bytes), send: quinn::SendStream, mut receive: quinn::RecvStream) {
-    let who = Who { node: served.peer.node, raft_id: served.peer.raft_id() };
+async fn serve_stream(served: Served, first: Came, send: quinn::SendStream, mut receive: quinn::RecvStream) {
     let (frames, queue) = mpsc::channel(limits::CALLS_IN_FLIGHT_MAX);
     let in_flight = Arc::new(Semaphore::new(limits::CALLS_IN_FLIGHT_MAX));
     // Answers are as urgent as their calls.
-    let _ = send.set_priority(class_of(first.0.kind).priority());
+    let _ = send.set_priority(class_of(first.header.kind).priority());
     tokio::spawn(write_answers(Arc::clone(&served.peer), queue, send));
-    let mut next = Some(first);
+    let (served, mut next) = (Arc::new(served), Some(first));
     loop {
         let next = match next.take() {
             Some(first) => Some(first),
@@ -183,20 +261,41 @@ async fn serve_stream(served: Served, first: (Header, Bytes), send: quinn::SendS
                 () = frames.closed() => None,
             },
         };
-        let Some((header, body)) = next else { return };
+        let Some(came) = next else { return };
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-        let (frames, dispatch, peers) = (frames.clone(), Arc::clone(&served.dispatch), served.peers.clone());
+        // Where nobody reads what was asked, nothing more is made.
+        let large = match &came.body {
+            Ok((body, _)) => served.dispatch.large_answer(came.header, body),
+            Err(_) => None,
+        };
+        let large = match large {
+            Some(bytes) => Some(served.budget.answer(bytes).await),
+            None => None,
+        };
         // A frame on a stream of another class is answered where its own belongs.
-        class_of(header.kind).runtime(&served.threads).spawn(async move {
-            let (kind, answer) = match dispatch.call(who, header, body).await {
-                Ok(answer) => (FrameKind::Reply, answer),
-                Err(why) => (FrameKind::Refused, why.into_bytes()),
-            };
-            let clock = peers.clocks().known(header.shard).and_then(|clock| clock.for_frames());
-            let _ = frames.send(frame(kind, header.shard, clock, header.call, &answer)).await;
-            drop(permit);
-        });
+        let runtime = class_of(came.header.kind).runtime(&served.threads);
+        runtime.spawn(answer(Arc::clone(&served), came, frames.clone(), (Some(permit), large)));
     }
+}
+
+/// Answers one call.
+async fn answer(
+    served: Arc<Served>,
+    came: Came,
+    frames: mpsc::Sender<Written>,
+    holds: (Option<OwnedSemaphorePermit>, Option<Held>),
+) {
+    let header = came.header;
+    let (kind, answer) = match came.body {
+        Ok((body, held)) => {
+            let answer = served.dispatch.call(served.who(), header, body).await;
+            drop(held);
+            answer.map_or_else(|why| (FrameKind::Refused, why.into_bytes()), |answer| (FrameKind::Reply, answer))
+        }
+        Err(why) => (FrameKind::Refused, why.into_bytes()),
+    };
+    let clock = served.peers.clocks().known(header.shard).and_then(|clock| clock.for_frames());
+    let _ = frames.send((frame(kind, header.shard, clock, header.call, &answer), holds)).await;
 }
 
 fn class_of(kind: FrameKind) -> Class {
@@ -238,9 +337,16 @@ mod tests {
         let (mut peer, mut receive) = tokio::io::duplex(bytes.len());
         peer.write_all(bytes).await.unwrap();
         let begun = begin_frame(&mut receive).await.unwrap().unwrap();
-        let read = read_rest(begun, &mut receive, patience).await;
+        let read = rest(begun, &mut receive).await;
         drop(peer);
         read
+    }
+
+    /// Reads the rest of a frame that has begun.
+    async fn rest(begun: Begun, receive: &mut tokio::io::DuplexStream) -> Result<(Header, Bytes), Cut> {
+        let header = rest_of_header(begun, receive, patience).await?;
+        let body = body_of(&header, receive, patience).await?;
+        Ok((header, body))
     }
 
     #[tokio::test(start_paused = true)]
@@ -257,11 +363,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_not_kept_is_read_to_its_end_and_what_comes_behind_it_is_a_frame_again() {
+        let bytes = 3 * PASSED_OVER_AT_ONCE + 7;
+        let (mut peer, mut receive) = tokio::io::duplex(bytes + HEADER_BYTES);
+        let header =
+            Header { kind: FrameKind::Append, shard: ShardId::FIRST, clock: None, call: 1, body_bytes: bytes as u32 };
+        peer.write_all(&vec![5; bytes]).await.unwrap();
+        peer.write_all(&frame(FrameKind::Query, ShardId::FIRST, None, 2, &[])).await.unwrap();
+        pass_over(&header, &mut receive, patience).await.unwrap();
+        let begun = begin_frame(&mut receive).await.unwrap().unwrap();
+        assert_eq!(rest_of_header(begun, &mut receive, patience).await.unwrap().call, 2);
+        drop(peer);
+        assert!(matches!(pass_over(&header, &mut receive, patience).await, Err(Cut::Broken(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn answers_that_nobody_reads_are_not_kept_for_ever() {
         let (mut peer, mut send) = tokio::io::duplex(64);
         let (answers, mut queue) = mpsc::channel(4);
-        answers.send(vec![1; 64]).await.unwrap();
-        answers.send(vec![2; 65]).await.unwrap();
+        answers.send((vec![1; 64], (None, None))).await.unwrap();
+        answers.send((vec![2; 65], (None, None))).await.unwrap();
         let written = write_all_of(&mut queue, &mut send, patience).await;
         assert_eq!(written, Err(Cut::TooSlow(patience(65))), "the first found room on its way");
         let mut came = [0; 64];

@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
 use super::serve::Answer;
-use super::{CallError, Class, ControlPlane, Dispatch, Peers, Setup, Who};
+use super::{Admission, CallError, Class, ControlPlane, Dispatch, Peers, Setup, Who};
 use crate::clock::Clocks;
 use crate::identity::Identity;
 use crate::threads::{Threads, control_runtime, work_runtime};
@@ -51,6 +51,21 @@ impl Dispatch for TooMuch {
     fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
         let bytes = if self.0.swap(true, Ordering::Relaxed) { 1 } else { limits::FRAME_BYTES_MAX + 1 };
         Box::pin(async move { Ok(vec![0; bytes]) })
+    }
+}
+
+/// Takes no entries from anybody.
+struct Picky;
+
+impl Dispatch for Picky {
+    fn admit(&self, _who: Who, header: Header) -> Admission {
+        let admits = header.kind != FrameKind::Append;
+        Box::pin(std::future::ready(if admits { Ok(()) } else { Err("not from you".to_owned()) }))
+    }
+
+    fn call(&self, _who: Who, header: Header, _body: Bytes) -> Answer {
+        assert_ne!(header.kind, FrameKind::Append, "what is not admitted is not dispatched");
+        Box::pin(async { Ok(vec![1]) })
     }
 }
 
@@ -119,7 +134,7 @@ async fn connected(from: &Node, to: NodeId) {
 }
 
 fn peer(seed: u8, control: Option<SocketAddr>) -> PeerConfig {
-    PeerConfig { id: identity(seed).node(), name: None, control, mesh: None }
+    PeerConfig { id: identity(seed).node(), name: None, control, mesh: None, voter: false }
 }
 
 /// Waits until it is so.
@@ -208,6 +223,25 @@ fn raft_is_answered_on_the_control_thread_and_everything_else_beside_it() {
         }
     });
     stop(asks);
+    stop(asked);
+}
+
+#[test]
+fn a_call_that_is_refused_by_its_header_is_not_kept_and_its_stream_goes_on() {
+    let two = identity(2).node();
+    let asked = start_that(2, 2, peer(1, None), Arc::new(Picky));
+    let asking = start(1, peer(2, asked.plane.local_address()));
+    until(&asking, || asking.peers.connected(two).is_some());
+    let call = |kind, body: &[u8]| {
+        let call = asking.peers.call(two, Class::Append, kind, ShardId::FIRST, body, PATIENCE);
+        asking.work.block_on(call)
+    };
+    for _ in 0..20 {
+        let refused = call(FrameKind::Append, &vec![7; limits::ENTRY_BYTES_MAX]);
+        assert!(matches!(&refused, Err(CallError::Refused(why)) if why == "not from you"), "{refused:?}");
+        assert_eq!(call(FrameKind::Vote, b"").unwrap().as_ref(), [1]);
+    }
+    stop(asking);
     stop(asked);
 }
 

@@ -23,7 +23,7 @@ fn failed(error: impl std::fmt::Display) -> TlsError {
 
 fn transport(idle_timeout: Duration) -> Result<Arc<quinn::TransportConfig>, TlsError> {
     let mut transport = quinn::TransportConfig::default();
-    let streams = quinn::VarInt::from_u32(64);
+    let streams = quinn::VarInt::from_u32(limits::STREAMS_PER_PEER_MAX);
     transport
         .max_idle_timeout(Some(idle_timeout.try_into().map_err(failed)?))
         .keep_alive_interval(Some(idle_timeout / 4))

@@ -24,6 +24,7 @@ use super::pause::{Attempt, Pauses};
 use super::saved::{LoadError, SnapshotData};
 use super::types::{Entry, LogId, Member, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 use crate::net::{APPEND_BYTES_MAX, CallError, Class, Entries, Offer, Peers, SnapshotSender};
+use crate::shard::is_possible_term;
 
 /// How long a vote is waited for. Its voter writes it down first, which on a slow disk takes longer than any call should;
 /// who needs it does not wait for it, and stands again.
@@ -183,6 +184,16 @@ impl Connection {
         sent.map_err(|e| self.not_sent(e).into())
     }
 
+    /// What a member answers is not taken over if it cannot have come about: its vote would be this node's.
+    fn check_term(&self, own: &Vote, answered: &Vote) -> Result<(), RPCError<TypeConfig>> {
+        let (own, term) = (own.leader_id.term, answered.leader_id.term);
+        if is_possible_term(own, term) {
+            return Ok(());
+        }
+        let why = format!("{} answers with term {term}, which cannot have come about after {own}", self.node);
+        Err(RPCError::Unreachable(Unreachable::from_string(why)))
+    }
+
     /// Reads a snapshot, and sees which bytes it has.
     async fn read(
         &self,
@@ -311,6 +322,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         if let Some(peer) = peer.filter(|_| bytes > 0) {
             peer.appended(bytes);
         }
+        if let AppendEntriesResponse::HigherVote(vote) = &response {
+            self.check_term(&rpc.vote, vote)?;
+        }
         match (&response, held) {
             (AppendEntriesResponse::Success, _) => acked.note(&rpc.vote, self.target, last),
             (AppendEntriesResponse::Conflict, Some(held)) if rpc.prev_log_id <= Some(held) => {
@@ -339,7 +353,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             let answer = tokio::time::timeout(timeout, call).await;
             return answer.map_err(|_| self.rpc_error(RPCTypes::Vote, CallError::Timeout(timeout)))?;
         }
-        call.await
+        let response: VoteResponse<TypeConfig> = call.await?;
+        self.check_term(&rpc.vote, &response.vote)?;
+        Ok(response)
     }
 
     async fn pre_vote(
@@ -348,7 +364,10 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let deadline = self.network.rpc_timeout.max(VOTE_PATIENCE);
-        self.call(Class::Urgent, FrameKind::PreVote, RPCTypes::Vote, &rpc, deadline).await
+        let call = self.call(Class::Urgent, FrameKind::PreVote, RPCTypes::Vote, &rpc, deadline);
+        let response: VoteResponse<TypeConfig> = call.await?;
+        self.check_term(&rpc.vote, &response.vote)?;
+        Ok(response)
     }
 
     async fn transfer_leader(
@@ -390,6 +409,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         };
         let response: SnapshotResponse<TypeConfig> =
             decode("raft response", &answer).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+        self.check_term(&vote, &response.vote)?;
         if response.vote == vote {
             self.network.acked.note(&vote, self.target, last);
         }
@@ -437,7 +457,7 @@ mod tests {
         let (dir, threads) = (tempfile::tempdir().unwrap(), Threads::here());
         let node = |n: u8| NodeId::from_public_key([n; 32]);
         let member = Member { node: node(2), incarnation: Incarnation([2; 16]), name: None };
-        let other = PeerConfig { id: member.node, name: None, control: None, mesh: None };
+        let other = PeerConfig { id: member.node, name: None, control: None, mesh: None, voter: false };
         let peers = Peers::new(node(1), &[other], Clocks::default());
         let snapshots =
             SnapshotSender::new((peers.clone(), threads.clone()), SHARD, 1 << 20, PATIENCE, Sending::default());

@@ -8,14 +8,13 @@ use bytes::{Bytes, BytesMut};
 use openraft::raft::SnapshotResponse;
 use skep_fleet::FleetState;
 use skep_protocol::frame::{RaftAddress, SnapshotId};
-use skep_protocol::ids::RaftId;
+use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Shard;
-use super::dispatch::check_sender;
 use crate::net::Who;
 use crate::raft::acked::FORGOT;
 use crate::raft::fitness::Unfit;
@@ -109,6 +108,7 @@ const INSTALLING: &str = "a snapshot is being installed on this node";
 
 /// What a leader offers.
 struct Offered {
+    from: NodeId,
     id: SnapshotId,
     vote: Vote,
     meta: SnapshotMeta,
@@ -133,8 +133,8 @@ impl Shard {
         }
         self.check_fit()?;
         let (vote, meta): (Vote, SnapshotMeta) = decode("snapshot head", head).map_err(|e| e.to_string())?;
-        check_sender(who, &vote)?;
-        Ok(Offered { id, vote, meta })
+        self.check_vote(who, &vote)?;
+        Ok(Offered { from: who.node, id, vote, meta })
     }
 
     /// Whether this node has everything that is in a snapshot, such as after the answer to its installation was lost.
@@ -208,7 +208,7 @@ impl Shard {
     }
 
     async fn install(&self, offered: Offered, data: Bytes) -> Result<Vec<u8>, String> {
-        let Offered { id, vote, meta } = offered;
+        let Offered { from, id, vote, meta } = offered;
         if !self.inner.site.store.has_room_for(id.bytes) {
             return Err("there is no room for the snapshot on the disk of this node; free some space".to_owned());
         }
@@ -239,6 +239,7 @@ impl Shard {
         if said.is_some_and(|(_, term)| term > vote.leader_id.term) {
             return Err("the snapshot is of a later term than its sender leads".to_owned());
         }
+        self.check_stamp(from, state.clock())?;
         self.inner.checked.put(data.clone(), state);
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Here(data) };
         let response = self.raft().install_full_snapshot(vote, snapshot).await;

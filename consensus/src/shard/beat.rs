@@ -245,7 +245,7 @@ impl Shard {
             return Err("the heartbeat is not from its sender to this incarnation".to_owned());
         }
         let vote: Vote = decode("heartbeat", vote).map_err(|e| e.to_string())?;
-        super::dispatch::check_sender(who, &vote)?;
+        self.check_vote(who, &vote)?;
         let follows = vote.committed && self.metrics().vote == vote;
         if follows {
             self.hear(who, header);

@@ -18,7 +18,7 @@ use crate::threads::Errand;
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// What a voter said of the clock.
-enum Said {
+pub(super) enum Said {
     Clock(LogInstant),
     /// It knows none.
     None,
@@ -77,7 +77,8 @@ impl Shard {
         }
     }
 
-    async fn ask_voter(&self, node: NodeId) -> Said {
+    /// Asks one voter for its clock.
+    pub(super) async fn ask_voter(&self, node: NodeId) -> Said {
         let deadline = Duration::from_millis(CLOCK_ROUND_MS_MAX);
         let call = self.inner.site.peers.call(node, Class::Urgent, FrameKind::Clock, self.id(), &[], deadline);
         match call.await {

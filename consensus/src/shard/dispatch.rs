@@ -44,13 +44,14 @@ impl Shard {
         match header.kind {
             FrameKind::Append => {
                 let request: AppendEntriesRequest<TypeConfig> = decode("append", body).map_err(text)?;
+                self.check_vote(who, &request.vote)?;
+                self.check_entries(who, &request)?;
                 // What this node has already is not written again: a leader that does not know yet how far it is sends some.
                 let held = self.raft().metrics().borrow_watched().last_log_index;
                 let mut news = request.entries.iter().filter(|entry| Some(entry.log_id.index) > held);
                 if self.inner.site.store.is_exhausted() && !news.all(makes_a_leader) {
                     return Err("the disk of this node is nearly full; free some space".to_owned());
                 }
-                check_sender(who, &request.vote)?;
                 let committed = request.leader_commit.map(|id| id.index);
                 let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
@@ -61,22 +62,22 @@ impl Shard {
             }
             FrameKind::Vote => {
                 let request: VoteRequest<TypeConfig> = decode("vote", body).map_err(text)?;
-                check_sender(who, &request.vote)?;
+                self.check_vote(who, &request.vote)?;
                 encode(&self.vote(request).await?).map_err(text)
             }
             FrameKind::PreVote => {
                 let request: VoteRequest<TypeConfig> = decode("pre-vote", body).map_err(text)?;
-                check_sender(who, &request.vote)?;
+                self.check_vote(who, &request.vote)?;
                 encode(&self.would_vote(request).await?).map_err(text)
             }
             FrameKind::TransferLeader => {
                 let request: TransferLeaderRequest<TypeConfig> = decode("transfer", body).map_err(text)?;
-                check_sender(who, request.from_leader())?;
+                self.check_vote(who, request.from_leader())?;
                 encode(&self.raft().handle_transfer_leader(request).await.map_err(|e| e.to_string())?).map_err(text)
             }
             FrameKind::Forgot => {
                 let (vote, held): (Vote, LogId) = decode("what was acknowledged", body).map_err(text)?;
-                check_sender(who, &vote)?;
+                self.check_vote(who, &vote)?;
                 self.hear_forgotten(vote, held).await.map(|()| Vec::new())
             }
             _ => Err("it is not a raft frame".to_owned()),
@@ -86,9 +87,12 @@ impl Shard {
     /// A frame of the leader was accepted. The clock is taken from nobody else.
     pub(super) fn hear(&self, who: Who, header: Header) {
         self.heard_leader();
-        if let Some(clock) = header.clock
-            && !self.inner.clock.hear(clock)
-        {
+        let Some(clock) = header.clock else { return };
+        if !self.inner.clock.is_possible(clock) {
+            return self.doubt_clock(who.node, clock);
+        }
+        self.inner.contradicted_ms.store(0, Ordering::Relaxed);
+        if !self.inner.clock.hear(clock) {
             self.learn_clock(who.node);
         }
     }
@@ -126,7 +130,7 @@ impl Shard {
     }
 
     /// Asks the leader for its clock, unless it is being asked. Another frame of it comes soon if it does not answer.
-    fn learn_clock(&self, leader: NodeId) {
+    pub(super) fn learn_clock(&self, leader: NodeId) {
         let Some(asked_at) = self.inner.clock.ask() else { return };
         let shard = self.clone();
         tokio::spawn(async move {
@@ -157,12 +161,4 @@ fn makes_a_leader(entry: &Entry) -> bool {
             .is_ok_and(|entry| matches!(entry.body, EntryBody::ClockLost | EntryBody::Rules(_))),
         EntryPayload::Membership(_) => false,
     }
-}
-
-/// A vote in a frame must be its sender's own: an admitted peer speaks for itself only.
-pub(super) fn check_sender(who: Who, vote: &Vote) -> Result<(), String> {
-    if vote.leader_id.voted_for == who.raft_id {
-        return Ok(());
-    }
-    Err(format!("the frame speaks for {}, and its sender is {}", vote.leader_id.voted_for, who.raft_id))
 }

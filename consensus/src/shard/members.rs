@@ -185,6 +185,7 @@ impl Shard {
         if self.raft().is_initialized().await.map_err(raft_error)? {
             return Err(MembershipError::Exists);
         }
+        self.check_marked(voters)?;
         let members = voters.iter().map(|node| self.present(*node).map(|member| (member.raft_id(), member)));
         let members: BTreeMap<RaftId, Member> = members.collect::<Result<_, _>>()?;
         if members.len() != voters.len() {
@@ -199,6 +200,18 @@ impl Shard {
         let mut metrics = self.raft().metrics();
         while self.voters().is_empty() && metrics.changed().await.is_ok() {}
         Ok(())
+    }
+
+    /// Nodes take Raft from those alone who are marked: a shard of others would never have a leader.
+    fn check_marked(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
+        let marked = self.inner.site.config.marked_voters();
+        let missing = voters.iter().find(|node| **node != self.inner.site.node && !marked.contains(node));
+        missing.map_or(Ok(()), |node| {
+            Err(MembershipError::Voters(format!(
+                "{node} is not marked as a voter; set voter = true in its [[peers]] in the configuration of every node, start \
+                 them again, and ask again"
+            )))
+        })
     }
 
     /// A group that is made anew over a replica of an earlier one would have two histories under one name: the last good

@@ -1,5 +1,6 @@
 //! One shard on this node: its Raft group, and what runs beside it.
 
+mod admit;
 mod announce;
 mod arrive;
 mod beat;
@@ -20,7 +21,7 @@ mod settle;
 mod status;
 mod versions;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
 use crate::ends::Ends;
-use crate::net::{Peers, SnapshotSender};
+use crate::net::{Noise, Peers, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
 use crate::raft::agree::bring_to_agree;
@@ -52,6 +53,7 @@ use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
 use crate::threads::{Errand, Threads};
 
+pub(crate) use admit::is_possible_term;
 pub(crate) use lead::ROUND_PATIENCE;
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
@@ -148,6 +150,10 @@ struct Inner {
     forgot: AtomicBool,
     /// Whether this build can apply what the shard has agreed on: if not, the node takes part no more.
     fitness: Fitness,
+    /// What voters sent that cannot be, as it is told in the log.
+    refused: Noise,
+    /// Since when leaders' clocks are ahead of what can be, and other voters contradict them; 0 while that is not so.
+    contradicted_ms: AtomicU64,
 }
 
 impl Shard {
@@ -223,6 +229,8 @@ impl Shard {
                 acked,
                 forgot,
                 fitness,
+                refused: Noise::default(),
+                contradicted_ms: AtomicU64::new(0),
                 site,
             }),
         };

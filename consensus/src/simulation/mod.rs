@@ -20,6 +20,7 @@ mod restarts;
 mod rubbish;
 mod site;
 mod status;
+mod strangers;
 mod versions;
 mod watch;
 mod workload;

@@ -81,13 +81,16 @@ pub(super) struct Nodes {
     pub(super) all: Vec<Node>,
     pub(super) fabric: Fabric,
     pub(super) watch: Watch,
+    /// So many, from the first one on, are marked as voters in the configuration of all others.
+    pub(super) marked: usize,
     rng: SmallRng,
     next_process: u64,
 }
 
-fn config(all: &[NodeId], me: NodeId) -> ControlConfig {
+fn config(all: &[NodeId], marked: usize, me: NodeId) -> ControlConfig {
     let loopback = ([127, 0, 0, 1], 1).into();
-    let peer = |id: &NodeId| PeerConfig { id: *id, name: None, control: None, mesh: None };
+    let peer =
+        |(at, id): (usize, &NodeId)| PeerConfig { id: *id, name: None, control: None, mesh: None, voter: at < marked };
     #[allow(clippy::unwrap_used, reason = "constants within their limits")]
     let node = NodeConfig { name: NodeName::new("node").unwrap(), site: SiteName::new("site").unwrap() };
     ControlConfig {
@@ -101,7 +104,7 @@ fn config(all: &[NodeId], me: NodeId) -> ControlConfig {
         entries_kept: 10,
         snapshot_bytes_per_s: 1 << 30,
         policy: Policy::RoundRobin,
-        peers: all.iter().filter(|id| **id != me).map(peer).collect(),
+        peers: all.iter().enumerate().filter(|(_, id)| **id != me).map(peer).collect(),
         node,
         store: StoreConfig {
             low_water_bytes: 0,
@@ -136,7 +139,7 @@ impl Nodes {
             }
         };
         let all: Vec<Node> = (0..count).map(node).collect();
-        Self { all, fabric, watch, rng, next_process: 0 }
+        Self { all, fabric, watch, marked: count, rng, next_process: 0 }
     }
 
     pub(super) fn random(&mut self) -> [u8; 16] {
@@ -154,7 +157,7 @@ impl Nodes {
         }
         self.all[at].failing = false;
         let node = &self.all[at];
-        let config = Arc::new(config(&all, node.id));
+        let config = Arc::new(config(&all, self.marked, node.id));
         let fatal: Arc<AtomicBool> = Arc::default();
         let Ok(store) = self.open_store(at, random, &config, Arc::clone(&fatal)) else {
             self.refused(at);

@@ -284,7 +284,7 @@ impl Keeper {
                     Some(journal) => (journal, Vec::new()),
                     None => {
                         let head = JournalHead::new(JournalId::from_bytes(rand::random()));
-                        (JournalState { head, entries: Vec::new() }, vec![JournalWrite::Head(head)])
+                        (JournalState::new(head, Vec::new()), vec![JournalWrite::Head(head)])
                     }
                 };
                 let (shard, agent) = whose.clone();

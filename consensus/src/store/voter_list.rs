@@ -57,7 +57,8 @@ impl VoterList {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return KnownVoters::new(),
             Err(error) => error.to_string(),
         };
-        tracing::warn!(path = %self.path.display(), why, "the list of voters cannot be used: every peer is dialled");
+        let what = "the list of voters cannot be used: every peer that is marked as a voter is dialled";
+        tracing::warn!(path = %self.path.display(), why, "{what}");
         KnownVoters::new()
     }
 }

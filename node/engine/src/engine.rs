@@ -1,6 +1,6 @@
 //! The engine: its machines, and the way between them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
 use skep_protocol::ids::{NodeId, ShardId};
@@ -43,6 +43,14 @@ impl Engine {
         let (router, agents) = (Router::new(local, config), Agents::new(local, config));
         let (inboxes, topics) = (Inboxes::new(site, config), Topics::new(local));
         Self { router, agents, inboxes, topics, effects: VecDeque::new(), next_key: OWN }
+    }
+
+    /// The same, where these peers are marked as voters. It believes them, and of all others those who are known to vote in a
+    /// shard; an engine for which nobody is marked believes its own replicas.
+    #[must_use]
+    pub fn believing(mut self, marked: BTreeSet<NodeId>) -> Self {
+        self.router.mark(marked);
+        self
     }
 
     /// Takes note of something that happened.

@@ -7,9 +7,9 @@ use skep_protocol::ids::NodeId;
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::mutant::{Mutant, is_on};
 
-/// While nobody is known to lead, every so manyth turn is one of a peer that is not known to vote: the voters may all have
-/// been replaced since they were heard of.
-const STRANGER_EVERY: u64 = 3;
+/// While nobody is known to lead, every so manyth turn is one of a peer that is marked as a voter and not known to vote: the
+/// voters may all have been replaced since they were heard of.
+const MARKED_EVERY: u64 = 3;
 
 /// On whose word a node is thought to lead. The later the better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ pub(crate) struct Known {
     voters_of: u64,
     /// The voters, and their term, as somebody named them who showed that it leads.
     proved: (Voters, u64),
-    /// The voter, and the other one, whose turn came last while nobody was known to lead.
+    /// The voter, and the one that is only marked as one, whose turn came last while nobody was known to lead.
     asked: [Option<NodeId>; 2],
     turn: u64,
 }
@@ -60,6 +60,11 @@ impl Known {
     /// Whether a node is thought to lead.
     pub(crate) fn is_thought_of(&self, node: NodeId) -> bool {
         self.lead.is_some_and(|lead| lead.node == node)
+    }
+
+    /// Whether what a node says is believed: it votes, or is marked as a voter. Whoever else is listed is not asked, nor heard.
+    pub(crate) fn believes(&self, node: NodeId, marked: &BTreeSet<NodeId>) -> bool {
+        marked.contains(&node) || self.voters.contains(&node)
     }
 
     /// Whether anybody has said who leads, or who votes.
@@ -88,15 +93,16 @@ impl Known {
         }
     }
 
-    /// Takes note of what a node says.
-    pub(crate) fn hear(&mut self, from: NodeId, hint: &LeaderHint, word: Word) {
+    /// Takes note of what a node says that is believed. Whom it names as the leader is one only if that one is, too.
+    pub(crate) fn hear(&mut self, from: NodeId, hint: &LeaderHint, word: Word, marked: &BTreeSet<NodeId>) {
         if !hint.voters.is_empty()
             && (hint.term >= self.voters_of || self.voters.is_empty())
             && !is_on(Mutant::VotersNotLearned)
         {
             (self.voters, self.voters_of) = (hint.voters.clone(), hint.term);
         }
-        let Some(node) = hint.leader.filter(|_| hint.term >= self.term()) else { return };
+        let is_new = |node: &NodeId| hint.term >= self.term() && self.believes(*node, marked);
+        let Some(node) = hint.leader.filter(is_new) else { return };
         let knows_better = self.voters.is_empty() || self.voters.contains(&from);
         if word == Word::Hearsay && self.silent == Some((node, hint.term)) && !knows_better {
             return;
@@ -137,13 +143,17 @@ impl Known {
         }
     }
 
-    /// Whose turn it is while nobody is known to lead: voters, and now and then somebody else. Only those who are up.
-    pub(crate) fn next(&mut self, up: &BTreeSet<NodeId>) -> Option<NodeId> {
-        let strangers_turn = self.turn % STRANGER_EVERY == STRANGER_EVERY - 1;
+    /// Whose turn it is while nobody is known to lead: voters, and now and then one that is only marked as a voter. Only those who
+    /// are up.
+    pub(crate) fn next(&mut self, up: &BTreeSet<NodeId>, marked: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let turn_of_marked = self.turn % MARKED_EVERY == MARKED_EVERY - 1;
         self.turn = self.turn.wrapping_add(1);
-        let (first, second) = if strangers_turn { (1, 0) } else { (0, 1) };
+        let (first, second) = if turn_of_marked { (1, 0) } else { (0, 1) };
         for kind in [first, second] {
-            let is_of = |node: &&NodeId| self.voters.contains(node) == (kind == 0);
+            let is_of = |node: &&NodeId| match self.voters.contains(node) {
+                true => kind == 0,
+                false => kind == 1 && marked.contains(*node),
+            };
             let from = self.asked[kind].map_or(Bound::Unbounded, Bound::Excluded);
             if let Some(node) = up.range((from, Bound::Unbounded)).chain(up).find(is_of).copied() {
                 self.asked[kind] = Some(node);
@@ -166,8 +176,18 @@ mod tests {
         LeaderHint { leader: leader.map(node), term, voters: Voters::of(voters.iter().copied().map(node)) }
     }
 
+    fn marked(nodes: &[u8]) -> BTreeSet<NodeId> {
+        nodes.iter().copied().map(node).collect()
+    }
+
+    /// Takes note of a word, where these nodes are marked as voters.
+    fn hear(known: &mut Known, from: u8, hint: &LeaderHint, word: Word) {
+        known.hear(node(from), hint, word, &marked(&[1, 2, 3, 9]));
+    }
+
     fn turns(known: &mut Known, up: &BTreeSet<NodeId>, count: usize) -> Vec<u8> {
-        (0..count).filter_map(|_| known.next(up)).map(|node| node.public_key()[0]).collect()
+        let marked = marked(&[1, 2, 3, 7, 8]);
+        (0..count).filter_map(|_| known.next(up, &marked)).map(|node| node.public_key()[0]).collect()
     }
 
     #[test]
@@ -175,10 +195,10 @@ mod tests {
         let mut known = Known::default();
         known.prove(node(1), &hint(Some(1), 5, &[1, 2, 3]));
         known.give_up(node(1));
-        known.hear(node(2), &hint(Some(3), 4, &[7, 8, 9]), Word::Own);
+        hear(&mut known, 2, &hint(Some(3), 4, &[7, 8, 9]), Word::Own);
         assert_eq!(known.lead(), None);
         assert_eq!(known.to_pass_on(), hint(None, 5, &[1, 2, 3]));
-        known.hear(node(2), &hint(Some(3), 6, &[]), Word::Hearsay);
+        hear(&mut known, 2, &hint(Some(3), 6, &[]), Word::Hearsay);
         assert!(known.is_thought_of(node(3)));
     }
 
@@ -186,26 +206,36 @@ mod tests {
     fn hearsay_displaces_nobody_who_proved_that_it_leads_and_is_not_passed_on() {
         let mut known = Known::default();
         known.prove(node(1), &hint(Some(1), 5, &[1, 2, 3]));
-        known.hear(node(9), &hint(Some(9), u64::MAX, &[]), Word::Hearsay);
+        hear(&mut known, 9, &hint(Some(9), u64::MAX, &[]), Word::Hearsay);
         assert!(known.is_thought_of(node(1)));
         known.give_up(node(1));
-        known.hear(node(9), &hint(Some(9), u64::MAX, &[]), Word::Hearsay);
+        hear(&mut known, 9, &hint(Some(9), u64::MAX, &[]), Word::Hearsay);
         assert!(known.is_thought_of(node(9)), "whoever is named is asked");
         assert_eq!(known.to_pass_on().leader, None);
         // It is not so, and hides nobody after that.
         known.give_up(node(9));
-        known.hear(node(2), &hint(Some(2), 6, &[]), Word::Own);
+        hear(&mut known, 2, &hint(Some(2), 6, &[]), Word::Own);
         assert!(known.is_thought_of(node(2)));
+    }
+
+    #[test]
+    fn whoever_is_named_is_asked_only_if_it_votes_or_is_marked() {
+        let mut known = Known::default();
+        hear(&mut known, 1, &hint(Some(99), 7, &[1, 2]), Word::Hearsay);
+        assert_eq!(known.lead(), None);
+        hear(&mut known, 1, &hint(Some(99), 8, &[1, 2, 99]), Word::Hearsay);
+        assert!(known.is_thought_of(node(99)), "a voter says that it votes, too");
+        assert!(known.believes(node(99), &BTreeSet::new()) && !known.believes(node(98), &BTreeSet::new()));
     }
 
     #[test]
     fn voters_that_somebody_named_who_does_not_lead_are_forgotten_with_it() {
         let mut known = Known::default();
         known.prove(node(1), &hint(Some(1), 5, &[1, 2, 3]));
-        known.hear(node(9), &hint(Some(9), u64::MAX, &[8, 9]), Word::Own);
+        hear(&mut known, 9, &hint(Some(9), u64::MAX, &[8, 9]), Word::Own);
         known.give_up(node(9));
         assert_eq!(known.to_pass_on().voters, Voters::of([1, 2, 3].map(node)));
-        known.hear(node(2), &hint(Some(2), 6, &[2, 3, 4]), Word::Own);
+        hear(&mut known, 2, &hint(Some(2), 6, &[2, 3, 4]), Word::Own);
         assert_eq!(known.to_pass_on().voters, Voters::of([2, 3, 4].map(node)), "they hide nobody who comes after them");
     }
 
@@ -214,21 +244,22 @@ mod tests {
         let mut known = Known::default();
         known.prove(node(1), &hint(Some(1), 5, &[1, 2, 3]));
         known.give_up(node(1));
-        known.hear(node(9), &hint(Some(1), 5, &[]), Word::Hearsay);
+        hear(&mut known, 9, &hint(Some(1), 5, &[]), Word::Hearsay);
         assert_eq!(known.lead(), None);
-        known.hear(node(2), &hint(Some(1), 5, &[]), Word::Hearsay);
+        hear(&mut known, 2, &hint(Some(1), 5, &[]), Word::Hearsay);
         assert!(known.is_thought_of(node(1)));
     }
 
     #[test]
-    fn voters_come_first_after_the_one_who_was_silent_and_every_third_turn_is_a_strangers() {
+    fn voters_come_first_after_the_one_who_was_silent_and_every_third_turn_is_one_of_the_marked() {
         let up: BTreeSet<NodeId> = (1..=200).map(node).collect();
         let mut known = Known::default();
         known.prove(node(60), &hint(Some(60), 5, &[40, 60, 80]));
         known.give_up(node(60));
         assert_eq!(turns(&mut known, &up, 9), [80, 40, 1, 60, 80, 2, 40, 60, 3]);
-        // None of them is there: whoever is.
-        assert_eq!(turns(&mut known, &[node(7), node(8)].into(), 3), [7, 8, 7]);
+        // None of them is there: whoever is marked. Nobody else is asked, who may only say that it leads.
+        assert_eq!(turns(&mut known, &[node(7), node(8), node(99)].into(), 3), [7, 8, 7]);
+        assert!(turns(&mut known, &[node(99)].into(), 9).is_empty());
         assert!(turns(&mut known, &BTreeSet::new(), 1).is_empty());
     }
 }

@@ -24,12 +24,16 @@ const FOLLOWS_MAX: u32 = 3;
 ///
 /// # Contract
 /// - Every submitted piece of work is answered exactly once, within its patience, unless it is abandoned.
+/// - Nobody is asked, and nobody is believed, who neither votes nor is marked as a voter: whoever is listed could answer as a
+///   leader does, and make a request seem done, or a clock an earlier one.
 /// - A command is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
 ///   unless the shard itself says what became of the id.
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
     local: NodeId,
     config: EngineConfig,
+    /// Peers that are marked as voters. They are believed, and of all others those who are known to vote in a shard.
+    marked: BTreeSet<NodeId>,
     peers_up: BTreeSet<NodeId>,
     shards: BTreeMap<ShardId, ShardState>,
     routes: BTreeMap<WorkKey, Route>,
@@ -44,12 +48,24 @@ impl Router {
         Self {
             local,
             config,
+            marked: BTreeSet::new(),
             peers_up: BTreeSet::new(),
             shards: BTreeMap::new(),
             routes: BTreeMap::new(),
             timers: BTreeSet::new(),
             effects: VecDeque::new(),
         }
+    }
+
+    /// These peers are marked as voters.
+    pub(crate) fn mark(&mut self, voters: BTreeSet<NodeId>) {
+        self.marked = voters;
+    }
+
+    /// Whether what a node says of a shard is believed.
+    fn believes(&self, shard: ShardId, node: NodeId) -> bool {
+        let of_shard = self.shards.get(&shard).is_some_and(|state| state.known.believes(node, &self.marked));
+        of_shard || self.marked.contains(&node)
     }
 
     /// Takes note of something that happened.
@@ -213,9 +229,12 @@ impl Router {
         let named = hint.leader.filter(|leader| *leader != asked);
         let follow = if state.member {
             // Its own replica may be behind, but not of an earlier term.
-            named.filter(|_| hint.term >= state.known.term())
+            let votes = |node: &NodeId| hint.voters.contains(node) || state.known.believes(*node, &self.marked);
+            named.filter(|leader| hint.term >= state.known.term() && votes(leader))
         } else {
-            state.known.hear(asked, hint, Word::Hearsay);
+            if asked == self.local || state.known.believes(asked, &self.marked) {
+                state.known.hear(asked, hint, Word::Hearsay, &self.marked);
+            }
             named.filter(|leader| *leader != self.local && state.known.is_thought_of(*leader))
         };
         self.judge_all(now_ms);
@@ -250,6 +269,10 @@ impl Router {
 
     /// A node answered as only a leader does.
     fn on_proof(&mut self, shard: ShardId, node: NodeId, said: &LeaderHint, now_ms: u64) {
+        // It was one when it was asked.
+        if !self.believes(shard, node) {
+            return;
+        }
         let Some(state) = self.shards.get_mut(&shard).filter(|state| !state.member) else { return };
         let is_new = state.known.lead().is_none_or(|lead| lead.node != node);
         let is_proved = state.known.lead().is_some_and(|lead| lead.word == Word::Proof);
@@ -264,7 +287,8 @@ impl Router {
     /// A peer says that it leads. It is asked next, also what is under way elsewhere: that it has not led for long is why the
     /// others do not answer.
     fn on_leads(&mut self, shard: ShardId, by: NodeId, hint: &LeaderHint, now_ms: u64) {
-        if hint.leader != Some(by) || by == self.local || !self.has_room_for(shard) {
+        let is_believed = hint.leader == Some(by) && by != self.local && self.believes(shard, by);
+        if !is_believed || !self.has_room_for(shard) {
             return;
         }
         let state = self.shards.entry(shard).or_default();
@@ -274,7 +298,7 @@ impl Router {
         // Its word has just come from it.
         self.peers_up.insert(by);
         let before = state.known.lead().map(|lead| (lead.node, lead.term));
-        state.known.hear(by, hint, Word::Own);
+        state.known.hear(by, hint, Word::Own, &self.marked);
         let after = state.known.lead().map(|lead| (lead.node, lead.term));
         let is_new = after != before && state.known.is_thought_of(by);
         self.judge_all(now_ms);
@@ -390,7 +414,7 @@ impl Router {
         self.effects.push_back(effect);
     }
 
-    /// Where to try: whoever is thought to lead, else voters in turn, and others now and then.
+    /// Where to try: whoever is thought to lead, else voters in turn, and now and then one that is only marked as a voter.
     fn target(&mut self, shard: ShardId) -> Option<Target> {
         let state = self.shards.entry(shard).or_default();
         match state.known.lead().map(|lead| lead.node) {
@@ -402,7 +426,7 @@ impl Router {
         if state.member && state.connectivity != Connectivity::Connected {
             return None;
         }
-        state.known.next(&self.peers_up).map(Target::Node)
+        state.known.next(&self.peers_up, &self.marked).map(Target::Node)
     }
 
     fn wait(&mut self, key: WorkKey, why: NotDone, now_ms: u64) {

@@ -93,7 +93,13 @@ impl Init {
         let lines = [
             ("node", node.node.clone()),
             ("directory", node.dir.clone()),
-            ("next", format!("list its peers in {}, then 'skep run --dir {}'", node.config, node.dir)),
+            (
+                "next",
+                format!(
+                    "list its peers in {}, voters with voter = true, then 'skep run --dir {}'",
+                    node.config, node.dir
+                ),
+            ),
         ];
         one(common.output, &node, &lines)
     }

@@ -29,7 +29,7 @@ pub(crate) struct Run {
 /// What to do when there is no node in the directory.
 const FIRST_STEPS: &str = "there is no node here yet. First steps:
   skep init --dir DIR --name NAME     makes its key and a commented configuration
-  (list the other nodes as [[peers]] in DIR/skep.toml)
+  (list the other nodes as [[peers]] in DIR/skep.toml, and mark those that are to vote: voter = true)
   skep run --dir DIR                  runs it
   skep shard init --voters ID,ID,ID   once, when three of them run";
 

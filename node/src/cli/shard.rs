@@ -41,7 +41,8 @@ pub(crate) enum Shard {
         #[arg(long)]
         to: Option<String>,
     },
-    /// Make a node a voter under its present incarnation, in place of an earlier one
+    /// Make a node a voter under its present incarnation, in place of an earlier one; mark it with voter = true in the [[peers]] of
+    /// every node before these are started again
     AddVoter {
         /// Its PeerId
         node: String,

@@ -49,6 +49,20 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::AckBeforeFsync | Mutant::VoteNotSynced | Mutant::NodeIdReused | Mutant::SnapshotWithoutMembership => {
             of("skep-consensus", "skep_consensus", "simulation::every_invariant_holds")
         }
+        Mutant::RaftFromAnybody => of(
+            "skep-consensus",
+            "skep_consensus",
+            "simulation::strangers::a_peer_that_votes_nowhere_has_no_part_in_raft",
+        ),
+        Mutant::ClockTurnedBack => {
+            of("skep-engine", "skep_engine", "a_clock_that_is_turned_back_makes_no_deadline_later")
+        }
+        Mutant::BegunIdsForgotten => {
+            of("skep-engine", "skep_engine", "a_command_that_was_begun_is_not_begun_again_whoever_delivers_it")
+        }
+        Mutant::TermUnbounded => {
+            of("skep-consensus", "skep_consensus", "a_term_after_which_there_is_none_is_not_taken")
+        }
         Mutant::NonVotersCounted => {
             of("skep-consensus", "skep_consensus", "simulation::a_node_that_did_not_catch_up_is_not_counted")
         }

@@ -85,6 +85,11 @@ fn config(lease_ms: u64) -> EngineConfig {
     }
 }
 
+/// The engine of a host: the first so many hosts vote, and are marked in the configuration of all.
+fn engine(node: NodeId, lease_ms: u64, voters: usize) -> Engine {
+    Engine::new(node, site(), config(lease_ms)).believing((0..voters).map(node_id).collect())
+}
+
 impl Host {
     pub(super) fn new(n: usize, plan: &Plan, rng: &mut SmallRng) -> Self {
         let shows = rng.random_range(0..1_000_000);
@@ -97,7 +102,7 @@ impl Host {
             deferred: Vec::new(),
             clock: BootClock::new(0, shows, plan.drift_ppm[n]),
             ppm: plan.drift_ppm[n],
-            engine: Engine::new(node_id(n), site(), config(plan.lease_ms)),
+            engine: engine(node_id(n), plan.lease_ms, plan.voters),
             replica,
             durable: None,
             waiting: BTreeMap::new(),
@@ -169,7 +174,7 @@ impl Sim {
     }
 
     pub(super) fn start_host(&mut self, host: usize, rebooted: bool) {
-        let (now, lease_ms) = (self.now, self.plan.lease_ms);
+        let (now, lease_ms, voters) = (self.now, self.plan.lease_ms, self.plan.voters);
         let random = self.rng.random();
         let at = &mut self.hosts[host];
         if at.up {
@@ -179,7 +184,7 @@ impl Sim {
             at.clock = BootClock::new(now, 3_000, at.ppm);
         }
         (at.up, at.run) = (true, at.run + 1);
-        at.engine = Engine::new(at.node, site(), config(lease_ms));
+        at.engine = engine(at.node, lease_ms, voters);
         (at.answered, at.wakes_at, at.known) = (None, u64::MAX, LeaderHint::default());
         at.peers.clear();
         let boot_ms = at.clock.at(now);

@@ -3,23 +3,28 @@
 use std::collections::BTreeMap;
 
 use skep_protocol::command::DeliverySeq;
-use skep_protocol::ids::JournalId;
+use skep_protocol::ids::{CommandId, JournalId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite};
+use skep_protocol::time::LogInstant;
 
 /// A journal that survives.
 #[derive(Clone, Debug)]
 pub(super) struct Journal {
     head: JournalHead,
     entries: BTreeMap<DeliverySeq, JournalEntry>,
+    floor: LogInstant,
+    begun: BTreeMap<CommandId, LogInstant>,
 }
 
 impl Journal {
     pub(super) fn new(id: JournalId) -> Self {
-        Self { head: JournalHead::new(id), entries: BTreeMap::new() }
+        let (entries, begun) = (BTreeMap::new(), BTreeMap::new());
+        Self { head: JournalHead::new(id), entries, floor: LogInstant::ZERO, begun }
     }
 
     pub(super) fn state(&self) -> JournalState {
-        JournalState { head: self.head, entries: self.entries.values().cloned().collect() }
+        let (floor, begun) = (self.floor, self.begun.clone());
+        JournalState { head: self.head, entries: self.entries.values().cloned().collect(), floor, begun }
     }
 
     pub(super) fn apply(&mut self, writes: Vec<JournalWrite>) {
@@ -32,6 +37,11 @@ impl Journal {
                     if let Some(entry) = self.entries.get_mut(&step.seq) {
                         entry.take(step);
                     }
+                }
+                JournalWrite::Begun { command, deadline } => drop(self.begun.insert(command, deadline)),
+                JournalWrite::Floor(floor) => {
+                    self.floor = self.floor.max(floor);
+                    self.begun.retain(|_, deadline| *deadline > floor);
                 }
                 // That is for whoever keeps journals to say, and here all are kept.
                 JournalWrite::Forget => {}

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_protocol::command::{CommandOutcome, DeliverySeq};
-use skep_protocol::ids::ShardId;
+use skep_protocol::ids::{CommandId, ShardId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
 use skep_protocol::text::AgentId;
+use skep_protocol::time::LogInstant;
 
 /// About how many bytes a command takes beside its arguments and result, and anything else that is written.
 const ENTRY_BYTES: usize = 2_048;
 const OTHER_BYTES: usize = 256;
+/// About how many bytes the name of a command takes that was begun.
+const BEGUN_BYTES: usize = 64;
 
 /// Whose journal it is.
 pub(super) type Whose = (ShardId, AgentId);
@@ -18,6 +21,8 @@ pub(super) type Whose = (ShardId, AgentId);
 struct Journal {
     head: JournalHead,
     entries: BTreeMap<DeliverySeq, JournalEntry>,
+    floor: LogInstant,
+    begun: BTreeMap<CommandId, LogInstant>,
     bytes: usize,
     /// The last record of it.
     last: u64,
@@ -48,13 +53,15 @@ pub(super) fn bytes_of(write: &JournalWrite) -> usize {
     match write {
         JournalWrite::Put(entry) => bytes_of_entry(entry),
         JournalWrite::Step(step) => OTHER_BYTES + bytes_of_phase(&step.phase),
-        JournalWrite::Head(_) | JournalWrite::Remove(_) | JournalWrite::Forget => OTHER_BYTES,
+        JournalWrite::Begun { .. } => BEGUN_BYTES,
+        JournalWrite::Head(_) | JournalWrite::Remove(_) | JournalWrite::Forget | JournalWrite::Floor(_) => OTHER_BYTES,
     }
 }
 
 impl Journal {
     fn new(head: JournalHead) -> Self {
-        Self { head, entries: BTreeMap::new(), bytes: OTHER_BYTES, last: 0, used: None }
+        let (entries, floor, begun) = (BTreeMap::new(), LogInstant::ZERO, BTreeMap::new());
+        Self { head, entries, floor, begun, bytes: OTHER_BYTES, last: 0, used: None }
     }
 
     fn remove(&mut self, seq: DeliverySeq) {
@@ -69,6 +76,19 @@ impl Journal {
         self.entries.insert(entry.seq, entry);
     }
 
+    fn begun(&mut self, command: CommandId, deadline: LogInstant) {
+        if deadline > self.floor && self.begun.insert(command, deadline).is_none() {
+            self.bytes += BEGUN_BYTES;
+        }
+    }
+
+    fn raise(&mut self, floor: LogInstant) {
+        self.floor = self.floor.max(floor);
+        let (before, floor) = (self.begun.len(), self.floor);
+        self.begun.retain(|_, deadline| *deadline > floor);
+        self.bytes -= (before - self.begun.len()) * BEGUN_BYTES;
+    }
+
     /// False if the write does not fit what it holds.
     fn apply(&mut self, write: JournalWrite) -> bool {
         match write {
@@ -79,6 +99,8 @@ impl Journal {
                 entry.take(step);
                 self.put(entry);
             }
+            JournalWrite::Begun { command, deadline } => self.begun(command, deadline),
+            JournalWrite::Floor(floor) => self.raise(floor),
             JournalWrite::Head(_) | JournalWrite::Forget => return false,
         }
         true
@@ -127,14 +149,21 @@ impl Book {
 
     pub(super) fn state(&self, whose: &Whose) -> Option<JournalState> {
         let journal = self.journals.get(whose)?;
-        Some(JournalState { head: journal.head, entries: journal.entries.values().cloned().collect() })
+        let (floor, begun) = (journal.floor, journal.begun.clone());
+        Some(JournalState { head: journal.head, entries: journal.entries.values().cloned().collect(), floor, begun })
     }
 
     /// What makes a journal anew.
     pub(super) fn writes_of(&self, whose: &Whose) -> Option<Vec<JournalWrite>> {
         let journal = self.journals.get(whose)?;
         let entries = journal.entries.values().cloned().map(JournalWrite::Put);
-        Some(std::iter::once(JournalWrite::Head(journal.head)).chain(entries).collect())
+        let floor = Some(JournalWrite::Floor(journal.floor)).filter(|_| journal.floor > LogInstant::ZERO);
+        let begun = |(command, deadline): (&CommandId, &LogInstant)| {
+            let (command, deadline) = (*command, *deadline);
+            JournalWrite::Begun { command, deadline }
+        };
+        let begun = journal.begun.iter().map(begun);
+        Some(std::iter::once(JournalWrite::Head(journal.head)).chain(floor).chain(begun).chain(entries).collect())
     }
 
     /// Nobody uses a journal from a record on. False if it holds something, or if that was known.

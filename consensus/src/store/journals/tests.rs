@@ -90,13 +90,44 @@ fn what_was_reported_written_is_there_after_a_restart() {
     write(&journals, &mut reports, "r1", vec![JournalWrite::Remove(entry(1).seq)]);
     let (journals, mut reports) = reopen(dir.path(), journals, reports);
     // A journal that holds something is told without being asked for.
-    let journal = JournalState { head, entries: vec![entry(2)] };
+    let journal = JournalState::new(head, vec![entry(2)]);
     let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: journal.clone() };
     assert_eq!(reports.blocking_recv(), Some(told));
     assert_eq!(opened(&journals, &mut reports, "r1"), journal);
     // Another agent whose name begins alike has its own.
     assert_eq!(opened(&journals, &mut reports, "r10").entries, []);
     assert_eq!(opened(&journals, &mut reports, "r").entries, []);
+}
+
+#[test]
+fn what_was_begun_is_known_after_a_restart_until_the_floor_has_passed_its_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let begun = |n: u64| {
+        let (command, deadline) = (CommandId::from_bytes([n as u8; 16]), LogInstant::from_raw(n * 1_000));
+        JournalWrite::Begun { command, deadline }
+    };
+    let names = |journal: &JournalState| journal.begun.keys().map(|id| id.as_bytes()[0]).collect::<Vec<_>>();
+    let head = opened(&journals, &mut reports, "r1").head;
+    let writes = vec![begun(3), begun(5), begun(9), JournalWrite::Floor(LogInstant::from_raw(4_000)), begun(2)];
+    write(&journals, &mut reports, "r1", writes);
+    for round in 0..2 {
+        let journal = opened(&journals, &mut reports, "r1");
+        assert_eq!((names(&journal), journal.floor), (vec![5, 9], LogInstant::from_raw(4_000)), "round {round}");
+        // All is written anew meanwhile.
+        for key in 0..=RECORDS_MAX {
+            let writes = vec![JournalWrite::Head(head)];
+            journals.submit(JournalJob::Write { key, shard: SHARD, agent: agent("r1"), writes });
+        }
+        for key in 0..=RECORDS_MAX {
+            assert_eq!(reports.blocking_recv(), Some(JournalReport::Written { key }));
+        }
+        (journals, reports) = reopen(dir.path(), journals, reports);
+    }
+    // It never falls.
+    write(&journals, &mut reports, "r1", vec![JournalWrite::Floor(LogInstant::from_raw(1)), begun(4)]);
+    write(&journals, &mut reports, "r1", vec![JournalWrite::Floor(LogInstant::from_raw(9_000))]);
+    assert_eq!(names(&opened(&journals, &mut reports, "r1")), []);
 }
 
 #[test]
@@ -115,7 +146,7 @@ fn no_flipped_byte_of_a_journal_goes_unnoticed() {
     let entries: Vec<JournalEntry> = (1..=3).map(entry).collect();
     let writes = entries.iter().cloned().map(JournalWrite::Put).chain([JournalWrite::Head(head)]).collect();
     write(&journals, &mut reports, "r1", writes);
-    let whole = JournalState { head, entries };
+    let whole = JournalState::new(head, entries);
     let (journals, reports) = reopen(dir.path(), journals, reports);
     drop((journals, reports));
     let mut noticed = 0;
@@ -155,7 +186,7 @@ fn the_log_is_let_go_of_and_nothing_with_it() {
     }
     let (_journals, mut reports) = reopen(dir.path(), journals, reports);
     let head = JournalHead { cursor: upto(2 * RECORDS_MAX - 1), ..head };
-    let journal = JournalState { head, entries: vec![entry(1)] };
+    let journal = JournalState::new(head, vec![entry(1)]);
     let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
     assert_eq!(reports.blocking_recv(), Some(told));
     let segments = files_in(&dir.path().join("wal")).len();
@@ -186,7 +217,7 @@ fn journals_that_are_larger_than_any_record_are_written_anew_and_are_there_after
         let failed = CommandOutcome::Failed { reason: Reason::truncated("blocked") };
         let ended = JournalPhase::Ended { outcome: failed };
         write(&journals, &mut reports, name, vec![JournalWrite::Step(step(&entries[3], ended.clone()))]);
-        let mut journal = JournalState { head, entries };
+        let mut journal = JournalState::new(head, entries);
         journal.entries[3].phase = ended;
         expected.push((name, journal));
     }

@@ -42,7 +42,8 @@ fn request() -> Request {
 }
 
 fn engine() -> Engine {
-    let mut engine = Engine::new(node(1), SiteName::new("s").unwrap(), CONFIG);
+    let marked = [node(2), node(3)].into();
+    let mut engine = Engine::new(node(1), SiteName::new("s").unwrap(), CONFIG).believing(marked);
     engine.handle(Event::Peers { up: [node(2), node(3)].into() }, 0);
     engine
 }

@@ -47,6 +47,13 @@ impl ClockBound {
         self.asked_ms.saturating_add(left - left / (1_000 / DRIFT_PERMILLE + 1))
     }
 
+    /// The clock has come to this: the bound is no earlier.
+    pub(crate) fn raise(&mut self, least: LogInstant, now_ms: u64) {
+        if self.at(now_ms) < least {
+            (self.clock, self.asked_ms) = (least, now_ms);
+        }
+    }
+
     /// The tighter of two.
     pub(crate) fn tighten(&mut self, other: Self, now_ms: u64) {
         // A new era is later than everything before it, and holds whatever its bound is.
@@ -107,5 +114,8 @@ mod tests {
         let era = at(5_000).next_era();
         bound.tighten(ClockBound::new(era, 300), 300);
         assert_eq!(bound.at(300), era);
+        bound.raise(era.plus_ms(7), 300);
+        bound.raise(at(9), 300);
+        assert_eq!((bound.at(300), bound.at_if_fresh(300)), (era.plus_ms(7), Some(era.plus_ms(7))));
     }
 }

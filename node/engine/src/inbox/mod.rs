@@ -10,6 +10,7 @@
 mod bound;
 mod due;
 mod event;
+mod floor;
 mod one;
 mod pressure;
 
@@ -33,6 +34,7 @@ use crate::event::{StreamKey, WorkKey};
 use bound::ClockBound;
 use due::Dues;
 pub use event::{InboxEvent, JournalEffect, Taker, WriteKey};
+use floor::ClockFloor;
 use one::{Answered, Inbox, Out, Verified};
 use pressure::Room;
 
@@ -87,6 +89,8 @@ pub(crate) struct Inboxes {
     reading: BTreeMap<Whose, Taker>,
     streams: BTreeMap<StreamKey, Whose>,
     bounds: BTreeMap<ShardId, ClockBound>,
+    /// What the clocks of shards have come to. No bound is below it.
+    floors: BTreeMap<ShardId, ClockFloor>,
     turns: BTreeMap<ShardId, Turn>,
     requests: BTreeMap<WorkKey, Request>,
     /// Requests that were not done, and when they are made again.
@@ -110,6 +114,7 @@ impl Inboxes {
             reading: BTreeMap::new(),
             streams: BTreeMap::new(),
             bounds: BTreeMap::new(),
+            floors: BTreeMap::new(),
             turns: BTreeMap::new(),
             requests: BTreeMap::new(),
             again: Vec::new(),
@@ -209,8 +214,9 @@ impl Inboxes {
     /// Has something happen to an inbox, and carries out what follows.
     fn with(&mut self, whose: &Whose, now_ms: u64, what: impl FnOnce(&mut Inbox, Option<LogInstant>, &mut Out)) {
         let (bound, room) = (self.bound(whose.0, now_ms), self.reports_room());
+        let floor = self.floors.get(&whose.0).copied().unwrap_or_default().sure_at(now_ms);
         let Some(inbox) = self.inboxes.get_mut(whose) else { return };
-        let mut out = Out { room: self.room, ..Out::default() };
+        let mut out = Out { room: self.room, floor, ..Out::default() };
         let (had, was_due) = (inbox.room(), inbox.next_due());
         what(inbox, bound, &mut out);
         self.room = out.room;
@@ -282,6 +288,7 @@ impl Inboxes {
         if journal.head.home == HomeEpoch(0) {
             self.room.take(pressure::STEP_BYTES);
         }
+        self.floors.entry(whose.0).or_default().raise(journal.floor, now_ms);
         self.inboxes.entry(whose.clone()).or_insert_with(|| Inbox::new(journal));
         match self.reading.remove(&whose) {
             Some(taker) => self.take(&whose, taker, now_ms),
@@ -438,8 +445,7 @@ impl Inboxes {
 
     fn on_pulled(&mut self, shard: ShardId, pulled: Pulled, asked_ms: u64, now_ms: u64) {
         let asked_ms = if is_on(Mutant::ClockFromReceipt) { now_ms } else { asked_ms };
-        let heard = ClockBound::new(pulled.clock, asked_ms);
-        self.bounds.entry(shard).and_modify(|known| known.tighten(heard, now_ms)).or_insert(heard);
+        self.hear_clock(shard, ClockBound::new(pulled.clock, asked_ms), pulled.clock, now_ms);
         let site = self.site.clone();
         let mut verified = Verified::default();
         for of in pulled.agents {
@@ -469,6 +475,30 @@ impl Inboxes {
                     inbox.seen = 0;
                 }
             });
+        }
+        self.raise_floors(shard, now_ms);
+    }
+
+    /// A leader says what the shard's clock shows, and by that bounds it. No bound is below what it has come to.
+    fn hear_clock(&mut self, shard: ShardId, heard: ClockBound, clock: LogInstant, now_ms: u64) {
+        let floor = self.floors.entry(shard).or_default();
+        floor.hear(clock, now_ms);
+        let least = if is_on(Mutant::ClockTurnedBack) { LogInstant::ZERO } else { floor.at(now_ms) };
+        let bound = self.bounds.entry(shard).or_insert(heard);
+        bound.tighten(heard, now_ms);
+        bound.raise(least, now_ms);
+    }
+
+    /// Has journals that lag say how far the shard's clock has surely come, some at a time, while there is room for that.
+    fn raise_floors(&mut self, shard: ShardId, now_ms: u64) {
+        if !self.room.asks_for(CommandClass::Routine) {
+            return;
+        }
+        let floor = self.floors.get(&shard).copied().unwrap_or_default().sure_at(now_ms);
+        let of_shard = self.inboxes.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        let lagging = of_shard.filter(|(_, inbox)| inbox.open && inbox.lags(floor)).map(|(whose, _)| whose.clone());
+        for whose in lagging.take(limits::FLOORS_AT_ONCE_MAX).collect::<Vec<Whose>>() {
+            self.with(&whose, now_ms, |inbox, _, out| inbox.raise_floor(out));
         }
     }
 }

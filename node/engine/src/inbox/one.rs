@@ -1,5 +1,6 @@
 //! The commands of one agent, from when they are delivered until the shard knows how they ended.
 
+mod begun;
 mod deliver;
 mod fence;
 mod report;
@@ -35,6 +36,8 @@ pub(super) use report::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
 pub(super) struct Out {
     /// What the journal has room for beside ends.
     pub(super) room: Room,
+    /// What the shard's clock has surely come to.
+    pub(super) floor: LogInstant,
     pub(super) writes: Vec<JournalWrite>,
     /// The entries that the writes are of.
     pub(super) written: Vec<DeliverySeq>,
@@ -100,6 +103,10 @@ impl Live {
 pub(super) struct Inbox {
     head: JournalHead,
     live: BTreeMap<DeliverySeq, Live>,
+    /// What the shard's clock has surely come to, as the journal says.
+    floor: LogInstant,
+    /// Commands that were begun and are let go of, with their deadlines, which the floor has not passed.
+    begun: BTreeMap<CommandId, LogInstant>,
     /// The software that takes its commands; none while none is attached.
     pub(super) taker: Option<Taker>,
     /// Whether the shard delivers to it.
@@ -110,8 +117,9 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(journal: JournalState) -> Self {
-        let live = journal.entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
-        Self { head: journal.head, live, taker: None, open: false, seen: 0 }
+        let JournalState { head, entries, floor, begun } = journal;
+        let live = entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
+        Self { head, live, floor, begun, taker: None, open: false, seen: 0 }
     }
 
     pub(super) fn head(&self) -> JournalHead {
@@ -301,17 +309,22 @@ impl Inbox {
 
     /// The software would begin: the intent is written down first.
     fn start(&mut self, seq: DeliverySeq, session: SessionId, stamp: u64, bound: Option<LogInstant>, out: &mut Out) {
+        let Some(live) = self.live.get(&seq) else { return };
+        let (command, class, deadline) = (live.command(), live.class(), live.entry.command.command.deadline);
+        if self.was_begun(&command, seq) {
+            return self.end(seq, begun::begun_before(), bound, out);
+        }
+        let (is_past, has_place) = (self.is_past(deadline), self.has_place_to_begin(class, out));
         let Some(live) = self.live.get_mut(&seq) else { return };
-        let deadline = live.entry.command.command.deadline;
         // Without a clock nothing is started that has a deadline.
         let Some(now) = bound.filter(|_| self.open && live.offered) else {
             return out.told.push((live.command(), CommandTold::Ignored));
         };
-        if now >= deadline {
+        if now >= deadline || is_past {
             return self.void_here(seq, VoidCause::Expired, out);
         }
-        // The intent would take the room that is kept for ends: whoever asks for it asks again.
-        if !out.room.has_for(live.class()) {
+        // The intent would take the room that is kept for ends, or its name find no place: whoever asks for it asks again.
+        if !out.room.has_for(class) || !has_place {
             return out.told.push((live.command(), CommandTold::Ignored));
         }
         // Software whose lease is over may have been followed by another run: it asks again, and is told once it is renewed.
@@ -434,8 +447,7 @@ impl Inbox {
     /// The shard knows how a command ended, or does not and is to be told again.
     pub(super) fn end_heard(&mut self, seq: DeliverySeq, known: bool, out: &mut Out) {
         if known {
-            self.live.remove(&seq);
-            out.writes.push(JournalWrite::Remove(seq));
+            self.let_go(seq, out);
         } else if let Some(live) = self.live.get_mut(&seq) {
             live.ending = false;
         }

@@ -6,6 +6,7 @@ mod fence;
 mod forgotten;
 mod pressure;
 mod proofs;
+mod replays;
 mod reports;
 
 use std::collections::BTreeSet;
@@ -118,6 +119,8 @@ struct Node {
     head: JournalHead,
     /// What no crash can undo.
     durable: BTreeMap<DeliverySeq, JournalEntry>,
+    floor: LogInstant,
+    begun: BTreeMap<CommandId, LogInstant>,
     /// What is on its way to the disk.
     writes: VecDeque<(WriteKey, Vec<JournalWrite>)>,
     told: Vec<(CommandId, CommandTold)>,
@@ -146,6 +149,8 @@ impl Node {
             now_ms: 1_000,
             head: JournalHead::new(JournalId::from_bytes([9; 16])),
             durable: BTreeMap::new(),
+            floor: LogInstant::ZERO,
+            begun: BTreeMap::new(),
             writes: VecDeque::new(),
             told: Vec::new(),
             keys: 0,
@@ -198,7 +203,7 @@ impl Node {
         while let Some(want) = self.inboxes.poll_want() {
             match want {
                 Want::Journal(JournalEffect::Open { shard, agent }) => {
-                    let journal = JournalState { head: self.head, entries: self.durable.values().cloned().collect() };
+                    let journal = self.journal();
                     self.inboxes.handle(InboxEvent::Opened { shard, agent, journal }, self.now_ms);
                 }
                 Want::Journal(JournalEffect::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
@@ -220,6 +225,12 @@ impl Node {
         check_dues(&self.inboxes, self.now_ms);
     }
 
+    /// Its journal as the disk holds it.
+    fn journal(&self) -> JournalState {
+        let entries = self.durable.values().cloned().collect();
+        JournalState { head: self.head, entries, floor: self.floor, begun: self.begun.clone() }
+    }
+
     /// Brings one write to the disk; false if there is none.
     fn sync_one(&mut self) -> bool {
         let Some((key, writes)) = self.writes.pop_front() else { return false };
@@ -231,6 +242,11 @@ impl Node {
                 JournalWrite::Step(step) => {
                     let entry = self.durable.get_mut(&step.seq).expect("nothing has come further that is not there");
                     entry.take(step);
+                }
+                JournalWrite::Begun { command, deadline } => drop(self.begun.insert(command, deadline)),
+                JournalWrite::Floor(floor) => {
+                    self.floor = floor;
+                    self.begun.retain(|_, deadline| *deadline > floor);
                 }
                 JournalWrite::Forget => panic!("a journal is forgotten by whoever keeps it"),
             }
@@ -361,7 +377,7 @@ fn a_clock_that_is_known_better_puts_no_step_before_an_earlier_one() {
     // This answer was long under way, so that the shard's clock may be far on; the next one tells that it is not.
     node.now_ms += 5_000;
     node.deliver(vec![delivery(1, command(1))]);
-    node.pulled(10_001, vec![], vec![]);
+    node.pulled(15_001, vec![], vec![]);
     node.start(1);
     node.sync();
     let steps = node.durable.values().next().unwrap().steps;
@@ -428,7 +444,7 @@ fn an_outcome_is_told_the_shard_until_it_knows() {
     assert_eq!(node.requests.len(), 1);
     // A crash forgets that it was told, not that it is to be; nobody needs to be attached for it.
     node.crash();
-    let journal = JournalState { head: node.head, entries: node.durable.values().cloned().collect() };
+    let journal = node.journal();
     node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
     assert_eq!(node.reported(), [(1, "rejected")]);
     assert_eq!(node.durable.len(), 0);

@@ -11,7 +11,7 @@ fn identity(seed: u8) -> NodeId {
 }
 
 fn peer(id: NodeId, mesh: Option<String>) -> PeerConfig {
-    PeerConfig { id, name: None, control: None, mesh }
+    PeerConfig { id, name: None, control: None, mesh, voter: false }
 }
 
 fn start_heard(seed: u8, peers: Vec<PeerConfig>) -> (Mesh, mpsc::Receiver<Envelope>) {

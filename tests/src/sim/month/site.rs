@@ -149,7 +149,7 @@ impl Node {
             lease: LEASE,
             heartbeat_ms: LEASE.ttl_ms / 5,
         };
-        let engine = Engine::new(node_id(n), site(), config);
+        let engine = Engine::new(node_id(n), site(), config).believing([node_id(LEADER)].into());
         Self { engine, journals: BTreeMap::new(), waiting: BTreeMap::new(), wakes_at: u64::MAX }
     }
 }

@@ -8,6 +8,7 @@ use skep_protocol::journal::{JournalEntry, JournalPhase, JournalWrite};
 use skep_protocol::text::{Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
+use super::begun::begun_before;
 use super::{Inbox, Live, Out};
 use crate::inbox::pressure::COMMAND_BYTES;
 
@@ -68,7 +69,7 @@ impl Inbox {
             }
             // What is void ends whoever signed it.
             let signed = delivery.void.is_some() || verified.is_signed(&mut delivery.command);
-            let phase = match self.judge(&delivery, signed, site, bound) {
+            let phase = match self.judge(&delivery, (signed, seq), site, bound) {
                 Some(outcome) => JournalPhase::Ended { outcome },
                 None => JournalPhase::Received,
             };
@@ -89,7 +90,7 @@ impl Inbox {
     fn judge(
         &self,
         delivery: &Delivery,
-        signed: bool,
+        (signed, seq): (bool, DeliverySeq),
         site: &SiteName,
         bound: Option<LogInstant>,
     ) -> Option<CommandOutcome> {
@@ -117,6 +118,12 @@ impl Inbox {
         };
         if !meant {
             return rejected("it is not for this agent");
+        }
+        if self.was_begun(&command.id, seq) {
+            return Some(begun_before());
+        }
+        if self.is_past(command.deadline) {
+            return Some(CommandOutcome::Expired);
         }
         // Without a clock nothing can be said yet: it is asked again before it is started.
         bound.is_some_and(|now| now >= command.deadline).then_some(CommandOutcome::Expired)

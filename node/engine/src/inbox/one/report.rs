@@ -3,7 +3,7 @@
 use skep_protocol::command::{CommandProgress, Steps};
 use skep_protocol::entry::DeliveryReport;
 use skep_protocol::ids::SessionId;
-use skep_protocol::journal::{JournalPhase, JournalWrite};
+use skep_protocol::journal::JournalPhase;
 use skep_protocol::limits;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
@@ -159,8 +159,7 @@ impl Inbox {
         }
         (report.at_ms, report.over) = (None, report.over || answered.over);
         if lost {
-            self.live.remove(&seq);
-            out.writes.push(JournalWrite::Remove(seq));
+            self.let_go(seq, out);
         }
     }
 }

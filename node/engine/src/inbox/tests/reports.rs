@@ -162,7 +162,7 @@ fn what_was_not_begun_is_let_go_of_too_by_a_node_that_does_not_know_the_time() {
 /// The node is started again, and its agent's software does not come back.
 fn start_without_software(node: &mut Node) {
     node.crash();
-    let journal = JournalState { head: node.head, entries: node.durable.values().cloned().collect() };
+    let journal = node.journal();
     node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
 }
 
@@ -280,7 +280,7 @@ fn crowded() -> (Inboxes, usize) {
             begun_before: false,
         };
         let entries = (1..=limits::INBOX_MAX as u64).map(entry).collect();
-        let journal = JournalState { head: JournalHead::new(JournalId::from_bytes([9; 16])), entries };
+        let journal = JournalState::new(JournalHead::new(JournalId::from_bytes([9; 16])), entries);
         inboxes.handle(InboxEvent::Opened { shard: SHARD, agent, journal }, 0);
         check_dues(&inboxes, 0);
     }

@@ -1,0 +1,198 @@
+//! Whom a node believes: who votes.
+//!
+//! Everybody who is listed is admitted, robots too. Raft is taken from voters alone, and so is what somebody says of a shard: who
+//! leads it, what agents hold, what its clock shows. A voter is whom the configuration marks as one, whom this node's replica has
+//! as one, and whom somebody names who is believed already. That is no weaker than the marks: a voter that leads can make
+//! another one a voter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use skep_protocol::frame::FrameKind;
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::limits;
+use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::query::{Query, QueryFailure};
+use tokio::time::Instant;
+
+use crate::core::Core;
+use crate::fill::call_query;
+use crate::net::Noise;
+
+/// How often voters are asked whether somebody votes of whom this node does not know it: for each of its replicas, and once for
+/// all shards of which it has none.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// Whom a node believes beside those whom its replicas name.
+#[derive(Debug, Default)]
+pub(crate) struct Belief {
+    /// Those whom the configuration marks.
+    pub(crate) marked: BTreeSet<NodeId>,
+    state: Mutex<State>,
+    refused: Noise,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Who votes, as a voter said when it was asked.
+    named: BTreeMap<ShardId, Voters>,
+    /// When voters were asked last.
+    asked: BTreeMap<Option<ShardId>, Instant>,
+}
+
+impl Belief {
+    pub(crate) fn new(marked: BTreeSet<NodeId>) -> Self {
+        Self { marked, ..Self::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether voters may be asked again.
+    fn may_ask(&self, replica: Option<ShardId>) -> bool {
+        let mut state = self.state();
+        let waits = state.asked.get(&replica).is_some_and(|asked| asked.elapsed() < ASK_EVERY);
+        if !waits {
+            state.asked.insert(replica, Instant::now());
+        }
+        !waits
+    }
+
+    fn is_named(&self, node: NodeId, shard: ShardId) -> bool {
+        self.state().named.get(&shard).is_some_and(|voters| voters.contains(&node))
+    }
+
+    /// Takes note of who votes, as a voter says. Of shards beyond what a node may take part in nothing is kept.
+    fn note(&self, shard: ShardId, voters: Voters) {
+        let mut state = self.state();
+        if state.named.contains_key(&shard) || state.named.len() < limits::SHARDS_PER_NODE_MAX {
+            state.named.insert(shard, voters);
+        }
+    }
+}
+
+/// Whether frames of a kind are a group's own: a node that is no voter has no part in them.
+pub(crate) const fn is_of_voters(kind: FrameKind) -> bool {
+    matches!(
+        kind,
+        FrameKind::Append
+            | FrameKind::Vote
+            | FrameKind::PreVote
+            | FrameKind::TransferLeader
+            | FrameKind::Forgot
+            | FrameKind::Beat
+            | FrameKind::Clock
+            | FrameKind::SnapshotHead
+            | FrameKind::SnapshotChunk
+            | FrameKind::SnapshotInstall
+    )
+}
+
+impl Core {
+    /// Whether what a node says of a shard is believed.
+    pub(crate) fn believes(&self, node: NodeId, id: ShardId) -> bool {
+        if self.belief.marked.contains(&node) || self.belief.is_named(node, id) {
+            return true;
+        }
+        let shard = self.shard(id);
+        if shard.as_ref().is_some_and(|shard| shard.is_voter(node)) {
+            return true;
+        }
+        // What was learned before this node became a member is old.
+        let is_member = shard.is_some_and(|shard| shard.view().borrow().member);
+        !is_member && self.learned_of(id).is_some_and(|learned| learned.hint.voters.contains(&node))
+    }
+
+    /// Lets a group's own frame through if a voter sent it.
+    ///
+    /// # Errors
+    /// Why it is refused. Nothing was opened or stored for it.
+    pub(crate) async fn check_voter(
+        self: &Arc<Self>,
+        node: NodeId,
+        kind: FrameKind,
+        id: ShardId,
+    ) -> Result<(), String> {
+        if is_on(Mutant::RaftFromAnybody) || self.believes(node, id) {
+            return Ok(());
+        }
+        if let Some(shard) = self.shard(id) {
+            // One that is to become a voter asks for the clock, too.
+            let asks = kind == FrameKind::Clock && shard.is_member(node);
+            // Somebody may lead by voters that a change replaces which is not committed yet.
+            if asks || shard.was_voter(node).await {
+                return Ok(());
+            }
+        }
+        self.ask_who_votes(id);
+        if let Some(more) = self.belief.refused.happened() {
+            let advice = "if it is to vote, set voter = true in its [[peers]] and start this node again";
+            tracing::warn!(%node, shard = %id, ?kind, more, advice, "a frame of Raft was refused: its sender is no voter");
+        }
+        Err(format!("{node} is no voter as far as this node knows; set voter = true in its [[peers]]"))
+    }
+
+    /// Asks voters who votes: one may have been made while this node was away, and lead by now.
+    fn ask_who_votes(self: &Arc<Self>, id: ShardId) {
+        if !self.belief.may_ask(self.shard(id).map(|_| id)) {
+            return;
+        }
+        let core = Arc::clone(self);
+        self.site.threads.work().spawn(async move {
+            let present: Vec<NodeId> = core.site.peers.present().into_iter().map(|(node, _)| node).collect();
+            for node in present.into_iter().filter(|node| core.believes(*node, id)) {
+                let (peers, config) = (&core.site.peers, &core.site.config);
+                let answer = call_query(peers, config, node, id, &Query::Counts).await;
+                // One that leads does not say who votes: what it sends as a leader does.
+                if let Err(QueryFailure::NotLeader(hint) | QueryFailure::NoReplica(hint)) = answer
+                    && !hint.voters.is_empty()
+                {
+                    let LeaderHint { voters, .. } = hint;
+                    return core.belief.note(id, voters);
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_public_key([n; 32])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn voters_are_asked_seldom_whatever_shards_somebody_makes_up() {
+        let belief = Belief::default();
+        assert!(belief.may_ask(Some(ShardId::FIRST)));
+        let mut asked = 0;
+        for _ in 0..100 {
+            // None of them has a replica here.
+            asked += usize::from(belief.may_ask(None));
+            assert!(!belief.may_ask(Some(ShardId::FIRST)));
+        }
+        assert_eq!(asked, 1);
+        tokio::time::advance(ASK_EVERY).await;
+        assert!(belief.may_ask(None) && belief.may_ask(Some(ShardId::FIRST)));
+    }
+
+    #[test]
+    fn what_voters_say_of_shards_that_there_cannot_be_is_not_kept() {
+        let belief = Belief::new([node(1)].into());
+        for shard in 0..10_000 {
+            belief.note(ShardId(shard), Voters::of([node(7)]));
+        }
+        assert!(belief.is_named(node(7), ShardId(0)) && !belief.is_named(node(8), ShardId(0)));
+        assert_eq!(belief.state().named.len(), limits::SHARDS_PER_NODE_MAX);
+        belief.note(ShardId(0), Voters::of([node(8)]));
+        assert!(
+            belief.is_named(node(8), ShardId(0)) && !belief.is_named(node(7), ShardId(0)),
+            "the latest word counts"
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! Who may shake hands, and how many at a time.
+//!
+//! Whoever is not known yet costs a signature, some memory and time. So there are places for them, few for each address, and half of
+//! all are kept for addresses at which listed peers are, or were: a stranger with one address, or a few, keeps nobody out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use skep_protocol::limits;
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where listed peers are, as configured, or were when they were let in last.
+    known: BTreeSet<IpAddr>,
+    inside: usize,
+    /// Handshakes from addresses that are not known, by address.
+    strangers: BTreeMap<IpAddr, usize>,
+}
+
+/// The places of those who shake hands. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Doors(Arc<Mutex<State>>);
+
+/// A place. It is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    doors: Doors,
+    stranger: Option<IpAddr>,
+}
+
+/// What counts as one source: whoever has an address of IPv6 has all of its network.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+        address => address,
+    }
+}
+
+impl Doors {
+    pub(super) fn new(known: impl Iterator<Item = IpAddr>) -> Self {
+        let state = State { known: known.map(source).collect(), ..State::default() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for whoever comes from there; none if there is none for it now.
+    pub(super) fn enter(&self, from: IpAddr) -> Option<Place> {
+        let (from, mut state) = (source(from), self.state());
+        if state.inside >= limits::HANDSHAKES_MAX {
+            return None;
+        }
+        let stranger = Some(from).filter(|from| !state.known.contains(from));
+        if let Some(from) = stranger {
+            let strangers: usize = state.strangers.values().sum();
+            let of_source = state.strangers.get(&from).copied().unwrap_or(0);
+            if strangers >= limits::HANDSHAKES_MAX / 2 || of_source >= limits::HANDSHAKES_PER_SOURCE_MAX {
+                return None;
+            }
+            state.strangers.insert(from, of_source + 1);
+        }
+        state.inside += 1;
+        drop(state);
+        Some(Place { doors: self.clone(), stranger })
+    }
+
+    /// A listed peer came from there. As many addresses are kept as there can be peers.
+    pub(super) fn remember(&self, from: IpAddr) {
+        let mut state = self.state();
+        if state.known.len() < 2 * limits::PEERS_MAX {
+            state.known.insert(source(from));
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.doors.state();
+        state.inside = state.inside.saturating_sub(1);
+        let Some(from) = self.stranger else { return };
+        let left = state.strangers.get(&from).copied().unwrap_or(0).saturating_sub(1);
+        if left == 0 {
+            state.strangers.remove(&from);
+        } else {
+            state.strangers.insert(from, left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(n: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, n])
+    }
+
+    #[test]
+    fn strangers_keep_neither_each_other_nor_listed_peers_out() {
+        let doors = Doors::new([v4(1)].into_iter());
+        let mut inside = Vec::new();
+        for _ in 0..100 {
+            inside.extend(doors.enter(v4(9)));
+        }
+        assert_eq!(inside.len(), limits::HANDSHAKES_PER_SOURCE_MAX);
+        assert!(doors.enter(v4(8)).is_some(), "one address has not all places of strangers");
+        for n in 10..=255 {
+            inside.extend(doors.enter(v4(n)));
+        }
+        assert_eq!(inside.len(), limits::HANDSHAKES_MAX / 2);
+        let peers: Vec<Place> = std::iter::from_fn(|| doors.enter(v4(1))).collect();
+        assert_eq!(peers.len(), limits::HANDSHAKES_MAX / 2, "half is kept for those who are known");
+        drop(inside);
+        assert!(doors.enter(v4(9)).is_some(), "what was given back is given again");
+        drop(peers);
+        doors.remember(v4(9));
+        let peers: Vec<Place> = std::iter::from_fn(|| doors.enter(v4(9))).collect();
+        assert_eq!(peers.len(), limits::HANDSHAKES_MAX, "a peer was let in from there");
+        drop(peers);
+        assert_eq!(doors.state().inside, 0);
+        assert!(doors.state().strangers.is_empty());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_source_and_a_mapped_address_is_the_one_that_it_maps() {
+        let address = |text: &str| -> IpAddr { text.parse().unwrap() };
+        assert_eq!(source(address("2001:db8::1")), source(address("2001:db8::ffff:1")));
+        assert_ne!(source(address("2001:db8:0:1::1")), source(address("2001:db8::1")));
+        assert_eq!(source(address("::ffff:192.0.2.1")), v4(1));
+    }
+}

@@ -1,0 +1,290 @@
+//! Peers that are listed and vote nowhere, and voters that say what cannot be: Raft goes on as if they had said nothing.
+
+use std::time::Duration;
+
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use serde::Serialize;
+use skep_protocol::frame::{FrameKind, RaftAddress};
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::limits;
+use skep_protocol::time::LogInstant;
+
+use super::site::{Nodes, Process, SHARD};
+use super::watch::Watch;
+use super::workload::{are_equal, check_acknowledged, create_one};
+use super::{answers, leader, run, step, within};
+use crate::net::{CallError, Class};
+use crate::raft::types::{Entry, EntryBytes, LogId, SnapshotMeta, TypeConfig, Vote, encode};
+use crate::shard::Shard;
+
+/// Longest wait for what must come, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait of a caller.
+const CALL: Duration = Duration::from_secs(5);
+
+fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
+    nodes.all[at].process.as_ref().and_then(Process::shard)
+}
+
+/// A shard of the first three of so many nodes, who alone are marked as voters.
+async fn three_marked(count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
+    let mut nodes = Nodes::new(count, 7, watch.clone());
+    nodes.marked = 3;
+    for at in 0..count {
+        nodes.start(at).await;
+    }
+    nodes.fabric.connect();
+    let ids: Vec<_> = nodes.all[..3].iter().map(|node| node.id).collect();
+    let first = nodes.all[0].process.clone().unwrap();
+    first.core.open(SHARD).await.unwrap().initialize(&ids).await.unwrap();
+    assert!(within(&mut nodes, PATIENCE, |nodes| !nodes.ready().is_empty() && are_equal(nodes, &ids)).await);
+    (nodes, ids)
+}
+
+/// A vote of the sender's own, as if a quorum had granted it.
+fn vote(from: &Process, term: u64) -> Vote {
+    let leader_id = openraft::impls::leader_id_std::LeaderId { term, voted_for: from.raft_id() };
+    Vote { leader_id, committed: true }
+}
+
+/// What a process says to another one in a frame of Raft; why it was refused, if it was.
+async fn say<T: Serialize>(
+    from: &Process,
+    to: &Process,
+    kind: FrameKind,
+    shard: ShardId,
+    body: &T,
+) -> Result<(), String> {
+    let mut bytes = Vec::new();
+    RaftAddress { from: from.raft_id(), to: to.raft_id() }.write(&mut bytes);
+    bytes.extend_from_slice(&encode(body).unwrap());
+    let call = from.core.site.peers.call(to.core.site.node, Class::Urgent, kind, shard, &bytes, CALL);
+    match call.await {
+        Ok(_) => Ok(()),
+        Err(CallError::Refused(why)) => Err(why),
+        Err(error) => panic!("{kind:?}: {error}"),
+    }
+}
+
+fn append(from: &Process, term: u64, entries: Vec<Entry>) -> AppendEntriesRequest<TypeConfig> {
+    let vote = vote(from, term);
+    AppendEntriesRequest { vote, prev_log_id: None, entries, leader_commit: None }
+}
+
+fn terms(nodes: &Nodes) -> Vec<u64> {
+    (0..3).filter_map(|at| shard(nodes, at)).map(|shard| shard.status().term).collect()
+}
+
+/// A listed peer without a vote says to each voter that it leads, in a term after which there is none and in the next one.
+async fn speak_as_a_stranger(watch: Watch) {
+    let (mut nodes, ids) = three_marked(4, &watch).await;
+    let stranger = nodes.all[3].process.clone().unwrap();
+    let (before, opened) = (terms(&nodes), nodes.all[0].process.as_ref().unwrap().core.shards().len());
+    for term in [u64::MAX, before[0] + 1] {
+        for at in 0..3 {
+            let voter = nodes.all[at].process.clone().unwrap();
+            let mut asks = VoteRequest::<TypeConfig>::new(vote(&stranger, term), None);
+            asks.leadership_transfer = true;
+            let head = (vote(&stranger, term), SnapshotMeta::default());
+            let forgot = (vote(&stranger, term), LogId { leader_id: term.into(), index: 9 });
+            for shard in [SHARD, ShardId(9)] {
+                let append = append(&stranger, term, Vec::new());
+                let said = [
+                    say(&stranger, &voter, FrameKind::Append, shard, &append).await,
+                    say(&stranger, &voter, FrameKind::Vote, shard, &asks).await,
+                    say(&stranger, &voter, FrameKind::PreVote, shard, &asks).await,
+                    say(&stranger, &voter, FrameKind::Beat, shard, &vote(&stranger, term)).await,
+                    say(&stranger, &voter, FrameKind::Forgot, shard, &forgot).await,
+                    say(&stranger, &voter, FrameKind::SnapshotHead, shard, &head).await,
+                    say(&stranger, &voter, FrameKind::Clock, shard, &()).await,
+                ];
+                for (n, said) in said.into_iter().enumerate() {
+                    assert!(said.as_ref().is_err_and(|why| why.contains("is no voter")), "{n}: {said:?}");
+                }
+            }
+            assert_eq!(voter.core.shards().len(), opened, "a group was opened for somebody who has no part in it");
+        }
+    }
+    assert_eq!(terms(&nodes), before);
+    assert!(answers(&mut nodes, PATIENCE).await);
+    assert_eq!(terms(&nodes), before, "nobody had to be elected anew");
+    check_acknowledged(&nodes, &ids);
+}
+
+#[test]
+fn a_peer_that_votes_nowhere_has_no_part_in_raft() {
+    let outcome = run(speak_as_a_stranger);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// A voter whose key was stolen: what cannot have come about is not written down, also if it says so.
+async fn speak_as_a_voter(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, ids) = three_marked(3, &watch).await;
+    let (_, leading) = leader(&mut nodes).await;
+    create_one(&leading, &mut rng, &watch).await;
+    let leads = nodes.ready()[0].0;
+    let (liar, victim) = ((leads + 1) % 3, (leads + 2) % 3);
+    let [liar, victim] = [liar, victim].map(|at| nodes.all[at].process.clone().unwrap());
+    let before = terms(&nodes);
+    let last = victim.shard().unwrap().status().last_log;
+    let forged = |index, bytes: Vec<u8>| Entry {
+        log_id: LogId { leader_id: (before[0] + 1).into(), index },
+        payload: openraft::EntryPayload::Normal(EntryBytes(bytes.into())),
+    };
+    let endless = append(&liar, u64::MAX, Vec::new());
+    let unreadable = append(&liar, before[0] + 1, vec![forged(0, vec![99, 1, 2, 3])]);
+    let of_later = append(&liar, before[0], vec![forged(0, Vec::new())]);
+    for (append, why) in [(endless, "cannot have come about"), (unreadable, "not understood"), (of_later, "later term")]
+    {
+        let said = say(&liar, &victim, FrameKind::Append, SHARD, &append).await;
+        assert!(said.as_ref().is_err_and(|said| said.contains(why)), "{why}: {said:?}");
+    }
+    assert_eq!((terms(&nodes), victim.shard().unwrap().status().last_log), (before, last));
+    create_one(&leading, &mut rng, &watch).await;
+    assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
+    check_acknowledged(&nodes, &ids);
+}
+
+#[test]
+fn what_a_voter_cannot_have_come_to_is_not_taken_from_it() {
+    let outcome = run(speak_as_a_voter);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// A voter is made while another one is away, and leads when that one comes back. Nobody has it marked.
+async fn come_back_to_a_leader_that_is_not_known(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, mut ids) = three_marked(4, &watch).await;
+    let away =
+        nodes.all.iter().position(|node| nodes.ready().iter().all(|(at, _)| nodes.all[*at].id != node.id)).unwrap();
+    nodes.kill(away);
+    let (_, leading) = leader(&mut nodes).await;
+    let added = nodes.all[3].id;
+    assert_eq!(leading.add_voter(added).await, Ok(()));
+    let leads = |nodes: &Nodes| nodes.ready().iter().any(|(at, _)| *at == 3);
+    // It may be refused once: whoever is asked may not follow yet.
+    for _ in 0..10 {
+        let (_, leading) = leader(&mut nodes).await;
+        if leads(&nodes) || leading.transfer_leader(Some(added)).await.is_ok() {
+            break;
+        }
+    }
+    assert!(within(&mut nodes, PATIENCE, leads).await, "it does not take the lead");
+    nodes.start(away).await;
+    ids.push(added);
+    create_one(&shard(&nodes, 3).unwrap(), &mut rng, &watch).await;
+    assert!(
+        within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await,
+        "it does not follow who it was not told of"
+    );
+    step(&mut nodes).await;
+    check_acknowledged(&nodes, &ids);
+}
+
+#[test]
+fn a_voter_that_was_away_follows_one_that_was_made_meanwhile() {
+    let outcome = run(come_back_to_a_leader_that_is_not_known);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// How long nothing is written, so that the last stamp is old.
+const QUIET: Duration = Duration::from_secs(150);
+
+async fn be_quiet(nodes: &mut Nodes) {
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < QUIET {
+        step(nodes).await;
+    }
+}
+
+/// Whether a voter's clock is as far as the leader's, give or take a second.
+fn agrees(shard: &Shard, leading: &Shard) -> bool {
+    let (own, led) = (shard.clock().now(), leading.clock().now());
+    own.zip(led).is_some_and(|(own, led)| led.since_ms(own) < 1_000 && own.since_ms(led) < 1_000)
+}
+
+/// The machine of a voter stood still, and its boot clock with it: what the leader's clock shows cannot be, as far as it knows.
+async fn stand_still(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, ids) = three_marked(3, &watch).await;
+    let (_, leading) = leader(&mut nodes).await;
+    create_one(&leading, &mut rng, &watch).await;
+    be_quiet(&mut nodes).await;
+    let (leads, leading) = nodes.ready().pop().unwrap();
+    let victim = shard(&nodes, (leads + 1) % 3).unwrap();
+    victim.clock().begin(LogInstant::from_raw(1));
+    assert!(!agrees(&victim, &leading), "it is at the last stamp");
+    let learned = within(&mut nodes, PATIENCE, |_| agrees(&victim, &leading));
+    assert!(learned.await, "nobody bears the leader out");
+    create_one(&leading, &mut rng, &watch).await;
+    assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
+    check_acknowledged(&nodes, &ids);
+}
+
+#[test]
+fn a_voter_whose_machine_stood_still_is_told_so_by_another_voter_and_goes_on() {
+    let outcome = run(stand_still);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// The machines of all others stood still together: they contradict the leader, and each other's word is as old as their own.
+async fn stand_still_together(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, ids) = three_marked(3, &watch).await;
+    let (_, leading) = leader(&mut nodes).await;
+    create_one(&leading, &mut rng, &watch).await;
+    be_quiet(&mut nodes).await;
+    let (leads, _) = nodes.ready().pop().unwrap();
+    for at in [(leads + 1) % 3, (leads + 2) % 3] {
+        shard(&nodes, at).unwrap().clock().begin(LogInstant::from_raw(1));
+    }
+    let patience = PATIENCE + Duration::from_millis(limits::CLOCK_CONTRADICTED_MS_MAX);
+    let agree = within(&mut nodes, patience, |nodes| {
+        let leading = nodes.ready().pop().map(|(_, shard)| shard);
+        leading.is_some_and(|leading| (0..3).filter_map(|at| shard(nodes, at)).all(|shard| agrees(&shard, &leading)))
+    });
+    assert!(agree.await, "nobody takes entries any more");
+    let (_, leading) = leader(&mut nodes).await;
+    assert!(create_one(&leading, &mut rng, &watch).await.is_some());
+    assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
+    check_acknowledged(&nodes, &ids);
+}
+
+#[test]
+fn voters_whose_machines_stood_still_together_take_the_leaders_clock_after_a_while() {
+    let outcome = run(stand_still_together);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// A leader whose clock is ahead of what can be: the others contradict it, and expire nothing for it.
+async fn be_ahead(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, _) = three_marked(3, &watch).await;
+    let (_, leading) = leader(&mut nodes).await;
+    create_one(&leading, &mut rng, &watch).await;
+    let (leads, leading) = nodes.ready().pop().unwrap();
+    let others = [(leads + 1) % 3, (leads + 2) % 3];
+    let before = leading.clock().now().unwrap();
+    leading.clock().begin(before.plus_ms(3_600_000));
+    let forged = create_one(&leading, &mut rng, &watch).await;
+    assert_eq!(forged, None, "the others took a stamp that cannot be");
+    for at in others {
+        let now = shard(&nodes, at).unwrap().clock().now().unwrap();
+        assert!(now.since_ms(before) < 600_000, "node {at} is at {now}");
+    }
+    nodes.kill(leads);
+    let (_, leading) = leader(&mut nodes).await;
+    assert!(create_one(&leading, &mut rng, &watch).await.is_some(), "they go on by their own clocks");
+    let ids = others.map(|at| nodes.all[at].id);
+    assert!(within(&mut nodes, PATIENCE, |nodes| are_equal(nodes, &ids)).await);
+    check_acknowledged(&nodes, &ids);
+}
+
+#[test]
+fn a_leader_whose_clock_is_ahead_of_what_can_be_moves_nobody_elses() {
+    let outcome = run(be_ahead);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}

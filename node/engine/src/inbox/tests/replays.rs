@@ -1,0 +1,130 @@
+//! A leader that lies: it delivers what is over again, and names clocks of its own.
+
+use super::*;
+
+/// A node whose agent has done a command, which the shard knows.
+fn done() -> Node {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.start(1);
+    node.sync();
+    node.say(1, CommandSaid::Succeeded { result: Vec::new() });
+    node.sync();
+    assert_eq!(node.reported(), [(1, "succeeded")]);
+    assert_eq!(node.durable.len(), 0);
+    node.told();
+    node
+}
+
+#[test]
+fn a_command_that_was_begun_is_not_begun_again_whoever_delivers_it() {
+    for restarts in [false, true] {
+        let mut node = done();
+        if restarts {
+            node.crash();
+            node.take(STREAM, 1);
+            // Earlier than it was when the command was signed.
+            node.pulled(5, vec![], vec![]);
+        }
+        node.pulled(10_000, vec![delivery(2, command(1))], vec![]);
+        node.sync();
+        node.start(1);
+        node.sync();
+        let told = node.told();
+        assert!(!told.iter().any(|(_, told)| matches!(*told, "offer" | "go")), "{restarts}: {told:?}");
+        assert_eq!(node.reported(), [(1, "indeterminate")], "{restarts}: nobody may call it not done");
+    }
+}
+
+#[test]
+fn of_two_deliveries_of_one_command_the_second_is_not_begun() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1)), delivery(2, command(1))]);
+    node.start(1);
+    node.sync();
+    node.say(1, CommandSaid::Succeeded { result: Vec::new() });
+    node.sync();
+    assert_eq!(node.reported(), [(1, "succeeded")]);
+    node.told();
+    node.start(1);
+    node.sync();
+    assert_eq!(node.told(), [(1, "indeterminate")]);
+    assert_eq!(node.reported(), [(1, "indeterminate")]);
+}
+
+#[test]
+fn a_clock_that_is_turned_back_makes_no_deadline_later() {
+    let mut node = Node::open();
+    node.now_ms += 20_000;
+    node.pulled(30_000, vec![], vec![]);
+    node.now_ms += 1_000;
+    node.pulled(5_000, vec![delivery(1, command(1))], vec![]);
+    node.pulled(5_000, vec![delivery(2, command(2))], vec![]);
+    node.sync();
+    assert_eq!(node.reported(), [(1, "expired"), (2, "expired")], "their deadline was at 20 s");
+}
+
+/// Time passes, and the shard is asked every ten seconds: its clock is ahead of the node's by so much.
+fn wait(node: &mut Node, ms: u64, ahead_ms: u64) {
+    for _ in 0..ms / 10_000 {
+        node.now_ms += 10_000;
+        node.inboxes.handle_timeout(node.now_ms);
+        node.drain();
+        node.pulled(node.now_ms + ahead_ms, vec![], vec![]);
+        node.sync();
+    }
+}
+
+#[test]
+fn a_name_is_kept_until_the_clock_has_surely_passed_its_deadline_and_the_floor_outlives_a_restart() {
+    let mut node = done();
+    assert_eq!(node.begun.values().collect::<Vec<_>>(), [&at(20_000)]);
+    // The clock stood at 10 s when the node's own was at 1 s.
+    wait(&mut node, 150_000, 9_000);
+    assert_eq!(node.begun.len(), 0);
+    assert!(node.floor >= at(60_000) && node.floor <= at(node.now_ms + 9_000), "{}", node.floor);
+    node.crash();
+    node.take(STREAM, 1);
+    node.pulled(5, vec![delivery(2, command(1)), delivery(3, command(3))], vec![]);
+    node.sync();
+    assert_eq!(node.reported(), [(1, "expired"), (3, "expired")], "whether it was begun before or not");
+}
+
+#[test]
+fn one_answer_from_far_ahead_leaves_nothing_in_the_journal() {
+    let mut node = done();
+    node.pulled(1 << 39, vec![], vec![]);
+    node.sync();
+    wait(&mut node, 150_000, 9_000);
+    assert!(node.floor <= at(node.now_ms + 9_000), "{}", node.floor);
+}
+
+#[test]
+fn nothing_more_is_begun_while_no_name_can_be_kept_but_urgent_commands() {
+    let mut node = Node::new();
+    let many = (0..limits::BEGUN_KEPT_MAX as u64).map(|n| {
+        let mut bytes = [0xff; 16];
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        (CommandId::from_bytes(bytes), at(1 << 30))
+    });
+    node.begun = many.collect();
+    node.take(STREAM, 1);
+    node.pulled(10_000, vec![delivery(1, command(1)), delivery(1, urgent(2))], vec![]);
+    node.sync();
+    node.told();
+    for n in [1, 2] {
+        node.start(n);
+    }
+    node.sync();
+    assert_eq!(node.told(), [(1, "ignored"), (2, "go")]);
+    // Two of them are over. The urgent one is under way, and will have a name to keep.
+    node.crash();
+    node.begun.pop_first();
+    node.begun.pop_first();
+    node.take(STREAM, 1);
+    node.pulled(10_000, vec![], vec![]);
+    node.told();
+    node.start(1);
+    node.sync();
+    assert_eq!(node.told(), [(1, "go")]);
+}

@@ -1,0 +1,158 @@
+//! A robot whose key was stolen, in a working site: it is listed, votes nowhere, and does what it likes. The site does not notice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "bad_robot/rogue.rs"]
+mod rogue;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use rogue::{Line, Rogue, frame};
+use skep_client::TaskSpec;
+use skep_protocol::codec::Encoded as _;
+use skep_protocol::frame::FrameKind;
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::limits;
+use skep_protocol::query::Query;
+use skep_tests::Site;
+
+const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
+/// How much more memory a node may take for it than what it may have the node hold, in bytes.
+const SLACK: u64 = 24 * 1024 * 1024;
+
+/// So many nodes, of which the first three vote, and all of which list the robot.
+async fn site_with(rogue: &Rogue, nodes: usize) -> Site {
+    let mut site = Site::create(NODE, nodes, 3, &[]);
+    for node in &site.net.nodes {
+        let path = node.dir.join("skep.toml");
+        let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+        write!(file, "\n[[peers]]\nid = \"{}\"\n", rogue.node).unwrap();
+    }
+    site.net.up().await.unwrap();
+    site
+}
+
+/// Where a node is, and who.
+fn find(site: &Site, at: usize) -> (NodeId, SocketAddr) {
+    let text = std::fs::read_to_string(site.net.nodes[at].dir.join("skep.toml")).unwrap();
+    let config: toml::Table = toml::from_str(&text).unwrap();
+    let address = config["control"]["listen"].as_str().unwrap().parse().unwrap();
+    (site.net.nodes[at].id.parse().unwrap(), address)
+}
+
+async fn connect(rogue: &Rogue, site: &Site, at: usize) -> Line {
+    let (node, address) = find(site, at);
+    rogue.connect(node, address).await
+}
+
+async fn create(site: &Site, at: usize, title: &str) {
+    let spec = TaskSpec { title: title.into(), ..TaskSpec::default() };
+    site.net.nodes[at].client().create_task(spec).await.unwrap();
+}
+
+/// The memory that a node's process has, in bytes.
+fn memory(site: &Site, at: usize) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", site.net.nodes[at].pid().unwrap())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+}
+
+#[tokio::test]
+async fn it_says_to_every_voter_that_it_leads_and_the_shard_goes_on_as_it_was() {
+    let rogue = Rogue::new(66);
+    let mut site = site_with(&rogue, 3).await;
+    create(&site, 0, "before").await;
+    let leader = site.net.leader().await.unwrap();
+    let term = site.net.nodes[leader].client().shard_status().await.unwrap().term;
+    for at in 0..3 {
+        let line = connect(&rogue, &site, at).await;
+        for term in [u64::MAX, term + 1] {
+            for kind in [FrameKind::Append, FrameKind::Vote, FrameKind::PreVote, FrameKind::Beat, FrameKind::Clock] {
+                let said = line.call(kind, ShardId::FIRST, &line.raft(kind, term)).await;
+                assert!(said.as_ref().is_err_and(|why| why.contains("no voter")), "{kind:?} {term}: {said:?}");
+            }
+        }
+    }
+    create(&site, 1, "meanwhile").await;
+    let status = site.net.nodes[leader].client().shard_status().await.unwrap();
+    assert_eq!((site.net.leader().await.unwrap(), status.term), (leader, term), "nobody was elected anew");
+    // Nothing of it was written down, either.
+    (0..3).for_each(|at| site.net.kill(at));
+    (0..3).for_each(|at| site.net.start(at).unwrap());
+    site.net.until_equal(&[0, 1, 2]).await.unwrap();
+    create(&site, 2, "after").await;
+}
+
+#[tokio::test]
+async fn it_answers_as_the_leader_would_and_no_node_without_one_asks_it() {
+    let rogue = Rogue::new(67);
+    let mut site = site_with(&rogue, 4).await;
+    create(&site, 3, "before").await;
+    let line = connect(&rogue, &site, 3).await;
+    (0..3).for_each(|at| site.net.kill(at));
+    let voters = Voters::of([rogue.node]);
+    let hint = LeaderHint { leader: Some(rogue.node), term: 1 << 30, voters }.encode().unwrap();
+    let said = line.call(FrameKind::Leads, ShardId::FIRST, &hint).await;
+    assert!(said.is_err(), "{said:?}");
+    let created = site.skep(3, &["task", "create", "a lie"]);
+    assert_ne!(created.code(), Some(0), "{}", created.text());
+    let heard = line.heard();
+    let asks = |kind: &FrameKind| !matches!(kind, FrameKind::Leads | FrameKind::Twin);
+    assert!(!heard.iter().any(asks), "it was asked: {heard:?}");
+    // It is not what keeps the node from finding those who lead.
+    (0..3).for_each(|at| site.net.start(at).unwrap());
+    site.net.leader().await.unwrap();
+    create(&site, 3, "after").await;
+}
+
+#[tokio::test]
+async fn it_sends_more_than_anybody_needs_and_reads_nothing_and_the_memory_of_its_victim_has_a_bound() {
+    let rogue = Rogue::new(68);
+    let site = site_with(&rogue, 3).await;
+    let victim = site.net.leader().await.unwrap();
+    for n in 0..20 {
+        create(&site, victim, &format!("task {n}")).await;
+    }
+    let before = memory(&site, victim);
+    // As many streams as it gets, on each a frame that is almost there.
+    let line = connect(&rogue, &site, victim).await;
+    let body = vec![7; FrameKind::Append.body_bytes_max() - 1];
+    let mut streams = Vec::new();
+    while let Some((mut send, receive)) = line.stream().await {
+        send.write_all(&frame(FrameKind::Append, ShardId(9), 1, body.len() + 1, &body)).await.unwrap();
+        streams.push((send, receive));
+        assert!(streams.len() <= limits::STREAMS_PER_PEER_MAX as usize, "it gets more and more");
+    }
+    let held = memory(&site, victim).saturating_sub(before);
+    println!("{} streams with frames for others: {} KiB more", streams.len(), held / 1_024);
+    assert!(held < SLACK, "{held} bytes for frames that are not taken from it");
+    create(&site, victim, "beside it").await;
+
+    // A larger frame than there can be ends the connection.
+    let line = connect(&rogue, &site, victim).await;
+    let too_large = line.announce(FrameKind::Vote, ShardId::FIRST, 1 << 20, &[]).await;
+    assert!(too_large.is_err_and(|why| why.contains("ended")), "it is waited for");
+
+    // Questions whose answers nobody reads.
+    let line = connect(&rogue, &site, victim).await;
+    let query = Query::Changes { from: 0, skip: 0 }.encode().unwrap();
+    let mut streams = Vec::new();
+    while let Some((mut send, receive)) = line.stream().await {
+        let asked = async {
+            for call in 0..2_000 {
+                let frame = frame(FrameKind::Query, ShardId::FIRST, call, query.len(), &query);
+                if send.write_all(&frame).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), asked).await;
+        streams.push((send, receive));
+    }
+    let held = memory(&site, victim).saturating_sub(before);
+    println!("{} streams whose answers nobody reads: {} KiB more", streams.len(), held / 1_024);
+    assert!(held < limits::LARGE_ANSWER_BYTES_PER_PEER_MAX as u64 + 2 * SLACK, "{held} bytes");
+    create(&site, (victim + 1) % 3, "beside it").await;
+    assert_eq!(site.net.leader().await.unwrap(), victim, "nobody had to be elected");
+}
