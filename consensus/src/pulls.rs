@@ -131,7 +131,7 @@ mod tests {
             seen: 0,
             room: PerClass::default(),
         };
-        Pull { agents: agents.iter().map(asked).collect(), wait_ms: 1_000 }
+        Pull { agents: agents.iter().map(asked).collect(), wait_ms: 1_000, replaced: 0 }
     }
 
     /// A shard, and those that wait at it.

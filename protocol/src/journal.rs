@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::OperatorKey;
+use crate::authority::KnownFirst;
 use crate::command::{CommandOutcome, DeliverySeq, PerClass, SignedCommand, Steps};
-use crate::ids::{HomeEpoch, JournalId, SessionId, ShardId};
+use crate::ids::{Genesis, HomeEpoch, JournalId, SessionId, ShardId};
 use crate::text::AgentId;
 
 /// Whose journal it is, and how far it has come.
@@ -18,14 +18,18 @@ pub struct JournalHead {
     pub home: HomeEpoch,
     /// The last place in each of the agent's orders that it has had. What is at or below it is never taken again.
     pub cursor: PerClass<u64>,
-    /// The shard's first operator, as it was when the journal was made: nobody else can make an operator.
-    pub first: Option<OperatorKey>,
+    /// The shard's genesis, as it was told when the journal was made: what was signed for another one is not for this agent.
+    pub genesis: Option<Genesis>,
+    /// The shard's first operator, as it was told then, or as it was replaced by its own word since: nobody else can make an
+    /// operator.
+    pub first: Option<KnownFirst>,
 }
 
 impl JournalHead {
     /// The head of a new journal.
     pub const fn new(id: JournalId) -> Self {
-        Self { id, home: HomeEpoch(0), cursor: PerClass { routine: 0, urgent: 0 }, first: None }
+        let cursor = PerClass { routine: 0, urgent: 0 };
+        Self { id, home: HomeEpoch(0), cursor, genesis: None, first: None }
     }
 }
 

@@ -31,6 +31,7 @@ pub mod places;
 pub mod pressure;
 pub mod pull;
 pub mod query;
+pub mod statement;
 pub mod task;
 pub mod telemetry;
 pub mod text;

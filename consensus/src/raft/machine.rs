@@ -76,7 +76,12 @@ pub(crate) fn read_payload(
     let mut entry = entry::Entry::decode(&bytes.0).map_err(|error| Unfit::unread(id.index, &error, speaks))?;
     // One of a leader that was deposed changes nothing.
     let holds = entry.term == *id.leader_id;
-    if let EntryBody::Rules(rules) = &mut entry.body {
+    let rules = match &mut entry.body {
+        EntryBody::Rules(rules) => Some(rules.as_mut()),
+        EntryBody::Founding(founding) => Some(&mut founding.rules),
+        EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::ClockLost => None,
+    };
+    if let Some(rules) = rules {
         let version = rules.version;
         if holds && version > agreed && !speaks.contains(version) {
             return Err(Unfit::version(id.index, version, speaks));

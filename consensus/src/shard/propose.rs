@@ -135,7 +135,7 @@ impl Shard {
         let has_no_room = self.inner.site.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
         // Without its clock, or rules, a leader could not even say that there is no room; and such an entry is hardly larger than
         // a vote.
-        if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_)) {
+        if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_) | EntryBody::Founding(_)) {
             return None;
         }
         let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();

@@ -186,8 +186,8 @@ impl Sim {
             waiting.looked = state.applied().map(|position| position.index);
             let over = !agents.is_empty() || waiting.until_ms <= boot_ms;
             if over {
-                let first = state.first_operator();
-                answers.push((waiting.asker, Pulled { clock: waiting.clock, first, agents }));
+                let root = state.root(waiting.pull.replaced);
+                answers.push((waiting.asker, Pulled { clock: waiting.clock, root, agents }));
             }
             !over
         });

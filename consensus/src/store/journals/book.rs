@@ -40,7 +40,7 @@ fn bytes_of_phase(phase: &JournalPhase) -> usize {
 }
 
 fn bytes_of_entry(entry: &JournalEntry) -> usize {
-    ENTRY_BYTES + entry.command.command.args.len() + bytes_of_phase(&entry.phase)
+    ENTRY_BYTES + entry.command.body().len() + bytes_of_phase(&entry.phase)
 }
 
 /// About how many bytes a write takes.

@@ -4,8 +4,9 @@ mod room;
 
 use skep_protocol::authority::OperatorSecret;
 use skep_protocol::command::{Command, CommandClass, CommandOutcome, DeliverySeq, PerClass, Steps, Target};
-use skep_protocol::ids::{CommandId, HomeEpoch};
+use skep_protocol::ids::{CommandId, Genesis, HomeEpoch};
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalStep};
+use skep_protocol::statement::Place;
 use skep_protocol::text::{Reason, TraceParent};
 use skep_protocol::time::LogInstant;
 
@@ -21,16 +22,19 @@ fn fatal() -> OnFatal {
     Arc::new(|error| panic!("{error}"))
 }
 
+fn place() -> Place {
+    Place { site: "hall".parse().unwrap(), shard: SHARD, genesis: Genesis::from_bytes([6; 16]) }
+}
+
 fn entry(n: u64) -> JournalEntry {
     let by = OperatorSecret::from_seed(&[1; 32]);
     let command = Command {
-        site: "hall".parse().unwrap(),
-        shard: SHARD,
+        place: place(),
         id: CommandId::from_bytes([n as u8; 16]),
         target: Target::All,
         verb: "goto".parse().unwrap(),
         content_type: "text/plain".parse().unwrap(),
-        args: vec![n as u8; 100],
+        args: vec![n as u8; 100].into(),
         deadline: LogInstant::from_raw(9_000),
         class: CommandClass::Routine,
         idempotent: false,
@@ -166,7 +170,7 @@ fn the_log_is_let_go_of_and_nothing_with_it() {
 fn large(n: u64) -> JournalEntry {
     let by = OperatorSecret::from_seed(&[1; 32]);
     let entry = entry(n);
-    let command = Command { args: vec![n as u8; limits::ARGS_BYTES_MAX], ..entry.command.command.clone() };
+    let command = Command { args: vec![n as u8; limits::ARGS_BYTES_MAX].into(), ..entry.command.statement().clone() };
     JournalEntry { command: Arc::new(command.sign(&by).unwrap()), ..entry }
 }
 

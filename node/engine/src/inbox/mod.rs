@@ -333,10 +333,10 @@ impl Inboxes {
             _ => false,
         };
         match (&request, settled) {
-            (Request::Open(whose, stream), Settled::Done { receipt: Receipt::Inbox { home, first, .. }, .. }) => {
+            (Request::Open(whose, stream), Settled::Done { receipt: Receipt::Inbox { home, .. }, .. }) => {
                 let current = |inbox: &Inbox| inbox.taker.as_ref().is_some_and(|taker| taker.stream == *stream);
                 if self.inboxes.get(whose).is_some_and(current) {
-                    self.with(whose, now_ms, |inbox, _, out| inbox.opened(home, first, out));
+                    self.with(whose, now_ms, |inbox, _, out| inbox.opened(home, out));
                     self.pull_now(whose.0, now_ms);
                 }
             }
@@ -398,7 +398,9 @@ impl Inboxes {
             }
         }
         let journals = self.room;
+        let mut replaced = u64::MAX;
         let ask = |((_, agent), inbox): (&Whose, &Inbox)| {
+            replaced = replaced.min(inbox.replaced());
             let head = inbox.head();
             let attachment = inbox.taker.as_ref()?.attachment;
             let (journal, home, after, seen) = (head.id, head.home, head.cursor, inbox.seen);
@@ -415,7 +417,7 @@ impl Inboxes {
         // Until the caller says under which key.
         (turn.under_way, turn.asked_ms) = (Some(WorkKey(0)), now_ms);
         let wait_ms = limits::PULL_WAIT_MS_MAX;
-        let pull = Pull { agents, wait_ms };
+        let pull = Pull { agents, wait_ms, replaced };
         let patience_ms = u64::from(wait_ms) + ATTEMPTS_PER_PULL * self.config.attempt_timeout_ms;
         self.wants.push_back(Want::Pull { shard, pull, patience_ms });
     }
@@ -447,10 +449,12 @@ impl Inboxes {
                 continue;
             }
             inbox.seen = of.seen;
-            let first = pulled.first;
-            let came = PerClass::from_fn(|class| of.deliveries.iter().any(|one| one.command.command.class == class));
+            let root = pulled.root.as_ref();
+            let came = PerClass::from_fn(|class| of.deliveries.iter().any(|one| one.command.class == class));
             self.with(&whose, now_ms, |inbox, bound, out| {
-                inbox.pin(first, out);
+                if let Some(root) = root {
+                    inbox.pin(root, (&site, shard), out);
+                }
                 for (class, n, cause) in of.voids {
                     inbox.void(class, n, cause, out);
                 }

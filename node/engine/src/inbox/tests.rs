@@ -12,13 +12,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_protocol::agent::{LeaseTerms, Usable};
-use skep_protocol::authority::{OperatorGrant, OperatorSecret};
+use skep_protocol::authority::{KnownFirst, OperatorGrant, OperatorSecret, Root};
 use skep_protocol::command::*;
 use skep_protocol::entry::DeliveryReport;
-use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, SessionId};
+use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
 use skep_protocol::offer::CommandSaid;
 use skep_protocol::pull::PulledFor;
+use skep_protocol::statement::{Place, Signed};
 use skep_protocol::text::{Reason, TraceParent};
 
 const CONFIG: EngineConfig = EngineConfig {
@@ -47,6 +48,15 @@ fn operator() -> OperatorSecret {
     OperatorSecret::from_seed(&[1; 32])
 }
 
+fn place() -> Place {
+    Place { site: site(), shard: SHARD, genesis: Genesis::from_bytes([6; 16]) }
+}
+
+/// What the leader says of where authority comes from.
+fn root() -> Option<Root> {
+    Some(Root { genesis: place().genesis, first: Some(operator().key()), replaced: Vec::new() })
+}
+
 fn id(n: u8) -> CommandId {
     CommandId::from_bytes([n; 16])
 }
@@ -57,13 +67,12 @@ fn at(ms: u64) -> LogInstant {
 
 fn command(n: u8) -> Command {
     Command {
-        site: site(),
-        shard: SHARD,
+        place: place(),
         id: id(n),
         target: Target::Agent(agent()),
         verb: "goto".parse().unwrap(),
         content_type: "text/plain".parse().unwrap(),
-        args: vec![n],
+        args: vec![n].into(),
         deadline: at(20_000),
         class: CommandClass::Routine,
         idempotent: false,
@@ -135,6 +144,8 @@ struct Node {
     in_hand: BTreeSet<CommandId>,
     /// How often its journal was said to be of no use for now.
     released: u32,
+    /// What the leader says of where authority comes from.
+    root: Option<Root>,
 }
 
 impl Node {
@@ -155,6 +166,7 @@ impl Node {
             attachment: AttachmentId(7),
             in_hand: (0..=u8::MAX).map(id).collect(),
             released: 0,
+            root: root(),
         }
     }
 
@@ -167,6 +179,7 @@ impl Node {
         let mut node = Self { lease, ..Self::new() };
         node.take(STREAM, 1);
         node.pulled(10_000, vec![], vec![]);
+        node.sync();
         node
     }
 
@@ -176,7 +189,7 @@ impl Node {
         self.sync();
         let (key, op) = self.requests.pop_front().expect("the inbox is to be opened");
         assert!(matches!(op, Op::OpenInbox { .. }), "{op:?}");
-        let receipt = Receipt::Inbox { agent: agent(), home: HOME, first: Some(operator().key()) };
+        let receipt = Receipt::Inbox { agent: agent(), home: HOME };
         self.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
         self.sync();
     }
@@ -246,8 +259,8 @@ impl Node {
         let voids = voids.into_iter().map(|(n, cause)| (CommandClass::Routine, n, cause)).collect();
         let more = PerClass::default();
         let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more }];
-        let first = Some(operator().key());
-        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), first, agents })));
+        let root = self.root.clone();
+        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), root, agents })));
     }
 
     /// What the shard is being asked for.
@@ -472,7 +485,7 @@ fn another_journals_time_begins_anew_and_what_was_not_started_in_the_old_one_nev
     node.crash();
     node.handle(InboxEvent::Takes(taker(STREAM, 2)));
     let (key, _) = node.requests.pop_front().unwrap();
-    let receipt = Receipt::Inbox { agent: agent(), home: HomeEpoch(3), first: Some(operator().key()) };
+    let receipt = Receipt::Inbox { agent: agent(), home: HomeEpoch(3) };
     node.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
     node.sync();
     assert_eq!(node.reported(), [(1, "rejected")]);

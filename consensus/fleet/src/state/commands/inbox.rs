@@ -58,7 +58,7 @@ impl FleetState {
                 }
             });
         }
-        Ok(Receipt::Inbox { agent: agent.clone(), home, first: self.commands.first })
+        Ok(Receipt::Inbox { agent: agent.clone(), home })
     }
 
     /// Nobody takes the commands of an agent that is forgotten.
@@ -186,7 +186,7 @@ impl FleetState {
             }
             room -= takes_room;
             let authority = delivery.authority.len() * GRANT_BYTES;
-            *bytes += delivery.command.command.args.len() + DELIVERY_BYTES + authority;
+            *bytes += delivery.command.args.len() + DELIVERY_BYTES + authority;
             of.deliveries.push(delivery);
         }
     }
