@@ -10,7 +10,7 @@ use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, SignedCommand
 use crate::fleet::Rules;
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, JournalId, NodeId, RequestId, SessionId, TaskId};
 use crate::mutant::{Mutant, is_on};
-use crate::statement::Place;
+use crate::statement::{Place, Verdicts};
 use crate::task::TaskSpec;
 use crate::text::{AgentId, GroupName, Reason};
 use crate::time::LogInstant;
@@ -43,6 +43,20 @@ pub enum EntryBody {
     Rules(Box<Rules>),
     /// A shard's first entry: what it is, and the first rules.
     Founding(Box<Founding>),
+}
+
+impl Entry {
+    /// Whether an operator has to have signed something in it.
+    pub fn is_signed_by_operators(&self) -> bool {
+        matches!(&self.body, EntryBody::Requests(requests) if requests.iter().any(|one| one.op.is_signed_by_operator()))
+    }
+
+    /// Takes note of whether operators signed what is in it.
+    pub fn look_up(&self, verdicts: &Verdicts) {
+        if let EntryBody::Requests(requests) = &self.body {
+            requests.iter().for_each(|request| request.op.look_up(verdicts));
+        }
+    }
 }
 
 /// What a shard's first entry says.
@@ -333,6 +347,17 @@ impl Op {
             _ => return None,
         };
         (!signed && !is_on(Mutant::SignatureNotChecked)).then_some(operator)
+    }
+
+    /// Takes note of whether its operator signed it, if it has to be signed.
+    pub fn look_up(&self, verdicts: &Verdicts) {
+        match self {
+            Self::ReplaceFirst { replacement } => replacement.look_up(verdicts),
+            Self::GrantOperator { grant } => grant.look_up(verdicts),
+            Self::SendCommand { command } => command.look_up(verdicts),
+            Self::OrderCommand { order } => order.look_up(verdicts),
+            _ => {}
+        }
     }
 
     /// A field in what an operator signed that changes what it means, and that is not known here.

@@ -3,6 +3,8 @@
 //! A statement is a protobuf message and a signature of its bytes. It is decoded once, and the bytes are kept: they are what
 //! is stored, forwarded, delivered and verified, so that a field that this Skep does not know is not lost on the way.
 
+mod verdicts;
+
 use std::fmt;
 use std::ops::Deref;
 use std::sync::OnceLock;
@@ -16,6 +18,8 @@ use crate::authority::{OperatorKey, OperatorSecret, Signature};
 use crate::codec::CodecError;
 use crate::ids::{Genesis, ShardId};
 use crate::text::SiteName;
+
+pub use verdicts::Verdicts;
 
 /// Where a statement holds, and nowhere else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -71,7 +71,7 @@ async fn a_revoked_operators_commands_are_begun_no_more_and_a_grant_ends() {
     let id = sent["command"].as_str().unwrap().parse().unwrap();
     let ended = client.command_end(id).await.unwrap();
     assert_eq!(ended.deliveries[0].outcome, "cancelled");
-    assert_eq!(offer.start().await.err(), Some(NotStarted::Void("revoked".to_owned())));
+    assert!(matches!(offer.start().await, Err(NotStarted::Void(_))));
     let refused = send("1s");
     assert_eq!(refused.code(), Some(5), "{}", refused.error());
 }

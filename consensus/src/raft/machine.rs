@@ -19,6 +19,7 @@ use skep_protocol::fleet::Build;
 use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::statement::Verdicts;
 use tokio::sync::watch;
 
 use super::checked::Checked;
@@ -105,6 +106,19 @@ pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, entry: Option<&en
     }
 }
 
+/// Has helpers verify what operators signed: it takes long, and whoever applies is on the thread of Raft. What they do not come to
+/// is verified where it is applied.
+async fn look_up(threads: &Threads, verdicts: Arc<Verdicts>, entry: entry::Entry) -> Arc<entry::Entry> {
+    let entry = Arc::new(entry);
+    if entry.is_signed_by_operators() {
+        let signed = Arc::clone(&entry);
+        if let Err(error) = threads.offload(Errand::Signatures, move || signed.look_up(&verdicts)).await {
+            tracing::debug!(%error, "signatures are verified where they are applied");
+        }
+    }
+    entry
+}
+
 /// Applies the entries of one shard.
 pub(crate) struct Machine {
     store: Store,
@@ -120,6 +134,8 @@ pub(crate) struct Machine {
     build: Build,
     fitness: Fitness,
     snapshot: OwnSnapshot,
+    /// What whoever proposes here has verified.
+    verdicts: Arc<Verdicts>,
 }
 
 impl Machine {
@@ -138,7 +154,13 @@ impl Machine {
             pulls: Pulls::default(),
             build,
             fitness: Fitness::default(),
+            verdicts: Arc::new(Verdicts::of(limits::VERDICTS_MAX)),
         }
+    }
+
+    /// The signatures that are known to hold.
+    pub(crate) fn verdicts(&self) -> Arc<Verdicts> {
+        Arc::clone(&self.verdicts)
     }
 
     /// Whether this build can apply what the shard has agreed on.
@@ -281,7 +303,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 }
             };
             self.store.history().room(until).await;
-            let reply = self.apply_one(entry.log_id, &entry.payload, read.as_ref());
+            let read = match read {
+                Some(read) => Some(look_up(&self.threads, self.verdicts(), read).await),
+                None => None,
+            };
+            let reply = self.apply_one(entry.log_id, &entry.payload, read.as_deref());
             if let Some(responder) = responder {
                 responder.send(reply);
             }

@@ -31,6 +31,7 @@ use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::statement::Verdicts;
 use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -147,6 +148,8 @@ struct Inner {
     forgot: AtomicBool,
     /// Whether this build can apply what the shard has agreed on: if not, the node takes part no more.
     fitness: Fitness,
+    /// The signatures of operators that are known to hold.
+    verdicts: Arc<Verdicts>,
 }
 
 impl Shard {
@@ -166,6 +169,7 @@ impl Shard {
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
         let (replay, checked, fitness) = (machine.replay(), machine.checked(), machine.fitness());
+        let verdicts = machine.verdicts();
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
@@ -222,6 +226,7 @@ impl Shard {
                 acked,
                 forgot,
                 fitness,
+                verdicts,
                 site,
             }),
         };
