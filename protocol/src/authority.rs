@@ -336,6 +336,15 @@ impl KnownFirst {
 /// What makes an operator one: statements from its own up to one that the first operator signed. Empty for the first.
 pub type Authority = Vec<Arc<SignedGrant>>;
 
+/// What operators were granted, or lost, since an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityNews {
+    /// Of each of them the statement about it, with those that make whoever stated it an admin.
+    pub chains: Vec<Arc<Authority>>,
+    /// The entry up to which this is all.
+    pub up_to: u64,
+}
+
 /// What an operator is granted by a chain of statements that ends with the first operator, as far as each of them allows it;
 /// none if the chain does not hold, is of another shard, or of somebody who is revoked.
 pub fn granted(
@@ -344,12 +353,17 @@ pub fn granted(
     first: OperatorKey,
     place: &Place,
 ) -> Option<OperatorGrant> {
-    let name = OperatorName::new("first").ok()?;
-    let mut granted = OperatorGrant::of_first(place.clone(), first, name);
     if operator == first {
-        return Some(granted);
+        return Some(OperatorGrant::of_first(place.clone(), first, OperatorName::new("first").ok()?));
     }
-    if chain.len() > limits::AUTHORITY_CHAIN_MAX || chain.first()?.operator != operator {
+    stated(chain, first, place).filter(|grant| grant.operator == operator && !grant.revoked)
+}
+
+/// What is stated of an operator by a chain of statements that ends with the first operator, and that it may do nothing any more,
+/// too; none if the chain does not hold, is of another shard, or if whoever states it is revoked.
+pub fn stated(chain: &[Arc<SignedGrant>], first: OperatorKey, place: &Place) -> Option<OperatorGrant> {
+    let mut granted = OperatorGrant::of_first(place.clone(), first, OperatorName::new("first").ok()?);
+    if chain.is_empty() || chain.len() > limits::AUTHORITY_CHAIN_MAX {
         return None;
     }
     let mut above = first;
@@ -357,7 +371,7 @@ pub fn granted(
         // Nobody is above itself, nor is the first operator below anybody.
         let right = signed.by == above && signed.operator != above && signed.operator != first;
         let known = signed.unknown_field().is_none() && signed.place == *place;
-        if granted.admin_depth == 0 || !right || !known || signed.revoked || !signed.is_signed() {
+        if granted.admin_depth == 0 || granted.revoked || !right || !known || !signed.is_signed() {
             return None;
         }
         granted = signed.within(&granted);
@@ -434,6 +448,22 @@ mod tests {
         ] {
             assert_eq!(at(&links), None, "{links:?}");
         }
+    }
+
+    #[test]
+    fn a_revocation_is_stated_by_a_chain_that_grants_nothing() {
+        let (first, admin, clerk) = (secret(1), secret(2), secret(3));
+        let revoked = |of: &OperatorSecret| OperatorGrant { revoked: true, ..grant(of, 0) };
+        let of_admin = grant(&admin, 1).sign(&first).unwrap();
+        let links = chain(&[revoked(&clerk).sign(&admin).unwrap(), of_admin]);
+        assert_eq!(
+            stated(&links, first.key(), &place()).map(|of| (of.operator, of.revoked)),
+            Some((clerk.key(), true))
+        );
+        assert_eq!(granted(&links, clerk.key(), first.key(), &place()), None);
+        // Nobody states anything who is revoked.
+        let links = chain(&[revoked(&clerk).sign(&admin).unwrap(), revoked(&admin).sign(&first).unwrap()]);
+        assert_eq!(stated(&links, first.key(), &place()), None);
     }
 
     #[test]

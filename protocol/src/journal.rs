@@ -1,10 +1,11 @@
 //! What a node writes down of the commands of its agents, before it says or does anything about them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::KnownFirst;
+use crate::authority::{KnownFirst, OperatorKey};
 use crate::command::{CommandOutcome, DeliverySeq, PerClass, SignedCommand, Steps};
 use crate::ids::{Genesis, HomeEpoch, JournalId, SessionId, ShardId};
 use crate::text::AgentId;
@@ -91,6 +92,8 @@ pub struct JournalStep {
 pub struct JournalState {
     /// Its head.
     pub head: JournalHead,
+    /// The number of the last statement about each operator that was seen.
+    pub floors: BTreeMap<OperatorKey, u64>,
     /// Its entries, in their order.
     pub entries: Vec<JournalEntry>,
 }
@@ -108,6 +111,13 @@ pub enum JournalWrite {
     Step(JournalStep),
     /// The journal is not needed any more. Written by whoever keeps journals, when it holds nothing and nobody uses it.
     Forget,
+    /// No statement about an operator is believed from now on that has a lower number.
+    Floor {
+        /// Who.
+        operator: OperatorKey,
+        /// The number.
+        serial: u64,
+    },
 }
 
 /// What was written to one agent's journal, as a node keeps it.

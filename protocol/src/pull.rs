@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::Root;
+use crate::authority::{AuthorityNews, Root};
 use crate::command::{CommandClass, Delivery, PerClass, VoidCause};
 use crate::ids::{AttachmentId, HomeEpoch, JournalId};
 use crate::leader::LeaderHint;
@@ -24,6 +24,8 @@ pub struct Pull {
     pub wait_ms: u32,
     /// How many replacements of the first operator all of these journals know.
     pub replaced: u64,
+    /// The entry up to which all of these agents' inboxes know what operators were granted.
+    pub authority: u64,
 }
 
 /// What a node asks for one of its agents.
@@ -55,6 +57,8 @@ pub struct Pulled {
     pub root: Option<Root>,
     /// Those of the agents for whom there is something new.
     pub agents: Vec<PulledFor>,
+    /// What operators were granted, or lost, since.
+    pub authority: AuthorityNews,
 }
 
 /// What there is for one agent.

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use skep_protocol::authority::{KnownFirst, OperatorKey, OperatorSecret, Root};
+use skep_protocol::authority::{AuthorityNews, KnownFirst, OperatorKey, OperatorSecret, Root};
 use skep_protocol::codec::Encoded;
 use skep_protocol::command::*;
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, ShardId};
@@ -58,7 +58,7 @@ fn pull() -> Pull {
         seen: 4,
         room: PerClass { routine: 5, urgent: 9 },
     };
-    Pull { agents: vec![asked], wait_ms: 6, replaced: 3 }
+    Pull { agents: vec![asked], wait_ms: 6, replaced: 3, authority: 4 }
 }
 
 fn answer() -> PullAnswer {
@@ -74,7 +74,8 @@ fn answer() -> PullAnswer {
         more: PerClass { routine: false, urgent: true },
     };
     let root = Root { genesis: genesis(), first: Some(operator()), replaced: Vec::new() };
-    PullAnswer { result: Ok(Pulled { clock: LogInstant::from_raw(5), root: Some(root), agents: vec![of] }) }
+    let authority = AuthorityNews { chains: Vec::new(), up_to: 9 };
+    PullAnswer { result: Ok(Pulled { clock: LogInstant::from_raw(5), root: Some(root), agents: vec![of], authority }) }
 }
 
 fn entry() -> JournalEntry {
@@ -102,7 +103,8 @@ fn record() -> JournalRecord {
 fn step_record() -> JournalRecord {
     let JournalEntry { seq, steps, phase, .. } = entry();
     let step = JournalStep { seq, steps, phase, begun_before: true };
-    let writes = vec![JournalWrite::Step(step), JournalWrite::Forget];
+    let floor = JournalWrite::Floor { operator: operator(), serial: 7 };
+    let writes = vec![JournalWrite::Step(step), JournalWrite::Forget, floor];
     JournalRecord { shard: ShardId(1), agent: "r".parse().unwrap(), writes }
 }
 
@@ -124,7 +126,8 @@ fn golden_bytes_of_version_1() {
     golden(&step_record(), GOLDEN_STEP_RECORD);
 }
 
-const GOLDEN_PULL: &str = "0101017207dddddddddddddddddddddddddddddddd0203080405090603";
-const GOLDEN_ANSWER: &str = "01000501eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee01cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc0001017202010101630a10eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee120173180122208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c2a10bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb32031201673a01764201744a010950ac02580160017a0170e9f6d0dd149edd82daa3785f37b263e42aa685ecc74381e8e524d4199cc300463deb31aa746d9b0e65b76b0645d65162adee94fe41a717f9808cbf6e635c880700010101010100090001";
+const GOLDEN_PULL: &str = "0101017207dddddddddddddddddddddddddddddddd020308040509060304";
+const GOLDEN_ANSWER: &str = "01000501eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee01cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc0001017202010101630a10eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee120173180122208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c2a10bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb32031201673a01764201744a010950ac02580160017a0170e9f6d0dd149edd82daa3785f37b263e42aa685ecc74381e8e524d4199cc300463deb31aa746d9b0e65b76b0645d65162adee94fe41a717f9808cbf6e635c8807000101010101000900010009";
 const GOLDEN_RECORD: &str = "010101720300dddddddddddddddddddddddddddddddd02010301eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee01cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc0101020101630a10eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee120173180122208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c2a10bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb32031201673a01764201744a010950ac02580160017a0170e9f6d0dd149edd82daa3785f37b263e42aa685ecc74381e8e524d4199cc300463deb31aa746d9b0e65b76b0645d65162adee94fe41a717f9808cbf6e635c88070104000000020001080002020101";
-const GOLDEN_STEP_RECORD: &str = "0101017202030201010104000000020001080104";
+const GOLDEN_STEP_RECORD: &str =
+    "010101720303020101010400000002000108010405cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc07";

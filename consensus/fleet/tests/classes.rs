@@ -42,7 +42,7 @@ fn pulled(hall: &Hall, at: u8, agents: Vec<PullFor>) -> Vec<PulledFor> {
 
 /// The same on a way that carries so many bytes at once.
 fn pulled_over(hall: &Hall, at: u8, agents: Vec<PullFor>, bytes: usize) -> Vec<PulledFor> {
-    hall.state.pull(node(at), &Pull { agents, wait_ms: 1_000, replaced: 0 }, None, bytes)
+    hall.state.pull(node(at), &Pull { agents, wait_ms: 1_000, replaced: 0, authority: 0 }, None, bytes)
 }
 
 fn ids(answer: &PulledFor) -> Vec<CommandId> {

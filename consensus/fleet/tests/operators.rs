@@ -4,7 +4,7 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::authority::{Allowed, FirstReplacement, KnownFirst, OperatorGrant, granted};
+use skep_protocol::authority::{Allowed, AuthorityNews, FirstReplacement, KnownFirst, OperatorGrant, granted};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::Op;
@@ -346,4 +346,45 @@ fn a_statement_that_means_more_than_is_known_here_is_refused() {
     hall.ok(Op::SendCommand { command });
     let delivery = hall.state.deliveries_after(&agent("r1"), CommandClass::Routine, 0).next().unwrap();
     assert_eq!(delivery.command.body().as_ref(), body);
+}
+
+#[test]
+fn nodes_are_told_what_operators_were_granted_since_and_nothing_twice() {
+    let mut hall = Hall::with(&["r1"]);
+    let before = hall.index;
+    hall.ok(state_grant(admin(2, 1, 1), 1));
+    hall.ok(state_grant(grant(3, 1), 2));
+    let of = |news: &AuthorityNews| -> Vec<_> {
+        news.chains.iter().map(|chain| (chain[0].operator, chain.len(), chain[0].revoked)).collect()
+    };
+    let news = hall.state.authority_news(before);
+    assert_eq!(of(&news), [(secret(2).key(), 1, false), (secret(3).key(), 2, false)]);
+    assert_eq!(of(&hall.state.authority_news(news.up_to)), []);
+    assert!(!hall.state.authority_changed_after(Some(news.up_to)));
+    hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 2) }, 1));
+    assert!(hall.state.authority_changed_after(Some(news.up_to)));
+    assert_eq!(of(&hall.state.authority_news(news.up_to)), [(secret(2).key(), 1, true)]);
+    let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
+    assert_eq!(copy.authority_news(before), hall.state.authority_news(before));
+    assert!(copy.authority_changed_after(Some(news.up_to)));
+}
+
+#[test]
+fn news_of_many_operators_come_in_parts_and_all_of_them_do() {
+    let mut hall = Hall::new();
+    let before = hall.index;
+    let names: Vec<String> = (0..64).map(|n| format!("{n}-{}", "v".repeat(50))).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for n in 2..40 {
+        hall.ok(state_grant(OperatorGrant { verbs: verbs(&names), ..grant(n, 1) }, 1));
+    }
+    let (mut after, mut told, mut parts) = (before, Vec::new(), 0);
+    while hall.state.authority_changed_after(Some(after)) {
+        let news = hall.state.authority_news(after);
+        assert!(news.up_to > after);
+        told.extend(news.chains.iter().map(|chain| chain[0].operator));
+        (after, parts) = (news.up_to, parts + 1);
+    }
+    assert_eq!(told, (2..40).map(|n| secret(n).key()).collect::<Vec<_>>());
+    assert!(parts > 1, "{parts}");
 }

@@ -48,7 +48,7 @@ async fn serve(nodes: &mut Nodes, shard: &Shard, node: NodeId) -> Pull {
     let Receipt::Inbox { home, .. } = opened else { panic!("{opened:?}") };
     let (after, room) = (PerClass::default(), PerClass { routine: 8, urgent: 8 });
     let asked = PullFor { agent: robot(), attachment, journal, home, after, seen: 0, room };
-    Pull { agents: vec![asked], wait_ms: 0, replaced: 0 }
+    Pull { agents: vec![asked], wait_ms: 0, replaced: 0, authority: 0 }
 }
 
 /// Sends the robot a command.

@@ -23,7 +23,7 @@
 
 mod book;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -264,7 +264,10 @@ impl Keeper {
                     Some(journal) => (journal, Vec::new()),
                     None => {
                         let head = JournalHead::new(JournalId::from_bytes(rand::random()));
-                        (JournalState { head, entries: Vec::new() }, vec![JournalWrite::Head(head)])
+                        (
+                            JournalState { head, floors: BTreeMap::new(), entries: Vec::new() },
+                            vec![JournalWrite::Head(head)],
+                        )
                     }
                 };
                 let (shard, agent) = whose.clone();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::DeliverySeq;
 use skep_protocol::ids::JournalId;
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite};
@@ -10,16 +11,18 @@ use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWri
 #[derive(Clone, Debug)]
 pub(super) struct Journal {
     head: JournalHead,
+    floors: BTreeMap<OperatorKey, u64>,
     entries: BTreeMap<DeliverySeq, JournalEntry>,
 }
 
 impl Journal {
     pub(super) fn new(id: JournalId) -> Self {
-        Self { head: JournalHead::new(id), entries: BTreeMap::new() }
+        Self { head: JournalHead::new(id), floors: BTreeMap::new(), entries: BTreeMap::new() }
     }
 
     pub(super) fn state(&self) -> JournalState {
-        JournalState { head: self.head, entries: self.entries.values().cloned().collect() }
+        let (head, floors) = (self.head, self.floors.clone());
+        JournalState { head, floors, entries: self.entries.values().cloned().collect() }
     }
 
     pub(super) fn apply(&mut self, writes: Vec<JournalWrite>) {
@@ -33,6 +36,7 @@ impl Journal {
                         entry.take(step);
                     }
                 }
+                JournalWrite::Floor { operator, serial } => drop(self.floors.insert(operator, serial)),
                 // That is for whoever keeps journals to say, and here all are kept.
                 JournalWrite::Forget => {}
             }

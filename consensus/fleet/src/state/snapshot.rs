@@ -251,7 +251,7 @@ impl FleetState {
         let applied = self.applying;
         self.commands = Commands::from_head(from.take::<CommandsHead>()?);
         from.take_all(|(key, operator): (OperatorKey, Operator)| {
-            self.commands.operators.insert(key, operator);
+            self.commands.restore_operator(key, operator);
             Ok(())
         })?;
         from.take_all(|(agent, head): (AgentId, OutboxHead)| {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::{CommandOutcome, DeliverySeq};
 use skep_protocol::ids::ShardId;
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
@@ -17,6 +18,7 @@ pub(super) type Whose = (ShardId, AgentId);
 #[derive(Clone, Debug)]
 struct Journal {
     head: JournalHead,
+    floors: BTreeMap<OperatorKey, u64>,
     entries: BTreeMap<DeliverySeq, JournalEntry>,
     bytes: usize,
     /// The last record of it.
@@ -48,13 +50,15 @@ pub(super) fn bytes_of(write: &JournalWrite) -> usize {
     match write {
         JournalWrite::Put(entry) => bytes_of_entry(entry),
         JournalWrite::Step(step) => OTHER_BYTES + bytes_of_phase(&step.phase),
-        JournalWrite::Head(_) | JournalWrite::Remove(_) | JournalWrite::Forget => OTHER_BYTES,
+        JournalWrite::Head(_) | JournalWrite::Remove(_) | JournalWrite::Forget | JournalWrite::Floor { .. } => {
+            OTHER_BYTES
+        }
     }
 }
 
 impl Journal {
     fn new(head: JournalHead) -> Self {
-        Self { head, entries: BTreeMap::new(), bytes: OTHER_BYTES, last: 0, used: None }
+        Self { head, floors: BTreeMap::new(), entries: BTreeMap::new(), bytes: OTHER_BYTES, last: 0, used: None }
     }
 
     fn remove(&mut self, seq: DeliverySeq) {
@@ -78,6 +82,11 @@ impl Journal {
                 let Some(mut entry) = self.entries.get(&step.seq).cloned() else { return false };
                 entry.take(step);
                 self.put(entry);
+            }
+            JournalWrite::Floor { operator, serial } => {
+                if self.floors.insert(operator, serial).is_none() {
+                    self.bytes += OTHER_BYTES;
+                }
             }
             JournalWrite::Head(_) | JournalWrite::Forget => return false,
         }
@@ -127,14 +136,20 @@ impl Book {
 
     pub(super) fn state(&self, whose: &Whose) -> Option<JournalState> {
         let journal = self.journals.get(whose)?;
-        Some(JournalState { head: journal.head, entries: journal.entries.values().cloned().collect() })
+        let (head, floors) = (journal.head, journal.floors.clone());
+        Some(JournalState { head, floors, entries: journal.entries.values().cloned().collect() })
     }
 
     /// What makes a journal anew.
     pub(super) fn writes_of(&self, whose: &Whose) -> Option<Vec<JournalWrite>> {
         let journal = self.journals.get(whose)?;
+        let floor = |(operator, serial): (&OperatorKey, &u64)| {
+            let (operator, serial) = (*operator, *serial);
+            JournalWrite::Floor { operator, serial }
+        };
         let entries = journal.entries.values().cloned().map(JournalWrite::Put);
-        Some(std::iter::once(JournalWrite::Head(journal.head)).chain(entries).collect())
+        let head = std::iter::once(JournalWrite::Head(journal.head));
+        Some(head.chain(journal.floors.iter().map(floor)).chain(entries).collect())
     }
 
     /// Nobody uses a journal from a record on. False if it holds something, or if that was known.

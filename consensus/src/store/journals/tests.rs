@@ -94,13 +94,36 @@ fn what_was_reported_written_is_there_after_a_restart() {
     write(&journals, &mut reports, "r1", vec![JournalWrite::Remove(entry(1).seq)]);
     let (journals, mut reports) = reopen(dir.path(), journals, reports);
     // A journal that holds something is told without being asked for.
-    let journal = JournalState { head, entries: vec![entry(2)] };
+    let journal = JournalState { head, floors: BTreeMap::new(), entries: vec![entry(2)] };
     let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: journal.clone() };
     assert_eq!(reports.blocking_recv(), Some(told));
     assert_eq!(opened(&journals, &mut reports, "r1"), journal);
     // Another agent whose name begins alike has its own.
     assert_eq!(opened(&journals, &mut reports, "r10").entries, []);
     assert_eq!(opened(&journals, &mut reports, "r").entries, []);
+}
+
+#[test]
+fn what_is_not_believed_any_more_of_operators_is_not_after_a_restart_nor_when_the_log_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let head = opened(&journals, &mut reports, "r1").head;
+    let operator = |n: u8| OperatorSecret::from_seed(&[n; 32]).key();
+    let floor = |n: u8, serial| JournalWrite::Floor { operator: operator(n), serial };
+    write(&journals, &mut reports, "r1", vec![floor(1, 2), floor(2, 5), floor(1, 3), JournalWrite::Put(entry(1))]);
+    for n in 0..2 * RECORDS_MAX {
+        let writes = vec![JournalWrite::Head(JournalHead { cursor: upto(n), ..head })];
+        journals.submit(JournalJob::Write { key: n, shard: SHARD, agent: agent("r1"), writes });
+    }
+    for n in 0..2 * RECORDS_MAX {
+        assert_eq!(reports.blocking_recv(), Some(JournalReport::Written { key: n }));
+    }
+    let (_journals, mut reports) = reopen(dir.path(), journals, reports);
+    let head = JournalHead { cursor: upto(2 * RECORDS_MAX - 1), ..head };
+    let floors = BTreeMap::from([(operator(1), 3), (operator(2), 5)]);
+    let journal = JournalState { head, floors, entries: vec![entry(1)] };
+    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
+    assert_eq!(reports.blocking_recv(), Some(told));
 }
 
 #[test]
@@ -119,7 +142,7 @@ fn no_flipped_byte_of_a_journal_goes_unnoticed() {
     let entries: Vec<JournalEntry> = (1..=3).map(entry).collect();
     let writes = entries.iter().cloned().map(JournalWrite::Put).chain([JournalWrite::Head(head)]).collect();
     write(&journals, &mut reports, "r1", writes);
-    let whole = JournalState { head, entries };
+    let whole = JournalState { head, floors: BTreeMap::new(), entries };
     let (journals, reports) = reopen(dir.path(), journals, reports);
     drop((journals, reports));
     let mut noticed = 0;
@@ -159,7 +182,7 @@ fn the_log_is_let_go_of_and_nothing_with_it() {
     }
     let (_journals, mut reports) = reopen(dir.path(), journals, reports);
     let head = JournalHead { cursor: upto(2 * RECORDS_MAX - 1), ..head };
-    let journal = JournalState { head, entries: vec![entry(1)] };
+    let journal = JournalState { head, floors: BTreeMap::new(), entries: vec![entry(1)] };
     let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
     assert_eq!(reports.blocking_recv(), Some(told));
     let segments = files_in(&dir.path().join("wal")).len();
@@ -190,7 +213,7 @@ fn journals_that_are_larger_than_any_record_are_written_anew_and_are_there_after
         let failed = CommandOutcome::Failed { reason: Reason::truncated("blocked") };
         let ended = JournalPhase::Ended { outcome: failed };
         write(&journals, &mut reports, name, vec![JournalWrite::Step(step(&entries[3], ended.clone()))]);
-        let mut journal = JournalState { head, entries };
+        let mut journal = JournalState { head, floors: BTreeMap::new(), entries };
         journal.entries[3].phase = ended;
         expected.push((name, journal));
     }

@@ -73,6 +73,8 @@ pub(crate) enum Request {
 struct Turn {
     under_way: Option<WorkKey>,
     asked_ms: u64,
+    /// The entry up to which all that it asks for know what operators were granted.
+    authority: u64,
     /// Not before this, after one that failed.
     at_ms: u64,
 }
@@ -398,9 +400,9 @@ impl Inboxes {
             }
         }
         let journals = self.room;
-        let mut replaced = u64::MAX;
+        let (mut replaced, mut authority) = (u64::MAX, u64::MAX);
         let ask = |((_, agent), inbox): (&Whose, &Inbox)| {
-            replaced = replaced.min(inbox.replaced());
+            (replaced, authority) = (replaced.min(inbox.replaced()), authority.min(inbox.authority));
             let head = inbox.head();
             let attachment = inbox.taker.as_ref()?.attachment;
             let (journal, home, after, seen) = (head.id, head.home, head.cursor, inbox.seen);
@@ -415,9 +417,9 @@ impl Inboxes {
         }
         let turn = self.turns.entry(shard).or_default();
         // Until the caller says under which key.
-        (turn.under_way, turn.asked_ms) = (Some(WorkKey(0)), now_ms);
+        (turn.under_way, turn.asked_ms, turn.authority) = (Some(WorkKey(0)), now_ms, authority);
         let wait_ms = limits::PULL_WAIT_MS_MAX;
-        let pull = Pull { agents, wait_ms, replaced };
+        let pull = Pull { agents, wait_ms, replaced, authority };
         let patience_ms = u64::from(wait_ms) + ATTEMPTS_PER_PULL * self.config.attempt_timeout_ms;
         self.wants.push_back(Want::Pull { shard, pull, patience_ms });
     }
@@ -425,12 +427,36 @@ impl Inboxes {
     fn on_pull_ended(&mut self, shard: ShardId, settled: Settled, now_ms: u64) {
         let Some(turn) = self.turns.get_mut(&shard) else { return };
         turn.under_way = None;
-        let asked_ms = turn.asked_ms;
+        let (asked_ms, authority) = (turn.asked_ms, turn.authority);
         match settled {
-            Settled::Pulled(pulled) => self.on_pulled(shard, *pulled, asked_ms, now_ms),
+            Settled::Pulled(pulled) => {
+                self.on_authority(shard, &pulled, authority, now_ms);
+                self.on_pulled(shard, *pulled, asked_ms, now_ms);
+            }
             _ => turn.at_ms = now_ms + self.config.retry_ms_max,
         }
         self.pull(shard, now_ms);
+    }
+
+    /// What operators were granted since an entry concerns all inboxes of a shard, before anything that is delivered with it.
+    fn on_authority(&mut self, shard: ShardId, pulled: &Pulled, asked: u64, now_ms: u64) {
+        let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        if pulled.authority.chains.is_empty() {
+            for (_, inbox) in of_shard.filter(|(_, inbox)| inbox.authority >= asked) {
+                inbox.authority = inbox.authority.max(pulled.authority.up_to);
+            }
+            return;
+        }
+        let whoses: Vec<Whose> = of_shard.filter(|(_, inbox)| inbox.open).map(|(whose, _)| whose.clone()).collect();
+        let site = self.site.clone();
+        for whose in whoses {
+            self.with(&whose, now_ms, |inbox, _, out| {
+                if let Some(root) = &pulled.root {
+                    inbox.pin(root, (&site, shard), out);
+                }
+                inbox.learn(&pulled.authority, asked, (&site, shard), out);
+            });
+        }
     }
 
     fn on_pulled(&mut self, shard: ShardId, pulled: Pulled, asked_ms: u64, now_ms: u64) {

@@ -1,5 +1,6 @@
 //! The commands of one agent, from when they are delivered until the shard knows how they ended.
 
+mod authority;
 mod deliver;
 mod fence;
 mod report;
@@ -7,7 +8,7 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skep_protocol::authority::{KnownFirst, Root, SignedReplacement};
+use skep_protocol::authority::{KnownFirst, OperatorKey, Root, SignedReplacement};
 use skep_protocol::command::{
     CommandClass, CommandOutcome, CommandProgress, DeliverySeq, PerClass, Steps, VoidCause, check_result,
 };
@@ -99,6 +100,10 @@ impl Live {
 #[derive(Clone, Debug)]
 pub(super) struct Inbox {
     head: JournalHead,
+    /// The number of the last statement about each operator that was seen: none with a lower one is believed.
+    floors: BTreeMap<OperatorKey, u64>,
+    /// The entry up to which it knows what operators were granted.
+    pub(super) authority: u64,
     live: BTreeMap<DeliverySeq, Live>,
     /// The software that takes its commands; none while none is attached.
     pub(super) taker: Option<Taker>,
@@ -110,8 +115,9 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(journal: JournalState) -> Self {
-        let live = journal.entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
-        Self { head: journal.head, live, taker: None, open: false, seen: 0 }
+        let JournalState { head, floors, entries } = journal;
+        let live = entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
+        Self { head, floors, authority: 0, live, taker: None, open: false, seen: 0 }
     }
 
     pub(super) fn head(&self) -> JournalHead {

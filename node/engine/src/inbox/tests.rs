@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_protocol::agent::{LeaseTerms, Usable};
-use skep_protocol::authority::{KnownFirst, OperatorGrant, OperatorSecret, Root};
+use skep_protocol::authority::{AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, OperatorSecret, Root};
 use skep_protocol::command::*;
 use skep_protocol::entry::DeliveryReport;
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, SessionId};
@@ -127,6 +127,7 @@ struct Node {
     head: JournalHead,
     /// What no crash can undo.
     durable: BTreeMap<DeliverySeq, JournalEntry>,
+    floors: BTreeMap<OperatorKey, u64>,
     /// What is on its way to the disk.
     writes: VecDeque<(WriteKey, Vec<JournalWrite>)>,
     told: Vec<(CommandId, CommandTold)>,
@@ -146,6 +147,8 @@ struct Node {
     released: u32,
     /// What the leader says of where authority comes from.
     root: Option<Root>,
+    /// What the leader says next of what operators were granted.
+    news: AuthorityNews,
 }
 
 impl Node {
@@ -155,6 +158,7 @@ impl Node {
             now_ms: 1_000,
             head: JournalHead::new(JournalId::from_bytes([9; 16])),
             durable: BTreeMap::new(),
+            floors: BTreeMap::new(),
             writes: VecDeque::new(),
             told: Vec::new(),
             keys: 0,
@@ -167,6 +171,7 @@ impl Node {
             in_hand: (0..=u8::MAX).map(id).collect(),
             released: 0,
             root: root(),
+            news: AuthorityNews::default(),
         }
     }
 
@@ -208,7 +213,8 @@ impl Node {
         while let Some(want) = self.inboxes.poll_want() {
             match want {
                 Want::Journal(JournalEffect::Open { shard, agent }) => {
-                    let journal = JournalState { head: self.head, entries: self.durable.values().cloned().collect() };
+                    let (head, floors) = (self.head, self.floors.clone());
+                    let journal = JournalState { head, floors, entries: self.durable.values().cloned().collect() };
                     self.inboxes.handle(InboxEvent::Opened { shard, agent, journal }, self.now_ms);
                 }
                 Want::Journal(JournalEffect::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
@@ -242,6 +248,7 @@ impl Node {
                     let entry = self.durable.get_mut(&step.seq).expect("nothing has come further that is not there");
                     entry.take(step);
                 }
+                JournalWrite::Floor { operator, serial } => drop(self.floors.insert(operator, serial)),
                 JournalWrite::Forget => panic!("a journal is forgotten by whoever keeps it"),
             }
         }
@@ -259,8 +266,8 @@ impl Node {
         let voids = voids.into_iter().map(|(n, cause)| (CommandClass::Routine, n, cause)).collect();
         let more = PerClass::default();
         let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more }];
-        let root = self.root.clone();
-        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), root, agents })));
+        let (root, authority) = (self.root.clone(), std::mem::take(&mut self.news));
+        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), root, agents, authority })));
     }
 
     /// What the shard is being asked for.
@@ -437,7 +444,8 @@ fn an_outcome_is_told_the_shard_until_it_knows() {
     assert_eq!(node.requests.len(), 1);
     // A crash forgets that it was told, not that it is to be; nobody needs to be attached for it.
     node.crash();
-    let journal = JournalState { head: node.head, entries: node.durable.values().cloned().collect() };
+    let (head, floors) = (node.head, node.floors.clone());
+    let journal = JournalState { head, floors, entries: node.durable.values().cloned().collect() };
     node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
     assert_eq!(node.reported(), [(1, "rejected")]);
     assert_eq!(node.durable.len(), 0);

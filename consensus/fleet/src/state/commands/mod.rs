@@ -215,6 +215,8 @@ pub(crate) struct Commands {
     made_first: Option<OperatorKey>,
     replaced: Vec<Arc<SignedReplacement>>,
     first: Option<KnownFirst>,
+    /// The last entry that changed what an operator may do.
+    authority_changed_at: Option<u64>,
     pub(super) operators: OrdMap<OperatorKey, Operator>,
     pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
@@ -261,6 +263,12 @@ impl Commands {
         for joined in now.difference(before) {
             self.groups.entry(joined.clone()).or_default().insert(agent.clone());
         }
+    }
+
+    /// Takes over an operator.
+    pub(super) fn restore_operator(&mut self, key: OperatorKey, operator: Operator) {
+        self.authority_changed_at = self.authority_changed_at.max(Some(operator.changed_at));
+        self.operators.insert(key, operator);
     }
 
     /// Whether ended commands are to be forgotten.

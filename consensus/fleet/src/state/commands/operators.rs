@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skep_protocol::authority::{
-    Authority, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant, SignedReplacement,
+    Authority, AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant, SignedReplacement,
 };
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{InvalidCommand, Target, VoidCause};
@@ -32,7 +32,13 @@ pub(crate) struct Operator {
     /// Until when it has sent as much as it may: every command moves it on by the time that it takes to be granted the
     /// next (the leaky bucket of ITU-T I.371, as a virtual schedule).
     busy_until: LogInstant,
+    /// The last entry that changed what it may do.
+    pub(super) changed_at: u64,
 }
+
+/// About how many bytes of statements one answer to a node carries, and those beside what was signed.
+const NEWS_BYTES_SOFT_MAX: usize = 64 * 1_024;
+const STATEMENT_BYTES: usize = 128;
 
 impl FleetState {
     /// What the shard is from now on. A first operator that did not show that it has its key is none.
@@ -148,7 +154,9 @@ impl FleetState {
         let (operator, serial, grant) = (grant.operator, grant.serial, Arc::new(grant));
         journal.record(self.clock, ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
         let busy_until = self.commands.operators.get(&operator).map_or(LogInstant::ZERO, |known| known.busy_until);
-        self.commands.operators.insert(operator, Operator { grant, signed, busy_until });
+        let changed_at = self.applying;
+        self.commands.operators.insert(operator, Operator { grant, signed, busy_until, changed_at });
+        self.commands.authority_changed_at = Some(changed_at);
         Receipt::Operator { operator, serial }
     }
 
@@ -282,6 +290,37 @@ impl FleetState {
             at = signed.by;
         }
         chain
+    }
+
+    /// Whether an entry after this one changed what an operator may do. None comes before all.
+    pub fn authority_changed_after(&self, index: Option<u64>) -> bool {
+        self.commands.authority_changed_at.is_some_and(|at| index.is_none_or(|index| at > index))
+    }
+
+    /// What entries after this one granted operators, or took from them, in order, as much as one answer holds. Of the first
+    /// operators, whom nobody granted anything, nothing: see [`root`](Self::root).
+    pub fn authority_news(&self, after: u64) -> AuthorityNews {
+        let as_of = self.applied().map_or(0, |position| position.index);
+        let mut news = AuthorityNews { chains: Vec::new(), up_to: as_of.max(after) };
+        if !self.authority_changed_after(Some(after)) {
+            return news;
+        }
+        let stated = self.commands.operators.iter().filter(|(_, of)| of.signed.is_some() && of.changed_at > after);
+        let mut stated: Vec<(u64, OperatorKey)> = stated.map(|(key, of)| (of.changed_at, *key)).collect();
+        stated.sort_unstable();
+        let (mut bytes, mut before) = (0, after);
+        for (at, key) in stated {
+            // An entry is told whole, and one at least.
+            if at != before && bytes > NEWS_BYTES_SOFT_MAX {
+                news.up_to = before;
+                break;
+            }
+            before = at;
+            let chain = self.authority_of(key);
+            bytes += chain.iter().map(|signed| STATEMENT_BYTES + signed.body().len()).sum::<usize>();
+            news.chains.push(Arc::new(chain));
+        }
+        news
     }
 
     /// Operators in order of their keys.

@@ -44,7 +44,7 @@ fn ends_are_written_into_room_of_their_own_when_nothing_is_left_and_survive_rest
     for _ in 0..3 {
         drop((journals, reports));
         (journals, reports) = open_on(&disk, dir.path());
-        let journal = JournalState { head, entries: entries.clone() };
+        let journal = JournalState { head, floors: BTreeMap::new(), entries: entries.clone() };
         let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
         assert_eq!(reports.blocking_recv(), Some(told));
     }
@@ -109,7 +109,7 @@ fn a_log_of_journals_that_cannot_be_written_anew_goes_on_until_there_is_room() {
     wait_for(&journals, DiskPressure::None);
     write(&journals, &mut reports, "r1", vec![JournalWrite::Put(entry(1))]);
     let (journals, mut reports) = reopen(dir.path(), journals, reports);
-    let journal = JournalState { head: cursor(2 * RECORDS_MAX - 1), entries: vec![entry(1)] };
+    let journal = JournalState { head: cursor(2 * RECORDS_MAX - 1), floors: BTreeMap::new(), entries: vec![entry(1)] };
     let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
     assert_eq!(reports.blocking_recv(), Some(told));
     drop(journals);

@@ -7,7 +7,6 @@ use skep_protocol::command::{
     CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, SignedCommand, Steps, Target,
 };
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalWrite};
-use skep_protocol::statement::Place;
 use skep_protocol::text::{Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
@@ -73,7 +72,10 @@ impl Inbox {
             let signed = delivery.void.is_some() || verified.is_signed(&mut delivery.command);
             let phase = match self.judge(&delivery, signed, site, bound) {
                 Some(outcome) => JournalPhase::Ended { outcome },
-                None => JournalPhase::Received,
+                None => {
+                    self.raise_floors(&delivery.authority, out);
+                    JournalPhase::Received
+                }
             };
             let steps = Steps { received: bound, ..Steps::default() };
             let entry = JournalEntry { seq, command: delivery.command, steps, phase, begun_before: false };
@@ -108,14 +110,17 @@ impl Inbox {
         if let Some(number) = command.unknown_field() {
             return rejected(&InvalidCommand::UnknownField { number }.to_string());
         }
-        let place = self.head.genesis.map(|genesis| Place { site: site.clone(), shard: taker.shard, genesis });
-        let Some(place) = place.filter(|place| *place == command.place) else {
+        let place = self.place(site, taker.shard).filter(|place| *place == command.place);
+        let Some(place) = place else {
             return rejected("it was signed for another site or shard");
         };
         let first = self.head.first.map(|first| first.operator);
         let grant = first.and_then(|first| granted(&delivery.authority, command.operator, first, &place));
         if !grant.is_some_and(|grant| grant.allows(&command.verb, &command.target, command.deadline)) {
             return rejected("nothing proves that its operator may ask for it");
+        }
+        if self.is_outdated(&delivery.authority) {
+            return rejected("what proves that its operator may ask for it is not what holds by now");
         }
         let meant = match &command.target {
             Target::Agent(agent) => *agent == taker.agent,

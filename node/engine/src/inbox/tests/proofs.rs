@@ -106,3 +106,39 @@ fn who_the_first_operator_is_is_told_once_and_changed_by_its_own_word_only() {
     assert_eq!(node.head.first, known(&new, 1));
     assert_eq!(node.told(), [(2, "offer"), (1, "rejected")]);
 }
+
+#[test]
+fn an_older_statement_about_an_operator_is_believed_no_more_once_a_later_one_was_seen() {
+    let (clerk, thief) = (OperatorSecret::from_seed(&[5; 32]), OperatorSecret::from_seed(&[6; 32]));
+    let stated = |serial, revoked, by: &OperatorSecret| {
+        let whole = OperatorGrant::of_first(place(), clerk.key(), "clerk".parse().unwrap());
+        let grant = OperatorGrant { serial, revoked, admin_depth: 0, ..whole };
+        Arc::new(vec![Arc::new(grant.sign(by).unwrap())])
+    };
+    let before = stated(1, false, &operator());
+    let of_clerk = |n: u8| Delivery {
+        seq: n.into(),
+        command: Arc::new(command(n).sign(&clerk).unwrap()),
+        authority: Arc::clone(&before),
+        void: None,
+    };
+    let mut node = Node::open();
+    // Nobody who may.
+    node.news = AuthorityNews { chains: vec![stated(7, true, &thief)], up_to: 8 };
+    node.deliver(vec![]);
+    assert_eq!(node.floors, BTreeMap::new());
+    node.news = AuthorityNews { chains: vec![stated(2, true, &operator())], up_to: 9 };
+    node.deliver(vec![of_clerk(1)]);
+    assert_eq!(node.pull.as_ref().map(|(_, pull)| pull.authority), Some(9));
+    assert_eq!((node.told(), node.reported()), (vec![(1, "rejected")], vec![(1, "rejected")]));
+    // Nor after a crash, whatever a leader says then.
+    node.crash();
+    node.take(STREAM, 1);
+    assert_eq!(node.pull.as_ref().map(|(_, pull)| pull.authority), Some(0));
+    node.deliver(vec![of_clerk(2)]);
+    assert_eq!(node.told(), [(2, "rejected")]);
+    let again = Delivery { authority: stated(3, false, &operator()), ..of_clerk(3) };
+    node.deliver(vec![again]);
+    assert_eq!(node.told(), [(3, "offer")]);
+    assert_eq!(node.floors, BTreeMap::from([(clerk.key(), 3)]));
+}

@@ -150,7 +150,8 @@ fn what_was_not_begun_is_let_go_of_too_by_a_node_that_does_not_know_the_time() {
     let mut node = Node::open();
     node.deliver(vec![delivery(1, command(1))]);
     node.crash();
-    let journal = JournalState { head: node.head, entries: node.durable.values().cloned().collect() };
+    let (head, floors) = (node.head, node.floors.clone());
+    let journal = JournalState { head, floors, entries: node.durable.values().cloned().collect() };
     node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
     node.open = false;
     wait(&mut node, 1_000);
@@ -192,7 +193,8 @@ fn crowded() -> (Inboxes, usize) {
             begun_before: false,
         };
         let entries = (1..=limits::INBOX_MAX as u64).map(entry).collect();
-        let journal = JournalState { head: JournalHead::new(JournalId::from_bytes([9; 16])), entries };
+        let (head, floors) = (JournalHead::new(JournalId::from_bytes([9; 16])), BTreeMap::new());
+        let journal = JournalState { head, floors, entries };
         inboxes.handle(InboxEvent::Opened { shard: SHARD, agent, journal }, 0);
         check_dues(&inboxes, 0);
     }
