@@ -99,6 +99,10 @@ fn what_is_delivered_carries_all_that_proves_its_operator() {
     assert!(delivery.command.is_signed());
     let found = granted(&delivery.authority, secret(3).key(), first().key(), &place());
     assert!(found.is_some(), "{:?}", delivery.authority);
+    // What was stated anew meanwhile proves it: nodes believe nothing older.
+    hall.ok(state_grant(grant(3, 2), 2));
+    let delivery = hall.state.deliveries_after(&agent("r1"), CommandClass::Routine, 0).next().unwrap();
+    assert_eq!((delivery.authority[0].serial, delivery.void), (2, None));
     let other = secret(7).key();
     assert!(granted(&delivery.authority, secret(3).key(), other, &place()).is_none());
 }

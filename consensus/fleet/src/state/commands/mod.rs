@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use skep_protocol::authority::{Authority, KnownFirst, OperatorKey, SignedReplacement};
+use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::command::{
     CommandClass, CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, PerClass, SignedCommand,
     Steps, VoidCause,
@@ -84,7 +84,6 @@ impl DeliveryState {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CommandState {
     pub(crate) signed: Arc<SignedCommand>,
-    pub(crate) authority: Arc<Authority>,
     pub(crate) accepted_at: LogInstant,
     /// The entry that accepted it.
     pub(crate) accepted_by: (u64, u64),

@@ -179,7 +179,6 @@ impl FleetState {
         let deliveries: OrdMap<_, _> = agents.iter().enumerate().map(delivery).collect();
         CommandState {
             signed: Arc::new(signed.clone()),
-            authority: Arc::new(self.authority_of(signed.operator)),
             accepted_at: self.clock,
             accepted_by: (self.applying, self.applying_term),
             agents: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
