@@ -109,8 +109,7 @@ impl Request {
             Op::CreateTask { spec, .. } => FIXED + spec.payload.len(),
             Op::CompleteTask { result, .. } => FIXED + result.len(),
             Op::SendCommand { command } => FIXED + command.body().len(),
-            // Names at their longest.
-            Op::GrantOperator { .. } => 8 * FIXED,
+            Op::GrantOperator { grant } => FIXED + grant.body().len(),
             Op::EndDelivery { ended } => match &ended.outcome {
                 CommandOutcome::Succeeded { result } => FIXED + result.len(),
                 _ => FIXED,
@@ -317,13 +316,13 @@ pub struct Claim {
 impl Op {
     /// Whether an operator has to have signed it.
     pub fn is_signed_by_operator(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::ReplaceFirst { .. }
-            | Self::GrantOperator { .. }
-            | Self::SendCommand { .. }
-            | Self::OrderCommand { .. } => true,
-            _ => false,
-        }
+                | Self::GrantOperator { .. }
+                | Self::SendCommand { .. }
+                | Self::OrderCommand { .. }
+        )
     }
 
     /// The operator who asks for it, and about which command; none for what is not an operator's to ask.
