@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skep_config::ControlConfig;
+use skep_protocol::authority::SignedFirst;
 use skep_protocol::codec::Encoded;
-use skep_protocol::entry::Request;
+use skep_protocol::entry::{Charter, Request};
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello, Proposal, ProposalReply};
 use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
-use skep_protocol::ids::{Incarnation, NodeId, ShardId};
+use skep_protocol::ids::{Genesis, Incarnation, NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
+use skep_protocol::statement::Place;
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -440,16 +442,24 @@ impl ConsensusHandle {
         self.core.site.peers.shared_identities()
     }
 
-    /// Creates a shard with these voters, this node among them.
+    /// Creates a shard with these voters, this node among them. `genesis` is random; `first` shows that it has its key.
     ///
     /// # Errors
     /// [`MembershipError`] says what to do.
-    pub async fn init_shard(&self, shard: ShardId, voters: Vec<NodeId>) -> Result<(), MembershipError> {
+    pub async fn init_shard(
+        &self,
+        shard: ShardId,
+        voters: Vec<NodeId>,
+        genesis: Genesis,
+        first: Option<SignedFirst>,
+    ) -> Result<(), MembershipError> {
         let core = Arc::clone(&self.core);
+        let place = Place { site: core.site.config.node.site.clone(), shard, genesis };
+        let charter = Charter { place, first };
         let init = async move {
             core.site.peers.reach(&voters).await;
             let shard = core.open(shard).await.map_err(MembershipError::Raft)?;
-            shard.initialize(&voters).await
+            shard.initialize(&voters, charter).await
         };
         self.beside(init).await.unwrap_or_else(stopped)
     }

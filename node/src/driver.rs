@@ -367,7 +367,9 @@ impl Driver {
         let connectivity = self.engine.connectivity(shard);
         tokio::spawn(async move {
             let changed = match change {
-                MemberChange::Init(voters) => consensus.init_shard(shard, voters).await,
+                MemberChange::Init { voters, genesis, first } => {
+                    consensus.init_shard(shard, voters, genesis, first.map(|first| *first)).await
+                }
                 MemberChange::Transfer(to) => consensus.transfer_leader(shard, to).await.map(drop),
                 MemberChange::Add(node) => consensus.add_voter(shard, node).await,
                 MemberChange::Remove(node) => consensus.remove_voter(shard, node).await,

@@ -175,6 +175,8 @@ fleet_limits! {
     agent_ttl_ms: u64 = AGENT_TTL_MS,
     /// So many times as many request ids are remembered as of those that were first sent ahead of the clock.
     dedup_ahead_part: u64 = DEDUP_AHEAD_PART,
+    /// How often the first operator is replaced.
+    first_replacements_max: u64 = FIRST_REPLACEMENTS_MAX,
 }
 
 impl FleetLimits {

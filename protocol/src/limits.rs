@@ -258,6 +258,10 @@ pub const COMMAND_BURST_SHARE: u64 = 6;
 pub const GRANT_NAMES_MAX: usize = 64;
 /// Grants between an operator and the first one. A longer chain is refused.
 pub const AUTHORITY_CHAIN_MAX: usize = 4;
+/// Signatures of operators that a shard's replica knows to hold. One more, and the oldest is forgotten, and verified again.
+pub const VERDICTS_MAX: usize = 8_192;
+/// How often a shard's first operator is replaced. One more is refused as `ShardFull`.
+pub const FIRST_REPLACEMENTS_MAX: usize = 64;
 /// Agents that a wave of a command is released to. Refused as invalid beyond.
 pub const WAVE_AGENTS_MAX: u32 = 10_000;
 /// Shortest and longest time between the waves of a command, in milliseconds. Refused as invalid.

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Attachment, Role};
-use crate::authority::{OperatorGrant, OperatorKey};
+use crate::authority::{KnownFirst, OperatorGrant, OperatorKey};
 use crate::change::{Change, ChangeSet};
 use crate::command::CommandView;
 use crate::ids::{CommandId, TaskId};
 use crate::leader::LeaderHint;
+use crate::statement::Place;
 use crate::task::{Task, TaskStatus};
 use crate::text::{AgentId, Capability};
 use crate::time::LogInstant;
@@ -79,6 +80,8 @@ pub enum Query {
         /// How long it is waited for at most, in milliseconds. Less if whoever answers says so.
         wait_ms: u32,
     },
+    /// Where statements of operators hold, and who the first operator is.
+    Place,
 }
 
 /// How old an answer is and where it stands in the log.
@@ -206,6 +209,13 @@ pub enum Answer {
         operators: Vec<OperatorGrant>,
         /// Where the next page begins; none on the last page.
         next: Option<OperatorKey>,
+    },
+    /// Where statements of operators hold.
+    Place {
+        /// That; none before the shard's first entry.
+        place: Option<Place>,
+        /// The first operator; none if the shard was made without one.
+        first: Option<KnownFirst>,
     },
 }
 

@@ -1,6 +1,7 @@
 //! Starting and ending node processes.
 
 mod descriptors;
+mod first;
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -79,6 +80,8 @@ pub enum LaunchError {
     },
 }
 
+/// The site that testnets are.
+const SITE: &str = "testnet";
 /// The file in a node's directory that says with whom it does not speak.
 const CUTS: &str = "cuts";
 /// The setting that has nodes obey it.
@@ -154,7 +157,7 @@ impl Testnet {
             let ports = free_ports().map_err(io_error("free ports"))?;
             let port = ports.start.to_string();
             held.push(ports);
-            let args = ["init", "--name", &name, "--site", "testnet", "--port", &port, "-o", "json", "--dir"];
+            let args = ["init", "--name", &name, "--site", SITE, "--port", &port, "-o", "json", "--dir"];
             let mut init = Command::new(&layout.binary);
             init.args(args).arg(&dir).args(layout.tcp.then_some("--tcp")).env_clear();
             let output = init.output();
@@ -244,7 +247,8 @@ impl Testnet {
             })
             .await?;
         }
-        match self.nodes[0].client().init_shard(voters).await {
+        let (genesis, first) = self.charter()?;
+        match self.nodes[0].client().init_shard(voters, genesis, Some(&first)).await {
             Ok(_) => {}
             // A lost answer and a second sending.
             Err(ClientError::NotDone(failure)) if failure.message.contains("exists already") => {}

@@ -143,7 +143,7 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
         // Nobody knows, or not now: the same command again.
         let sent = async { while client.send_command(&command).await.is_err() {} };
         tokio::time::timeout(Duration::from_secs(120), sent).await.expect("it is accepted in the end");
-        ids.push(command.command.id);
+        ids.push(command.id);
     }
     let ended = outcomes(&client, &ids).await;
     let starts = starts.lock().unwrap();
@@ -273,7 +273,7 @@ async fn at_whichever_step_a_node_is_killed_a_command_is_started_once_and_its_ou
                 }
             };
             let command = signed(&client, &OperatorSecret::from_seed(&SEED), "r1", 120_000, Vec::new()).await;
-            let (id, sender) = (command.command.id, client.clone());
+            let (id, sender) = (command.id, client.clone());
             let sending = tokio::spawn(async move { while sender.send_command(&command).await.is_err() {} });
             tokio::task::yield_now().await;
             strike(Step::Sending);

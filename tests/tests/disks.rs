@@ -21,7 +21,7 @@ async fn send(client: &Client, count: usize) -> Vec<CommandId> {
     for _ in 0..count {
         let command = signed(client, &operator, "r1", 600_000, vec![1; 6_000]).await;
         client.send_command(&command).await.unwrap();
-        ids.push(command.command.id);
+        ids.push(command.id);
     }
     ids
 }
@@ -29,10 +29,10 @@ async fn send(client: &Client, count: usize) -> Vec<CommandId> {
 /// Sends an urgent command, such as stops a robot.
 async fn stop(client: &Client) -> CommandId {
     let operator = OperatorSecret::from_seed(&SEED);
-    let routine = signed(client, &operator, "r1", 600_000, Vec::new()).await.command;
+    let routine = signed(client, &operator, "r1", 600_000, Vec::new()).await.statement().clone();
     let command = Command { class: CommandClass::Urgent, ..routine }.sign(&operator).unwrap();
     client.send_command(&command).await.unwrap();
-    command.command.id
+    command.id
 }
 
 /// How many of these have succeeded; another end fails the test.

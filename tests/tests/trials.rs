@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use skep_client::command::Target;
-use skep_client::{Allowed, ClientError, Endpoint, OperatorGrant, OperatorSecret, Read, RequestName, TaskSpec};
+use skep_client::{
+    Allowed, ClientError, Endpoint, Genesis, OperatorGrant, OperatorSecret, Read, RequestName, TaskSpec,
+};
 use skep_tests::hall::{Hall, attach};
 use skep_tests::running::Running;
 use skep_tests::{Ran, Site};
@@ -333,7 +335,8 @@ async fn a_log_in_a_file_has_no_escape_codes_and_a_node_needs_nobody_to_read_it(
     site.net.wait_for("a node", async || client.node_status().await.ok()).await.unwrap();
     // Whatever is logged from here on cannot be written.
     drop(node.0.stderr.take());
-    client.init_shard(vec![site.net.nodes[0].id.clone()]).await.unwrap();
+    let genesis = Genesis::from_bytes(rand::random());
+    client.init_shard(vec![site.net.nodes[0].id.clone()], genesis, None).await.unwrap();
     client.create_task(TaskSpec { title: "still here".into(), ..TaskSpec::default() }).await.unwrap();
     drop(node);
     let log = site.net.nodes[0].dir.join("log");
@@ -364,13 +367,14 @@ async fn as_many_operators_as_there_may_be_are_listed_added_to_and_revoked() {
         seed[..8].copy_from_slice(&n.to_be_bytes());
         OperatorSecret::from_seed(&seed).key()
     };
+    let place = client.place().await.unwrap();
     let full = |n: usize| OperatorGrant {
         serial: 1,
-        admin: false,
+        admin_depth: 0,
         broadcast: false,
         verbs: Allowed::These((0..64).map(|n| name('v', n).parse().unwrap()).collect()),
         targets: Allowed::These((0..64).map(|n| Target::Agent(name('a', n).parse().unwrap())).collect()),
-        ..OperatorGrant::of_first("testnet".parse().unwrap(), client.shard(), of(n), "clerk".parse().unwrap())
+        ..OperatorGrant::of_first(place.clone(), of(n), "clerk".parse().unwrap())
     };
     for n in 0..OPERATORS {
         client.grant_operator(&full(n).sign(&first).unwrap()).await.unwrap();

@@ -132,12 +132,16 @@ impl Nodes {
     fn look(&mut self) {
         for robot in 0..ROBOTS.len() {
             let at = node(u8::try_from(robot).unwrap() + 1);
-            let pull = Pull { agents: vec![self.asked[robot].clone()], wait_ms: 1_000 };
+            let pull = Pull { agents: vec![self.asked[robot].clone()], wait_ms: 1_000, replaced: 0, authority: 0 };
             let all = self.hall.state.pull(at, &pull, None, usize::MAX);
             let news = self.hall.state.pull(at, &pull, self.looked[robot], usize::MAX);
             assert_eq!(news, all, "{robot}, looked as of {:?}", self.looked[robot]);
             if all.is_empty() {
-                let pull = Pull { agents: vec![PullFor { seen: 0, ..self.asked[robot].clone() }], wait_ms: 1_000 };
+                let pull = Pull {
+                    agents: vec![PullFor { seen: 0, ..self.asked[robot].clone() }],
+                    wait_ms: 1_000,
+                    replaced: 0,
+                };
                 let unseen = self.hall.state.pull(at, &pull, None, usize::MAX);
                 assert!(unseen.iter().all(|answer| answer.deliveries.is_empty()), "{robot} misses {unseen:?}");
             }
@@ -155,7 +159,7 @@ impl Nodes {
         let asked = &mut self.asked[robot];
         assert!(answer.open, "{answer:?}");
         for delivery in &answer.deliveries {
-            *asked.after.of_mut(delivery.command.command.class) = delivery.seq;
+            *asked.after.of_mut(delivery.command.class) = delivery.seq;
         }
         asked.seen = if answer.more == PerClass::default() { answer.seen } else { 0 };
         // Of what it has it makes room at once.
@@ -184,7 +188,7 @@ fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
     let before = nodes.asked[0].clone();
     let looked = nodes.hall.state.applied().map(|position| position.index);
     nodes.join(0);
-    let pull = Pull { agents: vec![before], wait_ms: 1_000 };
+    let pull = Pull { agents: vec![before], wait_ms: 1_000, replaced: 0, authority: 0 };
     let answer = nodes.hall.state.pull(node(1), &pull, looked, usize::MAX);
     assert_eq!(answer.len(), 1);
     assert!(!answer[0].open, "{answer:?}");
@@ -193,9 +197,19 @@ fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
     let looked = nodes.hall.state.applied().map(|position| position.index);
     nodes.hall.ok(Op::DetachAgent { agent: agent(ROBOTS[0]), attachment: served.attachment });
     assert_eq!(nodes.hall.state.inboxes_changed_after(looked).collect::<Vec<_>>(), [&agent(ROBOTS[0])]);
-    let answer = nodes.hall.state.pull(node(1), &Pull { agents: vec![served], wait_ms: 1_000 }, looked, usize::MAX);
+    let answer = nodes.hall.state.pull(
+        node(1),
+        &Pull { agents: vec![served], wait_ms: 1_000, replaced: 0, authority: 0 },
+        looked,
+        usize::MAX,
+    );
     assert!(answer.len() == 1 && !answer[0].open, "{answer:?}");
     let strange = PullFor { home: HomeEpoch(9), attachment: AttachmentId(99), ..nodes.asked[1].clone() };
-    let answer = nodes.hall.state.pull(node(2), &Pull { agents: vec![strange], wait_ms: 1_000 }, None, usize::MAX);
+    let answer = nodes.hall.state.pull(
+        node(2),
+        &Pull { agents: vec![strange], wait_ms: 1_000, replaced: 0, authority: 0 },
+        None,
+        usize::MAX,
+    );
     assert!(!answer[0].open, "{answer:?}");
 }

@@ -19,6 +19,7 @@ use skep_protocol::fleet::Build;
 use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::statement::Verdicts;
 use tokio::sync::watch;
 
 use super::checked::Checked;
@@ -77,7 +78,12 @@ pub(crate) fn read_payload(
     let mut entry = entry::Entry::decode(&bytes.0).map_err(|error| Unfit::unread(id.index, &error, speaks))?;
     // One of a leader that was deposed changes nothing.
     let holds = entry.term == *id.leader_id;
-    if let EntryBody::Rules(rules) = &mut entry.body {
+    let rules = match &mut entry.body {
+        EntryBody::Rules(rules) => Some(rules.as_mut()),
+        EntryBody::Founding(founding) => Some(&mut founding.rules),
+        EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::ClockLost => None,
+    };
+    if let Some(rules) = rules {
         let version = rules.version;
         if holds && version > agreed && !speaks.contains(version) {
             return Err(Unfit::version(id.index, version, speaks));
@@ -101,6 +107,19 @@ pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, entry: Option<&en
     }
 }
 
+/// Has helpers verify what operators signed: it takes long, and whoever applies is on the thread of Raft. What they do not come to
+/// is verified where it is applied.
+async fn look_up(threads: &Threads, verdicts: Arc<Verdicts>, entry: entry::Entry) -> Arc<entry::Entry> {
+    let entry = Arc::new(entry);
+    if entry.is_signed_by_operators() {
+        let signed = Arc::clone(&entry);
+        if let Err(error) = threads.offload(Errand::Signatures, move || signed.look_up(&verdicts)).await {
+            tracing::debug!(%error, "signatures are verified where they are applied");
+        }
+    }
+    entry
+}
+
 /// Applies the entries of one shard.
 pub(crate) struct Machine {
     store: Store,
@@ -116,6 +135,8 @@ pub(crate) struct Machine {
     build: Build,
     fitness: Fitness,
     snapshot: OwnSnapshot,
+    /// What whoever proposes here has verified.
+    verdicts: Arc<Verdicts>,
 }
 
 impl Machine {
@@ -134,7 +155,13 @@ impl Machine {
             pulls: Pulls::default(),
             build,
             fitness: Fitness::default(),
+            verdicts: Arc::new(Verdicts::of(limits::VERDICTS_MAX)),
         }
+    }
+
+    /// The signatures that are known to hold.
+    pub(crate) fn verdicts(&self) -> Arc<Verdicts> {
+        Arc::clone(&self.verdicts)
     }
 
     /// Whether this build can apply what the shard has agreed on.
@@ -277,7 +304,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 }
             };
             self.store.history().room(until).await;
-            let reply = self.apply_one(entry.log_id, &entry.payload, read.as_ref());
+            let read = match read {
+                Some(read) => Some(look_up(&self.threads, self.verdicts(), read).await),
+                None => None,
+            };
+            let reply = self.apply_one(entry.log_id, &entry.payload, read.as_deref());
             if let Some(responder) = responder {
                 responder.send(reply);
             }

@@ -456,7 +456,7 @@ mod tests {
     async fn a_snapshot_is_not_read_for_a_member_that_is_not_connected() {
         let (dir, threads) = (tempfile::tempdir().unwrap(), Threads::here());
         let node = |n: u8| NodeId::from_public_key([n; 32]);
-        let member = Member { node: node(2), incarnation: Incarnation([2; 16]), name: None };
+        let member = Member { node: node(2), incarnation: Incarnation([2; 16]), name: None, charter: None };
         let other = PeerConfig { id: member.node, name: None, control: None, mesh: None, voter: false };
         let peers = Peers::new(node(1), &[other], Clocks::default());
         let snapshots =

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use openraft::impls::leader_id_std;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use skep_protocol::entry::Charter;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId};
 use skep_protocol::outcome::Reply;
 use skep_protocol::text::NodeName;
@@ -100,6 +101,8 @@ pub(crate) struct Member {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) name: Option<NodeName>,
+    /// Of the node that made the group: what the shard is, until that is in an entry. Whichever voter leads first knows it.
+    pub(crate) charter: Option<Box<Charter>>,
 }
 
 impl Member {
@@ -111,7 +114,8 @@ impl Member {
 /// openraft's conformance suite needs members without names.
 impl Default for Member {
     fn default() -> Self {
-        Self { node: NodeId::from_public_key([0; 32]), incarnation: Incarnation([0; 16]), name: None }
+        let (node, incarnation) = (NodeId::from_public_key([0; 32]), Incarnation([0; 16]));
+        Self { node, incarnation, name: None, charter: None }
     }
 }
 
@@ -172,8 +176,8 @@ mod tests {
         assert_eq!(decode::<Vote>("vote", &encode(&vote).unwrap()).unwrap(), vote);
     }
 
-    /// A member without a name: key, incarnation, nothing.
-    const MEMBER_BYTES: usize = 49;
+    /// A member without a name or a charter: key, incarnation, nothing.
+    const MEMBER_BYTES: usize = 50;
 
     #[test]
     fn what_is_of_another_version_is_refused() {

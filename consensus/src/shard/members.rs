@@ -7,6 +7,7 @@ use openraft::ChangeMembers;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use skep_protocol::codec::Encoded as _;
+use skep_protocol::entry::Charter;
 use skep_protocol::fleet::FleetVersions;
 use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
@@ -122,6 +123,9 @@ pub enum MembershipError {
         /// What the shard has agreed on.
         version: u32,
     },
+    /// What the shard is to be makes no sense.
+    #[error("no shard is made: {0}")]
+    Charter(String),
     /// The voters make no sense.
     #[error("{0}")]
     Voters(String),
@@ -139,10 +143,11 @@ impl Shard {
         let site = &self.inner.site;
         if node == site.node {
             let name = Some(site.config.node.name.clone());
-            return Ok(Member { node, incarnation: site.incarnation, name });
+            return Ok(Member { node, incarnation: site.incarnation, name, charter: None });
         }
         let peer = site.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
-        Ok(Member { node, incarnation: peer.hello.incarnation, name: site.peers.name(node) })
+        let name = site.peers.name(node);
+        Ok(Member { node, incarnation: peer.hello.incarnation, name, charter: None })
     }
 
     fn check_leads(&self) -> Result<(), MembershipError> {
@@ -174,8 +179,29 @@ impl Shard {
         self.metrics().membership_config.membership().get_joint_config().len() > 1
     }
 
+    /// What the shard is, as whoever made it said: with its first voters, before it is in an entry.
+    pub(super) fn charter(&self) -> Option<Charter> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        membership.nodes().find_map(|(_, member)| member.charter.as_deref().cloned())
+    }
+
+    /// Refuses a charter of another shard, or with a first operator that has not shown that it has its key.
+    fn check_charter(&self, charter: &Charter) -> Result<(), MembershipError> {
+        let here = (&self.inner.site.config.node.site, self.inner.id);
+        if (&charter.place.site, charter.place.shard) != here {
+            return Err(MembershipError::Charter("it is of another site or shard".to_owned()));
+        }
+        if charter.first.is_some() && charter.shown().is_none() {
+            let why = "the first operator has not signed that it is that, for this site, shard and genesis";
+            return Err(MembershipError::Charter(why.to_owned()));
+        }
+        Ok(())
+    }
+
     /// Creates the shard with these voters, this node among them.
-    pub(crate) async fn initialize(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
+    pub(crate) async fn initialize(&self, voters: &[NodeId], charter: Charter) -> Result<(), MembershipError> {
+        self.check_charter(&charter)?;
         if voters.is_empty() || voters.len() > limits::VOTERS_MAX {
             return Err(MembershipError::Voters(format!("{} voters; give 1 to {}", voters.len(), limits::VOTERS_MAX)));
         }
@@ -187,9 +213,12 @@ impl Shard {
         }
         self.check_marked(voters)?;
         let members = voters.iter().map(|node| self.present(*node).map(|member| (member.raft_id(), member)));
-        let members: BTreeMap<RaftId, Member> = members.collect::<Result<_, _>>()?;
+        let mut members: BTreeMap<RaftId, Member> = members.collect::<Result<_, _>>()?;
         if members.len() != voters.len() {
             return Err(MembershipError::Voters("a voter is named twice".to_owned()));
+        }
+        if let Some(own) = members.get_mut(&self.inner.site.raft_id()) {
+            own.charter = Some(Box::new(charter));
         }
         self.check_common_version(voters)?;
         for voter in voters.iter().filter(|voter| **voter != self.inner.site.node) {

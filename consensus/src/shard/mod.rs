@@ -33,6 +33,7 @@ use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::statement::Verdicts;
 use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -154,6 +155,8 @@ struct Inner {
     refused: Noise,
     /// Since when leaders' clocks are ahead of what can be, and other voters contradict them; 0 while that is not so.
     contradicted_ms: AtomicU64,
+    /// The signatures of operators that are known to hold.
+    verdicts: Arc<Verdicts>,
 }
 
 impl Shard {
@@ -173,6 +176,7 @@ impl Shard {
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
         let (replay, checked, fitness) = (machine.replay(), machine.checked(), machine.fitness());
+        let verdicts = machine.verdicts();
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
@@ -231,6 +235,7 @@ impl Shard {
                 fitness,
                 refused: Noise::default(),
                 contradicted_ms: AtomicU64::new(0),
+                verdicts,
                 site,
             }),
         };

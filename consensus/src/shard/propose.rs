@@ -20,6 +20,7 @@ use skep_protocol::frame::Proposal;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
+use skep_protocol::statement::Verdicts;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shard;
@@ -100,7 +101,8 @@ impl Shard {
         }
         // What waits for a helper counts as what waits for an entry.
         let Some(room) = self.room_for(&requests) else { return all(OVERLOADED) };
-        let (requests, refused) = look_at(&self.inner.site.threads, requests, pressure).await;
+        let (threads, verdicts) = (&self.inner.site.threads, Arc::clone(&self.inner.verdicts));
+        let (requests, refused) = look_at(threads, verdicts, requests, pressure).await;
         drop(room);
         if refused.iter().any(Option::is_some) {
             let rest = requests.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
@@ -135,7 +137,7 @@ impl Shard {
         let has_no_room = self.inner.site.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
         // Without its clock, or rules, a leader could not even say that there is no room; and such an entry is hardly larger than
         // a vote.
-        if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_)) {
+        if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_) | EntryBody::Founding(_)) {
             return None;
         }
         let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
@@ -153,9 +155,11 @@ impl Shard {
 }
 
 /// What is refused before it is proposed: what brings work while there is pressure, such as a disk that is nearly full, and
-/// what was not signed by the operator that it names. Signatures are verified by helpers of their own.
+/// what was not signed by the operator that it names. Signatures are verified by helpers of their own, and known when the entry is
+/// applied here.
 async fn look_at(
     threads: &Threads,
+    verdicts: Arc<Verdicts>,
     requests: Vec<Request>,
     pressure: Option<ProposeOutcome>,
 ) -> (Vec<Request>, Vec<Option<ProposeOutcome>>) {
@@ -165,6 +169,7 @@ async fn look_at(
             if pressure.is_some() && request.op.brings_work() {
                 return pressure.clone();
             }
+            request.op.look_up(&verdicts);
             request.op.forged().map(|operator| ProposeOutcome::Refused(Refusal::NotSigned(operator)))
         });
         let refused = refused.collect();

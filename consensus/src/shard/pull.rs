@@ -72,14 +72,14 @@ impl Shard {
         loop {
             let news = waiter.as_ref().map(Waiter::next);
             let bytes_max = usize::try_from(self.inner.site.peers.answer_bytes(node)).unwrap_or(usize::MAX);
-            let (agents, first) = {
+            let (agents, root, authority) = {
                 let state = self.inner.state.read();
                 let agents = state.pull(node, pull, looked, bytes_max);
                 looked = state.applied().map(|position| position.index);
-                (agents, state.first_operator())
+                (agents, state.root(pull.replaced), state.authority_news(pull.authority))
             };
-            if is_over || !agents.is_empty() {
-                return Ok(Pulled { clock, first, agents });
+            if is_over || !agents.is_empty() || !authority.chains.is_empty() {
+                return Ok(Pulled { clock, root, agents, authority });
             }
             match wait(news, &mut view, over.as_mut()).await {
                 Woken::News => {}
@@ -98,7 +98,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_hears_that_this_node_leads_no_more() {
         let view = watch::channel(ShardView { ready: true, ..ShardView::default() }).0;
-        let (pulls, pull) = (Pulls::default(), Pull { agents: Vec::new(), wait_ms: 1_000 });
+        let (pulls, pull) = (Pulls::default(), Pull { agents: Vec::new(), wait_ms: 1_000, replaced: 0, authority: 0 });
         let waits = || async {
             let waiter = pulls.wait_for(&pull).unwrap();
             let over = tokio::time::sleep(Duration::from_secs(1));

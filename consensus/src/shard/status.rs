@@ -3,7 +3,7 @@
 use openraft::ServerState;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::FleetVersions;
-use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
+use skep_protocol::ids::{Genesis, Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::query::{Counts, Dropped};
 use skep_protocol::text::NodeName;
 use skep_protocol::time::LogInstant;
@@ -115,6 +115,8 @@ pub struct ShardStatus {
     pub fleet_version_max: u32,
     /// The voters for whose sake it is not raised to that, as far as they have said. Only the leader knows.
     pub held_back_by: Vec<NodeId>,
+    /// The random bytes with which the shard began; none before its first entry.
+    pub genesis: Option<Genesis>,
     /// The voters.
     pub voters: Vec<VoterStatus>,
     /// How many objects there are.
@@ -203,6 +205,7 @@ impl Shard {
             fleet_version: state.fleet_version(),
             fleet_version_max,
             held_back_by,
+            genesis: state.place().map(|place| place.genesis),
             voters,
             counts: state.counts(),
             dropped: state.dropped(),

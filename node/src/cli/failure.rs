@@ -176,6 +176,7 @@ fn exit_code(code: &str) -> u8 {
         | "SKEP-0301" => 4,
         "SKEP-0113" | "SKEP-0302" => 5,
         "SKEP-0402" | "SKEP-0403" | "SKEP-0405" | "SKEP-0406" | "SKEP-0407" | "SKEP-0409" | "SKEP-0410" => 5,
+        "SKEP-0421" | "SKEP-0422" | "SKEP-0423" | "SKEP-0424" => 5,
         _ => 1,
     }
 }

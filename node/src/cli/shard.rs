@@ -4,9 +4,10 @@ use clap::Subcommand;
 use serde::Serialize;
 use skep_client::v1::shard_dump_reply::Item;
 use skep_client::v1::{ShardStatusReply, Voter};
-use skep_client::{Client, ClientError, OperatorKey};
+use skep_client::{Client, ClientError, FirstOperator, Genesis, OperatorKey, OperatorSecret, Place, SignedFirst};
 
 use super::fault::FaultView;
+use super::key::KeyPath;
 use super::output::{Format, Row, json, json_line, one, print, rows, span, uuid_text};
 use super::{Common, Failure};
 
@@ -17,12 +18,14 @@ pub(crate) enum Shard {
         /// PeerIds of its voters, this node's among them; 3 or 5 are useful
         #[arg(long, value_delimiter = ',', required = true)]
         voters: Vec<String>,
-        /// The shard's first operator, as 'skep key show' names it: it may do everything, and grant it to others
+        /// The shard's first operator, as 'skep key show' names it: it may do everything, and grant it to others. It signs that it is that, with the key of --key. Without one nobody can send commands, ever
         #[arg(long)]
         operator: Option<OperatorKey>,
         /// The first operator's name
         #[arg(long, default_value = "first", requires = "operator")]
         operator_name: String,
+        #[command(flatten)]
+        key: KeyPath,
     },
     /// The shard as this node sees it
     Status,
@@ -111,6 +114,7 @@ struct Status {
     fleet_version: u32,
     fleet_version_max: u32,
     fleet_version_held_back_by: Vec<String>,
+    genesis: String,
     pending: u64,
     claimed: u64,
     terminal: u64,
@@ -134,6 +138,18 @@ struct Status {
     voters: Vec<VoterView>,
 }
 
+/// A genesis as people compare it; empty if there is none yet.
+fn genesis_text(bytes: &[u8]) -> String {
+    let genesis: Option<[u8; 16]> = bytes.try_into().ok();
+    genesis.map(|bytes| Genesis::from_bytes(bytes).to_string()).unwrap_or_default()
+}
+
+/// The first operator of a new shard, signed by itself.
+fn first_operator(place: Place, name: &str, secret: &OperatorSecret) -> Result<SignedFirst, Failure> {
+    let name = name.parse().map_err(Failure::usage)?;
+    FirstOperator { place, operator: secret.key(), name }.sign(secret).map_err(Failure::usage)
+}
+
 impl From<ShardStatusReply> for Status {
     fn from(reply: ShardStatusReply) -> Self {
         let (history, dropped) = (reply.history.unwrap_or_default(), reply.dropped.unwrap_or_default());
@@ -153,6 +169,7 @@ impl From<ShardStatusReply> for Status {
             fleet_version: reply.fleet_version,
             fleet_version_max: reply.fleet_version_max,
             fleet_version_held_back_by: reply.fleet_version_held_back_by,
+            genesis: genesis_text(&reply.genesis),
             pending: reply.pending,
             claimed: reply.claimed,
             terminal: reply.terminal,
@@ -196,15 +213,24 @@ impl Shard {
         let client = common.client()?;
         let format = common.output;
         match self {
-            Self::Init { voters, operator, operator_name } => {
-                let voters = client.init_shard(voters).await?.voters;
-                if let Some(operator) = operator {
-                    let site = client.node_status().await?.site;
-                    let next = format!("the shard is there: 'skep operator install {operator} --name {operator_name}'");
-                    let installed = client.install_operator(&site, operator, &operator_name).await;
-                    installed.map_err(|error| Failure::unknown(error, &next))?;
-                }
-                rows(format, &views(voters))
+            Self::Init { voters, operator, operator_name, key } => {
+                let genesis = Genesis::from_bytes(rand::random());
+                let first = match operator {
+                    None => None,
+                    Some(operator) => {
+                        let secret = key.load()?;
+                        if secret.key() != operator {
+                            let held = secret.key();
+                            return Err(Failure::usage(format!(
+                                "the key is that of {held}, and not of {operator}: give its own with --key"
+                            )));
+                        }
+                        let site = client.node_status().await?.site.parse().map_err(Failure::failed)?;
+                        let place = Place { site, shard: client.shard(), genesis };
+                        Some(first_operator(place, &operator_name, &secret)?)
+                    }
+                };
+                rows(format, &views(client.init_shard(voters, genesis, first.as_ref()).await?.voters))
             }
             Self::AddVoter { node } => rows(format, &views(client.add_voter(&node).await?.voters)),
             Self::RemoveVoter { node } => rows(format, &views(client.remove_voter(&node).await?.voters)),
@@ -303,6 +329,7 @@ fn status(format: Format, status: Status) -> Result<(), Failure> {
             },
         ),
         ("fleet version", fleet_version(&status)),
+        ("genesis", status.genesis.clone()),
         ("tasks", format!("{} pending, {} claimed, {} ended", status.pending, status.claimed, status.terminal)),
         ("agents", status.agents.to_string()),
         ("dropped", dropped(&status)),

@@ -176,18 +176,20 @@ impl Sim {
         let state = &replica.state;
         // Looked at for all of them at once: an entry concerns few.
         let news: BTreeSet<&AgentId> = state.inboxes_changed_after(lead.pulls_looked).collect();
+        let granted = state.authority_changed_after(lead.pulls_looked);
         lead.pulls_looked = state.applied().map(|position| position.index);
         lead.pulls.retain_mut(|waiting| {
-            let concerned = waiting.pull.agents.iter().any(|asked| news.contains(&asked.agent));
+            let concerned = granted || waiting.pull.agents.iter().any(|asked| news.contains(&asked.agent));
             if waiting.looked.is_some() && !concerned && waiting.until_ms > boot_ms {
                 return true;
             }
             let agents = state.pull(node_id(waiting.asker.host), &waiting.pull, waiting.looked, usize::MAX);
             waiting.looked = state.applied().map(|position| position.index);
-            let over = !agents.is_empty() || waiting.until_ms <= boot_ms;
+            let authority = state.authority_news(waiting.pull.authority);
+            let over = !agents.is_empty() || !authority.chains.is_empty() || waiting.until_ms <= boot_ms;
             if over {
-                let first = state.first_operator();
-                answers.push((waiting.asker, Pulled { clock: waiting.clock, first, agents }));
+                let root = state.root(waiting.pull.replaced);
+                answers.push((waiting.asker, Pulled { clock: waiting.clock, root, agents, authority }));
             }
             !over
         });

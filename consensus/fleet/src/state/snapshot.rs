@@ -22,7 +22,7 @@ use super::dedup::{Dedup, Remembered};
 use super::{FleetState, LogPosition};
 
 /// The snapshot format that is written and read.
-const FORMAT: u8 = 6;
+const FORMAT: u8 = 7;
 /// Bytes at which a part of a snapshot is handed on. One object is never divided.
 const PART_BYTES: usize = 64 * 1024;
 
@@ -254,7 +254,7 @@ impl FleetState {
         let applied = self.applying;
         self.commands = Commands::from_head(from.take::<CommandsHead>()?);
         from.take_all(|(key, operator): (OperatorKey, Operator)| {
-            self.commands.operators.insert(key, operator);
+            self.commands.restore_operator(key, operator);
             Ok(())
         })?;
         from.take_all(|(agent, head): (AgentId, OutboxHead)| {

@@ -13,13 +13,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_protocol::agent::{LeaseTerms, Usable};
-use skep_protocol::authority::{OperatorGrant, OperatorSecret};
+use skep_protocol::authority::{AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, OperatorSecret, Root};
 use skep_protocol::command::*;
 use skep_protocol::entry::DeliveryReport;
-use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, SessionId};
+use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
 use skep_protocol::offer::CommandSaid;
 use skep_protocol::pull::PulledFor;
+use skep_protocol::statement::{Place, Signed};
 use skep_protocol::text::{Reason, TraceParent};
 
 const CONFIG: EngineConfig = EngineConfig {
@@ -48,6 +49,15 @@ fn operator() -> OperatorSecret {
     OperatorSecret::from_seed(&[1; 32])
 }
 
+fn place() -> Place {
+    Place { site: site(), shard: SHARD, genesis: Genesis::from_bytes([6; 16]) }
+}
+
+/// What the leader says of where authority comes from.
+fn root() -> Option<Root> {
+    Some(Root { genesis: place().genesis, first: Some(operator().key()), replaced: Vec::new() })
+}
+
 fn id(n: u8) -> CommandId {
     CommandId::from_bytes([n; 16])
 }
@@ -58,13 +68,12 @@ fn at(ms: u64) -> LogInstant {
 
 fn command(n: u8) -> Command {
     Command {
-        site: site(),
-        shard: SHARD,
+        place: place(),
         id: id(n),
         target: Target::Agent(agent()),
         verb: "goto".parse().unwrap(),
         content_type: "text/plain".parse().unwrap(),
-        args: vec![n],
+        args: vec![n].into(),
         deadline: at(20_000),
         class: CommandClass::Routine,
         idempotent: false,
@@ -119,7 +128,8 @@ struct Node {
     head: JournalHead,
     /// What no crash can undo.
     durable: BTreeMap<DeliverySeq, JournalEntry>,
-    floor: LogInstant,
+    stated: BTreeMap<OperatorKey, u64>,
+    clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
     /// What is on its way to the disk.
     writes: VecDeque<(WriteKey, Vec<JournalWrite>)>,
@@ -140,6 +150,10 @@ struct Node {
     in_hand: BTreeSet<CommandId>,
     /// How often its journal was said to be of no use for now.
     released: u32,
+    /// What the leader says of where authority comes from.
+    root: Option<Root>,
+    /// What the leader says next of what operators were granted.
+    news: AuthorityNews,
 }
 
 impl Node {
@@ -149,7 +163,8 @@ impl Node {
             now_ms: 1_000,
             head: JournalHead::new(JournalId::from_bytes([9; 16])),
             durable: BTreeMap::new(),
-            floor: LogInstant::ZERO,
+            stated: BTreeMap::new(),
+            clock_floor: LogInstant::ZERO,
             begun: BTreeMap::new(),
             writes: VecDeque::new(),
             told: Vec::new(),
@@ -163,6 +178,8 @@ impl Node {
             attachment: AttachmentId(7),
             in_hand: (0..=u8::MAX).map(id).collect(),
             released: 0,
+            root: root(),
+            news: AuthorityNews::default(),
         }
     }
 
@@ -175,6 +192,7 @@ impl Node {
         let mut node = Self { lease, ..Self::new() };
         node.take(STREAM, 1);
         node.pulled(10_000, vec![], vec![]);
+        node.sync();
         node
     }
 
@@ -184,7 +202,7 @@ impl Node {
         self.sync();
         let (key, op) = self.requests.pop_front().expect("the inbox is to be opened");
         assert!(matches!(op, Op::OpenInbox { .. }), "{op:?}");
-        let receipt = Receipt::Inbox { agent: agent(), home: HOME, first: Some(operator().key()) };
+        let receipt = Receipt::Inbox { agent: agent(), home: HOME };
         self.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
         self.sync();
     }
@@ -227,8 +245,9 @@ impl Node {
 
     /// Its journal as the disk holds it.
     fn journal(&self) -> JournalState {
-        let entries = self.durable.values().cloned().collect();
-        JournalState { head: self.head, entries, floor: self.floor, begun: self.begun.clone() }
+        let (stated, entries) = (self.stated.clone(), self.durable.values().cloned().collect());
+        let (clock_floor, begun) = (self.clock_floor, self.begun.clone());
+        JournalState { head: self.head, stated, entries, clock_floor, begun }
     }
 
     /// Brings one write to the disk; false if there is none.
@@ -244,10 +263,11 @@ impl Node {
                     entry.take(step);
                 }
                 JournalWrite::Begun { command, deadline } => drop(self.begun.insert(command, deadline)),
-                JournalWrite::Floor(floor) => {
-                    self.floor = floor;
+                JournalWrite::ClockFloor(floor) => {
+                    self.clock_floor = floor;
                     self.begun.retain(|_, deadline| *deadline > floor);
                 }
+                JournalWrite::Stated { operator, serial } => drop(self.stated.insert(operator, serial)),
                 JournalWrite::Forget => panic!("a journal is forgotten by whoever keeps it"),
             }
         }
@@ -265,8 +285,8 @@ impl Node {
         let voids = voids.into_iter().map(|(n, cause)| (CommandClass::Routine, n, cause)).collect();
         let more = PerClass::default();
         let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more }];
-        let first = Some(operator().key());
-        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), first, agents })));
+        let (root, authority) = (self.root.clone(), std::mem::take(&mut self.news));
+        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), root, agents, authority })));
     }
 
     /// What the shard is being asked for.
@@ -492,7 +512,7 @@ fn another_journals_time_begins_anew_and_what_was_not_started_in_the_old_one_nev
     node.crash();
     node.handle(InboxEvent::Takes(taker(STREAM, 2)));
     let (key, _) = node.requests.pop_front().unwrap();
-    let receipt = Receipt::Inbox { agent: agent(), home: HomeEpoch(3), first: Some(operator().key()) };
+    let receipt = Receipt::Inbox { agent: agent(), home: HomeEpoch(3) };
     node.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
     node.sync();
     assert_eq!(node.reported(), [(1, "rejected")]);

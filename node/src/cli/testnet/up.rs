@@ -94,6 +94,11 @@ impl Up {
             print("")?;
             print(&format!("try        skep --dir {} task create 'fetch pallet 7'", first.display()))?;
             print(&format!("and        skep --dir {} topic tail robots/pose", first.display()))?;
+            print(&format!(
+                "command    SKEP_OPERATOR_KEY={} skep --dir {} command send ...",
+                dir.join("operator.key").display(),
+                first.display()
+            ))?;
             print("harm it    skep testnet status | kill n1 | pause n1 | resume n1 | restart n1 | logs n1")?;
             print("end it     Ctrl-C here, or skep testnet down; what it stored stays for the next 'up'")?;
         }

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use skep_protocol::ids::ShardId;
+use skep_protocol::authority::SignedFirst;
+use skep_protocol::ids::{Genesis, ShardId};
 use skep_protocol::limits;
+use skep_protocol::statement::Place;
 use skep_protocol::text::{Reason, legible};
 use skep_protocol::time::LogInstant;
 use skep_protocol::v1;
@@ -80,6 +82,8 @@ pub struct Client {
     pipe: Arc<OnceLock<Pipe>>,
     /// The shard's clock as it was last heard, and when.
     clock: Arc<Mutex<Option<(LogInstant, Instant)>>>,
+    /// Where statements hold, once somebody asked.
+    place: Arc<OnceLock<Place>>,
 }
 
 macro_rules! command {
@@ -212,13 +216,27 @@ impl Client {
     /// [`ClientError::Endpoint`] if the endpoint makes no sense.
     pub fn with_settings(endpoint: Endpoint, settings: Settings) -> Result<Self, ClientError> {
         let service = endpoint.channel()?;
-        let (pipe, clock) = (Arc::default(), Arc::default());
-        Ok(Self { service, settings, request: None, sent_before: false, pipe, clock })
+        let (pipe, clock, place) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self { service, settings, request: None, sent_before: false, pipe, clock, place })
     }
 
     /// The shard that its calls are for.
     pub fn shard(&self) -> ShardId {
         self.settings.shard
+    }
+
+    /// Where statements hold that are signed for the shard: its site, its number, and the random bytes with which it began. Asked
+    /// once.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn place(&self) -> Result<Place, ClientError> {
+        if let Some(known) = self.place.get() {
+            return Ok(known.clone());
+        }
+        let reply = self.shard_place(Read::Linearizable).await?;
+        let place = skep_protocol::convert::place(&reply).map_err(|error| ClientError::Endpoint(error.to_string()))?;
+        Ok(self.place.get_or_init(|| place).clone())
     }
 
     pub(crate) async fn open_attach(
@@ -467,9 +485,15 @@ impl Client {
         NodeQueriesClient.clock, |shard| v1::ClockRequest { shard }
     );
     member_change!(
-        /// Creates the shard with these voters.
-        init_shard(voters: Vec<String>) -> v1::InitShardReply,
-        init, |shard| v1::InitShardRequest { shard, voters: voters.clone() }
+        /// Creates the shard with these voters. `genesis` is random, and `first` the shard's first operator, which has signed
+        /// that it is that: without one it has no operators, ever.
+        init_shard(voters: Vec<String>, genesis: Genesis, first: Option<&SignedFirst>) -> v1::InitShardReply,
+        init, |shard| v1::InitShardRequest {
+            shard,
+            voters: voters.clone(),
+            genesis: genesis.as_bytes().to_vec(),
+            operator: first.map(skep_protocol::convert::signed_to_proto),
+        }
     );
     member_change!(
         /// Hands the lead to a voter; empty for the most advanced other one.

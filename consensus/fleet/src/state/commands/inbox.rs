@@ -58,7 +58,7 @@ impl FleetState {
                 }
             });
         }
-        Ok(Receipt::Inbox { agent: agent.clone(), home, first: self.commands.first })
+        Ok(Receipt::Inbox { agent: agent.clone(), home })
     }
 
     /// Nobody takes the commands of an agent that is forgotten.
@@ -186,7 +186,7 @@ impl FleetState {
             }
             room -= takes_room;
             let authority = delivery.authority.len() * GRANT_BYTES;
-            *bytes += delivery.command.command.args.len() + DELIVERY_BYTES + authority;
+            *bytes += delivery.command.args.len() + DELIVERY_BYTES + authority;
             of.deliveries.push(delivery);
         }
     }
@@ -237,7 +237,9 @@ impl FleetState {
         queued.filter_map(move |(seq, command)| {
             let record = self.commands.records.get(command)?;
             let void = record.deliveries.get(&agent)?.void;
-            let (command, authority) = (Arc::clone(&record.signed), Arc::clone(&record.authority));
+            // As it is by now: whoever stated it again knows that the statement before it is not to be believed.
+            let (command, authority) =
+                (Arc::clone(&record.signed), Arc::new(self.authority_of(record.signed.operator)));
             Some(Delivery { seq: *seq, command, authority, void })
         })
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use skep_protocol::authority::granted;
-use skep_protocol::command::{CommandOutcome, Delivery, DeliverySeq, PerClass, SignedCommand, Steps, Target};
+use skep_protocol::command::{
+    CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, SignedCommand, Steps, Target,
+};
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalWrite};
 use skep_protocol::text::{Reason, SiteName};
 use skep_protocol::time::LogInstant;
@@ -47,7 +49,7 @@ impl Inbox {
     ) {
         let (mut came, mut kept_back) = (false, PerClass::<bool>::default());
         for mut delivery in deliveries {
-            let class = delivery.command.command.class;
+            let class = delivery.command.class;
             let cursor = self.head.cursor.of_mut(class);
             // It was had before: whatever became of it is known, or is to be reported.
             if delivery.seq <= *cursor {
@@ -65,13 +67,16 @@ impl Inbox {
                 continue;
             }
             if delivery.void.is_none() {
-                out.room.take(COMMAND_BYTES + delivery.command.command.args.len());
+                out.room.take(COMMAND_BYTES + delivery.command.body().len());
             }
             // What is void ends whoever signed it.
             let signed = delivery.void.is_some() || verified.is_signed(&mut delivery.command);
             let phase = match self.judge(&delivery, (signed, seq), site, bound) {
                 Some(outcome) => JournalPhase::Ended { outcome },
-                None => JournalPhase::Received,
+                None => {
+                    self.note_stated(&delivery.authority, out);
+                    JournalPhase::Received
+                }
             };
             let steps = Steps { received: bound, ..Steps::default() };
             let entry = JournalEntry { seq, command: delivery.command, steps, phase, begun_before: false };
@@ -94,7 +99,7 @@ impl Inbox {
         site: &SiteName,
         bound: Option<LogInstant>,
     ) -> Option<CommandOutcome> {
-        let command = &delivery.command.command;
+        let command = &delivery.command;
         let taker = self.taker.as_ref()?;
         let rejected = |why: &str| Some(CommandOutcome::Rejected { reason: Reason::truncated(why) });
         if let Some(cause) = delivery.void {
@@ -103,13 +108,20 @@ impl Inbox {
         if !signed {
             return rejected("its signature does not hold");
         }
-        if command.site != *site || command.shard != taker.shard {
-            return rejected("it was signed for another site or shard");
+        if let Some(number) = command.unknown_field() {
+            return rejected(&InvalidCommand::UnknownField { number }.to_string());
         }
-        let place = (site, taker.shard);
-        let grant = self.head.first.and_then(|first| granted(&delivery.authority, command.operator, first, place));
-        if !grant.is_some_and(|grant| grant.allows(&command.verb, &command.target)) {
+        let place = self.place(site, taker.shard).filter(|place| *place == command.place);
+        let Some(place) = place else {
+            return rejected("it was signed for another site or shard");
+        };
+        let first = self.head.first.map(|first| first.operator);
+        let grant = first.and_then(|first| granted(&delivery.authority, command.operator, first, &place));
+        if !grant.is_some_and(|grant| grant.allows(&command.verb, &command.target, command.deadline)) {
             return rejected("nothing proves that its operator may ask for it");
+        }
+        if self.is_outdated(&delivery.authority) {
+            return rejected("what proves that its operator may ask for it is not what holds by now");
         }
         let meant = match &command.target {
             Target::Agent(agent) => *agent == taker.agent,

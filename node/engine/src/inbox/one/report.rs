@@ -86,7 +86,7 @@ impl Live {
     /// Whether its software is gone, and nobody is expected to say how it ended: for that it has been gone for too long, or the
     /// shard would not hear it.
     fn is_lost(&self, answered: Answered, now_ms: u64) -> bool {
-        let deadline = self.entry.command.command.deadline;
+        let deadline = self.entry.command.deadline;
         let gone_ms = self.report.alone_since_ms.map(|since| now_ms.saturating_sub(since));
         let long_past = answered.clock.is_some_and(|clock| passed_ms(deadline, clock) >= LOST_PAST_DEADLINE_MS);
         gone_ms.is_some_and(|gone_ms| gone_ms >= LOST_AFTER_MS || long_past || answered.forgotten)
