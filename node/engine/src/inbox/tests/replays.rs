@@ -64,6 +64,19 @@ fn a_clock_that_is_turned_back_makes_no_deadline_later() {
     assert_eq!(node.reported(), [(1, "expired"), (2, "expired")], "their deadline was at 20 s");
 }
 
+#[test]
+fn a_clock_that_is_turned_back_in_a_new_era_makes_no_deadline_later_either() {
+    let mut node = Node::open();
+    let era = at(0).next_era();
+    node.now_ms += 20_000;
+    node.pulled(era.plus_ms(30_000).raw(), vec![], vec![]);
+    node.now_ms += 1_000;
+    let late = Command { deadline: era.plus_ms(20_000), ..command(1) };
+    node.pulled(era.plus_ms(5_000).raw(), vec![delivery(1, late)], vec![]);
+    node.sync();
+    assert_eq!(node.reported(), [(1, "expired")]);
+}
+
 /// Time passes, and the shard is asked every ten seconds: its clock is ahead of the node's by so much.
 fn wait(node: &mut Node, ms: u64, ahead_ms: u64) {
     for _ in 0..ms / 10_000 {
