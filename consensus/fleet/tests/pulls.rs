@@ -182,6 +182,29 @@ proptest! {
 }
 
 #[test]
+fn a_node_that_is_ahead_of_all_that_was_let_out_is_told_where_it_goes_on() {
+    let mut nodes = Nodes::new();
+    for n in 1..=3 {
+        let command = nodes.hall.command(n, to(ROBOTS[0]));
+        nodes.hall.send(command);
+    }
+    let pull = |nodes: &Nodes, routine: u64| {
+        let asked = PullFor { after: PerClass { routine, urgent: 0 }, seen: u64::MAX, ..nodes.asked[0].clone() };
+        let pull = Pull { agents: vec![asked], wait_ms: 1_000, replaced: 0, authority: 0 };
+        let answer = nodes.hall.state.pull(node(1), &pull, None, usize::MAX);
+        assert_eq!(nodes.hall.state.is_passed(node(1), &pull), !answer.is_empty());
+        answer.first().map(|of| (of.back, of.deliveries.iter().map(|one| one.seq).collect::<Vec<u64>>()))
+    };
+    let back = |routine: u64| PerClass { routine: Some(routine), urgent: None };
+    assert_eq!(pull(&nodes, 3), None, "it has all that there is");
+    assert_eq!(pull(&nodes, u64::MAX), Some((back(0), vec![1, 2, 3])));
+    // What has ended is behind it, and what has not it need not have had.
+    let ended = nodes.hall.ended(ROBOTS[0], 1, (nodes.asked[0].home.0, 1), succeeded());
+    nodes.hall.ok(ended);
+    assert_eq!(pull(&nodes, 4), Some((back(1), vec![2, 3])));
+}
+
+#[test]
 fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
     let mut nodes = Nodes::new();
     nodes.look();

@@ -52,7 +52,8 @@ impl Shard {
 
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
     /// leader does: it has applied everything that was acknowledged, and its clock is the shard's. That it still leads is
-    /// asked of a quorum for a node that knows nothing yet: it has no clock to tell an era that is over by.
+    /// asked of a quorum for a node that knows nothing yet, since it has no clock to tell an era that is over by, and for one that is
+    /// ahead of all that was let out here.
     pub(crate) async fn pull(&self, node: NodeId, pull: &Pull) -> Result<Pulled, PullFailure> {
         let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();
@@ -60,8 +61,9 @@ impl Shard {
         let ready = view.borrow_and_update().ready && has_quorum(self, &self.metrics());
         // Read after the question arrived, so that whoever asked knows how old it is at most.
         let clock = self.inner.clock.to_send().filter(|_| ready).ok_or_else(elsewhere)?;
-        let knows_nothing = pull.agents.iter().all(|asked| asked.seen == 0);
-        if knows_nothing && !is_on(Mutant::FirstPullNotConfirmed) && !self.confirm_lead().await {
+        let knows_nothing = pull.agents.iter().all(|asked| asked.seen == 0) && !is_on(Mutant::FirstPullNotConfirmed);
+        let is_passed = self.inner.state.read().is_passed(node, pull);
+        if (knows_nothing || is_passed) && !self.confirm_lead().await {
             return Err(elsewhere());
         }
         let patience = Duration::from_millis(pull.wait_ms.min(limits::PULL_WAIT_MS_MAX).into());

@@ -79,11 +79,14 @@ fn commands(pulled: &Result<Pulled, PullFailure>) -> Vec<CommandId> {
 }
 
 /// The leader and the node of the robot are on one side, the other voters on the other.
-async fn cut_off_with_its_robots(watch: Watch) {
+async fn cut_off_with_its_robots(watch: Watch, is_ahead: bool) {
     let (mut nodes, voters) = three_of(4, &watch).await;
     let (id, deposed) = leader(&mut nodes).await;
     let (node, command) = (nodes.all[3].id, CommandId::from_bytes([7; 16]));
-    let pull = serve(&mut nodes, &deposed, node).await;
+    let mut pull = serve(&mut nodes, &deposed, node).await;
+    if is_ahead {
+        (pull.agents[0].after.routine, pull.agents[0].seen) = (u64::MAX, u64::MAX);
+    }
     send(&mut nodes, &deposed, command).await;
     assert_eq!(commands(&deposed.pull(node, &pull).await), [command]);
     let others = voters.iter().copied().filter(|voter| *voter != id);
@@ -104,6 +107,12 @@ async fn cut_off_with_its_robots(watch: Watch) {
 
 #[test]
 fn a_leader_that_is_cut_off_hands_out_no_command_to_a_node_that_knows_nothing_yet() {
-    let outcome = run(cut_off_with_its_robots);
+    let outcome = run(|watch| cut_off_with_its_robots(watch, false));
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_has_no_node_go_back_that_is_ahead_of_it() {
+    let outcome = run(|watch| cut_off_with_its_robots(watch, true));
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }

@@ -13,7 +13,7 @@ use skep_protocol::time::LogInstant;
 
 use super::host::{SHARD, node_id};
 use super::journal::Journal;
-use super::replica::Asker;
+use super::replica::{Asker, Replica};
 use super::watch::Seen;
 use super::world::{Event, Message, Said, Sim};
 
@@ -154,7 +154,9 @@ impl Sim {
     pub(super) fn on_pull(&mut self, host: usize, asker: Asker, pull: Pull) {
         let boot_ms = self.boot_ms(host);
         let known = self.hosts[host].replica.as_ref();
-        let ready = known.is_some_and(|replica| replica.is_ready(host, boot_ms));
+        // Nobody lies here: whoever is passed by a node leads no more, as a quorum would say.
+        let passed = |replica: &Replica| replica.state.is_passed(node_id(asker.host), &pull);
+        let ready = known.is_some_and(|replica| replica.is_ready(host, boot_ms) && !passed(replica));
         let clock = known.and_then(|replica| replica.clock.now(boot_ms)).filter(|_| ready);
         let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
         let (Some(clock), Some(lead)) = (clock, lead) else {

@@ -427,6 +427,8 @@ impl Inboxes {
             self.turns.remove(&shard);
             return;
         }
+        let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        of_shard.for_each(|(_, inbox)| inbox.gone.clear());
         let turn = self.turns.entry(shard).or_default();
         // Until the caller says under which key.
         (turn.under_way, turn.asked_ms, turn.authority) = (Some(WorkKey(0)), now_ms, authority);
@@ -492,6 +494,7 @@ impl Inboxes {
                 if let Some(root) = root {
                     inbox.pin(root, (&site, shard), out);
                 }
+                inbox.go_back(of.back, out);
                 for (class, n, cause) in of.voids {
                     inbox.void(class, n, cause, out);
                 }

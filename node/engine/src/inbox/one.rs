@@ -109,6 +109,8 @@ pub(super) struct Inbox {
     /// The entry up to which it knows what operators were granted.
     pub(super) authority: u64,
     live: BTreeMap<DeliverySeq, Live>,
+    /// What was let go of since the shard was asked last: its answer may bring it again.
+    pub(super) gone: BTreeSet<DeliverySeq>,
     /// What the shard's clock has surely come to, as the journal says.
     clock_floor: LogInstant,
     /// Commands that were begun and are let go of, with their deadlines, which the floor has not passed.
@@ -125,7 +127,8 @@ impl Inbox {
     pub(super) fn new(journal: JournalState) -> Self {
         let JournalState { head, stated, entries, clock_floor, begun } = journal;
         let live = entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
-        Self { head, stated, authority: 0, live, clock_floor, begun, taker: None, open: false, seen: 0 }
+        let gone = BTreeSet::new();
+        Self { head, stated, authority: 0, live, gone, clock_floor, begun, taker: None, open: false, seen: 0 }
     }
 
     pub(super) fn head(&self) -> JournalHead {

@@ -154,6 +154,8 @@ struct Node {
     root: Option<Root>,
     /// What the leader says next of what operators were granted.
     news: AuthorityNews,
+    /// Behind which places the leader next has it go on.
+    back: PerClass<Option<u64>>,
 }
 
 impl Node {
@@ -180,6 +182,7 @@ impl Node {
             released: 0,
             root: root(),
             news: AuthorityNews::default(),
+            back: PerClass::default(),
         }
     }
 
@@ -283,8 +286,8 @@ impl Node {
     fn pulled(&mut self, clock: u64, deliveries: Vec<Delivery>, voids: Vec<(u64, VoidCause)>) {
         let (key, _) = self.pull.take().expect("the shard is asked");
         let voids = voids.into_iter().map(|(n, cause)| (CommandClass::Routine, n, cause)).collect();
-        let more = PerClass::default();
-        let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more }];
+        let (more, back) = (PerClass::default(), std::mem::take(&mut self.back));
+        let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more, back }];
         let (root, authority) = (self.root.clone(), std::mem::take(&mut self.news));
         self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), root, agents, authority })));
     }

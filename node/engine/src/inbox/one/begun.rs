@@ -42,6 +42,7 @@ impl Inbox {
     /// Lets go of a command. That it was begun is kept.
     pub(super) fn let_go(&mut self, seq: DeliverySeq, out: &mut Out) {
         let Some(live) = self.live.remove(&seq) else { return };
+        self.gone.insert(seq);
         let (command, deadline) = (live.command(), live.entry.command.deadline);
         if live.was_begun() && deadline > self.clock_floor && !is_on(Mutant::BegunIdsForgotten) {
             self.begun.insert(command, deadline);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skep_protocol::authority::granted;
 use skep_protocol::command::{
-    CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, SignedCommand, Steps, Target,
+    CommandClass, CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, SignedCommand, Steps, Target,
 };
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalWrite};
 use skep_protocol::text::{Reason, SiteName};
@@ -38,6 +38,19 @@ impl Verified {
 }
 
 impl Inbox {
+    /// Goes back to where there is something of a class: somebody had delivered under places that there are not, and what comes under
+    /// those that there are would not be taken. Places are the leader's to give; what was begun is not begun again by its name.
+    pub(in crate::inbox) fn go_back(&mut self, to: PerClass<Option<u64>>, out: &mut Out) {
+        let before = self.head.cursor;
+        for class in CommandClass::URGENT_FIRST {
+            let cursor = self.head.cursor.of_mut(class);
+            *cursor = to.of(class).map_or(*cursor, |to| to.min(*cursor));
+        }
+        if self.head.cursor != before {
+            out.writes.push(JournalWrite::Head(self.head));
+        }
+    }
+
     /// Takes down what was delivered. What must not be started ends with it.
     pub(in crate::inbox) fn deliver(
         &mut self,
@@ -63,7 +76,7 @@ impl Inbox {
             *cursor = delivery.seq;
             came = true;
             let seq = DeliverySeq { home: self.head.home, class, n: delivery.seq };
-            if self.live.contains_key(&seq) {
+            if self.live.contains_key(&seq) || self.gone.contains(&seq) {
                 continue;
             }
             if delivery.void.is_none() {

@@ -48,7 +48,9 @@ fn a_full_node_that_is_told_that_there_is_more_does_not_ask_again_and_again() {
     node.pulled(10_000, vec![], vec![]);
     let (key, _) = node.pull.take().expect("the shard is asked");
     let more = PerClass { routine: true, urgent: false };
-    let of = PulledFor { agent: agent(), home: HOME, open: true, deliveries: vec![], voids: vec![], seen: 7, more };
+    let back = PerClass::default();
+    let of =
+        PulledFor { agent: agent(), home: HOME, open: true, deliveries: vec![], voids: vec![], seen: 7, more, back };
     let authority = AuthorityNews::default();
     let pulled = Pulled { clock: at(10_000), root: root(), agents: vec![of], authority };
     node.settle(key, Settled::Pulled(Box::new(pulled)));
@@ -180,7 +182,8 @@ fn an_urgent_command_for_which_no_room_is_set_aside_any_more_stays_with_the_shar
     let (key, _) = node.pull.take().expect("the shard is asked");
     let more = PerClass { routine: false, urgent: true };
     let deliveries = vec![delivery(2, urgent(2))];
-    let of = PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids: vec![], seen: 7, more };
+    let back = PerClass::default();
+    let of = PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids: vec![], seen: 7, more, back };
     let authority = AuthorityNews::default();
     let pulled = Pulled { clock: at(10_000), root: root(), agents: vec![of], authority };
     node.settle(key, Settled::Pulled(Box::new(pulled)));

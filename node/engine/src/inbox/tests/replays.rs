@@ -53,6 +53,39 @@ fn of_two_deliveries_of_one_command_the_second_is_not_begun() {
 }
 
 #[test]
+fn what_was_delivered_under_a_place_that_there_is_not_keeps_no_honest_delivery_away() {
+    let mut node = done();
+    let nowhere = Delivery { void: Some(VoidCause::Cancelled), ..delivery(u64::MAX, command(9)) };
+    node.deliver(vec![nowhere]);
+    assert_eq!(node.reported(), [(9, "cancelled")]);
+    node.told();
+    node.crash();
+    node.take(STREAM, 1);
+    node.pulled(10_000, vec![], vec![]);
+    assert_eq!(node.asked().after.routine, u64::MAX);
+    // Whoever leads by now has the second one for it.
+    node.back = PerClass { routine: Some(1), urgent: None };
+    node.deliver(vec![delivery(2, command(2))]);
+    assert_eq!((node.told(), node.head.cursor.routine), (vec![(2, "offer")], 2));
+    node.deliver(vec![delivery(3, command(3))]);
+    assert_eq!((node.durable.len(), node.asked().after.routine), (2, 3));
+}
+
+#[test]
+fn an_answer_that_goes_back_brings_nothing_again_that_has_ended_meanwhile() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.say(1, CommandSaid::Reject { reason: Reason::truncated("not now") });
+    node.sync();
+    assert_eq!(node.reported(), [(1, "rejected")]);
+    node.told();
+    // The shard was asked before that.
+    node.back = PerClass { routine: Some(0), urgent: None };
+    node.deliver(vec![delivery(1, command(1))]);
+    assert_eq!((node.told(), node.reported()), (vec![], vec![]));
+}
+
+#[test]
 fn a_clock_that_is_turned_back_makes_no_deadline_later() {
     let mut node = Node::open();
     node.now_ms += 20_000;
