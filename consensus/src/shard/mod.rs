@@ -55,7 +55,7 @@ use crate::threads::{Errand, Threads};
 pub(crate) use lead::ROUND_PATIENCE;
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
-pub(crate) use propose::Submission;
+pub(crate) use propose::{ENTRY_PATIENCE, Submission};
 pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 
 /// What all shards of a node share.

@@ -18,6 +18,7 @@ use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::propose::ENTRY_PATIENCE;
 use super::{Shard, ShardView, announce};
 use crate::net::Class;
 
@@ -109,7 +110,8 @@ impl Shard {
             let mut applied = self.inner.applied.clone();
             applied.wait_for(|next| last.is_none_or(|last| *next > last)).await.is_ok()
         };
-        self.while_leading(round).await.unwrap_or(false)
+        // Entries take as long as disks do.
+        self.while_leading(ENTRY_PATIENCE, round).await.unwrap_or(false)
     }
 
     /// How much a node can be told at once of what its agents hold.

@@ -50,7 +50,7 @@ impl Shard {
         if is_on(Mutant::StaleReadCalledLinearizable) {
             return self.answer(query, true, bytes_max).await;
         }
-        match self.while_leading(self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
+        match self.while_leading(self.round_patience(), self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
             Some(Ok(_)) => self.answer(query, true, bytes_max).await,
             Some(Err(_)) | None => Err(QueryFailure::NoQuorum),
         }
