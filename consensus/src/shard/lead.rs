@@ -124,30 +124,6 @@ pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConf
     pulse.has_quorum(now)
 }
 
-/// How many times the patience with one call whoever asks the leader waits for what the leader asks a quorum for: on a slow
-/// link or disk that takes several times as long as it should. A leader that loses its quorum meanwhile says so at once.
-pub(crate) const ROUND_PATIENCE: u32 = 6;
-
-impl Shard {
-    /// How long a quorum is waited for.
-    pub(super) fn round_patience(&self) -> Duration {
-        Duration::from_millis(self.inner.site.config.rpc_timeout_ms) * ROUND_PATIENCE
-    }
-
-    /// Waits for what only a leader with a quorum gets: none if it is one no more, or if it takes longer than it is waited for.
-    pub(super) async fn while_leading<T>(&self, patience: Duration, round: impl Future<Output = T>) -> Option<T> {
-        let mut view = self.inner.view.subscribe();
-        tokio::select! {
-            // In order, and not by chance: a simulated run is the same every time.
-            biased;
-            done = round => Some(done),
-            // Also if whoever changes the view is gone.
-            _ = view.wait_for(|view| !view.ready) => None,
-            () = tokio::time::sleep(patience) => None,
-        }
-    }
-}
-
 /// A group that failed never serves again in this process.
 fn out_of_service(shard: &Shard) {
     shard.inner.clock.set_leads(false);

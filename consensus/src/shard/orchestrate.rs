@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use openraft::ReadPolicy;
 use skep_fleet::{HeartbeatKey, Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent};
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Decision, EntryBody};
@@ -96,15 +95,15 @@ impl Shard {
         Ok(HeartbeatReply { lead: self.hint(), ..reply })
     }
 
-    /// Whether a quorum confirms that this node leads, and everything that it wrote before now is applied.
-    pub(super) async fn confirm_lead(&self) -> bool {
+    /// Whether a quorum confirms that this node leads a term, and everything that it wrote before now is applied.
+    pub(super) async fn confirm_lead(&self, term: u64) -> bool {
         let round = async {
             // Another thread may have stamped an entry that the core does not have yet.
             drop(self.inner.stamping.lock().await);
             // Asked of the core, behind every write that was handed to it before.
             let last = self.raft().with_raft_state(|state| state.log_ids.last().map(|id| id.index)).await;
             let Ok(last) = last else { return false };
-            if self.raft().ensure_linearizable(ReadPolicy::ReadIndex).await.is_err() {
+            if !self.confirm_quorum(term).await {
                 return false;
             }
             let mut applied = self.inner.applied.clone();
@@ -257,7 +256,7 @@ impl Driver {
                     OrchestratorEvent::ProposalEnded { applied }
                 })),
                 OrchestratorEffect::BeginRound => self.in_flight.push(Box::pin(async move {
-                    OrchestratorEvent::RoundEnded { confirmed: shard.confirm_lead().await }
+                    OrchestratorEvent::RoundEnded { confirmed: shard.confirm_lead(term).await }
                 })),
                 OrchestratorEffect::Update { node, update } => self.in_flight.push(Box::pin(async move {
                     OrchestratorEvent::UpdateEnded { node, arrived: shard.tell(node, update).await }
