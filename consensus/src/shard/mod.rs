@@ -5,6 +5,7 @@ mod arrive;
 mod beat;
 mod compact;
 mod condition;
+mod confirm;
 mod continuity;
 mod dispatch;
 mod elect;
@@ -52,10 +53,10 @@ use crate::raft::types::{Raft, TypeConfig};
 use crate::store::Store;
 use crate::threads::{Errand, Threads};
 
-pub(crate) use lead::ROUND_PATIENCE;
+pub(crate) use confirm::ROUND_PATIENCE;
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
-pub(crate) use propose::Submission;
+pub(crate) use propose::{ENTRY_PATIENCE, Submission};
 pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 
 /// What all shards of a node share.
