@@ -32,7 +32,9 @@ use crate::fill::call_query;
 use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::roles;
-use crate::shard::{FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site};
+use crate::shard::{
+    ENTRY_PATIENCE, FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site,
+};
 use crate::store::disk::once_there_is_room;
 use crate::store::{HistoryOptions, Store, StoreError, StoreOptions};
 use crate::threads::{Threads, control_runtime, work_runtime};
@@ -340,7 +342,7 @@ impl ConsensusHandle {
             Ok(body) => body,
             Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
         };
-        match self.ask(node, class, kind, shard, &body, Duration::ZERO).await {
+        match self.ask(node, class, kind, shard, &body, ENTRY_PATIENCE).await {
             Ok(answer) => match ProposalReply::decode(&answer) {
                 Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
                 Ok(_) | Err(_) => vec![ProposeOutcome::Unknown; count],

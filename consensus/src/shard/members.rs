@@ -377,10 +377,12 @@ impl Shard {
         Ok(())
     }
 
-    /// Makes these nodes, to which the log is sent already, the voters.
+    /// Makes these nodes, to which the log is sent already, the voters, whether they are reached now or not.
     pub(crate) async fn vote_by(&self, nodes: &[NodeId]) -> Result<(), MembershipError> {
-        let members = nodes.iter().map(|node| self.present(*node).map(|member| (member.raft_id(), member)));
-        self.replace_voters(members.collect::<Result<_, _>>()?).await
+        let metrics = self.metrics();
+        let members = metrics.membership_config.membership().nodes();
+        let wanted = members.filter(|(_, member)| nodes.contains(&member.node));
+        self.replace_voters(wanted.map(|(id, member)| (*id, member.clone())).collect()).await
     }
 
     /// Whether two sets of voters must agree, as far as this node knows.

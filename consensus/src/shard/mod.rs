@@ -6,6 +6,7 @@ mod arrive;
 mod beat;
 mod compact;
 mod condition;
+mod confirm;
 mod continuity;
 mod dispatch;
 mod elect;
@@ -55,10 +56,10 @@ use crate::store::Store;
 use crate::threads::{Errand, Threads};
 
 pub(crate) use admit::is_possible_term;
-pub(crate) use lead::ROUND_PATIENCE;
+pub(crate) use confirm::ROUND_PATIENCE;
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
-pub(crate) use propose::Submission;
+pub(crate) use propose::{ENTRY_PATIENCE, Submission};
 pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 
 /// What all shards of a node share.

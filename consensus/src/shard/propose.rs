@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
@@ -27,8 +29,13 @@ use super::Shard;
 use crate::raft::types::{ApplyReply, EntryBytes, TypeConfig};
 use crate::threads::{Errand, Threads};
 
-/// An entry that is not applied after this long is answered as unknown.
-const ENTRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest that an entry of others is waited for, by the leader and by those who ask it. It has to end some day, and what
+/// disks take needs no other measure: who wants to hear sooner has a patience of its own, and a leader that loses its quorum
+/// waits no longer than [`LOST_PATIENCE`].
+pub(crate) const ENTRY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a leader that has no quorum, or leads no more, waits for its entries: another one may commit them, or it finds its
+/// quorum again.
+const LOST_PATIENCE: Duration = Duration::from_secs(5);
 /// The answer while the history is behind: it takes a while until it is not.
 const HISTORY_BEHIND: ProposeOutcome = ProposeOutcome::Overloaded { retry_after_ms: 200 };
 /// The answer for want of room.
@@ -132,7 +139,11 @@ impl Shard {
         answered.await.unwrap_or_else(|_| all(ProposeOutcome::Unknown))
     }
 
-    /// Proposes an entry as the leader of a term, and waits until it is applied. None: not applied, or not known.
+    /// Proposes an entry of the leader's own, as the leader of a term, and waits until it is applied. None: not applied, or not
+    /// known.
+    ///
+    /// It can come for as long as the term lasts, however long disks take, and is waited for so long: whoever wants it would
+    /// only propose it again.
     pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
         let has_no_room = self.inner.site.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
         // Without its clock, or rules, a leader could not even say that there is no room; and such an entry is hardly larger than
@@ -147,10 +158,47 @@ impl Shard {
         let data = EntryBytes(Bytes::from(bytes));
         self.raft().write(data).with_leader(term).responder(responder).await.ok()?;
         drop(stamping);
-        match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
-            Ok(Ok(Ok(response))) => Some(response.data),
-            Ok(Ok(Err(_)) | Err(_)) | Err(_) => None,
+        tokio::select! {
+            // In order, and not by chance: a simulated run is the same every time.
+            biased;
+            answer = written => match answer {
+                Ok(Ok(response)) => Some(response.data),
+                Ok(Err(_)) | Err(_) => None,
+            },
+            () = self.term_ends(term) => None,
         }
+    }
+
+    /// Waits until this node does not lead a term any more.
+    async fn term_ends(&self, term: u64) {
+        let mut metrics = self.raft().metrics();
+        loop {
+            let now = self.metrics();
+            let leads = now.state == ServerState::Leader && now.current_term == term;
+            if !leads || now.running_state.is_err() || metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until an entry of others is not waited for any more. While this node has its quorum the entry is on its way, and
+    /// keeps its place among those in flight: another one would only be put behind it.
+    async fn entry_is_given_up(&self) {
+        let mut view = self.view();
+        let lost = async {
+            loop {
+                // Also if whoever changes the view is gone.
+                if view.wait_for(|view| !view.ready).await.is_err() {
+                    return;
+                }
+                let found = tokio::time::timeout(LOST_PATIENCE, view.wait_for(|view| view.ready)).await;
+                if !found.is_ok_and(|found| found.is_ok()) {
+                    return;
+                }
+            }
+        };
+        // Whether it is lost or took too long: nobody knows what becomes of it.
+        let _ = tokio::time::timeout(ENTRY_PATIENCE, lost).await;
     }
 }
 
@@ -261,11 +309,16 @@ async fn write(shard: &Shard, requests: Vec<Request>) -> Result<ApplyReply, Prop
     let sent = shard.raft().write(data).with_leader(view.term).responder(responder).await;
     sent.map_err(|_| ProposeOutcome::NotLeader(LeaderHint::default()))?;
     drop(stamping);
-    match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
-        Ok(Ok(Ok(response))) => Ok(response.data),
-        // Not appended: the lease ran out, or another node leads.
-        Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Err(shard.not_leader()),
-        Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(ProposeOutcome::Unknown),
+    tokio::select! {
+        // In order, and not by chance: a simulated run is the same every time.
+        biased;
+        answer = written => match answer {
+            Ok(Ok(response)) => Ok(response.data),
+            // Not appended: the lease ran out, or another node leads.
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(shard.not_leader()),
+            Ok(Err(_)) | Err(_) => Err(ProposeOutcome::Unknown),
+        },
+        () = shard.entry_is_given_up() => Err(ProposeOutcome::Unknown),
     }
 }
 

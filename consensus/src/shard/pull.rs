@@ -58,12 +58,13 @@ impl Shard {
         let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();
         // A machine that slept may not have looked since.
-        let ready = view.borrow_and_update().ready && has_quorum(self, &self.metrics());
+        let ShardView { ready, term, .. } = *view.borrow_and_update();
+        let ready = ready && has_quorum(self, &self.metrics());
         // Read after the question arrived, so that whoever asked knows how old it is at most.
         let clock = self.inner.clock.to_send().filter(|_| ready).ok_or_else(elsewhere)?;
         let knows_nothing = pull.agents.iter().all(|asked| asked.seen == 0) && !is_on(Mutant::FirstPullNotConfirmed);
         let is_passed = self.inner.state.read().is_passed(node, pull);
-        if (knows_nothing || is_passed) && !self.confirm_lead().await {
+        if (knows_nothing || is_passed) && !self.confirm_in_time(term).await {
             return Err(elsewhere());
         }
         let patience = Duration::from_millis(pull.wait_ms.min(limits::PULL_WAIT_MS_MAX).into());

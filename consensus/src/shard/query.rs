@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use openraft::ReadPolicy;
 use skep_fleet::FleetState;
 use skep_protocol::authority::OperatorGrant;
 use skep_protocol::command::CommandView;
@@ -44,16 +43,17 @@ impl Shard {
     }
 
     async fn linearizable(&self, query: Query, bytes_max: u64) -> Result<QueryReply, QueryFailure> {
-        if !self.inner.view.borrow().ready {
+        let view = *self.inner.view.borrow();
+        if !view.ready {
             return Err(QueryFailure::NotLeader(self.elsewhere()));
         }
         if is_on(Mutant::StaleReadCalledLinearizable) {
             return self.answer(query, true, bytes_max).await;
         }
-        match self.while_leading(self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
-            Some(Ok(_)) => self.answer(query, true, bytes_max).await,
-            Some(Err(_)) | None => Err(QueryFailure::NoQuorum),
+        if !self.confirm_in_time(view.term).await {
+            return Err(QueryFailure::NoQuorum);
         }
+        self.answer(query, true, bytes_max).await
     }
 
     async fn stale(&self, query: Query, bytes_max: u64) -> Result<QueryReply, QueryFailure> {

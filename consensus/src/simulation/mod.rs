@@ -19,6 +19,7 @@ mod pulls;
 mod restarts;
 mod rubbish;
 mod site;
+mod slow;
 mod status;
 mod strangers;
 mod versions;
