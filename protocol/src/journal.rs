@@ -108,8 +108,7 @@ impl JournalState {
     /// A journal of these entries, by which nothing was begun that is let go of, nor anything seen that was stated later than
     /// at first.
     pub const fn new(head: JournalHead, entries: Vec<JournalEntry>) -> Self {
-        let (stated, begun) = (BTreeMap::new(), BTreeMap::new());
-        Self { head, stated, entries, clock_floor: LogInstant::ZERO, begun }
+        Self { head, stated: BTreeMap::new(), entries, clock_floor: LogInstant::ZERO, begun: BTreeMap::new() }
     }
 }
 

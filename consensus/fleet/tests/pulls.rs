@@ -141,6 +141,7 @@ impl Nodes {
                     agents: vec![PullFor { seen: 0, ..self.asked[robot].clone() }],
                     wait_ms: 1_000,
                     replaced: 0,
+                    authority: 0,
                 };
                 let unseen = self.hall.state.pull(at, &pull, None, usize::MAX);
                 assert!(unseen.iter().all(|answer| answer.deliveries.is_empty()), "{robot} misses {unseen:?}");

@@ -125,7 +125,7 @@ pub enum JournalReport {
         /// The agent.
         agent: AgentId,
         /// The journal.
-        journal: JournalState,
+        journal: Box<JournalState>,
     },
     /// It is written, and no crash undoes it.
     Written {
@@ -254,7 +254,7 @@ impl Keeper {
         for (shard, agent) in self.book.whoses() {
             let journal = self.book.state(&(shard, agent.clone()));
             if let Some(journal) = journal.filter(|journal| !journal.entries.is_empty()) {
-                self.report(JournalReport::Opened { shard, agent, journal });
+                self.report(JournalReport::Opened { shard, agent, journal: Box::new(journal) });
             }
         }
         while let Some(job) = jobs.blocking_recv() {
@@ -288,7 +288,7 @@ impl Keeper {
                     }
                 };
                 let (shard, agent) = whose.clone();
-                self.write(&whose, writes, Some(JournalReport::Opened { shard, agent, journal }))
+                self.write(&whose, writes, Some(JournalReport::Opened { shard, agent, journal: Box::new(journal) }))
             }
             JournalJob::Release { shard, agent } => {
                 self.release((shard, agent), self.next);

@@ -38,7 +38,7 @@ impl Driver {
 
     pub(super) fn on_journal(&mut self, report: JournalReport) {
         self.on_inbox(match report {
-            JournalReport::Opened { shard, agent, journal } => InboxEvent::Opened { shard, agent, journal },
+            JournalReport::Opened { shard, agent, journal } => InboxEvent::Opened { shard, agent, journal: *journal },
             JournalReport::Written { key } => InboxEvent::Written { key: WriteKey(key) },
         });
     }

@@ -498,7 +498,7 @@ pub(super) fn signed<T: Statement>(
     let stated = stated.ok_or_else(|| field(name, "it is missing"))?;
     let signature: [u8; 64] =
         stated.signature.try_into().map_err(|_| field("signature", "give the 64 bytes of an ed25519 signature"))?;
-    let signed = Signed::from_parts(stated.body.into(), Signature::from_bytes(&signature));
+    let signed = Signed::<T>::from_parts(stated.body.into(), Signature::from_bytes(&signature));
     let signed = signed.map_err(|error| field(name, error))?;
     match signed.unknown_field() {
         None => Ok(signed),

@@ -58,7 +58,7 @@ fn upto(n: u64) -> PerClass<u64> {
 fn opened(journals: &Journals, reports: &mut mpsc::Receiver<JournalReport>, name: &str) -> JournalState {
     journals.submit(JournalJob::Open { shard: SHARD, agent: agent(name) });
     match reports.blocking_recv().unwrap() {
-        JournalReport::Opened { agent: of, journal, .. } if of == agent(name) => journal,
+        JournalReport::Opened { agent: of, journal, .. } if of == agent(name) => *journal,
         other => panic!("{other:?}"),
     }
 }
@@ -97,7 +97,7 @@ fn what_was_reported_written_is_there_after_a_restart() {
     let (journals, mut reports) = reopen(dir.path(), journals, reports);
     // A journal that holds something is told without being asked for.
     let journal = JournalState::new(head, vec![entry(2)]);
-    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: journal.clone() };
+    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: Box::new(journal.clone()) };
     assert_eq!(reports.blocking_recv(), Some(told));
     assert_eq!(opened(&journals, &mut reports, "r1"), journal);
     // Another agent whose name begins alike has its own.
@@ -155,7 +155,7 @@ fn what_is_not_believed_any_more_of_operators_is_not_after_a_restart_nor_when_th
     let head = JournalHead { cursor: upto(2 * RECORDS_MAX - 1), ..head };
     let stated = BTreeMap::from([(operator(1), 3), (operator(2), 5)]);
     let journal = JournalState { stated, ..JournalState::new(head, vec![entry(1)]) };
-    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
+    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: Box::new(journal) };
     assert_eq!(reports.blocking_recv(), Some(told));
 }
 
@@ -193,7 +193,7 @@ fn no_flipped_byte_of_a_journal_goes_unnoticed() {
                 noticed += 1;
                 continue;
             };
-            let same = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: whole.clone() };
+            let same = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: Box::new(whole.clone()) };
             assert_eq!(reports.blocking_recv(), Some(same), "{} byte {at}", path.display());
         }
     }
@@ -216,7 +216,7 @@ fn the_log_is_let_go_of_and_nothing_with_it() {
     let (_journals, mut reports) = reopen(dir.path(), journals, reports);
     let head = JournalHead { cursor: upto(2 * RECORDS_MAX - 1), ..head };
     let journal = JournalState::new(head, vec![entry(1)]);
-    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
+    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: Box::new(journal) };
     assert_eq!(reports.blocking_recv(), Some(told));
     let segments = files_in(&dir.path().join("wal")).len();
     assert!(segments <= 2 + limits::JOURNAL_SPARE_SEGMENTS, "{segments} segments are kept");
@@ -259,7 +259,7 @@ fn journals_that_are_larger_than_any_record_are_written_anew_and_are_there_after
     }
     let (_journals, mut reports) = reopen(dir.path(), journals, reports);
     for (name, journal) in expected {
-        let told = JournalReport::Opened { shard: SHARD, agent: agent(name), journal };
+        let told = JournalReport::Opened { shard: SHARD, agent: agent(name), journal: Box::new(journal) };
         assert_eq!(reports.blocking_recv(), Some(told));
     }
     let segments = files_in(&dir.path().join("wal")).len();

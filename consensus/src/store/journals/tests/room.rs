@@ -45,7 +45,7 @@ fn ends_are_written_into_room_of_their_own_when_nothing_is_left_and_survive_rest
         drop((journals, reports));
         (journals, reports) = open_on(&disk, dir.path());
         let journal = JournalState::new(head, entries.clone());
-        let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
+        let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: Box::new(journal) };
         assert_eq!(reports.blocking_recv(), Some(told));
     }
     write(&journals, &mut reports, "r1", entries.iter().map(|entry| JournalWrite::Remove(entry.seq)).collect());
@@ -110,7 +110,7 @@ fn a_log_of_journals_that_cannot_be_written_anew_goes_on_until_there_is_room() {
     write(&journals, &mut reports, "r1", vec![JournalWrite::Put(entry(1))]);
     let (journals, mut reports) = reopen(dir.path(), journals, reports);
     let journal = JournalState::new(cursor(2 * RECORDS_MAX - 1), vec![entry(1)]);
-    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
+    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: Box::new(journal) };
     assert_eq!(reports.blocking_recv(), Some(told));
     drop(journals);
 }
