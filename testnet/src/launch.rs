@@ -1,6 +1,7 @@
 //! Starting and ending node processes.
 
 mod descriptors;
+mod listed;
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -20,6 +21,8 @@ use tokio::time::Instant;
 use crate::hosts::Hosts;
 use crate::ports::free_ports;
 use crate::relay::{self, Links, Relay};
+
+pub use listed::NodeAddress;
 
 /// How a testnet is laid out.
 #[derive(Clone, Debug)]
