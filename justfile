@@ -3,7 +3,7 @@ verify:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
     cargo test --workspace --locked
-    cargo deny check bans licenses
+    cargo deny check
 
 # Mends what a program can mend.
 fix:
@@ -13,6 +13,12 @@ fix:
 # The warehouse that survives.
 demo:
     cargo run --release -- testnet demo
+
+# What is handed out: the program, with a list of its crates in it (cargo-auditable, which cargo-audit and others read), and the
+# same list beside it as CycloneDX (cargo-sbom). Both tools come from crates.io: cargo install --locked cargo-auditable cargo-sbom
+dist:
+    cargo auditable build --package skep --profile dist --locked
+    cargo sbom --cargo-package skep --output-format cyclone_dx_json_1_4 > target/dist/skep.cdx.json
 
 # More of what CI does a little of: whole sites and real Raft in virtual time, chaos and power cuts on real processes.
 prove:

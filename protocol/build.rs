@@ -12,10 +12,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "skep/v1/commands.proto",
         "skep/v1/topics.proto",
         "skep/v1/nodes.proto",
+        "skep/v1/statements.proto",
     ])?;
     let set = compiler.file_descriptor_set();
     compiler.include_source_info(false);
     std::fs::write(out.join("skep.v1.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(set)?;
+    // Arguments share the bytes of the statement that they are a part of.
+    let build = tonic_prost_build::configure().bytes(".skep.v1.CommandStatement.args");
+    build.build_transport(false).compile_fds(set)?;
     Ok(())
 }

@@ -147,7 +147,7 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<S
     let origins: BTreeMap<String, Origin> = layers.iter().map(|l| (l.origin.to_string(), l.origin.clone())).collect();
     let merged = layers.into_iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
     let origin = |key: &str| {
-        let found = merged.find_metadata(key).and_then(|m| origins.get(m.name.as_ref()));
+        let found = merged.find_metadata(list_of(key)).and_then(|m| origins.get(m.name.as_ref()));
         found.cloned().unwrap_or(Origin::Default)
     };
     let raw: RawConfig = merged.extract_lossy().map_err(|e| {
@@ -230,6 +230,14 @@ fn put(data: &mut Dict, key: &str, value: Value) {
 pub fn key_of_variable(variable: &str) -> Option<String> {
     let name = variable.strip_prefix("SKEP_")?;
     (name == "PRESET" || name.contains("__")).then(|| name.to_lowercase().replace("__", "."))
+}
+
+/// A key, or that of the list that it is in: the library finds nothing within a list, and a list is of one layer.
+fn list_of(key: &str) -> &str {
+    let is_place = |part: &&str| part.parse::<usize>().is_ok();
+    let names = key.split('.').take_while(|part| !is_place(part));
+    let bytes: usize = names.map(|name| name.len() + 1).sum();
+    key.get(..bytes.saturating_sub(1)).unwrap_or(key)
 }
 
 fn preset_of(layers: &[Layer]) -> Result<Preset, ConfigError> {

@@ -106,7 +106,7 @@ raw_section! {
 raw_section! {
     /// The local API.
     RawApi {
-        /// Loopback TCP address.
+        /// Loopback TCP address, or `off`.
         listen: String,
     }
 }

@@ -133,8 +133,8 @@ pub struct MeshConfig {
 /// The local API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// Loopback TCP address.
-    pub listen: SocketAddr,
+    /// Loopback TCP address; none if it serves its Unix socket only.
+    pub listen: Option<SocketAddr>,
     /// The trust domain.
     pub site: SiteName,
 }
@@ -215,7 +215,7 @@ impl Config {
             site: node.site.clone(),
             peers,
         };
-        let api = ApiConfig { listen: address("api.listen", raw.api.listen.as_ref())?, site: node.site.clone() };
+        let api = api(raw, &node)?;
         for (key, listen) in [("control.listen", control.listen), ("mesh.listen", mesh.listen)] {
             if !listen.ip().is_loopback() && control.peers.is_empty() {
                 return Err(invalid(
@@ -224,15 +224,9 @@ impl Config {
                 ));
             }
         }
-        if !api.listen.ip().is_loopback() {
-            return Err(invalid(
-                "api.listen",
-                format!("{} is not loopback; the API serves this machine only", api.listen),
-            ));
-        }
         // The mesh listens over UDP and TCP, the control plane over one of them, and the API over the other.
-        for (key, listen) in [("control.listen", control.listen), ("api.listen", api.listen)] {
-            if collide(listen, mesh.listen) {
+        for (key, listen) in [("control.listen", Some(control.listen)), ("api.listen", api.listen)] {
+            if let Some(listen) = listen.filter(|listen| collide(*listen, mesh.listen)) {
                 return Err(invalid(key, format!("{listen} is where mesh.listen is; each needs a port of its own")));
             }
         }
@@ -254,6 +248,24 @@ impl Config {
         let checks = checks(raw, &node)?;
         Ok(Self { preset, node, control, mesh, api, engine, checks })
     }
+}
+
+/// What stands for no address.
+const OFF: &str = "off";
+
+fn api(raw: &RawConfig, node: &NodeConfig) -> Result<ApiConfig, Invalid> {
+    let key = "api.listen";
+    let text = Some(required(key, raw.api.listen.as_ref())?).filter(|text| text != OFF);
+    let listen: Option<SocketAddr> = text
+        .map(|text| {
+            let why = format!("{text:?} is neither an address such as 127.0.0.1:7342 nor \"{OFF}\"");
+            text.parse().map_err(|_| invalid(key, why))
+        })
+        .transpose()?;
+    if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
+        return Err(invalid(key, format!("{listen} is not loopback; the API serves this machine only")));
+    }
+    Ok(ApiConfig { listen, site: node.site.clone() })
 }
 
 fn checks(raw: &RawConfig, node: &NodeConfig) -> Result<ChecksConfig, Invalid> {

@@ -137,7 +137,7 @@ impl crate::net::Dispatch for Arc<Core> {
 
     fn large_answer(&self, header: Header, body: &[u8]) -> Option<usize> {
         let is_page = |query: Query| match query {
-            Query::Task(_) | Query::Counts | Query::CommandEnd { .. } => None,
+            Query::Task(_) | Query::Place | Query::Counts | Query::CommandEnd { .. } => None,
             _ => Some(PAGE_ANSWER_BYTES),
         };
         // One that does not decode is refused in a few words.

@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 
 use libp2p_identity::Keypair;
 use skep_protocol::ids::NodeId;
+use zeroize::Zeroizing;
 
 use crate::whole::write_whole;
+
+/// As much as is read of a key's file: its text is never moved as it grows, so that no copy of it stays behind.
+const KEY_FILE_BYTES_MAX: usize = 1_024;
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +42,10 @@ pub enum IdentityError {
     },
 }
 
-/// The node's secret key. Never shown: its debug form is the public half.
+/// The node's secret key. Never shown: its debug form is the public half. Wiped from memory when it is let go of.
 #[derive(Clone)]
 pub struct Identity {
-    seed: [u8; 32],
+    seed: Zeroizing<[u8; 32]>,
     keypair: Keypair,
     node: NodeId,
 }
@@ -55,7 +59,9 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// The identity with this secret seed; none if the cryptographic library refuses it.
     pub fn from_seed(seed: [u8; 32]) -> Option<Self> {
-        let keypair = Keypair::ed25519_from_bytes(seed).ok()?;
+        let seed = Zeroizing::new(seed);
+        // What is given to it is wiped by it.
+        let keypair = Keypair::ed25519_from_bytes(*seed).ok()?;
         let public = keypair.public().try_into_ed25519().ok()?.to_bytes();
         Some(Self { seed, keypair, node: NodeId::from_public_key(public) })
     }
@@ -67,8 +73,10 @@ impl Identity {
     pub fn create(path: &Path, seed: [u8; 32]) -> Result<Self, IdentityError> {
         let io = |source| IdentityError::Io { path: path.to_owned(), source };
         let identity = Self::from_seed(seed).ok_or_else(|| IdentityError::Malformed { path: path.to_owned() })?;
-        let hex: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
-        write_whole(path, format!("skep ed25519 seed {hex}\n").as_bytes()).map_err(io)?;
+        let seed = Zeroizing::new(seed);
+        let hex: Zeroizing<String> = Zeroizing::new(seed.iter().map(|byte| format!("{byte:02x}")).collect());
+        let line = Zeroizing::new(format!("skep ed25519 seed {}\n", hex.as_str()));
+        write_whole(path, line.as_bytes()).map_err(io)?;
         Ok(identity)
     }
 
@@ -83,16 +91,19 @@ impl Identity {
         if mode & 0o077 != 0 {
             return Err(IdentityError::Exposed { path: path.to_owned(), mode });
         }
-        let mut text = String::new();
+        let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES_MAX));
         let malformed = || IdentityError::Malformed { path: path.to_owned() };
-        file.take(1_024).read_to_string(&mut text).map_err(|_| malformed())?;
+        file.take(KEY_FILE_BYTES_MAX as u64).read_to_string(&mut text).map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidData => malformed(),
+            _ => io(e),
+        })?;
         let hex = text.trim().strip_prefix("skep ed25519 seed ").filter(|h| h.len() == 64 && h.is_ascii());
         let hex = hex.ok_or_else(malformed)?;
-        let mut seed = [0; 32];
+        let mut seed = Zeroizing::new([0_u8; 32]);
         for (at, byte) in seed.iter_mut().enumerate() {
             *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).map_err(|_| malformed())?;
         }
-        Self::from_seed(seed).ok_or_else(malformed)
+        Self::from_seed(*seed).ok_or_else(malformed)
     }
 
     /// Who the node is.
@@ -101,8 +112,8 @@ impl Identity {
     }
 
     /// The secret, for the mesh, which builds its own key from it.
-    pub fn seed(&self) -> [u8; 32] {
-        self.seed
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        self.seed.clone()
     }
 
     pub(crate) fn keypair(&self) -> &Keypair {

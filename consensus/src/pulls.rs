@@ -63,6 +63,10 @@ impl Pulls {
     /// Wakes those that ask for an agent of whom an entry after this one changed something. To be called once the state can
     /// be read.
     pub(crate) fn tell(&self, state: &FleetState, after: Option<u64>) {
+        // What operators may do concerns everybody.
+        if state.authority_changed_after(after) {
+            return self.tell_all();
+        }
         let waiting = self.lock();
         if waiting.pulls.is_empty() {
             return;
@@ -131,7 +135,7 @@ mod tests {
             seen: 0,
             room: PerClass::default(),
         };
-        Pull { agents: agents.iter().map(asked).collect(), wait_ms: 1_000 }
+        Pull { agents: agents.iter().map(asked).collect(), wait_ms: 1_000, replaced: 0, authority: 0 }
     }
 
     /// A shard, and those that wait at it.

@@ -1,20 +1,91 @@
 //! Who votes in the shards that this node has heard of, for the connections that it keeps.
+//!
+//! A node without a replica learns from others who votes, and remembers it over restarts: of all that are marked as voters it dials
+//! those first. When the power of a site comes back every node begins at once, and nobody could tell another one anything yet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_protocol::ids::NodeId;
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::limits;
 use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::net::{Roles, sought_in};
+use crate::store::KnownVoters;
+use crate::threads::Errand;
 
-/// How often own replicas are looked at, while they say who votes and while they do not.
+/// How often own replicas are looked at, while somebody is thought to vote and while all that is known are marks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_EVERY_AT_FIRST: Duration = Duration::from_millis(50);
 /// How long some peers are kept that may know of a leader, before it is the turn of others.
 const TURN: Duration = Duration::from_secs(5);
+/// How long a node that has heard of no voters waits for one of those whom it remembers, before it asks others as well. Longer
+/// than it takes to connect on a link of some seconds.
+const REMEMBERED_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two writes of who votes: what changes more often, or finds no room, waits.
+const REMEMBER_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a node goes by that has heard from nobody yet who votes.
+pub(crate) struct Memory {
+    /// Its peers that are marked as voters. It believes nobody else until one of them names another one.
+    marked: BTreeSet<NodeId>,
+    /// Those of them that voted when it ran last.
+    voted: BTreeSet<NodeId>,
+    /// When one of those was connected last; when the node started, if none was since.
+    met_at: Instant,
+    /// Whose turn it is of those who are marked and do not vote.
+    turn: usize,
+}
+
+impl Memory {
+    /// What the process before this one left.
+    pub(crate) fn of(core: &Core, kept: &KnownVoters) -> Self {
+        let local = core.site.node;
+        let marked = core.belief.marked.iter().copied();
+        Self::with(local, marked.filter(|id| *id != local).collect(), kept)
+    }
+
+    fn with(local: NodeId, marked: BTreeSet<NodeId>, kept: &KnownVoters) -> Self {
+        let voters = kept.values().flat_map(|voters| voters.iter().copied());
+        let voted = voters.filter(|id| marked.contains(id)).collect();
+        // Nodes that all look at the same time do not all ask the same.
+        let [one, other, ..] = *local.public_key();
+        let turn = usize::from(u16::from_le_bytes([one, other]));
+        Self { marked, voted, met_at: Instant::now(), turn }
+    }
+
+    /// With whom the node speaks: with those who vote, as it has heard, or else as it remembers, or else as they are marked; and,
+    /// while it looks for a leader in vain or meets nobody whom it remembers, with some of the others that are marked, since one of
+    /// them may know better.
+    fn decide(&self, heard: BTreeSet<NodeId>, lost: bool, alone: Duration) -> Roles {
+        let meets_nobody = heard.is_empty() && alone >= REMEMBERED_PATIENCE;
+        let thought = if heard.is_empty() { self.voted.clone() } else { heard };
+        let known = !thought.is_empty();
+        let voters = if known { thought } else { self.marked.clone() };
+        let is_stranger = |id: &NodeId| (lost || meets_nobody) && !voters.contains(id);
+        let strangers: Vec<NodeId> = self.marked.iter().copied().filter(is_stranger).collect();
+        let sought = sought_in(self.turn, &strangers);
+        Roles { voters, known, sought }
+    }
+}
+
+/// Who votes in shards of which this node has no replica, as others say.
+fn learned(core: &Core) -> KnownVoters {
+    let mut voters = KnownVoters::new();
+    for (id, learned) in core.learned() {
+        if !is_member(core, id) && !learned.hint.voters.is_empty() {
+            voters.insert(id, learned.hint.voters);
+        }
+    }
+    voters
+}
+
+/// Whether this node's own replica tells who votes: what was heard before is old then.
+fn is_member(core: &Core, id: ShardId) -> bool {
+    core.shard(id).is_some_and(|shard| shard.view().borrow().member)
+}
 
 /// Who votes, from own replicas and from what others say.
 fn voters(core: &Core) -> BTreeSet<NodeId> {
@@ -23,9 +94,7 @@ fn voters(core: &Core) -> BTreeSet<NodeId> {
         voters.extend(shard.hint().voters.iter().copied());
     }
     for (id, learned) in core.learned() {
-        // What was heard before this node became a member is old.
-        let is_member = core.shard(id).is_some_and(|shard| shard.view().borrow().member);
-        if !is_member {
+        if !is_member(core, id) {
             // Whoever answers as a leader is one, whatever others say of who votes.
             voters.extend(learned.hint.leader);
             voters.extend(learned.hint.voters.iter().copied());
@@ -34,32 +103,176 @@ fn voters(core: &Core) -> BTreeSet<NodeId> {
     voters
 }
 
-/// Looks once; whether anybody is known to vote. Until then those who are marked as voters count as such.
-pub(crate) fn look(core: &Core, turn: usize) -> bool {
-    let (known, marked) = (voters(core), &core.belief.marked);
-    // Voters that were all replaced meanwhile name nobody: others who are marked are asked, too.
+/// Looks once; whether anybody is thought to vote, beside those who are only marked.
+pub(crate) fn look(core: &Core, memory: &mut Memory) -> bool {
+    let peers = &core.site.peers;
+    if memory.voted.iter().any(|id| peers.connected(*id).is_some()) {
+        memory.met_at = Instant::now();
+    }
+    // Voters that were all replaced meanwhile name nobody: others that are marked are asked, too.
     let lost = core.learned().iter().any(|(_, learned)| learned.lost);
-    let others = marked.iter().copied().filter(|id| lost && *id != core.site.node && !known.contains(id));
-    let sought = sought_in(turn, &others.collect::<Vec<NodeId>>());
-    let is_known = !known.is_empty();
-    let voters = if is_known { known } else { marked.clone() };
-    core.site.peers.assume(Roles { voters, known: is_known, sought });
-    is_known
+    let roles = memory.decide(voters(core), lost, memory.met_at.elapsed());
+    let known = roles.known;
+    peers.assume(roles);
+    known
 }
 
 /// Keeps the control plane informed, for as long as the node runs.
-pub(crate) async fn follow(core: Arc<Core>) {
+pub(crate) async fn follow(core: Arc<Core>, mut memory: Memory) {
     let mut taught = core.taught.subscribe();
-    let (mut turn, mut turned) = (0, Instant::now());
+    let mut turned = Instant::now();
     loop {
         if turned.elapsed() >= TURN {
-            (turn, turned) = (turn + 1, Instant::now());
+            (memory.turn, turned) = (memory.turn.wrapping_add(1), Instant::now());
         }
-        let wait = if look(&core, turn) { LOOK_EVERY } else { LOOK_EVERY_AT_FIRST };
+        let wait = if look(&core, &mut memory) { LOOK_EVERY } else { LOOK_EVERY_AT_FIRST };
         tokio::select! {
             biased;
             Ok(()) = taught.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
+    }
+}
+
+/// What is to be remembered, if that is something else than what is: of more shards than a node may hear of, those of which it
+/// hears are kept.
+fn renewed(kept: &KnownVoters, learned: KnownVoters) -> Option<KnownVoters> {
+    if learned.iter().all(|(id, voters)| kept.get(id) == Some(voters)) {
+        return None;
+    }
+    let room = limits::SHARDS_PER_NODE_MAX.saturating_sub(learned.len());
+    let others = kept.iter().filter(|(id, _)| !learned.contains_key(id)).take(room);
+    let mut next: KnownVoters = others.map(|(id, voters)| (*id, voters.clone())).collect();
+    next.extend(learned);
+    Some(next)
+}
+
+/// Leaves to the next process who votes, whenever that has changed, for as long as the node runs. What cannot be written is
+/// tried again after a pause; what was left before is there until then.
+pub(crate) async fn remember(core: Arc<Core>, mut kept: KnownVoters) {
+    let mut taught = core.taught.subscribe();
+    let mut told = false;
+    loop {
+        let Some(next) = renewed(&kept, learned(&core)) else {
+            if taught.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let (list, writing) = (core.site.store.voter_list().clone(), next.clone());
+        let saved = core.site.threads.offload(Errand::Files, move || list.save(&writing)).await;
+        match saved.flatten() {
+            Ok(()) => (kept, told) = (next, false),
+            Err(error) if !told => {
+                tracing::warn!(%error, "who votes could not be written down for the next start; it is tried again");
+                told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(REMEMBER_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_protocol::leader::Voters;
+
+    use super::*;
+
+    const AT_ONCE: Duration = Duration::ZERO;
+
+    /// A peer among as many as a configuration may list.
+    fn node(n: u16) -> NodeId {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&n.to_be_bytes());
+        NodeId::from_public_key(key)
+    }
+
+    fn nodes(of: impl IntoIterator<Item = u16>) -> BTreeSet<NodeId> {
+        of.into_iter().map(node).collect()
+    }
+
+    fn voters(of: impl IntoIterator<Item = u16>) -> Voters {
+        Voters::of(of.into_iter().map(node))
+    }
+
+    /// What the last of a thousand nodes that are all marked goes by, after a restart.
+    fn memory(kept: &KnownVoters) -> Memory {
+        Memory::with(node(1_000), nodes(0..1_000), kept)
+    }
+
+    fn kept() -> KnownVoters {
+        // One that is not marked any more is not dialled.
+        KnownVoters::from([(ShardId(1), voters([1, 2, 3])), (ShardId(2), voters([3, 4, 2_000]))])
+    }
+
+    #[test]
+    fn a_node_that_starts_again_dials_those_who_voted_and_nobody_else_while_one_of_them_answers() {
+        let memory = memory(&kept());
+        let voted = Roles { voters: nodes([1, 2, 3, 4]), known: true, sought: BTreeSet::new() };
+        assert_eq!(memory.decide(BTreeSet::new(), false, AT_ONCE), voted);
+        let almost = REMEMBERED_PATIENCE - Duration::from_millis(1);
+        assert_eq!(memory.decide(BTreeSet::new(), false, almost), voted);
+    }
+
+    #[test]
+    fn if_nobody_whom_it_remembers_answers_it_asks_some_of_the_others_at_a_time_and_all_of_them_in_time() {
+        let mut memory = memory(&kept());
+        let mut asked = BTreeSet::new();
+        for _ in 0..1_000_usize.div_ceil(limits::SOUGHT_PEERS_MAX) {
+            let roles = memory.decide(BTreeSet::new(), false, REMEMBERED_PATIENCE);
+            assert_eq!((roles.voters, roles.sought.len()), (nodes([1, 2, 3, 4]), limits::SOUGHT_PEERS_MAX));
+            asked.extend(roles.sought);
+            memory.turn += 1;
+        }
+        assert_eq!(asked.len(), 1_000 - 4);
+        // Another one begins with others.
+        let first = |local: u16| {
+            let memory = Memory::with(node(local), nodes(0..1_000), &kept());
+            memory.decide(BTreeSet::new(), false, REMEMBERED_PATIENCE).sought
+        };
+        assert!(first(1_001).is_disjoint(&first(1_002)));
+    }
+
+    #[test]
+    fn what_a_node_hears_counts_for_more_than_what_it_remembers() {
+        let memory = memory(&kept());
+        let heard = Roles { voters: nodes([7, 8, 9]), known: true, sought: BTreeSet::new() };
+        assert_eq!(memory.decide(nodes([7, 8, 9]), false, AT_ONCE), heard);
+        assert_eq!(memory.decide(nodes([7, 8, 9]), false, REMEMBERED_PATIENCE), heard, "no other one is needed");
+        let lost = memory.decide(nodes([7, 8, 9]), true, AT_ONCE);
+        assert_eq!((lost.voters, lost.sought.len()), (nodes([7, 8, 9]), limits::SOUGHT_PEERS_MAX));
+    }
+
+    #[test]
+    fn a_node_that_remembers_nobody_dials_all_that_are_marked_and_everybody_if_nobody_is() {
+        let roles = memory(&KnownVoters::new()).decide(BTreeSet::new(), false, AT_ONCE);
+        assert_eq!(roles, Roles { voters: nodes(0..1_000), known: false, sought: BTreeSet::new() });
+        let unmarked = Memory::with(node(1_000), BTreeSet::new(), &kept());
+        assert_eq!(unmarked.decide(BTreeSet::new(), true, REMEMBERED_PATIENCE), Roles::default());
+    }
+
+    #[test]
+    fn whoever_is_not_marked_is_dialled_only_once_somebody_names_it() {
+        let memory = Memory::with(node(1_000), nodes([3, 4, 5]), &kept());
+        let asked = memory.decide(BTreeSet::new(), true, REMEMBERED_PATIENCE);
+        assert_eq!(asked, Roles { voters: nodes([3, 4]), known: true, sought: nodes([5]) });
+        assert_eq!(memory.decide(nodes([7]), true, AT_ONCE).sought, nodes([3, 4, 5]));
+    }
+
+    #[test]
+    fn who_votes_is_written_when_it_has_changed_and_of_no_more_shards_than_there_may_be() {
+        let learned = |of: &[u16]| KnownVoters::from([(ShardId(1), voters(of.iter().copied()))]);
+        assert_eq!(renewed(&kept(), KnownVoters::new()), None, "what is not heard of is remembered");
+        assert_eq!(renewed(&kept(), learned(&[1, 2, 3])), None);
+        let changed = renewed(&kept(), learned(&[1, 2, 5])).unwrap();
+        assert_eq!(changed[&ShardId(1)], voters([1, 2, 5]));
+        assert_eq!(changed[&ShardId(2)], kept()[&ShardId(2)]);
+        let many = |from: u32| -> KnownVoters {
+            (from..from + limits::SHARDS_PER_NODE_MAX as u32).map(|n| (ShardId(n), voters([1]))).collect()
+        };
+        let next = renewed(&many(100), learned(&[6])).unwrap();
+        assert_eq!((next.len(), &next[&ShardId(1)]), (limits::SHARDS_PER_NODE_MAX, &voters([6])));
+        assert_eq!(renewed(&many(100), many(500)), Some(many(500)));
     }
 }

@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skep_config::ControlConfig;
+use skep_protocol::authority::SignedFirst;
 use skep_protocol::codec::Encoded;
-use skep_protocol::entry::Request;
+use skep_protocol::entry::{Charter, Request};
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello, Proposal, ProposalReply};
 use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
-use skep_protocol::ids::{Incarnation, NodeId, ShardId};
+use skep_protocol::ids::{Genesis, Incarnation, NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
+use skep_protocol::statement::Place;
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -30,7 +32,9 @@ use crate::fill::call_query;
 use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::roles;
-use crate::shard::{FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site};
+use crate::shard::{
+    ENTRY_PATIENCE, FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site,
+};
 use crate::store::disk::once_there_is_room;
 use crate::store::{HistoryOptions, Store, StoreError, StoreOptions};
 use crate::threads::{Threads, control_runtime, work_runtime};
@@ -224,9 +228,12 @@ async fn start(
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
         core.open(shard).await.map_err(StartError::Shard)?;
     }
-    roles::look(&core, 0);
+    let kept = core.site.store.voter_list().load();
+    let mut memory = roles::Memory::of(&core, &kept);
+    roles::look(&core, &mut memory);
     let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&core))).map_err(StartError::Listen)?;
-    threads.work().spawn(roles::follow(Arc::clone(&core)));
+    threads.work().spawn(roles::follow(Arc::clone(&core), memory));
+    threads.work().spawn(roles::remember(Arc::clone(&core), kept));
     Ok((core, plane))
 }
 
@@ -335,7 +342,7 @@ impl ConsensusHandle {
             Ok(body) => body,
             Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
         };
-        match self.ask(node, class, kind, shard, &body, Duration::ZERO).await {
+        match self.ask(node, class, kind, shard, &body, ENTRY_PATIENCE).await {
             Ok(answer) => match ProposalReply::decode(&answer) {
                 Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
                 Ok(_) | Err(_) => vec![ProposeOutcome::Unknown; count],
@@ -437,16 +444,24 @@ impl ConsensusHandle {
         self.core.site.peers.shared_identities()
     }
 
-    /// Creates a shard with these voters, this node among them.
+    /// Creates a shard with these voters, this node among them. `genesis` is random; `first` shows that it has its key.
     ///
     /// # Errors
     /// [`MembershipError`] says what to do.
-    pub async fn init_shard(&self, shard: ShardId, voters: Vec<NodeId>) -> Result<(), MembershipError> {
+    pub async fn init_shard(
+        &self,
+        shard: ShardId,
+        voters: Vec<NodeId>,
+        genesis: Genesis,
+        first: Option<SignedFirst>,
+    ) -> Result<(), MembershipError> {
         let core = Arc::clone(&self.core);
+        let place = Place { site: core.site.config.node.site.clone(), shard, genesis };
+        let charter = Charter { place, first };
         let init = async move {
             core.site.peers.reach(&voters).await;
             let shard = core.open(shard).await.map_err(MembershipError::Raft)?;
-            shard.initialize(&voters).await
+            shard.initialize(&voters, charter).await
         };
         self.beside(init).await.unwrap_or_else(stopped)
     }

@@ -340,6 +340,7 @@ impl Driver {
             TopicEffect::Refuse { subscriber } => {
                 let _ = self.subscribers.remove(&subscriber).map(|values| values.try_send(TopicTold::Refused));
             }
+            TopicEffect::NotIts { sender, source } => self.mesh.not_its(sender, &source),
         }
     }
 
@@ -366,7 +367,9 @@ impl Driver {
         let connectivity = self.engine.connectivity(shard);
         tokio::spawn(async move {
             let changed = match change {
-                MemberChange::Init(voters) => consensus.init_shard(shard, voters).await,
+                MemberChange::Init { voters, genesis, first } => {
+                    consensus.init_shard(shard, voters, genesis, first.map(|first| *first)).await
+                }
                 MemberChange::Transfer(to) => consensus.transfer_leader(shard, to).await.map(drop),
                 MemberChange::Add(node) => consensus.add_voter(shard, node).await,
                 MemberChange::Remove(node) => consensus.remove_voter(shard, node).await,

@@ -8,6 +8,7 @@ mod checks;
 mod cli;
 mod descriptors;
 mod driver;
+mod private;
 mod run;
 mod views;
 

@@ -1,5 +1,6 @@
 //! Building the parts of a node, and draining them.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -72,13 +73,15 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
     let mut hangup = hangup().map_err(Failure::failed)?;
-    let (mesh, received) = Mesh::start(identity.seed(), &config.mesh).map_err(Failure::failed)?;
+    let keeps = places.mesh();
+    let (mesh, received) = Mesh::start(*identity.seed(), &config.mesh, Some(&keeps)).map_err(Failure::failed)?;
     let (calls, calls_in) = Calls::channel();
-    let token = token(&places.token())?;
+    let token = config.api.listen.map(|_| token(&places.token())).transpose()?;
     let (socket, connections) = (places.socket(), descriptors::for_callers(descriptors));
-    let api = Api::start(&config.api, &socket, &token, calls.clone(), connections).await.map_err(Failure::failed)?;
+    let api = Api::start(&config.api, &socket, token, calls.clone(), connections).await.map_err(Failure::failed)?;
     let control = consensus.handle().address().map(|address| address.to_string()).unwrap_or_default();
-    tracing::info!(socket = %socket.display(), tcp = %api.address(), %control, "serving");
+    let tcp = api.address().map_or("off".to_owned(), |address| address.to_string());
+    tracing::info!(socket = %socket.display(), %tcp, %control, "serving");
     let wanted = config.checks.clone();
     let (driver, mut ready) =
         Driver::new(config, (consensus.handle(), updates), (mesh.handle(), received), (calls, calls_in), journals);
@@ -146,6 +149,11 @@ async fn hung_up(hangup: &mut Option<Signal>) {
 /// The token for the API over TCP; made when there is none.
 fn token(path: &Path) -> Result<String, Failure> {
     let failed = |why: &dyn std::fmt::Display| Failure::failed(format!("{}: {why}", path.display()));
+    if let Ok(known) = std::fs::metadata(path)
+        && known.permissions().mode() & 0o077 != 0
+    {
+        return Err(failed(&"others can read it: remove it, and the node makes another"));
+    }
     match std::fs::read_to_string(path) {
         Ok(text) => {
             let token = text.trim();
@@ -165,6 +173,19 @@ fn token(path: &Path) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_that_others_can_read_or_that_is_none_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let made = token(&path).unwrap();
+        assert_eq!(token(&path).unwrap(), made);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(token(&path).is_err());
+        std::fs::write(&path, "a").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(token(&path).is_err());
+    }
 
     #[test]
     fn who_started_the_process_may_have_it_ignore_that_its_terminal_goes_away() {

@@ -1,8 +1,10 @@
 //! Who may send commands: operators, what they are granted, and their signatures.
 //!
-//! The first operator is made known when a shard is made. Everybody after it is granted what they may do by an operator
-//! that is an admin, in a signed statement. Whoever holds the chain of statements from an operator to the first one needs
-//! to trust nobody else: a bad orchestrator can lose a command and cannot forge one.
+//! The first operator is in a shard's first entry, or there is none. Everybody after it is granted what they may do by an
+//! operator that is an admin, in a signed statement. Whoever holds the chain of statements from an operator to the first one
+//! needs to trust nobody else: a bad orchestrator can lose a command and cannot forge one.
+//!
+//! Nobody grants more than it has: what counts is what every statement of a chain allows.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,12 +14,15 @@ use std::sync::Arc;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{CodecError, Encoded};
+use crate::codec::CodecError;
 use crate::command::{InvalidCommand, Target};
 use crate::fleet::FleetLimits;
-use crate::ids::{IdError, ShardId};
+use crate::ids::{Genesis, IdError};
 use crate::limits;
-use crate::text::{OperatorName, SiteName, Verb};
+use crate::mutant::{Mutant, is_on};
+use crate::statement::{Place, Signed};
+use crate::text::{OperatorName, Verb};
+use crate::time::LogInstant;
 
 /// An operator: the public half of an ed25519 key, shown in base58.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -139,13 +144,23 @@ impl<T: Ord> Allowed<T> {
     }
 }
 
+impl<T: Ord + Clone> Allowed<T> {
+    /// What is among both.
+    fn and(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Any, one) | (one, Self::Any) => one.clone(),
+            (Self::These(these), Self::These(others)) => Self::These(these & others),
+        }
+    }
+}
+
 /// What an operator may do in a shard, as an admin states it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorGrant {
-    /// The site.
-    pub site: SiteName,
     /// The shard.
-    pub shard: ShardId,
+    pub place: Place,
+    /// Who states it: an admin, or the first operator of itself.
+    pub by: OperatorKey,
     /// The operator.
     pub operator: OperatorKey,
     /// Its name.
@@ -154,24 +169,41 @@ pub struct OperatorGrant {
     pub serial: u64,
     /// What it may ask for.
     pub verbs: Allowed<Verb>,
-    /// Of whom. Never of all at once: see `broadcast`.
+    /// Of whom. Never of all at once: see `broadcast`. By name: whoever may command a group may not thereby grant an agent
+    /// of it.
     pub targets: Allowed<Target>,
     /// Whether it may command all agents at once.
     pub broadcast: bool,
-    /// Commands in a minute; none for as many as it likes.
+    /// Commands in a minute, those of all whom it granted something included; none for as many as it likes.
     pub per_minute: Option<u32>,
-    /// Whether it may make statements like this one.
-    pub admin: bool,
+    /// How many levels of operators it may make statements like this one about; zero for none.
+    pub admin_depth: u32,
     /// Whether it may do nothing any more.
     pub revoked: bool,
+    /// When it ends, on the shard's clock; none for no end. What is valid for longer is not accepted of it.
+    pub until: Option<LogInstant>,
 }
+
+/// A statement of an admin, signed.
+pub type SignedGrant = Signed<OperatorGrant>;
 
 impl OperatorGrant {
     /// That of a shard's first operator: everything.
-    pub fn of_first(site: SiteName, shard: ShardId, operator: OperatorKey, name: OperatorName) -> Self {
-        let (verbs, targets) = (Allowed::Any, Allowed::Any);
-        let (serial, broadcast, per_minute, admin, revoked) = (0, true, None, true, false);
-        Self { site, shard, operator, name, serial, verbs, targets, broadcast, per_minute, admin, revoked }
+    pub fn of_first(place: Place, operator: OperatorKey, name: OperatorName) -> Self {
+        Self {
+            place,
+            by: operator,
+            operator,
+            name,
+            serial: 0,
+            verbs: Allowed::Any,
+            targets: Allowed::Any,
+            broadcast: true,
+            per_minute: None,
+            admin_depth: limits::AUTHORITY_CHAIN_MAX as u32,
+            revoked: false,
+            until: None,
+        }
     }
 
     /// Checks the limits of a shard that the fields' own types do not.
@@ -183,97 +215,187 @@ impl OperatorGrant {
         if given as u64 > max { Err(InvalidCommand::GrantNames { given, max }) } else { Ok(()) }
     }
 
-    /// Whether it lets its operator ask a target for something.
-    pub fn allows(&self, verb: &Verb, target: &Target) -> bool {
+    /// Whether it lets its operator ask a target for something that is valid until an instant.
+    pub fn allows(&self, verb: &Verb, target: &Target, deadline: LogInstant) -> bool {
         let targets = match target {
             Target::All => self.broadcast,
             one => self.targets.allows(one),
         };
-        !self.revoked && self.verbs.allows(verb) && targets
+        !self.revoked && self.verbs.allows(verb) && targets && self.until.is_none_or(|until| deadline <= until)
     }
 
-    /// Signs the statement.
+    /// What is left of it under the one that whoever states it has.
+    #[must_use]
+    pub fn within(&self, above: &Self) -> Self {
+        if is_on(Mutant::GrantNotIntersected) {
+            return self.clone();
+        }
+        Self {
+            verbs: self.verbs.and(&above.verbs),
+            targets: self.targets.and(&above.targets),
+            broadcast: self.broadcast && above.broadcast,
+            admin_depth: self.admin_depth.min(above.admin_depth.saturating_sub(1)),
+            revoked: self.revoked || above.revoked,
+            until: [self.until, above.until].into_iter().flatten().min(),
+            ..self.clone()
+        }
+    }
+
+    /// Signs the statement; it is `by` whoever signs.
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.
     pub fn sign(self, by: &OperatorSecret) -> Result<SignedGrant, CodecError> {
-        let signature = by.sign(&signed_bytes(GRANT, &self)?);
-        Ok(SignedGrant { grant: self, by: by.key(), signature })
+        Signed::sign(self, by)
     }
 }
 
-/// A statement with the signature of the admin who makes it.
+/// The first operator of a new shard, as it shows that it has its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstOperator {
+    /// The shard.
+    pub place: Place,
+    /// Its key.
+    pub operator: OperatorKey,
+    /// Its name.
+    pub name: OperatorName,
+}
+
+/// The first operator of a new shard, signed by itself.
+pub type SignedFirst = Signed<FirstOperator>;
+
+impl FirstOperator {
+    /// Signs the statement; the `operator` is whoever signs.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it is over its limit.
+    pub fn sign(self, by: &OperatorSecret) -> Result<SignedFirst, CodecError> {
+        Signed::sign(self, by)
+    }
+}
+
+/// The first operator gives its place to another key. What it granted goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstReplacement {
+    /// The shard.
+    pub place: Place,
+    /// The first operator so far, who signs.
+    pub old: OperatorKey,
+    /// The first operator from now on.
+    pub new: OperatorKey,
+    /// Its name.
+    pub name: OperatorName,
+    /// The first replacement is number 1: so that none holds twice.
+    pub serial: u64,
+}
+
+/// A replacement of the first operator, signed by it.
+pub type SignedReplacement = Signed<FirstReplacement>;
+
+impl FirstReplacement {
+    /// Signs the statement; the `old` one is whoever signs.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it is over its limit.
+    pub fn sign(self, by: &OperatorSecret) -> Result<SignedReplacement, CodecError> {
+        Signed::sign(self, by)
+    }
+}
+
+/// Where all authority in a shard comes from, as its leader tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedGrant {
-    /// What it says.
-    pub grant: OperatorGrant,
-    /// Who says it.
-    pub by: OperatorKey,
-    /// The signature.
-    pub signature: Signature,
+pub struct Root {
+    /// The shard's genesis.
+    pub genesis: Genesis,
+    /// Its first operator as it was made; none if it was made without one.
+    pub first: Option<OperatorKey>,
+    /// By whom that was replaced since, in order, but for what whoever asked knew already.
+    pub replaced: Vec<Arc<SignedReplacement>>,
 }
 
-const GRANT: &[u8] = b"skep/operator-grant/1\0";
-
-/// What is signed: a name of what it is, so that no signature is good for anything else, and the value as it is encoded.
-pub(crate) fn signed_bytes(domain: &[u8], value: &impl Encoded) -> Result<Vec<u8>, CodecError> {
-    Ok([domain, &value.encode()?].concat())
+/// The first operator as somebody knows it, by so many replacements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownFirst {
+    /// Its key.
+    pub operator: OperatorKey,
+    /// How many there were before it.
+    pub replaced: u64,
 }
 
-impl SignedGrant {
-    /// Whether it was signed by whom it names.
-    pub fn is_signed(&self) -> bool {
-        signed_bytes(GRANT, &self.grant).is_ok_and(|bytes| self.by.verifies(&bytes, &self.signature))
+impl KnownFirst {
+    /// The one after a replacement, if that is the next one, and signed by this one for this shard.
+    #[must_use]
+    pub fn after(self, replacement: &SignedReplacement, place: &Place) -> Option<Self> {
+        let next = replacement.serial.checked_sub(1) == Some(self.replaced) && replacement.old == self.operator;
+        let holds = next && replacement.place == *place && replacement.unknown_field().is_none();
+        let replaced = replacement.serial;
+        (holds && replacement.is_signed()).then_some(Self { operator: replacement.new, replaced })
     }
 }
 
 /// What makes an operator one: statements from its own up to one that the first operator signed. Empty for the first.
 pub type Authority = Vec<Arc<SignedGrant>>;
 
-/// What an operator is granted by a chain of statements that ends with the first operator; none if the chain does not
-/// hold, is of another shard, or of somebody who is revoked.
-///
-/// Whoever makes a statement must have been an admin by the statement above it.
+/// What operators were granted, or lost, since an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityNews {
+    /// Of each of them the statement about it, with those that make whoever stated it an admin.
+    pub chains: Vec<Arc<Authority>>,
+    /// The entry up to which this is all.
+    pub up_to: u64,
+}
+
+/// What an operator is granted by a chain of statements that ends with the first operator, as far as each of them allows it;
+/// none if the chain does not hold, is of another shard, or of somebody who is revoked.
 pub fn granted(
     chain: &[Arc<SignedGrant>],
     operator: OperatorKey,
     first: OperatorKey,
-    (site, shard): (&SiteName, ShardId),
+    place: &Place,
 ) -> Option<OperatorGrant> {
     if operator == first {
-        let name = OperatorName::new("first").ok()?;
-        return Some(OperatorGrant::of_first(site.clone(), shard, first, name));
+        return Some(OperatorGrant::of_first(place.clone(), first, OperatorName::new("first").ok()?));
     }
+    stated(chain, first, place).filter(|grant| grant.operator == operator && !grant.revoked)
+}
+
+/// What is stated of an operator by a chain of statements that ends with the first operator, and that it may do nothing any more,
+/// too; none if the chain does not hold, is of another shard, or if whoever states it is revoked.
+pub fn stated(chain: &[Arc<SignedGrant>], first: OperatorKey, place: &Place) -> Option<OperatorGrant> {
+    let mut granted = OperatorGrant::of_first(place.clone(), first, OperatorName::new("first").ok()?);
     if chain.is_empty() || chain.len() > limits::AUTHORITY_CHAIN_MAX {
         return None;
     }
-    let mut wanted = operator;
-    for (depth, signed) in chain.iter().enumerate() {
-        let grant = &signed.grant;
-        let right = grant.operator == wanted && &grant.site == site && grant.shard == shard && !grant.revoked;
-        if !right || (depth > 0 && !grant.admin) || !signed.is_signed() {
+    let mut above = first;
+    for signed in chain.iter().rev() {
+        // Nobody is above itself, nor is the first operator below anybody.
+        let right = signed.by == above && signed.operator != above && signed.operator != first;
+        let known = signed.unknown_field().is_none() && signed.place == *place;
+        if granted.admin_depth == 0 || granted.revoked || !right || !known || !signed.is_signed() {
             return None;
         }
-        wanted = signed.by;
+        granted = signed.within(&granted);
+        above = signed.operator;
     }
-    (wanted == first).then(|| chain[0].grant.clone())
+    Some(granted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ShardId;
 
     fn secret(n: u8) -> OperatorSecret {
         OperatorSecret::from_seed(&[n; 32])
     }
 
-    fn site() -> SiteName {
-        SiteName::new("hall").unwrap()
+    fn place() -> Place {
+        Place { site: "hall".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) }
     }
 
-    fn grant(of: &OperatorSecret, admin: bool) -> OperatorGrant {
+    fn grant(of: &OperatorSecret, admin_depth: u32) -> OperatorGrant {
         let name = OperatorName::new("someone").unwrap();
-        OperatorGrant { admin, serial: 1, ..OperatorGrant::of_first(site(), ShardId(1), of.key(), name) }
+        OperatorGrant { admin_depth, serial: 1, ..OperatorGrant::of_first(place(), of.key(), name) }
     }
 
     #[test]
@@ -293,44 +415,118 @@ mod tests {
         assert!(!format!("{:?}", secret(1)).contains("01010101"));
     }
 
+    fn chain(links: &[SignedGrant]) -> Authority {
+        links.iter().cloned().map(Arc::new).collect()
+    }
+
     #[test]
     fn a_chain_holds_only_if_every_link_was_made_by_an_admin() {
         let (first, admin, clerk) = (secret(1), secret(2), secret(3));
-        let at = |chain: &[SignedGrant]| {
-            let chain: Vec<_> = chain.iter().cloned().map(Arc::new).collect();
-            granted(&chain, clerk.key(), first.key(), (&site(), ShardId(1)))
-        };
-        let of_admin = grant(&admin, true).sign(&first).unwrap();
-        let of_clerk = grant(&clerk, false).sign(&admin).unwrap();
-        assert_eq!(at(&[of_clerk.clone(), of_admin.clone()]), Some(of_clerk.grant.clone()));
-        assert_eq!(at(&[grant(&clerk, false).sign(&first).unwrap()]).map(|grant| grant.admin), Some(false));
+        let at = |links: &[SignedGrant]| granted(&chain(links), clerk.key(), first.key(), &place());
+        let of_admin = grant(&admin, 1).sign(&first).unwrap();
+        let of_clerk = grant(&clerk, 0).sign(&admin).unwrap();
+        assert_eq!(at(&[of_clerk.clone(), of_admin.clone()]).map(|of| of.operator), Some(clerk.key()));
+        assert_eq!(at(&[grant(&clerk, 0).sign(&first).unwrap()]).map(|grant| grant.admin_depth), Some(0));
         // Without its end, by somebody who is no admin, revoked, changed, of another shard, or turned around.
-        let not_admin = grant(&admin, false).sign(&first).unwrap();
-        let revoked = OperatorGrant { revoked: true, ..grant(&admin, true) }.sign(&first).unwrap();
-        let mut changed = of_clerk.clone();
-        changed.grant.admin = true;
-        let elsewhere = OperatorGrant { shard: ShardId(2), ..grant(&clerk, false) }.sign(&first).unwrap();
-        for chain in [
+        let not_admin = grant(&admin, 0).sign(&first).unwrap();
+        let revoked = OperatorGrant { revoked: true, ..grant(&admin, 1) }.sign(&first).unwrap();
+        let wider = OperatorGrant { admin_depth: 9, ..of_clerk.statement().clone() };
+        let changed = Signed::under(&wider, *of_clerk.signature()).unwrap();
+        let other = Place { shard: ShardId(2), ..place() };
+        let elsewhere = OperatorGrant { place: other, ..grant(&clerk, 0) }.sign(&first).unwrap();
+        let other = Place { genesis: Genesis::from_bytes([7; 16]), ..place() };
+        let anew = OperatorGrant { place: other, ..grant(&clerk, 0) }.sign(&first).unwrap();
+        for links in [
             vec![],
             vec![of_clerk.clone()],
             vec![of_clerk.clone(), not_admin],
             vec![of_clerk.clone(), revoked],
             vec![changed, of_admin.clone()],
             vec![elsewhere],
+            vec![anew],
             vec![of_admin, of_clerk],
         ] {
-            assert_eq!(at(&chain), None, "{chain:?}");
+            assert_eq!(at(&links), None, "{links:?}");
         }
     }
 
     #[test]
+    fn a_revocation_is_stated_by_a_chain_that_grants_nothing() {
+        let (first, admin, clerk) = (secret(1), secret(2), secret(3));
+        let revoked = |of: &OperatorSecret| OperatorGrant { revoked: true, ..grant(of, 0) };
+        let of_admin = grant(&admin, 1).sign(&first).unwrap();
+        let links = chain(&[revoked(&clerk).sign(&admin).unwrap(), of_admin]);
+        assert_eq!(
+            stated(&links, first.key(), &place()).map(|of| (of.operator, of.revoked)),
+            Some((clerk.key(), true))
+        );
+        assert_eq!(granted(&links, clerk.key(), first.key(), &place()), None);
+        // Nobody states anything who is revoked.
+        let links = chain(&[revoked(&clerk).sign(&admin).unwrap(), revoked(&admin).sign(&first).unwrap()]);
+        assert_eq!(stated(&links, first.key(), &place()), None);
+    }
+
+    #[test]
+    fn nobody_grants_more_than_it_has() {
+        let (first, admin, clerk) = (secret(1), secret(2), secret(3));
+        let verbs = |names: &[&str]| Allowed::These(names.iter().map(|name| Verb::new(name).unwrap()).collect());
+        let group = |name: &str| Target::Group(name.parse().unwrap());
+        let ends = LogInstant::from_raw(500);
+        let limited = OperatorGrant {
+            verbs: verbs(&["inspect", "goto"]),
+            targets: Allowed::These([group("aisle-5")].into()),
+            broadcast: false,
+            until: Some(ends),
+            ..grant(&admin, 1)
+        };
+        let wide = OperatorGrant { verbs: verbs(&["goto", "lift"]), ..grant(&clerk, 9) };
+        let links = chain(&[wide.sign(&admin).unwrap(), limited.sign(&first).unwrap()]);
+        let has = granted(&links, clerk.key(), first.key(), &place()).unwrap();
+        let may =
+            |verb: &str, target: &Target, ms| has.allows(&verb.parse().unwrap(), target, LogInstant::from_raw(ms));
+        assert!(may("goto", &group("aisle-5"), 500));
+        assert!(!may("goto", &group("aisle-5"), 501), "it would outlive what the admin has");
+        assert!(!may("lift", &group("aisle-5"), 500) && !may("inspect", &group("aisle-5"), 500));
+        assert!(!may("goto", &group("aisle-6"), 500) && !may("goto", &Target::All, 500));
+        assert_eq!(has.admin_depth, 0, "the admin may make operators, and no admins");
+        let below = secret(4);
+        let links =
+            chain(&[grant(&below, 0).sign(&clerk).unwrap(), links[0].as_ref().clone(), links[1].as_ref().clone()]);
+        assert_eq!(granted(&links, below.key(), first.key(), &place()), None);
+    }
+
+    #[test]
+    fn a_first_operator_is_replaced_by_its_own_word_and_each_word_holds_once() {
+        let (old, new) = (secret(1), secret(2));
+        let known = KnownFirst { operator: old.key(), replaced: 0 };
+        let to = |new: &OperatorSecret, serial| FirstReplacement {
+            place: place(),
+            old: old.key(),
+            new: new.key(),
+            name: OperatorName::new("first").unwrap(),
+            serial,
+        };
+        let replaced = to(&new, 1).sign(&old).unwrap();
+        let now = known.after(&replaced, &place()).unwrap();
+        assert_eq!(now, KnownFirst { operator: new.key(), replaced: 1 });
+        assert_eq!(now.after(&replaced, &place()), None, "again");
+        let back = FirstReplacement { new: old.key(), ..to(&old, 2) }.sign(&new).unwrap();
+        let back = now.after(&back, &place()).unwrap();
+        assert_eq!(back.after(&replaced, &place()), None, "the key is the first again, and its old word is over");
+        let forged = Signed::under(&to(&secret(3), 1), *replaced.signature()).unwrap();
+        assert_eq!(known.after(&forged, &place()), None);
+        let other = Place { genesis: Genesis::from_bytes([7; 16]), ..place() };
+        assert_eq!(known.after(&replaced, &other), None);
+    }
+
+    #[test]
     fn to_command_all_at_once_is_a_grant_of_its_own() {
-        let verb = Verb::new("goto").unwrap();
-        let mut all_but = grant(&secret(1), false);
+        let (verb, at) = (Verb::new("goto").unwrap(), LogInstant::from_raw(1));
+        let mut all_but = grant(&secret(1), 0);
         all_but.broadcast = false;
-        assert!(!all_but.allows(&verb, &Target::All));
-        assert!(all_but.allows(&verb, &Target::Group("aisle".parse().unwrap())));
+        assert!(!all_but.allows(&verb, &Target::All, at));
+        assert!(all_but.allows(&verb, &Target::Group("aisle".parse().unwrap()), at));
         all_but.verbs = Allowed::These(BTreeSet::new());
-        assert!(!all_but.allows(&verb, &Target::Group("aisle".parse().unwrap())));
+        assert!(!all_but.allows(&verb, &Target::Group("aisle".parse().unwrap()), at));
     }
 }

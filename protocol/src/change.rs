@@ -10,6 +10,7 @@ use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, OrderKind, Si
 use crate::fleet::Rules;
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, JournalId, NodeId, RequestId, TaskId};
 use crate::outcome::Refusal;
+use crate::statement::Place;
 use crate::task::{KeptFor, TaskSpec, TaskStatus};
 use crate::text::{AgentId, Reason, TraceParent};
 use crate::time::LogInstant;
@@ -161,10 +162,8 @@ pub enum ChangeKind {
     },
     /// An operator may do this from now on.
     OperatorGranted {
-        /// The statement, and who made it; none for the shard's first operator.
+        /// What it says, and who says so: of a shard's first operator it is itself.
         grant: Arc<OperatorGrant>,
-        /// Who made it.
-        by: Option<OperatorKey>,
     },
     /// A command was accepted.
     CommandAccepted {
@@ -277,6 +276,18 @@ pub enum ChangeKind {
         /// The version and the limits.
         rules: Box<Rules>,
     },
+    /// The shard began.
+    Founded {
+        /// Where statements of its operators hold.
+        place: Place,
+    },
+    /// Another key is the first operator. What the one before it granted is over.
+    FirstReplaced {
+        /// The one before it.
+        old: OperatorKey,
+        /// The one that is it now.
+        new: OperatorKey,
+    },
 }
 
 /// Why a claim was taken back.
@@ -333,14 +344,16 @@ impl ChangeKind {
             | Self::OperatorRefused { .. }
             | Self::OutcomeRefused { .. }
             | Self::InboxOpened { .. }
-            | Self::RulesAgreed { .. } => None,
+            | Self::RulesAgreed { .. }
+            | Self::Founded { .. }
+            | Self::FirstReplaced { .. } => None,
         }
     }
 
     /// The command that it belongs to.
     pub fn command(&self) -> Option<CommandId> {
         match self {
-            Self::CommandAccepted { command, .. } => Some(command.command.id),
+            Self::CommandAccepted { command, .. } => Some(command.id),
             Self::CommandReleased { command, .. }
             | Self::CommandOrdered { command, .. }
             | Self::DeliveryVoided { command, .. }
@@ -390,7 +403,9 @@ impl ChangeKind {
             | Self::OperatorRefused { .. }
             | Self::OutcomeRefused { .. }
             | Self::InboxOpened { .. }
-            | Self::RulesAgreed { .. } => None,
+            | Self::RulesAgreed { .. }
+            | Self::Founded { .. }
+            | Self::FirstReplaced { .. } => None,
         }
     }
 }

@@ -170,24 +170,6 @@ impl Encoded for crate::telemetry::SignedEnvelope {
     const BYTES_MAX: usize = 9 * 1024;
 }
 
-impl Encoded for crate::command::Command {
-    const WHAT: &'static str = "command";
-    const VERSION: u8 = 1;
-    const BYTES_MAX: usize = crate::limits::ARGS_BYTES_MAX + 2_048;
-}
-
-impl Encoded for crate::command::CommandOrder {
-    const WHAT: &'static str = "command order";
-    const VERSION: u8 = 1;
-    const BYTES_MAX: usize = 2_048;
-}
-
-impl Encoded for crate::authority::OperatorGrant {
-    const WHAT: &'static str = "operator grant";
-    const VERSION: u8 = 1;
-    const BYTES_MAX: usize = 16 * 1024;
-}
-
 impl Encoded for crate::pull::Pull {
     const WHAT: &'static str = "pull";
     const VERSION: u8 = 1;

@@ -6,15 +6,18 @@
 mod class;
 
 use std::fmt;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::authority::{Authority, OperatorKey, OperatorSecret, Signature, signed_bytes};
+use crate::authority::{Authority, OperatorKey, OperatorSecret};
 use crate::codec::CodecError;
 use crate::fleet::FleetLimits;
-use crate::ids::{CommandId, NodeId, ShardId};
-use crate::text::{AgentId, ContentType, GroupName, Reason, SiteName, TraceParent, Verb};
+use crate::ids::{CommandId, NodeId};
+use crate::statement::{Place, Signed};
+use crate::text::{AgentId, ContentType, GroupName, Reason, TraceParent, Verb};
 use crate::time::LogInstant;
 
 pub use class::{CommandClass, DeliverySeq, PerClass};
@@ -49,13 +52,11 @@ pub struct Waves {
     pub every_ms: u64,
 }
 
-/// What an operator signs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What an operator wants done, as it states it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// The site, and with the shard the only place where it means anything.
-    pub site: SiteName,
-    /// The shard.
-    pub shard: ShardId,
+    /// The shard: the only one where it means anything.
+    pub place: Place,
     /// Its id, made by the client.
     pub id: CommandId,
     /// For whom.
@@ -64,8 +65,8 @@ pub struct Command {
     pub verb: Verb,
     /// What sort of bytes the arguments are.
     pub content_type: ContentType,
-    /// The arguments; opaque to Skep.
-    pub args: Vec<u8>,
+    /// The arguments; opaque to Skep. In a signed command they are a part of what was signed.
+    pub args: Bytes,
     /// No robot starts it after this instant of the shard's clock.
     pub deadline: LogInstant,
     /// How it stands to others.
@@ -131,6 +132,12 @@ pub enum InvalidCommand {
         /// The last one.
         last: u64,
     },
+    /// A field that changes what a statement means, and that is not known here.
+    #[error("it has field {number}, which changes what it means and is not known here; upgrade this Skep")]
+    UnknownField {
+        /// Its number.
+        number: u32,
+    },
     /// Too many verbs or targets.
     #[error("a grant names {given} verbs or targets; at most {max} are allowed, or any")]
     GrantNames {
@@ -158,9 +165,7 @@ pub fn check_result_within(result: &[u8], limits: &FleetLimits) -> Result<(), In
     if bytes as u64 > max { Err(InvalidCommand::Args { bytes, max }) } else { Ok(()) }
 }
 
-const COMMAND: &[u8] = b"skep/command/1\0";
 const REDRIVEN: &[u8] = b"skep/command-redriven/1\0";
-const ORDER: &[u8] = b"skep/command-order/1\0";
 
 impl Command {
     /// Checks the limits of this build that the fields' own types do not.
@@ -193,29 +198,13 @@ impl Command {
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.
-    pub fn sign(mut self, by: &OperatorSecret) -> Result<SignedCommand, CodecError> {
-        self.operator = by.key();
-        let signature = by.sign(&signed_bytes(COMMAND, &self)?);
-        Ok(SignedCommand { command: self, signature })
+    pub fn sign(self, by: &OperatorSecret) -> Result<SignedCommand, CodecError> {
+        Signed::sign(self, by)
     }
 }
 
-/// A command with its signature.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedCommand {
-    /// The command.
-    pub command: Command,
-    /// The signature of its operator.
-    pub signature: Signature,
-}
-
-impl SignedCommand {
-    /// Whether it was signed by the operator that it names.
-    pub fn is_signed(&self) -> bool {
-        let bytes = signed_bytes(COMMAND, &self.command);
-        bytes.is_ok_and(|bytes| self.command.operator.verifies(&bytes, &self.signature))
-    }
-}
+/// A command, signed.
+pub type SignedCommand = Signed<Command>;
 
 /// The id of a command that is sent again to one agent: the same however often that is tried, so that it is sent once.
 pub fn redriven(command: CommandId, agent: &AgentId) -> CommandId {
@@ -245,13 +234,11 @@ pub enum OrderKind {
     Discard,
 }
 
-/// What an operator signs to have a command cancelled, aborted or resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What an operator states to have a command cancelled, aborted or resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandOrder {
-    /// The site.
-    pub site: SiteName,
     /// The shard.
-    pub shard: ShardId,
+    pub place: Place,
     /// Which command.
     pub command: CommandId,
     /// What is wanted.
@@ -262,32 +249,16 @@ pub struct CommandOrder {
     pub operator: OperatorKey,
 }
 
-/// An order with its signature.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedOrder {
-    /// The order.
-    pub order: CommandOrder,
-    /// The signature of its operator.
-    pub signature: Signature,
-}
+/// An order, signed.
+pub type SignedOrder = Signed<CommandOrder>;
 
 impl CommandOrder {
     /// Signs the order; its `operator` is whoever signs.
     ///
     /// # Errors
     /// [`CodecError`] if it is over its limit.
-    pub fn sign(mut self, by: &OperatorSecret) -> Result<SignedOrder, CodecError> {
-        self.operator = by.key();
-        let signature = by.sign(&signed_bytes(ORDER, &self)?);
-        Ok(SignedOrder { order: self, signature })
-    }
-}
-
-impl SignedOrder {
-    /// Whether it was signed by the operator that it names.
-    pub fn is_signed(&self) -> bool {
-        let bytes = signed_bytes(ORDER, &self.order);
-        bytes.is_ok_and(|bytes| self.order.operator.verifies(&bytes, &self.signature))
+    pub fn sign(self, by: &OperatorSecret) -> Result<SignedOrder, CodecError> {
+        Signed::sign(self, by)
     }
 }
 
@@ -365,14 +336,26 @@ pub enum VoidCause {
     Cancelled,
     /// Another one took its place.
     Superseded,
+    /// Its operator may not ask for it any more.
+    Revoked,
 }
 
 impl VoidCause {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+            Self::Revoked => "revoked",
+        }
+    }
+
     /// How it ends where it was not started.
     pub const fn outcome(self) -> CommandOutcome {
         match self {
             Self::Expired => CommandOutcome::Expired,
-            Self::Cancelled => CommandOutcome::Cancelled,
+            Self::Cancelled | Self::Revoked => CommandOutcome::Cancelled,
             Self::Superseded => CommandOutcome::Superseded,
         }
     }
@@ -456,7 +439,7 @@ pub struct DeliveryView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandView {
     /// The command.
-    pub command: Command,
+    pub command: Arc<SignedCommand>,
     /// When it was accepted.
     pub accepted_at: LogInstant,
     /// By which entry.
@@ -481,9 +464,9 @@ pub struct Delivery {
     /// Its place in the robot's order of its class.
     pub seq: u64,
     /// The command.
-    pub command: std::sync::Arc<SignedCommand>,
+    pub command: Arc<SignedCommand>,
     /// What makes its operator one.
-    pub authority: std::sync::Arc<Authority>,
+    pub authority: Arc<Authority>,
     /// Why it is not to be started, if it is not: it is taken down, and ends.
     pub void: Option<VoidCause>,
 }
@@ -491,17 +474,21 @@ pub struct Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Encoded as _;
+    use crate::ids::{Genesis, ShardId};
+    use crate::statement::Statement;
 
-    pub(crate) fn command(by: &OperatorSecret) -> Command {
+    fn place() -> Place {
+        Place { site: "hall".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) }
+    }
+
+    fn command(by: &OperatorSecret) -> Command {
         Command {
-            site: "hall".parse().unwrap(),
-            shard: ShardId(1),
+            place: place(),
             id: CommandId::from_bytes([7; 16]),
             target: Target::Agent("robot-7".parse().unwrap()),
             verb: "goto".parse().unwrap(),
             content_type: ContentType::new("application/json").unwrap(),
-            args: b"{\"x\":3}".to_vec(),
+            args: Bytes::from_static(b"{\"x\":3}"),
             deadline: LogInstant::from_raw(90_000),
             class: CommandClass::Routine,
             idempotent: false,
@@ -518,30 +505,33 @@ mod tests {
         let (by, other) = (OperatorSecret::from_seed(&[1; 32]), OperatorSecret::from_seed(&[2; 32]));
         let signed = command(&by).sign(&by).unwrap();
         assert!(signed.is_signed());
-        let forgeries: [fn(&mut Command); 6] = [
+        assert_eq!(*signed.statement(), command(&by));
+        let forgeries: [fn(&mut Command); 8] = [
             |command| command.deadline = command.deadline.plus_ms(1),
-            |command| command.args[5] = b'4',
+            |command| command.args = Bytes::from_static(b"{\"x\":4}"),
             |command| command.target = Target::All,
-            |command| command.shard = ShardId(2),
+            |command| command.place.shard = ShardId(2),
+            |command| command.place.genesis = Genesis::from_bytes([7; 16]),
+            |command| command.place.site = "yard".parse().unwrap(),
             |command| command.idempotent = true,
             |command| command.class = CommandClass::Urgent,
         ];
         for forge in forgeries {
-            let mut forged = signed.clone();
-            forge(&mut forged.command);
-            assert!(!forged.is_signed());
+            let mut forged = command(&by);
+            forge(&mut forged);
+            assert!(!Signed::under(&forged, *signed.signature()).unwrap().is_signed());
         }
-        let mut forged = signed;
-        forged.command.operator = other.key();
-        assert!(!forged.is_signed());
+        let forged = Command { operator: other.key(), ..command(&by) };
+        assert!(!Signed::under(&forged, *signed.signature()).unwrap().is_signed());
     }
 
     #[test]
     fn a_signature_of_one_kind_is_none_of_another() {
         let by = OperatorSecret::from_seed(&[1; 32]);
-        let command = command(&by);
-        let bytes = command.encode().unwrap();
-        assert!(!by.key().verifies(&bytes, &command.sign(&by).unwrap().signature));
+        let signed = command(&by).sign(&by).unwrap();
+        let of_kind = |domain: &[u8]| by.key().verifies(&[domain, signed.body()].concat(), signed.signature());
+        assert!(of_kind(Command::DOMAIN));
+        assert!(!of_kind(CommandOrder::DOMAIN) && !of_kind(b""));
     }
 
     #[test]
@@ -549,7 +539,7 @@ mod tests {
         let by = OperatorSecret::from_seed(&[1; 32]);
         let mut large = command(&by);
         let max = crate::limits::ARGS_BYTES_MAX;
-        large.args = vec![0; max + 1];
+        large.args = vec![0; max + 1].into();
         assert_eq!(large.check(), Err(InvalidCommand::Args { bytes: max + 1, max: max as u64 }));
         for waves in [(0, 100), (1, 0), (u32::MAX, 100), (1, u64::MAX)] {
             let waves = Some(Waves { agents: waves.0, every_ms: waves.1 });

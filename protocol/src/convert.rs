@@ -8,6 +8,7 @@ use std::time::Duration;
 mod agents;
 mod command_events;
 mod commands;
+mod statements;
 mod topics;
 
 use crate::change::{ChangeKind, Topic};
@@ -27,9 +28,11 @@ use crate::v1;
 pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
 pub use command_events::command_events;
 pub use commands::{
-    command_id, command_step, command_to_proto, command_view_to_proto, go_token, grant_operator, install_operator,
-    news_to_proto, operator_to_proto, optional_command_id, order_command, send_command, take_commands, wait_ms,
+    command_id, command_step, command_to_proto, command_view_to_proto, first_operator, genesis, go_token,
+    grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, place, place_to_proto,
+    replace_first, send_command, take_commands, wait_ms,
 };
+pub use statements::signed_to_proto;
 pub use topics::{publication, topic, value_to_proto};
 
 /// A field of a request that cannot be understood.

@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 use crate::agent::{LeaseTerms, Role};
-use crate::authority::{OperatorGrant, OperatorKey, SignedGrant};
+use crate::authority::{OperatorKey, SignedFirst, SignedGrant, SignedReplacement};
 use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, SignedCommand, SignedOrder, Steps};
 use crate::fleet::Rules;
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, JournalId, NodeId, RequestId, SessionId, TaskId};
 use crate::mutant::{Mutant, is_on};
+use crate::statement::{Place, Verdicts};
 use crate::task::TaskSpec;
 use crate::text::{AgentId, GroupName, Reason};
 use crate::time::LogInstant;
@@ -38,9 +39,53 @@ pub enum EntryBody {
     /// Nobody knows how long the whole quorum was away: the clock moves on to its next era, and everything with a
     /// deadline has passed it.
     ClockLost,
-    /// By which rules the entries after this one are applied: every voter knew them when it was proposed. A shard's first
-    /// entry is one of these.
+    /// By which rules the entries after this one are applied: every voter knew them when it was proposed.
     Rules(Box<Rules>),
+    /// A shard's first entry: what it is, and the first rules.
+    Founding(Box<Founding>),
+}
+
+impl Entry {
+    /// Whether an operator has to have signed something in it.
+    pub fn is_signed_by_operators(&self) -> bool {
+        matches!(&self.body, EntryBody::Requests(requests) if requests.iter().any(|one| one.op.is_signed_by_operator()))
+    }
+
+    /// Takes note of whether operators signed what is in it.
+    pub fn look_up(&self, verdicts: &Verdicts) {
+        if let EntryBody::Requests(requests) = &self.body {
+            requests.iter().for_each(|request| request.op.look_up(verdicts));
+        }
+    }
+}
+
+/// What a shard's first entry says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founding {
+    /// The rules by which the next entries are applied.
+    pub rules: Rules,
+    /// What the shard is from then on.
+    pub charter: Charter,
+}
+
+/// What a shard is, as whoever made it said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charter {
+    /// Where statements of its operators hold.
+    pub place: Place,
+    /// Its first operator, with the signature that shows that it has its key. Without one it has no operators, ever.
+    pub first: Option<SignedFirst>,
+}
+
+impl Charter {
+    /// The first operator, if it has signed, and for this shard.
+    pub fn shown(&self) -> Option<&SignedFirst> {
+        let shown = |first: &&SignedFirst| {
+            let signed = first.is_signed() || is_on(Mutant::SignatureNotChecked);
+            signed && first.place == self.place && first.unknown_field().is_none()
+        };
+        self.first.as_ref().filter(shown)
+    }
 }
 
 /// A mutating request of a client. A retry repeats it byte for byte.
@@ -63,9 +108,8 @@ impl Request {
         match &self.op {
             Op::CreateTask { spec, .. } => FIXED + spec.payload.len(),
             Op::CompleteTask { result, .. } => FIXED + result.len(),
-            Op::SendCommand { command } => FIXED + command.command.args.len(),
-            // Names at their longest.
-            Op::GrantOperator { .. } => 8 * FIXED,
+            Op::SendCommand { command } => FIXED + command.body().len(),
+            Op::GrantOperator { grant } => FIXED + grant.body().len(),
             Op::EndDelivery { ended } => match &ended.outcome {
                 CommandOutcome::Succeeded { result } => FIXED + result.len(),
                 _ => FIXED,
@@ -183,10 +227,10 @@ pub enum Op {
         /// The claim.
         claim: Claim,
     },
-    /// Make the shard's first operator known. Refused once there is one.
-    InstallOperator {
-        /// What it may do: everything.
-        grant: Box<OperatorGrant>,
+    /// Have another key be the first operator.
+    ReplaceFirst {
+        /// The statement of the present one.
+        replacement: Box<SignedReplacement>,
     },
     /// Grant an operator what an admin states, or revoke it.
     GrantOperator {
@@ -272,16 +316,22 @@ pub struct Claim {
 impl Op {
     /// Whether an operator has to have signed it.
     pub fn is_signed_by_operator(&self) -> bool {
-        matches!(self, Self::GrantOperator { .. } | Self::SendCommand { .. } | Self::OrderCommand { .. })
+        matches!(
+            self,
+            Self::ReplaceFirst { .. }
+                | Self::GrantOperator { .. }
+                | Self::SendCommand { .. }
+                | Self::OrderCommand { .. }
+        )
     }
 
     /// The operator who asks for it, and about which command; none for what is not an operator's to ask.
     pub fn operator(&self) -> Option<(OperatorKey, Option<CommandId>)> {
         match self {
-            Self::InstallOperator { grant } => Some((grant.operator, None)),
+            Self::ReplaceFirst { replacement } => Some((replacement.old, None)),
             Self::GrantOperator { grant } => Some((grant.by, None)),
-            Self::SendCommand { command } => Some((command.command.operator, Some(command.command.id))),
-            Self::OrderCommand { order } => Some((order.order.operator, Some(order.order.command))),
+            Self::SendCommand { command } => Some((command.operator, Some(command.id))),
+            Self::OrderCommand { order } => Some((order.operator, Some(order.command))),
             _ => None,
         }
     }
@@ -289,12 +339,35 @@ impl Op {
     /// The operator that it names and who did not sign it; none if it is signed, or need not be.
     pub fn forged(&self) -> Option<OperatorKey> {
         let (signed, operator) = match self {
+            Self::ReplaceFirst { replacement } => (replacement.is_signed(), replacement.old),
             Self::GrantOperator { grant } => (grant.is_signed(), grant.by),
-            Self::SendCommand { command } => (command.is_signed(), command.command.operator),
-            Self::OrderCommand { order } => (order.is_signed(), order.order.operator),
+            Self::SendCommand { command } => (command.is_signed(), command.operator),
+            Self::OrderCommand { order } => (order.is_signed(), order.operator),
             _ => return None,
         };
         (!signed && !is_on(Mutant::SignatureNotChecked)).then_some(operator)
+    }
+
+    /// Takes note of whether its operator signed it, if it has to be signed.
+    pub fn look_up(&self, verdicts: &Verdicts) {
+        match self {
+            Self::ReplaceFirst { replacement } => replacement.look_up(verdicts),
+            Self::GrantOperator { grant } => grant.look_up(verdicts),
+            Self::SendCommand { command } => command.look_up(verdicts),
+            Self::OrderCommand { order } => order.look_up(verdicts),
+            _ => {}
+        }
+    }
+
+    /// A field in what an operator signed that changes what it means, and that is not known here.
+    pub fn unknown_field(&self) -> Option<u32> {
+        match self {
+            Self::ReplaceFirst { replacement } => replacement.unknown_field(),
+            Self::GrantOperator { grant } => grant.unknown_field(),
+            Self::SendCommand { command } => command.unknown_field(),
+            Self::OrderCommand { order } => order.unknown_field(),
+            _ => None,
+        }
     }
 
     /// Whether it can wait: it brings work, or is news that the next ones replace. A shard under pressure refuses these, and
@@ -312,10 +385,10 @@ impl Op {
             | Self::SettleDeadLetter { again: true, .. }
             | Self::RegisterAgent { .. }
             | Self::AttachAgent { .. }
-            | Self::InstallOperator { .. }
-            | Self::GrantOperator { .. }
             | Self::SendCommand { .. }
             | Self::OpenInbox { .. } => true,
+            // What takes rights away ends work.
+            Self::GrantOperator { grant } => !grant.revoked,
             Self::ReportProgress { .. }
             | Self::CompleteTask { .. }
             | Self::FailTask { .. }
@@ -324,6 +397,7 @@ impl Op {
             | Self::ReleaseTask { .. }
             | Self::RemoveAgent { .. }
             | Self::DetachAgent { .. }
+            | Self::ReplaceFirst { .. }
             | Self::OrderCommand { .. }
             | Self::ReportDelivery { .. }
             | Self::EndDelivery { .. } => false,
@@ -395,23 +469,25 @@ mod tests {
     use super::*;
     use crate::authority::OperatorSecret;
     use crate::command::{CommandOrder, OrderKind};
-    use crate::ids::ShardId;
+    use crate::ids::{Genesis, ShardId};
+    use crate::statement::Signed;
 
     #[test]
     fn an_operation_that_was_not_signed_by_whom_it_names_is_forged() {
         let (by, other) = (OperatorSecret::from_seed(&[1; 32]), OperatorSecret::from_seed(&[2; 32]));
+        let genesis = Genesis::from_bytes([6; 16]);
         let order = CommandOrder {
-            site: "hall".parse().unwrap(),
-            shard: ShardId(1),
+            place: Place { site: "hall".parse().unwrap(), shard: ShardId(1), genesis },
             command: CommandId::from_bytes([1; 16]),
             what: OrderKind::Cancel,
             reason: Reason::truncated(""),
             operator: by.key(),
         };
-        let mut signed = order.sign(&by).unwrap();
+        let signed = order.clone().sign(&by).unwrap();
         assert_eq!(Op::OrderCommand { order: Box::new(signed.clone()) }.forged(), None);
-        signed.order.operator = other.key();
-        let forged = Op::OrderCommand { order: Box::new(signed) };
+        let order = CommandOrder { operator: other.key(), ..order };
+        let forged = Signed::under(&order, *signed.signature()).unwrap();
+        let forged = Op::OrderCommand { order: Box::new(forged) };
         assert!(forged.is_signed_by_operator());
         assert_eq!(forged.forged(), Some(other.key()));
     }

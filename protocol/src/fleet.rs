@@ -93,7 +93,7 @@ macro_rules! fleet_limits {
 fleet_limits! {
     /// Most tasks that are not terminal.
     live_tasks_max: u64 = LIVE_TASKS_MAX,
-    /// Terminal tasks that are kept.
+    /// Terminal tasks that are kept, and dead letters beside them.
     terminal_tasks_kept: u64 = TERMINAL_TASKS_KEPT,
     /// Bytes that all tasks may take.
     task_bytes_max: u64 = TASK_BYTES_MAX,
@@ -175,6 +175,8 @@ fleet_limits! {
     agent_ttl_ms: u64 = AGENT_TTL_MS,
     /// So many times as many request ids are remembered as of those that were first sent ahead of the clock.
     dedup_ahead_part: u64 = DEDUP_AHEAD_PART,
+    /// How often the first operator is replaced.
+    first_replacements_max: u64 = FIRST_REPLACEMENTS_MAX,
 }
 
 impl FleetLimits {

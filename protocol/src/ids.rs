@@ -119,6 +119,44 @@ impl FromStr for Incarnation {
     }
 }
 
+/// 128 random bits made with a shard, in its first entry. What operators sign is bound to it: nothing that was signed for one
+/// shard is good for another, whatever both are called, nor for one that is made anew in the place of the first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Genesis([u8; 16]);
+
+impl Genesis {
+    /// From 16 random bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Genesis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for Genesis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Genesis({self})")
+    }
+}
+
+impl FromStr for Genesis {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let bad = || id_error("genesis", text, "it is not 32 hexadecimal digits");
+        let Incarnation(bytes) = text.parse().map_err(|_| bad())?;
+        Ok(Self(bytes))
+    }
+}
+
 /// A member of a Raft group: the hash of a node and its incarnation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RaftId(pub u64);
@@ -309,6 +347,8 @@ mod tests {
         let incarnation = Incarnation([0xab; 16]);
         assert_eq!(incarnation.to_string().parse(), Ok(incarnation));
         assert!("ab".parse::<Incarnation>().is_err());
+        let genesis = Genesis::from_bytes([0xab; 16]);
+        assert_eq!(genesis.to_string().parse(), Ok(genesis));
         assert!("ä".repeat(16).parse::<Incarnation>().is_err());
     }
 }

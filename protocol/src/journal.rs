@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::OperatorKey;
+use crate::authority::{KnownFirst, OperatorKey};
 use crate::command::{CommandOutcome, DeliverySeq, PerClass, SignedCommand, Steps};
-use crate::ids::{CommandId, HomeEpoch, JournalId, SessionId, ShardId};
+use crate::ids::{CommandId, Genesis, HomeEpoch, JournalId, SessionId, ShardId};
 use crate::text::AgentId;
 use crate::time::LogInstant;
 
@@ -20,14 +20,18 @@ pub struct JournalHead {
     pub home: HomeEpoch,
     /// The last place in each of the agent's orders that it has had. What is at or below it is never taken again.
     pub cursor: PerClass<u64>,
-    /// The shard's first operator, as it was when the journal was made: nobody else can make an operator.
-    pub first: Option<OperatorKey>,
+    /// The shard's genesis, as it was told when the journal was made: what was signed for another one is not for this agent.
+    pub genesis: Option<Genesis>,
+    /// The shard's first operator, as it was told then, or as it was replaced by its own word since: nobody else can make an
+    /// operator.
+    pub first: Option<KnownFirst>,
 }
 
 impl JournalHead {
     /// The head of a new journal.
     pub const fn new(id: JournalId) -> Self {
-        Self { id, home: HomeEpoch(0), cursor: PerClass { routine: 0, urgent: 0 }, first: None }
+        let cursor = PerClass { routine: 0, urgent: 0 };
+        Self { id, home: HomeEpoch(0), cursor, genesis: None, first: None }
     }
 }
 
@@ -89,19 +93,23 @@ pub struct JournalStep {
 pub struct JournalState {
     /// Its head.
     pub head: JournalHead,
+    /// The number of the last statement about each operator that was seen.
+    pub stated: BTreeMap<OperatorKey, u64>,
     /// Its entries, in their order.
     pub entries: Vec<JournalEntry>,
     /// What the shard's clock has surely come to. It never falls: nothing is begun whose deadline is not after it.
-    pub floor: LogInstant,
+    pub clock_floor: LogInstant,
     /// Commands that were begun and are let go of, with their deadlines: none of them is begun again. Kept until the floor has passed
     /// them.
     pub begun: BTreeMap<CommandId, LogInstant>,
 }
 
 impl JournalState {
-    /// A journal of these entries, by which nothing was begun that is let go of.
+    /// A journal of these entries, by which nothing was begun that is let go of, nor anything seen that was stated later than
+    /// at first.
     pub const fn new(head: JournalHead, entries: Vec<JournalEntry>) -> Self {
-        Self { head, entries, floor: LogInstant::ZERO, begun: BTreeMap::new() }
+        let (stated, begun) = (BTreeMap::new(), BTreeMap::new());
+        Self { head, stated, entries, clock_floor: LogInstant::ZERO, begun }
     }
 }
 
@@ -118,6 +126,13 @@ pub enum JournalWrite {
     Step(JournalStep),
     /// The journal is not needed any more. Written by whoever keeps journals, when it holds nothing and nobody uses it.
     Forget,
+    /// No statement about an operator is believed from now on that has a lower number.
+    Stated {
+        /// Who.
+        operator: OperatorKey,
+        /// The number.
+        serial: u64,
+    },
     /// A command that was begun is let go of, and not begun again.
     Begun {
         /// Which.
@@ -125,8 +140,8 @@ pub enum JournalWrite {
         /// Until when somebody could ask for it once more.
         deadline: LogInstant,
     },
-    /// The floor is this from now on. What was begun with a deadline that is not after it is not needed any more.
-    Floor(LogInstant),
+    /// The clock's floor is this from now on. What was begun with a deadline that is not after it is not needed any more.
+    ClockFloor(LogInstant),
 }
 
 /// What was written to one agent's journal, as a node keeps it.

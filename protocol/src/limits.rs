@@ -24,12 +24,13 @@ pub const FAILURES_KEPT: usize = 4;
 
 /// Most tasks that are not terminal, per shard. Creating one more is refused as `ShardFull`.
 pub const LIVE_TASKS_MAX: usize = 1_000_000;
-/// Terminal tasks kept in memory, per shard; older ones are read from the history.
+/// Terminal tasks kept in memory, per shard, and as many dead letters beside them: what ends well pushes none of these out.
+/// Older ones are read from the history.
 pub const TERMINAL_TASKS_KEPT: usize = 10_000;
 /// Bytes that all tasks of a shard may take, ended ones included. Creating one more is refused as `ShardFull`. A
 /// snapshot of as much fits into [`SNAPSHOT_BYTES_MAX`].
 pub const TASK_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Bytes of ended tasks kept in memory, per shard; older ones are read from the history.
+/// Bytes of ended tasks kept in memory, per shard, dead letters in up to half of it; older ones are read from the history.
 pub const TERMINAL_TASK_BYTES_KEPT: usize = 64 * 1024 * 1024;
 /// Most registered agents, per shard. Registering one more is refused as `ShardFull`.
 pub const AGENTS_MAX: usize = 100_000;
@@ -259,6 +260,10 @@ pub const COMMAND_BURST_SHARE: u64 = 6;
 pub const GRANT_NAMES_MAX: usize = 64;
 /// Grants between an operator and the first one. A longer chain is refused.
 pub const AUTHORITY_CHAIN_MAX: usize = 4;
+/// Signatures of operators that a shard's replica knows to hold. One more, and the oldest is forgotten, and verified again.
+pub const VERDICTS_MAX: usize = 8_192;
+/// How often a shard's first operator is replaced. One more is refused as `ShardFull`.
+pub const FIRST_REPLACEMENTS_MAX: usize = 64;
 /// Agents that a wave of a command is released to. Refused as invalid beyond.
 pub const WAVE_AGENTS_MAX: u32 = 10_000;
 /// Shortest and longest time between the waves of a command, in milliseconds. Refused as invalid.
@@ -291,16 +296,35 @@ pub const TOPIC_BYTES_MAX: usize = 3 * NAME_BYTES_MAX + 2;
 pub const TOPICS_PER_NODE_MAX: usize = 64;
 /// Latest values that a node keeps, over all topics. The one heard longest ago goes first.
 pub const LATEST_VALUES_MAX: usize = 8_192;
+/// Of these, what one sender may have while there is no room for all. Of the one that has most of those that have more, the one
+/// heard longest ago goes first.
+pub const LATEST_VALUES_PER_SENDER_MAX: usize = 1_024;
 /// Values waiting to be read by one subscriber. More are dropped: newer ones follow.
 pub const VALUES_QUEUED_MAX: usize = 256;
 /// Subscribers of one node. One more is refused.
 pub const SUBSCRIBERS_MAX: usize = 256;
-/// Publications and received envelopes waiting to be signed or verified. More are dropped, and counted.
+/// Received envelopes waiting to be verified, and publications of this node's own waiting to be signed, each. More are dropped,
+/// and counted.
 pub const ENVELOPES_QUEUED_MAX: usize = 1_024;
-/// Commands waiting for the swarm. More are dropped, and counted.
+/// Of the received envelopes, those that came from one neighbour. More are dropped, and counted: there is room for others.
+pub const ENVELOPES_PER_NEIGHBOUR_QUEUED_MAX: usize = 256;
+/// What one neighbour may send in a second, its own and what it passes on for others, and all of it at once: as much as a site of
+/// a thousand robots says. More is dropped before it is looked at, and counted.
+pub const MESH_NEIGHBOUR_MESSAGES_PER_S: u64 = 4_096;
+/// The same in bytes.
+pub const MESH_NEIGHBOUR_BYTES_PER_S: u64 = 8 * 1024 * 1024;
+/// What one node may say in a second, whoever passes it on, and all of it at once. More is dropped once its signature was
+/// verified, passed on to nobody, and counted.
+pub const MESH_ORIGIN_MESSAGES_PER_S: u64 = 1_024;
+/// The same in bytes.
+pub const MESH_ORIGIN_BYTES_PER_S: u64 = 2 * 1024 * 1024;
+/// Signed publications, and verdicts on envelopes, waiting for the swarm, each. More are dropped, and counted.
 pub const MESH_COMMANDS_QUEUED_MAX: usize = 1_024;
 /// Verified envelopes waiting for the node's driver. More are dropped, and counted.
 pub const MESH_RECEIVED_QUEUED_MAX: usize = 1_024;
+/// How long a call of the API waits for its answer, in milliseconds, however long its client would. Then it is told that nobody knows,
+/// and may send the same request again. A call that waits has one of [`ROUTED_REQUESTS_MAX`] places.
+pub const API_PATIENCE_MS_MAX: u64 = 120_000;
 /// API calls waiting for the node's driver. One more is refused as `Overloaded`.
 pub const API_CALLS_QUEUED_MAX: usize = 8_192;
 /// Requests that the router holds. One more is refused as `Overloaded`.
@@ -324,7 +348,7 @@ pub const SNAPSHOT_THREADS: usize = 2;
 pub const ENTRY_THREADS: usize = 2;
 /// Threads that write what is kept beside the log. Each shard has few writes at a time, and they wait for each other.
 pub const FILE_THREADS: usize = 2;
-/// Connections of the local API, of both listeners. One more is told so and closed. Fewer where the process may have fewer
+/// Connections of the local API, at its socket and over TCP. One more is told so and closed. Fewer where the process may have fewer
 /// descriptors, but at least [`API_CONNECTIONS_MIN`].
 pub const API_CONNECTIONS_MAX: usize = 4 * AGENTS_PER_NODE_MAX;
 /// See [`API_CONNECTIONS_MAX`].
@@ -337,9 +361,17 @@ pub const API_CONNECTIONS_RESERVED: usize = 4;
 /// by a client with the settings that it has if nobody says otherwise, and some more. What is cut off then is sent again.
 pub const API_RESERVED_MS: u64 = 20_000;
 /// How long a connection of the local API may be open before a call of it was let in, in milliseconds. Then it is closed: it has
-/// not got through its handshake, shows no token, or says nothing.
+/// not got through its handshake, or says nothing.
 pub const API_LET_IN_MS: u64 = 10_000;
-/// Connections that are being told that there is no place for them, at a time. One more waits to be accepted.
+/// Connections of the local API over TCP, where it listens there: they take no places of those at its socket. A quarter of all
+/// where that is less. One more is told so and closed.
+pub const API_TCP_CONNECTIONS_MAX: usize = 64;
+/// Those of them that have shown no token yet. One more is told so and closed, and nobody who has shown it loses anything.
+pub const API_TCP_STRANGERS_MAX: usize = 16;
+/// How long a connection over TCP may be open before it has shown the token, in milliseconds. Then it is closed.
+pub const API_TCP_LET_IN_MS: u64 = 2_000;
+/// Connections that are being told that there is no place for them, at a time and at the socket or over TCP. One more waits to be
+/// accepted.
 pub const API_REFUSALS_MAX: usize = 8;
 /// Descriptors that connections of the local API leave to logs, peers and whatever else a node opens; a quarter of all where
 /// that is less.

@@ -60,6 +60,10 @@ mutants! {
     ClaimsEndWithTheEra = "claims-end-with-the-era",
     /// A command is proposed whoever signed it.
     SignatureNotChecked = "signature-not-checked",
+    /// Whoever grants something grants what it has not.
+    GrantNotIntersected = "grant-not-intersected",
+    /// What a revoked operator asked for is done all the same.
+    RevokedStillSends = "revoked-still-sends",
     /// A robot is told to go before that is written down.
     GoBeforeIntent = "go-before-intent",
     /// A command is started though the lease of its robot is over.

@@ -59,6 +59,11 @@ impl CommandSaid {
     pub fn is_answered(&self) -> bool {
         !matches!(self, Self::Progress { .. })
     }
+
+    /// Whether it says how something ended that was begun.
+    pub fn is_outcome(&self) -> bool {
+        matches!(self, Self::Succeeded { .. } | Self::Failed { .. })
+    }
 }
 
 /// What an agent's software is told of a command.
@@ -83,4 +88,7 @@ pub enum CommandTold {
     Recorded(CommandOutcome),
     /// What was said does not fit how far it has come, or the agent's lease is over: it may be said again.
     Ignored,
+    /// The node holds nothing of it, and hears no word of how it ended any more: that was recorded before, or the node has let
+    /// go of it and it is recorded nowhere.
+    Unknown,
 }

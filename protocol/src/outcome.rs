@@ -68,8 +68,6 @@ pub enum Receipt {
         agent: AgentId,
         /// The journal's time: deliveries of an earlier one are over.
         home: HomeEpoch,
-        /// The shard's first operator.
-        first: Option<OperatorKey>,
     },
     /// It is known how far a delivery has come.
     DeliveryReported {
@@ -240,9 +238,6 @@ pub enum Refusal {
     /// It was signed for another site or shard.
     #[error("it was signed for another site or shard")]
     WrongPlace,
-    /// The shard has its first operator.
-    #[error("the shard has operators already; have one of its admins grant you what you need")]
-    OperatorsExist,
     /// There is no such operator.
     #[error("operator {0} is not known to this shard; have an admin run 'skep operator add {0}'")]
     NoSuchOperator(OperatorKey),
@@ -260,8 +255,10 @@ pub enum Refusal {
         /// The one that holds.
         known: u64,
     },
-    /// Nobody may take the first operator's grant away.
-    #[error("the first operator of a shard cannot be changed")]
+    /// Nobody grants the first operator anything.
+    #[error(
+        "the first operator of a shard is granted nothing by anybody; it gives its place to another by its own word"
+    )]
     FirstOperator,
     /// The operator may not ask this of them.
     #[error("operator {operator} is not granted {verb} for {target}")]
@@ -346,6 +343,47 @@ pub enum Refusal {
         /// The log clock.
         now: LogInstant,
     },
+    /// Whoever states it neither granted the operator what it has, nor is above whoever did.
+    #[error("operator {by} neither granted operator {operator} what it has nor is above whoever did")]
+    NotAbove {
+        /// Who states it.
+        by: OperatorKey,
+        /// Of whom.
+        operator: OperatorKey,
+    },
+    /// What the operator was granted has ended.
+    #[error("what operator {operator} was granted ended at {until}; the shard's clock is {now}")]
+    GrantEnded {
+        /// Who.
+        operator: OperatorKey,
+        /// When.
+        until: LogInstant,
+        /// The log clock.
+        now: LogInstant,
+    },
+    /// The command would be valid for longer than what its operator was granted.
+    #[error(
+        "the command would be valid until {deadline}, and what operator {operator} was granted ends at {until}; give it less \
+         time"
+    )]
+    OutlivesGrant {
+        /// Who.
+        operator: OperatorKey,
+        /// When that ends.
+        until: LogInstant,
+        /// The command's deadline.
+        deadline: LogInstant,
+    },
+    /// A replacement of the first operator that is not the next one, or is not made by the first operator.
+    #[error("operator {by} is not the first operator, or {given} is not the number of its replacement, {expected}")]
+    NotFirst {
+        /// Who states it.
+        by: OperatorKey,
+        /// The number that was given.
+        given: u64,
+        /// The number of the next one.
+        expected: u64,
+    },
 }
 
 /// What a shard has too much of.
@@ -367,6 +405,8 @@ pub enum ShardFullOf {
     Deliveries,
     /// Bytes of commands.
     CommandBytes,
+    /// Replacements of its first operator.
+    FirstOperators,
 }
 
 impl std::fmt::Display for ShardFullOf {
@@ -380,6 +420,7 @@ impl std::fmt::Display for ShardFullOf {
             Self::Commands => "commands",
             Self::Deliveries => "deliveries of commands",
             Self::CommandBytes => "bytes of commands",
+            Self::FirstOperators => "replacements of its first operator",
         })
     }
 }

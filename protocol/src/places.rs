@@ -50,6 +50,11 @@ impl Places {
         self.dir.join("journals")
     }
 
+    /// What the data plane keeps: how often this node was started, and which telemetry is old.
+    pub fn mesh(&self) -> PathBuf {
+        self.dir.join("mesh")
+    }
+
     /// The API's Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")

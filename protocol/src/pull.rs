@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::OperatorKey;
+use crate::authority::{AuthorityNews, Root};
 use crate::command::{CommandClass, Delivery, PerClass, VoidCause};
 use crate::ids::{AttachmentId, HomeEpoch, JournalId};
 use crate::leader::LeaderHint;
@@ -22,6 +22,10 @@ pub struct Pull {
     pub agents: Vec<PullFor>,
     /// How long the leader may wait for something to deliver, in milliseconds.
     pub wait_ms: u32,
+    /// How many replacements of the first operator all of these journals know.
+    pub replaced: u64,
+    /// The entry up to which all of these agents' inboxes know what operators were granted.
+    pub authority: u64,
 }
 
 /// What a node asks for one of its agents.
@@ -48,10 +52,13 @@ pub struct PullFor {
 pub struct Pulled {
     /// The shard's clock when the question arrived.
     pub clock: LogInstant,
-    /// The shard's first operator, for journals that were made before there was one.
-    pub first: Option<OperatorKey>,
+    /// By what operators' statements are proved, for journals that do not know it: with those replacements of the first
+    /// operator that not all of them know.
+    pub root: Option<Root>,
     /// Those of the agents for whom there is something new.
     pub agents: Vec<PulledFor>,
+    /// What operators were granted, or lost, since.
+    pub authority: AuthorityNews,
 }
 
 /// What there is for one agent.
@@ -71,6 +78,9 @@ pub struct PulledFor {
     pub seen: u64,
     /// Whether there is more of a class for which there was no room. Asked for again with nothing seen.
     pub more: PerClass<bool>,
+    /// The place behind which the node goes on, of a class in which it is ahead of all that was let out: somebody had delivered what
+    /// there is not. A leader asks a quorum before it says so, for it may be behind itself.
+    pub back: PerClass<Option<u64>>,
 }
 
 /// Why a leader does not answer.

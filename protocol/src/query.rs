@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Attachment, Role};
-use crate::authority::{OperatorGrant, OperatorKey};
+use crate::authority::{KnownFirst, OperatorGrant, OperatorKey};
 use crate::change::{Change, ChangeSet};
 use crate::command::CommandView;
 use crate::ids::{CommandId, TaskId};
 use crate::leader::LeaderHint;
+use crate::statement::Place;
 use crate::task::{Task, TaskStatus};
 use crate::text::{AgentId, Capability};
 use crate::time::LogInstant;
@@ -79,6 +80,8 @@ pub enum Query {
         /// How long it is waited for at most, in milliseconds. Less if whoever answers says so.
         wait_ms: u32,
     },
+    /// Where statements of operators hold, and who the first operator is.
+    Place,
 }
 
 /// How old an answer is and where it stands in the log.
@@ -207,6 +210,13 @@ pub enum Answer {
         /// Where the next page begins; none on the last page.
         next: Option<OperatorKey>,
     },
+    /// Where statements of operators hold.
+    Place {
+        /// That; none before the shard's first entry.
+        place: Option<Place>,
+        /// The first operator; none if the shard was made without one.
+        first: Option<KnownFirst>,
+    },
 }
 
 /// A task, and why nobody has it.
@@ -276,6 +286,22 @@ pub struct Counts {
     /// Terminal tasks that are kept in memory.
     pub terminal: u64,
     /// Registered agents.
+    pub agents: u64,
+}
+
+/// What a shard has let go of since it was made, because it keeps no more. The history has all of it but request ids, for as
+/// long as the history is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Ended tasks.
+    pub tasks: u64,
+    /// Ended commands.
+    pub commands: u64,
+    /// Dead letters: tasks, and commands at one agent each. Those that went with their tasks and commands are counted there too.
+    pub dead_letters: u64,
+    /// Request ids before their deadlines. What was first sent as early as one of them is refused.
+    pub request_ids: u64,
+    /// Agents that nobody served any more, and nobody registered.
     pub agents: u64,
 }
 

@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for TopicPath {
 pub struct Publication {
     /// Where.
     pub topic: TopicPath,
-    /// Of whom: a later publication of the same source on the same topic makes an earlier one obsolete.
+    /// Of whom: a later publication of the same source on the same topic, sent by the same node, makes an earlier one obsolete.
     pub source: AgentId,
     /// What kind of bytes the payload is, as a media type; empty if unsaid.
     pub content_type: String,
@@ -151,7 +151,7 @@ impl Publication {
 pub struct Envelope {
     /// The node that sent it, and signed it.
     pub sender: NodeId,
-    /// Random, made at every start of the sender.
+    /// Higher with each start of the sender: how many there were, in the upper 32 bits, and random below.
     pub process: u64,
     /// Rises with every envelope of the process.
     pub sequence: u64,
@@ -168,8 +168,9 @@ pub struct SignedEnvelope {
     pub signature: Vec<u8>,
 }
 
-/// What is signed begins with it, so that a signature serves nothing else.
-pub const SIGNED_DOMAIN: &[u8] = b"skep/envelope/1";
+/// What is signed begins with it, so that a signature serves nothing else. It ends in NUL, which no other domain holds: none
+/// is the beginning of another.
+pub const SIGNED_DOMAIN: &[u8] = b"skep/envelope/1\0";
 
 impl SignedEnvelope {
     /// The bytes that are signed.
@@ -191,6 +192,16 @@ mod tests {
         for bad in ["", "a/b", "a/b/c/d", "a//c", "a/b c/d", "a/ü/c", &long] {
             assert!(TopicPath::new(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_is_signed_of_an_envelope_begins_with_a_domain_that_ends_in_nul() {
+        let signed = SignedEnvelope::signed_bytes(b"0");
+        assert_eq!(
+            signed, b"skep/envelope/1\x000",
+            "not those of a domain that goes on with the envelope's first byte"
+        );
+        assert_eq!(SIGNED_DOMAIN.iter().filter(|byte| **byte == 0).count(), 1);
     }
 
     #[test]

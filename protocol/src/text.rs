@@ -1,5 +1,6 @@
 //! Bounded text: names and free text with a limit that every constructor and decoder enforces.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -51,6 +52,20 @@ pub enum TextError {
         /// The first character that is not allowed.
         found: char,
     },
+    /// A text of several lines holds a character that a terminal would obey, or that turns the direction of what follows.
+    #[error("{what} holds the control character {found:?}; give plain text")]
+    Terminal {
+        /// What the text was to be.
+        what: &'static str,
+        /// The first character that is not allowed.
+        found: char,
+    },
+    /// A trace context is none.
+    #[error("{what} is no W3C trace context such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
+    Trace {
+        /// What the text was to be.
+        what: &'static str,
+    },
 }
 
 /// Whether a character is not shown where it is printed but does something else: controls a terminal, ends the line, or
@@ -79,6 +94,37 @@ fn check_part(what: &'static str, text: &str) -> Result<(), TextError> {
 /// [`TextError::Control`] names the first one.
 pub fn check_line(what: &'static str, text: &str) -> Result<(), TextError> {
     text.chars().find(|c| is_control(*c)).map_or(Ok(()), |found| Err(TextError::Control { what, found }))
+}
+
+/// Whether a character is none of a text of several lines.
+fn is_control_in_text(c: char) -> bool {
+    is_control(c) && !matches!(c, '\n' | '\t')
+}
+
+fn check_text(what: &'static str, text: &str) -> Result<(), TextError> {
+    let found = text.chars().find(|c| is_control_in_text(*c));
+    found.map_or(Ok(()), |found| Err(TextError::Terminal { what, found }))
+}
+
+/// A text as one line of it is shown: what a terminal would obey, or what would pass for another line, is written out.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    written_out(text, is_control)
+}
+
+/// The same of a text that may have several lines.
+pub fn legible(text: &str) -> Cow<'_, str> {
+    written_out(text, is_control_in_text)
+}
+
+fn written_out(text: &str, is_to_be: fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(is_to_be) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_to_be(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
 }
 
 fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), TextError> {
@@ -215,7 +261,9 @@ bounded_text!(
 );
 bounded_text!(
     /// Why a transition happened, in its author's words, which may be several lines. Escaped where it is printed.
-    Reason, "reason", |what, text| check_length(what, text, limits::REASON_BYTES_MAX)
+    Reason, "reason",
+    |what, text| check_text(what, text).and_then(|()| check_length(what, text, limits::REASON_BYTES_MAX)),
+    |what, text| check_length(what, text, limits::REASON_BYTES_MAX)
 );
 
 impl Reason {
@@ -226,6 +274,30 @@ impl Reason {
             end -= 1;
         }
         Self(Arc::from(&text[..end]))
+    }
+
+    /// What somebody said who is not to be refused: as much as a reason may hold, with what a terminal would obey written out.
+    pub fn said(text: &str) -> Self {
+        Self::truncated(&legible(text))
+    }
+}
+
+impl TraceParent {
+    /// Checks that it is one, or of no trace: it becomes a header in other protocols. Of a version that is not known only what
+    /// all have in common is checked.
+    ///
+    /// # Errors
+    /// [`TextError::Trace`].
+    pub fn check(&self) -> Result<(), TextError> {
+        let mut parts = self.0.split('-');
+        let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+        let mut hex = |digits: usize| parts.next().filter(|part| part.len() == digits && part.bytes().all(is_digit));
+        let (version, trace, parent, flags) = (hex(2), hex(32), hex(16), hex(2));
+        let is_some = |part: Option<&str>| part.is_some_and(|part| part.bytes().any(|byte| byte != b'0'));
+        let is_whole = version.is_some_and(|version| version != "ff") && is_some(trace) && is_some(parent);
+        let may_have_more = version != Some("00") && self.0.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_known = is_whole && flags.is_some() && (parts.next().is_none() || may_have_more);
+        if is_known || self.0.is_empty() { Ok(()) } else { Err(TextError::Trace { what: "traceparent" }) }
     }
 }
 
@@ -272,7 +344,32 @@ mod tests {
             assert!(ContentType::new(bad).is_err() && TraceParent::new(bad).is_err(), "{bad:?}");
         }
         assert!(Title::new("hole Palette 7 ab \u{2013} \u{5b89}\u{5168}").is_ok());
-        assert!(Reason::new("two\nlines").is_ok(), "a reason may be long");
+        assert!(Reason::new("two\nlines\tand more").is_ok(), "a reason may be long");
+        for bad in ["a\u{1b}]52;c;eA==\u{7}b", "a\rb", "\u{9b}2J", "a\u{202e}b", "a\u{7f}"] {
+            assert!(matches!(Reason::new(bad), Err(TextError::Terminal { what: "reason", .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_software_says_is_taken_with_what_a_terminal_would_obey_written_out() {
+        assert_eq!(Reason::said("\u{1b}[31mjammed\nat 7").as_str(), "\\u{1b}[31mjammed\nat 7");
+        assert_eq!(Reason::said(&"\u{7f}".repeat(limits::REASON_BYTES_MAX)).as_str().len(), limits::REASON_BYTES_MAX);
+        assert!(matches!(legible("plain \u{2013}\n\u{e4}"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_trace_context_is_one_or_is_refused() {
+        // https://www.w3.org/TR/trace-context/
+        let is_one = |text: &str| TraceParent::new(text).is_ok_and(|trace| trace.check().is_ok());
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(is_one(good) && is_one(""));
+        assert!(is_one(&good.replacen("00", "cc", 1)) && is_one(&format!("{}-more", good.replacen("00", "cc", 1))));
+        let none = ["0af7651916cd43dd8448eb211c80319c", "00-0000000000000000", "p", "-", "00---01"];
+        assert!(!none.into_iter().any(is_one));
+        let zeros = "00-00000000000000000000000000000000-b7ad6b7169203331-01";
+        for bad in [good.to_uppercase().as_str(), &good.replacen("00", "ff", 1), &format!("{good}-x"), zeros] {
+            assert!(!is_one(bad), "{bad}");
+        }
     }
 
     #[test]

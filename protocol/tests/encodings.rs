@@ -212,7 +212,7 @@ fn what_is_over_its_limit_is_refused_both_ways() {
 fn op() -> impl Strategy<Value = Op> {
     let agent = "[a-z0-9._-]{1,64}".prop_map(|text| AgentId::new(text).unwrap());
     let task = any::<[u8; 16]>().prop_map(TaskId::from_bytes);
-    let reason = "\\PC{0,100}".prop_map(|text| Reason::new(text).unwrap());
+    let reason = "\\PC{0,100}".prop_map(|text| Reason::said(&text));
     let claim = (task.clone(), agent.clone(), any::<u64>()).prop_map(|(task, agent, epoch)| Claim {
         task,
         agent,

@@ -5,7 +5,8 @@
 
 use std::fmt::Debug;
 
-use skep_protocol::authority::OperatorGrant;
+use bytes::Bytes;
+use skep_protocol::authority::{FirstOperator, FirstReplacement, OperatorGrant};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::command::{Command, CommandOrder};
@@ -17,6 +18,7 @@ use skep_protocol::journal::JournalRecord;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::pull::{Pull, PullAnswer};
 use skep_protocol::query::{Query, QueryAnswer};
+use skep_protocol::statement::Statement;
 use skep_protocol::telemetry::{Envelope, SignedEnvelope, TopicPath};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName};
 
@@ -25,6 +27,13 @@ fn round_trips<T: Encoded + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok(value) = T::decode(bytes) {
         let again = value.encode().expect("what was within its limits is");
         assert_eq!(T::decode(&again).unwrap(), value);
+    }
+}
+
+/// A statement that was understood can be stated again, and is understood the same.
+fn statement<T: Statement + PartialEq + Debug>(bytes: &[u8]) {
+    if let Ok((value, _)) = T::from_body(&Bytes::copy_from_slice(bytes)) {
+        assert_eq!(T::from_body(&value.to_body().into()), Ok((value, None)));
     }
 }
 
@@ -102,9 +111,11 @@ targets! {
     fuzz_leader_hint: round_trips::<LeaderHint>,
     fuzz_envelope: round_trips::<Envelope>,
     fuzz_signed_envelope: round_trips::<SignedEnvelope>,
-    fuzz_command: round_trips::<Command>,
-    fuzz_command_order: round_trips::<CommandOrder>,
-    fuzz_operator_grant: round_trips::<OperatorGrant>,
+    fuzz_command: statement::<Command>,
+    fuzz_command_order: statement::<CommandOrder>,
+    fuzz_operator_grant: statement::<OperatorGrant>,
+    fuzz_first_operator: statement::<FirstOperator>,
+    fuzz_first_replacement: statement::<FirstReplacement>,
     fuzz_pull: round_trips::<Pull>,
     fuzz_pull_answer: round_trips::<PullAnswer>,
     fuzz_journal_record: round_trips::<JournalRecord>,

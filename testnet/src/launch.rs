@@ -1,6 +1,7 @@
 //! Starting and ending node processes.
 
 mod descriptors;
+mod first;
 mod listed;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use skep_client::{Client, ClientError, Endpoint, Settings, v1};
 use tokio::time::Instant;
 
 use crate::hosts::Hosts;
+use crate::place;
 use crate::ports::free_ports;
 use crate::relay::{self, Links, Relay};
 
@@ -43,6 +45,8 @@ pub struct Layout {
     pub hosts: Option<Arc<Hosts>>,
     /// A relay that joins the nodes' control planes; they reach each other as they are if none.
     pub links: Option<Links>,
+    /// Whether nodes that are made serve their API over TCP as well.
+    pub tcp: bool,
 }
 
 /// Why a testnet did not come up.
@@ -79,6 +83,8 @@ pub enum LaunchError {
     },
 }
 
+/// The site that testnets are.
+const SITE: &str = "testnet";
 /// The file in a node's directory that says with whom it does not speak.
 const CUTS: &str = "cuts";
 /// The setting that has nodes obey it.
@@ -100,7 +106,7 @@ pub struct TestNode {
     pub id: String,
     control: String,
     mesh: String,
-    api: String,
+    api: Option<String>,
     variables: Vec<(String, String)>,
     child: Option<Child>,
 }
@@ -119,7 +125,7 @@ struct Made {
     node: String,
     control: String,
     mesh: String,
-    api: String,
+    api: Option<String>,
 }
 
 /// The relay between these nodes, if there is to be one.
@@ -139,7 +145,8 @@ impl Testnet {
     /// # Errors
     /// [`LaunchError`].
     pub fn create(layout: Layout) -> Result<Self, LaunchError> {
-        let known = layout.dir.join("testnet.json");
+        place::own(&layout.dir)?;
+        let known = layout.dir.join(place::LIST);
         if let Ok(text) = std::fs::read(&known) {
             return Self::reopen(layout, &text);
         }
@@ -153,8 +160,10 @@ impl Testnet {
             let ports = free_ports().map_err(io_error("free ports"))?;
             let port = ports.start.to_string();
             held.push(ports);
-            let args = ["init", "--name", &name, "--site", "testnet", "--port", &port, "-o", "json", "--dir"];
-            let output = Command::new(&layout.binary).args(args).arg(&dir).env_clear().output();
+            let args = ["init", "--name", &name, "--site", SITE, "--port", &port, "-o", "json", "--dir"];
+            let mut init = Command::new(&layout.binary);
+            init.args(args).arg(&dir).args(layout.tcp.then_some("--tcp")).env_clear();
+            let output = init.output();
             let output = output.map_err(io_error(layout.binary.display().to_string()))?;
             let command = || format!("{} init", layout.binary.display());
             if !output.status.success() {
@@ -182,7 +191,7 @@ impl Testnet {
     }
 
     fn reopen(layout: Layout, known: &[u8]) -> Result<Self, LaunchError> {
-        let command = || format!("reading {}", layout.dir.join("testnet.json").display());
+        let command = || format!("reading {}", layout.dir.join(place::LIST).display());
         let failed = |output: String| LaunchError::Command { command: command(), output };
         let all: Vec<Made> = serde_json::from_slice(known).map_err(|e| failed(e.to_string()))?;
         if all.len() != layout.nodes {
@@ -241,7 +250,8 @@ impl Testnet {
             })
             .await?;
         }
-        match self.nodes[0].client().init_shard(voters).await {
+        let (genesis, first) = self.charter()?;
+        match self.nodes[0].client().init_shard(voters, genesis, Some(&first)).await {
             Ok(_) => {}
             // A lost answer and a second sending.
             Err(ClientError::NotDone(failure)) if failure.message.contains("exists already") => {}
@@ -284,6 +294,8 @@ impl Testnet {
             .args(self.layout.overrides.iter().chain(&own).flat_map(|set| ["--set", set]))
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "SKEP_LOG" || name == "RUST_BACKTRACE"))
+            // What each takes of memory, disk and descriptors is looked at from outside.
+            .env("SKEP_DUMPABLE", "1")
             .envs(node.variables.iter().map(|(name, value)| (name, value)))
             // The node ends when its end of this pipe does, however the launcher ends.
             .stdin(Stdio::piped())
@@ -507,11 +519,13 @@ impl TestNode {
     /// Its TCP endpoint, with its token.
     ///
     /// # Errors
-    /// [`LaunchError::Io`] if there is no token yet.
+    /// [`LaunchError::Io`] if it was not made for that, or there is no token yet.
     pub fn tcp_endpoint(&self) -> Result<Endpoint, LaunchError> {
+        let address = self.api.clone().ok_or_else(|| io::Error::other("it serves its API at its socket only"));
+        let address = address.map_err(io_error(self.name.clone()))?;
         let path = self.dir.join("token");
         let token = std::fs::read_to_string(&path).map_err(io_error(path.display().to_string()))?;
-        Ok(Endpoint::Tcp { address: self.api.clone(), token: token.trim().to_owned() })
+        Ok(Endpoint::Tcp { address, token: token.trim().to_owned() })
     }
 
     /// The tasks that its replica holds.

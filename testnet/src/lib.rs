@@ -16,6 +16,7 @@ pub mod inspect;
 mod launch;
 mod load;
 mod operator;
+pub mod place;
 mod ports;
 pub mod power;
 mod process;

@@ -6,11 +6,9 @@ use std::time::Duration;
 use skep_client::command::{Command, CommandClass, SignedCommand, Target, Waves};
 use skep_client::{Client, ClientError, CommandId, OperatorSecret, Read, v1};
 
-use crate::launch::LaunchError;
+use crate::launch::{LaunchError, Testnet};
 use crate::record::boot_ns;
 
-/// The site that testnets are.
-const SITE: &str = "testnet";
 /// How long a command is sent again while nobody knows what became of it.
 const SEND_MAX: Duration = Duration::from_secs(60);
 /// How soon a command is sent again.
@@ -51,14 +49,9 @@ fn invalid(what: impl std::fmt::Display) -> LaunchError {
 }
 
 impl Operator {
-    /// Makes it the shard's first operator.
-    pub(crate) async fn install(clients: Vec<Client>, seed: u64) -> Result<Self, LaunchError> {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_be_bytes());
-        let secret = OperatorSecret::from_seed(&bytes);
-        let client = clients.first().ok_or_else(|| invalid("there is no node"))?;
-        client.install_operator(SITE, secret.key(), "testnet").await?;
-        Ok(Self { secret, clients, args: Vec::new() })
+    /// The first operator of a testnet, through these clients.
+    pub(crate) fn of(testnet: &Testnet, clients: Vec<Client>) -> Result<Self, LaunchError> {
+        Ok(Self { secret: testnet.operator()?, clients, args: Vec::new() })
     }
 
     /// Has its commands carry so many bytes of arguments.
@@ -74,13 +67,12 @@ impl Operator {
         };
         let valid_ms = u64::try_from(order.valid.as_millis()).unwrap_or(u64::MAX);
         let command = Command {
-            site: SITE.parse().map_err(invalid)?,
-            shard: client.shard(),
+            place: client.place().await?,
             id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
             target,
             verb: order.verb.parse().map_err(invalid)?,
             content_type: String::new().parse().map_err(invalid)?,
-            args: self.args.clone(),
+            args: self.args.clone().into(),
             deadline: client.deadline_in(valid_ms).await?,
             class: CommandClass::Routine,
             idempotent: false,
@@ -105,7 +97,7 @@ impl Operator {
                 }
                 if let Some((at_ns, signed)) = &signed {
                     match client.send_command(signed).await {
-                        Ok(receipt) => return Some((*at_ns, signed.command.id, receipt.agents)),
+                        Ok(receipt) => return Some((*at_ns, signed.id, receipt.agents)),
                         Err(error) => {
                             let decided = !error.leaves_open();
                             last = Some(error);

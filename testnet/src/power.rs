@@ -156,6 +156,7 @@ pub async fn power(options: PowerOptions) -> Result<PowerReport, LaunchError> {
         overrides: vec!["store.segment_bytes=4194304".to_owned()],
         hosts: None,
         links: None,
+        tcp: false,
     })?;
     let disks: Result<Vec<Disk>, LaunchError> =
         net.nodes.iter().map(|node| Disk::under(&node.dir.join("data"))).collect();

@@ -18,7 +18,6 @@ pub struct Hall {
     pub site: Site,
     /// The operator's key.
     pub key: PathBuf,
-    _dir: tempfile::TempDir,
 }
 
 impl Hall {
@@ -30,19 +29,16 @@ impl Hall {
         Self::on(Site::up(binary, nodes, voters, &QUICK).await)
     }
 
-    /// A first operator for a site that runs.
+    /// The first operator of a site that runs.
     ///
     /// # Panics
     /// If that is not so: the test cannot go on.
     #[allow(clippy::unwrap_used, reason = "a harness: what fails here fails the test")]
     pub fn on(site: Site) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("operator.key");
-        let made = site.skep(0, &["key", "new", "--key", key.to_str().unwrap(), "-o", "json"]).json();
-        let operator = made["operator"].as_str().unwrap();
-        let listed = site.skep(0, &["operator", "install", operator, "-o", "json"]).json();
-        assert_eq!(listed[0]["operator"], operator);
-        Self { site, key, _dir: dir }
+        let operator = site.net.operator().unwrap().key().to_string();
+        let listed = site.skep(0, &["operator", "list", "-o", "json"]).json();
+        assert_eq!(listed[0]["operator"], operator.as_str());
+        Self { key: site.net.operator_key(), site }
     }
 
     /// A client of one of the nodes.
@@ -105,13 +101,12 @@ pub async fn signed(
     args: Vec<u8>,
 ) -> SignedCommand {
     let command = Command {
-        site: "testnet".parse().unwrap(),
-        shard: client.shard(),
+        place: client.place().await.unwrap(),
         id: CommandId::from_bytes(uuid::Uuid::now_v7().into_bytes()),
         target: Target::Agent(to.parse().unwrap()),
         verb: "goto".parse().unwrap(),
         content_type: "".parse().unwrap(),
-        args,
+        args: args.into(),
         deadline: client.deadline_in(valid_ms).await.unwrap(),
         class: CommandClass::Routine,
         idempotent: false,

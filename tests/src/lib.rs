@@ -42,6 +42,11 @@ impl Site {
     #[must_use]
     #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
     pub fn create(binary: &str, nodes: usize, voters: usize, overrides: &[&str]) -> Self {
+        Self::create_with(binary, nodes, voters, overrides, false)
+    }
+
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    fn create_with(binary: &str, nodes: usize, voters: usize, overrides: &[&str], tcp: bool) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let layout = Layout {
             binary: binary.into(),
@@ -52,6 +57,7 @@ impl Site {
             overrides: overrides.iter().map(|set| (*set).to_owned()).collect(),
             hosts: None,
             links: None,
+            tcp,
         };
         Self::of(layout, dir)
     }
@@ -79,9 +85,21 @@ impl Site {
             overrides: Vec::new(),
             hosts: None,
             links: Some(links),
+            tcp: false,
         };
         let mut site = Self::of(layout, dir);
         site.net.up().await.expect("nodes come up");
+        site
+    }
+
+    /// A node that runs, with a shard on it, and serves its API over TCP as well.
+    ///
+    /// # Panics
+    /// If it does not come up: the test cannot go on.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub async fn up_over_tcp(binary: &str) -> Self {
+        let mut site = Self::create_with(binary, 1, 1, &[], true);
+        site.net.up().await.expect("a node comes up");
         site
     }
 
@@ -104,6 +122,18 @@ impl Site {
         let mut site = Self::create(binary, nodes, voters, overrides);
         site.net.up().await.expect("nodes come up");
         site
+    }
+
+    /// Waits until each of these nodes has left the shard's clock for the process after it.
+    ///
+    /// # Panics
+    /// If they do not: the test cannot go on.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub async fn until_clocks_are_left(&self, nodes: &[usize]) {
+        let clocks: Vec<PathBuf> = nodes.iter().map(|at| self.net.nodes[*at].dir.join("data/clocks")).collect();
+        let is_left = |clocks: &PathBuf| std::fs::read_dir(clocks).is_ok_and(|mut files| files.next().is_some());
+        let left = async || clocks.iter().all(is_left).then_some(());
+        self.net.wait_for("every node has written the clock down", left).await.expect("clocks are left");
     }
 
     /// Runs the program against a node, as a user does.

@@ -53,6 +53,18 @@ impl SmallDisk {
         }
     }
 
+    /// Fills it but for so many bytes.
+    ///
+    /// # Panics
+    /// If it cannot be filled: the test cannot go on.
+    #[allow(clippy::expect_used, reason = "a harness: what fails here fails the test")]
+    pub fn fill_but(&self, left: u64) {
+        self.fill();
+        let filler = std::fs::OpenOptions::new().write(true).open(self.filler()).expect("it was filled");
+        let bytes = filler.metadata().expect("it has a length").len();
+        filler.set_len(bytes.saturating_sub(left)).expect("it is made shorter");
+    }
+
     /// Lets it have room again.
     ///
     /// # Panics

@@ -23,6 +23,17 @@ async fn next(agent: &mut AttachedAgent) -> Assignment {
     tokio::time::timeout(Duration::from_secs(60), agent.next_task()).await.expect("a task comes").expect("it goes on")
 }
 
+/// Waits until the lease of a holder lasts longer than it does now.
+async fn until_renewed(work: &Assignment) {
+    let before = work.check().unwrap().until_ms;
+    let renewed = async {
+        while work.check().unwrap().until_ms <= before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), renewed).await.expect("whoever leads renews it");
+}
+
 #[tokio::test]
 async fn an_agent_that_asks_is_given_work_and_finishes_it_wherever_it_is_attached() {
     let site = Site::up(NODE, 4, 3, &QUICK).await;
@@ -118,16 +129,30 @@ async fn a_leader_that_dies_takes_no_lease_with_it() {
     let leader = site.net.leader().await.unwrap();
     site.net.kill(leader);
     site.net.leader().await.unwrap();
-    let before = work.check().unwrap().until_ms;
-    let renewed = async {
-        loop {
-            if work.check().unwrap().until_ms > before {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), renewed).await.expect("the new leader renews");
+    until_renewed(&work).await;
     let receipt = work.complete(Vec::new()).await.unwrap();
     assert_eq!(receipt.attempts, 1);
+}
+
+#[tokio::test]
+async fn voters_that_all_restart_at_once_take_no_task_from_a_holder_whose_lease_runs() {
+    let mut site = Site::up(NODE, 4, 3, &["agents.lease_ttl_ms=60000"]).await;
+    let mut holders = Vec::new();
+    // One at a node that goes on, and one at a voter, whose own node restarts with the others.
+    for node in [3, 0] {
+        let mut agent = attach(&site, node, &format!("r{node}")).await;
+        site.net.nodes[1].client().create_task(spec("one")).await.unwrap();
+        let work = next(&mut agent).await;
+        holders.push((agent, work));
+    }
+    site.until_clocks_are_left(&[0, 1, 2]).await;
+    (0..3).for_each(|at| site.net.kill(at));
+    (0..3).for_each(|at| site.net.start(at).unwrap());
+    site.net.leader().await.unwrap();
+    for (_agent, work) in &holders {
+        until_renewed(work).await;
+        work.complete(b"done".to_vec()).await.unwrap();
+        let task = site.net.nodes[1].client().task(&work.task.id, Default::default()).await.unwrap().task.unwrap();
+        assert_eq!((task.epoch, task.attempts, task.result.as_slice()), (work.epoch(), 1, b"done".as_slice()));
+    }
 }

@@ -13,7 +13,8 @@ fn decode(bytes: &[u8]) {
         let _ = convert::task_command(command);
     }
     let _ = v1::AttachAgent::decode(bytes).map(convert::attach);
-    let _ = v1::InstallOperatorRequest::decode(bytes).map(convert::install_operator);
+    let _ = v1::ReplaceFirstRequest::decode(bytes).map(convert::replace_first);
+    let _ = v1::InitShardRequest::decode(bytes).map(|request| convert::first_operator(request.operator));
     let _ = v1::GrantOperatorRequest::decode(bytes).map(convert::grant_operator);
     let _ = v1::SendCommandRequest::decode(bytes).map(convert::send_command);
     let _ = v1::OrderCommandRequest::decode(bytes).map(convert::order_command);

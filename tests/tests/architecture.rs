@@ -55,7 +55,7 @@ const IMPURE: [&str; 10] =
     ["tokio", "libp2p", "openraft", "quinn", "rand", "getrandom", "fjall", "rustix", "mio", "socket2"];
 
 /// Versions with known faults are below these.
-const FLOORS: [(&str, [u64; 3]); 9] = [
+const FLOORS: [(&str, [u64; 3]); 12] = [
     ("libp2p", [0, 57, 1]),
     ("libp2p-gossipsub", [0, 50, 0]),
     ("libp2p-rendezvous", [0, 17, 1]),
@@ -65,6 +65,9 @@ const FLOORS: [(&str, [u64; 3]); 9] = [
     ("rustls-webpki", [0, 103, 13]),
     ("snow", [0, 9, 5]),
     ("ed25519-dalek", [2, 0, 0]),
+    ("h2", [0, 4, 16]),
+    ("aws-lc-sys", [0, 39, 0]),
+    ("hickory-proto", [0, 26, 1]),
 ];
 
 fn metadata() -> Metadata {
@@ -156,6 +159,40 @@ fn versions_with_known_faults_are_not_in_the_lock_file() {
         }
     }
     assert_eq!(versions("openraft"), ["0.10.0-alpha.37"], "the version that was measured and reviewed");
+}
+
+#[test]
+fn arithmetic_that_overflows_ends_what_is_released_too() {
+    let manifest: toml::Table = std::fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let profiles = &manifest["profile"];
+    assert_eq!(profiles["release"]["overflow-checks"].as_bool(), Some(true));
+    assert_eq!(profiles["dist"]["inherits"].as_str(), Some("release"));
+    assert!(profiles["dist"].get("overflow-checks").is_none());
+}
+
+#[test]
+fn no_older_tls_is_compiled_in() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let rustls =
+        |id: &cargo_metadata::PackageId| metadata.packages.iter().any(|p| p.id == *id && p.name.as_str() == "rustls");
+    let nodes: Vec<_> = resolve.nodes.iter().filter(|node| rustls(&node.id)).collect();
+    assert!(!nodes.is_empty());
+    for node in nodes {
+        assert!(!node.features.iter().any(|feature| **feature == "tls12"), "{}", node.id);
+    }
+}
+
+#[test]
+fn the_floors_of_versions_are_those_of_the_check_of_the_supply_chain() {
+    let deny: toml::Table = std::fs::read_to_string(root().join("deny.toml")).unwrap().parse().unwrap();
+    let denied = deny["bans"]["deny"].as_array().unwrap();
+    for (name, [major, minor, patch]) in FLOORS {
+        let named = denied.iter().find(|ban| ban.get("name").and_then(toml::Value::as_str) == Some(name));
+        let version = named.unwrap_or_else(|| panic!("deny.toml has no floor for {name}"))["version"].as_str().unwrap();
+        let below: Vec<u64> = version.trim_start_matches('<').split('.').map(|n| n.parse().unwrap()).collect();
+        assert!([major, minor, patch].starts_with(&below), "{name}: {version} and {major}.{minor}.{patch}");
+    }
 }
 
 #[test]

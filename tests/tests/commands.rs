@@ -1,6 +1,7 @@
 //! Commands on real nodes: signed, delivered, started once, reported.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,7 +143,7 @@ async fn every_command_is_started_once_whoever_is_killed_meanwhile() {
         // Nobody knows, or not now: the same command again.
         let sent = async { while client.send_command(&command).await.is_err() {} };
         tokio::time::timeout(Duration::from_secs(120), sent).await.expect("it is accepted in the end");
-        ids.push(command.command.id);
+        ids.push(command.id);
     }
     let ended = outcomes(&client, &ids).await;
     let starts = starts.lock().unwrap();
@@ -272,7 +273,7 @@ async fn at_whichever_step_a_node_is_killed_a_command_is_started_once_and_its_ou
                 }
             };
             let command = signed(&client, &OperatorSecret::from_seed(&SEED), "r1", 120_000, Vec::new()).await;
-            let (id, sender) = (command.command.id, client.clone());
+            let (id, sender) = (command.id, client.clone());
             let sending = tokio::spawn(async move { while sender.send_command(&command).await.is_err() {} });
             tokio::task::yield_now().await;
             strike(Step::Sending);
@@ -346,6 +347,34 @@ async fn software_that_died_while_it_did_something_leaves_it_in_doubt_until_an_o
     assert_eq!(shown["deliveries"][0]["outcome"], "succeeded");
     let again = hall.site.skep(1, &resolve);
     assert_eq!(again.code(), Some(1), "once: {}", again.error());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_under_way_when_a_robots_node_died_and_its_software_forgot_it_ends_and_keeps_its_class_from_nothing() {
+    let mut hall = Hall::up(NODE, 4, 3).await;
+    let client = hall.client(3);
+    let (agent, mut offers) = attach(&client, "r1", &[]).await;
+    let sent = hall.send(0, &["--to", "r1", "--verb", "goto", "--valid-for", "2min", "--urgent"]).json();
+    let begun: CommandId = sent["command"].as_str().unwrap().parse().unwrap();
+    let offer = within(offers.next(), "it is offered").await.unwrap();
+    let running = within(offer.start(), "it may start").await.unwrap();
+    hall.site.net.kill(3);
+    // The software goes with it, without a word.
+    drop(agent);
+    std::mem::forget(running);
+    drop(offers);
+    hall.site.net.start(3).unwrap();
+    let (_agent, offers) = attach(&client, "r1", &[]).await;
+    let starts = Starts::default();
+    let robot = tokio::spawn(obey(offers, Arc::clone(&starts), |args| args));
+    assert_eq!(outcomes(&client, &[begun]).await, ["indeterminate"], "nobody had to say so");
+    let stop = hall.send(1, &["--to", "r1", "--verb", "stop", "--valid-for", "2min", "--urgent"]).json();
+    let stop: CommandId = stop["command"].as_str().unwrap().parse().unwrap();
+    assert_eq!(outcomes(&client, &[stop]).await, ["succeeded"]);
+    let starts = starts.lock().unwrap().clone();
+    let once = BTreeMap::from([(stop.as_bytes().to_vec(), 1)]);
+    assert_eq!(starts, once, "what was begun is not begun again");
+    robot.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,7 +21,7 @@ async fn send(client: &Client, count: usize) -> Vec<CommandId> {
     for _ in 0..count {
         let command = signed(client, &operator, "r1", 600_000, vec![1; 6_000]).await;
         client.send_command(&command).await.unwrap();
-        ids.push(command.command.id);
+        ids.push(command.id);
     }
     ids
 }
@@ -29,10 +29,10 @@ async fn send(client: &Client, count: usize) -> Vec<CommandId> {
 /// Sends an urgent command, such as stops a robot.
 async fn stop(client: &Client) -> CommandId {
     let operator = OperatorSecret::from_seed(&SEED);
-    let routine = signed(client, &operator, "r1", 600_000, Vec::new()).await.command;
+    let routine = signed(client, &operator, "r1", 600_000, Vec::new()).await.statement().clone();
     let command = Command { class: CommandClass::Urgent, ..routine }.sign(&operator).unwrap();
     client.send_command(&command).await.unwrap();
-    command.command.id
+    command.id
 }
 
 /// How many of these have succeeded; another end fails the test.
@@ -112,10 +112,46 @@ async fn a_full_disk_under_the_journals_ends_no_node_and_every_command_is_done_o
     drop(disk);
 }
 
-/// A program that is the node with so many descriptors.
-fn with_descriptors(dir: &std::path::Path, count: u32) -> String {
+/// rabbitmq/rabbitmq-server#10723: what a broker that starts with little room says, and how often, and what its callers hear.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_with_little_room_says_so_now_and_then_and_to_its_callers() {
+    let mut site = Site::create(NODE, 1, 1, &[]);
+    let Some(disk) = SmallDisk::mount(&site.net.nodes[0].dir.join("data"), "200m") else { return };
+    site.net.up().await.unwrap();
+    assert!(site.net.stop(0).await);
+    disk.fill_but(23 << 20);
+    site.net.start(0).unwrap();
+    let client = site.net.nodes[0].impatient_client();
+    let spec = || TaskSpec { title: "no room".to_owned(), ..TaskSpec::default() };
+    let refused = async || client.create_task(spec()).await.err().filter(|error| error.code() == Some("SKEP-0204"));
+    let refused = site.net.wait_for("the refusal", refused).await.unwrap();
+    assert!(refused.to_string().contains("is nearly full"), "{refused}");
+    assert!(!refused.to_string().contains("start or reconnect voters"), "{refused}");
+    until_fault(&site, 0, "disk-nearly-full", "free").await;
+    // In five seconds of its own it says no more than a few lines, whoever asks.
+    let log = site.net.nodes[0].dir.join("log");
+    let lines = || std::fs::read_to_string(&log).unwrap().lines().count();
+    let uptime = async || Some(client.node_status().await.ok()?.uptime_ms);
+    let (begun, before) = (site.net.wait_for("its uptime", async || uptime().await).await.unwrap(), lines());
+    let later = async || {
+        let _ = client.create_task(spec()).await;
+        uptime().await.filter(|now| *now >= begun + 5_000)
+    };
+    site.net.wait_for("five seconds", later).await.unwrap();
+    let said = lines() - before;
+    assert!(said <= 20, "{said} lines: {}", std::fs::read_to_string(&log).unwrap());
+    assert!(!site.net.nodes[0].has_ended());
+    disk.free();
+    let created = async || client.create_task(spec()).await.ok();
+    site.net.wait_for("service again", created).await.unwrap();
+    // First, so that nothing is mounted in the directory that is removed.
+    drop(disk);
+}
+
+/// A program that is the node with other limits of descriptors, as ulimit(1) is told.
+fn with_descriptors(dir: &std::path::Path, limits: &str) -> String {
     let path = dir.join("node");
-    std::fs::write(&path, format!("#!/bin/sh\nulimit -n {count}\nexec {NODE} \"$@\"\n")).unwrap();
+    std::fs::write(&path, format!("#!/bin/sh\nulimit {limits}\nexec {NODE} \"$@\"\n")).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path.to_str().unwrap().to_owned()
 }
@@ -124,7 +160,7 @@ fn with_descriptors(dir: &std::path::Path, count: u32) -> String {
 #[tokio::test]
 async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever_looks_after_it() {
     let dir = tempfile::tempdir().unwrap();
-    let site = Site::up(&with_descriptors(dir.path(), 80), 1, 1, &[]).await;
+    let site = Site::up(&with_descriptors(dir.path(), "-n 80"), 1, 1, &[]).await;
     let node = &site.net.nodes[0];
     let mut watches = Vec::new();
     let mut refused = 0;
@@ -163,4 +199,16 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
     let told =
         log.lines().filter(|line| line.contains("as many connections") || line.contains("cannot accept")).count();
     assert!((1..=4).contains(&told), "{told} lines: {log}");
+}
+
+/// eclipse-mosquitto/mosquitto#948: what a shell gives a process is less than it may have.
+#[tokio::test]
+async fn a_node_has_as_many_descriptors_as_it_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::up(&with_descriptors(dir.path(), "-S -n 80"), 1, 1, &[]).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", site.net.nodes[0].pid().unwrap())).unwrap();
+    let open = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [has, may_have, ..] = open.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{open}") };
+    assert_eq!(has, may_have);
+    assert_ne!(has, "80");
 }

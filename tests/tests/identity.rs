@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use skep_client::{Client, Endpoint, v1};
-use skep_tests::Site;
 use skep_tests::running::Running;
+use skep_tests::{Ran, Site};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 const SHARED: &str = "identity-shared";
@@ -16,7 +16,7 @@ const SHARED: &str = "identity-shared";
 /// Copies what makes a node the one that it is.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
-    for part in ["data", "journals", "node.key", "skep.toml", "token"] {
+    for part in ["data", "journals", "node.key", "skep.toml"] {
         let copied = Command::new("cp").arg("-a").arg(from.join(part)).arg(to).status().unwrap();
         assert!(copied.success(), "{part}");
     }
@@ -117,6 +117,21 @@ fn each_port_that_is_taken_is_named_with_its_setting_and_the_reason() {
         assert!(refused.error().contains(&expected), "{}", refused.error());
         assert!(refused.error().contains(&format!("give {setting} another port")), "{}", refused.error());
     }
+}
+
+/// databendlabs/databend#4341, of directories; and etcd-io/etcd#3082, where there is none.
+#[test]
+fn a_directory_that_cannot_be_made_is_named_and_one_that_is_missing_is_not_passed_over_in_silence() {
+    let run = |args: &[&str]| Ran::of(Command::new(NODE).args(args).env_clear());
+    for args in [&["init"][..], &["testnet", "up"], &["testnet", "demo"], &["testnet", "chaos"]] {
+        let refused = run(&[args, &["--dir", "/dev/null/x"]].concat());
+        assert_eq!(refused.code(), Some(1), "{args:?}");
+        assert!(refused.error().contains("/dev/null/x"), "{args:?}: {}", refused.error());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let shown = run(&["config", "show", "-o", "json", "--dir", dir.path().to_str().unwrap()]);
+    assert!(!shown.json().as_array().unwrap().is_empty());
+    assert!(shown.error().contains("skep.toml is not there"), "{}", shown.error());
 }
 
 /// ches/docker-kafka#28

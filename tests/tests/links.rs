@@ -62,6 +62,22 @@ async fn a_site_on_a_slow_link_is_slow_and_works() {
 }
 
 #[tokio::test]
+async fn a_site_whose_round_trip_takes_longer_than_a_second_works_and_replaces_a_leader_that_dies() {
+    let mut site = Site::up_behind_relay(NODE, 3, "lan", links(Law::delay(600))).await;
+    write_with_pauses(&site, 1).await;
+    let (leader, term) = leadership(&site).await;
+    write_with_pauses(&site, 2).await;
+    assert_eq!(leadership(&site).await, (leader, term), "nobody stood for election");
+    site.net.kill(leader);
+    for at in (0..3).filter(|at| *at != leader) {
+        let spec = TaskSpec { title: format!("through {at}, after the leader"), ..TaskSpec::default() };
+        patient(&site.net.nodes[at]).create_task(spec).await.unwrap();
+    }
+    let (next, raised) = leadership(&site).await;
+    assert!(next != leader && raised > term, "node {next} leads in term {raised}, after node {leader} in term {term}");
+}
+
+#[tokio::test]
 async fn delays_in_one_direction_reordering_doubling_and_changing_delays_stop_nobody() {
     let site = Site::up_behind_relay(NODE, 3, "lan", links(Law::delay(5))).await;
     let (leader, _) = leadership(&site).await;

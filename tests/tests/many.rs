@@ -94,4 +94,25 @@ async fn every_node_that_does_not_vote_finds_a_new_leader_and_keeps_connections_
         until_connected_to(&site, at, &needed).await;
     }
     site.net.until_equal(&(0..VOTERS).collect::<Vec<_>>()).await.unwrap();
+    restarts_among_voters_only(&mut site, nodes - 1, &voters).await;
+}
+
+/// A node that does not vote remembers over a restart who does: it connects to them, and to nobody else before them.
+async fn restarts_among_voters_only(site: &mut Site, at: usize, voters: &BTreeSet<String>) {
+    let (list, log) = (site.net.nodes[at].dir.join("data/voters"), site.net.nodes[at].dir.join("log"));
+    let is_left = async || {
+        let list = std::fs::read_to_string(&list).ok()?;
+        voters.iter().all(|voter| list.contains(voter)).then_some(())
+    };
+    site.net.wait_for("it has written down who votes", is_left).await.unwrap();
+    site.net.kill(at);
+    site.net.nodes[at].mark("started again");
+    site.net.start(at).unwrap();
+    until_connected_to(site, at, voters).await;
+    let log = std::fs::read_to_string(log).unwrap();
+    let (_, since) = log.rsplit_once("--- started again").unwrap();
+    let strangers = since.lines().filter(|line| line.contains("control plane connected"));
+    let strangers: Vec<&str> = strangers.filter(|line| !voters.iter().any(|voter| line.contains(voter))).collect();
+    assert!(strangers.is_empty(), "{strangers:#?}");
+    write_through(site, std::iter::once(at), "after its restart").await;
 }

@@ -3,7 +3,8 @@
 
 use std::process::Command;
 
-use skep_tests::Site;
+use skep_tests::running::Running;
+use skep_tests::{Ran, Site};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 
@@ -53,11 +54,16 @@ fn a_bind_beyond_this_machine_without_a_peer_list_is_refused() {
 fn a_directory_of_a_newer_format_and_a_damaged_one_are_refused_untouched() {
     let site = Site::create(NODE, 1, 1, &[]);
     let data = site.net.nodes[0].dir.join("data");
-    std::fs::write(data.join("FORMAT"), "skep 9\n").unwrap();
-    let refused = site.skep(0, &["run"]);
-    assert_eq!(refused.code(), Some(1));
-    assert!(refused.error().contains("format 9"), "{}", refused.error());
-    std::fs::write(data.join("FORMAT"), "skep 1\n").unwrap();
+    let format = std::fs::read(data.join("FORMAT")).unwrap();
+    for (other, remedy) in [("skep 9\n", "Upgrade Skep"), ("skep 1\n", "Run the Skep that wrote it")] {
+        std::fs::write(data.join("FORMAT"), other).unwrap();
+        let refused = site.skep(0, &["run"]);
+        assert_eq!(refused.code(), Some(1));
+        let told = refused.error();
+        assert!(told.contains(&format!("format {}", &other[5..6])) && told.contains(remedy), "{told}");
+        assert!(!told.contains("damaged") && !told.contains("add-voter"), "{told}");
+    }
+    std::fs::write(data.join("FORMAT"), format).unwrap();
     let wal = std::fs::read_dir(data.join("wal")).unwrap().next().unwrap().unwrap().path();
     let mut bytes = std::fs::read(&wal).unwrap();
     bytes[20] ^= 1;
@@ -65,6 +71,7 @@ fn a_directory_of_a_newer_format_and_a_damaged_one_are_refused_untouched() {
     let refused = site.skep(0, &["run"]);
     assert_eq!(refused.code(), Some(1));
     assert!(refused.error().contains("damaged"), "{}", refused.error());
+    assert!(refused.error().contains("If nobody has them, keep it"), "{}", refused.error());
     assert_eq!(std::fs::read(&wal).unwrap(), bytes);
 }
 
@@ -100,8 +107,28 @@ async fn a_peer_that_is_not_listed_is_refused_and_told_so() {
 }
 
 #[tokio::test]
-async fn over_tcp_the_api_wants_the_token() {
+async fn a_node_serves_no_port_unless_it_is_told_to() {
     let site = Site::up(NODE, 1, 1, &[]).await;
+    let node = &site.net.nodes[0];
+    assert!(node.tcp_endpoint().is_err());
+    assert!(!node.dir.join("token").exists(), "nobody needs one");
+    assert!(std::fs::read_to_string(node.dir.join("log")).unwrap().contains("tcp=off"));
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_take_no_place_at_the_socket() {
+    let site = Site::up_over_tcp(NODE).await;
+    let skep_client::Endpoint::Tcp { address, .. } = site.net.nodes[0].tcp_endpoint().unwrap() else { panic!() };
+    let silent: Vec<_> = (0..120).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    for n in 0..5 {
+        site.skep(0, &["task", "create", &format!("task {n}"), "-o", "json"]).json();
+    }
+    drop(silent);
+}
+
+#[tokio::test]
+async fn over_tcp_the_api_wants_the_token() {
+    let site = Site::up_over_tcp(NODE).await;
     let skep_client::Endpoint::Tcp { address, token } = site.net.nodes[0].tcp_endpoint().unwrap() else { panic!() };
     let with = |token: &str| {
         let endpoint = format!("http://{address}");
@@ -115,6 +142,70 @@ async fn over_tcp_the_api_wants_the_token() {
         let mode = std::fs::metadata(site.net.nodes[0].dir.join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{file} is for its owner only");
     }
+}
+
+#[test]
+fn no_node_is_cut_off_but_those_that_a_testnet_has_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = dir.path().join("n");
+    let made = Ran::of(Command::new(NODE).args(["init", "--site", "testnet", "--dir"]).arg(&node));
+    assert_eq!(made.code(), Some(0), "{}", made.error());
+    let refused = Ran::of(Command::new(NODE).args(["run", "--set", "testnet.cuts=cuts", "--dir"]).arg(&node));
+    assert_eq!(refused.code(), Some(2));
+    assert!(refused.error().contains("testnet.cuts"), "{}", refused.error());
+}
+
+/// Everything under a directory, and it.
+fn all_in(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    found.push(dir.to_owned());
+    for item in std::fs::read_dir(dir).unwrap() {
+        let path = item.unwrap().path();
+        if path.is_dir() { all_in(&path, found) } else { found.push(path) }
+    }
+}
+
+#[test]
+fn what_a_node_makes_is_for_its_owner_only_wherever_and_however_it_is_started() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("n");
+    let without_umask = |args: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 000 && exec \"$0\" \"$@\"", NODE]).args(args).arg("--dir").arg(&dir).env_clear();
+        command
+    };
+    // As systemd makes it.
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let made = Ran::of(&mut without_umask(&["init"]));
+    assert_eq!(made.code(), Some(0), "{}", made.error());
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let free =
+        ["--set", "control.listen=127.0.0.1:0", "--set", "mesh.listen=127.0.0.1:0", "--set", "api.listen=127.0.0.1:0"];
+    let node = Running::start(without_umask(&[&["run"][..], &free].concat()));
+    node.until_told("it is not any more");
+    node.until_told("serving");
+    let mut found = Vec::new();
+    all_in(&dir, &mut found);
+    assert!(found.len() > 10, "{found:?}");
+    for path in found {
+        // Some are there for a moment only.
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        let mode = metadata.permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+    }
+}
+
+#[test]
+fn a_directory_with_other_things_in_it_that_is_open_to_others_is_no_place_for_a_node() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("letters"), "").unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = Ran::of(Command::new(NODE).arg("init").arg("--dir").arg(dir.path()));
+    assert_eq!(refused.code(), Some(1));
+    assert!(refused.error().contains("chmod 700"), "{}", refused.error());
+    assert!(!dir.path().join("node.key").exists());
 }
 
 #[tokio::test]

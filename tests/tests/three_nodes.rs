@@ -162,13 +162,10 @@ async fn without_a_quorum_writes_are_refused_and_stale_reads_say_their_age() {
 /// Kills the processes of all three nodes and starts them again; what each left of the shard's clock is there for them, as
 /// after a restart within one boot of their machines, or is not, as after another.
 async fn restart_all(site: &mut Site, machines_too: bool) {
-    let clocks: Vec<_> = site.net.nodes.iter().map(|node| node.dir.join("data/clocks")).collect();
-    let left = |clocks: &std::path::Path| std::fs::read_dir(clocks).is_ok_and(|mut files| files.next().is_some());
-    let all_left = async || clocks.iter().all(|clocks| left(clocks)).then_some(());
-    site.net.wait_for("every node has written the clock down", all_left).await.unwrap();
+    site.until_clocks_are_left(&[0, 1, 2]).await;
     (0..3).for_each(|at| site.net.kill(at));
-    for clocks in clocks.iter().filter(|_| machines_too) {
-        std::fs::remove_dir_all(clocks).unwrap();
+    for node in site.net.nodes.iter().filter(|_| machines_too) {
+        std::fs::remove_dir_all(node.dir.join("data/clocks")).unwrap();
     }
     (0..3).for_each(|at| site.net.start(at).unwrap());
     site.net.leader().await.unwrap();

@@ -8,8 +8,10 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use skep_client::command::Target;
-use skep_client::{Allowed, ClientError, Endpoint, OperatorGrant, OperatorSecret, Read, RequestName, TaskSpec};
-use skep_tests::hall::Hall;
+use skep_client::{
+    Allowed, ClientError, Endpoint, Genesis, OperatorGrant, OperatorSecret, Read, RequestName, TaskSpec,
+};
+use skep_tests::hall::{Hall, attach};
 use skep_tests::running::Running;
 use skep_tests::{Ran, Site};
 
@@ -102,6 +104,56 @@ async fn a_watch_survives_its_node_from_the_first_moment_on() {
     assert_eq!(nobody.code(), Some(2), "{}", nobody.error());
 }
 
+/// nats-io/nats.net.v1#804, with all that goes on: commands, topics, and whoever waits for an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_goes_on_survives_its_node() {
+    let mut hall = Hall::up(NODE, 3, 3).await;
+    let key = hall.key.to_str().unwrap().to_owned();
+    // It is known and not there: its command is open until somebody calls it off.
+    let (agent, offers) = attach(&hall.client(0), "r1", &[]).await;
+    drop(offers);
+    agent.detach().await;
+    let on_last = |hall: &Hall, args: &[&str]| Running::start(hall.site.command(2, &[args, &["-o", "jsonl"]].concat()));
+    let send = ["command", "send", "--key", &key, "--to", "r1", "--verb", "goto", "--valid-for", "10min", "--wait"];
+    let mut waits = on_last(&hall, &send);
+    let accepted = async || {
+        let listed = hall.site.skep(0, &["command", "list", "-o", "json"]).json();
+        Some(listed[0]["command"].as_str()?.to_owned())
+    };
+    let id = hall.site.net.wait_for("a command that is accepted", accepted).await.unwrap();
+    hall.site.net.kill(2);
+    waits.until_told("no answer for now");
+    let mut watch = on_last(&hall, &["command", "watch"]);
+    let mut tail = on_last(&hall, &["topic", "tail", "robots/said"]);
+    let say = |hall: &Hall, said: &str| {
+        assert_eq!(hall.site.skep(2, &["topic", "publish", "robots/said", said]).code(), Some(0));
+    };
+    for said in ["one", "two"] {
+        watch.until_told("no answer for now");
+        tail.until_told("no answer for now");
+        hall.site.net.start(2).unwrap();
+        watch.until_told("following from entry");
+        tail.until_told("there is an answer again");
+        say(&hall, said);
+        let told: Value = serde_json::from_str(&tail.line()).unwrap();
+        assert_eq!(told["payload"], said);
+        if said == "one" {
+            hall.site.net.kill(2);
+        }
+    }
+    hall.site.skep(0, &["command", "cancel", &id, "--key", &key, "-o", "json"]).json();
+    loop {
+        let step: Value = serde_json::from_str(&watch.line()).unwrap();
+        assert_eq!(step["command"], id.as_str(), "{step}");
+        if step["kind"] == "ended" {
+            break;
+        }
+    }
+    let shown: Value = serde_json::from_str(&waits.line()).unwrap();
+    assert_eq!(shown["deliveries"][0]["outcome"], "cancelled", "{shown}");
+    assert_eq!(waits.ended().code(), Some(1));
+}
+
 /// etcd-io/etcd#3082
 #[test]
 fn what_init_left_half_done_is_finished_by_init_and_no_node_for_run() {
@@ -163,11 +215,11 @@ async fn what_a_terminal_would_obey_is_refused_in_titles_and_written_out_elsewhe
     let listed = site.skep(0, &["deadletter", "list"]);
     assert!(listed.text().contains("first line\\n\\u{1b}[31msecond"), "{:?}", listed.text());
     assert!(!listed.text().contains('\u{1b}') && listed.text().lines().count() == 2, "{:?}", listed.text());
-    assert_eq!(
-        site.skep(0, &["deadletter", "list", "-o", "json"]).json()[0]["why"],
-        reason,
-        "programs get it as it is"
-    );
+    let kept = site.skep(0, &["deadletter", "list", "-o", "json"]).json();
+    assert_eq!(kept[0]["why"], "first line\n\\u{1b}[31msecond", "what software says is taken, written out");
+    let task = site.skep(0, &["task", "create", "plain", "-o", "json"]).json()["task"].as_str().unwrap().to_owned();
+    let refused = site.skep(0, &["task", "cancel", &task, "--reason", reason]);
+    assert!(refused.code() == Some(2) && !refused.error().contains('\u{1b}'), "{:?}", refused.error());
     let listener = site.net.nodes[0].client();
     let _listens = listener.subscribe(&["robots/said"]).await.unwrap();
     let said = "up\u{1b}[2J\nand down";
@@ -283,7 +335,8 @@ async fn a_log_in_a_file_has_no_escape_codes_and_a_node_needs_nobody_to_read_it(
     site.net.wait_for("a node", async || client.node_status().await.ok()).await.unwrap();
     // Whatever is logged from here on cannot be written.
     drop(node.0.stderr.take());
-    client.init_shard(vec![site.net.nodes[0].id.clone()]).await.unwrap();
+    let genesis = Genesis::from_bytes(rand::random());
+    client.init_shard(vec![site.net.nodes[0].id.clone()], genesis, None).await.unwrap();
     client.create_task(TaskSpec { title: "still here".into(), ..TaskSpec::default() }).await.unwrap();
     drop(node);
     let log = site.net.nodes[0].dir.join("log");
@@ -314,13 +367,14 @@ async fn as_many_operators_as_there_may_be_are_listed_added_to_and_revoked() {
         seed[..8].copy_from_slice(&n.to_be_bytes());
         OperatorSecret::from_seed(&seed).key()
     };
+    let place = client.place().await.unwrap();
     let full = |n: usize| OperatorGrant {
         serial: 1,
-        admin: false,
+        admin_depth: 0,
         broadcast: false,
         verbs: Allowed::These((0..64).map(|n| name('v', n).parse().unwrap()).collect()),
         targets: Allowed::These((0..64).map(|n| Target::Agent(name('a', n).parse().unwrap())).collect()),
-        ..OperatorGrant::of_first("testnet".parse().unwrap(), client.shard(), of(n), "clerk".parse().unwrap())
+        ..OperatorGrant::of_first(place.clone(), of(n), "clerk".parse().unwrap())
     };
     for n in 0..OPERATORS {
         client.grant_operator(&full(n).sign(&first).unwrap()).await.unwrap();
@@ -344,7 +398,7 @@ async fn as_many_operators_as_there_may_be_are_listed_added_to_and_revoked() {
 /// Koed00/django-q#602, and what else was taken for something else, or passed over in silence.
 #[tokio::test]
 async fn what_is_typed_is_taken_as_it_is_or_refused() {
-    let site = Site::up(NODE, 1, 1, &[]).await;
+    let site = Site::up_over_tcp(NODE).await;
     let zeros = [
         &["task", "create", "x", "--attempts", "0"][..],
         &["task", "list", "--limit", "0"],

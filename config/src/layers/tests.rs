@@ -46,6 +46,18 @@ fn precedence_is_flag_environment_file_preset_default() {
 }
 
 #[test]
+fn the_api_listens_on_a_port_only_if_it_is_told_to() {
+    let listens =
+        |text: &str| load(Some(file(text).path()), &Overrides::default()).map(|(config, _)| config.api.listen);
+    assert_eq!(listens("preset = \"lan\"").unwrap(), None);
+    assert_eq!(listens(crate::EXAMPLE).unwrap(), None);
+    assert_eq!(listens("[api]\nlisten = \"127.0.0.1:7\"\n").unwrap(), Some("127.0.0.1:7".parse().unwrap()));
+    assert_eq!(listens("[api]\nlisten = \"off\"\n").unwrap(), None);
+    let error = listens("[api]\nlisten = \"on\"\n").unwrap_err().to_string();
+    assert!(error.starts_with("api.listen: ") && error.contains("\"off\""), "{error}");
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_file_line_and_key() {
     let file = file("preset = \"lan\"\n\n[control]\nlisten = \"127.0.0.1:1\"\nheartbaet_ms = 50\n");
     let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
@@ -73,6 +85,23 @@ fn every_value_is_shown() {
     let (_, settings) = load(Some(file("[mesh]\nmdns = true\n").path()), &Overrides::default()).unwrap();
     assert_eq!(origin_of(&settings, "mesh.mdns").0, "true");
     assert!(settings.iter().all(|setting| !setting.value.is_empty()), "{settings:?}");
+}
+
+/// databendlabs/databend#4341, in a list: an error says where it was said.
+#[test]
+fn what_stands_in_a_list_has_the_origin_of_the_list() {
+    for bad in ["id = \"rubbish\"", "id = \"KNOWN\"\ncontrol = \"here\"", "id = \"KNOWN\"\nmesh = \"here\""] {
+        let id = skep_protocol::ids::NodeId::from_public_key([1; 32]).to_string();
+        let file = file(&format!("[[peers]]\n{}\n", bad.replace("KNOWN", &id)));
+        let error = load(Some(file.path()), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.starts_with("peers.0."), "{error}");
+        assert!(error.ends_with(&format!("(from {})", file.path().display())), "{error}");
+    }
+    let id = skep_protocol::ids::NodeId::from_public_key([1; 32]).to_string();
+    let file = file(&format!("[[peers]]\nid = \"{id}\"\nname = \"b\"\n"));
+    let (_, settings) = load(Some(file.path()), &Overrides::default()).unwrap();
+    assert_eq!(origin_of(&settings, "peers.0.name"), ("b".into(), file.path().display().to_string()));
+    assert_eq!((list_of("peers.0.id"), list_of("control.listen"), list_of("")), ("peers", "control.listen", ""));
 }
 
 #[test]

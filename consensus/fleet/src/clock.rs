@@ -83,8 +83,9 @@ impl LogClock {
         // What it may have gained, it gained in this era.
         let least = if least.era() == now.era() { least } else { now };
         let clock = clock.max(least);
-        // What it moves on, it lagged. Where frames go on, the lag becomes that of a frame.
-        let lag_ms = lag_ms.saturating_sub(clock.since_ms(now) + gained);
+        // What it moves on, it lagged. Where frames go on, the lag becomes that of a frame. What it moves back need not be
+        // what it gained: the frame may have waited as long as this node was suspended.
+        let lag_ms = lag_ms.saturating_sub(clock.since_ms(now) + gained) + now.since_ms(clock);
         self.heard = Some(Heard { clock, at_boot_ms: boot_ms, lag_ms });
         true
     }
@@ -300,6 +301,21 @@ mod tests {
         assert_eq!(clock.now(40), Some(at(1_045)), "a boot clock that seems to run back stands still");
         assert!(clock.hear(at(1_070), 100));
         assert_eq!(clock.now(110), Some(at(1_080)));
+    }
+
+    #[test]
+    fn frames_that_waited_while_a_voter_was_suspended_make_no_deadline_late_if_it_leads() {
+        let mut clock = LogClock::default();
+        clock.begin(at(10_000), 0);
+        // They were sent in the first moments of its sleep of seven seconds.
+        for n in 0..10 {
+            assert!(clock.hear(at(10_000 + 50 * n), 7_000));
+        }
+        assert!(clock.now(7_010) < Some(at(17_010)));
+        assert_eq!(clock.clone().lead(7_010), Some(at(17_010)));
+        // Those that come in time say what it is.
+        assert!(clock.hear(at(17_050), 7_050));
+        assert_eq!(clock.lead(7_050), Some(at(17_050)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn urgent(hall: &Hall, n: u8, target: Target) -> Command {
 /// So many routine commands to a robot, with so many bytes of arguments each.
 fn fill(hall: &mut Hall, robot: &str, count: usize, bytes: usize) {
     for n in 0..count {
-        let command = Command { id: nth(n), args: vec![7; bytes], ..hall.command(1, to(robot)) };
+        let command = Command { id: nth(n), args: vec![7; bytes].into(), ..hall.command(1, to(robot)) };
         hall.send(command);
     }
 }
@@ -42,11 +42,11 @@ fn pulled(hall: &Hall, at: u8, agents: Vec<PullFor>) -> Vec<PulledFor> {
 
 /// The same on a way that carries so many bytes at once.
 fn pulled_over(hall: &Hall, at: u8, agents: Vec<PullFor>, bytes: usize) -> Vec<PulledFor> {
-    hall.state.pull(node(at), &Pull { agents, wait_ms: 1_000 }, None, bytes)
+    hall.state.pull(node(at), &Pull { agents, wait_ms: 1_000, replaced: 0, authority: 0 }, None, bytes)
 }
 
 fn ids(answer: &PulledFor) -> Vec<CommandId> {
-    answer.deliveries.iter().map(|delivery| delivery.command.command.id).collect()
+    answer.deliveries.iter().map(|delivery| delivery.command.id).collect()
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn routine_commands_fill_no_room_of_urgent_ones_and_the_ends_of_one_class_make_r
         hall.ok(Op::EndDelivery { ended: Box::new(ended) })
     };
     end(&mut hall, nth(10_000));
-    let again = |command: Command| Command { args: b"again".to_vec(), ..command };
+    let again = |command: Command| Command { args: b"again".to_vec().into(), ..command };
     assert_eq!(hall.refused(signed(again(routine))), full(limits::OUTBOX_MAX));
     hall.send(again(one_more));
 }

@@ -46,7 +46,7 @@ fn the_same_command_under_another_request_is_done_once_and_another_body_is_refus
     let receipt = hall.send(command.clone());
     assert_eq!(hall.send(command.clone()), receipt);
     assert_eq!(hall.waiting("r1").len(), 1);
-    let other = Command { args: b"else".to_vec(), ..command };
+    let other = Command { args: b"else".to_vec().into(), ..command };
     assert_eq!(hall.refused(signed(other)), Refusal::CommandExists(id(1)));
 }
 
@@ -351,7 +351,7 @@ fn a_full_outbox_refuses_and_an_ended_command_makes_room() {
     let command = CommandId::from_bytes(1_u128.to_be_bytes());
     let ended = EndedDelivery { agent: agent("r1"), command, seq, outcome: succeeded(), steps: Steps::default() };
     hall.ok(Op::EndDelivery { ended: Box::new(ended) });
-    hall.send(Command { args: b"again".to_vec(), ..one_more });
+    hall.send(Command { args: b"again".to_vec().into(), ..one_more });
 }
 
 #[test]

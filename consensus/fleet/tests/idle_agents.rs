@@ -4,10 +4,9 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::authority::OperatorGrant;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Decision, EntryBody, Op};
-use skep_protocol::ids::{AttachmentId, HomeEpoch, ShardId};
+use skep_protocol::ids::{AttachmentId, HomeEpoch};
 use skep_protocol::outcome::Refusal;
 use skep_protocol::time::LogInstant;
 use support::hall::*;
@@ -17,8 +16,7 @@ const KNOWN_MS: u64 = 30_000;
 
 fn hall() -> Hall {
     let mut shard = Shard::with_limits(FleetLimits { agent_ttl_ms: KNOWN_MS, ..FleetLimits::default() });
-    let of_first = OperatorGrant::of_first(site(), ShardId(1), first().key(), "first".parse().unwrap());
-    shard.ok(Op::InstallOperator { grant: Box::new(of_first) });
+    shard.apply(founding(FleetLimits::default()));
     Hall { shard }
 }
 

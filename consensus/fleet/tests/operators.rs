@@ -1,15 +1,26 @@
-//! Operators: what each may do, and who says so.
+//! Operators: what each may do, who says so, and what ends with that.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
-use skep_protocol::authority::{Allowed, OperatorGrant, SignedGrant, granted};
+use skep_fleet::{FleetLimits, FleetState};
+use skep_protocol::authority::{Allowed, AuthorityNews, FirstReplacement, KnownFirst, OperatorGrant, granted};
+use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::Op;
-use skep_protocol::ids::ShardId;
-use skep_protocol::outcome::{Refusal, Reply};
+use skep_protocol::ids::{CommandId, Genesis, ShardId};
+use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::statement::{Place, Signed};
 use support::hall::*;
 use support::*;
+
+fn admin(of: u8, serial: u64, admin_depth: u32) -> OperatorGrant {
+    OperatorGrant { admin_depth, ..grant(of, serial) }
+}
+
+fn verbs(names: &[&str]) -> Allowed<skep_protocol::text::Verb> {
+    Allowed::These(names.iter().map(|name| name.parse().unwrap()).collect())
+}
 
 #[test]
 fn only_who_is_granted_it_may_command_and_only_whom_and_what_it_says() {
@@ -19,7 +30,7 @@ fn only_who_is_granted_it_may_command_and_only_whom_and_what_it_says() {
     assert_eq!(hall.refused(by(command.clone(), 2)), Refusal::NoSuchOperator(secret(2).key()));
     let mut clerk = grant(2, 1);
     clerk.targets = Allowed::These([to("r1")].into());
-    clerk.verbs = Allowed::These(["goto".parse().unwrap()].into());
+    clerk.verbs = verbs(&["goto"]);
     clerk.broadcast = false;
     hall.ok(state_grant(clerk.clone(), 1));
     hall.ok(by(command, 2));
@@ -34,25 +45,66 @@ fn only_who_is_granted_it_may_command_and_only_whom_and_what_it_says() {
     hall.ok(state_grant(OperatorGrant { revoked: true, serial: 2, ..clerk }, 1));
     let command = hall.command(5, to("r1"));
     assert_eq!(hall.refused(by(command, 2)), Refusal::OperatorRevoked(secret(2).key()));
-    let elsewhere = Command { shard: ShardId(2), ..hall.command(6, to("r1")) };
-    assert_eq!(hall.refused(signed(elsewhere)), Refusal::WrongPlace);
-    let again = OperatorGrant::of_first(site(), ShardId(1), secret(9).key(), "x".parse().unwrap());
-    assert_eq!(hall.refused(Op::InstallOperator { grant: Box::new(again) }), Refusal::OperatorsExist);
+}
+
+#[test]
+fn what_was_signed_for_another_shard_or_for_one_that_was_made_anew_is_refused() {
+    let mut hall = Hall::with(&["r1"]);
+    let elsewhere = [
+        Place { shard: ShardId(2), ..place() },
+        Place { site: "yard".parse().unwrap(), ..place() },
+        Place { genesis: Genesis::from_bytes([7; 16]), ..place() },
+    ];
+    for place in elsewhere {
+        let command = Command { place: place.clone(), ..hall.command(6, to("r1")) };
+        assert_eq!(hall.refused(signed(command)), Refusal::WrongPlace);
+        let stated = OperatorGrant { place, ..grant(2, 1) };
+        assert_eq!(hall.refused(state_grant(stated, 1)), Refusal::WrongPlace);
+    }
+}
+
+#[test]
+fn a_shard_has_the_operators_that_its_first_entry_gives_it_and_begins_once() {
+    let mut shard = Shard::new();
+    let command = Hall::new().command(1, to("r1"));
+    shard.ok(attach("r1", 1, 1));
+    assert_eq!(shard.refused(signed(command.clone())), Refusal::WrongPlace);
+    shard.apply(founding(FleetLimits::default()));
+    assert_eq!(shard.state.first_operator(), Some(KnownFirst { operator: first().key(), replaced: 0 }));
+    shard.ok(signed(command));
+    // Somebody else's, later.
+    let mut other = founding(FleetLimits::default());
+    if let skep_protocol::entry::EntryBody::Founding(founding) = &mut other {
+        founding.charter.place.genesis = Genesis::from_bytes([7; 16]);
+    }
+    shard.apply(other.clone());
+    assert_eq!(shard.state.place(), Some(&place()));
+    // One who has not signed for this shard is no operator of it.
+    let mut forged = Shard::new();
+    forged.apply(other);
+    assert_eq!(
+        (forged.state.place().map(|place| place.genesis), forged.state.first_operator()),
+        (Some(Genesis::from_bytes([7; 16])), None)
+    );
 }
 
 #[test]
 fn what_is_delivered_carries_all_that_proves_its_operator() {
     let mut hall = Hall::with(&["r1"]);
-    hall.ok(state_grant(OperatorGrant { admin: true, ..grant(2, 1) }, 1));
+    hall.ok(state_grant(admin(2, 1, 1), 1));
     hall.ok(state_grant(grant(3, 1), 2));
     let command = hall.command(1, to("r1"));
     hall.ok(signed_by(command, 3));
     let delivery = hall.state.deliveries_after(&agent("r1"), CommandClass::Routine, 0).next().unwrap();
     assert!(delivery.command.is_signed());
-    let found = granted(&delivery.authority, secret(3).key(), first().key(), (&site(), ShardId(1)));
+    let found = granted(&delivery.authority, secret(3).key(), first().key(), &place());
     assert!(found.is_some(), "{:?}", delivery.authority);
+    // What was stated anew meanwhile proves it: nodes believe nothing older.
+    hall.ok(state_grant(grant(3, 2), 2));
+    let delivery = hall.state.deliveries_after(&agent("r1"), CommandClass::Routine, 0).next().unwrap();
+    assert_eq!((delivery.authority[0].serial, delivery.void), (2, None));
     let other = secret(7).key();
-    assert!(granted(&delivery.authority, secret(3).key(), other, (&site(), ShardId(1))).is_none());
+    assert!(granted(&delivery.authority, secret(3).key(), other, &place()).is_none());
 }
 
 #[test]
@@ -76,25 +128,164 @@ fn an_operator_sends_no_more_in_a_minute_than_it_is_granted() {
 }
 
 #[test]
-fn nobody_changes_what_it_owes_its_own_place_to_nor_uses_up_the_numbers() {
+fn an_admin_makes_nobody_who_may_do_what_it_may_not() {
     let mut hall = Hall::with(&["r1"]);
-    hall.ok(state_grant(OperatorGrant { admin: true, ..grant(2, 1) }, 1));
-    hall.ok(state_grant(OperatorGrant { admin: true, ..grant(3, 1) }, 2));
-    let (second, third) = (secret(2).key(), secret(3).key());
-    let wider = OperatorGrant { admin: true, ..grant(3, 2) };
+    let limited = OperatorGrant {
+        verbs: verbs(&["inspect"]),
+        targets: Allowed::These([Target::Group("aisle".parse().unwrap())].into()),
+        broadcast: false,
+        per_minute: Some(60),
+        ..admin(2, 1, 1)
+    };
+    hall.ok(state_grant(limited, 1));
+    hall.ok(state_grant(admin(3, 1, 9), 2));
+    let aisle = || Target::Group("aisle".parse().unwrap());
+    for (n, target, verb) in [(1, aisle(), "goto"), (2, to("r1"), "inspect"), (3, Target::All, "inspect")] {
+        let command = Command { verb: verb.parse().unwrap(), ..hall.command(n, target) };
+        assert!(matches!(hall.refused(signed_by(command, 3)), Refusal::NotGranted { .. }), "{n}");
+    }
+    assert_eq!(hall.refused(state_grant(grant(4, 1), 3)), Refusal::NotAdmin(secret(3).key()));
+    // What it sends counts for the admin, too.
+    for n in 0..10 {
+        let command = Command { verb: "inspect".parse().unwrap(), ..hall.command(10 + n, aisle()) };
+        hall.ok(signed_by(command, 3));
+    }
+    let command = Command { verb: "inspect".parse().unwrap(), ..hall.command(30, aisle()) };
+    let refused = hall.refused(signed_by(command, 3));
+    assert!(matches!(refused, Refusal::TooManyCommands { operator, .. } if operator == secret(2).key()), "{refused}");
+}
+
+#[test]
+fn nobody_changes_what_it_owes_its_own_place_to_nor_what_another_one_granted_nor_uses_up_the_numbers() {
+    let mut hall = Hall::with(&["r1"]);
+    hall.ok(state_grant(admin(2, 1, 2), 1));
+    hall.ok(state_grant(admin(3, 1, 1), 2));
+    hall.ok(state_grant(admin(5, 1, 2), 1));
+    let (second, third, fifth) = (secret(2).key(), secret(3).key(), secret(5).key());
+    let wider = admin(3, 2, 2);
     assert_eq!(hall.refused(state_grant(wider, 3)), Refusal::NotAdmin(third), "itself");
     let ousted = OperatorGrant { revoked: true, ..grant(2, 2) };
-    assert_eq!(hall.refused(state_grant(ousted, 3)), Refusal::NotAdmin(third), "who made it an admin");
+    assert_eq!(hall.refused(state_grant(ousted.clone(), 3)), Refusal::NotAdmin(third), "who made it an admin");
+    let not_above = Refusal::NotAbove { by: fifth, operator: second };
+    assert_eq!(hall.refused(state_grant(ousted, 5)), not_above, "beside it");
+    let not_above = Refusal::NotAbove { by: fifth, operator: third };
+    let ousted = OperatorGrant { revoked: true, ..grant(3, 2) };
+    assert_eq!(hall.refused(state_grant(ousted, 5)), not_above, "below another one");
     let last_number = grant(4, u64::MAX);
     let refused = hall.refused(state_grant(last_number, 1));
     assert_eq!(refused, InvalidCommand::Serial { given: u64::MAX, last: 0 }.into());
     hall.ok(state_grant(grant(4, 7), 3));
+    hall.ok(state_grant(grant(4, 8), 2));
     // With an admin goes whatever it granted, down to the last.
     hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 2) }, 1));
     for by in [3, 4] {
         let command = hall.command(by, to("r1"));
         assert_eq!(hall.refused(signed_by(command, by)), Refusal::NotAdmin(second));
     }
+    hall.ok(state_grant(grant(4, 9), 1));
+    let command = hall.command(4, to("r1"));
+    hall.ok(signed_by(command, 4));
+}
+
+#[test]
+fn what_is_granted_ends_and_nothing_is_accepted_that_would_outlive_it() {
+    let mut hall = Hall::with(&["r1"]);
+    let until = hall.now.plus_ms(5_000);
+    hall.ok(state_grant(OperatorGrant { until: Some(until), ..admin(2, 1, 1) }, 1));
+    hall.ok(state_grant(grant(3, 1), 2));
+    for by in [2, 3] {
+        let (operator, command) = (secret(by).key(), hall.command(by, to("r1")));
+        let outlives = Refusal::OutlivesGrant { operator, until, deadline: command.deadline };
+        assert_eq!(hall.refused(signed_by(command.clone(), by)), outlives);
+        hall.ok(signed_by(Command { deadline: until, ..command }, by));
+    }
+    hall.now = until;
+    for by in [2, 3] {
+        let (operator, command) = (secret(by).key(), hall.command(10 + by, to("r1")));
+        let ended = Refusal::GrantEnded { operator, until, now: until };
+        assert_eq!(hall.refused(signed_by(command, by)), ended);
+    }
+    assert!(matches!(hall.refused(state_grant(grant(4, 1), 2)), Refusal::GrantEnded { .. }));
+}
+
+/// What was done to which command at which robot.
+fn voided(changes: &[ChangeKind]) -> Vec<(CommandId, String)> {
+    let voided = |change: &ChangeKind| match change {
+        ChangeKind::DeliveryVoided { command, agent, cause: VoidCause::Revoked, .. } => {
+            Some((*command, agent.to_string()))
+        }
+        _ => None,
+    };
+    changes.iter().filter_map(voided).collect()
+}
+
+#[test]
+fn a_revocation_voids_what_has_not_begun_and_stops_waves_in_one_change() {
+    let mut hall = Hall::with(&["r1", "r2", "r3"]);
+    hall.ok(state_grant(admin(2, 1, 1), 1));
+    hall.ok(state_grant(grant(3, 1), 2));
+    let waves = Some(Waves { agents: 2, every_ms: 100 });
+    let waved = Command { waves, ..hall.command(1, Target::Group("aisle".parse().unwrap())) };
+    hall.ok(signed_by(waved, 3));
+    hall.now = hall.now.plus_ms(100);
+    hall.settle();
+    let of_another = hall.command(2, to("r1"));
+    hall.ok(signed_by(of_another, 1));
+    let (reply, changes) = hall.told(state_grant(OperatorGrant { revoked: true, ..grant(2, 2) }, 1));
+    assert_eq!(reply, Reply::Done(Receipt::Operator { operator: secret(2).key(), serial: 2 }));
+    assert_eq!(voided(&changes), [(id(1), "r1".to_owned()), (id(1), "r2".to_owned())], "their nodes may have it");
+    assert_eq!(outcomes(&changes), [("r3".to_owned(), "cancelled")], "nobody can have had it");
+    assert_eq!(hall.waiting("r1"), [(1, id(1), Some(VoidCause::Revoked)), (2, id(2), None)]);
+    hall.now = hall.now.plus_ms(100);
+    assert_eq!(outcomes(&hall.settle()), [], "no wave is let out");
+}
+
+#[test]
+fn a_narrower_grant_voids_what_it_does_not_cover_and_leaves_the_rest() {
+    let mut hall = Hall::with(&["r1"]);
+    hall.ok(state_grant(grant(2, 1), 1));
+    let lift = Command { verb: "lift".parse().unwrap(), ..hall.command(1, to("r1")) };
+    hall.ok(signed_by(lift, 2));
+    let goto = hall.command(2, to("r1"));
+    hall.ok(signed_by(goto, 2));
+    hall.ok(state_grant(OperatorGrant { verbs: verbs(&["goto"]), ..grant(2, 2) }, 1));
+    assert_eq!(hall.waiting("r1"), [(1, id(1), Some(VoidCause::Revoked)), (2, id(2), None)]);
+}
+
+fn replace(from: u8, to: u8, serial: u64) -> Op {
+    let (old, new) = (secret(from).key(), secret(to).key());
+    let replacement = FirstReplacement { place: place(), old, new, name: "next".parse().unwrap(), serial };
+    Op::ReplaceFirst { replacement: Box::new(replacement.sign(&secret(from)).unwrap()) }
+}
+
+#[test]
+fn a_first_operator_that_gives_its_place_to_another_takes_what_it_granted_with_it() {
+    let mut hall = Hall::with(&["r1"]);
+    hall.ok(state_grant(grant(2, 1), 1));
+    let command = hall.command(1, to("r1"));
+    hall.ok(signed_by(command, 2));
+    let refused = hall.refused(replace(2, 5, 1));
+    assert_eq!(refused, Refusal::NotFirst { by: secret(2).key(), given: 1, expected: 1 });
+    let replaced = hall.told(replace(1, 5, 1));
+    assert_eq!(replaced.0, Reply::Done(Receipt::Operator { operator: secret(5).key(), serial: 0 }));
+    assert_eq!(voided(&replaced.1), [(id(1), "r1".to_owned())]);
+    for by in [1, 2] {
+        let command = hall.command(10 + by, to("r1"));
+        assert!(matches!(hall.refused(signed_by(command, by)), Refusal::OperatorRevoked(_) | Refusal::NotAdmin(_)));
+    }
+    assert!(matches!(hall.refused(replace(1, 6, 1)), Refusal::NotFirst { .. }), "it is not the first any more");
+    // The new one grants anew, the one before it, too.
+    hall.ok(state_grant(grant(2, 2), 5));
+    hall.ok(state_grant(grant(1, 1), 5));
+    for by in [1, 2, 5] {
+        let command = hall.command(20 + by, to("r1"));
+        hall.ok(signed_by(command, by));
+    }
+    let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
+    assert_eq!(copy.first_operator(), Some(KnownFirst { operator: secret(5).key(), replaced: 1 }));
+    let root = copy.root(0).unwrap();
+    assert_eq!((root.first, root.replaced.len()), (Some(first().key()), 1));
+    assert_eq!(copy.root(1).unwrap().replaced.len(), 0, "whoever knows it is not told again");
 }
 
 #[test]
@@ -102,16 +293,102 @@ fn who_takes_the_place_of_a_command_must_be_granted_that_one_too() {
     let mut hall = Hall::with(&["r1"]);
     let stop = Command { verb: "stop".parse().unwrap(), ..hall.command(1, to("r1")) };
     hall.send(stop);
-    let clerk = OperatorGrant { verbs: Allowed::These(["goto".parse().unwrap()].into()), ..grant(2, 1) };
+    let clerk = OperatorGrant { verbs: verbs(&["goto"]), ..grant(2, 1) };
     hall.ok(state_grant(clerk, 1));
     let instead = Command { supersedes: Some(id(1)), operator: secret(2).key(), ..hall.command(2, to("r1")) };
     assert!(matches!(hall.refused(signed_by(instead, 2)), Refusal::NotGranted { .. }));
     assert_eq!(hall.waiting("r1"), [(1, id(1), None)]);
 }
 
+/// A leader that proposes what nobody signed is not believed by any replica.
 #[test]
-fn a_statement_that_was_signed_by_another_than_it_names_shows() {
-    let signed = grant(2, 1).sign(&secret(3)).unwrap();
-    let forged = SignedGrant { by: first().key(), ..signed };
-    assert!(!forged.is_signed());
+fn what_its_operator_has_not_signed_is_refused_where_it_is_applied() {
+    let mut hall = Hall::with(&["r1"]);
+    let signature = *hall.command(9, to("r1")).sign(&secret(3)).unwrap().signature();
+    let command = Signed::under(&hall.command(1, to("r1")), signature).unwrap();
+    let stated = OperatorGrant { by: first().key(), ..grant(2, 1) };
+    let stated = Signed::under(&stated, signature).unwrap();
+    let order = CommandOrder {
+        place: place(),
+        command: id(1),
+        what: OrderKind::Cancel,
+        reason: reason("because"),
+        operator: first().key(),
+    };
+    let order = Signed::under(&order, signature).unwrap();
+    let replacement = FirstReplacement {
+        place: place(),
+        old: first().key(),
+        new: secret(3).key(),
+        name: "next".parse().unwrap(),
+        serial: 1,
+    };
+    let replacement = Signed::under(&replacement, signature).unwrap();
+    let forged = [
+        Op::SendCommand { command: Box::new(command) },
+        Op::GrantOperator { grant: Box::new(stated) },
+        Op::OrderCommand { order: Box::new(order) },
+        Op::ReplaceFirst { replacement: Box::new(replacement) },
+    ];
+    for op in forged {
+        assert_eq!(hall.refused(op), Refusal::NotSigned(first().key()));
+    }
+}
+
+#[test]
+fn a_statement_that_means_more_than_is_known_here_is_refused() {
+    let mut hall = Hall::with(&["r1"]);
+    let signed = hall.command(1, to("r1")).sign(&first()).unwrap();
+    // Field 20.
+    let body = [signed.body().as_ref(), &[0xa0, 0x01, 1]].concat();
+    let command = Box::new(Signed::sign_body(body.into(), &first()).unwrap());
+    let unknown = InvalidCommand::UnknownField { number: 20 };
+    assert_eq!(hall.refused(Op::SendCommand { command }), unknown.into());
+    // Field 40 may be passed over, and stays.
+    let body = [signed.body().as_ref(), &[0xc0, 0x02, 1]].concat();
+    let command = Box::new(Signed::sign_body(body.clone().into(), &first()).unwrap());
+    hall.ok(Op::SendCommand { command });
+    let delivery = hall.state.deliveries_after(&agent("r1"), CommandClass::Routine, 0).next().unwrap();
+    assert_eq!(delivery.command.body().as_ref(), body);
+}
+
+#[test]
+fn nodes_are_told_what_operators_were_granted_since_and_nothing_twice() {
+    let mut hall = Hall::with(&["r1"]);
+    let before = hall.index;
+    hall.ok(state_grant(admin(2, 1, 1), 1));
+    hall.ok(state_grant(grant(3, 1), 2));
+    let of = |news: &AuthorityNews| -> Vec<_> {
+        news.chains.iter().map(|chain| (chain[0].operator, chain.len(), chain[0].revoked)).collect()
+    };
+    let news = hall.state.authority_news(before);
+    assert_eq!(of(&news), [(secret(2).key(), 1, false), (secret(3).key(), 2, false)]);
+    assert_eq!(of(&hall.state.authority_news(news.up_to)), []);
+    assert!(!hall.state.authority_changed_after(Some(news.up_to)));
+    hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 2) }, 1));
+    assert!(hall.state.authority_changed_after(Some(news.up_to)));
+    assert_eq!(of(&hall.state.authority_news(news.up_to)), [(secret(2).key(), 1, true)]);
+    let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
+    assert_eq!(copy.authority_news(before), hall.state.authority_news(before));
+    assert!(copy.authority_changed_after(Some(news.up_to)));
+}
+
+#[test]
+fn news_of_many_operators_come_in_parts_and_all_of_them_do() {
+    let mut hall = Hall::new();
+    let before = hall.index;
+    let names: Vec<String> = (0..64).map(|n| format!("{n}-{}", "v".repeat(50))).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for n in 2..40 {
+        hall.ok(state_grant(OperatorGrant { verbs: verbs(&names), ..grant(n, 1) }, 1));
+    }
+    let (mut after, mut told, mut parts) = (before, Vec::new(), 0);
+    while hall.state.authority_changed_after(Some(after)) {
+        let news = hall.state.authority_news(after);
+        assert!(news.up_to > after);
+        told.extend(news.chains.iter().map(|chain| chain[0].operator));
+        (after, parts) = (news.up_to, parts + 1);
+    }
+    assert_eq!(told, (2..40).map(|n| secret(n).key()).collect::<Vec<_>>());
+    assert!(parts > 1, "{parts}");
 }

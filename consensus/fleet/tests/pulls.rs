@@ -132,12 +132,16 @@ impl Nodes {
     fn look(&mut self) {
         for robot in 0..ROBOTS.len() {
             let at = node(u8::try_from(robot).unwrap() + 1);
-            let pull = Pull { agents: vec![self.asked[robot].clone()], wait_ms: 1_000 };
+            let pull = Pull { agents: vec![self.asked[robot].clone()], wait_ms: 1_000, replaced: 0, authority: 0 };
             let all = self.hall.state.pull(at, &pull, None, usize::MAX);
             let news = self.hall.state.pull(at, &pull, self.looked[robot], usize::MAX);
             assert_eq!(news, all, "{robot}, looked as of {:?}", self.looked[robot]);
             if all.is_empty() {
-                let pull = Pull { agents: vec![PullFor { seen: 0, ..self.asked[robot].clone() }], wait_ms: 1_000 };
+                let pull = Pull {
+                    agents: vec![PullFor { seen: 0, ..self.asked[robot].clone() }],
+                    wait_ms: 1_000,
+                    replaced: 0,
+                };
                 let unseen = self.hall.state.pull(at, &pull, None, usize::MAX);
                 assert!(unseen.iter().all(|answer| answer.deliveries.is_empty()), "{robot} misses {unseen:?}");
             }
@@ -155,7 +159,7 @@ impl Nodes {
         let asked = &mut self.asked[robot];
         assert!(answer.open, "{answer:?}");
         for delivery in &answer.deliveries {
-            *asked.after.of_mut(delivery.command.command.class) = delivery.seq;
+            *asked.after.of_mut(delivery.command.class) = delivery.seq;
         }
         asked.seen = if answer.more == PerClass::default() { answer.seen } else { 0 };
         // Of what it has it makes room at once.
@@ -178,13 +182,36 @@ proptest! {
 }
 
 #[test]
+fn a_node_that_is_ahead_of_all_that_was_let_out_is_told_where_it_goes_on() {
+    let mut nodes = Nodes::new();
+    for n in 1..=3 {
+        let command = nodes.hall.command(n, to(ROBOTS[0]));
+        nodes.hall.send(command);
+    }
+    let pull = |nodes: &Nodes, routine: u64| {
+        let asked = PullFor { after: PerClass { routine, urgent: 0 }, seen: u64::MAX, ..nodes.asked[0].clone() };
+        let pull = Pull { agents: vec![asked], wait_ms: 1_000, replaced: 0, authority: 0 };
+        let answer = nodes.hall.state.pull(node(1), &pull, None, usize::MAX);
+        assert_eq!(nodes.hall.state.is_passed(node(1), &pull), !answer.is_empty());
+        answer.first().map(|of| (of.back, of.deliveries.iter().map(|one| one.seq).collect::<Vec<u64>>()))
+    };
+    let back = |routine: u64| PerClass { routine: Some(routine), urgent: None };
+    assert_eq!(pull(&nodes, 3), None, "it has all that there is");
+    assert_eq!(pull(&nodes, u64::MAX), Some((back(0), vec![1, 2, 3])));
+    // What has ended is behind it, and what has not it need not have had.
+    let ended = nodes.hall.ended(ROBOTS[0], 1, (nodes.asked[0].home.0, 1), succeeded());
+    nodes.hall.ok(ended);
+    assert_eq!(pull(&nodes, 4), Some((back(1), vec![2, 3])));
+}
+
+#[test]
 fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
     let mut nodes = Nodes::new();
     nodes.look();
     let before = nodes.asked[0].clone();
     let looked = nodes.hall.state.applied().map(|position| position.index);
     nodes.join(0);
-    let pull = Pull { agents: vec![before], wait_ms: 1_000 };
+    let pull = Pull { agents: vec![before], wait_ms: 1_000, replaced: 0, authority: 0 };
     let answer = nodes.hall.state.pull(node(1), &pull, looked, usize::MAX);
     assert_eq!(answer.len(), 1);
     assert!(!answer[0].open, "{answer:?}");
@@ -193,9 +220,19 @@ fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
     let looked = nodes.hall.state.applied().map(|position| position.index);
     nodes.hall.ok(Op::DetachAgent { agent: agent(ROBOTS[0]), attachment: served.attachment });
     assert_eq!(nodes.hall.state.inboxes_changed_after(looked).collect::<Vec<_>>(), [&agent(ROBOTS[0])]);
-    let answer = nodes.hall.state.pull(node(1), &Pull { agents: vec![served], wait_ms: 1_000 }, looked, usize::MAX);
+    let answer = nodes.hall.state.pull(
+        node(1),
+        &Pull { agents: vec![served], wait_ms: 1_000, replaced: 0, authority: 0 },
+        looked,
+        usize::MAX,
+    );
     assert!(answer.len() == 1 && !answer[0].open, "{answer:?}");
     let strange = PullFor { home: HomeEpoch(9), attachment: AttachmentId(99), ..nodes.asked[1].clone() };
-    let answer = nodes.hall.state.pull(node(2), &Pull { agents: vec![strange], wait_ms: 1_000 }, None, usize::MAX);
+    let answer = nodes.hall.state.pull(
+        node(2),
+        &Pull { agents: vec![strange], wait_ms: 1_000, replaced: 0, authority: 0 },
+        None,
+        usize::MAX,
+    );
     assert!(!answer[0].open, "{answer:?}");
 }

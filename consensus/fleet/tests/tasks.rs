@@ -3,13 +3,13 @@
 
 mod support;
 
-use skep_fleet::FleetLimits;
+use skep_fleet::{FleetLimits, FleetState};
 use skep_protocol::agent::Role;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Decision, Op};
 use skep_protocol::ids::ClaimEpoch;
 use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::task::{Priority, TaskSpec, TaskState, TaskStatus};
+use skep_protocol::task::{Priority, RetryPolicy, TaskSpec, TaskState, TaskStatus};
 use skep_protocol::text::RoleName;
 use support::*;
 
@@ -268,4 +268,55 @@ fn a_shard_is_bounded_in_bytes() {
     }
     assert_eq!(shard.state.counts().terminal, 1, "ended tasks are forgotten by bytes as well");
     shard.ok(create(5, large()));
+}
+
+/// Has an agent take a task; under which epoch.
+fn taken(shard: &mut Shard, n: u8) -> u64 {
+    let Receipt::Task { epoch, .. } = shard.ok(take(n, "a")) else { panic!("it was not given") };
+    epoch.0
+}
+
+/// A task that is given up at once.
+fn give_up(shard: &mut Shard, n: u8, payload: usize) {
+    let retry = RetryPolicy { attempts_max: 1, ..spec().retry };
+    shard.ok(create(n, TaskSpec { retry, payload: vec![0; payload], ..spec() }));
+    let epoch = taken(shard, n);
+    shard.ok(fail(n, "a", epoch));
+}
+
+fn done(shard: &mut Shard, n: u8) {
+    shard.ok(create(n, spec()));
+    let epoch = taken(shard, n);
+    shard.ok(complete(n, "a", epoch));
+}
+
+/// Of the kind of celery/celery#2731: a bound that counts what it is not for.
+#[test]
+fn what_ends_well_pushes_no_dead_letter_out() {
+    let mut shard = Shard::with_limits(FleetLimits { terminal_tasks_kept: 2, ..FleetLimits::default() });
+    let left = |shard: &Shard| shard.state.tasks_after(None).map(|task| task.id).collect::<Vec<_>>();
+    (1..=3).for_each(|n| give_up(&mut shard, n, 0));
+    (11..=15).for_each(|n| done(&mut shard, n));
+    assert_eq!(left(&shard), [2, 3, 14, 15].map(task_id), "as many of each are kept");
+    // So it is after a snapshot.
+    shard.state = FleetState::from_snapshot(&shard.state.to_snapshot().unwrap()).unwrap();
+    give_up(&mut shard, 4, 0);
+    done(&mut shard, 16);
+    assert_eq!(left(&shard), [3, 4, 15, 16].map(task_id));
+    // What is discarded is no dead letter any more.
+    shard.ok(Op::CancelTask { task: task_id(3), reason: reason("seen") });
+    assert_eq!(left(&shard), [3, 4, 16].map(task_id));
+    assert_eq!(shard.state.counts().terminal, 3);
+}
+
+#[test]
+fn dead_letters_leave_half_of_the_room_to_what_ends_well() {
+    let limits = FleetLimits { terminal_task_bytes_kept: 10_000, ..FleetLimits::default() };
+    let mut shard = Shard::with_limits(limits);
+    (1..=20).for_each(|n| give_up(&mut shard, n, 1_000));
+    let dead = shard.state.counts().terminal;
+    assert!((2..=5).contains(&dead), "{dead}");
+    (31..=34).for_each(|n| done(&mut shard, n));
+    assert_eq!(shard.state.counts().terminal, dead + 4);
+    assert!((31..=34).all(|n| shard.status(n) == TaskStatus::Completed));
 }

@@ -5,6 +5,7 @@
 //! one that was there first is kept. How long an answer is waited for follows what answers take; a
 //! connection ends when nothing at all was heard for the idle time, and for no call that was not answered.
 
+mod answers;
 mod budget;
 mod calls;
 mod doors;
@@ -29,10 +30,10 @@ pub(crate) use pace::APPEND_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use peers::Peer;
 pub use peers::PeerView;
-pub(crate) use peers::Peers;
+pub(crate) use peers::{Entries, Peers};
 pub(crate) use roles::{Roles, sought_in};
 pub(crate) use serve::{Admission, Dispatch, Who};
-pub(crate) use snapshots::{Sending, SnapshotSender};
+pub(crate) use snapshots::{Offer, Sending, SnapshotSender};
 
 #[cfg(test)]
 mod tests;

@@ -5,14 +5,13 @@ use std::time::Duration;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 
-/// Mean deviations of the time that answers take which the next one is given beside the mean.
-const DEVIATIONS: f64 = 4.0;
-/// Means that an answer is given at least.
-const MEANS: f64 = 4.0;
+use super::answers::Answers;
+
 /// How often the patience with a peer that does not answer doubles.
 const DOUBLINGS_MAX: u32 = 4;
-/// Longest patience with a call, beside the time for its bytes.
-const PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// How often the patience with a peer that does not say that entries are written doubles: whether it is there is known from its
+/// other answers, and a disk can take a hundred times as long as the way.
+const DOUBLINGS_OF_DISK_MAX: u32 = 10;
 /// The slowest link on which the bytes of one call are waited for, in bytes a second: 64 kbit/s.
 const BYTES_PER_S_MIN: f64 = 8.0 * 1024.0;
 /// Fewest and most bytes of entries in one call.
@@ -45,14 +44,16 @@ pub(super) fn answer_bytes(window: u64) -> u64 {
 
 /// What was learned of one connection.
 ///
-/// Patience follows the answers, as an RTO follows round trips (RFC 6298): smoothed mean and mean deviation, doubled while
-/// nothing is answered. How much is sent at once follows the delay that it adds on the way (as in LEDBAT, RFC 6817), and
-/// not the time that the other side needs: a slow disk gains nothing from smaller batches.
+/// Patience follows the answers: with entries those that come once entries are written, and with all else those that come from
+/// memory. Heartbeats that are answered at once say nothing of a disk, and a slow disk says nothing of the way. How much is sent
+/// at once follows the delay that it adds on the way (as in LEDBAT, RFC 6817), and not the time that the other side needs: a
+/// slow disk gains nothing from smaller batches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    mean_s: f64,
-    deviation_s: f64,
-    missed: u32,
+    /// What is answered from memory: what the way takes.
+    way: Answers,
+    /// Entries: what the way and the disk take.
+    disk: Answers,
     append_bytes: usize,
     /// How much longer than the shortest that it ever took the way takes at rest: it may have become another one.
     at_rest: Duration,
@@ -64,37 +65,46 @@ pub(crate) struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let (append_bytes, snapshot_bytes, at_rest) = (APPEND_BYTES_MAX, SNAPSHOT_BYTES_FIRST, Duration::ZERO);
-        Self { mean_s: 0.0, deviation_s: 0.0, missed: 0, append_bytes, at_rest, in_vain: 0, snapshot_bytes }
+        let (way, disk) = (Answers::default(), Answers::default());
+        Self { way, disk, append_bytes, at_rest, in_vain: 0, snapshot_bytes }
     }
 }
 
 impl Pace {
-    /// A call was answered after so long.
-    pub(crate) fn answered(&mut self, took: Duration) {
-        let took = took.as_secs_f64();
-        self.missed = 0;
-        if self.mean_s == 0.0 {
-            (self.mean_s, self.deviation_s) = (took, took / 2.0);
-        } else {
-            self.deviation_s += ((took - self.mean_s).abs() - self.deviation_s) / 4.0;
-            self.mean_s += (took - self.mean_s) / 8.0;
-        }
+    /// A call was answered from memory after so long.
+    pub(super) fn answered(&mut self, took: Duration) {
+        self.way.answered(took);
     }
 
-    /// A call was not answered in time.
+    /// A call that is answered from memory was not answered in time.
     pub(super) fn missed(&mut self) {
-        self.missed = self.missed.saturating_add(1);
+        self.way.missed();
+    }
+
+    /// Entries were said to be written after so long. Not to be called for those that were sent again: the other side may have
+    /// been at it since it got them first (Karn's algorithm).
+    pub(super) fn written(&mut self, took: Duration) {
+        self.disk.answered(took);
+    }
+
+    /// Entries were not said to be written in time.
+    pub(super) fn not_written(&mut self) {
+        self.disk.missed();
     }
 
     /// How long to wait for the answer to a call of so many bytes: at least so long on a quick link, and longer on one whose
     /// round trip or whose answers take longer.
-    pub(crate) fn patience(&self, least: Duration, round_trip: Duration, bytes: usize) -> Duration {
-        let answers = (self.mean_s * MEANS).max(self.mean_s + self.deviation_s * DEVIATIONS);
-        let learned = Duration::from_secs_f64(answers.min(PATIENCE_MAX.as_secs_f64()));
-        let patient = least.max(learned).max(round_trip.saturating_mul(4));
-        let doubled = patient.saturating_mul(1 << self.missed.min(DOUBLINGS_MAX));
+    pub(super) fn patience(&self, least: Duration, round_trip: Duration, bytes: usize) -> Duration {
+        let patient = least.max(self.way.learned()).max(round_trip.saturating_mul(4));
         // What was configured to be longer than the bound is.
-        doubled.min(PATIENCE_MAX.max(least)) + Duration::from_secs_f64(bytes as f64 / BYTES_PER_S_MIN)
+        self.way.doubled(patient, DOUBLINGS_MAX).max(least) + time_for(bytes)
+    }
+
+    /// The same, for entries, which are answered once they are written.
+    pub(super) fn append_patience(&self, least: Duration, round_trip: Duration, bytes: usize) -> Duration {
+        let learned = self.way.learned().max(self.disk.learned());
+        let patient = least.max(learned).max(round_trip.saturating_mul(4));
+        self.disk.doubled(patient, DOUBLINGS_OF_DISK_MAX).max(least) + time_for(bytes)
     }
 
     /// How many bytes of entries to send in one call.
@@ -148,8 +158,14 @@ impl Pace {
     }
 }
 
+/// How long so many bytes may take.
+fn time_for(bytes: usize) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / BYTES_PER_S_MIN)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::answers::PATIENCE_MAX;
     use super::*;
 
     const LEAST: Duration = Duration::from_millis(1_000);
@@ -210,9 +226,61 @@ mod tests {
         assert!(pace.append_bytes() < APPEND_BYTES_MAX, "that is a queue");
         (0..50).for_each(|_| pace.appended(pace.append_bytes(), ms(1)));
         // The way is quick, and the other side is not: that is no reason to send less.
-        (0..50).for_each(|_| pace.answered(ms(2_000)));
+        (0..50).for_each(|_| pace.written(ms(2_000)));
         assert_eq!(pace.append_bytes(), APPEND_BYTES_MAX);
     }
+
+    /// Calls with entries to a disk that takes so long for each, one after another, beside heartbeats that are answered at once;
+    /// how often the entries of each were sent again. An answer says how long it took only if they were not.
+    fn write(pace: &mut Pace, takes: Duration, calls: usize) -> Vec<u32> {
+        let call = |_| {
+            let (mut waited, mut again) = (Duration::ZERO, 0);
+            loop {
+                (0..20).for_each(|_| pace.answered(ms(2)));
+                let patience = pace.append_patience(LEAST, ms(1), 0);
+                if waited + patience >= takes {
+                    break;
+                }
+                pace.not_written();
+                (waited, again) = (waited + patience, again + 1);
+            }
+            if again == 0 {
+                pace.written(takes);
+            }
+            again
+        };
+        (0..calls).map(call).collect()
+    }
+
+    #[test]
+    fn entries_are_waited_for_as_long_as_a_slow_disk_takes_though_heartbeats_are_quick() {
+        for seconds in [1, 3, 10] {
+            let mut pace = Pace::default();
+            let again = write(&mut pace, Duration::from_secs(seconds) + ms(5), 50);
+            assert!(again[..2].iter().all(|times| *times <= 4), "{seconds} s: {again:?}");
+            assert!(again[2..].iter().all(|times| *times == 0), "{seconds} s: {again:?}");
+            assert_eq!(pace.patience(LEAST, ms(1), 0), LEAST, "{seconds} s: others wait for the disk");
+            assert!(write(&mut pace, ms(2), 100).iter().all(|times| *times == 0));
+            assert_eq!(pace.append_patience(LEAST, ms(1), 0), LEAST, "{seconds} s: the disk is quick by now");
+        }
+    }
+
+    #[test]
+    fn entries_with_new_ones_behind_each_time_that_they_are_sent_again_are_answered_all_the_same() {
+        // Each call is answered once what came with it is written, behind what is being written already.
+        let takes = Duration::from_secs(2 * 10);
+        let mut pace = Pace::default();
+        let mut again = 0;
+        while pace.append_patience(LEAST, ms(1), 0) < takes {
+            (0..20).for_each(|_| pace.answered(ms(2)));
+            pace.not_written();
+            again += 1;
+        }
+        assert!(again <= 5, "{again}");
+        (0..1_000).for_each(|_| pace.not_written());
+        assert_eq!(pace.append_patience(LEAST, ms(1), 0), PATIENCE_MAX, "it has a bound");
+    }
+
     /// A way that carries so many bytes a second and takes so long both ways at rest, filled with a snapshot; how long the
     /// chunks waited for each other in the end, and how many bytes a second came.
     fn fill(pace: &mut Pace, bytes_per_s: f64, round_trip: Duration) -> (Duration, f64) {

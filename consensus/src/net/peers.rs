@@ -26,7 +26,7 @@ use crate::clock::Clocks;
 pub struct PeerView {
     /// Who it is.
     pub node: NodeId,
-    /// Its name, as it says itself or as it is configured.
+    /// Its name, as it is configured; as it says itself if it is not.
     pub name: Option<NodeName>,
     /// Whether it is connected.
     pub up: bool,
@@ -42,6 +42,17 @@ pub struct PeerView {
     pub lost_permille: Option<u32>,
     /// What may be under way to it in a second, as congestion control has it, in bytes. None while it is not connected.
     pub bytes_per_s: Option<u64>,
+}
+
+/// Which entries a call carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entries {
+    /// None.
+    No,
+    /// Some that were not sent before.
+    New,
+    /// Some that were sent before and not answered, and maybe others.
+    Again,
 }
 
 /// An established connection to a peer.
@@ -66,6 +77,11 @@ impl Peer {
     /// How long to wait for so many bytes: for an answer to them, or until they have come or gone.
     pub(super) fn patience(&self, least: Duration, bytes: usize) -> Duration {
         self.pace().patience(least, self.link.round_trips().late, bytes)
+    }
+
+    /// How long to wait until entries of so many bytes are said to be written.
+    fn append_patience(&self, least: Duration, bytes: usize) -> Duration {
+        self.pace().append_patience(least, self.link.round_trips().late, bytes)
     }
 
     /// How many bytes of entries to send at once.
@@ -108,6 +124,14 @@ struct Entry {
     /// What it last said of itself.
     hello: Option<Hello>,
     last_error: Option<String>,
+}
+
+impl Entry {
+    /// Its name. What it calls itself counts only where this node's own list is silent: whoever calls itself by another's name
+    /// would have an operator take out the wrong voter.
+    fn name(&self) -> Option<NodeName> {
+        self.config.name.clone().or_else(|| self.hello.as_ref().map(|hello| hello.name.clone()))
+    }
 }
 
 /// All admitted peers. Cheap to clone.
@@ -191,6 +215,11 @@ impl Peers {
         self.entries().iter().filter_map(present).collect()
     }
 
+    /// The name of a peer, as this node's operator knows it.
+    pub(crate) fn name(&self, node: NodeId) -> Option<NodeName> {
+        self.entries().get(&node)?.name()
+    }
+
     /// Follows connects and disconnects.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -201,7 +230,7 @@ impl Peers {
         let view = |(node, entry): (&NodeId, &Entry)| {
             let view = PeerView {
                 node: *node,
-                name: entry.hello.as_ref().map(|h| h.name.clone()).or_else(|| entry.config.name.clone()),
+                name: entry.name(),
                 up: entry.peer.is_some(),
                 address: entry.config.control,
                 incarnation: entry.hello.as_ref().map(|h| h.incarnation),
@@ -280,23 +309,58 @@ impl Peers {
         least: Duration,
     ) -> Result<Bytes, CallError> {
         let Some(peer) = self.connected(node) else { return Err(self.not_connected(node)) };
-        let clock = self.clocks.known(shard).and_then(|clock| clock.for_frames());
         let deadline = peer.patience(least, body.len());
+        let (result, took) = self.ask(&peer, (class, kind), shard, body, deadline).await;
+        // Others wait for more than the way: only what Raft's thread answers from memory tells how quick that is.
+        if matches!(kind, FrameKind::Beat | FrameKind::Clock) {
+            match &result {
+                Ok(_) | Err(CallError::Refused(_)) => peer.pace().answered(took),
+                Err(CallError::Timeout(_)) => peer.pace().missed(),
+                Err(CallError::NotSent(_) | CallError::Lost(_)) => {}
+            }
+        }
+        result
+    }
+
+    /// Sends entries, or none, to a peer, and waits until it says that what it has is written: for `least` on a quick link to a
+    /// quick disk, and longer as the link and the disk need it.
+    pub(crate) async fn append(
+        &self,
+        node: NodeId,
+        class: Class,
+        shard: ShardId,
+        body: &[u8],
+        least: Duration,
+        entries: Entries,
+    ) -> Result<Bytes, CallError> {
+        let Some(peer) = self.connected(node) else { return Err(self.not_connected(node)) };
+        let deadline = peer.append_patience(least, body.len());
+        let (result, took) = self.ask(&peer, (class, FrameKind::Append), shard, body, deadline).await;
+        match (&result, entries) {
+            (Ok(_), Entries::New) => peer.pace().written(took),
+            (Err(CallError::Timeout(_)), Entries::New | Entries::Again) => peer.pace().not_written(),
+            _ => {}
+        }
+        result
+    }
+
+    /// Calls a peer; what it answers, and how long that took.
+    async fn ask(
+        &self,
+        peer: &Peer,
+        (class, kind): (Class, FrameKind),
+        shard: ShardId,
+        body: &[u8],
+        deadline: Duration,
+    ) -> (Result<Bytes, CallError>, Duration) {
+        let clock = self.clocks.known(shard).and_then(|clock| clock.for_frames());
         let call = Outgoing { class, kind, shard, clock, body, deadline };
         let begun = tokio::time::Instant::now();
         let result = match tokio::time::timeout(deadline + deadline / 4, peer.link.call(call)).await {
             Ok(result) => result,
             Err(_) => Err(CallError::Timeout(deadline)),
         };
-        // What else takes its time waits for more than the peer: only Raft's own calls tell how quick it is.
-        if matches!(class, Class::Urgent | Class::Append) {
-            match &result {
-                Ok(_) | Err(CallError::Refused(_)) => peer.pace().answered(begun.elapsed()),
-                Err(CallError::Timeout(_)) => peer.pace().missed(),
-                Err(CallError::NotSent(_) | CallError::Lost(_)) => {}
-            }
-        }
-        result
+        (result, begun.elapsed())
     }
 
     /// The round trip to as many of these nodes as are needed beside this one: to the nearest, since the others are not
@@ -322,5 +386,36 @@ impl Peers {
             Some(Entry { last_error: Some(error), .. }) => format!("{node} is not connected: {error}"),
             Some(_) => format!("{node} is not connected"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skep_protocol::fleet::FLEET_VERSIONS;
+    use skep_protocol::frame::FRAME_VERSION;
+    use skep_protocol::text::SiteName;
+
+    #[test]
+    fn a_peer_is_called_what_its_operator_calls_it_and_not_what_it_says() {
+        let name = |text: &str| NodeName::new(text).unwrap();
+        let hello = Hello {
+            frame_version_min: FRAME_VERSION,
+            frame_version_max: FRAME_VERSION,
+            fleet: FLEET_VERSIONS,
+            incarnation: Incarnation([7; 16]),
+            process: 7,
+            name: name("a"),
+            site: SiteName::new("site").unwrap(),
+        };
+        let called = |known: Option<&str>, hello: Option<&Hello>| {
+            let id = NodeId::from_public_key([7; 32]);
+            let config = PeerConfig { id, name: known.map(name), control: None, mesh: None, voter: false };
+            Entry { config, peer: None, hello: hello.cloned(), last_error: None }.name()
+        };
+        assert_eq!(called(Some("b"), Some(&hello)), Some(name("b")));
+        assert_eq!(called(None, Some(&hello)), Some(name("a")));
+        assert_eq!(called(Some("b"), None), Some(name("b")));
+        assert_eq!(called(None, None), None);
     }
 }

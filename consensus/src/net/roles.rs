@@ -35,9 +35,9 @@ pub(super) enum Stance {
 /// Who votes, as far as a node knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Roles {
-    /// The voters of all shards that it has heard of; those who are marked as voters while it has heard of none.
+    /// The voters of all shards that it has heard of, or remembers; those who are marked as voters while there are none.
     pub(crate) voters: BTreeSet<NodeId>,
-    /// Whether it has heard of any.
+    /// Whether it has heard of any, or remembers some.
     pub(crate) known: bool,
     /// Others that are marked as voters, with whom it wants to speak for a while, since they may know of voters that it does not
     /// know.

@@ -22,7 +22,7 @@ use crate::threads::{Errand, Threads};
 const INSTALL_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes that the slowest receiver decodes and saves in a second.
 const INSTALL_BYTES_PER_S: u64 = 1024 * 1024;
-/// How long a receiver that is not connected is waited for. For each attempt the snapshot is read from the disk.
+/// How long a receiver that is not connected is waited for.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which nodes a shard's snapshot is on its way to. Cheap to clone.
@@ -71,43 +71,89 @@ impl SnapshotSender {
         Self { peers, shard, bytes_per_s: bytes_per_s.max(1), least, sending, threads }
     }
 
-    /// Waits for a while until a node is connected.
-    pub(crate) async fn reach(&self, node: NodeId) {
-        let mut changes = self.peers.changes();
-        let connected = async { while self.peers.connected(node).is_none() && changes.changed().await.is_ok() {} };
-        let _ = tokio::time::timeout(CONNECT_PATIENCE, connected).await;
+    /// Waits for a while until a node is connected. An error if it is not then.
+    pub(crate) async fn reach(&self, node: NodeId) -> Result<(), CallError> {
+        self.wait_for(node, CONNECT_PATIENCE).await;
+        self.peers.connected(node).map(drop).ok_or_else(|| self.peers.not_connected(node))
     }
 
-    /// Sends what a node lacks of a snapshot, and waits for what it makes of it. What the head says is for the receiver.
-    pub(crate) async fn send(&self, node: NodeId, head: &[u8], data: &Bytes) -> Result<Bytes, CallError> {
-        if self.peers.connected(node).is_none() {
-            return Err(self.peers.not_connected(node));
+    /// Waits between two attempts to send to a node: no longer than until it is connected, if it is not.
+    pub(crate) async fn pause(&self, node: NodeId, pause: Duration) {
+        if self.peers.connected(node).is_some() {
+            tokio::time::sleep(pause).await;
+        } else {
+            self.wait_for(node, pause).await;
         }
-        let whole = data.clone();
-        let digest = self
-            .threads
-            .offload(Errand::Snapshots, move || xxh3_128(&whole))
-            .await
-            .map_err(|e| CallError::NotSent(e.to_string()))?;
-        let id = SnapshotId { bytes: data.len() as u64, digest };
-        let mut named = Vec::with_capacity(SnapshotId::BYTES + head.len());
-        id.write(&mut named);
-        named.extend_from_slice(head);
-        let transfer = Transfer { sender: self, node, id, data };
-        let mut at = transfer.begin(&named).await?;
+    }
+
+    async fn wait_for(&self, node: NodeId, patience: Duration) {
+        let mut changes = self.peers.changes();
+        let connected = async { while self.peers.connected(node).is_none() && changes.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(patience, connected).await;
+    }
+
+    /// Which snapshot these bytes are.
+    pub(crate) async fn name(&self, data: &Bytes) -> Result<SnapshotId, CallError> {
+        let (whole, bytes) = (data.clone(), data.len() as u64);
+        let digest = self.threads.offload(Errand::Snapshots, move || xxh3_128(&whole)).await;
+        Ok(SnapshotId { bytes, digest: digest.map_err(|e| CallError::NotSent(e.to_string()))? })
+    }
+
+    /// Says which snapshot comes; how much of it the node has already. Nothing is read for that from the disk.
+    pub(crate) async fn offer(&self, node: NodeId, offer: &Offer) -> Result<usize, CallError> {
+        let call =
+            self.peers.call(node, Class::Snapshot, FrameKind::SnapshotHead, self.shard, &offer.named, self.least);
+        let there = offer.there(&call.await?)?;
         self.sending.moved(node);
-        while at < data.len() {
-            let before = at;
-            at = transfer.send_from(at).await?;
-            if at <= before {
+        Ok(there)
+    }
+
+    /// Sends what a node lacks of a snapshot that it was offered, and waits for what it makes of it. `there` says how much it
+    /// has, also once this has failed.
+    pub(crate) async fn send(
+        &self,
+        node: NodeId,
+        offer: &Offer,
+        data: &Bytes,
+        there: &mut usize,
+    ) -> Result<Bytes, CallError> {
+        let transfer = Transfer { sender: self, node, offer, data };
+        while *there < data.len() {
+            let before = *there;
+            transfer.send_from(there).await?;
+            if *there <= before {
                 return Err(CallError::Refused("it takes nothing of the snapshot".to_owned()));
             }
         }
-        let least = INSTALL_PATIENCE + Duration::from_secs(id.bytes / INSTALL_BYTES_PER_S);
-        let call = self.peers.call(node, Class::Snapshot, FrameKind::SnapshotInstall, self.shard, &named, least);
+        let least = INSTALL_PATIENCE + Duration::from_secs(offer.id.bytes / INSTALL_BYTES_PER_S);
+        let (shard, named) = (self.shard, &offer.named);
+        let call = self.peers.call(node, Class::Snapshot, FrameKind::SnapshotInstall, shard, named, least);
         let answer = call.await?;
         self.sending.ended(node);
         Ok(answer)
+    }
+}
+
+/// A snapshot that is offered.
+pub(crate) struct Offer {
+    id: SnapshotId,
+    /// The body of the calls that name it.
+    named: Vec<u8>,
+}
+
+impl Offer {
+    /// What the head says is for the receiver.
+    pub(crate) fn new(id: SnapshotId, head: &[u8]) -> Self {
+        let mut named = Vec::with_capacity(SnapshotId::BYTES + head.len());
+        id.write(&mut named);
+        named.extend_from_slice(head);
+        Self { id, named }
+    }
+
+    fn there(&self, answer: &[u8]) -> Result<usize, CallError> {
+        let there = <[u8; 8]>::try_from(answer).ok().map(u64::from_be_bytes).filter(|there| *there <= self.id.bytes);
+        let there = there.and_then(|there| usize::try_from(there).ok());
+        there.ok_or_else(|| CallError::Refused("it does not say how much of the snapshot it has".to_owned()))
     }
 }
 
@@ -115,7 +161,7 @@ impl SnapshotSender {
 struct Transfer<'a> {
     sender: &'a SnapshotSender,
     node: NodeId,
-    id: SnapshotId,
+    offer: &'a Offer,
     data: &'a Bytes,
 }
 
@@ -128,40 +174,27 @@ struct Sent {
 }
 
 impl Transfer<'_> {
-    /// Says which snapshot comes; how much of it is there already.
-    async fn begin(&self, named: &[u8]) -> Result<usize, CallError> {
-        let SnapshotSender { peers, shard, least, .. } = self.sender;
-        let call = peers.call(self.node, Class::Snapshot, FrameKind::SnapshotHead, *shard, named, *least);
-        self.there(&call.await?)
-    }
-
-    fn there(&self, answer: &[u8]) -> Result<usize, CallError> {
-        let there = <[u8; 8]>::try_from(answer).ok().and_then(|bytes| usize::try_from(u64::from_be_bytes(bytes)).ok());
-        let there = there.filter(|there| *there <= self.data.len());
-        there.ok_or_else(|| CallError::Refused("it does not say how much of the snapshot it has".to_owned()))
-    }
-
     async fn chunk(&self, from: usize, bytes: usize) -> Sent {
         let SnapshotSender { peers, shard, least, .. } = self.sender;
         let chunk = self.data.slice(from..from + bytes);
         let mut body = Vec::with_capacity(SnapshotId::BYTES + 8 + bytes);
-        self.id.write(&mut body);
+        self.offer.id.write(&mut body);
         body.extend_from_slice(&(from as u64).to_be_bytes());
         body.extend_from_slice(&chunk);
         let begun = Instant::now();
         let call = peers.call(self.node, Class::Snapshot, FrameKind::SnapshotChunk, *shard, &body, *least);
         let there = match call.await {
-            Ok(answer) => self.there(&answer),
+            Ok(answer) => self.offer.there(&answer),
             Err(error) => Err(error),
         };
         Sent { bytes, took: begun.elapsed(), there }
     }
 
-    /// Sends everything behind a place; how much is there then without a gap. Whatever goes wrong ends the attempt: the next
-    /// one asks how much is there.
-    async fn send_from(&self, from: usize) -> Result<usize, CallError> {
+    /// Sends everything behind what is there without a gap, and says how much that is as it grows. Whatever goes wrong ends the
+    /// attempt: the next one asks how much is there.
+    async fn send_from(&self, there: &mut usize) -> Result<(), CallError> {
         let mut under_way = FuturesUnordered::new();
-        let (mut at, mut there, mut bytes_under_way, mut due) = (from, from, 0, Instant::now());
+        let (mut at, mut bytes_under_way, mut due) = (*there, 0, Instant::now());
         loop {
             let (most, chunk) = self.budget()?;
             let may = at < self.data.len()
@@ -173,7 +206,7 @@ impl Transfer<'_> {
                 Some(sent) = under_way.next() => {
                     let sent: Sent = sent;
                     let (bytes, were) = (sent.bytes, bytes_under_way);
-                    there = there.max(self.note(sent, were)?);
+                    *there = (*there).max(self.note(sent, were)?);
                     bytes_under_way = were.saturating_sub(bytes);
                 }
                 () = tokio::time::sleep_until(due), if may => {
@@ -183,7 +216,7 @@ impl Transfer<'_> {
                     let pause = Duration::from_secs_f64(bytes as f64 / self.sender.bytes_per_s as f64);
                     due = due.max(Instant::now()) + pause;
                 }
-                else => return Ok(there),
+                else => return Ok(()),
             }
         }
     }

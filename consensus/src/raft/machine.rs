@@ -19,11 +19,13 @@ use skep_protocol::fleet::Build;
 use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::statement::Verdicts;
 use tokio::sync::watch;
 
 use super::checked::Checked;
 use super::fitness::{Fitness, Unfit};
 use super::kept::Replay;
+use super::saved::SnapshotData;
 use super::snapshot::{OwnSnapshot, Write};
 use super::types::{
     ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode,
@@ -76,7 +78,12 @@ pub(crate) fn read_payload(
     let mut entry = entry::Entry::decode(&bytes.0).map_err(|error| Unfit::unread(id.index, &error, speaks))?;
     // One of a leader that was deposed changes nothing.
     let holds = entry.term == *id.leader_id;
-    if let EntryBody::Rules(rules) = &mut entry.body {
+    let rules = match &mut entry.body {
+        EntryBody::Rules(rules) => Some(rules.as_mut()),
+        EntryBody::Founding(founding) => Some(&mut founding.rules),
+        EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::ClockLost => None,
+    };
+    if let Some(rules) = rules {
         let version = rules.version;
         if holds && version > agreed && !speaks.contains(version) {
             return Err(Unfit::version(id.index, version, speaks));
@@ -100,6 +107,19 @@ pub(crate) fn apply_payload(state: &mut FleetState, id: LogId, entry: Option<&en
     }
 }
 
+/// Has helpers verify what operators signed: it takes long, and whoever applies is on the thread of Raft. What they do not come to
+/// is verified where it is applied.
+async fn look_up(threads: &Threads, verdicts: Arc<Verdicts>, entry: entry::Entry) -> Arc<entry::Entry> {
+    let entry = Arc::new(entry);
+    if entry.is_signed_by_operators() {
+        let signed = Arc::clone(&entry);
+        if let Err(error) = threads.offload(Errand::Signatures, move || signed.look_up(&verdicts)).await {
+            tracing::debug!(%error, "signatures are verified where they are applied");
+        }
+    }
+    entry
+}
+
 /// Applies the entries of one shard.
 pub(crate) struct Machine {
     store: Store,
@@ -115,6 +135,8 @@ pub(crate) struct Machine {
     build: Build,
     fitness: Fitness,
     snapshot: OwnSnapshot,
+    /// What whoever proposes here has verified.
+    verdicts: Arc<Verdicts>,
 }
 
 impl Machine {
@@ -133,7 +155,13 @@ impl Machine {
             pulls: Pulls::default(),
             build,
             fitness: Fitness::default(),
+            verdicts: Arc::new(Verdicts::of(limits::VERDICTS_MAX)),
         }
+    }
+
+    /// The signatures that are known to hold.
+    pub(crate) fn verdicts(&self) -> Arc<Verdicts> {
+        Arc::clone(&self.verdicts)
     }
 
     /// Whether this build can apply what the shard has agreed on.
@@ -252,7 +280,7 @@ impl Machine {
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -276,7 +304,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 }
             };
             self.store.history().room(until).await;
-            let reply = self.apply_one(entry.log_id, &entry.payload, read.as_ref());
+            let read = match read {
+                Some(read) => Some(look_up(&self.threads, self.verdicts(), read).await),
+                None => None,
+            };
+            let reply = self.apply_one(entry.log_id, &entry.payload, read.as_deref());
             if let Some(responder) = responder {
                 responder.send(reply);
             }
@@ -292,7 +324,6 @@ impl RaftStateMachine<TypeConfig> for Machine {
         if !force && (self.fitness.unfit().is_some() || !self.snapshot.is_due(self.state.read().bytes())) {
             return None;
         }
-        self.snapshot.forget_loaded();
         Some(Builder { must: force, ..self.get_snapshot_builder().await })
     }
 
@@ -310,30 +341,29 @@ impl RaftStateMachine<TypeConfig> for Machine {
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
         // That of a start is on the disk already.
-        let is_saved = self.snapshot.is_loaded(meta, &snapshot)?;
+        let is_saved = matches!(snapshot, SnapshotData::Read(_));
+        let data = snapshot.load().await.map_err(io::Error::other)?;
         // The log goes with what was applied of it. What was passed over did nothing here that could be kept.
         let applied = self.state.read().applied();
         if let Some(applied) = applied {
             self.snapshot.until_kept(applied.index + 1, true).await?;
         }
-        self.restore(meta, snapshot.clone()).await?;
+        self.restore(meta, data.clone()).await?;
         if is_saved {
             return Ok(());
         }
-        self.snapshot.forget_loaded();
-        let (shard, bytes) = (self.shard, snapshot.len() as u64);
+        let (shard, bytes) = (self.shard, data.len() as u64);
         let write: Arc<Write> = Arc::new(move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
-            snapshots.save(shard, &StoredSnapshot { index, meta: meta.clone(), data: snapshot.clone() })
+            snapshots.save(shard, &StoredSnapshot { index, meta: meta.clone(), data: data.clone() })
         });
         self.snapshot.save(meta, bytes, &write).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let Some(stored) = self.snapshot.load(self.applied.is_none()).await? else { return Ok(None) };
-        let meta = decode("snapshot meta", &stored.meta)?;
-        Ok(Some(Snapshot { meta, snapshot: stored.data }))
+        let Some((meta, snapshot)) = self.snapshot.current(self.applied.is_none()).await? else { return Ok(None) };
+        Ok(Some(Snapshot { meta: decode("snapshot meta", &meta)?, snapshot }))
     }
 }
 
@@ -361,7 +391,7 @@ pub(crate) struct Builder {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         if let Some(unfit) = &self.unfit {
@@ -381,11 +411,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             self.snapshot.save(&self.meta, bytes, &write).await?;
         } else if !self.snapshot.try_save(&self.meta, bytes, &write).await? {
             // openraft takes one of no entry for none: nothing is let go of for it, and another can be asked for.
-            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Bytes::new() });
+            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::Here(Bytes::new()) });
         }
         self.snapshot.replay.covered(self.behind, usize::try_from(bytes).unwrap_or(usize::MAX));
         // openraft takes no notice of what is in it: whoever is to have it is sent what is on the disk.
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: Bytes::new() })
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::Here(Bytes::new()) })
     }
 }
 

@@ -8,7 +8,9 @@ pub(crate) mod kept;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 pub(crate) mod network;
+mod pause;
 mod room;
+pub(crate) mod saved;
 mod snapshot;
 pub(crate) mod types;
 

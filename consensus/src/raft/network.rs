@@ -4,32 +4,31 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::StorageError;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use openraft::type_config::TypeConfigExt as _;
 use openraft::{EntryPayload, OptionalSend, RPCTypes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use skep_protocol::frame::{FrameKind, RaftAddress};
+use skep_protocol::frame::{FrameKind, RaftAddress, SnapshotId};
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
 use skep_protocol::mutant::{Mutant, is_on};
 
 use super::acked::{Acked, FORGOT};
-use super::types::{Entry, LogId, Member, Snapshot, TypeConfig, Vote, decode, encode};
-use crate::net::{APPEND_BYTES_MAX, CallError, Class, Peers, SnapshotSender};
+use super::pause::{Attempt, Pauses};
+use super::saved::{LoadError, SnapshotData};
+use super::types::{Entry, LogId, Member, Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+use crate::net::{APPEND_BYTES_MAX, CallError, Class, Entries, Offer, Peers, SnapshotSender};
 use crate::shard::is_possible_term;
 
 /// How long a vote is waited for. Its voter writes it down first, which on a slow disk takes longer than any call should;
 /// who needs it does not wait for it, and stands again.
 const VOTE_PATIENCE: Duration = Duration::from_secs(15);
-/// How long a snapshot is not sent again to a member that is connected and does not take it, such as for want of room: for each
-/// attempt it is read from the disk. Twice as long after each one more, up to the longest.
-const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(200);
-/// See [`REFUSED_PAUSE_MIN`].
-const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Makes the connections of one shard's group.
 #[derive(Clone)]
@@ -48,8 +47,12 @@ pub(crate) struct Connection {
     class: Class,
     target: RaftId,
     node: NodeId,
+    /// Whether the last entries may be sent again: they were not answered.
+    sends_again: bool,
     /// How long to wait if the next snapshot is not taken either.
-    pause: Duration,
+    pauses: Pauses,
+    /// The snapshot that was last to be sent, and which bytes it has.
+    named: Option<(SnapshotMeta, SnapshotId)>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -70,7 +73,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 impl Network {
     fn connection(&self, class: Class, target: RaftId, member: &Member) -> Connection {
-        Connection { network: self.clone(), class, target, node: member.node, pause: REFUSED_PAUSE_MIN }
+        let (network, pauses) = (self.clone(), Pauses::default());
+        Connection { network, class, target, node: member.node, sends_again: false, pauses, named: None }
     }
 }
 
@@ -94,8 +98,36 @@ impl Connection {
         self.check_incarnation()?;
         let body = self.envelope(request)?;
         let answer = self.network.peers.call(self.node, class, kind, self.network.shard, &body, deadline).await;
+        self.response(action, answer)
+    }
+
+    fn response<Response: DeserializeOwned>(
+        &self,
+        action: RPCTypes,
+        answer: Result<Bytes, CallError>,
+    ) -> Result<Response, RPCError<TypeConfig>> {
         let answer = answer.map_err(|e| self.rpc_error(action, e))?;
         decode("raft response", &answer).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+    }
+
+    /// Sends entries, or none, and waits until they are written.
+    async fn append(
+        &mut self,
+        rpc: &AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.check_incarnation()?;
+        let body = self.envelope(rpc)?;
+        let entries = match (rpc.entries.is_empty(), self.sends_again) {
+            (true, _) => Entries::No,
+            (false, false) => Entries::New,
+            (false, true) => Entries::Again,
+        };
+        let Network { peers, shard, rpc_timeout, .. } = &self.network;
+        let answer = peers.append(self.node, self.class, *shard, &body, *rpc_timeout, entries).await;
+        if entries != Entries::No {
+            self.sends_again = answer.is_err();
+        }
+        self.response(RPCTypes::AppendEntries, answer)
     }
 
     /// A node that lost its disk is another member: nothing is sent to the one that it was.
@@ -109,16 +141,47 @@ impl Connection {
         }
     }
 
-    /// Sends a snapshot once the member is connected.
-    async fn send_snapshot(&self, head: &[u8], data: &Bytes) -> Result<Bytes, RPCError<TypeConfig>> {
-        if self.network.acked.is_forgetful(self.target) {
-            return Err(self.forgotten());
-        }
-        let snapshots = &self.network.snapshots;
-        snapshots.reach(self.node).await;
+    /// Sends a snapshot once the member is connected. It is read only then; and once it is known which bytes it has, only if the
+    /// member takes it. `moved` says whether it took some.
+    async fn send_snapshot(
+        &mut self,
+        vote: &Vote,
+        snapshot: &Snapshot,
+        moved: &mut bool,
+    ) -> Result<Bytes, StreamingError<TypeConfig>> {
+        let sender = self.network.snapshots.clone();
+        sender.reach(self.node).await.map_err(|e| self.not_sent(e))?;
         self.check_incarnation()?;
-        let sent = snapshots.send(self.node, head, data).await;
-        sent.map_err(|e| self.rpc_error(RPCTypes::InstallSnapshot, e))
+        if self.network.acked.is_forgetful(self.target) {
+            return Err(self.forgotten().into());
+        }
+        let head = self.envelope(&(vote, &snapshot.meta))?;
+        let known = self.named.as_ref().filter(|(meta, _)| *meta == snapshot.meta).map(|(_, id)| *id);
+        let (id, read) = match known {
+            Some(id) => (id, None),
+            None => {
+                let (id, data) = self.read(&sender, &snapshot.snapshot).await?;
+                self.named = Some((snapshot.meta.clone(), id));
+                (id, Some(data))
+            }
+        };
+        let offer = Offer::new(id, &head);
+        let mut there = sender.offer(self.node, &offer).await.map_err(|e| self.not_sent(e))?;
+        let data = match read {
+            Some(data) => data,
+            None => {
+                let (found, data) = self.read(&sender, &snapshot.snapshot).await?;
+                if found != id {
+                    self.named = None;
+                    return Err(unread(LoadError::Replaced));
+                }
+                data
+            }
+        };
+        let before = there;
+        let sent = sender.send(self.node, &offer, &data, &mut there).await;
+        *moved = there > before;
+        sent.map_err(|e| self.not_sent(e).into())
     }
 
     /// What a member answers is not taken over if it cannot have come about: its vote would be this node's.
@@ -131,14 +194,32 @@ impl Connection {
         Err(RPCError::Unreachable(Unreachable::from_string(why)))
     }
 
-    /// How long to wait after a snapshot was not taken, if at all: who is not connected was waited for already.
-    fn pause_after(&mut self, error: &RPCError<TypeConfig>) -> Option<Duration> {
-        let is_there = self.network.peers.connected(self.node).is_some();
-        if !is_there || !matches!(error, RPCError::Unreachable(_)) {
+    /// Reads a snapshot, and sees which bytes it has.
+    async fn read(
+        &self,
+        sender: &SnapshotSender,
+        data: &SnapshotData,
+    ) -> Result<(SnapshotId, Bytes), StreamingError<TypeConfig>> {
+        let data = data.load().await.map_err(unread)?;
+        let id = sender.name(&data).await.map_err(|e| self.not_sent(e))?;
+        Ok((id, data))
+    }
+
+    fn not_sent(&self, error: CallError) -> RPCError<TypeConfig> {
+        self.rpc_error(RPCTypes::InstallSnapshot, error)
+    }
+
+    /// How long to wait after a snapshot was not sent; none if there is nothing to wait for.
+    fn pause_after(&mut self, error: &StreamingError<TypeConfig>, moved: bool) -> Option<Duration> {
+        if matches!(error, StreamingError::Closed(_) | StreamingError::StorageError(_)) {
             return None;
         }
-        let next = (self.pause * 2).min(REFUSED_PAUSE_MAX);
-        Some(std::mem::replace(&mut self.pause, next))
+        let is_there = self.network.peers.connected(self.node).is_some();
+        Some(self.pauses.after(match (moved, is_there) {
+            (true, _) => Attempt::Moved,
+            (false, true) => Attempt::Refused,
+            (false, false) => Attempt::Down,
+        }))
     }
 
     /// As for one that is not there: what it acknowledges counts for nothing.
@@ -185,6 +266,19 @@ impl Connection {
     }
 }
 
+/// What becomes of the attempt to send a snapshot that cannot be read.
+fn unread(error: LoadError) -> StreamingError<TypeConfig> {
+    match error {
+        // openraft asks for the one that is there, and sends that.
+        LoadError::Replaced => StreamingError::Network(NetworkError::new(&error)),
+        // The group ends, as over any other file that it cannot do without.
+        LoadError::Io(_) => {
+            let source = TypeConfig::err_from_error(&error);
+            StreamingError::StorageError(StorageError::<TypeConfig>::read_snapshot(None, source))
+        }
+    }
+}
+
 /// Leaves out of a request what does not fit into so many bytes, but never all; how many bytes are left.
 fn shorten(rpc: &mut AppendEntriesRequest<TypeConfig>, bytes_max: Option<usize>) -> usize {
     let (mut bytes, mut kept) = (0, 0);
@@ -207,14 +301,13 @@ fn entry_bytes(entry: &Entry) -> usize {
 }
 
 impl RaftNetworkV2<TypeConfig> for Connection {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
         mut rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let patience = self.network.rpc_timeout;
         let acked = self.network.acked.clone();
         // Heartbeats go on: by their answers it is seen that it was told.
         if self.class != Class::Urgent && acked.is_forgetful(self.target) {
@@ -225,8 +318,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         // Of before the call: what it answers is of later than that.
         let held = acked.upto(&rpc.vote, self.target);
         let last = rpc.entries.last().map(|entry| entry.log_id).max(rpc.prev_log_id);
-        let response: AppendEntriesResponse<TypeConfig> =
-            self.call(self.class, FrameKind::Append, RPCTypes::AppendEntries, &rpc, patience).await?;
+        let response = self.append(&rpc).await?;
         if let Some(peer) = peer.filter(|_| bytes > 0) {
             peer.appended(bytes);
         }
@@ -295,26 +387,24 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let last = snapshot.meta.last_log_id;
-        let head = self.envelope(&(vote, &snapshot.meta))?;
+        let mut moved = false;
         let mut cancel = std::pin::pin!(cancel);
         let sent = tokio::select! {
             biased;
             closed = &mut cancel => return Err(StreamingError::Closed(closed)),
-            sent = self.send_snapshot(&head, &snapshot.snapshot) => sent,
+            sent = self.send_snapshot(&vote, &snapshot, &mut moved) => sent,
         };
         let answer = match sent {
             Ok(answer) => answer,
             Err(error) => {
-                // It is not kept in memory until it is read again.
-                drop(snapshot);
-                if let Some(pause) = self.pause_after(&error) {
+                if let Some(pause) = self.pause_after(&error, moved) {
                     tokio::select! {
                         biased;
                         closed = &mut cancel => return Err(StreamingError::Closed(closed)),
-                        () = tokio::time::sleep(pause) => {}
+                        () = self.network.snapshots.pause(self.node, pause) => {}
                     }
                 }
-                return Err(error.into());
+                return Err(error);
             }
         };
         let response: SnapshotResponse<TypeConfig> =
@@ -329,5 +419,57 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     fn backoff(&self) -> Option<Backoff> {
         // A peer that comes back is found within a heartbeat or two; the dialler has its own backoff.
         Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::impls::leader_id_std::LeaderId;
+    use skep_config::PeerConfig;
+    use skep_protocol::ids::Incarnation;
+
+    use super::super::saved::Saved;
+    use super::*;
+    use crate::clock::Clocks;
+    use crate::net::Sending;
+    use crate::store::{Store, StoreOptions, StoredSnapshot};
+    use crate::threads::Threads;
+
+    const SHARD: ShardId = ShardId::FIRST;
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    /// A snapshot on the disk that whoever reads it finds damaged.
+    fn damaged(dir: &std::path::Path, threads: &Threads) -> Snapshot {
+        let options = StoreOptions { low_water_bytes: 0, ..StoreOptions::default() };
+        let store = Store::open(dir, [3; 16], options).unwrap();
+        let (meta, data) = (Bytes::from_static(b"meta"), Bytes::from_static(b"the whole state"));
+        store.snapshots().save(SHARD, &StoredSnapshot { index: 3, meta: meta.clone(), data }).unwrap();
+        let path = dir.join("snapshots").join(format!("{SHARD}.snap"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let saved = Saved::new(store, threads.clone(), SHARD, meta);
+        Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::Saved(Box::new(saved)) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_is_not_read_for_a_member_that_is_not_connected() {
+        let (dir, threads) = (tempfile::tempdir().unwrap(), Threads::here());
+        let node = |n: u8| NodeId::from_public_key([n; 32]);
+        let member = Member { node: node(2), incarnation: Incarnation([2; 16]), name: None, charter: None };
+        let other = PeerConfig { id: member.node, name: None, control: None, mesh: None, voter: false };
+        let peers = Peers::new(node(1), &[other], Clocks::default());
+        let snapshots =
+            SnapshotSender::new((peers.clone(), threads.clone()), SHARD, 1 << 20, PATIENCE, Sending::default());
+        let (local, acked) = (RaftId(1), Acked::default());
+        let mut network = Network { peers, shard: SHARD, local, rpc_timeout: PATIENCE, snapshots, acked };
+        let mut connection = network.new_snapshot_client(member.raft_id(), &member).await;
+        let vote = Vote { leader_id: LeaderId { term: 1, voted_for: local }, committed: true };
+        let snapshot = damaged(dir.path(), &threads);
+        for _ in 0..10 {
+            let option = RPCOption::new(PATIENCE);
+            let sent = connection.full_snapshot(vote, snapshot.clone(), std::future::pending(), option).await;
+            assert!(matches!(sent, Err(StreamingError::Unreachable(_))), "it was read");
+        }
     }
 }

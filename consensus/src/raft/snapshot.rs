@@ -15,10 +15,11 @@ use skep_protocol::ids::ShardId;
 use super::checked::Checked;
 use super::kept::{Replay, until_kept};
 use super::room::Room;
+use super::saved::{Saved, SnapshotData};
 use super::types::{SnapshotMeta, encode};
 use crate::net::Sending;
 use crate::store::disk::{ROOM_CHECK_EVERY, is_shortage};
-use crate::store::{Snapshots, Store, StoreError, StoredSnapshot};
+use crate::store::{Snapshots, Store, StoreError};
 use crate::threads::{Errand, Threads};
 
 /// Writes a snapshot whose last entry and meta are given.
@@ -37,8 +38,6 @@ pub(super) struct OwnSnapshot {
     /// One of the leader that was decoded before it is installed.
     pub(super) checked: Checked,
     room: Room,
-    /// What a start has read: it is asked for twice, and it is on the disk.
-    loaded: Option<StoredSnapshot>,
 }
 
 impl OwnSnapshot {
@@ -51,7 +50,6 @@ impl OwnSnapshot {
             sending: Sending::default(),
             checked: Checked::default(),
             room: Room::default(),
-            loaded: None,
         }
     }
 
@@ -121,28 +119,23 @@ impl OwnSnapshot {
         }
     }
 
-    /// What there is. At a start it is kept for the second time that it is asked for.
-    pub(super) async fn load(&mut self, is_start: bool) -> io::Result<Option<StoredSnapshot>> {
-        if let Some(loaded) = self.loaded.take() {
-            return Ok(Some(loaded));
-        }
+    /// What there is, and what it says of itself: whole at a start, which installs it; from then on still to be read.
+    pub(super) async fn current(&self, is_start: bool) -> io::Result<Option<(Bytes, SnapshotData)>> {
         let (store, shard) = (self.store.clone(), self.shard);
+        if let Some(meta) = store.snapshots().meta(shard).filter(|_| !is_start) {
+            return Ok(Some(self.saved(meta)));
+        }
         let load = move || store.snapshots().load(shard).map_err(io::Error::other);
         let stored = self.threads.offload(Errand::Snapshots, load).await??;
-        self.loaded = stored.clone().filter(|_| is_start);
-        Ok(stored)
+        Ok(stored.map(|stored| match is_start {
+            true => (stored.meta, SnapshotData::Read(stored.data)),
+            // A part of all that was read would keep the rest in memory.
+            false => self.saved(Bytes::copy_from_slice(&stored.meta)),
+        }))
     }
 
-    /// Whether this is what a start has read, and so is on the disk.
-    pub(super) fn is_loaded(&self, meta: &SnapshotMeta, data: &Bytes) -> io::Result<bool> {
-        match &self.loaded {
-            Some(loaded) => Ok(loaded.meta == encode(meta)? && loaded.data == *data),
-            None => Ok(false),
-        }
-    }
-
-    /// Another one is about to take its place.
-    pub(super) fn forget_loaded(&mut self) {
-        self.loaded = None;
+    fn saved(&self, meta: Bytes) -> (Bytes, SnapshotData) {
+        let saved = Saved::new(self.store.clone(), self.threads.clone(), self.shard, meta.clone());
+        (meta, SnapshotData::Saved(Box::new(saved)))
     }
 }

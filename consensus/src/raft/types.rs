@@ -7,10 +7,13 @@ use bytes::Bytes;
 use openraft::impls::leader_id_std;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use skep_protocol::entry::Charter;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId};
 use skep_protocol::outcome::Reply;
 use skep_protocol::text::NodeName;
 use skep_protocol::time::LogInstant;
+
+use super::saved::SnapshotData;
 
 openraft::declare_raft_types!(
     /// One shard's Raft group.
@@ -39,7 +42,7 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, super::machine::Machine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Bytes>;
+pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 
@@ -98,6 +101,8 @@ pub(crate) struct Member {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) name: Option<NodeName>,
+    /// Of the node that made the group: what the shard is, until that is in an entry. Whichever voter leads first knows it.
+    pub(crate) charter: Option<Box<Charter>>,
 }
 
 impl Member {
@@ -109,7 +114,8 @@ impl Member {
 /// openraft's conformance suite needs members without names.
 impl Default for Member {
     fn default() -> Self {
-        Self { node: NodeId::from_public_key([0; 32]), incarnation: Incarnation([0; 16]), name: None }
+        let (node, incarnation) = (NodeId::from_public_key([0; 32]), Incarnation([0; 16]));
+        Self { node, incarnation, name: None, charter: None }
     }
 }
 
@@ -170,8 +176,8 @@ mod tests {
         assert_eq!(decode::<Vote>("vote", &encode(&vote).unwrap()).unwrap(), vote);
     }
 
-    /// A member without a name: key, incarnation, nothing.
-    const MEMBER_BYTES: usize = 49;
+    /// A member without a name or a charter: key, incarnation, nothing.
+    const MEMBER_BYTES: usize = 50;
 
     #[test]
     fn what_is_of_another_version_is_refused() {

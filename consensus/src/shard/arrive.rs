@@ -18,6 +18,7 @@ use super::Shard;
 use crate::net::Who;
 use crate::raft::acked::FORGOT;
 use crate::raft::fitness::Unfit;
+use crate::raft::saved::SnapshotData;
 use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
 use crate::threads::Errand;
 
@@ -240,7 +241,7 @@ impl Shard {
         }
         self.check_stamp(from, state.clock())?;
         self.inner.checked.put(data.clone(), state);
-        let snapshot = Snapshot { meta, snapshot: data };
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Here(data) };
         let response = self.raft().install_full_snapshot(vote, snapshot).await;
         self.inner.checked.clear();
         let response = response.map_err(|e| e.to_string())?;

@@ -3,7 +3,8 @@
 //! openraft sends one heartbeat at a time to each follower, and a follower answers it when its disk has written what came
 //! before it. Where a disk takes a second, or a round trip does, followers would hear their leader so seldom, and the leader
 //! its followers. So a leader says that it is there in frames of its own, several under way at a time, that are answered from
-//! memory: that a follower follows it. What openraft confirms by heartbeats of its own, reads above all, it still does.
+//! memory: that a follower follows it, and has promised its vote to nobody else. That also confirms the lead for reads (see
+//! `confirm`).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,8 @@ use skep_protocol::frame::{FrameKind, Header, RaftAddress};
 use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::pressure::DiskPressure;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::Shard;
 use crate::net::{Class, Who};
@@ -72,11 +75,20 @@ struct State {
 
 /// The heartbeats of a shard's leader, as they were answered.
 #[derive(Debug, Default)]
-pub(super) struct Beats(Mutex<State>);
+pub(super) struct Beats {
+    state: Mutex<State>,
+    /// A member acknowledged one.
+    acknowledged: Notify,
+}
 
 impl Beats {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next time that a member acknowledges a heartbeat. Begun before what was acknowledged is looked at, nothing is missed.
+    pub(super) fn next_acknowledgement(&self) -> Notified<'_> {
+        self.acknowledged.notified()
     }
 
     /// The members that are to be told now.
@@ -107,7 +119,11 @@ impl Beats {
         let Some(member) = state.members.get_mut(&id) else { return };
         member.under_way = member.under_way.saturating_sub(1);
         match follows {
-            Some(true) => (member.acked_ms, member.strays) = (member.acked_ms.max(Some(sent_ms)), false),
+            Some(true) => {
+                (member.acked_ms, member.strays) = (member.acked_ms.max(Some(sent_ms)), false);
+                drop(state);
+                self.acknowledged.notify_waiters();
+            }
             Some(false) => member.strays = true,
             None => {}
         }
@@ -234,6 +250,13 @@ impl Shard {
         self.inner.beats.quorum_acked_ms(metrics.current_term, metrics.id, &groups)
     }
 
+    /// The latest vote that this node may have told anybody of. openraft says of one only once it is written; it was given to
+    /// the store before.
+    pub(super) fn promised(&self) -> Option<Vote> {
+        let vote = self.inner.site.store.vote(self.id())?;
+        decode("vote", &vote).ok()
+    }
+
     /// Whether this node follows the leader that says that it is there, and how full its disk is.
     pub(crate) fn answer_beat(&self, who: Who, header: Header, body: &[u8]) -> Result<Vec<u8>, String> {
         if self.has_forgotten() {
@@ -246,7 +269,7 @@ impl Shard {
         }
         let vote: Vote = decode("heartbeat", vote).map_err(|e| e.to_string())?;
         self.check_vote(who, &vote)?;
-        let follows = vote.committed && self.metrics().vote == vote;
+        let follows = vote.committed && self.metrics().vote == vote && self.promised() == Some(vote);
         if follows {
             self.hear(who, header);
         }

@@ -157,8 +157,9 @@ impl Shard {
 fn makes_a_leader(entry: &Entry) -> bool {
     match &entry.payload {
         EntryPayload::Blank => true,
-        EntryPayload::Normal(bytes) => entry::Entry::decode(&bytes.0)
-            .is_ok_and(|entry| matches!(entry.body, EntryBody::ClockLost | EntryBody::Rules(_))),
+        EntryPayload::Normal(bytes) => entry::Entry::decode(&bytes.0).is_ok_and(|entry| {
+            matches!(entry.body, EntryBody::ClockLost | EntryBody::Rules(_) | EntryBody::Founding(_))
+        }),
         EntryPayload::Membership(_) => false,
     }
 }

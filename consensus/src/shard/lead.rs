@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::async_runtime::instant::Instant as _;
@@ -20,7 +21,8 @@ use crate::raft::types::TypeConfig;
 /// is not heard any more, or that says of itself that it has no quorum.
 pub(super) async fn follow_leadership(shard: Shard) {
     let mut metrics = shard.raft().metrics();
-    let (mut led_term, mut counted_term) = (None, None);
+    let (mut led_term, mut counted_term, mut driven_term) = (None, None, None);
+    let mut taking: Option<Taking> = None;
     loop {
         let now = metrics.borrow_watched().clone();
         let term = now.vote.leader_id().term;
@@ -36,10 +38,9 @@ pub(super) async fn follow_leadership(shard: Shard) {
             shard.inner.clock.set_leads(false);
             shard.inner.condition.follows(shard.inner.clock.boot_ms());
         }
-        let takes_over = leads && applied_own && led_term != Some(term);
-        let refused = takes_over && !take_the_lead(&shard, term).await;
-        if takes_over && !refused {
-            led_term = Some(term);
+        taking = taking.filter(|taking| leads && taking.term == term);
+        if leads && applied_own && led_term != Some(term) && taking.is_none() {
+            taking = Some(Taking { term, end: Box::pin(take_the_lead(shard.clone(), term)) });
         }
         let with_quorum = leads && has_quorum(&shard, &now);
         let ready = leads && led_term == Some(term) && with_quorum;
@@ -52,27 +53,51 @@ pub(super) async fn follow_leadership(shard: Shard) {
             *known = view;
             changed
         });
-        if takes_over && !refused {
+        if leads && led_term == Some(term) && driven_term != Some(term) {
+            driven_term = Some(term);
             // After the view says who leads: they look at it.
             shard.inner.site.threads.work().spawn(orchestrate::run(shard.clone(), term));
             shard.inner.site.threads.work().spawn(settle::run(shard.clone(), term));
             shard.inner.site.threads.work().spawn(versions::run(shard.clone(), term));
         }
-        if refused {
-            // It has no quorum. To be refused changes the metrics too: without a breath this would keep the thread busy.
-            tokio::time::sleep(Duration::from_millis(shard.inner.site.config.heartbeat_ms)).await;
-            continue;
-        }
         // A lost quorum changes nothing in the metrics, nor does a leader that is not heard: they are looked for.
         let config = &shard.inner.site.config;
         let wait_ms = if leads { config.silence_ms_min / 2 } else { config.silence_ms_min };
-        tokio::select! {
+        let taken = tokio::select! {
             biased;
-            changed = metrics.changed() => if changed.is_err() { return out_of_service(&shard) },
-            () = shard.inner.condition.leader_found() => {}
-            () = shard.inner.acknowledged.notified(), if leads && !with_quorum => {}
-            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+            taken = end_of(&mut taking) => Some(taken),
+            changed = metrics.changed() => match changed {
+                Ok(()) => None,
+                Err(_) => return out_of_service(&shard),
+            },
+            () = shard.inner.condition.leader_found() => None,
+            () = shard.inner.acknowledged.notified(), if leads && !with_quorum => None,
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => None,
+        };
+        match taken {
+            Some(true) => led_term = taking.take().map(|taking| taking.term),
+            Some(false) => {
+                taking = None;
+                // It has no quorum. To be refused changes the metrics too: without a breath this would keep the thread busy.
+                tokio::time::sleep(Duration::from_millis(config.heartbeat_ms)).await;
+            }
+            None => {}
         }
+    }
+}
+
+/// What a leader that was elected does to be ready, while it is at it. Its entries take as long as disks take to write them.
+struct Taking {
+    term: u64,
+    /// Whether it could be done.
+    end: BoxFuture<'static, bool>,
+}
+
+/// Waits until what makes this node ready has ended; for ever if nothing does.
+async fn end_of(taking: &mut Option<Taking>) -> bool {
+    match taking {
+        Some(taking) => taking.end.as_mut().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -99,26 +124,6 @@ pub(super) fn has_quorum(shard: &Shard, metrics: &openraft::RaftMetrics<TypeConf
     pulse.has_quorum(now)
 }
 
-/// How many times the patience with one call whoever asks the leader waits for what the leader asks a quorum for: on a slow
-/// link or disk that takes several times as long as it should. A leader that loses its quorum meanwhile says so at once.
-pub(crate) const ROUND_PATIENCE: u32 = 6;
-
-impl Shard {
-    /// Waits for what only a leader with a quorum gets: none if it is one no more, or if it takes longer than anybody waits.
-    pub(super) async fn while_leading<T>(&self, round: impl Future<Output = T>) -> Option<T> {
-        let mut view = self.inner.view.subscribe();
-        let patience = Duration::from_millis(self.inner.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
-        tokio::select! {
-            // In order, and not by chance: a simulated run is the same every time.
-            biased;
-            done = round => Some(done),
-            // Also if whoever changes the view is gone.
-            _ = view.wait_for(|view| !view.ready) => None,
-            () = tokio::time::sleep(patience) => None,
-        }
-    }
-}
-
 /// A group that failed never serves again in this process.
 fn out_of_service(shard: &Shard) {
     shard.inner.clock.set_leads(false);
@@ -126,7 +131,7 @@ fn out_of_service(shard: &Shard) {
 }
 
 /// False if it could not be taken now: the next look tries again.
-async fn take_the_lead(shard: &Shard, term: u64) -> bool {
+async fn take_the_lead(shard: Shard, term: u64) -> bool {
     let clock = &shard.inner.clock;
     if clock.now().is_none() && !shard.learn_from_voters().await {
         return false;

@@ -7,6 +7,7 @@ use openraft::ChangeMembers;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use skep_protocol::codec::Encoded as _;
+use skep_protocol::entry::Charter;
 use skep_protocol::fleet::FleetVersions;
 use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, RaftId, ShardId};
@@ -16,6 +17,7 @@ use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
 
 use super::Shard;
 use super::condition::matched;
+use super::heir::{Candidate, heir};
 use crate::net::Class;
 use crate::raft::types::Member;
 
@@ -85,6 +87,29 @@ pub enum MembershipError {
         /// Which.
         node: NodeId,
     },
+    /// The node lost its data directory: it is another member than the voter that it was.
+    #[error(
+        "{node} lost its data directory and is no voter as it is now; 'skep shard add-voter' with its id takes it in"
+    )]
+    OtherIncarnation {
+        /// Which.
+        node: NodeId,
+    },
+    /// The leader has not heard of a voter yet how much of the log it holds.
+    #[error("it is not known yet how much of the log {node} holds; ask again in a moment")]
+    LogNotKnown {
+        /// Which.
+        node: NodeId,
+    },
+    /// A change of voters that was cut off is to be finished by another leader, and there is none.
+    #[error(
+        "an earlier change of voters takes this node out, so that one of those who stay has to lead and finish it, and \
+         none can: {why}"
+    )]
+    NoHeir {
+        /// Of each who stays.
+        why: String,
+    },
     /// The node runs a build that cannot apply what the shard has agreed on.
     #[error(
         "{node} speaks fleet version {speaks}, and the shard speaks {version}; install a Skep on it that speaks it, start \
@@ -98,6 +123,9 @@ pub enum MembershipError {
         /// What the shard has agreed on.
         version: u32,
     },
+    /// What the shard is to be makes no sense.
+    #[error("no shard is made: {0}")]
+    Charter(String),
     /// The voters make no sense.
     #[error("{0}")]
     Voters(String),
@@ -115,10 +143,11 @@ impl Shard {
         let site = &self.inner.site;
         if node == site.node {
             let name = Some(site.config.node.name.clone());
-            return Ok(Member { node, incarnation: site.incarnation, name });
+            return Ok(Member { node, incarnation: site.incarnation, name, charter: None });
         }
         let peer = site.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
-        Ok(Member { node, incarnation: peer.hello.incarnation, name: Some(peer.hello.name.clone()) })
+        let name = site.peers.name(node);
+        Ok(Member { node, incarnation: peer.hello.incarnation, name, charter: None })
     }
 
     fn check_leads(&self) -> Result<(), MembershipError> {
@@ -150,8 +179,29 @@ impl Shard {
         self.metrics().membership_config.membership().get_joint_config().len() > 1
     }
 
+    /// What the shard is, as whoever made it said: with its first voters, before it is in an entry.
+    pub(super) fn charter(&self) -> Option<Charter> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        membership.nodes().find_map(|(_, member)| member.charter.as_deref().cloned())
+    }
+
+    /// Refuses a charter of another shard, or with a first operator that has not shown that it has its key.
+    fn check_charter(&self, charter: &Charter) -> Result<(), MembershipError> {
+        let here = (&self.inner.site.config.node.site, self.inner.id);
+        if (&charter.place.site, charter.place.shard) != here {
+            return Err(MembershipError::Charter("it is of another site or shard".to_owned()));
+        }
+        if charter.first.is_some() && charter.shown().is_none() {
+            let why = "the first operator has not signed that it is that, for this site, shard and genesis";
+            return Err(MembershipError::Charter(why.to_owned()));
+        }
+        Ok(())
+    }
+
     /// Creates the shard with these voters, this node among them.
-    pub(crate) async fn initialize(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
+    pub(crate) async fn initialize(&self, voters: &[NodeId], charter: Charter) -> Result<(), MembershipError> {
+        self.check_charter(&charter)?;
         if voters.is_empty() || voters.len() > limits::VOTERS_MAX {
             return Err(MembershipError::Voters(format!("{} voters; give 1 to {}", voters.len(), limits::VOTERS_MAX)));
         }
@@ -163,9 +213,12 @@ impl Shard {
         }
         self.check_marked(voters)?;
         let members = voters.iter().map(|node| self.present(*node).map(|member| (member.raft_id(), member)));
-        let members: BTreeMap<RaftId, Member> = members.collect::<Result<_, _>>()?;
+        let mut members: BTreeMap<RaftId, Member> = members.collect::<Result<_, _>>()?;
         if members.len() != voters.len() {
             return Err(MembershipError::Voters("a voter is named twice".to_owned()));
+        }
+        if let Some(own) = members.get_mut(&self.inner.site.raft_id()) {
+            own.charter = Some(Box::new(charter));
         }
         self.check_common_version(voters)?;
         for voter in voters.iter().filter(|voter| **voter != self.inner.site.node) {
@@ -290,13 +343,12 @@ impl Shard {
         let metrics = self.metrics();
         if !wanted.contains_key(&metrics.id) {
             // A leader does not take itself out: one of those who stay finishes it.
-            let connected = |(_, member): &(&RaftId, &Member)| self.inner.site.peers.connected(member.node).is_some();
-            // Whoever has most of the log can take it soonest.
-            let to = wanted.iter().filter(connected).max_by_key(|(id, _)| matched(&metrics, id));
-            let to = to
-                .map(|(_, member)| member.node)
-                .ok_or_else(|| MembershipError::Voters("no voter that stays is connected".to_owned()))?;
-            let leader = match self.transfer_leader(Some(to)).await {
+            let candidate = |(id, member): (&RaftId, &Member)| {
+                let (holds, can_lead) = (matched(&metrics, id), self.check_can_lead(*id, member));
+                Candidate { id: *id, node: member.node, holds, can_lead }
+            };
+            let to = heir(&wanted.iter().map(candidate).collect::<Vec<_>>())?;
+            let leader = match self.in_time(hand_over(self, to, true)).await {
                 // Whoever leads now finishes it, or hands on the lead in its turn.
                 Err(MembershipError::NotTaken { leader, .. }) => leader,
                 taken => taken?,
@@ -325,10 +377,12 @@ impl Shard {
         Ok(())
     }
 
-    /// Makes these nodes, to which the log is sent already, the voters.
+    /// Makes these nodes, to which the log is sent already, the voters, whether they are reached now or not.
     pub(crate) async fn vote_by(&self, nodes: &[NodeId]) -> Result<(), MembershipError> {
-        let members = nodes.iter().map(|node| self.present(*node).map(|member| (member.raft_id(), member)));
-        self.replace_voters(members.collect::<Result<_, _>>()?).await
+        let metrics = self.metrics();
+        let members = metrics.membership_config.membership().nodes();
+        let wanted = members.filter(|(_, member)| nodes.contains(&member.node));
+        self.replace_voters(wanted.map(|(id, member)| (*id, member.clone())).collect()).await
     }
 
     /// Whether two sets of voters must agree, as far as this node knows.
@@ -343,29 +397,31 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
     shard.check_leads()?;
     let metrics = shard.metrics();
     let voters = shard.voters();
-    let (local, is_named) = (metrics.id, to.is_some());
-    let progress = |id: &RaftId| metrics.replication.as_ref().and_then(|r| r.get(id).copied()).flatten();
-    let connected = |member: &Member| shard.inner.site.peers.connected(member.node).is_some();
     let target = match to {
         Some(node) if node == shard.inner.site.node => return Ok(node),
         Some(node) => {
-            let found = voters.iter().find(|(_, member)| member.node == node);
-            let (id, member) = found.ok_or(MembershipError::NotVoter { node })?;
-            if !connected(member) {
-                return Err(MembershipError::Unreachable { node });
-            }
-            shard.check_speaks(node)?;
+            // An earlier incarnation may be on its way out beside the present one.
+            let of_node = || voters.iter().filter(move |(_, member)| member.node == node);
+            let can_lead = |(id, member): &(&RaftId, &Member)| shard.check_can_lead(**id, member).is_ok();
+            let (id, member) =
+                of_node().find(can_lead).or_else(|| of_node().next()).ok_or(MembershipError::NotVoter { node })?;
+            shard.check_can_lead(*id, member)?;
             *id
         }
         None => {
-            let can = |id: &RaftId, member: &Member| {
-                *id != local && !shard.inner.acked.is_forgetful(*id) && shard.check_speaks(member.node).is_ok()
-            };
-            let others = voters.iter().filter(|(id, member)| can(id, member) && connected(member));
-            let best = others.max_by_key(|(id, _)| progress(id).map(|matched| matched.index));
+            let can_lead =
+                |(id, member): &(&RaftId, &Member)| **id != metrics.id && shard.check_can_lead(**id, member).is_ok();
+            let best = voters.iter().filter(can_lead).max_by_key(|(id, _)| matched(&metrics, id));
             *best.ok_or_else(|| MembershipError::Voters("no other voter is connected".to_owned()))?.0
         }
     };
+    hand_over(shard, target, to.is_some()).await
+}
+
+/// Hands the lead to a voter that can take it, and waits until somebody leads: see [`transfer_leader`].
+async fn hand_over(shard: &Shard, target: RaftId, is_named: bool) -> Result<NodeId, MembershipError> {
+    let (metrics, voters) = (shard.metrics(), shard.voters());
+    let local = metrics.id;
     let term = metrics.current_term;
     shard.inner.beats.hand_over(term);
     shard.raft().trigger().transfer_leader(target).await.map_err(raft_error)?;
@@ -390,9 +446,29 @@ pub(super) async fn transfer_leader(shard: &Shard, to: Option<NodeId>) -> Result
 impl Shard {
     /// Hands over the lead, within a limit of time.
     pub(crate) async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
+        self.in_time(transfer_leader(self, to)).await
+    }
+
+    /// Whether a voter could lead, however much of the log it holds.
+    fn check_can_lead(&self, id: RaftId, member: &Member) -> Result<(), MembershipError> {
+        let node = member.node;
+        let peer = self.inner.site.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
+        if peer.raft_id() != id {
+            return Err(MembershipError::OtherIncarnation { node });
+        }
+        if self.inner.acked.is_forgetful(id) {
+            return Err(MembershipError::Forgot { node });
+        }
+        self.check_speaks(node)
+    }
+
+    async fn in_time(
+        &self,
+        handed: impl Future<Output = Result<NodeId, MembershipError>>,
+    ) -> Result<NodeId, MembershipError> {
         // As long as an election takes on these links, a few times over: another one may have to stand.
         let patience = Duration::from_millis(self.borne_ms().saturating_mul(4));
-        match tokio::time::timeout(patience, transfer_leader(self, to)).await {
+        match tokio::time::timeout(patience, handed).await {
             Ok(result) => result,
             Err(_) => Err(MembershipError::Unknown(
                 "no other voter took the lead in time; look at 'skep shard status'".to_owned(),

@@ -6,9 +6,11 @@ mod arrive;
 mod beat;
 mod compact;
 mod condition;
+mod confirm;
 mod continuity;
 mod dispatch;
 mod elect;
+mod heir;
 mod lead;
 mod members;
 mod orchestrate;
@@ -32,6 +34,7 @@ use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::statement::Verdicts;
 use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -53,10 +56,10 @@ use crate::store::Store;
 use crate::threads::{Errand, Threads};
 
 pub(crate) use admit::is_possible_term;
-pub(crate) use lead::ROUND_PATIENCE;
+pub(crate) use confirm::ROUND_PATIENCE;
 pub use members::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
-pub(crate) use propose::Submission;
+pub(crate) use propose::{ENTRY_PATIENCE, Submission};
 pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
 
 /// What all shards of a node share.
@@ -153,6 +156,8 @@ struct Inner {
     refused: Noise,
     /// Since when leaders' clocks are ahead of what can be, and other voters contradict them; 0 while that is not so.
     contradicted_ms: AtomicU64,
+    /// The signatures of operators that are known to hold.
+    verdicts: Arc<Verdicts>,
 }
 
 impl Shard {
@@ -172,6 +177,7 @@ impl Shard {
         let (state, applied) = (machine.state(), machine.progress());
         let (ends, pulls, sending) = (machine.ends(), machine.pulls(), machine.sending());
         let (replay, checked, fitness) = (machine.replay(), machine.checked(), machine.fitness());
+        let verdicts = machine.verdicts();
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
         let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
@@ -230,6 +236,7 @@ impl Shard {
                 fitness,
                 refused: Noise::default(),
                 contradicted_ms: AtomicU64::new(0),
+                verdicts,
                 site,
             }),
         };

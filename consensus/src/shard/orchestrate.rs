@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use openraft::ReadPolicy;
 use skep_fleet::{HeartbeatKey, Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent};
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Decision, EntryBody};
@@ -18,6 +17,7 @@ use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::propose::ENTRY_PATIENCE;
 use super::{Shard, ShardView, announce};
 use crate::net::Class;
 
@@ -95,21 +95,22 @@ impl Shard {
         Ok(HeartbeatReply { lead: self.hint(), ..reply })
     }
 
-    /// Whether a quorum confirms that this node leads, and everything that it wrote before now is applied.
-    pub(super) async fn confirm_lead(&self) -> bool {
+    /// Whether a quorum confirms that this node leads a term, and everything that it wrote before now is applied.
+    pub(super) async fn confirm_lead(&self, term: u64) -> bool {
         let round = async {
             // Another thread may have stamped an entry that the core does not have yet.
             drop(self.inner.stamping.lock().await);
             // Asked of the core, behind every write that was handed to it before.
             let last = self.raft().with_raft_state(|state| state.log_ids.last().map(|id| id.index)).await;
             let Ok(last) = last else { return false };
-            if self.raft().ensure_linearizable(ReadPolicy::ReadIndex).await.is_err() {
+            if !self.confirm_quorum(term).await {
                 return false;
             }
             let mut applied = self.inner.applied.clone();
             applied.wait_for(|next| last.is_none_or(|last| *next > last)).await.is_ok()
         };
-        self.while_leading(round).await.unwrap_or(false)
+        // Entries take as long as disks do.
+        self.while_leading(ENTRY_PATIENCE, round).await.unwrap_or(false)
     }
 
     /// How much a node can be told at once of what its agents hold.
@@ -255,7 +256,7 @@ impl Driver {
                     OrchestratorEvent::ProposalEnded { applied }
                 })),
                 OrchestratorEffect::BeginRound => self.in_flight.push(Box::pin(async move {
-                    OrchestratorEvent::RoundEnded { confirmed: shard.confirm_lead().await }
+                    OrchestratorEvent::RoundEnded { confirmed: shard.confirm_lead(term).await }
                 })),
                 OrchestratorEffect::Update { node, update } => self.in_flight.push(Box::pin(async move {
                     OrchestratorEvent::UpdateEnded { node, arrived: shard.tell(node, update).await }

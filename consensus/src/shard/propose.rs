@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
@@ -20,14 +22,20 @@ use skep_protocol::frame::Proposal;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
+use skep_protocol::statement::Verdicts;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shard;
 use crate::raft::types::{ApplyReply, EntryBytes, TypeConfig};
 use crate::threads::{Errand, Threads};
 
-/// An entry that is not applied after this long is answered as unknown.
-const ENTRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest that an entry of others is waited for, by the leader and by those who ask it. It has to end some day, and what
+/// disks take needs no other measure: who wants to hear sooner has a patience of its own, and a leader that loses its quorum
+/// waits no longer than [`LOST_PATIENCE`].
+pub(crate) const ENTRY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a leader that has no quorum, or leads no more, waits for its entries: another one may commit them, or it finds its
+/// quorum again.
+const LOST_PATIENCE: Duration = Duration::from_secs(5);
 /// The answer while the history is behind: it takes a while until it is not.
 const HISTORY_BEHIND: ProposeOutcome = ProposeOutcome::Overloaded { retry_after_ms: 200 };
 /// The answer for want of room.
@@ -100,7 +108,8 @@ impl Shard {
         }
         // What waits for a helper counts as what waits for an entry.
         let Some(room) = self.room_for(&requests) else { return all(OVERLOADED) };
-        let (requests, refused) = look_at(&self.inner.site.threads, requests, pressure).await;
+        let (threads, verdicts) = (&self.inner.site.threads, Arc::clone(&self.inner.verdicts));
+        let (requests, refused) = look_at(threads, verdicts, requests, pressure).await;
         drop(room);
         if refused.iter().any(Option::is_some) {
             let rest = requests.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
@@ -130,12 +139,16 @@ impl Shard {
         answered.await.unwrap_or_else(|_| all(ProposeOutcome::Unknown))
     }
 
-    /// Proposes an entry as the leader of a term, and waits until it is applied. None: not applied, or not known.
+    /// Proposes an entry of the leader's own, as the leader of a term, and waits until it is applied. None: not applied, or not
+    /// known.
+    ///
+    /// It can come for as long as the term lasts, however long disks take, and is waited for so long: whoever wants it would
+    /// only propose it again.
     pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
         let has_no_room = self.inner.site.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
         // Without its clock, or rules, a leader could not even say that there is no room; and such an entry is hardly larger than
         // a vote.
-        if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_)) {
+        if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_) | EntryBody::Founding(_)) {
             return None;
         }
         let (responder, written) = ProgressResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::complete_only();
@@ -145,17 +158,56 @@ impl Shard {
         let data = EntryBytes(Bytes::from(bytes));
         self.raft().write(data).with_leader(term).responder(responder).await.ok()?;
         drop(stamping);
-        match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
-            Ok(Ok(Ok(response))) => Some(response.data),
-            Ok(Ok(Err(_)) | Err(_)) | Err(_) => None,
+        tokio::select! {
+            // In order, and not by chance: a simulated run is the same every time.
+            biased;
+            answer = written => match answer {
+                Ok(Ok(response)) => Some(response.data),
+                Ok(Err(_)) | Err(_) => None,
+            },
+            () = self.term_ends(term) => None,
         }
+    }
+
+    /// Waits until this node does not lead a term any more.
+    async fn term_ends(&self, term: u64) {
+        let mut metrics = self.raft().metrics();
+        loop {
+            let now = self.metrics();
+            let leads = now.state == ServerState::Leader && now.current_term == term;
+            if !leads || now.running_state.is_err() || metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until an entry of others is not waited for any more. While this node has its quorum the entry is on its way, and
+    /// keeps its place among those in flight: another one would only be put behind it.
+    async fn entry_is_given_up(&self) {
+        let mut view = self.view();
+        let lost = async {
+            loop {
+                // Also if whoever changes the view is gone.
+                if view.wait_for(|view| !view.ready).await.is_err() {
+                    return;
+                }
+                let found = tokio::time::timeout(LOST_PATIENCE, view.wait_for(|view| view.ready)).await;
+                if !found.is_ok_and(|found| found.is_ok()) {
+                    return;
+                }
+            }
+        };
+        // Whether it is lost or took too long: nobody knows what becomes of it.
+        let _ = tokio::time::timeout(ENTRY_PATIENCE, lost).await;
     }
 }
 
 /// What is refused before it is proposed: what brings work while there is pressure, such as a disk that is nearly full, and
-/// what was not signed by the operator that it names. Signatures are verified by helpers of their own.
+/// what was not signed by the operator that it names. Signatures are verified by helpers of their own, and known when the entry is
+/// applied here.
 async fn look_at(
     threads: &Threads,
+    verdicts: Arc<Verdicts>,
     requests: Vec<Request>,
     pressure: Option<ProposeOutcome>,
 ) -> (Vec<Request>, Vec<Option<ProposeOutcome>>) {
@@ -165,6 +217,7 @@ async fn look_at(
             if pressure.is_some() && request.op.brings_work() {
                 return pressure.clone();
             }
+            request.op.look_up(&verdicts);
             request.op.forged().map(|operator| ProposeOutcome::Refused(Refusal::NotSigned(operator)))
         });
         let refused = refused.collect();
@@ -256,11 +309,16 @@ async fn write(shard: &Shard, requests: Vec<Request>) -> Result<ApplyReply, Prop
     let sent = shard.raft().write(data).with_leader(view.term).responder(responder).await;
     sent.map_err(|_| ProposeOutcome::NotLeader(LeaderHint::default()))?;
     drop(stamping);
-    match tokio::time::timeout(ENTRY_TIMEOUT, written).await {
-        Ok(Ok(Ok(response))) => Ok(response.data),
-        // Not appended: the lease ran out, or another node leads.
-        Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Err(shard.not_leader()),
-        Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(ProposeOutcome::Unknown),
+    tokio::select! {
+        // In order, and not by chance: a simulated run is the same every time.
+        biased;
+        answer = written => match answer {
+            Ok(Ok(response)) => Ok(response.data),
+            // Not appended: the lease ran out, or another node leads.
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(shard.not_leader()),
+            Ok(Err(_)) | Err(_) => Err(ProposeOutcome::Unknown),
+        },
+        () = shard.entry_is_given_up() => Err(ProposeOutcome::Unknown),
     }
 }
 

@@ -52,16 +52,19 @@ impl Shard {
 
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
     /// leader does: it has applied everything that was acknowledged, and its clock is the shard's. That it still leads is
-    /// asked of a quorum for a node that knows nothing yet: it has no clock to tell an era that is over by.
+    /// asked of a quorum for a node that knows nothing yet, since it has no clock to tell an era that is over by, and for one that is
+    /// ahead of all that was let out here.
     pub(crate) async fn pull(&self, node: NodeId, pull: &Pull) -> Result<Pulled, PullFailure> {
         let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();
         // A machine that slept may not have looked since.
-        let ready = view.borrow_and_update().ready && has_quorum(self, &self.metrics());
+        let ShardView { ready, term, .. } = *view.borrow_and_update();
+        let ready = ready && has_quorum(self, &self.metrics());
         // Read after the question arrived, so that whoever asked knows how old it is at most.
         let clock = self.inner.clock.to_send().filter(|_| ready).ok_or_else(elsewhere)?;
-        let knows_nothing = pull.agents.iter().all(|asked| asked.seen == 0);
-        if knows_nothing && !is_on(Mutant::FirstPullNotConfirmed) && !self.confirm_lead().await {
+        let knows_nothing = pull.agents.iter().all(|asked| asked.seen == 0) && !is_on(Mutant::FirstPullNotConfirmed);
+        let is_passed = self.inner.state.read().is_passed(node, pull);
+        if (knows_nothing || is_passed) && !self.confirm_in_time(term).await {
             return Err(elsewhere());
         }
         let patience = Duration::from_millis(pull.wait_ms.min(limits::PULL_WAIT_MS_MAX).into());
@@ -72,14 +75,14 @@ impl Shard {
         loop {
             let news = waiter.as_ref().map(Waiter::next);
             let bytes_max = usize::try_from(self.inner.site.peers.answer_bytes(node)).unwrap_or(usize::MAX);
-            let (agents, first) = {
+            let (agents, root, authority) = {
                 let state = self.inner.state.read();
                 let agents = state.pull(node, pull, looked, bytes_max);
                 looked = state.applied().map(|position| position.index);
-                (agents, state.first_operator())
+                (agents, state.root(pull.replaced), state.authority_news(pull.authority))
             };
-            if is_over || !agents.is_empty() {
-                return Ok(Pulled { clock, first, agents });
+            if is_over || !agents.is_empty() || !authority.chains.is_empty() {
+                return Ok(Pulled { clock, root, agents, authority });
             }
             match wait(news, &mut view, over.as_mut()).await {
                 Woken::News => {}
@@ -98,7 +101,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_hears_that_this_node_leads_no_more() {
         let view = watch::channel(ShardView { ready: true, ..ShardView::default() }).0;
-        let (pulls, pull) = (Pulls::default(), Pull { agents: Vec::new(), wait_ms: 1_000 });
+        let (pulls, pull) = (Pulls::default(), Pull { agents: Vec::new(), wait_ms: 1_000, replaced: 0, authority: 0 });
         let waits = || async {
             let waiter = pulls.wait_for(&pull).unwrap();
             let over = tokio::time::sleep(Duration::from_secs(1));

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use openraft::ReadPolicy;
 use skep_fleet::FleetState;
 use skep_protocol::authority::OperatorGrant;
 use skep_protocol::command::CommandView;
@@ -44,16 +43,17 @@ impl Shard {
     }
 
     async fn linearizable(&self, query: Query, bytes_max: u64) -> Result<QueryReply, QueryFailure> {
-        if !self.inner.view.borrow().ready {
+        let view = *self.inner.view.borrow();
+        if !view.ready {
             return Err(QueryFailure::NotLeader(self.elsewhere()));
         }
         if is_on(Mutant::StaleReadCalledLinearizable) {
             return self.answer(query, true, bytes_max).await;
         }
-        match self.while_leading(self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
-            Some(Ok(_)) => self.answer(query, true, bytes_max).await,
-            Some(Err(_)) | None => Err(QueryFailure::NoQuorum),
+        if !self.confirm_in_time(view.term).await {
+            return Err(QueryFailure::NoQuorum);
         }
+        self.answer(query, true, bytes_max).await
     }
 
     async fn stale(&self, query: Query, bytes_max: u64) -> Result<QueryReply, QueryFailure> {
@@ -131,6 +131,7 @@ impl Shard {
                 Answer::Task(state.task(&id).map(view).map(Box::new))
             }
             Query::Counts => Answer::Counts(state.counts()),
+            Query::Place => Answer::Place { place: state.place().cloned(), first: state.first_operator() },
             Query::Command { command, ref after } => one_command(&state, &command, after.as_ref(), bytes_max),
             Query::CommandEnd { command, .. } => one_command(&state, &command, None, bytes_max),
             Query::Tasks { .. } | Query::Agents { .. } | Query::Commands { .. } | Query::Operators { .. } => {
@@ -171,7 +172,7 @@ fn agent_bytes(agent: &AgentView) -> u64 {
 /// About how many bytes an operator takes on a page: each name may be one of a group.
 fn operator_bytes(grant: &OperatorGrant) -> u64 {
     let names = |count: usize| count as u64 * (limits::NAME_BYTES_MAX as u64 + 8);
-    256 + names(grant.verbs.names()) + names(grant.targets.names())
+    512 + names(grant.verbs.names()) + names(grant.targets.names())
 }
 
 /// A page, of about so many bytes.
@@ -201,6 +202,7 @@ fn page(state: &FleetState, query: Query, bytes_max: u64) -> Answer {
             Answer::Operators { operators: operators.into_iter().cloned().collect(), next }
         }
         Query::Task(_)
+        | Query::Place
         | Query::Counts
         | Query::History { .. }
         | Query::Changes { .. }
@@ -250,14 +252,20 @@ mod tests {
             targets: skep_protocol::authority::Allowed::These(
                 names('g').map(|name| skep_protocol::command::Target::Group(name.parse().unwrap())).collect(),
             ),
+            until: Some(skep_protocol::time::LogInstant::from_raw(u64::MAX)),
+            per_minute: Some(u32::MAX),
+            serial: u64::MAX,
             ..OperatorGrant::of_first(
-                "s".repeat(64).parse().unwrap(),
-                skep_protocol::ids::ShardId(1),
+                skep_protocol::statement::Place {
+                    site: "s".repeat(64).parse().unwrap(),
+                    shard: skep_protocol::ids::ShardId(u32::MAX),
+                    genesis: skep_protocol::ids::Genesis::from_bytes([1; 16]),
+                },
                 skep_protocol::authority::OperatorSecret::from_seed(&[1; 32]).key(),
                 "n".repeat(64).parse().unwrap(),
             )
         };
-        let bytes = skep_protocol::codec::Encoded::encode(&grant).unwrap().len() as u64;
+        let bytes = postcard::to_stdvec(&grant).unwrap().len() as u64;
         assert!(operator_bytes(&grant) >= bytes, "{bytes}");
     }
 }

@@ -3,8 +3,8 @@
 use openraft::ServerState;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::FleetVersions;
-use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
-use skep_protocol::query::Counts;
+use skep_protocol::ids::{Genesis, Incarnation, NodeId, RaftId, ShardId};
+use skep_protocol::query::{Counts, Dropped};
 use skep_protocol::text::NodeName;
 use skep_protocol::time::LogInstant;
 
@@ -115,10 +115,14 @@ pub struct ShardStatus {
     pub fleet_version_max: u32,
     /// The voters for whose sake it is not raised to that, as far as they have said. Only the leader knows.
     pub held_back_by: Vec<NodeId>,
+    /// The random bytes with which the shard began; none before its first entry.
+    pub genesis: Option<Genesis>,
     /// The voters.
     pub voters: Vec<VoterStatus>,
     /// How many objects there are.
     pub counts: Counts,
+    /// What it has let go of since it was made, because it keeps no more.
+    pub dropped: Dropped,
     /// Request ids remembered.
     pub dedup_ids: u64,
     /// Bytes written to the node's log since its start.
@@ -201,8 +205,10 @@ impl Shard {
             fleet_version: state.fleet_version(),
             fleet_version_max,
             held_back_by,
+            genesis: state.place().map(|place| place.genesis),
             voters,
             counts: state.counts(),
+            dropped: state.dropped(),
             dedup_ids: state.dedup_ids() as u64,
             log_bytes: self.inner.site.store.written().total(),
             fault,

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use openraft::ServerState;
-use skep_protocol::entry::EntryBody;
+use skep_protocol::entry::{EntryBody, Founding};
 use skep_protocol::fleet::{Build, FleetVersions, Rules};
 use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::mutant::{Mutant, is_on};
@@ -115,14 +115,25 @@ impl Shard {
         proposed
     }
 
-    /// Gives a new shard its first rules: the oldest, unless every voter is known to speak newer ones. False if it could not
-    /// be done now.
+    /// Gives a new shard its first entry, with the first rules: the oldest, unless every voter is known to speak newer ones.
+    /// False if it could not be done now.
     pub(super) async fn agree_first(&self, term: u64) -> bool {
         if self.fleet_version() > 0 {
             return true;
         }
         let version = self.agreement().version.unwrap_or(self.build().versions.min);
-        self.propose_version(term, version).await
+        let Some(charter) = self.charter() else {
+            tracing::error!(shard = %self.id(), "the shard's first voters do not say what it is: it cannot begin");
+            return false;
+        };
+        let genesis = charter.place.genesis;
+        let rules = Rules { version, limits: self.build().limits };
+        let founding = EntryBody::Founding(Box::new(Founding { rules, charter }));
+        let founded = self.write_as(term, founding).await.is_some();
+        if founded {
+            tracing::info!(shard = %self.id(), version, %genesis, "the shard has begun");
+        }
+        founded
     }
 
     /// The version to be proposed, if there is one.

@@ -107,6 +107,7 @@ async fn take_in_again(nodes: &mut Nodes, ids: &[NodeId], forgets: usize) {
     assert!(!has_fault(nodes, forgets, ShardFault::RestoredFromCopy));
 }
 
+/// databendlabs/openraft#1251, etcd-io/etcd#10166
 #[test]
 fn a_voter_that_was_restored_from_a_copy_is_found_out_and_votes_no_more() {
     for seed in 1..=4 {

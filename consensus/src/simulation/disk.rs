@@ -65,6 +65,8 @@ struct Platter {
     failing: bool,
     /// There is no room for another snapshot.
     refuses_snapshots: bool,
+    /// How much of snapshots was read.
+    snapshot_bytes_read: u64,
     /// What there was after each change, if that is kept.
     moments: Option<Vec<Platter>>,
 }
@@ -94,6 +96,7 @@ impl Machine {
             durable_names: BTreeMap::new(),
             failing: false,
             refuses_snapshots: false,
+            snapshot_bytes_read: 0,
             moments: None,
         })))
     }
@@ -101,6 +104,11 @@ impl Machine {
     /// Has no room for another snapshot, or has room again.
     pub(super) fn refuse_snapshots(&self, refuses: bool) {
         self.platter().refuses_snapshots = refuses;
+    }
+
+    /// How many bytes of snapshots were read from it so far.
+    pub(super) fn snapshot_bytes_read(&self) -> u64 {
+        self.platter().snapshot_bytes_read
     }
 
     /// Keeps every moment from now on: what there is after each change.
@@ -249,7 +257,7 @@ impl Disk for Mounted {
                 id
             }
         };
-        Ok(Arc::new(SimFile { platter: Arc::clone(&self.platter), generation: self.generation, id }))
+        Ok(Arc::new(SimFile { platter: Arc::clone(&self.platter), generation: self.generation, id, is_snapshot }))
     }
 
     /// Every other process finds that it can.
@@ -293,6 +301,7 @@ struct SimFile {
     platter: Arc<Mutex<Platter>>,
     generation: u64,
     id: u64,
+    is_snapshot: bool,
 }
 
 impl SimFile {
@@ -323,7 +332,11 @@ impl DiskFile for SimFile {
             let part = from.get(..buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
             buffer.copy_from_slice(part);
             Ok(())
-        })
+        })?;
+        if self.is_snapshot {
+            self.platter.lock().unwrap_or_else(PoisonError::into_inner).snapshot_bytes_read += buffer.len() as u64;
+        }
+        Ok(())
     }
 
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {

@@ -9,8 +9,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_protocol::authority::OperatorSecret;
 use skep_protocol::command::{Command, CommandClass, DeliverySeq, SignedCommand, Steps, Target};
-use skep_protocol::ids::{CommandId, HomeEpoch, ShardId};
+use skep_protocol::ids::{CommandId, Genesis, HomeEpoch, ShardId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
+use skep_protocol::statement::Place;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 use tokio::sync::mpsc;
@@ -36,16 +37,19 @@ fn open(machine: &Machine) -> (Journals, mpsc::Receiver<JournalReport>) {
     Journals::start(store.unwrap(), Path::new(DIR), Arc::new(|_| {})).unwrap()
 }
 
+fn place() -> Place {
+    Place { site: "hall".parse().unwrap(), shard: ShardId::FIRST, genesis: Genesis::from_bytes([6; 16]) }
+}
+
 fn command() -> Arc<SignedCommand> {
     let by = OperatorSecret::from_seed(&[1; 32]);
     let command = Command {
-        site: "hall".parse().unwrap(),
-        shard: ShardId::FIRST,
+        place: place(),
         id: CommandId::from_bytes([1; 16]),
         target: Target::All,
         verb: "goto".parse().unwrap(),
         content_type: "text/plain".parse().unwrap(),
-        args: vec![1; ARGS_BYTES],
+        args: vec![1; ARGS_BYTES].into(),
         deadline: LogInstant::from_raw(9_000),
         class: CommandClass::Urgent,
         idempotent: false,

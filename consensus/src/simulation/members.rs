@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use skep_protocol::ids::NodeId;
+use tokio::time::Instant;
 
-use super::site::Nodes;
+use super::site::{Nodes, Process};
 use super::watch::Watch;
-use super::{answers, leader, run, three_seeded, within};
+use super::{answers, group, leader, run, step, three_seeded, within};
+use crate::MembershipError;
 use crate::shard::Shard;
 
 /// Longest wait for what must come, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it takes to hand the lead to somebody that is there: shorter than anybody waits before it stands by itself.
+const HANDED_OVER_WITHIN: Duration = Duration::from_millis(200);
 
 fn shard(nodes: &Nodes, at: usize) -> Option<Shard> {
     nodes.all[at].process.as_ref()?.shard()
@@ -85,4 +89,55 @@ async fn leave_one(watch: Watch) {
 fn the_only_voter_that_is_left_leads_though_its_last_leader_votes_no_more() {
     let outcome = run(leave_one);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// A leader takes itself out with another voter, and is cut off between the two steps of that. Of those who are to vote then, one
+/// voted before and three join, one of which is down.
+async fn leave_halfway(seed: u64, watch: Watch) {
+    let (mut nodes, ids) = group(seed, 6, 3, &watch).await;
+    let (id, leading) = leader(&mut nodes).await;
+    let mut others: Vec<usize> = (0..6).filter(|at| nodes.all[*at].id != id).collect();
+    for at in others.iter().filter(|at| !ids.contains(&nodes.all[**at].id)) {
+        leading.take_in(nodes.all[*at].id).await.unwrap();
+    }
+    // By their ids in the group: of those who join the first one is down, and of those who voted the last one leaves. Whoever takes
+    // the first or the last of all meets one of these soon.
+    others.sort_by_key(|at| nodes.all[*at].process.as_ref().map(Process::raft_id));
+    let leaves = *others.iter().rfind(|at| ids.contains(&nodes.all[**at].id)).unwrap();
+    let down = *others.iter().find(|at| !ids.contains(&nodes.all[**at].id)).unwrap();
+    let wanted: Vec<NodeId> = others.iter().filter(|at| **at != leaves).map(|at| nodes.all[*at].id).collect();
+    let stay: Vec<usize> = others.into_iter().filter(|at| ![leaves, down].contains(at)).collect();
+    nodes.kill(down);
+    step(&mut nodes).await;
+    let led = watch.outcome().coverage.leaders;
+    let (changing, voters) = (leading.clone(), wanted.clone());
+    let changing = tokio::spawn(async move { changing.vote_by(&voters).await });
+    while !leading.is_between_voters() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Nobody takes the second step: it is too soon for the first one to be committed.
+    changing.abort();
+    let begun = Instant::now();
+    match leading.remove_voter(nodes.all[stay[0]].id).await {
+        Err(MembershipError::HandedOver { leader }) => {
+            let takes = |at: &usize| nodes.all[*at].id == leader;
+            assert!(stay.iter().any(takes), "{leader} is down, or leaves too");
+        }
+        // It has looked by itself, at that moment.
+        Err(MembershipError::NotLeader { .. }) => {}
+        other => panic!("a leader that is to leave goes on: {other:?}"),
+    }
+    assert!(begun.elapsed() < HANDED_OVER_WITHIN, "it took {:?} to find somebody that leads", begun.elapsed());
+    let finished = within(&mut nodes, PATIENCE, |nodes| stay.iter().all(|at| votes_only(nodes, *at, &wanted))).await;
+    assert!(finished, "the old voters and the new ones must still agree");
+    assert!(watch.outcome().coverage.leaders > led, "the leader took itself out");
+    assert!(answers(&mut nodes, PATIENCE).await, "nobody leads");
+}
+
+#[test]
+fn a_leader_that_is_to_leave_hands_an_unfinished_change_to_a_voter_that_stays_and_is_there() {
+    for seed in 1..=6 {
+        let outcome = run(|watch| leave_halfway(seed, watch));
+        assert_eq!(outcome.violation, None, "seed {seed}: {:#?}", outcome.story);
+    }
 }

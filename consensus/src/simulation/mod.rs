@@ -19,6 +19,7 @@ mod pulls;
 mod restarts;
 mod rubbish;
 mod site;
+mod slow;
 mod status;
 mod strangers;
 mod versions;
@@ -37,7 +38,7 @@ use crate::shard::Shard;
 
 pub(crate) use fabric::MemoryLink;
 use faults::Faults;
-use site::{Nodes, SHARD};
+use site::{Nodes, SHARD, charter};
 use watch::{Coverage, Outcome, Watch};
 use workload::Workload;
 
@@ -104,7 +105,7 @@ async fn drive(seed: u64, watch: Watch) {
     let ids: Vec<_> = nodes.all[..voters].iter().map(|node| node.id).collect();
     let Some(first) = nodes.all[0].process.clone() else { return watch.violate("L1", "a fresh node does not start") };
     let created = match first.core.open(SHARD).await {
-        Ok(shard) => shard.initialize(&ids).await.map_err(|e| e.to_string()),
+        Ok(shard) => shard.initialize(&ids, charter()).await.map_err(|e| e.to_string()),
         Err(why) => Err(why),
     };
     if let Err(why) = created {
@@ -230,7 +231,7 @@ async fn group(seed: u64, count: usize, voters: usize, watch: &Watch) -> (Nodes,
     nodes.fabric.connect();
     let ids: Vec<_> = nodes.all[..voters].iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
-    first.core.open(SHARD).await.unwrap().initialize(&ids).await.unwrap();
+    first.core.open(SHARD).await.unwrap().initialize(&ids, charter()).await.unwrap();
     (nodes, ids)
 }
 

@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use skep_protocol::agent::{LeaseTerms, Role};
-use skep_protocol::authority::{OperatorGrant, OperatorSecret};
 use skep_protocol::command::{Command, CommandClass, PerClass, Target};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{CommandId, JournalId, NodeId, RequestId, SessionId};
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Reply};
 use skep_protocol::pull::{Pull, PullFailure, PullFor, Pulled};
-use skep_protocol::text::{AgentId, SiteName, TraceParent};
+use skep_protocol::text::{AgentId, TraceParent};
 
-use super::site::{Nodes, SHARD};
+use super::site::{Nodes, charter, operator};
 use super::watch::Watch;
 use super::{leader, run, three_of, within};
 use crate::shard::Shard;
@@ -24,14 +23,6 @@ const VALID_MS: u64 = 60_000;
 
 fn robot() -> AgentId {
     "robot".parse().unwrap()
-}
-
-fn site() -> SiteName {
-    SiteName::new("site").unwrap()
-}
-
-fn operator() -> OperatorSecret {
-    OperatorSecret::from_seed(&[1; 32])
 }
 
 /// Has an operation done by the leader.
@@ -57,21 +48,18 @@ async fn serve(nodes: &mut Nodes, shard: &Shard, node: NodeId) -> Pull {
     let Receipt::Inbox { home, .. } = opened else { panic!("{opened:?}") };
     let (after, room) = (PerClass::default(), PerClass { routine: 8, urgent: 8 });
     let asked = PullFor { agent: robot(), attachment, journal, home, after, seen: 0, room };
-    Pull { agents: vec![asked], wait_ms: 0 }
+    Pull { agents: vec![asked], wait_ms: 0, replaced: 0, authority: 0 }
 }
 
 /// Sends the robot a command.
 async fn send(nodes: &mut Nodes, shard: &Shard, id: CommandId) {
-    let first = OperatorGrant::of_first(site(), SHARD, operator().key(), "first".parse().unwrap());
-    commit(nodes, shard, Op::InstallOperator { grant: Box::new(first) }).await;
     let command = Command {
-        site: site(),
-        shard: SHARD,
+        place: charter().place,
         id,
         target: Target::Agent(robot()),
         verb: "goto".parse().unwrap(),
         content_type: "text/plain".parse().unwrap(),
-        args: vec![1],
+        args: vec![1].into(),
         deadline: shard.clock().now().unwrap().plus_ms(VALID_MS),
         class: CommandClass::Routine,
         idempotent: false,
@@ -87,15 +75,18 @@ async fn send(nodes: &mut Nodes, shard: &Shard, id: CommandId) {
 
 fn commands(pulled: &Result<Pulled, PullFailure>) -> Vec<CommandId> {
     let agents = pulled.iter().flat_map(|pulled| &pulled.agents);
-    agents.flat_map(|agent| &agent.deliveries).map(|delivery| delivery.command.command.id).collect()
+    agents.flat_map(|agent| &agent.deliveries).map(|delivery| delivery.command.id).collect()
 }
 
 /// The leader and the node of the robot are on one side, the other voters on the other.
-async fn cut_off_with_its_robots(watch: Watch) {
+async fn cut_off_with_its_robots(watch: Watch, is_ahead: bool) {
     let (mut nodes, voters) = three_of(4, &watch).await;
     let (id, deposed) = leader(&mut nodes).await;
     let (node, command) = (nodes.all[3].id, CommandId::from_bytes([7; 16]));
-    let pull = serve(&mut nodes, &deposed, node).await;
+    let mut pull = serve(&mut nodes, &deposed, node).await;
+    if is_ahead {
+        (pull.agents[0].after.routine, pull.agents[0].seen) = (u64::MAX, u64::MAX);
+    }
     send(&mut nodes, &deposed, command).await;
     assert_eq!(commands(&deposed.pull(node, &pull).await), [command]);
     let others = voters.iter().copied().filter(|voter| *voter != id);
@@ -116,6 +107,12 @@ async fn cut_off_with_its_robots(watch: Watch) {
 
 #[test]
 fn a_leader_that_is_cut_off_hands_out_no_command_to_a_node_that_knows_nothing_yet() {
-    let outcome = run(cut_off_with_its_robots);
+    let outcome = run(|watch| cut_off_with_its_robots(watch, false));
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_has_no_node_go_back_that_is_ahead_of_it() {
+    let outcome = run(|watch| cut_off_with_its_robots(watch, true));
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }

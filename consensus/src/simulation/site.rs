@@ -8,11 +8,14 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_config::{ControlConfig, NodeConfig, PeerConfig, Policy, StoreConfig};
+use skep_protocol::authority::{FirstOperator, OperatorSecret};
+use skep_protocol::entry::Charter;
 use skep_protocol::fault::ShardFault;
 use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, Hello};
-use skep_protocol::ids::{NodeId, RaftId, ShardId};
+use skep_protocol::ids::{Genesis, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
+use skep_protocol::statement::Place;
 use skep_protocol::text::{NodeName, SiteName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -32,6 +35,20 @@ use crate::threads::Threads;
 pub(super) const SHARD: ShardId = ShardId::FIRST;
 /// Clocks run at most so much faster or slower than true time, in millionths.
 const PPM_MAX: i64 = 500;
+
+/// The shard's first operator.
+pub(super) fn operator() -> OperatorSecret {
+    OperatorSecret::from_seed(&[1; 32])
+}
+
+/// What the shard is.
+#[allow(clippy::unwrap_used, reason = "constants within their limits")]
+pub(super) fn charter() -> Charter {
+    let site = SiteName::new("site").unwrap();
+    let place = Place { site, shard: SHARD, genesis: Genesis::from_bytes([6; 16]) };
+    let first = FirstOperator { place: place.clone(), operator: operator().key(), name: "first".parse().unwrap() };
+    Charter { place, first: Some(first.sign(&operator()).unwrap()) }
+}
 
 /// A running process.
 #[derive(Clone)]
@@ -320,6 +337,11 @@ impl Nodes {
     /// The disk of a node has no room for another snapshot, or has room again.
     pub(super) fn refuse_snapshots(&self, at: usize, refuses: bool) {
         self.all[at].machine.refuse_snapshots(refuses);
+    }
+
+    /// How many bytes of snapshots were read from the disk of a node so far.
+    pub(super) fn snapshot_bytes_read(&self, at: usize) -> u64 {
+        self.all[at].machine.snapshot_bytes_read()
     }
 
     pub(super) fn slow_down(&self, at: usize, ms: u64) {

@@ -121,6 +121,7 @@ async fn slow_a_disk_down(watch: Watch) {
     assert!(within(&mut nodes, CATCHES_UP_WITHIN, is_well).await, "it has caught up");
 }
 
+/// databendlabs/openraft#1251: what a leader shows of a voter is what that holds.
 #[test]
 fn a_leader_names_the_voter_that_lacks_what_was_committed_until_it_has_it() {
     let outcome = run(slow_a_disk_down);

@@ -11,7 +11,7 @@ use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
 
-use super::site::{Nodes, Process, SHARD};
+use super::site::{Nodes, Process, SHARD, charter};
 use super::watch::Watch;
 use super::workload::{are_equal, check_acknowledged, create_one};
 use super::{answers, leader, run, step, within};
@@ -38,7 +38,7 @@ async fn three_marked(count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
     nodes.fabric.connect();
     let ids: Vec<_> = nodes.all[..3].iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
-    first.core.open(SHARD).await.unwrap().initialize(&ids).await.unwrap();
+    first.core.open(SHARD).await.unwrap().initialize(&ids, charter()).await.unwrap();
     assert!(within(&mut nodes, PATIENCE, |nodes| !nodes.ready().is_empty() && are_equal(nodes, &ids)).await);
     (nodes, ids)
 }

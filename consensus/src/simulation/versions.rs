@@ -8,7 +8,7 @@ use skep_protocol::fault::ShardFault;
 use skep_protocol::fleet::{Build, FleetLimits, FleetVersions};
 use skep_protocol::ids::NodeId;
 
-use super::site::{Nodes, Process, SHARD};
+use super::site::{Nodes, Process, SHARD, charter};
 use super::watch::Watch;
 use super::workload::{are_equal, check_acknowledged, create_one};
 use super::{run, step, within};
@@ -38,7 +38,7 @@ async fn group_of(seed: u64, builds: &[Build], watch: &Watch) -> (Nodes, Vec<Nod
     nodes.fabric.connect();
     let ids: Vec<NodeId> = nodes.all[..3].iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
-    first.core.open(SHARD).await.unwrap().initialize(&ids).await.unwrap();
+    first.core.open(SHARD).await.unwrap().initialize(&ids, charter()).await.unwrap();
     (nodes, ids)
 }
 

@@ -35,8 +35,7 @@ pub(super) fn stamp(disk: &dyn Disk, dir: &Path, random: [u8; 16]) -> Result<Inc
                 return Err(StoreError::NewerFormat { path: dir.to_owned(), found, supported: FORMAT });
             }
             if found < FORMAT {
-                let why = format!("format {found} was never released and is not read; use another directory");
-                return Err(StoreError::corrupt(&format, why));
+                return Err(StoreError::OlderFormat { path: dir.to_owned(), found, supported: FORMAT });
             }
             let text = read_text(disk, &incarnation)?;
             let text = text.ok_or_else(|| StoreError::corrupt(&incarnation, "it is missing"))?;

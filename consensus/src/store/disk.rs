@@ -4,9 +4,9 @@
 //! synced, tears what was being written, flips bits, fails, or is slow. The history is not: it can be made anew.
 
 use std::fmt::Debug;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,7 +168,7 @@ pub(crate) struct SystemDisk;
 
 impl Disk for SystemDisk {
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(dir)
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -177,7 +177,7 @@ impl Disk for SystemDisk {
 
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(how != Open::Existing).truncate(how == Open::Truncate);
+        options.read(true).write(true).mode(0o600).create(how != Open::Existing).truncate(how == Open::Truncate);
         Ok(Arc::new(options.open(path)?))
     }
 

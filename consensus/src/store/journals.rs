@@ -56,15 +56,33 @@ const RECORD_BYTES_SOFT_MAX: usize = limits::ENTRY_BYTES_MAX / 2;
 /// Bytes of journals that are written anew before it is waited for that they are durable.
 const UNDER_WAY_BYTES_MAX: usize = limits::STORE_BATCH_BYTES_SOFT_MAX;
 
-/// Why the journals cannot be used.
+/// What to do about journals that lost something, and only about these: wrong advice costs data.
+const LOST: &str = ". Nothing was changed. They say which commands were started here; the data of shards is not among them and \
+                    stays where it is. If they are moved away, the agents of this node get new ones, and what they had not \
+                    reported counts as indeterminate";
+
+/// Why the journals cannot be used, and what to do about it.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the journals in {path} cannot be read: {why}. They say which commands were started here. If they are moved away, the \
-     agents of this node get new ones, and what they had not reported counts as indeterminate"
-)]
+#[error("the journals in {path} cannot be read: {why}{advice}")]
 pub struct JournalError {
     path: PathBuf,
     why: String,
+    advice: &'static str,
+}
+
+impl JournalError {
+    /// They are not what was written.
+    fn lost(dir: &Path, why: impl Into<String>) -> Self {
+        Self { path: dir.to_owned(), why: why.into(), advice: LOST }
+    }
+
+    /// What their store says, in whose words it is what to do unless something was lost.
+    fn of_store(dir: &Path, error: &StoreError) -> Self {
+        match error.lost() {
+            Some(why) => Self::lost(dir, why),
+            None => Self { path: dir.to_owned(), why: error.to_string(), advice: "" },
+        }
+    }
 }
 
 /// What is wanted of the journals.
@@ -162,7 +180,7 @@ impl Journals {
         let (segment_bytes, low_water_bytes) = (limits::JOURNAL_SEGMENT_BYTES, limits::JOURNAL_LOW_WATER_BYTES);
         let options =
             StoreOptions { segment_bytes, low_water_bytes, on_fatal: on_fatal.clone(), ..StoreOptions::default() };
-        let failed = |e: StoreError| JournalError { path: dir.to_owned(), why: e.to_string() };
+        let failed = |e: StoreError| JournalError::of_store(dir, &e);
         let store = Store::open_bare(disk, dir, random, options, limits::JOURNAL_SPARE_SEGMENTS).map_err(failed)?;
         Self::start(store, dir, on_fatal)
     }
@@ -173,8 +191,7 @@ impl Journals {
         dir: &Path,
         on_fatal: OnFatal,
     ) -> Result<(Self, mpsc::Receiver<JournalReport>), JournalError> {
-        let failed = |why: String| JournalError { path: dir.to_owned(), why };
-        let (mut book, first, next) = read(&store).map_err(failed)?;
+        let (mut book, first, next) = read(&store, dir)?;
         let (jobs, jobs_in) = mpsc::channel(limits::JOURNAL_JOBS_QUEUED_MAX);
         let (reports, reports_in) = mpsc::channel(limits::JOURNAL_JOBS_QUEUED_MAX);
         let (pressure, released) = (store.pressures(), book.release_empty());
@@ -189,7 +206,7 @@ impl Journals {
             on_fatal: on_fatal.clone(),
         };
         let spawned = std::thread::Builder::new().name("skep-journals".to_owned()).spawn(move || keeper.run(jobs_in));
-        spawned.map_err(|e| failed(e.to_string()))?;
+        spawned.map_err(|e| JournalError { path: dir.to_owned(), why: e.to_string(), advice: "" })?;
         Ok((Self { jobs, pressure, on_fatal }, reports_in))
     }
 
@@ -208,21 +225,24 @@ impl Journals {
 }
 
 /// All journals, from the records of the log; the first of those, and the one that is written next.
-fn read(store: &Store) -> Result<(Book, u64, u64), String> {
-    if store.snapshots().load(LOG).map_err(|e| e.to_string())?.is_some() {
-        return Err("they were written by an earlier Skep, which kept them in another way".to_owned());
+fn read(store: &Store, dir: &Path) -> Result<(Book, u64, u64), JournalError> {
+    let of_store = |e: StoreError| JournalError::of_store(dir, &e);
+    let lost = |why: String| JournalError::lost(dir, why);
+    if store.snapshots().load(LOG).map_err(of_store)?.is_some() {
+        return Err(lost("they were written by an earlier Skep, which kept them in another way".to_owned()));
     }
     let (purged, last) = store.ends(LOG);
     let first = purged.map_or(0, |purged| purged.index + 1);
     let next = last.map_or(first, |last| last.index + 1);
     let (mut book, mut at) = (Book::default(), first);
     while at < next {
-        let records = store.entries(LOG, at..next, limits::ENTRY_BYTES_MAX).map_err(|e| e.to_string())?;
-        let Some((last, _)) = records.last() else { return Err(format!("record {at} is missing")) };
+        let records = store.entries(LOG, at..next, limits::ENTRY_BYTES_MAX).map_err(of_store)?;
+        let Some((last, _)) = records.last() else { return Err(lost(format!("record {at} is missing"))) };
         at = last.index + 1;
         for (point, bytes) in records {
-            let JournalRecord { shard, agent, writes } = JournalRecord::decode(&bytes).map_err(|e| e.to_string())?;
-            book.apply(&(shard, agent), writes, point.index)?;
+            let record = JournalRecord::decode(&bytes).map_err(|e| lost(e.to_string()))?;
+            let JournalRecord { shard, agent, writes } = record;
+            book.apply(&(shard, agent), writes, point.index).map_err(lost)?;
         }
     }
     Ok((book, first, next))

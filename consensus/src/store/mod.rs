@@ -22,7 +22,8 @@
 //!
 //! `FORMAT` and `LOCK` guard the directory, `incarnation` names it, `wal/` holds the segments, `progress` the mark
 //! of what was durable, `snapshots/` one snapshot per shard, `clocks/` what the process knew of their clocks, `history/`
-//! the changes. `forgot`, if it is there, names the shards in which the directory forgot what it had acknowledged.
+//! the changes. `forgot`, if it is there, names the shards in which the directory forgot what it had acknowledged; `voters`
+//! says who voted in shards of which the node has no replica.
 //!
 //! # Contract
 //!
@@ -37,6 +38,7 @@
 mod clock_marks;
 mod directory;
 pub(crate) mod disk;
+mod error;
 mod foreign;
 mod history;
 mod journals;
@@ -50,13 +52,14 @@ mod segment;
 mod shard_log;
 mod snapshots;
 mod tail;
+mod voter_list;
 mod writer;
 mod written;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,6 +73,7 @@ use tokio::sync::watch;
 
 pub(crate) use clock_marks::{ClockMark, ClockMarks};
 use disk::{Disk, DiskFile, SystemDisk};
+pub use error::StoreError;
 pub(crate) use history::set_bytes;
 pub use history::{ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding, TransitionsFound};
 pub use journals::{JournalError, JournalJob, JournalReport, Journals};
@@ -78,6 +82,7 @@ use segment::Segment;
 pub use shard_log::LogPoint;
 use shard_log::ShardLog;
 pub use snapshots::{Snapshots, StoredSnapshot};
+pub(crate) use voter_list::{KnownVoters, VoterList};
 use writer::{Write, Writer};
 pub use written::WrittenBytes;
 
@@ -116,82 +121,6 @@ impl Default for StoreOptions {
     }
 }
 
-/// Why a store cannot be opened or read.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The operating system refused.
-    #[error("{path}: {source}")]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another process has it.
-    #[error("{path} is in use by another Skep process; stop that one first, or use another directory")]
-    InUse {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Written by a newer Skep.
-    #[error("{path} has format {found}; this Skep reads up to {supported}. Upgrade Skep, or use another directory")]
-    NewerFormat {
-        /// Which.
-        path: PathBuf,
-        /// The format found.
-        found: u32,
-        /// The newest format that is understood.
-        supported: u32,
-    },
-    /// A file is damaged.
-    #[error(
-        "{path} is damaged: {why}. Nothing was changed. Move the data directory away and start again: the node then \
-         waits under a new incarnation until a voter runs 'skep shard add-voter'"
-    )]
-    Corrupt {
-        /// Which.
-        path: PathBuf,
-        /// What was found.
-        why: String,
-    },
-    /// A file that is not of the store is where each file counts.
-    #[error("{path} is no file of Skep's; remove it, or move it elsewhere, and start again. Nothing was changed")]
-    Foreign {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Entries of a shard do not fit together.
-    #[error(
-        "the log of shard {shard} is damaged: {why}. Nothing was changed. Move the data directory away and start \
-         again: the node then waits under a new incarnation until a voter runs 'skep shard add-voter'"
-    )]
-    CorruptLog {
-        /// Which.
-        shard: ShardId,
-        /// What was found.
-        why: String,
-    },
-    /// The log is gone though there was one.
-    #[error("the log is missing though {marked} records were durable. Move the data directory away and start again")]
-    LogMissing {
-        /// How many there were.
-        marked: u64,
-    },
-    /// The writer is gone: the store is being closed.
-    #[error("the store is closed")]
-    Closed,
-}
-
-impl StoreError {
-    fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
-    }
-
-    fn corrupt(path: &Path, why: impl Into<String>) -> Self {
-        Self::Corrupt { path: path.to_owned(), why: why.into() }
-    }
-}
-
 /// What readers and the writer share.
 struct Shared {
     segment_bytes: u64,
@@ -220,6 +149,7 @@ pub struct Store {
     snapshots: Snapshots,
     marks: Marks,
     clock_marks: ClockMarks,
+    voter_list: VoterList,
     history: History,
 }
 
@@ -272,6 +202,7 @@ struct Parts {
     snapshots: Snapshots,
     marks: Marks,
     clock_marks: ClockMarks,
+    voter_list: VoterList,
     lock: Arc<dyn DiskFile>,
 }
 
@@ -302,6 +233,7 @@ impl Parts {
         let snapshots = Snapshots::open(Arc::clone(disk), &dir.join("snapshots"))?;
         let marks = Marks::open(Arc::clone(disk), dir)?;
         let clock_marks = ClockMarks::open(Arc::clone(disk), &dir.join("clocks"), incarnation)?;
+        let voter_list = VoterList::at(Arc::clone(disk), dir);
         // The names of what was made here are as durable as what is in them.
         disk.sync_dir(dir).map_err(|e| StoreError::io(dir, e))?;
         let segments: Vec<Arc<Segment>> = segments.into_iter().map(Arc::new).collect();
@@ -329,7 +261,7 @@ impl Parts {
             mark,
             shared: Arc::clone(&shared),
         });
-        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, lock })
+        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, voter_list, lock })
     }
 }
 
@@ -374,8 +306,8 @@ impl Store {
             .map_err(|e| StoreError::io(dir, e))?;
         let queue = Queue::Thread { writes: Some(writes), thread: Some(thread) };
         let writer = Arc::new(WriterHandle { queue, shared: Arc::clone(&parts.shared), _lock: parts.lock });
-        let Parts { incarnation, shared, snapshots, marks, clock_marks, .. } = parts;
-        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, history })
+        let Parts { incarnation, shared, snapshots, marks, clock_marks, voter_list, .. } = parts;
+        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, voter_list, history })
     }
 
     /// Opens the store on a disk of a test, without a history. Its writer is a task of the test's runtime, that takes so
@@ -393,8 +325,8 @@ impl Store {
         tokio::spawn(parts.writer.run_as_task(queue, batch_takes));
         let (queue, shared) = (Queue::Task(writes), Arc::clone(&parts.shared));
         let writer = Arc::new(WriterHandle { queue, shared, _lock: parts.lock });
-        let Parts { incarnation, shared, snapshots, marks, clock_marks, .. } = parts;
-        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, history: History::absent() })
+        let Parts { incarnation, shared, snapshots, marks, clock_marks, voter_list, .. } = parts;
+        Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, voter_list, history: History::absent() })
     }
 
     /// The incarnation that was made with the directory.
@@ -405,6 +337,11 @@ impl Store {
     /// What is left of the shards' clocks for the next process.
     pub(crate) fn clock_marks(&self) -> &ClockMarks {
         &self.clock_marks
+    }
+
+    /// What is left of who votes for the next process.
+    pub(crate) fn voter_list(&self) -> &VoterList {
+        &self.voter_list
     }
 
     /// Bytes of the segments that the log takes on disk.

@@ -133,14 +133,17 @@ pub(super) fn open_all(disk: &dyn Disk, dir: &Path, store: Incarnation) -> Resul
 fn open(disk: &dyn Disk, path: &Path, store: Incarnation) -> Result<Segment, StoreError> {
     let file = disk.open(path, Open::Existing).map_err(|e| StoreError::io(path, e))?;
     let mut found = [0; DATA_START as usize];
-    file.read_exact_at(&mut found, 0).map_err(|_| StoreError::corrupt(path, "cut off within its header"))?;
+    // A disk that fails to read says nothing of what is there.
+    file.read_exact_at(&mut found, 0).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => StoreError::corrupt(path, "cut off within its header"),
+        _ => StoreError::io(path, e),
+    })?;
     let format = u32::from_le_bytes([found[8], found[9], found[10], found[11]]);
     if found[..8] == MAGIC && format > FORMAT {
         return Err(StoreError::NewerFormat { path: path.to_owned(), found: format, supported: FORMAT });
     }
     if found[..8] == MAGIC && format < FORMAT {
-        let why = format!("format {format} was never released and is not read; use another directory");
-        return Err(StoreError::corrupt(path, why));
+        return Err(StoreError::OlderFormat { path: path.to_owned(), found: format, supported: FORMAT });
     }
     let number = u64_at(&found, 16);
     let first = Some(u64_at(&found, 40)).filter(|first| *first > 0);

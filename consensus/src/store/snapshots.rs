@@ -51,7 +51,15 @@ struct OfShard {
     /// One is written at a time: one that is being built can meet one that is being installed.
     saving: Mutex<()>,
     /// Its file, once it was written or read. Locked only to look.
-    file: Mutex<Option<Arc<dyn DiskFile>>>,
+    held: Mutex<Option<Held>>,
+}
+
+/// The file of a snapshot.
+#[derive(Debug)]
+struct Held {
+    file: Arc<dyn DiskFile>,
+    /// What it says of itself, once it was written, or read whole and found sound.
+    meta: Option<Bytes>,
 }
 
 impl Snapshots {
@@ -80,15 +88,21 @@ impl Snapshots {
     /// The file of the shard's snapshot; none if there is none.
     fn file(&self, shard: ShardId) -> io::Result<Option<Arc<dyn DiskFile>>> {
         let of = self.of(shard);
-        let mut file = lock(&of.file);
-        if file.is_none() {
-            *file = match self.disk.open(&self.path(shard), Open::Existing) {
-                Ok(found) => Some(found),
+        let mut held = lock(&of.held);
+        if held.is_none() {
+            *held = match self.disk.open(&self.path(shard), Open::Existing) {
+                Ok(file) => Some(Held { file, meta: None }),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => None,
                 Err(e) => return Err(e),
             };
         }
-        Ok(file.clone())
+        Ok(held.as_ref().map(|held| Arc::clone(&held.file)))
+    }
+
+    /// What the shard's snapshot says of itself, as the Raft adapter encoded it: from memory. None if there is none, and until
+    /// one was written or read whole by this process.
+    pub(crate) fn meta(&self, shard: ShardId) -> Option<Bytes> {
+        lock(&self.of(shard).held).as_ref()?.meta.clone()
     }
 
     /// Opens the shard's snapshot, if it has one: from then on it can be read without another descriptor.
@@ -110,7 +124,7 @@ impl Snapshots {
     /// # Errors
     /// [`StoreError::Io`]; the old one is in place then.
     pub fn save(&self, shard: ShardId, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
-        self.replace(shard, snapshot.index, |file| {
+        self.replace(shard, snapshot.index, &snapshot.meta, |file| {
             file.write_all_at(&header(FORMAT, snapshot), 0)?;
             file.write_all_at(&snapshot.meta, HEADER_BYTES as u64)?;
             file.write_all_at(&snapshot.data, (HEADER_BYTES + snapshot.meta.len()) as u64)
@@ -122,6 +136,7 @@ impl Snapshots {
         &self,
         shard: ShardId,
         index: u64,
+        meta: &[u8],
         write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
     ) -> Result<(), StoreError> {
         let (of, path) = (self.of(shard), self.path(shard));
@@ -129,7 +144,7 @@ impl Snapshots {
         let replaced = self.saved_header(shard).and_then(|saved| {
             if saved.is_none_or(|saved| u64_at(&saved, 16) <= index) {
                 let file = self.put(&path, write)?;
-                *lock(&of.file) = Some(file);
+                *lock(&of.held) = Some(Held { file, meta: Some(Bytes::copy_from_slice(meta)) });
             }
             Ok(())
         });
@@ -176,7 +191,7 @@ impl Snapshots {
         meta: &[u8],
         state: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
     ) -> Result<(), StoreError> {
-        self.replace(shard, index, |file| {
+        self.replace(shard, index, meta, |file| {
             let (mut sum, mut at) = (Xxh3::new(), HEADER_BYTES as u64);
             let mut put = |part: &[u8]| -> io::Result<()> {
                 file.write_all_at(part, at)?;
@@ -212,9 +227,8 @@ impl Snapshots {
     /// [`StoreError::Corrupt`] if it is damaged, [`StoreError::NewerFormat`], [`StoreError::Io`].
     pub fn load(&self, shard: ShardId) -> Result<Option<StoredSnapshot>, StoreError> {
         let path = self.path(shard);
-        let read = self.file(shard).and_then(|file| file.map(|file| read_whole(&*file, u64::MAX)).transpose());
-        let Some(bytes) = read.map_err(|e| StoreError::io(&path, e))? else { return Ok(None) };
-        let bytes = Bytes::from(bytes);
+        let Some(file) = self.file(shard).map_err(|e| StoreError::io(&path, e))? else { return Ok(None) };
+        let bytes = Bytes::from(read_whole(&*file, u64::MAX).map_err(|e| StoreError::io(&path, e))?);
         if bytes.len() < HEADER_BYTES || bytes[..8] != MAGIC {
             return Err(StoreError::corrupt(&path, "it is not a snapshot"));
         }
@@ -232,6 +246,11 @@ impl Snapshots {
         };
         if bytes[..HEADER_BYTES] != header(format, &snapshot) {
             return Err(StoreError::corrupt(&path, "its checksum does not match"));
+        }
+        // Another one may have taken its place meanwhile.
+        if let Some(held) = lock(&self.of(shard).held).as_mut().filter(|held| Arc::ptr_eq(&held.file, &file)) {
+            // A part of all that was read would keep the rest in memory.
+            held.meta = Some(Bytes::copy_from_slice(&snapshot.meta));
         }
         Ok(Some(snapshot))
     }
@@ -367,6 +386,28 @@ mod tests {
         // What replaces it is what is read from then on.
         after.save(SHARD, &stored(6)).unwrap();
         assert_eq!(after.load(SHARD).unwrap(), Some(stored(6)));
+    }
+
+    #[test]
+    fn what_a_snapshot_says_of_itself_is_in_memory_once_it_was_written_or_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = snapshots(dir.path());
+        assert_eq!(before.meta(SHARD), None);
+        before.save(SHARD, &stored(5)).unwrap();
+        assert_eq!(before.meta(SHARD), Some(stored(5).meta));
+        before.write(SHARD, 4, b"of an older one", |put| put(b"an older state")).unwrap();
+        assert_eq!(before.meta(SHARD), Some(stored(5).meta), "that one is not there");
+        before.write(SHARD, 6, b"of a newer one", |put| put(b"a newer state")).unwrap();
+        let newer = Some(Bytes::from_static(b"of a newer one"));
+        assert_eq!(before.meta(SHARD), newer);
+        let after = snapshots(dir.path());
+        assert_eq!(
+            (after.peek(SHARD), after.meta(SHARD)),
+            (newer.clone(), None),
+            "nobody has seen whether it is sound"
+        );
+        after.load(SHARD).unwrap();
+        assert_eq!(after.meta(SHARD), newer);
     }
 
     #[test]

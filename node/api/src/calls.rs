@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
+use skep_protocol::authority::SignedFirst;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::convert::AttachRequest;
 use skep_protocol::entry::Op;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::FleetVersions;
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, RequestId, ShardId, TaskId};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::outcome::{NotDone, Settled};
@@ -217,8 +218,15 @@ pub struct ChangesPage {
 /// How the members of a shard are to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemberChange {
-    /// Create the shard with these voters.
-    Init(Vec<NodeId>),
+    /// Create the shard.
+    Init {
+        /// Its voters.
+        voters: Vec<NodeId>,
+        /// Random: what is signed for this shard is good for no other.
+        genesis: Genesis,
+        /// Its first operator, which has signed that it is that; none for a shard without operators.
+        first: Option<Box<SignedFirst>>,
+    },
     /// Hand over the lead.
     Transfer(Option<NodeId>),
     /// Make a node a voter.
@@ -269,10 +277,14 @@ pub struct ShardRow {
     pub fleet_version_max: u32,
     /// The voters for whose sake it is not raised to that.
     pub held_back_by: Vec<NodeId>,
+    /// The random bytes with which the shard began.
+    pub genesis: Option<Genesis>,
     /// The voters.
     pub voters: Vec<VoterRow>,
     /// How many objects there are.
     pub counts: skep_protocol::query::Counts,
+    /// What it has let go of since it was made, because it keeps no more.
+    pub dropped: skep_protocol::query::Dropped,
     /// Request ids remembered.
     pub dedup_ids: u64,
     /// What the node can reach of it.

@@ -48,7 +48,7 @@ fn grpc_timeout_ms(text: &str) -> Option<u64> {
     };
     // A little less than the client waits, so that it hears the answer and not its own timeout.
     let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    Some((ms - ms / 20).max(1))
+    Some((ms - ms / 20).clamp(1, limits::API_PATIENCE_MS_MAX))
 }
 
 /// What a request did and where it stands.
@@ -252,6 +252,7 @@ mod tests {
         assert_eq!(grpc_timeout_ms("2S"), Some(1_900));
         assert_eq!(grpc_timeout_ms("100m"), Some(95));
         assert_eq!(grpc_timeout_ms("5u"), Some(1));
+        assert_eq!(grpc_timeout_ms("99999999H"), Some(limits::API_PATIENCE_MS_MAX), "nobody keeps a place for years");
         for bad in ["", "S", "5", "-1S", "999999999S", "5x", "ä"] {
             assert_eq!(grpc_timeout_ms(bad), None, "{bad}");
         }

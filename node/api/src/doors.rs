@@ -7,6 +7,9 @@
 //! Some places are kept for whoever looks after the node: they are given out last, at its socket only, for calls and for no
 //! streams, and for a while only, however many others watch or say nothing. And nobody keeps any place of whom no call is let in.
 //!
+//! A port is open to every user of the machine, the socket only to the node's own. So connections over TCP have few places, which
+//! are none of the socket's, and those that have shown no token yet have fewer still, for less time.
+//!
 //! Accepting may fail all the same. Then it is tried again after a pause, and said seldom.
 
 use std::io::{self, IoSlice};
@@ -36,8 +39,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often the log says what goes on at the doors.
 const SAID_EVERY: Duration = Duration::from_secs(60);
-/// How many listeners there are, each of which waits for a connection that it may have to refuse.
-const LISTENERS: usize = 2;
 
 /// Something that the log is to say seldom.
 #[derive(Debug, Default)]
@@ -55,17 +56,42 @@ impl Seldom {
     }
 }
 
+/// What there is for those who come in by one door, which nobody takes from them who comes in by the other.
 #[derive(Debug)]
-struct Places {
-    /// Places for anybody, and as many for streams that last.
-    ordinary_max: usize,
-    ordinary: Arc<Semaphore>,
-    lasting: Arc<Semaphore>,
-    /// Those that are kept.
-    reserved: Arc<Semaphore>,
+struct Gate {
+    max: usize,
+    places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     failed: Seldom,
     full: Seldom,
+}
+
+impl Gate {
+    fn new(max: usize) -> Self {
+        // One more: the listener waits for a connection that it may have to refuse.
+        let refusals = Arc::new(Semaphore::new(limits::API_REFUSALS_MAX + 1));
+        let (failed, full) = Default::default();
+        Self { max, places: Arc::new(Semaphore::new(max)), refusals, failed, full }
+    }
+
+    fn open(&self) -> usize {
+        self.max.saturating_sub(self.places.available_permits())
+    }
+}
+
+#[derive(Debug)]
+struct Places {
+    /// Places for anybody at the socket.
+    socket: Gate,
+    /// Places over TCP.
+    tcp: Gate,
+    /// Of those, places for connections that have shown no token yet.
+    strangers: Arc<Semaphore>,
+    /// Places for streams that last: as many as there are for connections, but for those that are kept.
+    lasting_max: usize,
+    lasting: Arc<Semaphore>,
+    /// Places at the socket that are kept.
+    reserved: Arc<Semaphore>,
 }
 
 /// The places of the API, for both listeners. Cheap to clone.
@@ -73,31 +99,35 @@ struct Places {
 pub(crate) struct Doors(Arc<Places>);
 
 impl Doors {
-    /// So many places, within the limits that there are in any case.
-    pub(crate) fn new(connections: usize) -> Self {
+    /// So many places, within the limits that there are in any case; some of them over TCP, if it listens there.
+    pub(crate) fn new(connections: usize, over_tcp: bool) -> Self {
         let max = connections.clamp(limits::API_CONNECTIONS_MIN, limits::API_CONNECTIONS_MAX);
-        let ordinary_max = max - limits::API_CONNECTIONS_RESERVED;
+        let tcp = if over_tcp { limits::API_TCP_CONNECTIONS_MAX.min(max / 4) } else { 0 };
+        let lasting_max = max - limits::API_CONNECTIONS_RESERVED;
         Self(Arc::new(Places {
-            ordinary_max,
-            ordinary: Arc::new(Semaphore::new(ordinary_max)),
-            lasting: Arc::new(Semaphore::new(ordinary_max)),
+            socket: Gate::new(lasting_max - tcp),
+            tcp: Gate::new(tcp),
+            strangers: Arc::new(Semaphore::new(limits::API_TCP_STRANGERS_MAX)),
+            lasting_max,
+            lasting: Arc::new(Semaphore::new(lasting_max)),
             reserved: Arc::new(Semaphore::new(limits::API_CONNECTIONS_RESERVED)),
-            refusals: Arc::new(Semaphore::new(limits::API_REFUSALS_MAX + LISTENERS)),
-            failed: Seldom::default(),
-            full: Seldom::default(),
         }))
+    }
+
+    fn gate<D: Door>(&self) -> &Gate {
+        if D::IS_TCP { &self.0.tcp } else { &self.0.socket }
     }
 
     /// A place for a stream that lasts, as a call asks for it; refused if there is none. A connection whose own place is kept
     /// for others gets none, and goes.
     pub(crate) fn lasting<T>(&self, request: &Request<T>) -> Result<Lasting, Status> {
-        let Places { lasting, ordinary_max, .. } = &*self.0;
+        let Places { lasting, lasting_max, .. } = &*self.0;
         if let Some(Caller(presence)) = request.extensions().get::<Caller>().filter(|caller| caller.0.is_brief) {
             presence.goes.store(true, Ordering::Relaxed);
             return Err(Failed::only_calls(self.open()).into_status());
         }
         let place = Arc::clone(lasting).try_acquire_owned();
-        place.map(Lasting).map_err(|_| Failed::too_many_streams(*ordinary_max).into_status())
+        place.map(Lasting).map_err(|_| Failed::too_many_streams(*lasting_max).into_status())
     }
 
     /// Those who come in by a door, one after another.
@@ -112,12 +142,12 @@ impl Doors {
         let mut pause = PAUSE_MIN;
         loop {
             // In case there is no place for it. It is never closed.
-            let refusal = Arc::clone(&self.0.refusals).acquire_owned().await.ok();
+            let refusal = Arc::clone(&self.gate::<D>().refusals).acquire_owned().await.ok();
             match door.accepted().await {
                 Ok(io) => return self.seat::<D>(io, refusal),
                 Err(error) => {
                     drop(refusal);
-                    if self.0.failed.is_due() {
+                    if self.gate::<D>().failed.is_due() {
                         let open = self.open();
                         tracing::warn!(%error, open, "the API cannot accept a connection: it goes on with those it has");
                     }
@@ -128,28 +158,56 @@ impl Doors {
         }
     }
 
+    /// How many connections there are.
     fn open(&self) -> usize {
-        let Places { ordinary_max, ordinary, reserved, .. } = &*self.0;
-        let max = ordinary_max + limits::API_CONNECTIONS_RESERVED;
-        max.saturating_sub(ordinary.available_permits() + reserved.available_permits())
+        let Places { socket, tcp, reserved, .. } = &*self.0;
+        socket.open() + tcp.open() + limits::API_CONNECTIONS_RESERVED.saturating_sub(reserved.available_permits())
     }
 
     /// Gives a connection its place, or none.
     fn seat<D: Door>(&self, io: D::Io, refusal: Option<OwnedSemaphorePermit>) -> Guest<D::Io> {
-        let ordinary = Arc::clone(&self.0.ordinary).try_acquire_owned().ok();
-        let is_brief = ordinary.is_none();
-        let kept = || if D::IS_TCP { None } else { Arc::clone(&self.0.reserved).try_acquire_owned().ok() };
-        if let Some(place) = ordinary.or_else(kept) {
-            let presence = Arc::new(Presence { is_brief, ..Presence::default() });
-            let stay = Stay::UnlessLetIn(after(Duration::from_millis(limits::API_LET_IN_MS)));
-            return Guest { io, refused: None, stay, presence, _place: Some(place) };
+        let seat = if D::IS_TCP { self.seat_over_tcp() } else { self.seat_at_socket() };
+        if let Some((place, presence)) = seat {
+            let within = if D::IS_TCP { limits::API_TCP_LET_IN_MS } else { limits::API_LET_IN_MS };
+            let stay = Stay::UnlessLetIn(after(Duration::from_millis(within)));
+            return Guest {
+                io,
+                refused: None,
+                stay,
+                presence: Arc::new(presence),
+                ahead: Vec::new(),
+                _place: Some(place),
+            };
         }
-        let open = self.open();
-        if self.0.full.is_due() {
-            tracing::warn!(open, "the API has as many connections as it may: it refuses more");
+        let open = if D::IS_TCP { self.0.tcp.open() } else { self.open() };
+        if self.gate::<D>().full.is_due() {
+            let over_tcp = D::IS_TCP;
+            tracing::warn!(open, over_tcp, "the API has as many connections as it may: it refuses more");
         }
         let refused = Some(Refused { open, over_tcp: D::IS_TCP });
-        Guest { io, refused, stay: Stay::Until(after(REFUSED_FOR)), presence: Arc::default(), _place: refusal }
+        Guest {
+            io,
+            refused,
+            stay: Stay::Until(after(REFUSED_FOR)),
+            presence: Arc::default(),
+            ahead: Vec::new(),
+            _place: refusal,
+        }
+    }
+}
+
+impl Doors {
+    fn seat_at_socket(&self) -> Option<(OwnedSemaphorePermit, Presence)> {
+        let ordinary = Arc::clone(&self.0.socket.places).try_acquire_owned().ok();
+        let is_brief = ordinary.is_none();
+        let place = ordinary.or_else(|| Arc::clone(&self.0.reserved).try_acquire_owned().ok())?;
+        Some((place, Presence { is_brief, ..Presence::default() }))
+    }
+
+    fn seat_over_tcp(&self) -> Option<(OwnedSemaphorePermit, Presence)> {
+        let stranger = Arc::clone(&self.0.strangers).try_acquire_owned().ok()?;
+        let place = Arc::clone(&self.0.tcp.places).try_acquire_owned().ok()?;
+        Some((place, Presence { stranger: Mutex::new(Some(stranger)), ..Presence::default() }))
     }
 }
 
@@ -211,8 +269,12 @@ struct Presence {
     is_brief: bool,
     /// Whether a call of it was let in.
     let_in: AtomicBool,
+    /// Whether it has shown that it knows the token, without telling it.
+    proven: AtomicBool,
     /// Whether it is to go at once.
     goes: AtomicBool,
+    /// Its place among those that have shown no token, until it has.
+    stranger: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 /// Until when a connection may stay.
@@ -257,7 +319,21 @@ pub(crate) struct Guest<Io> {
     refused: Option<Refused>,
     stay: Stay,
     presence: Arc<Presence>,
+    /// What was read ahead and is to be read again.
+    ahead: Vec<u8>,
     _place: Option<OwnedSemaphorePermit>,
+}
+
+impl<Io> Guest<Io> {
+    /// Has what was read of it first read again.
+    pub(crate) fn unread(&mut self, first: &[u8]) {
+        self.ahead.extend_from_slice(first);
+    }
+
+    /// It has shown that it knows the token, without telling it.
+    pub(crate) fn has_proved(&self) {
+        self.presence.proven.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What calls of a connection know of it.
@@ -274,12 +350,18 @@ pub(crate) struct GuestInfo<Info> {
 pub(crate) struct Caller(Arc<Presence>);
 
 impl<Info> GuestInfo<Info> {
+    /// Whether it has shown that it knows the token, so that its calls need none.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.presence.proven.load(Ordering::Relaxed)
+    }
+
     /// Lets a call in, unless its connection has no place.
     pub(crate) fn let_in(&self) -> Result<Caller, Status> {
         if let Some(Refused { open, over_tcp }) = self.refused {
             return Err(Failed::too_many_connections(open, over_tcp).into_status());
         }
         self.presence.let_in.store(true, Ordering::Relaxed);
+        drop(self.presence.stranger.lock().unwrap_or_else(PoisonError::into_inner).take());
         Ok(Caller(Arc::clone(&self.presence)))
     }
 }
@@ -297,6 +379,12 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Guest<Io> {
         let guest = self.get_mut();
         if guest.stay.is_over(&guest.presence, cx) {
             // Nothing more is read of it: that closes it.
+            return Poll::Ready(Ok(()));
+        }
+        if !guest.ahead.is_empty() {
+            let count = guest.ahead.len().min(buffer.remaining());
+            let again: Vec<u8> = guest.ahead.drain(..count).collect();
+            buffer.put_slice(&again);
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut guest.io).poll_read(cx, buffer)
@@ -330,147 +418,4 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Guest<Io> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-
-    use super::*;
-
-    /// A door at which these things happen, one after another; then nobody comes any more.
-    struct Scripted(Mutex<VecDeque<io::Result<DuplexStream>>>);
-
-    impl Door for Scripted {
-        type Io = DuplexStream;
-        const IS_TCP: bool = false;
-
-        async fn accepted(&self) -> io::Result<DuplexStream> {
-            let next = self.0.lock().unwrap().pop_front();
-            match next {
-                Some(next) => next,
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn door(happens: impl IntoIterator<Item = io::Result<DuplexStream>>) -> Scripted {
-        Scripted(Mutex::new(happens.into_iter().collect()))
-    }
-
-    fn connections(count: usize) -> (Vec<io::Result<DuplexStream>>, Vec<DuplexStream>) {
-        (0..count).map(|_| tokio::io::duplex(64)).map(|(here, there)| (Ok(here), there)).unzip()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_accept_that_fails_is_tried_again_after_longer_and_longer_pauses() {
-        let (come, _there) = connections(1);
-        let fail = || Err(io::Error::from_raw_os_error(24));
-        let doors = Doors::new(10);
-        let begun = tokio::time::Instant::now();
-        let mut guests = Box::pin(doors.guests(door((0..20).map(|_| fail()).chain(come))));
-        let guest = guests.next().await.unwrap().unwrap();
-        assert_eq!(guest.refused, None);
-        // The pauses are doubled until each is a second.
-        let took = begun.elapsed();
-        assert!(took > PAUSE_MAX * 12 && took < PAUSE_MAX * 20, "{took:?} of virtual time");
-    }
-
-    /// As many of those who come as there are, one after another.
-    async fn all<D: Door>(doors: &Doors, door: D, count: usize) -> Vec<Guest<D::Io>> {
-        doors.guests(door).take(count).map(Result::unwrap).collect().await
-    }
-
-    fn is_let_in(guest: &Guest<DuplexStream>) -> bool {
-        guest.connect_info().let_in().is_ok()
-    }
-
-    /// A call of a connection, for something that lasts.
-    fn call(guest: &Guest<DuplexStream>) -> Request<()> {
-        let mut request = Request::new(());
-        request.extensions_mut().insert(guest.connect_info().let_in().unwrap());
-        request
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_connection_too_many_is_told_so_and_closed_and_its_place_is_anothers_then() {
-        let max = limits::API_CONNECTIONS_MIN;
-        let (come, _there) = connections(max + 2);
-        let doors = Doors::new(max);
-        let mut guests = Box::pin(doors.guests(door(come)));
-        let mut seated = Vec::new();
-        for _ in 0..max {
-            seated.push(guests.next().await.unwrap().unwrap());
-        }
-        assert!(seated.iter().all(is_let_in));
-        let mut refused = guests.next().await.unwrap().unwrap();
-        let why = refused.connect_info().let_in().unwrap_err();
-        assert!(why.message().contains(&format!("{max} are open")), "{why}");
-        // It says nothing, and does not stay.
-        assert_eq!(refused.read(&mut [0; 8]).await.unwrap(), 0);
-        drop((seated.pop(), refused));
-        let guest = guests.next().await.unwrap().unwrap();
-        assert!(is_let_in(&guest));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn callers_that_stay_leave_the_operator_a_way_in() {
-        let max = limits::API_CONNECTIONS_MIN;
-        let (come, mut there) = connections(max);
-        let doors = Doors::new(max);
-        let mut seated = all(&doors, door(come), max).await;
-        assert!(seated.iter().all(is_let_in));
-        // What is kept for others is theirs after a while; whoever has an ordinary place keeps it.
-        let mut kept = seated.split_off(max - limits::API_CONNECTIONS_RESERVED);
-        for guest in &mut kept {
-            assert_eq!(guest.read(&mut [0; 8]).await.unwrap(), 0, "it is told to go");
-        }
-        for (there, here) in there.iter_mut().zip(&mut seated) {
-            there.write_all(b"still here").await.unwrap();
-            assert_eq!(here.read(&mut [0; 64]).await.unwrap(), 10);
-        }
-        drop(kept);
-        let (come, _operator) = connections(1);
-        assert!(is_let_in(&all(&doors, door(come), 1).await[0]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_of_which_no_call_is_let_in_is_closed() {
-        let (come, _there) = connections(2);
-        let doors = Doors::new(0);
-        let mut guests = all(&doors, door(come), 2).await;
-        let mut lasts = guests.pop().unwrap();
-        assert!(is_let_in(&lasts));
-        assert_eq!(guests[0].read(&mut [0; 8]).await.unwrap(), 0);
-        let mut buffer = [0; 8];
-        let waits = tokio::time::timeout(Duration::from_secs(3_600), lasts.read(&mut buffer));
-        assert!(waits.await.is_err(), "it may say nothing for as long as it likes");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn streams_that_last_leave_places_for_calls() {
-        let doors = Doors::new(0);
-        let most = limits::API_CONNECTIONS_MIN - limits::API_CONNECTIONS_RESERVED;
-        let lasting = || doors.lasting(&Request::new(()));
-        let mut open: Vec<_> =
-            (0..most).map(|_| Box::pin(lasting().unwrap().around(stream::pending::<()>()))).collect();
-        let why = lasting().unwrap_err();
-        assert!(why.message().contains(&format!("{most} are open")), "{why}");
-        open.pop();
-        assert!(lasting().is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_finds_no_place_on_a_connection_that_is_to_go_soon() {
-        let max = limits::API_CONNECTIONS_MIN;
-        let (come, _there) = connections(max);
-        let doors = Doors::new(max);
-        let mut seated = all(&doors, door(come), max).await;
-        assert!(doors.lasting(&call(&seated[0])).is_ok());
-        let last = seated.last_mut().unwrap();
-        let why = doors.lasting(&call(last)).unwrap_err();
-        assert!(why.message().contains("SKEP-0010") && why.message().contains(&format!("{max} are open")), "{why}");
-        let refused = tokio::time::Instant::now();
-        assert_eq!(last.read(&mut [0; 8]).await.unwrap(), 0);
-        assert!(refused.elapsed() < Duration::from_millis(limits::API_RESERVED_MS), "it goes at once");
-    }
-}
+pub(crate) mod tests;

@@ -54,9 +54,13 @@ impl Failed {
     }
 
     pub(crate) fn too_many_connections(open: usize, over_tcp: bool) -> Self {
-        let but = if over_tcp { " but for some that are kept for its socket" } else { "" };
-        let message = format!("the API of this node has as many connections as it may{but}: {open} are open");
-        let help = "close some, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
+        let over = if over_tcp { " over TCP, or as many that have shown no token," } else { "" };
+        let message = format!("the API of this node has as many connections{over} as it may: {open} are open");
+        let help = if over_tcp {
+            "close some, or use the node's socket"
+        } else {
+            "close some, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service"
+        };
         retryable(not_done("SKEP-0009", Code::ResourceExhausted, message, help), 1_000)
     }
 
@@ -162,15 +166,18 @@ fn refused_command(refusal: &Refusal) -> Failed {
     match refusal {
         Refusal::InvalidCommand(_) => simple("SKEP-0401", Code::InvalidArgument, "correct it and send a new command"),
         Refusal::NotSigned(_) => simple("SKEP-0402", Code::PermissionDenied, "sign it with the key of its operator"),
-        Refusal::WrongPlace => simple("SKEP-0403", Code::PermissionDenied, "'skep node status' names the site"),
-        Refusal::OperatorsExist => simple("SKEP-0404", Code::AlreadyExists, "'skep operator list' shows them"),
+        Refusal::WrongPlace => {
+            simple("SKEP-0403", Code::PermissionDenied, "'skep shard status' shows the shard's genesis")
+        }
         Refusal::NoSuchOperator(_) => simple("SKEP-0405", Code::PermissionDenied, "'skep operator list' shows them"),
         Refusal::OperatorRevoked(_) => simple("SKEP-0406", Code::PermissionDenied, "use another key"),
         Refusal::NotAdmin(_) => simple("SKEP-0407", Code::PermissionDenied, "have an admin do it"),
         Refusal::GrantStale { .. } => {
             simple("SKEP-0408", Code::FailedPrecondition, "state it again, with a higher one")
         }
-        Refusal::FirstOperator => simple("SKEP-0409", Code::PermissionDenied, "it stays for as long as the shard"),
+        Refusal::FirstOperator => {
+            simple("SKEP-0409", Code::PermissionDenied, "'skep operator replace-first' does that")
+        }
         Refusal::NotGranted { .. } => simple("SKEP-0410", Code::PermissionDenied, "have an admin grant it"),
         Refusal::TooManyCommands { retry_after_ms, .. } => {
             retryable(simple("SKEP-0411", Code::ResourceExhausted, "send it later"), *retry_after_ms)
@@ -191,6 +198,18 @@ fn refused_command(refusal: &Refusal) -> Failed {
         Refusal::NotDead(_) => simple("SKEP-0420", Code::FailedPrecondition, "'skep command show' shows it"),
         Refusal::NotIndeterminate { .. } => {
             simple("SKEP-0418", Code::FailedPrecondition, "'skep command show' shows it")
+        }
+        Refusal::NotAbove { .. } => simple(
+            "SKEP-0421",
+            Code::PermissionDenied,
+            "have whoever granted it do that; 'skep operator list' shows who",
+        ),
+        Refusal::GrantEnded { .. } => {
+            simple("SKEP-0422", Code::PermissionDenied, "have an admin grant it anew, for longer")
+        }
+        Refusal::OutlivesGrant { .. } => simple("SKEP-0423", Code::PermissionDenied, "give it less time"),
+        Refusal::NotFirst { .. } => {
+            simple("SKEP-0424", Code::PermissionDenied, "'skep operator list' shows who the first operator is")
         }
         // All others are answered above.
         _ => simple("SKEP-0400", Code::FailedPrecondition, "'skep command show' shows it"),

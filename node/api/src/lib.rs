@@ -12,6 +12,7 @@ mod commands;
 mod doors;
 mod failure;
 mod follow;
+mod greet;
 mod nodes;
 mod operators;
 mod queries;

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 use crate::calls::{Call, Calls, MemberChange, ShardRow, Unanswered, VoterRow};
 use crate::commands::PATIENCE_MS_DEFAULT;
 use crate::failure::Failed;
+use crate::queries::invalid;
 
 #[derive(Clone)]
 pub(crate) struct Nodes {
@@ -33,7 +34,7 @@ fn node_id(field: &'static str, text: &str) -> Result<NodeId, Status> {
     })
 }
 
-fn voters(rows: &[VoterRow]) -> Vec<v1::Voter> {
+fn voter_list(rows: &[VoterRow]) -> Vec<v1::Voter> {
     let voter = |row: &VoterRow| v1::Voter {
         node: row.node.to_string(),
         incarnation: row.incarnation.clone(),
@@ -74,12 +75,20 @@ fn status(row: ShardRow) -> v1::ShardStatusReply {
         fleet_version: row.fleet_version,
         fleet_version_max: row.fleet_version_max,
         fleet_version_held_back_by: row.held_back_by.iter().map(NodeId::to_string).collect(),
-        voters: voters(&row.voters),
+        genesis: row.genesis.map(|genesis| genesis.as_bytes().to_vec()).unwrap_or_default(),
+        voters: voter_list(&row.voters),
         pending: row.counts.pending,
         claimed: row.counts.claimed,
         terminal: row.counts.terminal,
         agents: row.counts.agents,
         dedup_ids: row.dedup_ids,
+        dropped: Some(v1::DroppedCounts {
+            tasks: row.dropped.tasks,
+            commands: row.dropped.commands,
+            dead_letters: row.dropped.dead_letters,
+            request_ids: row.dropped.request_ids,
+            agents: row.dropped.agents,
+        }),
         connectivity: row.connectivity,
         log_bytes: row.log_bytes,
         fault: row.fault.unwrap_or_default(),
@@ -126,9 +135,12 @@ impl Nodes {
 impl ShardCommands for Nodes {
     async fn init(&self, request: Request<v1::InitShardRequest>) -> Result<Response<v1::InitShardReply>, Status> {
         let request = request.into_inner();
-        let nodes: Result<Vec<NodeId>, Status> = request.voters.iter().map(|text| node_id("voters", text)).collect();
-        let row = self.change(request.shard, MemberChange::Init(nodes?)).await?;
-        Ok(Response::new(v1::InitShardReply { voters: voters(&row.voters) }))
+        let voters: Result<Vec<NodeId>, Status> = request.voters.iter().map(|text| node_id("voters", text)).collect();
+        let genesis = convert::genesis(&request.genesis).map_err(|e| invalid(&e))?;
+        let first = convert::first_operator(request.operator).map_err(|e| invalid(&e))?.map(Box::new);
+        let init = MemberChange::Init { voters: voters?, genesis, first };
+        let row = self.change(request.shard, init).await?;
+        Ok(Response::new(v1::InitShardReply { voters: voter_list(&row.voters) }))
     }
 
     async fn transfer_leader(
@@ -148,7 +160,7 @@ impl ShardCommands for Nodes {
     ) -> Result<Response<v1::ChangeVotersReply>, Status> {
         let request = request.into_inner();
         let row = self.change(request.shard, MemberChange::Add(node_id("node", &request.node)?)).await?;
-        Ok(Response::new(v1::ChangeVotersReply { voters: voters(&row.voters) }))
+        Ok(Response::new(v1::ChangeVotersReply { voters: voter_list(&row.voters) }))
     }
 
     async fn remove_voter(
@@ -157,7 +169,7 @@ impl ShardCommands for Nodes {
     ) -> Result<Response<v1::ChangeVotersReply>, Status> {
         let request = request.into_inner();
         let row = self.change(request.shard, MemberChange::Remove(node_id("node", &request.node)?)).await?;
-        Ok(Response::new(v1::ChangeVotersReply { voters: voters(&row.voters) }))
+        Ok(Response::new(v1::ChangeVotersReply { voters: voter_list(&row.voters) }))
     }
 }
 

@@ -57,12 +57,12 @@ impl Commands {
 
 #[tonic::async_trait]
 impl OperatorCommands for Commands {
-    async fn install(
+    async fn replace_first(
         &self,
-        request: Request<v1::InstallOperatorRequest>,
+        request: Request<v1::ReplaceFirstRequest>,
     ) -> Result<Response<v1::OperatorReceipt>, Status> {
         let patience = patience_ms(&request);
-        self.operator(convert::install_operator(request.into_inner()), patience).await
+        self.operator(convert::replace_first(request.into_inner()), patience).await
     }
 
     async fn grant(&self, request: Request<v1::GrantOperatorRequest>) -> Result<Response<v1::OperatorReceipt>, Status> {
@@ -114,6 +114,15 @@ impl OperatorQueries for Queries {
             commands: commands.iter().map(convert::command_view_to_proto).collect(),
             next: next.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
         }))
+    }
+
+    async fn place(&self, request: Request<v1::PlaceRequest>) -> Result<Response<v1::PlaceReply>, Status> {
+        let patience = patience_ms(&request);
+        let (as_of, answer) = self.read(request.into_inner().read, Query::Place, patience).await?;
+        let Answer::Place { place, first } = answer else { return Err(mismatched()) };
+        let not_begun = || Failed::not_found("the shard has not begun".to_owned()).into_status();
+        let place = place.ok_or_else(not_begun)?;
+        Ok(Response::new(convert::place_to_proto(&as_of, &place, first)))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::CommandEvent, Status>> + Send>>;

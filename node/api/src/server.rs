@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use tonic_health::server::HealthReporter;
 use crate::calls::Calls;
 use crate::commands::Commands;
 use crate::doors::{Doors, GuestInfo};
+use crate::greet::greeted;
 use crate::nodes::Nodes;
 use crate::queries::Queries;
 use crate::topics::TopicService;
@@ -65,14 +66,14 @@ pub enum ApiError {
 
 /// The running API.
 pub struct Api {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     socket: PathBuf,
     health: HealthReporter,
     stop: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// Lets a call in only with the token.
+/// Lets a call in only with the token, or of a connection that has shown that it knows it.
 #[derive(Clone)]
 struct WithToken {
     token: Arc<str>,
@@ -82,11 +83,11 @@ impl Interceptor for WithToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        if !same(given.as_bytes(), self.token.as_bytes()) {
+        let guest = request.extensions().get::<GuestInfo<TcpConnectInfo>>();
+        if !guest.is_some_and(GuestInfo::is_proven) && !same(given.as_bytes(), self.token.as_bytes()) {
             let why = "over TCP the API wants the token in <dir>/token: 'authorization: Bearer …'";
             return Err(Status::unauthenticated(why));
         }
-        let guest = request.extensions().get::<GuestInfo<TcpConnectInfo>>();
         let caller = guest.map(GuestInfo::let_in).transpose()?;
         if let Some(caller) = caller {
             request.extensions_mut().insert(caller);
@@ -122,14 +123,15 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 impl Api {
-    /// Binds the socket and the TCP address, and serves both. `connections`: how many the process has descriptors for.
+    /// Binds the socket and the TCP address, if there is one and a token for it, and serves both. `connections`: how many the
+    /// process has descriptors for.
     ///
     /// # Errors
     /// [`ApiError`] says what is in the way.
     pub async fn start(
         config: &ApiConfig,
         socket: &Path,
-        token: &str,
+        token: Option<String>,
         calls: Calls,
         connections: usize,
     ) -> Result<Self, ApiError> {
@@ -141,7 +143,8 @@ impl Api {
             .build_v1()
             .map_err(|e| ApiError::Reflection(e.to_string()))?;
         let (stop, stopped) = watch::channel(false);
-        let doors = Doors::new(connections);
+        let over_tcp = config.listen.zip(token);
+        let doors = Doors::new(connections, over_tcp.is_some());
         let commands = Commands::new(calls.clone(), doors.clone(), stopped.clone());
         let queries = Queries::new(calls.clone(), doors.clone(), stopped.clone());
         let topics = TopicService::new(calls.clone(), config.site.clone(), doors.clone(), stopped.clone());
@@ -160,28 +163,35 @@ impl Api {
             .add_service(health_service)
             .add_service(reflection);
         let unix = bind_socket(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?;
-        let tcp_error = |source| ApiError::Tcp { address: config.listen, source };
-        let tcp = TcpListener::bind(config.listen).await.map_err(tcp_error)?;
-        let address = tcp.local_addr().map_err(tcp_error)?;
-        let uid =
-            std::fs::metadata(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?.uid();
+        let tcp = match over_tcp {
+            None => None,
+            Some((listen, token)) => {
+                let tcp_error = |source| ApiError::Tcp { address: listen, source };
+                let tcp = TcpListener::bind(listen).await.map_err(tcp_error)?;
+                let address = tcp.local_addr().map_err(tcp_error)?;
+                Some((tcp, address, Arc::<str>::from(token)))
+            }
+        };
+        // Who the process is, and not to whom the socket's path belongs by now.
+        let uid = rustix::process::geteuid().as_raw();
         let on_socket = tuned()
             .layer(InterceptorLayer::new(SameUser { uid }))
             .add_routes(routes.clone())
             .serve_with_incoming_shutdown(doors.guests(unix), until(stopped.clone()));
-        let with_token = InterceptorLayer::new(WithToken { token: Arc::from(token) });
-        let incoming = doors.guests(tcp);
-        let on_tcp =
-            tuned().layer(with_token).add_routes(routes).serve_with_incoming_shutdown(incoming, until(stopped));
-        let tasks = vec![
-            tokio::spawn(async move { report("socket", on_socket.await) }),
-            tokio::spawn(async move { report("tcp", on_tcp.await) }),
-        ];
+        let mut tasks = vec![tokio::spawn(async move { report("socket", on_socket.await) })];
+        let address = tcp.as_ref().map(|(_, address, _)| *address);
+        if let Some((tcp, _, token)) = tcp {
+            let incoming = greeted(doors.guests(tcp), Arc::clone(&token));
+            let with_token = InterceptorLayer::new(WithToken { token });
+            let on_tcp =
+                tuned().layer(with_token).add_routes(routes).serve_with_incoming_shutdown(incoming, until(stopped));
+            tasks.push(tokio::spawn(async move { report("tcp", on_tcp.await) }));
+        }
         Ok(Self { address, socket: socket.to_owned(), health, stop, tasks })
     }
 
-    /// Where the API listens on TCP.
-    pub fn address(&self) -> SocketAddr {
+    /// Where the API listens on TCP, if it does.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -234,4 +244,23 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_of_a_connection_that_has_proved_nothing_needs_the_token() {
+        let mut with_token = WithToken { token: Arc::from("0123456789abcdef0123456789abcdef") };
+        let mut with = |given: &str| {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("authorization", given.parse().unwrap());
+            with_token.call(request).is_ok()
+        };
+        assert!(with("Bearer 0123456789abcdef0123456789abcdef"));
+        for wrong in ["", "Bearer ", "Bearer 0123456789abcdef", "0123456789abcdef0123456789abcdef"] {
+            assert!(!with(wrong), "{wrong:?}");
+        }
+    }
 }

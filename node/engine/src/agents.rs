@@ -76,6 +76,8 @@ struct Session {
     asked_stamp: Option<u64>,
     /// Its lease as it was renewed last.
     renewed: Option<Usable>,
+    /// When that was asked for.
+    asked_ms: Option<u64>,
     place: Option<Position>,
     /// The index of the newest update; none before the first.
     as_of: Option<u64>,
@@ -211,6 +213,18 @@ impl Agents {
         }
     }
 
+    /// Whether an agent is attached here under a lease that runs: then no other node serves it.
+    pub(crate) fn serves(&self, agent: &AgentId, now_ms: u64) -> bool {
+        let runs = |session: &Session| {
+            session.asked_ms.is_some_and(|asked_ms| now_ms < asked_ms.saturating_add(session.lease.ttl_ms))
+        };
+        let mut sessions = self.beats.keys().filter_map(|shard| {
+            let stream = self.attached.get(&(*shard, agent.clone()))?;
+            self.sessions.get(stream)
+        });
+        sessions.any(runs)
+    }
+
     fn attached_streams(&self, shard: ShardId) -> impl Iterator<Item = StreamKey> + '_ {
         self.attached.iter().filter(move |((of, _), _)| *of == shard).map(|(_, stream)| *stream)
     }
@@ -284,6 +298,7 @@ impl Agents {
             stamp: None,
             asked_stamp: None,
             renewed: None,
+            asked_ms: None,
             place: None,
             as_of: None,
             held: BTreeMap::new(),
@@ -421,7 +436,7 @@ impl Agents {
             beat.took_ms = now_ms.saturating_sub(*asked_ms);
         }
         match settled {
-            Settled::Heard(reply) => self.on_renewals(shard, stamps, reply),
+            Settled::Heard(reply) => self.on_renewals(shard, said, reply),
             // Said again at the next turn, renewals with the same stamps.
             _ => {
                 for stream in stamps.keys() {
@@ -441,7 +456,7 @@ impl Agents {
         }
     }
 
-    fn on_renewals(&mut self, shard: ShardId, stamps: &BTreeMap<StreamKey, u64>, reply: HeartbeatReply) {
+    fn on_renewals(&mut self, shard: ShardId, said: &Said, reply: HeartbeatReply) {
         for renewed in reply.agents {
             let key = (shard, renewed.agent.clone());
             let Some(stream) = self.attached.get(&key).copied() else { continue };
@@ -452,13 +467,14 @@ impl Agents {
             match renewed.renewal {
                 Renewal::Confirmed => {
                     let newest = session.stamp.filter(|_| is_on(Mutant::LeaseFromReceipt));
-                    if let Some(stamp) = newest.or(stamps.get(&stream).copied()) {
+                    if let Some(stamp) = newest.or(said.stamps.get(&stream).copied()) {
                         // The answers to two heartbeats may overtake each other.
                         if session.renewed.is_some_and(|known| known.stamp > stamp) {
                             continue;
                         }
                         let renewed = Usable { stamp, usable_ms: session.lease.holder_ms() };
                         session.renewed = Some(renewed);
+                        session.asked_ms = Some(said.asked_ms);
                         let takes = session.takes.is_some();
                         self.tell(stream, ToAgent::Lease(renewed));
                         if takes {

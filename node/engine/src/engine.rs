@@ -12,7 +12,7 @@ use crate::connectivity::Connectivity;
 use crate::event::{AgentEvent, Effect, Event, ToAgent, Work, WorkKey};
 use crate::inbox::{self, Inboxes};
 use crate::router::Router;
-use crate::topics::Topics;
+use crate::topics::{TopicEvent, Topics};
 
 /// Keys of the engine's own work have this bit; callers' keys do not.
 const OWN: u64 = 1 << 63;
@@ -59,6 +59,11 @@ impl Engine {
             Event::Agent(AgentEvent::Settled { key, settled }) => self.on_own_settled(key, settled, now_ms),
             Event::Agent(event) => self.agents.handle(event, now_ms),
             Event::Inbox(event) => self.inboxes.handle(event, now_ms),
+            Event::Topic(TopicEvent::Received(envelope))
+                if self.agents.serves(&envelope.publication.source, now_ms) =>
+            {
+                self.topics.refuse(envelope.sender, envelope.publication.source);
+            }
             Event::Topic(event) => self.topics.handle(event, now_ms),
             Event::Leads { shard, .. } => {
                 let before = self.router.leader(shard);

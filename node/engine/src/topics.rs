@@ -1,11 +1,15 @@
 //! Topics of the data plane: who listens here, and the latest that was heard.
 
+mod latest;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
 use skep_protocol::text::AgentId;
+
+use latest::{Latest, LatestValues};
 
 /// Names a subscriber between the engine and its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,7 +36,7 @@ pub enum TopicEvent {
     },
 }
 
-/// The latest that was heard of a source on a topic.
+/// The latest that was heard of a source on a topic from one sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LatestValue {
     /// What.
@@ -64,15 +68,13 @@ pub enum TopicEffect {
         /// Whom.
         subscriber: SubscriberKey,
     },
-}
-
-#[derive(Clone, Debug)]
-struct Latest {
-    publication: Publication,
-    sender: NodeId,
-    process: u64,
-    sequence: u64,
-    at_ms: u64,
+    /// Another node said something of an agent that this node serves. Nobody is told; it is to be counted.
+    NotIts {
+        /// The node that signed it.
+        sender: NodeId,
+        /// The agent.
+        source: AgentId,
+    },
 }
 
 /// Who listens on this node, and the latest values of what they listen to.
@@ -82,8 +84,7 @@ pub(crate) struct Topics {
     subscribers: BTreeMap<SubscriberKey, BTreeSet<TopicPath>>,
     /// The subscribers of each topic that is heard.
     heard: BTreeMap<TopicPath, BTreeSet<SubscriberKey>>,
-    latest: BTreeMap<(TopicPath, AgentId), Latest>,
-    by_age: BTreeSet<(u64, TopicPath, AgentId)>,
+    latest: LatestValues,
     /// Counts local publications.
     sequence: u64,
     effects: VecDeque<TopicEffect>,
@@ -95,8 +96,7 @@ impl Topics {
             local,
             subscribers: BTreeMap::new(),
             heard: BTreeMap::new(),
-            latest: BTreeMap::new(),
-            by_age: BTreeSet::new(),
+            latest: LatestValues::default(),
             sequence: 0,
             effects: VecDeque::new(),
         }
@@ -119,6 +119,11 @@ impl Topics {
         }
     }
 
+    /// Another node said something of an agent that this node serves.
+    pub(crate) fn refuse(&mut self, sender: NodeId, source: AgentId) {
+        self.effects.push_back(TopicEffect::NotIts { sender, source });
+    }
+
     pub(crate) fn poll_effect(&mut self) -> Option<TopicEffect> {
         self.effects.pop_front()
     }
@@ -136,8 +141,8 @@ impl Topics {
                 self.effects.push_back(TopicEffect::Listen(topic.clone()));
             }
             listeners.insert(subscriber);
-            let known = self.latest.range((topic.clone(), AgentId::first())..).take_while(|((of, _), _)| of == topic);
-            let values: Vec<LatestValue> = known.map(|(_, latest)| value(latest, now_ms)).collect();
+            let known = self.latest.of_topic(topic).into_iter();
+            let values: Vec<LatestValue> = known.map(|latest| value(latest, now_ms)).collect();
             self.effects.extend(values.into_iter().map(|value| TopicEffect::Deliver { subscriber, value }));
         }
         self.subscribers.insert(subscriber, topics);
@@ -149,48 +154,22 @@ impl Topics {
             listeners.remove(&subscriber);
             if listeners.is_empty() {
                 self.heard.remove(&topic);
-                self.forget_topic(&topic);
+                self.latest.forget_topic(&topic);
                 self.effects.push_back(TopicEffect::Leave(topic));
             }
         }
     }
 
-    /// What nobody listens to is not kept: it would only grow old.
-    fn forget_topic(&mut self, topic: &TopicPath) {
-        let of = |((heard, _), _): &(&(TopicPath, AgentId), &Latest)| heard == topic;
-        let keys: Vec<(TopicPath, AgentId)> =
-            self.latest.range((topic.clone(), AgentId::first())..).take_while(of).map(|(key, _)| key.clone()).collect();
-        keys.into_iter().for_each(|key| self.forget(key));
-    }
-
-    fn forget(&mut self, key: (TopicPath, AgentId)) {
-        if let Some(latest) = self.latest.remove(&key) {
-            self.by_age.remove(&(latest.at_ms, key.0, key.1));
-        }
-    }
-
     fn note(&mut self, latest: Latest) {
-        let topic = latest.publication.topic.clone();
-        let Some(listeners) = self.heard.get(&topic) else { return };
-        let key = (topic, latest.publication.source.clone());
-        let overtaken = |known: &Latest| {
-            let same = (known.sender, known.process) == (latest.sender, latest.process);
-            same && known.sequence >= latest.sequence
-        };
-        if self.latest.get(&key).is_some_and(overtaken) {
+        let Some(listeners) = self.heard.get(&latest.publication.topic) else { return };
+        if self.latest.overtakes(&latest) {
             return;
         }
         for subscriber in listeners {
             let value = value(&latest, latest.at_ms);
             self.effects.push_back(TopicEffect::Deliver { subscriber: *subscriber, value });
         }
-        self.forget(key.clone());
-        self.by_age.insert((latest.at_ms, key.0.clone(), key.1.clone()));
-        self.latest.insert(key, latest);
-        while self.latest.len() > limits::LATEST_VALUES_MAX {
-            let Some((_, topic, source)) = self.by_age.pop_first() else { return };
-            self.latest.remove(&(topic, source));
-        }
+        self.latest.keep(latest);
     }
 }
 
@@ -279,9 +258,52 @@ mod tests {
         for n in 0..=limits::LATEST_VALUES_MAX as u64 {
             handle(&mut topics, TopicEvent::Published(says("pose", &format!("r{n}"), "x")), n);
         }
-        assert_eq!(topics.latest.len(), limits::LATEST_VALUES_MAX);
-        assert_eq!(topics.by_age.len(), limits::LATEST_VALUES_MAX);
-        assert!(!topics.latest.contains_key(&(topic("pose"), AgentId::new("r0").unwrap())));
+        assert_eq!(topics.latest.sizes(), [limits::LATEST_VALUES_MAX; 4]);
+        let known = delivered(&subscribe(&mut topics, 2, &["pose"], 0));
+        assert_eq!(known.len(), limits::LATEST_VALUES_MAX);
+        assert!(
+            !topics.latest.of_topic(&topic("pose")).iter().any(|latest| latest.publication.source.as_str() == "r0")
+        );
+    }
+
+    fn from(sender: NodeId, sequence: u64, source: &str, text: &str) -> TopicEvent {
+        TopicEvent::Received(Envelope { sender, process: 1, sequence, publication: says("pose", source, text) })
+    }
+
+    #[test]
+    fn who_speaks_for_anothers_agent_adds_to_what_is_told_of_it_and_replaces_nothing() {
+        let mut topics = Topics::new(LOCAL);
+        let liar = NodeId::from_public_key([9; 32]);
+        subscribe(&mut topics, 1, &["pose"], 0);
+        handle(&mut topics, from(OTHER, 1, "r1", "here"), 10);
+        assert_eq!(delivered(&handle(&mut topics, from(liar, 99, "r1", "elsewhere"), 20)).len(), 1);
+        let known = delivered(&subscribe(&mut topics, 2, &["pose"], 30));
+        assert_eq!(known, [(2, "here".to_owned(), 20), (2, "elsewhere".to_owned(), 10)], "the newest last");
+        assert_eq!(
+            delivered(&handle(&mut topics, from(OTHER, 2, "r1", "there"), 40)).len(),
+            2,
+            "it is heard as before"
+        );
+        let known = delivered(&subscribe(&mut topics, 3, &["pose"], 50));
+        assert_eq!(known, [(3, "elsewhere".to_owned(), 30), (3, "there".to_owned(), 10)]);
+    }
+
+    #[test]
+    fn who_invents_sources_without_end_pushes_out_its_own() {
+        let mut topics = Topics::new(LOCAL);
+        let liar = NodeId::from_public_key([9; 32]);
+        subscribe(&mut topics, 1, &["pose"], 0);
+        for n in 0..500 {
+            handle(&mut topics, from(OTHER, n, &format!("r{n}"), "here"), n);
+        }
+        for n in 0..2 * limits::LATEST_VALUES_MAX as u64 {
+            handle(&mut topics, from(liar, n, &format!("x{n}"), "lie"), 1_000 + n);
+        }
+        assert_eq!(topics.latest.sizes(), [limits::LATEST_VALUES_MAX; 4]);
+        let honest = topics.latest.of_topic(&topic("pose")).into_iter().filter(|latest| latest.sender == OTHER).count();
+        assert_eq!(honest, 500);
+        handle(&mut topics, TopicEvent::Unsubscribed { subscriber: SubscriberKey(1) }, 0);
+        assert_eq!(topics.latest.sizes(), [0; 4], "what nobody listens to is not kept");
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! What the swarm does on every connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{allow_block_list, connection_limits, identify, identity, kad, mdns, ping};
+use libp2p::{allow_block_list, connection_limits, identify, identity, ping};
 use skep_config::MeshConfig;
 
-use crate::discovery::{self, Dht};
-use crate::gossip::{self, Gossip};
+use crate::discovery::Discovery;
+use crate::gate::Gate;
+use crate::gossip::Gossip;
 use crate::service::MeshError;
 
 /// Name of the protocols that peers must share.
@@ -30,13 +31,17 @@ pub(crate) struct Behaviour {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(crate) gossip: Gossip,
-    pub(crate) dht: Dht,
-    lan: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) discovery: Discovery,
 }
 
 impl Behaviour {
-    /// `process` is another number for each run of the program: peers tell by it that a node came again.
-    pub(crate) fn new(key: &identity::Keypair, config: &MeshConfig, process: u64) -> Result<Self, MeshError> {
+    /// `process` is another number for each run of the program, and a higher one: peers tell by it that a node came again.
+    pub(crate) fn new(
+        key: &identity::Keypair,
+        config: &MeshConfig,
+        process: u64,
+        gate: Arc<Gate>,
+    ) -> Result<Self, MeshError> {
         let peers_max = u32::try_from(config.peers.len()).unwrap_or(u32::MAX);
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING_MAX))
@@ -44,23 +49,48 @@ impl Behaviour {
             .with_max_established(Some(PER_PEER_MAX.saturating_mul(peers_max.max(1))))
             .with_max_established_per_peer(Some(PER_PEER_MAX));
         let about = identify::Config::new(PROTOCOL.to_owned(), key.public())
-            .with_agent_version(format!("skep/{} {process:016x}", env!("CARGO_PKG_VERSION")))
-            .with_push_listen_addr_updates(true);
+            .with_agent_version(agent_of(process))
+            .with_push_listen_addr_updates(true)
+            // What peers say of themselves is kept in our own table.
+            .with_cache_size(0);
         let local = key.public().to_peer_id();
-        let lan = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).transpose();
-        let lan = lan.map_err(|e| MeshError::new(&format!("multicast DNS: {e}")))?;
+        let on_loopback = config.listen.ip().is_loopback();
         Ok(Self {
             admitted: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
             identify: identify::Behaviour::new(about),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT)),
-            gossip: gossip::behaviour(&config.site)?,
-            dht: discovery::dht(local, &config.site)?,
-            lan: lan.into(),
+            gossip: Gossip::new(&config.site, gate)?,
+            discovery: Discovery::new(local, &config.site, config.mdns, on_loopback)?,
         })
     }
 }
 
+/// What this program and process is called among peers.
+fn agent_of(process: u64) -> String {
+    format!("skep/{} {process:016x}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Which process a peer says it is.
+pub(crate) fn process_of(agent: &str) -> Option<u64> {
+    let (_, process) = agent.strip_prefix("skep/")?.split_once(' ')?;
+    u64::from_str_radix(process, 16).ok()
+}
+
 /// What the swarm reports that somebody reacts to.
 pub(crate) type Event = BehaviourEvent;
-pub(crate) use kad::Event as DhtEvent;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_told_the_process_and_understand_it() {
+        for process in [0, (1 << 32) + 7, u64::MAX] {
+            assert_eq!(process_of(&agent_of(process)), Some(process));
+        }
+        for bad in ["", "skep/1", "skep/1 x", "other/1 7", "skep/1 10000000000000000"] {
+            assert_eq!(process_of(bad), None, "{bad:?}");
+        }
+    }
+}

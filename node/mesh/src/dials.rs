@@ -2,12 +2,15 @@
 //!
 //! Until it is up, after longer and longer waits. A connection that ended soon after it was made is followed by a rest,
 //! which grows as well: nodes that disagree about their connections, or two processes with one key, make few of them.
+//!
+//! Who hears where a peer may be dials it at once, and not again and again: whoever tells it may lie.
 
 use std::time::Duration;
 
-use libp2p::Multiaddr;
 use skep_protocol::ids::NodeId;
 use tokio::time::Instant;
+
+use crate::bucket::{Bucket, Rate};
 
 /// Shortest and longest wait between dials of one peer.
 const REDIAL_MIN: Duration = Duration::from_millis(200);
@@ -16,24 +19,33 @@ const REDIAL_MAX: Duration = Duration::from_secs(30);
 const REST_MAX: Duration = Duration::from_secs(5);
 /// A connection that lasted so long did not end soon.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// How often a peer is dialled before its time because somebody says where it is: so often at once, and then once in five
+/// seconds.
+const BEFORE_ITS_TIME: Rate = Rate { per_s: 1, burst: 15 };
+const BEFORE_ITS_TIME_COSTS: u64 = 5;
+/// After so many attempts in a row, others are asked where the peer is, though an address of it is known: it may have moved.
+const ASK_AFTER: u32 = 4;
 
 /// A listed peer, and when it is dialled.
 #[derive(Debug)]
 pub(crate) struct Dial {
     pub(crate) node: NodeId,
-    /// As configured; others are learned.
-    pub(crate) address: Option<Multiaddr>,
     at: Instant,
     wait: Duration,
     /// Not before this, whoever knows an address of it.
     rested: Instant,
     rest: Duration,
     up_since: Option<Instant>,
+    /// Attempts since it was up last.
+    attempts: u32,
+    before_its_time: Bucket,
 }
 
 impl Dial {
-    pub(crate) fn new(node: NodeId, address: Option<Multiaddr>, now: Instant) -> Self {
-        Self { node, address, at: now, wait: REDIAL_MIN, rested: now, rest: REDIAL_MIN, up_since: None }
+    pub(crate) fn new(node: NodeId, now: Instant) -> Self {
+        let before_its_time = Bucket::full(now);
+        let (wait, rest) = (REDIAL_MIN, REDIAL_MIN);
+        Self { node, at: now, wait, rested: now, rest, up_since: None, attempts: 0, before_its_time }
     }
 
     /// When it is dialled next; none while it is up.
@@ -45,17 +57,30 @@ impl Dial {
     pub(crate) fn begin(&mut self, now: Instant, jitter: f64) {
         self.at = now + self.wait.mul_f64(jitter);
         self.wait = (self.wait * 2).min(REDIAL_MAX);
+        self.attempts = self.attempts.wrapping_add(1);
+    }
+
+    /// Whether others are to be asked where it is: attempts have failed for long.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.up_since.is_none() && self.attempts > 0 && self.attempts.is_multiple_of(ASK_AFTER)
     }
 
     /// It may be reachable now.
     pub(crate) fn soon(&mut self, now: Instant) {
-        self.at = self.at.min(now.max(self.rested));
+        let soon = now.max(self.rested);
+        if self.up_since.is_none()
+            && soon < self.at
+            && self.before_its_time.take(BEFORE_ITS_TIME, BEFORE_ITS_TIME_COSTS, now)
+        {
+            self.at = soon;
+        }
     }
 
     /// Its first connection was made.
     pub(crate) fn up(&mut self, now: Instant) {
         self.up_since = Some(now);
         self.wait = REDIAL_MIN;
+        self.attempts = 0;
     }
 
     /// Its last connection has ended. `jitter` is around 1: both sides notice at once.
@@ -77,7 +102,7 @@ mod tests {
     fn dial(now: Instant) -> Dial {
         let key = libp2p::identity::Keypair::ed25519_from_bytes([1; 32]).unwrap();
         let node = NodeId::from_peer_id_bytes(&key.public().to_peer_id().to_bytes()).unwrap();
-        Dial::new(node, None, now)
+        Dial::new(node, now)
     }
 
     /// How often a peer is dialled within a minute, if each connection ends after so long and everybody always knows where
@@ -130,5 +155,36 @@ mod tests {
         assert_eq!(dial.due(), Some(now + REDIAL_MAX));
         dial.soon(now);
         assert_eq!(dial.due(), Some(now));
+    }
+
+    #[test]
+    fn whoever_says_again_and_again_where_a_peer_is_has_it_dialled_seldom() {
+        let begun = Instant::now();
+        let (mut dial, mut count) = (dial(begun), 0);
+        for tenth in 0..600 {
+            let now = begun + Duration::from_millis(100 * tenth);
+            dial.soon(now);
+            if dial.due().is_some_and(|at| at <= now) {
+                dial.begin(now, 1.0);
+                count += 1;
+            }
+        }
+        // Its own attempts, after 0.2, 0.4 … 25.6 s, and three and one each five seconds.
+        assert!((10..=8 + 3 + 12).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn others_are_asked_where_a_peer_is_that_is_not_where_it_was() {
+        let now = Instant::now();
+        let mut dial = dial(now);
+        assert!(!dial.is_missed());
+        let mut asked = 0;
+        for _ in 0..40 {
+            dial.begin(now, 1.0);
+            asked += u32::from(dial.is_missed());
+        }
+        assert_eq!(asked, 10);
+        dial.up(now);
+        assert!(!dial.is_missed());
     }
 }

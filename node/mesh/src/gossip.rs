@@ -3,22 +3,28 @@
 //! gossipsub runs unsigned with ids made of the content. The envelope inside is signed by whoever sent it, and
 //! verified once, after duplicates are out and off the swarm's task: gossipsub's own signing verifies every copy.
 
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use libp2p::PeerId;
-use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::PortUse;
+use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::gossipsub::{
-    Behaviour, CallbackSubscriptionFilter, ConfigBuilder, IdentityTransform, MaxCountSubscriptionFilter, Message,
-    MessageAuthenticity, MessageId, TopicHash, ValidationMode,
+    Behaviour, CallbackSubscriptionFilter, ConfigBuilder, Event, IdentTopic, MaxCountSubscriptionFilter, Message,
+    MessageAcceptance, MessageAuthenticity, MessageId, PublishError, SubscriptionError, TopicHash, ValidationMode,
 };
 use libp2p::swarm::behaviour::ConnectionEstablished;
-use libp2p::swarm::{ConnectionId, FromSwarm, NetworkBehaviour as _};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
 use sha2::{Digest as _, Sha256};
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::limits;
 use skep_protocol::telemetry::{SignedEnvelope, TopicPath};
 use skep_protocol::text::SiteName;
 
+use crate::gate::{Gate, Gated};
 use crate::service::MeshError;
 
 /// The reader checks a whole buffer against the limit, which may hold the beginning of the next message.
@@ -40,7 +46,13 @@ const QUEUED_PER_CONNECTION_MAX: usize = 512;
 type Filter = MaxCountSubscriptionFilter<CallbackSubscriptionFilter<OfSite>>;
 type OfSite = Box<dyn FnMut(&TopicHash) -> bool + Send>;
 /// gossipsub as Skep runs it.
-pub(crate) type Gossip = Behaviour<IdentityTransform, Filter>;
+type Inner = Behaviour<Gated, Filter>;
+
+/// gossipsub behind a gate that is told who passes on what comes in.
+pub(crate) struct Gossip {
+    inner: Inner,
+    gate: Arc<Gate>,
+}
 
 /// A message's id: its topic and all of its bytes, so that nobody can make two messages with one id.
 fn id(message: &Message) -> MessageId {
@@ -52,8 +64,7 @@ fn id(message: &Message) -> MessageId {
     MessageId::new(&hash.finalize()[..ID_BYTES])
 }
 
-/// gossipsub for a site's topics.
-pub(crate) fn behaviour(site: &SiteName) -> Result<Gossip, MeshError> {
+fn inner(site: &SiteName, gate: &Arc<Gate>) -> Result<Inner, MeshError> {
     let config = ConfigBuilder::default()
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
@@ -74,23 +85,89 @@ pub(crate) fn behaviour(site: &SiteName) -> Result<Gossip, MeshError> {
         max_subscribed_topics: limits::TOPICS_PER_NODE_MAX,
         max_subscriptions_per_request: 2 * limits::TOPICS_PER_NODE_MAX,
     };
-    Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
+    let gated = Gated(Arc::clone(gate));
+    Behaviour::new_with_subscription_filter_and_transform(MessageAuthenticity::Anonymous, config, filter, gated)
         .map_err(|e| MeshError::new(&e))
 }
 
-/// Says again to a peer what is subscribed to. What one of its connections had taken was lost with it, and gossipsub says
-/// it on the first connection only.
-pub(crate) fn announce(gossip: &mut Gossip, peer_id: PeerId, connection_id: ConnectionId, endpoint: &ConnectedPoint) {
-    gossip.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
-        peer_id,
-        connection_id,
-        endpoint,
-        failed_addresses: &[],
-        other_established: 0,
-    }));
+impl Gossip {
+    /// gossipsub for a site's topics.
+    pub(crate) fn new(site: &SiteName, gate: Arc<Gate>) -> Result<Self, MeshError> {
+        Ok(Self { inner: inner(site, &gate)?, gate })
+    }
+
+    /// Sends what is signed to whoever subscribes.
+    pub(crate) fn publish(&mut self, topic: &TopicPath, data: Vec<u8>) -> Result<MessageId, PublishError> {
+        self.inner.publish(TopicHash::from_raw(topic.as_str()), data)
+    }
+
+    /// Hears a topic from now on.
+    pub(crate) fn subscribe(&mut self, topic: &TopicPath) -> Result<(), SubscriptionError> {
+        self.inner.subscribe(&IdentTopic::new(topic.as_str()))?;
+        self.gate.hears(topic);
+        Ok(())
+    }
+
+    /// Hears a topic no more.
+    pub(crate) fn unsubscribe(&mut self, topic: &TopicPath) {
+        self.gate.leaves(topic);
+        let _ = self.inner.unsubscribe(&IdentTopic::new(topic.as_str()));
+    }
+
+    /// What a neighbour passed on was looked at.
+    pub(crate) fn judged(&mut self, id: &MessageId, from: &PeerId, verdict: MessageAcceptance) {
+        self.inner.report_message_validation_result(id, from, verdict);
+    }
+
+    /// Says again to a peer what is subscribed to. What one of its connections had taken was lost with it, and gossipsub says
+    /// it on the first connection only.
+    pub(crate) fn announce(&mut self, peer_id: PeerId, connection_id: ConnectionId, endpoint: &ConnectedPoint) {
+        self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id,
+            connection_id,
+            endpoint,
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+    }
 }
 
-/// A topic as gossipsub names it.
-pub(crate) fn hash(topic: &TopicPath) -> TopicHash {
-    TopicHash::from_raw(topic.as_str())
+impl NetworkBehaviour for Gossip {
+    type ConnectionHandler = THandler<Inner>;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(connection, peer, address, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.gate.comes_from(Some(peer));
+        self.inner.on_connection_handler_event(peer, connection, event);
+        self.gate.comes_from(None);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        self.inner.poll(cx)
+    }
 }

@@ -1,27 +1,31 @@
 //! The task that owns the swarm.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, mdns, ping};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
 use skep_config::{MeshConfig, cannot_listen};
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
-use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
+use skep_protocol::telemetry::{Envelope, TopicPath};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::behaviour::{Behaviour, DhtEvent, Event};
+use crate::behaviour::{Behaviour, Event, process_of};
 use crate::dials::Dial;
-use crate::discovery::{ADDRESSES_PER_PEER_MAX, is_usable};
-use crate::envelopes::{Dropped, Envelopes, Job};
-use crate::gossip;
+use crate::envelopes::{Arrived, Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::gate::Gate;
+use crate::handle::{MeshHandle, MeshView};
+use crate::kept::{Kept, SharedFloors};
 use crate::links::{Dialled, Links};
+use crate::noise::Noise;
 use crate::transport;
 
 /// Why the mesh did not start.
@@ -45,115 +49,74 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     errors.map(ToString::to_string).find(|text| !text.is_empty()).unwrap_or_else(|| "no reason was given".to_owned())
 }
 
-/// What the task that owns the swarm is told.
-pub(crate) enum Command {
-    /// Send a signed envelope.
-    Publish {
-        /// On which topic.
-        topic: TopicPath,
-        /// The envelope.
-        data: Vec<u8>,
-    },
-    /// An envelope was verified.
-    Judged {
-        /// Its id in gossip.
-        id: MessageId,
-        /// Who passed it on.
-        from: PeerId,
-        /// Whether it goes on.
-        verdict: MessageAcceptance,
-    },
-}
-
-/// What the mesh looks like now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MeshView {
-    /// Connected peers.
-    pub up: BTreeSet<NodeId>,
-    /// Where this node listens, as multiaddresses.
-    pub listening: Vec<String>,
-    /// Why peers are not connected, as far as that is known.
-    pub errors: BTreeMap<NodeId, String>,
-    /// Connections made so far, to any peer.
-    pub made: u64,
-    /// Connections closed so far because another one to the same peer stays.
-    pub replaced: u64,
-    /// Peers under whose identity two processes run, and when both were last met.
-    pub shared: BTreeMap<NodeId, Instant>,
-}
-
-/// Handle of the mesh. Cheap to clone.
-#[derive(Clone)]
-pub struct MeshHandle {
-    view: watch::Receiver<MeshView>,
-    jobs: mpsc::Sender<Job>,
-    topics: Arc<watch::Sender<BTreeSet<TopicPath>>>,
-    cut_off: Arc<watch::Sender<BTreeSet<NodeId>>>,
-    dropped: Arc<Dropped>,
-}
-
-impl MeshHandle {
-    /// Follows what the mesh looks like.
-    pub fn view(&self) -> watch::Receiver<MeshView> {
-        self.view.clone()
-    }
-
-    /// Signs a publication and sends it to whoever subscribes. Best effort: it is dropped, and counted, if there is no
-    /// room for it. This node does not hear it back.
-    pub fn publish(&self, publication: Publication) {
-        if self.jobs.try_send(Job::Sign(publication)).is_err() {
-            self.dropped.overflow();
-        }
-    }
-
-    /// Hears a topic from now on. Never refused: no flood of publications is in its way.
-    pub fn subscribe(&self, topic: TopicPath) {
-        self.topics.send_if_modified(|topics| topics.insert(topic));
-    }
-
-    /// Hears a topic no more.
-    pub fn unsubscribe(&self, topic: &TopicPath) {
-        self.topics.send_if_modified(|topics| topics.remove(topic));
-    }
-
-    /// Speaks with none of these nodes from now on, and with all others again: for testnets.
-    pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
-        self.cut_off.send_replace(nodes);
-    }
-
-    /// What had to be let go so far.
-    pub fn dropped(&self) -> &Dropped {
-        &self.dropped
-    }
-}
-
 /// The running mesh. Dropping it stops the task.
 pub struct Mesh {
     handle: MeshHandle,
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
+    keeper: Option<Keeper>,
+}
+
+/// The thread that writes down how far senders have come.
+struct Keeper {
+    /// Dropped to have it write once more, and end.
+    stop: std::sync::mpsc::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// How long a mesh that stops waits until that is written: a disk may not answer.
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
+
+impl Keeper {
+    fn start(kept: Kept, floors: SharedFloors) -> Result<Self, MeshError> {
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let (end, ended) = oneshot::channel();
+        on_thread("skep-mesh-kept", move || {
+            kept.keep(&floors, &stopped);
+            drop(end);
+        })?;
+        Ok(Self { stop, ended })
+    }
+
+    async fn stop(self) {
+        drop(self.stop);
+        let _ = tokio::time::timeout(KEPT_WITHIN, self.ended).await;
+    }
 }
 
 struct Service {
     swarm: Swarm<Behaviour>,
     view: watch::Sender<MeshView>,
-    commands: mpsc::Receiver<Command>,
+    outgoing: mpsc::Receiver<Outgoing>,
+    judged: mpsc::Receiver<Judged>,
     /// What is to be heard, and what is.
     topics: watch::Receiver<BTreeSet<TopicPath>>,
     heard: BTreeSet<TopicPath>,
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
-    jobs: mpsc::Sender<Job>,
+    arrived: mpsc::Sender<Arrived>,
+    gate: Arc<Gate>,
+    floors: SharedFloors,
     dropped: Arc<Dropped>,
-    on_loopback: bool,
     /// The listed peers, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
     links: Links,
+    noise: Noise<Noisy>,
+}
+
+/// What happens however often somebody likes, and is one line of the log a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Noisy {
+    /// Somebody wanted to connect and was refused, or did not finish.
+    Stranger,
+    /// Somebody said where a peer is.
+    Told(PeerId),
 }
 
 /// What the service waited for.
 enum Step {
     Swarm(Box<SwarmEvent<Event>>),
-    Command(Command),
+    Outgoing(Outgoing),
+    Judged(Judged),
     Topics,
     Cuts,
     Dial,
@@ -162,68 +125,68 @@ enum Step {
 
 impl Mesh {
     /// Binds QUIC and TCP, and dials every listed peer as soon as an address of it is known. `seed` is the node's secret
-    /// key. Also returns what is received on topics that are subscribed to.
+    /// key. `keeps`: the directory for what is to outlive this process; without it, each start is the first. Also returns what
+    /// is received on topics that are subscribed to.
     ///
     /// # Errors
-    /// [`MeshError`] if an address cannot be bound or understood.
-    pub fn start(seed: [u8; 32], config: &MeshConfig) -> Result<(Self, mpsc::Receiver<Envelope>), MeshError> {
+    /// [`MeshError`] if an address cannot be bound or understood. A disk that keeps nothing is logged.
+    pub fn start(
+        seed: [u8; 32],
+        config: &MeshConfig,
+        keeps: Option<&Path>,
+    ) -> Result<(Self, mpsc::Receiver<Envelope>), MeshError> {
         let failed = |e: &dyn std::fmt::Display| MeshError::new(e);
         let key = Keypair::ed25519_from_bytes(seed).map_err(|e| failed(&e))?;
         let local = key.public().to_peer_id();
         let signing = key.clone();
-        let process: u64 = rand::random();
-        let mut swarm = transport::swarm(key, config, process)?;
-        let mut dials = BTreeMap::new();
-        for peer in &config.peers {
-            let id = peer_id(peer.id).ok_or_else(|| failed(&format!("{} is not a key", peer.id)))?;
-            if id == local {
-                continue;
-            }
-            swarm.behaviour_mut().admitted.allow_peer(id);
-            let address = peer.mesh.as_ref().map(|text| {
-                let address = text.parse::<Multiaddr>();
-                let address = address.map_err(|e| failed(&format!("{text:?} of peer {}: {e}", peer.id)))?;
-                // As the table of peers has it: the same address in two forms is dialled twice.
-                address.with_p2p(id).map_err(|at| failed(&format!("{at} is an address of another than {}", peer.id)))
-            });
-            let address = address.transpose()?;
-            if let Some(address) = &address {
-                swarm.behaviour_mut().dht.add_address(&id, address.clone());
-            }
-            dials.insert(id, Dial::new(peer.id, address, Instant::now()));
-        }
+        let kept = keeps.map(Kept::of);
+        // Higher with each start, and another number in each of two copies of a directory.
+        let process = (u64::from(kept.as_ref().map_or(1, Kept::start)) << u32::BITS) | u64::from(rand::random::<u32>());
+        let dropped: Arc<Dropped> = Arc::default();
+        let gate = Arc::new(Gate::new(Arc::clone(&dropped)));
+        let mut swarm = transport::swarm(key, config, process, Arc::clone(&gate))?;
+        let dials = list(&mut swarm, config)?;
         for (over, address) in transport::listen_addresses(config.listen) {
             swarm.listen_on(address).map_err(|error| MeshError::cannot_listen(config, over, &error))?;
         }
         let (view, seen) = watch::channel(MeshView::default());
         let (stop, stopped) = oneshot::channel();
-        let (jobs, jobs_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
-        let (commands, commands_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
+        let (publications, publications_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
+        let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
+        let (outgoing, outgoing_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
+        let (judged, judged_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (received, received_in) = mpsc::channel(limits::MESH_RECEIVED_QUEUED_MAX);
-        let dropped: Arc<Dropped> = Arc::default();
-        let envelopes = Envelopes {
-            key: signing,
-            local: node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?,
-            admitted: config.peers.iter().map(|peer| peer.id).collect(),
-            process,
-            commands,
-            received,
-            dropped: Arc::clone(&dropped),
-        };
-        let body = move || envelopes.run(jobs_in);
-        std::thread::Builder::new().name("skep-envelopes".to_owned()).spawn(body).map_err(|e| failed(&e))?;
-        let on_loopback = config.listen.ip().is_loopback();
+        let own = node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?;
+        let signer = Signer { key: signing, local: own, process, outgoing, dropped: Arc::clone(&dropped) };
+        on_thread("skep-signing", move || signer.run(publications_in))?;
+        let admitted: BTreeSet<NodeId> = config.peers.iter().map(|peer| peer.id).filter(|id| *id != own).collect();
+        let floors = kept.as_ref().map_or_else(SharedFloors::default, |kept| kept.read_floors(&admitted).into());
+        let keeper = kept.map(|kept| Keeper::start(kept, floors.clone())).transpose()?;
+        let verifier = Verifier::new(admitted, floors.clone(), judged, received, Arc::clone(&dropped));
+        on_thread("skep-verifying", move || verifier.run(arrived_in))?;
         let (topics, wanted) = watch::channel(BTreeSet::new());
-        let topics = Arc::new(topics);
         let (cut_off, cuts) = watch::channel(BTreeSet::new());
-        let (cut_off, dropped_too) = (Arc::new(cut_off), Arc::clone(&dropped));
-        let handle = MeshHandle { view: seen, jobs: jobs.clone(), topics, cut_off, dropped: dropped_too };
-        let (topics, heard, cut_off) = (wanted, BTreeSet::new(), cuts);
-        let (commands, links) = (commands_in, Links::new(local));
-        let service =
-            Service { swarm, view, commands, topics, heard, cut_off, jobs, dropped, on_loopback, dials, links };
+        let (topics, cut_off) = (Arc::new(topics), Arc::new(cut_off));
+        let (liars, dropped_too) = (Arc::new(Mutex::new(Noise::new())), Arc::clone(&dropped));
+        let handle = MeshHandle { view: seen, publications, topics, cut_off, dropped: dropped_too, liars };
+        let service = Service {
+            swarm,
+            view,
+            outgoing: outgoing_in,
+            judged: judged_in,
+            topics: wanted,
+            heard: BTreeSet::new(),
+            cut_off: cuts,
+            arrived,
+            gate,
+            floors,
+            dropped,
+            dials,
+            links: Links::new(local),
+            noise: Noise::new(),
+        };
         let task = tokio::spawn(service.run(stopped));
-        Ok((Self { handle, stop: Some(stop), task }, received_in))
+        Ok((Self { handle, stop: Some(stop), task, keeper }, received_in))
     }
 
     /// The handle.
@@ -235,6 +198,9 @@ impl Mesh {
     pub async fn stop(mut self) {
         drop(self.stop.take());
         let _ = (&mut self.task).await;
+        if let Some(keeper) = self.keeper.take() {
+            keeper.stop().await;
+        }
     }
 }
 
@@ -244,7 +210,8 @@ impl Service {
             match self.select(&mut stopped).await {
                 Step::Stop => return,
                 Step::Dial => self.dial_due(),
-                Step::Command(command) => self.carry_out(command),
+                Step::Outgoing(outgoing) => self.send(outgoing),
+                Step::Judged(judged) => self.on_judged(judged),
                 Step::Topics => self.hear_what_is_wanted(),
                 Step::Cuts => self.cut_and_join(),
                 Step::Swarm(event) => self.apply(*event),
@@ -263,7 +230,8 @@ impl Service {
         tokio::select! {
             _ = stopped => Step::Stop,
             event = self.swarm.select_next_some() => Step::Swarm(Box::new(event)),
-            Some(command) = self.commands.recv() => Step::Command(command),
+            Some(outgoing) = self.outgoing.recv() => Step::Outgoing(outgoing),
+            Some(judged) = self.judged.recv() => Step::Judged(judged),
             Ok(()) = self.topics.changed() => Step::Topics,
             Ok(()) = self.cut_off.changed() => Step::Cuts,
             () = timer => Step::Dial,
@@ -277,15 +245,12 @@ impl Service {
                 continue;
             }
             dial.begin(now, jitter());
-            let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing);
-            let options = match &dial.address {
-                Some(address) => options.addresses(vec![address.clone()]).extend_addresses_through_behaviour().build(),
-                None => options.build(),
-            };
+            let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing).build();
             match self.swarm.dial(options) {
+                Ok(()) if dial.is_missed() => self.swarm.behaviour_mut().discovery.ask(*id),
                 Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
                 // Somebody who is connected may know it: asking has it dialled.
-                Err(DialError::NoAddresses) => drop(self.swarm.behaviour_mut().dht.get_closest_peers(*id)),
+                Err(DialError::NoAddresses) => self.swarm.behaviour_mut().discovery.ask(*id),
                 Err(error) => {
                     let node = dial.node;
                     self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
@@ -294,20 +259,33 @@ impl Service {
         }
     }
 
-    fn carry_out(&mut self, command: Command) {
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
-        match command {
-            Command::Publish { topic, data } => match gossip.publish(gossip::hash(&topic), data) {
-                // Nobody subscribes: nobody misses it.
-                Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => {}
-                Err(error) => {
-                    self.dropped.overflow();
-                    tracing::debug!(%topic, %error, "a publication was not sent");
-                }
-            },
-            Command::Judged { id, from, verdict } => {
-                gossip.report_message_validation_result(&id, &from, verdict);
+    fn send(&mut self, Outgoing { topic, data }: Outgoing) {
+        match self.swarm.behaviour_mut().gossip.publish(&topic, data) {
+            // Nobody subscribes: nobody misses it.
+            Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => {}
+            Err(error) => {
+                self.dropped.overflow();
+                tracing::debug!(%topic, %error, "a publication was not sent");
             }
+        }
+    }
+
+    fn on_judged(&mut self, Judged { id, from, verdict }: Judged) {
+        if matches!(verdict, MessageAcceptance::Reject) {
+            self.gate.rubbish(from, Instant::now());
+        }
+        self.swarm.behaviour_mut().gossip.judged(&id, &from, verdict);
+    }
+
+    /// A message came in. It is verified elsewhere, if its neighbour has a place left.
+    fn on_message(&mut self, id: MessageId, from: PeerId, message: gossipsub::Message) {
+        let waits = self.gate.place(from).is_some_and(|place| {
+            let (id, topic, data) = (id.clone(), message.topic.into_string(), message.data);
+            self.arrived.try_send(Arrived { id, from, topic, data, place }).is_ok()
+        });
+        if !waits {
+            self.dropped.overflow();
+            self.swarm.behaviour_mut().gossip.judged(&id, &from, MessageAcceptance::Ignore);
         }
     }
 
@@ -327,28 +305,41 @@ impl Service {
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         let mut heard = wanted.clone();
         for topic in wanted.difference(&self.heard) {
-            if let Err(error) = gossip.subscribe(&gossipsub::IdentTopic::new(topic.as_str())) {
+            if let Err(error) = gossip.subscribe(topic) {
                 tracing::warn!(%topic, %error, "a topic cannot be subscribed to");
                 heard.remove(topic);
             }
         }
         for topic in self.heard.difference(&wanted) {
-            let _ = gossip.unsubscribe(&gossipsub::IdentTopic::new(topic.as_str()));
+            gossip.unsubscribe(topic);
         }
         self.heard = heard;
     }
 
-    /// A peer may be reachable now.
-    fn dial_soon(&mut self, peer: &PeerId) {
+    /// Somebody says where a peer is.
+    fn on_told(&mut self, peer: &PeerId, address: &Multiaddr) {
+        let now = Instant::now();
         if let Some(dial) = self.dials.get_mut(peer) {
-            dial.soon(Instant::now());
+            dial.soon(now);
+        }
+        if let Some(times) = self.noise.heard(Noisy::Told(*peer), now) {
+            tracing::info!(%peer, %address, times, "somebody says where this peer is");
         }
     }
 
-    /// A peer answered on a connection, and perhaps said which process it is.
-    fn on_answer(&mut self, peer: PeerId, connection: ConnectionId, process: Option<String>) {
+    /// Somebody wanted to connect, and was refused or did not finish.
+    fn on_refused(&mut self, from: &Multiaddr, error: &(dyn std::error::Error + 'static)) {
+        if let Some(times) = self.noise.heard(Noisy::Stranger, Instant::now()) {
+            tracing::warn!(%from, why = reason(error), times, "connections to the mesh were refused, or not finished");
+        }
+    }
+
+    /// A peer answered on a connection, and perhaps said which process it is. Whether the connection stays.
+    fn on_answer(&mut self, peer: PeerId, connection: ConnectionId, process: Option<String>) -> bool {
         let now = Instant::now();
+        let mut stays = true;
         for one_too_many in self.links.heard(peer, connection, process, now) {
+            stays &= one_too_many != connection;
             tracing::debug!(%peer, connection = %one_too_many, "another connection to this peer stays");
             self.swarm.close_connection(one_too_many);
             self.view.send_modify(|view| view.replaced += 1);
@@ -360,11 +351,22 @@ impl Service {
                 }
             });
         }
+        stays
+    }
+
+    /// A peer says on a connection who it is, and where it listens.
+    fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+        let process = process_of(&info.agent_version);
+        let stays = self.on_answer(peer, connection, Some(info.agent_version));
+        if let (true, Some(node), Some(process)) = (stays, node_id(&peer), process) {
+            self.floors.lock().lives(node, process);
+        }
+        self.swarm.behaviour_mut().discovery.says(&peer, &info.listen_addrs);
     }
 
     fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
         match result {
-            Ok(_) => self.on_answer(peer, connection, None),
+            Ok(_) => _ = self.on_answer(peer, connection, None),
             Err(ping::Failure::Unsupported) => {}
             // The second in a row. QUIC finds out by itself that nobody is there; TCP waits for as long as nobody refuses.
             Err(error) => {
@@ -377,14 +379,7 @@ impl Service {
     fn on_behaviour(&mut self, event: Event) {
         match event {
             Event::Gossip(gossipsub::Event::Message { propagation_source: from, message_id: id, message }) => {
-                let topic = message.topic.into_string();
-                if let Err(refused) = self.jobs.try_send(Job::Verify { id, from, topic, data: message.data }) {
-                    self.dropped.overflow();
-                    if let Job::Verify { id, from, .. } = refused.into_inner() {
-                        let gossip = &mut self.swarm.behaviour_mut().gossip;
-                        gossip.report_message_validation_result(&id, &from, MessageAcceptance::Ignore);
-                    }
-                }
+                self.on_message(id, from, message);
             }
             Event::Gossip(gossipsub::Event::SlowPeer { peer_id, failed_messages }) => {
                 tracing::debug!(peer = %peer_id, ?failed_messages, "a peer takes telemetry too slowly");
@@ -394,33 +389,11 @@ impl Service {
                 identify::Event::Received { connection_id, peer_id, info }
                 | identify::Event::Pushed { connection_id, peer_id, info },
             ) => {
-                self.on_answer(peer_id, connection_id, Some(info.agent_version));
-                let usable = info.listen_addrs.into_iter().filter(|address| is_usable(address, self.on_loopback));
-                let usable: Vec<Multiaddr> = usable.take(ADDRESSES_PER_PEER_MAX).collect();
-                let dht = &mut self.swarm.behaviour_mut().dht;
-                for address in usable {
-                    dht.add_address(&peer_id, address);
-                }
+                self.on_identified(peer_id, connection_id, info);
             }
-            Event::Dht(DhtEvent::RoutingUpdated { peer, .. } | DhtEvent::RoutablePeer { peer, .. }) => {
-                self.dial_soon(&peer)
-            }
-            Event::Dht(DhtEvent::OutboundQueryProgressed {
-                result: kad::QueryResult::GetClosestPeers(Ok(found)),
-                ..
-            }) => {
-                for peer in found.peers {
-                    self.dial_soon(&peer.peer_id);
-                }
-            }
-            Event::Lan(mdns::Event::Discovered(found)) => {
-                for (peer, address) in
-                    found.into_iter().filter(|(peer, _)| self.dials.contains_key(peer)).collect::<Vec<_>>()
-                {
-                    tracing::info!(%peer, %address, "found on this network");
-                    self.swarm.behaviour_mut().dht.add_address(&peer, address);
-                    self.dial_soon(&peer);
-                }
+            Event::Discovery(heard) => {
+                let new = self.swarm.behaviour_mut().discovery.note(heard);
+                new.into_iter().for_each(|(peer, address)| self.on_told(&peer, &address));
             }
             _ => {}
         }
@@ -450,7 +423,7 @@ impl Service {
                 if num_established == 0 {
                     self.note_down(peer_id, cause.map_or("it was closed".to_owned(), |e| e.to_string()));
                 } else {
-                    gossip::announce(&mut self.swarm.behaviour_mut().gossip, peer_id, connection_id, &endpoint);
+                    self.swarm.behaviour_mut().gossip.announce(peer_id, connection_id, &endpoint);
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
@@ -458,6 +431,9 @@ impl Service {
                     let node = dial.node;
                     self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
                 }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                self.on_refused(&send_back_addr, &error);
             }
             SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
                 tracing::error!(%error, "the mesh does not listen any more");
@@ -489,6 +465,32 @@ impl Service {
             view.errors.insert(node, why);
         });
     }
+}
+
+/// Lets the listed peers in, and plans to dial them.
+fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<PeerId, Dial>, MeshError> {
+    let failed = |why: String| MeshError::new(&why);
+    let mut dials = BTreeMap::new();
+    for peer in &config.peers {
+        let id = peer_id(peer.id).ok_or_else(|| failed(format!("{} is not a key", peer.id)))?;
+        if id == *swarm.local_peer_id() {
+            continue;
+        }
+        swarm.behaviour_mut().admitted.allow_peer(id);
+        let address = peer.mesh.as_ref().map(|text| {
+            let address = text.parse::<Multiaddr>();
+            let address = address.map_err(|e| failed(format!("{text:?} of peer {}: {e}", peer.id)))?;
+            address.with_p2p(id).map_err(|at| failed(format!("{at} is an address of another than {}", peer.id)))
+        });
+        swarm.behaviour_mut().discovery.list(id, address.transpose()?);
+        dials.insert(id, Dial::new(peer.id, Instant::now()));
+    }
+    Ok(dials)
+}
+
+fn on_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), MeshError> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    started.map(drop).map_err(|e| MeshError::new(&e))
 }
 
 /// Nobody dials in step with others.

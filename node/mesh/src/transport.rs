@@ -3,6 +3,7 @@
 //! A peer that is gone is missed soon, and one that is far away is not taken for gone.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::identity::Keypair;
@@ -12,6 +13,7 @@ use skep_config::MeshConfig;
 use skep_protocol::limits;
 
 use crate::behaviour::Behaviour;
+use crate::gate::Gate;
 use crate::service::MeshError;
 
 /// How long a peer may be silent on QUIC, in ms: longer where three round trips and what is lost of them take longer.
@@ -23,14 +25,19 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long any transport may take to connect: on TCP these are about five round trips.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 
-/// The swarm of a node. `process` is another number for each run of the program.
-pub(crate) fn swarm(key: Keypair, config: &MeshConfig, process: u64) -> Result<Swarm<Behaviour>, MeshError> {
+/// The swarm of a node. `process` is another number for each run of the program; `gate` is what comes in through.
+pub(crate) fn swarm(
+    key: Keypair,
+    config: &MeshConfig,
+    process: u64,
+    gate: Arc<Gate>,
+) -> Result<Swarm<Behaviour>, MeshError> {
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .map_err(|e| MeshError::new(&e))?
         .with_quic_config(patient)
-        .with_behaviour(|key| Behaviour::new(key, config, process).map_err(Into::into))
+        .with_behaviour(|key| Behaviour::new(key, config, process, gate).map_err(Into::into))
         .map_err(|e| MeshError::new(&e))?
         // Static peers stay connected for as long as both are there.
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::MAX))

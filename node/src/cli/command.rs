@@ -98,8 +98,7 @@ impl Order {
     async fn carry_out(self, client: &Client, common: &Common, what: OrderKind) -> Result<(), Failure> {
         let secret = self.key.load()?;
         let order = CommandOrder {
-            site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
-            shard: client.shard(),
+            place: client.place().await?,
             command: self.command,
             what,
             reason: self.reason.parse().map_err(Failure::usage)?,

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use skep_config::{Config as Checked, Overrides, Setting, key_of_variable, load};
 
-use super::output::{Row, rows};
+use super::output::{Row, rows, tell};
 use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +63,10 @@ impl Config {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         let Self::Show { origin } = self;
         let (_, settings) = read(common, Vec::new())?;
+        let file = common.places()?.config();
+        if !file.exists() {
+            tell(&format!("{} is not there: this is what a node has if nothing is said", file.display()));
+        }
         let value = |setting: Setting| Value {
             key: setting.key,
             value: setting.value,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, SignedOrder, Target, redriven};
-use skep_client::{Client, ClientError, CommandId, OperatorSecret, Read, SiteName, TaskStatus, v1};
+use skep_client::{Client, ClientError, CommandId, OperatorSecret, Place, Read, TaskStatus, v1};
 
 use super::command::View;
 use super::key::KeyPath;
@@ -180,8 +180,7 @@ async fn order(client: &Client, view: &v1::CommandView, reason: &str, key: &KeyP
     let secret = key.load()?;
     let command = id_text(view);
     let order = CommandOrder {
-        site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
-        shard: client.shard(),
+        place: client.place().await?,
         command: command.parse().map_err(Failure::failed)?,
         what: OrderKind::Discard,
         reason: reason.parse().map_err(Failure::usage)?,
@@ -232,14 +231,14 @@ impl Redrive {
             matches!(of.outcome.as_str(), "failed" | "rejected" | "expired" | "indeterminate")
         };
         let secret = self.key.load()?;
-        let site = client.node_status().await?.site.parse().map_err(Failure::failed)?;
+        let place = client.place().await?;
         let (mut lines, mut left, mut in_doubt) = (Vec::new(), 0, false);
         for of in view.deliveries.iter().filter(dead) {
             let (command, what) = if of.outcome == "indeterminate" && !self.even_if_done {
                 left += 1;
                 (String::new(), "nobody knows whether it was done: resolve it, or give --even-if-done".to_owned())
             } else {
-                let (id, sent) = self.send_again(client, (&site, &secret), &view, &of.agent).await?;
+                let (id, sent) = self.send_again(client, (&place, &secret), &view, &of.agent).await?;
                 left += usize::from(sent.is_err());
                 in_doubt |= matches!(sent, Err(ClientError::Unknown { .. }));
                 (id.to_string(), sent.map_or_else(|why| why.to_string(), |()| "sent again".to_owned()))
@@ -271,7 +270,7 @@ impl Redrive {
     async fn send_again(
         &self,
         client: &Client,
-        (site, secret): (&SiteName, &OperatorSecret),
+        (place, secret): (&Place, &OperatorSecret),
         view: &v1::CommandView,
         agent: &str,
     ) -> Result<(CommandId, Result<(), ClientError>), Failure> {
@@ -281,13 +280,12 @@ impl Redrive {
         let id = redriven(parent, &agent);
         let valid_ms = u64::try_from(self.valid_for.as_millis()).unwrap_or(u64::MAX);
         let command = Command {
-            site: site.clone(),
-            shard: client.shard(),
+            place: place.clone(),
             id,
             target: Target::Agent(agent),
             verb: first.verb.parse().map_err(Failure::failed)?,
             content_type: first.content_type.parse().map_err(Failure::failed)?,
-            args: first.args,
+            args: first.args.into(),
             deadline: client.deadline_in(valid_ms).await?,
             class: if first.urgent { CommandClass::Urgent } else { CommandClass::Routine },
             idempotent: first.idempotent,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use skep_client::ClientError;
 use skep_client::v1;
+use skep_protocol::text::legible;
 
 use super::output::{Format, escaped};
 
@@ -104,9 +105,11 @@ impl Failure {
     }
 
     fn shown(&self, format: Format, on_terminal: bool) -> String {
+        // It may be in several lines of ours, with a word in it of somebody else.
+        let message = legible(&self.message);
         match format {
             Format::Table if on_terminal => {
-                let diagnostic = miette::MietteDiagnostic::new(self.message.clone());
+                let diagnostic = miette::MietteDiagnostic::new(message);
                 let report = format!("{:?}", miette::Report::from(diagnostic));
                 // Not broken into lines, so that it can be copied.
                 let again = self.again.as_ref().map(|line| format!("\n{line}")).unwrap_or_default();
@@ -115,7 +118,7 @@ impl Failure {
             // As long as it is: whoever searches a file finds what was said in one piece.
             Format::Table => {
                 let again = self.again.as_ref().map(|line| format!(": {line}")).unwrap_or_default();
-                format!("error: {}{again}", self.message)
+                format!("error: {message}{again}")
             }
             Format::Json | Format::Jsonl => {
                 let error = serde_json::json!({
@@ -173,6 +176,7 @@ fn exit_code(code: &str) -> u8 {
         | "SKEP-0301" => 4,
         "SKEP-0113" | "SKEP-0302" => 5,
         "SKEP-0402" | "SKEP-0403" | "SKEP-0405" | "SKEP-0406" | "SKEP-0407" | "SKEP-0409" | "SKEP-0410" => 5,
+        "SKEP-0421" | "SKEP-0422" | "SKEP-0423" | "SKEP-0424" => 5,
         _ => 1,
     }
 }
@@ -232,6 +236,14 @@ mod tests {
             v1::Failure { code: "SKEP-0111".into(), message: "by \u{1b}[31mx\ny".into(), ..Default::default() };
         let shown = Failure::from(ClientError::NotDone(Box::new(refused))).shown(Format::Table, false);
         assert!(!shown.contains(['\u{1b}', '\n']), "{shown:?}");
+    }
+
+    #[test]
+    fn an_error_has_no_characters_that_a_terminal_obeys_whoever_words_it() {
+        // openclaw/openclaw#123797
+        let failure = Failure::failed("first\nsecond \u{1b}[2J\u{9b}");
+        assert_eq!(failure.shown(Format::Table, false), "error: first\nsecond \\u{1b}[2J\\u{9b}");
+        assert!(!failure.shown(Format::Table, true).contains("\u{1b}[2J"));
     }
 
     #[test]

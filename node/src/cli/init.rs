@@ -8,7 +8,7 @@ use serde::Serialize;
 use skep_consensus::{Identity, Store, StoreOptions, write_whole};
 use skep_protocol::text::{NodeName, SiteName};
 
-use super::made::{Made, check_socket, without_key};
+use super::made::{Made, check_socket, keep_to_owner, without_key};
 use super::output::one;
 use super::{Common, Failure};
 
@@ -21,9 +21,13 @@ pub(crate) struct Init {
     /// The site that it belongs to
     #[arg(long, default_value = "site")]
     site: String,
-    /// First of its three ports: mesh, control (+1), API (+2)
+    /// First of its ports: mesh, control (+1), and the API (+2) with --tcp
     #[arg(long, default_value_t = 7340)]
     port: u16,
+    /// Serve the API on a loopback port as well, with a token: for software that cannot use the Unix socket. Every user of this
+    /// machine can connect to it
+    #[arg(long)]
+    tcp: bool,
 }
 
 #[derive(Serialize)]
@@ -35,7 +39,8 @@ struct NewNode {
     config: String,
     control: String,
     mesh: String,
-    api: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api: Option<String>,
 }
 
 impl Init {
@@ -60,6 +65,7 @@ impl Init {
             .mode(0o700)
             .create(&places.dir)
             .map_err(|e| Failure::failed(format!("{}: {e}", places.dir.display())))?;
+        keep_to_owner(&places.dir, made == Made::Nothing)?;
         let store = Store::open(&places.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
         // A key that is there is one that an earlier attempt made, which was cut off: it goes on where that ended.
         let identity = match made {
@@ -67,12 +73,13 @@ impl Init {
             Made::Nothing | Made::WithoutKey | Made::Whole => Identity::create(&places.key(), rand::random()),
         };
         let identity = identity.map_err(Failure::failed)?;
-        let addresses = [self.port, self.port + 1, api_port].map(|port| format!("127.0.0.1:{port}"));
-        let config = configuration(&name, &site, &addresses);
+        let address = |port: u16| format!("127.0.0.1:{port}");
+        let (mesh, control) = (address(self.port), address(self.port + 1));
+        let api = self.tcp.then(|| address(api_port));
+        let config = configuration(&name, &site, (mesh.as_str(), control.as_str(), api.as_deref()));
         // Last: with it, the node is made.
         write_whole(&places.config(), config.as_bytes())
             .map_err(|e| Failure::failed(format!("{}: {e}", places.config().display())))?;
-        let [_, control, api] = addresses;
         let node = NewNode {
             node: identity.node().to_string(),
             name: name.to_string(),
@@ -99,11 +106,14 @@ impl Init {
 }
 
 /// The commented example with this node's values.
-fn configuration(name: &NodeName, site: &SiteName, [mesh, control, api]: &[String; 3]) -> String {
+fn configuration(name: &NodeName, site: &SiteName, (mesh, control, api): (&str, &str, Option<&str>)) -> String {
     skep_config::EXAMPLE
         .replace("name = \"node\"", &format!("name = \"{name}\""))
         .replace("site = \"site\"", &format!("site = \"{site}\""))
         .replace("# listen = \"127.0.0.1:7341\"", &format!("listen = \"{control}\""))
         .replace("# listen = \"127.0.0.1:7340\"", &format!("listen = \"{mesh}\""))
-        .replace("# listen = \"127.0.0.1:7342\"", &format!("listen = \"{api}\""))
+        .replace(
+            "# listen = \"off\"",
+            &api.map_or("# listen = \"off\"".to_owned(), |api| format!("listen = \"{api}\"")),
+        )
 }

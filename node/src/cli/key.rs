@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::OperatorSecret;
 use skep_consensus::write_whole;
+use zeroize::Zeroizing;
 
 use super::output::one;
 use super::{Common, Failure};
@@ -52,7 +53,7 @@ impl KeyPath {
     pub(crate) fn load(&self) -> Result<OperatorSecret, Failure> {
         let path = self.find()?;
         let shown = path.display();
-        let text = std::fs::read_to_string(&path);
+        let text = std::fs::read_to_string(&path).map(Zeroizing::new);
         let text = text.map_err(|e| Failure::failed(format!("{shown}: {e}; 'skep key new' makes a key")))?;
         let mode = std::fs::metadata(&path).map_err(|e| Failure::failed(format!("{shown}: {e}")))?.permissions().mode();
         if mode & 0o077 != 0 {
@@ -64,11 +65,18 @@ impl KeyPath {
     }
 }
 
-fn decode(text: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> =
-        text.bytes().map(|digit| (digit as char).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = text.as_bytes().chunks_exact(2);
+    if text.len() != 64 {
+        return None;
+    }
+    let mut seed = Zeroizing::new([0_u8; 32]);
+    for (byte, pair) in seed.iter_mut().zip(pairs) {
+        let &[high, low] = pair else { return None };
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    Some(seed)
 }
 
 fn make(path: &Path) -> Result<OperatorSecret, Failure> {
@@ -76,9 +84,10 @@ fn make(path: &Path) -> Result<OperatorSecret, Failure> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         std::fs::create_dir_all(dir).map_err(failed)?;
     }
-    let seed: [u8; 32] = rand::random();
-    let text: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
-    write_whole(path, format!("{text}\n").as_bytes()).map_err(failed)?;
+    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
+    let hex: Zeroizing<String> = Zeroizing::new(seed.iter().map(|byte| format!("{byte:02x}")).collect());
+    let line = Zeroizing::new(format!("{}\n", hex.as_str()));
+    write_whole(path, line.as_bytes()).map_err(failed)?;
     Ok(OperatorSecret::from_seed(&seed))
 }
 
@@ -93,5 +102,28 @@ impl Key {
         };
         let view = View { operator: secret.key().to_string(), file };
         one(common.output, &view, &[("operator", view.operator.clone()), ("file", view.file.display().to_string())])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_64_digits_and_is_read_as_it_was_made() {
+        let text = format!("00ff{}", "1c".repeat(30));
+        let seed = decode(&text).unwrap();
+        assert_eq!((seed[0], seed[1], seed[31]), (0, 0xff, 0x1c));
+        let odd = "\u{e4}".repeat(32);
+        for bad in ["", "00", &text[1..], &text.replace('c', "g"), &odd] {
+            assert!(decode(bad).is_none(), "{bad}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let made = make(&path).unwrap();
+        assert_eq!(
+            OperatorSecret::from_seed(&decode(std::fs::read_to_string(&path).unwrap().trim()).unwrap()).key(),
+            made.key()
+        );
     }
 }

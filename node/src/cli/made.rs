@@ -1,7 +1,10 @@
 //! What there is of a node in a directory.
 
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use rustix::process::geteuid;
 use skep_protocol::places::{Places, SOCKET_PATH_BYTES_MAX};
 
 use super::Failure;
@@ -45,6 +48,31 @@ pub(crate) fn check_socket(places: &Places) -> Result<(), Failure> {
     )))
 }
 
+/// Sees to it that a node's directory is for its owner only, who is the user of this process: whether it was open to others. It
+/// is shut, unless there is something in it and it is `only_if_empty`.
+pub(crate) fn keep_to_owner(dir: &Path, only_if_empty: bool) -> Result<bool, Failure> {
+    let failed = |why: io::Error| Failure::failed(format!("{}: {why}", dir.display()));
+    let shown = dir.display();
+    let known = std::fs::metadata(dir).map_err(failed)?;
+    let (owner, own) = (known.uid(), geteuid().as_raw());
+    if owner != own {
+        return Err(Failure::failed(format!(
+            "{shown} belongs to user {owner}, and this process runs as user {own}: run it as its owner, or 'chown -R {own}' it"
+        )));
+    }
+    let mode = known.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(false);
+    }
+    if only_if_empty && std::fs::read_dir(dir).map_err(failed)?.next().is_some() {
+        return Err(Failure::failed(format!(
+            "{shown} is open to others (mode {mode:o}) and not empty: 'chmod 700' it, or give another --dir"
+        )));
+    }
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode & !0o077)).map_err(failed)?;
+    Ok(true)
+}
+
 /// What is said of a configuration whose key is not there.
 pub(crate) fn without_key(places: &Places) -> Failure {
     let (key, config) = (places.key(), places.config());
@@ -53,4 +81,27 @@ pub(crate) fn without_key(places: &Places) -> Failure {
         config.display(),
         key.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_shut_to_others_and_one_with_other_things_in_it_only_on_purpose() {
+        let made = tempfile::tempdir().unwrap();
+        let dir = made.path().to_owned();
+        let mode = || std::fs::metadata(&dir).unwrap().mode() & 0o777;
+        let open = || std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        open();
+        assert!(keep_to_owner(&dir, true).unwrap());
+        assert_eq!(mode(), 0o700);
+        assert!(!keep_to_owner(&dir, true).unwrap());
+        std::fs::write(dir.join("letters"), "").unwrap();
+        open();
+        assert!(keep_to_owner(&dir, true).is_err());
+        assert_eq!(mode(), 0o755);
+        assert!(keep_to_owner(&dir, false).unwrap());
+        assert_eq!(mode(), 0o700);
+    }
 }

@@ -34,7 +34,9 @@ use skep_protocol::fleet::Build;
 use skep_protocol::places::{Places, default_dir};
 
 pub(crate) use failure::Failure;
-use output::Format;
+use output::{Format, tell};
+
+use crate::private;
 
 /// How long the client of a watcher waits for an answer before it says so.
 const WATCHER_PATIENCE: Duration = Duration::from_secs(1);
@@ -110,6 +112,13 @@ enum Noun {
     Bench(bench::Bench),
 }
 
+impl Noun {
+    /// Whether keys that are worth anything may come into the process's memory: not those of a site that only tests.
+    fn has_keys(&self) -> bool {
+        !matches!(self, Self::Testnet(_) | Self::Bench(_))
+    }
+}
+
 impl Common {
     fn places(&self) -> Result<Places, Failure> {
         let dir = self.dir.clone().or_else(|| default_dir(variable)).filter(|dir| !dir.as_os_str().is_empty());
@@ -170,11 +179,18 @@ pub fn main() -> ExitCode {
 
 /// The whole program, with a node that can apply no other than these: tests pose as another build.
 pub fn main_of(build: Build) -> ExitCode {
+    // Before there is a second thread, and before anything is made.
+    private::keep_files();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return told(&error),
     };
     let Cli { common, noun } = cli;
+    if noun.has_keys()
+        && let Err(error) = private::keep_memory(variable(private::DUMPABLE).as_deref())
+    {
+        tell(&format!("other programs of this user can look into this process's memory, with its keys: {error}"));
+    }
     let result = match noun {
         Noun::Init(init) => init.run(&common),
         Noun::Run(run) => run.run(&common, build),

@@ -1,17 +1,19 @@
 //! `skep operator`
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::command::Target;
 use skep_client::convert::operator_to_proto;
 use skep_client::v1::OperatorView;
-use skep_client::{Allowed, Client, OperatorGrant, OperatorKey, Read};
+use skep_client::{Allowed, Client, FirstReplacement, OperatorGrant, OperatorKey, Place, Read};
+use skep_protocol::time::LogInstant;
 
 use super::as_of::Pages;
 use super::key::KeyPath;
-use super::output::Row;
+use super::output::{Row, parse_span};
 use super::resend::Resend;
 use super::{Common, Failure};
 
@@ -20,19 +22,22 @@ const PAGE: u32 = 1_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operator {
-    /// Make the shard's first operator known: it may do everything, and grant it to others. Refused once there is one
-    Install {
-        /// The operator, as 'skep key show' names it
+    /// Have another key be the shard's first operator, signed by the present one. What that one granted goes with it, and
+    /// what was sent by its word is not begun any more
+    ReplaceFirst {
+        /// The operator that is the first one from then on, as 'skep key show' names it there
         operator: OperatorKey,
         /// Its name
         #[arg(long, default_value = "first")]
         name: String,
         #[command(flatten)]
+        key: KeyPath,
+        #[command(flatten)]
         resend: Resend,
     },
     /// Grant an operator what it may do, in place of what it was granted before
     Add(Add),
-    /// Take everything from an operator
+    /// Take everything from an operator. What it sent, or whoever is one by its word, is not begun any more
     Revoke {
         /// The operator, as 'skep key show' names it
         operator: OperatorKey,
@@ -71,9 +76,15 @@ pub(crate) struct Add {
     /// Commands that it may send in a minute; as many as it likes if left out
     #[arg(long)]
     per_minute: Option<u32>,
-    /// It may grant others what it likes
+    /// It may grant others what it has itself, or less
     #[arg(long)]
     admin: bool,
+    /// It may make admins, too, and they others, so many levels in all; 1 for operators who may grant nothing
+    #[arg(long, value_name = "LEVELS", conflicts_with = "admin", default_value_t = 0, hide_default_value = true)]
+    admin_depth: u32,
+    /// It ends after so long on the shard's clock, with all that it granted; never if left out
+    #[arg(long, value_parser = parse_span)]
+    valid_for: Option<Duration>,
     #[command(flatten)]
     key: KeyPath,
     #[command(flatten)]
@@ -90,13 +101,18 @@ struct View {
     broadcast: bool,
     /// Commands in a minute; none for as many as it likes.
     per_minute: Option<u32>,
-    admin: bool,
+    /// How many levels of operators it may grant something; 0 for none.
+    admin_depth: u32,
     revoked: bool,
+    /// When it ends, on the shard's clock; 0 for no end.
+    until: u64,
+    /// Who granted it this; itself if it is the first operator.
+    by: String,
 }
 
 impl Row for View {
     const COLUMNS: &'static [&'static str] =
-        &["operator", "name", "verbs", "targets", "all at once", "a minute", "admin", "revoked"];
+        &["operator", "name", "verbs", "targets", "all at once", "a minute", "admin", "until", "revoked", "by"];
     fn cells(&self) -> Vec<String> {
         let any = |names: &[String]| if names.is_empty() { "any".to_owned() } else { names.join(",") };
         let yes = |yes: bool| if yes { "yes".to_owned() } else { String::new() };
@@ -107,16 +123,32 @@ impl Row for View {
             any(&self.targets),
             yes(self.broadcast),
             self.per_minute.map(|count| count.to_string()).unwrap_or_default(),
-            yes(self.admin),
+            Some(self.admin_depth).filter(|depth| *depth > 0).map(|depth| depth.to_string()).unwrap_or_default(),
+            Some(self.until)
+                .filter(|until| *until > 0)
+                .map(|at| LogInstant::from_raw(at).to_string())
+                .unwrap_or_default(),
             yes(self.revoked),
+            self.by.clone(),
         ]
     }
 }
 
 impl From<OperatorView> for View {
     fn from(view: OperatorView) -> Self {
-        let OperatorView { operator, name, serial, verbs, targets, broadcast, per_minute, admin, revoked } = view;
-        Self { operator, name, serial, verbs, targets, broadcast, per_minute, admin, revoked }
+        Self {
+            operator: view.operator,
+            name: view.name,
+            serial: view.serial,
+            verbs: view.verbs,
+            targets: view.targets,
+            broadcast: view.broadcast,
+            per_minute: view.per_minute,
+            admin_depth: view.admin_depth,
+            revoked: view.revoked,
+            until: view.until,
+            by: view.by,
+        }
     }
 }
 
@@ -125,15 +157,16 @@ fn allowed<T: Ord>(these: BTreeSet<T>) -> Allowed<T> {
 }
 
 impl Add {
-    fn grant(self, site: &str, shard: skep_client::ShardId) -> Result<OperatorGrant, Failure> {
+    /// `until`: when it ends.
+    fn grant(self, place: Place, by: OperatorKey, until: Option<LogInstant>) -> Result<OperatorGrant, Failure> {
         let verbs = self.verbs.iter().map(|verb| verb.parse().map_err(Failure::usage));
         let verbs = verbs.collect::<Result<BTreeSet<_>, _>>()?;
         let agents = self.agents.iter().map(|agent| agent.parse().map(Target::Agent).map_err(Failure::usage));
         let groups = self.groups.iter().map(|group| group.parse().map(Target::Group).map_err(Failure::usage));
         let targets = agents.chain(groups).collect::<Result<BTreeSet<_>, _>>()?;
         Ok(OperatorGrant {
-            site: site.parse().map_err(Failure::failed)?,
-            shard,
+            place,
+            by,
             operator: self.operator,
             name: self.name.parse().map_err(Failure::usage)?,
             serial: 1,
@@ -141,8 +174,9 @@ impl Add {
             targets: allowed(targets),
             broadcast: self.broadcast,
             per_minute: self.per_minute,
-            admin: self.admin,
+            admin_depth: if self.admin { 1 } else { self.admin_depth },
             revoked: false,
+            until,
         })
     }
 }
@@ -160,12 +194,27 @@ async fn known(client: &Client, operator: OperatorKey) -> Result<Option<Operator
     }
 }
 
-/// The number of the next statement about an operator. A request that is sent again states what it did the first time: if
-/// that is known, it is under the number that it has.
-fn serial(grant: &OperatorGrant, known: Option<OperatorView>, sent_again: bool) -> u64 {
-    let Some(known) = known else { return 1 };
-    let stated = OperatorView { serial: known.serial, ..operator_to_proto(grant) };
-    if sent_again && stated == known { known.serial } else { known.serial + 1 }
+/// When something ends that is to last for so long from now.
+async fn ends(client: &Client, valid_for: Option<Duration>) -> Result<Option<LogInstant>, Failure> {
+    match valid_for {
+        None => Ok(None),
+        Some(span) => {
+            let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            Ok(Some(client.deadline_in(ms).await?))
+        }
+    }
+}
+
+/// The next statement about an operator. A request that is sent again states what it did the first time: if that is known, it
+/// is under the number that it has, and ends when that does.
+fn numbered(grant: OperatorGrant, known: Option<OperatorView>, sent_again: bool) -> OperatorGrant {
+    let Some(known) = known else { return OperatorGrant { serial: 1, ..grant } };
+    let until = grant.until.map(|_| LogInstant::from_raw(known.until));
+    let stated = OperatorGrant { serial: known.serial, until, ..grant.clone() };
+    if sent_again && operator_to_proto(&stated) == known {
+        return stated;
+    }
+    OperatorGrant { serial: known.serial + 1, ..grant }
 }
 
 async fn list(client: &Client, common: &Common, stale: bool) -> Result<(), Failure> {
@@ -184,29 +233,41 @@ async fn list(client: &Client, common: &Common, stale: bool) -> Result<(), Failu
 impl Operator {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
-        let (grant, key, resend) = match self {
+        let (grant, secret, resend) = match self {
             Self::List { stale } => return list(&client, common, stale).await,
-            Self::Install { operator, name, resend } => {
-                let site = client.node_status().await?.site;
-                resend.client(&client).await?.install_operator(&site, operator, &name).await?;
+            Self::ReplaceFirst { operator, name, key, resend } => {
+                let secret = key.load()?;
+                let reply = client.shard_place(Read::Linearizable).await?;
+                // A request that is sent again states what it did the first time.
+                let is_done = resend.request_id.is_some() && reply.first_operator == operator.to_string();
+                let replacement = FirstReplacement {
+                    place: client.place().await?,
+                    old: secret.key(),
+                    new: operator,
+                    name: name.parse().map_err(Failure::usage)?,
+                    serial: reply.replaced + u64::from(!is_done),
+                };
+                let signed = replacement.sign(&secret).map_err(Failure::usage)?;
+                resend.client(&client).await?.replace_first(&signed).await?;
                 return list(&client, common, false).await;
             }
             Self::Add(add) => {
-                let (key, resend) = (add.key.clone(), add.resend.clone());
-                let site = client.node_status().await?.site;
-                (add.grant(&site, client.shard())?, key, resend)
+                let (secret, resend) = (add.key.load()?, add.resend.clone());
+                let (place, until) = (client.place().await?, ends(&client, add.valid_for).await?);
+                (add.grant(place, secret.key(), until)?, secret, resend)
             }
             Self::Revoke { operator, key, resend } => {
-                let site = client.node_status().await?.site.parse().map_err(Failure::failed)?;
+                let (secret, place) = (key.load()?, client.place().await?);
                 let name = "revoked".parse().map_err(Failure::failed)?;
-                let whole = OperatorGrant::of_first(site, client.shard(), operator, name);
-                (OperatorGrant { revoked: true, admin: false, broadcast: false, ..whole }, key, resend)
+                let whole = OperatorGrant::of_first(place, operator, name);
+                let (by, broadcast, admin_depth, revoked) = (secret.key(), false, 0, true);
+                let grant = OperatorGrant { by, broadcast, admin_depth, revoked, ..whole };
+                (grant, secret, resend)
             }
         };
-        let secret = key.load()?;
         let known = known(&client, grant.operator).await?;
-        let serial = serial(&grant, known, resend.request_id.is_some());
-        let signed = OperatorGrant { serial, ..grant }.sign(&secret).map_err(Failure::usage)?;
+        let stated = numbered(grant, known, resend.request_id.is_some());
+        let signed = stated.sign(&secret).map_err(Failure::usage)?;
         resend.client(&client).await?.grant_operator(&signed).await?;
         list(&client, common, false).await
     }
@@ -220,12 +281,22 @@ mod tests {
     fn a_grant_that_is_sent_again_is_the_same_statement() {
         // hashicorp/nomad#10641
         let operator = skep_client::OperatorSecret::from_seed(&[3; 32]).key();
-        let (site, name) = ("s".parse().unwrap(), "n".parse().unwrap());
-        let grant = OperatorGrant::of_first(site, skep_client::ShardId(1), operator, name);
-        let known = |serial, admin| Some(OperatorView { serial, admin, ..operator_to_proto(&grant) });
-        assert_eq!(serial(&grant, None, true), 1);
-        assert_eq!(serial(&grant, known(4, true), true), 4, "it was done");
-        assert_eq!(serial(&grant, known(4, false), true), 5, "another one was");
-        assert_eq!(serial(&grant, known(4, true), false), 5, "it is stated anew");
+        let genesis = skep_client::Genesis::from_bytes([6; 16]);
+        let place = Place { site: "s".parse().unwrap(), shard: skep_client::ShardId(1), genesis };
+        let grant = OperatorGrant::of_first(place, operator, "n".parse().unwrap());
+        let until = |ms| Some(LogInstant::from_raw(ms));
+        let grant = OperatorGrant { until: until(700), ..grant };
+        let known = |serial, admin_depth| {
+            // It ends as long after the first sending as this one would after now.
+            Some(OperatorView { serial, admin_depth, until: 500, ..operator_to_proto(&grant) })
+        };
+        let stated = |known, sent_again| {
+            let stated = numbered(grant.clone(), known, sent_again);
+            (stated.serial, stated.until)
+        };
+        assert_eq!(stated(None, true), (1, until(700)));
+        assert_eq!(stated(known(4, grant.admin_depth), true), (4, until(500)), "it was done");
+        assert_eq!(stated(known(4, 0), true), (5, until(700)), "another one was");
+        assert_eq!(stated(known(4, grant.admin_depth), false), (5, until(700)), "it is stated anew");
     }
 }

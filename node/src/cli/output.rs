@@ -1,6 +1,5 @@
 //! Printing: a table for people, JSON for programs.
 
-use std::borrow::Cow;
 use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
-use skep_protocol::text::is_control;
+pub(crate) use skep_protocol::text::escaped;
 use skep_protocol::time::LogInstant;
 
 use super::Failure;
@@ -91,18 +90,6 @@ fn write(text: &str) -> Result<(), Failure> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
-/// A text as it is shown: what a terminal would obey, or what would pass for another line, is written out.
-pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if is_control(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    Cow::Owned(shown)
-}
-
 /// Waits until whoever reads the output has gone away; for ever if nobody can.
 pub(crate) async fn reader_gone() {
     while !is_reader_gone(&std::io::stdout()) {
@@ -176,7 +163,7 @@ mod tests {
         // openclaw/openclaw#123797
         assert_eq!(escaped("a\u{1b}[2Jb\nc\td"), "a\\u{1b}[2Jb\\nc\\td");
         assert_eq!(escaped("\u{9b}2J \u{202e}x \u{7f}"), "\\u{9b}2J \\u{202e}x \\u{7f}");
-        assert!(matches!(escaped("plain \u{2013} \u{e4}\u{5b89}"), Cow::Borrowed(_)));
+        assert!(matches!(escaped("plain \u{2013} \u{e4}\u{5b89}"), std::borrow::Cow::Borrowed(_)));
     }
 
     #[test]
@@ -192,6 +179,7 @@ mod tests {
 
     #[test]
     fn an_age_is_told_within_an_era_and_never_across_two() {
+        // rfmoz/tuptime#81
         let at = LogInstant::from_raw(61_000);
         let (earlier, later) = (at.raw(), at.plus_ms(1_500).raw());
         assert_eq!(age(earlier, later), "1.5 s ago");

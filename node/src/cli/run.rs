@@ -5,10 +5,11 @@ use std::io::IsTerminal as _;
 
 use clap::Args;
 use skep_protocol::fleet::Build;
+use skep_testnet::place;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::made::{Made, check_socket, without_key};
+use super::made::{Made, check_socket, keep_to_owner, without_key};
 use super::{Common, Failure, config};
 
 /// Run the node
@@ -32,8 +33,8 @@ const FIRST_STEPS: &str = "there is no node here yet. First steps:
   skep run --dir DIR                  runs it
   skep shard init --voters ID,ID,ID   once, when three of them run";
 
-/// What is logged when SKEP_LOG does not say.
-const LOGGED: &str = "info,openraft=error,libp2p=warn,quinn=warn,fjall=warn,lsm_tree=warn";
+/// What is logged when SKEP_LOG does not say. libp2p warns of each thing that a peer does wrong: so often as the peer likes.
+const LOGGED: &str = "info,openraft=error,libp2p=error,quinn=warn,fjall=warn,lsm_tree=warn";
 
 /// What is to be logged. A word alone must be a level: a level that is misspelt would be taken for the name of a module, and
 /// nothing else would be logged.
@@ -80,6 +81,11 @@ impl Run {
         let flags: Option<Vec<_>> = self.set.iter().map(flag).collect();
         let flags = flags.ok_or_else(|| Failure::usage("--set takes KEY=VALUE"))?;
         let (config, _) = config::read(common, flags)?;
+        if config.checks.cuts.is_some() && !place::is_of_testnet(&places.dir) {
+            return Err(Failure::usage(format!(
+                "testnet.cuts: {dir} is no node's of a testnet, and only such are cut off"
+            )));
+        }
         let filter = filter(std::env::var_os("SKEP_LOG"))?;
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let logs = tracing_subscriber::fmt()
@@ -93,6 +99,9 @@ impl Run {
             logs.json().init();
         } else {
             logs.init();
+        }
+        if keep_to_owner(&places.dir, false)? {
+            tracing::warn!(dir = %places.dir.display(), "the node's directory was open to other users; it is not any more");
         }
         crate::run::run(config, &places, self.while_stdin, build)
     }

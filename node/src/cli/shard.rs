@@ -4,9 +4,10 @@ use clap::Subcommand;
 use serde::Serialize;
 use skep_client::v1::shard_dump_reply::Item;
 use skep_client::v1::{ShardStatusReply, Voter};
-use skep_client::{Client, ClientError, OperatorKey};
+use skep_client::{Client, ClientError, FirstOperator, Genesis, OperatorKey, OperatorSecret, Place, SignedFirst};
 
 use super::fault::FaultView;
+use super::key::KeyPath;
 use super::output::{Format, Row, json, json_line, one, print, rows, span, uuid_text};
 use super::{Common, Failure};
 
@@ -17,12 +18,14 @@ pub(crate) enum Shard {
         /// PeerIds of its voters, this node's among them; 3 or 5 are useful
         #[arg(long, value_delimiter = ',', required = true)]
         voters: Vec<String>,
-        /// The shard's first operator, as 'skep key show' names it: it may do everything, and grant it to others
+        /// The shard's first operator, as 'skep key show' names it: it may do everything, and grant it to others. It signs that it is that, with the key of --key. Without one nobody can send commands, ever
         #[arg(long)]
         operator: Option<OperatorKey>,
         /// The first operator's name
         #[arg(long, default_value = "first", requires = "operator")]
         operator_name: String,
+        #[command(flatten)]
+        key: KeyPath,
     },
     /// The shard as this node sees it
     Status,
@@ -111,11 +114,17 @@ struct Status {
     fleet_version: u32,
     fleet_version_max: u32,
     fleet_version_held_back_by: Vec<String>,
+    genesis: String,
     pending: u64,
     claimed: u64,
     terminal: u64,
     agents: u64,
     dedup_ids: u64,
+    dropped_tasks: u64,
+    dropped_commands: u64,
+    dropped_dead_letters: u64,
+    dropped_request_ids: u64,
+    dropped_agents: u64,
     log_bytes: u64,
     history_begins_index: u64,
     history_next_index: u64,
@@ -129,9 +138,21 @@ struct Status {
     voters: Vec<VoterView>,
 }
 
+/// A genesis as people compare it; empty if there is none yet.
+fn genesis_text(bytes: &[u8]) -> String {
+    let genesis: Option<[u8; 16]> = bytes.try_into().ok();
+    genesis.map(|bytes| Genesis::from_bytes(bytes).to_string()).unwrap_or_default()
+}
+
+/// The first operator of a new shard, signed by itself.
+fn first_operator(place: Place, name: &str, secret: &OperatorSecret) -> Result<SignedFirst, Failure> {
+    let name = name.parse().map_err(Failure::usage)?;
+    FirstOperator { place, operator: secret.key(), name }.sign(secret).map_err(Failure::usage)
+}
+
 impl From<ShardStatusReply> for Status {
     fn from(reply: ShardStatusReply) -> Self {
-        let history = reply.history.unwrap_or_default();
+        let (history, dropped) = (reply.history.unwrap_or_default(), reply.dropped.unwrap_or_default());
         Self {
             shard: reply.shard,
             role: reply.role,
@@ -148,11 +169,17 @@ impl From<ShardStatusReply> for Status {
             fleet_version: reply.fleet_version,
             fleet_version_max: reply.fleet_version_max,
             fleet_version_held_back_by: reply.fleet_version_held_back_by,
+            genesis: genesis_text(&reply.genesis),
             pending: reply.pending,
             claimed: reply.claimed,
             terminal: reply.terminal,
             agents: reply.agents,
             dedup_ids: reply.dedup_ids,
+            dropped_tasks: dropped.tasks,
+            dropped_commands: dropped.commands,
+            dropped_dead_letters: dropped.dead_letters,
+            dropped_request_ids: dropped.request_ids,
+            dropped_agents: dropped.agents,
             log_bytes: reply.log_bytes,
             history_begins_index: history.begins_index,
             history_next_index: history.next_index,
@@ -186,15 +213,24 @@ impl Shard {
         let client = common.client()?;
         let format = common.output;
         match self {
-            Self::Init { voters, operator, operator_name } => {
-                let voters = client.init_shard(voters).await?.voters;
-                if let Some(operator) = operator {
-                    let site = client.node_status().await?.site;
-                    let next = format!("the shard is there: 'skep operator install {operator} --name {operator_name}'");
-                    let installed = client.install_operator(&site, operator, &operator_name).await;
-                    installed.map_err(|error| Failure::unknown(error, &next))?;
-                }
-                rows(format, &views(voters))
+            Self::Init { voters, operator, operator_name, key } => {
+                let genesis = Genesis::from_bytes(rand::random());
+                let first = match operator {
+                    None => None,
+                    Some(operator) => {
+                        let secret = key.load()?;
+                        if secret.key() != operator {
+                            let held = secret.key();
+                            return Err(Failure::usage(format!(
+                                "the key is that of {held}, and not of {operator}: give its own with --key"
+                            )));
+                        }
+                        let site = client.node_status().await?.site.parse().map_err(Failure::failed)?;
+                        let place = Place { site, shard: client.shard(), genesis };
+                        Some(first_operator(place, &operator_name, &secret)?)
+                    }
+                };
+                rows(format, &views(client.init_shard(voters, genesis, first.as_ref()).await?.voters))
             }
             Self::AddVoter { node } => rows(format, &views(client.add_voter(&node).await?.voters)),
             Self::RemoveVoter { node } => rows(format, &views(client.remove_voter(&node).await?.voters)),
@@ -247,10 +283,27 @@ fn history(status: &Status) -> String {
     if status.history_lost > 0 {
         text += &format!(", {} of them are lost", status.history_lost);
     }
+    if begins > 0 {
+        text += &format!("; what {begins} before them did is gone");
+    }
     if status.history_given_back > 0 {
-        text += &format!("; {} before them went for want of disk space", status.history_given_back);
+        text += &format!(", {} of them for want of disk space", status.history_given_back);
     }
     text
+}
+
+/// What the shard has let go of because it keeps no more, and how much of it.
+fn dropped(status: &Status) -> String {
+    let kinds = [
+        ("tasks", status.dropped_tasks),
+        ("commands", status.dropped_commands),
+        ("dead letters", status.dropped_dead_letters),
+        ("request ids", status.dropped_request_ids),
+        ("agents", status.dropped_agents),
+    ];
+    let some = kinds.iter().filter(|(_, count)| *count > 0);
+    let some: Vec<String> = some.map(|(what, count)| format!("{what} {count}")).collect();
+    if some.is_empty() { "nothing".to_owned() } else { some.join(", ") }
 }
 
 fn status(format: Format, status: Status) -> Result<(), Failure> {
@@ -276,8 +329,10 @@ fn status(format: Format, status: Status) -> Result<(), Failure> {
             },
         ),
         ("fleet version", fleet_version(&status)),
+        ("genesis", status.genesis.clone()),
         ("tasks", format!("{} pending, {} claimed, {} ended", status.pending, status.claimed, status.terminal)),
         ("agents", status.agents.to_string()),
+        ("dropped", dropped(&status)),
     ];
     for voter in &status.voters {
         let matched = voter.matched.map(|index| format!(" matched {index}")).unwrap_or_default();
@@ -321,5 +376,33 @@ async fn dump(format: Format, client: &Client) -> Result<(), Failure> {
         }
         Format::Jsonl => json_line(&head),
         Format::Table => status(format, head),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_client::v1::{DroppedCounts, HistoryStatus};
+
+    use super::*;
+
+    #[test]
+    fn what_was_dropped_is_told_by_kind_as_text_and_as_json() {
+        let counts = DroppedCounts { tasks: 3, request_ids: 1, ..DroppedCounts::default() };
+        let status = Status::from(ShardStatusReply { dropped: Some(counts), ..ShardStatusReply::default() });
+        assert_eq!(dropped(&status), "tasks 3, request ids 1");
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!((json["dropped_tasks"].as_u64(), json["dropped_agents"].as_u64()), (Some(3), Some(0)));
+        assert_eq!(dropped(&Status::from(ShardStatusReply::default())), "nothing");
+    }
+
+    #[test]
+    fn a_history_says_how_much_of_it_is_gone_and_what_went_for_want_of_room() {
+        let of = |begins_index, given_back| {
+            let of = HistoryStatus { begins_index, next_index: 90, given_back, ..HistoryStatus::default() };
+            history(&Status::from(ShardStatusReply { history: Some(of), ..ShardStatusReply::default() }))
+        };
+        assert_eq!(of(0, 0), "entries 0 to 90, 0 bytes");
+        assert_eq!(of(40, 0), "entries 40 to 90, 0 bytes; what 40 before them did is gone");
+        assert!(of(40, 10).ends_with("what 40 before them did is gone, 10 of them for want of disk space"));
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use skep_testnet::control::Order;
 use skep_testnet::crew::CrewOptions;
+use skep_testnet::place;
 use skep_testnet::robot::RobotOptions;
 
 use super::{Common, Failure};
@@ -136,12 +137,11 @@ fn child<E: std::fmt::Display>(work: impl Future<Output = Result<(), E>>) -> Res
 
 /// A fresh directory: the one that was asked for, or one for what is to be run.
 fn fresh(common: &Common, name: &str) -> Result<PathBuf, Failure> {
-    let unnamed = std::env::temp_dir().join(format!("skep-{name}-{}", std::process::id()));
-    let dir = common.dir.clone().unwrap_or(unnamed);
+    let Some(dir) = common.dir.clone() else { return place::made(name).map_err(Failure::failed) };
     if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Failure::usage(format!("{} is not empty; give a fresh directory", dir.display())));
     }
-    std::fs::create_dir_all(&dir).map_err(Failure::failed)?;
+    place::own(&dir).map_err(Failure::failed)?;
     Ok(dir)
 }
 
@@ -159,7 +159,7 @@ impl Testnet {
             Self::Resume { name } => super::block_on(up::order(common, Order::Resume { name })),
             Self::Restart { name } => super::block_on(up::order(common, Order::Restart { name })),
             Self::Down => super::block_on(up::order(common, Order::Down)),
-            Self::Logs { name, lines } => up::logs(&up::place(common)?, &name, lines),
+            Self::Logs { name, lines } => up::logs(&up::place_of(common)?, &name, lines),
             Self::Verify { path } => {
                 let report = skep_testnet::verify::verify(&path).map_err(Failure::failed)?;
                 demo::print(common.output, &report)

@@ -21,7 +21,6 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
     };
     match &record.change.what {
         ChangeKind::CommandAccepted { command, agents } => {
-            let command = &command.command;
             let detail = format!("{} for {}, {agents} agents", command.verb, command.target);
             vec![v1::CommandEvent {
                 operator: command.operator.to_string(),
@@ -55,7 +54,7 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
             vec![v1::CommandEvent { agent, outcome, detail, ..event("refused", trace.as_str()) }]
         }
         ChangeKind::DeliveryVoided { trace, agent, cause, .. } => {
-            let (agent, outcome) = (agent.to_string(), cause.outcome().name().to_owned());
+            let (agent, outcome) = (agent.to_string(), cause.name().to_owned());
             vec![v1::CommandEvent { agent, outcome, ..event("voided", trace.as_str()) }]
         }
         ChangeKind::DeliveryReported { trace, agent, seq, node, steps, progress, .. } => {

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use super::statements::signed;
 use super::{FieldError, InField as _, Meta, duration_to_proto, field, meta};
-use crate::authority::{Allowed, OperatorGrant, OperatorKey, Signature, SignedGrant};
-use crate::codec::{CodecError, Encoded};
-use crate::command::{Command, CommandClass, CommandOrder, CommandOutcome, CommandView, DeliveryView, SignedCommand};
-use crate::command::{InvalidCommand, SignedOrder, VoidCause};
+use crate::authority::{Allowed, KnownFirst, OperatorGrant, SignedFirst, SignedGrant};
+use crate::command::{
+    Command, CommandClass, CommandOutcome, CommandView, DeliveryView, InvalidCommand, SignedCommand, VoidCause,
+};
 use crate::entry::Op;
-use crate::ids::{AttachmentId, CommandId, HomeEpoch};
+use crate::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, ShardId};
 use crate::limits;
 use crate::offer::{CommandSaid, CommandTold, GoToken};
-use crate::text::{GroupName, OperatorName, Reason, SiteName, check_line};
+use crate::query::AsOf;
+use crate::statement::Place;
+use crate::text::{GroupName, Reason, SiteName};
 use crate::time::LogInstant;
 use crate::v1;
 
@@ -31,27 +34,25 @@ pub fn optional_command_id(bytes: &[u8]) -> Result<Option<CommandId>, FieldError
     if bytes.is_empty() { Ok(None) } else { command_id(bytes).map(Some) }
 }
 
-fn signature(bytes: &[u8]) -> Result<Signature, FieldError> {
-    let bytes: &[u8; 64] =
-        bytes.try_into().map_err(|_| field("signature", "give the 64 bytes of an ed25519 signature"))?;
-    Ok(Signature::from_bytes(bytes))
+/// Whether what is allowed is one of these, and there are none.
+fn names_none<T: Ord>(allowed: &Allowed<T>) -> bool {
+    matches!(allowed, Allowed::These(these) if these.is_empty())
 }
 
-fn decoded<T: Encoded>(name: &'static str, bytes: &[u8]) -> Result<T, FieldError> {
-    T::decode(bytes).map_err(|error: CodecError| field(name, error))
+/// The genesis of a shard, of 16 bytes.
+///
+/// # Errors
+/// [`FieldError`] if there are not exactly 16.
+pub fn genesis(bytes: &[u8]) -> Result<Genesis, FieldError> {
+    bytes.try_into().map(Genesis::from_bytes).map_err(|_| field("genesis", "give 16 random bytes"))
 }
 
-/// A request to make the shard's first operator known.
+/// The first operator of a new shard, as it shows that it has its key; none if the shard is to have no operators.
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn install_operator(request: v1::InstallOperatorRequest) -> Result<(Meta, Op), FieldError> {
-    let meta = meta(request.meta)?;
-    let site = SiteName::new(&request.site).in_field("site")?;
-    let operator = request.operator.parse::<OperatorKey>().in_field("operator")?;
-    let name = OperatorName::new(&request.name).in_field("name")?;
-    let grant = Box::new(OperatorGrant::of_first(site, meta.shard, operator, name));
-    Ok((meta, Op::InstallOperator { grant }))
+pub fn first_operator(stated: Option<v1::SignedStatement>) -> Result<Option<SignedFirst>, FieldError> {
+    stated.map(|stated| signed("operator", Some(stated))).transpose()
 }
 
 /// A request to grant an operator something.
@@ -60,9 +61,21 @@ pub fn install_operator(request: v1::InstallOperatorRequest) -> Result<(Meta, Op
 /// [`FieldError`].
 pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, Op), FieldError> {
     let meta = meta(request.meta)?;
-    let grant = decoded("grant", &request.grant)?;
-    let (by, signature) = (request.by.parse::<OperatorKey>().in_field("by")?, signature(&request.signature)?);
-    Ok((meta, Op::GrantOperator { grant: Box::new(SignedGrant { grant, by, signature }) }))
+    let grant: SignedGrant = signed("grant", request.grant)?;
+    // Whoever reads lists would take it for any.
+    if !grant.revoked && (names_none(&grant.verbs) || names_none(&grant.targets)) {
+        return Err(field("grant", "it names no verb, or nobody; name some, or allow any, or revoke it"));
+    }
+    Ok((meta, Op::GrantOperator { grant: Box::new(grant) }))
+}
+
+/// A request to have another key be the first operator.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn replace_first(request: v1::ReplaceFirstRequest) -> Result<(Meta, Op), FieldError> {
+    let meta = meta(request.meta)?;
+    Ok((meta, Op::ReplaceFirst { replacement: Box::new(signed("replacement", request.replacement)?) }))
 }
 
 /// A request to have something done.
@@ -71,12 +84,10 @@ pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, Op), F
 /// [`FieldError`].
 pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, Op), FieldError> {
     let meta = meta(request.meta)?;
-    let command: Command = decoded("command", &request.command)?;
-    // It was signed by whoever made it; what a terminal would obey is not let in all the same.
-    check_line("content type", command.content_type.as_str()).in_field("command.content_type")?;
-    check_line("traceparent", command.trace.as_str()).in_field("command.trace")?;
-    let signature = signature(&request.signature)?;
-    Ok((meta, Op::SendCommand { command: Box::new(SignedCommand { command, signature }) }))
+    let command: SignedCommand = signed("command", request.command)?;
+    // It was signed by whoever made it. What is no trace context is not let in all the same.
+    command.trace.check().in_field("command.trace")?;
+    Ok((meta, Op::SendCommand { command: Box::new(command) }))
 }
 
 /// A request to cancel, abort or resolve a command.
@@ -85,9 +96,7 @@ pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, Op), Field
 /// [`FieldError`].
 pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, Op), FieldError> {
     let meta = meta(request.meta)?;
-    let order: CommandOrder = decoded("order", &request.order)?;
-    let signature = signature(&request.signature)?;
-    Ok((meta, Op::OrderCommand { order: Box::new(SignedOrder { order, signature }) }))
+    Ok((meta, Op::OrderCommand { order: Box::new(signed("order", request.order)?) }))
 }
 
 /// The groups that an agent is of, and the commands that its software has in its hands.
@@ -117,13 +126,13 @@ pub fn command_step(step: v1::CommandStep) -> Result<(CommandId, CommandSaid), F
     let id = command_id(&step.command_id)?;
     let said = match step.step {
         Some(Step::Accept(v1::AcceptCommand {})) => CommandSaid::Accept,
-        Some(Step::Reject(reason)) => CommandSaid::Reject { reason: Reason::truncated(&reason) },
+        Some(Step::Reject(reason)) => CommandSaid::Reject { reason: Reason::said(&reason) },
         Some(Step::Start(stamp)) => CommandSaid::Start { stamp },
         Some(Step::Succeeded(result)) => CommandSaid::Succeeded { result },
-        Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::truncated(&reason) },
+        Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::said(&reason) },
         Some(Step::Progress(said)) => {
             let permille = super::permille(said.permille)?;
-            CommandSaid::Progress { permille, note: Reason::truncated(&said.note) }
+            CommandSaid::Progress { permille, note: Reason::said(&said.note) }
         }
         None => return Err(field("step", "it is missing")),
     };
@@ -136,23 +145,20 @@ pub fn go_token(token: Option<v1::GoToken>) -> GoToken {
     GoToken { home: HomeEpoch(token.home), attachment: AttachmentId(token.attachment) }
 }
 
-fn void_name(cause: VoidCause) -> &'static str {
-    cause.outcome().name()
-}
-
 /// The protobuf form of what an agent's software is told of a command.
 pub fn news_to_proto(command: CommandId, told: CommandTold) -> v1::CommandNews {
     use v1::command_news::News;
     let news = match told {
-        CommandTold::Offer(signed) => News::Offer(command_to_proto(&signed.command)),
+        CommandTold::Offer(signed) => News::Offer(command_to_proto(&signed)),
         CommandTold::Go { stamp, within_ms, token } => {
             let token = v1::GoToken { home: token.home.0, attachment: token.attachment.0 };
             News::Go(v1::GoAhead { stamp, within: Some(duration_to_proto(within_ms)), token: Some(token) })
         }
-        CommandTold::Void(cause) => News::Void(void_name(cause).to_owned()),
+        CommandTold::Void(cause) => News::Void(cause.name().to_owned()),
         CommandTold::Interrupted => News::Interrupted(v1::CommandInterrupted {}),
         CommandTold::Recorded(outcome) => News::Recorded(outcome.name().to_owned()),
-        CommandTold::Ignored => News::Ignored(v1::CommandIgnored {}),
+        CommandTold::Ignored => News::Ignored(v1::CommandIgnored { for_good: false }),
+        CommandTold::Unknown => News::Ignored(v1::CommandIgnored { for_good: true }),
     };
     v1::CommandNews { command_id: command.as_bytes().to_vec(), news: Some(news) }
 }
@@ -168,7 +174,7 @@ pub fn command_to_proto(command: &Command) -> v1::Command {
         target: command.target.to_string(),
         verb: command.verb.to_string(),
         content_type: command.content_type.to_string(),
-        args: command.args.clone(),
+        args: command.args.to_vec(),
         deadline: command.deadline.raw(),
         urgent: command.class == CommandClass::Urgent,
         idempotent: command.idempotent,
@@ -217,7 +223,7 @@ fn delivery_to_proto(view: &DeliveryView) -> v1::CommandDelivery {
         started_at: at(view.steps.started),
         finished_at: at(view.steps.ended),
         ended_at: at(view.ended_at),
-        void: view.void.map(void_name).unwrap_or_default().to_owned(),
+        void: view.void.map(VoidCause::name).unwrap_or_default().to_owned(),
         outcome: view.outcome.as_ref().map(CommandOutcome::name).unwrap_or_default().to_owned(),
         reason,
         result,
@@ -246,9 +252,32 @@ pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
         targets: names(&grant.targets),
         broadcast: grant.broadcast,
         per_minute: grant.per_minute,
-        admin: grant.admin,
+        admin_depth: grant.admin_depth,
         revoked: grant.revoked,
+        until: grant.until.map_or(0, LogInstant::raw),
+        by: grant.by.to_string(),
     }
+}
+
+/// The protobuf form of where statements hold.
+pub fn place_to_proto(as_of: &AsOf, place: &Place, first: Option<KnownFirst>) -> v1::PlaceReply {
+    v1::PlaceReply {
+        as_of: Some(super::as_of_to_proto(as_of)),
+        site: place.site.to_string(),
+        shard: place.shard.0,
+        genesis: place.genesis.as_bytes().to_vec(),
+        first_operator: first.map(|first| first.operator.to_string()).unwrap_or_default(),
+        replaced: first.map_or(0, |first| first.replaced),
+    }
+}
+
+/// Where statements hold, as a node says.
+///
+/// # Errors
+/// [`FieldError`].
+pub fn place(reply: &v1::PlaceReply) -> Result<Place, FieldError> {
+    let (site, shard) = (SiteName::new(&reply.site).in_field("site")?, ShardId(reply.shard));
+    Ok(Place { site, shard, genesis: genesis(&reply.genesis)? })
 }
 
 /// How long a command that is shown is waited for, in milliseconds: until it has ended, or so long; 0 for not at all.
@@ -263,6 +292,26 @@ pub fn wait_ms(wait: Option<prost_types::Duration>) -> Result<u32, FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_grant_of_nothing_is_refused_and_not_shown_as_one_of_everything() {
+        // Koed00/django-q#602
+        let by = crate::authority::OperatorSecret::from_seed(&[1; 32]);
+        let place = Place { site: "s".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) };
+        let any = OperatorGrant::of_first(place, by.key(), "n".parse().unwrap());
+        let stated = |grant: &OperatorGrant| {
+            let signed = grant.clone().sign(&by).unwrap();
+            let grant = Some(super::super::signed_to_proto(&signed));
+            grant_operator(v1::GrantOperatorRequest { grant, ..Default::default() })
+        };
+        let no_verb = OperatorGrant { verbs: Allowed::These(BTreeSet::new()), ..any.clone() };
+        let nobody = OperatorGrant { targets: Allowed::These(BTreeSet::new()), ..any.clone() };
+        for refused in [&no_verb, &nobody] {
+            assert_eq!(stated(refused).unwrap_err().field, "grant");
+        }
+        assert!(stated(&any).is_ok());
+        assert!(stated(&OperatorGrant { revoked: true, ..nobody }).is_ok(), "it may do nothing, and is shown so");
+    }
 
     #[test]
     fn software_names_as_many_commands_in_its_hands_as_its_node_has_and_no_more() {

@@ -84,7 +84,7 @@ pub async fn broadcast(settings: BroadcastSettings) -> Result<BroadcastReport, L
     let Fleet { dir, testnet, leader, mut robots } =
         Fleet::up("bench-broadcast", settings.binary.clone(), (settings.voters, settings.others), settings.robots)
             .await?;
-    let operator = Operator::install(vec![testnet.nodes[leader].client()], rand::random()).await?;
+    let operator = Operator::of(&testnet, vec![testnet.nodes[leader].client()])?;
     let timeout = |what: &str| LaunchError::Timeout { what: what.to_owned(), within: ROUND_MAX, dir: dir.clone() };
     // All of them are there when an order is for all of them.
     let until = Instant::now() + ROUND_MAX * 2;

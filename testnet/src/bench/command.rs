@@ -122,7 +122,7 @@ pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchE
             .await?;
     let pipelined = Settings { pipelined: true, ..Settings::default() };
     let client = testnet.nodes[leader].client_with(pipelined);
-    let operator = Arc::new(Operator::install(vec![client.clone()], rand::random()).await?);
+    let operator = Arc::new(Operator::of(&testnet, vec![client.clone()])?);
     let (stop, measuring, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::default());
     let mut sending = tokio::task::JoinSet::new();
     for n in 0..settings.inflight {
@@ -240,12 +240,12 @@ impl Load {
                 continue;
             }
             let (accepted, accepted_at) = (micros(), Instant::now());
-            match self.client.command_end(signed.command.id).await {
+            match self.client.command_end(signed.id).await {
                 Ok(view) => {
                     let outcome = view.deliveries.first().map(|of| of.outcome.clone()).unwrap_or_default();
                     *done.outcomes.entry(outcome).or_default() += 1;
                     if counts {
-                        done.heard.insert(signed.command.id.as_bytes().to_vec(), (accepted_at, Instant::now()));
+                        done.heard.insert(signed.id.as_bytes().to_vec(), (accepted_at, Instant::now()));
                         done.accept_us.saturating_record(accepted);
                         done.round_us.saturating_record(micros());
                         self.count.fetch_add(1, Ordering::Relaxed);

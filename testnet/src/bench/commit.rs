@@ -7,7 +7,7 @@ use serde::Serialize;
 use skep_client::{Client, Settings};
 
 use super::{LatencyMs, NodeFigures, layout, scratch};
-use crate::launch::{LaunchError, TestNode, Testnet};
+use crate::launch::{LaunchError, Layout, TestNode, Testnet};
 use crate::load::Load;
 use crate::process::{Machine, Usage};
 
@@ -80,7 +80,10 @@ pub struct CommitReport {
 /// [`LaunchError`].
 pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchError> {
     let dir = scratch("bench-commit")?;
-    let mut testnet = Testnet::create(layout(settings.binary.clone(), dir.clone(), settings.voters))?;
+    let mut testnet = Testnet::create(Layout {
+        tcp: !settings.socket,
+        ..layout(settings.binary.clone(), dir.clone(), settings.voters)
+    })?;
     testnet.up().await?;
     let leader = testnet.leader().await?;
     let usage = |testnet: &Testnet| -> Vec<Usage> {

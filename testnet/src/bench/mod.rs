@@ -22,6 +22,7 @@ pub use failover::{FailoverReport, FailoverSettings, Spread, failover};
 pub use links::{LinkFigures, LinksReport, LinksSettings, links};
 
 use crate::launch::{LaunchError, Layout};
+use crate::place;
 
 /// Latencies in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -77,12 +78,10 @@ pub struct NodeFigures {
 
 fn layout(binary: PathBuf, dir: PathBuf, voters: usize) -> Layout {
     let (preset, overrides) = ("lan".to_owned(), Vec::new());
-    Layout { binary, dir, nodes: voters, voters, preset, overrides, hosts: None, links: None }
+    Layout { binary, dir, nodes: voters, voters, preset, overrides, hosts: None, links: None, tcp: false }
 }
 
 /// A fresh directory for a benchmark; removed when it went well.
 fn scratch(name: &str) -> Result<PathBuf, LaunchError> {
-    let dir = std::env::temp_dir().join(format!("skep-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).map_err(|source| LaunchError::Io { what: dir.display().to_string(), source })?;
-    Ok(dir)
+    place::made(name)
 }

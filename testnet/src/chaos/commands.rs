@@ -55,7 +55,7 @@ impl Commander {
         args_bytes: usize,
     ) -> Result<Self, LaunchError> {
         // What is asked once has more time than what is tried at one node after another.
-        let operator = Operator::install(site.net.nodes.iter().map(TestNode::client).collect(), seed).await?;
+        let operator = Operator::of(&site.net, site.net.nodes.iter().map(TestNode::client).collect())?;
         let operator = operator.with_args(args_bytes);
         let (stop, stopped) = watch::channel(false);
         let clients = site.clients();
@@ -142,7 +142,7 @@ async fn command(
         let order = Order { target, is_group, verb, valid, waves: None };
         let Ok(signed) = operator.sign(client, &order).await else { continue };
         // Its deadline is made of a clock that was read by then, and not long before.
-        let (id, at_ns) = (signed.command.id, boot_ns());
+        let (id, at_ns) = (signed.id, boot_ns());
         let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
         // The same command, through whoever answers, as long as it is good for anything.
         let until = Instant::now() + valid.min(SEND_MAX);

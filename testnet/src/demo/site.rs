@@ -140,6 +140,7 @@ impl DemoSite {
             overrides: [options.overrides.as_slice(), &["node.history=history.jsonl".to_owned()]].concat(),
             hosts: options.hosts.clone(),
             links: options.links,
+            tcp: false,
         })?;
         options.listed.iter().try_for_each(|peer| net.list(peer))?;
         let (mut station, socket) = station(&options.binary, dir);

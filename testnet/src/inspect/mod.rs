@@ -169,7 +169,7 @@ pub async fn inspect(options: InspectOptions) -> Result<InspectReport, DemoError
     ));
     let site = Site::up(options.binary.clone(), &options.dir, &plan).await?;
     let clients = site.net.nodes.iter().take(voters).map(crate::launch::TestNode::impatient_client).collect();
-    let operator = Operator::install(clients, options.seed).await?;
+    let operator = Operator::of(&site.net, clients)?;
     let (amid, asleep, faults) = (Amid::default(), BTreeMap::new(), BTreeMap::new());
     let mut run = Run { site, plan, story, operator, amid, asleep, faults, killed_leader: None };
     let mut orders = run.muster().await?;

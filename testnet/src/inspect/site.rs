@@ -97,6 +97,7 @@ impl Site {
             ],
             hosts: None,
             links: None,
+            tcp: false,
         })?;
         let (mut station, socket) = station(&binary, dir);
         station.start()?;

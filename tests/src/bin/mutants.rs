@@ -132,6 +132,8 @@ fn aimed_at(mutant: Mutant) -> Target {
         }
         Mutant::ClaimsEndWithTheEra => of("skep-fleet", "eras", "a_claim_outlives_a_lost_clock"),
         Mutant::SignatureNotChecked => of("skep-protocol", "skep_protocol", "an_operation_that_was_not_signed"),
+        Mutant::GrantNotIntersected => of("skep-protocol", "skep_protocol", "nobody_grants_more_than_it_has"),
+        Mutant::RevokedStillSends => of("skep-fleet", "operators", "a_revocation_voids_what_has_not_begun"),
         Mutant::GoBeforeIntent => of("skep-engine", "skep_engine", "a_command_is_written_down_offered_started"),
         Mutant::StartWithoutLease => {
             of("skep-engine", "skep_engine", "nothing_is_started_by_software_whose_lease_is_over")

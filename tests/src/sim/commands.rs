@@ -13,7 +13,7 @@ use skep_protocol::time::LogInstant;
 
 use super::host::{SHARD, node_id};
 use super::journal::Journal;
-use super::replica::Asker;
+use super::replica::{Asker, Replica};
 use super::watch::Seen;
 use super::world::{Event, Message, Said, Sim};
 
@@ -154,7 +154,9 @@ impl Sim {
     pub(super) fn on_pull(&mut self, host: usize, asker: Asker, pull: Pull) {
         let boot_ms = self.boot_ms(host);
         let known = self.hosts[host].replica.as_ref();
-        let ready = known.is_some_and(|replica| replica.is_ready(host, boot_ms));
+        // Nobody lies here: whoever is passed by a node leads no more, as a quorum would say.
+        let passed = |replica: &Replica| replica.state.is_passed(node_id(asker.host), &pull);
+        let ready = known.is_some_and(|replica| replica.is_ready(host, boot_ms) && !passed(replica));
         let clock = known.and_then(|replica| replica.clock.now(boot_ms)).filter(|_| ready);
         let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
         let (Some(clock), Some(lead)) = (clock, lead) else {
@@ -176,18 +178,20 @@ impl Sim {
         let state = &replica.state;
         // Looked at for all of them at once: an entry concerns few.
         let news: BTreeSet<&AgentId> = state.inboxes_changed_after(lead.pulls_looked).collect();
+        let granted = state.authority_changed_after(lead.pulls_looked);
         lead.pulls_looked = state.applied().map(|position| position.index);
         lead.pulls.retain_mut(|waiting| {
-            let concerned = waiting.pull.agents.iter().any(|asked| news.contains(&asked.agent));
+            let concerned = granted || waiting.pull.agents.iter().any(|asked| news.contains(&asked.agent));
             if waiting.looked.is_some() && !concerned && waiting.until_ms > boot_ms {
                 return true;
             }
             let agents = state.pull(node_id(waiting.asker.host), &waiting.pull, waiting.looked, usize::MAX);
             waiting.looked = state.applied().map(|position| position.index);
-            let over = !agents.is_empty() || waiting.until_ms <= boot_ms;
+            let authority = state.authority_news(waiting.pull.authority);
+            let over = !agents.is_empty() || !authority.chains.is_empty() || waiting.until_ms <= boot_ms;
             if over {
-                let first = state.first_operator();
-                answers.push((waiting.asker, Pulled { clock: waiting.clock, first, agents }));
+                let root = state.root(waiting.pull.replaced);
+                answers.push((waiting.asker, Pulled { clock: waiting.clock, root, agents, authority }));
             }
             !over
         });
@@ -255,7 +259,7 @@ impl Sim {
                     self.after(delay, Event::Acts { robot, run, command });
                 }
             }
-            CommandTold::Void(_) | CommandTold::Interrupted | CommandTold::Recorded(_) => {
+            CommandTold::Void(_) | CommandTold::Interrupted | CommandTold::Recorded(_) | CommandTold::Unknown => {
                 self.robots[robot].commands.remove(&command);
             }
             CommandTold::Ignored => {

@@ -1,12 +1,15 @@
 //! Customers: they order work, change their minds, and look how it goes.
 
 use rand::RngExt as _;
-use skep_protocol::authority::{OperatorGrant, OperatorSecret, Signature};
-use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind, SignedCommand, Target, Waves};
-use skep_protocol::entry::{Op, Request};
-use skep_protocol::ids::{CommandId, TaskId};
+use skep_fleet::{FleetLimits, FleetState, LogPosition};
+use skep_protocol::authority::{FirstOperator, OperatorSecret, Signature};
+use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind, Target, Waves};
+use skep_protocol::entry::{Charter, Entry, EntryBody, Founding, Op, Request};
+use skep_protocol::fleet::{FLEET_VERSIONS, Rules};
+use skep_protocol::ids::{CommandId, Genesis, TaskId};
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::Query;
+use skep_protocol::statement::{Place, Signed};
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec};
 use skep_protocol::text::{
     Capability, ContentType, GroupName, OperatorName, Reason, TaskKind, Title, TraceParent, Verb,
@@ -46,8 +49,6 @@ pub(super) struct Customer {
     left: usize,
     tasks: Vec<TaskId>,
     commands: Vec<CommandId>,
-    /// Whether it has made the shard's first operator known, or is not to.
-    installed: bool,
     pub(super) call: Option<Calling>,
     next_call: u64,
 }
@@ -55,7 +56,7 @@ pub(super) struct Customer {
 impl Customer {
     pub(super) fn new(n: usize, plan: &Plan) -> Self {
         let left = plan.tasks / plan.customers + usize::from(n < plan.tasks % plan.customers);
-        Self { left, tasks: Vec::new(), commands: Vec::new(), installed: n > 0, call: None, next_call: 0 }
+        Self { left, tasks: Vec::new(), commands: Vec::new(), call: None, next_call: 0 }
     }
 
     /// Whether it has ordered everything and waits for nothing.
@@ -69,21 +70,31 @@ pub(super) fn operator() -> OperatorSecret {
     OperatorSecret::from_seed(&[7; 32])
 }
 
+/// Where its statements hold.
+pub(super) fn place() -> Place {
+    Place { site: site(), shard: SHARD, genesis: Genesis::from_bytes([6; 16]) }
+}
+
+/// A shard as it is after its first entry.
 #[allow(clippy::expect_used, reason = "constants within their limits")]
-pub(super) fn first_operator() -> OperatorGrant {
+pub(super) fn founded(term: u64) -> FleetState {
     let name = OperatorName::new("first").expect("a name");
-    OperatorGrant::of_first(site(), SHARD, operator().key(), name)
+    let first = FirstOperator { place: place(), operator: operator().key(), name }.sign(&operator());
+    let charter = Charter { place: place(), first: first.ok() };
+    let rules = Rules { version: FLEET_VERSIONS.max, limits: FleetLimits::default() };
+    let body = EntryBody::Founding(Box::new(Founding { rules, charter }));
+    let mut state = FleetState::empty();
+    state.apply(LogPosition { index: 0, term }, &Entry { stamp: LogInstant::ZERO, term, body });
+    state
 }
 
 /// A command gets its deadline and its signature when its sender knows what time it is.
 pub(super) fn sealed(op: Op, clock: LogInstant) -> Op {
     match op {
         Op::SendCommand { command } => {
-            let valid_ms = command.command.deadline.raw();
-            let sealed = Command { deadline: clock.plus_ms(valid_ms), ..command.command };
-            let signature = Signature::from_bytes(&[0; 64]);
-            let command = sealed.clone().sign(&operator()).unwrap_or(SignedCommand { command: sealed, signature });
-            Op::SendCommand { command: Box::new(command) }
+            let valid_ms = command.deadline.raw();
+            let sealed = Command { deadline: clock.plus_ms(valid_ms), ..command.statement().clone() };
+            Op::SendCommand { command: sealed.sign(&operator()).map_or(command, Box::new) }
         }
         op => op,
     }
@@ -139,13 +150,12 @@ impl Sim {
         let is_long = hours && rng.random_bool(0.8);
         let valid_ms = rng.random_range(if is_long { HOURS_MS } else { VALID_MS });
         let command = Command {
-            site: site(),
-            shard: SHARD,
+            place: place(),
             id,
             target,
             verb: Verb::new("goto").expect("a verb"),
             content_type: ContentType::new("").expect("a type"),
-            args: Vec::new(),
+            args: Default::default(),
             deadline: LogInstant::from_raw(valid_ms),
             class: if rng.random_ratio(1, 5) { CommandClass::Urgent } else { CommandClass::Routine },
             idempotent: rng.random_ratio(1, 6),
@@ -156,7 +166,7 @@ impl Sim {
             operator: operator().key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        Op::SendCommand { command: Box::new(SignedCommand { command, signature }) }
+        Op::SendCommand { command: Box::new(Signed::under(&command, signature).expect("within its limit")) }
     }
 
     /// A change of mind about a command.
@@ -165,7 +175,7 @@ impl Sim {
         let command = *known.get(self.rng.random_range(0..known.len().max(1)))?;
         let what = if self.rng.random_bool(0.5) { OrderKind::Cancel } else { OrderKind::Abort };
         let (reason, operator) = (Reason::truncated("changed my mind"), operator());
-        let order = CommandOrder { site: site(), shard: SHARD, command, what, reason, operator: operator.key() };
+        let order = CommandOrder { place: place(), command, what, reason, operator: operator.key() };
         Some(Op::OrderCommand { order: Box::new(order.sign(&operator).ok()?) })
     }
 
@@ -185,10 +195,6 @@ impl Sim {
         let earlier = (!known.tasks.is_empty()).then(|| known.tasks[self.rng.random_range(0..known.tasks.len())]);
         let (mut op, mut reads) = (None, None);
         match (pick, earlier) {
-            _ if !self.customers[customer].installed => {
-                self.customers[customer].installed = true;
-                op = Some(Op::InstallOperator { grant: Box::new(first_operator()) });
-            }
             (10..13, _) => op = Some(self.command(customer)),
             (13, _) => op = self.order(customer),
             (0..2, Some(task)) => reads = Some(task),

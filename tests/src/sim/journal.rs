@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::DeliverySeq;
 use skep_protocol::ids::{CommandId, JournalId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite};
@@ -11,20 +12,22 @@ use skep_protocol::time::LogInstant;
 #[derive(Clone, Debug)]
 pub(super) struct Journal {
     head: JournalHead,
+    stated: BTreeMap<OperatorKey, u64>,
     entries: BTreeMap<DeliverySeq, JournalEntry>,
-    floor: LogInstant,
+    clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
 }
 
 impl Journal {
     pub(super) fn new(id: JournalId) -> Self {
-        let (entries, begun) = (BTreeMap::new(), BTreeMap::new());
-        Self { head: JournalHead::new(id), entries, floor: LogInstant::ZERO, begun }
+        let (stated, entries, begun) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { head: JournalHead::new(id), stated, entries, clock_floor: LogInstant::ZERO, begun }
     }
 
     pub(super) fn state(&self) -> JournalState {
-        let (floor, begun) = (self.floor, self.begun.clone());
-        JournalState { head: self.head, entries: self.entries.values().cloned().collect(), floor, begun }
+        let (stated, entries) = (self.stated.clone(), self.entries.values().cloned().collect());
+        let (clock_floor, begun) = (self.clock_floor, self.begun.clone());
+        JournalState { head: self.head, stated, entries, clock_floor, begun }
     }
 
     pub(super) fn apply(&mut self, writes: Vec<JournalWrite>) {
@@ -39,10 +42,11 @@ impl Journal {
                     }
                 }
                 JournalWrite::Begun { command, deadline } => drop(self.begun.insert(command, deadline)),
-                JournalWrite::Floor(floor) => {
-                    self.floor = self.floor.max(floor);
+                JournalWrite::ClockFloor(floor) => {
+                    self.clock_floor = self.clock_floor.max(floor);
                     self.begun.retain(|_, deadline| *deadline > floor);
                 }
+                JournalWrite::Stated { operator, serial } => drop(self.stated.insert(operator, serial)),
                 // That is for whoever keeps journals to say, and here all are kept.
                 JournalWrite::Forget => {}
             }

@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use skep_fleet::{DetectorConfig, ElectionDetector, FleetLimits, FleetState, LogClock, LogPosition, Orchestrator};
+use skep_fleet::{DetectorConfig, ElectionDetector, FleetState, LogClock, LogPosition, Orchestrator};
 use skep_protocol::entry::Entry;
 use skep_protocol::query::Query;
 use skep_protocol::time::LogInstant;
 
 use super::commands::Pulling;
+use super::customer::founded;
 use super::world::ENTRY_BYTES;
 
 /// Entries between snapshots, and those that are kept behind one.
@@ -198,7 +199,7 @@ impl Replica {
     pub(super) fn start(durable: Durable, boot_ms: u64, random: u64) -> Result<Self, String> {
         let (state, applied) = match &durable.snapshot {
             Some(snapshot) => (restore(&snapshot.bytes)?, snapshot.next),
-            None => (FleetState::new(FleetLimits::default()), 0),
+            None => (founded(0), 0),
         };
         let mut clock = LogClock::default();
         clock.observe_stamp(state.clock(), boot_ms);

@@ -35,8 +35,10 @@ struct Underway {
 /// more than telling it again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Delivery {
+    /// Agents that are attached: their nodes, and their attachments. Nothing is kept of others.
+    attached: BTreeMap<AgentId, (NodeId, AttachmentId)>,
     told: BTreeMap<AgentId, Told>,
-    /// Agents that may have to be told something, by node.
+    /// Agents that may have to be told something, by the node that serves them.
     dirty: BTreeMap<NodeId, BTreeSet<AgentId>>,
     /// Those of these nodes that can be told now: no update to them is under way, and the last one arrived.
     ready: BTreeSet<NodeId>,
@@ -54,10 +56,25 @@ pub(super) struct Delivery {
 impl Delivery {
     /// What an agent holds changed, or how it is attached.
     pub(super) fn note(&mut self, state: &FleetState, agent: &AgentId) {
-        if let Some(attachment) = state.agent(agent).and_then(|record| record.attachment) {
-            self.dirty.entry(attachment.node).or_default().insert(agent.clone());
-            self.judge(attachment.node);
+        let Some(attachment) = state.agent(agent).and_then(|record| record.attachment) else { return };
+        let node = attachment.node;
+        let before = self.attached.insert(agent.clone(), (node, attachment.id));
+        if let Some((former, _)) = before.filter(|(former, _)| *former != node) {
+            self.clean(former, agent);
         }
+        self.dirty.entry(node).or_default().insert(agent.clone());
+        self.judge(node);
+    }
+
+    /// A node has nothing to be told of an agent any more.
+    fn clean(&mut self, node: NodeId, agent: &AgentId) {
+        if let Some(agents) = self.dirty.get_mut(&node) {
+            agents.remove(agent);
+            if agents.is_empty() {
+                self.dirty.remove(&node);
+            }
+        }
+        self.judge(node);
     }
 
     /// Whether a node can be told something may have changed.
@@ -73,6 +90,9 @@ impl Delivery {
     pub(super) fn forget(&mut self, agent: &AgentId) {
         self.told.remove(agent);
         self.doubtful.remove(agent);
+        if let Some((node, _)) = self.attached.remove(agent) {
+            self.clean(node, agent);
+        }
     }
 
     /// A node was heard of: what it could not be told is tried again.
@@ -121,6 +141,11 @@ impl Delivery {
                     self.sent.remove(&agent);
                 }
             }
+            // Of an attachment that has ended nothing is kept: a node believes nothing that it is told of one, and no lease
+            // under one is renewed. The agent may have gone for good, or be served by another node by now.
+            if self.attached.get(&agent) != Some(&(node, told.attachment)) {
+                continue;
+            }
             // There may be more to tell: what did not fit, or what changed meanwhile.
             self.dirty.entry(node).or_default().insert(agent.clone());
             if arrived {
@@ -155,6 +180,14 @@ impl Delivery {
             return Some((node, update));
         }
         None
+    }
+
+    /// How many entries are kept of agents.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        let dirty = self.dirty.values().map(BTreeSet::len).sum::<usize>();
+        let of_updates = self.sent.len() + self.underway.len() + self.ready.len() + self.doubtful.len();
+        self.attached.len() + self.told.len() + dirty + of_updates
     }
 
     fn update(
@@ -206,8 +239,10 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
+    use skep_protocol::entry::Op;
+
     use super::*;
-    use crate::orchestrator::support::Served;
+    use crate::orchestrator::support::{Served, task};
     use crate::state::looks;
 
     const AGENTS: u16 = 300;
@@ -244,5 +279,31 @@ mod tests {
         assert_eq!(delivery.poll(&state), None);
         delivery.heard(first);
         assert_eq!(delivery.poll(&state).map(|(node, _)| node), Some(first));
+    }
+
+    #[test]
+    fn what_became_of_an_update_for_a_former_node_says_nothing_of_the_one_that_serves_the_agent_now() {
+        for arrived in [true, false] {
+            let mut served = Served::new(1);
+            let (agent, former, attachment) = served.attachments[0].clone();
+            served.create(1, &[]);
+            let (by, attachment) = (agent.clone(), Some(attachment));
+            served.ask(Op::ClaimTask { agent: by, task: Some(task(1)), attachment });
+            assert_eq!(served.state.held_by(&agent).count(), 1);
+            let mut delivery = Delivery::default();
+            delivery.note(&served.state, &agent);
+            assert_eq!(delivery.poll(&served.state).map(|(node, _)| node), Some(former));
+
+            // It gives back what it held, goes, and comes again elsewhere before anything is heard of the update.
+            served.detach(0);
+            delivery.forget(&agent);
+            served.attach(0, 1);
+            let (_, now, attachment) = served.attachments[1].clone();
+            delivery.note(&served.state, &agent);
+            assert_eq!(delivery.poll(&served.state).map(|(node, _)| node), Some(now));
+            delivery.ended(now, true);
+            delivery.ended(former, arrived);
+            assert!(delivery.knows_losses(&served.state, &agent, attachment), "arrived: {arrived}");
+        }
     }
 }

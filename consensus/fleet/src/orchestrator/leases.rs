@@ -80,8 +80,9 @@ impl Leases {
         Renewal::Confirmed
     }
 
-    /// The leases that have ended by now, to be ended in the log.
-    pub(super) fn poll(&mut self, state: &FleetState, now: LogInstant) -> Vec<Decision> {
+    /// The leases that have ended by now, to be ended in the log. Agents that are attached no more are added to `gone`: that
+    /// one was removed as soon as it was detached is not heard otherwise.
+    pub(super) fn poll(&mut self, state: &FleetState, now: LogInstant, gone: &mut Vec<AgentId>) -> Vec<Decision> {
         let due: Vec<AgentId> = self
             .ends
             .iter()
@@ -99,6 +100,9 @@ impl Leases {
             let attachment = state.agent(&agent).and_then(|record| record.attachment).map(|known| known.id);
             if attachment.is_none() || attachment != self.leases.get(&agent).map(|lease| lease.attachment) {
                 self.remove(&agent);
+                if attachment.is_none() {
+                    gone.push(agent);
+                }
                 continue;
             }
             let Some(lease) = self.leases.get_mut(&agent) else { continue };
@@ -114,5 +118,11 @@ impl Leases {
 
     pub(super) fn poll_timeout(&self) -> Option<LogInstant> {
         self.ends.first().map(|(at, _)| *at)
+    }
+
+    /// How many entries are kept of agents.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.leases.len() + self.ends.len()
     }
 }

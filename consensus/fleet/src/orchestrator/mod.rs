@@ -10,6 +10,8 @@ mod policy;
 mod proposed;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::collections::VecDeque;
@@ -180,7 +182,10 @@ impl Orchestrator {
                 self.look(state, now);
                 self.work.proposal_ended(applied, now);
             }
-            Event::UpdateEnded { node, arrived } => self.delivery.ended(node, arrived),
+            Event::UpdateEnded { node, arrived } => {
+                self.look(state, now);
+                self.delivery.ended(node, arrived);
+            }
             // Nothing follows from it.
             Event::Carries { node, bytes } => return self.delivery.carries(node, bytes),
             Event::Applied => self.look(state, now),
@@ -287,11 +292,16 @@ impl Orchestrator {
                 self.delivery.note(state, &agent);
                 self.work.note(&agent);
             } else {
-                self.delivery.forget(&agent);
-                self.work.forget(&agent);
+                self.forget(&agent);
             }
         }
         self.seen = state.applied().map(|position| position.index).or(self.seen);
+    }
+
+    /// Nobody serves an agent any more.
+    fn forget(&mut self, agent: &AgentId) {
+        self.delivery.forget(agent);
+        self.work.forget(agent);
     }
 
     /// Decides what there is to decide, unless a proposal is under way: then what it did is not known yet.
@@ -303,7 +313,9 @@ impl Orchestrator {
             return;
         }
         // Endings first: they outrank new work.
-        let mut decisions = self.leases.poll(state, now);
+        let mut gone = Vec::new();
+        let mut decisions = self.leases.poll(state, now, &mut gone);
+        gone.iter().for_each(|agent| self.forget(agent));
         decisions.extend(self.endings.poll(state, now));
         decisions.extend(self.commands.poll(state, now));
         decisions.extend(self.work.poll(state, &self.leases, now));

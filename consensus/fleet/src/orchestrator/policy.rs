@@ -60,6 +60,12 @@ impl Allocator {
         self.turn
     }
 
+    /// How many agents it knows.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.last.len()
+    }
+
     /// Forgets an agent that is gone.
     pub(super) fn forget(&mut self, agent: &AgentId) {
         self.last.remove(agent);

@@ -25,19 +25,30 @@ impl Served {
         let now = LogInstant::from_raw(1_000);
         let state = FleetState::new(FleetLimits::default());
         let mut served = Self { state, now, attachments: Vec::new(), index: 0 };
-        for n in 0..agents {
-            let agent = AgentId::new(format!("agent-{n}")).unwrap();
-            let mut key = [7; 32];
-            key[..2].copy_from_slice(&n.to_be_bytes());
-            let (node, session) = (NodeId::from_public_key(key), SessionId::from_bytes([1; 16]));
-            let (name, capabilities) = (RoleName::new("worker").unwrap(), Default::default());
-            let role = Role { name, capabilities, stateful: false, max_concurrent: 4 };
-            let lease = LeaseTerms::DEFAULT;
-            served.ask(Op::AttachAgent { agent: agent.clone(), role, node, session, lease });
-            let attachment = served.state.agent(&agent).unwrap().attachment.unwrap();
-            served.attachments.push((agent, node, attachment.id));
-        }
+        (0..agents).for_each(|n| served.attach(n, n));
         served
+    }
+
+    /// Attaches an agent to a node.
+    pub(super) fn attach(&mut self, n: u16, at: u16) {
+        let agent = AgentId::new(format!("agent-{n}")).unwrap();
+        let mut key = [7; 32];
+        key[..2].copy_from_slice(&at.to_be_bytes());
+        let (node, session) = (NodeId::from_public_key(key), SessionId::from_bytes([1; 16]));
+        let (name, capabilities) = (RoleName::new("worker").unwrap(), Default::default());
+        let role = Role { name, capabilities, stateful: false, max_concurrent: 4 };
+        let lease = LeaseTerms::DEFAULT;
+        self.ask(Op::AttachAgent { agent: agent.clone(), role, node, session, lease });
+        let attachment = self.state.agent(&agent).unwrap().attachment.unwrap();
+        assert_eq!(attachment.node, node);
+        self.attachments.push((agent, node, attachment.id));
+    }
+
+    /// Ends one of the attachments.
+    pub(super) fn detach(&mut self, at: usize) {
+        let (agent, _, attachment) = self.attachments[at].clone();
+        self.ask(Op::DetachAgent { agent: agent.clone(), attachment });
+        assert_eq!(self.state.agent(&agent).unwrap().attachment, None);
     }
 
     /// Applies a request.

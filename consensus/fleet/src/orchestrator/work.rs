@@ -195,6 +195,12 @@ impl Work {
         self.proposed.values().map(|(_, at)| at.plus_ms(RETRY_AFTER_MS)).min()
     }
 
+    /// How many entries are kept of agents.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.wants.len() + self.hungry.len() + self.proposed.len() + self.allocator.kept()
+    }
+
     /// Whether anybody asked for work.
     pub(super) fn is_anybody_hungry(&self) -> bool {
         !self.hungry.is_empty()

@@ -11,8 +11,8 @@ use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::text::{AgentId, Capability, RoleName};
 use skep_protocol::time::LogInstant;
 
-use super::FleetState;
 use super::apply::Journal;
+use super::{FleetState, count_dropped};
 
 /// How an agent wants to be attached.
 pub(super) struct Wish<'a> {
@@ -94,6 +94,7 @@ impl FleetState {
             self.count_idle_anew(agent);
         } else {
             self.drop_agent(agent, journal);
+            count_dropped(&mut self.dropped.agents, 1);
         }
     }
 

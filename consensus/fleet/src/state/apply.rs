@@ -1,6 +1,9 @@
 //! Entries in, replies and changes out.
 
+use std::sync::Arc;
+
 use skep_protocol::change::{Change, ChangeKind};
+use skep_protocol::command::InvalidCommand;
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
 use skep_protocol::ids::RequestId;
@@ -8,7 +11,7 @@ use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::agents::Wish;
-use super::{Applied, FleetState, LogPosition};
+use super::{Applied, FleetState, LogPosition, count_dropped};
 
 /// Where changes of one entry are collected.
 pub(super) struct Journal {
@@ -54,7 +57,9 @@ impl FleetState {
         let before = self.clock;
         self.clock = match entry.body {
             EntryBody::ClockLost => self.clock.next_era(),
-            EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::Rules(_) => self.clock.max(entry.stamp),
+            EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::Rules(_) | EntryBody::Founding(_) => {
+                self.clock.max(entry.stamp)
+            }
         };
         self.open_gates();
         self.dedup.forget_expired(self.clock);
@@ -68,6 +73,14 @@ impl FleetState {
             }
             EntryBody::Rules(rules) => {
                 self.agree(rules, journal);
+                Vec::new()
+            }
+            EntryBody::Founding(founding) => {
+                // Once in the life of a shard.
+                if self.place().is_none() {
+                    self.agree(&founding.rules, journal);
+                    self.found(founding, journal);
+                }
                 Vec::new()
             }
             // Whoever leads proposes nothing before that.
@@ -113,7 +126,8 @@ impl FleetState {
             return Reply::Refused(refusal);
         }
         journal.request = Some(request.id);
-        let reply = match self.execute(&request.op, journal) {
+        let stated = check_stated(&request.op);
+        let reply = match stated.and_then(|()| self.execute(&request.op, journal)) {
             Ok(receipt) => Reply::Done(receipt),
             Err(refusal) => {
                 let why = || Box::new(refusal.clone());
@@ -126,7 +140,8 @@ impl FleetState {
             }
         };
         journal.request = None;
-        self.dedup.remember(request, body_hash, &reply, self.limits.dedup_ids_max);
+        let forgotten = self.dedup.remember(request, body_hash, &reply, self.limits.dedup_ids_max);
+        count_dropped(&mut self.dropped.request_ids, forgotten);
         reply
     }
 
@@ -173,10 +188,10 @@ impl FleetState {
                 self.attach_agent(agent, &wish, journal)
             }
             Op::DetachAgent { agent, attachment } => self.detach_agent(agent, *attachment, journal),
-            Op::InstallOperator { grant } => self.install_operator(grant, journal),
+            Op::ReplaceFirst { replacement } => self.replace_first(&Arc::new(replacement.as_ref().clone()), journal),
             Op::GrantOperator { grant } => self.grant_operator(grant, journal),
             Op::SendCommand { command } => self.send_command(command, journal),
-            Op::OrderCommand { order } => self.order_command(&order.order, journal),
+            Op::OrderCommand { order } => self.order_command(order, journal),
             Op::OpenInbox { agent, attachment, journal: to, groups } => {
                 self.open_inbox(agent, *attachment, *to, groups, journal)
             }
@@ -204,6 +219,15 @@ impl Journal {
     pub(super) fn record(&mut self, at: skep_protocol::time::LogInstant, what: ChangeKind) {
         self.changes.push(Change { at, request: self.request, what });
     }
+}
+
+/// Whether what an operator states is understood, and signed by it. Looked at here, by every replica, whatever the leader
+/// that proposed it looked at.
+fn check_stated(op: &Op) -> Result<(), Refusal> {
+    if let Some(number) = op.unknown_field() {
+        return Err(InvalidCommand::UnknownField { number }.into());
+    }
+    op.forged().map_or(Ok(()), |operator| Err(Refusal::NotSigned(operator)))
 }
 
 /// The answers to requests that are not judged: they may be sent again.

@@ -207,11 +207,14 @@ impl Dedup {
         self.ahead as u64 >= ids_max / ahead_part.max(1)
     }
 
-    /// Remembers an answer to a request whose id is not known, and whose window was checked.
-    pub(crate) fn remember(&mut self, request: &Request, body_hash: u64, reply: &Reply, ids_max: u64) {
+    /// Remembers an answer to a request whose id is not known, and whose window was checked. How many ids were forgotten for it
+    /// before their deadlines.
+    pub(crate) fn remember(&mut self, request: &Request, body_hash: u64, reply: &Reply, ids_max: u64) -> u64 {
+        let mut forgotten = 0;
         while self.len() as u64 >= ids_max.max(1) {
             let Some(sent) = self.sent.pop_first() else { break };
             self.forgot(&sent);
+            forgotten += 1;
             self.floor = self.floor.max(sent.first_sent().plus_ms(1));
         }
         // Nobody asks for more than a day, and 32 bits are 49 of them.
@@ -219,6 +222,7 @@ impl Dedup {
         // Encoding plain data into memory cannot fail.
         let answer = Answer::of(&postcard::to_stdvec(reply).unwrap_or_default());
         self.put(Sent::new(request.id, request.first_sent, valid_ms), body_hash, answer);
+        forgotten
     }
 
     fn put(&mut self, sent: Sent, body_hash: u64, answer: Answer) {

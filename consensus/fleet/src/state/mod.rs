@@ -5,6 +5,7 @@ mod apply;
 mod claimable;
 pub(crate) mod commands;
 mod dedup;
+mod ended;
 mod era;
 #[cfg(test)]
 pub(crate) mod looks;
@@ -22,7 +23,7 @@ use skep_protocol::change::Change;
 use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::Reply;
-use skep_protocol::query::{AgentView, Counts};
+use skep_protocol::query::{AgentView, Counts, Dropped};
 use skep_protocol::task::Task;
 use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
@@ -31,6 +32,7 @@ use claimable::{Claimable, Ranks, Waiting};
 pub(crate) use commands::CommandDue;
 use commands::Commands;
 use dedup::Dedup;
+use ended::Ended;
 use serving::Serving;
 pub use snapshot::SnapshotError;
 
@@ -91,12 +93,10 @@ pub struct FleetState {
     pending_count: u64,
     /// When claims become stale and tasks expire.
     due: OrdSet<(LogInstant, Due, TaskId)>,
-    /// Terminal tasks in the order of their ends.
-    ended: OrdSet<(u64, TaskId)>,
-    ended_seq: OrdMap<TaskId, u64>,
-    /// Bytes of all tasks, and of the terminal ones among them.
+    /// Terminal tasks.
+    ended: Ended,
+    /// Bytes of all tasks.
     task_bytes: u64,
-    ended_bytes: u64,
     /// The highest epoch of any task that was forgotten: one that takes up its id again goes on above it.
     epoch_floor: ClaimEpoch,
     agents: OrdMap<AgentId, Arc<AgentRecord>>,
@@ -116,6 +116,13 @@ pub struct FleetState {
     gates: OrdSet<(LogInstant, TaskId)>,
     commands: Commands,
     dedup: Dedup,
+    /// What was let go of for want of room.
+    dropped: Dropped,
+}
+
+/// So many more were let go of.
+fn count_dropped(dropped: &mut u64, more: u64) {
+    *dropped = dropped.saturating_add(more);
 }
 
 impl FleetState {
@@ -141,10 +148,8 @@ impl FleetState {
             kept: OrdMap::new(),
             pending_count: 0,
             due: OrdSet::new(),
-            ended: OrdSet::new(),
-            ended_seq: OrdMap::new(),
+            ended: Ended::default(),
             task_bytes: 0,
-            ended_bytes: 0,
             epoch_floor: ClaimEpoch::default(),
             agents: OrdMap::new(),
             held: OrdMap::new(),
@@ -156,6 +161,7 @@ impl FleetState {
             gates: OrdSet::new(),
             commands: Commands::default(),
             dedup: Dedup::default(),
+            dropped: Dropped::default(),
         }
     }
 
@@ -187,6 +193,11 @@ impl FleetState {
     /// Request ids that are remembered.
     pub fn dedup_ids(&self) -> usize {
         self.dedup.len()
+    }
+
+    /// What the shard has let go of since it was made, because it keeps no more.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
     }
 
     /// About how many bytes a snapshot takes.

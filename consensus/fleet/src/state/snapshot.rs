@@ -12,6 +12,7 @@ use skep_protocol::authority::OperatorKey;
 use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits, FleetVersions};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::query::Dropped;
 use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
@@ -21,7 +22,7 @@ use super::dedup::{Dedup, Remembered};
 use super::{FleetState, LogPosition};
 
 /// The snapshot format that is written and read.
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 7;
 /// Bytes at which a part of a snapshot is handed on. One object is never divided.
 const PART_BYTES: usize = 64 * 1024;
 
@@ -81,6 +82,7 @@ struct Head {
     next_seq: u64,
     epoch_floor: ClaimEpoch,
     dedup_floor: LogInstant,
+    dropped: Dropped,
 }
 
 /// Where a snapshot goes, a part at a time.
@@ -165,6 +167,7 @@ impl FleetState {
             next_seq: self.next_seq,
             epoch_floor: self.epoch_floor,
             dedup_floor: self.dedup.floor(),
+            dropped: self.dropped,
         })?;
         out.put_all(self.tasks.len(), self.tasks.values().map(AsRef::<Task>::as_ref))?;
         out.put_all(self.ended.len(), self.ended.iter())?;
@@ -227,6 +230,7 @@ impl FleetState {
         state.digest = head.digest;
         state.next_seq = head.next_seq;
         state.epoch_floor = head.epoch_floor;
+        state.dropped = head.dropped;
         state
     }
 
@@ -237,10 +241,9 @@ impl FleetState {
             Ok(())
         })?;
         from.take_all(|(seq, id): (u64, TaskId)| {
-            if !self.task(&id).is_some_and(|task| task.state.status().is_terminal()) {
-                return Err(malformed(&format!("task {id} is listed as ended and is not")));
-            }
-            self.note_end(seq, id);
+            let status = self.task(&id).map(|task| task.state.status()).filter(|status| status.is_terminal());
+            let status = status.ok_or_else(|| malformed(&format!("task {id} is listed as ended and is not")))?;
+            self.ended.note(seq, id, status);
             Ok(())
         })?;
         from.take_all(|(id, record): (AgentId, AgentRecord)| {
@@ -251,7 +254,7 @@ impl FleetState {
         let applied = self.applying;
         self.commands = Commands::from_head(from.take::<CommandsHead>()?);
         from.take_all(|(key, operator): (OperatorKey, Operator)| {
-            self.commands.operators.insert(key, operator);
+            self.commands.restore_operator(key, operator);
             Ok(())
         })?;
         from.take_all(|(agent, head): (AgentId, OutboxHead)| {

@@ -397,7 +397,7 @@ impl FleetState {
 
     /// Whether there is room for one more live task.
     fn check_room(&self) -> Result<(), Refusal> {
-        let live = (self.tasks.len() - self.ended.len()) as u64;
+        let live = self.tasks.len().saturating_sub(self.ended.len()) as u64;
         if live >= self.limits.live_tasks_max {
             return Err(Refusal::ShardFull { what: ShardFullOf::Tasks, count: live });
         }
@@ -432,16 +432,11 @@ impl FleetState {
     pub(super) fn insert(&mut self, task: Task) {
         if task.state.status().is_terminal() {
             let seq = self.take_seq();
-            self.note_end(seq, task.id);
+            self.ended.note(seq, task.id, task.state.status());
         }
         self.index(&task);
         self.tasks.insert(task.id, Arc::new(task));
-        self.forget_oldest_ended();
-    }
-
-    pub(super) fn note_end(&mut self, seq: u64, id: TaskId) {
-        self.ended.insert((seq, id));
-        self.ended_seq.insert(id, seq);
+        self.forget_ended_tasks();
     }
 
     /// Everything that can be told from the task itself.
@@ -457,7 +452,7 @@ impl FleetState {
                 self.hold(by, task.id);
             }
             _ => {
-                self.ended_bytes += task.bytes();
+                self.ended.weigh(task);
                 return;
             }
         }
@@ -466,7 +461,7 @@ impl FleetState {
         }
     }
 
-    fn unindex(&mut self, task: &Task) {
+    pub(super) fn unindex(&mut self, task: &Task) {
         self.task_bytes = self.task_bytes.saturating_sub(task.bytes());
         match &task.state {
             TaskState::Pending { .. } => self.remove_pending(task),
@@ -475,26 +470,12 @@ impl FleetState {
                 self.release(&by.clone(), task.id);
             }
             _ => {
-                self.ended_bytes = self.ended_bytes.saturating_sub(task.bytes());
-                if let Some(seq) = self.ended_seq.remove(&task.id) {
-                    self.ended.remove(&(seq, task.id));
-                }
+                self.ended.remove(task);
                 return;
             }
         }
         if let Some(at) = worthless_at(task) {
             self.due.remove(&(at, Due::TaskExpiry, task.id));
-        }
-    }
-
-    fn forget_oldest_ended(&mut self) {
-        while self.ended.len() as u64 > self.limits.terminal_tasks_kept
-            || (self.ended_bytes > self.limits.terminal_task_bytes_kept && self.ended.len() > 1)
-        {
-            let Some((_, id)) = self.ended.get_min().copied() else { break };
-            let Some(task) = self.tasks.remove(&id) else { break };
-            self.unindex(&task);
-            self.epoch_floor = self.epoch_floor.max(task.epoch);
         }
     }
 }

@@ -1,17 +1,19 @@
 //! A site with operators, in a test of commands.
 
-use skep_protocol::authority::{OperatorGrant, OperatorSecret};
+use skep_protocol::authority::{FirstOperator, OperatorGrant, OperatorSecret};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
-use skep_protocol::entry::{EndedDelivery, EntryBody, Op};
-use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, ShardId};
+use skep_protocol::entry::{Charter, EndedDelivery, EntryBody, Founding, Op};
+use skep_protocol::fleet::{FLEET_VERSIONS, Rules};
+use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, ShardId};
 use skep_protocol::outcome::{Receipt, Reply};
-use skep_protocol::text::{GroupName, SiteName, TraceParent};
+use skep_protocol::statement::Place;
+use skep_protocol::text::{GroupName, TraceParent};
 
 use super::*;
 
-pub fn site() -> SiteName {
-    SiteName::new("hall").unwrap()
+pub fn place() -> Place {
+    Place { site: "hall".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) }
 }
 
 pub fn secret(n: u8) -> OperatorSecret {
@@ -24,7 +26,15 @@ pub fn first() -> OperatorSecret {
 
 pub fn grant(of: u8, serial: u64) -> OperatorGrant {
     let name = "somebody".parse().unwrap();
-    OperatorGrant { serial, admin: false, ..OperatorGrant::of_first(site(), ShardId(1), secret(of).key(), name) }
+    OperatorGrant { serial, admin_depth: 0, ..OperatorGrant::of_first(place(), secret(of).key(), name) }
+}
+
+/// The first entry of a shard whose first operator is that of these tests.
+pub fn founding(limits: FleetLimits) -> EntryBody {
+    let stated = FirstOperator { place: place(), operator: first().key(), name: "first".parse().unwrap() };
+    let charter = Charter { place: place(), first: Some(stated.sign(&first()).unwrap()) };
+    let rules = Rules { version: FLEET_VERSIONS.max, limits };
+    EntryBody::Founding(Box::new(Founding { rules, charter }))
 }
 
 pub fn state_grant(grant: OperatorGrant, by: u8) -> Op {
@@ -68,8 +78,7 @@ impl Hall {
 
     pub fn within(limits: FleetLimits) -> Self {
         let mut shard = Shard::with_limits(limits);
-        let of_first = OperatorGrant::of_first(site(), ShardId(1), first().key(), "first".parse().unwrap());
-        shard.ok(Op::InstallOperator { grant: Box::new(of_first) });
+        shard.apply(founding(limits));
         Self { shard }
     }
 
@@ -102,13 +111,12 @@ impl Hall {
 
     pub fn command(&self, n: u8, target: Target) -> Command {
         Command {
-            site: site(),
-            shard: ShardId(1),
+            place: place(),
             id: id(n),
             target,
             verb: "goto".parse().unwrap(),
             content_type: "text/plain".parse().unwrap(),
-            args: vec![n],
+            args: vec![n].into(),
             deadline: self.shard.now.plus_ms(10_000),
             class: CommandClass::Routine,
             idempotent: false,
@@ -132,7 +140,7 @@ impl Hall {
     pub fn waiting(&self, robot: &str) -> Vec<(u64, CommandId, Option<VoidCause>)> {
         let of_class = |class| self.shard.state.deliveries_after(&agent(robot), class, 0).collect::<Vec<Delivery>>();
         let waiting = [CommandClass::Routine, CommandClass::Urgent].into_iter().flat_map(of_class);
-        waiting.map(|d| (d.seq, d.command.command.id, d.void)).collect()
+        waiting.map(|d| (d.seq, d.command.id, d.void)).collect()
     }
 
     /// The place of a command in a robot's order of its class.
@@ -178,7 +186,7 @@ pub fn signed_by(command: Command, by: u8) -> Op {
 
 pub fn order(n: u8, what: OrderKind) -> Op {
     let (operator, reason) = (first().key(), reason("because"));
-    let order = CommandOrder { site: site(), shard: ShardId(1), command: id(n), what, reason, operator };
+    let order = CommandOrder { place: place(), command: id(n), what, reason, operator };
     Op::OrderCommand { order: Box::new(order.sign(&first()).unwrap()) }
 }
 

@@ -3,6 +3,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::raft::room::PAUSE_MAX;
+use crate::raft::saved::LoadError;
 use crate::raft::types::Entry;
 use crate::store::StoreOptions;
 use crate::store::disk::Disk;
@@ -75,9 +76,36 @@ async fn a_start_reads_its_snapshot_once_and_does_not_write_it_again() {
     std::fs::remove_dir_all(&path).unwrap();
     after.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await.unwrap();
     let again = after.get_current_snapshot().await.unwrap().unwrap();
-    assert_eq!((again.meta.last_log_id, again.snapshot), (snapshot.meta.last_log_id, snapshot.snapshot));
+    assert_eq!(again.meta, snapshot.meta);
+    assert!(matches!(again.snapshot, SnapshotData::Saved(_)), "it is read a second time");
+    assert_eq!(again.snapshot.load().await.unwrap(), snapshot.snapshot.load().await.unwrap());
     assert_eq!(after.applied.map(|id| id.index), Some(3));
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_to_be_sent_is_read_by_whoever_sends_it_and_only_if_it_is_still_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut machine = machine(&store);
+    apply(&mut machine, 0..4).await;
+    machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let first = machine.get_current_snapshot().await.unwrap().unwrap();
+    let whole = first.snapshot.load().await.unwrap();
+    assert_eq!(FleetState::from_snapshot(&whole).unwrap().applied().map(|at| at.index), Some(3));
+    apply(&mut machine, 4..6).await;
+    machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    assert!(matches!(first.snapshot.load().await, Err(LoadError::Replaced)), "another one is sent under its name");
+    let second = machine.get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!(second.meta.last_log_id.map(|id| id.index), Some(5));
+    // Nothing of it is read for openraft: what is damaged is found by whoever sends it.
+    let path = dir.path().join("snapshots").join(format!("{SHARD}.snap"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let damaged = machine.get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!(damaged.meta, second.meta);
+    assert!(matches!(damaged.snapshot.load().await, Err(LoadError::Io(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +142,7 @@ async fn shards_that_wait_for_room_for_a_snapshot_of_their_leader_keep_no_helper
         let mut machine = machine_of(&store, ShardId(shard), &threads);
         let meta = SnapshotMeta { last_log_id: Some(last), ..SnapshotMeta::default() };
         let data = data.clone();
-        tokio::spawn(async move { machine.install_snapshot(&meta, data).await })
+        tokio::spawn(async move { machine.install_snapshot(&meta, SnapshotData::Here(data)).await })
     };
     let shards = 1..=limits::SNAPSHOT_THREADS as u32;
     let installing: Vec<_> = shards.clone().map(install).collect();

@@ -371,9 +371,9 @@ fn change_bytes(change: &Change) -> usize {
         ChangeKind::Created { spec, .. } => spec.payload.len() + limits::TITLE_BYTES_MAX,
         ChangeKind::Completed { result, .. } => result.len(),
         ChangeKind::Progressed { checkpoint, .. } => checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len()),
-        ChangeKind::CommandAccepted { command, .. } => command.command.args.len() + 512,
+        ChangeKind::CommandAccepted { command, .. } => command.body().len() + 512,
         ChangeKind::CommandReleased { to, .. } => to.len() * (limits::NAME_BYTES_MAX + 16),
-        ChangeKind::OperatorGranted { .. } => limits::GRANT_NAMES_MAX * limits::NAME_BYTES_MAX,
+        ChangeKind::OperatorGranted { .. } => 2 * limits::GRANT_NAMES_MAX * limits::NAME_BYTES_MAX,
         ChangeKind::DeliveryEnded { outcome: CommandOutcome::Succeeded { result }, .. }
         | ChangeKind::OutcomeRefused { outcome: CommandOutcome::Succeeded { result }, .. } => result.len(),
         _ => 0,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::{CommandOutcome, DeliverySeq};
 use skep_protocol::ids::{CommandId, ShardId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
@@ -20,8 +21,9 @@ pub(super) type Whose = (ShardId, AgentId);
 #[derive(Clone, Debug)]
 struct Journal {
     head: JournalHead,
+    stated: BTreeMap<OperatorKey, u64>,
     entries: BTreeMap<DeliverySeq, JournalEntry>,
-    floor: LogInstant,
+    clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
     bytes: usize,
     /// The last record of it.
@@ -45,7 +47,7 @@ fn bytes_of_phase(phase: &JournalPhase) -> usize {
 }
 
 fn bytes_of_entry(entry: &JournalEntry) -> usize {
-    ENTRY_BYTES + entry.command.command.args.len() + bytes_of_phase(&entry.phase)
+    ENTRY_BYTES + entry.command.body().len() + bytes_of_phase(&entry.phase)
 }
 
 /// About how many bytes a write takes.
@@ -54,14 +56,19 @@ pub(super) fn bytes_of(write: &JournalWrite) -> usize {
         JournalWrite::Put(entry) => bytes_of_entry(entry),
         JournalWrite::Step(step) => OTHER_BYTES + bytes_of_phase(&step.phase),
         JournalWrite::Begun { .. } => BEGUN_BYTES,
-        JournalWrite::Head(_) | JournalWrite::Remove(_) | JournalWrite::Forget | JournalWrite::Floor(_) => OTHER_BYTES,
+        JournalWrite::Head(_)
+        | JournalWrite::Remove(_)
+        | JournalWrite::Forget
+        | JournalWrite::ClockFloor(_)
+        | JournalWrite::Stated { .. } => OTHER_BYTES,
     }
 }
 
 impl Journal {
     fn new(head: JournalHead) -> Self {
-        let (entries, floor, begun) = (BTreeMap::new(), LogInstant::ZERO, BTreeMap::new());
-        Self { head, entries, floor, begun, bytes: OTHER_BYTES, last: 0, used: None }
+        let (stated, entries, begun) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let clock_floor = LogInstant::ZERO;
+        Self { head, stated, entries, clock_floor, begun, bytes: OTHER_BYTES, last: 0, used: None }
     }
 
     fn remove(&mut self, seq: DeliverySeq) {
@@ -77,14 +84,14 @@ impl Journal {
     }
 
     fn begun(&mut self, command: CommandId, deadline: LogInstant) {
-        if deadline > self.floor && self.begun.insert(command, deadline).is_none() {
+        if deadline > self.clock_floor && self.begun.insert(command, deadline).is_none() {
             self.bytes += BEGUN_BYTES;
         }
     }
 
     fn raise(&mut self, floor: LogInstant) {
-        self.floor = self.floor.max(floor);
-        let (before, floor) = (self.begun.len(), self.floor);
+        self.clock_floor = self.clock_floor.max(floor);
+        let (before, floor) = (self.begun.len(), self.clock_floor);
         self.begun.retain(|_, deadline| *deadline > floor);
         self.bytes -= (before - self.begun.len()) * BEGUN_BYTES;
     }
@@ -100,7 +107,12 @@ impl Journal {
                 self.put(entry);
             }
             JournalWrite::Begun { command, deadline } => self.begun(command, deadline),
-            JournalWrite::Floor(floor) => self.raise(floor),
+            JournalWrite::ClockFloor(floor) => self.raise(floor),
+            JournalWrite::Stated { operator, serial } => {
+                if self.stated.insert(operator, serial).is_none() {
+                    self.bytes += OTHER_BYTES;
+                }
+            }
             JournalWrite::Head(_) | JournalWrite::Forget => return false,
         }
         true
@@ -149,21 +161,30 @@ impl Book {
 
     pub(super) fn state(&self, whose: &Whose) -> Option<JournalState> {
         let journal = self.journals.get(whose)?;
-        let (floor, begun) = (journal.floor, journal.begun.clone());
-        Some(JournalState { head: journal.head, entries: journal.entries.values().cloned().collect(), floor, begun })
+        let (head, stated, entries) =
+            (journal.head, journal.stated.clone(), journal.entries.values().cloned().collect());
+        let (clock_floor, begun) = (journal.clock_floor, journal.begun.clone());
+        Some(JournalState { head, stated, entries, clock_floor, begun })
     }
 
     /// What makes a journal anew.
     pub(super) fn writes_of(&self, whose: &Whose) -> Option<Vec<JournalWrite>> {
         let journal = self.journals.get(whose)?;
+        let stated = |(operator, serial): (&OperatorKey, &u64)| {
+            let (operator, serial) = (*operator, *serial);
+            JournalWrite::Stated { operator, serial }
+        };
         let entries = journal.entries.values().cloned().map(JournalWrite::Put);
-        let floor = Some(JournalWrite::Floor(journal.floor)).filter(|_| journal.floor > LogInstant::ZERO);
+        let floor =
+            Some(JournalWrite::ClockFloor(journal.clock_floor)).filter(|_| journal.clock_floor > LogInstant::ZERO);
         let begun = |(command, deadline): (&CommandId, &LogInstant)| {
             let (command, deadline) = (*command, *deadline);
             JournalWrite::Begun { command, deadline }
         };
         let begun = journal.begun.iter().map(begun);
-        Some(std::iter::once(JournalWrite::Head(journal.head)).chain(floor).chain(begun).chain(entries).collect())
+        let head = std::iter::once(JournalWrite::Head(journal.head));
+        let stated = journal.stated.iter().map(stated);
+        Some(head.chain(stated).chain(floor).chain(begun).chain(entries).collect())
     }
 
     /// Nobody uses a journal from a record on. False if it holds something, or if that was known.

@@ -2,10 +2,13 @@ use super::*;
 
 mod room;
 
+use std::collections::BTreeMap;
+
 use skep_protocol::authority::OperatorSecret;
 use skep_protocol::command::{Command, CommandClass, CommandOutcome, DeliverySeq, PerClass, Steps, Target};
-use skep_protocol::ids::{CommandId, HomeEpoch};
+use skep_protocol::ids::{CommandId, Genesis, HomeEpoch};
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalStep};
+use skep_protocol::statement::Place;
 use skep_protocol::text::{Reason, TraceParent};
 use skep_protocol::time::LogInstant;
 
@@ -21,16 +24,19 @@ fn fatal() -> OnFatal {
     Arc::new(|error| panic!("{error}"))
 }
 
+fn place() -> Place {
+    Place { site: "hall".parse().unwrap(), shard: SHARD, genesis: Genesis::from_bytes([6; 16]) }
+}
+
 fn entry(n: u64) -> JournalEntry {
     let by = OperatorSecret::from_seed(&[1; 32]);
     let command = Command {
-        site: "hall".parse().unwrap(),
-        shard: SHARD,
+        place: place(),
         id: CommandId::from_bytes([n as u8; 16]),
         target: Target::All,
         verb: "goto".parse().unwrap(),
         content_type: "text/plain".parse().unwrap(),
-        args: vec![n as u8; 100],
+        args: vec![n as u8; 100].into(),
         deadline: LogInstant::from_raw(9_000),
         class: CommandClass::Routine,
         idempotent: false,
@@ -109,11 +115,11 @@ fn what_was_begun_is_known_after_a_restart_until_the_floor_has_passed_its_deadli
     };
     let names = |journal: &JournalState| journal.begun.keys().map(|id| id.as_bytes()[0]).collect::<Vec<_>>();
     let head = opened(&journals, &mut reports, "r1").head;
-    let writes = vec![begun(3), begun(5), begun(9), JournalWrite::Floor(LogInstant::from_raw(4_000)), begun(2)];
+    let writes = vec![begun(3), begun(5), begun(9), JournalWrite::ClockFloor(LogInstant::from_raw(4_000)), begun(2)];
     write(&journals, &mut reports, "r1", writes);
     for round in 0..2 {
         let journal = opened(&journals, &mut reports, "r1");
-        assert_eq!((names(&journal), journal.floor), (vec![5, 9], LogInstant::from_raw(4_000)), "round {round}");
+        assert_eq!((names(&journal), journal.clock_floor), (vec![5, 9], LogInstant::from_raw(4_000)), "round {round}");
         // All is written anew meanwhile.
         for key in 0..=RECORDS_MAX {
             let writes = vec![JournalWrite::Head(head)];
@@ -125,9 +131,32 @@ fn what_was_begun_is_known_after_a_restart_until_the_floor_has_passed_its_deadli
         (journals, reports) = reopen(dir.path(), journals, reports);
     }
     // It never falls.
-    write(&journals, &mut reports, "r1", vec![JournalWrite::Floor(LogInstant::from_raw(1)), begun(4)]);
-    write(&journals, &mut reports, "r1", vec![JournalWrite::Floor(LogInstant::from_raw(9_000))]);
+    write(&journals, &mut reports, "r1", vec![JournalWrite::ClockFloor(LogInstant::from_raw(1)), begun(4)]);
+    write(&journals, &mut reports, "r1", vec![JournalWrite::ClockFloor(LogInstant::from_raw(9_000))]);
     assert_eq!(names(&opened(&journals, &mut reports, "r1")), []);
+}
+
+#[test]
+fn what_is_not_believed_any_more_of_operators_is_not_after_a_restart_nor_when_the_log_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let head = opened(&journals, &mut reports, "r1").head;
+    let operator = |n: u8| OperatorSecret::from_seed(&[n; 32]).key();
+    let stated = |n: u8, serial| JournalWrite::Stated { operator: operator(n), serial };
+    write(&journals, &mut reports, "r1", vec![stated(1, 2), stated(2, 5), stated(1, 3), JournalWrite::Put(entry(1))]);
+    for n in 0..2 * RECORDS_MAX {
+        let writes = vec![JournalWrite::Head(JournalHead { cursor: upto(n), ..head })];
+        journals.submit(JournalJob::Write { key: n, shard: SHARD, agent: agent("r1"), writes });
+    }
+    for n in 0..2 * RECORDS_MAX {
+        assert_eq!(reports.blocking_recv(), Some(JournalReport::Written { key: n }));
+    }
+    let (_journals, mut reports) = reopen(dir.path(), journals, reports);
+    let head = JournalHead { cursor: upto(2 * RECORDS_MAX - 1), ..head };
+    let stated = BTreeMap::from([(operator(1), 3), (operator(2), 5)]);
+    let journal = JournalState { stated, ..JournalState::new(head, vec![entry(1)]) };
+    let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal };
+    assert_eq!(reports.blocking_recv(), Some(told));
 }
 
 #[test]
@@ -197,7 +226,7 @@ fn the_log_is_let_go_of_and_nothing_with_it() {
 fn large(n: u64) -> JournalEntry {
     let by = OperatorSecret::from_seed(&[1; 32]);
     let entry = entry(n);
-    let command = Command { args: vec![n as u8; limits::ARGS_BYTES_MAX], ..entry.command.command.clone() };
+    let command = Command { args: vec![n as u8; limits::ARGS_BYTES_MAX].into(), ..entry.command.statement().clone() };
     JournalEntry { command: Arc::new(command.sign(&by).unwrap()), ..entry }
 }
 
@@ -287,6 +316,34 @@ fn journals_of_an_earlier_skep_are_refused_and_not_misread() {
         }
     };
     assert!(refused.to_string().contains("earlier Skep"), "{refused}");
+}
+
+/// Of the kind of ches/docker-kafka#28: what is advised is right for what happened. To move the data directory away would lose a
+/// replica, and mend no journal.
+#[test]
+fn journals_that_are_damaged_are_the_only_ones_to_be_moved_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let in_use = Journals::open(dir.path(), [7; 16], fatal()).err().unwrap().to_string();
+    assert!(in_use.contains("stop that one") && !in_use.contains("moved away"), "{in_use}");
+    let (journals, reports) = reopen(dir.path(), journals, reports);
+    drop((journals, reports));
+    let refused = || loop {
+        match Journals::open(dir.path(), [7; 16], fatal()) {
+            Err(error) if error.why.contains("in use") => std::thread::yield_now(),
+            opened => break opened.err().expect("it is refused").to_string(),
+        }
+    };
+    let foreign = dir.path().join("wal").join("x.bak");
+    std::fs::write(&foreign, "somebody's").unwrap();
+    let told = refused();
+    assert!(told.contains("remove it") && !told.contains("moved away"), "{told}");
+    std::fs::remove_file(foreign).unwrap();
+    let segments = files_in(&dir.path().join("wal"));
+    segments.iter().for_each(|path| std::fs::write(path, [1_u8; 20]).unwrap());
+    let told = refused();
+    assert!(told.contains("damaged") && told.contains("indeterminate"), "{told}");
+    assert!(!told.contains("add-voter") && !told.contains("move the data directory"), "{told}");
 }
 
 fn files_in(dir: &Path) -> Vec<PathBuf> {

@@ -1,19 +1,22 @@
 use std::collections::BTreeSet;
 
-use skep_protocol::agent::LeaseTerms;
+use skep_protocol::agent::{LeaseTerms, Role};
 use skep_protocol::entry::{Op, Request};
-use skep_protocol::ids::{ClaimEpoch, RequestId, TaskId};
+use skep_protocol::heartbeat::{AgentRenewal, HeartbeatReply, Renewal};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, SessionId, TaskId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Receipt, Refusal, Reply, Settled};
 use skep_protocol::query::Query;
 use skep_protocol::task::TaskStatus;
+use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::*;
 use crate::connectivity::Permission;
-use crate::event::{Outcome, Target};
+use crate::event::{AttachWish, Outcome, StreamKey, Target};
+use crate::topics::{SubscriberKey, TopicEffect};
 
 mod leaders;
 
@@ -301,4 +304,61 @@ fn connectivity_is_connected_then_no_quorum_then_isolated() {
     engine.handle(Event::Peers { up: [node(2)].into() }, 3_300);
     leader(&mut engine, Some(node(2)), 3_300);
     assert_eq!(engine.connectivity(SHARD), Connectivity::Connected);
+}
+
+/// Has the leader renew whatever it is asked to.
+fn renew_all(engine: &mut Engine, now_ms: u64) {
+    for effect in effects(engine) {
+        let Effect::Attempt { key, attempt, work: Work::Heartbeat(heartbeat), .. } = effect else { continue };
+        let renewed = heartbeat.agents.into_iter().map(|said| AgentRenewal {
+            agent: said.agent,
+            attachment: said.attachment,
+            renewal: Renewal::Confirmed,
+        });
+        let reply = HeartbeatReply { agents: renewed.collect(), ..HeartbeatReply::default() };
+        engine.handle(Event::Outcome { key, attempt, outcome: Outcome::Heartbeat(Ok(reply)) }, now_ms);
+    }
+}
+
+/// An engine to which an agent is attached, under a lease that was renewed at 0 ms.
+fn serving(agent: &AgentId) -> Engine {
+    let (mut engine, stream) = (engine(), StreamKey(5));
+    leader(&mut engine, Some(node(2)), 0);
+    let session = SessionId::from_bytes([1; 16]);
+    let wish = AttachWish { shard: SHARD, agent: agent.clone(), role: Role::unregistered(), session, lease: None };
+    engine.handle(Event::Agent(AgentEvent::Opened { stream, wish }), 0);
+    let asked = |effect: Effect| if let Effect::Request { key, .. } = effect { Some(key) } else { None };
+    let key = effects(&mut engine).into_iter().find_map(asked).unwrap();
+    let receipt = Receipt::Attached { agent: agent.clone(), attachment: AttachmentId(40), lease: CONFIG.lease };
+    let settled = Settled::Done { index: 1, stamp: LogInstant::ZERO, receipt };
+    engine.handle(Event::Agent(AgentEvent::Settled { key, settled }), 0);
+    engine.handle(Event::Agent(AgentEvent::KeepAlive { stream, stamp: 1_000, place: None }), 0);
+    renew_all(&mut engine, 0);
+    renew_all(&mut engine, 0);
+    engine
+}
+
+#[test]
+fn no_other_node_speaks_for_an_agent_that_this_one_serves() {
+    let (served, other) = (AgentId::new("r1").unwrap(), AgentId::new("r2").unwrap());
+    let mut engine = serving(&served);
+    let topic = TopicPath::new("s/robots/pose").unwrap();
+    let subscribed = TopicEvent::Subscribed { subscriber: SubscriberKey(1), topics: vec![topic.clone()] };
+    engine.handle(Event::Topic(subscribed), 0);
+    effects(&mut engine);
+    let mut sequence = 0;
+    let mut says = |engine: &mut Engine, source: &AgentId, now_ms: u64| {
+        sequence += 1;
+        let (topic, source) = (topic.clone(), source.clone());
+        let publication = Publication { topic, source, content_type: String::new(), payload: vec![7] };
+        let envelope = Envelope { sender: node(3), process: 1, sequence, publication };
+        engine.handle(Event::Topic(TopicEvent::Received(envelope)), now_ms);
+        effects(engine)
+    };
+    let refused = TopicEffect::NotIts { sender: node(3), source: served.clone() };
+    assert_eq!(says(&mut engine, &served, 100), [Effect::Topic(refused)]);
+    let is_told = |effects: Vec<Effect>| matches!(effects[..], [Effect::Topic(TopicEffect::Deliver { .. })]);
+    assert!(is_told(says(&mut engine, &other, 100)));
+    let over = CONFIG.lease.ttl_ms;
+    assert!(is_told(says(&mut engine, &served, over)), "its lease here may be over, and another node may serve it");
 }

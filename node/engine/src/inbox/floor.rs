@@ -27,10 +27,31 @@ impl Least {
         self.clock.plus_ms(since - since.div_ceil(1_000 / DRIFT_PERMILLE))
     }
 
-    /// Whether the clock can have come to this by now: with a frame's delay, and clocks that run wrong.
+    /// How far the clock may be ahead of what follows from this: by a frame's delay, and as clocks run wrong.
+    fn slack_ms(self, now_ms: u64) -> u64 {
+        limits::CLOCK_LEAD_MS_MAX + now_ms.saturating_sub(self.at_ms) / 100
+    }
+
+    /// Whether the clock can have come to this by now.
     fn explains(self, told: LogInstant, now_ms: u64) -> bool {
-        let (known, since) = (self.at(now_ms), now_ms.saturating_sub(self.at_ms));
-        told.era() == known.era() && told.since_ms(known) <= limits::CLOCK_LEAD_MS_MAX + since / 100
+        let known = self.at(now_ms);
+        told.era() == known.era() && told.since_ms(known) <= self.slack_ms(now_ms)
+    }
+
+    /// What is known once this was told, too: no less than before. An era that nobody told of before began since then; of one that is
+    /// said to have lasted longer only its beginning is taken.
+    fn after(self, told: Self) -> Self {
+        let (now_ms, known) = (told.at_ms, self.at(told.at_ms));
+        if told.clock > known && self.explains(told.clock, now_ms) {
+            return told;
+        }
+        if told.clock.era() <= known.era() {
+            return self;
+        }
+        let (lasted, since) = (told.clock.ms_in_era(), now_ms.saturating_sub(self.at_ms));
+        let is_possible = lasted <= since.saturating_add(self.slack_ms(now_ms));
+        let begun = LogInstant::from_raw(told.clock.raw().saturating_sub(lasted));
+        Self { clock: if is_possible { told.clock } else { begun }, at_ms: now_ms }
     }
 }
 
@@ -55,9 +76,7 @@ impl ClockFloor {
     /// A voter that leads says that the clock shows this.
     pub(crate) fn hear(&mut self, clock: LogInstant, now_ms: u64) {
         let heard = Least { clock, at_ms: now_ms };
-        if self.told.is_none_or(|known| known.at(now_ms) < clock && known.explains(clock, now_ms)) {
-            self.told = Some(heard);
-        }
+        self.told = Some(self.told.map_or(heard, |known| known.after(heard)));
         match self.sure {
             Some(sure) if clock <= sure.at(now_ms) => self.doubt = None,
             Some(sure) if sure.explains(clock, now_ms) => (self.sure, self.doubt) = (Some(heard), None),
@@ -124,6 +143,26 @@ mod tests {
         floor.hear(at(7), 2_000);
         assert_eq!(floor.at(2_000), at(50_999));
         assert_eq!(floor.sure_at(2_000), LogInstant::ZERO, "nothing is sure yet");
+    }
+
+    #[test]
+    fn what_was_told_of_an_era_that_has_begun_is_never_taken_back_either() {
+        let era = at(0).next_era();
+        let mut floor = ClockFloor::default();
+        floor.hear(at(50_000), 1_000);
+        floor.hear(era.plus_ms(9_000), 11_000);
+        floor.hear(era.plus_ms(5), 12_000);
+        assert_eq!(floor.at(12_000), era.plus_ms(9_999));
+        // Nor by a leader that does not know of it.
+        floor.hear(at(70_000), 13_000);
+        assert_eq!(floor.at(13_000), era.plus_ms(10_998));
+        // It lasted no longer than since the one before was heard of.
+        let mut floor = ClockFloor::default();
+        floor.hear(at(50_000), 1_000);
+        floor.hear(era.plus_ms(1 << 30), 2_000);
+        assert_eq!(floor.at(2_000), era);
+        floor.hear(era.plus_ms(5_000), 3_000);
+        assert_eq!(floor.at(3_000), era.plus_ms(5_000));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use bound::ClockBound;
 use due::Dues;
 pub use event::{InboxEvent, JournalEffect, Taker, WriteKey};
 use floor::ClockFloor;
-use one::{Inbox, Out, Verified};
+use one::{Answered, Inbox, Out, Verified};
 use pressure::Room;
 
 /// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
@@ -75,6 +75,8 @@ pub(crate) enum Request {
 struct Turn {
     under_way: Option<WorkKey>,
     asked_ms: u64,
+    /// The entry up to which all that it asks for know what operators were granted.
+    authority: u64,
     /// Not before this, after one that failed.
     at_ms: u64,
 }
@@ -90,7 +92,7 @@ pub(crate) struct Inboxes {
     streams: BTreeMap<StreamKey, Whose>,
     bounds: BTreeMap<ShardId, ClockBound>,
     /// What the clocks of shards have come to. No bound is below it.
-    floors: BTreeMap<ShardId, ClockFloor>,
+    clock_floors: BTreeMap<ShardId, ClockFloor>,
     turns: BTreeMap<ShardId, Turn>,
     requests: BTreeMap<WorkKey, Request>,
     /// Requests that were not done, and when they are made again.
@@ -114,7 +116,7 @@ impl Inboxes {
             reading: BTreeMap::new(),
             streams: BTreeMap::new(),
             bounds: BTreeMap::new(),
-            floors: BTreeMap::new(),
+            clock_floors: BTreeMap::new(),
             turns: BTreeMap::new(),
             requests: BTreeMap::new(),
             again: Vec::new(),
@@ -214,9 +216,9 @@ impl Inboxes {
     /// Has something happen to an inbox, and carries out what follows.
     fn with(&mut self, whose: &Whose, now_ms: u64, what: impl FnOnce(&mut Inbox, Option<LogInstant>, &mut Out)) {
         let (bound, room) = (self.bound(whose.0, now_ms), self.reports_room());
-        let floor = self.floors.get(&whose.0).copied().unwrap_or_default().sure_at(now_ms);
+        let clock_floor = self.clock_floors.get(&whose.0).copied().unwrap_or_default().sure_at(now_ms);
         let Some(inbox) = self.inboxes.get_mut(whose) else { return };
-        let mut out = Out { room: self.room, floor, ..Out::default() };
+        let mut out = Out { room: self.room, clock_floor, ..Out::default() };
         let (had, was_due) = (inbox.room(), inbox.next_due());
         what(inbox, bound, &mut out);
         self.room = out.room;
@@ -288,7 +290,7 @@ impl Inboxes {
         if journal.head.home == HomeEpoch(0) {
             self.room.take(pressure::STEP_BYTES);
         }
-        self.floors.entry(whose.0).or_default().raise(journal.floor, now_ms);
+        self.clock_floors.entry(whose.0).or_default().raise(journal.clock_floor, now_ms);
         self.inboxes.entry(whose.clone()).or_insert_with(|| Inbox::new(journal));
         match self.reading.remove(&whose) {
             Some(taker) => self.take(&whose, taker, now_ms),
@@ -340,10 +342,10 @@ impl Inboxes {
             _ => false,
         };
         match (&request, settled) {
-            (Request::Open(whose, stream), Settled::Done { receipt: Receipt::Inbox { home, first, .. }, .. }) => {
+            (Request::Open(whose, stream), Settled::Done { receipt: Receipt::Inbox { home, .. }, .. }) => {
                 let current = |inbox: &Inbox| inbox.taker.as_ref().is_some_and(|taker| taker.stream == *stream);
                 if self.inboxes.get(whose).is_some_and(current) {
-                    self.with(whose, now_ms, |inbox, _, out| inbox.opened(home, first, out));
+                    self.with(whose, now_ms, |inbox, _, out| inbox.opened(home, out));
                     self.pull_now(whose.0, now_ms);
                 }
             }
@@ -359,13 +361,18 @@ impl Inboxes {
                 }
             }
             (Request::Report(whose, seq), settled) => {
-                let (heard, over) = match settled {
-                    Settled::Done { receipt: Receipt::DeliveryReported { open, .. }, .. } => (true, !open),
-                    _ => (false, final_refusal),
+                let answered = match settled {
+                    Settled::Done { stamp, receipt: Receipt::DeliveryReported { open, .. }, .. } => {
+                        Answered { known: true, over: !open, forgotten: false, clock: Some(stamp) }
+                    }
+                    Settled::NotDone(NotDone::Refused(Refusal::NoSuchCommand(_))) => {
+                        Answered { over: true, forgotten: true, ..Answered::default() }
+                    }
+                    _ => Answered { over: final_refusal, ..Answered::default() },
                 };
                 self.reporting = self.reporting.saturating_sub(1);
                 let seq = *seq;
-                self.with(whose, now_ms, |inbox, _, out| inbox.report_heard(seq, (heard, over), now_ms, out));
+                self.with(whose, now_ms, |inbox, _, out| inbox.report_heard(seq, answered, now_ms, out));
             }
             (Request::Open(..), _) => self.again.push((now_ms + self.config.retry_ms_max, request)),
         }
@@ -405,7 +412,9 @@ impl Inboxes {
             }
         }
         let journals = self.room;
+        let (mut replaced, mut authority) = (u64::MAX, u64::MAX);
         let ask = |((_, agent), inbox): (&Whose, &Inbox)| {
+            (replaced, authority) = (replaced.min(inbox.replaced()), authority.min(inbox.authority));
             let head = inbox.head();
             let attachment = inbox.taker.as_ref()?.attachment;
             let (journal, home, after, seen) = (head.id, head.home, head.cursor, inbox.seen);
@@ -418,11 +427,13 @@ impl Inboxes {
             self.turns.remove(&shard);
             return;
         }
+        let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        of_shard.for_each(|(_, inbox)| inbox.gone.clear());
         let turn = self.turns.entry(shard).or_default();
         // Until the caller says under which key.
-        (turn.under_way, turn.asked_ms) = (Some(WorkKey(0)), now_ms);
+        (turn.under_way, turn.asked_ms, turn.authority) = (Some(WorkKey(0)), now_ms, authority);
         let wait_ms = limits::PULL_WAIT_MS_MAX;
-        let pull = Pull { agents, wait_ms };
+        let pull = Pull { agents, wait_ms, replaced, authority };
         let patience_ms = u64::from(wait_ms) + ATTEMPTS_PER_PULL * self.config.attempt_timeout_ms;
         self.wants.push_back(Want::Pull { shard, pull, patience_ms });
     }
@@ -430,12 +441,36 @@ impl Inboxes {
     fn on_pull_ended(&mut self, shard: ShardId, settled: Settled, now_ms: u64) {
         let Some(turn) = self.turns.get_mut(&shard) else { return };
         turn.under_way = None;
-        let asked_ms = turn.asked_ms;
+        let (asked_ms, authority) = (turn.asked_ms, turn.authority);
         match settled {
-            Settled::Pulled(pulled) => self.on_pulled(shard, *pulled, asked_ms, now_ms),
+            Settled::Pulled(pulled) => {
+                self.on_authority(shard, &pulled, authority, now_ms);
+                self.on_pulled(shard, *pulled, asked_ms, now_ms);
+            }
             _ => turn.at_ms = now_ms + self.config.retry_ms_max,
         }
         self.pull(shard, now_ms);
+    }
+
+    /// What operators were granted since an entry concerns all inboxes of a shard, before anything that is delivered with it.
+    fn on_authority(&mut self, shard: ShardId, pulled: &Pulled, asked: u64, now_ms: u64) {
+        let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        if pulled.authority.chains.is_empty() {
+            for (_, inbox) in of_shard.filter(|(_, inbox)| inbox.authority >= asked) {
+                inbox.authority = inbox.authority.max(pulled.authority.up_to);
+            }
+            return;
+        }
+        let whoses: Vec<Whose> = of_shard.filter(|(_, inbox)| inbox.open).map(|(whose, _)| whose.clone()).collect();
+        let site = self.site.clone();
+        for whose in whoses {
+            self.with(&whose, now_ms, |inbox, _, out| {
+                if let Some(root) = &pulled.root {
+                    inbox.pin(root, (&site, shard), out);
+                }
+                inbox.learn(&pulled.authority, asked, (&site, shard), out);
+            });
+        }
     }
 
     fn on_pulled(&mut self, shard: ShardId, pulled: Pulled, asked_ms: u64, now_ms: u64) {
@@ -453,10 +488,13 @@ impl Inboxes {
                 continue;
             }
             inbox.seen = of.seen;
-            let first = pulled.first;
-            let came = PerClass::from_fn(|class| of.deliveries.iter().any(|one| one.command.command.class == class));
+            let root = pulled.root.as_ref();
+            let came = PerClass::from_fn(|class| of.deliveries.iter().any(|one| one.command.class == class));
             self.with(&whose, now_ms, |inbox, bound, out| {
-                inbox.pin(first, out);
+                if let Some(root) = root {
+                    inbox.pin(root, (&site, shard), out);
+                }
+                inbox.go_back(of.back, out);
                 for (class, n, cause) in of.voids {
                     inbox.void(class, n, cause, out);
                 }
@@ -471,12 +509,12 @@ impl Inboxes {
                 }
             });
         }
-        self.raise_floors(shard, now_ms);
+        self.raise_clock_floors(shard, now_ms);
     }
 
     /// A leader says what the shard's clock shows, and by that bounds it. No bound is below what it has come to.
     fn hear_clock(&mut self, shard: ShardId, heard: ClockBound, clock: LogInstant, now_ms: u64) {
-        let floor = self.floors.entry(shard).or_default();
+        let floor = self.clock_floors.entry(shard).or_default();
         floor.hear(clock, now_ms);
         let least = if is_on(Mutant::ClockTurnedBack) { LogInstant::ZERO } else { floor.at(now_ms) };
         let bound = self.bounds.entry(shard).or_insert(heard);
@@ -485,15 +523,15 @@ impl Inboxes {
     }
 
     /// Has journals that lag say how far the shard's clock has surely come, some at a time, while there is room for that.
-    fn raise_floors(&mut self, shard: ShardId, now_ms: u64) {
+    fn raise_clock_floors(&mut self, shard: ShardId, now_ms: u64) {
         if !self.room.asks_for(CommandClass::Routine) {
             return;
         }
-        let floor = self.floors.get(&shard).copied().unwrap_or_default().sure_at(now_ms);
+        let floor = self.clock_floors.get(&shard).copied().unwrap_or_default().sure_at(now_ms);
         let of_shard = self.inboxes.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
         let lagging = of_shard.filter(|(_, inbox)| inbox.open && inbox.lags(floor)).map(|(whose, _)| whose.clone());
         for whose in lagging.take(limits::FLOORS_AT_ONCE_MAX).collect::<Vec<Whose>>() {
-            self.with(&whose, now_ms, |inbox, _, out| inbox.raise_floor(out));
+            self.with(&whose, now_ms, |inbox, _, out| inbox.raise_clock_floor(out));
         }
     }
 }

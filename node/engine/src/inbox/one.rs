@@ -1,5 +1,6 @@
 //! The commands of one agent, from when they are delivered until the shard knows how they ended.
 
+mod authority;
 mod begun;
 mod deliver;
 mod fence;
@@ -8,17 +9,18 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skep_protocol::authority::OperatorKey;
+use skep_protocol::authority::{KnownFirst, OperatorKey, Root, SignedReplacement};
 use skep_protocol::command::{
     CommandClass, CommandOutcome, CommandProgress, DeliverySeq, PerClass, Steps, VoidCause, check_result,
 };
 use skep_protocol::entry::{DeliveryReport, EndedDelivery};
-use skep_protocol::ids::{CommandId, HomeEpoch, SessionId};
+use skep_protocol::ids::{CommandId, HomeEpoch, SessionId, ShardId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalStep, JournalWrite};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::{CommandSaid, CommandTold};
-use skep_protocol::text::{AgentId, Reason};
+use skep_protocol::statement::Place;
+use skep_protocol::text::{AgentId, Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
 use super::due::Due;
@@ -26,9 +28,10 @@ use super::event::Taker;
 use super::pressure::{Room, STEP_BYTES};
 pub(super) use deliver::Verified;
 use fence::Word;
-#[cfg(test)]
-pub(super) use report::LOST_AFTER_MS;
+pub(super) use report::Answered;
 use report::Report;
+#[cfg(test)]
+pub(super) use report::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
 
 /// What follows from something: all writes together, and what is said now.
 #[derive(Debug, Default)]
@@ -36,7 +39,7 @@ pub(super) struct Out {
     /// What the journal has room for beside ends.
     pub(super) room: Room,
     /// What the shard's clock has surely come to.
-    pub(super) floor: LogInstant,
+    pub(super) clock_floor: LogInstant,
     pub(super) writes: Vec<JournalWrite>,
     /// The entries that the writes are of.
     pub(super) written: Vec<DeliverySeq>,
@@ -71,11 +74,11 @@ impl Live {
     }
 
     fn command(&self) -> CommandId {
-        self.entry.command.command.id
+        self.entry.command.id
     }
 
     fn class(&self) -> CommandClass {
-        self.entry.command.command.class
+        self.entry.command.class
     }
 
     /// What is noted for a step that is taken now. The bound may be tighter than at an earlier step: no step is before
@@ -101,9 +104,15 @@ impl Live {
 #[derive(Clone, Debug)]
 pub(super) struct Inbox {
     head: JournalHead,
+    /// The number of the last statement about each operator that was seen: none with a lower one is believed.
+    stated: BTreeMap<OperatorKey, u64>,
+    /// The entry up to which it knows what operators were granted.
+    pub(super) authority: u64,
     live: BTreeMap<DeliverySeq, Live>,
+    /// What was let go of since the shard was asked last: its answer may bring it again.
+    pub(super) gone: BTreeSet<DeliverySeq>,
     /// What the shard's clock has surely come to, as the journal says.
-    floor: LogInstant,
+    clock_floor: LogInstant,
     /// Commands that were begun and are let go of, with their deadlines, which the floor has not passed.
     begun: BTreeMap<CommandId, LogInstant>,
     /// The software that takes its commands; none while none is attached.
@@ -116,9 +125,10 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(journal: JournalState) -> Self {
-        let JournalState { head, entries, floor, begun } = journal;
+        let JournalState { head, stated, entries, clock_floor, begun } = journal;
         let live = entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
-        Self { head, live, floor, begun, taker: None, open: false, seen: 0 }
+        let gone = BTreeSet::new();
+        Self { head, stated, authority: 0, live, gone, clock_floor, begun, taker: None, open: false, seen: 0 }
     }
 
     pub(super) fn head(&self) -> JournalHead {
@@ -160,7 +170,7 @@ impl Inbox {
         for seq in interrupted {
             let Some(live) = self.live.get_mut(&seq) else { continue };
             (live.go, live.start) = (None, None);
-            if live.entry.command.command.idempotent {
+            if live.entry.command.idempotent {
                 live.entry.begun_before = true;
                 self.set_phase(seq, JournalPhase::Received, out);
             } else {
@@ -180,7 +190,7 @@ impl Inbox {
     }
 
     /// The shard delivers to it, as the journal of this time.
-    pub(super) fn opened(&mut self, home: HomeEpoch, first: Option<OperatorKey>, out: &mut Out) {
+    pub(super) fn opened(&mut self, home: HomeEpoch, out: &mut Out) {
         self.open = true;
         if self.head.home != home {
             let stale: Vec<DeliverySeq> = self
@@ -196,16 +206,28 @@ impl Inbox {
             (self.head.home, self.head.cursor, self.seen) = (home, PerClass::default(), 0);
             out.writes.push(JournalWrite::Head(self.head));
         }
-        self.pin(first, out);
         self.offer(out);
     }
 
-    /// The shard's first operator is this one, for as long as the journal lasts.
-    pub(super) fn pin(&mut self, first: Option<OperatorKey>, out: &mut Out) {
-        if self.head.first.is_none() && first.is_some() {
-            self.head.first = first;
+    /// Where statements hold, and by whom they are proved: as it is told first, for as long as the journal lasts. Only the
+    /// first operator's own word gives its place to another.
+    pub(super) fn pin(&mut self, root: &Root, (site, shard): (&SiteName, ShardId), out: &mut Out) {
+        let (genesis, first) = match self.head.genesis {
+            Some(genesis) => (genesis, self.head.first),
+            None => (root.genesis, root.first.map(|operator| KnownFirst { operator, replaced: 0 })),
+        };
+        let place = Place { site: site.clone(), shard, genesis };
+        let follow = |first: KnownFirst, next: &Arc<SignedReplacement>| first.after(next, &place).unwrap_or(first);
+        let first = first.map(|first| root.replaced.iter().fold(first, follow));
+        if (self.head.genesis, self.head.first) != (Some(genesis), first) {
+            (self.head.genesis, self.head.first) = (Some(genesis), first);
             out.writes.push(JournalWrite::Head(self.head));
         }
+    }
+
+    /// How many replacements of the first operator it knows.
+    pub(super) fn replaced(&self) -> u64 {
+        self.head.first.map_or(0, |first| first.replaced)
     }
 
     /// Something that is here is not to be started.
@@ -222,7 +244,7 @@ impl Inbox {
 
     /// Ends what was not started by its deadline.
     pub(super) fn expire(&mut self, bound: LogInstant, out: &mut Out) {
-        let late = |live: &Live| live.is_received() && bound >= live.entry.command.command.deadline;
+        let late = |live: &Live| live.is_received() && bound >= live.entry.command.deadline;
         let late: Vec<DeliverySeq> = self.live.iter().filter(|(_, live)| late(live)).map(|(seq, _)| *seq).collect();
         for seq in late {
             self.void_here(seq, VoidCause::Expired, out);
@@ -236,7 +258,7 @@ impl Inbox {
 
     /// The next deadline of something that was not started.
     fn next_deadline(&self) -> Option<LogInstant> {
-        self.live.values().filter(|live| live.is_received()).map(|live| live.entry.command.command.deadline).min()
+        self.live.values().filter(|live| live.is_received()).map(|live| live.entry.command.deadline).min()
     }
 
     /// Ends what is not to be started. Its software hears of it at once only if the journal surely says that it was never
@@ -256,7 +278,9 @@ impl Inbox {
         let found = self.live.iter().find(|(_, live)| live.command() == command).map(|(seq, _)| *seq);
         let Some((seq, session)) = found.zip(self.taker.as_ref().map(|taker| taker.session)) else {
             if said.is_answered() {
-                out.told.push((command, CommandTold::Ignored));
+                // What it has begun is here until the shard knows how it ended, or it is let go of.
+                let too_late = found.is_none() && said.is_outcome();
+                out.told.push((command, if too_late { CommandTold::Unknown } else { CommandTold::Ignored }));
             }
             return;
         };
@@ -307,7 +331,7 @@ impl Inbox {
     /// The software would begin: the intent is written down first.
     fn start(&mut self, seq: DeliverySeq, session: SessionId, stamp: u64, bound: Option<LogInstant>, out: &mut Out) {
         let Some(live) = self.live.get(&seq) else { return };
-        let (command, class, deadline) = (live.command(), live.class(), live.entry.command.command.deadline);
+        let (command, class, deadline) = (live.command(), live.class(), live.entry.command.deadline);
         if self.was_begun(&command, seq) {
             return self.end(seq, begun::begun_before(), bound, out);
         }
@@ -374,7 +398,7 @@ impl Inbox {
             }
             return;
         };
-        let late = bound.is_none_or(|now| now >= live.entry.command.command.deadline);
+        let late = bound.is_none_or(|now| now >= live.entry.command.deadline);
         if let Some(cause) = live.void.or(late.then_some(VoidCause::Expired)) {
             return self.void_here(seq, cause, out);
         }

@@ -13,13 +13,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_protocol::agent::{LeaseTerms, Usable};
-use skep_protocol::authority::{OperatorGrant, OperatorSecret};
+use skep_protocol::authority::{AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, OperatorSecret, Root};
 use skep_protocol::command::*;
 use skep_protocol::entry::DeliveryReport;
-use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId, SessionId};
+use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
 use skep_protocol::offer::CommandSaid;
 use skep_protocol::pull::PulledFor;
+use skep_protocol::statement::{Place, Signed};
 use skep_protocol::text::{Reason, TraceParent};
 
 const CONFIG: EngineConfig = EngineConfig {
@@ -48,6 +49,15 @@ fn operator() -> OperatorSecret {
     OperatorSecret::from_seed(&[1; 32])
 }
 
+fn place() -> Place {
+    Place { site: site(), shard: SHARD, genesis: Genesis::from_bytes([6; 16]) }
+}
+
+/// What the leader says of where authority comes from.
+fn root() -> Option<Root> {
+    Some(Root { genesis: place().genesis, first: Some(operator().key()), replaced: Vec::new() })
+}
+
 fn id(n: u8) -> CommandId {
     CommandId::from_bytes([n; 16])
 }
@@ -58,13 +68,12 @@ fn at(ms: u64) -> LogInstant {
 
 fn command(n: u8) -> Command {
     Command {
-        site: site(),
-        shard: SHARD,
+        place: place(),
         id: id(n),
         target: Target::Agent(agent()),
         verb: "goto".parse().unwrap(),
         content_type: "text/plain".parse().unwrap(),
-        args: vec![n],
+        args: vec![n].into(),
         deadline: at(20_000),
         class: CommandClass::Routine,
         idempotent: false,
@@ -119,7 +128,8 @@ struct Node {
     head: JournalHead,
     /// What no crash can undo.
     durable: BTreeMap<DeliverySeq, JournalEntry>,
-    floor: LogInstant,
+    stated: BTreeMap<OperatorKey, u64>,
+    clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
     /// What is on its way to the disk.
     writes: VecDeque<(WriteKey, Vec<JournalWrite>)>,
@@ -131,6 +141,8 @@ struct Node {
     stands: Vec<DeliveryReport>,
     /// Whether the shard waits for ends.
     open: bool,
+    /// The shard's clock when it hears of what goes on.
+    clock: LogInstant,
     /// The lease and the attachment of whoever takes its commands next.
     lease: Option<Usable>,
     attachment: AttachmentId,
@@ -138,6 +150,12 @@ struct Node {
     in_hand: BTreeSet<CommandId>,
     /// How often its journal was said to be of no use for now.
     released: u32,
+    /// What the leader says of where authority comes from.
+    root: Option<Root>,
+    /// What the leader says next of what operators were granted.
+    news: AuthorityNews,
+    /// Behind which places the leader next has it go on.
+    back: PerClass<Option<u64>>,
 }
 
 impl Node {
@@ -147,7 +165,8 @@ impl Node {
             now_ms: 1_000,
             head: JournalHead::new(JournalId::from_bytes([9; 16])),
             durable: BTreeMap::new(),
-            floor: LogInstant::ZERO,
+            stated: BTreeMap::new(),
+            clock_floor: LogInstant::ZERO,
             begun: BTreeMap::new(),
             writes: VecDeque::new(),
             told: Vec::new(),
@@ -156,10 +175,14 @@ impl Node {
             requests: VecDeque::new(),
             stands: Vec::new(),
             open: true,
+            clock: at(1),
             lease: Some(LEASE),
             attachment: AttachmentId(7),
             in_hand: (0..=u8::MAX).map(id).collect(),
             released: 0,
+            root: root(),
+            news: AuthorityNews::default(),
+            back: PerClass::default(),
         }
     }
 
@@ -172,6 +195,7 @@ impl Node {
         let mut node = Self { lease, ..Self::new() };
         node.take(STREAM, 1);
         node.pulled(10_000, vec![], vec![]);
+        node.sync();
         node
     }
 
@@ -181,7 +205,7 @@ impl Node {
         self.sync();
         let (key, op) = self.requests.pop_front().expect("the inbox is to be opened");
         assert!(matches!(op, Op::OpenInbox { .. }), "{op:?}");
-        let receipt = Receipt::Inbox { agent: agent(), home: HOME, first: Some(operator().key()) };
+        let receipt = Receipt::Inbox { agent: agent(), home: HOME };
         self.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
         self.sync();
     }
@@ -224,8 +248,9 @@ impl Node {
 
     /// Its journal as the disk holds it.
     fn journal(&self) -> JournalState {
-        let entries = self.durable.values().cloned().collect();
-        JournalState { head: self.head, entries, floor: self.floor, begun: self.begun.clone() }
+        let (stated, entries) = (self.stated.clone(), self.durable.values().cloned().collect());
+        let (clock_floor, begun) = (self.clock_floor, self.begun.clone());
+        JournalState { head: self.head, stated, entries, clock_floor, begun }
     }
 
     /// Brings one write to the disk; false if there is none.
@@ -241,10 +266,11 @@ impl Node {
                     entry.take(step);
                 }
                 JournalWrite::Begun { command, deadline } => drop(self.begun.insert(command, deadline)),
-                JournalWrite::Floor(floor) => {
-                    self.floor = floor;
+                JournalWrite::ClockFloor(floor) => {
+                    self.clock_floor = floor;
                     self.begun.retain(|_, deadline| *deadline > floor);
                 }
+                JournalWrite::Stated { operator, serial } => drop(self.stated.insert(operator, serial)),
                 JournalWrite::Forget => panic!("a journal is forgotten by whoever keeps it"),
             }
         }
@@ -260,10 +286,10 @@ impl Node {
     fn pulled(&mut self, clock: u64, deliveries: Vec<Delivery>, voids: Vec<(u64, VoidCause)>) {
         let (key, _) = self.pull.take().expect("the shard is asked");
         let voids = voids.into_iter().map(|(n, cause)| (CommandClass::Routine, n, cause)).collect();
-        let more = PerClass::default();
-        let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more }];
-        let first = Some(operator().key());
-        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), first, agents })));
+        let (more, back) = (PerClass::default(), std::mem::take(&mut self.back));
+        let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more, back }];
+        let (root, authority) = (self.root.clone(), std::mem::take(&mut self.news));
+        self.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(clock), root, agents, authority })));
     }
 
     /// What the shard is being asked for.
@@ -294,6 +320,7 @@ impl Node {
             CommandTold::Interrupted => "interrupted",
             CommandTold::Recorded(outcome) => outcome.name(),
             CommandTold::Ignored => "ignored",
+            CommandTold::Unknown => "unknown",
         };
         std::mem::take(&mut self.told).iter().map(|(id, told)| (id.as_bytes()[0], name(told))).collect()
     }
@@ -314,7 +341,7 @@ impl Node {
                 }
                 op => panic!("{op:?}"),
             };
-            self.settle(key, Settled::Done { index: 9, stamp: at(1), receipt });
+            self.settle(key, Settled::Done { index: 9, stamp: self.clock, receipt });
         }
         self.sync();
         reported
@@ -488,7 +515,7 @@ fn another_journals_time_begins_anew_and_what_was_not_started_in_the_old_one_nev
     node.crash();
     node.handle(InboxEvent::Takes(taker(STREAM, 2)));
     let (key, _) = node.requests.pop_front().unwrap();
-    let receipt = Receipt::Inbox { agent: agent(), home: HomeEpoch(3), first: Some(operator().key()) };
+    let receipt = Receipt::Inbox { agent: agent(), home: HomeEpoch(3) };
     node.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
     node.sync();
     assert_eq!(node.reported(), [(1, "rejected")]);

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use skep_config::PeerConfig;
+use skep_protocol::telemetry::Publication;
 use skep_protocol::text::{AgentId, SiteName};
 
 fn identity(seed: u8) -> NodeId {
@@ -16,7 +17,7 @@ fn peer(id: NodeId, mesh: Option<String>) -> PeerConfig {
 fn start_heard(seed: u8, peers: Vec<PeerConfig>) -> (Mesh, mpsc::Receiver<Envelope>) {
     let site = SiteName::new("s").unwrap();
     let config = MeshConfig { listen: "127.0.0.1:0".parse().unwrap(), mdns: false, site, peers };
-    Mesh::start([seed; 32], &config).unwrap()
+    Mesh::start([seed; 32], &config, None).unwrap()
 }
 
 fn start(seed: u8, peers: Vec<PeerConfig>) -> Mesh {
@@ -56,7 +57,7 @@ async fn a_port_that_is_taken_is_named_with_its_protocol_the_setting_and_the_rea
     let quic = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for (taken, over) in [(quic.local_addr().unwrap(), "QUIC"), (tcp.local_addr().unwrap(), "TCP")] {
-        let refused = Mesh::start([1; 32], &config(&taken.to_string(), peer(identity(2), None)));
+        let refused = Mesh::start([1; 32], &config(&taken.to_string(), peer(identity(2), None)), None);
         let why = refused.map(drop).unwrap_err().to_string();
         let parts = [format!("the mesh cannot listen on {taken} over {over}: "), "in use".into(), "mesh.listen".into()];
         assert!(parts.iter().all(|part| why.contains(part)), "{why}");
@@ -180,8 +181,8 @@ async fn peers_that_dial_each_other_at_once_do_not_forget_what_is_subscribed_to(
         let (a, b) = (identity(1), identity(2));
         let listen = [free_address(), free_address()];
         let of = |at: usize, other: NodeId| config(&listen[at], peer(other, Some(quic(&listen[1 - at]))));
-        let (speaker, _said) = Mesh::start([1; 32], &of(0, b)).unwrap();
-        let (listener, mut heard) = Mesh::start([2; 32], &of(1, a)).unwrap();
+        let (speaker, _said) = Mesh::start([1; 32], &of(0, b), None).unwrap();
+        let (listener, mut heard) = Mesh::start([2; 32], &of(1, a), None).unwrap();
         until_up(&listener, a).await;
         let topic = TopicPath::new("s/robots/pose").unwrap();
         // Subscriptions and their ends follow each other while the second connection is made.
@@ -214,7 +215,7 @@ impl Process {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let mesh = runtime.block_on(async move {
-                let (mesh, heard) = Mesh::start([seed; 32], &config).unwrap();
+                let (mesh, heard) = Mesh::start([seed; 32], &config, None).unwrap();
                 let _ = running.send((mesh.handle(), heard));
                 let _ = killed.await;
                 mesh
@@ -243,7 +244,7 @@ async fn dies_and_comes_again([stays, dies]: [u8; 2], stays_dials: bool) {
     // It has been told of the other, so it dials, whoever did before.
     let of_again = config(&listen[1], peer(stays_at, address_if(true, 0)));
     let topic = TopicPath::new("s/robots/pose").unwrap();
-    let (stayed, mut heard) = Mesh::start([stays; 32], &of_stays).unwrap();
+    let (stayed, mut heard) = Mesh::start([stays; 32], &of_stays, None).unwrap();
     let stayed_too = stayed.handle();
     stayed_too.subscribe(topic.clone());
     let mut before = Process::start(dies, of_dies).await;
@@ -269,6 +270,7 @@ async fn dies_and_comes_again([stays, dies]: [u8; 2], stays_dials: bool) {
     stayed.stop().await;
 }
 
+/// libp2p/rust-libp2p#5097
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_died_without_a_word_and_came_back_is_heard_at_once() {
     for pair in [[1, 2], [2, 1]] {
@@ -277,4 +279,52 @@ async fn a_peer_that_died_without_a_word_and_came_back_is_heard_at_once() {
             dies_and_comes_again(pair, stays_dials).await;
         }
     }
+}
+
+/// A listed peer that says what it likes, as fast as it can, until it is told to stop.
+async fn flood(seed: u8, config: MeshConfig, mut stop: oneshot::Receiver<()>) {
+    let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
+    let gate = Arc::new(Gate::new(Arc::default()));
+    let mut swarm = transport::swarm(key, &config, u64::from(seed), gate).unwrap();
+    for peer in &config.peers {
+        let id = peer_id(peer.id).unwrap();
+        swarm.behaviour_mut().admitted.allow_peer(id);
+        swarm.dial(peer.mesh.as_ref().unwrap().parse::<Multiaddr>().unwrap()).unwrap();
+    }
+    let topic = TopicPath::new("s/robots/pose").unwrap();
+    for n in 0u64.. {
+        tokio::select! {
+            _ = &mut stop => return,
+            _ = swarm.select_next_some() => {}
+            () = tokio::task::yield_now() => {}
+        }
+        // What it has said is remembered by its own gossip, too.
+        if n > 200_000 {
+            continue;
+        }
+        // Nobody subscribes yet, or its own queue is full: it goes on.
+        let _ = swarm.behaviour_mut().gossip.publish(&topic, [&n.to_be_bytes()[..], &[7; 100]].concat());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listed_peer_that_sends_rubbish_without_end_keeps_nobody_from_being_heard() {
+    let (liar, honest) = (identity(3), identity(1));
+    let (listener, mut heard) = start_heard(2, vec![peer(liar, None), peer(honest, None)]);
+    let address = addresses(&listener).await.remove(0);
+    listener.handle().subscribe(TopicPath::new("s/robots/pose").unwrap());
+    let to_listener = || config("127.0.0.1:0", peer(identity(2), Some(address.clone())));
+    let (stop, stopped) = oneshot::channel();
+    let flooding = tokio::spawn(flood(3, to_listener(), stopped));
+    until_up(&listener, liar).await;
+    let (speaker, _said) = Mesh::start([1; 32], &to_listener(), None).unwrap();
+    let counted = async {
+        while listener.handle().dropped().counts().1 == 0 {
+            until_heard(&speaker.handle(), &mut heard, "beside the rubbish").await;
+        }
+        until_heard(&speaker.handle(), &mut heard, "and after some of it").await;
+    };
+    tokio::time::timeout(Duration::from_secs(120), counted).await.unwrap();
+    drop(stop);
+    flooding.await.unwrap();
 }

@@ -202,13 +202,12 @@ impl Send {
         };
         let waves = self.wave.zip(self.every).map(|(agents, every)| Waves { agents, every_ms: ms(every) });
         let command = Command {
-            site: client.node_status().await?.site.parse().map_err(Failure::failed)?,
-            shard: client.shard(),
+            place: client.place().await?,
             id: name.id,
             target: self.target()?,
             verb: self.verb.parse().map_err(Failure::usage)?,
             content_type: content_type.parse().map_err(Failure::usage)?,
-            args,
+            args: args.into(),
             deadline: name.deadline,
             class: if self.urgent { CommandClass::Urgent } else { CommandClass::Routine },
             idempotent: self.idempotent,

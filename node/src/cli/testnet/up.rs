@@ -9,6 +9,7 @@ use skep_protocol::places::default_dir;
 use skep_testnet::builtin;
 use skep_testnet::control::{Order, ProcessRow, Up as Running, ask};
 use skep_testnet::demo::SiteOptions;
+use skep_testnet::place;
 
 use crate::cli::output::{Format, Row, parse_span, print, rows};
 use crate::cli::{Common, Failure};
@@ -33,7 +34,7 @@ pub(crate) struct Up {
 }
 
 /// Where a testnet lives: --dir, or a place of its own beside that of nodes.
-pub(super) fn place(common: &Common) -> Result<PathBuf, Failure> {
+pub(super) fn place_of(common: &Common) -> Result<PathBuf, Failure> {
     if let Some(dir) = &common.dir {
         return Ok(dir.clone());
     }
@@ -68,12 +69,12 @@ fn show(format: Format, processes: Vec<ProcessRow>) -> Result<(), Failure> {
 
 impl Up {
     pub(super) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let dir = place(common)?;
+        let dir = place_of(common)?;
         if self.nodes < self.voters {
             let (nodes, voters) = (self.nodes, self.voters);
             return Err(Failure::usage(format!("{voters} voters need as many nodes; there are {nodes}")));
         }
-        std::fs::create_dir_all(&dir).map_err(Failure::failed)?;
+        place::own(&dir).map_err(Failure::failed)?;
         let options = SiteOptions {
             binary: std::env::current_exe().map_err(Failure::failed)?,
             dir: dir.clone(),
@@ -94,6 +95,11 @@ impl Up {
             print("")?;
             print(&format!("try        skep --dir {} task create 'fetch pallet 7'", first.display()))?;
             print(&format!("and        skep --dir {} topic tail robots/pose", first.display()))?;
+            print(&format!(
+                "command    SKEP_OPERATOR_KEY={} skep --dir {} command send ...",
+                dir.join("operator.key").display(),
+                first.display()
+            ))?;
             print("harm it    skep testnet status | kill n1 | pause n1 | resume n1 | restart n1 | logs n1")?;
             print("end it     Ctrl-C here, or skep testnet down; what it stored stays for the next 'up'")?;
         }
@@ -106,7 +112,7 @@ impl Up {
 
 /// Has something done to a testnet that is up, and shows what runs then.
 pub(super) async fn order(common: &Common, order: Order) -> Result<(), Failure> {
-    let answer = ask(&place(common)?, &order).await.map_err(Failure::failed)?;
+    let answer = ask(&place_of(common)?, &order).await.map_err(Failure::failed)?;
     if let Some(error) = answer.error {
         return Err(Failure::failed(error));
     }

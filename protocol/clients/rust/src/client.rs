@@ -1,10 +1,14 @@
 //! The client.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use skep_protocol::ids::ShardId;
+use skep_protocol::authority::SignedFirst;
+use skep_protocol::ids::{Genesis, ShardId};
 use skep_protocol::limits;
+use skep_protocol::statement::Place;
+use skep_protocol::text::{Reason, legible};
 use skep_protocol::time::LogInstant;
 use skep_protocol::v1;
 use skep_protocol::v1::agent_commands_client::AgentCommandsClient;
@@ -19,9 +23,6 @@ use skep_protocol::v1::topics_client::TopicsClient;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::codegen::InterceptedService;
-use tonic::metadata::AsciiMetadataValue;
-use tonic::service::Interceptor;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
@@ -66,19 +67,7 @@ pub enum Read {
     Stale,
 }
 
-#[derive(Clone)]
-pub(crate) struct Token(Option<AsciiMetadataValue>);
-
-impl Interceptor for Token {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        Ok(request)
-    }
-}
-
-pub(crate) type Service = InterceptedService<Channel, Token>;
+pub(crate) type Service = Channel;
 
 /// A client of one node. Cheap to clone; clones share the connection.
 #[derive(Clone)]
@@ -93,6 +82,8 @@ pub struct Client {
     pipe: Arc<OnceLock<Pipe>>,
     /// The shard's clock as it was last heard, and when.
     clock: Arc<Mutex<Option<(LogInstant, Instant)>>>,
+    /// Where statements hold, once somebody asked.
+    place: Arc<OnceLock<Place>>,
 }
 
 macro_rules! command {
@@ -197,6 +188,15 @@ macro_rules! member_change {
 const MEMBER_PATIENCE: Patience =
     Patience { total: Duration::from_secs(90), each: Duration::from_secs(90), in_doubt: Duration::ZERO };
 
+/// What software says, which may be what another program printed: the node refuses what a terminal would obey, so that it is
+/// written out.
+fn said(text: &str) -> String {
+    match legible(text) {
+        Cow::Borrowed(plain) => plain.to_owned(),
+        Cow::Owned(longer) => Reason::truncated(&longer).to_string(),
+    }
+}
+
 pub(crate) fn read_options(shard: u32, read: Read) -> Option<v1::ReadOptions> {
     Some(v1::ReadOptions { shard, stale: read == Read::Stale })
 }
@@ -215,16 +215,28 @@ impl Client {
     /// # Errors
     /// [`ClientError::Endpoint`] if the endpoint makes no sense.
     pub fn with_settings(endpoint: Endpoint, settings: Settings) -> Result<Self, ClientError> {
-        let bearer = endpoint.token().map(|token| format!("Bearer {token}").parse());
-        let token = bearer.transpose().map_err(|_| ClientError::Endpoint("the token is not ASCII text".to_owned()))?;
-        let service = InterceptedService::new(endpoint.channel()?, Token(token));
-        let (pipe, clock) = (Arc::default(), Arc::default());
-        Ok(Self { service, settings, request: None, sent_before: false, pipe, clock })
+        let service = endpoint.channel()?;
+        let (pipe, clock, place) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self { service, settings, request: None, sent_before: false, pipe, clock, place })
     }
 
     /// The shard that its calls are for.
     pub fn shard(&self) -> ShardId {
         self.settings.shard
+    }
+
+    /// Where statements hold that are signed for the shard: its site, its number, and the random bytes with which it began. Asked
+    /// once.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn place(&self) -> Result<Place, ClientError> {
+        if let Some(known) = self.place.get() {
+            return Ok(known.clone());
+        }
+        let reply = self.shard_place(Read::Linearizable).await?;
+        let place = skep_protocol::convert::place(&reply).map_err(|error| ClientError::Endpoint(error.to_string()))?;
+        Ok(self.place.get_or_init(|| place).clone())
     }
 
     pub(crate) async fn open_attach(
@@ -345,14 +357,14 @@ impl Client {
         report_checkpoint(claim: v1::Claim, permille: u32, note: &str, checkpoint: Option<Vec<u8>>),
         Progress.progress,
         ReportProgressRequest {
-            claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: checkpoint
+            claim: Some(claim), permille: permille, note: said(note), checkpoint: checkpoint
         }
     );
     task_command!(
         /// Says how far a claimed task has come.
         report_progress(claim: v1::Claim, permille: u32, note: &str),
         Progress.progress,
-        ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: None }
+        ReportProgressRequest { claim: Some(claim), permille: permille, note: said(note), checkpoint: None }
     );
     task_command!(
         /// Finishes a claimed task.
@@ -363,7 +375,7 @@ impl Client {
         /// Gives a claimed task back as failed; `permanent` makes it a dead letter at once.
         fail_task(claim: v1::Claim, reason: &str, permanent: bool),
         Fail.fail,
-        FailTaskRequest { claim: Some(claim), reason: reason.to_owned(), permanent: permanent }
+        FailTaskRequest { claim: Some(claim), reason: said(reason), permanent: permanent }
     );
     task_command!(
         /// Gives a claimed task back, neither done nor failed.
@@ -473,9 +485,15 @@ impl Client {
         NodeQueriesClient.clock, |shard| v1::ClockRequest { shard }
     );
     member_change!(
-        /// Creates the shard with these voters.
-        init_shard(voters: Vec<String>) -> v1::InitShardReply,
-        init, |shard| v1::InitShardRequest { shard, voters: voters.clone() }
+        /// Creates the shard with these voters. `genesis` is random, and `first` the shard's first operator, which has signed
+        /// that it is that: without one it has no operators, ever.
+        init_shard(voters: Vec<String>, genesis: Genesis, first: Option<&SignedFirst>) -> v1::InitShardReply,
+        init, |shard| v1::InitShardRequest {
+            shard,
+            voters: voters.clone(),
+            genesis: genesis.as_bytes().to_vec(),
+            operator: first.map(skep_protocol::convert::signed_to_proto),
+        }
     );
     member_change!(
         /// Hands the lead to a voter; empty for the most advanced other one.

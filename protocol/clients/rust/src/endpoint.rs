@@ -1,6 +1,7 @@
 //! Where a node's API is.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,12 +10,13 @@ use skep_protocol::places::{Places, default_dir};
 use tonic::transport::{Channel, Uri};
 
 use crate::error::ClientError;
+use crate::proof::{ConnectFailure, connected};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A node's API.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A node's API. Its debug form has no token.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// Its Unix socket.
     Socket(PathBuf),
@@ -25,6 +27,12 @@ pub enum Endpoint {
         /// What is in the node's token file.
         token: String,
     },
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({})", self.describe())
+    }
 }
 
 impl Endpoint {
@@ -82,14 +90,8 @@ impl Endpoint {
         }
     }
 
-    pub(crate) fn token(&self) -> Option<&str> {
-        match self {
-            Self::Socket(_) => None,
-            Self::Tcp { token, .. } => Some(token),
-        }
-    }
-
-    /// A channel that connects when it is used and again whenever it has to.
+    /// A channel that connects when it is used and again whenever it has to. Over TCP each connection begins with a proof on both
+    /// sides that the token is known; it is never told.
     pub(crate) fn channel(&self) -> Result<Channel, ClientError> {
         let tuned = |endpoint: tonic::transport::Endpoint| {
             endpoint
@@ -111,9 +113,17 @@ impl Endpoint {
                 let endpoint = tonic::transport::Endpoint::from_static("http://skep.local");
                 Ok(tuned(endpoint).connect_with_connector_lazy(connect))
             }
-            Self::Tcp { address, .. } => {
+            Self::Tcp { address, token } => {
                 let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
-                Ok(tuned(endpoint.map_err(|e| malformed(&e))?).connect_lazy())
+                let endpoint = endpoint.map_err(|e| malformed(&e))?;
+                let authority = endpoint.uri().authority().filter(|authority| authority.port_u16().is_some());
+                let authority = authority.ok_or_else(|| malformed(&"give 127.0.0.1:PORT"))?;
+                let (address, token) = (authority.to_string(), token.clone());
+                let connect = tower::service_fn(move |_: Uri| {
+                    let (address, token) = (address.clone(), token.clone());
+                    async move { Ok::<_, ConnectFailure>(TokioIo::new(connected(&address, &token).await?)) }
+                });
+                Ok(tuned(endpoint).connect_with_connector_lazy(connect))
             }
         }
     }
@@ -157,6 +167,7 @@ mod tests {
         assert_eq!(Endpoint::parse("unix:1", None).unwrap(), Endpoint::Socket("1".into()));
         assert!(Endpoint::parse("", None).is_err());
         assert!(Endpoint::parse("https://127.0.0.1:7342", None).is_err());
-        assert!(!tcp.describe().contains("secret"));
+        assert!(!tcp.describe().contains("secret") && !format!("{tcp:?}").contains("secret"));
+        assert!(Endpoint::parse("http://127.0.0.1", Some("secret".to_owned())).unwrap().channel().is_err());
     }
 }

@@ -4,6 +4,8 @@ use prost::Message as _;
 use skep_protocol::v1::{Certainty, Failure};
 use tonic::{Code, Status};
 
+use crate::proof::ConnectFailure;
+
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ClientError {
@@ -122,7 +124,12 @@ pub(crate) fn heard(status: &Status) -> Heard {
             Certainty::Unknown | Certainty::Unspecified => Heard::InDoubt(failure.message),
         };
     }
-    let never_sent = source_is::<tonic::ConnectError>(status);
+    if let Some(ConnectFailure::Stranger(_)) = source_of::<ConnectFailure>(status) {
+        let help = "the token may be another node's, or another program may listen there while the node does not run";
+        // It may listen for a while only.
+        return Heard::NotDone(failure("SKEP-0302", root(status), help, true));
+    }
+    let never_sent = source_of::<tonic::ConnectError>(status).is_some();
     match status.code() {
         Code::Unavailable if never_sent => {
             let help = "is the node running? 'skep run' starts it";
@@ -145,15 +152,15 @@ pub(crate) fn heard(status: &Status) -> Heard {
     }
 }
 
-fn source_is<E: std::error::Error + 'static>(status: &Status) -> bool {
+fn source_of<E: std::error::Error + 'static>(status: &Status) -> Option<&E> {
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        if error.is::<E>() {
-            return true;
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         source = error.source();
     }
-    false
+    None
 }
 
 /// The innermost cause, which says most.

@@ -25,6 +25,7 @@ mod endpoint;
 mod error;
 mod operators;
 mod pipe;
+mod proof;
 mod request;
 
 pub use agent::{
@@ -36,11 +37,15 @@ pub use command_name::{CommandName, CommandNameError};
 pub use endpoint::Endpoint;
 pub use error::ClientError;
 pub use request::{RequestName, RequestNameError};
-pub use skep_protocol::authority::{Allowed, OperatorGrant, OperatorKey, OperatorSecret, SignedGrant};
+pub use skep_protocol::authority::{
+    Allowed, FirstOperator, FirstReplacement, OperatorGrant, OperatorKey, OperatorSecret, SignedFirst, SignedGrant,
+    SignedReplacement,
+};
 pub use skep_protocol::command;
 pub use skep_protocol::convert;
-pub use skep_protocol::ids::{CommandId, NodeId, RequestId, ShardId, TaskId};
+pub use skep_protocol::ids::{CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
 pub use skep_protocol::offer::GoToken;
+pub use skep_protocol::statement::{Place, Signed};
 pub use skep_protocol::text::SiteName;
 pub use skep_protocol::v1;
 pub use skep_protocol::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};

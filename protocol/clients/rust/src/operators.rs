@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use skep_protocol::authority::{OperatorKey, SignedGrant};
-use skep_protocol::codec::{CodecError, Encoded};
+use skep_protocol::authority::{SignedGrant, SignedReplacement};
 use skep_protocol::command::{SignedCommand, SignedOrder};
+use skep_protocol::convert::signed_to_proto;
 use skep_protocol::ids::CommandId;
 use skep_protocol::time::LogInstant;
 use skep_protocol::v1;
@@ -21,38 +21,30 @@ use crate::request::RequestName;
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
 
-fn encoded(value: &impl Encoded) -> Result<Vec<u8>, ClientError> {
-    value.encode().map_err(|error: CodecError| ClientError::Endpoint(error.to_string()))
-}
-
 impl Client {
     command!(
-        /// Makes the shard's first operator known: it may do everything.
-        install_operator(site: &str, operator: OperatorKey, name: &str) -> v1::OperatorReceipt,
-        OperatorCommandsClient.install,
-        InstallOperatorRequest { site: site.to_owned(), operator: operator.to_string(), name: name.to_owned() }
+        /// Has another key be the shard's first operator, as the present one signed.
+        replace_first(replacement: &SignedReplacement) -> v1::OperatorReceipt,
+        OperatorCommandsClient.replace_first,
+        ReplaceFirstRequest { replacement: Some(signed_to_proto(replacement)) }
     );
     command!(
         /// Grants an operator what an admin signed.
         grant_operator(grant: &SignedGrant) -> v1::OperatorReceipt,
         OperatorCommandsClient.grant,
-        GrantOperatorRequest {
-            grant: encoded(&grant.grant)?,
-            by: grant.by.to_string(),
-            signature: grant.signature.to_bytes().to_vec(),
-        }
+        GrantOperatorRequest { grant: Some(signed_to_proto(grant)) }
     );
     command!(
         /// Sends a command. The same command sent again, under whatever request, is the same command.
         send_command(command: &SignedCommand) -> v1::CommandReceipt,
         OperatorCommandsClient.send,
-        SendCommandRequest { command: encoded(&command.command)?, signature: command.signature.to_bytes().to_vec() }
+        SendCommandRequest { command: Some(signed_to_proto(command)) }
     );
     command!(
         /// Cancels, aborts or resolves a command.
         order_command(order: &SignedOrder) -> v1::CommandReceipt,
         OperatorCommandsClient.order,
-        OrderCommandRequest { order: encoded(&order.order)?, signature: order.signature.to_bytes().to_vec() }
+        OrderCommandRequest { order: Some(signed_to_proto(order)) }
     );
     query!(
         /// One command, and how it stands at as many agents as one message holds, after one of them; from the first on if
@@ -93,6 +85,13 @@ impl Client {
             after: after.to_owned(),
             limit: Some(limit),
         }
+    );
+
+    query!(
+        /// Where statements hold that are signed for the shard, and who its first operator is.
+        shard_place(read: Read) -> v1::PlaceReply,
+        OperatorQueriesClient.place,
+        |shard| v1::PlaceRequest { read: read_options(shard, read) }
     );
 
     /// One command, and how it stands at each agent.

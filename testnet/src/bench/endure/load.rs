@@ -75,7 +75,7 @@ impl Load {
     pub(super) async fn start(testnet: &Testnet, rounds_per_s: u32) -> Result<Self, LaunchError> {
         let pipelined = Settings { pipelined: true, ..Settings::default() };
         let clients: Vec<Client> = testnet.nodes.iter().map(|node| node.client_with(pipelined)).collect();
-        let operator = Operator::install(testnet.nodes.iter().map(TestNode::client).collect(), rand::random()).await?;
+        let operator = Operator::of(testnet, testnet.nodes.iter().map(TestNode::client).collect())?;
         let operator = Arc::new(operator.with_args(PAYLOAD_BYTES));
         let (counts, stop) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
         let mut robots = JoinSet::new();
@@ -185,7 +185,7 @@ impl Customer {
         if self.counts.call(&self.counts.sent, client.send_command(&signed).await).is_none() {
             return;
         }
-        if let Ok(view) = client.command_end(signed.command.id).await
+        if let Ok(view) = client.command_end(signed.id).await
             && view.deliveries.iter().all(|of| of.outcome == "succeeded")
         {
             count(&self.counts.succeeded);

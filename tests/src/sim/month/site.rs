@@ -10,7 +10,7 @@ use skep_engine::{
     UpdateKey, Work, WorkKey,
 };
 use skep_fleet::{
-    Applied, FleetLimits, FleetState, HeartbeatKey, LogPosition, Orchestrator, OrchestratorConfig, OrchestratorEffect,
+    Applied, FleetState, HeartbeatKey, LogPosition, Orchestrator, OrchestratorConfig, OrchestratorEffect,
     OrchestratorEvent,
 };
 use skep_protocol::agent::LeaseTerms;
@@ -27,6 +27,7 @@ use skep_protocol::time::LogInstant;
 
 use super::MonthOptions;
 use super::software::{Session, Step};
+use crate::sim::customer::founded;
 use crate::sim::host::{SHARD, host_of, node_id, site};
 use crate::sim::journal::Journal;
 
@@ -156,9 +157,7 @@ impl Node {
 
 impl Site {
     pub(super) fn new(options: MonthOptions) -> Self {
-        let mut state = FleetState::new(FleetLimits::default());
-        // The first entry of a leader.
-        state.skip(LogPosition { index: 0, term: TERM });
+        let state = founded(TERM);
         let orchestrator = Orchestrator::new(OrchestratorConfig::default(), &state, LogInstant::ZERO);
         let mut site = Self {
             options,
@@ -343,7 +342,8 @@ impl Site {
             held.looked = state.applied().map(|position| position.index);
             let over = !agents.is_empty() || held.until_ms <= now;
             if over {
-                let pulled = Pulled { clock: held.clock, first: state.first_operator(), agents };
+                let (root, authority) = (state.root(held.pull.replaced), state.authority_news(held.pull.authority));
+                let pulled = Pulled { clock: held.clock, root, agents, authority };
                 answers.push((held.node, held.key, held.attempt, pulled));
             }
             !over

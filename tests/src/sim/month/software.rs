@@ -6,18 +6,19 @@ use rand::RngExt as _;
 use skep_engine::{AgentEvent, AttachWish, Event as EngineEvent, InboxEvent, StreamKey, ToAgent};
 use skep_protocol::agent::Role;
 use skep_protocol::authority::Signature;
-use skep_protocol::command::{Command, CommandClass, SignedCommand, Target};
+use skep_protocol::command::{Command, CommandClass, Target};
 use skep_protocol::entry::{Claim, Op};
 use skep_protocol::ids::{CommandId, SessionId, TaskId};
 use skep_protocol::offer::{CommandSaid, CommandTold};
+use skep_protocol::statement::Signed;
 use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, TaskSpec};
 use skep_protocol::text::{AgentId, ContentType, GroupName, RoleName, TaskKind, Title, TraceParent, Verb};
 use skep_protocol::time::LogInstant;
 
 use super::site::{LEASE, NODES, Site, Waits};
 use super::{DAY_MS, MINUTE_MS};
-use crate::sim::customer::{first_operator, operator, sealed};
-use crate::sim::host::{SHARD, site};
+use crate::sim::customer::{operator, place, sealed};
+use crate::sim::host::SHARD;
 
 /// How long an agent stays.
 const STAYS_MS: std::ops::RangeInclusive<u64> = 60 * MINUTE_MS..=180 * MINUTE_MS;
@@ -83,7 +84,6 @@ fn everybody() -> GroupName {
 
 impl Site {
     pub(super) fn begin(&mut self) {
-        self.request(0, Op::InstallOperator { grant: Box::new(first_operator()) }, Waits::Nobody);
         self.step_after(0, Step::Comes);
         self.step_after(30 * MINUTE_MS, Step::Orders);
         self.step_after(40 * MINUTE_MS, Step::Commands);
@@ -207,7 +207,7 @@ impl Site {
                 self.step_after(takes_ms, Step::HasObeyed { session, command });
             }
             CommandTold::Ignored => self.step_after(AGAIN_MS, Step::Begins { session, command }),
-            CommandTold::Void(_) | CommandTold::Interrupted | CommandTold::Recorded(_) => {
+            CommandTold::Void(_) | CommandTold::Interrupted | CommandTold::Recorded(_) | CommandTold::Unknown => {
                 known.commands.remove(&command);
             }
         }
@@ -257,13 +257,12 @@ impl Site {
         let one = here[self.rng.random_range(0..here.len())].clone();
         let all = self.rng.random_ratio(1, GROUP_ONE_IN);
         let command = Command {
-            site: site(),
-            shard: SHARD,
+            place: place(),
             id: CommandId::from_bytes(self.rng.random()),
             target: if all { Target::Group(everybody()) } else { Target::Agent(one) },
             verb: Verb::new("goto").expect("a verb"),
             content_type: ContentType::new("").expect("a type"),
-            args: vec![1; PAYLOAD_BYTES],
+            args: vec![1; PAYLOAD_BYTES].into(),
             // Sealed with the clock below.
             deadline: LogInstant::from_raw(VALID_MS),
             class: CommandClass::Routine,
@@ -275,7 +274,7 @@ impl Site {
             operator: operator().key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        let op = Op::SendCommand { command: Box::new(SignedCommand { command, signature }) };
+        let op = Op::SendCommand { command: Box::new(Signed::under(&command, signature).expect("within its limit")) };
         let (op, node) = (sealed(op, self.clock()), self.rng.random_range(0..NODES));
         self.request(node, op, Waits::Nobody);
     }

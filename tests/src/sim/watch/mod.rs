@@ -186,7 +186,7 @@ impl Watch {
     fn note_commands(&mut self, applied: &Applied) {
         for change in &applied.changes {
             match &change.what {
-                ChangeKind::CommandAccepted { command, agents } => _ = self.open.insert(command.command.id, *agents),
+                ChangeKind::CommandAccepted { command, agents } => _ = self.open.insert(command.id, *agents),
                 // One whose outcome is mended had ended before.
                 ChangeKind::DeliveryEnded { command, agent, .. }
                     if self.delivered.insert((*command, agent.clone())) =>

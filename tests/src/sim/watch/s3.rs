@@ -32,9 +32,9 @@ impl Invariant for AtMostOnce {
                 self.next += 1;
                 for change in &applied.changes {
                     if let ChangeKind::CommandAccepted { command, .. } = &change.what
-                        && command.command.idempotent
+                        && command.idempotent
                     {
-                        self.idempotent.insert(command.command.id);
+                        self.idempotent.insert(command.id);
                     }
                 }
                 for request in effects(applied) {

@@ -31,7 +31,6 @@ impl Invariant for InOrder {
                 for (nth, change) in (0..).zip(&applied.changes) {
                     match &change.what {
                         ChangeKind::CommandAccepted { command, .. } => {
-                            let command = &command.command;
                             self.class.insert(command.id, (command.class, command.idempotent));
                         }
                         ChangeKind::CommandReleased { command, to, .. } => {

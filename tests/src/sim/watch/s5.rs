@@ -56,9 +56,9 @@ impl Invariant for InTime {
             Seen::Elected { .. } => self.elections += 1,
             Seen::Invoked { request, valid_ms } => {
                 if let Op::SendCommand { command } = &request.op {
-                    let deadline = command.command.deadline;
+                    let deadline = command.deadline;
                     let valid_ms = deadline.since_ms(request.first_sent);
-                    self.commands.insert((command.command.id, deadline), (now, valid_ms));
+                    self.commands.insert((command.id, deadline), (now, valid_ms));
                 }
                 self.made.insert(request.id, (now, *valid_ms));
             }
@@ -79,7 +79,7 @@ impl Invariant for InTime {
                 self.next += 1;
                 for change in &applied.changes {
                     if let ChangeKind::CommandAccepted { command, .. } = &change.what {
-                        self.accepted.insert(command.command.id, command.command.deadline);
+                        self.accepted.insert(command.id, command.deadline);
                     }
                 }
                 let written = self.written.get(&(position.index, position.term)).copied().unwrap_or(now);

@@ -8,8 +8,8 @@ use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::{AgentId, Reason};
 
 use super::DeliveryState;
-use crate::state::FleetState;
 use crate::state::apply::Journal;
+use crate::state::{FleetState, count_dropped};
 
 /// Bytes of what came of a command.
 fn result_bytes(outcome: &CommandOutcome) -> u64 {
@@ -206,6 +206,7 @@ impl FleetState {
             let Some((_, id)) = oldest.copied() else { return };
             if self.commands.record(&id).is_some_and(|record| record.failed as usize > beyond) {
                 self.change_command(id, |record| record.keep_dead_letters(beyond));
+                count_dropped(&mut self.dropped.dead_letters, beyond as u64);
             } else {
                 self.forget_command(id);
             }
@@ -215,6 +216,9 @@ impl FleetState {
     fn forget_command(&mut self, id: CommandId) {
         if let Some(record) = self.commands.records.remove(&id) {
             self.commands.unindex(&record);
+            count_dropped(&mut self.dropped.commands, 1);
+            let dead_letters = if record.is_dead_letter() { record.failed } else { 0 };
+            count_dropped(&mut self.dropped.dead_letters, u64::from(dead_letters));
         }
     }
 }

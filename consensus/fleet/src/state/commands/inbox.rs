@@ -58,7 +58,7 @@ impl FleetState {
                 }
             });
         }
-        Ok(Receipt::Inbox { agent: agent.clone(), home, first: self.commands.first })
+        Ok(Receipt::Inbox { agent: agent.clone(), home })
     }
 
     /// Nobody takes the commands of an agent that is forgotten.
@@ -165,20 +165,41 @@ impl FleetState {
     fn begin_answer(&self, node: NodeId, asked: &PullFor, as_of: u64) -> Option<PulledFor> {
         let (agent, home, deliveries, more) = (asked.agent.clone(), asked.home, Vec::new(), PerClass::default());
         if !self.is_inbox(&agent, node, asked.attachment, (asked.journal, home)) {
-            let (voids, seen) = (Vec::new(), asked.seen);
-            return Some(PulledFor { agent, home, open: false, deliveries, voids, seen, more });
+            let (voids, seen, back) = (Vec::new(), asked.seen, PerClass::default());
+            return Some(PulledFor { agent, home, open: false, deliveries, voids, seen, more, back });
         }
-        if self.outbox_changed_at(&agent).is_none_or(|at| at <= asked.seen) {
+        let back = self.back(asked);
+        if back == PerClass::default() && self.outbox_changed_at(&agent).is_none_or(|at| at <= asked.seen) {
             return None;
         }
         let voids: Vec<_> = self.voids_up_to(&agent, asked.after).collect();
-        Some(PulledFor { agent, home, open: true, deliveries, voids, seen: as_of, more })
+        Some(PulledFor { agent, home, open: true, deliveries, voids, seen: as_of, more, back })
+    }
+
+    /// Whether a node is ahead of all that was let out to an agent that it pulls for: then somebody had delivered what there is not, or
+    /// this replica is behind. Only who surely leads may answer it.
+    pub fn is_passed(&self, node: NodeId, pull: &Pull) -> bool {
+        pull.agents.iter().any(|asked| {
+            let inbox = (asked.journal, asked.home);
+            self.is_inbox(&asked.agent, node, asked.attachment, inbox) && self.back(asked) != PerClass::default()
+        })
+    }
+
+    /// Behind which places a node goes on that is ahead of all that was let out: before what has not ended, which it need not have had.
+    fn back(&self, asked: &PullFor) -> PerClass<Option<u64>> {
+        let outbox = self.commands.outboxes.get(&asked.agent);
+        PerClass::from_fn(|class| {
+            let lane = outbox?.lanes.of(class);
+            let behind = || lane.queue.keys().next().map_or(lane.last, |first| first.saturating_sub(1));
+            (*asked.after.of(class) > lane.last).then(behind)
+        })
     }
 
     /// Puts what comes next of a class into an answer, of which there are so many bytes already.
     fn fill(&self, asked: &PullFor, class: CommandClass, of: &mut PulledFor, bytes: &mut usize, bytes_max: usize) {
         let mut room = *asked.room.of(class);
-        for delivery in self.deliveries_after(&asked.agent, class, *asked.after.of(class)) {
+        let after = of.back.of(class).unwrap_or(*asked.after.of(class));
+        for delivery in self.deliveries_after(&asked.agent, class, after) {
             let takes_room = u32::from(delivery.void.is_none());
             if room < takes_room || *bytes > bytes_max {
                 *of.more.of_mut(class) = true;
@@ -186,7 +207,7 @@ impl FleetState {
             }
             room -= takes_room;
             let authority = delivery.authority.len() * GRANT_BYTES;
-            *bytes += delivery.command.command.args.len() + DELIVERY_BYTES + authority;
+            *bytes += delivery.command.args.len() + DELIVERY_BYTES + authority;
             of.deliveries.push(delivery);
         }
     }
@@ -237,7 +258,9 @@ impl FleetState {
         queued.filter_map(move |(seq, command)| {
             let record = self.commands.records.get(command)?;
             let void = record.deliveries.get(&agent)?.void;
-            let (command, authority) = (Arc::clone(&record.signed), Arc::clone(&record.authority));
+            // As it is by now: whoever stated it again knows that the statement before it is not to be believed.
+            let (command, authority) =
+                (Arc::clone(&record.signed), Arc::new(self.authority_of(record.signed.operator)));
             Some(Delivery { seq: *seq, command, authority, void })
         })
     }

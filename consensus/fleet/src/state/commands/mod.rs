@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use skep_protocol::authority::{Authority, OperatorKey};
+use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::command::{
     CommandClass, CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, PerClass, SignedCommand,
     Steps, VoidCause,
@@ -25,6 +25,7 @@ use skep_protocol::command::{
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::limits;
+use skep_protocol::statement::Place;
 use skep_protocol::text::{AgentId, GroupName, TraceParent};
 use skep_protocol::time::LogInstant;
 
@@ -83,7 +84,6 @@ impl DeliveryState {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CommandState {
     pub(crate) signed: Arc<SignedCommand>,
-    pub(crate) authority: Arc<Authority>,
     pub(crate) accepted_at: LogInstant,
     /// The entry that accepted it.
     pub(crate) accepted_by: (u64, u64),
@@ -120,15 +120,15 @@ fn map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OrdMap<AgentId, Del
 
 impl CommandState {
     pub(crate) fn id(&self) -> CommandId {
-        self.signed.command.id
+        self.signed.id
     }
 
     pub(crate) fn deadline(&self) -> LogInstant {
-        self.signed.command.deadline
+        self.signed.deadline
     }
 
     fn class(&self) -> CommandClass {
-        self.signed.command.class
+        self.signed.class
     }
 
     pub(crate) fn is_ended(&self) -> bool {
@@ -163,7 +163,7 @@ impl CommandState {
 
     fn bytes(&self) -> u64 {
         const FIXED: u64 = 1_024;
-        FIXED + self.signed.command.args.len() as u64 + self.said_bytes
+        FIXED + self.signed.args.len() as u64 + self.said_bytes
     }
 }
 
@@ -208,7 +208,14 @@ impl Outbox {
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
-    pub(super) first: Option<OperatorKey>,
+    /// Where statements of operators hold; none before the shard's first entry.
+    pub(super) place: Option<Place>,
+    /// The first operator as the shard was made with it, what it was replaced by since, in order, and who it is by now.
+    made_first: Option<OperatorKey>,
+    replaced: Vec<Arc<SignedReplacement>>,
+    first: Option<KnownFirst>,
+    /// The last entry that changed what an operator may do.
+    authority_changed_at: Option<u64>,
     pub(super) operators: OrdMap<OperatorKey, Operator>,
     pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
@@ -255,6 +262,12 @@ impl Commands {
         for joined in now.difference(before) {
             self.groups.entry(joined.clone()).or_default().insert(agent.clone());
         }
+    }
+
+    /// Takes over an operator.
+    pub(super) fn restore_operator(&mut self, key: OperatorKey, operator: Operator) {
+        self.authority_changed_at = self.authority_changed_at.max(Some(operator.changed_at));
+        self.operators.insert(key, operator);
     }
 
     /// Whether ended commands are to be forgotten.
@@ -352,7 +365,7 @@ fn bytes_of(view: &DeliveryView) -> u64 {
 fn summary(record: &CommandState) -> CommandView {
     let (index, term) = record.accepted_by;
     CommandView {
-        command: record.signed.command.clone(),
+        command: Arc::clone(&record.signed),
         accepted_at: record.accepted_at,
         index,
         term,
@@ -419,7 +432,7 @@ impl FleetState {
     }
 
     fn trace(&self, id: &CommandId) -> TraceParent {
-        self.commands.record(id).map(|record| record.signed.command.trace.clone()).unwrap_or_default()
+        self.commands.record(id).map(|record| record.signed.trace.clone()).unwrap_or_default()
     }
 
     /// Changes a record, and the indexes with it.

@@ -1,14 +1,20 @@
 //! Who may send commands.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skep_protocol::authority::{Authority, OperatorGrant, OperatorKey, SignedGrant};
+use skep_protocol::authority::{
+    Authority, AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant, SignedReplacement,
+};
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{InvalidCommand, Target};
-use skep_protocol::ids::ShardId;
+use skep_protocol::command::{InvalidCommand, Target, VoidCause};
+use skep_protocol::entry::Founding;
+use skep_protocol::ids::CommandId;
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
-use skep_protocol::text::{SiteName, Verb};
+use skep_protocol::statement::Place;
+use skep_protocol::text::{AgentId, OperatorName, Verb};
 use skep_protocol::time::LogInstant;
 
 use crate::state::FleetState;
@@ -19,27 +25,70 @@ const MINUTE_MS: u64 = 60_000;
 /// An operator and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Operator {
+    /// As it was stated. What counts of it is less, if whoever stated it has less.
     pub(crate) grant: Arc<OperatorGrant>,
-    /// The statement that says so; none for the first operator.
+    /// The statement that says so; none for the first operator, and for one that was it.
     pub(crate) signed: Option<Arc<SignedGrant>>,
     /// Until when it has sent as much as it may: every command moves it on by the time that it takes to be granted the
     /// next (the leaky bucket of ITU-T I.371, as a virtual schedule).
     busy_until: LogInstant,
+    /// The last entry that changed what it may do.
+    pub(super) changed_at: u64,
 }
 
+/// About how many bytes of statements one answer to a node carries, and those beside what was signed.
+const NEWS_BYTES_SOFT_MAX: usize = 64 * 1_024;
+const STATEMENT_BYTES: usize = 128;
+
 impl FleetState {
-    pub(in crate::state) fn install_operator(
+    /// What the shard is from now on. A first operator that did not show that it has its key is none.
+    pub(in crate::state) fn found(&mut self, founding: &Founding, journal: &mut Journal) {
+        let place = founding.charter.place.clone();
+        self.commands.place = Some(place.clone());
+        journal.record(self.clock, ChangeKind::Founded { place: place.clone() });
+        let Some(first) = founding.charter.shown() else { return };
+        self.commands.made_first = Some(first.operator);
+        self.put_first(KnownFirst { operator: first.operator, replaced: 0 }, &first.name, place, journal);
+    }
+
+    /// An operator may do everything from now on.
+    fn put_first(&mut self, first: KnownFirst, name: &OperatorName, place: Place, journal: &mut Journal) -> Receipt {
+        let serial = self.commands.operators.get(&first.operator).map_or(0, |known| known.grant.serial);
+        let admin_depth = u32::try_from(self.limits.authority_chain_max).unwrap_or(u32::MAX);
+        let whole = OperatorGrant::of_first(place, first.operator, name.clone());
+        self.commands.first = Some(first);
+        self.put_operator(OperatorGrant { serial, admin_depth, ..whole }, None, journal)
+    }
+
+    /// Another key is the first operator from now on. The one before it may do nothing any more, nor may anybody by its word.
+    pub(in crate::state) fn replace_first(
         &mut self,
-        grant: &OperatorGrant,
+        signed: &Arc<SignedReplacement>,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        if !self.commands.operators.is_empty() {
-            return Err(Refusal::OperatorsExist);
+        self.check_place(&signed.place)?;
+        let first = self.commands.first;
+        let expected = first.map_or(1, |first| first.replaced.saturating_add(1));
+        if first.is_none_or(|first| first.operator != signed.old) || signed.serial != expected {
+            return Err(Refusal::NotFirst { by: signed.old, given: signed.serial, expected });
         }
-        let (site, shard, name) = (grant.site.clone(), grant.shard, grant.name.clone());
-        let whole = OperatorGrant::of_first(site, shard, grant.operator, name);
-        self.commands.first = Some(grant.operator);
-        Ok(self.put_operator(whole, None, journal))
+        if signed.new == signed.old {
+            return Err(Refusal::FirstOperator);
+        }
+        let count = self.commands.replaced.len() as u64;
+        if count >= self.limits.first_replacements_max {
+            return Err(Refusal::ShardFull { what: ShardFullOf::FirstOperators, count });
+        }
+        self.check_operator_room(signed.new)?;
+        journal.record(self.clock, ChangeKind::FirstReplaced { old: signed.old, new: signed.new });
+        if let Some(former) = self.commands.operators.get_mut(&signed.old) {
+            Arc::make_mut(&mut former.grant).revoked = true;
+        }
+        self.commands.replaced.push(Arc::clone(signed));
+        let now = KnownFirst { operator: signed.new, replaced: signed.serial };
+        let receipt = self.put_first(now, &signed.name, signed.place.clone(), journal);
+        self.withdraw_commands(journal);
+        Ok(receipt)
     }
 
     pub(in crate::state) fn grant_operator(
@@ -47,24 +96,28 @@ impl FleetState {
         signed: &SignedGrant,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        let SignedGrant { grant, by, .. } = signed;
+        let grant = signed.statement();
+        let by = grant.by;
         grant.check_within(&self.limits)?;
-        self.check_place(&grant.site, grant.shard)?;
-        if !self.active_operator(*by)?.grant.admin {
-            return Err(Refusal::NotAdmin(*by));
+        self.check_place(&grant.place)?;
+        if self.active_operator(by)?.admin_depth == 0 {
+            return Err(Refusal::NotAdmin(by));
         }
-        if self.commands.first == Some(grant.operator) {
+        if self.commands.first.is_some_and(|first| first.operator == grant.operator) {
             return Err(Refusal::FirstOperator);
         }
-        let above = self.authority_of(*by);
+        let above = self.authority_of(by);
         if above.len() as u64 >= self.limits.authority_chain_max {
-            return Err(Refusal::NotAdmin(*by));
+            return Err(Refusal::NotAdmin(by));
         }
         // Nobody changes what it owes its own place to.
-        if grant.operator == *by || above.iter().any(|signed| signed.by == grant.operator) {
-            return Err(Refusal::NotAdmin(*by));
+        if grant.operator == by || above.iter().any(|signed| signed.by == grant.operator) {
+            return Err(Refusal::NotAdmin(by));
         }
         let known = self.commands.operators.get(&grant.operator);
+        if known.is_some() && !self.is_above(by, grant.operator) {
+            return Err(Refusal::NotAbove { by, operator: grant.operator });
+        }
         let last = known.map_or(0, |known| known.grant.serial);
         if grant.serial > last.saturating_add(self.limits.serial_step_max) {
             return Err(InvalidCommand::Serial { given: grant.serial, last }.into());
@@ -72,11 +125,24 @@ impl FleetState {
         if let Some(known) = known.filter(|known| grant.serial <= known.grant.serial) {
             return Err(Refusal::GrantStale { given: grant.serial, known: known.grant.serial });
         }
-        let count = self.commands.operators.len() as u64;
-        if known.is_none() && count >= self.limits.operators_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::Operators, count });
+        self.check_operator_room(grant.operator)?;
+        let receipt = self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), journal);
+        self.withdraw_commands(journal);
+        Ok(receipt)
+    }
+
+    fn check_operator_room(&self, operator: OperatorKey) -> Result<(), Refusal> {
+        let (known, count) = (&self.commands.operators, self.commands.operators.len() as u64);
+        if known.contains_key(&operator) || count < self.limits.operators_max {
+            return Ok(());
         }
-        Ok(self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), journal))
+        Err(Refusal::ShardFull { what: ShardFullOf::Operators, count })
+    }
+
+    /// Whether an operator granted another one what it has, or is above whoever did.
+    fn is_above(&self, by: OperatorKey, operator: OperatorKey) -> bool {
+        let is_first = self.commands.first.is_some_and(|first| first.operator == by);
+        is_first || self.authority_of(operator).iter().any(|signed| signed.by == by)
     }
 
     fn put_operator(
@@ -86,66 +152,129 @@ impl FleetState {
         journal: &mut Journal,
     ) -> Receipt {
         let (operator, serial, grant) = (grant.operator, grant.serial, Arc::new(grant));
-        let by = signed.as_ref().map(|signed| signed.by);
-        journal.record(self.clock, ChangeKind::OperatorGranted { grant: Arc::clone(&grant), by });
+        journal.record(self.clock, ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
         let busy_until = self.commands.operators.get(&operator).map_or(LogInstant::ZERO, |known| known.busy_until);
-        self.commands.operators.insert(operator, Operator { grant, signed, busy_until });
+        let changed_at = self.applying;
+        self.commands.operators.insert(operator, Operator { grant, signed, busy_until, changed_at });
+        self.commands.authority_changed_at = Some(changed_at);
         Receipt::Operator { operator, serial }
     }
 
-    /// An operator that may do something.
-    fn active_operator(&self, key: OperatorKey) -> Result<&Operator, Refusal> {
-        let operator = self.commands.operators.get(&key).ok_or(Refusal::NoSuchOperator(key))?;
-        if operator.grant.revoked {
+    /// An operator and those by whose word it is one, up to the first operator.
+    fn line_of(&self, key: OperatorKey) -> Result<Vec<&Operator>, Refusal> {
+        let known = |key: OperatorKey| self.commands.operators.get(&key).ok_or(Refusal::NoSuchOperator(key));
+        let mut line = vec![known(key)?];
+        if line.iter().any(|operator| operator.grant.revoked) {
             return Err(Refusal::OperatorRevoked(key));
         }
-        // Whoever made it one must still be an admin, up to the first.
-        let mut at = operator;
-        for _ in 0..=self.limits.authority_chain_max {
-            let Some(by) = at.signed.as_ref().map(|signed| signed.by) else { return Ok(operator) };
-            at = self.commands.operators.get(&by).ok_or(Refusal::NoSuchOperator(by))?;
-            if at.grant.revoked || !at.grant.admin {
-                return Err(Refusal::NotAdmin(by));
+        let (mut at, mut by) = (key, line.last().and_then(|operator| operator.signed.as_ref()).map(|signed| signed.by));
+        while let Some(above) = by {
+            if line.len() as u64 > self.limits.authority_chain_max {
+                return Err(Refusal::NotAdmin(key));
             }
+            let operator = known(above)?;
+            if operator.grant.revoked {
+                return Err(Refusal::NotAdmin(above));
+            }
+            (at, by) = (above, operator.signed.as_ref().map(|signed| signed.by));
+            line.push(operator);
         }
-        Err(Refusal::NotAdmin(key))
+        let ends_with_first = self.commands.first.is_some_and(|first| first.operator == at);
+        if ends_with_first { Ok(line) } else { Err(Refusal::NotAdmin(at)) }
+    }
+
+    /// What an operator may do, as far as everybody above it may: whether that has ended is another question.
+    fn rights(&self, key: OperatorKey) -> Result<OperatorGrant, Refusal> {
+        let mut line = self.line_of(key)?.into_iter().rev().map(|operator| operator.grant.as_ref());
+        let mut rights = line.next().cloned().ok_or(Refusal::NoSuchOperator(key))?;
+        for grant in line {
+            if rights.admin_depth == 0 {
+                return Err(Refusal::NotAdmin(rights.operator));
+            }
+            rights = grant.within(&rights);
+        }
+        Ok(rights)
+    }
+
+    /// What an operator may do now.
+    fn active_operator(&self, key: OperatorKey) -> Result<OperatorGrant, Refusal> {
+        let (rights, now) = (self.rights(key)?, self.clock);
+        match rights.until {
+            Some(until) if until <= now => Err(Refusal::GrantEnded { operator: key, until, now }),
+            _ => Ok(rights),
+        }
     }
 
     /// Whether something was signed for this shard.
-    pub(super) fn check_place(&self, site: &SiteName, shard: ShardId) -> Result<(), Refusal> {
-        let first = self.commands.first.and_then(|first| self.commands.operators.get(&first));
-        let here = first.is_some_and(|first| first.grant.site == *site && first.grant.shard == shard);
-        if here || first.is_none() { Ok(()) } else { Err(Refusal::WrongPlace) }
+    pub(super) fn check_place(&self, place: &Place) -> Result<(), Refusal> {
+        if self.commands.place.as_ref() == Some(place) { Ok(()) } else { Err(Refusal::WrongPlace) }
     }
 
-    /// Whether an operator may ask a target for something.
-    pub(super) fn check_granted(&self, key: OperatorKey, verb: &Verb, target: &Target) -> Result<(), Refusal> {
-        if self.active_operator(key)?.grant.allows(verb, target) {
+    /// Whether an operator may ask a target for something that is valid until an instant.
+    pub(super) fn check_granted(
+        &self,
+        key: OperatorKey,
+        verb: &Verb,
+        target: &Target,
+        deadline: LogInstant,
+    ) -> Result<(), Refusal> {
+        let rights = self.active_operator(key)?;
+        if rights.allows(verb, target, deadline) {
             return Ok(());
         }
-        Err(Refusal::NotGranted { operator: key, verb: verb.clone(), target: target.to_string() })
+        match rights.until {
+            Some(until) if deadline > until => Err(Refusal::OutlivesGrant { operator: key, until, deadline }),
+            _ => Err(Refusal::NotGranted { operator: key, verb: verb.clone(), target: target.to_string() }),
+        }
     }
 
-    /// Whether an operator may send one more command now; to be noted once it is accepted.
+    /// Nobody begins any more what its operator may not ask for by now, and no wave of it is let out.
+    fn withdraw_commands(&mut self, journal: &mut Journal) {
+        if is_on(Mutant::RevokedStillSends) {
+            return;
+        }
+        let mut known: BTreeMap<OperatorKey, Option<OperatorGrant>> = BTreeMap::new();
+        let mut over: Vec<(CommandId, Vec<AgentId>)> = Vec::new();
+        for record in self.commands.records.values().filter(|record| !record.is_ended()) {
+            let command = &record.signed;
+            let rights = known.entry(command.operator).or_insert_with(|| self.rights(command.operator).ok());
+            let may = |rights: &OperatorGrant| rights.allows(&command.verb, &command.target, command.deadline);
+            if !rights.as_ref().is_some_and(may) {
+                over.push((record.id(), record.deliveries.keys().cloned().collect()));
+            }
+        }
+        for (id, agents) in over {
+            self.change_command(id, |record| record.next_wave_at = None);
+            agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Revoked, journal));
+        }
+    }
+
+    /// Whether an operator may send one more command now, and everybody above it; to be noted once it is accepted.
     pub(super) fn check_rate(&self, key: OperatorKey) -> Result<(), Refusal> {
-        let operator = self.active_operator(key)?;
-        let Some(per_minute) = operator.grant.per_minute else { return Ok(()) };
-        let step = MINUTE_MS / u64::from(per_minute.max(1));
-        let ahead = operator.busy_until.since_ms(self.clock);
-        let allowed = (MINUTE_MS / self.limits.command_burst_share.max(1)).saturating_sub(step);
-        if per_minute == 0 || ahead > allowed {
-            let retry_after_ms = ahead.saturating_sub(allowed).max(1);
-            return Err(Refusal::TooManyCommands { operator: key, per_minute, retry_after_ms });
+        for operator in self.line_of(key)? {
+            let Some(per_minute) = operator.grant.per_minute else { continue };
+            let step = MINUTE_MS / u64::from(per_minute.max(1));
+            let ahead = operator.busy_until.since_ms(self.clock);
+            let allowed = (MINUTE_MS / self.limits.command_burst_share.max(1)).saturating_sub(step);
+            if per_minute == 0 || ahead > allowed {
+                let retry_after_ms = ahead.saturating_sub(allowed).max(1);
+                let operator = operator.grant.operator;
+                return Err(Refusal::TooManyCommands { operator, per_minute, retry_after_ms });
+            }
         }
         Ok(())
     }
 
+    /// A command counts for its operator, and for everybody by whose word that is one.
     pub(super) fn count_command(&mut self, key: OperatorKey) {
         let clock = self.clock;
-        let Some(operator) = self.commands.operators.get_mut(&key) else { return };
-        if let Some(per_minute) = operator.grant.per_minute {
-            let from = operator.busy_until.max(clock);
-            operator.busy_until = from.plus_ms(MINUTE_MS / u64::from(per_minute.max(1)));
+        let above: Vec<OperatorKey> = self.authority_of(key).iter().map(|signed| signed.by).collect();
+        for key in [key].into_iter().chain(above) {
+            let Some(operator) = self.commands.operators.get_mut(&key) else { continue };
+            if let Some(per_minute) = operator.grant.per_minute {
+                let from = operator.busy_until.max(clock);
+                operator.busy_until = from.plus_ms(MINUTE_MS / u64::from(per_minute.max(1)));
+            }
         }
     }
 
@@ -163,6 +292,37 @@ impl FleetState {
         chain
     }
 
+    /// Whether an entry after this one changed what an operator may do. None comes before all.
+    pub fn authority_changed_after(&self, index: Option<u64>) -> bool {
+        self.commands.authority_changed_at.is_some_and(|at| index.is_none_or(|index| at > index))
+    }
+
+    /// What entries after this one granted operators, or took from them, in order, as much as one answer holds. Of the first
+    /// operators, whom nobody granted anything, nothing: see [`root`](Self::root).
+    pub fn authority_news(&self, after: u64) -> AuthorityNews {
+        let as_of = self.applied().map_or(0, |position| position.index);
+        let mut news = AuthorityNews { chains: Vec::new(), up_to: as_of.max(after) };
+        if !self.authority_changed_after(Some(after)) {
+            return news;
+        }
+        let stated = self.commands.operators.iter().filter(|(_, of)| of.signed.is_some() && of.changed_at > after);
+        let mut stated: Vec<(u64, OperatorKey)> = stated.map(|(key, of)| (of.changed_at, *key)).collect();
+        stated.sort_unstable();
+        let (mut bytes, mut before) = (0, after);
+        for (at, key) in stated {
+            // An entry is told whole, and one at least.
+            if at != before && bytes > NEWS_BYTES_SOFT_MAX {
+                news.up_to = before;
+                break;
+            }
+            before = at;
+            let chain = self.authority_of(key);
+            bytes += chain.iter().map(|signed| STATEMENT_BYTES + signed.body().len()).sum::<usize>();
+            news.chains.push(Arc::new(chain));
+        }
+        news
+    }
+
     /// Operators in order of their keys.
     pub fn operators(&self) -> impl Iterator<Item = &OperatorGrant> {
         self.operators_after(None)
@@ -175,8 +335,21 @@ impl FleetState {
         self.commands.operators.range((from, Unbounded)).map(|(_, operator)| operator.grant.as_ref())
     }
 
+    /// Where statements of operators hold; none before the shard's first entry.
+    pub fn place(&self) -> Option<&Place> {
+        self.commands.place.as_ref()
+    }
+
     /// The shard's first operator.
-    pub fn first_operator(&self) -> Option<OperatorKey> {
+    pub fn first_operator(&self) -> Option<KnownFirst> {
         self.commands.first
+    }
+
+    /// Where all authority comes from, for whoever knows so many replacements of the first operator.
+    pub fn root(&self, replaced: u64) -> Option<Root> {
+        let genesis = self.commands.place.as_ref()?.genesis;
+        let known = usize::try_from(replaced).unwrap_or(usize::MAX);
+        let replaced = self.commands.replaced.iter().skip(known).cloned().collect();
+        Some(Root { genesis, first: self.commands.made_first, replaced })
     }
 }

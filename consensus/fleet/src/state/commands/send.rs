@@ -26,20 +26,20 @@ impl FleetState {
         signed: &SignedCommand,
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
-        let command = &signed.command;
+        let command = signed.statement();
         if let Some(known) = self.commands.records.get(&command.id) {
             // The same command under another request: whoever sends it has lost track of the first.
-            let same = known.signed.command == *command;
+            let same = known.signed.body() == signed.body();
             return if same { Ok(receipt(known)) } else { Err(Refusal::CommandExists(command.id)) };
         }
         command.check_within(&self.limits)?;
-        self.check_place(&command.site, command.shard)?;
-        self.check_valid(signed)?;
-        self.check_granted(command.operator, &command.verb, &command.target)?;
+        self.check_place(&command.place)?;
+        self.check_valid(command)?;
+        self.check_granted(command.operator, &command.verb, &command.target, command.deadline)?;
         // To take another's place is to call it off.
         if let Some(former) = command.supersedes.and_then(|former| self.commands.record(&former)) {
             let former = Arc::clone(&former.signed);
-            self.check_granted(command.operator, &former.command.verb, &former.command.target)?;
+            self.check_granted(command.operator, &former.verb, &former.target, self.clock)?;
         }
         let agents = self.resolve(&command.target)?;
         self.check_not_redriven(command, &agents)?;
@@ -70,7 +70,7 @@ impl FleetState {
         Ok(receipt)
     }
 
-    fn check_valid(&self, SignedCommand { command, .. }: &SignedCommand) -> Result<(), Refusal> {
+    fn check_valid(&self, command: &Command) -> Result<(), Refusal> {
         let (id, deadline, now) = (command.id, command.deadline, self.clock);
         // Signed, so that an old command that is sent again is refused however long ago its id was forgotten.
         if deadline <= now {
@@ -96,7 +96,7 @@ impl FleetState {
     /// command an agent to do this may settle the dead letter there.
     fn redrive(&mut self, command: &Command, agents: &[AgentId]) {
         let Some(parent) = command.parent else { return };
-        let record = self.commands.record(&parent).filter(|record| record.signed.command.verb == command.verb);
+        let record = self.commands.record(&parent).filter(|record| record.signed.verb == command.verb);
         let Some(record) = record else { return };
         let has_failed = |agent: &&AgentId| record.deliveries.get(*agent).is_some_and(DeliveryState::has_failed);
         let failed: Vec<&AgentId> = agents.iter().filter(has_failed).collect();
@@ -139,10 +139,10 @@ impl FleetState {
         if commands.deliveries + agents.len() as u64 > limits.deliveries_max {
             return full(ShardFullOf::Deliveries, commands.deliveries);
         }
-        if commands.bytes + signed.command.args.len() as u64 > limits.command_bytes_max {
+        if commands.bytes + signed.args.len() as u64 > limits.command_bytes_max {
             return full(ShardFullOf::CommandBytes, commands.bytes);
         }
-        let class = signed.command.class;
+        let class = signed.class;
         let open = |agent: &AgentId| commands.outboxes.get(agent).map_or(0, |outbox| outbox.lanes.of(class).open);
         let is_full = |agent: &&AgentId| open(agent) >= limits.outbox_max_of(class);
         let full: Vec<AgentId> = agents.iter().filter(is_full).cloned().collect();
@@ -155,7 +155,7 @@ impl FleetState {
     }
 
     fn new_command(&self, signed: &SignedCommand, agents: &[AgentId]) -> CommandState {
-        let waves = signed.command.waves;
+        let waves = signed.waves;
         let size = waves.map_or(usize::MAX, |waves| waves.agents as usize);
         let delivery = |(at, agent): (usize, &AgentId)| {
             let wave = u32::try_from(at / size).unwrap_or(u32::MAX);
@@ -179,7 +179,6 @@ impl FleetState {
         let deliveries: OrdMap<_, _> = agents.iter().enumerate().map(delivery).collect();
         CommandState {
             signed: Arc::new(signed.clone()),
-            authority: Arc::new(self.authority_of(signed.command.operator)),
             accepted_at: self.clock,
             accepted_by: (self.applying, self.applying_term),
             agents: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
@@ -231,13 +230,13 @@ impl FleetState {
             }
             record.released = wave + 1;
             let last = record.deliveries.values().all(|delivery| delivery.wave <= wave);
-            let every_ms = record.signed.command.waves.filter(|_| !last).map(|waves| waves.every_ms);
+            let every_ms = record.signed.waves.filter(|_| !last).map(|waves| waves.every_ms);
             record.next_wave_at = every_ms.map(|ms| clock.plus_ms(ms));
         });
         let to: Vec<_> = to.into_iter().map(|(agent, seq, _)| (agent, seq)).collect();
         let agents: Vec<AgentId> = to.iter().map(|(agent, _)| agent.clone()).collect();
         journal.record(self.clock, ChangeKind::CommandReleased { command: id, trace: self.trace(&id), to });
-        let former = self.commands.record(&id).and_then(|record| record.signed.command.supersedes);
+        let former = self.commands.record(&id).and_then(|record| record.signed.supersedes);
         if let Some(former) = former {
             agents.iter().for_each(|agent| self.void(former, agent, VoidCause::Superseded, journal));
         }
@@ -250,12 +249,12 @@ impl FleetState {
         journal: &mut Journal,
     ) -> Result<Receipt, Refusal> {
         let id = order.command;
-        self.check_place(&order.site, order.shard)?;
+        self.check_place(&order.place)?;
         let record = self.commands.record(&id).ok_or(Refusal::NoSuchCommand(id))?;
         let command = Arc::clone(&record.signed);
         let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
         let before = receipt(record);
-        self.check_granted(order.operator, &command.command.verb, &command.command.target)?;
+        self.check_granted(order.operator, &command.verb, &command.target, self.clock)?;
         if let OrderKind::Resolve { agent, .. } = &order.what {
             self.check_indeterminate(id, agent)?;
         }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skep_protocol::authority::OperatorKey;
+use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::command::PerClass;
 use skep_protocol::ids::{HomeEpoch, JournalId};
+use skep_protocol::statement::Place;
 use skep_protocol::text::{AgentId, GroupName};
 use skep_protocol::time::LogInstant;
 
@@ -15,7 +16,10 @@ use super::{CommandState, Commands, Lane, Outbox};
 /// What there is of it once.
 #[derive(Serialize, Deserialize)]
 pub(in crate::state) struct CommandsHead {
-    first: Option<OperatorKey>,
+    place: Option<Place>,
+    made_first: Option<OperatorKey>,
+    first: Option<KnownFirst>,
+    replaced: Vec<Arc<SignedReplacement>>,
     homes_from: HomeEpoch,
     led_since: (u64, LogInstant),
 }
@@ -31,7 +35,14 @@ pub(in crate::state) struct OutboxHead {
 
 impl Commands {
     pub(in crate::state) fn head(&self) -> CommandsHead {
-        CommandsHead { first: self.first, homes_from: self.homes_from, led_since: self.led_since }
+        CommandsHead {
+            place: self.place.clone(),
+            made_first: self.made_first,
+            first: self.first,
+            replaced: self.replaced.clone(),
+            homes_from: self.homes_from,
+            led_since: self.led_since,
+        }
     }
 
     pub(in crate::state) fn outbox_heads(&self) -> impl Iterator<Item = (&AgentId, OutboxHead)> {
@@ -44,8 +55,8 @@ impl Commands {
 
     /// Nothing yet. What is restored comes in this order: operators, outboxes, records.
     pub(in crate::state) fn from_head(head: CommandsHead) -> Self {
-        let CommandsHead { first, homes_from, led_since } = head;
-        Self { first, homes_from, led_since, ..Self::default() }
+        let CommandsHead { place, made_first, first, replaced, homes_from, led_since } = head;
+        Self { place, made_first, first, replaced, homes_from, led_since, ..Self::default() }
     }
 
     /// Takes over an outbox, as it was after an entry.

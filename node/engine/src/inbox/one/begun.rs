@@ -36,14 +36,15 @@ impl Inbox {
 
     /// Whether the time for a command is surely over.
     pub(super) fn is_past(&self, deadline: LogInstant) -> bool {
-        deadline <= self.floor && !is_on(Mutant::ClockTurnedBack)
+        deadline <= self.clock_floor && !is_on(Mutant::ClockTurnedBack)
     }
 
     /// Lets go of a command. That it was begun is kept.
     pub(super) fn let_go(&mut self, seq: DeliverySeq, out: &mut Out) {
         let Some(live) = self.live.remove(&seq) else { return };
-        let (command, deadline) = (live.command(), live.entry.command.command.deadline);
-        if live.was_begun() && deadline > self.floor && !is_on(Mutant::BegunIdsForgotten) {
+        self.gone.insert(seq);
+        let (command, deadline) = (live.command(), live.entry.command.deadline);
+        if live.was_begun() && deadline > self.clock_floor && !is_on(Mutant::BegunIdsForgotten) {
             self.begun.insert(command, deadline);
             // Before what it was known by goes: a crash may leave the first of it only.
             out.writes.push(JournalWrite::Begun { command, deadline });
@@ -59,7 +60,7 @@ impl Inbox {
         };
         let under_way = self.live.values().filter(|live| live.was_begun()).count();
         if self.begun.len() + under_way >= max {
-            self.raise_floor(out);
+            self.raise_clock_floor(out);
         }
         self.begun.len() + under_way < max
     }
@@ -67,16 +68,16 @@ impl Inbox {
     /// Whether the journal is to say how far the clock has surely come.
     pub(in crate::inbox) fn lags(&self, floor: LogInstant) -> bool {
         let max_ms = if self.begun.is_empty() { limits::FLOOR_LAGS_IDLE_MS_MAX } else { limits::FLOOR_LAGS_MS_MAX };
-        floor.since_ms(self.floor) >= max_ms
+        floor.since_ms(self.clock_floor) >= max_ms
     }
 
     /// Has the journal say so, and lets go of names that it keeps away by that.
-    pub(in crate::inbox) fn raise_floor(&mut self, out: &mut Out) {
-        if out.floor > self.floor {
-            self.floor = out.floor;
-            let floor = self.floor;
+    pub(in crate::inbox) fn raise_clock_floor(&mut self, out: &mut Out) {
+        if out.clock_floor > self.clock_floor {
+            self.clock_floor = out.clock_floor;
+            let floor = self.clock_floor;
             self.begun.retain(|_, deadline| *deadline > floor);
-            out.writes.push(JournalWrite::Floor(floor));
+            out.writes.push(JournalWrite::ClockFloor(floor));
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use skep_protocol::authority::granted;
-use skep_protocol::command::{CommandOutcome, Delivery, DeliverySeq, PerClass, SignedCommand, Steps, Target};
+use skep_protocol::command::{
+    CommandClass, CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, SignedCommand, Steps, Target,
+};
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalWrite};
 use skep_protocol::text::{Reason, SiteName};
 use skep_protocol::time::LogInstant;
@@ -36,6 +38,19 @@ impl Verified {
 }
 
 impl Inbox {
+    /// Goes back to where there is something of a class: somebody had delivered under places that there are not, and what comes under
+    /// those that there are would not be taken. Places are the leader's to give; what was begun is not begun again by its name.
+    pub(in crate::inbox) fn go_back(&mut self, to: PerClass<Option<u64>>, out: &mut Out) {
+        let before = self.head.cursor;
+        for class in CommandClass::URGENT_FIRST {
+            let cursor = self.head.cursor.of_mut(class);
+            *cursor = to.of(class).map_or(*cursor, |to| to.min(*cursor));
+        }
+        if self.head.cursor != before {
+            out.writes.push(JournalWrite::Head(self.head));
+        }
+    }
+
     /// Takes down what was delivered. What must not be started ends with it.
     pub(in crate::inbox) fn deliver(
         &mut self,
@@ -47,7 +62,7 @@ impl Inbox {
     ) {
         let (mut came, mut kept_back) = (false, PerClass::<bool>::default());
         for mut delivery in deliveries {
-            let class = delivery.command.command.class;
+            let class = delivery.command.class;
             let cursor = self.head.cursor.of_mut(class);
             // It was had before: whatever became of it is known, or is to be reported.
             if delivery.seq <= *cursor {
@@ -61,17 +76,20 @@ impl Inbox {
             *cursor = delivery.seq;
             came = true;
             let seq = DeliverySeq { home: self.head.home, class, n: delivery.seq };
-            if self.live.contains_key(&seq) {
+            if self.live.contains_key(&seq) || self.gone.contains(&seq) {
                 continue;
             }
             if delivery.void.is_none() {
-                out.room.take(COMMAND_BYTES + delivery.command.command.args.len());
+                out.room.take(COMMAND_BYTES + delivery.command.body().len());
             }
             // What is void ends whoever signed it.
             let signed = delivery.void.is_some() || verified.is_signed(&mut delivery.command);
             let phase = match self.judge(&delivery, (signed, seq), site, bound) {
                 Some(outcome) => JournalPhase::Ended { outcome },
-                None => JournalPhase::Received,
+                None => {
+                    self.note_stated(&delivery.authority, out);
+                    JournalPhase::Received
+                }
             };
             let steps = Steps { received: bound, ..Steps::default() };
             let entry = JournalEntry { seq, command: delivery.command, steps, phase, begun_before: false };
@@ -94,7 +112,7 @@ impl Inbox {
         site: &SiteName,
         bound: Option<LogInstant>,
     ) -> Option<CommandOutcome> {
-        let command = &delivery.command.command;
+        let command = &delivery.command;
         let taker = self.taker.as_ref()?;
         let rejected = |why: &str| Some(CommandOutcome::Rejected { reason: Reason::truncated(why) });
         if let Some(cause) = delivery.void {
@@ -103,13 +121,20 @@ impl Inbox {
         if !signed {
             return rejected("its signature does not hold");
         }
-        if command.site != *site || command.shard != taker.shard {
-            return rejected("it was signed for another site or shard");
+        if let Some(number) = command.unknown_field() {
+            return rejected(&InvalidCommand::UnknownField { number }.to_string());
         }
-        let place = (site, taker.shard);
-        let grant = self.head.first.and_then(|first| granted(&delivery.authority, command.operator, first, place));
-        if !grant.is_some_and(|grant| grant.allows(&command.verb, &command.target)) {
+        let place = self.place(site, taker.shard).filter(|place| *place == command.place);
+        let Some(place) = place else {
+            return rejected("it was signed for another site or shard");
+        };
+        let first = self.head.first.map(|first| first.operator);
+        let grant = first.and_then(|first| granted(&delivery.authority, command.operator, first, &place));
+        if !grant.is_some_and(|grant| grant.allows(&command.verb, &command.target, command.deadline)) {
             return rejected("nothing proves that its operator may ask for it");
+        }
+        if self.is_outdated(&delivery.authority) {
+            return rejected("what proves that its operator may ask for it is not what holds by now");
         }
         let meant = match &command.target {
             Target::Agent(agent) => *agent == taker.agent,

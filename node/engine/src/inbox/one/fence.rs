@@ -57,7 +57,7 @@ impl Inbox {
         let Some(live) = self.live.get_mut(&seq).filter(|live| live.writing == 0) else { return };
         // After a crash of this node nobody remembers the word that was given.
         if live.go.is_none_or(|word| word.is_over(stamp)) {
-            let deadline = live.entry.command.command.deadline;
+            let deadline = live.entry.command.deadline;
             let never = live.void.is_some() || (self.open && seq.home != self.head.home);
             let left_ms = if never { Some(0) } else { bound.map(|now| deadline.checked_since_ms(now).unwrap_or(0)) };
             let left_ms = left_ms.filter(|left_ms| self.open || *left_ms == 0);

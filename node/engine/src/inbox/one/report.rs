@@ -6,12 +6,38 @@ use skep_protocol::ids::SessionId;
 use skep_protocol::journal::JournalPhase;
 use skep_protocol::limits;
 use skep_protocol::text::AgentId;
+use skep_protocol::time::LogInstant;
 
 use super::{DeliverySeq, Inbox, Live, Out};
 
 /// How long what has not ended is kept after its software has gone, in milliseconds, so that software that comes back can say
 /// how it ended. From then on the shard is asked as often, and it is let go of once the shard holds it open no more.
 pub(in crate::inbox) const LOST_AFTER_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// How long after its deadline, on the shard's clock, it is let go of all the same, in milliseconds: seven days. This node does
+/// not know for how long it was switched off, so that a robot that rests each night never reaches [`LOST_AFTER_MS`]. The shard
+/// holds nothing open for longer than a day after its deadline.
+pub(in crate::inbox) const LOST_PAST_DEADLINE_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+
+/// What a shard answered to a report.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::inbox) struct Answered {
+    /// Whether it knows what it was told.
+    pub(in crate::inbox) known: bool,
+    /// Whether it wants to hear of the end only.
+    pub(in crate::inbox) over: bool,
+    /// Whether it has let go of the command: whatever is said of it is refused from now on.
+    pub(in crate::inbox) forgotten: bool,
+    /// Its clock when it took note of the report, if it did.
+    pub(in crate::inbox) clock: Option<LogInstant>,
+}
+
+/// How long ago a deadline passed by a shard's clock, in milliseconds, as far as that is known: between two eras the time
+/// since the later one began counts.
+fn passed_ms(deadline: LogInstant, clock: LogInstant) -> u64 {
+    let of_another_era = if clock > deadline { clock.ms_in_era() } else { 0 };
+    clock.checked_since_ms(deadline).unwrap_or(of_another_era)
+}
 
 /// How far a command has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,9 +83,13 @@ impl Live {
         session.is_none() && self.outcome().is_none()
     }
 
-    /// Whether its software has been gone for so long that nobody is expected to say how it ended.
-    fn is_lost(&self, now_ms: u64) -> bool {
-        self.report.alone_since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= LOST_AFTER_MS)
+    /// Whether its software is gone, and nobody is expected to say how it ended: for that it has been gone for too long, or the
+    /// shard would not hear it.
+    fn is_lost(&self, answered: Answered, now_ms: u64) -> bool {
+        let deadline = self.entry.command.deadline;
+        let gone_ms = self.report.alone_since_ms.map(|since| now_ms.saturating_sub(since));
+        let long_past = answered.clock.is_some_and(|clock| passed_ms(deadline, clock) >= LOST_PAST_DEADLINE_MS);
+        gone_ms.is_some_and(|gone_ms| gone_ms >= LOST_AFTER_MS || long_past || answered.forgotten)
     }
 
     /// Whether the software that began it is attached.
@@ -117,23 +147,17 @@ impl Inbox {
         reports
     }
 
-    /// The shard knows how far a command has come, or does not and is told once more. `over`: it wants to hear of its end
-    /// only. Of what is lost it has nothing to hear any more.
-    pub(in crate::inbox) fn report_heard(
-        &mut self,
-        seq: DeliverySeq,
-        (heard, over): (bool, bool),
-        now_ms: u64,
-        out: &mut Out,
-    ) {
+    /// The shard knows how far a command has come, or does not and is told once more. Of what is lost it has nothing to hear
+    /// any more.
+    pub(in crate::inbox) fn report_heard(&mut self, seq: DeliverySeq, answered: Answered, now_ms: u64, out: &mut Out) {
         let Some(live) = self.live.get_mut(&seq) else { return };
-        let lost = over && live.is_lost(now_ms) && live.outcome().is_none() && live.writing == 0;
+        let lost = answered.over && live.is_lost(answered, now_ms) && live.outcome().is_none() && live.writing == 0;
         let report = &mut live.report;
         let told = report.telling.take();
-        if heard {
+        if answered.known {
             report.known = told.unwrap_or_default();
         }
-        (report.at_ms, report.over) = (None, report.over || over);
+        (report.at_ms, report.over) = (None, report.over || answered.over);
         if lost {
             self.let_go(seq, out);
         }

@@ -10,9 +10,10 @@ fn answer(
     more: PerClass<bool>,
 ) {
     let (key, _) = node.pull.take().expect("the shard is asked");
-    let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more }];
-    let first = Some(operator().key());
-    node.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(10_000), first, agents })));
+    let back = PerClass::default();
+    let agents = vec![PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids, seen: 5, more, back }];
+    let (root, authority) = (root(), AuthorityNews::default());
+    node.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(10_000), root, agents, authority })));
     node.sync();
 }
 

@@ -48,8 +48,11 @@ fn a_full_node_that_is_told_that_there_is_more_does_not_ask_again_and_again() {
     node.pulled(10_000, vec![], vec![]);
     let (key, _) = node.pull.take().expect("the shard is asked");
     let more = PerClass { routine: true, urgent: false };
-    let of = PulledFor { agent: agent(), home: HOME, open: true, deliveries: vec![], voids: vec![], seen: 7, more };
-    let pulled = Pulled { clock: at(10_000), first: Some(operator().key()), agents: vec![of] };
+    let back = PerClass::default();
+    let of =
+        PulledFor { agent: agent(), home: HOME, open: true, deliveries: vec![], voids: vec![], seen: 7, more, back };
+    let authority = AuthorityNews::default();
+    let pulled = Pulled { clock: at(10_000), root: root(), agents: vec![of], authority };
     node.settle(key, Settled::Pulled(Box::new(pulled)));
     assert_eq!(node.asked().seen, 7);
 }
@@ -179,8 +182,10 @@ fn an_urgent_command_for_which_no_room_is_set_aside_any_more_stays_with_the_shar
     let (key, _) = node.pull.take().expect("the shard is asked");
     let more = PerClass { routine: false, urgent: true };
     let deliveries = vec![delivery(2, urgent(2))];
-    let of = PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids: vec![], seen: 7, more };
-    let pulled = Pulled { clock: at(10_000), first: Some(operator().key()), agents: vec![of] };
+    let back = PerClass::default();
+    let of = PulledFor { agent: agent(), home: HOME, open: true, deliveries, voids: vec![], seen: 7, more, back };
+    let authority = AuthorityNews::default();
+    let pulled = Pulled { clock: at(10_000), root: root(), agents: vec![of], authority };
     node.settle(key, Settled::Pulled(Box::new(pulled)));
     node.start(1);
     node.sync();
@@ -199,7 +204,7 @@ fn an_urgent_command_for_which_no_room_is_set_aside_any_more_stays_with_the_shar
 fn urgent_commands_take_no_more_of_what_is_set_aside_than_their_share_and_have_it_anew_after_there_was_room() {
     let mut node = Node::open();
     press(&mut node, DiskPressure::Exhausted);
-    let large = |n: u8| Command { args: vec![n; limits::ARGS_BYTES_MAX], ..urgent(n) };
+    let large = |n: u8| Command { args: vec![n; limits::ARGS_BYTES_MAX].into(), ..urgent(n) };
     let mut taken = 0;
     for n in 1..=200 {
         node.deliver(vec![delivery(n.into(), large(n))]);

@@ -1,17 +1,26 @@
 //! What is proved by whom, and for whom it is meant.
 
+use skep_protocol::authority::FirstReplacement;
+
 use super::*;
+
+/// A delivery whose command says something else under the same signature.
+fn forged(of: Delivery, forge: fn(&mut Command)) -> Delivery {
+    let mut command = of.command.statement().clone();
+    forge(&mut command);
+    let command = Arc::new(Signed::under(&command, *of.command.signature()).unwrap());
+    Delivery { command, ..of }
+}
 
 #[test]
 fn what_nobody_proves_or_means_for_this_agent_is_refused_and_said_so() {
     let mut node = Node::open();
-    let mut forged = delivery(1, command(1));
-    Arc::make_mut(&mut forged.command).command.args = b"else".to_vec();
+    let forged = forged(delivery(1, command(1)), |command| command.args = b"else".to_vec().into());
     let stranger = OperatorSecret::from_seed(&[5; 32]);
     let of_stranger = command(2).sign(&stranger).unwrap();
     let of_stranger = Delivery { command: Arc::new(of_stranger), ..delivery(2, command(2)) };
     let for_another = delivery(3, Command { target: Target::Agent("r2".parse().unwrap()), ..command(3) });
-    let elsewhere = delivery(4, Command { site: "other".parse().unwrap(), ..command(4) });
+    let elsewhere = delivery(4, Command { place: Place { site: "other".parse().unwrap(), ..place() }, ..command(4) });
     let other_group = delivery(5, Command { target: Target::Group("dock".parse().unwrap()), ..command(5) });
     let late = delivery(6, Command { deadline: at(9_999), ..command(6) });
     let mut void = delivery(7, command(7));
@@ -27,8 +36,7 @@ fn what_nobody_proves_or_means_for_this_agent_is_refused_and_said_so() {
 #[test]
 fn a_forged_copy_of_a_command_that_was_verified_is_refused() {
     let mut node = Node::open();
-    let mut forged = delivery(2, command(1));
-    Arc::make_mut(&mut forged.command).command.deadline = at(99_999);
+    let forged = forged(delivery(2, command(1)), |command| command.deadline = at(99_999));
     node.deliver(vec![delivery(1, command(1)), forged]);
     assert_eq!(node.told(), [(1, "offer"), (1, "rejected")]);
 }
@@ -37,7 +45,7 @@ fn a_forged_copy_of_a_command_that_was_verified_is_refused() {
 fn what_an_admin_granted_is_proved_by_what_is_delivered_with_it() {
     let clerk = OperatorSecret::from_seed(&[5; 32]);
     let name = "clerk".parse().unwrap();
-    let grant = OperatorGrant { serial: 1, admin: false, ..OperatorGrant::of_first(site(), SHARD, clerk.key(), name) };
+    let grant = OperatorGrant { serial: 1, admin_depth: 0, ..OperatorGrant::of_first(place(), clerk.key(), name) };
     let signed = Arc::new(command(1).sign(&clerk).unwrap());
     let proof = |by: &OperatorSecret| Arc::new(vec![Arc::new(grant.clone().sign(by).unwrap())]);
     let mut node = Node::open();
@@ -49,13 +57,88 @@ fn what_an_admin_granted_is_proved_by_what_is_delivered_with_it() {
 }
 
 #[test]
-fn an_inbox_that_is_older_than_the_first_operator_learns_who_that_is() {
-    let mut node = Node::new();
-    node.handle(InboxEvent::Takes(taker(STREAM, 1)));
-    let (key, _) = node.requests.pop_front().unwrap();
-    let receipt = Receipt::Inbox { agent: agent(), home: HOME, first: None };
-    node.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
-    node.deliver(vec![delivery(1, command(1))]);
-    assert_eq!(node.told(), [(1, "offer")]);
-    assert_eq!(node.head.first, Some(operator().key()));
+fn what_was_signed_for_a_shard_that_began_otherwise_is_refused_whatever_the_leader_says() {
+    let mut node = Node::open();
+    let genesis = Genesis::from_bytes([7; 16]);
+    let of_another = delivery(1, Command { place: Place { genesis, ..place() }, ..command(1) });
+    node.root = root().map(|root| Root { genesis, ..root });
+    node.deliver(vec![of_another, delivery(2, command(2))]);
+    assert_eq!(node.told(), [(2, "offer"), (1, "rejected")]);
+    assert_eq!(node.head.genesis, Some(place().genesis));
+}
+
+#[test]
+fn a_statement_with_a_field_that_changes_what_it_means_and_is_not_known_is_refused() {
+    let mut node = Node::open();
+    let signed = command(1).sign(&operator()).unwrap();
+    let with = |field: &[u8]| {
+        let body = [signed.body().as_ref(), field].concat();
+        Arc::new(Signed::sign_body(body.into(), &operator()).unwrap())
+    };
+    // Field 31, and field 32.
+    let critical = Delivery { command: with(&[0xf8, 0x01, 1]), ..delivery(1, command(1)) };
+    let passed_over = Delivery { command: with(&[0x80, 0x02, 1]), ..delivery(2, command(1)) };
+    node.deliver(vec![critical, passed_over]);
+    assert_eq!(node.told(), [(1, "offer"), (1, "rejected")]);
+    assert_eq!(node.reported(), [(1, "rejected")]);
+}
+
+#[test]
+fn who_the_first_operator_is_is_told_once_and_changed_by_its_own_word_only() {
+    let (new, thief) = (OperatorSecret::from_seed(&[5; 32]), OperatorSecret::from_seed(&[6; 32]));
+    let mut node = Node::open();
+    let known = |operator: &OperatorSecret, replaced| Some(KnownFirst { operator: operator.key(), replaced });
+    assert_eq!(node.head.first, known(&operator(), 0));
+    let to = |new: &OperatorSecret, by: &OperatorSecret| {
+        let name = "first".parse().unwrap();
+        let replacement = FirstReplacement { place: place(), old: by.key(), new: new.key(), name, serial: 1 };
+        Arc::new(replacement.sign(by).unwrap())
+    };
+    // Another one from the start, and one that nobody made way for.
+    node.root = root().map(|root| Root { first: Some(thief.key()), ..root });
+    node.deliver(vec![]);
+    node.root = root().map(|root| Root { replaced: vec![to(&thief, &thief)], ..root });
+    node.deliver(vec![]);
+    assert_eq!(node.head.first, known(&operator(), 0));
+    node.root = root().map(|root| Root { replaced: vec![to(&new, &operator())], ..root });
+    let of_new = Delivery { command: Arc::new(command(2).sign(&new).unwrap()), ..delivery(2, command(2)) };
+    node.deliver(vec![delivery(1, command(1)), of_new]);
+    assert_eq!(node.head.first, known(&new, 1));
+    assert_eq!(node.told(), [(2, "offer"), (1, "rejected")]);
+}
+
+#[test]
+fn an_older_statement_about_an_operator_is_believed_no_more_once_a_later_one_was_seen() {
+    let (clerk, thief) = (OperatorSecret::from_seed(&[5; 32]), OperatorSecret::from_seed(&[6; 32]));
+    let stated = |serial, revoked, by: &OperatorSecret| {
+        let whole = OperatorGrant::of_first(place(), clerk.key(), "clerk".parse().unwrap());
+        let grant = OperatorGrant { serial, revoked, admin_depth: 0, ..whole };
+        Arc::new(vec![Arc::new(grant.sign(by).unwrap())])
+    };
+    let before = stated(1, false, &operator());
+    let of_clerk = |n: u8| Delivery {
+        seq: n.into(),
+        command: Arc::new(command(n).sign(&clerk).unwrap()),
+        authority: Arc::clone(&before),
+        void: None,
+    };
+    let mut node = Node::open();
+    // Nobody who may.
+    node.news = AuthorityNews { chains: vec![stated(7, true, &thief)], up_to: 8 };
+    node.deliver(vec![]);
+    assert_eq!(node.stated, BTreeMap::new());
+    node.news = AuthorityNews { chains: vec![stated(2, true, &operator())], up_to: 9 };
+    node.deliver(vec![of_clerk(1)]);
+    assert_eq!(node.pull.as_ref().map(|(_, pull)| pull.authority), Some(9));
+    assert_eq!((node.told(), node.reported()), (vec![(1, "rejected")], vec![(1, "rejected")]));
+    // Nor after a crash, whatever a leader says then.
+    node.crash();
+    node.take(STREAM, 1);
+    assert_eq!(node.pull.as_ref().map(|(_, pull)| pull.authority), Some(0));
+    node.deliver(vec![of_clerk(2)]);
+    assert_eq!(node.told(), [(2, "rejected")]);
+    let again = Delivery { authority: stated(3, false, &operator()), ..of_clerk(3) };
+    node.deliver(vec![again]);
+    assert_eq!(node.told(), [(3, "offer")]);
+    assert_eq!(node.stated, BTreeMap::from([(clerk.key(), 3)]));
 }

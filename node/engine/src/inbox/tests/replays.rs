@@ -53,6 +53,39 @@ fn of_two_deliveries_of_one_command_the_second_is_not_begun() {
 }
 
 #[test]
+fn what_was_delivered_under_a_place_that_there_is_not_keeps_no_honest_delivery_away() {
+    let mut node = done();
+    let nowhere = Delivery { void: Some(VoidCause::Cancelled), ..delivery(u64::MAX, command(9)) };
+    node.deliver(vec![nowhere]);
+    assert_eq!(node.reported(), [(9, "cancelled")]);
+    node.told();
+    node.crash();
+    node.take(STREAM, 1);
+    node.pulled(10_000, vec![], vec![]);
+    assert_eq!(node.asked().after.routine, u64::MAX);
+    // Whoever leads by now has the second one for it.
+    node.back = PerClass { routine: Some(1), urgent: None };
+    node.deliver(vec![delivery(2, command(2))]);
+    assert_eq!((node.told(), node.head.cursor.routine), (vec![(2, "offer")], 2));
+    node.deliver(vec![delivery(3, command(3))]);
+    assert_eq!((node.durable.len(), node.asked().after.routine), (2, 3));
+}
+
+#[test]
+fn an_answer_that_goes_back_brings_nothing_again_that_has_ended_meanwhile() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    node.say(1, CommandSaid::Reject { reason: Reason::truncated("not now") });
+    node.sync();
+    assert_eq!(node.reported(), [(1, "rejected")]);
+    node.told();
+    // The shard was asked before that.
+    node.back = PerClass { routine: Some(0), urgent: None };
+    node.deliver(vec![delivery(1, command(1))]);
+    assert_eq!((node.told(), node.reported()), (vec![], vec![]));
+}
+
+#[test]
 fn a_clock_that_is_turned_back_makes_no_deadline_later() {
     let mut node = Node::open();
     node.now_ms += 20_000;
@@ -62,6 +95,19 @@ fn a_clock_that_is_turned_back_makes_no_deadline_later() {
     node.pulled(5_000, vec![delivery(2, command(2))], vec![]);
     node.sync();
     assert_eq!(node.reported(), [(1, "expired"), (2, "expired")], "their deadline was at 20 s");
+}
+
+#[test]
+fn a_clock_that_is_turned_back_in_a_new_era_makes_no_deadline_later_either() {
+    let mut node = Node::open();
+    let era = at(0).next_era();
+    node.now_ms += 20_000;
+    node.pulled(era.plus_ms(30_000).raw(), vec![], vec![]);
+    node.now_ms += 1_000;
+    let late = Command { deadline: era.plus_ms(20_000), ..command(1) };
+    node.pulled(era.plus_ms(5_000).raw(), vec![delivery(1, late)], vec![]);
+    node.sync();
+    assert_eq!(node.reported(), [(1, "expired")]);
 }
 
 /// Time passes, and the shard is asked every ten seconds: its clock is ahead of the node's by so much.
@@ -82,7 +128,7 @@ fn a_name_is_kept_until_the_clock_has_surely_passed_its_deadline_and_the_floor_o
     // The clock stood at 10 s when the node's own was at 1 s.
     wait(&mut node, 150_000, 9_000);
     assert_eq!(node.begun.len(), 0);
-    assert!(node.floor >= at(60_000) && node.floor <= at(node.now_ms + 9_000), "{}", node.floor);
+    assert!(node.clock_floor >= at(60_000) && node.clock_floor <= at(node.now_ms + 9_000), "{}", node.clock_floor);
     node.crash();
     node.take(STREAM, 1);
     node.pulled(5, vec![delivery(2, command(1)), delivery(3, command(3))], vec![]);
@@ -96,7 +142,7 @@ fn one_answer_from_far_ahead_leaves_nothing_in_the_journal() {
     node.pulled(1 << 39, vec![], vec![]);
     node.sync();
     wait(&mut node, 150_000, 9_000);
-    assert!(node.floor <= at(node.now_ms + 9_000), "{}", node.floor);
+    assert!(node.clock_floor <= at(node.now_ms + 9_000), "{}", node.clock_floor);
 }
 
 #[test]

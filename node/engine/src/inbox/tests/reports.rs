@@ -1,7 +1,7 @@
 //! What the shard is told of commands that go on.
 
 use super::*;
-use crate::inbox::one::LOST_AFTER_MS;
+use crate::inbox::one::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
 
 fn progress(permille: u16) -> CommandSaid {
     CommandSaid::Progress { permille, note: Reason::truncated("on the way") }
@@ -149,9 +149,7 @@ fn what_was_begun_is_let_go_of_a_day_after_its_software_has_gone_once_the_shard_
 fn what_was_not_begun_is_let_go_of_too_by_a_node_that_does_not_know_the_time() {
     let mut node = Node::open();
     node.deliver(vec![delivery(1, command(1))]);
-    node.crash();
-    let journal = node.journal();
-    node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
+    start_without_software(&mut node);
     node.open = false;
     wait(&mut node, 1_000);
     assert_eq!(stands(&mut node), [(None, false)]);
@@ -159,6 +157,96 @@ fn what_was_not_begun_is_let_go_of_too_by_a_node_that_does_not_know_the_time() {
     wait(&mut node, LOST_AFTER_MS);
     assert_eq!(stands(&mut node), [(None, false)]);
     assert_eq!((node.durable.len(), node.released), (0, 1));
+}
+
+/// The node is started again, and its agent's software does not come back.
+fn start_without_software(node: &mut Node) {
+    node.crash();
+    let journal = node.journal();
+    node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
+}
+
+#[test]
+fn a_node_that_is_switched_off_each_night_lets_go_of_what_the_shard_says_is_a_week_past_its_deadline() {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+    let mut node = begun();
+    node.open = false;
+    let deadline = at(20_000);
+    for day in 1..=7 {
+        start_without_software(&mut node);
+        node.clock = deadline.plus_ms(day * DAY_MS - 1);
+        wait(&mut node, 1_000);
+        assert_eq!(stands(&mut node), [(None, true)], "day {day}");
+        assert_eq!((node.durable.len(), node.released), (1, 0), "day {day}");
+        wait(&mut node, LOST_AFTER_MS / 3);
+        assert_eq!(stands(&mut node), []);
+    }
+    start_without_software(&mut node);
+    node.clock = deadline.plus_ms(LOST_PAST_DEADLINE_MS);
+    wait(&mut node, 1_000);
+    assert_eq!(stands(&mut node), [(None, true)]);
+    assert_eq!((node.durable.len(), node.released), (0, 1));
+}
+
+#[test]
+fn how_long_a_deadline_has_passed_is_counted_from_the_start_of_an_era_that_is_later() {
+    let mut node = begun();
+    node.open = false;
+    for (clock, kept) in [(LOST_PAST_DEADLINE_MS - 1, 1), (LOST_PAST_DEADLINE_MS, 0)] {
+        start_without_software(&mut node);
+        node.clock = at(20_000).next_era().plus_ms(clock);
+        wait(&mut node, 1_000);
+        assert_eq!(stands(&mut node), [(None, true)]);
+        assert_eq!(node.durable.len(), kept);
+    }
+}
+
+#[test]
+fn what_the_shard_holds_open_or_software_may_end_is_kept_however_late_it_is() {
+    for open in [true, false] {
+        let mut node = begun();
+        (node.open, node.clock) = (open, at(20_000).plus_ms(2 * LOST_PAST_DEADLINE_MS));
+        if open {
+            start_without_software(&mut node);
+        }
+        wait(&mut node, 1_000);
+        assert_eq!(stands(&mut node), [(None, true)]);
+        assert_eq!(node.durable.len(), 1);
+    }
+}
+
+#[test]
+fn what_the_shard_has_forgotten_is_let_go_of_as_soon_as_no_software_is_there() {
+    for gone in [false, true] {
+        let mut node = begun();
+        if gone {
+            start_without_software(&mut node);
+        }
+        wait(&mut node, 1_000);
+        let (key, op) = node.requests.pop_front().expect("the shard is told");
+        assert!(matches!(op, Op::ReportDelivery { .. }), "{op:?}");
+        node.settle(key, Settled::NotDone(NotDone::Refused(Refusal::NoSuchCommand(id(1)))));
+        node.sync();
+        assert_eq!(node.durable.len(), usize::from(!gone));
+    }
+}
+
+#[test]
+fn software_that_says_too_late_how_it_ended_is_told_that_nobody_hears_it() {
+    let mut node = begun();
+    (node.open, node.clock) = (false, at(20_000).plus_ms(LOST_PAST_DEADLINE_MS));
+    start_without_software(&mut node);
+    wait(&mut node, 1_000);
+    stands(&mut node);
+    assert_eq!(node.durable.len(), 0);
+    // The same run of it is back.
+    node.take(STREAM, 1);
+    node.say(1, CommandSaid::Start { stamp: 99 });
+    assert_eq!(node.told(), [(1, "ignored")], "what was not begun may be delivered again");
+    node.say(1, CommandSaid::Succeeded { result: Vec::new() });
+    node.say(1, CommandSaid::Failed { reason: Reason::truncated("stuck") });
+    assert_eq!(node.told(), [(1, "unknown"), (1, "unknown")]);
+    assert_eq!(node.reported(), []);
 }
 
 #[test]

@@ -46,6 +46,10 @@ pub enum NotStarted {
     /// Its node does not know it, or the agent is not attached any more.
     #[error("the node does not know it any more")]
     Lost,
+    /// Its node holds nothing of it, and hears no word of how it ended any more: its software was gone for days, or what it
+    /// said before was recorded and the answer was lost.
+    #[error("the node has let go of it: how it ended was recorded before, or is recorded nowhere")]
+    Forgotten,
 }
 
 /// Until when a command may be begun, and when that was looked at, in milliseconds of this machine's boot clock.
@@ -186,8 +190,11 @@ impl Desk {
             }
             news => {
                 let Some(known) = waiting.get_mut(&id) else { return };
-                let ignored = matches!(news, News::Ignored(_));
-                let is_over = matches!(news, News::Recorded(_) | News::Void(_) | News::Interrupted(_));
+                let (ignored, is_over) = match &news {
+                    News::Ignored(ignored) => (!ignored.for_good, ignored.for_good),
+                    News::Recorded(_) | News::Void(_) | News::Interrupted(_) => (false, true),
+                    News::Go(_) | News::Offer(_) => (false, false),
+                };
                 if known.news.try_send(news).is_ok() {
                     return;
                 }
@@ -283,6 +290,10 @@ impl Open {
             };
             match news {
                 None => return Err(NotStarted::Lost),
+                Some(News::Ignored(ignored)) if ignored.for_good => {
+                    self.shared.desk.answered(&self.id);
+                    return Err(NotStarted::Forgotten);
+                }
                 Some(News::Ignored(_)) => {
                     // Nothing is started without a lease. It is renewed, or the attachment ends: it waits for either.
                     let waits = starts && self.shared.holdings().lease(boot_ms()).is_err();
@@ -318,9 +329,16 @@ impl Open {
         // What is dropped meanwhile ends the same way.
         self.if_dropped = Some(step.clone());
         loop {
-            match self.ask(step.clone()).await? {
-                News::Recorded(_) => break,
-                News::Void(_) | News::Go(_) | News::Interrupted(_) | News::Offer(_) | News::Ignored(_) => {}
+            match self.ask(step.clone()).await {
+                Ok(News::Recorded(_)) => break,
+                Ok(News::Void(_) | News::Go(_) | News::Interrupted(_) | News::Offer(_) | News::Ignored(_)) => {}
+                Err(why) => {
+                    // Nobody would hear it, however often it is said.
+                    if why == NotStarted::Forgotten {
+                        self.if_dropped = None;
+                    }
+                    return Err(why);
+                }
             }
         }
         self.if_dropped = None;
@@ -408,7 +426,8 @@ impl RunningCommand {
     /// Says that it was done, and waits until that is written down.
     ///
     /// # Errors
-    /// [`NotStarted::Lost`] if its node does not know it any more.
+    /// [`NotStarted::Forgotten`] if its node has let go of it, [`NotStarted::Lost`] if its node does not know it, or the agent is
+    /// not attached any more.
     pub async fn succeed(self, result: Vec<u8>) -> Result<(), NotStarted> {
         self.open.end(Step::Succeeded(result)).await
     }
@@ -416,7 +435,7 @@ impl RunningCommand {
     /// Says that it failed, and waits until that is written down.
     ///
     /// # Errors
-    /// [`NotStarted::Lost`] if its node does not know it any more.
+    /// As [`succeed`](Self::succeed).
     pub async fn fail(self, reason: &str) -> Result<(), NotStarted> {
         self.open.end(Step::Failed(reason.to_owned())).await
     }
@@ -448,11 +467,22 @@ mod tests {
         drop(offered.try_recv().unwrap());
         desk.say(&id(1), Step::Reject("the agent's software let go of it".to_owned()));
         for _ in 0..SAID_AGAIN_MAX {
-            desk.hear(told(1, News::Ignored(v1::CommandIgnored {})));
+            desk.hear(told(1, News::Ignored(v1::CommandIgnored { for_good: false })));
             assert_eq!(desk.in_hand(), [id(1), id(2)]);
         }
-        desk.hear(told(1, News::Ignored(v1::CommandIgnored {})));
+        desk.hear(told(1, News::Ignored(v1::CommandIgnored { for_good: false })));
         assert_eq!(desk.in_hand(), [id(2)]);
+    }
+
+    #[test]
+    fn what_its_node_has_let_go_of_for_good_is_not_said_again() {
+        let (desk, mut offered) = Desk::new();
+        desk.hear(offer(1));
+        drop(offered.try_recv().unwrap());
+        desk.say(&id(1), Step::Succeeded(Vec::new()));
+        assert_eq!(desk.in_hand(), [id(1)]);
+        desk.hear(told(1, News::Ignored(v1::CommandIgnored { for_good: true })));
+        assert!(desk.in_hand().is_empty() && desk.drain().is_empty());
     }
 
     #[test]

@@ -1,0 +1,109 @@
+//! Why a store cannot be opened or read, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use skep_protocol::ids::ShardId;
+
+/// What to do about a store that lost something. A directory of which nobody has a copy is all that there is of its shards.
+const REPLACE: &str = "Nothing was changed. If other voters have its shards, move the data directory away and start again: the \
+                       node then waits under a new incarnation until one of them runs 'skep shard add-voter'. If nobody has \
+                       them, keep it, and restore it from a copy";
+
+/// Why a store cannot be opened or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("{path} is in use by another Skep process; stop that one first, or use another directory")]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Written by a newer Skep.
+    #[error("{path} has format {found}; this Skep reads up to {supported}. Upgrade Skep, or use another directory")]
+    NewerFormat {
+        /// Which.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The newest format that is understood.
+        supported: u32,
+    },
+    /// Written by an older Skep, in a way that was never released.
+    #[error(
+        "{path} has format {found}, which was never released; this Skep reads format {supported}. Run the Skep that wrote \
+         it, or use another directory"
+    )]
+    OlderFormat {
+        /// Which.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The oldest format that is understood.
+        supported: u32,
+    },
+    /// A file is damaged.
+    #[error("{path} is damaged: {why}. {REPLACE}")]
+    Corrupt {
+        /// Which.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// A file that is not of the store is where each file counts.
+    #[error("{path} is no file of Skep's; remove it, or move it elsewhere, and start again. Nothing was changed")]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Entries of a shard do not fit together.
+    #[error("the log of shard {shard} is damaged: {why}. {REPLACE}")]
+    CorruptLog {
+        /// Which.
+        shard: ShardId,
+        /// What was found.
+        why: String,
+    },
+    /// The log is gone though there was one.
+    #[error("the log is missing though {marked} records were durable. {REPLACE}")]
+    LogMissing {
+        /// How many there were.
+        marked: u64,
+    },
+    /// The writer is gone: the store is being closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(super) fn corrupt(path: &Path, why: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.to_owned(), why: why.into() }
+    }
+
+    /// What was lost, if something was. What to do about it depends on what the store is for: here it is that of shards.
+    pub(super) fn lost(&self) -> Option<String> {
+        match self {
+            Self::Corrupt { path, why } => Some(format!("{} is damaged: {why}", path.display())),
+            Self::CorruptLog { why, .. } => Some(format!("their log is damaged: {why}")),
+            Self::LogMissing { marked } => Some(format!("their log is missing though {marked} records were durable")),
+            Self::Io { .. }
+            | Self::InUse { .. }
+            | Self::NewerFormat { .. }
+            | Self::OlderFormat { .. }
+            | Self::Foreign { .. }
+            | Self::Closed => None,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Who may command robots, on real processes: from the making of a shard to what a revocation ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use serde_json::Value;
+use skep_client::NotStarted;
+use skep_tests::Site;
+use skep_tests::hall::{Hall, attach};
+
+const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
+
+/// Makes an operator's key; the file, and the operator's name.
+fn key(site: &Site, dir: &Path, name: &str) -> (String, String) {
+    let file = dir.join(name).to_str().unwrap().to_owned();
+    let made = site.skep(0, &["key", "new", "--key", &file, "-o", "json"]).json();
+    (file, made["operator"].as_str().unwrap().to_owned())
+}
+
+fn operator<'a>(listed: &'a Value, operator: &str) -> &'a Value {
+    listed.as_array().unwrap().iter().find(|view| view["operator"] == operator).unwrap()
+}
+
+#[tokio::test]
+async fn a_shard_is_made_with_its_first_operator_who_shows_its_key_and_gives_its_place_to_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::create(NODE, 1, 1, &[]);
+    site.net.start(0).unwrap();
+    let client = site.net.nodes[0].client();
+    site.net.wait_for("a node", async || client.node_status().await.ok()).await.unwrap();
+    let ((first_file, first), (next_file, next)) = (key(&site, dir.path(), "first"), key(&site, dir.path(), "next"));
+    let voters = site.net.nodes[0].id.clone();
+    let init = ["shard", "init", "--voters", &voters, "--operator", &first, "--key"];
+    let with_another_key = site.skep(0, &[&init[..], &[next_file.as_str()]].concat());
+    assert_eq!(with_another_key.code(), Some(2), "{}", with_another_key.error());
+    assert_eq!(site.skep(0, &[&init[..], &[first_file.as_str()]].concat()).code(), Some(0));
+    site.net.leader().await.unwrap();
+    let genesis = site.skep(0, &["shard", "status", "-o", "json"]).json()["genesis"].as_str().unwrap().to_owned();
+    assert_eq!(genesis, client.place().await.unwrap().genesis.to_string());
+    let listed = site.skep(0, &["operator", "list", "-o", "json"]).json();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["operator"]), (1, &first.as_str().into()));
+    let replaced = site.skep(0, &["operator", "replace-first", &next, "--key", &first_file, "-o", "json"]).json();
+    assert_eq!(operator(&replaced, &first)["revoked"], true);
+    assert_eq!(operator(&replaced, &next)["revoked"], false);
+    let add = ["operator", "add", &first, "--name", "former", "--key"];
+    let by_the_former = site.skep(0, &[&add[..], &[first_file.as_str()]].concat());
+    assert_eq!(by_the_former.code(), Some(5), "{}", by_the_former.error());
+    assert_eq!(site.skep(0, &[&add[..], &[next_file.as_str()]].concat()).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_operators_commands_are_begun_no_more_and_a_grant_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let hall = Hall::up(NODE, 1, 1).await;
+    let (_agent, mut offers) = attach(&hall.client(0), "r1", &[]).await;
+    let first = hall.key.to_str().unwrap();
+    let (clerk_file, clerk) = key(&hall.site, dir.path(), "clerk");
+    let add = ["operator", "add", &clerk, "--name", "clerk", "--valid-for", "60s", "--key", first, "-o", "json"];
+    let added = hall.site.skep(0, &add).json();
+    assert!(operator(&added, &clerk)["until"].as_u64().unwrap() > 0);
+    let send = |valid_for: &str| {
+        let send = ["command", "send", "--to", "r1", "--verb", "goto", "--valid-for", valid_for, "--key", &clerk_file];
+        hall.site.skep(0, &[&send[..], &["-o", "json"]].concat())
+    };
+    let outlives = send("2min");
+    assert_eq!(outlives.code(), Some(5), "{}", outlives.error());
+    let sent = send("30s").json();
+    let offer = offers.next().await.unwrap();
+    hall.site.skep(0, &["operator", "revoke", &clerk, "--key", first, "-o", "json"]).json();
+    let client = hall.client(0);
+    let id = sent["command"].as_str().unwrap().parse().unwrap();
+    let ended = client.command_end(id).await.unwrap();
+    assert_eq!(ended.deliveries[0].outcome, "cancelled");
+    assert!(matches!(offer.start().await, Err(NotStarted::Void(_))));
+    let refused = send("1s");
+    assert_eq!(refused.code(), Some(5), "{}", refused.error());
+}
