@@ -79,7 +79,7 @@ async fn work(args: Args) -> Result<(), String> {
     let list = args.nodes.ok_or("give --nodes")?;
     let mut turns = Turns::begin(args.seed, args.from, victims(&list)?, args.robots)?;
     loop {
-        let done = turns.next().await;
+        let done = turns.next_deed().await;
         let (times, why) = match &done.result {
             Ok(times) => (*times, None),
             Err(why) => (0, Some(why.as_str())),

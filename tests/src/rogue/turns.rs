@@ -169,7 +169,7 @@ impl Turns {
     }
 
     /// Does the next thing.
-    pub async fn next(&mut self) -> Done {
+    pub async fn next_deed(&mut self) -> Done {
         if self.left.is_empty() {
             self.left = DEEDS.to_vec();
             self.left.shuffle(&mut self.rng);
