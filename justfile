@@ -28,6 +28,8 @@ prove:
     cargo run --release -- testnet chaos --minutes 30
     cargo run --release -- testnet chaos --links mixed --minutes 30
     cargo run --release -- testnet chaos --faults disks --minutes 60
+    cargo build --package skep-tests --release --bin rogue
+    cargo run --release -- testnet chaos --minutes 60 --bad-robot target/release/rogue
     cargo run --release -- bench links --one-way 0,35,140,300
     SKEP_MANY=57 cargo test --package skep-tests --release --test many -- --nocapture
     cargo run --release -- bench failover --others 57

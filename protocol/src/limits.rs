@@ -144,6 +144,8 @@ pub const WORD_BYTES_MAX: usize = 4 * 1024;
 pub const HANDSHAKES_MAX: usize = 64;
 /// How many of the latter may come from one address. One more is refused.
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
+/// The same of an address at which a listed peer is, or was: there may be many behind it. One more is refused.
+pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
 /// Peers in a configuration. Refused as invalid.

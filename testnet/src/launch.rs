@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod first;
+mod listed;
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -22,6 +23,8 @@ use crate::hosts::Hosts;
 use crate::place;
 use crate::ports::free_ports;
 use crate::relay::{self, Links, Relay};
+
+pub use listed::NodeAddress;
 
 /// How a testnet is laid out.
 #[derive(Clone, Debug)]

@@ -28,7 +28,7 @@ pub mod verify;
 mod workload;
 
 pub use hosts::Hosts;
-pub use launch::{LaunchError, Layout, TestNode, Testnet};
+pub use launch::{LaunchError, Layout, NodeAddress, TestNode, Testnet};
 pub use load::{Done, Load};
 pub use process::{Machine, Usage, bytes_below};
 pub use workload::{Cell, Floor, OrderPayload, Workload, WorkloadError, builtin, load_problem};

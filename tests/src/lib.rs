@@ -5,6 +5,7 @@
 
 pub mod hall;
 pub mod pose;
+pub mod rogue;
 pub mod running;
 pub mod sim;
 pub mod small_disk;

@@ -34,14 +34,14 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("skep-tests", &["*"]),
 ];
 
-/// Libraries that end in one room.
+/// Libraries that end in one room. A bad robot of the tests speaks as they do, with none of the product's own code.
 const OWNERS: [(&str, &[&str]); 12] = [
-    ("libp2p", &["skep-mesh"]),
-    ("libp2p-identity", &["skep-consensus"]),
-    ("libp2p-tls", &["skep-consensus"]),
+    ("libp2p", &["skep-mesh", "skep-tests"]),
+    ("libp2p-identity", &["skep-consensus", "skep-tests"]),
+    ("libp2p-tls", &["skep-consensus", "skep-tests"]),
     ("openraft", &["skep-consensus"]),
     ("fjall", &["skep-consensus"]),
-    ("quinn", &["skep-consensus"]),
+    ("quinn", &["skep-consensus", "skep-tests"]),
     ("rustls", &["skep-consensus"]),
     ("imbl", &["skep-fleet"]),
     ("tonic-health", &["skep-api"]),

@@ -6,6 +6,7 @@ use std::process::Command;
 use skep_tests::Site;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
+const ROGUE: &str = env!("CARGO_BIN_EXE_rogue");
 
 /// What a run reports. It fails if anything was violated, but for L3: how soon replicas are equal is a time, and nobody
 /// knows how busy this machine is.
@@ -24,15 +25,28 @@ fn run(args: &[&str]) -> serde_json::Value {
 
 /// A site at work on such links, where such things go wrong; at least so many calls are done, and so many commands.
 fn survives(faults: &str, (links, lease): (&str, &str), calls: u64, commands: u64) {
+    survives_with(&[], faults, (links, lease), calls, commands);
+}
+
+/// The same with more options. What is reported.
+fn survives_with(
+    options: &[&str],
+    faults: &str,
+    (links, lease): (&str, &str),
+    calls: u64,
+    commands: u64,
+) -> serde_json::Value {
     let seed = rand::random::<u32>().to_string();
     println!("seed {seed}");
     let mut args = vec!["testnet", "chaos", "--robots", "6", "--voters", "3", "--minutes", "0.4"];
     args.extend(["--faults", faults, "--links", links, "--lease", lease, "--seed", seed.as_str()]);
+    args.extend(options);
     let report = run(&args);
     assert_eq!(report["tasks"]["lost"], 0, "{report:#}");
     assert!(report["acknowledged"].as_u64() > Some(calls), "{report:#}");
     assert!(report["commands"]["outcomes"]["succeeded"].as_u64() > Some(commands), "{report:#}");
     assert!(!report["faults"].as_object().unwrap().is_empty(), "{report:#}");
+    report
 }
 
 #[test]
@@ -43,6 +57,13 @@ fn a_site_at_work_survives_whatever_goes_wrong() {
 #[test]
 fn a_site_whose_links_all_differ_survives_whatever_goes_wrong() {
     survives("all", ("mixed", "5s"), 25, 2);
+}
+
+#[test]
+fn a_site_with_a_bad_robot_in_it_survives_whatever_goes_wrong() {
+    let report = survives_with(&["--bad-robot", ROGUE], "all", ("lan", "3s"), 50, 5);
+    println!("the bad robot did {}", report["bad_robot"]);
+    assert!(report["bad_robot"].as_object().is_some_and(|deeds| !deeds.is_empty()), "{report:#}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Who may shake hands, and how many at a time.
 //!
 //! Whoever is not known yet costs a signature, some memory and time. So there are places for them, few for each address, and half of
-//! all are kept for addresses at which listed peers are, or were: a stranger with one address, or a few, keeps nobody out.
+//! all are kept for addresses at which listed peers are, or were: a stranger with one address, or a few, keeps nobody out. Nor does
+//! a listed peer, which has no more than half of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,9 +14,10 @@ use skep_protocol::limits;
 struct State {
     /// Where listed peers are, as configured, or were when they were let in last.
     known: BTreeSet<IpAddr>,
-    inside: usize,
-    /// Handshakes from addresses that are not known, by address.
-    strangers: BTreeMap<IpAddr, usize>,
+    /// Handshakes by the address that they come from.
+    inside: BTreeMap<IpAddr, usize>,
+    /// Of them, those from addresses that were not known.
+    strangers: usize,
 }
 
 /// The places of those who shake hands. Cheap to clone.
@@ -26,7 +28,8 @@ pub(super) struct Doors(Arc<Mutex<State>>);
 #[derive(Debug)]
 pub(super) struct Place {
     doors: Doors,
-    stranger: Option<IpAddr>,
+    from: IpAddr,
+    is_stranger: bool,
 }
 
 /// What counts as one source: whoever has an address of IPv6 has all of its network.
@@ -50,21 +53,21 @@ impl Doors {
     /// A place for whoever comes from there; none if there is none for it now.
     pub(super) fn enter(&self, from: IpAddr) -> Option<Place> {
         let (from, mut state) = (source(from), self.state());
-        if state.inside >= limits::HANDSHAKES_MAX {
+        let is_stranger = !state.known.contains(&from);
+        let of_source = state.inside.get(&from).copied().unwrap_or(0);
+        let most = match is_stranger {
+            true => limits::HANDSHAKES_PER_SOURCE_MAX,
+            false => limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX,
+        };
+        let inside: usize = state.inside.values().sum();
+        let no_stranger = is_stranger && state.strangers >= limits::HANDSHAKES_MAX / 2;
+        if inside >= limits::HANDSHAKES_MAX || of_source >= most || no_stranger {
             return None;
         }
-        let stranger = Some(from).filter(|from| !state.known.contains(from));
-        if let Some(from) = stranger {
-            let strangers: usize = state.strangers.values().sum();
-            let of_source = state.strangers.get(&from).copied().unwrap_or(0);
-            if strangers >= limits::HANDSHAKES_MAX / 2 || of_source >= limits::HANDSHAKES_PER_SOURCE_MAX {
-                return None;
-            }
-            state.strangers.insert(from, of_source + 1);
-        }
-        state.inside += 1;
+        state.inside.insert(from, of_source + 1);
+        state.strangers += usize::from(is_stranger);
         drop(state);
-        Some(Place { doors: self.clone(), stranger })
+        Some(Place { doors: self.clone(), from, is_stranger })
     }
 
     /// A listed peer came from there. As many addresses are kept as there can be peers.
@@ -79,13 +82,12 @@ impl Doors {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.doors.state();
-        state.inside = state.inside.saturating_sub(1);
-        let Some(from) = self.stranger else { return };
-        let left = state.strangers.get(&from).copied().unwrap_or(0).saturating_sub(1);
+        state.strangers = state.strangers.saturating_sub(usize::from(self.is_stranger));
+        let left = state.inside.get(&self.from).copied().unwrap_or(0).saturating_sub(1);
         if left == 0 {
-            state.strangers.remove(&from);
+            state.inside.remove(&self.from);
         } else {
-            state.strangers.insert(from, left);
+            state.inside.insert(self.from, left);
         }
     }
 }
@@ -118,10 +120,12 @@ mod tests {
         drop(peers);
         doors.remember(v4(9));
         let peers: Vec<Place> = std::iter::from_fn(|| doors.enter(v4(9))).collect();
-        assert_eq!(peers.len(), limits::HANDSHAKES_MAX, "a peer was let in from there");
-        drop(peers);
-        assert_eq!(doors.state().inside, 0);
-        assert!(doors.state().strangers.is_empty());
+        assert_eq!(peers.len(), limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX, "a peer was let in from there");
+        let others: Vec<Place> = std::iter::from_fn(|| doors.enter(v4(1))).collect();
+        assert_eq!(others.len(), limits::HANDSHAKES_MAX - peers.len(), "and it keeps no other one out");
+        drop((peers, others));
+        assert!(doors.state().inside.is_empty());
+        assert_eq!(doors.state().strangers, 0);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! two sides. As root each node has a network namespace of its own, and its network is lossy, slow or flapping as well;
 //! besides, processes are killed and suspended, robots' software is started at another node while the run before it goes on,
 //! disks fill up, are wiped, and damaged, descriptors run out, and logs meet a SIGKILL as they go on to their next segment. In
-//! the end everything is mended, all orders come to their ends, and what was written down is judged.
+//! the end everything is mended, all orders come to their ends, and what was written down is judged. A robot whose key was stolen
+//! can be there all the while.
 
+mod bad_robot;
 mod commands;
 mod descriptors;
 mod disks;
@@ -19,6 +21,7 @@ mod robots;
 mod rotations;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +37,7 @@ use crate::record::{ClientRecord, Recorder};
 use crate::relay::{Law, Links};
 use crate::verify::{Amid, Evidence, Invariants, Ordered, Tasks, Violation, judge};
 use crate::workload::Workload;
+use bad_robot::BadRobot;
 use commands::Commander;
 use faults::{Faults, Mend};
 pub use mix::FaultMix;
@@ -60,6 +64,9 @@ pub struct ChaosOptions {
     pub workload: Workload,
     /// What goes wrong.
     pub faults: FaultMix,
+    /// A program that is a bad robot, if there is to be one: a listed peer that votes nowhere and does what it likes, as long as
+    /// things go wrong.
+    pub bad_robot: Option<PathBuf>,
     /// Whether a relay gives each way between two nodes a delay of its own; without it they reach each other at once.
     pub mixed_links: bool,
     /// How long things go wrong.
@@ -87,6 +94,8 @@ pub struct ChaosReport {
     pub mix: &'static str,
     /// What went wrong, and how often.
     pub faults: BTreeMap<String, usize>,
+    /// What the bad robot did, and how often it could; nothing without one.
+    pub bad_robot: BTreeMap<String, u64>,
     /// What must never happen.
     pub invariants: Invariants,
     /// From when everything was mended, and whoever lost its disk taken in again, until all voters have what the leader
@@ -143,9 +152,14 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     let dir = options.site.dir.clone();
     options.site.set_leases(options.lease_ttl_ms);
     options.site.overrides.extend(options.faults.overrides());
+    if let Some(program) = &options.bad_robot {
+        options.site.listed.push(bad_robot::identity(program, options.seed)?);
+    }
     let network = Hosts::available();
     if network.is_ok() {
-        options.site.hosts = Some(Arc::new(Hosts::create(options.site.nodes)?));
+        // A bad robot is on a host of its own, too.
+        let hosts = options.site.nodes + options.site.listed.len();
+        options.site.hosts = Some(Arc::new(Hosts::create(hosts)?));
     }
     let network = match network {
         Ok(()) => "namespaces".to_owned(),
@@ -159,9 +173,10 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     let SiteOptions { nodes, voters, robots, .. } = options.site;
     let story = Story::begin(&dir.join("story.jsonl"), 0, true)?;
     story.say(&format!(
-        "{nodes} nodes, {voters} of them voters, {robots} robots; seed {}; faults {}; {network}; {links} links",
+        "{nodes} nodes, {voters} of them voters, {robots} robots; seed {}; faults {}; {network}; {links} links{}",
         options.seed,
-        options.faults.name()
+        options.faults.name(),
+        if options.bad_robot.is_some() { "; a bad robot" } else { "" }
     ));
     let mut site = begin(&story, &options.site, &options.workload, (options.lease_ttl_ms, options.seed)).await?;
     let mut faults = Faults::new(&options, story.clone(), &site);
@@ -181,11 +196,14 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     // Things go wrong once work has begun.
     let _ = ended.wait_for(|progress| progress.ended > 0).await;
     let commander = Commander::start(&site, robots, options.seed, options.faults.args_bytes()).await?;
+    let bad_robot = options.bad_robot.as_deref().map(|program| BadRobot::start(program, options.seed, &site));
+    let bad_robot = bad_robot.transpose()?;
     let until = tokio::time::Instant::now() + options.lasts;
     while tokio::time::Instant::now() < until {
         tokio::time::sleep(STEP).await;
         faults.step(&mut site).await?;
     }
+    let bad_robot = bad_robot.map_or_else(|| Ok(BTreeMap::new()), |robot| robot.end(&dir))?;
     faults.mend(&mut site).await?;
     let mended = tokio::time::Instant::now();
     let all: Vec<usize> = (0..voters).collect();
@@ -232,6 +250,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         commands,
         mix: options.faults.name(),
         faults: faults.counts(),
+        bad_robot,
         ok: report.ok,
         invariants: report.invariants,
         heal_ms,

@@ -40,6 +40,8 @@ pub struct SiteOptions {
     pub hosts: Option<Arc<Hosts>>,
     /// A relay that joins the nodes, if there is to be one.
     pub links: Option<Links>,
+    /// Peers that every node lists beside the others, and that are not started with them.
+    pub listed: Vec<String>,
 }
 
 impl SiteOptions {
@@ -140,6 +142,7 @@ impl DemoSite {
             links: options.links,
             tcp: false,
         })?;
+        options.listed.iter().try_for_each(|peer| net.list(peer))?;
         let (mut station, socket) = station(&options.binary, dir);
         station.start()?;
         net.up().await?;

@@ -1,5 +1,6 @@
 //! `skep testnet chaos` and `skep testnet power`
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -89,6 +90,10 @@ pub(crate) struct Chaos {
     /// Which of the things below
     #[arg(long, value_enum, default_value_t = Faults::All)]
     faults: Faults,
+    /// Have a bad robot in the site meanwhile: a peer that all nodes list, that votes nowhere, and that does what it likes.
+    /// This is its program: rogue, of the package skep-tests
+    #[arg(long, value_name = "PROGRAM")]
+    bad_robot: Option<PathBuf>,
     /// What lies between the nodes
     #[arg(long, value_enum, default_value_t = LinkKind::Mixed)]
     links: LinkKind,
@@ -168,9 +173,11 @@ impl Chaos {
                 overrides: vec!["control.policy=nearest".to_owned()],
                 hosts: None,
                 links: None,
+                listed: Vec::new(),
             },
             workload: builtin(robots, orders, seed),
             faults: self.faults.mix(),
+            bad_robot: self.bad_robot,
             mixed_links: self.links == LinkKind::Mixed,
             lasts: Duration::from_secs_f64(self.minutes * 60.0),
             lease_ttl_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
@@ -186,6 +193,7 @@ fn print_chaos(format: Format, report: &ChaosReport) -> Result<(), Failure> {
     let faults: Vec<String> = report.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     let outcomes = report.commands.outcomes.iter();
     let outcomes: Vec<String> = outcomes.map(|(outcome, count)| format!("{count} {outcome}")).collect();
+    let deeds: Vec<String> = report.bad_robot.iter().map(|(deed, times)| format!("{deed} {times}")).collect();
     let violations = &report.invariants.violations;
     let mut lines = vec![
         ("site", format!("{} nodes, {} voters, {} robots", report.nodes, report.voters, report.robots)),
@@ -198,6 +206,9 @@ fn print_chaos(format: Format, report: &ChaosReport) -> Result<(), Failure> {
         ("seed", report.seed.to_string()),
         ("checked", format!("{}: {} violations", report.invariants.checked.join(", "), violations.len())),
     ];
+    if !deeds.is_empty() {
+        lines.push(("bad robot", deeds.join(", ")));
+    }
     lines.extend(violations.iter().map(|violation| (violation.invariant, violation.what.clone())));
     one(format, report, &lines)?;
     judged(report.ok, "the chaos run")

@@ -114,6 +114,7 @@ impl Demo {
                 overrides: vec![policy.to_owned()],
                 hosts: None,
                 links: None,
+                listed: Vec::new(),
             },
             workload,
             faults: match self.faults {

@@ -85,6 +85,7 @@ impl Up {
             overrides: self.overrides,
             hosts: None,
             links: None,
+            listed: Vec::new(),
         };
         let workload = builtin(options.robots, 1, 0);
         let mut running = Running::start(&options, &workload).await.map_err(Failure::failed)?;

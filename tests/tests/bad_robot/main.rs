@@ -1,13 +1,14 @@
 //! A robot whose key was stolen, in a working site: it is listed, votes nowhere, and does what it likes. The site does not notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[path = "bad_robot/rogue.rs"]
-mod rogue;
+mod beside;
+mod doors;
+mod frames;
+mod mesh;
 
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use rogue::{Line, Rogue, frame};
+use beside::Beside;
 use skep_client::TaskSpec;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::frame::FrameKind;
@@ -16,34 +17,38 @@ use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::limits;
 use skep_protocol::query::Query;
 use skep_tests::Site;
+use skep_tests::rogue::{Line, OF_VOTERS, Rogue, frame};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 /// How much more memory a node may take for it than what it may have the node hold, in bytes.
 const SLACK: u64 = 24 * 1024 * 1024;
 
+/// An address of this machine. Each of the last number is a host of its own to whoever counts by address.
+fn here(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, last).into()
+}
+
+fn rogue(seed: u64) -> Rogue {
+    Rogue::new(seed, here(1)).unwrap()
+}
+
 /// So many nodes, of which the first three vote, and all of which list the robot.
 async fn site_with(rogue: &Rogue, nodes: usize) -> Site {
     let mut site = Site::create(NODE, nodes, 3, &[]);
-    for node in &site.net.nodes {
-        let path = node.dir.join("skep.toml");
-        let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
-        write!(file, "\n[[peers]]\nid = \"{}\"\n", rogue.node).unwrap();
-    }
+    site.net.list(&rogue.node.to_string()).unwrap();
     site.net.up().await.unwrap();
     site
 }
 
 /// Where a node is, and who.
 fn find(site: &Site, at: usize) -> (NodeId, SocketAddr) {
-    let text = std::fs::read_to_string(site.net.nodes[at].dir.join("skep.toml")).unwrap();
-    let config: toml::Table = toml::from_str(&text).unwrap();
-    let address = config["control"]["listen"].as_str().unwrap().parse().unwrap();
-    (site.net.nodes[at].id.parse().unwrap(), address)
+    let address = site.net.addresses().swap_remove(at);
+    (address.node.parse().unwrap(), address.control.parse().unwrap())
 }
 
 async fn connect(rogue: &Rogue, site: &Site, at: usize) -> Line {
     let (node, address) = find(site, at);
-    rogue.connect(node, address).await
+    rogue.connect(node, address).await.unwrap()
 }
 
 async fn create(site: &Site, at: usize, title: &str) {
@@ -51,16 +56,9 @@ async fn create(site: &Site, at: usize, title: &str) {
     site.net.nodes[at].client().create_task(spec).await.unwrap();
 }
 
-/// The memory that a node's process has, in bytes.
-fn memory(site: &Site, at: usize) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", site.net.nodes[at].pid().unwrap())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
-}
-
 #[tokio::test]
 async fn it_says_to_every_voter_that_it_leads_and_the_shard_goes_on_as_it_was() {
-    let rogue = Rogue::new(66);
+    let rogue = rogue(66);
     let mut site = site_with(&rogue, 3).await;
     create(&site, 0, "before").await;
     let leader = site.net.leader().await.unwrap();
@@ -68,7 +66,7 @@ async fn it_says_to_every_voter_that_it_leads_and_the_shard_goes_on_as_it_was() 
     for at in 0..3 {
         let line = connect(&rogue, &site, at).await;
         for term in [u64::MAX, term + 1] {
-            for kind in [FrameKind::Append, FrameKind::Vote, FrameKind::PreVote, FrameKind::Beat, FrameKind::Clock] {
+            for kind in OF_VOTERS {
                 let said = line.call(kind, ShardId::FIRST, &line.raft(kind, term)).await;
                 assert!(said.as_ref().is_err_and(|why| why.contains("no voter")), "{kind:?} {term}: {said:?}");
             }
@@ -86,7 +84,7 @@ async fn it_says_to_every_voter_that_it_leads_and_the_shard_goes_on_as_it_was() 
 
 #[tokio::test]
 async fn it_answers_as_the_leader_would_and_no_node_without_one_asks_it() {
-    let rogue = Rogue::new(67);
+    let rogue = rogue(67);
     let mut site = site_with(&rogue, 4).await;
     create(&site, 3, "before").await;
     let line = connect(&rogue, &site, 3).await;
@@ -108,13 +106,13 @@ async fn it_answers_as_the_leader_would_and_no_node_without_one_asks_it() {
 
 #[tokio::test]
 async fn it_sends_more_than_anybody_needs_and_reads_nothing_and_the_memory_of_its_victim_has_a_bound() {
-    let rogue = Rogue::new(68);
+    let rogue = rogue(68);
     let site = site_with(&rogue, 3).await;
     let victim = site.net.leader().await.unwrap();
     for n in 0..20 {
         create(&site, victim, &format!("task {n}")).await;
     }
-    let before = memory(&site, victim);
+    let beside = Beside::of(&site).await;
     // As many streams as it gets, on each a frame that is almost there.
     let line = connect(&rogue, &site, victim).await;
     let body = vec![7; FrameKind::Append.body_bytes_max() - 1];
@@ -124,8 +122,7 @@ async fn it_sends_more_than_anybody_needs_and_reads_nothing_and_the_memory_of_it
         streams.push((send, receive));
         assert!(streams.len() <= limits::STREAMS_PER_PEER_MAX as usize, "it gets more and more");
     }
-    let held = memory(&site, victim).saturating_sub(before);
-    println!("{} streams with frames for others: {} KiB more", streams.len(), held / 1_024);
+    let held = beside.more(&site, victim, &format!("{} streams with frames for others", streams.len()));
     assert!(held < SLACK, "{held} bytes for frames that are not taken from it");
     create(&site, victim, "beside it").await;
 
@@ -150,8 +147,7 @@ async fn it_sends_more_than_anybody_needs_and_reads_nothing_and_the_memory_of_it
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), asked).await;
         streams.push((send, receive));
     }
-    let held = memory(&site, victim).saturating_sub(before);
-    println!("{} streams whose answers nobody reads: {} KiB more", streams.len(), held / 1_024);
+    let held = beside.more(&site, victim, &format!("{} streams whose answers nobody reads", streams.len()));
     assert!(held < limits::LARGE_ANSWER_BYTES_PER_PEER_MAX as u64 + 2 * SLACK, "{held} bytes");
     create(&site, (victim + 1) % 3, "beside it").await;
     assert_eq!(site.net.leader().await.unwrap(), victim, "nobody had to be elected");

@@ -1,0 +1,76 @@
+//! Connections on which nothing comes: handshakes that nobody finishes, and those that never begin.
+
+use std::net::{IpAddr, SocketAddr};
+
+use skep_protocol::ids::NodeId;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinHandle;
+
+use super::{Rogue, TAKEN, text};
+
+/// Datagrams that a handshake is long enough for a node to take it for one: it asks whether its address is its own, and is told so.
+const DATAGRAMS_SENT: usize = 2;
+/// No datagram is larger.
+const DATAGRAM_BYTES_MAX: usize = 65_536;
+
+/// A handshake that was begun and does not go on. Dropping it lets go of it, without a word.
+pub struct Unfinished {
+    rogue: Rogue,
+    way: JoinHandle<()>,
+    handshake: JoinHandle<()>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.way.abort();
+        self.handshake.abort();
+        // Nothing goes the way any more, so that nobody hears of it.
+        self.rogue.endpoint.close(quinn::VarInt::from_u32(0), b"");
+    }
+}
+
+/// Begins a handshake with a node, from an address of this machine, and leaves it there.
+///
+/// # Errors
+/// Why it could not be begun.
+pub async fn unfinished(seed: u64, from: IpAddr, node: NodeId, to: SocketAddr) -> Result<Unfinished, String> {
+    let rogue = Rogue::new(seed, from)?;
+    let way = UdpSocket::bind(SocketAddr::new(from, 0)).await.map_err(text)?;
+    let connecting = rogue.dialling(node, way.local_addr().map_err(text)?)?;
+    let way = tokio::spawn(pass_some(way, to));
+    let handshake = tokio::spawn(async move { drop(connecting.await) });
+    Ok(Unfinished { rogue, way, handshake })
+}
+
+/// Passes everything on to whoever dials, and to the node no more than it takes for a handshake to have begun.
+async fn pass_some(way: UdpSocket, to: SocketAddr) {
+    let (mut datagram, mut dials, mut sent) = (vec![0; DATAGRAM_BYTES_MAX], None, 0);
+    while let Ok((bytes, from)) = way.recv_from(&mut datagram).await {
+        let Some(datagram) = datagram.get(..bytes) else { return };
+        if from == to {
+            if let Some(dials) = dials {
+                let _ = way.send_to(datagram, dials).await;
+            }
+            continue;
+        }
+        dials = Some(from);
+        if sent < DATAGRAMS_SENT {
+            sent += 1;
+            let _ = way.send_to(datagram, to).await;
+        }
+    }
+}
+
+/// Opens so many connections of TCP to a node, and says nothing on any. As many as are taken.
+pub async fn silent_connections(to: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        match tokio::time::timeout(TAKEN, TcpStream::connect(to)).await {
+            Ok(Ok(stream)) => open.push(stream),
+            Ok(Err(_)) => {}
+            // Nobody accepts any more.
+            Err(_) => break,
+        }
+    }
+    open
+}

@@ -1,0 +1,186 @@
+//! What it says: of each kind of frame something that no honest peer would say.
+
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use skep_protocol::codec::Encoded as _;
+use skep_protocol::entry::{Op, Request};
+use skep_protocol::frame::{FrameKind, Proposal, SnapshotId};
+use skep_protocol::heartbeat::{AgentClaims, AgentHeartbeat, ClaimsUpdate, Heartbeat};
+use skep_protocol::ids::{AttachmentId, NodeId, RequestId};
+use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::limits;
+use skep_protocol::query::Query;
+use skep_protocol::text::AgentId;
+use skep_protocol::time::LogInstant;
+
+use super::Line;
+
+/// Every kind of frame.
+pub const KINDS: [FrameKind; 21] = [
+    FrameKind::Hello,
+    FrameKind::Append,
+    FrameKind::Vote,
+    FrameKind::PreVote,
+    FrameKind::TransferLeader,
+    FrameKind::SnapshotHead,
+    FrameKind::SnapshotChunk,
+    FrameKind::Propose,
+    FrameKind::Query,
+    FrameKind::Heartbeat,
+    FrameKind::Claims,
+    FrameKind::Clock,
+    FrameKind::Pull,
+    FrameKind::Leads,
+    FrameKind::End,
+    FrameKind::Beat,
+    FrameKind::Forgot,
+    FrameKind::SnapshotInstall,
+    FrameKind::Twin,
+    FrameKind::Reply,
+    FrameKind::Refused,
+];
+
+/// Those that are a group's own.
+pub const OF_VOTERS: [FrameKind; 10] = [
+    FrameKind::Append,
+    FrameKind::Vote,
+    FrameKind::PreVote,
+    FrameKind::TransferLeader,
+    FrameKind::SnapshotHead,
+    FrameKind::SnapshotChunk,
+    FrameKind::SnapshotInstall,
+    FrameKind::Clock,
+    FrameKind::Beat,
+    FrameKind::Forgot,
+];
+
+/// Attachments that it guesses: a young shard has given few.
+const GUESSED: u64 = 64;
+/// As much of anything as there can be.
+const LOTS: u64 = u64::MAX;
+
+/// So many bytes of nothing.
+pub(super) fn rubbish(rng: &mut SmallRng, bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|_| rng.random_range(0..=u8::MAX)).collect()
+}
+
+/// A number as openraft's types have it on the wire.
+fn number(body: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        body.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    body.push(number as u8);
+}
+
+/// That somebody else's agent is given up, whatever its attachment is.
+fn detach(agent: &AgentId) -> Vec<u8> {
+    let request = |n: u64| Request {
+        id: RequestId::from_bytes([[0xBA; 8], n.to_be_bytes()].concat().try_into().unwrap_or([0; 16])),
+        first_sent: LogInstant::from_raw(1),
+        deadline: LogInstant::from_raw(1).plus_ms(3_600_000),
+        op: Op::DetachAgent { agent: agent.clone(), attachment: AttachmentId(n) },
+    };
+    Proposal { requests: (0..GUESSED).map(request).collect() }.encode().unwrap_or_default()
+}
+
+/// That somebody else's agent is there, is its own, and may be given all work that there is.
+fn heartbeat(agent: &AgentId) -> Vec<u8> {
+    let said = |n: u64| AgentHeartbeat {
+        agent: agent.clone(),
+        attachment: AttachmentId(n),
+        credit_limit: LOTS,
+        place: None,
+        renew: true,
+    };
+    Heartbeat { agents: (0..GUESSED).map(said).collect() }.encode().unwrap_or_default()
+}
+
+/// That somebody's agent holds nothing any more.
+fn claims(agent: &AgentId) -> Vec<u8> {
+    let of = |n: u64| AgentClaims {
+        agent: agent.clone(),
+        attachment: AttachmentId(n),
+        assigned: LOTS,
+        held: Vec::new(),
+        tasks: Vec::new(),
+    };
+    ClaimsUpdate { as_of: LOTS, agents: (0..GUESSED).map(of).collect() }.encode().unwrap_or_default()
+}
+
+impl Line {
+    /// A frame of Raft in its own name: it leads, or asks for votes, in a term.
+    #[must_use]
+    pub fn raft(&self, kind: FrameKind, term: u64) -> Vec<u8> {
+        let mut body = Vec::new();
+        self.address.write(&mut body);
+        // The form of openraft's types, their version first: the vote, then what is behind it.
+        body.push(1);
+        number(&mut body, term);
+        body.push(1);
+        number(&mut body, self.address.from.0);
+        body.push(1);
+        body.extend_from_slice(match kind {
+            FrameKind::Append => &[0, 0, 0],
+            FrameKind::Vote | FrameKind::PreVote => &[0, 1],
+            _ => &[],
+        });
+        body
+    }
+
+    /// A piece of a snapshot that nobody made.
+    fn snapshot(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        self.address.write(&mut body);
+        SnapshotId { bytes: limits::SNAPSHOT_BYTES_MAX as u64, digest: 7 }.write(&mut body);
+        body
+    }
+
+    /// A lie of this kind: about itself, whose node this is, and about an agent of another node.
+    #[must_use]
+    pub fn lie(&self, kind: FrameKind, own: NodeId, agent: &AgentId) -> Vec<u8> {
+        match kind {
+            FrameKind::Append
+            | FrameKind::Vote
+            | FrameKind::PreVote
+            | FrameKind::TransferLeader
+            | FrameKind::Clock
+            | FrameKind::Beat
+            | FrameKind::Forgot => self.raft(kind, LOTS),
+            FrameKind::SnapshotHead | FrameKind::SnapshotChunk | FrameKind::SnapshotInstall => self.snapshot(),
+            FrameKind::Propose | FrameKind::End => detach(agent),
+            FrameKind::Query => Query::Changes { from: 0, skip: 0 }.encode().unwrap_or_default(),
+            FrameKind::Heartbeat => heartbeat(agent),
+            FrameKind::Claims => claims(agent),
+            FrameKind::Leads => {
+                let hint = LeaderHint { leader: Some(own), term: 1 << 30, voters: Voters::of([own]) };
+                hint.encode().unwrap_or_default()
+            }
+            // A place of nobody: of those that are kept for documents (RFC 5737).
+            FrameKind::Twin => b"203.0.113.7:7341".to_vec(),
+            FrameKind::Hello | FrameKind::Pull | FrameKind::Reply | FrameKind::Refused => vec![7; 64],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skep_protocol::frame::{HEADER_BYTES, Header};
+    use skep_protocol::ids::ShardId;
+
+    #[test]
+    fn no_kind_of_frame_is_forgotten() {
+        let header = Header { kind: FrameKind::Beat, shard: ShardId::FIRST, clock: None, call: 0, body_bytes: 0 };
+        let known = |byte: u8| {
+            let mut bytes: [u8; HEADER_BYTES] = header.encode();
+            bytes[3] = byte;
+            Header::decode(&bytes).is_ok()
+        };
+        let said: Vec<u8> = (0..=u8::MAX).filter(|byte| known(*byte)).collect();
+        let mut listed: Vec<u8> = KINDS.iter().map(|kind| *kind as u8).collect();
+        listed.sort_unstable();
+        assert_eq!(listed, said);
+        assert!(OF_VOTERS.iter().all(|kind| KINDS.contains(kind)));
+    }
+}
