@@ -229,7 +229,9 @@ impl Router {
         let named = hint.leader.filter(|leader| *leader != asked);
         let follow = if state.member {
             // Its own replica may be behind, but not of an earlier term.
-            let votes = |node: &NodeId| hint.voters.contains(node) || state.known.believes(*node, &self.marked);
+            let votes = |node: &NodeId| {
+                *node == self.local || hint.voters.contains(node) || state.known.believes(*node, &self.marked)
+            };
             named.filter(|leader| hint.term >= state.known.term() && votes(leader))
         } else {
             if asked == self.local || state.known.believes(asked, &self.marked) {
