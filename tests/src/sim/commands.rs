@@ -65,15 +65,25 @@ pub(super) struct Pulling {
 /// What a robot's software knows of a command.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
+    deadline: LogInstant,
     last: Option<CommandSaid>,
     /// Until when it may be begun, on the robot's own clock; none before the word to go.
     until_ms: Option<u64>,
+    /// When that word was asked for, on the same clock.
+    asked_ms: u64,
     /// Whether the word to go was that it is too late.
     hopeless: bool,
     /// How often a word came too late, and the robot asked for another.
     again: u32,
     acted: bool,
     ignored: u32,
+}
+
+impl Task {
+    fn new(deadline: LogInstant) -> Self {
+        let (again, ignored, asked_ms) = (0, 0, 0);
+        Self { deadline, last: None, until_ms: None, asked_ms, hopeless: false, again, acted: false, ignored }
+    }
 }
 
 impl Sim {
@@ -138,6 +148,7 @@ impl Sim {
         if wiped {
             self.watch.coverage.journals_lost += u64::from(!self.hosts[host].journals.durable.is_empty());
             self.hosts[host].journals.durable.clear();
+            self.see(&Seen::JournalsLost { host });
         }
     }
 
@@ -231,12 +242,11 @@ impl Sim {
     pub(super) fn on_command_told(&mut self, robot: usize, command: CommandId, told: CommandTold) {
         let stamp = self.boot_ms(self.robots[robot].host);
         match told {
-            CommandTold::Offer(_) => {
+            CommandTold::Offer(offered) => {
                 if self.robots[robot].commands.contains_key(&command) {
                     return self.say_again_of(robot, command);
                 }
-                let (again, ignored) = (0, 0);
-                let fresh = Task { last: None, until_ms: None, hopeless: false, again, acted: false, ignored };
+                let fresh = Task::new(offered.command.deadline);
                 self.robots[robot].commands.insert(command, fresh);
                 let said = if self.rng.random_ratio(1, REJECTS_ONE_IN) {
                     CommandSaid::Reject { reason: Reason::truncated("not now") }
@@ -251,6 +261,7 @@ impl Sim {
                 let Some(known) = self.robots[robot].commands.get_mut(&command) else { return };
                 if known.until_ms.is_none() {
                     (known.last, known.until_ms, known.hopeless) = (None, Some(stamp + within_ms), within_ms == 0);
+                    known.asked_ms = stamp;
                     let delay = self.rng.random_range(0..=ACTS_WITHIN_MS);
                     self.after(delay, Event::Acts { robot, run, command });
                 }
@@ -310,8 +321,11 @@ impl Sim {
             return self.say_of(robot, command, CommandSaid::Failed { reason: Reason::truncated("too late") });
         }
         known.acted = true;
+        let (asked_ms, deadline, host) = (known.asked_ms, known.deadline, self.robots[robot].host);
         let (agent, token) = (self.robots[robot].agent.clone(), self.robots[robot].token);
         self.see(&Seen::Acted { agent: &agent, command, token });
+        let (agent, run) = (&agent, self.hosts[host].run);
+        self.see(&Seen::Began { host, run, boot_ms: now, asked_ms, agent, command, deadline });
         let permille = self.rng.random_range(0..=1_000);
         let said = CommandSaid::Progress { permille, note: Reason::truncated("at it") };
         self.say(robot, Said::Command(command, said));

@@ -14,6 +14,7 @@ use skep_protocol::text::{
 use skep_protocol::time::LogInstant;
 
 use super::calls::{Call, Waits};
+use super::clerk::secret_of;
 use super::host::{SHARD, site};
 use super::plan::Plan;
 use super::watch::Seen;
@@ -82,7 +83,8 @@ pub(super) fn sealed(op: Op, clock: LogInstant) -> Op {
             let valid_ms = command.command.deadline.raw();
             let sealed = Command { deadline: clock.plus_ms(valid_ms), ..command.command };
             let signature = Signature::from_bytes(&[0; 64]);
-            let command = sealed.clone().sign(&operator()).unwrap_or(SignedCommand { command: sealed, signature });
+            let command =
+                sealed.clone().sign(&secret_of(&sealed)).unwrap_or(SignedCommand { command: sealed, signature });
             Op::SendCommand { command: Box::new(command) }
         }
         op => op,
@@ -122,6 +124,7 @@ impl Sim {
     fn command(&mut self, customer: usize) -> Op {
         let (robots, hours) = (self.robots.len(), self.plan.hours);
         let id = CommandId::from_bytes(self.rng.random());
+        let signer = self.signer();
         let rng = &mut self.rng;
         let robot = rng.random_range(0..robots);
         let (target, many) = match rng.random_range(0..16) {
@@ -153,7 +156,7 @@ impl Sim {
             parent: None,
             trace: TraceParent::new("").expect("a trace"),
             waves,
-            operator: operator().key(),
+            operator: signer.key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
         Op::SendCommand { command: Box::new(SignedCommand { command, signature }) }
@@ -181,11 +184,14 @@ impl Sim {
             return;
         }
         let pick = self.rng.random_range(0..14);
+        let installed = self.customers[customer].installed;
+        let stated = if installed { self.statement(customer) } else { None };
         let known = &self.customers[customer];
         let earlier = (!known.tasks.is_empty()).then(|| known.tasks[self.rng.random_range(0..known.tasks.len())]);
         let (mut op, mut reads) = (None, None);
         match (pick, earlier) {
-            _ if !self.customers[customer].installed => {
+            _ if stated.is_some() => op = stated,
+            _ if !installed => {
                 self.customers[customer].installed = true;
                 op = Some(Op::InstallOperator { grant: Box::new(first_operator()) });
             }
@@ -208,7 +214,7 @@ impl Sim {
             return self.after(1, Event::CustomerWakes { customer });
         }
         let valid_ms = if self.rng.random_ratio(1, 3) { self.rng.random_range(1_000..=10_000) } else { 60_000 };
-        let (host, began_ms) = (self.rng.random_range(0..self.hosts.len()), self.now);
+        let (host, began_ms) = (self.plan.used(self.rng.random_range(0..self.hosts.len())), self.now);
         let known = &mut self.customers[customer];
         known.next_call += 1;
         let (number, request, in_doubt) = (known.next_call, None, false);
@@ -233,7 +239,6 @@ impl Sim {
     }
 
     pub(super) fn on_customer_told(&mut self, customer: usize, call: u64, settled: Settled) {
-        let hosts = self.hosts.len();
         let Some(calling) = self.customers[customer].call.as_mut().filter(|known| known.number == call) else { return };
         let over = match &settled {
             Settled::Done { .. } | Settled::Read(_) => true,
@@ -246,7 +251,7 @@ impl Sim {
         };
         if !over {
             // The same request, to another node.
-            calling.host = (calling.host + 1) % hosts;
+            calling.host = self.plan.used(calling.host + 1);
             // What nobody answers for a minute is given up: the deadline has passed, and what became of it is unknown.
             if self.now.saturating_sub(calling.began_ms) < 90_000 || !self.is_calm() {
                 return self.after(AGAIN_MS, Event::CustomerWakes { customer });

@@ -135,6 +135,18 @@ counters! {
     commands_in_doubt,
     /// Journals that were lost.
     journals_lost,
+    /// Runs in which a host lied that votes nowhere.
+    stolen_robots,
+    /// Runs in which a voter did.
+    lying_voters,
+    /// Questions that a liar answered, or was to answer.
+    lies,
+    /// Commands that it delivered again.
+    commands_delivered_again,
+    /// Clocks that it turned back.
+    clocks_turned_back,
+    /// Entries that it wrote as a leader, and that nobody had signed.
+    forged_entries,
 }
 
 impl Coverage {
