@@ -24,6 +24,8 @@ dist:
 prove:
     cargo run --package skep-tests --release --bin sim -- --seeds 20000
     cargo run --package skep-tests --release --bin sim -- --hosts 200 --seeds 50
+    cargo run --package skep-tests --release --bin sim -- --lies robot --seeds 2000
+    cargo run --package skep-tests --release --bin sim -- --lies voter --seeds 2000
     SKEP_SIM_SEEDS=2000 cargo test --package skep-consensus --release --lib simulation
     cargo run --release -- testnet chaos --minutes 30
     cargo run --release -- testnet chaos --links mixed --minutes 30

@@ -148,6 +148,8 @@ mutants! {
     BegunIdsForgotten = "begun-ids-forgotten",
     /// A vote of any term is taken.
     TermUnbounded = "term-unbounded",
+    /// Whoever says that it leads is asked and believed, whether it votes or not.
+    StrangerBelieved = "stranger-believed",
 }
 
 /// Whether a seeded bug is to happen.

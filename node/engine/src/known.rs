@@ -64,7 +64,7 @@ impl Known {
 
     /// Whether what a node says is believed: it votes, or is marked as a voter. Whoever else is listed is not asked, nor heard.
     pub(crate) fn believes(&self, node: NodeId, marked: &BTreeSet<NodeId>) -> bool {
-        marked.contains(&node) || self.voters.contains(&node)
+        is_on(Mutant::StrangerBelieved) || marked.contains(&node) || self.voters.contains(&node)
     }
 
     /// Whether anybody has said who leads, or who votes.

@@ -65,7 +65,7 @@ impl Router {
     /// Whether what a node says of a shard is believed.
     fn believes(&self, shard: ShardId, node: NodeId) -> bool {
         let of_shard = self.shards.get(&shard).is_some_and(|state| state.known.believes(node, &self.marked));
-        of_shard || self.marked.contains(&node)
+        of_shard || self.marked.contains(&node) || is_on(Mutant::StrangerBelieved)
     }
 
     /// Takes note of something that happened.

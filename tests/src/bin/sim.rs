@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use skep_tests::sim::{self, Campaign, CampaignOptions, Month, MonthOptions, SETTLED_DAY, Scale};
+use skep_tests::sim::{self, Campaign, CampaignOptions, Lies, Month, MonthOptions, SETTLED_DAY, Scale};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -37,12 +37,15 @@ struct Args {
     /// are to follow each new leader at once.
     #[arg(long, value_parser = clap::value_parser!(u16).range(5..=250))]
     hosts: Option<u16>,
+    /// Who lies, instead of what each seed says.
+    #[arg(long)]
+    lies: Option<Lies>,
     /// So many days of steady load instead, in which nothing goes wrong and nothing may grow: agents that come and go under ids
     /// of their own, tasks and commands. Ends with 1 if something has grown since the seventh day. --seed is that of the load.
     #[arg(
         long,
         value_parser = clap::value_parser!(u16).range(1..=366),
-        conflicts_with_all = ["robots", "hosts", "faults", "any", "progress"]
+        conflicts_with_all = ["robots", "hosts", "lies", "faults", "any", "progress"]
     )]
     days: Option<u16>,
     /// A file that notes how far it is: the same command goes on from there.
@@ -58,7 +61,8 @@ fn main() -> ExitCode {
     if let Some(days) = args.days {
         return month(u64::from(days), args.seed, args.output);
     }
-    let scale = Scale { robots: args.robots.map(usize::from), hosts: args.hosts.map(usize::from) };
+    let (robots, hosts) = (args.robots.map(usize::from), args.hosts.map(usize::from));
+    let scale = Scale { robots, hosts, lies: args.lies };
     if let Some(seed) = args.seed {
         return again(seed, scale, args.faults.as_deref());
     }

@@ -75,6 +75,7 @@ impl Sim {
         let id = RequestId::from_bytes(self.rng.random());
         let op = sealed(wish.op, clock);
         let request = Request { id, first_sent: clock, deadline: clock.plus_ms(wish.valid_ms), op };
+        self.liar_reads(&request.op);
         self.see(&Seen::Invoked { request: &request, valid_ms: wish.valid_ms });
         if let Some(kept) = self.requests_of(&wish.waits) {
             *kept = Some(request.clone());
@@ -156,6 +157,9 @@ impl Sim {
     pub(super) fn attempt(&mut self, host: usize, key: WorkKey, attempt: u32, target: Target, work: Work) {
         let asker = Asker { host, run: self.hosts[host].run, key: key.0, attempt };
         self.see(&Seen::Tried { host, key: key.0 });
+        if matches!(work, Work::Pull(_)) {
+            self.hosts[host].pulls_by = Some(key.0);
+        }
         let to = match target {
             Target::Local => host,
             Target::Node(node) if self.hosts[host].peers.contains(&node) => host_of(node),
@@ -179,7 +183,7 @@ impl Sim {
         self.send(host, to, message);
     }
 
-    fn on_outcome(&mut self, asker: Asker, outcome: Outcome) {
+    pub(super) fn on_outcome(&mut self, asker: Asker, outcome: Outcome) {
         if self.hosts[asker.host].run == asker.run {
             let (key, attempt) = (WorkKey(asker.key), asker.attempt);
             self.tell_engine(asker.host, EngineEvent::Outcome { key, attempt, outcome });
@@ -198,6 +202,7 @@ impl Sim {
         if message.is_of_leader() {
             self.see(&Seen::Reached { host: to });
         }
+        let Some(message) = self.lie_about(to, message) else { return };
         match message {
             Message::Append(append) => self.on_append(to, &append),
             Message::Ack(ack) => self.on_ack(to, ack),
@@ -206,7 +211,7 @@ impl Sim {
             Message::Propose { asker, request } => self.on_propose(to, asker, *request),
             Message::Query { asker, query } => self.on_query(to, asker, query),
             Message::Pull { asker, pull } => self.on_pull(to, asker, pull),
-            Message::Pulled { asker, result } => self.on_outcome(asker, Outcome::Pull(result.map(Box::new))),
+            Message::Pulled { asker, result } => self.on_pulled(to, asker, result),
             Message::Heartbeat { asker, heartbeat } => self.on_heartbeat(to, asker, heartbeat),
             Message::Leads { by, hint } => {
                 self.tell_engine(to, EngineEvent::Leads { shard: SHARD, by: node_id(by), hint });

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::liar::Lies;
 use super::plan::Plan;
 use super::shrink::shrink;
 use super::watch::{Coverage, Violation};
@@ -23,7 +24,7 @@ pub struct CampaignOptions {
     pub from: u64,
     /// How many.
     pub seeds: u64,
-    /// How many robots, and hosts; drawn from each seed if none.
+    /// How many robots, and hosts, and who lies; drawn from each seed if none.
     pub scale: Scale,
     /// Where it is noted how far it is. A campaign of the same seeds goes on from there.
     pub progress: Option<PathBuf>,
@@ -56,6 +57,9 @@ pub struct Campaign {
     /// How many hosts; drawn from each seed if none.
     #[serde(default)]
     pub hosts: Option<usize>,
+    /// Who lies; drawn from each seed if none.
+    #[serde(default)]
+    pub lies: Option<Lies>,
     /// How many were run.
     pub seeds: u64,
     /// Virtual time, times robots, in milliseconds.
@@ -84,7 +88,7 @@ pub enum CampaignError {
     Other {
         /// Which.
         path: PathBuf,
-        /// Its first seed, its robots and its hosts.
+        /// Its first seed, its robots, its hosts, and who lies.
         found: String,
         /// Those that were asked for.
         wanted: String,
@@ -102,12 +106,12 @@ impl Campaign {
     /// # Errors
     /// [`CampaignError`] if its progress cannot be read or noted. What was found is in the campaign.
     pub fn run(options: &CampaignOptions, mut tell: impl FnMut(&Self)) -> Result<Self, CampaignError> {
-        let Scale { robots, hosts } = options.scale;
-        let mut campaign = Self { from: options.from, robots, hosts, ..Self::default() };
+        let Scale { robots, hosts, lies } = options.scale;
+        let mut campaign = Self { from: options.from, robots, hosts, lies, ..Self::default() };
         if let Some(path) = &options.progress
             && let Some(known) = read(path)?
         {
-            let scale = Scale { robots: known.robots, hosts: known.hosts };
+            let scale = Scale { robots: known.robots, hosts: known.hosts, lies: known.lies };
             if (known.from, scale) != (options.from, options.scale) {
                 let (found, wanted) = (described(known.from, scale), described(options.from, options.scale));
                 return Err(CampaignError::Other { path: path.clone(), found, wanted });
@@ -120,8 +124,9 @@ impl Campaign {
             for (seed, outcome) in batch(first, count, options.scale) {
                 campaign.note(seed, outcome, options.scale);
             }
-            // Where hosts are counted nothing goes wrong but that leaders die.
-            let missing = if hosts.is_none() { campaign.coverage.missing() } else { Vec::new() };
+            // Where hosts are counted nothing goes wrong but that leaders die; where it is said who lies, others do not.
+            let drawn = hosts.is_none() && lies.is_none();
+            let missing = if drawn { campaign.coverage.missing() } else { Vec::new() };
             campaign.missing = missing.into_iter().map(str::to_owned).collect();
             if let Some(path) = &options.progress {
                 write(path, &campaign)?;
@@ -152,7 +157,8 @@ fn failure(seed: u64, violation: &Violation, scale: Scale) -> Failure {
     let faults = kept.iter().filter_map(|at| plan.faults.get(*at)).map(ToString::to_string).collect();
     let numbers: Vec<String> = kept.iter().map(ToString::to_string).collect();
     let flag = |name: &str, count: Option<usize>| count.map(|n| format!(" --{name} {n}")).unwrap_or_default();
-    let scale = flag("robots", scale.robots) + &flag("hosts", scale.hosts);
+    let lies = scale.lies.map(|lies| format!(" --lies {lies}")).unwrap_or_default();
+    let scale = flag("robots", scale.robots) + &flag("hosts", scale.hosts) + &lies;
     let faulty = if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") };
     Failure {
         seed,
@@ -193,7 +199,8 @@ fn described(from: u64, scale: Scale) -> String {
         Some(count) => format!("{count} {what}"),
         None => format!("as many {what} as each seed says"),
     };
-    format!("seed {from} with {} and {}", counted("robots", scale.robots), counted("hosts", scale.hosts))
+    let lies = scale.lies.map(|lies| format!(" ({lies} lies)")).unwrap_or_default();
+    format!("seed {from} with {} and {}{lies}", counted("robots", scale.robots), counted("hosts", scale.hosts))
 }
 
 fn read(path: &Path) -> Result<Option<Campaign>, CampaignError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt as _;
 use skep_engine::{Event as EngineEvent, InboxEvent, JournalEffect, StreamKey, WriteKey};
+use skep_protocol::command::PerClass;
 use skep_protocol::ids::{CommandId, JournalId};
 use skep_protocol::journal::{JournalState, JournalWrite};
 use skep_protocol::offer::{CommandSaid, CommandTold};
@@ -13,7 +14,7 @@ use skep_protocol::time::LogInstant;
 
 use super::host::{SHARD, node_id};
 use super::journal::Journal;
-use super::replica::{Asker, Replica};
+use super::replica::{Asker, RoundFor};
 use super::watch::Seen;
 use super::world::{Event, Message, Said, Sim};
 
@@ -65,15 +66,25 @@ pub(super) struct Pulling {
 /// What a robot's software knows of a command.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
+    deadline: LogInstant,
     last: Option<CommandSaid>,
     /// Until when it may be begun, on the robot's own clock; none before the word to go.
     until_ms: Option<u64>,
+    /// When that word was asked for, on the same clock.
+    asked_ms: u64,
     /// Whether the word to go was that it is too late.
     hopeless: bool,
     /// How often a word came too late, and the robot asked for another.
     again: u32,
     acted: bool,
     ignored: u32,
+}
+
+impl Task {
+    fn new(deadline: LogInstant) -> Self {
+        let (again, ignored, asked_ms) = (0, 0, 0);
+        Self { deadline, last: None, until_ms: None, asked_ms, hopeless: false, again, acted: false, ignored }
+    }
 }
 
 impl Sim {
@@ -114,6 +125,7 @@ impl Sim {
                 let id = JournalId::from_bytes(self.rng.random());
                 let fresh = || Journal::new(id);
                 let journal = self.hosts[host].journals.durable.entry(agent.clone()).or_insert_with(fresh).state();
+                self.found(host, journal.clock_floor);
                 InboxEvent::Opened { shard: SHARD, agent, journal }
             }
         };
@@ -121,8 +133,21 @@ impl Sim {
     }
 
     fn write_journal(&mut self, host: usize, agent: &AgentId, writes: Vec<JournalWrite>) {
+        if self.plan.liar.is_some() && self.hosts[host].journals.durable.contains_key(agent) {
+            for write in &writes {
+                self.see(&Seen::Kept { host, agent, write });
+            }
+        }
         if let Some(journal) = self.hosts[host].journals.durable.get_mut(agent) {
             journal.apply(writes);
+        }
+    }
+
+    /// A node is given a journal, by which the shard's clock has come to this.
+    fn found(&mut self, host: usize, floor: LogInstant) {
+        if floor > LogInstant::ZERO {
+            let (run, boot_ms) = (self.hosts[host].run, self.boot_ms(host));
+            self.see(&Seen::FloorFound { host, run, boot_ms, floor });
         }
     }
 
@@ -138,6 +163,7 @@ impl Sim {
         if wiped {
             self.watch.coverage.journals_lost += u64::from(!self.hosts[host].journals.durable.is_empty());
             self.hosts[host].journals.durable.clear();
+            self.see(&Seen::JournalsLost { host });
         }
     }
 
@@ -147,6 +173,7 @@ impl Sim {
         let found: Vec<(AgentId, JournalState)> =
             found.map(|(agent, journal)| (agent.clone(), journal.state())).collect();
         for (agent, journal) in found {
+            self.found(host, journal.clock_floor);
             self.tell_engine(host, EngineEvent::Inbox(InboxEvent::Opened { shard: SHARD, agent, journal }));
         }
     }
@@ -154,19 +181,34 @@ impl Sim {
     pub(super) fn on_pull(&mut self, host: usize, asker: Asker, pull: Pull) {
         let boot_ms = self.boot_ms(host);
         let known = self.hosts[host].replica.as_ref();
-        // Nobody lies here: whoever is passed by a node leads no more, as a quorum would say.
-        let passed = |replica: &Replica| replica.state.is_passed(node_id(asker.host), &pull);
-        let ready = known.is_some_and(|replica| replica.is_ready(host, boot_ms) && !passed(replica));
+        let passed = known.is_some_and(|replica| replica.state.is_passed(node_id(asker.host), &pull));
+        // Where nobody lies, whoever is passed by a node leads no more, as a quorum would say.
+        let leads = !passed || self.plan.liar.is_some();
+        let ready = known.is_some_and(|replica| replica.is_ready(host, boot_ms)) && leads;
         let clock = known.and_then(|replica| replica.clock.now(boot_ms)).filter(|_| ready);
         let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
-        let (Some(clock), Some(lead)) = (clock, lead) else {
-            let result = Err(PullFailure::NotLeader(self.elsewhere(host)));
-            return self.send(host, asker.host, Message::Pulled { asker, result });
-        };
+        let (Some(clock), Some(lead)) = (clock, lead) else { return self.refuse_pull(host, asker) };
         let until_ms = boot_ms + u64::from(pull.wait_ms);
-        lead.pulls.push(Pulling { asker, pull, clock, until_ms, looked: None });
+        let pulling = Pulling { asker, pull, clock, until_ms, looked: None };
+        if passed {
+            return self.begin_round(host, RoundFor::Pull(Box::new(pulling)));
+        }
+        lead.pulls.push(pulling);
         self.answer_pulls(host);
         self.arm(host);
+    }
+
+    fn refuse_pull(&mut self, host: usize, asker: Asker) {
+        let result = Err(PullFailure::NotLeader(self.elsewhere(host)));
+        self.send(host, asker.host, Message::Pulled { asker, result });
+    }
+
+    /// A quorum was asked whether a leader leads that a node is ahead of.
+    pub(super) fn end_round_of_pull(&mut self, host: usize, pulling: Pulling, confirmed: bool) {
+        let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
+        let Some(lead) = lead.filter(|_| confirmed) else { return self.refuse_pull(host, pulling.asker) };
+        lead.pulls.push(pulling);
+        self.answer_pulls(host);
     }
 
     /// Answers pulls for which there is something, and those that have waited long enough.
@@ -196,6 +238,8 @@ impl Sim {
             !over
         });
         for (asker, pulled) in answers {
+            let back = pulled.agents.iter().filter(|of| of.back != PerClass::default()).count();
+            self.watch.coverage.places_taken_back += back as u64;
             self.send(host, asker.host, Message::Pulled { asker, result: Ok(pulled) });
         }
     }
@@ -235,12 +279,11 @@ impl Sim {
     pub(super) fn on_command_told(&mut self, robot: usize, command: CommandId, told: CommandTold) {
         let stamp = self.boot_ms(self.robots[robot].host);
         match told {
-            CommandTold::Offer(_) => {
+            CommandTold::Offer(offered) => {
                 if self.robots[robot].commands.contains_key(&command) {
                     return self.say_again_of(robot, command);
                 }
-                let (again, ignored) = (0, 0);
-                let fresh = Task { last: None, until_ms: None, hopeless: false, again, acted: false, ignored };
+                let fresh = Task::new(offered.deadline);
                 self.robots[robot].commands.insert(command, fresh);
                 let said = if self.rng.random_ratio(1, REJECTS_ONE_IN) {
                     CommandSaid::Reject { reason: Reason::truncated("not now") }
@@ -255,6 +298,7 @@ impl Sim {
                 let Some(known) = self.robots[robot].commands.get_mut(&command) else { return };
                 if known.until_ms.is_none() {
                     (known.last, known.until_ms, known.hopeless) = (None, Some(stamp + within_ms), within_ms == 0);
+                    known.asked_ms = stamp;
                     let delay = self.rng.random_range(0..=ACTS_WITHIN_MS);
                     self.after(delay, Event::Acts { robot, run, command });
                 }
@@ -314,8 +358,11 @@ impl Sim {
             return self.say_of(robot, command, CommandSaid::Failed { reason: Reason::truncated("too late") });
         }
         known.acted = true;
+        let (asked_ms, deadline, host) = (known.asked_ms, known.deadline, self.robots[robot].host);
         let (agent, token) = (self.robots[robot].agent.clone(), self.robots[robot].token);
         self.see(&Seen::Acted { agent: &agent, command, token });
+        let (agent, run) = (&agent, self.hosts[host].run);
+        self.see(&Seen::Began { host, run, boot_ms: now, asked_ms, agent, command, deadline });
         let permille = self.rng.random_range(0..=1_000);
         let said = CommandSaid::Progress { permille, note: Reason::truncated("at it") };
         self.say(robot, Said::Command(command, said));

@@ -17,6 +17,7 @@ use skep_protocol::text::{
 use skep_protocol::time::LogInstant;
 
 use super::calls::{Call, Waits};
+use super::clerk::secret_of;
 use super::host::{SHARD, site};
 use super::plan::Plan;
 use super::watch::Seen;
@@ -46,7 +47,8 @@ pub(super) struct Calling {
 
 /// One customer.
 pub(super) struct Customer {
-    left: usize,
+    /// Tasks that it has not ordered yet.
+    pub(super) left: usize,
     tasks: Vec<TaskId>,
     commands: Vec<CommandId>,
     pub(super) call: Option<Calling>,
@@ -94,7 +96,8 @@ pub(super) fn sealed(op: Op, clock: LogInstant) -> Op {
         Op::SendCommand { command } => {
             let valid_ms = command.deadline.raw();
             let sealed = Command { deadline: clock.plus_ms(valid_ms), ..command.statement().clone() };
-            Op::SendCommand { command: sealed.sign(&operator()).map_or(command, Box::new) }
+            let by = secret_of(&sealed);
+            Op::SendCommand { command: sealed.sign(&by).map_or(command, Box::new) }
         }
         op => op,
     }
@@ -133,6 +136,7 @@ impl Sim {
     fn command(&mut self, customer: usize) -> Op {
         let (robots, hours) = (self.robots.len(), self.plan.hours);
         let id = CommandId::from_bytes(self.rng.random());
+        let signer = self.signer();
         let rng = &mut self.rng;
         let robot = rng.random_range(0..robots);
         let (target, many) = match rng.random_range(0..16) {
@@ -163,7 +167,7 @@ impl Sim {
             parent: None,
             trace: TraceParent::new("").expect("a trace"),
             waves,
-            operator: operator().key(),
+            operator: signer.key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
         Op::SendCommand { command: Box::new(Signed::under(&command, signature).expect("within its limit")) }
@@ -191,10 +195,12 @@ impl Sim {
             return;
         }
         let pick = self.rng.random_range(0..14);
+        let stated = self.statement(customer);
         let known = &self.customers[customer];
         let earlier = (!known.tasks.is_empty()).then(|| known.tasks[self.rng.random_range(0..known.tasks.len())]);
         let (mut op, mut reads) = (None, None);
         match (pick, earlier) {
+            _ if stated.is_some() => op = stated,
             (10..13, _) => op = Some(self.command(customer)),
             (13, _) => op = self.order(customer),
             (0..2, Some(task)) => reads = Some(task),
@@ -214,7 +220,7 @@ impl Sim {
             return self.after(1, Event::CustomerWakes { customer });
         }
         let valid_ms = if self.rng.random_ratio(1, 3) { self.rng.random_range(1_000..=10_000) } else { 60_000 };
-        let (host, began_ms) = (self.rng.random_range(0..self.hosts.len()), self.now);
+        let (host, began_ms) = (self.plan.used(self.rng.random_range(0..self.hosts.len())), self.now);
         let known = &mut self.customers[customer];
         known.next_call += 1;
         let (number, request, in_doubt) = (known.next_call, None, false);
@@ -239,7 +245,6 @@ impl Sim {
     }
 
     pub(super) fn on_customer_told(&mut self, customer: usize, call: u64, settled: Settled) {
-        let hosts = self.hosts.len();
         let Some(calling) = self.customers[customer].call.as_mut().filter(|known| known.number == call) else { return };
         let over = match &settled {
             Settled::Done { .. } | Settled::Read(_) => true,
@@ -252,7 +257,7 @@ impl Sim {
         };
         if !over {
             // The same request, to another node.
-            calling.host = (calling.host + 1) % hosts;
+            calling.host = self.plan.used(calling.host + 1);
             // What nobody answers for a minute is given up: the deadline has passed, and what became of it is unknown.
             if self.now.saturating_sub(calling.began_ms) < 90_000 || !self.is_calm() {
                 return self.after(AGAIN_MS, Event::CustomerWakes { customer });

@@ -52,6 +52,8 @@ pub(super) struct Host {
     pub(super) known: LeaderHint,
     wakes_at: u64,
     pub(super) journals: Journals,
+    /// What its engine asks for commands by.
+    pub(super) pulls_by: Option<u64>,
 }
 
 /// All that decides which hosts reach each other.
@@ -114,6 +116,7 @@ impl Host {
             known: LeaderHint::default(),
             wakes_at: u64::MAX,
             journals: Journals::default(),
+            pulls_by: None,
         }
     }
 

@@ -46,6 +46,7 @@ impl Plan {
             far: None,
             announces: seed.is_multiple_of(2),
             follows: true,
+            liar: None,
         }
     }
 }

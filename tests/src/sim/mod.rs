@@ -8,11 +8,14 @@
 //! Every run is one thread and one seed. Safety is looked at with everything that happens; then all faults end, and
 //! everything must come to its end.
 //!
+//! In some runs one host lies. What it says of itself is nobody's concern; what the others do must be right all the same.
+//!
 //! A [`Month`] is another sort of run: nothing goes wrong in it, and it goes on for weeks of virtual time, in which nothing
 //! may grow.
 
 mod calls;
 mod campaign;
+mod clerk;
 mod clock;
 mod commands;
 mod customer;
@@ -24,6 +27,8 @@ mod host;
 mod hosts;
 mod journal;
 mod lead;
+mod liar;
+mod lies;
 mod many;
 mod month;
 mod moves;
@@ -36,13 +41,14 @@ mod watch;
 mod world;
 
 pub use campaign::{Campaign, CampaignError, CampaignOptions, Failure};
+pub use liar::Lies;
 pub use month::{Growth, Month, MonthOptions, SETTLED_DAY, Sample};
 pub use watch::{Coverage, Violation};
 
 use plan::Plan;
 use world::Sim;
 
-/// How large a run is, where its seed is not to say.
+/// How large a run is, and who lies in it, where its seed is not to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scale {
     /// How many robots.
@@ -50,6 +56,8 @@ pub struct Scale {
     /// How many hosts. The runs of a site whose hosts are counted are others: few of them vote, the leader is killed again
     /// and again, and nothing else goes wrong.
     pub hosts: Option<usize>,
+    /// Who lies. Nobody does where hosts are counted, unless it is said.
+    pub lies: Option<Lies>,
 }
 
 /// How a run went.

@@ -19,7 +19,9 @@ impl Sim {
     /// Where a robot goes: a host that is up, so that its clock does not begin anew under the software.
     fn destination(&self, from: usize, to: usize) -> Option<usize> {
         let hosts = self.hosts.len();
-        (0..hosts).map(|step| (to + step) % hosts).find(|host| *host != from && self.hosts[*host].up)
+        (0..hosts)
+            .map(|step| (to + step) % hosts)
+            .find(|host| *host != from && self.hosts[*host].up && !self.plan.is_liar(*host))
     }
 
     /// The run of a robot's software that is left behind, if the robot has anywhere to go.

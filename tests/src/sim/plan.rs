@@ -7,6 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::Scale;
 use super::hosts::Hosts;
+use super::liar::{Liar, Lies};
 
 /// Most hosts of a run that does not say how many.
 const HOSTS_DRAWN_MAX: usize = 50;
@@ -113,25 +114,27 @@ pub(super) struct Plan {
     pub(super) announces: bool,
     /// Whether hosts that do not vote are asked to follow each new leader at once (L5): nothing else goes wrong then.
     pub(super) follows: bool,
+    /// The host that lies, if one does.
+    pub(super) liar: Option<Liar>,
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { hosts, voters, robots, lease_ms, .. } = self;
         write!(f, "{hosts} hosts of which {voters} vote, {robots} robots, leases of {lease_ms} ms")?;
-        match self.far {
-            Some(Far { side, ms }) => write!(f, ", {ms} ms one way between {side:?} and the others"),
-            None => Ok(()),
+        if let Some(Far { side, ms }) = self.far {
+            write!(f, ", {ms} ms one way between {side:?} and the others")?;
         }
+        self.liar.map_or(Ok(()), |liar| write!(f, "; {liar}"))
     }
 }
 
 impl Plan {
     /// The plan of a seed. `scale` overrides how many there are; of hosts, only in [sites of many](Self::many).
     pub(super) fn of(seed: u64, scale: Scale) -> Self {
-        let Scale { robots, hosts } = scale;
+        let Scale { robots, hosts, lies } = scale;
         if let Some(hosts) = hosts {
-            return Self::many(seed, hosts, robots);
+            return Self::many(seed, hosts, robots).with_liar(lies.or(Some(Lies::Nobody)));
         }
         let mut rng = SmallRng::seed_from_u64(seed);
         // Most runs are small: what goes wrong with 200 robots mostly does with 30, and those are many more runs.
@@ -160,8 +163,9 @@ impl Plan {
             far: None,
             announces: true,
             follows: false,
+            liar: None,
         };
-        plan.with_links()
+        plan.with_links().with_liar(lies)
     }
 
     /// The same on links that are far or thin, in some seeds. Drawn from a sequence of their own: whatever else a seed says

@@ -139,6 +139,8 @@ pub(super) enum RoundFor {
         query: Query,
         next: usize,
     },
+    /// Of a node that is ahead of all that was let out.
+    Pull(Box<Pulling>),
 }
 
 /// A round: its number, when it is given up, and what for.

@@ -21,7 +21,7 @@ impl Sim {
         least_ms + WAYS_WAITED * self.far_ms_max()
     }
 
-    fn begin_round(&mut self, host: usize, what: RoundFor) {
+    pub(super) fn begin_round(&mut self, host: usize, what: RoundFor) {
         let until_ms = self.boot_ms(host) + self.patience_ms(RPC_TIMEOUT_MS);
         let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
         lead.round += 1;
@@ -37,6 +37,7 @@ impl Sim {
                     self.orchestrate(host, Some(OrchestratorEvent::RoundEnded { confirmed }))
                 }
                 RoundFor::Query { asker, query, next } => self.answer_query(host, asker, query, next, confirmed),
+                RoundFor::Pull(pulling) => self.end_round_of_pull(host, *pulling, confirmed),
             }
         }
     }

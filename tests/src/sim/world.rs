@@ -23,6 +23,7 @@ use super::calls::{Call, Waits};
 use super::customer::Customer;
 use super::fabric::{Fabric, Load};
 use super::host::{Host, Presence};
+use super::liar::Lying;
 use super::plan::{Fault, Plan};
 use super::replica::{Ack, Append, Asker};
 use super::robot::Robot;
@@ -271,16 +272,19 @@ pub(super) struct Sim {
     pub(super) hit: Vec<Vec<usize>>,
     /// What hosts found when they looked last whom they reach.
     pub(super) looked: Option<Presence>,
+    /// The host that lies, if one does.
+    pub(super) liar: Option<Lying>,
 }
 
 impl Sim {
     pub(super) fn new(plan: Plan) -> Self {
         let mut rng = SmallRng::seed_from_u64(plan.seed ^ 0x5ce9_0000_0000_0001);
         let hosts = (0..plan.hosts).map(|n| Host::new(n, &plan, &mut rng)).collect();
-        let robots = (0..plan.robots).map(|n| Robot::new(n, n % plan.hosts, &mut rng)).collect();
+        let robots = (0..plan.robots).map(|n| Robot::new(n, plan.used(n), &mut rng)).collect();
         let customers = (0..plan.customers).map(|n| Customer::new(n, &plan)).collect();
         let watch = Watch::new(&plan);
         let hit = vec![Vec::new(); plan.faults.len()];
+        let liar = plan.liar.map(|liar| Lying::new(liar, plan.seed));
         let mut sim = Self {
             fabric: Fabric::new(plan.far),
             plan,
@@ -295,8 +299,11 @@ impl Sim {
             watch,
             hit,
             looked: None,
+            liar,
         };
         sim.watch.coverage.far_sites += u64::from(sim.plan.far.is_some());
+        sim.watch.coverage.stolen_robots += u64::from(sim.plan.liar.is_some_and(|liar| !liar.votes));
+        sim.watch.coverage.lying_voters += u64::from(sim.plan.liar.is_some_and(|liar| liar.votes));
         sim.begin();
         sim
     }
@@ -413,14 +420,19 @@ impl Sim {
             Event::Look => {
                 self.look_for_peers();
                 self.look_for_leases();
+                self.liar_wakes();
                 self.watch.tick(self.now);
                 self.after(LOOK_EVERY_MS, Event::Look);
             }
         }
     }
 
-    /// Whether every customer has its answers, every task has ended, and every voter holds the same.
+    /// Whether every customer has its answers, every task has ended, and every voter holds the same. Where a voter lies none of that
+    /// may ever be.
     fn is_over(&self) -> bool {
+        if let Some(lied_until_ms) = self.plan.lied_until_ms() {
+            return self.now >= lied_until_ms;
+        }
         self.now.is_multiple_of(10)
             && self.customers.iter().all(|customer| customer.is_done())
             && self.watch.live_tasks() == 0

@@ -291,6 +291,7 @@ impl Inboxes {
             self.room.take(pressure::STEP_BYTES);
         }
         self.clock_floors.entry(whose.0).or_default().raise(journal.clock_floor, now_ms);
+        self.raise_bound(whose.0, now_ms);
         self.inboxes.entry(whose.clone()).or_insert_with(|| Inbox::new(journal));
         match self.reading.remove(&whose) {
             Some(taker) => self.take(&whose, taker, now_ms),
@@ -514,11 +515,14 @@ impl Inboxes {
 
     /// A leader says what the shard's clock shows, and by that bounds it. No bound is below what it has come to.
     fn hear_clock(&mut self, shard: ShardId, heard: ClockBound, clock: LogInstant, now_ms: u64) {
-        let floor = self.clock_floors.entry(shard).or_default();
-        floor.hear(clock, now_ms);
+        self.clock_floors.entry(shard).or_default().hear(clock, now_ms);
+        self.bounds.entry(shard).or_insert(heard).tighten(heard, now_ms);
+        self.raise_bound(shard, now_ms);
+    }
+
+    fn raise_bound(&mut self, shard: ShardId, now_ms: u64) {
+        let (Some(bound), Some(floor)) = (self.bounds.get_mut(&shard), self.clock_floors.get(&shard)) else { return };
         let least = if is_on(Mutant::ClockTurnedBack) { LogInstant::ZERO } else { floor.at(now_ms) };
-        let bound = self.bounds.entry(shard).or_insert(heard);
-        bound.tighten(heard, now_ms);
         bound.raise(least, now_ms);
     }
 

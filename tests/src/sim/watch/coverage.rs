@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use skep_fleet::Applied;
 use skep_protocol::change::{ChangeKind, ReclaimCause};
 use skep_protocol::command::CommandOutcome;
+use skep_protocol::journal::JournalWrite;
 use skep_protocol::outcome::{NotDone, Refusal, Settled};
 use skep_testnet::station::Refused;
 
@@ -135,6 +136,24 @@ counters! {
     commands_in_doubt,
     /// Journals that were lost.
     journals_lost,
+    /// Runs in which a host lied that votes nowhere.
+    stolen_robots,
+    /// Runs in which a voter did.
+    lying_voters,
+    /// Questions that a liar answered, or was to answer.
+    lies,
+    /// Commands that it delivered again.
+    commands_delivered_again,
+    /// Clocks that it turned back.
+    clocks_turned_back,
+    /// Entries that it wrote as a leader, and that nobody had signed.
+    forged_entries,
+    /// Robots that were told by whoever leads to go back to places that there are, after a liar had delivered under others.
+    places_taken_back,
+    /// Journals that took down that the clerk is revoked, in such runs.
+    revocations_kept,
+    /// Journals that were given to a node with what the shard's clock has surely come to.
+    floors_found,
 }
 
 impl Coverage {
@@ -164,6 +183,8 @@ impl Coverage {
             Seen::Elected { .. } => self.elections += 1,
             Seen::Ended { settled, in_doubt, .. } => self.end(settled, *in_doubt),
             Seen::ReadEnded { .. } => self.reads += 1,
+            Seen::FloorFound { .. } => self.floors_found += 1,
+            Seen::Kept { write: JournalWrite::Stated { .. }, .. } => self.revocations_kept += 1,
             Seen::Acted { .. } => self.commands_begun += 1,
             Seen::Attempted { refused: Some(Refused::Stale), .. } => self.station_stale += 1,
             Seen::Attempted { refused: Some(Refused::Duplicate), .. } => self.station_duplicate += 1,

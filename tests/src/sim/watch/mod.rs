@@ -1,7 +1,10 @@
 //! What is seen of a run from outside of time, and what must hold of it. One invariant a file.
 
+mod authority;
 mod coverage;
+mod floor;
 mod l5;
+mod once;
 mod owners;
 mod s1;
 mod s10;
@@ -20,10 +23,12 @@ use skep_fleet::{Applied, FleetState, LogPosition};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Entry, Request};
 use skep_protocol::ids::{CommandId, RequestId, TaskId};
+use skep_protocol::journal::JournalWrite;
 use skep_protocol::offer::GoToken;
 use skep_protocol::outcome::Settled;
 use skep_protocol::query::QueryReply;
 use skep_protocol::text::AgentId;
+use skep_protocol::time::LogInstant;
 use skep_testnet::station::{Question, Refused};
 
 use super::plan::{FaultKind, Plan};
@@ -49,6 +54,26 @@ pub(super) enum Seen<'a> {
     Checked { robot: usize, task: TaskId, epoch: u64 },
     /// A robot began in the world what it was told to do.
     Acted { agent: &'a AgentId, command: CommandId, token: GoToken },
+    /// The same: on which host, in which run of its node, when it did and when it asked whether it may, on the host's clock, and
+    /// until when the command was valid as it was delivered.
+    Began {
+        host: usize,
+        run: u32,
+        boot_ms: u64,
+        asked_ms: u64,
+        agent: &'a AgentId,
+        command: CommandId,
+        deadline: LogInstant,
+    },
+    /// A run of a host's node was told the shard's clock. `taken`: it surely heard it, and did not give the question up before; so is
+    /// all that is true. Seen where somebody lies.
+    ClockTold { host: usize, run: u32, boot_ms: u64, clock: LogInstant, lie: bool, taken: bool },
+    /// A run of a host's node was given a journal, by which the shard's clock has surely come to this.
+    FloorFound { host: usize, run: u32, boot_ms: u64, floor: LogInstant },
+    /// Something is in the journal of an agent on a host. Seen where somebody lies.
+    Kept { host: usize, agent: &'a AgentId, write: &'a JournalWrite },
+    /// The disk of a host has lost its journals.
+    JournalsLost { host: usize },
     /// A robot acted on the world.
     Attempted { question: &'a Question, refused: Option<Refused> },
     /// The node of the leader ended.
@@ -114,24 +139,41 @@ pub(super) struct Watch {
     delivered: BTreeSet<(CommandId, AgentId)>,
 }
 
+/// What must hold of a run. A host that votes nowhere takes nothing from the others by lying. A voter may withhold what it will, and
+/// what it answers to those who ask it is its own word; it cannot make.
+fn invariants(plan: &Plan) -> Vec<Box<dyn Invariant>> {
+    if plan.liar.is_some_and(|liar| liar.votes) {
+        return vec![
+            Box::<once::OncePerJournal>::default(),
+            Box::<floor::AboveFloor>::default(),
+            Box::<s8::SameLog>::default(),
+            Box::<authority::Signed>::default(),
+        ];
+    }
+    let mut all: Vec<Box<dyn Invariant>> = vec![
+        Box::<s1::NothingLost>::default(),
+        Box::<s2::NoPhantom>::default(),
+        Box::<s3::AtMostOnce>::default(),
+        Box::<s4::InOrder>::default(),
+        Box::new(s5::InTime::new(plan)),
+        Box::<s6::OneOwner>::default(),
+        Box::<owners::OneCommander>::default(),
+        Box::<s7::SelfFencing>::default(),
+        Box::<s8::SameLog>::default(),
+        Box::<s9::Linearizable>::default(),
+        Box::<s10::NoFalseAnswer>::default(),
+        Box::new(l5::Followed::new(plan)),
+    ];
+    if plan.liar.is_some() {
+        all.push(Box::<authority::Signed>::default());
+    }
+    all
+}
+
 impl Watch {
     pub(super) fn new(plan: &Plan) -> Self {
-        let invariants: Vec<Box<dyn Invariant>> = vec![
-            Box::<s1::NothingLost>::default(),
-            Box::<s2::NoPhantom>::default(),
-            Box::<s3::AtMostOnce>::default(),
-            Box::<s4::InOrder>::default(),
-            Box::new(s5::InTime::new(plan)),
-            Box::<s6::OneOwner>::default(),
-            Box::<owners::OneCommander>::default(),
-            Box::<s7::SelfFencing>::default(),
-            Box::<s8::SameLog>::default(),
-            Box::<s9::Linearizable>::default(),
-            Box::<s10::NoFalseAnswer>::default(),
-            Box::new(l5::Followed::new(plan)),
-        ];
         Self {
-            invariants,
+            invariants: invariants(plan),
             coverage: Coverage::default(),
             violation: None,
             virtual_ms: 0,

@@ -110,6 +110,18 @@ fn a_clock_that_is_turned_back_in_a_new_era_makes_no_deadline_later_either() {
     assert_eq!(node.reported(), [(1, "expired")]);
 }
 
+#[test]
+fn what_the_journal_of_another_agent_has_of_the_clock_makes_what_came_before_it_expire() {
+    let mut node = Node::open();
+    node.deliver(vec![delivery(1, command(1))]);
+    let head = JournalHead::new(JournalId::from_bytes([8; 16]));
+    let journal = JournalState { clock_floor: at(30_000), ..JournalState::new(head, vec![]) };
+    node.handle(InboxEvent::Opened { shard: SHARD, agent: "robot-8".parse().unwrap(), journal });
+    node.start(1);
+    node.sync();
+    assert_eq!(node.reported(), [(1, "expired")], "its deadline was at 20 s");
+}
+
 /// Time passes, and the shard is asked every ten seconds: its clock is ahead of the node's by so much.
 fn wait(node: &mut Node, ms: u64, ahead_ms: u64) {
     for _ in 0..ms / 10_000 {
