@@ -183,7 +183,8 @@ fn what_init_left_half_done_is_finished_by_init_and_no_node_for_run() {
     }
     let site = Site::create(NODE, 1, 1, &[]);
     std::fs::write(site.net.nodes[0].dir.join("token"), "cut").unwrap();
-    let refused = site.skep(0, &["run"]);
+    // Who serves TCP needs it.
+    let refused = site.skep(0, &["run", "--set", "api.listen=127.0.0.1:0"]);
     assert_eq!(refused.code(), Some(1));
     assert!(refused.error().contains("token: "), "{}", refused.error());
 }

@@ -20,13 +20,17 @@ fn dropped(shard: &Shard) -> Dropped {
 #[test]
 fn ended_tasks_beyond_those_that_are_kept_are_counted_and_the_dead_letters_among_them() {
     let mut shard = Shard::with_limits(FleetLimits { terminal_tasks_kept: 1, ..FleetLimits::default() });
-    (1..=3).for_each(|n| drop(shard.ok(create(n, spec()))));
+    (1..=4).for_each(|n| drop(shard.ok(create(n, spec()))));
+    let fail = |shard: &mut Shard, n: u8| {
+        shard.ok(take(n, "r1"));
+        shard.ok(Op::FailTask { claim: claim(n, "r1", 1), reason: reason("broken"), retryable: false });
+    };
     shard.ok(Op::CancelTask { task: task_id(1), reason: reason("") });
-    assert_eq!(dropped(&shard), Dropped::default());
-    shard.ok(take(2, "r1"));
-    shard.ok(Op::FailTask { claim: claim(2, "r1", 1), reason: reason("broken"), retryable: false });
-    assert_eq!(dropped(&shard), Dropped { tasks: 1, ..Dropped::default() });
+    fail(&mut shard, 2);
+    assert_eq!(dropped(&shard), Dropped::default(), "each kind has room of its own");
     shard.ok(Op::CancelTask { task: task_id(3), reason: reason("") });
+    assert_eq!(dropped(&shard), Dropped { tasks: 1, ..Dropped::default() });
+    fail(&mut shard, 4);
     assert_eq!(dropped(&shard), Dropped { tasks: 2, dead_letters: 1, ..Dropped::default() });
 }
 
