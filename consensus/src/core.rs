@@ -195,11 +195,11 @@ impl Core {
             | FrameKind::PreVote
             | FrameKind::TransferLeader
             | FrameKind::Forgot => self.open(header.shard).await?.raft_frame(who, header, &body).await,
-            FrameKind::SnapshotHead => self.open(header.shard).await?.begin_snapshot(who, &body),
+            FrameKind::SnapshotHead => self.open(header.shard).await?.begin_snapshot(who, &body).await,
             FrameKind::SnapshotChunk | FrameKind::SnapshotInstall => {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;
                 match header.kind {
-                    FrameKind::SnapshotChunk => shard.take_chunk(who, &body),
+                    FrameKind::SnapshotChunk => shard.take_chunk(who, &body).await,
                     _ => shard.install_snapshot(who, &body).await,
                 }
             }

@@ -341,7 +341,8 @@ pub type Authority = Vec<Arc<SignedGrant>>;
 pub struct AuthorityNews {
     /// Of each of them the statement about it, with those that make whoever stated it an admin.
     pub chains: Vec<Arc<Authority>>,
-    /// The entry up to which this is all.
+    /// The entry up to which this is all. Before the one that whoever asked named, if there is no such entry: then this is all from the
+    /// first entry on.
     pub up_to: u64,
 }
 

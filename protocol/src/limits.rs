@@ -110,9 +110,12 @@ pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Bytes of one snapshot that are under way to one node at a time. The rest waits at the sender.
 pub const SNAPSHOT_BYTES_UNDER_WAY_MAX: usize = 2 * 1024 * 1024;
 /// Chunks of one snapshot that are under way to one node at a time, and that a receiver keeps though a chunk before them is
-/// not there yet. One more is dropped, and sent again.
+/// not there yet, as far as they are [`SNAPSHOT_BYTES_UNDER_WAY_MAX`]. One more is dropped, and sent again.
 pub const SNAPSHOT_CHUNKS_UNDER_WAY_MAX: usize = 64;
-/// How long a part of a snapshot is kept of which nothing more comes, in milliseconds. Then it is let go of, and the
+/// How long a receiver waits for the next chunk of a snapshot, in milliseconds: nearly twice as long as one takes on a link of
+/// 64 kbit/s. Then it gives back the place of the snapshot; what came stays on its disk, unless that is low.
+pub const SNAPSHOT_CHUNK_WAIT_MS: u64 = 60 * 1_000;
+/// How long a part of a snapshot is kept on the disk of which nothing more comes, in milliseconds. Then it is let go of, and the
 /// snapshot starts over.
 pub const SNAPSHOT_PART_KEPT_MS: u64 = 10 * 60 * 1_000;
 /// How long a leader makes no other snapshot after a chunk of the last one was taken, in milliseconds: another one could not

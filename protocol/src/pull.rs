@@ -24,7 +24,8 @@ pub struct Pull {
     pub wait_ms: u32,
     /// How many replacements of the first operator all of these journals know.
     pub replaced: u64,
-    /// The entry up to which all of these agents' inboxes know what operators were granted.
+    /// The entry up to which all of these agents' inboxes know what operators were granted. If there is no such entry, they are told
+    /// all of it again.
     pub authority: u64,
 }
 
@@ -41,7 +42,8 @@ pub struct PullFor {
     pub home: HomeEpoch,
     /// The last place in each of the agent's orders that is in the journal.
     pub after: PerClass<u64>,
-    /// The entry up to which the node knows all that changed for the agent.
+    /// The entry up to which the node knows all that changed for the agent. If there is no such entry, it is told up to which one it
+    /// does.
     pub seen: u64,
     /// How many more commands the node takes, of each class. Not counted are those that are not to be started.
     pub room: PerClass<u32>,
@@ -74,7 +76,8 @@ pub struct PulledFor {
     pub deliveries: Vec<Delivery>,
     /// What the node has and is not to start, by its class and place.
     pub voids: Vec<(CommandClass, u64, VoidCause)>,
-    /// The entry up to which this is all that changed.
+    /// The entry up to which this is all that changed. Before the one that the node named, if somebody had told it of entries that
+    /// there are not: a leader asks a quorum before it says so, as for `back`.
     pub seen: u64,
     /// Whether there is more of a class for which there was no room. Asked for again with nothing seen.
     pub more: PerClass<bool>,

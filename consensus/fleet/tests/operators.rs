@@ -392,3 +392,17 @@ fn news_of_many_operators_come_in_parts_and_all_of_them_do() {
     assert_eq!(told, (2..40).map(|n| secret(n).key()).collect::<Vec<_>>());
     assert!(parts > 1, "{parts}");
 }
+
+#[test]
+fn whoever_was_told_of_entries_that_there_are_not_is_told_all_that_operators_were_granted_and_lost() {
+    let mut hall = Hall::new();
+    hall.ok(state_grant(grant(2, 1), 1));
+    hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 2) }, 1));
+    hall.ok(state_grant(grant(3, 1), 1));
+    let (all, as_of) = (hall.state.authority_news(0), hall.state.applied().unwrap().index);
+    assert_eq!((all.chains.len(), all.up_to), (2, as_of));
+    assert_eq!(hall.state.authority_news(as_of), AuthorityNews { chains: Vec::new(), up_to: as_of });
+    for wild in [as_of + 1, u64::MAX] {
+        assert_eq!(hall.state.authority_news(wild), all);
+    }
+}

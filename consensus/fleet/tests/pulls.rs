@@ -76,6 +76,11 @@ impl Nodes {
         nodes
     }
 
+    /// The last entry.
+    fn as_of(&self) -> u64 {
+        self.hall.state.applied().unwrap().index
+    }
+
     fn join(&mut self, robot: usize) {
         self.journals += 1;
         let (name, to, at) = (ROBOTS[robot], journal(self.journals), u8::try_from(robot).unwrap() + 1);
@@ -190,7 +195,8 @@ fn a_node_that_is_ahead_of_all_that_was_let_out_is_told_where_it_goes_on() {
         nodes.hall.send(command);
     }
     let pull = |nodes: &Nodes, routine: u64| {
-        let asked = PullFor { after: PerClass { routine, urgent: 0 }, seen: u64::MAX, ..nodes.asked[0].clone() };
+        let seen = nodes.as_of();
+        let asked = PullFor { after: PerClass { routine, urgent: 0 }, seen, ..nodes.asked[0].clone() };
         let pull = Pull { agents: vec![asked], wait_ms: 1_000, replaced: 0, authority: 0 };
         let answer = nodes.hall.state.pull(node(1), &pull, None, usize::MAX);
         assert_eq!(nodes.hall.state.is_passed(node(1), &pull), !answer.is_empty());
@@ -203,6 +209,28 @@ fn a_node_that_is_ahead_of_all_that_was_let_out_is_told_where_it_goes_on() {
     let ended = nodes.hall.ended(ROBOTS[0], 1, (nodes.asked[0].home.0, 1), succeeded());
     nodes.hall.ok(ended);
     assert_eq!(pull(&nodes, 4), Some((back(1), vec![2, 3])));
+}
+
+#[test]
+fn a_node_that_was_told_of_entries_that_there_are_not_hears_what_there_is_and_up_to_where() {
+    let mut nodes = Nodes::new();
+    let command = nodes.hall.command(1, to(ROBOTS[0]));
+    nodes.hall.send(command);
+    let as_of = nodes.as_of();
+    let pull = |robot: usize, seen: u64, authority: u64| {
+        let asked = PullFor { seen, ..nodes.asked[robot].clone() };
+        let at = node(u8::try_from(robot).unwrap() + 1);
+        let pull = Pull { agents: vec![asked], wait_ms: 1_000, replaced: 0, authority };
+        let answer = nodes.hall.state.pull(at, &pull, None, usize::MAX).pop();
+        let answer = answer.map(|of| (of.seen, of.deliveries.iter().map(|one| one.seq).collect::<Vec<u64>>()));
+        (nodes.hall.state.is_passed(at, &pull), answer)
+    };
+    assert_eq!(pull(0, as_of, as_of), (false, None));
+    for wild in [as_of + 1, u64::MAX] {
+        assert_eq!(pull(0, wild, as_of), (true, Some((as_of, vec![1]))));
+        assert_eq!(pull(1, wild, as_of), (true, Some((as_of, vec![]))), "nothing is there for it yet");
+        assert_eq!(pull(0, as_of, wild), (true, None));
+    }
 }
 
 #[test]

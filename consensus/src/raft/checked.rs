@@ -2,22 +2,23 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use skep_fleet::FleetState;
 
-/// At most one state, beside the bytes that it was decoded from: a second decoding would take as long again, and as much
-/// memory.
+use crate::store::PartFile;
+
+/// At most one state, and the file that it was decoded from: a second decoding would take as long again, and the bytes of it as
+/// much memory.
 #[derive(Clone, Default)]
-pub(crate) struct Checked(Arc<Mutex<Option<(Bytes, FleetState)>>>);
+pub(crate) struct Checked(Arc<Mutex<Option<(Arc<PartFile>, FleetState)>>>);
 
 impl Checked {
-    fn slot(&self) -> MutexGuard<'_, Option<(Bytes, FleetState)>> {
+    fn slot(&self) -> MutexGuard<'_, Option<(Arc<PartFile>, FleetState)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a state for whoever installs these very bytes.
-    pub(crate) fn put(&self, data: Bytes, state: FleetState) {
-        *self.slot() = Some((data, state));
+    /// Keeps a state for whoever installs this very file.
+    pub(crate) fn put(&self, file: Arc<PartFile>, state: FleetState) {
+        *self.slot() = Some((file, state));
     }
 
     /// Lets go of a state that was not installed.
@@ -25,31 +26,41 @@ impl Checked {
         *self.slot() = None;
     }
 
-    /// The state of these bytes, if it is here. They are the same if they lie at the same place: as long as one is kept, no
-    /// other can.
-    pub(super) fn take(&self, data: &Bytes) -> Option<FleetState> {
+    /// The state of this file, if it is here.
+    pub(super) fn take(&self, file: &Arc<PartFile>) -> Option<FleetState> {
         let (kept, state) = self.slot().take()?;
-        (kept.as_ptr() == data.as_ptr() && kept.len() == data.len()).then_some(state)
+        Arc::ptr_eq(&kept, file).then_some(state)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use skep_fleet::FleetLimits;
+    use skep_protocol::frame::SnapshotId;
+    use skep_protocol::ids::{RaftId, ShardId};
 
     use super::*;
+    use crate::store::{PartHead, Store, StoreOptions};
 
     #[test]
-    fn a_state_is_handed_to_whoever_installs_the_very_bytes_of_it() {
-        let (checked, data) = (Checked::default(), Bytes::from(vec![1, 2, 3]));
+    fn a_state_is_handed_to_whoever_installs_the_very_file_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), [3; 16], StoreOptions::default()).unwrap();
+        let file = || {
+            let id = SnapshotId { bytes: 3, digest: 7 };
+            let head = PartHead { from: RaftId(1), id, index: 3, meta: Bytes::from_static(b"meta") };
+            Arc::new(store.snapshots().begin_part(ShardId::FIRST, head, |_| true).unwrap().unwrap().0)
+        };
+        let (checked, came) = (Checked::default(), file());
         let state = FleetState::new(FleetLimits::default());
-        checked.put(data.clone(), state.clone());
-        assert!(checked.take(&data.clone()).is_some());
-        assert!(checked.take(&data).is_none(), "once");
-        checked.put(data.clone(), state.clone());
-        assert!(checked.take(&Bytes::from(vec![1, 2, 3])).is_none(), "equal ones may be of another entry");
-        checked.put(data.clone(), state);
+        checked.put(Arc::clone(&came), state.clone());
+        assert!(checked.take(&came).is_some());
+        assert!(checked.take(&came).is_none(), "once");
+        checked.put(Arc::clone(&came), state.clone());
+        assert!(checked.take(&file()).is_none(), "what is announced alike may hold anything");
+        checked.put(Arc::clone(&came), state);
         checked.clear();
-        assert!(checked.take(&data).is_none());
+        assert!(checked.take(&came).is_none());
     }
 }

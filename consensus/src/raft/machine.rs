@@ -245,37 +245,41 @@ impl Machine {
         ApplyReply { index: id.index, stamp, replies: applied.replies }
     }
 
-    /// The state that a snapshot holds; none if it takes another build to read it, so that this one is unfit.
-    async fn read_state(&mut self, data: Bytes) -> io::Result<Option<FleetState>> {
-        if let Some(state) = self.snapshot.checked.take(&data) {
-            return Ok(Some(state));
+    /// How many bytes a snapshot has, and the state that it holds: none if it takes another build to read it, so that this one is
+    /// unfit.
+    async fn read_state(&mut self, snapshot: &SnapshotData) -> io::Result<(u64, Option<FleetState>)> {
+        if let SnapshotData::Arrived(arrived) = snapshot
+            && let Some(state) = self.snapshot.checked.take(arrived.file())
+        {
+            return Ok((arrived.file().head().id.bytes, Some(state)));
         }
-        let speaks = self.build.versions;
+        let data = snapshot.load().await.map_err(io::Error::other)?;
+        let (bytes, speaks) = (data.len() as u64, self.build.versions);
         let read = move || FleetState::read_snapshot(&data, speaks);
         match self.threads.offload(Errand::Snapshots, read).await? {
-            Ok(state) => Ok(Some(state)),
+            Ok(state) => Ok((bytes, Some(state))),
             Err(error) if error.is_of_another_build() => {
                 self.fitness.lose(self.shard, Unfit::snapshot(&error));
-                Ok(None)
+                Ok((bytes, None))
             }
             Err(error) => Err(io::Error::other(error)),
         }
     }
 
-    async fn restore(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
-        let bytes = data.len();
-        let state = self.read_state(data).await?;
+    /// Goes by what a snapshot holds from now on; how many bytes it has.
+    async fn restore(&mut self, meta: &SnapshotMeta, snapshot: &SnapshotData) -> io::Result<u64> {
+        let (bytes, state) = self.read_state(snapshot).await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        let Some(state) = state else { return Ok(()) };
+        let Some(state) = state else { return Ok(bytes) };
         self.clock.observe_stamp(state.clock());
         *self.state.write() = state;
-        self.snapshot.replay.covered(u64::MAX, bytes);
+        self.snapshot.replay.covered(u64::MAX, usize::try_from(bytes).unwrap_or(usize::MAX));
         let next = self.applied.map_or(0, |id| id.index + 1);
         self.store.history().begin(self.shard, next);
         self.progress.send_replace(next);
         self.pulls.tell_all();
-        Ok(())
+        Ok(bytes)
     }
 }
 
@@ -342,23 +346,31 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
-        // That of a start is on the disk already.
-        let is_saved = matches!(snapshot, SnapshotData::Read(_));
-        let data = snapshot.load().await.map_err(io::Error::other)?;
         // The log goes with what was applied of it. What was passed over did nothing here that could be kept.
         let applied = self.state.read().applied();
         if let Some(applied) = applied {
             self.snapshot.until_kept(applied.index + 1, true).await?;
         }
-        self.restore(meta, data.clone()).await?;
-        if is_saved {
-            return Ok(());
+        let bytes = self.restore(meta, &snapshot).await?;
+        let shard = self.shard;
+        match snapshot {
+            // That of a start is on the disk already.
+            SnapshotData::Read(_) => Ok(()),
+            // Nothing of it is written again but its header.
+            SnapshotData::Arrived(arrived) => {
+                let write: Arc<Write> = Arc::new(move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
+                    snapshots.adopt(shard, index, meta, arrived.file())
+                });
+                self.snapshot.save(meta, 0, &write).await
+            }
+            SnapshotData::Here(_) | SnapshotData::Saved(_) => {
+                let data = snapshot.load().await.map_err(io::Error::other)?;
+                let write: Arc<Write> = Arc::new(move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
+                    snapshots.save(shard, &StoredSnapshot { index, meta: meta.clone(), data: data.clone() })
+                });
+                self.snapshot.save(meta, bytes, &write).await
+            }
         }
-        let (shard, bytes) = (self.shard, data.len() as u64);
-        let write: Arc<Write> = Arc::new(move |snapshots: &Snapshots, index: u64, meta: &Bytes| {
-            snapshots.save(shard, &StoredSnapshot { index, meta: meta.clone(), data: data.clone() })
-        });
-        self.snapshot.save(meta, bytes, &write).await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

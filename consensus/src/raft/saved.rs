@@ -5,18 +5,21 @@
 //! whoever sends it reads it once somebody takes it.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use skep_protocol::ids::ShardId;
 
-use crate::store::Store;
+use crate::store::{PartFile, Store};
 use crate::threads::{Errand, Threads};
 
 /// The data of a snapshot.
 #[derive(Clone)]
 pub(crate) enum SnapshotData {
-    /// In memory, such as what came from a leader.
+    /// In memory.
     Here(Bytes),
+    /// As it came from a leader: in a file that is to be the snapshot of this node.
+    Arrived(Arrived),
     /// In memory, and on the disk of this node, as a start finds it.
     Read(Bytes),
     /// On the disk of this node.
@@ -27,10 +30,11 @@ impl SnapshotData {
     /// All of it.
     ///
     /// # Errors
-    /// See [`Saved::load`].
+    /// See [`Saved::load`] and [`Arrived::load`].
     pub(crate) async fn load(&self) -> Result<Bytes, LoadError> {
         match self {
             Self::Here(data) | Self::Read(data) => Ok(data.clone()),
+            Self::Arrived(arrived) => arrived.load().await,
             Self::Saved(saved) => saved.load().await,
         }
     }
@@ -45,6 +49,35 @@ pub(crate) enum LoadError {
     /// It is damaged, or cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// A snapshot that has come whole.
+#[derive(Clone)]
+pub(crate) struct Arrived {
+    threads: Threads,
+    file: Arc<PartFile>,
+}
+
+impl Arrived {
+    pub(crate) fn new(threads: Threads, file: Arc<PartFile>) -> Self {
+        Self { threads, file }
+    }
+
+    /// Where it is.
+    pub(super) fn file(&self) -> &Arc<PartFile> {
+        &self.file
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`], also if it is not what was announced.
+    async fn load(&self) -> Result<Bytes, LoadError> {
+        let file = Arc::clone(&self.file);
+        let data = self.threads.offload(Errand::Snapshots, move || file.load()).await??;
+        let changed = || io::Error::new(io::ErrorKind::InvalidData, "what came of a snapshot has changed on the disk");
+        data.ok_or_else(|| changed().into())
+    }
 }
 
 /// A snapshot on the disk of this node, for as long as no other takes its place.

@@ -1,110 +1,27 @@
-//! Snapshots of the leader as they arrive: in chunks, over as many connections as it takes.
+//! Snapshots of the leader as they arrive.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::io;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use openraft::raft::SnapshotResponse;
 use skep_fleet::FleetState;
 use skep_protocol::frame::{RaftAddress, SnapshotId};
 use skep_protocol::ids::{NodeId, RaftId};
-use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use tokio::time::Instant;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::Shard;
 use crate::net::Who;
 use crate::raft::acked::FORGOT;
 use crate::raft::fitness::Unfit;
-use crate::raft::saved::SnapshotData;
+use crate::raft::saved::{Arrived, SnapshotData};
 use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
+use crate::store::disk::is_shortage;
+use crate::store::{PartFile, PartHead, StoreError};
 use crate::threads::Errand;
 
-/// What has come of a snapshot. Memory grows with what came, and not with what was promised.
-#[derive(Debug)]
-struct Part {
-    from: RaftId,
-    id: SnapshotId,
-    /// The last entry in it.
-    index: u64,
-    /// What is there without a gap.
-    data: BytesMut,
-    /// Chunks that overtook one before them.
-    ahead: BTreeMap<u64, Bytes>,
-    moved: Instant,
-}
-
-impl Part {
-    fn new(from: RaftId, id: SnapshotId, index: u64) -> Self {
-        Self { from, id, index, data: BytesMut::new(), ahead: BTreeMap::new(), moved: Instant::now() }
-    }
-
-    fn is_of(&self, from: RaftId, id: SnapshotId) -> bool {
-        (self.from, self.id) == (from, id)
-    }
-
-    /// How much is there without a gap.
-    fn there(&self) -> u64 {
-        self.data.len() as u64
-    }
-
-    fn is_whole(&self) -> bool {
-        self.there() == self.id.bytes
-    }
-
-    /// Takes a chunk of a place. One that overtook too many others is dropped: it is sent again.
-    fn take(&mut self, at: u64, chunk: Bytes) -> Result<(), String> {
-        let end = at.checked_add(chunk.len() as u64).filter(|end| *end <= self.id.bytes);
-        if end.is_none() || chunk.is_empty() || chunk.len() > limits::SNAPSHOT_CHUNK_BYTES_MAX {
-            return Err("a chunk of the snapshot is not what it should be".to_owned());
-        }
-        self.moved = Instant::now();
-        if at > self.there() {
-            if self.ahead.len() < limits::SNAPSHOT_CHUNKS_UNDER_WAY_MAX {
-                self.ahead.insert(at, chunk);
-            }
-            return Ok(());
-        }
-        self.append(at, &chunk);
-        while let Some(next) = self.ahead.first_entry().filter(|next| *next.key() <= self.data.len() as u64) {
-            let (at, chunk) = next.remove_entry();
-            self.append(at, &chunk);
-        }
-        Ok(())
-    }
-
-    /// Takes what is new of a chunk that begins where no gap is.
-    fn append(&mut self, at: u64, chunk: &[u8]) {
-        let known = usize::try_from(self.there() - at).unwrap_or(usize::MAX);
-        if let Some(new) = chunk.get(known..) {
-            self.data.extend_from_slice(new);
-        }
-    }
-}
-
-/// The snapshot that is arriving: one at a time.
-#[derive(Debug, Default)]
-pub(super) struct Arrival {
-    part: Mutex<Option<Part>>,
-    /// Held while one is installed, which may have to wait for room on the disk. Who begins it anew, or another one, is told so
-    /// at once: calls that waited for it would keep those of other shards from being answered.
-    installing: tokio::sync::Mutex<()>,
-}
-
-impl Arrival {
-    fn part(&self) -> MutexGuard<'_, Option<Part>> {
-        self.part.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Until what is returned is dropped, none is begun or installed. An error if one is being installed.
-    fn installs(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, String> {
-        self.installing.try_lock().map_err(|_| INSTALLING.to_owned())
-    }
-}
-
-const INSTALLING: &str = "a snapshot is being installed on this node";
+/// Why a snapshot is not taken.
+const NO_ROOM: &str = "there is no room for the snapshot on the disk of this node; free some space";
 
 /// What a leader offers.
 struct Offered {
@@ -117,6 +34,12 @@ struct Offered {
 impl Offered {
     fn index(&self) -> u64 {
         self.meta.last_log_id.map_or(0, |id| id.index)
+    }
+
+    /// As its file names it.
+    fn head(&self, from: RaftId) -> Result<PartHead, String> {
+        let meta = encode(&self.meta).map_err(|e| e.to_string())?;
+        Ok(PartHead { from, id: self.id, index: self.index(), meta: Bytes::from(meta) })
     }
 }
 
@@ -144,31 +67,24 @@ impl Shard {
     }
 
     /// Answers how much of a snapshot is there. Another one that is arriving is let go of.
-    pub(crate) fn begin_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) async fn begin_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
         let offered = self.offered(who, body)?;
         // The one who leads no more would only have what comes from the next one dropped.
         if offered.vote < self.metrics().vote {
             return Err("the snapshot is of an earlier leader".to_owned());
         }
+        let (arrival, store) = (&self.inner.arrival, &self.inner.site.store);
+        let _turn = arrival.turn.lock().await;
         // What is applied of one that is being installed is not on the disk yet.
-        let _not_meanwhile = self.inner.arrival.installs()?;
-        let mut arrival = self.inner.arrival.part();
+        let _not_meanwhile = arrival.installs()?;
         if self.has_all_of(&offered) {
             return Ok(offered.id.bytes.to_be_bytes().to_vec());
         }
-        if !self.inner.site.store.has_room_for(offered.id.bytes) {
-            return Err("there is no room for the snapshot on the disk of this node; free some space".to_owned());
-        }
-        let goes_on = |part: &&mut Part| part.is_of(who.raft_id, offered.id) && !is_on(Mutant::SnapshotStartsOver);
-        let there = match arrival.as_mut().filter(goes_on) {
-            Some(part) => {
-                part.moved = Instant::now();
-                part.there()
-            }
-            None => {
-                *arrival = Some(Part::new(who.raft_id, offered.id, offered.index()));
-                0
-            }
+        let head = offered.head(who.raft_id)?;
+        let there = match arrival.goes_on(&head).filter(|_| !is_on(Mutant::SnapshotStartsOver)) {
+            Some(there) if store.has_room_for(offered.id.bytes - there) => there,
+            Some(_) => return Err(NO_ROOM.to_owned()),
+            None => self.open_part(head).await?,
         };
         if there > 0 {
             tracing::info!(shard = %self.id(), peer = %who.node, there, of = offered.id.bytes, "a snapshot goes on");
@@ -176,26 +92,68 @@ impl Shard {
         Ok(there.to_be_bytes().to_vec())
     }
 
+    /// Has a snapshot arrive; how much of it has come before.
+    async fn open_part(&self, head: PartHead) -> Result<u64, String> {
+        let (store, shard) = (self.inner.site.store.clone(), self.id());
+        let since = self.inner.arrival.set_aside();
+        let open = move || {
+            if is_on(Mutant::SnapshotStartsOver) {
+                store.snapshots().drop_part(shard)?;
+            }
+            store.snapshots().begin_part(shard, head, |bytes| store.has_room_for(bytes))
+        };
+        match self.inner.site.threads.offload(Errand::Snapshots, open).await.map_err(|e| e.to_string())? {
+            Ok(Some((file, there))) => {
+                self.inner.arrival.begin(file, there, since);
+                Ok(there)
+            }
+            Ok(None) => Err(NO_ROOM.to_owned()),
+            Err(StoreError::Io { source, .. }) if is_shortage(&source) => Err(NO_ROOM.to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Takes a chunk of the snapshot that is arriving; answers how much is there without a gap.
-    pub(crate) fn take_chunk(&self, who: Who, body: &Bytes) -> Result<Vec<u8>, String> {
+    pub(crate) async fn take_chunk(&self, who: Who, body: &Bytes) -> Result<Vec<u8>, String> {
         let (id, rest) = SnapshotId::split(body).map_err(|e| e.to_string())?;
         let (at, rest) = rest.split_first_chunk::<8>().ok_or("the chunk of a snapshot is too short")?;
         let chunk = body.slice(body.len() - rest.len()..);
-        let mut arrival = self.inner.arrival.part();
-        let part = arrival.as_mut().filter(|part| part.is_of(who.raft_id, id));
-        let part = part.ok_or("the snapshot is not arriving; begin it again")?;
-        part.take(u64::from_be_bytes(*at), chunk)?;
-        Ok(part.there().to_be_bytes().to_vec())
+        let arrival = &self.inner.arrival;
+        let _turn = arrival.turn.lock().await;
+        arrival.take((who.raft_id, id), u64::from_be_bytes(*at), chunk)?;
+        while let Some((file, part, at)) = arrival.next_chunk() {
+            let bytes = part.len() as u64;
+            let written = self.inner.site.threads.offload(Errand::Snapshots, move || file.write(&part, at)).await;
+            match written.flatten() {
+                Ok(()) => _ = arrival.grow(bytes),
+                // Room may be there in a moment. If it is not, what came is let go of as of any other that does not go on.
+                Err(error) if is_shortage(&error) => return Err(NO_ROOM.to_owned()),
+                Err(error) => {
+                    arrival.set_aside();
+                    self.drop_part().await;
+                    return Err(error.to_string());
+                }
+            }
+        }
+        Ok(arrival.grow(0).to_be_bytes().to_vec())
     }
 
     /// Installs a snapshot of which everything has come.
     pub(crate) async fn install_snapshot(&self, who: Who, body: &[u8]) -> Result<Vec<u8>, String> {
         let offered = self.offered(who, body)?;
-        let _one_at_a_time = self.inner.arrival.installs()?;
-        let is_it = |part: &mut Part| part.is_of(who.raft_id, offered.id) && part.is_whole();
-        let part = self.inner.arrival.part().take_if(is_it);
-        match part {
-            Some(part) => self.install(offered, part.data.freeze()).await,
+        let head = offered.head(who.raft_id)?;
+        let arrival = &self.inner.arrival;
+        let _one_at_a_time = arrival.installs()?;
+        let turn = arrival.turn.lock().await;
+        let file = arrival.take_whole(&head);
+        drop(turn);
+        match file {
+            Some(file) => {
+                let installed = self.install(offered, file).await;
+                // By now it has another name, or is of no use.
+                self.drop_part().await;
+                installed
+            }
             None if self.has_all_of(&offered) => {
                 let vote = self.metrics().vote;
                 if vote < offered.vote {
@@ -207,18 +165,18 @@ impl Shard {
         }
     }
 
-    async fn install(&self, offered: Offered, data: Bytes) -> Result<Vec<u8>, String> {
-        let Offered { from, id, vote, meta } = offered;
-        if !self.inner.site.store.has_room_for(id.bytes) {
-            return Err("there is no room for the snapshot on the disk of this node; free some space".to_owned());
-        }
-        // A snapshot that does not decode, or is not what its head says, would stop the group: it is refused before.
-        let (checked, speaks) = (data.clone(), self.inner.site.build.versions);
+    async fn install(&self, offered: Offered, file: Arc<PartFile>) -> Result<Vec<u8>, String> {
+        let Offered { from, vote, meta, .. } = offered;
+        // A snapshot that does not decode, or is not what its head says, would stop the group: it is refused before. Its bytes are in
+        // memory only for that.
+        let (came, speaks) = (Arc::clone(&file), self.inner.site.build.versions);
         let decode = move || {
-            if xxh3_128(&checked) != id.digest {
-                return Ok(Err("the snapshot is not the one that its head names".to_owned()));
-            }
-            match FleetState::read_snapshot(&checked, speaks) {
+            let data = match came.load() {
+                Ok(Some(data)) => data,
+                Ok(None) => return Ok(Err("the snapshot is not the one that its head names".to_owned())),
+                Err(error) => return Ok(Err(error.to_string())),
+            };
+            match FleetState::read_snapshot(&data, speaks) {
                 Err(error) if error.is_of_another_build() => Err(Unfit::snapshot(&error)),
                 read => Ok(read.map_err(|e| e.to_string())),
             }
@@ -240,8 +198,9 @@ impl Shard {
             return Err("the snapshot is of a later term than its sender leads".to_owned());
         }
         self.check_stamp(from, state.clock())?;
-        self.inner.checked.put(data.clone(), state);
-        let snapshot = Snapshot { meta, snapshot: SnapshotData::Here(data) };
+        self.inner.checked.put(Arc::clone(&file), state);
+        let arrived = Arrived::new(self.inner.site.threads.clone(), file);
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Arrived(arrived) };
         let response = self.raft().install_full_snapshot(vote, snapshot).await;
         self.inner.checked.clear();
         let response = response.map_err(|e| e.to_string())?;
@@ -251,63 +210,24 @@ impl Shard {
         encode(&response).map_err(|e| e.to_string())
     }
 
-    /// Lets go of what came of a snapshot that is of no use any more, or of which nothing came for long.
-    pub(super) fn let_go_of_snapshot(&self) {
-        let mut arrival = self.inner.arrival.part();
-        let kept = Duration::from_millis(limits::SNAPSHOT_PART_KEPT_MS);
+    /// Lets go of the file of what came of a snapshot, if there is one.
+    async fn drop_part(&self) {
+        let (store, shard) = (self.inner.site.store.clone(), self.id());
+        let drop_it = move || store.snapshots().drop_part(shard).map_err(io::Error::other);
+        if let Err(error) = self.inner.site.threads.offload(Errand::Files, drop_it).await.flatten() {
+            tracing::warn!(%shard, %error, "what came of a snapshot could not be removed");
+        }
+    }
+
+    /// Gives back the place of a snapshot of which nothing came for long, and lets go of what came of one that is of no use any more.
+    pub(super) async fn let_go_of_snapshot(&self) {
+        let arrival = &self.inner.arrival;
+        // Whoever has it in hand is not done with it: it is looked again.
+        let (Ok(_turn), Ok(_not_meanwhile)) = (arrival.turn.try_lock(), arrival.installs()) else { return };
         let applied = self.inner.state.read().applied().map(|applied| applied.index);
-        let is_over = |part: &mut Part| part.moved.elapsed() >= kept || applied >= Some(part.index);
-        if let Some(part) = arrival.take_if(is_over) {
-            tracing::info!(shard = %self.id(), there = part.there(), "what came of a snapshot is let go of");
+        if arrival.look(applied, self.inner.site.store.is_low()) {
+            tracing::debug!(shard = %self.id(), "what came of a snapshot, if anything did, is let go of");
+            self.drop_part().await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn part(bytes: u64) -> Part {
-        Part::new(RaftId(1), SnapshotId { bytes, digest: 0 }, 5)
-    }
-
-    fn take(part: &mut Part, at: u64, chunk: &'static [u8]) -> Result<u64, String> {
-        part.take(at, Bytes::from_static(chunk)).map(|()| part.there())
-    }
-
-    #[test]
-    fn whoever_begins_or_installs_a_snapshot_while_one_is_installed_is_told_so_at_once() {
-        let arrival = Arrival::default();
-        let installing = arrival.installs().unwrap();
-        assert_eq!(arrival.installs().unwrap_err(), INSTALLING);
-        drop(installing);
-        assert!(arrival.installs().is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn chunks_that_overtake_each_other_or_come_twice_make_one_snapshot() {
-        let mut part = part(9);
-        assert_eq!(take(&mut part, 6, b"678"), Ok(0));
-        assert_eq!(take(&mut part, 0, b"012"), Ok(3));
-        assert_eq!(take(&mut part, 0, b"01234"), Ok(5), "a retry may be cut otherwise");
-        assert_eq!(take(&mut part, 1, b"12"), Ok(5));
-        assert!(!part.is_whole());
-        assert_eq!(take(&mut part, 3, b"345"), Ok(9));
-        assert!(part.is_whole() && part.ahead.is_empty());
-        assert_eq!(&part.data[..], b"012345678");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_chunk_that_is_not_of_the_snapshot_is_refused_and_few_are_kept_ahead() {
-        let mut part = part(100_000);
-        assert!(take(&mut part, 0, b"").is_err());
-        assert!(take(&mut part, 99_999, b"01").is_err());
-        assert!(take(&mut part, u64::MAX, b"01").is_err());
-        let too_long = Bytes::from(vec![0; limits::SNAPSHOT_CHUNK_BYTES_MAX + 1]);
-        assert!(part.take(0, too_long).is_err());
-        for at in 1..1_000 {
-            assert_eq!(take(&mut part, 2 * at, b"0"), Ok(0));
-        }
-        assert_eq!(part.ahead.len(), limits::SNAPSHOT_CHUNKS_UNDER_WAY_MAX);
     }
 }

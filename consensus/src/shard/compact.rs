@@ -42,7 +42,7 @@ pub(super) async fn run(shard: Shard) {
             let _ = shard.inner.site.threads.offload(Errand::Files, retain).await;
         }
         looks = looks.wrapping_add(1);
-        shard.let_go_of_snapshot();
+        shard.let_go_of_snapshot().await;
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -2,6 +2,7 @@
 
 mod admit;
 mod announce;
+mod arrival;
 mod arrive;
 mod beat;
 mod compact;
@@ -143,7 +144,7 @@ struct Inner {
     /// What a start would apply again.
     replay: Replay,
     /// What has come of a snapshot of the leader.
-    arrival: arrive::Arrival,
+    arrival: arrival::Arrival,
     /// What came of it once it is whole and sound.
     checked: Checked,
     /// What members acknowledged, while this node leads.
@@ -229,7 +230,7 @@ impl Shard {
                 relief: relief::Relief::default(),
                 flush_time,
                 replay,
-                arrival: arrive::Arrival::default(),
+                arrival: arrival::Arrival::default(),
                 checked,
                 acked,
                 forgot,

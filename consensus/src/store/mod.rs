@@ -21,9 +21,9 @@
 //! # Layout
 //!
 //! `FORMAT` and `LOCK` guard the directory, `incarnation` names it, `wal/` holds the segments, `progress` the mark
-//! of what was durable, `snapshots/` one snapshot per shard, `clocks/` what the process knew of their clocks, `history/`
-//! the changes. `forgot`, if it is there, names the shards in which the directory forgot what it had acknowledged; `voters`
-//! says who voted in shards of which the node has no replica.
+//! of what was durable, `snapshots/` one snapshot per shard and what has come of another node's, `clocks/` what the process
+//! knew of their clocks, `history/` the changes. `forgot`, if it is there, names the shards in which the directory forgot what
+//! it had acknowledged; `voters` says who voted in shards of which the node has no replica.
 //!
 //! # Contract
 //!
@@ -81,6 +81,7 @@ pub use marks::Marks;
 use segment::Segment;
 pub use shard_log::LogPoint;
 use shard_log::ShardLog;
+pub(crate) use snapshots::{PartFile, PartHead};
 pub use snapshots::{Snapshots, StoredSnapshot};
 pub(crate) use voter_list::{KnownVoters, VoterList};
 use writer::{Write, Writer};

@@ -1,7 +1,10 @@
 //! Snapshots: one file per shard, replaced whole.
 //!
 //! The file of each stays open from when it was written or first read. A follower that needs one gets it though no descriptor
-//! is left, and what a start has found can be read for as long as the process lives.
+//! is left, and what a start has found can be read for as long as the process lives. What comes of another node's has a file beside
+//! it: see [`part`].
+
+mod part;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::disk::{Disk, DiskFile, Open, read_whole, replace_with};
 use super::{StoreError, foreign, lock};
 use crate::store::record::u64_at;
+pub(crate) use part::{PartFile, PartHead};
 
 const MAGIC: [u8; 8] = *b"skepsnap";
 /// The format that is written. In format 1 the checksum begins with the header, of which a snapshot that is written as it is
@@ -52,6 +56,8 @@ struct OfShard {
     saving: Mutex<()>,
     /// Its file, once it was written or read. Locked only to look.
     held: Mutex<Option<Held>>,
+    /// How many files of what comes were opened or let go of: only the last one may take the place of the snapshot.
+    parts: Mutex<u64>,
 }
 
 /// The file of a snapshot.
@@ -70,7 +76,8 @@ impl Snapshots {
         for path in &left {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("tmp") if is_of_shard(path) => disk.remove(path).map_err(|e| StoreError::io(path, e))?,
-                Some("snap") if is_of_shard(path) => {}
+                // What came of one may go on.
+                Some("snap" | "part") if is_of_shard(path) => {}
                 _ => foreign::leave_alone(path),
             }
         }
@@ -124,26 +131,29 @@ impl Snapshots {
     /// # Errors
     /// [`StoreError::Io`]; the old one is in place then.
     pub fn save(&self, shard: ShardId, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
-        self.replace(shard, snapshot.index, &snapshot.meta, |file| {
-            file.write_all_at(&header(FORMAT, snapshot), 0)?;
-            file.write_all_at(&snapshot.meta, HEADER_BYTES as u64)?;
-            file.write_all_at(&snapshot.data, (HEADER_BYTES + snapshot.meta.len()) as u64)
+        self.replace(shard, snapshot.index, &snapshot.meta, |path| {
+            self.put(path, |file| {
+                file.write_all_at(&header(FORMAT, snapshot), 0)?;
+                file.write_all_at(&snapshot.meta, HEADER_BYTES as u64)?;
+                file.write_all_at(&snapshot.data, (HEADER_BYTES + snapshot.meta.len()) as u64)
+            })
         })
     }
 
-    /// Replaces the shard's snapshot by one that ends with an entry, unless the one that is there ends later.
+    /// Replaces the shard's snapshot by one that ends with an entry, unless the one that is there ends later. `put` gives it its
+    /// name, durably.
     fn replace(
         &self,
         shard: ShardId,
         index: u64,
         meta: &[u8],
-        write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+        put: impl FnOnce(&Path) -> io::Result<Arc<dyn DiskFile>>,
     ) -> Result<(), StoreError> {
         let (of, path) = (self.of(shard), self.path(shard));
         let _one_at_a_time = lock(&of.saving);
         let replaced = self.saved_header(shard).and_then(|saved| {
             if saved.is_none_or(|saved| u64_at(&saved, 16) <= index) {
-                let file = self.put(&path, write)?;
+                let file = put(&path)?;
                 *lock(&of.held) = Some(Held { file, meta: Some(Bytes::copy_from_slice(meta)) });
             }
             Ok(())
@@ -191,21 +201,23 @@ impl Snapshots {
         meta: &[u8],
         state: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
     ) -> Result<(), StoreError> {
-        self.replace(shard, index, meta, |file| {
-            let (mut sum, mut at) = (Xxh3::new(), HEADER_BYTES as u64);
-            let mut put = |part: &[u8]| -> io::Result<()> {
-                file.write_all_at(part, at)?;
-                sum.update(part);
-                at += part.len() as u64;
-                Ok(())
-            };
-            put(meta)?;
-            state(&mut put)?;
-            let data_bytes = at - (HEADER_BYTES + meta.len()) as u64;
-            let mut header = unsealed(FORMAT, index, meta.len(), data_bytes);
-            sum.update(&header[..SUM_AT]);
-            seal(&mut header, &sum);
-            file.write_all_at(&header, 0)
+        self.replace(shard, index, meta, |path| {
+            self.put(path, |file| {
+                let (mut sum, mut at) = (Xxh3::new(), HEADER_BYTES as u64);
+                let mut put = |part: &[u8]| -> io::Result<()> {
+                    file.write_all_at(part, at)?;
+                    sum.update(part);
+                    at += part.len() as u64;
+                    Ok(())
+                };
+                put(meta)?;
+                state(&mut put)?;
+                let data_bytes = at - (HEADER_BYTES + meta.len()) as u64;
+                let mut header = unsealed(FORMAT, index, meta.len(), data_bytes);
+                sum.update(&header[..SUM_AT]);
+                seal(&mut header, &sum);
+                file.write_all_at(&header, 0)
+            })
         })
     }
 

@@ -1,13 +1,15 @@
 use futures::stream;
 use rustix::io::Errno;
+use skep_protocol::frame::SnapshotId;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::*;
 use crate::raft::room::PAUSE_MAX;
-use crate::raft::saved::LoadError;
-use crate::raft::types::Entry;
-use crate::store::StoreOptions;
+use crate::raft::saved::{Arrived, LoadError};
+use crate::raft::types::{Entry, encode};
 use crate::store::disk::Disk;
 use crate::store::disk::tight::TightDisk;
+use crate::store::{PartFile, PartHead, StoreOptions};
 
 const SHARD: ShardId = ShardId::FIRST;
 
@@ -106,6 +108,54 @@ async fn a_snapshot_that_is_to_be_sent_is_read_by_whoever_sends_it_and_only_if_i
     let damaged = machine.get_current_snapshot().await.unwrap().unwrap();
     assert_eq!(damaged.meta, second.meta);
     assert!(matches!(damaged.snapshot.load().await, Err(LoadError::Io(_))));
+}
+
+/// What a leader announced with this digest, and has sent.
+fn came(store: &Store, meta: &SnapshotMeta, data: &[u8], digest: u128) -> Arc<PartFile> {
+    let (from, id) = (RaftId(7), SnapshotId { bytes: data.len() as u64, digest });
+    let head = PartHead { from, id, index: 3, meta: encode(meta).unwrap().into() };
+    let (file, _) = store.snapshots().begin_part(SHARD, head, |_| true).unwrap().unwrap();
+    file.write(data, 0).unwrap();
+    Arc::new(file)
+}
+
+#[tokio::test]
+async fn a_snapshot_that_came_to_a_file_is_installed_from_there_and_only_if_it_is_what_was_announced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, threads) = (open(dir.path()), Threads::here());
+    let data = FleetState::empty().to_snapshot().unwrap();
+    let last = LogId { leader_id: 1_u64.into(), index: 3 };
+    let meta = SnapshotMeta { last_log_id: Some(last), ..SnapshotMeta::default() };
+    let mut machine = machine(&store);
+    let other = SnapshotData::Arrived(Arrived::new(threads.clone(), came(&store, &meta, &data, 5)));
+    assert!(machine.install_snapshot(&meta, other).await.is_err());
+    assert_eq!((machine.applied, store.snapshots().load(SHARD).unwrap()), (None, None));
+    let file = came(&store, &meta, &data, xxh3_128(&data));
+    let arrived = SnapshotData::Arrived(Arrived::new(threads, file));
+    machine.install_snapshot(&meta, arrived.clone()).await.unwrap();
+    assert_eq!(machine.applied, Some(last));
+    let kept = store.snapshots().load(SHARD).unwrap().unwrap();
+    assert_eq!((kept.index, &kept.data[..]), (3, &data[..]));
+    assert_eq!(std::fs::read_dir(dir.path().join("snapshots")).unwrap().count(), 1, "there is no copy of it");
+    let current = machine.get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!(current.meta, meta);
+    assert_eq!(current.snapshot.load().await.unwrap(), arrived.load().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_state_that_was_decoded_to_see_whether_it_is_sound_is_not_decoded_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let meta =
+        SnapshotMeta { last_log_id: Some(LogId { leader_id: 1_u64.into(), index: 3 }), ..SnapshotMeta::default() };
+    let mut machine = machine(&store);
+    // Nobody could decode it.
+    let file = came(&store, &meta, b"no state", xxh3_128(b"no state"));
+    file.load().unwrap().unwrap();
+    machine.checked().put(Arc::clone(&file), FleetState::empty());
+    let arrived = SnapshotData::Arrived(Arrived::new(Threads::here(), file));
+    machine.install_snapshot(&meta, arrived).await.unwrap();
+    assert_eq!(machine.applied, meta.last_log_id);
 }
 
 #[tokio::test(start_paused = true)]

@@ -456,20 +456,20 @@ impl Inboxes {
     /// What operators were granted since an entry concerns all inboxes of a shard, before anything that is delivered with it.
     fn on_authority(&mut self, shard: ShardId, pulled: &Pulled, asked: u64, now_ms: u64) {
         let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
-        if pulled.authority.chains.is_empty() {
-            for (_, inbox) in of_shard.filter(|(_, inbox)| inbox.authority >= asked) {
-                inbox.authority = inbox.authority.max(pulled.authority.up_to);
+        let (is_nothing, mut whoses) = (pulled.authority.chains.is_empty(), Vec::new());
+        for (whose, inbox) in of_shard {
+            inbox.note_told(asked, pulled.authority.up_to, inbox.open || is_nothing);
+            if inbox.open && !is_nothing {
+                whoses.push(whose.clone());
             }
-            return;
         }
-        let whoses: Vec<Whose> = of_shard.filter(|(_, inbox)| inbox.open).map(|(whose, _)| whose.clone()).collect();
         let site = self.site.clone();
         for whose in whoses {
             self.with(&whose, now_ms, |inbox, _, out| {
                 if let Some(root) = &pulled.root {
                     inbox.pin(root, (&site, shard), out);
                 }
-                inbox.learn(&pulled.authority, asked, (&site, shard), out);
+                inbox.learn(&pulled.authority, (&site, shard), out);
             });
         }
     }

@@ -139,7 +139,7 @@ impl FleetState {
     /// [`limits::PULL_BYTES_SOFT_MAX`] never.
     pub fn pull(&self, node: NodeId, pull: &Pull, looked: Option<u64>, bytes_max: usize) -> Vec<PulledFor> {
         let bytes_max = bytes_max.min(limits::PULL_BYTES_SOFT_MAX);
-        let as_of = self.applied().map_or(0, |position| position.index);
+        let as_of = self.as_of();
         let news: Option<BTreeSet<&AgentId>> = looked.map(|looked| self.inboxes_changed_after(Some(looked)).collect());
         if news.as_ref().is_some_and(BTreeSet::is_empty) {
             return Vec::new();
@@ -161,7 +161,13 @@ impl FleetState {
         answered.into_iter().map(|(_, of)| of).collect()
     }
 
-    /// What a node is told of an agent, without anything to deliver; none if nothing changed since the node saw it.
+    /// The last entry that was applied; 0 before all.
+    pub(super) fn as_of(&self) -> u64 {
+        self.applied().map_or(0, |position| position.index)
+    }
+
+    /// What a node is told of an agent, without anything to deliver; none if nothing changed since the node saw it. Nobody can have
+    /// seen what comes after all that there is: whoever says so is told from where it goes on.
     fn begin_answer(&self, node: NodeId, asked: &PullFor, as_of: u64) -> Option<PulledFor> {
         let (agent, home, deliveries, more) = (asked.agent.clone(), asked.home, Vec::new(), PerClass::default());
         if !self.is_inbox(&agent, node, asked.attachment, (asked.journal, home)) {
@@ -169,20 +175,24 @@ impl FleetState {
             return Some(PulledFor { agent, home, open: false, deliveries, voids, seen, more, back });
         }
         let back = self.back(asked);
-        if back == PerClass::default() && self.outbox_changed_at(&agent).is_none_or(|at| at <= asked.seen) {
+        let has_seen_it = asked.seen <= as_of && self.outbox_changed_at(&agent).is_none_or(|at| at <= asked.seen);
+        if back == PerClass::default() && has_seen_it {
             return None;
         }
         let voids: Vec<_> = self.voids_up_to(&agent, asked.after).collect();
         Some(PulledFor { agent, home, open: true, deliveries, voids, seen: as_of, more, back })
     }
 
-    /// Whether a node is ahead of all that was let out to an agent that it pulls for: then somebody had delivered what there is not, or
-    /// this replica is behind. Only who surely leads may answer it.
+    /// Whether a node is ahead of all that was let out to an agent that it pulls for, or says that it knows what comes after all that
+    /// there is: then somebody told it what there is not, or this replica is behind. Only who surely leads may answer it.
     pub fn is_passed(&self, node: NodeId, pull: &Pull) -> bool {
-        pull.agents.iter().any(|asked| {
-            let inbox = (asked.journal, asked.home);
-            self.is_inbox(&asked.agent, node, asked.attachment, inbox) && self.back(asked) != PerClass::default()
-        })
+        let as_of = self.as_of();
+        pull.authority > as_of
+            || pull.agents.iter().any(|asked| {
+                let inbox = (asked.journal, asked.home);
+                self.is_inbox(&asked.agent, node, asked.attachment, inbox)
+                    && (asked.seen > as_of || self.back(asked) != PerClass::default())
+            })
     }
 
     /// Behind which places a node goes on that is ahead of all that was let out: before what has not ended, which it need not have had.

@@ -297,11 +297,13 @@ impl FleetState {
         self.commands.authority_changed_at.is_some_and(|at| index.is_none_or(|index| at > index))
     }
 
-    /// What entries after this one granted operators, or took from them, in order, as much as one answer holds. Of the first
-    /// operators, whom nobody granted anything, nothing: see [`root`](Self::root).
+    /// What entries after this one granted operators, or took from them, in order, as much as one answer holds; of all entries, if
+    /// there is none after this one, nor this one: nobody knows what whoever asks was told. Of the first operators, whom nobody
+    /// granted anything, nothing: see [`root`](Self::root).
     pub fn authority_news(&self, after: u64) -> AuthorityNews {
-        let as_of = self.applied().map_or(0, |position| position.index);
-        let mut news = AuthorityNews { chains: Vec::new(), up_to: as_of.max(after) };
+        let as_of = self.as_of();
+        let after = if after > as_of { 0 } else { after };
+        let mut news = AuthorityNews { chains: Vec::new(), up_to: as_of };
         if !self.authority_changed_after(Some(after)) {
             return news;
         }

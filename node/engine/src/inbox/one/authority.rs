@@ -1,7 +1,8 @@
 //! What operators were granted: no statement about one of them is believed that is older than one that was seen.
 //!
 //! A leader that lies may withhold that an operator was revoked. Once a robot's node has heard of it, nobody can have it take
-//! what was stated before for what holds.
+//! what was stated before for what holds. That there is nothing more to be heard until an entry that is far ahead is believed until
+//! the next leader says that there is no such entry, and tells all that there is.
 
 use std::sync::Arc;
 
@@ -42,14 +43,8 @@ impl Inbox {
         }
     }
 
-    /// Takes note of what operators were granted, or lost, since an entry that whoever asked named.
-    pub(in crate::inbox) fn learn(
-        &mut self,
-        news: &AuthorityNews,
-        asked: u64,
-        (site, shard): (&SiteName, ShardId),
-        out: &mut Out,
-    ) {
+    /// Takes note of what operators were granted, or lost.
+    pub(in crate::inbox) fn learn(&mut self, news: &AuthorityNews, (site, shard): (&SiteName, ShardId), out: &mut Out) {
         if let (Some(place), Some(first)) = (self.place(site, shard), self.head.first) {
             for chain in news.chains.iter().filter(|chain| chain.iter().any(|signed| signed.serial > FIRST_SERIAL)) {
                 if !self.is_outdated(chain) && stated(chain, first.operator, &place).is_some() {
@@ -57,9 +52,46 @@ impl Inbox {
                 }
             }
         }
-        // What was told is what came after that.
-        if self.authority >= asked {
-            self.authority = self.authority.max(news.up_to);
-        }
+    }
+
+    /// A leader has told what came after the entry that was asked for, up to another, and this inbox was among those that heard it, or
+    /// not. If it says that there is no such entry as was asked for, it has told all that there is.
+    pub(in crate::inbox) fn note_told(&mut self, asked: u64, up_to: u64, heard: bool) {
+        let from = if asked > up_to { 0 } else { asked };
+        self.authority = match self.authority {
+            known if heard && (from == 0 || (from..=up_to).contains(&known)) => up_to,
+            // Nobody knows how much of it was ever told.
+            known if known > up_to => 0,
+            known => known,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_protocol::ids::JournalId;
+    use skep_protocol::journal::{JournalHead, JournalState};
+
+    use super::*;
+
+    /// Up to where an inbox knows, that knew so far, once something was told.
+    fn known_after(known: u64, (asked, up_to): (u64, u64), heard: bool) -> u64 {
+        let head = JournalHead::new(JournalId::from_bytes([9; 16]));
+        let mut inbox = Inbox::new(JournalState::new(head, Vec::new()));
+        inbox.authority = known;
+        inbox.note_told(asked, up_to, heard);
+        inbox.authority
+    }
+
+    #[test]
+    fn an_inbox_knows_what_it_was_told_without_a_gap_and_nothing_beyond_what_there_is() {
+        let (far, to_nine) = (u64::MAX, (5, 9));
+        assert_eq!([5, 7, 9].map(|known| known_after(known, to_nine, true)), [9; 3]);
+        assert_eq!(known_after(4, to_nine, true), 4, "it lacks what came before");
+        assert_eq!(known_after(7, to_nine, false), 7, "it heard nothing");
+        // What was told after a lie is told to those that hear it, and nobody knows what was told before.
+        assert_eq!([true, false].map(|heard| known_after(far, to_nine, heard)), [0; 2]);
+        assert_eq!([4, 9, far].map(|known| known_after(known, (far, 9), true)), [9; 3], "all was told");
+        assert_eq!([4, 9, far].map(|known| known_after(known, (far, 9), false)), [4, 9, 0]);
     }
 }

@@ -1,6 +1,6 @@
 //! What is proved by whom, and for whom it is meant.
 
-use skep_protocol::authority::FirstReplacement;
+use skep_protocol::authority::{Authority, FirstReplacement};
 
 use super::*;
 
@@ -107,21 +107,26 @@ fn who_the_first_operator_is_is_told_once_and_changed_by_its_own_word_only() {
     assert_eq!(node.told(), [(2, "offer"), (1, "rejected")]);
 }
 
+fn clerk() -> OperatorSecret {
+    OperatorSecret::from_seed(&[5; 32])
+}
+
+/// What somebody states about the clerk.
+fn stated(serial: u64, revoked: bool, by: &OperatorSecret) -> Arc<Authority> {
+    let whole = OperatorGrant::of_first(place(), clerk().key(), "clerk".parse().unwrap());
+    let grant = OperatorGrant { serial, revoked, admin_depth: 0, ..whole };
+    Arc::new(vec![Arc::new(grant.sign(by).unwrap())])
+}
+
+/// A command of the clerk's, with the first statement about it.
+fn of_clerk(n: u8) -> Delivery {
+    let command = Arc::new(command(n).sign(&clerk()).unwrap());
+    Delivery { seq: n.into(), command, authority: stated(1, false, &operator()), void: None }
+}
+
 #[test]
 fn an_older_statement_about_an_operator_is_believed_no_more_once_a_later_one_was_seen() {
-    let (clerk, thief) = (OperatorSecret::from_seed(&[5; 32]), OperatorSecret::from_seed(&[6; 32]));
-    let stated = |serial, revoked, by: &OperatorSecret| {
-        let whole = OperatorGrant::of_first(place(), clerk.key(), "clerk".parse().unwrap());
-        let grant = OperatorGrant { serial, revoked, admin_depth: 0, ..whole };
-        Arc::new(vec![Arc::new(grant.sign(by).unwrap())])
-    };
-    let before = stated(1, false, &operator());
-    let of_clerk = |n: u8| Delivery {
-        seq: n.into(),
-        command: Arc::new(command(n).sign(&clerk).unwrap()),
-        authority: Arc::clone(&before),
-        void: None,
-    };
+    let thief = OperatorSecret::from_seed(&[6; 32]);
     let mut node = Node::open();
     // Nobody who may.
     node.news = AuthorityNews { chains: vec![stated(7, true, &thief)], up_to: 8 };
@@ -140,5 +145,21 @@ fn an_older_statement_about_an_operator_is_believed_no_more_once_a_later_one_was
     let again = Delivery { authority: stated(3, false, &operator()), ..of_clerk(3) };
     node.deliver(vec![again]);
     assert_eq!(node.told(), [(3, "offer")]);
-    assert_eq!(node.stated, BTreeMap::from([(clerk.key(), 3)]));
+    assert_eq!(node.stated, BTreeMap::from([(clerk().key(), 3)]));
+}
+
+#[test]
+fn a_leader_that_told_of_entries_that_there_are_not_hides_nothing_once_the_next_one_tells() {
+    let mut node = Node::open();
+    let (key, _) = node.pull.take().unwrap();
+    let (seen, more, back) = (u64::MAX, PerClass::default(), PerClass::default());
+    let of = PulledFor { agent: agent(), home: HOME, open: true, deliveries: vec![], voids: vec![], seen, more, back };
+    let (agents, authority) = (vec![of], AuthorityNews { chains: vec![], up_to: u64::MAX });
+    node.settle(key, Settled::Pulled(Box::new(Pulled { clock: at(10_000), root: root(), agents, authority })));
+    let asked = |node: &Node| (node.asked().seen, node.pull.as_ref().map(|(_, pull)| pull.authority));
+    assert_eq!(asked(&node), (u64::MAX, Some(u64::MAX)), "an honest leader sees that there is no such entry");
+    node.news = AuthorityNews { chains: vec![stated(2, true, &operator())], up_to: 9 };
+    node.deliver(vec![of_clerk(1), delivery(2, command(2))]);
+    assert_eq!(asked(&node), (5, Some(9)));
+    assert_eq!(node.told(), [(2, "offer"), (1, "rejected")]);
 }
