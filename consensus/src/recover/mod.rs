@@ -85,6 +85,15 @@ pub enum RecoverError {
         /// The entry that was named.
         given: u64,
     },
+    /// Another shard has no voter but this node, as it is a member of this one.
+    #[error(
+        "shard {shard} has no voter but this node, which would be one no more: make another node a voter of it first, with \
+         'skep shard add-voter'"
+    )]
+    OnlyVoterOf {
+        /// Which.
+        shard: ShardId,
+    },
     /// There is no room for another directory.
     #[error("{needed} bytes are needed beside the data directory, and {free} are free")]
     NoRoom {
@@ -154,6 +163,7 @@ pub struct Remains {
     data: PathBuf,
     node: NodeId,
     shard: ShardId,
+    build: Build,
     options: StoreOptions,
     store: Store,
     /// All shards that the store holds anything of.
@@ -200,7 +210,19 @@ impl Remains {
             _ => {}
         }
         let first = replayed.state.first_operator().ok_or(RecoverError::NoOperator)?.operator;
-        Ok(Self { data: data.to_owned(), node, shard, options, store, shards, replayed, told_from, place, first })
+        Ok(Self {
+            data: data.to_owned(),
+            node,
+            shard,
+            build,
+            options,
+            store,
+            shards,
+            replayed,
+            told_from,
+            place,
+            first,
+        })
     }
 
     /// What there is.
@@ -238,10 +260,7 @@ impl Remains {
         let genesis = signed.genesis.to_string();
         let name = |word: &str| beside::named(&self.data, &format!("{word}-{}", genesis.get(..8).unwrap_or(&genesis)));
         let (made, before) = (name("recovering"), name("before"));
-        // Under the incarnation that it has, it is a member of the old group, unless a shard beside this one was recovered.
-        let own = RaftId::derive(self.node, self.store.incarnation());
-        let was_member = self.replayed.members.contains_key(&own);
-        let incarnation = if was_member { random } else { self.store.incarnation().0 };
+        let incarnation = self.next_incarnation(random)?;
         let fresh = Store::open_alone(&made, incarnation, self.options.clone())?;
         let (term, last_index) = (self.next_term(), self.replayed.last);
         let written = self.write(&fresh, &signed, term);
@@ -260,6 +279,26 @@ impl Remains {
         };
         let (genesis, incarnation) = (signed.genesis, fresh.incarnation());
         Ok(RecoveredView { genesis, incarnation, last_index, term, before, history })
+    }
+
+    /// Another incarnation than it has, under which it is a member of the old group. It keeps the one that it has if it was never a
+    /// member under it, and votes under it in a shard beside this one: that was recovered before, and may have no other voter.
+    fn next_incarnation(&self, random: [u8; 16]) -> Result<[u8; 16], RecoverError> {
+        let own = RaftId::derive(self.node, self.store.incarnation());
+        let was_member = self.replayed.members.contains_key(&own);
+        let mut votes_elsewhere = false;
+        for other in self.other_shards() {
+            bring_to_agree(&self.store, other)?;
+            // Nothing of what it did is wanted.
+            let voters = replay(&self.store, other, &self.build, u64::MAX)?.voters;
+            let votes = voters.contains_key(&own);
+            if was_member && votes && voters.len() == 1 {
+                return Err(RecoverError::OnlyVoterOf { shard: other });
+            }
+            votes_elsewhere |= votes;
+        }
+        let keeps = votes_elsewhere && !was_member;
+        Ok(if keeps { self.store.incarnation().0 } else { random })
     }
 
     fn other_shards(&self) -> impl Iterator<Item = ShardId> + '_ {

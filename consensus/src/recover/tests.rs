@@ -21,6 +21,7 @@ use crate::store::LogPoint;
 
 const SHARD: ShardId = ShardId(1);
 const OTHER: ShardId = ShardId(2);
+const THIRD: ShardId = ShardId(3);
 const INCARNATION: [u8; 16] = [1; 16];
 const CONFIG: StoreConfig =
     StoreConfig { low_water_bytes: 0, segment_bytes: 64 * 1024, history_days: 90, history_bytes: 1 << 30 };
@@ -252,6 +253,34 @@ fn a_shard_is_recovered_again_under_another_incarnation() {
     let now = remains(&data, None).unwrap();
     assert_eq!(now.view().genesis, Genesis::from_bytes([8; 16]));
     assert!(now.replayed.state.is_former(member(1, [7; 16]).raft_id()));
+}
+
+#[test]
+fn shards_of_one_directory_are_recovered_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    directory(&data, Vec::new());
+    // Another shard of the same three.
+    let place = Place { shard: THIRD, ..place() };
+    let stated = FirstOperator { place: place.clone(), operator: operator().key(), name: "first".parse().unwrap() };
+    let charter = Charter { place, first: Some(stated.sign(&operator()).unwrap()) };
+    let rules = Rules { version: FLEET_VERSIONS.max, limits: FleetLimits::default() };
+    let founding = EntryBody::Founding(Box::new(Founding { rules, charter }));
+    let store = Store::open(&data, INCARNATION, store_options(&CONFIG)).unwrap();
+    append(&store, THIRD, 0, vec![(0, members()), (1, body(1, founding))]);
+    vote(&store, THIRD, 1);
+    drop(store);
+    for (shard, genesis) in [(SHARD, 7), (THIRD, 8)] {
+        let was = Remains::open(&data, (node(1), shard), Build::default(), &CONFIG, None).unwrap();
+        let word = signed(&was, genesis, &operator());
+        let now = was.recover(word, [genesis; 16]).unwrap();
+        assert_eq!(now.incarnation, Incarnation([7; 16]), "the one that goes on already keeps its only voter");
+    }
+    // As it is now, none of them can be recovered again by itself: the other one would have no voter.
+    let was = remains(&data, None).unwrap();
+    let word = signed(&was, 9, &operator());
+    let refused = was.recover(word, [9; 16]);
+    assert!(matches!(refused, Err(RecoverError::OnlyVoterOf { shard: THIRD })), "{refused:?}");
 }
 
 #[test]
