@@ -32,7 +32,6 @@ pub(crate) struct Recover {
     /// Give up this entry and all after it. It must be the first that this Skep cannot apply
     #[arg(long, value_name = "INDEX")]
     give_up_from: Option<u64>,
-    /// The key of the shard's first operator, who signs that the shard goes on
     #[command(flatten)]
     key: KeyPath,
 }
