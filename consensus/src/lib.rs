@@ -20,6 +20,7 @@ mod identity;
 mod net;
 mod pulls;
 mod raft;
+mod recover;
 mod replay;
 mod roles;
 mod service;
@@ -33,6 +34,7 @@ mod simulation;
 
 pub use identity::{Identity, IdentityError};
 pub use net::PeerView;
+pub use recover::{LostVoter, RecoverError, RecoveredView, Remains, RemainsView};
 pub use service::{Consensus, ConsensusHandle, StartError};
 pub use shard::{
     FromLeader, LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStanding, VoterStatus,

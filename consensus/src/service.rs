@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use skep_config::ControlConfig;
+use skep_config::{ControlConfig, StoreConfig};
 use skep_protocol::authority::SignedFirst;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Charter, Request};
@@ -48,6 +48,19 @@ const CONTROL_PATIENCE: Duration = STOP_PATIENCE.saturating_mul(3).saturating_ad
 /// nobody, or is made again from the log.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// How a store is run, as the configuration says.
+pub(crate) fn store_options(config: &StoreConfig) -> StoreOptions {
+    StoreOptions {
+        segment_bytes: config.segment_bytes,
+        low_water_bytes: config.low_water_bytes,
+        history: HistoryOptions {
+            retention_ms: config.history_days.saturating_mul(DAY_MS),
+            bytes_max: config.history_bytes,
+        },
+        ..StoreOptions::default()
+    }
+}
 
 /// Why the control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,16 +105,7 @@ impl Consensus {
         data: &Path,
         build: Build,
     ) -> Result<(Self, mpsc::Receiver<FromLeader>), StartError> {
-        let options = StoreOptions {
-            segment_bytes: config.store.segment_bytes,
-            low_water_bytes: config.store.low_water_bytes,
-            history: HistoryOptions {
-                retention_ms: config.store.history_days.saturating_mul(DAY_MS),
-                bytes_max: config.store.history_bytes,
-            },
-            ..StoreOptions::default()
-        };
-        let store = Store::open(data, rand::random(), options)?;
+        let store = Store::open(data, rand::random(), store_options(&config.store))?;
         let (started, starting) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let (sender, updates) = mpsc::channel(limits::CLAIMS_UPDATES_QUEUED_MAX);

@@ -121,6 +121,7 @@ pub(crate) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
         fleet_version_max: status.fleet_version_max,
         held_back_by: status.held_back_by,
         genesis: status.genesis,
+        recovery: status.recovery,
         voters: voters.collect(),
         counts: status.counts,
         dropped: status.dropped,

@@ -20,6 +20,7 @@ use crate::fleet::FleetLimits;
 use crate::ids::{Genesis, IdError};
 use crate::limits;
 use crate::mutant::{Mutant, is_on};
+use crate::recovery::PastGenesis;
 use crate::statement::{Place, Signed};
 use crate::text::{OperatorName, Verb};
 use crate::time::LogInstant;
@@ -311,6 +312,8 @@ pub struct Root {
     pub first: Option<OperatorKey>,
     /// By whom that was replaced since, in order, but for what whoever asked knew already.
     pub replaced: Vec<Arc<SignedReplacement>>,
+    /// What the shard was before it was recovered, in order: the last few times.
+    pub past: Vec<PastGenesis>,
 }
 
 /// The first operator as somebody knows it, by so many replacements.

@@ -8,7 +8,7 @@ use crate::agent::Role;
 use crate::authority::{OperatorGrant, OperatorKey};
 use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
 use crate::fleet::Rules;
-use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, JournalId, NodeId, RequestId, TaskId};
+use crate::ids::{AttachmentId, ClaimEpoch, CommandId, Genesis, HomeEpoch, JournalId, NodeId, RequestId, TaskId};
 use crate::outcome::Refusal;
 use crate::statement::Place;
 use crate::task::{KeptFor, TaskSpec, TaskStatus};
@@ -288,6 +288,17 @@ pub enum ChangeKind {
         /// The one that is it now.
         new: OperatorKey,
     },
+    /// The shard goes on as another group, from what one replica of it held.
+    Recovered {
+        /// Where statements of its operators hold from now on.
+        place: Place,
+        /// The genesis before.
+        from: Genesis,
+        /// The last entry that was kept of what it was.
+        last_index: u64,
+        /// The first operator, who had it done.
+        by: OperatorKey,
+    },
 }
 
 /// Why a claim was taken back.
@@ -346,7 +357,8 @@ impl ChangeKind {
             | Self::InboxOpened { .. }
             | Self::RulesAgreed { .. }
             | Self::Founded { .. }
-            | Self::FirstReplaced { .. } => None,
+            | Self::FirstReplaced { .. }
+            | Self::Recovered { .. } => None,
         }
     }
 
@@ -405,7 +417,8 @@ impl ChangeKind {
             | Self::InboxOpened { .. }
             | Self::RulesAgreed { .. }
             | Self::Founded { .. }
-            | Self::FirstReplaced { .. } => None,
+            | Self::FirstReplaced { .. }
+            | Self::Recovered { .. } => None,
         }
     }
 }

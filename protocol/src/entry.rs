@@ -8,8 +8,9 @@ use crate::agent::{LeaseTerms, Role};
 use crate::authority::{OperatorKey, SignedFirst, SignedGrant, SignedReplacement};
 use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, SignedCommand, SignedOrder, Steps};
 use crate::fleet::Rules;
-use crate::ids::{AttachmentId, ClaimEpoch, CommandId, JournalId, NodeId, RequestId, SessionId, TaskId};
+use crate::ids::{AttachmentId, ClaimEpoch, CommandId, JournalId, NodeId, RaftId, RequestId, SessionId, TaskId};
 use crate::mutant::{Mutant, is_on};
+use crate::recovery::SignedRecovery;
 use crate::statement::{Place, Verdicts};
 use crate::task::TaskSpec;
 use crate::text::{AgentId, GroupName, Reason};
@@ -43,6 +44,8 @@ pub enum EntryBody {
     Rules(Box<Rules>),
     /// A shard's first entry: what it is, and the first rules.
     Founding(Box<Founding>),
+    /// The shard goes on as another group, from what one replica of it held: the first entry after that.
+    Recovered(Box<Recovered>),
 }
 
 impl Entry {
@@ -66,6 +69,15 @@ pub struct Founding {
     pub rules: Rules,
     /// What the shard is from then on.
     pub charter: Charter,
+}
+
+/// How a shard goes on that was beyond help.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// What its first operator signed.
+    pub statement: SignedRecovery,
+    /// The latest members of the group before: what they hold may be no part of what goes on.
+    pub former: Vec<RaftId>,
 }
 
 /// What a shard is, as whoever made it said.

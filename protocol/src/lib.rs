@@ -32,6 +32,7 @@ pub mod pressure;
 pub mod proof;
 pub mod pull;
 pub mod query;
+pub mod recovery;
 pub mod statement;
 pub mod task;
 pub mod telemetry;

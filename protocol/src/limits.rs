@@ -80,6 +80,9 @@ pub const ERAS_AHEAD_MAX: u64 = 1_024;
 pub const TERMS_AHEAD_MAX: u64 = 1 << 20;
 /// The last term that there can be. One after it is refused by everybody, also by a node that has seen none.
 pub const TERM_MAX: u64 = 1 << 48;
+/// Terms by which a shard that is recovered is ahead of all that the replica saw which it goes on from: others of the group before
+/// may have seen later ones.
+pub const RECOVERY_TERMS_AHEAD: u64 = 1 << 16;
 
 /// Most requests in one log entry. More wait for the next entry.
 pub const REQUESTS_PER_ENTRY_MAX: usize = 512;

@@ -74,7 +74,7 @@ fn answer() -> PullAnswer {
         more: PerClass { routine: false, urgent: true },
         back: PerClass { routine: None, urgent: Some(2) },
     };
-    let root = Root { genesis: genesis(), first: Some(operator()), replaced: Vec::new() };
+    let root = Root { genesis: genesis(), first: Some(operator()), replaced: Vec::new(), past: Vec::new() };
     let authority = AuthorityNews { chains: Vec::new(), up_to: 9 };
     PullAnswer { result: Ok(Pulled { clock: LogInstant::from_raw(5), root: Some(root), agents: vec![of], authority }) }
 }
@@ -130,6 +130,6 @@ fn golden_bytes_of_version_1() {
 }
 
 const GOLDEN_PULL: &str = "0101017207dddddddddddddddddddddddddddddddd020308040509060304";
-const GOLDEN_ANSWER: &str = "01000501eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee01cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc0001017202010101630a10eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee120173180122208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c2a10bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb32031201673a01764201744a010950ac02580160017a0170e9f6d0dd149edd82daa3785f37b263e42aa685ecc74381e8e524d4199cc300463deb31aa746d9b0e65b76b0645d65162adee94fe41a717f9808cbf6e635c8807000101010101000900010001020009";
+const GOLDEN_ANSWER: &str = "01000501eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee01cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc000001017202010101630a10eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee120173180122208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c2a10bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb32031201673a01764201744a010950ac02580160017a0170e9f6d0dd149edd82daa3785f37b263e42aa685ecc74381e8e524d4199cc300463deb31aa746d9b0e65b76b0645d65162adee94fe41a717f9808cbf6e635c8807000101010101000900010001020009";
 const GOLDEN_RECORD: &str = "010101720300dddddddddddddddddddddddddddddddd02010301eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee01cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc0101020101630a10eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee120173180122208a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c2a10bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb32031201673a01764201744a010950ac02580160017a0170e9f6d0dd149edd82daa3785f37b263e42aa685ecc74381e8e524d4199cc300463deb31aa746d9b0e65b76b0645d65162adee94fe41a717f9808cbf6e635c88070104000000020001080002020101";
 const GOLDEN_STEP_RECORD: &str = "010101720503020101010400000002000108010405cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc0706bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbac020705";

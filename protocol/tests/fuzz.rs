@@ -18,6 +18,7 @@ use skep_protocol::journal::JournalRecord;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::pull::{Pull, PullAnswer};
 use skep_protocol::query::{Query, QueryAnswer};
+use skep_protocol::recovery::ShardRecovery;
 use skep_protocol::statement::Statement;
 use skep_protocol::telemetry::{Envelope, SignedEnvelope, TopicPath};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName};
@@ -116,6 +117,7 @@ targets! {
     fuzz_operator_grant: statement::<OperatorGrant>,
     fuzz_first_operator: statement::<FirstOperator>,
     fuzz_first_replacement: statement::<FirstReplacement>,
+    fuzz_shard_recovery: statement::<ShardRecovery>,
     fuzz_pull: round_trips::<Pull>,
     fuzz_pull_answer: round_trips::<PullAnswer>,
     fuzz_journal_record: round_trips::<JournalRecord>,

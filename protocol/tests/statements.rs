@@ -5,6 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use skep_protocol::authority::{Allowed, FirstOperator, FirstReplacement, OperatorGrant, Signature};
 use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind};
+use skep_protocol::recovery::ShardRecovery;
 use skep_protocol::statement::{Signed, Statement};
 use skep_protocol::time::LogInstant;
 
@@ -75,6 +76,12 @@ impl Says for FirstReplacement {
     }
 }
 
+impl Says for ShardRecovery {
+    fn says(&self) -> Value {
+        json!({ "new_genesis": hex(self.genesis.as_bytes()), "last_index": self.last_index })
+    }
+}
+
 /// The order of names in a set is nobody's business.
 fn sorted(names: &str) -> String {
     let mut names: Vec<&str> = names.split(',').collect();
@@ -114,6 +121,7 @@ fn what_another_implementation_signed_is_understood_and_verified_the_same() {
             "grant" => check::<OperatorGrant>(vector),
             "first" => check::<FirstOperator>(vector),
             "replace-first" => check::<FirstReplacement>(vector),
+            "recover" => check::<ShardRecovery>(vector),
             other => panic!("{other}"),
         }
     }
@@ -132,4 +140,6 @@ fn a_statement_is_encoded_as_others_encode_it() {
     assert_eq!(CommandOrder::from_body(&order).unwrap().0.to_body(), order);
     let replacement = body("a replacement of the first operator");
     assert_eq!(FirstReplacement::from_body(&replacement).unwrap().0.to_body(), replacement);
+    let recovery = body("a recovery");
+    assert_eq!(ShardRecovery::from_body(&recovery).unwrap().0.to_body(), recovery);
 }

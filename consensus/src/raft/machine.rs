@@ -81,7 +81,7 @@ pub(crate) fn read_payload(
     let rules = match &mut entry.body {
         EntryBody::Rules(rules) => Some(rules.as_mut()),
         EntryBody::Founding(founding) => Some(&mut founding.rules),
-        EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::ClockLost => None,
+        EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::ClockLost | EntryBody::Recovered(_) => None,
     };
     if let Some(rules) = rules {
         let version = rules.version;

@@ -110,6 +110,15 @@ pub enum MembershipError {
         /// Of each who stays.
         why: String,
     },
+    /// The node still has what it held in a group before this one, which may be no part of this one.
+    #[error(
+        "{node} was of the group that this shard was before it was recovered, and still has its log; stop it, move its data \
+         directory away, start it, and ask again"
+    )]
+    OfGroupBefore {
+        /// Which.
+        node: NodeId,
+    },
     /// The node runs a build that cannot apply what the shard has agreed on.
     #[error(
         "{node} speaks fleet version {speaks}, and the shard speaks {version}; install a Skep on it that speaks it, start \
@@ -267,6 +276,9 @@ impl Shard {
         let id = member.raft_id();
         if self.inner.acked.is_forgetful(id) {
             return Err(MembershipError::Forgot { node });
+        }
+        if self.inner.state.read().is_former(id) {
+            return Err(MembershipError::OfGroupBefore { node });
         }
         self.check_speaks(node)?;
         let mut voters = self.voters();

@@ -5,6 +5,7 @@ use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::FleetVersions;
 use skep_protocol::ids::{Genesis, Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::query::{Counts, Dropped};
+use skep_protocol::recovery::ShardRecovery;
 use skep_protocol::text::NodeName;
 use skep_protocol::time::LogInstant;
 
@@ -117,6 +118,8 @@ pub struct ShardStatus {
     pub held_back_by: Vec<NodeId>,
     /// The random bytes with which the shard began; none before its first entry.
     pub genesis: Option<Genesis>,
+    /// What the shard was before it was recovered last; none if it never was.
+    pub recovery: Option<ShardRecovery>,
     /// The voters.
     pub voters: Vec<VoterStatus>,
     /// How many objects there are.
@@ -206,6 +209,7 @@ impl Shard {
             fleet_version_max,
             held_back_by,
             genesis: state.place().map(|place| place.genesis),
+            recovery: state.recovery().map(|signed| signed.statement().clone()),
             voters,
             counts: state.counts(),
             dropped: state.dropped(),

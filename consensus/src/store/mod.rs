@@ -35,6 +35,7 @@
 //! and new work is refused, while what ends work goes on; on one that is nearly full ([`Store::is_exhausted`]) only votes are
 //! written, into the spare segment.
 
+pub(crate) mod beside;
 mod clock_marks;
 mod directory;
 pub(crate) mod disk;

@@ -14,6 +14,7 @@ use skep_protocol::limits;
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{HistoryEdge, Query, QueryReply};
+use skep_protocol::recovery::ShardRecovery;
 use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
@@ -279,6 +280,8 @@ pub struct ShardRow {
     pub held_back_by: Vec<NodeId>,
     /// The random bytes with which the shard began.
     pub genesis: Option<Genesis>,
+    /// What the shard was before it was recovered last; none if it never was.
+    pub recovery: Option<ShardRecovery>,
     /// The voters.
     pub voters: Vec<VoterRow>,
     /// How many objects there are.

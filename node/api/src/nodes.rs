@@ -76,6 +76,11 @@ fn status(row: ShardRow) -> v1::ShardStatusReply {
         fleet_version_max: row.fleet_version_max,
         fleet_version_held_back_by: row.held_back_by.iter().map(NodeId::to_string).collect(),
         genesis: row.genesis.map(|genesis| genesis.as_bytes().to_vec()).unwrap_or_default(),
+        recovered: row.recovery.map(|recovery| v1::ShardRecovered {
+            from_genesis: recovery.place.genesis.as_bytes().to_vec(),
+            last_index: recovery.last_index,
+            operator: recovery.by.as_bytes().to_vec(),
+        }),
         voters: voter_list(&row.voters),
         pending: row.counts.pending,
         claimed: row.counts.claimed,

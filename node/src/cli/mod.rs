@@ -194,7 +194,7 @@ pub fn main_of(build: Build) -> ExitCode {
     let result = match noun {
         Noun::Init(init) => init.run(&common),
         Noun::Run(run) => run.run(&common, build),
-        Noun::Shard(shard) => block_on(shard.run(&common)),
+        Noun::Shard(shard) => block_on(shard.run(&common, build)),
         Noun::Node(node) => block_on(node.run(&common)),
         Noun::Config(config) => config.run(&common),
         Noun::Task(task) => block_on(task.run(&common)),

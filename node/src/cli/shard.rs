@@ -1,10 +1,13 @@
 //! `skep shard`
 
+mod recover;
+
 use clap::Subcommand;
 use serde::Serialize;
 use skep_client::v1::shard_dump_reply::Item;
-use skep_client::v1::{ShardStatusReply, Voter};
+use skep_client::v1::{ShardRecovered, ShardStatusReply, Voter};
 use skep_client::{Client, ClientError, FirstOperator, Genesis, OperatorKey, OperatorSecret, Place, SignedFirst};
+use skep_protocol::fleet::Build;
 
 use super::fault::FaultView;
 use super::key::KeyPath;
@@ -55,6 +58,8 @@ pub(crate) enum Shard {
         /// Its PeerId
         node: String,
     },
+    /// Have a shard go on that is beyond help, from what this node holds; the node must not run
+    Recover(recover::Recover),
 }
 
 #[derive(Serialize)]
@@ -115,6 +120,8 @@ struct Status {
     fleet_version_max: u32,
     fleet_version_held_back_by: Vec<String>,
     genesis: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<RecoveredFrom>,
     pending: u64,
     claimed: u64,
     terminal: u64,
@@ -136,6 +143,25 @@ struct Status {
     fault: String,
     faults: Vec<FaultView>,
     voters: Vec<VoterView>,
+}
+
+/// How the shard was recovered last.
+#[derive(Serialize)]
+struct RecoveredFrom {
+    from_genesis: String,
+    last_index: u64,
+    operator: String,
+}
+
+impl From<ShardRecovered> for RecoveredFrom {
+    fn from(recovered: ShardRecovered) -> Self {
+        let operator: Option<[u8; 32]> = recovered.operator.as_slice().try_into().ok();
+        Self {
+            from_genesis: genesis_text(&recovered.from_genesis),
+            last_index: recovered.last_index,
+            operator: operator.map(|bytes| OperatorKey::from_bytes(bytes).to_string()).unwrap_or_default(),
+        }
+    }
 }
 
 /// A genesis as people compare it; empty if there is none yet.
@@ -170,6 +196,7 @@ impl From<ShardStatusReply> for Status {
             fleet_version_max: reply.fleet_version_max,
             fleet_version_held_back_by: reply.fleet_version_held_back_by,
             genesis: genesis_text(&reply.genesis),
+            recovered: reply.recovered.map(RecoveredFrom::from),
             pending: reply.pending,
             claimed: reply.claimed,
             terminal: reply.terminal,
@@ -209,11 +236,13 @@ struct DumpRow {
 }
 
 impl Shard {
-    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let client = common.client()?;
+    pub(crate) async fn run(self, common: &Common, build: Build) -> Result<(), Failure> {
         let format = common.output;
+        let client = || common.client();
         match self {
+            Self::Recover(recover) => recover.run(common, build),
             Self::Init { voters, operator, operator_name, key } => {
+                let client = client()?;
                 let genesis = Genesis::from_bytes(rand::random());
                 let first = match operator {
                     None => None,
@@ -232,17 +261,17 @@ impl Shard {
                 };
                 rows(format, &views(client.init_shard(voters, genesis, first.as_ref()).await?.voters))
             }
-            Self::AddVoter { node } => rows(format, &views(client.add_voter(&node).await?.voters)),
-            Self::RemoveVoter { node } => rows(format, &views(client.remove_voter(&node).await?.voters)),
+            Self::AddVoter { node } => rows(format, &views(client()?.add_voter(&node).await?.voters)),
+            Self::RemoveVoter { node } => rows(format, &views(client()?.remove_voter(&node).await?.voters)),
             Self::TransferLeader { to } => {
-                let leader = client.transfer_leader(to.as_deref().unwrap_or_default()).await?.leader;
+                let leader = client()?.transfer_leader(to.as_deref().unwrap_or_default()).await?.leader;
                 one(format, &Leader { leader: leader.clone() }, &[("leader", leader)])
             }
-            Self::Status => status(format, client.shard_status().await?.into()),
+            Self::Status => status(format, client()?.shard_status().await?.into()),
             Self::Dump { node, local: _ } => {
                 let client = match node {
                     Some(node) => of_node(common, &node)?,
-                    None => client,
+                    None => client()?,
                 };
                 dump(format, &client).await
             }
@@ -292,6 +321,12 @@ fn history(status: &Status) -> String {
     text
 }
 
+/// What the shard goes on from, if it was beyond help once.
+fn recovered(recovered: &RecoveredFrom) -> String {
+    let RecoveredFrom { from_genesis, last_index, operator } = recovered;
+    format!("from genesis {from_genesis}, up to entry {last_index}, by operator {operator}")
+}
+
 /// What the shard has let go of because it keeps no more, and how much of it.
 fn dropped(status: &Status) -> String {
     let kinds = [
@@ -330,6 +365,7 @@ fn status(format: Format, status: Status) -> Result<(), Failure> {
         ),
         ("fleet version", fleet_version(&status)),
         ("genesis", status.genesis.clone()),
+        ("recovered", status.recovered.as_ref().map(recovered).unwrap_or_default()),
         ("tasks", format!("{} pending, {} claimed, {} ended", status.pending, status.claimed, status.terminal)),
         ("agents", status.agents.to_string()),
         ("dropped", dropped(&status)),

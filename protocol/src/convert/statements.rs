@@ -1,5 +1,7 @@
 //! Statements of operators at the border: from their protobuf bytes, and to them.
 
+mod recovery;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -549,6 +551,7 @@ mod tests {
         check("GrantStatement", &GRANT, &messages);
         check("FirstOperatorStatement", &FIRST, &messages);
         check("ReplaceFirstStatement", &REPLACE_FIRST, &messages);
+        check("RecoverStatement", &recovery::RECOVER, &messages);
     }
 
     #[test]

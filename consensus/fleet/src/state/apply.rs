@@ -31,6 +31,8 @@ impl FleetState {
     /// Claims are left to their holders, whose leases go on beside the log, and are stale a full time later. The rate of an
     /// operator begins anew. How long a command may be in doubt is counted from then, and how long nobody serves an agent.
     ///
+    /// So it is in a shard that goes on as another group: nobody knows how long it was beyond help.
+    ///
     /// By which version and limits it is applied, the entries before it say. Whoever calls this has seen to it that this
     /// build can apply the version that the entry itself agrees on, if it is one that does.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
@@ -55,20 +57,26 @@ impl FleetState {
 
     fn apply_body(&mut self, entry: &Entry, journal: &mut Journal) -> Vec<Reply> {
         let before = self.clock;
-        self.clock = match entry.body {
-            EntryBody::ClockLost => self.clock.next_era(),
-            EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::Rules(_) | EntryBody::Founding(_) => {
-                self.clock.max(entry.stamp)
-            }
+        let begins_era = match &entry.body {
+            EntryBody::ClockLost => true,
+            EntryBody::Recovered(recovered) => self.is_recovery(recovered),
+            EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::Rules(_) | EntryBody::Founding(_) => false,
         };
+        self.clock = if begins_era { self.clock.next_era() } else { self.clock.max(entry.stamp) };
         self.open_gates();
         self.dedup.forget_expired(self.clock);
-        self.note_leader(matches!(entry.body, EntryBody::ClockLost));
+        self.note_leader(begins_era);
+        if begins_era {
+            self.carry_tasks_over(before);
+            self.count_idle_agents_anew();
+            journal.record(self.clock, ChangeKind::ClockLost { now: self.clock });
+        }
         match &entry.body {
-            EntryBody::ClockLost => {
-                self.carry_tasks_over(before);
-                self.count_idle_agents_anew();
-                journal.record(self.clock, ChangeKind::ClockLost { now: self.clock });
+            EntryBody::ClockLost => Vec::new(),
+            EntryBody::Recovered(recovered) => {
+                if begins_era {
+                    self.recover(recovered, journal);
+                }
                 Vec::new()
             }
             EntryBody::Rules(rules) => {

@@ -9,7 +9,7 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skep_protocol::authority::{KnownFirst, OperatorKey, Root, SignedReplacement};
+use skep_protocol::authority::{OperatorKey, Root};
 use skep_protocol::command::{
     CommandClass, CommandOutcome, CommandProgress, DeliverySeq, PerClass, Steps, VoidCause, check_result,
 };
@@ -19,7 +19,6 @@ use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalSta
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::{CommandSaid, CommandTold};
-use skep_protocol::statement::Place;
 use skep_protocol::text::{AgentId, Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
@@ -210,15 +209,10 @@ impl Inbox {
     }
 
     /// Where statements hold, and by whom they are proved: as it is told first, for as long as the journal lasts. Only the
-    /// first operator's own word gives its place to another.
-    pub(super) fn pin(&mut self, root: &Root, (site, shard): (&SiteName, ShardId), out: &mut Out) {
-        let (genesis, first) = match self.head.genesis {
-            Some(genesis) => (genesis, self.head.first),
-            None => (root.genesis, root.first.map(|operator| KnownFirst { operator, replaced: 0 })),
-        };
-        let place = Place { site: site.clone(), shard, genesis };
-        let follow = |first: KnownFirst, next: &Arc<SignedReplacement>| first.after(next, &place).unwrap_or(first);
-        let first = first.map(|first| root.replaced.iter().fold(first, follow));
+    /// first operator's own word gives its place to another, or has the shard go on as another one.
+    pub(super) fn pin(&mut self, root: &Root, of: (&SiteName, ShardId), out: &mut Out) {
+        let known = self.head.genesis.map(|genesis| (genesis, self.head.first));
+        let (genesis, first) = root.known_after(known, of);
         if (self.head.genesis, self.head.first) != (Some(genesis), first) {
             (self.head.genesis, self.head.first) = (Some(genesis), first);
             out.writes.push(JournalWrite::Head(self.head));

@@ -55,7 +55,7 @@ fn place() -> Place {
 
 /// What the leader says of where authority comes from.
 fn root() -> Option<Root> {
-    Some(Root { genesis: place().genesis, first: Some(operator().key()), replaced: Vec::new() })
+    Some(Root { genesis: place().genesis, first: Some(operator().key()), replaced: Vec::new(), past: Vec::new() })
 }
 
 fn id(n: u8) -> CommandId {

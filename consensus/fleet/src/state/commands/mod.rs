@@ -8,6 +8,7 @@
 mod deliveries;
 mod inbox;
 mod operators;
+mod recovery;
 mod reports;
 mod send;
 mod stored;
@@ -23,8 +24,9 @@ use skep_protocol::command::{
     Steps, VoidCause,
 };
 use skep_protocol::fleet::FleetLimits;
-use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
+use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId, RaftId};
 use skep_protocol::limits;
+use skep_protocol::recovery::PastGenesis;
 use skep_protocol::statement::Place;
 use skep_protocol::text::{AgentId, GroupName, TraceParent};
 use skep_protocol::time::LogInstant;
@@ -214,6 +216,10 @@ pub(crate) struct Commands {
     made_first: Option<OperatorKey>,
     replaced: Vec<Arc<SignedReplacement>>,
     first: Option<KnownFirst>,
+    /// What the shard was before it was recovered, the last few times, in order.
+    past: Vec<PastGenesis>,
+    /// The latest of those who were members then.
+    former: Vec<RaftId>,
     /// The last entry that changed what an operator may do.
     authority_changed_at: Option<u64>,
     pub(super) operators: OrdMap<OperatorKey, Operator>,

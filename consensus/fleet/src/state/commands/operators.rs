@@ -52,7 +52,13 @@ impl FleetState {
     }
 
     /// An operator may do everything from now on.
-    fn put_first(&mut self, first: KnownFirst, name: &OperatorName, place: Place, journal: &mut Journal) -> Receipt {
+    pub(super) fn put_first(
+        &mut self,
+        first: KnownFirst,
+        name: &OperatorName,
+        place: Place,
+        journal: &mut Journal,
+    ) -> Receipt {
         let serial = self.commands.operators.get(&first.operator).map_or(0, |known| known.grant.serial);
         let admin_depth = u32::try_from(self.limits.authority_chain_max).unwrap_or(u32::MAX);
         let whole = OperatorGrant::of_first(place, first.operator, name.clone());
@@ -229,7 +235,7 @@ impl FleetState {
     }
 
     /// Nobody begins any more what its operator may not ask for by now, and no wave of it is let out.
-    fn withdraw_commands(&mut self, journal: &mut Journal) {
+    pub(super) fn withdraw_commands(&mut self, journal: &mut Journal) {
         if is_on(Mutant::RevokedStillSends) {
             return;
         }
@@ -352,6 +358,6 @@ impl FleetState {
         let genesis = self.commands.place.as_ref()?.genesis;
         let known = usize::try_from(replaced).unwrap_or(usize::MAX);
         let replaced = self.commands.replaced.iter().skip(known).cloned().collect();
-        Some(Root { genesis, first: self.commands.made_first, replaced })
+        Some(Root { genesis, first: self.commands.made_first, replaced, past: self.commands.past.clone() })
     }
 }

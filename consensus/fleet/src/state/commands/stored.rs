@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::command::PerClass;
-use skep_protocol::ids::{HomeEpoch, JournalId};
+use skep_protocol::ids::{HomeEpoch, JournalId, RaftId};
+use skep_protocol::recovery::PastGenesis;
 use skep_protocol::statement::Place;
 use skep_protocol::text::{AgentId, GroupName};
 use skep_protocol::time::LogInstant;
@@ -20,6 +21,8 @@ pub(in crate::state) struct CommandsHead {
     made_first: Option<OperatorKey>,
     first: Option<KnownFirst>,
     replaced: Vec<Arc<SignedReplacement>>,
+    past: Vec<PastGenesis>,
+    former: Vec<RaftId>,
     homes_from: HomeEpoch,
     led_since: (u64, LogInstant),
 }
@@ -40,6 +43,8 @@ impl Commands {
             made_first: self.made_first,
             first: self.first,
             replaced: self.replaced.clone(),
+            past: self.past.clone(),
+            former: self.former.clone(),
             homes_from: self.homes_from,
             led_since: self.led_since,
         }
@@ -55,8 +60,8 @@ impl Commands {
 
     /// Nothing yet. What is restored comes in this order: operators, outboxes, records.
     pub(in crate::state) fn from_head(head: CommandsHead) -> Self {
-        let CommandsHead { place, made_first, first, replaced, homes_from, led_since } = head;
-        Self { place, made_first, first, replaced, homes_from, led_since, ..Self::default() }
+        let CommandsHead { place, made_first, first, replaced, past, former, homes_from, led_since } = head;
+        Self { place, made_first, first, replaced, past, former, homes_from, led_since, ..Self::default() }
     }
 
     /// Takes over an outbox, as it was after an entry.

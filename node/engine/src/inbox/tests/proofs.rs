@@ -1,6 +1,7 @@
 //! What is proved by whom, and for whom it is meant.
 
 use skep_protocol::authority::{Authority, FirstReplacement};
+use skep_protocol::recovery::{PastGenesis, ShardRecovery};
 
 use super::*;
 
@@ -122,6 +123,31 @@ fn stated(serial: u64, revoked: bool, by: &OperatorSecret) -> Arc<Authority> {
 fn of_clerk(n: u8) -> Delivery {
     let command = Arc::new(command(n).sign(&clerk()).unwrap());
     Delivery { seq: n.into(), command, authority: stated(1, false, &operator()), void: None }
+}
+
+#[test]
+fn a_shard_that_was_recovered_is_followed_by_the_word_of_its_first_operator_only() {
+    let mut node = Node::open();
+    let genesis = Genesis::from_bytes([7; 16]);
+    let told = |by: &OperatorSecret| {
+        let stated = ShardRecovery { place: place(), by: by.key(), genesis, last_index: 9 };
+        let past = PastGenesis { replaced: Vec::new(), recovery: Arc::new(stated.sign(by).unwrap()) };
+        root().map(|root| Root { genesis, past: vec![past], ..root })
+    };
+    let anew = |n: u8| delivery(n.into(), Command { place: Place { genesis, ..place() }, ..command(n) });
+    node.root = told(&OperatorSecret::from_seed(&[5; 32]));
+    node.deliver(vec![anew(1)]);
+    assert_eq!((node.told(), node.head.genesis), (vec![(1, "rejected")], Some(place().genesis)));
+    node.root = told(&operator());
+    node.deliver(vec![anew(2), delivery(3, command(3))]);
+    assert_eq!(node.head.genesis, Some(genesis));
+    assert_eq!(node.told(), [(2, "offer"), (3, "rejected")], "what was signed before is over");
+    // What is pinned outlives a crash.
+    node.crash();
+    node.take(STREAM, 1);
+    node.root = root();
+    node.deliver(vec![anew(4)]);
+    assert_eq!(node.head.genesis, Some(genesis));
 }
 
 #[test]

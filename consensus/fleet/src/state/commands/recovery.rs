@@ -1,0 +1,79 @@
+//! A shard that goes on as another group, from what one replica of it held.
+
+use std::sync::Arc;
+
+use skep_protocol::authority::{KnownFirst, OperatorKey};
+use skep_protocol::change::ChangeKind;
+use skep_protocol::entry::Recovered;
+use skep_protocol::ids::RaftId;
+use skep_protocol::recovery::{PastGenesis, SignedRecovery};
+use skep_protocol::statement::Place;
+
+use crate::state::FleetState;
+use crate::state::apply::Journal;
+
+/// How many recoveries are told to those who knew the shard before. What an entry means: another number needs another fleet
+/// version.
+const RECOVERIES_KEPT: usize = 4;
+/// How many members of earlier groups are known. Likewise.
+const FORMER_MEMBERS_KEPT: usize = 64;
+
+impl FleetState {
+    /// Whether an entry has the shard go on as another group: its first operator says so, of what this state holds and no more.
+    /// Between the last entry of the group before and this one stands that by which the members of the new one are known.
+    pub(in crate::state) fn is_recovery(&self, recovered: &Recovered) -> bool {
+        let signed = &recovered.statement;
+        let first = self.commands.first.map(|first| first.operator);
+        self.applied.map(|position| position.index) == signed.last_index.checked_add(1)
+            && self.commands.place.as_ref() == Some(&signed.place)
+            && signed.genesis != signed.place.genesis
+            && first.is_some_and(|first| signed.is_by(first))
+    }
+
+    /// The shard has another genesis from now on. What operators signed under the one before is over: the first one may do
+    /// everything, and has to grant the others anew what they may.
+    pub(in crate::state) fn recover(&mut self, recovered: &Recovered, journal: &mut Journal) {
+        let signed = &recovered.statement;
+        let place = Place { genesis: signed.genesis, ..signed.place.clone() };
+        let (from, last_index, by) = (signed.place.genesis, signed.last_index, signed.by);
+        journal.record(self.clock, ChangeKind::Recovered { place: place.clone(), from, last_index, by });
+        let commands = &mut self.commands;
+        let replaced = std::mem::take(&mut commands.replaced);
+        commands.past.push(PastGenesis { replaced, recovery: Arc::new(signed.clone()) });
+        keep_last(&mut commands.past, RECOVERIES_KEPT);
+        commands.former.extend_from_slice(&recovered.former);
+        keep_last(&mut commands.former, FORMER_MEMBERS_KEPT);
+        (commands.place, commands.made_first) = (Some(place.clone()), Some(by));
+        self.revoke_all_but(by);
+        if let Some(name) = self.commands.operators.get(&by).map(|first| first.grant.name.clone()) {
+            self.put_first(KnownFirst { operator: by, replaced: 0 }, &name, place, journal);
+        }
+        self.withdraw_commands(journal);
+    }
+
+    /// The numbers of their last statements stay: robots' nodes believe none with a lower one.
+    fn revoke_all_but(&mut self, first: OperatorKey) {
+        let changed_at = self.applying;
+        let others: Vec<OperatorKey> = self.commands.operators.keys().filter(|key| **key != first).copied().collect();
+        for key in others {
+            let Some(operator) = self.commands.operators.get_mut(&key) else { continue };
+            Arc::make_mut(&mut operator.grant).revoked = true;
+            (operator.signed, operator.changed_at) = (None, changed_at);
+        }
+    }
+
+    /// The word by which the shard goes on as another group than it was; none if it never did.
+    pub fn recovery(&self) -> Option<&SignedRecovery> {
+        self.commands.past.last().map(|past| past.recovery.as_ref())
+    }
+
+    /// Whether a member was one of a group before: what it holds may be no part of what goes on.
+    pub fn is_former(&self, member: RaftId) -> bool {
+        self.commands.former.contains(&member)
+    }
+}
+
+/// Lets go of the oldest beyond so many.
+fn keep_last<T>(all: &mut Vec<T>, count: usize) {
+    all.drain(..all.len().saturating_sub(count));
+}

@@ -1,0 +1,60 @@
+//! The word that a shard goes on as another group.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::{FieldError, Fields, key, malformed, message, place};
+use crate::authority::OperatorKey;
+use crate::codec::CodecError;
+use crate::ids::Genesis;
+use crate::recovery::ShardRecovery;
+use crate::statement::{Place, Statement};
+use crate::v1;
+
+pub(super) static RECOVER: Fields = Fields(&[(1, None), (2, None), (3, None), (4, None), (5, None), (6, None)]);
+
+fn recovery(stated: &v1::RecoverStatement) -> Result<ShardRecovery, FieldError> {
+    let genesis: Result<[u8; 16], _> = stated.new_genesis.as_slice().try_into();
+    let genesis = genesis.map_err(|_| super::field("new_genesis", "give 16 random bytes"))?;
+    Ok(ShardRecovery {
+        place: place(&stated.genesis, &stated.site, stated.shard)?,
+        by: key("operator", &stated.operator)?,
+        genesis: Genesis::from_bytes(genesis),
+        last_index: stated.last_index,
+    })
+}
+
+impl Statement for ShardRecovery {
+    const WHAT: &'static str = "recovery of a shard";
+    const DOMAIN: &'static [u8] = b"skep/recover/1\0";
+    const BYTES_MAX: usize = 1_024;
+
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn signer(&self) -> OperatorKey {
+        self.by
+    }
+
+    fn signed_as(self, signer: OperatorKey) -> Self {
+        Self { by: signer, ..self }
+    }
+
+    fn to_body(&self) -> Vec<u8> {
+        let stated = v1::RecoverStatement {
+            genesis: self.place.genesis.as_bytes().to_vec(),
+            site: self.place.site.to_string(),
+            shard: self.place.shard.0,
+            operator: self.by.as_bytes().to_vec(),
+            new_genesis: self.genesis.as_bytes().to_vec(),
+            last_index: self.last_index,
+        };
+        stated.encode_to_vec()
+    }
+
+    fn from_body(body: &Bytes) -> Result<(Self, Option<u32>), CodecError> {
+        let (stated, unknown) = message(Self::WHAT, body, &RECOVER)?;
+        Ok((recovery(&stated).map_err(|error| malformed(Self::WHAT, error))?, unknown))
+    }
+}
