@@ -6,13 +6,16 @@ use skep_fleet::FleetState;
 
 use crate::store::PartFile;
 
+/// A state, and the file that it was decoded from.
+type Decoded = (Arc<PartFile>, FleetState);
+
 /// At most one state, and the file that it was decoded from: a second decoding would take as long again, and the bytes of it as
 /// much memory.
 #[derive(Clone, Default)]
-pub(crate) struct Checked(Arc<Mutex<Option<(Arc<PartFile>, FleetState)>>>);
+pub(crate) struct Checked(Arc<Mutex<Option<Decoded>>>);
 
 impl Checked {
-    fn slot(&self) -> MutexGuard<'_, Option<(Arc<PartFile>, FleetState)>> {
+    fn slot(&self) -> MutexGuard<'_, Option<Decoded>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -89,7 +89,7 @@ impl Lying {
         let first = Some(if forges { own().key() } else { operator().key() });
         let is_replaced = self.rng.random_ratio(1, OWN_SECOND_ONE_IN);
         let replaced = is_replaced.then(|| self.replacement()).flatten().map(Arc::new);
-        Root { genesis: place().genesis, first, replaced: replaced.into_iter().collect() }
+        Root { genesis: place().genesis, first, replaced: replaced.into_iter().collect(), past: Vec::new() }
     }
 
     /// That the first operator gave its place to the liar, which it did not sign.
