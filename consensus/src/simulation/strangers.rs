@@ -266,6 +266,10 @@ async fn be_ahead(watch: Watch) {
     let (_, leading) = leader(&mut nodes).await;
     create_one(&leading, &mut rng, &watch).await;
     let (leads, leading) = nodes.ready().pop().unwrap();
+    let know = within(&mut nodes, PATIENCE, |nodes| {
+        (0..3).filter_map(|at| shard(nodes, at)).all(|shard| agrees(&shard, &leading))
+    });
+    assert!(know.await, "whoever knows no clock contradicts nobody");
     let others = [(leads + 1) % 3, (leads + 2) % 3];
     let before = leading.clock().now().unwrap();
     leading.clock().begin(before.plus_ms(3_600_000));

@@ -143,6 +143,7 @@ fn a_shard_that_was_recovered_is_followed_by_the_word_of_its_first_operator_only
     assert_eq!(node.head.genesis, Some(genesis));
     assert_eq!(node.told(), [(2, "offer"), (3, "rejected")], "what was signed before is over");
     // What is pinned outlives a crash.
+    assert_eq!(node.reported(), [(1, "rejected"), (3, "rejected")]);
     node.crash();
     node.take(STREAM, 1);
     node.root = root();
