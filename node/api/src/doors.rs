@@ -292,7 +292,11 @@ impl Stay {
     /// Whether the time has come.
     fn is_over(&mut self, presence: &Presence, cx: &mut Context<'_>) -> bool {
         if presence.goes.swap(false, Ordering::Relaxed) {
-            *self = Self::Until(after(GOES_WITHIN));
+            let soon = after(GOES_WITHIN);
+            // Whoever asks again and again gains no time by it.
+            if !matches!(self, Self::Until(at) if at.deadline() <= soon.deadline()) {
+                *self = Self::Until(soon);
+            }
         } else if matches!(self, Self::UnlessLetIn(_)) && presence.let_in.load(Ordering::Relaxed) {
             let brief = presence.is_brief.then(|| after(Duration::from_millis(limits::API_RESERVED_MS)));
             *self = brief.map_or(Self::Open, Self::Until);
