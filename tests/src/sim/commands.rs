@@ -361,8 +361,8 @@ impl Sim {
         let (asked_ms, deadline, host) = (known.asked_ms, known.deadline, self.robots[robot].host);
         let (agent, token) = (self.robots[robot].agent.clone(), self.robots[robot].token);
         self.see(&Seen::Acted { agent: &agent, command, token });
-        let (agent, run) = (&agent, self.hosts[host].run);
-        self.see(&Seen::Began { host, run, boot_ms: now, asked_ms, agent, command, deadline });
+        let (agent, of_node) = (&agent, self.hosts[host].run);
+        self.see(&Seen::Began { host, run: of_node, boot_ms: now, asked_ms, agent, command, deadline });
         let permille = self.rng.random_range(0..=1_000);
         let said = CommandSaid::Progress { permille, note: Reason::truncated("at it") };
         self.say(robot, Said::Command(command, said));
