@@ -339,13 +339,16 @@ impl KnownFirst {
 /// What makes an operator one: statements from its own up to one that the first operator signed. Empty for the first.
 pub type Authority = Vec<Arc<SignedGrant>>;
 
-/// What operators were granted, or lost, since an entry.
+/// The number of the first statement about an operator, as a rule: it replaces none that anybody could still believe.
+pub const FIRST_SERIAL: u64 = 1;
+
+/// What was stated about operators in place of what had been stated before, after so many of such statements.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorityNews {
     /// Of each of them the statement about it, with those that make whoever stated it an admin.
     pub chains: Vec<Arc<Authority>>,
-    /// The entry up to which this is all. Before the one that whoever asked named, if there is no such entry: then this is all from the
-    /// first entry on.
+    /// How many there are up to which this is all. Fewer than whoever asked named, if there are not so many: then this is all from the
+    /// first one on.
     pub up_to: u64,
 }
 

@@ -24,8 +24,8 @@ pub struct Pull {
     pub wait_ms: u32,
     /// How many replacements of the first operator all of these journals know.
     pub replaced: u64,
-    /// The entry up to which all of these agents' inboxes know what operators were granted. If there is no such entry, they are told
-    /// all of it again.
+    /// How many of the statements that replaced an earlier one all of these agents' inboxes know. If there are not so many, they are
+    /// told all of them again.
     pub authority: u64,
 }
 
@@ -59,7 +59,7 @@ pub struct Pulled {
     pub root: Option<Root>,
     /// Those of the agents for whom there is something new.
     pub agents: Vec<PulledFor>,
-    /// What operators were granted, or lost, since.
+    /// What was stated about operators since, in place of something else.
     pub authority: AuthorityNews,
 }
 

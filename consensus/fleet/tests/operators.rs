@@ -7,7 +7,7 @@ use skep_fleet::{FleetLimits, FleetState};
 use skep_protocol::authority::{Allowed, AuthorityNews, FirstReplacement, KnownFirst, OperatorGrant, granted};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
-use skep_protocol::entry::Op;
+use skep_protocol::entry::{EntryBody, Op};
 use skep_protocol::ids::{CommandId, Genesis, ShardId};
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use skep_protocol::statement::{Place, Signed};
@@ -353,56 +353,65 @@ fn a_statement_that_means_more_than_is_known_here_is_refused() {
 }
 
 #[test]
-fn nodes_are_told_what_operators_were_granted_since_and_nothing_twice() {
+fn nodes_are_told_what_was_stated_in_place_of_something_else_and_nothing_twice() {
     let mut hall = Hall::with(&["r1"]);
-    let before = hall.index;
+    let before = hall.state.restated();
+    // Nobody can believe what was stated before it.
     hall.ok(state_grant(admin(2, 1, 1), 1));
     hall.ok(state_grant(grant(3, 1), 2));
+    assert_eq!(hall.state.authority_news(before, usize::MAX), AuthorityNews { chains: Vec::new(), up_to: before });
+    let looked = Some(hall.index);
+    hall.ok(state_grant(admin(2, 2, 1), 1));
+    hall.ok(state_grant(grant(3, 2), 2));
+    assert!(hall.state.authority_changed_after(looked));
+    let looked = Some(hall.index);
     let of = |news: &AuthorityNews| -> Vec<_> {
         news.chains.iter().map(|chain| (chain[0].operator, chain.len(), chain[0].revoked)).collect()
     };
-    let news = hall.state.authority_news(before);
+    let news = hall.state.authority_news(before, usize::MAX);
     assert_eq!(of(&news), [(secret(2).key(), 1, false), (secret(3).key(), 2, false)]);
-    assert_eq!(of(&hall.state.authority_news(news.up_to)), []);
-    assert!(!hall.state.authority_changed_after(Some(news.up_to)));
-    hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 2) }, 1));
-    assert!(hall.state.authority_changed_after(Some(news.up_to)));
-    assert_eq!(of(&hall.state.authority_news(news.up_to)), [(secret(2).key(), 1, true)]);
+    assert_eq!(of(&hall.state.authority_news(news.up_to, usize::MAX)), []);
+    assert!(!hall.state.authority_changed_after(looked));
+    hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 3) }, 1));
+    assert!(hall.state.authority_changed_after(looked));
+    assert_eq!(of(&hall.state.authority_news(news.up_to, usize::MAX)), [(secret(2).key(), 1, true)]);
     let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
-    assert_eq!(copy.authority_news(before), hall.state.authority_news(before));
-    assert!(copy.authority_changed_after(Some(news.up_to)));
+    assert_eq!(copy.authority_news(before, usize::MAX), hall.state.authority_news(before, usize::MAX));
+    assert!(copy.authority_changed_after(looked));
 }
 
 #[test]
 fn news_of_many_operators_come_in_parts_and_all_of_them_do() {
     let mut hall = Hall::new();
-    let before = hall.index;
     let names: Vec<String> = (0..64).map(|n| format!("{n}-{}", "v".repeat(50))).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    for n in 2..40 {
-        hall.ok(state_grant(OperatorGrant { verbs: verbs(&names), ..grant(n, 1) }, 1));
+    // All in one entry: that is no part which an answer has to hold.
+    let granted = |n| state_grant(OperatorGrant { verbs: verbs(&names), ..grant(n, 2) }, 1);
+    let requests = (2..40).map(|n| hall.request(granted(n))).collect();
+    assert!(hall.apply(EntryBody::Requests(requests)).replies.iter().all(|reply| matches!(reply, Reply::Done(_))));
+    for (bytes_max, parts_min) in [(usize::MAX, 2), (16 * 1_024, 5), (0, 38)] {
+        let (mut after, mut told, mut parts) = (0, Vec::new(), 0);
+        while after < hall.state.restated() {
+            let news = hall.state.authority_news(after, bytes_max);
+            assert!(news.up_to > after);
+            told.extend(news.chains.iter().map(|chain| chain[0].operator));
+            (after, parts) = (news.up_to, parts + 1);
+        }
+        assert_eq!(told, (2..40).map(|n| secret(n).key()).collect::<Vec<_>>());
+        assert!(parts >= parts_min, "{parts} of {bytes_max} bytes");
     }
-    let (mut after, mut told, mut parts) = (before, Vec::new(), 0);
-    while hall.state.authority_changed_after(Some(after)) {
-        let news = hall.state.authority_news(after);
-        assert!(news.up_to > after);
-        told.extend(news.chains.iter().map(|chain| chain[0].operator));
-        (after, parts) = (news.up_to, parts + 1);
-    }
-    assert_eq!(told, (2..40).map(|n| secret(n).key()).collect::<Vec<_>>());
-    assert!(parts > 1, "{parts}");
 }
 
 #[test]
-fn whoever_was_told_of_entries_that_there_are_not_is_told_all_that_operators_were_granted_and_lost() {
+fn whoever_was_told_of_statements_that_there_are_not_is_told_all_that_there_are() {
     let mut hall = Hall::new();
     hall.ok(state_grant(grant(2, 1), 1));
     hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 2) }, 1));
-    hall.ok(state_grant(grant(3, 1), 1));
-    let (all, as_of) = (hall.state.authority_news(0), hall.state.applied().unwrap().index);
-    assert_eq!((all.chains.len(), all.up_to), (2, as_of));
-    assert_eq!(hall.state.authority_news(as_of), AuthorityNews { chains: Vec::new(), up_to: as_of });
-    for wild in [as_of + 1, u64::MAX] {
-        assert_eq!(hall.state.authority_news(wild), all);
+    hall.ok(state_grant(grant(3, 2), 1));
+    let (all, stated) = (hall.state.authority_news(0, usize::MAX), hall.state.restated());
+    assert_eq!((all.chains.len(), all.up_to), (2, stated));
+    assert_eq!(hall.state.authority_news(stated, usize::MAX), AuthorityNews { chains: Vec::new(), up_to: stated });
+    for wild in [stated + 1, u64::MAX] {
+        assert_eq!(hall.state.authority_news(wild, usize::MAX), all);
     }
 }

@@ -4,10 +4,10 @@
 mod support;
 
 use skep_fleet::{FleetState, LogPosition};
-use skep_protocol::authority::{KnownFirst, OperatorGrant};
+use skep_protocol::authority::{FirstReplacement, KnownFirst, OperatorGrant};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
-use skep_protocol::entry::{EntryBody, Recovered};
+use skep_protocol::entry::{EntryBody, Op, Recovered};
 use skep_protocol::ids::{Genesis, RaftId};
 use skep_protocol::outcome::Refusal;
 use skep_protocol::recovery::ShardRecovery;
@@ -104,4 +104,24 @@ fn only_the_first_operator_has_a_shard_go_on_as_another_group_and_once_from_wher
     let clock = hall.state.clock();
     hall.apply(good);
     assert_eq!(hall.state.clock(), clock, "the same word again changes nothing");
+}
+
+#[test]
+fn whoever_knows_the_shard_as_it_was_is_told_all_replacements_since_its_recovery() {
+    let mut hall = Hall::with(&["r1"]);
+    let replace = |place: Place, old: u8, new: u8| {
+        let (old_key, new_key, name) = (secret(old).key(), secret(new).key(), "next".parse().unwrap());
+        let stated = FirstReplacement { place, old: old_key, new: new_key, name, serial: 1 };
+        Op::ReplaceFirst { replacement: Box::new(stated.sign(&secret(old)).unwrap()) }
+    };
+    hall.ok(replace(place(), 1, 2));
+    // As a robot's node knows it that is away from here on.
+    let known = Some((place().genesis, Some(KnownFirst { operator: secret(2).key(), replaced: 1 })));
+    let last = change_members(&mut hall);
+    hall.apply(recovered(last, 7, 2));
+    hall.now = hall.state.clock();
+    hall.ok(replace(Place { genesis: genesis(7), ..place() }, 2, 3));
+    let root = hall.state.root(1).unwrap();
+    let follows = Some(KnownFirst { operator: secret(3).key(), replaced: 1 });
+    assert_eq!(root.known_after(known, (&place().site, place().shard)), (genesis(7), follows));
 }

@@ -79,7 +79,7 @@ impl Shard {
                 let state = self.inner.state.read();
                 let agents = state.pull(node, pull, looked, bytes_max);
                 looked = state.applied().map(|position| position.index);
-                (agents, state.root(pull.replaced), state.authority_news(pull.authority))
+                (agents, state.root(pull.replaced), state.authority_news(pull.authority, bytes_max))
             };
             if is_over || !agents.is_empty() || !authority.chains.is_empty() {
                 return Ok(Pulled { clock, root, agents, authority });

@@ -229,7 +229,7 @@ impl Sim {
             }
             let agents = state.pull(node_id(waiting.asker.host), &waiting.pull, waiting.looked, usize::MAX);
             waiting.looked = state.applied().map(|position| position.index);
-            let authority = state.authority_news(waiting.pull.authority);
+            let authority = state.authority_news(waiting.pull.authority, usize::MAX);
             let over = !agents.is_empty() || !authority.chains.is_empty() || waiting.until_ms <= boot_ms;
             if over {
                 let root = state.root(waiting.pull.replaced);

@@ -75,7 +75,7 @@ pub(crate) enum Request {
 struct Turn {
     under_way: Option<WorkKey>,
     asked_ms: u64,
-    /// The entry up to which all that it asks for know what operators were granted.
+    /// How many of the statements that replaced an earlier one all that it asks for know.
     authority: u64,
     /// Not before this, after one that failed.
     at_ms: u64,
@@ -453,7 +453,7 @@ impl Inboxes {
         self.pull(shard, now_ms);
     }
 
-    /// What operators were granted since an entry concerns all inboxes of a shard, before anything that is delivered with it.
+    /// What was stated about operators since concerns all inboxes of a shard, before anything that is delivered with it.
     fn on_authority(&mut self, shard: ShardId, pulled: &Pulled, asked: u64, now_ms: u64) {
         let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
         let (is_nothing, mut whoses) = (pulled.authority.chains.is_empty(), Vec::new());

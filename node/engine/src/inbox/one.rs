@@ -105,7 +105,7 @@ pub(super) struct Inbox {
     head: JournalHead,
     /// The number of the last statement about each operator that was seen: none with a lower one is believed.
     stated: BTreeMap<OperatorKey, u64>,
-    /// The entry up to which it knows what operators were granted.
+    /// How many of the statements about operators it knows that replaced an earlier one.
     pub(super) authority: u64,
     live: BTreeMap<DeliverySeq, Live>,
     /// What was let go of since the shard was asked last: its answer may bring it again.

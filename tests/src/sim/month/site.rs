@@ -342,7 +342,8 @@ impl Site {
             held.looked = state.applied().map(|position| position.index);
             let over = !agents.is_empty() || held.until_ms <= now;
             if over {
-                let (root, authority) = (state.root(held.pull.replaced), state.authority_news(held.pull.authority));
+                let (root, authority) =
+                    (state.root(held.pull.replaced), state.authority_news(held.pull.authority, usize::MAX));
                 let pulled = Pulled { clock: held.clock, root, agents, authority };
                 answers.push((held.node, held.key, held.attempt, pulled));
             }

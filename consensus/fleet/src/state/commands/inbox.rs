@@ -187,7 +187,7 @@ impl FleetState {
     /// there is: then somebody told it what there is not, or this replica is behind. Only who surely leads may answer it.
     pub fn is_passed(&self, node: NodeId, pull: &Pull) -> bool {
         let as_of = self.as_of();
-        pull.authority > as_of
+        pull.authority > self.restated()
             || pull.agents.iter().any(|asked| {
                 let inbox = (asked.journal, asked.home);
                 self.is_inbox(&asked.agent, node, asked.attachment, inbox)

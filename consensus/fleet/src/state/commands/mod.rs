@@ -220,8 +220,9 @@ pub(crate) struct Commands {
     past: Vec<PastGenesis>,
     /// The latest of those who were members then.
     former: Vec<RaftId>,
-    /// The last entry that changed what an operator may do.
-    authority_changed_at: Option<u64>,
+    /// How many statements about operators replaced an earlier one, and the entry of the last.
+    restated: u64,
+    restated_at: Option<u64>,
     pub(super) operators: OrdMap<OperatorKey, Operator>,
     pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
@@ -272,7 +273,6 @@ impl Commands {
 
     /// Takes over an operator.
     pub(super) fn restore_operator(&mut self, key: OperatorKey, operator: Operator) {
-        self.authority_changed_at = self.authority_changed_at.max(Some(operator.changed_at));
         self.operators.insert(key, operator);
     }
 

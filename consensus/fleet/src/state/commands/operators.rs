@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skep_protocol::authority::{
-    Authority, AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant, SignedReplacement,
+    Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant,
+    SignedReplacement,
 };
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{InvalidCommand, Target, VoidCause};
@@ -32,8 +33,8 @@ pub(crate) struct Operator {
     /// Until when it has sent as much as it may: every command moves it on by the time that it takes to be granted the
     /// next (the leaky bucket of ITU-T I.371, as a virtual schedule).
     busy_until: LogInstant,
-    /// The last entry that changed what it may do.
-    pub(super) changed_at: u64,
+    /// Which of all statements it is that replaced an earlier one; 0 if it replaced none.
+    pub(super) order: u64,
 }
 
 /// About how many bytes of statements one answer to a node carries, and those beside what was signed.
@@ -121,7 +122,8 @@ impl FleetState {
             return Err(Refusal::NotAdmin(by));
         }
         let known = self.commands.operators.get(&grant.operator);
-        if known.is_some() && !self.is_above(by, grant.operator) {
+        let was_known = known.is_some();
+        if was_known && !self.is_above(by, grant.operator) {
             return Err(Refusal::NotAbove { by, operator: grant.operator });
         }
         let last = known.map_or(0, |known| known.grant.serial);
@@ -133,7 +135,10 @@ impl FleetState {
         }
         self.check_operator_room(grant.operator)?;
         let receipt = self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), journal);
-        self.withdraw_commands(journal);
+        // One that is new has sent nothing, and nobody is one by its word.
+        if was_known {
+            self.withdraw_commands(journal);
+        }
         Ok(receipt)
     }
 
@@ -160,9 +165,12 @@ impl FleetState {
         let (operator, serial, grant) = (grant.operator, grant.serial, Arc::new(grant));
         journal.record(self.clock, ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
         let busy_until = self.commands.operators.get(&operator).map_or(LogInstant::ZERO, |known| known.busy_until);
-        let changed_at = self.applying;
-        self.commands.operators.insert(operator, Operator { grant, signed, busy_until, changed_at });
-        self.commands.authority_changed_at = Some(changed_at);
+        // Before the first statement about an operator there was nothing that anybody could still believe.
+        let order = if signed.is_some() && serial > FIRST_SERIAL { self.commands.restated + 1 } else { 0 };
+        if order > 0 {
+            (self.commands.restated, self.commands.restated_at) = (order, Some(self.applying));
+        }
+        self.commands.operators.insert(operator, Operator { grant, signed, busy_until, order });
         Receipt::Operator { operator, serial }
     }
 
@@ -298,32 +306,36 @@ impl FleetState {
         chain
     }
 
-    /// Whether an entry after this one changed what an operator may do. None comes before all.
+    /// Whether an entry after this one has a statement about an operator that replaced an earlier one. None comes before all.
     pub fn authority_changed_after(&self, index: Option<u64>) -> bool {
-        self.commands.authority_changed_at.is_some_and(|at| index.is_none_or(|index| at > index))
+        self.commands.restated_at.is_some_and(|at| index.is_none_or(|index| at > index))
     }
 
-    /// What entries after this one granted operators, or took from them, in order, as much as one answer holds; of all entries, if
-    /// there is none after this one, nor this one: nobody knows what whoever asks was told. Of the first operators, whom nobody
-    /// granted anything, nothing: see [`root`](Self::root).
-    pub fn authority_news(&self, after: u64) -> AuthorityNews {
-        let as_of = self.as_of();
-        let after = if after > as_of { 0 } else { after };
-        let mut news = AuthorityNews { chains: Vec::new(), up_to: as_of };
-        if !self.authority_changed_after(Some(after)) {
+    /// How many statements about operators have replaced an earlier one.
+    pub fn restated(&self) -> u64 {
+        self.commands.restated
+    }
+
+    /// The statements about operators that replaced an earlier one, after so many of them, in order, as many as one answer of so many
+    /// bytes holds, and one at least; all of them, if there are not so many: nobody knows what whoever asks was told. Of the first
+    /// operators, whom nobody granted anything, there is none: see [`root`](Self::root).
+    pub fn authority_news(&self, after: u64, bytes_max: usize) -> AuthorityNews {
+        let all = self.commands.restated;
+        let (mut after, bytes_max) = (if after > all { 0 } else { after }, bytes_max.min(NEWS_BYTES_SOFT_MAX));
+        let mut news = AuthorityNews { chains: Vec::new(), up_to: all };
+        if after == all {
             return news;
         }
-        let stated = self.commands.operators.iter().filter(|(_, of)| of.signed.is_some() && of.changed_at > after);
-        let mut stated: Vec<(u64, OperatorKey)> = stated.map(|(key, of)| (of.changed_at, *key)).collect();
+        let stated = self.commands.operators.iter().filter(|(_, of)| of.signed.is_some() && of.order > after);
+        let mut stated: Vec<(u64, OperatorKey)> = stated.map(|(key, of)| (of.order, *key)).collect();
         stated.sort_unstable();
-        let (mut bytes, mut before) = (0, after);
-        for (at, key) in stated {
-            // An entry is told whole, and one at least.
-            if at != before && bytes > NEWS_BYTES_SOFT_MAX {
-                news.up_to = before;
+        let mut bytes = 0;
+        for (order, key) in stated {
+            if bytes > bytes_max {
+                news.up_to = after;
                 break;
             }
-            before = at;
+            after = order;
             let chain = self.authority_of(key);
             bytes += chain.iter().map(|signed| STATEMENT_BYTES + signed.body().len()).sum::<usize>();
             news.chains.push(Arc::new(chain));
@@ -356,7 +368,8 @@ impl FleetState {
     /// Where all authority comes from, for whoever knows so many replacements of the first operator.
     pub fn root(&self, replaced: u64) -> Option<Root> {
         let genesis = self.commands.place.as_ref()?.genesis;
-        let known = usize::try_from(replaced).unwrap_or(usize::MAX);
+        // They are counted from the shard's last recovery on, and whoever asks may know the shard as it was before.
+        let known = if self.commands.past.is_empty() { usize::try_from(replaced).unwrap_or(usize::MAX) } else { 0 };
         let replaced = self.commands.replaced.iter().skip(known).cloned().collect();
         Some(Root { genesis, first: self.commands.made_first, replaced, past: self.commands.past.clone() })
     }

@@ -53,12 +53,11 @@ impl FleetState {
 
     /// The numbers of their last statements stay: robots' nodes believe none with a lower one.
     fn revoke_all_but(&mut self, first: OperatorKey) {
-        let changed_at = self.applying;
         let others: Vec<OperatorKey> = self.commands.operators.keys().filter(|key| **key != first).copied().collect();
         for key in others {
             let Some(operator) = self.commands.operators.get_mut(&key) else { continue };
             Arc::make_mut(&mut operator.grant).revoked = true;
-            (operator.signed, operator.changed_at) = (None, changed_at);
+            (operator.signed, operator.order) = (None, 0);
         }
     }
 

@@ -23,6 +23,8 @@ pub(in crate::state) struct CommandsHead {
     replaced: Vec<Arc<SignedReplacement>>,
     past: Vec<PastGenesis>,
     former: Vec<RaftId>,
+    restated: u64,
+    restated_at: Option<u64>,
     homes_from: HomeEpoch,
     led_since: (u64, LogInstant),
 }
@@ -45,6 +47,8 @@ impl Commands {
             replaced: self.replaced.clone(),
             past: self.past.clone(),
             former: self.former.clone(),
+            restated: self.restated,
+            restated_at: self.restated_at,
             homes_from: self.homes_from,
             led_since: self.led_since,
         }
@@ -60,8 +64,31 @@ impl Commands {
 
     /// Nothing yet. What is restored comes in this order: operators, outboxes, records.
     pub(in crate::state) fn from_head(head: CommandsHead) -> Self {
-        let CommandsHead { place, made_first, first, replaced, past, former, homes_from, led_since } = head;
-        Self { place, made_first, first, replaced, past, former, homes_from, led_since, ..Self::default() }
+        let CommandsHead {
+            place,
+            made_first,
+            first,
+            replaced,
+            past,
+            former,
+            restated,
+            restated_at,
+            homes_from,
+            led_since,
+        } = head;
+        Self {
+            place,
+            made_first,
+            first,
+            replaced,
+            past,
+            former,
+            restated,
+            restated_at,
+            homes_from,
+            led_since,
+            ..Self::default()
+        }
     }
 
     /// Takes over an outbox, as it was after an entry.

@@ -1,12 +1,12 @@
 //! What operators were granted: no statement about one of them is believed that is older than one that was seen.
 //!
 //! A leader that lies may withhold that an operator was revoked. Once a robot's node has heard of it, nobody can have it take
-//! what was stated before for what holds. That there is nothing more to be heard until an entry that is far ahead is believed until
-//! the next leader says that there is no such entry, and tells all that there is.
+//! what was stated before for what holds. That there is nothing more to be heard until far more was stated is believed until the
+//! next leader says that there is not so much, and tells all that there is.
 
 use std::sync::Arc;
 
-use skep_protocol::authority::{AuthorityNews, SignedGrant, stated};
+use skep_protocol::authority::{AuthorityNews, FIRST_SERIAL, SignedGrant, stated};
 use skep_protocol::ids::ShardId;
 use skep_protocol::journal::JournalWrite;
 use skep_protocol::limits;
@@ -14,9 +14,6 @@ use skep_protocol::statement::Place;
 use skep_protocol::text::SiteName;
 
 use super::{Inbox, Out};
-
-/// That of the first statement about an operator, as a rule: there is none before it, and nothing to be written down.
-const FIRST_SERIAL: u64 = 1;
 
 impl Inbox {
     /// Where statements hold that are for its agent; none before it was told.
@@ -54,8 +51,8 @@ impl Inbox {
         }
     }
 
-    /// A leader has told what came after the entry that was asked for, up to another, and this inbox was among those that heard it, or
-    /// not. If it says that there is no such entry as was asked for, it has told all that there is.
+    /// A leader has told what was stated after so many statements, up to another number, and this inbox was among those that heard it,
+    /// or not. If there are not so many as was asked, it has told all that there are.
     pub(in crate::inbox) fn note_told(&mut self, asked: u64, up_to: u64, heard: bool) {
         let from = if asked > up_to { 0 } else { asked };
         self.authority = match self.authority {
