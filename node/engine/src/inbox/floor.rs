@@ -38,6 +38,12 @@ impl Least {
         told.era() == known.era() && told.since_ms(known) <= self.slack_ms(now_ms)
     }
 
+    /// Whether it follows from this that the clock has come to that by now, as clocks run wrong. Many answers gain no more by it than one.
+    fn implies(self, told: LogInstant, now_ms: u64) -> bool {
+        let known = self.at(now_ms);
+        told.era() == known.era() && told.since_ms(known) <= now_ms.saturating_sub(self.at_ms) / 100
+    }
+
     /// What is known once this was told, too: no less than before. An era that nobody told of before began since then; of one that is
     /// said to have lasted longer only its beginning is taken.
     fn after(self, told: Self) -> Self {
@@ -79,7 +85,7 @@ impl ClockFloor {
         self.told = Some(self.told.map_or(heard, |known| known.after(heard)));
         match self.sure {
             Some(sure) if clock <= sure.at(now_ms) => self.doubt = None,
-            Some(sure) if sure.explains(clock, now_ms) => (self.sure, self.doubt) = (Some(heard), None),
+            Some(sure) if sure.implies(clock, now_ms) => (self.sure, self.doubt) = (Some(heard), None),
             _ => self.doubt_it(heard, now_ms),
         }
     }
@@ -187,6 +193,20 @@ mod tests {
             now = hear(&mut floor, now + 2_000, 100_000, honest);
             assert!(floor.sure_at(now) <= honest(now));
         }
+    }
+
+    #[test]
+    fn many_answers_that_are_a_little_ahead_expire_nothing_for_good_either() {
+        let honest = |now| at(500_000 + now);
+        let mut floor = ClockFloor::default();
+        let now = hear(&mut floor, 0, 60_000, honest);
+        for n in 0..100 {
+            let now = now + n * 10;
+            floor.hear(floor.sure_at(now).plus_ms(50_000), now);
+        }
+        let now = hear(&mut floor, now + 2_000, 100_000, honest);
+        assert!(floor.sure_at(now) <= honest(now));
+        assert!(honest(now).since_ms(floor.sure_at(now)) < 1_000, "it goes on as before");
     }
 
     #[test]
