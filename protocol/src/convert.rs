@@ -293,7 +293,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
                 Op::ReportProgress {
                     claim: claim(request.claim)?,
                     permille: permille(request.permille)?,
-                    note: Reason::new(&request.note).in_field("note")?,
+                    note: Reason::said(&request.note),
                     checkpoint: request.checkpoint,
                 },
             ))
@@ -306,7 +306,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
             meta(request.meta)?,
             Op::FailTask {
                 claim: claim(request.claim)?,
-                reason: Reason::new(&request.reason).in_field("reason")?,
+                reason: Reason::said(&request.reason),
                 retryable: !request.permanent,
             },
         )),
@@ -539,6 +539,27 @@ mod tests {
         let title = v1::TaskSpec { title: "one\ntwo".into(), ..Default::default() };
         assert_eq!(create(title).unwrap_err().field, "spec.title");
         assert_eq!(task_id(&[0; 15]).unwrap_err().field, "task_id");
+    }
+
+    #[test]
+    fn what_software_says_as_it_ends_a_task_is_written_out_and_never_refused() {
+        let (red, claim) = ("\u{1b}[31mbroken", Some(v1::Claim { task_id: vec![7; 16], agent: "r1".into(), epoch: 1 }));
+        let meta = || Some(v1::RequestMeta { request_id: vec![1; 16], ..Default::default() });
+        for said in [red.to_owned(), "x".repeat(10_000)] {
+            let (fail, progress) = (v1::task_command::Command::Fail, v1::task_command::Command::Progress);
+            let failed =
+                v1::FailTaskRequest { meta: meta(), claim: claim.clone(), reason: said.clone(), permanent: true };
+            let Ok((_, Op::FailTask { reason, .. })) = task_command(fail(failed)) else { panic!("{said}") };
+            let note = v1::ReportProgressRequest {
+                meta: meta(),
+                claim: claim.clone(),
+                note: said.clone(),
+                ..Default::default()
+            };
+            let Ok((_, Op::ReportProgress { note, .. })) = task_command(progress(note)) else { panic!("{said}") };
+            assert_eq!(reason, note);
+            assert!(!reason.as_str().contains('\u{1b}') && !reason.as_str().is_empty());
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The client.
 
-use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +7,6 @@ use skep_protocol::authority::SignedFirst;
 use skep_protocol::ids::{Genesis, ShardId};
 use skep_protocol::limits;
 use skep_protocol::statement::Place;
-use skep_protocol::text::{Reason, legible};
 use skep_protocol::time::LogInstant;
 use skep_protocol::v1;
 use skep_protocol::v1::agent_commands_client::AgentCommandsClient;
@@ -83,7 +81,7 @@ pub struct Client {
     /// The shard's clock as it was last heard, and when.
     clock: Arc<Mutex<Option<(LogInstant, Instant)>>>,
     /// Where statements hold, once somebody asked.
-    place: Arc<OnceLock<Place>>,
+    place: Arc<Mutex<Option<Place>>>,
 }
 
 macro_rules! command {
@@ -103,7 +101,7 @@ macro_rules! command {
                 async move { service.$method(request).await }
             };
             let result = send(self.asked(&id), &message, self.patience(), sending).await;
-            self.mind_clock(&result);
+            self.mind_shard(&result);
             result
         }
     };
@@ -138,7 +136,7 @@ macro_rules! task_command {
                 };
                 send(self.asked(&id), &message, self.patience(), sending).await
             };
-            self.mind_clock(&result);
+            self.mind_shard(&result);
             result
         }
     };
@@ -188,15 +186,6 @@ macro_rules! member_change {
 const MEMBER_PATIENCE: Patience =
     Patience { total: Duration::from_secs(90), each: Duration::from_secs(90), in_doubt: Duration::ZERO };
 
-/// What software says, which may be what another program printed: the node refuses what a terminal would obey, so that it is
-/// written out.
-fn said(text: &str) -> String {
-    match legible(text) {
-        Cow::Borrowed(plain) => plain.to_owned(),
-        Cow::Owned(longer) => Reason::truncated(&longer).to_string(),
-    }
-}
-
 pub(crate) fn read_options(shard: u32, read: Read) -> Option<v1::ReadOptions> {
     Some(v1::ReadOptions { shard, stale: read == Read::Stale })
 }
@@ -231,12 +220,14 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn place(&self) -> Result<Place, ClientError> {
-        if let Some(known) = self.place.get() {
-            return Ok(known.clone());
+        let known = self.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = known {
+            return Ok(known);
         }
         let reply = self.shard_place(Read::Linearizable).await?;
         let place = skep_protocol::convert::place(&reply).map_err(|error| ClientError::Endpoint(error.to_string()))?;
-        Ok(self.place.get_or_init(|| place).clone())
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.clone());
+        Ok(place)
     }
 
     pub(crate) async fn open_attach(
@@ -323,10 +314,13 @@ impl Client {
         Ok(clock)
     }
 
-    /// Forgets the shard's clock when it turned out to be wrong (the machine slept, or the shard began a new era), so
-    /// that the next request asks for it.
-    pub(crate) fn mind_clock<T>(&self, result: &Result<T, ClientError>) {
+    /// Forgets the shard's clock when it turned out to be wrong (the machine slept, or the shard began a new era), and where
+    /// statements hold when the shard was made anew, so that the next request asks for it.
+    pub(crate) fn mind_shard<T>(&self, result: &Result<T, ClientError>) {
         let Err(error) = result else { return };
+        if error.is_of_another_shard() {
+            *self.place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         // What is in doubt may have been refused for its clock too.
         if error.is_of_another_clock() || matches!(error, ClientError::Unknown { .. }) {
             *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -357,14 +351,14 @@ impl Client {
         report_checkpoint(claim: v1::Claim, permille: u32, note: &str, checkpoint: Option<Vec<u8>>),
         Progress.progress,
         ReportProgressRequest {
-            claim: Some(claim), permille: permille, note: said(note), checkpoint: checkpoint
+            claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: checkpoint
         }
     );
     task_command!(
         /// Says how far a claimed task has come.
         report_progress(claim: v1::Claim, permille: u32, note: &str),
         Progress.progress,
-        ReportProgressRequest { claim: Some(claim), permille: permille, note: said(note), checkpoint: None }
+        ReportProgressRequest { claim: Some(claim), permille: permille, note: note.to_owned(), checkpoint: None }
     );
     task_command!(
         /// Finishes a claimed task.
@@ -375,7 +369,7 @@ impl Client {
         /// Gives a claimed task back as failed; `permanent` makes it a dead letter at once.
         fail_task(claim: v1::Claim, reason: &str, permanent: bool),
         Fail.fail,
-        FailTaskRequest { claim: Some(claim), reason: said(reason), permanent: permanent }
+        FailTaskRequest { claim: Some(claim), reason: reason.to_owned(), permanent: permanent }
     );
     task_command!(
         /// Gives a claimed task back, neither done nor failed.

@@ -53,6 +53,11 @@ impl ClientError {
         matches!(self.code(), Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104" | "SKEP-0121"))
     }
 
+    /// Whether the shard refused what was signed because it is another one than it was signed for.
+    pub(crate) fn is_of_another_shard(&self) -> bool {
+        self.code() == Some("SKEP-0403")
+    }
+
     /// What the end of a stream of answers means. They change nothing, so that nothing is in doubt.
     pub fn of_stream(status: &Status) -> Self {
         match heard(status) {
