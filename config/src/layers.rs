@@ -159,7 +159,13 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<S
         key: e.key,
         why: e.why,
     })?;
-    let settings = flatten(&raw).into_iter().map(|(key, value)| Setting { origin: origin(&key), key, value }).collect();
+    // Whoever looks one up copies all that is merged, and a list of peers has thousands of values.
+    let mut found: BTreeMap<String, Origin> = BTreeMap::new();
+    let setting = |(key, value): (String, _)| {
+        let origin = found.entry(list_of(&key).to_owned()).or_insert_with(|| origin(&key)).clone();
+        Setting { origin, key, value }
+    };
+    let settings = flatten(&raw).into_iter().map(setting).collect();
     Ok((config, settings))
 }
 

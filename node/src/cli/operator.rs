@@ -241,7 +241,7 @@ impl Operator {
                 // A request that is sent again states what it did the first time.
                 let is_done = resend.request_id.is_some() && reply.first_operator == operator.to_string();
                 let replacement = FirstReplacement {
-                    place: client.place().await?,
+                    place: skep_client::convert::place(&reply).map_err(Failure::failed)?,
                     old: secret.key(),
                     new: operator,
                     name: name.parse().map_err(Failure::usage)?,

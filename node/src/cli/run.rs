@@ -31,7 +31,8 @@ const FIRST_STEPS: &str = "there is no node here yet. First steps:
   skep init --dir DIR --name NAME     makes its key and a commented configuration
   (list the other nodes as [[peers]] in DIR/skep.toml, and mark those that are to vote: voter = true)
   skep run --dir DIR                  runs it
-  skep shard init --voters ID,ID,ID   once, when three of them run";
+  skep key new                        makes the key of whoever may command robots, once
+  skep shard init --voters ID,ID,ID --operator KEY   once, when three of them run";
 
 /// What is logged when SKEP_LOG does not say. libp2p warns of each thing that a peer does wrong: so often as the peer likes.
 const LOGGED: &str = "info,openraft=error,libp2p=error,quinn=warn,fjall=warn,lsm_tree=warn";

@@ -196,13 +196,15 @@ impl Send {
             (None, true) => (String::new(), Vec::new()),
             (None, false) => ("application/json".to_owned(), object(&self.args)?),
         };
+        // It is a round through the leader, which takes nothing from how long the command is valid.
+        let place = client.place().await?;
         let name = match self.id {
             Some(name) => name,
             None => new_name(client, self.valid_for).await?,
         };
         let waves = self.wave.zip(self.every).map(|(agents, every)| Waves { agents, every_ms: ms(every) });
         let command = Command {
-            place: client.place().await?,
+            place,
             id: name.id,
             target: self.target()?,
             verb: self.verb.parse().map_err(Failure::usage)?,
