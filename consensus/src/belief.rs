@@ -24,6 +24,8 @@ use crate::net::Noise;
 /// How often voters are asked whether somebody votes of whom this node does not know it: for each of its replicas, and once for
 /// all shards of which it has none.
 const ASK_EVERY: Duration = Duration::from_secs(2);
+/// How long it is believed of somebody that a voter said so. After that it is asked again, if it still matters.
+const NAMED_FOR: Duration = Duration::from_secs(60);
 
 /// Whom a node believes beside those whom its replicas name.
 #[derive(Debug, Default)]
@@ -37,7 +39,7 @@ pub(crate) struct Belief {
 #[derive(Debug, Default)]
 struct State {
     /// Who votes, as a voter said when it was asked.
-    named: BTreeMap<ShardId, Voters>,
+    named: BTreeMap<ShardId, (Voters, Instant)>,
     /// When voters were asked last.
     asked: BTreeMap<Option<ShardId>, Instant>,
 }
@@ -62,14 +64,14 @@ impl Belief {
     }
 
     fn is_named(&self, node: NodeId, shard: ShardId) -> bool {
-        self.state().named.get(&shard).is_some_and(|voters| voters.contains(&node))
+        self.state().named.get(&shard).is_some_and(|(voters, at)| voters.contains(&node) && at.elapsed() < NAMED_FOR)
     }
 
     /// Takes note of who votes, as a voter says. Of shards beyond what a node may take part in nothing is kept.
     fn note(&self, shard: ShardId, voters: Voters) {
         let mut state = self.state();
         if state.named.contains_key(&shard) || state.named.len() < limits::SHARDS_PER_NODE_MAX {
-            state.named.insert(shard, voters);
+            state.named.insert(shard, (voters, Instant::now()));
         }
     }
 }
@@ -123,11 +125,11 @@ impl Core {
             // One that is to become a voter asks for the clock, too.
             let asks = kind == FrameKind::Clock && shard.is_member(node);
             // Somebody may lead by voters that a change replaces which is not committed yet.
-            if asks || shard.was_voter(node).await {
+            if asks || shard.was_voter(node) {
                 return Ok(());
             }
         }
-        self.ask_who_votes(id);
+        self.ask_who_votes(id, node);
         if let Some(more) = self.belief.refused.happened() {
             let advice = "if it is to vote, set voter = true in its [[peers]] and start this node again";
             tracing::warn!(%node, shard = %id, ?kind, more, advice, "a frame of Raft was refused: its sender is no voter");
@@ -135,8 +137,9 @@ impl Core {
         Err(format!("{node} is no voter as far as this node knows; set voter = true in its [[peers]]"))
     }
 
-    /// Asks voters who votes: one may have been made while this node was away, and lead by now.
-    fn ask_who_votes(self: &Arc<Self>, id: ShardId) {
+    /// Asks voters, one after another, until one says that a node votes: it may have been made a voter while this node was away, and
+    /// lead by now.
+    fn ask_who_votes(self: &Arc<Self>, id: ShardId, doubted: NodeId) {
         if !self.belief.may_ask(self.shard(id).map(|_| id)) {
             return;
         }
@@ -148,7 +151,7 @@ impl Core {
                 let answer = call_query(peers, config, node, id, &Query::Counts).await;
                 // One that leads does not say who votes: what it sends as a leader does.
                 if let Err(QueryFailure::NotLeader(hint) | QueryFailure::NoReplica(hint)) = answer
-                    && !hint.voters.is_empty()
+                    && hint.voters.contains(&doubted)
                 {
                     let LeaderHint { voters, .. } = hint;
                     return core.belief.note(id, voters);

@@ -128,6 +128,8 @@ impl Core {
 
 /// The largest answer to a query for a page, and to one for changes, in bytes.
 const PAGE_ANSWER_BYTES: usize = limits::FRAME_BYTES_MAX / 2;
+/// The largest answer to a query for a task: what it is given, what it came to, and what is said of it.
+const TASK_ANSWER_BYTES: usize = 4 * limits::PAYLOAD_BYTES_MAX;
 
 impl crate::net::Dispatch for Arc<Core> {
     fn admit(&self, who: Who, header: Header) -> Admission {
@@ -137,11 +139,16 @@ impl crate::net::Dispatch for Arc<Core> {
 
     fn large_answer(&self, header: Header, body: &[u8]) -> Option<usize> {
         let is_page = |query: Query| match query {
-            Query::Task(_) | Query::Place | Query::Counts | Query::CommandEnd { .. } => None,
+            Query::Place | Query::Counts | Query::CommandEnd { .. } => None,
+            Query::Task(_) => Some(TASK_ANSWER_BYTES),
             _ => Some(PAGE_ANSWER_BYTES),
         };
-        // One that does not decode is refused in a few words.
-        if header.kind == FrameKind::Query { Query::decode(body).ok().and_then(is_page) } else { None }
+        match header.kind {
+            // One that does not decode is refused in a few words.
+            FrameKind::Query => Query::decode(body).ok().and_then(is_page),
+            FrameKind::Pull => Some(limits::PULL_BYTES_SOFT_MAX),
+            _ => None,
+        }
     }
 
     fn call(
@@ -184,7 +191,6 @@ impl Core {
 
     async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
-        self.judge(who, header).await?;
         match header.kind {
             FrameKind::Beat => {
                 let shard = self.shard(header.shard).ok_or("this node has no replica of the shard")?;

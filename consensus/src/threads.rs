@@ -19,11 +19,11 @@ pub(crate) enum Errand {
     Signatures,
     /// Pages of the state, and reading the history.
     Pages,
-    /// Making, checking, keeping and loading snapshots.
+    /// Making, checking and loading snapshots.
     Snapshots,
     /// Reading entries that are in memory no more.
     Entries,
-    /// Writing what is kept beside the log: marks, and what others had in their history.
+    /// Writing what is kept beside the log: marks, chunks of snapshots, and what others had in their history.
     Files,
 }
 

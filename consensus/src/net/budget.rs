@@ -38,6 +38,8 @@ pub(super) struct Budget {
     /// What groups say between voters does not wait behind the calls of the same peer, either.
     groups: Arc<Semaphore>,
     answers: Arc<Semaphore>,
+    /// Those that may wait until there is something to tell do not keep the others waiting.
+    pulls: Arc<Semaphore>,
 }
 
 /// What was taken. It is given back when this is dropped.
@@ -50,11 +52,16 @@ pub(super) struct Held {
 impl Budget {
     pub(super) fn new(node: NodeBudget) -> Self {
         let (calls, answers) = (limits::CALL_BYTES_PER_PEER_MAX, limits::LARGE_ANSWER_BYTES_PER_PEER_MAX);
-        Self { node, calls: of_bytes(calls), groups: of_bytes(calls), answers: of_bytes(answers) }
+        let (answers, pulls) = (of_bytes(answers), of_bytes(answers));
+        Self { node, calls: of_bytes(calls), groups: of_bytes(calls), answers, pulls }
     }
 
-    /// Waits until there is room for a call of so many bytes. What voters say to each other in a group waits for no other calls.
+    /// Waits until there is room for a call of so many bytes. What voters say to each other in a group waits for no other calls, and
+    /// votes and beats not even for entries: those are held until a disk has them, and of a few bytes there are no more than calls.
     pub(super) async fn call(&self, bytes: usize, of_voters: bool) -> Held {
+        if of_voters && bytes <= limits::WORD_BYTES_MAX {
+            return Held { _of_peer: None, _of_node: None };
+        }
         let units = units(bytes);
         let of_peer = if of_voters { &self.groups } else { &self.calls };
         let _of_peer = Arc::clone(of_peer).acquire_many_owned(units).await.ok();
@@ -64,8 +71,9 @@ impl Budget {
     }
 
     /// Waits until there is room for an answer of so many bytes.
-    pub(super) async fn answer(&self, bytes: usize) -> Held {
-        let _of_peer = Arc::clone(&self.answers).acquire_many_owned(units(bytes)).await.ok();
+    pub(super) async fn answer(&self, bytes: usize, to_pull: bool) -> Held {
+        let of_peer = if to_pull { &self.pulls } else { &self.answers };
+        let _of_peer = Arc::clone(of_peer).acquire_many_owned(units(bytes)).await.ok();
         Held { _of_peer, _of_node: None }
     }
 }
@@ -95,6 +103,13 @@ mod tests {
         assert_eq!(held.len(), limits::CALL_BYTES_UNDER_WAY_MAX / limits::CALL_BYTES_MAX);
         assert!(take(&second).is_none());
         assert!(second.call(limits::CALL_BYTES_MAX, true).now_or_never().is_some(), "voters go on");
-        assert!(second.answer(limits::CALL_BYTES_MAX).now_or_never().is_some());
+        assert!(second.answer(limits::CALL_BYTES_MAX, false).now_or_never().is_some());
+        // Entries of a group that a slow disk has not written keep no beat waiting.
+        let entries = || second.call(limits::CALL_BYTES_MAX, true).now_or_never();
+        held.extend(std::iter::from_fn(entries));
+        assert!(second.call(limits::WORD_BYTES_MAX, true).now_or_never().is_some());
+        // Nor do pulls that wait keep pages waiting.
+        held.extend(std::iter::from_fn(|| second.answer(limits::PULL_BYTES_SOFT_MAX, true).now_or_never()));
+        assert!(second.answer(limits::CALL_BYTES_MAX, false).now_or_never().is_some());
     }
 }

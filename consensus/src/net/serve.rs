@@ -269,7 +269,7 @@ async fn serve_stream(served: Served, first: Came, send: quinn::SendStream, mut 
             Err(_) => None,
         };
         let large = match large {
-            Some(bytes) => Some(served.budget.answer(bytes).await),
+            Some(bytes) => Some(served.budget.answer(bytes, came.header.kind == FrameKind::Pull).await),
             None => None,
         };
         // A frame on a stream of another class is answered where its own belongs.

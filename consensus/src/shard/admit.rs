@@ -53,12 +53,11 @@ impl Shard {
     }
 
     /// Whether a node votes by the last membership that is committed, though a later one in this node's log may leave it out.
-    pub(crate) async fn was_voter(&self, node: NodeId) -> bool {
-        let look = move |state: &openraft::RaftState<TypeConfig>| {
-            let membership = state.membership_state.committed().membership();
-            membership.voter_ids().any(|id| membership.get_node(&id).is_some_and(|member| member.node == node))
-        };
-        self.raft().with_raft_state(look).await.unwrap_or(false)
+    pub(crate) fn was_voter(&self, node: NodeId) -> bool {
+        let metrics = self.raft().metrics();
+        let watched = metrics.borrow_watched();
+        let membership = watched.committed_membership_config.membership();
+        membership.voter_ids().any(|id| membership.get_node(&id).is_some_and(|member| member.node == node))
     }
 
     /// Whether a vote is its sender's own, of a term that can have come about.
@@ -68,7 +67,7 @@ impl Shard {
         if is_possible_term(seen, term) {
             return Ok(());
         }
-        if let Some(more) = self.inner.refused.happened() {
+        if let Some(more) = self.inner.noise.terms.happened() {
             let advice = "if the others are right, this node was away for too long to know: move its data directory away, start \
                           it, and run 'skep shard add-voter' with its id on the leader";
             tracing::error!(
@@ -100,7 +99,7 @@ impl Shard {
     }
 
     fn unreadable(&self, who: Who, index: u64, error: &skep_protocol::codec::CodecError) -> String {
-        if let Some(more) = self.inner.refused.happened() {
+        if let Some(more) = self.inner.noise.entries.happened() {
             let advice = "if the leader runs a newer Skep, install it here too";
             tracing::error!(
                 shard = %self.id(), node = %who.node, index, %error, more, advice,
@@ -134,7 +133,7 @@ impl Shard {
                 shard.inner.contradicted_ms.store(0, Ordering::Relaxed);
                 shard.inner.clock.forget();
                 shard.learn_clock(leader);
-            } else if let Some(more) = shard.inner.refused.happened() {
+            } else if let Some(more) = shard.inner.noise.clocks.happened() {
                 tracing::error!(
                     shard = %shard.id(), node = %leader, %claimed, more,
                     "a leader's clock is ahead of what can be, and another voter contradicts it"

@@ -149,12 +149,16 @@ impl Arrival {
 
     /// How much has come of a snapshot that is begun again, if it is the one that comes.
     pub(super) fn goes_on(&self, head: &PartHead) -> Option<u64> {
-        match &mut *self.slot() {
-            Slot::Arriving(part) if part.file.head() == head => {
-                part.waits_since = Instant::now();
-                Some(part.order.there)
-            }
+        match &*self.slot() {
+            Slot::Arriving(part) if part.file.head() == head => Some(part.order.there),
             _ => None,
+        }
+    }
+
+    /// What arrives was begun again, and there is room for it: its next chunk is waited for from now on.
+    pub(super) fn wait_anew(&self) {
+        if let Slot::Arriving(part) = &mut *self.slot() {
+            part.waits_since = Instant::now();
         }
     }
 

@@ -82,7 +82,10 @@ impl Shard {
         }
         let head = offered.head(who.raft_id)?;
         let there = match arrival.goes_on(&head).filter(|_| !is_on(Mutant::SnapshotStartsOver)) {
-            Some(there) if store.has_room_for(offered.id.bytes - there) => there,
+            Some(there) if store.has_room_for(offered.id.bytes - there) => {
+                arrival.wait_anew();
+                there
+            }
             Some(_) => return Err(NO_ROOM.to_owned()),
             None => self.open_part(head).await?,
         };
@@ -123,7 +126,7 @@ impl Shard {
         arrival.take((who.raft_id, id), u64::from_be_bytes(*at), chunk)?;
         while let Some((file, part, at)) = arrival.next_chunk() {
             let bytes = part.len() as u64;
-            let written = self.inner.site.threads.offload(Errand::Snapshots, move || file.write(&part, at)).await;
+            let written = self.inner.site.threads.offload(Errand::Files, move || file.write(&part, at)).await;
             match written.flatten() {
                 Ok(()) => _ = arrival.grow(bytes),
                 // Room may be there in a moment. If it is not, what came is let go of as of any other that does not go on.

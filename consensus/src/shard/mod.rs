@@ -115,6 +115,14 @@ pub(crate) struct Shard {
     inner: Arc<Inner>,
 }
 
+/// What voters sent that cannot be, as it is told in the log: of each kind a line a minute.
+#[derive(Debug, Default)]
+struct Refused {
+    terms: Noise,
+    entries: Noise,
+    clocks: Noise,
+}
+
 struct Inner {
     id: ShardId,
     site: Site,
@@ -153,8 +161,7 @@ struct Inner {
     forgot: AtomicBool,
     /// Whether this build can apply what the shard has agreed on: if not, the node takes part no more.
     fitness: Fitness,
-    /// What voters sent that cannot be, as it is told in the log.
-    refused: Noise,
+    noise: Refused,
     /// Since when leaders' clocks are ahead of what can be, and other voters contradict them; 0 while that is not so.
     contradicted_ms: AtomicU64,
     /// The signatures of operators that are known to hold.
@@ -235,7 +242,7 @@ impl Shard {
                 acked,
                 forgot,
                 fitness,
-                refused: Noise::default(),
+                noise: Refused::default(),
                 contradicted_ms: AtomicU64::new(0),
                 verdicts,
                 site,
@@ -368,7 +375,8 @@ pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// voter may help to elect another, is judged by what is measured, in [`lead`] and [`dispatch`], since openraft's own lease
 /// is the same on every link and cannot be changed.
 const OPENRAFT_LEASE: Duration = Duration::from_secs(60);
-/// How long openraft waits for a vote, and, a third shorter, for the answer to a heartbeat. The calls themselves end sooner.
+/// How long openraft waits for a vote, and, a third shorter, for the answer to a heartbeat. It ends those that wait longer by
+/// what they learned of a slow link.
 const OPENRAFT_VOTE: Duration = Duration::from_secs(45);
 
 /// Entries of which openraft keeps when they came to each of six stages, 24 bytes each. Nobody asks, and as Skep builds it nothing

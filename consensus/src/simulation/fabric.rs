@@ -355,7 +355,10 @@ impl MemoryLink {
         let (fabric, who, to, to_process) = (self.fabric.clone(), self.from, self.to, self.to_process);
         // It is answered even if nobody waits any more.
         tokio::spawn(async move {
-            let answer = station.dispatch.call(who, header, body).await;
+            let answer = match station.dispatch.admit(who, header).await {
+                Ok(()) => station.dispatch.call(who, header, body).await,
+                Err(why) => Err(why),
+            };
             if fabric.station(to, to_process).is_none() {
                 return;
             }

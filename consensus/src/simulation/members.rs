@@ -112,7 +112,9 @@ async fn leave_halfway(seed: u64, watch: Watch) {
     let led = watch.outcome().coverage.leaders;
     let (changing, voters) = (leading.clone(), wanted.clone());
     let changing = tokio::spawn(async move { changing.vote_by(&voters).await });
+    let mut looks = 0..10_000;
     while !leading.is_between_voters() {
+        assert!(looks.next().is_some(), "the change does not begin");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // Nobody takes the second step: it is too soon for the first one to be committed.

@@ -99,6 +99,10 @@ async fn speak_as_a_stranger(watch: Watch) {
                     say(&stranger, &voter, FrameKind::Forgot, shard, &forgot).await,
                     say(&stranger, &voter, FrameKind::SnapshotHead, shard, &head).await,
                     say(&stranger, &voter, FrameKind::Clock, shard, &()).await,
+                    // Refused by their headers, whatever they hold.
+                    say(&stranger, &voter, FrameKind::TransferLeader, shard, &()).await,
+                    say(&stranger, &voter, FrameKind::SnapshotChunk, shard, &()).await,
+                    say(&stranger, &voter, FrameKind::SnapshotInstall, shard, &()).await,
                 ];
                 for (n, said) in said.into_iter().enumerate() {
                     assert!(said.as_ref().is_err_and(|why| why.contains("is no voter")), "{n}: {said:?}");
