@@ -25,6 +25,8 @@ const BEFORE_ITS_TIME: Rate = Rate { per_s: 1, burst: 15 };
 const BEFORE_ITS_TIME_COSTS: u64 = 5;
 /// After so many attempts in a row, others are asked where the peer is, though an address of it is known: it may have moved.
 const ASK_AFTER: u32 = 4;
+/// They are asked again after twice as many attempts each time, and at least after so many: of a site's peers, hundreds may be off.
+const ASK_AT_LEAST_EVERY: u32 = 64;
 
 /// A listed peer, and when it is dialled.
 #[derive(Debug)]
@@ -60,9 +62,10 @@ impl Dial {
         self.attempts = self.attempts.wrapping_add(1);
     }
 
-    /// Whether others are to be asked where it is: attempts have failed for long.
-    pub(crate) fn is_missed(&self) -> bool {
-        self.up_since.is_none() && self.attempts > 0 && self.attempts.is_multiple_of(ASK_AFTER)
+    /// Whether others are to be asked where it is: attempts have failed for long, or there is no address to be tried.
+    pub(crate) fn is_missed(&self, has_address: bool) -> bool {
+        let is_turn = self.attempts.is_power_of_two() || self.attempts.is_multiple_of(ASK_AT_LEAST_EVERY);
+        self.up_since.is_none() && is_turn && self.attempts >= if has_address { ASK_AFTER } else { 1 }
     }
 
     /// It may be reachable now.
@@ -177,14 +180,16 @@ mod tests {
     fn others_are_asked_where_a_peer_is_that_is_not_where_it_was() {
         let now = Instant::now();
         let mut dial = dial(now);
-        assert!(!dial.is_missed());
-        let mut asked = 0;
-        for _ in 0..40 {
+        assert!(!dial.is_missed(true) && !dial.is_missed(false));
+        let (mut of_known, mut of_others) = (Vec::new(), Vec::new());
+        for attempt in 1..=200 {
             dial.begin(now, 1.0);
-            asked += u32::from(dial.is_missed());
+            of_known.extend(dial.is_missed(true).then_some(attempt));
+            of_others.extend(dial.is_missed(false).then_some(attempt));
         }
-        assert_eq!(asked, 10);
+        assert_eq!(of_known, [4, 8, 16, 32, 64, 128, 192], "more and more seldom, and not for ever");
+        assert_eq!(of_others, [1, 2, 4, 8, 16, 32, 64, 128, 192]);
         dial.up(now);
-        assert!(!dial.is_missed());
+        assert!(!dial.is_missed(false));
     }
 }

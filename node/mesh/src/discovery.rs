@@ -29,6 +29,9 @@ const PARALLELISM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
 /// bytes each, and of 20, which libp2p takes otherwise, an idle node had 0.9 MiB.
 const PEERS_PER_DISTANCE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
+/// Questions where a peer is that may be under way at a time.
+const QUESTIONS_MAX: usize = 16;
+
 /// Addresses of a peer that are looked at of one answer. The others are left: whoever is honest tells no more than it keeps.
 const TOLD_AT_ONCE_MAX: usize = 4 * HINTS_PER_PEER_MAX;
 
@@ -108,8 +111,11 @@ impl Discovery {
     }
 
     /// Asks others where a peer is. They may know, and it is dialled meanwhile.
+    /// While many questions are under way it is left for another time: each goes through a part of the site.
     pub(crate) fn ask(&mut self, peer: PeerId) {
-        self.dht.get_closest_peers(peer);
+        if self.dht.iter_queries().count() < QUESTIONS_MAX {
+            self.dht.get_closest_peers(peer);
+        }
     }
 
     /// Takes note of what was heard. Returns the peers that may be reachable now, and an address that was not known.

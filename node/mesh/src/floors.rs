@@ -76,6 +76,8 @@ fn bit(sequence: u64) -> u64 {
 #[derive(Clone, Debug)]
 struct Floor {
     process: u64,
+    /// The highest number of a process that it ever had: lower ones are of earlier processes, but for the one that lives.
+    past: u64,
     /// None before the first envelope of the process.
     latest: Option<Latest>,
 }
@@ -92,7 +94,7 @@ impl Floors {
     pub(crate) fn is_old(&self, sender: NodeId, process: u64, sequence: u64) -> bool {
         let Some(floor) = self.of.get(&sender) else { return false };
         let was_seen = || floor.latest.as_ref().is_some_and(|latest| latest.has(sequence));
-        process < floor.process || (process == floor.process && was_seen())
+        if process == floor.process { was_seen() } else { process <= floor.past }
     }
 
     /// An envelope came that its sender has signed. Whether it is new.
@@ -100,9 +102,9 @@ impl Floors {
         if self.is_old(sender, process, sequence) {
             return false;
         }
-        let floor = self.of.entry(sender).or_insert(Floor { process, latest: None });
+        let floor = self.of.entry(sender).or_insert(Floor { process, past: process, latest: None });
         if floor.process != process {
-            *floor = Floor { process, latest: None };
+            *floor = Floor { process, past: floor.past.max(process), latest: None };
         }
         if let Some(latest) = &mut floor.latest {
             latest.see(sequence);
@@ -115,8 +117,10 @@ impl Floors {
 
     /// A sender is connected, and says which process it is.
     pub(crate) fn lives(&mut self, sender: NodeId, process: u64) {
-        if self.of.get(&sender).is_none_or(|floor| floor.process != process) {
-            self.of.insert(sender, Floor { process, latest: None });
+        let known = self.of.get(&sender);
+        if known.is_none_or(|floor| floor.process != process) {
+            let past = known.map_or(process, |floor| floor.past.max(process));
+            self.of.insert(sender, Floor { process, past, latest: None });
             self.changed = true;
         }
     }
@@ -131,12 +135,13 @@ impl Floors {
         self.changed = true;
     }
 
-    /// What it is, a checksum, and for each sender: its key, its process, whether an envelope of it was seen, and the highest.
+    /// What it is, a checksum, and for each sender: its key, its process, the highest that it had, whether an envelope of it was seen, and the highest.
     fn encode(&self) -> Vec<u8> {
         let mut rows = Vec::with_capacity(self.of.len() * ROW_BYTES);
         for (sender, floor) in &self.of {
             rows.extend_from_slice(sender.public_key());
             rows.extend_from_slice(&floor.process.to_be_bytes());
+            rows.extend_from_slice(&floor.past.to_be_bytes());
             rows.push(u8::from(floor.latest.is_some()));
             rows.extend_from_slice(&floor.latest.as_ref().map_or(0, |latest| latest.highest).to_be_bytes());
         }
@@ -156,17 +161,19 @@ impl Floors {
     }
 }
 
-const MAGIC: &[u8] = b"skep floors 1\n";
+const MAGIC: &[u8] = b"skep floors 2\n";
 const CHECKSUM_BYTES: usize = 32;
-const ROW_BYTES: usize = 32 + 8 + 1 + 8;
+const ROW_BYTES: usize = 32 + 8 + 8 + 1 + 8;
 
 fn row(row: &[u8; ROW_BYTES]) -> Option<(NodeId, Floor)> {
     let (sender, rest) = row.split_first_chunk::<32>()?;
     let (process, rest) = rest.split_first_chunk::<8>()?;
+    let (past, rest) = rest.split_first_chunk::<8>()?;
     let (seen, rest) = rest.split_first()?;
     let highest = u64::from_be_bytes(*rest.first_chunk::<8>()?);
     let latest = (*seen != 0).then(|| Latest::from(highest));
-    Some((NodeId::from_public_key(*sender), Floor { process: u64::from_be_bytes(*process), latest }))
+    let (process, past) = (u64::from_be_bytes(*process), u64::from_be_bytes(*past));
+    Some((NodeId::from_public_key(*sender), Floor { process, past, latest }))
 }
 
 #[cfg(test)]

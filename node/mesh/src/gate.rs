@@ -85,6 +85,7 @@ impl Gate {
         let Some(from) = state.from else { return false };
         let verdict = state.quotas.take(from, bytes, now);
         let is_heard = state.heard.contains(topic.as_str());
+        let has_place = state.places.get(&from).is_none_or(|places| places.available_permits() > 0);
         drop(state);
         if let Verdict::Over(said) = verdict {
             self.dropped.overflow();
@@ -92,7 +93,12 @@ impl Gate {
                 tracing::warn!(peer = %from, times, "a neighbour sends more than its share; the rest is dropped");
             }
         }
-        is_heard && verdict == Verdict::Within
+        let is_within = is_heard && verdict == Verdict::Within;
+        // Before it is remembered: what finds no place may still come from somebody else.
+        if is_within && !has_place {
+            self.dropped.overflow();
+        }
+        is_within && has_place
     }
 }
 
@@ -140,6 +146,19 @@ mod tests {
         assert_eq!(gate.dropped.counts(), (19_900, 0), "what is dropped is counted");
         gate.comes_from(Some(PeerId::random()));
         assert_eq!(let_in(&gate, "s/robots/pose", 100, now), 100);
+    }
+
+    #[test]
+    fn what_finds_no_place_is_not_let_in_and_may_still_come_from_others() {
+        let (gate, now, busy) = (gate(100), Instant::now(), PeerId::random());
+        let mut places: Vec<_> = std::iter::from_fn(|| gate.place(busy)).collect();
+        gate.comes_from(Some(busy));
+        assert_eq!((let_in(&gate, "s/robots/pose", 1, now), gate.dropped.counts()), (0, (1, 0)));
+        gate.comes_from(Some(PeerId::random()));
+        assert_eq!(let_in(&gate, "s/robots/pose", 1, now), 1);
+        places.pop();
+        gate.comes_from(Some(busy));
+        assert_eq!(let_in(&gate, "s/robots/pose", 1, now), 1);
     }
 
     #[test]

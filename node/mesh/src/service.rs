@@ -247,10 +247,11 @@ impl Service {
             dial.begin(now, jitter());
             let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing).build();
             match self.swarm.dial(options) {
-                Ok(()) if dial.is_missed() => self.swarm.behaviour_mut().discovery.ask(*id),
+                Ok(()) if dial.is_missed(true) => self.swarm.behaviour_mut().discovery.ask(*id),
                 Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
                 // Somebody who is connected may know it: asking has it dialled.
-                Err(DialError::NoAddresses) => self.swarm.behaviour_mut().discovery.ask(*id),
+                Err(DialError::NoAddresses) if dial.is_missed(false) => self.swarm.behaviour_mut().discovery.ask(*id),
+                Err(DialError::NoAddresses) => {}
                 Err(error) => {
                     let node = dial.node;
                     self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));

@@ -77,8 +77,13 @@ fn a_sender_that_is_connected_ends_its_earlier_processes_and_begins_its_own_what
     assert!(new_of(&mut floors, 7, 11..=20).is_empty(), "before the new one has said anything");
     floors.lives(ONE, 4);
     assert_eq!(new_of(&mut floors, 4, [5, 4, 6]), [5, 6], "restored from a copy: the first counts, and none before it");
-    let mut floors = restarted(&floors);
-    assert!(new_of(&mut floors, 3, [1]).is_empty());
+    for floors in [&mut floors.clone(), &mut restarted(&floors)] {
+        for process in [3, 7, 9] {
+            assert!(new_of(floors, process, [1, 50]).is_empty(), "{process} was before it");
+        }
+        assert_eq!(new_of(floors, 4, [7]), [7], "whoever sends those again keeps it from nobody");
+        assert_eq!(new_of(floors, 10, [1]), [1]);
+    }
 }
 
 #[test]

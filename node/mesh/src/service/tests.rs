@@ -292,7 +292,8 @@ async fn flood(seed: u8, config: MeshConfig, mut stop: oneshot::Receiver<()>) {
         swarm.dial(peer.mesh.as_ref().unwrap().parse::<Multiaddr>().unwrap()).unwrap();
     }
     let topic = TopicPath::new("s/robots/pose").unwrap();
-    for n in 0u64.. {
+    let mut n = 0_u64;
+    loop {
         tokio::select! {
             _ = &mut stop => return,
             _ = swarm.select_next_some() => {}
@@ -303,7 +304,8 @@ async fn flood(seed: u8, config: MeshConfig, mut stop: oneshot::Receiver<()>) {
             continue;
         }
         // Nobody subscribes yet, or its own queue is full: it goes on.
-        let _ = swarm.behaviour_mut().gossip.publish(&topic, [&n.to_be_bytes()[..], &[7; 100]].concat());
+        let said = swarm.behaviour_mut().gossip.publish(&topic, [&n.to_be_bytes()[..], &[7; 100]].concat());
+        n += u64::from(said.is_ok());
     }
 }
 
