@@ -46,6 +46,8 @@ fn is_judged(kind: FrameKind, said: &Result<Vec<u8>, String>) -> bool {
 /// The agent is still its own node's: work that there is, and that its software did not ask for, is not its.
 async fn is_still_served(site: &Site, mut agent: AttachedAgent) {
     let client = site.net.nodes[1].client();
+    // What there was before waits for its software to ask, too.
+    assert_eq!(client.shard_status().await.unwrap().claimed, 0);
     let created =
         client.create_task(TaskSpec { title: "for whoever asks".into(), ..TaskSpec::default() }).await.unwrap();
     let task = client.task(&created.task_id, Read::Linearizable).await.unwrap().task.unwrap();

@@ -95,6 +95,7 @@ async fn it_answers_as_the_leader_would_and_no_node_without_one_asks_it() {
     assert!(said.is_err(), "{said:?}");
     let created = site.skep(3, &["task", "create", "a lie"]);
     assert_ne!(created.code(), Some(0), "{}", created.text());
+    assert!(!line.has_ended(), "it would have been asked on it");
     let heard = line.heard();
     let asks = |kind: &FrameKind| !matches!(kind, FrameKind::Leads | FrameKind::Twin);
     assert!(!heard.iter().any(asks), "it was asked: {heard:?}");

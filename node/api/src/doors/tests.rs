@@ -163,20 +163,23 @@ async fn whoever_shows_no_token_takes_no_place_of_others_and_soon_goes() {
     assert!(why.message().contains(&format!("{strangers} are open")), "{why}");
     assert!(silent.iter().all(|guest| guest.refused.is_none()));
     // At the socket there are as many places as ever.
-    let (come, _at_socket) = connections(900);
-    let at_socket = all(&doors, door(come), 900).await;
+    let most = limits::API_TCP_CONNECTIONS_MAX;
+    let (come, _at_socket) = connections(1_000 - most);
+    let at_socket = all(&doors, door(come), 1_000 - most).await;
     assert!(at_socket.iter().all(is_let_in));
     // Those who show it make room for others, as long as there are places.
-    let most = limits::API_TCP_CONNECTIONS_MAX;
-    let (come, _with_token) = connections(most - strangers);
+    let (come, _with_token) = connections(most - strangers + 2);
     let mut with_token = Vec::new();
     assert!(is_let_in(&silent.pop().unwrap()), "it goes, and leaves its place");
     let mut guests = Box::pin(doors.guests(Port(door(come))));
-    for _ in 0..most - strangers {
+    for _ in 0..=most - strangers {
         let guest = guests.next().await.unwrap().unwrap();
         assert!(is_let_in(&guest), "{} were", with_token.len());
         with_token.push(guest);
     }
+    // And of the socket's places they get none, though they are free.
+    drop(at_socket);
+    assert!(guests.next().await.unwrap().unwrap().refused.is_some());
     let begun = tokio::time::Instant::now();
     for stranger in &mut silent {
         assert_eq!(stranger.read(&mut [0; 8]).await.unwrap(), 0, "it is closed");
