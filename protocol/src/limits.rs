@@ -134,9 +134,14 @@ pub const STREAMS_PER_PEER_MAX: u32 = 8;
 /// Bytes of calls of one peer that are read, or being answered, at a time; as many again of those of groups between voters. The
 /// rest waits at the peer.
 pub const CALL_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
-/// Bytes of calls of all peers that are read, or being answered, at a time, those of groups between voters not counted. The rest
-/// waits at the peers.
+/// The same of calls that end work, and of those about agents, such as renewals, each: they have this beside the former. The
+/// largest frame has room in it.
+pub const KEPT_CALL_BYTES_PER_PEER_MAX: usize = FRAME_BYTES_MAX;
+/// Bytes of calls of all peers that are read, or being answered, at a time, those of groups between voters, those that end work and
+/// those about agents not counted. The rest waits at the peers.
 pub const CALL_BYTES_UNDER_WAY_MAX: usize = 256 * 1024 * 1024;
+/// The same of calls of all peers that end work, and of those about agents, each.
+pub const KEPT_CALL_BYTES_UNDER_WAY_MAX: usize = 16 * KEPT_CALL_BYTES_PER_PEER_MAX;
 /// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. Another call of that kind waits.
 pub const LARGE_ANSWER_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
 /// Largest call of a node that does not vote. A larger one closes the connection.

@@ -19,7 +19,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::budget::{Budget, Held};
 use super::calls::{Begun, Class, begin_frame, frame, read_body};
 use super::peers::{Peer, Peers};
-use crate::belief::is_of_voters;
 use crate::threads::Threads;
 
 /// How long a frame may take, beside the time for its bytes at 64 kbit/s: long enough for what is more urgent to go first on a
@@ -209,7 +208,7 @@ impl Served {
         let header = rest_of_header(begun, receive, patience).await?;
         let body = match self.dispatch.admit(self.who(), header).await {
             Ok(()) => {
-                let held = self.budget.call(header.body_bytes as usize, is_of_voters(header.kind)).await;
+                let held = self.budget.call(header.body_bytes as usize, header.kind).await;
                 Ok((body_of(&header, receive, patience).await?, held))
             }
             Err(why) => {
