@@ -142,8 +142,15 @@ pub const KEPT_CALL_BYTES_PER_PEER_MAX: usize = FRAME_BYTES_MAX;
 pub const CALL_BYTES_UNDER_WAY_MAX: usize = 256 * 1024 * 1024;
 /// The same of calls of all peers that end work, and of those about agents, each.
 pub const KEPT_CALL_BYTES_UNDER_WAY_MAX: usize = 16 * KEPT_CALL_BYTES_PER_PEER_MAX;
-/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. Another call of that kind waits.
+/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. As many again of answers to pulls, and
+/// to those who wait until a command has ended: these wait themselves. Another call of that kind waits.
 pub const LARGE_ANSWER_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of how a command stands at its agents in the answer to whoever waits for its end. What is more is asked for afterwards, by
+/// pages.
+pub const COMMAND_END_BYTES_SOFT_MAX: usize = 32 * 1024;
+/// The largest such answer, with the command. A peer may wait for as many commands as it may have calls under way on one stream:
+/// so many bytes each are in [`LARGE_ANSWER_BYTES_PER_PEER_MAX`], beside its other answers.
+pub const COMMAND_END_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Largest call of a node that does not vote. A larger one closes the connection.
 pub const CALL_BYTES_MAX: usize = 1024 * 1024;
 /// Largest query, and largest head of a snapshot. A larger one closes the connection.

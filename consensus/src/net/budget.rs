@@ -62,6 +62,17 @@ impl Default for NodeBudget {
     }
 }
 
+/// What an answer that may be large waits for before it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// For nothing.
+    No,
+    /// Until there is something for an agent.
+    ForAgents,
+    /// Until a command has ended.
+    ForEnd,
+}
+
 /// For one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
@@ -70,8 +81,9 @@ pub(super) struct Budget {
     /// What groups say between voters does not wait behind the calls of the same peer, either.
     groups: Arc<Semaphore>,
     answers: Arc<Semaphore>,
-    /// Those that may wait until there is something to tell do not keep the others waiting.
+    /// Those that may wait until there is something to tell keep neither the others waiting nor each other.
     pulls: Arc<Semaphore>,
+    command_ends: Arc<Semaphore>,
 }
 
 /// What was taken. It is given back when this is dropped.
@@ -84,9 +96,14 @@ pub(super) struct Held {
 impl Budget {
     pub(super) fn new(node: NodeBudget) -> Self {
         let (calls, answers) = (limits::CALL_BYTES_PER_PEER_MAX, limits::LARGE_ANSWER_BYTES_PER_PEER_MAX);
-        let (answers, pulls) = (of_bytes(answers), of_bytes(answers));
-        let groups = of_bytes(calls);
-        Self { node, calls: Shares::of(calls, limits::KEPT_CALL_BYTES_PER_PEER_MAX), groups, answers, pulls }
+        Self {
+            node,
+            calls: Shares::of(calls, limits::KEPT_CALL_BYTES_PER_PEER_MAX),
+            groups: of_bytes(calls),
+            answers: of_bytes(answers),
+            pulls: of_bytes(answers),
+            command_ends: of_bytes(answers),
+        }
     }
 
     /// Waits until there is room for a call of so many bytes. What voters say to each other in a group waits for no other calls, and
@@ -106,8 +123,12 @@ impl Budget {
     }
 
     /// Waits until there is room for an answer of so many bytes.
-    pub(super) async fn answer(&self, bytes: usize, to_pull: bool) -> Held {
-        let of_peer = if to_pull { &self.pulls } else { &self.answers };
+    pub(super) async fn answer(&self, bytes: usize, waits: Waits) -> Held {
+        let of_peer = match waits {
+            Waits::No => &self.answers,
+            Waits::ForAgents => &self.pulls,
+            Waits::ForEnd => &self.command_ends,
+        };
         let _of_peer = Arc::clone(of_peer).acquire_many_owned(units(bytes)).await.ok();
         Held { _of_peer, _of_node: None }
     }
@@ -147,13 +168,22 @@ mod tests {
         }
         assert!(!has_room(&second, FrameKind::Propose));
         assert!(has_room(&second, FrameKind::Append), "voters go on");
-        assert!(second.answer(limits::CALL_BYTES_MAX, false).now_or_never().is_some());
+        assert!(second.answer(limits::CALL_BYTES_MAX, Waits::No).now_or_never().is_some());
         // Entries of a group that a slow disk has not written keep no beat waiting.
         held.extend(all(&second, FrameKind::Append));
         assert!(second.call(limits::WORD_BYTES_MAX, FrameKind::Beat).now_or_never().is_some());
-        // Nor do pulls that wait keep pages waiting.
-        held.extend(std::iter::from_fn(|| second.answer(limits::PULL_BYTES_SOFT_MAX, true).now_or_never()));
-        assert!(second.answer(limits::CALL_BYTES_MAX, false).now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_peer_has_so_many_answers_made_and_those_that_wait_keep_no_others_waiting() {
+        let budget = Budget::new(NodeBudget::default());
+        let all =
+            |bytes, waits| -> Vec<Held> { std::iter::from_fn(|| budget.answer(bytes, waits).now_or_never()).collect() };
+        let ends = all(limits::COMMAND_END_ANSWER_BYTES_MAX, Waits::ForEnd);
+        assert_eq!(ends.len(), limits::CALLS_IN_FLIGHT_MAX, "a stream is not held up before it has as many calls");
+        let pulls = all(limits::PULL_BYTES_SOFT_MAX, Waits::ForAgents);
+        let pages = all(limits::CALL_BYTES_MAX, Waits::No);
+        assert_eq!((pulls.len(), pages.len()), (16, 16));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use skep_protocol::limits;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::budget::{Budget, Held};
+use super::budget::{Budget, Held, Waits};
 use super::calls::{Begun, Class, begin_frame, frame, read_body};
 use super::peers::{Peer, Peers};
 use crate::threads::Threads;
@@ -48,8 +48,8 @@ pub(crate) trait Dispatch: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// How many bytes the answer to a call may have, if it may be large.
-    fn large_answer(&self, _header: Header, _body: &[u8]) -> Option<usize> {
+    /// How many bytes the answer to a call may have, if it may be large, and what it waits for.
+    fn large_answer(&self, _header: Header, _body: &[u8]) -> Option<(usize, Waits)> {
         None
     }
 
@@ -268,7 +268,7 @@ async fn serve_stream(served: Served, first: Came, send: quinn::SendStream, mut 
             Err(_) => None,
         };
         let large = match large {
-            Some(bytes) => Some(served.budget.answer(bytes, came.header.kind == FrameKind::Pull).await),
+            Some((bytes, waits)) => Some(served.budget.answer(bytes, waits).await),
             None => None,
         };
         // A frame on a stream of another class is answered where its own belongs.
