@@ -164,6 +164,9 @@ pub const HANDSHAKES_MAX: usize = 64;
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
 /// The same of an address at which a listed peer is, or was: there may be many behind it. One more is refused.
 pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
+/// Addresses at which a listed peer is known to have been, beside the one that is configured. The one from which it was let in longest
+/// ago goes for one more.
+pub const SOURCES_PER_PEER_MAX: usize = 4;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
 /// Peers in a configuration. Refused as invalid.
