@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::belief::{Belief, is_of_voters};
 use crate::fill::fill_history;
-use crate::net::{Admission, Who};
+use crate::net::{Admission, Waits, Who};
 use crate::shard::{FromLeader, Shard, Site};
 
 /// Everything of a node's control plane but its endpoint.
@@ -131,24 +131,30 @@ const PAGE_ANSWER_BYTES: usize = limits::FRAME_BYTES_MAX / 2;
 /// The largest answer to a query for a task: what it is given, what it came to, and what is said of it.
 const TASK_ANSWER_BYTES: usize = 4 * limits::PAYLOAD_BYTES_MAX;
 
+/// How many bytes the answer to a call may have, if it may be large, and what it waits for.
+fn large_answer(kind: FrameKind, body: &[u8]) -> Option<(usize, Waits)> {
+    let of_query = |query: Query| match query {
+        Query::Place | Query::Counts => None,
+        Query::CommandEnd { .. } => Some((limits::COMMAND_END_ANSWER_BYTES_MAX, Waits::ForEnd)),
+        Query::Task(_) => Some((TASK_ANSWER_BYTES, Waits::No)),
+        _ => Some((PAGE_ANSWER_BYTES, Waits::No)),
+    };
+    match kind {
+        // One that does not decode is refused in a few words.
+        FrameKind::Query => Query::decode(body).ok().and_then(of_query),
+        FrameKind::Pull => Some((limits::PULL_BYTES_SOFT_MAX, Waits::ForAgents)),
+        _ => None,
+    }
+}
+
 impl crate::net::Dispatch for Arc<Core> {
     fn admit(&self, who: Who, header: Header) -> Admission {
         let core = Arc::clone(self);
         Box::pin(async move { core.judge(who, header).await })
     }
 
-    fn large_answer(&self, header: Header, body: &[u8]) -> Option<usize> {
-        let is_page = |query: Query| match query {
-            Query::Place | Query::Counts | Query::CommandEnd { .. } => None,
-            Query::Task(_) => Some(TASK_ANSWER_BYTES),
-            _ => Some(PAGE_ANSWER_BYTES),
-        };
-        match header.kind {
-            // One that does not decode is refused in a few words.
-            FrameKind::Query => Query::decode(body).ok().and_then(is_page),
-            FrameKind::Pull => Some(limits::PULL_BYTES_SOFT_MAX),
-            _ => None,
-        }
+    fn large_answer(&self, header: Header, body: &[u8]) -> Option<(usize, Waits)> {
+        large_answer(header.kind, body)
     }
 
     fn call(
@@ -313,5 +319,24 @@ fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
         Op::ReportDelivery { report } => shard.may_report(report.command, &report.agent, node),
         Op::OpenInbox { agent, .. } => shard.serves(agent) == Some(node),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_protocol::ids::{CommandId, TaskId};
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_a_command_to_end_is_counted_and_keeps_no_page_waiting() {
+        let large = |query: Query| large_answer(FrameKind::Query, &query.encode().unwrap());
+        let (command, wait_ms) = (CommandId::from_bytes([1; 16]), 1_000);
+        let end = large(Query::CommandEnd { command, wait_ms });
+        assert_eq!(end, Some((limits::COMMAND_END_ANSWER_BYTES_MAX, Waits::ForEnd)));
+        assert_eq!(large(Query::Command { command, after: None }), Some((PAGE_ANSWER_BYTES, Waits::No)));
+        assert_eq!(large(Query::Task(TaskId::from_bytes([1; 16]))), Some((TASK_ANSWER_BYTES, Waits::No)));
+        assert_eq!((large(Query::Counts), large_answer(FrameKind::Query, b"rubbish")), (None, None));
+        assert_eq!(large_answer(FrameKind::Pull, b""), Some((limits::PULL_BYTES_SOFT_MAX, Waits::ForAgents)));
     }
 }

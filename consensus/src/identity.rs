@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 
 use libp2p_identity::Keypair;
 use skep_protocol::ids::NodeId;
+use skep_protocol::seed::{from_digits, to_digits};
 use zeroize::Zeroizing;
 
 use crate::whole::write_whole;
 
 /// As much as is read of a key's file: its text is never moved as it grows, so that no copy of it stays behind.
 const KEY_FILE_BYTES_MAX: usize = 1_024;
+
+/// What stands before the digits of a seed in a key's file.
+const FORM: &str = "skep ed25519 seed ";
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +78,7 @@ impl Identity {
         let io = |source| IdentityError::Io { path: path.to_owned(), source };
         let identity = Self::from_seed(seed).ok_or_else(|| IdentityError::Malformed { path: path.to_owned() })?;
         let seed = Zeroizing::new(seed);
-        let hex: Zeroizing<String> = Zeroizing::new(seed.iter().map(|byte| format!("{byte:02x}")).collect());
-        let line = Zeroizing::new(format!("skep ed25519 seed {}\n", hex.as_str()));
+        let line = Zeroizing::new(format!("{FORM}{}\n", to_digits(&seed).as_str()));
         write_whole(path, line.as_bytes()).map_err(io)?;
         Ok(identity)
     }
@@ -97,12 +100,7 @@ impl Identity {
             std::io::ErrorKind::InvalidData => malformed(),
             _ => io(e),
         })?;
-        let hex = text.trim().strip_prefix("skep ed25519 seed ").filter(|h| h.len() == 64 && h.is_ascii());
-        let hex = hex.ok_or_else(malformed)?;
-        let mut seed = Zeroizing::new([0_u8; 32]);
-        for (at, byte) in seed.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).map_err(|_| malformed())?;
-        }
+        let seed = text.trim().strip_prefix(FORM).and_then(from_digits).ok_or_else(malformed)?;
         Self::from_seed(*seed).ok_or_else(malformed)
     }
 

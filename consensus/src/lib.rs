@@ -41,7 +41,7 @@ pub use shard::{
 };
 pub use store::{
     ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding, JournalError, JournalJob, JournalReport,
-    Journals, LogPoint, Marks, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot, TransitionsFound,
-    WrittenBytes,
+    Journals, Leftovers, LogPoint, Marks, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot,
+    TransitionsFound, WrittenBytes,
 };
 pub use whole::write_whole;

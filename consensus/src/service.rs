@@ -31,6 +31,7 @@ use crate::core::Core;
 use crate::fill::call_query;
 use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
+use crate::recover::clear_leftovers;
 use crate::roles;
 use crate::shard::{
     ENTRY_PATIENCE, FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site,
@@ -106,6 +107,7 @@ impl Consensus {
         build: Build,
     ) -> Result<(Self, mpsc::Receiver<FromLeader>), StartError> {
         let store = Store::open(data, rand::random(), store_options(&config.store))?;
+        clear_leftovers(data);
         let (started, starting) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let (sender, updates) = mpsc::channel(limits::CLAIMS_UPDATES_QUEUED_MAX);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::codec::CodecError;
 use crate::command::{InvalidCommand, Target};
@@ -21,6 +22,7 @@ use crate::ids::{Genesis, IdError};
 use crate::limits;
 use crate::mutant::{Mutant, is_on};
 use crate::recovery::PastGenesis;
+use crate::seed::{from_digits, to_digits};
 use crate::statement::{Place, Signed};
 use crate::text::{OperatorName, Verb};
 use crate::time::LogInstant;
@@ -100,6 +102,17 @@ impl OperatorSecret {
     /// From 32 random bytes.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(seed))
+    }
+
+    /// From the text of a key's file.
+    pub fn from_text(text: &str) -> Option<Self> {
+        from_digits(text.trim()).map(|seed| Self::from_seed(&seed))
+    }
+
+    /// The text of the file of the key that is made of 32 random bytes.
+    pub fn text_of(seed: &[u8; 32]) -> Zeroizing<String> {
+        let digits = to_digits(seed);
+        Zeroizing::new([digits.as_str(), "\n"].concat())
     }
 
     /// The public half.
@@ -500,6 +513,14 @@ mod tests {
         let links =
             chain(&[grant(&below, 0).sign(&clerk).unwrap(), links[0].as_ref().clone(), links[1].as_ref().clone()]);
         assert_eq!(granted(&links, below.key(), first.key(), &place()), None);
+    }
+
+    #[test]
+    fn a_key_is_read_from_its_file_as_it_was_written() {
+        let text = OperatorSecret::text_of(&[0x1c; 32]);
+        assert_eq!(text.as_str(), format!("{}\n", "1c".repeat(32)));
+        assert_eq!(OperatorSecret::from_text(&text).map(|secret| secret.key()), Some(secret(0x1c).key()));
+        assert!(OperatorSecret::from_text(&text[2..]).is_none());
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod proof;
 pub mod pull;
 pub mod query;
 pub mod recovery;
+pub mod seed;
 pub mod statement;
 pub mod task;
 pub mod telemetry;

@@ -134,11 +134,23 @@ pub const STREAMS_PER_PEER_MAX: u32 = 8;
 /// Bytes of calls of one peer that are read, or being answered, at a time; as many again of those of groups between voters. The
 /// rest waits at the peer.
 pub const CALL_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
-/// Bytes of calls of all peers that are read, or being answered, at a time, those of groups between voters not counted. The rest
-/// waits at the peers.
+/// The same of calls that end work, and of those about agents, such as renewals, each: they have this beside the former. The
+/// largest frame has room in it.
+pub const KEPT_CALL_BYTES_PER_PEER_MAX: usize = FRAME_BYTES_MAX;
+/// Bytes of calls of all peers that are read, or being answered, at a time, those of groups between voters, those that end work and
+/// those about agents not counted. The rest waits at the peers.
 pub const CALL_BYTES_UNDER_WAY_MAX: usize = 256 * 1024 * 1024;
-/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. Another call of that kind waits.
+/// The same of calls of all peers that end work, and of those about agents, each.
+pub const KEPT_CALL_BYTES_UNDER_WAY_MAX: usize = 16 * KEPT_CALL_BYTES_PER_PEER_MAX;
+/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. As many again of answers to pulls, and
+/// to those who wait until a command has ended: these wait themselves. Another call of that kind waits.
 pub const LARGE_ANSWER_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of how a command stands at its agents in the answer to whoever waits for its end. What is more is asked for afterwards, by
+/// pages.
+pub const COMMAND_END_BYTES_SOFT_MAX: usize = 32 * 1024;
+/// The largest such answer, with the command. A peer may wait for as many commands as it may have calls under way on one stream:
+/// so many bytes each are in [`LARGE_ANSWER_BYTES_PER_PEER_MAX`], beside its other answers.
+pub const COMMAND_END_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Largest call of a node that does not vote. A larger one closes the connection.
 pub const CALL_BYTES_MAX: usize = 1024 * 1024;
 /// Largest query, and largest head of a snapshot. A larger one closes the connection.
@@ -152,6 +164,9 @@ pub const HANDSHAKES_MAX: usize = 64;
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
 /// The same of an address at which a listed peer is, or was: there may be many behind it. One more is refused.
 pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
+/// Addresses at which a listed peer is known to have been, beside the one that is configured. The one from which it was let in longest
+/// ago goes for one more.
+pub const SOURCES_PER_PEER_MAX: usize = 4;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
 /// Peers in a configuration. Refused as invalid.

@@ -30,6 +30,13 @@ async fn a_shard_is_made_with_its_first_operator_who_shows_its_key_and_gives_its
     site.net.wait_for("a node", async || client.node_status().await.ok()).await.unwrap();
     let ((first_file, first), (next_file, next)) = (key(&site, dir.path(), "first"), key(&site, dir.path(), "next"));
     let voters = site.net.nodes[0].id.clone();
+    let forgotten = site.skep(0, &["shard", "init", "--voters", &voters]);
+    assert_eq!(forgotten.code(), Some(2), "{}", forgotten.error());
+    for said in ["--operator", "--no-operator", "skep key new"] {
+        assert!(forgotten.error().contains(said), "{said}: {}", forgotten.error());
+    }
+    let both = site.skep(0, &["shard", "init", "--voters", &voters, "--operator", &first, "--no-operator"]);
+    assert_eq!(both.code(), Some(2), "{}", both.error());
     let init = ["shard", "init", "--voters", &voters, "--operator", &first, "--key"];
     let with_another_key = site.skep(0, &[&init[..], &[next_file.as_str()]].concat());
     assert_eq!(with_another_key.code(), Some(2), "{}", with_another_key.error());

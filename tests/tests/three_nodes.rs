@@ -109,7 +109,7 @@ async fn a_task_lives_from_create_to_complete_on_any_node() {
     assert_eq!(site.skep(1, &["task", "claim", "--agent", "r3"]).code(), Some(3), "nothing waits");
     let listed = site.skep(2, &["task", "list", "--status", "completed", "-o", "jsonl"]);
     assert_eq!(listed.text().lines().count(), 1);
-    let again = site.skep(0, &["shard", "init", "--voters", &site.net.nodes[0].id]);
+    let again = site.skep(0, &["shard", "init", "--no-operator", "--voters", &site.net.nodes[0].id]);
     assert_eq!(again.code(), Some(1));
     assert!(again.error().contains("exists already"), "{}", again.error());
 }
@@ -331,7 +331,7 @@ async fn a_shard_is_not_made_anew_over_a_replica_of_it() {
     let refused = site
         .net
         .wait_for("the refusal", async || {
-            let ran = site.skep(0, &["shard", "init", "--voters", &voters]);
+            let ran = site.skep(0, &["shard", "init", "--no-operator", "--voters", &voters]);
             assert_ne!(ran.code(), Some(0), "two that forgot would outvote the one that knows");
             ran.error().contains("SKEP-0005").then(|| ran.error())
         })

@@ -4,6 +4,7 @@
 mod support;
 
 use skep_protocol::command::*;
+use skep_protocol::limits;
 use support::hall::*;
 use support::*;
 
@@ -32,6 +33,27 @@ fn a_command_for_many_is_told_in_pages_that_are_whole_together() {
     assert!(pages > 2, "{pages}");
     let (one, next) = hall.state.command_page(&id(1), None, 1).unwrap();
     assert_eq!((one.deliveries.len(), next), (1, Some(agent("r0"))), "a page has one at least");
+}
+
+#[test]
+fn the_answer_to_whoever_waits_for_an_end_takes_no_more_than_is_reckoned() {
+    let robots: Vec<String> = (0..100).map(|n| format!("{n:0>64}")).collect();
+    let names: Vec<&str> = robots.iter().map(String::as_str).collect();
+    for result in [0, 400, limits::ARGS_BYTES_MAX] {
+        let mut hall = Hall::with(&names);
+        let args = vec![7; limits::ARGS_BYTES_MAX].into();
+        let command = Command { args, ..hall.command(1, Target::Group("aisle".parse().unwrap())) };
+        hall.send(command);
+        for name in &names {
+            let ended = hall.ended(name, 1, (1, 1), CommandOutcome::Succeeded { result: vec![7; result] });
+            hall.ok(ended);
+        }
+        let soft_max = limits::COMMAND_END_BYTES_SOFT_MAX as u64;
+        let (view, next) = hall.state.command_page(&id(1), None, soft_max).unwrap();
+        assert!(view.open == 0 && next.is_some(), "{result}: there are more than fit");
+        let bytes = postcard::to_stdvec(&view).unwrap().len();
+        assert!(bytes + 1_024 <= limits::COMMAND_END_ANSWER_BYTES_MAX, "{result}: {bytes}");
+    }
 }
 
 #[test]

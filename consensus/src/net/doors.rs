@@ -3,17 +3,23 @@
 //! Whoever is not known yet costs a signature, some memory and time. So there are places for them, few for each address, and half of
 //! all are kept for addresses at which listed peers are, or were: a stranger with one address, or a few, keeps nobody out. Nor does
 //! a listed peer, which has no more than half of them.
+//!
+//! An address that is configured is known for as long as the node runs. Of those from which a listed peer was let in the last few
+//! are: it pushes out its own, and nobody else's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 
 #[derive(Debug, Default)]
 struct State {
-    /// Where listed peers are, as configured, or were when they were let in last.
-    known: BTreeSet<IpAddr>,
+    /// Where listed peers are, as configured.
+    configured: BTreeSet<IpAddr>,
+    /// Where each was when it was let in, the last time at the end.
+    met: BTreeMap<NodeId, Vec<IpAddr>>,
     /// Handshakes by the address that they come from.
     inside: BTreeMap<IpAddr, usize>,
     /// Of them, those from addresses that were not known.
@@ -40,9 +46,15 @@ fn source(address: IpAddr) -> IpAddr {
     }
 }
 
+impl State {
+    fn is_known(&self, from: IpAddr) -> bool {
+        self.configured.contains(&from) || self.met.values().any(|met| met.contains(&from))
+    }
+}
+
 impl Doors {
-    pub(super) fn new(known: impl Iterator<Item = IpAddr>) -> Self {
-        let state = State { known: known.map(source).collect(), ..State::default() };
+    pub(super) fn new(configured: impl Iterator<Item = IpAddr>) -> Self {
+        let state = State { configured: configured.map(source).collect(), ..State::default() };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -53,7 +65,7 @@ impl Doors {
     /// A place for whoever comes from there; none if there is none for it now.
     pub(super) fn enter(&self, from: IpAddr) -> Option<Place> {
         let (from, mut state) = (source(from), self.state());
-        let is_stranger = !state.known.contains(&from);
+        let is_stranger = !state.is_known(from);
         let of_source = state.inside.get(&from).copied().unwrap_or(0);
         let most = match is_stranger {
             true => limits::HANDSHAKES_PER_SOURCE_MAX,
@@ -70,12 +82,18 @@ impl Doors {
         Some(Place { doors: self.clone(), from, is_stranger })
     }
 
-    /// A listed peer came from there. As many addresses are kept as there can be peers.
-    pub(super) fn remember(&self, from: IpAddr) {
-        let mut state = self.state();
-        if state.known.len() < 2 * limits::PEERS_MAX {
-            state.known.insert(source(from));
+    /// A listed peer was let in from there.
+    pub(super) fn remember(&self, node: NodeId, from: IpAddr) {
+        let (from, mut state) = (source(from), self.state());
+        if state.configured.contains(&from) {
+            return;
         }
+        let met = state.met.entry(node).or_default();
+        met.retain(|known| *known != from);
+        if met.len() >= limits::SOURCES_PER_PEER_MAX {
+            met.remove(0);
+        }
+        met.push(from);
     }
 }
 
@@ -118,7 +136,7 @@ mod tests {
         drop(inside);
         assert!(doors.enter(v4(9)).is_some(), "what was given back is given again");
         drop(peers);
-        doors.remember(v4(9));
+        doors.remember(node(1), v4(9));
         let peers: Vec<Place> = std::iter::from_fn(|| doors.enter(v4(9))).collect();
         assert_eq!(peers.len(), limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX, "a peer was let in from there");
         let others: Vec<Place> = std::iter::from_fn(|| doors.enter(v4(1))).collect();
@@ -126,6 +144,31 @@ mod tests {
         drop((peers, others));
         assert!(doors.state().inside.is_empty());
         assert_eq!(doors.state().strangers, 0);
+    }
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_public_key([n; 32])
+    }
+
+    #[test]
+    fn a_peer_that_comes_from_anywhere_pushes_out_its_own_addresses_and_the_one_of_longest_ago_first() {
+        let doors = Doors::new([v4(1)].into_iter());
+        let known = |n| doors.state().is_known(v4(n));
+        doors.remember(node(2), v4(2));
+        doors.remember(node(9), v4(1));
+        let sources = limits::SOURCES_PER_PEER_MAX as u8;
+        let first = 100;
+        for n in first..first + sources {
+            doors.remember(node(9), v4(n));
+        }
+        // It was there again, so that another one goes.
+        doors.remember(node(9), v4(first));
+        doors.remember(node(9), v4(first + sources));
+        assert!(known(first) && known(first + sources) && !known(first + 1));
+        (0..=255).for_each(|n| doors.remember(node(9), IpAddr::from([10, 0, 0, n])));
+        assert!(known(1) && known(2), "neither what is configured goes nor what is another's");
+        let most = usize::from(sources);
+        assert_eq!(doors.state().met.values().map(Vec::len).collect::<Vec<_>>(), [1, most]);
     }
 
     #[test]

@@ -135,7 +135,7 @@ async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
             drop(place);
             match accepted {
                 Ok(Ok(guest)) => {
-                    shared.doors.remember(from.ip());
+                    shared.doors.remember(guest.node, from.ip());
                     welcome(guest, &shared).await;
                 }
                 Ok(Err(why)) => shared.note_stranger(from, &why),

@@ -21,6 +21,7 @@ mod snapshots;
 mod tls;
 mod twins;
 
+pub(crate) use budget::Waits;
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
 #[cfg(test)]

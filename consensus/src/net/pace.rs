@@ -20,7 +20,7 @@ const APPEND_BYTES_MIN: usize = 4 * 1024;
 pub(crate) const APPEND_BYTES_MAX: usize = 128 * 1024;
 /// How long entries may keep others waiting on the way.
 const QUEUEING_MAX: Duration = Duration::from_millis(200);
-/// Calls with the fewest bytes after which the way takes as long as it does, whatever is sent: it is another way.
+/// Calls, or chunks of a snapshot, with the fewest bytes after which it takes as long as it does, whatever is sent.
 const FEWEST_IN_VAIN: u32 = 16;
 /// Fewest bytes of a snapshot under way, and fewest in one chunk.
 const SNAPSHOT_BYTES_MIN: usize = 4 * 1024;
@@ -42,6 +42,30 @@ pub(super) fn answer_bytes(window: u64) -> u64 {
     window.saturating_mul(2).clamp(ANSWER_BYTES_MIN, ANSWER_BYTES_MAX)
 }
 
+/// How long something takes at rest, beside the shortest that the way ever took: the way may have become a longer one, or whoever
+/// is at its end take long for each part.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    longer: Duration,
+    /// How often in a row the fewest bytes had to wait all the same.
+    in_vain: u32,
+}
+
+impl Rest {
+    /// How long bytes waited behind others that took so much longer than the shortest. `most`: what is too long. If the fewest
+    /// that there can be wait too long again and again, it is not they who fill the way: that is how long it takes at rest.
+    fn queueing(&mut self, longer: Duration, are_fewest: bool, most: Duration) -> Duration {
+        self.longer = self.longer.min(longer);
+        let queueing = longer - self.longer;
+        self.in_vain = if are_fewest && queueing > most { self.in_vain + 1 } else { 0 };
+        if self.in_vain < FEWEST_IN_VAIN {
+            return queueing;
+        }
+        *self = Self { longer, in_vain: 0 };
+        Duration::ZERO
+    }
+}
+
 /// What was learned of one connection.
 ///
 /// Patience follows the answers: with entries those that come once entries are written, and with all else those that come from
@@ -55,18 +79,21 @@ pub(crate) struct Pace {
     /// Entries: what the way and the disk take.
     disk: Answers,
     append_bytes: usize,
-    /// How much longer than the shortest that it ever took the way takes at rest: it may have become another one.
-    at_rest: Duration,
-    /// Calls with the fewest bytes in a row that had to wait all the same.
-    in_vain: u32,
+    append_rest: Rest,
     snapshot_bytes: usize,
+    snapshot_rest: Rest,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        let (append_bytes, snapshot_bytes, at_rest) = (APPEND_BYTES_MAX, SNAPSHOT_BYTES_FIRST, Duration::ZERO);
-        let (way, disk) = (Answers::default(), Answers::default());
-        Self { way, disk, append_bytes, at_rest, in_vain: 0, snapshot_bytes }
+        Self {
+            way: Answers::default(),
+            disk: Answers::default(),
+            append_bytes: APPEND_BYTES_MAX,
+            append_rest: Rest::default(),
+            snapshot_bytes: SNAPSHOT_BYTES_FIRST,
+            snapshot_rest: Rest::default(),
+        }
     }
 }
 
@@ -114,13 +141,8 @@ impl Pace {
 
     /// Entries of so many bytes were sent, and the way took so much longer than the shortest that it ever took.
     pub(super) fn appended(&mut self, bytes: usize, longer: Duration) {
-        self.at_rest = self.at_rest.min(longer);
-        let queueing = longer - self.at_rest;
-        self.in_vain =
-            if queueing > QUEUEING_MAX && self.append_bytes == APPEND_BYTES_MIN { self.in_vain + 1 } else { 0 };
-        if self.in_vain == FEWEST_IN_VAIN {
-            (self.at_rest, self.in_vain) = (longer, 0);
-        } else if queueing > QUEUEING_MAX {
+        let queueing = self.append_rest.queueing(longer, self.append_bytes == APPEND_BYTES_MIN, QUEUEING_MAX);
+        if queueing > QUEUEING_MAX {
             self.append_bytes = (self.append_bytes / 2).max(APPEND_BYTES_MIN);
         } else if queueing < QUEUEING_MAX / 2 && bytes >= self.append_bytes / 2 {
             self.append_bytes = (self.append_bytes + self.append_bytes / 4).min(APPEND_BYTES_MAX);
@@ -138,11 +160,12 @@ impl Pace {
         (self.snapshot_bytes / SNAPSHOT_CHUNKS).clamp(SNAPSHOT_BYTES_MIN, limits::SNAPSHOT_CHUNK_BYTES_MAX)
     }
 
-    /// A chunk of so many bytes was answered, and the way took so much longer than the shortest that it ever took, while so many were under way. What is under way
-    /// doubles within a round trip while nothing waits, and stays where chunks wait for as long as they may.
+    /// A chunk of so many bytes was answered, which took so much longer than the shortest that the way ever took, while so many
+    /// bytes were under way. What is under way doubles within a round trip while nothing waits, and stays where chunks wait for
+    /// as long as they may.
     pub(super) fn chunk_answered(&mut self, bytes: usize, longer: Duration, under_way: usize) {
-        self.at_rest = self.at_rest.min(longer);
-        let queueing = longer - self.at_rest;
+        let are_fewest = self.snapshot_bytes == SNAPSHOT_BYTES_MIN;
+        let queueing = self.snapshot_rest.queueing(longer, are_fewest, SNAPSHOT_QUEUEING_MAX);
         let most = SNAPSHOT_QUEUEING_MAX.as_secs_f64();
         let step = ((most - queueing.as_secs_f64()) / most).max(-0.5) * bytes as f64;
         // What was not used says nothing of what there is room for.
@@ -282,8 +305,13 @@ mod tests {
     }
 
     /// A way that carries so many bytes a second and takes so long both ways at rest, filled with a snapshot; how long the
-    /// chunks waited for each other in the end, and how many bytes a second came.
+    /// chunks waited for each other in the end, and how many bytes a second came. It never took less.
     fn fill(pace: &mut Pace, bytes_per_s: f64, round_trip: Duration) -> (Duration, f64) {
+        fill_longer(pace, bytes_per_s, round_trip, Duration::ZERO)
+    }
+
+    /// The same, of a way that took so much less once.
+    fn fill_longer(pace: &mut Pace, bytes_per_s: f64, round_trip: Duration, longer: Duration) -> (Duration, f64) {
         let (mut now, mut free_at, mut under_way) = (0.0_f64, 0.0_f64, std::collections::VecDeque::new());
         let (mut flying, mut waited, mut came) = (0, 0.0, 0);
         while now < 60.0 {
@@ -296,7 +324,7 @@ mod tests {
             let Some((sent, answered, bytes)) = under_way.pop_front() else { break };
             now = answered;
             waited = answered - sent - round_trip.as_secs_f64();
-            pace.chunk_answered(bytes, Duration::from_secs_f64(waited), flying);
+            pace.chunk_answered(bytes, longer + Duration::from_secs_f64(waited), flying);
             flying -= bytes;
             came += if now > 30.0 { bytes } else { 0 };
         }
@@ -318,5 +346,28 @@ mod tests {
         assert!(rate >= 0.8 * 4e6, "{rate}");
         assert!(pace.snapshot_bytes() <= limits::SNAPSHOT_BYTES_UNDER_WAY_MAX);
         assert!(pace.chunk_bytes() <= limits::SNAPSHOT_CHUNK_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_snapshot_comes_as_fast_as_the_link_carries_once_the_way_is_known_to_be_a_longer_one_or_the_receiver_slow() {
+        for longer in [ms(300), ms(599)] {
+            let (waited, rate) = fill_longer(&mut Pace::default(), 5e5, longer + ms(1), longer);
+            assert!(rate >= 0.8 * 5e5, "{longer:?} longer: {rate}");
+            assert!(waited <= 3 * SNAPSHOT_QUEUEING_MAX, "{longer:?} longer: {waited:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_moment_slows_a_snapshot_down_for_a_moment() {
+        let mut pace = Pace::default();
+        fill(&mut pace, 1e6, ms(600));
+        (0..100).for_each(|_| pace.chunk_missed());
+        assert_eq!(pace.snapshot_bytes(), SNAPSHOT_BYTES_MIN);
+        let (_, rate) = fill(&mut pace, 1e6, ms(600));
+        assert!(rate >= 0.8e6, "{rate}");
+        // A queue of others for a while, that is taken for the way; then it is gone.
+        (0..100).for_each(|_| pace.chunk_answered(pace.chunk_bytes(), ms(2_000), pace.snapshot_bytes()));
+        let (waited, rate) = fill(&mut pace, 1e6, ms(600));
+        assert!(rate >= 0.8e6 && waited <= 3 * SNAPSHOT_QUEUEING_MAX, "{rate}, {waited:?}");
     }
 }

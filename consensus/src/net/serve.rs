@@ -16,10 +16,9 @@ use skep_protocol::limits;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::budget::{Budget, Held};
+use super::budget::{Budget, Held, Waits};
 use super::calls::{Begun, Class, begin_frame, frame, read_body};
 use super::peers::{Peer, Peers};
-use crate::belief::is_of_voters;
 use crate::threads::Threads;
 
 /// How long a frame may take, beside the time for its bytes at 64 kbit/s: long enough for what is more urgent to go first on a
@@ -49,8 +48,8 @@ pub(crate) trait Dispatch: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// How many bytes the answer to a call may have, if it may be large.
-    fn large_answer(&self, _header: Header, _body: &[u8]) -> Option<usize> {
+    /// How many bytes the answer to a call may have, if it may be large, and what it waits for.
+    fn large_answer(&self, _header: Header, _body: &[u8]) -> Option<(usize, Waits)> {
         None
     }
 
@@ -209,7 +208,7 @@ impl Served {
         let header = rest_of_header(begun, receive, patience).await?;
         let body = match self.dispatch.admit(self.who(), header).await {
             Ok(()) => {
-                let held = self.budget.call(header.body_bytes as usize, is_of_voters(header.kind)).await;
+                let held = self.budget.call(header.body_bytes as usize, header.kind).await;
                 Ok((body_of(&header, receive, patience).await?, held))
             }
             Err(why) => {
@@ -269,7 +268,7 @@ async fn serve_stream(served: Served, first: Came, send: quinn::SendStream, mut 
             Err(_) => None,
         };
         let large = match large {
-            Some(bytes) => Some(served.budget.answer(bytes, came.header.kind == FrameKind::Pull).await),
+            Some((bytes, waits)) => Some(served.budget.answer(bytes, waits).await),
             None => None,
         };
         // A frame on a stream of another class is answered where its own belongs.

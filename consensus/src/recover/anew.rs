@@ -1,21 +1,24 @@
 //! The data directory in which a shard goes on, as it is made.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::{EntryPayload, Membership};
 use skep_fleet::LogPosition;
+use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::entry::{Entry, EntryBody, Recovered};
 use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::recovery::SignedRecovery;
 
+use super::replay::Replayed;
 use super::{RecoverError, Remains};
 use crate::raft::agree::bring_to_agree;
 use crate::raft::types::{EntryBytes, LogId, Member, SnapshotMeta, StoredMembership, Vote, encode};
-use crate::store::{History, LogPoint, Store, StoreError, StoredSnapshot, beside};
+use crate::store::{History, HistoryOptions, LogPoint, Store, StoreError, StoredSnapshot, beside};
 
 /// Bytes of entries that are copied at a time.
 const COPY_BYTES_MAX: usize = 1024 * 1024;
@@ -58,15 +61,29 @@ impl Remains {
         let vote = Bytes::from(encode(&vote).map_err(malformed)?);
         durable(|done| fresh.save_vote(self.shard, vote, done)).map_err(RecoverError::Store)
     }
+}
 
-    /// Takes the history over from the old directory, with what it lacks of entries that were in the log.
-    pub(super) fn take_history(&self, old: &Path) -> Result<(), RecoverError> {
-        beside::move_history(old, &self.data)?;
-        let Some(history) = History::within(&self.data, self.options.history) else { return Ok(()) };
+/// What entries did that were in the log: the history of the old directory may lack it.
+pub(super) struct Untold {
+    shard: ShardId,
+    sets: Vec<ChangeSet>,
+    /// Of which entries that is all.
+    entries: Range<u64>,
+}
+
+impl Untold {
+    pub(super) fn of(shard: ShardId, replayed: Replayed, told_from: u64) -> Self {
         // The entry that changes the members does nothing.
-        let end = self.replayed.last.saturating_add(2);
-        let from = self.told_from.max(self.replayed.from).min(end);
-        if !history.fill(self.shard, 0, &self.replayed.sets, from..end) {
+        let end = replayed.last.saturating_add(2);
+        let from = told_from.max(replayed.from).min(end);
+        Self { shard, sets: replayed.sets, entries: from..end }
+    }
+
+    /// Takes the history over from the old directory, with what it lacks.
+    pub(super) fn take_history(&self, old: &Path, data: &Path, options: HistoryOptions) -> Result<(), RecoverError> {
+        beside::move_history(old, data)?;
+        let Some(history) = History::within(data, options) else { return Ok(()) };
+        if !history.fill(self.shard, 0, &self.sets, self.entries.clone()) {
             return Err(malformed("the history cannot be written"));
         }
         history.persist().map_err(malformed)

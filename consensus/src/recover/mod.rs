@@ -5,8 +5,8 @@
 //! the shard's first operator.
 //!
 //! Everything that the log holds is kept, committed or not: what was acknowledged may be in it. A new data directory is made
-//! beside the old one and takes its place in one step, so that a crash leaves one or the other, and the old one is kept. In the new
-//! one the node has another incarnation: whatever members of the old group say is for a member that there is no more, and is
+//! beside the old one and takes its place in one step, so that a crash leaves one or the other, and the old one is kept. Nobody
+//! writes in either of them then: whoever did would find the other one under the name that it knows. In the new one the node has another incarnation: whatever members of the old group say is for a member that there is no more, and is
 //! refused before anybody looks at it. Its log begins with a snapshot, under a term that is above all that the shard saw, but for
 //! terms that cannot have come about; the entry behind that says what was done.
 
@@ -32,8 +32,15 @@ use skep_protocol::text::NodeName;
 use crate::raft::agree::bring_to_agree;
 use crate::raft::types::{Vote, decode};
 use crate::service::store_options;
-use crate::store::{History, Store, StoreError, StoreOptions, beside};
+use crate::store::beside::Lock;
+use crate::store::{History, Leftovers, Store, StoreError, StoreOptions, beside};
+use anew::Untold;
 use replay::{Replayed, replay};
+
+/// What the name of the directory that is made begins with, behind that of the data directory.
+const MADE: &str = "recovering-";
+/// The same of the directory from before.
+const BEFORE: &str = "before-";
 
 /// Bytes that are to be free beside what is written.
 const ROOM_BYTES: u64 = 16 * 1024 * 1024;
@@ -156,6 +163,8 @@ pub struct RecoveredView {
     pub before: PathBuf,
     /// Why the history lacks something, if it does.
     pub history: Option<String>,
+    /// What recoveries before this one had left, that were cut off.
+    pub leftovers: Leftovers,
 }
 
 /// What is left of a shard in the data directory of a node that does not run. Nobody else opens the directory meanwhile.
@@ -256,29 +265,54 @@ impl Remains {
         if *signed.statement() != self.statement(signed.genesis) || !signed.is_by(self.first) {
             return Err(RecoverError::NotSigned { first: self.first });
         }
+        let leftovers = beside::clear(&self.data, MADE);
         self.check_room()?;
         let genesis = signed.genesis.to_string();
-        let name = |word: &str| beside::named(&self.data, &format!("{word}-{}", genesis.get(..8).unwrap_or(&genesis)));
-        let (made, before) = (name("recovering"), name("before"));
+        let name = |word: &str| beside::named(&self.data, &format!("{word}{}", genesis.get(..8).unwrap_or(&genesis)));
+        let (made, before) = (name(MADE), name(BEFORE));
         let incarnation = self.next_incarnation(random)?;
-        let fresh = Store::open_alone(&made, incarnation, self.options.clone())?;
         let (term, last_index) = (self.next_term(), self.replayed.last);
-        let written = self.write(&fresh, &signed, term);
-        if let Err(error) = written.and_then(|()| beside::exchange(&made, &self.data).map_err(RecoverError::Store)) {
-            drop(fresh);
-            // Nothing is in it that is not elsewhere.
-            let _ = std::fs::remove_dir_all(&made);
-            return Err(error);
-        }
-        beside::sync_name(&self.data)?;
+        beside::begin(&made)?;
+        let fresh = self.make(&made, incarnation, &signed, term);
+        let Self { data, shard, options, store, replayed, told_from, .. } = self;
+        let _old = store.close();
+        let exchanged = fresh.and_then(|fresh| {
+            beside::exchange(&made, &data)?;
+            Ok(fresh)
+        });
+        let _fresh = match exchanged {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                // Nothing is in it that is not elsewhere.
+                let _ = beside::discard(&made);
+                return Err(error);
+            }
+        };
+        beside::sync_name(&data)?;
         // From here on the shard is what it is to be: the rest puts things in their places.
-        let history = self.take_history(&made).err().map(|error| error.to_string());
+        let untold = Untold::of(shard, replayed, told_from);
+        let history = untold.take_history(&made, &data, options.history).err().map(|error| error.to_string());
         let before = match beside::rename(&made, &before) {
             Ok(()) => before,
             Err(_) => made,
         };
-        let (genesis, incarnation) = (signed.genesis, fresh.incarnation());
-        Ok(RecoveredView { genesis, incarnation, last_index, term, before, history })
+        let (genesis, incarnation) = (signed.genesis, Incarnation(incarnation));
+        Ok(RecoveredView { genesis, incarnation, last_index, term, before, history, leftovers })
+    }
+
+    /// Makes the directory in which the shard goes on; what keeps others from it. It is whole then, and nobody writes in it.
+    fn make(
+        &self,
+        dir: &Path,
+        incarnation: [u8; 16],
+        signed: &SignedRecovery,
+        term: u64,
+    ) -> Result<Lock, RecoverError> {
+        let fresh = Store::open_alone(dir, incarnation, self.options.clone())?;
+        self.write(&fresh, signed, term)?;
+        let lock = fresh.close();
+        beside::finish(dir)?;
+        Ok(lock)
     }
 
     /// Another incarnation than it has, under which it is a member of the old group. It keeps the one that it has if it was never a
@@ -306,8 +340,7 @@ impl Remains {
     }
 
     fn check_room(&self) -> Result<(), RecoverError> {
-        let above = self.data.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let free = beside::free_bytes(above)?;
+        let free = beside::free_bytes(beside::above(&self.data))?;
         let other_logs = if self.shards.len() > 1 { self.store.log_bytes() } else { 0 };
         let segments = self.options.segment_bytes.saturating_mul(SEGMENTS).saturating_add(other_logs);
         let needed = self.replayed.state.bytes().saturating_mul(2).saturating_add(segments).saturating_add(ROOM_BYTES);
@@ -325,6 +358,24 @@ impl Remains {
         let (purged, _) = self.store.ends(self.shard);
         let seen: BTreeSet<u64> = self.replayed.terms.iter().copied().chain(purged.map(|point| point.term)).collect();
         next_term(seen.into_iter().chain([self.voted_term()]))
+    }
+}
+
+/// Removes what recoveries that were cut off had half made beside a data directory, and names what else they left. To be called by
+/// whoever has the directory open.
+pub(crate) fn clear_leftovers(data: &Path) {
+    let Leftovers { removed, kept } = beside::clear(data, MADE);
+    for path in removed {
+        let path = path.display();
+        tracing::warn!(%path, "a recovery of a shard that was cut off had half made this directory; it was removed");
+    }
+    for path in kept {
+        let path = path.display();
+        tracing::warn!(
+            %path,
+            "a recovery of a shard that was cut off left this directory: the data directory from before it, with its \
+             history, or a whole one that never took its place. It is left alone"
+        );
     }
 }
 

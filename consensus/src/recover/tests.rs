@@ -146,7 +146,7 @@ fn a_survivor_goes_on_with_all_that_its_log_holds_as_the_only_voter_of_another_g
     assert_eq!((now.last_index, now.incarnation, now.history), (4, Incarnation([9; 16]), None));
     assert_eq!(now.term, 2 + limits::RECOVERY_TERMS_AHEAD, "a term after which there is none does not count");
 
-    let store = Store::open(&data, [0; 16], store_options(&CONFIG)).unwrap();
+    let (store, last) = (Store::open(&data, [0; 16], store_options(&CONFIG)).unwrap(), LogPoint { index: 4, term: 2 });
     let own = member(1, [9; 16]).raft_id();
     let voted: Vote = decode("vote", &store.vote(SHARD).unwrap()).unwrap();
     assert_eq!((voted.leader_id.term, voted.leader_id.voted_for, voted.committed), (now.term, own, false));
@@ -168,7 +168,8 @@ fn a_survivor_goes_on_with_all_that_its_log_holds_as_the_only_voter_of_another_g
     let standing = store.history().standing(SHARD);
     assert_eq!((standing.next, standing.missing, standing.lost), (6, 0, 0));
     // What it was is kept, and the other shard is as it was.
-    assert!(beside::has_store(&now.before));
+    let before = Store::open_alone(&now.before, [0; 16], store_options(&CONFIG)).unwrap();
+    assert_eq!((before.incarnation(), before.ends(SHARD)), (Incarnation(INCARNATION), (None, Some(last))));
     let other = store.entries(OTHER, 0..9, usize::MAX).unwrap();
     assert_eq!(other.iter().map(|(point, _)| (point.index, point.term)).collect::<Vec<_>>(), [(0, 0), (1, 1)]);
     let voted: Vote = decode("vote", &store.vote(OTHER).unwrap()).unwrap();
@@ -200,6 +201,29 @@ fn nobody_but_the_first_operator_has_a_shard_go_on_and_only_from_what_it_saw() {
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
     assert_eq!(remains(&data, None).unwrap().view().genesis, place().genesis);
+}
+
+#[test]
+fn what_a_recovery_that_was_cut_off_had_half_made_is_removed_by_the_next_one_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    directory(&data, Vec::new());
+    let [half, whole, before] = ["recovering-a", "recovering-b", "before-c"].map(|word| beside::named(&data, word));
+    beside::begin(&half).unwrap();
+    drop(Store::open_alone(&half, [2; 16], store_options(&CONFIG)).unwrap());
+    for kept in [&whole, &before] {
+        std::fs::create_dir(kept).unwrap();
+        std::fs::write(kept.join("FORMAT"), "skep 2").unwrap();
+    }
+    // Whoever only asks changes nothing.
+    let was = remains(&data, None).unwrap();
+    assert!(half.exists());
+    let word = signed(&was, 7, &operator());
+    let now = was.recover(word, [9; 16]).unwrap();
+    assert_eq!(now.leftovers, Leftovers { removed: vec![half.clone()], kept: vec![whole.clone()] });
+    assert!(!half.exists() && whole.exists() && before.exists() && beside::has_store(&now.before));
+    let made = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    assert!(!made.iter().any(|name| name == "HALF-MADE"), "{made:?}");
 }
 
 #[test]

@@ -28,6 +28,10 @@ impl Shard {
         let carries = self.inner.site.peers.answer_bytes(node);
         match query {
             Query::Changes { .. } => self.stale(query, carries).await,
+            // It is reckoned with before there is any answer.
+            Query::CommandEnd { .. } => {
+                self.linearizable(query, carries.min(limits::COMMAND_END_BYTES_SOFT_MAX as u64)).await
+            }
             _ => self.linearizable(query, carries.saturating_mul(PER_PAGE).min(PAGE_BYTES_MAX)).await,
         }
     }

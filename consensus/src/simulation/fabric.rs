@@ -54,6 +54,8 @@ struct State {
     lost_permille: u32,
     /// Shortest and longest time that something is under way, in milliseconds.
     delay_ms: (u64, u64),
+    /// The shortest time that connections have seen it take, in milliseconds.
+    shortest_ms: u64,
     /// Links that carry no more than so many bytes a second, in each direction.
     thin: BTreeMap<NodeId, u64>,
     /// When a thin link has carried what it was given.
@@ -114,6 +116,7 @@ impl Fabric {
             cut: BTreeSet::new(),
             lost_permille: 0,
             delay_ms: (0, 2),
+            shortest_ms: 0,
             thin: BTreeMap::new(),
             free_at: BTreeMap::new(),
             waited: BTreeMap::new(),
@@ -157,7 +160,12 @@ impl Fabric {
     /// How much is lost, and how long it takes from one node to another: one time for all, or one of all in between.
     pub(super) fn set_quality(&self, lost_permille: u32, delay_ms: (u64, u64)) {
         let mut state = self.state();
-        (state.lost_permille, state.delay_ms) = (lost_permille, delay_ms);
+        (state.lost_permille, state.delay_ms, state.shortest_ms) = (lost_permille, delay_ms, delay_ms.0);
+    }
+
+    /// It takes so long from one node to another from now on, on connections that have seen it take less.
+    pub(super) fn lengthen(&self, delay_ms: u64) {
+        self.state().delay_ms = (delay_ms, delay_ms);
     }
 
     /// The links of a node carry no more than so many bytes a second.
@@ -291,7 +299,7 @@ impl Fabric {
     fn round_trips(&self, from: NodeId, to: NodeId) -> RoundTrips {
         let state = self.state();
         let (shortest, longest) = state.delay_ms;
-        let shortest_trip = Duration::from_micros(200) + Duration::from_millis(2 * shortest);
+        let shortest_trip = Duration::from_micros(200) + Duration::from_millis(2 * state.shortest_ms);
         let late = Duration::from_millis(shortest + longest) + state.late(from, to) + state.late(to, from);
         RoundTrips { late: late.max(shortest_trip), shortest: shortest_trip }
     }

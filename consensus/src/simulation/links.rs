@@ -217,24 +217,30 @@ fn applied(nodes: &Nodes, at: usize) -> Option<u64> {
     nodes.all[at].process.as_ref()?.shard()?.status().applied
 }
 
-/// A follower that needs a snapshot, on a link that stays thin and is cut now and then.
-async fn thin_and_cut(watch: Watch) {
-    let (mut nodes, ids) = three(&watch).await;
-    let (led_by, leading) = leader(&mut nodes).await;
+/// Has a follower be down until it needs a snapshot: where whoever leads is, and the follower, and the snapshot's length in bytes.
+async fn outrun(nodes: &mut Nodes, watch: &Watch) -> (usize, usize, u64) {
+    let (led_by, leading) = leader(nodes).await;
     let leads = nodes.all.iter().position(|node| node.id == led_by).unwrap();
     let behind = nodes.all.iter().position(|node| node.id != led_by).unwrap();
-    let last = applied(&nodes, behind);
+    let last = applied(nodes, behind);
     nodes.kill(behind);
     for n in 0.. {
-        create(&mut nodes, &watch, if n < 32 { 32 * 1024 } else { 64 }).await;
+        create(nodes, watch, if n < 32 { 32 * 1024 } else { 64 }).await;
         // What is on its way to somebody is not purged: the one that is down has to be given up on.
-        step(&mut nodes).await;
+        step(nodes).await;
         if leading.status().purged > last.map(|last| last + 20) || n == 600 {
             break;
         }
     }
-    let whole = snapshot_bytes(&nodes, leads).unwrap();
+    let whole = snapshot_bytes(nodes, leads).unwrap();
     assert!(whole >= 1024 * 1024, "{whole} bytes");
+    (leads, behind, whole)
+}
+
+/// A follower that needs a snapshot, on a link that stays thin and is cut now and then.
+async fn thin_and_cut(watch: Watch) {
+    let (mut nodes, ids) = three(&watch).await;
+    let (leads, behind, whole) = outrun(&mut nodes, &watch).await;
     let led = terms(&watch);
     let (node, before) = (nodes.all[behind].id, nodes.fabric.bytes_sent(FrameKind::SnapshotChunk));
     let others = ids.iter().filter(|id| **id != node);
@@ -278,6 +284,29 @@ async fn thin_and_cut(watch: Watch) {
 #[test]
 fn a_snapshot_goes_on_where_it_was_cut_off_while_others_write() {
     let outcome = run(thin_and_cut);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// A follower that needs a snapshot, once a way that took next to nothing takes 300 ms.
+async fn longer_way(watch: Watch) {
+    let (mut nodes, _) = three(&watch).await;
+    let (leads, behind, whole) = outrun(&mut nodes, &watch).await;
+    nodes.fabric.lengthen(300);
+    nodes.start(behind).await;
+    let (target, begun) = (applied(&nodes, leads), Instant::now());
+    while applied(&nodes, behind) < target {
+        step(&mut nodes).await;
+        // In chunks of 4 KiB, one a round trip, it would take more than 150 s.
+        if begun.elapsed() > Duration::from_secs(90) {
+            let sent = nodes.fabric.bytes_sent(FrameKind::SnapshotChunk);
+            return watch.violate("L3", &format!("{sent} bytes of {whole} were sent after {:?}", begun.elapsed()));
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_comes_as_fast_on_a_way_that_has_become_a_longer_one() {
+    let outcome = run(longer_way);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 

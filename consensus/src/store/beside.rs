@@ -1,23 +1,49 @@
 //! A data directory that is made beside another one and takes its place, while no node runs in either.
+//!
+//! A file in it says that it is half made, from before there is anything else until it is whole: so that what a crash leaves can be
+//! told from the directory that was there before, which nobody may remove.
 
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::disk::{Disk, SystemDisk};
+use super::disk::{Disk, DiskFile, Open, SystemDisk};
 use super::history::{History, HistoryOptions};
 use super::{SPARES, Store, StoreError, StoreOptions};
 
 /// The directory of changes in a data directory.
 const HISTORY: &str = "history";
+/// The file in a directory that is half made.
+const HALF_MADE: &str = "HALF-MADE";
+
+/// Keeps others from a directory for as long as it lives.
+pub(crate) type Lock = Arc<dyn DiskFile>;
+
+/// What was found beside a data directory, left by whoever made another one there and was cut off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// What was half made, and is removed.
+    pub removed: Vec<PathBuf>,
+    /// What is whole, or cannot be told: the directory from before, or one that never took its place. It is left alone.
+    pub kept: Vec<PathBuf>,
+}
 
 impl Store {
     /// Opens the store in a directory without its history, and keeps others from the directory.
     pub(crate) fn open_alone(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
         Self::open_bare(&disk, dir, random, options, SPARES)
+    }
+
+    /// Ends the store's writing, and waits for that. Others are kept from its directory until the result is dropped.
+    pub(crate) fn close(self) -> Lock {
+        let lock = Arc::clone(&self.writer.lock);
+        drop(self);
+        lock
     }
 }
 
@@ -37,6 +63,67 @@ pub(crate) fn has_store(dir: &Path) -> bool {
 /// Bytes that are free where a directory is.
 pub(crate) fn free_bytes(dir: &Path) -> Result<u64, StoreError> {
     SystemDisk.free_bytes(dir).map_err(|e| StoreError::io(dir, e))
+}
+
+/// Makes a directory, durably, that counts as half made.
+///
+/// # Errors
+/// [`StoreError::Io`], also if there is one.
+pub(crate) fn begin(dir: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().mode(0o700).create(dir).map_err(|e| StoreError::io(dir, e))?;
+    let mark = dir.join(HALF_MADE);
+    let marked = SystemDisk.open(&mark, Open::Truncate).and_then(|file| file.sync());
+    marked.and_then(|()| SystemDisk.sync_dir(dir)).map_err(|e| StoreError::io(&mark, e))?;
+    sync_name(dir)
+}
+
+/// What is in a directory is whole, and durable: it counts as half made no more.
+pub(crate) fn finish(dir: &Path) -> Result<(), StoreError> {
+    let mark = dir.join(HALF_MADE);
+    SystemDisk.remove(&mark).and_then(|()| SystemDisk.sync_dir(dir)).map_err(|e| StoreError::io(&mark, e))
+}
+
+/// Removes a directory that was begun. The word that it is half made goes last: what a crash leaves of it is known by that.
+pub(crate) fn discard(dir: &Path) -> io::Result<()> {
+    let mark = dir.join(HALF_MADE);
+    for path in SystemDisk.list(dir)?.into_iter().filter(|path| *path != mark) {
+        if std::fs::symlink_metadata(&path)?.is_dir() {
+            std::fs::remove_dir_all(&path)?;
+        } else {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    match std::fs::remove_file(&mark) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::remove_dir(dir)
+}
+
+/// Whether a directory is surely half made: it says so, or was only just made.
+fn is_half_made(dir: &Path) -> bool {
+    dir.join(HALF_MADE).is_file() || SystemDisk.list(dir).is_ok_and(|names| names.is_empty())
+}
+
+/// Looks for directories that were made beside one under names that begin like this, and removes those that are half made. To be
+/// called by whoever has that one open: then nobody else makes any.
+pub(crate) fn clear(dir: &Path, word: &str) -> Leftovers {
+    let begins = named(dir, word).file_name().unwrap_or_default().to_owned();
+    let begins_so = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        name.as_encoded_bytes().starts_with(begins.as_encoded_bytes())
+    };
+    let is_dir = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let mut found: Vec<PathBuf> = SystemDisk.list(above(dir)).unwrap_or_default();
+    found.retain(|path| begins_so(path) && is_dir(path));
+    found.sort_unstable();
+    let (removed, kept) = found.into_iter().partition(|path| is_half_made(path) && discard(path).is_ok());
+    Leftovers { removed, kept }
+}
+
+/// The directory in which a directory is.
+pub(crate) fn above(dir: &Path) -> &Path {
+    dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A name beside that of a directory.
@@ -72,6 +159,46 @@ pub(crate) fn move_history(from: &Path, to: &Path) -> Result<(), StoreError> {
 
 /// Makes the name of a directory durable.
 pub(crate) fn sync_name(dir: &Path) -> Result<(), StoreError> {
-    let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = above(dir);
     SystemDisk.sync_dir(above).map_err(|e| StoreError::io(above, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_half_made_is_removed_and_nothing_else_that_is_there() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("data");
+        let beside = |word: &str| named(&dir, word);
+        begin(&beside("new-1")).unwrap();
+        std::fs::create_dir(beside("new-1").join("wal")).unwrap();
+        std::fs::write(beside("new-1").join("FORMAT"), "skep 2").unwrap();
+        std::fs::create_dir(beside("new-2")).unwrap();
+        begin(&beside("new-3")).unwrap();
+        std::fs::write(beside("new-3").join("FORMAT"), "skep 2").unwrap();
+        finish(&beside("new-3")).unwrap();
+        for other in ["before-1", "new"] {
+            std::fs::create_dir(beside(other)).unwrap();
+        }
+        std::fs::write(beside("new-4"), "a file").unwrap();
+        let found = clear(&dir, "new-");
+        assert_eq!(found, Leftovers { removed: vec![beside("new-1"), beside("new-2")], kept: vec![beside("new-3")] });
+        let there = |word: &str| beside(word).exists();
+        assert!(!there("new-1") && !there("new-2"));
+        assert!(["new-3", "new-4", "before-1", "new"].into_iter().all(there));
+        assert!(begin(&beside("new-3")).is_err(), "what is there does not become half made");
+    }
+
+    #[test]
+    fn a_store_that_is_closed_is_nobodys_before_its_lock_is_dropped() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("data");
+        let open = || Store::open_alone(&dir, [1; 16], StoreOptions::default());
+        let lock = open().unwrap().close();
+        assert!(matches!(open().err(), Some(StoreError::InUse { .. })));
+        drop(lock);
+        assert!(open().is_ok());
+    }
 }

@@ -72,6 +72,7 @@ use skep_protocol::limits;
 use skep_protocol::pressure::DiskPressure;
 use tokio::sync::watch;
 
+pub use beside::Leftovers;
 pub(crate) use clock_marks::{ClockMark, ClockMarks};
 use disk::{Disk, DiskFile, SystemDisk};
 pub use error::StoreError;
@@ -168,7 +169,8 @@ enum Queue {
 struct WriterHandle {
     queue: Queue,
     shared: Arc<Shared>,
-    _lock: Arc<dyn DiskFile>,
+    /// Keeps others from the directory.
+    lock: Arc<dyn DiskFile>,
 }
 
 impl WriterHandle {
@@ -307,7 +309,7 @@ impl Store {
             .spawn(move || writer.run(&queue))
             .map_err(|e| StoreError::io(dir, e))?;
         let queue = Queue::Thread { writes: Some(writes), thread: Some(thread) };
-        let writer = Arc::new(WriterHandle { queue, shared: Arc::clone(&parts.shared), _lock: parts.lock });
+        let writer = Arc::new(WriterHandle { queue, shared: Arc::clone(&parts.shared), lock: parts.lock });
         let Parts { incarnation, shared, snapshots, marks, clock_marks, voter_list, .. } = parts;
         Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, voter_list, history })
     }
@@ -326,7 +328,7 @@ impl Store {
         let (writes, queue) = tokio::sync::mpsc::channel(limits::STORE_WRITES_QUEUED_MAX);
         tokio::spawn(parts.writer.run_as_task(queue, batch_takes));
         let (queue, shared) = (Queue::Task(writes), Arc::clone(&parts.shared));
-        let writer = Arc::new(WriterHandle { queue, shared, _lock: parts.lock });
+        let writer = Arc::new(WriterHandle { queue, shared, lock: parts.lock });
         let Parts { incarnation, shared, snapshots, marks, clock_marks, voter_list, .. } = parts;
         Ok(Self { incarnation, shared, writer, snapshots, marks, clock_marks, voter_list, history: History::absent() })
     }

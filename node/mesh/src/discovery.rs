@@ -118,6 +118,11 @@ impl Discovery {
         }
     }
 
+    /// Whether there is a hint of a peer that no attempt has tried since it was heard.
+    pub(crate) fn has_untried(&self, peer: &PeerId) -> bool {
+        self.hints.has_untried(peer)
+    }
+
     /// Takes note of what was heard. Returns the peers that may be reachable now, and an address that was not known.
     pub(crate) fn note(&mut self, heard: Heard) -> Vec<(PeerId, Multiaddr)> {
         let told: Vec<(PeerId, Multiaddr)> = match heard {

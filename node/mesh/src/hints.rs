@@ -10,7 +10,8 @@
 //!   else is there. No host is named more than twice for a peer.
 //!
 //! Whoever answers at a wrong address ends the whole attempt. So where a proved address is known, every other attempt leaves
-//! hints out.
+//! hints out. One that is heard while the peer is dialled, or before an attempt without hints, is not missed for that: whoever dials is
+//! told that it is [untried](Hints::has_untried).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -79,6 +80,8 @@ struct Known {
     hints: Vec<Hint>,
     /// Attempts so far.
     dials: u64,
+    /// Whether a hint was heard, and no attempt has tried hints since.
+    has_untried: bool,
 }
 
 impl Known {
@@ -145,6 +148,7 @@ impl Hints {
         }
         let Some(goes) = known.room(host, word) else { return false };
         known.hints.push(Hint { address, host, word, heard, tries: 0, failures: 0 });
+        known.has_untried |= word < Word::Reached;
         self.forgotten.extend(goes.map(|address| (*peer, address)));
         true
     }
@@ -196,6 +200,7 @@ impl Hints {
         if only_proved {
             return addresses;
         }
+        known.has_untried = false;
         hints.sort_by_key(|hint| (hint.tries, std::cmp::Reverse(hint.word)));
         for hint in hints.into_iter().take(HINTS_PER_DIAL_MAX) {
             let may = self.on_loopback || has_turn(&mut self.hosts, hint.host, now);
@@ -205,6 +210,11 @@ impl Hints {
             }
         }
         addresses
+    }
+
+    /// Whether there is a hint of a peer that was heard after the last attempt that tried hints.
+    pub(crate) fn has_untried(&self, peer: &PeerId) -> bool {
+        self.of.get(peer).is_some_and(|known| known.has_untried)
     }
 
     /// Whether an address that is told can mean a peer from here.

@@ -100,16 +100,10 @@ struct Service {
     /// The listed peers, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
     links: Links,
-    noise: Noise<Noisy>,
-}
-
-/// What happens however often somebody likes, and is one line of the log a minute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Noisy {
-    /// Somebody wanted to connect and was refused, or did not finish.
-    Stranger,
-    /// Somebody said where a peer is.
-    Told(PeerId),
+    /// Of those who wanted to connect and were refused, or did not finish.
+    strangers: Noise<()>,
+    /// Of listed peers of which somebody said where they are. Apart from strangers: however many these are, they hide none of those.
+    told: Noise<PeerId>,
 }
 
 /// What the service waited for.
@@ -183,7 +177,8 @@ impl Mesh {
             dropped,
             dials,
             links: Links::new(local),
-            noise: Noise::new(),
+            strangers: Noise::new(),
+            told: Noise::new(),
         };
         let task = tokio::spawn(service.run(stopped));
         Ok((Self { handle, stop: Some(stop), task, keeper }, received_in))
@@ -323,14 +318,26 @@ impl Service {
         if let Some(dial) = self.dials.get_mut(peer) {
             dial.soon(now);
         }
-        if let Some(times) = self.noise.heard(Noisy::Told(*peer), now) {
+        if let Some(times) = self.told.heard(*peer, now) {
             tracing::info!(%peer, %address, times, "somebody says where this peer is");
         }
     }
 
+    /// A peer was not reached. Somebody may have said where it is while it was dialled, or the attempt left hints out: then it is
+    /// dialled again soon.
+    fn on_unreached(&mut self, peer: PeerId, error: &DialError) {
+        let has_untried = self.swarm.behaviour().discovery.has_untried(&peer);
+        let Some(dial) = self.dials.get_mut(&peer) else { return };
+        if has_untried {
+            dial.soon(Instant::now());
+        }
+        let node = dial.node;
+        self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
+    }
+
     /// Somebody wanted to connect, and was refused or did not finish.
     fn on_refused(&mut self, from: &Multiaddr, error: &(dyn std::error::Error + 'static)) {
-        if let Some(times) = self.noise.heard(Noisy::Stranger, Instant::now()) {
+        if let Some(times) = self.strangers.heard((), Instant::now()) {
             tracing::warn!(%from, why = reason(error), times, "connections to the mesh were refused, or not finished");
         }
     }
@@ -428,10 +435,7 @@ impl Service {
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
-                if let Some(dial) = self.dials.get(&peer) {
-                    let node = dial.node;
-                    self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
-                }
+                self.on_unreached(peer, &error);
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 self.on_refused(&send_back_addr, &error);

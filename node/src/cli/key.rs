@@ -59,24 +59,9 @@ impl KeyPath {
         if mode & 0o077 != 0 {
             return Err(Failure::failed(format!("{shown} can be read by others; 'chmod 600 {shown}' it")));
         }
-        let seed = decode(text.trim())
-            .ok_or_else(|| Failure::failed(format!("{shown} holds no operator's key; it may be cut off")))?;
-        Ok(OperatorSecret::from_seed(&seed))
+        let secret = OperatorSecret::from_text(&text);
+        secret.ok_or_else(|| Failure::failed(format!("{shown} holds no operator's key; it may be cut off")))
     }
-}
-
-fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
-    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = text.as_bytes().chunks_exact(2);
-    if text.len() != 64 {
-        return None;
-    }
-    let mut seed = Zeroizing::new([0_u8; 32]);
-    for (byte, pair) in seed.iter_mut().zip(pairs) {
-        let &[high, low] = pair else { return None };
-        *byte = digit(high)? << 4 | digit(low)?;
-    }
-    Some(seed)
 }
 
 fn make(path: &Path) -> Result<OperatorSecret, Failure> {
@@ -85,9 +70,7 @@ fn make(path: &Path) -> Result<OperatorSecret, Failure> {
         std::fs::create_dir_all(dir).map_err(failed)?;
     }
     let seed: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
-    let hex: Zeroizing<String> = Zeroizing::new(seed.iter().map(|byte| format!("{byte:02x}")).collect());
-    let line = Zeroizing::new(format!("{}\n", hex.as_str()));
-    write_whole(path, line.as_bytes()).map_err(failed)?;
+    write_whole(path, OperatorSecret::text_of(&seed).as_bytes()).map_err(failed)?;
     Ok(OperatorSecret::from_seed(&seed))
 }
 
@@ -110,20 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_64_digits_and_is_read_as_it_was_made() {
-        let text = format!("00ff{}", "1c".repeat(30));
-        let seed = decode(&text).unwrap();
-        assert_eq!((seed[0], seed[1], seed[31]), (0, 0xff, 0x1c));
-        let odd = "\u{e4}".repeat(32);
-        for bad in ["", "00", &text[1..], &text.replace('c', "g"), &odd] {
-            assert!(decode(bad).is_none(), "{bad}");
-        }
+    fn a_key_is_read_from_its_file_as_it_was_made() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let made = make(&path).unwrap();
-        assert_eq!(
-            OperatorSecret::from_seed(&decode(std::fs::read_to_string(&path).unwrap().trim()).unwrap()).key(),
-            made.key()
-        );
+        let found = KeyPath { key: Some(path.clone()) };
+        assert_eq!(found.load().unwrap().key(), made.key());
+        assert!(make(&path).is_err(), "it is never overwritten");
+        std::fs::write(&path, "00ff").unwrap();
+        assert!(found.load().is_err());
     }
 }

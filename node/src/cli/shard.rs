@@ -14,6 +14,11 @@ use super::key::KeyPath;
 use super::output::{Format, Row, json, json_line, one, print, rows, span, uuid_text};
 use super::{Common, Failure};
 
+/// Why a shard is not made by an oversight.
+const WITHOUT_OPERATOR: &str = "nothing was done: a shard that is made without an operator never has one, so that nobody \
+                                can command its robots, ever. Give --operator KEY ('skep key new' makes a key, and 'skep \
+                                key show' names it), or --no-operator if it is for tasks alone";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Shard {
     /// Create the shard, once in its life
@@ -21,9 +26,12 @@ pub(crate) enum Shard {
         /// PeerIds of its voters, this node's among them; 3 or 5 are useful
         #[arg(long, value_delimiter = ',', required = true)]
         voters: Vec<String>,
-        /// The shard's first operator, as 'skep key show' names it: it may do everything, and grant it to others. It signs that it is that, with the key of --key. Without one nobody can send commands, ever
+        /// The shard's first operator, as 'skep key show' names it: it may do everything, and grant it to others. It signs that it is that, with the key of --key
         #[arg(long)]
         operator: Option<OperatorKey>,
+        /// Make a shard that never has an operator: nobody can send commands, ever, and nobody can have it recovered. For tasks alone
+        #[arg(long, conflicts_with = "operator")]
+        no_operator: bool,
         /// The first operator's name
         #[arg(long, default_value = "first", requires = "operator")]
         operator_name: String,
@@ -241,7 +249,10 @@ impl Shard {
         let client = || common.client();
         match self {
             Self::Recover(recover) => recover.run(common, build),
-            Self::Init { voters, operator, operator_name, key } => {
+            Self::Init { voters, operator, no_operator, operator_name, key } => {
+                if operator.is_none() && !no_operator {
+                    return Err(Failure::usage(WITHOUT_OPERATOR));
+                }
                 let client = client()?;
                 let genesis = Genesis::from_bytes(rand::random());
                 let first = match operator {

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::child::Child;
 use crate::demo::{DemoError, DemoSite, broken};
@@ -17,11 +18,64 @@ use crate::launch::{LaunchError, io_error};
 const OUTPUT: &str = "bad-robot.log";
 const NODES: &str = "bad-robot.json";
 
-/// A line of its output. Lines of another form are for people.
+/// Within so long it has its turn with everything that it does, again and again, whatever else goes wrong.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10 * 60);
+
+/// The first line of its output.
+#[derive(Deserialize)]
+struct Announced {
+    deeds: Vec<String>,
+}
+
+/// Another line of its output. Lines of another form are for people.
 #[derive(Deserialize)]
 struct Done {
     deed: String,
     times: u64,
+    why: Option<String>,
+}
+
+/// How a bad robot fared with something that it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeedCount {
+    /// How often it was its turn.
+    pub turns: u64,
+    /// In how many of these it could do it.
+    pub done: u64,
+    /// How often it did it in them: frames, connections, messages.
+    pub times: u64,
+    /// Why it could not, the last time that it could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+/// What its output says of all that it does.
+fn count(output: &str) -> BTreeMap<String, DeedCount> {
+    let mut counts: BTreeMap<String, DeedCount> = BTreeMap::new();
+    for line in output.lines() {
+        if let Ok(Announced { deeds }) = serde_json::from_str(line) {
+            for deed in deeds {
+                counts.entry(deed).or_default();
+            }
+        }
+        let Ok(Done { deed, times, why }) = serde_json::from_str(line) else { continue };
+        let count = counts.entry(deed).or_default();
+        count.turns += 1;
+        count.done += u64::from(times > 0);
+        count.times += times;
+        count.failed = why.or(count.failed.take());
+    }
+    counts
+}
+
+/// What was never done: of that a run shows nothing.
+pub(super) fn not_shown(deeds: &BTreeMap<String, DeedCount>) -> Vec<String> {
+    deeds.iter().filter(|(_, count)| count.done == 0).map(|(deed, _)| deed.clone()).collect()
+}
+
+/// Whether a run was long enough for a bad robot to do everything.
+pub(super) fn is_long_enough(lasts: Duration) -> bool {
+    lasts >= SHOWN_WITHIN
 }
 
 /// A running one.
@@ -67,20 +121,38 @@ impl BadRobot {
         Ok(Self { child, output })
     }
 
-    /// Ends it: what it did, and how often it could.
-    pub(super) fn end(mut self, dir: &Path) -> Result<BTreeMap<String, u64>, DemoError> {
+    /// Ends it: how it fared.
+    pub(super) fn end(mut self, dir: &Path) -> Result<BTreeMap<String, DeedCount>, DemoError> {
         if self.child.has_ended() {
             return Err(broken(dir, "the bad robot ended by itself".to_owned()));
         }
         self.child.kill();
         let output = std::fs::read_to_string(&self.output).map_err(io_error(self.output.display().to_string()))?;
-        let mut deeds: BTreeMap<String, u64> = BTreeMap::new();
-        for done in output.lines().filter_map(|line| serde_json::from_str::<Done>(line).ok()) {
-            *deeds.entry(done.deed).or_default() += u64::from(done.times > 0);
-        }
-        if deeds.values().all(|times| *times == 0) {
+        let deeds = count(&output);
+        if deeds.values().all(|count| count.done == 0) {
             return Err(broken(dir, "the bad robot could do nothing".to_owned()));
         }
         Ok(deeds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_bad_robot_never_did_is_named_whether_it_was_its_turn_or_not() {
+        let output = r#"{"deeds":["flood","lie","silent"]}
+something for people
+{"deed":"lie","node":"a","times":0,"why":"it is down"}
+{"deed":"lie","node":"b","times":30}
+{"deed":"silent","node":"a","times":0,"why":"it took too long"}
+{"deed":"cut o"#;
+        let deeds = count(output);
+        let lie = DeedCount { turns: 2, done: 1, times: 30, failed: Some("it is down".to_owned()) };
+        assert_eq!((deeds.len(), deeds.get("lie")), (3, Some(&lie)));
+        assert_eq!(not_shown(&deeds), ["flood", "silent"]);
+        assert_eq!(deeds["silent"].failed.as_deref(), Some("it took too long"));
+        assert!(is_long_enough(Duration::from_secs(3_600)) && !is_long_enough(Duration::from_secs(180)));
     }
 }

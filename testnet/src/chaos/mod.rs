@@ -38,6 +38,7 @@ use crate::relay::{Law, Links};
 use crate::verify::{Amid, Evidence, Invariants, Ordered, Tasks, Violation, judge};
 use crate::workload::Workload;
 use bad_robot::BadRobot;
+pub use bad_robot::DeedCount;
 use commands::Commander;
 use faults::{Faults, Mend};
 pub use mix::FaultMix;
@@ -94,8 +95,10 @@ pub struct ChaosReport {
     pub mix: &'static str,
     /// What went wrong, and how often.
     pub faults: BTreeMap<String, usize>,
-    /// What the bad robot did, and how often it could; nothing without one.
-    pub bad_robot: BTreeMap<String, u64>,
+    /// How the bad robot fared with all that it does; nothing without one.
+    pub bad_robot: BTreeMap<String, DeedCount>,
+    /// What it never did, so that the run shows nothing of that.
+    pub not_shown: Vec<String>,
     /// What must never happen.
     pub invariants: Invariants,
     /// From when everything was mended, and whoever lost its disk taken in again, until all voters have what the leader
@@ -115,7 +118,8 @@ pub struct ChaosReport {
     pub network: String,
     /// `lan`, or `mixed`: each way between two nodes had a delay of its own.
     pub links: &'static str,
-    /// Whether every order was completed and every invariant held.
+    /// Whether every order was completed and every invariant held; and whether the bad robot did each thing once at least, if it had
+    /// ten minutes or more.
     pub ok: bool,
 }
 
@@ -240,6 +244,8 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     let evidence = Evidence::read(&dir)?;
     let commands = Commands::judge(&commands, &evidence, way_ms, &mut report.invariants);
     report.ok &= report.invariants.violations.is_empty();
+    let not_shown = bad_robot::not_shown(&bad_robot);
+    report.ok &= not_shown.is_empty() || !bad_robot::is_long_enough(options.lasts);
     let of = |wanted: fn(&ClientRecord) -> bool| evidence.clients.values().flatten().filter(|r| wanted(r)).count();
     let reads = of(|record| matches!(record, ClientRecord::Seen { .. }));
     Ok(ChaosReport {
@@ -251,6 +257,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         mix: options.faults.name(),
         faults: faults.counts(),
         bad_robot,
+        not_shown,
         ok: report.ok,
         invariants: report.invariants,
         heal_ms,

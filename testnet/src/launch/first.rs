@@ -13,14 +13,6 @@ fn invalid(what: impl std::fmt::Display) -> LaunchError {
     LaunchError::Command { command: "the first operator of a testnet".to_owned(), output: what.to_string() }
 }
 
-/// The 32 bytes of 64 hexadecimal digits.
-fn seed_of(text: &str) -> Option<[u8; 32]> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
-    let bytes: Vec<u8> = digits?.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
-    if text.len() == 64 { bytes.try_into().ok() } else { None }
-}
-
 impl Testnet {
     /// The file with the key of the shard's first operator.
     pub fn operator_key(&self) -> PathBuf {
@@ -36,12 +28,11 @@ impl Testnet {
         let what = || io_error(path.display().to_string());
         if !path.exists() {
             let seed: [u8; 32] = rand::random();
-            let text: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(what())?;
-            writeln!(file, "{text}").map_err(what())?;
+            file.write_all(OperatorSecret::text_of(&seed).as_bytes()).map_err(what())?;
         }
         let text = std::fs::read_to_string(&path).map_err(what())?;
-        seed_of(text.trim()).map(|seed| OperatorSecret::from_seed(&seed)).ok_or_else(|| invalid("no operator's key"))
+        OperatorSecret::from_text(&text).ok_or_else(|| invalid("no operator's key"))
     }
 
     /// What a new shard is to be.

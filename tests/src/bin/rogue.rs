@@ -1,6 +1,6 @@
 //! A robot whose key was stolen, in a site at work: for `skep testnet chaos --bad-robot`.
 //!
-//! Its output is a line of JSON for each thing that it did. It ends when its input does.
+//! Its output is a line of JSON that names all that it does, and one for each thing that it did. It ends when its input does.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use skep_protocol::ids::NodeId;
-use skep_tests::rogue::{Turns, Victim, identity};
+use skep_tests::rogue::{DEEDS, Deed, Turns, Victim, identity};
 
 /// A listed peer that votes nowhere and does what it likes, by turns, to all nodes of a site.
 #[derive(Debug, Parser)]
@@ -40,7 +40,13 @@ struct Listed {
     mesh: String,
 }
 
-/// A line of its output.
+/// The first line of its output.
+#[derive(Serialize)]
+struct Announced {
+    deeds: [&'static str; DEEDS.len()],
+}
+
+/// Another line of its output.
 #[derive(Serialize)]
 struct Line<'a> {
     deed: &'a str,
@@ -78,6 +84,8 @@ fn end_with_input() {
 async fn work(args: Args) -> Result<(), String> {
     let list = args.nodes.ok_or("give --nodes")?;
     let mut turns = Turns::begin(args.seed, args.from, victims(&list)?, args.robots)?;
+    let announced = serde_json::to_string(&Announced { deeds: DEEDS.map(Deed::name) }).map_err(text)?;
+    writeln!(std::io::stdout(), "{announced}").map_err(text)?;
     loop {
         let done = turns.next_deed().await;
         let (times, why) = match &done.result {

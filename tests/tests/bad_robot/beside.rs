@@ -8,7 +8,7 @@ use skep_tests::Site;
 use super::create;
 
 /// How much more memory a node may have after anything that one peer did to it, in bytes: all that it may have a node hold, in
-/// each way that there is, twice.
+/// each way that there is, and a third more.
 const MORE_BYTES_MAX: u64 = 96 * 1024 * 1024;
 /// How much time of a processor a node may spend on one case: each does so much and no more, and this is many times what a
 /// debug build takes for it.

@@ -7,6 +7,12 @@
 //! For sure counts what follows from what was sure and this node's own clock. What does not, such as how long the node was away, or
 //! that an era began, counts once nobody has said less for a while ([`limits::FLOOR_SETTLES_MS`]), and of eras one at a time:
 //! one answer of a liar does not expire for good what honest leaders ask for. Until the process ends it does.
+//!
+//! That is not held to what follows, as what is sure is. What an honest leader tells has to count at once: one that begins to lead goes
+//! on from the latest that the clock can be, up to a minute ahead, and an era begins at a word; were such a step left out, or put off,
+//! the next leader could turn the clock back behind it and have begun what is over. So a liar can creep ahead by many answers, or by
+//! one that names an era: commands end early then, and none is begun late. A rule for the one would be of no use while there is none
+//! for the other, and nothing that a node knows tells an era that a liar made up from one that began.
 
 use skep_protocol::limits;
 use skep_protocol::time::LogInstant;

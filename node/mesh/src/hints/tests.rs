@@ -106,6 +106,25 @@ fn whoever_answers_at_a_wrong_address_keeps_nobody_from_the_right_one() {
 }
 
 #[test]
+fn a_hint_that_an_attempt_did_not_try_is_known_to_be_untried_until_another_one_does() {
+    let (mut hints, of, now) = listed(Some(tcp(1, 1)));
+    assert_eq!(hints.next_dials(&of, now), [tcp(1, 1)]);
+    assert_eq!(hints.next_dials(&of, now), [tcp(1, 1)]);
+    assert!(!hints.has_untried(&of));
+    assert!(hints.hear(&of, &tcp(9, 1), Word::Other));
+    // It is dialled for that, and this is the turn of what is proved.
+    assert_eq!(hints.next_dials(&of, now), [tcp(1, 1)]);
+    assert!(hints.has_untried(&of));
+    // Another one comes while it is dialled.
+    assert!(hints.hear(&of, &tcp(8, 1), Word::Lan));
+    assert_eq!(hints.next_dials(&of, now), [tcp(1, 1), tcp(9, 1), tcp(8, 1)]);
+    assert!(!hints.has_untried(&of));
+    assert!(!hints.hear(&of, &tcp(9, 1), Word::Other) && !hints.has_untried(&of), "it is not new");
+    hints.reached(&of, &tcp(7, 1));
+    assert!(!hints.has_untried(&of) && !hints.has_untried(&peer(2)));
+}
+
+#[test]
 fn what_others_say_is_forgotten_once_it_has_failed_for_long_and_what_worked_is_not() {
     let (mut hints, of, _) = listed(None);
     hints.reached(&of, &tcp(1, 1));

@@ -50,6 +50,10 @@ struct View {
     kept_in: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     history_lacks: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    half_made_and_removed: Vec<PathBuf>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_by_others: Vec<PathBuf>,
 }
 
 impl Recover {
@@ -136,7 +140,13 @@ fn view(shard: ShardId, node: String, was: &RemainsView, now: RecoveredView) -> 
         not_voter_any_more_of: was.other_shards.iter().map(|shard| shard.0).collect(),
         kept_in: now.before,
         history_lacks: now.history,
+        half_made_and_removed: now.leftovers.removed,
+        left_by_others: now.leftovers.kept,
     }
+}
+
+fn paths(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn lines(view: &View) -> Vec<(&'static str, String)> {
@@ -154,6 +164,8 @@ fn lines(view: &View) -> Vec<(&'static str, String)> {
         ("other shards", others.join(", ")),
         ("kept in", view.kept_in.display().to_string()),
         ("history lacks", view.history_lacks.clone().unwrap_or_default()),
+        ("half made, removed", paths(&view.half_made_and_removed)),
+        ("left by recoveries", paths(&view.left_by_others)),
         ("next", next.to_owned()),
     ]
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use skep_testnet::builtin;
-use skep_testnet::chaos::{ChaosOptions, ChaosReport, FaultMix, chaos};
+use skep_testnet::chaos::{ChaosOptions, ChaosReport, DeedCount, FaultMix, chaos};
 use skep_testnet::demo::SiteOptions;
 use skep_testnet::power::{PowerOptions, PowerReport, power};
 
@@ -193,7 +193,8 @@ fn print_chaos(format: Format, report: &ChaosReport) -> Result<(), Failure> {
     let faults: Vec<String> = report.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     let outcomes = report.commands.outcomes.iter();
     let outcomes: Vec<String> = outcomes.map(|(outcome, count)| format!("{count} {outcome}")).collect();
-    let deeds: Vec<String> = report.bad_robot.iter().map(|(deed, times)| format!("{deed} {times}")).collect();
+    let deed = |(deed, count): (&String, &DeedCount)| format!("{deed} {} of {}", count.done, count.turns);
+    let deeds: Vec<String> = report.bad_robot.iter().map(deed).collect();
     let violations = &report.invariants.violations;
     let mut lines = vec![
         ("site", format!("{} nodes, {} voters, {} robots", report.nodes, report.voters, report.robots)),
@@ -208,6 +209,7 @@ fn print_chaos(format: Format, report: &ChaosReport) -> Result<(), Failure> {
     ];
     if !deeds.is_empty() {
         lines.push(("bad robot", deeds.join(", ")));
+        lines.push(("not shown", report.not_shown.join(", ")));
     }
     lines.extend(violations.iter().map(|violation| (violation.invariant, violation.what.clone())));
     one(format, report, &lines)?;
