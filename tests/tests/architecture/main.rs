@@ -1,6 +1,12 @@
 //! The walls of the house, held up by a program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod circles;
+mod codes;
+mod lengths;
+mod map;
+mod words;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
