@@ -194,6 +194,9 @@ fn the_pure_crates_see_no_io_clock_or_randomness() {
         for banned in ["std::collections::HashMap", "std::time::Instant", "std::time::SystemTime", "std::fs::File"] {
             assert!(lints.contains(banned), "{pure}/clippy.toml must forbid {banned}");
         }
+        let root = std::fs::read_to_string(package.manifest_path.with_file_name("src/lib.rs")).unwrap();
+        let warns = root.contains("warn(clippy::wildcard_enum_match_arm)");
+        assert!(warns, "{pure} must say what it does with each variant");
     }
 }
 
