@@ -274,7 +274,7 @@ fn sources_are_read_as_rust_reads_them() {
     let expected = "fn one < > ( of : & str ) -  > char { let ( type , raw ) = ( \" , \" ) ; \" ; \" ; \" } \
                     struct Two { kept : u8 } fn four ( ) { }";
     assert_eq!(told, expected.split_whitespace().collect::<Vec<_>>());
-    assert_eq!(tests, ["looks".to_owned()].into());
+    assert_eq!(tests, BTreeSet::from(["looks".to_owned()]));
     assert_eq!((words[0].line, words.last().unwrap().line), (3, 11));
     assert_eq!((closed(&words, 4), text(&words, 4)), (10, "("));
 }
