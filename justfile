@@ -1,9 +1,6 @@
-# The read-only gate: what CI checks.
-verify:
-    cargo fmt --all --check
-    cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo test --workspace --locked
-    cargo deny check
+# What CI checks, and nothing else: all of it, or some stages: just verify fmt clippy test
+verify *stages:
+    .ci/run {{stages}}
 
 # Mends what a program can mend.
 fix:

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use prost::Message as _;
+use skep_proto::{convert, v1};
 use skep_protocol::text::SiteName;
-use skep_protocol::{convert, v1};
 
 fn decode(bytes: &[u8]) {
     let site = SiteName::new("s").unwrap();

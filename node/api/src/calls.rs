@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use skep_proto::convert::AttachRequest;
 use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
 use skep_protocol::authority::SignedFirst;
 use skep_protocol::change::ChangeSet;
-use skep_protocol::convert::AttachRequest;
 use skep_protocol::entry::Op;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::FleetVersions;

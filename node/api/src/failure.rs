@@ -1,9 +1,9 @@
 //! Failures as clients see them: a stable code, what happened, what to do, and whether it was done.
 
 use prost::Message as _;
-use skep_protocol::convert::FieldError;
+use skep_proto::convert::FieldError;
+use skep_proto::v1::{Certainty, Failure};
 use skep_protocol::outcome::{NotDone, Refusal};
-use skep_protocol::v1::{Certainty, Failure};
 use tonic::{Code, Status};
 
 /// A failure and the gRPC code that it travels under.

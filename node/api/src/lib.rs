@@ -24,3 +24,4 @@ pub use calls::{
     ShardFailure, ShardRow, Submission, TopicTold, VoterRow,
 };
 pub use server::{Api, ApiError};
+pub use skep_proto::convert::AttachRequest;

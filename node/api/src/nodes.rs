@@ -3,17 +3,17 @@
 use std::pin::Pin;
 
 use futures::Stream;
-use skep_protocol::convert;
+use skep_proto::convert;
+use skep_proto::v1;
+use skep_proto::v1::node_queries_server::NodeQueries;
+use skep_proto::v1::shard_commands_server::ShardCommands;
+use skep_proto::v1::shard_queries_server::ShardQueries;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::query::{Answer, Query};
 use skep_protocol::time::LogInstant;
-use skep_protocol::v1;
-use skep_protocol::v1::node_queries_server::NodeQueries;
-use skep_protocol::v1::shard_commands_server::ShardCommands;
-use skep_protocol::v1::shard_queries_server::ShardQueries;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};

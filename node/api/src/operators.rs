@@ -3,15 +3,15 @@
 use std::pin::Pin;
 
 use futures::Stream;
+use skep_proto::convert::{self, FieldError, Meta};
+use skep_proto::v1;
+use skep_proto::v1::operator_commands_server::OperatorCommands;
+use skep_proto::v1::operator_queries_server::OperatorQueries;
 use skep_protocol::authority::OperatorKey;
-use skep_protocol::convert::{self, FieldError, Meta};
 use skep_protocol::entry::Op;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
 use skep_protocol::text::AgentId;
-use skep_protocol::v1;
-use skep_protocol::v1::operator_commands_server::OperatorCommands;
-use skep_protocol::v1::operator_queries_server::OperatorQueries;
 use tonic::{Request, Response, Status};
 
 use crate::commands::{Commands, patience_ms};

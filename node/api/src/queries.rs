@@ -3,12 +3,12 @@
 use std::pin::Pin;
 
 use futures::Stream;
-use skep_protocol::convert::{self, FieldError};
+use skep_proto::convert::{self, FieldError};
+use skep_proto::v1;
+use skep_proto::v1::agent_queries_server::AgentQueries;
+use skep_proto::v1::task_queries_server::TaskQueries;
 use skep_protocol::query::{Answer, AsOf, Query};
 use skep_protocol::text::AgentId;
-use skep_protocol::v1;
-use skep_protocol::v1::agent_queries_server::AgentQueries;
-use skep_protocol::v1::task_queries_server::TaskQueries;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 

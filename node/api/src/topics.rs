@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::Stream;
-use skep_protocol::convert;
+use skep_proto::convert;
+use skep_proto::v1;
+use skep_proto::v1::topics_server::Topics;
 use skep_protocol::limits;
 use skep_protocol::text::SiteName;
-use skep_protocol::v1;
-use skep_protocol::v1::topics_server::Topics;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;

@@ -438,7 +438,7 @@ impl Agents {
         match settled {
             Settled::Heard(reply) => self.on_renewals(shard, said, reply),
             // Said again at the next turn, renewals with the same stamps.
-            _ => {
+            Settled::Done { .. } | Settled::Read(_) | Settled::Pulled(_) | Settled::NotDone(_) | Settled::Unknown => {
                 for stream in stamps.keys() {
                     if let Some(session) = self.sessions.get_mut(stream) {
                         session.asked_stamp = None;

@@ -73,7 +73,12 @@ impl Engine {
                     self.agents.speak_up(shard, now_ms);
                 }
             }
-            event => self.router.handle(event, now_ms),
+            event @ (Event::Submit { .. }
+            | Event::Abandon { .. }
+            | Event::Outcome { .. }
+            | Event::Leader { .. }
+            | Event::NotMember { .. }
+            | Event::Peers { .. }) => self.router.handle(event, now_ms),
         }
         self.pump(now_ms);
     }
@@ -129,7 +134,15 @@ impl Engine {
             } else if let Some(effect) = self.router.poll_effect() {
                 match effect {
                     Effect::Answer { key, settled } if key.0 & OWN != 0 => self.on_own_settled(key, settled, now_ms),
-                    effect => self.effects.push_back(effect),
+                    effect @ (Effect::Attempt { .. }
+                    | Effect::Answer { .. }
+                    | Effect::Request { .. }
+                    | Effect::Tell { .. }
+                    | Effect::Noted { .. }
+                    | Effect::Topic(_)
+                    | Effect::Journal(_)
+                    | Effect::Knows { .. }
+                    | Effect::Connectivity { .. }) => self.effects.push_back(effect),
                 }
             } else {
                 return;

@@ -110,7 +110,7 @@ impl Known {
         let stays = self.lead.is_some_and(|lead| match lead.word {
             Word::Proof => word == Word::Hearsay || hint.term == lead.term,
             // A term has one leader: the better word counts, and of two as good the first.
-            _ => hint.term == lead.term && word <= lead.word,
+            Word::Own | Word::Hearsay => hint.term == lead.term && word <= lead.word,
         });
         if !stays {
             self.lead = Some(Lead { node, term: hint.term, word });

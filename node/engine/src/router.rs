@@ -407,7 +407,7 @@ impl Router {
         let effect = Effect::Attempt { key, attempt: route.attempt, shard, target, work };
         let waits_ms = match &route.work {
             Work::Pull(pull) => u64::from(pull.wait_ms),
-            _ => 0,
+            Work::Request(_) | Work::Query(_) | Work::Heartbeat(_) => 0,
         };
         let pace = self.shards.get(&shard).map(|state| state.pace).unwrap_or_default();
         let patience_ms = pace.patience_ms(self.config.attempt_timeout_ms);
@@ -436,7 +436,12 @@ impl Router {
         let doubled = self.config.retry_ms_min.saturating_mul(1 << route.attempt.min(10));
         let wait = match &why {
             NotDone::Overloaded { retry_after_ms } => (*retry_after_ms).max(doubled),
-            _ => doubled,
+            NotDone::Refused(_)
+            | NotDone::NoQuorum
+            | NotDone::NoSuchShard { .. }
+            | NotDone::NoReplica
+            | NotDone::DiskFull { .. }
+            | NotDone::Storage(_) => doubled,
         };
         // Full jitter without a random number: keys spread evenly.
         let wait = wait.min(self.config.retry_ms_max).max(1);

@@ -190,6 +190,22 @@ mod tests {
     }
 
     #[test]
+    fn each_error_ends_the_program_as_its_page_says() {
+        let page = include_str!("../../api/ERRORS.md");
+        let mut rows = 0;
+        for row in page.lines().filter_map(|line| line.strip_prefix("| SKEP-")) {
+            let mut cells = row.split('|').map(str::trim);
+            let code = format!("SKEP-{}", cells.next().unwrap());
+            let exit = cells.nth(1).unwrap();
+            // In doubt, and not refused.
+            let ends = if code == "SKEP-0201" { Failure::from(unknown("7@9")).exit } else { exit_code(&code) };
+            assert_eq!(ends.to_string(), exit, "{code}");
+            rows += 1;
+        }
+        assert!(rows > 0);
+    }
+
+    #[test]
     fn a_request_that_comes_too_late_is_unknown_and_nobody_is_told_to_send_it_again() {
         let request_id = "07070707-0707-0707-0707-070707070707@90".to_owned();
         let late =

@@ -1,9 +1,8 @@
 //! Agents, their software and their journals, between API, engine and disk.
 
-use skep_api::{AgentSaid, AgentTold};
+use skep_api::{AgentSaid, AgentTold, AttachRequest};
 use skep_consensus::{JournalJob, JournalReport};
 use skep_engine::{AgentEvent, AttachWish, Event, InboxEvent, JournalEffect, StreamKey, ToAgent, WriteKey};
-use skep_protocol::convert::AttachRequest;
 use tokio::sync::mpsc;
 
 use super::Driver;

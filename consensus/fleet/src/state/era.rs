@@ -13,7 +13,12 @@ pub(super) fn worthless_at(task: &Task) -> Option<LogInstant> {
     let at = task.expires_at?;
     match &task.state {
         TaskState::Claimed { stale_at, .. } if at.era() < stale_at.era() => Some(*stale_at),
-        _ => Some(at),
+        TaskState::Pending { .. }
+        | TaskState::Claimed { .. }
+        | TaskState::Completed { .. }
+        | TaskState::DeadLettered { .. }
+        | TaskState::Cancelled { .. }
+        | TaskState::Expired { .. } => Some(at),
     }
 }
 
@@ -29,7 +34,10 @@ fn is_carried_over(task: &Task, before: LogInstant) -> bool {
             *not_before > before || kept_for.as_ref().is_some_and(|kept| kept.until > before)
         }
         TaskState::Claimed { stale_at, .. } => is_in_time(task, *stale_at, before),
-        _ => false,
+        TaskState::Completed { .. }
+        | TaskState::DeadLettered { .. }
+        | TaskState::Cancelled { .. }
+        | TaskState::Expired { .. } => false,
     };
     waits || task.fenced_until > before
 }
@@ -58,10 +66,7 @@ impl FleetState {
                 *at = self.clock.plus_ms(at.since_ms(before));
             }
         };
-        let fresh = match &task.state {
-            TaskState::Claimed { stale_at, .. } => is_in_time(task, *stale_at, before),
-            _ => false,
-        };
+        let fresh = matches!(&task.state, TaskState::Claimed { stale_at, .. } if is_in_time(task, *stale_at, before));
         carry(&mut task.fenced_until);
         match &mut task.state {
             TaskState::Pending { not_before, kept_for } => {
@@ -74,7 +79,11 @@ impl FleetState {
             TaskState::Claimed { stale_at, .. } if fresh && !is_on(Mutant::ClaimsEndWithTheEra) => {
                 *stale_at = self.clock.plus_ms(task.spec.stale_after_ms);
             }
-            _ => {}
+            TaskState::Claimed { .. }
+            | TaskState::Completed { .. }
+            | TaskState::DeadLettered { .. }
+            | TaskState::Cancelled { .. }
+            | TaskState::Expired { .. } => {}
         }
     }
 }

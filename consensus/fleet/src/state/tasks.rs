@@ -356,7 +356,10 @@ impl FleetState {
             }
             TaskState::Pending { .. } => Ok(()),
             TaskState::Claimed { by, .. } => Err(Refusal::LostRace { task: id, by: by.clone() }),
-            ended => Err(Refusal::WrongStatus { task: id, status: ended.status() }),
+            ended @ (TaskState::Completed { .. }
+            | TaskState::DeadLettered { .. }
+            | TaskState::Cancelled { .. }
+            | TaskState::Expired { .. }) => Err(Refusal::WrongStatus { task: id, status: ended.status() }),
         }
     }
 
@@ -385,7 +388,11 @@ impl FleetState {
                 Ok((*since, *assigned))
             }
             TaskState::Claimed { by, .. } => Err(Refusal::NotHolder { task: claim.task, holder: by.clone() }),
-            other => Err(Refusal::WrongStatus { task: claim.task, status: other.status() }),
+            other @ (TaskState::Pending { .. }
+            | TaskState::Completed { .. }
+            | TaskState::DeadLettered { .. }
+            | TaskState::Cancelled { .. }
+            | TaskState::Expired { .. }) => Err(Refusal::WrongStatus { task: claim.task, status: other.status() }),
         }
     }
 
@@ -451,7 +458,10 @@ impl FleetState {
                 self.due.insert((*stale_at, Due::StaleClaim, task.id));
                 self.hold(by, task.id);
             }
-            _ => {
+            TaskState::Completed { .. }
+            | TaskState::DeadLettered { .. }
+            | TaskState::Cancelled { .. }
+            | TaskState::Expired { .. } => {
                 self.ended.weigh(task);
                 return;
             }
@@ -469,7 +479,10 @@ impl FleetState {
                 self.due.remove(&(*stale_at, Due::StaleClaim, task.id));
                 self.release(&by.clone(), task.id);
             }
-            _ => {
+            TaskState::Completed { .. }
+            | TaskState::DeadLettered { .. }
+            | TaskState::Cancelled { .. }
+            | TaskState::Expired { .. } => {
                 self.ended.remove(task);
                 return;
             }

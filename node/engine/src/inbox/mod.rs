@@ -336,12 +336,12 @@ impl Inboxes {
 
     fn on_request_ended(&mut self, request: Request, settled: Settled, now_ms: u64) {
         // A refusal of the request itself, for its clock, say, says nothing of what it asks for.
-        let final_refusal = match &settled {
-            Settled::NotDone(NotDone::Refused(refusal)) => {
-                matches!(refusal, Refusal::NoSuchCommand(_) | Refusal::InvalidCommand(_) | Refusal::NotAttached { .. })
-            }
-            _ => false,
-        };
+        let final_refusal = matches!(
+            &settled,
+            Settled::NotDone(NotDone::Refused(
+                Refusal::NoSuchCommand(_) | Refusal::InvalidCommand(_) | Refusal::NotAttached { .. }
+            ))
+        );
         match (&request, settled) {
             (Request::Open(whose, stream), Settled::Done { receipt: Receipt::Inbox { home, .. }, .. }) => {
                 let current = |inbox: &Inbox| inbox.taker.as_ref().is_some_and(|taker| taker.stream == *stream);
@@ -369,7 +369,12 @@ impl Inboxes {
                     Settled::NotDone(NotDone::Refused(Refusal::NoSuchCommand(_))) => {
                         Answered { over: true, forgotten: true, ..Answered::default() }
                     }
-                    _ => Answered { over: final_refusal, ..Answered::default() },
+                    Settled::Done { .. }
+                    | Settled::Read(_)
+                    | Settled::Heard(_)
+                    | Settled::Pulled(_)
+                    | Settled::NotDone(_)
+                    | Settled::Unknown => Answered { over: final_refusal, ..Answered::default() },
                 };
                 self.reporting = self.reporting.saturating_sub(1);
                 let seq = *seq;
@@ -448,7 +453,9 @@ impl Inboxes {
                 self.on_authority(shard, &pulled, authority, now_ms);
                 self.on_pulled(shard, *pulled, asked_ms, now_ms);
             }
-            _ => turn.at_ms = now_ms + self.config.retry_ms_max,
+            Settled::Done { .. } | Settled::Read(_) | Settled::Heard(_) | Settled::NotDone(_) | Settled::Unknown => {
+                turn.at_ms = now_ms + self.config.retry_ms_max;
+            }
         }
         self.pull(shard, now_ms);
     }

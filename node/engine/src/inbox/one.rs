@@ -94,7 +94,7 @@ impl Live {
     fn outcome(&self) -> Option<&CommandOutcome> {
         match &self.entry.phase {
             JournalPhase::Ended { outcome } => Some(outcome),
-            _ => None,
+            JournalPhase::Received | JournalPhase::Intended { .. } => None,
         }
     }
 }
@@ -162,7 +162,7 @@ impl Inbox {
         // What this run of the software has not in its hands it says nothing of, as if it had been another's.
         let interrupted = |live: &Live| match live.entry.phase {
             JournalPhase::Intended { session: of } => of != session || !in_hand.contains(&live.command()),
-            _ => false,
+            JournalPhase::Received | JournalPhase::Ended { .. } => false,
         };
         let interrupted: Vec<DeliverySeq> =
             self.live.iter().filter(|(_, live)| interrupted(live)).map(|(seq, _)| *seq).collect();
@@ -317,8 +317,13 @@ impl Inbox {
                 live.progress = Some(CommandProgress { permille, note, at });
             }
             CommandSaid::Failed { reason } if started => self.end(seq, CommandOutcome::Failed { reason }, bound, out),
-            said if said.is_answered() => out.told.push((command, CommandTold::Ignored)),
-            _ => {}
+            // It is not answered.
+            CommandSaid::Progress { .. } => {}
+            CommandSaid::Accept
+            | CommandSaid::Reject { .. }
+            | CommandSaid::Start { .. }
+            | CommandSaid::Succeeded { .. }
+            | CommandSaid::Failed { .. } => out.told.push((command, CommandTold::Ignored)),
         }
     }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use skep_proto::v1;
 use skep_protocol::limits;
-use skep_protocol::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client::{Client, Read};

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use skep_protocol::v1::Failure;
+use skep_proto::v1::Failure;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -157,7 +157,7 @@ where
 mod tests {
     use super::*;
     use prost::Message as _;
-    use skep_protocol::v1::Certainty;
+    use skep_proto::v1::Certainty;
     use std::cell::RefCell;
     use std::collections::VecDeque;
 

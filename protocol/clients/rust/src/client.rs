@@ -3,21 +3,21 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use skep_proto::v1;
+use skep_proto::v1::agent_commands_client::AgentCommandsClient;
+use skep_proto::v1::agent_queries_client::AgentQueriesClient;
+use skep_proto::v1::node_queries_client::NodeQueriesClient;
+use skep_proto::v1::shard_commands_client::ShardCommandsClient;
+use skep_proto::v1::shard_queries_client::ShardQueriesClient;
+use skep_proto::v1::task_command::Command;
+use skep_proto::v1::task_commands_client::TaskCommandsClient;
+use skep_proto::v1::task_queries_client::TaskQueriesClient;
+use skep_proto::v1::topics_client::TopicsClient;
 use skep_protocol::authority::SignedFirst;
 use skep_protocol::ids::{Genesis, ShardId};
 use skep_protocol::limits;
 use skep_protocol::statement::Place;
 use skep_protocol::time::LogInstant;
-use skep_protocol::v1;
-use skep_protocol::v1::agent_commands_client::AgentCommandsClient;
-use skep_protocol::v1::agent_queries_client::AgentQueriesClient;
-use skep_protocol::v1::node_queries_client::NodeQueriesClient;
-use skep_protocol::v1::shard_commands_client::ShardCommandsClient;
-use skep_protocol::v1::shard_queries_client::ShardQueriesClient;
-use skep_protocol::v1::task_command::Command;
-use skep_protocol::v1::task_commands_client::TaskCommandsClient;
-use skep_protocol::v1::task_queries_client::TaskQueriesClient;
-use skep_protocol::v1::topics_client::TopicsClient;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -225,7 +225,7 @@ impl Client {
             return Ok(known);
         }
         let reply = self.shard_place(Read::Linearizable).await?;
-        let place = skep_protocol::convert::place(&reply).map_err(|error| ClientError::Endpoint(error.to_string()))?;
+        let place = skep_proto::convert::place(&reply).map_err(|error| ClientError::Endpoint(error.to_string()))?;
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.clone());
         Ok(place)
     }
@@ -486,7 +486,7 @@ impl Client {
             shard,
             voters: voters.clone(),
             genesis: genesis.as_bytes().to_vec(),
-            operator: first.map(skep_protocol::convert::signed_to_proto),
+            operator: first.map(skep_proto::convert::signed_to_proto),
         }
     );
     member_change!(

@@ -1,7 +1,7 @@
 //! How calls fail.
 
 use prost::Message as _;
-use skep_protocol::v1::{Certainty, Failure};
+use skep_proto::v1::{Certainty, Failure};
 use tonic::{Code, Status};
 
 use crate::proof::ConnectFailure;

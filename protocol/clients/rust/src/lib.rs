@@ -37,16 +37,16 @@ pub use command_name::{CommandName, CommandNameError};
 pub use endpoint::Endpoint;
 pub use error::ClientError;
 pub use request::{RequestName, RequestNameError};
+pub use skep_proto::convert;
+pub use skep_proto::v1;
+pub use skep_proto::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};
 pub use skep_protocol::authority::{
     Allowed, FirstOperator, FirstReplacement, OperatorGrant, OperatorKey, OperatorSecret, SignedFirst, SignedGrant,
     SignedReplacement,
 };
 pub use skep_protocol::command;
-pub use skep_protocol::convert;
 pub use skep_protocol::ids::{CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
 pub use skep_protocol::offer::GoToken;
 pub use skep_protocol::statement::{Place, Signed};
 pub use skep_protocol::text::SiteName;
-pub use skep_protocol::v1;
-pub use skep_protocol::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};
 pub use tonic::{Status, Streaming};

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use skep_proto::convert::signed_to_proto;
+use skep_proto::v1;
+use skep_proto::v1::operator_commands_client::OperatorCommandsClient;
+use skep_proto::v1::operator_queries_client::OperatorQueriesClient;
 use skep_protocol::authority::{SignedGrant, SignedReplacement};
 use skep_protocol::command::{SignedCommand, SignedOrder};
-use skep_protocol::convert::signed_to_proto;
 use skep_protocol::ids::CommandId;
 use skep_protocol::time::LogInstant;
-use skep_protocol::v1;
-use skep_protocol::v1::operator_commands_client::OperatorCommandsClient;
-use skep_protocol::v1::operator_queries_client::OperatorQueriesClient;
 use tonic::Streaming;
 
 use crate::call::send;
@@ -66,7 +66,7 @@ impl Client {
         |shard| v1::ShowCommandRequest {
             read: read_options(shard, Read::Linearizable),
             command_id: id.as_bytes().to_vec(),
-            wait: Some(skep_protocol::convert::duration_to_proto(wait_ms)),
+            wait: Some(skep_proto::convert::duration_to_proto(wait_ms)),
             after_agent: String::new(),
         }
     );

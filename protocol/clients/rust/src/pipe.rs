@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 
 use prost::Message as _;
+use skep_proto::v1;
+use skep_proto::v1::task_command::Command;
+use skep_proto::v1::task_command_reply::Result as CommandResult;
+use skep_proto::v1::task_commands_client::TaskCommandsClient;
 use skep_protocol::limits;
-use skep_protocol::v1;
-use skep_protocol::v1::task_command::Command;
-use skep_protocol::v1::task_command_reply::Result as CommandResult;
-use skep_protocol::v1::task_commands_client::TaskCommandsClient;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status, Streaming};

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use skep_proto::v1;
 use skep_protocol::time::LogInstant;
-use skep_protocol::v1;
 
 /// Names a request: its id, and the shard's clock when it was first sent.
 ///

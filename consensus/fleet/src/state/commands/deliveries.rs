@@ -15,7 +15,12 @@ use crate::state::{FleetState, count_dropped};
 fn result_bytes(outcome: &CommandOutcome) -> u64 {
     match outcome {
         CommandOutcome::Succeeded { result } => result.len() as u64,
-        _ => 0,
+        CommandOutcome::Failed { .. }
+        | CommandOutcome::Rejected { .. }
+        | CommandOutcome::Expired
+        | CommandOutcome::Cancelled
+        | CommandOutcome::Superseded
+        | CommandOutcome::Indeterminate { .. } => 0,
     }
 }
 

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use skep_protocol::convert;
+use skep_proto::convert;
+use skep_proto::v1;
+use skep_proto::v1::command_news::News;
+use skep_proto::v1::command_step::Step;
 use skep_protocol::limits::{COMMANDS_IN_HAND_MAX, INBOX_MAX, INBOX_URGENT_MAX};
 use skep_protocol::offer::GoToken;
-use skep_protocol::v1;
-use skep_protocol::v1::command_news::News;
-use skep_protocol::v1::command_step::Step;
 use tokio::sync::{mpsc, watch};
 
 use super::{AgentStatus, Fenced, Shared, boot_ms};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skep_proto::v1;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::v1;
 use tokio::sync::{oneshot, watch};
 
 use super::{Expected, Fenced, LeaseLeft};

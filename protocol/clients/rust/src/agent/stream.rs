@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_protocol::v1;
-use skep_protocol::v1::agent_message::Message as Say;
-use skep_protocol::v1::node_message::Message as Told;
+use skep_proto::v1;
+use skep_proto::v1::agent_message::Message as Say;
+use skep_proto::v1::node_message::Message as Told;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;

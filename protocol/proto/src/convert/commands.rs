@@ -2,20 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use super::statements::signed;
-use super::{FieldError, InField as _, Meta, duration_to_proto, field, meta};
-use crate::authority::{Allowed, KnownFirst, OperatorGrant, SignedFirst, SignedGrant};
-use crate::command::{
+use skep_protocol::authority::{Allowed, KnownFirst, OperatorGrant, SignedFirst, SignedGrant};
+use skep_protocol::command::{
     Command, CommandClass, CommandOutcome, CommandView, DeliveryView, InvalidCommand, SignedCommand, VoidCause,
 };
-use crate::entry::Op;
-use crate::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, ShardId};
-use crate::limits;
-use crate::offer::{CommandSaid, CommandTold, GoToken};
-use crate::query::AsOf;
-use crate::statement::Place;
-use crate::text::{GroupName, Reason, SiteName};
-use crate::time::LogInstant;
+use skep_protocol::entry::Op;
+use skep_protocol::field::{FieldError, InField as _, field};
+use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, ShardId};
+use skep_protocol::limits;
+use skep_protocol::offer::{CommandSaid, CommandTold, GoToken};
+use skep_protocol::query::AsOf;
+use skep_protocol::statement::Place;
+use skep_protocol::text::{GroupName, Reason, SiteName};
+use skep_protocol::time::LogInstant;
+
+use super::statements::signed;
+use super::{Meta, duration_to_proto, meta};
 use crate::v1;
 
 /// A command id of 16 bytes.
@@ -296,7 +298,7 @@ mod tests {
     #[test]
     fn a_grant_of_nothing_is_refused_and_not_shown_as_one_of_everything() {
         // Koed00/django-q#602
-        let by = crate::authority::OperatorSecret::from_seed(&[1; 32]);
+        let by = skep_protocol::authority::OperatorSecret::from_seed(&[1; 32]);
         let place = Place { site: "s".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) };
         let any = OperatorGrant::of_first(place, by.key(), "n".parse().unwrap());
         let stated = |grant: &OperatorGrant| {

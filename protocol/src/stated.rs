@@ -1,4 +1,7 @@
-//! Statements of operators at the border: from their protobuf bytes, and to them.
+//! What operators state as protobuf messages: from their bytes, and to them.
+//!
+//! These messages are a part of the vocabulary, since a statement is kept and verified as the bytes that were signed. The
+//! messages of the local API, and its services, are in `skep-proto`, which knows a transport.
 
 mod recovery;
 
@@ -7,16 +10,21 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use prost::Message;
 
-use super::{FieldError, InField as _, field};
-use crate::authority::{Allowed, FirstOperator, FirstReplacement, OperatorGrant, OperatorKey, Signature};
+use crate::authority::{Allowed, FirstOperator, FirstReplacement, OperatorGrant, OperatorKey};
 use crate::codec::CodecError;
 use crate::command::{Command, CommandClass, CommandOrder, OrderKind, Target, Waves};
+use crate::field::{FieldError, InField as _, field};
 use crate::ids::{CommandId, Genesis, ShardId};
 use crate::limits;
-use crate::statement::{Place, Signed, Statement};
+use crate::statement::{Place, Statement};
 use crate::text::{AgentId, ContentType, GroupName, OperatorName, Reason, SiteName, TraceParent, Verb};
 use crate::time::LogInstant;
-use crate::v1;
+
+/// What operators sign, generated from `proto/skep/v1/statements.proto`.
+#[allow(missing_docs, rustdoc::all, clippy::all, unreachable_pub)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/skep.v1.rs"));
+}
 
 /// Fields below this one change what a statement means: one that is not known refuses it.
 const CRITICAL_BELOW: u32 = 32;
@@ -492,30 +500,6 @@ impl Statement for FirstReplacement {
     }
 }
 
-/// A statement that was sent. One with a field that changes what it means and is not known here is refused.
-pub(super) fn signed<T: Statement>(
-    name: &'static str,
-    stated: Option<v1::SignedStatement>,
-) -> Result<Signed<T>, FieldError> {
-    let stated = stated.ok_or_else(|| field(name, "it is missing"))?;
-    let signature: [u8; 64] =
-        stated.signature.try_into().map_err(|_| field("signature", "give the 64 bytes of an ed25519 signature"))?;
-    let signed = Signed::<T>::from_parts(stated.body.into(), Signature::from_bytes(&signature));
-    let signed = signed.map_err(|error| field(name, error))?;
-    match signed.unknown_field() {
-        None => Ok(signed),
-        Some(number) => Err(field(
-            name,
-            format!("field {number} changes what it means, and this Skep does not know it; upgrade this node"),
-        )),
-    }
-}
-
-/// The protobuf form of a statement: its bytes as they were signed.
-pub fn signed_to_proto<T>(signed: &Signed<T>) -> v1::SignedStatement {
-    v1::SignedStatement { body: signed.body().to_vec(), signature: signed.signature().to_bytes().to_vec() }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -543,7 +527,8 @@ mod tests {
     /// A field that is added to a message is added to its table, or its own node would refuse it.
     #[test]
     fn known_fields_are_those_of_the_definition() {
-        let set = FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();
+        let bytes: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/statements.bin"));
+        let set = FileDescriptorSet::decode(bytes).unwrap();
         let file = set.file.iter().find(|file| file.name() == "skep/v1/statements.proto").unwrap();
         let messages = file.message_type.iter().map(|message| (message.name(), message)).collect();
         check("CommandStatement", &COMMAND, &messages);

@@ -1,11 +1,13 @@
 //! Agents at the border.
 
-use super::{FieldError, InField, Meta, capabilities, duration_ms, duration_to_proto, field, meta, shard_id};
-use crate::agent::{LeaseTerms, Position, Role};
-use crate::entry::Op;
-use crate::ids::{SessionId, ShardId};
-use crate::query::AgentView;
-use crate::text::{AgentId, RoleName};
+use skep_protocol::agent::{LeaseTerms, Position, Role};
+use skep_protocol::entry::Op;
+use skep_protocol::field::{FieldError, InField as _, field};
+use skep_protocol::ids::{SessionId, ShardId};
+use skep_protocol::query::AgentView;
+use skep_protocol::text::{AgentId, RoleName};
+
+use super::{Meta, capabilities, duration_ms, duration_to_proto, meta, shard_id};
 use crate::v1;
 
 /// What an agent says of itself when it attaches.

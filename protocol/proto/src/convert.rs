@@ -1,4 +1,4 @@
-//! The border between Skep's types and the protobuf types of the local API.
+//! The border between the vocabulary and the protobuf types of the local API.
 //!
 //! Everything that a client sends is checked here, field by field, and a refusal names the field.
 
@@ -11,18 +11,20 @@ mod commands;
 mod statements;
 mod topics;
 
-use crate::change::{ChangeKind, Topic};
-use crate::entry::{Claim, Op};
-use crate::ids::{AttachmentId, ClaimEpoch, IdError, RequestId, ShardId, TaskId};
-use crate::limits;
-use crate::outcome::Receipt;
-use crate::query::{AsOf, HistoryRecord, TaskView};
-use crate::task::{
+use skep_protocol::change::{ChangeKind, Topic};
+use skep_protocol::entry::{Claim, Op};
+use skep_protocol::field::{InField as _, field};
+use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, ShardId, TaskId};
+use skep_protocol::limits;
+use skep_protocol::outcome::Receipt;
+use skep_protocol::query::{AsOf, HistoryRecord, TaskView};
+use skep_protocol::task::{
     DisconnectPolicy, InvalidSpec, Priority, Reconcile, RetryPolicy, Task, TaskSpec, TaskState, TaskStatus,
     check_checkpoint, check_payload,
 };
-use crate::text::{AgentId, Capability, Reason, TaskKind, TextError, Title};
-use crate::time::LogInstant;
+use skep_protocol::text::{AgentId, Capability, Reason, TaskKind, Title};
+use skep_protocol::time::LogInstant;
+
 use crate::v1;
 
 pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
@@ -32,44 +34,9 @@ pub use commands::{
     grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, place, place_to_proto,
     replace_first, send_command, take_commands, wait_ms,
 };
+pub use skep_protocol::field::FieldError;
 pub use statements::signed_to_proto;
 pub use topics::{publication, topic, value_to_proto};
-
-/// A field of a request that cannot be understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("field {field}: {why}")]
-pub struct FieldError {
-    /// Its name, as in the protobuf definition.
-    pub field: &'static str,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-fn field(field: &'static str, why: impl ToString) -> FieldError {
-    FieldError { field, why: why.to_string() }
-}
-
-trait InField<T> {
-    fn in_field(self, name: &'static str) -> Result<T, FieldError>;
-}
-
-impl<T> InField<T> for Result<T, TextError> {
-    fn in_field(self, name: &'static str) -> Result<T, FieldError> {
-        self.map_err(|e| field(name, e))
-    }
-}
-
-impl<T> InField<T> for Result<T, IdError> {
-    fn in_field(self, name: &'static str) -> Result<T, FieldError> {
-        self.map_err(|e| field(name, e))
-    }
-}
-
-impl<T> InField<T> for Result<T, InvalidSpec> {
-    fn in_field(self, name: &'static str) -> Result<T, FieldError> {
-        self.map_err(|e| field(name, e))
-    }
-}
 
 /// The shard that a request names: 0 is the site's first.
 pub fn shard_id(shard: u32) -> ShardId {

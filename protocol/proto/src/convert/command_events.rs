@@ -1,9 +1,10 @@
 //! The life of commands, as watchers are told.
 
-use crate::change::ChangeKind;
-use crate::command::{CommandOutcome, OrderKind, Steps};
-use crate::query::HistoryRecord;
-use crate::time::LogInstant;
+use skep_protocol::change::ChangeKind;
+use skep_protocol::command::{CommandOutcome, OrderKind, Steps};
+use skep_protocol::query::HistoryRecord;
+use skep_protocol::time::LogInstant;
+
 use crate::v1;
 
 /// What a change means for commands: nothing, one event, or all the steps that a robot's node reports at once.
@@ -110,8 +111,8 @@ fn taken(steps: Steps, at_agent: &v1::CommandEvent) -> Vec<v1::CommandEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::Change;
-    use crate::ids::CommandId;
+    use skep_protocol::change::Change;
+    use skep_protocol::ids::CommandId;
 
     #[test]
     fn an_outcome_tells_of_every_step_that_was_taken_and_of_its_trace() {

@@ -3,19 +3,19 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{FieldError, Fields, key, malformed, message, place};
+use super::{Fields, key, malformed, message, place, v1};
 use crate::authority::OperatorKey;
 use crate::codec::CodecError;
+use crate::field::{FieldError, field};
 use crate::ids::Genesis;
 use crate::recovery::ShardRecovery;
 use crate::statement::{Place, Statement};
-use crate::v1;
 
 pub(super) static RECOVER: Fields = Fields(&[(1, None), (2, None), (3, None), (4, None), (5, None), (6, None)]);
 
 fn recovery(stated: &v1::RecoverStatement) -> Result<ShardRecovery, FieldError> {
     let genesis: Result<[u8; 16], _> = stated.new_genesis.as_slice().try_into();
-    let genesis = genesis.map_err(|_| super::field("new_genesis", "give 16 random bytes"))?;
+    let genesis = genesis.map_err(|_| field("new_genesis", "give 16 random bytes"))?;
     Ok(ShardRecovery {
         place: place(&stated.genesis, &stated.site, stated.shard)?,
         by: key("operator", &stated.operator)?,

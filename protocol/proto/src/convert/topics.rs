@@ -1,9 +1,10 @@
 //! Topics at the border.
 
-use super::{FieldError, InField, field};
-use crate::ids::NodeId;
-use crate::telemetry::{Publication, TopicPath};
-use crate::text::{AgentId, SiteName, check_line};
+use skep_protocol::field::{FieldError, InField as _, field};
+use skep_protocol::ids::NodeId;
+use skep_protocol::telemetry::{Publication, TopicPath};
+use skep_protocol::text::{AgentId, SiteName, check_line};
+
 use crate::v1;
 
 /// A topic as a client names it: of the node's own site if it names none.
