@@ -168,7 +168,7 @@ impl From<ClientError> for Failure {
     }
 }
 
-fn exit_code(code: &str) -> u8 {
+pub(super) fn exit_code(code: &str) -> u8 {
     match code {
         "SKEP-0001" | "SKEP-0103" | "SKEP-0104" | "SKEP-0106" | "SKEP-0304" | "SKEP-0401" | "SKEP-0413" => 2,
         "SKEP-0002" | "SKEP-0007" | "SKEP-0008" | "SKEP-0108" | "SKEP-0117" | "SKEP-0415" | "SKEP-0416" => 3,

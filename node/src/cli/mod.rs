@@ -6,6 +6,8 @@ mod bench;
 mod command;
 mod config;
 mod deadletter;
+#[cfg(test)]
+mod docs;
 mod failure;
 mod fault;
 mod follow;
