@@ -50,3 +50,9 @@ pub use skep_protocol::text::SiteName;
 pub use skep_protocol::v1;
 pub use skep_protocol::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};
 pub use tonic::{Status, Streaming};
+
+/// The examples of the documents, which are compiled as they stand.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../../../README.md")]
+mod documents {}
