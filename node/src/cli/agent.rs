@@ -11,35 +11,35 @@ use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Agent {
-    /// Make an agent known, or change its role
+    /// Register an agent, or change its role
     Register {
-        /// Its id
+        /// Id of the agent
         agent: String,
-        /// The role's name
+        /// Name of the role
         #[arg(long, default_value = "worker")]
         role: String,
-        /// Something it can do; repeat for more
+        /// Capability that the agent has; repeat for more
         #[arg(long = "capability", value_name = "NAME")]
         capabilities: Vec<String>,
-        /// Tasks it may hold at a time
+        /// Most tasks that the agent may hold at a time: 1 to 1024
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
         max_concurrent: u32,
-        /// It keeps state of its own
+        /// The agent keeps state of its own
         #[arg(long)]
         stateful: bool,
         #[command(flatten)]
         resend: Resend,
     },
-    /// Forget an agent that holds nothing
+    /// Remove an agent that holds no task
     Remove {
-        /// Its id
+        /// Id of the agent
         agent: String,
         #[command(flatten)]
         resend: Resend,
     },
-    /// Registered agents
+    /// List agents
     List {
-        /// Answer from this node's replica as it is
+        /// Answer from this node's replica without asking the leader
         #[arg(long)]
         stale: bool,
     },

@@ -20,108 +20,108 @@ const ENDURE_MINUTES_MAX: f64 = 90.0 * 24.0 * 60.0;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
-    /// Durable task creates: writes per second and latency, every acknowledgement verified on every voter
+    /// Measure durable task creates: writes a second and latency; every acknowledged write is verified on every voter
     Commit {
-        /// Clients, each with one write outstanding
+        /// Number of clients, each with one write under way
         #[arg(long, default_value_t = 64)]
         clients: usize,
-        /// Voters
+        /// Number of voters
         #[arg(long, default_value_t = 3)]
         voters: usize,
-        /// How long it counts
+        /// How long it measures, in seconds
         #[arg(long, default_value_t = 10)]
         seconds: u64,
-        /// Bytes of payload in a task
+        /// Payload of a task, in bytes
         #[arg(long, default_value_t = 256)]
         payload_bytes: usize,
-        /// Through the nodes' Unix sockets instead of loopback TCP
+        /// Use the nodes' Unix sockets in place of loopback TCP
         #[arg(long)]
         socket: bool,
-        /// Every create a call of its own, instead of a message on the connection's stream
+        /// Make every create a call of its own, in place of a message on the connection's stream
         #[arg(long)]
         unary: bool,
     },
-    /// SIGKILL of the leader under load, to the next acknowledged write
+    /// Measure the time from a SIGKILL of the leader under load to the next acknowledged write
     Failover {
-        /// How often the leader is killed
+        /// Number of times that the leader is killed
         #[arg(long, default_value_t = 10)]
         repeats: usize,
-        /// Voters
+        /// Number of voters
         #[arg(long, default_value_t = 3)]
         voters: usize,
-        /// Nodes that do not vote, each of which lists all others
+        /// Number of nodes that do not vote, each of which lists all others: 0 to 200
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=200))]
         others: u16,
-        /// Clients that keep writing meanwhile
+        /// Number of clients that keep writing meanwhile
         #[arg(long, default_value_t = 6)]
         clients: usize,
     },
-    /// Writes one after another over links of constant delay, with pauses: how many are done, how long they take, elections
+    /// Measure writes, one after another, over links of constant delay: how many are done, how long they take, elections
     Links {
-        /// How long every datagram between two nodes is under way, in milliseconds; a site of its own for each
+        /// Delays of one way between two nodes, in milliseconds, separated by commas; each is measured on a site of its own
         #[arg(long, value_delimiter = ',', default_values_t = [0_u64, 35, 140, 300], value_parser = clap::value_parser!(u64).range(0..=10_000))]
         one_way: Vec<u64>,
-        /// The preset of all nodes: lan, wan or sim
+        /// Preset of all nodes: lan, wan or sim
         #[arg(long, default_value_t = skep_config::Preset::Lan)]
         preset: skep_config::Preset,
-        /// Writes over each
+        /// Number of writes for each delay
         #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         writes: u32,
-        /// Voters
+        /// Number of voters
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
         voters: u16,
-        /// What decides whatever the relay between them draws; random if left out
+        /// Seed of the relay between the nodes: a number [default: random]
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// Commands to one robot each: durable submissions with their durable outcomes, a second
+    /// Measure commands to one robot each: a second, from durable submission to durable outcome
     Command {
-        /// Robots
+        /// Number of robots
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=1_000))]
         robots: u16,
-        /// Commands under way at a time, each for another robot
+        /// Number of commands under way at a time, each for another robot: 1 to 512
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
         inflight: u16,
-        /// Voters
+        /// Number of voters
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
         voters: u16,
-        /// Nodes that do not vote and have all robots; the voters have them if there are none
+        /// Number of nodes that do not vote and serve all robots: 0 to 20; with 0 the voters serve them
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=20))]
         others: u16,
-        /// How long it counts
+        /// How long it measures, in seconds
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
-    /// Steady load: what each voter uses meanwhile, as curves, and how soon it serves after a restart
+    /// Measure what each voter uses under steady load, as curves, and how soon it serves after a restart
     Endure {
-        /// How long
+        /// How long the load lasts, in minutes
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
-        /// Voters
+        /// Number of voters
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
         voters: u16,
-        /// Rounds a second: each has a task, one in four a command too, and in one of ten an agent comes and goes
+        /// Rounds a second: each creates a task, one in four sends a command too, and in one of ten an agent comes and goes
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rate: u32,
-        /// How often it is looked what voters use; 10s if left out
+        /// Time between two samples of each voter, such as 10s [default: 10s]
         #[arg(long, value_parser = parse_span)]
         every: Option<Duration>,
     },
-    /// One command to all robots, to its last delivery; with all at work, and with some that stand still, in turns
+    /// Measure one command to all robots, up to its last delivery: with all robots at work, and with some that stand still, in turn
     Broadcast {
-        /// Robots
+        /// Number of robots
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=1_000))]
         robots: u16,
-        /// Robots that stand still in every other round
+        /// Number of robots that stand still in every other round
         #[arg(long, default_value_t = 10)]
         slow: u16,
-        /// Voters
+        /// Number of voters
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
         voters: u16,
-        /// Nodes that do not vote and have all robots; the voters have them if there are none
+        /// Number of nodes that do not vote and serve all robots: 0 to 20; with 0 the voters serve them
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=20))]
         others: u16,
-        /// Rounds of each kind
+        /// Number of rounds of each kind
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         rounds: u32,
     },

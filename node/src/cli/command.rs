@@ -21,54 +21,54 @@ use views::{Line, Receipt, Step};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Have robots do something
+    /// Send a command to robots
     Send(send::Send),
-    /// A name for a command that is yet to be sent, so that it is accepted once however often the same line is given
+    /// Make a name (UUID@DEADLINE) for a command that is still to be sent: 'send --id' with it is accepted once
     Id {
-        /// No robot starts it after this long from now
+        /// How long from now robots may start it, such as 10s
         #[arg(long, value_parser = parse_span, default_value = "10s")]
         valid_for: Duration,
     },
-    /// The life of a command, at each of its robots
+    /// Show the life of a command at each of its robots
     Show {
-        /// Which
+        /// Id of the command (UUID)
         command: CommandId,
-        /// Answer from this node's replica as it is
+        /// Answer from this node's replica without asking the leader
         #[arg(long)]
         stale: bool,
     },
-    /// Commands that the shard holds
+    /// List the commands that the shard holds
     List {
-        /// Answer from this node's replica as it is
+        /// Answer from this node's replica without asking the leader
         #[arg(long)]
         stale: bool,
     },
-    /// What happens to commands, as this node's replica learns it, until Ctrl-C
+    /// Follow what happens to commands, until Ctrl-C
     Watch {
-        /// Only this one
+        /// Id of the command (UUID) [default: all commands]
         command: Option<CommandId>,
-        /// Only at this robot, and what concerns whole commands
+        /// Only steps at the agent with this id, and of whole commands; all agents if empty
         #[arg(long, default_value = "")]
         agent: String,
-        /// From this entry of the log on; only what is new if left out
+        /// First log index to print [default: only what is new]
         #[arg(long)]
         from: Option<u64>,
     },
-    /// Whoever has not started it does not start it
+    /// Cancel a command: robots that have not started it will not start it
     Cancel(Order),
-    /// It is let out to nobody any more; whoever has it goes on
+    /// Abort a command: it is released to no more robots; robots that have it go on
     Abort(Order),
-    /// Say what happened at a robot of which nobody knows
+    /// Resolve a command at a robot where it is indeterminate: state whether it was done there
     Resolve {
         #[command(flatten)]
         order: Order,
-        /// Which robot
+        /// Id of the robot's agent
         #[arg(long)]
         agent: String,
-        /// It was done
+        /// The robot did it
         #[arg(long, conflicts_with = "not_done", required_unless_present = "not_done")]
         done: bool,
-        /// It was not done
+        /// The robot did not do it
         #[arg(long)]
         not_done: bool,
     },
@@ -83,9 +83,9 @@ struct Named<'a> {
 /// What is said of a command that was sent.
 #[derive(Debug, Args)]
 pub(crate) struct Order {
-    /// Which command
+    /// Id of the command (UUID)
     command: CommandId,
-    /// Why
+    /// Reason, for people
     #[arg(long, default_value = "")]
     reason: String,
     #[command(flatten)]

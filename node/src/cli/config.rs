@@ -11,9 +11,9 @@ use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
-    /// Print every value
+    /// Print every value of the node's configuration
     Show {
-        /// And where it came from
+        /// Also print where each value came from
         #[arg(long)]
         origin: bool,
     },

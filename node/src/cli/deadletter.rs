@@ -19,20 +19,20 @@ const PAGE: u32 = 1_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Deadletter {
-    /// Tasks that were given up, and commands that ended otherwise than done at some robot
+    /// List tasks and commands that failed for good
     List,
-    /// One of them
+    /// Show one of them
     Show {
-        /// Of a task or a command
+        /// Id of the task or the command (UUID)
         id: String,
     },
-    /// Have it done again: a task with all its attempts; a command, signed anew, at the robots at which it failed
+    /// Do it again: a task with all its attempts; a command, signed anew, at the robots where it failed
     Redrive(Redrive),
-    /// Nobody need look at it any more
+    /// Take it off the list
     Discard {
-        /// Of a task or a command
+        /// Id of the task or the command (UUID)
         id: String,
-        /// Why
+        /// Reason, for people
         #[arg(long, default_value = "discarded by an operator")]
         reason: String,
         #[command(flatten)]
@@ -44,15 +44,15 @@ pub(crate) enum Deadletter {
 
 #[derive(Debug, Args)]
 pub(crate) struct Redrive {
-    /// Of a task or a command
+    /// Id of the task or the command (UUID)
     id: String,
-    /// For a command: no robot starts it after this long
+    /// For a command: how long robots may start it, such as 10s
     #[arg(long, value_parser = parse_span, default_value = "10s")]
     valid_for: Duration,
-    /// For a command: also where nobody knows whether it was done. It may be done twice there
+    /// For a command: also at robots where it is indeterminate; they may do it twice
     #[arg(long)]
     even_if_done: bool,
-    /// Why
+    /// Reason, for people
     #[arg(long, default_value = "redriven by an operator")]
     reason: String,
     #[command(flatten)]

@@ -12,20 +12,20 @@ use super::made::{Made, check_socket, keep_to_owner, without_key};
 use super::output::one;
 use super::{Common, Failure};
 
-/// Make a node's directory: key, incarnation, configuration
+/// Make a node's directory with its key, incarnation and configuration
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The node's name
+    /// Name of the node: up to 64 letters, digits and any of . _ - / :
     #[arg(long, default_value = "node")]
     name: String,
-    /// The site that it belongs to
+    /// Name of the node's site: up to 64 letters, digits and any of . _ - :
     #[arg(long, default_value = "site")]
     site: String,
-    /// First of its ports: mesh, control (+1), and the API (+2) with --tcp
+    /// First of its ports, 1 to 65533: for the mesh; the next one is for the control plane, and the one after for the API with --tcp
     #[arg(long, default_value_t = 7340)]
     port: u16,
-    /// Serve the API on a loopback port as well, with a token: for software that cannot use the Unix socket. Every user of this
-    /// machine can connect to it
+    /// Serve the API on a loopback TCP port as well, with a token, for software that cannot use the Unix socket. Every user of
+    /// this machine can connect to that port
     #[arg(long)]
     tcp: bool,
 }

@@ -15,19 +15,19 @@ use super::{Common, Failure};
 /// Where an operator's key is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct KeyPath {
-    /// The operator's key file [default: $SKEP_OPERATOR_KEY, $XDG_CONFIG_HOME/skep/operator.key, ~/.config/skep/operator.key]
+    /// File of the operator's key [default: $SKEP_OPERATOR_KEY, $XDG_CONFIG_HOME/skep/operator.key, ~/.config/skep/operator.key]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Key {
-    /// Make an operator's key; an existing one is never overwritten
+    /// Make an operator's key. An existing file is never overwritten
     New {
         #[command(flatten)]
         path: KeyPath,
     },
-    /// The public half, as others name the operator
+    /// Print the public key, by which others name the operator
     Show {
         #[command(flatten)]
         path: KeyPath,

@@ -6,6 +6,8 @@ mod bench;
 mod command;
 mod config;
 mod deadletter;
+#[cfg(test)]
+mod docs;
 mod failure;
 mod fault;
 mod follow;
@@ -60,27 +62,27 @@ struct Common {
     /// A node's API: a socket's path, or 127.0.0.1:PORT with $SKEP_TOKEN [default: the socket in --dir, $SKEP_ENDPOINT, the socket in the default directory]
     #[arg(long, global = true, value_name = "ENDPOINT")]
     endpoint: Option<String>,
-    /// How to print
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
-    /// The shard
+    /// Number of the shard
     #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     shard: u32,
 }
 
 #[derive(Debug, Subcommand)]
 enum Noun {
-    /// Make a node's directory: key, incarnation, configuration
+    /// Make a node's directory with its key, incarnation and configuration
     Init(init::Init),
-    /// Run the node
+    /// Run a node
     Run(run::Run),
-    /// Shards: create, look at, change
+    /// Create, inspect and change shards
     #[command(subcommand)]
     Shard(shard::Shard),
-    /// Nodes
+    /// Inspect a node
     #[command(subcommand)]
     Node(node::Node),
-    /// Configuration
+    /// Inspect the configuration
     #[command(subcommand)]
     Config(config::Config),
     /// Tasks: work that agents claim
@@ -89,25 +91,25 @@ enum Noun {
     /// Agents and their roles
     #[command(subcommand)]
     Agent(agent::Agent),
-    /// Commands: what robots are told to do
+    /// Commands: what operators have robots do
     #[command(subcommand)]
     Command(Box<command::Command>),
-    /// Work and commands that failed for good
+    /// Tasks and commands that failed for good
     #[command(subcommand)]
     Deadletter(Box<deadletter::Deadletter>),
-    /// Operators: who may send commands
+    /// Operators and what they may send
     #[command(subcommand)]
     Operator(operator::Operator),
-    /// Keys of operators
+    /// Operators' keys
     #[command(subcommand)]
     Key(key::Key),
-    /// Topics of the data plane: telemetry, best effort
+    /// Topics of the data plane: best effort, for telemetry
     #[command(subcommand)]
     Topic(topic::Topic),
     /// Whole sites on this machine: demonstrations and tests
     #[command(subcommand)]
     Testnet(testnet::Testnet),
-    /// Benchmarks, on nodes of their own
+    /// Benchmarks on nodes that they start themselves
     #[command(subcommand)]
     Bench(bench::Bench),
 }

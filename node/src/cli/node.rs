@@ -9,7 +9,7 @@ use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Node {
-    /// Who the node is and whom it reaches
+    /// Show who the node is, which peers it reaches, and what is wrong
     Status,
 }
 

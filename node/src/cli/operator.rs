@@ -22,12 +22,12 @@ const PAGE: u32 = 1_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operator {
-    /// Have another key be the shard's first operator, signed by the present one. What that one granted goes with it, and
-    /// what was sent by its word is not begun any more
+    /// Make another key the shard's first operator; the present one signs. What the present one granted ends, and robots start no
+    /// more of the commands that were sent under it
     ReplaceFirst {
-        /// The operator that is the first one from then on, as 'skep key show' names it there
+        /// Public key of the new first operator, as 'skep key show' prints it
         operator: OperatorKey,
-        /// Its name
+        /// Name of the new first operator
         #[arg(long, default_value = "first")]
         name: String,
         #[command(flatten)]
@@ -35,20 +35,20 @@ pub(crate) enum Operator {
         #[command(flatten)]
         resend: Resend,
     },
-    /// Grant an operator what it may do, in place of what it was granted before
+    /// Grant an operator what it may send, in place of its earlier grant
     Add(Add),
-    /// Take everything from an operator. What it sent, or whoever is one by its word, is not begun any more
+    /// Revoke an operator. Robots start no more of its commands, nor of those of operators that it granted
     Revoke {
-        /// The operator, as 'skep key show' names it
+        /// Public key of the operator, as 'skep key show' prints it
         operator: OperatorKey,
         #[command(flatten)]
         key: KeyPath,
         #[command(flatten)]
         resend: Resend,
     },
-    /// Who may send commands
+    /// List operators and what they were granted
     List {
-        /// Answer from this node's replica as it is
+        /// Answer from this node's replica without asking the leader
         #[arg(long)]
         stale: bool,
     },
@@ -56,33 +56,33 @@ pub(crate) enum Operator {
 
 #[derive(Debug, Args)]
 pub(crate) struct Add {
-    /// The operator, as 'skep key show' names it
+    /// Public key of the operator, as 'skep key show' prints it
     operator: OperatorKey,
-    /// Its name
+    /// Name of the operator
     #[arg(long)]
     name: String,
-    /// A verb that it may use; repeat for more; any if left out
+    /// Verb that it may send; repeat for more [default: any]
     #[arg(long = "verb", value_name = "VERB")]
     verbs: Vec<String>,
-    /// An agent that it may command; repeat for more; any if neither these nor groups are given
+    /// Id of an agent that it may command; repeat for more [default: any, unless --group is given]
     #[arg(long = "to", value_name = "AGENT")]
     agents: Vec<String>,
-    /// A group that it may command; repeat for more
+    /// Group that it may command; repeat for more
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
-    /// It may command all agents at once
+    /// It may send one command to all agents at once
     #[arg(long)]
     broadcast: bool,
-    /// Commands that it may send in a minute; as many as it likes if left out
+    /// Most commands in a minute [default: no limit]
     #[arg(long)]
     per_minute: Option<u32>,
     /// It may grant others what it has itself, or less
     #[arg(long)]
     admin: bool,
-    /// It may make admins, too, and they others, so many levels in all; 1 for operators who may grant nothing
+    /// Levels of operators below it that it may grant something: 1 is --admin, with 2 it may also make admins
     #[arg(long, value_name = "LEVELS", conflicts_with = "admin", default_value_t = 0, hide_default_value = true)]
     admin_depth: u32,
-    /// It ends after so long on the shard's clock, with all that it granted; never if left out
+    /// How long the grant holds on the shard's clock, such as 720h; what it granted ends with it [default: no end]
     #[arg(long, value_parser = parse_span)]
     valid_for: Option<Duration>,
     #[command(flatten)]

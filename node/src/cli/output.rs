@@ -19,11 +19,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
+    /// A table for people
     Table,
     /// One JSON document
     Json,
-    /// One JSON document a line
+    /// One JSON document on each line
     Jsonl,
 }
 

@@ -14,7 +14,7 @@ const RESEND_WITHIN_MS: u64 = 10 * 60 * 1_000;
 /// Under which name a request is sent.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Resend {
-    /// Send a request again that is in doubt, under the name that the error gave it: it is done once, however often it is sent. A UUID of your own serves for the first time and ten minutes more; with @ and the clock that 'skep shard status -o json' tells it is refused after them
+    /// Name of the request (UUID@CLOCK), to send a request in doubt again: the error prints it, and the shard does the request once. For a first sending give a UUID of your own, which serves for ten minutes; with @ and the clock that 'skep shard status -o json' prints it is refused after them
     #[arg(long, value_name = "REQUEST")]
     pub(crate) request_id: Option<RequestName>,
 }

@@ -12,13 +12,13 @@ use tracing_subscriber::filter::LevelFilter;
 use super::made::{Made, check_socket, keep_to_owner, without_key};
 use super::{Common, Failure, config};
 
-/// Run the node
+/// Run a node
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Override a value of the configuration, such as control.listen=127.0.0.1:7341
+    /// A value of the configuration, such as control.listen=127.0.0.1:7341, in place of the file's; repeat for more
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Log as JSON
+    /// Write log lines as JSON
     #[arg(long)]
     log_json: bool,
     /// Stop when standard input ends, as a launcher's children do

@@ -21,52 +21,52 @@ const WITHOUT_OPERATOR: &str = "nothing was done: a shard that is made without a
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Shard {
-    /// Create the shard, once in its life
+    /// Create the shard; once in its life
     Init {
-        /// PeerIds of its voters, this node's among them; 3 or 5 are useful
+        /// PeerIds of the voters, separated by commas; this node must be one of them. Give 3 or 5
         #[arg(long, value_delimiter = ',', required = true)]
         voters: Vec<String>,
-        /// The shard's first operator, as 'skep key show' names it: it may do everything, and grant it to others. It signs that it is that, with the key of --key
+        /// Public key of the shard's first operator, as 'skep key show' prints it. It may send every command, and grants other operators what they may send. It signs with the key file of --key
         #[arg(long)]
         operator: Option<OperatorKey>,
-        /// Make a shard that never has an operator: nobody can send commands, ever, and nobody can have it recovered. For tasks alone
+        /// Create a shard without operators, for tasks alone: nobody can ever send it commands, or recover it
         #[arg(long, conflicts_with = "operator")]
         no_operator: bool,
-        /// The first operator's name
+        /// Name of the first operator
         #[arg(long, default_value = "first", requires = "operator")]
         operator_name: String,
         #[command(flatten)]
         key: KeyPath,
     },
-    /// The shard as this node sees it
+    /// Show the shard as this node sees it, and what is wrong with it
     Status,
-    /// Everything that one replica holds, for checkers
+    /// Print everything that one replica holds, for checkers
     Dump {
-        /// The node, as the path of its directory or its endpoint; this one if left out
+        /// Directory or endpoint of another node [default: this node]
         #[arg(long)]
         node: Option<String>,
-        /// What this replica has, without asking the leader (dumps always do)
+        /// Answer from the replica without asking the leader (dumps always do)
         #[arg(long)]
         local: bool,
     },
     /// Hand the lead to another voter
     TransferLeader {
-        /// Its PeerId; the most advanced one if left out
+        /// PeerId of that voter [default: the one that holds most of the log]
         #[arg(long)]
         to: Option<String>,
     },
-    /// Make a node a voter under its present incarnation, in place of an earlier one; mark it with voter = true in the [[peers]] of
-    /// every node before these are started again
+    /// Make a node a voter, in place of its earlier incarnation if that was one. Mark it with voter = true in the [[peers]] of every
+    /// node before you restart these
     AddVoter {
-        /// Its PeerId
+        /// PeerId of the node
         node: String,
     },
-    /// Take a voter out
+    /// Remove a voter
     RemoveVoter {
-        /// Its PeerId
+        /// PeerId of the voter
         node: String,
     },
-    /// Have a shard go on that is beyond help, from what this node holds; the node must not run
+    /// Recover a shard that lost its quorum for good from what this node holds. The node must not run
     Recover(recover::Recover),
 }
 

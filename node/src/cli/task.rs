@@ -19,49 +19,49 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8]) -> Result
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Add a task
+    /// Create a task
     Create(create::Create),
-    /// Take a task: the first committed claim wins
+    /// Claim a task: the first committed claim wins
     Claim {
-        /// Which; the most urgent that suits the agent if left out
+        /// Id of the task (UUID) [default: the most urgent task that suits the agent]
         task: Option<String>,
-        /// For whom
+        /// Id of the agent
         #[arg(long, env = "SKEP_AGENT", default_value = "cli")]
         agent: String,
         #[command(flatten)]
         resend: Resend,
     },
-    /// Say how far a claimed task has come
+    /// Report how far a claimed task has come
     Progress {
-        /// Which
+        /// Id of the task (UUID)
         task: String,
-        /// Percent of the work
+        /// Done part of the work, in percent: 0 to 100
         #[arg(value_parser = clap::value_parser!(u32).range(0..=100))]
         percent: u32,
-        /// In your words
+        /// Note for people
         #[arg(long, default_value = "")]
         note: String,
         #[command(flatten)]
         holder: Holder,
     },
-    /// Finish a claimed task
+    /// Complete a claimed task
     Complete {
-        /// Which
+        /// Id of the task (UUID)
         task: String,
-        /// What came of it
+        /// Result, as text
         #[arg(long, default_value = "")]
         result: String,
         #[command(flatten)]
         holder: Holder,
     },
-    /// Give a claimed task back as failed
+    /// Report that an attempt at a claimed task failed
     Fail {
-        /// Which
+        /// Id of the task (UUID)
         task: String,
-        /// Why
+        /// Reason, for people
         #[arg(long)]
         reason: String,
-        /// Trying again is useless
+        /// Make the task a dead letter at once: another attempt is useless
         #[arg(long)]
         permanent: bool,
         #[command(flatten)]
@@ -69,16 +69,16 @@ pub(crate) enum Task {
     },
     /// Give a claimed task back, neither done nor failed
     Release {
-        /// Which
+        /// Id of the task (UUID)
         task: String,
         #[command(flatten)]
         holder: Holder,
     },
-    /// Call a task off
+    /// Cancel a task
     Cancel {
-        /// Which
+        /// Id of the task (UUID)
         task: String,
-        /// Why
+        /// Reason, for people
         #[arg(long, default_value = "cancelled by an operator")]
         reason: String,
         #[command(flatten)]
@@ -86,40 +86,40 @@ pub(crate) enum Task {
     },
     /// Make a task pending again, with all its attempts
     Requeue {
-        /// Which
+        /// Id of the task (UUID)
         task: String,
-        /// Why
+        /// Reason, for people
         #[arg(long, default_value = "requeued by an operator")]
         reason: String,
         #[command(flatten)]
         resend: Resend,
     },
-    /// Tasks: live ones, and those that ended lately
+    /// List live tasks, and tasks that ended lately
     List {
-        /// Only of this status; repeat for more
+        /// Only tasks in this status; repeat for more
         #[arg(long, value_enum)]
         status: Vec<Status>,
-        /// At most so many
+        /// Most tasks to print
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
-        /// Answer from this node's replica as it is
+        /// Answer from this node's replica without asking the leader
         #[arg(long)]
         stale: bool,
     },
-    /// One task and its life as a timeline
+    /// Show one task and its timeline
     Show {
-        /// Which
+        /// Id of the task (UUID)
         task: String,
-        /// Answer from this node's replica as it is
+        /// Answer from this node's replica without asking the leader
         #[arg(long)]
         stale: bool,
     },
-    /// Follow transitions as they happen
+    /// Follow transitions of tasks as they happen, until Ctrl-C
     Watch {
-        /// new-orders, assigned-tasks, task-completions; all if left out
+        /// What to follow: new-orders, assigned-tasks or task-completions; repeat for more [default: all]
         #[arg(long = "topic")]
         topics: Vec<String>,
-        /// From this index of the log on; what comes from now on if left out
+        /// First log index to print [default: only what is new]
         #[arg(long)]
         from: Option<u64>,
     },
@@ -128,10 +128,10 @@ pub(crate) enum Task {
 /// Who holds the claim.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Holder {
-    /// Who holds the claim
+    /// Id of the agent that holds the claim
     #[arg(long, env = "SKEP_AGENT", default_value = "cli")]
     agent: String,
-    /// The claim's epoch; the latest if left out
+    /// Epoch of the claim [default: the latest]
     #[arg(long)]
     epoch: Option<u64>,
     #[command(flatten)]

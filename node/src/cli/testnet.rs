@@ -18,52 +18,52 @@ use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Testnet {
-    /// A warehouse of real nodes and simulated robots that works, and survives the loss of its orchestrator and of a robot
+    /// Run a warehouse of real nodes and simulated robots that survives the loss of its orchestrator and of a robot's node
     Demo(demo::Demo),
-    /// A site at work while processes, disks and networks fail, by a seed; judged by what was written down
+    /// Run a site while processes, disks and networks fail by a seed, and judge it by what was recorded
     Chaos(chaos::Chaos),
-    /// Voters whose power is cut while clients write: what was acknowledged is there afterwards. Needs root
+    /// Cut the power of voters while clients write, and check that every acknowledged write is there. Needs root
     Power(chaos::Power),
-    /// A scenario with an end and a verdict
+    /// Run a scenario that ends with a verdict
     #[command(subcommand)]
     Run(Scenario),
-    /// Start nodes, and robots if wished, and keep them up until Ctrl-C or 'down'
+    /// Start nodes and robots, and keep them running until Ctrl-C or 'skep testnet down'
     Up(up::Up),
-    /// What runs
+    /// List the processes of the testnet that is up
     Status,
     /// Kill a process with SIGKILL
     Kill {
-        /// Its name
+        /// Name of the process, as 'skep testnet status' prints it
         name: String,
     },
     /// Suspend a process with SIGSTOP
     Pause {
-        /// Its name
+        /// Name of the process, as 'skep testnet status' prints it
         name: String,
     },
-    /// Let a suspended process go on
+    /// Resume a suspended process
     Resume {
-        /// Its name
+        /// Name of the process, as 'skep testnet status' prints it
         name: String,
     },
-    /// Start a process again, after a SIGKILL if it runs
+    /// Restart a process, with SIGKILL if it runs
     Restart {
-        /// Its name
+        /// Name of the process, as 'skep testnet status' prints it
         name: String,
     },
-    /// End everything; what was stored stays for the next 'up'
+    /// End all processes. What they stored stays for the next 'up'
     Down,
-    /// The end of a process's log
+    /// Print the end of a process's log
     Logs {
-        /// Its name
+        /// Name of the process, as 'skep testnet status' prints it
         name: String,
-        /// How many lines
+        /// Number of lines
         #[arg(long, default_value_t = 50)]
         lines: usize,
     },
-    /// Check what a demo or a chaos run has left, again
+    /// Check again what a demo or a chaos run has left
     Verify {
-        /// Its directory
+        /// Directory of the run
         path: PathBuf,
     },
     /// The physical world of a demo
@@ -79,7 +79,7 @@ pub(crate) enum Testnet {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Scenario {
-    /// One order to all robots, in waves, while robots sleep and die, the orchestrator is killed and all links drop
+    /// Send one command to all robots in waves, while robots are suspended and killed, the orchestrator is killed and all links drop
     Inspect(inspect::Inspect),
 }
 

@@ -12,25 +12,25 @@ use super::{Common, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Topic {
-    /// The latest value of every source with its age, then new ones as they are heard
+    /// Print the latest value of every source with its age, then new ones as the node hears them
     Tail {
-        /// group/kind of this site, or site/group/kind; repeat for more
+        /// Topic: GROUP/KIND of this site, or SITE/GROUP/KIND; repeat for more
         #[arg(required = true)]
         topics: Vec<String>,
-        /// End after so many values
+        /// Number of values after which to end [default: no end]
         #[arg(long)]
         limit: Option<usize>,
     },
-    /// Say something: best effort, latest wins
+    /// Publish a value: best effort, the latest one wins
     Publish {
-        /// group/kind of this site, or site/group/kind
+        /// Topic: GROUP/KIND of this site, or SITE/GROUP/KIND
         topic: String,
-        /// What
+        /// Value: text of up to 4 KiB
         payload: String,
-        /// Of whom
+        /// Id of the agent that the value is about
         #[arg(long, env = "SKEP_AGENT", default_value = "cli")]
         source: String,
-        /// A media type
+        /// Media type of the value
         #[arg(long, default_value = "text/plain")]
         content_type: String,
     },

@@ -16,55 +16,55 @@ use crate::cli::resend::line_with;
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// The robot
+    /// Id of the robot's agent
     #[arg(long, value_name = "AGENT", required_unless_present_any = ["group", "all"])]
     to: Option<String>,
-    /// All robots of a group
+    /// Group whose robots are to do it
     #[arg(long, conflicts_with_all = ["to", "all"])]
     group: Option<String>,
-    /// All robots that take commands; needs --yes-all, and a grant of its own
+    /// All robots that take commands; needs --yes-all, and a grant to broadcast
     #[arg(long, requires = "yes_all", conflicts_with = "to")]
     all: bool,
-    /// Yes, all of them
+    /// Confirms --all
     #[arg(long)]
     yes_all: bool,
-    /// What to do
+    /// Verb: what the robots are to do
     #[arg(long)]
     verb: String,
-    /// An argument: NAME=TEXT, or NAME:=JSON for a number, true, a list and so on; repeat for more. Sent as one JSON object, each as it was typed
+    /// Argument: NAME=TEXT, or NAME:=JSON for a number, true, a list and so on; repeat for more. Robots get one JSON object, with each value as it was typed
     #[arg(long = "arg", value_name = "NAME=TEXT")]
     args: Vec<String>,
-    /// The arguments as they are, in place of --arg
+    /// Arguments as plain text, in place of --arg
     #[arg(long, conflicts_with = "args")]
     data: Option<String>,
-    /// What sort of bytes --data is
+    /// Media type of --data
     #[arg(long, default_value = "text/plain", requires = "data")]
     content_type: String,
-    /// No robot starts it after this long. With --id that says it
+    /// How long robots may start it, such as 10s. With --id the name says it
     #[arg(long, value_parser = parse_span, default_value = "10s")]
     valid_for: Duration,
-    /// A robot that does not know whether it did it may do it again
+    /// A robot that does not know whether it did the command may do it again
     #[arg(long)]
     idempotent: bool,
-    /// It begins whatever else is being done
+    /// Robots start it beside whatever else they do
     #[arg(long)]
     urgent: bool,
-    /// A command that is not to be started any more where this one is delivered
+    /// Id of a command (UUID) that robots do not start any more once this one is delivered to them
     #[arg(long, value_name = "COMMAND")]
     supersedes: Option<CommandId>,
-    /// The command that this one came from
+    /// Id of the command (UUID) from which this one follows
     #[arg(long, value_name = "COMMAND")]
     parent: Option<CommandId>,
-    /// The trace that it belongs to (W3C trace context)
+    /// Trace that it belongs to: a W3C traceparent
     #[arg(long, env = "TRACEPARENT", default_value = "")]
     traceparent: String,
-    /// Let it out to so many robots at a time
+    /// Robots in a wave: 1 to 10000
     #[arg(long, value_name = "ROBOTS", requires = "every")]
     wave: Option<u32>,
-    /// Between two waves, and before the first
+    /// Delay before each wave, such as 2s: 10ms to 1h
     #[arg(long, value_parser = parse_span, requires = "wave")]
     every: Option<Duration>,
-    /// Send a command again that is in doubt, under the name that the error gave it: it is accepted once, however often it is sent, and refused after its deadline. 'skep command id' makes one for the first time
+    /// Name of the command (UUID@DEADLINE), to send a command in doubt again: the error prints it. The shard accepts it once, and refuses it after its deadline. 'skep command id' makes a name for a first sending
     #[arg(long, value_name = "UUID@DEADLINE")]
     id: Option<CommandName>,
     /// Wait until it has ended at all of its robots

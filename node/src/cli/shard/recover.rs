@@ -14,22 +14,22 @@ use super::super::output::one;
 use super::super::{Common, Failure, config};
 
 const HELP: &str = "\
-For a shard most of whose voters are lost for good, or from whose log or term nobody can go on. Do it on one node alone: on the \
-survivor that holds the last entries. See that none of the others starts again with the data directory that it has.
+For a shard that lost most of its voters for good, or whose log or term no voter can continue. Recover it on one node only: on the \
+survivor that holds the last entries. No other node may start again with the data directory that it has now.
 
-What this node holds goes on as another group with this node as its only voter, under another genesis, in a new era of the clock. \
-What was signed before is over, commands and grants alike, since it names the old genesis; the first operator, who signs this, \
-grants the others anew what they may. Every deadline has passed. The other nodes come in by 'skep shard add-voter', once their data \
-directories were moved away. This node's data directory as it is now is kept beside the new one.";
+What this node holds becomes a new group with this node as its only voter, under a new genesis and in a new era of the clock. \
+Commands and grants that were signed before are void, since they name the old genesis; the first operator signs the recovery and \
+grants the others anew. Every deadline has passed. Move the data directories of the other nodes away, and add these nodes with 'skep \
+shard add-voter'. This node keeps its present data directory beside the new one.";
 
-/// Have a shard go on that is beyond help, from what this node holds; the node must not run
+/// Recover a shard that lost its quorum for good from what this node holds. The node must not run
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Recover {
-    /// Do it, though what others acknowledged may be lost. Without it this says what would be done, and does nothing
+    /// Do it, although what other voters acknowledged may be lost. Without this option the command only says what it would do
     #[arg(long = "unsafe")]
     is_unsafe: bool,
-    /// Give up this entry and all after it. It must be the first that this Skep cannot apply
+    /// Log index of an entry to give up, with all after it. It must be the first entry that this build of Skep cannot apply
     #[arg(long, value_name = "INDEX")]
     give_up_from: Option<u64>,
     #[command(flatten)]

@@ -20,42 +20,42 @@ pub(crate) enum Urgency {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// One line for people
+    /// Title for people: one line, up to 256 bytes
     title: String,
-    /// What sort of work it is
+    /// Type of the work: a name
     #[arg(long = "type", default_value = "task")]
     kind: String,
-    /// How urgent it is
+    /// Priority
     #[arg(long, value_enum, default_value_t = Urgency::Normal)]
     priority: Urgency,
-    /// Something that an agent must be able to do; repeat for more
+    /// Capability that the agent must have; repeat for more
     #[arg(long = "require", value_name = "CAPABILITY")]
     required: Vec<String>,
-    /// What the agent needs to know
+    /// Payload for the agent: text of up to 64 KiB
     #[arg(long, default_value = "")]
     payload: String,
-    /// Attempts in all
+    /// Most attempts: 1 to 1000
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     attempts: u32,
-    /// Wait before the second attempt; doubles with every attempt
+    /// Wait before the second attempt, such as 1s; it doubles with every attempt
     #[arg(long, value_parser = parse_span, default_value = "1s")]
     backoff: Duration,
-    /// A claim without progress for this long is taken back
+    /// How long a claim may go without progress until the shard takes it back, such as 15m
     #[arg(long, value_parser = parse_span, default_value = "15m")]
     stale_after: Duration,
-    /// The task expires this long from now
+    /// How long until the task expires, such as 1h [default: never]
     #[arg(long, value_parser = parse_span)]
     valid_for: Option<Duration>,
-    /// How long its holder counts as coming back after its lease has ended
+    /// How long the holder counts as coming back after its lease has ended, such as 30s
     #[arg(long, value_parser = parse_span, default_value = "0s")]
     lost_after: Duration,
-    /// Nobody else gets the task while its holder may come back
+    /// Give the task to no other agent while its holder may come back
     #[arg(long, requires = "lost_after")]
     no_replace: bool,
-    /// A holder that is back in time goes first, unless another agent has the task by then
+    /// Give the task to its former holder first if that is back in time, unless another agent has it by then
     #[arg(long, requires = "lost_after")]
     keep_original: bool,
-    /// Where it begins, for the nearest policy: X,Y in millimetres
+    /// Where the task begins: X,Y in millimetres, for the policy 'nearest'
     #[arg(long, value_name = "X,Y", allow_hyphen_values = true)]
     place: Option<String>,
     #[command(flatten)]

@@ -19,9 +19,9 @@ const ORDERS_PER_ROBOT_AND_MINUTE: usize = 400;
 /// Links between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LinkKind {
-    /// Nodes reach each other at once
+    /// Nodes reach each other without delay
     Lan,
-    /// Each way between two nodes has a delay of its own, of 5 to 300 ms; links become thin, and are cut one way and in part
+    /// Each direction between two nodes has its own delay of 5 to 300 ms; links become thin, and are cut one way and in part
     Mixed,
 }
 
@@ -63,7 +63,7 @@ const FAULTS: &str = "What goes wrong, two things at a time, each for a while:
   move-robot            a robot's software is started at another node; the run before has ended, is suspended or cut off
                         until then, or goes on
   cut, one-way-cut      nothing goes between two sides, or nothing one way
-  partial-cut           the leader is cut off from some, and nobody else is
+  partial-cut           the leader is cut off from some nodes, and no other node is
   thin-link             the links of a node carry 256 kbit/s
   loss, slow-link, flap a node's own network; as root
   disk-full             the disk of a voter fills up, its log's and its journals'; as root
@@ -75,54 +75,54 @@ const FAULTS: &str = "What goes wrong, two things at a time, each for a while:
 #[derive(Debug, Args)]
 #[command(after_help = FAULTS)]
 pub(crate) struct Chaos {
-    /// Robots; each has a node of its own
+    /// Number of robots, each with its own node: 1 to 50
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=50))]
     robots: u16,
-    /// Nodes that vote
+    /// Number of nodes that vote: 3 to 7
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=7))]
     voters: u16,
-    /// How long things go wrong
+    /// How long faults happen, in minutes: 0.05 to 1440
     #[arg(long, default_value_t = 3.0)]
     minutes: f64,
-    /// How long a robot takes for one cell
+    /// Time that a robot takes for one cell, such as 20ms
     #[arg(long, value_parser = parse_span, default_value = "20ms")]
     tick: Duration,
-    /// Which of the things below
+    /// Which of the faults below happen
     #[arg(long, value_enum, default_value_t = Faults::All)]
     faults: Faults,
-    /// Have a bad robot in the site meanwhile: a peer that all nodes list, that votes nowhere, and that does what it likes.
-    /// This is its program: rogue, of the package skep-tests
+    /// Program of a bad robot that attacks the site meanwhile: a peer that all nodes list and that votes nowhere. The package
+    /// skep-tests has one, rogue
     #[arg(long, value_name = "PROGRAM")]
     bad_robot: Option<PathBuf>,
-    /// What lies between the nodes
+    /// Links between the nodes
     #[arg(long, value_enum, default_value_t = LinkKind::Mixed)]
     links: LinkKind,
-    /// A robot that is silent for so long loses its order; 6s if left out, and 3s with lan links
+    /// Lease of the robots: a robot that is silent for so long loses its task [default: 6s, with lan links 3s]
     #[arg(long, value_parser = parse_span)]
     lease: Option<Duration>,
-    /// What decides what goes wrong, and when; random if left out
+    /// Seed that decides what goes wrong and when: a number [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Leave logs and histories behind; they always stay if something was wrong. Give --dir to say where
+    /// Keep logs and histories; --dir says where. A run in which something was wrong always keeps them
     #[arg(long)]
     keep: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Power {
-    /// Power cuts: of one voter, of a quorum, of all, in turns
+    /// Number of power cuts: of one voter, of a quorum and of all voters in turn
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     cuts: u32,
-    /// Nodes, which all vote
+    /// Number of nodes, which all vote: 3 to 7
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=7))]
     voters: u16,
-    /// Clients, each with one write under way
+    /// Number of clients, each with one write under way: 1 to 512
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
     clients: u16,
-    /// What decides when and whom; random if left out
+    /// Seed that decides whose power is cut and when: a number [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Leave the nodes' logs behind; they always stay if something was wrong. Give --dir to say where
+    /// Keep the nodes' logs; --dir says where. A run in which something was wrong always keeps them
     #[arg(long)]
     keep: bool,
 }

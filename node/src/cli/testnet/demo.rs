@@ -40,43 +40,43 @@ pub(crate) enum FaultsName {
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// Robots; each has a node of its own up to 50
+    /// Number of robots; up to 50 have a node each
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     robots: u16,
-    /// Nodes that the robots share; as many as robots, and at most 50, if left out
+    /// Number of nodes that the robots share [default: as many as robots, at most 50]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=200))]
     nodes: Option<u16>,
-    /// Nodes that vote
+    /// Number of nodes that vote: 1 to 7
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
     voters: u16,
-    /// Orders
+    /// Number of orders
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     tasks: u32,
-    /// How long a robot takes for one cell
+    /// Time that a robot takes for one cell, such as 60ms
     #[arg(long, value_parser = parse_span, default_value = "60ms")]
     tick: Duration,
-    /// What robots do
+    /// Work of the robots
     #[arg(long, value_enum, default_value_t = WorkloadName::Builtin, conflicts_with = "problem")]
     workload: WorkloadName,
-    /// A problem of the League of Robot Runners: robots walk shortest ways, its collisions and delays are ignored
+    /// File of a League of Robot Runners problem: robots walk shortest ways, collisions and delays are ignored
     #[arg(long, value_name = "FILE")]
     problem: Option<PathBuf>,
-    /// Who gets an order
+    /// Policy by which robots get orders
     #[arg(long, value_enum, default_value_t = PolicyName::Nearest)]
     policy: PolicyName,
-    /// What is done to the site
+    /// Faults of the run
     #[arg(long, value_enum, default_value_t = FaultsName::Story)]
     faults: FaultsName,
-    /// Flood the data plane with ten times the robots' telemetry from 40 % to 80 % of the orders, instead of other faults
+    /// Flood the data plane with ten times the robots' telemetry, from 40 % to 80 % of the orders, in place of other faults
     #[arg(long, conflicts_with = "faults")]
     flood: bool,
-    /// A robot that is silent for so long loses its order
+    /// Lease of the robots, such as 5s: a robot that is silent for so long loses its order
     #[arg(long, value_parser = parse_span, default_value = "5s")]
     lease: Duration,
-    /// Where random choices begin; random if left out
+    /// Seed of random choices: a number [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Leave logs and histories behind, for 'skep testnet verify'; they always stay if something was wrong. Give --dir to say where
+    /// Keep logs and histories for 'skep testnet verify'; --dir says where. A run in which something was wrong always keeps them
     #[arg(long)]
     keep: bool,
 }

@@ -10,19 +10,19 @@ use crate::cli::{Common, Failure};
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// Robots
+    /// Number of robots: 8 to 1000
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(8..=1_000))]
     robots: u16,
-    /// Nodes; robots share those that do not vote, and those that are killed or put to sleep have nodes of their own besides
+    /// Number of nodes: 4 to 100. Robots share those that do not vote; robots that are killed or suspended have more nodes of their own
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(4..=100))]
     nodes: u16,
-    /// Nodes that vote
+    /// Number of nodes that vote: 3 to 7
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=7))]
     voters: u16,
-    /// What decides who is hit, and when; random if left out
+    /// Seed that decides which robots are hit and when: a number [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Leave logs behind; they always stay if something was wrong. Give --dir to say where
+    /// Keep logs; --dir says where. A run in which something was wrong always keeps them
     #[arg(long)]
     keep: bool,
 }

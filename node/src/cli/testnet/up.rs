@@ -16,19 +16,19 @@ use crate::cli::{Common, Failure};
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Nodes
+    /// Number of nodes: 1 to 200
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=200))]
     nodes: u16,
-    /// Nodes that vote
+    /// Number of nodes that vote: 1 to 7
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=7))]
     voters: u16,
-    /// Simulated robots, spread over the nodes; they take tasks that require nothing or "transport"
+    /// Number of simulated robots, spread over the nodes; they take tasks that require nothing, or "transport"
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1_000))]
     robots: u16,
-    /// How long a robot takes for one cell
+    /// Time that a robot takes for one cell, such as 60ms
     #[arg(long, value_parser = parse_span, default_value = "60ms")]
     tick: Duration,
-    /// A value for every node's configuration, as section.key=value; repeat for more
+    /// A value of every node's configuration, such as agents.lease_ttl_ms=3000; repeat for more
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }

@@ -50,3 +50,9 @@ pub use skep_protocol::offer::GoToken;
 pub use skep_protocol::statement::{Place, Signed};
 pub use skep_protocol::text::SiteName;
 pub use tonic::{Status, Streaming};
+
+/// The examples of the documents, which are compiled as they stand.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../../../README.md")]
+mod documents {}
