@@ -4,8 +4,8 @@
 //! must do the same on all of them. So everything that it reads and that may differ between two builds is in the log: an
 //! entry with [`Rules`] says which version of the meaning of entries holds from there on, and by which limits.
 //!
-//! What a decoder refuses stays with the build: the longest names and texts, the largest entry and frame. One that is raised
-//! takes a new fleet version, since an older build stops at what it cannot read.
+//! What a decoder refuses stays with the build: the longest names and texts, which characters they may hold, the largest entry and
+//! frame. One that is raised takes a new fleet version, since an older build stops at what it cannot read.
 
 use std::fmt;
 

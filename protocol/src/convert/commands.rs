@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use super::statements::signed;
 use super::{FieldError, InField as _, Meta, duration_to_proto, field, meta};
 use crate::authority::{Allowed, KnownFirst, OperatorGrant, SignedFirst, SignedGrant};
-use crate::command::{
-    Command, CommandClass, CommandOutcome, CommandView, DeliveryView, InvalidCommand, SignedCommand, VoidCause,
-};
+use crate::command::{Command, CommandClass, CommandOutcome, CommandView, DeliveryView, InvalidCommand, VoidCause};
 use crate::entry::Op;
 use crate::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, ShardId};
 use crate::limits;
@@ -84,10 +82,7 @@ pub fn replace_first(request: v1::ReplaceFirstRequest) -> Result<(Meta, Op), Fie
 /// [`FieldError`].
 pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, Op), FieldError> {
     let meta = meta(request.meta)?;
-    let command: SignedCommand = signed("command", request.command)?;
-    // It was signed by whoever made it. What is no trace context is not let in all the same.
-    command.trace.check().in_field("command.trace")?;
-    Ok((meta, Op::SendCommand { command: Box::new(command) }))
+    Ok((meta, Op::SendCommand { command: Box::new(signed("command", request.command)?) }))
 }
 
 /// A request to cancel, abort or resolve a command.
@@ -126,13 +121,13 @@ pub fn command_step(step: v1::CommandStep) -> Result<(CommandId, CommandSaid), F
     let id = command_id(&step.command_id)?;
     let said = match step.step {
         Some(Step::Accept(v1::AcceptCommand {})) => CommandSaid::Accept,
-        Some(Step::Reject(reason)) => CommandSaid::Reject { reason: Reason::said(&reason) },
+        Some(Step::Reject(reason)) => CommandSaid::Reject { reason: Reason::truncated(&reason) },
         Some(Step::Start(stamp)) => CommandSaid::Start { stamp },
         Some(Step::Succeeded(result)) => CommandSaid::Succeeded { result },
-        Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::said(&reason) },
+        Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::truncated(&reason) },
         Some(Step::Progress(said)) => {
             let permille = super::permille(said.permille)?;
-            CommandSaid::Progress { permille, note: Reason::said(&said.note) }
+            CommandSaid::Progress { permille, note: Reason::truncated(&said.note) }
         }
         None => return Err(field("step", "it is missing")),
     };

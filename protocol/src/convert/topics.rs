@@ -2,8 +2,8 @@
 
 use super::{FieldError, InField, field};
 use crate::ids::NodeId;
-use crate::telemetry::{Publication, TopicPath};
-use crate::text::{AgentId, SiteName, check_line};
+use crate::telemetry::{InvalidPublication, Publication, TopicPath};
+use crate::text::{AgentId, SiteName};
 use crate::v1;
 
 /// A topic as a client names it: of the node's own site if it names none.
@@ -27,9 +27,11 @@ pub fn publication(request: v1::PublishRequest, site: &SiteName) -> Result<Publi
         content_type: request.content_type,
         payload: request.payload,
     };
-    check_line("content type", &publication.content_type).in_field("content_type")?;
-    publication.check().map_err(|e| field("payload", e))?;
-    Ok(publication)
+    match publication.check() {
+        Ok(()) => Ok(publication),
+        Err(error @ InvalidPublication::Payload { .. }) => Err(field("payload", error)),
+        Err(error) => Err(field("content_type", error)),
+    }
 }
 
 /// The protobuf form of a value.
