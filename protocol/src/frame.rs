@@ -195,7 +195,7 @@ pub struct RaftAddress {
 
 impl RaftAddress {
     /// Length of its encoded form.
-    pub const BYTES: usize = 16;
+    pub const BYTES: usize = 32;
 
     /// Writes it before a Raft body.
     pub fn write(&self, body: &mut Vec<u8>) {
@@ -209,9 +209,9 @@ impl RaftAddress {
     /// [`CodecError::Malformed`] if the body is too short.
     pub fn split(body: &[u8]) -> Result<(Self, &[u8]), CodecError> {
         let short = || CodecError::Malformed { what: "raft frame", why: "too short for its addresses".to_owned() };
-        let (from, rest) = body.split_first_chunk::<8>().ok_or_else(short)?;
-        let (to, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
-        Ok((Self { from: RaftId(u64::from_be_bytes(*from)), to: RaftId(u64::from_be_bytes(*to)) }, rest))
+        let (from, rest) = body.split_first_chunk::<16>().ok_or_else(short)?;
+        let (to, rest) = rest.split_first_chunk::<16>().ok_or_else(short)?;
+        Ok((Self { from: RaftId(u128::from_be_bytes(*from)), to: RaftId(u128::from_be_bytes(*to)) }, rest))
     }
 }
 
@@ -345,9 +345,10 @@ mod tests {
         let address = RaftAddress { from: RaftId(1), to: RaftId(2) };
         let mut body = Vec::new();
         address.write(&mut body);
+        assert_eq!(body.len(), RaftAddress::BYTES);
         body.push(42);
         assert_eq!(RaftAddress::split(&body), Ok((address, [42].as_slice())));
-        assert!(RaftAddress::split(&body[..15]).is_err());
+        assert!(RaftAddress::split(&body[..RaftAddress::BYTES - 1]).is_err());
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(super) fn rubbish(rng: &mut SmallRng, bytes: usize) -> Vec<u8> {
 }
 
 /// A number as openraft's types have it on the wire.
-fn number(body: &mut Vec<u8>, mut number: u64) {
+fn number(body: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         body.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
@@ -116,7 +116,7 @@ impl Line {
         self.address.write(&mut body);
         // The form of openraft's types, their version first: the vote, then what is behind it.
         body.push(1);
-        number(&mut body, term);
+        number(&mut body, u128::from(term));
         body.push(1);
         number(&mut body, self.address.from.0);
         body.push(1);
