@@ -112,7 +112,7 @@ impl Encoded for crate::query::Query {
 
 impl Encoded for crate::query::QueryAnswer {
     const WHAT: &'static str = "query answer";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 

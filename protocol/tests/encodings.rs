@@ -363,7 +363,7 @@ proptest! {
     #[test]
     fn rubbish_is_refused_and_never_a_panic(
         mut bytes in prop::collection::vec(any::<u8>(), 0..400),
-        version in 1u8..=2,
+        version in 1u8..=3,
     ) {
         if let Some(first) = bytes.first_mut() {
             *first = version;

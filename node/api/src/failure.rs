@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use skep_protocol::convert::FieldError;
-use skep_protocol::outcome::{NotDone, Refusal};
+use skep_protocol::outcome::{NotDone, Refusal, ShardFullOf};
 use skep_protocol::v1::{Certainty, Failure};
 use tonic::{Code, Status};
 
@@ -225,6 +225,14 @@ fn refused(refusal: &Refusal) -> Failed {
         Refusal::ClockImpossible { .. } => simple("SKEP-0104", Code::InvalidArgument, "take the clock from the node"),
         Refusal::Deposed => retryable(simple("SKEP-0105", Code::Unavailable, "send it again"), 100),
         Refusal::Invalid(_) => simple("SKEP-0106", Code::InvalidArgument, "correct it and send a new request"),
+        Refusal::ShardFull { what: ShardFullOf::Operators, .. } => {
+            simple("SKEP-0107", Code::ResourceExhausted, "'skep operator revoke' those that are needed no more")
+        }
+        Refusal::ShardFull { what: ShardFullOf::RevokedOperators, .. } => simple(
+            "SKEP-0107",
+            Code::ResourceExhausted,
+            "grant with an end (--valid-for): who is revoked is forgotten once everything that was granted to it has ended",
+        ),
         Refusal::ShardFull { .. } => simple("SKEP-0107", Code::ResourceExhausted, "finish or cancel some"),
         Refusal::NoSuchTask(_) => simple("SKEP-0108", Code::NotFound, "'skep task list' shows what there is"),
         Refusal::TaskExists(_) => simple("SKEP-0109", Code::AlreadyExists, "'skep task show' shows it"),

@@ -255,7 +255,7 @@ pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
 }
 
 /// The protobuf form of where statements hold.
-pub fn place_to_proto(as_of: &AsOf, place: &Place, first: Option<KnownFirst>) -> v1::PlaceReply {
+pub fn place_to_proto(as_of: &AsOf, place: &Place, first: Option<KnownFirst>, serial_floor: u64) -> v1::PlaceReply {
     v1::PlaceReply {
         as_of: Some(super::as_of_to_proto(as_of)),
         site: place.site.to_string(),
@@ -263,6 +263,7 @@ pub fn place_to_proto(as_of: &AsOf, place: &Place, first: Option<KnownFirst>) ->
         genesis: place.genesis.as_bytes().to_vec(),
         first_operator: first.map(|first| first.operator.to_string()).unwrap_or_default(),
         replaced: first.map_or(0, |first| first.replaced),
+        serial_floor,
     }
 }
 

@@ -8,6 +8,7 @@ use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
 use skep_protocol::recovery::{PastGenesis, SignedRecovery};
 use skep_protocol::statement::Place;
+use skep_protocol::time::LogInstant;
 
 use crate::state::FleetState;
 use crate::state::apply::Journal;
@@ -51,13 +52,14 @@ impl FleetState {
         self.withdraw_commands(journal);
     }
 
-    /// The numbers of their last statements stay: robots' nodes believe none with a lower one.
+    /// The numbers of their last statements stay: robots' nodes believe none with a lower one. Under another genesis nothing that was
+    /// stated holds, so that all of it has ended.
     fn revoke_all_but(&mut self, first: OperatorKey) {
         let others: Vec<OperatorKey> = self.commands.operators.keys().filter(|key| **key != first).copied().collect();
         for key in others {
             let Some(operator) = self.commands.operators.get_mut(&key) else { continue };
             Arc::make_mut(&mut operator.grant).revoked = true;
-            (operator.signed, operator.order) = (None, 0);
+            (operator.signed, operator.order, operator.ends) = (None, 0, Some(LogInstant::ZERO));
         }
     }
 
