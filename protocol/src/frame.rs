@@ -11,6 +11,7 @@ use crate::fleet::FleetVersions;
 use crate::ids::{Incarnation, RaftId, ShardId};
 use crate::limits;
 use crate::outcome::ProposeOutcome;
+use crate::recovery::Lineage;
 use crate::text::{NodeName, SiteName};
 use crate::time::LogInstant;
 
@@ -65,6 +66,8 @@ pub enum FrameKind {
     SnapshotInstall = 18,
     /// That another process has come under the receiver's identity; the body is its address as text. Whoever answers lives.
     Twin = 19,
+    /// Which shards the receiver has replicas of. Answered with that, as in its hello, but as it is now.
+    Lineages = 20,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -88,7 +91,8 @@ impl FrameKind {
             | Self::Leads
             | Self::Beat
             | Self::Forgot
-            | Self::Twin => limits::WORD_BYTES_MAX,
+            | Self::Twin
+            | Self::Lineages => limits::WORD_BYTES_MAX,
         }
     }
 
@@ -113,6 +117,7 @@ impl FrameKind {
             17 => Self::Forgot,
             18 => Self::SnapshotInstall,
             19 => Self::Twin,
+            20 => Self::Lineages,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,
@@ -270,6 +275,16 @@ pub struct Hello {
     pub name: NodeName,
     /// The sender's site. Another site's node is refused.
     pub site: SiteName,
+    /// The shards of which the sender has a replica, as far as it knows what they are: one that was just started may not know yet,
+    /// and one that only serves agents has none. A node of another shard is refused.
+    pub shards: Vec<Lineage>,
+}
+
+/// The shards of which a node has a replica, as far as it knows what they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineages {
+    /// One for each.
+    pub shards: Vec<Lineage>,
 }
 
 /// Requests forwarded to the leader of a shard.

@@ -154,6 +154,8 @@ pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
 pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
+/// Shards of which a node says in its hello what they are: the first of them, if it takes part in more.
+pub const HELLO_SHARDS_MAX: usize = 32;
 /// Peers in a configuration. Refused as invalid.
 pub const PEERS_MAX: usize = 1_024;
 /// Peers that are marked as voters and not known to vote to which a node connects at a time while it finds no leader. Others

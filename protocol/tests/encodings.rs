@@ -11,7 +11,7 @@ use skep_protocol::command::{
 };
 use skep_protocol::entry::{Claim, Decision, EndedDelivery, Entry, EntryBody, Op, Request};
 use skep_protocol::fleet::{FleetLimits, FleetVersions, Rules};
-use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress};
+use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Lineages, Proposal, ProposalReply, RaftAddress};
 use skep_protocol::heartbeat::{
     AgentClaims, AgentHeartbeat, AgentRenewal, ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatReply, Renewal,
 };
@@ -19,8 +19,10 @@ use skep_protocol::ids::{
     AttachmentId, ClaimEpoch, CommandId, Genesis, Incarnation, NodeId, RequestId, SessionId, ShardId, TaskId,
 };
 use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
 use skep_protocol::query::{Answer, AsOf, HistoryEdge, Missing, Query, QueryAnswer, QueryReply};
+use skep_protocol::recovery::Lineage;
 use skep_protocol::statement::Place;
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
 use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath};
@@ -69,7 +71,12 @@ fn hello() -> Hello {
         process: 5,
         name: NodeName::new("n").unwrap(),
         site: SiteName::new("s").unwrap(),
+        shards: vec![lineage()],
     }
+}
+
+fn lineage() -> Lineage {
+    Lineage { shard: ShardId(1), genesis: Genesis::from_bytes([0xee; 16]), past: vec![Genesis::from_bytes([0xff; 16])] }
 }
 
 fn change_set() -> ChangeSet {
@@ -141,9 +148,11 @@ fn golden_bytes_of_each_version() {
     let b16 = "bb".repeat(16);
     let a16 = "aa".repeat(16);
     let d32 = "dd".repeat(32);
+    let lineages = format!("0101{}01{}", "ee".repeat(16), "ff".repeat(16));
     let golden = [
         ("entry", hex(&entry().encode().unwrap()), GOLDEN_ENTRY.replace("{a}", &a16).replace("{b}", &b16)),
-        ("hello", hex(&hello().encode().unwrap()), GOLDEN_HELLO.replace("{c}", &"cc".repeat(16))),
+        ("hello", hex(&hello().encode().unwrap()), GOLDEN_HELLO.replace("{c}", &"cc".repeat(16)) + &lineages),
+        ("shards of a node", hex(&Lineages { shards: vec![lineage()] }.encode().unwrap()), "01".to_owned() + &lineages),
         ("changes", hex(&change_set().encode().unwrap()), GOLDEN_CHANGES.replace("{a}", &a16).replace("{b}", &b16)),
         ("proposal reply", hex(&outcome().encode().unwrap()), GOLDEN_OUTCOME.replace("{b}", &b16).replace("{d}", &d32)),
         ("heartbeat", hex(&heartbeat().encode().unwrap()), "0101016109020001".to_owned()),
@@ -168,7 +177,7 @@ fn golden_bytes_of_each_version() {
 }
 
 const GOLDEN_ENTRY: &str = "0102030001{a}010200{b}0174016b020101630109030405060107080101010201";
-const GOLDEN_HELLO: &str = "0201010102{c}05016e0173";
+const GOLDEN_HELLO: &str = "0301010102{c}05016e0173";
 const GOLDEN_CHANGES: &str = "020403010201{a}01{b}01610101";
 const GOLDEN_HINT: &str = "01{d}0301{d}";
 const GOLDEN_OUTCOME: &str = "02040004020000{b}0101010005020107{b}050101{d}0301{d}";
@@ -193,6 +202,7 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&entry());
     survives(&Entry { body: rules(2), ..entry() });
     survives(&hello());
+    survives(&Lineages { shards: vec![lineage()] });
     survives(&change_set());
     survives(&outcome());
     survives(&answer());
@@ -204,6 +214,18 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&signed_envelope());
     survives(&Query::History { task: TaskId::from_bytes([1; 16]), after_index: Some(3), limit: 9 });
     survives(&Proposal { requests: vec![request(Op::RemoveAgent { agent: AgentId::new("a").unwrap() })] });
+}
+
+/// As many shards as a node says, each recovered as often as is remembered.
+#[test]
+fn a_hello_has_room_for_all_that_a_node_says_in_it() {
+    let genesis = Genesis::from_bytes([0xee; 16]);
+    let lineage = |n: usize| Lineage { shard: ShardId(u32::MAX - n as u32), genesis, past: vec![genesis; 4] };
+    let shards: Vec<Lineage> = (0..limits::HELLO_SHARDS_MAX).map(lineage).collect();
+    let (name, site) = (NodeName::new("n".repeat(64)).unwrap(), SiteName::new("s".repeat(64)).unwrap());
+    let full = Hello { process: u64::MAX, name, site, shards: shards.clone(), ..hello() };
+    assert_eq!(Hello::decode(&full.encode().unwrap()), Ok(full));
+    assert!(Lineages { shards }.encode().is_ok());
 }
 
 #[test]
@@ -371,6 +393,7 @@ proptest! {
         let _ = Entry::decode(&bytes);
         let _ = ChangeSet::decode(&bytes);
         let _ = Hello::decode(&bytes);
+        let _ = Lineages::decode(&bytes);
         let _ = Proposal::decode(&bytes);
         let _ = ProposalReply::decode(&bytes);
         let _ = Query::decode(&bytes);

@@ -77,6 +77,11 @@ fn a_recovered_shard_keeps_its_work_and_begins_anew_for_operators_and_clocks() {
     let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
     assert_eq!((copy.root(0), copy.place()), (Some(root), Some(&now)));
     assert!(copy.is_former(RaftId(4)));
+    let lineage = copy.lineage().unwrap();
+    assert_eq!((lineage.genesis, lineage.past.as_slice()), (genesis(7), [place().genesis].as_slice()));
+    let before = Hall::new().state.lineage().unwrap();
+    assert!(lineage.belongs_with(&before) && lineage != before, "one that was not there knows the shard as it was");
+    assert_eq!(FleetState::empty().lineage(), None);
 }
 
 #[test]

@@ -35,6 +35,7 @@ use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::recovery::Lineage;
 use skep_protocol::statement::Verdicts;
 use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -271,6 +272,11 @@ impl Shard {
     /// The node that serves an agent.
     pub(crate) fn serves(&self, agent: &AgentId) -> Option<NodeId> {
         self.inner.state.read().agent(agent).and_then(|record| record.attachment).map(|attachment| attachment.node)
+    }
+
+    /// How the shard came about, as far as this replica knows.
+    pub(crate) fn lineage(&self) -> Option<Lineage> {
+        self.inner.state.read().lineage()
     }
 
     pub(crate) fn clock(&self) -> &ShardClock {

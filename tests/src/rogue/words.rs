@@ -16,7 +16,7 @@ use skep_protocol::time::LogInstant;
 use super::Line;
 
 /// Every kind of frame.
-pub const KINDS: [FrameKind; 21] = [
+pub const KINDS: [FrameKind; 22] = [
     FrameKind::Hello,
     FrameKind::Append,
     FrameKind::Vote,
@@ -36,6 +36,7 @@ pub const KINDS: [FrameKind; 21] = [
     FrameKind::Forgot,
     FrameKind::SnapshotInstall,
     FrameKind::Twin,
+    FrameKind::Lineages,
     FrameKind::Reply,
     FrameKind::Refused,
 ];
@@ -158,7 +159,9 @@ impl Line {
             }
             // A place of nobody: of those that are kept for documents (RFC 5737).
             FrameKind::Twin => b"203.0.113.7:7341".to_vec(),
-            FrameKind::Hello | FrameKind::Pull | FrameKind::Reply | FrameKind::Refused => vec![7; 64],
+            FrameKind::Hello | FrameKind::Pull | FrameKind::Lineages | FrameKind::Reply | FrameKind::Refused => {
+                vec![7; 64]
+            }
         }
     }
 }

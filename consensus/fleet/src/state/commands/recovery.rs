@@ -6,7 +6,7 @@ use skep_protocol::authority::{KnownFirst, OperatorKey};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
-use skep_protocol::recovery::{PastGenesis, SignedRecovery};
+use skep_protocol::recovery::{Lineage, PastGenesis, SignedRecovery};
 use skep_protocol::statement::Place;
 use skep_protocol::time::LogInstant;
 
@@ -66,6 +66,13 @@ impl FleetState {
     /// The word by which the shard goes on as another group than it was; none if it never did.
     pub fn recovery(&self) -> Option<&SignedRecovery> {
         self.commands.past.last().map(|past| past.recovery.as_ref())
+    }
+
+    /// How the shard came about; none before its first entry.
+    pub fn lineage(&self) -> Option<Lineage> {
+        let Place { shard, genesis, .. } = self.commands.place.as_ref()?;
+        let past = self.commands.past.iter().map(|past| past.recovery.place.genesis).collect();
+        Some(Lineage { shard: *shard, genesis: *genesis, past })
     }
 
     /// Whether a member was one of a group before: what it holds may be no part of what goes on.
