@@ -53,7 +53,7 @@ fn conflict<'a>(own: &'a [Lineage], theirs: &'a [Lineage]) -> Option<(&'a Lineag
 }
 
 /// The same words, whichever of the two nodes says them.
-fn in_words((one, of_one): (NodeId, &Lineage), (other, of_other): (NodeId, &Lineage)) -> String {
+pub(crate) fn in_words((one, of_one): (NodeId, &Lineage), (other, of_other): (NodeId, &Lineage)) -> String {
     let (shard, genesis, another) = (of_one.shard, of_one.genesis, of_other.genesis);
     format!(
         "shard {shard} of {one} has genesis {genesis} and that of {other} has genesis {another}: neither of them is what the other \
@@ -96,7 +96,7 @@ impl Peers {
     }
 
     /// The shards of which a peer has a replica by now; none if it does not answer.
-    async fn ask_shards(&self, node: NodeId, least: Duration) -> Option<Vec<Lineage>> {
+    pub(crate) async fn ask_shards(&self, node: NodeId, least: Duration) -> Option<Vec<Lineage>> {
         let answer = self.call(node, Class::Query, FrameKind::Lineages, ShardId(0), &[], least).await.ok()?;
         Lineages::decode(&answer).ok().map(|said| said.shards)
     }
@@ -146,6 +146,12 @@ impl Peers {
             let advice = ShardFault::AnotherShard.advice();
             tracing::error!(%node, detail, advice, "a peer is of another shard that has the same number");
         }
+    }
+
+    /// What was seen of a peer that is of another shard and was met of late.
+    pub(crate) fn stray(&self, node: NodeId) -> Option<String> {
+        let known = self.lineages();
+        known.strays.get(&node).filter(|(_, last)| last.elapsed() <= SAID_FOR).map(|(detail, _)| detail.clone())
     }
 
     /// The peers of other shards that were met of late.

@@ -24,6 +24,7 @@ mod twins;
 
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
+pub(crate) use lineages::in_words;
 #[cfg(test)]
 pub(crate) use link::{Link, Outgoing, RoundTrips};
 pub(crate) use noise::Noise;

@@ -14,6 +14,7 @@ mod elect;
 mod heir;
 mod lead;
 mod members;
+mod membership_error;
 mod orchestrate;
 mod propose;
 mod pull;
@@ -59,7 +60,7 @@ use crate::threads::{Errand, Threads};
 
 pub(crate) use admit::is_possible_term;
 pub(crate) use confirm::ROUND_PATIENCE;
-pub use members::MembershipError;
+pub use membership_error::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
 pub(crate) use propose::{ENTRY_PATIENCE, Submission};
 pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
