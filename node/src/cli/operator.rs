@@ -8,7 +8,7 @@ use serde::Serialize;
 use skep_client::command::Target;
 use skep_client::convert::operator_to_proto;
 use skep_client::v1::OperatorView;
-use skep_client::{Allowed, Client, FirstReplacement, OperatorGrant, OperatorKey, Place, Read};
+use skep_client::{Allowed, Client, FirstReplacement, Genesis, OperatorGrant, OperatorKey, Place, Read};
 use skep_protocol::time::LogInstant;
 
 use super::as_of::Pages;
@@ -45,6 +45,14 @@ pub(crate) enum Operator {
         key: KeyPath,
         #[command(flatten)]
         resend: Resend,
+    },
+    /// Have a key sign for the shard of this genesis from now on, in place of the one that it signed for first
+    Pin {
+        /// As 'skep shard status' shows it on a node that you trust
+        #[arg(id = "pinned", value_name = "GENESIS")]
+        genesis: Genesis,
+        #[command(flatten)]
+        key: KeyPath,
     },
     /// Who may send commands
     List {
@@ -252,14 +260,15 @@ impl Operator {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
         let (grant, secret, resend) = match self {
+            Self::Pin { genesis, key } => return key.pin(client.shard())?.pin(genesis, common),
             Self::List { stale } => return list(&client, common, stale).await,
             Self::ReplaceFirst { operator, name, key, resend } => {
-                let secret = key.load()?;
+                let (secret, place) = key.for_shard(&client).await?;
                 let reply = client.shard_place(Read::Linearizable).await?;
                 // A request that is sent again states what it did the first time.
                 let is_done = resend.request_id.is_some() && reply.first_operator == operator.to_string();
                 let replacement = FirstReplacement {
-                    place: skep_client::convert::place(&reply).map_err(Failure::failed)?,
+                    place,
                     old: secret.key(),
                     new: operator,
                     name: name.parse().map_err(Failure::usage)?,
@@ -270,12 +279,12 @@ impl Operator {
                 return list(&client, common, false).await;
             }
             Self::Add(add) => {
-                let (secret, resend) = (add.key.load()?, add.resend.clone());
-                let (place, until) = (client.place().await?, ends(&client, add.valid_for).await?);
+                let ((secret, place), resend) = (add.key.for_shard(&client).await?, add.resend.clone());
+                let until = ends(&client, add.valid_for).await?;
                 (add.grant(place, secret.key(), until)?, secret, resend)
             }
             Self::Revoke { operator, key, resend } => {
-                let (secret, place) = (key.load()?, client.place().await?);
+                let (secret, place) = key.for_shard(&client).await?;
                 let name = "revoked".parse().map_err(Failure::failed)?;
                 (revocation(OperatorGrant::of_first(place, operator, name), secret.key()), secret, resend)
             }

@@ -261,7 +261,11 @@ impl Shard {
                         Some(first_operator(place, &operator_name, &secret)?)
                     }
                 };
-                rows(format, &views(client.init_shard(voters, genesis, first.as_ref()).await?.voters))
+                let made = client.init_shard(voters, genesis, first.as_ref()).await?;
+                if first.is_some() {
+                    key.pin(client.shard())?.note(genesis);
+                }
+                rows(format, &views(made.voters))
             }
             Self::AddVoter { node } => rows(format, &views(client()?.add_voter(&node).await?.voters)),
             Self::RemoveVoter { node } => rows(format, &views(client()?.remove_voter(&node).await?.voters)),
