@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Op, Request};
-use skep_protocol::frame::{FrameKind, Header, Proposal, ProposalReply};
+use skep_protocol::frame::{FrameKind, Header, Lineages, Proposal, ProposalReply};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatFailure};
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
@@ -15,6 +15,7 @@ use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pull::{Pull, PullAnswer, PullFailure};
 use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
+use skep_protocol::recovery::Lineage;
 use tokio::sync::watch;
 
 use crate::belief::{Belief, is_of_voters};
@@ -71,6 +72,11 @@ impl Core {
 
     pub(crate) fn shard(&self, id: ShardId) -> Option<Shard> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// What the replicas of this node are, as far as they know.
+    pub(crate) fn lineages(&self) -> Vec<Lineage> {
+        self.shards().iter().filter_map(Shard::lineage).take(limits::HELLO_SHARDS_MAX).collect()
     }
 
     /// Takes note of what the engine has learned of a shard.
@@ -276,6 +282,7 @@ impl Core {
                 self.site.peers.note_own_twin(at.ok_or("it does not say where the other process is")?);
                 Ok(Vec::new())
             }
+            FrameKind::Lineages => Lineages { shards: self.lineages() }.encode().map_err(text),
             FrameKind::Hello | FrameKind::Reply | FrameKind::Refused => Err("it is not a call".to_owned()),
         }
     }

@@ -121,7 +121,13 @@ pub(crate) fn look(core: &Core, memory: &mut Memory) -> bool {
 pub(crate) async fn follow(core: Arc<Core>, mut memory: Memory) {
     let mut taught = core.taught.subscribe();
     let mut turned = Instant::now();
+    let patience = Duration::from_millis(core.site.config.rpc_timeout_ms);
     loop {
+        // Peers that did not know either, when they connected, may have come to know something else.
+        if core.site.peers.have(core.lineages()) {
+            let peers = core.site.peers.clone();
+            core.site.threads.work().spawn(async move { peers.ask_all(patience).await });
+        }
         if turned.elapsed() >= TURN {
             (memory.turn, turned) = (memory.turn.wrapping_add(1), Instant::now());
         }

@@ -194,6 +194,7 @@ async fn start(
         process: rand::random(),
         name: config.node.name.clone(),
         site: config.node.site.clone(),
+        shards: Vec::new(),
     };
     let clocks = Clocks::default();
     let node = identity.node();
@@ -237,6 +238,7 @@ async fn start(
     let kept = core.site.store.voter_list().load();
     let mut memory = roles::Memory::of(&core, &kept);
     roles::look(&core, &mut memory);
+    core.site.peers.have(core.lineages());
     let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&core))).map_err(StartError::Listen)?;
     threads.work().spawn(roles::follow(Arc::clone(&core), memory));
     threads.work().spawn(roles::remember(Arc::clone(&core), kept));
@@ -447,7 +449,8 @@ impl ConsensusHandle {
 
     /// What is wrong with this node or its peers, whatever the shard.
     pub fn faults(&self) -> Vec<FaultReport> {
-        self.core.site.peers.shared_identities()
+        let peers = &self.core.site.peers;
+        peers.shared_identities().into_iter().chain(peers.strays()).collect()
     }
 
     /// Creates a shard with these voters, this node among them. `genesis` is random; `first` shows that it has its key.

@@ -55,8 +55,9 @@ pub(crate) fn node_view(
     let of = |shard: &ShardId| consensus.status(*shard).map_or_else(Vec::new, |status| status.faults);
     let faults = shards.iter().flat_map(|shard| of(shard).into_iter().map(move |report| (shard.0, report)));
     // Each status says them, too; they are of no shard.
-    let faults = faults.filter(|(_, report)| report.fault != ShardFault::IdentityShared);
-    let faults = faults.chain(shared_identities(consensus, &mesh).into_iter().map(|report| (0, report)));
+    let of_peers = |fault| matches!(fault, ShardFault::IdentityShared | ShardFault::AnotherShard);
+    let faults = faults.filter(|(_, report)| !of_peers(report.fault));
+    let faults = faults.chain(faults_of_peers(consensus, &mesh).into_iter().map(|report| (0, report)));
     let faults = faults.chain(fault_of_journals(journals, takes_urgent));
     NodeView {
         node: consensus.node(),
@@ -75,12 +76,13 @@ pub(crate) fn node_view(
 }
 
 /// The identities under which two processes run, as the control plane knows them, and the mesh of peers with whom the control
-/// plane does not speak.
-fn shared_identities(consensus: &ConsensusHandle, mesh: &MeshView) -> Vec<FaultReport> {
+/// plane does not speak; and the peers that are of another shard.
+fn faults_of_peers(consensus: &ConsensusHandle, mesh: &MeshView) -> Vec<FaultReport> {
     let mut reports = consensus.faults();
     let recent = mesh.shared.iter().filter(|(_, met)| met.elapsed() <= SHARED_SAID_FOR).map(|(node, _)| *node);
     for node in recent {
-        if !reports.iter().any(|report| report.node == Some(node)) {
+        let is_said = |report: &FaultReport| report.fault == ShardFault::IdentityShared && report.node == Some(node);
+        if !reports.iter().any(is_said) {
             let detail = "two processes come to the mesh in turn, and the first one is kept".to_owned();
             reports.push(FaultReport { fault: ShardFault::IdentityShared, node: Some(node), detail });
         }

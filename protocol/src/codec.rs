@@ -112,14 +112,20 @@ impl Encoded for crate::query::Query {
 
 impl Encoded for crate::query::QueryAnswer {
     const WHAT: &'static str = "query answer";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 
 impl Encoded for crate::frame::Hello {
     const WHAT: &'static str = "hello";
-    const VERSION: u8 = 2;
-    const BYTES_MAX: usize = 1024;
+    const VERSION: u8 = 3;
+    const BYTES_MAX: usize = crate::limits::WORD_BYTES_MAX;
+}
+
+impl Encoded for crate::frame::Lineages {
+    const WHAT: &'static str = "shards of a node";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = crate::limits::WORD_BYTES_MAX;
 }
 
 impl Encoded for crate::frame::Proposal {

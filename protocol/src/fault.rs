@@ -47,11 +47,13 @@ pub enum ShardFault {
     HistoryLost,
     /// Two processes run under one identity.
     IdentityShared,
+    /// A peer is of another shard that has the same number.
+    AnotherShard,
 }
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::WrongVersion,
@@ -72,6 +74,7 @@ impl ShardFault {
         Self::HistoryBehind,
         Self::HistoryLost,
         Self::IdentityShared,
+        Self::AnotherShard,
     ];
 
     /// Its name for programs. Never changed.
@@ -97,6 +100,7 @@ impl ShardFault {
             Self::HistoryBehind => "history-behind",
             Self::HistoryLost => "history-lost",
             Self::IdentityShared => "identity-shared",
+            Self::AnotherShard => "another-shard",
         }
     }
 
@@ -151,6 +155,10 @@ impl ShardFault {
                 "stop one of the two, most likely a copy of the other's directory; a node of its own is made by 'skep init' in \
                  an empty one"
             }
+            Self::AnotherShard => {
+                "take it off the [[peers]] of this node if it belongs elsewhere; otherwise stop that one of the two which is to \
+                 join the other one's shard, move its data directory away, and start it"
+            }
         }
     }
 
@@ -173,7 +181,8 @@ impl ShardFault {
             | Self::JournalsNearlyFull
             | Self::HistoryBehind
             | Self::HistoryLost
-            | Self::IdentityShared => None,
+            | Self::IdentityShared
+            | Self::AnotherShard => None,
         }
     }
 }

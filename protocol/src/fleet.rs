@@ -4,8 +4,8 @@
 //! must do the same on all of them. So everything that it reads and that may differ between two builds is in the log: an
 //! entry with [`Rules`] says which version of the meaning of entries holds from there on, and by which limits.
 //!
-//! What a decoder refuses stays with the build: the longest names and texts, the largest entry and frame. One that is raised
-//! takes a new fleet version, since an older build stops at what it cannot read.
+//! What a decoder refuses stays with the build: the longest names and texts, which characters they may hold, the largest entry and
+//! frame. One that is raised takes a new fleet version, since an older build stops at what it cannot read.
 
 use std::fmt;
 
@@ -129,7 +129,7 @@ fleet_limits! {
     lease_ttl_ms_min: u64 = LEASE_TTL_MS_MIN,
     /// Longest lease, in milliseconds.
     lease_ttl_ms_max: u64 = LEASE_TTL_MS_MAX,
-    /// Most operators, revoked ones included.
+    /// Most operators who may do something.
     operators_max: u64 = OPERATORS_MAX,
     /// Most grants between an operator and the first one.
     authority_chain_max: u64 = AUTHORITY_CHAIN_MAX,
@@ -177,6 +177,8 @@ fleet_limits! {
     dedup_ahead_part: u64 = DEDUP_AHEAD_PART,
     /// How often the first operator is replaced.
     first_replacements_max: u64 = FIRST_REPLACEMENTS_MAX,
+    /// Most operators beside these who may do nothing any more.
+    revoked_operators_max: u64 = REVOKED_OPERATORS_MAX,
 }
 
 impl FleetLimits {

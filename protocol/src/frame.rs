@@ -11,6 +11,7 @@ use crate::fleet::FleetVersions;
 use crate::ids::{Incarnation, RaftId, ShardId};
 use crate::limits;
 use crate::outcome::ProposeOutcome;
+use crate::recovery::Lineage;
 use crate::text::{NodeName, SiteName};
 use crate::time::LogInstant;
 
@@ -65,6 +66,8 @@ pub enum FrameKind {
     SnapshotInstall = 18,
     /// That another process has come under the receiver's identity; the body is its address as text. Whoever answers lives.
     Twin = 19,
+    /// Which shards the receiver has replicas of. Answered with that, as in its hello, but as it is now.
+    Lineages = 20,
     /// The answer to a call.
     Reply = 64,
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -88,7 +91,8 @@ impl FrameKind {
             | Self::Leads
             | Self::Beat
             | Self::Forgot
-            | Self::Twin => limits::WORD_BYTES_MAX,
+            | Self::Twin
+            | Self::Lineages => limits::WORD_BYTES_MAX,
         }
     }
 
@@ -113,6 +117,7 @@ impl FrameKind {
             17 => Self::Forgot,
             18 => Self::SnapshotInstall,
             19 => Self::Twin,
+            20 => Self::Lineages,
             64 => Self::Reply,
             65 => Self::Refused,
             _ => return None,
@@ -195,7 +200,7 @@ pub struct RaftAddress {
 
 impl RaftAddress {
     /// Length of its encoded form.
-    pub const BYTES: usize = 16;
+    pub const BYTES: usize = 32;
 
     /// Writes it before a Raft body.
     pub fn write(&self, body: &mut Vec<u8>) {
@@ -209,9 +214,9 @@ impl RaftAddress {
     /// [`CodecError::Malformed`] if the body is too short.
     pub fn split(body: &[u8]) -> Result<(Self, &[u8]), CodecError> {
         let short = || CodecError::Malformed { what: "raft frame", why: "too short for its addresses".to_owned() };
-        let (from, rest) = body.split_first_chunk::<8>().ok_or_else(short)?;
-        let (to, rest) = rest.split_first_chunk::<8>().ok_or_else(short)?;
-        Ok((Self { from: RaftId(u64::from_be_bytes(*from)), to: RaftId(u64::from_be_bytes(*to)) }, rest))
+        let (from, rest) = body.split_first_chunk::<16>().ok_or_else(short)?;
+        let (to, rest) = rest.split_first_chunk::<16>().ok_or_else(short)?;
+        Ok((Self { from: RaftId(u128::from_be_bytes(*from)), to: RaftId(u128::from_be_bytes(*to)) }, rest))
     }
 }
 
@@ -270,6 +275,16 @@ pub struct Hello {
     pub name: NodeName,
     /// The sender's site. Another site's node is refused.
     pub site: SiteName,
+    /// The shards of which the sender has a replica, as far as it knows what they are: one that was just started may not know yet,
+    /// and one that only serves agents has none. A node of another shard is refused.
+    pub shards: Vec<Lineage>,
+}
+
+/// The shards of which a node has a replica, as far as it knows what they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineages {
+    /// One for each.
+    pub shards: Vec<Lineage>,
 }
 
 /// Requests forwarded to the leader of a shard.
@@ -345,9 +360,10 @@ mod tests {
         let address = RaftAddress { from: RaftId(1), to: RaftId(2) };
         let mut body = Vec::new();
         address.write(&mut body);
+        assert_eq!(body.len(), RaftAddress::BYTES);
         body.push(42);
         assert_eq!(RaftAddress::split(&body), Ok((address, [42].as_slice())));
-        assert!(RaftAddress::split(&body[..15]).is_err());
+        assert!(RaftAddress::split(&body[..RaftAddress::BYTES - 1]).is_err());
     }
 
     #[test]

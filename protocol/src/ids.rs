@@ -157,35 +157,36 @@ impl FromStr for Genesis {
     }
 }
 
-/// A member of a Raft group: the hash of a node and its incarnation.
+/// A member of a Raft group: the hash of a node and its incarnation. Every node chooses its own incarnation, so that it could look
+/// for one under which it has the id of another member: of 128 bits it finds none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RaftId(pub u64);
+pub struct RaftId(pub u128);
 
 impl RaftId {
-    /// The Raft id of a node's incarnation: the first 8 bytes of a SHA-256, domain-separated.
+    /// The Raft id of a node's incarnation: the first 16 bytes of a SHA-256, domain-separated.
     pub fn derive(node: NodeId, incarnation: Incarnation) -> Self {
         let mut hash = Sha256::new();
-        hash.update(b"skep/raft-id/1");
+        hash.update(b"skep/raft-id/2\0");
         hash.update(node.public_key());
         if !is_on(Mutant::NodeIdReused) {
             hash.update(incarnation.0);
         }
         let digest: [u8; 32] = hash.finalize().into();
-        let mut first = [0; 8];
-        first.copy_from_slice(&digest[..8]);
-        Self(u64::from_be_bytes(first))
+        let mut first = [0; 16];
+        first.copy_from_slice(&digest[..16]);
+        Self(u128::from_be_bytes(first))
     }
 }
 
 impl From<u64> for RaftId {
     fn from(id: u64) -> Self {
-        Self(id)
+        Self(u128::from(id))
     }
 }
 
 impl fmt::Display for RaftId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        write!(f, "{:032x}", self.0)
     }
 }
 
@@ -340,6 +341,10 @@ mod tests {
         assert_eq!(first, RaftId::derive(node, Incarnation([1; 16])));
         assert_ne!(first, RaftId::derive(node, Incarnation([2; 16])));
         assert_ne!(first, RaftId::derive(NodeId::from_public_key([8; 32]), Incarnation([1; 16])));
+        assert_eq!(first.to_string().len(), 32);
+        let halves = |id: RaftId| (id.0 >> 64, id.0 << 64);
+        let other = RaftId::derive(node, Incarnation([2; 16]));
+        assert!(halves(first).0 != halves(other).0 && halves(first).1 != halves(other).1, "each half is of the hash");
     }
 
     #[test]

@@ -169,6 +169,8 @@ pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
 pub const SOURCES_PER_PEER_MAX: usize = 4;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
+/// Shards of which a node says in its hello what they are: the first of them, if it takes part in more.
+pub const HELLO_SHARDS_MAX: usize = 32;
 /// Peers in a configuration. Refused as invalid.
 pub const PEERS_MAX: usize = 1_024;
 /// Peers that are marked as voters and not known to vote to which a node connects at a time while it finds no leader. Others
@@ -270,8 +272,13 @@ pub const FLOORS_AT_ONCE_MAX: usize = 32;
 pub const JOURNALS_KEPT_MAX: usize = AGENTS_PER_NODE_MAX;
 /// Groups that one agent belongs to. Refused as invalid.
 pub const GROUPS_MAX: usize = 16;
-/// Operators of a shard, revoked ones included. One more is refused as `ShardFull`.
+/// Operators of a shard who may do something: those who are neither revoked nor granted what has ended. One more is refused as
+/// `ShardFull`.
 pub const OPERATORS_MAX: usize = 1_024;
+/// Operators beside these who may do nothing any more. The number of the last statement about each is remembered, so that none from before
+/// it is believed. Where there are so many and one more operator is new, one of them is forgotten of whom everything that was ever
+/// granted has ended; if there is none, the new one is refused as `ShardFull`. A revocation never is.
+pub const REVOKED_OPERATORS_MAX: usize = 4_096;
 /// How far the number of an operator's grant may be above the last one, so that nobody uses the numbers up. Refused as
 /// invalid.
 pub const SERIAL_STEP_MAX: u64 = 1_000_000;

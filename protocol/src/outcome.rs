@@ -247,12 +247,12 @@ pub enum Refusal {
     /// The operator makes statements and is no admin.
     #[error("operator {0} is no admin")]
     NotAdmin(OperatorKey),
-    /// A statement that is not newer than the one that holds.
-    #[error("serial {given} is not above {known}, the one that holds for this operator")]
+    /// A statement that is not newer than the one that holds, or than one that may have been forgotten.
+    #[error("serial {given} is not above {known}, the last one that there may have been for this operator")]
     GrantStale {
         /// The serial that was given.
         given: u64,
-        /// The one that holds.
+        /// The last one.
         known: u64,
     },
     /// Nobody grants the first operator anything.
@@ -407,6 +407,8 @@ pub enum ShardFullOf {
     CommandBytes,
     /// Replacements of its first operator.
     FirstOperators,
+    /// Operators who may do nothing any more, and of whom something was granted that has not ended.
+    RevokedOperators,
 }
 
 impl std::fmt::Display for ShardFullOf {
@@ -421,6 +423,10 @@ impl std::fmt::Display for ShardFullOf {
             Self::Deliveries => "deliveries of commands",
             Self::CommandBytes => "bytes of commands",
             Self::FirstOperators => "replacements of its first operator",
+            Self::RevokedOperators => {
+                "operators, with those that may do nothing any more and are remembered, since not all that they were granted \
+                 has ended"
+            }
         })
     }
 }

@@ -216,6 +216,8 @@ pub enum Answer {
         place: Option<Place>,
         /// The first operator; none if the shard was made without one.
         first: Option<KnownFirst>,
+        /// The first statement about an operator that is new to the shard has a higher number.
+        serial_floor: u64,
     },
 }
 
@@ -303,6 +305,8 @@ pub struct Dropped {
     pub request_ids: u64,
     /// Agents that nobody served any more, and nobody registered.
     pub agents: u64,
+    /// Operators who could do nothing any more, and of whom everything that was granted had ended.
+    pub operators: u64,
 }
 
 /// One transition of a task and where it stands in the log.

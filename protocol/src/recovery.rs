@@ -47,6 +47,27 @@ impl Signed<ShardRecovery> {
     }
 }
 
+/// How a shard came about, as one replica of it knows. It tells two shards from each other that have the same number, in sites of the
+/// same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// Its number.
+    pub shard: ShardId,
+    /// Its genesis.
+    pub genesis: Genesis,
+    /// What its genesis was before it was recovered, in order: the last few times.
+    pub past: Vec<Genesis>,
+}
+
+impl Lineage {
+    /// Whether two replicas can be of one shard: of the same genesis, or one of them of what the other one's shard was before. Two
+    /// that went on separately from what was one shard are two.
+    pub fn belongs_with(&self, other: &Self) -> bool {
+        let has_been = |one: &Self, genesis: &Genesis| one.genesis == *genesis || one.past.contains(genesis);
+        self.shard == other.shard && (has_been(self, &other.genesis) || has_been(other, &self.genesis))
+    }
+}
+
 /// What was before a recovery, for those who know nothing later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PastGenesis {
@@ -150,6 +171,25 @@ mod tests {
         // Of another shard, or one whose first operator is somebody else.
         assert_eq!(after(&root, Some((9, known(&one, 0)))), (genesis(9), Some(known(&one, 0))));
         assert_eq!(after(&root, Some((7, known(&three, 0)))), (genesis(7), Some(known(&three, 0))));
+    }
+
+    #[test]
+    fn replicas_are_of_one_shard_if_one_of_them_has_been_what_the_other_one_is() {
+        let of = |shard, now, past: &[u8]| {
+            let past = past.iter().copied().map(genesis).collect();
+            Lineage { shard: ShardId(shard), genesis: genesis(now), past }
+        };
+        let belong = |one: &Lineage, other: &Lineage| {
+            assert_eq!(one.belongs_with(other), other.belongs_with(one), "{one:?} {other:?}");
+            one.belongs_with(other)
+        };
+        let now = of(1, 8, &[6, 7]);
+        for one in [of(1, 8, &[]), of(1, 6, &[]), of(1, 7, &[6]), of(1, 9, &[6, 7, 8]), now.clone()] {
+            assert!(belong(&now, &one), "{one:?}");
+        }
+        for other in [of(1, 5, &[]), of(2, 8, &[6, 7]), of(1, 9, &[6, 7]), of(1, 9, &[])] {
+            assert!(!belong(&now, &other), "{other:?}");
+        }
     }
 
     #[test]

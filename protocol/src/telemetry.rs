@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::ids::NodeId;
 use crate::limits;
-use crate::text::{AgentId, SiteName};
+use crate::text::{AgentId, SiteName, TextError, check_line};
 
 /// A topic of the data plane: `site/group/kind`.
 ///
@@ -128,6 +128,9 @@ pub enum InvalidPublication {
         /// Its size.
         bytes: usize,
     },
+    /// A media type with what a terminal would obey.
+    #[error(transparent)]
+    Text(#[from] TextError),
 }
 
 impl Publication {
@@ -142,7 +145,7 @@ impl Publication {
         if self.content_type.len() > limits::NAME_BYTES_MAX {
             return Err(InvalidPublication::ContentType { bytes: self.content_type.len() });
         }
-        Ok(())
+        Ok(check_line("content type", &self.content_type)?)
     }
 }
 
@@ -212,7 +215,9 @@ mod tests {
         assert_eq!(fits.check(), Ok(()));
         let large = Publication { payload: vec![0; 4_097], ..fits.clone() };
         assert_eq!(large.check(), Err(InvalidPublication::Payload { bytes: 4_097 }));
-        let named = Publication { content_type: "x".repeat(65), ..fits };
+        let named = Publication { content_type: "x".repeat(65), ..fits.clone() };
         assert_eq!(named.check(), Err(InvalidPublication::ContentType { bytes: 65 }));
+        let obeyed = Publication { content_type: "text/\u{1b}[2J".to_owned(), ..fits };
+        assert!(matches!(obeyed.check(), Err(InvalidPublication::Text(TextError::Control { .. }))));
     }
 }

@@ -1,4 +1,5 @@
-//! Bounded text: names and free text with a limit that every constructor and decoder enforces.
+//! Bounded text: names and free text, with a limit and an alphabet that every constructor and every decoder enforces: whatever holds
+//! one of these was let in by the same rule, whoever sent it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -127,6 +128,19 @@ fn written_out(text: &str, is_to_be: fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Whether a text is a trace context, or empty. Of a version that is not known only what all have in common is checked.
+fn check_trace(what: &'static str, text: &str) -> Result<(), TextError> {
+    let mut parts = text.split('-');
+    let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+    let mut hex = |digits: usize| parts.next().filter(|part| part.len() == digits && part.bytes().all(is_digit));
+    let (version, trace, parent, flags) = (hex(2), hex(32), hex(16), hex(2));
+    let is_some = |part: Option<&str>| part.is_some_and(|part| part.bytes().any(|byte| byte != b'0'));
+    let is_whole = version.is_some_and(|version| version != "ff") && is_some(trace) && is_some(parent);
+    let may_have_more = version != Some("00") && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_known = is_whole && flags.is_some() && (parts.next().is_none() || may_have_more);
+    if is_known || text.is_empty() { Ok(()) } else { Err(TextError::Trace { what }) }
+}
+
 fn check_length(what: &'static str, text: &str, max: usize) -> Result<(), TextError> {
     if text.len() > max {
         return Err(TextError::TooLong { what, bytes: text.len(), max });
@@ -143,10 +157,6 @@ impl AgentId {
 
 macro_rules! bounded_text {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
-        bounded_text!($(#[$doc])* $name, $what, $check, $check);
-    };
-    // What is decoded was let in by somebody: its limit holds, and what was let in before a rule was made can be read.
-    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr, $decoded:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -196,10 +206,7 @@ macro_rules! bounded_text {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                let check: fn(&'static str, &str) -> Result<(), TextError> = $decoded;
-                check($what, &text).map_err(de::Error::custom)?;
-                Ok(Self(Arc::from(text)))
+                Self::new(String::deserialize(deserializer)?).map_err(de::Error::custom)
             }
         }
     };
@@ -244,60 +251,34 @@ bounded_text!(
 bounded_text!(
     /// What sort of bytes something is, as a media type.
     ContentType, "content type",
-    |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::CONTENT_TYPE_BYTES_MAX)),
-    |what, text| check_length(what, text, limits::CONTENT_TYPE_BYTES_MAX)
+    |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::CONTENT_TYPE_BYTES_MAX))
 );
 bounded_text!(
-    /// The W3C trace context that a command belongs to (<https://www.w3.org/TR/trace-context/>); empty if to none.
+    /// The W3C trace context that a command belongs to (<https://www.w3.org/TR/trace-context/>); empty if to none. It becomes a
+    /// header in other protocols.
     TraceParent, "traceparent",
-    |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::TRACEPARENT_BYTES_MAX)),
-    |what, text| check_length(what, text, limits::TRACEPARENT_BYTES_MAX)
+    |what, text| check_length(what, text, limits::TRACEPARENT_BYTES_MAX).and_then(|()| check_trace(what, text))
 );
 bounded_text!(
     /// A task's one-line title.
     Title, "title",
-    |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::TITLE_BYTES_MAX)),
-    |what, text| check_length(what, text, limits::TITLE_BYTES_MAX)
+    |what, text| check_line(what, text).and_then(|()| check_length(what, text, limits::TITLE_BYTES_MAX))
 );
 bounded_text!(
     /// Why a transition happened, in its author's words, which may be several lines. Escaped where it is printed.
     Reason, "reason",
-    |what, text| check_text(what, text).and_then(|()| check_length(what, text, limits::REASON_BYTES_MAX)),
-    |what, text| check_length(what, text, limits::REASON_BYTES_MAX)
+    |what, text| check_text(what, text).and_then(|()| check_length(what, text, limits::REASON_BYTES_MAX))
 );
 
 impl Reason {
-    /// The start of a text, as much as a reason may hold.
+    /// What somebody said who is not to be refused: as much as a reason may hold, with what a terminal would obey written out.
     pub fn truncated(text: &str) -> Self {
+        let text = legible(text);
         let mut end = text.len().min(limits::REASON_BYTES_MAX);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
         Self(Arc::from(&text[..end]))
-    }
-
-    /// What somebody said who is not to be refused: as much as a reason may hold, with what a terminal would obey written out.
-    pub fn said(text: &str) -> Self {
-        Self::truncated(&legible(text))
-    }
-}
-
-impl TraceParent {
-    /// Checks that it is one, or of no trace: it becomes a header in other protocols. Of a version that is not known only what
-    /// all have in common is checked.
-    ///
-    /// # Errors
-    /// [`TextError::Trace`].
-    pub fn check(&self) -> Result<(), TextError> {
-        let mut parts = self.0.split('-');
-        let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
-        let mut hex = |digits: usize| parts.next().filter(|part| part.len() == digits && part.bytes().all(is_digit));
-        let (version, trace, parent, flags) = (hex(2), hex(32), hex(16), hex(2));
-        let is_some = |part: Option<&str>| part.is_some_and(|part| part.bytes().any(|byte| byte != b'0'));
-        let is_whole = version.is_some_and(|version| version != "ff") && is_some(trace) && is_some(parent);
-        let may_have_more = version != Some("00") && self.0.bytes().all(|byte| byte.is_ascii_graphic());
-        let is_known = is_whole && flags.is_some() && (parts.next().is_none() || may_have_more);
-        if is_known || self.0.is_empty() { Ok(()) } else { Err(TextError::Trace { what: "traceparent" }) }
     }
 }
 
@@ -343,6 +324,8 @@ mod tests {
             assert!(matches!(Title::new(bad), Err(TextError::Control { what: "title", .. })), "{bad:?}");
             assert!(ContentType::new(bad).is_err() && TraceParent::new(bad).is_err(), "{bad:?}");
         }
+        let more = "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-a\u{1b}b";
+        assert_eq!(TraceParent::new(more), Err(TextError::Trace { what: "traceparent" }));
         assert!(Title::new("hole Palette 7 ab \u{2013} \u{5b89}\u{5168}").is_ok());
         assert!(Reason::new("two\nlines\tand more").is_ok(), "a reason may be long");
         for bad in ["a\u{1b}]52;c;eA==\u{7}b", "a\rb", "\u{9b}2J", "a\u{202e}b", "a\u{7f}"] {
@@ -352,15 +335,17 @@ mod tests {
 
     #[test]
     fn what_software_says_is_taken_with_what_a_terminal_would_obey_written_out() {
-        assert_eq!(Reason::said("\u{1b}[31mjammed\nat 7").as_str(), "\\u{1b}[31mjammed\nat 7");
-        assert_eq!(Reason::said(&"\u{7f}".repeat(limits::REASON_BYTES_MAX)).as_str().len(), limits::REASON_BYTES_MAX);
+        assert_eq!(Reason::truncated("\u{1b}[31mjammed\nat 7").as_str(), "\\u{1b}[31mjammed\nat 7");
+        let long = Reason::truncated(&"\u{7f}".repeat(limits::REASON_BYTES_MAX));
+        assert_eq!(long.as_str().len(), limits::REASON_BYTES_MAX);
+        assert_eq!(Reason::new(long.as_str()), Ok(long), "whatever is made of a text can be read");
         assert!(matches!(legible("plain \u{2013}\n\u{e4}"), Cow::Borrowed(_)));
     }
 
     #[test]
     fn a_trace_context_is_one_or_is_refused() {
         // https://www.w3.org/TR/trace-context/
-        let is_one = |text: &str| TraceParent::new(text).is_ok_and(|trace| trace.check().is_ok());
+        let is_one = |text: &str| TraceParent::new(text).is_ok();
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(is_one(good) && is_one(""));
         assert!(is_one(&good.replacen("00", "cc", 1)) && is_one(&format!("{}-more", good.replacen("00", "cc", 1))));
@@ -372,18 +357,68 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_was_let_in_before_it_was_refused_is_read() {
-        let known = postcard::to_stdvec("a\nb").unwrap();
-        assert_eq!(postcard::from_bytes::<Title>(&known).unwrap().as_str(), "a\nb");
-        let long = postcard::to_stdvec(&"x".repeat(limits::TITLE_BYTES_MAX + 1)).unwrap();
-        assert!(postcard::from_bytes::<Title>(&long).is_err());
+    /// Whether each of these is decoded just as it is made by its constructor.
+    fn is_decoded<T: serde::de::DeserializeOwned>(text: &str) -> bool {
+        postcard::from_bytes::<T>(&postcard::to_stdvec(text).unwrap()).is_ok()
+    }
+
+    /// Every kind of text: whether it can be made, and whether it can be decoded.
+    fn ways_in(text: &str) -> Vec<(&'static str, bool, bool)> {
+        macro_rules! ways {
+            ($($kind:ident),*) => {
+                vec![$((stringify!($kind), $kind::new(text).is_ok(), is_decoded::<$kind>(text))),*]
+            };
+        }
+        ways![
+            AgentId,
+            Capability,
+            RoleName,
+            TaskKind,
+            NodeName,
+            SiteName,
+            Verb,
+            GroupName,
+            OperatorName,
+            ContentType,
+            TraceParent,
+            Title,
+            Reason
+        ]
     }
 
     #[test]
-    fn decoding_enforces_the_limit() {
-        let long = postcard::to_stdvec(&"x".repeat(65)).unwrap();
-        assert!(postcard::from_bytes::<AgentId>(&long).is_err());
+    fn what_no_constructor_takes_no_decoder_takes_either() {
+        let long = "x".repeat(2_000);
+        let texts = [
+            "",
+            "a",
+            "a/b",
+            "a b",
+            "a\nb",
+            "a\rb",
+            "a\tb",
+            "a\u{1b}[2Jb",
+            "\u{9b}2J",
+            "a\u{202e}b",
+            "a\u{2028}b",
+            "a\u{7f}",
+            "a\0b",
+            "\u{e4}",
+            "00---01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            &long[..65],
+            &long,
+        ];
+        for text in texts {
+            for (kind, made, decoded) in ways_in(text) {
+                assert_eq!(made, decoded, "{kind} of {text:?}");
+            }
+        }
+        for text in ["a\u{1b}[2Jb", "a\rb", "a\u{202e}b", "a\0b", &long] {
+            for (kind, _, decoded) in ways_in(text) {
+                assert!(!decoded, "{kind} of {text:?}");
+            }
+        }
     }
 
     #[test]

@@ -3,21 +3,30 @@
 
 use proptest::prelude::*;
 use skep_protocol::agent::{LeaseTerms, Position, Role};
+use skep_protocol::authority::OperatorSecret;
 use skep_protocol::change::{Change, ChangeKind, ChangeSet};
 use skep_protocol::codec::{CodecError, Encoded};
-use skep_protocol::entry::{Claim, Decision, Entry, EntryBody, Op, Request};
+use skep_protocol::command::{
+    Command, CommandClass, CommandOrder, CommandOutcome, DeliverySeq, OrderKind, Steps, Target,
+};
+use skep_protocol::entry::{Claim, Decision, EndedDelivery, Entry, EntryBody, Op, Request};
 use skep_protocol::fleet::{FleetLimits, FleetVersions, Rules};
-use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress};
+use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Lineages, Proposal, ProposalReply, RaftAddress};
 use skep_protocol::heartbeat::{
     AgentClaims, AgentHeartbeat, AgentRenewal, ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatReply, Renewal,
 };
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, Incarnation, NodeId, RequestId, SessionId, TaskId};
+use skep_protocol::ids::{
+    AttachmentId, ClaimEpoch, CommandId, Genesis, Incarnation, NodeId, RequestId, SessionId, ShardId, TaskId,
+};
 use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
 use skep_protocol::query::{Answer, AsOf, HistoryEdge, Missing, Query, QueryAnswer, QueryReply};
+use skep_protocol::recovery::Lineage;
+use skep_protocol::statement::Place;
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
 use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath};
-use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title};
+use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title, TraceParent};
 use skep_protocol::time::LogInstant;
 
 fn hex(bytes: &[u8]) -> String {
@@ -62,7 +71,12 @@ fn hello() -> Hello {
         process: 5,
         name: NodeName::new("n").unwrap(),
         site: SiteName::new("s").unwrap(),
+        shards: vec![lineage()],
     }
+}
+
+fn lineage() -> Lineage {
+    Lineage { shard: ShardId(1), genesis: Genesis::from_bytes([0xee; 16]), past: vec![Genesis::from_bytes([0xff; 16])] }
 }
 
 fn change_set() -> ChangeSet {
@@ -134,9 +148,11 @@ fn golden_bytes_of_each_version() {
     let b16 = "bb".repeat(16);
     let a16 = "aa".repeat(16);
     let d32 = "dd".repeat(32);
+    let lineages = format!("0101{}01{}", "ee".repeat(16), "ff".repeat(16));
     let golden = [
         ("entry", hex(&entry().encode().unwrap()), GOLDEN_ENTRY.replace("{a}", &a16).replace("{b}", &b16)),
-        ("hello", hex(&hello().encode().unwrap()), GOLDEN_HELLO.replace("{c}", &"cc".repeat(16))),
+        ("hello", hex(&hello().encode().unwrap()), GOLDEN_HELLO.replace("{c}", &"cc".repeat(16)) + &lineages),
+        ("shards of a node", hex(&Lineages { shards: vec![lineage()] }.encode().unwrap()), "01".to_owned() + &lineages),
         ("changes", hex(&change_set().encode().unwrap()), GOLDEN_CHANGES.replace("{a}", &a16).replace("{b}", &b16)),
         ("proposal reply", hex(&outcome().encode().unwrap()), GOLDEN_OUTCOME.replace("{b}", &b16).replace("{d}", &d32)),
         ("heartbeat", hex(&heartbeat().encode().unwrap()), "0101016109020001".to_owned()),
@@ -161,7 +177,7 @@ fn golden_bytes_of_each_version() {
 }
 
 const GOLDEN_ENTRY: &str = "0102030001{a}010200{b}0174016b020101630109030405060107080101010201";
-const GOLDEN_HELLO: &str = "0201010102{c}05016e0173";
+const GOLDEN_HELLO: &str = "0301010102{c}05016e0173";
 const GOLDEN_CHANGES: &str = "020403010201{a}01{b}01610101";
 const GOLDEN_HINT: &str = "01{d}0301{d}";
 const GOLDEN_OUTCOME: &str = "02040004020000{b}0101010005020107{b}050101{d}0301{d}";
@@ -186,6 +202,7 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&entry());
     survives(&Entry { body: rules(2), ..entry() });
     survives(&hello());
+    survives(&Lineages { shards: vec![lineage()] });
     survives(&change_set());
     survives(&outcome());
     survives(&answer());
@@ -199,6 +216,18 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&Proposal { requests: vec![request(Op::RemoveAgent { agent: AgentId::new("a").unwrap() })] });
 }
 
+/// As many shards as a node says, each recovered as often as is remembered.
+#[test]
+fn a_hello_has_room_for_all_that_a_node_says_in_it() {
+    let genesis = Genesis::from_bytes([0xee; 16]);
+    let lineage = |n: usize| Lineage { shard: ShardId(u32::MAX - n as u32), genesis, past: vec![genesis; 4] };
+    let shards: Vec<Lineage> = (0..limits::HELLO_SHARDS_MAX).map(lineage).collect();
+    let (name, site) = (NodeName::new("n".repeat(64)).unwrap(), SiteName::new("s".repeat(64)).unwrap());
+    let full = Hello { process: u64::MAX, name, site, shards: shards.clone(), ..hello() };
+    assert_eq!(Hello::decode(&full.encode().unwrap()), Ok(full));
+    assert!(Lineages { shards }.encode().is_ok());
+}
+
 #[test]
 fn what_is_over_its_limit_is_refused_both_ways() {
     let mut large = entry();
@@ -209,10 +238,82 @@ fn what_is_over_its_limit_is_refused_both_ways() {
     assert!(matches!(Entry::decode(&vec![1; Entry::BYTES_MAX + 1]), Err(CodecError::TooLarge { .. })));
 }
 
+/// What is in the place of a character that a terminal obeys, until it is put there.
+const PLACE: &str = "zqz";
+
+fn of_operators() -> [Op; 3] {
+    let by = OperatorSecret::from_seed(&[1; 32]);
+    let place = Place { site: "s".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) };
+    let command = Command {
+        place: place.clone(),
+        id: CommandId::from_bytes([7; 16]),
+        target: Target::All,
+        verb: "goto".parse().unwrap(),
+        content_type: "".parse().unwrap(),
+        args: bytes::Bytes::new(),
+        deadline: LogInstant::from_raw(9),
+        class: CommandClass::Routine,
+        idempotent: false,
+        supersedes: None,
+        parent: None,
+        trace: TraceParent::default(),
+        waves: None,
+        operator: by.key(),
+    };
+    let trace = format!("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-{PLACE}").parse().unwrap();
+    let traced = Command { trace, ..command.clone() }.sign(&by).unwrap();
+    let typed = Command { content_type: PLACE.parse().unwrap(), ..command }.sign(&by).unwrap();
+    let (id, reason) = (CommandId::from_bytes([7; 16]), PLACE.parse().unwrap());
+    let order = CommandOrder { place, command: id, what: OrderKind::Cancel, reason, operator: by.key() };
+    [
+        Op::SendCommand { command: Box::new(traced) },
+        Op::SendCommand { command: Box::new(typed) },
+        Op::OrderCommand { order: Box::new(order.sign(&by).unwrap()) },
+    ]
+}
+
+fn of_clients() -> [Op; 6] {
+    let task = TaskId::from_bytes([0xbb; 16]);
+    let claim = Claim { task, agent: "a".parse().unwrap(), epoch: ClaimEpoch(1) };
+    let ended = EndedDelivery {
+        agent: "a".parse().unwrap(),
+        command: CommandId::from_bytes([7; 16]),
+        seq: DeliverySeq::default(),
+        outcome: CommandOutcome::Failed { reason: PLACE.parse().unwrap() },
+        steps: Steps::default(),
+    };
+    let role = Role { capabilities: [Capability::new(PLACE).unwrap()].into(), ..Role::unregistered() };
+    [
+        Op::CreateTask { task, spec: Box::new(TaskSpec { title: PLACE.parse().unwrap(), ..spec() }) },
+        Op::CancelTask { task, reason: PLACE.parse().unwrap() },
+        Op::ReportProgress { claim, permille: 1, note: PLACE.parse().unwrap(), checkpoint: None },
+        Op::EndDelivery { ended: Box::new(ended) },
+        Op::RegisterAgent { agent: "a".parse().unwrap(), role },
+        Op::RemoveAgent { agent: PLACE.parse().unwrap() },
+    ]
+}
+
+/// Whoever leads can propose bytes that no node ever let in. They are no entry, so that nobody stores them.
+#[test]
+fn an_entry_with_text_that_a_terminal_obeys_is_no_entry() {
+    for op in of_operators().into_iter().chain(of_clients()) {
+        let what = format!("{op:?}");
+        let entry = Entry { stamp: LogInstant::from_raw(2), term: 3, body: EntryBody::Requests(vec![request(op)]) };
+        let good = entry.encode().unwrap();
+        assert_eq!(Entry::decode(&good).unwrap(), entry);
+        let at = good.windows(PLACE.len()).position(|part| part == PLACE.as_bytes()).unwrap();
+        for control in [0x1b, 0x00, 0x07, b'\r', 0x7f] {
+            let mut bad = good.clone();
+            bad[at + 1] = control;
+            assert!(matches!(Entry::decode(&bad), Err(CodecError::Malformed { .. })), "{control:#x} in {what}");
+        }
+    }
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let agent = "[a-z0-9._-]{1,64}".prop_map(|text| AgentId::new(text).unwrap());
     let task = any::<[u8; 16]>().prop_map(TaskId::from_bytes);
-    let reason = "\\PC{0,100}".prop_map(|text| Reason::said(&text));
+    let reason = "\\PC{0,100}".prop_map(|text| Reason::truncated(&text));
     let claim = (task.clone(), agent.clone(), any::<u64>()).prop_map(|(task, agent, epoch)| Claim {
         task,
         agent,
@@ -284,7 +385,7 @@ proptest! {
     #[test]
     fn rubbish_is_refused_and_never_a_panic(
         mut bytes in prop::collection::vec(any::<u8>(), 0..400),
-        version in 1u8..=2,
+        version in 1u8..=3,
     ) {
         if let Some(first) = bytes.first_mut() {
             *first = version;
@@ -292,6 +393,7 @@ proptest! {
         let _ = Entry::decode(&bytes);
         let _ = ChangeSet::decode(&bytes);
         let _ = Hello::decode(&bytes);
+        let _ = Lineages::decode(&bytes);
         let _ = Proposal::decode(&bytes);
         let _ = ProposalReply::decode(&bytes);
         let _ = Query::decode(&bytes);

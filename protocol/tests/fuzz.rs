@@ -11,7 +11,7 @@ use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::command::{Command, CommandOrder};
 use skep_protocol::entry::Entry;
-use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Proposal, ProposalReply, RaftAddress, SnapshotId};
+use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Lineages, Proposal, ProposalReply, RaftAddress, SnapshotId};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
 use skep_protocol::ids::NodeId;
 use skep_protocol::journal::JournalRecord;
@@ -63,7 +63,8 @@ fn raft_address(bytes: &[u8]) {
 fn texts(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let _ = (NodeName::new(&*text), SiteName::new(&*text), Capability::new(&*text), AgentId::new(&*text));
-    assert!(Reason::truncated(&text).to_string().len() <= skep_protocol::limits::REASON_BYTES_MAX);
+    let said = Reason::truncated(&text);
+    assert_eq!(Reason::new(said.as_str()), Ok(said), "what is made of any text can be read");
     let _ = TopicPath::new(&text);
     if let Ok(node) = text.parse::<NodeId>() {
         assert_eq!(node.to_string().parse(), Ok(node));
@@ -104,6 +105,7 @@ targets! {
     fuzz_query: round_trips::<Query>,
     fuzz_query_answer: round_trips::<QueryAnswer>,
     fuzz_hello: round_trips::<Hello>,
+    fuzz_lineages: round_trips::<Lineages>,
     fuzz_proposal: round_trips::<Proposal>,
     fuzz_proposal_reply: round_trips::<ProposalReply>,
     fuzz_heartbeat: round_trips::<Heartbeat>,

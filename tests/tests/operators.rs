@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use serde_json::Value;
-use skep_client::NotStarted;
-use skep_tests::Site;
+use skep_client::{Client, ClientError, Endpoint, Genesis, NotStarted, Settings};
 use skep_tests::hall::{Hall, attach};
+use skep_tests::{Ran, Site};
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
 
@@ -81,4 +81,45 @@ async fn a_revoked_operators_commands_are_begun_no_more_and_a_grant_ends() {
     assert!(matches!(offer.start().await, Err(NotStarted::Void(_))));
     let refused = send("1s");
     assert_eq!(refused.code(), Some(5), "{}", refused.error());
+}
+
+/// Why something was refused, as programs read it.
+fn code(refused: &Ran) -> String {
+    let error = refused.error();
+    let told: Value = serde_json::from_str(error.lines().last().unwrap_or_default()).unwrap_or_default();
+    told["error"]["code"].as_str().unwrap_or(&error).to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_signs_for_the_shard_that_it_signed_for_first_whatever_shard_a_node_names() {
+    let (own, other) = (Hall::up(NODE, 1, 1).await, Hall::up(NODE, 1, 1).await);
+    let key = own.key.to_str().unwrap();
+    let genesis = |hall: &Hall| {
+        let status = hall.site.skep(0, &["shard", "status", "-o", "json"]).json();
+        status["genesis"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (genesis(&own), genesis(&other));
+    let cancel = ["command", "cancel", "07070707-0707-0707-0707-070707070707", "--key", key, "-o", "json"];
+    let given = [&cancel[..], &["--genesis", second.as_str()]].concat();
+    assert_eq!(code(&own.site.skep(0, &cancel)), "SKEP-0415", "the shard judges it");
+    let remembered = || std::fs::read_to_string(format!("{key}.shard-1")).unwrap().trim().to_owned();
+    assert_eq!(remembered(), first);
+    // As if the node of the one named the other.
+    let refused = other.site.skep(0, &cancel);
+    assert_eq!((refused.code(), code(&refused)), (Some(5), "SKEP-0305".to_owned()));
+    assert_eq!(remembered(), first);
+    // Whoever says which one is meant is taken at its word, and at nobody else's.
+    assert!(code(&other.site.skep(0, &given)).starts_with("SKEP-04"));
+    assert_eq!(code(&own.site.skep(0, &given)), "SKEP-0305");
+    let by_variable = Ran::of(own.site.command(0, &cancel).env("SKEP_GENESIS", &second));
+    assert_eq!(code(&by_variable), "SKEP-0305");
+    let pinned = own.site.skep(0, &["operator", "pin", &second, "--key", key]);
+    assert_eq!((pinned.code(), remembered()), (Some(0), second.clone()), "{}", pinned.error());
+    assert!(code(&other.site.skep(0, &cancel)).starts_with("SKEP-04"));
+    assert_eq!(code(&own.site.skep(0, &cancel)), "SKEP-0305");
+    // So it is with the client of a program.
+    let [wanted, told] = [&second, &first].map(|genesis| genesis.parse::<Genesis>().unwrap());
+    let settings = Settings { genesis: Some(wanted), ..Settings::default() };
+    let client = Client::with_settings(Endpoint::of_dir(&own.site.net.nodes[0].dir), settings).unwrap();
+    assert_eq!(client.place().await, Err(ClientError::AnotherShard { wanted, told }));
 }

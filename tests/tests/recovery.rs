@@ -53,6 +53,8 @@ async fn what_the_last_voter_holds_goes_on_and_one_that_comes_back_after_all_cha
     let done = site.skep(0, &["shard", "recover", "--unsafe", "--key", &key, "-o", "json"]).json();
     assert_eq!(done["from_genesis"], before["genesis"]);
     assert_ne!(done["genesis"], before["genesis"]);
+    let remembered = std::fs::read_to_string(format!("{key}.shard-1")).unwrap();
+    assert_eq!(remembered.trim(), done["genesis"].as_str().unwrap(), "the key signs for what it made of the shard");
 
     site.net.start(0).unwrap();
     assert_eq!(site.net.leader().await.unwrap(), 0);

@@ -3,7 +3,7 @@
 
 mod support;
 
-use skep_fleet::{FleetState, LogPosition};
+use skep_fleet::{FleetLimits, FleetState, LogPosition};
 use skep_protocol::authority::{FirstReplacement, KnownFirst, OperatorGrant};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
@@ -77,6 +77,29 @@ fn a_recovered_shard_keeps_its_work_and_begins_anew_for_operators_and_clocks() {
     let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
     assert_eq!((copy.root(0), copy.place()), (Some(root), Some(&now)));
     assert!(copy.is_former(RaftId(4)));
+    let lineage = copy.lineage().unwrap();
+    assert_eq!((lineage.genesis, lineage.past.as_slice()), (genesis(7), [place().genesis].as_slice()));
+    let before = Hall::new().state.lineage().unwrap();
+    assert!(lineage.belongs_with(&before) && lineage != before, "one that was not there knows the shard as it was");
+    assert_eq!(FleetState::empty().lineage(), None);
+}
+
+#[test]
+fn what_was_granted_before_a_recovery_has_ended_and_keeps_nobody_new_out() {
+    let limits = FleetLimits { operators_max: 2, revoked_operators_max: 1, ..FleetLimits::default() };
+    let mut hall = Hall::within(limits);
+    hall.ok(state_grant(grant(2, 5), 1));
+    hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 6) }, 1));
+    hall.ok(state_grant(grant(3, 1), 1));
+    let last = change_members(&mut hall);
+    hall.apply(recovered(last, 7, 1));
+    hall.now = hall.state.clock();
+    let now = Place { genesis: genesis(7), ..place() };
+    let granted = |of, serial| state_grant(OperatorGrant { place: now.clone(), ..grant(of, serial) }, 1);
+    hall.ok(granted(4, 1));
+    let known = hall.state.operators().filter(|of| [2, 3].map(|n| secret(n).key()).contains(&of.operator)).count();
+    assert_eq!(known, 1, "one of them was forgotten");
+    assert!(hall.state.serial_floor() == 6 || hall.state.serial_floor() == 1);
 }
 
 #[test]

@@ -56,6 +56,7 @@ pub(crate) struct ControlPlane {
 
 struct Shared {
     identity: Identity,
+    /// What this node says first, but for its shards.
     hello: Hello,
     peers: Peers,
     idle_timeout: Duration,
@@ -148,6 +149,11 @@ async fn accept(endpoint: quinn::Endpoint, shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// What this node says first, as it is now.
+    fn hello(&self) -> Hello {
+        Hello { shards: self.peers.shards(), ..self.hello.clone() }
+    }
+
     /// Somebody was not let in: one line a minute, whoever it is.
     fn note_stranger(&self, from: SocketAddr, why: &str) {
         if let Some(more) = self.strangers.happened() {
@@ -182,6 +188,11 @@ async fn admit(
     let (send, mut receive) = connection.accept_bi().await.map_err(|e| e.to_string())?;
     let hello = read_hello(&mut receive).await.map_err(refuse)?;
     check_hello(&hello, &shared.hello).map_err(refuse)?;
+    if let Err(why) = shared.peers.check_shards(node, &hello.shards) {
+        Peers::refuse_stray(&connection, &why);
+        shared.peers.failed(node, why.clone());
+        return Err(why);
+    }
     Ok(Guest { node, hello, connection, send })
 }
 
@@ -192,7 +203,7 @@ async fn welcome(guest: Guest, shared: &Arc<Shared>) {
     if let Err(why) = shared.peers.make_way(node, &hello, connection.remote_address()).await {
         return Peers::refuse_twin(&connection, &why);
     }
-    let said = tokio::time::timeout(HANDSHAKE_TIMEOUT, send_hello(&mut send, &shared.hello)).await;
+    let said = tokio::time::timeout(HANDSHAKE_TIMEOUT, send_hello(&mut send, &shared.hello())).await;
     let said = said.unwrap_or_else(|_| Err("it does not read what it is told".to_owned()));
     drop(send);
     match said {
@@ -296,14 +307,19 @@ async fn dial(
     let connected = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(silent)?;
     let connection = connected.map_err(|e| e.to_string())?;
     drop(handshake);
-    let hello = match tokio::time::timeout(HELLO_TIMEOUT, greet(&connection, &shared.hello)).await.map_err(silent)? {
+    let hello = match tokio::time::timeout(HELLO_TIMEOUT, greet(&connection, &shared.hello())).await.map_err(silent)? {
         Ok(hello) => hello,
         Err(error) => {
             shared.peers.note_if_refused(&connection);
+            shared.peers.note_if_stray(node, &connection);
             return Err(connection.close_reason().map_or(error, |reason| reason.to_string()));
         }
     };
     check_hello(&hello, &shared.hello)?;
+    if let Err(why) = shared.peers.check_shards(node, &hello.shards) {
+        Peers::refuse_stray(&connection, &why);
+        return Err(why);
+    }
     if let Err(why) = shared.peers.make_way(node, &hello, connection.remote_address()).await {
         Peers::refuse_twin(&connection, &why);
         return Err(why);
@@ -334,11 +350,14 @@ async fn serve_until_closed(peer: Peer, shared: Arc<Shared>) {
         return;
     }
     tracing::info!(peer = %peer.node, name = %peer.hello.name, "control plane connected");
+    // What this node is may have become known since it looked.
+    shared.peers.part(peer.node, &peer.hello.shards);
     let threads = shared.threads.clone();
     let why = serve(Arc::clone(&peer), shared.peers.clone(), Arc::clone(&shared.dispatch), threads).await;
     tracing::info!(peer = %peer.node, name = %peer.hello.name, why, "control plane disconnected");
     if let Some(connection) = peer.link.connection() {
         shared.peers.note_if_refused(connection);
+        shared.peers.note_if_stray(peer.node, connection);
     }
     shared.peers.disconnect(&peer, why);
 }

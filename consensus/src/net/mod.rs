@@ -2,7 +2,7 @@
 //!
 //! Both sides may dial. When both did, both keep the connection that the smaller id dialled; a connection from a
 //! restarted process replaces that of the old one, unless that one lives: then two processes run under one identity, and the
-//! one that was there first is kept. How long an answer is waited for follows what answers take; a
+//! one that was there first is kept. Nodes of different shards with one number do not speak with each other. How long an answer is waited for follows what answers take; a
 //! connection ends when nothing at all was heard for the idle time, and for no call that was not answered.
 
 mod answers;
@@ -11,6 +11,7 @@ mod calls;
 mod doors;
 mod drivers;
 mod endpoint;
+mod lineages;
 mod link;
 mod noise;
 mod pace;
@@ -24,6 +25,7 @@ mod twins;
 pub(crate) use budget::Waits;
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
+pub(crate) use lineages::in_words;
 #[cfg(test)]
 pub(crate) use link::{Link, Outgoing, RoundTrips};
 pub(crate) use noise::Noise;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::budget::NodeBudget;
 use super::calls::{CallError, Class};
+use super::lineages::Known;
 use super::link::{Link, Outgoing, RoundTrips};
 use super::noise::Noise;
 use super::pace::{Pace, answer_bytes};
@@ -146,6 +147,7 @@ pub(crate) struct Peers {
     /// Peers with whom nothing is spoken, as a testnet wishes.
     cut_off: Arc<Mutex<BTreeSet<NodeId>>>,
     pub(super) twins: Arc<Mutex<Twins>>,
+    pub(super) known: Arc<Mutex<Known>>,
     /// What the calls of all peers may have under way.
     pub(super) budget: NodeBudget,
     /// Frames that were none, as it is told in the log.
@@ -166,6 +168,7 @@ impl Peers {
             wishes: Arc::default(),
             cut_off: Arc::default(),
             twins: Arc::default(),
+            known: Arc::default(),
             budget: NodeBudget::default(),
             malformed: Arc::default(),
         }
@@ -407,6 +410,7 @@ mod tests {
             process: 7,
             name: name("a"),
             site: SiteName::new("site").unwrap(),
+            shards: Vec::new(),
         };
         let called = |known: Option<&str>, hello: Option<&Hello>| {
             let id = NodeId::from_public_key([7; 32]);

@@ -303,7 +303,7 @@ fn class_of(kind: FrameKind) -> Class {
         FrameKind::Heartbeat | FrameKind::Claims | FrameKind::Pull | FrameKind::Leads => Class::Agents,
         FrameKind::End => Class::End,
         FrameKind::Propose => Class::Propose,
-        FrameKind::Query => Class::Query,
+        FrameKind::Query | FrameKind::Lineages => Class::Query,
         FrameKind::SnapshotHead | FrameKind::SnapshotChunk | FrameKind::SnapshotInstall => Class::Snapshot,
         FrameKind::Hello
         | FrameKind::Forgot

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skep_config::PeerConfig;
+use skep_protocol::codec::Encoded as _;
 use skep_protocol::fault::ShardFault;
 use skep_protocol::fleet::FLEET_VERSIONS;
-use skep_protocol::frame::{FRAME_VERSION, FrameKind, Header, Hello};
-use skep_protocol::ids::{Incarnation, NodeId, ShardId};
+use skep_protocol::frame::{FRAME_VERSION, FrameKind, Header, Hello, Lineages};
+use skep_protocol::ids::{Genesis, Incarnation, NodeId, ShardId};
 use skep_protocol::limits;
+use skep_protocol::recovery::Lineage;
 use skep_protocol::text::{NodeName, SiteName};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
@@ -69,6 +71,17 @@ impl Dispatch for Picky {
     }
 }
 
+/// Says which shards it has replicas of.
+struct Says(Vec<Lineage>);
+
+impl Dispatch for Says {
+    fn call(&self, _who: Who, header: Header, _body: Bytes) -> Answer {
+        assert_eq!(header.kind, FrameKind::Lineages);
+        let said = Lineages { shards: self.0.clone() }.encode().unwrap();
+        Box::pin(async move { Ok(said) })
+    }
+}
+
 struct Node {
     peers: Peers,
     plane: ControlPlane,
@@ -91,6 +104,16 @@ fn start_as(seed: u8, process: u64, other: PeerConfig) -> Node {
 }
 
 fn start_that(seed: u8, process: u64, other: PeerConfig, dispatch: Arc<dyn Dispatch>) -> Node {
+    start_with(seed, process, other, dispatch, Vec::new())
+}
+
+/// One that has replicas of these shards.
+fn start_of(seed: u8, other: PeerConfig, shards: Vec<Lineage>) -> Node {
+    let says = Says(shards.clone());
+    start_with(seed, u64::from(seed), other, Arc::new(says), shards)
+}
+
+fn start_with(seed: u8, process: u64, other: PeerConfig, dispatch: Arc<dyn Dispatch>, shards: Vec<Lineage>) -> Node {
     let (control, work) = (control_runtime().unwrap(), work_runtime().unwrap());
     let threads = Threads::new(control.handle().clone(), work.handle().clone());
     let hello = Hello {
@@ -101,6 +124,7 @@ fn start_that(seed: u8, process: u64, other: PeerConfig, dispatch: Arc<dyn Dispa
         process,
         name: NodeName::new("node").unwrap(),
         site: SiteName::new("site").unwrap(),
+        shards: Vec::new(),
     };
     let setup = Setup {
         identity: identity(seed),
@@ -112,6 +136,7 @@ fn start_that(seed: u8, process: u64, other: PeerConfig, dispatch: Arc<dyn Dispa
         threads: threads.clone(),
     };
     let peers = ControlPlane::peers(&setup);
+    peers.have(shards);
     let plane = ControlPlane::start(setup, peers.clone(), dispatch).unwrap();
     let (stop, stopped) = oneshot::channel();
     let control = std::thread::spawn(move || {
@@ -194,6 +219,86 @@ fn a_process_that_is_heard_and_has_not_answered_yet_is_neither_replaced_nor_said
     stop(first);
     until(&asked, || connected() == Some(22));
     stop(second);
+    stop(asked);
+}
+
+/// The first shard, of a genesis and of those that it had before.
+fn lineage(genesis: u8, past: &[u8]) -> Lineage {
+    let of = |n: u8| Genesis::from_bytes([n; 16]);
+    Lineage { shard: ShardId::FIRST, genesis: of(genesis), past: past.iter().copied().map(of).collect() }
+}
+
+/// Whom a node knows to be of another shard.
+fn strays(node: &Node) -> Vec<Option<NodeId>> {
+    let reports = node.peers.strays();
+    assert!(reports.iter().all(|report| report.fault == ShardFault::AnotherShard));
+    reports.into_iter().map(|report| report.node).collect()
+}
+
+#[test]
+fn nodes_of_two_shards_of_one_number_do_not_speak_until_one_of_them_has_given_its_own_up() {
+    let (one, two) = (identity(1).node(), identity(2).node());
+    let asked = start_of(2, peer(1, None), vec![lineage(6, &[])]);
+    let asking = start_of(1, peer(2, asked.plane.local_address()), vec![lineage(7, &[])]);
+    until(&asking, || strays(&asked) == [Some(one)] && strays(&asking) == [Some(two)]);
+    // Both know which shards these are, and show it beside the peer.
+    for node in [&asked, &asking] {
+        until(node, || {
+            let errors = node.peers.views().into_iter().filter_map(|view| view.last_error).collect::<String>();
+            errors.contains("genesis 0606") && errors.contains("genesis 0707")
+        });
+    }
+    assert!(asked.peers.connected(one).is_none() && asking.peers.connected(two).is_none());
+    // As one does whose data directory was moved away.
+    asked.peers.have(Vec::new());
+    until(&asking, || asking.peers.connected(two).is_some());
+    assert_eq!((strays(&asked), strays(&asking)), (vec![], vec![]));
+    stop(asking);
+    stop(asked);
+}
+
+#[test]
+fn a_node_without_a_shard_or_with_one_as_it_was_before_a_recovery_is_let_in() {
+    let cases = [
+        (vec![], vec![lineage(6, &[])]),
+        (vec![lineage(6, &[])], vec![]),
+        (vec![lineage(6, &[])], vec![lineage(8, &[6, 7])]),
+        (vec![lineage(8, &[6, 7])], vec![lineage(7, &[6])]),
+    ];
+    for (ones, others) in cases {
+        let asked = start_of(2, peer(1, None), ones);
+        let asking = start_of(1, peer(2, asked.plane.local_address()), others);
+        until(&asking, || asking.peers.connected(identity(2).node()).is_some());
+        assert_eq!((strays(&asked), strays(&asking)), (vec![], vec![]));
+        stop(asking);
+        stop(asked);
+    }
+}
+
+#[test]
+fn what_a_node_is_counts_when_it_comes_to_know_it_and_not_only_when_it_connects() {
+    let (one, two) = (identity(1).node(), identity(2).node());
+    let part = |asked: &Node, asking: &Node| {
+        until(asking, || strays(asking) == [Some(two)] && strays(asked) == [Some(one)]);
+        until(asking, || asking.peers.connected(two).is_none() && asked.peers.connected(one).is_none());
+    };
+    // The other one said what it is when it connected.
+    let asked = start_of(2, peer(1, None), vec![lineage(6, &[])]);
+    let asking = start_of(1, peer(2, asked.plane.local_address()), Vec::new());
+    until(&asking, || asking.peers.connected(two).is_some());
+    assert!(asking.peers.have(vec![lineage(7, &[])]) && !asking.peers.have(vec![lineage(7, &[])]));
+    part(&asked, &asking);
+    stop(asking);
+    stop(asked);
+    // Neither knew then, and one asks.
+    let asked = start_that(2, 2, peer(1, None), Arc::new(Says(vec![lineage(6, &[])])));
+    let asking = start_of(1, peer(2, asked.plane.local_address()), Vec::new());
+    until(&asking, || asking.peers.connected(two).is_some() && asked.peers.connected(one).is_some());
+    assert!(asked.peers.have(vec![lineage(6, &[])]) && asking.peers.have(vec![lineage(7, &[])]));
+    assert!(asking.peers.connected(two).is_some());
+    asking.work.block_on(asking.peers.ask_all(PATIENCE));
+    part(&asked, &asking);
+    stop(asking);
     stop(asked);
 }
 

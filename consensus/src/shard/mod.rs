@@ -14,6 +14,7 @@ mod elect;
 mod heir;
 mod lead;
 mod members;
+mod membership_error;
 mod orchestrate;
 mod propose;
 mod pull;
@@ -35,6 +36,7 @@ use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::recovery::Lineage;
 use skep_protocol::statement::Verdicts;
 use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -58,7 +60,7 @@ use crate::threads::{Errand, Threads};
 
 pub(crate) use admit::is_possible_term;
 pub(crate) use confirm::ROUND_PATIENCE;
-pub use members::MembershipError;
+pub use membership_error::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
 pub(crate) use propose::{ENTRY_PATIENCE, Submission};
 pub use status::{ShardRole, ShardStatus, VoterStanding, VoterStatus};
@@ -271,6 +273,11 @@ impl Shard {
     /// The node that serves an agent.
     pub(crate) fn serves(&self, agent: &AgentId) -> Option<NodeId> {
         self.inner.state.read().agent(agent).and_then(|record| record.attachment).map(|attachment| attachment.node)
+    }
+
+    /// How the shard came about, as far as this replica knows.
+    pub(crate) fn lineage(&self) -> Option<Lineage> {
+        self.inner.state.read().lineage()
     }
 
     pub(crate) fn clock(&self) -> &ShardClock {

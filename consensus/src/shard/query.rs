@@ -135,7 +135,11 @@ impl Shard {
                 Answer::Task(state.task(&id).map(view).map(Box::new))
             }
             Query::Counts => Answer::Counts(state.counts()),
-            Query::Place => Answer::Place { place: state.place().cloned(), first: state.first_operator() },
+            Query::Place => Answer::Place {
+                place: state.place().cloned(),
+                first: state.first_operator(),
+                serial_floor: state.serial_floor(),
+            },
             Query::Command { command, ref after } => one_command(&state, &command, after.as_ref(), bytes_max),
             Query::CommandEnd { command, .. } => one_command(&state, &command, None, bytes_max),
             Query::Tasks { .. } | Query::Agents { .. } | Query::Commands { .. } | Query::Operators { .. } => {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use skep_protocol::ids::NodeId;
+use skep_protocol::entry::Charter;
+use skep_protocol::ids::{Genesis, NodeId};
+use skep_protocol::statement::Place;
 use tokio::time::Instant;
 
-use super::site::{Nodes, Process};
+use super::site::{Nodes, Process, SHARD, charter};
 use super::watch::Watch;
-use super::{answers, group, leader, run, step, three_seeded, within};
+use super::{STEP, answers, group, leader, run, step, three_of, three_seeded, within};
 use crate::MembershipError;
 use crate::shard::Shard;
 
@@ -142,4 +144,31 @@ fn a_leader_that_is_to_leave_hands_an_unfinished_change_to_a_voter_that_stays_an
         let outcome = run(|watch| leave_halfway(seed, watch));
         assert_eq!(outcome.violation, None, "seed {seed}: {:#?}", outcome.story);
     }
+}
+
+/// Two groups were made under one number, and somebody has the one take a node of the other in.
+async fn ask_for_a_node_of_another_shard(watch: Watch) {
+    let (mut nodes, _) = three_of(4, &watch).await;
+    let (own, leads) = leader(&mut nodes).await;
+    let (node, stray) = (nodes.all[3].id, nodes.all[3].process.clone().unwrap());
+    let place = Place { genesis: Genesis::from_bytes([9; 16]), ..charter().place };
+    let other = stray.core.open(SHARD).await.unwrap();
+    other.initialize(&[node], Charter { place, first: None }).await.unwrap();
+    // Nobody looks from here on: that there are two leaders in one term is as it should be.
+    let begun = Instant::now();
+    while other.lineage().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "the other group does not begin");
+        tokio::time::sleep(STEP).await;
+    }
+    let refused = leads.add_voter(node).await;
+    let Err(MembershipError::AnotherShard { node: named, why }) = refused else { panic!("{refused:?}") };
+    assert_eq!(named, node);
+    assert!(why.contains(&own.to_string()) && why.contains("genesis 09090909"), "{why}");
+    assert!(!leads.is_member(node), "it was made a member before it was asked");
+}
+
+#[test]
+fn a_node_of_another_shard_of_the_same_number_is_not_taken_in() {
+    let outcome = run(ask_for_a_node_of_another_shard);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }

@@ -193,6 +193,7 @@ impl Nodes {
             process: number,
             name: config.node.name.clone(),
             site: config.node.site.clone(),
+            shards: Vec::new(),
         };
         let peers = Peers::new(node.id, &config.peers, clocks.clone());
         let (updates, told) = mpsc::channel(16);

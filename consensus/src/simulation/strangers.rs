@@ -6,8 +6,10 @@ use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde::Serialize;
+use skep_protocol::codec::Encoded as _;
+use skep_protocol::entry::{self, EntryBody, Op, Request};
 use skep_protocol::frame::{FrameKind, RaftAddress};
-use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::ids::{NodeId, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::time::LogInstant;
 
@@ -123,6 +125,18 @@ fn a_peer_that_votes_nowhere_has_no_part_in_raft() {
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
+/// An entry as no node lets it in: with a reason that a terminal obeys.
+fn obeyed() -> Vec<u8> {
+    let op = Op::CancelTask { task: TaskId::from_bytes([1; 16]), reason: "zqz".parse().unwrap() };
+    let at = LogInstant::from_raw(1);
+    let request = Request { id: RequestId::from_bytes([2; 16]), first_sent: at, deadline: at, op };
+    let entry = entry::Entry { stamp: at, term: 1, body: EntryBody::Requests(vec![request]) };
+    let mut bytes = entry.encode().unwrap();
+    let place = bytes.windows(3).position(|part| part == b"zqz").unwrap();
+    bytes[place + 1] = 0x1b;
+    bytes
+}
+
 /// A voter whose key was stolen: what cannot have come about is not written down, also if it says so.
 async fn speak_as_a_voter(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
@@ -140,9 +154,14 @@ async fn speak_as_a_voter(watch: Watch) {
     };
     let endless = append(&liar, u64::MAX, Vec::new());
     let unreadable = append(&liar, before[0] + 1, vec![forged(0, vec![99, 1, 2, 3])]);
+    let obeyed = append(&liar, before[0] + 1, vec![forged(0, obeyed())]);
     let of_later = append(&liar, before[0], vec![forged(0, Vec::new())]);
-    for (append, why) in [(endless, "cannot have come about"), (unreadable, "not understood"), (of_later, "later term")]
-    {
+    for (append, why) in [
+        (endless, "cannot have come about"),
+        (unreadable, "not understood"),
+        (obeyed, "not understood"),
+        (of_later, "later term"),
+    ] {
         let said = say(&liar, &victim, FrameKind::Append, SHARD, &append).await;
         assert!(said.as_ref().is_err_and(|said| said.contains(why)), "{why}: {said:?}");
     }

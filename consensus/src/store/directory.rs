@@ -10,7 +10,7 @@ use super::StoreError;
 use super::disk::{Disk, DiskFile, read_all, replace};
 
 /// The directory format that is written.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// More than any text here.
 const TEXT_BYTES_MAX: u64 = 4_096;
 

@@ -3,7 +3,7 @@
 use prost::Message as _;
 use skep_proto::convert::FieldError;
 use skep_proto::v1::{Certainty, Failure};
-use skep_protocol::outcome::{NotDone, Refusal};
+use skep_protocol::outcome::{NotDone, Refusal, ShardFullOf};
 use tonic::{Code, Status};
 
 /// A failure and the gRPC code that it travels under.
@@ -225,6 +225,14 @@ fn refused(refusal: &Refusal) -> Failed {
         Refusal::ClockImpossible { .. } => simple("SKEP-0104", Code::InvalidArgument, "take the clock from the node"),
         Refusal::Deposed => retryable(simple("SKEP-0105", Code::Unavailable, "send it again"), 100),
         Refusal::Invalid(_) => simple("SKEP-0106", Code::InvalidArgument, "correct it and send a new request"),
+        Refusal::ShardFull { what: ShardFullOf::Operators, .. } => {
+            simple("SKEP-0107", Code::ResourceExhausted, "'skep operator revoke' those that are needed no more")
+        }
+        Refusal::ShardFull { what: ShardFullOf::RevokedOperators, .. } => simple(
+            "SKEP-0107",
+            Code::ResourceExhausted,
+            "grant with an end (--valid-for): who is revoked is forgotten once everything that was granted to it has ended",
+        ),
         Refusal::ShardFull { .. } => simple("SKEP-0107", Code::ResourceExhausted, "finish or cancel some"),
         Refusal::NoSuchTask(_) => simple("SKEP-0108", Code::NotFound, "'skep task list' shows what there is"),
         Refusal::TaskExists(_) => simple("SKEP-0109", Code::AlreadyExists, "'skep task show' shows it"),

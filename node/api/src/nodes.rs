@@ -93,6 +93,7 @@ fn status(row: ShardRow) -> v1::ShardStatusReply {
             dead_letters: row.dropped.dead_letters,
             request_ids: row.dropped.request_ids,
             agents: row.dropped.agents,
+            operators: row.dropped.operators,
         }),
         connectivity: row.connectivity,
         log_bytes: row.log_bytes,

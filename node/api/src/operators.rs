@@ -119,10 +119,10 @@ impl OperatorQueries for Queries {
     async fn place(&self, request: Request<v1::PlaceRequest>) -> Result<Response<v1::PlaceReply>, Status> {
         let patience = patience_ms(&request);
         let (as_of, answer) = self.read(request.into_inner().read, Query::Place, patience).await?;
-        let Answer::Place { place, first } = answer else { return Err(mismatched()) };
+        let Answer::Place { place, first, serial_floor } = answer else { return Err(mismatched()) };
         let not_begun = || Failed::not_found("the shard has not begun".to_owned()).into_status();
         let place = place.ok_or_else(not_begun)?;
-        Ok(Response::new(convert::place_to_proto(&as_of, &place, first)))
+        Ok(Response::new(convert::place_to_proto(&as_of, &place, first, serial_floor)))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::CommandEvent, Status>> + Send>>;

@@ -96,9 +96,9 @@ pub(crate) struct Order {
 
 impl Order {
     async fn carry_out(self, client: &Client, common: &Common, what: OrderKind) -> Result<(), Failure> {
-        let secret = self.key.load()?;
+        let (secret, place) = self.key.for_shard(client).await?;
         let order = CommandOrder {
-            place: client.place().await?,
+            place,
             command: self.command,
             what,
             reason: self.reason.parse().map_err(Failure::usage)?,

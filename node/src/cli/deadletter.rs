@@ -177,10 +177,10 @@ fn id_text(view: &v1::CommandView) -> String {
 
 /// The signed order to discard a command.
 async fn order(client: &Client, view: &v1::CommandView, reason: &str, key: &KeyPath) -> Result<SignedOrder, Failure> {
-    let secret = key.load()?;
+    let (secret, place) = key.for_shard(client).await?;
     let command = id_text(view);
     let order = CommandOrder {
-        place: client.place().await?,
+        place,
         command: command.parse().map_err(Failure::failed)?,
         what: OrderKind::Discard,
         reason: reason.parse().map_err(Failure::usage)?,
@@ -230,8 +230,7 @@ impl Redrive {
         let dead = |of: &&v1::CommandDelivery| {
             matches!(of.outcome.as_str(), "failed" | "rejected" | "expired" | "indeterminate")
         };
-        let secret = self.key.load()?;
-        let place = client.place().await?;
+        let (secret, place) = self.key.for_shard(client).await?;
         let (mut lines, mut left, mut in_doubt) = (Vec::new(), 0, false);
         for of in view.deliveries.iter().filter(dead) {
             let (command, what) = if of.outcome == "indeterminate" && !self.even_if_done {

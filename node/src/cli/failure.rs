@@ -13,6 +13,9 @@ use super::output::{Format, escaped};
 const TOO_LATE: &str = "what there is shows what became of it: 'skep task list', 'skep command list', 'skep agent list', \
                         'skep operator list'";
 
+/// The code of what would have been signed for another shard.
+const ANOTHER_SHARD: &str = "SKEP-0305";
+
 /// How a program ends whose reader has gone away: as if SIGPIPE had ended it.
 const READER_GONE: u8 = 128 + 13;
 
@@ -51,6 +54,11 @@ impl Failure {
         Self::with_exit(3, message)
     }
 
+    /// It would have been signed for another shard than it is meant for.
+    pub(crate) fn another_shard(message: impl ToString) -> Self {
+        Self { code: Some(ANOTHER_SHARD.to_owned()), ..Self::with_exit(5, message) }
+    }
+
     /// The output cannot be written. Whoever read it may have had enough: then nothing is said.
     pub(crate) fn output(error: &std::io::Error) -> Self {
         match error.kind() {
@@ -75,7 +83,10 @@ impl Failure {
         let advice = match &error {
             ClientError::Unknown { too_late: true, .. } => Some(TOO_LATE),
             ClientError::Unknown { request_id, .. } if !request_id.is_empty() => Some(advice),
-            ClientError::Unknown { .. } | ClientError::NotDone(_) | ClientError::Endpoint(_) => None,
+            ClientError::Unknown { .. }
+            | ClientError::NotDone(_)
+            | ClientError::AnotherShard { .. }
+            | ClientError::Endpoint(_) => None,
         };
         let failure = Self::told(error);
         match advice {
@@ -143,6 +154,7 @@ impl Failure {
         let message = escaped(&error.to_string()).into_owned();
         match error {
             ClientError::Endpoint(_) => Self::usage(message),
+            ClientError::AnotherShard { .. } => Self::another_shard(message),
             ClientError::Unknown { request_id, .. } if request_id.is_empty() => Self::with_exit(4, message),
             ClientError::Unknown { request_id, too_late, .. } => {
                 Self { retryable: !too_late, request: Some(request_id), ..Self::with_exit(6, message) }

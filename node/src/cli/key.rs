@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use skep_client::OperatorSecret;
+use skep_client::{Client, OperatorSecret, Place, ShardId};
 use skep_consensus::write_whole;
 use zeroize::Zeroizing;
 
 use super::output::one;
+use super::pin::Pin;
 use super::{Common, Failure};
 
 /// Where an operator's key is.
@@ -47,6 +48,22 @@ impl KeyPath {
         let found = self.key.clone().or_else(|| variable("SKEP_OPERATOR_KEY"));
         let found = found.or_else(|| Some(config()?.join("skep").join("operator.key")));
         found.ok_or_else(|| Failure::usage("no key: give --key, or set SKEP_OPERATOR_KEY or HOME"))
+    }
+
+    /// What is remembered of a shard beside the key.
+    pub(crate) fn pin(&self, shard: ShardId) -> Result<Pin, Failure> {
+        Ok(Pin::beside(&self.find()?, shard))
+    }
+
+    /// The operator's secret, and where what it signs holds: the shard of which the genesis was given; or the one that this key
+    /// signed for before; or, for the first time, the one that the node names.
+    pub(crate) async fn for_shard(&self, client: &Client) -> Result<(OperatorSecret, Place), Failure> {
+        let (secret, pin) = (self.load()?, self.pin(client.shard())?);
+        let place = client.place().await?;
+        if client.genesis().is_none() {
+            pin.check(place.genesis)?;
+        }
+        Ok((secret, place))
     }
 
     /// The operator's secret.

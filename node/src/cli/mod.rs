@@ -17,6 +17,7 @@ mod made;
 mod node;
 mod operator;
 mod output;
+mod pin;
 mod resend;
 mod run;
 mod shard;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use skep_client::{Client, Endpoint, Settings, ShardId};
+use skep_client::{Client, Endpoint, Genesis, Settings, ShardId};
 use skep_protocol::fleet::Build;
 use skep_protocol::places::{Places, default_dir};
 
@@ -68,6 +69,9 @@ struct Common {
     /// Number of the shard
     #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     shard: u32,
+    /// The shard's genesis, as 'skep shard status' shows it: nothing is signed for another one [default: as it is remembered beside the operator's key]
+    #[arg(long, global = true, value_name = "GENESIS", env = "SKEP_GENESIS")]
+    genesis: Option<Genesis>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -150,7 +154,8 @@ impl Common {
             (None, Some(dir)) => Endpoint::of_dir(dir),
             (endpoint, _) => Endpoint::find(endpoint.as_deref())?,
         };
-        let settings = Settings { shard: ShardId(self.shard), patience, ..Settings::default() };
+        let (shard, genesis) = (ShardId(self.shard), self.genesis);
+        let settings = Settings { shard, patience, genesis, ..Settings::default() };
         Ok(Client::with_settings(endpoint, settings)?)
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use skep_client::command::Target;
 use skep_client::convert::operator_to_proto;
 use skep_client::v1::OperatorView;
-use skep_client::{Allowed, Client, FirstReplacement, OperatorGrant, OperatorKey, Place, Read};
+use skep_client::{Allowed, Client, FirstReplacement, Genesis, OperatorGrant, OperatorKey, Place, Read};
 use skep_protocol::time::LogInstant;
 
 use super::as_of::Pages;
@@ -45,6 +45,14 @@ pub(crate) enum Operator {
         key: KeyPath,
         #[command(flatten)]
         resend: Resend,
+    },
+    /// Have a key sign for another shard than the one that it signed for first
+    Pin {
+        /// The shard's genesis in hexadecimal digits, as 'skep shard status' prints it on a node that you trust
+        #[arg(id = "pinned", value_name = "GENESIS")]
+        genesis: Genesis,
+        #[command(flatten)]
+        key: KeyPath,
     },
     /// List operators and what they were granted
     List {
@@ -96,59 +104,72 @@ struct View {
     operator: String,
     name: String,
     serial: u64,
+    revoked: bool,
+    /// Who stated this; itself if it is the first operator.
+    by: String,
+    /// What it may do; nothing if it is revoked, whatever the statement says.
+    #[serde(flatten)]
+    may: Option<May>,
+}
+
+#[derive(Serialize)]
+struct May {
+    /// Empty for any.
     verbs: Vec<String>,
+    /// Empty for any.
     targets: Vec<String>,
     broadcast: bool,
     /// Commands in a minute; none for as many as it likes.
     per_minute: Option<u32>,
     /// How many levels of operators it may grant something; 0 for none.
     admin_depth: u32,
-    revoked: bool,
     /// When it ends, on the shard's clock; 0 for no end.
     until: u64,
-    /// Who granted it this; itself if it is the first operator.
-    by: String,
+}
+
+impl May {
+    fn cells(&self) -> [String; 6] {
+        let any = |names: &[String]| if names.is_empty() { "any".to_owned() } else { names.join(",") };
+        let until = Some(self.until).filter(|until| *until > 0).map(LogInstant::from_raw);
+        [
+            any(&self.verbs),
+            any(&self.targets),
+            if self.broadcast { "yes".to_owned() } else { String::new() },
+            self.per_minute.map(|count| count.to_string()).unwrap_or_default(),
+            Some(self.admin_depth).filter(|depth| *depth > 0).map(|depth| depth.to_string()).unwrap_or_default(),
+            until.map(|at| at.to_string()).unwrap_or_default(),
+        ]
+    }
 }
 
 impl Row for View {
     const COLUMNS: &'static [&'static str] =
         &["operator", "name", "verbs", "targets", "all at once", "a minute", "admin", "until", "revoked", "by"];
     fn cells(&self) -> Vec<String> {
-        let any = |names: &[String]| if names.is_empty() { "any".to_owned() } else { names.join(",") };
-        let yes = |yes: bool| if yes { "yes".to_owned() } else { String::new() };
-        vec![
-            self.operator.clone(),
-            self.name.clone(),
-            any(&self.verbs),
-            any(&self.targets),
-            yes(self.broadcast),
-            self.per_minute.map(|count| count.to_string()).unwrap_or_default(),
-            Some(self.admin_depth).filter(|depth| *depth > 0).map(|depth| depth.to_string()).unwrap_or_default(),
-            Some(self.until)
-                .filter(|until| *until > 0)
-                .map(|at| LogInstant::from_raw(at).to_string())
-                .unwrap_or_default(),
-            yes(self.revoked),
-            self.by.clone(),
-        ]
+        let mut cells = vec![self.operator.clone(), self.name.clone()];
+        cells.extend(self.may.as_ref().map(May::cells).unwrap_or_default());
+        cells.extend([if self.revoked { "yes".to_owned() } else { String::new() }, self.by.clone()]);
+        cells
     }
 }
 
 impl From<OperatorView> for View {
     fn from(view: OperatorView) -> Self {
-        Self {
-            operator: view.operator,
-            name: view.name,
-            serial: view.serial,
-            verbs: view.verbs,
-            targets: view.targets,
-            broadcast: view.broadcast,
-            per_minute: view.per_minute,
-            admin_depth: view.admin_depth,
-            revoked: view.revoked,
-            until: view.until,
-            by: view.by,
-        }
+        let OperatorView {
+            operator,
+            name,
+            serial,
+            verbs,
+            targets,
+            broadcast,
+            per_minute,
+            admin_depth,
+            revoked,
+            until,
+            by,
+        } = view;
+        let may = May { verbs, targets, broadcast, per_minute, admin_depth, until };
+        Self { operator, name, serial, revoked, by, may: (!revoked).then_some(may) }
     }
 }
 
@@ -194,6 +215,11 @@ async fn known(client: &Client, operator: OperatorKey) -> Result<Option<Operator
     }
 }
 
+/// What takes everything from an operator, of what would grant it everything.
+fn revocation(whole: OperatorGrant, by: OperatorKey) -> OperatorGrant {
+    OperatorGrant { by, broadcast: false, admin_depth: 0, revoked: true, ..whole }
+}
+
 /// When something ends that is to last for so long from now.
 async fn ends(client: &Client, valid_for: Option<Duration>) -> Result<Option<LogInstant>, Failure> {
     match valid_for {
@@ -205,10 +231,10 @@ async fn ends(client: &Client, valid_for: Option<Duration>) -> Result<Option<Log
     }
 }
 
-/// The next statement about an operator. A request that is sent again states what it did the first time: if that is known, it
-/// is under the number that it has, and ends when that does.
-fn numbered(grant: OperatorGrant, known: Option<OperatorView>, sent_again: bool) -> OperatorGrant {
-    let Some(known) = known else { return OperatorGrant { serial: 1, ..grant } };
+/// The next statement about an operator; the first one of somebody new has a number above `floor`. A request that is sent again
+/// states what it did the first time: if that is known, it is under the number that it has, and ends when that does.
+fn numbered(grant: OperatorGrant, known: Option<OperatorView>, floor: u64, sent_again: bool) -> OperatorGrant {
+    let Some(known) = known else { return OperatorGrant { serial: floor.saturating_add(1), ..grant } };
     let until = grant.until.map(|_| LogInstant::from_raw(known.until));
     let stated = OperatorGrant { serial: known.serial, until, ..grant.clone() };
     if sent_again && operator_to_proto(&stated) == known {
@@ -234,14 +260,15 @@ impl Operator {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
         let (grant, secret, resend) = match self {
+            Self::Pin { genesis, key } => return key.pin(client.shard())?.pin(genesis, common),
             Self::List { stale } => return list(&client, common, stale).await,
             Self::ReplaceFirst { operator, name, key, resend } => {
-                let secret = key.load()?;
+                let (secret, place) = key.for_shard(&client).await?;
                 let reply = client.shard_place(Read::Linearizable).await?;
                 // A request that is sent again states what it did the first time.
                 let is_done = resend.request_id.is_some() && reply.first_operator == operator.to_string();
                 let replacement = FirstReplacement {
-                    place: skep_client::convert::place(&reply).map_err(Failure::failed)?,
+                    place,
                     old: secret.key(),
                     new: operator,
                     name: name.parse().map_err(Failure::usage)?,
@@ -252,21 +279,24 @@ impl Operator {
                 return list(&client, common, false).await;
             }
             Self::Add(add) => {
-                let (secret, resend) = (add.key.load()?, add.resend.clone());
-                let (place, until) = (client.place().await?, ends(&client, add.valid_for).await?);
+                let ((secret, place), resend) = (add.key.for_shard(&client).await?, add.resend.clone());
+                let until = ends(&client, add.valid_for).await?;
                 (add.grant(place, secret.key(), until)?, secret, resend)
             }
             Self::Revoke { operator, key, resend } => {
-                let (secret, place) = (key.load()?, client.place().await?);
+                let (secret, place) = key.for_shard(&client).await?;
                 let name = "revoked".parse().map_err(Failure::failed)?;
-                let whole = OperatorGrant::of_first(place, operator, name);
-                let (by, broadcast, admin_depth, revoked) = (secret.key(), false, 0, true);
-                let grant = OperatorGrant { by, broadcast, admin_depth, revoked, ..whole };
-                (grant, secret, resend)
+                (revocation(OperatorGrant::of_first(place, operator, name), secret.key()), secret, resend)
             }
         };
         let known = known(&client, grant.operator).await?;
-        let stated = numbered(grant, known, resend.request_id.is_some());
+        let named = match &known {
+            // Lists go on calling it what it was called.
+            Some(known) if grant.revoked => known.name.parse().map_err(Failure::failed)?,
+            _ => grant.name.clone(),
+        };
+        let floor = client.shard_place(Read::Linearizable).await?.serial_floor;
+        let stated = numbered(OperatorGrant { name: named, ..grant }, known, floor, resend.request_id.is_some());
         let signed = stated.sign(&secret).map_err(Failure::usage)?;
         resend.client(&client).await?.grant_operator(&signed).await?;
         list(&client, common, false).await
@@ -277,13 +307,30 @@ impl Operator {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_grant_that_is_sent_again_is_the_same_statement() {
-        // hashicorp/nomad#10641
+    fn whole() -> OperatorGrant {
         let operator = skep_client::OperatorSecret::from_seed(&[3; 32]).key();
         let genesis = skep_client::Genesis::from_bytes([6; 16]);
         let place = Place { site: "s".parse().unwrap(), shard: skep_client::ShardId(1), genesis };
-        let grant = OperatorGrant::of_first(place, operator, "n".parse().unwrap());
+        OperatorGrant::of_first(place, operator, "n".parse().unwrap())
+    }
+
+    #[test]
+    fn of_an_operator_that_is_revoked_nothing_is_shown_that_it_might_do() {
+        let view = |grant: &OperatorGrant| View::from(operator_to_proto(grant));
+        let by = whole().operator;
+        let (granted, revoked) = (view(&whole()), view(&revocation(whole(), by)));
+        assert_eq!(granted.cells()[2..4], ["any", "any"]);
+        assert_eq!(revoked.cells()[1..9], ["n", "", "", "", "", "", "", "yes"]);
+        assert!([granted.cells(), revoked.cells()].iter().all(|cells| cells.len() == View::COLUMNS.len()));
+        let json = serde_json::to_value(&revoked).unwrap();
+        assert_eq!((&json["revoked"], json.get("verbs"), json.get("until")), (&true.into(), None, None));
+        assert_eq!(serde_json::to_value(&granted).unwrap()["verbs"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn a_grant_that_is_sent_again_is_the_same_statement() {
+        // hashicorp/nomad#10641
+        let grant = whole();
         let until = |ms| Some(LogInstant::from_raw(ms));
         let grant = OperatorGrant { until: until(700), ..grant };
         let known = |serial, admin_depth| {
@@ -291,12 +338,13 @@ mod tests {
             Some(OperatorView { serial, admin_depth, until: 500, ..operator_to_proto(&grant) })
         };
         let stated = |known, sent_again| {
-            let stated = numbered(grant.clone(), known, sent_again);
+            let stated = numbered(grant.clone(), known, 0, sent_again);
             (stated.serial, stated.until)
         };
         assert_eq!(stated(None, true), (1, until(700)));
         assert_eq!(stated(known(4, grant.admin_depth), true), (4, until(500)), "it was done");
         assert_eq!(stated(known(4, 0), true), (5, until(700)), "another one was");
         assert_eq!(stated(known(4, grant.admin_depth), false), (5, until(700)), "it is stated anew");
+        assert_eq!(numbered(grant.clone(), None, 7, false).serial, 8, "above all that may have been forgotten");
     }
 }

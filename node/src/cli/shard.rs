@@ -140,6 +140,7 @@ struct Status {
     dropped_dead_letters: u64,
     dropped_request_ids: u64,
     dropped_agents: u64,
+    dropped_operators: u64,
     log_bytes: u64,
     history_begins_index: u64,
     history_next_index: u64,
@@ -215,6 +216,7 @@ impl From<ShardStatusReply> for Status {
             dropped_dead_letters: dropped.dead_letters,
             dropped_request_ids: dropped.request_ids,
             dropped_agents: dropped.agents,
+            dropped_operators: dropped.operators,
             log_bytes: reply.log_bytes,
             history_begins_index: history.begins_index,
             history_next_index: history.next_index,
@@ -270,7 +272,11 @@ impl Shard {
                         Some(first_operator(place, &operator_name, &secret)?)
                     }
                 };
-                rows(format, &views(client.init_shard(voters, genesis, first.as_ref()).await?.voters))
+                let made = client.init_shard(voters, genesis, first.as_ref()).await?;
+                if first.is_some() {
+                    key.pin(client.shard())?.note(genesis);
+                }
+                rows(format, &views(made.voters))
             }
             Self::AddVoter { node } => rows(format, &views(client()?.add_voter(&node).await?.voters)),
             Self::RemoveVoter { node } => rows(format, &views(client()?.remove_voter(&node).await?.voters)),
@@ -346,6 +352,7 @@ fn dropped(status: &Status) -> String {
         ("dead letters", status.dropped_dead_letters),
         ("request ids", status.dropped_request_ids),
         ("agents", status.dropped_agents),
+        ("operators", status.dropped_operators),
     ];
     let some = kinds.iter().filter(|(_, count)| *count > 0);
     let some: Vec<String> = some.map(|(what, count)| format!("{what} {count}")).collect();

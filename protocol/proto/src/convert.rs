@@ -260,7 +260,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
                 Op::ReportProgress {
                     claim: claim(request.claim)?,
                     permille: permille(request.permille)?,
-                    note: Reason::said(&request.note),
+                    note: Reason::truncated(&request.note),
                     checkpoint: request.checkpoint,
                 },
             ))
@@ -273,7 +273,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
             meta(request.meta)?,
             Op::FailTask {
                 claim: claim(request.claim)?,
-                reason: Reason::said(&request.reason),
+                reason: Reason::truncated(&request.reason),
                 retryable: !request.permanent,
             },
         )),

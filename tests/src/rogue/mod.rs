@@ -160,6 +160,7 @@ impl Rogue {
             process: 666,
             name: NodeName::new("rogue").map_err(text)?,
             site: SiteName::new(SITE).map_err(text)?,
+            shards: Vec::new(),
         })
     }
 

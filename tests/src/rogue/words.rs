@@ -16,7 +16,7 @@ use skep_protocol::time::LogInstant;
 use super::Line;
 
 /// Every kind of frame.
-pub const KINDS: [FrameKind; 21] = [
+pub const KINDS: [FrameKind; 22] = [
     FrameKind::Hello,
     FrameKind::Append,
     FrameKind::Vote,
@@ -36,6 +36,7 @@ pub const KINDS: [FrameKind; 21] = [
     FrameKind::Forgot,
     FrameKind::SnapshotInstall,
     FrameKind::Twin,
+    FrameKind::Lineages,
     FrameKind::Reply,
     FrameKind::Refused,
 ];
@@ -65,7 +66,7 @@ pub(super) fn rubbish(rng: &mut SmallRng, bytes: usize) -> Vec<u8> {
 }
 
 /// A number as openraft's types have it on the wire.
-fn number(body: &mut Vec<u8>, mut number: u64) {
+fn number(body: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         body.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
@@ -116,7 +117,7 @@ impl Line {
         self.address.write(&mut body);
         // The form of openraft's types, their version first: the vote, then what is behind it.
         body.push(1);
-        number(&mut body, term);
+        number(&mut body, u128::from(term));
         body.push(1);
         number(&mut body, self.address.from.0);
         body.push(1);
@@ -158,7 +159,9 @@ impl Line {
             }
             // A place of nobody: of those that are kept for documents (RFC 5737).
             FrameKind::Twin => b"203.0.113.7:7341".to_vec(),
-            FrameKind::Hello | FrameKind::Pull | FrameKind::Reply | FrameKind::Refused => vec![7; 64],
+            FrameKind::Hello | FrameKind::Pull | FrameKind::Lineages | FrameKind::Reply | FrameKind::Refused => {
+                vec![7; 64]
+            }
         }
     }
 }

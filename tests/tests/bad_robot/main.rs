@@ -97,7 +97,7 @@ async fn it_answers_as_the_leader_would_and_no_node_without_one_asks_it() {
     assert_ne!(created.code(), Some(0), "{}", created.text());
     assert!(!line.has_ended(), "it would have been asked on it");
     let heard = line.heard();
-    let asks = |kind: &FrameKind| !matches!(kind, FrameKind::Leads | FrameKind::Twin);
+    let asks = |kind: &FrameKind| !matches!(kind, FrameKind::Leads | FrameKind::Twin | FrameKind::Lineages);
     assert!(!heard.iter().any(asks), "it was asked: {heard:?}");
     // It is not what keeps the node from finding those who lead.
     (0..3).for_each(|at| site.net.start(at).unwrap());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use skep_client::command::{Command, CommandClass, Target, Waves};
-use skep_client::{Client, ClientError, CommandId, CommandName, OperatorKey, Read, convert, v1};
+use skep_client::{Client, ClientError, CommandId, CommandName, OperatorKey, Place, Read, convert, v1};
 
 use super::views::{Receipt, View};
 use super::{Common, Failure};
@@ -190,14 +190,12 @@ impl Send {
     }
 
     /// The command that is meant. One that is sent again is the same in all that the shard compares, its deadline too.
-    async fn command(&self, client: &Client, operator: OperatorKey) -> Result<Command, Failure> {
+    async fn command(&self, client: &Client, place: Place, operator: OperatorKey) -> Result<Command, Failure> {
         let (content_type, args) = match (&self.data, self.args.is_empty()) {
             (Some(data), _) => (self.content_type.clone(), data.clone().into_bytes()),
             (None, true) => (String::new(), Vec::new()),
             (None, false) => ("application/json".to_owned(), object(&self.args)?),
         };
-        // It is a round through the leader, which takes nothing from how long the command is valid.
-        let place = client.place().await?;
         let name = match self.id {
             Some(name) => name,
             None => new_name(client, self.valid_for).await?,
@@ -224,8 +222,9 @@ impl Send {
     }
 
     pub(super) async fn run(self, client: &Client, common: &Common) -> Result<(), Failure> {
-        let secret = self.key.load()?;
-        let command = self.command(client, secret.key()).await?;
+        // It is a round through the leader, which takes nothing from how long the command is valid.
+        let (secret, place) = self.key.for_shard(client).await?;
+        let command = self.command(client, place, secret.key()).await?;
         let name = CommandName { id: command.id, deadline: command.deadline };
         let (id, wanted) = (name.id, convert::command_to_proto(&command));
         let again = self.id.is_some();

@@ -82,6 +82,7 @@ impl Recover {
         let statement = remains.statement(Genesis::from_bytes(rand::random()));
         let signed = statement.sign(&secret).map_err(Failure::failed)?;
         let now = remains.recover(signed, rand::random()).map_err(Failure::failed)?;
+        self.key.pin(shard)?.note(now.genesis);
         let view = view(shard, node.to_string(), &was, now);
         one(common.output, &view, &lines(&view))
     }

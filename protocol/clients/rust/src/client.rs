@@ -42,6 +42,9 @@ pub struct Settings {
     pub attempt_timeout: Duration,
     /// Whether task commands share one stream, which costs less each, or are calls of their own.
     pub pipelined: bool,
+    /// The shard's genesis, if it is known. What an operator signs is for the shard that the node names: one that lies names another
+    /// one, and has a command signed that is good there. With this a client says [`ClientError::AnotherShard`] instead.
+    pub genesis: Option<Genesis>,
 }
 
 impl Default for Settings {
@@ -51,6 +54,7 @@ impl Default for Settings {
             patience: Duration::from_secs(10),
             attempt_timeout: Duration::from_secs(5),
             pipelined: false,
+            genesis: None,
         }
     }
 }
@@ -214,11 +218,16 @@ impl Client {
         self.settings.shard
     }
 
+    /// The genesis of the shard that it is for, if it was told.
+    pub fn genesis(&self) -> Option<Genesis> {
+        self.settings.genesis
+    }
+
     /// Where statements hold that are signed for the shard: its site, its number, and the random bytes with which it began. Asked
     /// once.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// [`ClientError`]; [`ClientError::AnotherShard`] if it is not the one that the client is for.
     pub async fn place(&self) -> Result<Place, ClientError> {
         let known = self.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known {

@@ -2,6 +2,7 @@
 
 use prost::Message as _;
 use skep_proto::v1::{Certainty, Failure};
+use skep_protocol::ids::Genesis;
 use tonic::{Code, Status};
 
 use crate::proof::ConnectFailure;
@@ -12,6 +13,17 @@ pub enum ClientError {
     /// There is no such endpoint.
     #[error("{0}")]
     Endpoint(String),
+    /// The node names another shard than the one that the client is for: nothing was signed.
+    #[error(
+        "SKEP-0305 the node names a shard of genesis {told}, and what is signed is for the one of genesis {wanted}; ask a node of \
+         that one, or, if it was recovered or made anew, give its genesis as 'skep shard status' shows it on a node that you trust"
+    )]
+    AnotherShard {
+        /// The genesis of the shard that the client is for.
+        wanted: Genesis,
+        /// The one that the node names.
+        told: Genesis,
+    },
     /// It was definitely not done.
     #[error("{} {}; {}", .0.code, .0.message, .0.help)]
     NotDone(Box<Failure>),
@@ -44,6 +56,7 @@ impl ClientError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::NotDone(failure) => Some(&failure.code),
+            Self::AnotherShard { .. } => Some("SKEP-0305"),
             Self::Endpoint(_) | Self::Unknown { .. } => None,
         }
     }
@@ -92,7 +105,7 @@ impl ClientError {
         match self {
             Self::NotDone(failure) => failure.retryable || self.is_of_another_clock(),
             Self::Unknown { .. } => true,
-            Self::Endpoint(_) => false,
+            Self::AnotherShard { .. } | Self::Endpoint(_) => false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skep_proto::convert::signed_to_proto;
+use skep_proto::convert::{genesis, signed_to_proto};
 use skep_proto::v1;
 use skep_proto::v1::operator_commands_client::OperatorCommandsClient;
 use skep_proto::v1::operator_queries_client::OperatorQueriesClient;
@@ -88,11 +88,24 @@ impl Client {
     );
 
     query!(
-        /// Where statements hold that are signed for the shard, and who its first operator is.
-        shard_place(read: Read) -> v1::PlaceReply,
+        /// Where statements hold, as the node says, whatever shard the client is for: for whoever looks, and not for whoever signs.
+        place_as_told(read: Read) -> v1::PlaceReply,
         OperatorQueriesClient.place,
         |shard| v1::PlaceRequest { read: read_options(shard, read) }
     );
+
+    /// Where statements hold that are signed for the shard, and who its first operator is.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::AnotherShard`] if it is not the one that the client is for.
+    pub async fn shard_place(&self, read: Read) -> Result<v1::PlaceReply, ClientError> {
+        let reply = self.place_as_told(read).await?;
+        let told = genesis(&reply.genesis).map_err(|error| ClientError::Endpoint(error.to_string()))?;
+        match self.genesis() {
+            Some(wanted) if wanted != told => Err(ClientError::AnotherShard { wanted, told }),
+            Some(_) | None => Ok(reply),
+        }
+    }
 
     /// One command, and how it stands at each agent.
     ///

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use skep_protocol::authority::{Allowed, KnownFirst, OperatorGrant, SignedFirst, SignedGrant};
 use skep_protocol::command::{
-    Command, CommandClass, CommandOutcome, CommandView, DeliveryView, InvalidCommand, SignedCommand, VoidCause,
+    Command, CommandClass, CommandOutcome, CommandView, DeliveryView, InvalidCommand, VoidCause,
 };
 use skep_protocol::entry::Op;
 use skep_protocol::field::{FieldError, InField as _, field};
@@ -86,10 +86,7 @@ pub fn replace_first(request: v1::ReplaceFirstRequest) -> Result<(Meta, Op), Fie
 /// [`FieldError`].
 pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, Op), FieldError> {
     let meta = meta(request.meta)?;
-    let command: SignedCommand = signed("command", request.command)?;
-    // It was signed by whoever made it. What is no trace context is not let in all the same.
-    command.trace.check().in_field("command.trace")?;
-    Ok((meta, Op::SendCommand { command: Box::new(command) }))
+    Ok((meta, Op::SendCommand { command: Box::new(signed("command", request.command)?) }))
 }
 
 /// A request to cancel, abort or resolve a command.
@@ -128,13 +125,13 @@ pub fn command_step(step: v1::CommandStep) -> Result<(CommandId, CommandSaid), F
     let id = command_id(&step.command_id)?;
     let said = match step.step {
         Some(Step::Accept(v1::AcceptCommand {})) => CommandSaid::Accept,
-        Some(Step::Reject(reason)) => CommandSaid::Reject { reason: Reason::said(&reason) },
+        Some(Step::Reject(reason)) => CommandSaid::Reject { reason: Reason::truncated(&reason) },
         Some(Step::Start(stamp)) => CommandSaid::Start { stamp },
         Some(Step::Succeeded(result)) => CommandSaid::Succeeded { result },
-        Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::said(&reason) },
+        Some(Step::Failed(reason)) => CommandSaid::Failed { reason: Reason::truncated(&reason) },
         Some(Step::Progress(said)) => {
             let permille = super::permille(said.permille)?;
-            CommandSaid::Progress { permille, note: Reason::said(&said.note) }
+            CommandSaid::Progress { permille, note: Reason::truncated(&said.note) }
         }
         None => return Err(field("step", "it is missing")),
     };
@@ -262,7 +259,7 @@ pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
 }
 
 /// The protobuf form of where statements hold.
-pub fn place_to_proto(as_of: &AsOf, place: &Place, first: Option<KnownFirst>) -> v1::PlaceReply {
+pub fn place_to_proto(as_of: &AsOf, place: &Place, first: Option<KnownFirst>, serial_floor: u64) -> v1::PlaceReply {
     v1::PlaceReply {
         as_of: Some(super::as_of_to_proto(as_of)),
         site: place.site.to_string(),
@@ -270,6 +267,7 @@ pub fn place_to_proto(as_of: &AsOf, place: &Place, first: Option<KnownFirst>) ->
         genesis: place.genesis.as_bytes().to_vec(),
         first_operator: first.map(|first| first.operator.to_string()).unwrap_or_default(),
         replaced: first.map_or(0, |first| first.replaced),
+        serial_floor,
     }
 }
 

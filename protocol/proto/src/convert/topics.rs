@@ -2,8 +2,8 @@
 
 use skep_protocol::field::{FieldError, InField as _, field};
 use skep_protocol::ids::NodeId;
-use skep_protocol::telemetry::{Publication, TopicPath};
-use skep_protocol::text::{AgentId, SiteName, check_line};
+use skep_protocol::telemetry::{InvalidPublication, Publication, TopicPath};
+use skep_protocol::text::{AgentId, SiteName};
 
 use crate::v1;
 
@@ -28,9 +28,11 @@ pub fn publication(request: v1::PublishRequest, site: &SiteName) -> Result<Publi
         content_type: request.content_type,
         payload: request.payload,
     };
-    check_line("content type", &publication.content_type).in_field("content_type")?;
-    publication.check().map_err(|e| field("payload", e))?;
-    Ok(publication)
+    match publication.check() {
+        Ok(()) => Ok(publication),
+        Err(error @ InvalidPublication::Payload { .. }) => Err(field("payload", error)),
+        Err(error) => Err(field("content_type", error)),
+    }
 }
 
 /// The protobuf form of a value.

@@ -223,6 +223,8 @@ pub(crate) struct Commands {
     /// How many statements about operators replaced an earlier one, and the entry of the last.
     restated: u64,
     restated_at: Option<u64>,
+    /// The highest number of a statement about an operator that was forgotten.
+    serial_floor: u64,
     pub(super) operators: OrdMap<OperatorKey, Operator>,
     pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,

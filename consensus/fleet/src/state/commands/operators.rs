@@ -18,8 +18,8 @@ use skep_protocol::statement::Place;
 use skep_protocol::text::{AgentId, OperatorName, Verb};
 use skep_protocol::time::LogInstant;
 
-use crate::state::FleetState;
 use crate::state::apply::Journal;
+use crate::state::{FleetState, count_dropped};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -35,6 +35,14 @@ pub(crate) struct Operator {
     busy_until: LogInstant,
     /// Which of all statements it is that replaced an earlier one; 0 if it replaced none.
     pub(super) order: u64,
+    /// When the last of all that was ever granted to it ends; none if something has no end. From then on nothing that was signed of
+    /// it gives anybody anything.
+    pub(super) ends: Option<LogInstant>,
+}
+
+/// Whether a grant lets nobody do anything by now, whoever stated it.
+fn is_over(grant: &OperatorGrant, now: LogInstant) -> bool {
+    grant.revoked || grant.until.is_some_and(|until| until <= now)
 }
 
 /// About how many bytes of statements one answer to a node carries, and those beside what was signed.
@@ -86,7 +94,8 @@ impl FleetState {
         if count >= self.limits.first_replacements_max {
             return Err(Refusal::ShardFull { what: ShardFullOf::FirstOperators, count });
         }
-        self.check_operator_room(signed.new)?;
+        // It takes the place of the one before it.
+        self.make_operator_room(signed.new, false)?;
         journal.record(self.clock, ChangeKind::FirstReplaced { old: signed.old, new: signed.new });
         if let Some(former) = self.commands.operators.get_mut(&signed.old) {
             Arc::make_mut(&mut former.grant).revoked = true;
@@ -126,14 +135,15 @@ impl FleetState {
         if was_known && !self.is_above(by, grant.operator) {
             return Err(Refusal::NotAbove { by, operator: grant.operator });
         }
-        let last = known.map_or(0, |known| known.grant.serial);
+        // One that is not known may have been forgotten.
+        let last = known.map_or(self.commands.serial_floor, |known| known.grant.serial);
         if grant.serial > last.saturating_add(self.limits.serial_step_max) {
             return Err(InvalidCommand::Serial { given: grant.serial, last }.into());
         }
-        if let Some(known) = known.filter(|known| grant.serial <= known.grant.serial) {
-            return Err(Refusal::GrantStale { given: grant.serial, known: known.grant.serial });
+        if grant.serial <= last && (was_known || last > 0) {
+            return Err(Refusal::GrantStale { given: grant.serial, known: last });
         }
-        self.check_operator_room(grant.operator)?;
+        self.make_operator_room(grant.operator, !is_over(grant, self.clock))?;
         let receipt = self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), journal);
         // One that is new has sent nothing, and nobody is one by its word.
         if was_known {
@@ -142,12 +152,41 @@ impl FleetState {
         Ok(receipt)
     }
 
-    fn check_operator_room(&self, operator: OperatorKey) -> Result<(), Refusal> {
-        let (known, count) = (&self.commands.operators, self.commands.operators.len() as u64);
-        if known.contains_key(&operator) || count < self.limits.operators_max {
+    /// Sees to it that there is room for a statement about an operator; `adds`: whether it may do something by it. What takes
+    /// something from an operator that is known always has room.
+    fn make_operator_room(&mut self, operator: OperatorKey, adds: bool) -> Result<(), Refusal> {
+        let (now, limits, operators) = (self.clock, self.limits, &self.commands.operators);
+        let known = operators.get(&operator);
+        if adds && known.is_none_or(|known| is_over(&known.grant, now)) {
+            let count = operators.values().filter(|of| !is_over(&of.grant, now)).count() as u64;
+            if count >= limits.operators_max {
+                return Err(Refusal::ShardFull { what: ShardFullOf::Operators, count });
+            }
+        }
+        let count = operators.len() as u64;
+        if known.is_some() || count < limits.operators_max.saturating_add(limits.revoked_operators_max) {
             return Ok(());
         }
-        Err(Refusal::ShardFull { what: ShardFullOf::Operators, count })
+        if self.forget_operator() {
+            return Ok(());
+        }
+        Err(Refusal::ShardFull { what: ShardFullOf::RevokedOperators, count })
+    }
+
+    /// Lets go of the operator of whom everything has ended for longest; whether there was one. What was signed of it has a number
+    /// that is not taken any more, here or of a robot's node that remembers it.
+    fn forget_operator(&mut self) -> bool {
+        let now = self.clock;
+        let ended = |(key, of): (&OperatorKey, &Operator)| {
+            let ends = of.ends.filter(|ends| *ends <= now && is_over(&of.grant, now));
+            ends.map(|ends| (ends, *key))
+        };
+        let Some((_, key)) = self.commands.operators.iter().filter_map(ended).min() else { return false };
+        if let Some(forgotten) = self.commands.operators.remove(&key) {
+            self.commands.serial_floor = self.commands.serial_floor.max(forgotten.grant.serial);
+            count_dropped(&mut self.dropped.operators, 1);
+        }
+        true
     }
 
     /// Whether an operator granted another one what it has, or is above whoever did.
@@ -164,13 +203,17 @@ impl FleetState {
     ) -> Receipt {
         let (operator, serial, grant) = (grant.operator, grant.serial, Arc::new(grant));
         journal.record(self.clock, ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
-        let busy_until = self.commands.operators.get(&operator).map_or(LogInstant::ZERO, |known| known.busy_until);
+        let known = self.commands.operators.get(&operator);
+        let busy_until = known.map_or(LogInstant::ZERO, |known| known.busy_until);
+        let ended = Some(LogInstant::ZERO);
+        let until = if grant.revoked { ended } else { grant.until };
+        let ends = known.map_or(ended, |known| known.ends).zip(until).map(|(one, other)| one.max(other));
         // Before the first statement about an operator there was nothing that anybody could still believe.
         let order = if signed.is_some() && serial > FIRST_SERIAL { self.commands.restated + 1 } else { 0 };
         if order > 0 {
             (self.commands.restated, self.commands.restated_at) = (order, Some(self.applying));
         }
-        self.commands.operators.insert(operator, Operator { grant, signed, busy_until, order });
+        self.commands.operators.insert(operator, Operator { grant, signed, busy_until, order, ends });
         Receipt::Operator { operator, serial }
     }
 
@@ -358,6 +401,11 @@ impl FleetState {
     /// Where statements of operators hold; none before the shard's first entry.
     pub fn place(&self) -> Option<&Place> {
         self.commands.place.as_ref()
+    }
+
+    /// The first statement about an operator that is new here has a higher number.
+    pub fn serial_floor(&self) -> u64 {
+        self.commands.serial_floor
     }
 
     /// The shard's first operator.

@@ -6,8 +6,9 @@ use skep_protocol::authority::{KnownFirst, OperatorKey};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
-use skep_protocol::recovery::{PastGenesis, SignedRecovery};
+use skep_protocol::recovery::{Lineage, PastGenesis, SignedRecovery};
 use skep_protocol::statement::Place;
+use skep_protocol::time::LogInstant;
 
 use crate::state::FleetState;
 use crate::state::apply::Journal;
@@ -51,19 +52,27 @@ impl FleetState {
         self.withdraw_commands(journal);
     }
 
-    /// The numbers of their last statements stay: robots' nodes believe none with a lower one.
+    /// The numbers of their last statements stay: robots' nodes believe none with a lower one. Under another genesis nothing that was
+    /// stated holds, so that all of it has ended.
     fn revoke_all_but(&mut self, first: OperatorKey) {
         let others: Vec<OperatorKey> = self.commands.operators.keys().filter(|key| **key != first).copied().collect();
         for key in others {
             let Some(operator) = self.commands.operators.get_mut(&key) else { continue };
             Arc::make_mut(&mut operator.grant).revoked = true;
-            (operator.signed, operator.order) = (None, 0);
+            (operator.signed, operator.order, operator.ends) = (None, 0, Some(LogInstant::ZERO));
         }
     }
 
     /// The word by which the shard goes on as another group than it was; none if it never did.
     pub fn recovery(&self) -> Option<&SignedRecovery> {
         self.commands.past.last().map(|past| past.recovery.as_ref())
+    }
+
+    /// How the shard came about; none before its first entry.
+    pub fn lineage(&self) -> Option<Lineage> {
+        let Place { shard, genesis, .. } = self.commands.place.as_ref()?;
+        let past = self.commands.past.iter().map(|past| past.recovery.place.genesis).collect();
+        Some(Lineage { shard: *shard, genesis: *genesis, past })
     }
 
     /// Whether a member was one of a group before: what it holds may be no part of what goes on.

@@ -25,6 +25,7 @@ pub(in crate::state) struct CommandsHead {
     former: Vec<RaftId>,
     restated: u64,
     restated_at: Option<u64>,
+    serial_floor: u64,
     homes_from: HomeEpoch,
     led_since: (u64, LogInstant),
 }
@@ -49,6 +50,7 @@ impl Commands {
             former: self.former.clone(),
             restated: self.restated,
             restated_at: self.restated_at,
+            serial_floor: self.serial_floor,
             homes_from: self.homes_from,
             led_since: self.led_since,
         }
@@ -73,6 +75,7 @@ impl Commands {
             former,
             restated,
             restated_at,
+            serial_floor,
             homes_from,
             led_since,
         } = head;
@@ -85,6 +88,7 @@ impl Commands {
             former,
             restated,
             restated_at,
+            serial_floor,
             homes_from,
             led_since,
             ..Self::default()

@@ -15,6 +15,9 @@ use skep_protocol::text::SiteName;
 
 use super::{Inbox, Out};
 
+/// Operators of whom the number of the last statement is remembered.
+const STATED_MAX: usize = limits::OPERATORS_MAX + limits::REVOKED_OPERATORS_MAX;
+
 impl Inbox {
     /// Where statements hold that are for its agent; none before it was told.
     pub(super) fn place(&self, site: &SiteName, shard: ShardId) -> Option<Place> {
@@ -31,8 +34,8 @@ impl Inbox {
         for signed in chain.iter().filter(|signed| signed.serial > FIRST_SERIAL) {
             let (operator, serial) = (signed.operator, signed.serial);
             let known = self.stated.get(&operator).copied();
-            // A shard has no more operators than that.
-            let has_room = known.is_some() || self.stated.len() < limits::OPERATORS_MAX;
+            // A shard has no more operators at a time than that.
+            let has_room = known.is_some() || self.stated.len() < STATED_MAX;
             if has_room && known.is_none_or(|last| last < serial) {
                 self.stated.insert(operator, serial);
                 out.writes.push(JournalWrite::Stated { operator, serial });

@@ -1,0 +1,105 @@
+//! Operators who may do nothing any more: how many are remembered, and who is forgotten.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use skep_fleet::{FleetLimits, FleetState};
+use skep_protocol::authority::OperatorGrant;
+use skep_protocol::outcome::{Refusal, ShardFullOf};
+use skep_protocol::time::LogInstant;
+use support::hall::*;
+use support::*;
+
+/// A shard with room for so many operators, and for so many more who may do nothing any more.
+fn hall(operators_max: u64, revoked_operators_max: u64) -> Hall {
+    let limits = FleetLimits { operators_max, revoked_operators_max, ..FleetLimits::default() };
+    Hall::within(limits).joined(&["r1"])
+}
+
+fn revoked(of: u8, serial: u64) -> OperatorGrant {
+    OperatorGrant { revoked: true, ..grant(of, serial) }
+}
+
+fn ending(of: u8, serial: u64, until: LogInstant) -> OperatorGrant {
+    OperatorGrant { until: Some(until), ..grant(of, serial) }
+}
+
+fn full(what: ShardFullOf, count: u64) -> Refusal {
+    Refusal::ShardFull { what, count }
+}
+
+/// Whether an operator is remembered, also by a replica that is made of a snapshot.
+fn is_known(hall: &Hall, of: u8) -> bool {
+    let is_known = |state: &FleetState| state.operators().any(|grant| grant.operator == secret(of).key());
+    let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
+    assert_eq!((copy.serial_floor(), copy.dropped()), (hall.state.serial_floor(), hall.state.dropped()));
+    assert_eq!(is_known(&copy), is_known(&hall.state));
+    is_known(&copy)
+}
+
+#[test]
+fn who_is_revoked_takes_no_place_of_who_may_do_something() {
+    // One of them is the first operator.
+    let mut hall = hall(3, 2);
+    hall.ok(state_grant(grant(2, 1), 1));
+    hall.ok(state_grant(grant(3, 1), 1));
+    assert_eq!(hall.refused(state_grant(grant(4, 1), 1)), full(ShardFullOf::Operators, 3));
+    hall.ok(state_grant(grant(3, 2), 1));
+    hall.ok(state_grant(revoked(2, 2), 1));
+    hall.ok(state_grant(grant(4, 1), 1));
+    assert_eq!(
+        hall.refused(state_grant(grant(2, 3), 1)),
+        full(ShardFullOf::Operators, 3),
+        "it would take a place again"
+    );
+    hall.ok(state_grant(revoked(3, 3), 1));
+    hall.ok(state_grant(grant(5, 1), 1));
+    // A revocation has room, however many there are.
+    hall.ok(state_grant(revoked(4, 2), 1));
+    hall.ok(state_grant(revoked(5, 2), 1));
+    let new = state_grant(grant(6, 1), 1);
+    assert_eq!(hall.refused(new), full(ShardFullOf::RevokedOperators, 5), "nothing that was granted to them has ended");
+    hall.ok(state_grant(grant(2, 3), 1));
+}
+
+#[test]
+fn what_was_granted_and_has_ended_takes_no_place() {
+    let mut hall = hall(2, 1);
+    let until = hall.now.plus_ms(5_000);
+    hall.ok(state_grant(ending(2, 1, until), 1));
+    assert_eq!(hall.refused(state_grant(grant(3, 1), 1)), full(ShardFullOf::Operators, 2));
+    hall.now = until;
+    hall.ok(state_grant(grant(3, 1), 1));
+    assert!(is_known(&hall, 2), "there is room for it");
+}
+
+#[test]
+fn of_whom_everything_has_ended_is_forgotten_for_somebody_new_and_nothing_that_was_signed_of_it_holds_again() {
+    let mut hall = hall(2, 2);
+    let (soon, later) = (hall.now.plus_ms(5_000), hall.now.plus_ms(9_000));
+    // The later end counts, in whatever order they were granted.
+    for (of, first, second) in [(2, later, soon), (3, soon, soon)] {
+        hall.ok(state_grant(ending(of, 1, first), 1));
+        hall.ok(state_grant(ending(of, 2, second), 1));
+        hall.ok(state_grant(revoked(of, 3), 1));
+    }
+    hall.ok(state_grant(grant(4, 1), 1));
+    hall.ok(state_grant(revoked(4, 2), 1));
+    let new = |of, serial| state_grant(grant(of, serial), 1);
+    assert_eq!(hall.refused(new(5, 1)), full(ShardFullOf::RevokedOperators, 4), "its grant could be sent again");
+    hall.now = soon;
+    hall.ok(new(5, 1));
+    assert_eq!([2, 3, 4, 5].map(|of| is_known(&hall, of)), [true, false, true, true]);
+    assert_eq!((hall.state.serial_floor(), hall.state.dropped().operators), (3, 1));
+    // Whatever its number was, there is none like it again, nor one that was signed and never sent.
+    for serial in [1, 2, 3] {
+        assert_eq!(hall.refused(new(3, serial)), Refusal::GrantStale { given: serial, known: 3 });
+    }
+    hall.ok(state_grant(revoked(5, 2), 1));
+    assert_eq!(hall.refused(new(3, 4)), full(ShardFullOf::RevokedOperators, 4));
+    hall.now = later;
+    hall.ok(new(3, 4));
+    assert_eq!([2, 3, 4, 5].map(|of| is_known(&hall, of)), [false, true, true, true]);
+    let command = hall.command(1, to("r1"));
+    assert_eq!(hall.refused(signed_by(command, 2)), Refusal::NoSuchOperator(secret(2).key()));
+}

@@ -1,0 +1,168 @@
+//! Which shard an operator's key signs for.
+//!
+//! What is signed is good for the shard of one genesis, and nowhere else, and it is the node that names it. One that lies names
+//! another shard's, where the same operator may do something. So the first genesis that a key signs for under a shard's number is
+//! remembered in a file beside the key, as ssh remembers hosts, and nothing is signed for another one.
+
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use skep_client::{Genesis, ShardId};
+use skep_consensus::write_whole;
+
+use super::output::{one, tell};
+use super::{Common, Failure};
+
+/// More than a genesis takes.
+const BYTES_MAX: u64 = 256;
+
+/// The file that remembers the genesis of a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Pin {
+    file: PathBuf,
+    shard: ShardId,
+}
+
+#[derive(Serialize)]
+struct View {
+    shard: u32,
+    genesis: String,
+    file: PathBuf,
+}
+
+impl Pin {
+    /// That of a shard, beside an operator's key.
+    pub(super) fn beside(key: &Path, shard: ShardId) -> Self {
+        let mut file = key.as_os_str().to_owned();
+        file.push(format!(".shard-{shard}"));
+        Self { file: file.into(), shard }
+    }
+
+    fn failed(&self, error: impl std::fmt::Display) -> Failure {
+        Failure::failed(format!("{}: {error}", self.file.display()))
+    }
+
+    /// What is remembered, if anything is.
+    fn read(&self) -> Result<Option<Genesis>, Failure> {
+        let file = match std::fs::File::open(&self.file) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(self.failed(e)),
+        };
+        let mode = file.metadata().map_err(|e| self.failed(e))?.mode();
+        if mode & 0o022 != 0 {
+            return Err(self.failed(format!("others can change it; 'chmod 600 {}' it", self.file.display())));
+        }
+        let mut text = String::new();
+        file.take(BYTES_MAX).read_to_string(&mut text).map_err(|e| self.failed(e))?;
+        let malformed = |_| self.failed("it holds no genesis; remove it, or write it anew by 'skep operator pin'");
+        text.trim().parse().map(Some).map_err(malformed)
+    }
+
+    /// Refuses a genesis that is not the one that is remembered. The first one is.
+    pub(super) fn check(&self, told: Genesis) -> Result<(), Failure> {
+        let known = match self.read()? {
+            Some(known) => known,
+            None => match write_whole(&self.file, format!("{told}\n").as_bytes()) {
+                Ok(()) => told,
+                // Somebody else was first.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.read()?.unwrap_or(told),
+                Err(e) => {
+                    self.say_not_remembered(&e);
+                    told
+                }
+            },
+        };
+        if known == told {
+            return Ok(());
+        }
+        let (file, shard) = (self.file.display(), self.shard);
+        Err(Failure::another_shard(format!(
+            "the node names a shard {shard} of genesis {told}, and this key signs for the one of genesis {known}, as {file} has it: \
+             nothing was signed. If that one was recovered or made anew, look at 'skep shard status' on a node that you trust, and \
+             give 'skep operator pin GENESIS'; with a key that is used at several sites, give --genesis"
+        )))
+    }
+
+    /// Remembers a genesis in place of what was.
+    fn set(&self, genesis: Genesis) -> io::Result<()> {
+        match std::fs::remove_file(&self.file) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            Ok(()) | Err(_) => {}
+        }
+        write_whole(&self.file, format!("{genesis}\n").as_bytes())
+    }
+
+    /// Remembers the genesis that the operator gave a shard itself. What it did is done, whether that can be written or not.
+    pub(super) fn note(&self, genesis: Genesis) {
+        if let Err(error) = self.set(genesis) {
+            self.say_not_remembered(&error);
+        }
+    }
+
+    fn say_not_remembered(&self, why: &io::Error) {
+        let file = self.file.display();
+        tell(&format!("the genesis of shard {} is not remembered beside the key, in {file}: {why}", self.shard));
+    }
+
+    /// Remembers a genesis, and says so.
+    pub(super) fn pin(&self, genesis: Genesis, common: &Common) -> Result<(), Failure> {
+        self.set(genesis).map_err(|e| self.failed(e))?;
+        let view = View { shard: self.shard.0, genesis: genesis.to_string(), file: self.file.clone() };
+        let lines = [
+            ("shard", view.shard.to_string()),
+            ("genesis", view.genesis.clone()),
+            ("file", view.file.display().to_string()),
+        ];
+        one(common.output, &view, &lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn genesis(n: u8) -> Genesis {
+        Genesis::from_bytes([n; 16])
+    }
+
+    #[test]
+    fn the_first_genesis_that_a_key_signs_for_is_remembered_and_no_other_is_signed_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("operator.key");
+        let pin = Pin::beside(&key, ShardId(1));
+        pin.check(genesis(6)).unwrap();
+        let file = dir.path().join("operator.key.shard-1");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{}\n", "06".repeat(16)));
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        pin.check(genesis(6)).unwrap();
+        let refused = format!("{:?}", pin.check(genesis(7)).unwrap_err());
+        for said in ["06060606", "07070707", "operator.key.shard-1", "skep operator pin"] {
+            assert!(refused.contains(said), "{said}: {refused}");
+        }
+        pin.check(genesis(6)).unwrap();
+        // Of another number, or beside another key, nothing is known.
+        Pin::beside(&key, ShardId(2)).check(genesis(7)).unwrap();
+        Pin::beside(&dir.path().join("other.key"), ShardId(1)).check(genesis(7)).unwrap();
+        pin.set(genesis(7)).unwrap();
+        pin.check(genesis(7)).unwrap();
+        assert!(pin.check(genesis(6)).is_err());
+    }
+
+    #[test]
+    fn a_file_that_holds_no_genesis_or_that_others_can_change_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let pin = Pin::beside(&dir.path().join("key"), ShardId(1));
+        for bad in ["", "06", "rubbish"] {
+            std::fs::write(&pin.file, bad).unwrap();
+            std::fs::set_permissions(&pin.file, std::fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(pin.check(genesis(6)).is_err(), "{bad:?}");
+        }
+        pin.set(genesis(6)).unwrap();
+        std::fs::set_permissions(&pin.file, std::fs::Permissions::from_mode(0o620)).unwrap();
+        assert!(pin.check(genesis(6)).is_err());
+    }
+}
