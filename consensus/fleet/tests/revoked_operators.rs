@@ -8,7 +8,6 @@ use skep_protocol::authority::OperatorGrant;
 use skep_protocol::outcome::{Refusal, ShardFullOf};
 use skep_protocol::time::LogInstant;
 use support::hall::*;
-use support::*;
 
 /// A shard with room for so many operators, and for so many more who may do nothing any more.
 fn hall(operators_max: u64, revoked_operators_max: u64) -> Hall {

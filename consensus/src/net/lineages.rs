@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn two_nodes_part_if_they_have_different_shards_of_one_number_and_none_in_common() {
         let (one, other, second) = (lineage(1, 6), lineage(1, 7), lineage(2, 6));
-        assert_eq!(conflict(&[one.clone()], &[other.clone()]), Some((&one, &other)));
+        assert_eq!(conflict(std::slice::from_ref(&one), std::slice::from_ref(&other)), Some((&one, &other)));
         let parts = |own: &[&Lineage], theirs: &[&Lineage]| {
             let [own, theirs] = [own, theirs].map(|of| of.iter().copied().cloned().collect::<Vec<Lineage>>());
             conflict(&own, &theirs).is_some()
