@@ -76,23 +76,6 @@ impl Belief {
     }
 }
 
-/// Whether frames of a kind are a group's own: a node that is no voter has no part in them.
-pub(crate) const fn is_of_voters(kind: FrameKind) -> bool {
-    matches!(
-        kind,
-        FrameKind::Append
-            | FrameKind::Vote
-            | FrameKind::PreVote
-            | FrameKind::TransferLeader
-            | FrameKind::Forgot
-            | FrameKind::Beat
-            | FrameKind::Clock
-            | FrameKind::SnapshotHead
-            | FrameKind::SnapshotChunk
-            | FrameKind::SnapshotInstall
-    )
-}
-
 impl Core {
     /// Whether what a node says of a shard is believed.
     pub(crate) fn believes(&self, node: NodeId, id: ShardId) -> bool {

@@ -18,7 +18,7 @@ use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
 use skep_protocol::recovery::Lineage;
 use tokio::sync::watch;
 
-use crate::belief::{Belief, is_of_voters};
+use crate::belief::Belief;
 use crate::fill::fill_history;
 use crate::net::{Admission, Waits, Who};
 use crate::shard::{FromLeader, Shard, Site};
@@ -193,7 +193,7 @@ impl Core {
     /// Judges a call by its header: a group's own frames are voters', and what agents hold is told by leaders.
     async fn judge(self: &Arc<Self>, who: Who, header: Header) -> Result<(), String> {
         match header.kind {
-            kind if is_of_voters(kind) => self.check_voter(who.node, kind, header.shard).await,
+            kind if kind.is_of_voters() => self.check_voter(who.node, kind, header.shard).await,
             FrameKind::Claims if !self.leads(who.node, header.shard) => {
                 Err("the sender is not known to lead the shard; tell it again later".to_owned())
             }
@@ -227,13 +227,7 @@ impl Core {
             }
             FrameKind::Propose | FrameKind::End => {
                 let proposal = Proposal::decode(&body).map_err(text)?;
-                if proposal.requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
-                    return Err(format!("{} requests are too many for one proposal", proposal.requests.len()));
-                }
-                let outcomes = match self.shard(header.shard) {
-                    Some(shard) => propose_for(who.node, &shard, proposal.requests).await,
-                    None => vec![self.no_replica(header.shard); proposal.requests.len()],
-                };
+                let outcomes = self.propose(who.node, header.shard, proposal.requests).await?;
                 ProposalReply { outcomes: say_voters_once(outcomes) }.encode().map_err(text)
             }
             FrameKind::Query => {
@@ -285,6 +279,22 @@ impl Core {
             FrameKind::Lineages => Lineages { shards: self.lineages() }.encode().map_err(text),
             FrameKind::Hello | FrameKind::Reply | FrameKind::Refused => Err("it is not a call".to_owned()),
         }
+    }
+
+    /// What becomes of requests that another node proposes.
+    async fn propose(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        requests: Vec<Request>,
+    ) -> Result<Vec<ProposeOutcome>, String> {
+        if requests.len() > limits::REQUESTS_PER_ENTRY_MAX {
+            return Err(format!("{} requests are too many for one proposal", requests.len()));
+        }
+        Ok(match self.shard(shard) {
+            Some(shard) => propose_for(node, &shard, requests).await,
+            None => vec![self.no_replica(shard); requests.len()],
+        })
     }
 }
 

@@ -24,6 +24,7 @@ mod recover;
 mod replay;
 mod roles;
 mod service;
+mod settings;
 mod shard;
 mod store;
 mod threads;

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use skep_config::{ControlConfig, StoreConfig};
+use skep_config::ControlConfig;
 use skep_protocol::authority::SignedFirst;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Charter, Request};
@@ -33,11 +33,12 @@ use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
 use crate::recover::clear_leftovers;
 use crate::roles;
+use crate::settings::store_options;
 use crate::shard::{
     ENTRY_PATIENCE, FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site,
 };
 use crate::store::disk::once_there_is_room;
-use crate::store::{HistoryOptions, Store, StoreError, StoreOptions};
+use crate::store::{Store, StoreError};
 use crate::threads::{Threads, control_runtime, work_runtime};
 
 /// How long a runtime that ends waits for what its threads are at.
@@ -48,21 +49,6 @@ const CONTROL_PATIENCE: Duration = STOP_PATIENCE.saturating_mul(3).saturating_ad
 /// How long it is waited for that the log and the history write what they hold. What is not written by then was acknowledged to
 /// nobody, or is made again from the log.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
-
-/// How a store is run, as the configuration says.
-pub(crate) fn store_options(config: &StoreConfig) -> StoreOptions {
-    StoreOptions {
-        segment_bytes: config.segment_bytes,
-        low_water_bytes: config.low_water_bytes,
-        history: HistoryOptions {
-            retention_ms: config.history_days.saturating_mul(DAY_MS),
-            bytes_max: config.history_bytes,
-        },
-        ..StoreOptions::default()
-    }
-}
-
 /// Why the control plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -222,13 +208,7 @@ async fn start(
         updates,
     };
     let core = Core::new(site);
-    if core.belief.marked.is_empty() && !core.site.config.peers.is_empty() && core.site.store.shards().is_empty() {
-        let advice = "set voter = true in the [[peers]] of those who vote, or are to";
-        tracing::warn!(
-            advice,
-            "no peer is marked as a voter: this node believes nobody, and finds no leader but itself"
-        );
-    }
+    warn_if_nobody_is_marked(&core);
     for shard in core.site.store.shards() {
         // Nothing listens yet, and no other shard waits for it.
         let snapshots = core.site.store.snapshots();
@@ -243,6 +223,16 @@ async fn start(
     threads.work().spawn(roles::follow(Arc::clone(&core), memory));
     threads.work().spawn(roles::remember(Arc::clone(&core), kept));
     Ok((core, plane))
+}
+
+fn warn_if_nobody_is_marked(core: &Core) {
+    if core.belief.marked.is_empty() && !core.site.config.peers.is_empty() && core.site.store.shards().is_empty() {
+        let advice = "set voter = true in the [[peers]] of those who vote, or are to";
+        tracing::warn!(
+            advice,
+            "no peer is marked as a voter: this node believes nobody, and finds no leader but itself"
+        );
+    }
 }
 
 impl ConsensusHandle {

@@ -96,6 +96,23 @@ impl FrameKind {
         }
     }
 
+    /// Whether frames of this kind are a Raft group's own: a node that is no voter has no part in them.
+    pub const fn is_of_voters(self) -> bool {
+        matches!(
+            self,
+            Self::Append
+                | Self::Vote
+                | Self::PreVote
+                | Self::TransferLeader
+                | Self::Forgot
+                | Self::Beat
+                | Self::Clock
+                | Self::SnapshotHead
+                | Self::SnapshotChunk
+                | Self::SnapshotInstall
+        )
+    }
+
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Hello,

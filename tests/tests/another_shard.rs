@@ -26,7 +26,7 @@ async fn nodes_that_made_a_shard_each_part_and_one_is_taken_in_once_it_has_given
     until_connected(&site).await;
     let ids = [0, 1].map(|at: usize| site.net.nodes[at].id.clone());
     for (at, id) in ids.iter().enumerate() {
-        let made = site.skep(at, &["shard", "init", "--voters", id]);
+        let made = site.skep(at, &["shard", "init", "--voters", id, "--no-operator"]);
         assert_eq!(made.code(), Some(0), "{}", made.error());
     }
     // Neither had a shard when they connected.

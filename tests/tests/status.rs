@@ -19,6 +19,17 @@ async fn until_fault(site: &Site, at: usize, name: &str) -> v1::ShardStatusReply
     seen.await.unwrap()
 }
 
+/// Waits until a node says that something is wrong with another one, and what it says. Others may have been slow for a moment.
+async fn until_fault_of(site: &Site, at: usize, name: &str, of: &str) -> (v1::ShardStatusReply, v1::Fault) {
+    let client = site.net.nodes[at].client();
+    let seen = site.net.wait_for(name, async || {
+        let status = client.shard_status().await.ok()?;
+        let fault = status.faults.iter().find(|fault| fault.name == name && fault.node == of).cloned()?;
+        Some((status, fault))
+    });
+    seen.await.unwrap()
+}
+
 #[tokio::test]
 async fn a_voter_without_a_leader_is_not_connected_and_says_what_to_do() {
     let mut site = Site::up(NODE, 3, 3, &[]).await;
@@ -47,15 +58,11 @@ async fn a_leader_names_the_voter_that_is_silent_and_the_one_that_lost_its_disk(
     let gone = (leader + 1) % 3;
     let id = site.net.nodes[gone].id.clone();
     site.net.kill(gone);
-    let status = until_fault(&site, leader, "voter-silent").await;
-    let fault = status.faults.iter().find(|fault| fault.name == "voter-silent").unwrap();
-    assert_eq!(fault.node, id);
+    let (status, _) = until_fault_of(&site, leader, "voter-silent", &id).await;
     assert_eq!(status.connectivity, "connected", "two of three are a quorum");
     site.net.wipe(gone).unwrap();
     site.net.start(gone).unwrap();
-    let status = until_fault(&site, leader, "voter-replaced").await;
-    let fault = status.faults.iter().find(|fault| fault.name == "voter-replaced").unwrap();
-    assert_eq!(fault.node, id);
+    let (_, fault) = until_fault_of(&site, leader, "voter-replaced", &id).await;
     assert!(fault.advice.contains("skep shard add-voter"), "{fault:?}");
     site.skep(leader, &["shard", "add-voter", &id, "-o", "json"]).json();
     let client = site.net.nodes[leader].client();

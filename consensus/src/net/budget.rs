@@ -13,8 +13,6 @@ use skep_protocol::frame::FrameKind;
 use skep_protocol::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::belief::is_of_voters;
-
 /// What is counted at a time, in bytes.
 const UNIT: usize = 1_024;
 
@@ -109,7 +107,7 @@ impl Budget {
     /// Waits until there is room for a call of so many bytes. What voters say to each other in a group waits for no other calls, and
     /// votes and beats not even for entries: those are held until a disk has them, and of a few bytes there are no more than calls.
     pub(super) async fn call(&self, bytes: usize, kind: FrameKind) -> Held {
-        let (of_voters, units) = (is_of_voters(kind), units(bytes));
+        let (of_voters, units) = (kind.is_of_voters(), units(bytes));
         if of_voters && bytes <= limits::WORD_BYTES_MAX {
             return Held { _of_peer: None, _of_node: None };
         }

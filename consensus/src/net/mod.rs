@@ -19,6 +19,7 @@ mod peers;
 mod roles;
 mod serve;
 mod snapshots;
+mod strays;
 mod tls;
 mod twins;
 

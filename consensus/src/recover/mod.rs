@@ -31,7 +31,7 @@ use skep_protocol::text::NodeName;
 
 use crate::raft::agree::bring_to_agree;
 use crate::raft::types::{Vote, decode};
-use crate::service::store_options;
+use crate::settings::store_options;
 use crate::store::beside::Lock;
 use crate::store::{History, Leftovers, Store, StoreError, StoreOptions, beside};
 use anew::Untold;

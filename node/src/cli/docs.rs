@@ -171,6 +171,8 @@ fn sample(word: String) -> String {
     match word.as_str() {
         "ID" | "$task" => ID.to_owned(),
         "KEY" | "$operator" => OperatorSecret::from_seed(&[1; 32]).key().to_string(),
+        "GENESIS" => "11".repeat(16),
+        "$port" => "7340".to_owned(),
         _ => word,
     }
 }

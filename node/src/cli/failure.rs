@@ -186,7 +186,7 @@ pub(super) fn exit_code(code: &str) -> u8 {
         "SKEP-0002" | "SKEP-0007" | "SKEP-0008" | "SKEP-0108" | "SKEP-0117" | "SKEP-0415" | "SKEP-0416" => 3,
         "SKEP-0003" | "SKEP-0009" | "SKEP-0010" | "SKEP-0105" | "SKEP-0202" | "SKEP-0203" | "SKEP-0204"
         | "SKEP-0301" => 4,
-        "SKEP-0113" | "SKEP-0302" => 5,
+        "SKEP-0113" | "SKEP-0302" | "SKEP-0305" => 5,
         "SKEP-0402" | "SKEP-0403" | "SKEP-0405" | "SKEP-0406" | "SKEP-0407" | "SKEP-0409" | "SKEP-0410" => 5,
         "SKEP-0421" | "SKEP-0422" | "SKEP-0423" | "SKEP-0424" => 5,
         _ => 1,

@@ -159,19 +159,7 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
     if let Some(program) = &options.bad_robot {
         options.site.listed.push(bad_robot::identity(program, options.seed)?);
     }
-    let network = Hosts::available();
-    if network.is_ok() {
-        // A bad robot is on a host of its own, too.
-        let hosts = options.site.nodes + options.site.listed.len();
-        options.site.hosts = Some(Arc::new(Hosts::create(hosts)?));
-    }
-    let network = match network {
-        Ok(()) => "namespaces".to_owned(),
-        Err(why) => {
-            options.site.overrides.push(SWITCHES.to_owned());
-            format!("switch: {why}")
-        }
-    };
+    let network = lay_network(&mut options.site)?;
     let links = if options.mixed_links { "mixed" } else { "lan" };
     options.site.links = options.mixed_links.then(|| Links { law: Law::default(), seed: options.seed });
     let SiteOptions { nodes, voters, robots, .. } = options.site;
@@ -269,6 +257,17 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, DemoError> 
         network,
         links,
     })
+}
+
+/// Gives each node a host of its own if that can be; what lies between the nodes, in words.
+fn lay_network(site: &mut SiteOptions) -> Result<String, DemoError> {
+    if let Err(why) = Hosts::available() {
+        site.overrides.push(SWITCHES.to_owned());
+        return Ok(format!("switch: {why}"));
+    }
+    // A bad robot is on a host of its own, too.
+    site.hosts = Some(Arc::new(Hosts::create(site.nodes + site.listed.len())?));
+    Ok("namespaces".to_owned())
 }
 
 /// Who leads, as it says itself: in the latest term, if several do. None if nobody says so in a moment.

@@ -32,11 +32,12 @@ fn nobody_is_told_how_long_it_is_until_an_era_that_the_clock_has_not_reached() {
 
 #[test]
 fn an_answer_that_was_long_under_way_makes_no_deadline_later() {
-    let mut node = Node::open();
-    // Asked at 15 s of the shard's clock, and heard 6 s later. By what the node knew before it is 16 s.
-    node.now_ms += 6_000;
-    node.pulled(15_000, vec![delivery(1, command(1))], vec![]);
-    node.sync();
+    // Its first answer, which nothing that it knew before makes any better.
+    let mut node = Node { lease: Some(LEASE), ..Node::new() };
+    node.take(STREAM, 1);
+    // Asked at 10 s of the shard's clock, and heard 11 s later.
+    node.now_ms += 11_000;
+    node.deliver(vec![delivery(1, command(1))]);
     assert_eq!(node.reported(), [(1, "expired")]);
 }
 

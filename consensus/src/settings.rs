@@ -1,0 +1,20 @@
+//! What the configuration says of a store.
+
+use skep_config::StoreConfig;
+
+use crate::store::{HistoryOptions, StoreOptions};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// How a store is run, as the configuration says.
+pub(crate) fn store_options(config: &StoreConfig) -> StoreOptions {
+    StoreOptions {
+        segment_bytes: config.segment_bytes,
+        low_water_bytes: config.low_water_bytes,
+        history: HistoryOptions {
+            retention_ms: config.history_days.saturating_mul(DAY_MS),
+            bytes_max: config.history_bytes,
+        },
+        ..StoreOptions::default()
+    }
+}
