@@ -196,7 +196,8 @@ impl ShardClock {
 
     /// Goes on from what an earlier process left. Whether it could.
     pub(crate) fn resume(&self, mark: &ClockMark) -> bool {
-        self.inner().clock.resume(mark.known, mark.at_boot_ms, self.boot_ms())
+        let ClockMark { at_boot_ms, clock, lag_ms, .. } = *mark;
+        self.inner().clock.resume(ClockEstimate { clock, lag_ms }, at_boot_ms, self.boot_ms())
     }
 
     /// What to leave for the next process; none if nothing was learned since it was asked for last.
@@ -204,7 +205,8 @@ impl ShardClock {
         let mut inner = self.inner();
         let news = std::mem::take(&mut inner.news) || inner.leads;
         let at_boot_ms = self.boot_ms();
-        inner.clock.estimate(at_boot_ms).filter(|_| news).map(|known| ClockMark { boot, at_boot_ms, known })
+        let ClockEstimate { clock, lag_ms } = inner.clock.estimate(at_boot_ms).filter(|_| news)?;
+        Some(ClockMark { boot, at_boot_ms, clock, lag_ms })
     }
 
     /// This node begins to lead: the clock goes on from the latest that it can be. False if it has no estimate.
@@ -332,7 +334,7 @@ mod tests {
         let mark = before.to_keep(1).unwrap();
         assert_eq!(before.to_keep(1), None, "nothing was learned since");
         assert!(after.resume(&mark));
-        assert!(after.now() >= Some(mark.known.clock));
+        assert!(after.now() >= Some(mark.clock));
         assert!(!after.resume(&mark), "it has one");
         after.set_leads(true);
         assert!(after.to_keep(1).is_some() && after.to_keep(1).is_some(), "a leader's clock is kept always");

@@ -9,7 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use skep_fleet::ClockEstimate;
 use skep_protocol::ids::{Incarnation, ShardId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::time::LogInstant;
@@ -27,12 +26,14 @@ const SUM_AT: usize = SLOT_BYTES - 16;
 /// What a process knew of a shard's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClockMark {
-    /// What its time is counted on: see [`BootClock::boot`](crate::clock::BootClock::boot).
+    /// Names the boot of the machine that its time is counted on: of two marks of one boot the times can be compared.
     pub(crate) boot: u128,
     /// When it knew it, in milliseconds of that boot.
     pub(crate) at_boot_ms: u64,
-    /// What it knew.
-    pub(crate) known: ClockEstimate,
+    /// What it took the log clock to be.
+    pub(crate) clock: LogInstant,
+    /// How far that may be behind, in milliseconds.
+    pub(crate) lag_ms: u64,
 }
 
 /// The directory of marks, one file per shard.
@@ -104,8 +105,8 @@ impl ClockMarks {
         bytes[16..32].copy_from_slice(&self.incarnation.0);
         bytes[32..48].copy_from_slice(&mark.boot.to_le_bytes());
         bytes[48..56].copy_from_slice(&mark.at_boot_ms.to_le_bytes());
-        bytes[56..64].copy_from_slice(&mark.known.clock.raw().to_le_bytes());
-        bytes[64..72].copy_from_slice(&mark.known.lag_ms.to_le_bytes());
+        bytes[56..64].copy_from_slice(&mark.clock.raw().to_le_bytes());
+        bytes[64..72].copy_from_slice(&mark.lag_ms.to_le_bytes());
         let sum = xxh3_128(&bytes[..SUM_AT]);
         bytes[SUM_AT..].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -114,8 +115,8 @@ impl ClockMarks {
     /// The mark in a slot, if it is whole, and of this shard and directory.
     fn mark(&self, shard: ShardId, slot: &[u8]) -> Option<ClockMark> {
         let boot = u128::from_le_bytes(slot.get(32..48)?.try_into().ok()?);
-        let known = ClockEstimate { clock: LogInstant::from_raw(u64_at(slot, 56)), lag_ms: u64_at(slot, 64) };
-        let mark = ClockMark { boot, at_boot_ms: u64_at(slot, 48), known };
+        let (clock, lag_ms) = (LogInstant::from_raw(u64_at(slot, 56)), u64_at(slot, 64));
+        let mark = ClockMark { boot, at_boot_ms: u64_at(slot, 48), clock, lag_ms };
         (*slot == self.slot(shard, &mark)).then_some(mark)
     }
 }
@@ -132,8 +133,7 @@ mod tests {
     }
 
     fn mark(boot: u128, at_boot_ms: u64) -> ClockMark {
-        let known = ClockEstimate { clock: LogInstant::from_raw(50_000 + at_boot_ms), lag_ms: 7 };
-        ClockMark { boot, at_boot_ms, known }
+        ClockMark { boot, at_boot_ms, clock: LogInstant::from_raw(50_000 + at_boot_ms), lag_ms: 7 }
     }
 
     #[test]
