@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use skep_fleet::{ClockEstimate, LogClock};
 use skep_protocol::ids::ShardId;
 use skep_protocol::time::LogInstant;
+use skep_store::ClockMark;
 use xxhash_rust::xxh3::Xxh3;
-
-use crate::store::ClockMark;
 
 /// The clock that leases and the log clock are counted on.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,7 @@
-//! Raft groups of one node: openraft, the durable store, and the control plane.
+//! Raft groups of one node: openraft on the durable store, and the control plane.
 //!
-//! This crate is the shell around [`skep_fleet`]: it replicates entries, applies them, keeps them, and carries them
-//! between nodes. openraft and quinn types end here.
+//! This crate is the shell around [`skep_fleet`]: it replicates entries, applies them, has [`skep_store`] keep them, and carries
+//! them between nodes. openraft and quinn types end here.
 //!
 //! **Contract.** Raft runs on one OS thread with a runtime of its own, and nothing else does; agents, proposals, queries and
 //! handshakes have threads beside it, and what waits for a disk has others. So no storm on the data plane, the API or the
@@ -26,7 +26,6 @@ mod roles;
 mod service;
 mod settings;
 mod shard;
-mod store;
 mod threads;
 mod whole;
 
@@ -39,10 +38,5 @@ pub use recover::{LostVoter, RecoverError, RecoveredView, Remains, RemainsView};
 pub use service::{Consensus, ConsensusHandle, StartError};
 pub use shard::{
     FromLeader, LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStanding, VoterStatus,
-};
-pub use store::{
-    ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding, JournalError, JournalJob, JournalReport,
-    Journals, Leftovers, LogPoint, Marks, OnFatal, Snapshots, Store, StoreError, StoreOptions, StoredSnapshot,
-    TransitionsFound, WrittenBytes,
 };
 pub use whole::write_whole;

@@ -7,10 +7,10 @@ use skep_fleet::FleetState;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::fleet::Build;
 use skep_protocol::ids::ShardId;
+use skep_store::Store;
 
 use crate::raft::log_store::entry;
 use crate::raft::machine::{apply_payload, read_payload};
-use crate::store::Store;
 
 /// Bytes of entries that are read at a time.
 const READ_BYTES_MAX: usize = 1024 * 1024;

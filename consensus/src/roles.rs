@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::limits;
+use skep_store::KnownVoters;
 use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::net::{Roles, sought_in};
-use crate::store::KnownVoters;
 use crate::threads::Errand;
 
 /// How often own replicas are looked at, while somebody is thought to vote and while all that is known are marks.

@@ -23,6 +23,8 @@ use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
 use skep_protocol::statement::Place;
 use skep_protocol::time::LogInstant;
+use skep_store::disk::once_there_is_room;
+use skep_store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::chance::Chance;
@@ -37,8 +39,6 @@ use crate::settings::store_options;
 use crate::shard::{
     ENTRY_PATIENCE, FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site,
 };
-use crate::store::disk::once_there_is_room;
-use crate::store::{Store, StoreError};
 use crate::threads::{Threads, control_runtime, work_runtime};
 
 /// How long a runtime that ends waits for what its threads are at.

@@ -1,8 +1,7 @@
 //! What the configuration says of a store.
 
 use skep_config::StoreConfig;
-
-use crate::store::{HistoryOptions, StoreOptions};
+use skep_store::{HistoryOptions, StoreOptions};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use skep_api::{AgentTold, Call, CallQueue, Calls, MemberChange, ShardFailure, ShardRow, Submission, TopicTold};
 use skep_config::Config;
-use skep_consensus::{ConsensusHandle, FromLeader, JournalReport, Journals, MembershipError, ShardView};
+use skep_consensus::{ConsensusHandle, FromLeader, MembershipError, ShardView};
 use skep_engine::{
     AgentEvent, Connectivity, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, TopicEffect,
     TopicEvent, UpdateKey, Work, WorkKey,
@@ -26,6 +26,7 @@ use skep_protocol::outcome::Settled;
 use skep_protocol::pressure::DiskPressure;
 use skep_protocol::query::Query;
 use skep_protocol::telemetry::{Envelope, Publication};
+use skep_store::{JournalReport, Journals};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::attempts::{changes, follow_shards, not_done, propose};

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skep_api::{Api, Calls};
 use skep_config::Config;
-use skep_consensus::{Consensus, FromLeader, Identity, JournalReport, Journals, StoreOptions, write_whole};
+use skep_consensus::{Consensus, FromLeader, Identity, write_whole};
 use skep_mesh::Mesh;
 use skep_protocol::fleet::Build;
 use skep_protocol::places::Places;
+use skep_store::{JournalReport, Journals, StoreOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 

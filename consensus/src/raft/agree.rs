@@ -6,10 +6,10 @@
 //! entry too. openraft compares terms first, and would refuse the one and build on the other.
 
 use skep_protocol::ids::ShardId;
+use skep_store::{LogPoint, Store, StoreError};
 
 use super::log_store::point;
 use super::types::{SnapshotMeta, decode};
-use crate::store::{LogPoint, Store, StoreError};
 
 /// Drops what the snapshot of a shard replaces.
 ///

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skep_fleet::FleetState;
-
-use crate::store::PartFile;
+use skep_store::PartFile;
 
 /// A state, and the file that it was decoded from.
 type Decoded = (Arc<PartFile>, FleetState);
@@ -42,9 +41,9 @@ mod tests {
     use skep_fleet::FleetLimits;
     use skep_protocol::frame::SnapshotId;
     use skep_protocol::ids::{RaftId, ShardId};
+    use skep_store::{PartHead, Store, StoreOptions};
 
     use super::*;
-    use crate::store::{PartHead, Store, StoreOptions};
 
     #[test]
     fn a_state_is_handed_to_whoever_installs_the_very_file_of_it() {

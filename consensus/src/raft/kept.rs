@@ -8,9 +8,9 @@ use std::time::Duration;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_store::Store;
 use tokio::time::Instant;
 
-use crate::store::Store;
 use crate::threads::{Errand, Threads};
 
 /// How often it is looked whether the history can be written.

@@ -12,11 +12,11 @@ use futures::{Stream, TryStreamExt as _, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use skep_protocol::ids::ShardId;
+use skep_store::{LogPoint, Store, StoreError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
-use crate::store::{LogPoint, Store, StoreError};
 use crate::threads::{Errand, Threads};
 
 /// Bytes of entries that one read for replication returns: so much, and not more, crosses a thin link within the deadline

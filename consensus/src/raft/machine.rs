@@ -20,6 +20,7 @@ use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::statement::Verdicts;
+use skep_store::{Snapshots, Store, StoredSnapshot};
 use tokio::sync::watch;
 
 use super::checked::Checked;
@@ -34,7 +35,6 @@ use crate::clock::ShardClock;
 use crate::ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
-use crate::store::{Snapshots, Store, StoredSnapshot};
 use crate::threads::{Errand, Threads};
 
 /// The state of one shard, shared between the one that applies and those that read.

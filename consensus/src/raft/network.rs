@@ -427,12 +427,12 @@ mod tests {
     use openraft::impls::leader_id_std::LeaderId;
     use skep_config::PeerConfig;
     use skep_protocol::ids::Incarnation;
+    use skep_store::{Store, StoreOptions, StoredSnapshot};
 
     use super::super::saved::Saved;
     use super::*;
     use crate::clock::Clocks;
     use crate::net::Sending;
-    use crate::store::{Store, StoreOptions, StoredSnapshot};
     use crate::threads::Threads;
 
     const SHARD: ShardId = ShardId::FIRST;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use skep_protocol::ids::ShardId;
+use skep_store::{PartFile, Store};
 
-use crate::store::{PartFile, Store};
 use crate::threads::{Errand, Threads};
 
 /// The data of a snapshot.

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use skep_protocol::ids::ShardId;
+use skep_store::disk::{ROOM_CHECK_EVERY, is_shortage};
+use skep_store::{Snapshots, Store, StoreError};
 
 use super::checked::Checked;
 use super::kept::{Replay, until_kept};
@@ -18,8 +20,6 @@ use super::room::Room;
 use super::saved::{Saved, SnapshotData};
 use super::types::{SnapshotMeta, encode};
 use crate::net::Sending;
-use crate::store::disk::{ROOM_CHECK_EVERY, is_shortage};
-use crate::store::{Snapshots, Store, StoreError};
 use crate::threads::{Errand, Threads};
 
 /// Writes a snapshot whose last entry and meta are given.

@@ -5,13 +5,13 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::TypeConfigExt;
 use skep_protocol::fleet::Build;
 use skep_protocol::ids::ShardId;
+use skep_store::{Store, StoreOptions};
 use tempfile::TempDir;
 
 use super::log_store::LogStore;
 use super::machine::Machine;
 use super::types::TypeConfig;
 use crate::clock::ShardClock;
-use crate::store::{Store, StoreOptions};
 use crate::threads::Threads;
 
 struct RealStore;

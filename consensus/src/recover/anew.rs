@@ -13,12 +13,12 @@ use skep_protocol::codec::Encoded as _;
 use skep_protocol::entry::{Entry, EntryBody, Recovered};
 use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::recovery::SignedRecovery;
+use skep_store::{History, HistoryOptions, LogPoint, Store, StoreError, StoredSnapshot, beside};
 
 use super::replay::Replayed;
 use super::{RecoverError, Remains};
 use crate::raft::agree::bring_to_agree;
 use crate::raft::types::{EntryBytes, LogId, Member, SnapshotMeta, StoredMembership, Vote, encode};
-use crate::store::{History, HistoryOptions, LogPoint, Store, StoreError, StoredSnapshot, beside};
 
 /// Bytes of entries that are copied at a time.
 const COPY_BYTES_MAX: usize = 1024 * 1024;

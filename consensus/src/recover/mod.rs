@@ -28,12 +28,12 @@ use skep_protocol::query::Counts;
 use skep_protocol::recovery::{ShardRecovery, SignedRecovery};
 use skep_protocol::statement::Place;
 use skep_protocol::text::NodeName;
+use skep_store::beside::Lock;
+use skep_store::{History, Leftovers, Store, StoreError, StoreOptions, beside};
 
 use crate::raft::agree::bring_to_agree;
 use crate::raft::types::{Vote, decode};
 use crate::settings::store_options;
-use crate::store::beside::Lock;
-use crate::store::{History, Leftovers, Store, StoreError, StoreOptions, beside};
 use anew::Untold;
 use replay::{Replayed, replay};
 

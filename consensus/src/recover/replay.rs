@@ -8,12 +8,12 @@ use skep_fleet::FleetState;
 use skep_protocol::change::{Change, ChangeSet};
 use skep_protocol::fleet::Build;
 use skep_protocol::ids::{RaftId, ShardId};
+use skep_store::{LogPoint, Store};
 
 use super::RecoverError;
 use crate::raft::log_store::entry;
 use crate::raft::machine::{apply_payload, read_payload};
 use crate::raft::types::{Member, SnapshotMeta, decode};
-use crate::store::{LogPoint, Store};
 
 /// Bytes of entries that are read at a time.
 const READ_BYTES_MAX: usize = 1024 * 1024;

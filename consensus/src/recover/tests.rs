@@ -14,10 +14,10 @@ use skep_protocol::ids::{RequestId, TaskId};
 use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, TaskSpec};
 use skep_protocol::text::{TaskKind, Title};
 use skep_protocol::time::LogInstant;
+use skep_store::LogPoint;
 
 use super::*;
 use crate::raft::types::{EntryBytes, Member, SnapshotMeta, encode};
-use crate::store::LogPoint;
 
 const SHARD: ShardId = ShardId(1);
 const OTHER: ShardId = ShardId(2);

@@ -10,9 +10,8 @@ use bytes::Bytes;
 use skep_protocol::frame::SnapshotId;
 use skep_protocol::ids::RaftId;
 use skep_protocol::limits;
+use skep_store::{PartFile, PartHead};
 use tokio::time::Instant;
-
-use crate::store::{PartFile, PartHead};
 
 /// Why another one is neither begun nor installed.
 const INSTALLING: &str = "a snapshot is being installed on this node";
@@ -232,10 +231,10 @@ impl Arrival {
 #[cfg(test)]
 mod tests {
     use skep_protocol::ids::ShardId;
+    use skep_store::{Store, StoreOptions};
     use xxhash_rust::xxh3::xxh3_128;
 
     use super::*;
-    use crate::store::{Store, StoreOptions};
 
     fn order(bytes: u64) -> Order {
         Order { bytes, there: 0, ahead: BTreeMap::new() }

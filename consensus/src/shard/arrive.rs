@@ -9,6 +9,8 @@ use skep_fleet::FleetState;
 use skep_protocol::frame::{RaftAddress, SnapshotId};
 use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_store::disk::is_shortage;
+use skep_store::{PartFile, PartHead, StoreError};
 
 use super::Shard;
 use crate::net::Who;
@@ -16,8 +18,6 @@ use crate::raft::acked::FORGOT;
 use crate::raft::fitness::Unfit;
 use crate::raft::saved::{Arrived, SnapshotData};
 use crate::raft::types::{Snapshot, SnapshotMeta, TypeConfig, Vote, decode, encode};
-use crate::store::disk::is_shortage;
-use crate::store::{PartFile, PartHead, StoreError};
 use crate::threads::Errand;
 
 /// Why a snapshot is not taken.

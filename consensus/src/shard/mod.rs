@@ -39,6 +39,7 @@ use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::recovery::Lineage;
 use skep_protocol::statement::Verdicts;
 use skep_protocol::text::AgentId;
+use skep_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::chance::Chance;
@@ -55,7 +56,6 @@ use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
 use crate::raft::types::{Raft, TypeConfig};
-use crate::store::Store;
 use crate::threads::{Errand, Threads};
 
 pub(crate) use admit::is_possible_term;

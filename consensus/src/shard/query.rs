@@ -11,9 +11,9 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::{AgentView, Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
 use skep_protocol::task::{Task, TaskStatus};
 use skep_protocol::text::AgentId;
+use skep_store::{ChangesFound, TransitionsFound};
 
 use super::Shard;
-use crate::store::{ChangesFound, TransitionsFound};
 use crate::threads::{Errand, Threads};
 
 /// Bytes of tasks on one page: it must fit into a frame.
@@ -227,7 +227,7 @@ fn one_command(state: &FleetState, id: &CommandId, after: Option<&AgentId>, byte
 
 async fn blocking<T: Send + 'static>(
     threads: &Threads,
-    read: impl FnOnce() -> Result<T, crate::store::HistoryError> + Send + 'static,
+    read: impl FnOnce() -> Result<T, skep_store::HistoryError> + Send + 'static,
 ) -> Result<T, QueryFailure> {
     match threads.offload(Errand::Pages, read).await {
         Ok(result) => result.map_err(|e| QueryFailure::Storage(e.to_string())),

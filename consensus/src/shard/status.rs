@@ -8,10 +8,10 @@ use skep_protocol::query::{Counts, Dropped};
 use skep_protocol::recovery::ShardRecovery;
 use skep_protocol::text::NodeName;
 use skep_protocol::time::LogInstant;
+use skep_store::HistoryStanding;
 
 use super::Shard;
 use crate::raft::acked::FORGOT;
-use crate::store::HistoryStanding;
 
 /// What this node is in the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

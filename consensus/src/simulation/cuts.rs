@@ -9,13 +9,13 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_protocol::ids::ShardId;
+use skep_store::disk::Open;
+use skep_store::{LogPoint, Store, StoreOptions, StoredSnapshot};
 use tokio::sync::oneshot;
 
 use super::disk::Machine;
 use crate::raft::agree::bring_to_agree;
 use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, encode};
-use crate::store::disk::Open;
-use crate::store::{LogPoint, Store, StoreOptions, StoredSnapshot};
 
 const DIR: &str = "/data";
 const BUSY: ShardId = ShardId(1);

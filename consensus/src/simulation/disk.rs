@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::io::Errno;
-
-use crate::store::disk::{Disk, DiskFile, Open};
+use skep_store::disk::{Disk, DiskFile, Open};
 
 /// What a power cut tears apart: a sector is written whole or not at all.
 const SECTOR_BYTES: usize = 512;

@@ -14,10 +14,10 @@ use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalSta
 use skep_protocol::statement::Place;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
+use skep_store::{JournalJob, JournalReport, Journals, Store, StoreOptions};
 use tokio::sync::mpsc;
 
 use super::disk::Machine;
-use crate::store::{JournalJob, JournalReport, Journals, Store, StoreOptions};
 
 const DIR: &str = "/journals";
 /// Arguments of a command, in bytes: so large that the log is let go of again and again.
@@ -31,7 +31,7 @@ fn agent(n: u64) -> AgentId {
 
 fn open(machine: &Machine) -> (Journals, mpsc::Receiver<JournalReport>) {
     // The process of an earlier turn may still write when its disk is gone: that ends nothing here.
-    let on_fatal: crate::store::OnFatal = Arc::new(|_| {});
+    let on_fatal: skep_store::OnFatal = Arc::new(|_| {});
     let options = StoreOptions { segment_bytes: 16_384, low_water_bytes: 0, on_fatal, ..StoreOptions::default() };
     let store = Store::open_simulated(&machine.mount(), Path::new(DIR), [7; 16], options, || Duration::ZERO);
     Journals::start(store.unwrap(), Path::new(DIR), Arc::new(|_| {})).unwrap()

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use skep_protocol::ids::ShardId;
+use skep_store::disk::{Disk, Open};
+use skep_store::{LogPoint, Store, StoreOptions, StoredSnapshot};
 
 use super::disk::Machine;
 use crate::raft::types::{SnapshotMeta, TypeConfig, Vote, decode};
-use crate::store::disk::{Disk, Open};
-use crate::store::{LogPoint, Store, StoreOptions, StoredSnapshot};
 
 const DIR: &str = "/data";
 
 fn options() -> StoreOptions {
-    let on_fatal: crate::store::OnFatal = Arc::new(|error| panic!("{error}"));
+    let on_fatal: skep_store::OnFatal = Arc::new(|error| panic!("{error}"));
     StoreOptions { segment_bytes: 4_096, low_water_bytes: 0, on_fatal, ..StoreOptions::default() }
 }
 

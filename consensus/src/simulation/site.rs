@@ -17,6 +17,7 @@ use skep_protocol::ids::{Genesis, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::statement::Place;
 use skep_protocol::text::{NodeName, SiteName};
+use skep_store::{Store, StoreOptions};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -29,7 +30,6 @@ use crate::core::Core;
 use crate::net::Peers;
 use crate::raft::types::{Vote, decode};
 use crate::shard::{FromLeader, Shard, Site};
-use crate::store::{Store, StoreOptions};
 use crate::threads::Threads;
 
 pub(super) const SHARD: ShardId = ShardId::FIRST;

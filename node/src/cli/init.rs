@@ -5,8 +5,9 @@ use std::os::unix::fs::DirBuilderExt;
 
 use clap::Args;
 use serde::Serialize;
-use skep_consensus::{Identity, Store, StoreOptions, write_whole};
+use skep_consensus::{Identity, write_whole};
 use skep_protocol::text::{NodeName, SiteName};
+use skep_store::{Store, StoreOptions};
 
 use super::made::{Made, check_socket, keep_to_owner, without_key};
 use super::output::one;

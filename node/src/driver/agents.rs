@@ -1,8 +1,8 @@
 //! Agents, their software and their journals, between API, engine and disk.
 
 use skep_api::{AgentSaid, AgentTold, AttachRequest};
-use skep_consensus::{JournalJob, JournalReport};
 use skep_engine::{AgentEvent, AttachWish, Event, InboxEvent, JournalEffect, StreamKey, ToAgent, WriteKey};
+use skep_store::{JournalJob, JournalReport};
 use tokio::sync::mpsc;
 
 use super::Driver;

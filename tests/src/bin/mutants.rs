@@ -136,9 +136,7 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::ExpiryWithoutMargin => of("skep-fleet", "orchestrator", "a_lease_that_is_not_renewed_ends_after"),
         Mutant::ClockFromLastEntry => of("skep-fleet", "skep_fleet", "a_node_that_heard_no_clock_has_no_estimate"),
         Mutant::ClockFromAnyFrame => of("skep-fleet", "skep_fleet", "a_first_clock_is_learned_in_one_short_round"),
-        Mutant::ClockOfAnotherBoot => {
-            of("skep-consensus", "skep_consensus", "a_clock_that_was_left_is_taken_in_the_same")
-        }
+        Mutant::ClockOfAnotherBoot => of("skep-store", "skep_store", "a_clock_that_was_left_is_taken_in_the_same"),
         Mutant::ClaimsEndWithTheEra => of("skep-fleet", "eras", "a_claim_outlives_a_lost_clock"),
         Mutant::SignatureNotChecked => of("skep-protocol", "skep_protocol", "an_operation_that_was_not_signed"),
         Mutant::GrantNotIntersected => of("skep-protocol", "skep_protocol", "nobody_grants_more_than_it_has"),
@@ -169,11 +167,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::HistoryNotAwaited => {
             of("skep-consensus", "skep_consensus", "a_snapshot_waits_until_what_it_covers_is_in_the_history")
         }
-        Mutant::HistoryInMemoryOnly => {
-            of("skep-consensus", "skep_consensus", "what_is_said_to_be_kept_is_there_after_a_crash")
-        }
+        Mutant::HistoryInMemoryOnly => of("skep-store", "skep_store", "what_is_said_to_be_kept_is_there_after_a_crash"),
         Mutant::LargeChangesLeftOut => {
-            of("skep-consensus", "skep_consensus", "what_one_entry_did_is_kept_whole_however_large_it_is")
+            of("skep-store", "skep_store", "what_one_entry_did_is_kept_whole_however_large_it_is")
         }
     }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Who may import whom. A crate that is not here may not exist.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("skep-protocol", &[]),
     ("skep-proto", &["skep-protocol"]),
     ("skep-client", &["skep-proto", "skep-protocol"]),
@@ -22,7 +22,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("skep-engine", &["skep-config", "skep-protocol"]),
     ("skep-mesh", &["skep-config", "skep-protocol"]),
     ("skep-api", &["skep-config", "skep-proto", "skep-protocol"]),
-    ("skep-consensus", &["skep-config", "skep-fleet", "skep-protocol"]),
+    ("skep-store", &["skep-protocol"]),
+    ("skep-consensus", &["skep-config", "skep-fleet", "skep-protocol", "skep-store"]),
     ("skep-testnet", &["skep-client", "skep-protocol"]),
     (
         "skep",
@@ -34,6 +35,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "skep-engine",
             "skep-mesh",
             "skep-protocol",
+            "skep-store",
             "skep-testnet",
         ],
     ),
@@ -46,7 +48,7 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("libp2p-identity", &["skep-consensus", "skep-tests"]),
     ("libp2p-tls", &["skep-consensus", "skep-tests"]),
     ("openraft", &["skep-consensus"]),
-    ("fjall", &["skep-consensus"]),
+    ("fjall", &["skep-store"]),
     ("quinn", &["skep-consensus", "skep-tests"]),
     ("rustls", &["skep-consensus"]),
     ("imbl", &["skep-fleet"]),
@@ -341,6 +343,7 @@ fn types_of_libraries_end_where_the_walls_are() {
         let may = |owner: &[&str]| owner.iter().any(|dir| path.starts_with(dir)) || path.starts_with("tests/");
         let uses = |name: &str| text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains(name));
         assert!(!uses("openraft::") || may(&["consensus/src/"]), "{path} uses openraft");
+        assert!(!uses("fjall::") || may(&["consensus/store/src/"]), "{path} uses fjall");
         assert!(!uses("libp2p::") || may(&["node/mesh/"]), "{path} uses libp2p");
         assert!(!uses("quinn::") || may(&["consensus/src/net/"]), "{path} uses quinn");
         let proto = [

@@ -1,15 +1,15 @@
 use futures::stream;
 use rustix::io::Errno;
 use skep_protocol::frame::SnapshotId;
+use skep_store::disk::Disk;
+use skep_store::disk::tight::TightDisk;
+use skep_store::{PartFile, PartHead, StoreOptions};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::*;
 use crate::raft::room::PAUSE_MAX;
 use crate::raft::saved::{Arrived, LoadError};
 use crate::raft::types::{Entry, encode};
-use crate::store::disk::Disk;
-use crate::store::disk::tight::TightDisk;
-use crate::store::{PartFile, PartHead, StoreOptions};
 
 const SHARD: ShardId = ShardId::FIRST;
 

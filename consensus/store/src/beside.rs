@@ -1,0 +1,225 @@
+//! A data directory that is made beside another one and takes its place, while no node runs in either.
+//!
+//! A file in it says that it is half made, from before there is anything else until it is whole: so that what a crash leaves can be
+//! told from the directory that was there before, which nobody may remove.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::disk::{Disk, DiskFile, Open, SystemDisk};
+use super::history::{History, HistoryOptions};
+use super::{SPARES, Store, StoreError, StoreOptions};
+
+/// The directory of changes in a data directory.
+const HISTORY: &str = "history";
+/// The file in a directory that is half made.
+const HALF_MADE: &str = "HALF-MADE";
+
+/// Keeps others from a directory for as long as it lives.
+pub type Lock = Arc<dyn DiskFile>;
+
+/// What was found beside a data directory, left by whoever made another one there and was cut off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// What was half made, and is removed.
+    pub removed: Vec<PathBuf>,
+    /// What is whole, or cannot be told: the directory from before, or one that never took its place. It is left alone.
+    pub kept: Vec<PathBuf>,
+}
+
+impl Store {
+    /// Opens the store in a directory without its history, and keeps others from the directory.
+    ///
+    /// # Errors
+    /// As those of [`open`](Self::open).
+    pub fn open_alone(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        Self::open_bare(&disk, dir, random, options, SPARES)
+    }
+
+    /// Ends the store's writing, and waits for that. Others are kept from its directory until the result is dropped.
+    pub fn close(self) -> Lock {
+        let lock = Arc::clone(&self.writer.lock);
+        drop(self);
+        lock
+    }
+}
+
+impl History {
+    /// The history in a data directory; none if it has none.
+    pub fn within(data: &Path, options: HistoryOptions) -> Option<Self> {
+        let dir = data.join(HISTORY);
+        dir.is_dir().then(|| Self::open(&dir, options))
+    }
+}
+
+/// Whether there is a store in a directory.
+pub fn has_store(dir: &Path) -> bool {
+    dir.join("wal").is_dir()
+}
+
+/// Bytes that are free where a directory is.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn free_bytes(dir: &Path) -> Result<u64, StoreError> {
+    SystemDisk.free_bytes(dir).map_err(|e| StoreError::io(dir, e))
+}
+
+/// Makes a directory, durably, that counts as half made.
+///
+/// # Errors
+/// [`StoreError::Io`], also if there is one.
+pub fn begin(dir: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().mode(0o700).create(dir).map_err(|e| StoreError::io(dir, e))?;
+    let mark = dir.join(HALF_MADE);
+    let marked = SystemDisk.open(&mark, Open::Truncate).and_then(|file| file.sync());
+    marked.and_then(|()| SystemDisk.sync_dir(dir)).map_err(|e| StoreError::io(&mark, e))?;
+    sync_name(dir)
+}
+
+/// What is in a directory is whole, and durable: it counts as half made no more.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn finish(dir: &Path) -> Result<(), StoreError> {
+    let mark = dir.join(HALF_MADE);
+    SystemDisk.remove(&mark).and_then(|()| SystemDisk.sync_dir(dir)).map_err(|e| StoreError::io(&mark, e))
+}
+
+/// Removes a directory that was begun. The word that it is half made goes last: what a crash leaves of it is known by that.
+///
+/// # Errors
+/// What the operating system said; the directory still counts as half made then.
+pub fn discard(dir: &Path) -> io::Result<()> {
+    let mark = dir.join(HALF_MADE);
+    for path in SystemDisk.list(dir)?.into_iter().filter(|path| *path != mark) {
+        if std::fs::symlink_metadata(&path)?.is_dir() {
+            std::fs::remove_dir_all(&path)?;
+        } else {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    match std::fs::remove_file(&mark) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::remove_dir(dir)
+}
+
+/// Whether a directory is surely half made: it says so, or was only just made.
+fn is_half_made(dir: &Path) -> bool {
+    dir.join(HALF_MADE).is_file() || SystemDisk.list(dir).is_ok_and(|names| names.is_empty())
+}
+
+/// Looks for directories that were made beside one under names that begin like this, and removes those that are half made. To be
+/// called by whoever has that one open: then nobody else makes any.
+pub fn clear(dir: &Path, word: &str) -> Leftovers {
+    let begins = named(dir, word).file_name().unwrap_or_default().to_owned();
+    let begins_so = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        name.as_encoded_bytes().starts_with(begins.as_encoded_bytes())
+    };
+    let is_dir = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let mut found: Vec<PathBuf> = SystemDisk.list(above(dir)).unwrap_or_default();
+    found.retain(|path| begins_so(path) && is_dir(path));
+    found.sort_unstable();
+    let (removed, kept) = found.into_iter().partition(|path| is_half_made(path) && discard(path).is_ok());
+    Leftovers { removed, kept }
+}
+
+/// The directory in which a directory is.
+pub fn above(dir: &Path) -> &Path {
+    dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name beside that of a directory.
+pub fn named(dir: &Path, word: &str) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{word}"));
+    dir.with_file_name(name)
+}
+
+/// Has two directories beside each other take each other's place: whenever that is cut off, there is one of them whole under either
+/// name. Durable with the next [`sync_name`].
+///
+/// # Errors
+/// [`StoreError::Io`]; both are where they were then.
+pub fn exchange(one: &Path, other: &Path) -> Result<(), StoreError> {
+    let exchanged = renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(io::Error::from);
+    exchanged.map_err(|e| StoreError::io(other, e))
+}
+
+/// Gives a directory another name, durably.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    SystemDisk.rename(from, to).map_err(|e| StoreError::io(to, e))?;
+    sync_name(to)
+}
+
+/// Moves the history of a data directory into another one.
+///
+/// # Errors
+/// [`StoreError::Io`]; not if there is none.
+pub fn move_history(from: &Path, to: &Path) -> Result<(), StoreError> {
+    match rename(&from.join(HISTORY), &to.join(HISTORY)) {
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        moved => moved,
+    }
+}
+
+/// Makes the name of a directory durable.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn sync_name(dir: &Path) -> Result<(), StoreError> {
+    let above = above(dir);
+    SystemDisk.sync_dir(above).map_err(|e| StoreError::io(above, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_half_made_is_removed_and_nothing_else_that_is_there() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("data");
+        let beside = |word: &str| named(&dir, word);
+        begin(&beside("new-1")).unwrap();
+        std::fs::create_dir(beside("new-1").join("wal")).unwrap();
+        std::fs::write(beside("new-1").join("FORMAT"), "skep 2").unwrap();
+        std::fs::create_dir(beside("new-2")).unwrap();
+        begin(&beside("new-3")).unwrap();
+        std::fs::write(beside("new-3").join("FORMAT"), "skep 2").unwrap();
+        finish(&beside("new-3")).unwrap();
+        for other in ["before-1", "new"] {
+            std::fs::create_dir(beside(other)).unwrap();
+        }
+        std::fs::write(beside("new-4"), "a file").unwrap();
+        let found = clear(&dir, "new-");
+        assert_eq!(found, Leftovers { removed: vec![beside("new-1"), beside("new-2")], kept: vec![beside("new-3")] });
+        let there = |word: &str| beside(word).exists();
+        assert!(!there("new-1") && !there("new-2"));
+        assert!(["new-3", "new-4", "before-1", "new"].into_iter().all(there));
+        assert!(begin(&beside("new-3")).is_err(), "what is there does not become half made");
+    }
+
+    #[test]
+    fn a_store_that_is_closed_is_nobodys_before_its_lock_is_dropped() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("data");
+        let open = || Store::open_alone(&dir, [1; 16], StoreOptions::default());
+        let lock = open().unwrap().close();
+        assert!(matches!(open().err(), Some(StoreError::InUse { .. })));
+        drop(lock);
+        assert!(open().is_ok());
+    }
+}

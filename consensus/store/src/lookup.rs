@@ -1,0 +1,97 @@
+//! Finding entries in memory, and reading the others.
+//!
+//! The two are apart because a disk that is being synced can hold up a read for as long as that takes: whoever must not wait
+//! finds entries, and has somebody else read them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use skep_protocol::ids::ShardId;
+
+use super::segment::Segment;
+use super::shard_log::Place;
+use super::{LogPoint, Store, StoreError, lock, record};
+
+/// One entry as it was found.
+enum Where {
+    Cached(Bytes),
+    /// In a segment, if that is there.
+    OnDisk(Place, Option<Arc<Segment>>),
+}
+
+/// Entries of one moment. What becomes of the log meanwhile changes none of them.
+pub struct Found {
+    shard: ShardId,
+    entries: Vec<(LogPoint, Where)>,
+}
+
+impl Store {
+    /// Finds the entries of a range that the log holds, as far as they fit into `bytes_max`, but at least one. Reads nothing.
+    pub fn find(&self, shard: ShardId, range: Range<u64>, bytes_max: usize) -> Found {
+        let entries = self.with_log(shard, |log| {
+            let mut bytes = 0;
+            log.held(range)
+                .map_while(|index| {
+                    let slot = log.slot(index)?;
+                    let point = LogPoint { index, term: slot.term };
+                    let (size, found) = match (&slot.cached, slot.place) {
+                        (Some(entry), _) => (entry.len(), Where::Cached(entry.clone())),
+                        // Held until it is read, since it may be dropped from now on.
+                        (None, Some(place)) => {
+                            let segment = lock(&self.shared.segments).get(&place.segment).cloned();
+                            (place.bytes as usize, Where::OnDisk(place, segment))
+                        }
+                        (None, None) => return None,
+                    };
+                    let first = bytes == 0;
+                    bytes += size.max(1);
+                    (first || bytes <= bytes_max).then_some((point, found))
+                })
+                .collect()
+        });
+        Found { shard, entries }
+    }
+}
+
+impl Found {
+    /// Whether no disk is needed for them.
+    pub fn is_in_memory(&self) -> bool {
+        self.entries.iter().all(|(_, found)| matches!(found, Where::Cached(_)))
+    }
+
+    /// Reads those that are not in memory.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if one on disk is damaged.
+    pub fn read(self) -> Result<Vec<(LogPoint, Bytes)>, StoreError> {
+        let Self { shard, entries } = self;
+        let read = |(point, found): (LogPoint, Where)| match found {
+            Where::Cached(entry) => Ok((point, entry)),
+            Where::OnDisk(place, segment) => Ok((point, read_entry(shard, point, place, segment)?)),
+        };
+        entries.into_iter().map(read).collect()
+    }
+}
+
+fn read_entry(
+    shard: ShardId,
+    point: LogPoint,
+    place: Place,
+    segment: Option<Arc<Segment>>,
+) -> Result<Bytes, StoreError> {
+    let segment = segment.ok_or_else(|| StoreError::CorruptLog {
+        shard,
+        why: format!("segment {} of entry {} is gone", place.segment, point.index),
+    })?;
+    let mut bytes = vec![0; place.bytes as usize];
+    segment.file.read_exact_at(&mut bytes, place.offset).map_err(|e| StoreError::io(&segment.path, e))?;
+    let damaged =
+        || StoreError::corrupt(&segment.path, format!("at byte {}: entry {} is damaged", place.offset, point.index));
+    let (header, body) = record::read(&bytes).ok_or_else(damaged)?;
+    let body = record::EntryBody::read(body).ok_or_else(damaged)?;
+    if header.kind != record::RecordKind::Append || header.shard != shard || body.point != point {
+        return Err(damaged());
+    }
+    Ok(Bytes::copy_from_slice(body.entry))
+}
