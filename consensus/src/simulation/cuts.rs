@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_protocol::ids::ShardId;
 use skep_store::disk::Open;
-use skep_store::{LogPoint, Store, StoreOptions, StoredSnapshot};
+use skep_store::{LogPoint, Store, StoreError, StoreOptions, StoredSnapshot};
 use tokio::sync::oneshot;
 
 use super::disk::Machine;
@@ -23,7 +23,7 @@ const QUIET: ShardId = ShardId(2);
 /// Rounds of a story: enough for more segments than are kept.
 const ROUNDS: u64 = 60;
 
-fn open(machine: &Machine) -> Result<Store, crate::StoreError> {
+fn open(machine: &Machine) -> Result<Store, StoreError> {
     // A process whose disk is gone ends nothing here.
     let options = StoreOptions {
         segment_bytes: 4_096,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use skep_protocol::ids::ShardId;
 use skep_store::disk::{Disk, Open};
-use skep_store::{LogPoint, Store, StoreOptions, StoredSnapshot};
+use skep_store::{LogPoint, Store, StoreError, StoreOptions, StoredSnapshot};
 
 use super::disk::Machine;
 use crate::raft::types::{SnapshotMeta, TypeConfig, Vote, decode};
@@ -19,7 +19,7 @@ fn options() -> StoreOptions {
     StoreOptions { segment_bytes: 4_096, low_water_bytes: 0, on_fatal, ..StoreOptions::default() }
 }
 
-fn open(machine: &Machine) -> Result<Store, crate::StoreError> {
+fn open(machine: &Machine) -> Result<Store, StoreError> {
     Store::open_simulated(&machine.mount(), Path::new(DIR), [7; 16], options(), || std::time::Duration::ZERO)
 }
 

@@ -17,7 +17,7 @@ use skep_protocol::ids::{Genesis, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::statement::Place;
 use skep_protocol::text::{NodeName, SiteName};
-use skep_store::{Store, StoreOptions};
+use skep_store::{Store, StoreError, StoreOptions};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -239,7 +239,7 @@ impl Nodes {
         random: [u8; 16],
         config: &ControlConfig,
         fatal: Arc<AtomicBool>,
-    ) -> Result<Store, crate::StoreError> {
+    ) -> Result<Store, StoreError> {
         let node = &self.all[at];
         let options = StoreOptions {
             segment_bytes: config.store.segment_bytes,
