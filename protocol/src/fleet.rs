@@ -179,6 +179,10 @@ fleet_limits! {
     first_replacements_max: u64 = FIRST_REPLACEMENTS_MAX,
     /// Most operators beside these who may do nothing any more.
     revoked_operators_max: u64 = REVOKED_OPERATORS_MAX,
+    /// Places of operators that are left for whom the first one grants something.
+    operator_places_of_first: u64 = OPERATOR_PLACES_OF_FIRST,
+    /// Most operators that are remembered of one whom the first one granted something, and of those below it.
+    operator_branch_max: u64 = OPERATOR_BRANCH_MAX,
 }
 
 impl FleetLimits {

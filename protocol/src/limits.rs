@@ -279,6 +279,13 @@ pub const OPERATORS_MAX: usize = 1_024;
 /// it is believed. Where there are so many and one more operator is new, one of them is forgotten of whom everything that was ever
 /// granted has ended; if there is none, the new one is refused as `ShardFull`. A revocation never is.
 pub const REVOKED_OPERATORS_MAX: usize = 4_096;
+/// Places among the operators who may do something, and as many among all that are remembered, which only those take whom the first
+/// operator itself grants something: so that admins who use up all others cannot keep it from granting. One more of another admin
+/// is refused as `ShardFull`.
+pub const OPERATOR_PLACES_OF_FIRST: usize = 64;
+/// Operators that are remembered of one branch: an admin whom the first operator granted something, and all below it. One more is
+/// refused as `ShardFull`, unless one of them can be forgotten, or the first operator itself grants it something.
+pub const OPERATOR_BRANCH_MAX: usize = 512;
 /// How far the number of an operator's grant may be above the last one, so that nobody uses the numbers up. Refused as
 /// invalid.
 pub const SERIAL_STEP_MAX: u64 = 1_000_000;

@@ -409,6 +409,8 @@ pub enum ShardFullOf {
     FirstOperators,
     /// Operators who may do nothing any more, and of whom something was granted that has not ended.
     RevokedOperators,
+    /// Operators whom one admin of the first operator's, and those below it, granted something.
+    OperatorBranch,
 }
 
 impl std::fmt::Display for ShardFullOf {
@@ -427,6 +429,7 @@ impl std::fmt::Display for ShardFullOf {
                 "operators, with those that may do nothing any more and are remembered, since not all that they were granted \
                  has ended"
             }
+            Self::OperatorBranch => "operators of one admin, with those below it and those that are remembered",
         })
     }
 }

@@ -344,7 +344,8 @@ fn grant(stated: v1::GrantStatement) -> Result<OperatorGrant, FieldError> {
         by: key("operator", &stated.operator)?,
         operator: key("to", &stated.to)?,
         name: OperatorName::new(&stated.name).in_field("name")?,
-        serial: stated.serial,
+        // The first operator has number 0, which nobody stated.
+        serial: Some(stated.serial).filter(|serial| *serial > 0).ok_or_else(|| field("serial", "give 1 or more"))?,
         verbs: allowed("verbs", verbs.any, verbs.names, |verb| Verb::new(&verb).in_field("verbs"))?,
         targets: allowed("targets", targets.any, targets.targets, |one| target(Some(one)))?,
         broadcast: stated.broadcast,

@@ -415,3 +415,25 @@ fn whoever_was_told_of_statements_that_there_are_not_is_told_all_that_there_are(
         assert_eq!(hall.state.authority_news(wild, usize::MAX), all);
     }
 }
+
+#[test]
+fn what_was_stated_below_an_operator_is_told_again_once_that_is_an_admin_again() {
+    let mut hall = Hall::new();
+    hall.ok(state_grant(admin(2, 1, 1), 1));
+    hall.ok(state_grant(grant(3, 1), 2));
+    hall.ok(state_grant(grant(4, 1), 2));
+    hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(3, 2) }, 2));
+    let mut told = |grant: OperatorGrant| -> Vec<_> {
+        let (before, looked) = (hall.state.restated(), Some(hall.index));
+        hall.ok(state_grant(grant, 1));
+        assert!(hall.state.authority_changed_after(looked));
+        hall.state.authority_news(before, usize::MAX).chains.iter().map(|chain| chain[0].operator).collect()
+    };
+    let (second, third) = (secret(2).key(), secret(3).key());
+    // Nodes that hear of both pass over the revocation of the one below: whoever states it may state nothing.
+    for (n, none) in [(2, OperatorGrant { revoked: true, ..grant(2, 2) }), (4, admin(2, 4, 0))] {
+        assert_eq!(told(none), [second], "{n}");
+        assert_eq!(told(admin(2, n + 1, 1)), [second, third], "{n}");
+    }
+    assert_eq!(told(admin(2, 6, 1)), [second], "it was one");
+}

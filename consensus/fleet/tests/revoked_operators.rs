@@ -4,8 +4,9 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::authority::OperatorGrant;
-use skep_protocol::outcome::{Refusal, ShardFullOf};
+use skep_protocol::authority::{FirstReplacement, OperatorGrant};
+use skep_protocol::entry::Op;
+use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::time::LogInstant;
 use support::hall::*;
 
@@ -13,6 +14,21 @@ use support::hall::*;
 fn hall(operators_max: u64, revoked_operators_max: u64) -> Hall {
     let limits = FleetLimits { operators_max, revoked_operators_max, ..FleetLimits::default() };
     Hall::within(limits).joined(&["r1"])
+}
+
+/// One in which the first operator has no places of its own, unless they are given.
+fn limits(operators_max: u64, revoked_operators_max: u64) -> FleetLimits {
+    FleetLimits { operators_max, revoked_operators_max, operator_places_of_first: 0, ..FleetLimits::default() }
+}
+
+fn admin(of: u8, serial: u64, admin_depth: u32) -> OperatorGrant {
+    OperatorGrant { admin_depth, ..grant(of, serial) }
+}
+
+fn replace_first(to: u8) -> Op {
+    let (old, new, name) = (first().key(), secret(to).key(), "next".parse().unwrap());
+    let stated = FirstReplacement { place: place(), old, new, name, serial: 1 };
+    Op::ReplaceFirst { replacement: Box::new(stated.sign(&first()).unwrap()) }
 }
 
 fn revoked(of: u8, serial: u64) -> OperatorGrant {
@@ -101,4 +117,87 @@ fn of_whom_everything_has_ended_is_forgotten_for_somebody_new_and_nothing_that_w
     assert_eq!([2, 3, 4, 5].map(|of| is_known(&hall, of)), [false, true, true, true]);
     let command = hall.command(1, to("r1"));
     assert_eq!(hall.refused(signed_by(command, 2)), Refusal::NoSuchOperator(secret(2).key()));
+}
+
+#[test]
+fn whoever_signed_for_an_operator_that_is_known_is_not_forgotten() {
+    let mut hall = Hall::within(limits(4, 1));
+    let soon = hall.now.plus_ms(5_000);
+    hall.ok(state_grant(OperatorGrant { admin_depth: 1, ..ending(2, 1, soon) }, 1));
+    hall.ok(state_grant(grant(3, 1), 2));
+    hall.ok(state_grant(ending(4, 1, soon), 2));
+    hall.now = soon;
+    hall.ok(state_grant(grant(5, 1), 1));
+    hall.ok(state_grant(grant(6, 1), 1));
+    assert_eq!([2, 3, 4].map(|of| is_known(&hall, of)), [true, true, false], "it signed for nobody");
+    let new = || state_grant(grant(7, 2), 1);
+    assert_eq!(hall.refused(new()), full(ShardFullOf::RevokedOperators, 5), "without it nobody hears of the one below");
+    hall.ok(state_grant(revoked(3, 2), 1));
+    hall.ok(new());
+    assert_eq!([2, 3].map(|of| is_known(&hall, of)), [false, true], "the first operator signed for that one");
+}
+
+#[test]
+fn an_admin_that_fills_all_places_leaves_the_first_operator_its_own() {
+    let mut hall = Hall::within(FleetLimits { operator_places_of_first: 1, ..limits(4, 2) });
+    hall.ok(state_grant(admin(2, 1, 1), 1));
+    hall.ok(state_grant(grant(3, 1), 2));
+    assert_eq!(hall.refused(state_grant(grant(4, 1), 2)), full(ShardFullOf::Operators, 3));
+    hall.ok(state_grant(grant(4, 1), 1));
+    hall.ok(state_grant(revoked(4, 2), 1));
+    hall.ok(state_grant(revoked(3, 2), 2));
+    hall.ok(state_grant(grant(5, 1), 2));
+    hall.ok(state_grant(revoked(5, 2), 2));
+    assert_eq!(hall.refused(state_grant(grant(6, 1), 2)), full(ShardFullOf::RevokedOperators, 5));
+    hall.ok(state_grant(grant(6, 1), 1));
+    assert_eq!(hall.refused(state_grant(grant(7, 1), 1)), full(ShardFullOf::RevokedOperators, 6));
+    // Whatever is full, the first operator can give its place to another key.
+    hall.ok(replace_first(8));
+    hall.ok(state_grant(grant(6, 2), 8));
+}
+
+#[test]
+fn an_admin_and_those_below_it_take_no_more_places_than_one_branch_has() {
+    let mut hall = Hall::within(FleetLimits { operator_branch_max: 3, ..limits(20, 20) });
+    let soon = hall.now.plus_ms(5_000);
+    hall.ok(state_grant(admin(2, 1, 2), 1));
+    hall.ok(state_grant(admin(3, 1, 1), 2));
+    hall.ok(state_grant(ending(4, 1, soon), 3));
+    for by in [2, 3] {
+        assert_eq!(hall.refused(state_grant(grant(5, 1), by)), full(ShardFullOf::OperatorBranch, 3), "{by}");
+    }
+    hall.ok(state_grant(ending(4, 2, soon), 3));
+    hall.ok(state_grant(admin(5, 1, 1), 1));
+    hall.ok(state_grant(grant(6, 1), 5));
+    hall.now = soon;
+    hall.ok(state_grant(grant(7, 3), 3));
+    assert_eq!([4, 6, 7].map(|of| is_known(&hall, of)), [false, true, true], "one of the same branch was forgotten");
+}
+
+#[test]
+fn whoever_is_below_a_revoked_admin_takes_no_place_until_that_may_act_again() {
+    let mut hall = Hall::within(limits(3, 9));
+    hall.ok(state_grant(admin(2, 1, 1), 1));
+    hall.ok(state_grant(grant(3, 1), 2));
+    assert_eq!(hall.refused(state_grant(grant(4, 1), 1)), full(ShardFullOf::Operators, 3));
+    hall.ok(state_grant(revoked(2, 2), 1));
+    hall.ok(state_grant(grant(4, 1), 1));
+    hall.ok(state_grant(grant(5, 1), 1));
+    let again = || state_grant(admin(2, 3, 1), 1);
+    assert_eq!(hall.refused(again()), full(ShardFullOf::Operators, 3));
+    hall.ok(state_grant(revoked(4, 2), 1));
+    assert_eq!(hall.refused(again()), full(ShardFullOf::Operators, 2), "it brings one more");
+    hall.ok(state_grant(revoked(5, 2), 1));
+    hall.ok(again());
+}
+
+#[test]
+fn a_key_that_was_forgotten_and_becomes_the_first_operator_keeps_the_numbers_that_are_over() {
+    let mut hall = Hall::within(limits(2, 0));
+    let soon = hall.now.plus_ms(5_000);
+    hall.ok(state_grant(ending(2, 7, soon), 1));
+    hall.now = soon;
+    hall.ok(state_grant(grant(3, 1), 1));
+    assert!(!is_known(&hall, 2));
+    assert_eq!(hall.ok(replace_first(2)), Receipt::Operator { operator: secret(2).key(), serial: 7 });
 }

@@ -233,6 +233,9 @@ fn refused(refusal: &Refusal) -> Failed {
             Code::ResourceExhausted,
             "grant with an end (--valid-for): who is revoked is forgotten once everything that was granted to it has ended",
         ),
+        Refusal::ShardFull { what: ShardFullOf::OperatorBranch, .. } => {
+            simple("SKEP-0107", Code::ResourceExhausted, "have the first operator grant it")
+        }
         Refusal::ShardFull { .. } => simple("SKEP-0107", Code::ResourceExhausted, "finish or cancel some"),
         Refusal::NoSuchTask(_) => simple("SKEP-0108", Code::NotFound, "'skep task list' shows what there is"),
         Refusal::TaskExists(_) => simple("SKEP-0109", Code::AlreadyExists, "'skep task show' shows it"),

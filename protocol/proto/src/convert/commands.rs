@@ -298,7 +298,7 @@ mod tests {
         // Koed00/django-q#602
         let by = skep_protocol::authority::OperatorSecret::from_seed(&[1; 32]);
         let place = Place { site: "s".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) };
-        let any = OperatorGrant::of_first(place, by.key(), "n".parse().unwrap());
+        let any = OperatorGrant { serial: 1, ..OperatorGrant::of_first(place, by.key(), "n".parse().unwrap()) };
         let stated = |grant: &OperatorGrant| {
             let signed = grant.clone().sign(&by).unwrap();
             let grant = Some(super::super::signed_to_proto(&signed));

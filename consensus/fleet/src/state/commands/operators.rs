@@ -1,6 +1,6 @@
 //! Who may send commands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,9 @@ impl FleetState {
         place: Place,
         journal: &mut Journal,
     ) -> Receipt {
-        let serial = self.commands.operators.get(&first.operator).map_or(0, |known| known.grant.serial);
+        // One that is not known may have been forgotten.
+        let known = self.commands.operators.get(&first.operator);
+        let serial = known.map_or(self.commands.serial_floor, |known| known.grant.serial);
         let admin_depth = u32::try_from(self.limits.authority_chain_max).unwrap_or(u32::MAX);
         let whole = OperatorGrant::of_first(place, first.operator, name.clone());
         self.commands.first = Some(first);
@@ -94,8 +96,10 @@ impl FleetState {
         if count >= self.limits.first_replacements_max {
             return Err(Refusal::ShardFull { what: ShardFullOf::FirstOperators, count });
         }
-        // It takes the place of the one before it.
-        self.make_operator_room(signed.new, false)?;
+        // There is room for it however many operators there are: who fills all places does not keep the first one's word out.
+        if !self.commands.operators.contains_key(&signed.new) && self.is_full_of_operators(0) {
+            self.forget_operator(None);
+        }
         journal.record(self.clock, ChangeKind::FirstReplaced { old: signed.old, new: signed.new });
         if let Some(former) = self.commands.operators.get_mut(&signed.old) {
             Arc::make_mut(&mut former.grant).revoked = true;
@@ -140,11 +144,16 @@ impl FleetState {
         if grant.serial > last.saturating_add(self.limits.serial_step_max) {
             return Err(InvalidCommand::Serial { given: grant.serial, last }.into());
         }
-        if grant.serial <= last && (was_known || last > 0) {
+        if grant.serial <= last {
             return Err(Refusal::GrantStale { given: grant.serial, known: last });
         }
-        self.make_operator_room(grant.operator, !is_over(grant, self.clock))?;
+        let adds = !is_over(grant, self.clock);
+        self.make_operator_room(grant.operator, by, adds)?;
+        let depth = self.admin_depth(grant.operator);
         let receipt = self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), journal);
+        if was_known && self.admin_depth(grant.operator) > depth {
+            self.tell_below_anew(grant.operator);
+        }
         // One that is new has sent nothing, and nobody is one by its word.
         if was_known {
             self.withdraw_commands(journal);
@@ -152,36 +161,102 @@ impl FleetState {
         Ok(receipt)
     }
 
-    /// Sees to it that there is room for a statement about an operator; `adds`: whether it may do something by it. What takes
-    /// something from an operator that is known always has room.
-    fn make_operator_room(&mut self, operator: OperatorKey, adds: bool) -> Result<(), Refusal> {
-        let (now, limits, operators) = (self.clock, self.limits, &self.commands.operators);
-        let known = operators.get(&operator);
-        if adds && known.is_none_or(|known| is_over(&known.grant, now)) {
-            let count = operators.values().filter(|of| !is_over(&of.grant, now)).count() as u64;
-            if count >= limits.operators_max {
+    /// Sees to it that there is room for what somebody states about an operator; `adds`: whether it may do something by it. What
+    /// takes something from an operator that is known always has room.
+    fn make_operator_room(&mut self, operator: OperatorKey, by: OperatorKey, adds: bool) -> Result<(), Refusal> {
+        let of_first = self.commands.first.is_some_and(|first| first.operator == by);
+        let kept = if of_first { 0 } else { self.limits.operator_places_of_first };
+        if adds {
+            let (max, after) = (self.limits.operators_max.saturating_sub(kept), self.active_count(Some(operator)));
+            let count = if after > max { self.active_count(None) } else { after };
+            if after > max && after > count {
                 return Err(Refusal::ShardFull { what: ShardFullOf::Operators, count });
             }
         }
-        let count = operators.len() as u64;
-        if known.is_some() || count < limits.operators_max.saturating_add(limits.revoked_operators_max) {
+        if self.commands.operators.contains_key(&operator) {
             return Ok(());
         }
-        if self.forget_operator() {
-            return Ok(());
+        if let Some(branch) = self.branch_of(by) {
+            let count =
+                self.commands.operators.keys().filter(|key| self.branch_of(**key) == Some(branch)).count() as u64;
+            if count >= self.limits.operator_branch_max && !self.forget_operator(Some(branch)) {
+                return Err(Refusal::ShardFull { what: ShardFullOf::OperatorBranch, count });
+            }
         }
-        Err(Refusal::ShardFull { what: ShardFullOf::RevokedOperators, count })
+        if self.is_full_of_operators(kept) && !self.forget_operator(None) {
+            let count = self.commands.operators.len() as u64;
+            return Err(Refusal::ShardFull { what: ShardFullOf::RevokedOperators, count });
+        }
+        Ok(())
     }
 
-    /// Lets go of the operator of whom everything has ended for longest; whether there was one. What was signed of it has a number
-    /// that is not taken any more, here or of a robot's node that remembers it.
-    fn forget_operator(&mut self) -> bool {
-        let now = self.clock;
+    /// Whether no more operators are remembered, if so many places are kept free.
+    fn is_full_of_operators(&self, kept: u64) -> bool {
+        let max = self.limits.operators_max.saturating_add(self.limits.revoked_operators_max);
+        self.commands.operators.len() as u64 >= max.saturating_sub(kept)
+    }
+
+    /// Operators who may do something, also once one is granted that.
+    fn active_count(&self, granted: Option<OperatorKey>) -> u64 {
+        let is_new = granted.is_some_and(|key| !self.commands.operators.contains_key(&key));
+        (self.commands.operators.keys().filter(|key| self.is_active(**key, granted)).count() + usize::from(is_new)) as u64
+    }
+
+    /// Whether an operator, and everybody above it, may do something; `granted` is taken for one that may.
+    fn is_active(&self, key: OperatorKey, granted: Option<OperatorKey>) -> bool {
+        let mut at = key;
+        for _ in 0..=self.limits.authority_chain_max {
+            if granted == Some(at) {
+                return true;
+            }
+            match self.commands.operators.get(&at) {
+                Some(operator) if !is_over(&operator.grant, self.clock) => match &operator.signed {
+                    Some(signed) => at = signed.by,
+                    None => return self.commands.first.is_some_and(|first| first.operator == at),
+                },
+                Some(_) | None => return false,
+            }
+        }
+        false
+    }
+
+    /// Whom the first operator granted what an operator has it from; itself, if it has it from the first one.
+    fn branch_of(&self, key: OperatorKey) -> Option<OperatorKey> {
+        self.authority_of(key).last().map(|signed| signed.operator)
+    }
+
+    /// How many levels of operators somebody may grant something, whether that has ended or not.
+    fn admin_depth(&self, key: OperatorKey) -> u32 {
+        self.rights(key).map_or(0, |rights| rights.admin_depth)
+    }
+
+    /// Nodes passed over what was stated about those below an operator while it was no admin, and hear of it again now.
+    fn tell_below_anew(&mut self, operator: OperatorKey) {
+        let restated = self.commands.operators.iter().filter(|(_, of)| of.order > 0).map(|(key, _)| *key);
+        let is_below = |key: &OperatorKey| self.authority_of(*key).iter().any(|signed| signed.by == operator);
+        let below: Vec<OperatorKey> = restated.filter(is_below).collect();
+        for key in below {
+            let order = self.commands.restated + 1;
+            if let Some(of) = self.commands.operators.get_mut(&key) {
+                of.order = order;
+                (self.commands.restated, self.commands.restated_at) = (order, Some(self.applying));
+            }
+        }
+    }
+
+    /// Lets go of the operator of whom everything has ended for longest, of one branch or of any; whether there was one. What was
+    /// signed of it has a number that is not taken any more, here or of a robot's node that remembers it. Whoever signed for an
+    /// operator that is known is needed for what is told of that one.
+    fn forget_operator(&mut self, branch: Option<OperatorKey>) -> bool {
+        let (now, operators) = (self.clock, &self.commands.operators);
+        let signers: BTreeSet<OperatorKey> =
+            operators.values().filter_map(|of| of.signed.as_ref().map(|signed| signed.by)).collect();
         let ended = |(key, of): (&OperatorKey, &Operator)| {
-            let ends = of.ends.filter(|ends| *ends <= now && is_over(&of.grant, now));
+            let is_free = !signers.contains(key) && (branch.is_none() || self.branch_of(*key) == branch);
+            let ends = of.ends.filter(|ends| is_free && *ends <= now && is_over(&of.grant, now));
             ends.map(|ends| (ends, *key))
         };
-        let Some((_, key)) = self.commands.operators.iter().filter_map(ended).min() else { return false };
+        let Some((_, key)) = operators.iter().filter_map(ended).min() else { return false };
         if let Some(forgotten) = self.commands.operators.remove(&key) {
             self.commands.serial_floor = self.commands.serial_floor.max(forgotten.grant.serial);
             count_dropped(&mut self.dropped.operators, 1);
