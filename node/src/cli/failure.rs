@@ -86,6 +86,7 @@ impl Failure {
             ClientError::Unknown { .. }
             | ClientError::NotDone(_)
             | ClientError::AnotherShard { .. }
+            | ClientError::AnotherNumber { .. }
             | ClientError::Endpoint(_) => None,
         };
         let failure = Self::told(error);
@@ -154,7 +155,7 @@ impl Failure {
         let message = escaped(&error.to_string()).into_owned();
         match error {
             ClientError::Endpoint(_) => Self::usage(message),
-            ClientError::AnotherShard { .. } => Self::another_shard(message),
+            ClientError::AnotherShard { .. } | ClientError::AnotherNumber { .. } => Self::another_shard(message),
             ClientError::Unknown { request_id, .. } if request_id.is_empty() => Self::with_exit(4, message),
             ClientError::Unknown { request_id, too_late, .. } => {
                 Self { retryable: !too_late, request: Some(request_id), ..Self::with_exit(6, message) }

@@ -60,7 +60,7 @@ pub(super) fn may_pass(error: &ClientError) -> bool {
     match error {
         ClientError::NotDone(failure) => failure.retryable,
         ClientError::Unknown { .. } => true,
-        ClientError::AnotherShard { .. } | ClientError::Endpoint(_) => false,
+        ClientError::AnotherShard { .. } | ClientError::AnotherNumber { .. } | ClientError::Endpoint(_) => false,
     }
 }
 

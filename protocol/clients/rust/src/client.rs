@@ -227,7 +227,7 @@ impl Client {
     /// once.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ClientError::AnotherShard`] if it is not the one that the client is for.
+    /// [`ClientError`]; [`ClientError::AnotherShard`] or [`ClientError::AnotherNumber`] if it is not the one that the client is for.
     pub async fn place(&self) -> Result<Place, ClientError> {
         let known = self.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known {

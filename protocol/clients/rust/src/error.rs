@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use skep_proto::v1::{Certainty, Failure};
-use skep_protocol::ids::Genesis;
+use skep_protocol::ids::{Genesis, ShardId};
 use tonic::{Code, Status};
 
 use crate::proof::ConnectFailure;
@@ -23,6 +23,14 @@ pub enum ClientError {
         wanted: Genesis,
         /// The one that the node names.
         told: Genesis,
+    },
+    /// The node answers for another shard than the one that was asked for: nothing was signed.
+    #[error("SKEP-0305 the node answers for shard {told}, and shard {wanted} was asked for; ask another node")]
+    AnotherNumber {
+        /// The shard that the client is for.
+        wanted: ShardId,
+        /// The one that the node names.
+        told: ShardId,
     },
     /// It was definitely not done.
     #[error("{} {}; {}", .0.code, .0.message, .0.help)]
@@ -56,7 +64,7 @@ impl ClientError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::NotDone(failure) => Some(&failure.code),
-            Self::AnotherShard { .. } => Some("SKEP-0305"),
+            Self::AnotherShard { .. } | Self::AnotherNumber { .. } => Some("SKEP-0305"),
             Self::Endpoint(_) | Self::Unknown { .. } => None,
         }
     }
@@ -105,7 +113,7 @@ impl ClientError {
         match self {
             Self::NotDone(failure) => failure.retryable || self.is_of_another_clock(),
             Self::Unknown { .. } => true,
-            Self::AnotherShard { .. } | Self::Endpoint(_) => false,
+            Self::AnotherShard { .. } | Self::AnotherNumber { .. } | Self::Endpoint(_) => false,
         }
     }
 }

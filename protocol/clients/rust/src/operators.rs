@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use skep_proto::convert::{genesis, signed_to_proto};
+use skep_proto::convert::{place, signed_to_proto};
 use skep_proto::v1;
 use skep_proto::v1::operator_commands_client::OperatorCommandsClient;
 use skep_proto::v1::operator_queries_client::OperatorQueriesClient;
 use skep_protocol::authority::{SignedGrant, SignedReplacement};
 use skep_protocol::command::{SignedCommand, SignedOrder};
-use skep_protocol::ids::CommandId;
+use skep_protocol::ids::{CommandId, Genesis, ShardId};
 use skep_protocol::time::LogInstant;
 use tonic::Streaming;
 
@@ -97,14 +97,11 @@ impl Client {
     /// Where statements hold that are signed for the shard, and who its first operator is.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ClientError::AnotherShard`] if it is not the one that the client is for.
+    /// [`ClientError`]; [`ClientError::AnotherShard`] or [`ClientError::AnotherNumber`] if it is not the one that the client is for.
     pub async fn shard_place(&self, read: Read) -> Result<v1::PlaceReply, ClientError> {
         let reply = self.place_as_told(read).await?;
-        let told = genesis(&reply.genesis).map_err(|error| ClientError::Endpoint(error.to_string()))?;
-        match self.genesis() {
-            Some(wanted) if wanted != told => Err(ClientError::AnotherShard { wanted, told }),
-            Some(_) | None => Ok(reply),
-        }
+        check_place(&reply, self.shard(), self.genesis())?;
+        Ok(reply)
     }
 
     /// One command, and how it stands at each agent.
@@ -178,5 +175,36 @@ impl Client {
     /// [`ClientError`] if the shard's clock cannot be told.
     pub async fn deadline_in(&self, valid_ms: u64) -> Result<LogInstant, ClientError> {
         Ok(self.shard_clock().await?.plus_ms(valid_ms))
+    }
+}
+
+/// Refuses where statements hold for another shard than this one, of this genesis if that is known.
+fn check_place(reply: &v1::PlaceReply, shard: ShardId, genesis: Option<Genesis>) -> Result<(), ClientError> {
+    let told = place(reply).map_err(|error| ClientError::Endpoint(error.to_string()))?;
+    // Of another number nothing is remembered: a node that lies would have the key sign for that one.
+    if told.shard != shard {
+        return Err(ClientError::AnotherNumber { wanted: shard, told: told.shard });
+    }
+    match genesis {
+        Some(wanted) if wanted != told.genesis => Err(ClientError::AnotherShard { wanted, told: told.genesis }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_statements_of_another_shard_hold_is_not_taken_for_this_one() {
+        let genesis = |n: u8| Genesis::from_bytes([n; 16]);
+        let reply = v1::PlaceReply { site: "hall".to_owned(), shard: 1, genesis: vec![6; 16], ..Default::default() };
+        let at = |shard: u32, genesis: Option<Genesis>| check_place(&reply, ShardId(shard), genesis);
+        assert_eq!((at(1, None), at(1, Some(genesis(6)))), (Ok(()), Ok(())));
+        let another = ClientError::AnotherNumber { wanted: ShardId(2), told: ShardId(1) };
+        assert_eq!((at(2, None), at(2, Some(genesis(6)))), (Err(another.clone()), Err(another.clone())));
+        assert_eq!(another.code(), Some("SKEP-0305"));
+        let another = ClientError::AnotherShard { wanted: genesis(7), told: genesis(6) };
+        assert_eq!(at(1, Some(genesis(7))), Err(another));
     }
 }

@@ -199,7 +199,8 @@ impl FleetState {
     /// Operators who may do something, also once one is granted that.
     fn active_count(&self, granted: Option<OperatorKey>) -> u64 {
         let is_new = granted.is_some_and(|key| !self.commands.operators.contains_key(&key));
-        (self.commands.operators.keys().filter(|key| self.is_active(**key, granted)).count() + usize::from(is_new)) as u64
+        let active = self.commands.operators.keys().filter(|key| self.is_active(**key, granted)).count();
+        (active + usize::from(is_new)) as u64
     }
 
     /// Whether an operator, and everybody above it, may do something; `granted` is taken for one that may.
@@ -234,8 +235,7 @@ impl FleetState {
     fn tell_below_anew(&mut self, operator: OperatorKey) {
         let restated = self.commands.operators.iter().filter(|(_, of)| of.order > 0).map(|(key, _)| *key);
         let is_below = |key: &OperatorKey| self.authority_of(*key).iter().any(|signed| signed.by == operator);
-        let below: Vec<OperatorKey> = restated.filter(is_below).collect();
-        for key in below {
+        for key in restated.filter(is_below).collect::<Vec<OperatorKey>>() {
             let order = self.commands.restated + 1;
             if let Some(of) = self.commands.operators.get_mut(&key) {
                 of.order = order;
