@@ -9,7 +9,7 @@ use skep_protocol::ids::NodeId;
 use skep_protocol::seed::{from_digits, to_digits};
 use zeroize::Zeroizing;
 
-use crate::whole::write_whole;
+use crate::whole::{ReadableBy, write_whole};
 
 /// As much as is read of a key's file: its text is never moved as it grows, so that no copy of it stays behind.
 const KEY_FILE_BYTES_MAX: usize = 1_024;
@@ -79,7 +79,7 @@ impl Identity {
         let identity = Self::from_seed(seed).ok_or_else(|| IdentityError::Malformed { path: path.to_owned() })?;
         let seed = Zeroizing::new(seed);
         let line = Zeroizing::new(format!("{FORM}{}\n", to_digits(&seed).as_str()));
-        write_whole(path, line.as_bytes()).map_err(io)?;
+        write_whole(path, line.as_bytes(), ReadableBy::Owner).map_err(io)?;
         Ok(identity)
     }
 

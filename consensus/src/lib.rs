@@ -39,4 +39,4 @@ pub use service::{Consensus, ConsensusHandle, StartError};
 pub use shard::{
     FromLeader, LocalUpdate, MembershipError, ShardRole, ShardStatus, ShardView, VoterStanding, VoterStatus,
 };
-pub use whole::write_whole;
+pub use whole::{ReadableBy, replace_whole, write_whole};

@@ -1,28 +1,66 @@
 //! Files that are there whole, or not at all.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Makes a file that is not there yet, for its owner only: whatever happens meanwhile, it is there whole or not at all. It is
-/// written beside its place, synced, and moved there; what an earlier attempt left beside it goes.
+/// Who may read a file that is written whole. Only its owner may change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadableBy {
+    /// Its owner.
+    Owner,
+    /// Everybody: what is no secret, and may be read by another user than the one that wrote it.
+    Everybody,
+}
+
+impl ReadableBy {
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Everybody => 0o644,
+        }
+    }
+}
+
+/// Makes a file that is not there yet: whatever happens meanwhile, it is there whole or not at all. It is written beside its place
+/// under a random name, so that nobody else writes there, synced, and moved there.
 ///
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`] if it is there, and it is left as it is; and whatever the disk says.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write_whole(path: &Path, bytes: &[u8], by: ReadableBy) -> io::Result<()> {
     let aside = aside(path);
-    match std::fs::remove_file(&aside) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
     // A link, unlike a move, leaves what is there.
-    let linked = std::fs::hard_link(&aside, path);
-    std::fs::remove_file(&aside)?;
-    linked?;
+    let linked = write(&aside, bytes, by).and_then(|()| std::fs::hard_link(&aside, path));
+    let removed = std::fs::remove_file(&aside);
+    linked.and(removed)?;
+    sync_dir_of(path)
+}
+
+/// Makes a file, or has it hold something else, in one step: whatever happens meanwhile, it holds what it held, or this.
+///
+/// # Errors
+/// Whatever the disk says.
+pub fn replace_whole(path: &Path, bytes: &[u8], by: ReadableBy) -> io::Result<()> {
+    let aside = aside(path);
+    let moved = write(&aside, bytes, by).and_then(|()| std::fs::rename(&aside, path));
+    if moved.is_err() {
+        // It may not be there.
+        drop(std::fs::remove_file(&aside));
+    }
+    moved?;
+    sync_dir_of(path)
+}
+
+fn write(aside: &Path, bytes: &[u8], by: ReadableBy) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
+    // Whatever the user's mask takes away.
+    file.set_permissions(Permissions::from_mode(by.mode()))?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_dir_of(path: &Path) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(dir)?.sync_all()
 }
@@ -30,26 +68,60 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Where a file is written before it is moved to its place.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(format!(".{:016x}.new", rand::random::<u64>()));
     PathBuf::from(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
 
     #[test]
     fn a_file_is_there_whole_and_never_written_over() {
         // etcd-io/etcd#3082
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
-        std::fs::write(aside(&path), "cut o").unwrap();
-        write_whole(&path, b"whole").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(write_whole(&path, b"another").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        write_whole(&path, b"whole", ReadableBy::Owner).unwrap();
+        assert_eq!((std::fs::read(&path).unwrap(), mode(&path)), (b"whole".to_vec(), 0o600));
+        let again = write_whole(&path, b"another", ReadableBy::Owner);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_holds_the_one_or_the_other_and_may_be_read_by_whom_it_is_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pin");
+        for (text, by, expected) in [("one", ReadableBy::Everybody, 0o644), ("other", ReadableBy::Owner, 0o600)] {
+            replace_whole(&path, text.as_bytes(), by).unwrap();
+            assert_eq!((std::fs::read_to_string(&path).unwrap(), mode(&path)), (text.to_owned(), expected));
+        }
+        // What cannot be moved there leaves nothing beside it.
+        let full = dir.path().join("full");
+        std::fs::create_dir_all(full.join("of")).unwrap();
+        assert!(replace_whole(&full, b"text", ReadableBy::Owner).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    /// As commands of one user are, that start at the same moment.
+    #[test]
+    fn of_many_that_make_one_file_at_once_one_does_and_nobody_sees_half_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = &dir.path().join("pin");
+        let make = |n: usize| {
+            let made = write_whole(path, format!("{n:08}").as_bytes(), ReadableBy::Everybody);
+            assert_eq!(std::fs::read(path).unwrap().len(), 8);
+            made.is_ok()
+        };
+        let made = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..16).map(|n| scope.spawn(move || make(n))).collect();
+            all.into_iter().map(|one| usize::from(one.join().unwrap())).sum::<usize>()
+        });
+        assert_eq!((made, std::fs::read_dir(dir.path()).unwrap().count()), (1, 1));
     }
 }

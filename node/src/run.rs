@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skep_api::{Api, Calls};
 use skep_config::Config;
-use skep_consensus::{Consensus, FromLeader, Identity, write_whole};
+use skep_consensus::{Consensus, FromLeader, Identity, ReadableBy, write_whole};
 use skep_mesh::Mesh;
 use skep_protocol::fleet::Build;
 use skep_protocol::places::Places;
@@ -167,7 +167,7 @@ fn token(path: &Path) -> Result<String, Failure> {
     }
     let bytes: [u8; 32] = rand::random();
     let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    write_whole(path, format!("{token}\n").as_bytes()).map_err(|e| failed(&e))?;
+    write_whole(path, format!("{token}\n").as_bytes(), ReadableBy::Owner).map_err(|e| failed(&e))?;
     Ok(token)
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 
 use clap::Args;
 use serde::Serialize;
-use skep_consensus::{Identity, write_whole};
+use skep_consensus::{Identity, ReadableBy, write_whole};
 use skep_protocol::text::{NodeName, SiteName};
 use skep_store::{Store, StoreOptions};
 
@@ -79,7 +79,7 @@ impl Init {
         let api = self.tcp.then(|| address(api_port));
         let config = configuration(&name, &site, (mesh.as_str(), control.as_str(), api.as_deref()));
         // Last: with it, the node is made.
-        write_whole(&places.config(), config.as_bytes())
+        write_whole(&places.config(), config.as_bytes(), ReadableBy::Owner)
             .map_err(|e| Failure::failed(format!("{}: {e}", places.config().display())))?;
         let node = NewNode {
             node: identity.node().to_string(),

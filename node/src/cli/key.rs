@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use skep_client::{Client, OperatorSecret, Place, ShardId};
-use skep_consensus::write_whole;
+use skep_client::{Client, Genesis, OperatorSecret, Place, ShardId};
+use skep_consensus::{ReadableBy, write_whole};
 use zeroize::Zeroizing;
 
 use super::output::one;
 use super::pin::Pin;
+use super::serials::Serials;
 use super::{Common, Failure};
 
 /// Where an operator's key is.
@@ -55,6 +56,11 @@ impl KeyPath {
         Ok(Pin::beside(&self.find()?, shard))
     }
 
+    /// What is remembered beside the key of the numbers that it signed for a shard.
+    pub(crate) fn serials(&self, genesis: Genesis) -> Result<Serials, Failure> {
+        Ok(Serials::beside(&self.find()?, genesis))
+    }
+
     /// The operator's secret, and where what it signs holds: the shard of which the genesis was given; or the one that this key
     /// signed for before; or, for the first time, the one that the node names.
     pub(crate) async fn for_shard(&self, client: &Client) -> Result<(OperatorSecret, Place), Failure> {
@@ -87,7 +93,7 @@ fn make(path: &Path) -> Result<OperatorSecret, Failure> {
         std::fs::create_dir_all(dir).map_err(failed)?;
     }
     let seed: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
-    write_whole(path, OperatorSecret::text_of(&seed).as_bytes()).map_err(failed)?;
+    write_whole(path, OperatorSecret::text_of(&seed).as_bytes(), ReadableBy::Owner).map_err(failed)?;
     Ok(OperatorSecret::from_seed(&seed))
 }
 

@@ -20,6 +20,7 @@ mod output;
 mod pin;
 mod resend;
 mod run;
+mod serials;
 mod shard;
 mod task;
 mod testnet;

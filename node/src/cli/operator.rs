@@ -240,7 +240,7 @@ fn numbered(grant: OperatorGrant, known: Option<OperatorView>, floor: u64, sent_
     if sent_again && operator_to_proto(&stated) == known {
         return stated;
     }
-    OperatorGrant { serial: known.serial + 1, ..grant }
+    OperatorGrant { serial: known.serial.saturating_add(1), ..grant }
 }
 
 async fn list(client: &Client, common: &Common, stale: bool) -> Result<(), Failure> {
@@ -259,7 +259,7 @@ async fn list(client: &Client, common: &Common, stale: bool) -> Result<(), Failu
 impl Operator {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
-        let (grant, secret, resend) = match self {
+        let (grant, secret, key, resend) = match self {
             Self::Pin { genesis, key } => return key.pin(client.shard())?.pin(genesis, common),
             Self::List { stale } => return list(&client, common, stale).await,
             Self::ReplaceFirst { operator, name, key, resend } => {
@@ -272,21 +272,22 @@ impl Operator {
                     old: secret.key(),
                     new: operator,
                     name: name.parse().map_err(Failure::usage)?,
-                    serial: reply.replaced + u64::from(!is_done),
+                    serial: reply.replaced.saturating_add(u64::from(!is_done)),
                 };
                 let signed = replacement.sign(&secret).map_err(Failure::usage)?;
                 resend.client(&client).await?.replace_first(&signed).await?;
                 return list(&client, common, false).await;
             }
             Self::Add(add) => {
-                let ((secret, place), resend) = (add.key.for_shard(&client).await?, add.resend.clone());
+                let (key, resend) = (add.key.clone(), add.resend.clone());
+                let (secret, place) = key.for_shard(&client).await?;
                 let until = ends(&client, add.valid_for).await?;
-                (add.grant(place, secret.key(), until)?, secret, resend)
+                (add.grant(place, secret.key(), until)?, secret, key, resend)
             }
             Self::Revoke { operator, key, resend } => {
                 let (secret, place) = key.for_shard(&client).await?;
                 let name = "revoked".parse().map_err(Failure::failed)?;
-                (revocation(OperatorGrant::of_first(place, operator, name), secret.key()), secret, resend)
+                (revocation(OperatorGrant::of_first(place, operator, name), secret.key()), secret, key, resend)
             }
         };
         let known = known(&client, grant.operator).await?;
@@ -297,6 +298,7 @@ impl Operator {
         };
         let floor = client.shard_place(Read::Linearizable).await?.serial_floor;
         let stated = numbered(OperatorGrant { name: named, ..grant }, known, floor, resend.request_id.is_some());
+        key.serials(stated.place.genesis)?.check(stated.serial)?;
         let signed = stated.sign(&secret).map_err(Failure::usage)?;
         resend.client(&client).await?.grant_operator(&signed).await?;
         list(&client, common, false).await

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use skep_client::{Genesis, ShardId};
-use skep_consensus::write_whole;
+use skep_consensus::{ReadableBy, replace_whole, write_whole};
 
 use super::output::{one, tell};
 use super::{Common, Failure};
 
-/// More than a genesis takes.
+/// More than what is remembered takes.
 const BYTES_MAX: u64 = 256;
 
 /// The file that remembers the genesis of a shard.
@@ -32,6 +32,26 @@ struct View {
     file: PathBuf,
 }
 
+fn failed(file: &Path, error: impl std::fmt::Display) -> Failure {
+    Failure::failed(format!("{}: {error}", file.display()))
+}
+
+/// What a file beside a key holds, if it is there. One that others can change says nothing.
+pub(super) fn read(file: &Path) -> Result<Option<String>, Failure> {
+    let opened = match std::fs::File::open(file) {
+        Ok(opened) => opened,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(file, e)),
+    };
+    let mode = opened.metadata().map_err(|e| failed(file, e))?.mode();
+    if mode & 0o022 != 0 {
+        return Err(failed(file, format!("others can change it; 'chmod 644 {}' it", file.display())));
+    }
+    let mut text = String::new();
+    opened.take(BYTES_MAX).read_to_string(&mut text).map_err(|e| failed(file, e))?;
+    Ok(Some(text))
+}
+
 impl Pin {
     /// That of a shard, beside an operator's key.
     pub(super) fn beside(key: &Path, shard: ShardId) -> Self {
@@ -41,31 +61,20 @@ impl Pin {
     }
 
     fn failed(&self, error: impl std::fmt::Display) -> Failure {
-        Failure::failed(format!("{}: {error}", self.file.display()))
+        failed(&self.file, error)
     }
 
     /// What is remembered, if anything is.
     fn read(&self) -> Result<Option<Genesis>, Failure> {
-        let file = match std::fs::File::open(&self.file) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(self.failed(e)),
-        };
-        let mode = file.metadata().map_err(|e| self.failed(e))?.mode();
-        if mode & 0o022 != 0 {
-            return Err(self.failed(format!("others can change it; 'chmod 600 {}' it", self.file.display())));
-        }
-        let mut text = String::new();
-        file.take(BYTES_MAX).read_to_string(&mut text).map_err(|e| self.failed(e))?;
         let malformed = |_| self.failed("it holds no genesis; remove it, or write it anew by 'skep operator pin'");
-        text.trim().parse().map(Some).map_err(malformed)
+        read(&self.file)?.map(|text| text.trim().parse::<Genesis>().map_err(malformed)).transpose()
     }
 
     /// Refuses a genesis that is not the one that is remembered. The first one is.
     pub(super) fn check(&self, told: Genesis) -> Result<(), Failure> {
         let known = match self.read()? {
             Some(known) => known,
-            None => match write_whole(&self.file, format!("{told}\n").as_bytes()) {
+            None => match write_whole(&self.file, format!("{told}\n").as_bytes(), ReadableBy::Everybody) {
                 Ok(()) => told,
                 // Somebody else was first.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.read()?.unwrap_or(told),
@@ -86,13 +95,9 @@ impl Pin {
         )))
     }
 
-    /// Remembers a genesis in place of what was.
+    /// Remembers a genesis in place of what was. A genesis is no secret, and root may write it down for the operator.
     fn set(&self, genesis: Genesis) -> io::Result<()> {
-        match std::fs::remove_file(&self.file) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            Ok(()) | Err(_) => {}
-        }
-        write_whole(&self.file, format!("{genesis}\n").as_bytes())
+        replace_whole(&self.file, format!("{genesis}\n").as_bytes(), ReadableBy::Everybody)
     }
 
     /// Remembers the genesis that the operator gave a shard itself. What it did is done, whether that can be written or not.
@@ -137,7 +142,9 @@ mod tests {
         pin.check(genesis(6)).unwrap();
         let file = dir.path().join("operator.key.shard-1");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{}\n", "06".repeat(16)));
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        // Root may have written it.
+        let mode = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o644);
         pin.check(genesis(6)).unwrap();
         let refused = format!("{:?}", pin.check(genesis(7)).unwrap_err());
         for said in ["06060606", "07070707", "operator.key.shard-1", "skep operator pin"] {
@@ -150,6 +157,7 @@ mod tests {
         pin.set(genesis(7)).unwrap();
         pin.check(genesis(7)).unwrap();
         assert!(pin.check(genesis(6)).is_err());
+        assert_eq!(mode(), 0o644);
     }
 
     #[test]
