@@ -300,7 +300,8 @@ impl Driver {
             Call::Members { shard, change, answer } => self.on_members(shard, change, answer),
             Call::NodeStatus { answer } => {
                 let up_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let journals = (*self.journal_pressure.borrow(), self.engine.takes_urgent_commands());
+                let (pressure, engine) = (*self.journal_pressure.borrow(), &self.engine);
+                let journals = (pressure, engine.takes_urgent_commands(), engine.agents_lacking_statements());
                 let view = node_view(&self.consensus, &self.mesh, &self.config.node, up_ms, journals);
                 let _ = answer.send(view);
             }

@@ -27,6 +27,13 @@ fn fault_of_journals(pressure: DiskPressure, takes_urgent: bool) -> Option<(u32,
     Some((0, FaultReport { fault: ShardFault::JournalsNearlyFull, node: None, detail: detail.to_owned() }))
 }
 
+/// The same of statements of operators: so many agents' journals have no place for one that was seen.
+fn fault_of_statements(agents: usize) -> Option<(u32, FaultReport)> {
+    let detail = format!("{agents} agents' journals have no place for the number of a grant that replaced another one");
+    let report = FaultReport { fault: ShardFault::JournalsLackStatements, node: None, detail };
+    (agents > 0).then_some((0, report))
+}
+
 /// How long it is said that two processes come to the mesh under one identity after they last did.
 const SHARED_SAID_FOR: Duration = Duration::from_secs(30);
 
@@ -36,7 +43,7 @@ pub(crate) fn node_view(
     mesh: &MeshHandle,
     config: &NodeConfig,
     uptime_ms: u64,
-    (journals, takes_urgent): (DiskPressure, bool),
+    (journals, takes_urgent, lacking): (DiskPressure, bool, usize),
 ) -> NodeView {
     let (overflow, invalid) = mesh.dropped().counts();
     let mesh = mesh.view().borrow().clone();
@@ -58,7 +65,7 @@ pub(crate) fn node_view(
     let of_peers = |fault| matches!(fault, ShardFault::IdentityShared | ShardFault::AnotherShard);
     let faults = faults.filter(|(_, report)| !of_peers(report.fault));
     let faults = faults.chain(faults_of_peers(consensus, &mesh).into_iter().map(|report| (0, report)));
-    let faults = faults.chain(fault_of_journals(journals, takes_urgent));
+    let faults = faults.chain(fault_of_journals(journals, takes_urgent)).chain(fault_of_statements(lacking));
     NodeView {
         node: consensus.node(),
         name: config.name.to_string(),

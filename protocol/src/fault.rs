@@ -41,6 +41,8 @@ pub enum ShardFault {
     VoterDiskNearlyFull,
     /// The disk of this node's journals is nearly full: its agents get no routine commands.
     JournalsNearlyFull,
+    /// Journals of this node have no place for what operators state: it is forgotten, and an older statement could be believed.
+    JournalsLackStatements,
     /// What entries did cannot be written, or more slowly than it comes.
     HistoryBehind,
     /// What some entries did is missing for good.
@@ -53,7 +55,7 @@ pub enum ShardFault {
 
 impl ShardFault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::OutOfService,
         Self::RestoredFromCopy,
         Self::WrongVersion,
@@ -71,6 +73,7 @@ impl ShardFault {
         Self::DiskNearlyFull,
         Self::VoterDiskNearlyFull,
         Self::JournalsNearlyFull,
+        Self::JournalsLackStatements,
         Self::HistoryBehind,
         Self::HistoryLost,
         Self::IdentityShared,
@@ -97,6 +100,7 @@ impl ShardFault {
             Self::DiskNearlyFull => "disk-nearly-full",
             Self::VoterDiskNearlyFull => "voter-disk-nearly-full",
             Self::JournalsNearlyFull => "journals-nearly-full",
+            Self::JournalsLackStatements => "journals-lack-statements",
             Self::HistoryBehind => "history-behind",
             Self::HistoryLost => "history-lost",
             Self::IdentityShared => "identity-shared",
@@ -144,6 +148,10 @@ impl ShardFault {
             Self::JournalsNearlyFull => {
                 "free some space on the disk with the journals of this node; the shard keeps what its agents do not get meanwhile"
             }
+            Self::JournalsLackStatements => {
+                "look whether 'skep operator list' shows an admin with very many operators, and revoke it; attach these agents at \
+                 another node, which begins new journals for them"
+            }
             Self::HistoryBehind => {
                 "new work is refused while much waits; see that the disk is not full and can be read, and raise the limit of \
                  open files if it is reached"
@@ -179,6 +187,7 @@ impl ShardFault {
             | Self::DiskNearlyFull
             | Self::VoterDiskNearlyFull
             | Self::JournalsNearlyFull
+            | Self::JournalsLackStatements
             | Self::HistoryBehind
             | Self::HistoryLost
             | Self::IdentityShared

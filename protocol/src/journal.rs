@@ -33,6 +33,12 @@ impl JournalHead {
         let cursor = PerClass { routine: 0, urgent: 0 };
         Self { id, home: HomeEpoch(0), cursor, genesis: None, first: None }
     }
+
+    /// Whether the shard goes on as another one than it was by the head before. What operators stated then holds no more, and the
+    /// numbers of it are not remembered: whoever keeps journals forgets them with this head.
+    pub fn is_of_another_shard(&self, before: &Self) -> bool {
+        before.genesis.is_some() && self.genesis != before.genesis
+    }
 }
 
 /// How far a command has come at its agent.
@@ -115,7 +121,7 @@ impl JournalState {
 /// Something that is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JournalWrite {
-    /// The head is this from now on.
+    /// The head is this from now on. See [`JournalHead::is_of_another_shard`].
     Head(JournalHead),
     /// An entry is this from now on.
     Put(JournalEntry),

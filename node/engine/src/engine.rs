@@ -117,6 +117,11 @@ impl Engine {
         self.inboxes.takes_urgent()
     }
 
+    /// Of how many agents of this node the journal has no place for a statement about an operator that was seen.
+    pub fn agents_lacking_statements(&self) -> usize {
+        self.inboxes.lacking_statements()
+    }
+
     fn own_key(&mut self) -> WorkKey {
         self.next_key += 1;
         WorkKey(self.next_key)

@@ -33,7 +33,12 @@ impl Journal {
     pub(super) fn apply(&mut self, writes: Vec<JournalWrite>) {
         for write in writes {
             match write {
-                JournalWrite::Head(head) => self.head = head,
+                JournalWrite::Head(head) => {
+                    if head.is_of_another_shard(&self.head) {
+                        self.stated.clear();
+                    }
+                    self.head = head;
+                }
                 JournalWrite::Put(entry) => drop(self.entries.insert(entry.seq, entry)),
                 JournalWrite::Remove(seq) => drop(self.entries.remove(&seq)),
                 JournalWrite::Step(step) => {

@@ -71,6 +71,14 @@ impl Journal {
         Self { head, stated, entries, clock_floor, begun, bytes: OTHER_BYTES, last: 0, used: None }
     }
 
+    fn head_is(&mut self, head: JournalHead) {
+        if head.is_of_another_shard(&self.head) {
+            self.bytes -= self.stated.len() * OTHER_BYTES;
+            self.stated.clear();
+        }
+        self.head = head;
+    }
+
     fn remove(&mut self, seq: DeliverySeq) {
         if let Some(entry) = self.entries.remove(&seq) {
             self.bytes -= bytes_of_entry(&entry);
@@ -126,7 +134,7 @@ impl Book {
             let before = self.journals.get(whose).map_or(0, |journal| journal.bytes);
             let fits = match write {
                 JournalWrite::Head(head) => {
-                    self.journals.entry(whose.clone()).or_insert_with(|| Journal::new(head)).head = head;
+                    self.journals.entry(whose.clone()).or_insert_with(|| Journal::new(head)).head_is(head);
                     true
                 }
                 JournalWrite::Forget => {

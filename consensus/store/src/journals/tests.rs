@@ -160,6 +160,23 @@ fn what_is_not_believed_any_more_of_operators_is_not_after_a_restart_nor_when_th
 }
 
 #[test]
+fn what_is_not_believed_any_more_of_operators_ends_with_the_shard_that_it_was_stated_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let head = opened(&journals, &mut reports, "r1").head;
+    let of = |n: u8| JournalWrite::Head(JournalHead { genesis: Some(Genesis::from_bytes([n; 16])), ..head });
+    let operator = OperatorSecret::from_seed(&[1; 32]).key();
+    let stated = |serial| JournalWrite::Stated { operator, serial };
+    write(&journals, &mut reports, "r1", vec![of(6), stated(2), of(6)]);
+    assert_eq!(opened(&journals, &mut reports, "r1").stated, BTreeMap::from([(operator, 2)]));
+    write(&journals, &mut reports, "r1", vec![of(7)]);
+    assert_eq!(opened(&journals, &mut reports, "r1").stated, BTreeMap::new());
+    write(&journals, &mut reports, "r1", vec![stated(1)]);
+    let (journals, mut reports) = reopen(dir.path(), journals, reports);
+    assert_eq!(opened(&journals, &mut reports, "r1").stated, BTreeMap::from([(operator, 1)]));
+}
+
+#[test]
 fn a_second_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _first = Journals::open(dir.path(), [7; 16], fatal()).unwrap();

@@ -174,6 +174,11 @@ impl Inboxes {
         [again, turns, self.dues.first_ms(&self.bounds, self.reports_room())].into_iter().flatten().min()
     }
 
+    /// In how many there was no place for a statement that was seen.
+    pub(crate) fn lacking_statements(&self) -> usize {
+        self.inboxes.values().filter(|inbox| inbox.lacks_stated).count()
+    }
+
     pub(crate) fn poll_want(&mut self) -> Option<Want> {
         self.wants.pop_front()
     }

@@ -105,6 +105,8 @@ pub(super) struct Inbox {
     head: JournalHead,
     /// The number of the last statement about each operator that was seen: none with a lower one is believed.
     stated: BTreeMap<OperatorKey, u64>,
+    /// Whether one was seen that there was no place for.
+    pub(super) lacks_stated: bool,
     /// How many of the statements about operators it knows that replaced an earlier one.
     pub(super) authority: u64,
     live: BTreeMap<DeliverySeq, Live>,
@@ -126,8 +128,9 @@ impl Inbox {
     pub(super) fn new(journal: JournalState) -> Self {
         let JournalState { head, stated, entries, clock_floor, begun } = journal;
         let live = entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
-        let gone = BTreeSet::new();
-        Self { head, stated, authority: 0, live, gone, clock_floor, begun, taker: None, open: false, seen: 0 }
+        let (gone, lacks_stated, authority) = (BTreeSet::new(), false, 0);
+        let (taker, open, seen) = (None, false, 0);
+        Self { head, stated, lacks_stated, authority, live, gone, clock_floor, begun, taker, open, seen }
     }
 
     pub(super) fn head(&self) -> JournalHead {
@@ -213,10 +216,17 @@ impl Inbox {
     pub(super) fn pin(&mut self, root: &Root, of: (&SiteName, ShardId), out: &mut Out) {
         let known = self.head.genesis.map(|genesis| (genesis, self.head.first));
         let (genesis, first) = root.known_after(known, of);
-        if (self.head.genesis, self.head.first) != (Some(genesis), first) {
-            (self.head.genesis, self.head.first) = (Some(genesis), first);
-            out.writes.push(JournalWrite::Head(self.head));
+        let head = JournalHead { genesis: Some(genesis), first, ..self.head };
+        if head == self.head {
+            return;
         }
+        if head.is_of_another_shard(&self.head) {
+            // The replica that it goes on from may have counted fewer statements than this inbox was told of.
+            (self.authority, self.lacks_stated) = (0, false);
+            self.stated.clear();
+        }
+        self.head = head;
+        out.writes.push(JournalWrite::Head(head));
     }
 
     /// How many replacements of the first operator it knows.

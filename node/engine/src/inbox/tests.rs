@@ -258,7 +258,12 @@ impl Node {
         let Some((key, writes)) = self.writes.pop_front() else { return false };
         for write in writes {
             match write {
-                JournalWrite::Head(head) => self.head = head,
+                JournalWrite::Head(head) => {
+                    if head.is_of_another_shard(&self.head) {
+                        self.stated.clear();
+                    }
+                    self.head = head;
+                }
                 JournalWrite::Put(entry) => drop(self.durable.insert(entry.seq, entry)),
                 JournalWrite::Remove(seq) => drop(self.durable.remove(&seq)),
                 JournalWrite::Step(step) => {

@@ -3,6 +3,12 @@
 //! A leader that lies may withhold that an operator was revoked. Once a robot's node has heard of it, nobody can have it take
 //! what was stated before for what holds. That there is nothing more to be heard until far more was stated is believed until the
 //! next leader says that there is not so much, and tells all that there is.
+//!
+//! A number is let go of when the shard goes on as another one, and never before: that the last statement about an operator has ended
+//! says nothing of the ones before it, which a leader that lies could tell instead, and which this node may never have seen. So the
+//! places can be used up, by many operators in many years, or by an admin who signs for keys that the shard never heard of. Some are
+//! left for what the first operator itself states: whoever is below an admin that it revokes may do nothing, whether the number of that
+//! one is remembered or not. What there is no place for is passed over, since no place becomes free, and the status of the node says so.
 
 use std::sync::Arc;
 
@@ -15,8 +21,10 @@ use skep_protocol::text::SiteName;
 
 use super::{Inbox, Out};
 
-/// Operators of whom the number of the last statement is remembered.
+/// Operators of whom the number of the last statement is remembered: as many as a shard remembers at a time.
 const STATED_MAX: usize = limits::OPERATORS_MAX + limits::REVOKED_OPERATORS_MAX;
+/// Those of them of whom somebody else than the first operator states something.
+const STATED_BY_OTHERS_MAX: usize = STATED_MAX - limits::OPERATOR_PLACES_OF_FIRST;
 
 impl Inbox {
     /// Where statements hold that are for its agent; none before it was told.
@@ -34,9 +42,11 @@ impl Inbox {
         for signed in chain.iter().filter(|signed| signed.serial > FIRST_SERIAL) {
             let (operator, serial) = (signed.operator, signed.serial);
             let known = self.stated.get(&operator).copied();
-            // A shard has no more operators at a time than that.
-            let has_room = known.is_some() || self.stated.len() < STATED_MAX;
-            if has_room && known.is_none_or(|last| last < serial) {
+            let by_first = self.head.first.is_some_and(|first| first.operator == signed.by);
+            let max = if by_first { STATED_MAX } else { STATED_BY_OTHERS_MAX };
+            if known.is_none() && self.stated.len() >= max {
+                self.lacks_stated = true;
+            } else if known.is_none_or(|last| last < serial) {
                 self.stated.insert(operator, serial);
                 out.writes.push(JournalWrite::Stated { operator, serial });
             }
@@ -69,7 +79,8 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::ids::JournalId;
+    use skep_protocol::authority::{KnownFirst, OperatorGrant, OperatorKey, OperatorSecret};
+    use skep_protocol::ids::{Genesis, JournalId};
     use skep_protocol::journal::{JournalHead, JournalState};
 
     use super::*;
@@ -93,5 +104,66 @@ mod tests {
         assert_eq!([true, false].map(|heard| known_after(far, to_nine, heard)), [0; 2]);
         assert_eq!([4, 9, far].map(|known| known_after(known, (far, 9), true)), [9; 3], "all was told");
         assert_eq!([4, 9, far].map(|known| known_after(known, (far, 9), false)), [4, 9, 0]);
+    }
+
+    fn place() -> Place {
+        Place { site: "hall".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) }
+    }
+
+    fn secret(n: u8) -> OperatorSecret {
+        OperatorSecret::from_seed(&[n; 32])
+    }
+
+    /// What somebody states about an operator.
+    fn of(operator: u8, (serial, revoked): (u64, bool), by: u8) -> Arc<SignedGrant> {
+        let whole = OperatorGrant::of_first(place(), secret(operator).key(), "somebody".parse().unwrap());
+        Arc::new(OperatorGrant { serial, revoked, admin_depth: 1, ..whole }.sign(&secret(by)).unwrap())
+    }
+
+    /// An inbox that remembers statements about so many operators, of a shard whose first operator is 1.
+    fn inbox_with(stated: usize) -> Inbox {
+        let first = Some(KnownFirst { operator: secret(1).key(), replaced: 0 });
+        let head = JournalHead::new(JournalId::from_bytes([9; 16]));
+        let head = JournalHead { genesis: Some(place().genesis), first, ..head };
+        let mut inbox = Inbox::new(JournalState::new(head, Vec::new()));
+        let key = |n: usize| {
+            let mut bytes = [0xff; 32];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            OperatorKey::from_bytes(bytes)
+        };
+        inbox.stated = (0..stated).map(|n| (key(n), 2)).collect();
+        inbox
+    }
+
+    /// How many statements it writes down that hears of this chain.
+    fn learned(inbox: &mut Inbox, chain: &[Arc<SignedGrant>]) -> usize {
+        let mut out = Out::default();
+        let news = AuthorityNews { chains: vec![Arc::new(chain.to_vec())], up_to: 1 };
+        inbox.learn(&news, (&place().site, place().shard), &mut out);
+        out.writes.len()
+    }
+
+    #[test]
+    fn an_admin_that_uses_up_the_places_is_revoked_all_the_same_with_whoever_it_signed_for() {
+        let mut inbox = inbox_with(STATED_BY_OTHERS_MAX - 1);
+        let admin = of(2, (1, false), 1);
+        assert_eq!(learned(&mut inbox, &[of(3, (2, false), 2), Arc::clone(&admin)]), 1);
+        assert!(!inbox.lacks_stated);
+        assert_eq!(learned(&mut inbox, &[of(4, (2, true), 2), Arc::clone(&admin)]), 0);
+        assert!(inbox.lacks_stated, "it is said that there is no place");
+        // What is known has its place, whoever states it.
+        assert_eq!(learned(&mut inbox, &[of(3, (3, false), 2), Arc::clone(&admin)]), 1);
+        assert_eq!(learned(&mut inbox, &[of(2, (2, true), 1)]), 1);
+        assert!(inbox.is_outdated(&[of(4, (1, false), 2), admin]));
+    }
+
+    #[test]
+    fn what_there_is_no_place_for_is_not_written_down_and_it_is_said_so() {
+        let mut inbox = inbox_with(STATED_MAX - 1);
+        assert_eq!(learned(&mut inbox, &[of(2, (2, true), 1)]), 1);
+        assert!(!inbox.lacks_stated);
+        assert_eq!(learned(&mut inbox, &[of(3, (2, true), 1)]), 0);
+        assert!(inbox.lacks_stated);
+        assert_eq!(inbox.stated.len(), STATED_MAX);
     }
 }

@@ -190,3 +190,24 @@ fn a_leader_that_told_of_entries_that_there_are_not_hides_nothing_once_the_next_
     assert_eq!(asked(&node), (5, Some(9)));
     assert_eq!(node.told(), [(2, "offer"), (1, "rejected")]);
 }
+
+#[test]
+fn of_a_shard_that_was_recovered_all_is_asked_for_that_was_stated_since_and_nothing_from_before_is_remembered() {
+    let mut node = Node::open();
+    node.news = AuthorityNews { chains: vec![stated(2, true, &operator())], up_to: 9 };
+    node.deliver(vec![]);
+    let asked = |node: &Node| node.pull.as_ref().map(|(_, pull)| pull.authority);
+    assert_eq!((asked(&node), node.stated.len()), (Some(9), 1));
+    let genesis = Genesis::from_bytes([7; 16]);
+    let recovery = ShardRecovery { place: place(), by: operator().key(), genesis, last_index: 9 };
+    let past = PastGenesis { replaced: Vec::new(), recovery: Arc::new(recovery.sign(&operator()).unwrap()) };
+    node.root = root().map(|root| Root { genesis, past: vec![past], ..root });
+    // The replica that it goes on from had counted five, and more since.
+    let nothing = || AuthorityNews { chains: vec![], up_to: 12 };
+    node.news = nothing();
+    node.deliver(vec![]);
+    assert_eq!((asked(&node), node.stated.len()), (Some(0), 0));
+    node.news = nothing();
+    node.deliver(vec![]);
+    assert_eq!(asked(&node), Some(12));
+}
