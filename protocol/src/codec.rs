@@ -94,7 +94,7 @@ pub trait Encoded: Serialize + DeserializeOwned {
 
 impl Encoded for crate::entry::Entry {
     const WHAT: &'static str = "log entry";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = crate::limits::ENTRY_BYTES_MAX;
 }
 

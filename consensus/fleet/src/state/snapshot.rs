@@ -22,7 +22,7 @@ use super::dedup::{Dedup, Remembered};
 use super::{FleetState, LogPosition};
 
 /// The snapshot format that is written and read.
-const FORMAT: u8 = 10;
+const FORMAT: u8 = 11;
 /// Bytes at which a part of a snapshot is handed on. One object is never divided.
 const PART_BYTES: usize = 64 * 1024;
 
