@@ -14,8 +14,9 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
 use skep_protocol::text::{AgentId, GroupName};
 
-use crate::event::{AgentEvent, AttachWish, StreamKey, ToAgent, UpdateKey, WorkKey};
+use crate::event::{AgentEvent, AttachWish, ToAgent};
 use crate::inbox::Taker;
+use crate::key::{StreamKey, UpdateKey, WorkKey};
 use claims::Held;
 
 /// How long an attach or detach is tried, in milliseconds.

@@ -9,8 +9,9 @@ use skep_protocol::text::SiteName;
 
 use crate::agents::{Agents, Want};
 use crate::connectivity::Connectivity;
-use crate::event::{AgentEvent, Effect, Event, ToAgent, Work, WorkKey};
+use crate::event::{AgentEvent, Effect, Event, ToAgent, Work};
 use crate::inbox::{self, Inboxes};
+use crate::key::WorkKey;
 use crate::router::Router;
 use crate::topics::{TopicEvent, Topics};
 

@@ -16,11 +16,8 @@ use skep_protocol::time::LogInstant;
 
 use crate::connectivity::Connectivity;
 use crate::inbox::{InboxEvent, JournalEffect};
+use crate::key::{StreamKey, UpdateKey, WorkKey};
 use crate::topics::{TopicEffect, TopicEvent};
-
-/// Names a piece of work between the engine and its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkKey(pub u64);
 
 /// What a caller wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,10 +97,6 @@ pub enum Event {
     Topic(TopicEvent),
 }
 
-/// Names the stream of an agent between the engine and its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamKey(pub u64);
-
 /// What happened to agents of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentEvent {
@@ -166,10 +159,6 @@ pub enum AgentEvent {
         update: ClaimsUpdate,
     },
 }
-
-/// Names an update between the engine and its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UpdateKey(pub u64);
 
 /// What an agent says of itself when it attaches.
 #[derive(Clone, Debug, PartialEq, Eq)]

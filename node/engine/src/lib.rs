@@ -14,6 +14,7 @@ mod connectivity;
 mod engine;
 mod event;
 mod inbox;
+mod key;
 mod known;
 mod pace;
 mod route;
@@ -22,6 +23,7 @@ mod topics;
 
 pub use connectivity::{Connectivity, Permission};
 pub use engine::Engine;
-pub use event::{AgentEvent, AttachWish, Effect, Event, Outcome, StreamKey, Target, ToAgent, UpdateKey, Work, WorkKey};
-pub use inbox::{InboxEvent, JournalEffect, Taker, WriteKey};
-pub use topics::{LatestValue, SubscriberKey, TopicEffect, TopicEvent};
+pub use event::{AgentEvent, AttachWish, Effect, Event, Outcome, Target, ToAgent, Work};
+pub use inbox::{InboxEvent, JournalEffect, Taker};
+pub use key::{StreamKey, SubscriberKey, UpdateKey, WorkKey, WriteKey};
+pub use topics::{LatestValue, TopicEffect, TopicEvent};

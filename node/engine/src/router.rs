@@ -12,7 +12,8 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Settled};
 
 use crate::connectivity::{Connectivity, Permission};
-use crate::event::{Effect, Event, Outcome, Target, Work, WorkKey};
+use crate::event::{Effect, Event, Outcome, Target, Work};
+use crate::key::WorkKey;
 use crate::known::{Lead, Word};
 use crate::route::{Next, Route};
 use shard::ShardState;

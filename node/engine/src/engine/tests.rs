@@ -15,8 +15,9 @@ use skep_protocol::time::LogInstant;
 
 use super::*;
 use crate::connectivity::Permission;
-use crate::event::{AttachWish, Outcome, StreamKey, Target};
-use crate::topics::{SubscriberKey, TopicEffect};
+use crate::event::{AttachWish, Outcome, Target};
+use crate::key::{StreamKey, SubscriberKey};
+use crate::topics::TopicEffect;
 
 mod leaders;
 

@@ -30,10 +30,10 @@ use skep_protocol::pull::{Pull, PullFor, Pulled};
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
 
-use crate::event::{StreamKey, WorkKey};
+use crate::key::{StreamKey, WorkKey, WriteKey};
 use bound::ClockBound;
 use due::Dues;
-pub use event::{InboxEvent, JournalEffect, Taker, WriteKey};
+pub use event::{InboxEvent, JournalEffect, Taker};
 use floor::ClockFloor;
 use one::{Answered, Inbox, Out, Verified};
 use pressure::Room;
