@@ -170,7 +170,7 @@ impl Driver {
                 if let Ok(said) = self.updates_in.try_recv() {
                     self.on_leader_said(said);
                 } else if let Ok((key, settled)) = self.settled_in.try_recv() {
-                    self.on_agent(AgentEvent::Settled { key, settled });
+                    self.on_settled(key, settled);
                 } else if let Ok(report) = self.journal_reports.try_recv() {
                     self.on_journal(report);
                 } else if let Ok(call) = self.calls.try_recv() {
@@ -217,7 +217,7 @@ impl Driver {
             Step::Outcomes(outcomes) => self.on_outcomes(outcomes),
             Step::View(shard, view) => self.on_view(shard, view),
             Step::FromLeader(said) => self.on_leader_said(said),
-            Step::Settled(key, settled) => self.on_agent(AgentEvent::Settled { key, settled }),
+            Step::Settled(key, settled) => self.on_settled(key, settled),
             Step::Journal(report) => self.on_journal(*report),
             Step::Pressure => self.on_pressure(),
             Step::Received(envelope) => self.on_topic(TopicEvent::Received(*envelope)),
@@ -320,6 +320,11 @@ impl Driver {
 
     fn on_agent(&mut self, event: AgentEvent) {
         self.engine.handle(Event::Agent(event), self.now_ms());
+    }
+
+    /// A request that the engine asked for ended.
+    fn on_settled(&mut self, key: WorkKey, settled: Settled) {
+        self.engine.handle(Event::Settled { key, settled }, self.now_ms());
     }
 
     fn on_topic(&mut self, event: TopicEvent) {

@@ -51,6 +51,13 @@ pub enum Event {
         /// Its name.
         key: WorkKey,
     },
+    /// A request of the engine's own ended: see [`Effect::Request`].
+    Settled {
+        /// Its name.
+        key: WorkKey,
+        /// How.
+        settled: Settled,
+    },
     /// An attempt ended.
     Outcome {
         /// Whose.
@@ -141,13 +148,6 @@ pub enum AgentEvent {
     Closed {
         /// Its stream.
         stream: StreamKey,
-    },
-    /// A command of the engine's own ended.
-    Settled {
-        /// Its name.
-        key: WorkKey,
-        /// How.
-        settled: Settled,
     },
     /// An orchestrator says what agents of this node hold.
     Update {
@@ -268,7 +268,7 @@ pub enum Effect {
         /// How.
         settled: Settled,
     },
-    /// Make a request of this, submit it, and report its end as [`AgentEvent::Settled`].
+    /// Make a request of this, submit it, and report its end as [`Event::Settled`].
     Request {
         /// Its name.
         key: WorkKey,

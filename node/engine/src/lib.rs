@@ -10,12 +10,14 @@
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 mod agents;
+mod ask;
 mod connectivity;
 mod engine;
 mod event;
 mod inbox;
 mod key;
 mod known;
+mod own;
 mod pace;
 mod route;
 mod router;

@@ -73,7 +73,7 @@ impl Router {
     pub(crate) fn handle(&mut self, event: Event, now_ms: u64) {
         match event {
             Event::Submit { key, shard, work, patience_ms } => self.on_submit(key, shard, work, patience_ms, now_ms),
-            Event::Abandon { key } => drop(self.remove(key)),
+            Event::Abandon { key } => self.on_abandon(key),
             Event::Outcome { key, attempt, outcome } => self.on_outcome(key, attempt, outcome, now_ms),
             Event::Leader { shard, hint, ready } => self.on_leader(shard, hint, ready, now_ms),
             Event::Leads { shard, by, hint } => self.on_leads(shard, by, &hint, now_ms),
@@ -88,7 +88,7 @@ impl Router {
                 self.peers_up = up;
                 self.judge_all(now_ms);
             }
-            Event::Agent(_) | Event::Inbox(_) | Event::Topic(_) => {}
+            Event::Settled { .. } | Event::Agent(_) | Event::Inbox(_) | Event::Topic(_) => {}
         }
     }
 
@@ -160,6 +160,13 @@ impl Router {
         };
         self.routes.insert(key, route);
         self.attempt(key, None, now_ms);
+    }
+
+    /// A caller does not wait any more. It is told nothing, also if its answer is ready.
+    fn on_abandon(&mut self, key: WorkKey) {
+        if self.remove(key).is_none() {
+            self.effects.retain(|effect| !matches!(effect, Effect::Answer { key: of, .. } if *of == key));
+        }
     }
 
     /// Whether there is a place for a shard. One that was only heard of, and that nothing is wanted from, makes room.

@@ -1,6 +1,6 @@
 //! Work that was given to the engine, and who waits for it.
 
-use skep_engine::{AgentEvent, Event, Work, WorkKey};
+use skep_engine::{Event, Work, WorkKey};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{RequestId, ShardId};
 use skep_protocol::limits;
@@ -68,7 +68,7 @@ impl Driver {
         let Some((shard, waiting)) = self.waiting.remove(&key) else { return };
         match waiting {
             Waiting::Submit(answer) => drop(answer.send(self.explained(shard, settled))),
-            Waiting::Engine(key) => self.on_agent(AgentEvent::Settled { key, settled }),
+            Waiting::Engine(key) => self.on_settled(key, settled),
             Waiting::Query(answer) => drop(answer.send(match self.explained(shard, settled) {
                 Settled::Read(reply) => Ok(*reply),
                 Settled::NotDone(why) => Err(why),

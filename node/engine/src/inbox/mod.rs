@@ -30,7 +30,8 @@ use skep_protocol::pull::{Pull, PullFor, Pulled};
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
 
-use crate::key::{StreamKey, WorkKey, WriteKey};
+use crate::ask::{Ask, Asked};
+use crate::key::{StreamKey, WriteKey};
 use bound::ClockBound;
 use due::Dues;
 pub use event::{InboxEvent, JournalEffect, Taker};
@@ -51,14 +52,23 @@ type Whose = (ShardId, AgentId);
 pub(crate) enum Want {
     /// Something for the journal.
     Journal(JournalEffect),
-    /// Ask a shard what there is; say under which key with [`Inboxes::pull_sent`].
-    Pull { shard: ShardId, pull: Pull, patience_ms: u64 },
-    /// A pull is of no use any more.
-    Abandon { key: WorkKey },
-    /// Have something committed; say under which key with [`Inboxes::request_sent`].
-    Request { of: Request, shard: ShardId, op: Op, patience_ms: u64 },
+    /// Ask a shard; its answer is for [`Inboxes::answered`].
+    Ask(Ask<Purpose>),
+    /// What was asked for is of no use any more.
+    Abandon(Purpose),
     /// Tell an agent's software of a command.
     Tell { stream: StreamKey, command: skep_protocol::ids::CommandId, told: CommandTold },
+}
+
+/// What a shard is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// What there is: the pull of this number, which no other one has.
+    Pull {
+        shard: ShardId,
+        number: u64,
+    },
+    Request(Request),
 }
 
 /// What a request is for.
@@ -73,7 +83,8 @@ pub(crate) enum Request {
 /// The pull of one shard.
 #[derive(Clone, Debug, Default)]
 struct Turn {
-    under_way: Option<WorkKey>,
+    /// The number of the pull that is waited for.
+    under_way: Option<u64>,
     asked_ms: u64,
     /// How many of the statements that replaced an earlier one all that it asks for know.
     authority: u64,
@@ -94,7 +105,8 @@ pub(crate) struct Inboxes {
     /// What the clocks of shards have come to. No bound is below it.
     clock_floors: BTreeMap<ShardId, ClockFloor>,
     turns: BTreeMap<ShardId, Turn>,
-    requests: BTreeMap<WorkKey, Request>,
+    /// The number of the newest pull.
+    pulls: u64,
     /// Requests that were not done, and when they are made again.
     again: Vec<(u64, Request)>,
     dues: Dues,
@@ -118,7 +130,7 @@ impl Inboxes {
             bounds: BTreeMap::new(),
             clock_floors: BTreeMap::new(),
             turns: BTreeMap::new(),
-            requests: BTreeMap::new(),
+            pulls: 0,
             again: Vec::new(),
             dues: Dues::default(),
             reporting: 0,
@@ -178,26 +190,12 @@ impl Inboxes {
         self.wants.pop_front()
     }
 
-    pub(crate) fn pull_sent(&mut self, shard: ShardId, key: WorkKey) {
-        if let Some(turn) = self.turns.get_mut(&shard) {
-            turn.under_way = Some(key);
+    /// A shard answered, or did not.
+    pub(crate) fn answered(&mut self, purpose: Purpose, settled: Settled, now_ms: u64) {
+        match purpose {
+            Purpose::Pull { shard, number } => self.on_pull_ended(shard, number, settled, now_ms),
+            Purpose::Request(request) => self.on_request_ended(request, settled, now_ms),
         }
-    }
-
-    pub(crate) fn request_sent(&mut self, of: Request, key: WorkKey) {
-        self.requests.insert(key, of);
-    }
-
-    /// Whether a piece of work is of the inboxes, and then how it ended.
-    pub(crate) fn settled(&mut self, key: WorkKey, settled: Settled, now_ms: u64) -> Option<Settled> {
-        if let Some(request) = self.requests.remove(&key) {
-            self.on_request_ended(request, settled, now_ms);
-            return None;
-        }
-        let shard = self.turns.iter().find(|(_, turn)| turn.under_way == Some(key)).map(|(shard, _)| *shard);
-        let Some(shard) = shard else { return Some(settled) };
-        self.on_pull_ended(shard, settled, now_ms);
-        None
     }
 
     fn reports_room(&self) -> usize {
@@ -267,7 +265,8 @@ impl Inboxes {
     }
 
     fn ask_for(&mut self, of: Request, shard: ShardId, op: Op) {
-        self.wants.push_back(Want::Request { of, shard, op, patience_ms: REQUEST_PATIENCE_MS });
+        let (purpose, work) = (Purpose::Request(of), Asked::Op(op));
+        self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
     fn on_takes(&mut self, taker: Taker, now_ms: u64) {
@@ -400,8 +399,8 @@ impl Inboxes {
     fn pull_now(&mut self, shard: ShardId, now_ms: u64) {
         if let Some(turn) = self.turns.get_mut(&shard) {
             turn.at_ms = 0;
-            if let Some(key) = turn.under_way.take() {
-                self.wants.push_back(Want::Abandon { key });
+            if let Some(number) = turn.under_way.take() {
+                self.wants.push_back(Want::Abandon(Purpose::Pull { shard, number }));
             }
         }
         self.pull(shard, now_ms);
@@ -435,17 +434,20 @@ impl Inboxes {
         }
         let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
         of_shard.for_each(|(_, inbox)| inbox.gone.clear());
+        self.pulls += 1;
+        let number = self.pulls;
         let turn = self.turns.entry(shard).or_default();
-        // Until the caller says under which key.
-        (turn.under_way, turn.asked_ms, turn.authority) = (Some(WorkKey(0)), now_ms, authority);
+        (turn.under_way, turn.asked_ms, turn.authority) = (Some(number), now_ms, authority);
         let wait_ms = limits::PULL_WAIT_MS_MAX;
         let pull = Pull { agents, wait_ms, replaced, authority };
         let patience_ms = u64::from(wait_ms) + ATTEMPTS_PER_PULL * self.config.attempt_timeout_ms;
-        self.wants.push_back(Want::Pull { shard, pull, patience_ms });
+        let (purpose, work) = (Purpose::Pull { shard, number }, Asked::Pull(pull));
+        self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms }));
     }
 
-    fn on_pull_ended(&mut self, shard: ShardId, settled: Settled, now_ms: u64) {
-        let Some(turn) = self.turns.get_mut(&shard) else { return };
+    fn on_pull_ended(&mut self, shard: ShardId, number: u64, settled: Settled, now_ms: u64) {
+        let is_waited_for = |turn: &&mut Turn| turn.under_way == Some(number);
+        let Some(turn) = self.turns.get_mut(&shard).filter(is_waited_for) else { return };
         turn.under_way = None;
         let (asked_ms, authority) = (turn.asked_ms, turn.authority);
         match settled {
