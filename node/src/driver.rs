@@ -4,6 +4,9 @@
 //! nothing. Attempts for one target that arise together travel together.
 
 mod agents;
+mod attempts;
+mod local;
+mod shards;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -13,8 +16,8 @@ use skep_api::{AgentTold, Call, CallQueue, Calls, MemberChange, ShardFailure, Sh
 use skep_config::Config;
 use skep_consensus::{ConsensusHandle, FromLeader, JournalReport, Journals, MembershipError, ShardView};
 use skep_engine::{
-    AgentEvent, Connectivity, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, TopicEffect,
-    TopicEvent, UpdateKey, Work, WorkKey,
+    AgentEvent, Connectivity, Effect, Engine, Event, StreamKey, SubscriberKey, TopicEffect, TopicEvent, UpdateKey,
+    Work, WorkKey,
 };
 use skep_mesh::MeshHandle;
 use skep_protocol::entry::Request;
@@ -28,9 +31,11 @@ use skep_protocol::query::Query;
 use skep_protocol::telemetry::{Envelope, Publication};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::attempts::{changes, follow_shards, not_done, propose};
 use crate::views::{node_view, row};
 use agents::job;
+use attempts::{AttemptsPort, Ended};
+use local::{changes, not_done};
+use shards::follow_shards;
 use waiting::Waiting;
 
 /// Calls taken from the API before their effects are carried out.
@@ -43,7 +48,7 @@ const CLOCK_PATIENCE_MS: u64 = 3_000;
 /// What the driver waited for.
 enum Step {
     Call(Box<Call>),
-    Outcomes(Vec<(WorkKey, u32, Outcome)>),
+    Ended(Ended),
     View(ShardId, ShardView),
     FromLeader(FromLeader),
     Settled(WorkKey, Settled),
@@ -55,10 +60,6 @@ enum Step {
     Time,
     Stop,
 }
-
-/// Attempts that travel together, by shard, target, and whether they can wait: what ends work has room where the others have
-/// none.
-type Proposals = BTreeMap<(ShardId, Target, bool), Vec<(WorkKey, u32, Request)>>;
 
 fn boot_ms() -> u64 {
     if is_on(Mutant::DeadlineFromWallClock) {
@@ -77,8 +78,7 @@ pub(crate) struct Driver {
     config: Config,
     calls: mpsc::Receiver<Call>,
     publications: mpsc::Receiver<Publication>,
-    outcomes: mpsc::Sender<Vec<(WorkKey, u32, Outcome)>>,
-    outcomes_in: mpsc::Receiver<Vec<(WorkKey, u32, Outcome)>>,
+    attempts: AttemptsPort,
     views: mpsc::Sender<(ShardId, ShardView)>,
     views_in: mpsc::Receiver<(ShardId, ShardView)>,
     /// The way that the engine's own commands take, beside those of the API.
@@ -112,20 +112,18 @@ impl Driver {
         (own_calls, CallQueue { calls, publications }): (Calls, CallQueue),
         (journals, journal_reports): (Journals, mpsc::Receiver<JournalReport>),
     ) -> (Self, watch::Receiver<bool>) {
-        let (outcomes, outcomes_in) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
         let (views, views_in) = mpsc::channel(limits::SHARDS_PER_NODE_MAX);
         let (settled, settled_in) = mpsc::channel(limits::AGENTS_PER_NODE_MAX);
         let (ready, readiness) = watch::channel(false);
         let driver = Self {
             engine: Engine::new(consensus.node(), config.node.site.clone(), config.engine)
                 .believing(config.control.marked_voters()),
+            attempts: AttemptsPort::new(consensus.clone()),
             consensus,
             mesh,
             config,
             calls,
             publications,
-            outcomes,
-            outcomes_in,
             views,
             views_in,
             own_calls,
@@ -175,8 +173,8 @@ impl Driver {
                     self.on_journal(report);
                 } else if let Ok(call) = self.calls.try_recv() {
                     self.on_call(call);
-                } else if let Ok(outcomes) = self.outcomes_in.try_recv() {
-                    self.on_outcomes(outcomes);
+                } else if let Ok(ended) = self.attempts.ended_in.try_recv() {
+                    self.on_ended(ended);
                 } else {
                     break;
                 }
@@ -199,7 +197,7 @@ impl Driver {
             Some((shard, view)) = self.views_in.recv() => Step::View(shard, view),
             Ok(()) = peers.changed() => Step::Peers,
             Ok(()) = self.journal_pressure.changed() => Step::Pressure,
-            Some(outcomes) = self.outcomes_in.recv() => Step::Outcomes(outcomes),
+            Some(ended) = self.attempts.ended_in.recv() => Step::Ended(ended),
             Some(said) = self.updates_in.recv() => Step::FromLeader(said),
             Some((key, settled)) = self.settled_in.recv() => Step::Settled(key, settled),
             Some(report) = self.journal_reports.recv() => Step::Journal(Box::new(report)),
@@ -214,7 +212,7 @@ impl Driver {
     fn apply(&mut self, step: Step) {
         match step {
             Step::Call(call) => self.on_call(*call),
-            Step::Outcomes(outcomes) => self.on_outcomes(outcomes),
+            Step::Ended(ended) => self.on_ended(ended),
             Step::View(shard, view) => self.on_view(shard, view),
             Step::FromLeader(said) => self.on_leader_said(said),
             Step::Settled(key, settled) => self.on_settled(key, settled),
@@ -242,9 +240,9 @@ impl Driver {
         }
     }
 
-    fn on_outcomes(&mut self, outcomes: Vec<(WorkKey, u32, Outcome)>) {
+    fn on_ended(&mut self, ended: Ended) {
         let now = self.now_ms();
-        for (key, attempt, outcome) in outcomes {
+        for (key, attempt, outcome) in ended {
             self.engine.handle(Event::Outcome { key, attempt, outcome }, now);
         }
     }
@@ -398,42 +396,10 @@ impl Driver {
 
     /// Carries out what the engine wants.
     fn carry_out(&mut self) {
-        let mut proposals = Proposals::new();
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Attempt { key, attempt, shard, target, work: Work::Request(request) } => {
-                    let can_wait = request.op.can_wait();
-                    proposals.entry((shard, target, can_wait)).or_default().push((key, attempt, request));
-                }
-                Effect::Attempt { key, attempt, shard, target, work: Work::Query(query) } => {
-                    let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
-                    tokio::spawn(async move {
-                        let reply = match target {
-                            Target::Local => consensus.query(shard, query, false).await,
-                            Target::Node(node) => consensus.query_on(node, shard, query).await,
-                        };
-                        let _ = outcomes.send(vec![(key, attempt, Outcome::Query(reply))]).await;
-                    });
-                }
-                Effect::Attempt { key, attempt, shard, target, work: Work::Heartbeat(heartbeat) } => {
-                    let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
-                    tokio::spawn(async move {
-                        let reply = match target {
-                            Target::Local => consensus.heartbeat(shard, heartbeat).await,
-                            Target::Node(node) => consensus.heartbeat_on(node, shard, heartbeat).await,
-                        };
-                        let _ = outcomes.send(vec![(key, attempt, Outcome::Heartbeat(reply))]).await;
-                    });
-                }
-                Effect::Attempt { key, attempt, shard, target, work: Work::Pull(pull) } => {
-                    let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
-                    tokio::spawn(async move {
-                        let reply = match target {
-                            Target::Local => consensus.pull(shard, pull).await,
-                            Target::Node(node) => consensus.pull_on(node, shard, pull).await,
-                        };
-                        let _ = outcomes.send(vec![(key, attempt, Outcome::Pull(reply.map(Box::new)))]).await;
-                    });
+                Effect::Attempt { key, attempt, shard, target, work } => {
+                    self.attempts.begin((key, attempt), shard, target, work);
                 }
                 Effect::Request { key, shard, op, clock, patience_ms } => {
                     self.request(key, shard, op, clock, patience_ms);
@@ -452,21 +418,6 @@ impl Driver {
                 }
             }
         }
-        for ((shard, target, _), attempts) in proposals {
-            let mut attempts = attempts.into_iter().peekable();
-            while attempts.peek().is_some() {
-                // No more than one entry holds, by count and by bytes.
-                let mut bytes = 0;
-                let mut batch = Vec::new();
-                while let Some(next) = attempts.next_if(|(_, _, request)| {
-                    bytes += request.bytes_bound();
-                    batch.is_empty()
-                        || (batch.len() < limits::REQUESTS_PER_ENTRY_MAX && bytes <= limits::ENTRY_BYTES_SOFT_MAX)
-                }) {
-                    batch.push(next);
-                }
-                tokio::spawn(propose(self.consensus.clone(), self.outcomes.clone(), shard, target, batch));
-            }
-        }
+        self.attempts.propose();
     }
 }
