@@ -5,20 +5,19 @@
 
 mod agents;
 mod attempts;
+mod journals;
 mod local;
 mod shards;
+mod topics;
 mod waiting;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use skep_api::{AgentTold, Call, CallQueue, Calls, MemberChange, ShardFailure, ShardRow, Submission, TopicTold};
+use skep_api::{Call, CallQueue, Calls, MemberChange, ShardFailure, ShardRow, Submission};
 use skep_config::Config;
 use skep_consensus::{ConsensusHandle, FromLeader, JournalReport, Journals, MembershipError, ShardView};
-use skep_engine::{
-    AgentEvent, Connectivity, Effect, Engine, Event, StreamKey, SubscriberKey, TopicEffect, TopicEvent, UpdateKey,
-    Work, WorkKey,
-};
+use skep_engine::{AgentEvent, Connectivity, Effect, Engine, Event, TopicEvent, UpdateKey, Work, WorkKey};
 use skep_mesh::MeshHandle;
 use skep_protocol::entry::Request;
 use skep_protocol::ids::ShardId;
@@ -26,16 +25,17 @@ use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::Settled;
-use skep_protocol::pressure::DiskPressure;
 use skep_protocol::query::Query;
 use skep_protocol::telemetry::{Envelope, Publication};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::views::{node_view, row};
-use agents::job;
+use agents::AgentsPort;
 use attempts::{AttemptsPort, Ended};
+use journals::JournalsPort;
 use local::{changes, not_done};
 use shards::follow_shards;
+use topics::TopicsPort;
 use waiting::Waiting;
 
 /// Calls taken from the API before their effects are carried out.
@@ -77,25 +77,18 @@ pub(crate) struct Driver {
     mesh: MeshHandle,
     config: Config,
     calls: mpsc::Receiver<Call>,
-    publications: mpsc::Receiver<Publication>,
     attempts: AttemptsPort,
+    agents: AgentsPort,
+    topics: TopicsPort,
+    journals: JournalsPort,
     views: mpsc::Sender<(ShardId, ShardView)>,
     views_in: mpsc::Receiver<(ShardId, ShardView)>,
     /// The way that the engine's own commands take, beside those of the API.
     own_calls: Calls,
     settled: mpsc::Sender<(WorkKey, Settled)>,
     settled_in: mpsc::Receiver<(WorkKey, Settled)>,
-    /// What attached agents are told.
-    agents: BTreeMap<StreamKey, mpsc::Sender<AgentTold>>,
-    subscribers: BTreeMap<SubscriberKey, mpsc::Sender<TopicTold>>,
-    /// Telemetry that others sent.
-    received: mpsc::Receiver<Envelope>,
     updates: BTreeMap<UpdateKey, oneshot::Sender<bool>>,
     updates_in: mpsc::Receiver<FromLeader>,
-    journals: Journals,
-    journal_reports: mpsc::Receiver<JournalReport>,
-    /// How full the disk of the journals is.
-    journal_pressure: watch::Receiver<DiskPressure>,
     waiting: BTreeMap<WorkKey, (ShardId, Waiting)>,
     next_key: u64,
     started: Instant,
@@ -110,7 +103,7 @@ impl Driver {
         (consensus, updates_in): (ConsensusHandle, mpsc::Receiver<FromLeader>),
         (mesh, received): (MeshHandle, mpsc::Receiver<Envelope>),
         (own_calls, CallQueue { calls, publications }): (Calls, CallQueue),
-        (journals, journal_reports): (Journals, mpsc::Receiver<JournalReport>),
+        journals: (Journals, mpsc::Receiver<JournalReport>),
     ) -> (Self, watch::Receiver<bool>) {
         let (views, views_in) = mpsc::channel(limits::SHARDS_PER_NODE_MAX);
         let (settled, settled_in) = mpsc::channel(limits::AGENTS_PER_NODE_MAX);
@@ -119,24 +112,20 @@ impl Driver {
             engine: Engine::new(consensus.node(), config.node.site.clone(), config.engine)
                 .believing(config.control.marked_voters()),
             attempts: AttemptsPort::new(consensus.clone()),
+            agents: AgentsPort::default(),
+            topics: TopicsPort::new((mesh.clone(), received), publications),
+            journals: JournalsPort::new(journals),
             consensus,
             mesh,
             config,
             calls,
-            publications,
             views,
             views_in,
             own_calls,
             settled,
             settled_in,
-            agents: BTreeMap::new(),
-            subscribers: BTreeMap::new(),
-            received,
             updates: BTreeMap::new(),
             updates_in,
-            journal_pressure: journals.pressure(),
-            journals,
-            journal_reports,
             waiting: BTreeMap::new(),
             next_key: 1,
             started: Instant::now(),
@@ -156,7 +145,7 @@ impl Driver {
         tokio::spawn(follow_shards(self.consensus.clone(), self.views.clone()));
         let mut peers = self.consensus.peer_changes();
         self.on_peers();
-        self.on_pressure();
+        self.apply(Step::Pressure);
         self.carry_out();
         loop {
             match self.select(&mut peers, &mut stop).await {
@@ -169,8 +158,8 @@ impl Driver {
                     self.on_leader_said(said);
                 } else if let Ok((key, settled)) = self.settled_in.try_recv() {
                     self.on_settled(key, settled);
-                } else if let Ok(report) = self.journal_reports.try_recv() {
-                    self.on_journal(report);
+                } else if let Ok(report) = self.journals.reports.try_recv() {
+                    self.hear([journals::reported(report)]);
                 } else if let Ok(call) = self.calls.try_recv() {
                     self.on_call(call);
                 } else if let Ok(ended) = self.attempts.ended_in.try_recv() {
@@ -196,15 +185,15 @@ impl Driver {
             _ = stop => Step::Stop,
             Some((shard, view)) = self.views_in.recv() => Step::View(shard, view),
             Ok(()) = peers.changed() => Step::Peers,
-            Ok(()) = self.journal_pressure.changed() => Step::Pressure,
+            Ok(()) = self.journals.pressure.changed() => Step::Pressure,
             Some(ended) = self.attempts.ended_in.recv() => Step::Ended(ended),
             Some(said) = self.updates_in.recv() => Step::FromLeader(said),
             Some((key, settled)) = self.settled_in.recv() => Step::Settled(key, settled),
-            Some(report) = self.journal_reports.recv() => Step::Journal(Box::new(report)),
+            Some(report) = self.journals.reports.recv() => Step::Journal(Box::new(report)),
             call = self.calls.recv() => call.map_or(Step::Stop, |call| Step::Call(Box::new(call))),
             // The lowest class comes last.
-            Some(envelope) = self.received.recv() => Step::Received(Box::new(envelope)),
-            Some(publication) = self.publications.recv() => Step::Published(Box::new(publication)),
+            Some(envelope) = self.topics.received.recv() => Step::Received(Box::new(envelope)),
+            Some(publication) = self.topics.publications.recv() => Step::Published(Box::new(publication)),
             () = tokio::time::sleep(wait) => Step::Time,
         }
     }
@@ -216,10 +205,13 @@ impl Driver {
             Step::View(shard, view) => self.on_view(shard, view),
             Step::FromLeader(said) => self.on_leader_said(said),
             Step::Settled(key, settled) => self.on_settled(key, settled),
-            Step::Journal(report) => self.on_journal(*report),
-            Step::Pressure => self.on_pressure(),
-            Step::Received(envelope) => self.on_topic(TopicEvent::Received(*envelope)),
-            Step::Published(publication) => self.on_topic(TopicEvent::Published(*publication)),
+            Step::Journal(report) => self.hear([journals::reported(*report)]),
+            Step::Pressure => {
+                let event = self.journals.pressed();
+                self.hear([event]);
+            }
+            Step::Received(envelope) => self.hear([Event::Topic(TopicEvent::Received(*envelope))]),
+            Step::Published(publication) => self.hear([Event::Topic(TopicEvent::Published(*publication))]),
             Step::Peers => self.on_peers(),
             Step::Time => self.on_time(),
             Step::Stop => {}
@@ -297,54 +289,39 @@ impl Driver {
             Call::Members { shard, change, answer } => self.on_members(shard, change, answer),
             Call::NodeStatus { answer } => {
                 let up_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let journals = (*self.journal_pressure.borrow(), self.engine.takes_urgent_commands());
+                let journals = (*self.journals.pressure.borrow(), self.engine.takes_urgent_commands());
                 let view = node_view(&self.consensus, &self.mesh, &self.config.node, up_ms, journals);
                 let _ = answer.send(view);
             }
-            Call::AgentOpened { stream, wish, told } => self.on_agent_opened(StreamKey(stream), *wish, told),
-            Call::AgentSaid { stream, said } => self.on_agent_said(StreamKey(stream), said),
+            Call::AgentOpened { stream, wish, told } => {
+                let event = self.agents.opened(stream, *wish, told);
+                self.hear([event]);
+            }
+            Call::AgentSaid { stream, said } => {
+                let event = self.agents.said(stream, said);
+                self.hear([event]);
+            }
             Call::Subscribe { subscriber, topics, values } => {
-                let subscriber = SubscriberKey(subscriber);
-                self.subscribers.insert(subscriber, values);
-                self.on_topic(TopicEvent::Subscribed { subscriber, topics });
+                let event = self.topics.subscribed(subscriber, topics, values);
+                self.hear([event]);
             }
             Call::Unsubscribe { subscriber } => {
-                let subscriber = SubscriberKey(subscriber);
-                self.subscribers.remove(&subscriber);
-                self.on_topic(TopicEvent::Unsubscribed { subscriber });
+                let event = self.topics.unsubscribed(subscriber);
+                self.hear([event]);
             }
         }
     }
 
-    fn on_agent(&mut self, event: AgentEvent) {
-        self.engine.handle(Event::Agent(event), self.now_ms());
+    /// The engine hears what happened.
+    fn hear(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.engine.handle(event, self.now_ms());
+        }
     }
 
     /// A request that the engine asked for ended.
     fn on_settled(&mut self, key: WorkKey, settled: Settled) {
-        self.engine.handle(Event::Settled { key, settled }, self.now_ms());
-    }
-
-    fn on_topic(&mut self, event: TopicEvent) {
-        self.engine.handle(Event::Topic(event), self.now_ms());
-    }
-
-    fn carry_out_topic(&mut self, effect: TopicEffect) {
-        match effect {
-            TopicEffect::Publish(publication) => self.mesh.publish(publication),
-            TopicEffect::Listen(topic) => self.mesh.subscribe(topic),
-            TopicEffect::Leave(topic) => self.mesh.unsubscribe(&topic),
-            TopicEffect::Deliver { subscriber, value } => {
-                let (publication, sender, age_ms) = (Box::new(value.publication), value.sender, value.age_ms);
-                // One that is slow misses it; newer ones follow.
-                let told = TopicTold::Value { publication, sender, age_ms };
-                let _ = self.subscribers.get(&subscriber).map(|values| values.try_send(told));
-            }
-            TopicEffect::Refuse { subscriber } => {
-                let _ = self.subscribers.remove(&subscriber).map(|values| values.try_send(TopicTold::Refused));
-            }
-            TopicEffect::NotIts { sender, source } => self.mesh.not_its(sender, &source),
-        }
+        self.hear([Event::Settled { key, settled }]);
     }
 
     fn on_leader_said(&mut self, said: FromLeader) {
@@ -357,7 +334,7 @@ impl Driver {
         let key = UpdateKey(self.next_key);
         self.next_key += 1;
         self.updates.insert(key, update.noted);
-        self.on_agent(AgentEvent::Update { key, shard: update.shard, update: update.update });
+        self.hear([Event::Agent(AgentEvent::Update { key, shard: update.shard, update: update.update })]);
     }
 
     fn on_members(
@@ -404,9 +381,12 @@ impl Driver {
                 Effect::Request { key, shard, op, clock, patience_ms } => {
                     self.request(key, shard, op, clock, patience_ms);
                 }
-                Effect::Tell { stream, message } => self.tell(stream, message),
-                Effect::Topic(effect) => self.carry_out_topic(effect),
-                Effect::Journal(effect) => self.journals.submit(job(effect)),
+                Effect::Tell { stream, message } => {
+                    let event = self.agents.tell(stream, message);
+                    self.hear(event);
+                }
+                Effect::Topic(effect) => self.topics.carry_out(effect),
+                Effect::Journal(effect) => self.journals.carry_out(effect),
                 Effect::Noted { key, noted } => {
                     let _ = self.updates.remove(&key).map(|answer| answer.send(noted));
                 }
