@@ -19,7 +19,7 @@ use skep_protocol::entry::DeliveryReport;
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
 use skep_protocol::offer::CommandSaid;
-use skep_protocol::pull::PulledFor;
+use skep_protocol::pull::{Pull, PullFor, Pulled, PulledFor};
 use skep_protocol::statement::{Place, Signed};
 use skep_protocol::text::{Reason, TraceParent};
 
