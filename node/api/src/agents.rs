@@ -20,8 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::calls::{AgentSaid, AgentTold, Call, Calls};
 use crate::commands::{Commands, patience_ms};
+use crate::drain::until;
 use crate::failure::Failed;
-use crate::server::until;
 
 /// Names the streams of agents.
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);

@@ -7,8 +7,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::calls::{Call, Calls};
+use crate::drain::until;
 use crate::failure::Failed;
-use crate::server::until;
 
 /// Events of one watcher that wait for it to read. The watch itself waits then.
 const EVENTS_QUEUED_MAX: usize = 256;

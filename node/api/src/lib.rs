@@ -10,6 +10,7 @@ mod agents;
 mod calls;
 mod commands;
 mod doors;
+mod drain;
 mod failure;
 mod follow;
 mod greet;

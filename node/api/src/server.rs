@@ -32,6 +32,7 @@ use tonic_health::server::HealthReporter;
 use crate::calls::Calls;
 use crate::commands::Commands;
 use crate::doors::{Doors, GuestInfo};
+use crate::drain::until;
 use crate::greet::greeted;
 use crate::nodes::Nodes;
 use crate::queries::Queries;
@@ -221,10 +222,6 @@ fn tuned() -> Server {
         .initial_stream_window_size(Some(1 << 20))
         .initial_connection_window_size(Some(4 << 20))
         .max_concurrent_streams(Some(limits::STREAM_REQUESTS_MAX as u32))
-}
-
-pub(crate) async fn until(mut stopped: watch::Receiver<bool>) {
-    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 fn report(listener: &str, ended: Result<(), tonic::transport::Error>) {

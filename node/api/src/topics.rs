@@ -16,8 +16,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::calls::{Call, Calls, TopicTold};
 use crate::doors::Doors;
+use crate::drain::until;
 use crate::failure::Failed;
-use crate::server::until;
 
 /// Names subscribers.
 static NEXT_SUBSCRIBER: AtomicU64 = AtomicU64::new(1);
