@@ -35,7 +35,7 @@ impl Commands {
         let (meta, op) = parsed.map_err(|e| Failed::field(&e).into_status())?;
         let done = self.submit(meta, op, patience_ms).await.map_err(Failed::into_status)?;
         let Receipt::Agent(agent) = &done.receipt else {
-            return Err(Status::internal("a command without a receipt"));
+            return Err(Failed::bug("a command without a receipt").into_status());
         };
         let (request_id, agent) = (done.id.as_bytes().to_vec(), agent.to_string());
         Ok(Response::new(v1::AgentReceipt { request_id, agent, index: done.index }))
@@ -114,7 +114,7 @@ impl AgentCommands for Commands {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let place = self.doors.lasting(&request)?;
+        let place = self.doors.lasting(request.extensions().get())?;
         let mut messages = request.into_inner();
         let first = messages.message().await?.and_then(|message| message.message);
         let Some(Said::Attach(wish)) = first else {

@@ -116,7 +116,7 @@ impl Commands {
 
     async fn unary(&self, command: Command, patience_ms: u64) -> Result<Response<TaskReceipt>, Status> {
         let done = self.task(command, patience_ms).await.map_err(Failed::into_status)?;
-        done.task_receipt().map(Response::new).ok_or_else(|| Status::internal("a command without a receipt"))
+        done.task_receipt().map(Response::new).ok_or_else(|| Failed::bug("a command without a receipt").into_status())
     }
 
     async fn answer_on_stream(&self, command: v1::TaskCommand) -> v1::TaskCommandReply {
@@ -220,7 +220,7 @@ impl TaskCommands for Commands {
         &self,
         request: Request<Streaming<v1::TaskCommand>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let place = self.doors.lasting(&request)?;
+        let place = self.doors.lasting(request.extensions().get())?;
         let mut commands = request.into_inner();
         let (replies, stream) = mpsc::channel(limits::STREAM_REQUESTS_MAX);
         let service = self.clone();

@@ -1,19 +1,57 @@
 //! Failures as clients see them: a stable code, what happened, what to do, and whether it was done.
 
-use prost::Message as _;
 use skep_proto::convert::FieldError;
 use skep_proto::v1::{Certainty, Failure};
 use skep_protocol::outcome::{NotDone, Refusal, ShardFullOf};
-use tonic::{Code, Status};
 
-/// A failure and the gRPC code that it travels under.
+use self::Kind::{
+    Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted,
+    Unavailable,
+};
+
+/// Of which kind a failure is, as transports tell them apart: the codes that gRPC has, and others have a word for, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The request makes no sense, whatever the state is.
+    InvalidArgument,
+    /// What it is about is not there.
+    NotFound,
+    /// What it would make is there already.
+    AlreadyExists,
+    /// Whoever asks may not.
+    PermissionDenied,
+    /// The state does not allow it.
+    FailedPrecondition,
+    /// Another request came first.
+    Aborted,
+    /// What it is about is there no more, or not yet.
+    OutOfRange,
+    /// There is no room for it.
+    ResourceExhausted,
+    /// Nobody can be reached who could do it.
+    Unavailable,
+    /// Nobody knows in time what became of it.
+    DeadlineExceeded,
+    /// The node is broken.
+    Internal,
+    /// The node answered something else than was asked.
+    Bug,
+}
+
+/// A failure, and of which kind it is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Failed {
     pub(crate) failure: Failure,
-    code: Code,
+    pub(crate) kind: Kind,
 }
 
-fn not_done(code: &str, grpc: Code, message: impl ToString, help: &str) -> Failed {
+impl From<FieldError> for Failed {
+    fn from(error: FieldError) -> Self {
+        Self::field(&error)
+    }
+}
+
+fn not_done(code: &str, kind: Kind, message: impl ToString, help: &str) -> Failed {
     Failed {
         failure: Failure {
             code: code.to_owned(),
@@ -24,7 +62,7 @@ fn not_done(code: &str, grpc: Code, message: impl ToString, help: &str) -> Faile
             retry_after_ms: 0,
             silent_about_earlier: false,
         },
-        code: grpc,
+        kind,
     }
 }
 
@@ -36,21 +74,21 @@ fn retryable(mut failed: Failed, after_ms: u64) -> Failed {
 
 impl Failed {
     pub(crate) fn field(error: &FieldError) -> Self {
-        not_done("SKEP-0001", Code::InvalidArgument, error, "correct the field and send a new request")
+        not_done("SKEP-0001", InvalidArgument, error, "correct the field and send a new request")
     }
 
     pub(crate) fn not_found(message: String) -> Self {
-        not_done("SKEP-0002", Code::NotFound, message, "'skep task list' shows what there is")
+        not_done("SKEP-0002", NotFound, message, "'skep task list' shows what there is")
     }
 
     pub(crate) fn stopping() -> Self {
         let busy = "the node is stopping, or has more calls than it can hold";
-        retryable(not_done("SKEP-0003", Code::Unavailable, busy, "send it again, to this node or another"), 200)
+        retryable(not_done("SKEP-0003", Unavailable, busy, "send it again, to this node or another"), 200)
     }
 
     pub(crate) fn too_many_topics() -> Self {
         let message = "this node has as many subscribers or topics as it may";
-        not_done("SKEP-0006", Code::ResourceExhausted, message, "end some subscriptions first")
+        not_done("SKEP-0006", ResourceExhausted, message, "end some subscriptions first")
     }
 
     pub(crate) fn too_many_connections(open: usize, over_tcp: bool) -> Self {
@@ -61,7 +99,7 @@ impl Failed {
         } else {
             "close some, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service"
         };
-        retryable(not_done("SKEP-0009", Code::ResourceExhausted, message, help), 1_000)
+        retryable(not_done("SKEP-0009", ResourceExhausted, message, help), 1_000)
     }
 
     pub(crate) fn too_many_streams(open: usize) -> Self {
@@ -78,18 +116,17 @@ impl Failed {
 
     fn no_stream(message: String) -> Self {
         let help = "end some watches, or give the node more descriptors: 'ulimit -n', or LimitNOFILE of its service";
-        retryable(not_done("SKEP-0010", Code::ResourceExhausted, message, help), 1_000)
+        retryable(not_done("SKEP-0010", ResourceExhausted, message, help), 1_000)
     }
 
     /// What was asked for is in no history any more, and what follows begins at an index.
     pub(crate) fn history_gone(message: String, next: u64) -> Self {
         let help = format!("watch from {next} on, or from now on; a voter that keeps it for longer may have more");
-        not_done("SKEP-0008", Code::OutOfRange, message, &help)
+        not_done("SKEP-0008", Kind::OutOfRange, message, &help)
     }
 
     pub(crate) fn members(message: &str, may_work_later: bool) -> Self {
-        let mut failed =
-            not_done("SKEP-0005", Code::FailedPrecondition, message, "'skep shard status' shows the members");
+        let mut failed = not_done("SKEP-0005", FailedPrecondition, message, "'skep shard status' shows the members");
         // "It exists already" may be the work of an earlier sending.
         failed.failure.silent_about_earlier = true;
         if may_work_later { retryable(failed, 500) } else { failed }
@@ -106,7 +143,7 @@ impl Failed {
                 retry_after_ms: 100,
                 silent_about_earlier: true,
             },
-            code: Code::DeadlineExceeded,
+            kind: Kind::DeadlineExceeded,
         }
     }
 
@@ -117,14 +154,14 @@ impl Failed {
                 let message = "no leader with a quorum of voters can be reached";
                 let help = "start or reconnect voters; 'skep shard status' names them. '--stale' reads do not need one. If the \
                             shard was never created: 'skep shard init'";
-                retryable(not_done("SKEP-0202", Code::Unavailable, message, help), 200)
+                retryable(not_done("SKEP-0202", Unavailable, message, help), 200)
             }
             NotDone::NoSuchShard { shard, known } => {
                 let known: Vec<String> = known.iter().map(ToString::to_string).collect();
                 let known = known.join(", ");
                 let message = format!("there is no such shard, {shard}: nobody whom this node reaches has heard of it");
                 let help = format!("there is {known}; 'skep shard init --shard' creates one");
-                let mut failed = not_done("SKEP-0007", Code::NotFound, message, &help);
+                let mut failed = not_done("SKEP-0007", NotFound, message, &help);
                 // Heard of nothing: a node that was started again knows nothing of what was sent before.
                 failed.failure.silent_about_earlier = true;
                 failed
@@ -132,37 +169,36 @@ impl Failed {
             NotDone::NoReplica => {
                 let message = "this node holds no replica of the shard";
                 let help = "ask a voter; 'skep shard status' on one names them, and 'skep node status' the shards that a node holds";
-                not_done("SKEP-0004", Code::FailedPrecondition, message, help)
+                not_done("SKEP-0004", FailedPrecondition, message, help)
             }
             NotDone::Overloaded { retry_after_ms } => {
                 let message = "the shard has more requests than it can hold";
-                retryable(
-                    not_done("SKEP-0203", Code::ResourceExhausted, message, "send it again later"),
-                    *retry_after_ms,
-                )
+                retryable(not_done("SKEP-0203", ResourceExhausted, message, "send it again later"), *retry_after_ms)
             }
             NotDone::DiskFull { node } => {
                 let whose = node.map_or("this node".to_owned(), |node| format!("node {node}"));
                 let message = format!("the disk of {whose} is nearly full: new work is refused");
                 let help = "free some space on it; service returns by itself. 'skep shard status' names the voters that \
                             have no room";
-                retryable(not_done("SKEP-0204", Code::ResourceExhausted, message, help), 1_000)
+                retryable(not_done("SKEP-0204", ResourceExhausted, message, help), 1_000)
             }
             NotDone::Storage(why) => {
-                not_done("SKEP-0205", Code::Internal, why, "look at the node's log; ask another replica")
+                not_done("SKEP-0205", Kind::Internal, why, "look at the node's log; ask another replica")
             }
         }
     }
 
-    pub(crate) fn into_status(self) -> Status {
-        let message = format!("{} {}; {}", self.failure.code, self.failure.message, self.failure.help);
-        Status::with_details(self.code, message, self.failure.encode_to_vec().into())
+    /// The node answered something else than was asked, so that nobody knows what was done. That has no code.
+    pub(crate) fn bug(message: &str) -> Self {
+        let message = message.to_owned();
+        let failure = Failure { message, certainty: Certainty::Unknown.into(), ..Failure::default() };
+        Self { failure, kind: Kind::Bug }
     }
 }
 
 fn refused(refusal: &Refusal) -> Failed {
-    let (code, grpc, help) = row(refusal);
-    let mut failed = not_done(code, grpc, refusal, help);
+    let (code, kind, help) = row(refusal);
+    let mut failed = not_done(code, kind, refusal, help);
     if let Some(after_ms) = retry_after_ms(refusal) {
         failed = retryable(failed, after_ms);
     }
@@ -171,11 +207,7 @@ fn refused(refusal: &Refusal) -> Failed {
 }
 
 /// What clients know a refusal by, and what they can do. A refusal without a row does not compile.
-fn row(refusal: &Refusal) -> (&'static str, Code, &'static str) {
-    use Code::{
-        Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted,
-        Unavailable,
-    };
+fn row(refusal: &Refusal) -> (&'static str, Kind, &'static str) {
     match refusal {
         Refusal::Expired { .. } => ("SKEP-0101", FailedPrecondition, "look what became of it"),
         Refusal::WindowPassed { .. } => ("SKEP-0102", FailedPrecondition, "look what became of it"),

@@ -14,6 +14,7 @@ mod drain;
 mod failure;
 mod follow;
 mod greet;
+mod grpc;
 mod nodes;
 mod operators;
 mod queries;

@@ -28,7 +28,7 @@ impl Commands {
         let (meta, op) = parsed.map_err(|e| Failed::field(&e).into_status())?;
         let done = self.submit(meta, op, patience_ms).await.map_err(Failed::into_status)?;
         let Receipt::Operator { operator, serial } = &done.receipt else {
-            return Err(Status::internal("a grant without a receipt"));
+            return Err(Failed::bug("a grant without a receipt").into_status());
         };
         let (request_id, operator) = (done.id.as_bytes().to_vec(), operator.to_string());
         Ok(Response::new(v1::OperatorReceipt { request_id, operator, serial: *serial, index: done.index }))
@@ -42,7 +42,7 @@ impl Commands {
         let (meta, op) = parsed.map_err(|e| Failed::field(&e).into_status())?;
         let done = self.submit(meta, op, patience_ms).await.map_err(Failed::into_status)?;
         let Receipt::Command { command, agents, open } = &done.receipt else {
-            return Err(Status::internal("a command without a receipt"));
+            return Err(Failed::bug("a command without a receipt").into_status());
         };
         Ok(Response::new(v1::CommandReceipt {
             request_id: done.id.as_bytes().to_vec(),
@@ -128,7 +128,7 @@ impl OperatorQueries for Queries {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::CommandEvent, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchCommandsRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let place = self.doors.lasting(&request)?;
+        let place = self.doors.lasting(request.extensions().get())?;
         let request = request.into_inner();
         let (wanted, agent) = (request.command_id, request.agent);
         let wanted = convert::optional_command_id(&wanted).map_err(|e| invalid(&e))?;

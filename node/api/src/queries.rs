@@ -57,7 +57,7 @@ impl Queries {
 }
 
 pub(crate) fn mismatched() -> Status {
-    Status::internal("the answer is not one to this query")
+    Failed::bug("the answer is not one to this query").into_status()
 }
 
 #[tonic::async_trait]
@@ -114,7 +114,7 @@ impl TaskQueries for Queries {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::TaskEvent, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchTasksRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let place = self.doors.lasting(&request)?;
+        let place = self.doors.lasting(request.extensions().get())?;
         let request = request.into_inner();
         let topics = convert::topics(&request.topics).map_err(|e| invalid(&e))?;
         let shard = convert::shard_id(request.shard);

@@ -53,7 +53,7 @@ impl Topics for TopicService {
         &self,
         request: Request<Streaming<v1::PublishRequest>>,
     ) -> Result<Response<v1::PublishReply>, Status> {
-        let _place = self.doors.lasting(&request)?;
+        let _place = self.doors.lasting(request.extensions().get())?;
         let mut publications = request.into_inner();
         let mut taken = 0;
         while let Some(publication) = publications.message().await? {
@@ -69,7 +69,7 @@ impl Topics for TopicService {
         &self,
         request: Request<v1::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let place = self.doors.lasting(&request)?;
+        let place = self.doors.lasting(request.extensions().get())?;
         let topics: Result<Vec<_>, _> =
             request.into_inner().topics.iter().map(|topic| convert::topic(topic, &self.site)).collect();
         let topics = topics.map_err(|e| Failed::field(&e).into_status())?;

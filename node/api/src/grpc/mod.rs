@@ -1,0 +1,3 @@
+//! gRPC.
+
+mod status;
