@@ -19,9 +19,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::calls::{AgentSaid, AgentTold, Call, Calls};
-use crate::commands::{Commands, patience_ms};
+use crate::commands::Commands;
 use crate::drain::until;
 use crate::failure::Failed;
+use crate::grpc::patience_ms;
 
 /// Names the streams of agents.
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);

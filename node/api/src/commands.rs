@@ -1,7 +1,6 @@
 //! Services that change a shard.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
@@ -23,33 +22,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::calls::{Call, Calls, Submission, Unanswered};
 use crate::doors::Doors;
 use crate::failure::Failed;
-
-/// How long a call waits when its client sets no timeout.
-pub(crate) const PATIENCE_MS_DEFAULT: u64 = 5_000;
-
-/// How long the client of a request waits, from its `grpc-timeout`.
-pub(crate) fn patience_ms<T>(request: &Request<T>) -> u64 {
-    let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
-    header.and_then(grpc_timeout_ms).unwrap_or(PATIENCE_MS_DEFAULT)
-}
-
-/// The value of a `grpc-timeout` header (gRPC over HTTP/2: at most 8 digits and a unit).
-fn grpc_timeout_ms(text: &str) -> Option<u64> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    let timeout = match unit {
-        "H" => Duration::from_secs(count * 3_600),
-        "M" => Duration::from_secs(count * 60),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    };
-    // A little less than the client waits, so that it hears the answer and not its own timeout.
-    let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    Some((ms - ms / 20).clamp(1, limits::API_PATIENCE_MS_MAX))
-}
+use crate::grpc::patience_ms;
+use crate::service::PATIENCE_MS_DEFAULT;
 
 /// What a request did and where it stands.
 pub(crate) struct Done {
@@ -240,21 +214,5 @@ impl TaskCommands for Commands {
             }
         });
         Ok(Response::new(Box::pin(place.around(ReceiverStream::new(stream)))))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grpc_timeouts_are_read_in_all_units_and_rubbish_is_ignored() {
-        assert_eq!(grpc_timeout_ms("2S"), Some(1_900));
-        assert_eq!(grpc_timeout_ms("100m"), Some(95));
-        assert_eq!(grpc_timeout_ms("5u"), Some(1));
-        assert_eq!(grpc_timeout_ms("99999999H"), Some(limits::API_PATIENCE_MS_MAX), "nobody keeps a place for years");
-        for bad in ["", "S", "5", "-1S", "999999999S", "5x", "ä"] {
-            assert_eq!(grpc_timeout_ms(bad), None, "{bad}");
-        }
     }
 }

@@ -19,7 +19,7 @@ mod nodes;
 mod operators;
 mod queries;
 mod server;
-mod topics;
+mod service;
 
 pub use calls::{
     AgentSaid, AgentTold, Call, CallQueue, Calls, ChangesPage, HistoryRow, MemberChange, NodeView, PeerRow,

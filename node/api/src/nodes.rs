@@ -19,9 +19,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::calls::{Call, Calls, MemberChange, ShardRow, Unanswered, VoterRow};
-use crate::commands::PATIENCE_MS_DEFAULT;
 use crate::failure::Failed;
 use crate::queries::invalid;
+use crate::service::PATIENCE_MS_DEFAULT;
 
 #[derive(Clone)]
 pub(crate) struct Nodes {

@@ -14,9 +14,10 @@ use skep_protocol::query::{Answer, Query};
 use skep_protocol::text::AgentId;
 use tonic::{Request, Response, Status};
 
-use crate::commands::{Commands, patience_ms};
+use crate::commands::Commands;
 use crate::failure::Failed;
 use crate::follow::follow;
+use crate::grpc::patience_ms;
 use crate::queries::{Queries, invalid, limit, mismatched};
 
 impl Commands {

@@ -13,10 +13,10 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::calls::{Call, Calls};
-use crate::commands::patience_ms;
 use crate::doors::Doors;
 use crate::failure::Failed;
 use crate::follow::follow;
+use crate::grpc::patience_ms;
 
 #[derive(Clone)]
 pub(crate) struct Queries {

@@ -34,9 +34,10 @@ use crate::commands::Commands;
 use crate::doors::{Doors, GuestInfo};
 use crate::drain::until;
 use crate::greet::greeted;
+use crate::grpc::Grpc;
 use crate::nodes::Nodes;
 use crate::queries::Queries;
-use crate::topics::TopicService;
+use crate::service::{Host, Topics};
 
 /// How long open streams may keep the API from stopping.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -148,8 +149,8 @@ impl Api {
         let doors = Doors::new(connections, over_tcp.is_some());
         let commands = Commands::new(calls.clone(), doors.clone(), stopped.clone());
         let queries = Queries::new(calls.clone(), doors.clone(), stopped.clone());
-        let topics = TopicService::new(calls.clone(), config.site.clone(), doors.clone(), stopped.clone());
-        let nodes = Nodes::new(calls);
+        let host = Host::new(calls.clone(), doors.clone(), stopped.clone());
+        let (topics, nodes) = (Grpc(Topics::new(host, config.site.clone())), Nodes::new(calls));
         let max = limits::API_MESSAGE_BYTES_MAX;
         let routes = Routes::new(TaskCommandsServer::new(commands.clone()).max_decoding_message_size(max))
             .add_service(AgentCommandsServer::new(commands.clone()))
