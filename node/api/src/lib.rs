@@ -15,7 +15,6 @@ mod failure;
 mod follow;
 mod greet;
 mod grpc;
-mod nodes;
 mod operators;
 mod queries;
 mod server;

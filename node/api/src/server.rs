@@ -35,9 +35,8 @@ use crate::doors::{Doors, GuestInfo};
 use crate::drain::until;
 use crate::greet::greeted;
 use crate::grpc::Grpc;
-use crate::nodes::Nodes;
 use crate::queries::Queries;
-use crate::service::{Host, Topics};
+use crate::service::{Host, Nodes, Shards, Topics};
 
 /// How long open streams may keep the API from stopping.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -149,8 +148,8 @@ impl Api {
         let doors = Doors::new(connections, over_tcp.is_some());
         let commands = Commands::new(calls.clone(), doors.clone(), stopped.clone());
         let queries = Queries::new(calls.clone(), doors.clone(), stopped.clone());
-        let host = Host::new(calls.clone(), doors.clone(), stopped.clone());
-        let (topics, nodes) = (Grpc(Topics::new(host, config.site.clone())), Nodes::new(calls));
+        let host = Host::new(calls, doors.clone(), stopped.clone());
+        let (shards, topics) = (Grpc(Shards::new(host.clone())), Grpc(Topics::new(host.clone(), config.site.clone())));
         let max = limits::API_MESSAGE_BYTES_MAX;
         let routes = Routes::new(TaskCommandsServer::new(commands.clone()).max_decoding_message_size(max))
             .add_service(AgentCommandsServer::new(commands.clone()))
@@ -158,9 +157,9 @@ impl Api {
             .add_service(OperatorQueriesServer::new(queries.clone()))
             .add_service(TaskQueriesServer::new(queries.clone()))
             .add_service(AgentQueriesServer::new(queries))
-            .add_service(ShardCommandsServer::new(nodes.clone()))
-            .add_service(ShardQueriesServer::new(nodes.clone()))
-            .add_service(NodeQueriesServer::new(nodes))
+            .add_service(ShardCommandsServer::new(shards.clone()))
+            .add_service(ShardQueriesServer::new(shards))
+            .add_service(NodeQueriesServer::new(Grpc(Nodes::new(host))))
             .add_service(TopicsServer::new(topics))
             .add_service(health_service)
             .add_service(reflection);

@@ -1,5 +1,7 @@
 //! gRPC: hands each call to its service, and says back what that answers.
 
+mod nodes;
+mod shards;
 mod status;
 mod topics;
 

@@ -4,15 +4,21 @@
 //!
 //! **Must not know** the transport.
 
+mod nodes;
+mod shards;
 mod topics;
 
 use futures::stream::BoxStream;
+use skep_protocol::ids::ShardId;
+use skep_protocol::time::LogInstant;
 use tokio::sync::watch;
 
-use crate::calls::Calls;
+use crate::calls::{Call, Calls};
 use crate::doors::{Doors, Lasting, LetIn};
 use crate::failure::Failed;
 
+pub(crate) use nodes::Nodes;
+pub(crate) use shards::Shards;
 pub(crate) use topics::Topics;
 
 /// How long a call waits when its client sets no timeout.
@@ -47,5 +53,10 @@ impl Host {
     /// A place for what lasts; refused if there is none for this caller.
     fn lasting(&self, caller: &Caller) -> Result<Lasting, Failed> {
         self.doors.lasting(caller.connection.as_ref())
+    }
+
+    async fn clock(&self, shard: ShardId) -> Result<LogInstant, Failed> {
+        let clock = self.calls.ask(|answer| Call::Clock { shard, answer }).await.map_err(|_| Failed::stopping())?;
+        clock.map_err(|why| Failed::not_done(&why))
     }
 }
