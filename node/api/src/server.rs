@@ -9,20 +9,10 @@ use std::time::Duration;
 
 use skep_config::{ApiConfig, cannot_listen};
 use skep_proto::v1;
-use skep_proto::v1::agent_commands_server::AgentCommandsServer;
-use skep_proto::v1::agent_queries_server::AgentQueriesServer;
-use skep_proto::v1::node_queries_server::NodeQueriesServer;
-use skep_proto::v1::operator_commands_server::OperatorCommandsServer;
-use skep_proto::v1::operator_queries_server::OperatorQueriesServer;
-use skep_proto::v1::shard_commands_server::ShardCommandsServer;
-use skep_proto::v1::shard_queries_server::ShardQueriesServer;
-use skep_proto::v1::task_commands_server::TaskCommandsServer;
-use skep_proto::v1::task_queries_server::TaskQueriesServer;
-use skep_proto::v1::topics_server::TopicsServer;
 use skep_protocol::limits;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tonic::service::{Interceptor, InterceptorLayer, Routes};
+use tonic::service::{Interceptor, InterceptorLayer};
 use tonic::transport::Server;
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 use tonic::{Request, Status};
@@ -30,13 +20,11 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::calls::Calls;
-use crate::commands::Commands;
 use crate::doors::{Doors, GuestInfo};
 use crate::drain::until;
 use crate::greet::greeted;
-use crate::grpc::Grpc;
-use crate::queries::Queries;
-use crate::service::{Host, Nodes, Shards, Topics};
+use crate::grpc;
+use crate::service::Host;
 
 /// How long open streams may keep the API from stopping.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -146,23 +134,8 @@ impl Api {
         let (stop, stopped) = watch::channel(false);
         let over_tcp = config.listen.zip(token);
         let doors = Doors::new(connections, over_tcp.is_some());
-        let commands = Commands::new(calls.clone(), doors.clone(), stopped.clone());
-        let queries = Queries::new(calls.clone(), doors.clone(), stopped.clone());
         let host = Host::new(calls, doors.clone(), stopped.clone());
-        let (shards, topics) = (Grpc(Shards::new(host.clone())), Grpc(Topics::new(host.clone(), config.site.clone())));
-        let max = limits::API_MESSAGE_BYTES_MAX;
-        let routes = Routes::new(TaskCommandsServer::new(commands.clone()).max_decoding_message_size(max))
-            .add_service(AgentCommandsServer::new(commands.clone()))
-            .add_service(OperatorCommandsServer::new(commands))
-            .add_service(OperatorQueriesServer::new(queries.clone()))
-            .add_service(TaskQueriesServer::new(queries.clone()))
-            .add_service(AgentQueriesServer::new(queries))
-            .add_service(ShardCommandsServer::new(shards.clone()))
-            .add_service(ShardQueriesServer::new(shards))
-            .add_service(NodeQueriesServer::new(Grpc(Nodes::new(host))))
-            .add_service(TopicsServer::new(topics))
-            .add_service(health_service)
-            .add_service(reflection);
+        let routes = grpc::routes(&host, config.site.clone()).add_service(health_service).add_service(reflection);
         let unix = bind_socket(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?;
         let tcp = match over_tcp {
             None => None,

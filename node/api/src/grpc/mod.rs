@@ -1,23 +1,61 @@
 //! gRPC: hands each call to its service, and says back what that answers.
 
+mod agents;
 mod nodes;
+mod operators;
 mod shards;
 mod status;
+mod tasks;
 mod topics;
 
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use futures::stream::ErrInto;
+use skep_proto::v1::agent_commands_server::AgentCommandsServer;
+use skep_proto::v1::agent_queries_server::AgentQueriesServer;
+use skep_proto::v1::node_queries_server::NodeQueriesServer;
+use skep_proto::v1::operator_commands_server::OperatorCommandsServer;
+use skep_proto::v1::operator_queries_server::OperatorQueriesServer;
+use skep_proto::v1::shard_commands_server::ShardCommandsServer;
+use skep_proto::v1::shard_queries_server::ShardQueriesServer;
+use skep_proto::v1::task_commands_server::TaskCommandsServer;
+use skep_proto::v1::task_queries_server::TaskQueriesServer;
+use skep_proto::v1::topics_server::TopicsServer;
 use skep_protocol::limits;
+use skep_protocol::text::SiteName;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::doors::LetIn;
-use crate::service::{Caller, Messages, PATIENCE_MS_DEFAULT};
+use crate::service::{
+    Agents, Caller, Commands, Host, Messages, Nodes, Operators, PATIENCE_MS_DEFAULT, Shards, Tasks, Topics,
+};
+use operators::OfOperators;
 
 /// A service that gRPC calls.
 #[derive(Clone)]
-pub(crate) struct Grpc<Service>(pub(crate) Service);
+struct Grpc<Service>(Service);
+
+/// All services of a node.
+pub(crate) fn routes(host: &Host, site: SiteName) -> Routes {
+    let (tasks, agents) = (Grpc(Tasks::new(host.clone())), Grpc(Agents::new(host.clone())));
+    let (commands, operators) = (Commands::new(host.clone()), Operators::new(host.clone()));
+    let of_operators = OfOperators { commands, operators };
+    let (shards, nodes) = (Grpc(Shards::new(host.clone())), Grpc(Nodes::new(host.clone())));
+    let topics = Grpc(Topics::new(host.clone(), site));
+    let max = limits::API_MESSAGE_BYTES_MAX;
+    Routes::new(TaskCommandsServer::new(tasks.clone()).max_decoding_message_size(max))
+        .add_service(TaskQueriesServer::new(tasks))
+        .add_service(AgentCommandsServer::new(agents.clone()))
+        .add_service(AgentQueriesServer::new(agents))
+        .add_service(OperatorCommandsServer::new(of_operators.clone()))
+        .add_service(OperatorQueriesServer::new(of_operators))
+        .add_service(ShardCommandsServer::new(shards.clone()))
+        .add_service(ShardQueriesServer::new(shards))
+        .add_service(NodeQueriesServer::new(nodes))
+        .add_service(TopicsServer::new(topics))
+}
 
 /// Messages of a service as gRPC says them.
 type Replies<Message> = ErrInto<Messages<Message>, Status>;
@@ -36,12 +74,13 @@ where
     Ok(Response::new(told?.err_into()))
 }
 
+/// Who calls, as far as gRPC tells.
 fn caller<T>(request: &Request<T>) -> Caller {
     Caller { connection: request.extensions().get::<LetIn>().cloned(), patience_ms: patience_ms(request) }
 }
 
 /// How long the client of a request waits, from its `grpc-timeout`.
-pub(crate) fn patience_ms<T>(request: &Request<T>) -> u64 {
+fn patience_ms<T>(request: &Request<T>) -> u64 {
     let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
     header.and_then(grpc_timeout_ms).unwrap_or(PATIENCE_MS_DEFAULT)
 }

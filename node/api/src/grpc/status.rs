@@ -15,12 +15,6 @@ impl From<Failed> for Status {
     }
 }
 
-impl Failed {
-    pub(crate) fn into_status(self) -> Status {
-        self.into()
-    }
-}
-
 fn code(kind: Kind) -> Code {
     match kind {
         Kind::InvalidArgument => Code::InvalidArgument,

@@ -4,21 +4,30 @@
 //!
 //! **Must not know** the transport.
 
+mod agents;
+mod commands;
+mod follow;
 mod nodes;
+mod operators;
+mod queries;
+mod requests;
 mod shards;
+mod tasks;
 mod topics;
 
 use futures::stream::BoxStream;
-use skep_protocol::ids::ShardId;
-use skep_protocol::time::LogInstant;
 use tokio::sync::watch;
 
-use crate::calls::{Call, Calls};
+use crate::calls::Calls;
 use crate::doors::{Doors, Lasting, LetIn};
 use crate::failure::Failed;
 
+pub(crate) use agents::Agents;
+pub(crate) use commands::Commands;
 pub(crate) use nodes::Nodes;
+pub(crate) use operators::Operators;
 pub(crate) use shards::Shards;
+pub(crate) use tasks::Tasks;
 pub(crate) use topics::Topics;
 
 /// How long a call waits when its client sets no timeout.
@@ -53,10 +62,5 @@ impl Host {
     /// A place for what lasts; refused if there is none for this caller.
     fn lasting(&self, caller: &Caller) -> Result<Lasting, Failed> {
         self.doors.lasting(caller.connection.as_ref())
-    }
-
-    async fn clock(&self, shard: ShardId) -> Result<LogInstant, Failed> {
-        let clock = self.calls.ask(|answer| Call::Clock { shard, answer }).await.map_err(|_| Failed::stopping())?;
-        clock.map_err(|why| Failed::not_done(&why))
     }
 }
