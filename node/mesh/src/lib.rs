@@ -15,6 +15,7 @@ mod bucket;
 mod dials;
 mod discovery;
 mod envelopes;
+mod error;
 mod floors;
 mod gate;
 mod gossip;
@@ -28,5 +29,6 @@ mod service;
 mod transport;
 
 pub use envelopes::Dropped;
+pub use error::MeshError;
 pub use handle::{MeshHandle, MeshView};
-pub use service::{Mesh, MeshError};
+pub use service::Mesh;

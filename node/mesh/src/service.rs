@@ -11,7 +11,7 @@ use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
-use skep_config::{MeshConfig, cannot_listen};
+use skep_config::MeshConfig;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::telemetry::{Envelope, TopicPath};
@@ -21,33 +21,13 @@ use tokio::time::Instant;
 use crate::behaviour::{Behaviour, Event, process_of};
 use crate::dials::Dial;
 use crate::envelopes::{Arrived, Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::error::{MeshError, reason};
 use crate::gate::Gate;
 use crate::handle::{MeshHandle, MeshView};
 use crate::kept::{Kept, SharedFloors};
 use crate::links::{Dialled, Links};
 use crate::noise::Noise;
 use crate::transport;
-
-/// Why the mesh did not start.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct MeshError(String);
-
-impl MeshError {
-    pub(crate) fn new(why: &(impl std::fmt::Display + ?Sized)) -> Self {
-        Self(format!("the mesh cannot start: {why}"))
-    }
-
-    fn cannot_listen(config: &MeshConfig, over: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self(cannot_listen("the mesh", &config.listen, over, &reason(error), "mesh.listen"))
-    }
-}
-
-/// What an error says, or the first one beneath it that says something.
-fn reason(error: &(dyn std::error::Error + 'static)) -> String {
-    let errors = std::iter::successors(Some(error), |error| error.source());
-    errors.map(ToString::to_string).find(|text| !text.is_empty()).unwrap_or_else(|| "no reason was given".to_owned())
-}
 
 /// The running mesh. Dropping it stops the task.
 pub struct Mesh {
