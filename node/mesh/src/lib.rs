@@ -24,6 +24,7 @@ mod hints;
 mod kept;
 mod links;
 mod noise;
+mod peer;
 mod quotas;
 mod service;
 mod transport;

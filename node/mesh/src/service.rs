@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
-use libp2p::identity::{Keypair, PublicKey, ed25519};
+use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
@@ -27,6 +27,7 @@ use crate::handle::{MeshHandle, MeshView};
 use crate::kept::{Kept, SharedFloors};
 use crate::links::{Dialled, Links};
 use crate::noise::Noise;
+use crate::peer::{node_id, peer_id};
 use crate::transport;
 
 /// The running mesh. Dropping it stops the task.
@@ -481,15 +482,6 @@ fn on_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Mes
 /// Nobody dials in step with others.
 fn jitter() -> f64 {
     rand::random_range(0.5..1.5)
-}
-
-fn peer_id(node: NodeId) -> Option<PeerId> {
-    let key = ed25519::PublicKey::try_from_bytes(node.public_key()).ok()?;
-    Some(PublicKey::from(key).to_peer_id())
-}
-
-fn node_id(peer: &PeerId) -> Option<NodeId> {
-    NodeId::from_peer_id_bytes(&peer.to_bytes())
 }
 
 #[cfg(test)]
