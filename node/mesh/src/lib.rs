@@ -21,12 +21,14 @@ mod gate;
 mod gossip;
 mod handle;
 mod hints;
+mod keeper;
 mod kept;
 mod links;
 mod noise;
 mod peer;
 mod quotas;
 mod service;
+mod threads;
 mod transport;
 
 pub use envelopes::Dropped;

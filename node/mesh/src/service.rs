@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
@@ -24,10 +23,12 @@ use crate::envelopes::{Arrived, Dropped, Judged, Outgoing, Signer, Verifier};
 use crate::error::{MeshError, reason};
 use crate::gate::Gate;
 use crate::handle::{MeshHandle, MeshView};
+use crate::keeper::Keeper;
 use crate::kept::{Kept, SharedFloors};
 use crate::links::{Dialled, Links};
 use crate::noise::Noise;
 use crate::peer::{node_id, peer_id};
+use crate::threads::on_thread;
 use crate::transport;
 
 /// The running mesh. Dropping it stops the task.
@@ -36,33 +37,6 @@ pub struct Mesh {
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
     keeper: Option<Keeper>,
-}
-
-/// The thread that writes down how far senders have come.
-struct Keeper {
-    /// Dropped to have it write once more, and end.
-    stop: std::sync::mpsc::Sender<()>,
-    ended: oneshot::Receiver<()>,
-}
-
-/// How long a mesh that stops waits until that is written: a disk may not answer.
-const KEPT_WITHIN: Duration = Duration::from_secs(1);
-
-impl Keeper {
-    fn start(kept: Kept, floors: SharedFloors) -> Result<Self, MeshError> {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let (end, ended) = oneshot::channel();
-        on_thread("skep-mesh-kept", move || {
-            kept.keep(&floors, &stopped);
-            drop(end);
-        })?;
-        Ok(Self { stop, ended })
-    }
-
-    async fn stop(self) {
-        drop(self.stop);
-        let _ = tokio::time::timeout(KEPT_WITHIN, self.ended).await;
-    }
 }
 
 struct Service {
@@ -472,11 +446,6 @@ fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<Pe
         dials.insert(id, Dial::new(peer.id, Instant::now()));
     }
     Ok(dials)
-}
-
-fn on_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), MeshError> {
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    started.map(drop).map_err(|e| MeshError::new(&e))
 }
 
 /// Nobody dials in step with others.
