@@ -20,8 +20,8 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, kad, mdns};
 use skep_protocol::text::SiteName;
 use tokio::time::Instant;
 
+use crate::error::MeshError;
 use crate::hints::{HINTS_PER_PEER_MAX, Hints, Word};
-use crate::service::MeshError;
 
 /// Peers that a lookup asks at a time.
 const PARALLELISM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);

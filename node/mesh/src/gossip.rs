@@ -24,8 +24,8 @@ use skep_protocol::limits;
 use skep_protocol::telemetry::{SignedEnvelope, TopicPath};
 use skep_protocol::text::SiteName;
 
+use crate::error::MeshError;
 use crate::gate::{Gate, Gated};
-use crate::service::MeshError;
 
 /// The reader checks a whole buffer against the limit, which may hold the beginning of the next message.
 const READ_SLACK: usize = 8 * 1024;

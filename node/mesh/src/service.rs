@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
-use libp2p::identity::{Keypair, PublicKey, ed25519};
+use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
-use skep_config::{MeshConfig, cannot_listen};
+use skep_config::MeshConfig;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::telemetry::{Envelope, TopicPath};
@@ -21,33 +20,16 @@ use tokio::time::Instant;
 use crate::behaviour::{Behaviour, Event, process_of};
 use crate::dials::Dial;
 use crate::envelopes::{Arrived, Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::error::{MeshError, reason};
 use crate::gate::Gate;
 use crate::handle::{MeshHandle, MeshView};
+use crate::keeper::Keeper;
 use crate::kept::{Kept, SharedFloors};
 use crate::links::{Dialled, Links};
 use crate::noise::Noise;
+use crate::peer::{node_id, peer_id};
+use crate::threads::on_thread;
 use crate::transport;
-
-/// Why the mesh did not start.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct MeshError(String);
-
-impl MeshError {
-    pub(crate) fn new(why: &(impl std::fmt::Display + ?Sized)) -> Self {
-        Self(format!("the mesh cannot start: {why}"))
-    }
-
-    fn cannot_listen(config: &MeshConfig, over: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self(cannot_listen("the mesh", &config.listen, over, &reason(error), "mesh.listen"))
-    }
-}
-
-/// What an error says, or the first one beneath it that says something.
-fn reason(error: &(dyn std::error::Error + 'static)) -> String {
-    let errors = std::iter::successors(Some(error), |error| error.source());
-    errors.map(ToString::to_string).find(|text| !text.is_empty()).unwrap_or_else(|| "no reason was given".to_owned())
-}
 
 /// The running mesh. Dropping it stops the task.
 pub struct Mesh {
@@ -55,33 +37,6 @@ pub struct Mesh {
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
     keeper: Option<Keeper>,
-}
-
-/// The thread that writes down how far senders have come.
-struct Keeper {
-    /// Dropped to have it write once more, and end.
-    stop: std::sync::mpsc::Sender<()>,
-    ended: oneshot::Receiver<()>,
-}
-
-/// How long a mesh that stops waits until that is written: a disk may not answer.
-const KEPT_WITHIN: Duration = Duration::from_secs(1);
-
-impl Keeper {
-    fn start(kept: Kept, floors: SharedFloors) -> Result<Self, MeshError> {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let (end, ended) = oneshot::channel();
-        on_thread("skep-mesh-kept", move || {
-            kept.keep(&floors, &stopped);
-            drop(end);
-        })?;
-        Ok(Self { stop, ended })
-    }
-
-    async fn stop(self) {
-        drop(self.stop);
-        let _ = tokio::time::timeout(KEPT_WITHIN, self.ended).await;
-    }
 }
 
 struct Service {
@@ -493,23 +448,9 @@ fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<Pe
     Ok(dials)
 }
 
-fn on_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), MeshError> {
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    started.map(drop).map_err(|e| MeshError::new(&e))
-}
-
 /// Nobody dials in step with others.
 fn jitter() -> f64 {
     rand::random_range(0.5..1.5)
-}
-
-fn peer_id(node: NodeId) -> Option<PeerId> {
-    let key = ed25519::PublicKey::try_from_bytes(node.public_key()).ok()?;
-    Some(PublicKey::from(key).to_peer_id())
-}
-
-fn node_id(peer: &PeerId) -> Option<NodeId> {
-    NodeId::from_peer_id_bytes(&peer.to_bytes())
 }
 
 #[cfg(test)]

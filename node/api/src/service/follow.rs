@@ -2,45 +2,47 @@
 
 use skep_protocol::ids::ShardId;
 use skep_protocol::query::{HistoryEdge, HistoryRecord};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 
+use super::Host;
 use crate::calls::{Call, Calls};
+use crate::drain::until;
 use crate::failure::Failed;
-use crate::server::until;
 
 /// Events of one watcher that wait for it to read. The watch itself waits then.
 const EVENTS_QUEUED_MAX: usize = 256;
 
-/// Tells a watcher what the changes from an index on mean, then those that follow, as long as it listens and the node serves.
-/// From an index of none only what follows. Ends with what to do where the history begins later, or what entries did is lost.
-pub(crate) fn follow<Event: Send + 'static>(
-    calls: Calls,
-    stopped: watch::Receiver<bool>,
-    shard: ShardId,
-    from: Option<u64>,
-    events_of: impl Fn(&HistoryRecord) -> Vec<Event> + Send + 'static,
-) -> ReceiverStream<Result<Event, Status>> {
-    let (events, stream) = mpsc::channel(EVENTS_QUEUED_MAX);
-    tokio::spawn(async move {
-        let failed = tokio::select! {
-            failed = tell(&calls, &events, shard, from, events_of) => failed,
-            // It does not keep the node from stopping, and hears why it ends.
-            () = until(stopped) => Some(Failed::stopping()),
-        };
-        if let Some(failed) = failed {
-            // A watcher that does not read does not hear why.
-            let _ = events.try_send(Err(failed.into_status()));
-        }
-    });
-    ReceiverStream::new(stream)
+impl Host {
+    /// Tells a watcher what the changes from an index on mean, then those that follow, as long as it listens and the node serves.
+    /// From an index of none only what follows. Ends with what to do where the history begins later, or what entries did is lost.
+    pub(super) fn follow<Event: Send + 'static>(
+        &self,
+        shard: ShardId,
+        from: Option<u64>,
+        events_of: impl Fn(&HistoryRecord) -> Vec<Event> + Send + 'static,
+    ) -> ReceiverStream<Result<Event, Failed>> {
+        let (events, stream) = mpsc::channel(EVENTS_QUEUED_MAX);
+        let (calls, stopped) = (self.calls.clone(), self.stopped.clone());
+        tokio::spawn(async move {
+            let failed = tokio::select! {
+                failed = tell(&calls, &events, shard, from, events_of) => failed,
+                // It does not keep the node from stopping, and hears why it ends.
+                () = until(stopped) => Some(Failed::stopping()),
+            };
+            if let Some(failed) = failed {
+                // A watcher that does not read does not hear why.
+                let _ = events.try_send(Err(failed));
+            }
+        });
+        ReceiverStream::new(stream)
+    }
 }
 
 /// Tells until nobody listens, or until it cannot go on: why not.
 async fn tell<Event: Send + 'static>(
     calls: &Calls,
-    events: &mpsc::Sender<Result<Event, Status>>,
+    events: &mpsc::Sender<Result<Event, Failed>>,
     shard: ShardId,
     from: Option<u64>,
     events_of: impl Fn(&HistoryRecord) -> Vec<Event>,
