@@ -11,8 +11,8 @@ use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::text::{AgentId, Capability, RoleName};
 use skep_protocol::time::LogInstant;
 
-use super::apply::Journal;
-use super::{FleetState, count_dropped};
+use super::FleetState;
+use super::changes::{Changes, count_dropped};
 
 /// How an agent wants to be attached.
 pub(super) struct Wish<'a> {
@@ -27,9 +27,9 @@ impl FleetState {
         &mut self,
         agent: &AgentId,
         role: &Role,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
-        self.know_agent(agent, role, true, journal)?;
+        self.know_agent(agent, role, true, changes)?;
         Ok(Receipt::Agent(agent.clone()))
     }
 
@@ -39,11 +39,11 @@ impl FleetState {
         agent: &AgentId,
         role: &Role,
         registered: bool,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<(), Refusal> {
-        role.check_within(&self.limits)?;
+        role.check_within(&self.head.limits)?;
         let known = self.agents.get(agent).cloned();
-        if known.is_none() && self.agents.len() as u64 >= self.limits.agents_max {
+        if known.is_none() && self.agents.len() as u64 >= self.head.limits.agents_max {
             let count = self.agents.len() as u64;
             return Err(Refusal::ShardFull { what: ShardFullOf::Agents, count });
         }
@@ -54,18 +54,18 @@ impl FleetState {
                 registered: registered || known.registered,
                 ..AgentRecord::clone(known)
             },
-            None => AgentRecord { role: role.clone(), attachment: None, registered, idle_since: self.clock },
+            None => AgentRecord { role: role.clone(), attachment: None, registered, idle_since: self.head.clock },
         };
         if known.is_none_or(|known| *known != record) {
             self.put_agent(agent, record);
         }
         if is_news {
-            journal.record(self.clock, ChangeKind::AgentRegistered { agent: agent.clone(), role: role.clone() });
+            changes.record(self.head.clock, ChangeKind::AgentRegistered { agent: agent.clone(), role: role.clone() });
         }
         Ok(())
     }
 
-    pub(super) fn remove_agent(&mut self, agent: &AgentId, journal: &mut Journal) -> Result<Receipt, Refusal> {
+    pub(super) fn remove_agent(&mut self, agent: &AgentId, changes: &mut Changes) -> Result<Receipt, Refusal> {
         let Some(record) = self.agents.get(agent) else { return Err(Refusal::NoSuchAgent(agent.clone())) };
         let (held, max) = (self.held_count(agent), record.role.max_concurrent);
         if held > 0 {
@@ -74,7 +74,7 @@ impl FleetState {
         if let Some(attachment) = &record.attachment {
             return Err(elsewhere(agent, attachment));
         }
-        self.drop_agent(agent, journal);
+        self.drop_agent(agent, changes);
         Ok(Receipt::Agent(agent.clone()))
     }
 
@@ -84,8 +84,8 @@ impl FleetState {
     /// Nothing that it did before can be taken for something that it does after it has come again. Its lease was over long
     /// before; the shard counts attachments for all agents together; its claims are judged by the epochs of the tasks; and
     /// its commands go to a home that is behind every one that a journal may remember.
-    pub(super) fn forget_agent(&mut self, agent: &AgentId, idle_since: LogInstant, journal: &mut Journal) {
-        let is_over = idle_since.plus_ms(self.limits.agent_ttl_ms) <= self.clock;
+    pub(super) fn forget_agent(&mut self, agent: &AgentId, idle_since: LogInstant, changes: &mut Changes) {
+        let is_over = idle_since.plus_ms(self.head.limits.agent_ttl_ms) <= self.head.clock;
         if !is_over || !self.is_idle_since(agent, idle_since) {
             return;
         }
@@ -93,12 +93,12 @@ impl FleetState {
         if has_work && !is_on(Mutant::AgentForgottenAtWork) {
             self.count_idle_anew(agent);
         } else {
-            self.drop_agent(agent, journal);
-            count_dropped(&mut self.dropped.agents, 1);
+            self.drop_agent(agent, changes);
+            count_dropped(&mut self.head.dropped.agents, 1);
         }
     }
 
-    fn drop_agent(&mut self, agent: &AgentId, journal: &mut Journal) {
+    fn drop_agent(&mut self, agent: &AgentId, changes: &mut Changes) {
         self.uncount(agent);
         if let Some(since) = self.agents.remove(agent).and_then(|record| record.forgettable_since()) {
             self.idle.remove(&(since, agent.clone()));
@@ -107,12 +107,12 @@ impl FleetState {
         if let Some(at) = self.changed_at.remove(agent) {
             self.by_change.remove(&(at, agent.clone()));
         }
-        journal.record(self.clock, ChangeKind::AgentRemoved { agent: agent.clone() });
+        changes.record(self.head.clock, ChangeKind::AgentRemoved { agent: agent.clone() });
     }
 
     fn count_idle_anew(&mut self, agent: &AgentId) {
         if let Some(record) = self.agents.get(agent) {
-            let record = AgentRecord { idle_since: self.clock, ..AgentRecord::clone(record) };
+            let record = AgentRecord { idle_since: self.head.clock, ..AgentRecord::clone(record) };
             self.set_agent(agent, record);
         }
     }
@@ -127,26 +127,26 @@ impl FleetState {
         &mut self,
         agent: &AgentId,
         wish: &Wish<'_>,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
-        wish.lease.check_within(&self.limits)?;
+        wish.lease.check_within(&self.head.limits)?;
         let known = self.agents.get(agent).and_then(|record| record.attachment);
         if let Some(known) = known.filter(|known| (known.node, known.session) != (wish.node, wish.session)) {
             return Err(elsewhere(agent, &known));
         }
         let starts_again = !self.agents.contains_key(agent) && is_on(Mutant::AttachmentsStartAgain);
-        self.know_agent(agent, wish.role, false, journal)?;
+        self.know_agent(agent, wish.role, false, changes)?;
         let (node, session) = (wish.node, wish.session);
         // The same run may still rely on the longer lease that it had.
         let lease = known.map_or(wish.lease, |known| known.lease.max(wish.lease));
         // Zero stands for none at the API.
         let attachment = AttachmentId(if starts_again { 0 } else { self.take_seq() } + 1);
-        let attached = Attachment { id: attachment, node, session, lease, assigned: 0, since: self.clock };
+        let attached = Attachment { id: attachment, node, session, lease, assigned: 0, since: self.head.clock };
         let registered = self.agents.get(agent).is_some_and(|record| record.registered);
         let (role, attached) = (wish.role.clone(), Some(attached));
-        self.put_agent(agent, AgentRecord { role, attachment: attached, registered, idle_since: self.clock });
+        self.put_agent(agent, AgentRecord { role, attachment: attached, registered, idle_since: self.head.clock });
         self.note_attachment(agent);
-        journal.record(self.clock, ChangeKind::AgentAttached { agent: agent.clone(), node, attachment });
+        changes.record(self.head.clock, ChangeKind::AgentAttached { agent: agent.clone(), node, attachment });
         Ok(Receipt::Attached { agent: agent.clone(), attachment, lease })
     }
 
@@ -154,10 +154,10 @@ impl FleetState {
         &mut self,
         agent: &AgentId,
         attachment: AttachmentId,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         self.check_attachment(agent, attachment)?;
-        self.end_attachment(agent, attachment, false, journal);
+        self.end_attachment(agent, attachment, false, changes);
         Ok(Receipt::Agent(agent.clone()))
     }
 
@@ -167,20 +167,20 @@ impl FleetState {
         agent: &AgentId,
         attachment: AttachmentId,
         expired: bool,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) {
         let Some(record) = self.agents.get(agent) else { return };
         if record.attachment.is_none_or(|known| known.id != attachment) {
             return;
         }
-        let record = AgentRecord { attachment: None, idle_since: self.clock, ..AgentRecord::clone(record) };
+        let record = AgentRecord { attachment: None, idle_since: self.head.clock, ..AgentRecord::clone(record) };
         self.put_agent(agent, record);
         self.note_attachment(agent);
-        journal.record(self.clock, ChangeKind::AgentDetached { agent: agent.clone(), attachment, expired });
+        changes.record(self.head.clock, ChangeKind::AgentDetached { agent: agent.clone(), attachment, expired });
         let cause = if expired { ReclaimCause::LeaseExpired } else { ReclaimCause::Detached };
         let held: Vec<TaskId> = self.held.get(agent).into_iter().flatten().copied().collect();
         for task in held {
-            self.reclaim(task, agent, cause, journal);
+            self.reclaim(task, agent, cause, changes);
         }
     }
 
@@ -223,10 +223,10 @@ impl FleetState {
 
     /// Notes that the attachment of an agent, or what it holds, changed.
     pub(super) fn touch(&mut self, agent: &AgentId) {
-        if let Some(at) = self.changed_at.insert(agent.clone(), self.applying) {
+        if let Some(at) = self.changed_at.insert(agent.clone(), self.head.applying.index) {
             self.by_change.remove(&(at, agent.clone()));
         }
-        self.by_change.insert((self.applying, agent.clone()));
+        self.by_change.insert((self.head.applying.index, agent.clone()));
     }
 
     /// The role of an agent; one that never registered has one too.

@@ -62,7 +62,7 @@ impl FleetState {
     pub(super) fn add_pending(&mut self, task: &Task) {
         self.pending.entry(task.spec.required.clone()).or_default().count += 1;
         self.pending_count += 1;
-        let now = self.clock;
+        let now = self.head.clock;
         for at in gates(task).into_iter().flatten().filter(|at| *at > now) {
             self.gates.insert((at, task.id));
         }
@@ -85,7 +85,7 @@ impl FleetState {
     /// The clock has come to where it is: what it has passed stands otherwise. Each task is looked at once for each of its
     /// instants.
     pub(super) fn open_gates(&mut self) {
-        while let Some((at, id)) = self.gates.get_min().copied().filter(|(at, _)| *at <= self.clock) {
+        while let Some((at, id)) = self.gates.get_min().copied().filter(|(at, _)| *at <= self.head.clock) {
             self.gates.remove(&(at, id));
             if let Some(task) = self.tasks.get(&id).cloned() {
                 self.stand_aside(&task);
@@ -96,7 +96,7 @@ impl FleetState {
 
     fn stand(&mut self, task: &Task) {
         let required = &task.spec.required;
-        match standing(task, self.clock) {
+        match standing(task, self.head.clock) {
             Standing::Everybody => {
                 self.pending.entry(required.clone()).or_default().open.insert(rank(task));
             }
@@ -181,7 +181,7 @@ impl<'a> Claimable<'a> {
                 kinds.extend(Kind::new(required, only, ranks.into_iter()));
             }
         }
-        Self { state, now: now.max(state.clock), kinds, looks: state.limits.claim_scan_max }
+        Self { state, now: now.max(state.head.clock), kinds, looks: state.head.limits.claim_scan_max }
     }
 
     /// Nobody can do any more what requires this.
@@ -207,7 +207,7 @@ impl<'a> Claimable<'a> {
 /// looked at for one claim the rest waits for the next entry.
 fn opened(state: &FleetState, now: LogInstant) -> BTreeMap<(Option<&AgentId>, &BTreeSet<Capability>), BTreeSet<Rank>> {
     let mut opened: BTreeMap<_, BTreeSet<Rank>> = BTreeMap::new();
-    let most = usize::try_from(state.limits.claim_scan_max).unwrap_or(usize::MAX);
+    let most = usize::try_from(state.head.limits.claim_scan_max).unwrap_or(usize::MAX);
     for (_, id) in state.gates.range(..=(now, TaskId::from_bytes([u8::MAX; 16]))).take(most) {
         let Some(task) = state.tasks.get(id) else { continue };
         let only = match standing(task, now) {

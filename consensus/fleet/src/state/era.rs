@@ -63,7 +63,7 @@ impl FleetState {
     fn carry_over(&self, task: &mut Task, before: LogInstant) {
         let carry = |at: &mut LogInstant| {
             if *at > before {
-                *at = self.clock.plus_ms(at.since_ms(before));
+                *at = self.head.clock.plus_ms(at.since_ms(before));
             }
         };
         let fresh = matches!(&task.state, TaskState::Claimed { stale_at, .. } if is_in_time(task, *stale_at, before));
@@ -77,7 +77,7 @@ impl FleetState {
                 }
             }
             TaskState::Claimed { stale_at, .. } if fresh && !is_on(Mutant::ClaimsEndWithTheEra) => {
-                *stale_at = self.clock.plus_ms(task.spec.stale_after_ms);
+                *stale_at = self.head.clock.plus_ms(task.spec.stale_after_ms);
             }
             TaskState::Claimed { .. }
             | TaskState::Completed { .. }

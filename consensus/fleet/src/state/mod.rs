@@ -2,11 +2,13 @@
 
 mod agents;
 mod apply;
+pub(crate) mod changes;
 mod claimable;
 pub(crate) mod commands;
 mod dedup;
 mod ended;
 mod era;
+mod head;
 #[cfg(test)]
 pub(crate) mod looks;
 mod serving;
@@ -33,6 +35,7 @@ pub(crate) use commands::CommandDue;
 use commands::Commands;
 use dedup::Dedup;
 use ended::Ended;
+use head::Head;
 use serving::Serving;
 pub use snapshot::SnapshotError;
 
@@ -73,18 +76,7 @@ pub(crate) enum Due {
 /// A clone is cheap and shares everything until one of the two changes.
 #[derive(Clone, Debug)]
 pub struct FleetState {
-    /// What applying goes by, and never by what the build that applies has of its own.
-    limits: FleetLimits,
-    /// Zero before anything is agreed on.
-    fleet_version: u32,
-    applied: Option<LogPosition>,
-    /// The entry that is being applied.
-    applying: u64,
-    applying_term: u64,
-    clock: LogInstant,
-    digest: u128,
-    /// Counts creations and endings, to order tasks that tie.
-    next_seq: u64,
+    head: Head,
     tasks: OrdMap<TaskId, Arc<Task>>,
     /// Pending tasks by what they require: nobody is kept from work by tasks that others have to do.
     pending: OrdMap<BTreeSet<Capability>, Waiting>,
@@ -116,33 +108,24 @@ pub struct FleetState {
     gates: OrdSet<(LogInstant, TaskId)>,
     commands: Commands,
     dedup: Dedup,
-    /// What was let go of for want of room.
-    dropped: Dropped,
-}
-
-/// So many more were let go of.
-fn count_dropped(dropped: &mut u64, more: u64) {
-    *dropped = dropped.saturating_add(more);
 }
 
 impl FleetState {
     /// The state of a shard that has agreed on these limits, and on the newest version that this Skep can apply.
     pub fn new(limits: FleetLimits) -> Self {
-        Self { limits, fleet_version: FLEET_VERSIONS.max, ..Self::empty() }
+        Self::of_head(Head::new(limits, FLEET_VERSIONS.max))
     }
 
     /// The state before the first entry. Nothing is agreed on, so that no request is heard before an entry says by which
     /// rules it is: what this build would propose is read by nobody.
     pub fn empty() -> Self {
+        Self::of_head(Head::new(FleetLimits::default(), 0))
+    }
+
+    /// The state of a shard of which this is known, and that holds nothing.
+    fn of_head(head: Head) -> Self {
         Self {
-            limits: FleetLimits::default(),
-            fleet_version: 0,
-            applied: None,
-            applying: 0,
-            applying_term: 0,
-            clock: LogInstant::ZERO,
-            digest: 0,
-            next_seq: 0,
+            head,
             tasks: OrdMap::new(),
             pending: OrdMap::new(),
             kept: OrdMap::new(),
@@ -161,33 +144,32 @@ impl FleetState {
             gates: OrdSet::new(),
             commands: Commands::default(),
             dedup: Dedup::default(),
-            dropped: Dropped::default(),
         }
     }
 
     /// The last entry that was applied.
     pub fn applied(&self) -> Option<LogPosition> {
-        self.applied
+        self.head.applied
     }
 
     /// The stamp of the last stamped entry.
     pub fn clock(&self) -> LogInstant {
-        self.clock
+        self.head.clock
     }
 
     /// The rolling digest: equal at equal index on every replica.
     pub fn digest(&self) -> u128 {
-        self.digest
+        self.head.digest
     }
 
     /// The meaning of entries that the shard has agreed on; zero before it has.
     pub fn fleet_version(&self) -> u32 {
-        self.fleet_version
+        self.head.fleet_version
     }
 
     /// The limits that the shard has agreed on.
     pub fn limits(&self) -> &FleetLimits {
-        &self.limits
+        &self.head.limits
     }
 
     /// Request ids that are remembered.
@@ -197,7 +179,7 @@ impl FleetState {
 
     /// What the shard has let go of since it was made, because it keeps no more.
     pub fn dropped(&self) -> Dropped {
-        self.dropped
+        self.head.dropped
     }
 
     /// About how many bytes a snapshot takes.
@@ -303,7 +285,7 @@ impl FleetState {
 
     /// Agents that will be forgotten unless somebody serves them: when, since when nobody does, and who. Soonest first.
     pub(crate) fn idle_agents(&self) -> impl Iterator<Item = (LogInstant, LogInstant, AgentId)> + '_ {
-        let known_ms = self.limits.agent_ttl_ms;
+        let known_ms = self.head.limits.agent_ttl_ms;
         let idle = self.idle.iter().map(move |(since, agent)| (since.plus_ms(known_ms), *since, agent.clone()));
         idle.inspect(|_| {
             #[cfg(test)]

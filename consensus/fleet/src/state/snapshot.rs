@@ -19,6 +19,7 @@ use skep_protocol::time::LogInstant;
 
 use super::commands::{CommandState, Commands, CommandsHead, Operator, OutboxHead};
 use super::dedup::{Dedup, Remembered};
+use super::head::Head;
 use super::{FleetState, LogPosition};
 
 /// The snapshot format that is written and read.
@@ -74,7 +75,7 @@ fn malformed(why: &impl std::fmt::Display) -> SnapshotError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct StoredHead {
     limits: FleetLimits,
     applied: Option<(u64, u64)>,
     clock: LogInstant,
@@ -83,6 +84,22 @@ struct Head {
     epoch_floor: ClaimEpoch,
     dedup_floor: LogInstant,
     dropped: Dropped,
+}
+
+impl StoredHead {
+    fn restored(&self, fleet_version: u32) -> Head {
+        let applied = self.applied.map(|(index, term)| LogPosition { index, term });
+        Head {
+            limits: self.limits,
+            fleet_version,
+            applied,
+            applying: applied.unwrap_or_default(),
+            clock: self.clock,
+            digest: self.digest,
+            next_seq: self.next_seq,
+            dropped: self.dropped,
+        }
+    }
 }
 
 /// Where a snapshot goes, a part at a time.
@@ -157,17 +174,17 @@ impl FleetState {
     /// Those of whom they are handed to, and [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
     pub fn write_snapshot<E: From<SnapshotError>>(&self, to: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut part = vec![FORMAT];
-        part.extend_from_slice(&self.fleet_version.to_be_bytes());
+        part.extend_from_slice(&self.head.fleet_version.to_be_bytes());
         let mut out = Out { part, to };
-        out.put(&Head {
-            limits: self.limits,
-            applied: self.applied.map(|p| (p.index, p.term)),
-            clock: self.clock,
-            digest: self.digest,
-            next_seq: self.next_seq,
+        out.put(&StoredHead {
+            limits: self.head.limits,
+            applied: self.head.applied.map(|p| (p.index, p.term)),
+            clock: self.head.clock,
+            digest: self.head.digest,
+            next_seq: self.head.next_seq,
             epoch_floor: self.epoch_floor,
             dedup_floor: self.dedup.floor(),
-            dropped: self.dropped,
+            dropped: self.head.dropped,
         })?;
         out.put_all(self.tasks.len(), self.tasks.values().map(AsRef::<Task>::as_ref))?;
         out.put_all(self.ended.len(), self.ended.iter())?;
@@ -206,8 +223,9 @@ impl FleetState {
             return Err(SnapshotError::FleetVersion { found, speaks });
         }
         let mut from = In(bytes);
-        let head: Head = from.take()?;
-        let mut state = Self::of_head(&head, found);
+        let head: StoredHead = from.take()?;
+        let mut state = Self::of_head(head.restored(found));
+        state.epoch_floor = head.epoch_floor;
         state.take_objects(&mut from)?;
         state.dedup = Dedup::empty(head.dedup_floor, head.clock);
         let mut before = LogInstant::ZERO;
@@ -219,19 +237,6 @@ impl FleetState {
             return Err(malformed(&format!("{} bytes too many", from.0.len())));
         }
         Ok(state)
-    }
-
-    fn of_head(head: &Head, fleet_version: u32) -> Self {
-        let mut state = Self::new(head.limits);
-        state.fleet_version = fleet_version;
-        state.applied = head.applied.map(|(index, term)| LogPosition { index, term });
-        state.applying = state.applied.map_or(0, |position| position.index);
-        state.clock = head.clock;
-        state.digest = head.digest;
-        state.next_seq = head.next_seq;
-        state.epoch_floor = head.epoch_floor;
-        state.dropped = head.dropped;
-        state
     }
 
     fn take_objects(&mut self, from: &mut In<'_>) -> Result<(), SnapshotError> {
@@ -251,7 +256,7 @@ impl FleetState {
             self.touch(&id);
             Ok(())
         })?;
-        let applied = self.applying;
+        let applied = self.head.applying.index;
         self.commands = Commands::from_head(from.take::<CommandsHead>()?);
         from.take_all(|(key, operator): (OperatorKey, Operator)| {
             self.commands.restore_operator(key, operator);

@@ -14,7 +14,7 @@ use skep_protocol::task::{
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
-use super::apply::Journal;
+use super::changes::Changes;
 use super::era::worthless_at;
 use super::{Due, FleetState};
 
@@ -34,15 +34,15 @@ impl FleetState {
         &mut self,
         id: TaskId,
         spec: &TaskSpec,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
-        spec.check_within(&self.limits)?;
+        spec.check_within(&self.head.limits)?;
         if self.tasks.contains_key(&id) {
             return Err(Refusal::TaskExists(id));
         }
         self.check_room()?;
         let count = self.pending.len() as u64;
-        if count >= self.limits.requirements_max && !self.pending.contains_key(&spec.required) {
+        if count >= self.head.limits.requirements_max && !self.pending.contains_key(&spec.required) {
             return Err(Refusal::ShardFull { what: ShardFullOf::Requirements, count });
         }
         let spec = Arc::new(spec.clone());
@@ -52,9 +52,9 @@ impl FleetState {
             seq: self.take_seq(),
             epoch: self.epoch_floor,
             attempts: 0,
-            created_at: self.clock,
-            updated_at: self.clock,
-            expires_at: spec.valid_for_ms.map(|ms| self.clock.plus_ms(ms)),
+            created_at: self.head.clock,
+            updated_at: self.head.clock,
+            expires_at: spec.valid_for_ms.map(|ms| self.head.clock.plus_ms(ms)),
             progress: None,
             fenced_until: LogInstant::ZERO,
             checkpoint: None,
@@ -63,7 +63,7 @@ impl FleetState {
         };
         let receipt = receipt(&task);
         self.insert(task);
-        journal.record(self.clock, ChangeKind::Created { task: id, spec });
+        changes.record(self.head.clock, ChangeKind::Created { task: id, spec });
         Ok(receipt)
     }
 
@@ -72,7 +72,7 @@ impl FleetState {
         agent: &AgentId,
         task: Option<TaskId>,
         attachment: Option<AttachmentId>,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         if let Some(attachment) = attachment {
             self.check_attachment(agent, attachment)?;
@@ -92,7 +92,7 @@ impl FleetState {
         if held >= role.max_concurrent {
             return Err(Refusal::AgentBusy { agent: agent.clone(), held, max: role.max_concurrent });
         }
-        self.give(id, agent, None, journal)
+        self.give(id, agent, None, changes)
     }
 
     /// Gives a task to an agent that asked for work, if everything is still as the orchestrator saw it.
@@ -102,7 +102,7 @@ impl FleetState {
         agent: &AgentId,
         attachment: AttachmentId,
         nth: u64,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) {
         let Some(record) = self.agents.get(agent) else { return };
         let expected = record.attachment.is_some_and(|a| a.id == attachment && a.assigned == nth);
@@ -111,7 +111,7 @@ impl FleetState {
         if !expected || !room || self.check_claimable(id, agent, &role.role).is_err() {
             return;
         }
-        if self.give(id, agent, Some(attachment), journal).is_ok() {
+        if self.give(id, agent, Some(attachment), changes).is_ok() {
             self.count_assigned(agent);
         }
     }
@@ -121,17 +121,17 @@ impl FleetState {
         id: TaskId,
         agent: &AgentId,
         assigned: Option<AttachmentId>,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         let mut task = self.take(id)?;
         task.epoch = task.epoch.next();
         task.attempts = task.attempts.saturating_add(1);
         task.progress = None;
-        let stale_at = self.clock.plus_ms(task.spec.stale_after_ms);
-        task.state = TaskState::Claimed { by: agent.clone(), since: self.clock, stale_at, assigned };
+        let stale_at = self.head.clock.plus_ms(task.spec.stale_after_ms);
+        task.state = TaskState::Claimed { by: agent.clone(), since: self.head.clock, stale_at, assigned };
         let (epoch, attempt) = (task.epoch, task.attempts);
         let receipt = self.put(task);
-        journal.record(self.clock, ChangeKind::Claimed { task: id, by: agent.clone(), epoch, attempt });
+        changes.record(self.head.clock, ChangeKind::Claimed { task: id, by: agent.clone(), epoch, attempt });
         Ok(receipt)
     }
 
@@ -141,19 +141,19 @@ impl FleetState {
         permille: u16,
         note: &Reason,
         checkpoint: Option<&[u8]>,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
-        checkpoint.map_or(Ok(()), |checkpoint| check_checkpoint_within(checkpoint, &self.limits))?;
+        checkpoint.map_or(Ok(()), |checkpoint| check_checkpoint_within(checkpoint, &self.head.limits))?;
         let (since, assigned) = self.check_claim(claim)?;
         let checkpoint: Option<Arc<[u8]>> = checkpoint.map(Arc::from);
         let mut task = self.take(claim.task)?;
         task.checkpoint = checkpoint.clone().or(task.checkpoint);
-        task.progress = Some(Progress { permille, note: note.clone(), at: self.clock });
-        let stale_at = self.clock.plus_ms(task.spec.stale_after_ms);
+        task.progress = Some(Progress { permille, note: note.clone(), at: self.head.clock });
+        let stale_at = self.head.clock.plus_ms(task.spec.stale_after_ms);
         task.state = TaskState::Claimed { by: claim.agent.clone(), since, stale_at, assigned };
         let receipt = self.put(task);
-        journal.record(
-            self.clock,
+        changes.record(
+            self.head.clock,
             ChangeKind::Progressed { task: claim.task, epoch: claim.epoch, permille, note: note.clone(), checkpoint },
         );
         Ok(receipt)
@@ -163,16 +163,16 @@ impl FleetState {
         &mut self,
         claim: &Claim,
         result: &[u8],
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
-        check_payload_within(result, &self.limits)?;
+        check_payload_within(result, &self.head.limits)?;
         self.check_claim(claim)?;
         let result: Arc<[u8]> = Arc::from(result);
         let mut task = self.take(claim.task)?;
-        task.state = TaskState::Completed { by: claim.agent.clone(), at: self.clock, result: Arc::clone(&result) };
+        task.state = TaskState::Completed { by: claim.agent.clone(), at: self.head.clock, result: Arc::clone(&result) };
         let receipt = self.put(task);
         let (task, by, epoch) = (claim.task, claim.agent.clone(), claim.epoch);
-        journal.record(self.clock, ChangeKind::Completed { task, by, epoch, result });
+        changes.record(self.head.clock, ChangeKind::Completed { task, by, epoch, result });
         Ok(receipt)
     }
 
@@ -181,11 +181,11 @@ impl FleetState {
         claim: &Claim,
         reason: &Reason,
         retryable: bool,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         self.check_claim(claim)?;
         let task = self.take(claim.task)?;
-        let mut not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts));
+        let mut not_before = self.head.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts));
         if is_on(Mutant::NondeterministicApply) {
             // Spread, since states that lie side by side may be a multiple of any number apart.
             let place = (std::ptr::from_ref(self) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -193,22 +193,22 @@ impl FleetState {
         }
         let retried = ChangeKind::Retried { task: claim.task, epoch: claim.epoch, reason: reason.clone(), not_before };
         let next = Next { not_before, kept_for: None, change: retried };
-        Ok(self.end_attempt(task, reason.clone(), retryable.then_some(next), journal))
+        Ok(self.end_attempt(task, reason.clone(), retryable.then_some(next), changes))
     }
 
     pub(super) fn cancel_task(
         &mut self,
         id: TaskId,
         reason: &Reason,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         // Also a dead letter, which nobody need look at any more then.
         self.check_status(id, |status| !status.is_terminal() || status == TaskStatus::DeadLettered)?;
         let mut task = self.take(id)?;
         self.fence(&mut task);
-        task.state = TaskState::Cancelled { reason: reason.clone(), at: self.clock };
+        task.state = TaskState::Cancelled { reason: reason.clone(), at: self.head.clock };
         let receipt = self.put(task);
-        journal.record(self.clock, ChangeKind::Cancelled { task: id, reason: reason.clone() });
+        changes.record(self.head.clock, ChangeKind::Cancelled { task: id, reason: reason.clone() });
         Ok(receipt)
     }
 
@@ -218,17 +218,17 @@ impl FleetState {
         id: TaskId,
         again: bool,
         reason: &Reason,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         self.check_status(id, |status| status == TaskStatus::DeadLettered)?;
-        if again { self.requeue_task(id, reason, journal) } else { self.cancel_task(id, reason, journal) }
+        if again { self.requeue_task(id, reason, changes) } else { self.cancel_task(id, reason, changes) }
     }
 
     pub(super) fn requeue_task(
         &mut self,
         id: TaskId,
         reason: &Reason,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         let from = self.check_status(id, |status| !matches!(status, TaskStatus::Pending | TaskStatus::Completed))?;
         if from.is_terminal() {
@@ -240,100 +240,100 @@ impl FleetState {
         task.attempts = 0;
         task.progress = None;
         task.checkpoint = None;
-        task.expires_at = task.spec.valid_for_ms.map(|ms| self.clock.plus_ms(ms));
+        task.expires_at = task.spec.valid_for_ms.map(|ms| self.head.clock.plus_ms(ms));
         let receipt = self.put(task);
-        journal.record(self.clock, ChangeKind::Requeued { task: id, from, reason: reason.clone() });
+        changes.record(self.head.clock, ChangeKind::Requeued { task: id, from, reason: reason.clone() });
         Ok(receipt)
     }
 
     /// Takes a stale claim back, if it is still the one that the orchestrator saw and still stale.
-    pub(super) fn expire_claim(&mut self, id: TaskId, epoch: ClaimEpoch, journal: &mut Journal) {
+    pub(super) fn expire_claim(&mut self, id: TaskId, epoch: ClaimEpoch, changes: &mut Changes) {
         let Some(task) = self.tasks.get(&id) else { return };
         let TaskState::Claimed { by, stale_at, .. } = &task.state else { return };
-        if task.epoch != epoch || *stale_at > self.clock {
+        if task.epoch != epoch || *stale_at > self.head.clock {
             return;
         }
         let (from, ms) = (by.clone(), task.spec.stale_after_ms);
         let Ok(mut task) = self.take(id) else { return };
         self.fence(&mut task);
         let reason = Reason::truncated(&format!("{from} reported no progress for {ms} ms"));
-        let not_before = self.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts)).max(task.fenced_until);
+        let not_before = self.head.clock.plus_ms(task.spec.retry.backoff_ms(task.attempts)).max(task.fenced_until);
         let cause = ReclaimCause::Stale;
         let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: None };
-        self.end_attempt(task, reason, Some(Next { not_before, kept_for: None, change }), journal);
+        self.end_attempt(task, reason, Some(Next { not_before, kept_for: None, change }), changes);
     }
 
-    pub(super) fn release_task(&mut self, claim: &Claim, journal: &mut Journal) -> Result<Receipt, Refusal> {
+    pub(super) fn release_task(&mut self, claim: &Claim, changes: &mut Changes) -> Result<Receipt, Refusal> {
         self.check_claim(claim)?;
-        self.reclaim(claim.task, &claim.agent, ReclaimCause::Released, journal);
+        self.reclaim(claim.task, &claim.agent, ReclaimCause::Released, changes);
         self.tasks.get(&claim.task).map(|task| receipt(task)).ok_or(Refusal::NoSuchTask(claim.task))
     }
 
     /// Takes back a claim whose holder went away. There is no wait before the next attempt: the task did not fail.
-    pub(super) fn reclaim(&mut self, id: TaskId, from: &AgentId, cause: ReclaimCause, journal: &mut Journal) {
+    pub(super) fn reclaim(&mut self, id: TaskId, from: &AgentId, cause: ReclaimCause, changes: &mut Changes) {
         let Ok(mut task) = self.take(id) else { return };
         if matches!(cause, ReclaimCause::Detached | ReclaimCause::Released) {
             // Neither done nor failed: it is as if it had not been tried.
             task.attempts = task.attempts.saturating_sub(1);
-            let (not_before, epoch, from) = (self.clock, task.epoch, from.clone());
+            let (not_before, epoch, from) = (self.head.clock, task.epoch, from.clone());
             task.state = TaskState::Pending { not_before, kept_for: None };
             let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: None };
-            journal.record(self.clock, change);
+            changes.record(self.head.clock, change);
             self.put(task);
             return;
         }
         let reason = Reason::truncated(&format!("{from} does not have it any more: {}", cause.text()));
         let kept_for = match cause {
-            ReclaimCause::LeaseExpired => task.spec.disconnect.kept_for(from, self.clock),
+            ReclaimCause::LeaseExpired => task.spec.disconnect.kept_for(from, self.head.clock),
             ReclaimCause::Stale | ReclaimCause::Detached | ReclaimCause::Released => None,
         };
-        let not_before = self.clock;
+        let not_before = self.head.clock;
         let (from, epoch) = (from.clone(), task.epoch);
         let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: kept_for.clone() };
-        self.end_attempt(task, reason, Some(Next { not_before, kept_for, change }), journal);
+        self.end_attempt(task, reason, Some(Next { not_before, kept_for, change }), changes);
     }
 
     /// Ends a task that is worthless by now, claimed or not.
-    pub(super) fn expire_task(&mut self, id: TaskId, journal: &mut Journal) {
+    pub(super) fn expire_task(&mut self, id: TaskId, changes: &mut Changes) {
         let Some(task) = self.tasks.get(&id) else { return };
-        let due = worthless_at(task).is_some_and(|at| at <= self.clock);
+        let due = worthless_at(task).is_some_and(|at| at <= self.head.clock);
         if !due || task.state.status().is_terminal() {
             return;
         }
         let Ok(mut task) = self.take(id) else { return };
         self.fence(&mut task);
-        task.state = TaskState::Expired { at: self.clock };
+        task.state = TaskState::Expired { at: self.head.clock };
         self.put(task);
-        journal.record(self.clock, ChangeKind::Expired { task: id });
+        changes.record(self.head.clock, ChangeKind::Expired { task: id });
     }
 
     /// A claim is taken back while its holder's lease may run: nobody else gets the task before that has ended.
     fn fence(&self, task: &mut Task) {
         let TaskState::Claimed { by, .. } = &task.state else { return };
         if let Some(attachment) = self.agents.get(by).and_then(|record| record.attachment) {
-            task.fenced_until = self.clock.plus_ms(attachment.lease.orchestrator_ms());
+            task.fenced_until = self.head.clock.plus_ms(attachment.lease.orchestrator_ms());
         }
     }
 
     /// Ends an attempt that did not succeed: another one, unless there is none or they are used up, or a dead letter.
-    fn end_attempt(&mut self, mut task: Task, reason: Reason, next: Option<Next>, journal: &mut Journal) -> Receipt {
-        while !task.failures.is_empty() && task.failures.len() as u64 >= self.limits.failures_kept {
+    fn end_attempt(&mut self, mut task: Task, reason: Reason, next: Option<Next>, changes: &mut Changes) -> Receipt {
+        while !task.failures.is_empty() && task.failures.len() as u64 >= self.head.limits.failures_kept {
             task.failures.remove(0);
         }
-        task.failures.push(Failure { attempt: task.attempts, reason: reason.clone(), at: self.clock });
+        task.failures.push(Failure { attempt: task.attempts, reason: reason.clone(), at: self.head.clock });
         let attempts = task.attempts;
         match next {
             Some(Next { not_before, kept_for, change }) if attempts < task.spec.retry.attempts_max => {
                 task.state = TaskState::Pending { not_before, kept_for };
-                journal.record(self.clock, change);
+                changes.record(self.head.clock, change);
             }
             next => {
                 let reason = match next {
                     Some(_) => Reason::truncated(&format!("all {attempts} attempts failed; the last: {reason}")),
                     None => reason,
                 };
-                task.state = TaskState::DeadLettered { reason: reason.clone(), at: self.clock };
-                journal.record(self.clock, ChangeKind::DeadLettered { task: task.id, reason });
+                task.state = TaskState::DeadLettered { reason: reason.clone(), at: self.head.clock };
+                changes.record(self.head.clock, ChangeKind::DeadLettered { task: task.id, reason });
             }
         }
         self.put(task)
@@ -342,7 +342,7 @@ impl FleetState {
     fn check_claimable(&self, id: TaskId, agent: &AgentId, role: &Role) -> Result<(), Refusal> {
         let task = self.tasks.get(&id).ok_or(Refusal::NoSuchTask(id))?;
         match &task.state {
-            TaskState::Pending { not_before, .. } if *not_before > self.clock => {
+            TaskState::Pending { not_before, .. } if *not_before > self.head.clock => {
                 Err(Refusal::BackingOff { task: id, not_before: *not_before })
             }
             TaskState::Pending { kept_for: Some(kept), .. } if self.excludes(kept, agent) => {
@@ -364,15 +364,15 @@ impl FleetState {
     }
 
     fn excludes(&self, kept: &KeptFor, agent: &AgentId) -> bool {
-        kept.exclusive && kept.until > self.clock && kept.agent != *agent
+        kept.exclusive && kept.until > self.head.clock && kept.agent != *agent
     }
 
     fn most_urgent_for(&self, agent: &AgentId, role: &Role) -> Option<TaskId> {
-        self.claimable(self.clock, [(agent, &role.capabilities)]).next().map(|task| task.id)
+        self.claimable(self.head.clock, [(agent, &role.capabilities)]).next().map(|task| task.id)
     }
 
     fn is_worthless(&self, task: &Task) -> bool {
-        task.expires_at.is_some_and(|at| at <= self.clock)
+        task.expires_at.is_some_and(|at| at <= self.head.clock)
     }
 
     /// Whether a claim is the latest of its task and belongs to its agent; since when it is held, and what it was
@@ -405,18 +405,18 @@ impl FleetState {
     /// Whether there is room for one more live task.
     fn check_room(&self) -> Result<(), Refusal> {
         let live = self.tasks.len().saturating_sub(self.ended.len()) as u64;
-        if live >= self.limits.live_tasks_max {
+        if live >= self.head.limits.live_tasks_max {
             return Err(Refusal::ShardFull { what: ShardFullOf::Tasks, count: live });
         }
-        if self.task_bytes >= self.limits.task_bytes_max {
+        if self.task_bytes >= self.head.limits.task_bytes_max {
             return Err(Refusal::ShardFull { what: ShardFullOf::TaskBytes, count: self.task_bytes });
         }
         Ok(())
     }
 
     pub(super) fn take_seq(&mut self) -> u64 {
-        let seq = self.next_seq;
-        self.next_seq += 1;
+        let seq = self.head.next_seq;
+        self.head.next_seq += 1;
         seq
     }
 
@@ -429,7 +429,7 @@ impl FleetState {
 
     /// Puts a changed task back.
     fn put(&mut self, mut task: Task) -> Receipt {
-        task.updated_at = self.clock;
+        task.updated_at = self.head.clock;
         let receipt = receipt(&task);
         self.insert(task);
         receipt
@@ -452,7 +452,7 @@ impl FleetState {
         match &task.state {
             TaskState::Pending { .. } => {
                 self.add_pending(task);
-                self.offered_at = self.applying;
+                self.offered_at = self.head.applying.index;
             }
             TaskState::Claimed { by, stale_at, .. } => {
                 self.due.insert((*stale_at, Due::StaleClaim, task.id));

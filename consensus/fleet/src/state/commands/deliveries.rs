@@ -8,8 +8,8 @@ use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::{AgentId, Reason};
 
 use super::DeliveryState;
-use crate::state::apply::Journal;
-use crate::state::{FleetState, count_dropped};
+use crate::state::FleetState;
+use crate::state::changes::{Changes, count_dropped};
 
 /// Bytes of what came of a command.
 fn result_bytes(outcome: &CommandOutcome) -> u64 {
@@ -36,12 +36,12 @@ impl FleetState {
     }
 
     /// A command is not to be started at an agent any more. It ends at once where nobody can have it.
-    pub(super) fn void(&mut self, id: CommandId, agent: &AgentId, cause: VoidCause, journal: &mut Journal) {
+    pub(super) fn void(&mut self, id: CommandId, agent: &AgentId, cause: VoidCause, changes: &mut Changes) {
         let Some(delivery) = self.delivery(id, agent).filter(|d| d.outcome.is_none() && d.void.is_none()) else {
             return;
         };
         if delivery.node.is_none() {
-            return self.end_delivery(id, agent, cause.outcome(), None, journal);
+            return self.end_delivery(id, agent, cause.outcome(), None, changes);
         }
         let seq = delivery.seq;
         self.change_command(id, |record| {
@@ -53,37 +53,37 @@ impl FleetState {
             self.change_outbox(agent, |outbox| outbox.lanes.of_mut(seq.class).voided.insert(seq.n));
         }
         let (agent, trace) = (agent.clone(), self.trace(&id));
-        journal.record(self.clock, ChangeKind::DeliveryVoided { command: id, trace, agent, cause });
+        changes.record(self.head.clock, ChangeKind::DeliveryVoided { command: id, trace, agent, cause });
     }
 
     /// The deadline of a command passed.
-    pub(in crate::state) fn expire_command(&mut self, id: CommandId, journal: &mut Journal) {
+    pub(in crate::state) fn expire_command(&mut self, id: CommandId, changes: &mut Changes) {
         let Some(record) = self.commands.record(&id) else { return };
-        if record.deadline() > self.clock || record.doubt_at.is_some() || record.is_ended() {
+        if record.deadline() > self.head.clock || record.doubt_at.is_some() || record.is_ended() {
             return;
         }
         let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
-        let doubt_at = self.clock.plus_ms(self.limits.doubt_after_ms);
+        let doubt_at = self.head.clock.plus_ms(self.head.limits.doubt_after_ms);
         self.change_command(id, |record| (record.next_wave_at, record.doubt_at) = (None, Some(doubt_at)));
-        agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Expired, journal));
+        agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Expired, changes));
     }
 
     /// A command was not heard of for too long after its deadline.
-    pub(in crate::state) fn doubt_command(&mut self, id: CommandId, journal: &mut Journal) {
+    pub(in crate::state) fn doubt_command(&mut self, id: CommandId, changes: &mut Changes) {
         let Some(record) = self.commands.record(&id) else { return };
-        if record.doubt_at.is_none_or(|at| at > self.clock) || record.is_ended() {
+        if record.doubt_at.is_none_or(|at| at > self.head.clock) || record.is_ended() {
             return;
         }
         let open = record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none());
         let (heard, silent): (Vec<_>, Vec<_>) = open
             .map(|(agent, delivery)| (agent.clone(), self.silent_from(record, delivery)))
-            .partition(|(_, silent_from)| *silent_from > self.clock);
+            .partition(|(_, silent_from)| *silent_from > self.head.clock);
         // Where it is under way, its end is waited for.
         let doubt_at = heard.into_iter().map(|(_, silent_from)| silent_from).min();
         self.change_command(id, |record| record.doubt_at = doubt_at);
         for (agent, _) in silent {
             let reason = Reason::truncated("nothing was heard of it for too long after its deadline");
-            self.end_delivery(id, &agent, CommandOutcome::Indeterminate { reason }, None, journal);
+            self.end_delivery(id, &agent, CommandOutcome::Indeterminate { reason }, None, changes);
         }
     }
 
@@ -91,11 +91,11 @@ impl FleetState {
     pub(in crate::state) fn report_ended(
         &mut self,
         ended: &EndedDelivery,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         let id = ended.command;
         if let CommandOutcome::Succeeded { result } = &ended.outcome {
-            skep_protocol::command::check_result_within(result, &self.limits)?;
+            skep_protocol::command::check_result_within(result, &self.head.limits)?;
         }
         let delivery = self.delivery(id, &ended.agent).ok_or(Refusal::NoSuchCommand(id))?;
         // A place in the order that it never had: said by mistake, or made up.
@@ -109,10 +109,10 @@ impl FleetState {
             Some(_) => true,
         };
         if !known {
-            let full = self.commands.bytes + result_bytes(&ended.outcome) > self.limits.command_bytes_max;
+            let full = self.commands.bytes + result_bytes(&ended.outcome) > self.head.limits.command_bytes_max;
             // What there is no room for is left out, and the rest told.
             let outcome = if full { ended.outcome.without_result() } else { ended.outcome.clone() };
-            self.end_delivery(id, &ended.agent, outcome, Some(ended.steps), journal);
+            self.end_delivery(id, &ended.agent, outcome, Some(ended.steps), changes);
         }
         Ok(Receipt::DeliveryEnded { command: id })
     }
@@ -153,12 +153,12 @@ impl FleetState {
         agent: &AgentId,
         outcome: CommandOutcome,
         steps: Option<Steps>,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) {
         let Some(record) = self.commands.record(&id) else { return };
         let Some(delivery) = record.deliveries.get(agent) else { return };
         let (first, seq, node, told) = (delivery.outcome.is_none(), delivery.seq, delivery.node, delivery.steps);
-        let (class, ended, clock) = (record.class(), outcome.clone(), self.clock);
+        let (class, ended, clock) = (record.class(), outcome.clone(), self.head.clock);
         self.change_command(id, |record| {
             record.open = record.open.saturating_sub(u32::from(first));
             if record.is_ended() {
@@ -187,7 +187,7 @@ impl FleetState {
         }
         let steps = steps.map(|steps| steps.since(told)).unwrap_or_default();
         let (agent, trace) = (agent.clone(), self.trace(&id));
-        journal.record(self.clock, ChangeKind::DeliveryEnded { command: id, trace, agent, outcome, seq, node, steps });
+        changes.record(self.head.clock, ChangeKind::DeliveryEnded { command: id, trace, agent, outcome, seq, node, steps });
         self.forget_ended_commands();
     }
 
@@ -195,8 +195,8 @@ impl FleetState {
     /// dead letters, while there are too many. One that could still be sent again is kept: its id is what tells. All of it
     /// is in the history.
     pub(super) fn forget_ended_commands(&mut self) {
-        while self.commands.is_crowded(&self.limits) {
-            let first = |all_dead| self.commands.first_ended(all_dead, self.clock);
+        while self.commands.is_crowded(&self.head.limits) {
+            let first = |all_dead| self.commands.first_ended(all_dead, self.head.clock);
             // Dead letters last.
             let Some(id) = first(false).or_else(|| first(true)) else { break };
             if self.commands.record(&id).is_some_and(|record| record.is_dead_letter() && !record.is_all_dead()) {
@@ -206,12 +206,12 @@ impl FleetState {
             }
         }
         loop {
-            let beyond = self.commands.dead_letters_beyond(&self.limits);
-            let oldest = self.commands.dead.get_min().filter(|(deadline, _)| beyond > 0 && *deadline <= self.clock);
+            let beyond = self.commands.dead_letters_beyond(&self.head.limits);
+            let oldest = self.commands.dead.get_min().filter(|(deadline, _)| beyond > 0 && *deadline <= self.head.clock);
             let Some((_, id)) = oldest.copied() else { return };
             if self.commands.record(&id).is_some_and(|record| record.failed as usize > beyond) {
                 self.change_command(id, |record| record.keep_dead_letters(beyond));
-                count_dropped(&mut self.dropped.dead_letters, beyond as u64);
+                count_dropped(&mut self.head.dropped.dead_letters, beyond as u64);
             } else {
                 self.forget_command(id);
             }
@@ -221,9 +221,9 @@ impl FleetState {
     fn forget_command(&mut self, id: CommandId) {
         if let Some(record) = self.commands.records.remove(&id) {
             self.commands.unindex(&record);
-            count_dropped(&mut self.dropped.commands, 1);
+            count_dropped(&mut self.head.dropped.commands, 1);
             let dead_letters = if record.is_dead_letter() { record.failed } else { 0 };
-            count_dropped(&mut self.dropped.dead_letters, u64::from(dead_letters));
+            count_dropped(&mut self.head.dropped.dead_letters, u64::from(dead_letters));
         }
     }
 }

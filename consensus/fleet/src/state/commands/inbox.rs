@@ -15,7 +15,7 @@ use skep_protocol::pull::{Pull, PullFor, PulledFor};
 use skep_protocol::text::{AgentId, GroupName, Reason};
 
 use crate::state::FleetState;
-use crate::state::apply::Journal;
+use crate::state::changes::Changes;
 
 /// About how many bytes of an answer a delivery takes beside its arguments, and a statement about its operator.
 const DELIVERY_BYTES: usize = 1_024;
@@ -32,16 +32,16 @@ impl FleetState {
         attachment: AttachmentId,
         to: JournalId,
         groups: &BTreeSet<GroupName>,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         self.check_attachment(agent, attachment)?;
-        let (given, max) = (groups.len(), self.limits.groups_max);
+        let (given, max) = (groups.len(), self.head.limits.groups_max);
         if given as u64 > max {
             return Err(InvalidCommand::Groups { given, max }.into());
         }
         let known = self.commands.outboxes.get(agent).and_then(|outbox| outbox.journal);
         if known != Some(to) {
-            self.move_home(agent, to, journal);
+            self.move_home(agent, to, changes);
         }
         let groups = Arc::new(groups.clone());
         let (before, home, queued) = self.change_outbox(agent, |outbox| {
@@ -91,7 +91,7 @@ impl FleetState {
         self.commands.outboxes.get(agent).is_some_and(|outbox| !outbox.is_empty())
     }
 
-    fn move_home(&mut self, agent: &AgentId, to: JournalId, journal: &mut Journal) {
+    fn move_home(&mut self, agent: &AgentId, to: JournalId, changes: &mut Changes) {
         let outbox = self.commands.outboxes.get(agent);
         let (had, kept): (Vec<CommandId>, Vec<CommandId>) = outbox
             .into_iter()
@@ -104,7 +104,7 @@ impl FleetState {
         }
         for command in had {
             let reason = Reason::truncated("the agent's node has another journal now, and the one before it had this");
-            self.end_delivery(command, agent, CommandOutcome::Indeterminate { reason }, None, journal);
+            self.end_delivery(command, agent, CommandOutcome::Indeterminate { reason }, None, changes);
         }
         let home = self.change_outbox(agent, |outbox| {
             outbox.home = outbox.home.next();
@@ -127,7 +127,7 @@ impl FleetState {
                 });
             }
         }
-        journal.record(self.clock, ChangeKind::InboxOpened { agent: agent.clone(), journal: to, home });
+        changes.record(self.head.clock, ChangeKind::InboxOpened { agent: agent.clone(), journal: to, home });
     }
 
     /// What there is for the agents that a node pulls for. Those are left out for whom nothing changed since the node saw

@@ -455,7 +455,7 @@ impl FleetState {
 
     /// Changes the outbox of an agent, which is there from its first command or inbox on.
     fn change_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
-        let index = self.applying;
+        let index = self.head.applying.index;
         let (before, changed) = self.mind_outbox(agent, |outbox| {
             let before = std::mem::replace(&mut outbox.changed_at, index);
             (before, change(outbox))

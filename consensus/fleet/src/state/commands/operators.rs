@@ -18,8 +18,8 @@ use skep_protocol::statement::Place;
 use skep_protocol::text::{AgentId, OperatorName, Verb};
 use skep_protocol::time::LogInstant;
 
-use crate::state::apply::Journal;
-use crate::state::{FleetState, count_dropped};
+use crate::state::FleetState;
+use crate::state::changes::{Changes, count_dropped};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -51,13 +51,13 @@ const STATEMENT_BYTES: usize = 128;
 
 impl FleetState {
     /// What the shard is from now on. A first operator that did not show that it has its key is none.
-    pub(in crate::state) fn found(&mut self, founding: &Founding, journal: &mut Journal) {
+    pub(in crate::state) fn found(&mut self, founding: &Founding, changes: &mut Changes) {
         let place = founding.charter.place.clone();
         self.commands.place = Some(place.clone());
-        journal.record(self.clock, ChangeKind::Founded { place: place.clone() });
+        changes.record(self.head.clock, ChangeKind::Founded { place: place.clone() });
         let Some(first) = founding.charter.shown() else { return };
         self.commands.made_first = Some(first.operator);
-        self.put_first(KnownFirst { operator: first.operator, replaced: 0 }, &first.name, place, journal);
+        self.put_first(KnownFirst { operator: first.operator, replaced: 0 }, &first.name, place, changes);
     }
 
     /// An operator may do everything from now on.
@@ -66,20 +66,20 @@ impl FleetState {
         first: KnownFirst,
         name: &OperatorName,
         place: Place,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Receipt {
         let serial = self.commands.operators.get(&first.operator).map_or(0, |known| known.grant.serial);
-        let admin_depth = u32::try_from(self.limits.authority_chain_max).unwrap_or(u32::MAX);
+        let admin_depth = u32::try_from(self.head.limits.authority_chain_max).unwrap_or(u32::MAX);
         let whole = OperatorGrant::of_first(place, first.operator, name.clone());
         self.commands.first = Some(first);
-        self.put_operator(OperatorGrant { serial, admin_depth, ..whole }, None, journal)
+        self.put_operator(OperatorGrant { serial, admin_depth, ..whole }, None, changes)
     }
 
     /// Another key is the first operator from now on. The one before it may do nothing any more, nor may anybody by its word.
     pub(in crate::state) fn replace_first(
         &mut self,
         signed: &Arc<SignedReplacement>,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         self.check_place(&signed.place)?;
         let first = self.commands.first;
@@ -91,30 +91,30 @@ impl FleetState {
             return Err(Refusal::FirstOperator);
         }
         let count = self.commands.replaced.len() as u64;
-        if count >= self.limits.first_replacements_max {
+        if count >= self.head.limits.first_replacements_max {
             return Err(Refusal::ShardFull { what: ShardFullOf::FirstOperators, count });
         }
         // It takes the place of the one before it.
         self.make_operator_room(signed.new, false)?;
-        journal.record(self.clock, ChangeKind::FirstReplaced { old: signed.old, new: signed.new });
+        changes.record(self.head.clock, ChangeKind::FirstReplaced { old: signed.old, new: signed.new });
         if let Some(former) = self.commands.operators.get_mut(&signed.old) {
             Arc::make_mut(&mut former.grant).revoked = true;
         }
         self.commands.replaced.push(Arc::clone(signed));
         let now = KnownFirst { operator: signed.new, replaced: signed.serial };
-        let receipt = self.put_first(now, &signed.name, signed.place.clone(), journal);
-        self.withdraw_commands(journal);
+        let receipt = self.put_first(now, &signed.name, signed.place.clone(), changes);
+        self.withdraw_commands(changes);
         Ok(receipt)
     }
 
     pub(in crate::state) fn grant_operator(
         &mut self,
         signed: &SignedGrant,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         let grant = signed.statement();
         let by = grant.by;
-        grant.check_within(&self.limits)?;
+        grant.check_within(&self.head.limits)?;
         self.check_place(&grant.place)?;
         if self.active_operator(by)?.admin_depth == 0 {
             return Err(Refusal::NotAdmin(by));
@@ -123,7 +123,7 @@ impl FleetState {
             return Err(Refusal::FirstOperator);
         }
         let above = self.authority_of(by);
-        if above.len() as u64 >= self.limits.authority_chain_max {
+        if above.len() as u64 >= self.head.limits.authority_chain_max {
             return Err(Refusal::NotAdmin(by));
         }
         // Nobody changes what it owes its own place to.
@@ -137,17 +137,17 @@ impl FleetState {
         }
         // One that is not known may have been forgotten.
         let last = known.map_or(self.commands.serial_floor, |known| known.grant.serial);
-        if grant.serial > last.saturating_add(self.limits.serial_step_max) {
+        if grant.serial > last.saturating_add(self.head.limits.serial_step_max) {
             return Err(InvalidCommand::Serial { given: grant.serial, last }.into());
         }
         if grant.serial <= last && (was_known || last > 0) {
             return Err(Refusal::GrantStale { given: grant.serial, known: last });
         }
-        self.make_operator_room(grant.operator, !is_over(grant, self.clock))?;
-        let receipt = self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), journal);
+        self.make_operator_room(grant.operator, !is_over(grant, self.head.clock))?;
+        let receipt = self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), changes);
         // One that is new has sent nothing, and nobody is one by its word.
         if was_known {
-            self.withdraw_commands(journal);
+            self.withdraw_commands(changes);
         }
         Ok(receipt)
     }
@@ -155,7 +155,7 @@ impl FleetState {
     /// Sees to it that there is room for a statement about an operator; `adds`: whether it may do something by it. What takes
     /// something from an operator that is known always has room.
     fn make_operator_room(&mut self, operator: OperatorKey, adds: bool) -> Result<(), Refusal> {
-        let (now, limits, operators) = (self.clock, self.limits, &self.commands.operators);
+        let (now, limits, operators) = (self.head.clock, self.head.limits, &self.commands.operators);
         let known = operators.get(&operator);
         if adds && known.is_none_or(|known| is_over(&known.grant, now)) {
             let count = operators.values().filter(|of| !is_over(&of.grant, now)).count() as u64;
@@ -176,7 +176,7 @@ impl FleetState {
     /// Lets go of the operator of whom everything has ended for longest; whether there was one. What was signed of it has a number
     /// that is not taken any more, here or of a robot's node that remembers it.
     fn forget_operator(&mut self) -> bool {
-        let now = self.clock;
+        let now = self.head.clock;
         let ended = |(key, of): (&OperatorKey, &Operator)| {
             let ends = of.ends.filter(|ends| *ends <= now && is_over(&of.grant, now));
             ends.map(|ends| (ends, *key))
@@ -184,7 +184,7 @@ impl FleetState {
         let Some((_, key)) = self.commands.operators.iter().filter_map(ended).min() else { return false };
         if let Some(forgotten) = self.commands.operators.remove(&key) {
             self.commands.serial_floor = self.commands.serial_floor.max(forgotten.grant.serial);
-            count_dropped(&mut self.dropped.operators, 1);
+            count_dropped(&mut self.head.dropped.operators, 1);
         }
         true
     }
@@ -199,10 +199,10 @@ impl FleetState {
         &mut self,
         grant: OperatorGrant,
         signed: Option<Arc<SignedGrant>>,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Receipt {
         let (operator, serial, grant) = (grant.operator, grant.serial, Arc::new(grant));
-        journal.record(self.clock, ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
+        changes.record(self.head.clock, ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
         let known = self.commands.operators.get(&operator);
         let busy_until = known.map_or(LogInstant::ZERO, |known| known.busy_until);
         let ended = Some(LogInstant::ZERO);
@@ -211,7 +211,7 @@ impl FleetState {
         // Before the first statement about an operator there was nothing that anybody could still believe.
         let order = if signed.is_some() && serial > FIRST_SERIAL { self.commands.restated + 1 } else { 0 };
         if order > 0 {
-            (self.commands.restated, self.commands.restated_at) = (order, Some(self.applying));
+            (self.commands.restated, self.commands.restated_at) = (order, Some(self.head.applying.index));
         }
         self.commands.operators.insert(operator, Operator { grant, signed, busy_until, order, ends });
         Receipt::Operator { operator, serial }
@@ -226,7 +226,7 @@ impl FleetState {
         }
         let (mut at, mut by) = (key, line.last().and_then(|operator| operator.signed.as_ref()).map(|signed| signed.by));
         while let Some(above) = by {
-            if line.len() as u64 > self.limits.authority_chain_max {
+            if line.len() as u64 > self.head.limits.authority_chain_max {
                 return Err(Refusal::NotAdmin(key));
             }
             let operator = known(above)?;
@@ -255,7 +255,7 @@ impl FleetState {
 
     /// What an operator may do now.
     fn active_operator(&self, key: OperatorKey) -> Result<OperatorGrant, Refusal> {
-        let (rights, now) = (self.rights(key)?, self.clock);
+        let (rights, now) = (self.rights(key)?, self.head.clock);
         match rights.until {
             Some(until) if until <= now => Err(Refusal::GrantEnded { operator: key, until, now }),
             _ => Ok(rights),
@@ -286,7 +286,7 @@ impl FleetState {
     }
 
     /// Nobody begins any more what its operator may not ask for by now, and no wave of it is let out.
-    pub(super) fn withdraw_commands(&mut self, journal: &mut Journal) {
+    pub(super) fn withdraw_commands(&mut self, changes: &mut Changes) {
         if is_on(Mutant::RevokedStillSends) {
             return;
         }
@@ -302,7 +302,7 @@ impl FleetState {
         }
         for (id, agents) in over {
             self.change_command(id, |record| record.next_wave_at = None);
-            agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Revoked, journal));
+            agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Revoked, changes));
         }
     }
 
@@ -311,8 +311,8 @@ impl FleetState {
         for operator in self.line_of(key)? {
             let Some(per_minute) = operator.grant.per_minute else { continue };
             let step = MINUTE_MS / u64::from(per_minute.max(1));
-            let ahead = operator.busy_until.since_ms(self.clock);
-            let allowed = (MINUTE_MS / self.limits.command_burst_share.max(1)).saturating_sub(step);
+            let ahead = operator.busy_until.since_ms(self.head.clock);
+            let allowed = (MINUTE_MS / self.head.limits.command_burst_share.max(1)).saturating_sub(step);
             if per_minute == 0 || ahead > allowed {
                 let retry_after_ms = ahead.saturating_sub(allowed).max(1);
                 let operator = operator.grant.operator;
@@ -324,7 +324,7 @@ impl FleetState {
 
     /// A command counts for its operator, and for everybody by whose word that is one.
     pub(super) fn count_command(&mut self, key: OperatorKey) {
-        let clock = self.clock;
+        let clock = self.head.clock;
         let above: Vec<OperatorKey> = self.authority_of(key).iter().map(|signed| signed.by).collect();
         for key in [key].into_iter().chain(above) {
             let Some(operator) = self.commands.operators.get_mut(&key) else { continue };
@@ -340,7 +340,7 @@ impl FleetState {
         let mut chain = Authority::new();
         let mut at = key;
         while let Some(signed) = self.commands.operators.get(&at).and_then(|operator| operator.signed.as_ref()) {
-            if chain.len() as u64 >= self.limits.authority_chain_max {
+            if chain.len() as u64 >= self.head.limits.authority_chain_max {
                 break;
             }
             chain.push(Arc::clone(signed));

@@ -11,7 +11,7 @@ use skep_protocol::statement::Place;
 use skep_protocol::time::LogInstant;
 
 use crate::state::FleetState;
-use crate::state::apply::Journal;
+use crate::state::changes::Changes;
 
 /// How many recoveries are told to those who knew the shard before. What an entry means: another number needs another fleet
 /// version.
@@ -25,7 +25,7 @@ impl FleetState {
     pub(in crate::state) fn is_recovery(&self, recovered: &Recovered) -> bool {
         let signed = &recovered.statement;
         let first = self.commands.first.map(|first| first.operator);
-        self.applied.map(|position| position.index) == signed.last_index.checked_add(1)
+        self.head.applied.map(|position| position.index) == signed.last_index.checked_add(1)
             && self.commands.place.as_ref() == Some(&signed.place)
             && signed.genesis != signed.place.genesis
             && first.is_some_and(|first| signed.is_by(first))
@@ -33,11 +33,11 @@ impl FleetState {
 
     /// The shard has another genesis from now on. What operators signed under the one before is over: the first one may do
     /// everything, and has to grant the others anew what they may.
-    pub(in crate::state) fn recover(&mut self, recovered: &Recovered, journal: &mut Journal) {
+    pub(in crate::state) fn recover(&mut self, recovered: &Recovered, changes: &mut Changes) {
         let signed = &recovered.statement;
         let place = Place { genesis: signed.genesis, ..signed.place.clone() };
         let (from, last_index, by) = (signed.place.genesis, signed.last_index, signed.by);
-        journal.record(self.clock, ChangeKind::Recovered { place: place.clone(), from, last_index, by });
+        changes.record(self.head.clock, ChangeKind::Recovered { place: place.clone(), from, last_index, by });
         let commands = &mut self.commands;
         let replaced = std::mem::take(&mut commands.replaced);
         commands.past.push(PastGenesis { replaced, recovery: Arc::new(signed.clone()) });
@@ -47,9 +47,9 @@ impl FleetState {
         (commands.place, commands.made_first) = (Some(place.clone()), Some(by));
         self.revoke_all_but(by);
         if let Some(name) = self.commands.operators.get(&by).map(|first| first.grant.name.clone()) {
-            self.put_first(KnownFirst { operator: by, replaced: 0 }, &name, place, journal);
+            self.put_first(KnownFirst { operator: by, replaced: 0 }, &name, place, changes);
         }
-        self.withdraw_commands(journal);
+        self.withdraw_commands(changes);
     }
 
     /// The numbers of their last statements stay: robots' nodes believe none with a lower one. Under another genesis nothing that was

@@ -10,7 +10,7 @@ use skep_protocol::time::LogInstant;
 use super::deliveries::said_bytes;
 use super::{CommandState, DeliveryState};
 use crate::state::FleetState;
-use crate::state::apply::Journal;
+use crate::state::changes::Changes;
 
 /// What a report says that was not known.
 struct News {
@@ -53,17 +53,17 @@ impl FleetState {
     pub(in crate::state) fn report_delivery(
         &mut self,
         report: &DeliveryReport,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         let (id, seq) = (report.command, report.seq);
         let delivery = self.delivery(id, &report.agent).filter(|delivery| delivery.seq == Some(seq));
         let delivery = delivery.ok_or(Refusal::NoSuchCommand(id))?;
         let (open, node) = (delivery.outcome.is_none(), delivery.node);
         let receipt = Receipt::DeliveryReported { command: id, open };
-        let news = delivery.news(report, self.limits.progress_kept_permille);
+        let news = delivery.news(report, self.head.limits.progress_kept_permille);
         let Some(news) = news.filter(|_| open) else { return Ok(receipt) };
         let News { steps, new_steps, progress, keeps } = news;
-        let (clock, now) = (self.clock, progress.clone().map(|said| self.fitting(said)));
+        let (clock, now) = (self.head.clock, progress.clone().map(|said| self.fitting(said)));
         self.change_command(id, |record| {
             if let Some(delivery) = record.deliveries.get_mut(&report.agent) {
                 let before = said_bytes(delivery);
@@ -82,22 +82,22 @@ impl FleetState {
             let (agent, trace, progress) = (report.agent.clone(), self.trace(&id), progress.filter(|_| keeps));
             let what =
                 ChangeKind::DeliveryReported { command: id, trace, agent, seq, node, steps: new_steps, progress };
-            journal.record(self.clock, what);
+            changes.record(self.head.clock, what);
         }
         Ok(receipt)
     }
 
     /// What an agent's software says of a command, without its words if there is no room for them.
     fn fitting(&self, said: CommandProgress) -> CommandProgress {
-        let full = self.commands.bytes.saturating_add(self.limits.note_bytes_max) > self.limits.command_bytes_max;
+        let full = self.commands.bytes.saturating_add(self.head.limits.note_bytes_max) > self.head.limits.command_bytes_max;
         if full { CommandProgress { note: Reason::truncated(""), ..said } } else { said }
     }
 
     /// Takes note of who leads. Before a leader, and when the clock was lost, nodes had nobody to tell what is under way:
     /// they are given as long as ever from then.
     pub(in crate::state) fn note_leader(&mut self, clock_lost: bool) {
-        if self.commands.led_since.0 != self.applying_term || clock_lost {
-            self.commands.led_since = (self.applying_term, self.clock);
+        if self.commands.led_since.0 != self.head.applying.term || clock_lost {
+            self.commands.led_since = (self.head.applying.term, self.head.clock);
         }
     }
 
@@ -107,9 +107,9 @@ impl FleetState {
         let (_, led_since) = self.commands.led_since;
         let heard_at = delivery.heard_at.map_or(led_since, |at| at.max(led_since));
         // In an era that is over a deadline says nothing of how long that is.
-        let same_era = record.deadline().era() == self.clock.era();
+        let same_era = record.deadline().era() == self.head.clock.era();
         let from = if same_era { record.deadline() } else { led_since };
-        let latest = from.plus_ms(self.limits.under_way_ms_max).max(led_since);
-        heard_at.min(latest).plus_ms(self.limits.doubt_after_ms)
+        let latest = from.plus_ms(self.head.limits.under_way_ms_max).max(led_since);
+        heard_at.min(latest).plus_ms(self.head.limits.doubt_after_ms)
     }
 }

@@ -14,7 +14,7 @@ use skep_protocol::text::{AgentId, Reason};
 
 use super::{CommandState, DeliveryState};
 use crate::state::FleetState;
-use crate::state::apply::Journal;
+use crate::state::changes::Changes;
 
 fn receipt(record: &CommandState) -> Receipt {
     Receipt::Command { command: record.id(), agents: record.agents, open: record.open }
@@ -24,7 +24,7 @@ impl FleetState {
     pub(in crate::state) fn send_command(
         &mut self,
         signed: &SignedCommand,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         let command = signed.statement();
         if let Some(known) = self.commands.records.get(&command.id) {
@@ -32,14 +32,14 @@ impl FleetState {
             let same = known.signed.body() == signed.body();
             return if same { Ok(receipt(known)) } else { Err(Refusal::CommandExists(command.id)) };
         }
-        command.check_within(&self.limits)?;
+        command.check_within(&self.head.limits)?;
         self.check_place(&command.place)?;
         self.check_valid(command)?;
         self.check_granted(command.operator, &command.verb, &command.target, command.deadline)?;
         // To take another's place is to call it off.
         if let Some(former) = command.supersedes.and_then(|former| self.commands.record(&former)) {
             let former = Arc::clone(&former.signed);
-            self.check_granted(command.operator, &former.verb, &former.target, self.clock)?;
+            self.check_granted(command.operator, &former.verb, &former.target, self.head.clock)?;
         }
         let agents = self.resolve(&command.target)?;
         self.check_not_redriven(command, &agents)?;
@@ -50,8 +50,8 @@ impl FleetState {
         let record = self.new_command(signed, &agents);
         self.redrive(command, &agents);
         let (id, announced, at_once) = (record.id(), receipt(&record), record.next_wave_at.is_none());
-        journal.record(
-            self.clock,
+        changes.record(
+            self.head.clock,
             ChangeKind::CommandAccepted { command: Arc::clone(&record.signed), agents: record.open },
         );
         self.commands.index(&record);
@@ -61,24 +61,24 @@ impl FleetState {
         }
         for agent in &full {
             let reason = Reason::truncated("its outbox is full: too many commands of this class to it have not ended");
-            self.end_delivery(id, agent, CommandOutcome::Rejected { reason }, None, journal);
+            self.end_delivery(id, agent, CommandOutcome::Rejected { reason }, None, changes);
         }
         let receipt = self.commands.record(&id).map_or(announced, receipt);
         if at_once {
-            self.let_out(id, 0, journal);
+            self.let_out(id, 0, changes);
         }
         Ok(receipt)
     }
 
     fn check_valid(&self, command: &Command) -> Result<(), Refusal> {
-        let (id, deadline, now) = (command.id, command.deadline, self.clock);
+        let (id, deadline, now) = (command.id, command.deadline, self.head.clock);
         // Signed, so that an old command that is sent again is refused however long ago its id was forgotten.
         if deadline <= now {
             return Err(Refusal::CommandExpired { command: id, deadline, now });
         }
         let valid_ms = deadline.since_ms(now);
-        let max_ms = self.limits.command_valid_ms_max;
-        if valid_ms > max_ms.saturating_add(self.limits.clock_lead_ms_max) {
+        let max_ms = self.head.limits.command_valid_ms_max;
+        if valid_ms > max_ms.saturating_add(self.head.limits.clock_lead_ms_max) {
             return Err(Refusal::CommandTooLong { command: id, valid_ms, max_ms });
         }
         Ok(())
@@ -132,7 +132,7 @@ impl FleetState {
     /// keeps no other from what is for both: the command is refused only if there is room at none of them.
     fn check_command_room(&self, signed: &SignedCommand, agents: &[AgentId]) -> Result<Vec<AgentId>, Refusal> {
         let full = |what, count: u64| Err(Refusal::ShardFull { what, count });
-        let (commands, limits) = (&self.commands, &self.limits);
+        let (commands, limits) = (&self.commands, &self.head.limits);
         if commands.records.len() as u64 >= limits.commands_max {
             return full(ShardFullOf::Commands, commands.records.len() as u64);
         }
@@ -179,31 +179,31 @@ impl FleetState {
         let deliveries: OrdMap<_, _> = agents.iter().enumerate().map(delivery).collect();
         CommandState {
             signed: Arc::new(signed.clone()),
-            accepted_at: self.clock,
-            accepted_by: (self.applying, self.applying_term),
+            accepted_at: self.head.clock,
+            accepted_by: (self.head.applying.index, self.head.applying.term),
             agents: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
             open: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
             deliveries,
             failed: 0,
             said_bytes: 0,
             released: 0,
-            next_wave_at: waves.map(|Waves { every_ms, .. }| self.clock.plus_ms(every_ms)),
+            next_wave_at: waves.map(|Waves { every_ms, .. }| self.head.clock.plus_ms(every_ms)),
             doubt_at: None,
             discarded: false,
         }
     }
 
     /// Lets the next wave of a command out, if it is still the next.
-    pub(in crate::state) fn release_wave(&mut self, id: CommandId, wave: u32, journal: &mut Journal) {
+    pub(in crate::state) fn release_wave(&mut self, id: CommandId, wave: u32, changes: &mut Changes) {
         let Some(record) = self.commands.record(&id) else { return };
         let next = record.next_wave_at.is_some() && record.released == wave && !record.is_ended();
         // What is not let out by its deadline ends with it.
-        if next && record.deadline() > self.clock {
-            self.let_out(id, wave, journal);
+        if next && record.deadline() > self.head.clock {
+            self.let_out(id, wave, changes);
         }
     }
 
-    fn let_out(&mut self, id: CommandId, wave: u32, journal: &mut Journal) {
+    fn let_out(&mut self, id: CommandId, wave: u32, changes: &mut Changes) {
         let Some(record) = self.commands.record(&id) else { return };
         let class = record.class();
         let of_wave = |delivery: &DeliveryState| delivery.wave == wave && delivery.outcome.is_none();
@@ -220,7 +220,7 @@ impl FleetState {
             });
             to.push((agent, seq, attachment.filter(|_| takes).map(|attachment| attachment.node)));
         }
-        let clock = self.clock;
+        let clock = self.head.clock;
         self.change_command(id, |record| {
             for (agent, seq, node) in &to {
                 if let Some(delivery) = record.deliveries.get_mut(agent) {
@@ -235,10 +235,10 @@ impl FleetState {
         });
         let to: Vec<_> = to.into_iter().map(|(agent, seq, _)| (agent, seq)).collect();
         let agents: Vec<AgentId> = to.iter().map(|(agent, _)| agent.clone()).collect();
-        journal.record(self.clock, ChangeKind::CommandReleased { command: id, trace: self.trace(&id), to });
+        changes.record(self.head.clock, ChangeKind::CommandReleased { command: id, trace: self.trace(&id), to });
         let former = self.commands.record(&id).and_then(|record| record.signed.supersedes);
         if let Some(former) = former {
-            agents.iter().for_each(|agent| self.void(former, agent, VoidCause::Superseded, journal));
+            agents.iter().for_each(|agent| self.void(former, agent, VoidCause::Superseded, changes));
         }
     }
 
@@ -246,7 +246,7 @@ impl FleetState {
     pub(in crate::state) fn order_command(
         &mut self,
         order: &CommandOrder,
-        journal: &mut Journal,
+        changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         let id = order.command;
         self.check_place(&order.place)?;
@@ -254,7 +254,7 @@ impl FleetState {
         let command = Arc::clone(&record.signed);
         let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
         let before = receipt(record);
-        self.check_granted(order.operator, &command.verb, &command.target, self.clock)?;
+        self.check_granted(order.operator, &command.verb, &command.target, self.head.clock)?;
         if let OrderKind::Resolve { agent, .. } = &order.what {
             self.check_indeterminate(id, agent)?;
         }
@@ -262,12 +262,12 @@ impl FleetState {
             self.check_dead_letter(id)?;
         }
         let (what, by, reason) = (order.what.clone(), order.operator, order.reason.clone());
-        journal
-            .record(self.clock, ChangeKind::CommandOrdered { command: id, trace: self.trace(&id), what, by, reason });
+        changes
+            .record(self.head.clock, ChangeKind::CommandOrdered { command: id, trace: self.trace(&id), what, by, reason });
         match &order.what {
             OrderKind::Cancel => {
                 self.change_command(id, |record| record.next_wave_at = None);
-                agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, journal));
+                agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, changes));
             }
             OrderKind::Discard => drop(self.change_command(id, |record| record.discarded = true)),
             OrderKind::Abort if is_on(Mutant::AbortIgnored) => {}
@@ -275,7 +275,7 @@ impl FleetState {
                 self.change_command(id, |record| record.next_wave_at = None);
                 let kept_back = |agent: &&AgentId| self.delivery(id, agent).is_some_and(|d| d.seq.is_none());
                 let kept_back: Vec<&AgentId> = agents.iter().filter(kept_back).collect();
-                kept_back.into_iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, journal));
+                kept_back.into_iter().for_each(|agent| self.void(id, agent, VoidCause::Cancelled, changes));
             }
             OrderKind::Resolve { agent, done } => {
                 let outcome = if *done {
@@ -283,7 +283,7 @@ impl FleetState {
                 } else {
                     CommandOutcome::Failed { reason: Reason::truncated("resolved by an operator: it was not done") }
                 };
-                self.end_delivery(id, agent, outcome, None, journal);
+                self.end_delivery(id, agent, outcome, None, changes);
             }
         }
         // What it ended may be forgotten already.
