@@ -28,4 +28,6 @@ pub use orchestrator::{
 };
 pub use pulse::{LeaderPulse, PulseConfig};
 pub use skep_protocol::fleet::FleetLimits;
+mod tables;
+
 pub use state::{Applied, FleetState, LogPosition, SnapshotError};

@@ -81,7 +81,7 @@ impl FleetState {
                 // Once in the life of a shard.
                 if self.place().is_none() {
                     self.agree(&founding.rules, changes);
-                    self.found(founding, changes);
+                    self.operators.found(founding, &mut self.head.cx(changes));
                 }
                 Vec::new()
             }

@@ -5,6 +5,7 @@ use skep_protocol::query::Dropped;
 use skep_protocol::time::LogInstant;
 
 use super::LogPosition;
+use super::changes::{Changes, Cx};
 
 /// What there is of a shard once, whatever it holds.
 #[derive(Clone, Debug)]
@@ -36,6 +37,19 @@ impl Head {
             digest: 0,
             next_seq: 0,
             dropped: Dropped::default(),
+        }
+    }
+
+    /// What tables are changed with by the entry that is being applied.
+    pub(super) fn cx<'a>(&'a mut self, changes: &'a mut Changes) -> Cx<'a> {
+        Cx {
+            now: self.clock,
+            index: self.applying.index,
+            term: self.applying.term,
+            limits: &self.limits,
+            dropped: &mut self.dropped,
+            next_seq: &mut self.next_seq,
+            changes,
         }
     }
 }

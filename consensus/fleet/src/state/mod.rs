@@ -11,6 +11,7 @@ mod era;
 mod head;
 #[cfg(test)]
 pub(crate) mod looks;
+mod operators;
 mod serving;
 mod snapshot;
 mod tasks;
@@ -38,6 +39,8 @@ use ended::Ended;
 use head::Head;
 use serving::Serving;
 pub use snapshot::SnapshotError;
+
+use crate::tables::operators::Operators;
 
 /// About how many bytes of a snapshot a request id, an agent, and everything else take.
 const DEDUP_ID_BYTES: u64 = 64;
@@ -106,6 +109,7 @@ pub struct FleetState {
     /// When pending tasks stand otherwise than they do: when they can be had by whoever cannot have them yet, and when they
     /// are worthless.
     gates: OrdSet<(LogInstant, TaskId)>,
+    operators: Operators,
     commands: Commands,
     dedup: Dedup,
 }
@@ -142,6 +146,7 @@ impl FleetState {
             idle: OrdSet::new(),
             offered_at: 0,
             gates: OrdSet::new(),
+            operators: Operators::default(),
             commands: Commands::default(),
             dedup: Dedup::default(),
         }
@@ -185,7 +190,8 @@ impl FleetState {
     /// About how many bytes a snapshot takes.
     pub fn bytes(&self) -> u64 {
         let ids = self.dedup.len() as u64 * DEDUP_ID_BYTES;
-        self.task_bytes + self.agents.len() as u64 * AGENT_BYTES + self.commands.bytes() + ids + STATE_BYTES
+        let commands = self.commands.bytes() + self.operators.bytes();
+        self.task_bytes + self.agents.len() as u64 * AGENT_BYTES + commands + ids + STATE_BYTES
     }
 
     /// A task, if it is live or ended lately.

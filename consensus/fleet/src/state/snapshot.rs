@@ -17,10 +17,11 @@ use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-use super::commands::{CommandState, Commands, CommandsHead, Operator, OutboxHead};
+use super::commands::{CommandState, Commands, CommandsHead, OutboxHead};
 use super::dedup::{Dedup, Remembered};
 use super::head::Head;
 use super::{FleetState, LogPosition};
+use crate::tables::operators::{Operator, Operators, OperatorsHead};
 
 /// The snapshot format that is written and read.
 const FORMAT: u8 = 10;
@@ -189,9 +190,10 @@ impl FleetState {
         out.put_all(self.tasks.len(), self.tasks.values().map(AsRef::<Task>::as_ref))?;
         out.put_all(self.ended.len(), self.ended.iter())?;
         out.put_all(self.agents.len(), self.agents.iter().map(|(id, record)| (id, record.as_ref())))?;
-        let commands = &self.commands;
+        let (commands, operators) = (&self.commands, self.operators.records());
+        out.put(&self.operators.head())?;
         out.put(&commands.head())?;
-        out.put_all(commands.operators.len(), commands.operators.iter())?;
+        out.put_all(operators.len(), operators)?;
         out.put_all(commands.outboxes.len(), commands.outbox_heads())?;
         out.put_all(commands.records.len(), commands.records.values().map(AsRef::<CommandState>::as_ref))?;
         let ids = if is_on(Mutant::DedupInMemory) { 0 } else { self.dedup.len() };
@@ -257,9 +259,10 @@ impl FleetState {
             Ok(())
         })?;
         let applied = self.head.applying.index;
+        self.operators = Operators::from_head(from.take::<OperatorsHead>()?);
         self.commands = Commands::from_head(from.take::<CommandsHead>()?);
         from.take_all(|(key, operator): (OperatorKey, Operator)| {
-            self.commands.restore_operator(key, operator);
+            self.operators.restore(key, operator);
             Ok(())
         })?;
         from.take_all(|(agent, head): (AgentId, OutboxHead)| {

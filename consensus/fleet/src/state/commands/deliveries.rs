@@ -1,9 +1,13 @@
 //! How commands end.
 
+use std::collections::BTreeMap;
+
+use skep_protocol::authority::{OperatorGrant, OperatorKey};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{CommandOutcome, Steps, VoidCause};
 use skep_protocol::entry::EndedDelivery;
 use skep_protocol::ids::{CommandId, NodeId};
+use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::{AgentId, Reason};
 
@@ -54,6 +58,29 @@ impl FleetState {
         }
         let (agent, trace) = (agent.clone(), self.trace(&id));
         changes.record(self.head.clock, ChangeKind::DeliveryVoided { command: id, trace, agent, cause });
+    }
+
+    /// Nobody begins any more what its operator may not ask for by now, and no wave of it is let out.
+    pub(in crate::state) fn withdraw_commands(&mut self, changes: &mut Changes) {
+        if is_on(Mutant::RevokedStillSends) {
+            return;
+        }
+        let mut known: BTreeMap<OperatorKey, Option<OperatorGrant>> = BTreeMap::new();
+        let mut over: Vec<(CommandId, Vec<AgentId>)> = Vec::new();
+        for record in self.commands.records.values().filter(|record| !record.is_ended()) {
+            let command = &record.signed;
+            let rights = known
+                .entry(command.operator)
+                .or_insert_with(|| self.operators.rights(command.operator, &self.head.limits).ok());
+            let may = |rights: &OperatorGrant| rights.allows(&command.verb, &command.target, command.deadline);
+            if !rights.as_ref().is_some_and(may) {
+                over.push((record.id(), record.deliveries.keys().cloned().collect()));
+            }
+        }
+        for (id, agents) in over {
+            self.change_command(id, |record| record.next_wave_at = None);
+            agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Revoked, changes));
+        }
     }
 
     /// The deadline of a command passed.
@@ -187,7 +214,10 @@ impl FleetState {
         }
         let steps = steps.map(|steps| steps.since(told)).unwrap_or_default();
         let (agent, trace) = (agent.clone(), self.trace(&id));
-        changes.record(self.head.clock, ChangeKind::DeliveryEnded { command: id, trace, agent, outcome, seq, node, steps });
+        changes.record(
+            self.head.clock,
+            ChangeKind::DeliveryEnded { command: id, trace, agent, outcome, seq, node, steps },
+        );
         self.forget_ended_commands();
     }
 
@@ -207,7 +237,8 @@ impl FleetState {
         }
         loop {
             let beyond = self.commands.dead_letters_beyond(&self.head.limits);
-            let oldest = self.commands.dead.get_min().filter(|(deadline, _)| beyond > 0 && *deadline <= self.head.clock);
+            let oldest =
+                self.commands.dead.get_min().filter(|(deadline, _)| beyond > 0 && *deadline <= self.head.clock);
             let Some((_, id)) = oldest.copied() else { return };
             if self.commands.record(&id).is_some_and(|record| record.failed as usize > beyond) {
                 self.change_command(id, |record| record.keep_dead_letters(beyond));

@@ -269,8 +269,8 @@ impl FleetState {
             let record = self.commands.records.get(command)?;
             let void = record.deliveries.get(&agent)?.void;
             // As it is by now: whoever stated it again knows that the statement before it is not to be believed.
-            let (command, authority) =
-                (Arc::clone(&record.signed), Arc::new(self.authority_of(record.signed.operator)));
+            let authority = self.operators.authority_of(record.signed.operator, &self.head.limits);
+            let (command, authority) = (Arc::clone(&record.signed), Arc::new(authority));
             Some(Delivery { seq: *seq, command, authority, void })
         })
     }

@@ -1,4 +1,4 @@
-//! Commands, the outboxes of the agents that they are for, and who may send them.
+//! Commands, and the outboxes of the agents that they are for.
 //!
 //! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order of its class
 //! from when it is let out to it. From then on the agent's node may have it, so that only that node can say that it was
@@ -7,8 +7,6 @@
 
 mod deliveries;
 mod inbox;
-mod operators;
-mod recovery;
 mod reports;
 mod send;
 mod stored;
@@ -18,22 +16,18 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::command::{
     CommandClass, CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, PerClass, SignedCommand,
     Steps, VoidCause,
 };
 use skep_protocol::fleet::FleetLimits;
-use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId, RaftId};
+use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::limits;
-use skep_protocol::recovery::PastGenesis;
-use skep_protocol::statement::Place;
 use skep_protocol::text::{AgentId, GroupName, TraceParent};
 use skep_protocol::time::LogInstant;
 
 use super::FleetState;
 use deliveries::said_bytes;
-pub(crate) use operators::Operator;
 pub(super) use stored::{CommandsHead, OutboxHead};
 
 /// Why the orchestrator has to look at a command.
@@ -210,22 +204,6 @@ impl Outbox {
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
-    /// Where statements of operators hold; none before the shard's first entry.
-    pub(super) place: Option<Place>,
-    /// The first operator as the shard was made with it, what it was replaced by since, in order, and who it is by now.
-    made_first: Option<OperatorKey>,
-    replaced: Vec<Arc<SignedReplacement>>,
-    first: Option<KnownFirst>,
-    /// What the shard was before it was recovered, the last few times, in order.
-    past: Vec<PastGenesis>,
-    /// The latest of those who were members then.
-    former: Vec<RaftId>,
-    /// How many statements about operators replaced an earlier one, and the entry of the last.
-    restated: u64,
-    restated_at: Option<u64>,
-    /// The highest number of a statement about an operator that was forgotten.
-    serial_floor: u64,
-    pub(super) operators: OrdMap<OperatorKey, Operator>,
     pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
     pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
     /// The agents that take commands, by their groups.
@@ -253,9 +231,7 @@ impl Commands {
     pub(super) fn bytes(&self) -> u64 {
         const DELIVERY: u64 = 192;
         const OUTBOX: u64 = 512;
-        const OPERATOR: u64 = 1_024;
-        let fixed = self.outboxes.len() as u64 * OUTBOX + self.operators.len() as u64 * OPERATOR;
-        self.bytes + self.deliveries * DELIVERY + fixed
+        self.bytes + self.deliveries * DELIVERY + self.outboxes.len() as u64 * OUTBOX
     }
 
     /// An agent is of other groups than before.
@@ -271,11 +247,6 @@ impl Commands {
         for joined in now.difference(before) {
             self.groups.entry(joined.clone()).or_default().insert(agent.clone());
         }
-    }
-
-    /// Takes over an operator.
-    pub(super) fn restore_operator(&mut self, key: OperatorKey, operator: Operator) {
-        self.operators.insert(key, operator);
     }
 
     /// Whether ended commands are to be forgotten.

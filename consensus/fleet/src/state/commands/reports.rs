@@ -89,7 +89,8 @@ impl FleetState {
 
     /// What an agent's software says of a command, without its words if there is no room for them.
     fn fitting(&self, said: CommandProgress) -> CommandProgress {
-        let full = self.commands.bytes.saturating_add(self.head.limits.note_bytes_max) > self.head.limits.command_bytes_max;
+        let full =
+            self.commands.bytes.saturating_add(self.head.limits.note_bytes_max) > self.head.limits.command_bytes_max;
         if full { CommandProgress { note: Reason::truncated(""), ..said } } else { said }
     }
 

@@ -33,20 +33,32 @@ impl FleetState {
             return if same { Ok(receipt(known)) } else { Err(Refusal::CommandExists(command.id)) };
         }
         command.check_within(&self.head.limits)?;
-        self.check_place(&command.place)?;
+        self.operators.check_place(&command.place)?;
         self.check_valid(command)?;
-        self.check_granted(command.operator, &command.verb, &command.target, command.deadline)?;
+        self.operators.check_granted(
+            command.operator,
+            &command.verb,
+            &command.target,
+            command.deadline,
+            &self.head.cx(changes),
+        )?;
         // To take another's place is to call it off.
         if let Some(former) = command.supersedes.and_then(|former| self.commands.record(&former)) {
             let former = Arc::clone(&former.signed);
-            self.check_granted(command.operator, &former.verb, &former.target, self.head.clock)?;
+            self.operators.check_granted(
+                command.operator,
+                &former.verb,
+                &former.target,
+                self.head.clock,
+                &self.head.cx(changes),
+            )?;
         }
         let agents = self.resolve(&command.target)?;
         self.check_not_redriven(command, &agents)?;
         self.forget_ended_commands();
         let full = self.check_command_room(signed, &agents)?;
-        self.check_rate(command.operator)?;
-        self.count_command(command.operator);
+        self.operators.check_rate(command.operator, &self.head.cx(changes))?;
+        self.operators.count_command(command.operator, &self.head.cx(changes));
         let record = self.new_command(signed, &agents);
         self.redrive(command, &agents);
         let (id, announced, at_once) = (record.id(), receipt(&record), record.next_wave_at.is_none());
@@ -249,12 +261,18 @@ impl FleetState {
         changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         let id = order.command;
-        self.check_place(&order.place)?;
+        self.operators.check_place(&order.place)?;
         let record = self.commands.record(&id).ok_or(Refusal::NoSuchCommand(id))?;
         let command = Arc::clone(&record.signed);
         let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
         let before = receipt(record);
-        self.check_granted(order.operator, &command.verb, &command.target, self.head.clock)?;
+        self.operators.check_granted(
+            order.operator,
+            &command.verb,
+            &command.target,
+            self.head.clock,
+            &self.head.cx(changes),
+        )?;
         if let OrderKind::Resolve { agent, .. } = &order.what {
             self.check_indeterminate(id, agent)?;
         }
@@ -262,8 +280,10 @@ impl FleetState {
             self.check_dead_letter(id)?;
         }
         let (what, by, reason) = (order.what.clone(), order.operator, order.reason.clone());
-        changes
-            .record(self.head.clock, ChangeKind::CommandOrdered { command: id, trace: self.trace(&id), what, by, reason });
+        changes.record(
+            self.head.clock,
+            ChangeKind::CommandOrdered { command: id, trace: self.trace(&id), what, by, reason },
+        );
         match &order.what {
             OrderKind::Cancel => {
                 self.change_command(id, |record| record.next_wave_at = None);

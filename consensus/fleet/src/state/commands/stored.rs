@@ -4,11 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::command::PerClass;
-use skep_protocol::ids::{HomeEpoch, JournalId, RaftId};
-use skep_protocol::recovery::PastGenesis;
-use skep_protocol::statement::Place;
+use skep_protocol::ids::{HomeEpoch, JournalId};
 use skep_protocol::text::{AgentId, GroupName};
 use skep_protocol::time::LogInstant;
 
@@ -17,15 +14,6 @@ use super::{CommandState, Commands, Lane, Outbox};
 /// What there is of it once.
 #[derive(Serialize, Deserialize)]
 pub(in crate::state) struct CommandsHead {
-    place: Option<Place>,
-    made_first: Option<OperatorKey>,
-    first: Option<KnownFirst>,
-    replaced: Vec<Arc<SignedReplacement>>,
-    past: Vec<PastGenesis>,
-    former: Vec<RaftId>,
-    restated: u64,
-    restated_at: Option<u64>,
-    serial_floor: u64,
     homes_from: HomeEpoch,
     led_since: (u64, LogInstant),
 }
@@ -41,19 +29,7 @@ pub(in crate::state) struct OutboxHead {
 
 impl Commands {
     pub(in crate::state) fn head(&self) -> CommandsHead {
-        CommandsHead {
-            place: self.place.clone(),
-            made_first: self.made_first,
-            first: self.first,
-            replaced: self.replaced.clone(),
-            past: self.past.clone(),
-            former: self.former.clone(),
-            restated: self.restated,
-            restated_at: self.restated_at,
-            serial_floor: self.serial_floor,
-            homes_from: self.homes_from,
-            led_since: self.led_since,
-        }
+        CommandsHead { homes_from: self.homes_from, led_since: self.led_since }
     }
 
     pub(in crate::state) fn outbox_heads(&self) -> impl Iterator<Item = (&AgentId, OutboxHead)> {
@@ -64,35 +40,10 @@ impl Commands {
         })
     }
 
-    /// Nothing yet. What is restored comes in this order: operators, outboxes, records.
+    /// Nothing yet. Outboxes are restored before the records that are in them.
     pub(in crate::state) fn from_head(head: CommandsHead) -> Self {
-        let CommandsHead {
-            place,
-            made_first,
-            first,
-            replaced,
-            past,
-            former,
-            restated,
-            restated_at,
-            serial_floor,
-            homes_from,
-            led_since,
-        } = head;
-        Self {
-            place,
-            made_first,
-            first,
-            replaced,
-            past,
-            former,
-            restated,
-            restated_at,
-            serial_floor,
-            homes_from,
-            led_since,
-            ..Self::default()
-        }
+        let CommandsHead { homes_from, led_since } = head;
+        Self { homes_from, led_since, ..Self::default() }
     }
 
     /// Takes over an outbox, as it was after an entry.
