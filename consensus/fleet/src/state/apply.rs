@@ -9,9 +9,9 @@ use skep_protocol::fleet::{FleetLimits, Rules};
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::agents::Wish;
 use super::changes::{Changes, count_dropped};
 use super::{Applied, FleetState, LogPosition};
+use crate::tables::agents::Wish;
 
 impl FleetState {
     /// Applies the entry at a place of the log. Deterministic: depends on the state and the arguments only.
@@ -62,7 +62,7 @@ impl FleetState {
         self.note_leader(begins_era);
         if begins_era {
             self.carry_tasks_over(before);
-            self.count_idle_agents_anew();
+            self.agents.count_all_idle_anew(self.head.clock);
             changes.record(self.head.clock, ChangeKind::ClockLost { now: self.head.clock });
         }
         match &entry.body {

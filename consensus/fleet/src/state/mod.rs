@@ -12,21 +12,21 @@ mod head;
 #[cfg(test)]
 pub(crate) mod looks;
 mod operators;
-mod serving;
 mod snapshot;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod waits;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use skep_protocol::agent::AgentRecord;
 use skep_protocol::change::Change;
 use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::Reply;
-use skep_protocol::query::{AgentView, Counts, Dropped};
+use skep_protocol::query::{Counts, Dropped};
 use skep_protocol::task::Task;
 use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
@@ -37,9 +37,9 @@ use commands::Commands;
 use dedup::Dedup;
 use ended::Ended;
 use head::Head;
-use serving::Serving;
 pub use snapshot::SnapshotError;
 
+use crate::tables::agents::Agents;
 use crate::tables::operators::Operators;
 
 /// About how many bytes of a snapshot a request id, an agent, and everything else take.
@@ -94,21 +94,14 @@ pub struct FleetState {
     task_bytes: u64,
     /// The highest epoch of any task that was forgotten: one that takes up its id again goes on above it.
     epoch_floor: ClaimEpoch,
-    agents: OrdMap<AgentId, Arc<AgentRecord>>,
     /// Tasks that agents hold.
     held: OrdMap<AgentId, OrdSet<TaskId>>,
-    /// How many agents nodes serve, by what these can do.
-    serving: OrdMap<BTreeSet<Capability>, Serving>,
-    /// Agents by the last entry that changed their attachment or what they hold, for whoever tells them.
-    by_change: OrdSet<(u64, AgentId)>,
-    changed_at: OrdMap<AgentId, u64>,
-    /// Agents that nobody serves and nobody registered, by since when.
-    idle: OrdSet<(LogInstant, AgentId)>,
     /// The last entry that made a task pending.
     offered_at: u64,
     /// When pending tasks stand otherwise than they do: when they can be had by whoever cannot have them yet, and when they
     /// are worthless.
     gates: OrdSet<(LogInstant, TaskId)>,
+    agents: Agents,
     operators: Operators,
     commands: Commands,
     dedup: Dedup,
@@ -138,14 +131,10 @@ impl FleetState {
             ended: Ended::default(),
             task_bytes: 0,
             epoch_floor: ClaimEpoch::default(),
-            agents: OrdMap::new(),
             held: OrdMap::new(),
-            serving: OrdMap::new(),
-            by_change: OrdSet::new(),
-            changed_at: OrdMap::new(),
-            idle: OrdSet::new(),
             offered_at: 0,
             gates: OrdSet::new(),
+            agents: Agents::default(),
             operators: Operators::default(),
             commands: Commands::default(),
             dedup: Dedup::default(),
@@ -191,7 +180,7 @@ impl FleetState {
     pub fn bytes(&self) -> u64 {
         let ids = self.dedup.len() as u64 * DEDUP_ID_BYTES;
         let commands = self.commands.bytes() + self.operators.bytes();
-        self.task_bytes + self.agents.len() as u64 * AGENT_BYTES + commands + ids + STATE_BYTES
+        self.task_bytes + self.agents.count() * AGENT_BYTES + commands + ids + STATE_BYTES
     }
 
     /// A task, if it is live or ended lately.
@@ -204,38 +193,6 @@ impl FleetState {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         self.tasks.range((from, Unbounded)).map(|(_, task)| task.as_ref())
-    }
-
-    /// Registered agents in order of their ids, from after one.
-    pub fn agents_after(&self, after: Option<&AgentId>) -> impl Iterator<Item = AgentView> + '_ {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, |id| Excluded(id.clone()));
-        let kinds = self.kinds_of_agents();
-        self.agents.range((from, Unbounded)).map(move |(id, record)| AgentView {
-            id: id.clone(),
-            role: record.role.clone(),
-            held: self.held_count(id),
-            overlaps: agents::overlaps(&kinds, &record.role),
-            attachment: record.attachment,
-        })
-    }
-
-    /// An agent, if it is known.
-    pub fn agent(&self, id: &AgentId) -> Option<&AgentRecord> {
-        self.agents.get(id).map(AsRef::as_ref)
-    }
-
-    /// Every agent that a node serves, with its attachment.
-    #[cfg(test)]
-    pub(crate) fn attached(&self) -> impl Iterator<Item = (&AgentId, &AgentRecord)> {
-        self.agents.iter().filter(|(_, record)| record.attachment.is_some()).map(|(id, record)| (id, record.as_ref()))
-    }
-
-    /// Agents whose attachment or claims were changed by entries after an index.
-    pub(crate) fn changed_after(&self, index: Option<u64>) -> impl Iterator<Item = &AgentId> {
-        let first = AgentId::first();
-        let from = index.map_or((0, first.clone()), |index| (index.saturating_add(1), first));
-        self.by_change.range(from..).map(|(_, agent)| agent)
     }
 
     /// What an agent holds.
@@ -277,7 +234,7 @@ impl FleetState {
             pending,
             claimed: (self.tasks.len() as u64).saturating_sub(terminal).saturating_sub(pending),
             terminal,
-            agents: self.agents.len() as u64,
+            agents: self.agents.count(),
         }
     }
 
@@ -287,21 +244,6 @@ impl FleetState {
             #[cfg(test)]
             looks::count();
         })
-    }
-
-    /// Agents that will be forgotten unless somebody serves them: when, since when nobody does, and who. Soonest first.
-    pub(crate) fn idle_agents(&self) -> impl Iterator<Item = (LogInstant, LogInstant, AgentId)> + '_ {
-        let known_ms = self.head.limits.agent_ttl_ms;
-        let idle = self.idle.iter().map(move |(since, agent)| (since.plus_ms(known_ms), *since, agent.clone()));
-        idle.inspect(|_| {
-            #[cfg(test)]
-            looks::count();
-        })
-    }
-
-    /// Whether nobody has served an agent since then.
-    pub(crate) fn is_idle_since(&self, agent: &AgentId, since: LogInstant) -> bool {
-        self.agent(agent).and_then(AgentRecord::forgettable_since) == Some(since)
     }
 
     /// Whether that is still to come, or has come and was not done.

@@ -189,7 +189,8 @@ impl FleetState {
         })?;
         out.put_all(self.tasks.len(), self.tasks.values().map(AsRef::<Task>::as_ref))?;
         out.put_all(self.ended.len(), self.ended.iter())?;
-        out.put_all(self.agents.len(), self.agents.iter().map(|(id, record)| (id, record.as_ref())))?;
+        let agents = self.agents.records();
+        out.put_all(agents.len(), agents)?;
         let (commands, operators) = (&self.commands, self.operators.records());
         out.put(&self.operators.head())?;
         out.put(&commands.head())?;
@@ -242,6 +243,7 @@ impl FleetState {
     }
 
     fn take_objects(&mut self, from: &mut In<'_>) -> Result<(), SnapshotError> {
+        let applied = self.head.applying.index;
         from.take_all(|task: Task| {
             self.index(&task);
             self.tasks.insert(task.id, Arc::new(task));
@@ -254,11 +256,10 @@ impl FleetState {
             Ok(())
         })?;
         from.take_all(|(id, record): (AgentId, AgentRecord)| {
-            self.set_agent(&id, record);
-            self.touch(&id);
+            let held = self.held_count(&id);
+            self.agents.restore(&id, record, held, applied);
             Ok(())
         })?;
-        let applied = self.head.applying.index;
         self.operators = Operators::from_head(from.take::<OperatorsHead>()?);
         self.commands = Commands::from_head(from.take::<CommandsHead>()?);
         from.take_all(|(key, operator): (OperatorKey, Operator)| {

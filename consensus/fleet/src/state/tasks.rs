@@ -75,9 +75,9 @@ impl FleetState {
         changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         if let Some(attachment) = attachment {
-            self.check_attachment(agent, attachment)?;
+            self.agents.check_attachment(agent, attachment)?;
         }
-        let role = self.role_of(agent);
+        let role = self.agents.role_of(agent);
         let id = match task {
             Some(id) => {
                 self.check_claimable(id, agent, &role)?;
@@ -107,12 +107,12 @@ impl FleetState {
         let Some(record) = self.agents.get(agent) else { return };
         let expected = record.attachment.is_some_and(|a| a.id == attachment && a.assigned == nth);
         let room = self.held_count(agent) < record.role.max_concurrent;
-        let role = Arc::clone(record);
-        if !expected || !room || self.check_claimable(id, agent, &role.role).is_err() {
+        if !expected || !room || self.check_claimable(id, agent, &record.role).is_err() {
             return;
         }
         if self.give(id, agent, Some(attachment), changes).is_ok() {
-            self.count_assigned(agent);
+            let held = self.held_count(agent);
+            self.agents.count_assigned(agent, held, self.head.applying.index);
         }
     }
 
@@ -310,7 +310,7 @@ impl FleetState {
     /// A claim is taken back while its holder's lease may run: nobody else gets the task before that has ended.
     fn fence(&self, task: &mut Task) {
         let TaskState::Claimed { by, .. } = &task.state else { return };
-        if let Some(attachment) = self.agents.get(by).and_then(|record| record.attachment) {
+        if let Some(attachment) = self.agents.attachment(by) {
             task.fenced_until = self.head.clock.plus_ms(attachment.lease.orchestrator_ms());
         }
     }
@@ -477,7 +477,7 @@ impl FleetState {
             TaskState::Pending { .. } => self.remove_pending(task),
             TaskState::Claimed { by, stale_at, .. } => {
                 self.due.remove(&(*stale_at, Due::StaleClaim, task.id));
-                self.release(&by.clone(), task.id);
+                self.release(by, task.id);
             }
             TaskState::Completed { .. }
             | TaskState::DeadLettered { .. }
@@ -490,5 +490,28 @@ impl FleetState {
         if let Some(at) = worthless_at(task) {
             self.due.remove(&(at, Due::TaskExpiry, task.id));
         }
+    }
+
+    pub(super) fn held_count(&self, agent: &AgentId) -> u32 {
+        self.held.get(agent).map_or(0, |tasks| u32::try_from(tasks.len()).unwrap_or(u32::MAX))
+    }
+
+    fn hold(&mut self, agent: &AgentId, task: TaskId) {
+        let before = self.held_count(agent);
+        self.held.entry(agent.clone()).or_default().insert(task);
+        let held = self.held_count(agent);
+        self.agents.note_held(agent, before, held, self.head.applying.index);
+    }
+
+    fn release(&mut self, agent: &AgentId, task: TaskId) {
+        let before = self.held_count(agent);
+        if let Some(tasks) = self.held.get_mut(agent) {
+            tasks.remove(&task);
+            if tasks.is_empty() {
+                self.held.remove(agent);
+            }
+        }
+        let held = self.held_count(agent);
+        self.agents.note_held(agent, before, held, self.head.applying.index);
     }
 }

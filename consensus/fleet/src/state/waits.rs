@@ -22,7 +22,7 @@ impl FleetState {
         let required = &task.spec.required;
         let (mut attached, mut capable, mut free) = (0, 0, 0);
         let mut offered: BTreeSet<&Capability> = BTreeSet::new();
-        for (capabilities, serving) in self.serving.iter() {
+        for (capabilities, serving) in self.agents.serving() {
             #[cfg(test)]
             super::looks::count();
             attached += serving.agents;

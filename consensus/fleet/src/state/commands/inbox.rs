@@ -34,7 +34,7 @@ impl FleetState {
         groups: &BTreeSet<GroupName>,
         changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
-        self.check_attachment(agent, attachment)?;
+        self.agents.check_attachment(agent, attachment)?;
         let (given, max) = (groups.len(), self.head.limits.groups_max);
         if given as u64 > max {
             return Err(InvalidCommand::Groups { given, max }.into());
@@ -49,7 +49,7 @@ impl FleetState {
             (before, outbox.home, outbox.queued().collect::<Vec<CommandId>>())
         });
         self.commands.regroup(agent, &before, &groups);
-        let node = self.agents.get(agent).and_then(|record| record.attachment).map(|attachment| attachment.node);
+        let node = self.agents.attachment(agent).map(|attachment| attachment.node);
         // From now on the journal may have all of it.
         for command in queued {
             self.change_command(command, |record| {
@@ -76,7 +76,7 @@ impl FleetState {
     /// Lets go of the outbox of an agent that is forgotten once all that was sent to it has ended. If the agent comes back,
     /// its home is another than any that a journal may remember.
     pub(super) fn forget_outbox(&mut self, agent: &AgentId) {
-        if self.agents.contains_key(agent) {
+        if self.agents.is_known(agent) {
             return;
         }
         let outbox = self.commands.outboxes.get(agent);
@@ -230,7 +230,7 @@ impl FleetState {
         attachment: AttachmentId,
         (journal, home): (JournalId, HomeEpoch),
     ) -> bool {
-        let attached = self.agents.get(agent).and_then(|record| record.attachment);
+        let attached = self.agents.attachment(agent);
         let serves = attached.is_some_and(|known| known.node == node && known.id == attachment);
         let outbox = self.commands.outboxes.get(agent);
         serves && outbox.is_some_and(|outbox| outbox.journal == Some(journal) && outbox.home == home)

@@ -129,7 +129,7 @@ impl FleetState {
     fn resolve(&self, target: &Target) -> Result<Vec<AgentId>, Refusal> {
         let agents: Vec<AgentId> = match target {
             // One that is not there gets it when it comes.
-            Target::Agent(agent) if self.agents.contains_key(agent) => vec![agent.clone()],
+            Target::Agent(agent) if self.agents.is_known(agent) => vec![agent.clone()],
             Target::Agent(agent) => return Err(Refusal::NoSuchAgent(agent.clone())),
             Target::Group(group) => self.commands.groups.get(group).into_iter().flatten().cloned().collect(),
             Target::All => {
@@ -223,7 +223,7 @@ impl FleetState {
             record.deliveries.iter().filter(|(_, d)| of_wave(d)).map(|(agent, _)| agent.clone()).collect();
         let mut to = Vec::with_capacity(agents.len());
         for agent in agents {
-            let attachment = self.agents.get(&agent).and_then(|record| record.attachment);
+            let attachment = self.agents.attachment(&agent);
             let (seq, takes) = self.change_outbox(&agent, |outbox| {
                 let (home, takes, lane) = (outbox.home, outbox.journal.is_some(), outbox.lanes.of_mut(class));
                 lane.last += 1;
