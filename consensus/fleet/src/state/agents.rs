@@ -2,7 +2,7 @@
 
 use skep_protocol::agent::{AgentRecord, Role};
 use skep_protocol::change::ReclaimCause;
-use skep_protocol::ids::{AttachmentId, TaskId};
+use skep_protocol::ids::AttachmentId;
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::query::AgentView;
 use skep_protocol::text::AgentId;
@@ -21,12 +21,12 @@ impl FleetState {
         role: &Role,
         changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
-        let held = self.held_count(agent);
+        let held = self.tasks.held_count(agent);
         self.agents.register(agent, role, held, &mut self.head.cx(changes))
     }
 
     pub(super) fn remove_agent(&mut self, agent: &AgentId, changes: &mut Changes) -> Result<Receipt, Refusal> {
-        let held = self.held_count(agent);
+        let held = self.tasks.held_count(agent);
         let receipt = self.agents.remove(agent, held, &mut self.head.cx(changes))?;
         self.close_inbox(agent);
         Ok(receipt)
@@ -34,7 +34,7 @@ impl FleetState {
 
     /// Nobody has served an agent for its time to live, as far as the orchestrator saw.
     pub(super) fn forget_agent(&mut self, agent: &AgentId, idle_since: LogInstant, changes: &mut Changes) {
-        let has_work = self.held_count(agent) > 0 || self.has_open_commands(agent);
+        let has_work = self.tasks.held_count(agent) > 0 || self.has_open_commands(agent);
         if self.agents.forget(agent, idle_since, has_work, &mut self.head.cx(changes)) {
             self.close_inbox(agent);
         }
@@ -46,7 +46,7 @@ impl FleetState {
         wish: &Wish<'_>,
         changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
-        let held = self.held_count(agent);
+        let held = self.tasks.held_count(agent);
         let receipt = self.agents.attach(agent, wish, held, &mut self.head.cx(changes))?;
         self.note_attachment(agent);
         Ok(receipt)
@@ -71,16 +71,13 @@ impl FleetState {
         expired: bool,
         changes: &mut Changes,
     ) {
-        let held = self.held_count(agent);
+        let held = self.tasks.held_count(agent);
         if !self.agents.end_attachment(agent, attachment, expired, held, &mut self.head.cx(changes)) {
             return;
         }
         self.note_attachment(agent);
         let cause = if expired { ReclaimCause::LeaseExpired } else { ReclaimCause::Detached };
-        let held: Vec<TaskId> = self.held.get(agent).into_iter().flatten().copied().collect();
-        for task in held {
-            self.reclaim(task, agent, cause, changes);
-        }
+        self.tasks.reclaim_all(agent, cause, &mut self.agents, &mut self.head.cx(changes));
     }
 
     /// Registered agents in order of their ids, from after one.
@@ -89,7 +86,7 @@ impl FleetState {
         self.agents.after(after.cloned()).map(move |(id, record)| AgentView {
             id: id.clone(),
             role: record.role.clone(),
-            held: self.held_count(id),
+            held: self.tasks.held_count(id),
             overlaps: overlaps(&kinds, &record.role),
             attachment: record.attachment,
         })

@@ -57,11 +57,11 @@ impl FleetState {
             EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::Rules(_) | EntryBody::Founding(_) => false,
         };
         self.head.clock = if begins_era { self.head.clock.next_era() } else { self.head.clock.max(entry.stamp) };
-        self.open_gates();
+        self.tasks.open_gates(self.head.clock);
         self.dedup.forget_expired(self.head.clock);
         self.note_leader(begins_era);
         if begins_era {
-            self.carry_tasks_over(before);
+            self.tasks.carry_over(before, &mut self.agents, &mut self.head.cx(changes));
             self.agents.count_all_idle_anew(self.head.clock);
             changes.record(self.head.clock, ChangeKind::ClockLost { now: self.head.clock });
         }
@@ -105,11 +105,12 @@ impl FleetState {
     }
 
     fn decide(&mut self, decision: &Decision, changes: &mut Changes) {
+        let (tasks, agents, cx) = (&mut self.tasks, &mut self.agents, &mut self.head.cx(changes));
         match decision {
-            Decision::ExpireClaim { task, epoch } => self.expire_claim(*task, *epoch, changes),
-            Decision::ExpireTask { task } => self.expire_task(*task, changes),
+            Decision::ExpireClaim { task, epoch } => tasks.expire_claim(*task, *epoch, agents, cx),
+            Decision::ExpireTask { task } => tasks.expire(*task, agents, cx),
             Decision::AssignTask { task, agent, attachment, nth } => {
-                self.assign_task(*task, agent, *attachment, *nth, changes);
+                tasks.assign(*task, agent, *attachment, *nth, agents, cx);
             }
             Decision::ExpireLease { agent, attachment } => self.end_attachment(agent, *attachment, true, changes),
             Decision::ReleaseWave { command, wave } => self.release_wave(*command, *wave, changes),
@@ -170,19 +171,19 @@ impl FleetState {
     }
 
     fn execute(&mut self, op: &Op, changes: &mut Changes) -> Result<Receipt, Refusal> {
+        let (tasks, agents, cx) = (&mut self.tasks, &mut self.agents, &mut self.head.cx(changes));
         match op {
-            Op::CreateTask { task, spec } => self.create_task(*task, spec, changes),
-            Op::ClaimTask { agent, task, attachment } => self.claim_task(agent, *task, *attachment, changes),
+            Op::CreateTask { task, spec } => tasks.create(*task, spec, agents, cx),
+            Op::ClaimTask { agent, task, attachment } => tasks.claim(agent, *task, *attachment, agents, cx),
             Op::ReportProgress { claim, permille, note, checkpoint } => {
-                let checkpoint = checkpoint.as_deref();
-                self.report_progress(claim, *permille, note, checkpoint, changes)
+                tasks.report_progress(claim, *permille, note, checkpoint.as_deref(), agents, cx)
             }
-            Op::CompleteTask { claim, result } => self.complete_task(claim, result, changes),
-            Op::FailTask { claim, reason, retryable } => self.fail_task(claim, reason, *retryable, changes),
-            Op::CancelTask { task, reason } => self.cancel_task(*task, reason, changes),
-            Op::ReleaseTask { claim } => self.release_task(claim, changes),
-            Op::RequeueTask { task, reason } => self.requeue_task(*task, reason, changes),
-            Op::SettleDeadLetter { task, again, reason } => self.settle_dead_letter(*task, *again, reason, changes),
+            Op::CompleteTask { claim, result } => tasks.complete(claim, result, agents, cx),
+            Op::FailTask { claim, reason, retryable } => tasks.fail(claim, reason, *retryable, agents, cx),
+            Op::CancelTask { task, reason } => tasks.cancel(*task, reason, agents, cx),
+            Op::ReleaseTask { claim } => tasks.give_back(claim, agents, cx),
+            Op::RequeueTask { task, reason } => tasks.requeue(*task, reason, agents, cx),
+            Op::SettleDeadLetter { task, again, reason } => tasks.settle_dead_letter(*task, *again, reason, agents, cx),
             Op::RegisterAgent { agent, role } => self.register_agent(agent, role, changes),
             Op::RemoveAgent { agent } => self.remove_agent(agent, changes),
             Op::AttachAgent { agent, role, node, session, lease } => {

@@ -4,8 +4,6 @@
 //! is encoded and decoded, so that there are never two states in memory on the way. The caller guards the bytes with
 //! checksums, since a flipped bit may well decode.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use skep_protocol::agent::AgentRecord;
 use skep_protocol::authority::OperatorKey;
@@ -17,11 +15,13 @@ use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
+use super::changes::Changes;
 use super::commands::{CommandState, Commands, CommandsHead, OutboxHead};
 use super::dedup::{Dedup, Remembered};
 use super::head::Head;
 use super::{FleetState, LogPosition};
 use crate::tables::operators::{Operator, Operators, OperatorsHead};
+use crate::tables::tasks::Tasks;
 
 /// The snapshot format that is written and read.
 const FORMAT: u8 = 10;
@@ -183,12 +183,12 @@ impl FleetState {
             clock: self.head.clock,
             digest: self.head.digest,
             next_seq: self.head.next_seq,
-            epoch_floor: self.epoch_floor,
+            epoch_floor: self.tasks.epoch_floor(),
             dedup_floor: self.dedup.floor(),
             dropped: self.head.dropped,
         })?;
-        out.put_all(self.tasks.len(), self.tasks.values().map(AsRef::<Task>::as_ref))?;
-        out.put_all(self.ended.len(), self.ended.iter())?;
+        out.put_all(self.tasks.count(), self.tasks.records())?;
+        out.put_all(self.tasks.ended_count(), self.tasks.ended())?;
         let agents = self.agents.records();
         out.put_all(agents.len(), agents)?;
         let (commands, operators) = (&self.commands, self.operators.records());
@@ -228,7 +228,7 @@ impl FleetState {
         let mut from = In(bytes);
         let head: StoredHead = from.take()?;
         let mut state = Self::of_head(head.restored(found));
-        state.epoch_floor = head.epoch_floor;
+        state.tasks = Tasks::above(head.epoch_floor);
         state.take_objects(&mut from)?;
         state.dedup = Dedup::empty(head.dedup_floor, head.clock);
         let mut before = LogInstant::ZERO;
@@ -245,18 +245,15 @@ impl FleetState {
     fn take_objects(&mut self, from: &mut In<'_>) -> Result<(), SnapshotError> {
         let applied = self.head.applying.index;
         from.take_all(|task: Task| {
-            self.index(&task);
-            self.tasks.insert(task.id, Arc::new(task));
+            self.tasks.restore(task, &mut self.agents, &self.head.cx(&mut Changes::default()));
             Ok(())
         })?;
         from.take_all(|(seq, id): (u64, TaskId)| {
-            let status = self.task(&id).map(|task| task.state.status()).filter(|status| status.is_terminal());
-            let status = status.ok_or_else(|| malformed(&format!("task {id} is listed as ended and is not")))?;
-            self.ended.note(seq, id, status);
-            Ok(())
+            let restored = self.tasks.restore_ended(seq, id);
+            if restored { Ok(()) } else { Err(malformed(&format!("task {id} is listed as ended and is not"))) }
         })?;
         from.take_all(|(id, record): (AgentId, AgentRecord)| {
-            let held = self.held_count(&id);
+            let held = self.tasks.held_count(&id);
             self.agents.restore(&id, record, held, applied);
             Ok(())
         })?;

@@ -5,3 +5,4 @@
 
 pub(crate) mod agents;
 pub(crate) mod operators;
+pub(crate) mod tasks;
