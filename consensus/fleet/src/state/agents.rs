@@ -28,15 +28,15 @@ impl FleetState {
     pub(super) fn remove_agent(&mut self, agent: &AgentId, changes: &mut Changes) -> Result<Receipt, Refusal> {
         let held = self.tasks.held_count(agent);
         let receipt = self.agents.remove(agent, held, &mut self.head.cx(changes))?;
-        self.close_inbox(agent);
+        self.commands.close_inbox(agent, &self.agents, self.head.applying.index);
         Ok(receipt)
     }
 
     /// Nobody has served an agent for its time to live, as far as the orchestrator saw.
     pub(super) fn forget_agent(&mut self, agent: &AgentId, idle_since: LogInstant, changes: &mut Changes) {
-        let has_work = self.tasks.held_count(agent) > 0 || self.has_open_commands(agent);
+        let has_work = self.tasks.held_count(agent) > 0 || self.commands.has_open_commands(agent);
         if self.agents.forget(agent, idle_since, has_work, &mut self.head.cx(changes)) {
-            self.close_inbox(agent);
+            self.commands.close_inbox(agent, &self.agents, self.head.applying.index);
         }
     }
 
@@ -48,7 +48,7 @@ impl FleetState {
     ) -> Result<Receipt, Refusal> {
         let held = self.tasks.held_count(agent);
         let receipt = self.agents.attach(agent, wish, held, &mut self.head.cx(changes))?;
-        self.note_attachment(agent);
+        self.commands.note_attachment(agent, self.head.applying.index);
         Ok(receipt)
     }
 
@@ -75,7 +75,7 @@ impl FleetState {
         if !self.agents.end_attachment(agent, attachment, expired, held, &mut self.head.cx(changes)) {
             return;
         }
-        self.note_attachment(agent);
+        self.commands.note_attachment(agent, self.head.applying.index);
         let cause = if expired { ReclaimCause::LeaseExpired } else { ReclaimCause::Detached };
         self.tasks.reclaim_all(agent, cause, &mut self.agents, &mut self.head.cx(changes));
     }

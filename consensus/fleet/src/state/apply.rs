@@ -59,7 +59,7 @@ impl FleetState {
         self.head.clock = if begins_era { self.head.clock.next_era() } else { self.head.clock.max(entry.stamp) };
         self.tasks.open_gates(self.head.clock);
         self.dedup.forget_expired(self.head.clock);
-        self.note_leader(begins_era);
+        self.commands.note_leader(begins_era, &self.head.cx(changes));
         if begins_era {
             self.tasks.carry_over(before, &mut self.agents, &mut self.head.cx(changes));
             self.agents.count_all_idle_anew(self.head.clock);
@@ -105,7 +105,8 @@ impl FleetState {
     }
 
     fn decide(&mut self, decision: &Decision, changes: &mut Changes) {
-        let (tasks, agents, cx) = (&mut self.tasks, &mut self.agents, &mut self.head.cx(changes));
+        let cx = &mut self.head.cx(changes);
+        let (tasks, commands, agents) = (&mut self.tasks, &mut self.commands, &mut self.agents);
         match decision {
             Decision::ExpireClaim { task, epoch } => tasks.expire_claim(*task, *epoch, agents, cx),
             Decision::ExpireTask { task } => tasks.expire(*task, agents, cx),
@@ -113,9 +114,9 @@ impl FleetState {
                 tasks.assign(*task, agent, *attachment, *nth, agents, cx);
             }
             Decision::ExpireLease { agent, attachment } => self.end_attachment(agent, *attachment, true, changes),
-            Decision::ReleaseWave { command, wave } => self.release_wave(*command, *wave, changes),
-            Decision::ExpireCommand { command } => self.expire_command(*command, changes),
-            Decision::DoubtCommand { command } => self.doubt_command(*command, changes),
+            Decision::ReleaseWave { command, wave } => commands.release_wave(*command, *wave, agents, cx),
+            Decision::ExpireCommand { command } => commands.expire(*command, agents, cx),
+            Decision::DoubtCommand { command } => commands.doubt(*command, agents, cx),
             Decision::ForgetAgent { agent, idle_since } => self.forget_agent(agent, *idle_since, changes),
         }
     }
@@ -137,7 +138,7 @@ impl FleetState {
                 if let Some((by, command)) = request.op.operator() {
                     changes.record(self.head.clock, ChangeKind::OperatorRefused { by, command, why: why() });
                 } else if let Op::EndDelivery { ended } = &request.op {
-                    changes.record(self.head.clock, self.refused_outcome(ended, why()));
+                    changes.record(self.head.clock, self.commands.refused_outcome(ended, why()));
                 }
                 Reply::Refused(refusal)
             }
@@ -171,7 +172,9 @@ impl FleetState {
     }
 
     fn execute(&mut self, op: &Op, changes: &mut Changes) -> Result<Receipt, Refusal> {
-        let (tasks, agents, cx) = (&mut self.tasks, &mut self.agents, &mut self.head.cx(changes));
+        let cx = &mut self.head.cx(changes);
+        let (tasks, commands) = (&mut self.tasks, &mut self.commands);
+        let (agents, operators) = (&mut self.agents, &mut self.operators);
         match op {
             Op::CreateTask { task, spec } => tasks.create(*task, spec, agents, cx),
             Op::ClaimTask { agent, task, attachment } => tasks.claim(agent, *task, *attachment, agents, cx),
@@ -193,13 +196,13 @@ impl FleetState {
             Op::DetachAgent { agent, attachment } => self.detach_agent(agent, *attachment, changes),
             Op::ReplaceFirst { replacement } => self.replace_first(&Arc::new(replacement.as_ref().clone()), changes),
             Op::GrantOperator { grant } => self.grant_operator(grant, changes),
-            Op::SendCommand { command } => self.send_command(command, changes),
-            Op::OrderCommand { order } => self.order_command(order, changes),
+            Op::SendCommand { command } => commands.send(command, agents, operators, cx),
+            Op::OrderCommand { order } => commands.order(order, agents, operators, cx),
             Op::OpenInbox { agent, attachment, journal: to, groups } => {
-                self.open_inbox(agent, *attachment, *to, groups, changes)
+                commands.open_inbox(agent, *attachment, *to, groups, agents, cx)
             }
-            Op::ReportDelivery { report } => self.report_delivery(report, changes),
-            Op::EndDelivery { ended } => self.report_ended(ended, changes),
+            Op::ReportDelivery { report } => commands.report_delivery(report, cx),
+            Op::EndDelivery { ended } => commands.report_ended(ended, agents, cx),
         }
     }
 

@@ -3,12 +3,13 @@
 mod agents;
 mod apply;
 pub(crate) mod changes;
-pub(crate) mod commands;
+mod commands;
 mod dedup;
 mod head;
 #[cfg(test)]
 pub(crate) mod looks;
 mod operators;
+mod pulls;
 mod snapshot;
 mod tasks;
 #[cfg(test)]
@@ -20,13 +21,13 @@ use skep_protocol::outcome::Reply;
 use skep_protocol::query::{Counts, Dropped};
 use skep_protocol::time::LogInstant;
 
-pub(crate) use commands::CommandDue;
-use commands::Commands;
 use dedup::Dedup;
 use head::Head;
 pub use snapshot::SnapshotError;
 
 use crate::tables::agents::Agents;
+pub(crate) use crate::tables::commands::CommandDue;
+use crate::tables::commands::Commands;
 use crate::tables::operators::Operators;
 pub(crate) use crate::tables::tasks::Due;
 use crate::tables::tasks::Tasks;

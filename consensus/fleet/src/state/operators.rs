@@ -22,7 +22,7 @@ impl FleetState {
         changes: &mut Changes,
     ) -> Result<Receipt, Refusal> {
         let receipt = self.operators.replace_first(signed, &mut self.head.cx(changes))?;
-        self.withdraw_commands(changes);
+        self.commands.withdraw(&self.operators, &self.agents, &mut self.head.cx(changes));
         Ok(receipt)
     }
 
@@ -31,7 +31,7 @@ impl FleetState {
         let receipt = self.operators.grant(signed, &mut self.head.cx(changes))?;
         // One that is new has sent nothing, and nobody is one by its word.
         if was_known {
-            self.withdraw_commands(changes);
+            self.commands.withdraw(&self.operators, &self.agents, &mut self.head.cx(changes));
         }
         Ok(receipt)
     }
@@ -39,7 +39,7 @@ impl FleetState {
     /// The shard goes on as another group.
     pub(super) fn recover(&mut self, recovered: &Recovered, changes: &mut Changes) {
         self.operators.recover(recovered, &mut self.head.cx(changes));
-        self.withdraw_commands(changes);
+        self.commands.withdraw(&self.operators, &self.agents, &mut self.head.cx(changes));
     }
 
     /// Whether an entry has the shard go on as another group.

@@ -16,10 +16,10 @@ use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::changes::Changes;
-use super::commands::{CommandState, Commands, CommandsHead, OutboxHead};
 use super::dedup::{Dedup, Remembered};
 use super::head::Head;
 use super::{FleetState, LogPosition};
+use crate::tables::commands::{CommandState, Commands, CommandsHead, OutboxHead};
 use crate::tables::operators::{Operator, Operators, OperatorsHead};
 use crate::tables::tasks::Tasks;
 
@@ -191,12 +191,13 @@ impl FleetState {
         out.put_all(self.tasks.ended_count(), self.tasks.ended())?;
         let agents = self.agents.records();
         out.put_all(agents.len(), agents)?;
-        let (commands, operators) = (&self.commands, self.operators.records());
+        let (operators, outboxes, commands) =
+            (self.operators.records(), self.commands.outbox_heads(), self.commands.records());
         out.put(&self.operators.head())?;
-        out.put(&commands.head())?;
+        out.put(&self.commands.head())?;
         out.put_all(operators.len(), operators)?;
-        out.put_all(commands.outboxes.len(), commands.outbox_heads())?;
-        out.put_all(commands.records.len(), commands.records.values().map(AsRef::<CommandState>::as_ref))?;
+        out.put_all(outboxes.len(), outboxes)?;
+        out.put_all(commands.len(), commands)?;
         let ids = if is_on(Mutant::DedupInMemory) { 0 } else { self.dedup.len() };
         out.put_all(ids, self.dedup.records().take(ids))?;
         out.hand_on()

@@ -4,5 +4,6 @@
 //! judged by, [`Cx`](crate::state::changes::Cx), and those of its peers that they need.
 
 pub(crate) mod agents;
+pub(crate) mod commands;
 pub(crate) mod operators;
 pub(crate) mod tasks;
