@@ -57,6 +57,8 @@ pub struct Applied {
 
 /// The state of a shard after some entry: live objects, and a bounded tail of ended ones.
 ///
+/// Each table owns what it holds. The state hands a table what it needs of the others, and does what concerns several.
+///
 /// A clone is cheap and shares everything until one of the two changes.
 #[derive(Clone, Debug)]
 pub struct FleetState {

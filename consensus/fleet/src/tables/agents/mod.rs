@@ -25,7 +25,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) lease: LeaseTerms,
 }
 
-/// All of them. What an agent holds is known to the tasks: whoever changes what is known of an agent says how many tasks it holds.
+/// All of them. The tasks know what an agent holds: whoever changes what is known of an agent says how many tasks it holds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Agents {
     records: OrdMap<AgentId, Arc<AgentRecord>>,

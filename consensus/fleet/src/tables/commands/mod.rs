@@ -211,7 +211,7 @@ fn dues(record: &CommandState) -> impl Iterator<Item = (LogInstant, CommandDue, 
     [deadline, wave, doubt].into_iter().flatten()
 }
 
-/// All of it.
+/// All commands, and what is on its way to each agent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
     records: OrdMap<CommandId, Arc<CommandState>>,

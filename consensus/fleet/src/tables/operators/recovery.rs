@@ -20,9 +20,9 @@ const RECOVERIES_KEPT: usize = 4;
 const FORMER_MEMBERS_KEPT: usize = 64;
 
 impl Operators {
-    /// Whether an entry has the shard go on as another group: its first operator says so, of what it holds by the entry that was
-    /// applied last, and no more.
+    /// Whether an entry has the shard go on as another group: its first operator says so, of what the shard holds and no more.
     /// Between the last entry of the group before and this one stands that by which the members of the new one are known.
+    /// `applied`: the index of the entry before this one.
     pub(crate) fn is_recovery(&self, recovered: &Recovered, applied: Option<u64>) -> bool {
         let signed = &recovered.statement;
         let first = self.first.map(|first| first.operator);
