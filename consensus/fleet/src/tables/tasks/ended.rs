@@ -7,7 +7,8 @@ use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::TaskId;
 use skep_protocol::task::{Task, TaskStatus};
 
-use super::{FleetState, count_dropped};
+use super::{Agents, Cx, Tasks};
+use crate::state::changes::count_dropped;
 
 /// Tasks that ended, in the order of their ends.
 #[derive(Clone, Debug, Default)]
@@ -83,17 +84,17 @@ impl Ended {
     }
 }
 
-impl FleetState {
+impl Tasks {
     /// Lets go of the tasks that ended first, while there are too many of them or they take too much. All of them are in the
     /// history.
-    pub(super) fn forget_ended_tasks(&mut self) {
-        while let Some(id) = self.ended.surplus(&self.limits) {
-            let Some(task) = self.tasks.remove(&id) else { break };
-            self.unindex(&task);
+    pub(super) fn forget_ended(&mut self, agents: &mut Agents, cx: &mut Cx<'_>) {
+        while let Some(id) = self.ended.surplus(cx.limits) {
+            let Some(task) = self.records.remove(&id) else { break };
+            self.unindex(&task, agents, cx);
             self.epoch_floor = self.epoch_floor.max(task.epoch);
-            count_dropped(&mut self.dropped.tasks, 1);
+            count_dropped(&mut cx.dropped.tasks, 1);
             let is_dead_letter = task.state.status() == TaskStatus::DeadLettered;
-            count_dropped(&mut self.dropped.dead_letters, u64::from(is_dead_letter));
+            count_dropped(&mut cx.dropped.dead_letters, u64::from(is_dead_letter));
         }
     }
 }

@@ -3,14 +3,13 @@
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{CommandProgress, Steps};
 use skep_protocol::entry::DeliveryReport;
+use skep_protocol::fleet::FleetLimits;
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::text::Reason;
 use skep_protocol::time::LogInstant;
 
 use super::deliveries::said_bytes;
-use super::{CommandState, DeliveryState};
-use crate::state::FleetState;
-use crate::state::apply::Journal;
+use super::{CommandState, Commands, Cx, DeliveryState};
 
 /// What a report says that was not known.
 struct News {
@@ -48,23 +47,19 @@ impl DeliveryState {
     }
 }
 
-impl FleetState {
+impl Commands {
     /// How far a command has come, as the node of an agent says. Nothing more is said of one that has ended.
-    pub(in crate::state) fn report_delivery(
-        &mut self,
-        report: &DeliveryReport,
-        journal: &mut Journal,
-    ) -> Result<Receipt, Refusal> {
+    pub(crate) fn report_delivery(&mut self, report: &DeliveryReport, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let (id, seq) = (report.command, report.seq);
         let delivery = self.delivery(id, &report.agent).filter(|delivery| delivery.seq == Some(seq));
         let delivery = delivery.ok_or(Refusal::NoSuchCommand(id))?;
         let (open, node) = (delivery.outcome.is_none(), delivery.node);
         let receipt = Receipt::DeliveryReported { command: id, open };
-        let news = delivery.news(report, self.limits.progress_kept_permille);
+        let news = delivery.news(report, cx.limits.progress_kept_permille);
         let Some(news) = news.filter(|_| open) else { return Ok(receipt) };
         let News { steps, new_steps, progress, keeps } = news;
-        let (clock, now) = (self.clock, progress.clone().map(|said| self.fitting(said)));
-        self.change_command(id, |record| {
+        let (clock, now) = (cx.now, progress.clone().map(|said| self.fitting(said, cx.limits)));
+        self.change(id, |record| {
             if let Some(delivery) = record.deliveries.get_mut(&report.agent) {
                 let before = said_bytes(delivery);
                 if new_steps.started.is_some() {
@@ -82,34 +77,34 @@ impl FleetState {
             let (agent, trace, progress) = (report.agent.clone(), self.trace(&id), progress.filter(|_| keeps));
             let what =
                 ChangeKind::DeliveryReported { command: id, trace, agent, seq, node, steps: new_steps, progress };
-            journal.record(self.clock, what);
+            cx.record(what);
         }
         Ok(receipt)
     }
 
     /// What an agent's software says of a command, without its words if there is no room for them.
-    fn fitting(&self, said: CommandProgress) -> CommandProgress {
-        let full = self.commands.bytes.saturating_add(self.limits.note_bytes_max) > self.limits.command_bytes_max;
+    fn fitting(&self, said: CommandProgress, limits: &FleetLimits) -> CommandProgress {
+        let full = self.bytes.saturating_add(limits.note_bytes_max) > limits.command_bytes_max;
         if full { CommandProgress { note: Reason::truncated(""), ..said } } else { said }
     }
 
     /// Takes note of who leads. Before a leader, and when the clock was lost, nodes had nobody to tell what is under way:
     /// they are given as long as ever from then.
-    pub(in crate::state) fn note_leader(&mut self, clock_lost: bool) {
-        if self.commands.led_since.0 != self.applying_term || clock_lost {
-            self.commands.led_since = (self.applying_term, self.clock);
+    pub(crate) fn note_leader(&mut self, clock_lost: bool, cx: &Cx<'_>) {
+        if self.led_since.0 != cx.term || clock_lost {
+            self.led_since = (cx.term, cx.now);
         }
     }
 
     /// From when on a delivery is in doubt after its deadline, as far as its node was heard. What nobody would wait for so
     /// long is in doubt whatever its node says: its software may hang.
-    pub(super) fn silent_from(&self, record: &CommandState, delivery: &DeliveryState) -> LogInstant {
-        let (_, led_since) = self.commands.led_since;
+    pub(super) fn silent_from(&self, record: &CommandState, delivery: &DeliveryState, cx: &Cx<'_>) -> LogInstant {
+        let (_, led_since) = self.led_since;
         let heard_at = delivery.heard_at.map_or(led_since, |at| at.max(led_since));
         // In an era that is over a deadline says nothing of how long that is.
-        let same_era = record.deadline().era() == self.clock.era();
+        let same_era = record.deadline().era() == cx.now.era();
         let from = if same_era { record.deadline() } else { led_since };
-        let latest = from.plus_ms(self.limits.under_way_ms_max).max(led_since);
-        heard_at.min(latest).plus_ms(self.limits.doubt_after_ms)
+        let latest = from.plus_ms(cx.limits.under_way_ms_max).max(led_since);
+        heard_at.min(latest).plus_ms(cx.limits.doubt_after_ms)
     }
 }

@@ -1,25 +1,29 @@
-//! Who may send commands.
+//! Who may send commands, and by whose word.
 
-use std::collections::BTreeMap;
+mod recovery;
+mod stored;
+
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use skep_protocol::authority::{
     Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant,
     SignedReplacement,
 };
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{InvalidCommand, Target, VoidCause};
+use skep_protocol::command::{InvalidCommand, Target};
 use skep_protocol::entry::Founding;
-use skep_protocol::ids::CommandId;
-use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::fleet::FleetLimits;
+use skep_protocol::ids::RaftId;
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
+use skep_protocol::recovery::PastGenesis;
 use skep_protocol::statement::Place;
-use skep_protocol::text::{AgentId, OperatorName, Verb};
+use skep_protocol::text::{OperatorName, Verb};
 use skep_protocol::time::LogInstant;
 
-use crate::state::apply::Journal;
-use crate::state::{FleetState, count_dropped};
+use crate::state::changes::{Cx, count_dropped};
+pub(crate) use stored::OperatorsHead;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -27,17 +31,17 @@ const MINUTE_MS: u64 = 60_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Operator {
     /// As it was stated. What counts of it is less, if whoever stated it has less.
-    pub(crate) grant: Arc<OperatorGrant>,
+    grant: Arc<OperatorGrant>,
     /// The statement that says so; none for the first operator, and for one that was it.
-    pub(crate) signed: Option<Arc<SignedGrant>>,
+    signed: Option<Arc<SignedGrant>>,
     /// Until when it has sent as much as it may: every command moves it on by the time that it takes to be granted the
     /// next (the leaky bucket of ITU-T I.371, as a virtual schedule).
     busy_until: LogInstant,
     /// Which of all statements it is that replaced an earlier one; 0 if it replaced none.
-    pub(super) order: u64,
+    order: u64,
     /// When the last of all that was ever granted to it ends; none if something has no end. From then on nothing that was signed of
     /// it gives anybody anything.
-    pub(super) ends: Option<LogInstant>,
+    ends: Option<LogInstant>,
 }
 
 /// Whether a grant lets nobody do anything by now, whoever stated it.
@@ -49,40 +53,66 @@ fn is_over(grant: &OperatorGrant, now: LogInstant) -> bool {
 const NEWS_BYTES_SOFT_MAX: usize = 64 * 1_024;
 const STATEMENT_BYTES: usize = 128;
 
-impl FleetState {
+/// All of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Operators {
+    /// Where statements of operators hold; none before the shard's first entry.
+    place: Option<Place>,
+    /// The first operator as the shard was made with it, what it was replaced by since, in order, and who it is by now.
+    made_first: Option<OperatorKey>,
+    replaced: Vec<Arc<SignedReplacement>>,
+    first: Option<KnownFirst>,
+    /// What the shard was before it was recovered, the last few times, in order.
+    past: Vec<PastGenesis>,
+    /// The latest of those who were members then.
+    former: Vec<RaftId>,
+    /// How many statements about operators replaced an earlier one, and the entry of the last.
+    restated: u64,
+    restated_at: Option<u64>,
+    /// The highest number of a statement about an operator that was forgotten.
+    serial_floor: u64,
+    operators: OrdMap<OperatorKey, Operator>,
+}
+
+impl Operators {
+    /// About how many bytes of a snapshot they take.
+    pub(crate) fn bytes(&self) -> u64 {
+        const OPERATOR: u64 = 1_024;
+        self.operators.len() as u64 * OPERATOR
+    }
+
+    /// Whether something was ever stated of an operator, and was not forgotten.
+    pub(crate) fn is_known(&self, operator: &OperatorKey) -> bool {
+        self.operators.contains_key(operator)
+    }
+
     /// What the shard is from now on. A first operator that did not show that it has its key is none.
-    pub(in crate::state) fn found(&mut self, founding: &Founding, journal: &mut Journal) {
+    pub(crate) fn found(&mut self, founding: &Founding, cx: &mut Cx<'_>) {
         let place = founding.charter.place.clone();
-        self.commands.place = Some(place.clone());
-        journal.record(self.clock, ChangeKind::Founded { place: place.clone() });
+        self.place = Some(place.clone());
+        cx.record(ChangeKind::Founded { place: place.clone() });
         let Some(first) = founding.charter.shown() else { return };
-        self.commands.made_first = Some(first.operator);
-        self.put_first(KnownFirst { operator: first.operator, replaced: 0 }, &first.name, place, journal);
+        self.made_first = Some(first.operator);
+        self.put_first(KnownFirst { operator: first.operator, replaced: 0 }, &first.name, place, cx);
     }
 
     /// An operator may do everything from now on.
-    pub(super) fn put_first(
-        &mut self,
-        first: KnownFirst,
-        name: &OperatorName,
-        place: Place,
-        journal: &mut Journal,
-    ) -> Receipt {
-        let serial = self.commands.operators.get(&first.operator).map_or(0, |known| known.grant.serial);
-        let admin_depth = u32::try_from(self.limits.authority_chain_max).unwrap_or(u32::MAX);
+    fn put_first(&mut self, first: KnownFirst, name: &OperatorName, place: Place, cx: &mut Cx<'_>) -> Receipt {
+        let serial = self.operators.get(&first.operator).map_or(0, |known| known.grant.serial);
+        let admin_depth = u32::try_from(cx.limits.authority_chain_max).unwrap_or(u32::MAX);
         let whole = OperatorGrant::of_first(place, first.operator, name.clone());
-        self.commands.first = Some(first);
-        self.put_operator(OperatorGrant { serial, admin_depth, ..whole }, None, journal)
+        self.first = Some(first);
+        self.put_operator(OperatorGrant { serial, admin_depth, ..whole }, None, cx)
     }
 
     /// Another key is the first operator from now on. The one before it may do nothing any more, nor may anybody by its word.
-    pub(in crate::state) fn replace_first(
+    pub(crate) fn replace_first(
         &mut self,
         signed: &Arc<SignedReplacement>,
-        journal: &mut Journal,
+        cx: &mut Cx<'_>,
     ) -> Result<Receipt, Refusal> {
         self.check_place(&signed.place)?;
-        let first = self.commands.first;
+        let first = self.first;
         let expected = first.map_or(1, |first| first.replaced.saturating_add(1));
         if first.is_none_or(|first| first.operator != signed.old) || signed.serial != expected {
             return Err(Refusal::NotFirst { by: signed.old, given: signed.serial, expected });
@@ -90,72 +120,62 @@ impl FleetState {
         if signed.new == signed.old {
             return Err(Refusal::FirstOperator);
         }
-        let count = self.commands.replaced.len() as u64;
-        if count >= self.limits.first_replacements_max {
+        let count = self.replaced.len() as u64;
+        if count >= cx.limits.first_replacements_max {
             return Err(Refusal::ShardFull { what: ShardFullOf::FirstOperators, count });
         }
         // It takes the place of the one before it.
-        self.make_operator_room(signed.new, false)?;
-        journal.record(self.clock, ChangeKind::FirstReplaced { old: signed.old, new: signed.new });
-        if let Some(former) = self.commands.operators.get_mut(&signed.old) {
+        self.make_room(signed.new, false, cx)?;
+        cx.record(ChangeKind::FirstReplaced { old: signed.old, new: signed.new });
+        if let Some(former) = self.operators.get_mut(&signed.old) {
             Arc::make_mut(&mut former.grant).revoked = true;
         }
-        self.commands.replaced.push(Arc::clone(signed));
+        self.replaced.push(Arc::clone(signed));
         let now = KnownFirst { operator: signed.new, replaced: signed.serial };
-        let receipt = self.put_first(now, &signed.name, signed.place.clone(), journal);
-        self.withdraw_commands(journal);
-        Ok(receipt)
+        Ok(self.put_first(now, &signed.name, signed.place.clone(), cx))
     }
 
-    pub(in crate::state) fn grant_operator(
-        &mut self,
-        signed: &SignedGrant,
-        journal: &mut Journal,
-    ) -> Result<Receipt, Refusal> {
+    /// What somebody states of an operator.
+    pub(crate) fn grant(&mut self, signed: &SignedGrant, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let grant = signed.statement();
         let by = grant.by;
-        grant.check_within(&self.limits)?;
+        grant.check_within(cx.limits)?;
         self.check_place(&grant.place)?;
-        if self.active_operator(by)?.admin_depth == 0 {
+        if self.active_operator(by, cx)?.admin_depth == 0 {
             return Err(Refusal::NotAdmin(by));
         }
-        if self.commands.first.is_some_and(|first| first.operator == grant.operator) {
+        if self.first.is_some_and(|first| first.operator == grant.operator) {
             return Err(Refusal::FirstOperator);
         }
-        let above = self.authority_of(by);
-        if above.len() as u64 >= self.limits.authority_chain_max {
+        let above = self.authority_of(by, cx.limits);
+        if above.len() as u64 >= cx.limits.authority_chain_max {
             return Err(Refusal::NotAdmin(by));
         }
         // Nobody changes what it owes its own place to.
         if grant.operator == by || above.iter().any(|signed| signed.by == grant.operator) {
             return Err(Refusal::NotAdmin(by));
         }
-        let known = self.commands.operators.get(&grant.operator);
+        let known = self.operators.get(&grant.operator);
         let was_known = known.is_some();
-        if was_known && !self.is_above(by, grant.operator) {
+        if was_known && !self.is_above(by, grant.operator, cx.limits) {
             return Err(Refusal::NotAbove { by, operator: grant.operator });
         }
         // One that is not known may have been forgotten.
-        let last = known.map_or(self.commands.serial_floor, |known| known.grant.serial);
-        if grant.serial > last.saturating_add(self.limits.serial_step_max) {
+        let last = known.map_or(self.serial_floor, |known| known.grant.serial);
+        if grant.serial > last.saturating_add(cx.limits.serial_step_max) {
             return Err(InvalidCommand::Serial { given: grant.serial, last }.into());
         }
         if grant.serial <= last && (was_known || last > 0) {
             return Err(Refusal::GrantStale { given: grant.serial, known: last });
         }
-        self.make_operator_room(grant.operator, !is_over(grant, self.clock))?;
-        let receipt = self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), journal);
-        // One that is new has sent nothing, and nobody is one by its word.
-        if was_known {
-            self.withdraw_commands(journal);
-        }
-        Ok(receipt)
+        self.make_room(grant.operator, !is_over(grant, cx.now), cx)?;
+        Ok(self.put_operator(grant.clone(), Some(Arc::new(signed.clone())), cx))
     }
 
     /// Sees to it that there is room for a statement about an operator; `adds`: whether it may do something by it. What takes
     /// something from an operator that is known always has room.
-    fn make_operator_room(&mut self, operator: OperatorKey, adds: bool) -> Result<(), Refusal> {
-        let (now, limits, operators) = (self.clock, self.limits, &self.commands.operators);
+    fn make_room(&mut self, operator: OperatorKey, adds: bool, cx: &mut Cx<'_>) -> Result<(), Refusal> {
+        let (now, limits, operators) = (cx.now, cx.limits, &self.operators);
         let known = operators.get(&operator);
         if adds && known.is_none_or(|known| is_over(&known.grant, now)) {
             let count = operators.values().filter(|of| !is_over(&of.grant, now)).count() as u64;
@@ -167,7 +187,7 @@ impl FleetState {
         if known.is_some() || count < limits.operators_max.saturating_add(limits.revoked_operators_max) {
             return Ok(());
         }
-        if self.forget_operator() {
+        if self.forget_one(cx) {
             return Ok(());
         }
         Err(Refusal::ShardFull { what: ShardFullOf::RevokedOperators, count })
@@ -175,58 +195,53 @@ impl FleetState {
 
     /// Lets go of the operator of whom everything has ended for longest; whether there was one. What was signed of it has a number
     /// that is not taken any more, here or of a robot's node that remembers it.
-    fn forget_operator(&mut self) -> bool {
-        let now = self.clock;
+    fn forget_one(&mut self, cx: &mut Cx<'_>) -> bool {
+        let now = cx.now;
         let ended = |(key, of): (&OperatorKey, &Operator)| {
             let ends = of.ends.filter(|ends| *ends <= now && is_over(&of.grant, now));
             ends.map(|ends| (ends, *key))
         };
-        let Some((_, key)) = self.commands.operators.iter().filter_map(ended).min() else { return false };
-        if let Some(forgotten) = self.commands.operators.remove(&key) {
-            self.commands.serial_floor = self.commands.serial_floor.max(forgotten.grant.serial);
-            count_dropped(&mut self.dropped.operators, 1);
+        let Some((_, key)) = self.operators.iter().filter_map(ended).min() else { return false };
+        if let Some(forgotten) = self.operators.remove(&key) {
+            self.serial_floor = self.serial_floor.max(forgotten.grant.serial);
+            count_dropped(&mut cx.dropped.operators, 1);
         }
         true
     }
 
     /// Whether an operator granted another one what it has, or is above whoever did.
-    fn is_above(&self, by: OperatorKey, operator: OperatorKey) -> bool {
-        let is_first = self.commands.first.is_some_and(|first| first.operator == by);
-        is_first || self.authority_of(operator).iter().any(|signed| signed.by == by)
+    fn is_above(&self, by: OperatorKey, operator: OperatorKey, limits: &FleetLimits) -> bool {
+        let is_first = self.first.is_some_and(|first| first.operator == by);
+        is_first || self.authority_of(operator, limits).iter().any(|signed| signed.by == by)
     }
 
-    fn put_operator(
-        &mut self,
-        grant: OperatorGrant,
-        signed: Option<Arc<SignedGrant>>,
-        journal: &mut Journal,
-    ) -> Receipt {
+    fn put_operator(&mut self, grant: OperatorGrant, signed: Option<Arc<SignedGrant>>, cx: &mut Cx<'_>) -> Receipt {
         let (operator, serial, grant) = (grant.operator, grant.serial, Arc::new(grant));
-        journal.record(self.clock, ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
-        let known = self.commands.operators.get(&operator);
+        cx.record(ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
+        let known = self.operators.get(&operator);
         let busy_until = known.map_or(LogInstant::ZERO, |known| known.busy_until);
         let ended = Some(LogInstant::ZERO);
         let until = if grant.revoked { ended } else { grant.until };
         let ends = known.map_or(ended, |known| known.ends).zip(until).map(|(one, other)| one.max(other));
         // Before the first statement about an operator there was nothing that anybody could still believe.
-        let order = if signed.is_some() && serial > FIRST_SERIAL { self.commands.restated + 1 } else { 0 };
+        let order = if signed.is_some() && serial > FIRST_SERIAL { self.restated + 1 } else { 0 };
         if order > 0 {
-            (self.commands.restated, self.commands.restated_at) = (order, Some(self.applying));
+            (self.restated, self.restated_at) = (order, Some(cx.index));
         }
-        self.commands.operators.insert(operator, Operator { grant, signed, busy_until, order, ends });
+        self.operators.insert(operator, Operator { grant, signed, busy_until, order, ends });
         Receipt::Operator { operator, serial }
     }
 
     /// An operator and those by whose word it is one, up to the first operator.
-    fn line_of(&self, key: OperatorKey) -> Result<Vec<&Operator>, Refusal> {
-        let known = |key: OperatorKey| self.commands.operators.get(&key).ok_or(Refusal::NoSuchOperator(key));
+    fn line_of(&self, key: OperatorKey, limits: &FleetLimits) -> Result<Vec<&Operator>, Refusal> {
+        let known = |key: OperatorKey| self.operators.get(&key).ok_or(Refusal::NoSuchOperator(key));
         let mut line = vec![known(key)?];
         if line.iter().any(|operator| operator.grant.revoked) {
             return Err(Refusal::OperatorRevoked(key));
         }
         let (mut at, mut by) = (key, line.last().and_then(|operator| operator.signed.as_ref()).map(|signed| signed.by));
         while let Some(above) = by {
-            if line.len() as u64 > self.limits.authority_chain_max {
+            if line.len() as u64 > limits.authority_chain_max {
                 return Err(Refusal::NotAdmin(key));
             }
             let operator = known(above)?;
@@ -236,13 +251,13 @@ impl FleetState {
             (at, by) = (above, operator.signed.as_ref().map(|signed| signed.by));
             line.push(operator);
         }
-        let ends_with_first = self.commands.first.is_some_and(|first| first.operator == at);
+        let ends_with_first = self.first.is_some_and(|first| first.operator == at);
         if ends_with_first { Ok(line) } else { Err(Refusal::NotAdmin(at)) }
     }
 
     /// What an operator may do, as far as everybody above it may: whether that has ended is another question.
-    fn rights(&self, key: OperatorKey) -> Result<OperatorGrant, Refusal> {
-        let mut line = self.line_of(key)?.into_iter().rev().map(|operator| operator.grant.as_ref());
+    pub(crate) fn rights(&self, key: OperatorKey, limits: &FleetLimits) -> Result<OperatorGrant, Refusal> {
+        let mut line = self.line_of(key, limits)?.into_iter().rev().map(|operator| operator.grant.as_ref());
         let mut rights = line.next().cloned().ok_or(Refusal::NoSuchOperator(key))?;
         for grant in line {
             if rights.admin_depth == 0 {
@@ -254,8 +269,8 @@ impl FleetState {
     }
 
     /// What an operator may do now.
-    fn active_operator(&self, key: OperatorKey) -> Result<OperatorGrant, Refusal> {
-        let (rights, now) = (self.rights(key)?, self.clock);
+    fn active_operator(&self, key: OperatorKey, cx: &Cx<'_>) -> Result<OperatorGrant, Refusal> {
+        let (rights, now) = (self.rights(key, cx.limits)?, cx.now);
         match rights.until {
             Some(until) if until <= now => Err(Refusal::GrantEnded { operator: key, until, now }),
             _ => Ok(rights),
@@ -263,19 +278,20 @@ impl FleetState {
     }
 
     /// Whether something was signed for this shard.
-    pub(super) fn check_place(&self, place: &Place) -> Result<(), Refusal> {
-        if self.commands.place.as_ref() == Some(place) { Ok(()) } else { Err(Refusal::WrongPlace) }
+    pub(crate) fn check_place(&self, place: &Place) -> Result<(), Refusal> {
+        if self.place.as_ref() == Some(place) { Ok(()) } else { Err(Refusal::WrongPlace) }
     }
 
     /// Whether an operator may ask a target for something that is valid until an instant.
-    pub(super) fn check_granted(
+    pub(crate) fn check_granted(
         &self,
         key: OperatorKey,
         verb: &Verb,
         target: &Target,
         deadline: LogInstant,
+        cx: &Cx<'_>,
     ) -> Result<(), Refusal> {
-        let rights = self.active_operator(key)?;
+        let rights = self.active_operator(key, cx)?;
         if rights.allows(verb, target, deadline) {
             return Ok(());
         }
@@ -285,34 +301,13 @@ impl FleetState {
         }
     }
 
-    /// Nobody begins any more what its operator may not ask for by now, and no wave of it is let out.
-    pub(super) fn withdraw_commands(&mut self, journal: &mut Journal) {
-        if is_on(Mutant::RevokedStillSends) {
-            return;
-        }
-        let mut known: BTreeMap<OperatorKey, Option<OperatorGrant>> = BTreeMap::new();
-        let mut over: Vec<(CommandId, Vec<AgentId>)> = Vec::new();
-        for record in self.commands.records.values().filter(|record| !record.is_ended()) {
-            let command = &record.signed;
-            let rights = known.entry(command.operator).or_insert_with(|| self.rights(command.operator).ok());
-            let may = |rights: &OperatorGrant| rights.allows(&command.verb, &command.target, command.deadline);
-            if !rights.as_ref().is_some_and(may) {
-                over.push((record.id(), record.deliveries.keys().cloned().collect()));
-            }
-        }
-        for (id, agents) in over {
-            self.change_command(id, |record| record.next_wave_at = None);
-            agents.iter().for_each(|agent| self.void(id, agent, VoidCause::Revoked, journal));
-        }
-    }
-
     /// Whether an operator may send one more command now, and everybody above it; to be noted once it is accepted.
-    pub(super) fn check_rate(&self, key: OperatorKey) -> Result<(), Refusal> {
-        for operator in self.line_of(key)? {
+    pub(crate) fn check_rate(&self, key: OperatorKey, cx: &Cx<'_>) -> Result<(), Refusal> {
+        for operator in self.line_of(key, cx.limits)? {
             let Some(per_minute) = operator.grant.per_minute else { continue };
             let step = MINUTE_MS / u64::from(per_minute.max(1));
-            let ahead = operator.busy_until.since_ms(self.clock);
-            let allowed = (MINUTE_MS / self.limits.command_burst_share.max(1)).saturating_sub(step);
+            let ahead = operator.busy_until.since_ms(cx.now);
+            let allowed = (MINUTE_MS / cx.limits.command_burst_share.max(1)).saturating_sub(step);
             if per_minute == 0 || ahead > allowed {
                 let retry_after_ms = ahead.saturating_sub(allowed).max(1);
                 let operator = operator.grant.operator;
@@ -323,24 +318,23 @@ impl FleetState {
     }
 
     /// A command counts for its operator, and for everybody by whose word that is one.
-    pub(super) fn count_command(&mut self, key: OperatorKey) {
-        let clock = self.clock;
-        let above: Vec<OperatorKey> = self.authority_of(key).iter().map(|signed| signed.by).collect();
+    pub(crate) fn count_command(&mut self, key: OperatorKey, cx: &Cx<'_>) {
+        let above: Vec<OperatorKey> = self.authority_of(key, cx.limits).iter().map(|signed| signed.by).collect();
         for key in [key].into_iter().chain(above) {
-            let Some(operator) = self.commands.operators.get_mut(&key) else { continue };
+            let Some(operator) = self.operators.get_mut(&key) else { continue };
             if let Some(per_minute) = operator.grant.per_minute {
-                let from = operator.busy_until.max(clock);
+                let from = operator.busy_until.max(cx.now);
                 operator.busy_until = from.plus_ms(MINUTE_MS / u64::from(per_minute.max(1)));
             }
         }
     }
 
     /// What makes an operator one: the statements from its own up to one of the first operator.
-    pub(super) fn authority_of(&self, key: OperatorKey) -> Authority {
+    pub(crate) fn authority_of(&self, key: OperatorKey, limits: &FleetLimits) -> Authority {
         let mut chain = Authority::new();
         let mut at = key;
-        while let Some(signed) = self.commands.operators.get(&at).and_then(|operator| operator.signed.as_ref()) {
-            if chain.len() as u64 >= self.limits.authority_chain_max {
+        while let Some(signed) = self.operators.get(&at).and_then(|operator| operator.signed.as_ref()) {
+            if chain.len() as u64 >= limits.authority_chain_max {
                 break;
             }
             chain.push(Arc::clone(signed));
@@ -350,26 +344,26 @@ impl FleetState {
     }
 
     /// Whether an entry after this one has a statement about an operator that replaced an earlier one. None comes before all.
-    pub fn authority_changed_after(&self, index: Option<u64>) -> bool {
-        self.commands.restated_at.is_some_and(|at| index.is_none_or(|index| at > index))
+    pub(crate) fn changed_after(&self, index: Option<u64>) -> bool {
+        self.restated_at.is_some_and(|at| index.is_none_or(|index| at > index))
     }
 
     /// How many statements about operators have replaced an earlier one.
-    pub fn restated(&self) -> u64 {
-        self.commands.restated
+    pub(crate) fn restated(&self) -> u64 {
+        self.restated
     }
 
     /// The statements about operators that replaced an earlier one, after so many of them, in order, as many as one answer of so many
     /// bytes holds, and one at least; all of them, if there are not so many: nobody knows what whoever asks was told. Of the first
     /// operators, whom nobody granted anything, there is none: see [`root`](Self::root).
-    pub fn authority_news(&self, after: u64, bytes_max: usize) -> AuthorityNews {
-        let all = self.commands.restated;
+    pub(crate) fn news(&self, after: u64, bytes_max: usize, limits: &FleetLimits) -> AuthorityNews {
+        let all = self.restated;
         let (mut after, bytes_max) = (if after > all { 0 } else { after }, bytes_max.min(NEWS_BYTES_SOFT_MAX));
         let mut news = AuthorityNews { chains: Vec::new(), up_to: all };
         if after == all {
             return news;
         }
-        let stated = self.commands.operators.iter().filter(|(_, of)| of.signed.is_some() && of.order > after);
+        let stated = self.operators.iter().filter(|(_, of)| of.signed.is_some() && of.order > after);
         let mut stated: Vec<(u64, OperatorKey)> = stated.map(|(key, of)| (of.order, *key)).collect();
         stated.sort_unstable();
         let mut bytes = 0;
@@ -379,46 +373,41 @@ impl FleetState {
                 break;
             }
             after = order;
-            let chain = self.authority_of(key);
+            let chain = self.authority_of(key, limits);
             bytes += chain.iter().map(|signed| STATEMENT_BYTES + signed.body().len()).sum::<usize>();
             news.chains.push(Arc::new(chain));
         }
         news
     }
 
-    /// Operators in order of their keys.
-    pub fn operators(&self) -> impl Iterator<Item = &OperatorGrant> {
-        self.operators_after(None)
-    }
-
     /// Operators in order of their keys, from after one.
-    pub fn operators_after(&self, after: Option<OperatorKey>) -> impl Iterator<Item = &OperatorGrant> {
+    pub(crate) fn after(&self, after: Option<OperatorKey>) -> impl Iterator<Item = &OperatorGrant> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
-        self.commands.operators.range((from, Unbounded)).map(|(_, operator)| operator.grant.as_ref())
+        self.operators.range((from, Unbounded)).map(|(_, operator)| operator.grant.as_ref())
     }
 
     /// Where statements of operators hold; none before the shard's first entry.
-    pub fn place(&self) -> Option<&Place> {
-        self.commands.place.as_ref()
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
     }
 
     /// The first statement about an operator that is new here has a higher number.
-    pub fn serial_floor(&self) -> u64 {
-        self.commands.serial_floor
+    pub(crate) fn serial_floor(&self) -> u64 {
+        self.serial_floor
     }
 
     /// The shard's first operator.
-    pub fn first_operator(&self) -> Option<KnownFirst> {
-        self.commands.first
+    pub(crate) fn first(&self) -> Option<KnownFirst> {
+        self.first
     }
 
     /// Where all authority comes from, for whoever knows so many replacements of the first operator.
-    pub fn root(&self, replaced: u64) -> Option<Root> {
-        let genesis = self.commands.place.as_ref()?.genesis;
+    pub(crate) fn root(&self, replaced: u64) -> Option<Root> {
+        let genesis = self.place.as_ref()?.genesis;
         // They are counted from the shard's last recovery on, and whoever asks may know the shard as it was before.
-        let known = if self.commands.past.is_empty() { usize::try_from(replaced).unwrap_or(usize::MAX) } else { 0 };
-        let replaced = self.commands.replaced.iter().skip(known).cloned().collect();
-        Some(Root { genesis, first: self.commands.made_first, replaced, past: self.commands.past.clone() })
+        let known = if self.past.is_empty() { usize::try_from(replaced).unwrap_or(usize::MAX) } else { 0 };
+        let replaced = self.replaced.iter().skip(known).cloned().collect();
+        Some(Root { genesis, first: self.made_first, replaced, past: self.past.clone() })
     }
 }

@@ -13,7 +13,7 @@ use skep_protocol::task::{Priority, Task, TaskState};
 use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
 
-use super::FleetState;
+use super::Tasks;
 
 /// Where a pending task stands among all: the most urgent first, then the oldest.
 type Rank = (Reverse<Priority>, u64, TaskId);
@@ -58,15 +58,25 @@ fn gates(task: &Task) -> [Option<LogInstant>; 3] {
     [Some(*not_before), kept, task.expires_at]
 }
 
-impl FleetState {
-    pub(super) fn add_pending(&mut self, task: &Task) {
+impl Tasks {
+    /// Pending tasks that one of these agents may have at an instant, most urgent first, of those that it can do. The instant
+    /// is not before the last entry. So many are looked at and no more.
+    pub(crate) fn claimable<'b>(
+        &self,
+        now: LogInstant,
+        agents: impl IntoIterator<Item = (&'b AgentId, &'b BTreeSet<Capability>)>,
+        looks: u64,
+    ) -> Claimable<'_> {
+        Claimable::new(self, now, agents, looks)
+    }
+
+    pub(super) fn add_pending(&mut self, task: &Task, now: LogInstant) {
         self.pending.entry(task.spec.required.clone()).or_default().count += 1;
         self.pending_count += 1;
-        let now = self.clock;
         for at in gates(task).into_iter().flatten().filter(|at| *at > now) {
             self.gates.insert((at, task.id));
         }
-        self.stand(task);
+        self.stand(task, now);
     }
 
     pub(super) fn remove_pending(&mut self, task: &Task) {
@@ -84,19 +94,19 @@ impl FleetState {
 
     /// The clock has come to where it is: what it has passed stands otherwise. Each task is looked at once for each of its
     /// instants.
-    pub(super) fn open_gates(&mut self) {
-        while let Some((at, id)) = self.gates.get_min().copied().filter(|(at, _)| *at <= self.clock) {
+    pub(crate) fn open_gates(&mut self, now: LogInstant) {
+        while let Some((at, id)) = self.gates.get_min().copied().filter(|(at, _)| *at <= now) {
             self.gates.remove(&(at, id));
-            if let Some(task) = self.tasks.get(&id).cloned() {
+            if let Some(task) = self.records.get(&id).cloned() {
                 self.stand_aside(&task);
-                self.stand(&task);
+                self.stand(&task, now);
             }
         }
     }
 
-    fn stand(&mut self, task: &Task) {
+    fn stand(&mut self, task: &Task, now: LogInstant) {
         let required = &task.spec.required;
-        match standing(task, self.clock) {
+        match standing(task, now) {
             Standing::Everybody => {
                 self.pending.entry(required.clone()).or_default().open.insert(rank(task));
             }
@@ -143,7 +153,7 @@ impl<'a> Kind<'a> {
 /// Tasks that can be claimed, most urgent first, over all requirements that somebody meets. Looks at a bounded number of
 /// tasks, each of which somebody may have.
 pub(crate) struct Claimable<'a> {
-    state: &'a FleetState,
+    tasks: &'a Tasks,
     now: LogInstant,
     kinds: Vec<Kind<'a>>,
     looks: u64,
@@ -151,19 +161,20 @@ pub(crate) struct Claimable<'a> {
 
 impl<'a> Claimable<'a> {
     /// Tasks for these agents, with what each of them can do.
-    pub(super) fn new<'b>(
-        state: &'a FleetState,
+    fn new<'b>(
+        tasks: &'a Tasks,
         now: LogInstant,
         agents: impl IntoIterator<Item = (&'b AgentId, &'b BTreeSet<Capability>)>,
+        looks: u64,
     ) -> Self {
         let agents: BTreeMap<&AgentId, &BTreeSet<Capability>> = agents.into_iter().collect();
         let offered: BTreeSet<&BTreeSet<Capability>> = agents.values().copied().collect();
         let somebody_can = |required: &BTreeSet<Capability>| offered.iter().any(|some| required.is_subset(some));
-        let able = state.pending.iter().filter(|(required, _)| somebody_can(required));
+        let able = tasks.pending.iter().filter(|(required, _)| somebody_can(required));
         let mut kinds: Vec<Kind<'a>> =
             able.filter_map(|(required, waiting)| Kind::new(required, None, waiting.open.iter().copied())).collect();
         for (agent, capabilities) in &agents {
-            let kept = state
+            let kept = tasks
                 .kept
                 .range(((*agent).clone(), BTreeSet::<Capability>::new())..)
                 .take_while(|((of, _), _)| of == *agent);
@@ -172,7 +183,7 @@ impl<'a> Claimable<'a> {
                 kept.filter_map(|((of, required), ranks)| Kind::new(required, Some(of), ranks.iter().copied())),
             );
         }
-        for ((only, required), ranks) in opened(state, now) {
+        for ((only, required), ranks) in opened(tasks, now, looks) {
             let wanted = match only {
                 None => somebody_can(required),
                 Some(only) => agents.get(only).is_some_and(|capabilities| required.is_subset(capabilities)),
@@ -181,7 +192,7 @@ impl<'a> Claimable<'a> {
                 kinds.extend(Kind::new(required, only, ranks.into_iter()));
             }
         }
-        Self { state, now: now.max(state.clock), kinds, looks: state.limits.claim_scan_max }
+        Self { tasks, now, kinds, looks }
     }
 
     /// Nobody can do any more what requires this.
@@ -205,11 +216,15 @@ impl<'a> Claimable<'a> {
 
 /// What stands otherwise at an instant than at the last entry, by whose alone it is and what it requires. Of more than is
 /// looked at for one claim the rest waits for the next entry.
-fn opened(state: &FleetState, now: LogInstant) -> BTreeMap<(Option<&AgentId>, &BTreeSet<Capability>), BTreeSet<Rank>> {
+fn opened(
+    tasks: &Tasks,
+    now: LogInstant,
+    looks: u64,
+) -> BTreeMap<(Option<&AgentId>, &BTreeSet<Capability>), BTreeSet<Rank>> {
     let mut opened: BTreeMap<_, BTreeSet<Rank>> = BTreeMap::new();
-    let most = usize::try_from(state.limits.claim_scan_max).unwrap_or(usize::MAX);
-    for (_, id) in state.gates.range(..=(now, TaskId::from_bytes([u8::MAX; 16]))).take(most) {
-        let Some(task) = state.tasks.get(id) else { continue };
+    let most = usize::try_from(looks).unwrap_or(usize::MAX);
+    for (_, id) in tasks.gates.range(..=(now, TaskId::from_bytes([u8::MAX; 16]))).take(most) {
+        let Some(task) = tasks.records.get(id) else { continue };
         let only = match standing(task, now) {
             Standing::Everybody => None,
             Standing::Only(agent) => Some(agent),
@@ -232,7 +247,7 @@ impl<'a> Iterator for Claimable<'a> {
                 None => drop(self.kinds.swap_remove(at)),
             }
             self.looks -= 1;
-            if let Some(task) = self.state.tasks.get(&id).filter(|task| self.is_free(task, only)) {
+            if let Some(task) = self.tasks.records.get(&id).filter(|task| self.is_free(task, only)) {
                 return Some(task);
             }
         }

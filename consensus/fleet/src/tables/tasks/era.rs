@@ -5,7 +5,7 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::task::{Task, TaskState};
 use skep_protocol::time::LogInstant;
 
-use super::FleetState;
+use super::{Agents, Cx, Tasks};
 
 /// When a live task is ended as worthless. One that was claimed in time in an era that is over is left to its holder
 /// until its claim is stale: how long ago its time was over is known to nobody, and nobody begins it again.
@@ -42,7 +42,7 @@ fn is_carried_over(task: &Task, before: LogInstant) -> bool {
     waits || task.fenced_until > before
 }
 
-impl FleetState {
+impl Tasks {
     /// A new era has begun. `before` is the clock of the old one.
     ///
     /// Nobody knows how long there was no clock. What must not be late has passed: deadlines of requests and commands,
@@ -50,40 +50,40 @@ impl FleetState {
     /// what was left of it again, from now: fences, because the robot behind one may still act; retry backoff; the time
     /// for which a task is kept for its former holder. A claim that was in time is as good as new, since there was
     /// nobody to whom its holder could have reported; if the holder is gone, its lease ends and takes the claim with it.
-    pub(super) fn carry_tasks_over(&mut self, before: LogInstant) {
-        let carried = self.tasks.values().filter(|task| is_carried_over(task, before)).map(|task| task.id);
+    pub(crate) fn carry_over(&mut self, before: LogInstant, agents: &mut Agents, cx: &mut Cx<'_>) {
+        let carried = self.records.values().filter(|task| is_carried_over(task, before)).map(|task| task.id);
         let carried: Vec<TaskId> = carried.collect();
         for id in carried {
-            let Ok(mut task) = self.take(id) else { continue };
-            self.carry_over(&mut task, before);
-            self.insert(task);
+            let Ok(mut task) = self.take(id, agents, cx) else { continue };
+            carry_one_over(&mut task, before, cx.now);
+            self.insert(task, agents, cx);
         }
     }
+}
 
-    fn carry_over(&self, task: &mut Task, before: LogInstant) {
-        let carry = |at: &mut LogInstant| {
-            if *at > before {
-                *at = self.clock.plus_ms(at.since_ms(before));
-            }
-        };
-        let fresh = matches!(&task.state, TaskState::Claimed { stale_at, .. } if is_in_time(task, *stale_at, before));
-        carry(&mut task.fenced_until);
-        match &mut task.state {
-            TaskState::Pending { not_before, kept_for } => {
-                carry(not_before);
-                *not_before = (*not_before).max(task.fenced_until);
-                if let Some(kept) = kept_for {
-                    carry(&mut kept.until);
-                }
-            }
-            TaskState::Claimed { stale_at, .. } if fresh && !is_on(Mutant::ClaimsEndWithTheEra) => {
-                *stale_at = self.clock.plus_ms(task.spec.stale_after_ms);
-            }
-            TaskState::Claimed { .. }
-            | TaskState::Completed { .. }
-            | TaskState::DeadLettered { .. }
-            | TaskState::Cancelled { .. }
-            | TaskState::Expired { .. } => {}
+fn carry_one_over(task: &mut Task, before: LogInstant, now: LogInstant) {
+    let carry = |at: &mut LogInstant| {
+        if *at > before {
+            *at = now.plus_ms(at.since_ms(before));
         }
+    };
+    let fresh = matches!(&task.state, TaskState::Claimed { stale_at, .. } if is_in_time(task, *stale_at, before));
+    carry(&mut task.fenced_until);
+    match &mut task.state {
+        TaskState::Pending { not_before, kept_for } => {
+            carry(not_before);
+            *not_before = (*not_before).max(task.fenced_until);
+            if let Some(kept) = kept_for {
+                carry(&mut kept.until);
+            }
+        }
+        TaskState::Claimed { stale_at, .. } if fresh && !is_on(Mutant::ClaimsEndWithTheEra) => {
+            *stale_at = now.plus_ms(task.spec.stale_after_ms);
+        }
+        TaskState::Claimed { .. }
+        | TaskState::Completed { .. }
+        | TaskState::DeadLettered { .. }
+        | TaskState::Cancelled { .. }
+        | TaskState::Expired { .. } => {}
     }
 }

@@ -4,11 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::command::PerClass;
-use skep_protocol::ids::{HomeEpoch, JournalId, RaftId};
-use skep_protocol::recovery::PastGenesis;
-use skep_protocol::statement::Place;
+use skep_protocol::ids::{HomeEpoch, JournalId};
 use skep_protocol::text::{AgentId, GroupName};
 use skep_protocol::time::LogInstant;
 
@@ -16,23 +13,14 @@ use super::{CommandState, Commands, Lane, Outbox};
 
 /// What there is of it once.
 #[derive(Serialize, Deserialize)]
-pub(in crate::state) struct CommandsHead {
-    place: Option<Place>,
-    made_first: Option<OperatorKey>,
-    first: Option<KnownFirst>,
-    replaced: Vec<Arc<SignedReplacement>>,
-    past: Vec<PastGenesis>,
-    former: Vec<RaftId>,
-    restated: u64,
-    restated_at: Option<u64>,
-    serial_floor: u64,
+pub(crate) struct CommandsHead {
     homes_from: HomeEpoch,
     led_since: (u64, LogInstant),
 }
 
 /// The part of an outbox that is not told by the commands in it.
 #[derive(Serialize, Deserialize)]
-pub(in crate::state) struct OutboxHead {
+pub(crate) struct OutboxHead {
     journal: Option<JournalId>,
     home: HomeEpoch,
     groups: Arc<BTreeSet<GroupName>>,
@@ -40,23 +28,12 @@ pub(in crate::state) struct OutboxHead {
 }
 
 impl Commands {
-    pub(in crate::state) fn head(&self) -> CommandsHead {
-        CommandsHead {
-            place: self.place.clone(),
-            made_first: self.made_first,
-            first: self.first,
-            replaced: self.replaced.clone(),
-            past: self.past.clone(),
-            former: self.former.clone(),
-            restated: self.restated,
-            restated_at: self.restated_at,
-            serial_floor: self.serial_floor,
-            homes_from: self.homes_from,
-            led_since: self.led_since,
-        }
+    pub(crate) fn head(&self) -> CommandsHead {
+        CommandsHead { homes_from: self.homes_from, led_since: self.led_since }
     }
 
-    pub(in crate::state) fn outbox_heads(&self) -> impl Iterator<Item = (&AgentId, OutboxHead)> {
+    /// All outboxes, each with its agent.
+    pub(crate) fn outbox_heads(&self) -> impl ExactSizeIterator<Item = (&AgentId, OutboxHead)> {
         self.outboxes.iter().map(|(agent, outbox)| {
             let last = PerClass::from_fn(|class| outbox.lanes.of(class).last);
             let (journal, home) = (outbox.journal, outbox.home);
@@ -64,39 +41,19 @@ impl Commands {
         })
     }
 
-    /// Nothing yet. What is restored comes in this order: operators, outboxes, records.
-    pub(in crate::state) fn from_head(head: CommandsHead) -> Self {
-        let CommandsHead {
-            place,
-            made_first,
-            first,
-            replaced,
-            past,
-            former,
-            restated,
-            restated_at,
-            serial_floor,
-            homes_from,
-            led_since,
-        } = head;
-        Self {
-            place,
-            made_first,
-            first,
-            replaced,
-            past,
-            former,
-            restated,
-            restated_at,
-            serial_floor,
-            homes_from,
-            led_since,
-            ..Self::default()
-        }
+    /// All commands.
+    pub(crate) fn records(&self) -> impl ExactSizeIterator<Item = &CommandState> {
+        self.records.iter().map(|(_, record)| record.as_ref())
+    }
+
+    /// Nothing yet. Outboxes are restored before the records that are in them.
+    pub(crate) fn from_head(head: CommandsHead) -> Self {
+        let CommandsHead { homes_from, led_since } = head;
+        Self { homes_from, led_since, ..Self::default() }
     }
 
     /// Takes over an outbox, as it was after an entry.
-    pub(in crate::state) fn restore_outbox(&mut self, agent: AgentId, head: OutboxHead, applied: u64) {
+    pub(crate) fn restore_outbox(&mut self, agent: AgentId, head: OutboxHead, applied: u64) {
         let OutboxHead { journal, home, groups, last } = head;
         if journal.is_some() {
             self.regroup(&agent, &BTreeSet::new(), &groups);
@@ -108,7 +65,7 @@ impl Commands {
     }
 
     /// Takes over a command, and puts it into the outboxes of its agents.
-    pub(in crate::state) fn restore_record(&mut self, mut record: CommandState) {
+    pub(crate) fn restore_record(&mut self, mut record: CommandState) {
         record.count();
         self.index(&record);
         for (agent, delivery) in record.deliveries.iter().filter(|(_, delivery)| delivery.outcome.is_none()) {

@@ -1,4 +1,4 @@
-//! Commands, the outboxes of the agents that they are for, and who may send them.
+//! Commands, and the outboxes of the agents that they are for.
 //!
 //! A command is accepted once and ends exactly once at each of its agents. It stands in an agent's order of its class
 //! from when it is let out to it. From then on the agent's node may have it, so that only that node can say that it was
@@ -7,34 +7,29 @@
 
 mod deliveries;
 mod inbox;
-mod operators;
-mod recovery;
 mod reports;
 mod send;
 mod stored;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, CommandProgress, CommandView, DeliverySeq, DeliveryView, PerClass, SignedCommand,
-    Steps, VoidCause,
+    CommandClass, CommandOutcome, CommandProgress, DeliverySeq, PerClass, SignedCommand, Steps, VoidCause,
 };
 use skep_protocol::fleet::FleetLimits;
-use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId, RaftId};
-use skep_protocol::limits;
-use skep_protocol::recovery::PastGenesis;
-use skep_protocol::statement::Place;
+use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::text::{AgentId, GroupName, TraceParent};
 use skep_protocol::time::LogInstant;
 
-use super::FleetState;
+use super::agents::Agents;
+use super::operators::Operators;
+use crate::state::changes::Cx;
 use deliveries::said_bytes;
-pub(crate) use operators::Operator;
-pub(super) use stored::{CommandsHead, OutboxHead};
+pub(crate) use stored::{CommandsHead, OutboxHead};
 
 /// Why the orchestrator has to look at a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,28 +166,28 @@ impl CommandState {
 
 /// What is on its way to one agent.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outbox {
+struct Outbox {
     /// The journal that it goes to; none before the agent's node has opened one.
-    pub(crate) journal: Option<JournalId>,
-    pub(crate) home: HomeEpoch,
+    journal: Option<JournalId>,
+    home: HomeEpoch,
     /// Those of an agent that takes commands; empty for others.
-    pub(crate) groups: Arc<BTreeSet<GroupName>>,
-    pub(crate) lanes: PerClass<Lane>,
+    groups: Arc<BTreeSet<GroupName>>,
+    lanes: PerClass<Lane>,
     /// The last entry that changed what there is to deliver, or to whom.
-    pub(crate) changed_at: u64,
+    changed_at: u64,
 }
 
 /// What is on its way to one agent of one class.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lane {
+struct Lane {
     /// The place of the last delivery in the present home.
-    pub(crate) last: u64,
+    last: u64,
     /// What was let out and has not ended, by its place in the present home.
-    pub(crate) queue: OrdMap<u64, CommandId>,
+    queue: OrdMap<u64, CommandId>,
     /// Those of it that are not to be started.
-    pub(crate) voided: OrdSet<u64>,
+    voided: OrdSet<u64>,
     /// Commands that have not ended, let out or not.
-    pub(crate) open: u64,
+    open: u64,
 }
 
 impl Outbox {
@@ -207,27 +202,20 @@ impl Outbox {
     }
 }
 
-/// All of it.
+/// When somebody has to look at a command that has not ended.
+fn dues(record: &CommandState) -> impl Iterator<Item = (LogInstant, CommandDue, CommandId)> + use<> {
+    let id = record.id();
+    let deadline = record.doubt_at.is_none().then(|| (record.deadline(), CommandDue::Deadline, id));
+    let wave = record.next_wave_at.map(|at| (at, CommandDue::Wave, id));
+    let doubt = record.doubt_at.map(|at| (at, CommandDue::Doubt, id));
+    [deadline, wave, doubt].into_iter().flatten()
+}
+
+/// All commands, and what is on its way to each agent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Commands {
-    /// Where statements of operators hold; none before the shard's first entry.
-    pub(super) place: Option<Place>,
-    /// The first operator as the shard was made with it, what it was replaced by since, in order, and who it is by now.
-    made_first: Option<OperatorKey>,
-    replaced: Vec<Arc<SignedReplacement>>,
-    first: Option<KnownFirst>,
-    /// What the shard was before it was recovered, the last few times, in order.
-    past: Vec<PastGenesis>,
-    /// The latest of those who were members then.
-    former: Vec<RaftId>,
-    /// How many statements about operators replaced an earlier one, and the entry of the last.
-    restated: u64,
-    restated_at: Option<u64>,
-    /// The highest number of a statement about an operator that was forgotten.
-    serial_floor: u64,
-    pub(super) operators: OrdMap<OperatorKey, Operator>,
-    pub(super) records: OrdMap<CommandId, Arc<CommandState>>,
-    pub(super) outboxes: OrdMap<AgentId, Arc<Outbox>>,
+    records: OrdMap<CommandId, Arc<CommandState>>,
+    outboxes: OrdMap<AgentId, Arc<Outbox>>,
     /// The agents that take commands, by their groups.
     groups: OrdMap<GroupName, OrdSet<AgentId>>,
     /// The agents of outboxes, by the entry that changed last what there is to deliver, or to whom. None comes before all.
@@ -250,12 +238,10 @@ pub(crate) struct Commands {
 
 impl Commands {
     /// About how many bytes of a snapshot it takes.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         const DELIVERY: u64 = 192;
         const OUTBOX: u64 = 512;
-        const OPERATOR: u64 = 1_024;
-        let fixed = self.outboxes.len() as u64 * OUTBOX + self.operators.len() as u64 * OPERATOR;
-        self.bytes + self.deliveries * DELIVERY + fixed
+        self.bytes + self.deliveries * DELIVERY + self.outboxes.len() as u64 * OUTBOX
     }
 
     /// An agent is of other groups than before.
@@ -271,11 +257,6 @@ impl Commands {
         for joined in now.difference(before) {
             self.groups.entry(joined.clone()).or_default().insert(agent.clone());
         }
-    }
-
-    /// Takes over an operator.
-    pub(super) fn restore_operator(&mut self, key: OperatorKey, operator: Operator) {
-        self.operators.insert(key, operator);
     }
 
     /// Whether ended commands are to be forgotten.
@@ -332,7 +313,7 @@ impl Commands {
     pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, CommandDue, CommandId)> + '_ {
         self.due.iter().copied().inspect(|_| {
             #[cfg(test)]
-            super::looks::count();
+            crate::state::looks::count();
         })
     }
 
@@ -344,139 +325,44 @@ impl Commands {
     pub(crate) fn record(&self, id: &CommandId) -> Option<&CommandState> {
         self.records.get(id).map(AsRef::as_ref)
     }
-}
-
-fn delivery_view(agent: &AgentId, of: &DeliveryState) -> DeliveryView {
-    DeliveryView {
-        agent: agent.clone(),
-        wave: of.wave,
-        seq: of.seq,
-        node: of.node,
-        released_at: of.released_at,
-        void: of.void,
-        outcome: of.outcome.clone(),
-        ended_at: of.ended_at,
-        steps: of.steps,
-        progress: of.progress.clone(),
-    }
-}
-
-/// About how many bytes a delivery takes in an answer.
-fn bytes_of(view: &DeliveryView) -> u64 {
-    let said = match &view.outcome {
-        Some(CommandOutcome::Succeeded { result }) => result.len(),
-        _ => limits::REASON_BYTES_MAX,
-    };
-    (512 + said) as u64
-}
-
-fn summary(record: &CommandState) -> CommandView {
-    let (index, term) = record.accepted_by;
-    CommandView {
-        command: Arc::clone(&record.signed),
-        accepted_at: record.accepted_at,
-        index,
-        term,
-        agents: record.agents,
-        open: record.open,
-        failed: record.failed,
-        discarded: record.discarded,
-        deliveries: Vec::new(),
-    }
-}
-
-/// When somebody has to look at a command that has not ended.
-fn dues(record: &CommandState) -> impl Iterator<Item = (LogInstant, CommandDue, CommandId)> + use<> {
-    let id = record.id();
-    let deadline = record.doubt_at.is_none().then(|| (record.deadline(), CommandDue::Deadline, id));
-    let wave = record.next_wave_at.map(|at| (at, CommandDue::Wave, id));
-    let doubt = record.doubt_at.map(|at| (at, CommandDue::Doubt, id));
-    [deadline, wave, doubt].into_iter().flatten()
-}
-
-impl FleetState {
-    /// A command with all its deliveries, if the shard holds it.
-    pub fn command(&self, id: &CommandId) -> Option<CommandView> {
-        self.command_page(id, None, u64::MAX).map(|(view, _)| view)
-    }
-
-    /// The same, with about so many bytes of its deliveries, from after an agent on, and one at least; also after which agent
-    /// the next ones are, if there are more.
-    pub fn command_page(
-        &self,
-        id: &CommandId,
-        after: Option<&AgentId>,
-        bytes_max: u64,
-    ) -> Option<(CommandView, Option<AgentId>)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let record = self.commands.record(id)?;
-        let from = after.map_or(Unbounded, |agent| Excluded(agent.clone()));
-        let (mut deliveries, mut bytes, mut next): (Vec<DeliveryView>, u64, _) = (Vec::new(), 0, None);
-        for (agent, of) in record.deliveries.range((from, Unbounded)) {
-            let delivery = delivery_view(agent, of);
-            bytes = bytes.saturating_add(bytes_of(&delivery));
-            if bytes > bytes_max && !deliveries.is_empty() {
-                next = deliveries.last().map(|last| last.agent.clone());
-                break;
-            }
-            deliveries.push(delivery);
-        }
-        Some((CommandView { deliveries, ..summary(record) }, next))
-    }
-
-    /// Whether a command has not ended somewhere.
-    pub fn is_command_open(&self, id: &CommandId) -> bool {
-        self.commands.record(id).is_some_and(|record| !record.is_ended())
-    }
-
-    /// Commands in order of their ids, from after one, without their deliveries.
-    pub fn commands_after(&self, after: Option<CommandId>) -> impl Iterator<Item = CommandView> + '_ {
-        use std::ops::Bound::{Excluded, Unbounded};
-        self.commands.records.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, record)| summary(record))
-    }
-
-    pub(crate) fn commands(&self) -> &Commands {
-        &self.commands
-    }
 
     fn trace(&self, id: &CommandId) -> TraceParent {
-        self.commands.record(id).map(|record| record.signed.trace.clone()).unwrap_or_default()
+        self.record(id).map(|record| record.signed.trace.clone()).unwrap_or_default()
     }
 
     /// Changes a record, and the indexes with it.
-    fn change_command<T>(&mut self, id: CommandId, change: impl FnOnce(&mut CommandState) -> T) -> Option<T> {
-        let mut record = self.commands.records.remove(&id)?;
-        self.commands.unindex(&record);
+    fn change<T>(&mut self, id: CommandId, change: impl FnOnce(&mut CommandState) -> T) -> Option<T> {
+        let mut record = self.records.remove(&id)?;
+        self.unindex(&record);
         let changed = change(Arc::make_mut(&mut record));
-        self.commands.index(&record);
-        self.commands.records.insert(id, record);
+        self.index(&record);
+        self.records.insert(id, record);
         Some(changed)
     }
 
-    /// Changes the outbox of an agent, which is there from its first command or inbox on.
-    fn change_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
-        let index = self.applying;
+    /// Changes the outbox of an agent by the entry at this index. It is there from the agent's first command or inbox on.
+    fn change_outbox<T>(&mut self, agent: &AgentId, index: u64, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let (before, changed) = self.mind_outbox(agent, |outbox| {
             let before = std::mem::replace(&mut outbox.changed_at, index);
             (before, change(outbox))
         });
-        self.commands.changed.remove(&(before, Some(agent.clone())));
-        self.commands.changed.insert((index, Some(agent.clone())));
+        self.changed.remove(&(before, Some(agent.clone())));
+        self.changed.insert((index, Some(agent.clone())));
         changed
     }
 
     /// Lets go of the outbox of an agent.
     fn remove_outbox(&mut self, agent: &AgentId) {
-        if let Some(outbox) = self.commands.outboxes.remove(agent) {
-            self.commands.changed.remove(&(outbox.changed_at, Some(agent.clone())));
-            self.commands.regroup(agent, &outbox.groups, &BTreeSet::new());
+        if let Some(outbox) = self.outboxes.remove(agent) {
+            self.changed.remove(&(outbox.changed_at, Some(agent.clone())));
+            self.regroup(agent, &outbox.groups, &BTreeSet::new());
         }
     }
 
     /// Changes what is remembered of an outbox, which gives nobody anything new to deliver: nodes that wait go on waiting.
     fn mind_outbox<T>(&mut self, agent: &AgentId, change: impl FnOnce(&mut Outbox) -> T) -> T {
-        let home = self.commands.homes_from;
+        let home = self.homes_from;
         let begin = || Arc::new(Outbox { home, ..Outbox::default() });
-        change(Arc::make_mut(self.commands.outboxes.entry(agent.clone()).or_insert_with(begin)))
+        change(Arc::make_mut(self.outboxes.entry(agent.clone()).or_insert_with(begin)))
     }
 }
