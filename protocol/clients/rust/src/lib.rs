@@ -23,10 +23,10 @@ mod client;
 mod command_name;
 mod endpoint;
 mod error;
-mod operators;
 mod pipe;
 mod proof;
 mod request;
+mod service;
 
 pub use agent::{
     AgentOptions, AgentStatus, Assignment, AttachedAgent, ClaimKey, CommandOffers, Fenced, Granted, Holdings,

@@ -1,39 +1,25 @@
-//! What operators send.
+//! Commands: what an operator has robots do.
 
 use std::time::Duration;
 
-use skep_proto::convert::{genesis, signed_to_proto};
+use skep_proto::convert::signed_to_proto;
 use skep_proto::v1;
 use skep_proto::v1::operator_commands_client::OperatorCommandsClient;
 use skep_proto::v1::operator_queries_client::OperatorQueriesClient;
-use skep_protocol::authority::{SignedGrant, SignedReplacement};
 use skep_protocol::command::{SignedCommand, SignedOrder};
 use skep_protocol::ids::CommandId;
 use skep_protocol::time::LogInstant;
 use tonic::Streaming;
 
-use crate::call::send;
-use crate::client::{Client, Read, command, definite, query, read_options};
+use super::calls::{command, definite, query, read_options};
+use super::{Client, Read};
 use crate::error::ClientError;
-use crate::request::RequestName;
 
 /// How soon a command that has not ended is looked at again, at first and at last.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
 
 impl Client {
-    command!(
-        /// Has another key be the shard's first operator, as the present one signed.
-        replace_first(replacement: &SignedReplacement) -> v1::OperatorReceipt,
-        OperatorCommandsClient.replace_first,
-        ReplaceFirstRequest { replacement: Some(signed_to_proto(replacement)) }
-    );
-    command!(
-        /// Grants an operator what an admin signed.
-        grant_operator(grant: &SignedGrant) -> v1::OperatorReceipt,
-        OperatorCommandsClient.grant,
-        GrantOperatorRequest { grant: Some(signed_to_proto(grant)) }
-    );
     command!(
         /// Sends a command. The same command sent again, under whatever request, is the same command.
         send_command(command: &SignedCommand) -> v1::CommandReceipt,
@@ -46,6 +32,7 @@ impl Client {
         OperatorCommandsClient.order,
         OrderCommandRequest { order: Some(signed_to_proto(order)) }
     );
+
     query!(
         /// One command, and how it stands at as many agents as one message holds, after one of them; from the first on if
         /// that is empty.
@@ -76,36 +63,6 @@ impl Client {
         OperatorQueriesClient.list,
         |shard| v1::ListCommandsRequest { read: read_options(shard, read), after: after.to_vec(), limit: Some(limit) }
     );
-    query!(
-        /// A page of those who may send commands, after one of them; from the first on if that is empty.
-        operators(after: &str, limit: u32, read: Read) -> v1::ListOperatorsReply,
-        OperatorQueriesClient.operators,
-        |shard| v1::ListOperatorsRequest {
-            read: read_options(shard, read),
-            after: after.to_owned(),
-            limit: Some(limit),
-        }
-    );
-
-    query!(
-        /// Where statements hold, as the node says, whatever shard the client is for: for whoever looks, and not for whoever signs.
-        place_as_told(read: Read) -> v1::PlaceReply,
-        OperatorQueriesClient.place,
-        |shard| v1::PlaceRequest { read: read_options(shard, read) }
-    );
-
-    /// Where statements hold that are signed for the shard, and who its first operator is.
-    ///
-    /// # Errors
-    /// [`ClientError`]; [`ClientError::AnotherShard`] if it is not the one that the client is for.
-    pub async fn shard_place(&self, read: Read) -> Result<v1::PlaceReply, ClientError> {
-        let reply = self.place_as_told(read).await?;
-        let told = genesis(&reply.genesis).map_err(|error| ClientError::Endpoint(error.to_string()))?;
-        match self.genesis() {
-            Some(wanted) if wanted != told => Err(ClientError::AnotherShard { wanted, told }),
-            Some(_) | None => Ok(reply),
-        }
-    }
 
     /// One command, and how it stands at each agent.
     ///
