@@ -12,7 +12,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
-use skep_client::{Client, Read};
+use skep_client::{Client, Read, pages, v1};
 
 use crate::hosts::run;
 use crate::launch::{LaunchError, Layout, Testnet, io_error};
@@ -231,15 +231,12 @@ async fn doubled(net: &Testnet) -> Result<usize, LaunchError> {
     let leader = net.leader().await?;
     let client = net.nodes[leader].client();
     let (mut titles, mut doubled) = (std::collections::BTreeSet::new(), 0);
-    let mut after = Vec::new();
-    loop {
-        let page = client.tasks(&[], &after, PAGE, Read::Linearizable).await?;
+    let ask = async |after: Vec<u8>| client.tasks(&[], &after, PAGE, Read::Linearizable).await;
+    let count = |page: v1::ListTasksReply| {
         for task in page.tasks {
             doubled += usize::from(!titles.insert(task.spec.unwrap_or_default().title));
         }
-        if page.next.is_empty() {
-            return Ok(doubled);
-        }
-        after = page.next;
-    }
+    };
+    pages(ask, count).await?;
+    Ok(doubled)
 }

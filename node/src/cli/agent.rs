@@ -2,9 +2,9 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use skep_client::{Read, Role};
+use skep_client::{Read, Role, pages, v1};
 
-use super::as_of::Pages;
+use super::as_of::{PAGE, Pages};
 use super::output::{Row, one, span};
 use super::resend::Resend;
 use super::{Common, Failure};
@@ -84,6 +84,24 @@ impl Row for View {
     }
 }
 
+impl From<v1::Agent> for View {
+    fn from(agent: v1::Agent) -> Self {
+        let role = agent.role.unwrap_or_default();
+        Self {
+            agent: agent.id,
+            role: role.name,
+            capabilities: role.capabilities,
+            stateful: role.stateful,
+            held: agent.held,
+            max_concurrent: role.max_concurrent.unwrap_or(1),
+            overlaps: agent.overlaps,
+            node: agent.node,
+            attachment: agent.attachment,
+            lease_ttl_ms: agent.lease_ttl.map_or(0, |ttl| ttl.seconds as u64 * 1_000 + ttl.nanos as u64 / 1_000_000),
+        }
+    }
+}
+
 impl Agent {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
@@ -102,31 +120,8 @@ impl Agent {
 
 async fn list(client: &skep_client::Client, common: &Common, stale: bool) -> Result<(), Failure> {
     let read = if stale { Read::Stale } else { Read::Linearizable };
-    let mut pages = Pages::new();
-    let mut after = String::new();
-    loop {
-        let page = client.agents(&after, 1_000, read).await?;
-        let views = page.agents.into_iter().map(|agent| {
-            let role = agent.role.unwrap_or_default();
-            View {
-                agent: agent.id,
-                role: role.name,
-                capabilities: role.capabilities,
-                stateful: role.stateful,
-                held: agent.held,
-                max_concurrent: role.max_concurrent.unwrap_or(1),
-                overlaps: agent.overlaps,
-                node: agent.node,
-                attachment: agent.attachment,
-                lease_ttl_ms: agent
-                    .lease_ttl
-                    .map_or(0, |ttl| ttl.seconds as u64 * 1_000 + ttl.nanos as u64 / 1_000_000),
-            }
-        });
-        pages.add(page.as_of, views);
-        after = page.next;
-        if after.is_empty() {
-            return pages.print(common.output, "agents");
-        }
-    }
+    let mut listed = Pages::new();
+    let ask = async |after: String| client.agents(&after, PAGE, read).await;
+    pages(ask, |page: v1::ListAgentsReply| listed.add(page.as_of, page.agents.into_iter().map(View::from))).await?;
+    listed.print(common.output, "agents")
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::command::{CommandOrder, OrderKind};
-use skep_client::{Client, CommandId, Read};
+use skep_client::{Client, CommandId, Read, pages, v1};
 
-use super::as_of::{AsOf, Pages};
+use super::as_of::{AsOf, PAGE, Pages};
 use super::follow::follow;
 use super::key::KeyPath;
 use super::output::{one, parse_span};
@@ -134,15 +134,12 @@ impl Command {
                 follow(&client, from, open, |event| event.index, print).await
             }
             Self::List { stale } => {
-                let (mut pages, mut after) = (Pages::new(), Vec::new());
-                loop {
-                    let page = client.commands(&after, 1_000, read(stale)).await?;
-                    pages.add(page.as_of, page.commands.into_iter().map(Line::new));
-                    after = page.next;
-                    if after.is_empty() {
-                        return pages.print(common.output, "commands");
-                    }
-                }
+                let mut listed = Pages::new();
+                let ask = async |after: Vec<u8>| client.commands(&after, PAGE, read(stale)).await;
+                let add =
+                    |page: v1::ListCommandsReply| listed.add(page.as_of, page.commands.into_iter().map(Line::new));
+                pages(ask, add).await?;
+                listed.print(common.output, "commands")
             }
             Self::Cancel(order) => order.carry_out(&client, common, OrderKind::Cancel).await,
             Self::Abort(order) => order.carry_out(&client, common, OrderKind::Abort).await,

@@ -5,17 +5,15 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, SignedOrder, Target, redriven};
-use skep_client::{Client, ClientError, CommandId, OperatorSecret, Place, Read, TaskStatus, v1};
+use skep_client::{Client, ClientError, CommandId, OperatorSecret, Place, Read, TaskStatus, pages, v1};
 
+use super::as_of::PAGE;
 use super::command::View;
 use super::key::KeyPath;
 use super::output::{Row, parse_span, rows, uuid_bytes, uuid_text};
 use super::resend::Resend;
 use super::task;
 use super::{Common, Failure};
-
-/// Tasks and commands of one page.
-const PAGE: u32 = 1_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Deadletter {
@@ -78,6 +76,24 @@ impl Row for Line {
     }
 }
 
+impl Line {
+    fn of_task(task: v1::Task) -> Self {
+        Self {
+            id: uuid_text(&task.id),
+            kind: "task",
+            what: task.spec.map(|spec| spec.title).unwrap_or_default(),
+            target: String::new(),
+            why: task.reason,
+        }
+    }
+
+    fn of_command(view: v1::CommandView) -> Self {
+        let command = view.command.unwrap_or_default();
+        let why = format!("failed at {} of {}", view.failed, view.agents);
+        Self { id: uuid_text(&command.id), kind: "command", what: command.verb, target: command.target, why }
+    }
+}
+
 /// What an id names.
 enum Letter {
     Task(Vec<u8>),
@@ -95,34 +111,17 @@ async fn find(client: &Client, id: &str) -> Result<Letter, Failure> {
 }
 
 async fn list(client: &Client, common: &Common) -> Result<(), Failure> {
-    let (mut lines, mut after) = (Vec::new(), Vec::new());
-    loop {
-        let page = client.tasks(&[TaskStatus::DeadLettered], &after, PAGE, Read::Linearizable).await?;
-        lines.extend(page.tasks.into_iter().map(|task| Line {
-            id: uuid_text(&task.id),
-            kind: "task",
-            what: task.spec.map(|spec| spec.title).unwrap_or_default(),
-            target: String::new(),
-            why: task.reason,
-        }));
-        after = page.next;
-        if after.is_empty() {
-            break;
-        }
-    }
-    loop {
-        let page = client.commands(&after, PAGE, Read::Linearizable).await?;
-        let dead = |view: &v1::CommandView| view.open == 0 && view.failed > 0 && !view.discarded;
-        lines.extend(page.commands.into_iter().filter(dead).map(|view| {
-            let command = view.command.unwrap_or_default();
-            let why = format!("failed at {} of {}", view.failed, view.agents);
-            Line { id: uuid_text(&command.id), kind: "command", what: command.verb, target: command.target, why }
-        }));
-        after = page.next;
-        if after.is_empty() {
-            return rows(common.output, &lines);
-        }
-    }
+    let mut lines = Vec::new();
+    let tasks =
+        async |after: Vec<u8>| client.tasks(&[TaskStatus::DeadLettered], &after, PAGE, Read::Linearizable).await;
+    pages(tasks, |page: v1::ListTasksReply| lines.extend(page.tasks.into_iter().map(Line::of_task))).await?;
+    let commands = async |after: Vec<u8>| client.commands(&after, PAGE, Read::Linearizable).await;
+    let dead = |view: &v1::CommandView| view.open == 0 && view.failed > 0 && !view.discarded;
+    let add = |page: v1::ListCommandsReply| {
+        lines.extend(page.commands.into_iter().filter(dead).map(Line::of_command));
+    };
+    pages(commands, add).await?;
+    rows(common.output, &lines)
 }
 
 impl Deadletter {

@@ -7,18 +7,15 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use skep_client::command::Target;
 use skep_client::convert::operator_to_proto;
-use skep_client::v1::OperatorView;
-use skep_client::{Allowed, Client, FirstReplacement, Genesis, OperatorGrant, OperatorKey, Place, Read};
+use skep_client::v1::{self, OperatorView};
+use skep_client::{Allowed, Client, FirstReplacement, Genesis, OperatorGrant, OperatorKey, Place, Read, pages};
 use skep_protocol::time::LogInstant;
 
-use super::as_of::Pages;
+use super::as_of::{PAGE, Pages};
 use super::key::KeyPath;
 use super::output::{Row, parse_span};
 use super::resend::Resend;
 use super::{Common, Failure};
-
-/// Operators of one page.
-const PAGE: u32 = 1_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operator {
@@ -245,15 +242,11 @@ fn numbered(grant: OperatorGrant, known: Option<OperatorView>, floor: u64, sent_
 
 async fn list(client: &Client, common: &Common, stale: bool) -> Result<(), Failure> {
     let read = if stale { Read::Stale } else { Read::Linearizable };
-    let (mut pages, mut after) = (Pages::new(), String::new());
-    loop {
-        let page = client.operators(&after, PAGE, read).await?;
-        pages.add(page.as_of, page.operators.into_iter().map(View::from));
-        after = page.next;
-        if after.is_empty() {
-            return pages.print(common.output, "operators");
-        }
-    }
+    let mut listed = Pages::new();
+    let ask = async |after: String| client.operators(&after, PAGE, read).await;
+    pages(ask, |page: v1::ListOperatorsReply| listed.add(page.as_of, page.operators.into_iter().map(View::from)))
+        .await?;
+    listed.print(common.output, "operators")
 }
 
 impl Operator {

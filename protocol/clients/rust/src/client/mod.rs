@@ -5,6 +5,7 @@ mod calls;
 mod commands;
 mod nodes;
 mod operators;
+mod pages;
 mod shards;
 mod tasks;
 mod topics;
@@ -25,6 +26,7 @@ use crate::error::ClientError;
 use crate::pipe::Pipe;
 use crate::request::RequestName;
 use crate::service::Service;
+pub use pages::{Page, pages};
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]
