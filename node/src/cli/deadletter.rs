@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use skep_client::command::{Command, CommandClass, CommandOrder, OrderKind, SignedOrder, Target, redriven};
-use skep_client::{Client, ClientError, CommandId, OperatorSecret, Place, Read, TaskStatus, pages, v1};
+use skep_client::command::{CommandOrder, OrderKind, SignedOrder};
+use skep_client::{Client, ClientError, CommandId, Read, RedriveError, TaskStatus, pages, v1};
 
 use super::as_of::PAGE;
 use super::command::View;
@@ -188,6 +188,16 @@ async fn order(client: &Client, view: &v1::CommandView, reason: &str, key: &KeyP
     order.sign(&secret).map_err(Failure::usage)
 }
 
+impl From<RedriveError> for Failure {
+    fn from(error: RedriveError) -> Self {
+        match error {
+            RedriveError::Told(_) => Self::failed(error),
+            RedriveError::Unsigned(_) => Self::usage(error),
+            RedriveError::Client(error) => error.into(),
+        }
+    }
+}
+
 impl Redrive {
     async fn run(self, client: &Client, common: &Common) -> Result<(), Failure> {
         match find(client, &self.id).await? {
@@ -230,13 +240,16 @@ impl Redrive {
             matches!(of.outcome.as_str(), "failed" | "rejected" | "expired" | "indeterminate")
         };
         let (secret, place) = self.key.for_shard(client).await?;
+        let parent: CommandId = self.id.parse().map_err(Failure::usage)?;
+        let valid_ms = u64::try_from(self.valid_for.as_millis()).unwrap_or(u64::MAX);
         let (mut lines, mut left, mut in_doubt) = (Vec::new(), 0, false);
         for of in view.deliveries.iter().filter(dead) {
             let (command, what) = if of.outcome == "indeterminate" && !self.even_if_done {
                 left += 1;
                 (String::new(), "nobody knows whether it was done: resolve it, or give --even-if-done".to_owned())
             } else {
-                let (id, sent) = self.send_again(client, (&place, &secret), &view, &of.agent).await?;
+                let sending = client.redrive_command((parent, &view), &of.agent, valid_ms, (&place, &secret));
+                let (id, sent) = sending.await?;
                 left += usize::from(sent.is_err());
                 in_doubt |= matches!(sent, Err(ClientError::Unknown { .. }));
                 (id.to_string(), sent.map_or_else(|why| why.to_string(), |()| "sent again".to_owned()))
@@ -262,42 +275,5 @@ impl Redrive {
                 Err(Failure::in_doubt(&self.id, format!("{still}: {unknown}")).sent_again_by(None))
             }
         }
-    }
-
-    /// Sends a command to one of its robots again, once. Why it was not sent, if it was not.
-    async fn send_again(
-        &self,
-        client: &Client,
-        (place, secret): (&Place, &OperatorSecret),
-        view: &v1::CommandView,
-        agent: &str,
-    ) -> Result<(CommandId, Result<(), ClientError>), Failure> {
-        let first = view.command.clone().unwrap_or_default();
-        let parent: CommandId = self.id.parse().map_err(Failure::usage)?;
-        let agent = agent.parse().map_err(Failure::failed)?;
-        let id = redriven(parent, &agent);
-        let valid_ms = u64::try_from(self.valid_for.as_millis()).unwrap_or(u64::MAX);
-        let command = Command {
-            place: place.clone(),
-            id,
-            target: Target::Agent(agent),
-            verb: first.verb.parse().map_err(Failure::failed)?,
-            content_type: first.content_type.parse().map_err(Failure::failed)?,
-            args: first.args.into(),
-            deadline: client.deadline_in(valid_ms).await?,
-            class: if first.urgent { CommandClass::Urgent } else { CommandClass::Routine },
-            idempotent: first.idempotent,
-            supersedes: None,
-            parent: Some(parent),
-            trace: first.traceparent.parse().map_err(Failure::failed)?,
-            waves: None,
-            operator: secret.key(),
-        };
-        Ok(match client.send_command(&command.sign(secret).map_err(Failure::usage)?).await {
-            Ok(_) => (id, Ok(())),
-            // An earlier attempt sent it.
-            Err(error) if error.is_already_there() => (id, Ok(())),
-            Err(error) => (id, Err(error)),
-        })
     }
 }

@@ -6,6 +6,7 @@ mod commands;
 mod nodes;
 mod operators;
 mod pages;
+mod redrive;
 mod shards;
 mod tasks;
 mod topics;
@@ -27,6 +28,7 @@ use crate::pipe::Pipe;
 use crate::request::RequestName;
 use crate::service::Service;
 pub use pages::{Page, pages};
+pub use redrive::RedriveError;
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]
