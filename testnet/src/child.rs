@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, Stdio};
 
-use crate::launch::{LaunchError, io_error};
+use crate::error::{LaunchError, io_error};
 
 /// A process that ends when the launcher does.
 #[derive(Debug)]

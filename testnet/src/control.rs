@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::child::suspend;
 use crate::demo::{DemoSite, SiteOptions};
-use crate::launch::{LaunchError, io_error};
+use crate::error::{LaunchError, io_error};
 use crate::workload::Workload;
 
 /// What can be asked of a testnet.

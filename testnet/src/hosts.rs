@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::launch::{LaunchError, io_error};
+use crate::error::{LaunchError, io_error};
 
 /// How names of namespaces begin.
 const PREFIX: &str = "skep";

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use skep_client::{Client, ClientError, Endpoint, Settings, v1};
 use tokio::time::Instant;
 
+use crate::error::{LaunchError, io_error};
 use crate::hosts::Hosts;
 use crate::place;
 use crate::ports::free_ports;
@@ -49,51 +50,12 @@ pub struct Layout {
     pub tcp: bool,
 }
 
-/// Why a testnet did not come up.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// The operating system refused.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// A command of the program failed.
-    #[error("'{command}' failed: {output}")]
-    Command {
-        /// Which.
-        command: String,
-        /// What it printed.
-        output: String,
-    },
-    /// A call of a node's API failed.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// Something did not happen in a generous time.
-    #[error("{what} did not happen within {within:?}; the nodes' logs are in {dir}")]
-    Timeout {
-        /// What.
-        what: String,
-        /// Which time.
-        within: Duration,
-        /// Where to look.
-        dir: PathBuf,
-    },
-}
-
 /// The site that testnets are.
 const SITE: &str = "testnet";
 /// The file in a node's directory that says with whom it does not speak.
 const CUTS: &str = "cuts";
 /// The setting that has nodes obey it.
 pub(crate) const SWITCHES: &str = "testnet.cuts=cuts";
-
-pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> LaunchError {
-    let what = what.into();
-    move |source| LaunchError::Io { what, source }
-}
 
 /// One node.
 #[derive(Debug)]

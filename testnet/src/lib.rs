@@ -11,6 +11,7 @@ pub mod child;
 pub mod control;
 pub mod crew;
 pub mod demo;
+mod error;
 mod hosts;
 pub mod inspect;
 mod launch;
@@ -27,8 +28,9 @@ pub mod station;
 pub mod verify;
 mod workload;
 
+pub use error::LaunchError;
 pub use hosts::Hosts;
-pub use launch::{LaunchError, Layout, NodeAddress, TestNode, Testnet};
+pub use launch::{Layout, NodeAddress, TestNode, Testnet};
 pub use load::{Done, Load};
 pub use process::{Machine, Usage, bytes_below};
 pub use workload::{Cell, Floor, OrderPayload, Workload, WorkloadError, builtin, load_problem};

@@ -6,7 +6,8 @@ use std::time::Duration;
 use skep_client::command::{Command, CommandClass, SignedCommand, Target, Waves};
 use skep_client::{Client, ClientError, CommandId, OperatorSecret, Read, v1};
 
-use crate::launch::{LaunchError, Testnet};
+use crate::error::LaunchError;
+use crate::launch::Testnet;
 use crate::record::boot_ns;
 
 /// How long a command is sent again while nobody knows what became of it.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-use crate::launch::{LaunchError, io_error};
+use crate::error::{LaunchError, io_error};
 
 /// The file in a test site's directory that lists its nodes.
 pub(crate) const LIST: &str = "testnet.json";

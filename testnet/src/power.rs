@@ -14,8 +14,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
 use skep_client::{Client, Read, pages, v1};
 
+use crate::error::{LaunchError, io_error};
 use crate::hosts::run;
-use crate::launch::{LaunchError, Layout, Testnet, io_error};
+use crate::launch::{Layout, Testnet};
 use crate::load::Load;
 
 /// The size of each file system.

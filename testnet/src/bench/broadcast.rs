@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::LatencyMs;
 use super::robots::{Fleet, GROUP, Robots};
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 use crate::operator::{Operator, Order, Sent};
 use crate::process::Machine;
 

@@ -13,7 +13,7 @@ use skep_client::{Client, Settings};
 use super::LatencyMs;
 use super::robots::{Fleet, Seen};
 use crate::demo::robot_name;
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 use crate::operator::{Operator, Order};
 use crate::process::Machine;
 

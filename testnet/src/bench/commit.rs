@@ -7,7 +7,8 @@ use serde::Serialize;
 use skep_client::{Client, Settings};
 
 use super::{LatencyMs, NodeFigures, layout, scratch};
-use crate::launch::{LaunchError, Layout, TestNode, Testnet};
+use crate::error::LaunchError;
+use crate::launch::{Layout, TestNode, Testnet};
 use crate::load::Load;
 use crate::process::{Machine, Usage};
 

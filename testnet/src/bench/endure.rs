@@ -13,7 +13,8 @@ use skep_client::{Read, Settings};
 use tokio::time::Instant;
 
 use super::{layout, scratch};
-use crate::launch::{LaunchError, Testnet};
+use crate::error::LaunchError;
+use crate::launch::Testnet;
 use crate::process::Machine;
 use curve::{Curve, Sample, mib};
 pub use curve::{Curves, Growth};

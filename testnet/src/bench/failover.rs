@@ -7,7 +7,8 @@ use serde::Serialize;
 use skep_client::{Client, Settings, TaskSpec};
 
 use super::{layout, scratch};
-use crate::launch::{LaunchError, Layout, Testnet};
+use crate::error::LaunchError;
+use crate::launch::{Layout, Testnet};
 use crate::load::Load;
 use crate::process::Machine;
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 use skep_client::{Settings, TaskSpec};
 
 use super::{LatencyMs, layout, scratch};
-use crate::launch::{LaunchError, Layout, Testnet};
+use crate::error::LaunchError;
+use crate::launch::{Layout, Testnet};
 use crate::process::Machine;
 use crate::relay::{Law, Links};
 

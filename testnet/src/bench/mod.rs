@@ -21,7 +21,8 @@ pub use endure::{
 pub use failover::{FailoverReport, FailoverSettings, Spread, failover};
 pub use links::{LinkFigures, LinksReport, LinksSettings, links};
 
-use crate::launch::{LaunchError, Layout};
+use crate::error::LaunchError;
+use crate::launch::Layout;
 use crate::place;
 
 /// Latencies in milliseconds.

@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::{layout, scratch};
 use crate::demo::robot_name;
-use crate::launch::{LaunchError, Layout, Testnet};
+use crate::error::LaunchError;
+use crate::launch::{Layout, Testnet};
 
 /// The group of all of them.
 pub(super) const GROUP: &str = "fleet";

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::Child;
 use crate::demo::{DemoError, DemoSite, broken};
-use crate::launch::{LaunchError, io_error};
+use crate::error::{LaunchError, io_error};
 
 /// Its output, and the list of the nodes that it is told.
 const OUTPUT: &str = "bad-robot.log";

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::demo::{DemoSite, StoryRecord, robot_name};
-use crate::launch::{LaunchError, TestNode};
+use crate::error::LaunchError;
+use crate::launch::TestNode;
 use crate::operator::{Operator, Order, Sent};
 use crate::record::boot_ns;
 use crate::robot::{FLEET, SURVEY};

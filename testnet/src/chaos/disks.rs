@@ -15,7 +15,7 @@ const NEARLY_FULL: u64 = 20 << 20;
 
 /// Flips a byte of the log of a stopped node, where something is written.
 pub(super) fn damage(wal: &Path, rng: &mut SmallRng) -> Step {
-    let failed = |e: std::io::Error| crate::launch::io_error(wal.display().to_string())(e);
+    let failed = |e: std::io::Error| crate::error::io_error(wal.display().to_string())(e);
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(wal).map_err(failed)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.sort();
@@ -57,7 +57,7 @@ impl SmallDisk {
 impl Part {
     fn mount(dir: &Path, size: &str, left: u64) -> Result<Self, crate::LaunchError> {
         let beside = dir.with_extension("before");
-        let failed = |e: std::io::Error| crate::launch::io_error(dir.display().to_string())(e);
+        let failed = |e: std::io::Error| crate::error::io_error(dir.display().to_string())(e);
         std::fs::rename(dir, &beside).map_err(failed)?;
         std::fs::create_dir(dir).map_err(failed)?;
         let (text, from) = (dir.display().to_string(), beside.join("."));
@@ -72,7 +72,7 @@ impl Part {
     }
 
     fn fill(&self) -> Step {
-        let failed = |e: std::io::Error| crate::launch::io_error(self.dir.display().to_string())(e);
+        let failed = |e: std::io::Error| crate::error::io_error(self.dir.display().to_string())(e);
         let space = rustix::fs::statvfs(&self.dir).map_err(|e| failed(e.into()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         let bytes = usize::try_from(free.saturating_sub(self.left)).unwrap_or(0);
@@ -84,7 +84,7 @@ impl Part {
     }
 
     fn free(&self) -> Step {
-        let failed = |e: std::io::Error| crate::launch::io_error(self.dir.display().to_string())(e);
+        let failed = |e: std::io::Error| crate::error::io_error(self.dir.display().to_string())(e);
         std::fs::remove_file(self.filler()).map_err(failed)
     }
 }

@@ -30,8 +30,9 @@ use skep_client::{Settings, v1};
 use tokio::sync::watch;
 
 use crate::demo::{DemoError, DemoSite, Orders, Progress, SiteOptions, Story, begin, broken, conclude};
+use crate::error::LaunchError;
 use crate::hosts::Hosts;
-use crate::launch::{LaunchError, SWITCHES};
+use crate::launch::SWITCHES;
 use crate::operator::Sent;
 use crate::record::{ClientRecord, Recorder};
 use crate::relay::{Law, Links};

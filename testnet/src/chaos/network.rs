@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use super::faults::{Faults, Kind, Mend, Wrong};
 use super::{Begun, leader};
 use crate::demo::DemoSite;
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 
 impl Faults {
     /// Has the relay do what everything that is wrong makes of its links.

@@ -7,7 +7,7 @@ use skep_client::{Client, Read, TaskStatus};
 use super::orders::held;
 use super::site::DemoSite;
 use super::story::{HeldClaim, Story, StoryRecord};
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 use crate::record::{boot_ns, hex};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;

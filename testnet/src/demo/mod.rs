@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 use crate::record::{RecordError, Recorder, boot_ns};
 use crate::verify::{Report, VerifyError, verify};
 use crate::workload::{Workload, WorkloadError};

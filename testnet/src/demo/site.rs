@@ -9,8 +9,9 @@ use skep_client::{Client, Read, Settings};
 
 use super::story::StoryRecord;
 use crate::child::Child;
+use crate::error::{LaunchError, io_error};
 use crate::hosts::Hosts;
-use crate::launch::{LaunchError, Layout, Testnet, io_error};
+use crate::launch::{Layout, Testnet};
 use crate::record::{boot_ns, run_name};
 use crate::relay::Links;
 use crate::verify::{ChangeRecord, HeadRecord, TaskRecord};

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::bench::LatencyMs;
 use crate::crew::deed;
 use crate::demo::{DemoError, Story};
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 use crate::operator::{Operator, Order, Sent};
 use crate::record::{boot_ns, read};
 use crate::station::{Effect, Step};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::child::{Child, suspend};
 use crate::demo::{robot_name, station};
-use crate::launch::{LaunchError, Layout, SWITCHES, Testnet};
+use crate::error::LaunchError;
+use crate::launch::{Layout, SWITCHES, Testnet};
 
 /// The group of all robots.
 pub(super) const GROUP: &str = "inspection";

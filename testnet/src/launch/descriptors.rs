@@ -5,7 +5,8 @@ use std::process::Command;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use super::{LaunchError, Testnet, io_error};
+use super::Testnet;
+use crate::error::{LaunchError, io_error};
 
 /// A command whose process may have so many descriptors, and no more, however much it asks for. It is still the process of
 /// the program.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use skep_client::{FirstOperator, Genesis, OperatorSecret, Place, ShardId, SignedFirst};
 
-use super::{LaunchError, SITE, Testnet, io_error};
+use super::{SITE, Testnet};
+use crate::error::{LaunchError, io_error};
 
 fn invalid(what: impl std::fmt::Display) -> LaunchError {
     LaunchError::Command { command: "the first operator of a testnet".to_owned(), output: what.to_string() }

@@ -5,7 +5,8 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::{LaunchError, Testnet, io_error};
+use super::Testnet;
+use crate::error::{LaunchError, io_error};
 
 /// Where a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

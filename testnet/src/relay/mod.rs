@@ -20,8 +20,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+use crate::error::{LaunchError, io_error};
 use crate::hosts::Hosts;
-use crate::launch::{LaunchError, io_error};
 use crate::ports::free_socket;
 use post::Ways;
 pub use way::{Counts, Law, Line};

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::demo::robot_name;
-use crate::launch::{LaunchError, TestNode, Testnet};
+use crate::error::LaunchError;
+use crate::launch::{TestNode, Testnet};
 use crate::operator::{Operator, Order};
 
 /// Robots that are there all the time.
