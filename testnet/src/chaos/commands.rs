@@ -11,11 +11,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::demo::{DemoSite, StoryRecord, robot_name};
+use crate::demo::{DemoSite, robot_name};
 use crate::error::LaunchError;
 use crate::launch::TestNode;
 use crate::operator::{Operator, Order, Sent};
-use crate::record::boot_ns;
+use crate::record::{StoryRecord, boot_ns};
 use crate::robot::{FLEET, SURVEY};
 use crate::verify::Pause;
 

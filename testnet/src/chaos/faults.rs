@@ -14,9 +14,9 @@ use super::links::Delays;
 use super::rotations::Ambush;
 use super::{Begun, ChaosOptions, Step, leader};
 use crate::child::suspend;
-use crate::demo::{DemoSite, Story, StoryRecord};
+use crate::demo::DemoSite;
 use crate::hosts::Hosts;
-use crate::record::boot_ns;
+use crate::record::{Story, StoryRecord, boot_ns};
 
 /// Things that are wrong at a time.
 const AT_A_TIME: usize = 2;

@@ -29,12 +29,12 @@ use serde::Serialize;
 use skep_client::{Settings, v1};
 use tokio::sync::watch;
 
-use crate::demo::{DemoError, DemoSite, Orders, Progress, SiteOptions, Story, begin, broken, conclude};
+use crate::demo::{DemoError, DemoSite, Orders, Progress, SiteOptions, begin, broken, conclude};
 use crate::error::LaunchError;
 use crate::hosts::Hosts;
 use crate::launch::SWITCHES;
 use crate::operator::Sent;
-use crate::record::{ClientRecord, Recorder};
+use crate::record::{ClientRecord, Recorder, Story};
 use crate::relay::{Law, Links};
 use crate::verify::{Amid, Evidence, Invariants, Ordered, Tasks, Violation, judge};
 use crate::workload::Workload;

@@ -10,8 +10,8 @@ use skep_client::{Client, Read, v1};
 use tokio::sync::watch;
 
 use super::rotations::BALLAST;
-use crate::demo::{DemoSite, Story, StoryRecord};
-use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, boot_ns, hex};
+use crate::demo::DemoSite;
+use crate::record::{Call, ClientRecord, Op, RecordError, Recorder, Story, StoryRecord, boot_ns, hex};
 
 /// How many readers.
 const READERS: usize = 3;

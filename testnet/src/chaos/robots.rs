@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::faults::{Faults, Kind, Mend, Wrong};
 use super::{Begun, Step};
 use crate::child::{Child, suspend};
-use crate::demo::{DemoSite, StoryRecord};
-use crate::record::boot_ns;
+use crate::demo::DemoSite;
+use crate::record::{StoryRecord, boot_ns};
 
 /// How long a run that was left behind goes on after nothing keeps it from the others any more, in milliseconds. It does not
 /// know yet that another one has followed it.

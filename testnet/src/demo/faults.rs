@@ -6,9 +6,8 @@ use skep_client::{Client, Read, TaskStatus};
 
 use super::orders::held;
 use super::site::DemoSite;
-use super::story::{HeldClaim, Story, StoryRecord};
 use crate::error::LaunchError;
-use crate::record::{boot_ns, hex};
+use crate::record::{HeldClaim, Story, StoryRecord, boot_ns, hex};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 

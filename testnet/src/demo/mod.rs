@@ -4,7 +4,6 @@ mod faults;
 mod fleet;
 mod orders;
 mod site;
-mod story;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,13 +15,12 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 
 use crate::error::LaunchError;
-use crate::record::{RecordError, Recorder, boot_ns};
+use crate::record::{RecordError, Recorder, Story, StoryRecord, boot_ns};
 use crate::verify::{Report, VerifyError, verify};
 use crate::workload::{Workload, WorkloadError};
 pub(crate) use orders::{Orders, Progress};
 pub(crate) use site::station;
 pub use site::{DemoSite, OWN_NODE_MAX, SiteOptions, robot_name};
-pub use story::{HeldClaim, Story, StoryRecord};
 
 /// Longest silence of a leader that voters of the `sim` preset bear, in milliseconds.
 pub(crate) const ELECTION_MS_MAX: u64 = 3_000;

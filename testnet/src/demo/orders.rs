@@ -8,8 +8,7 @@ use skep_client::v1::{CreateTaskRequest, RequestMeta, RetryPolicy};
 use skep_client::{Client, ClientError, Read, RequestId, TaskSpec};
 use tokio::sync::watch;
 
-use super::story::Story;
-use crate::record::{Call, ClientRecord, Op, Recorder, boot_ns, hex};
+use crate::record::{Call, ClientRecord, Op, Recorder, Story, boot_ns, hex};
 use crate::workload::{OrderPayload, Workload};
 
 /// Attempts of an order: a robot that dies with it costs one.

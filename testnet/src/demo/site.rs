@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use skep_client::{Client, Read, Settings};
 
-use super::story::StoryRecord;
 use crate::child::Child;
 use crate::error::{LaunchError, io_error};
 use crate::hosts::Hosts;
 use crate::launch::{Layout, Testnet};
-use crate::record::{boot_ns, run_name};
+use crate::record::{ChangeRecord, HeadRecord, StoryRecord, TaskRecord, boot_ns, run_name};
 use crate::relay::Links;
-use crate::verify::{ChangeRecord, HeadRecord, TaskRecord};
 use crate::workload::{Cell, Workload};
 
 /// Robots that have a node of their own; more share.

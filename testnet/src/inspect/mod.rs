@@ -17,10 +17,10 @@ use tokio::time::Instant;
 
 use crate::bench::LatencyMs;
 use crate::crew::deed;
-use crate::demo::{DemoError, Story};
+use crate::demo::DemoError;
 use crate::error::LaunchError;
 use crate::operator::{Operator, Order, Sent};
-use crate::record::{boot_ns, read};
+use crate::record::{Story, boot_ns, read};
 use crate::station::{Effect, Step};
 use crate::verify::{Amid, Ordered, Pause, Verdict, judge};
 use site::{GROUP, Plan, Site};

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ChangeRecord, Evidence, Violation, lost, s3, s7};
-use crate::demo::StoryRecord;
-use crate::record::{ClientRecord, Op};
+use super::{Evidence, Violation, lost, s3, s7};
+use crate::record::{ChangeRecord, ClientRecord, Op, StoryRecord};
 use crate::station::{Effect, Refused, Step};
 
 /// What came of a run. Everything in it is computed from what was written down.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{RecordError, Recorder};
+use super::{RecordError, Recorder};
 
 /// A claim that a process took with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
