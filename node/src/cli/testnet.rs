@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use skep_testnet::control::Order;
-use skep_testnet::crew::CrewOptions;
-use skep_testnet::place;
-use skep_testnet::robot::RobotOptions;
+use skep_testnet::scenario::up::Order;
+use skep_testnet::site::crew::CrewOptions;
+use skep_testnet::site::place;
+use skep_testnet::site::robot::RobotOptions;
 
 use super::{Common, Failure};
 
@@ -165,16 +165,16 @@ impl Testnet {
                 demo::print(common.output, &report)
             }
             Self::Station(Station { socket, log }) => {
-                child(async move { skep_testnet::station::serve(&socket, &log).await })
+                child(async move { skep_testnet::site::station::serve(&socket, &log).await })
             }
             Self::Crew(Crew { robots, node, group, station, works_ms }) => {
                 let works = Duration::from_millis(works_ms);
-                child(skep_testnet::crew::run(CrewOptions { robots, node, group, station, works }))
+                child(skep_testnet::site::crew::run(CrewOptions { robots, node, group, station, works }))
             }
             Self::Robot(Robot { name, run, node, floor, start, station, history, tick_ms }) => {
                 let tick = Duration::from_millis(tick_ms);
                 let options = RobotOptions { name, run, node, floor, start, station, history, tick };
-                child(skep_testnet::robot::run(options))
+                child(skep_testnet::site::robot::run(options))
             }
         }
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::LatencyMs;
 use super::robots::{Fleet, GROUP, Robots};
 use crate::error::LaunchError;
-use crate::operator::{Operator, Order, Sent};
-use crate::process::Machine;
+use crate::latency::LatencyMs;
+use crate::site::operator::{Operator, Order, Sent};
+use crate::site::process::Machine;
 
 /// How long a command is good for: longer than robots stand still.
 const VALID: Duration = Duration::from_secs(60);

@@ -10,12 +10,12 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use skep_client::{Client, Settings};
 
-use super::LatencyMs;
 use super::robots::{Fleet, Seen};
-use crate::demo::robot_name;
 use crate::error::LaunchError;
-use crate::operator::{Operator, Order};
-use crate::process::Machine;
+use crate::latency::LatencyMs;
+use crate::site::operator::{Operator, Order};
+use crate::site::process::Machine;
+use crate::site::warehouse::robot_name;
 
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How long a command is good for: longer than any of them takes.

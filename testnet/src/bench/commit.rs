@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use skep_client::{Client, Settings};
 
-use super::{LatencyMs, NodeFigures, layout, scratch};
+use super::{NodeFigures, layout, scratch};
 use crate::error::LaunchError;
-use crate::launch::{Layout, TestNode, Testnet};
-use crate::load::Load;
-use crate::process::{Machine, Usage};
+use crate::latency::LatencyMs;
+use crate::site::launch::{Layout, TestNode, Testnet};
+use crate::site::process::{Machine, Usage};
+use crate::workload::Load;
 
 /// Connections that all clients share at most, as the peers were measured.
 const CONNECTIONS_MAX: usize = 16;

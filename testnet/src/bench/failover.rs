@@ -8,9 +8,9 @@ use skep_client::{Client, Settings, TaskSpec};
 
 use super::{layout, scratch};
 use crate::error::LaunchError;
-use crate::launch::{Layout, Testnet};
-use crate::load::Load;
-use crate::process::Machine;
+use crate::site::launch::{Layout, Testnet};
+use crate::site::process::Machine;
+use crate::workload::Load;
 
 /// What to run.
 #[derive(Clone, Debug)]

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::VerifyError;
-use crate::crew::is_deed;
 use crate::record::{
     ChangeRecord, ClientRecord, HeadRecord, NodeRecord, RecordError, StoryRecord, VoterRecord, is_run_of, read,
 };
-use crate::station::Effect;
+use crate::site::crew::is_deed;
+use crate::site::station::Effect;
 
 /// Everything that was written down.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Evidence, Violation, lost, s3, s7};
 use crate::record::{ChangeRecord, ClientRecord, Op, StoryRecord};
-use crate::station::{Effect, Refused, Step};
+use crate::site::station::{Effect, Refused, Step};
 
 /// What came of a run. Everything in it is computed from what was written down.
 #[derive(Clone, Debug, Serialize)]

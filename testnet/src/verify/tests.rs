@@ -5,7 +5,7 @@ use super::*;
 use crate::record::{
     Call, ChangeRecord, ClientRecord, HeadRecord, HeldClaim, Op, StoryRecord, TaskRecord, VoterRecord,
 };
-use crate::station::{Effect, Question, Refused, Step};
+use crate::site::station::{Effect, Question, Refused, Step};
 
 fn change(index: u64, clock: u64, kind: &str, agent: &str, epoch: u64, request: &str) -> ChangeRecord {
     let text = str::to_owned;
