@@ -1,51 +1,18 @@
 //! Nodes that have few descriptors, while more callers than that watch them.
 
-use std::time::Duration;
-
 use rand::RngExt as _;
-use skep_client::Client;
-use tokio::task::JoinSet;
 
 use super::Begun;
-use super::faults::{Faults, Kind, Mend};
-use crate::site::launch::TestNode;
+use super::faults::Faults;
+use super::watchers::Watchers;
+use super::wrong::{Kind, Mend};
 use crate::site::process::Usage;
 use crate::site::warehouse::DemoSite;
 
-/// Callers that watch a node which has few descriptors, each over a connection of its own.
-const WATCHERS: usize = 96;
-/// How soon one that was refused tries again.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Descriptors that a node may have beyond those that it had open: far fewer than there are watchers.
 const SPARE: std::ops::Range<u64> = 0..32;
 /// The fewest that it is started with.
 const FEWEST: u64 = 96;
-
-/// Callers that watch a node until this is dropped.
-pub(super) struct Watchers {
-    _watching: JoinSet<()>,
-}
-
-impl Watchers {
-    fn start(node: &TestNode) -> Self {
-        let mut watching = JoinSet::new();
-        for _ in 0..WATCHERS {
-            // Not a clone: clones share a connection.
-            watching.spawn(watch(node.client()));
-        }
-        Self { _watching: watching }
-    }
-}
-
-/// Watches, and tries again whatever becomes of it.
-async fn watch(client: Client) {
-    loop {
-        if let Ok(mut events) = client.watch_tasks(&[], None).await {
-            while let Ok(Some(_)) = events.message().await {}
-        }
-        tokio::time::sleep(AGAIN_AFTER).await;
-    }
-}
 
 impl Faults {
     /// A node has hardly more descriptors than it had open: it is started anew with them, and knows; or they become so few while

@@ -1,6 +1,6 @@
 //! What can go wrong in a run, and how often.
 
-use super::faults::Kind;
+use super::wrong::Kind;
 
 /// What nodes are told where it is their disks that fail: segments are as small as they can be, and logs soon let go of what
 /// they do not need, so that they rotate often.

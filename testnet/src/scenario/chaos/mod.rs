@@ -7,6 +7,7 @@
 //! the end everything is mended, all orders come to their ends, and what was written down is judged. A robot whose key was stolen
 //! can be there all the while.
 
+mod ambush;
 mod bad_robot;
 mod commands;
 mod descriptors;
@@ -19,6 +20,8 @@ mod network;
 mod readers;
 mod robots;
 mod rotations;
+mod watchers;
+mod wrong;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,9 +45,10 @@ use crate::workload::{Orders, Progress, Workload};
 use bad_robot::BadRobot;
 pub use bad_robot::DeedCount;
 use commands::Commander;
-use faults::{Faults, Mend};
+use faults::Faults;
 pub use mix::FaultMix;
 use readers::Readers;
+use wrong::Mend;
 
 /// How long orders may take to their ends once everything is mended.
 const SETTLE_MAX: Duration = Duration::from_secs(10 * 60);

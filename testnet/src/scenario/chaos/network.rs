@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use rand::RngExt as _;
 
-use super::faults::{Faults, Kind, Mend, Wrong};
+use super::faults::Faults;
+use super::wrong::{Kind, Mend, Wrong};
 use super::{Begun, leader};
 use crate::error::LaunchError;
 use crate::site::warehouse::DemoSite;

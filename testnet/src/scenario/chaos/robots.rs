@@ -6,7 +6,8 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio::time::Instant;
 
-use super::faults::{Faults, Kind, Mend, Wrong};
+use super::faults::Faults;
+use super::wrong::{Kind, Mend, Wrong};
 use super::{Begun, Step};
 use crate::record::{StoryRecord, boot_ns};
 use crate::site::child::{Child, suspend};
