@@ -40,7 +40,7 @@ use crate::site::launch::SWITCHES;
 use crate::site::operator::Sent;
 use crate::site::relay::{Law, Links};
 use crate::site::warehouse::{DemoSite, SiteOptions};
-use crate::verify::{Amid, Evidence, Invariants, Ordered, Tasks, Violation, judge};
+use crate::verify::{Amid, Evidence, Invariants, Ordered, Report, Tasks, Violation, judge};
 use crate::workload::{Orders, Progress, Workload};
 use bad_robot::BadRobot;
 pub use bad_robot::DeedCount;
@@ -160,14 +160,8 @@ impl Commands {
 /// [`ScenarioError`] if it could not be run. What it found is in the report.
 pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, ScenarioError> {
     let dir = options.site.dir.clone();
-    options.site.set_leases(options.lease_ttl_ms);
-    options.site.overrides.extend(options.faults.overrides());
-    if let Some(program) = &options.bad_robot {
-        options.site.listed.push(bad_robot::identity(program, options.seed)?);
-    }
-    let network = lay_network(&mut options.site)?;
+    let network = prepare(&mut options)?;
     let links = if options.mixed_links { "mixed" } else { "lan" };
-    options.site.links = options.mixed_links.then(|| Links { law: Law::default(), seed: options.seed });
     let SiteOptions { nodes, voters, robots, .. } = options.site;
     let story = Story::begin(&dir.join("story.jsonl"), 0, true)?;
     story.say(&format!(
@@ -178,67 +172,15 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, ScenarioErr
     ));
     let mut site = begin(&story, &options.site, &options.workload, (options.lease_ttl_ms, options.seed)).await?;
     let mut faults = Faults::new(&options, story.clone(), &site);
-    let (progress, mut ended) = watch::channel(Progress::default());
-    let (close, closing) = watch::channel(false);
-    let orders = Orders {
-        clients: site.clients(),
-        recorder: Arc::new(Recorder::open(&dir.join("histories").join("orders.jsonl"))?),
-        workload: options.workload.clone(),
-        robots,
-        story: story.clone(),
-        progress,
-        closing,
-    };
-    let mut ordering = tokio::spawn(orders.run());
-    let readers = Readers::start(&site, &dir.join("histories"), options.seed, story.clone())?;
-    // Things go wrong once work has begun.
-    let _ = ended.wait_for(|progress| progress.ended > 0).await;
-    let commander = Commander::start(&site, robots, options.seed, options.faults.args_bytes()).await?;
-    let bad_robot = options.bad_robot.as_deref().map(|program| BadRobot::start(program, options.seed, &site));
-    let bad_robot = bad_robot.transpose()?;
-    let until = tokio::time::Instant::now() + options.lasts;
-    while tokio::time::Instant::now() < until {
-        tokio::time::sleep(STEP).await;
-        faults.step(&mut site).await?;
-    }
-    let bad_robot = bad_robot.map_or_else(|| Ok(BTreeMap::new()), |robot| robot.end(&dir))?;
-    faults.mend(&mut site).await?;
-    let mended = tokio::time::Instant::now();
-    let all: Vec<usize> = (0..voters).collect();
-    site.net.until_caught_up(&all).await?;
-    let heal_ms = u64::try_from(mended.elapsed().as_millis()).unwrap_or(u64::MAX);
-    story.say(&format!("everything is mended; the voters are one again after {heal_ms} ms"));
-    close.send_replace(true);
-    let tasks = match tokio::time::timeout(SETTLE_MAX, &mut ordering).await {
-        Ok(joined) => joined.map_err(|e| broken(&dir, format!("the orders' client failed: {e}")))?,
-        Err(_) => return Err(broken(&dir, format!("the orders have not ended within {SETTLE_MAX:?}"))),
-    };
-    let commands = commander.stop().await?;
-    readers.stop().await;
+    let ran = run(&options, &story, &mut site, &mut faults).await?;
     let incomplete = history::incomplete(&site, voters, faults.lost_disks()).await;
-    let mut report = conclude(site, &dir, &story, voters, &tasks).await?;
-    report.invariants.checked.push("L3");
-    report.invariants.checked.push("S15");
-    for name in faults.fallen() {
-        let what = format!("{name} ended though nothing was done to it");
-        report.invariants.violations.push(Violation { invariant: "S15", what });
-        report.ok = false;
-    }
-    report.invariants.checked.push("history");
-    report.invariants.violations.extend(incomplete.into_iter().map(|what| Violation { invariant: "history", what }));
+    let mut report = conclude(site, &dir, &story, voters, &ran.tasks).await?;
     let way_ms = if options.mixed_links { links::WAY_MS_MAX } else { 0 };
-    let heal_ms_max = HEAL_MS_MAX + HEAL_ROUNDS * 2 * way_ms;
-    if heal_ms > heal_ms_max {
-        let what = format!(
-            "the voters are one again only {heal_ms} ms after everything was mended; {heal_ms_max} are allowed"
-        );
-        report.invariants.violations.push(Violation { invariant: "L3", what });
-        report.ok = false;
-    }
+    judge_nodes(&mut report, faults.fallen(), incomplete, (ran.heal_ms, way_ms));
     let evidence = Evidence::read(&dir)?;
-    let commands = Commands::judge(&commands, &evidence, way_ms, &mut report.invariants);
+    let commands = Commands::judge(&ran.commands, &evidence, way_ms, &mut report.invariants);
     report.ok &= report.invariants.violations.is_empty();
-    let not_shown = bad_robot::not_shown(&bad_robot);
+    let not_shown = bad_robot::not_shown(&ran.bad_robot);
     report.ok &= not_shown.is_empty() || !bad_robot::is_long_enough(options.lasts);
     let of = |wanted: fn(&ClientRecord) -> bool| evidence.clients.values().flatten().filter(|r| wanted(r)).count();
     let reads = of(|record| matches!(record, ClientRecord::Seen { .. }));
@@ -250,11 +192,11 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, ScenarioErr
         commands,
         mix: options.faults.name(),
         faults: faults.counts(),
-        bad_robot,
+        bad_robot: ran.bad_robot,
         not_shown,
         ok: report.ok,
         invariants: report.invariants,
-        heal_ms,
+        heal_ms: ran.heal_ms,
         seed: options.seed,
         nodes,
         voters,
@@ -263,6 +205,98 @@ pub async fn chaos(mut options: ChaosOptions) -> Result<ChaosReport, ScenarioErr
         network,
         links,
     })
+}
+
+/// Completes how the site is to be started; what lies between the nodes, in words.
+fn prepare(options: &mut ChaosOptions) -> Result<String, ScenarioError> {
+    options.site.set_leases(options.lease_ttl_ms);
+    options.site.overrides.extend(options.faults.overrides());
+    if let Some(program) = &options.bad_robot {
+        options.site.listed.push(bad_robot::identity(program, options.seed)?);
+    }
+    let network = lay_network(&mut options.site)?;
+    options.site.links = options.mixed_links.then(|| Links { law: Law::default(), seed: options.seed });
+    Ok(network)
+}
+
+/// What is known of a run beside what was written down.
+struct Ran {
+    /// Orders.
+    tasks: Vec<Vec<u8>>,
+    /// Commands, and how each of them ended.
+    commands: Vec<(Sent, v1::CommandView)>,
+    bad_robot: BTreeMap<String, DeedCount>,
+    /// From when everything was mended until all voters have what the leader had then, in milliseconds.
+    heal_ms: u64,
+}
+
+/// Has things go wrong while the site is at work, mends them, and sees the orders to their ends.
+async fn run(
+    options: &ChaosOptions,
+    story: &Story,
+    site: &mut DemoSite,
+    faults: &mut Faults,
+) -> Result<Ran, ScenarioError> {
+    let SiteOptions { dir, voters, robots, .. } = &options.site;
+    let (progress, mut ended) = watch::channel(Progress::default());
+    let (close, closing) = watch::channel(false);
+    let orders = Orders {
+        clients: site.clients(),
+        recorder: Arc::new(Recorder::open(&dir.join("histories").join("orders.jsonl"))?),
+        workload: options.workload.clone(),
+        robots: *robots,
+        story: story.clone(),
+        progress,
+        closing,
+    };
+    let mut ordering = tokio::spawn(orders.run());
+    let readers = Readers::start(site, &dir.join("histories"), options.seed, story.clone())?;
+    // Things go wrong once work has begun.
+    let _ = ended.wait_for(|progress| progress.ended > 0).await;
+    let commander = Commander::start(site, *robots, options.seed, options.faults.args_bytes()).await?;
+    let bad_robot = options.bad_robot.as_deref().map(|program| BadRobot::start(program, options.seed, site));
+    let bad_robot = bad_robot.transpose()?;
+    let until = tokio::time::Instant::now() + options.lasts;
+    while tokio::time::Instant::now() < until {
+        tokio::time::sleep(STEP).await;
+        faults.step(site).await?;
+    }
+    let bad_robot = bad_robot.map_or_else(|| Ok(BTreeMap::new()), |robot| robot.end(dir))?;
+    faults.mend(site).await?;
+    let mended = tokio::time::Instant::now();
+    let all: Vec<usize> = (0..*voters).collect();
+    site.net.until_caught_up(&all).await?;
+    let heal_ms = u64::try_from(mended.elapsed().as_millis()).unwrap_or(u64::MAX);
+    story.say(&format!("everything is mended; the voters are one again after {heal_ms} ms"));
+    close.send_replace(true);
+    let tasks = match tokio::time::timeout(SETTLE_MAX, &mut ordering).await {
+        Ok(joined) => joined.map_err(|e| broken(dir, format!("the orders' client failed: {e}")))?,
+        Err(_) => return Err(broken(dir, format!("the orders have not ended within {SETTLE_MAX:?}"))),
+    };
+    let commands = commander.stop().await?;
+    readers.stop().await;
+    Ok(Ran { tasks, commands, bad_robot, heal_ms })
+}
+
+/// Judges what nodes did: whether one ended by itself, what their histories lack, and how long they took to be one again.
+fn judge_nodes(report: &mut Report, fallen: &[String], incomplete: Vec<String>, (heal_ms, way_ms): (u64, u64)) {
+    report.invariants.checked.push("L3");
+    report.invariants.checked.push("S15");
+    for name in fallen {
+        let what = format!("{name} ended though nothing was done to it");
+        report.invariants.violations.push(Violation { invariant: "S15", what });
+        report.ok = false;
+    }
+    report.invariants.checked.push("history");
+    report.invariants.violations.extend(incomplete.into_iter().map(|what| Violation { invariant: "history", what }));
+    let heal_ms_max = HEAL_MS_MAX + HEAL_ROUNDS * 2 * way_ms;
+    if heal_ms > heal_ms_max {
+        let what = format!(
+            "the voters are one again only {heal_ms} ms after everything was mended; {heal_ms_max} are allowed"
+        );
+        report.invariants.violations.push(Violation { invariant: "L3", what });
+        report.ok = false;
+    }
 }
 
 /// Gives each node a host of its own if that can be; what lies between the nodes, in words.
