@@ -16,13 +16,15 @@ use skep_client::{Client, Read, pages, v1};
 
 use crate::error::{LaunchError, io_error};
 use crate::site::hosts::run;
-use crate::site::launch::{Layout, Testnet};
-use crate::workload::Load;
+use crate::site::launch::{Layout, TestNode, Testnet};
+use crate::workload::{Done, Load};
 
 /// The size of each file system.
 const DISK: &str = "512M";
 /// How long clients write before the power goes, in milliseconds.
 const BEFORE_MS: std::ops::Range<u64> = 200..1_500;
+/// How long those whose nodes are left go on then, in milliseconds.
+const AFTER_MS: std::ops::Range<u64> = 0..500;
 /// Bytes of payload in a task.
 const PAYLOAD_BYTES: usize = 256;
 /// Tasks on a page of the list.
@@ -166,24 +168,12 @@ pub async fn power(options: PowerOptions) -> Result<PowerReport, LaunchError> {
     let all: Vec<usize> = (0..options.voters).collect();
     let mut acknowledged: Vec<[u8; 16]> = Vec::new();
     for cut in 0..options.cuts {
-        let clients: Vec<Client> = net.nodes.iter().map(crate::site::launch::TestNode::impatient_client).collect();
-        let load = Load::start(&clients, options.clients, PAYLOAD_BYTES);
-        tokio::time::sleep(Duration::from_millis(rng.random_range(BEFORE_MS))).await;
+        let before = Duration::from_millis(rng.random_range(BEFORE_MS));
         let victims = victims(cut, options.voters, &mut rng, &mut report);
-        for at in &victims {
-            disks[*at].cut()?;
-        }
-        // With some voters left, clients go on; then they are stopped, and whatever they were told counts.
-        tokio::time::sleep(Duration::from_millis(rng.random_range(0..500))).await;
-        let done = load.stop().await;
+        let after = Duration::from_millis(rng.random_range(AFTER_MS));
+        let done = cut_power(&mut net, &disks, &victims, options.clients, (before, after)).await?;
         acknowledged.extend(done.acknowledged);
         report.unknown += done.unknown;
-        for at in &victims {
-            net.kill(*at);
-            disks[*at].unmount()?;
-            disks[*at].mount()?;
-            net.start(*at)?;
-        }
         net.until_equal(&all).await?;
         report.lost = acknowledged.len() - net.verify(&acknowledged).await?;
         let _ = writeln!(
@@ -205,6 +195,32 @@ pub async fn power(options: PowerOptions) -> Result<PowerReport, LaunchError> {
     drop(net);
     drop(disks);
     Ok(report)
+}
+
+/// The power of some voters goes while clients write, and comes again; what the clients have done.
+async fn cut_power(
+    net: &mut Testnet,
+    disks: &[Disk],
+    victims: &[usize],
+    clients: usize,
+    (before, after): (Duration, Duration),
+) -> Result<Done, LaunchError> {
+    let connections: Vec<Client> = net.nodes.iter().map(TestNode::impatient_client).collect();
+    let load = Load::start(&connections, clients, PAYLOAD_BYTES);
+    tokio::time::sleep(before).await;
+    for at in victims {
+        disks[*at].cut()?;
+    }
+    // With some voters left, clients go on; then they are stopped, and whatever they were told counts.
+    tokio::time::sleep(after).await;
+    let done = load.stop().await;
+    for at in victims {
+        net.kill(*at);
+        disks[*at].unmount()?;
+        disks[*at].mount()?;
+        net.start(*at)?;
+    }
+    Ok(done)
 }
 
 /// Whose power goes: one voter's, a quorum's, all, in turns.
