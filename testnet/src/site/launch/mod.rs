@@ -3,20 +3,19 @@
 mod descriptors;
 mod first;
 mod listed;
+mod node;
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
-use skep_client::{Client, ClientError, Endpoint, Settings, v1};
+use skep_client::{ClientError, v1};
 use tokio::time::Instant;
 
 use crate::error::{LaunchError, io_error};
@@ -26,6 +25,8 @@ use crate::site::ports::free_ports;
 use crate::site::relay::{self, Links, Relay};
 
 pub use listed::NodeAddress;
+use node::Made;
+pub use node::TestNode;
 
 /// How a testnet is laid out.
 #[derive(Clone, Debug)]
@@ -57,22 +58,6 @@ const CUTS: &str = "cuts";
 /// The setting that has nodes obey it.
 pub(crate) const SWITCHES: &str = "testnet.cuts=cuts";
 
-/// One node.
-#[derive(Debug)]
-pub struct TestNode {
-    /// Its name.
-    pub name: String,
-    /// Its directory.
-    pub dir: PathBuf,
-    /// Its PeerId.
-    pub id: String,
-    control: String,
-    mesh: String,
-    api: Option<String>,
-    variables: Vec<(String, String)>,
-    child: Option<Child>,
-}
-
 /// A number of nodes. Dropping it ends them.
 #[derive(Debug)]
 pub struct Testnet {
@@ -80,14 +65,6 @@ pub struct Testnet {
     /// The nodes, voters first.
     pub nodes: Vec<TestNode>,
     relay: Option<Relay>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct Made {
-    node: String,
-    control: String,
-    mesh: String,
-    api: Option<String>,
 }
 
 /// The relay between these nodes, if there is to be one.
@@ -428,93 +405,5 @@ impl Testnet {
 impl Drop for Testnet {
     fn drop(&mut self) {
         (0..self.nodes.len()).for_each(|at| self.kill(at));
-    }
-}
-
-impl TestNode {
-    fn of(name: String, dir: PathBuf, made: Made) -> Self {
-        let Made { node: id, control, mesh, api } = made;
-        Self { name, dir, id, control, mesh, api, variables: Vec::new(), child: None }
-    }
-
-    /// Starts with an environment variable from the next time on.
-    pub fn set_variable(&mut self, name: &str, value: &str) {
-        self.variables.retain(|(known, _)| known != name);
-        self.variables.push((name.to_owned(), value.to_owned()));
-    }
-
-    /// The port of its mesh: that before the one of its control plane.
-    fn mesh_port(&self) -> u16 {
-        let control = self.control.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
-        control.unwrap_or(1).saturating_sub(1)
-    }
-
-    /// Whether its process has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
-    }
-
-    /// Its process, if it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
-    }
-
-    /// A client of its socket.
-    pub fn client(&self) -> Client {
-        self.client_with(Settings::default())
-    }
-
-    /// A client that gives up soon, for asking again and again.
-    pub fn impatient_client(&self) -> Client {
-        let patience = Duration::from_millis(500);
-        self.client_with(Settings { patience, attempt_timeout: patience, ..Settings::default() })
-    }
-
-    /// A client of its socket with settings of its own.
-    pub fn client_with(&self, settings: Settings) -> Client {
-        match Client::with_settings(Endpoint::of_dir(&self.dir), settings) {
-            Ok(client) => client,
-            Err(error) => unreachable!("a socket's path is always an endpoint: {error}"),
-        }
-    }
-
-    /// Its TCP endpoint, with its token.
-    ///
-    /// # Errors
-    /// [`LaunchError::Io`] if it was not made for that, or there is no token yet.
-    pub fn tcp_endpoint(&self) -> Result<Endpoint, LaunchError> {
-        let address = self.api.clone().ok_or_else(|| io::Error::other("it serves its API at its socket only"));
-        let address = address.map_err(io_error(self.name.clone()))?;
-        let path = self.dir.join("token");
-        let token = std::fs::read_to_string(&path).map_err(io_error(path.display().to_string()))?;
-        Ok(Endpoint::Tcp { address, token: token.trim().to_owned() })
-    }
-
-    /// The tasks that its replica holds.
-    ///
-    /// # Errors
-    /// [`LaunchError`].
-    pub async fn held(&self) -> Result<BTreeSet<[u8; 16]>, LaunchError> {
-        let failed = |status: skep_client::Status| LaunchError::Command {
-            command: format!("dump of {}", self.name),
-            output: status.to_string(),
-        };
-        let mut items = self.client().dump_shard().await?;
-        let mut held = BTreeSet::new();
-        while let Some(reply) = items.message().await.map_err(failed)? {
-            if let Some(v1::shard_dump_reply::Item::Task(task)) = reply.item
-                && let Ok(id) = task.task_id.try_into()
-            {
-                held.insert(id);
-            }
-        }
-        Ok(held)
-    }
-
-    /// Writes a line into its log, to find the place again.
-    pub fn mark(&self, text: &str) {
-        if let Ok(mut log) = File::options().append(true).open(self.dir.join("log")) {
-            let _ = writeln!(log, "--- {text}");
-        }
     }
 }
