@@ -1,7 +1,7 @@
 //! `skep task`
 
 mod create;
-mod views;
+mod view;
 
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
@@ -10,11 +10,11 @@ use skep_client::{Claim, Client, Read, TaskReceipt, TaskStatus};
 use super::output::{Format, one, uuid_bytes, uuid_text};
 use super::resend::Resend;
 use super::{Common, Failure};
-use views::{read, status_text};
+use view::{read, status_text};
 
 /// Prints a task and its life.
 pub(super) async fn show(client: &Client, format: Format, task: &[u8]) -> Result<(), Failure> {
-    views::show(client, format, task, Read::Linearizable).await
+    view::show(client, format, task, Read::Linearizable).await
 }
 
 #[derive(Debug, Subcommand)]
@@ -241,10 +241,10 @@ impl Task {
                 resend.client(&client).await?.requeue_task(&task, &reason).await?
             }
             Self::List { status, limit, stale } => {
-                return views::list(&client, format, &status, limit as usize, read(stale)).await;
+                return view::list(&client, format, &status, limit as usize, read(stale)).await;
             }
-            Self::Show { task, stale } => return views::show(&client, format, &uuid_bytes(&task)?, read(stale)).await,
-            Self::Watch { topics, from } => return views::watch(&common.watcher()?, format, &topics, from).await,
+            Self::Show { task, stale } => return view::show(&client, format, &uuid_bytes(&task)?, read(stale)).await,
+            Self::Watch { topics, from } => return view::watch(&common.watcher()?, format, &topics, from).await,
         };
         print_receipt(format, receipt)
     }

@@ -1,7 +1,7 @@
 //! `skep command`
 
 mod send;
-mod views;
+mod view;
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use super::key::KeyPath;
 use super::output::{one, parse_span};
 use super::resend::Resend;
 use super::{Common, Failure};
-pub(crate) use views::View;
-use views::{Line, Receipt, Step};
+pub(crate) use view::View;
+use view::{Line, Receipt, Step};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
