@@ -1,20 +1,14 @@
-//! `skep node`
+//! What is shown of a node.
 
-use clap::Subcommand;
 use serde::Serialize;
+use skep_client::v1;
 
-use super::fault::FaultView;
-use super::output::{one, span};
-use super::{Common, Failure};
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Node {
-    /// Show who the node is, which peers it reaches, and what is wrong
-    Status,
-}
+use crate::cli::Failure;
+use crate::cli::fault::FaultView;
+use crate::cli::output::{Format, one, span};
 
 #[derive(Serialize)]
-struct Status {
+pub(super) struct Status {
     node: String,
     name: String,
     site: String,
@@ -57,26 +51,25 @@ impl Peer {
     }
 }
 
-impl Node {
-    pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
-        let Self::Status = self;
-        let reply = common.client()?.node_status().await?;
-        let peers: Vec<Peer> = reply
-            .peers
-            .into_iter()
-            .map(|peer| Peer {
-                node: peer.node,
-                name: peer.name,
-                control_up: peer.control_up,
-                mesh_up: peer.mesh_up,
-                control: peer.control_address,
-                last_error: peer.last_error,
-                rtt_ms: peer.rtt_ms,
-                lost_permille: peer.lost_permille,
-                bytes_per_s: peer.bytes_per_s,
-            })
-            .collect();
-        let status = Status {
+impl From<v1::PeerStatus> for Peer {
+    fn from(peer: v1::PeerStatus) -> Self {
+        Self {
+            node: peer.node,
+            name: peer.name,
+            control_up: peer.control_up,
+            mesh_up: peer.mesh_up,
+            control: peer.control_address,
+            last_error: peer.last_error,
+            rtt_ms: peer.rtt_ms,
+            lost_permille: peer.lost_permille,
+            bytes_per_s: peer.bytes_per_s,
+        }
+    }
+}
+
+impl From<v1::NodeStatusReply> for Status {
+    fn from(reply: v1::NodeStatusReply) -> Self {
+        Self {
             node: reply.node,
             name: reply.name,
             site: reply.site,
@@ -89,30 +82,35 @@ impl Node {
             mesh: reply.mesh_addresses,
             mesh_overflow: reply.mesh_overflow,
             mesh_invalid: reply.mesh_invalid,
-            peers,
+            peers: reply.peers.into_iter().map(Peer::from).collect(),
             faults: reply.faults.into_iter().map(FaultView::from).collect(),
-        };
+        }
+    }
+}
+
+impl Status {
+    pub(super) fn print(&self, format: Format) -> Result<(), Failure> {
         let up = |up: bool| if up { "up" } else { "down" };
         let mut lines = vec![
-            ("node", status.node.clone()),
-            ("name", status.name.clone()),
-            ("site", status.site.clone()),
-            ("incarnation", status.incarnation.clone()),
-            ("version", status.version.clone()),
-            ("pid", status.pid.to_string()),
-            ("uptime", span(status.uptime_ms)),
-            ("shards", format!("{:?}", status.shards)),
-            ("control", status.control.join(" ")),
-            ("mesh", status.mesh.join(" ")),
-            ("dropped", format!("{} without room, {} not accepted", status.mesh_overflow, status.mesh_invalid)),
+            ("node", self.node.clone()),
+            ("name", self.name.clone()),
+            ("site", self.site.clone()),
+            ("incarnation", self.incarnation.clone()),
+            ("version", self.version.clone()),
+            ("pid", self.pid.to_string()),
+            ("uptime", span(self.uptime_ms)),
+            ("shards", format!("{:?}", self.shards)),
+            ("control", self.control.join(" ")),
+            ("mesh", self.mesh.join(" ")),
+            ("dropped", format!("{} without room, {} not accepted", self.mesh_overflow, self.mesh_invalid)),
         ];
-        for peer in &status.peers {
+        for peer in &self.peers {
             let why = if peer.control_up { "" } else { &peer.last_error };
             let (control, mesh) = (up(peer.control_up), up(peer.mesh_up));
             let link = peer.link();
             lines.push(("peer", format!("{} {} control {control}, mesh {mesh}{link} {why}", peer.node, peer.name)));
         }
-        lines.extend(status.faults.iter().flat_map(FaultView::lines));
-        one(common.output, &status, &lines)
+        lines.extend(self.faults.iter().flat_map(FaultView::lines));
+        one(format, self, &lines)
     }
 }

@@ -1,14 +1,16 @@
 //! `skep topic`
 
+mod view;
+
 use clap::Subcommand;
-use serde::Serialize;
 use skep_client::v1::{PublishRequest, TopicValue};
 use skep_client::{Client, ClientError};
 use tokio::time::Instant;
 
 use super::follow::{AGAIN_AFTER, Outage, may_pass};
-use super::output::{Format, json_line, print, reader_gone, span};
+use super::output::{Format, reader_gone};
 use super::{Common, Failure};
+use view::View;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Topic {
@@ -34,39 +36,6 @@ pub(crate) enum Topic {
         #[arg(long, default_value = "text/plain")]
         content_type: String,
     },
-}
-
-#[derive(Serialize)]
-struct View {
-    topic: String,
-    source: String,
-    sender: String,
-    content_type: String,
-    payload: String,
-    age_ms: u64,
-}
-
-impl View {
-    fn new(value: TopicValue) -> Self {
-        Self {
-            topic: value.topic,
-            source: value.source,
-            sender: value.sender,
-            content_type: value.content_type,
-            payload: String::from_utf8_lossy(&value.payload).into_owned(),
-            age_ms: value.age_ms,
-        }
-    }
-
-    fn print(&self, format: Format) -> Result<(), Failure> {
-        match format {
-            Format::Table => {
-                let age = span(self.age_ms);
-                print(&format!("{age:>10} ago  {}  {}  {}", self.topic, self.source, self.payload))
-            }
-            Format::Json | Format::Jsonl => json_line(self),
-        }
-    }
 }
 
 impl Topic {

@@ -1,13 +1,14 @@
 //! `skep agent`
 
+mod view;
+
 use clap::Subcommand;
-use serde::Serialize;
 use skep_client::{Read, Role, pages, v1};
 
 use super::as_of::{PAGE, Pages};
-use super::output::{Row, one, span};
 use super::resend::Resend;
 use super::{Common, Failure};
+use view::{Receipt, View};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Agent {
@@ -45,63 +46,6 @@ pub(crate) enum Agent {
     },
 }
 
-#[derive(Serialize)]
-struct Receipt {
-    agent: String,
-    index: u64,
-}
-
-#[derive(Serialize)]
-struct View {
-    agent: String,
-    role: String,
-    capabilities: Vec<String>,
-    stateful: bool,
-    held: u32,
-    max_concurrent: u32,
-    /// Agents of other roles that share a capability with it.
-    overlaps: u32,
-    /// The node that serves it; empty while none does.
-    node: String,
-    attachment: u64,
-    lease_ttl_ms: u64,
-}
-
-impl Row for View {
-    const COLUMNS: &'static [&'static str] =
-        &["agent", "role", "capabilities", "held", "max", "node", "lease", "overlaps"];
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.agent.clone(),
-            self.role.clone(),
-            self.capabilities.join(","),
-            self.held.to_string(),
-            self.max_concurrent.to_string(),
-            self.node.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect(),
-            if self.node.is_empty() { String::new() } else { span(self.lease_ttl_ms) },
-            self.overlaps.to_string(),
-        ]
-    }
-}
-
-impl From<v1::Agent> for View {
-    fn from(agent: v1::Agent) -> Self {
-        let role = agent.role.unwrap_or_default();
-        Self {
-            agent: agent.id,
-            role: role.name,
-            capabilities: role.capabilities,
-            stateful: role.stateful,
-            held: agent.held,
-            max_concurrent: role.max_concurrent.unwrap_or(1),
-            overlaps: agent.overlaps,
-            node: agent.node,
-            attachment: agent.attachment,
-            lease_ttl_ms: agent.lease_ttl.map_or(0, |ttl| ttl.seconds as u64 * 1_000 + ttl.nanos as u64 / 1_000_000),
-        }
-    }
-}
-
 impl Agent {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
@@ -113,8 +57,7 @@ impl Agent {
             Self::Remove { agent, resend } => resend.client(&client).await?.remove_agent(&agent).await?,
             Self::List { stale } => return list(&client, common, stale).await,
         };
-        let receipt = Receipt { agent: receipt.agent, index: receipt.index };
-        one(common.output, &receipt, &[("agent", receipt.agent.clone()), ("index", receipt.index.to_string())])
+        Receipt { agent: receipt.agent, index: receipt.index }.print(common.output)
     }
 }
 

@@ -1,19 +1,21 @@
 //! `skep deadletter`: work and commands that failed for good, until somebody settles them.
 
+mod view;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use skep_client::command::{CommandOrder, OrderKind, SignedOrder};
 use skep_client::{Client, ClientError, CommandId, Read, RedriveError, TaskStatus, pages, v1};
 
 use super::as_of::PAGE;
 use super::command::View;
 use super::key::KeyPath;
-use super::output::{Row, parse_span, rows, uuid_bytes, uuid_text};
+use super::output::{parse_span, rows, uuid_bytes};
 use super::resend::Resend;
 use super::task;
 use super::{Common, Failure};
+use view::{Line, Settled, id_text};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Deadletter {
@@ -57,41 +59,6 @@ pub(crate) struct Redrive {
     key: KeyPath,
     #[command(flatten)]
     resend: Resend,
-}
-
-#[derive(Serialize)]
-struct Line {
-    id: String,
-    kind: &'static str,
-    what: String,
-    target: String,
-    why: String,
-}
-
-impl Row for Line {
-    const COLUMNS: &'static [&'static str] = &["id", "kind", "what", "target", "why"];
-    fn cells(&self) -> Vec<String> {
-        let Self { id, kind, what, target, why } = self;
-        vec![id.clone(), (*kind).to_owned(), what.clone(), target.clone(), why.clone()]
-    }
-}
-
-impl Line {
-    fn of_task(task: v1::Task) -> Self {
-        Self {
-            id: uuid_text(&task.id),
-            kind: "task",
-            what: task.spec.map(|spec| spec.title).unwrap_or_default(),
-            target: String::new(),
-            why: task.reason,
-        }
-    }
-
-    fn of_command(view: v1::CommandView) -> Self {
-        let command = view.command.unwrap_or_default();
-        let why = format!("failed at {} of {}", view.failed, view.agents);
-        Self { id: uuid_text(&command.id), kind: "command", what: command.verb, target: command.target, why }
-    }
 }
 
 /// What an id names.
@@ -147,31 +114,6 @@ impl Deadletter {
             },
         }
     }
-}
-
-/// What became of a command, or of its sending again to one robot.
-#[derive(Serialize)]
-struct Settled {
-    command: String,
-    agent: String,
-    what: String,
-}
-
-impl Row for Settled {
-    const COLUMNS: &'static [&'static str] = &["command", "agent", "what"];
-    fn cells(&self) -> Vec<String> {
-        vec![self.command.clone(), self.agent.clone(), self.what.clone()]
-    }
-}
-
-impl Settled {
-    fn discarded(view: &v1::CommandView) -> Self {
-        Self { command: id_text(view), agent: String::new(), what: "discarded".to_owned() }
-    }
-}
-
-fn id_text(view: &v1::CommandView) -> String {
-    uuid_text(&view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default())
 }
 
 /// The signed order to discard a command.
