@@ -1,19 +1,19 @@
 //! `skep bench`
 
 mod endure;
+mod view;
 
 use std::time::Duration;
 
 use clap::Subcommand;
-use skep_testnet::Machine;
 use skep_testnet::bench::{
-    BroadcastReport, BroadcastSettings, CommandReport, CommandSettings, CommitSettings, EndureSettings,
-    FailoverSettings, LatencyMs, LinksReport, LinksSettings, SAMPLE_EVERY, SAMPLE_EVERY_MIN, Spread, broadcast,
-    command, commit, failover, links,
+    BroadcastSettings, CommandSettings, CommitSettings, EndureSettings, FailoverSettings, LinksSettings, SAMPLE_EVERY,
+    SAMPLE_EVERY_MIN, broadcast, command, commit, failover, links,
 };
 
-use super::output::{Format, one, parse_span};
+use super::output::parse_span;
 use super::{Common, Failure};
+use view::{print_broadcast, print_command, print_commit, print_failover, print_links};
 
 /// The longest that steady load can last, in minutes: a quarter of a year.
 const ENDURE_MINUTES_MAX: f64 = 90.0 * 24.0 * 60.0;
@@ -127,68 +127,6 @@ pub(crate) enum Bench {
     },
 }
 
-fn latency(of: LatencyMs) -> String {
-    format!("p50 {} ms, p99 {} ms, max {} ms", of.p50, of.p99, of.max)
-}
-
-fn machine(of: &Machine) -> String {
-    format!("{} cores, {}, Linux {}, {}", of.cores, of.cpu, of.kernel, of.build)
-}
-
-fn print_command(format: Format, report: &CommandReport) -> Result<(), Failure> {
-    let steps = report.steps_ms;
-    let outcomes: Vec<String> = report.outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
-    let lines = [
-        ("robots", format!("{}, {} commands under way at a time", report.robots, report.inflight)),
-        ("round trips/s", format!("{:.0}", report.round_trips_per_s)),
-        ("round trip", latency(report.latency_ms)),
-        ("accepted", latency(steps.accept)),
-        ("· offered", latency(steps.offer)),
-        ("· started", latency(steps.start)),
-        ("· recorded", latency(steps.record)),
-        ("· reported", latency(steps.report)),
-        ("outcomes", outcomes.join(", ")),
-        ("verdict", format!("{} errors, {} started twice", report.errors, report.duplicates)),
-        ("machine", machine(&report.machine)),
-    ];
-    one(format, report, &lines)?;
-    let sound = report.errors == 0 && report.duplicates == 0 && report.outcomes.keys().all(|of| of == "succeeded");
-    if sound { Ok(()) } else { Err(Failure::failed("not every command succeeded, once")) }
-}
-
-fn print_broadcast(format: Format, report: &BroadcastReport) -> Result<(), Failure> {
-    let slow = format!("{}: {} % at p99", latency(report.delivery_with_slow_ms), report.slow_robot_delay_pct);
-    let lines = [
-        ("robots", format!("{}, {} of them stand still in every other round", report.robots, report.slow)),
-        ("accepted", latency(report.accept_ms)),
-        ("last delivery", latency(report.last_delivery_ms)),
-        ("last start", latency(report.last_start_ms)),
-        ("the others", latency(report.delivery_ms)),
-        ("with slow ones", slow),
-        ("machine", machine(&report.machine)),
-    ];
-    one(format, report, &lines)
-}
-
-fn print_links(format: Format, report: &LinksReport) -> Result<(), Failure> {
-    let mut lines =
-        vec![("voters", format!("{}, preset {}", report.voters, report.preset)), ("seed", report.seed.to_string())];
-    for link in &report.links {
-        let failure = link.failure.as_ref().map(|failure| format!("; {failure}")).unwrap_or_default();
-        lines.push((
-            "link",
-            format!(
-                "{} ms one way: {} of {} done, p50 {} ms, max {} ms, {} elections{failure}",
-                link.one_way_ms, link.done, report.writes, link.latency_ms.p50, link.latency_ms.max, link.elections
-            ),
-        ));
-    }
-    lines.push(("machine", machine(&report.machine)));
-    one(format, report, &lines)?;
-    let all = report.all_done();
-    if all { Ok(()) } else { Err(Failure::failed("not every write was done; the nodes' directories are kept")) }
-}
-
 impl Bench {
     pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
         let binary = std::env::current_exe().map_err(Failure::failed)?;
@@ -198,35 +136,7 @@ impl Bench {
         match self {
             Self::Commit { clients, voters, seconds, payload_bytes, socket, unary } => {
                 let settings = CommitSettings { binary, clients, voters, seconds, payload_bytes, socket, unary };
-                let report = runtime.block_on(commit(settings)).map_err(Failure::failed)?;
-                let mut lines = vec![
-                    (
-                        "clients",
-                        format!(
-                            "{} on {} connections ({}, {})",
-                            report.clients, report.connections, report.transport, report.calls
-                        ),
-                    ),
-                    ("writes/s", format!("{:.0}", report.writes_per_s)),
-                    ("latency", latency(report.latency_ms)),
-                    ("errors", format!("{} not done, {} unknown", report.errors, report.unknown)),
-                    ("verified", format!("{} of {} acknowledged", report.verified, report.acknowledged)),
-                ];
-                lines.push(("written", format!("{} bytes per payload byte", report.written_bytes_per_payload_byte)));
-                for node in &report.nodes {
-                    lines.push(("node", format!(
-                        "{} {}: RSS {} MiB idle, {} loaded; CPU {} % idle, {} % loaded; {} bytes written per committed byte, \
-                         {} of them in the log",
-                        node.node, node.role, node.rss_idle_mib, node.rss_loaded_mib, node.cpu_idle_pct,
-                        node.cpu_loaded_pct, node.written_per_committed_byte, node.log_per_committed_byte
-                    )));
-                }
-                lines.push(("machine", machine(&report.machine)));
-                one(format, &report, &lines)?;
-                if report.verified == report.acknowledged {
-                    return Ok(());
-                }
-                Err(Failure::failed("acknowledged writes are missing; the nodes' directories are kept"))
+                print_commit(format, &runtime.block_on(commit(settings)).map_err(Failure::failed)?)
             }
             Self::Command { robots, inflight, voters, others, seconds } => {
                 let (robots, inflight) = (usize::from(robots), usize::from(inflight));
@@ -272,21 +182,7 @@ impl Bench {
             }
             Self::Failover { repeats, voters, others, clients } => {
                 let settings = FailoverSettings { binary, repeats, voters, others: others.into(), clients };
-                let report = runtime.block_on(failover(settings)).map_err(Failure::failed)?;
-                let spread = |of: Spread| format!("min {} ms, median {} ms, max {} ms", of.min, of.median, of.max);
-                let of_others = |of: Option<Spread>| of.map_or("none asked".to_owned(), spread);
-                let lines = [
-                    ("failover", spread(report.failover_ms)),
-                    ("· first other", of_others(report.others_first_ms)),
-                    ("· last other", of_others(report.others_last_ms)),
-                    ("verified", format!("{} of {} acknowledged", report.verified, report.acknowledged)),
-                    ("machine", machine(&report.machine)),
-                ];
-                one(format, &report, &lines)?;
-                if report.verified == report.acknowledged {
-                    return Ok(());
-                }
-                Err(Failure::failed("acknowledged writes are missing; the nodes' directories are kept"))
+                print_failover(format, &runtime.block_on(failover(settings)).map_err(Failure::failed)?)
             }
         }
     }
