@@ -6,7 +6,7 @@ use skep_client::{Client, Read, TaskStatus};
 
 use super::Status;
 use crate::cli::Failure;
-use crate::cli::as_of::{AsOf, Pages};
+use crate::cli::as_of::{AsOf, PAGE, Pages};
 use crate::cli::follow::follow;
 use crate::cli::output::{ANOTHER_ERA, Format, Row, age, between, json_line, one, print, span, tell, uuid_text};
 
@@ -178,7 +178,7 @@ pub(super) async fn list(
     let mut pages = Pages::new();
     let mut after = Vec::new();
     loop {
-        let page = u32::try_from(limit - pages.len()).unwrap_or(u32::MAX).min(1_000);
+        let page = u32::try_from(limit - pages.len()).unwrap_or(u32::MAX).min(PAGE);
         let reply = client.tasks(&statuses, &after, page, read).await?;
         let clock = reply.as_of.as_ref().map_or(0, |as_of| as_of.clock);
         pages.add(reply.as_of, reply.tasks.into_iter().map(|task| view(task, clock)));
@@ -197,61 +197,69 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
         Err(error) if error.code() == Some("SKEP-0002") => None,
         Err(error) => return Err(error.into()),
     };
-    let mut events = Vec::new();
-    let mut after = 0;
-    let mut history_incomplete = false;
-    let (stands, history_begins_index) = loop {
-        let page = client.history(task, after, 1_000, read).await?;
-        events.extend(page.events.into_iter().map(event));
-        after = events.last().map_or(0, |event: &Event| event.index);
-        history_incomplete |= page.incomplete;
-        if !page.more {
-            break (AsOf::from(page.as_of), page.begins_index);
-        }
-    };
-    if live.is_none() && events.is_empty() {
+    let mut shown = life(client, task, read).await?;
+    if live.is_none() && shown.history.is_empty() {
         return Err(Failure::not_found(format!("there is no task {}", uuid_text(task))));
     }
-    let clock = stands.clock;
-    let shown = Shown {
-        task: live.and_then(|reply| reply.task).map(|task| view(task, clock)),
-        history: events,
-        history_incomplete,
-        history_begins_index,
-        as_of: stands,
-    };
-    if history_incomplete && format == Format::Table {
-        tell("the replica that answered lacks some transitions and fetches them; ask again for all");
+    let clock = shown.as_of.clock;
+    shown.task = live.and_then(|reply| reply.task).map(|task| view(task, clock));
+    shown.print(format)
+}
+
+/// The life of a task, without the task.
+async fn life(client: &Client, task: &[u8], read: Read) -> Result<Shown, Failure> {
+    let (mut history, mut after, mut history_incomplete): (Vec<Event>, u64, bool) = (Vec::new(), 0, false);
+    loop {
+        let page = client.history(task, after, PAGE, read).await?;
+        history.extend(page.events.into_iter().map(event));
+        after = history.last().map_or(0, |event| event.index);
+        history_incomplete |= page.incomplete;
+        if !page.more {
+            let (as_of, history_begins_index) = (AsOf::from(page.as_of), page.begins_index);
+            return Ok(Shown { task: None, history, history_incomplete, history_begins_index, as_of });
+        }
     }
-    let mut lines = Vec::new();
-    if let Some(task) = &shown.task {
-        lines = vec![
-            ("task", task.task.clone()),
-            ("title", task.title.clone()),
-            ("type", task.kind.clone()),
-            ("status", task.status.to_owned()),
-            ("priority", task.priority.to_owned()),
-            ("requires", task.required.join(", ")),
-            ("claimed by", task.claimed_by.clone()),
-            ("attempt", format!("{} of {}, epoch {}", task.attempts, task.attempts_max, task.epoch)),
-            ("waits", task.waits.clone()),
-            ("progress", task.permille.map(|p| format!("{} % {}", p / 10, task.note)).unwrap_or_default()),
-            ("next attempt", if task.not_before > clock { age(task.not_before, clock) } else { String::new() }),
-            ("stale", age(task.stale_at, clock)),
-            ("expires", age(task.expires_at, clock)),
-            ("reason", task.reason.clone()),
-            ("checkpoint", task.checkpoint.clone()),
-            ("result", task.result.clone()),
-        ];
+}
+
+impl Shown {
+    fn print(&self, format: Format) -> Result<(), Failure> {
+        if self.history_incomplete && format == Format::Table {
+            tell("the replica that answered lacks some transitions and fetches them; ask again for all");
+        }
+        let lines = self.task.as_ref().map(View::lines).unwrap_or_default();
+        one(format, self, &lines)?;
+        if format == Format::Table {
+            print("")?;
+            let start = self.history.first().map_or(0, |event| event.clock);
+            self.history.iter().try_for_each(|event| print(&timeline(event, start)))?;
+            self.as_of.say(format);
+        }
+        Ok(())
     }
-    one(format, &shown, &lines)?;
-    if format == Format::Table {
-        print("")?;
-        let start = shown.history.first().map_or(0, |event| event.clock);
-        shown.history.iter().try_for_each(|event| print(&timeline(event, start)))?;
-        shown.as_of.say(format);
+}
+
+impl View {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let clock = self.clock;
+        vec![
+            ("task", self.task.clone()),
+            ("title", self.title.clone()),
+            ("type", self.kind.clone()),
+            ("status", self.status.to_owned()),
+            ("priority", self.priority.to_owned()),
+            ("requires", self.required.join(", ")),
+            ("claimed by", self.claimed_by.clone()),
+            ("attempt", format!("{} of {}, epoch {}", self.attempts, self.attempts_max, self.epoch)),
+            ("waits", self.waits.clone()),
+            ("progress", self.permille.map(|p| format!("{} % {}", p / 10, self.note)).unwrap_or_default()),
+            ("next attempt", if self.not_before > clock { age(self.not_before, clock) } else { String::new() }),
+            ("stale", age(self.stale_at, clock)),
+            ("expires", age(self.expires_at, clock)),
+            ("reason", self.reason.clone()),
+            ("checkpoint", self.checkpoint.clone()),
+            ("result", self.result.clone()),
+        ]
     }
-    Ok(())
 }
 
 /// One line of a timeline.
