@@ -1,4 +1,4 @@
-//! The processes of a demo: nodes, robots, and the station.
+//! The processes of a warehouse: nodes, robots, and the station.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
