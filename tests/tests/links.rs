@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use skep_client::{Client, Settings, TaskSpec};
 use skep_testnet::TestNode;
-use skep_testnet::child::suspend;
-use skep_testnet::relay::{Law, Line, Links};
+use skep_testnet::site::child::suspend;
+use skep_testnet::site::relay::{Law, Line, Links};
 use skep_tests::Site;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
