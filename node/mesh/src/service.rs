@@ -241,16 +241,19 @@ impl Service {
             }
             dial.begin(now, jitter());
             let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing).build();
-            match self.swarm.dial(options) {
-                Ok(()) if dial.is_missed(true) => self.swarm.behaviour_mut().discovery.ask(*id),
-                Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            let has_address = match self.swarm.dial(options) {
+                Ok(()) => true,
                 // Somebody who is connected may know it: asking has it dialled.
-                Err(DialError::NoAddresses) if dial.is_missed(false) => self.swarm.behaviour_mut().discovery.ask(*id),
-                Err(DialError::NoAddresses) => {}
+                Err(DialError::NoAddresses) => false,
+                Err(DialError::DialPeerConditionFalse(_)) => continue,
                 Err(error) => {
                     let node = dial.node;
                     self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
+                    continue;
                 }
+            };
+            if dial.is_missed(has_address) && self.swarm.behaviour_mut().discovery.ask(*id) {
+                dial.asked_for();
             }
         }
     }
