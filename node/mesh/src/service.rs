@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::behaviour::{Behaviour, Event, process_of};
 use crate::dials::Dial;
-use crate::envelopes::{Arrived, Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::envelopes::{Dropped, Judged, Outgoing, Signer, Verifier};
 use crate::gate::Gate;
 use crate::handle::{MeshHandle, MeshView};
 use crate::kept::{Kept, SharedFloors};
@@ -93,7 +93,6 @@ struct Service {
     topics: watch::Receiver<BTreeSet<TopicPath>>,
     heard: BTreeSet<TopicPath>,
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
-    arrived: mpsc::Sender<Arrived>,
     gate: Arc<Gate>,
     floors: SharedFloors,
     dropped: Arc<Dropped>,
@@ -137,7 +136,8 @@ impl Mesh {
         // Higher with each start, and another number in each of two copies of a directory.
         let process = (u64::from(kept.as_ref().map_or(1, Kept::start)) << u32::BITS) | u64::from(rand::random::<u32>());
         let dropped: Arc<Dropped> = Arc::default();
-        let gate = Arc::new(Gate::new(Arc::clone(&dropped)));
+        let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
+        let gate = Arc::new(Gate::new(arrived, Arc::clone(&dropped)));
         let mut swarm = transport::swarm(key, config, process, Arc::clone(&gate))?;
         let dials = list(&mut swarm, config)?;
         for (over, address) in transport::listen_addresses(config.listen) {
@@ -146,7 +146,6 @@ impl Mesh {
         let (view, seen) = watch::channel(MeshView::default());
         let (stop, stopped) = oneshot::channel();
         let (publications, publications_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
-        let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
         let (outgoing, outgoing_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (judged, judged_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (received, received_in) = mpsc::channel(limits::MESH_RECEIVED_QUEUED_MAX);
@@ -171,7 +170,6 @@ impl Mesh {
             topics: wanted,
             heard: BTreeSet::new(),
             cut_off: cuts,
-            arrived,
             gate,
             floors,
             dropped,
@@ -276,13 +274,9 @@ impl Service {
         self.swarm.behaviour_mut().gossip.judged(&id, &from, verdict);
     }
 
-    /// A message came in. It is verified elsewhere, if its neighbour has a place left.
+    /// A message came in. It is verified elsewhere.
     fn on_message(&mut self, id: MessageId, from: PeerId, message: gossipsub::Message) {
-        let waits = self.gate.place(from).is_some_and(|place| {
-            let (id, topic, data) = (id.clone(), message.topic.into_string(), message.data);
-            self.arrived.try_send(Arrived { id, from, topic, data, place }).is_ok()
-        });
-        if !waits {
+        if !self.gate.hand_over(id.clone(), from, message.topic.into_string(), message.data) {
             self.dropped.overflow();
             self.swarm.behaviour_mut().gossip.judged(&id, &from, MessageAcceptance::Ignore);
         }
