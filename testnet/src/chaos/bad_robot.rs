@@ -40,11 +40,12 @@ struct Done {
 pub struct DeedCount {
     /// How often it was its turn.
     pub turns: u64,
-    /// In how many of these it could do it.
+    /// In how many of these it reached somebody.
     pub done: u64,
-    /// How often it did it in them: frames, connections, messages.
+    /// How often it did in them: frames that its victim answered, refused or ended a connection for, connections that it took,
+    /// messages that went out to neighbours.
     pub times: u64,
-    /// Why it could not, the last time that it could not.
+    /// Why it did not, the last time that it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
@@ -68,7 +69,7 @@ fn count(output: &str) -> BTreeMap<String, DeedCount> {
     counts
 }
 
-/// What was never done: of that a run shows nothing.
+/// What never reached anybody: of that a run shows nothing.
 pub(super) fn not_shown(deeds: &BTreeMap<String, DeedCount>) -> Vec<String> {
     deeds.iter().filter(|(_, count)| count.done == 0).map(|(deed, _)| deed.clone()).collect()
 }
