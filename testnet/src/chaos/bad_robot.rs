@@ -131,7 +131,7 @@ impl BadRobot {
         let output = std::fs::read_to_string(&self.output).map_err(io_error(self.output.display().to_string()))?;
         let deeds = count(&output);
         if deeds.values().all(|count| count.done == 0) {
-            return Err(broken(dir, "the bad robot could do nothing".to_owned()));
+            return Err(broken(dir, "nothing that the bad robot did reached anybody".to_owned()));
         }
         Ok(deeds)
     }
