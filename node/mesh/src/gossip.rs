@@ -168,6 +168,11 @@ impl NetworkBehaviour for Gossip {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
-        self.inner.poll(cx)
+        let polled = self.inner.poll(cx);
+        if polled.is_pending() {
+            // Each message that was new has been returned, and handed over before this was polled again.
+            self.gate.all_handed_over();
+        }
+        polled
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::behaviour::{Behaviour, Event, process_of};
 use crate::dials::Dial;
-use crate::envelopes::{Arrived, Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::envelopes::{Dropped, Judged, Outgoing, Signer, Verifier};
 use crate::error::{MeshError, reason};
 use crate::gate::Gate;
 use crate::handle::{MeshHandle, MeshView};
@@ -48,7 +48,6 @@ struct Service {
     topics: watch::Receiver<BTreeSet<TopicPath>>,
     heard: BTreeSet<TopicPath>,
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
-    arrived: mpsc::Sender<Arrived>,
     gate: Arc<Gate>,
     floors: SharedFloors,
     dropped: Arc<Dropped>,
@@ -92,7 +91,8 @@ impl Mesh {
         // Higher with each start, and another number in each of two copies of a directory.
         let process = (u64::from(kept.as_ref().map_or(1, Kept::start)) << u32::BITS) | u64::from(rand::random::<u32>());
         let dropped: Arc<Dropped> = Arc::default();
-        let gate = Arc::new(Gate::new(Arc::clone(&dropped)));
+        let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
+        let gate = Arc::new(Gate::new(arrived, Arc::clone(&dropped)));
         let mut swarm = transport::swarm(key, config, process, Arc::clone(&gate))?;
         let dials = list(&mut swarm, config)?;
         for (over, address) in transport::listen_addresses(config.listen) {
@@ -101,7 +101,6 @@ impl Mesh {
         let (view, seen) = watch::channel(MeshView::default());
         let (stop, stopped) = oneshot::channel();
         let (publications, publications_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
-        let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
         let (outgoing, outgoing_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (judged, judged_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (received, received_in) = mpsc::channel(limits::MESH_RECEIVED_QUEUED_MAX);
@@ -126,7 +125,6 @@ impl Mesh {
             topics: wanted,
             heard: BTreeSet::new(),
             cut_off: cuts,
-            arrived,
             gate,
             floors,
             dropped,
@@ -196,16 +194,19 @@ impl Service {
             }
             dial.begin(now, jitter());
             let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing).build();
-            match self.swarm.dial(options) {
-                Ok(()) if dial.is_missed(true) => self.swarm.behaviour_mut().discovery.ask(*id),
-                Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            let has_address = match self.swarm.dial(options) {
+                Ok(()) => true,
                 // Somebody who is connected may know it: asking has it dialled.
-                Err(DialError::NoAddresses) if dial.is_missed(false) => self.swarm.behaviour_mut().discovery.ask(*id),
-                Err(DialError::NoAddresses) => {}
+                Err(DialError::NoAddresses) => false,
+                Err(DialError::DialPeerConditionFalse(_)) => continue,
                 Err(error) => {
                     let node = dial.node;
                     self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
+                    continue;
                 }
+            };
+            if dial.is_missed(has_address) && self.swarm.behaviour_mut().discovery.ask(*id) {
+                dial.asked_for();
             }
         }
     }
@@ -228,13 +229,9 @@ impl Service {
         self.swarm.behaviour_mut().gossip.judged(&id, &from, verdict);
     }
 
-    /// A message came in. It is verified elsewhere, if its neighbour has a place left.
+    /// A message came in. It is verified elsewhere.
     fn on_message(&mut self, id: MessageId, from: PeerId, message: gossipsub::Message) {
-        let waits = self.gate.place(from).is_some_and(|place| {
-            let (id, topic, data) = (id.clone(), message.topic.into_string(), message.data);
-            self.arrived.try_send(Arrived { id, from, topic, data, place }).is_ok()
-        });
-        if !waits {
+        if !self.gate.hand_over(id.clone(), from, message.topic.into_string(), message.data) {
             self.dropped.overflow();
             self.swarm.behaviour_mut().gossip.judged(&id, &from, MessageAcceptance::Ignore);
         }

@@ -271,7 +271,7 @@ async fn a_peer_that_died_without_a_word_and_came_back_is_heard_at_once() {
 /// A listed peer that says what it likes, as fast as it can, until it is told to stop.
 async fn flood(seed: u8, config: MeshConfig, mut stop: oneshot::Receiver<()>) {
     let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
-    let gate = Arc::new(Gate::new(Arc::default()));
+    let gate = Arc::new(Gate::new(mpsc::channel(1).0, Arc::default()));
     let mut swarm = transport::swarm(key, &config, u64::from(seed), gate).unwrap();
     for peer in &config.peers {
         let id = peer_id(peer.id).unwrap();

@@ -41,11 +41,12 @@ struct Done {
 pub struct DeedCount {
     /// How often it was its turn.
     pub turns: u64,
-    /// In how many of these it could do it.
+    /// In how many of these it reached somebody.
     pub done: u64,
-    /// How often it did it in them: frames, connections, messages.
+    /// How often it did in them: frames that its victim answered, refused or ended a connection for, connections that it took,
+    /// messages that went out to neighbours.
     pub times: u64,
-    /// Why it could not, the last time that it could not.
+    /// Why it did not, the last time that it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
@@ -69,7 +70,7 @@ fn count(output: &str) -> BTreeMap<String, DeedCount> {
     counts
 }
 
-/// What was never done: of that a run shows nothing.
+/// What never reached anybody: of that a run shows nothing.
 pub(super) fn not_shown(deeds: &BTreeMap<String, DeedCount>) -> Vec<String> {
     deeds.iter().filter(|(_, count)| count.done == 0).map(|(deed, _)| deed.clone()).collect()
 }
@@ -131,7 +132,7 @@ impl BadRobot {
         let output = std::fs::read_to_string(&self.output).map_err(io_error(self.output.display().to_string()))?;
         let deeds = count(&output);
         if deeds.values().all(|count| count.done == 0) {
-            return Err(broken(dir, "the bad robot could do nothing".to_owned()));
+            return Err(broken(dir, "nothing that the bad robot did reached anybody".to_owned()));
         }
         Ok(deeds)
     }

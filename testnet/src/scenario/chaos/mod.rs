@@ -103,7 +103,7 @@ pub struct ChaosReport {
     pub faults: BTreeMap<String, usize>,
     /// How the bad robot fared with all that it does; nothing without one.
     pub bad_robot: BTreeMap<String, DeedCount>,
-    /// What it never did, so that the run shows nothing of that.
+    /// What of it never reached anybody, so that the run shows nothing of that.
     pub not_shown: Vec<String>,
     /// What must never happen.
     pub invariants: Invariants,
