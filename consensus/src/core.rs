@@ -76,7 +76,7 @@ impl Core {
 
     /// What the replicas of this node are, as far as they know.
     pub(crate) fn lineages(&self) -> Vec<Lineage> {
-        self.shards().iter().filter_map(Shard::lineage).take(limits::HELLO_SHARDS_MAX).collect()
+        self.shards().iter().filter_map(Shard::lineage).collect()
     }
 
     /// Takes note of what the engine has learned of a shard.
@@ -190,8 +190,12 @@ impl Core {
         if hint == LeaderHint::default() { ProposeOutcome::NoSuchShard } else { ProposeOutcome::NotLeader(hint) }
     }
 
-    /// Judges a call by its header: a group's own frames are voters', and what agents hold is told by leaders.
+    /// Judges a call by its header: nothing of a shard is heard from a peer of another one with its number, a group's own frames
+    /// are voters', and what agents hold is told by leaders.
     async fn judge(self: &Arc<Self>, who: Who, header: Header) -> Result<(), String> {
+        if header.kind.is_of_shard() {
+            self.site.peers.check_shard(who.node, header.shard)?;
+        }
         match header.kind {
             kind if kind.is_of_voters() => self.check_voter(who.node, kind, header.shard).await,
             FrameKind::Claims if !self.leads(who.node, header.shard) => {
@@ -276,9 +280,20 @@ impl Core {
                 self.site.peers.note_own_twin(at.ok_or("it does not say where the other process is")?);
                 Ok(Vec::new())
             }
-            FrameKind::Lineages => Lineages { shards: self.lineages() }.encode().map_err(text),
+            FrameKind::Lineages => self.tell_lineages(who.node, &body),
             FrameKind::Hello | FrameKind::Reply | FrameKind::Refused => Err("it is not a call".to_owned()),
         }
+    }
+
+    /// Says which shards this node has replicas of, to one that says the same of itself.
+    fn tell_lineages(&self, node: NodeId, body: &[u8]) -> Result<Vec<u8>, String> {
+        // Who says nothing of itself is answered, too.
+        if let Ok(said) = Lineages::decode(body) {
+            self.site.peers.note_shards(node, &said.shards);
+        }
+        let shards = self.shards();
+        let shards = shards.iter().filter_map(Shard::lineage_in_log).take(limits::HELLO_SHARDS_MAX).collect();
+        Lineages { shards }.encode().map_err(|e| e.to_string())
     }
 
     /// What becomes of requests that another node proposes.
