@@ -1,6 +1,6 @@
 //! What a node answers its peers, and the shards that it takes part in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::belief::Belief;
 use crate::fill::fill_history;
 use crate::net::{Admission, Waits, Who};
-use crate::shard::{FromLeader, Shard, Site};
+use crate::shard::{FromLeader, MembershipError, Shard, Site};
 
 /// Everything of a node's control plane but its endpoint.
 pub(crate) struct Core {
@@ -107,6 +107,22 @@ impl Core {
     /// What this node has learned of a shard of which it has no replica.
     fn hearsay(&self, id: ShardId) -> LeaderHint {
         self.learned_of(id).map(|known| known.hint).unwrap_or_default().elsewhere(self.site.node)
+    }
+
+    /// Refuses to make a shard of which this node has heard that it has voters elsewhere: there would be two under one number.
+    pub(crate) fn check_unheard(&self, id: ShardId) -> Result<(), MembershipError> {
+        let local = self.site.node;
+        if self.shard(id).is_some_and(|shard| shard.is_member(local)) {
+            return Ok(());
+        }
+        let LeaderHint { leader, voters, .. } = self.hearsay(id);
+        let named = leader.into_iter().chain(voters.iter().copied());
+        let others: BTreeSet<NodeId> = named.filter(|node| *node != local).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let voters = others.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        Err(MembershipError::Elsewhere { shard: id, voters })
     }
 
     /// Opens a shard, if it is not open.
