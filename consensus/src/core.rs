@@ -1,6 +1,6 @@
 //! What a node answers its peers, and the shards that it takes part in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::belief::Belief;
 use crate::fill::fill_history;
 use crate::net::{Admission, Waits, Who};
-use crate::shard::{FromLeader, Shard, Site};
+use crate::shard::{FromLeader, MembershipError, Shard, Site};
 
 /// Everything of a node's control plane but its endpoint.
 pub(crate) struct Core {
@@ -76,7 +76,7 @@ impl Core {
 
     /// What the replicas of this node are, as far as they know.
     pub(crate) fn lineages(&self) -> Vec<Lineage> {
-        self.shards().iter().filter_map(Shard::lineage).take(limits::HELLO_SHARDS_MAX).collect()
+        self.shards().iter().filter_map(Shard::lineage).collect()
     }
 
     /// Takes note of what the engine has learned of a shard.
@@ -107,6 +107,22 @@ impl Core {
     /// What this node has learned of a shard of which it has no replica.
     fn hearsay(&self, id: ShardId) -> LeaderHint {
         self.learned_of(id).map(|known| known.hint).unwrap_or_default().elsewhere(self.site.node)
+    }
+
+    /// Refuses to make a shard of which this node has heard that it has voters elsewhere: there would be two under one number.
+    pub(crate) fn check_unheard(&self, id: ShardId) -> Result<(), MembershipError> {
+        let local = self.site.node;
+        if self.shard(id).is_some_and(|shard| shard.is_member(local)) {
+            return Ok(());
+        }
+        let LeaderHint { leader, voters, .. } = self.hearsay(id);
+        let named = leader.into_iter().chain(voters.iter().copied());
+        let others: BTreeSet<NodeId> = named.filter(|node| *node != local).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let voters = others.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        Err(MembershipError::Elsewhere { shard: id, voters })
     }
 
     /// Opens a shard, if it is not open.
@@ -190,8 +206,12 @@ impl Core {
         if hint == LeaderHint::default() { ProposeOutcome::NoSuchShard } else { ProposeOutcome::NotLeader(hint) }
     }
 
-    /// Judges a call by its header: a group's own frames are voters', and what agents hold is told by leaders.
+    /// Judges a call by its header: nothing of a shard is heard from a peer of another one with its number, a group's own frames
+    /// are voters', and what agents hold is told by leaders.
     async fn judge(self: &Arc<Self>, who: Who, header: Header) -> Result<(), String> {
+        if header.kind.is_of_shard() {
+            self.site.peers.check_shard(who.node, header.shard)?;
+        }
         match header.kind {
             kind if kind.is_of_voters() => self.check_voter(who.node, kind, header.shard).await,
             FrameKind::Claims if !self.leads(who.node, header.shard) => {
@@ -276,9 +296,20 @@ impl Core {
                 self.site.peers.note_own_twin(at.ok_or("it does not say where the other process is")?);
                 Ok(Vec::new())
             }
-            FrameKind::Lineages => Lineages { shards: self.lineages() }.encode().map_err(text),
+            FrameKind::Lineages => self.tell_lineages(who.node, &body),
             FrameKind::Hello | FrameKind::Reply | FrameKind::Refused => Err("it is not a call".to_owned()),
         }
+    }
+
+    /// Says which shards this node has replicas of, to one that says the same of itself.
+    fn tell_lineages(&self, node: NodeId, body: &[u8]) -> Result<Vec<u8>, String> {
+        // Who says nothing of itself is answered, too.
+        if let Ok(said) = Lineages::decode(body) {
+            self.site.peers.note_shards(node, &said.shards);
+        }
+        let shards = self.shards();
+        let shards = shards.iter().filter_map(Shard::lineage_in_log).take(limits::HELLO_SHARDS_MAX).collect();
+        Lineages { shards }.encode().map_err(|e| e.to_string())
     }
 
     /// What becomes of requests that another node proposes.

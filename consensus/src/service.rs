@@ -458,6 +458,7 @@ impl ConsensusHandle {
         let place = Place { site: core.site.config.node.site.clone(), shard, genesis };
         let charter = Charter { place, first };
         let init = async move {
+            core.check_unheard(shard)?;
             core.site.peers.reach(&voters).await;
             let shard = core.open(shard).await.map_err(MembershipError::Raft)?;
             shard.initialize(&voters, charter).await

@@ -169,7 +169,8 @@ pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
 pub const SOURCES_PER_PEER_MAX: usize = 4;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
-/// Shards of which a node says in its hello what they are: the first of them, if it takes part in more.
+/// Shards of which a node says to its peers what they are: the first of them, if it takes part in more. What it does not name is not
+/// known.
 pub const HELLO_SHARDS_MAX: usize = 32;
 /// Peers in a configuration. Refused as invalid.
 pub const PEERS_MAX: usize = 1_024;

@@ -76,8 +76,10 @@ struct Says(Vec<Lineage>);
 
 impl Dispatch for Says {
     fn call(&self, _who: Who, header: Header, _body: Bytes) -> Answer {
-        assert_eq!(header.kind, FrameKind::Lineages);
-        let said = Lineages { shards: self.0.clone() }.encode().unwrap();
+        let said = match header.kind {
+            FrameKind::Lineages => Lineages { shards: self.0.clone() }.encode().unwrap(),
+            _ => vec![1],
+        };
         Box::pin(async move { Ok(said) })
     }
 }
@@ -236,23 +238,36 @@ fn strays(node: &Node) -> Vec<Option<NodeId>> {
 }
 
 #[test]
-fn nodes_of_two_shards_of_one_number_do_not_speak_until_one_of_them_has_given_its_own_up() {
+fn nodes_of_two_shards_of_one_number_do_not_speak_of_it_and_stay_connected_for_all_others() {
     let (one, two) = (identity(1).node(), identity(2).node());
-    let asked = start_of(2, peer(1, None), vec![lineage(6, &[])]);
-    let asking = start_of(1, peer(2, asked.plane.local_address()), vec![lineage(7, &[])]);
+    let second = ShardId(2);
+    let of_second = || Lineage { shard: second, ..lineage(5, &[]) };
+    let asked = start_of(2, peer(1, None), vec![lineage(6, &[]), of_second()]);
+    let asking = start_of(1, peer(2, asked.plane.local_address()), vec![lineage(7, &[]), of_second()]);
     until(&asking, || strays(&asked) == [Some(one)] && strays(&asking) == [Some(two)]);
-    // Both know which shards these are, and show it beside the peer.
-    for node in [&asked, &asking] {
-        until(node, || {
-            let errors = node.peers.views().into_iter().filter_map(|view| view.last_error).collect::<String>();
-            errors.contains("genesis 0606") && errors.contains("genesis 0707")
-        });
+    until(&asking, || asked.peers.connected(one).is_some() && asking.peers.connected(two).is_some());
+    // Both know which shards these are, and say the same.
+    let details = [&asked, &asking].map(|node| node.peers.strays().remove(0).detail);
+    assert_eq!(details[0], details[1]);
+    assert!(details[0].contains("genesis 0606") && details[0].contains("genesis 0707"), "{details:?}");
+    for (node, other) in [(&asked, one), (&asking, two)] {
+        let call = |kind, shard| {
+            let call = node.peers.call(other, Class::Urgent, kind, shard, b"", PATIENCE);
+            node.work.block_on(call)
+        };
+        for kind in [FrameKind::Beat, FrameKind::Append, FrameKind::Query, FrameKind::Clock, FrameKind::Leads] {
+            let of_it = call(kind, ShardId::FIRST);
+            assert!(matches!(&of_it, Err(CallError::NotSent(why)) if *why == details[0]), "{kind:?}: {of_it:?}");
+            assert!(node.peers.check_shard(other, ShardId::FIRST).is_err(), "it would be heard");
+            assert_eq!(call(kind, second).unwrap().as_ref(), [1], "{kind:?} of a shard that both have");
+        }
+        assert!(node.peers.check_shard(other, second).is_ok() && node.peers.check_shard(other, ShardId(3)).is_ok());
     }
-    assert!(asked.peers.connected(one).is_none() && asking.peers.connected(two).is_none());
     // As one does whose data directory was moved away.
-    asked.peers.have(Vec::new());
-    until(&asking, || asking.peers.connected(two).is_some());
+    asked.peers.have(vec![of_second()]);
+    asking.peers.note_shards(two, &[of_second()]);
     assert_eq!((strays(&asked), strays(&asking)), (vec![], vec![]));
+    assert!(asking.peers.check_shard(two, ShardId::FIRST).is_ok());
     stop(asking);
     stop(asked);
 }
@@ -278,26 +293,25 @@ fn a_node_without_a_shard_or_with_one_as_it_was_before_a_recovery_is_let_in() {
 #[test]
 fn what_a_node_is_counts_when_it_comes_to_know_it_and_not_only_when_it_connects() {
     let (one, two) = (identity(1).node(), identity(2).node());
-    let part = |asked: &Node, asking: &Node| {
-        until(asking, || strays(asking) == [Some(two)] && strays(asked) == [Some(one)]);
-        until(asking, || asking.peers.connected(two).is_none() && asked.peers.connected(one).is_none());
-    };
+    let connected =
+        |asked: &Node, asking: &Node| asking.peers.connected(two).is_some() && asked.peers.connected(one).is_some();
     // The other one said what it is when it connected.
     let asked = start_of(2, peer(1, None), vec![lineage(6, &[])]);
     let asking = start_of(1, peer(2, asked.plane.local_address()), Vec::new());
-    until(&asking, || asking.peers.connected(two).is_some());
+    until(&asking, || connected(&asked, &asking));
     assert!(asking.peers.have(vec![lineage(7, &[])]) && !asking.peers.have(vec![lineage(7, &[])]));
-    part(&asked, &asking);
+    assert_eq!(strays(&asking), [Some(two)]);
     stop(asking);
     stop(asked);
-    // Neither knew then, and one asks.
+    // Neither knew then. One tells and asks, and both know.
     let asked = start_that(2, 2, peer(1, None), Arc::new(Says(vec![lineage(6, &[])])));
     let asking = start_of(1, peer(2, asked.plane.local_address()), Vec::new());
-    until(&asking, || asking.peers.connected(two).is_some() && asked.peers.connected(one).is_some());
-    assert!(asked.peers.have(vec![lineage(6, &[])]) && asking.peers.have(vec![lineage(7, &[])]));
-    assert!(asking.peers.connected(two).is_some());
+    until(&asking, || connected(&asked, &asking));
+    assert!(asking.peers.have(vec![lineage(7, &[])]));
+    assert!(strays(&asking).is_empty());
     asking.work.block_on(asking.peers.ask_all(PATIENCE));
-    part(&asked, &asking);
+    assert_eq!(strays(&asking), [Some(two)]);
+    assert!(connected(&asked, &asking));
     stop(asking);
     stop(asked);
 }
