@@ -142,8 +142,9 @@ pub const KEPT_CALL_BYTES_PER_PEER_MAX: usize = FRAME_BYTES_MAX;
 pub const CALL_BYTES_UNDER_WAY_MAX: usize = 256 * 1024 * 1024;
 /// The same of calls of all peers that end work, and of those about agents, each.
 pub const KEPT_CALL_BYTES_UNDER_WAY_MAX: usize = 16 * KEPT_CALL_BYTES_PER_PEER_MAX;
-/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. As many again of answers to pulls, and
-/// to those who wait until a command has ended: these wait themselves. Another call of that kind waits.
+/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. As many again of answers to pulls,
+/// counted once there is something to tell, and to those who wait until a command has ended, counted from the beginning. Another call
+/// of that kind waits, and no other one behind it.
 pub const LARGE_ANSWER_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of how a command stands at its agents in the answer to whoever waits for its end. What is more is asked for afterwards, by
 /// pages.

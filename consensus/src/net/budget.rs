@@ -7,7 +7,7 @@
 //! What brings work has the largest share. What ends it, and what agents live by, have shares of their own: who proposes much holds up
 //! neither its own ends nor its renewals.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skep_protocol::frame::FrameKind;
 use skep_protocol::limits;
@@ -65,8 +65,6 @@ impl Default for NodeBudget {
 pub(crate) enum Waits {
     /// For nothing.
     No,
-    /// Until there is something for an agent.
-    ForAgents,
     /// Until a command has ended.
     ForEnd,
 }
@@ -79,7 +77,8 @@ pub(super) struct Budget {
     /// What groups say between voters does not wait behind the calls of the same peer, either.
     groups: Arc<Semaphore>,
     answers: Arc<Semaphore>,
-    /// Those that may wait until there is something to tell keep neither the others waiting nor each other.
+    /// Those that may wait until there is something to tell keep neither the others waiting nor each other. Pulls take nothing
+    /// while they wait: see [`Room`].
     pulls: Arc<Semaphore>,
     command_ends: Arc<Semaphore>,
 }
@@ -124,11 +123,57 @@ impl Budget {
     pub(super) async fn answer(&self, bytes: usize, waits: Waits) -> Held {
         let of_peer = match waits {
             Waits::No => &self.answers,
-            Waits::ForAgents => &self.pulls,
             Waits::ForEnd => &self.command_ends,
         };
         let _of_peer = Arc::clone(of_peer).acquire_many_owned(units(bytes)).await.ok();
         Held { _of_peer, _of_node: None }
+    }
+
+    /// Waits until there is room for what a pull tells.
+    async fn pulled(&self, bytes: usize) -> Held {
+        // More than there is would be waited for without end.
+        let units = units(bytes.min(limits::LARGE_ANSWER_BYTES_PER_PEER_MAX));
+        let _of_peer = Arc::clone(&self.pulls).acquire_many_owned(units).await.ok();
+        Held { _of_peer, _of_node: None }
+    }
+}
+
+/// Room for the answer to one call that may wait until there is something to tell. Such a call takes nothing while it waits, so that a
+/// node whose agents are in many shards has one at each of them. Without a budget there is always room. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Room(Option<Arc<Taken>>);
+
+/// What such a call has taken.
+#[derive(Debug)]
+struct Taken {
+    budget: Budget,
+    held: Mutex<Option<Held>>,
+}
+
+impl Taken {
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Room {
+    pub(super) fn within(budget: &Budget) -> Self {
+        Self(Some(Arc::new(Taken { budget: budget.clone(), held: Mutex::default() })))
+    }
+
+    /// Waits until there is room for an answer of so many bytes, which is made next. It is kept until the answer is written.
+    pub(crate) async fn take(&self, bytes: usize) {
+        let Some(taken) = &self.0 else { return };
+        self.give_back();
+        let held = taken.budget.pulled(bytes).await;
+        *taken.held() = Some(held);
+    }
+
+    /// There was nothing to tell.
+    pub(crate) fn give_back(&self) {
+        if let Some(taken) = &self.0 {
+            drop(taken.held().take());
+        }
     }
 }
 
@@ -179,9 +224,28 @@ mod tests {
             |bytes, waits| -> Vec<Held> { std::iter::from_fn(|| budget.answer(bytes, waits).now_or_never()).collect() };
         let ends = all(limits::COMMAND_END_ANSWER_BYTES_MAX, Waits::ForEnd);
         assert_eq!(ends.len(), limits::CALLS_IN_FLIGHT_MAX, "a stream is not held up before it has as many calls");
-        let pulls = all(limits::PULL_BYTES_SOFT_MAX, Waits::ForAgents);
         let pages = all(limits::CALL_BYTES_MAX, Waits::No);
-        assert_eq!((pulls.len(), pages.len()), (16, 16));
+        assert_eq!(pages.len(), 16);
+    }
+
+    #[test]
+    fn pulls_take_nothing_while_they_wait_and_so_much_and_no_more_once_there_is_something_to_tell() {
+        let budget = Budget::new(NodeBudget::default());
+        let rooms: Vec<Room> = (0..limits::CALLS_IN_FLIGHT_MAX).map(|_| Room::within(&budget)).collect();
+        // Each looks, finds nothing, and waits.
+        for room in &rooms {
+            assert!(room.take(limits::PULL_BYTES_SOFT_MAX).now_or_never().is_some());
+            room.give_back();
+        }
+        let tells = |room: &&Room| room.take(limits::PULL_BYTES_SOFT_MAX).now_or_never().is_some();
+        assert_eq!(rooms.iter().filter(tells).count(), 16);
+        let page = budget.answer(limits::CALL_BYTES_MAX, Waits::No).now_or_never();
+        assert!(page.is_some(), "pages do not wait for them");
+        drop(rooms);
+        let room = Room::within(&budget);
+        assert!(room.take(usize::MAX).now_or_never().is_some(), "what was written makes room, and for anything");
+        assert!(Room::within(&budget).take(1).now_or_never().is_none());
+        assert!(Room::default().take(usize::MAX).now_or_never().is_some(), "a node's own agents are told from memory");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use skep_protocol::limits;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::budget::{Budget, Held, Waits};
+use super::budget::{Budget, Held, Room, Waits};
 use super::calls::{Begun, Class, begin_frame, frame, read_body};
 use super::peers::{Peer, Peers};
 use crate::threads::Threads;
@@ -48,13 +48,14 @@ pub(crate) trait Dispatch: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// How many bytes the answer to a call may have, if it may be large, and what it waits for.
+    /// How many bytes the answer to a call may have, if it may be large and room for it is taken before the call is answered, and
+    /// what it waits for.
     fn large_answer(&self, _header: Header, _body: &[u8]) -> Option<(usize, Waits)> {
         None
     }
 
-    /// Answers a call.
-    fn call(&self, who: Who, header: Header, body: Bytes) -> Answer;
+    /// Answers a call. One that waits until there is something to tell takes room then.
+    fn call(&self, who: Who, header: Header, body: Bytes, room: Room) -> Answer;
 }
 
 /// Accepts the streams of a connection until it ends; the reason why it did. To be called on the control thread: Raft's
@@ -149,8 +150,16 @@ async fn pass_over(
     within(patience(bytes), pass).await
 }
 
-/// An answer to be written, and what it holds until then: the place of its call, and its bytes if it may be large.
-type Written = (Vec<u8>, (Option<OwnedSemaphorePermit>, Option<Held>));
+/// An answer to be written, and what it holds until then.
+type Written = (Vec<u8>, Holds);
+
+/// What an answer holds until it is written: the place of its call, and its bytes if it may be large.
+#[derive(Default)]
+struct Holds {
+    _place: Option<OwnedSemaphorePermit>,
+    _large: Option<Held>,
+    _room: Room,
+}
 
 /// Writes answers until there are no more. `patience`: for so many bytes.
 async fn write_all_of(
@@ -262,32 +271,23 @@ async fn serve_stream(served: Served, first: Came, send: quinn::SendStream, mut 
         };
         let Some(came) = next else { return };
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-        // Where nobody reads what was asked, nothing more is made.
-        let large = match &came.body {
-            Ok((body, _)) => served.dispatch.large_answer(came.header, body),
-            Err(_) => None,
-        };
-        let large = match large {
-            Some((bytes, waits)) => Some(served.budget.answer(bytes, waits).await),
-            None => None,
-        };
         // A frame on a stream of another class is answered where its own belongs.
         let runtime = class_of(came.header.kind).runtime(&served.threads);
-        runtime.spawn(answer(Arc::clone(&served), came, frames.clone(), (Some(permit), large)));
+        runtime.spawn(answer(Arc::clone(&served), came, frames.clone(), permit));
     }
 }
 
-/// Answers one call.
-async fn answer(
-    served: Arc<Served>,
-    came: Came,
-    frames: mpsc::Sender<Written>,
-    holds: (Option<OwnedSemaphorePermit>, Option<Held>),
-) {
-    let header = came.header;
+/// Answers one call. What it waits for keeps no other call of its stream waiting.
+async fn answer(served: Arc<Served>, came: Came, frames: mpsc::Sender<Written>, place: OwnedSemaphorePermit) {
+    let (header, room) = (came.header, Room::within(&served.budget));
+    let mut holds = Holds { _place: Some(place), _large: None, _room: room.clone() };
     let (kind, answer) = match came.body {
         Ok((body, held)) => {
-            let answer = served.dispatch.call(served.who(), header, body).await;
+            // Where nobody reads what was asked, nothing more is made.
+            if let Some((bytes, waits)) = served.dispatch.large_answer(header, &body) {
+                holds._large = Some(served.budget.answer(bytes, waits).await);
+            }
+            let answer = served.dispatch.call(served.who(), header, body, room).await;
             drop(held);
             answer.map_or_else(|why| (FrameKind::Refused, why.into_bytes()), |answer| (FrameKind::Reply, answer))
         }
@@ -380,8 +380,8 @@ mod tests {
     async fn answers_that_nobody_reads_are_not_kept_for_ever() {
         let (mut peer, mut send) = tokio::io::duplex(64);
         let (answers, mut queue) = mpsc::channel(4);
-        answers.send((vec![1; 64], (None, None))).await.unwrap();
-        answers.send((vec![2; 65], (None, None))).await.unwrap();
+        answers.send((vec![1; 64], Holds::default())).await.unwrap();
+        answers.send((vec![2; 65], Holds::default())).await.unwrap();
         let written = write_all_of(&mut queue, &mut send, patience).await;
         assert_eq!(written, Err(Cut::TooSlow(patience(65))), "the first found room on its way");
         let mut came = [0; 64];

@@ -19,7 +19,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
 use super::serve::Answer;
-use super::{Admission, CallError, Class, ControlPlane, Dispatch, Peers, Setup, Who};
+use super::{Admission, CallError, Class, ControlPlane, Dispatch, Peers, Room, Setup, Waits, Who};
 use crate::clock::Clocks;
 use crate::identity::Identity;
 use crate::threads::{Threads, control_runtime, work_runtime};
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Whereabouts;
 
 impl Dispatch for Whereabouts {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         Box::pin(async { Ok(Handle::current().id().to_string().into_bytes()) })
     }
 }
@@ -40,7 +40,7 @@ impl Dispatch for Whereabouts {
 struct Busy;
 
 impl Dispatch for Busy {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         Box::pin(std::future::pending())
     }
 }
@@ -50,7 +50,7 @@ impl Dispatch for Busy {
 struct TooMuch(AtomicBool);
 
 impl Dispatch for TooMuch {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         let bytes = if self.0.swap(true, Ordering::Relaxed) { 1 } else { limits::FRAME_BYTES_MAX + 1 };
         Box::pin(async move { Ok(vec![0; bytes]) })
     }
@@ -65,9 +65,25 @@ impl Dispatch for Picky {
         Box::pin(std::future::ready(if admits { Ok(()) } else { Err("not from you".to_owned()) }))
     }
 
-    fn call(&self, _who: Who, header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
         assert_ne!(header.kind, FrameKind::Append, "what is not admitted is not dispatched");
         Box::pin(async { Ok(vec![1]) })
+    }
+}
+
+/// Answers pulls never, and says that their answers may be large.
+struct Sleepy;
+
+impl Dispatch for Sleepy {
+    fn large_answer(&self, header: Header, _body: &[u8]) -> Option<(usize, Waits)> {
+        (header.kind == FrameKind::Pull).then_some((limits::PULL_BYTES_SOFT_MAX, Waits::ForEnd))
+    }
+
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
+        match header.kind {
+            FrameKind::Pull => Box::pin(std::future::pending()),
+            _ => Box::pin(async { Ok(vec![1]) }),
+        }
     }
 }
 
@@ -75,7 +91,7 @@ impl Dispatch for Picky {
 struct Says(Vec<Lineage>);
 
 impl Dispatch for Says {
-    fn call(&self, _who: Who, header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
         assert_eq!(header.kind, FrameKind::Lineages);
         let said = Lineages { shards: self.0.clone() }.encode().unwrap();
         Box::pin(async move { Ok(said) })
@@ -346,6 +362,28 @@ fn a_call_that_is_refused_by_its_header_is_not_kept_and_its_stream_goes_on() {
         assert!(matches!(&refused, Err(CallError::Refused(why)) if why == "not from you"), "{refused:?}");
         assert_eq!(call(FrameKind::Vote, b"").unwrap().as_ref(), [1]);
     }
+    stop(asking);
+    stop(asked);
+}
+
+#[test]
+fn a_renewal_is_answered_before_all_pulls_that_wait_for_room_on_its_stream() {
+    let two = identity(2).node();
+    let asked = start_that(2, 2, peer(1, None), Arc::new(Sleepy));
+    let asking = start(1, peer(2, asked.plane.local_address()));
+    until(&asking, || asking.peers.connected(two).is_some());
+    let call = |kind| asking.peers.call(two, Class::Agents, kind, ShardId::FIRST, b"", PATIENCE);
+    // One more than there is room for.
+    let count = limits::LARGE_ANSWER_BYTES_PER_PEER_MAX / limits::PULL_BYTES_SOFT_MAX + 1;
+    asking.work.block_on(async {
+        assert_eq!(call(FrameKind::Heartbeat).await.unwrap().as_ref(), [1], "the stream is there");
+        let pulls = futures::future::join_all((0..count).map(|_| call(FrameKind::Pull)));
+        tokio::select! {
+            biased;
+            ended = pulls => panic!("{ended:?}"),
+            answer = call(FrameKind::Heartbeat) => assert_eq!(answer.unwrap().as_ref(), [1]),
+        }
+    });
     stop(asking);
     stop(asked);
 }
