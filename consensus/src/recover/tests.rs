@@ -210,7 +210,9 @@ fn what_a_recovery_that_was_cut_off_had_half_made_is_removed_by_the_next_one_and
     directory(&data, Vec::new());
     let [half, whole, before] = ["recovering-a", "recovering-b", "before-c"].map(|word| beside::named(&data, word));
     beside::begin(&half).unwrap();
-    drop(Store::open_alone(&half, [2; 16], store_options(&CONFIG)).unwrap());
+    drop(Store::make_alone(&half, [2; 16], store_options(&CONFIG)).unwrap());
+    let refused = remains(&half, None).err();
+    assert!(matches!(refused, Some(RecoverError::Store(StoreError::HalfMade { .. }))), "it is nobody's");
     for kept in [&whole, &before] {
         std::fs::create_dir(kept).unwrap();
         std::fs::write(kept.join("FORMAT"), "skep 2").unwrap();
