@@ -229,6 +229,26 @@ fn what_a_recovery_that_was_cut_off_had_half_made_is_removed_by_the_next_one_and
 }
 
 #[test]
+fn a_recovery_that_is_cut_off_once_the_directories_have_changed_places_loses_neither() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    directory(&data, Vec::new());
+    let was = remains(&data, None).unwrap();
+    let word = signed(&was, 7, &operator());
+    let now = was.recover(word, [9; 16]).unwrap();
+    // As it is before the history has followed, and the old directory has its name.
+    let made = beside::named(&data, &format!("{MADE}cut-off"));
+    beside::rename(&now.before, &made).unwrap();
+    beside::move_history(&data, &made).unwrap();
+    assert_eq!(beside::clear(&data, MADE), Leftovers { removed: Vec::new(), kept: vec![made.clone()] });
+    let next = remains(&data, None).unwrap();
+    assert_eq!((next.view().genesis, next.view().counts.pending), (Genesis::from_bytes([7; 16]), 2));
+    let old = Store::open(&made, [0; 16], store_options(&CONFIG)).unwrap();
+    assert_eq!(old.incarnation(), Incarnation(INCARNATION));
+    assert_eq!(old.ends(SHARD), (None, Some(LogPoint { index: 4, term: 2 })));
+}
+
+#[test]
 fn an_entry_that_cannot_be_applied_is_given_up_only_if_it_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

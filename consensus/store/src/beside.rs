@@ -230,7 +230,12 @@ pub fn sync_name(dir: &Path) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
+    use bytes::Bytes;
+    use skep_protocol::ids::ShardId;
+
+    use super::super::LogPoint;
     use super::*;
 
     #[test]
@@ -315,10 +320,22 @@ mod tests {
 
     #[test]
     fn a_store_that_is_closed_is_nobodys_before_its_lock_is_dropped() {
+        const COUNT: u64 = 100;
         let above = tempfile::tempdir().unwrap();
         let dir = above.path().join("data");
         let open = || Store::open_alone(&dir, [1; 16], StoreOptions::default());
-        let lock = open().unwrap().close();
+        let (store, told) = (open().unwrap(), Arc::<AtomicU64>::default());
+        for index in 1..=COUNT {
+            let (entry, told) = ((LogPoint { index, term: 1 }, Bytes::from_static(b"an entry")), Arc::clone(&told));
+            // Whoever does not wait for the writer is long back before it has told all.
+            let tell = move || {
+                (0..1_000).for_each(|_| std::thread::yield_now());
+                told.fetch_add(1, Ordering::Relaxed);
+            };
+            store.append(ShardId(1), vec![entry], tell).unwrap();
+        }
+        let lock = store.close();
+        assert_eq!(told.load(Ordering::Relaxed), COUNT, "nobody writes in it any more");
         assert!(matches!(open().err(), Some(StoreError::InUse { .. })));
         drop(lock);
         assert!(open().is_ok());
