@@ -163,8 +163,11 @@ pub const WORD_BYTES_MAX: usize = 4 * 1024;
 pub const HANDSHAKES_MAX: usize = 64;
 /// How many of the latter may come from one address. One more is refused.
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
-/// The same of an address at which a listed peer is, or was: there may be many behind it. One more is refused.
+/// The same of an address at which a listed peer is, or was, and of all addresses of one listed peer: there may be many behind one.
+/// One more is refused.
 pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
+/// Connections of [`HANDSHAKES_MAX`] that only addresses may have which are configured. One more of others is refused.
+pub const HANDSHAKES_KEPT_FOR_CONFIGURED: usize = HANDSHAKES_MAX / 4;
 /// Addresses at which a listed peer is known to have been, beside the one that is configured. The one from which it was let in longest
 /// ago goes for one more.
 pub const SOURCES_PER_PEER_MAX: usize = 4;
