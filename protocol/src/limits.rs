@@ -131,6 +131,11 @@ pub const FRAMES_QUEUED_MAX: usize = 1_024;
 pub const CALLS_IN_FLIGHT_MAX: usize = 256;
 /// Streams that a peer may have open at a time: one for each class of calls, and one to say hello. It waits for one more.
 pub const STREAMS_PER_PEER_MAX: u32 = 8;
+/// Bytes on one stream that its reader has not taken. The sender waits with more: what is larger passes while it is read.
+pub const STREAM_BYTES_UNREAD_MAX: usize = 2 * 1024 * 1024;
+/// The same on all streams of a connection. There is room for what each of them may leave unread, so that no vote waits behind a stream
+/// that nobody reads.
+pub const CONNECTION_BYTES_UNREAD_MAX: usize = STREAMS_PER_PEER_MAX as usize * STREAM_BYTES_UNREAD_MAX;
 /// Bytes of calls of one peer that are read, or being answered, at a time; as many again of those of groups between voters. The
 /// rest waits at the peer.
 pub const CALL_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;

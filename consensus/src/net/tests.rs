@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use skep_protocol::text::{NodeName, SiteName};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
+use super::calls::frame;
 use super::serve::Answer;
 use super::{Admission, CallError, Class, ControlPlane, Dispatch, Peers, Room, Setup, Waits, Who};
 use crate::clock::Clocks;
@@ -84,6 +85,22 @@ impl Dispatch for Sleepy {
             FrameKind::Pull => Box::pin(std::future::pending()),
             _ => Box::pin(async { Ok(vec![1]) }),
         }
+    }
+}
+
+/// Never reads a stream that begins with a question.
+struct Deaf;
+
+impl Dispatch for Deaf {
+    fn admit(&self, _who: Who, header: Header) -> Admission {
+        match header.kind {
+            FrameKind::Query => Box::pin(std::future::pending()),
+            _ => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
+        Box::pin(async { Ok(vec![1]) })
     }
 }
 
@@ -384,6 +401,42 @@ fn a_renewal_is_answered_before_all_pulls_that_wait_for_room_on_its_stream() {
             answer = call(FrameKind::Heartbeat) => assert_eq!(answer.unwrap().as_ref(), [1]),
         }
     });
+    stop(asking);
+    stop(asked);
+}
+
+/// Fills a stream that begins with a question, and counts the bytes that found room.
+async fn fill(connection: quinn::Connection, filled: Arc<AtomicUsize>) {
+    let Ok((mut send, _receive)) = connection.open_bi().await else { return };
+    let mut some = frame(FrameKind::Query, ShardId::FIRST, None, 1, &[0]);
+    while let Ok(bytes) = send.write(&some).await {
+        filled.fetch_add(bytes, Ordering::Relaxed);
+        some.resize(64 * 1024, 0);
+    }
+}
+
+#[test]
+fn streams_that_are_never_read_keep_neither_votes_nor_the_largest_frames_waiting() {
+    let two = identity(2).node();
+    let asked = start_that(2, 2, peer(1, None), Arc::new(Deaf));
+    let asking = start(1, peer(2, asked.plane.local_address()));
+    until(&asking, || asking.peers.connected(two).is_some());
+    let connection = asking.peers.connected(two).and_then(|peer| peer.link.connection().cloned()).unwrap();
+    let filled = <[Arc<AtomicUsize>; 2]>::default();
+    for filled in &filled {
+        asking.work.spawn(fill(connection.clone(), Arc::clone(filled)));
+    }
+    until(&asking, || filled.iter().all(|bytes| bytes.load(Ordering::Relaxed) >= limits::STREAM_BYTES_UNREAD_MAX));
+    let calls = [
+        (Class::Urgent, FrameKind::Vote, Vec::new()),
+        (Class::Agents, FrameKind::Claims, vec![0; limits::FRAME_BYTES_MAX]),
+        (Class::Urgent, FrameKind::Beat, Vec::new()),
+    ];
+    for (class, kind, body) in calls {
+        let answer = asking.work.block_on(asking.peers.call(two, class, kind, ShardId::FIRST, &body, PATIENCE));
+        assert_eq!(answer.unwrap().as_ref(), [1], "{kind:?}");
+    }
+    drop(connection);
     stop(asking);
     stop(asked);
 }
