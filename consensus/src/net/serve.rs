@@ -17,17 +17,22 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::budget::{Budget, Held, Room, Waits};
-use super::calls::{Begun, Class, begin_frame, frame, read_body};
+use super::calls::{Begun, Class, begin_frame, frame};
 use super::peers::{Peer, Peers};
 use crate::threads::Threads;
 
 /// How long a frame may take, beside the time for its bytes at 64 kbit/s: long enough for what is more urgent to go first on a
 /// link that is thin and far away. A peer that takes longer is stuck, and not slow.
 const FRAME_PATIENCE: Duration = Duration::from_secs(60);
+/// How long nothing may come of a body that has begun, on a quick link, while others wait for the room that is held for it.
+const STALL_PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes that are read at a time of what is not kept.
 const PASSED_OVER_AT_ONCE: usize = 16 * 1024;
 /// Why a stream was closed, for its peer: its answers were not read.
 const UNREAD: quinn::VarInt = quinn::VarInt::from_u32(1);
+
+/// What is wrong with a frame of which no more comes.
+const CUT_SHORT: &str = "the stream ended within a frame";
 
 /// Who calls.
 #[derive(Clone, Copy, Debug)]
@@ -118,13 +123,29 @@ async fn rest_of_header(
     within(patience(HEADER_BYTES), begun.header(receive)).await
 }
 
-/// Reads the body of a frame.
+/// Reads the body of a frame. Nothing of it may come for so long while others wait for its room.
 async fn body_of(
     header: &Header,
     receive: &mut (impl AsyncRead + Unpin),
     patience: impl Fn(usize) -> Duration,
+    (stall_patience, is_waited_for): (Duration, impl Fn() -> bool),
 ) -> Result<Bytes, Cut> {
-    within(patience(header.body_bytes as usize), read_body(receive, header)).await
+    let bytes = header.body_bytes as usize;
+    let read = async {
+        let (mut body, mut there) = (vec![0_u8; bytes], 0_usize);
+        while let Some(left) = body.get_mut(there..).filter(|left| !left.is_empty()) {
+            match tokio::time::timeout(stall_patience, receive.read(left)).await {
+                Ok(Ok(0)) => return Err(Cut::Broken(CUT_SHORT.to_owned())),
+                Ok(Ok(read)) => there += read,
+                Ok(Err(error)) => return Err(Cut::Broken(error.to_string())),
+                Err(_) if is_waited_for() => return Err(Cut::TooSlow(stall_patience)),
+                Err(_) => {}
+            }
+        }
+        Ok(Bytes::from(body))
+    };
+    let patience = patience(bytes);
+    tokio::time::timeout(patience, read).await.unwrap_or(Err(Cut::TooSlow(patience)))
 }
 
 /// Reads the body of a frame and keeps nothing of it.
@@ -140,7 +161,7 @@ async fn pass_over(
             let wanted = left.min(some.len());
             let Some(part) = some.get_mut(..wanted) else { break };
             match receive.read(part).await {
-                Ok(0) => return Err("the stream ended within a frame".to_owned()),
+                Ok(0) => return Err(CUT_SHORT.to_owned()),
                 Ok(read) => left -= read,
                 Err(error) => return Err(error.to_string()),
             }
@@ -218,7 +239,9 @@ impl Served {
         let body = match self.dispatch.admit(self.who(), header).await {
             Ok(()) => {
                 let held = self.budget.call(header.body_bytes as usize, header.kind).await;
-                Ok((body_of(&header, receive, patience).await?, held))
+                let stalls = (self.peer.patience(STALL_PATIENCE, 0), || held.is_waited_for());
+                let body = body_of(&header, receive, patience, stalls).await?;
+                Ok((body, held))
             }
             Err(why) => {
                 pass_over(&header, receive, patience).await?;
@@ -344,7 +367,7 @@ mod tests {
     /// Reads the rest of a frame that has begun.
     async fn rest(begun: Begun, receive: &mut tokio::io::DuplexStream) -> Result<(Header, Bytes), Cut> {
         let header = rest_of_header(begun, receive, patience).await?;
-        let body = body_of(&header, receive, patience).await?;
+        let body = body_of(&header, receive, patience, (STALL_PATIENCE, || false)).await?;
         Ok((header, body))
     }
 
@@ -358,6 +381,29 @@ mod tests {
         }
         for cut in [HEADER_BYTES, whole.len() - 1] {
             assert_eq!(read(&whole[..cut]).await, Err(Cut::TooSlow(patience(1_000))), "cut to {cut}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_is_given_up_soon_while_others_wait_for_its_room_and_a_slow_one_is_not() {
+        let body = [5; 1_000];
+        let whole = frame(FrameKind::Query, ShardId::FIRST, None, 7, &body);
+        for comes in [false, true] {
+            let (mut peer, mut receive) = tokio::io::duplex(whole.len());
+            peer.write_all(&whole[..HEADER_BYTES]).await.unwrap();
+            let header = begin_frame(&mut receive).await.unwrap().unwrap().header(&mut receive).await.unwrap();
+            let read = body_of(&header, &mut receive, patience, (STALL_PATIENCE, || true));
+            let write = async {
+                for part in body.chunks(250).filter(|_| comes) {
+                    tokio::time::sleep(STALL_PATIENCE / 2).await;
+                    peer.write_all(part).await.unwrap();
+                }
+            };
+            let (read, ()) = tokio::join!(read, write);
+            match comes {
+                true => assert_eq!(read.unwrap().as_ref(), body),
+                false => assert_eq!(read, Err(Cut::TooSlow(STALL_PATIENCE))),
+            }
         }
     }
 
