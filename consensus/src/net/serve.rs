@@ -175,7 +175,7 @@ async fn pass_over(
 type Written = (Vec<u8>, Holds);
 
 /// What an answer holds until it is written: the place of its call, and its bytes if it may be large.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Holds {
     _place: Option<OwnedSemaphorePermit>,
     _large: Option<Held>,
