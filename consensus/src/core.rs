@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::belief::Belief;
 use crate::fill::fill_history;
-use crate::net::{Admission, Waits, Who};
+use crate::net::{Admission, Room, Waits, Who};
 use crate::shard::{FromLeader, MembershipError, Shard, Site};
 
 /// Everything of a node's control plane but its endpoint.
@@ -153,7 +153,8 @@ const PAGE_ANSWER_BYTES: usize = limits::FRAME_BYTES_MAX / 2;
 /// The largest answer to a query for a task: what it is given, what it came to, and what is said of it.
 const TASK_ANSWER_BYTES: usize = 4 * limits::PAYLOAD_BYTES_MAX;
 
-/// How many bytes the answer to a call may have, if it may be large, and what it waits for.
+/// How many bytes the answer to a call may have, if it may be large, and what it waits for. A pull takes room by itself, once there is
+/// something to tell.
 fn large_answer(kind: FrameKind, body: &[u8]) -> Option<(usize, Waits)> {
     let of_query = |query: Query| match query {
         Query::Place | Query::Counts => None,
@@ -164,7 +165,6 @@ fn large_answer(kind: FrameKind, body: &[u8]) -> Option<(usize, Waits)> {
     match kind {
         // One that does not decode is refused in a few words.
         FrameKind::Query => Query::decode(body).ok().and_then(of_query),
-        FrameKind::Pull => Some((limits::PULL_BYTES_SOFT_MAX, Waits::ForAgents)),
         _ => None,
     }
 }
@@ -184,9 +184,10 @@ impl crate::net::Dispatch for Arc<Core> {
         who: Who,
         header: Header,
         body: Bytes,
+        room: Room,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>> {
         let core = Arc::clone(self);
-        Box::pin(async move { core.answer(who, header, body).await })
+        Box::pin(async move { core.answer(who, header, body, room).await })
     }
 }
 
@@ -221,7 +222,7 @@ impl Core {
         }
     }
 
-    async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
+    async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes, room: Room) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
         match header.kind {
             FrameKind::Beat => {
@@ -269,7 +270,7 @@ impl Core {
             FrameKind::Pull => {
                 let pull = Pull::decode(&body).map_err(text)?;
                 let result = match self.shard(header.shard) {
-                    Some(shard) => shard.pull(who.node, &pull).await,
+                    Some(shard) => shard.pull(who.node, &pull, &room).await,
                     None => Err(PullFailure::NotLeader(self.hearsay(header.shard))),
                 };
                 PullAnswer { result }.encode().map_err(text)
@@ -385,6 +386,6 @@ mod tests {
         assert_eq!(large(Query::Command { command, after: None }), Some((PAGE_ANSWER_BYTES, Waits::No)));
         assert_eq!(large(Query::Task(TaskId::from_bytes([1; 16]))), Some((TASK_ANSWER_BYTES, Waits::No)));
         assert_eq!((large(Query::Counts), large_answer(FrameKind::Query, b"rubbish")), (None, None));
-        assert_eq!(large_answer(FrameKind::Pull, b""), Some((limits::PULL_BYTES_SOFT_MAX, Waits::ForAgents)));
+        assert_eq!(large_answer(FrameKind::Pull, b""), None, "one that sleeps takes nothing");
     }
 }

@@ -32,7 +32,7 @@ use crate::clock::Clocks;
 use crate::core::Core;
 use crate::fill::call_query;
 use crate::identity::Identity;
-use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
+use crate::net::{CallError, Class, ControlPlane, PeerView, Room, Setup};
 use crate::recover::clear_leftovers;
 use crate::roles;
 use crate::settings::store_options;
@@ -391,7 +391,7 @@ impl ConsensusHandle {
         let node = self.node();
         let nobody = || PullFailure::NotLeader(LeaderHint::default());
         let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
-        shard.pull(node, &pull).await
+        shard.pull(node, &pull, &Room::default()).await
     }
 
     /// Asks another node, which is thought to lead the shard, what there is for this node's agents.

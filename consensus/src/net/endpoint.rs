@@ -90,7 +90,7 @@ impl ControlPlane {
             idle_timeout: setup.idle_timeout,
             threads: setup.threads,
             dispatch,
-            doors: Doors::new(setup.peers.iter().filter_map(|peer| peer.control).map(|address| address.ip())),
+            doors: Doors::new(setup.peers.iter().filter_map(|peer| Some((peer.id, peer.control?.ip())))),
             strangers: Noise::default(),
         });
         let work = shared.threads.work();

@@ -24,7 +24,7 @@ mod strays;
 mod tls;
 mod twins;
 
-pub(crate) use budget::Waits;
+pub(crate) use budget::{Room, Waits};
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
 pub(crate) use lineages::in_words;

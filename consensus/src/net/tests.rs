@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,8 +18,9 @@ use skep_protocol::text::{NodeName, SiteName};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
+use super::calls::frame;
 use super::serve::Answer;
-use super::{Admission, CallError, Class, ControlPlane, Dispatch, Peers, Setup, Who};
+use super::{Admission, CallError, Class, ControlPlane, Dispatch, Peers, Room, Setup, Waits, Who};
 use crate::clock::Clocks;
 use crate::identity::Identity;
 use crate::threads::{Threads, control_runtime, work_runtime};
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Whereabouts;
 
 impl Dispatch for Whereabouts {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         Box::pin(async { Ok(Handle::current().id().to_string().into_bytes()) })
     }
 }
@@ -40,7 +41,7 @@ impl Dispatch for Whereabouts {
 struct Busy;
 
 impl Dispatch for Busy {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         Box::pin(std::future::pending())
     }
 }
@@ -50,7 +51,7 @@ impl Dispatch for Busy {
 struct TooMuch(AtomicBool);
 
 impl Dispatch for TooMuch {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         let bytes = if self.0.swap(true, Ordering::Relaxed) { 1 } else { limits::FRAME_BYTES_MAX + 1 };
         Box::pin(async move { Ok(vec![0; bytes]) })
     }
@@ -65,8 +66,40 @@ impl Dispatch for Picky {
         Box::pin(std::future::ready(if admits { Ok(()) } else { Err("not from you".to_owned()) }))
     }
 
-    fn call(&self, _who: Who, header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
         assert_ne!(header.kind, FrameKind::Append, "what is not admitted is not dispatched");
+        Box::pin(async { Ok(vec![1]) })
+    }
+}
+
+/// Answers pulls never, and says that their answers may be large.
+struct Sleepy;
+
+impl Dispatch for Sleepy {
+    fn large_answer(&self, header: Header, _body: &[u8]) -> Option<(usize, Waits)> {
+        (header.kind == FrameKind::Pull).then_some((limits::PULL_BYTES_SOFT_MAX, Waits::ForEnd))
+    }
+
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
+        match header.kind {
+            FrameKind::Pull => Box::pin(std::future::pending()),
+            _ => Box::pin(async { Ok(vec![1]) }),
+        }
+    }
+}
+
+/// Never reads a stream that begins with a question.
+struct Deaf;
+
+impl Dispatch for Deaf {
+    fn admit(&self, _who: Who, header: Header) -> Admission {
+        match header.kind {
+            FrameKind::Query => Box::pin(std::future::pending()),
+            _ => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         Box::pin(async { Ok(vec![1]) })
     }
 }
@@ -75,7 +108,7 @@ impl Dispatch for Picky {
 struct Says(Vec<Lineage>);
 
 impl Dispatch for Says {
-    fn call(&self, _who: Who, header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
         let said = match header.kind {
             FrameKind::Lineages => Lineages { shards: self.0.clone() }.encode().unwrap(),
             _ => vec![1],
@@ -360,6 +393,64 @@ fn a_call_that_is_refused_by_its_header_is_not_kept_and_its_stream_goes_on() {
         assert!(matches!(&refused, Err(CallError::Refused(why)) if why == "not from you"), "{refused:?}");
         assert_eq!(call(FrameKind::Vote, b"").unwrap().as_ref(), [1]);
     }
+    stop(asking);
+    stop(asked);
+}
+
+#[test]
+fn a_renewal_is_answered_before_all_pulls_that_wait_for_room_on_its_stream() {
+    let two = identity(2).node();
+    let asked = start_that(2, 2, peer(1, None), Arc::new(Sleepy));
+    let asking = start(1, peer(2, asked.plane.local_address()));
+    until(&asking, || asking.peers.connected(two).is_some());
+    let call = |kind| asking.peers.call(two, Class::Agents, kind, ShardId::FIRST, b"", PATIENCE);
+    // One more than there is room for.
+    let count = limits::LARGE_ANSWER_BYTES_PER_PEER_MAX / limits::PULL_BYTES_SOFT_MAX + 1;
+    asking.work.block_on(async {
+        assert_eq!(call(FrameKind::Heartbeat).await.unwrap().as_ref(), [1], "the stream is there");
+        let pulls = futures::future::join_all((0..count).map(|_| call(FrameKind::Pull)));
+        tokio::select! {
+            biased;
+            ended = pulls => panic!("{ended:?}"),
+            answer = call(FrameKind::Heartbeat) => assert_eq!(answer.unwrap().as_ref(), [1]),
+        }
+    });
+    stop(asking);
+    stop(asked);
+}
+
+/// Fills a stream that begins with a question, and counts the bytes that found room.
+async fn fill(connection: quinn::Connection, filled: Arc<AtomicUsize>) {
+    let Ok((mut send, _receive)) = connection.open_bi().await else { return };
+    let mut some = frame(FrameKind::Query, ShardId::FIRST, None, 1, &[0]);
+    while let Ok(bytes) = send.write(&some).await {
+        filled.fetch_add(bytes, Ordering::Relaxed);
+        some.resize(64 * 1024, 0);
+    }
+}
+
+#[test]
+fn streams_that_are_never_read_keep_neither_votes_nor_the_largest_frames_waiting() {
+    let two = identity(2).node();
+    let asked = start_that(2, 2, peer(1, None), Arc::new(Deaf));
+    let asking = start(1, peer(2, asked.plane.local_address()));
+    until(&asking, || asking.peers.connected(two).is_some());
+    let connection = asking.peers.connected(two).and_then(|peer| peer.link.connection().cloned()).unwrap();
+    let filled = <[Arc<AtomicUsize>; 2]>::default();
+    for filled in &filled {
+        asking.work.spawn(fill(connection.clone(), Arc::clone(filled)));
+    }
+    until(&asking, || filled.iter().all(|bytes| bytes.load(Ordering::Relaxed) >= limits::STREAM_BYTES_UNREAD_MAX));
+    let calls = [
+        (Class::Urgent, FrameKind::Vote, Vec::new()),
+        (Class::Agents, FrameKind::Claims, vec![0; limits::FRAME_BYTES_MAX]),
+        (Class::Urgent, FrameKind::Beat, Vec::new()),
+    ];
+    for (class, kind, body) in calls {
+        let answer = asking.work.block_on(asking.peers.call(two, class, kind, ShardId::FIRST, &body, PATIENCE));
+        assert_eq!(answer.unwrap().as_ref(), [1], "{kind:?}");
+    }
+    drop(connection);
     stop(asking);
     stop(asked);
 }

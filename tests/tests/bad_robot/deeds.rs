@@ -6,7 +6,7 @@ use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::ShardId;
 use skep_protocol::text::AgentId;
 use skep_testnet::NodeAddress;
-use skep_testnet::child::suspend;
+use skep_testnet::site::child::suspend;
 use skep_tests::rogue::{DEEDS, Turns, Victim, frame};
 
 use super::mesh::says;
