@@ -79,7 +79,7 @@ impl Known {
     }
 
     /// What the log is to say of a peer: if it is of another shard, and that was not said of late, or something else was.
-    pub(super) fn to_log(&mut self, local: NodeId, node: NodeId) -> Option<String> {
+    pub(super) fn take_unsaid(&mut self, local: NodeId, node: NodeId) -> Option<String> {
         let detail = self.detail(local, node)?;
         let told = self.told.get_mut(&node)?;
         let is_due = told.logged.as_ref().is_none_or(|(said, at)| {
@@ -171,24 +171,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_is_told_of_once_until_something_else_is_seen_of_it() {
         let mut known = known(&[&lineage(1, 6), &lineage(2, 6)], &[lineage(1, 7)]);
-        let first = known.to_log(node(1), node(2)).unwrap();
+        let first = known.take_unsaid(node(1), node(2)).unwrap();
         assert!(first.contains("genesis 0707"), "{first}");
         tokio::time::advance(LOG_APART).await;
         known.note(node(2), &[lineage(1, 7)]);
-        assert_eq!(known.to_log(node(1), node(2)), None, "it says nothing new");
+        assert_eq!(known.take_unsaid(node(1), node(2)), None, "it says nothing new");
         for genesis in [8, 9] {
             known.note(node(2), &[lineage(1, genesis)]);
-            let other = known.to_log(node(1), node(2)).unwrap();
+            let other = known.take_unsaid(node(1), node(2)).unwrap();
             assert!(other.contains(&format!("genesis 0{genesis}0{genesis}")), "{other}");
             known.note(node(2), &[lineage(1, 5)]);
-            assert_eq!(known.to_log(node(1), node(2)), None, "whatever it says fills a line a second");
+            assert_eq!(known.take_unsaid(node(1), node(2)), None, "whatever it says fills a line a second");
             tokio::time::advance(LOG_APART).await;
         }
         known.note(node(2), &[lineage(1, 7), lineage(2, 7)]);
-        let more = known.to_log(node(1), node(2)).unwrap();
+        let more = known.take_unsaid(node(1), node(2)).unwrap();
         assert!(more.contains("1 more of their shards"), "{more}");
         tokio::time::advance(SAID_FOR + LOG_APART).await;
-        assert_eq!(known.to_log(node(1), node(2)), Some(more), "it is so for long");
+        assert_eq!(known.take_unsaid(node(1), node(2)), Some(more), "it is so for long");
     }
 
     #[tokio::test(start_paused = true)]

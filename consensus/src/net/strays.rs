@@ -84,7 +84,7 @@ impl Peers {
     }
 
     fn log_stray(&self, node: NodeId) {
-        let detail = self.lineages().to_log(self.local, node);
+        let detail = self.lineages().take_unsaid(self.local, node);
         if let Some(detail) = detail {
             let advice = ShardFault::AnotherShard.advice();
             tracing::error!(%node, detail, advice, "a peer is of another shard that has the same number");
