@@ -4,6 +4,9 @@
 //! leads it, what agents hold, what its clock shows. A voter is whom the configuration marks as one, whom this node's replica has
 //! as one, and whom somebody names who is believed already. That is no weaker than the marks: a voter that leads can make
 //! another one a voter.
+//!
+//! Whoever was named is believed until another one who is believed says otherwise, or this node's replica has it: a leader that nobody
+//! else can speak for any more has all the time that a long snapshot takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,8 +27,8 @@ use crate::net::Noise;
 /// How often voters are asked whether somebody votes of whom this node does not know it: for each of its replicas, and once for
 /// all shards of which it has none.
 const ASK_EVERY: Duration = Duration::from_secs(2);
-/// How long it is believed of somebody that a voter said so. After that it is asked again, if it still matters.
-const NAMED_FOR: Duration = Duration::from_secs(60);
+/// How long nobody is asked again about somebody whom a voter named. It is believed meanwhile, and until there is an answer.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Whom a node believes beside those whom its replicas name.
 #[derive(Debug, Default)]
@@ -36,10 +39,20 @@ pub(crate) struct Belief {
     refused: Noise,
 }
 
+/// Who votes, as a voter said.
+#[derive(Debug)]
+struct Named {
+    voters: Voters,
+    /// The term as of which it said so.
+    term: u64,
+    /// When it said so, or somebody was asked again.
+    asked: Instant,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// Who votes, as a voter said when it was asked.
-    named: BTreeMap<ShardId, (Voters, Instant)>,
+    /// What voters said when they were asked.
+    named: BTreeMap<ShardId, Named>,
     /// When voters were asked last.
     asked: BTreeMap<Option<ShardId>, Instant>,
 }
@@ -64,14 +77,48 @@ impl Belief {
     }
 
     fn is_named(&self, node: NodeId, shard: ShardId) -> bool {
-        self.state().named.get(&shard).is_some_and(|(voters, at)| voters.contains(&node) && at.elapsed() < NAMED_FOR)
+        self.state().named.get(&shard).is_some_and(|named| named.voters.contains(&node))
     }
 
-    /// Takes note of who votes, as a voter says. Of shards beyond what a node may take part in nothing is kept.
-    fn note(&self, shard: ShardId, voters: Voters) {
+    /// Whether it is long ago that a voter was asked about somebody who was named.
+    fn is_old(&self, node: NodeId, shard: ShardId) -> bool {
+        let is_old = |named: &Named| named.voters.contains(&node) && named.asked.elapsed() >= ASK_AGAIN_AFTER;
+        self.state().named.get(&shard).is_some_and(is_old)
+    }
+
+    /// Voters are asked about a shard now.
+    fn asks(&self, shard: ShardId) {
+        if let Some(named) = self.state().named.get_mut(&shard) {
+            named.asked = Instant::now();
+        }
+    }
+
+    /// Takes note of what a voter says of who votes, when it was asked about a node; whether it names that one. Of shards beyond what
+    /// a node may take part in nothing is kept.
+    fn note(&self, shard: ShardId, doubted: NodeId, said: LeaderHint) -> bool {
+        let LeaderHint { term, voters, .. } = said;
         let mut state = self.state();
-        if state.named.contains_key(&shard) || state.named.len() < limits::SHARDS_PER_NODE_MAX {
-            state.named.insert(shard, (voters, Instant::now()));
+        let names_it = voters.contains(&doubted);
+        if !names_it {
+            // One that does not know who votes, or has not heard of that term, says nothing against it.
+            let is_news = state.named.get(&shard).is_some_and(|named| named.term <= term);
+            drop(state);
+            if is_news && !voters.is_empty() {
+                self.forget(shard, doubted);
+            }
+        } else if state.named.contains_key(&shard) || state.named.len() < limits::SHARDS_PER_NODE_MAX {
+            state.named.insert(shard, Named { voters, term, asked: Instant::now() });
+        }
+        names_it
+    }
+
+    /// What was said of a node counts no more.
+    fn forget(&self, shard: ShardId, node: NodeId) {
+        let mut state = self.state();
+        let Some(named) = state.named.get_mut(&shard) else { return };
+        named.voters = Voters::of(named.voters.iter().copied().filter(|voter| *voter != node));
+        if named.voters.is_empty() {
+            state.named.remove(&shard);
         }
     }
 }
@@ -79,7 +126,12 @@ impl Belief {
 impl Core {
     /// Whether what a node says of a shard is believed.
     pub(crate) fn believes(&self, node: NodeId, id: ShardId) -> bool {
-        if self.belief.marked.contains(&node) || self.belief.is_named(node, id) {
+        self.knows_voter(node, id) || self.belief.is_named(node, id)
+    }
+
+    /// The same, whatever others said when they were asked.
+    fn knows_voter(&self, node: NodeId, id: ShardId) -> bool {
+        if self.belief.marked.contains(&node) {
             return true;
         }
         let shard = self.shard(id);
@@ -101,7 +153,18 @@ impl Core {
         kind: FrameKind,
         id: ShardId,
     ) -> Result<(), String> {
-        if is_on(Mutant::RaftFromAnybody) || self.believes(node, id) {
+        if is_on(Mutant::RaftFromAnybody) || self.knows_voter(node, id) {
+            // From now on the replica says who votes, also once this one does so no more.
+            let has_it = || self.shard(id).is_some_and(|shard| shard.was_voter(node));
+            if self.belief.is_named(node, id) && has_it() {
+                self.belief.forget(id, node);
+            }
+            return Ok(());
+        }
+        if self.belief.is_named(node, id) {
+            if self.belief.is_old(node, id) {
+                self.ask_who_votes(id, node);
+            }
             return Ok(());
         }
         if let Some(shard) = self.shard(id) {
@@ -126,18 +189,22 @@ impl Core {
         if !self.belief.may_ask(self.shard(id).map(|_| id)) {
             return;
         }
+        self.belief.asks(id);
         let core = Arc::clone(self);
         self.site.threads.work().spawn(async move {
             let present: Vec<NodeId> = core.site.peers.present().into_iter().map(|(node, _)| node).collect();
-            for node in present.into_iter().filter(|node| core.believes(*node, id)) {
+            let believed = present.into_iter().filter(|node| *node != doubted && core.believes(*node, id));
+            // Those who were only named themselves come last.
+            let mut asked: Vec<NodeId> = believed.collect();
+            asked.sort_by_key(|node| !core.knows_voter(*node, id));
+            for node in asked {
                 let (peers, config) = (&core.site.peers, &core.site.config);
                 let answer = call_query(peers, config, node, id, &Query::Counts).await;
                 // One that leads does not say who votes: what it sends as a leader does.
                 if let Err(QueryFailure::NotLeader(hint) | QueryFailure::NoReplica(hint)) = answer
-                    && hint.voters.contains(&doubted)
+                    && core.belief.note(id, doubted, hint)
                 {
-                    let LeaderHint { voters, .. } = hint;
-                    return core.belief.note(id, voters);
+                    return;
                 }
             }
         });
@@ -150,6 +217,34 @@ mod tests {
 
     fn node(n: u8) -> NodeId {
         NodeId::from_public_key([n; 32])
+    }
+
+    /// What a node says that does not lead.
+    fn says(term: u64, voters: &[u8]) -> LeaderHint {
+        LeaderHint { leader: None, term, voters: Voters::of(voters.iter().copied().map(node)) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_was_named_is_believed_until_somebody_who_knows_says_otherwise() {
+        let (belief, shard) = (Belief::default(), ShardId::FIRST);
+        assert!(belief.note(shard, node(7), says(4, &[1, 6, 7])));
+        assert!(belief.is_named(node(7), shard) && !belief.is_old(node(7), shard));
+        // As long as a snapshot takes.
+        for _ in 0..10 {
+            tokio::time::advance(ASK_AGAIN_AFTER).await;
+            assert!(belief.is_old(node(7), shard) && !belief.is_old(node(8), shard));
+            belief.asks(shard);
+            assert!(belief.is_named(node(7), shard), "nobody has answered");
+            assert!(!belief.is_old(node(7), shard), "nobody is asked again at each frame");
+        }
+        assert!(!belief.note(shard, node(7), says(9, &[])));
+        assert!(!belief.note(shard, node(7), says(3, &[1, 2])));
+        assert!(belief.is_named(node(7), shard), "neither knows better");
+        assert!(!belief.note(shard, node(7), says(4, &[1, 6])));
+        assert!(!belief.is_named(node(7), shard) && belief.is_named(node(6), shard));
+        belief.forget(shard, node(6));
+        belief.forget(shard, node(1));
+        assert!(belief.state().named.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -171,11 +266,11 @@ mod tests {
     fn what_voters_say_of_shards_that_there_cannot_be_is_not_kept() {
         let belief = Belief::new([node(1)].into());
         for shard in 0..10_000 {
-            belief.note(ShardId(shard), Voters::of([node(7)]));
+            belief.note(ShardId(shard), node(7), says(4, &[7]));
         }
         assert!(belief.is_named(node(7), ShardId(0)) && !belief.is_named(node(8), ShardId(0)));
         assert_eq!(belief.state().named.len(), limits::SHARDS_PER_NODE_MAX);
-        belief.note(ShardId(0), Voters::of([node(8)]));
+        belief.note(ShardId(0), node(8), says(4, &[8]));
         assert!(
             belief.is_named(node(8), ShardId(0)) && !belief.is_named(node(7), ShardId(0)),
             "the latest word counts"

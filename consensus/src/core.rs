@@ -1,6 +1,6 @@
 //! What a node answers its peers, and the shards that it takes part in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,8 +20,8 @@ use tokio::sync::watch;
 
 use crate::belief::Belief;
 use crate::fill::fill_history;
-use crate::net::{Admission, Waits, Who};
-use crate::shard::{FromLeader, Shard, Site};
+use crate::net::{Admission, Room, Waits, Who};
+use crate::shard::{FromLeader, MembershipError, Shard, Site};
 
 /// Everything of a node's control plane but its endpoint.
 pub(crate) struct Core {
@@ -76,7 +76,7 @@ impl Core {
 
     /// What the replicas of this node are, as far as they know.
     pub(crate) fn lineages(&self) -> Vec<Lineage> {
-        self.shards().iter().filter_map(Shard::lineage).take(limits::HELLO_SHARDS_MAX).collect()
+        self.shards().iter().filter_map(Shard::lineage).collect()
     }
 
     /// Takes note of what the engine has learned of a shard.
@@ -109,6 +109,22 @@ impl Core {
         self.learned_of(id).map(|known| known.hint).unwrap_or_default().elsewhere(self.site.node)
     }
 
+    /// Refuses to make a shard of which this node has heard that it has voters elsewhere: there would be two under one number.
+    pub(crate) fn check_unheard(&self, id: ShardId) -> Result<(), MembershipError> {
+        let local = self.site.node;
+        if self.shard(id).is_some_and(|shard| shard.is_member(local)) {
+            return Ok(());
+        }
+        let LeaderHint { leader, voters, .. } = self.hearsay(id);
+        let named = leader.into_iter().chain(voters.iter().copied());
+        let others: BTreeSet<NodeId> = named.filter(|node| *node != local).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let voters = others.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        Err(MembershipError::Elsewhere { shard: id, voters })
+    }
+
     /// Opens a shard, if it is not open.
     ///
     /// # Errors
@@ -137,7 +153,8 @@ const PAGE_ANSWER_BYTES: usize = limits::FRAME_BYTES_MAX / 2;
 /// The largest answer to a query for a task: what it is given, what it came to, and what is said of it.
 const TASK_ANSWER_BYTES: usize = 4 * limits::PAYLOAD_BYTES_MAX;
 
-/// How many bytes the answer to a call may have, if it may be large, and what it waits for.
+/// How many bytes the answer to a call may have, if it may be large, and what it waits for. A pull takes room by itself, once there is
+/// something to tell.
 fn large_answer(kind: FrameKind, body: &[u8]) -> Option<(usize, Waits)> {
     let of_query = |query: Query| match query {
         Query::Place | Query::Counts => None,
@@ -148,7 +165,6 @@ fn large_answer(kind: FrameKind, body: &[u8]) -> Option<(usize, Waits)> {
     match kind {
         // One that does not decode is refused in a few words.
         FrameKind::Query => Query::decode(body).ok().and_then(of_query),
-        FrameKind::Pull => Some((limits::PULL_BYTES_SOFT_MAX, Waits::ForAgents)),
         _ => None,
     }
 }
@@ -168,9 +184,10 @@ impl crate::net::Dispatch for Arc<Core> {
         who: Who,
         header: Header,
         body: Bytes,
+        room: Room,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + Send>> {
         let core = Arc::clone(self);
-        Box::pin(async move { core.answer(who, header, body).await })
+        Box::pin(async move { core.answer(who, header, body, room).await })
     }
 }
 
@@ -190,8 +207,12 @@ impl Core {
         if hint == LeaderHint::default() { ProposeOutcome::NoSuchShard } else { ProposeOutcome::NotLeader(hint) }
     }
 
-    /// Judges a call by its header: a group's own frames are voters', and what agents hold is told by leaders.
+    /// Judges a call by its header: nothing of a shard is heard from a peer of another one with its number, a group's own frames
+    /// are voters', and what agents hold is told by leaders.
     async fn judge(self: &Arc<Self>, who: Who, header: Header) -> Result<(), String> {
+        if header.kind.is_of_shard() {
+            self.site.peers.check_shard(who.node, header.shard)?;
+        }
         match header.kind {
             kind if kind.is_of_voters() => self.check_voter(who.node, kind, header.shard).await,
             FrameKind::Claims if !self.leads(who.node, header.shard) => {
@@ -201,7 +222,7 @@ impl Core {
         }
     }
 
-    async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes) -> Result<Vec<u8>, String> {
+    async fn answer(self: &Arc<Self>, who: Who, header: Header, body: Bytes, room: Room) -> Result<Vec<u8>, String> {
         let text = |e: skep_protocol::codec::CodecError| e.to_string();
         match header.kind {
             FrameKind::Beat => {
@@ -249,7 +270,7 @@ impl Core {
             FrameKind::Pull => {
                 let pull = Pull::decode(&body).map_err(text)?;
                 let result = match self.shard(header.shard) {
-                    Some(shard) => shard.pull(who.node, &pull).await,
+                    Some(shard) => shard.pull(who.node, &pull, &room).await,
                     None => Err(PullFailure::NotLeader(self.hearsay(header.shard))),
                 };
                 PullAnswer { result }.encode().map_err(text)
@@ -276,9 +297,20 @@ impl Core {
                 self.site.peers.note_own_twin(at.ok_or("it does not say where the other process is")?);
                 Ok(Vec::new())
             }
-            FrameKind::Lineages => Lineages { shards: self.lineages() }.encode().map_err(text),
+            FrameKind::Lineages => self.tell_lineages(who.node, &body),
             FrameKind::Hello | FrameKind::Reply | FrameKind::Refused => Err("it is not a call".to_owned()),
         }
+    }
+
+    /// Says which shards this node has replicas of, to one that says the same of itself.
+    fn tell_lineages(&self, node: NodeId, body: &[u8]) -> Result<Vec<u8>, String> {
+        // Who says nothing of itself is answered, too.
+        if let Ok(said) = Lineages::decode(body) {
+            self.site.peers.note_shards(node, &said.shards);
+        }
+        let shards = self.shards();
+        let shards = shards.iter().filter_map(Shard::lineage_in_log).take(limits::HELLO_SHARDS_MAX).collect();
+        Lineages { shards }.encode().map_err(|e| e.to_string())
     }
 
     /// What becomes of requests that another node proposes.
@@ -354,6 +386,6 @@ mod tests {
         assert_eq!(large(Query::Command { command, after: None }), Some((PAGE_ANSWER_BYTES, Waits::No)));
         assert_eq!(large(Query::Task(TaskId::from_bytes([1; 16]))), Some((TASK_ANSWER_BYTES, Waits::No)));
         assert_eq!((large(Query::Counts), large_answer(FrameKind::Query, b"rubbish")), (None, None));
-        assert_eq!(large_answer(FrameKind::Pull, b""), Some((limits::PULL_BYTES_SOFT_MAX, Waits::ForAgents)));
+        assert_eq!(large_answer(FrameKind::Pull, b""), None, "one that sleeps takes nothing");
     }
 }

@@ -32,7 +32,7 @@ use crate::clock::Clocks;
 use crate::core::Core;
 use crate::fill::call_query;
 use crate::identity::Identity;
-use crate::net::{CallError, Class, ControlPlane, PeerView, Setup};
+use crate::net::{CallError, Class, ControlPlane, PeerView, Room, Setup};
 use crate::recover::clear_leftovers;
 use crate::roles;
 use crate::settings::store_options;
@@ -391,7 +391,7 @@ impl ConsensusHandle {
         let node = self.node();
         let nobody = || PullFailure::NotLeader(LeaderHint::default());
         let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
-        shard.pull(node, &pull).await
+        shard.pull(node, &pull, &Room::default()).await
     }
 
     /// Asks another node, which is thought to lead the shard, what there is for this node's agents.
@@ -458,6 +458,7 @@ impl ConsensusHandle {
         let place = Place { site: core.site.config.node.site.clone(), shard, genesis };
         let charter = Charter { place, first };
         let init = async move {
+            core.check_unheard(shard)?;
             core.site.peers.reach(&voters).await;
             let shard = core.open(shard).await.map_err(MembershipError::Raft)?;
             shard.initialize(&voters, charter).await

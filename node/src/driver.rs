@@ -1,50 +1,47 @@
 //! The one place where consensus, engine, mesh and API meet.
 //!
 //! The driver waits for something to happen, tells the engine, and carries out what the engine wants. It decides
-//! nothing. Attempts for one target that arise together travel together.
+//! nothing. Each side has a port that owns its channels, and says what happened there as an event. Attempts for one target that
+//! arise together travel together.
 
 mod agents;
-mod waiting;
+mod attempts;
+mod calls;
+mod clock;
+mod journals;
+mod local;
+mod shards;
+mod topics;
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use skep_api::{AgentTold, Call, CallQueue, Calls, MemberChange, ShardFailure, ShardRow, Submission, TopicTold};
+use skep_api::{Call, CallQueue, Calls};
 use skep_config::Config;
-use skep_consensus::{ConsensusHandle, FromLeader, MembershipError, ShardView};
-use skep_engine::{
-    AgentEvent, Connectivity, Effect, Engine, Event, Outcome, StreamKey, SubscriberKey, Target, TopicEffect,
-    TopicEvent, UpdateKey, Work, WorkKey,
-};
+use skep_consensus::{ConsensusHandle, FromLeader, ShardView};
+use skep_engine::{Effect, Engine, Event, TopicEvent, WorkKey};
 use skep_mesh::MeshHandle;
-use skep_protocol::entry::Request;
 use skep_protocol::ids::ShardId;
-use skep_protocol::leader::LeaderHint;
-use skep_protocol::limits;
-use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::Settled;
-use skep_protocol::pressure::DiskPressure;
-use skep_protocol::query::Query;
 use skep_protocol::telemetry::{Envelope, Publication};
 use skep_store::{JournalReport, Journals};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::attempts::{changes, follow_shards, not_done, propose};
-use crate::views::{node_view, row};
-use agents::job;
-use waiting::Waiting;
+use agents::AgentsPort;
+use attempts::{AttemptsPort, Ended};
+use calls::CallsPort;
+use clock::now_ms;
+use journals::JournalsPort;
+use local::LocalPort;
+use shards::ShardsPort;
+use topics::TopicsPort;
 
-/// Calls taken from the API before their effects are carried out.
-const CALLS_PER_TURN: usize = 512;
-/// How often callers that went away are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How long a clock that is not known here is asked for, in milliseconds.
-const CLOCK_PATIENCE_MS: u64 = 3_000;
+/// Steps that are taken before their effects are carried out.
+const STEPS_PER_TURN: usize = 512;
 
 /// What the driver waited for.
 enum Step {
     Call(Box<Call>),
-    Outcomes(Vec<(WorkKey, u32, Outcome)>),
+    Ended(Ended),
     View(ShardId, ShardView),
     FromLeader(FromLeader),
     Settled(WorkKey, Settled),
@@ -57,413 +54,197 @@ enum Step {
     Stop,
 }
 
-/// Attempts that travel together, by shard, target, and whether they can wait: what ends work has room where the others have
-/// none.
-type Proposals = BTreeMap<(ShardId, Target, bool), Vec<(WorkKey, u32, Request)>>;
-
-fn boot_ms() -> u64 {
-    if is_on(Mutant::DeadlineFromWallClock) {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        return u64::try_from(wall.as_millis()).unwrap_or(0);
-    }
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
-}
-
-/// Meets everyone.
+/// The engine, and a port to each side of it.
 pub(crate) struct Driver {
     engine: Engine,
-    consensus: ConsensusHandle,
-    mesh: MeshHandle,
-    config: Config,
-    calls: mpsc::Receiver<Call>,
-    publications: mpsc::Receiver<Publication>,
-    outcomes: mpsc::Sender<Vec<(WorkKey, u32, Outcome)>>,
-    outcomes_in: mpsc::Receiver<Vec<(WorkKey, u32, Outcome)>>,
-    views: mpsc::Sender<(ShardId, ShardView)>,
-    views_in: mpsc::Receiver<(ShardId, ShardView)>,
-    /// The way that the engine's own commands take, beside those of the API.
-    own_calls: Calls,
-    settled: mpsc::Sender<(WorkKey, Settled)>,
-    settled_in: mpsc::Receiver<(WorkKey, Settled)>,
-    /// What attached agents are told.
-    agents: BTreeMap<StreamKey, mpsc::Sender<AgentTold>>,
-    subscribers: BTreeMap<SubscriberKey, mpsc::Sender<TopicTold>>,
-    /// Telemetry that others sent.
-    received: mpsc::Receiver<Envelope>,
-    updates: BTreeMap<UpdateKey, oneshot::Sender<bool>>,
-    updates_in: mpsc::Receiver<FromLeader>,
-    journals: Journals,
-    journal_reports: mpsc::Receiver<JournalReport>,
-    /// How full the disk of the journals is.
-    journal_pressure: watch::Receiver<DiskPressure>,
-    waiting: BTreeMap<WorkKey, (ShardId, Waiting)>,
-    next_key: u64,
-    started: Instant,
-    swept: Instant,
-    ready: watch::Sender<bool>,
+    shards: ShardsPort,
+    attempts: AttemptsPort,
+    calls: CallsPort,
+    local: LocalPort,
+    agents: AgentsPort,
+    topics: TopicsPort,
+    journals: JournalsPort,
 }
 
 impl Driver {
     /// A driver for these parts. Also tells when the node can serve: when a shard has a leader.
     pub(crate) fn new(
         config: Config,
-        (consensus, updates_in): (ConsensusHandle, mpsc::Receiver<FromLeader>),
+        (consensus, said): (ConsensusHandle, mpsc::Receiver<FromLeader>),
         (mesh, received): (MeshHandle, mpsc::Receiver<Envelope>),
-        (own_calls, CallQueue { calls, publications }): (Calls, CallQueue),
-        (journals, journal_reports): (Journals, mpsc::Receiver<JournalReport>),
+        calls: (Calls, CallQueue),
+        journals: (Journals, mpsc::Receiver<JournalReport>),
     ) -> (Self, watch::Receiver<bool>) {
-        let (outcomes, outcomes_in) = mpsc::channel(limits::API_CALLS_QUEUED_MAX);
-        let (views, views_in) = mpsc::channel(limits::SHARDS_PER_NODE_MAX);
-        let (settled, settled_in) = mpsc::channel(limits::AGENTS_PER_NODE_MAX);
-        let (ready, readiness) = watch::channel(false);
+        let engine = Engine::new(consensus.node(), config.node.site.clone(), config.engine);
+        let (shards, readiness) = ShardsPort::follow(consensus.clone(), said);
+        let (calls, publications) = CallsPort::new(consensus.clone(), calls);
         let driver = Self {
-            engine: Engine::new(consensus.node(), config.node.site.clone(), config.engine)
-                .believing(config.control.marked_voters()),
-            consensus,
-            mesh,
-            config,
+            engine: engine.believing(config.control.marked_voters()),
+            shards,
+            attempts: AttemptsPort::new(consensus.clone()),
             calls,
-            publications,
-            outcomes,
-            outcomes_in,
-            views,
-            views_in,
-            own_calls,
-            settled,
-            settled_in,
-            agents: BTreeMap::new(),
-            subscribers: BTreeMap::new(),
-            received,
-            updates: BTreeMap::new(),
-            updates_in,
-            journal_pressure: journals.pressure(),
-            journals,
-            journal_reports,
-            waiting: BTreeMap::new(),
-            next_key: 1,
-            started: Instant::now(),
-            swept: Instant::now(),
-            ready,
+            local: LocalPort::new(consensus, mesh.clone(), config.node),
+            agents: AgentsPort::default(),
+            topics: TopicsPort::new((mesh, received), publications),
+            journals: JournalsPort::new(journals),
         };
         (driver, readiness)
     }
 
-    /// Milliseconds of CLOCK_BOOTTIME: it goes on while the machine sleeps, and so do deadlines.
-    fn now_ms(&self) -> u64 {
-        boot_ms()
-    }
-
     /// Serves until it is told to stop. Calls that still wait are dropped: their callers hear "unknown".
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        tokio::spawn(follow_shards(self.consensus.clone(), self.views.clone()));
-        let mut peers = self.consensus.peer_changes();
-        self.on_peers();
-        self.on_pressure();
+        self.apply(Step::Peers);
+        self.apply(Step::Pressure);
         self.carry_out();
         loop {
-            match self.select(&mut peers, &mut stop).await {
+            match self.select(&mut stop).await {
                 Step::Stop => return,
                 step => self.apply(step),
             }
             // Take what else is there before carrying out, so that it travels together.
-            for _ in 0..CALLS_PER_TURN {
-                if let Ok(said) = self.updates_in.try_recv() {
-                    self.on_leader_said(said);
-                } else if let Ok((key, settled)) = self.settled_in.try_recv() {
-                    self.on_agent(AgentEvent::Settled { key, settled });
-                } else if let Ok(report) = self.journal_reports.try_recv() {
-                    self.on_journal(report);
-                } else if let Ok(call) = self.calls.try_recv() {
-                    self.on_call(call);
-                } else if let Ok(outcomes) = self.outcomes_in.try_recv() {
-                    self.on_outcomes(outcomes);
-                } else {
-                    break;
-                }
+            for _ in 0..STEPS_PER_TURN {
+                let Some(step) = self.at_hand() else { break };
+                self.apply(step);
             }
             // Under a steady flow of calls the timer's own turn may never come.
-            if self.engine.poll_timeout().is_some_and(|at| at <= self.now_ms()) || self.swept.elapsed() >= SWEEP_EVERY {
-                self.on_time();
+            if self.wait().is_zero() {
+                self.apply(Step::Time);
             }
             self.carry_out();
         }
     }
 
-    async fn select(&mut self, peers: &mut watch::Receiver<u64>, stop: &mut oneshot::Receiver<()>) -> Step {
-        let sweep = SWEEP_EVERY.saturating_sub(self.swept.elapsed());
-        let timeout = self.engine.poll_timeout().map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
-        let wait = timeout.map_or(sweep, |timeout| timeout.min(sweep));
+    /// How long it is until something is due.
+    fn wait(&self) -> Duration {
+        let sweep = self.calls.sweep_in();
+        let timeout = self.engine.poll_timeout().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
+        timeout.map_or(sweep, |timeout| timeout.min(sweep))
+    }
+
+    async fn select(&mut self, stop: &mut oneshot::Receiver<()>) -> Step {
+        let wait = self.wait();
         tokio::select! {
             biased;
             _ = stop => Step::Stop,
-            Some((shard, view)) = self.views_in.recv() => Step::View(shard, view),
-            Ok(()) = peers.changed() => Step::Peers,
-            Ok(()) = self.journal_pressure.changed() => Step::Pressure,
-            Some(outcomes) = self.outcomes_in.recv() => Step::Outcomes(outcomes),
-            Some(said) = self.updates_in.recv() => Step::FromLeader(said),
-            Some((key, settled)) = self.settled_in.recv() => Step::Settled(key, settled),
-            Some(report) = self.journal_reports.recv() => Step::Journal(Box::new(report)),
-            call = self.calls.recv() => call.map_or(Step::Stop, |call| Step::Call(Box::new(call))),
+            Some((shard, view)) = self.shards.views.recv() => Step::View(shard, view),
+            Ok(()) = self.shards.peers.changed() => Step::Peers,
+            Ok(()) = self.journals.pressure.changed() => Step::Pressure,
+            Some(ended) = self.attempts.ended_in.recv() => Step::Ended(ended),
+            Some(said) = self.shards.said.recv() => Step::FromLeader(said),
+            Some((key, settled)) = self.calls.settled_in.recv() => Step::Settled(key, settled),
+            Some(report) = self.journals.reports.recv() => Step::Journal(Box::new(report)),
+            call = self.calls.queue.recv() => call.map_or(Step::Stop, |call| Step::Call(Box::new(call))),
             // The lowest class comes last.
-            Some(envelope) = self.received.recv() => Step::Received(Box::new(envelope)),
-            Some(publication) = self.publications.recv() => Step::Published(Box::new(publication)),
+            Some(envelope) = self.topics.received.recv() => Step::Received(Box::new(envelope)),
+            Some(publication) = self.topics.publications.recv() => Step::Published(Box::new(publication)),
             () = tokio::time::sleep(wait) => Step::Time,
         }
     }
 
-    fn apply(&mut self, step: Step) {
-        match step {
-            Step::Call(call) => self.on_call(*call),
-            Step::Outcomes(outcomes) => self.on_outcomes(outcomes),
-            Step::View(shard, view) => self.on_view(shard, view),
-            Step::FromLeader(said) => self.on_leader_said(said),
-            Step::Settled(key, settled) => self.on_agent(AgentEvent::Settled { key, settled }),
-            Step::Journal(report) => self.on_journal(*report),
-            Step::Pressure => self.on_pressure(),
-            Step::Received(envelope) => self.on_topic(TopicEvent::Received(*envelope)),
-            Step::Published(publication) => self.on_topic(TopicEvent::Published(*publication)),
-            Step::Peers => self.on_peers(),
-            Step::Time => self.on_time(),
-            Step::Stop => {}
-        }
-    }
-
-    fn on_time(&mut self) {
-        let now = self.now_ms();
-        self.engine.handle_timeout(now);
-        if self.swept.elapsed() >= SWEEP_EVERY {
-            self.swept = Instant::now();
-            let gone: Vec<WorkKey> =
-                self.waiting.iter().filter(|(_, (_, w))| w.is_gone()).map(|(key, _)| *key).collect();
-            for key in gone {
-                self.waiting.remove(&key);
-                self.engine.handle(Event::Abandon { key }, now);
-            }
-        }
-    }
-
-    fn on_outcomes(&mut self, outcomes: Vec<(WorkKey, u32, Outcome)>) {
-        let now = self.now_ms();
-        for (key, attempt, outcome) in outcomes {
-            self.engine.handle(Event::Outcome { key, attempt, outcome }, now);
-        }
-    }
-
-    fn on_view(&mut self, shard: ShardId, view: ShardView) {
-        let ready = view.ready || view.leader.is_some_and(|leader| leader != self.consensus.node());
-        self.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
-        let event = if view.member {
-            let known = self.consensus.leader_hint(shard).unwrap_or_default();
-            Event::Leader {
-                shard,
-                hint: LeaderHint { leader: view.leader, term: view.term, ..known },
-                ready: view.ready,
-            }
+    /// What has happened already and may travel together, if anything has.
+    fn at_hand(&mut self) -> Option<Step> {
+        if let Ok(said) = self.shards.said.try_recv() {
+            Some(Step::FromLeader(said))
+        } else if let Ok((key, settled)) = self.calls.settled_in.try_recv() {
+            Some(Step::Settled(key, settled))
+        } else if let Ok(report) = self.journals.reports.try_recv() {
+            Some(Step::Journal(Box::new(report)))
+        } else if let Ok(call) = self.calls.queue.try_recv() {
+            Some(Step::Call(Box::new(call)))
         } else {
-            Event::NotMember { shard }
+            self.attempts.ended_in.try_recv().ok().map(Step::Ended)
+        }
+    }
+
+    fn apply(&mut self, step: Step) {
+        let event = match step {
+            Step::Call(call) => self.on_call(*call),
+            Step::Ended(ended) => {
+                let outcome = |(key, attempt, outcome)| Event::Outcome { key, attempt, outcome };
+                return self.hear(ended.into_iter().map(outcome));
+            }
+            Step::View(shard, view) => Some(self.shards.viewed(shard, view)),
+            Step::FromLeader(said) => Some(self.shards.heard(said)),
+            Step::Settled(key, settled) => Some(Event::Settled { key, settled }),
+            Step::Journal(report) => Some(journals::reported(*report)),
+            Step::Pressure => Some(self.journals.pressed()),
+            Step::Received(envelope) => Some(Event::Topic(TopicEvent::Received(*envelope))),
+            Step::Published(publication) => Some(Event::Topic(TopicEvent::Published(*publication))),
+            Step::Peers => Some(self.shards.connected()),
+            Step::Time => {
+                self.engine.handle_timeout(now_ms());
+                let gone = self.calls.sweep();
+                return self.hear(gone);
+            }
+            Step::Stop => None,
         };
-        self.engine.handle(event, self.now_ms());
+        self.hear(event);
     }
 
-    fn on_peers(&mut self) {
-        let up = self.consensus.peers().into_iter().filter(|peer| peer.up).map(|peer| peer.node).collect();
-        self.engine.handle(Event::Peers { up }, self.now_ms());
-    }
-
-    fn on_call(&mut self, call: Call) {
+    /// Hands a call to the port that it is for; what the engine is to hear of it.
+    fn on_call(&mut self, call: Call) -> Option<Event> {
         match call {
-            Call::Submit { submission, answer } => {
-                let Submission { shard, id, first_sent, deadline, op, patience_ms } = *submission;
-                let work = Work::Request(Request { id, first_sent, deadline, op });
-                self.submit(Waiting::Submit(answer), shard, work, patience_ms);
-            }
+            Call::Submit { submission, answer } => return Some(self.calls.submitted(*submission, answer)),
             Call::Query { shard, query, stale: false, patience_ms, answer } => {
-                self.submit(Waiting::Query(answer), shard, Work::Query(query), patience_ms);
+                return Some(self.calls.asked(shard, query, patience_ms, answer));
             }
-            Call::Query { shard, query, stale: true, answer, .. } => {
-                let consensus = self.consensus.clone();
-                tokio::spawn(async move {
-                    let reply = consensus.query(shard, query, true).await;
-                    let _ = answer.send(reply.map_err(not_done));
-                });
-            }
-            Call::Changes { shard, from, answer } => {
-                tokio::spawn(changes(self.consensus.clone(), shard, from, answer));
-            }
-            Call::Clock { shard, answer } => match self.consensus.clock(shard) {
-                Some(clock) => drop(answer.send(Ok(clock))),
-                // Whoever leads knows it.
-                None => self.submit(Waiting::Clock(answer), shard, Work::Query(Query::Counts), CLOCK_PATIENCE_MS),
-            },
-            Call::ShardStatus { shard, answer } => drop(answer.send(self.shard_row(shard).map(Box::new))),
-            Call::Members { shard, change, answer } => self.on_members(shard, change, answer),
-            Call::NodeStatus { answer } => {
-                let up_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let (pressure, engine) = (*self.journal_pressure.borrow(), &self.engine);
-                let journals = (pressure, engine.takes_urgent_commands(), engine.agents_lacking_statements());
-                let view = node_view(&self.consensus, &self.mesh, &self.config.node, up_ms, journals);
-                let _ = answer.send(view);
-            }
-            Call::AgentOpened { stream, wish, told } => self.on_agent_opened(StreamKey(stream), *wish, told),
-            Call::AgentSaid { stream, said } => self.on_agent_said(StreamKey(stream), said),
+            Call::Clock { shard, answer } => return self.calls.asked_for_clock(shard, answer),
+            Call::AgentOpened { stream, wish, told } => return Some(self.agents.opened(stream, *wish, told)),
+            Call::AgentSaid { stream, said } => return Some(self.agents.said(stream, said)),
             Call::Subscribe { subscriber, topics, values } => {
-                let subscriber = SubscriberKey(subscriber);
-                self.subscribers.insert(subscriber, values);
-                self.on_topic(TopicEvent::Subscribed { subscriber, topics });
+                return Some(self.topics.subscribed(subscriber, topics, values));
             }
-            Call::Unsubscribe { subscriber } => {
-                let subscriber = SubscriberKey(subscriber);
-                self.subscribers.remove(&subscriber);
-                self.on_topic(TopicEvent::Unsubscribed { subscriber });
+            Call::Unsubscribe { subscriber } => return Some(self.topics.unsubscribed(subscriber)),
+            Call::Query { shard, query, stale: true, answer, .. } => self.local.read(shard, query, answer),
+            Call::Changes { shard, from, answer } => self.local.changes(shard, from, answer),
+            Call::ShardStatus { shard, answer } => {
+                let _ = answer.send(self.local.shard(shard, self.engine.connectivity(shard)));
+            }
+            Call::Members { shard, change, answer } => {
+                self.local.members(shard, change, self.engine.connectivity(shard), answer);
+            }
+            Call::NodeStatus { answer } => {
+                let (pressure, engine) = (*self.journals.pressure.borrow(), &self.engine);
+                let journals = (pressure, engine.takes_urgent_commands(), engine.agents_lacking_statements());
+                let _ = answer.send(self.local.node(journals));
             }
         }
+        None
     }
 
-    fn on_agent(&mut self, event: AgentEvent) {
-        self.engine.handle(Event::Agent(event), self.now_ms());
-    }
-
-    fn on_topic(&mut self, event: TopicEvent) {
-        self.engine.handle(Event::Topic(event), self.now_ms());
-    }
-
-    fn carry_out_topic(&mut self, effect: TopicEffect) {
-        match effect {
-            TopicEffect::Publish(publication) => self.mesh.publish(publication),
-            TopicEffect::Listen(topic) => self.mesh.subscribe(topic),
-            TopicEffect::Leave(topic) => self.mesh.unsubscribe(&topic),
-            TopicEffect::Deliver { subscriber, value } => {
-                let (publication, sender, age_ms) = (Box::new(value.publication), value.sender, value.age_ms);
-                // One that is slow misses it; newer ones follow.
-                let told = TopicTold::Value { publication, sender, age_ms };
-                let _ = self.subscribers.get(&subscriber).map(|values| values.try_send(told));
-            }
-            TopicEffect::Refuse { subscriber } => {
-                let _ = self.subscribers.remove(&subscriber).map(|values| values.try_send(TopicTold::Refused));
-            }
-            TopicEffect::NotIts { sender, source } => self.mesh.not_its(sender, &source),
+    /// The engine hears what happened.
+    fn hear(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.engine.handle(event, now_ms());
         }
-    }
-
-    fn on_leader_said(&mut self, said: FromLeader) {
-        let update = match said {
-            FromLeader::Claims(update) => update,
-            FromLeader::Leads { shard, by, hint } => {
-                return self.engine.handle(Event::Leads { shard, by, hint }, self.now_ms());
-            }
-        };
-        let key = UpdateKey(self.next_key);
-        self.next_key += 1;
-        self.updates.insert(key, update.noted);
-        self.on_agent(AgentEvent::Update { key, shard: update.shard, update: update.update });
-    }
-
-    fn on_members(
-        &mut self,
-        shard: ShardId,
-        change: MemberChange,
-        answer: oneshot::Sender<Result<Box<ShardRow>, ShardFailure>>,
-    ) {
-        let consensus = self.consensus.clone();
-        let connectivity = self.engine.connectivity(shard);
-        tokio::spawn(async move {
-            let changed = match change {
-                MemberChange::Init { voters, genesis, first } => {
-                    consensus.init_shard(shard, voters, genesis, first.map(|first| *first)).await
-                }
-                MemberChange::Transfer(to) => consensus.transfer_leader(shard, to).await.map(drop),
-                MemberChange::Add(node) => consensus.add_voter(shard, node).await,
-                MemberChange::Remove(node) => consensus.remove_voter(shard, node).await,
-            };
-            let row = || consensus.status(shard).map(|status| row(status, connectivity)).unwrap_or_default();
-            let _ = answer.send(match changed {
-                Ok(()) => Ok(Box::new(row())),
-                Err(error) => {
-                    let retryable = matches!(error, MembershipError::Unreachable { .. });
-                    let unknown = matches!(error, MembershipError::Unknown(_));
-                    Err(ShardFailure { message: error.to_string(), retryable, unknown })
-                }
-            });
-        });
-    }
-
-    fn shard_row(&self, shard: ShardId) -> Option<ShardRow> {
-        let status = self.consensus.status(shard)?;
-        Some(row(status, self.engine.connectivity(shard)))
     }
 
     /// Carries out what the engine wants.
     fn carry_out(&mut self) {
-        let mut proposals = Proposals::new();
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Attempt { key, attempt, shard, target, work: Work::Request(request) } => {
-                    let can_wait = request.op.can_wait();
-                    proposals.entry((shard, target, can_wait)).or_default().push((key, attempt, request));
+                Effect::Attempt { key, attempt, shard, target, work } => {
+                    self.attempts.begin((key, attempt), shard, target, work);
                 }
-                Effect::Attempt { key, attempt, shard, target, work: Work::Query(query) } => {
-                    let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
-                    tokio::spawn(async move {
-                        let reply = match target {
-                            Target::Local => consensus.query(shard, query, false).await,
-                            Target::Node(node) => consensus.query_on(node, shard, query).await,
-                        };
-                        let _ = outcomes.send(vec![(key, attempt, Outcome::Query(reply))]).await;
-                    });
-                }
-                Effect::Attempt { key, attempt, shard, target, work: Work::Heartbeat(heartbeat) } => {
-                    let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
-                    tokio::spawn(async move {
-                        let reply = match target {
-                            Target::Local => consensus.heartbeat(shard, heartbeat).await,
-                            Target::Node(node) => consensus.heartbeat_on(node, shard, heartbeat).await,
-                        };
-                        let _ = outcomes.send(vec![(key, attempt, Outcome::Heartbeat(reply))]).await;
-                    });
-                }
-                Effect::Attempt { key, attempt, shard, target, work: Work::Pull(pull) } => {
-                    let (consensus, outcomes) = (self.consensus.clone(), self.outcomes.clone());
-                    tokio::spawn(async move {
-                        let reply = match target {
-                            Target::Local => consensus.pull(shard, pull).await,
-                            Target::Node(node) => consensus.pull_on(node, shard, pull).await,
-                        };
-                        let _ = outcomes.send(vec![(key, attempt, Outcome::Pull(reply.map(Box::new)))]).await;
-                    });
-                }
+                Effect::Topic(effect) => self.topics.carry_out(effect),
+                Effect::Journal(effect) => self.journals.carry_out(effect),
+                Effect::Noted { key, noted } => self.shards.noted(key, noted),
+                Effect::Knows { shard, hint } => self.shards.learned(shard, hint),
+                Effect::Connectivity { shard, state } => self.shards.reaches(shard, state),
                 Effect::Request { key, shard, op, clock, patience_ms } => {
-                    self.request(key, shard, op, clock, patience_ms);
+                    let event = self.calls.request(key, shard, op, clock, patience_ms);
+                    self.hear(event);
                 }
-                Effect::Tell { stream, message } => self.tell(stream, message),
-                Effect::Topic(effect) => self.carry_out_topic(effect),
-                Effect::Journal(effect) => self.journals.submit(job(effect)),
-                Effect::Noted { key, noted } => {
-                    let _ = self.updates.remove(&key).map(|answer| answer.send(noted));
+                Effect::Answer { key, settled } => {
+                    let event = self.calls.answer(key, settled, &self.engine);
+                    self.hear(event);
                 }
-                Effect::Answer { key, settled } => self.answer(key, settled),
-                Effect::Knows { shard, hint } => self.consensus.learned(shard, hint),
-                Effect::Connectivity { shard, state } => {
-                    tracing::info!(%shard, %state, "connectivity changed");
-                    self.consensus.lost(shard, state != Connectivity::Connected);
+                Effect::Tell { stream, message } => {
+                    let event = self.agents.tell(stream, message);
+                    self.hear(event);
                 }
             }
         }
-        for ((shard, target, _), attempts) in proposals {
-            let mut attempts = attempts.into_iter().peekable();
-            while attempts.peek().is_some() {
-                // No more than one entry holds, by count and by bytes.
-                let mut bytes = 0;
-                let mut batch = Vec::new();
-                while let Some(next) = attempts.next_if(|(_, _, request)| {
-                    bytes += request.bytes_bound();
-                    batch.is_empty()
-                        || (batch.len() < limits::REQUESTS_PER_ENTRY_MAX && bytes <= limits::ENTRY_BYTES_SOFT_MAX)
-                }) {
-                    batch.push(next);
-                }
-                tokio::spawn(propose(self.consensus.clone(), self.outcomes.clone(), shard, target, batch));
-            }
-        }
+        self.attempts.propose();
     }
 }

@@ -3,7 +3,6 @@
 //! [`main`] is the whole program; the binary calls nothing else, and tests call [`main_of`]. `run` builds the parts and
 //! drains them, `driver` is the one place where consensus, engine, mesh and API meet, and `cli` has one file per noun.
 
-mod attempts;
 mod checks;
 mod cli;
 mod descriptors;

@@ -5,7 +5,8 @@
 //! entry with [`Rules`] says which version of the meaning of entries holds from there on, and by which limits.
 //!
 //! What a decoder refuses stays with the build: the longest names and texts, which characters they may hold, the largest entry and
-//! frame. One that is raised takes a new fleet version, since an older build stops at what it cannot read.
+//! frame. One that is raised takes a new fleet version, since an older build stops at what it cannot read. One that is lowered, and a
+//! stricter rule for texts, takes a new data format, since a log may hold what was let in before: `tests/texts.rs` has such texts.
 
 use std::fmt;
 
@@ -75,7 +76,9 @@ macro_rules! fleet_limits {
         /// Bounds that applying an entry reads. They are in the log: every replica has the same, whatever build it is.
         ///
         /// [`default`](Default::default) are those of this build, from [`limits`]. A shard has them once it is made, or with
-        /// the next fleet version. One more is appended at the end, with another version of the encoding of an entry.
+        /// the next fleet version. One more is appended at the end, with another version of the encoding of an entry, so that builds
+        /// that run beside each other, or after each other on one directory, can tell them apart. That holds from the first release
+        /// on: before it no build runs beside one of another commit, or on its directory.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub struct FleetLimits {
             $($(#[$doc])* pub $name: $kind,)*

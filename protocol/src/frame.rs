@@ -66,7 +66,7 @@ pub enum FrameKind {
     SnapshotInstall = 18,
     /// That another process has come under the receiver's identity; the body is its address as text. Whoever answers lives.
     Twin = 19,
-    /// Which shards the receiver has replicas of. Answered with that, as in its hello, but as it is now.
+    /// Which shards the sender has replicas of. Answered with those of the receiver: as in hellos, but as it is now.
     Lineages = 20,
     /// The answer to a call.
     Reply = 64,
@@ -111,6 +111,11 @@ impl FrameKind {
                 | Self::SnapshotChunk
                 | Self::SnapshotInstall
         )
+    }
+
+    /// Whether frames of this kind ask or say something of the shard that they name: the others are about the nodes themselves.
+    pub const fn is_of_shard(self) -> bool {
+        !matches!(self, Self::Hello | Self::Twin | Self::Lineages | Self::Reply | Self::Refused)
     }
 
     fn from_byte(byte: u8) -> Option<Self> {
@@ -293,14 +298,14 @@ pub struct Hello {
     /// The sender's site. Another site's node is refused.
     pub site: SiteName,
     /// The shards of which the sender has a replica, as far as it knows what they are: one that was just started may not know yet,
-    /// and one that only serves agents has none. A node of another shard is refused.
+    /// and one that only serves agents has none. Nobody speaks with a node of another shard of that shard's number.
     pub shards: Vec<Lineage>,
 }
 
-/// The shards of which a node has a replica, as far as it knows what they are.
+/// The shards of which a node has a replica, as far as it knows what they are: what whoever asks says of itself, and the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineages {
-    /// One for each.
+    /// One for each; of more than there is room for the first ones.
     pub shards: Vec<Lineage>,
 }
 

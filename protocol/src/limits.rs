@@ -131,20 +131,34 @@ pub const FRAMES_QUEUED_MAX: usize = 1_024;
 pub const CALLS_IN_FLIGHT_MAX: usize = 256;
 /// Streams that a peer may have open at a time: one for each class of calls, and one to say hello. It waits for one more.
 pub const STREAMS_PER_PEER_MAX: u32 = 8;
+/// Bytes on one stream that its reader has not taken. The sender waits with more: what is larger passes while it is read.
+pub const STREAM_BYTES_UNREAD_MAX: usize = 2 * 1024 * 1024;
+/// The same on all streams of a connection. There is room for what each of them may leave unread, so that no vote waits behind a stream
+/// that nobody reads.
+pub const CONNECTION_BYTES_UNREAD_MAX: usize = STREAMS_PER_PEER_MAX as usize * STREAM_BYTES_UNREAD_MAX;
 /// Bytes of calls of one peer that are read, or being answered, at a time; as many again of those of groups between voters. The
 /// rest waits at the peer.
 pub const CALL_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
-/// The same of calls that end work, and of those about agents, such as renewals, each: they have this beside the former. The
-/// largest frame has room in it.
+/// The same of calls that end work, of those about agents, such as renewals, and of queries, each: they have this beside the former.
+/// The largest frame has room in it.
 pub const KEPT_CALL_BYTES_PER_PEER_MAX: usize = FRAME_BYTES_MAX;
-/// Bytes of calls of all peers that are read, or being answered, at a time, those of groups between voters, those that end work and
-/// those about agents not counted. The rest waits at the peers.
+/// Bytes of calls of one peer that wait for nothing, and are counted in nothing else: so many of those that bring work, and as many of
+/// each of the others. Nor does one wait, or count, that has no more than [`WORD_BYTES_MAX`]: of those there are no more than
+/// [`CALLS_IN_FLIGHT_MAX`] on a stream.
+pub const FIRST_CALL_BYTES_PER_PEER_MAX: usize = 64 * 1024;
+/// Bytes of calls of all peers that are read, or being answered, at a time, those of groups between voters, those that end work,
+/// those about agents and queries not counted. The rest waits at the peers.
 pub const CALL_BYTES_UNDER_WAY_MAX: usize = 256 * 1024 * 1024;
-/// The same of calls of all peers that end work, and of those about agents, each.
+/// The same of calls of all peers that end work, of those about agents, and of queries, each.
 pub const KEPT_CALL_BYTES_UNDER_WAY_MAX: usize = 16 * KEPT_CALL_BYTES_PER_PEER_MAX;
-/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. As many again of answers to pulls, and
-/// to those who wait until a command has ended: these wait themselves. Another call of that kind waits.
+/// Bytes of large answers to one peer, pages above all, that are being made or wait to be read. As many again of answers to pulls,
+/// counted once there is something to tell, and to those who wait until a command has ended, counted from the beginning. Another call
+/// of that kind waits, and no other one behind it.
 pub const LARGE_ANSWER_BYTES_PER_PEER_MAX: usize = 16 * 1024 * 1024;
+/// The same of pages to all peers.
+pub const LARGE_ANSWER_BYTES_UNDER_WAY_MAX: usize = 16 * LARGE_ANSWER_BYTES_PER_PEER_MAX;
+/// The same of answers to pulls of all peers, and to all who wait until a command has ended, each.
+pub const WAITING_ANSWER_BYTES_UNDER_WAY_MAX: usize = 8 * LARGE_ANSWER_BYTES_PER_PEER_MAX;
 /// Bytes of how a command stands at its agents in the answer to whoever waits for its end. What is more is asked for afterwards, by
 /// pages.
 pub const COMMAND_END_BYTES_SOFT_MAX: usize = 32 * 1024;
@@ -162,14 +176,18 @@ pub const WORD_BYTES_MAX: usize = 4 * 1024;
 pub const HANDSHAKES_MAX: usize = 64;
 /// How many of the latter may come from one address. One more is refused.
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
-/// The same of an address at which a listed peer is, or was: there may be many behind it. One more is refused.
+/// The same of an address at which a listed peer is, or was, and of all addresses of one listed peer: there may be many behind one.
+/// One more is refused.
 pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
+/// Connections of [`HANDSHAKES_MAX`] that only addresses may have which are configured. One more of others is refused.
+pub const HANDSHAKES_KEPT_FOR_CONFIGURED: usize = HANDSHAKES_MAX / 4;
 /// Addresses at which a listed peer is known to have been, beside the one that is configured. The one from which it was let in longest
 /// ago goes for one more.
 pub const SOURCES_PER_PEER_MAX: usize = 4;
 /// Shards that one node may take part in. Frames for one more are refused.
 pub const SHARDS_PER_NODE_MAX: usize = 64;
-/// Shards of which a node says in its hello what they are: the first of them, if it takes part in more.
+/// Shards of which a node says to its peers what they are: the first of them, if it takes part in more. What it does not name is not
+/// known.
 pub const HELLO_SHARDS_MAX: usize = 32;
 /// Peers in a configuration. Refused as invalid.
 pub const PEERS_MAX: usize = 1_024;

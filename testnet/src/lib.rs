@@ -6,29 +6,14 @@
 //! **Must not know** the inside of a node.
 
 pub mod bench;
-pub mod chaos;
-pub mod child;
-pub mod control;
-pub mod crew;
-pub mod demo;
-mod hosts;
-pub mod inspect;
-mod launch;
-mod load;
-mod operator;
-pub mod place;
-mod ports;
-pub mod power;
-mod process;
+mod error;
+mod latency;
 pub mod record;
-pub mod relay;
-pub mod robot;
-pub mod station;
+pub mod scenario;
+pub mod site;
 pub mod verify;
 mod workload;
 
-pub use hosts::Hosts;
-pub use launch::{LaunchError, Layout, NodeAddress, TestNode, Testnet};
-pub use load::{Done, Load};
-pub use process::{Machine, Usage, bytes_below};
-pub use workload::{Cell, Floor, OrderPayload, Workload, WorkloadError, builtin, load_problem};
+pub use error::LaunchError;
+pub use site::{Hosts, Layout, Machine, NodeAddress, TestNode, Testnet, Usage, bytes_below};
+pub use workload::{Cell, Done, Floor, Load, OrderPayload, Workload, WorkloadError, builtin, load_problem};

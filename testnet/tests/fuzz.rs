@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use skep_testnet::record::{ClientRecord, read};
-use skep_testnet::station::{Effect, Question};
+use skep_testnet::site::station::{Effect, Question};
 use skep_testnet::{Floor, load_problem};
 
 const MAP: &str = "type octile\nheight 2\nwidth 3\nmap\n...\n.@.\n";

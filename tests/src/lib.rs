@@ -13,7 +13,7 @@ pub mod small_disk;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use skep_testnet::relay::{Links, Relay};
+use skep_testnet::site::relay::{Links, Relay};
 use skep_testnet::{Layout, Testnet};
 
 /// A testnet in a directory that is removed unless the test fails.

@@ -1,5 +1,5 @@
-//! Two shards that were made under one number: their nodes do not speak with each other, say so, and one joins the other without
-//! what it holds.
+//! Two shards that were made under one number: their nodes do not speak of it, say so, and one joins the other without what it
+//! holds. Who has heard of a shard makes no second one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use skep_tests::Site;
@@ -20,16 +20,23 @@ async fn until_connected(site: &Site) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_that_made_a_shard_each_part_and_one_is_taken_in_once_it_has_given_its_own_up() {
+async fn of_nodes_that_made_a_shard_each_one_is_taken_in_once_it_has_given_its_own_up() {
     let mut site = Site::create(NODE, 2, 2, &[]);
-    (0..2).for_each(|at| site.net.start(at).unwrap());
-    until_connected(&site).await;
     let ids = [0, 1].map(|at: usize| site.net.nodes[at].id.clone());
     for (at, id) in ids.iter().enumerate() {
+        // Each alone: it would refuse a second one of which it has heard.
+        site.net.start(at).unwrap();
+        let client = site.net.nodes[at].client();
+        site.net.wait_for("it serves", async || client.node_status().await.ok()).await.unwrap();
         let made = site.skep(at, &["shard", "init", "--voters", id, "--no-operator"]);
         assert_eq!(made.code(), Some(0), "{}", made.error());
+        let created = site.skep(at, &["task", "create", "its own"]);
+        assert_eq!(created.code(), Some(0), "{}", created.error());
+        site.net.kill(at);
     }
-    // Neither had a shard when they connected.
+    (0..2).for_each(|at| site.net.start(at).unwrap());
+    // They speak with each other, but for that shard.
+    until_connected(&site).await;
     for (at, other) in [(0, &ids[1]), (1, &ids[0])] {
         let client = site.net.nodes[at].client();
         let said = async || {
@@ -57,5 +64,20 @@ async fn nodes_that_made_a_shard_each_part_and_one_is_taken_in_once_it_has_given
     let added = async || client.add_voter(&ids[1]).await.ok();
     assert_eq!(site.net.wait_for("it is taken in", added).await.unwrap().voters.len(), 2);
     let replicas = site.net.until_equal(&[0, 1]).await.unwrap();
-    assert!(replicas.iter().all(|replica| replica.genesis == replicas[0].genesis && replica.pending == 1));
+    assert!(replicas.iter().all(|replica| replica.genesis == replicas[0].genesis && replica.pending == 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_heard_of_a_shard_makes_no_other_one_of_its_number() {
+    let site = Site::up(NODE, 4, 3, &[]).await;
+    // It finds the leader for that.
+    let created = site.skep(3, &["task", "create", "from a node without a replica"]);
+    assert_eq!(created.code(), Some(0), "{}", created.error());
+    let refused = site.skep(3, &["shard", "init", "--voters", &site.net.nodes[3].id, "--no-operator"]);
+    assert_eq!(refused.code(), Some(1), "{}", refused.text());
+    let said = refused.error();
+    assert!(said.contains("voters elsewhere") && said.contains("add-voter"), "{said}");
+    assert!(site.net.nodes[..3].iter().any(|voter| said.contains(&voter.id)), "{said}");
+    let created = site.skep(3, &["task", "create", "it goes on as before"]);
+    assert_eq!(created.code(), Some(0), "{}", created.error());
 }

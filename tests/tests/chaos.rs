@@ -63,10 +63,20 @@ fn a_site_whose_links_all_differ_survives_whatever_goes_wrong() {
 #[test]
 fn a_site_with_a_bad_robot_in_it_survives_whatever_goes_wrong() {
     let report = survives_with(&["--bad-robot", ROGUE], "all", ("lan", "3s"), 50, 5);
-    println!("the bad robot did {}, and not {}", report["bad_robot"], report["not_shown"]);
+    println!("the bad robot: {}; what reached nobody: {}", report["bad_robot"], report["not_shown"]);
     let deeds = report["bad_robot"].as_object().unwrap();
     assert_eq!(deeds.len(), DEEDS.len(), "each is counted, whether it was its turn or not");
-    assert!(deeds.values().any(|count| count["done"].as_u64() > Some(0)), "{report:#}");
+    for (deed, count) in deeds {
+        let [turns, done, times] = ["turns", "done", "times"].map(|name| count[name].as_u64().unwrap());
+        assert!(done <= turns && done <= times && (done > 0) == (times > 0), "{deed}: {count}");
+    }
+    let mut never: Vec<&str> =
+        report["not_shown"].as_array().unwrap().iter().map(|deed| deed.as_str().unwrap()).collect();
+    never.sort_unstable();
+    let reached_nobody = deeds.iter().filter(|(_, count)| count["done"] == 0).map(|(deed, _)| deed.as_str());
+    let mut reached_nobody: Vec<&str> = reached_nobody.collect();
+    reached_nobody.sort_unstable();
+    assert_eq!(never, reached_nobody, "of those that reached nobody the run shows nothing, and says so");
 }
 
 #[test]

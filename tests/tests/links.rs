@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use skep_client::{Client, Settings, TaskSpec};
 use skep_testnet::TestNode;
-use skep_testnet::child::suspend;
-use skep_testnet::relay::{Law, Line, Links};
+use skep_testnet::site::child::suspend;
+use skep_testnet::site::relay::{Law, Line, Links};
 use skep_tests::Site;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
@@ -135,7 +135,6 @@ async fn a_follower_far_behind_on_a_thin_link_catches_up_while_writes_go_on() {
     let counts = [site.relay().counts(leader, behind), site.relay().counts(behind, leader)];
     println!("{meanwhile} writes meanwhile; the thin link, there and back: {counts:?}");
     assert!(meanwhile > 0);
-    assert!((0..3).all(|at| at == behind || site.relay().law(at, behind) == thin), "the link stayed thin");
     assert_eq!(leadership(&site).await, (leader, term), "it asked nobody for a vote, and nobody gave it one");
 }
 
@@ -158,7 +157,7 @@ async fn a_cut_that_is_not_transitive_leaves_a_leader() {
     let led_by = [near, cut_off, beside].map(|at| site.net.nodes[at].id.as_str());
     assert!(led_by.contains(&seen.leader.as_str()), "{} leads", seen.leader);
     assert!(seen.term > term);
-    assert!(site.relay().law(leader, cut_off).cut, "the cut lasted");
+    assert!(site.relay().counts(leader, cut_off).lost > 0, "the cut took nothing");
     site.relay().set_all(Law::delay(1));
     site.net.until_equal(&[leader, near, cut_off, beside]).await.unwrap();
 }
@@ -167,12 +166,16 @@ async fn a_cut_that_is_not_transitive_leaves_a_leader() {
 async fn nodes_behind_a_relay_find_each_other_again_after_restarts() {
     let mut site = Site::up_behind_relay(NODE, 3, "sim", links(Law::delay(1))).await;
     for at in 0..3 {
+        let carried = |site: &Site| {
+            let others = (0..3).filter(|other| *other != at);
+            others.map(|other| site.relay().counts(at, other).left).sum::<u64>()
+        };
         site.net.kill(at);
+        let before = carried(&site);
         site.net.start(at).unwrap();
         let spec = TaskSpec { title: format!("after {at}"), ..TaskSpec::default() };
         patient(&site.net.nodes[at]).create_task(spec).await.unwrap();
+        assert!(carried(&site) > before, "what node {at} said after its restart went past the relay");
     }
     site.net.until_equal(&[0, 1, 2]).await.unwrap();
-    let carried: u64 = (0..3).map(|at| site.relay().counts(at, (at + 1) % 3).left).sum();
-    assert!(carried > 0, "all of it went through the relay");
 }

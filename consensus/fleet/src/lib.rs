@@ -20,6 +20,7 @@ mod detector;
 mod orchestrator;
 mod pulse;
 mod state;
+mod tables;
 
 pub use clock::{CLOCK_ROUND_MS_MAX, ClockEstimate, LogClock};
 pub use detector::{DetectorConfig, ElectionDetector, SILENCE_LEARNED_MS_MAX};

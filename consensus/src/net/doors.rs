@@ -5,7 +5,8 @@
 //! a listed peer, which has no more than half of them.
 //!
 //! An address that is configured is known for as long as the node runs. Of those from which a listed peer was let in the last few
-//! are: it pushes out its own, and nobody else's.
+//! are: it pushes out its own, and nobody else's. All of one peer's together have as many places as one of them, so that whoever
+//! has many keeps nobody out; and some places are for addresses that are configured alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,13 +18,17 @@ use skep_protocol::limits;
 #[derive(Debug, Default)]
 struct State {
     /// Where listed peers are, as configured.
-    configured: BTreeSet<IpAddr>,
+    configured: BTreeMap<IpAddr, BTreeSet<NodeId>>,
     /// Where each was when it was let in, the last time at the end.
     met: BTreeMap<NodeId, Vec<IpAddr>>,
     /// Handshakes by the address that they come from.
     inside: BTreeMap<IpAddr, usize>,
-    /// Of them, those from addresses that were not known.
+    /// The same by the listed peer for which they count.
+    of_peers: BTreeMap<NodeId, usize>,
+    /// Those from addresses that were not known.
     strangers: usize,
+    /// Those from addresses that are not configured.
+    elsewhere: usize,
 }
 
 /// The places of those who shake hands. Cheap to clone.
@@ -35,7 +40,9 @@ pub(super) struct Doors(Arc<Mutex<State>>);
 pub(super) struct Place {
     doors: Doors,
     from: IpAddr,
-    is_stranger: bool,
+    /// The listed peer for which it counts; none for a stranger.
+    of: Option<NodeId>,
+    is_configured: bool,
 }
 
 /// What counts as one source: whoever has an address of IPv6 has all of its network.
@@ -47,14 +54,46 @@ fn source(address: IpAddr) -> IpAddr {
 }
 
 impl State {
-    fn is_known(&self, from: IpAddr) -> bool {
-        self.configured.contains(&from) || self.met.values().any(|met| met.contains(&from))
+    /// The listed peers that are there, or were, and how many handshakes count for each. Several may be behind one address.
+    fn peers_at(&self, from: IpAddr) -> impl Iterator<Item = (usize, NodeId)> + '_ {
+        let configured = self.configured.get(&from).into_iter().flatten();
+        let met = self.met.iter().filter(move |(_, met)| met.contains(&from)).map(|(node, _)| node);
+        configured.chain(met).map(move |node| (self.of_peers.get(node).copied().unwrap_or(0), *node))
+    }
+
+    /// Whether there is no place for one from there, of which so many are inside already.
+    fn is_full(&self, of_source: usize, of: Option<(usize, NodeId)>, is_configured: bool) -> bool {
+        let inside: usize = self.inside.values().sum();
+        let of_who = match of {
+            Some((of_peer, _)) => of_source.max(of_peer) >= limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX,
+            None => of_source >= limits::HANDSHAKES_PER_SOURCE_MAX || self.strangers >= limits::HANDSHAKES_MAX / 2,
+        };
+        let most_elsewhere = limits::HANDSHAKES_MAX - limits::HANDSHAKES_KEPT_FOR_CONFIGURED;
+        of_who || inside >= limits::HANDSHAKES_MAX || (!is_configured && self.elsewhere >= most_elsewhere)
+    }
+}
+
+/// One more.
+fn count<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    *counts.entry(key).or_default() += 1;
+}
+
+/// One fewer.
+fn uncount<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    match counts.get_mut(key) {
+        Some(count) if *count > 1 => *count -= 1,
+        _ => {
+            counts.remove(key);
+        }
     }
 }
 
 impl Doors {
-    pub(super) fn new(configured: impl Iterator<Item = IpAddr>) -> Self {
-        let state = State { configured: configured.map(source).collect(), ..State::default() };
+    pub(super) fn new(configured: impl Iterator<Item = (NodeId, IpAddr)>) -> Self {
+        let mut state = State::default();
+        for (node, address) in configured {
+            state.configured.entry(source(address)).or_default().insert(node);
+        }
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -65,27 +104,28 @@ impl Doors {
     /// A place for whoever comes from there; none if there is none for it now.
     pub(super) fn enter(&self, from: IpAddr) -> Option<Place> {
         let (from, mut state) = (source(from), self.state());
-        let is_stranger = !state.is_known(from);
         let of_source = state.inside.get(&from).copied().unwrap_or(0);
-        let most = match is_stranger {
-            true => limits::HANDSHAKES_PER_SOURCE_MAX,
-            false => limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX,
-        };
-        let inside: usize = state.inside.values().sum();
-        let no_stranger = is_stranger && state.strangers >= limits::HANDSHAKES_MAX / 2;
-        if inside >= limits::HANDSHAKES_MAX || of_source >= most || no_stranger {
+        // Who it is shows later. Of those behind one address it counts for the one that has fewest.
+        let of = state.peers_at(from).min();
+        let is_configured = state.configured.contains_key(&from);
+        if state.is_full(of_source, of, is_configured) {
             return None;
         }
-        state.inside.insert(from, of_source + 1);
-        state.strangers += usize::from(is_stranger);
+        let of = of.map(|(_, node)| node);
+        count(&mut state.inside, from);
+        match of {
+            Some(node) => count(&mut state.of_peers, node),
+            None => state.strangers += 1,
+        }
+        state.elsewhere += usize::from(!is_configured);
         drop(state);
-        Some(Place { doors: self.clone(), from, is_stranger })
+        Some(Place { doors: self.clone(), from, of, is_configured })
     }
 
     /// A listed peer was let in from there.
     pub(super) fn remember(&self, node: NodeId, from: IpAddr) {
         let (from, mut state) = (source(from), self.state());
-        if state.configured.contains(&from) {
+        if state.configured.contains_key(&from) {
             return;
         }
         let met = state.met.entry(node).or_default();
@@ -100,13 +140,12 @@ impl Doors {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.doors.state();
-        state.strangers = state.strangers.saturating_sub(usize::from(self.is_stranger));
-        let left = state.inside.get(&self.from).copied().unwrap_or(0).saturating_sub(1);
-        if left == 0 {
-            state.inside.remove(&self.from);
-        } else {
-            state.inside.insert(self.from, left);
+        uncount(&mut state.inside, &self.from);
+        match &self.of {
+            Some(node) => uncount(&mut state.of_peers, node),
+            None => state.strangers = state.strangers.saturating_sub(1),
         }
+        state.elsewhere = state.elsewhere.saturating_sub(usize::from(!self.is_configured));
     }
 }
 
@@ -120,7 +159,7 @@ mod tests {
 
     #[test]
     fn strangers_keep_neither_each_other_nor_listed_peers_out() {
-        let doors = Doors::new([v4(1)].into_iter());
+        let doors = Doors::new([(node(1), v4(1))].into_iter());
         let mut inside = Vec::new();
         for _ in 0..100 {
             inside.extend(doors.enter(v4(9)));
@@ -136,14 +175,56 @@ mod tests {
         drop(inside);
         assert!(doors.enter(v4(9)).is_some(), "what was given back is given again");
         drop(peers);
-        doors.remember(node(1), v4(9));
+        doors.remember(node(2), v4(9));
         let peers: Vec<Place> = std::iter::from_fn(|| doors.enter(v4(9))).collect();
         assert_eq!(peers.len(), limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX, "a peer was let in from there");
         let others: Vec<Place> = std::iter::from_fn(|| doors.enter(v4(1))).collect();
         assert_eq!(others.len(), limits::HANDSHAKES_MAX - peers.len(), "and it keeps no other one out");
         drop((peers, others));
-        assert!(doors.state().inside.is_empty());
-        assert_eq!(doors.state().strangers, 0);
+        assert!(is_empty(&doors));
+    }
+
+    fn is_empty(doors: &Doors) -> bool {
+        let state = doors.state();
+        state.inside.is_empty() && state.of_peers.is_empty() && state.strangers + state.elsewhere == 0
+    }
+
+    #[test]
+    fn a_peer_has_no_more_places_at_several_addresses_than_at_one() {
+        let (doors, most) = (Doors::new([(node(1), v4(1))].into_iter()), limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX);
+        let all = |from: u8| -> Vec<Place> { std::iter::from_fn(|| doors.enter(v4(from))).collect() };
+        for from in [2, 3] {
+            doors.remember(node(9), v4(from));
+        }
+        let inside = [all(2), all(3)];
+        assert_eq!(inside.each_ref().map(Vec::len), [most, 0]);
+        drop(inside);
+        // Nor at that which is configured and another one.
+        doors.remember(node(1), v4(4));
+        let inside = [all(4), all(1)];
+        assert_eq!(inside.each_ref().map(Vec::len), [most, 0]);
+        drop(inside);
+        // One that was behind the same address has places elsewhere, though the other one takes all there.
+        doors.remember(node(8), v4(2));
+        doors.remember(node(8), v4(5));
+        let shared = all(2);
+        assert_eq!((shared.len(), all(5).is_empty()), (most, false));
+        drop(shared);
+        assert!(is_empty(&doors));
+    }
+
+    #[test]
+    fn some_places_are_for_addresses_that_are_configured_alone() {
+        let doors = Doors::new([(node(1), v4(1))].into_iter());
+        let all = |from: u8| -> Vec<Place> { std::iter::from_fn(|| doors.enter(v4(from))).collect() };
+        for n in 2..=10 {
+            doors.remember(node(n), v4(n));
+        }
+        let inside: Vec<Place> = (2..=255).flat_map(all).collect();
+        assert_eq!(inside.len(), limits::HANDSHAKES_MAX - limits::HANDSHAKES_KEPT_FOR_CONFIGURED);
+        assert_eq!(all(1).len(), limits::HANDSHAKES_KEPT_FOR_CONFIGURED);
+        drop(inside);
+        assert!(is_empty(&doors));
     }
 
     fn node(n: u8) -> NodeId {
@@ -152,8 +233,8 @@ mod tests {
 
     #[test]
     fn a_peer_that_comes_from_anywhere_pushes_out_its_own_addresses_and_the_one_of_longest_ago_first() {
-        let doors = Doors::new([v4(1)].into_iter());
-        let known = |n| doors.state().is_known(v4(n));
+        let doors = Doors::new([(node(1), v4(1))].into_iter());
+        let known = |n| doors.state().peers_at(v4(n)).next().is_some();
         doors.remember(node(2), v4(2));
         doors.remember(node(9), v4(1));
         let sources = limits::SOURCES_PER_PEER_MAX as u8;

@@ -9,6 +9,7 @@ use skep_config::{PeerConfig, cannot_listen};
 use skep_protocol::codec::Encoded;
 use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello};
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::recovery::Lineage;
 use tokio::time::Instant;
 
 use super::calls::{frame, read_frame};
@@ -89,7 +90,7 @@ impl ControlPlane {
             idle_timeout: setup.idle_timeout,
             threads: setup.threads,
             dispatch,
-            doors: Doors::new(setup.peers.iter().filter_map(|peer| peer.control).map(|address| address.ip())),
+            doors: Doors::new(setup.peers.iter().filter_map(|peer| Some((peer.id, peer.control?.ip())))),
             strangers: Noise::default(),
         });
         let work = shared.threads.work();
@@ -188,11 +189,6 @@ async fn admit(
     let (send, mut receive) = connection.accept_bi().await.map_err(|e| e.to_string())?;
     let hello = read_hello(&mut receive).await.map_err(refuse)?;
     check_hello(&hello, &shared.hello).map_err(refuse)?;
-    if let Err(why) = shared.peers.check_shards(node, &hello.shards) {
-        Peers::refuse_stray(&connection, &why);
-        shared.peers.failed(node, why.clone());
-        return Err(why);
-    }
     Ok(Guest { node, hello, connection, send })
 }
 
@@ -203,11 +199,15 @@ async fn welcome(guest: Guest, shared: &Arc<Shared>) {
     if let Err(why) = shared.peers.make_way(node, &hello, connection.remote_address()).await {
         return Peers::refuse_twin(&connection, &why);
     }
-    let said = tokio::time::timeout(HANDSHAKE_TIMEOUT, send_hello(&mut send, &shared.hello())).await;
+    let ours = shared.hello();
+    let said = tokio::time::timeout(HANDSHAKE_TIMEOUT, send_hello(&mut send, &ours)).await;
     let said = said.unwrap_or_else(|_| Err("it does not read what it is told".to_owned()));
     drop(send);
     match said {
-        Ok(()) => attend(Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), node), shared).await,
+        Ok(()) => {
+            let peer = Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), node);
+            attend(peer, ours.shards, shared).await;
+        }
         Err(why) => tracing::warn!(%node, why, "a connection to the control plane ended before it began"),
     }
 }
@@ -277,12 +277,12 @@ async fn connect(
     address: SocketAddr,
 ) -> bool {
     match dial(endpoint, client, shared, node, address).await {
-        Ok(peer) => {
+        Ok((peer, said)) => {
             // What was known of who votes may have changed meanwhile.
             if shared.peers.stance(node) == Stance::Leave {
                 peer.link.close(0, NOT_NEEDED.as_bytes());
             } else {
-                attend(peer, shared).await;
+                attend(peer, said, shared).await;
             }
             true
         }
@@ -293,13 +293,14 @@ async fn connect(
     }
 }
 
+/// Shakes hands with a peer: the connection, and which shards this node said that it has.
 async fn dial(
     endpoint: &quinn::Endpoint,
     client: &quinn::ClientConfig,
     shared: &Shared,
     node: NodeId,
     address: SocketAddr,
-) -> Result<Peer, String> {
+) -> Result<(Peer, Vec<Lineage>), String> {
     // An address as the name sends no SNI; the identity is in the certificate.
     let (connecting, handshake) = begin(|| endpoint.connect_with(client.clone(), address, "0.0.0.0"));
     let connecting = connecting.map_err(|e| e.to_string())?;
@@ -307,25 +308,21 @@ async fn dial(
     let connected = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(silent)?;
     let connection = connected.map_err(|e| e.to_string())?;
     drop(handshake);
-    let hello = match tokio::time::timeout(HELLO_TIMEOUT, greet(&connection, &shared.hello())).await.map_err(silent)? {
+    let ours = shared.hello();
+    let hello = match tokio::time::timeout(HELLO_TIMEOUT, greet(&connection, &ours)).await.map_err(silent)? {
         Ok(hello) => hello,
         Err(error) => {
             shared.peers.note_if_refused(&connection);
-            shared.peers.note_if_stray(node, &connection);
             return Err(connection.close_reason().map_or(error, |reason| reason.to_string()));
         }
     };
     check_hello(&hello, &shared.hello)?;
-    if let Err(why) = shared.peers.check_shards(node, &hello.shards) {
-        Peers::refuse_stray(&connection, &why);
-        return Err(why);
-    }
     if let Err(why) = shared.peers.make_way(node, &hello, connection.remote_address()).await {
         Peers::refuse_twin(&connection, &why);
         return Err(why);
     }
     let local = shared.identity.node();
-    Ok(Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), local))
+    Ok((Peer::new(node, hello, Link::quic(connection, shared.threads.clone()), local), ours.shards))
 }
 
 /// Says hello first, and waits for the other side's.
@@ -335,30 +332,35 @@ async fn greet(connection: &quinn::Connection, ours: &Hello) -> Result<Hello, St
     read_hello(&mut receive).await
 }
 
-/// Has a connection served on the control thread, where Raft's streams are, until it ends.
-async fn attend(peer: Peer, shared: &Arc<Shared>) {
-    let served = shared.threads.control().spawn(serve_until_closed(peer, Arc::clone(shared)));
+/// Has a connection served on the control thread, where Raft's streams are, until it ends. `said`: which shards this node said that
+/// it has.
+async fn attend(peer: Peer, said: Vec<Lineage>, shared: &Arc<Shared>) {
+    let served = shared.threads.control().spawn(serve_until_closed(peer, said, Arc::clone(shared)));
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection is served no more, since the node stops");
     }
 }
 
-async fn serve_until_closed(peer: Peer, shared: Arc<Shared>) {
+async fn serve_until_closed(peer: Peer, said: Vec<Lineage>, shared: Arc<Shared>) {
     let peer = Arc::new(peer);
+    shared.peers.note_shards(peer.node, &peer.hello.shards);
     if !shared.peers.connect(&peer) {
         peer.link.close(0, b"another connection is kept");
         return;
     }
     tracing::info!(peer = %peer.node, name = %peer.hello.name, "control plane connected");
-    // What this node is may have become known since it looked.
-    shared.peers.part(peer.node, &peer.hello.shards);
+    // What this node is may have become known since it said hello. What becomes known from here on is told to all that are connected.
+    if shared.peers.shards() != said {
+        let (peers, node) = (shared.peers.clone(), peer.node);
+        shared.threads.work().spawn(async move { peers.ask_shards(node, HELLO_TIMEOUT).await });
+    }
     let threads = shared.threads.clone();
     let why = serve(Arc::clone(&peer), shared.peers.clone(), Arc::clone(&shared.dispatch), threads).await;
     tracing::info!(peer = %peer.node, name = %peer.hello.name, why, "control plane disconnected");
     if let Some(connection) = peer.link.connection() {
         shared.peers.note_if_refused(connection);
-        shared.peers.note_if_stray(peer.node, connection);
     }
+    shared.peers.note_left(peer.node);
     shared.peers.disconnect(&peer, why);
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Both sides may dial. When both did, both keep the connection that the smaller id dialled; a connection from a
 //! restarted process replaces that of the old one, unless that one lives: then two processes run under one identity, and the
-//! one that was there first is kept. Nodes of different shards with one number do not speak with each other. How long an answer is waited for follows what answers take; a
-//! connection ends when nothing at all was heard for the idle time, and for no call that was not answered.
+//! one that was there first is kept. Nodes of different shards with one number do not speak with each other of that number. How long an
+//! answer is waited for follows what answers take; a connection ends when nothing at all was heard for the idle time, and for no call
+//! that was not answered.
 
 mod answers;
 mod budget;
@@ -23,7 +24,7 @@ mod strays;
 mod tls;
 mod twins;
 
-pub(crate) use budget::Waits;
+pub(crate) use budget::{Room, Waits};
 pub(crate) use calls::{CallError, Class};
 pub(crate) use endpoint::{ControlPlane, Setup};
 pub(crate) use lineages::in_words;

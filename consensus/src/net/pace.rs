@@ -22,6 +22,11 @@ pub(crate) const APPEND_BYTES_MAX: usize = 128 * 1024;
 const QUEUEING_MAX: Duration = Duration::from_millis(200);
 /// Calls, or chunks of a snapshot, with the fewest bytes after which it takes as long as it does, whatever is sent.
 const FEWEST_IN_VAIN: u32 = 16;
+/// By how much it is thought to take longer at a time, and at most: the entries of one shard and the snapshot of another wait for each
+/// other on one way, and each would take the other's queue for the way again and again.
+const REST_STEP: Duration = Duration::from_secs(1);
+/// See [`REST_STEP`]: four times as long as both take with the fewest bytes at 64 kbit/s.
+const REST_MAX: Duration = Duration::from_secs(4);
 /// Fewest bytes of a snapshot under way, and fewest in one chunk.
 const SNAPSHOT_BYTES_MIN: usize = 4 * 1024;
 /// Bytes of a snapshot under way before anything is known of the link.
@@ -53,7 +58,8 @@ struct Rest {
 
 impl Rest {
     /// How long bytes waited behind others that took so much longer than the shortest. `most`: what is too long. If the fewest
-    /// that there can be wait too long again and again, it is not they who fill the way: that is how long it takes at rest.
+    /// that there can be wait too long again and again, it is not they who fill the way: that is how long it takes at rest, step by
+    /// step.
     fn queueing(&mut self, longer: Duration, are_fewest: bool, most: Duration) -> Duration {
         self.longer = self.longer.min(longer);
         let queueing = longer - self.longer;
@@ -61,8 +67,8 @@ impl Rest {
         if self.in_vain < FEWEST_IN_VAIN {
             return queueing;
         }
-        *self = Self { longer, in_vain: 0 };
-        Duration::ZERO
+        *self = Self { longer: longer.min(self.longer + REST_STEP).min(REST_MAX), in_vain: 0 };
+        longer - self.longer
     }
 }
 
@@ -355,6 +361,67 @@ mod tests {
             assert!(rate >= 0.8 * 5e5, "{longer:?} longer: {rate}");
             assert!(waited <= 3 * SNAPSHOT_QUEUEING_MAX, "{longer:?} longer: {waited:?}");
         }
+    }
+
+    /// The bytes of entries and of a snapshot that come in an hour over one way at 64 kbit/s, where each waits for the other.
+    fn share(pace: &mut Pace) -> (usize, usize) {
+        let (bytes_per_s, round_trip) = (BYTES_PER_S_MIN, 0.6);
+        let (mut now, mut free_at, mut late) = (0.0_f64, 0.0_f64, 0.0);
+        let (mut under_way, mut flying, mut came) = (std::collections::VecDeque::new(), 0, (0, 0));
+        let mut are_entries_due = true;
+        while now < 3_600.0 {
+            let mut send = |bytes: usize, are_entries: bool| {
+                free_at = now.max(free_at) + bytes as f64 / bytes_per_s;
+                under_way.push_back((now, free_at + round_trip, bytes, are_entries));
+            };
+            if std::mem::take(&mut are_entries_due) {
+                send(pace.append_bytes(), true);
+            }
+            while flying < pace.snapshot_bytes() {
+                send(pace.chunk_bytes(), false);
+                flying += pace.chunk_bytes();
+            }
+            let Some((sent, answered, bytes, are_entries)) = under_way.pop_front() else { break };
+            now = answered;
+            let waited = answered - sent - round_trip;
+            if are_entries {
+                // As round trips are smoothed.
+                late += (waited - late) / 8.0;
+                pace.appended(bytes, Duration::from_secs_f64(late));
+                came.0 += bytes;
+                are_entries_due = true;
+            } else {
+                pace.chunk_answered(bytes, Duration::from_secs_f64(waited), flying);
+                came.1 += bytes;
+                flying -= bytes;
+            }
+            let rests = [pace.append_rest.longer, pace.snapshot_rest.longer];
+            assert!(rests.iter().all(|rest| *rest <= REST_MAX / 2), "after {now} s: {rests:?}");
+        }
+        came
+    }
+
+    #[test]
+    fn entries_and_a_snapshot_share_a_thin_link_and_neither_takes_the_other_for_the_way() {
+        let mut pace = Pace::default();
+        let (entries, snapshot) = share(&mut pace);
+        let all = BYTES_PER_S_MIN * 3_600.0;
+        assert!(entries as f64 >= 0.25 * all && snapshot as f64 >= 0.25 * all, "{entries} and {snapshot} of {all}");
+        assert!(pace.append_bytes() <= 16 * 1024 && pace.snapshot_bytes() <= 16 * 1024, "{pace:?}");
+    }
+
+    #[test]
+    fn what_waits_longer_and_longer_is_taken_for_the_way_step_by_step_and_up_to_a_bound() {
+        let (mut rest, mut last) = (Rest::default(), Duration::ZERO);
+        for n in 0..10_000 {
+            let queueing = rest.queueing(ms(100 * n), true, SNAPSHOT_QUEUEING_MAX);
+            assert!(rest.longer <= (last + REST_STEP).min(REST_MAX), "{n}: {rest:?} after {last:?}");
+            assert_eq!(queueing, ms(100 * n) - rest.longer);
+            last = rest.longer;
+        }
+        assert_eq!(rest.longer, REST_MAX);
+        rest.queueing(ms(5), true, SNAPSHOT_QUEUEING_MAX);
+        assert_eq!(rest.longer, ms(5), "the way is what it was");
     }
 
     #[test]

@@ -356,6 +356,11 @@ impl Peers {
         body: &[u8],
         deadline: Duration,
     ) -> (Result<Bytes, CallError>, Duration) {
+        if kind.is_of_shard()
+            && let Err(why) = self.check_shard(peer.node, shard)
+        {
+            return (Err(CallError::NotSent(why)), Duration::ZERO);
+        }
         let clock = self.clocks.known(shard).and_then(|clock| clock.for_frames());
         let call = Outgoing { class, kind, shard, clock, body, deadline };
         let begun = tokio::time::Instant::now();

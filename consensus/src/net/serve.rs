@@ -16,18 +16,23 @@ use skep_protocol::limits;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::budget::{Budget, Held, Waits};
-use super::calls::{Begun, Class, begin_frame, frame, read_body};
+use super::budget::{Budget, Held, Room, Waits};
+use super::calls::{Begun, Class, begin_frame, frame};
 use super::peers::{Peer, Peers};
 use crate::threads::Threads;
 
 /// How long a frame may take, beside the time for its bytes at 64 kbit/s: long enough for what is more urgent to go first on a
 /// link that is thin and far away. A peer that takes longer is stuck, and not slow.
 const FRAME_PATIENCE: Duration = Duration::from_secs(60);
+/// How long nothing may come of a body that has begun, on a quick link, while others wait for the room that is held for it.
+const STALL_PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes that are read at a time of what is not kept.
 const PASSED_OVER_AT_ONCE: usize = 16 * 1024;
 /// Why a stream was closed, for its peer: its answers were not read.
 const UNREAD: quinn::VarInt = quinn::VarInt::from_u32(1);
+
+/// What is wrong with a frame of which no more comes.
+const CUT_SHORT: &str = "the stream ended within a frame";
 
 /// Who calls.
 #[derive(Clone, Copy, Debug)]
@@ -48,13 +53,14 @@ pub(crate) trait Dispatch: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// How many bytes the answer to a call may have, if it may be large, and what it waits for.
+    /// How many bytes the answer to a call may have, if it may be large and room for it is taken before the call is answered, and
+    /// what it waits for.
     fn large_answer(&self, _header: Header, _body: &[u8]) -> Option<(usize, Waits)> {
         None
     }
 
-    /// Answers a call.
-    fn call(&self, who: Who, header: Header, body: Bytes) -> Answer;
+    /// Answers a call. One that waits until there is something to tell takes room then.
+    fn call(&self, who: Who, header: Header, body: Bytes, room: Room) -> Answer;
 }
 
 /// Accepts the streams of a connection until it ends; the reason why it did. To be called on the control thread: Raft's
@@ -117,13 +123,29 @@ async fn rest_of_header(
     within(patience(HEADER_BYTES), begun.header(receive)).await
 }
 
-/// Reads the body of a frame.
+/// Reads the body of a frame. Nothing of it may come for so long while others wait for its room.
 async fn body_of(
     header: &Header,
     receive: &mut (impl AsyncRead + Unpin),
     patience: impl Fn(usize) -> Duration,
+    (stall_patience, is_waited_for): (Duration, impl Fn() -> bool),
 ) -> Result<Bytes, Cut> {
-    within(patience(header.body_bytes as usize), read_body(receive, header)).await
+    let bytes = header.body_bytes as usize;
+    let read = async {
+        let (mut body, mut there) = (vec![0_u8; bytes], 0_usize);
+        while let Some(left) = body.get_mut(there..).filter(|left| !left.is_empty()) {
+            match tokio::time::timeout(stall_patience, receive.read(left)).await {
+                Ok(Ok(0)) => return Err(Cut::Broken(CUT_SHORT.to_owned())),
+                Ok(Ok(read)) => there += read,
+                Ok(Err(error)) => return Err(Cut::Broken(error.to_string())),
+                Err(_) if is_waited_for() => return Err(Cut::TooSlow(stall_patience)),
+                Err(_) => {}
+            }
+        }
+        Ok(Bytes::from(body))
+    };
+    let patience = patience(bytes);
+    tokio::time::timeout(patience, read).await.unwrap_or(Err(Cut::TooSlow(patience)))
 }
 
 /// Reads the body of a frame and keeps nothing of it.
@@ -139,7 +161,7 @@ async fn pass_over(
             let wanted = left.min(some.len());
             let Some(part) = some.get_mut(..wanted) else { break };
             match receive.read(part).await {
-                Ok(0) => return Err("the stream ended within a frame".to_owned()),
+                Ok(0) => return Err(CUT_SHORT.to_owned()),
                 Ok(read) => left -= read,
                 Err(error) => return Err(error.to_string()),
             }
@@ -149,8 +171,16 @@ async fn pass_over(
     within(patience(bytes), pass).await
 }
 
-/// An answer to be written, and what it holds until then: the place of its call, and its bytes if it may be large.
-type Written = (Vec<u8>, (Option<OwnedSemaphorePermit>, Option<Held>));
+/// An answer to be written, and what it holds until then.
+type Written = (Vec<u8>, Holds);
+
+/// What an answer holds until it is written: the place of its call, and its bytes if it may be large.
+#[derive(Debug, Default)]
+struct Holds {
+    _place: Option<OwnedSemaphorePermit>,
+    _large: Option<Held>,
+    _room: Room,
+}
 
 /// Writes answers until there are no more. `patience`: for so many bytes.
 async fn write_all_of(
@@ -209,7 +239,9 @@ impl Served {
         let body = match self.dispatch.admit(self.who(), header).await {
             Ok(()) => {
                 let held = self.budget.call(header.body_bytes as usize, header.kind).await;
-                Ok((body_of(&header, receive, patience).await?, held))
+                let stalls = (self.peer.patience(STALL_PATIENCE, 0), || held.is_waited_for());
+                let body = body_of(&header, receive, patience, stalls).await?;
+                Ok((body, held))
             }
             Err(why) => {
                 pass_over(&header, receive, patience).await?;
@@ -262,32 +294,23 @@ async fn serve_stream(served: Served, first: Came, send: quinn::SendStream, mut 
         };
         let Some(came) = next else { return };
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-        // Where nobody reads what was asked, nothing more is made.
-        let large = match &came.body {
-            Ok((body, _)) => served.dispatch.large_answer(came.header, body),
-            Err(_) => None,
-        };
-        let large = match large {
-            Some((bytes, waits)) => Some(served.budget.answer(bytes, waits).await),
-            None => None,
-        };
         // A frame on a stream of another class is answered where its own belongs.
         let runtime = class_of(came.header.kind).runtime(&served.threads);
-        runtime.spawn(answer(Arc::clone(&served), came, frames.clone(), (Some(permit), large)));
+        runtime.spawn(answer(Arc::clone(&served), came, frames.clone(), permit));
     }
 }
 
-/// Answers one call.
-async fn answer(
-    served: Arc<Served>,
-    came: Came,
-    frames: mpsc::Sender<Written>,
-    holds: (Option<OwnedSemaphorePermit>, Option<Held>),
-) {
-    let header = came.header;
+/// Answers one call. What it waits for keeps no other call of its stream waiting.
+async fn answer(served: Arc<Served>, came: Came, frames: mpsc::Sender<Written>, place: OwnedSemaphorePermit) {
+    let (header, room) = (came.header, Room::within(&served.budget));
+    let mut holds = Holds { _place: Some(place), _large: None, _room: room.clone() };
     let (kind, answer) = match came.body {
         Ok((body, held)) => {
-            let answer = served.dispatch.call(served.who(), header, body).await;
+            // Where nobody reads what was asked, nothing more is made.
+            if let Some((bytes, waits)) = served.dispatch.large_answer(header, &body) {
+                holds._large = Some(served.budget.answer(bytes, waits).await);
+            }
+            let answer = served.dispatch.call(served.who(), header, body, room).await;
             drop(held);
             answer.map_or_else(|why| (FrameKind::Refused, why.into_bytes()), |answer| (FrameKind::Reply, answer))
         }
@@ -344,7 +367,7 @@ mod tests {
     /// Reads the rest of a frame that has begun.
     async fn rest(begun: Begun, receive: &mut tokio::io::DuplexStream) -> Result<(Header, Bytes), Cut> {
         let header = rest_of_header(begun, receive, patience).await?;
-        let body = body_of(&header, receive, patience).await?;
+        let body = body_of(&header, receive, patience, (STALL_PATIENCE, || false)).await?;
         Ok((header, body))
     }
 
@@ -358,6 +381,29 @@ mod tests {
         }
         for cut in [HEADER_BYTES, whole.len() - 1] {
             assert_eq!(read(&whole[..cut]).await, Err(Cut::TooSlow(patience(1_000))), "cut to {cut}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_is_given_up_soon_while_others_wait_for_its_room_and_a_slow_one_is_not() {
+        let body = [5; 1_000];
+        let whole = frame(FrameKind::Query, ShardId::FIRST, None, 7, &body);
+        for comes in [false, true] {
+            let (mut peer, mut receive) = tokio::io::duplex(whole.len());
+            peer.write_all(&whole[..HEADER_BYTES]).await.unwrap();
+            let header = begin_frame(&mut receive).await.unwrap().unwrap().header(&mut receive).await.unwrap();
+            let read = body_of(&header, &mut receive, patience, (STALL_PATIENCE, || true));
+            let write = async {
+                for part in body.chunks(250).filter(|_| comes) {
+                    tokio::time::sleep(STALL_PATIENCE / 2).await;
+                    peer.write_all(part).await.unwrap();
+                }
+            };
+            let (read, ()) = tokio::join!(read, write);
+            match comes {
+                true => assert_eq!(read.unwrap().as_ref(), body),
+                false => assert_eq!(read, Err(Cut::TooSlow(STALL_PATIENCE))),
+            }
         }
     }
 
@@ -380,8 +426,8 @@ mod tests {
     async fn answers_that_nobody_reads_are_not_kept_for_ever() {
         let (mut peer, mut send) = tokio::io::duplex(64);
         let (answers, mut queue) = mpsc::channel(4);
-        answers.send((vec![1; 64], (None, None))).await.unwrap();
-        answers.send((vec![2; 65], (None, None))).await.unwrap();
+        answers.send((vec![1; 64], Holds::default())).await.unwrap();
+        answers.send((vec![2; 65], Holds::default())).await.unwrap();
         let written = write_all_of(&mut queue, &mut send, patience).await;
         assert_eq!(written, Err(Cut::TooSlow(patience(65))), "the first found room on its way");
         let mut came = [0; 64];

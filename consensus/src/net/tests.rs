@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,8 +18,9 @@ use skep_protocol::text::{NodeName, SiteName};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
+use super::calls::frame;
 use super::serve::Answer;
-use super::{Admission, CallError, Class, ControlPlane, Dispatch, Peers, Setup, Who};
+use super::{Admission, CallError, Class, ControlPlane, Dispatch, Peers, Room, Setup, Waits, Who};
 use crate::clock::Clocks;
 use crate::identity::Identity;
 use crate::threads::{Threads, control_runtime, work_runtime};
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Whereabouts;
 
 impl Dispatch for Whereabouts {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         Box::pin(async { Ok(Handle::current().id().to_string().into_bytes()) })
     }
 }
@@ -40,7 +41,7 @@ impl Dispatch for Whereabouts {
 struct Busy;
 
 impl Dispatch for Busy {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         Box::pin(std::future::pending())
     }
 }
@@ -50,7 +51,7 @@ impl Dispatch for Busy {
 struct TooMuch(AtomicBool);
 
 impl Dispatch for TooMuch {
-    fn call(&self, _who: Who, _header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         let bytes = if self.0.swap(true, Ordering::Relaxed) { 1 } else { limits::FRAME_BYTES_MAX + 1 };
         Box::pin(async move { Ok(vec![0; bytes]) })
     }
@@ -65,8 +66,40 @@ impl Dispatch for Picky {
         Box::pin(std::future::ready(if admits { Ok(()) } else { Err("not from you".to_owned()) }))
     }
 
-    fn call(&self, _who: Who, header: Header, _body: Bytes) -> Answer {
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
         assert_ne!(header.kind, FrameKind::Append, "what is not admitted is not dispatched");
+        Box::pin(async { Ok(vec![1]) })
+    }
+}
+
+/// Answers pulls never, and says that their answers may be large.
+struct Sleepy;
+
+impl Dispatch for Sleepy {
+    fn large_answer(&self, header: Header, _body: &[u8]) -> Option<(usize, Waits)> {
+        (header.kind == FrameKind::Pull).then_some((limits::PULL_BYTES_SOFT_MAX, Waits::ForEnd))
+    }
+
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
+        match header.kind {
+            FrameKind::Pull => Box::pin(std::future::pending()),
+            _ => Box::pin(async { Ok(vec![1]) }),
+        }
+    }
+}
+
+/// Never reads a stream that begins with a question.
+struct Deaf;
+
+impl Dispatch for Deaf {
+    fn admit(&self, _who: Who, header: Header) -> Admission {
+        match header.kind {
+            FrameKind::Query => Box::pin(std::future::pending()),
+            _ => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    fn call(&self, _who: Who, _header: Header, _body: Bytes, _room: Room) -> Answer {
         Box::pin(async { Ok(vec![1]) })
     }
 }
@@ -75,9 +108,11 @@ impl Dispatch for Picky {
 struct Says(Vec<Lineage>);
 
 impl Dispatch for Says {
-    fn call(&self, _who: Who, header: Header, _body: Bytes) -> Answer {
-        assert_eq!(header.kind, FrameKind::Lineages);
-        let said = Lineages { shards: self.0.clone() }.encode().unwrap();
+    fn call(&self, _who: Who, header: Header, _body: Bytes, _room: Room) -> Answer {
+        let said = match header.kind {
+            FrameKind::Lineages => Lineages { shards: self.0.clone() }.encode().unwrap(),
+            _ => vec![1],
+        };
         Box::pin(async move { Ok(said) })
     }
 }
@@ -236,23 +271,36 @@ fn strays(node: &Node) -> Vec<Option<NodeId>> {
 }
 
 #[test]
-fn nodes_of_two_shards_of_one_number_do_not_speak_until_one_of_them_has_given_its_own_up() {
+fn nodes_of_two_shards_of_one_number_do_not_speak_of_it_and_stay_connected_for_all_others() {
     let (one, two) = (identity(1).node(), identity(2).node());
-    let asked = start_of(2, peer(1, None), vec![lineage(6, &[])]);
-    let asking = start_of(1, peer(2, asked.plane.local_address()), vec![lineage(7, &[])]);
+    let second = ShardId(2);
+    let of_second = || Lineage { shard: second, ..lineage(5, &[]) };
+    let asked = start_of(2, peer(1, None), vec![lineage(6, &[]), of_second()]);
+    let asking = start_of(1, peer(2, asked.plane.local_address()), vec![lineage(7, &[]), of_second()]);
     until(&asking, || strays(&asked) == [Some(one)] && strays(&asking) == [Some(two)]);
-    // Both know which shards these are, and show it beside the peer.
-    for node in [&asked, &asking] {
-        until(node, || {
-            let errors = node.peers.views().into_iter().filter_map(|view| view.last_error).collect::<String>();
-            errors.contains("genesis 0606") && errors.contains("genesis 0707")
-        });
+    until(&asking, || asked.peers.connected(one).is_some() && asking.peers.connected(two).is_some());
+    // Both know which shards these are, and say the same.
+    let details = [&asked, &asking].map(|node| node.peers.strays().remove(0).detail);
+    assert_eq!(details[0], details[1]);
+    assert!(details[0].contains("genesis 0606") && details[0].contains("genesis 0707"), "{details:?}");
+    for (node, other) in [(&asked, one), (&asking, two)] {
+        let call = |kind, shard| {
+            let call = node.peers.call(other, Class::Urgent, kind, shard, b"", PATIENCE);
+            node.work.block_on(call)
+        };
+        for kind in [FrameKind::Beat, FrameKind::Append, FrameKind::Query, FrameKind::Clock, FrameKind::Leads] {
+            let of_it = call(kind, ShardId::FIRST);
+            assert!(matches!(&of_it, Err(CallError::NotSent(why)) if *why == details[0]), "{kind:?}: {of_it:?}");
+            assert!(node.peers.check_shard(other, ShardId::FIRST).is_err(), "it would be heard");
+            assert_eq!(call(kind, second).unwrap().as_ref(), [1], "{kind:?} of a shard that both have");
+        }
+        assert!(node.peers.check_shard(other, second).is_ok() && node.peers.check_shard(other, ShardId(3)).is_ok());
     }
-    assert!(asked.peers.connected(one).is_none() && asking.peers.connected(two).is_none());
     // As one does whose data directory was moved away.
-    asked.peers.have(Vec::new());
-    until(&asking, || asking.peers.connected(two).is_some());
+    asked.peers.have(vec![of_second()]);
+    asking.peers.note_shards(two, &[of_second()]);
     assert_eq!((strays(&asked), strays(&asking)), (vec![], vec![]));
+    assert!(asking.peers.check_shard(two, ShardId::FIRST).is_ok());
     stop(asking);
     stop(asked);
 }
@@ -278,26 +326,25 @@ fn a_node_without_a_shard_or_with_one_as_it_was_before_a_recovery_is_let_in() {
 #[test]
 fn what_a_node_is_counts_when_it_comes_to_know_it_and_not_only_when_it_connects() {
     let (one, two) = (identity(1).node(), identity(2).node());
-    let part = |asked: &Node, asking: &Node| {
-        until(asking, || strays(asking) == [Some(two)] && strays(asked) == [Some(one)]);
-        until(asking, || asking.peers.connected(two).is_none() && asked.peers.connected(one).is_none());
-    };
+    let connected =
+        |asked: &Node, asking: &Node| asking.peers.connected(two).is_some() && asked.peers.connected(one).is_some();
     // The other one said what it is when it connected.
     let asked = start_of(2, peer(1, None), vec![lineage(6, &[])]);
     let asking = start_of(1, peer(2, asked.plane.local_address()), Vec::new());
-    until(&asking, || asking.peers.connected(two).is_some());
+    until(&asking, || connected(&asked, &asking));
     assert!(asking.peers.have(vec![lineage(7, &[])]) && !asking.peers.have(vec![lineage(7, &[])]));
-    part(&asked, &asking);
+    assert_eq!(strays(&asking), [Some(two)]);
     stop(asking);
     stop(asked);
-    // Neither knew then, and one asks.
+    // Neither knew then. One tells and asks, and both know.
     let asked = start_that(2, 2, peer(1, None), Arc::new(Says(vec![lineage(6, &[])])));
     let asking = start_of(1, peer(2, asked.plane.local_address()), Vec::new());
-    until(&asking, || asking.peers.connected(two).is_some() && asked.peers.connected(one).is_some());
-    assert!(asked.peers.have(vec![lineage(6, &[])]) && asking.peers.have(vec![lineage(7, &[])]));
-    assert!(asking.peers.connected(two).is_some());
+    until(&asking, || connected(&asked, &asking));
+    assert!(asking.peers.have(vec![lineage(7, &[])]));
+    assert!(strays(&asking).is_empty());
     asking.work.block_on(asking.peers.ask_all(PATIENCE));
-    part(&asked, &asking);
+    assert_eq!(strays(&asking), [Some(two)]);
+    assert!(connected(&asked, &asking));
     stop(asking);
     stop(asked);
 }
@@ -346,6 +393,64 @@ fn a_call_that_is_refused_by_its_header_is_not_kept_and_its_stream_goes_on() {
         assert!(matches!(&refused, Err(CallError::Refused(why)) if why == "not from you"), "{refused:?}");
         assert_eq!(call(FrameKind::Vote, b"").unwrap().as_ref(), [1]);
     }
+    stop(asking);
+    stop(asked);
+}
+
+#[test]
+fn a_renewal_is_answered_before_all_pulls_that_wait_for_room_on_its_stream() {
+    let two = identity(2).node();
+    let asked = start_that(2, 2, peer(1, None), Arc::new(Sleepy));
+    let asking = start(1, peer(2, asked.plane.local_address()));
+    until(&asking, || asking.peers.connected(two).is_some());
+    let call = |kind| asking.peers.call(two, Class::Agents, kind, ShardId::FIRST, b"", PATIENCE);
+    // One more than there is room for.
+    let count = limits::LARGE_ANSWER_BYTES_PER_PEER_MAX / limits::PULL_BYTES_SOFT_MAX + 1;
+    asking.work.block_on(async {
+        assert_eq!(call(FrameKind::Heartbeat).await.unwrap().as_ref(), [1], "the stream is there");
+        let pulls = futures::future::join_all((0..count).map(|_| call(FrameKind::Pull)));
+        tokio::select! {
+            biased;
+            ended = pulls => panic!("{ended:?}"),
+            answer = call(FrameKind::Heartbeat) => assert_eq!(answer.unwrap().as_ref(), [1]),
+        }
+    });
+    stop(asking);
+    stop(asked);
+}
+
+/// Fills a stream that begins with a question, and counts the bytes that found room.
+async fn fill(connection: quinn::Connection, filled: Arc<AtomicUsize>) {
+    let Ok((mut send, _receive)) = connection.open_bi().await else { return };
+    let mut some = frame(FrameKind::Query, ShardId::FIRST, None, 1, &[0]);
+    while let Ok(bytes) = send.write(&some).await {
+        filled.fetch_add(bytes, Ordering::Relaxed);
+        some.resize(64 * 1024, 0);
+    }
+}
+
+#[test]
+fn streams_that_are_never_read_keep_neither_votes_nor_the_largest_frames_waiting() {
+    let two = identity(2).node();
+    let asked = start_that(2, 2, peer(1, None), Arc::new(Deaf));
+    let asking = start(1, peer(2, asked.plane.local_address()));
+    until(&asking, || asking.peers.connected(two).is_some());
+    let connection = asking.peers.connected(two).and_then(|peer| peer.link.connection().cloned()).unwrap();
+    let filled = <[Arc<AtomicUsize>; 2]>::default();
+    for filled in &filled {
+        asking.work.spawn(fill(connection.clone(), Arc::clone(filled)));
+    }
+    until(&asking, || filled.iter().all(|bytes| bytes.load(Ordering::Relaxed) >= limits::STREAM_BYTES_UNREAD_MAX));
+    let calls = [
+        (Class::Urgent, FrameKind::Vote, Vec::new()),
+        (Class::Agents, FrameKind::Claims, vec![0; limits::FRAME_BYTES_MAX]),
+        (Class::Urgent, FrameKind::Beat, Vec::new()),
+    ];
+    for (class, kind, body) in calls {
+        let answer = asking.work.block_on(asking.peers.call(two, class, kind, ShardId::FIRST, &body, PATIENCE));
+        assert_eq!(answer.unwrap().as_ref(), [1], "{kind:?}");
+    }
+    drop(connection);
     stop(asking);
     stop(asked);
 }

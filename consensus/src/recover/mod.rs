@@ -308,7 +308,7 @@ impl Remains {
         signed: &SignedRecovery,
         term: u64,
     ) -> Result<Lock, RecoverError> {
-        let fresh = Store::open_alone(dir, incarnation, self.options.clone())?;
+        let fresh = Store::make_alone(dir, incarnation, self.options.clone())?;
         self.write(&fresh, signed, term)?;
         let lock = fresh.close();
         beside::finish(dir)?;

@@ -210,7 +210,9 @@ fn what_a_recovery_that_was_cut_off_had_half_made_is_removed_by_the_next_one_and
     directory(&data, Vec::new());
     let [half, whole, before] = ["recovering-a", "recovering-b", "before-c"].map(|word| beside::named(&data, word));
     beside::begin(&half).unwrap();
-    drop(Store::open_alone(&half, [2; 16], store_options(&CONFIG)).unwrap());
+    drop(Store::make_alone(&half, [2; 16], store_options(&CONFIG)).unwrap());
+    let refused = remains(&half, None).err();
+    assert!(matches!(refused, Some(RecoverError::Store(StoreError::HalfMade { .. }))), "it is nobody's");
     for kept in [&whole, &before] {
         std::fs::create_dir(kept).unwrap();
         std::fs::write(kept.join("FORMAT"), "skep 2").unwrap();
@@ -224,6 +226,26 @@ fn what_a_recovery_that_was_cut_off_had_half_made_is_removed_by_the_next_one_and
     assert!(!half.exists() && whole.exists() && before.exists() && beside::has_store(&now.before));
     let made = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
     assert!(!made.iter().any(|name| name == "HALF-MADE"), "{made:?}");
+}
+
+#[test]
+fn a_recovery_that_is_cut_off_once_the_directories_have_changed_places_loses_neither() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    directory(&data, Vec::new());
+    let was = remains(&data, None).unwrap();
+    let word = signed(&was, 7, &operator());
+    let now = was.recover(word, [9; 16]).unwrap();
+    // As it is before the history has followed, and the old directory has its name.
+    let made = beside::named(&data, &format!("{MADE}cut-off"));
+    beside::rename(&now.before, &made).unwrap();
+    beside::move_history(&data, &made).unwrap();
+    assert_eq!(beside::clear(&data, MADE), Leftovers { removed: Vec::new(), kept: vec![made.clone()] });
+    let next = remains(&data, None).unwrap();
+    assert_eq!((next.view().genesis, next.view().counts.pending), (Genesis::from_bytes([7; 16]), 2));
+    let old = Store::open(&made, [0; 16], store_options(&CONFIG)).unwrap();
+    assert_eq!(old.incarnation(), Incarnation(INCARNATION));
+    assert_eq!(old.ends(SHARD), (None, Some(LogPoint { index: 4, term: 2 })));
 }
 
 #[test]

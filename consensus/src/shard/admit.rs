@@ -10,7 +10,7 @@ use openraft::EntryPayload;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::AppendEntriesRequest;
 use skep_protocol::codec::Encoded as _;
-use skep_protocol::entry;
+use skep_protocol::entry::{self, EntryBody};
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
@@ -88,7 +88,10 @@ impl Shard {
             }
             let EntryPayload::Normal(bytes) = &one.payload else { continue };
             match entry::Entry::decode(&bytes.0) {
-                Ok(entry) => self.check_stamp(who.node, entry.stamp)?,
+                Ok(entry) => {
+                    self.check_stamp(who.node, entry.stamp)?;
+                    self.check_founding(&entry.body).map_err(|why| format!("entry {index} {why}"))?;
+                }
                 Err(error) => return Err(self.unreadable(who, index, &error)),
             }
         }
@@ -96,6 +99,16 @@ impl Shard {
             return Err("what is committed is of a later term than its sender leads".to_owned());
         }
         Ok(())
+    }
+
+    /// Whether a first entry is this shard's: one of another would have the replica pass for what it is not.
+    fn check_founding(&self, body: &EntryBody) -> Result<(), String> {
+        let EntryBody::Founding(founding) = body else { return Ok(()) };
+        let place = &founding.charter.place;
+        if self.is_here(place) {
+            return Ok(());
+        }
+        Err(format!("is the first one of shard {} of site {}", place.shard, place.site))
     }
 
     fn unreadable(&self, who: Who, index: u64, error: &skep_protocol::codec::CodecError) -> String {

@@ -52,6 +52,8 @@ struct Heard {
     unready_since_ms: Option<u64>,
     /// What each voter is to hold, while this node leads.
     voters: BTreeMap<RaftId, Due>,
+    /// The term in which this node led last, and since when.
+    led: Option<(u64, u64)>,
 }
 
 /// What was heard of the leader and of the voters.
@@ -65,12 +67,17 @@ pub(super) struct Condition {
 impl Condition {
     /// Of a replica that is opened now.
     pub(super) fn new(now_ms: u64) -> Self {
-        let heard = Heard { since_ms: now_ms, due: None, unready_since_ms: None, voters: BTreeMap::new() };
+        let heard = Heard { since_ms: now_ms, due: None, unready_since_ms: None, voters: BTreeMap::new(), led: None };
         Self { heard: Mutex::new(heard), found: Notify::new() }
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This node was elected in a term.
+    pub(super) fn begins_to_lead(&self, term: u64, now_ms: u64) {
+        self.heard().led = Some((term, now_ms));
     }
 
     /// This node does not lead any more: it hears of the next leader from now on.
@@ -166,6 +173,13 @@ impl Shard {
         self.inner.site.config.silence_ms_max.max(self.detector().borne_ms())
     }
 
+    /// Whether this node, which leads, has led for no longer than its patience: who has not answered it yet may be about to.
+    fn has_just_begun(&self, metrics: &Metrics) -> bool {
+        let led = self.inner.condition.heard().led.filter(|(term, _)| *term == metrics.current_term);
+        let now = self.inner.clock.boot_ms();
+        led.is_none_or(|(_, since)| now.saturating_sub(since) <= self.borne_ms())
+    }
+
     /// Everything that is wrong with the shard as this node sees it.
     pub(super) fn faults(&self) -> Vec<FaultReport> {
         let metrics = self.metrics();
@@ -192,7 +206,7 @@ impl Shard {
         let mut faults: Vec<FaultReport> = self.fault_of_disk().into_iter().collect();
         faults.extend(self.faults_of_history());
         if leads(&metrics) {
-            if !has_quorum(self, &metrics) {
+            if !has_quorum(self, &metrics) && !self.has_just_begun(&metrics) {
                 let since = self.age_ms().map_or("since it leads".to_owned(), |ms| format!("for {}", span(ms)));
                 faults
                     .push(own(ShardFault::LeaderWithoutQuorum, format!("no majority has answered this node {since}")));
@@ -291,7 +305,7 @@ impl Shard {
             return Some((ShardFault::VoterWrongVersion, detail));
         }
         let age = self.voter_age_ms(&id);
-        if age.is_none_or(|ms| ms > patience) {
+        if age.map_or_else(|| !self.has_just_begun(metrics), |ms| ms > patience) {
             let since = age.map_or("has not answered yet".to_owned(), |ms| format!("last answered {} ago", span(ms)));
             let why =
                 if connected.is_some() { String::new() } else { format!("; {}", peers.not_connected(member.node)) };

@@ -31,7 +31,7 @@ pub(super) async fn follow_leadership(shard: Shard) {
         let applied_own = now.last_applied.is_some_and(|id| *id.leader_id == term);
         if leads && counted_term != Some(term) {
             counted_term = Some(term);
-            shard.pulse().begin(shard.inner.clock.boot_ms(), shard.inner.flush_time.ms());
+            begin(&shard, term);
         }
         if !leads && led_term.take().is_some() {
             tracing::info!(shard = %shard.id(), term = now.current_term, "this node does not lead the shard any more");
@@ -84,6 +84,13 @@ pub(super) async fn follow_leadership(shard: Shard) {
             None => {}
         }
     }
+}
+
+/// This node was elected.
+fn begin(shard: &Shard, term: u64) {
+    let now_ms = shard.inner.clock.boot_ms();
+    shard.pulse().begin(now_ms, shard.inner.flush_time.ms());
+    shard.inner.condition.begins_to_lead(term, now_ms);
 }
 
 /// What a leader that was elected does to be ready, while it is at it. Its entries take as long as disks take to write them.

@@ -13,6 +13,7 @@ use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
+use skep_protocol::statement::Place;
 
 use super::condition::matched;
 use super::heir::{Candidate, heir};
@@ -28,12 +29,7 @@ impl Shard {
             let name = Some(site.config.node.name.clone());
             return Ok(Member { node, incarnation: site.incarnation, name, charter: None });
         }
-        let Some(peer) = site.peers.connected(node) else {
-            return Err(match site.peers.stray(node) {
-                Some(why) => MembershipError::AnotherShard { node, why },
-                None => MembershipError::Unreachable { node },
-            });
-        };
+        let peer = site.peers.connected(node).ok_or(MembershipError::Unreachable { node })?;
         let name = site.peers.name(node);
         Ok(Member { node, incarnation: peer.hello.incarnation, name, charter: None })
     }
@@ -74,10 +70,14 @@ impl Shard {
         membership.nodes().find_map(|(_, member)| member.charter.as_deref().cloned())
     }
 
+    /// Whether a place is this shard's, whatever its genesis.
+    pub(super) fn is_here(&self, place: &Place) -> bool {
+        place.site == self.inner.site.config.node.site && place.shard == self.inner.id
+    }
+
     /// Refuses a charter of another shard, or with a first operator that has not shown that it has its key.
     fn check_charter(&self, charter: &Charter) -> Result<(), MembershipError> {
-        let here = (&self.inner.site.config.node.site, self.inner.id);
-        if (&charter.place.site, charter.place.shard) != here {
+        if !self.is_here(&charter.place) {
             return Err(MembershipError::Charter("it is of another site or shard".to_owned()));
         }
         if charter.first.is_some() && charter.shown().is_none() {
@@ -183,15 +183,14 @@ impl Shard {
     }
 
     /// Refuses a node that has a replica of another shard under this one's number. It is asked, since it may not have known when it
-    /// connected; one that does not answer is taken at the word of its hello, and has to be reached before it can catch up.
+    /// connected; one that does not answer is taken at what it said last, and has to be reached before it can catch up.
     async fn check_lineage(&self, node: NodeId) -> Result<(), MembershipError> {
         let site = &self.inner.site;
         if node == site.node {
             return Ok(());
         }
         let asked = site.peers.ask_shards(node, Duration::from_millis(site.config.rpc_timeout_ms)).await;
-        let said = || site.peers.connected(node).map(|peer| peer.hello.shards.clone()).unwrap_or_default();
-        let theirs = asked.unwrap_or_else(said);
+        let theirs = asked.unwrap_or_else(|| site.peers.shards_of(node));
         let Some(own) = self.lineage() else { return Ok(()) };
         match theirs.iter().find(|their| their.shard == own.shard && !their.belongs_with(&own)) {
             None => Ok(()),

@@ -48,6 +48,18 @@ pub enum MembershipError {
     /// The shard exists already.
     #[error("the shard exists already; 'skep shard status' shows it, 'skep shard add-voter' changes it")]
     Exists,
+    /// This node has heard that others vote in a shard of this number.
+    #[error(
+        "this node has heard of a shard {shard} with voters elsewhere: {voters}; 'skep shard add-voter' on its leader takes this node \
+         in, and another shard needs another number (--shard). If it is gone for good, start all nodes that have heard of it again, \
+         and ask again"
+    )]
+    Elsewhere {
+        /// Which.
+        shard: ShardId,
+        /// Who votes there, or leads.
+        voters: String,
+    },
     /// A node has not shown its incarnation.
     #[error("{node} is not connected; start it, and let it and this node list each other as [[peers]]")]
     Unreachable {

@@ -275,9 +275,19 @@ impl Shard {
         self.inner.state.read().agent(agent).and_then(|record| record.attachment).map(|attachment| attachment.node)
     }
 
-    /// How the shard came about, as far as this replica knows.
+    /// How the shard came about, as far as this replica knows. What its first entry says of another number is not of this shard.
     pub(crate) fn lineage(&self) -> Option<Lineage> {
-        self.inner.state.read().lineage()
+        self.inner.state.read().lineage().filter(|lineage| lineage.shard == self.id())
+    }
+
+    /// The same; of a replica that has not applied its first entry, what whoever made the shard says in the last membership of its
+    /// log. That may not be committed: it is for others who ask what this node holds, and nothing is refused here for it.
+    pub(crate) fn lineage_in_log(&self) -> Option<Lineage> {
+        let by_charter = || {
+            let place = self.charter().map(|charter| charter.place).filter(|place| self.is_here(place))?;
+            Some(Lineage { shard: place.shard, genesis: place.genesis, past: Vec::new() })
+        };
+        self.lineage().or_else(by_charter)
     }
 
     pub(crate) fn clock(&self) -> &ShardClock {

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::lead::has_quorum;
 use super::{Shard, ShardView};
+use crate::net::Room;
 use crate::pulls::Waiter;
 
 /// Why a pull looks again.
@@ -53,8 +54,8 @@ impl Shard {
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
     /// leader does: it has applied everything that was acknowledged, and its clock is the shard's. That it still leads is
     /// asked of a quorum for a node that knows nothing yet, since it has no clock to tell an era that is over by, and for one that is
-    /// ahead of all that was let out or applied here.
-    pub(crate) async fn pull(&self, node: NodeId, pull: &Pull) -> Result<Pulled, PullFailure> {
+    /// ahead of all that was let out or applied here. `room`: where there is some for what it tells, while it does not wait.
+    pub(crate) async fn pull(&self, node: NodeId, pull: &Pull, room: &Room) -> Result<Pulled, PullFailure> {
         let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();
         // A machine that slept may not have looked since.
@@ -75,6 +76,7 @@ impl Shard {
         loop {
             let news = waiter.as_ref().map(Waiter::next);
             let bytes_max = usize::try_from(self.inner.site.peers.answer_bytes(node)).unwrap_or(usize::MAX);
+            room.take(bytes_max.min(limits::PULL_BYTES_SOFT_MAX)).await;
             let (agents, root, authority) = {
                 let state = self.inner.state.read();
                 let agents = state.pull(node, pull, looked, bytes_max);
@@ -84,6 +86,7 @@ impl Shard {
             if is_over || !agents.is_empty() || !authority.chains.is_empty() {
                 return Ok(Pulled { clock, root, agents, authority });
             }
+            room.give_back();
             match wait(news, &mut view, over.as_mut()).await {
                 Woken::News => {}
                 Woken::Over => is_over = true,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use skep_protocol::entry::Charter;
-use skep_protocol::ids::{Genesis, NodeId};
+use skep_protocol::ids::{Genesis, NodeId, ShardId};
+use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::statement::Place;
 use tokio::time::Instant;
 
@@ -170,5 +171,55 @@ async fn ask_for_a_node_of_another_shard(watch: Watch) {
 #[test]
 fn a_node_of_another_shard_of_the_same_number_is_not_taken_in() {
     let outcome = run(ask_for_a_node_of_another_shard);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// The same, of a group whose other voter is gone before it has begun: its first entry is not applied.
+async fn ask_for_a_node_of_one_that_has_not_begun(watch: Watch) {
+    let (mut nodes, _) = group(7, 5, 3, &watch).await;
+    let (_, leads) = leader(&mut nodes).await;
+    let (node, stray) = (nodes.all[3].id, nodes.all[3].process.clone().unwrap());
+    let place = Place { genesis: Genesis::from_bytes([9; 16]), ..charter().place };
+    let other = stray.core.open(SHARD).await.unwrap();
+    other.initialize(&[node, nodes.all[4].id], Charter { place, first: None }).await.unwrap();
+    nodes.kill(4);
+    assert_eq!(other.lineage(), None, "it has begun");
+    let refused = leads.add_voter(node).await;
+    let Err(MembershipError::AnotherShard { node: named, why }) = refused else { panic!("{refused:?}") };
+    assert_eq!(named, node);
+    assert!(why.contains("genesis 09090909"), "{why}");
+    assert!(!leads.is_member(node), "it was made a member before it was asked");
+}
+
+#[test]
+fn a_replica_that_has_not_begun_says_by_its_log_of_which_shard_it_is() {
+    let outcome = run(ask_for_a_node_of_one_that_has_not_begun);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// Somebody wants to make a shard at a node that has heard of one with that number.
+async fn make_what_others_have(watch: Watch) {
+    let (mut nodes, ids) = three_of(4, &watch).await;
+    let (leads, _) = leader(&mut nodes).await;
+    let core = nodes.all[3].process.clone().unwrap().core;
+    let hear = |leader, voters| core.learn(SHARD, |known| known.hint = LeaderHint { leader, term: 1, voters });
+    assert_eq!(core.check_unheard(SHARD), Ok(()));
+    hear(Some(leads), Voters::default());
+    let refused = core.check_unheard(SHARD);
+    assert_eq!(refused, Err(MembershipError::Elsewhere { shard: SHARD, voters: leads.to_string() }));
+    hear(None, Voters::of(ids.iter().copied()));
+    let refused = core.check_unheard(SHARD).unwrap_err().to_string();
+    assert!(ids.iter().all(|id| refused.contains(&id.to_string())) && refused.contains("add-voter"), "{refused}");
+    assert_eq!(core.check_unheard(ShardId(9)), Ok(()), "nothing is known of that one");
+    // It was the only voter, and lost its disk: nobody has the shard any more.
+    hear(None, Voters::of([nodes.all[3].id]));
+    assert_eq!(core.check_unheard(SHARD), Ok(()));
+    // A member is told by its own replica that the shard exists.
+    assert_eq!(nodes.all[0].process.clone().unwrap().core.check_unheard(SHARD), Ok(()));
+}
+
+#[test]
+fn no_shard_is_made_under_a_number_that_has_voters_elsewhere() {
+    let outcome = run(make_what_others_have);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }

@@ -106,6 +106,34 @@ fn a_leader_says_that_a_link_is_slower_than_is_reckoned_with_for_as_long_as_it_i
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 
+/// The leader is lost. A round trip takes four looks, so that the next one leads for some of them before it is answered.
+async fn lose_the_leader(watch: Watch) {
+    let (mut nodes, ids) = three(&watch).await;
+    let (id, _) = leader(&mut nodes).await;
+    assert!(within(&mut nodes, PATIENCE, is_well).await);
+    nodes.fabric.set_quality(0, (50, 50));
+    let lost = ids.iter().position(|other| *other == id).unwrap();
+    let others = [(lost + 1) % 3, (lost + 2) % 3];
+    nodes.kill(lost);
+    let told = |nodes: &Nodes| {
+        for (at, other) in [(others[0], others[1]), (others[1], others[0])] {
+            let reports = reports(nodes, at);
+            let is_blamed = |report: &FaultReport| {
+                report.fault == ShardFault::LeaderWithoutQuorum || report.node == Some(ids[other])
+            };
+            assert!(!reports.iter().any(is_blamed), "whoever was about to answer is blamed: {reports:#?}");
+        }
+        others.iter().any(|at| names(nodes, *at, ShardFault::VoterSilent, id))
+    };
+    assert!(within(&mut nodes, PATIENCE, told).await, "nobody names the voter that never answers");
+}
+
+#[test]
+fn a_new_leader_blames_nobody_who_is_about_to_answer_and_whoever_never_does() {
+    let outcome = run(lose_the_leader);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
 /// A voter needs five seconds for each batch, and answers heartbeats from memory meanwhile.
 async fn slow_a_disk_down(watch: Watch) {
     let (mut nodes, ids) = three(&watch).await;

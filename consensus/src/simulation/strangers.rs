@@ -7,10 +7,14 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 use skep_protocol::codec::Encoded as _;
-use skep_protocol::entry::{self, EntryBody, Op, Request};
+use skep_protocol::entry::{self, Charter, EntryBody, Founding, Op, Request};
+use skep_protocol::fleet::{FleetLimits, Rules};
 use skep_protocol::frame::{FrameKind, RaftAddress};
-use skep_protocol::ids::{NodeId, RequestId, ShardId, TaskId};
+use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
+use skep_protocol::query::Query;
+use skep_protocol::recovery::Lineage;
+use skep_protocol::statement::Place;
 use skep_protocol::time::LogInstant;
 
 use super::site::{Nodes, Process, SHARD, charter};
@@ -137,6 +141,14 @@ fn obeyed() -> Vec<u8> {
     bytes
 }
 
+/// A first entry of another shard.
+fn of_another_shard(term: u64) -> Vec<u8> {
+    let charter = Charter { place: Place { shard: ShardId(9), ..charter().place }, first: None };
+    let rules = Rules { version: 1, limits: FleetLimits::default() };
+    let body = EntryBody::Founding(Box::new(Founding { rules, charter }));
+    entry::Entry { stamp: LogInstant::from_raw(1), term, body }.encode().unwrap()
+}
+
 /// A voter whose key was stolen: what cannot have come about is not written down, also if it says so.
 async fn speak_as_a_voter(watch: Watch) {
     let mut rng = SmallRng::seed_from_u64(7);
@@ -156,11 +168,13 @@ async fn speak_as_a_voter(watch: Watch) {
     let unreadable = append(&liar, before[0] + 1, vec![forged(0, vec![99, 1, 2, 3])]);
     let obeyed = append(&liar, before[0] + 1, vec![forged(0, obeyed())]);
     let of_later = append(&liar, before[0], vec![forged(0, Vec::new())]);
+    let of_another = append(&liar, before[0] + 1, vec![forged(0, of_another_shard(before[0] + 1))]);
     for (append, why) in [
         (endless, "cannot have come about"),
         (unreadable, "not understood"),
         (obeyed, "not understood"),
         (of_later, "later term"),
+        (of_another, "first one of shard 9"),
     ] {
         let said = say(&liar, &victim, FrameKind::Append, SHARD, &append).await;
         assert!(said.as_ref().is_err_and(|said| said.contains(why)), "{why}: {said:?}");
@@ -174,6 +188,42 @@ async fn speak_as_a_voter(watch: Watch) {
 #[test]
 fn what_a_voter_cannot_have_come_to_is_not_taken_from_it() {
     let outcome = run(speak_as_a_voter);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// Somebody with a voter's key has given the leader a replica of a shard that nobody uses, and a robot one of another genesis.
+async fn speak_as_one_of_another_shard(watch: Watch) {
+    let (mut nodes, _) = three_marked(4, &watch).await;
+    let (id, _) = leader(&mut nodes).await;
+    let leads = nodes.all.iter().find(|node| node.id == id).and_then(|node| node.process.clone()).unwrap();
+    let robot = nodes.all[3].process.clone().unwrap();
+    let unused = ShardId(99);
+    for (process, genesis) in [(&leads, 1), (&robot, 2)] {
+        let planted = Lineage { shard: unused, genesis: Genesis::from_bytes([genesis; 16]), past: Vec::new() };
+        let own = process.core.lineages().into_iter().chain([planted]).collect();
+        assert!(process.core.site.peers.have(own));
+    }
+    // The leader hears what the robot has, and does not say what it has itself: it judges by its own.
+    let told = robot.core.site.peers.ask_shards(id, CALL).await.unwrap();
+    assert!(told.iter().all(|lineage| lineage.shard == SHARD), "{told:?}");
+    let counts = Query::Counts.encode().unwrap();
+    let ask = async |kind, shard| robot.core.site.peers.call(id, Class::Query, kind, shard, &counts, CALL).await;
+    for kind in [FrameKind::Query, FrameKind::Pull, FrameKind::Leads, FrameKind::Append, FrameKind::Clock] {
+        let refused = ask(kind, unused).await;
+        let says = |why: &str| why.contains("genesis 0101") && why.contains("genesis 0202");
+        assert!(matches!(&refused, Err(CallError::Refused(why)) if says(why.as_str())), "{kind:?}: {refused:?}");
+    }
+    let reports = leads.core.site.peers.strays();
+    assert!(matches!(&reports[..], [report] if report.node == Some(nodes.all[3].id)), "{reports:?}");
+    // Of all other shards they speak as before.
+    assert!(ask(FrameKind::Query, SHARD).await.is_ok());
+    assert!(robot.core.site.peers.ask_shards(id, CALL).await.is_some());
+    assert!(robot.core.site.peers.connected(id).is_some());
+}
+
+#[test]
+fn a_shard_that_is_two_parts_its_nodes_over_that_one_alone() {
+    let outcome = run(speak_as_one_of_another_shard);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 

@@ -1,17 +1,19 @@
 //! A data directory that is made beside another one and takes its place, while no node runs in either.
 //!
 //! A file in it says that it is half made, from before there is anything else until it is whole: so that what a crash leaves can be
-//! told from the directory that was there before, which nobody may remove.
+//! told from the directory that was there before, which nobody may remove. No store is opened in it but by whoever makes it. What lies
+//! beside a data directory may be anybody's: no link is followed, and what is another user's is left alone.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::process::geteuid;
 
-use super::disk::{Disk, DiskFile, Open, SystemDisk};
+use super::disk::{Disk, DiskFile, SystemDisk};
 use super::history::{History, HistoryOptions};
 use super::{SPARES, Store, StoreError, StoreOptions};
 
@@ -38,6 +40,15 @@ impl Store {
     /// # Errors
     /// As those of [`open`](Self::open).
     pub fn open_alone(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
+        refuse_half_made(dir)?;
+        Self::make_alone(dir, random, options)
+    }
+
+    /// The same in a directory that is half made, by whoever makes it.
+    ///
+    /// # Errors
+    /// As those of [`open`](Self::open).
+    pub fn make_alone(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
         Self::open_bare(&disk, dir, random, options, SPARES)
     }
@@ -71,15 +82,31 @@ pub fn free_bytes(dir: &Path) -> Result<u64, StoreError> {
     SystemDisk.free_bytes(dir).map_err(|e| StoreError::io(dir, e))
 }
 
+/// Lets a directory through in which there may be a store.
+pub(super) fn refuse_half_made(dir: &Path) -> Result<(), StoreError> {
+    match std::fs::symlink_metadata(dir.join(HALF_MADE)) {
+        Ok(_) => Err(StoreError::HalfMade { path: dir.to_owned() }),
+        // Whoever opens it finds out what else is wrong.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Says durably that a directory is half made. What says so already is left as it is.
+fn mark(dir: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(HALF_MADE)) {
+        Ok(file) => file.sync_all().and_then(|()| SystemDisk.sync_dir(dir)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes a directory, durably, that counts as half made.
 ///
 /// # Errors
 /// [`StoreError::Io`], also if there is one.
 pub fn begin(dir: &Path) -> Result<(), StoreError> {
     DirBuilder::new().mode(0o700).create(dir).map_err(|e| StoreError::io(dir, e))?;
-    let mark = dir.join(HALF_MADE);
-    let marked = SystemDisk.open(&mark, Open::Truncate).and_then(|file| file.sync());
-    marked.and_then(|()| SystemDisk.sync_dir(dir)).map_err(|e| StoreError::io(&mark, e))?;
+    mark(dir).map_err(|e| StoreError::io(&dir.join(HALF_MADE), e))?;
     sync_name(dir)
 }
 
@@ -92,11 +119,22 @@ pub fn finish(dir: &Path) -> Result<(), StoreError> {
     SystemDisk.remove(&mark).and_then(|()| SystemDisk.sync_dir(dir)).map_err(|e| StoreError::io(&mark, e))
 }
 
-/// Removes a directory that was begun. The word that it is half made goes last: what a crash leaves of it is known by that.
+/// Removes a directory that was begun, whole or not. The word that it is half made comes first, and goes last: what a crash leaves of
+/// it is known by that.
 ///
 /// # Errors
-/// What the operating system said; the directory still counts as half made then.
+/// What the operating system said; the directory counts as half made then, if anything of it is gone. Also if it is no directory
+/// of this user's own.
 pub fn discard(dir: &Path) -> io::Result<()> {
+    discard_of(geteuid().as_raw(), dir)
+}
+
+fn discard_of(user: u32, dir: &Path) -> io::Result<()> {
+    let found = std::fs::symlink_metadata(dir)?;
+    if !found.is_dir() || found.uid() != user {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    mark(dir)?;
     let mark = dir.join(HALF_MADE);
     for path in SystemDisk.list(dir)?.into_iter().filter(|path| *path != mark) {
         if std::fs::symlink_metadata(&path)?.is_dir() {
@@ -114,12 +152,17 @@ pub fn discard(dir: &Path) -> io::Result<()> {
 
 /// Whether a directory is surely half made: it says so, or was only just made.
 fn is_half_made(dir: &Path) -> bool {
-    dir.join(HALF_MADE).is_file() || SystemDisk.list(dir).is_ok_and(|names| names.is_empty())
+    let says_so = std::fs::symlink_metadata(dir.join(HALF_MADE)).is_ok_and(|found| found.is_file());
+    says_so || SystemDisk.list(dir).is_ok_and(|names| names.is_empty())
 }
 
 /// Looks for directories that were made beside one under names that begin like this, and removes those that are half made. To be
-/// called by whoever has that one open: then nobody else makes any.
+/// called by whoever has that one open: then nobody else makes any. Those of another user are kept.
 pub fn clear(dir: &Path, word: &str) -> Leftovers {
+    clear_of(geteuid().as_raw(), dir, word)
+}
+
+fn clear_of(user: u32, dir: &Path, word: &str) -> Leftovers {
     let begins = named(dir, word).file_name().unwrap_or_default().to_owned();
     let begins_so = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default();
@@ -129,7 +172,7 @@ pub fn clear(dir: &Path, word: &str) -> Leftovers {
     let mut found: Vec<PathBuf> = SystemDisk.list(above(dir)).unwrap_or_default();
     found.retain(|path| begins_so(path) && is_dir(path));
     found.sort_unstable();
-    let (removed, kept) = found.into_iter().partition(|path| is_half_made(path) && discard(path).is_ok());
+    let (removed, kept) = found.into_iter().partition(|path| is_half_made(path) && discard_of(user, path).is_ok());
     Leftovers { removed, kept }
 }
 
@@ -186,6 +229,13 @@ pub fn sync_name(dir: &Path) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bytes::Bytes;
+    use skep_protocol::ids::ShardId;
+
+    use super::super::LogPoint;
     use super::*;
 
     #[test]
@@ -213,11 +263,79 @@ mod tests {
     }
 
     #[test]
+    fn neither_what_is_another_users_nor_what_a_link_leads_to_is_removed() {
+        let above = tempfile::tempdir().unwrap();
+        let (dir, elsewhere) = (above.path().join("data"), above.path().join("elsewhere"));
+        let beside = |word: &str| named(&dir, word);
+        begin(&elsewhere).unwrap();
+        begin(&beside("new-1")).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, beside("new-2")).unwrap();
+        std::fs::create_dir(beside("new-3")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.join(HALF_MADE), beside("new-3").join(HALF_MADE)).unwrap();
+        let (own, kept) = (geteuid().as_raw(), [beside("new-1"), beside("new-3")]);
+        assert_eq!(clear_of(own.wrapping_add(1), &dir, "new-"), Leftovers { removed: Vec::new(), kept: kept.to_vec() });
+        assert!(discard(&beside("new-2")).is_err());
+        let [one, three] = kept;
+        assert_eq!(clear(&dir, "new-"), Leftovers { removed: vec![one], kept: vec![three] });
+        assert!(is_half_made(&elsewhere) && beside("new-2").is_symlink());
+    }
+
+    #[test]
+    fn what_is_removed_in_part_counts_as_half_made_though_it_was_whole() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("data");
+        begin(&dir).unwrap();
+        let within = dir.join("wal");
+        std::fs::create_dir(&within).unwrap();
+        std::fs::write(within.join("1.wal"), "a log").unwrap();
+        finish(&dir).unwrap();
+        assert!(!is_half_made(&dir));
+        // Whoever may do anything removes it all the same.
+        std::fs::set_permissions(&within, std::fs::Permissions::from_mode(0o500)).unwrap();
+        match discard(&dir) {
+            Ok(()) => assert!(!dir.exists()),
+            Err(_) => assert!(is_half_made(&dir)),
+        }
+        if within.exists() {
+            std::fs::set_permissions(&within, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
+    }
+
+    #[test]
+    fn nobody_but_who_makes_it_opens_a_store_in_a_directory_that_is_half_made() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("data");
+        let refused = |opened: Result<Store, StoreError>| match opened {
+            Err(error @ StoreError::HalfMade { .. }) => error.to_string().contains("HALF-MADE"),
+            _ => false,
+        };
+        begin(&dir).unwrap();
+        assert!(refused(Store::open_alone(&dir, [1; 16], StoreOptions::default())));
+        drop(Store::make_alone(&dir, [1; 16], StoreOptions::default()).unwrap());
+        assert!(refused(Store::open_alone(&dir, [1; 16], StoreOptions::default())));
+        assert!(refused(Store::open(&dir, [1; 16], StoreOptions::default())));
+        finish(&dir).unwrap();
+        drop(Store::open(&dir, [1; 16], StoreOptions::default()).unwrap());
+    }
+
+    #[test]
     fn a_store_that_is_closed_is_nobodys_before_its_lock_is_dropped() {
+        const COUNT: u64 = 100;
         let above = tempfile::tempdir().unwrap();
         let dir = above.path().join("data");
         let open = || Store::open_alone(&dir, [1; 16], StoreOptions::default());
-        let lock = open().unwrap().close();
+        let (store, told) = (open().unwrap(), Arc::<AtomicU64>::default());
+        for index in 1..=COUNT {
+            let (entry, told) = ((LogPoint { index, term: 1 }, Bytes::from_static(b"an entry")), Arc::clone(&told));
+            // Whoever does not wait for the writer is long back before it has told all.
+            let tell = move || {
+                (0..1_000).for_each(|_| std::thread::yield_now());
+                told.fetch_add(1, Ordering::Relaxed);
+            };
+            store.append(ShardId(1), vec![entry], tell).unwrap();
+        }
+        let lock = store.close();
+        assert_eq!(told.load(Ordering::Relaxed), COUNT, "nobody writes in it any more");
         assert!(matches!(open().err(), Some(StoreError::InUse { .. })));
         drop(lock);
         assert!(open().is_ok());

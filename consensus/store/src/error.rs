@@ -27,6 +27,16 @@ pub enum StoreError {
         /// Which.
         path: PathBuf,
     },
+    /// A recovery that was cut off made it, and did not finish.
+    #[error(
+        "{path} is half made, as the file HALF-MADE in it says: a recovery of a shard made it and was cut off, and nothing is \
+         in it that is not elsewhere. Use the data directory beside it, without '.recovering-' and what follows in its name; \
+         the next 'skep run' or 'skep shard recover' there removes this one"
+    )]
+    HalfMade {
+        /// Which.
+        path: PathBuf,
+    },
     /// Written by a newer Skep.
     #[error("{path} has format {found}; this Skep reads up to {supported}. Upgrade Skep, or use another directory")]
     NewerFormat {
@@ -100,6 +110,7 @@ impl StoreError {
             Self::LogMissing { marked } => Some(format!("their log is missing though {marked} records were durable")),
             Self::Io { .. }
             | Self::InUse { .. }
+            | Self::HalfMade { .. }
             | Self::NewerFormat { .. }
             | Self::OlderFormat { .. }
             | Self::Foreign { .. }

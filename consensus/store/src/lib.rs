@@ -281,8 +281,9 @@ impl Store {
     /// `random` is 128 fresh random bits; they become the incarnation of a new store.
     ///
     /// # Errors
-    /// [`StoreError`]: in use, of a newer format, damaged, or not readable. Nothing is changed then.
+    /// [`StoreError`]: in use, half made, of a newer format, damaged, or not readable. Nothing is changed then.
     pub fn open(dir: &Path, random: [u8; 16], options: StoreOptions) -> Result<Self, StoreError> {
+        beside::refuse_half_made(dir)?;
         let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
         let kept = options.history;
         Self::start(&disk, dir, random, (options, SPARES), || History::open(&dir.join("history"), kept))

@@ -26,7 +26,6 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
-use tonic::{Request, Status};
 
 use crate::failure::Failed;
 
@@ -120,14 +119,14 @@ impl Doors {
 
     /// A place for a stream that lasts, as a call asks for it; refused if there is none. A connection whose own place is kept
     /// for others gets none, and goes.
-    pub(crate) fn lasting<T>(&self, request: &Request<T>) -> Result<Lasting, Status> {
+    pub(crate) fn lasting(&self, caller: Option<&LetIn>) -> Result<Lasting, Failed> {
         let Places { lasting, lasting_max, .. } = &*self.0;
-        if let Some(Caller(presence)) = request.extensions().get::<Caller>().filter(|caller| caller.0.is_brief) {
+        if let Some(LetIn(presence)) = caller.filter(|caller| caller.0.is_brief) {
             presence.goes.store(true, Ordering::Relaxed);
-            return Err(Failed::only_calls(self.open()).into_status());
+            return Err(Failed::only_calls(self.open()));
         }
         let place = Arc::clone(lasting).try_acquire_owned();
-        place.map(Lasting).map_err(|_| Failed::too_many_streams(*lasting_max).into_status())
+        place.map(Lasting).map_err(|_| Failed::too_many_streams(*lasting_max))
     }
 
     /// Those who come in by a door, one after another.
@@ -349,9 +348,9 @@ pub(crate) struct GuestInfo<Info> {
     presence: Arc<Presence>,
 }
 
-/// Whose call it is that was let in.
+/// The connection of a call that was let in.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller(Arc<Presence>);
+pub(crate) struct LetIn(Arc<Presence>);
 
 impl<Info> GuestInfo<Info> {
     /// Whether it has shown that it knows the token, so that its calls need none.
@@ -360,13 +359,13 @@ impl<Info> GuestInfo<Info> {
     }
 
     /// Lets a call in, unless its connection has no place.
-    pub(crate) fn let_in(&self) -> Result<Caller, Status> {
+    pub(crate) fn let_in(&self) -> Result<LetIn, Failed> {
         if let Some(Refused { open, over_tcp }) = self.refused {
-            return Err(Failed::too_many_connections(open, over_tcp).into_status());
+            return Err(Failed::too_many_connections(open, over_tcp));
         }
         self.presence.let_in.store(true, Ordering::Relaxed);
         drop(self.presence.stranger.lock().unwrap_or_else(PoisonError::into_inner).take());
-        Ok(Caller(Arc::clone(&self.presence)))
+        Ok(LetIn(Arc::clone(&self.presence)))
     }
 }
 

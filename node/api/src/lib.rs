@@ -1,23 +1,20 @@
 //! The local API of a node: gRPC over a Unix socket, and over loopback TCP with a token.
 //!
 //! **Contract.** Every call is checked at the border, turned into one [`Call`] on a bounded channel, and answered
-//! from what comes back. A failure says whether the request was done, definitely not done, or unknown. Commands and
-//! queries are services of their own; queries change nothing.
+//! from what comes back. A failure says whether the request was done, definitely not done, or unknown. What the API does
+//! is in `service`, by noun, and knows no transport; `grpc` brings calls to it. Over gRPC commands and queries are services of
+//! their own; queries change nothing.
 //!
 //! **Must not know** how a call is carried out: not the engine, nor consensus, nor the mesh.
 
-mod agents;
 mod calls;
-mod commands;
 mod doors;
+mod drain;
 mod failure;
-mod follow;
 mod greet;
-mod nodes;
-mod operators;
-mod queries;
+mod grpc;
 mod server;
-mod topics;
+mod service;
 
 pub use calls::{
     AgentSaid, AgentTold, Call, CallQueue, Calls, ChangesPage, HistoryRow, MemberChange, NodeView, PeerRow,

@@ -9,20 +9,10 @@ use std::time::Duration;
 
 use skep_config::{ApiConfig, cannot_listen};
 use skep_proto::v1;
-use skep_proto::v1::agent_commands_server::AgentCommandsServer;
-use skep_proto::v1::agent_queries_server::AgentQueriesServer;
-use skep_proto::v1::node_queries_server::NodeQueriesServer;
-use skep_proto::v1::operator_commands_server::OperatorCommandsServer;
-use skep_proto::v1::operator_queries_server::OperatorQueriesServer;
-use skep_proto::v1::shard_commands_server::ShardCommandsServer;
-use skep_proto::v1::shard_queries_server::ShardQueriesServer;
-use skep_proto::v1::task_commands_server::TaskCommandsServer;
-use skep_proto::v1::task_queries_server::TaskQueriesServer;
-use skep_proto::v1::topics_server::TopicsServer;
 use skep_protocol::limits;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tonic::service::{Interceptor, InterceptorLayer, Routes};
+use tonic::service::{Interceptor, InterceptorLayer};
 use tonic::transport::Server;
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 use tonic::{Request, Status};
@@ -30,12 +20,11 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::calls::Calls;
-use crate::commands::Commands;
 use crate::doors::{Doors, GuestInfo};
+use crate::drain::until;
 use crate::greet::greeted;
-use crate::nodes::Nodes;
-use crate::queries::Queries;
-use crate::topics::TopicService;
+use crate::grpc;
+use crate::service::Host;
 
 /// How long open streams may keep the API from stopping.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -145,23 +134,8 @@ impl Api {
         let (stop, stopped) = watch::channel(false);
         let over_tcp = config.listen.zip(token);
         let doors = Doors::new(connections, over_tcp.is_some());
-        let commands = Commands::new(calls.clone(), doors.clone(), stopped.clone());
-        let queries = Queries::new(calls.clone(), doors.clone(), stopped.clone());
-        let topics = TopicService::new(calls.clone(), config.site.clone(), doors.clone(), stopped.clone());
-        let nodes = Nodes::new(calls);
-        let max = limits::API_MESSAGE_BYTES_MAX;
-        let routes = Routes::new(TaskCommandsServer::new(commands.clone()).max_decoding_message_size(max))
-            .add_service(AgentCommandsServer::new(commands.clone()))
-            .add_service(OperatorCommandsServer::new(commands))
-            .add_service(OperatorQueriesServer::new(queries.clone()))
-            .add_service(TaskQueriesServer::new(queries.clone()))
-            .add_service(AgentQueriesServer::new(queries))
-            .add_service(ShardCommandsServer::new(nodes.clone()))
-            .add_service(ShardQueriesServer::new(nodes.clone()))
-            .add_service(NodeQueriesServer::new(nodes))
-            .add_service(TopicsServer::new(topics))
-            .add_service(health_service)
-            .add_service(reflection);
+        let host = Host::new(calls, doors.clone(), stopped.clone());
+        let routes = grpc::routes(&host, config.site.clone()).add_service(health_service).add_service(reflection);
         let unix = bind_socket(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?;
         let tcp = match over_tcp {
             None => None,
@@ -221,10 +195,6 @@ fn tuned() -> Server {
         .initial_stream_window_size(Some(1 << 20))
         .initial_connection_window_size(Some(4 << 20))
         .max_concurrent_streams(Some(limits::STREAM_REQUESTS_MAX as u32))
-}
-
-pub(crate) async fn until(mut stopped: watch::Receiver<bool>) {
-    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 fn report(listener: &str, ended: Result<(), tonic::transport::Error>) {

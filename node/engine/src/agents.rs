@@ -14,12 +14,14 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
 use skep_protocol::text::{AgentId, GroupName};
 
-use crate::event::{AgentEvent, AttachWish, StreamKey, ToAgent, UpdateKey, WorkKey};
+use crate::ask::{Ask, Asked};
+use crate::event::{AgentEvent, AttachWish, ToAgent};
 use crate::inbox::Taker;
+use crate::key::{StreamKey, UpdateKey};
 use claims::Held;
 
 /// How long an attach or detach is tried, in milliseconds.
-const COMMAND_PATIENCE_MS: u64 = 10_000;
+const REQUEST_PATIENCE_MS: u64 = 10_000;
 
 /// Heartbeats in the shortest lease.
 const HEARTBEATS_PER_LEASE: u64 = 5;
@@ -27,16 +29,11 @@ const HEARTBEATS_PER_LEASE: u64 = 5;
 /// answer to one that is sent after the answer to the one before it. One more waits for an answer.
 const HEARTBEATS_UNDER_WAY_MAX: usize = 4;
 
-/// A heartbeat of which the caller has not said its key yet.
-const UNNAMED: WorkKey = WorkKey(0);
-
 /// What the agents' machine wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// Send a heartbeat; say under which key with [`Agents::heartbeat_sent`].
-    Heartbeat { shard: ShardId, heartbeat: Heartbeat, patience_ms: u64 },
-    /// Have something committed; say under which key with [`Agents::request_sent`].
-    Request { stream: StreamKey, shard: ShardId, op: Op, patience_ms: u64 },
+    /// Ask a shard; its answer is for [`Agents::answered`].
+    Ask(Ask<Purpose>),
     /// Tell an agent.
     Tell { stream: StreamKey, message: ToAgent },
     /// Answer an update.
@@ -47,6 +44,15 @@ pub(crate) enum Want {
     Renewed { stream: StreamKey, lease: Usable },
     /// A stream is that of an attached agent no more.
     Gone { stream: StreamKey },
+}
+
+/// What a shard is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The attachment of a stream begins, or ends.
+    Attachment(StreamKey),
+    /// The heartbeat of this number, which no other one has.
+    Heartbeat { shard: ShardId, number: u64 },
 }
 
 /// What an agent that takes commands says of itself.
@@ -63,8 +69,6 @@ struct Session {
     lease: LeaseTerms,
     /// None until the shard has attached it.
     attachment: Option<AttachmentId>,
-    /// The command that is being carried out for it.
-    command: Option<WorkKey>,
     /// It has stopped by itself.
     detaching: bool,
     /// What it said when it took commands, if it does.
@@ -99,7 +103,8 @@ struct Said {
 /// The heartbeats of one shard that are under way, and what waits for the next.
 #[derive(Clone, Debug, Default)]
 struct Beat {
-    under_way: BTreeMap<WorkKey, Said>,
+    /// By their numbers.
+    under_way: BTreeMap<u64, Said>,
     /// Streams that have something new to say.
     dirty: BTreeSet<StreamKey>,
     /// When all are said again.
@@ -120,8 +125,9 @@ pub(crate) struct Agents {
     sessions: BTreeMap<StreamKey, Session>,
     /// The stream of each attached agent.
     attached: BTreeMap<(ShardId, AgentId), StreamKey>,
-    commands: BTreeMap<WorkKey, StreamKey>,
     beats: BTreeMap<ShardId, Beat>,
+    /// The number of the newest heartbeat.
+    heartbeats: u64,
     wants: VecDeque<Want>,
 }
 
@@ -132,8 +138,8 @@ impl Agents {
             config,
             sessions: BTreeMap::new(),
             attached: BTreeMap::new(),
-            commands: BTreeMap::new(),
             beats: BTreeMap::new(),
+            heartbeats: 0,
             wants: VecDeque::new(),
         }
     }
@@ -148,7 +154,6 @@ impl Agents {
             }
             AgentEvent::Detach { stream } => self.on_detach(stream),
             AgentEvent::Closed { stream } => drop(self.remove(stream)),
-            AgentEvent::Settled { key, settled } => self.settled(key, settled, now_ms),
             AgentEvent::Update { key, shard, update } => self.on_update(key, shard, update, now_ms),
         }
     }
@@ -186,30 +191,16 @@ impl Agents {
         self.wants.pop_front()
     }
 
-    pub(crate) fn heartbeat_sent(&mut self, shard: ShardId, key: WorkKey) {
-        if let Some(beat) = self.beats.get_mut(&shard)
-            && let Some(said) = beat.under_way.remove(&UNNAMED)
-        {
-            beat.under_way.insert(key, said);
-        }
-    }
-
-    pub(crate) fn request_sent(&mut self, stream: StreamKey, key: WorkKey) {
-        if let Some(session) = self.sessions.get_mut(&stream) {
-            session.command = Some(key);
-            self.commands.insert(key, stream);
-        }
-    }
-
-    /// A heartbeat or a command ended.
-    pub(crate) fn settled(&mut self, key: WorkKey, settled: Settled, now_ms: u64) {
-        if let Some(stream) = self.commands.remove(&key) {
-            return self.on_command_ended(stream, settled, now_ms);
-        }
-        let ended = |(shard, beat): (&ShardId, &mut Beat)| Some((*shard, beat.under_way.remove(&key)?));
-        let ended = self.beats.iter_mut().find_map(ended);
-        if let Some((shard, said)) = ended {
-            self.on_heartbeat_ended(shard, &said, settled, now_ms);
+    /// A shard answered, or did not.
+    pub(crate) fn answered(&mut self, purpose: Purpose, settled: Settled, now_ms: u64) {
+        match purpose {
+            Purpose::Attachment(stream) => self.on_request_ended(stream, settled, now_ms),
+            Purpose::Heartbeat { shard, number } => {
+                let said = self.beats.get_mut(&shard).and_then(|beat| beat.under_way.remove(&number));
+                if let Some(said) = said {
+                    self.on_heartbeat_ended(shard, &said, settled, now_ms);
+                }
+            }
         }
     }
 
@@ -262,9 +253,6 @@ impl Agents {
         if session.takes.is_some() {
             self.wants.push_back(Want::Gone { stream });
         }
-        if let Some(key) = session.command {
-            self.commands.remove(&key);
-        }
         let key = (session.wish.shard, session.wish.agent.clone());
         if self.attached.get(&key) == Some(&stream) {
             self.attached.remove(&key);
@@ -291,7 +279,6 @@ impl Agents {
             wish,
             lease,
             attachment: None,
-            command: None,
             detaching: false,
             takes: None,
             credit_limit: 0,
@@ -313,7 +300,12 @@ impl Agents {
         let Some(Session { wish, lease, .. }) = self.sessions.get(&stream) else { return };
         let (shard, agent, session) = (wish.shard, wish.agent.clone(), wish.session);
         let op = Op::AttachAgent { agent, role: wish.role.clone(), node: self.local, session, lease: *lease };
-        self.wants.push_back(Want::Request { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
+        self.request(stream, shard, op);
+    }
+
+    fn request(&mut self, stream: StreamKey, shard: ShardId, op: Op) {
+        let (purpose, work) = (Purpose::Attachment(stream), Asked::Op(op));
+        self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
     fn on_credits(&mut self, stream: StreamKey, count: u64, now_ms: u64) {
@@ -362,13 +354,11 @@ impl Agents {
         let Some(session) = self.sessions.get(&stream) else { return };
         let Some(attachment) = session.attachment else { return };
         let (shard, agent) = (session.wish.shard, session.wish.agent.clone());
-        let op = Op::DetachAgent { agent, attachment };
-        self.wants.push_back(Want::Request { stream, shard, op, patience_ms: COMMAND_PATIENCE_MS });
+        self.request(stream, shard, Op::DetachAgent { agent, attachment });
     }
 
-    fn on_command_ended(&mut self, stream: StreamKey, settled: Settled, now_ms: u64) {
+    fn on_request_ended(&mut self, stream: StreamKey, settled: Settled, now_ms: u64) {
         let Some(session) = self.sessions.get_mut(&stream) else { return };
-        session.command = None;
         match settled {
             Settled::Done { receipt: Receipt::Attached { attachment, lease, .. }, .. } => {
                 session.attachment = Some(attachment);
@@ -407,8 +397,7 @@ impl Agents {
     /// Sends what is new, unless so many heartbeats are under way: then it goes with the next.
     fn say(&mut self, shard: ShardId, under_way_max: usize, now_ms: u64) {
         let patience_ms = self.patience_ms(shard);
-        let has_room =
-            |beat: &&mut Beat| beat.under_way.len() < under_way_max && !beat.under_way.contains_key(&UNNAMED);
+        let has_room = |beat: &&mut Beat| beat.under_way.len() < under_way_max;
         let Some(beat) = self.beats.get_mut(&shard).filter(has_room) else { return };
         let dirty = std::mem::take(&mut beat.dirty);
         let (mut agents, mut stamps) = (Vec::new(), BTreeMap::new());
@@ -426,8 +415,11 @@ impl Agents {
         if agents.is_empty() {
             return;
         }
-        beat.under_way.insert(UNNAMED, Said { stamps, asked_ms: now_ms });
-        self.wants.push_back(Want::Heartbeat { shard, heartbeat: Heartbeat { agents }, patience_ms });
+        self.heartbeats += 1;
+        beat.under_way.insert(self.heartbeats, Said { stamps, asked_ms: now_ms });
+        let purpose = Purpose::Heartbeat { shard, number: self.heartbeats };
+        let work = Asked::Heartbeat(Heartbeat { agents });
+        self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms }));
     }
 
     fn on_heartbeat_ended(&mut self, shard: ShardId, said: &Said, settled: Settled, now_ms: u64) {

@@ -6,16 +6,17 @@ use skep_config::EngineConfig;
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::outcome::Settled;
 use skep_protocol::text::SiteName;
+use skep_protocol::time::LogInstant;
 
 use crate::agents::{Agents, Want};
+use crate::ask::{Ask, Asked};
 use crate::connectivity::Connectivity;
-use crate::event::{AgentEvent, Effect, Event, ToAgent, Work, WorkKey};
+use crate::event::{Effect, Event, ToAgent, Work};
 use crate::inbox::{self, Inboxes};
+use crate::key::WorkKey;
+use crate::own::{Own, Purpose};
 use crate::router::Router;
 use crate::topics::{TopicEvent, Topics};
-
-/// Keys of the engine's own work have this bit; callers' keys do not.
-const OWN: u64 = 1 << 63;
 
 /// The brain of one node.
 ///
@@ -33,8 +34,9 @@ pub struct Engine {
     agents: Agents,
     inboxes: Inboxes,
     topics: Topics,
+    /// What of the machines' own work is under way.
+    own: Own,
     effects: VecDeque<Effect>,
-    next_key: u64,
 }
 
 impl Engine {
@@ -42,7 +44,7 @@ impl Engine {
     pub fn new(local: NodeId, site: SiteName, config: EngineConfig) -> Self {
         let (router, agents) = (Router::new(local, config), Agents::new(local, config));
         let (inboxes, topics) = (Inboxes::new(site, config), Topics::new(local));
-        Self { router, agents, inboxes, topics, effects: VecDeque::new(), next_key: OWN }
+        Self { router, agents, inboxes, topics, own: Own::new(), effects: VecDeque::new() }
     }
 
     /// The same, where these peers are marked as voters. It believes them, and of all others those who are known to vote in a
@@ -56,7 +58,7 @@ impl Engine {
     /// Takes note of something that happened.
     pub fn handle(&mut self, event: Event, now_ms: u64) {
         match event {
-            Event::Agent(AgentEvent::Settled { key, settled }) => self.on_own_settled(key, settled, now_ms),
+            Event::Settled { key, settled } => self.on_settled(key, settled, now_ms),
             Event::Agent(event) => self.agents.handle(event, now_ms),
             Event::Inbox(event) => self.inboxes.handle(event, now_ms),
             Event::Topic(TopicEvent::Received(envelope))
@@ -122,11 +124,6 @@ impl Engine {
         self.inboxes.lacking_statements()
     }
 
-    fn own_key(&mut self) -> WorkKey {
-        self.next_key += 1;
-        WorkKey(self.next_key)
-    }
-
     /// Carries what one machine wants to the other, until both are still.
     fn pump(&mut self, now_ms: u64) {
         loop {
@@ -137,18 +134,7 @@ impl Engine {
             } else if let Some(want) = self.inboxes.poll_want() {
                 self.on_inbox_want(want, now_ms);
             } else if let Some(effect) = self.router.poll_effect() {
-                match effect {
-                    Effect::Answer { key, settled } if key.0 & OWN != 0 => self.on_own_settled(key, settled, now_ms),
-                    effect @ (Effect::Attempt { .. }
-                    | Effect::Answer { .. }
-                    | Effect::Request { .. }
-                    | Effect::Tell { .. }
-                    | Effect::Noted { .. }
-                    | Effect::Topic(_)
-                    | Effect::Journal(_)
-                    | Effect::Knows { .. }
-                    | Effect::Connectivity { .. }) => self.effects.push_back(effect),
-                }
+                self.on_routed(effect, now_ms);
             } else {
                 return;
             }
@@ -157,18 +143,8 @@ impl Engine {
 
     fn on_want(&mut self, want: Want, now_ms: u64) {
         match want {
-            Want::Heartbeat { shard, heartbeat, patience_ms } => {
-                let key = self.own_key();
-                self.agents.heartbeat_sent(shard, key);
-                let work = Work::Heartbeat(heartbeat);
-                self.router.handle(Event::Submit { key, shard, work, patience_ms }, now_ms);
-            }
-            Want::Request { stream, shard, op, patience_ms } => {
-                let key = self.own_key();
-                self.agents.request_sent(stream, key);
-                // It is not asked for again if it was of an era that is over.
-                self.effects.push_back(Effect::Request { key, shard, op, clock: None, patience_ms });
-            }
+            // A request is not asked for again if it was of an era that is over.
+            Want::Ask(ask) => self.ask(ask.among(Purpose::Agents), None, now_ms),
             Want::Tell { stream, message } => self.effects.push_back(Effect::Tell { stream, message }),
             Want::Noted { key, noted } => self.effects.push_back(Effect::Noted { key, noted }),
             Want::Takes(taker) => self.inboxes.handle(inbox::InboxEvent::Takes(taker), now_ms),
@@ -181,17 +157,14 @@ impl Engine {
 
     fn on_inbox_want(&mut self, want: inbox::Want, now_ms: u64) {
         match want {
-            inbox::Want::Pull { shard, pull, patience_ms } => {
-                let key = self.own_key();
-                self.inboxes.pull_sent(shard, key);
-                self.router.handle(Event::Submit { key, shard, work: Work::Pull(pull), patience_ms }, now_ms);
+            inbox::Want::Ask(ask) => {
+                let clock = self.inboxes.clock(ask.shard, now_ms);
+                self.ask(ask.among(Purpose::Inboxes), clock, now_ms);
             }
-            inbox::Want::Abandon { key } => self.router.handle(Event::Abandon { key }, now_ms),
-            inbox::Want::Request { of, shard, op, patience_ms } => {
-                let key = self.own_key();
-                self.inboxes.request_sent(of, key);
-                let clock = self.inboxes.clock(shard, now_ms);
-                self.effects.push_back(Effect::Request { key, shard, op, clock, patience_ms });
+            inbox::Want::Abandon(purpose) => {
+                if let Some(key) = self.own.abandon(&Purpose::Inboxes(purpose)) {
+                    self.router.handle(Event::Abandon { key }, now_ms);
+                }
             }
             inbox::Want::Tell { stream, command, told } => {
                 self.effects.push_back(Effect::Tell { stream, message: ToAgent::Command { command, told } });
@@ -200,10 +173,48 @@ impl Engine {
         }
     }
 
-    /// Something of the engine's own ended.
-    fn on_own_settled(&mut self, key: WorkKey, settled: Settled, now_ms: u64) {
-        if let Some(settled) = self.inboxes.settled(key, settled, now_ms) {
-            self.agents.settled(key, settled, now_ms);
+    /// Begins a piece of the engine's own work. `clock`: the shard's, if it was heard a moment ago.
+    fn ask(&mut self, ask: Ask<Purpose>, clock: Option<LogInstant>, now_ms: u64) {
+        let Ask { purpose, shard, work, patience_ms } = ask;
+        let key = self.own.begin(purpose);
+        let work = match work {
+            Asked::Heartbeat(heartbeat) => Work::Heartbeat(heartbeat),
+            Asked::Pull(pull) => Work::Pull(pull),
+            Asked::Op(op) => return self.effects.push_back(Effect::Request { key, shard, op, clock, patience_ms }),
+        };
+        self.router.handle(Event::Submit { key, shard, work, patience_ms }, now_ms);
+    }
+
+    /// Hands out what the router wants, but for answers to the engine's own work.
+    fn on_routed(&mut self, effect: Effect, now_ms: u64) {
+        match effect {
+            Effect::Answer { key, settled } => match self.own.end(key) {
+                Some(purpose) => self.answered(purpose, settled, now_ms),
+                None => self.effects.push_back(Effect::Answer { key, settled }),
+            },
+            effect @ (Effect::Attempt { .. }
+            | Effect::Request { .. }
+            | Effect::Tell { .. }
+            | Effect::Noted { .. }
+            | Effect::Topic(_)
+            | Effect::Journal(_)
+            | Effect::Knows { .. }
+            | Effect::Connectivity { .. }) => self.effects.push_back(effect),
+        }
+    }
+
+    /// A request of the engine's own ended.
+    fn on_settled(&mut self, key: WorkKey, settled: Settled, now_ms: u64) {
+        if let Some(purpose) = self.own.end(key) {
+            self.answered(purpose, settled, now_ms);
+        }
+    }
+
+    /// The machine that asked hears how it ended.
+    fn answered(&mut self, purpose: Purpose, settled: Settled, now_ms: u64) {
+        match purpose {
+            Purpose::Agents(purpose) => self.agents.answered(purpose, settled, now_ms),
+            Purpose::Inboxes(purpose) => self.inboxes.answered(purpose, settled, now_ms),
         }
     }
 }

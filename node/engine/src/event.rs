@@ -16,11 +16,8 @@ use skep_protocol::time::LogInstant;
 
 use crate::connectivity::Connectivity;
 use crate::inbox::{InboxEvent, JournalEffect};
+use crate::key::{StreamKey, UpdateKey, WorkKey};
 use crate::topics::{TopicEffect, TopicEvent};
-
-/// Names a piece of work between the engine and its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkKey(pub u64);
 
 /// What a caller wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +50,13 @@ pub enum Event {
     Abandon {
         /// Its name.
         key: WorkKey,
+    },
+    /// A request of the engine's own ended: see [`Effect::Request`].
+    Settled {
+        /// Its name.
+        key: WorkKey,
+        /// How.
+        settled: Settled,
     },
     /// An attempt ended.
     Outcome {
@@ -100,10 +104,6 @@ pub enum Event {
     Topic(TopicEvent),
 }
 
-/// Names the stream of an agent between the engine and its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamKey(pub u64);
-
 /// What happened to agents of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentEvent {
@@ -149,13 +149,6 @@ pub enum AgentEvent {
         /// Its stream.
         stream: StreamKey,
     },
-    /// A command of the engine's own ended.
-    Settled {
-        /// Its name.
-        key: WorkKey,
-        /// How.
-        settled: Settled,
-    },
     /// An orchestrator says what agents of this node hold.
     Update {
         /// Its name, for the answer.
@@ -166,10 +159,6 @@ pub enum AgentEvent {
         update: ClaimsUpdate,
     },
 }
-
-/// Names an update between the engine and its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UpdateKey(pub u64);
 
 /// What an agent says of itself when it attaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,7 +268,7 @@ pub enum Effect {
         /// How.
         settled: Settled,
     },
-    /// Make a request of this, submit it, and report its end as [`AgentEvent::Settled`].
+    /// Make a request of this, submit it, and report its end as [`Event::Settled`].
     Request {
         /// Its name.
         key: WorkKey,

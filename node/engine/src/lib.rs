@@ -10,11 +10,14 @@
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 mod agents;
+mod ask;
 mod connectivity;
 mod engine;
 mod event;
 mod inbox;
+mod key;
 mod known;
+mod own;
 mod pace;
 mod route;
 mod router;
@@ -22,6 +25,7 @@ mod topics;
 
 pub use connectivity::{Connectivity, Permission};
 pub use engine::Engine;
-pub use event::{AgentEvent, AttachWish, Effect, Event, Outcome, StreamKey, Target, ToAgent, UpdateKey, Work, WorkKey};
-pub use inbox::{InboxEvent, JournalEffect, Taker, WriteKey};
-pub use topics::{LatestValue, SubscriberKey, TopicEffect, TopicEvent};
+pub use event::{AgentEvent, AttachWish, Effect, Event, Outcome, Target, ToAgent, Work};
+pub use inbox::{InboxEvent, JournalEffect, Taker};
+pub use key::{StreamKey, SubscriberKey, UpdateKey, WorkKey, WriteKey};
+pub use topics::{LatestValue, TopicEffect, TopicEvent};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use skep_protocol::heartbeat::HeartbeatFailure;
-use skep_protocol::ids::ShardId;
+use skep_protocol::ids::{RequestId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, ProposeOutcome, Reply, Settled};
@@ -79,6 +79,14 @@ impl Route {
         !matches!(self.work, Work::Pull(_) | Work::Query(Query::CommandEnd { .. }))
     }
 
+    /// How long its answer may take because there is nothing to tell yet, in milliseconds.
+    pub(crate) fn waits_ms(&self) -> u64 {
+        match &self.work {
+            Work::Pull(pull) => u64::from(pull.wait_ms),
+            Work::Request(_) | Work::Query(_) | Work::Heartbeat(_) => 0,
+        }
+    }
+
     /// What an attempt's outcome means.
     pub(crate) fn judge(&mut self, outcome: Outcome) -> Next {
         match outcome {
@@ -135,5 +143,24 @@ impl Route {
     pub(crate) fn give_up(&self) -> Settled {
         let doubtful = self.in_doubt || (self.under_way && matches!(self.work, Work::Request(_)));
         if doubtful { Settled::Unknown } else { Settled::NotDone(self.last.clone()) }
+    }
+}
+
+/// What an answer that only a leader gives says of it; none if it may be another's.
+pub(crate) fn proof(settled: &Settled) -> Option<LeaderHint> {
+    match settled {
+        Settled::Heard(reply) => Some(reply.lead.clone()),
+        Settled::Done { .. } | Settled::Read(_) => Some(LeaderHint::default()),
+        // A pull is answered from before it waited.
+        Settled::Pulled(_) | Settled::NotDone(_) | Settled::Unknown => None,
+    }
+}
+
+/// The seeded bug [`Mutant::RetryUnderNewId`].
+pub(crate) fn under_new_id(work: &mut Work) {
+    if let Work::Request(request) = work {
+        let mut id = *request.id.as_bytes();
+        id[15] = !id[15];
+        request.id = RequestId::from_bytes(id);
     }
 }

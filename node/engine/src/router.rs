@@ -12,9 +12,10 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{NotDone, Settled};
 
 use crate::connectivity::{Connectivity, Permission};
-use crate::event::{Effect, Event, Outcome, Target, Work, WorkKey};
+use crate::event::{Effect, Event, Outcome, Target, Work};
+use crate::key::WorkKey;
 use crate::known::{Lead, Word};
-use crate::route::{Next, Route};
+use crate::route::{Next, Route, proof, under_new_id};
 use shard::ShardState;
 
 /// How often in a row a piece of work follows the leaders that are named, before it waits.
@@ -72,7 +73,7 @@ impl Router {
     pub(crate) fn handle(&mut self, event: Event, now_ms: u64) {
         match event {
             Event::Submit { key, shard, work, patience_ms } => self.on_submit(key, shard, work, patience_ms, now_ms),
-            Event::Abandon { key } => drop(self.remove(key)),
+            Event::Abandon { key } => self.on_abandon(key),
             Event::Outcome { key, attempt, outcome } => self.on_outcome(key, attempt, outcome, now_ms),
             Event::Leader { shard, hint, ready } => self.on_leader(shard, hint, ready, now_ms),
             Event::Leads { shard, by, hint } => self.on_leads(shard, by, &hint, now_ms),
@@ -87,7 +88,7 @@ impl Router {
                 self.peers_up = up;
                 self.judge_all(now_ms);
             }
-            Event::Agent(_) | Event::Inbox(_) | Event::Topic(_) => {}
+            Event::Settled { .. } | Event::Agent(_) | Event::Inbox(_) | Event::Topic(_) => {}
         }
     }
 
@@ -159,6 +160,13 @@ impl Router {
         };
         self.routes.insert(key, route);
         self.attempt(key, None, now_ms);
+    }
+
+    /// A caller does not wait any more. It is told nothing, also if its answer is ready.
+    fn on_abandon(&mut self, key: WorkKey) {
+        if self.remove(key).is_none() {
+            self.effects.retain(|effect| !matches!(effect, Effect::Answer { key: of, .. } if *of == key));
+        }
     }
 
     /// Whether there is a place for a shard. One that was only heard of, and that nothing is wanted from, makes room.
@@ -405,10 +413,7 @@ impl Router {
             under_new_id(&mut work);
         }
         let effect = Effect::Attempt { key, attempt: route.attempt, shard, target, work };
-        let waits_ms = match &route.work {
-            Work::Pull(pull) => u64::from(pull.wait_ms),
-            Work::Request(_) | Work::Query(_) | Work::Heartbeat(_) => 0,
-        };
+        let waits_ms = route.waits_ms();
         let pace = self.shards.get(&shard).map(|state| state.pace).unwrap_or_default();
         let patience_ms = pace.patience_ms(self.config.attempt_timeout_ms);
         let timer = (now_ms + waits_ms + patience_ms).min(route.give_up_at_ms);
@@ -490,24 +495,5 @@ impl Router {
             |(key, route): (&WorkKey, &Route)| (lost.contains(&route.shard) && !route.under_way).then_some(*key);
         let stranded: Vec<WorkKey> = self.routes.iter().filter_map(stranded).collect();
         stranded.into_iter().for_each(|key| self.attempt(key, None, now_ms));
-    }
-}
-
-/// What an answer that only a leader gives says of it; none if it may be another's.
-fn proof(settled: &Settled) -> Option<LeaderHint> {
-    match settled {
-        Settled::Heard(reply) => Some(reply.lead.clone()),
-        Settled::Done { .. } | Settled::Read(_) => Some(LeaderHint::default()),
-        // A pull is answered from before it waited.
-        Settled::Pulled(_) | Settled::NotDone(_) | Settled::Unknown => None,
-    }
-}
-
-/// The seeded bug of that name.
-fn under_new_id(work: &mut Work) {
-    if let Work::Request(request) = work {
-        let mut id = *request.id.as_bytes();
-        id[15] = !id[15];
-        request.id = skep_protocol::ids::RequestId::from_bytes(id);
     }
 }

@@ -9,11 +9,8 @@ use skep_protocol::limits;
 use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
 use skep_protocol::text::AgentId;
 
+use crate::key::SubscriberKey;
 use latest::{Latest, LatestValues};
-
-/// Names a subscriber between the engine and its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriberKey(pub u64);
 
 /// What happened on the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]

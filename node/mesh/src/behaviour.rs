@@ -8,9 +8,9 @@ use libp2p::{allow_block_list, connection_limits, identify, identity, ping};
 use skep_config::MeshConfig;
 
 use crate::discovery::Discovery;
+use crate::error::MeshError;
 use crate::gate::Gate;
 use crate::gossip::Gossip;
-use crate::service::MeshError;
 
 /// Name of the protocols that peers must share.
 const PROTOCOL: &str = "/skep/1";

@@ -40,6 +40,8 @@ pub(crate) struct Dial {
     up_since: Option<Instant>,
     /// Attempts since it was up last.
     attempts: u32,
+    /// Whether it is others' turn to be asked where it is. It stays so until they were: its next turn may be half an hour away.
+    is_to_be_asked_for: bool,
     before_its_time: Bucket,
 }
 
@@ -47,7 +49,8 @@ impl Dial {
     pub(crate) fn new(node: NodeId, now: Instant) -> Self {
         let before_its_time = Bucket::full(now);
         let (wait, rest) = (REDIAL_MIN, REDIAL_MIN);
-        Self { node, at: now, wait, rested: now, rest, up_since: None, attempts: 0, before_its_time }
+        let (up_since, attempts, is_to_be_asked_for) = (None, 0, false);
+        Self { node, at: now, wait, rested: now, rest, up_since, attempts, is_to_be_asked_for, before_its_time }
     }
 
     /// When it is dialled next; none while it is up.
@@ -60,12 +63,18 @@ impl Dial {
         self.at = now + self.wait.mul_f64(jitter);
         self.wait = (self.wait * 2).min(REDIAL_MAX);
         self.attempts = self.attempts.wrapping_add(1);
+        self.is_to_be_asked_for |= self.attempts.is_power_of_two() || self.attempts.is_multiple_of(ASK_AT_LEAST_EVERY);
     }
 
     /// Whether others are to be asked where it is: attempts have failed for long, or there is no address to be tried.
     pub(crate) fn is_missed(&self, has_address: bool) -> bool {
-        let is_turn = self.attempts.is_power_of_two() || self.attempts.is_multiple_of(ASK_AT_LEAST_EVERY);
-        self.up_since.is_none() && is_turn && self.attempts >= if has_address { ASK_AFTER } else { 1 }
+        let is_for_long = !has_address || self.attempts >= ASK_AFTER;
+        self.up_since.is_none() && self.is_to_be_asked_for && is_for_long
+    }
+
+    /// Others were asked where it is.
+    pub(crate) fn asked_for(&mut self) {
+        self.is_to_be_asked_for = false;
     }
 
     /// It may be reachable now.
@@ -84,6 +93,7 @@ impl Dial {
         self.up_since = Some(now);
         self.wait = REDIAL_MIN;
         self.attempts = 0;
+        self.is_to_be_asked_for = false;
     }
 
     /// Its last connection has ended. `jitter` is around 1: both sides notice at once.
@@ -179,17 +189,39 @@ mod tests {
     #[test]
     fn others_are_asked_where_a_peer_is_that_is_not_where_it_was() {
         let now = Instant::now();
-        let mut dial = dial(now);
-        assert!(!dial.is_missed(true) && !dial.is_missed(false));
-        let (mut of_known, mut of_others) = (Vec::new(), Vec::new());
-        for attempt in 1..=200 {
+        let asked_after = |has_address: bool| {
+            let mut dial = dial(now);
+            assert!(!dial.is_missed(has_address));
+            let mut asked = Vec::new();
+            for attempt in 1..=200 {
+                dial.begin(now, 1.0);
+                if dial.is_missed(has_address) {
+                    dial.asked_for();
+                    asked.push(attempt);
+                }
+            }
+            asked
+        };
+        assert_eq!(asked_after(true), [4, 8, 16, 32, 64, 128, 192], "more and more seldom, and not for ever");
+        assert_eq!(asked_after(false), [1, 2, 4, 8, 16, 32, 64, 128, 192]);
+    }
+
+    #[test]
+    fn a_turn_in_which_nobody_could_be_asked_is_kept_until_somebody_was_or_the_peer_is_up() {
+        let now = Instant::now();
+        let (mut dial, mut other) = (dial(now), dial(now));
+        for attempt in 1..=ASK_AT_LEAST_EVERY + 10 {
             dial.begin(now, 1.0);
-            of_known.extend(dial.is_missed(true).then_some(attempt));
-            of_others.extend(dial.is_missed(false).then_some(attempt));
+            assert_eq!(dial.is_missed(true), attempt >= ASK_AFTER, "after {attempt} attempts");
         }
-        assert_eq!(of_known, [4, 8, 16, 32, 64, 128, 192], "more and more seldom, and not for ever");
-        assert_eq!(of_others, [1, 2, 4, 8, 16, 32, 64, 128, 192]);
-        dial.up(now);
-        assert!(!dial.is_missed(false));
+        dial.asked_for();
+        assert!(!dial.is_missed(true) && !dial.is_missed(false));
+        dial.begin(now, 1.0);
+        assert!(!dial.is_missed(true), "its turn comes with more attempts");
+        other.begin(now, 1.0);
+        assert!(other.is_missed(false));
+        other.up(now);
+        other.down(now, 1.0);
+        assert!(!other.is_missed(false));
     }
 }

@@ -20,8 +20,8 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, kad, mdns};
 use skep_protocol::text::SiteName;
 use tokio::time::Instant;
 
+use crate::error::MeshError;
 use crate::hints::{HINTS_PER_PEER_MAX, Hints, Word};
-use crate::service::MeshError;
 
 /// Peers that a lookup asks at a time.
 const PARALLELISM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(2);
@@ -110,12 +110,14 @@ impl Discovery {
         self.forget();
     }
 
-    /// Asks others where a peer is. They may know, and it is dialled meanwhile.
-    /// While many questions are under way it is left for another time: each goes through a part of the site.
-    pub(crate) fn ask(&mut self, peer: PeerId) {
-        if self.dht.iter_queries().count() < QUESTIONS_MAX {
+    /// Asks others where a peer is. They may know, and it is dialled meanwhile. Whether they were asked: while many questions are
+    /// under way it is left for another time, since each goes through a part of the site.
+    pub(crate) fn ask(&mut self, peer: PeerId) -> bool {
+        let has_room = self.dht.iter_queries().count() < QUESTIONS_MAX;
+        if has_room {
             self.dht.get_closest_peers(peer);
         }
+        has_room
     }
 
     /// Whether there is a hint of a peer that no attempt has tried since it was heard.
@@ -329,6 +331,14 @@ mod tests {
         }
         let stranger = vec![(peer(3), tcp(1, 1))];
         assert!(discovery.note(Heard::Lan(mdns::Event::Discovered(stranger))).is_empty());
+    }
+
+    #[test]
+    fn whoever_asks_while_many_questions_are_under_way_is_told_that_nobody_was_asked() {
+        let (mut discovery, of) = discovery();
+        assert!((0..QUESTIONS_MAX).all(|_| discovery.ask(of)));
+        assert!(!discovery.ask(of));
+        assert_eq!(discovery.dht.iter_queries().count(), QUESTIONS_MAX);
     }
 
     #[test]

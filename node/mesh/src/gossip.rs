@@ -24,8 +24,8 @@ use skep_protocol::limits;
 use skep_protocol::telemetry::{SignedEnvelope, TopicPath};
 use skep_protocol::text::SiteName;
 
+use crate::error::MeshError;
 use crate::gate::{Gate, Gated};
-use crate::service::MeshError;
 
 /// The reader checks a whole buffer against the limit, which may hold the beginning of the next message.
 const READ_SLACK: usize = 8 * 1024;
@@ -168,6 +168,11 @@ impl NetworkBehaviour for Gossip {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
-        self.inner.poll(cx)
+        let polled = self.inner.poll(cx);
+        if polled.is_pending() {
+            // Each message that was new has been returned, and handed over before this was polled again.
+            self.gate.all_handed_over();
+        }
+        polled
     }
 }

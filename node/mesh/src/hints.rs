@@ -11,7 +11,7 @@
 //!
 //! Whoever answers at a wrong address ends the whole attempt. So where a proved address is known, every other attempt leaves
 //! hints out. One that is heard while the peer is dialled, or before an attempt without hints, is not missed for that: whoever dials is
-//! told that it is [untried](Hints::has_untried).
+//! told that it is [untried](Hints::has_untried). Nor is one whose turn did not come, or that the pace held back.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -80,7 +80,7 @@ struct Known {
     hints: Vec<Hint>,
     /// Attempts so far.
     dials: u64,
-    /// Whether a hint was heard, and no attempt has tried hints since.
+    /// Whether a hint was heard that no attempt has tried since.
     has_untried: bool,
 }
 
@@ -200,19 +200,19 @@ impl Hints {
         if only_proved {
             return addresses;
         }
-        known.has_untried = false;
         hints.sort_by_key(|hint| (hint.tries, std::cmp::Reverse(hint.word)));
-        for hint in hints.into_iter().take(HINTS_PER_DIAL_MAX) {
+        for hint in hints.iter_mut().take(HINTS_PER_DIAL_MAX) {
             let may = self.on_loopback || has_turn(&mut self.hosts, hint.host, now);
             if may && self.tries.take(TRIES, 1, now) {
                 hint.tries = hint.tries.saturating_add(1);
                 addresses.push(hint.address.clone());
             }
         }
+        known.has_untried &= hints.iter().any(|hint| hint.tries == 0);
         addresses
     }
 
-    /// Whether there is a hint of a peer that was heard after the last attempt that tried hints.
+    /// Whether there is a hint of a peer that was heard, and that no attempt has tried since.
     pub(crate) fn has_untried(&self, peer: &PeerId) -> bool {
         self.of.get(peer).is_some_and(|known| known.has_untried)
     }

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
-use libp2p::identity::{Keypair, PublicKey, ed25519};
+use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
-use skep_config::{MeshConfig, cannot_listen};
+use skep_config::MeshConfig;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use skep_protocol::telemetry::{Envelope, TopicPath};
@@ -20,34 +19,17 @@ use tokio::time::Instant;
 
 use crate::behaviour::{Behaviour, Event, process_of};
 use crate::dials::Dial;
-use crate::envelopes::{Arrived, Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::envelopes::{Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::error::{MeshError, reason};
 use crate::gate::Gate;
 use crate::handle::{MeshHandle, MeshView};
+use crate::keeper::Keeper;
 use crate::kept::{Kept, SharedFloors};
 use crate::links::{Dialled, Links};
 use crate::noise::Noise;
+use crate::peer::{node_id, peer_id};
+use crate::threads::on_thread;
 use crate::transport;
-
-/// Why the mesh did not start.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct MeshError(String);
-
-impl MeshError {
-    pub(crate) fn new(why: &(impl std::fmt::Display + ?Sized)) -> Self {
-        Self(format!("the mesh cannot start: {why}"))
-    }
-
-    fn cannot_listen(config: &MeshConfig, over: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self(cannot_listen("the mesh", &config.listen, over, &reason(error), "mesh.listen"))
-    }
-}
-
-/// What an error says, or the first one beneath it that says something.
-fn reason(error: &(dyn std::error::Error + 'static)) -> String {
-    let errors = std::iter::successors(Some(error), |error| error.source());
-    errors.map(ToString::to_string).find(|text| !text.is_empty()).unwrap_or_else(|| "no reason was given".to_owned())
-}
 
 /// The running mesh. Dropping it stops the task.
 pub struct Mesh {
@@ -55,33 +37,6 @@ pub struct Mesh {
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
     keeper: Option<Keeper>,
-}
-
-/// The thread that writes down how far senders have come.
-struct Keeper {
-    /// Dropped to have it write once more, and end.
-    stop: std::sync::mpsc::Sender<()>,
-    ended: oneshot::Receiver<()>,
-}
-
-/// How long a mesh that stops waits until that is written: a disk may not answer.
-const KEPT_WITHIN: Duration = Duration::from_secs(1);
-
-impl Keeper {
-    fn start(kept: Kept, floors: SharedFloors) -> Result<Self, MeshError> {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let (end, ended) = oneshot::channel();
-        on_thread("skep-mesh-kept", move || {
-            kept.keep(&floors, &stopped);
-            drop(end);
-        })?;
-        Ok(Self { stop, ended })
-    }
-
-    async fn stop(self) {
-        drop(self.stop);
-        let _ = tokio::time::timeout(KEPT_WITHIN, self.ended).await;
-    }
 }
 
 struct Service {
@@ -93,7 +48,6 @@ struct Service {
     topics: watch::Receiver<BTreeSet<TopicPath>>,
     heard: BTreeSet<TopicPath>,
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
-    arrived: mpsc::Sender<Arrived>,
     gate: Arc<Gate>,
     floors: SharedFloors,
     dropped: Arc<Dropped>,
@@ -137,7 +91,8 @@ impl Mesh {
         // Higher with each start, and another number in each of two copies of a directory.
         let process = (u64::from(kept.as_ref().map_or(1, Kept::start)) << u32::BITS) | u64::from(rand::random::<u32>());
         let dropped: Arc<Dropped> = Arc::default();
-        let gate = Arc::new(Gate::new(Arc::clone(&dropped)));
+        let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
+        let gate = Arc::new(Gate::new(arrived, Arc::clone(&dropped)));
         let mut swarm = transport::swarm(key, config, process, Arc::clone(&gate))?;
         let dials = list(&mut swarm, config)?;
         for (over, address) in transport::listen_addresses(config.listen) {
@@ -146,7 +101,6 @@ impl Mesh {
         let (view, seen) = watch::channel(MeshView::default());
         let (stop, stopped) = oneshot::channel();
         let (publications, publications_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
-        let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
         let (outgoing, outgoing_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (judged, judged_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (received, received_in) = mpsc::channel(limits::MESH_RECEIVED_QUEUED_MAX);
@@ -171,7 +125,6 @@ impl Mesh {
             topics: wanted,
             heard: BTreeSet::new(),
             cut_off: cuts,
-            arrived,
             gate,
             floors,
             dropped,
@@ -241,16 +194,19 @@ impl Service {
             }
             dial.begin(now, jitter());
             let options = DialOpts::peer_id(*id).condition(PeerCondition::DisconnectedAndNotDialing).build();
-            match self.swarm.dial(options) {
-                Ok(()) if dial.is_missed(true) => self.swarm.behaviour_mut().discovery.ask(*id),
-                Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            let has_address = match self.swarm.dial(options) {
+                Ok(()) => true,
                 // Somebody who is connected may know it: asking has it dialled.
-                Err(DialError::NoAddresses) if dial.is_missed(false) => self.swarm.behaviour_mut().discovery.ask(*id),
-                Err(DialError::NoAddresses) => {}
+                Err(DialError::NoAddresses) => false,
+                Err(DialError::DialPeerConditionFalse(_)) => continue,
                 Err(error) => {
                     let node = dial.node;
                     self.view.send_modify(|view| drop(view.errors.insert(node, error.to_string())));
+                    continue;
                 }
+            };
+            if dial.is_missed(has_address) && self.swarm.behaviour_mut().discovery.ask(*id) {
+                dial.asked_for();
             }
         }
     }
@@ -273,13 +229,9 @@ impl Service {
         self.swarm.behaviour_mut().gossip.judged(&id, &from, verdict);
     }
 
-    /// A message came in. It is verified elsewhere, if its neighbour has a place left.
+    /// A message came in. It is verified elsewhere.
     fn on_message(&mut self, id: MessageId, from: PeerId, message: gossipsub::Message) {
-        let waits = self.gate.place(from).is_some_and(|place| {
-            let (id, topic, data) = (id.clone(), message.topic.into_string(), message.data);
-            self.arrived.try_send(Arrived { id, from, topic, data, place }).is_ok()
-        });
-        if !waits {
+        if !self.gate.hand_over(id.clone(), from, message.topic.into_string(), message.data) {
             self.dropped.overflow();
             self.swarm.behaviour_mut().gossip.judged(&id, &from, MessageAcceptance::Ignore);
         }
@@ -493,23 +445,9 @@ fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<Pe
     Ok(dials)
 }
 
-fn on_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), MeshError> {
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    started.map(drop).map_err(|e| MeshError::new(&e))
-}
-
 /// Nobody dials in step with others.
 fn jitter() -> f64 {
     rand::random_range(0.5..1.5)
-}
-
-fn peer_id(node: NodeId) -> Option<PeerId> {
-    let key = ed25519::PublicKey::try_from_bytes(node.public_key()).ok()?;
-    Some(PublicKey::from(key).to_peer_id())
-}
-
-fn node_id(peer: &PeerId) -> Option<NodeId> {
-    NodeId::from_peer_id_bytes(&peer.to_bytes())
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use skep_config::MeshConfig;
 use skep_protocol::limits;
 
 use crate::behaviour::Behaviour;
+use crate::error::MeshError;
 use crate::gate::Gate;
-use crate::service::MeshError;
 
 /// How long a peer may be silent on QUIC, in ms: longer where three round trips and what is lost of them take longer.
 const SILENT_MAX_MS: u32 = 10_000;

@@ -6,6 +6,9 @@ use skep_client::v1;
 use super::Failure;
 use super::output::{Format, Row, json, json_line, rows, span, tell};
 
+/// Elements of one page of a list.
+pub(crate) const PAGE: u32 = 1_000;
+
 /// Where an answer stands in the log of its shard, and how old it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct AsOf {

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use skep_client::ClientError;
 use skep_client::v1;
-use skep_protocol::text::legible;
+use skep_protocol::text::{escaped, legible};
 
-use super::output::{Format, escaped};
+use super::format::Format;
 
 /// What is said of a request that is too old to be sent again.
 const TOO_LATE: &str = "what there is shows what became of it: 'skep task list', 'skep command list', 'skep agent list', \

@@ -11,6 +11,7 @@ mod docs;
 mod failure;
 mod fault;
 mod follow;
+mod format;
 mod init;
 mod key;
 mod made;
@@ -38,7 +39,8 @@ use skep_protocol::fleet::Build;
 use skep_protocol::places::{Places, default_dir};
 
 pub(crate) use failure::Failure;
-use output::{Format, tell};
+use format::Format;
+use output::tell;
 
 use crate::private;
 

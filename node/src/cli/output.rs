@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
@@ -12,20 +11,10 @@ pub(crate) use skep_protocol::text::escaped;
 use skep_protocol::time::LogInstant;
 
 use super::Failure;
+pub(crate) use super::format::Format;
 
 /// How often a command that waits looks whether anybody still reads what it prints.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// A table for people
-    Table,
-    /// One JSON document
-    Json,
-    /// One JSON document on each line
-    Jsonl,
-}
 
 /// Something that can be a row of a table.
 pub(crate) trait Row: Serialize {

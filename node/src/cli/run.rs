@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 
 use clap::Args;
 use skep_protocol::fleet::Build;
-use skep_testnet::place;
+use skep_testnet::site::place;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 

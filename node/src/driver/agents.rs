@@ -1,54 +1,45 @@
-//! Agents, their software and their journals, between API, engine and disk.
+//! Agents and their software, between API and engine.
+
+use std::collections::BTreeMap;
 
 use skep_api::{AgentSaid, AgentTold, AttachRequest};
-use skep_engine::{AgentEvent, AttachWish, Event, InboxEvent, JournalEffect, StreamKey, ToAgent, WriteKey};
-use skep_store::{JournalJob, JournalReport};
+use skep_engine::{AgentEvent, AttachWish, Event, InboxEvent, StreamKey, ToAgent};
 use tokio::sync::mpsc;
 
-use super::Driver;
+/// The streams of agents.
+#[derive(Default)]
+pub(super) struct AgentsPort {
+    /// What each is told.
+    streams: BTreeMap<StreamKey, mpsc::Sender<AgentTold>>,
+}
 
-impl Driver {
-    pub(super) fn on_agent_opened(&mut self, stream: StreamKey, wish: AttachRequest, told: mpsc::Sender<AgentTold>) {
+impl AgentsPort {
+    /// An agent would be attached, and is told by this way what comes of it.
+    pub(super) fn opened(&mut self, stream: u64, wish: AttachRequest, told: mpsc::Sender<AgentTold>) -> Event {
         let AttachRequest { shard, agent, role, session, lease } = wish;
-        self.agents.insert(stream, told);
-        self.on_agent(AgentEvent::Opened { stream, wish: AttachWish { shard, agent, role, session, lease } });
+        let stream = StreamKey(stream);
+        self.streams.insert(stream, told);
+        Event::Agent(AgentEvent::Opened { stream, wish: AttachWish { shard, agent, role, session, lease } })
     }
 
-    pub(super) fn on_agent_said(&mut self, stream: StreamKey, said: AgentSaid) {
-        let event = match said {
+    /// An agent said something.
+    pub(super) fn said(&mut self, stream: u64, said: AgentSaid) -> Event {
+        let stream = StreamKey(stream);
+        Event::Agent(match said {
             AgentSaid::Credits(count) => AgentEvent::Credits { stream, count },
             AgentSaid::KeepAlive { stamp, place } => AgentEvent::KeepAlive { stream, stamp, place },
             AgentSaid::TakesCommands { groups, in_hand } => AgentEvent::TakesCommands { stream, groups, in_hand },
-            AgentSaid::Command(command, said) => {
-                return self.on_inbox(InboxEvent::Said { stream, command, said });
-            }
+            AgentSaid::Command(command, said) => return Event::Inbox(InboxEvent::Said { stream, command, said }),
             AgentSaid::Detach => AgentEvent::Detach { stream },
             AgentSaid::Closed => {
-                self.agents.remove(&stream);
+                self.streams.remove(&stream);
                 AgentEvent::Closed { stream }
             }
-        };
-        self.on_agent(event);
+        })
     }
 
-    fn on_inbox(&mut self, event: InboxEvent) {
-        self.engine.handle(Event::Inbox(event), self.now_ms());
-    }
-
-    pub(super) fn on_journal(&mut self, report: JournalReport) {
-        self.on_inbox(match report {
-            JournalReport::Opened { shard, agent, journal } => InboxEvent::Opened { shard, agent, journal: *journal },
-            JournalReport::Written { key } => InboxEvent::Written { key: WriteKey(key) },
-        });
-    }
-
-    /// The disk of the journals may be fuller than it was, or have more room.
-    pub(super) fn on_pressure(&mut self) {
-        let pressure = *self.journal_pressure.borrow_and_update();
-        self.on_inbox(InboxEvent::Pressure(pressure));
-    }
-
-    pub(super) fn tell(&mut self, stream: StreamKey, message: ToAgent) {
+    /// Tells an agent something. A stream that cannot take it is closed, and the engine hears of that.
+    pub(super) fn tell(&mut self, stream: StreamKey, message: ToAgent) -> Option<Event> {
         let told = match message {
             ToAgent::Attached { attachment, lease } => AgentTold::Attached { attachment, lease },
             ToAgent::Holds(claims) => AgentTold::Holds(claims),
@@ -58,23 +49,15 @@ impl Driver {
             ToAgent::Command { command, told } => AgentTold::Command(command, told),
             ToAgent::Ended(why) => {
                 // Dropping the sender ends the stream behind the message.
-                let _ = self.agents.remove(&stream).map(|agent| agent.try_send(AgentTold::Ended(why)));
-                return;
+                let _ = self.streams.remove(&stream).map(|agent| agent.try_send(AgentTold::Ended(why)));
+                return None;
             }
         };
-        let taken = self.agents.get(&stream).is_some_and(|agent| agent.try_send(told).is_ok());
-        if !taken {
-            self.agents.remove(&stream);
-            self.on_agent(AgentEvent::Closed { stream });
+        let taken = self.streams.get(&stream).is_some_and(|agent| agent.try_send(told).is_ok());
+        if taken {
+            return None;
         }
-    }
-}
-
-/// What the journals are to do.
-pub(super) fn job(effect: JournalEffect) -> JournalJob {
-    match effect {
-        JournalEffect::Open { shard, agent } => JournalJob::Open { shard, agent },
-        JournalEffect::Write { key, shard, agent, writes } => JournalJob::Write { key: key.0, shard, agent, writes },
-        JournalEffect::Release { shard, agent } => JournalJob::Release { shard, agent },
+        self.streams.remove(&stream);
+        Some(Event::Agent(AgentEvent::Closed { stream }))
     }
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::LatencyMs;
 use super::robots::{Fleet, GROUP, Robots};
-use crate::launch::LaunchError;
-use crate::operator::{Operator, Order, Sent};
-use crate::process::Machine;
+use crate::error::LaunchError;
+use crate::latency::LatencyMs;
+use crate::site::operator::{Operator, Order, Sent};
+use crate::site::process::Machine;
 
 /// How long a command is good for: longer than robots stand still.
 const VALID: Duration = Duration::from_secs(60);
@@ -85,34 +85,11 @@ pub async fn broadcast(settings: BroadcastSettings) -> Result<BroadcastReport, L
         Fleet::up("bench-broadcast", settings.binary.clone(), (settings.voters, settings.others), settings.robots)
             .await?;
     let operator = Operator::of(&testnet, vec![testnet.nodes[leader].client()])?;
-    let timeout = |what: &str| LaunchError::Timeout { what: what.to_owned(), within: ROUND_MAX, dir: dir.clone() };
-    // All of them are there when an order is for all of them.
-    let until = Instant::now() + ROUND_MAX * 2;
-    loop {
-        let (sent, _) = round(&operator, &mut robots, &dir, |agents| agents).await?;
-        if sent.agents == settings.robots {
-            break;
-        }
-        if Instant::now() > until {
-            return Err(timeout("the presence of all robots"));
-        }
-    }
+    until_present(&operator, &mut robots, &dir, settings.robots).await?;
     let (mut all, mut with_slow) = (Vec::new(), Vec::new());
     for n in 0..settings.rounds + WARM_UP {
         let (_, whole) = round(&operator, &mut robots, &dir, |agents| agents).await?;
-        robots.stopped.send_replace(settings.slow);
-        let quick = settings.robots - settings.slow;
-        let (sent, without) = round(&operator, &mut robots, &dir, |_| quick).await?;
-        // Or there would be nothing to compare.
-        let open = operator.show(sent.id).await?.open as usize;
-        if open != settings.slow {
-            let output = format!("{open} robots stood still, and {} were to", settings.slow);
-            return Err(LaunchError::Command { command: "a round with slow robots".to_owned(), output });
-        }
-        robots.stopped.send_replace(0);
-        // The slow ones catch up before the next round.
-        operator.ended(&[sent.id], ROUND_MAX).await?;
-        while robots.seen.try_recv().is_ok() {}
+        let without = slow_round(&operator, &mut robots, &dir, &settings).await?;
         if n >= WARM_UP {
             all.push(whole);
             with_slow.push(without);
@@ -121,6 +98,11 @@ pub async fn broadcast(settings: BroadcastSettings) -> Result<BroadcastReport, L
     robots.end().await;
     drop(testnet);
     let _ = std::fs::remove_dir_all(&dir);
+    Ok(report(&settings, &all, &with_slow))
+}
+
+/// What came of rounds in which all robots were at work, and of those in which some stood still.
+fn report(settings: &BroadcastSettings, all: &[Round], with_slow: &[Round]) -> BroadcastReport {
     let quick = |rounds: &[Round]| {
         let of = |round: &Round| round.offered_ns.range(settings.slow..).map(|(_, ns)| *ns).collect::<Vec<u64>>();
         LatencyMs::of_ns(rounds.iter().flat_map(of).collect())
@@ -128,8 +110,8 @@ pub async fn broadcast(settings: BroadcastSettings) -> Result<BroadcastReport, L
     let last = |of: fn(&Round) -> &BTreeMap<usize, u64>| {
         LatencyMs::of_ns(all.iter().filter_map(|round| of(round).values().max().copied()).collect())
     };
-    let (delivery_ms, delivery_with_slow_ms) = (quick(&all), quick(&with_slow));
-    Ok(BroadcastReport {
+    let (delivery_ms, delivery_with_slow_ms) = (quick(all), quick(with_slow));
+    BroadcastReport {
         bench: "broadcast",
         robots: settings.robots,
         slow: settings.slow,
@@ -143,7 +125,49 @@ pub async fn broadcast(settings: BroadcastSettings) -> Result<BroadcastReport, L
         delivery_with_slow_ms,
         slow_robot_delay_pct: ((delivery_with_slow_ms.p99 / delivery_ms.p99.max(0.001) - 1.0) * 1_000.0).round() / 10.0,
         machine: Machine::here(),
-    })
+    }
+}
+
+/// Waits until all robots are there when an order is for all of them.
+async fn until_present(
+    operator: &Operator,
+    robots: &mut Robots,
+    dir: &std::path::Path,
+    count: usize,
+) -> Result<(), LaunchError> {
+    let until = Instant::now() + ROUND_MAX * 2;
+    loop {
+        let (sent, _) = round(operator, robots, dir, |agents| agents).await?;
+        if sent.agents == count {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            let what = "the presence of all robots".to_owned();
+            return Err(LaunchError::Timeout { what, within: ROUND_MAX, dir: dir.to_owned() });
+        }
+    }
+}
+
+/// A round in which some robots stand still. They catch up before the next one.
+async fn slow_round(
+    operator: &Operator,
+    robots: &mut Robots,
+    dir: &std::path::Path,
+    settings: &BroadcastSettings,
+) -> Result<Round, LaunchError> {
+    robots.stopped.send_replace(settings.slow);
+    let quick = settings.robots - settings.slow;
+    let (sent, without) = round(operator, robots, dir, |_| quick).await?;
+    // Or there would be nothing to compare.
+    let open = operator.show(sent.id).await?.open as usize;
+    if open != settings.slow {
+        let output = format!("{open} robots stood still, and {} were to", settings.slow);
+        return Err(LaunchError::Command { command: "a round with slow robots".to_owned(), output });
+    }
+    robots.stopped.send_replace(0);
+    operator.ended(&[sent.id], ROUND_MAX).await?;
+    while robots.seen.try_recv().is_ok() {}
+    Ok(without)
 }
 
 /// Sends one command to all, and waits until so many of the robots that it is for have been told to go.

@@ -10,12 +10,12 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use skep_client::{Client, Settings};
 
-use super::LatencyMs;
 use super::robots::{Fleet, Seen};
-use crate::demo::robot_name;
-use crate::launch::LaunchError;
-use crate::operator::{Operator, Order};
-use crate::process::Machine;
+use crate::error::LaunchError;
+use crate::latency::LatencyMs;
+use crate::site::operator::{Operator, Order};
+use crate::site::process::Machine;
+use crate::site::warehouse::robot_name;
 
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How long a command is good for: longer than any of them takes.
@@ -112,6 +112,21 @@ impl Done {
     }
 }
 
+/// What robots saw, counted as it comes, so that nothing waits for room.
+#[derive(Default)]
+struct AtRobots {
+    /// How often each command was started.
+    starts: BTreeMap<Vec<u8>, u32>,
+    seen: Vec<Seen>,
+}
+
+impl AtRobots {
+    fn add(&mut self, seen: Seen) {
+        *self.starts.entry(seen.command.clone()).or_default() += u32::from(seen.started.is_some());
+        self.seen.push(seen);
+    }
+}
+
 /// Runs it on nodes of its own.
 ///
 /// # Errors
@@ -123,52 +138,17 @@ pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchE
     let pipelined = Settings { pipelined: true, ..Settings::default() };
     let client = testnet.nodes[leader].client_with(pipelined);
     let operator = Arc::new(Operator::of(&testnet, vec![client.clone()])?);
-    let (stop, measuring, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::default());
-    let mut sending = tokio::task::JoinSet::new();
-    for n in 0..settings.inflight {
-        let load = Load {
-            operator: Arc::clone(&operator),
-            client: client.clone(),
-            robots: (n..settings.robots).step_by(settings.inflight).collect(),
-            stop: Arc::clone(&stop),
-            measuring: Arc::clone(&measuring),
-            count: Arc::clone(&count),
-        };
-        sending.spawn(load.run());
-    }
-    // What robots saw is counted as it comes, so that nothing waits for room.
-    let mut starts: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
-    let mut all_seen = Vec::new();
-    let run = async {
-        tokio::time::sleep(WARM_UP).await;
-        measuring.store(true, Ordering::Relaxed);
-        let begun = Instant::now();
-        tokio::time::sleep(Duration::from_secs(settings.seconds)).await;
-        let counted = count.load(Ordering::Relaxed);
-        let took = begun.elapsed();
-        stop.store(true, Ordering::Relaxed);
-        let mut done = Done::new();
-        while let Some(ended) = sending.join_next().await {
-            match ended {
-                Ok(part) => done.merge(part),
-                Err(_) => done.errors += 1,
-            }
-        }
-        (counted, took, done)
-    };
+    let run = Operators::start(&operator, &client, &settings).run(settings.seconds);
     tokio::pin!(run);
+    let mut at_robots = AtRobots::default();
     let (counted, took, done) = loop {
         tokio::select! {
             ended = &mut run => break ended,
-            Some(seen) = robots.seen.recv() => {
-                *starts.entry(seen.command.clone()).or_default() += u32::from(seen.started.is_some());
-                all_seen.push(seen);
-            }
+            Some(seen) = robots.seen.recv() => at_robots.add(seen),
         }
     };
     while let Ok(seen) = robots.seen.try_recv() {
-        *starts.entry(seen.command.clone()).or_default() += u32::from(seen.started.is_some());
-        all_seen.push(seen);
+        at_robots.add(seen);
     }
     robots.end().await;
     drop(testnet);
@@ -184,10 +164,10 @@ pub async fn command(settings: CommandSettings) -> Result<CommandReport, LaunchE
         seconds: took.as_secs_f64(),
         round_trips_per_s: (counted as f64 / took.as_secs_f64()).round(),
         latency_ms: LatencyMs::of_us(&done.round_us),
-        steps_ms: steps(&done, &all_seen),
+        steps_ms: steps(&done, &at_robots.seen),
         outcomes: done.outcomes,
         errors: done.errors,
-        duplicates: starts.values().filter(|count| **count > 1).count(),
+        duplicates: at_robots.starts.values().filter(|count| **count > 1).count(),
         machine: Machine::here(),
     })
 }
@@ -207,6 +187,54 @@ fn steps(done: &Done, seen: &[Seen]) -> StepsMs {
     }
     let [offer, start, record, report] = steps.map(LatencyMs::of_ns);
     StepsMs { accept: LatencyMs::of_us(&done.accept_us), offer, start, record, report }
+}
+
+/// Operators at work.
+struct Operators {
+    stop: Arc<AtomicBool>,
+    measuring: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    sending: tokio::task::JoinSet<Done>,
+}
+
+impl Operators {
+    /// As many as there are to be commands under way. Each has robots of its own.
+    fn start(operator: &Arc<Operator>, client: &Client, settings: &CommandSettings) -> Self {
+        let (stop, measuring) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let count: Arc<AtomicU64> = Arc::default();
+        let mut sending = tokio::task::JoinSet::new();
+        for n in 0..settings.inflight {
+            let load = Load {
+                operator: Arc::clone(operator),
+                client: client.clone(),
+                robots: (n..settings.robots).step_by(settings.inflight).collect(),
+                stop: Arc::clone(&stop),
+                measuring: Arc::clone(&measuring),
+                count: Arc::clone(&count),
+            };
+            sending.spawn(load.run());
+        }
+        Self { stop, measuring, count, sending }
+    }
+
+    /// Counts for so many seconds, and ends them: the commands that counted, in how long, and what was done in all.
+    async fn run(mut self, seconds: u64) -> (u64, Duration, Done) {
+        tokio::time::sleep(WARM_UP).await;
+        self.measuring.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let counted = self.count.load(Ordering::Relaxed);
+        let took = begun.elapsed();
+        self.stop.store(true, Ordering::Relaxed);
+        let mut done = Done::new();
+        while let Some(ended) = self.sending.join_next().await {
+            match ended {
+                Ok(part) => done.merge(part),
+                Err(_) => done.errors += 1,
+            }
+        }
+        (counted, took, done)
+    }
 }
 
 /// One operator with one command under way.

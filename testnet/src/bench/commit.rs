@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use skep_client::{Client, Settings};
 
-use super::{LatencyMs, NodeFigures, layout, scratch};
-use crate::launch::{LaunchError, Layout, TestNode, Testnet};
-use crate::load::Load;
-use crate::process::{Machine, Usage};
+use super::{NodeFigures, layout, scratch};
+use crate::error::LaunchError;
+use crate::latency::LatencyMs;
+use crate::site::launch::{Layout, TestNode, Testnet};
+use crate::site::process::{Machine, Usage};
+use crate::workload::{Done, Load};
 
 /// Connections that all clients share at most, as the peers were measured.
 const CONNECTIONS_MAX: usize = 16;
@@ -74,6 +76,18 @@ pub struct CommitReport {
     pub machine: Machine,
 }
 
+/// What the load did, and what it took.
+struct Measured {
+    /// Writes that count.
+    counted: u64,
+    took: Duration,
+    done: Done,
+    /// Of each node, before and after the load.
+    loaded: [Vec<Usage>; 2],
+    /// Bytes of each node's log, before and after.
+    log: [Vec<u64>; 2],
+}
+
 /// Runs it on nodes of its own.
 ///
 /// # Errors
@@ -86,52 +100,22 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
     })?;
     testnet.up().await?;
     let leader = testnet.leader().await?;
-    let usage = |testnet: &Testnet| -> Vec<Usage> {
-        testnet.nodes.iter().map(|node| node.pid().and_then(Usage::of).unwrap_or_default()).collect()
-    };
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle_from = usage(&testnet);
     tokio::time::sleep(IDLE).await;
-    let idle = usage(&testnet);
+    let idle = [idle_from, usage(&testnet)];
 
     let count = settings.clients.min(CONNECTIONS_MAX);
     let connections: Result<Vec<Client>, LaunchError> =
         (0..count).map(|_| connection(&testnet.nodes[leader], settings.socket, settings.unary)).collect();
-    let load = Load::start(&connections?, settings.clients, settings.payload_bytes);
-    tokio::time::sleep(WARM_UP).await;
-    let log_from = log_bytes(&testnet).await;
-    let loaded_from = usage(&testnet);
-    load.measure();
-    let begun = Instant::now();
-    tokio::time::sleep(Duration::from_secs(settings.seconds)).await;
-    let counted = load.count();
-    let took = begun.elapsed();
-    let loaded = usage(&testnet);
-    let log = log_bytes(&testnet).await;
-    let done = load.stop().await;
+    let measured = measure(&testnet, &connections?, &settings).await;
 
     let all: Vec<usize> = (0..settings.voters).collect();
     testnet.until_equal(&all).await?;
-    let verified = testnet.verify(&done.acknowledged).await?;
-    let committed = (counted * settings.payload_bytes as u64).max(1) as f64;
-    let for_each = |bytes: u64| (bytes as f64 / committed * 100.0).round() / 100.0;
-    let written = |at: usize| loaded[at].written_bytes.saturating_sub(loaded_from[at].written_bytes);
-    let written_in_all: u64 = all.iter().map(|at| written(*at)).sum();
-    let mib = |bytes: u64| (bytes as f64 / 1_048_576.0 * 10.0).round() / 10.0;
-    let share = |from: &Usage, to: &Usage, time: Duration| {
-        let share = to.cpu.saturating_sub(from.cpu).as_secs_f64() / time.as_secs_f64() * 100.0;
-        (share * 10.0).round() / 10.0
-    };
-    let nodes = testnet.nodes.iter().enumerate().map(|(at, node)| NodeFigures {
-        node: node.name.clone(),
-        role: if at == leader { "leader" } else { "follower" }.to_owned(),
-        rss_idle_mib: mib(idle[at].rss_bytes),
-        rss_loaded_mib: mib(loaded[at].rss_bytes),
-        cpu_idle_pct: share(&idle_from[at], &idle[at], IDLE),
-        cpu_loaded_pct: share(&loaded_from[at], &loaded[at], took),
-        written_per_committed_byte: for_each(written(at)),
-        log_per_committed_byte: for_each(log[at].saturating_sub(log_from[at])),
-    });
+    let verified = testnet.verify(&measured.done.acknowledged).await?;
+    let for_each = for_each(measured.counted * settings.payload_bytes as u64);
+    let written_in_all: u64 = all.iter().map(|at| measured.written(*at)).sum();
+    let Measured { counted, took, done, .. } = &measured;
     let report = CommitReport {
         bench: "commit",
         clients: settings.clients,
@@ -141,14 +125,14 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
         voters: settings.voters,
         seconds: took.as_secs_f64(),
         payload_bytes: settings.payload_bytes,
-        writes_per_s: (counted as f64 / took.as_secs_f64()).round(),
+        writes_per_s: (*counted as f64 / took.as_secs_f64()).round(),
         latency_ms: LatencyMs::of_us(&done.latency_us),
         errors: done.errors,
         unknown: done.unknown,
         acknowledged: done.acknowledged.len(),
         verified,
         written_bytes_per_payload_byte: for_each(written_in_all / settings.voters.max(1) as u64),
-        nodes: nodes.collect(),
+        nodes: measured.nodes(&testnet, leader, &idle, for_each),
         machine: Machine::here(),
     };
     drop(testnet);
@@ -156,6 +140,66 @@ pub async fn commit(settings: CommitSettings) -> Result<CommitReport, LaunchErro
         let _ = std::fs::remove_dir_all(&dir);
     }
     Ok(report)
+}
+
+/// Puts nodes under load for as long as it is to count.
+async fn measure(testnet: &Testnet, connections: &[Client], settings: &CommitSettings) -> Measured {
+    let load = Load::start(connections, settings.clients, settings.payload_bytes);
+    tokio::time::sleep(WARM_UP).await;
+    let log_from = log_bytes(testnet).await;
+    let loaded_from = usage(testnet);
+    load.measure();
+    let begun = Instant::now();
+    tokio::time::sleep(Duration::from_secs(settings.seconds)).await;
+    let counted = load.count();
+    let took = begun.elapsed();
+    let loaded = [loaded_from, usage(testnet)];
+    let log = [log_from, log_bytes(testnet).await];
+    Measured { counted, took, done: load.stop().await, loaded, log }
+}
+
+impl Measured {
+    /// Bytes that a node wrote to disk under load.
+    fn written(&self, at: usize) -> u64 {
+        let [from, to] = &self.loaded;
+        to[at].written_bytes.saturating_sub(from[at].written_bytes)
+    }
+
+    fn nodes(
+        &self,
+        testnet: &Testnet,
+        leader: usize,
+        idle: &[Vec<Usage>; 2],
+        for_each: impl Fn(u64) -> f64,
+    ) -> Vec<NodeFigures> {
+        let mib = |bytes: u64| (bytes as f64 / 1_048_576.0 * 10.0).round() / 10.0;
+        let share = |[from, to]: &[Vec<Usage>; 2], at: usize, time: Duration| {
+            let share = to[at].cpu.saturating_sub(from[at].cpu).as_secs_f64() / time.as_secs_f64() * 100.0;
+            (share * 10.0).round() / 10.0
+        };
+        let nodes = testnet.nodes.iter().enumerate().map(|(at, node)| NodeFigures {
+            node: node.name.clone(),
+            role: if at == leader { "leader" } else { "follower" }.to_owned(),
+            rss_idle_mib: mib(idle[1][at].rss_bytes),
+            rss_loaded_mib: mib(self.loaded[1][at].rss_bytes),
+            cpu_idle_pct: share(idle, at, IDLE),
+            cpu_loaded_pct: share(&self.loaded, at, self.took),
+            written_per_committed_byte: for_each(self.written(at)),
+            log_per_committed_byte: for_each(self.log[1][at].saturating_sub(self.log[0][at])),
+        });
+        nodes.collect()
+    }
+}
+
+/// Says how many of some bytes there are for each one that was committed.
+fn for_each(committed: u64) -> impl Fn(u64) -> f64 + Copy {
+    let committed = committed.max(1) as f64;
+    move |bytes| (bytes as f64 / committed * 100.0).round() / 100.0
+}
+
+/// What each node has used so far.
+fn usage(testnet: &Testnet) -> Vec<Usage> {
+    testnet.nodes.iter().map(|node| node.pid().and_then(Usage::of).unwrap_or_default()).collect()
 }
 
 /// Bytes that each node has written to its log.

@@ -7,9 +7,10 @@ use serde::Serialize;
 use skep_client::{Client, Settings, TaskSpec};
 
 use super::{layout, scratch};
-use crate::launch::{LaunchError, Layout, Testnet};
-use crate::load::Load;
-use crate::process::Machine;
+use crate::error::LaunchError;
+use crate::site::launch::{Layout, Testnet};
+use crate::site::process::Machine;
+use crate::workload::Load;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -91,6 +92,54 @@ pub struct FailoverReport {
     pub machine: Machine,
 }
 
+/// How long a write is tried after a kill.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What every kill took, in milliseconds.
+#[derive(Default)]
+struct Times {
+    each: Vec<f64>,
+    others_first: Vec<f64>,
+    others_last: Vec<f64>,
+}
+
+/// Kills the leader once, and waits until it is back. `voters` and `others` are the clients of the nodes that vote and of those
+/// that do not.
+async fn kill_leader(
+    testnet: &mut Testnet,
+    voters: &[Client],
+    others: &[Client],
+    times: &mut Times,
+) -> Result<(), LaunchError> {
+    let dir = testnet.dir().to_owned();
+    let late =
+        || LaunchError::Timeout { what: "a write after the kill".to_owned(), within: PATIENCE, dir: dir.clone() };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Everybody has found the leader that is killed.
+    write_through(others, Instant::now()).await;
+    let leader = testnet.leader().await?;
+    let begun = Instant::now();
+    testnet.kill(leader);
+    let survivors = voters.iter().enumerate().filter(|(at, _)| *at != leader).map(|(_, client)| client.clone());
+    let survivors: Vec<Client> = survivors.collect();
+    let (took, by_others) = tokio::join!(write_through(&survivors, begun), write_through(others, begun));
+    times.each.push(took.first().copied().ok_or_else(late)?);
+    if !others.is_empty() {
+        if by_others.len() < others.len() {
+            return Err(late());
+        }
+        times.others_first.extend(by_others.first().copied());
+        times.others_last.extend(by_others.last().copied());
+    }
+    testnet.start(leader)?;
+    let client = testnet.nodes[leader].impatient_client();
+    let back = async || {
+        let status = client.shard_status().await.ok()?;
+        (status.role == "follower" && status.applied_index + 1_000 > status.last_log_index).then_some(())
+    };
+    testnet.wait_for("the killed node back", back).await
+}
+
 /// Runs it on nodes of its own.
 ///
 /// # Errors
@@ -101,46 +150,16 @@ pub async fn failover(settings: FailoverSettings) -> Result<FailoverReport, Laun
     let layout = Layout { nodes, ..layout(settings.binary.clone(), dir.clone(), settings.voters) };
     let mut testnet = Testnet::create(layout)?;
     testnet.up().await?;
-    let patient = Settings { patience: Duration::from_secs(20), pipelined: true, ..Settings::default() };
+    let patient = Settings { patience: PATIENCE, pipelined: true, ..Settings::default() };
     let mut connections: Vec<Client> = testnet.nodes.iter().map(|node| node.client_with(patient)).collect();
     let others = connections.split_off(settings.voters);
     let load = Load::start(&connections, settings.clients, 256);
-    let all: Vec<usize> = (0..settings.voters).collect();
-    let mut each_ms: Vec<f64> = Vec::new();
-    let (mut first_ms, mut last_ms): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
-    let late = || LaunchError::Timeout {
-        what: "a write after the kill".to_owned(),
-        within: patient.patience,
-        dir: dir.clone(),
-    };
+    let mut times = Times::default();
     for _ in 0..settings.repeats {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        // Everybody has found the leader that is killed.
-        write_through(&others, Instant::now()).await;
-        let leader = testnet.leader().await?;
-        let begun = Instant::now();
-        testnet.kill(leader);
-        let survivors = all.iter().filter(|at| **at != leader).map(|at| connections[*at].clone());
-        let survivors: Vec<Client> = survivors.collect();
-        let (took, by_others) = tokio::join!(write_through(&survivors, begun), write_through(&others, begun));
-        each_ms.push(took.first().copied().ok_or_else(late)?);
-        if !others.is_empty() {
-            if by_others.len() < others.len() {
-                return Err(late());
-            }
-            first_ms.extend(by_others.first().copied());
-            last_ms.extend(by_others.last().copied());
-        }
-        testnet.start(leader)?;
-        let client = testnet.nodes[leader].impatient_client();
-        testnet
-            .wait_for("the killed node back", async || {
-                let status = client.shard_status().await.ok()?;
-                (status.role == "follower" && status.applied_index + 1_000 > status.last_log_index).then_some(())
-            })
-            .await?;
+        kill_leader(&mut testnet, &connections, &others, &mut times).await?;
     }
     let done = load.stop().await;
+    let all: Vec<usize> = (0..settings.voters).collect();
     testnet.until_equal(&all).await?;
     let verified = testnet.verify(&done.acknowledged).await?;
     drop(testnet);
@@ -150,10 +169,10 @@ pub async fn failover(settings: FailoverSettings) -> Result<FailoverReport, Laun
     let of_others = |all: &[f64]| (!all.is_empty()).then(|| Spread::of(all));
     Ok(FailoverReport {
         bench: "failover",
-        failover_ms: Spread::of(&each_ms),
-        each_ms,
-        others_first_ms: of_others(&first_ms),
-        others_last_ms: of_others(&last_ms),
+        failover_ms: Spread::of(&times.each),
+        each_ms: times.each,
+        others_first_ms: of_others(&times.others_first),
+        others_last_ms: of_others(&times.others_last),
         others: settings.others,
         voters: settings.voters,
         clients: settings.clients,

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use skep_client::{Settings, TaskSpec};
 
-use super::{LatencyMs, layout, scratch};
-use crate::launch::{LaunchError, Layout, Testnet};
-use crate::process::Machine;
-use crate::relay::{Law, Links};
+use super::{layout, scratch};
+use crate::error::LaunchError;
+use crate::latency::LatencyMs;
+use crate::site::launch::{Layout, Testnet};
+use crate::site::process::Machine;
+use crate::site::relay::{Law, Links};
 
 /// Longer than a leader's lease with the shortest patience that there is.
 const PAUSE: Duration = Duration::from_millis(400);

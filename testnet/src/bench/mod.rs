@@ -21,38 +21,11 @@ pub use endure::{
 pub use failover::{FailoverReport, FailoverSettings, Spread, failover};
 pub use links::{LinkFigures, LinksReport, LinksSettings, links};
 
-use crate::launch::{LaunchError, Layout};
-use crate::place;
+pub use crate::latency::LatencyMs;
 
-/// Latencies in milliseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct LatencyMs {
-    /// Half are faster.
-    pub p50: f64,
-    /// 99 of 100 are faster.
-    pub p99: f64,
-    /// The slowest.
-    pub max: f64,
-}
-
-impl LatencyMs {
-    /// Of microseconds.
-    pub(crate) fn of_us(all: &hdrhistogram::Histogram<u64>) -> Self {
-        let ms = |us: u64| us as f64 / 1_000.0;
-        Self { p50: ms(all.value_at_quantile(0.5)), p99: ms(all.value_at_quantile(0.99)), max: ms(all.max()) }
-    }
-
-    /// Of nanoseconds, in any order.
-    pub(crate) fn of_ns(mut all: Vec<u64>) -> Self {
-        all.sort_unstable();
-        let at = |share: f64| {
-            let rank = (all.len() as f64 * share).ceil() as usize;
-            let ns = all.get(rank.saturating_sub(1)).copied().unwrap_or(0);
-            (ns as f64 / 10_000.0).round() / 100.0
-        };
-        Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
-    }
-}
+use crate::error::LaunchError;
+use crate::site::launch::Layout;
+use crate::site::place;
 
 /// A node while a benchmark ran.
 #[derive(Clone, Debug, Serialize)]

@@ -7,8 +7,9 @@ use skep_client::{AgentOptions, AttachedAgent, Client, CommandOffers, Role};
 use tokio::sync::{mpsc, watch};
 
 use super::{layout, scratch};
-use crate::demo::robot_name;
-use crate::launch::{LaunchError, Layout, Testnet};
+use crate::error::LaunchError;
+use crate::site::launch::{Layout, Testnet};
+use crate::site::warehouse::robot_name;
 
 /// The group of all of them.
 pub(super) const GROUP: &str = "fleet";

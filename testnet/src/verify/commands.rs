@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use skep_client::v1;
 
 use super::s4;
-use crate::crew::deed;
 use crate::record::hex;
-use crate::station::{Effect, Step};
+use crate::site::crew::deed;
+use crate::site::station::{Effect, Step};
 
 /// How far the shard's clock and an operator's may be apart, in milliseconds, beside what [`Amid::way_ms`] allows.
 const CLOCK_ERROR_MS: u64 = 500;
@@ -153,7 +153,7 @@ mod tests {
     use skep_protocol::offer::GoToken;
 
     use super::*;
-    use crate::station::{Question, Refused};
+    use crate::site::station::{Question, Refused};
 
     fn view(outcome: &str) -> v1::CommandView {
         let command = Some(v1::Command { id: vec![7], ..v1::Command::default() });

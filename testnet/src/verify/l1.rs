@@ -1,7 +1,7 @@
 //! L1: a connected quorum has a leader.
 
 use super::Evidence;
-use crate::demo::StoryRecord;
+use crate::record::StoryRecord;
 
 /// Election timeouts within which there is a leader again.
 const TIMEOUTS: u64 = 3;

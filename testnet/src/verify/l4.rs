@@ -1,7 +1,7 @@
 //! L4: the work of the dead is done by others.
 
 use super::Evidence;
-use crate::demo::StoryRecord;
+use crate::record::StoryRecord;
 
 /// What a killed node's robots held could be claimed again, or had ended, within a lease with its margins and an
 /// election, and once more of it for every change of the leader; on the shard's own clock.

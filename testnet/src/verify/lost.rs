@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Evidence, TaskRecord};
-use crate::record::Op;
+use super::Evidence;
+use crate::record::{Op, TaskRecord};
 
 /// Acknowledged orders that have not ended.
 pub(super) fn lost(evidence: &Evidence) -> Vec<String> {

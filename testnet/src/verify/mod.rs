@@ -21,7 +21,7 @@ mod s9;
 use std::path::Path;
 
 pub(crate) use commands::{Amid, Ordered, Pause, Verdict, judge};
-pub use evidence::{ChangeRecord, Evidence, HeadRecord, NodeRecord, TaskRecord, VoterRecord};
+pub use evidence::Evidence;
 pub use report::{Effects, Explained, Flooded, Invariants, Latency, Quantiles, Refusals, Report, Tasks};
 
 /// Why nothing could be checked.

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ChangeRecord, Evidence, Violation, lost, s3, s7};
-use crate::demo::StoryRecord;
-use crate::record::{ClientRecord, Op};
-use crate::station::{Effect, Refused, Step};
+use super::{Evidence, Violation, lost, s3, s7};
+use crate::record::{ChangeRecord, ClientRecord, Op, StoryRecord};
+use crate::site::station::{Effect, Refused, Step};
 
 /// What came of a run. Everything in it is computed from what was written down.
 #[derive(Clone, Debug, Serialize)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Evidence;
 use crate::record::Op;
-use crate::station::Refused;
+use crate::site::station::Refused;
 
 /// Every request that a client was told is done stands in the history of every voter, and what it said was known to
 /// whoever went on.

@@ -33,8 +33,7 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Call;
-    use crate::verify::{ChangeRecord, VoterRecord};
+    use crate::record::{Call, ChangeRecord, VoterRecord};
 
     fn judge(op: Op, change: &str) -> usize {
         let call = Call { client: "c".to_owned(), op, task: "t".to_owned(), epoch: 1, errands: 0 };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Evidence;
-use crate::station::{Effect, Step};
+use crate::site::station::{Effect, Step};
 
 /// Accepted starts that were there before: of the same claim and errand, or of an errand that was done.
 pub(super) fn duplicates(effects: &[Effect]) -> Vec<&Effect> {
@@ -39,7 +39,7 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
     for effect in evidence.effects.iter().filter(|e| e.refused.is_none() && e.question.step == Step::Done) {
         *ends.entry((&effect.question.task, effect.question.errand)).or_default() += 1;
     }
-    for effect in evidence.effects.iter().filter(|e| e.refused == Some(crate::station::Refused::Duplicate)) {
+    for effect in evidence.effects.iter().filter(|e| e.refused == Some(crate::site::station::Refused::Duplicate)) {
         let q = &effect.question;
         if !ends.contains_key(&(q.task.as_str(), q.errand)) {
             found.push(format!("errand {} of task {} was refused as done, and nobody did it", q.errand, q.task));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_protocol::offer::GoToken;
 
 use super::Evidence;
-use crate::station::{Effect, Question, Step};
+use crate::site::station::{Effect, Question, Step};
 
 /// Commands that a robot's earlier owner began after a later one had. One that the station stopped counts too, unless its
 /// software was suspended between its look at the clock and the question: that is what the station's fence is for.

@@ -2,7 +2,7 @@
 
 use super::Evidence;
 use crate::record::ClientRecord;
-use crate::station::{Effect, Refused};
+use crate::site::station::{Effect, Refused};
 
 /// Until when somebody who noted this had been told, at an instant, that it may act.
 fn lease<'a>(notes: impl Iterator<Item = &'a ClientRecord>, at_ms: u64) -> u64 {

@@ -56,7 +56,7 @@ fn meanwhile(evidence: &Evidence) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::NodeRecord;
+    use crate::record::NodeRecord;
 
     fn seen(pid: u32, leads: bool, term: u64, index: impl Into<Option<u64>>, digest: &str) -> NodeRecord {
         let (incarnation, kind, digest) = (format!("i{pid}"), "shard".to_owned(), digest.to_owned());

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{ChangeRecord, Evidence};
-use crate::record::{Call, ClientRecord};
+use super::Evidence;
+use crate::record::{Call, ChangeRecord, ClientRecord};
 
 /// An answered call.
 struct Answered<'a> {
@@ -124,8 +124,7 @@ pub(super) fn check(evidence: &Evidence) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Op;
-    use crate::verify::VoterRecord;
+    use crate::record::{Op, VoterRecord};
 
     fn call(client: &str, op: Op) -> Call {
         Call { client: client.to_owned(), op, task: "t".to_owned(), epoch: 0, errands: 0 }

@@ -2,9 +2,10 @@ use skep_protocol::ids::{AttachmentId, HomeEpoch};
 use skep_protocol::offer::GoToken;
 
 use super::*;
-use crate::demo::{HeldClaim, StoryRecord};
-use crate::record::{Call, ClientRecord, Op};
-use crate::station::{Effect, Question, Refused, Step};
+use crate::record::{
+    Call, ChangeRecord, ClientRecord, HeadRecord, HeldClaim, Op, StoryRecord, TaskRecord, VoterRecord,
+};
+use crate::site::station::{Effect, Question, Refused, Step};
 
 fn change(index: u64, clock: u64, kind: &str, agent: &str, epoch: u64, request: &str) -> ChangeRecord {
     let text = str::to_owned;

@@ -2,7 +2,9 @@
 
 mod builtin;
 mod floor;
+mod load;
 mod lorr;
+mod orders;
 
 use std::path::PathBuf;
 
@@ -10,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 pub use builtin::builtin;
 pub use floor::{Cell, Floor};
+pub use load::{Done, Load};
 pub use lorr::load_problem;
+pub(crate) use orders::{Orders, Progress, held};
 
 /// A workload: a floor, where robots start, and orders for them.
 #[derive(Clone, Debug, PartialEq)]

@@ -51,7 +51,7 @@ struct Announced {
 struct Line<'a> {
     deed: &'a str,
     node: String,
-    /// How often; zero if it could not be done.
+    /// How often it reached somebody; zero if it did not.
     times: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'a str>,

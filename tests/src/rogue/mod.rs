@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use libp2p_identity::{Keypair, PeerId, PublicKey, ed25519};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{RecvStream, SendStream};
+use quinn::{ConnectionError, RecvStream, SendStream};
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::fleet::FLEET_VERSIONS;
 use skep_protocol::frame::{
@@ -94,6 +94,14 @@ impl Held {
     pub fn count(&self) -> usize {
         self.0.len()
     }
+}
+
+/// What a node made of something that reached it.
+enum Made {
+    /// It answered.
+    Answer(Vec<u8>),
+    /// It would not answer, or ended the stream, or the connection: why.
+    Nothing(String),
 }
 
 /// A frame as bytes. Its header may announce more than there is.
@@ -291,25 +299,61 @@ impl Line {
     /// # Errors
     /// As of [`call`](Self::call).
     pub async fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, String> {
-        let call = async {
-            let (mut send, mut receive) = self.connection.open_bi().await.map_err(text)?;
-            send.write_all(bytes).await.map_err(text)?;
-            let answer = read(&mut receive).await;
-            match answer.ok_or_else(|| format!("the stream ended: {:?}", self.connection.close_reason()))? {
-                (header, body) if header.kind == FrameKind::Reply => Ok(body),
-                (_, why) => Err(String::from_utf8_lossy(&why).into_owned()),
-            }
-        };
-        tokio::time::timeout(SOON, call).await.unwrap_or_else(|_| Err("no answer".to_owned()))
+        match self.put(bytes).await? {
+            Made::Answer(body) => Ok(body),
+            Made::Nothing(why) => Err(why),
+        }
     }
 
-    /// Says these bytes, and that nothing follows them. Whatever they are, nothing is waited for.
-    pub async fn cut_short(&self, bytes: &[u8]) {
-        if let Some((mut send, _receive)) = self.stream().await {
-            let _ = tokio::time::timeout(TAKEN, send.write_all(bytes)).await;
-            let _ = send.finish();
-            let _ = tokio::time::timeout(TAKEN, send.stopped()).await;
-        }
+    /// Says these bytes on a stream of their own: the node answers, or refuses them, or ends the stream or the connection.
+    ///
+    /// # Errors
+    /// Why nobody knows whether they reached it.
+    pub async fn reach(&self, bytes: &[u8]) -> Result<(), String> {
+        self.put(bytes).await.map(drop)
+    }
+
+    async fn put(&self, bytes: &[u8]) -> Result<Made, String> {
+        let put = async {
+            let (mut send, mut receive) = self.connection.open_bi().await.map_err(text)?;
+            let answer = match send.write_all(bytes).await {
+                Ok(()) => read(&mut receive).await,
+                Err(_) => None,
+            };
+            match answer {
+                Some((header, body)) if header.kind == FrameKind::Reply => Ok(Made::Answer(body)),
+                Some((_, why)) => Ok(Made::Nothing(String::from_utf8_lossy(&why).into_owned())),
+                None => {
+                    let reason = self.connection.close_reason();
+                    let why = format!("the stream ended: {reason:?}");
+                    let is_of_node = reason.is_none() || self.was_ended_by_node();
+                    if is_of_node { Ok(Made::Nothing(why)) } else { Err(why) }
+                }
+            }
+        };
+        tokio::time::timeout(SOON, put).await.unwrap_or_else(|_| Err("no answer".to_owned()))
+    }
+
+    /// Whether the node has ended it, with a word: not by being gone.
+    fn was_ended_by_node(&self) -> bool {
+        matches!(self.connection.close_reason(), Some(ConnectionError::ApplicationClosed(_)))
+    }
+
+    /// Waits for so long. Whether the node was there meanwhile, and takes what came before: it answers each ping, or it has ended
+    /// the connection.
+    async fn is_there_for(&self, time: Duration) -> bool {
+        let came = self.connection.stats().udp_rx.datagrams;
+        tokio::time::sleep(time).await;
+        self.connection.stats().udp_rx.datagrams > came || self.was_ended_by_node()
+    }
+
+    /// Says these bytes, and that nothing follows them. Whatever they are, no answer is waited for. Whether the node got them.
+    pub async fn cut_short(&self, bytes: &[u8]) -> bool {
+        let Some((mut send, _receive)) = self.stream().await else { return false };
+        let _ = tokio::time::timeout(TAKEN, send.write_all(bytes)).await;
+        let _ = send.finish();
+        let got = tokio::time::timeout(TAKEN, send.stopped()).await;
+        matches!(got, Ok(Ok(_))) || self.was_ended_by_node()
     }
 
     /// Says the same so many times on one stream, as fast as it is taken; how many of them were answered.

@@ -1,6 +1,8 @@
 //! Connections on which nothing comes: handshakes that nobody finishes, and those that never begin.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use skep_protocol::ids::NodeId;
 use tokio::net::{TcpStream, UdpSocket};
@@ -18,6 +20,15 @@ pub struct Unfinished {
     rogue: Rogue,
     way: JoinHandle<()>,
     handshake: JoinHandle<()>,
+    answered: Arc<AtomicBool>,
+}
+
+impl Unfinished {
+    /// Whether the node has answered it.
+    #[must_use]
+    pub fn was_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Unfinished {
@@ -37,17 +48,19 @@ pub async fn unfinished(seed: u64, from: IpAddr, node: NodeId, to: SocketAddr) -
     let rogue = Rogue::new(seed, from)?;
     let way = UdpSocket::bind(SocketAddr::new(from, 0)).await.map_err(text)?;
     let connecting = rogue.dialling(node, way.local_addr().map_err(text)?)?;
-    let way = tokio::spawn(pass_some(way, to));
+    let answered = Arc::<AtomicBool>::default();
+    let way = tokio::spawn(pass_some(way, to, Arc::clone(&answered)));
     let handshake = tokio::spawn(async move { drop(connecting.await) });
-    Ok(Unfinished { rogue, way, handshake })
+    Ok(Unfinished { rogue, way, handshake, answered })
 }
 
 /// Passes everything on to whoever dials, and to the node no more than it takes for a handshake to have begun.
-async fn pass_some(way: UdpSocket, to: SocketAddr) {
+async fn pass_some(way: UdpSocket, to: SocketAddr, answered: Arc<AtomicBool>) {
     let (mut datagram, mut dials, mut sent) = (vec![0; DATAGRAM_BYTES_MAX], None, 0);
     while let Ok((bytes, from)) = way.recv_from(&mut datagram).await {
         let Some(datagram) = datagram.get(..bytes) else { return };
         if from == to {
+            answered.store(true, Ordering::Relaxed);
             if let Some(dials) = dials {
                 let _ = way.send_to(datagram, dials).await;
             }

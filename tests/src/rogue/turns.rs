@@ -28,6 +28,8 @@ const CONNECTIONS: usize = 96;
 const MESSAGES: u64 = 6_000;
 /// Bytes of rubbish in one frame, and in one message.
 const RUBBISH_BYTES: usize = 3_000;
+/// Why nobody knows whether what was sent reached its victim.
+const GONE: &str = "nothing comes from it any more";
 /// The topic on which robots say where they are.
 const TOPIC: &str = "testnet/robots/pose";
 
@@ -123,7 +125,7 @@ pub struct Done {
     pub deed: Deed,
     /// To whom.
     pub to: NodeId,
-    /// How often; or why it could not be done now.
+    /// How often it reached somebody; or why it did not now.
     pub result: Result<u64, String>,
 }
 
@@ -218,7 +220,7 @@ impl Turns {
         match deed {
             Deed::TooLarge => {
                 let kind = self.kind();
-                let _ = line.announce(kind, ShardId::FIRST, kind.body_bytes_max() + 1, &[]).await;
+                line.reach(&frame(kind, ShardId::FIRST, 1, kind.body_bytes_max() + 1, &[])).await?;
                 return Ok(1);
             }
             Deed::TooMany => {
@@ -235,23 +237,26 @@ impl Turns {
                     let asked = line.lie(FrameKind::Query, node, &agent);
                     line.never_read(FrameKind::Query, &asked, (streams, CALLS)).await
                 };
-                tokio::time::sleep(KEEPS).await;
-                return Ok(held.count() as u64);
+                let is_there = line.is_there_for(KEEPS).await;
+                return if is_there { Ok(held.count() as u64) } else { Err(GONE.to_owned()) };
             }
             _ => {}
         }
-        for kind in KINDS.iter().chain(&OF_VOTERS).copied() {
+        for (call, kind) in (0..).zip(KINDS.iter().chain(&OF_VOTERS).copied()) {
             let clock = [LogInstant::from_raw(u64::MAX), LogInstant::from_raw(1)][self.rng.random_range(0..2)];
             let body = match deed {
                 Deed::Rubbish => rubbish(&mut self.rng, RUBBISH_BYTES),
                 _ => line.lie(kind, node, &agent),
             };
             let clock = (deed == Deed::WildClock).then_some(clock);
-            let _ = line.exchange(&stamped(clock, kind, ShardId::FIRST, count, body.len(), &body)).await;
+            match line.reach(&stamped(clock, kind, ShardId::FIRST, call, body.len(), &body)).await {
+                Ok(()) => count += 1,
+                Err(why) if count == 0 => return Err(why),
+                Err(_) => break,
+            }
             if line.has_ended() {
                 break;
             }
-            count += 1;
         }
         Ok(count)
     }
@@ -261,17 +266,20 @@ impl Turns {
     }
 
     async fn out_of_order(&mut self, victim: &Victim) -> Result<u64, String> {
-        let kind = self.kind();
+        let (kind, mut count) = (self.kind(), 0);
         if kind != FrameKind::Hello {
             self.rogue.say_first(victim.node, victim.control, &frame(kind, ShardId::FIRST, 1, 0, &[])).await?;
+            count += 1;
         }
         let line = self.rogue.connect(victim.node, victim.control).await?;
         let agent = self.agent();
         for kind in [FrameKind::SnapshotChunk, FrameKind::SnapshotInstall, FrameKind::Hello, FrameKind::Reply] {
-            let _ = line.call(kind, ShardId::FIRST, &line.lie(kind, self.rogue.node, &agent)).await;
+            let lie = line.lie(kind, self.rogue.node, &agent);
+            count += u64::from(line.reach(&frame(kind, ShardId::FIRST, 1, lie.len(), &lie)).await.is_ok());
         }
-        line.cut_short(&frame(kind, ShardId::FIRST, 1, kind.body_bytes_max(), &[7; 100])).await;
-        Ok(6)
+        let cut_short = frame(kind, ShardId::FIRST, 1, kind.body_bytes_max(), &[7; 100]);
+        count += u64::from(line.cut_short(&cut_short).await);
+        Ok(count)
     }
 
     async fn no_hello(&mut self, victim: &Victim) -> Result<u64, String> {
@@ -289,7 +297,7 @@ impl Turns {
             begun.push(unfinished(self.rng.random(), self.from, victim.node, victim.control).await?);
         }
         tokio::time::sleep(KEEPS).await;
-        Ok(begun.len() as u64)
+        Ok(begun.iter().filter(|handshake| handshake.was_answered()).count() as u64)
     }
 
     async fn flood(&mut self) -> u64 {

@@ -109,7 +109,7 @@ impl Sim {
         match waits {
             Waits::Robot { .. } | Waits::Customer { .. } => self.tell_caller(waits, settled),
             Waits::Engine(key) => {
-                self.tell_engine(host, EngineEvent::Agent(AgentEvent::Settled { key, settled }));
+                self.tell_engine(host, EngineEvent::Settled { key, settled });
             }
             Waits::Clock(wish) => match settled {
                 Settled::Read(reply) if reply.as_of.clock.is_some() => {

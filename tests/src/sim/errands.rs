@@ -6,7 +6,7 @@ use skep_protocol::entry::{Claim, Op, Request};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::text::Reason;
-use skep_testnet::station::{Question, Refused, Step};
+use skep_testnet::site::station::{Question, Refused, Step};
 
 use super::calls::{Call, Waits};
 use super::robot::Robot;

@@ -72,6 +72,10 @@ impl Sim {
                 FaultKind::SuspendRobots { .. } => self.resume_robot(victim),
                 FaultKind::Suspend { .. } | FaultKind::SuspendLeader => self.resume_host(victim),
                 FaultKind::Reboot { host } => {
+                    // Software that another fault's end started meanwhile, on a machine without power, has the clock of before.
+                    let is_off = !self.hosts[host].up;
+                    let early = self.robots_of(host).into_iter().filter(|robot| is_off && self.robots[*robot].up);
+                    early.collect::<Vec<usize>>().into_iter().for_each(|robot| self.crash_robot(robot));
                     self.start_host(host, true);
                     self.robots_of(host).into_iter().for_each(|robot| self.start_robot(robot));
                 }

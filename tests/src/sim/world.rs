@@ -17,7 +17,7 @@ use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
 use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
-use skep_testnet::station::{Question, Refused, World};
+use skep_testnet::site::station::{Question, Refused, World};
 
 use super::calls::{Call, Waits};
 use super::customer::Customer;

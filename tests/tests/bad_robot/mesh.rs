@@ -29,7 +29,7 @@ fn in_mesh(site: &Site, rogue: &Rogue, seed: u64) -> MeshRogue {
     mesh
 }
 
-async fn says(speaker: &Client, payload: &str) {
+pub(super) async fn says(speaker: &Client, payload: &str) {
     let (topic, source) = ("robots/pose".to_owned(), "r1".to_owned());
     let said = PublishRequest { topic, source, content_type: String::new(), payload: payload.as_bytes().to_vec() };
     speaker.publish(said).await.unwrap();

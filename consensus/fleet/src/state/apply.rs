@@ -2,22 +2,16 @@
 
 use std::sync::Arc;
 
-use skep_protocol::change::{Change, ChangeKind};
+use skep_protocol::change::ChangeKind;
 use skep_protocol::command::InvalidCommand;
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
-use skep_protocol::ids::RequestId;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::agents::Wish;
-use super::{Applied, FleetState, LogPosition, count_dropped};
-
-/// Where changes of one entry are collected.
-pub(super) struct Journal {
-    pub(super) request: Option<RequestId>,
-    pub(super) changes: Vec<Change>,
-}
+use super::changes::{Changes, count_dropped};
+use super::{Applied, FleetState, LogPosition};
+use crate::tables::agents::Wish;
 
 impl FleetState {
     /// Applies the entry at a place of the log. Deterministic: depends on the state and the arguments only.
@@ -36,16 +30,16 @@ impl FleetState {
     /// By which version and limits it is applied, the entries before it say. Whoever calls this has seen to it that this
     /// build can apply the version that the entry itself agrees on, if it is one that does.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
-        (self.applying, self.applying_term) = (position.index, position.term);
-        let mut journal = Journal { request: None, changes: Vec::new() };
+        self.head.applying = position;
+        let mut changes = Changes::default();
         let replies = if entry.term == position.term {
-            self.apply_body(entry, &mut journal)
+            self.apply_body(entry, &mut changes)
         } else if let EntryBody::Requests(requests) = &entry.body {
             deposed(requests)
         } else {
             Vec::new()
         };
-        let applied = Applied { replies, changes: journal.changes };
+        let applied = Applied { replies, changes: changes.list };
         self.advance(position, &applied);
         applied
     }
@@ -55,77 +49,79 @@ impl FleetState {
         self.advance(position, &Applied::default());
     }
 
-    fn apply_body(&mut self, entry: &Entry, journal: &mut Journal) -> Vec<Reply> {
-        let before = self.clock;
+    fn apply_body(&mut self, entry: &Entry, changes: &mut Changes) -> Vec<Reply> {
+        let before = self.head.clock;
         let begins_era = match &entry.body {
             EntryBody::ClockLost => true,
             EntryBody::Recovered(recovered) => self.is_recovery(recovered),
             EntryBody::Requests(_) | EntryBody::Decisions(_) | EntryBody::Rules(_) | EntryBody::Founding(_) => false,
         };
-        self.clock = if begins_era { self.clock.next_era() } else { self.clock.max(entry.stamp) };
-        self.open_gates();
-        self.dedup.forget_expired(self.clock);
-        self.note_leader(begins_era);
+        self.head.clock = if begins_era { self.head.clock.next_era() } else { self.head.clock.max(entry.stamp) };
+        self.tasks.open_gates(self.head.clock);
+        self.dedup.forget_expired(self.head.clock);
+        self.commands.note_leader(begins_era, &self.head.cx(changes));
         if begins_era {
-            self.carry_tasks_over(before);
-            self.count_idle_agents_anew();
-            journal.record(self.clock, ChangeKind::ClockLost { now: self.clock });
+            self.tasks.carry_over(before, &mut self.agents, &mut self.head.cx(changes));
+            self.agents.count_all_idle_anew(self.head.clock);
+            changes.record(self.head.clock, ChangeKind::ClockLost { now: self.head.clock });
         }
         match &entry.body {
             EntryBody::ClockLost => Vec::new(),
             EntryBody::Recovered(recovered) => {
                 if begins_era {
-                    self.recover(recovered, journal);
+                    self.recover(recovered, changes);
                 }
                 Vec::new()
             }
             EntryBody::Rules(rules) => {
-                self.agree(rules, journal);
+                self.agree(rules, changes);
                 Vec::new()
             }
             EntryBody::Founding(founding) => {
                 // Once in the life of a shard.
                 if self.place().is_none() {
-                    self.agree(&founding.rules, journal);
-                    self.found(founding, journal);
+                    self.agree(&founding.rules, changes);
+                    self.operators.found(founding, &mut self.head.cx(changes));
                 }
                 Vec::new()
             }
             // Whoever leads proposes nothing before that.
-            EntryBody::Requests(requests) if self.fleet_version == 0 => deposed(requests),
-            EntryBody::Decisions(_) if self.fleet_version == 0 => Vec::new(),
+            EntryBody::Requests(requests) if self.head.fleet_version == 0 => deposed(requests),
+            EntryBody::Decisions(_) if self.head.fleet_version == 0 => Vec::new(),
             EntryBody::Decisions(decisions) => {
-                decisions.iter().for_each(|decision| self.decide(decision, journal));
+                decisions.iter().for_each(|decision| self.decide(decision, changes));
                 Vec::new()
             }
-            EntryBody::Requests(requests) => requests.iter().map(|request| self.answer(request, journal)).collect(),
+            EntryBody::Requests(requests) => requests.iter().map(|request| self.answer(request, changes)).collect(),
         }
     }
 
     /// Goes by other rules from the next entry on. A version that is not above the present one was agreed on before.
-    fn agree(&mut self, rules: &Rules, journal: &mut Journal) {
-        if rules.version > self.fleet_version {
-            (self.fleet_version, self.limits) = (rules.version, rules.limits);
-            journal.record(self.clock, ChangeKind::RulesAgreed { rules: Box::new(rules.clone()) });
+    fn agree(&mut self, rules: &Rules, changes: &mut Changes) {
+        if rules.version > self.head.fleet_version {
+            (self.head.fleet_version, self.head.limits) = (rules.version, rules.limits);
+            changes.record(self.head.clock, ChangeKind::RulesAgreed { rules: Box::new(rules.clone()) });
         }
     }
 
-    fn decide(&mut self, decision: &Decision, journal: &mut Journal) {
+    fn decide(&mut self, decision: &Decision, changes: &mut Changes) {
+        let cx = &mut self.head.cx(changes);
+        let (tasks, commands, agents) = (&mut self.tasks, &mut self.commands, &mut self.agents);
         match decision {
-            Decision::ExpireClaim { task, epoch } => self.expire_claim(*task, *epoch, journal),
-            Decision::ExpireTask { task } => self.expire_task(*task, journal),
+            Decision::ExpireClaim { task, epoch } => tasks.expire_claim(*task, *epoch, agents, cx),
+            Decision::ExpireTask { task } => tasks.expire(*task, agents, cx),
             Decision::AssignTask { task, agent, attachment, nth } => {
-                self.assign_task(*task, agent, *attachment, *nth, journal);
+                tasks.assign(*task, agent, *attachment, *nth, agents, cx);
             }
-            Decision::ExpireLease { agent, attachment } => self.end_attachment(agent, *attachment, true, journal),
-            Decision::ReleaseWave { command, wave } => self.release_wave(*command, *wave, journal),
-            Decision::ExpireCommand { command } => self.expire_command(*command, journal),
-            Decision::DoubtCommand { command } => self.doubt_command(*command, journal),
-            Decision::ForgetAgent { agent, idle_since } => self.forget_agent(agent, *idle_since, journal),
+            Decision::ExpireLease { agent, attachment } => self.end_attachment(agent, *attachment, true, changes),
+            Decision::ReleaseWave { command, wave } => commands.release_wave(*command, *wave, agents, cx),
+            Decision::ExpireCommand { command } => commands.expire(*command, agents, cx),
+            Decision::DoubtCommand { command } => commands.doubt(*command, agents, cx),
+            Decision::ForgetAgent { agent, idle_since } => self.forget_agent(agent, *idle_since, changes),
         }
     }
 
-    fn answer(&mut self, request: &Request, journal: &mut Journal) -> Reply {
+    fn answer(&mut self, request: &Request, changes: &mut Changes) -> Reply {
         let body_hash = body_hash(&request.op);
         if let Some(reply) = self.dedup.recall(request, body_hash) {
             return reply;
@@ -133,32 +129,32 @@ impl FleetState {
         if let Err(refusal) = self.check_window(request) {
             return Reply::Refused(refusal);
         }
-        journal.request = Some(request.id);
+        changes.request = Some(request.id);
         let stated = check_stated(&request.op);
-        let reply = match stated.and_then(|()| self.execute(&request.op, journal)) {
+        let reply = match stated.and_then(|()| self.execute(&request.op, changes)) {
             Ok(receipt) => Reply::Done(receipt),
             Err(refusal) => {
                 let why = || Box::new(refusal.clone());
                 if let Some((by, command)) = request.op.operator() {
-                    journal.record(self.clock, ChangeKind::OperatorRefused { by, command, why: why() });
+                    changes.record(self.head.clock, ChangeKind::OperatorRefused { by, command, why: why() });
                 } else if let Op::EndDelivery { ended } = &request.op {
-                    journal.record(self.clock, self.refused_outcome(ended, why()));
+                    changes.record(self.head.clock, self.commands.refused_outcome(ended, why()));
                 }
                 Reply::Refused(refusal)
             }
         };
-        journal.request = None;
-        let forgotten = self.dedup.remember(request, body_hash, &reply, self.limits.dedup_ids_max);
-        count_dropped(&mut self.dropped.request_ids, forgotten);
+        changes.request = None;
+        let forgotten = self.dedup.remember(request, body_hash, &reply, self.head.limits.dedup_ids_max);
+        count_dropped(&mut self.head.dropped.request_ids, forgotten);
         reply
     }
 
     /// Whether a request that is not remembered can be new.
     fn check_window(&self, request: &Request) -> Result<(), Refusal> {
-        let (first_sent, deadline, now) = (request.first_sent, request.deadline, self.clock);
-        let possible = first_sent <= now.plus_ms(self.limits.clock_lead_ms_max)
+        let (first_sent, deadline, now) = (request.first_sent, request.deadline, self.head.clock);
+        let possible = first_sent <= now.plus_ms(self.head.limits.clock_lead_ms_max)
             && first_sent <= deadline
-            && deadline.since_ms(first_sent) <= self.limits.request_deadline_ms_max;
+            && deadline.since_ms(first_sent) <= self.head.limits.request_deadline_ms_max;
         if !possible {
             return Err(Refusal::ClockImpossible { first_sent, deadline, now });
         }
@@ -168,64 +164,60 @@ impl FleetState {
         if first_sent < self.dedup.floor() {
             return Err(Refusal::WindowPassed { first_sent, floor: self.dedup.floor() });
         }
-        let FleetLimits { dedup_ids_max, dedup_ahead_part, .. } = self.limits;
+        let FleetLimits { dedup_ids_max, dedup_ahead_part, .. } = self.head.limits;
         if first_sent > now && self.dedup.is_full_ahead(dedup_ids_max, dedup_ahead_part) {
             return Err(Refusal::SentAhead { first_sent, now });
         }
         Ok(())
     }
 
-    fn execute(&mut self, op: &Op, journal: &mut Journal) -> Result<Receipt, Refusal> {
+    fn execute(&mut self, op: &Op, changes: &mut Changes) -> Result<Receipt, Refusal> {
+        let cx = &mut self.head.cx(changes);
+        let (tasks, commands) = (&mut self.tasks, &mut self.commands);
+        let (agents, operators) = (&mut self.agents, &mut self.operators);
         match op {
-            Op::CreateTask { task, spec } => self.create_task(*task, spec, journal),
-            Op::ClaimTask { agent, task, attachment } => self.claim_task(agent, *task, *attachment, journal),
+            Op::CreateTask { task, spec } => tasks.create(*task, spec, agents, cx),
+            Op::ClaimTask { agent, task, attachment } => tasks.claim(agent, *task, *attachment, agents, cx),
             Op::ReportProgress { claim, permille, note, checkpoint } => {
-                let checkpoint = checkpoint.as_deref();
-                self.report_progress(claim, *permille, note, checkpoint, journal)
+                tasks.report_progress(claim, *permille, note, checkpoint.as_deref(), agents, cx)
             }
-            Op::CompleteTask { claim, result } => self.complete_task(claim, result, journal),
-            Op::FailTask { claim, reason, retryable } => self.fail_task(claim, reason, *retryable, journal),
-            Op::CancelTask { task, reason } => self.cancel_task(*task, reason, journal),
-            Op::ReleaseTask { claim } => self.release_task(claim, journal),
-            Op::RequeueTask { task, reason } => self.requeue_task(*task, reason, journal),
-            Op::SettleDeadLetter { task, again, reason } => self.settle_dead_letter(*task, *again, reason, journal),
-            Op::RegisterAgent { agent, role } => self.register_agent(agent, role, journal),
-            Op::RemoveAgent { agent } => self.remove_agent(agent, journal),
+            Op::CompleteTask { claim, result } => tasks.complete(claim, result, agents, cx),
+            Op::FailTask { claim, reason, retryable } => tasks.fail(claim, reason, *retryable, agents, cx),
+            Op::CancelTask { task, reason } => tasks.cancel(*task, reason, agents, cx),
+            Op::ReleaseTask { claim } => tasks.give_back(claim, agents, cx),
+            Op::RequeueTask { task, reason } => tasks.requeue(*task, reason, agents, cx),
+            Op::SettleDeadLetter { task, again, reason } => tasks.settle_dead_letter(*task, *again, reason, agents, cx),
+            Op::RegisterAgent { agent, role } => self.register_agent(agent, role, changes),
+            Op::RemoveAgent { agent } => self.remove_agent(agent, changes),
             Op::AttachAgent { agent, role, node, session, lease } => {
                 let wish = Wish { role, node: *node, session: *session, lease: *lease };
-                self.attach_agent(agent, &wish, journal)
+                self.attach_agent(agent, &wish, changes)
             }
-            Op::DetachAgent { agent, attachment } => self.detach_agent(agent, *attachment, journal),
-            Op::ReplaceFirst { replacement } => self.replace_first(&Arc::new(replacement.as_ref().clone()), journal),
-            Op::GrantOperator { grant } => self.grant_operator(grant, journal),
-            Op::SendCommand { command } => self.send_command(command, journal),
-            Op::OrderCommand { order } => self.order_command(order, journal),
+            Op::DetachAgent { agent, attachment } => self.detach_agent(agent, *attachment, changes),
+            Op::ReplaceFirst { replacement } => self.replace_first(&Arc::new(replacement.as_ref().clone()), changes),
+            Op::GrantOperator { grant } => self.grant_operator(grant, changes),
+            Op::SendCommand { command } => commands.send(command, agents, operators, cx),
+            Op::OrderCommand { order } => commands.order(order, agents, operators, cx),
             Op::OpenInbox { agent, attachment, journal: to, groups } => {
-                self.open_inbox(agent, *attachment, *to, groups, journal)
+                commands.open_inbox(agent, *attachment, *to, groups, agents, cx)
             }
-            Op::ReportDelivery { report } => self.report_delivery(report, journal),
-            Op::EndDelivery { ended } => self.report_ended(ended, journal),
+            Op::ReportDelivery { report } => commands.report_delivery(report, cx),
+            Op::EndDelivery { ended } => commands.report_ended(ended, agents, cx),
         }
     }
 
     /// Moves on to a place of the log and folds what it did into the digest.
     fn advance(&mut self, position: LogPosition, applied: &Applied) {
-        self.applied = Some(position);
+        self.head.applied = Some(position);
         let mut hash = Xxh3::new();
-        hash.update(&self.digest.to_be_bytes());
+        hash.update(&self.head.digest.to_be_bytes());
         hash.update(&position.index.to_be_bytes());
         hash.update(&position.term.to_be_bytes());
-        hash.update(&self.clock.raw().to_be_bytes());
+        hash.update(&self.head.clock.raw().to_be_bytes());
         // Encoding plain data into memory cannot fail; if it ever did, it would do so on every replica alike.
         hash.update(&postcard::to_stdvec(&applied.replies).unwrap_or_default());
         hash.update(&postcard::to_stdvec(&applied.changes).unwrap_or_default());
-        self.digest = hash.digest128();
-    }
-}
-
-impl Journal {
-    pub(super) fn record(&mut self, at: skep_protocol::time::LogInstant, what: ChangeKind) {
-        self.changes.push(Change { at, request: self.request, what });
+        self.head.digest = hash.digest128();
     }
 }
 

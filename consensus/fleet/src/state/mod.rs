@@ -2,39 +2,35 @@
 
 mod agents;
 mod apply;
-mod claimable;
-pub(crate) mod commands;
+pub(crate) mod changes;
+mod commands;
 mod dedup;
-mod ended;
-mod era;
+mod head;
 #[cfg(test)]
 pub(crate) mod looks;
-mod serving;
+mod operators;
+mod pulls;
 mod snapshot;
 mod tasks;
-mod waits;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-use imbl::{OrdMap, OrdSet};
-use skep_protocol::agent::AgentRecord;
 use skep_protocol::change::Change;
 use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits};
-use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::Reply;
-use skep_protocol::query::{AgentView, Counts, Dropped};
-use skep_protocol::task::Task;
-use skep_protocol::text::{AgentId, Capability};
+use skep_protocol::query::{Counts, Dropped};
 use skep_protocol::time::LogInstant;
 
-use claimable::{Claimable, Ranks, Waiting};
-pub(crate) use commands::CommandDue;
-use commands::Commands;
 use dedup::Dedup;
-use ended::Ended;
-use serving::Serving;
+use head::Head;
 pub use snapshot::SnapshotError;
+
+use crate::tables::agents::Agents;
+pub(crate) use crate::tables::commands::CommandDue;
+use crate::tables::commands::Commands;
+use crate::tables::operators::Operators;
+pub(crate) use crate::tables::tasks::Due;
+use crate::tables::tasks::Tasks;
 
 /// About how many bytes of a snapshot a request id, an agent, and everything else take.
 const DEDUP_ID_BYTES: u64 = 64;
@@ -59,135 +55,68 @@ pub struct Applied {
     pub changes: Vec<Change>,
 }
 
-/// Why the orchestrator has to look at a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Due {
-    /// Its claim is without progress.
-    StaleClaim,
-    /// It is worthless by now.
-    TaskExpiry,
-}
-
 /// The state of a shard after some entry: live objects, and a bounded tail of ended ones.
+///
+/// Each table owns what it holds. The state hands a table what it needs of the others, and does what concerns several.
 ///
 /// A clone is cheap and shares everything until one of the two changes.
 #[derive(Clone, Debug)]
 pub struct FleetState {
-    /// What applying goes by, and never by what the build that applies has of its own.
-    limits: FleetLimits,
-    /// Zero before anything is agreed on.
-    fleet_version: u32,
-    applied: Option<LogPosition>,
-    /// The entry that is being applied.
-    applying: u64,
-    applying_term: u64,
-    clock: LogInstant,
-    digest: u128,
-    /// Counts creations and endings, to order tasks that tie.
-    next_seq: u64,
-    tasks: OrdMap<TaskId, Arc<Task>>,
-    /// Pending tasks by what they require: nobody is kept from work by tasks that others have to do.
-    pending: OrdMap<BTreeSet<Capability>, Waiting>,
-    /// Pending tasks that are kept for one agent alone, by what they require.
-    kept: OrdMap<(AgentId, BTreeSet<Capability>), Ranks>,
-    pending_count: u64,
-    /// When claims become stale and tasks expire.
-    due: OrdSet<(LogInstant, Due, TaskId)>,
-    /// Terminal tasks.
-    ended: Ended,
-    /// Bytes of all tasks.
-    task_bytes: u64,
-    /// The highest epoch of any task that was forgotten: one that takes up its id again goes on above it.
-    epoch_floor: ClaimEpoch,
-    agents: OrdMap<AgentId, Arc<AgentRecord>>,
-    /// Tasks that agents hold.
-    held: OrdMap<AgentId, OrdSet<TaskId>>,
-    /// How many agents nodes serve, by what these can do.
-    serving: OrdMap<BTreeSet<Capability>, Serving>,
-    /// Agents by the last entry that changed their attachment or what they hold, for whoever tells them.
-    by_change: OrdSet<(u64, AgentId)>,
-    changed_at: OrdMap<AgentId, u64>,
-    /// Agents that nobody serves and nobody registered, by since when.
-    idle: OrdSet<(LogInstant, AgentId)>,
-    /// The last entry that made a task pending.
-    offered_at: u64,
-    /// When pending tasks stand otherwise than they do: when they can be had by whoever cannot have them yet, and when they
-    /// are worthless.
-    gates: OrdSet<(LogInstant, TaskId)>,
+    head: Head,
+    tasks: Tasks,
+    agents: Agents,
+    operators: Operators,
     commands: Commands,
     dedup: Dedup,
-    /// What was let go of for want of room.
-    dropped: Dropped,
-}
-
-/// So many more were let go of.
-fn count_dropped(dropped: &mut u64, more: u64) {
-    *dropped = dropped.saturating_add(more);
 }
 
 impl FleetState {
     /// The state of a shard that has agreed on these limits, and on the newest version that this Skep can apply.
     pub fn new(limits: FleetLimits) -> Self {
-        Self { limits, fleet_version: FLEET_VERSIONS.max, ..Self::empty() }
+        Self::of_head(Head::new(limits, FLEET_VERSIONS.max))
     }
 
     /// The state before the first entry. Nothing is agreed on, so that no request is heard before an entry says by which
     /// rules it is: what this build would propose is read by nobody.
     pub fn empty() -> Self {
+        Self::of_head(Head::new(FleetLimits::default(), 0))
+    }
+
+    /// The state of a shard of which this is known, and that holds nothing.
+    fn of_head(head: Head) -> Self {
         Self {
-            limits: FleetLimits::default(),
-            fleet_version: 0,
-            applied: None,
-            applying: 0,
-            applying_term: 0,
-            clock: LogInstant::ZERO,
-            digest: 0,
-            next_seq: 0,
-            tasks: OrdMap::new(),
-            pending: OrdMap::new(),
-            kept: OrdMap::new(),
-            pending_count: 0,
-            due: OrdSet::new(),
-            ended: Ended::default(),
-            task_bytes: 0,
-            epoch_floor: ClaimEpoch::default(),
-            agents: OrdMap::new(),
-            held: OrdMap::new(),
-            serving: OrdMap::new(),
-            by_change: OrdSet::new(),
-            changed_at: OrdMap::new(),
-            idle: OrdSet::new(),
-            offered_at: 0,
-            gates: OrdSet::new(),
+            head,
+            tasks: Tasks::default(),
+            agents: Agents::default(),
+            operators: Operators::default(),
             commands: Commands::default(),
             dedup: Dedup::default(),
-            dropped: Dropped::default(),
         }
     }
 
     /// The last entry that was applied.
     pub fn applied(&self) -> Option<LogPosition> {
-        self.applied
+        self.head.applied
     }
 
     /// The stamp of the last stamped entry.
     pub fn clock(&self) -> LogInstant {
-        self.clock
+        self.head.clock
     }
 
     /// The rolling digest: equal at equal index on every replica.
     pub fn digest(&self) -> u128 {
-        self.digest
+        self.head.digest
     }
 
     /// The meaning of entries that the shard has agreed on; zero before it has.
     pub fn fleet_version(&self) -> u32 {
-        self.fleet_version
+        self.head.fleet_version
     }
 
     /// The limits that the shard has agreed on.
     pub fn limits(&self) -> &FleetLimits {
-        &self.limits
+        &self.head.limits
     }
 
     /// Request ids that are remembered.
@@ -197,127 +126,25 @@ impl FleetState {
 
     /// What the shard has let go of since it was made, because it keeps no more.
     pub fn dropped(&self) -> Dropped {
-        self.dropped
+        self.head.dropped
     }
 
     /// About how many bytes a snapshot takes.
     pub fn bytes(&self) -> u64 {
         let ids = self.dedup.len() as u64 * DEDUP_ID_BYTES;
-        self.task_bytes + self.agents.len() as u64 * AGENT_BYTES + self.commands.bytes() + ids + STATE_BYTES
-    }
-
-    /// A task, if it is live or ended lately.
-    pub fn task(&self, id: &TaskId) -> Option<&Task> {
-        self.tasks.get(id).map(AsRef::as_ref)
-    }
-
-    /// Tasks in order of their ids, from after one.
-    pub fn tasks_after(&self, after: Option<TaskId>) -> impl Iterator<Item = &Task> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
-        self.tasks.range((from, Unbounded)).map(|(_, task)| task.as_ref())
-    }
-
-    /// Registered agents in order of their ids, from after one.
-    pub fn agents_after(&self, after: Option<&AgentId>) -> impl Iterator<Item = AgentView> + '_ {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, |id| Excluded(id.clone()));
-        let kinds = self.kinds_of_agents();
-        self.agents.range((from, Unbounded)).map(move |(id, record)| AgentView {
-            id: id.clone(),
-            role: record.role.clone(),
-            held: self.held_count(id),
-            overlaps: agents::overlaps(&kinds, &record.role),
-            attachment: record.attachment,
-        })
-    }
-
-    /// An agent, if it is known.
-    pub fn agent(&self, id: &AgentId) -> Option<&AgentRecord> {
-        self.agents.get(id).map(AsRef::as_ref)
-    }
-
-    /// Every agent that a node serves, with its attachment.
-    #[cfg(test)]
-    pub(crate) fn attached(&self) -> impl Iterator<Item = (&AgentId, &AgentRecord)> {
-        self.agents.iter().filter(|(_, record)| record.attachment.is_some()).map(|(id, record)| (id, record.as_ref()))
-    }
-
-    /// Agents whose attachment or claims were changed by entries after an index.
-    pub(crate) fn changed_after(&self, index: Option<u64>) -> impl Iterator<Item = &AgentId> {
-        let first = AgentId::first();
-        let from = index.map_or((0, first.clone()), |index| (index.saturating_add(1), first));
-        self.by_change.range(from..).map(|(_, agent)| agent)
-    }
-
-    /// What an agent holds.
-    pub(crate) fn held_by(&self, agent: &AgentId) -> impl Iterator<Item = &Task> {
-        let tasks = self.held.get(agent).into_iter().flat_map(|held| held.iter());
-        tasks.filter_map(|id| self.tasks.get(id).map(AsRef::as_ref))
-    }
-
-    /// Pending tasks that one of these agents may have now, most urgent first, of those that it can do.
-    pub(crate) fn claimable<'b>(
-        &self,
-        now: LogInstant,
-        agents: impl IntoIterator<Item = (&'b AgentId, &'b BTreeSet<Capability>)>,
-    ) -> Claimable<'_> {
-        Claimable::new(self, now, agents)
-    }
-
-    /// Whether no task waits for anybody.
-    pub(crate) fn is_nothing_pending(&self) -> bool {
-        self.pending_count == 0
-    }
-
-    /// The last entry that made a task pending.
-    pub(crate) fn offered_at(&self) -> u64 {
-        self.offered_at
-    }
-
-    /// When the next pending task stands otherwise than at an instant: it may be had by somebody then.
-    pub(crate) fn next_gate(&self, now: LogInstant) -> Option<LogInstant> {
-        let after = (now.plus_ms(1), TaskId::from_bytes([0; 16]));
-        self.gates.range(after..).next().map(|(at, _)| *at)
+        let commands = self.commands.bytes() + self.operators.bytes();
+        self.tasks.bytes() + self.agents.count() * AGENT_BYTES + commands + ids + STATE_BYTES
     }
 
     /// How many objects there are.
     pub fn counts(&self) -> Counts {
-        let terminal = self.ended.len() as u64;
-        let pending = self.pending_count;
+        let terminal = self.tasks.ended_count() as u64;
+        let pending = self.tasks.pending_count();
         Counts {
             pending,
-            claimed: (self.tasks.len() as u64).saturating_sub(terminal).saturating_sub(pending),
+            claimed: (self.tasks.count() as u64).saturating_sub(terminal).saturating_sub(pending),
             terminal,
-            agents: self.agents.len() as u64,
+            agents: self.agents.count(),
         }
-    }
-
-    /// All that will be due, soonest first.
-    pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, Due, TaskId)> + '_ {
-        self.due.iter().copied().inspect(|_| {
-            #[cfg(test)]
-            looks::count();
-        })
-    }
-
-    /// Agents that will be forgotten unless somebody serves them: when, since when nobody does, and who. Soonest first.
-    pub(crate) fn idle_agents(&self) -> impl Iterator<Item = (LogInstant, LogInstant, AgentId)> + '_ {
-        let known_ms = self.limits.agent_ttl_ms;
-        let idle = self.idle.iter().map(move |(since, agent)| (since.plus_ms(known_ms), *since, agent.clone()));
-        idle.inspect(|_| {
-            #[cfg(test)]
-            looks::count();
-        })
-    }
-
-    /// Whether nobody has served an agent since then.
-    pub(crate) fn is_idle_since(&self, agent: &AgentId, since: LogInstant) -> bool {
-        self.agent(agent).and_then(AgentRecord::forgettable_since) == Some(since)
-    }
-
-    /// Whether that is still to come, or has come and was not done.
-    pub(crate) fn is_due(&self, due: &(LogInstant, Due, TaskId)) -> bool {
-        self.due.contains(due)
     }
 }

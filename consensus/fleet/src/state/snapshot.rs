@@ -4,8 +4,6 @@
 //! is encoded and decoded, so that there are never two states in memory on the way. The caller guards the bytes with
 //! checksums, since a flipped bit may well decode.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use skep_protocol::agent::AgentRecord;
 use skep_protocol::authority::OperatorKey;
@@ -17,9 +15,13 @@ use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-use super::commands::{CommandState, Commands, CommandsHead, Operator, OutboxHead};
+use super::changes::Changes;
 use super::dedup::{Dedup, Remembered};
+use super::head::Head;
 use super::{FleetState, LogPosition};
+use crate::tables::commands::{CommandState, Commands, CommandsHead, OutboxHead};
+use crate::tables::operators::{Operator, Operators, OperatorsHead};
+use crate::tables::tasks::Tasks;
 
 /// The snapshot format that is written and read.
 const FORMAT: u8 = 11;
@@ -74,7 +76,7 @@ fn malformed(why: &impl std::fmt::Display) -> SnapshotError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct StoredHead {
     limits: FleetLimits,
     applied: Option<(u64, u64)>,
     clock: LogInstant,
@@ -83,6 +85,22 @@ struct Head {
     epoch_floor: ClaimEpoch,
     dedup_floor: LogInstant,
     dropped: Dropped,
+}
+
+impl StoredHead {
+    fn restored(&self, fleet_version: u32) -> Head {
+        let applied = self.applied.map(|(index, term)| LogPosition { index, term });
+        Head {
+            limits: self.limits,
+            fleet_version,
+            applied,
+            applying: applied.unwrap_or_default(),
+            clock: self.clock,
+            digest: self.digest,
+            next_seq: self.next_seq,
+            dropped: self.dropped,
+        }
+    }
 }
 
 /// Where a snapshot goes, a part at a time.
@@ -157,26 +175,29 @@ impl FleetState {
     /// Those of whom they are handed to, and [`SnapshotError::Malformed`] if the encoder fails, which plain data does not.
     pub fn write_snapshot<E: From<SnapshotError>>(&self, to: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut part = vec![FORMAT];
-        part.extend_from_slice(&self.fleet_version.to_be_bytes());
+        part.extend_from_slice(&self.head.fleet_version.to_be_bytes());
         let mut out = Out { part, to };
-        out.put(&Head {
-            limits: self.limits,
-            applied: self.applied.map(|p| (p.index, p.term)),
-            clock: self.clock,
-            digest: self.digest,
-            next_seq: self.next_seq,
-            epoch_floor: self.epoch_floor,
+        out.put(&StoredHead {
+            limits: self.head.limits,
+            applied: self.head.applied.map(|p| (p.index, p.term)),
+            clock: self.head.clock,
+            digest: self.head.digest,
+            next_seq: self.head.next_seq,
+            epoch_floor: self.tasks.epoch_floor(),
             dedup_floor: self.dedup.floor(),
-            dropped: self.dropped,
+            dropped: self.head.dropped,
         })?;
-        out.put_all(self.tasks.len(), self.tasks.values().map(AsRef::<Task>::as_ref))?;
-        out.put_all(self.ended.len(), self.ended.iter())?;
-        out.put_all(self.agents.len(), self.agents.iter().map(|(id, record)| (id, record.as_ref())))?;
-        let commands = &self.commands;
-        out.put(&commands.head())?;
-        out.put_all(commands.operators.len(), commands.operators.iter())?;
-        out.put_all(commands.outboxes.len(), commands.outbox_heads())?;
-        out.put_all(commands.records.len(), commands.records.values().map(AsRef::<CommandState>::as_ref))?;
+        out.put_all(self.tasks.count(), self.tasks.records())?;
+        out.put_all(self.tasks.ended_count(), self.tasks.ended())?;
+        let agents = self.agents.records();
+        out.put_all(agents.len(), agents)?;
+        let (operators, outboxes, commands) =
+            (self.operators.records(), self.commands.outbox_heads(), self.commands.records());
+        out.put(&self.operators.head())?;
+        out.put(&self.commands.head())?;
+        out.put_all(operators.len(), operators)?;
+        out.put_all(outboxes.len(), outboxes)?;
+        out.put_all(commands.len(), commands)?;
         let ids = if is_on(Mutant::DedupInMemory) { 0 } else { self.dedup.len() };
         out.put_all(ids, self.dedup.records().take(ids))?;
         out.hand_on()
@@ -206,8 +227,9 @@ impl FleetState {
             return Err(SnapshotError::FleetVersion { found, speaks });
         }
         let mut from = In(bytes);
-        let head: Head = from.take()?;
-        let mut state = Self::of_head(&head, found);
+        let head: StoredHead = from.take()?;
+        let mut state = Self::of_head(head.restored(found));
+        state.tasks = Tasks::above(head.epoch_floor);
         state.take_objects(&mut from)?;
         state.dedup = Dedup::empty(head.dedup_floor, head.clock);
         let mut before = LogInstant::ZERO;
@@ -221,40 +243,25 @@ impl FleetState {
         Ok(state)
     }
 
-    fn of_head(head: &Head, fleet_version: u32) -> Self {
-        let mut state = Self::new(head.limits);
-        state.fleet_version = fleet_version;
-        state.applied = head.applied.map(|(index, term)| LogPosition { index, term });
-        state.applying = state.applied.map_or(0, |position| position.index);
-        state.clock = head.clock;
-        state.digest = head.digest;
-        state.next_seq = head.next_seq;
-        state.epoch_floor = head.epoch_floor;
-        state.dropped = head.dropped;
-        state
-    }
-
     fn take_objects(&mut self, from: &mut In<'_>) -> Result<(), SnapshotError> {
+        let applied = self.head.applying.index;
         from.take_all(|task: Task| {
-            self.index(&task);
-            self.tasks.insert(task.id, Arc::new(task));
+            self.tasks.restore(task, &mut self.agents, &self.head.cx(&mut Changes::default()));
             Ok(())
         })?;
         from.take_all(|(seq, id): (u64, TaskId)| {
-            let status = self.task(&id).map(|task| task.state.status()).filter(|status| status.is_terminal());
-            let status = status.ok_or_else(|| malformed(&format!("task {id} is listed as ended and is not")))?;
-            self.ended.note(seq, id, status);
-            Ok(())
+            let restored = self.tasks.restore_ended(seq, id);
+            if restored { Ok(()) } else { Err(malformed(&format!("task {id} is listed as ended and is not"))) }
         })?;
         from.take_all(|(id, record): (AgentId, AgentRecord)| {
-            self.set_agent(&id, record);
-            self.touch(&id);
+            let held = self.tasks.held_count(&id);
+            self.agents.restore(&id, record, held, applied);
             Ok(())
         })?;
-        let applied = self.applying;
+        self.operators = Operators::from_head(from.take::<OperatorsHead>()?);
         self.commands = Commands::from_head(from.take::<CommandsHead>()?);
         from.take_all(|(key, operator): (OperatorKey, Operator)| {
-            self.commands.restore_operator(key, operator);
+            self.operators.restore(key, operator);
             Ok(())
         })?;
         from.take_all(|(agent, head): (AgentId, OutboxHead)| {

@@ -63,11 +63,9 @@ fn is_let_in(guest: &Guest<DuplexStream>) -> bool {
     guest.connect_info().let_in().is_ok()
 }
 
-/// A call of a connection, for something that lasts.
-fn call(guest: &Guest<DuplexStream>) -> Request<()> {
-    let mut request = Request::new(());
-    request.extensions_mut().insert(guest.connect_info().let_in().unwrap());
-    request
+/// A place for something that lasts, as a call of a connection asks for it.
+fn lasting(doors: &Doors, guest: &Guest<DuplexStream>) -> Result<Lasting, Failed> {
+    doors.lasting(Some(&guest.connect_info().let_in().unwrap()))
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +81,7 @@ async fn one_connection_too_many_is_told_so_and_closed_and_its_place_is_anothers
     assert!(seated.iter().all(is_let_in));
     let mut refused = guests.next().await.unwrap().unwrap();
     let why = refused.connect_info().let_in().unwrap_err();
-    assert!(why.message().contains(&format!("{max} are open")), "{why}");
+    assert!(why.failure.message.contains(&format!("{max} are open")), "{why:?}");
     // It says nothing, and does not stay.
     assert_eq!(refused.read(&mut [0; 8]).await.unwrap(), 0);
     drop((seated.pop(), refused));
@@ -129,10 +127,10 @@ async fn a_connection_of_which_no_call_is_let_in_is_closed() {
 async fn streams_that_last_leave_places_for_calls() {
     let doors = Doors::new(0, false);
     let most = limits::API_CONNECTIONS_MIN - limits::API_CONNECTIONS_RESERVED;
-    let lasting = || doors.lasting(&Request::new(()));
+    let lasting = || doors.lasting(None);
     let mut open: Vec<_> = (0..most).map(|_| Box::pin(lasting().unwrap().around(stream::pending::<()>()))).collect();
     let why = lasting().unwrap_err();
-    assert!(why.message().contains(&format!("{most} are open")), "{why}");
+    assert!(why.failure.message.contains(&format!("{most} are open")), "{why:?}");
     open.pop();
     assert!(lasting().is_ok());
 }
@@ -143,10 +141,10 @@ async fn a_stream_finds_no_place_on_a_connection_that_is_to_go_soon() {
     let (come, _there) = connections(max);
     let doors = Doors::new(max, false);
     let mut seated = all(&doors, door(come), max).await;
-    assert!(doors.lasting(&call(&seated[0])).is_ok());
+    assert!(lasting(&doors, &seated[0]).is_ok());
     let last = seated.last_mut().unwrap();
-    let why = doors.lasting(&call(last)).unwrap_err();
-    assert!(why.message().contains("SKEP-0010") && why.message().contains(&format!("{max} are open")), "{why}");
+    let why = lasting(&doors, last).unwrap_err().failure;
+    assert!(why.code == "SKEP-0010" && why.message.contains(&format!("{max} are open")), "{why:?}");
     let refused = tokio::time::Instant::now();
     assert_eq!(last.read(&mut [0; 8]).await.unwrap(), 0);
     assert!(refused.elapsed() < Duration::from_millis(limits::API_RESERVED_MS), "it goes at once");
@@ -160,7 +158,7 @@ async fn whoever_shows_no_token_takes_no_place_of_others_and_soon_goes() {
     let mut silent = all(&doors, Port(door(come)), strangers + 1).await;
     let refused = silent.pop().unwrap();
     let why = refused.connect_info().let_in().unwrap_err();
-    assert!(why.message().contains(&format!("{strangers} are open")), "{why}");
+    assert!(why.failure.message.contains(&format!("{strangers} are open")), "{why:?}");
     assert!(silent.iter().all(|guest| guest.refused.is_none()));
     // At the socket there are as many places as ever.
     let most = limits::API_TCP_CONNECTIONS_MAX;

@@ -8,7 +8,8 @@ use skep_protocol::ids::{ClaimEpoch, ShardId, TaskId};
 use skep_protocol::task::TaskState;
 
 use super::{Agents, Session, Want};
-use crate::event::{StreamKey, ToAgent, UpdateKey};
+use crate::event::ToAgent;
+use crate::key::{StreamKey, UpdateKey};
 
 /// What an attached agent holds, as far as it was told.
 #[derive(Clone, Copy, Debug)]

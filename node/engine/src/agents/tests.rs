@@ -28,10 +28,10 @@ fn wish(session: u8) -> AttachWish {
     AttachWish { shard: SHARD, agent: agent(), role: Role::unregistered(), session, lease: None }
 }
 
-/// The machine, with keys given as the engine gives them.
+/// The machine, and what it asked for last.
 struct Node {
     agents: Agents,
-    keys: u64,
+    last: Purpose,
     now_ms: u64,
     assigned: u64,
 }
@@ -39,7 +39,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let node = NodeId::from_public_key([1; 32]);
-        Self { agents: Agents::new(node, CONFIG), keys: 100, now_ms: 0, assigned: 0 }
+        Self { agents: Agents::new(node, CONFIG), last: Purpose::Attachment(STREAM), now_ms: 0, assigned: 0 }
     }
 
     fn handle(&mut self, event: AgentEvent) -> Vec<Want> {
@@ -54,24 +54,15 @@ impl Node {
     }
 
     fn settle(&mut self, settled: Settled) -> Vec<Want> {
-        self.agents.settled(WorkKey(self.keys), settled, self.now_ms);
+        self.agents.answered(self.last, settled, self.now_ms);
         self.wants()
     }
 
     fn wants(&mut self) -> Vec<Want> {
         let mut wants = Vec::new();
         while let Some(want) = self.agents.poll_want() {
-            match &want {
-                Want::Heartbeat { shard, .. } => {
-                    self.keys += 1;
-                    self.agents.heartbeat_sent(*shard, WorkKey(self.keys));
-                }
-                Want::Request { stream, .. } => {
-                    self.keys += 1;
-                    self.agents.request_sent(*stream, WorkKey(self.keys));
-                }
-                Want::Tell { .. } | Want::Noted { .. } => {}
-                Want::Takes(_) | Want::Renewed { .. } | Want::Gone { .. } => {}
+            if let Want::Ask(ask) = &want {
+                self.last = ask.purpose;
             }
             wants.push(want);
         }
@@ -154,7 +145,7 @@ fn task(n: u8, epoch: u64) -> Task {
 
 fn heartbeats(wants: &[Want]) -> Vec<AgentHeartbeat> {
     let said = |want: &Want| match want {
-        Want::Heartbeat { heartbeat, .. } => Some(heartbeat.agents.clone()),
+        Want::Ask(Ask { work: Asked::Heartbeat(heartbeat), .. }) => Some(heartbeat.agents.clone()),
         _ => None,
     };
     wants.iter().filter_map(said).flatten().collect()
@@ -172,7 +163,7 @@ fn told(wants: &[Want]) -> Vec<ToAgent> {
 fn an_agent_is_attached_by_the_log_before_anything_is_said_of_it() {
     let mut node = Node::new();
     let wants = node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
-    assert!(matches!(wants.as_slice(), [Want::Request { op: Op::AttachAgent { .. }, .. }]));
+    assert!(matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::AttachAgent { .. }), .. })]));
     assert!(node.keep_alive(7).is_empty());
     assert!(node.handle(AgentEvent::Credits { stream: STREAM, count: 2 }).is_empty());
     let wants = node.settle(Node::attached(ATTACHMENT));
@@ -212,12 +203,12 @@ fn a_renewal_that_was_not_heard_is_asked_for_again() {
     assert_eq!(told(&node.renew(Renewal::Confirmed)), [ToAgent::Lease(RENEWED)]);
 }
 
-/// The heartbeats under way: when each is answered, its key, and whether it asks for a renewal.
-type UnderWay = VecDeque<(u64, WorkKey, bool)>;
+/// The heartbeats under way: when each is answered, its purpose, and whether it asks for a renewal.
+type UnderWay = VecDeque<(u64, Purpose, bool)>;
 
 /// Takes note of a heartbeat that was sent and of a lease that was renewed; until when it may be used.
 fn follow(node: &Node, wants: &[Want], answered_ms: u64, under_way: &mut UnderWay) -> Option<u64> {
-    under_way.extend(heartbeats(wants).iter().map(|said| (answered_ms, WorkKey(node.keys), said.renew)));
+    under_way.extend(heartbeats(wants).iter().map(|said| (answered_ms, node.last, said.renew)));
     let until = |message: ToAgent| match message {
         ToAgent::Lease(Usable { stamp, usable_ms }) => Some(stamp + usable_ms),
         _ => None,
@@ -240,11 +231,11 @@ fn a_holder_keeps_its_lease_however_slow_the_link_to_the_leader_is() {
             }
             let wants = node.pass(0);
             usable_until = follow(&node, &wants, answered_ms, &mut under_way).max(usable_until);
-            while let Some((_, key, renew)) = under_way.pop_front_if(|(at, ..)| *at <= now_ms) {
+            while let Some((_, purpose, renew)) = under_way.pop_front_if(|(at, ..)| *at <= now_ms) {
                 let renewal = AgentRenewal { agent: agent(), attachment: ATTACHMENT, renewal: Renewal::Confirmed };
                 let agents = if renew { vec![renewal] } else { Vec::new() };
                 let heard = Settled::Heard(HeartbeatReply { agents, ..HeartbeatReply::default() });
-                node.agents.settled(key, heard, now_ms);
+                node.agents.answered(purpose, heard, now_ms);
                 let wants = node.wants();
                 usable_until = follow(&node, &wants, answered_ms, &mut under_way).max(usable_until);
             }
@@ -259,12 +250,12 @@ fn a_holder_keeps_its_lease_however_slow_the_link_to_the_leader_is() {
 fn the_answers_to_two_heartbeats_may_overtake_each_other() {
     let mut node = Node::with_agent();
     node.keep_alive(1_000);
-    let first = WorkKey(node.keys);
+    let first = node.last;
     node.keep_alive(2_000);
     assert!(heartbeats(&node.pass(1_000))[0].renew, "it does not wait for the answer to the first");
     let later = Usable { stamp: 2_000, ..RENEWED };
     assert_eq!(told(&node.renew(Renewal::Confirmed)), [ToAgent::Lease(later)]);
-    node.keys = first.0;
+    node.last = first;
     assert!(told(&node.renew(Renewal::Confirmed)).is_empty(), "a lease is not taken back");
 }
 
@@ -308,7 +299,8 @@ fn an_attach_of_which_nothing_is_known_is_asked_for_again() {
     let mut node = Node::new();
     node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
     let wants = node.settle(Settled::Unknown);
-    assert!(matches!(wants.as_slice(), [Want::Request { op: Op::AttachAgent { .. }, .. }]), "never a false no");
+    let asks = matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::AttachAgent { .. }), .. })]);
+    assert!(asks, "never a false no");
 }
 
 #[test]
@@ -348,13 +340,14 @@ fn an_agent_that_detaches_is_given_up_in_the_log_and_not_renewed_meanwhile() {
     node.keep_alive(8);
     node.renew(Renewal::Confirmed);
     let wants = node.handle(AgentEvent::Detach { stream: STREAM });
-    assert!(matches!(wants.as_slice(), [Want::Request { op: Op::DetachAgent { attachment: ATTACHMENT, .. }, .. }]));
-    let detach = WorkKey(node.keys);
+    let [Want::Ask(Ask { work: Asked::Op(op), .. })] = wants.as_slice() else { panic!("{wants:?}") };
+    assert!(matches!(op, Op::DetachAgent { attachment: ATTACHMENT, .. }));
+    let detach = node.last;
     node.keep_alive(9);
     assert!(!heartbeats(&node.pass(1_000))[0].renew, "it lives, and gives its lease up");
     let receipt = Receipt::Agent(agent());
     let done = Settled::Done { index: 2, stamp: LogInstant::ZERO, receipt };
-    node.agents.settled(detach, done, node.now_ms);
+    node.agents.answered(detach, done, node.now_ms);
     assert_eq!(told(&node.wants()), [ToAgent::Ended(None)]);
 }
 
@@ -421,7 +414,7 @@ fn what_is_held_from_an_earlier_attachment_spends_no_credit_of_this_one() {
 fn a_heartbeat_has_twice_the_time_that_the_one_before_it_took_and_never_more_than_the_lease() {
     let patience = |wants: &[Want]| {
         let said = |want: &Want| match want {
-            Want::Heartbeat { patience_ms, .. } => Some(*patience_ms),
+            Want::Ask(Ask { work: Asked::Heartbeat(_), patience_ms, .. }) => Some(*patience_ms),
             _ => None,
         };
         wants.iter().find_map(said)

@@ -15,8 +15,9 @@ use skep_protocol::time::LogInstant;
 
 use super::*;
 use crate::connectivity::Permission;
-use crate::event::{AttachWish, Outcome, StreamKey, Target};
-use crate::topics::{SubscriberKey, TopicEffect};
+use crate::event::{AgentEvent, AttachWish, Outcome, Target};
+use crate::key::{StreamKey, SubscriberKey};
+use crate::topics::TopicEffect;
 
 mod leaders;
 
@@ -274,6 +275,19 @@ fn abandoned_work_leaves_nothing_behind() {
 }
 
 #[test]
+fn an_answer_that_is_ready_is_not_told_to_a_caller_that_has_gone() {
+    let mut router = Router::new(node(1), CONFIG);
+    let refused = WorkKey(limits::ROUTED_REQUESTS_MAX as u64);
+    for key in (0..=refused.0).map(WorkKey) {
+        let work = Work::Query(Query::Counts);
+        router.handle(Event::Submit { key, shard: SHARD, work, patience_ms: 5_000 }, 0);
+    }
+    router.handle(Event::Abandon { key: refused }, 0);
+    let mut effects = std::iter::from_fn(|| router.poll_effect());
+    assert!(!effects.any(|effect| matches!(effect, Effect::Answer { key, .. } if key == refused)));
+}
+
+#[test]
 fn more_work_than_the_limit_is_refused_with_a_time_to_come_back() {
     let mut engine = engine();
     leader(&mut engine, Some(node(2)), 0);
@@ -331,7 +345,7 @@ fn serving(agent: &AgentId) -> Engine {
     let key = effects(&mut engine).into_iter().find_map(asked).unwrap();
     let receipt = Receipt::Attached { agent: agent.clone(), attachment: AttachmentId(40), lease: CONFIG.lease };
     let settled = Settled::Done { index: 1, stamp: LogInstant::ZERO, receipt };
-    engine.handle(Event::Agent(AgentEvent::Settled { key, settled }), 0);
+    engine.handle(Event::Settled { key, settled }, 0);
     engine.handle(Event::Agent(AgentEvent::KeepAlive { stream, stamp: 1_000, place: None }), 0);
     renew_all(&mut engine, 0);
     renew_all(&mut engine, 0);

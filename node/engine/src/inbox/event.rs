@@ -9,11 +9,7 @@ use skep_protocol::offer::CommandSaid;
 use skep_protocol::pressure::DiskPressure;
 use skep_protocol::text::{AgentId, GroupName};
 
-use crate::event::StreamKey;
-
-/// Names something that is written to a journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WriteKey(pub u64);
+use crate::key::{StreamKey, WriteKey};
 
 /// An agent whose commands are to be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

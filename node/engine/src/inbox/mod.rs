@@ -13,12 +13,13 @@ mod event;
 mod floor;
 mod one;
 mod pressure;
+mod pull;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use skep_config::EngineConfig;
 use skep_protocol::agent::Usable;
-use skep_protocol::command::{CommandClass, DeliverySeq, PerClass};
+use skep_protocol::command::{CommandClass, DeliverySeq};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{HomeEpoch, ShardId};
 use skep_protocol::journal::JournalState;
@@ -26,23 +27,21 @@ use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::CommandTold;
 use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
-use skep_protocol::pull::{Pull, PullFor, Pulled};
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
 
-use crate::event::{StreamKey, WorkKey};
+use crate::ask::{Ask, Asked};
+use crate::key::{StreamKey, WriteKey};
 use bound::ClockBound;
 use due::Dues;
-pub use event::{InboxEvent, JournalEffect, Taker, WriteKey};
+pub use event::{InboxEvent, JournalEffect, Taker};
 use floor::ClockFloor;
-use one::{Answered, Inbox, Out, Verified};
+use one::{Answered, Inbox, Out};
 use pressure::Room;
+use pull::Turn;
 
 /// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
 const REQUEST_PATIENCE_MS: u64 = 10_000;
-
-/// How much longer than it waits a pull is tried, in attempts on a quick link: on a slow one that is the time of one.
-const ATTEMPTS_PER_PULL: u64 = 6;
 
 type Whose = (ShardId, AgentId);
 
@@ -51,14 +50,23 @@ type Whose = (ShardId, AgentId);
 pub(crate) enum Want {
     /// Something for the journal.
     Journal(JournalEffect),
-    /// Ask a shard what there is; say under which key with [`Inboxes::pull_sent`].
-    Pull { shard: ShardId, pull: Pull, patience_ms: u64 },
-    /// A pull is of no use any more.
-    Abandon { key: WorkKey },
-    /// Have something committed; say under which key with [`Inboxes::request_sent`].
-    Request { of: Request, shard: ShardId, op: Op, patience_ms: u64 },
+    /// Ask a shard; its answer is for [`Inboxes::answered`].
+    Ask(Ask<Purpose>),
+    /// What was asked for is of no use any more.
+    Abandon(Purpose),
     /// Tell an agent's software of a command.
     Tell { stream: StreamKey, command: skep_protocol::ids::CommandId, told: CommandTold },
+}
+
+/// What a shard is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// What there is: the pull of this number, which no other one has.
+    Pull {
+        shard: ShardId,
+        number: u64,
+    },
+    Request(Request),
 }
 
 /// What a request is for.
@@ -68,17 +76,6 @@ pub(crate) enum Request {
     End(Whose, DeliverySeq),
     /// How far it has come.
     Report(Whose, DeliverySeq),
-}
-
-/// The pull of one shard.
-#[derive(Clone, Debug, Default)]
-struct Turn {
-    under_way: Option<WorkKey>,
-    asked_ms: u64,
-    /// How many of the statements that replaced an earlier one all that it asks for know.
-    authority: u64,
-    /// Not before this, after one that failed.
-    at_ms: u64,
 }
 
 /// The inboxes of this node.
@@ -94,7 +91,8 @@ pub(crate) struct Inboxes {
     /// What the clocks of shards have come to. No bound is below it.
     clock_floors: BTreeMap<ShardId, ClockFloor>,
     turns: BTreeMap<ShardId, Turn>,
-    requests: BTreeMap<WorkKey, Request>,
+    /// The number of the newest pull.
+    pulls: u64,
     /// Requests that were not done, and when they are made again.
     again: Vec<(u64, Request)>,
     dues: Dues,
@@ -118,7 +116,7 @@ impl Inboxes {
             bounds: BTreeMap::new(),
             clock_floors: BTreeMap::new(),
             turns: BTreeMap::new(),
-            requests: BTreeMap::new(),
+            pulls: 0,
             again: Vec::new(),
             dues: Dues::default(),
             reporting: 0,
@@ -183,26 +181,12 @@ impl Inboxes {
         self.wants.pop_front()
     }
 
-    pub(crate) fn pull_sent(&mut self, shard: ShardId, key: WorkKey) {
-        if let Some(turn) = self.turns.get_mut(&shard) {
-            turn.under_way = Some(key);
+    /// A shard answered, or did not.
+    pub(crate) fn answered(&mut self, purpose: Purpose, settled: Settled, now_ms: u64) {
+        match purpose {
+            Purpose::Pull { shard, number } => self.on_pull_ended(shard, number, settled, now_ms),
+            Purpose::Request(request) => self.on_request_ended(request, settled, now_ms),
         }
-    }
-
-    pub(crate) fn request_sent(&mut self, of: Request, key: WorkKey) {
-        self.requests.insert(key, of);
-    }
-
-    /// Whether a piece of work is of the inboxes, and then how it ended.
-    pub(crate) fn settled(&mut self, key: WorkKey, settled: Settled, now_ms: u64) -> Option<Settled> {
-        if let Some(request) = self.requests.remove(&key) {
-            self.on_request_ended(request, settled, now_ms);
-            return None;
-        }
-        let shard = self.turns.iter().find(|(_, turn)| turn.under_way == Some(key)).map(|(shard, _)| *shard);
-        let Some(shard) = shard else { return Some(settled) };
-        self.on_pull_ended(shard, settled, now_ms);
-        None
     }
 
     fn reports_room(&self) -> usize {
@@ -272,7 +256,8 @@ impl Inboxes {
     }
 
     fn ask_for(&mut self, of: Request, shard: ShardId, op: Op) {
-        self.wants.push_back(Want::Request { of, shard, op, patience_ms: REQUEST_PATIENCE_MS });
+        let (purpose, work) = (Purpose::Request(of), Asked::Op(op));
+        self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
     fn on_takes(&mut self, taker: Taker, now_ms: u64) {
@@ -399,130 +384,6 @@ impl Inboxes {
             // It is told when it is due again.
             Request::Report(..) => {}
         }
-    }
-
-    /// Asks at once for what there is, also while an earlier question waits for an answer.
-    fn pull_now(&mut self, shard: ShardId, now_ms: u64) {
-        if let Some(turn) = self.turns.get_mut(&shard) {
-            turn.at_ms = 0;
-            if let Some(key) = turn.under_way.take() {
-                self.wants.push_back(Want::Abandon { key });
-            }
-        }
-        self.pull(shard, now_ms);
-    }
-
-    /// Asks a shard what there is, unless it is being asked, or failed to answer a moment ago.
-    fn pull(&mut self, shard: ShardId, now_ms: u64) {
-        let of_shard = self.inboxes.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
-        let mut open = of_shard.filter(|(_, inbox)| inbox.open).peekable();
-        if open.peek().is_some() {
-            let turn = self.turns.entry(shard).or_default();
-            if turn.under_way.is_some() || turn.at_ms > now_ms {
-                return;
-            }
-        }
-        let journals = self.room;
-        let (mut replaced, mut authority) = (u64::MAX, u64::MAX);
-        let ask = |((_, agent), inbox): (&Whose, &Inbox)| {
-            (replaced, authority) = (replaced.min(inbox.replaced()), authority.min(inbox.authority));
-            let head = inbox.head();
-            let attachment = inbox.taker.as_ref()?.attachment;
-            let (journal, home, after, seen) = (head.id, head.home, head.cursor, inbox.seen);
-            let room = inbox.room();
-            let room = PerClass::from_fn(|class| if journals.asks_for(class) { *room.of(class) } else { 0 });
-            Some(PullFor { agent: agent.clone(), attachment, journal, home, after, seen, room })
-        };
-        let agents: Vec<PullFor> = open.filter_map(ask).collect();
-        if agents.is_empty() {
-            self.turns.remove(&shard);
-            return;
-        }
-        let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
-        of_shard.for_each(|(_, inbox)| inbox.gone.clear());
-        let turn = self.turns.entry(shard).or_default();
-        // Until the caller says under which key.
-        (turn.under_way, turn.asked_ms, turn.authority) = (Some(WorkKey(0)), now_ms, authority);
-        let wait_ms = limits::PULL_WAIT_MS_MAX;
-        let pull = Pull { agents, wait_ms, replaced, authority };
-        let patience_ms = u64::from(wait_ms) + ATTEMPTS_PER_PULL * self.config.attempt_timeout_ms;
-        self.wants.push_back(Want::Pull { shard, pull, patience_ms });
-    }
-
-    fn on_pull_ended(&mut self, shard: ShardId, settled: Settled, now_ms: u64) {
-        let Some(turn) = self.turns.get_mut(&shard) else { return };
-        turn.under_way = None;
-        let (asked_ms, authority) = (turn.asked_ms, turn.authority);
-        match settled {
-            Settled::Pulled(pulled) => {
-                self.on_authority(shard, &pulled, authority, now_ms);
-                self.on_pulled(shard, *pulled, asked_ms, now_ms);
-            }
-            Settled::Done { .. } | Settled::Read(_) | Settled::Heard(_) | Settled::NotDone(_) | Settled::Unknown => {
-                turn.at_ms = now_ms + self.config.retry_ms_max;
-            }
-        }
-        self.pull(shard, now_ms);
-    }
-
-    /// What was stated about operators since concerns all inboxes of a shard, before anything that is delivered with it.
-    fn on_authority(&mut self, shard: ShardId, pulled: &Pulled, asked: u64, now_ms: u64) {
-        let of_shard = self.inboxes.range_mut((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
-        let (is_nothing, mut whoses) = (pulled.authority.chains.is_empty(), Vec::new());
-        for (whose, inbox) in of_shard {
-            inbox.note_told(asked, pulled.authority.up_to, inbox.open || is_nothing);
-            if inbox.open && !is_nothing {
-                whoses.push(whose.clone());
-            }
-        }
-        let site = self.site.clone();
-        for whose in whoses {
-            self.with(&whose, now_ms, |inbox, _, out| {
-                if let Some(root) = &pulled.root {
-                    inbox.pin(root, (&site, shard), out);
-                }
-                inbox.learn(&pulled.authority, (&site, shard), out);
-            });
-        }
-    }
-
-    fn on_pulled(&mut self, shard: ShardId, pulled: Pulled, asked_ms: u64, now_ms: u64) {
-        let asked_ms = if is_on(Mutant::ClockFromReceipt) { now_ms } else { asked_ms };
-        self.hear_clock(shard, ClockBound::new(pulled.clock, asked_ms), pulled.clock, now_ms);
-        let site = self.site.clone();
-        let mut verified = Verified::default();
-        for of in pulled.agents {
-            let whose = (shard, of.agent.clone());
-            let current = |inbox: &&mut Inbox| inbox.open && inbox.head().home == of.home;
-            let Some(inbox) = self.inboxes.get_mut(&whose).filter(current) else { continue };
-            if !of.open {
-                // The attachment has ended, or another journal took over. Its software is attached anew, and then asks.
-                inbox.open = false;
-                continue;
-            }
-            inbox.seen = of.seen;
-            let root = pulled.root.as_ref();
-            let came = PerClass::from_fn(|class| of.deliveries.iter().any(|one| one.command.class == class));
-            self.with(&whose, now_ms, |inbox, bound, out| {
-                if let Some(root) = root {
-                    inbox.pin(root, (&site, shard), out);
-                }
-                inbox.go_back(of.back, out);
-                for (class, n, cause) in of.voids {
-                    inbox.void(class, n, cause, out);
-                }
-                inbox.deliver(of.deliveries, &site, &mut verified, bound, out);
-                let room = inbox.room();
-                // What there is no room for does not come however often it is asked for.
-                let next = |class: CommandClass| {
-                    out.room.asks_for(class) && *of.more.of(class) && (*came.of(class) || *room.of(class) > 0)
-                };
-                if CommandClass::URGENT_FIRST.into_iter().any(next) {
-                    inbox.seen = 0;
-                }
-            });
-        }
-        self.raise_clock_floors(shard, now_ms);
     }
 
     /// A leader says what the shard's clock shows, and by that bounds it. No bound is below what it has come to.

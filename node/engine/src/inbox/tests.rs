@@ -19,7 +19,7 @@ use skep_protocol::entry::DeliveryReport;
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
 use skep_protocol::offer::CommandSaid;
-use skep_protocol::pull::PulledFor;
+use skep_protocol::pull::{Pull, PullFor, Pulled, PulledFor};
 use skep_protocol::statement::{Place, Signed};
 use skep_protocol::text::{Reason, TraceParent};
 
@@ -134,9 +134,8 @@ struct Node {
     /// What is on its way to the disk.
     writes: VecDeque<(WriteKey, Vec<JournalWrite>)>,
     told: Vec<(CommandId, CommandTold)>,
-    keys: u64,
-    pull: Option<(WorkKey, Pull)>,
-    requests: VecDeque<(WorkKey, Op)>,
+    pull: Option<(Purpose, Pull)>,
+    requests: VecDeque<(Purpose, Op)>,
     /// How far commands have come, as the shard was told.
     stands: Vec<DeliveryReport>,
     /// Whether the shard waits for ends.
@@ -170,7 +169,6 @@ impl Node {
             begun: BTreeMap::new(),
             writes: VecDeque::new(),
             told: Vec::new(),
-            keys: 0,
             pull: None,
             requests: VecDeque::new(),
             stands: Vec::new(),
@@ -215,8 +213,8 @@ impl Node {
         self.drain();
     }
 
-    fn settle(&mut self, key: WorkKey, settled: Settled) {
-        assert_eq!(self.inboxes.settled(key, settled, self.now_ms), None);
+    fn settle(&mut self, purpose: Purpose, settled: Settled) {
+        self.inboxes.answered(purpose, settled, self.now_ms);
         self.drain();
     }
 
@@ -229,17 +227,12 @@ impl Node {
                 }
                 Want::Journal(JournalEffect::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
                 Want::Journal(JournalEffect::Release { .. }) => self.released += 1,
-                Want::Pull { shard, pull, .. } => {
-                    self.keys += 1;
-                    self.inboxes.pull_sent(shard, WorkKey(self.keys));
-                    self.pull = Some((WorkKey(self.keys), pull));
-                }
-                Want::Abandon { .. } => self.pull = None,
-                Want::Request { of, op, .. } => {
-                    self.keys += 1;
-                    self.inboxes.request_sent(of, WorkKey(self.keys));
-                    self.requests.push_back((WorkKey(self.keys), op));
-                }
+                Want::Ask(Ask { purpose, work, .. }) => match work {
+                    Asked::Pull(pull) => self.pull = Some((purpose, pull)),
+                    Asked::Op(op) => self.requests.push_back((purpose, op)),
+                    Asked::Heartbeat(_) => panic!("inboxes have no heartbeats"),
+                },
+                Want::Abandon(_) => self.pull = None,
                 Want::Tell { command, told, .. } => self.told.push((command, told)),
             }
         }

@@ -125,6 +125,32 @@ fn a_hint_that_an_attempt_did_not_try_is_known_to_be_untried_until_another_one_d
 }
 
 #[test]
+fn a_hint_that_the_pace_held_back_is_untried_until_an_attempt_tries_it() {
+    let (mut hints, of, now) = listed(None);
+    // Others are said to be at that host too, and were looked for there.
+    for _ in 0..TRIES_PER_HOST.burst {
+        assert!(has_turn(&mut hints.hosts, "10.0.0.9".parse().unwrap(), now));
+    }
+    assert!(hints.hear(&of, &tcp(9, 1), Word::Other));
+    assert!(hints.next_dials(&of, now).is_empty());
+    assert!(hints.has_untried(&of));
+    assert_eq!(hints.next_dials(&of, now + Duration::from_secs(1)), [tcp(9, 1)]);
+    assert!(!hints.has_untried(&of));
+}
+
+#[test]
+fn hints_that_are_more_than_one_attempt_tries_are_untried_until_each_was() {
+    let (mut hints, of, now) = listed(None);
+    for host in 1..=HINTS_PER_DIAL_MAX as u8 + 1 {
+        assert!(hints.hear(&of, &tcp(host, 1), Word::Other));
+    }
+    assert_eq!(hints.next_dials(&of, now).len(), HINTS_PER_DIAL_MAX);
+    assert!(hints.has_untried(&of));
+    hints.next_dials(&of, now);
+    assert!(!hints.has_untried(&of));
+}
+
+#[test]
 fn what_others_say_is_forgotten_once_it_has_failed_for_long_and_what_worked_is_not() {
     let (mut hints, of, _) = listed(None);
     hints.reached(&of, &tcp(1, 1));

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use skep_testnet::bench::{EndureNode, EndureReport, Growth};
 
-use super::machine;
+use super::view::machine;
 use crate::cli::Failure;
 use crate::cli::output::{Format, Row, one, rows};
 

@@ -7,7 +7,7 @@ use clap::Args;
 use skep_client::command::{Command, CommandClass, Target, Waves};
 use skep_client::{Client, ClientError, CommandId, CommandName, OperatorKey, Place, Read, convert, v1};
 
-use super::views::{Receipt, View};
+use super::view::{Receipt, View};
 use super::{Common, Failure};
 use crate::cli::follow::{AGAIN_AFTER, Outage, may_pass};
 use crate::cli::key::KeyPath;

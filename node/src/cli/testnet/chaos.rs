@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use skep_testnet::builtin;
-use skep_testnet::chaos::{ChaosOptions, ChaosReport, DeedCount, FaultMix, chaos};
-use skep_testnet::demo::SiteOptions;
-use skep_testnet::power::{PowerOptions, PowerReport, power};
+use skep_testnet::scenario::chaos::{ChaosOptions, ChaosReport, DeedCount, FaultMix, chaos};
+use skep_testnet::scenario::power::{PowerOptions, PowerReport, power};
+use skep_testnet::site::SiteOptions;
 
 use super::fresh;
 use crate::cli::output::{Format, one, parse_span, tell};

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use skep_testnet::demo::{DemoOptions, Faults, OWN_NODE_MAX, SiteOptions, demo};
+use skep_testnet::scenario::demo::{DemoOptions, Faults, demo};
+use skep_testnet::site::{OWN_NODE_MAX, SiteOptions};
 use skep_testnet::verify::Report;
 use skep_testnet::{builtin, load_problem};
 

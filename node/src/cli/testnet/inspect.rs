@@ -1,7 +1,7 @@
 //! `skep testnet run inspect`
 
 use clap::Args;
-use skep_testnet::inspect::{InspectOptions, InspectReport, check_inspect, inspect};
+use skep_testnet::scenario::inspect::{InspectOptions, InspectReport, check_inspect, inspect};
 
 use super::chaos::{finish, judged, until_interrupted};
 use super::fresh;

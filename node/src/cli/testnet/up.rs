@@ -7,9 +7,8 @@ use clap::Args;
 use serde::Serialize;
 use skep_protocol::places::default_dir;
 use skep_testnet::builtin;
-use skep_testnet::control::{Order, ProcessRow, Up as Running, ask};
-use skep_testnet::demo::SiteOptions;
-use skep_testnet::place;
+use skep_testnet::scenario::up::{Order, ProcessRow, Up as Running, ask};
+use skep_testnet::site::{SiteOptions, place};
 
 use crate::cli::output::{Format, Row, parse_span, print, rows};
 use crate::cli::{Common, Failure};

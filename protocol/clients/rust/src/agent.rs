@@ -1,7 +1,9 @@
 //! An agent: attached to its node, given work, and fenced when its lease ends.
 
 mod commands;
+mod hearing;
 mod holdings;
+mod saying;
 mod stream;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -23,16 +23,16 @@ mod client;
 mod command_name;
 mod endpoint;
 mod error;
-mod operators;
 mod pipe;
 mod proof;
 mod request;
+mod service;
 
 pub use agent::{
     AgentOptions, AgentStatus, Assignment, AttachedAgent, ClaimKey, CommandOffers, Fenced, Granted, Holdings,
     LeaseLeft, NotStarted, OfferedCommand, OnRenewal, RunningCommand, StartLeft,
 };
-pub use client::{Client, Read, Settings};
+pub use client::{Client, Page, Read, RedriveError, Settings, pages};
 pub use command_name::{CommandName, CommandNameError};
 pub use endpoint::Endpoint;
 pub use error::ClientError;

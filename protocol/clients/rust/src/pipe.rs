@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status, Streaming};
 
-use crate::client::Service;
+use crate::service::Service;
 
 type Answer = Result<CommandResult, Status>;
 

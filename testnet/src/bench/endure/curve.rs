@@ -3,8 +3,8 @@
 use serde::Serialize;
 use skep_client::v1;
 
-use crate::launch::TestNode;
-use crate::process::{Usage, bytes_below};
+use crate::site::launch::TestNode;
+use crate::site::process::{Usage, bytes_below};
 
 /// Samples of a node that are kept. With one more, every other one is forgotten, and half as many are kept from then on.
 const SAMPLES_MAX: usize = 1_024;

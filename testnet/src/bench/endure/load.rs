@@ -8,9 +8,10 @@ use skep_client::{AgentOptions, AttachedAgent, Client, ClientError, CommandOffer
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::demo::robot_name;
-use crate::launch::{LaunchError, TestNode, Testnet};
-use crate::operator::{Operator, Order};
+use crate::error::LaunchError;
+use crate::site::launch::{TestNode, Testnet};
+use crate::site::operator::{Operator, Order};
+use crate::site::warehouse::robot_name;
 
 /// Robots that are there all the time.
 pub(super) const ROBOTS: usize = 10;

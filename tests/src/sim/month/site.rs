@@ -392,7 +392,7 @@ impl Site {
     fn answer(&mut self, node: usize, key: WorkKey, settled: Settled) {
         match self.nodes[node].waiting.remove(&key) {
             Some(Waits::Engine(key)) => {
-                let event = EngineEvent::Agent(AgentEvent::Settled { key, settled });
+                let event = EngineEvent::Settled { key, settled };
                 self.after(0, Event::Node { node, event });
             }
             Some(Waits::Session(session)) => self.take_another(session),

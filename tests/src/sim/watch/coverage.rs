@@ -6,7 +6,7 @@ use skep_protocol::change::{ChangeKind, ReclaimCause};
 use skep_protocol::command::CommandOutcome;
 use skep_protocol::journal::JournalWrite;
 use skep_protocol::outcome::{NotDone, Refusal, Settled};
-use skep_testnet::station::Refused;
+use skep_testnet::site::station::Refused;
 
 use super::Seen;
 use crate::sim::plan::FaultKind;

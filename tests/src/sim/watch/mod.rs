@@ -29,7 +29,7 @@ use skep_protocol::outcome::Settled;
 use skep_protocol::query::QueryReply;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
-use skep_testnet::station::{Question, Refused};
+use skep_testnet::site::station::{Question, Refused};
 
 use super::plan::{FaultKind, Plan};
 pub use coverage::Coverage;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::ids::{CommandId, RequestId};
 use skep_protocol::text::AgentId;
-use skep_testnet::station::Step;
+use skep_testnet::site::station::Step;
 
 use super::{Invariant, Seen, effects};
 

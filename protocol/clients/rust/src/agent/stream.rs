@@ -1,17 +1,16 @@
-//! The stream between an agent and its node.
+//! The stream between an agent and its node: made, and made again when it has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_proto::v1;
-use skep_proto::v1::agent_message::Message as Say;
 use skep_proto::v1::node_message::Message as Told;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::holdings::{ClaimKey, Granted};
-use super::{AgentStatus, Grant, LeaseLeft, Shared, boot_ms};
+use super::hearing::hear;
+use super::saying::{Due, Saying, introduce};
+use super::{AgentStatus, Grant, Shared};
 use crate::client::Client;
 use crate::error::{ClientError, Heard, heard};
 
@@ -20,9 +19,8 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Messages on their way to the node.
 const MESSAGES_QUEUED_MAX: usize = 64;
-/// Keep-alives in one lease, and their longest interval.
-const KEEP_ALIVES_PER_LEASE: u32 = 8;
-const KEEP_ALIVE_MAX: Duration = Duration::from_millis(500);
+/// How long the node may take to end the stream of an agent that leaves.
+const DETACH_MAX: Duration = Duration::from_secs(5);
 
 /// How a stream ended.
 enum End {
@@ -75,154 +73,49 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, queue: mpsc::Sender
     }
 }
 
-fn message(say: Say) -> v1::AgentMessage {
-    v1::AgentMessage { message: Some(say) }
-}
-
-fn keep_alive(shared: &Shared) -> v1::AgentMessage {
-    message(Say::KeepAlive(v1::KeepAlive { stamp: boot_ms(), place: *shared.place.borrow() }))
-}
-
 /// One stream, from attach to its end.
 async fn attached(client: &Client, shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>) -> End {
+    let broken = || End::Again(Heard::InDoubt("the stream ended".to_owned()));
     let (say, messages) = mpsc::channel(MESSAGES_QUEUED_MAX);
-    let options = &shared.options;
-    let attach = v1::AttachAgent {
-        shard: shared.shard,
-        agent: options.agent.clone(),
-        role: Some(options.role.clone()),
-        session: shared.session.clone(),
-        lease_ttl: options.lease_ttl.and_then(|ttl| prost_types::Duration::try_from(ttl).ok()),
-    };
-    // The channel is empty: there is room.
-    let _ = say.try_send(message(Say::Attach(attach)));
-    let _ = say.try_send(keep_alive(shared));
+    introduce(shared, &say);
     let mut told = match client.open_attach(ReceiverStream::new(messages)).await {
         Ok(told) => told,
         Err(status) => return End::Again(heard(&status)),
     };
-    let mut alive = tokio::time::interval(KEEP_ALIVE_MAX);
-    let (mut wanted, mut place, mut leaving) =
-        (shared.wanted.subscribe(), shared.place.subscribe(), shared.leaving.subscribe());
-    let (mut takes, mut to_say) = (shared.desk.takes(), shared.desk.to_say());
+    let mut saying = Saying::new(shared, say);
     let mut is_attached = false;
     loop {
         let next = tokio::select! {
             next = told.message() => next,
-            Ok(()) = takes.changed(), if is_attached => {
-                let groups = takes.borrow_and_update().clone();
-                if let Some(groups) = groups {
-                    // Before anything is offered on this stream: it holds for all of it.
-                    let take = v1::TakeCommands { groups, in_hand: shared.desk.in_hand() };
-                    if say.send(message(Say::TakeCommands(take))).await.is_err() {
-                        return End::Again(Heard::InDoubt("the stream ended".to_owned()));
-                    }
+            due = saying.due(), if is_attached => {
+                let leaves = matches!(due, Due::Leave);
+                let is_said = saying.say(shared, due).await;
+                if leaves {
+                    let rest = async { while let Ok(Some(_)) = told.message().await {} };
+                    let _ = tokio::time::timeout(DETACH_MAX, rest).await;
+                    return End::Over;
+                }
+                if !is_said {
+                    return broken();
                 }
                 continue;
             }
-            Ok(()) = to_say.changed(), if is_attached => {
-                to_say.borrow_and_update();
-                for step in shared.desk.drain() {
-                    if say.send(message(Say::Command(step))).await.is_err() {
-                        return End::Again(Heard::InDoubt("the stream ended".to_owned()));
-                    }
-                }
-                continue;
-            }
-            _ = alive.tick(), if is_attached => {
-                let _ = say.try_send(keep_alive(shared));
-                continue;
-            }
-            Ok(()) = place.changed(), if is_attached => {
-                let _ = say.try_send(keep_alive(shared));
-                continue;
-            }
-            Ok(()) = wanted.changed(), if is_attached => {
-                let count = *wanted.borrow_and_update();
-                if count > 0 && say.send(message(Say::Credits(v1::GiveCredits { count }))).await.is_err() {
-                    return End::Again(Heard::InDoubt("the stream ended".to_owned()));
-                }
-                continue;
-            }
-            Ok(()) = leaving.changed(), if is_attached => {
-                // Stopped first, and told after.
-                shared.holdings().lose_all();
-                let _ = say.send(message(Say::Detach(v1::DetachAgent {}))).await;
-                let rest = async { while let Ok(Some(_)) = told.message().await {} };
-                let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
-                return End::Over;
-            }
-
         };
         let told = match next {
             Ok(Some(message)) => message.message,
-            Ok(None) => return End::Again(Heard::InDoubt("the stream ended".to_owned())),
+            Ok(None) => return broken(),
             Err(status) => return End::Again(heard(&status)),
         };
         match told {
             Some(Told::Attached(attached)) => {
                 is_attached = true;
-                let ttl = attached.lease_ttl.and_then(|ttl| Duration::try_from(ttl).ok()).unwrap_or(KEEP_ALIVE_MAX);
-                alive = tokio::time::interval((ttl / KEEP_ALIVES_PER_LEASE).min(KEEP_ALIVE_MAX));
                 shared.holdings().attached();
                 shared.status.send_replace(AgentStatus::Attached { attachment: attached.attachment });
-                // What was asked for on an earlier stream is asked for again.
-                wanted.mark_changed();
-                takes.mark_changed();
-                shared.desk.say_all_again();
-                if *leaving.borrow() {
-                    leaving.mark_changed();
-                }
+                saying.begin(shared, attached.lease_ttl);
             }
             Some(Told::Failure(failure)) => return End::Again(Heard::NotDone(Box::new(failure))),
-            Some(told) => on_told(shared, queue, told),
+            Some(told) => hear(shared, queue, told),
             None => {}
         }
-    }
-}
-
-fn on_told(shared: &Arc<Shared>, queue: &mpsc::Sender<Grant>, told: Told) {
-    let granted: Vec<Granted> = match told {
-        Told::Grant(v1::TaskGrant { task: Some(task), epoch, spends_credit, .. }) => {
-            let key = ClaimKey { task: task.id.clone(), epoch };
-            shared.holdings().granted(key, Box::new(task), spends_credit).into_iter().collect()
-        }
-        Told::Lost(lost) => {
-            let unheard = shared.holdings().lost(&ClaimKey { task: lost.task_id, epoch: lost.epoch });
-            if unheard {
-                // Whoever waits for a task still does: the credit is given again.
-                shared.wanted.send_modify(|_| {});
-            }
-            Vec::new()
-        }
-        Told::Lease(lease) => {
-            let usable = lease.usable.and_then(|usable| Duration::try_from(usable).ok()).unwrap_or_default();
-            let until_ms = lease.stamp.saturating_add(u64::try_from(usable.as_millis()).unwrap_or(0));
-            if let Some(renewals) = &shared.renewals {
-                renewals(LeaseLeft { at_ms: boot_ms(), until_ms });
-            }
-            shared.holdings().renewed(until_ms)
-        }
-        Told::Holds(holds) => {
-            let held = holds.claims.into_iter().map(|claim| ClaimKey { task: claim.task_id, epoch: claim.epoch });
-            shared.holdings().keep_only(&held.collect());
-            Vec::new()
-        }
-        Told::Command(news) => {
-            shared.desk.hear(news);
-            Vec::new()
-        }
-        Told::Attached(_) | Told::Failure(_) | Told::Grant(_) => Vec::new(),
-    };
-    for granted in granted {
-        if matches!(granted, Granted::New(..) | Granted::ByName { spent_credit: true }) {
-            shared.wanted.send_if_modified(|wanted| {
-                *wanted = wanted.saturating_sub(1);
-                false
-            });
-        }
-        let Granted::New(key, task) = granted else { continue };
-        // There is room for as many as one agent may hold: the shard gives it no more.
-        let _ = queue.try_send((key, task));
     }
 }

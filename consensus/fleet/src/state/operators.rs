@@ -1,0 +1,111 @@
+//! What operators state of one another, and what is asked of them.
+
+use std::sync::Arc;
+
+use skep_protocol::authority::{
+    AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant, SignedReplacement,
+};
+use skep_protocol::entry::Recovered;
+use skep_protocol::ids::RaftId;
+use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::recovery::{Lineage, SignedRecovery};
+use skep_protocol::statement::Place;
+
+use super::FleetState;
+use super::changes::Changes;
+
+impl FleetState {
+    /// Another key is the first operator from now on. Nobody is an operator any more by the word of the one before it.
+    pub(super) fn replace_first(
+        &mut self,
+        signed: &Arc<SignedReplacement>,
+        changes: &mut Changes,
+    ) -> Result<Receipt, Refusal> {
+        let receipt = self.operators.replace_first(signed, &mut self.head.cx(changes))?;
+        self.commands.withdraw(&self.operators, &self.agents, &mut self.head.cx(changes));
+        Ok(receipt)
+    }
+
+    pub(super) fn grant_operator(&mut self, signed: &SignedGrant, changes: &mut Changes) -> Result<Receipt, Refusal> {
+        let was_known = self.operators.is_known(&signed.statement().operator);
+        let receipt = self.operators.grant(signed, &mut self.head.cx(changes))?;
+        // One that is new has sent nothing, and nobody is one by its word.
+        if was_known {
+            self.commands.withdraw(&self.operators, &self.agents, &mut self.head.cx(changes));
+        }
+        Ok(receipt)
+    }
+
+    /// The shard goes on as another group.
+    pub(super) fn recover(&mut self, recovered: &Recovered, changes: &mut Changes) {
+        self.operators.recover(recovered, &mut self.head.cx(changes));
+        self.commands.withdraw(&self.operators, &self.agents, &mut self.head.cx(changes));
+    }
+
+    /// Whether an entry has the shard go on as another group.
+    pub(super) fn is_recovery(&self, recovered: &Recovered) -> bool {
+        self.operators.is_recovery(recovered, self.head.applied.map(|position| position.index))
+    }
+
+    /// Whether an entry after this one has a statement about an operator that replaced an earlier one. None comes before all.
+    pub fn authority_changed_after(&self, index: Option<u64>) -> bool {
+        self.operators.changed_after(index)
+    }
+
+    /// How many statements about operators have replaced an earlier one.
+    pub fn restated(&self) -> u64 {
+        self.operators.restated()
+    }
+
+    /// The statements about operators that replaced an earlier one, after so many of them, in order, as many as one answer of so many
+    /// bytes holds, and one at least; all of them, if there are not so many: nobody knows what whoever asks was told. Of the first
+    /// operators, whom nobody granted anything, there is none: see [`root`](Self::root).
+    pub fn authority_news(&self, after: u64, bytes_max: usize) -> AuthorityNews {
+        self.operators.news(after, bytes_max, &self.head.limits)
+    }
+
+    /// Operators in order of their keys.
+    pub fn operators(&self) -> impl Iterator<Item = &OperatorGrant> {
+        self.operators.after(None)
+    }
+
+    /// Operators in order of their keys, from after one.
+    pub fn operators_after(&self, after: Option<OperatorKey>) -> impl Iterator<Item = &OperatorGrant> {
+        self.operators.after(after)
+    }
+
+    /// Where statements of operators hold; none before the shard's first entry.
+    pub fn place(&self) -> Option<&Place> {
+        self.operators.place()
+    }
+
+    /// The first statement about an operator that is new here has a higher number.
+    pub fn serial_floor(&self) -> u64 {
+        self.operators.serial_floor()
+    }
+
+    /// The shard's first operator.
+    pub fn first_operator(&self) -> Option<KnownFirst> {
+        self.operators.first()
+    }
+
+    /// Where all authority comes from, for whoever knows so many replacements of the first operator.
+    pub fn root(&self, replaced: u64) -> Option<Root> {
+        self.operators.root(replaced)
+    }
+
+    /// The word by which the shard goes on as another group than it was; none if it never did.
+    pub fn recovery(&self) -> Option<&SignedRecovery> {
+        self.operators.recovery()
+    }
+
+    /// How the shard came about; none before its first entry.
+    pub fn lineage(&self) -> Option<Lineage> {
+        self.operators.lineage()
+    }
+
+    /// Whether a member was one of a group before: what it holds may be no part of what goes on.
+    pub fn is_former(&self, member: RaftId) -> bool {
+        self.operators.is_former(member)
+    }
+}

@@ -1,0 +1,59 @@
+//! Operators in a snapshot: what there is of them once.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
+use skep_protocol::ids::RaftId;
+use skep_protocol::recovery::PastGenesis;
+use skep_protocol::statement::Place;
+
+use super::{Operator, Operators};
+
+/// All but the operators themselves.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct OperatorsHead {
+    place: Option<Place>,
+    made_first: Option<OperatorKey>,
+    first: Option<KnownFirst>,
+    replaced: Vec<Arc<SignedReplacement>>,
+    past: Vec<PastGenesis>,
+    former: Vec<RaftId>,
+    restated: u64,
+    restated_at: Option<u64>,
+    serial_floor: u64,
+}
+
+impl Operators {
+    pub(crate) fn head(&self) -> OperatorsHead {
+        OperatorsHead {
+            place: self.place.clone(),
+            made_first: self.made_first,
+            first: self.first,
+            replaced: self.replaced.clone(),
+            past: self.past.clone(),
+            former: self.former.clone(),
+            restated: self.restated,
+            restated_at: self.restated_at,
+            serial_floor: self.serial_floor,
+        }
+    }
+
+    /// All operators, each with its key.
+    pub(crate) fn records(&self) -> impl ExactSizeIterator<Item = (&OperatorKey, &Operator)> {
+        self.operators.iter()
+    }
+
+    /// Nobody yet.
+    pub(crate) fn from_head(head: OperatorsHead) -> Self {
+        let OperatorsHead { place, made_first, first, replaced, past, former, restated, restated_at, serial_floor } =
+            head;
+        let known = Self { place, made_first, first, replaced, past, former, ..Self::default() };
+        Self { restated, restated_at, serial_floor, ..known }
+    }
+
+    /// Takes over an operator.
+    pub(crate) fn restore(&mut self, key: OperatorKey, operator: Operator) {
+        self.operators.insert(key, operator);
+    }
+}

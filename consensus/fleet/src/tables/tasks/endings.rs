@@ -1,0 +1,229 @@
+//! How a task ends, or an attempt at it.
+
+use std::sync::Arc;
+
+use skep_protocol::change::{ChangeKind, ReclaimCause};
+use skep_protocol::entry::Claim;
+use skep_protocol::ids::{ClaimEpoch, TaskId};
+use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::task::{Failure, KeptFor, Task, TaskState, TaskStatus, check_payload_within};
+use skep_protocol::text::{AgentId, Reason};
+use skep_protocol::time::LogInstant;
+
+use super::era::worthless_at;
+use super::{Agents, Cx, Tasks};
+
+/// The attempt after one that did not succeed, and the change that tells of it.
+struct Next {
+    not_before: LogInstant,
+    kept_for: Option<KeptFor>,
+    change: ChangeKind,
+}
+
+/// A claim is taken back while its holder's lease may run: nobody else gets the task before that has ended.
+fn fence(task: &mut Task, agents: &Agents, now: LogInstant) {
+    let TaskState::Claimed { by, .. } = &task.state else { return };
+    if let Some(attachment) = agents.attachment(by) {
+        task.fenced_until = now.plus_ms(attachment.lease.orchestrator_ms());
+    }
+}
+
+impl Tasks {
+    /// The holder of a task has done it.
+    pub(crate) fn complete(
+        &mut self,
+        claim: &Claim,
+        result: &[u8],
+        agents: &mut Agents,
+        cx: &mut Cx<'_>,
+    ) -> Result<Receipt, Refusal> {
+        check_payload_within(result, cx.limits)?;
+        self.check_claim(claim)?;
+        let result: Arc<[u8]> = Arc::from(result);
+        let mut task = self.take(claim.task, agents, cx)?;
+        task.state = TaskState::Completed { by: claim.agent.clone(), at: cx.now, result: Arc::clone(&result) };
+        let receipt = self.put(task, agents, cx);
+        let (task, by, epoch) = (claim.task, claim.agent.clone(), claim.epoch);
+        cx.record(ChangeKind::Completed { task, by, epoch, result });
+        Ok(receipt)
+    }
+
+    /// The holder of a task could not do it.
+    pub(crate) fn fail(
+        &mut self,
+        claim: &Claim,
+        reason: &Reason,
+        retryable: bool,
+        agents: &mut Agents,
+        cx: &mut Cx<'_>,
+    ) -> Result<Receipt, Refusal> {
+        self.check_claim(claim)?;
+        let task = self.take(claim.task, agents, cx)?;
+        let mut not_before = cx.now.plus_ms(task.spec.retry.backoff_ms(task.attempts));
+        if is_on(Mutant::NondeterministicApply) {
+            // Spread, since states that lie side by side may be a multiple of any number apart.
+            let place = (std::ptr::from_ref(self) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            not_before = not_before.plus_ms(place >> 61);
+        }
+        let retried = ChangeKind::Retried { task: claim.task, epoch: claim.epoch, reason: reason.clone(), not_before };
+        let next = Next { not_before, kept_for: None, change: retried };
+        Ok(self.end_attempt(task, reason.clone(), retryable.then_some(next), agents, cx))
+    }
+
+    /// Nobody is to do a task.
+    pub(crate) fn cancel(
+        &mut self,
+        id: TaskId,
+        reason: &Reason,
+        agents: &mut Agents,
+        cx: &mut Cx<'_>,
+    ) -> Result<Receipt, Refusal> {
+        // Also a dead letter, which nobody need look at any more then.
+        self.check_status(id, |status| !status.is_terminal() || status == TaskStatus::DeadLettered)?;
+        let mut task = self.take(id, agents, cx)?;
+        fence(&mut task, agents, cx.now);
+        task.state = TaskState::Cancelled { reason: reason.clone(), at: cx.now };
+        let receipt = self.put(task, agents, cx);
+        cx.record(ChangeKind::Cancelled { task: id, reason: reason.clone() });
+        Ok(receipt)
+    }
+
+    /// Whoever looked at a dead letter may be late: somebody may have redriven it, and it may be done by now.
+    pub(crate) fn settle_dead_letter(
+        &mut self,
+        id: TaskId,
+        again: bool,
+        reason: &Reason,
+        agents: &mut Agents,
+        cx: &mut Cx<'_>,
+    ) -> Result<Receipt, Refusal> {
+        self.check_status(id, |status| status == TaskStatus::DeadLettered)?;
+        if again { self.requeue(id, reason, agents, cx) } else { self.cancel(id, reason, agents, cx) }
+    }
+
+    /// A task is to be done as if nobody had tried it.
+    pub(crate) fn requeue(
+        &mut self,
+        id: TaskId,
+        reason: &Reason,
+        agents: &mut Agents,
+        cx: &mut Cx<'_>,
+    ) -> Result<Receipt, Refusal> {
+        let from = self.check_status(id, |status| !matches!(status, TaskStatus::Pending | TaskStatus::Completed))?;
+        if from.is_terminal() {
+            self.check_room(cx.limits)?;
+        }
+        let mut task = self.take(id, agents, cx)?;
+        fence(&mut task, agents, cx.now);
+        task.state = TaskState::Pending { not_before: task.fenced_until, kept_for: None };
+        task.attempts = 0;
+        task.progress = None;
+        task.checkpoint = None;
+        task.expires_at = task.spec.valid_for_ms.map(|ms| cx.now.plus_ms(ms));
+        let receipt = self.put(task, agents, cx);
+        cx.record(ChangeKind::Requeued { task: id, from, reason: reason.clone() });
+        Ok(receipt)
+    }
+
+    /// Takes a stale claim back, if it is still the one that the orchestrator saw and still stale.
+    pub(crate) fn expire_claim(&mut self, id: TaskId, epoch: ClaimEpoch, agents: &mut Agents, cx: &mut Cx<'_>) {
+        let Some(task) = self.records.get(&id) else { return };
+        let TaskState::Claimed { by, stale_at, .. } = &task.state else { return };
+        if task.epoch != epoch || *stale_at > cx.now {
+            return;
+        }
+        let (from, ms) = (by.clone(), task.spec.stale_after_ms);
+        let Ok(mut task) = self.take(id, agents, cx) else { return };
+        fence(&mut task, agents, cx.now);
+        let reason = Reason::truncated(&format!("{from} reported no progress for {ms} ms"));
+        let not_before = cx.now.plus_ms(task.spec.retry.backoff_ms(task.attempts)).max(task.fenced_until);
+        let cause = ReclaimCause::Stale;
+        let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: None };
+        self.end_attempt(task, reason, Some(Next { not_before, kept_for: None, change }), agents, cx);
+    }
+
+    /// Takes back everything that an agent holds, which went away.
+    pub(crate) fn reclaim_all(&mut self, from: &AgentId, cause: ReclaimCause, agents: &mut Agents, cx: &mut Cx<'_>) {
+        let held: Vec<TaskId> = self.held.get(from).into_iter().flatten().copied().collect();
+        for task in held {
+            self.reclaim(task, from, cause, agents, cx);
+        }
+    }
+
+    /// Takes back a claim whose holder went away. There is no wait before the next attempt: the task did not fail.
+    pub(super) fn reclaim(
+        &mut self,
+        id: TaskId,
+        from: &AgentId,
+        cause: ReclaimCause,
+        agents: &mut Agents,
+        cx: &mut Cx<'_>,
+    ) {
+        let Ok(mut task) = self.take(id, agents, cx) else { return };
+        if matches!(cause, ReclaimCause::Detached | ReclaimCause::Released) {
+            // Neither done nor failed: it is as if it had not been tried.
+            task.attempts = task.attempts.saturating_sub(1);
+            let (not_before, epoch, from) = (cx.now, task.epoch, from.clone());
+            task.state = TaskState::Pending { not_before, kept_for: None };
+            let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: None };
+            cx.record(change);
+            self.put(task, agents, cx);
+            return;
+        }
+        let reason = Reason::truncated(&format!("{from} does not have it any more: {}", cause.text()));
+        let kept_for = match cause {
+            ReclaimCause::LeaseExpired => task.spec.disconnect.kept_for(from, cx.now),
+            ReclaimCause::Stale | ReclaimCause::Detached | ReclaimCause::Released => None,
+        };
+        let not_before = cx.now;
+        let (from, epoch) = (from.clone(), task.epoch);
+        let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: kept_for.clone() };
+        self.end_attempt(task, reason, Some(Next { not_before, kept_for, change }), agents, cx);
+    }
+
+    /// Ends a task that is worthless by now, claimed or not.
+    pub(crate) fn expire(&mut self, id: TaskId, agents: &mut Agents, cx: &mut Cx<'_>) {
+        let Some(task) = self.records.get(&id) else { return };
+        let due = worthless_at(task).is_some_and(|at| at <= cx.now);
+        if !due || task.state.status().is_terminal() {
+            return;
+        }
+        let Ok(mut task) = self.take(id, agents, cx) else { return };
+        fence(&mut task, agents, cx.now);
+        task.state = TaskState::Expired { at: cx.now };
+        self.put(task, agents, cx);
+        cx.record(ChangeKind::Expired { task: id });
+    }
+
+    /// Ends an attempt that did not succeed: another one, unless there is none or they are used up, or a dead letter.
+    fn end_attempt(
+        &mut self,
+        mut task: Task,
+        reason: Reason,
+        next: Option<Next>,
+        agents: &mut Agents,
+        cx: &mut Cx<'_>,
+    ) -> Receipt {
+        while !task.failures.is_empty() && task.failures.len() as u64 >= cx.limits.failures_kept {
+            task.failures.remove(0);
+        }
+        task.failures.push(Failure { attempt: task.attempts, reason: reason.clone(), at: cx.now });
+        let attempts = task.attempts;
+        match next {
+            Some(Next { not_before, kept_for, change }) if attempts < task.spec.retry.attempts_max => {
+                task.state = TaskState::Pending { not_before, kept_for };
+                cx.record(change);
+            }
+            next => {
+                let reason = match next {
+                    Some(_) => Reason::truncated(&format!("all {attempts} attempts failed; the last: {reason}")),
+                    None => reason,
+                };
+                task.state = TaskState::DeadLettered { reason: reason.clone(), at: cx.now };
+                cx.record(ChangeKind::DeadLettered { task: task.id, reason });
+            }
+        }
+        self.put(task, agents, cx)
+    }
+}

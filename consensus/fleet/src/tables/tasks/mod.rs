@@ -1,0 +1,222 @@
+//! Tasks: what is to be done, who does it, and how it ended.
+
+mod claimable;
+mod claims;
+mod ended;
+mod endings;
+mod era;
+mod index;
+mod why_waiting;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use skep_protocol::change::ChangeKind;
+use skep_protocol::fleet::FleetLimits;
+use skep_protocol::ids::{ClaimEpoch, TaskId};
+use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
+use skep_protocol::task::{Task, TaskSpec, TaskState, TaskStatus};
+use skep_protocol::text::{AgentId, Capability};
+use skep_protocol::time::LogInstant;
+
+use super::agents::Agents;
+use crate::state::changes::Cx;
+pub(crate) use claimable::Claimable;
+use claimable::{Ranks, Waiting};
+use ended::Ended;
+pub(crate) use why_waiting::why_waiting;
+
+/// Why the orchestrator has to look at a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    /// Its claim is without progress.
+    StaleClaim,
+    /// It is worthless by now.
+    TaskExpiry,
+}
+
+/// All of them: live ones, and a bounded tail of ended ones.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tasks {
+    records: OrdMap<TaskId, Arc<Task>>,
+    /// Pending tasks by what they require: nobody is kept from work by tasks that others have to do.
+    pending: OrdMap<BTreeSet<Capability>, Waiting>,
+    /// Pending tasks that are kept for one agent alone, by what they require.
+    kept: OrdMap<(AgentId, BTreeSet<Capability>), Ranks>,
+    pending_count: u64,
+    /// When claims become stale and tasks expire.
+    due: OrdSet<(LogInstant, Due, TaskId)>,
+    /// Terminal tasks.
+    ended: Ended,
+    /// Bytes of all tasks.
+    bytes: u64,
+    /// The highest epoch of any task that was forgotten: one that takes up its id again goes on above it.
+    epoch_floor: ClaimEpoch,
+    /// Tasks that agents hold.
+    held: OrdMap<AgentId, OrdSet<TaskId>>,
+    /// The last entry that made a task pending.
+    offered_at: u64,
+    /// When pending tasks stand otherwise than they do: when they can be had by whoever cannot have them yet, and when they
+    /// are worthless.
+    gates: OrdSet<(LogInstant, TaskId)>,
+}
+
+fn receipt(task: &Task) -> Receipt {
+    Receipt::Task { task: task.id, status: task.state.status(), epoch: task.epoch, attempts: task.attempts }
+}
+
+impl Tasks {
+    /// None yet, in a shard that has forgotten tasks up to an epoch.
+    pub(crate) fn above(epoch_floor: ClaimEpoch) -> Self {
+        Self { epoch_floor, ..Self::default() }
+    }
+
+    /// Takes over a task, as it was after the entry that was applied last. Those that ended are listed later.
+    pub(crate) fn restore(&mut self, task: Task, agents: &mut Agents, cx: &Cx<'_>) {
+        self.index(&task, agents, cx);
+        self.records.insert(task.id, Arc::new(task));
+    }
+
+    /// Takes over the place of a task in the order of ends; whether it has ended.
+    pub(crate) fn restore_ended(&mut self, seq: u64, id: TaskId) -> bool {
+        let status = self.get(&id).map(|task| task.state.status()).filter(|status| status.is_terminal());
+        if let Some(status) = status {
+            self.ended.note(seq, id, status);
+        }
+        status.is_some()
+    }
+
+    /// The highest epoch of any task that was forgotten.
+    pub(crate) fn epoch_floor(&self) -> ClaimEpoch {
+        self.epoch_floor
+    }
+
+    /// Bytes of all tasks.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn get(&self, id: &TaskId) -> Option<&Task> {
+        self.records.get(id).map(AsRef::as_ref)
+    }
+
+    /// All of them, in order of their ids.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Task> {
+        self.records.values().map(AsRef::as_ref)
+    }
+
+    /// The same, from after one.
+    pub(crate) fn after(&self, after: Option<TaskId>) -> impl Iterator<Item = &Task> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.records.range((from, Unbounded)).map(|(_, task)| task.as_ref())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.records.len()
+    }
+
+    /// How many have ended.
+    pub(crate) fn ended_count(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Those that ended, each with its place in the order of ends.
+    pub(crate) fn ended(&self) -> impl Iterator<Item = &(u64, TaskId)> {
+        self.ended.iter()
+    }
+
+    /// How many wait for somebody.
+    pub(crate) fn pending_count(&self) -> u64 {
+        self.pending_count
+    }
+
+    /// What an agent holds.
+    pub(crate) fn held_by(&self, agent: &AgentId) -> impl Iterator<Item = &Task> {
+        let tasks = self.held.get(agent).into_iter().flat_map(|held| held.iter());
+        tasks.filter_map(|id| self.records.get(id).map(AsRef::as_ref))
+    }
+
+    /// The last entry that made a task pending.
+    pub(crate) fn offered_at(&self) -> u64 {
+        self.offered_at
+    }
+
+    /// When the next pending task stands otherwise than at an instant: it may be had by somebody then.
+    pub(crate) fn next_gate(&self, now: LogInstant) -> Option<LogInstant> {
+        let after = (now.plus_ms(1), TaskId::from_bytes([0; 16]));
+        self.gates.range(after..).next().map(|(at, _)| *at)
+    }
+
+    /// All that will be due, soonest first.
+    pub(crate) fn dues(&self) -> impl Iterator<Item = (LogInstant, Due, TaskId)> + '_ {
+        self.due.iter().copied().inspect(|_| {
+            #[cfg(test)]
+            crate::state::looks::count();
+        })
+    }
+
+    /// Whether that is still to come, or has come and was not done.
+    pub(crate) fn is_due(&self, due: &(LogInstant, Due, TaskId)) -> bool {
+        self.due.contains(due)
+    }
+
+    /// Somebody wants something done.
+    pub(crate) fn create(
+        &mut self,
+        id: TaskId,
+        spec: &TaskSpec,
+        agents: &mut Agents,
+        cx: &mut Cx<'_>,
+    ) -> Result<Receipt, Refusal> {
+        spec.check_within(cx.limits)?;
+        if self.records.contains_key(&id) {
+            return Err(Refusal::TaskExists(id));
+        }
+        self.check_room(cx.limits)?;
+        let count = self.pending.len() as u64;
+        if count >= cx.limits.requirements_max && !self.pending.contains_key(&spec.required) {
+            return Err(Refusal::ShardFull { what: ShardFullOf::Requirements, count });
+        }
+        let spec = Arc::new(spec.clone());
+        let task = Task {
+            id,
+            state: TaskState::Pending { not_before: LogInstant::ZERO, kept_for: None },
+            seq: cx.take_seq(),
+            epoch: self.epoch_floor,
+            attempts: 0,
+            created_at: cx.now,
+            updated_at: cx.now,
+            expires_at: spec.valid_for_ms.map(|ms| cx.now.plus_ms(ms)),
+            progress: None,
+            fenced_until: LogInstant::ZERO,
+            checkpoint: None,
+            failures: Vec::new(),
+            spec: Arc::clone(&spec),
+        };
+        let receipt = receipt(&task);
+        self.insert(task, agents, cx);
+        cx.record(ChangeKind::Created { task: id, spec });
+        Ok(receipt)
+    }
+
+    fn check_status(&self, id: TaskId, allowed: impl Fn(TaskStatus) -> bool) -> Result<TaskStatus, Refusal> {
+        let task = self.records.get(&id).ok_or(Refusal::NoSuchTask(id))?;
+        let status = task.state.status();
+        if allowed(status) { Ok(status) } else { Err(Refusal::WrongStatus { task: id, status }) }
+    }
+
+    /// Whether there is room for one more live task.
+    fn check_room(&self, limits: &FleetLimits) -> Result<(), Refusal> {
+        let live = self.records.len().saturating_sub(self.ended.len()) as u64;
+        if live >= limits.live_tasks_max {
+            return Err(Refusal::ShardFull { what: ShardFullOf::Tasks, count: live });
+        }
+        if self.bytes >= limits.task_bytes_max {
+            return Err(Refusal::ShardFull { what: ShardFullOf::TaskBytes, count: self.bytes });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! gRPC: hands each call to its service, and says back what that answers.
+
+mod agents;
+mod nodes;
+mod operators;
+mod shards;
+mod status;
+mod tasks;
+mod topics;
+
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+use futures::stream::ErrInto;
+use skep_proto::v1::agent_commands_server::AgentCommandsServer;
+use skep_proto::v1::agent_queries_server::AgentQueriesServer;
+use skep_proto::v1::node_queries_server::NodeQueriesServer;
+use skep_proto::v1::operator_commands_server::OperatorCommandsServer;
+use skep_proto::v1::operator_queries_server::OperatorQueriesServer;
+use skep_proto::v1::shard_commands_server::ShardCommandsServer;
+use skep_proto::v1::shard_queries_server::ShardQueriesServer;
+use skep_proto::v1::task_commands_server::TaskCommandsServer;
+use skep_proto::v1::task_queries_server::TaskQueriesServer;
+use skep_proto::v1::topics_server::TopicsServer;
+use skep_protocol::limits;
+use skep_protocol::text::SiteName;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+use crate::doors::LetIn;
+use crate::service::{
+    Agents, Caller, Commands, Host, Messages, Nodes, Operators, PATIENCE_MS_DEFAULT, Shards, Tasks, Topics,
+};
+use operators::OfOperators;
+
+/// A service that gRPC calls.
+#[derive(Clone)]
+struct Grpc<Service>(Service);
+
+/// All services of a node.
+pub(crate) fn routes(host: &Host, site: SiteName) -> Routes {
+    let (tasks, agents) = (Grpc(Tasks::new(host.clone())), Grpc(Agents::new(host.clone())));
+    let (commands, operators) = (Commands::new(host.clone()), Operators::new(host.clone()));
+    let of_operators = OfOperators { commands, operators };
+    let (shards, nodes) = (Grpc(Shards::new(host.clone())), Grpc(Nodes::new(host.clone())));
+    let topics = Grpc(Topics::new(host.clone(), site));
+    let max = limits::API_MESSAGE_BYTES_MAX;
+    Routes::new(TaskCommandsServer::new(tasks.clone()).max_decoding_message_size(max))
+        .add_service(TaskQueriesServer::new(tasks))
+        .add_service(AgentCommandsServer::new(agents.clone()))
+        .add_service(AgentQueriesServer::new(agents))
+        .add_service(OperatorCommandsServer::new(of_operators.clone()))
+        .add_service(OperatorQueriesServer::new(of_operators))
+        .add_service(ShardCommandsServer::new(shards.clone()))
+        .add_service(ShardQueriesServer::new(shards))
+        .add_service(NodeQueriesServer::new(nodes))
+        .add_service(TopicsServer::new(topics))
+}
+
+/// Messages of a service as gRPC says them.
+type Replies<Message> = ErrInto<Messages<Message>, Status>;
+
+fn reply<Message, Error>(told: Result<Message, Error>) -> Result<Response<Message>, Status>
+where
+    Status: From<Error>,
+{
+    Ok(Response::new(told?))
+}
+
+fn replies<Message, Error>(told: Result<Messages<Message>, Error>) -> Result<Response<Replies<Message>>, Status>
+where
+    Status: From<Error>,
+{
+    Ok(Response::new(told?.err_into()))
+}
+
+/// Who calls, as far as gRPC tells.
+fn caller<T>(request: &Request<T>) -> Caller {
+    Caller { connection: request.extensions().get::<LetIn>().cloned(), patience_ms: patience_ms(request) }
+}
+
+/// How long the client of a request waits, from its `grpc-timeout`.
+fn patience_ms<T>(request: &Request<T>) -> u64 {
+    let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
+    header.and_then(grpc_timeout_ms).unwrap_or(PATIENCE_MS_DEFAULT)
+}
+
+/// The value of a `grpc-timeout` header (gRPC over HTTP/2: at most 8 digits and a unit).
+fn grpc_timeout_ms(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(count * 3_600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    };
+    // A little less than the client waits, so that it hears the answer and not its own timeout.
+    let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    Some((ms - ms / 20).clamp(1, limits::API_PATIENCE_MS_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_read_in_all_units_and_rubbish_is_ignored() {
+        assert_eq!(grpc_timeout_ms("2S"), Some(1_900));
+        assert_eq!(grpc_timeout_ms("100m"), Some(95));
+        assert_eq!(grpc_timeout_ms("5u"), Some(1));
+        assert_eq!(grpc_timeout_ms("99999999H"), Some(limits::API_PATIENCE_MS_MAX), "nobody keeps a place for years");
+        for bad in ["", "S", "5", "-1S", "999999999S", "5x", "ä"] {
+            assert_eq!(grpc_timeout_ms(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Requests for a shard, each carried out and waited for.
+
+use skep_proto::convert::{FieldError, Meta};
+use skep_protocol::entry::Op;
+use skep_protocol::ids::{RequestId, ShardId};
+use skep_protocol::limits;
+use skep_protocol::outcome::{Receipt, Settled};
+use skep_protocol::time::LogInstant;
+
+use super::Host;
+use crate::calls::{Call, Submission, Unanswered};
+use crate::failure::Failed;
+
+/// What a request did and where it stands.
+pub(super) struct Done {
+    pub(super) id: RequestId,
+    pub(super) shard: ShardId,
+    pub(super) receipt: Receipt,
+    pub(super) index: u64,
+    pub(super) stamp: LogInstant,
+}
+
+impl Host {
+    /// Carries a request out: fills in what the client left out, and waits for its end.
+    pub(super) async fn submit(&self, (meta, op): (Meta, Op), patience_ms: u64) -> Result<Done, Failed> {
+        let shard = meta.shard;
+        let first_sent = match (meta.first_sent, meta.id) {
+            (Some(first_sent), _) => first_sent,
+            (None, None) => self.clock(shard).await?,
+            // Filled in anew at every sending, it would let a late retry pass for a new request.
+            (None, Some(_)) => {
+                let why =
+                    "give the shard's clock at first sending with every request_id (NodeQueries.Clock)".to_owned();
+                return Err(Failed::field(&FieldError { field: "meta.first_sent", why }));
+            }
+        };
+        let id = meta.id.unwrap_or_else(|| RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes()));
+        let deadline = meta.deadline.unwrap_or_else(|| first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT));
+        let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });
+        match self.calls.ask(|answer| Call::Submit { submission, answer }).await {
+            Ok(Settled::Done { index, stamp, receipt }) => Ok(Done { id, shard, receipt, index, stamp }),
+            Ok(Settled::NotDone(why)) => Err(Failed::not_done(&why)),
+            Ok(Settled::Unknown | Settled::Read(_) | Settled::Heard(_) | Settled::Pulled(_)) => Err(Failed::unknown()),
+            Err(Unanswered::NotTaken) => Err(Failed::stopping()),
+            // A node that stops may have proposed it.
+            Err(Unanswered::Dropped) => Err(Failed::unknown()),
+        }
+    }
+
+    /// What the clock of a shard shows.
+    pub(super) async fn clock(&self, shard: ShardId) -> Result<LogInstant, Failed> {
+        let clock = self.calls.ask(|answer| Call::Clock { shard, answer }).await.map_err(|_| Failed::stopping())?;
+        clock.map_err(|why| Failed::not_done(&why))
+    }
+}

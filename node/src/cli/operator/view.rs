@@ -1,0 +1,81 @@
+//! What is shown of operators.
+
+use serde::Serialize;
+use skep_client::v1::OperatorView;
+use skep_protocol::time::LogInstant;
+
+use crate::cli::output::Row;
+
+#[derive(Serialize)]
+pub(super) struct View {
+    operator: String,
+    name: String,
+    serial: u64,
+    revoked: bool,
+    /// Who stated this; itself if it is the first operator.
+    by: String,
+    /// What it may do; nothing if it is revoked, whatever the statement says.
+    #[serde(flatten)]
+    may: Option<May>,
+}
+
+#[derive(Serialize)]
+struct May {
+    /// Empty for any.
+    verbs: Vec<String>,
+    /// Empty for any.
+    targets: Vec<String>,
+    broadcast: bool,
+    /// Commands in a minute; none for as many as it likes.
+    per_minute: Option<u32>,
+    /// How many levels of operators it may grant something; 0 for none.
+    admin_depth: u32,
+    /// When it ends, on the shard's clock; 0 for no end.
+    until: u64,
+}
+
+impl May {
+    fn cells(&self) -> [String; 6] {
+        let any = |names: &[String]| if names.is_empty() { "any".to_owned() } else { names.join(",") };
+        let until = Some(self.until).filter(|until| *until > 0).map(LogInstant::from_raw);
+        [
+            any(&self.verbs),
+            any(&self.targets),
+            if self.broadcast { "yes".to_owned() } else { String::new() },
+            self.per_minute.map(|count| count.to_string()).unwrap_or_default(),
+            Some(self.admin_depth).filter(|depth| *depth > 0).map(|depth| depth.to_string()).unwrap_or_default(),
+            until.map(|at| at.to_string()).unwrap_or_default(),
+        ]
+    }
+}
+
+impl Row for View {
+    const COLUMNS: &'static [&'static str] =
+        &["operator", "name", "verbs", "targets", "all at once", "a minute", "admin", "until", "revoked", "by"];
+    fn cells(&self) -> Vec<String> {
+        let mut cells = vec![self.operator.clone(), self.name.clone()];
+        cells.extend(self.may.as_ref().map(May::cells).unwrap_or_default());
+        cells.extend([if self.revoked { "yes".to_owned() } else { String::new() }, self.by.clone()]);
+        cells
+    }
+}
+
+impl From<OperatorView> for View {
+    fn from(view: OperatorView) -> Self {
+        let OperatorView {
+            operator,
+            name,
+            serial,
+            verbs,
+            targets,
+            broadcast,
+            per_minute,
+            admin_depth,
+            revoked,
+            until,
+            by,
+        } = view;
+        let may = May { verbs, targets, broadcast, per_minute, admin_depth, until };
+        Self { operator, name, serial, revoked, by, may: (!revoked).then_some(may) }
+    }
+}

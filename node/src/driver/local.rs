@@ -1,0 +1,126 @@
+//! What callers ask of this node itself, whoever leads.
+
+use std::time::Instant;
+
+use skep_api::{ChangesPage, MemberChange, NodeView, ShardFailure, ShardRow};
+use skep_config::NodeConfig;
+use skep_consensus::{ConsensusHandle, MembershipError};
+use skep_engine::Connectivity;
+use skep_mesh::MeshHandle;
+use skep_protocol::ids::ShardId;
+use skep_protocol::outcome::NotDone;
+use skep_protocol::pressure::DiskPressure;
+use skep_protocol::query::{Answer, Query, QueryFailure, QueryReply};
+use tokio::sync::oneshot;
+
+use crate::views::{node_view, row};
+
+/// When a replica that answers as many as it may is asked again, in milliseconds.
+const OVERLOADED_RETRY_MS: u64 = 100;
+
+/// This node's own replicas, and what it is.
+pub(super) struct LocalPort {
+    consensus: ConsensusHandle,
+    mesh: MeshHandle,
+    config: NodeConfig,
+    started: Instant,
+}
+
+impl LocalPort {
+    pub(super) fn new(consensus: ConsensusHandle, mesh: MeshHandle, config: NodeConfig) -> Self {
+        Self { consensus, mesh, config, started: Instant::now() }
+    }
+
+    /// Reads this node's replica of a shard as it is.
+    pub(super) fn read(&self, shard: ShardId, query: Query, answer: oneshot::Sender<Result<QueryReply, NotDone>>) {
+        let consensus = self.consensus.clone();
+        tokio::spawn(async move {
+            let reply = consensus.query(shard, query, true).await;
+            let _ = answer.send(reply.map_err(not_done));
+        });
+    }
+
+    /// Reads changes of this node's replica.
+    pub(super) fn changes(
+        &self,
+        shard: ShardId,
+        from: Option<(u64, u32)>,
+        answer: oneshot::Sender<Result<ChangesPage, NotDone>>,
+    ) {
+        tokio::spawn(changes(self.consensus.clone(), shard, from, answer));
+    }
+
+    /// A shard as this node sees it; none if it takes no part in it.
+    pub(super) fn shard(&self, shard: ShardId, connectivity: Connectivity) -> Option<Box<ShardRow>> {
+        Some(Box::new(row(self.consensus.status(shard)?, connectivity)))
+    }
+
+    /// The node as it sees itself. `journals`: how full their disk is, whether they take urgent commands, and how many have no place
+    /// for a statement.
+    pub(super) fn node(&self, journals: (DiskPressure, bool, usize)) -> NodeView {
+        let up_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        node_view(&self.consensus, &self.mesh, &self.config, up_ms, journals)
+    }
+
+    /// Changes who belongs to a shard.
+    pub(super) fn members(
+        &self,
+        shard: ShardId,
+        change: MemberChange,
+        connectivity: Connectivity,
+        answer: oneshot::Sender<Result<Box<ShardRow>, ShardFailure>>,
+    ) {
+        let consensus = self.consensus.clone();
+        tokio::spawn(async move {
+            let changed = match change {
+                MemberChange::Init { voters, genesis, first } => {
+                    consensus.init_shard(shard, voters, genesis, first.map(|first| *first)).await
+                }
+                MemberChange::Transfer(to) => consensus.transfer_leader(shard, to).await.map(drop),
+                MemberChange::Add(node) => consensus.add_voter(shard, node).await,
+                MemberChange::Remove(node) => consensus.remove_voter(shard, node).await,
+            };
+            let row = || consensus.status(shard).map(|status| row(status, connectivity)).unwrap_or_default();
+            let _ = answer.send(match changed {
+                Ok(()) => Ok(Box::new(row())),
+                Err(error) => {
+                    let retryable = matches!(error, MembershipError::Unreachable { .. });
+                    let unknown = matches!(error, MembershipError::Unknown(_));
+                    Err(ShardFailure { message: error.to_string(), retryable, unknown })
+                }
+            });
+        });
+    }
+}
+
+/// Why this node's own replica did not answer.
+fn not_done(failure: QueryFailure) -> NotDone {
+    match failure {
+        QueryFailure::NoReplica(_) | QueryFailure::NotLeader(_) => NotDone::NoReplica,
+        QueryFailure::NoQuorum => NotDone::NoQuorum,
+        QueryFailure::Overloaded => NotDone::Overloaded { retry_after_ms: OVERLOADED_RETRY_MS },
+        QueryFailure::Storage(why) => NotDone::Storage(why),
+    }
+}
+
+/// Reads changes of this node's replica.
+async fn changes(
+    consensus: ConsensusHandle,
+    shard: ShardId,
+    from: Option<(u64, u32)>,
+    answer: oneshot::Sender<Result<ChangesPage, NotDone>>,
+) {
+    if consensus.view(shard).is_none() {
+        return drop(answer.send(Err(NotDone::NoReplica)));
+    }
+    let progress = consensus.history_progress(shard);
+    let (from, skip) = from.unwrap_or_else(|| (*progress.borrow(), 0));
+    let page = match consensus.query(shard, Query::Changes { from, skip }, true).await {
+        Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) => {
+            Ok(ChangesPage { sets, next, skip, edge, progress })
+        }
+        Ok(_) => Err(NotDone::Storage("the answer is not one to this query".to_owned())),
+        Err(failure) => Err(not_done(failure)),
+    };
+    let _ = answer.send(page);
+}

@@ -1,0 +1,38 @@
+//! Agents: who they are, and the stream over which one is attached.
+
+use skep_proto::v1;
+use skep_proto::v1::agent_commands_client::AgentCommandsClient;
+use skep_proto::v1::agent_queries_client::AgentQueriesClient;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::calls::{command, query, read_options};
+use super::{Client, Read};
+use crate::error::ClientError;
+
+impl Client {
+    command!(
+        /// Makes an agent known, or changes its role.
+        register_agent(agent: &str, role: v1::Role) -> v1::AgentReceipt,
+        AgentCommandsClient.register, RegisterAgentRequest { agent: agent.to_owned(), role: Some(role) }
+    );
+    command!(
+        /// Forgets an agent that holds nothing.
+        remove_agent(agent: &str) -> v1::AgentReceipt,
+        AgentCommandsClient.remove, RemoveAgentRequest { agent: agent.to_owned() }
+    );
+
+    query!(
+        /// A page of agents, after an id.
+        agents(after: &str, limit: u32, read: Read) -> v1::ListAgentsReply,
+        AgentQueriesClient.list,
+        |shard| v1::ListAgentsRequest { read: read_options(shard, read), after: after.to_owned(), limit: Some(limit) }
+    );
+
+    pub(crate) async fn open_attach(
+        &self,
+        messages: ReceiverStream<v1::AgentMessage>,
+    ) -> Result<Streaming<v1::NodeMessage>, Status> {
+        AgentCommandsClient::new(self.service()).attach(messages).await.map(tonic::Response::into_inner)
+    }
+}

@@ -1,0 +1,86 @@
+//! Operators: who may send commands, and where what they sign holds.
+
+use skep_proto::convert::{place, signed_to_proto};
+use skep_proto::v1;
+use skep_proto::v1::operator_commands_client::OperatorCommandsClient;
+use skep_proto::v1::operator_queries_client::OperatorQueriesClient;
+use skep_protocol::authority::{SignedGrant, SignedReplacement};
+use skep_protocol::ids::{Genesis, ShardId};
+
+use super::calls::{command, query, read_options};
+use super::{Client, Read};
+use crate::error::ClientError;
+
+impl Client {
+    command!(
+        /// Has another key be the shard's first operator, as the present one signed.
+        replace_first(replacement: &SignedReplacement) -> v1::OperatorReceipt,
+        OperatorCommandsClient.replace_first,
+        ReplaceFirstRequest { replacement: Some(signed_to_proto(replacement)) }
+    );
+    command!(
+        /// Grants an operator what an admin signed.
+        grant_operator(grant: &SignedGrant) -> v1::OperatorReceipt,
+        OperatorCommandsClient.grant,
+        GrantOperatorRequest { grant: Some(signed_to_proto(grant)) }
+    );
+
+    query!(
+        /// A page of those who may send commands, after one of them; from the first on if that is empty.
+        operators(after: &str, limit: u32, read: Read) -> v1::ListOperatorsReply,
+        OperatorQueriesClient.operators,
+        |shard| v1::ListOperatorsRequest {
+            read: read_options(shard, read),
+            after: after.to_owned(),
+            limit: Some(limit),
+        }
+    );
+
+    query!(
+        /// Where statements hold, as the node says, whatever shard the client is for: for whoever looks, and not for whoever signs.
+        place_as_told(read: Read) -> v1::PlaceReply,
+        OperatorQueriesClient.place,
+        |shard| v1::PlaceRequest { read: read_options(shard, read) }
+    );
+
+    /// Where statements hold that are signed for the shard, and who its first operator is.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::AnotherShard`] or [`ClientError::AnotherNumber`] if it is not the one that the client is for.
+    pub async fn shard_place(&self, read: Read) -> Result<v1::PlaceReply, ClientError> {
+        let reply = self.place_as_told(read).await?;
+        check_place(&reply, self.shard(), self.genesis())?;
+        Ok(reply)
+    }
+}
+
+/// Refuses where statements hold for another shard than this one, of this genesis if that is known.
+fn check_place(reply: &v1::PlaceReply, shard: ShardId, genesis: Option<Genesis>) -> Result<(), ClientError> {
+    let told = place(reply).map_err(|error| ClientError::Endpoint(error.to_string()))?;
+    // Of another number nothing is remembered: a node that lies would have the key sign for that one.
+    if told.shard != shard {
+        return Err(ClientError::AnotherNumber { wanted: shard, told: told.shard });
+    }
+    match genesis {
+        Some(wanted) if wanted != told.genesis => Err(ClientError::AnotherShard { wanted, told: told.genesis }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_statements_of_another_shard_hold_is_not_taken_for_this_one() {
+        let genesis = |n: u8| Genesis::from_bytes([n; 16]);
+        let reply = v1::PlaceReply { site: "hall".to_owned(), shard: 1, genesis: vec![6; 16], ..Default::default() };
+        let at = |shard: u32, genesis: Option<Genesis>| check_place(&reply, ShardId(shard), genesis);
+        assert_eq!((at(1, None), at(1, Some(genesis(6)))), (Ok(()), Ok(())));
+        let another = ClientError::AnotherNumber { wanted: ShardId(2), told: ShardId(1) };
+        assert_eq!((at(2, None), at(2, Some(genesis(6)))), (Err(another.clone()), Err(another.clone())));
+        assert_eq!(another.code(), Some("SKEP-0305"));
+        let another = ClientError::AnotherShard { wanted: genesis(7), told: genesis(6) };
+        assert_eq!(at(1, Some(genesis(7))), Err(another));
+    }
+}

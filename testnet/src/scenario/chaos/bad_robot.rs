@@ -1,0 +1,160 @@
+//! A robot whose key was stolen, in a site where everything else goes wrong as well: a process with the key of a peer that all
+//! nodes list and that votes nowhere. What it does is its program's own affair (`rogue`, of the tests): nothing here speaks with
+//! nodes but by their API.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{LaunchError, io_error};
+use crate::scenario::{ScenarioError, broken};
+use crate::site::child::Child;
+use crate::site::warehouse::DemoSite;
+
+/// Its output, and the list of the nodes that it is told.
+const OUTPUT: &str = "bad-robot.log";
+const NODES: &str = "bad-robot.json";
+
+/// Within so long it has its turn with everything that it does, again and again, whatever else goes wrong.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10 * 60);
+
+/// The first line of its output.
+#[derive(Deserialize)]
+struct Announced {
+    deeds: Vec<String>,
+}
+
+/// Another line of its output. Lines of another form are for people.
+#[derive(Deserialize)]
+struct Done {
+    deed: String,
+    times: u64,
+    why: Option<String>,
+}
+
+/// How a bad robot fared with something that it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeedCount {
+    /// How often it was its turn.
+    pub turns: u64,
+    /// In how many of these it reached somebody.
+    pub done: u64,
+    /// How often it did in them: frames that its victim answered, refused or ended a connection for, connections that it took,
+    /// messages that went out to neighbours.
+    pub times: u64,
+    /// Why it did not, the last time that it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+/// What its output says of all that it does.
+fn count(output: &str) -> BTreeMap<String, DeedCount> {
+    let mut counts: BTreeMap<String, DeedCount> = BTreeMap::new();
+    for line in output.lines() {
+        if let Ok(Announced { deeds }) = serde_json::from_str(line) {
+            for deed in deeds {
+                counts.entry(deed).or_default();
+            }
+        }
+        let Ok(Done { deed, times, why }) = serde_json::from_str(line) else { continue };
+        let count = counts.entry(deed).or_default();
+        count.turns += 1;
+        count.done += u64::from(times > 0);
+        count.times += times;
+        count.failed = why.or(count.failed.take());
+    }
+    counts
+}
+
+/// What never reached anybody: of that a run shows nothing.
+pub(super) fn not_shown(deeds: &BTreeMap<String, DeedCount>) -> Vec<String> {
+    deeds.iter().filter(|(_, count)| count.done == 0).map(|(deed, _)| deed.clone()).collect()
+}
+
+/// Whether a run was long enough for a bad robot to do everything.
+pub(super) fn is_long_enough(lasts: Duration) -> bool {
+    lasts >= SHOWN_WITHIN
+}
+
+/// A running one.
+pub(super) struct BadRobot {
+    child: Child,
+    output: PathBuf,
+}
+
+/// Which node it is, as its program says.
+pub(super) fn identity(program: &Path, seed: u64) -> Result<String, LaunchError> {
+    let seed = seed.to_string();
+    let ran = Command::new(program).args(["--identity", "--seed", &seed]).stdin(Stdio::null()).output();
+    let ran = ran.map_err(io_error(program.display().to_string()))?;
+    if !ran.status.success() {
+        let output = String::from_utf8_lossy(&ran.stderr).into_owned();
+        return Err(LaunchError::Command { command: format!("{} --identity", program.display()), output });
+    }
+    Ok(String::from_utf8_lossy(&ran.stdout).trim().to_owned())
+}
+
+impl BadRobot {
+    /// Starts it on a host of its own, the one behind those of the nodes, if they have such.
+    pub(super) fn start(program: &Path, seed: u64, site: &DemoSite) -> Result<Self, LaunchError> {
+        let (dir, at) = (site.net.dir(), site.net.nodes.len());
+        let nodes = dir.join(NODES);
+        let list = serde_json::to_vec_pretty(&site.net.addresses()).unwrap_or_default();
+        std::fs::write(&nodes, list).map_err(io_error(nodes.display().to_string()))?;
+        let (command, from) = match site.net.hosts() {
+            None => (Command::new(program), IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            Some(hosts) => (hosts.command(at, program), IpAddr::V4(hosts.address(at))),
+        };
+        let pairs = [
+            ("--seed", seed.to_string()),
+            ("--nodes", nodes.to_string_lossy().into_owned()),
+            ("--robots", site.robots.len().to_string()),
+            ("--from", from.to_string()),
+        ];
+        let args = command.get_args().map(|arg| arg.to_string_lossy().into_owned());
+        let args = args.chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+        let output = dir.join(OUTPUT);
+        let mut child = Child::new("bad-robot", Path::new(command.get_program()), args.collect(), output.clone());
+        child.start()?;
+        Ok(Self { child, output })
+    }
+
+    /// Ends it: how it fared.
+    pub(super) fn end(mut self, dir: &Path) -> Result<BTreeMap<String, DeedCount>, ScenarioError> {
+        if self.child.has_ended() {
+            return Err(broken(dir, "the bad robot ended by itself".to_owned()));
+        }
+        self.child.kill();
+        let output = std::fs::read_to_string(&self.output).map_err(io_error(self.output.display().to_string()))?;
+        let deeds = count(&output);
+        if deeds.values().all(|count| count.done == 0) {
+            return Err(broken(dir, "nothing that the bad robot did reached anybody".to_owned()));
+        }
+        Ok(deeds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_bad_robot_never_did_is_named_whether_it_was_its_turn_or_not() {
+        let output = r#"{"deeds":["flood","lie","silent"]}
+something for people
+{"deed":"lie","node":"a","times":0,"why":"it is down"}
+{"deed":"lie","node":"b","times":30}
+{"deed":"silent","node":"a","times":0,"why":"it took too long"}
+{"deed":"cut o"#;
+        let deeds = count(output);
+        let lie = DeedCount { turns: 2, done: 1, times: 30, failed: Some("it is down".to_owned()) };
+        assert_eq!((deeds.len(), deeds.get("lie")), (3, Some(&lie)));
+        assert_eq!(not_shown(&deeds), ["flood", "silent"]);
+        assert_eq!(deeds["silent"].failed.as_deref(), Some("it took too long"));
+        assert!(is_long_enough(Duration::from_secs(3_600)) && !is_long_enough(Duration::from_secs(180)));
+    }
+}
