@@ -9,15 +9,20 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
 use crate::error::{LaunchError, io_error};
 use crate::scenario::{ScenarioError, broken};
 use crate::site::child::Child;
+use crate::site::robot::POSE;
 use crate::site::warehouse::DemoSite;
 
 /// Its output, and the list of the nodes that it is told.
 const OUTPUT: &str = "bad-robot.log";
 const NODES: &str = "bad-robot.json";
+
+/// After how long a listener whose node went away subscribes again.
+const LISTENS_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Within so long it has its turn with everything that it does, again and again, whatever else goes wrong.
 const SHOWN_WITHIN: Duration = Duration::from_secs(10 * 60);
@@ -84,6 +89,24 @@ pub(super) fn is_long_enough(lasts: Duration) -> bool {
 pub(super) struct BadRobot {
     child: Child,
     output: PathBuf,
+    _listeners: JoinSet<()>,
+}
+
+/// Has every node hear where robots are, for as long as the result lives: what nobody hears reaches nobody in the mesh.
+fn listeners(site: &DemoSite) -> JoinSet<()> {
+    let mut listeners = JoinSet::new();
+    for client in site.clients() {
+        listeners.spawn(async move {
+            loop {
+                if let Ok(mut values) = client.subscribe(&[POSE]).await {
+                    while let Ok(Some(_)) = values.message().await {}
+                }
+                // Its node is down, or was restarted.
+                tokio::time::sleep(LISTENS_AGAIN_AFTER).await;
+            }
+        });
+    }
+    listeners
 }
 
 /// Which node it is, as its program says.
@@ -120,7 +143,7 @@ impl BadRobot {
         let output = dir.join(OUTPUT);
         let mut child = Child::new("bad-robot", Path::new(command.get_program()), args.collect(), output.clone());
         child.start()?;
-        Ok(Self { child, output })
+        Ok(Self { child, output, _listeners: listeners(site) })
     }
 
     /// Ends it: how it fared.
