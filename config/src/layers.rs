@@ -159,7 +159,7 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<(Config, Vec<S
         key: e.key,
         why: e.why,
     })?;
-    // Whoever looks one up copies all that is merged, and a list of peers has thousands of values.
+    // figment copies all layers for each lookup, and a list of peers has thousands of values.
     let mut found: BTreeMap<String, Origin> = BTreeMap::new();
     let setting = |(key, value): (String, _)| {
         let origin = found.entry(list_of(&key).to_owned()).or_insert_with(|| origin(&key)).clone();
