@@ -14,6 +14,7 @@ pub mod authority;
 pub mod change;
 pub mod codec;
 pub mod command;
+pub mod critical;
 pub mod entry;
 pub mod fault;
 pub mod field;
