@@ -1,0 +1,165 @@
+//! Whether a chain of certificates holds, from the root document down to the member.
+//!
+//! What is asked here depends on the chain and the root document alone, so that the answer for one chain is worked out once. Whether
+//! the member is let in at this moment is asked in the rule of admission.
+
+use skep_protocol::text::AgentId;
+
+use crate::certificate::{Certificate, Grants};
+use crate::ids::Serial;
+use crate::keys::PublicKey;
+use crate::links::{Chain, ChainError, ChainLink, Sponsor};
+use crate::role::{Role, Scope};
+use crate::root::SiteRoot;
+use crate::site_time::{SiteTime, Validity};
+
+/// What a revocation may name of one certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Made {
+    pub(crate) key: PublicKey,
+    pub(crate) serial: Serial,
+    pub(crate) issuer: Option<PublicKey>,
+    pub(crate) from: SiteTime,
+    pub(crate) epoch: u64,
+}
+
+/// A member whose chain of certificates holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its key.
+    pub key: PublicKey,
+    /// What it is.
+    pub grants: Grants,
+    /// When all certificates of its chain hold.
+    pub validity: Validity,
+    /// The earliest epoch of them.
+    pub epoch: u64,
+    made: Vec<Made>,
+}
+
+impl Member {
+    /// Whether it has a role.
+    pub fn is(&self, role: Role) -> bool {
+        self.grants.roles.contains(&role)
+    }
+
+    /// Whether it speaks for an agent.
+    pub fn serves(&self, agent: &AgentId) -> bool {
+        self.grants.serves(agent)
+    }
+
+    pub(crate) fn made(&self) -> &[Made] {
+        &self.made
+    }
+}
+
+impl Chain {
+    /// The member whose chain it is, if each certificate of it was made by who may.
+    ///
+    /// # Errors
+    /// [`ChainError`] says what does not hold.
+    pub fn verify(&self, root: &SiteRoot) -> Result<Member, ChainError> {
+        let mut above: Option<&Certificate> = None;
+        for link in self.links().iter().rev() {
+            let certificate = link.certificate.statement();
+            if let Some(field) = link.certificate.unknown_field() {
+                return Err(ChainError::UnknownField { field });
+            }
+            if certificate.site != root.site() {
+                return Err(ChainError::OtherSite);
+            }
+            match above {
+                None => check_below_root(root, link)?,
+                Some(issuer) => check_below(issuer, link)?,
+            }
+            check_sponsor(root, link)?;
+            above = Some(certificate);
+        }
+        let member = above.ok_or(ChainError::Empty)?;
+        let all = || self.links().iter().map(|link| link.certificate.statement());
+        Ok(Member {
+            key: member.key,
+            grants: member.grants.clone(),
+            validity: all().fold(member.validity, |validity, of| validity.and(of.validity)),
+            epoch: all().fold(member.epoch, |epoch, of| epoch.min(of.epoch)),
+            made: all().map(made).collect(),
+        })
+    }
+}
+
+fn made(certificate: &Certificate) -> Made {
+    Made {
+        key: certificate.key,
+        serial: certificate.serial,
+        issuer: certificate.issuer,
+        from: certificate.validity.from,
+        epoch: certificate.epoch,
+    }
+}
+
+/// The uppermost certificate: sealed by root keys, or by an issuer that the root document names.
+fn check_below_root(root: &SiteRoot, link: &ChainLink) -> Result<(), ChainError> {
+    let certificate = &link.certificate;
+    let Some(issuer) = certificate.issuer else {
+        return if root.has_sealed(certificate) { Ok(()) } else { Err(ChainError::NotSealed) };
+    };
+    match root.document().issuers.get(&issuer) {
+        Some(scope) => check_issued(issuer, scope, link),
+        None if issuer == certificate.key => Err(ChainError::SelfMade),
+        None => Err(ChainError::UnknownIssuer { issuer }),
+    }
+}
+
+/// A certificate below another one, which must be an issuer's.
+fn check_below(issuer: &Certificate, link: &ChainLink) -> Result<(), ChainError> {
+    if link.certificate.issuer != Some(issuer.key) {
+        return Err(ChainError::NotBy { issuer: issuer.key });
+    }
+    match &issuer.grants.scope {
+        Some(scope) => check_issued(issuer.key, scope, link),
+        None => Err(ChainError::NotAnIssuer { issuer: issuer.key }),
+    }
+}
+
+/// The signature is verified first: what is refused for another reason was really issued.
+fn check_issued(issuer: PublicKey, scope: &Scope, link: &ChainLink) -> Result<(), ChainError> {
+    if !link.certificate.is_sealed_by(issuer) {
+        return Err(ChainError::NotSealed);
+    }
+    let Grants { name, roles, scope: inner, .. } = &link.certificate.grants;
+    scope.allows(roles, name, link.certificate.validity.life_ms())?;
+    if let Some(inner) = inner {
+        scope.covers(inner)?;
+    }
+    Ok(())
+}
+
+/// Whether somebody who has a role that an issuer alone cannot give was invited by an operator whom the root document names.
+fn check_sponsor(root: &SiteRoot, link: &ChainLink) -> Result<(), ChainError> {
+    let certificate = link.certificate.statement();
+    let privileged = certificate.grants.roles.iter().find(|role| role.needs_sponsor());
+    let Some(role) = privileged.copied().filter(|_| certificate.issuer.is_some()) else { return Ok(()) };
+    let sponsor = link.sponsor.as_ref().ok_or(ChainError::NotSponsored { role })?;
+    match wrong_with(root, certificate, sponsor) {
+        None => Ok(()),
+        Some(why) => Err(ChainError::Sponsor { role, why }),
+    }
+}
+
+fn wrong_with(root: &SiteRoot, certificate: &Certificate, sponsor: &Sponsor) -> Option<&'static str> {
+    let Sponsor { invitation, request } = sponsor;
+    let is_named = root.document().operators.contains_key(&invitation.operator);
+    // What costs nothing first.
+    let wrong = [
+        (certificate.invitation != Some(invitation.key), "the certificate names another invitation"),
+        (invitation.site != certificate.site || request.site != certificate.site, "it is for another site"),
+        (invitation.grants != certificate.grants, "the certificate says what it does not"),
+        (request.invitation != invitation.key, "it was not redeemed by that request"),
+        (request.node != certificate.key, "another node redeemed it"),
+        (!is_named, "the root document does not name its operator"),
+    ];
+    let wrong = wrong.into_iter().find(|(is_wrong, _)| *is_wrong).map(|(_, why)| why);
+    wrong.or_else(|| (!invitation.holds()).then_some("its operator did not seal it as it is")).or_else(|| {
+        (!request.holds()).then_some("the request that redeemed it is not sealed by its key and by the node's")
+    })
+}

@@ -1,0 +1,149 @@
+//! All that does not hold any more in a site, as far as a node knows.
+//!
+//! The set only grows: two nodes that tell each other what they have end with the same. One revocation makes others needless, the one
+//! of all certificates of earlier epochs; those go.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use skep_protocol::limits;
+
+use crate::chain::{Made, Member};
+use crate::ids::{Digest, Serial};
+use crate::keys::PublicKey;
+use crate::revocation::{Revocation, RevocationError, Revoked, SignedRevocation};
+use crate::root::SiteRoot;
+use crate::site_time::SiteTime;
+
+/// What is revoked, for quick answers. Each with the last epoch of certificates that it is about.
+#[derive(Clone, Debug, Default)]
+struct Index {
+    keys: BTreeMap<PublicKey, u64>,
+    serials: BTreeMap<Serial, u64>,
+    issued: BTreeMap<PublicKey, Vec<(SiteTime, u64)>>,
+}
+
+impl Index {
+    fn add(&mut self, stated: &Revocation) {
+        let later = |epoch: &mut u64| *epoch = stated.epoch.max(*epoch);
+        match stated.what {
+            Revoked::Key(key) => later(self.keys.entry(key).or_default()),
+            Revoked::Serial(serial) => later(self.serials.entry(serial).or_default()),
+            Revoked::Issued { issuer, since } => self.issued.entry(issuer).or_default().push((since, stated.epoch)),
+            Revoked::BelowEpoch(_) => {}
+        }
+    }
+
+    fn revokes(&self, made: &Made) -> Option<Revoked> {
+        let is_about = |epoch: Option<&u64>| epoch.is_some_and(|epoch| made.epoch <= *epoch);
+        if is_about(self.keys.get(&made.key)) {
+            return Some(Revoked::Key(made.key));
+        }
+        if is_about(self.serials.get(&made.serial)) {
+            return Some(Revoked::Serial(made.serial));
+        }
+        let issuer = made.issuer?;
+        // What is issued in the name of a key that is out is out as well.
+        if is_about(self.keys.get(&issuer)) {
+            return Some(Revoked::Key(issuer));
+        }
+        let issued = self.issued.get(&issuer)?;
+        let since = issued.iter().find(|(since, epoch)| made.from >= *since && made.epoch <= *epoch);
+        since.map(|(since, _)| Revoked::Issued { issuer, since: *since })
+    }
+}
+
+/// All revocations that a node knows.
+#[derive(Clone, Debug, Default)]
+pub struct Revocations {
+    known: BTreeMap<Digest, Arc<SignedRevocation>>,
+    index: Index,
+    epoch_min: u64,
+    digest: Digest,
+}
+
+impl Revocations {
+    /// Takes note of one. Whether it was news.
+    ///
+    /// # Errors
+    /// [`RevocationError`] if it does not hold, or if there is no room.
+    pub fn learn(&mut self, signed: SignedRevocation, root: &SiteRoot) -> Result<bool, RevocationError> {
+        let name = signed.revocation.digest();
+        if self.known.contains_key(&name) {
+            return Ok(false);
+        }
+        signed.check(root, self.epoch_min.max(root.document().epoch))?;
+        let stated = signed.revocation.statement();
+        match stated.what {
+            Revoked::BelowEpoch(epoch) if epoch < self.epoch_min => return Ok(false),
+            Revoked::BelowEpoch(epoch) => self.forget_below(epoch),
+            Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } if stated.epoch < self.epoch_min => {
+                return Ok(false);
+            }
+            Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } => {}
+        }
+        if self.known.len() >= limits::REVOCATIONS_MAX {
+            return Err(RevocationError::Full { max: limits::REVOCATIONS_MAX });
+        }
+        self.index.add(stated);
+        combine(&mut self.digest, &name);
+        self.known.insert(name, Arc::new(signed));
+        Ok(true)
+    }
+
+    /// Certificates of an epoch below this one do not hold: what else revokes those is needless.
+    pub fn forget_below(&mut self, epoch: u64) {
+        if epoch <= self.epoch_min {
+            return;
+        }
+        self.epoch_min = epoch;
+        self.known.retain(|_, signed| match signed.revocation.what {
+            Revoked::BelowEpoch(below) => below >= epoch,
+            Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } => signed.revocation.epoch >= epoch,
+        });
+        self.index = Index::default();
+        self.digest = Digest::default();
+        for (name, signed) in &self.known {
+            self.index.add(signed.revocation.statement());
+            combine(&mut self.digest, name);
+        }
+    }
+
+    /// What revokes a member, or an issuer above it.
+    pub fn revoking(&self, member: &Member) -> Option<Revoked> {
+        member.made().iter().find_map(|made| self.index.revokes(made))
+    }
+
+    /// Certificates of an epoch below this one do not hold.
+    pub fn epoch_min(&self) -> u64 {
+        self.epoch_min
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// What tells this set from another one. Whoever may revoke could make two sets that look alike, and would withhold what it
+    /// revoked itself.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// All of them by their names, from after one of these on.
+    pub fn after(&self, name: Option<&Digest>) -> impl Iterator<Item = (&Digest, &Arc<SignedRevocation>)> {
+        let first: Bound<&Digest> = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let bounds: (Bound<&Digest>, Bound<&Digest>) = (first, Bound::Unbounded);
+        self.known.range::<Digest, _>(bounds)
+    }
+}
+
+fn combine(digest: &mut Digest, name: &Digest) {
+    digest.iter_mut().zip(name).for_each(|(byte, of)| *byte ^= of);
+}
