@@ -137,7 +137,10 @@ impl Revocations {
     }
 
     /// All of them by their names, from after one of these on.
-    pub fn after(&self, name: Option<&Digest>) -> impl Iterator<Item = (&Digest, &Arc<SignedRevocation>)> {
+    pub fn after<'a>(
+        &'a self,
+        name: Option<&Digest>,
+    ) -> impl Iterator<Item = (&'a Digest, &'a Arc<SignedRevocation>)> + use<'a> {
         let first: Bound<&Digest> = name.map_or(Bound::Unbounded, Bound::Excluded);
         let bounds: (Bound<&Digest>, Bound<&Digest>) = (first, Bound::Unbounded);
         self.known.range::<Digest, _>(bounds)
