@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_issuer_issues_within_its_scope() {
-        let allows = |role, named: &str, life_ms| robots().allows(&[role].into(), &name(named), life_ms);
+        let allows = |role: Role, named: &str, life_ms| robots().allows(&[role].into(), &name(named), life_ms);
         assert_eq!(allows(Role::Robot, "hall-2/robot-7", 1_000), Ok(()));
         assert_eq!(allows(Role::Voter, "hall-2/robot-7", 1_000), Err(ScopeError::Role { role: Role::Voter }));
         assert!(matches!(allows(Role::Robot, "hall-3/robot-7", 1_000), Err(ScopeError::Name { .. })));

@@ -67,19 +67,8 @@ const OWNERS: [(&str, &[&str]); 15] = [
 const PURE: [&str; 3] = ["skep-fleet", "skep-engine", "skep-trust"];
 
 /// What the pure crates must not name. Of prost see its owners: messages that are signed are made and read without any IO.
-const IMPURE: [&str; 11] = [
-    "tokio",
-    "libp2p",
-    "openraft",
-    "quinn",
-    "rand",
-    "getrandom",
-    "fjall",
-    "rustix",
-    "mio",
-    "socket2",
-    "tonic",
-];
+const IMPURE: [&str; 11] =
+    ["tokio", "libp2p", "openraft", "quinn", "rand", "getrandom", "fjall", "rustix", "mio", "socket2", "tonic"];
 
 /// What nothing may bring to the pure crates, however far from them: runtimes, transports and stores.
 const IO: [&str; 28] = [

@@ -108,10 +108,11 @@ fn the_end_of_an_epoch_makes_room() {
 #[test]
 fn one_more_revocation_than_there_is_room_for_is_refused_until_an_epoch_ends() {
     let mut revocations = Revocations::default();
+    let one = revocation(Revoked::Key(key(ROBOT)));
     let nth = |n: usize| {
         let mut serial = [0; 16];
         serial[..8].copy_from_slice(&(n as u64).to_be_bytes());
-        revoked(Revoked::Serial(Serial::from_bytes(serial)))
+        signed(&Revocation { what: Revoked::Serial(Serial::from_bytes(serial)), ..one.clone() }, OPERATOR)
     };
     let root = root();
     for n in 0..limits::REVOCATIONS_MAX {
