@@ -156,6 +156,7 @@ fn wrong_with(root: &SiteRoot, certificate: &Certificate, sponsor: &Sponsor) -> 
         (invitation.grants != certificate.grants, "the certificate says what it does not"),
         (request.invitation != invitation.key, "it was not redeemed by that request"),
         (request.node != certificate.key, "another node redeemed it"),
+        (!invitation.is_for(certificate.key), "it is for another node"),
         (!is_named, "the root document does not name its operator"),
     ];
     let wrong = wrong.into_iter().find(|(is_wrong, _)| *is_wrong).map(|(_, why)| why);

@@ -12,7 +12,7 @@ use crate::keys::PublicKey;
 use crate::role::SCOPE;
 use crate::sealed::{Sealed, Stated};
 use crate::site_time::SiteTime;
-use crate::wire::{encoded, exactly, key, v1};
+use crate::wire::{bytes_of, encoded, exactly, key, key_or_none, v1};
 
 pub(crate) static INVITATION: Fields = Fields(&[
     (1, None),
@@ -24,6 +24,7 @@ pub(crate) static INVITATION: Fields = Fields(&[
     (7, Some(&SCOPE)),
     (8, None),
     (9, None),
+    (10, None),
 ]);
 
 /// An invitation, as the directory keeps it: it does not hold the secret.
@@ -39,6 +40,15 @@ pub struct Invitation {
     pub until: SiteTime,
     /// Who invites, and seals.
     pub operator: PublicKey,
+    /// The only node that may redeem it; none for any that has the code.
+    pub node: Option<PublicKey>,
+}
+
+impl Invitation {
+    /// Whether a node may redeem it.
+    pub fn is_for(&self, node: PublicKey) -> bool {
+        self.node.is_none_or(|only| only == node)
+    }
 }
 
 impl Sealed<Invitation> {
@@ -54,6 +64,7 @@ fn invitation(stated: v1::InvitationStatement) -> Result<Invitation, FieldError>
         key: key("key", &stated.key)?,
         until: SiteTime(stated.until),
         operator: key("operator", &stated.operator)?,
+        node: key_or_none("node", &stated.node)?,
         grants: grants(StatedGrants {
             name: stated.name,
             roles: stated.roles,
@@ -83,6 +94,7 @@ impl Stated for Invitation {
             scope,
             until: self.until.0,
             operator: self.operator.as_bytes().to_vec(),
+            node: bytes_of(self.node.as_ref().map(PublicKey::as_bytes)),
         })
     }
 

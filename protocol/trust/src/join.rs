@@ -129,6 +129,12 @@ pub enum JoinRefusal {
         /// Which of them.
         what: &'static str,
     },
+    /// The invitation is for another node.
+    #[error("the invitation is for the node {node}")]
+    OtherNode {
+        /// The key of that node.
+        node: PublicKey,
+    },
     /// The request came on another connection than the one that it is for.
     #[error("the request is for another connection")]
     OtherChannel,
@@ -161,6 +167,7 @@ impl JoinRefusal {
             Self::OtherSite => "join-other-site",
             Self::OtherInvitation => "join-other-invitation",
             Self::NotSealed { .. } => "join-not-sealed",
+            Self::OtherNode { .. } => "join-other-node",
             Self::OtherChannel => "join-other-connection",
             Self::OtherName { .. } => "join-other-name",
             Self::Late { .. } => "join-late",
@@ -200,6 +207,9 @@ pub fn redeem(
     }
     if !invitation.holds() {
         return Err(JoinRefusal::NotSealed { what: "the invitation" });
+    }
+    if let Some(node) = invitation.node.filter(|node| *node != request.node) {
+        return Err(JoinRefusal::OtherNode { node });
     }
     let invited = &invitation.grants.name;
     if let Some(given) = request.name.as_ref().filter(|given| *given != invited) {

@@ -88,6 +88,7 @@ impl Says for Invitation {
     fn says(&self) -> Value {
         let own = json!({
             "until": self.until.0, "key": hex_of_key(Some(self.key)), "operator": hex_of_key(Some(self.operator)),
+            "node": hex_of_key(self.node),
         });
         both(grants(&self.grants), own)
     }

@@ -164,6 +164,8 @@ fn the_invitation_of_a_voter_is_good_for_that_voter_alone() {
     wrong("not sealed", with(Sealed::seal(invited.statement(), &[&secret(ISSUER)]).unwrap()), certificate.clone());
     let elsewhere = Invitation { site: SiteId::from_bytes([7; 32]), ..invited.statement().clone() };
     wrong("another site", with(sealed_invitation(&elsewhere)), certificate.clone());
+    let for_other = Invitation { node: Some(key(STRANGER)), ..invited.statement().clone() };
+    wrong("for another node", with(sealed_invitation(&for_other)), certificate.clone());
     let as_robot = Invitation { grants: grants("edge-1", &[Role::Robot]), ..invited.statement().clone() };
     wrong("as a robot", with(sealed_invitation(&as_robot)), certificate.clone());
     let other_node = Certificate { key: key(STRANGER), ..certificate.clone() };

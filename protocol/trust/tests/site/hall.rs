@@ -131,6 +131,7 @@ pub(crate) fn invitation(of: u8, grants: Grants) -> Invitation {
         grants,
         until: SiteTime(1_500_000),
         operator: key(OPERATOR),
+        node: None,
     }
 }
 

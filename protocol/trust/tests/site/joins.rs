@@ -2,8 +2,8 @@
 
 use skep_protocol::ids::NodeId;
 use skep_trust::{
-    ChainError, ChainLink, Grants, InvitationCode, InvitationSecret, JoinError, JoinRefusal, JoinReply, JoinRequest,
-    Joined, Knock, Refusal, Revoked, Role, Sealed, Serial, SiteId, SiteTime, Sponsor, Used, redeem,
+    ChainError, ChainLink, Grants, Invitation, InvitationCode, InvitationSecret, JoinError, JoinRefusal, JoinReply,
+    JoinRequest, Joined, Knock, Refusal, Revoked, Role, Sealed, Serial, SiteId, SiteTime, Sponsor, Used, redeem,
 };
 
 use crate::hall::*;
@@ -84,6 +84,14 @@ fn an_invitation_is_redeemed_once_and_by_the_same_node_again() {
     assert_eq!(redeem(&invitation, &thief, Some(used), NOW), Err(JoinRefusal::Used { node: key(ROBOT) }));
     assert_eq!(redeem(&invitation, &asked, None, late), Err(JoinRefusal::Late { until: invitation.until }));
     assert!(redeem(&invitation, &asked, None, invitation.until).is_ok());
+}
+
+#[test]
+fn an_invitation_for_one_node_is_of_no_use_to_another_one_that_has_the_code() {
+    let of = |node| sealed_invitation(&Invitation { node: Some(key(node)), ..invitation(ROBOT, robot_grants()) });
+    let asked = sealed_request(&request(ROBOT), ROBOT);
+    assert!(redeem(&of(ROBOT), &asked, None, NOW).is_ok());
+    assert_eq!(redeem(&of(VOTER), &asked, None, NOW), Err(JoinRefusal::OtherNode { node: key(VOTER) }));
 }
 
 #[test]
