@@ -1,8 +1,8 @@
 //! The rule of admission, the same on both planes: who is let in, and who is let out again.
 //!
-//! The signatures of a chain are verified once for each root document and remembered by hash. All that can change is asked each time:
-//! whose connection it is, what time it is, and who is out. After an epoch was raised or somebody was revoked, whoever holds links asks
-//! [`judge`] of each of them again.
+//! The signatures of a chain are verified once for each root document and remembered by hash. All that can change is
+//! asked each time: whose connection it is, what time it is, and who is out. After an epoch was raised or somebody was
+//! revoked, whoever holds links asks [`judge`] of each of them again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

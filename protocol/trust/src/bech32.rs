@@ -1,8 +1,8 @@
 //! Bytes as text that people copy, and that fits into a QR code: a checksum finds what they mistype.
 //!
 //! The alphabet, the checksum and the form are those of bech32m
-//! (<https://github.com/bitcoin/bips/blob/master/bip-0350.mediawiki>), in longer texts than are allowed there: of those it finds each
-//! mistake in up to three characters as a rule, and any other one but for one in a thousand million.
+//! (<https://github.com/bitcoin/bips/blob/master/bip-0350.mediawiki>), in longer texts than are allowed there: of those
+//! it finds each mistake in up to three characters as a rule, and any other one but for one in a thousand million.
 
 /// Why a text does not hold bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Whether a chain of certificates holds, from the root document down to the member.
 //!
-//! What is asked here depends on the chain and the root document alone, so that the answer for one chain is worked out once. Whether
-//! the member is let in at this moment is asked in the rule of admission.
+//! What is asked here depends on the chain and the root document alone, so that the answer for one chain is worked out
+//! once. Whether the member is let in at this moment is asked in the rule of admission.
 
 use skep_protocol::text::AgentId;
 
@@ -134,7 +134,8 @@ fn check_issued(issuer: PublicKey, scope: &Scope, link: &ChainLink) -> Result<()
     Ok(())
 }
 
-/// Whether somebody who has a role that an issuer alone cannot give was invited by an operator whom the root document names.
+/// Whether somebody who has a role that an issuer alone cannot give was invited by an operator whom the root document
+/// names.
 fn check_sponsor(root: &SiteRoot, link: &ChainLink) -> Result<(), ChainError> {
     let certificate = link.certificate.statement();
     let privileged = certificate.grants.roles.iter().find(|role| role.needs_sponsor());

@@ -1,7 +1,8 @@
 //! The one line that a new machine is given.
 //!
-//! It names the site by half of its hash, and the node to ask by its key, so that the machine says nothing to anybody else. The secret
-//! in it never travels: a key is made of it, the directory has the public half, and the machine signs with the other one.
+//! It names the site by half of its hash, and the node to ask by its key, so that the machine says nothing to anybody
+//! else. The secret in it never travels: a key is made of it, the directory has the public half, and the machine signs
+//! with the other one.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

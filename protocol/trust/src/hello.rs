@@ -15,8 +15,8 @@ const NEWS_BYTES_MAX: usize = 128;
 
 pub(crate) static HELLO: Fields = Fields(&[(1, Some(&CHAIN)), (2, None), (3, None), (4, None), (5, None)]);
 
-/// How much somebody knows of a site. It says nothing of what: that is signed, and asked for. Two whose news differ tell each other
-/// what they have before either judges the other.
+/// How much somebody knows of a site. It says nothing of what: that is signed, and asked for. Two whose news differ
+/// tell each other what they have before either judges the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustNews {
     /// The latest version of the root document.

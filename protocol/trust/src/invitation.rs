@@ -52,7 +52,8 @@ impl Invitation {
 }
 
 impl Sealed<Invitation> {
-    /// Whether it is understood, and sealed by the operator whom it names. Whether that operator may invite is another question.
+    /// Whether it is understood, and sealed by the operator whom it names. Whether that operator may invite is another
+    /// question.
     pub fn holds(&self) -> bool {
         self.unknown_field().is_none() && self.is_sealed_by(self.operator)
     }

@@ -18,7 +18,8 @@ use crate::wire::{bytes_of, encoded, exactly, exactly_or_none, key, v1};
 pub(crate) static KNOCK: Fields = Fields(&[(1, None), (2, None)]);
 pub(crate) static REQUEST: Fields = Fields(&[(1, None), (2, None), (3, None), (4, None), (5, None), (6, None)]);
 
-/// The first word on a connection of a machine that wants to join: it has the code, and is at the other end of this connection.
+/// The first word on a connection of a machine that wants to join: it has the code, and is at the other end of this
+/// connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Knock {
     /// The key of the invitation.
@@ -185,8 +186,9 @@ pub struct Used {
     pub request: Digest,
 }
 
-/// Whether an invitation may be redeemed by a request. The node that has redeemed it may again, also later: its reply was lost. That the
-/// operator may invite is the caller's question, and so is whether the request came on the connection that it names.
+/// Whether an invitation may be redeemed by a request. The node that has redeemed it may again, also later: its reply
+/// was lost. That the operator may invite is the caller's question, and so is whether the request came on the
+/// connection that it names.
 ///
 /// # Errors
 /// [`JoinRefusal`] says why not.
@@ -232,7 +234,8 @@ impl JoinRequest {
         if self.channel.as_ref() == channel { Ok(()) } else { Err(JoinRefusal::OtherChannel) }
     }
 
-    /// The certificate that an invitation and this request make: the issuer chooses a serial and a time, and nothing else.
+    /// The certificate that an invitation and this request make: the issuer chooses a serial and a time, and nothing
+    /// else.
     pub fn certificate(
         &self,
         invitation: &Invitation,

@@ -1,15 +1,16 @@
 //! Who belongs to a site.
 //!
-//! Pure: no IO, no clock, no random number, no async, no order that depends on a hash. What is sealed here is made and verified
-//! by arguments alone, at whatever end of a connection, with a network or by file.
+//! Pure: no IO, no clock, no random number, no async, no order that depends on a hash. What is sealed here is made and
+//! verified by arguments alone, at whatever end of a connection, with a network or by file.
 //!
 //! - [`SiteRoot`] follows the root documents of a site, each by the word of the one before it.
-//! - [`Certificate`], [`Invitation`], [`JoinRequest`] and [`Revocation`] are what is sealed; [`Sealed`] keeps the bytes.
+//! - [`Certificate`], [`Invitation`], [`JoinRequest`] and [`Revocation`] are what is sealed; [`Sealed`] keeps the
+//!   bytes.
 //! - [`InvitationCode`] is the one line that a new machine is given.
 //! - [`Chain`] is what a member shows, and [`Admission`] says whether it is let in. Both planes ask the same one.
 //!
-//! **Contract.** Decoding never panics and never allocates more than its input warrants. Every refusal has a type. Nothing holds
-//! because of a name: statements name the site by its hash, and their signers by their keys.
+//! **Contract.** Decoding never panics and never allocates more than its input warrants. Every refusal has a type.
+//! Nothing holds because of a name: statements name the site by its hash, and their signers by their keys.
 //!
 //! **Must not know** tokio, openraft, quinn, libp2p, tonic, rand, files or clocks.
 

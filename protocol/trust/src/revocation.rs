@@ -125,8 +125,8 @@ pub struct SignedRevocation {
 }
 
 impl SignedRevocation {
-    /// Whether it is the word of somebody who may revoke that, where certificates of an epoch below this one do not hold. That the
-    /// operator's certificate has ended since does not matter: what is out stays out.
+    /// Whether it is the word of somebody who may revoke that, where certificates of an epoch below this one do not
+    /// hold. That the operator's certificate has ended since does not matter: what is out stays out.
     ///
     /// # Errors
     /// [`RevocationError`] says what does not hold.

@@ -1,7 +1,7 @@
 //! All that does not hold any more in a site, as far as a node knows.
 //!
-//! The set only grows: two nodes that tell each other what they have end with the same. One revocation makes others needless, the one
-//! of all certificates of earlier epochs; those go.
+//! The set only grows: two nodes that tell each other what they have end with the same. One revocation makes others
+//! needless, the one of all certificates of earlier epochs; those go.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -130,8 +130,8 @@ impl Revocations {
         self.known.is_empty()
     }
 
-    /// What tells this set from another one. Whoever may revoke could make two sets that look alike, and would withhold what it
-    /// revoked itself.
+    /// What tells this set from another one. Whoever may revoke could make two sets that look alike, and would withhold
+    /// what it revoked itself.
     pub fn digest(&self) -> Digest {
         self.digest
     }

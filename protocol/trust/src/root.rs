@@ -1,7 +1,7 @@
 //! The root of a site: the document that everything else in it rests on, and how another one takes its place.
 //!
-//! The first version is known by its hash, which is the site's id. Each later one is sealed by the root keys of the version before and
-//! by its own: whoever follows them from the first one on needs to believe nobody.
+//! The first version is known by its hash, which is the site's id. Each later one is sealed by the root keys of the
+//! version before and by its own: whoever follows them from the first one on needs to believe nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,7 +112,8 @@ pub struct SiteRoot {
 }
 
 impl SiteRoot {
-    /// From the first document. Its hash is the site's id: whether that is the site that is meant is the caller's question.
+    /// From the first document. Its hash is the site's id: whether that is the site that is meant is the caller's
+    /// question.
     ///
     /// # Errors
     /// [`RootError`] if it is no first document, or not sealed by its own root keys.

@@ -1,7 +1,7 @@
 //! What is sealed, as it was sealed.
 //!
-//! A statement is a protobuf message and signatures of its bytes. It is decoded once, and the bytes are kept: they are what is stored,
-//! forwarded and verified, so that a field that this Skep does not know is not lost on the way.
+//! A statement is a protobuf message and signatures of its bytes. It is decoded once, and the bytes are kept: they are
+//! what is stored, forwarded and verified, so that a field that this Skep does not know is not lost on the way.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! The time of a site, by which certificates are valid.
 //!
-//! The site's directory counts the milliseconds in which it had a leader. Site time never falls, it errs late, and a lost log
-//! clock does not move it. A robot without a clock of its own is told it, or knows only what it wrote down before.
+//! The site's directory counts the milliseconds in which it had a leader. Site time never falls, it errs late, and a
+//! lost log clock does not move it. A robot without a clock of its own is told it, or knows only what it wrote down
+//! before.
 
 use std::fmt;
 
@@ -39,7 +40,8 @@ pub enum SiteClock {
 pub enum Standing {
     /// It holds.
     Fresh,
-    /// Nobody here knows whether it is over. Its member catches up, finishes and stops; it begins nothing and casts no vote.
+    /// Nobody here knows whether it is over. Its member catches up, finishes and stops; it begins nothing and casts no
+    /// vote.
     Stale,
 }
 
