@@ -110,10 +110,11 @@ impl Drop for Waiter<'_> {
 mod tests {
     use futures::FutureExt as _;
     use skep_fleet::{FleetLimits, LogPosition};
-    use skep_protocol::agent::{LeaseTerms, Role};
+    use skep_protocol::agent::Role;
     use skep_protocol::command::PerClass;
     use skep_protocol::entry::{Entry, EntryBody, Op, Request};
     use skep_protocol::ids::{AttachmentId, HomeEpoch, JournalId, NodeId, RequestId, SessionId};
+    use skep_protocol::lease::LeaseTerms;
     use skep_protocol::outcome::{Receipt, Reply};
     use skep_protocol::time::LogInstant;
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skep_config::ControlConfig;
-use skep_protocol::authority::SignedFirst;
 use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Charter, Request};
 use skep_protocol::fault::FaultReport;
@@ -18,10 +17,11 @@ use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, Hea
 use skep_protocol::ids::{Genesis, Incarnation, NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
+use skep_protocol::operator::SignedFirst;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 use skep_store::disk::once_there_is_room;
 use skep_store::{Store, StoreError};

@@ -21,7 +21,7 @@ use skep_consensus::{ConsensusHandle, FromLeader, ShardView};
 use skep_engine::{Effect, Engine, Event, TopicEvent, WorkKey};
 use skep_mesh::MeshHandle;
 use skep_protocol::ids::ShardId;
-use skep_protocol::outcome::Settled;
+use skep_protocol::settled::Settled;
 use skep_protocol::telemetry::{Envelope, Publication};
 use skep_store::{JournalReport, Journals};
 use tokio::sync::{mpsc, oneshot, watch};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Role;
-use crate::authority::{OperatorGrant, OperatorKey};
 use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
 use crate::fleet::Rules;
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, Genesis, HomeEpoch, JournalId, NodeId, RequestId, TaskId};
+use crate::operator::OperatorGrant;
 use crate::outcome::Refusal;
-use crate::statement::Place;
+use crate::signing::{OperatorKey, Place};
 use crate::task::{KeptFor, TaskSpec, TaskStatus};
 use crate::text::{AgentId, Reason, TraceParent};
 use crate::time::LogInstant;

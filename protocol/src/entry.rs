@@ -4,14 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use std::collections::BTreeSet;
 
-use crate::agent::{LeaseTerms, Role};
-use crate::authority::{OperatorKey, SignedFirst, SignedGrant, SignedReplacement};
+use crate::agent::Role;
 use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, SignedCommand, SignedOrder, Steps};
 use crate::fleet::Rules;
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, JournalId, NodeId, RaftId, RequestId, SessionId, TaskId};
+use crate::lease::LeaseTerms;
 use crate::mutant::{Mutant, is_on};
+use crate::operator::{SignedFirst, SignedGrant, SignedReplacement};
 use crate::recovery::SignedRecovery;
-use crate::statement::{Place, Verdicts};
+use crate::signing::{OperatorKey, Place, Verdicts};
 use crate::task::TaskSpec;
 use crate::text::{AgentId, GroupName, Reason};
 use crate::time::LogInstant;
@@ -479,10 +480,9 @@ pub enum Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::OperatorSecret;
     use crate::command::{CommandOrder, OrderKind};
     use crate::ids::{Genesis, ShardId};
-    use crate::statement::Signed;
+    use crate::signing::{OperatorSecret, Signed};
 
     #[test]
     fn an_operation_that_was_not_signed_by_whom_it_names_is_forged() {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{KnownFirst, OperatorKey};
 use crate::command::{CommandOutcome, DeliverySeq, PerClass, SignedCommand, Steps};
 use crate::ids::{CommandId, Genesis, HomeEpoch, JournalId, SessionId, ShardId};
+use crate::operator::KnownFirst;
+use crate::signing::OperatorKey;
 use crate::text::AgentId;
 use crate::time::LogInstant;
 

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::OperatorKey;
 use crate::command::InvalidCommand;
 use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, NodeId, ShardId, TaskId};
 use crate::leader::LeaderHint;
+use crate::signing::OperatorKey;
 use crate::task::{InvalidSpec, TaskStatus};
 use crate::text::{AgentId, Verb};
 use crate::time::LogInstant;
@@ -44,7 +44,7 @@ pub enum Receipt {
         /// Its attachment.
         attachment: AttachmentId,
         /// Its lease, which may be longer than it asked for.
-        lease: crate::agent::LeaseTerms,
+        lease: crate::lease::LeaseTerms,
     },
     /// An operator was granted what it may do.
     Operator {
@@ -474,30 +474,6 @@ pub enum ProposeOutcome {
         /// One of them.
         node: NodeId,
     },
-}
-
-/// How a piece of work ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// The request was done.
-    Done {
-        /// Its place in the log.
-        index: u64,
-        /// The shard's clock then.
-        stamp: LogInstant,
-        /// What it did.
-        receipt: Receipt,
-    },
-    /// The query was answered.
-    Read(Box<crate::query::QueryReply>),
-    /// The orchestrator heard the heartbeat.
-    Heard(crate::heartbeat::HeartbeatReply),
-    /// The leader answered the pull.
-    Pulled(Box<crate::pull::Pulled>),
-    /// It was not done.
-    NotDone(NotDone),
-    /// Nobody knows whether it was done. Sending it again under the same id is safe.
-    Unknown,
 }
 
 /// Why something was definitely not done.

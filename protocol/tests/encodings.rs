@@ -2,8 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
-use skep_protocol::agent::{LeaseTerms, Position, Role};
-use skep_protocol::authority::OperatorSecret;
+use skep_protocol::agent::Role;
 use skep_protocol::change::{Change, ChangeKind, ChangeSet};
 use skep_protocol::codec::{CodecError, Encoded};
 use skep_protocol::command::{
@@ -15,15 +14,18 @@ use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Lineages, Proposal, Prop
 use skep_protocol::heartbeat::{
     AgentClaims, AgentHeartbeat, AgentRenewal, ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatReply, Renewal,
 };
+use skep_protocol::history::{HistoryEdge, Missing};
 use skep_protocol::ids::{
     AttachmentId, ClaimEpoch, CommandId, Genesis, Incarnation, NodeId, RequestId, SessionId, ShardId, TaskId,
 };
 use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
-use skep_protocol::query::{Answer, AsOf, HistoryEdge, Missing, Query, QueryAnswer, QueryReply};
+use skep_protocol::position::Position;
+use skep_protocol::query::{Answer, AsOf, Query, QueryAnswer, QueryReply};
 use skep_protocol::recovery::Lineage;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
 use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title, TraceParent};

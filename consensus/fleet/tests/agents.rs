@@ -8,8 +8,9 @@ use skep_protocol::change::{ChangeKind, ReclaimCause};
 use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::AttachmentId;
 use skep_protocol::outcome::Refusal;
-use skep_protocol::query::WaitReason;
-use skep_protocol::task::{DisconnectPolicy, KeptFor, Reconcile, RetryPolicy, TaskSpec, TaskState, TaskStatus};
+use skep_protocol::task::{
+    DisconnectPolicy, KeptFor, Reconcile, RetryPolicy, TaskSpec, TaskState, TaskStatus, WaitReason,
+};
 use support::*;
 
 fn expire(name: &str, attachment: AttachmentId) -> Decision {

@@ -6,12 +6,12 @@ mod support;
 use std::collections::BTreeSet;
 
 use skep_fleet::FleetState;
-use skep_protocol::authority::OperatorGrant;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::{Decision, EndedDelivery, EntryBody, Op};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::limits;
+use skep_protocol::operator::OperatorGrant;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use support::hall::*;
 use support::*;

@@ -4,13 +4,13 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::authority::{Allowed, AuthorityNews, FirstReplacement, KnownFirst, OperatorGrant, granted};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::{EntryBody, Op};
 use skep_protocol::ids::{CommandId, Genesis, ShardId};
+use skep_protocol::operator::{Allowed, AuthorityNews, FirstReplacement, KnownFirst, OperatorGrant, granted};
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::statement::{Place, Signed};
+use skep_protocol::signing::{Place, Signed};
 use support::hall::*;
 use support::*;
 

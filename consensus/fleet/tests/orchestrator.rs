@@ -4,12 +4,12 @@
 mod support;
 
 use skep_fleet::{FleetLimits, HeartbeatKey, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent, Policy};
-use skep_protocol::agent::Position;
 use skep_protocol::entry::{Decision, Op};
 use skep_protocol::heartbeat::{ClaimsUpdate, Renewal};
 use skep_protocol::ids::{AttachmentId, NodeId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::outcome::Receipt;
+use skep_protocol::position::Position;
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, TaskSpec, TaskStatus};
 use support::*;
 

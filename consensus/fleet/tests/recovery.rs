@@ -4,14 +4,14 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState, LogPosition};
-use skep_protocol::authority::{FirstReplacement, KnownFirst, OperatorGrant};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::{EntryBody, Op, Recovered};
 use skep_protocol::ids::{Genesis, RaftId};
+use skep_protocol::operator::{FirstReplacement, KnownFirst, OperatorGrant};
 use skep_protocol::outcome::Refusal;
 use skep_protocol::recovery::ShardRecovery;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use skep_protocol::task::TaskStatus;
 use support::hall::*;
 use support::*;

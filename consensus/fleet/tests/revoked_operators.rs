@@ -4,8 +4,8 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::authority::{FirstReplacement, OperatorGrant};
 use skep_protocol::entry::Op;
+use skep_protocol::operator::{FirstReplacement, OperatorGrant};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::time::LogInstant;
 use support::hall::*;

@@ -19,7 +19,7 @@ use skep_protocol::fleet::Build;
 use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::statement::Verdicts;
+use skep_protocol::signing::Verdicts;
 use skep_store::{Snapshots, Store, StoredSnapshot};
 use tokio::sync::watch;
 

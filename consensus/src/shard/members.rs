@@ -13,7 +13,7 @@ use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 
 use super::condition::matched;
 use super::heir::{Candidate, heir};

@@ -37,7 +37,7 @@ use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::recovery::Lineage;
-use skep_protocol::statement::Verdicts;
+use skep_protocol::signing::Verdicts;
 use skep_protocol::text::AgentId;
 use skep_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -22,7 +22,7 @@ use skep_protocol::frame::Proposal;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
-use skep_protocol::statement::Verdicts;
+use skep_protocol::signing::Verdicts;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shard;

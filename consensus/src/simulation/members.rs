@@ -5,7 +5,7 @@ use std::time::Duration;
 use skep_protocol::entry::Charter;
 use skep_protocol::ids::{Genesis, NodeId, ShardId};
 use skep_protocol::leader::{LeaderHint, Voters};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use tokio::time::Instant;
 
 use super::site::{Nodes, Process, SHARD, charter};

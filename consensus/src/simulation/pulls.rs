@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::agent::Role;
 use skep_protocol::command::{Command, CommandClass, PerClass, Target};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{CommandId, JournalId, NodeId, RequestId, SessionId};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Reply};
 use skep_protocol::pull::{Pull, PullFailure, PullFor, Pulled};
 use skep_protocol::text::{AgentId, TraceParent};

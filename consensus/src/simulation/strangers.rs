@@ -14,7 +14,7 @@ use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::query::Query;
 use skep_protocol::recovery::Lineage;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 
 use super::site::{Nodes, Process, SHARD, charter};

@@ -3,18 +3,22 @@
 use std::collections::BTreeSet;
 
 use skep_proto::convert::AttachRequest;
-use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
-use skep_protocol::authority::SignedFirst;
+use skep_protocol::agent::Grant;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::entry::Op;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::FleetVersions;
+use skep_protocol::history::HistoryEdge;
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
+use skep_protocol::lease::{LeaseTerms, Usable};
 use skep_protocol::limits;
 use skep_protocol::offer::{CommandSaid, CommandTold};
-use skep_protocol::outcome::{NotDone, Settled};
-use skep_protocol::query::{HistoryEdge, Query, QueryReply};
+use skep_protocol::operator::SignedFirst;
+use skep_protocol::outcome::NotDone;
+use skep_protocol::position::Position;
+use skep_protocol::query::{Query, QueryReply};
 use skep_protocol::recovery::ShardRecovery;
+use skep_protocol::settled::Settled;
 use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;

@@ -5,13 +5,15 @@ mod claims;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::agent::{LeaseTerms, Position, Usable};
 use skep_protocol::entry::Op;
 use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, NodeId, ShardId, TaskId};
+use skep_protocol::lease::{LeaseTerms, Usable};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
+use skep_protocol::outcome::{NotDone, Receipt, Refusal};
+use skep_protocol::position::Position;
+use skep_protocol::settled::Settled;
 use skep_protocol::text::{AgentId, GroupName};
 
 use crate::ask::{Ask, Asked};

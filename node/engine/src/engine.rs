@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
 use skep_protocol::ids::{NodeId, ShardId};
-use skep_protocol::outcome::Settled;
+use skep_protocol::settled::Settled;
 use skep_protocol::text::SiteName;
 use skep_protocol::time::LogInstant;
 

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::agent::{Grant, LeaseTerms, Position, Role, Usable};
+use skep_protocol::agent::{Grant, Role};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, SessionId, ShardId, TaskId};
 use skep_protocol::leader::LeaderHint;
+use skep_protocol::lease::{LeaseTerms, Usable};
 use skep_protocol::offer::CommandTold;
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
+use skep_protocol::outcome::{NotDone, ProposeOutcome};
+use skep_protocol::position::Position;
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
+use skep_protocol::settled::Settled;
 use skep_protocol::text::{AgentId, GroupName};
 use skep_protocol::time::LogInstant;
 

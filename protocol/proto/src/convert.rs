@@ -14,12 +14,13 @@ mod topics;
 use skep_protocol::change::{ChangeKind, Topic};
 use skep_protocol::entry::{Claim, Op};
 use skep_protocol::field::{InField as _, field};
+use skep_protocol::history::HistoryRecord;
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::outcome::Receipt;
-use skep_protocol::query::{AsOf, HistoryRecord, TaskView};
+use skep_protocol::query::AsOf;
 use skep_protocol::task::{
-    DisconnectPolicy, InvalidSpec, Priority, Reconcile, RetryPolicy, Task, TaskSpec, TaskState, TaskStatus,
+    DisconnectPolicy, InvalidSpec, Priority, Reconcile, RetryPolicy, Task, TaskSpec, TaskState, TaskStatus, TaskView,
     check_checkpoint, check_payload,
 };
 use skep_protocol::text::{AgentId, Capability, Reason, TaskKind, Title};

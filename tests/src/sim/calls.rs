@@ -6,9 +6,10 @@ use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::RequestId;
 use skep_protocol::leader::LeaderHint;
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
+use skep_protocol::outcome::{NotDone, ProposeOutcome};
 use skep_protocol::pull::PullFailure;
 use skep_protocol::query::{Query, QueryFailure};
+use skep_protocol::settled::Settled;
 use skep_protocol::time::LogInstant;
 
 use super::customer::sealed;

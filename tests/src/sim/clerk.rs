@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use rand::RngExt as _;
-use skep_protocol::authority::{Allowed, OperatorGrant, OperatorSecret};
 use skep_protocol::command::{Command, Target};
 use skep_protocol::entry::Op;
+use skep_protocol::operator::{Allowed, OperatorGrant};
+use skep_protocol::signing::OperatorSecret;
 use skep_protocol::text::{AgentId, GroupName, OperatorName, Verb};
 
 use super::customer::{operator, place};

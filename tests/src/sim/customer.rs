@@ -2,14 +2,15 @@
 
 use rand::RngExt as _;
 use skep_fleet::{FleetLimits, FleetState, LogPosition};
-use skep_protocol::authority::{FirstOperator, OperatorSecret, Signature};
 use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind, Target, Waves};
 use skep_protocol::entry::{Charter, Entry, EntryBody, Founding, Op, Request};
 use skep_protocol::fleet::{FLEET_VERSIONS, Rules};
 use skep_protocol::ids::{CommandId, Genesis, TaskId};
-use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::operator::FirstOperator;
+use skep_protocol::outcome::NotDone;
 use skep_protocol::query::Query;
-use skep_protocol::statement::{Place, Signed};
+use skep_protocol::settled::Settled;
+use skep_protocol::signing::{OperatorSecret, Place, Signature, Signed};
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec};
 use skep_protocol::text::{
     Capability, ContentType, GroupName, OperatorName, Reason, TaskKind, Title, TraceParent, Verb,

@@ -4,7 +4,8 @@ use rand::RngExt as _;
 use skep_client::{ClaimKey, Fenced};
 use skep_protocol::entry::{Claim, Op, Request};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
-use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::outcome::NotDone;
+use skep_protocol::settled::Settled;
 use skep_protocol::text::Reason;
 use skep_testnet::site::station::{Question, Refused, Step};
 

@@ -6,11 +6,11 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use skep_config::EngineConfig;
 use skep_engine::{AgentEvent, Effect, Engine, Event as EngineEvent, StreamKey, ToAgent, UpdateKey, WorkKey};
-use skep_protocol::agent::LeaseTerms;
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
-use skep_protocol::outcome::Settled;
+use skep_protocol::settled::Settled;
 use skep_protocol::text::SiteName;
 
 use super::calls::{Waits, Wish};

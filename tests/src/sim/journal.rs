@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::DeliverySeq;
 use skep_protocol::ids::{CommandId, JournalId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite};
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::time::LogInstant;
 
 /// A journal that survives.

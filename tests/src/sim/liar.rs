@@ -15,12 +15,12 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use skep_engine::Outcome;
-use skep_protocol::authority::SignedGrant;
 use skep_protocol::command::SignedCommand;
 use skep_protocol::entry::Op;
 use skep_protocol::ids::HomeEpoch;
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::limits;
+use skep_protocol::operator::SignedGrant;
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::text::AgentId;
 

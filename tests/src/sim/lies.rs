@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use rand::RngExt as _;
-use skep_protocol::authority::{Authority, AuthorityNews, FirstReplacement, OperatorSecret, Root, SignedReplacement};
-use skep_protocol::command::{Command, CommandOrder, Delivery, OrderKind, PerClass, SignedCommand};
+use skep_protocol::command::{Command, CommandOrder, OrderKind, PerClass, SignedCommand};
 use skep_protocol::entry::{EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, RequestId};
+use skep_protocol::operator::{Authority, AuthorityNews, FirstReplacement, Root, SignedReplacement};
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply, ShardFullOf};
-use skep_protocol::pull::{Pull, PullFor, Pulled, PulledFor};
+use skep_protocol::pull::{Delivery, Pull, PullFor, Pulled, PulledFor};
 use skep_protocol::query::{Answer, AsOf, Counts, Query, QueryReply};
-use skep_protocol::statement::Signed;
+use skep_protocol::signing::{OperatorSecret, Signed};
 use skep_protocol::task::TaskStatus;
 use skep_protocol::text::{OperatorName, Reason};
 use skep_protocol::time::LogInstant;

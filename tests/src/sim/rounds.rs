@@ -3,7 +3,8 @@
 use skep_fleet::{HeartbeatKey, OrchestratorEffect, OrchestratorEvent};
 use skep_protocol::entry::EntryBody;
 use skep_protocol::heartbeat::{Heartbeat, HeartbeatFailure, HeartbeatReply};
-use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
+use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply};
+use skep_protocol::task::TaskView;
 
 use super::host::{RPC_TIMEOUT_MS, host_of, node_id};
 use super::replica::{Asker, Awaits, Round, RoundFor};

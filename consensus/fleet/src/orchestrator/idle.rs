@@ -35,9 +35,10 @@ impl IdleAgents {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::agent::{LeaseTerms, Role};
+    use skep_protocol::agent::Role;
     use skep_protocol::entry::{Entry, EntryBody, Op, Request};
     use skep_protocol::ids::{NodeId, RequestId, SessionId};
+    use skep_protocol::lease::LeaseTerms;
 
     use super::*;
     use crate::FleetLimits;

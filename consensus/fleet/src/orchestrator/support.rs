@@ -1,9 +1,10 @@
 //! A shard in a test of how much is looked at.
 
-use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::agent::Role;
 use skep_protocol::entry::{Entry, EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat};
 use skep_protocol::ids::{AttachmentId, NodeId, RequestId, SessionId, TaskId};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskSpec};
 use skep_protocol::text::{AgentId, Capability, RoleName, TaskKind, Title};
 use skep_protocol::time::LogInstant;
@@ -84,7 +85,7 @@ impl Served {
     /// The node of an agent says that it wants so many tasks in all, and that it is somewhere else than before.
     pub(super) fn says(&self, orchestrator: &mut Orchestrator, at: usize, credit_limit: u64, x_mm: i64) {
         let (agent, node, attachment) = self.attachments[at].clone();
-        let place = Some(skep_protocol::agent::Position { x_mm, y_mm: 0 });
+        let place = Some(skep_protocol::position::Position { x_mm, y_mm: 0 });
         let said = AgentHeartbeat { agent, attachment, credit_limit, place, renew: false };
         let event = Event::Heartbeat { key: HeartbeatKey(0), node, heartbeat: Heartbeat { agents: vec![said] } };
         orchestrator.handle(event, &self.state, self.now);

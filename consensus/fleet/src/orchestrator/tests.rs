@@ -1,5 +1,5 @@
-use skep_protocol::agent::LeaseTerms;
 use skep_protocol::entry::{EntryBody, Op};
+use skep_protocol::lease::LeaseTerms;
 
 use super::support::Served;
 use super::*;

@@ -1,10 +1,9 @@
 //! How agents come and go, and what is asked of them.
 
-use skep_protocol::agent::{AgentRecord, Role};
+use skep_protocol::agent::{AgentRecord, AgentView, Role};
 use skep_protocol::change::ReclaimCause;
 use skep_protocol::ids::AttachmentId;
 use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::query::AgentView;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 

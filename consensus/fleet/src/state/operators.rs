@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use skep_protocol::authority::{
-    AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant, SignedReplacement,
-};
 use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
+use skep_protocol::operator::{AuthorityNews, KnownFirst, OperatorGrant, Root, SignedGrant, SignedReplacement};
 use skep_protocol::outcome::{Receipt, Refusal};
 use skep_protocol::recovery::{Lineage, SignedRecovery};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::{OperatorKey, Place};
 
 use super::FleetState;
 use super::changes::Changes;

@@ -6,11 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 use skep_protocol::agent::AgentRecord;
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits, FleetVersions};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::Dropped;
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;

@@ -1,8 +1,8 @@
-use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::agent::Role;
 use skep_protocol::entry::{Entry, EntryBody, Op, Request};
 use skep_protocol::ids::{NodeId, RequestId, SessionId, TaskId};
-use skep_protocol::query::WaitReason;
-use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskSpec};
+use skep_protocol::lease::LeaseTerms;
+use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskSpec, WaitReason};
 use skep_protocol::text::{AgentId, Capability, RoleName, TaskKind, Title};
 use skep_protocol::time::LogInstant;
 

@@ -1,13 +1,13 @@
 //! A site with operators, in a test of commands.
 
-use skep_protocol::authority::{FirstOperator, OperatorGrant, OperatorSecret};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::{Charter, EndedDelivery, EntryBody, Founding, Op};
 use skep_protocol::fleet::{FLEET_VERSIONS, Rules};
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, ShardId};
+use skep_protocol::operator::{FirstOperator, OperatorGrant};
 use skep_protocol::outcome::{Receipt, Reply};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::text::{GroupName, TraceParent};
 
 use super::*;

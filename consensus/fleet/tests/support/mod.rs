@@ -7,10 +7,11 @@ use skep_fleet::{
     Applied, FleetLimits, FleetState, HeartbeatKey, LogPosition, Orchestrator, OrchestratorConfig, OrchestratorEffect,
     OrchestratorEvent,
 };
-use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::agent::Role;
 use skep_protocol::entry::{Claim, Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, SessionId, TaskId};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
 use skep_protocol::task::{DisconnectPolicy, RetryPolicy, Task, TaskSpec, TaskStatus};
 use skep_protocol::text::{AgentId, Capability, Reason, RoleName, TaskKind, Title};

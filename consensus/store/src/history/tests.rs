@@ -1,6 +1,6 @@
 use skep_protocol::change::{Change, ChangeKind};
+use skep_protocol::history::Missing;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
-use skep_protocol::query::Missing;
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 

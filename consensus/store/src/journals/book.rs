@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::{CommandOutcome, DeliverySeq};
 use skep_protocol::ids::{CommandId, ShardId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 

@@ -4,11 +4,10 @@ mod room;
 
 use std::collections::BTreeMap;
 
-use skep_protocol::authority::OperatorSecret;
 use skep_protocol::command::{Command, CommandClass, CommandOutcome, DeliverySeq, PerClass, Steps, Target};
 use skep_protocol::ids::{CommandId, Genesis, HomeEpoch};
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalStep};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::text::{Reason, TraceParent};
 use skep_protocol::time::LogInstant;
 

@@ -1,7 +1,7 @@
 //! Following what the log of a shard changes.
 
+use skep_protocol::history::{HistoryEdge, HistoryRecord};
 use skep_protocol::ids::ShardId;
-use skep_protocol::query::{HistoryEdge, HistoryRecord};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -99,7 +99,7 @@ fn gone(index: u64, edge: &HistoryEdge) -> Option<Failed> {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::query::Missing;
+    use skep_protocol::history::Missing;
 
     use super::*;
 

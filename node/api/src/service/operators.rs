@@ -2,11 +2,11 @@
 
 use skep_proto::convert::{self, Meta};
 use skep_proto::v1;
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::entry::Op;
 use skep_protocol::field::InField as _;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
+use skep_protocol::signing::OperatorKey;
 
 use super::queries::mismatched;
 use super::{Caller, Host};

@@ -4,7 +4,8 @@ use skep_proto::convert::{FieldError, Meta};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{RequestId, ShardId};
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Settled};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::settled::Settled;
 use skep_protocol::time::LogInstant;
 
 use super::Host;

@@ -1,13 +1,15 @@
 use std::collections::BTreeSet;
 
-use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::agent::Role;
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, SessionId, TaskId};
 use skep_protocol::leader::LeaderHint;
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Receipt, Refusal, Reply, Settled};
+use skep_protocol::outcome::{NotDone, ProposeOutcome, Receipt, Refusal, Reply};
 use skep_protocol::query::Query;
+use skep_protocol::settled::Settled;
 use skep_protocol::task::TaskStatus;
 use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
 use skep_protocol::text::AgentId;

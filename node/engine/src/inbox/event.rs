@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::agent::Usable;
 use skep_protocol::ids::{AttachmentId, CommandId, SessionId, ShardId};
 use skep_protocol::journal::{JournalState, JournalWrite};
+use skep_protocol::lease::Usable;
 use skep_protocol::offer::CommandSaid;
 use skep_protocol::pressure::DiskPressure;
 use skep_protocol::text::{AgentId, GroupName};

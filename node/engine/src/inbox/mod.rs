@@ -18,15 +18,16 @@ mod pull;
 use std::collections::{BTreeMap, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::agent::Usable;
 use skep_protocol::command::{CommandClass, DeliverySeq};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{HomeEpoch, ShardId};
 use skep_protocol::journal::JournalState;
+use skep_protocol::lease::Usable;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::CommandTold;
-use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
+use skep_protocol::outcome::{NotDone, Receipt, Refusal};
+use skep_protocol::settled::Settled;
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
 

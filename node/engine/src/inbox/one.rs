@@ -9,7 +9,6 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skep_protocol::authority::{OperatorKey, Root};
 use skep_protocol::command::{
     CommandClass, CommandOutcome, CommandProgress, DeliverySeq, PerClass, Steps, VoidCause, check_result,
 };
@@ -19,6 +18,8 @@ use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalSta
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::{CommandSaid, CommandTold};
+use skep_protocol::operator::Root;
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::text::{AgentId, Reason, SiteName};
 use skep_protocol::time::LogInstant;
 

@@ -12,15 +12,15 @@ mod reports;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use skep_protocol::agent::{LeaseTerms, Usable};
-use skep_protocol::authority::{AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, OperatorSecret, Root};
 use skep_protocol::command::*;
 use skep_protocol::entry::DeliveryReport;
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
+use skep_protocol::lease::{LeaseTerms, Usable};
 use skep_protocol::offer::CommandSaid;
+use skep_protocol::operator::{AuthorityNews, KnownFirst, OperatorGrant, Root};
 use skep_protocol::pull::{Pull, PullFor, Pulled, PulledFor};
-use skep_protocol::statement::{Place, Signed};
+use skep_protocol::signing::{OperatorKey, OperatorSecret, Place, Signed};
 use skep_protocol::text::{Reason, TraceParent};
 
 const CONFIG: EngineConfig = EngineConfig {

@@ -40,14 +40,13 @@ pub use request::{RequestName, RequestNameError};
 pub use skep_proto::convert;
 pub use skep_proto::v1;
 pub use skep_proto::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};
-pub use skep_protocol::authority::{
-    Allowed, FirstOperator, FirstReplacement, OperatorGrant, OperatorKey, OperatorSecret, SignedFirst, SignedGrant,
-    SignedReplacement,
-};
 pub use skep_protocol::command;
 pub use skep_protocol::ids::{CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
 pub use skep_protocol::offer::GoToken;
-pub use skep_protocol::statement::{Place, Signed};
+pub use skep_protocol::operator::{
+    Allowed, FirstOperator, FirstReplacement, OperatorGrant, SignedFirst, SignedGrant, SignedReplacement,
+};
+pub use skep_protocol::signing::{OperatorKey, OperatorSecret, Place, Signed};
 pub use skep_protocol::text::SiteName;
 pub use tonic::{Status, Streaming};
 

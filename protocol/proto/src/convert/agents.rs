@@ -1,10 +1,11 @@
 //! Agents at the border.
 
-use skep_protocol::agent::{LeaseTerms, Position, Role};
+use skep_protocol::agent::{AgentView, Role};
 use skep_protocol::entry::Op;
 use skep_protocol::field::{FieldError, InField as _, field};
 use skep_protocol::ids::{SessionId, ShardId};
-use skep_protocol::query::AgentView;
+use skep_protocol::lease::LeaseTerms;
+use skep_protocol::position::Position;
 use skep_protocol::text::{AgentId, RoleName};
 
 use super::{Meta, capabilities, duration_ms, duration_to_proto, meta, shard_id};

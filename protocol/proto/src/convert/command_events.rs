@@ -2,7 +2,7 @@
 
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{CommandOutcome, OrderKind, Steps};
-use skep_protocol::query::HistoryRecord;
+use skep_protocol::history::HistoryRecord;
 use skep_protocol::time::LogInstant;
 
 use crate::v1;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::authority::{Allowed, KnownFirst, OperatorGrant, SignedFirst, SignedGrant};
 use skep_protocol::command::{
     Command, CommandClass, CommandOutcome, CommandView, DeliveryView, InvalidCommand, VoidCause,
 };
@@ -11,8 +10,9 @@ use skep_protocol::field::{FieldError, InField as _, field};
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, ShardId};
 use skep_protocol::limits;
 use skep_protocol::offer::{CommandSaid, CommandTold, GoToken};
+use skep_protocol::operator::{Allowed, KnownFirst, OperatorGrant, SignedFirst, SignedGrant};
 use skep_protocol::query::AsOf;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use skep_protocol::text::{GroupName, Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn a_grant_of_nothing_is_refused_and_not_shown_as_one_of_everything() {
         // Koed00/django-q#602
-        let by = skep_protocol::authority::OperatorSecret::from_seed(&[1; 32]);
+        let by = skep_protocol::signing::OperatorSecret::from_seed(&[1; 32]);
         let place = Place { site: "s".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) };
         let any = OperatorGrant { serial: 1, ..OperatorGrant::of_first(place, by.key(), "n".parse().unwrap()) };
         let stated = |grant: &OperatorGrant| {

@@ -69,7 +69,7 @@ fn a_specification_survives_the_border_both_ways() {
         stale_after_ms: 60_500,
         valid_for_ms: Some(3_600_000),
         disconnect: DisconnectPolicy { lost_after_ms: 1_500, replace: false, reconcile: Reconcile::KeepOriginal },
-        place: Some(skep_protocol::agent::Position { x_mm: -5, y_mm: 7 }),
+        place: Some(skep_protocol::position::Position { x_mm: -5, y_mm: 7 }),
     };
     assert_eq!(task_spec(Some(task_spec_to_proto(&spec))), Ok(spec));
 }

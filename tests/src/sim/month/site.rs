@@ -13,15 +13,16 @@ use skep_fleet::{
     Applied, FleetState, HeartbeatKey, LogPosition, Orchestrator, OrchestratorConfig, OrchestratorEffect,
     OrchestratorEvent,
 };
-use skep_protocol::agent::LeaseTerms;
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::heartbeat::HeartbeatReply;
 use skep_protocol::ids::{JournalId, NodeId, RequestId};
 use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
-use skep_protocol::outcome::{ProposeOutcome, Settled};
+use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pull::{Pull, Pulled};
 use skep_protocol::query::QueryFailure;
+use skep_protocol::settled::Settled;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 

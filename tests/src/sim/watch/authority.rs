@@ -98,7 +98,7 @@ impl Invariant for Signed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skep_protocol::authority::{OperatorSecret, Signature};
+    use skep_protocol::signing::{OperatorSecret, Signature};
     use std::sync::Arc;
 
     use skep_protocol::command::{CommandClass, CommandOutcome, DeliverySeq, SignedCommand, Steps, Target};

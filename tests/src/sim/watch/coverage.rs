@@ -5,7 +5,8 @@ use skep_fleet::Applied;
 use skep_protocol::change::{ChangeKind, ReclaimCause};
 use skep_protocol::command::CommandOutcome;
 use skep_protocol::journal::JournalWrite;
-use skep_protocol::outcome::{NotDone, Refusal, Settled};
+use skep_protocol::outcome::{NotDone, Refusal};
+use skep_protocol::settled::Settled;
 use skep_testnet::site::station::Refused;
 
 use super::Seen;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use skep_fleet::FleetState;
 use skep_protocol::entry::{EntryBody, Op};
 use skep_protocol::ids::{RequestId, TaskId};
-use skep_protocol::outcome::Settled;
+use skep_protocol::settled::Settled;
 
 use super::{Invariant, Seen};
 

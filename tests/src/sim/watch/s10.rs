@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_protocol::ids::RequestId;
-use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::outcome::NotDone;
+use skep_protocol::settled::Settled;
 
 use super::{Invariant, Seen, effects};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use skep_protocol::change::ChangeKind;
 use skep_protocol::ids::TaskId;
-use skep_protocol::outcome::Settled;
 use skep_protocol::query::Answer;
+use skep_protocol::settled::Settled;
 
 use super::{Invariant, Seen};
 

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use skep_protocol::agent::{AgentRecord, Attachment, LeaseTerms, Role};
+use skep_protocol::agent::{AgentRecord, Attachment, Role};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::ids::{AttachmentId, NodeId, SessionId};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::text::{AgentId, Capability, RoleName};

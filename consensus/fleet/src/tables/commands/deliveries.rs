@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use skep_protocol::authority::{OperatorGrant, OperatorKey};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{CommandOutcome, Steps, VoidCause};
 use skep_protocol::entry::EndedDelivery;
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::operator::OperatorGrant;
 use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::text::{AgentId, Reason};
 
 use super::{Agents, Commands, Cx, DeliveryState, Operators};

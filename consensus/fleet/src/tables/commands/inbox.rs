@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{
-    CommandClass, CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, VoidCause,
-};
+use skep_protocol::command::{CommandClass, CommandOutcome, DeliverySeq, InvalidCommand, PerClass, VoidCause};
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId};
 use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::pull::PullFor;
+use skep_protocol::pull::{Delivery, PullFor};
 use skep_protocol::text::{AgentId, GroupName, Reason};
 
 use super::{Agents, Commands, Cx, Operators};

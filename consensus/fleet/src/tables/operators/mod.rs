@@ -8,18 +8,17 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
-use skep_protocol::authority::{
-    Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant,
-    SignedReplacement,
-};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{InvalidCommand, Target};
 use skep_protocol::entry::Founding;
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::RaftId;
+use skep_protocol::operator::{
+    Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorGrant, PastGenesis, Root, SignedGrant,
+    SignedReplacement,
+};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
-use skep_protocol::recovery::PastGenesis;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::{OperatorKey, Place};
 use skep_protocol::text::{OperatorName, Verb};
 use skep_protocol::time::LogInstant;
 

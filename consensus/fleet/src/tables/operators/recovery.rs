@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use skep_protocol::authority::{KnownFirst, OperatorKey};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
-use skep_protocol::recovery::{Lineage, PastGenesis, SignedRecovery};
-use skep_protocol::statement::Place;
+use skep_protocol::operator::{KnownFirst, PastGenesis};
+use skep_protocol::recovery::{Lineage, SignedRecovery};
+use skep_protocol::signing::{OperatorKey, Place};
 use skep_protocol::time::LogInstant;
 
 use super::Operators;

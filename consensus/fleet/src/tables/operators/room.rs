@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::outcome::{Refusal, ShardFullOf};
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::time::LogInstant;
 
 use super::{Operator, Operators, is_over};

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::ids::RaftId;
-use skep_protocol::recovery::PastGenesis;
-use skep_protocol::statement::Place;
+use skep_protocol::operator::{KnownFirst, PastGenesis, SignedReplacement};
+use skep_protocol::signing::{OperatorKey, Place};
 
 use super::{Operator, Operators};
 

@@ -12,11 +12,11 @@
 
 use std::sync::Arc;
 
-use skep_protocol::authority::{AuthorityNews, FIRST_SERIAL, SignedGrant, stated};
 use skep_protocol::ids::ShardId;
 use skep_protocol::journal::JournalWrite;
 use skep_protocol::limits;
-use skep_protocol::statement::Place;
+use skep_protocol::operator::{AuthorityNews, FIRST_SERIAL, SignedGrant, stated};
+use skep_protocol::signing::Place;
 use skep_protocol::text::SiteName;
 
 use super::{Inbox, Out};
@@ -79,9 +79,10 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::authority::{KnownFirst, OperatorGrant, OperatorKey, OperatorSecret};
     use skep_protocol::ids::{Genesis, JournalId};
     use skep_protocol::journal::{JournalHead, JournalState};
+    use skep_protocol::operator::{KnownFirst, OperatorGrant};
+    use skep_protocol::signing::{OperatorKey, OperatorSecret};
 
     use super::*;
 

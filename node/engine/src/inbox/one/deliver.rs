@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use skep_protocol::authority::granted;
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, SignedCommand, Steps, Target,
+    CommandClass, CommandOutcome, DeliverySeq, InvalidCommand, PerClass, SignedCommand, Steps, Target,
 };
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalWrite};
+use skep_protocol::operator::granted;
+use skep_protocol::pull::Delivery;
 use skep_protocol::text::{Reason, SiteName};
 use skep_protocol::time::LogInstant;
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use skep_proto::v1;
 use skep_protocol::ids::{Genesis, ShardId};
 use skep_protocol::limits;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 use tokio::time::Instant;
 

@@ -4,8 +4,8 @@ use skep_proto::convert::{place, signed_to_proto};
 use skep_proto::v1;
 use skep_proto::v1::operator_commands_client::OperatorCommandsClient;
 use skep_proto::v1::operator_queries_client::OperatorQueriesClient;
-use skep_protocol::authority::{SignedGrant, SignedReplacement};
 use skep_protocol::ids::{Genesis, ShardId};
+use skep_protocol::operator::{SignedGrant, SignedReplacement};
 
 use super::calls::{command, query, read_options};
 use super::{Client, Read};

@@ -3,10 +3,9 @@
 use std::fmt::Display;
 
 use skep_proto::v1;
-use skep_protocol::authority::OperatorSecret;
 use skep_protocol::command::{Command, CommandClass, Target, redriven};
 use skep_protocol::ids::CommandId;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::{OperatorSecret, Place};
 
 use super::Client;
 use crate::error::ClientError;

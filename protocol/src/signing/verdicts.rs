@@ -84,9 +84,9 @@ impl<T: Statement> Signed<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::{FirstOperator, OperatorSecret, Signature};
     use crate::ids::{Genesis, ShardId};
-    use crate::statement::Place;
+    use crate::operator::FirstOperator;
+    use crate::signing::{OperatorSecret, Place, Signature};
 
     fn stated(name: &str) -> FirstOperator {
         let place = Place { site: "hall".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) };

@@ -1,8 +1,12 @@
-//! What operators sign, as it was signed.
+//! Keys of operators, signatures, and what was signed, as it was signed.
 //!
-//! A statement is a protobuf message and a signature of its bytes. It is decoded once, and the bytes are kept: they are what
-//! is stored, forwarded, delivered and verified, so that a field that this Skep does not know is not lost on the way.
+//! A statement is a protobuf message and a signature of its bytes. It is decoded once, and the bytes are kept: they are
+//! what is stored, forwarded, delivered and verified, so that a field that this Skep does not know is not lost on the way.
+//!
+//! This module knows keys, bytes and the place where a statement holds. What operators can state is defined where it
+//! belongs, beside commands, operators and recoveries.
 
+mod key;
 mod verdicts;
 
 use std::fmt;
@@ -14,11 +18,11 @@ use serde::de::{Error as _, Visitor};
 use serde::ser::SerializeTuple as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::authority::{OperatorKey, OperatorSecret, Signature};
 use crate::codec::CodecError;
 use crate::ids::{Genesis, ShardId};
 use crate::text::SiteName;
 
+pub use key::{OperatorKey, OperatorSecret, Signature};
 pub use verdicts::Verdicts;
 
 /// Where a statement holds, and nowhere else.

@@ -1,135 +1,30 @@
-//! Who may send commands: operators, what they are granted, and their signatures.
+//! Who may send commands: operators, and what they are granted.
 //!
 //! The first operator is in a shard's first entry, or there is none. Everybody after it is granted what they may do by an
-//! operator that is an admin, in a signed statement. Whoever holds the chain of statements from an operator to the first one
-//! needs to trust nobody else: a bad orchestrator can lose a command and cannot forge one.
+//! operator that is an admin, in a signed statement. Whoever holds the chain of statements from an operator to the first
+//! one needs to trust nobody else: a bad orchestrator can lose a command and cannot forge one.
 //!
 //! Nobody grants more than it has: what counts is what every statement of a chain allows.
 
+mod first;
+mod root;
+
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::codec::CodecError;
 use crate::command::{InvalidCommand, Target};
 use crate::fleet::FleetLimits;
-use crate::ids::{Genesis, IdError};
 use crate::limits;
 use crate::mutant::{Mutant, is_on};
-use crate::recovery::PastGenesis;
-use crate::seed::{from_digits, to_digits};
-use crate::statement::{Place, Signed};
+use crate::signing::{OperatorKey, OperatorSecret, Place, Signed};
 use crate::text::{OperatorName, Verb};
 use crate::time::LogInstant;
 
-/// An operator: the public half of an ed25519 key, shown in base58.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct OperatorKey([u8; 32]);
-
-impl OperatorKey {
-    /// From the bytes of an ed25519 public key.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes of the ed25519 public key.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// Whether this operator signed these bytes. Strict: no weak keys, no malleable signatures (RFC 8032, 5.1.7).
-    pub fn verifies(&self, bytes: &[u8], signature: &Signature) -> bool {
-        let Ok(key) = VerifyingKey::from_bytes(&self.0) else { return false };
-        key.verify_strict(bytes, &ed25519_dalek::Signature::from_bytes(&signature.to_bytes())).is_ok()
-    }
-}
-
-impl fmt::Display for OperatorKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&bs58::encode(self.0).into_string())
-    }
-}
-
-impl fmt::Debug for OperatorKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OperatorKey({self})")
-    }
-}
-
-impl FromStr for OperatorKey {
-    type Err = IdError;
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let bad = |why| IdError { what: "operator key", text: text.chars().take(80).collect(), why };
-        if text.len() > 64 {
-            return Err(bad("it is too long"));
-        }
-        let bytes = bs58::decode(text).into_vec().map_err(|_| bad("it is not base58"))?;
-        bytes.try_into().map(Self).map_err(|_| bad("it has not 32 bytes"))
-    }
-}
-
-/// An ed25519 signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signature([u8; 32], [u8; 32]);
-
-impl Signature {
-    /// From its 64 bytes.
-    pub fn from_bytes(bytes: &[u8; 64]) -> Self {
-        let (mut left, mut right) = ([0; 32], [0; 32]);
-        left.copy_from_slice(&bytes[..32]);
-        right.copy_from_slice(&bytes[32..]);
-        Self(left, right)
-    }
-
-    /// Its 64 bytes.
-    pub fn to_bytes(&self) -> [u8; 64] {
-        let mut bytes = [0; 64];
-        bytes[..32].copy_from_slice(&self.0);
-        bytes[32..].copy_from_slice(&self.1);
-        bytes
-    }
-}
-
-/// The secret half of an operator's key. Never shown, and wiped from memory when it is let go of.
-pub struct OperatorSecret(SigningKey);
-
-impl OperatorSecret {
-    /// From 32 random bytes.
-    pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self(SigningKey::from_bytes(seed))
-    }
-
-    /// From the text of a key's file.
-    pub fn from_text(text: &str) -> Option<Self> {
-        from_digits(text.trim()).map(|seed| Self::from_seed(&seed))
-    }
-
-    /// The text of the file of the key that is made of 32 random bytes.
-    pub fn text_of(seed: &[u8; 32]) -> Zeroizing<String> {
-        let digits = to_digits(seed);
-        Zeroizing::new([digits.as_str(), "\n"].concat())
-    }
-
-    /// The public half.
-    pub fn key(&self) -> OperatorKey {
-        OperatorKey(self.0.verifying_key().to_bytes())
-    }
-
-    pub(crate) fn sign(&self, bytes: &[u8]) -> Signature {
-        Signature::from_bytes(&self.0.sign(bytes).to_bytes())
-    }
-}
-
-impl fmt::Debug for OperatorSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OperatorSecret(of {})", self.key())
-    }
-}
+pub use first::{FirstOperator, FirstReplacement, KnownFirst, SignedFirst, SignedReplacement};
+pub use root::{PastGenesis, Root};
 
 /// Some of a kind, or any.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,91 +159,6 @@ impl OperatorGrant {
     }
 }
 
-/// The first operator of a new shard, as it shows that it has its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FirstOperator {
-    /// The shard.
-    pub place: Place,
-    /// Its key.
-    pub operator: OperatorKey,
-    /// Its name.
-    pub name: OperatorName,
-}
-
-/// The first operator of a new shard, signed by itself.
-pub type SignedFirst = Signed<FirstOperator>;
-
-impl FirstOperator {
-    /// Signs the statement; the `operator` is whoever signs.
-    ///
-    /// # Errors
-    /// [`CodecError`] if it is over its limit.
-    pub fn sign(self, by: &OperatorSecret) -> Result<SignedFirst, CodecError> {
-        Signed::sign(self, by)
-    }
-}
-
-/// The first operator gives its place to another key. What it granted goes with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FirstReplacement {
-    /// The shard.
-    pub place: Place,
-    /// The first operator so far, who signs.
-    pub old: OperatorKey,
-    /// The first operator from now on.
-    pub new: OperatorKey,
-    /// Its name.
-    pub name: OperatorName,
-    /// The first replacement is number 1: so that none holds twice.
-    pub serial: u64,
-}
-
-/// A replacement of the first operator, signed by it.
-pub type SignedReplacement = Signed<FirstReplacement>;
-
-impl FirstReplacement {
-    /// Signs the statement; the `old` one is whoever signs.
-    ///
-    /// # Errors
-    /// [`CodecError`] if it is over its limit.
-    pub fn sign(self, by: &OperatorSecret) -> Result<SignedReplacement, CodecError> {
-        Signed::sign(self, by)
-    }
-}
-
-/// Where all authority in a shard comes from, as its leader tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Root {
-    /// The shard's genesis.
-    pub genesis: Genesis,
-    /// Its first operator as it was made; none if it was made without one.
-    pub first: Option<OperatorKey>,
-    /// By whom that was replaced since, in order, but for what whoever asked knew already.
-    pub replaced: Vec<Arc<SignedReplacement>>,
-    /// What the shard was before it was recovered, in order: the last few times.
-    pub past: Vec<PastGenesis>,
-}
-
-/// The first operator as somebody knows it, by so many replacements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KnownFirst {
-    /// Its key.
-    pub operator: OperatorKey,
-    /// How many there were before it.
-    pub replaced: u64,
-}
-
-impl KnownFirst {
-    /// The one after a replacement, if that is the next one, and signed by this one for this shard.
-    #[must_use]
-    pub fn after(self, replacement: &SignedReplacement, place: &Place) -> Option<Self> {
-        let next = replacement.serial.checked_sub(1) == Some(self.replaced) && replacement.old == self.operator;
-        let holds = next && replacement.place == *place && replacement.unknown_field().is_none();
-        let replaced = replacement.serial;
-        (holds && replacement.is_signed()).then_some(Self { operator: replacement.new, replaced })
-    }
-}
-
 /// What makes an operator one: statements from its own up to one that the first operator signed. Empty for the first.
 pub type Authority = Vec<Arc<SignedGrant>>;
 
@@ -403,7 +213,7 @@ pub fn stated(chain: &[Arc<SignedGrant>], first: OperatorKey, place: &Place) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ShardId;
+    use crate::ids::{Genesis, ShardId};
 
     fn secret(n: u8) -> OperatorSecret {
         OperatorSecret::from_seed(&[n; 32])
@@ -416,23 +226,6 @@ mod tests {
     fn grant(of: &OperatorSecret, admin_depth: u32) -> OperatorGrant {
         let name = OperatorName::new("someone").unwrap();
         OperatorGrant { admin_depth, serial: 1, ..OperatorGrant::of_first(place(), of.key(), name) }
-    }
-
-    #[test]
-    fn a_key_is_the_one_of_rfc_8032_and_its_text_round_trips() {
-        // RFC 8032, section 7.1, test 1.
-        let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
-        let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
-        let bytes = |text: &str| -> [u8; 32] {
-            std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
-        };
-        let key = OperatorSecret::from_seed(&bytes(seed)).key();
-        assert_eq!(key.as_bytes(), &bytes(public));
-        assert_eq!(key.to_string().parse(), Ok(key));
-        for bad in ["", "0", "abc", &"1".repeat(99)] {
-            assert!(bad.parse::<OperatorKey>().is_err(), "{bad}");
-        }
-        assert!(!format!("{:?}", secret(1)).contains("01010101"));
     }
 
     fn chain(links: &[SignedGrant]) -> Authority {
@@ -513,38 +306,6 @@ mod tests {
         let links =
             chain(&[grant(&below, 0).sign(&clerk).unwrap(), links[0].as_ref().clone(), links[1].as_ref().clone()]);
         assert_eq!(granted(&links, below.key(), first.key(), &place()), None);
-    }
-
-    #[test]
-    fn a_key_is_read_from_its_file_as_it_was_written() {
-        let text = OperatorSecret::text_of(&[0x1c; 32]);
-        assert_eq!(text.as_str(), format!("{}\n", "1c".repeat(32)));
-        assert_eq!(OperatorSecret::from_text(&text).map(|secret| secret.key()), Some(secret(0x1c).key()));
-        assert!(OperatorSecret::from_text(&text[2..]).is_none());
-    }
-
-    #[test]
-    fn a_first_operator_is_replaced_by_its_own_word_and_each_word_holds_once() {
-        let (old, new) = (secret(1), secret(2));
-        let known = KnownFirst { operator: old.key(), replaced: 0 };
-        let to = |new: &OperatorSecret, serial| FirstReplacement {
-            place: place(),
-            old: old.key(),
-            new: new.key(),
-            name: OperatorName::new("first").unwrap(),
-            serial,
-        };
-        let replaced = to(&new, 1).sign(&old).unwrap();
-        let now = known.after(&replaced, &place()).unwrap();
-        assert_eq!(now, KnownFirst { operator: new.key(), replaced: 1 });
-        assert_eq!(now.after(&replaced, &place()), None, "again");
-        let back = FirstReplacement { new: old.key(), ..to(&old, 2) }.sign(&new).unwrap();
-        let back = now.after(&back, &place()).unwrap();
-        assert_eq!(back.after(&replaced, &place()), None, "the key is the first again, and its old word is over");
-        let forged = Signed::under(&to(&secret(3), 1), *replaced.signature()).unwrap();
-        assert_eq!(known.after(&forged, &place()), None);
-        let other = Place { genesis: Genesis::from_bytes([7; 16]), ..place() };
-        assert_eq!(known.after(&replaced, &other), None);
     }
 
     #[test]
