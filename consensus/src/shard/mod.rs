@@ -47,6 +47,7 @@ use crate::clock::{Clocks, ShardClock};
 use crate::ends::Ends;
 use crate::net::{Noise, Peers, SnapshotSender};
 use crate::pulls::Pulls;
+use crate::raft::Raft;
 use crate::raft::acked::Acked;
 use crate::raft::agree::bring_to_agree;
 use crate::raft::checked::Checked;
@@ -55,7 +56,7 @@ use crate::raft::kept::Replay;
 use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
-use crate::raft::types::{Raft, TypeConfig};
+use crate::raft::types::TypeConfig;
 use crate::threads::{Errand, Threads};
 
 pub(crate) use admit::is_possible_term;
