@@ -28,7 +28,7 @@ use skep_protocol::recovery::Lineage;
 use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
 use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath};
-use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title, TraceParent};
+use skep_protocol::text::{AgentId, Capability, ContentType, NodeName, Reason, SiteName, TaskKind, Title, TraceParent};
 use skep_protocol::time::LogInstant;
 
 fn hex(bytes: &[u8]) -> String {
@@ -114,7 +114,7 @@ fn answer() -> QueryAnswer {
 
 fn envelope() -> Envelope {
     let (topic, source) = (TopicPath::new("s/g/k").unwrap(), AgentId::new("a").unwrap());
-    let publication = Publication { topic, source, content_type: String::new(), payload: vec![9] };
+    let publication = Publication { topic, source, content_type: ContentType::default(), payload: vec![9] };
     Envelope { sender: NodeId::from_public_key([0xdd; 32]), process: 1, sequence: 2, publication }
 }
 

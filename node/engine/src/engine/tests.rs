@@ -12,7 +12,7 @@ use skep_protocol::query::Query;
 use skep_protocol::settled::Settled;
 use skep_protocol::task::TaskStatus;
 use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
-use skep_protocol::text::AgentId;
+use skep_protocol::text::{AgentId, ContentType};
 use skep_protocol::time::LogInstant;
 
 use super::*;
@@ -366,7 +366,7 @@ fn no_other_node_speaks_for_an_agent_that_this_one_serves() {
     let mut says = |engine: &mut Engine, source: &AgentId, now_ms: u64| {
         sequence += 1;
         let (topic, source) = (topic.clone(), source.clone());
-        let publication = Publication { topic, source, content_type: String::new(), payload: vec![7] };
+        let publication = Publication { topic, source, content_type: ContentType::default(), payload: vec![7] };
         let envelope = Envelope { sender: node(3), process: 1, sequence, publication };
         engine.handle(Event::Topic(TopicEvent::Received(envelope)), now_ms);
         effects(engine)
