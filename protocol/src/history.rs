@@ -23,8 +23,8 @@ pub struct HistoryEdge {
     pub begins: u64,
     /// When the oldest changes that are kept were made; none if there are none.
     pub begins_at: Option<LogInstant>,
-    /// The entries from the first one wanted on whose changes the replica lacks; none if it has them, or has not applied
-    /// them yet.
+    /// The entries from the first one wanted on whose changes the replica lacks; none if it has them, or has not
+    /// applied them yet.
     pub missing: Option<Missing>,
 }
 
@@ -40,8 +40,8 @@ pub struct Missing {
 }
 
 impl HistoryEdge {
-    /// The entries around one that the replica has no changes of and gets none of by applying the log: from, and the first
-    /// one after them.
+    /// The entries around one that the replica has no changes of and gets none of by applying the log: from, and the
+    /// first one after them.
     pub fn lacks(&self, index: u64) -> Option<(u64, u64)> {
         if index < self.begins {
             return Some((0, self.begins));

@@ -1,8 +1,8 @@
 //! Who may send commands: operators, and what they are granted.
 //!
-//! The first operator is in a shard's first entry, or there is none. Everybody after it is granted what they may do by an
-//! operator that is an admin, in a signed statement. Whoever holds the chain of statements from an operator to the first
-//! one needs to trust nobody else: a bad orchestrator can lose a command and cannot forge one.
+//! The first operator is in a shard's first entry, or there is none. Everybody after it is granted what they may do by
+//! an operator that is an admin, in a signed statement. Whoever holds the chain of statements from an operator to the
+//! first one needs to trust nobody else: a bad orchestrator can lose a command and cannot forge one.
 //!
 //! Nobody grants more than it has: what counts is what every statement of a chain allows.
 
@@ -78,8 +78,8 @@ pub struct OperatorGrant {
     pub serial: u64,
     /// What it may ask for.
     pub verbs: Allowed<Verb>,
-    /// Of whom. Never of all at once: see `broadcast`. By name: whoever may command a group may not thereby grant an agent
-    /// of it.
+    /// Of whom. Never of all at once: see `broadcast`. By name: whoever may command a group may not thereby grant an
+    /// agent of it.
     pub targets: Allowed<Target>,
     /// Whether it may command all agents at once.
     pub broadcast: bool,
@@ -170,13 +170,13 @@ pub const FIRST_SERIAL: u64 = 1;
 pub struct AuthorityNews {
     /// Of each of them the statement about it, with those that make whoever stated it an admin.
     pub chains: Vec<Arc<Authority>>,
-    /// How many there are up to which this is all. Fewer than whoever asked named, if there are not so many: then this is all from the
-    /// first one on.
+    /// How many there are up to which this is all. Fewer than whoever asked named, if there are not so many: then this
+    /// is all from the first one on.
     pub up_to: u64,
 }
 
-/// What an operator is granted by a chain of statements that ends with the first operator, as far as each of them allows it;
-/// none if the chain does not hold, is of another shard, or of somebody who is revoked.
+/// What an operator is granted by a chain of statements that ends with the first operator, as far as each of them
+/// allows it; none if the chain does not hold, is of another shard, or of somebody who is revoked.
 pub fn granted(
     chain: &[Arc<SignedGrant>],
     operator: OperatorKey,
@@ -189,8 +189,8 @@ pub fn granted(
     stated(chain, first, place).filter(|grant| grant.operator == operator && !grant.revoked)
 }
 
-/// What is stated of an operator by a chain of statements that ends with the first operator, and that it may do nothing any more,
-/// too; none if the chain does not hold, is of another shard, or if whoever states it is revoked.
+/// What is stated of an operator by a chain of statements that ends with the first operator, and that it may do nothing
+/// any more, too; none if the chain does not hold, is of another shard, or if whoever states it is revoked.
 pub fn stated(chain: &[Arc<SignedGrant>], first: OperatorKey, place: &Place) -> Option<OperatorGrant> {
     let mut granted = OperatorGrant::of_first(place.clone(), first, OperatorName::new("first").ok()?);
     if chain.is_empty() || chain.len() > limits::AUTHORITY_CHAIN_MAX {

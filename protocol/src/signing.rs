@@ -1,7 +1,8 @@
 //! Keys of operators, signatures, and what was signed, as it was signed.
 //!
 //! A statement is a protobuf message and a signature of its bytes. It is decoded once, and the bytes are kept: they are
-//! what is stored, forwarded, delivered and verified, so that a field that this Skep does not know is not lost on the way.
+//! what is stored, forwarded, delivered and verified, so that a field that this Skep does not know is not lost on the
+//! way.
 //!
 //! This module knows keys, bytes and the place where a statement holds. What operators can state is defined where it
 //! belongs, beside commands, operators and recoveries.

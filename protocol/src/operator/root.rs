@@ -33,8 +33,8 @@ pub struct PastGenesis {
 }
 
 impl Root {
-    /// The genesis and the first operator that somebody knows who is told this. Who knew nothing believes it; who knew something
-    /// believes what follows from that by the word of first operators alone.
+    /// The genesis and the first operator that somebody knows who is told this. Who knew nothing believes it; who knew
+    /// something believes what follows from that by the word of first operators alone.
     pub fn known_after(
         &self,
         known: Option<(Genesis, Option<KnownFirst>)>,

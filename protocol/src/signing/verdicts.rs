@@ -17,8 +17,8 @@ struct Known {
     order: VecDeque<Fingerprint>,
 }
 
-/// Signatures that were found to hold, so that whoever meets the same statement again need not look. Nothing depends on what
-/// is in it but time: a statement that is not known is verified.
+/// Signatures that were found to hold, so that whoever meets the same statement again need not look. Nothing depends on
+/// what is in it but time: a statement that is not known is verified.
 #[derive(Debug)]
 pub struct Verdicts {
     known: Mutex<Known>,
