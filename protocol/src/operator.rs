@@ -128,7 +128,7 @@ impl OperatorGrant {
     pub fn allows(&self, verb: &Verb, target: &Target, deadline: LogInstant) -> bool {
         let targets = match target {
             Target::All => self.broadcast,
-            one => self.targets.allows(one),
+            one @ (Target::Agent(_) | Target::Group(_)) => self.targets.allows(one),
         };
         !self.revoked && self.verbs.allows(verb) && targets && self.until.is_none_or(|until| deadline <= until)
     }

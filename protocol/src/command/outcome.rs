@@ -55,7 +55,12 @@ impl CommandOutcome {
     pub fn without_result(&self) -> Self {
         match self {
             Self::Succeeded { .. } => Self::Succeeded { result: Vec::new() },
-            outcome => outcome.clone(),
+            Self::Failed { .. }
+            | Self::Rejected { .. }
+            | Self::Expired
+            | Self::Cancelled
+            | Self::Superseded
+            | Self::Indeterminate { .. } => self.clone(),
         }
     }
 
