@@ -13,6 +13,7 @@ pub mod agent;
 pub mod change;
 pub mod codec;
 pub mod command;
+pub mod critical;
 mod encodings;
 pub mod entry;
 pub mod fault;

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Fields, PAIR, TARGET, key, malformed, message, place, stated_target, target, v1};
+use super::{PAIR, TARGET, key, place, stated_target, target, v1};
 use crate::codec::CodecError;
 use crate::command::{Command, CommandClass, CommandOrder, OrderKind, Waves};
+use crate::critical::{Fields, malformed, message};
 use crate::field::{FieldError, InField as _, field};
 use crate::ids::CommandId;
 use crate::limits;

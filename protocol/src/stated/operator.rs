@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Fields, PAIR, TARGET, key, malformed, message, place, stated_target, target, v1};
+use super::{PAIR, TARGET, key, place, stated_target, target, v1};
 use crate::codec::CodecError;
 use crate::command::Target;
+use crate::critical::{Fields, malformed, message};
 use crate::field::{FieldError, InField as _, field};
 use crate::limits;
 use crate::operator::{Allowed, FirstOperator, FirstReplacement, OperatorGrant};

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Fields, key, malformed, message, place, v1};
+use super::{key, place, v1};
 use crate::codec::CodecError;
+use crate::critical::{Fields, malformed, message};
 use crate::field::{FieldError, field};
 use crate::ids::Genesis;
 use crate::limits;
