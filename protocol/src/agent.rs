@@ -1,5 +1,7 @@
 //! Agents and the roles they take.
 
+mod change;
+mod op;
 mod query;
 
 use std::collections::BTreeSet;
@@ -13,6 +15,8 @@ use crate::task::{InvalidSpec, Task};
 use crate::text::{Capability, RoleName};
 use crate::time::LogInstant;
 
+pub use change::AgentChange;
+pub use op::AgentOp;
 pub use query::AgentView;
 
 /// What an agent of this role can do and how much at a time.

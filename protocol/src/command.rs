@@ -3,8 +3,10 @@
 //! A task is work that whoever can claims; a command is meant for the robots that it names, and each of them does it at
 //! most once, before its deadline, or not at all.
 
+mod change;
 mod class;
 mod control;
+mod op;
 mod outcome;
 mod query;
 
@@ -21,8 +23,10 @@ use crate::signing::{OperatorKey, OperatorSecret, Place, Signed};
 use crate::text::{AgentId, ContentType, GroupName, TraceParent, Verb};
 use crate::time::LogInstant;
 
+pub use change::CommandChange;
 pub use class::{CommandClass, DeliverySeq, PerClass};
 pub use control::{CommandOrder, OrderKind, SignedOrder};
+pub use op::{CommandOp, DeliveryReport, EndedDelivery};
 pub use outcome::{CommandOutcome, CommandProgress, Steps, VoidCause};
 pub use query::{CommandView, DeliveryView};
 

@@ -14,13 +14,13 @@ use crate::telemetry::{Envelope, SignedEnvelope};
 
 impl Encoded for Entry {
     const WHAT: &'static str = "log entry";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = limits::ENTRY_BYTES_MAX;
 }
 
 impl Encoded for ChangeSet {
     const WHAT: &'static str = "change set";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 }
 
@@ -32,7 +32,7 @@ impl Encoded for Query {
 
 impl Encoded for QueryAnswer {
     const WHAT: &'static str = "query answer";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 }
 
@@ -50,7 +50,7 @@ impl Encoded for Lineages {
 
 impl Encoded for Proposal {
     const WHAT: &'static str = "proposal";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 }
 

@@ -6,7 +6,9 @@
 //!
 //! Nobody grants more than it has: what counts is what every statement of a chain allows.
 
+mod change;
 mod first;
+mod op;
 mod root;
 
 use std::collections::BTreeSet;
@@ -23,7 +25,9 @@ use crate::signing::{OperatorKey, OperatorSecret, Place, Signed};
 use crate::text::{OperatorName, Verb};
 use crate::time::LogInstant;
 
+pub use change::OperatorChange;
 pub use first::{FirstOperator, FirstReplacement, KnownFirst, SignedFirst, SignedReplacement};
+pub use op::OperatorOp;
 pub use root::{PastGenesis, Root};
 
 /// Some of a kind, or any.

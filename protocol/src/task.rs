@@ -1,5 +1,7 @@
 //! Tasks: work that agents claim.
 
+mod change;
+mod op;
 mod query;
 
 use std::collections::BTreeSet;
@@ -14,6 +16,8 @@ use crate::position::Position;
 use crate::text::{AgentId, Capability, Reason, TaskKind, Title};
 use crate::time::LogInstant;
 
+pub use change::{ReclaimCause, TaskChange, Topic};
+pub use op::{Claim, TaskOp};
 pub use query::{TaskView, WaitReason};
 
 /// How urgent a task is. Higher first; equal priorities in order of creation.

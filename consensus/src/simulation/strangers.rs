@@ -7,15 +7,16 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 use skep_protocol::codec::Encoded as _;
-use skep_protocol::entry::{self, Charter, EntryBody, Founding, Op, Request};
+use skep_protocol::entry::{Charter, EntryBody, Founding, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
 use skep_protocol::frame::{FrameKind, RaftAddress};
 use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId, TaskId};
-use skep_protocol::limits;
 use skep_protocol::query::Query;
 use skep_protocol::recovery::Lineage;
 use skep_protocol::signing::Place;
+use skep_protocol::task::TaskOp;
 use skep_protocol::time::LogInstant;
+use skep_protocol::{entry, limits};
 
 use super::site::{Nodes, Process, SHARD, charter};
 use super::watch::Watch;
@@ -131,7 +132,7 @@ fn a_peer_that_votes_nowhere_has_no_part_in_raft() {
 
 /// An entry as no node lets it in: with a reason that a terminal obeys.
 fn obeyed() -> Vec<u8> {
-    let op = Op::CancelTask { task: TaskId::from_bytes([1; 16]), reason: "zqz".parse().unwrap() };
+    let op = Op::Task(TaskOp::Cancel { task: TaskId::from_bytes([1; 16]), reason: "zqz".parse().unwrap() });
     let at = LogInstant::from_raw(1);
     let request = Request { id: RequestId::from_bytes([2; 16]), first_sent: at, deadline: at, op };
     let entry = entry::Entry { stamp: at, term: 1, body: EntryBody::Requests(vec![request]) };

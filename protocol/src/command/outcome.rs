@@ -50,6 +50,19 @@ impl CommandOutcome {
         }
     }
 
+    /// Bytes of what came of it.
+    pub const fn result_bytes(&self) -> usize {
+        match self {
+            Self::Succeeded { result } => result.len(),
+            Self::Failed { .. }
+            | Self::Rejected { .. }
+            | Self::Expired
+            | Self::Cancelled
+            | Self::Superseded
+            | Self::Indeterminate { .. } => 0,
+        }
+    }
+
     /// The same, without what came of it.
     #[must_use]
     pub fn without_result(&self) -> Self {

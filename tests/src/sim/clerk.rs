@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use rand::RngExt as _;
-use skep_protocol::command::{Command, Target};
+use skep_protocol::command::{Command, CommandOp, Target};
 use skep_protocol::entry::Op;
-use skep_protocol::operator::{Allowed, OperatorGrant};
+use skep_protocol::operator::{Allowed, OperatorGrant, OperatorOp};
 use skep_protocol::signing::OperatorSecret;
 use skep_protocol::text::{AgentId, GroupName, OperatorName, Verb};
 
@@ -69,10 +69,10 @@ pub(super) fn is_for(target: &Target, agent: &AgentId) -> bool {
 /// Whether an operation names an operator who did not sign it. Not the product's own word, which a seeded bug changes.
 pub(super) fn is_forged(op: &Op) -> bool {
     match op {
-        Op::ReplaceFirst { replacement } => !replacement.is_signed(),
-        Op::GrantOperator { grant } => !grant.is_signed(),
-        Op::SendCommand { command } => !command.is_signed(),
-        Op::OrderCommand { order } => !order.is_signed(),
+        Op::Operator(OperatorOp::ReplaceFirst { replacement }) => !replacement.is_signed(),
+        Op::Operator(OperatorOp::Grant { grant }) => !grant.is_signed(),
+        Op::Command(CommandOp::Send { command }) => !command.is_signed(),
+        Op::Command(CommandOp::Control { order }) => !order.is_signed(),
         _ => false,
     }
 }
@@ -104,7 +104,7 @@ impl Sim {
             _ => return None,
         };
         let signed = grant(serial).sign(&operator()).ok()?;
-        Some(Op::GrantOperator { grant: Box::new(signed) })
+        Some(Op::Operator(OperatorOp::Grant { grant: Box::new(signed) }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rand::RngExt as _;
 use skep_fleet::{FleetLimits, FleetState, LogPosition};
-use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind, Target, Waves};
+use skep_protocol::command::{Command, CommandClass, CommandOp, CommandOrder, OrderKind, Target, Waves};
 use skep_protocol::entry::{Charter, Entry, EntryBody, Founding, Op, Request};
 use skep_protocol::fleet::{FLEET_VERSIONS, Rules};
 use skep_protocol::ids::{CommandId, Genesis, TaskId};
@@ -11,7 +11,7 @@ use skep_protocol::outcome::NotDone;
 use skep_protocol::query::Query;
 use skep_protocol::settled::Settled;
 use skep_protocol::signing::{OperatorSecret, Place, Signature, Signed};
-use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec};
+use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskOp, TaskSpec};
 use skep_protocol::text::{
     Capability, ContentType, GroupName, OperatorName, Reason, TaskKind, Title, TraceParent, Verb,
 };
@@ -94,11 +94,11 @@ pub(super) fn founded(term: u64) -> FleetState {
 /// A command gets its deadline and its signature when its sender knows what time it is.
 pub(super) fn sealed(op: Op, clock: LogInstant) -> Op {
     match op {
-        Op::SendCommand { command } => {
+        Op::Command(CommandOp::Send { command }) => {
             let valid_ms = command.deadline.raw();
             let sealed = Command { deadline: clock.plus_ms(valid_ms), ..command.statement().clone() };
             let by = secret_of(&sealed);
-            Op::SendCommand { command: sealed.sign(&by).map_or(command, Box::new) }
+            Op::Command(CommandOp::Send { command: sealed.sign(&by).map_or(command, Box::new) })
         }
         op => op,
     }
@@ -171,7 +171,9 @@ impl Sim {
             operator: signer.key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        Op::SendCommand { command: Box::new(Signed::under(&command, signature).expect("within its limit")) }
+        Op::Command(CommandOp::Send {
+            command: Box::new(Signed::under(&command, signature).expect("within its limit")),
+        })
     }
 
     /// A change of mind about a command.
@@ -181,7 +183,7 @@ impl Sim {
         let what = if self.rng.random_bool(0.5) { OrderKind::Cancel } else { OrderKind::Abort };
         let (reason, operator) = (Reason::truncated("changed my mind"), operator());
         let order = CommandOrder { place: place(), command, what, reason, operator: operator.key() };
-        Some(Op::OrderCommand { order: Box::new(order.sign(&operator).ok()?) })
+        Some(Op::Command(CommandOp::Control { order: Box::new(order.sign(&operator).ok()?) }))
     }
 
     pub(super) fn on_customer_wakes(&mut self, customer: usize) {
@@ -206,15 +208,15 @@ impl Sim {
             (13, _) => op = self.order(customer),
             (0..2, Some(task)) => reads = Some(task),
             (2, Some(task)) if self.rng.random_ratio(1, 3) => {
-                op = Some(Op::CancelTask { task, reason: Reason::truncated("changed my mind") });
+                op = Some(Op::Task(TaskOp::Cancel { task, reason: Reason::truncated("changed my mind") }));
             }
-            (3, Some(task)) => op = Some(Op::RequeueTask { task, reason: Reason::truncated("once more") }),
+            (3, Some(task)) => op = Some(Op::Task(TaskOp::Requeue { task, reason: Reason::truncated("once more") })),
             _ => {
                 let task = TaskId::from_bytes(self.rng.random());
                 let spec = Box::new(self.spec());
                 self.customers[customer].tasks.push(task);
                 self.customers[customer].left -= 1;
-                op = Some(Op::CreateTask { task, spec });
+                op = Some(Op::Task(TaskOp::Create { task, spec }));
             }
         }
         if op.is_none() && reads.is_none() {

@@ -2,10 +2,11 @@
 
 use rand::RngExt as _;
 use skep_client::{ClaimKey, Fenced};
-use skep_protocol::entry::{Claim, Op, Request};
+use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::NotDone;
 use skep_protocol::settled::Settled;
+use skep_protocol::task::{Claim, TaskOp};
 use skep_protocol::text::Reason;
 use skep_testnet::site::station::{Question, Refused, Step};
 
@@ -99,7 +100,7 @@ impl Sim {
         if known.call.is_none()
             && let Some(claim) = known.give_back.pop_front()
         {
-            self.call(robot, Op::ReleaseTask { claim }, For::GiveBack);
+            self.call(robot, Op::Task(TaskOp::Release { claim }), For::GiveBack);
         }
         if self.robots[robot].step_at <= now {
             self.robots[robot].step_at = u64::MAX;
@@ -210,12 +211,12 @@ impl Sim {
         let done = u8::try_from(job.errand).unwrap_or(u8::MAX);
         let note = Reason::truncated("");
         let (op, what) = if self.rng.random_ratio(1, FAILS_ONE_IN) {
-            (Op::FailTask { claim, reason: Reason::truncated("slipped"), retryable: true }, For::End)
+            (Op::Task(TaskOp::Fail { claim, reason: Reason::truncated("slipped"), retryable: true }), For::End)
         } else if job.errand >= job.errands {
-            (Op::CompleteTask { claim, result: vec![done] }, For::End)
+            (Op::Task(TaskOp::Complete { claim, result: vec![done] }), For::End)
         } else {
             let permille = u16::try_from(job.errand * 1_000 / job.errands).unwrap_or(0);
-            (Op::ReportProgress { claim, permille, note, checkpoint: Some(vec![done]) }, For::Progress)
+            (Op::Task(TaskOp::Report { claim, permille, note, checkpoint: Some(vec![done]) }), For::Progress)
         };
         self.call(robot, op, what);
     }
@@ -284,7 +285,7 @@ impl Sim {
             (For::GiveBack, Some(_)) => {}
             (For::GiveBack, None) => {
                 // Under a new id: the old one has had its time.
-                if let Op::ReleaseTask { claim } = calling.op {
+                if let Op::Task(TaskOp::Release { claim }) = calling.op {
                     self.robots[robot].give_back.push_back(claim);
                 }
             }

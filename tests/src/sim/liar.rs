@@ -15,12 +15,12 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use skep_engine::Outcome;
-use skep_protocol::command::SignedCommand;
+use skep_protocol::command::{CommandOp, SignedCommand};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::HomeEpoch;
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::limits;
-use skep_protocol::operator::SignedGrant;
+use skep_protocol::operator::{OperatorOp, SignedGrant};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::text::AgentId;
 
@@ -209,8 +209,8 @@ impl Sim {
     pub(super) fn liar_reads(&mut self, op: &Op) {
         let Some(lying) = &mut self.liar else { return };
         match op {
-            Op::SendCommand { command } => lying.signed.push(Arc::new(command.as_ref().clone())),
-            Op::GrantOperator { grant } => {
+            Op::Command(CommandOp::Send { command }) => lying.signed.push(Arc::new(command.as_ref().clone())),
+            Op::Operator(OperatorOp::Grant { grant }) => {
                 lying.grant.get_or_insert_with(|| Arc::new(grant.as_ref().clone()));
             }
             _ => {}

@@ -6,16 +6,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use skep_client::v1;
-use skep_client::{ClaimKey, Granted, Holdings};
+use skep_client::{ClaimKey, Granted, Holdings, v1};
 use skep_engine::{AttachWish, StreamKey, ToAgent};
 use skep_protocol::agent::Role;
-use skep_protocol::entry::Claim;
 use skep_protocol::ids::{ClaimEpoch, CommandId, SessionId, TaskId};
 use skep_protocol::lease::LeaseTerms;
 use skep_protocol::offer::GoToken;
 use skep_protocol::outcome::{NotDone, Refusal};
 use skep_protocol::position::Position;
+use skep_protocol::task::Claim;
 use skep_protocol::text::{AgentId, Capability, RoleName};
 
 use super::commands::Task;

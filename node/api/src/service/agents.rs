@@ -4,11 +4,11 @@ use std::future::ready;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt as _};
-use skep_proto::convert::{self, FieldError, Meta};
-use skep_proto::v1;
+use skep_proto::convert::{FieldError, Meta};
 use skep_proto::v1::agent_message::Message as Said;
 use skep_proto::v1::node_message::Message as Told;
-use skep_protocol::entry::Op;
+use skep_proto::{convert, v1};
+use skep_protocol::agent::AgentOp;
 use skep_protocol::field::InField as _;
 use skep_protocol::lease::Usable;
 use skep_protocol::limits;
@@ -37,7 +37,7 @@ impl Agents {
         Self { host }
     }
 
-    async fn change(&self, caller: &Caller, request: (Meta, Op)) -> Result<v1::AgentReceipt, Failed> {
+    async fn change(&self, caller: &Caller, request: (Meta, AgentOp)) -> Result<v1::AgentReceipt, Failed> {
         let done = self.host.submit(request, caller.patience_ms).await?;
         let Receipt::Agent(agent) = &done.receipt else {
             return Err(Failed::bug("a command without a receipt"));

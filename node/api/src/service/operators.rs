@@ -1,9 +1,9 @@
 //! Operators, and for what place they sign.
 
-use skep_proto::convert::{self, Meta};
-use skep_proto::v1;
-use skep_protocol::entry::Op;
+use skep_proto::convert::Meta;
+use skep_proto::{convert, v1};
 use skep_protocol::field::InField as _;
+use skep_protocol::operator::OperatorOp;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
 use skep_protocol::signing::OperatorKey;
@@ -22,7 +22,7 @@ impl Operators {
         Self { host }
     }
 
-    async fn change(&self, caller: &Caller, request: (Meta, Op)) -> Result<v1::OperatorReceipt, Failed> {
+    async fn change(&self, caller: &Caller, request: (Meta, OperatorOp)) -> Result<v1::OperatorReceipt, Failed> {
         let done = self.host.submit(request, caller.patience_ms).await?;
         let Receipt::Operator { operator, serial } = &done.receipt else {
             return Err(Failed::bug("a grant without a receipt"));

@@ -18,7 +18,7 @@ mod pull;
 use std::collections::{BTreeMap, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::command::{CommandClass, DeliverySeq};
+use skep_protocol::command::{CommandClass, CommandOp, DeliverySeq};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{HomeEpoch, ShardId};
 use skep_protocol::journal::JournalState;
@@ -35,11 +35,12 @@ use crate::ask::{Ask, Asked};
 use crate::key::{StreamKey, WriteKey};
 use bound::ClockBound;
 use due::Dues;
-pub use event::{InboxEvent, JournalEffect, Taker};
 use floor::ClockFloor;
 use one::{Answered, Inbox, Out};
 use pressure::Room;
 use pull::Turn;
+
+pub use event::{InboxEvent, JournalEffect, Taker};
 
 /// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
 const REQUEST_PATIENCE_MS: u64 = 10_000;
@@ -247,17 +248,17 @@ impl Inboxes {
         }
         for ended in out.ended {
             let of = Request::End(whose.clone(), ended.seq);
-            self.ask_for(of, whose.0, Op::EndDelivery { ended: Box::new(ended) });
+            self.ask_for(of, whose.0, CommandOp::End { ended: Box::new(ended) });
         }
         self.reporting += out.reports.len();
         for report in out.reports {
             let of = Request::Report(whose.clone(), report.seq);
-            self.ask_for(of, whose.0, Op::ReportDelivery { report: Box::new(report) });
+            self.ask_for(of, whose.0, CommandOp::Report { report: Box::new(report) });
         }
     }
 
-    fn ask_for(&mut self, of: Request, shard: ShardId, op: Op) {
-        let (purpose, work) = (Purpose::Request(of), Asked::Op(op));
+    fn ask_for(&mut self, of: Request, shard: ShardId, op: CommandOp) {
+        let (purpose, work) = (Purpose::Request(of), Asked::Op(Op::Command(op)));
         self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
@@ -301,7 +302,7 @@ impl Inboxes {
         let Some(inbox) = self.inboxes.get(whose) else { return };
         let Some(taker) = inbox.taker.as_ref().filter(|taker| taker.stream == stream) else { return };
         let (agent, attachment, groups) = (taker.agent.clone(), taker.attachment, taker.groups.clone());
-        let op = Op::OpenInbox { agent, attachment, journal: inbox.head().id, groups };
+        let op = CommandOp::OpenInbox { agent, attachment, journal: inbox.head().id, groups };
         self.ask_for(Request::Open(whose.clone(), stream), whose.0, op);
     }
 
