@@ -1,7 +1,8 @@
 //! Checks of what was written down, against the invariants that Skep promises.
 //!
 //! Everything is judged from files that outlive the processes: what the station logged, what clients heard, what every
-//! voter holds, and what was done to the testnet. One invariant a file, which is called after what holds; its first line has the id.
+//! voter holds, and what was done to the testnet. One invariant a file, which is called after what holds; its first line has
+//! the id.
 
 mod acknowledged;
 mod at_most_once;

@@ -17,8 +17,8 @@ use skep_protocol::time::LogInstant;
 
 use super::site::{LEASE, NODES, Site, Waits};
 use super::{DAY_MS, MINUTE_MS};
-use crate::sim::customer::{operator, place, sealed};
-use crate::sim::host::SHARD;
+use crate::sim::clerk::sealed;
+use crate::sim::names::{SHARD, operator, place};
 
 /// How long an agent stays.
 const STAYS_MS: std::ops::RangeInclusive<u64> = 60 * MINUTE_MS..=180 * MINUTE_MS;
