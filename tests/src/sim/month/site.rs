@@ -26,7 +26,7 @@ use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::MonthOptions;
-use super::software::{Session, Step};
+use super::agents::{Session, Step};
 use crate::sim::journal::Journal;
 use crate::sim::names::{SHARD, founded, host_of, node_id, site};
 
