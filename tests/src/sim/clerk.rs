@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::authority::{Allowed, OperatorGrant, OperatorSecret};
-use skep_protocol::command::{Command, Target};
+use skep_protocol::authority::{Allowed, OperatorGrant, OperatorOp, OperatorSecret};
+use skep_protocol::command::{Command, CommandOp, Target};
 use skep_protocol::entry::Op;
 use skep_protocol::text::{AgentId, GroupName, OperatorName, Verb};
 use skep_protocol::time::LogInstant;
@@ -65,10 +65,10 @@ pub(super) fn is_for(target: &Target, agent: &AgentId) -> bool {
 /// Whether an operation names an operator who did not sign it. Not the product's own word, which a seeded bug changes.
 pub(super) fn is_forged(op: &Op) -> bool {
     match op {
-        Op::ReplaceFirst { replacement } => !replacement.is_signed(),
-        Op::GrantOperator { grant } => !grant.is_signed(),
-        Op::SendCommand { command } => !command.is_signed(),
-        Op::OrderCommand { order } => !order.is_signed(),
+        Op::Operator(OperatorOp::ReplaceFirst { replacement }) => !replacement.is_signed(),
+        Op::Operator(OperatorOp::Grant { grant }) => !grant.is_signed(),
+        Op::Command(CommandOp::Send { command }) => !command.is_signed(),
+        Op::Command(CommandOp::Control { order }) => !order.is_signed(),
         _ => false,
     }
 }
@@ -76,11 +76,11 @@ pub(super) fn is_forged(op: &Op) -> bool {
 /// A command gets its deadline and its signature when its sender knows what time it is.
 pub(super) fn sealed(op: Op, clock: LogInstant) -> Op {
     match op {
-        Op::SendCommand { command } => {
+        Op::Command(CommandOp::Send { command }) => {
             let valid_ms = command.deadline.raw();
             let sealed = Command { deadline: clock.plus_ms(valid_ms), ..command.statement().clone() };
             let by = secret_of(&sealed);
-            Op::SendCommand { command: sealed.sign(&by).map_or(command, Box::new) }
+            Op::Command(CommandOp::Send { command: sealed.sign(&by).map_or(command, Box::new) })
         }
         op => op,
     }

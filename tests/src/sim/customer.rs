@@ -2,14 +2,14 @@
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use skep_protocol::authority::{OperatorSecret, Signature};
-use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind, Target, Waves};
+use skep_protocol::authority::{OperatorOp, OperatorSecret, Signature};
+use skep_protocol::command::{Command, CommandClass, CommandOp, CommandOrder, OrderKind, Target, Waves};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{CommandId, TaskId};
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::Query;
 use skep_protocol::statement::Signed;
-use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec};
+use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskOp, TaskSpec};
 use skep_protocol::text::{Capability, ContentType, GroupName, Reason, TaskKind, Title, TraceParent, Verb};
 use skep_protocol::time::LogInstant;
 
@@ -145,7 +145,9 @@ impl Customer {
             operator: signer.key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        Op::SendCommand { command: Box::new(Signed::under(&command, signature).expect("within its limit")) }
+        Op::Command(CommandOp::Send {
+            command: Box::new(Signed::under(&command, signature).expect("within its limit")),
+        })
     }
 
     /// A change of mind about a command.
@@ -155,7 +157,7 @@ impl Customer {
         let what = if rng.random_bool(0.5) { OrderKind::Cancel } else { OrderKind::Abort };
         let (reason, operator) = (Reason::truncated("changed my mind"), operator());
         let order = CommandOrder { place: place(), command, what, reason, operator: operator.key() };
-        Some(Op::OrderCommand { order: Box::new(order.sign(&operator).ok()?) })
+        Some(Op::Command(CommandOp::Control { order: Box::new(order.sign(&operator).ok()?) }))
     }
 
     /// What the first operator states, by the first customer: that there is a clerk, and later that there is none. It looks whether
@@ -171,7 +173,7 @@ impl Customer {
             _ => return None,
         };
         let signed = grant(serial).sign(&operator()).ok()?;
-        Some(Op::GrantOperator { grant: Box::new(signed) })
+        Some(Op::Operator(OperatorOp::Grant { grant: Box::new(signed) }))
     }
 
     pub(super) fn on_wakes(&mut self, mut desk: Desk<'_>) {
@@ -196,15 +198,15 @@ impl Customer {
             (13, _) => op = self.order(&mut desk.ports.rng),
             (0..2, Some(task)) => reads = Some(task),
             (2, Some(task)) if desk.ports.rng.random_ratio(1, 3) => {
-                op = Some(Op::CancelTask { task, reason: Reason::truncated("changed my mind") });
+                op = Some(Op::Task(TaskOp::Cancel { task, reason: Reason::truncated("changed my mind") }));
             }
-            (3, Some(task)) => op = Some(Op::RequeueTask { task, reason: Reason::truncated("once more") }),
+            (3, Some(task)) => op = Some(Op::Task(TaskOp::Requeue { task, reason: Reason::truncated("once more") })),
             _ => {
                 let task = TaskId::from_bytes(desk.ports.rng.random());
                 let spec = Box::new(spec(&mut desk.ports.rng));
                 self.tasks.push(task);
                 self.left -= 1;
-                op = Some(Op::CreateTask { task, spec });
+                op = Some(Op::Task(TaskOp::Create { task, spec }));
             }
         }
         let ports = &mut *desk.ports;

@@ -2,9 +2,10 @@
 
 use rand::RngExt as _;
 use skep_client::Fenced;
-use skep_protocol::entry::{Claim, Op};
+use skep_protocol::entry::Op;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::task::{Claim, TaskOp};
 use skep_protocol::text::Reason;
 use skep_testnet::site::station::{Question, Refused, Step};
 
@@ -61,7 +62,7 @@ impl Robot {
         if self.call.is_none()
             && let Some(claim) = self.give_back.pop_front()
         {
-            self.call(ports, Op::ReleaseTask { claim }, For::GiveBack);
+            self.call(ports, Op::Task(TaskOp::Release { claim }), For::GiveBack);
         }
         if self.step_at <= now {
             self.step_at = u64::MAX;
@@ -173,12 +174,12 @@ impl Robot {
         let done = u8::try_from(job.errand).unwrap_or(u8::MAX);
         let note = Reason::truncated("");
         let (op, what) = if ports.rng.random_ratio(1, FAILS_ONE_IN) {
-            (Op::FailTask { claim, reason: Reason::truncated("slipped"), retryable: true }, For::End)
+            (Op::Task(TaskOp::Fail { claim, reason: Reason::truncated("slipped"), retryable: true }), For::End)
         } else if job.errand >= job.errands {
-            (Op::CompleteTask { claim, result: vec![done] }, For::End)
+            (Op::Task(TaskOp::Complete { claim, result: vec![done] }), For::End)
         } else {
             let permille = u16::try_from(job.errand * 1_000 / job.errands).unwrap_or(0);
-            (Op::ReportProgress { claim, permille, note, checkpoint: Some(vec![done]) }, For::Progress)
+            (Op::Task(TaskOp::Report { claim, permille, note, checkpoint: Some(vec![done]) }), For::Progress)
         };
         self.call(ports, op, what);
     }
@@ -245,7 +246,7 @@ impl Robot {
             (For::GiveBack, Some(_)) => {}
             (For::GiveBack, None) => {
                 // Under a new id: the old one has had its time.
-                if let Op::ReleaseTask { claim } = calling.op {
+                if let Op::Task(TaskOp::Release { claim }) = calling.op {
                     self.give_back.push_back(claim);
                 }
             }

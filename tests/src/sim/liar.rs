@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 use skep_engine::Outcome;
+use skep_protocol::authority::OperatorOp;
+use skep_protocol::command::CommandOp;
 use skep_protocol::entry::Op;
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::pull::{PullFailure, Pulled};
@@ -31,8 +33,8 @@ impl Nodes {
     pub(super) fn liar_reads(&mut self, op: &Op) {
         let Some(lying) = &mut self.liar else { return };
         match op {
-            Op::SendCommand { command } => lying.signed.push(Arc::new(command.as_ref().clone())),
-            Op::GrantOperator { grant } => {
+            Op::Command(CommandOp::Send { command }) => lying.signed.push(Arc::new(command.as_ref().clone())),
+            Op::Operator(OperatorOp::Grant { grant }) => {
                 lying.grant.get_or_insert_with(|| Arc::new(grant.as_ref().clone()));
             }
             _ => {}

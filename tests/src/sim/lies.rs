@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use rand::RngExt as _;
-use skep_protocol::authority::{Authority, AuthorityNews, FirstReplacement, OperatorSecret, Root, SignedReplacement};
-use skep_protocol::command::{Command, CommandOrder, Delivery, OrderKind, PerClass, SignedCommand};
+use skep_protocol::agent::AgentOp;
+use skep_protocol::authority::{
+    Authority, AuthorityNews, FirstReplacement, OperatorOp, OperatorSecret, Root, SignedReplacement,
+};
+use skep_protocol::command::{Command, CommandOp, CommandOrder, Delivery, OrderKind, PerClass, SignedCommand};
 use skep_protocol::entry::{EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, RequestId};
@@ -12,7 +15,7 @@ use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply, ShardFullO
 use skep_protocol::pull::{Pull, PullFor, Pulled, PulledFor};
 use skep_protocol::query::{Answer, AsOf, Counts, Query, QueryReply};
 use skep_protocol::statement::Signed;
-use skep_protocol::task::TaskStatus;
+use skep_protocol::task::{TaskOp, TaskStatus};
 use skep_protocol::text::{OperatorName, Reason};
 use skep_protocol::time::LogInstant;
 
@@ -122,15 +125,15 @@ impl Lying {
             0 => {
                 let (id, deadline) = (CommandId::from_bytes(self.rng.random()), now.plus_ms(FORGED_MS));
                 let changed = Command { id, deadline, ..signed.statement().clone() };
-                Op::SendCommand { command: Box::new(Signed::under(&changed, *signed.signature()).ok()?) }
+                Op::Command(CommandOp::Send { command: Box::new(Signed::under(&changed, *signed.signature()).ok()?) })
             }
             1 => {
                 let (command, reason) = (signed.id, Reason::truncated("nobody said so"));
                 let (what, operator) = (OrderKind::Cancel, signed.operator);
                 let order = CommandOrder { place: place(), command, what, reason, operator };
-                Op::OrderCommand { order: Box::new(Signed::under(&order, *signed.signature()).ok()?) }
+                Op::Command(CommandOp::Control { order: Box::new(Signed::under(&order, *signed.signature()).ok()?) })
             }
-            _ => Op::ReplaceFirst { replacement: Box::new(self.replacement()?) },
+            _ => Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(self.replacement()?) }),
         })
     }
 
@@ -138,24 +141,28 @@ impl Lying {
     fn receipt(&mut self, op: &Op) -> Receipt {
         let of_task = |task, epoch| Receipt::Task { task, status: TaskStatus::Pending, epoch, attempts: 1 };
         match op {
-            Op::CreateTask { task, .. } | Op::CancelTask { task, .. } | Op::RequeueTask { task, .. } => {
+            Op::Task(TaskOp::Create { task, .. } | TaskOp::Cancel { task, .. } | TaskOp::Requeue { task, .. }) => {
                 of_task(*task, Default::default())
             }
-            Op::ReportProgress { claim, .. }
-            | Op::CompleteTask { claim, .. }
-            | Op::FailTask { claim, .. }
-            | Op::ReleaseTask { claim } => of_task(claim.task, claim.epoch),
-            Op::AttachAgent { agent, lease, .. } => {
+            Op::Task(
+                TaskOp::Report { claim, .. }
+                | TaskOp::Complete { claim, .. }
+                | TaskOp::Fail { claim, .. }
+                | TaskOp::Release { claim },
+            ) => of_task(claim.task, claim.epoch),
+            Op::Agent(AgentOp::Attach { agent, lease, .. }) => {
                 let attachment = AttachmentId(self.rng.random_range(0..1_000));
                 Receipt::Attached { agent: agent.clone(), attachment, lease: *lease }
             }
-            Op::OpenInbox { agent, .. } => {
+            Op::Command(CommandOp::OpenInbox { agent, .. }) => {
                 let known = self.homes.get(agent).copied().unwrap_or(HomeEpoch(1));
                 let home = if self.rng.random_ratio(1, OTHER_HOME_ONE_IN) { known.next() } else { known };
                 Receipt::Inbox { agent: agent.clone(), home }
             }
-            Op::ReportDelivery { report } => Receipt::DeliveryReported { command: report.command, open: true },
-            Op::EndDelivery { ended } => Receipt::DeliveryEnded { command: ended.command },
+            Op::Command(CommandOp::Report { report }) => {
+                Receipt::DeliveryReported { command: report.command, open: true }
+            }
+            Op::Command(CommandOp::End { ended }) => Receipt::DeliveryEnded { command: ended.command },
             op => match op.operator() {
                 Some((_, Some(command))) => Receipt::Command { command, agents: 1, open: 0 },
                 Some((operator, None)) => Receipt::Operator { operator, serial: 1 },

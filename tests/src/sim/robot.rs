@@ -10,10 +10,10 @@ use skep_client::v1;
 use skep_client::{ClaimKey, Granted, Holdings};
 use skep_engine::{AttachWish, StreamKey, ToAgent};
 use skep_protocol::agent::{LeaseTerms, Position, Role};
-use skep_protocol::entry::Claim;
 use skep_protocol::ids::{ClaimEpoch, CommandId, SessionId, TaskId};
 use skep_protocol::offer::GoToken;
 use skep_protocol::outcome::{NotDone, Refusal};
+use skep_protocol::task::Claim;
 use skep_protocol::text::{AgentId, Capability, RoleName};
 
 use super::hands::{Calling, Job, Task};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::entry::Claim;
 use skep_protocol::ids::{CommandId, TaskId};
+use skep_protocol::task::Claim;
 use skep_protocol::text::AgentId;
 
 /// What agents and customers do.

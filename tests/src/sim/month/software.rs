@@ -6,12 +6,12 @@ use rand::RngExt as _;
 use skep_engine::{AgentEvent, AttachWish, Event as EngineEvent, InboxEvent, StreamKey, ToAgent};
 use skep_protocol::agent::Role;
 use skep_protocol::authority::Signature;
-use skep_protocol::command::{Command, CommandClass, Target};
-use skep_protocol::entry::{Claim, Op};
+use skep_protocol::command::{Command, CommandClass, CommandOp, Target};
+use skep_protocol::entry::Op;
 use skep_protocol::ids::{CommandId, SessionId, TaskId};
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::statement::Signed;
-use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, TaskSpec};
+use skep_protocol::task::{Claim, DisconnectPolicy, Priority, RetryPolicy, TaskOp, TaskSpec};
 use skep_protocol::text::{AgentId, ContentType, GroupName, RoleName, TaskKind, Title, TraceParent, Verb};
 use skep_protocol::time::LogInstant;
 
@@ -151,7 +151,7 @@ impl Site {
         // What it has lost meanwhile is another's.
         if known.tasks.remove(&claim.task) {
             let result = vec![1; PAYLOAD_BYTES];
-            self.request(node, Op::CompleteTask { claim, result }, Waits::Session(session));
+            self.request(node, Op::Task(TaskOp::Complete { claim, result }), Waits::Session(session));
         } else {
             self.take_another(session);
         }
@@ -207,7 +207,7 @@ impl Site {
             place: None,
         };
         let (task, node) = (TaskId::from_bytes(self.rng.random()), self.rng.random_range(0..NODES));
-        self.request(node, Op::CreateTask { task, spec: Box::new(spec) }, Waits::Nobody);
+        self.request(node, Op::Task(TaskOp::Create { task, spec: Box::new(spec) }), Waits::Nobody);
     }
 
     #[allow(clippy::expect_used, reason = "constants within their limits")]
@@ -241,7 +241,9 @@ impl Site {
             operator: operator().key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        let op = Op::SendCommand { command: Box::new(Signed::under(&command, signature).expect("within its limit")) };
+        let op = Op::Command(CommandOp::Send {
+            command: Box::new(Signed::under(&command, signature).expect("within its limit")),
+        });
         let (op, node) = (sealed(op, self.clock()), self.rng.random_range(0..NODES));
         self.request(node, op, Waits::Nobody);
     }

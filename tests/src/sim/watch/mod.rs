@@ -22,12 +22,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_fleet::{Applied, FleetState, LogPosition};
 use skep_protocol::change::ChangeKind;
+use skep_protocol::command::CommandChange;
 use skep_protocol::entry::{Entry, Request};
 use skep_protocol::ids::{CommandId, RequestId, TaskId};
 use skep_protocol::journal::JournalWrite;
 use skep_protocol::offer::GoToken;
 use skep_protocol::outcome::Settled;
 use skep_protocol::query::QueryReply;
+use skep_protocol::task::TaskChange;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 use skep_testnet::site::station::{Question, Refused};
@@ -212,13 +214,13 @@ impl Watch {
 
     fn note_tasks(&mut self, applied: &Applied) {
         for change in &applied.changes {
-            let Some(task) = change.what.task() else { continue };
-            match change.what {
-                ChangeKind::Created { .. } | ChangeKind::Requeued { .. } => _ = self.live.insert(task),
-                ChangeKind::Completed { .. }
-                | ChangeKind::DeadLettered { .. }
-                | ChangeKind::Cancelled { .. }
-                | ChangeKind::Expired { .. } => _ = self.live.remove(&task),
+            let ChangeKind::Task { task, change } = &change.what else { continue };
+            match change {
+                TaskChange::Created { .. } | TaskChange::Requeued { .. } => _ = self.live.insert(*task),
+                TaskChange::Completed { .. }
+                | TaskChange::DeadLettered { .. }
+                | TaskChange::Cancelled { .. }
+                | TaskChange::Expired => _ = self.live.remove(task),
                 _ => {}
             }
         }
@@ -229,9 +231,11 @@ impl Watch {
     fn note_commands(&mut self, applied: &Applied) {
         for change in &applied.changes {
             match &change.what {
-                ChangeKind::CommandAccepted { command, agents } => _ = self.open.insert(command.id, *agents),
+                ChangeKind::Command { command, change: CommandChange::Accepted { agents, .. } } => {
+                    _ = self.open.insert(*command, *agents);
+                }
                 // One whose outcome is mended had ended before.
-                ChangeKind::DeliveryEnded { command, agent, .. }
+                ChangeKind::Command { command, change: CommandChange::DeliveryEnded { agent, .. } }
                     if self.delivered.insert((*command, agent.clone())) =>
                 {
                     let open = self.open.entry(*command).or_default();
