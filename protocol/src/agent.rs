@@ -2,6 +2,7 @@
 
 mod change;
 mod op;
+mod refusal;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ use crate::time::LogInstant;
 
 pub use change::AgentChange;
 pub use op::AgentOp;
+pub use refusal::AgentRefusal;
 
 /// What an agent of this role can do and how much at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 
 mod change;
 mod op;
+mod refusal;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -32,6 +33,7 @@ use crate::time::LogInstant;
 
 pub use change::OperatorChange;
 pub use op::OperatorOp;
+pub use refusal::OperatorRefusal;
 
 /// An operator: the public half of an ed25519 key, shown in base58.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

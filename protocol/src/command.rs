@@ -6,6 +6,7 @@
 mod change;
 mod class;
 mod op;
+mod refusal;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::time::LogInstant;
 pub use change::CommandChange;
 pub use class::{CommandClass, DeliverySeq, PerClass};
 pub use op::{CommandOp, DeliveryReport, EndedDelivery};
+pub use refusal::CommandRefusal;
 
 /// For whom a command is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

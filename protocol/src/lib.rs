@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod authority;
 pub mod change;
+pub mod code;
 pub mod codec;
 pub mod command;
 pub mod entry;
@@ -33,6 +34,7 @@ pub mod proof;
 pub mod pull;
 pub mod query;
 pub mod recovery;
+pub mod refusal;
 pub mod seed;
 pub mod stated;
 pub mod statement;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{OperatorGrant, OperatorKey};
 use crate::ids::CommandId;
-use crate::outcome::Refusal;
+use crate::refusal::Refusal;
 
 /// What changed of operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{CommandOutcome, CommandProgress, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
 use crate::authority::OperatorKey;
 use crate::ids::NodeId;
-use crate::outcome::Refusal;
+use crate::refusal::Refusal;
 use crate::text::{AgentId, Reason, TraceParent};
 
 /// What changed of a command.

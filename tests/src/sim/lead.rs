@@ -6,7 +6,8 @@ use rand::RngExt as _;
 use skep_fleet::{Orchestrator, OrchestratorConfig, OrchestratorEvent, Policy};
 use skep_protocol::entry::{Entry, EntryBody, Request};
 use skep_protocol::leader::{LeaderHint, Voters};
-use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
+use skep_protocol::outcome::{ProposeOutcome, Reply};
+use skep_protocol::refusal::{Refusal, RequestRefusal};
 
 use super::names::node_id;
 use super::nodes::Nodes;
@@ -204,7 +205,9 @@ impl Nodes {
                 Some(Awaits::Request(asker)) => {
                     let reply = applied.replies.into_iter().next();
                     let outcome = match reply {
-                        Some(Reply::Refused(Refusal::Deposed)) => ProposeOutcome::NotLeader(LeaderHint::default()),
+                        Some(Reply::Refused(Refusal::Request(RequestRefusal::Deposed))) => {
+                            ProposeOutcome::NotLeader(LeaderHint::default())
+                        }
                         Some(reply) => ProposeOutcome::Applied { index: position.index, stamp, reply },
                         None => ProposeOutcome::Unknown,
                     };

@@ -11,9 +11,10 @@ use skep_protocol::command::{Command, CommandOp, CommandOrder, Delivery, OrderKi
 use skep_protocol::entry::{EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, RequestId};
-use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply, ShardFullOf};
+use skep_protocol::outcome::{ProposeOutcome, Receipt, Reply};
 use skep_protocol::pull::{Pull, PullFor, Pulled, PulledFor};
 use skep_protocol::query::{Answer, AsOf, Counts, Query, QueryReply};
+use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::statement::Signed;
 use skep_protocol::task::{TaskOp, TaskStatus};
 use skep_protocol::text::{OperatorName, Reason};
@@ -209,7 +210,7 @@ impl Nodes {
             if let Some(leader) = self.leader().filter(|leader| *leader != host) {
                 self.ports.send(host, leader, Message::Propose { asker, request: Box::new(request.clone()) });
             }
-            let refusal = Refusal::ShardFull { what: ShardFullOf::Tasks, count: 1 };
+            let refusal = Refusal::Full { what: ShardFullOf::Tasks, count: 1 };
             return ProposeOutcome::Applied { index, stamp, reply: Reply::Refused(refusal) };
         }
         ProposeOutcome::Applied { index, stamp, reply: Reply::Done(lying.receipt(&request.op)) }

@@ -9,10 +9,11 @@ use rand::rngs::SmallRng;
 use skep_client::v1;
 use skep_client::{ClaimKey, Granted, Holdings};
 use skep_engine::{AttachWish, StreamKey, ToAgent};
-use skep_protocol::agent::{LeaseTerms, Position, Role};
+use skep_protocol::agent::{AgentRefusal, LeaseTerms, Position, Role};
 use skep_protocol::ids::{ClaimEpoch, CommandId, SessionId, TaskId};
 use skep_protocol::offer::GoToken;
-use skep_protocol::outcome::{NotDone, Refusal};
+use skep_protocol::outcome::NotDone;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::task::Claim;
 use skep_protocol::text::{AgentId, Capability, RoleName};
 
@@ -299,7 +300,7 @@ impl Robot {
             ToAgent::Lease(lease) => granted.extend(self.holdings.renewed(lease.stamp + lease.usable_ms)),
             ToAgent::Command { command, told } => return self.on_command_told(ports, command, told),
             ToAgent::Ended(why) => {
-                if matches!(why, Some(NotDone::Refused(Refusal::NotAttached { .. }))) {
+                if matches!(why, Some(NotDone::Refused(Refusal::Agent(AgentRefusal::NotAttached { .. })))) {
                     self.holdings.lose_all();
                 }
                 (self.stream, self.attached, self.attach_at) = (None, false, now + again);

@@ -2,8 +2,9 @@
 
 use skep_protocol::agent::{AgentOp, AgentRecord};
 use skep_protocol::ids::AttachmentId;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
 use skep_protocol::query::AgentView;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::task::ReclaimCause;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;

@@ -3,8 +3,9 @@
 use skep_protocol::authority::{AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, OperatorOp, Root};
 use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
 use skep_protocol::recovery::{Lineage, SignedRecovery};
+use skep_protocol::refusal::Refusal;
 use skep_protocol::statement::Place;
 
 use super::FleetState;
