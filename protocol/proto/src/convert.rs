@@ -8,6 +8,7 @@ use std::time::Duration;
 mod agents;
 mod command_events;
 mod commands;
+mod failures;
 mod statements;
 mod topics;
 
@@ -33,6 +34,7 @@ pub use commands::{
     grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, place, place_to_proto,
     replace_first, send_command, take_commands, wait_ms,
 };
+pub use failures::failure;
 pub use skep_protocol::field::FieldError;
 pub use statements::signed_to_proto;
 pub use topics::{publication, topic, value_to_proto};

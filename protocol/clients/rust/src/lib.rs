@@ -44,6 +44,7 @@ pub use skep_protocol::authority::{
     Allowed, FirstOperator, FirstReplacement, OperatorGrant, OperatorKey, OperatorSecret, SignedFirst, SignedGrant,
     SignedReplacement,
 };
+pub use skep_protocol::code::Code;
 pub use skep_protocol::command;
 pub use skep_protocol::ids::{CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
 pub use skep_protocol::offer::GoToken;
