@@ -223,7 +223,7 @@ catalogue! {
         "run 'skep agent register', which says what the agent can do";
     /// The agent holds as many tasks as its role allows.
     AgentBusy "SKEP-0116" ResourceExhausted NotDone Failed No
-        "finish one of its tasks, or register the agent with a larger max_concurrent";
+        "finish one of its tasks, or run 'skep agent register' with a larger --max-concurrent";
     /// There is no such agent.
     NoSuchAgent "SKEP-0117" NotFound NotDone NotFound No
         "run 'skep agent list', which shows the agents";

@@ -211,6 +211,33 @@ fn every_command_line_of_the_documents_is_one_of_the_program() {
 }
 
 #[test]
+fn every_verb_that_a_message_names_is_one_of_the_program() {
+    /// How a message of a source quotes a line.
+    const QUOTE: &str = "'skep";
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for (path, text) in read_all(root(), ".rs") {
+        let text = text.replace("\\\n", "");
+        let quoted = text.split(QUOTE).skip(1).filter_map(|rest| rest.strip_prefix(' ')?.split('\'').next());
+        for line in quoted {
+            seen += 1;
+            let mut command = Cli::command();
+            for word in line.split_whitespace() {
+                if !command.has_subcommands() {
+                    break;
+                }
+                let Some(verb) = command.find_subcommand(word).cloned() else {
+                    wrong.push(format!("{path}: {line}"));
+                    break;
+                };
+                command = verb;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 50, "only {seen} lines were found");
+}
+
+#[test]
 fn shell_is_read_as_documents_use_it() {
     let read = |line: &str| Shell::default().read(line).into_iter().filter_map(run_of_skep).collect::<Vec<_>>();
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
