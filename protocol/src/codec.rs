@@ -136,7 +136,7 @@ impl Encoded for crate::frame::Proposal {
 
 impl Encoded for crate::frame::ProposalReply {
     const WHAT: &'static str = "proposal reply";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 

@@ -182,7 +182,7 @@ const GOLDEN_ENTRY: &str = "0302030001{a}01020000{b}0174016b02010163010903040506
 const GOLDEN_HELLO: &str = "0301010102{c}05016e0173";
 const GOLDEN_CHANGES: &str = "030403010201{a}00{b}0101610101";
 const GOLDEN_HINT: &str = "01{d}0301{d}";
-const GOLDEN_OUTCOME: &str = "02040004020000{b}010101000502010100{b}050101{d}0301{d}";
+const GOLDEN_OUTCOME: &str = "03040004020000{b}010101000502010100{b}050101{d}0301{d}";
 
 fn survives<T: Encoded + PartialEq + std::fmt::Debug>(value: &T) {
     let bytes = value.encode().unwrap();
