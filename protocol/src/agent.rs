@@ -3,6 +3,7 @@
 mod change;
 mod op;
 mod query;
+mod refusal;
 
 use std::collections::BTreeSet;
 
@@ -18,6 +19,7 @@ use crate::time::LogInstant;
 pub use change::AgentChange;
 pub use op::AgentOp;
 pub use query::AgentView;
+pub use refusal::AgentRefusal;
 
 /// What an agent of this role can do and how much at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

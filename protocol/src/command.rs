@@ -9,6 +9,7 @@ mod control;
 mod op;
 mod outcome;
 mod query;
+mod refusal;
 
 use std::fmt;
 
@@ -29,6 +30,7 @@ pub use control::{CommandOrder, OrderKind, SignedOrder};
 pub use op::{CommandOp, DeliveryReport, EndedDelivery};
 pub use outcome::{CommandOutcome, CommandProgress, Steps, VoidCause};
 pub use query::{CommandView, DeliveryView};
+pub use refusal::CommandRefusal;
 
 /// For whom a command is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -56,7 +56,7 @@ impl Encoded for Proposal {
 
 impl Encoded for ProposalReply {
     const WHAT: &'static str = "proposal reply";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 }
 

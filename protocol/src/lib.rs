@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod change;
+pub mod code;
 pub mod codec;
 pub mod command;
 pub mod critical;
@@ -38,6 +39,7 @@ pub mod proof;
 pub mod pull;
 pub mod query;
 pub mod recovery;
+pub mod refusal;
 pub mod seed;
 pub mod settled;
 pub mod signing;

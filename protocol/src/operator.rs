@@ -9,6 +9,7 @@
 mod change;
 mod first;
 mod op;
+mod refusal;
 mod root;
 
 use std::collections::BTreeSet;
@@ -28,6 +29,7 @@ use crate::time::LogInstant;
 pub use change::OperatorChange;
 pub use first::{FirstOperator, FirstReplacement, KnownFirst, SignedFirst, SignedReplacement};
 pub use op::OperatorOp;
+pub use refusal::OperatorRefusal;
 pub use root::{PastGenesis, Root};
 
 /// Some of a kind, or any.

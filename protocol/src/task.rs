@@ -3,6 +3,7 @@
 mod change;
 mod op;
 mod query;
+mod refusal;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::time::LogInstant;
 pub use change::{ReclaimCause, TaskChange, Topic};
 pub use op::{Claim, TaskOp};
 pub use query::{TaskView, WaitReason};
+pub use refusal::TaskRefusal;
 
 /// How urgent a task is. Higher first; equal priorities in order of creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -22,13 +22,14 @@ use skep_protocol::ids::{
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
-use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
+use skep_protocol::outcome::{ProposeOutcome, Receipt, Reply};
 use skep_protocol::position::Position;
 use skep_protocol::query::{Answer, AsOf, Query, QueryAnswer, QueryReply};
 use skep_protocol::recovery::Lineage;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::task::{
-    Claim, DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskChange, TaskOp, TaskSpec, TaskStatus,
+    Claim, DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskChange, TaskOp, TaskRefusal, TaskSpec, TaskStatus,
 };
 use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath};
 use skep_protocol::text::{AgentId, Capability, ContentType, NodeName, Reason, SiteName, TaskKind, Title, TraceParent};
@@ -101,7 +102,7 @@ fn outcome() -> ProposalReply {
         attempts: 1,
     };
     let applied = ProposeOutcome::Applied { index: 4, stamp: LogInstant::from_raw(2), reply: Reply::Done(receipt) };
-    let refused = Reply::Refused(Refusal::NoSuchTask(TaskId::from_bytes([0xbb; 16])));
+    let refused = Reply::Refused(Refusal::Task(TaskRefusal::NoSuchTask(TaskId::from_bytes([0xbb; 16]))));
     let refused = ProposeOutcome::Applied { index: 5, stamp: LogInstant::from_raw(2), reply: refused };
     ProposalReply { outcomes: vec![applied, refused, ProposeOutcome::Unknown, ProposeOutcome::NotLeader(hint())] }
 }
@@ -183,7 +184,7 @@ const GOLDEN_ENTRY: &str = "0302030001{a}01020000{b}0174016b02010163010903040506
 const GOLDEN_HELLO: &str = "0301010102{c}05016e0173";
 const GOLDEN_CHANGES: &str = "030403010201{a}00{b}0101610101";
 const GOLDEN_HINT: &str = "01{d}0301{d}";
-const GOLDEN_OUTCOME: &str = "02040004020000{b}0101010005020107{b}050101{d}0301{d}";
+const GOLDEN_OUTCOME: &str = "03040004020000{b}010101000502010100{b}050101{d}0301{d}";
 
 fn survives<T: Encoded + PartialEq + std::fmt::Debug>(value: &T) {
     let bytes = value.encode().unwrap();

@@ -4,14 +4,14 @@
 mod support;
 
 use skep_fleet::FleetState;
-use skep_protocol::agent::AgentOp;
+use skep_protocol::agent::{AgentOp, AgentRefusal};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::AttachmentId;
-use skep_protocol::outcome::Refusal;
+use skep_protocol::refusal::{Refusal, RequestRefusal};
 use skep_protocol::task::{
-    DisconnectPolicy, KeptFor, ReclaimCause, Reconcile, RetryPolicy, TaskChange, TaskOp, TaskSpec, TaskState,
-    TaskStatus, WaitReason,
+    DisconnectPolicy, KeptFor, ReclaimCause, Reconcile, RetryPolicy, TaskChange, TaskOp, TaskRefusal, TaskSpec,
+    TaskState, TaskStatus, WaitReason,
 };
 
 use support::*;
@@ -33,12 +33,15 @@ fn an_agent_belongs_to_one_node_and_one_run_of_its_software_at_a_time() {
     let mut shard = Shard::new();
     let first = shard.attached(attach("r1", 1, 1));
     for (at, session) in [(2, 1), (1, 2), (2, 2)] {
-        assert!(matches!(shard.refused(attach("r1", at, session)), Refusal::AgentElsewhere { .. }));
+        assert!(matches!(shard.refused(attach("r1", at, session)), Refusal::Agent(AgentRefusal::Elsewhere { .. })));
     }
     let again = shard.attached(attach("r1", 1, 1));
     assert!(again > first, "the same run may attach again, under an attachment of its own");
     shard.decide(expire("r1", first));
-    assert!(matches!(shard.refused(attach("r1", 2, 2)), Refusal::AgentElsewhere { .. }), "that one had ended before");
+    assert!(
+        matches!(shard.refused(attach("r1", 2, 2)), Refusal::Agent(AgentRefusal::Elsewhere { .. })),
+        "that one had ended before"
+    );
     shard.decide(expire("r1", again));
     assert!(shard.attached(attach("r1", 2, 2)) > again);
 }
@@ -47,7 +50,10 @@ fn an_agent_belongs_to_one_node_and_one_run_of_its_software_at_a_time() {
 fn an_attached_agent_is_not_removed() {
     let mut shard = Shard::new();
     shard.attached(attach("r1", 1, 1));
-    assert!(matches!(shard.refused(AgentOp::Remove { agent: agent("r1") }), Refusal::AgentElsewhere { .. }));
+    assert!(matches!(
+        shard.refused(AgentOp::Remove { agent: agent("r1") }),
+        Refusal::Agent(AgentRefusal::Elsewhere { .. })
+    ));
 }
 
 #[test]
@@ -64,7 +70,10 @@ fn what_an_agent_held_is_pending_at_once_when_its_lease_ends() {
     });
     assert_eq!(reclaimed, Some((ReclaimCause::LeaseExpired, shard.now)));
     shard.ok(take(1, "r2"));
-    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::StaleEpoch { .. }), "the former holder is fenced");
+    assert!(
+        matches!(shard.refused(complete(1, "r1", 1)), Refusal::Task(TaskRefusal::StaleEpoch { .. })),
+        "the former holder is fenced"
+    );
     shard.ok(complete(1, "r2", 2));
 }
 
@@ -75,7 +84,7 @@ fn a_claim_after_the_end_of_its_attachment_is_refused() {
     let attachment = shard.attached(attach("r1", 1, 1));
     let claim = Op::Task(TaskOp::Claim { agent: agent("r1"), task: Some(task_id(1)), attachment: Some(attachment) });
     shard.decide(expire("r1", attachment));
-    assert!(matches!(shard.refused(claim), Refusal::NotAttached { .. }));
+    assert!(matches!(shard.refused(claim), Refusal::Agent(AgentRefusal::NotAttached { .. })));
     shard.decide(assign(1, "r1", attachment, 0));
     assert_eq!(shard.status(1), TaskStatus::Pending);
 }
@@ -129,10 +138,10 @@ fn a_task_that_is_not_replaced_waits_for_its_former_holder_and_no_longer() {
     let attachment = shard.attached(attach("r1", 1, 1));
     shard.ok(take(1, "r1"));
     shard.decide(expire("r1", attachment));
-    assert!(matches!(shard.refused(take(1, "r2")), Refusal::KeptFor { .. }));
+    assert!(matches!(shard.refused(take(1, "r2")), Refusal::Task(TaskRefusal::KeptFor { .. })));
     assert_eq!(shard.ok(take_any("r2")), skep_protocol::outcome::Receipt::NothingToClaim);
     shard.pass(29_999);
-    assert!(matches!(shard.refused(take(1, "r2")), Refusal::KeptFor { .. }));
+    assert!(matches!(shard.refused(take(1, "r2")), Refusal::Task(TaskRefusal::KeptFor { .. })));
     shard.pass(1);
     shard.ok(take(1, "r2"));
 }
@@ -148,7 +157,7 @@ fn a_former_holder_that_is_back_in_time_gets_its_task_under_a_new_epoch() {
     let attachment = shard.attached(attach("r1", 1, 2));
     shard.decide(assign(1, "r1", attachment, 0));
     assert_eq!(shard.task(1).epoch.0, 2);
-    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::StaleEpoch { .. }));
+    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::Task(TaskRefusal::StaleEpoch { .. })));
 }
 
 #[test]
@@ -160,7 +169,10 @@ fn an_agent_that_detaches_gives_everything_back_to_whoever_comes() {
     shard.ok(take(1, "r1"));
     shard.ok(AgentOp::Detach { agent: agent("r1"), attachment });
     shard.ok(take(1, "r2"));
-    assert!(matches!(shard.refused(AgentOp::Detach { agent: agent("r1"), attachment }), Refusal::NotAttached { .. }));
+    assert!(matches!(
+        shard.refused(AgentOp::Detach { agent: agent("r1"), attachment }),
+        Refusal::Agent(AgentRefusal::NotAttached { .. })
+    ));
 }
 
 #[test]
@@ -179,7 +191,7 @@ fn a_checkpoint_outlives_its_holder_and_not_a_requeue() {
     shard.ok(progress("r2", 2, None));
     assert_eq!(shard.task(1).checkpoint.as_deref(), Some([7].as_slice()), "progress without one leaves it");
     let too_large = vec![0; skep_protocol::limits::CHECKPOINT_BYTES_MAX + 1];
-    assert!(matches!(shard.refused(progress("r2", 2, Some(too_large))), Refusal::Invalid(_)));
+    assert!(matches!(shard.refused(progress("r2", 2, Some(too_large))), Refusal::Request(RequestRefusal::Invalid(_))));
     shard.ok(TaskOp::Requeue { task: task_id(1), reason: reason("") });
     assert_eq!(shard.task(1).checkpoint, None);
 }
@@ -228,11 +240,11 @@ fn a_task_that_is_given_back_is_pending_at_once_and_its_giver_is_fenced() {
     shard.attached(attach("r1", 1, 1));
     shard.ok(take(1, "r1"));
     let release = |by, epoch| Op::Task(TaskOp::Release { claim: claim(1, by, epoch) });
-    assert!(matches!(shard.refused(release("r2", 1)), Refusal::NotHolder { .. }));
+    assert!(matches!(shard.refused(release("r2", 1)), Refusal::Task(TaskRefusal::NotHolder { .. })));
     shard.ok(release("r1", 1));
-    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::WrongStatus { .. }));
+    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::Task(TaskRefusal::WrongStatus { .. })));
     shard.ok(take(1, "r2"));
-    assert!(matches!(shard.refused(release("r1", 1)), Refusal::StaleEpoch { .. }));
+    assert!(matches!(shard.refused(release("r1", 1)), Refusal::Task(TaskRefusal::StaleEpoch { .. })));
 }
 
 #[test]
@@ -256,7 +268,7 @@ fn a_claim_that_is_taken_from_an_attached_agent_is_nobodys_until_its_lease_must_
         shard.ok(take(1, "r1"));
         take_back(&mut shard);
         shard.pass(LEASE.orchestrator_ms() - 1);
-        assert!(matches!(shard.refused(take(1, "r2")), Refusal::BackingOff { .. }), "{what}");
+        assert!(matches!(shard.refused(take(1, "r2")), Refusal::Task(TaskRefusal::BackingOff { .. })), "{what}");
         shard.pass(1);
         shard.ok(take(1, "r2"));
     }
@@ -302,7 +314,10 @@ fn a_fence_outlives_a_lost_clock_though_every_deadline_has_passed() {
     shard.now = shard.state.clock();
     shard.ok(TaskOp::Requeue { task: task_id(2), reason: reason("after all") });
     for n in [1, 2] {
-        assert!(matches!(shard.refused(take(n, "r2")), Refusal::BackingOff { .. }), "r1 may still work on task {n}");
+        assert!(
+            matches!(shard.refused(take(n, "r2")), Refusal::Task(TaskRefusal::BackingOff { .. })),
+            "r1 may still work on task {n}"
+        );
     }
     shard.pass(LEASE.orchestrator_ms() - 1_000);
     shard.ok(take(1, "r2"));

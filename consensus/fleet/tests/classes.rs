@@ -7,8 +7,9 @@ use skep_protocol::agent::AgentOp;
 use skep_protocol::command::*;
 use skep_protocol::ids::{CommandId, HomeEpoch};
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
 use skep_protocol::pull::{Pull, PullFor, PulledFor};
+use skep_protocol::refusal::Refusal;
 use support::hall::*;
 use support::*;
 
@@ -105,7 +106,7 @@ fn a_thin_link_gets_commands_one_by_one_and_all_of_them_in_the_end() {
 fn routine_commands_fill_no_room_of_urgent_ones_and_the_ends_of_one_class_make_room_in_it() {
     let mut hall = Hall::with(&["r1"]);
     fill(&mut hall, "r1", limits::OUTBOX_MAX, 1);
-    let full = |count: usize| Refusal::OutboxFull { agent: agent("r1"), count: count as u64 };
+    let full = |count: usize| Refusal::Command(CommandRefusal::OutboxFull { agent: agent("r1"), count: count as u64 });
     let routine = hall.command(200, to("r1"));
     assert_eq!(hall.refused(signed(routine.clone())), full(limits::OUTBOX_MAX));
     for n in 0..limits::OUTBOX_URGENT_MAX {

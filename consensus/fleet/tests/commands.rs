@@ -6,14 +6,15 @@ mod support;
 use std::collections::BTreeSet;
 
 use skep_fleet::FleetState;
-use skep_protocol::agent::AgentOp;
+use skep_protocol::agent::{AgentOp, AgentRefusal};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::limits;
 use skep_protocol::operator::{OperatorChange, OperatorGrant};
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::Refusal;
 
 use support::hall::*;
 use support::*;
@@ -36,9 +37,9 @@ fn a_command_stands_in_the_order_of_its_robot_until_its_outcome_is_known() {
     assert_eq!(changes, []);
     // A place in the order that it never had is somebody's mistake.
     let elsewhere = hall.ended("r1", 2, (1, 9), succeeded());
-    assert_eq!(hall.refused(elsewhere), Refusal::NoSuchCommand(id(2)));
+    assert_eq!(hall.refused(elsewhere), Refusal::Command(CommandRefusal::NoSuchCommand(id(2))));
     let never = hall.ended("r1", 9, (1, 1), succeeded());
-    assert_eq!(hall.refused(never), Refusal::NoSuchCommand(id(9)));
+    assert_eq!(hall.refused(never), Refusal::Command(CommandRefusal::NoSuchCommand(id(9))));
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn the_same_command_under_another_request_is_done_once_and_another_body_is_refus
     assert_eq!(hall.send(command.clone()), receipt);
     assert_eq!(hall.waiting("r1").len(), 1);
     let other = Command { args: b"else".to_vec().into(), ..command };
-    assert_eq!(hall.refused(signed(other)), Refusal::CommandExists(id(1)));
+    assert_eq!(hall.refused(signed(other)), Refusal::Command(CommandRefusal::Exists(id(1))));
 }
 
 #[test]
@@ -59,14 +60,17 @@ fn an_old_signed_command_is_refused_however_long_ago_its_id_was_forgotten() {
     // Never seen here: only its signed deadline tells.
     hall.now = hall.now.plus_ms(10_000);
     let (deadline, now) = (command.deadline, hall.now);
-    assert_eq!(hall.refused(signed(command.clone())), Refusal::CommandExpired { command: id(1), deadline, now });
+    assert_eq!(
+        hall.refused(signed(command.clone())),
+        Refusal::Command(CommandRefusal::Expired { command: id(1), deadline, now })
+    );
     // And in every era after the one that gave it.
     hall.apply(EntryBody::ClockLost);
     hall.now = hall.state.clock();
     let command = Command { deadline: command.deadline.plus_ms(100_000), ..command };
-    assert!(matches!(hall.refused(signed(command)), Refusal::CommandExpired { .. }));
+    assert!(matches!(hall.refused(signed(command)), Refusal::Command(CommandRefusal::Expired { .. })));
     let far = Command { deadline: hall.state.clock().plus_ms(u64::MAX), ..hall.command(2, to("r1")) };
-    assert!(matches!(hall.refused(signed(far)), Refusal::CommandTooLong { .. }));
+    assert!(matches!(hall.refused(signed(far)), Refusal::Command(CommandRefusal::TooLong { .. })));
 }
 
 #[test]
@@ -78,9 +82,9 @@ fn a_group_is_whoever_said_so_by_then_and_nobody_else() {
     hall.join("r4", 4, journal(4), &["aisle"]);
     assert_eq!((hall.waiting("r3"), hall.waiting("r4")), (vec![], vec![]));
     let nobody = hall.command(2, Target::Group("roof".parse().unwrap()));
-    assert_eq!(hall.refused(signed(nobody)), Refusal::NobodyThere("of group roof".to_owned()));
+    assert_eq!(hall.refused(signed(nobody)), Refusal::Command(CommandRefusal::NoAgents("of group roof".to_owned())));
     let unknown = hall.command(3, to("r9"));
-    assert_eq!(hall.refused(signed(unknown)), Refusal::NoSuchAgent(agent("r9")));
+    assert_eq!(hall.refused(signed(unknown)), Refusal::Agent(AgentRefusal::NoSuchAgent(agent("r9"))));
     let all = hall.command(4, Target::All);
     assert_eq!(hall.send(all), Receipt::Command { command: id(4), agents: 4, open: 4 });
 }
@@ -133,7 +137,10 @@ fn an_operator_resolves_what_nobody_knows_and_nothing_else() {
     let command = hall.command(1, to("r1"));
     hall.send(command);
     let resolve = || OrderKind::Resolve { agent: agent("r1"), done: true };
-    assert_eq!(hall.refused(order(1, resolve())), Refusal::NotIndeterminate { command: id(1), agent: agent("r1") });
+    assert_eq!(
+        hall.refused(order(1, resolve())),
+        Refusal::Command(CommandRefusal::NotIndeterminate { command: id(1), agent: agent("r1") })
+    );
     let doubt = hall.ended("r1", 1, (1, 1), CommandOutcome::Indeterminate { reason: reason("crashed") });
     hall.ok(doubt);
     let (_, changes) = hall.told(order(1, resolve()));
@@ -153,7 +160,7 @@ fn what_failed_is_counted_until_it_is_resolved_and_can_be_discarded_once_nothing
     hall.ok(doubt);
     let view = |hall: &Hall| hall.state.command(&id(1)).map(|view| (view.open, view.failed, view.discarded)).unwrap();
     assert_eq!(view(&hall), (1, 1, false));
-    assert_eq!(hall.refused(order(1, OrderKind::Discard)), Refusal::CommandOpen(id(1)));
+    assert_eq!(hall.refused(order(1, OrderKind::Discard)), Refusal::Command(CommandRefusal::Open(id(1))));
     let failed = hall.ended("r2", 1, (1, 1), CommandOutcome::Failed { reason: reason("no") });
     hall.ok(failed);
     assert_eq!(view(&hall), (0, 2, false));
@@ -165,7 +172,11 @@ fn what_failed_is_counted_until_it_is_resolved_and_can_be_discarded_once_nothing
     hall.send(command);
     let done = hall.ended("r1", 2, (1, 2), succeeded());
     hall.ok(done);
-    assert_eq!(hall.refused(order(2, OrderKind::Discard)), Refusal::NotDead(id(2)), "it was done");
+    assert_eq!(
+        hall.refused(order(2, OrderKind::Discard)),
+        Refusal::Command(CommandRefusal::NotDead(id(2))),
+        "it was done"
+    );
     let again = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
     assert_eq!(again.command(&id(1)), hall.state.command(&id(1)));
 }
@@ -184,7 +195,7 @@ fn what_an_operator_was_refused_is_on_record_once() {
         panic!("{records:?}")
     };
     assert_eq!((*of, *by, *command), (request.id, first().key(), Some(id(1))));
-    assert_eq!(**why, Refusal::NoSuchAgent(agent("nobody")));
+    assert_eq!(**why, Refusal::Agent(AgentRefusal::NoSuchAgent(agent("nobody"))));
 }
 
 #[test]
@@ -203,7 +214,7 @@ fn an_outcome_of_what_was_never_let_out_to_an_agent_is_refused_on_record_and_one
             panic!("{changes:?}")
         };
         assert_eq!((*command, of, outcome.name()), (id(n), &agent(at), "succeeded"));
-        assert_eq!(**why, Refusal::NoSuchCommand(id(n)));
+        assert_eq!(**why, Refusal::Command(CommandRefusal::NoSuchCommand(id(n))));
     }
     let end = hall.ended("r1", 1, (1, 1), succeeded());
     assert_eq!(outcomes(&hall.told(end.clone()).1), [("r1".to_owned(), "succeeded")]);
@@ -272,7 +283,7 @@ fn another_journal_gets_nothing_that_the_one_before_it_may_have_done() {
     assert_eq!(outcomes(&changes), [("r1".to_owned(), "succeeded")]);
     // The places of the two are not mixed up.
     let old = hall.ended("r1", 2, (1, 1), succeeded());
-    assert_eq!(hall.refused(old), Refusal::NoSuchCommand(id(2)));
+    assert_eq!(hall.refused(old), Refusal::Command(CommandRefusal::NoSuchCommand(id(2))));
 }
 
 #[test]
@@ -293,7 +304,7 @@ fn an_inbox_is_that_of_the_node_that_serves_its_agent() {
         journal: journal(3),
         groups: BTreeSet::new(),
     });
-    assert!(matches!(hall.refused(stale), Refusal::NotAttached { .. }));
+    assert!(matches!(hall.refused(stale), Refusal::Agent(AgentRefusal::NotAttached { .. })));
 }
 
 #[test]
@@ -350,7 +361,10 @@ fn a_full_outbox_refuses_and_an_ended_command_makes_room() {
     }
     let one_more = hall.command(200, to("r1"));
     let count = limits::OUTBOX_MAX as u64;
-    assert_eq!(hall.refused(signed(one_more.clone())), Refusal::OutboxFull { agent: agent("r1"), count });
+    assert_eq!(
+        hall.refused(signed(one_more.clone())),
+        Refusal::Command(CommandRefusal::OutboxFull { agent: agent("r1"), count })
+    );
     let seq = DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n: 1 };
     let command = CommandId::from_bytes(1_u128.to_be_bytes());
     let ended = EndedDelivery { agent: agent("r1"), command, seq, outcome: succeeded(), steps: Steps::default() };

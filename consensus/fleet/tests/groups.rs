@@ -11,7 +11,8 @@ use skep_protocol::agent::AgentOp;
 use skep_protocol::command::*;
 use skep_protocol::ids::CommandId;
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::Refusal;
 use support::hall::*;
 use support::*;
 
@@ -68,7 +69,10 @@ fn an_agent_whose_outbox_is_full_keeps_a_command_for_its_group_from_nobody_else(
     // Where there is room at none of them it is refused.
     let count = limits::OUTBOX_MAX as u64;
     let nobody = hall.command(4, group("dock"));
-    assert_eq!(hall.refused(signed(nobody)), Refusal::OutboxFull { agent: agent("r2"), count });
+    assert_eq!(
+        hall.refused(signed(nobody)),
+        Refusal::Command(CommandRefusal::OutboxFull { agent: agent("r2"), count })
+    );
     let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
     assert_eq!(copy.command(&id(1)), hall.state.command(&id(1)));
 }
@@ -123,7 +127,7 @@ fn resolved(hall: &mut Hall, nth_command: usize, target: Target) -> BTreeSet<Str
             let view = hall.state.command(&id).unwrap();
             view.deliveries.iter().map(|delivery| delivery.agent.to_string()).collect()
         }
-        Reply::Refused(Refusal::NobodyThere(_)) => BTreeSet::new(),
+        Reply::Refused(Refusal::Command(CommandRefusal::NoAgents(_))) => BTreeSet::new(),
         Reply::Refused(refusal) => panic!("{refusal}"),
     }
 }

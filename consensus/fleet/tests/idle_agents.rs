@@ -4,12 +4,12 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::agent::{AgentChange, AgentOp};
+use skep_protocol::agent::{AgentChange, AgentOp, AgentRefusal};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::{AttachmentId, HomeEpoch};
-use skep_protocol::outcome::Refusal;
-use skep_protocol::task::TaskOp;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::{TaskOp, TaskRefusal};
 use skep_protocol::time::LogInstant;
 use support::hall::*;
 use support::*;
@@ -148,9 +148,9 @@ fn an_agent_that_comes_again_is_another_one() {
     hall.decide(Decision::ExpireLease { agent: agent("r1"), attachment: first });
     assert_eq!(attachment_of(&hall, "r1"), Some(second));
     let claim = Op::Task(TaskOp::Claim { agent: agent("r1"), task: Some(task_id(1)), attachment: Some(first) });
-    assert!(matches!(hall.refused(claim), Refusal::NotAttached { .. }));
+    assert!(matches!(hall.refused(claim), Refusal::Agent(AgentRefusal::NotAttached { .. })));
     hall.ok(take(1, "r1"));
-    assert!(matches!(hall.refused(complete(1, "r1", 1)), Refusal::StaleEpoch { .. }));
+    assert!(matches!(hall.refused(complete(1, "r1", 1)), Refusal::Task(TaskRefusal::StaleEpoch { .. })));
     hall.ok(complete(1, "r1", 2));
 }
 

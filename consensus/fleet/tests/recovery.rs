@@ -8,9 +8,9 @@ use skep_protocol::change::{ChangeKind, ShardChange};
 use skep_protocol::command::*;
 use skep_protocol::entry::{EntryBody, Op, Recovered};
 use skep_protocol::ids::{Genesis, RaftId};
-use skep_protocol::operator::{FirstReplacement, KnownFirst, OperatorGrant, OperatorOp};
-use skep_protocol::outcome::Refusal;
+use skep_protocol::operator::{FirstReplacement, KnownFirst, OperatorGrant, OperatorOp, OperatorRefusal};
 use skep_protocol::recovery::ShardRecovery;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::signing::Place;
 use skep_protocol::task::TaskStatus;
 
@@ -61,13 +61,16 @@ fn a_recovered_shard_keeps_its_work_and_begins_anew_for_operators_and_clocks() {
     hall.now = hall.state.clock();
     // What was signed before is over, and so is what anybody was granted but the first operator.
     let old = hall.command(2, to("r1"));
-    assert_eq!(hall.refused(signed(old.clone())), Refusal::WrongPlace);
+    assert_eq!(hall.refused(signed(old.clone())), Refusal::Operator(OperatorRefusal::WrongPlace));
     assert_eq!(hall.waiting("r1").iter().filter(|(_, _, void)| void.is_none()).count(), 0);
     let new = Command { place: now.clone(), ..old };
-    assert_eq!(hall.refused(signed_by(new.clone(), 2)), Refusal::OperatorRevoked(secret(2).key()));
+    assert_eq!(hall.refused(signed_by(new.clone(), 2)), Refusal::Operator(OperatorRefusal::Revoked(secret(2).key())));
     hall.ok(signed_by(new, 1));
     let granted = |serial| OperatorGrant { place: now.clone(), ..grant(2, serial) };
-    assert_eq!(hall.refused(state_grant(granted(5), 1)), Refusal::GrantStale { given: 5, known: 5 });
+    assert_eq!(
+        hall.refused(state_grant(granted(5), 1)),
+        Refusal::Operator(OperatorRefusal::GrantStale { given: 5, known: 5 })
+    );
     hall.ok(state_grant(granted(6), 1));
     let again = Command { place: now.clone(), ..hall.command(3, to("r1")) };
     hall.ok(signed_by(again, 2));

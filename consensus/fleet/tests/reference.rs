@@ -10,11 +10,12 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::agent::AgentOp;
+use skep_protocol::agent::{AgentOp, AgentRefusal};
 use skep_protocol::entry::{Decision, EntryBody, Op, Request};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId};
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::task::{Priority, RetryPolicy, TaskOp, TaskSpec, TaskStatus};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::{Refusal, RequestRefusal};
+use skep_protocol::task::{Priority, RetryPolicy, TaskOp, TaskRefusal, TaskSpec, TaskStatus};
 use skep_protocol::time::LogInstant;
 use support::*;
 
@@ -367,17 +368,17 @@ fn simplified(reply: &Reply) -> Result<Option<u8>, &'static str> {
         Reply::Done(Receipt::Agent(_) | Receipt::Attached { .. }) => Ok(None),
         Reply::Done(other) => panic!("{other:?}"),
         Reply::Refused(refusal) => Err(match refusal {
-            Refusal::NoSuchTask(_) => "none",
-            Refusal::TaskExists(_) => "exists",
-            Refusal::WrongStatus { .. } => "status",
-            Refusal::LostRace { .. } => "lost",
-            Refusal::StaleEpoch { .. } => "stale",
-            Refusal::NotHolder { .. } => "not holder",
-            Refusal::BackingOff { .. } => "backing off",
-            Refusal::NotCapable { .. } => "not capable",
-            Refusal::AgentBusy { .. } => "busy",
-            Refusal::AgentElsewhere { .. } => "elsewhere",
-            Refusal::NotAttached { .. } => "not attached",
+            Refusal::Task(TaskRefusal::NoSuchTask(_)) => "none",
+            Refusal::Task(TaskRefusal::Exists(_)) => "exists",
+            Refusal::Task(TaskRefusal::WrongStatus { .. }) => "status",
+            Refusal::Task(TaskRefusal::LostRace { .. }) => "lost",
+            Refusal::Task(TaskRefusal::StaleEpoch { .. }) => "stale",
+            Refusal::Task(TaskRefusal::NotHolder { .. }) => "not holder",
+            Refusal::Task(TaskRefusal::BackingOff { .. }) => "backing off",
+            Refusal::Task(TaskRefusal::NotCapable { .. }) => "not capable",
+            Refusal::Agent(AgentRefusal::Busy { .. }) => "busy",
+            Refusal::Agent(AgentRefusal::Elsewhere { .. }) => "elsewhere",
+            Refusal::Agent(AgentRefusal::NotAttached { .. }) => "not attached",
             other => panic!("{other:?}"),
         }),
     }
@@ -460,7 +461,7 @@ proptest! {
                     let reply = shard.send(&request);
                     let in_time = request.deadline >= shard.now;
                     prop_assert!(!in_time || reply == first, "a retry returns the first answer");
-                    let expired = matches!(reply, Reply::Refused(Refusal::Expired { .. }));
+                    let expired = matches!(reply, Reply::Refused(Refusal::Request(RequestRefusal::Expired { .. })));
                     prop_assert!(in_time || expired, "after its deadline it is refused");
                     EntryBody::Requests(vec![request])
                 }
@@ -470,7 +471,7 @@ proptest! {
                     if other == request.op || request.deadline < shard.now { continue }
                     request.op = other;
                     let reply = shard.send(&request);
-                    prop_assert_eq!(reply, Reply::Refused(Refusal::RequestIdReused));
+                    prop_assert_eq!(reply, Reply::Refused(Refusal::Request(RequestRefusal::IdReused)));
                     EntryBody::Requests(vec![request])
                 }
                 Step::ExpireClaim { n, epoch } => {

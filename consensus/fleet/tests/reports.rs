@@ -8,7 +8,8 @@ use skep_protocol::command::*;
 use skep_protocol::entry::{EntryBody, Op};
 use skep_protocol::ids::HomeEpoch;
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::Refusal;
 use skep_protocol::text::Reason;
 use skep_protocol::time::LogInstant;
 use support::hall::*;
@@ -68,7 +69,10 @@ fn permille(hall: &Hall) -> Option<u16> {
 #[test]
 fn how_far_a_command_has_come_is_known_until_it_ends_and_each_step_is_told_once() {
     let mut hall = sent();
-    assert!(matches!(hall.refused(report(2, steps(7), None)), Refusal::NoSuchCommand(_)), "a place it never had");
+    assert!(
+        matches!(hall.refused(report(2, steps(7), None)), Refusal::Command(CommandRefusal::NoSuchCommand(_))),
+        "a place it never had"
+    );
     assert_eq!(kept(&mut hall, report(1, steps(7), progress(100, 8))), Some((steps(7), Some(100))));
     assert_eq!(kept(&mut hall, report(1, steps(7), progress(400, 9))), Some((STARTED, Some(400))));
     assert_eq!(kept(&mut hall, report(1, steps(7), progress(400, 9))), None, "nothing new, nothing on record");

@@ -5,8 +5,9 @@ mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
 use skep_protocol::entry::Op;
-use skep_protocol::operator::{FirstReplacement, OperatorGrant, OperatorOp};
-use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
+use skep_protocol::operator::{FirstReplacement, OperatorGrant, OperatorOp, OperatorRefusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::time::LogInstant;
 
 use support::hall::*;
@@ -41,7 +42,7 @@ fn ending(of: u8, serial: u64, until: LogInstant) -> OperatorGrant {
 }
 
 fn full(what: ShardFullOf, count: u64) -> Refusal {
-    Refusal::ShardFull { what, count }
+    Refusal::Full { what, count }
 }
 
 /// Whether an operator is remembered, also by a replica that is made of a snapshot.
@@ -109,7 +110,10 @@ fn of_whom_everything_has_ended_is_forgotten_for_somebody_new_and_nothing_that_w
     assert_eq!((hall.state.serial_floor(), hall.state.dropped().operators), (3, 1));
     // Whatever its number was, there is none like it again, nor one that was signed and never sent.
     for serial in [1, 2, 3] {
-        assert_eq!(hall.refused(new(3, serial)), Refusal::GrantStale { given: serial, known: 3 });
+        assert_eq!(
+            hall.refused(new(3, serial)),
+            Refusal::Operator(OperatorRefusal::GrantStale { given: serial, known: 3 })
+        );
     }
     hall.ok(state_grant(revoked(5, 2), 1));
     assert_eq!(hall.refused(new(3, 4)), full(ShardFullOf::RevokedOperators, 4));
@@ -117,7 +121,10 @@ fn of_whom_everything_has_ended_is_forgotten_for_somebody_new_and_nothing_that_w
     hall.ok(new(3, 4));
     assert_eq!([2, 3, 4, 5].map(|of| is_known(&hall, of)), [false, true, true, true]);
     let command = hall.command(1, to("r1"));
-    assert_eq!(hall.refused(signed_by(command, 2)), Refusal::NoSuchOperator(secret(2).key()));
+    assert_eq!(
+        hall.refused(signed_by(command, 2)),
+        Refusal::Operator(OperatorRefusal::NoSuchOperator(secret(2).key()))
+    );
 }
 
 #[test]

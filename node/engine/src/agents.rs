@@ -5,14 +5,14 @@ mod claims;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::agent::AgentOp;
+use skep_protocol::agent::{AgentOp, AgentRefusal};
 use skep_protocol::entry::Op;
 use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, NodeId, ShardId, TaskId};
 use skep_protocol::lease::{LeaseTerms, Usable};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{NotDone, Receipt, Refusal};
+use skep_protocol::outcome::{NotDone, Receipt};
 use skep_protocol::position::Position;
 use skep_protocol::settled::Settled;
 use skep_protocol::text::{AgentId, GroupName};
@@ -483,7 +483,8 @@ impl Agents {
                 }
                 Renewal::NotAttached => {
                     let (agent, attachment) = (renewed.agent, renewed.attachment);
-                    self.end(stream, Some(NotDone::Refused(Refusal::NotAttached { agent, attachment })));
+                    let ended = AgentRefusal::NotAttached { agent, attachment };
+                    self.end(stream, Some(NotDone::Refused(ended.into())));
                 }
             }
         }

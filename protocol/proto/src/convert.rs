@@ -29,12 +29,14 @@ pub use commands::{
     grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, place, place_to_proto,
     replace_first, send_command, take_commands, wait_ms,
 };
+pub use failures::failure;
 pub use statements::signed_to_proto;
 pub use topics::{publication, topic, value_to_proto};
 
 mod agents;
 mod command_events;
 mod commands;
+mod failures;
 mod statements;
 mod topics;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CommandOutcome, CommandProgress, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
 use crate::ids::NodeId;
-use crate::outcome::Refusal;
+use crate::refusal::Refusal;
 use crate::signing::OperatorKey;
 use crate::text::{AgentId, Reason, TraceParent};
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::OperatorGrant;
 use crate::ids::CommandId;
-use crate::outcome::Refusal;
+use crate::refusal::Refusal;
 use crate::signing::OperatorKey;
 
 /// What changed of operators.

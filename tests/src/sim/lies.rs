@@ -9,19 +9,21 @@ use skep_protocol::entry::{EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, RequestId};
 use skep_protocol::operator::{Authority, AuthorityNews, FirstReplacement, OperatorOp, Root, SignedReplacement};
-use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply, ShardFullOf};
+use skep_protocol::outcome::{ProposeOutcome, Receipt, Reply};
 use skep_protocol::pull::{Delivery, Pull, PullFor, Pulled, PulledFor};
 use skep_protocol::query::{Answer, AsOf, Counts, Query, QueryReply};
+use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::signing::{OperatorSecret, Signed};
 use skep_protocol::task::{TaskOp, TaskStatus};
 use skep_protocol::text::{OperatorName, Reason};
 use skep_protocol::time::LogInstant;
 
 use super::clerk::{clerk, is_for};
-use super::customer::{operator, place};
-use super::liar::Lying;
+use super::lying::Lying;
+use super::names::{operator, place};
+use super::nodes::Nodes;
+use super::parcel::Message;
 use super::replica::{Asker, Awaits};
-use super::world::{Message, Sim};
 
 /// One request in so many is called refused, and is done.
 const REFUSES_ONE_IN: u32 = 6;
@@ -169,11 +171,11 @@ impl Lying {
     }
 }
 
-impl Sim {
+impl Nodes {
     /// What the shard's clock shows, as those know it who know it.
     fn true_clock(&self) -> LogInstant {
-        let shows = |voter: usize| self.hosts[voter].replica.as_ref()?.clock.now(self.boot_ms(voter));
-        (0..self.plan.voters).filter_map(shows).max().unwrap_or_default()
+        let shows = |voter: usize| self.hosts[voter].replica.as_ref()?.clock.now(self.ports.boot_ms(voter));
+        (0..self.ports.plan.voters).filter_map(shows).max().unwrap_or_default()
     }
 
     /// A clock: as it is, as it was, or as it never was.
@@ -200,13 +202,13 @@ impl Sim {
 
     pub(super) fn lied_outcome(&mut self, lying: &mut Lying, request: &Request) -> ProposeOutcome {
         let host = lying.liar.host;
-        let (index, stamp) = (lying.rng.random_range(0..=self.watch.applied() + 2), self.lied_clock(lying));
+        let (index, stamp) = (lying.rng.random_range(0..=self.ports.watch.applied() + 2), self.lied_clock(lying));
         if lying.rng.random_ratio(1, REFUSES_ONE_IN) {
             let asker = self.itself(host);
             if let Some(leader) = self.leader().filter(|leader| *leader != host) {
-                self.send(host, leader, Message::Propose { asker, request: Box::new(request.clone()) });
+                self.ports.send(host, leader, Message::Propose { asker, request: Box::new(request.clone()) });
             }
-            let refusal = Refusal::ShardFull { what: ShardFullOf::Tasks, count: 1 };
+            let refusal = Refusal::Full { what: ShardFullOf::Tasks, count: 1 };
             return ProposeOutcome::Applied { index, stamp, reply: Reply::Refused(refusal) };
         }
         ProposeOutcome::Applied { index, stamp, reply: Reply::Done(lying.receipt(&request.op)) }
@@ -214,7 +216,7 @@ impl Sim {
 
     /// A question whose answer nobody waits for.
     fn itself(&self, host: usize) -> Asker {
-        Asker { host, run: self.hosts[host].run, key: 0, attempt: 0 }
+        Asker { host, run: self.ports.machines[host].run, key: 0, attempt: 0 }
     }
 
     pub(super) fn lied_reply(&self, lying: &mut Lying, query: &Query) -> QueryReply {
@@ -222,7 +224,7 @@ impl Sim {
             Query::Task(_) => Answer::Task(None),
             _ => Answer::Counts(Counts::default()),
         };
-        let (index, stamp, clock) = (self.watch.applied(), self.true_clock(), Some(self.lied_clock(lying)));
+        let (index, stamp, clock) = (self.ports.watch.applied(), self.true_clock(), Some(self.lied_clock(lying)));
         QueryReply { as_of: AsOf { index, stamp, clock, linearizable: true, age_ms: Some(0) }, answer }
     }
 
@@ -257,7 +259,7 @@ impl Sim {
                 back,
             });
         }
-        self.watch.coverage.clocks_turned_back += u64::from(clock < self.true_clock());
+        self.ports.watch.coverage.clocks_turned_back += u64::from(clock < self.true_clock());
         let (root, authority) = (Some(lying.root()), lying.news(pull.authority));
         Pulled { clock, root, agents, authority }
     }
@@ -285,7 +287,7 @@ impl Sim {
             let authority = lying.authority(&one);
             deliveries.push(Delivery { seq, command: lying.forge(one, now), authority, void: None });
         }
-        self.watch.coverage.commands_delivered_again += deliveries.len() as u64;
+        self.ports.watch.coverage.commands_delivered_again += deliveries.len() as u64;
         deliveries
     }
 
@@ -301,7 +303,7 @@ impl Sim {
         let request = Request { id, first_sent: now, deadline: now.plus_ms(FORGED_MS), op };
         let awaits = Awaits::Request(self.itself(host));
         let written = self.write(host, EntryBody::Requests(vec![request]), awaits);
-        self.watch.coverage.forged_entries += u64::from(written);
+        self.ports.watch.coverage.forged_entries += u64::from(written);
     }
 }
 

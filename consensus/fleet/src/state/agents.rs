@@ -2,7 +2,8 @@
 
 use skep_protocol::agent::{AgentOp, AgentRecord, AgentView};
 use skep_protocol::ids::AttachmentId;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::task::ReclaimCause;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;

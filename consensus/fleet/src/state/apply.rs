@@ -1,11 +1,12 @@
 //! Entries in, replies and changes out.
 
 use skep_protocol::change::ShardChange;
-use skep_protocol::command::{CommandOp, InvalidCommand};
+use skep_protocol::command::{CommandOp, CommandRefusal, InvalidCommand};
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
-use skep_protocol::operator::OperatorChange;
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::operator::{OperatorChange, OperatorRefusal};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::{Refusal, RequestRefusal};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::changes::{Changes, count_dropped};
@@ -154,17 +155,17 @@ impl FleetState {
             && first_sent <= deadline
             && deadline.since_ms(first_sent) <= self.head.limits.request_deadline_ms_max;
         if !possible {
-            return Err(Refusal::ClockImpossible { first_sent, deadline, now });
+            return Err(RequestRefusal::ClockImpossible { first_sent, deadline, now }.into());
         }
         if deadline < now {
-            return Err(Refusal::Expired { deadline, now });
+            return Err(RequestRefusal::Expired { deadline, now }.into());
         }
         if first_sent < self.dedup.floor() {
-            return Err(Refusal::WindowPassed { first_sent, floor: self.dedup.floor() });
+            return Err(RequestRefusal::Forgotten { first_sent, floor: self.dedup.floor() }.into());
         }
         let FleetLimits { dedup_ids_max, dedup_ahead_part, .. } = self.head.limits;
         if first_sent > now && self.dedup.is_full_ahead(dedup_ids_max, dedup_ahead_part) {
-            return Err(Refusal::SentAhead { first_sent, now });
+            return Err(RequestRefusal::SentAhead { first_sent, now }.into());
         }
         Ok(())
     }
@@ -197,14 +198,14 @@ impl FleetState {
 /// that proposed it looked at.
 fn check_stated(op: &Op) -> Result<(), Refusal> {
     if let Some(number) = op.unknown_field() {
-        return Err(InvalidCommand::UnknownField { number }.into());
+        return Err(CommandRefusal::Invalid(InvalidCommand::UnknownField { number }).into());
     }
-    op.forged().map_or(Ok(()), |operator| Err(Refusal::NotSigned(operator)))
+    op.forged().map_or(Ok(()), |operator| Err(OperatorRefusal::NotSigned(operator).into()))
 }
 
 /// The answers to requests that are not judged: they may be sent again.
 fn deposed(requests: &[Request]) -> Vec<Reply> {
-    requests.iter().map(|_| Reply::Refused(Refusal::Deposed)).collect()
+    requests.iter().map(|_| Reply::Refused(RequestRefusal::Deposed.into())).collect()
 }
 
 /// Tells one body from another under the same request id.

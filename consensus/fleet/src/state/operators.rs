@@ -3,8 +3,9 @@
 use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
 use skep_protocol::operator::{AuthorityNews, KnownFirst, OperatorGrant, OperatorOp, Root};
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
 use skep_protocol::recovery::{Lineage, SignedRecovery};
+use skep_protocol::refusal::Refusal;
 use skep_protocol::signing::{OperatorKey, Place};
 
 use super::FleetState;

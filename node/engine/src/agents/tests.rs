@@ -1,6 +1,7 @@
 use skep_protocol::agent::{Grant, Role};
 use skep_protocol::heartbeat::{AgentClaims, AgentRenewal, ClaimsUpdate};
 use skep_protocol::ids::{ClaimEpoch, SessionId};
+use skep_protocol::refusal::Refusal;
 use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, Task, TaskSpec, TaskState};
 use skep_protocol::text::{TaskKind, Title};
 use skep_protocol::time::LogInstant;
@@ -318,7 +319,10 @@ fn an_attachment_that_has_ended_ends_the_stream() {
     let mut node = Node::with_agent();
     node.keep_alive(1);
     let told = told(&node.renew(Renewal::NotAttached));
-    assert!(matches!(told.as_slice(), [ToAgent::Ended(Some(NotDone::Refused(Refusal::NotAttached { .. })))]));
+    assert!(matches!(
+        told.as_slice(),
+        [ToAgent::Ended(Some(NotDone::Refused(Refusal::Agent(AgentRefusal::NotAttached { .. }))))]
+    ));
     assert!(node.pass(1_000).is_empty(), "nothing more is said of it");
 }
 
@@ -327,7 +331,11 @@ fn a_second_stream_of_the_same_run_takes_over_and_one_of_another_run_does_not() 
     let mut node = Node::with_agent();
     let wants = node.handle(AgentEvent::Opened { stream: StreamKey(6), wish: wish(2) });
     assert!(told(&wants).is_empty(), "the shard decides");
-    let refusal = Refusal::AgentElsewhere { agent: agent(), node: NodeId::from_public_key([1; 32]), lease_ms: 5_000 };
+    let refusal = Refusal::Agent(AgentRefusal::Elsewhere {
+        agent: agent(),
+        node: NodeId::from_public_key([1; 32]),
+        lease_ms: 5_000,
+    });
     let wants = node.settle(Settled::NotDone(NotDone::Refused(refusal)));
     assert!(matches!(wants.as_slice(), [Want::Tell { stream: StreamKey(6), message: ToAgent::Ended(Some(_)) }]));
     let wants = node.handle(AgentEvent::Opened { stream: StreamKey(7), wish: wish(1) });

@@ -7,10 +7,11 @@ use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, SessionId, TaskId}
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Receipt, Refusal, Reply};
+use skep_protocol::outcome::{NotDone, ProposeOutcome, Receipt, Reply};
 use skep_protocol::query::Query;
+use skep_protocol::refusal::{Refusal, RequestRefusal};
 use skep_protocol::settled::Settled;
-use skep_protocol::task::TaskStatus;
+use skep_protocol::task::{TaskRefusal, TaskStatus};
 use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
 use skep_protocol::text::{AgentId, ContentType};
 use skep_protocol::time::LogInstant;
@@ -155,7 +156,7 @@ fn work_under_way_at_a_deposed_leader_moves_to_the_new_one_and_stays_in_doubt() 
     effects(&mut engine);
     leader(&mut engine, Some(node(3)), 400);
     assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
-    let expired = Refusal::Expired { deadline: LogInstant::ZERO, now: LogInstant::ZERO };
+    let expired = Refusal::Request(RequestRefusal::Expired { deadline: LogInstant::ZERO, now: LogInstant::ZERO });
     outcome(&mut engine, 2, refused(expired), 401);
     assert_eq!(answer(&effects(&mut engine)), Some(Settled::Unknown));
 }
@@ -199,8 +200,8 @@ fn an_attempt_without_an_answer_counts_as_perhaps_carried_out() {
 #[test]
 fn doubt_is_sticky_under_a_refusal_that_is_silent_about_earlier_attempts() {
     let now = LogInstant::from_raw(99);
-    let expired = Refusal::Expired { deadline: LogInstant::from_raw(5), now };
-    let exists = Refusal::TaskExists(TaskId::from_bytes([9; 16]));
+    let expired = Refusal::Request(RequestRefusal::Expired { deadline: LogInstant::from_raw(5), now });
+    let exists = Refusal::Task(TaskRefusal::Exists(TaskId::from_bytes([9; 16])));
     for (in_doubt, refusal, expected) in [
         (true, expired.clone(), Settled::Unknown),
         (false, expired.clone(), Settled::NotDone(NotDone::Refused(expired))),

@@ -18,7 +18,8 @@ mod pull;
 use std::collections::{BTreeMap, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::command::{CommandClass, CommandOp, DeliverySeq};
+use skep_protocol::agent::AgentRefusal;
+use skep_protocol::command::{CommandClass, CommandOp, CommandRefusal, DeliverySeq};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{HomeEpoch, ShardId};
 use skep_protocol::journal::JournalState;
@@ -26,7 +27,8 @@ use skep_protocol::lease::Usable;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::CommandTold;
-use skep_protocol::outcome::{NotDone, Receipt, Refusal};
+use skep_protocol::outcome::{NotDone, Receipt};
+use skep_protocol::refusal::Refusal;
 use skep_protocol::settled::Settled;
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
@@ -331,7 +333,8 @@ impl Inboxes {
         let final_refusal = matches!(
             &settled,
             Settled::NotDone(NotDone::Refused(
-                Refusal::NoSuchCommand(_) | Refusal::InvalidCommand(_) | Refusal::NotAttached { .. }
+                Refusal::Command(CommandRefusal::NoSuchCommand(_) | CommandRefusal::Invalid(_))
+                    | Refusal::Agent(AgentRefusal::NotAttached { .. })
             ))
         );
         match (&request, settled) {
@@ -358,7 +361,7 @@ impl Inboxes {
                     Settled::Done { stamp, receipt: Receipt::DeliveryReported { open, .. }, .. } => {
                         Answered { known: true, over: !open, forgotten: false, clock: Some(stamp) }
                     }
-                    Settled::NotDone(NotDone::Refused(Refusal::NoSuchCommand(_))) => {
+                    Settled::NotDone(NotDone::Refused(Refusal::Command(CommandRefusal::NoSuchCommand(_)))) => {
                         Answered { over: true, forgotten: true, ..Answered::default() }
                     }
                     Settled::Done { .. }

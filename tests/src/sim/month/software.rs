@@ -14,10 +14,11 @@ use skep_protocol::task::{Claim, DisconnectPolicy, Priority, RetryPolicy, TaskOp
 use skep_protocol::text::{AgentId, ContentType, GroupName, RoleName, TaskKind, Title, TraceParent, Verb};
 use skep_protocol::time::LogInstant;
 
+use super::agents::{Session, Step};
 use super::site::{LEASE, NODES, Site, Waits};
 use super::{DAY_MS, MINUTE_MS};
-use crate::sim::customer::{operator, place, sealed};
-use crate::sim::host::SHARD;
+use crate::sim::clerk::sealed;
+use crate::sim::names::{SHARD, operator, place};
 
 /// How long an agent stays.
 const STAYS_MS: std::ops::RangeInclusive<u64> = 60 * MINUTE_MS..=180 * MINUTE_MS;
@@ -36,40 +37,6 @@ const GROUP_ONE_IN: u32 = 500;
 const AGAIN_MS: u64 = MINUTE_MS;
 /// Bytes of a payload, of arguments and of a result.
 const PAYLOAD_BYTES: usize = 64;
-
-/// What agents and customers do.
-#[derive(Clone, Debug)]
-pub(super) enum Step {
-    /// An agent comes.
-    Comes,
-    /// It says that it lives.
-    KeepsAlive { session: u64 },
-    /// It would go, for the so manyth time.
-    Goes { session: u64, time: u32 },
-    /// It has done a task.
-    HasDone { session: u64, claim: Claim },
-    /// It would begin a command.
-    Begins { session: u64, command: CommandId },
-    /// It has done one.
-    HasObeyed { session: u64, command: CommandId },
-    /// A customer orders a task.
-    Orders,
-    /// An operator sends a command.
-    Commands,
-}
-
-/// An agent that is here.
-#[derive(Debug)]
-pub(super) struct Session {
-    agent: AgentId,
-    node: usize,
-    attached: bool,
-    going: bool,
-    dies: bool,
-    /// Tasks and commands in its hands.
-    tasks: BTreeSet<TaskId>,
-    commands: BTreeSet<CommandId>,
-}
 
 /// The time between two of so many a day, in milliseconds.
 fn every_ms(per_day: u64) -> u64 {

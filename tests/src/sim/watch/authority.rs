@@ -107,7 +107,8 @@ mod tests {
     use skep_protocol::journal::JournalEntry;
     use skep_protocol::text::{ContentType, Reason, TraceParent, Verb};
 
-    use crate::sim::customer::{operator, place, sealed};
+    use crate::sim::clerk::sealed;
+    use crate::sim::names::{operator, place};
 
     const NOW: LogInstant = LogInstant::from_raw(500);
 

@@ -6,7 +6,8 @@ use skep_protocol::agent::AgentChange;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{CommandChange, CommandOutcome};
 use skep_protocol::journal::JournalWrite;
-use skep_protocol::outcome::{NotDone, Refusal};
+use skep_protocol::outcome::NotDone;
+use skep_protocol::refusal::{Refusal, RequestRefusal};
 use skep_protocol::settled::Settled;
 use skep_protocol::task::{ReclaimCause, TaskChange};
 use skep_testnet::site::station::Refused;
@@ -199,7 +200,7 @@ impl Coverage {
         match settled {
             Settled::Done { .. } => self.done += 1,
             Settled::NotDone(NotDone::Refused(refusal)) => {
-                self.too_late += u64::from(matches!(refusal, Refusal::Expired { .. }));
+                self.too_late += u64::from(matches!(refusal, Refusal::Request(RequestRefusal::Expired { .. })));
                 match in_doubt && refusal.is_silent_about_earlier() {
                     true => self.unknown += 1,
                     false => self.not_done += 1,

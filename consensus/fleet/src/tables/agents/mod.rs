@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use skep_protocol::agent::{AgentChange, AgentOp, AgentRecord, Attachment, Role};
+use skep_protocol::agent::{AgentChange, AgentOp, AgentRecord, AgentRefusal, Attachment, Role};
 use skep_protocol::ids::{AttachmentId, NodeId, SessionId};
 use skep_protocol::lease::LeaseTerms;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::text::{AgentId, Capability, RoleName};
 use skep_protocol::time::LogInstant;
 
@@ -111,7 +112,7 @@ impl Agents {
         if self.attachment(agent).is_some_and(|known| known.id == attachment) {
             return Ok(());
         }
-        Err(Refusal::NotAttached { agent: agent.clone(), attachment })
+        Err(AgentRefusal::NotAttached { agent: agent.clone(), attachment }.into())
     }
 
     /// Does what somebody asks of an agent that holds so many tasks.
@@ -145,7 +146,7 @@ impl Agents {
         role.check_within(cx.limits)?;
         let known = self.records.get(agent).cloned();
         if known.is_none() && self.count() >= cx.limits.agents_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::Agents, count: self.count() });
+            return Err(Refusal::Full { what: ShardFullOf::Agents, count: self.count() });
         }
         let is_news = known.as_ref().is_none_or(|known| known.role != *role);
         let record = match &known {
@@ -167,10 +168,10 @@ impl Agents {
 
     /// Somebody wants an agent to be known no more. Refused while it holds tasks, or is served.
     fn remove(&mut self, agent: &AgentId, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
-        let Some(record) = self.records.get(agent) else { return Err(Refusal::NoSuchAgent(agent.clone())) };
+        let Some(record) = self.records.get(agent) else { return Err(AgentRefusal::NoSuchAgent(agent.clone()).into()) };
         let max = record.role.max_concurrent;
         if held > 0 {
-            return Err(Refusal::AgentBusy { agent: agent.clone(), held, max });
+            return Err(AgentRefusal::Busy { agent: agent.clone(), held, max }.into());
         }
         if let Some(attachment) = &record.attachment {
             return Err(elsewhere(agent, attachment));
@@ -343,5 +344,6 @@ pub(crate) fn overlaps(kinds: &Kinds, role: &Role) -> u32 {
 }
 
 fn elsewhere(agent: &AgentId, attachment: &Attachment) -> Refusal {
-    Refusal::AgentElsewhere { agent: agent.clone(), node: attachment.node, lease_ms: attachment.lease.ttl_ms }
+    let (node, lease_ms) = (attachment.node, attachment.lease.ttl_ms);
+    AgentRefusal::Elsewhere { agent: agent.clone(), node, lease_ms }.into()
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use skep_protocol::agent::AgentRefusal;
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{CommandChange, CommandOutcome, EndedDelivery, Steps, VoidCause};
+use skep_protocol::command::{CommandChange, CommandOutcome, CommandRefusal, EndedDelivery, Steps, VoidCause};
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::operator::OperatorGrant;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::signing::OperatorKey;
 use skep_protocol::text::{AgentId, Reason};
 
@@ -108,12 +110,12 @@ impl Commands {
     ) -> Result<Receipt, Refusal> {
         let id = ended.command;
         if let CommandOutcome::Succeeded { result } = &ended.outcome {
-            skep_protocol::command::check_result_within(result, cx.limits)?;
+            skep_protocol::command::check_result_within(result, cx.limits).map_err(CommandRefusal::from)?;
         }
-        let delivery = self.delivery(id, &ended.agent).ok_or(Refusal::NoSuchCommand(id))?;
+        let delivery = self.delivery(id, &ended.agent).ok_or(CommandRefusal::NoSuchCommand(id))?;
         // A place in the order that it never had: said by mistake, or made up.
         if delivery.seq != Some(ended.seq) && !delivery.was_doubted() {
-            return Err(Refusal::NoSuchCommand(id));
+            return Err(CommandRefusal::NoSuchCommand(id).into());
         }
         let known = match &delivery.outcome {
             None => false,
@@ -144,18 +146,18 @@ impl Commands {
 
     pub(super) fn check_dead_letter(&self, id: CommandId) -> Result<(), Refusal> {
         match self.record(&id) {
-            Some(record) if !record.is_ended() => Err(Refusal::CommandOpen(id)),
+            Some(record) if !record.is_ended() => Err(CommandRefusal::Open(id).into()),
             // Discarded twice is discarded, and so is what was sent again everywhere.
             Some(record) if record.failed > 0 || record.deliveries.values().any(|of| of.redriven.is_some()) => Ok(()),
-            _ => Err(Refusal::NotDead(id)),
+            _ => Err(CommandRefusal::NotDead(id).into()),
         }
     }
 
     pub(super) fn check_indeterminate(&self, id: CommandId, agent: &AgentId) -> Result<(), Refusal> {
-        let delivery = self.delivery(id, agent).ok_or_else(|| Refusal::NoSuchAgent(agent.clone()))?;
+        let delivery = self.delivery(id, agent).ok_or_else(|| AgentRefusal::NoSuchAgent(agent.clone()))?;
         match delivery.outcome {
             Some(CommandOutcome::Indeterminate { .. }) => Ok(()),
-            _ => Err(Refusal::NotIndeterminate { command: id, agent: agent.clone() }),
+            _ => Err(CommandRefusal::NotIndeterminate { command: id, agent: agent.clone() }.into()),
         }
     }
 

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_protocol::agent::AgentChange;
-use skep_protocol::command::{CommandClass, CommandOutcome, DeliverySeq, InvalidCommand, PerClass, VoidCause};
+use skep_protocol::command::{
+    CommandClass, CommandOutcome, CommandRefusal, DeliverySeq, InvalidCommand, PerClass, VoidCause,
+};
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId};
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
 use skep_protocol::pull::{Delivery, PullFor};
+use skep_protocol::refusal::Refusal;
 use skep_protocol::text::{AgentId, GroupName, Reason};
 
 use super::{Agents, Commands, Cx, Operators};
@@ -31,7 +34,7 @@ impl Commands {
         peers.check_attachment(agent, attachment)?;
         let (given, max) = (groups.len(), cx.limits.groups_max);
         if given as u64 > max {
-            return Err(InvalidCommand::Groups { given, max }.into());
+            return Err(CommandRefusal::Invalid(InvalidCommand::Groups { given, max }).into());
         }
         let known = self.outboxes.get(agent).and_then(|outbox| outbox.journal);
         if known != Some(to) {

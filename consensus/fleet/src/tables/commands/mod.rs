@@ -22,7 +22,8 @@ use skep_protocol::command::{
 };
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::text::{AgentId, GroupName, TraceParent};
 use skep_protocol::time::LogInstant;
 

@@ -1,8 +1,9 @@
 //! How far commands have come that go on, and since when nothing was heard of them.
 
-use skep_protocol::command::{CommandChange, CommandProgress, DeliveryReport, Steps};
+use skep_protocol::command::{CommandChange, CommandProgress, CommandRefusal, DeliveryReport, Steps};
 use skep_protocol::fleet::FleetLimits;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::text::Reason;
 use skep_protocol::time::LogInstant;
 
@@ -50,7 +51,7 @@ impl Commands {
     pub(super) fn report_delivery(&mut self, report: &DeliveryReport, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let (id, seq) = (report.command, report.seq);
         let delivery = self.delivery(id, &report.agent).filter(|delivery| delivery.seq == Some(seq));
-        let delivery = delivery.ok_or(Refusal::NoSuchCommand(id))?;
+        let delivery = delivery.ok_or(CommandRefusal::NoSuchCommand(id))?;
         let (open, node) = (delivery.outcome.is_none(), delivery.node);
         let receipt = Receipt::DeliveryReported { command: id, open };
         let news = delivery.news(report, cx.limits.progress_kept_permille);

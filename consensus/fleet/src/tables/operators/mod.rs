@@ -9,15 +9,16 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use skep_protocol::change::ShardChange;
-use skep_protocol::command::{InvalidCommand, Target};
+use skep_protocol::command::{CommandRefusal, InvalidCommand, Target};
 use skep_protocol::entry::Founding;
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::RaftId;
 use skep_protocol::operator::{
-    Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorChange, OperatorGrant, OperatorOp, PastGenesis, Root,
-    SignedGrant, SignedReplacement,
+    Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorChange, OperatorGrant, OperatorOp, OperatorRefusal,
+    PastGenesis, Root, SignedGrant, SignedReplacement,
 };
-use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::signing::{OperatorKey, Place};
 use skep_protocol::text::{OperatorName, Verb};
 use skep_protocol::time::LogInstant;
@@ -121,14 +122,14 @@ impl Operators {
         let first = self.first;
         let expected = first.map_or(1, |first| first.replaced.saturating_add(1));
         if first.is_none_or(|first| first.operator != signed.old) || signed.serial != expected {
-            return Err(Refusal::NotFirst { by: signed.old, given: signed.serial, expected });
+            return Err(OperatorRefusal::NotFirst { by: signed.old, given: signed.serial, expected }.into());
         }
         if signed.new == signed.old {
-            return Err(Refusal::FirstOperator);
+            return Err(OperatorRefusal::FirstOperator.into());
         }
         let count = self.replaced.len() as u64;
         if count >= cx.limits.first_replacements_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::FirstOperators, count });
+            return Err(Refusal::Full { what: ShardFullOf::FirstOperators, count });
         }
         self.make_room_for_first(signed.new, cx);
         cx.record(OperatorChange::FirstReplaced { old: signed.old, new: signed.new });
@@ -144,34 +145,34 @@ impl Operators {
     fn grant(&mut self, signed: &SignedGrant, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let grant = signed.statement();
         let by = grant.by;
-        grant.check_within(cx.limits)?;
+        grant.check_within(cx.limits).map_err(CommandRefusal::from)?;
         self.check_place(&grant.place)?;
         if self.active_operator(by, cx)?.admin_depth == 0 {
-            return Err(Refusal::NotAdmin(by));
+            return Err(OperatorRefusal::NotAdmin(by).into());
         }
         if self.first.is_some_and(|first| first.operator == grant.operator) {
-            return Err(Refusal::FirstOperator);
+            return Err(OperatorRefusal::FirstOperator.into());
         }
         let above = self.authority_of(by, cx.limits);
         if above.len() as u64 >= cx.limits.authority_chain_max {
-            return Err(Refusal::NotAdmin(by));
+            return Err(OperatorRefusal::NotAdmin(by).into());
         }
         // Nobody changes what it owes its own place to.
         if grant.operator == by || above.iter().any(|signed| signed.by == grant.operator) {
-            return Err(Refusal::NotAdmin(by));
+            return Err(OperatorRefusal::NotAdmin(by).into());
         }
         let known = self.operators.get(&grant.operator);
         let was_known = known.is_some();
         if was_known && !self.is_above(by, grant.operator, cx.limits) {
-            return Err(Refusal::NotAbove { by, operator: grant.operator });
+            return Err(OperatorRefusal::NotAbove { by, operator: grant.operator }.into());
         }
         // One that is not known may have been forgotten.
         let last = known.map_or(self.serial_floor, |known| known.grant.serial);
         if grant.serial > last.saturating_add(cx.limits.serial_step_max) {
-            return Err(InvalidCommand::Serial { given: grant.serial, last }.into());
+            return Err(CommandRefusal::Invalid(InvalidCommand::Serial { given: grant.serial, last }).into());
         }
         if grant.serial <= last {
-            return Err(Refusal::GrantStale { given: grant.serial, known: last });
+            return Err(OperatorRefusal::GrantStale { given: grant.serial, known: last }.into());
         }
         let (operator, depth) = (grant.operator, self.admin_depth(grant.operator, cx.limits));
         self.make_room(operator, by, !is_over(grant, cx.now), cx)?;
@@ -226,34 +227,34 @@ impl Operators {
 
     /// An operator and those by whose word it is one, up to the first operator.
     fn line_of(&self, key: OperatorKey, limits: &FleetLimits) -> Result<Vec<&Operator>, Refusal> {
-        let known = |key: OperatorKey| self.operators.get(&key).ok_or(Refusal::NoSuchOperator(key));
+        let known = |key: OperatorKey| self.operators.get(&key).ok_or(OperatorRefusal::NoSuchOperator(key));
         let mut line = vec![known(key)?];
         if line.iter().any(|operator| operator.grant.revoked) {
-            return Err(Refusal::OperatorRevoked(key));
+            return Err(OperatorRefusal::Revoked(key).into());
         }
         let (mut at, mut by) = (key, line.last().and_then(|operator| operator.signed.as_ref()).map(|signed| signed.by));
         while let Some(above) = by {
             if line.len() as u64 > limits.authority_chain_max {
-                return Err(Refusal::NotAdmin(key));
+                return Err(OperatorRefusal::NotAdmin(key).into());
             }
             let operator = known(above)?;
             if operator.grant.revoked {
-                return Err(Refusal::NotAdmin(above));
+                return Err(OperatorRefusal::NotAdmin(above).into());
             }
             (at, by) = (above, operator.signed.as_ref().map(|signed| signed.by));
             line.push(operator);
         }
         let ends_with_first = self.first.is_some_and(|first| first.operator == at);
-        if ends_with_first { Ok(line) } else { Err(Refusal::NotAdmin(at)) }
+        if ends_with_first { Ok(line) } else { Err(OperatorRefusal::NotAdmin(at).into()) }
     }
 
     /// What an operator may do, as far as everybody above it may: whether that has ended is another question.
     pub(crate) fn rights(&self, key: OperatorKey, limits: &FleetLimits) -> Result<OperatorGrant, Refusal> {
         let mut line = self.line_of(key, limits)?.into_iter().rev().map(|operator| operator.grant.as_ref());
-        let mut rights = line.next().cloned().ok_or(Refusal::NoSuchOperator(key))?;
+        let mut rights = line.next().cloned().ok_or(OperatorRefusal::NoSuchOperator(key))?;
         for grant in line {
             if rights.admin_depth == 0 {
-                return Err(Refusal::NotAdmin(rights.operator));
+                return Err(OperatorRefusal::NotAdmin(rights.operator).into());
             }
             rights = grant.within(&rights);
         }
@@ -264,14 +265,14 @@ impl Operators {
     fn active_operator(&self, key: OperatorKey, cx: &Cx<'_>) -> Result<OperatorGrant, Refusal> {
         let (rights, now) = (self.rights(key, cx.limits)?, cx.now);
         match rights.until {
-            Some(until) if until <= now => Err(Refusal::GrantEnded { operator: key, until, now }),
+            Some(until) if until <= now => Err(OperatorRefusal::GrantEnded { operator: key, until, now }.into()),
             _ => Ok(rights),
         }
     }
 
     /// Whether something was signed for this shard.
     pub(crate) fn check_place(&self, place: &Place) -> Result<(), Refusal> {
-        if self.place.as_ref() == Some(place) { Ok(()) } else { Err(Refusal::WrongPlace) }
+        if self.place.as_ref() == Some(place) { Ok(()) } else { Err(OperatorRefusal::WrongPlace.into()) }
     }
 
     /// Whether an operator may ask a target for something that is valid until an instant.
@@ -288,8 +289,13 @@ impl Operators {
             return Ok(());
         }
         match rights.until {
-            Some(until) if deadline > until => Err(Refusal::OutlivesGrant { operator: key, until, deadline }),
-            _ => Err(Refusal::NotGranted { operator: key, verb: verb.clone(), target: target.to_string() }),
+            Some(until) if deadline > until => {
+                Err(OperatorRefusal::OutlivesGrant { operator: key, until, deadline }.into())
+            }
+            _ => {
+                let (verb, target) = (verb.clone(), target.to_string());
+                Err(OperatorRefusal::NotGranted { operator: key, verb, target }.into())
+            }
         }
     }
 
@@ -303,7 +309,7 @@ impl Operators {
             if per_minute == 0 || ahead > allowed {
                 let retry_after_ms = ahead.saturating_sub(allowed).max(1);
                 let operator = operator.grant.operator;
-                return Err(Refusal::TooManyCommands { operator, per_minute, retry_after_ms });
+                return Err(OperatorRefusal::TooManyCommands { operator, per_minute, retry_after_ms }.into());
             }
         }
         Ok(())

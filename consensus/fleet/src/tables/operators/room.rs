@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use skep_protocol::fleet::FleetLimits;
-use skep_protocol::outcome::{Refusal, ShardFullOf};
+use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::signing::OperatorKey;
 use skep_protocol::time::LogInstant;
 
@@ -28,7 +28,7 @@ impl Operators {
             let after = self.active_count(Some(operator), now, limits);
             let count = if after > max { self.active_count(None, now, limits) } else { after };
             if after > max && after > count {
-                return Err(Refusal::ShardFull { what: ShardFullOf::Operators, count });
+                return Err(Refusal::Full { what: ShardFullOf::Operators, count });
             }
         }
         if self.is_known(&operator) {
@@ -38,12 +38,12 @@ impl Operators {
             let count =
                 self.operators.keys().filter(|key| self.branch_of(**key, limits) == Some(branch)).count() as u64;
             if count >= limits.operator_branch_max && !self.forget_one(Some(branch), cx) {
-                return Err(Refusal::ShardFull { what: ShardFullOf::OperatorBranch, count });
+                return Err(Refusal::Full { what: ShardFullOf::OperatorBranch, count });
             }
         }
         if self.is_full(kept, limits) && !self.forget_one(None, cx) {
             let count = self.operators.len() as u64;
-            return Err(Refusal::ShardFull { what: ShardFullOf::RevokedOperators, count });
+            return Err(Refusal::Full { what: ShardFullOf::RevokedOperators, count });
         }
         Ok(())
     }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use skep_protocol::agent::Role;
+use skep_protocol::agent::{AgentRefusal, Role};
 use skep_protocol::ids::{AttachmentId, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::task::{
-    Claim, KeptFor, Progress, ReclaimCause, Task, TaskChange, TaskState, TaskStatus, check_checkpoint_within,
+    Claim, KeptFor, Progress, ReclaimCause, Task, TaskChange, TaskRefusal, TaskState, TaskStatus,
+    check_checkpoint_within,
 };
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
@@ -48,7 +50,7 @@ impl Tasks {
         };
         let held = self.held_count(agent);
         if held >= role.max_concurrent {
-            return Err(Refusal::AgentBusy { agent: agent.clone(), held, max: role.max_concurrent });
+            return Err(AgentRefusal::Busy { agent: agent.clone(), held, max: role.max_concurrent }.into());
         }
         self.give(id, agent, None, agents, cx)
     }
@@ -127,30 +129,30 @@ impl Tasks {
     ) -> Result<Receipt, Refusal> {
         self.check_claim(claim)?;
         self.reclaim(claim.task, &claim.agent, ReclaimCause::Released, agents, cx);
-        self.records.get(&claim.task).map(|task| receipt(task)).ok_or(Refusal::NoSuchTask(claim.task))
+        self.records.get(&claim.task).map(|task| receipt(task)).ok_or(TaskRefusal::NoSuchTask(claim.task).into())
     }
 
     fn check_claimable(&self, id: TaskId, agent: &AgentId, role: &Role, cx: &Cx<'_>) -> Result<(), Refusal> {
-        let task = self.records.get(&id).ok_or(Refusal::NoSuchTask(id))?;
+        let task = self.records.get(&id).ok_or(TaskRefusal::NoSuchTask(id))?;
         match &task.state {
             TaskState::Pending { not_before, .. } if *not_before > cx.now => {
-                Err(Refusal::BackingOff { task: id, not_before: *not_before })
+                Err(TaskRefusal::BackingOff { task: id, not_before: *not_before }.into())
             }
             TaskState::Pending { kept_for: Some(kept), .. } if excludes(kept, agent, cx.now) => {
-                Err(Refusal::KeptFor { task: id, agent: kept.agent.clone(), until: kept.until })
+                Err(TaskRefusal::KeptFor { task: id, agent: kept.agent.clone(), until: kept.until }.into())
             }
             TaskState::Pending { .. } if !task.spec.required.is_subset(&role.capabilities) => {
-                Err(Refusal::NotCapable { task: id, agent: agent.clone() })
+                Err(TaskRefusal::NotCapable { task: id, agent: agent.clone() }.into())
             }
             TaskState::Pending { .. } if is_worthless(task, cx.now) => {
-                Err(Refusal::WrongStatus { task: id, status: TaskStatus::Expired })
+                Err(TaskRefusal::WrongStatus { task: id, status: TaskStatus::Expired }.into())
             }
             TaskState::Pending { .. } => Ok(()),
-            TaskState::Claimed { by, .. } => Err(Refusal::LostRace { task: id, by: by.clone() }),
+            TaskState::Claimed { by, .. } => Err(TaskRefusal::LostRace { task: id, by: by.clone() }.into()),
             ended @ (TaskState::Completed { .. }
             | TaskState::DeadLettered { .. }
             | TaskState::Cancelled { .. }
-            | TaskState::Expired { .. }) => Err(Refusal::WrongStatus { task: id, status: ended.status() }),
+            | TaskState::Expired { .. }) => Err(TaskRefusal::WrongStatus { task: id, status: ended.status() }.into()),
         }
     }
 
@@ -161,21 +163,25 @@ impl Tasks {
     /// Whether a claim is the latest of its task and belongs to its agent; since when it is held, and what it was
     /// assigned under.
     pub(super) fn check_claim(&self, claim: &Claim) -> Result<(LogInstant, Option<AttachmentId>), Refusal> {
-        let task = self.records.get(&claim.task).ok_or(Refusal::NoSuchTask(claim.task))?;
+        let task = self.records.get(&claim.task).ok_or(TaskRefusal::NoSuchTask(claim.task))?;
         if claim.epoch != task.epoch && !is_on(Mutant::NoFenceInApply) {
             let (given, current) = (claim.epoch, task.epoch);
-            return Err(Refusal::StaleEpoch { task: claim.task, given, current });
+            return Err(TaskRefusal::StaleEpoch { task: claim.task, given, current }.into());
         }
         match &task.state {
             TaskState::Claimed { by, since, assigned, .. } if *by == claim.agent || is_on(Mutant::NoFenceInApply) => {
                 Ok((*since, *assigned))
             }
-            TaskState::Claimed { by, .. } => Err(Refusal::NotHolder { task: claim.task, holder: by.clone() }),
+            TaskState::Claimed { by, .. } => {
+                Err(TaskRefusal::NotHolder { task: claim.task, holder: by.clone() }.into())
+            }
             other @ (TaskState::Pending { .. }
             | TaskState::Completed { .. }
             | TaskState::DeadLettered { .. }
             | TaskState::Cancelled { .. }
-            | TaskState::Expired { .. }) => Err(Refusal::WrongStatus { task: claim.task, status: other.status() }),
+            | TaskState::Expired { .. }) => {
+                Err(TaskRefusal::WrongStatus { task: claim.task, status: other.status() }.into())
+            }
         }
     }
 }

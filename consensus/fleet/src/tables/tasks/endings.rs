@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::task::{
     Claim, Failure, KeptFor, ReclaimCause, Task, TaskChange, TaskState, TaskStatus, check_payload_within,
 };

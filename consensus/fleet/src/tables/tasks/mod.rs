@@ -14,8 +14,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
-use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
-use skep_protocol::task::{Task, TaskChange, TaskOp, TaskSpec, TaskState, TaskStatus};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
+use skep_protocol::task::{Task, TaskChange, TaskOp, TaskRefusal, TaskSpec, TaskState, TaskStatus};
 use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
 
@@ -189,12 +190,12 @@ impl Tasks {
     ) -> Result<Receipt, Refusal> {
         spec.check_within(cx.limits)?;
         if self.records.contains_key(&id) {
-            return Err(Refusal::TaskExists(id));
+            return Err(TaskRefusal::Exists(id).into());
         }
         self.check_room(cx.limits)?;
         let count = self.pending.len() as u64;
         if count >= cx.limits.requirements_max && !self.pending.contains_key(&spec.required) {
-            return Err(Refusal::ShardFull { what: ShardFullOf::Requirements, count });
+            return Err(Refusal::Full { what: ShardFullOf::Requirements, count });
         }
         let spec = Arc::new(spec.clone());
         let task = Task {
@@ -219,19 +220,19 @@ impl Tasks {
     }
 
     fn check_status(&self, id: TaskId, allowed: impl Fn(TaskStatus) -> bool) -> Result<TaskStatus, Refusal> {
-        let task = self.records.get(&id).ok_or(Refusal::NoSuchTask(id))?;
+        let task = self.records.get(&id).ok_or(TaskRefusal::NoSuchTask(id))?;
         let status = task.state.status();
-        if allowed(status) { Ok(status) } else { Err(Refusal::WrongStatus { task: id, status }) }
+        if allowed(status) { Ok(status) } else { Err(TaskRefusal::WrongStatus { task: id, status }.into()) }
     }
 
     /// Whether there is room for one more live task.
     fn check_room(&self, limits: &FleetLimits) -> Result<(), Refusal> {
         let live = self.records.len().saturating_sub(self.ended.len()) as u64;
         if live >= limits.live_tasks_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::Tasks, count: live });
+            return Err(Refusal::Full { what: ShardFullOf::Tasks, count: live });
         }
         if self.bytes >= limits.task_bytes_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::TaskBytes, count: self.bytes });
+            return Err(Refusal::Full { what: ShardFullOf::TaskBytes, count: self.bytes });
         }
         Ok(())
     }

@@ -225,7 +225,7 @@ fn what_the_shard_has_forgotten_is_let_go_of_as_soon_as_no_software_is_there() {
         wait(&mut node, 1_000);
         let (key, op) = node.requests.pop_front().expect("the shard is told");
         assert!(matches!(op, Op::Command(CommandOp::Report { .. })), "{op:?}");
-        node.settle(key, Settled::NotDone(NotDone::Refused(Refusal::NoSuchCommand(id(1)))));
+        node.settle(key, Settled::NotDone(NotDone::Refused(Refusal::Command(CommandRefusal::NoSuchCommand(id(1))))));
         node.sync();
         assert_eq!(node.durable.len(), usize::from(!gone));
     }

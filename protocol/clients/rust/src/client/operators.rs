@@ -69,6 +69,8 @@ fn check_place(reply: &v1::PlaceReply, shard: ShardId, genesis: Option<Genesis>)
 
 #[cfg(test)]
 mod tests {
+    use skep_protocol::code::Code;
+
     use super::*;
 
     #[test]
@@ -79,7 +81,7 @@ mod tests {
         assert_eq!((at(1, None), at(1, Some(genesis(6)))), (Ok(()), Ok(())));
         let another = ClientError::AnotherNumber { wanted: ShardId(2), told: ShardId(1) };
         assert_eq!((at(2, None), at(2, Some(genesis(6)))), (Err(another.clone()), Err(another.clone())));
-        assert_eq!(another.code(), Some("SKEP-0305"));
+        assert_eq!(another.code(), Some(Code::AnotherShard));
         let another = ClientError::AnotherShard { wanted: genesis(7), told: genesis(6) };
         assert_eq!(at(1, Some(genesis(7))), Err(another));
     }
