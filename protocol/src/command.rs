@@ -95,7 +95,7 @@ pub struct Command {
     pub operator: OperatorKey,
 }
 
-/// Why a command or a grant was refused as it is.
+/// Why a command was refused as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum InvalidCommand {
     /// The arguments or the result are too large.
@@ -134,27 +134,11 @@ pub enum InvalidCommand {
         /// How many may be.
         max: u64,
     },
-    /// A number that leaves none for later statements.
-    #[error("serial {given} is far above {last}, the last one; give {last} plus one")]
-    Serial {
-        /// The serial that was given.
-        given: u64,
-        /// The last one.
-        last: u64,
-    },
     /// A field that changes what a statement means, and that is not known here.
     #[error("it has field {number}, which changes what it means and is not known here; upgrade this Skep")]
     UnknownField {
         /// Its number.
         number: u32,
-    },
-    /// Too many verbs or targets.
-    #[error("a grant names {given} verbs or targets; at most {max} are allowed, or any")]
-    GrantNames {
-        /// How many.
-        given: usize,
-        /// How many may be.
-        max: u64,
     },
 }
 

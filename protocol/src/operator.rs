@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::CodecError;
-use crate::command::{InvalidCommand, Target};
+use crate::command::Target;
 use crate::fleet::FleetLimits;
 use crate::limits;
 use crate::mutant::{Mutant, is_on};
@@ -99,6 +99,27 @@ pub struct OperatorGrant {
     pub until: Option<LogInstant>,
 }
 
+/// Why a grant was refused as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum InvalidGrant {
+    /// Too many verbs or targets.
+    #[error("a grant names {given} verbs or targets; at most {max} are allowed, or any")]
+    Names {
+        /// How many.
+        given: usize,
+        /// How many may be.
+        max: u64,
+    },
+    /// A number that leaves none for later statements.
+    #[error("serial {given} is far above {last}, the last one; give {last} plus one")]
+    Serial {
+        /// The serial that was given.
+        given: u64,
+        /// The last one.
+        last: u64,
+    },
+}
+
 /// A statement of an admin, signed.
 pub type SignedGrant = Signed<OperatorGrant>;
 
@@ -124,10 +145,10 @@ impl OperatorGrant {
     /// Checks the limits of a shard that the fields' own types do not.
     ///
     /// # Errors
-    /// [`InvalidCommand::GrantNames`].
-    pub fn check_within(&self, limits: &FleetLimits) -> Result<(), InvalidCommand> {
+    /// [`InvalidGrant::Names`].
+    pub fn check_within(&self, limits: &FleetLimits) -> Result<(), InvalidGrant> {
         let (given, max) = (self.verbs.names().max(self.targets.names()), limits.grant_names_max);
-        if given as u64 > max { Err(InvalidCommand::GrantNames { given, max }) } else { Ok(()) }
+        if given as u64 > max { Err(InvalidGrant::Names { given, max }) } else { Ok(()) }
     }
 
     /// Whether it lets its operator ask a target for something that is valid until an instant.

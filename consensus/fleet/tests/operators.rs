@@ -9,7 +9,8 @@ use skep_protocol::command::*;
 use skep_protocol::entry::{EntryBody, Op};
 use skep_protocol::ids::{CommandId, Genesis, ShardId};
 use skep_protocol::operator::{
-    Allowed, AuthorityNews, FirstReplacement, KnownFirst, OperatorGrant, OperatorOp, OperatorRefusal, granted,
+    Allowed, AuthorityNews, FirstReplacement, InvalidGrant, KnownFirst, OperatorGrant, OperatorOp, OperatorRefusal,
+    granted,
 };
 use skep_protocol::outcome::{Receipt, Reply};
 use skep_protocol::refusal::Refusal;
@@ -199,7 +200,7 @@ fn nobody_changes_what_it_owes_its_own_place_to_nor_what_another_one_granted_nor
     assert_eq!(hall.refused(state_grant(ousted, 5)), not_above, "below another one");
     let last_number = grant(4, u64::MAX);
     let refused = hall.refused(state_grant(last_number, 1));
-    assert_eq!(refused, CommandRefusal::Invalid(InvalidCommand::Serial { given: u64::MAX, last: 0 }).into());
+    assert_eq!(refused, OperatorRefusal::Invalid(InvalidGrant::Serial { given: u64::MAX, last: 0 }).into());
     hall.ok(state_grant(grant(4, 7), 3));
     hall.ok(state_grant(grant(4, 8), 2));
     // With an admin goes whatever it granted, down to the last.

@@ -11,7 +11,7 @@ use crate::time::LogInstant;
 /// Why a shard did not do what was asked of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CommandRefusal {
-    /// A field of a command or a grant is out of bounds.
+    /// A field of a command, or of what an agent takes, is out of bounds.
     #[error("invalid: {0}")]
     Invalid(#[from] InvalidCommand),
     /// The command's deadline has passed.

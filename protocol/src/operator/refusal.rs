@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::InvalidGrant;
 use crate::code::Code;
 use crate::signing::OperatorKey;
 use crate::text::Verb;
@@ -94,6 +95,9 @@ pub enum OperatorRefusal {
         /// The number of the next one.
         expected: u64,
     },
+    /// A field of a grant is out of bounds.
+    #[error("invalid: {0}")]
+    Invalid(#[from] InvalidGrant),
 }
 
 impl OperatorRefusal {
@@ -113,6 +117,7 @@ impl OperatorRefusal {
             Self::GrantEnded { .. } => Code::GrantEnded,
             Self::OutlivesGrant { .. } => Code::OutlivesGrant,
             Self::NotFirst { .. } => Code::NotFirst,
+            Self::Invalid(_) => Code::InvalidCommand,
         }
     }
 
@@ -131,7 +136,8 @@ impl OperatorRefusal {
             | Self::NotAbove { .. }
             | Self::GrantEnded { .. }
             | Self::OutlivesGrant { .. }
-            | Self::NotFirst { .. } => self.code().again().after_ms(),
+            | Self::NotFirst { .. }
+            | Self::Invalid(_) => self.code().again().after_ms(),
         }
     }
 }

@@ -7,6 +7,7 @@ use skep_protocol::fleet::{FLEET_VERSIONS, Rules};
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, ShardId};
 use skep_protocol::operator::{FirstOperator, OperatorGrant, OperatorOp};
 use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::pull::Delivery;
 use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::text::{GroupName, TraceParent};
 

@@ -18,7 +18,7 @@ use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRec
 use skep_protocol::lease::{LeaseTerms, Usable};
 use skep_protocol::offer::CommandSaid;
 use skep_protocol::operator::{AuthorityNews, KnownFirst, OperatorGrant, Root};
-use skep_protocol::pull::{Pull, PullFor, Pulled, PulledFor};
+use skep_protocol::pull::{Delivery, Pull, PullFor, Pulled, PulledFor};
 use skep_protocol::signing::{OperatorKey, OperatorSecret, Place, Signed};
 use skep_protocol::text::{Reason, TraceParent};
 

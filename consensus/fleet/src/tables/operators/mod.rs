@@ -9,13 +9,13 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use skep_protocol::change::ShardChange;
-use skep_protocol::command::{CommandRefusal, InvalidCommand, Target};
+use skep_protocol::command::Target;
 use skep_protocol::entry::Founding;
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::RaftId;
 use skep_protocol::operator::{
-    Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorChange, OperatorGrant, OperatorOp, OperatorRefusal,
-    PastGenesis, Root, SignedGrant, SignedReplacement,
+    Authority, AuthorityNews, FIRST_SERIAL, InvalidGrant, KnownFirst, OperatorChange, OperatorGrant, OperatorOp,
+    OperatorRefusal, PastGenesis, Root, SignedGrant, SignedReplacement,
 };
 use skep_protocol::outcome::Receipt;
 use skep_protocol::refusal::{Refusal, ShardFullOf};
@@ -145,7 +145,7 @@ impl Operators {
     fn grant(&mut self, signed: &SignedGrant, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let grant = signed.statement();
         let by = grant.by;
-        grant.check_within(cx.limits).map_err(CommandRefusal::from)?;
+        grant.check_within(cx.limits).map_err(OperatorRefusal::from)?;
         self.check_place(&grant.place)?;
         if self.active_operator(by, cx)?.admin_depth == 0 {
             return Err(OperatorRefusal::NotAdmin(by).into());
@@ -169,7 +169,7 @@ impl Operators {
         // One that is not known may have been forgotten.
         let last = known.map_or(self.serial_floor, |known| known.grant.serial);
         if grant.serial > last.saturating_add(cx.limits.serial_step_max) {
-            return Err(CommandRefusal::Invalid(InvalidCommand::Serial { given: grant.serial, last }).into());
+            return Err(OperatorRefusal::Invalid(InvalidGrant::Serial { given: grant.serial, last }).into());
         }
         if grant.serial <= last {
             return Err(OperatorRefusal::GrantStale { given: grant.serial, known: last }.into());
