@@ -20,9 +20,9 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::{Query, QueryFailure};
 use tokio::time::Instant;
 
-use crate::core::Core;
-use crate::fill::call_query;
+use crate::history_fill::call_query;
 use crate::net::Noise;
+use crate::shards::Core;
 
 /// How often voters are asked whether somebody votes of whom this node does not know it: for each of its replicas, and once for
 /// all shards of which it has none.

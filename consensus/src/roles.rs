@@ -12,8 +12,8 @@ use skep_protocol::limits;
 use skep_store::KnownVoters;
 use tokio::time::Instant;
 
-use crate::core::Core;
 use crate::net::{Roles, sought_in};
+use crate::shards::Core;
 use crate::threads::Errand;
 
 /// How often own replicas are looked at, while somebody is thought to vote and while all that is known are marks.

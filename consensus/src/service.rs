@@ -27,18 +27,18 @@ use skep_store::disk::once_there_is_room;
 use skep_store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::chance::Chance;
 use crate::clock::Clocks;
-use crate::core::Core;
-use crate::fill::call_query;
+use crate::history_fill::call_query;
 use crate::identity::Identity;
 use crate::net::{CallError, Class, ControlPlane, PeerView, Room, Setup};
+use crate::random::Chance;
 use crate::recover::clear_leftovers;
 use crate::roles;
 use crate::settings::store_options;
 use crate::shard::{
     ENTRY_PATIENCE, FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site,
 };
+use crate::shards::Core;
 use crate::threads::{Threads, control_runtime, work_runtime};
 
 /// How long a runtime that ends waits for what its threads are at.

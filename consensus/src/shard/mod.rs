@@ -42,9 +42,8 @@ use skep_protocol::text::AgentId;
 use skep_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
-use crate::ends::Ends;
+use crate::command_ends::Ends;
 use crate::net::{Noise, Peers, SnapshotSender};
 use crate::pulls::Pulls;
 use crate::raft::acked::Acked;
@@ -56,6 +55,7 @@ use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
 use crate::raft::types::{Raft, TypeConfig};
+use crate::random::Chance;
 use crate::threads::{Errand, Threads};
 
 pub(crate) use admit::is_possible_term;

@@ -24,12 +24,12 @@ use tokio::time::Instant;
 use super::disk::Machine;
 use super::fabric::{Fabric, Station};
 use super::watch::Watch;
-use crate::chance::Chance;
 use crate::clock::{BootClock, Clocks};
-use crate::core::Core;
 use crate::net::Peers;
 use crate::raft::types::{Vote, decode};
+use crate::random::Chance;
 use crate::shard::{FromLeader, Shard, Site};
+use crate::shards::Core;
 use crate::threads::Threads;
 
 pub(super) const SHARD: ShardId = ShardId::FIRST;

@@ -14,10 +14,10 @@ use skep_protocol::query::{Answer, Query, QueryAnswer, QueryFailure, QueryReply}
 use skep_store::set_bytes;
 use tokio::time::Instant;
 
-use crate::core::Core;
 use crate::net::{CallError, Class, Peers};
 use crate::replay::fill_from_log;
 use crate::shard::{ROUND_PATIENCE, Shard};
+use crate::shards::Core;
 use crate::threads::Errand;
 
 /// How often a gap in the history is tried to be filled.

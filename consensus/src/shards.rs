@@ -19,7 +19,7 @@ use skep_protocol::recovery::Lineage;
 use tokio::sync::watch;
 
 use crate::belief::Belief;
-use crate::fill::fill_history;
+use crate::history_fill::fill_history;
 use crate::net::{Admission, Room, Waits, Who};
 use crate::shard::{FromLeader, MembershipError, Shard, Site};
 
