@@ -22,11 +22,13 @@ mod random;
 mod recover;
 mod replay;
 mod roles;
+mod rpc;
 mod service;
 mod settings;
 mod shard;
 mod shards;
 mod threads;
+mod voter_check;
 mod whole;
 
 #[cfg(test)]
