@@ -87,7 +87,7 @@ mod tests {
     use futures::FutureExt as _;
     use skep_fleet::FleetLimits;
     use skep_protocol::change::ChangeKind;
-    use skep_protocol::command::{CommandOutcome, Steps};
+    use skep_protocol::command::{CommandChange, CommandOutcome, Steps};
     use skep_protocol::time::LogInstant;
 
     use super::*;
@@ -99,7 +99,10 @@ mod tests {
     fn end(n: u8) -> Change {
         let (trace, outcome) = (Default::default(), CommandOutcome::Expired);
         let (agent, steps) = ("r1".parse().unwrap(), Steps::default());
-        let what = ChangeKind::DeliveryEnded { command: id(n), trace, agent, outcome, seq: None, node: None, steps };
+        let what = ChangeKind::Command {
+            command: id(n),
+            change: CommandChange::DeliveryEnded { trace, agent, outcome, seq: None, node: None, steps },
+        };
         Change { at: LogInstant::ZERO, request: None, what }
     }
 

@@ -1,5 +1,8 @@
 //! Agents and the roles they take.
 
+mod change;
+mod op;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +12,9 @@ use crate::ids::{AttachmentId, NodeId, SessionId};
 use crate::task::{InvalidSpec, Task};
 use crate::text::{Capability, RoleName};
 use crate::time::LogInstant;
+
+pub use change::AgentChange;
+pub use op::AgentOp;
 
 /// What an agent of this role can do and how much at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

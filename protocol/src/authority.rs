@@ -6,6 +6,9 @@
 //!
 //! Nobody grants more than it has: what counts is what every statement of a chain allows.
 
+mod change;
+mod op;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -26,6 +29,9 @@ use crate::seed::{from_digits, to_digits};
 use crate::statement::{Place, Signed};
 use crate::text::{OperatorName, Verb};
 use crate::time::LogInstant;
+
+pub use change::OperatorChange;
+pub use op::OperatorOp;
 
 /// An operator: the public half of an ed25519 key, shown in base58.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

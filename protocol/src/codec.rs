@@ -94,13 +94,13 @@ pub trait Encoded: Serialize + DeserializeOwned {
 
 impl Encoded for crate::entry::Entry {
     const WHAT: &'static str = "log entry";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = crate::limits::ENTRY_BYTES_MAX;
 }
 
 impl Encoded for crate::change::ChangeSet {
     const WHAT: &'static str = "change set";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 
@@ -112,7 +112,7 @@ impl Encoded for crate::query::Query {
 
 impl Encoded for crate::query::QueryAnswer {
     const WHAT: &'static str = "query answer";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 
@@ -130,7 +130,7 @@ impl Encoded for crate::frame::Lineages {
 
 impl Encoded for crate::frame::Proposal {
     const WHAT: &'static str = "proposal";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const BYTES_MAX: usize = crate::limits::FRAME_BYTES_MAX;
 }
 

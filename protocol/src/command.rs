@@ -3,7 +3,9 @@
 //! A task is work that whoever can claims; a command is meant for the robots that it names, and each of them does it at
 //! most once, before its deadline, or not at all.
 
+mod change;
 mod class;
+mod op;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +22,9 @@ use crate::statement::{Place, Signed};
 use crate::text::{AgentId, ContentType, GroupName, Reason, TraceParent, Verb};
 use crate::time::LogInstant;
 
+pub use change::CommandChange;
 pub use class::{CommandClass, DeliverySeq, PerClass};
+pub use op::{CommandOp, DeliveryReport, EndedDelivery};
 
 /// For whom a command is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -304,6 +308,19 @@ impl CommandOutcome {
             Self::Cancelled => "cancelled",
             Self::Superseded => "superseded",
             Self::Indeterminate { .. } => "indeterminate",
+        }
+    }
+
+    /// Bytes of what came of it.
+    pub const fn result_bytes(&self) -> usize {
+        match self {
+            Self::Succeeded { result } => result.len(),
+            Self::Failed { .. }
+            | Self::Rejected { .. }
+            | Self::Expired
+            | Self::Cancelled
+            | Self::Superseded
+            | Self::Indeterminate { .. } => 0,
         }
     }
 

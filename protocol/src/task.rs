@@ -1,5 +1,8 @@
 //! Tasks: work that agents claim.
 
+mod change;
+mod op;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +14,9 @@ use crate::fleet::FleetLimits;
 use crate::ids::{AttachmentId, ClaimEpoch, TaskId};
 use crate::text::{AgentId, Capability, Reason, TaskKind, Title};
 use crate::time::LogInstant;
+
+pub use change::{ReclaimCause, TaskChange, Topic};
+pub use op::{Claim, TaskOp};
 
 /// How urgent a task is. Higher first; equal priorities in order of creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

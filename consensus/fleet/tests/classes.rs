@@ -3,8 +3,8 @@
 
 mod support;
 
+use skep_protocol::agent::AgentOp;
 use skep_protocol::command::*;
-use skep_protocol::entry::{EndedDelivery, Op};
 use skep_protocol::ids::{CommandId, HomeEpoch};
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal};
@@ -117,7 +117,7 @@ fn routine_commands_fill_no_room_of_urgent_ones_and_the_ends_of_one_class_make_r
     let end = |hall: &mut Hall, command: CommandId| {
         let seq = hall.place(command, (1, 1));
         let ended = EndedDelivery { agent: agent("r1"), command, seq, outcome: succeeded(), steps: Steps::default() };
-        hall.ok(Op::EndDelivery { ended: Box::new(ended) })
+        hall.ok(CommandOp::End { ended: Box::new(ended) })
     };
     end(&mut hall, nth(10_000));
     let again = |command: Command| Command { args: b"again".to_vec().into(), ..command };
@@ -130,7 +130,7 @@ fn another_journal_gets_what_nobody_had_in_the_order_of_each_class() {
     let mut hall = Hall::new();
     hall.join("r1", 1, journal(1), &[]);
     let attachment = hall.state.agent(&agent("r1")).unwrap().attachment.unwrap().id;
-    hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
+    hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
     for (n, class) in [(1, CommandClass::Routine), (2, CommandClass::Urgent), (3, CommandClass::Routine)] {
         let command = Command { class, ..hall.command(n, to("r1")) };
         hall.send(command);

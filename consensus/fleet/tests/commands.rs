@@ -6,10 +6,11 @@ mod support;
 use std::collections::BTreeSet;
 
 use skep_fleet::FleetState;
-use skep_protocol::authority::OperatorGrant;
+use skep_protocol::agent::AgentOp;
+use skep_protocol::authority::{OperatorChange, OperatorGrant};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
-use skep_protocol::entry::{Decision, EndedDelivery, EntryBody, Op};
+use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
@@ -86,7 +87,7 @@ fn a_group_is_whoever_said_so_by_then_and_nobody_else() {
 #[test]
 fn what_nobody_can_have_had_ends_at_once_and_what_somebody_may_have_waits_for_its_word() {
     let mut hall = Hall::with(&["r1"]);
-    hall.ok(Op::RegisterAgent { agent: agent("r2"), role: role(&[], 1) });
+    hall.ok(AgentOp::Register { agent: agent("r2"), role: role(&[], 1) });
     for (n, robot) in [(1, "r1"), (2, "r2")] {
         let command = hall.command(n, to(robot));
         hall.send(command);
@@ -106,7 +107,7 @@ fn what_nobody_can_have_had_ends_at_once_and_what_somebody_may_have_waits_for_it
 #[test]
 fn a_deadline_expires_what_was_not_delivered_and_puts_in_doubt_what_nobody_hears_of() {
     let mut hall = Hall::with(&["r1"]);
-    hall.ok(Op::RegisterAgent { agent: agent("r2"), role: role(&[], 1) });
+    hall.ok(AgentOp::Register { agent: agent("r2"), role: role(&[], 1) });
     for (n, robot) in [(1, "r1"), (2, "r2")] {
         let command = hall.command(n, to(robot));
         hall.send(command);
@@ -135,7 +136,7 @@ fn an_operator_resolves_what_nobody_knows_and_nothing_else() {
     let doubt = hall.ended("r1", 1, (1, 1), CommandOutcome::Indeterminate { reason: reason("crashed") });
     hall.ok(doubt);
     let (_, changes) = hall.told(order(1, resolve()));
-    assert!(matches!(&changes[0], ChangeKind::CommandOrdered { .. }));
+    assert!(matches!(&changes[0], ChangeKind::Command { change: CommandChange::Controlled { .. }, .. }));
     assert_eq!(outcomes(&changes), [("r1".to_owned(), "succeeded")]);
     // The operator's word is the last.
     let late = hall.ended("r1", 1, (1, 1), CommandOutcome::Failed { reason: reason("no") });
@@ -178,7 +179,7 @@ fn what_an_operator_was_refused_is_on_record_once() {
         let applied = hall.shard.apply(EntryBody::Requests(vec![request.clone()]));
         records.extend(applied.changes.into_iter().map(|change| (change.request, change.what)));
     }
-    let [(Some(of), ChangeKind::OperatorRefused { by, command, why })] = records.as_slice() else {
+    let [(Some(of), ChangeKind::Operator(OperatorChange::Refused { by, command, why }))] = records.as_slice() else {
         panic!("{records:?}")
     };
     assert_eq!((*of, *by, *command), (request.id, first().key(), Some(id(1))));
@@ -195,7 +196,9 @@ fn an_outcome_of_what_was_never_let_out_to_an_agent_is_refused_on_record_and_one
     for (at, n, seq) in ends {
         let end = hall.ended(at, n, seq, succeeded());
         let (_, changes) = hall.told(end);
-        let [ChangeKind::OutcomeRefused { command, agent: of, outcome, why, .. }] = changes.as_slice() else {
+        let [ChangeKind::Command { command, change: CommandChange::OutcomeRefused { agent: of, outcome, why, .. } }] =
+            changes.as_slice()
+        else {
             panic!("{changes:?}")
         };
         assert_eq!((*command, of, outcome.name()), (id(n), &agent(at), "succeeded"));
@@ -256,7 +259,7 @@ fn another_journal_gets_nothing_that_the_one_before_it_may_have_done() {
     // The same journal again changes nothing.
     assert_eq!(hall.open("r1", attachment, journal(1), &[]), HomeEpoch(1));
     assert_eq!(hall.waiting("r1"), [(1, id(1), None)]);
-    hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
+    hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
     // Sent while nobody serves it: nobody has it.
     let command = hall.command(2, to("r1"));
     hall.send(command);
@@ -283,12 +286,12 @@ fn an_inbox_is_that_of_the_node_that_serves_its_agent() {
     assert!(!is(&hall, 2, attachment, journal(1), home));
     assert!(!is(&hall, 1, attachment, journal(2), home));
     assert!(!is(&hall, 1, attachment, journal(1), home.next()));
-    let stale = Op::OpenInbox {
+    let stale = Op::Command(CommandOp::OpenInbox {
         agent: agent("r1"),
         attachment: AttachmentId(attachment.0 + 1),
         journal: journal(3),
         groups: BTreeSet::new(),
-    };
+    });
     assert!(matches!(hall.refused(stale), Refusal::NotAttached { .. }));
 }
 
@@ -350,7 +353,7 @@ fn a_full_outbox_refuses_and_an_ended_command_makes_room() {
     let seq = DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n: 1 };
     let command = CommandId::from_bytes(1_u128.to_be_bytes());
     let ended = EndedDelivery { agent: agent("r1"), command, seq, outcome: succeeded(), steps: Steps::default() };
-    hall.ok(Op::EndDelivery { ended: Box::new(ended) });
+    hall.ok(CommandOp::End { ended: Box::new(ended) });
     hall.send(Command { args: b"again".to_vec().into(), ..one_more });
 }
 
@@ -375,12 +378,12 @@ fn only_the_node_that_may_have_had_a_command_says_how_it_ended() {
     let mut hall = Hall::with(&["r1"]);
     let command = hall.command(1, to("r1"));
     hall.send(command);
-    let Op::EndDelivery { ended } = hall.ended("r1", 1, (1, 1), succeeded()) else { unreachable!() };
+    let Op::Command(CommandOp::End { ended }) = hall.ended("r1", 1, (1, 1), succeeded()) else { unreachable!() };
     assert!(hall.state.may_report(ended.command, &ended.agent, node(1)));
     assert!(!hall.state.may_report(ended.command, &ended.agent, node(2)));
     // The agent is elsewhere: what the first node had is still that one's to tell.
     let attachment = hall.state.agent(&agent("r1")).unwrap().attachment.unwrap().id;
-    hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
+    hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
     hall.join("r1", 2, journal(2), &[]);
     assert!(hall.state.may_report(ended.command, &ended.agent, node(1)));
     assert!(!hall.state.may_report(ended.command, &ended.agent, node(2)));
@@ -398,7 +401,7 @@ fn ended_commands_make_room_for_new_ones_by_what_they_take() {
         let seq = DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n: n as u64 + 1 };
         let outcome = CommandOutcome::Succeeded { result: result.clone() };
         let ended = EndedDelivery { agent: agent("r1"), command: nth(n), seq, outcome, steps: Steps::default() };
-        hall.ok(Op::EndDelivery { ended: Box::new(ended) });
+        hall.ok(CommandOp::End { ended: Box::new(ended) });
         hall.pass(11_000);
     }
     assert!(hall.state.command(&nth(0)).is_none(), "the oldest is forgotten");
@@ -410,8 +413,8 @@ fn an_agent_that_comes_back_after_it_was_removed_has_a_home_that_no_journal_reme
     let mut hall = Hall::with(&["r1"]);
     let remove = |hall: &mut Hall| {
         let attachment = hall.state.agent(&agent("r1")).unwrap().attachment.unwrap().id;
-        hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
-        hall.ok(Op::RemoveAgent { agent: agent("r1") });
+        hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
+        hall.ok(AgentOp::Remove { agent: agent("r1") });
     };
     let command = hall.command(1, to("r1"));
     hall.send(command);

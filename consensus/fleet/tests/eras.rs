@@ -8,7 +8,7 @@ use skep_protocol::command::{Command, Target, VoidCause, Waves};
 use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::ClaimEpoch;
 use skep_protocol::outcome::Refusal;
-use skep_protocol::task::{DisconnectPolicy, Reconcile, TaskSpec, TaskStatus};
+use skep_protocol::task::{DisconnectPolicy, Reconcile, TaskOp, TaskSpec, TaskStatus};
 use support::hall::*;
 use support::*;
 
@@ -94,7 +94,8 @@ fn after_a_lost_clock_nobody_begins_what_may_be_worthless_and_who_is_at_it_goes_
     shard.ok(fail(2, "a", 1));
     settle(&mut shard);
     shard.pass(NEARLY_MS);
-    let report = Op::ReportProgress { claim: claim(3, "b", 1), permille: 500, note: reason(""), checkpoint: None };
+    let report =
+        Op::Task(TaskOp::Report { claim: claim(3, "b", 1), permille: 500, note: reason(""), checkpoint: None });
     shard.ok(report);
     shard.pass(NEARLY_MS);
     settle(&mut shard);

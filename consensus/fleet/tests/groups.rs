@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use skep_fleet::FleetState;
+use skep_protocol::agent::AgentOp;
 use skep_protocol::command::*;
-use skep_protocol::entry::Op;
 use skep_protocol::ids::CommandId;
 use skep_protocol::limits;
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
@@ -29,7 +29,7 @@ fn group(name: &str) -> Target {
 
 fn leave(hall: &mut Hall, robot: &str) {
     if let Some(attachment) = hall.state.agent(&agent(robot)).and_then(|record| record.attachment) {
-        hall.ok(Op::DetachAgent { agent: agent(robot), attachment: attachment.id });
+        hall.ok(AgentOp::Detach { agent: agent(robot), attachment: attachment.id });
     }
 }
 
@@ -151,7 +151,7 @@ proptest! {
                 Event::Leaves { robot, removed } => {
                     leave(&mut hall, ROBOTS[robot]);
                     if removed && said.remove(&robot).is_some() {
-                        hall.ok(Op::RemoveAgent { agent: agent(ROBOTS[robot]) });
+                        hall.ok(AgentOp::Remove { agent: agent(ROBOTS[robot]) });
                     }
                 }
                 Event::Snapshot => hall.state = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap(),

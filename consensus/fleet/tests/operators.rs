@@ -4,7 +4,9 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::authority::{Allowed, AuthorityNews, FirstReplacement, KnownFirst, OperatorGrant, granted};
+use skep_protocol::authority::{
+    Allowed, AuthorityNews, FirstReplacement, KnownFirst, OperatorGrant, OperatorOp, granted,
+};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::{EntryBody, Op};
@@ -211,9 +213,10 @@ fn what_is_granted_ends_and_nothing_is_accepted_that_would_outlive_it() {
 /// What was done to which command at which robot.
 fn voided(changes: &[ChangeKind]) -> Vec<(CommandId, String)> {
     let voided = |change: &ChangeKind| match change {
-        ChangeKind::DeliveryVoided { command, agent, cause: VoidCause::Revoked, .. } => {
-            Some((*command, agent.to_string()))
-        }
+        ChangeKind::Command {
+            command,
+            change: CommandChange::DeliveryVoided { agent, cause: VoidCause::Revoked, .. },
+        } => Some((*command, agent.to_string())),
         _ => None,
     };
     changes.iter().filter_map(voided).collect()
@@ -255,7 +258,7 @@ fn a_narrower_grant_voids_what_it_does_not_cover_and_leaves_the_rest() {
 fn replace(from: u8, to: u8, serial: u64) -> Op {
     let (old, new) = (secret(from).key(), secret(to).key());
     let replacement = FirstReplacement { place: place(), old, new, name: "next".parse().unwrap(), serial };
-    Op::ReplaceFirst { replacement: Box::new(replacement.sign(&secret(from)).unwrap()) }
+    Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(replacement.sign(&secret(from)).unwrap()) })
 }
 
 #[test]
@@ -325,10 +328,10 @@ fn what_its_operator_has_not_signed_is_refused_where_it_is_applied() {
     };
     let replacement = Signed::under(&replacement, signature).unwrap();
     let forged = [
-        Op::SendCommand { command: Box::new(command) },
-        Op::GrantOperator { grant: Box::new(stated) },
-        Op::OrderCommand { order: Box::new(order) },
-        Op::ReplaceFirst { replacement: Box::new(replacement) },
+        Op::Command(CommandOp::Send { command: Box::new(command) }),
+        Op::Operator(OperatorOp::Grant { grant: Box::new(stated) }),
+        Op::Command(CommandOp::Control { order: Box::new(order) }),
+        Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(replacement) }),
     ];
     for op in forged {
         assert_eq!(hall.refused(op), Refusal::NotSigned(first().key()));
@@ -343,11 +346,11 @@ fn a_statement_that_means_more_than_is_known_here_is_refused() {
     let body = [signed.body().as_ref(), &[0xa0, 0x01, 1]].concat();
     let command = Box::new(Signed::sign_body(body.into(), &first()).unwrap());
     let unknown = InvalidCommand::UnknownField { number: 20 };
-    assert_eq!(hall.refused(Op::SendCommand { command }), unknown.into());
+    assert_eq!(hall.refused(CommandOp::Send { command }), unknown.into());
     // Field 40 may be passed over, and stays.
     let body = [signed.body().as_ref(), &[0xc0, 0x02, 1]].concat();
     let command = Box::new(Signed::sign_body(body.clone().into(), &first()).unwrap());
-    hall.ok(Op::SendCommand { command });
+    hall.ok(CommandOp::Send { command });
     let delivery = hall.state.deliveries_after(&agent("r1"), CommandClass::Routine, 0).next().unwrap();
     assert_eq!(delivery.command.body().as_ref(), body);
 }

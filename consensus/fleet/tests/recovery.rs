@@ -4,8 +4,8 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState, LogPosition};
-use skep_protocol::authority::{FirstReplacement, KnownFirst, OperatorGrant};
-use skep_protocol::change::ChangeKind;
+use skep_protocol::authority::{FirstReplacement, KnownFirst, OperatorGrant, OperatorOp};
+use skep_protocol::change::{ChangeKind, ShardChange};
 use skep_protocol::command::*;
 use skep_protocol::entry::{EntryBody, Op, Recovered};
 use skep_protocol::ids::{Genesis, RaftId};
@@ -50,7 +50,8 @@ fn a_recovered_shard_keeps_its_work_and_begins_anew_for_operators_and_clocks() {
     assert_eq!(hall.state.clock().era(), era + 1, "nobody knows how long it was beyond help");
     let now = Place { genesis: genesis(7), ..place() };
     let by = first().key();
-    let told = ChangeKind::Recovered { place: now.clone(), from: place().genesis, last_index: last, by };
+    let told =
+        ChangeKind::Shard(ShardChange::Recovered { place: now.clone(), from: place().genesis, last_index: last, by });
     assert!(applied.changes.iter().any(|change| change.what == told), "{applied:?}");
     assert_eq!(hall.state.recovery().map(|signed| (signed.last_index, signed.by)), Some((last, by)));
     assert!(hall.state.is_former(RaftId(3)) && !hall.state.is_former(RaftId(5)));
@@ -135,7 +136,7 @@ fn whoever_knows_the_shard_as_it_was_is_told_all_replacements_since_its_recovery
     let replace = |place: Place, old: u8, new: u8| {
         let (old_key, new_key, name) = (secret(old).key(), secret(new).key(), "next".parse().unwrap());
         let stated = FirstReplacement { place, old: old_key, new: new_key, name, serial: 1 };
-        Op::ReplaceFirst { replacement: Box::new(stated.sign(&secret(old)).unwrap()) }
+        Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(stated.sign(&secret(old)).unwrap()) })
     };
     hall.ok(replace(place(), 1, 2));
     // As a robot's node knows it that is away from here on.

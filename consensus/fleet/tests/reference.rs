@@ -10,10 +10,11 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use skep_fleet::{FleetLimits, FleetState};
+use skep_protocol::agent::AgentOp;
 use skep_protocol::entry::{Decision, EntryBody, Op, Request};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId};
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::task::{Priority, RetryPolicy, TaskSpec, TaskStatus};
+use skep_protocol::task::{Priority, RetryPolicy, TaskOp, TaskSpec, TaskStatus};
 use skep_protocol::time::LogInstant;
 use support::*;
 
@@ -111,24 +112,27 @@ fn op(ask: &Ask, model: &Model) -> Op {
         }
         Ask::Take { n, by } => take(n, &name(by)),
         Ask::TakeAny { by } => take_any(&name(by)),
-        Ask::Progress { n, by, epoch } => {
-            Op::ReportProgress { claim: claim(n, &name(by), epoch), permille: 1, note: reason(""), checkpoint: None }
-        }
+        Ask::Progress { n, by, epoch } => Op::Task(TaskOp::Report {
+            claim: claim(n, &name(by), epoch),
+            permille: 1,
+            note: reason(""),
+            checkpoint: None,
+        }),
         Ask::Complete { n, by, epoch } => complete(n, &name(by), epoch),
         Ask::Fail { n, by, epoch, retryable } => {
-            Op::FailTask { claim: claim(n, &name(by), epoch), reason: reason("broken"), retryable }
+            Op::Task(TaskOp::Fail { claim: claim(n, &name(by), epoch), reason: reason("broken"), retryable })
         }
-        Ask::Cancel { n } => Op::CancelTask { task: task_id(n), reason: reason("") },
-        Ask::Requeue { n } => Op::RequeueTask { task: task_id(n), reason: reason("") },
+        Ask::Cancel { n } => Op::Task(TaskOp::Cancel { task: task_id(n), reason: reason("") }),
+        Ask::Requeue { n } => Op::Task(TaskOp::Requeue { task: task_id(n), reason: reason("") }),
         Ask::Attach { by, session } => {
             let (lifts, max) = limits_of(by);
             attach_as(&name(by), session, session, role(if lifts { &["lift"] } else { &[] }, max as u32))
         }
-        Ask::TakeAttached { n, by, nth } => Op::ClaimTask {
+        Ask::TakeAttached { n, by, nth } => Op::Task(TaskOp::Claim {
             agent: agent(&name(by)),
             task: Some(task_id(n)),
             attachment: Some(model.attachments.get(usize::from(nth)).copied().unwrap_or(AttachmentId(u64::MAX))),
-        },
+        }),
     }
 }
 
@@ -147,7 +151,7 @@ impl Model {
                 if self.find(n).is_some() {
                     return Err("exists");
                 }
-                let Op::CreateTask { spec, .. } = op(ask, self) else { unreachable!() };
+                let Op::Task(TaskOp::Create { spec, .. }) = op(ask, self) else { unreachable!() };
                 self.tasks.push(ModelTask {
                     n,
                     spec: *spec,
@@ -429,7 +433,7 @@ proptest! {
             stateful: false,
             max_concurrent: 3,
         };
-        shard.ok(Op::RegisterAgent { agent: agent(&name(0)), role: lifter });
+        shard.ok(AgentOp::Register { agent: agent(&name(0)), role: lifter });
         let mut model = Model { stamped: shard.now.raw(), ..Model::default() };
         let mut replica = FleetState::from_snapshot(&shard.state.to_snapshot().unwrap()).unwrap();
         for step in steps {

@@ -4,7 +4,7 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::authority::{FirstReplacement, OperatorGrant};
+use skep_protocol::authority::{FirstReplacement, OperatorGrant, OperatorOp};
 use skep_protocol::entry::Op;
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
 use skep_protocol::time::LogInstant;
@@ -28,7 +28,7 @@ fn admin(of: u8, serial: u64, admin_depth: u32) -> OperatorGrant {
 fn replace_first(to: u8) -> Op {
     let (old, new, name) = (first().key(), secret(to).key(), "next".parse().unwrap());
     let stated = FirstReplacement { place: place(), old, new, name, serial: 1 };
-    Op::ReplaceFirst { replacement: Box::new(stated.sign(&first()).unwrap()) }
+    Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(stated.sign(&first()).unwrap()) })
 }
 
 fn revoked(of: u8, serial: u64) -> OperatorGrant {

@@ -4,11 +4,12 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState, LogPosition, SnapshotError};
-use skep_protocol::change::ChangeKind;
+use skep_protocol::agent::AgentOp;
+use skep_protocol::change::{ChangeKind, ShardChange};
 use skep_protocol::entry::{Entry, EntryBody, Op};
 use skep_protocol::fleet::{FleetVersions, Rules};
 use skep_protocol::outcome::{Refusal, Reply, ShardFullOf};
-use skep_protocol::task::{InvalidSpec, TaskSpec};
+use skep_protocol::task::{InvalidSpec, TaskOp, TaskSpec};
 use support::*;
 
 fn rules(version: u32, limits: FleetLimits) -> EntryBody {
@@ -56,12 +57,17 @@ fn script(shard: &mut Shard) -> Vec<Reply> {
         payload(1, 8),
         requires(2, &["a"]),
         requires(3, &["b"]),
-        Op::RegisterAgent { agent: agent("r"), role: role(&["a"], 3) },
-        Op::RegisterAgent { agent: agent("r"), role: role(&["a"], 2) },
+        Op::Agent(AgentOp::Register { agent: agent("r"), role: role(&["a"], 3) }),
+        Op::Agent(AgentOp::Register { agent: agent("r"), role: role(&["a"], 2) }),
         attach("s", 1, 1),
         attach("t", 1, 1),
         take(1, "r"),
-        Op::ReportProgress { claim: claim(1, "r", 1), permille: 1, note: reason(""), checkpoint: Some(vec![0; 9]) },
+        Op::Task(TaskOp::Report {
+            claim: claim(1, "r", 1),
+            permille: 1,
+            note: reason(""),
+            checkpoint: Some(vec![0; 9]),
+        }),
         fail(1, "r", 1),
         create(4, spec()),
         create(5, spec()),
@@ -111,7 +117,8 @@ fn nothing_is_heard_before_an_entry_says_by_which_rules() {
     assert_eq!(shard.state.fleet_version(), 0);
     assert_eq!(shard.refused(create(1, spec())), Refusal::Deposed, "it may be sent again");
     let applied = shard.apply(rules(1, small()));
-    assert!(matches!(&applied.changes[0].what, ChangeKind::RulesAgreed { rules } if rules.version == 1));
+    let told = &applied.changes[0].what;
+    assert!(matches!(told, ChangeKind::Shard(ShardChange::RulesAgreed { rules }) if rules.version == 1));
     assert_eq!((shard.state.fleet_version(), *shard.state.limits()), (1, small()));
     shard.ok(create(1, spec()));
 }

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use skep_protocol::agent::AgentOp;
 use skep_protocol::attempt::Target;
 use skep_protocol::codec::Encoded as _;
+use skep_protocol::command::CommandOp;
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::frame::{FrameKind, Proposal, ProposalReply};
 use skep_protocol::ids::{NodeId, ShardId};
@@ -109,11 +111,11 @@ fn say_voters_once(outcomes: Vec<ProposeOutcome>) -> Vec<ProposeOutcome> {
 /// A node attaches and detaches agents of its own only, opens inboxes for them, and says what became of what it had.
 fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
     match op {
-        Op::AttachAgent { node: of, .. } => *of == node,
-        Op::DetachAgent { agent, .. } => shard.serves(agent).is_none_or(|serves| serves == node),
-        Op::EndDelivery { ended } => shard.may_report(ended.command, &ended.agent, node),
-        Op::ReportDelivery { report } => shard.may_report(report.command, &report.agent, node),
-        Op::OpenInbox { agent, .. } => shard.serves(agent) == Some(node),
+        Op::Agent(AgentOp::Attach { node: of, .. }) => *of == node,
+        Op::Agent(AgentOp::Detach { agent, .. }) => shard.serves(agent).is_none_or(|serves| serves == node),
+        Op::Command(CommandOp::End { ended }) => shard.may_report(ended.command, &ended.agent, node),
+        Op::Command(CommandOp::Report { report }) => shard.may_report(report.command, &report.agent, node),
+        Op::Command(CommandOp::OpenInbox { agent, .. }) => shard.serves(agent) == Some(node),
         _ => true,
     }
 }

@@ -9,6 +9,7 @@ use skep_protocol::ids::AttachmentId;
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::query::{Query, QueryFailure};
+use skep_protocol::task::TaskOp;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -169,7 +170,7 @@ async fn end_a_task(watch: Watch) {
     let (mut nodes, _) = three(&watch).await;
     let (_, leading) = leader(&mut nodes).await;
     let mut request = workload::create_task(&leading, nodes.random(), 64).expect("a leader knows the clock");
-    if let Op::CreateTask { spec, .. } = &mut request.op {
+    if let Op::Task(TaskOp::Create { spec, .. }) = &mut request.op {
         spec.valid_for_ms = Some(2_000);
     }
     let outcomes = leading.propose(vec![request]).await;

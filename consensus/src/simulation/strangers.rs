@@ -15,6 +15,7 @@ use skep_protocol::limits;
 use skep_protocol::query::Query;
 use skep_protocol::recovery::Lineage;
 use skep_protocol::statement::Place;
+use skep_protocol::task::TaskOp;
 use skep_protocol::time::LogInstant;
 
 use super::site::{Nodes, Process, SHARD, charter};
@@ -131,7 +132,7 @@ fn a_peer_that_votes_nowhere_has_no_part_in_raft() {
 
 /// An entry as no node lets it in: with a reason that a terminal obeys.
 fn obeyed() -> Vec<u8> {
-    let op = Op::CancelTask { task: TaskId::from_bytes([1; 16]), reason: "zqz".parse().unwrap() };
+    let op = Op::Task(TaskOp::Cancel { task: TaskId::from_bytes([1; 16]), reason: "zqz".parse().unwrap() });
     let at = LogInstant::from_raw(1);
     let request = Request { id: RequestId::from_bytes([2; 16]), first_sent: at, deadline: at, op };
     let entry = entry::Entry { stamp: at, term: 1, body: EntryBody::Requests(vec![request]) };

@@ -5,7 +5,7 @@ mod claims;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::agent::{LeaseTerms, Position, Usable};
+use skep_protocol::agent::{AgentOp, LeaseTerms, Position, Usable};
 use skep_protocol::entry::Op;
 use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, NodeId, ShardId, TaskId};
@@ -299,12 +299,12 @@ impl Agents {
     fn ask_for_attach(&mut self, stream: StreamKey) {
         let Some(Session { wish, lease, .. }) = self.sessions.get(&stream) else { return };
         let (shard, agent, session) = (wish.shard, wish.agent.clone(), wish.session);
-        let op = Op::AttachAgent { agent, role: wish.role.clone(), node: self.local, session, lease: *lease };
+        let op = AgentOp::Attach { agent, role: wish.role.clone(), node: self.local, session, lease: *lease };
         self.request(stream, shard, op);
     }
 
-    fn request(&mut self, stream: StreamKey, shard: ShardId, op: Op) {
-        let (purpose, work) = (Purpose::Attachment(stream), Asked::Op(op));
+    fn request(&mut self, stream: StreamKey, shard: ShardId, op: AgentOp) {
+        let (purpose, work) = (Purpose::Attachment(stream), Asked::Op(Op::Agent(op)));
         self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
@@ -354,7 +354,7 @@ impl Agents {
         let Some(session) = self.sessions.get(&stream) else { return };
         let Some(attachment) = session.attachment else { return };
         let (shard, agent) = (session.wish.shard, session.wish.agent.clone());
-        self.request(stream, shard, Op::DetachAgent { agent, attachment });
+        self.request(stream, shard, AgentOp::Detach { agent, attachment });
     }
 
     fn on_request_ended(&mut self, stream: StreamKey, settled: Settled, now_ms: u64) {

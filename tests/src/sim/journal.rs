@@ -1,14 +1,16 @@
-//! What the disk of a node holds of one agent's journal.
+//! What the disk of a node holds of journals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+use skep_engine::WriteKey;
 use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::DeliverySeq;
 use skep_protocol::ids::{CommandId, JournalId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite};
+use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-/// A journal that survives.
+/// One agent's journal, which survives.
 #[derive(Clone, Debug)]
 pub(super) struct Journal {
     head: JournalHead,
@@ -66,4 +68,18 @@ impl Journal {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
+
+/// What a node's disk is asked to do, in order.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    Open(AgentId),
+    Write(WriteKey, AgentId, Vec<JournalWrite>),
+}
+
+/// The disk of a host, as far as journals go.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Journals {
+    pub(super) durable: BTreeMap<AgentId, Journal>,
+    pub(super) queue: VecDeque<Work>,
 }

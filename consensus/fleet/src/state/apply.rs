@@ -1,9 +1,8 @@
 //! Entries in, replies and changes out.
 
-use std::sync::Arc;
-
-use skep_protocol::change::ChangeKind;
-use skep_protocol::command::InvalidCommand;
+use skep_protocol::authority::OperatorChange;
+use skep_protocol::change::ShardChange;
+use skep_protocol::command::{CommandOp, InvalidCommand};
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
 use skep_protocol::outcome::{Receipt, Refusal, Reply};
@@ -11,7 +10,6 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::changes::{Changes, count_dropped};
 use super::{Applied, FleetState, LogPosition};
-use crate::tables::agents::Wish;
 
 impl FleetState {
     /// Applies the entry at a place of the log. Deterministic: depends on the state and the arguments only.
@@ -63,7 +61,7 @@ impl FleetState {
         if begins_era {
             self.tasks.carry_over(before, &mut self.agents, &mut self.head.cx(changes));
             self.agents.count_all_idle_anew(self.head.clock);
-            changes.record(self.head.clock, ChangeKind::ClockLost { now: self.head.clock });
+            changes.record(self.head.clock, ShardChange::ClockLost { now: self.head.clock });
         }
         match &entry.body {
             EntryBody::ClockLost => Vec::new(),
@@ -100,7 +98,7 @@ impl FleetState {
     fn agree(&mut self, rules: &Rules, changes: &mut Changes) {
         if rules.version > self.head.fleet_version {
             (self.head.fleet_version, self.head.limits) = (rules.version, rules.limits);
-            changes.record(self.head.clock, ChangeKind::RulesAgreed { rules: Box::new(rules.clone()) });
+            changes.record(self.head.clock, ShardChange::RulesAgreed { rules: Box::new(rules.clone()) });
         }
     }
 
@@ -113,7 +111,7 @@ impl FleetState {
             Decision::AssignTask { task, agent, attachment, nth } => {
                 tasks.assign(*task, agent, *attachment, *nth, agents, cx);
             }
-            Decision::ExpireLease { agent, attachment } => self.end_attachment(agent, *attachment, true, changes),
+            Decision::ExpireLease { agent, attachment } => self.expire_lease(agent, *attachment, changes),
             Decision::ReleaseWave { command, wave } => commands.release_wave(*command, *wave, agents, cx),
             Decision::ExpireCommand { command } => commands.expire(*command, agents, cx),
             Decision::DoubtCommand { command } => commands.doubt(*command, agents, cx),
@@ -136,8 +134,8 @@ impl FleetState {
             Err(refusal) => {
                 let why = || Box::new(refusal.clone());
                 if let Some((by, command)) = request.op.operator() {
-                    changes.record(self.head.clock, ChangeKind::OperatorRefused { by, command, why: why() });
-                } else if let Op::EndDelivery { ended } = &request.op {
+                    changes.record(self.head.clock, OperatorChange::Refused { by, command, why: why() });
+                } else if let Op::Command(CommandOp::End { ended }) = &request.op {
                     changes.record(self.head.clock, self.commands.refused_outcome(ended, why()));
                 }
                 Reply::Refused(refusal)
@@ -172,37 +170,11 @@ impl FleetState {
     }
 
     fn execute(&mut self, op: &Op, changes: &mut Changes) -> Result<Receipt, Refusal> {
-        let cx = &mut self.head.cx(changes);
-        let (tasks, commands) = (&mut self.tasks, &mut self.commands);
-        let (agents, operators) = (&mut self.agents, &mut self.operators);
         match op {
-            Op::CreateTask { task, spec } => tasks.create(*task, spec, agents, cx),
-            Op::ClaimTask { agent, task, attachment } => tasks.claim(agent, *task, *attachment, agents, cx),
-            Op::ReportProgress { claim, permille, note, checkpoint } => {
-                tasks.report_progress(claim, *permille, note, checkpoint.as_deref(), agents, cx)
-            }
-            Op::CompleteTask { claim, result } => tasks.complete(claim, result, agents, cx),
-            Op::FailTask { claim, reason, retryable } => tasks.fail(claim, reason, *retryable, agents, cx),
-            Op::CancelTask { task, reason } => tasks.cancel(*task, reason, agents, cx),
-            Op::ReleaseTask { claim } => tasks.give_back(claim, agents, cx),
-            Op::RequeueTask { task, reason } => tasks.requeue(*task, reason, agents, cx),
-            Op::SettleDeadLetter { task, again, reason } => tasks.settle_dead_letter(*task, *again, reason, agents, cx),
-            Op::RegisterAgent { agent, role } => self.register_agent(agent, role, changes),
-            Op::RemoveAgent { agent } => self.remove_agent(agent, changes),
-            Op::AttachAgent { agent, role, node, session, lease } => {
-                let wish = Wish { role, node: *node, session: *session, lease: *lease };
-                self.attach_agent(agent, &wish, changes)
-            }
-            Op::DetachAgent { agent, attachment } => self.detach_agent(agent, *attachment, changes),
-            Op::ReplaceFirst { replacement } => self.replace_first(&Arc::new(replacement.as_ref().clone()), changes),
-            Op::GrantOperator { grant } => self.grant_operator(grant, changes),
-            Op::SendCommand { command } => commands.send(command, agents, operators, cx),
-            Op::OrderCommand { order } => commands.order(order, agents, operators, cx),
-            Op::OpenInbox { agent, attachment, journal: to, groups } => {
-                commands.open_inbox(agent, *attachment, *to, groups, agents, cx)
-            }
-            Op::ReportDelivery { report } => commands.report_delivery(report, cx),
-            Op::EndDelivery { ended } => commands.report_ended(ended, agents, cx),
+            Op::Task(op) => self.tasks.apply(op, &mut self.agents, &mut self.head.cx(changes)),
+            Op::Agent(op) => self.apply_to_agents(op, changes),
+            Op::Operator(op) => self.apply_to_operators(op, changes),
+            Op::Command(op) => self.commands.apply(op, &self.agents, &mut self.operators, &mut self.head.cx(changes)),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::tables::operators::{Operator, Operators, OperatorsHead};
 use crate::tables::tasks::Tasks;
 
 /// The snapshot format that is written and read.
-const FORMAT: u8 = 11;
+const FORMAT: u8 = 12;
 /// Bytes at which a part of a snapshot is handed on. One object is never divided.
 const PART_BYTES: usize = 64 * 1024;
 

@@ -8,8 +8,7 @@ use skep_proto::convert::{self, FieldError, Meta};
 use skep_proto::v1;
 use skep_proto::v1::agent_message::Message as Said;
 use skep_proto::v1::node_message::Message as Told;
-use skep_protocol::agent::Usable;
-use skep_protocol::entry::Op;
+use skep_protocol::agent::{AgentOp, Usable};
 use skep_protocol::field::InField as _;
 use skep_protocol::limits;
 use skep_protocol::outcome::Receipt;
@@ -37,7 +36,7 @@ impl Agents {
         Self { host }
     }
 
-    async fn change(&self, caller: &Caller, request: (Meta, Op)) -> Result<v1::AgentReceipt, Failed> {
+    async fn change(&self, caller: &Caller, request: (Meta, AgentOp)) -> Result<v1::AgentReceipt, Failed> {
         let done = self.host.submit(request, caller.patience_ms).await?;
         let Receipt::Agent(agent) = &done.receipt else {
             return Err(Failed::bug("a command without a receipt"));

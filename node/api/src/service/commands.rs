@@ -3,7 +3,7 @@
 use futures::StreamExt as _;
 use skep_proto::convert::{self, Meta};
 use skep_proto::v1;
-use skep_protocol::entry::Op;
+use skep_protocol::command::CommandOp;
 use skep_protocol::field::InField as _;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
@@ -23,7 +23,7 @@ impl Commands {
         Self { host }
     }
 
-    async fn change(&self, caller: &Caller, request: (Meta, Op)) -> Result<v1::CommandReceipt, Failed> {
+    async fn change(&self, caller: &Caller, request: (Meta, CommandOp)) -> Result<v1::CommandReceipt, Failed> {
         let done = self.host.submit(request, caller.patience_ms).await?;
         let Receipt::Command { command, agents, open } = &done.receipt else {
             return Err(Failed::bug("a command without a receipt"));

@@ -2,8 +2,7 @@
 
 use skep_proto::convert::{self, Meta};
 use skep_proto::v1;
-use skep_protocol::authority::OperatorKey;
-use skep_protocol::entry::Op;
+use skep_protocol::authority::{OperatorKey, OperatorOp};
 use skep_protocol::field::InField as _;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
@@ -22,7 +21,7 @@ impl Operators {
         Self { host }
     }
 
-    async fn change(&self, caller: &Caller, request: (Meta, Op)) -> Result<v1::OperatorReceipt, Failed> {
+    async fn change(&self, caller: &Caller, request: (Meta, OperatorOp)) -> Result<v1::OperatorReceipt, Failed> {
         let done = self.host.submit(request, caller.patience_ms).await?;
         let Receipt::Operator { operator, serial } = &done.receipt else {
             return Err(Failed::bug("a grant without a receipt"));

@@ -22,8 +22,8 @@ pub(super) struct Done {
 
 impl Host {
     /// Carries a request out: fills in what the client left out, and waits for its end.
-    pub(super) async fn submit(&self, (meta, op): (Meta, Op), patience_ms: u64) -> Result<Done, Failed> {
-        let shard = meta.shard;
+    pub(super) async fn submit(&self, (meta, op): (Meta, impl Into<Op>), patience_ms: u64) -> Result<Done, Failed> {
+        let (shard, op) = (meta.shard, op.into());
         let first_sent = match (meta.first_sent, meta.id) {
             (Some(first_sent), _) => first_sent,
             (None, None) => self.clock(shard).await?,

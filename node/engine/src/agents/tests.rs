@@ -163,7 +163,7 @@ fn told(wants: &[Want]) -> Vec<ToAgent> {
 fn an_agent_is_attached_by_the_log_before_anything_is_said_of_it() {
     let mut node = Node::new();
     let wants = node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
-    assert!(matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::AttachAgent { .. }), .. })]));
+    assert!(matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::Agent(AgentOp::Attach { .. })), .. })]));
     assert!(node.keep_alive(7).is_empty());
     assert!(node.handle(AgentEvent::Credits { stream: STREAM, count: 2 }).is_empty());
     let wants = node.settle(Node::attached(ATTACHMENT));
@@ -299,7 +299,7 @@ fn an_attach_of_which_nothing_is_known_is_asked_for_again() {
     let mut node = Node::new();
     node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
     let wants = node.settle(Settled::Unknown);
-    let asks = matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::AttachAgent { .. }), .. })]);
+    let asks = matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::Agent(AgentOp::Attach { .. })), .. })]);
     assert!(asks, "never a false no");
 }
 
@@ -341,7 +341,7 @@ fn an_agent_that_detaches_is_given_up_in_the_log_and_not_renewed_meanwhile() {
     node.renew(Renewal::Confirmed);
     let wants = node.handle(AgentEvent::Detach { stream: STREAM });
     let [Want::Ask(Ask { work: Asked::Op(op), .. })] = wants.as_slice() else { panic!("{wants:?}") };
-    assert!(matches!(op, Op::DetachAgent { attachment: ATTACHMENT, .. }));
+    assert!(matches!(op, Op::Agent(AgentOp::Detach { attachment: ATTACHMENT, .. })));
     let detach = node.last;
     node.keep_alive(9);
     assert!(!heartbeats(&node.pass(1_000))[0].renew, "it lives, and gives its lease up");

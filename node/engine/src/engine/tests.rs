@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::agent::{AgentOp, LeaseTerms, Role};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, SessionId, TaskId};
@@ -37,7 +37,7 @@ fn node(n: u8) -> NodeId {
 }
 
 fn request() -> Request {
-    let op = Op::RemoveAgent { agent: AgentId::new("a").unwrap() };
+    let op = Op::Agent(AgentOp::Remove { agent: AgentId::new("a").unwrap() });
     let first_sent = LogInstant::from_raw(5);
     Request { id: RequestId::from_bytes([9; 16]), first_sent, deadline: first_sent.plus_ms(60_000), op }
 }

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use skep_config::EngineConfig;
 use skep_protocol::agent::Usable;
-use skep_protocol::command::{CommandClass, DeliverySeq};
+use skep_protocol::command::{CommandClass, CommandOp, DeliverySeq};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{HomeEpoch, ShardId};
 use skep_protocol::journal::JournalState;
@@ -246,17 +246,17 @@ impl Inboxes {
         }
         for ended in out.ended {
             let of = Request::End(whose.clone(), ended.seq);
-            self.ask_for(of, whose.0, Op::EndDelivery { ended: Box::new(ended) });
+            self.ask_for(of, whose.0, CommandOp::End { ended: Box::new(ended) });
         }
         self.reporting += out.reports.len();
         for report in out.reports {
             let of = Request::Report(whose.clone(), report.seq);
-            self.ask_for(of, whose.0, Op::ReportDelivery { report: Box::new(report) });
+            self.ask_for(of, whose.0, CommandOp::Report { report: Box::new(report) });
         }
     }
 
-    fn ask_for(&mut self, of: Request, shard: ShardId, op: Op) {
-        let (purpose, work) = (Purpose::Request(of), Asked::Op(op));
+    fn ask_for(&mut self, of: Request, shard: ShardId, op: CommandOp) {
+        let (purpose, work) = (Purpose::Request(of), Asked::Op(Op::Command(op)));
         self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
@@ -300,7 +300,7 @@ impl Inboxes {
         let Some(inbox) = self.inboxes.get(whose) else { return };
         let Some(taker) = inbox.taker.as_ref().filter(|taker| taker.stream == stream) else { return };
         let (agent, attachment, groups) = (taker.agent.clone(), taker.attachment, taker.groups.clone());
-        let op = Op::OpenInbox { agent, attachment, journal: inbox.head().id, groups };
+        let op = CommandOp::OpenInbox { agent, attachment, journal: inbox.head().id, groups };
         self.ask_for(Request::Open(whose.clone(), stream), whose.0, op);
     }
 

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use skep_protocol::authority::{OperatorKey, Root};
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, CommandProgress, DeliverySeq, PerClass, Steps, VoidCause, check_result,
+    CommandClass, CommandOutcome, CommandProgress, DeliveryReport, DeliverySeq, EndedDelivery, PerClass, Steps,
+    VoidCause, check_result,
 };
-use skep_protocol::entry::{DeliveryReport, EndedDelivery};
 use skep_protocol::ids::{CommandId, HomeEpoch, SessionId, ShardId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalStep, JournalWrite};
 use skep_protocol::limits;

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use skep_protocol::agent::{LeaseTerms, Usable};
 use skep_protocol::authority::{AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, OperatorSecret, Root};
 use skep_protocol::command::*;
-use skep_protocol::entry::DeliveryReport;
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
 use skep_protocol::offer::CommandSaid;
@@ -202,7 +201,7 @@ impl Node {
         self.handle(InboxEvent::Takes(Taker { lease, attachment, in_hand, ..taker(stream, session) }));
         self.sync();
         let (key, op) = self.requests.pop_front().expect("the inbox is to be opened");
-        assert!(matches!(op, Op::OpenInbox { .. }), "{op:?}");
+        assert!(matches!(op, Op::Command(CommandOp::OpenInbox { .. })), "{op:?}");
         let receipt = Receipt::Inbox { agent: agent(), home: HOME };
         self.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
         self.sync();
@@ -328,11 +327,11 @@ impl Node {
         let mut reported = Vec::new();
         while let Some((key, op)) = self.requests.pop_front() {
             let receipt = match op {
-                Op::EndDelivery { ended } => {
+                Op::Command(CommandOp::End { ended }) => {
                     reported.push((ended.command.as_bytes()[0], ended.outcome.name()));
                     Receipt::DeliveryEnded { command: ended.command }
                 }
-                Op::ReportDelivery { report } => {
+                Op::Command(CommandOp::Report { report }) => {
                     let command = report.command;
                     self.stands.push(*report);
                     Receipt::DeliveryReported { command, open: self.open }

@@ -1,7 +1,6 @@
 //! Agents at the border.
 
-use skep_protocol::agent::{LeaseTerms, Position, Role};
-use skep_protocol::entry::Op;
+use skep_protocol::agent::{AgentOp, LeaseTerms, Position, Role};
 use skep_protocol::field::{FieldError, InField as _, field};
 use skep_protocol::ids::{SessionId, ShardId};
 use skep_protocol::query::AgentView;
@@ -70,19 +69,19 @@ pub(super) fn position_to_proto(position: Position) -> v1::Position {
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn register_agent(request: v1::RegisterAgentRequest) -> Result<(Meta, Op), FieldError> {
+pub fn register_agent(request: v1::RegisterAgentRequest) -> Result<(Meta, AgentOp), FieldError> {
     let role = role(request.role)?;
     let agent = AgentId::new(&request.agent).in_field("agent")?;
-    Ok((meta(request.meta)?, Op::RegisterAgent { agent, role }))
+    Ok((meta(request.meta)?, AgentOp::Register { agent, role }))
 }
 
 /// A removal: its identity and what it asks.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn remove_agent(request: v1::RemoveAgentRequest) -> Result<(Meta, Op), FieldError> {
+pub fn remove_agent(request: v1::RemoveAgentRequest) -> Result<(Meta, AgentOp), FieldError> {
     let agent = AgentId::new(&request.agent).in_field("agent")?;
-    Ok((meta(request.meta)?, Op::RemoveAgent { agent }))
+    Ok((meta(request.meta)?, AgentOp::Remove { agent }))
 }
 
 /// The protobuf form of an agent.

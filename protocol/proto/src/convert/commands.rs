@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::authority::{Allowed, KnownFirst, OperatorGrant, SignedFirst, SignedGrant};
+use skep_protocol::authority::{Allowed, KnownFirst, OperatorGrant, OperatorOp, SignedFirst, SignedGrant};
 use skep_protocol::command::{
-    Command, CommandClass, CommandOutcome, CommandView, DeliveryView, InvalidCommand, VoidCause,
+    Command, CommandClass, CommandOp, CommandOutcome, CommandView, DeliveryView, InvalidCommand, VoidCause,
 };
-use skep_protocol::entry::Op;
 use skep_protocol::field::{FieldError, InField as _, field};
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, ShardId};
 use skep_protocol::limits;
@@ -61,41 +60,41 @@ pub fn first_operator(stated: Option<v1::SignedStatement>) -> Result<Option<Sign
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, Op), FieldError> {
+pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, OperatorOp), FieldError> {
     let meta = meta(request.meta)?;
     let grant: SignedGrant = signed("grant", request.grant)?;
     // Whoever reads lists would take it for any.
     if !grant.revoked && (names_none(&grant.verbs) || names_none(&grant.targets)) {
         return Err(field("grant", "it names no verb, or nobody; name some, or allow any, or revoke it"));
     }
-    Ok((meta, Op::GrantOperator { grant: Box::new(grant) }))
+    Ok((meta, OperatorOp::Grant { grant: Box::new(grant) }))
 }
 
 /// A request to have another key be the first operator.
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn replace_first(request: v1::ReplaceFirstRequest) -> Result<(Meta, Op), FieldError> {
+pub fn replace_first(request: v1::ReplaceFirstRequest) -> Result<(Meta, OperatorOp), FieldError> {
     let meta = meta(request.meta)?;
-    Ok((meta, Op::ReplaceFirst { replacement: Box::new(signed("replacement", request.replacement)?) }))
+    Ok((meta, OperatorOp::ReplaceFirst { replacement: Box::new(signed("replacement", request.replacement)?) }))
 }
 
 /// A request to have something done.
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, Op), FieldError> {
+pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, CommandOp), FieldError> {
     let meta = meta(request.meta)?;
-    Ok((meta, Op::SendCommand { command: Box::new(signed("command", request.command)?) }))
+    Ok((meta, CommandOp::Send { command: Box::new(signed("command", request.command)?) }))
 }
 
 /// A request to cancel, abort or resolve a command.
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, Op), FieldError> {
+pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, CommandOp), FieldError> {
     let meta = meta(request.meta)?;
-    Ok((meta, Op::OrderCommand { order: Box::new(signed("order", request.order)?) }))
+    Ok((meta, CommandOp::Control { order: Box::new(signed("order", request.order)?) }))
 }
 
 /// The groups that an agent is of, and the commands that its software has in its hands.

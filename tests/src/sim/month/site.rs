@@ -26,10 +26,9 @@ use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::MonthOptions;
-use super::software::{Session, Step};
-use crate::sim::customer::founded;
-use crate::sim::host::{SHARD, host_of, node_id, site};
+use super::agents::{Session, Step};
 use crate::sim::journal::Journal;
+use crate::sim::names::{SHARD, founded, host_of, node_id, site};
 
 /// Nodes that serve agents. The leader is none of them.
 pub(super) const NODES: usize = 4;

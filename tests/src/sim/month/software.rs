@@ -6,19 +6,20 @@ use rand::RngExt as _;
 use skep_engine::{AgentEvent, AttachWish, Event as EngineEvent, InboxEvent, StreamKey, ToAgent};
 use skep_protocol::agent::Role;
 use skep_protocol::authority::Signature;
-use skep_protocol::command::{Command, CommandClass, Target};
-use skep_protocol::entry::{Claim, Op};
+use skep_protocol::command::{Command, CommandClass, CommandOp, Target};
+use skep_protocol::entry::Op;
 use skep_protocol::ids::{CommandId, SessionId, TaskId};
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::statement::Signed;
-use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, TaskSpec};
+use skep_protocol::task::{Claim, DisconnectPolicy, Priority, RetryPolicy, TaskOp, TaskSpec};
 use skep_protocol::text::{AgentId, ContentType, GroupName, RoleName, TaskKind, Title, TraceParent, Verb};
 use skep_protocol::time::LogInstant;
 
+use super::agents::{Session, Step};
 use super::site::{LEASE, NODES, Site, Waits};
 use super::{DAY_MS, MINUTE_MS};
-use crate::sim::customer::{operator, place, sealed};
-use crate::sim::host::SHARD;
+use crate::sim::clerk::sealed;
+use crate::sim::names::{SHARD, operator, place};
 
 /// How long an agent stays.
 const STAYS_MS: std::ops::RangeInclusive<u64> = 60 * MINUTE_MS..=180 * MINUTE_MS;
@@ -37,40 +38,6 @@ const GROUP_ONE_IN: u32 = 500;
 const AGAIN_MS: u64 = MINUTE_MS;
 /// Bytes of a payload, of arguments and of a result.
 const PAYLOAD_BYTES: usize = 64;
-
-/// What agents and customers do.
-#[derive(Clone, Debug)]
-pub(super) enum Step {
-    /// An agent comes.
-    Comes,
-    /// It says that it lives.
-    KeepsAlive { session: u64 },
-    /// It would go, for the so manyth time.
-    Goes { session: u64, time: u32 },
-    /// It has done a task.
-    HasDone { session: u64, claim: Claim },
-    /// It would begin a command.
-    Begins { session: u64, command: CommandId },
-    /// It has done one.
-    HasObeyed { session: u64, command: CommandId },
-    /// A customer orders a task.
-    Orders,
-    /// An operator sends a command.
-    Commands,
-}
-
-/// An agent that is here.
-#[derive(Debug)]
-pub(super) struct Session {
-    agent: AgentId,
-    node: usize,
-    attached: bool,
-    going: bool,
-    dies: bool,
-    /// Tasks and commands in its hands.
-    tasks: BTreeSet<TaskId>,
-    commands: BTreeSet<CommandId>,
-}
 
 /// The time between two of so many a day, in milliseconds.
 fn every_ms(per_day: u64) -> u64 {
@@ -184,7 +151,7 @@ impl Site {
         // What it has lost meanwhile is another's.
         if known.tasks.remove(&claim.task) {
             let result = vec![1; PAYLOAD_BYTES];
-            self.request(node, Op::CompleteTask { claim, result }, Waits::Session(session));
+            self.request(node, Op::Task(TaskOp::Complete { claim, result }), Waits::Session(session));
         } else {
             self.take_another(session);
         }
@@ -240,7 +207,7 @@ impl Site {
             place: None,
         };
         let (task, node) = (TaskId::from_bytes(self.rng.random()), self.rng.random_range(0..NODES));
-        self.request(node, Op::CreateTask { task, spec: Box::new(spec) }, Waits::Nobody);
+        self.request(node, Op::Task(TaskOp::Create { task, spec: Box::new(spec) }), Waits::Nobody);
     }
 
     #[allow(clippy::expect_used, reason = "constants within their limits")]
@@ -274,7 +241,9 @@ impl Site {
             operator: operator().key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        let op = Op::SendCommand { command: Box::new(Signed::under(&command, signature).expect("within its limit")) };
+        let op = Op::Command(CommandOp::Send {
+            command: Box::new(Signed::under(&command, signature).expect("within its limit")),
+        });
         let (op, node) = (sealed(op, self.clock()), self.rng.random_range(0..NODES));
         self.request(node, op, Waits::Nobody);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_protocol::command::Command;
+use skep_protocol::command::{Command, CommandOp};
 use skep_protocol::entry::{EntryBody, Op};
 use skep_protocol::ids::CommandId;
 use skep_protocol::journal::{JournalPhase, JournalWrite};
@@ -53,7 +53,7 @@ impl Invariant for Signed {
     fn see(&mut self, seen: &Seen, _now: u64) -> Result<(), String> {
         match seen {
             Seen::Invoked { request, .. } => {
-                if let Op::SendCommand { command } = &request.op {
+                if let Op::Command(CommandOp::Send { command }) = &request.op {
                     self.signed.insert((command.id, command.deadline), command.statement().clone());
                 }
             }
@@ -107,7 +107,8 @@ mod tests {
     use skep_protocol::journal::JournalEntry;
     use skep_protocol::text::{ContentType, Reason, TraceParent, Verb};
 
-    use crate::sim::customer::{operator, place, sealed};
+    use crate::sim::clerk::sealed;
+    use crate::sim::names::{operator, place};
 
     const NOW: LogInstant = LogInstant::from_raw(500);
 
@@ -131,7 +132,10 @@ mod tests {
             operator: by.key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        let op = sealed(Op::SendCommand { command: Box::new(SignedCommand::under(&command, signature).unwrap()) }, NOW);
+        let op = sealed(
+            Op::Command(CommandOp::Send { command: Box::new(SignedCommand::under(&command, signature).unwrap()) }),
+            NOW,
+        );
         let id_of_request = RequestId::from_bytes([2; 16]);
         let request = Request { id: id_of_request, first_sent: NOW, deadline: NOW.plus_ms(9_000), op };
         assert!(!is_forged(&request.op), "it is signed by whom it names");

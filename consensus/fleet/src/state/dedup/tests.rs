@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use skep_protocol::agent::Role;
+use skep_protocol::agent::{AgentOp, Role};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::limits::DEDUP_AHEAD_PART as AHEAD_PART;
@@ -66,7 +66,7 @@ fn id(n: u16) -> RequestId {
 
 fn request(id: RequestId, first_sent: LogInstant, valid_ms: u64) -> Request {
     let role = Role::unregistered();
-    let op = Op::RegisterAgent { agent: AgentId::new("a").unwrap(), role };
+    let op = Op::Agent(AgentOp::Register { agent: AgentId::new("a").unwrap(), role });
     Request { id, first_sent, deadline: LogInstant::from_raw(first_sent.raw() + valid_ms), op }
 }
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use skep_protocol::authority::{OperatorGrant, OperatorKey};
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{CommandOutcome, Steps, VoidCause};
-use skep_protocol::entry::EndedDelivery;
+use skep_protocol::command::{CommandChange, CommandOutcome, EndedDelivery, Steps, VoidCause};
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal};
@@ -14,23 +13,10 @@ use skep_protocol::text::{AgentId, Reason};
 use super::{Agents, Commands, Cx, DeliveryState, Operators};
 use crate::state::changes::count_dropped;
 
-/// Bytes of what came of a command.
-fn result_bytes(outcome: &CommandOutcome) -> u64 {
-    match outcome {
-        CommandOutcome::Succeeded { result } => result.len() as u64,
-        CommandOutcome::Failed { .. }
-        | CommandOutcome::Rejected { .. }
-        | CommandOutcome::Expired
-        | CommandOutcome::Cancelled
-        | CommandOutcome::Superseded
-        | CommandOutcome::Indeterminate { .. } => 0,
-    }
-}
-
 /// Bytes of what the agent's software said of a command: what came of it, or how far it has come.
 pub(super) fn said_bytes(delivery: &DeliveryState) -> u64 {
     let note = delivery.progress.as_ref().map_or(0, |progress| progress.note.as_str().len() as u64);
-    note + delivery.outcome.as_ref().map_or(0, result_bytes)
+    note + delivery.outcome.as_ref().map_or(0, |outcome| outcome.result_bytes() as u64)
 }
 
 impl Commands {
@@ -56,7 +42,7 @@ impl Commands {
             self.change_outbox(agent, cx.index, |outbox| outbox.lanes.of_mut(seq.class).voided.insert(seq.n));
         }
         let (agent, trace) = (agent.clone(), self.trace(&id));
-        cx.record(ChangeKind::DeliveryVoided { command: id, trace, agent, cause });
+        cx.record((id, CommandChange::DeliveryVoided { trace, agent, cause }));
     }
 
     /// Nobody begins any more what its operator may not ask for by now, and no wave of it is let out.
@@ -113,7 +99,7 @@ impl Commands {
     }
 
     /// How a command ended, as the node of an agent has it in its journal.
-    pub(crate) fn report_ended(
+    pub(super) fn report_ended(
         &mut self,
         ended: &EndedDelivery,
         peers: &Agents,
@@ -135,7 +121,7 @@ impl Commands {
             Some(_) => true,
         };
         if !known {
-            let full = self.bytes + result_bytes(&ended.outcome) > cx.limits.command_bytes_max;
+            let full = self.bytes + ended.outcome.result_bytes() as u64 > cx.limits.command_bytes_max;
             // What there is no room for is left out, and the rest told.
             let outcome = if full { ended.outcome.without_result() } else { ended.outcome.clone() };
             self.end_delivery(id, &ended.agent, outcome, Some(ended.steps), peers, cx);
@@ -147,7 +133,7 @@ impl Commands {
     pub(crate) fn refused_outcome(&self, ended: &EndedDelivery, why: Box<Refusal>) -> ChangeKind {
         let (outcome, agent) = (ended.outcome.without_result(), ended.agent.clone());
         let (command, trace) = (ended.command, self.trace(&ended.command));
-        ChangeKind::OutcomeRefused { command, trace, agent, outcome, why }
+        ChangeKind::Command { command, change: CommandChange::OutcomeRefused { trace, agent, outcome, why } }
     }
 
     /// Whether a node may say what became of a command at an agent: only the one that may have it knows.
@@ -214,7 +200,7 @@ impl Commands {
         }
         let steps = steps.map(|steps| steps.since(told)).unwrap_or_default();
         let (agent, trace) = (agent.clone(), self.trace(&id));
-        cx.record(ChangeKind::DeliveryEnded { command: id, trace, agent, outcome, seq, node, steps });
+        cx.record((id, CommandChange::DeliveryEnded { trace, agent, outcome, seq, node, steps }));
         self.forget_ended(cx);
     }
 

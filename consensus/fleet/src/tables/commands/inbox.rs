@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use skep_protocol::change::ChangeKind;
+use skep_protocol::agent::AgentChange;
 use skep_protocol::command::{
     CommandClass, CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, VoidCause,
 };
@@ -21,7 +21,7 @@ impl Commands {
     ///
     /// Another journal knows nothing of what the one before it had: whatever that may have had is in doubt, and is never
     /// delivered again. What nobody can have had is delivered to the new one, in the same order.
-    pub(crate) fn open_inbox(
+    pub(super) fn open_inbox(
         &mut self,
         agent: &AgentId,
         attachment: AttachmentId,
@@ -123,7 +123,7 @@ impl Commands {
                 });
             }
         }
-        cx.record(ChangeKind::InboxOpened { agent: agent.clone(), journal: to, home });
+        cx.record((agent.clone(), AgentChange::InboxOpened { journal: to, home }));
     }
 
     /// Behind which places a node goes on that is ahead of all that was let out: before what has not ended, which it need not have had.

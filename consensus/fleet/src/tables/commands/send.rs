@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use skep_protocol::change::ChangeKind;
 use skep_protocol::command::{
-    Command, CommandOrder, CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, Target, VoidCause, Waves,
+    Command, CommandChange, CommandOrder, CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, Target,
+    VoidCause, Waves,
 };
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::CommandId;
@@ -74,7 +74,7 @@ fn new_command(signed: &SignedCommand, agents: &[AgentId], cx: &Cx<'_>) -> Comma
 
 impl Commands {
     /// An operator wants something of agents.
-    pub(crate) fn send(
+    pub(super) fn send(
         &mut self,
         signed: &SignedCommand,
         peers: &Agents,
@@ -105,7 +105,7 @@ impl Commands {
         let record = new_command(signed, &agents, cx);
         self.redrive(command, &agents);
         let (id, announced, at_once) = (record.id(), receipt(&record), record.next_wave_at.is_none());
-        cx.record(ChangeKind::CommandAccepted { command: Arc::clone(&record.signed), agents: record.open });
+        cx.record((id, CommandChange::Accepted { signed: Arc::clone(&record.signed), agents: record.open }));
         self.index(&record);
         self.records.insert(id, Arc::new(record));
         for agent in &agents {
@@ -238,7 +238,7 @@ impl Commands {
         });
         let to: Vec<_> = to.into_iter().map(|(agent, seq, _)| (agent, seq)).collect();
         let agents: Vec<AgentId> = to.iter().map(|(agent, _)| agent.clone()).collect();
-        cx.record(ChangeKind::CommandReleased { command: id, trace: self.trace(&id), to });
+        cx.record((id, CommandChange::Released { trace: self.trace(&id), to }));
         let former = self.record(&id).and_then(|record| record.signed.supersedes);
         if let Some(former) = former {
             agents.iter().for_each(|agent| self.void(former, agent, VoidCause::Superseded, peers, cx));
@@ -246,7 +246,7 @@ impl Commands {
     }
 
     /// What an operator wants of a command that was sent.
-    pub(crate) fn order(
+    pub(super) fn control(
         &mut self,
         order: &CommandOrder,
         peers: &Agents,
@@ -267,7 +267,7 @@ impl Commands {
             self.check_dead_letter(id)?;
         }
         let (what, by, reason) = (order.what.clone(), order.operator, order.reason.clone());
-        cx.record(ChangeKind::CommandOrdered { command: id, trace: self.trace(&id), what, by, reason });
+        cx.record((id, CommandChange::Controlled { trace: self.trace(&id), what, by, reason }));
         match &order.what {
             OrderKind::Cancel => {
                 self.change(id, |record| record.next_wave_at = None);

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use skep_protocol::authority::{
-    Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant,
-    SignedReplacement,
+    Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorChange, OperatorGrant, OperatorKey, OperatorOp, Root,
+    SignedGrant, SignedReplacement,
 };
-use skep_protocol::change::ChangeKind;
+use skep_protocol::change::ShardChange;
 use skep_protocol::command::{InvalidCommand, Target};
 use skep_protocol::entry::Founding;
 use skep_protocol::fleet::FleetLimits;
@@ -91,7 +91,7 @@ impl Operators {
     pub(crate) fn found(&mut self, founding: &Founding, cx: &mut Cx<'_>) {
         let place = founding.charter.place.clone();
         self.place = Some(place.clone());
-        cx.record(ChangeKind::Founded { place: place.clone() });
+        cx.record(ShardChange::Founded { place: place.clone() });
         let Some(first) = founding.charter.shown() else { return };
         self.made_first = Some(first.operator);
         self.put_first(KnownFirst { operator: first.operator, replaced: 0 }, &first.name, place, cx);
@@ -107,12 +107,16 @@ impl Operators {
         self.put_operator(OperatorGrant { serial, admin_depth, ..whole }, None, cx)
     }
 
+    /// Takes what somebody states.
+    pub(crate) fn apply(&mut self, op: &OperatorOp, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
+        match op {
+            OperatorOp::ReplaceFirst { replacement } => self.replace_first(replacement, cx),
+            OperatorOp::Grant { grant } => self.grant(grant, cx),
+        }
+    }
+
     /// Another key is the first operator from now on. The one before it may do nothing any more, nor may anybody by its word.
-    pub(crate) fn replace_first(
-        &mut self,
-        signed: &Arc<SignedReplacement>,
-        cx: &mut Cx<'_>,
-    ) -> Result<Receipt, Refusal> {
+    fn replace_first(&mut self, signed: &SignedReplacement, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         self.check_place(&signed.place)?;
         let first = self.first;
         let expected = first.map_or(1, |first| first.replaced.saturating_add(1));
@@ -127,17 +131,17 @@ impl Operators {
             return Err(Refusal::ShardFull { what: ShardFullOf::FirstOperators, count });
         }
         self.make_room_for_first(signed.new, cx);
-        cx.record(ChangeKind::FirstReplaced { old: signed.old, new: signed.new });
+        cx.record(OperatorChange::FirstReplaced { old: signed.old, new: signed.new });
         if let Some(former) = self.operators.get_mut(&signed.old) {
             Arc::make_mut(&mut former.grant).revoked = true;
         }
-        self.replaced.push(Arc::clone(signed));
+        self.replaced.push(Arc::new(signed.clone()));
         let now = KnownFirst { operator: signed.new, replaced: signed.serial };
         Ok(self.put_first(now, &signed.name, signed.place.clone(), cx))
     }
 
     /// What somebody states of an operator.
-    pub(crate) fn grant(&mut self, signed: &SignedGrant, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
+    fn grant(&mut self, signed: &SignedGrant, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let grant = signed.statement();
         let by = grant.by;
         grant.check_within(cx.limits)?;
@@ -205,7 +209,7 @@ impl Operators {
 
     fn put_operator(&mut self, grant: OperatorGrant, signed: Option<Arc<SignedGrant>>, cx: &mut Cx<'_>) -> Receipt {
         let (operator, serial, grant) = (grant.operator, grant.serial, Arc::new(grant));
-        cx.record(ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
+        cx.record(OperatorChange::Granted { grant: Arc::clone(&grant) });
         let known = self.operators.get(&operator);
         let busy_until = known.map_or(LogInstant::ZERO, |known| known.busy_until);
         let ended = Some(LogInstant::ZERO);

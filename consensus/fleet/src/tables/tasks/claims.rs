@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use skep_protocol::agent::Role;
-use skep_protocol::change::{ChangeKind, ReclaimCause};
-use skep_protocol::entry::Claim;
 use skep_protocol::ids::{AttachmentId, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::task::{KeptFor, Progress, Task, TaskState, TaskStatus, check_checkpoint_within};
+use skep_protocol::task::{
+    Claim, KeptFor, Progress, ReclaimCause, Task, TaskChange, TaskState, TaskStatus, check_checkpoint_within,
+};
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
@@ -24,7 +24,7 @@ fn is_worthless(task: &Task, now: LogInstant) -> bool {
 
 impl Tasks {
     /// An agent takes a task: one that it names, or the most urgent one that it may have.
-    pub(crate) fn claim(
+    pub(super) fn claim(
         &mut self,
         agent: &AgentId,
         task: Option<TaskId>,
@@ -90,12 +90,12 @@ impl Tasks {
         task.state = TaskState::Claimed { by: agent.clone(), since: cx.now, stale_at, assigned };
         let (epoch, attempt) = (task.epoch, task.attempts);
         let receipt = self.put(task, agents, cx);
-        cx.record(ChangeKind::Claimed { task: id, by: agent.clone(), epoch, attempt });
+        cx.record((id, TaskChange::Claimed { by: agent.clone(), epoch, attempt }));
         Ok(receipt)
     }
 
     /// The holder of a task says how far it is.
-    pub(crate) fn report_progress(
+    pub(super) fn report_progress(
         &mut self,
         claim: &Claim,
         permille: u16,
@@ -113,18 +113,13 @@ impl Tasks {
         let stale_at = cx.now.plus_ms(task.spec.stale_after_ms);
         task.state = TaskState::Claimed { by: claim.agent.clone(), since, stale_at, assigned };
         let receipt = self.put(task, agents, cx);
-        cx.record(ChangeKind::Progressed {
-            task: claim.task,
-            epoch: claim.epoch,
-            permille,
-            note: note.clone(),
-            checkpoint,
-        });
+        let (epoch, note) = (claim.epoch, note.clone());
+        cx.record((claim.task, TaskChange::Progressed { epoch, permille, note, checkpoint }));
         Ok(receipt)
     }
 
     /// The holder of a task does not want it.
-    pub(crate) fn give_back(
+    pub(super) fn give_back(
         &mut self,
         claim: &Claim,
         agents: &mut Agents,

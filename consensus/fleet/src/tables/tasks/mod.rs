@@ -12,11 +12,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use skep_protocol::change::ChangeKind;
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
-use skep_protocol::task::{Task, TaskSpec, TaskState, TaskStatus};
+use skep_protocol::task::{Task, TaskChange, TaskOp, TaskSpec, TaskState, TaskStatus};
 use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
 
@@ -163,8 +162,25 @@ impl Tasks {
         self.due.contains(due)
     }
 
+    /// Does what somebody asks of a task.
+    pub(crate) fn apply(&mut self, op: &TaskOp, agents: &mut Agents, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
+        match op {
+            TaskOp::Create { task, spec } => self.create(*task, spec, agents, cx),
+            TaskOp::Claim { agent, task, attachment } => self.claim(agent, *task, *attachment, agents, cx),
+            TaskOp::Report { claim, permille, note, checkpoint } => {
+                self.report_progress(claim, *permille, note, checkpoint.as_deref(), agents, cx)
+            }
+            TaskOp::Complete { claim, result } => self.complete(claim, result, agents, cx),
+            TaskOp::Fail { claim, reason, retryable } => self.fail(claim, reason, *retryable, agents, cx),
+            TaskOp::Cancel { task, reason } => self.cancel(*task, reason, agents, cx),
+            TaskOp::Requeue { task, reason } => self.requeue(*task, reason, agents, cx),
+            TaskOp::Settle { task, again, reason } => self.settle_dead_letter(*task, *again, reason, agents, cx),
+            TaskOp::Release { claim } => self.give_back(claim, agents, cx),
+        }
+    }
+
     /// Somebody wants something done.
-    pub(crate) fn create(
+    fn create(
         &mut self,
         id: TaskId,
         spec: &TaskSpec,
@@ -198,7 +214,7 @@ impl Tasks {
         };
         let receipt = receipt(&task);
         self.insert(task, agents, cx);
-        cx.record(ChangeKind::Created { task: id, spec });
+        cx.record((id, TaskChange::Created { spec }));
         Ok(receipt)
     }
 

@@ -63,7 +63,7 @@ fn what_the_shard_did_not_hear_it_is_told_again_and_not_at_once() {
     node.say(1, progress(500));
     wait(&mut node, 1_000);
     let (key, op) = node.requests.pop_front().expect("the shard is told");
-    assert!(matches!(op, Op::ReportDelivery { .. }), "{op:?}");
+    assert!(matches!(op, Op::Command(CommandOp::Report { .. })), "{op:?}");
     node.say(1, progress(600));
     wait(&mut node, 1_000);
     assert_eq!(node.requests, [], "one report at a time");
@@ -224,7 +224,7 @@ fn what_the_shard_has_forgotten_is_let_go_of_as_soon_as_no_software_is_there() {
         }
         wait(&mut node, 1_000);
         let (key, op) = node.requests.pop_front().expect("the shard is told");
-        assert!(matches!(op, Op::ReportDelivery { .. }), "{op:?}");
+        assert!(matches!(op, Op::Command(CommandOp::Report { .. })), "{op:?}");
         node.settle(key, Settled::NotDone(NotDone::Refused(Refusal::NoSuchCommand(id(1)))));
         node.sync();
         assert_eq!(node.durable.len(), usize::from(!gone));

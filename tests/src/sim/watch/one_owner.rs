@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_protocol::change::ChangeKind;
 use skep_protocol::ids::TaskId;
+use skep_protocol::task::TaskChange;
 use skep_protocol::text::AgentId;
 
 use super::{Invariant, Seen};
@@ -39,8 +40,9 @@ impl Invariant for OneOwner {
             Seen::Applied { position, applied, .. } if position.index == self.next => {
                 self.next += 1;
                 for change in &applied.changes {
-                    match &change.what {
-                        ChangeKind::Claimed { task, by, epoch, .. } => {
+                    let ChangeKind::Task { task, change } = &change.what else { continue };
+                    match change {
+                        TaskChange::Claimed { by, epoch, .. } => {
                             self.ended.remove(task);
                             let former = self.owners.insert(*task, (epoch.0, by.clone()));
                             if let Some((known, owner)) = former.filter(|(known, _)| *known >= epoch.0) {
@@ -50,15 +52,15 @@ impl Invariant for OneOwner {
                                 ));
                             }
                         }
-                        ChangeKind::Progressed { task, epoch, .. } => self.check_stands(task, epoch.0)?,
-                        ChangeKind::Completed { task, epoch, by, .. } => {
+                        TaskChange::Progressed { epoch, .. } => self.check_stands(task, epoch.0)?,
+                        TaskChange::Completed { epoch, by, .. } => {
                             self.check_stands(task, epoch.0)?;
                             if self.owners.get(task).is_some_and(|(_, owner)| owner != by) {
                                 return Err(format!("{task}: {by} completed it under another's claim {}", epoch.0));
                             }
                             self.ended.insert(*task);
                         }
-                        ChangeKind::Retried { task, epoch, .. } | ChangeKind::Reclaimed { task, epoch, .. } => {
+                        TaskChange::Retried { epoch, .. } | TaskChange::Reclaimed { epoch, .. } => {
                             self.check_stands(task, epoch.0)?;
                             self.ended.insert(*task);
                         }

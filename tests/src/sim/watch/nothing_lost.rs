@@ -6,6 +6,7 @@ use skep_fleet::FleetState;
 use skep_protocol::entry::{EntryBody, Op};
 use skep_protocol::ids::{RequestId, TaskId};
 use skep_protocol::outcome::Settled;
+use skep_protocol::task::TaskOp;
 
 use super::{Invariant, Seen};
 
@@ -34,7 +35,7 @@ impl Invariant for NothingLost {
             }
             Seen::Ended { request, settled: Settled::Done { index, .. }, .. } => {
                 let task = match &request.op {
-                    Op::CreateTask { task, .. } => Some(*task),
+                    Op::Task(TaskOp::Create { task, .. }) => Some(*task),
                     _ => None,
                 };
                 self.acknowledged.insert(request.id, (*index, task));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_protocol::change::ChangeKind;
+use skep_protocol::command::CommandChange;
 use skep_protocol::ids::{CommandId, RequestId};
 use skep_protocol::text::AgentId;
 use skep_testnet::site::station::Step;
@@ -31,10 +32,11 @@ impl Invariant for AtMostOnce {
             Seen::Applied { position, applied, .. } if position.index == self.next => {
                 self.next += 1;
                 for change in &applied.changes {
-                    if let ChangeKind::CommandAccepted { command, .. } = &change.what
-                        && command.idempotent
+                    if let ChangeKind::Command { command, change: CommandChange::Accepted { signed, .. } } =
+                        &change.what
+                        && signed.idempotent
                     {
-                        self.idempotent.insert(command.id);
+                        self.idempotent.insert(*command);
                     }
                 }
                 for request in effects(applied) {

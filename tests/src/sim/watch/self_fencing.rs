@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use skep_protocol::change::{ChangeKind, ReclaimCause};
+use skep_protocol::change::ChangeKind;
 use skep_protocol::ids::TaskId;
+use skep_protocol::task::{ReclaimCause, TaskChange};
 
 use super::{Invariant, Seen};
 
@@ -35,9 +36,10 @@ impl Invariant for SelfFencing {
             Seen::Applied { position, applied, .. } if position.index == self.next => {
                 self.next += 1;
                 for change in &applied.changes {
-                    match &change.what {
-                        ChangeKind::Claimed { task, epoch, .. } => self.fence(*task, epoch.0, now),
-                        ChangeKind::Reclaimed { task, epoch, cause: ReclaimCause::LeaseExpired, .. } => {
+                    let ChangeKind::Task { task, change } = &change.what else { continue };
+                    match change {
+                        TaskChange::Claimed { epoch, .. } => self.fence(*task, epoch.0, now),
+                        TaskChange::Reclaimed { epoch, cause: ReclaimCause::LeaseExpired, .. } => {
                             self.fence(*task, epoch.0 + 1, now);
                         }
                         _ => {}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use skep_protocol::change::ChangeKind;
+use skep_protocol::command::{CommandChange, CommandOp};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{CommandId, RequestId};
 use skep_protocol::time::LogInstant;
@@ -55,7 +56,7 @@ impl Invariant for InTime {
         match seen {
             Seen::Elected { .. } => self.elections += 1,
             Seen::Invoked { request, valid_ms } => {
-                if let Op::SendCommand { command } = &request.op {
+                if let Op::Command(CommandOp::Send { command }) = &request.op {
                     let deadline = command.deadline;
                     let valid_ms = deadline.since_ms(request.first_sent);
                     self.commands.insert((command.id, deadline), (now, valid_ms));
@@ -78,8 +79,10 @@ impl Invariant for InTime {
             Seen::Applied { position, applied, .. } if position.index == self.next => {
                 self.next += 1;
                 for change in &applied.changes {
-                    if let ChangeKind::CommandAccepted { command, .. } = &change.what {
-                        self.accepted.insert(command.id, command.deadline);
+                    if let ChangeKind::Command { command, change: CommandChange::Accepted { signed, .. } } =
+                        &change.what
+                    {
+                        self.accepted.insert(*command, signed.deadline);
                     }
                 }
                 let written = self.written.get(&(position.index, position.term)).copied().unwrap_or(now);

@@ -6,6 +6,7 @@ use skep_protocol::change::ChangeKind;
 use skep_protocol::ids::TaskId;
 use skep_protocol::outcome::Settled;
 use skep_protocol::query::Answer;
+use skep_protocol::task::TaskChange;
 
 use super::{Invariant, Seen};
 
@@ -25,15 +26,15 @@ pub(super) struct Linearizable {
 
 impl Linearizable {
     fn note(&mut self, index: u64, what: &ChangeKind) {
-        let Some(task) = what.task() else { return };
-        let versions = self.versions.entry(task).or_default();
+        let ChangeKind::Task { task, change } = what else { return };
+        let versions = self.versions.entry(*task).or_default();
         let (epoch, _) = versions.last().map_or((0, false), |(_, epoch, ended)| (*epoch, *ended));
-        let version = match what {
-            ChangeKind::Claimed { epoch, .. } => (index, epoch.0, false),
-            ChangeKind::Completed { .. }
-            | ChangeKind::DeadLettered { .. }
-            | ChangeKind::Cancelled { .. }
-            | ChangeKind::Expired { .. } => (index, epoch, true),
+        let version = match change {
+            TaskChange::Claimed { epoch, .. } => (index, epoch.0, false),
+            TaskChange::Completed { .. }
+            | TaskChange::DeadLettered { .. }
+            | TaskChange::Cancelled { .. }
+            | TaskChange::Expired => (index, epoch, true),
             _ => (index, epoch, false),
         };
         versions.push(version);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::CommandClass;
+use skep_protocol::command::{CommandChange, CommandClass};
 use skep_protocol::ids::CommandId;
 use skep_protocol::text::AgentId;
 
@@ -29,11 +29,12 @@ impl Invariant for InOrder {
             Seen::Applied { position, applied, .. } if position.index == self.next => {
                 self.next += 1;
                 for (nth, change) in (0..).zip(&applied.changes) {
-                    match &change.what {
-                        ChangeKind::CommandAccepted { command, .. } => {
-                            self.class.insert(command.id, (command.class, command.idempotent));
+                    let ChangeKind::Command { command, change } = &change.what else { continue };
+                    match change {
+                        CommandChange::Accepted { signed, .. } => {
+                            self.class.insert(*command, (signed.class, signed.idempotent));
                         }
-                        ChangeKind::CommandReleased { command, to, .. } => {
+                        CommandChange::Released { to, .. } => {
                             for (agent, _) in to {
                                 self.released.insert((*command, agent.clone()), (position.index, nth));
                             }

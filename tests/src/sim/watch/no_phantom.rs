@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::CommandOutcome;
+use skep_protocol::command::{CommandChange, CommandOutcome};
 use skep_protocol::ids::CommandId;
 use skep_protocol::text::AgentId;
 
@@ -42,11 +42,12 @@ impl Invariant for NoPhantom {
             Seen::Applied { position, applied, .. } if position.index == self.next => {
                 self.next += 1;
                 for change in &applied.changes {
-                    match &change.what {
-                        ChangeKind::CommandReleased { command, to, .. } => {
+                    let ChangeKind::Command { command, change } = &change.what else { continue };
+                    match change {
+                        CommandChange::Released { to, .. } => {
                             self.released.extend(to.iter().map(|(agent, _)| (*command, agent.clone())));
                         }
-                        ChangeKind::DeliveryEnded { command, agent, outcome, .. } => {
+                        CommandChange::DeliveryEnded { agent, outcome, .. } => {
                             let key = (*command, agent.clone());
                             self.ended.insert(key.clone(), outcome.clone());
                             self.check(&key)?;

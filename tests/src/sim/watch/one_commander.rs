@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use skep_protocol::agent::AgentChange;
 use skep_protocol::change::ChangeKind;
 use skep_protocol::ids::{AttachmentId, NodeId};
 use skep_protocol::offer::GoToken;
@@ -30,12 +31,13 @@ impl Invariant for OneCommander {
             Seen::Applied { position, applied, .. } if position.index == self.next => {
                 self.next += 1;
                 for change in &applied.changes {
-                    match &change.what {
-                        ChangeKind::AgentAttached { agent, node, attachment } => {
+                    let ChangeKind::Agent { agent, change } = &change.what else { continue };
+                    match change {
+                        AgentChange::Attached { node, attachment } => {
                             self.nodes.insert(*attachment, *node);
                             self.stands.insert(agent.clone(), *attachment);
                         }
-                        ChangeKind::AgentDetached { agent, .. } => _ = self.stands.remove(agent),
+                        AgentChange::Detached { .. } => _ = self.stands.remove(agent),
                         _ => {}
                     }
                 }
