@@ -10,6 +10,7 @@
 //! **Must not know** sockets, files, clocks, random numbers, transports, libp2p, openraft or quinn.
 
 pub mod agent;
+pub mod attempt;
 pub mod change;
 pub mod code;
 pub mod codec;

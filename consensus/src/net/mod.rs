@@ -39,7 +39,7 @@ pub(crate) use peers::Peer;
 pub use peers::PeerView;
 pub(crate) use peers::{Entries, Peers};
 pub(crate) use roles::{Roles, sought_in};
-pub(crate) use serve::{Admission, Dispatch, Who};
+pub(crate) use serve::{Admission, Answer, Dispatch, Who};
 pub(crate) use snapshots::{Offer, Sending, SnapshotSender};
 
 #[cfg(test)]

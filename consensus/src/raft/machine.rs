@@ -32,7 +32,7 @@ use super::types::{
     ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode,
 };
 use crate::clock::ShardClock;
-use crate::ends::Ends;
+use crate::command_ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
 use crate::threads::{Errand, Threads};

@@ -1,6 +1,6 @@
 //! What a shard looks like from this node.
 
-use openraft::ServerState;
+use openraft::{RaftMetrics, ServerState};
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::FleetVersions;
 use skep_protocol::ids::{Genesis, Incarnation, NodeId, RaftId, ShardId};
@@ -12,6 +12,7 @@ use skep_store::HistoryStanding;
 
 use super::Shard;
 use crate::raft::acked::FORGOT;
+use crate::raft::types::{LogId, Member, TypeConfig};
 
 /// What this node is in the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,44 +156,16 @@ impl Shard {
             ServerState::Learner => ShardRole::Learner,
             ServerState::Shutdown => ShardRole::Down,
         };
-        // What a voter forgot, it is not known to hold.
-        let matched = |id: &RaftId| {
-            let matched = metrics.replication.as_ref()?.get(id).copied().flatten().map(|m| m.index);
-            matched.filter(|_| !self.inner.acked.is_forgetful(*id))
-        };
-        let local_last = metrics.last_log_index;
-        let configs = metrics.membership_config.membership().get_joint_config();
-        let standing = |id: &RaftId| match (configs.first(), configs.last()) {
-            (Some(before), Some(after)) if before.contains(id) && !after.contains(id) => VoterStanding::Leaves,
-            (Some(before), Some(after)) if after.contains(id) && !before.contains(id) => VoterStanding::Joins,
-            _ => VoterStanding::Stays,
-        };
         let faults = self.faults();
         let fleet_version_max = self.inner.site.build.versions.max;
         let raised = self.fleet_version() >= fleet_version_max;
         let held_back_by =
             if role == ShardRole::Leader && !raised { self.agreement().held_back_by } else { Vec::new() };
         let history = self.inner.site.store.history().standing(self.inner.id);
-        let voters = voters
-            .into_iter()
-            .map(|(raft_id, member)| (self.speaks(raft_id, &member), raft_id, member))
-            .map(|(speaks, raft_id, member)| VoterStatus {
-                node: member.node,
-                incarnation: member.incarnation,
-                raft_id,
-                name: member.name,
-                matched: matched(&raft_id).or(if raft_id == metrics.id && role == ShardRole::Leader {
-                    local_last
-                } else {
-                    None
-                }),
-                standing: standing(&raft_id),
-                heard_ms: self.voter_age_ms(&raft_id).filter(|_| raft_id != metrics.id),
-                speaks,
-            })
-            .collect();
+        let voter = |(id, member)| self.voter_status(&metrics, role, id, member);
+        let voters = voters.into_iter().map(voter).collect();
         let state = self.inner.state.read();
-        let index = |id: crate::raft::types::LogId| id.index;
+        let index = |id: LogId| id.index;
         ShardStatus {
             shard: self.inner.id,
             role,
@@ -219,5 +192,39 @@ impl Shard {
             faults,
             history,
         }
+    }
+    /// What is known of a voter.
+    fn voter_status(
+        &self,
+        metrics: &RaftMetrics<TypeConfig>,
+        role: ShardRole,
+        raft_id: RaftId,
+        member: Member,
+    ) -> VoterStatus {
+        let is_local = raft_id == metrics.id;
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&raft_id).copied().flatten());
+        // What a voter forgot, it is not known to hold.
+        let matched = matched.map(|id| id.index).filter(|_| !self.inner.acked.is_forgetful(raft_id));
+        let own = metrics.last_log_index.filter(|_| is_local && role == ShardRole::Leader);
+        VoterStatus {
+            node: member.node,
+            incarnation: member.incarnation,
+            raft_id,
+            matched: matched.or(own),
+            standing: standing(metrics, &raft_id),
+            heard_ms: self.voter_age_ms(&raft_id).filter(|_| !is_local),
+            speaks: self.speaks(raft_id, &member),
+            name: member.name,
+        }
+    }
+}
+
+/// What a change of voters that is under way has in mind for one of them.
+fn standing(metrics: &RaftMetrics<TypeConfig>, id: &RaftId) -> VoterStanding {
+    let configs = metrics.membership_config.membership().get_joint_config();
+    match (configs.first(), configs.last()) {
+        (Some(before), Some(after)) if before.contains(id) && !after.contains(id) => VoterStanding::Leaves,
+        (Some(before), Some(after)) if after.contains(id) && !before.contains(id) => VoterStanding::Joins,
+        _ => VoterStanding::Stays,
     }
 }

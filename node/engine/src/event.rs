@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 
 use skep_protocol::agent::{Grant, Role};
-use skep_protocol::entry::{Op, Request};
-use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
+pub use skep_protocol::attempt::{Outcome, Target, Work};
+use skep_protocol::entry::Op;
+use skep_protocol::heartbeat::ClaimsUpdate;
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, SessionId, ShardId, TaskId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::lease::{LeaseTerms, Usable};
 use skep_protocol::offer::CommandTold;
-use skep_protocol::outcome::{NotDone, ProposeOutcome};
+use skep_protocol::outcome::NotDone;
 use skep_protocol::position::Position;
-use skep_protocol::pull::{Pull, PullFailure, Pulled};
-use skep_protocol::query::{Query, QueryFailure, QueryReply};
 use skep_protocol::settled::Settled;
 use skep_protocol::text::{AgentId, GroupName};
 use skep_protocol::time::LogInstant;
@@ -21,19 +20,6 @@ use crate::connectivity::Connectivity;
 use crate::inbox::{InboxEvent, JournalEffect};
 use crate::key::{StreamKey, UpdateKey, WorkKey};
 use crate::topics::{TopicEffect, TopicEvent};
-
-/// What a caller wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// A request that changes the shard. Every attempt repeats it byte for byte.
-    Request(Request),
-    /// A query that must hold everything acknowledged before it.
-    Query(Query),
-    /// A heartbeat for the orchestrator.
-    Heartbeat(Heartbeat),
-    /// What there is for agents. Its answer may take as long as it says.
-    Pull(Pull),
-}
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,41 +196,6 @@ pub enum ToAgent {
     },
     /// It is not attached, or not any more. The last message of a stream; none if it asked for it.
     Ended(Option<NotDone>),
-}
-
-/// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Of a command.
-    Propose(ProposeOutcome),
-    /// Of a query.
-    Query(Result<QueryReply, QueryFailure>),
-    /// Of a heartbeat.
-    Heartbeat(Result<HeartbeatReply, HeartbeatFailure>),
-    /// Of a pull.
-    Pull(Result<Box<Pulled>, PullFailure>),
-}
-
-impl Outcome {
-    /// Whether this is the answer that was asked for, and not why there is none: however late it comes, it holds.
-    pub(crate) fn is_answer(&self) -> bool {
-        matches!(
-            self,
-            Self::Propose(ProposeOutcome::Applied { .. })
-                | Self::Query(Ok(_))
-                | Self::Heartbeat(Ok(_))
-                | Self::Pull(Ok(_))
-        )
-    }
-}
-
-/// Where an attempt goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
-    /// To this node itself.
-    Local,
-    /// To a peer.
-    Node(NodeId),
 }
 
 /// What the caller of the engine has to do.

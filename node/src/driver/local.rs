@@ -35,7 +35,7 @@ impl LocalPort {
     pub(super) fn read(&self, shard: ShardId, query: Query, answer: oneshot::Sender<Result<QueryReply, NotDone>>) {
         let consensus = self.consensus.clone();
         tokio::spawn(async move {
-            let reply = consensus.query(shard, query, true).await;
+            let reply = consensus.read(shard, query).await;
             let _ = answer.send(reply.map_err(not_done));
         });
     }
@@ -115,7 +115,7 @@ async fn changes(
     }
     let progress = consensus.history_progress(shard);
     let (from, skip) = from.unwrap_or_else(|| (*progress.borrow(), 0));
-    let page = match consensus.query(shard, Query::Changes { from, skip }, true).await {
+    let page = match consensus.read(shard, Query::Changes { from, skip }).await {
         Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) => {
             Ok(ChangesPage { sets, next, skip, edge, progress })
         }

@@ -1,23 +1,19 @@
-//! Filling the history, from the log and from peers, and asking those.
+//! Filling the history, from the log and from peers.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_config::ControlConfig;
 use skep_protocol::change::ChangeSet;
-use skep_protocol::codec::Encoded;
-use skep_protocol::frame::FrameKind;
-use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
-use skep_protocol::query::{Answer, Query, QueryAnswer, QueryFailure, QueryReply};
+use skep_protocol::query::{Answer, Query, QueryFailure, QueryReply};
 use skep_store::set_bytes;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::core::Core;
-use crate::net::{CallError, Class, Peers};
 use crate::replay::fill_from_log;
-use crate::shard::{ROUND_PATIENCE, Shard};
+use crate::shard::Shard;
 use crate::threads::Errand;
 
 /// How often a gap in the history is tried to be filled.
@@ -30,9 +26,9 @@ const ANSWERS_PER_WINDOW: u32 = 4;
 /// Fills what is missing in the history. What can be applied again is worked out from the log of this node. What is older,
 /// such as that behind an installed snapshot, is fetched from a voter that has it: the latest first, one answer at a time,
 /// with as long a rest after each as it took. Whatever was fetched stays, so that it goes on where it was cut off. What no
-/// voter has is lost.
-pub(crate) async fn fill_history(core: Arc<Core>, shard: Shard) {
-    let history = core.site.store.history().clone();
+/// voter has is lost. The shards of a node take `turns`.
+pub(crate) async fn fill_history(shard: Shard, turns: Arc<Semaphore>) {
+    let history = shard.site().store.history().clone();
     let mut progress = history.progress(shard.id());
     let mut window = WINDOW_FIRST;
     loop {
@@ -42,9 +38,8 @@ pub(crate) async fn fill_history(core: Arc<Core>, shard: Shard) {
             return;
         }
         while let Some(gap) = history.gap(shard.id()) {
-            // The shards of a node take turns.
-            let Ok(turn) = core.filling.acquire().await else { return };
-            let filled = fill_latest(&core, &shard, &gap, &mut window).await;
+            let Ok(turn) = turns.acquire().await else { return };
+            let filled = fill_latest(&shard, &gap, &mut window).await;
             drop(turn);
             if !filled {
                 break;
@@ -67,8 +62,9 @@ enum Found {
 }
 
 /// Fills the end of a gap; false if it is of no use to go on at once.
-async fn fill_latest(core: &Core, shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool {
-    let (history, id) = (core.site.store.history(), shard.id());
+async fn fill_latest(shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool {
+    let (site, id) = (shard.site(), shard.id());
+    let history = site.store.history();
     if history.is_failing() {
         return false;
     }
@@ -76,7 +72,7 @@ async fn fill_latest(core: &Core, shard: &Shard, gap: &Range<u64>, window: &mut 
         history.lose(id, gap.clone());
         return true;
     }
-    let own = from_own_log(core, shard, gap).await;
+    let own = from_own_log(shard, gap).await;
     if own == OwnLog::Filled {
         return true;
     }
@@ -84,7 +80,7 @@ async fn fill_latest(core: &Core, shard: &Shard, gap: &Range<u64>, window: &mut 
     let mut answers = 0;
     while at.0 < gap.end {
         let begun = Instant::now();
-        match ask_voters(core, shard, at, gap).await {
+        match ask_voters(shard, at, gap).await {
             Found::Changes(mut sets, next) => {
                 sets.retain(|set| set.index < gap.end);
                 let bytes: usize = sets.iter().map(set_bytes).sum();
@@ -92,7 +88,7 @@ async fn fill_latest(core: &Core, shard: &Shard, gap: &Range<u64>, window: &mut 
                 let filling = history.clone();
                 let fill = move || filling.fill(id, at.1, &sets, covers);
                 // Its disk may be full: not again at once.
-                if !core.site.threads.offload(Errand::Files, fill).await.unwrap_or(false) {
+                if !site.threads.offload(Errand::Files, fill).await.unwrap_or(false) {
                     return false;
                 }
                 tokio::time::sleep(rest(begun.elapsed(), bytes)).await;
@@ -137,16 +133,16 @@ enum OwnLog {
 }
 
 /// Works out from the log what entries of a gap did that can be applied again: nobody has to be asked for those.
-async fn from_own_log(core: &Core, shard: &Shard, gap: &Range<u64>) -> OwnLog {
-    let id = shard.id();
-    let Some(held) = held(gap, core.site.store.history().base(id)) else { return OwnLog::Older };
+async fn from_own_log(shard: &Shard, gap: &Range<u64>) -> OwnLog {
+    let (site, id) = (shard.site(), shard.id());
+    let Some(held) = held(gap, site.store.history().base(id)) else { return OwnLog::Older };
     let from = OwnLog::From(held.start);
     if shard.unfit().is_some() {
         return from;
     }
-    let (store, build) = (core.site.store.clone(), core.site.build);
+    let (store, build) = (site.store.clone(), site.build);
     let fill = move || fill_from_log(&store, id, &build, held);
-    match core.site.threads.offload(Errand::Snapshots, fill).await {
+    match site.threads.offload(Errand::Snapshots, fill).await {
         Ok(Ok(true)) => OwnLog::Filled,
         Ok(Ok(false)) => OwnLog::Older,
         Ok(Err(error)) | Err(error) => {
@@ -171,18 +167,19 @@ fn lost(nobody: &Range<u64>, own: OwnLog) -> Range<u64> {
 
 /// Changes from a place in a gap on; the leader is asked first, and then every other voter, since one may lack what another
 /// has.
-async fn ask_voters(core: &Core, shard: &Shard, at: Place, gap: &Range<u64>) -> Found {
+async fn ask_voters(shard: &Shard, at: Place, gap: &Range<u64>) -> Found {
+    let site = shard.site();
     let leader = shard.view().borrow().leader;
     let mut voters: Vec<NodeId> = shard.voters().into_values().map(|member| member.node).collect();
     // Who does not vote does not know who might have it.
-    let mut everybody_says = voters.contains(&core.site.node);
-    voters.retain(|node| *node != core.site.node);
+    let mut everybody_says = voters.contains(&site.node);
+    voters.retain(|node| *node != site.node);
     voters.sort_by_key(|node| Some(*node) != leader);
     let mut lacking = gap.clone();
     for voter in voters {
         let query = Query::Changes { from: at.0, skip: at.1 };
-        let reply = match core.site.peers.connected(voter) {
-            Some(_) => call_query(&core.site.peers, &core.site.config, voter, shard.id(), &query).await,
+        let reply = match site.peers.connected(voter) {
+            Some(_) => site.query(voter, shard.id(), &query).await,
             None => Err(QueryFailure::NoQuorum),
         };
         let Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) = reply else {
@@ -199,27 +196,6 @@ async fn ask_voters(core: &Core, shard: &Shard, at: Place, gap: &Range<u64>) -> 
         }
     }
     if everybody_says && !lacking.is_empty() { Found::Nobody(lacking) } else { Found::Unknown }
-}
-
-/// Asks a node, which is thought to lead the shard or to have what is asked for.
-///
-/// # Errors
-/// [`QueryFailure`].
-pub(crate) async fn call_query(
-    peers: &Peers,
-    config: &ControlConfig,
-    node: NodeId,
-    shard: ShardId,
-    query: &Query,
-) -> Result<QueryReply, QueryFailure> {
-    let failed = |e: &dyn std::fmt::Display| QueryFailure::Storage(e.to_string());
-    let body = query.encode().map_err(|e| failed(&e))?;
-    let deadline = Duration::from_millis(config.rpc_timeout_ms) * ROUND_PATIENCE;
-    match peers.call(node, Class::Query, FrameKind::Query, shard, &body, deadline).await {
-        Ok(answer) => QueryAnswer::decode(&answer).map_err(|e| failed(&e))?.result,
-        Err(error @ CallError::Refused(_)) => Err(failed(&error)),
-        Err(_) => Err(QueryFailure::NoQuorum),
-    }
 }
 
 #[cfg(test)]
