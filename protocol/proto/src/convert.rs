@@ -31,8 +31,8 @@ pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent
 pub use command_events::command_events;
 pub use commands::{
     command_id, command_step, command_to_proto, command_view_to_proto, first_operator, genesis, go_token,
-    grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, place, place_to_proto,
-    replace_first, send_command, take_commands, wait_ms,
+    grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, outcome, place,
+    place_to_proto, replace_first, send_command, take_commands, wait_ms,
 };
 pub use skep_protocol::field::FieldError;
 pub use statements::signed_to_proto;
