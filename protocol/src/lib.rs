@@ -10,6 +10,7 @@
 //! **Must not know** sockets, files, clocks, random numbers, transports, libp2p, openraft or quinn.
 
 pub mod agent;
+pub mod attach;
 pub mod authority;
 pub mod change;
 pub mod codec;

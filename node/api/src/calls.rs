@@ -1,22 +1,17 @@
 //! What the API asks of the node.
 
-use std::collections::BTreeSet;
-
-use skep_proto::convert::AttachRequest;
-use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::authority::SignedFirst;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::entry::Op;
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::FleetVersions;
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
+use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId};
 use skep_protocol::limits;
-use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{HistoryEdge, Query, QueryReply};
 use skep_protocol::recovery::ShardRecovery;
 use skep_protocol::telemetry::{Publication, TopicPath};
-use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -97,7 +92,7 @@ pub enum Call {
         /// Its stream.
         stream: u64,
         /// What it says of itself.
-        wish: Box<AttachRequest>,
+        wish: Box<AttachWish>,
         /// What it is told. Closed after [`AgentTold::Ended`]; an agent that does not read is given up.
         told: mpsc::Sender<AgentTold>,
     },
@@ -143,62 +138,6 @@ pub enum TopicTold {
     },
     /// There is no room for one more.
     Refused,
-}
-
-/// What an attached agent says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentSaid {
-    /// So many more tasks may be assigned to it.
-    Credits(u64),
-    /// It lives.
-    KeepAlive {
-        /// Its own clock.
-        stamp: u64,
-        /// Where it is.
-        place: Option<Position>,
-    },
-    /// It takes commands.
-    TakesCommands {
-        /// The groups that it is of.
-        groups: BTreeSet<GroupName>,
-        /// The commands that its software has in its hands.
-        in_hand: BTreeSet<CommandId>,
-    },
-    /// Something of a command that it was offered.
-    Command(CommandId, CommandSaid),
-    /// It has stopped, and gives back what it holds.
-    Detach,
-    /// Its stream ended.
-    Closed,
-}
-
-/// What an attached agent is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentTold {
-    /// It is attached.
-    Attached {
-        /// Its attachment.
-        attachment: AttachmentId,
-        /// Its lease.
-        lease: LeaseTerms,
-    },
-    /// All that it holds, with the first word of an attachment.
-    Holds(Vec<(TaskId, ClaimEpoch)>),
-    /// It holds a task from now on.
-    Grant(Box<Grant>),
-    /// It does not hold a claim any more.
-    Lost {
-        /// The task.
-        task: TaskId,
-        /// The claim.
-        epoch: ClaimEpoch,
-    },
-    /// Its lease was renewed.
-    Lease(Usable),
-    /// Something of a command.
-    Command(CommandId, CommandTold),
-    /// It is not attached, or not any more; none if it asked for it.
-    Ended(Option<NotDone>),
 }
 
 /// Changes, and how to wait for more.

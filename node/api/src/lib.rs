@@ -17,8 +17,7 @@ mod server;
 mod service;
 
 pub use calls::{
-    AgentSaid, AgentTold, Call, CallQueue, Calls, ChangesPage, HistoryRow, MemberChange, NodeView, PeerRow,
-    ShardFailure, ShardRow, Submission, TopicTold, VoterRow,
+    Call, CallQueue, Calls, ChangesPage, HistoryRow, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow,
+    Submission, TopicTold, VoterRow,
 };
 pub use server::{Api, ApiError};
-pub use skep_proto::convert::AttachRequest;

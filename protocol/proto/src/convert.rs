@@ -27,7 +27,7 @@ use skep_protocol::time::LogInstant;
 
 use crate::v1;
 
-pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
+pub use agents::{agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
 pub use command_events::command_events;
 pub use commands::{
     command_id, command_step, command_to_proto, command_view_to_proto, first_operator, genesis, go_token,

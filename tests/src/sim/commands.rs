@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt as _;
-use skep_engine::{Event as EngineEvent, InboxEvent, JournalEffect, StreamKey, WriteKey};
+use skep_engine::{Event as EngineEvent, InboxEvent, JournalEffect, WriteKey};
+use skep_protocol::attach::AgentSaid;
 use skep_protocol::command::PerClass;
 use skep_protocol::ids::{CommandId, JournalId};
 use skep_protocol::journal::{JournalState, JournalWrite};
@@ -266,14 +267,14 @@ impl Sim {
             *stamp = now;
         }
         let last = last.clone();
-        self.say(robot, Said::Command(command, last));
+        self.say(robot, Said::Word(AgentSaid::Command(command, last)));
     }
 
     fn say_of(&mut self, robot: usize, command: CommandId, said: CommandSaid) {
         if let Some(known) = self.robots[robot].commands.get_mut(&command) {
             known.last = Some(said.clone());
         }
-        self.say(robot, Said::Command(command, said));
+        self.say(robot, Said::Word(AgentSaid::Command(command, said)));
     }
 
     pub(super) fn on_command_told(&mut self, robot: usize, command: CommandId, told: CommandTold) {
@@ -365,7 +366,7 @@ impl Sim {
         self.see(&Seen::Began { host, run: of_node, boot_ms: now, asked_ms, agent, command, deadline });
         let permille = self.rng.random_range(0..=1_000);
         let said = CommandSaid::Progress { permille, note: Reason::truncated("at it") };
-        self.say(robot, Said::Command(command, said));
+        self.say(robot, Said::Word(AgentSaid::Command(command, said)));
         // Where no deadline ends the others that wait for it, none takes so long.
         let long = !self.plan.hours && self.rng.random_ratio(1, LONG_ONE_IN);
         let busy = self.rng.random_range(if long { LONG_MS } else { BUSY_MS });
@@ -376,11 +377,7 @@ impl Sim {
     pub(super) fn take_commands(&mut self, robot: usize) {
         let known = &self.robots[robot];
         let (groups, in_hand) = (Self::groups_of(known.number), known.commands.keys().copied().collect());
-        self.say(robot, Said::TakesCommands { groups, in_hand });
+        self.say(robot, Said::Word(AgentSaid::TakesCommands { groups, in_hand }));
         self.say_commands_again(robot);
-    }
-
-    pub(super) fn on_says_of_command(&mut self, host: usize, stream: StreamKey, command: CommandId, said: CommandSaid) {
-        self.tell_engine(host, EngineEvent::Inbox(InboxEvent::Said { stream, command, said }));
     }
 }

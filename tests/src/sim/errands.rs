@@ -2,6 +2,7 @@
 
 use rand::RngExt as _;
 use skep_client::{ClaimKey, Fenced};
+use skep_protocol::attach::AgentSaid;
 use skep_protocol::entry::{Claim, Op, Request};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::{NotDone, Settled};
@@ -90,7 +91,7 @@ impl Sim {
             } else if !known.wants && known.call.is_none() {
                 known.wants = true;
                 if known.attached {
-                    self.say(robot, Said::Credits(1));
+                    self.say(robot, Said::Word(AgentSaid::Credits(1)));
                 }
             }
         }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use skep_config::EngineConfig;
-use skep_engine::{AgentEvent, Effect, Engine, Event as EngineEvent, StreamKey, ToAgent, UpdateKey, WorkKey};
+use skep_engine::{AgentEvent, Effect, Engine, Event as EngineEvent, StreamKey, UpdateKey, WorkKey};
 use skep_protocol::agent::LeaseTerms;
+use skep_protocol::attach::{AgentSaid, AgentTold};
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
@@ -171,7 +172,7 @@ impl Sim {
         }
         // Whoever was connected sees it end.
         for (stream, (robot, run)) in robots {
-            let message = Box::new(ToAgent::Ended(None));
+            let message = Box::new(AgentTold::Ended(None));
             self.after(1, Event::RobotHears { robot, run, stream, message });
         }
     }
@@ -316,9 +317,9 @@ impl Sim {
         self.arm(host);
     }
 
-    fn tell_robot(&mut self, host: usize, stream: StreamKey, message: ToAgent) {
+    fn tell_robot(&mut self, host: usize, stream: StreamKey, message: AgentTold) {
         let Some((robot, run)) = self.hosts[host].streams.get(&stream).copied() else { return };
-        if matches!(message, ToAgent::Ended(_)) {
+        if matches!(message, AgentTold::Ended(_)) {
             self.hosts[host].streams.remove(&stream);
         }
         // One after the other, as on a stream.
@@ -333,16 +334,12 @@ impl Sim {
         if !self.takes(host, || Event::RobotSays { host, run, stream, said: kept }) {
             return;
         }
+        if matches!(said, Said::Word(AgentSaid::Closed)) {
+            self.hosts[host].streams.remove(&stream);
+        }
         let event = match said {
             Said::Open(wish) => AgentEvent::Opened { stream, wish: *wish },
-            Said::KeepAlive { stamp, place } => AgentEvent::KeepAlive { stream, stamp, place },
-            Said::Credits(count) => AgentEvent::Credits { stream, count },
-            Said::TakesCommands { groups, in_hand } => AgentEvent::TakesCommands { stream, groups, in_hand },
-            Said::Command(command, said) => return self.on_says_of_command(host, stream, command, said),
-            Said::Closed => {
-                self.hosts[host].streams.remove(&stream);
-                AgentEvent::Closed { stream }
-            }
+            Said::Word(said) => AgentEvent::Said { stream, said },
         };
         self.tell_engine(host, EngineEvent::Agent(event));
     }

@@ -8,8 +8,9 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use skep_client::v1;
 use skep_client::{ClaimKey, Granted, Holdings};
-use skep_engine::{AttachWish, StreamKey, ToAgent};
+use skep_engine::StreamKey;
 use skep_protocol::agent::{LeaseTerms, Position, Role};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::entry::Claim;
 use skep_protocol::ids::{ClaimEpoch, CommandId, SessionId, TaskId};
 use skep_protocol::offer::GoToken;
@@ -141,7 +142,7 @@ impl Sim {
         let (host, stream) = (known.host, known.stream.take());
         let run = self.hosts[host].run;
         if let Some(stream) = stream {
-            self.after(1, Event::RobotSays { host, run, stream, said: Said::Closed });
+            self.after(1, Event::RobotSays { host, run, stream, said: Said::Word(AgentSaid::Closed) });
         }
         self.watch.coverage.robot_crashes += 1;
     }
@@ -238,7 +239,7 @@ impl Sim {
         let stamp = self.boot_ms(self.robots[robot].host);
         let at = i64::try_from(robot).unwrap_or(0);
         let place = Some(Position { x_mm: at * 1_000, y_mm: i64::try_from(self.now).unwrap_or(0) % 10_000 });
-        self.say(robot, Said::KeepAlive { stamp, place });
+        self.say(robot, Said::Word(AgentSaid::KeepAlive { stamp, place }));
     }
 
     fn attach(&mut self, robot: usize) {
@@ -261,7 +262,7 @@ impl Sim {
         self.keep_alive(robot);
     }
 
-    pub(super) fn on_robot_hears(&mut self, robot: usize, run: u32, stream: StreamKey, message: Box<ToAgent>) {
+    pub(super) fn on_robot_hears(&mut self, robot: usize, run: u32, stream: StreamKey, message: Box<AgentTold>) {
         let kept = message.clone();
         if !self.robot_takes(robot, run, || Event::RobotHears { robot, run, stream, message: kept }) {
             return;
@@ -275,21 +276,21 @@ impl Sim {
         }
         let mut granted = Vec::new();
         match *message {
-            ToAgent::Attached { .. } => {
+            AgentTold::Attached { .. } => {
                 known.attached = true;
                 known.alive_at = now;
                 known.holdings.attached();
                 if known.wants {
-                    self.say(robot, Said::Credits(1));
+                    self.say(robot, Said::Word(AgentSaid::Credits(1)));
                 }
                 self.take_commands(robot);
             }
-            ToAgent::Holds(claims) => {
+            AgentTold::Holds(claims) => {
                 let key =
                     |(task, epoch): (TaskId, ClaimEpoch)| ClaimKey { task: task.as_bytes().to_vec(), epoch: epoch.0 };
                 known.holdings.keep_only(&claims.into_iter().map(key).collect::<BTreeSet<_>>());
             }
-            ToAgent::Grant(grant) => {
+            AgentTold::Grant(grant) => {
                 let task = grant.task;
                 let key = ClaimKey { task: task.id.as_bytes().to_vec(), epoch: task.epoch.0 };
                 let spec = v1::TaskSpec { payload: task.spec.payload.clone(), ..v1::TaskSpec::default() };
@@ -297,15 +298,15 @@ impl Sim {
                 let task = v1::Task { id: key.task.clone(), spec: Some(spec), checkpoint, ..v1::Task::default() };
                 granted.extend(known.holdings.granted(key, Box::new(task), grant.spends_credit));
             }
-            ToAgent::Lost { task, epoch } => {
+            AgentTold::Lost { task, epoch } => {
                 let unheard = known.holdings.lost(&ClaimKey { task: task.as_bytes().to_vec(), epoch: epoch.0 });
                 if unheard && known.wants {
-                    self.say(robot, Said::Credits(1));
+                    self.say(robot, Said::Word(AgentSaid::Credits(1)));
                 }
             }
-            ToAgent::Lease(lease) => granted.extend(known.holdings.renewed(lease.stamp + lease.usable_ms)),
-            ToAgent::Command { command, told } => return self.on_command_told(robot, command, told),
-            ToAgent::Ended(why) => {
+            AgentTold::Lease(lease) => granted.extend(known.holdings.renewed(lease.stamp + lease.usable_ms)),
+            AgentTold::Command(command, told) => return self.on_command_told(robot, command, told),
+            AgentTold::Ended(why) => {
                 if matches!(why, Some(NotDone::Refused(Refusal::NotAttached { .. }))) {
                     known.holdings.lose_all();
                 }

@@ -1,21 +1,19 @@
 //! The world of a run: hosts, robots, customers and what is on its way between them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BinaryHeap;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use skep_engine::{AttachWish, StreamKey, ToAgent};
-use skep_protocol::agent::Position;
+use skep_engine::StreamKey;
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::entry::Request;
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::CommandId;
 use skep_protocol::leader::LeaderHint;
-use skep_protocol::offer::CommandSaid;
 use skep_protocol::outcome::{ProposeOutcome, Settled};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
-use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
 use skep_testnet::site::station::{Question, Refused, World};
 
@@ -139,11 +137,7 @@ impl Message {
 #[derive(Clone, Debug)]
 pub(super) enum Said {
     Open(Box<AttachWish>),
-    KeepAlive { stamp: u64, place: Option<Position> },
-    Credits(u64),
-    TakesCommands { groups: BTreeSet<GroupName>, in_hand: BTreeSet<CommandId> },
-    Command(CommandId, CommandSaid),
-    Closed,
+    Word(AgentSaid),
 }
 
 /// What happens.
@@ -172,7 +166,7 @@ pub(super) enum Event {
         robot: usize,
         run: u32,
         stream: StreamKey,
-        message: Box<ToAgent>,
+        message: Box<AgentTold>,
     },
     RobotWakes {
         robot: usize,

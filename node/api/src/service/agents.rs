@@ -9,6 +9,7 @@ use skep_proto::v1;
 use skep_proto::v1::agent_message::Message as Said;
 use skep_proto::v1::node_message::Message as Told;
 use skep_protocol::agent::Usable;
+use skep_protocol::attach::{AgentSaid, AgentTold};
 use skep_protocol::entry::Op;
 use skep_protocol::field::InField as _;
 use skep_protocol::limits;
@@ -20,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::queries::mismatched;
 use super::{Caller, Host, Messages};
-use crate::calls::{AgentSaid, AgentTold, Call, Calls};
+use crate::calls::{Call, Calls};
 use crate::drain::until;
 use crate::failure::Failed;
 

@@ -6,14 +6,15 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_config::EngineConfig;
 use skep_engine::{
-    AgentEvent, Effect, Engine, Event as EngineEvent, InboxEvent, JournalEffect, Outcome, StreamKey, ToAgent,
-    UpdateKey, Work, WorkKey,
+    AgentEvent, Effect, Engine, Event as EngineEvent, InboxEvent, JournalEffect, Outcome, StreamKey, UpdateKey, Work,
+    WorkKey,
 };
 use skep_fleet::{
     Applied, FleetState, HeartbeatKey, LogPosition, Orchestrator, OrchestratorConfig, OrchestratorEffect,
     OrchestratorEvent,
 };
 use skep_protocol::agent::LeaseTerms;
+use skep_protocol::attach::AgentTold;
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::heartbeat::HeartbeatReply;
 use skep_protocol::ids::{JournalId, NodeId, RequestId};
@@ -77,7 +78,7 @@ enum Event {
     },
     Told {
         stream: StreamKey,
-        message: Box<ToAgent>,
+        message: Box<AgentTold>,
     },
     /// The disk of a node has something to do for journals.
     Disk {
