@@ -200,9 +200,7 @@ impl Driver {
             Call::ShardStatus { shard, answer } => {
                 let _ = answer.send(self.local.shard(shard, self.engine.connectivity(shard)));
             }
-            Call::Members { shard, change, answer } => {
-                self.local.members(shard, change, self.engine.connectivity(shard), answer);
-            }
+            Call::Members { shard, change, answer } => self.local.members(shard, change, answer),
             Call::NodeStatus { answer } => {
                 let (pressure, engine) = (*self.journals.pressure.borrow(), &self.engine);
                 let journals = (pressure, engine.takes_urgent_commands(), engine.agents_lacking_statements());

@@ -35,6 +35,7 @@ pub mod pull;
 pub mod query;
 pub mod recovery;
 pub mod seed;
+pub mod shard_status;
 pub mod stated;
 pub mod statement;
 pub mod task;

@@ -5,12 +5,11 @@ use skep_protocol::authority::SignedFirst;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::entry::Op;
 use skep_protocol::fault::FaultReport;
-use skep_protocol::fleet::FleetVersions;
 use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::{NotDone, Settled};
 use skep_protocol::query::{HistoryEdge, Query, QueryReply};
-use skep_protocol::recovery::ShardRecovery;
+use skep_protocol::shard_status::ShardStatus;
 use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -84,8 +83,8 @@ pub enum Call {
         shard: ShardId,
         /// How.
         change: MemberChange,
-        /// The shard afterwards.
-        answer: oneshot::Sender<Result<Box<ShardRow>, ShardFailure>>,
+        /// The shard afterwards; none if the node takes no part in it any more.
+        answer: oneshot::Sender<Result<Option<Box<ShardStatus>>, ShardFailure>>,
     },
     /// Attach an agent.
     AgentOpened {
@@ -187,98 +186,12 @@ pub struct ShardFailure {
 }
 
 /// A shard as a node sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardRow {
-    /// Which.
-    pub shard: u32,
-    /// What the node is in it.
-    pub role: String,
-    /// The term.
-    pub term: u64,
-    /// Who leads.
-    pub leader: Option<NodeId>,
-    /// The last entry in the log.
-    pub last_log: u64,
-    /// The last entry known to be committed.
-    pub committed: u64,
-    /// The last entry applied.
-    pub applied: u64,
-    /// The last entry in the snapshot.
-    pub snapshot: u64,
-    /// The last entry purged.
-    pub purged: u64,
-    /// The rolling digest.
-    pub digest: u128,
-    /// The log clock as the node knows it.
-    pub clock: Option<LogInstant>,
-    /// The meaning of entries that the shard has agreed on.
-    pub fleet_version: u32,
-    /// The newest that the node can apply.
-    pub fleet_version_max: u32,
-    /// The voters for whose sake it is not raised to that.
-    pub held_back_by: Vec<NodeId>,
-    /// The random bytes with which the shard began.
-    pub genesis: Option<Genesis>,
-    /// What the shard was before it was recovered last; none if it never was.
-    pub recovery: Option<ShardRecovery>,
-    /// The voters.
-    pub voters: Vec<VoterRow>,
-    /// How many objects there are.
-    pub counts: skep_protocol::query::Counts,
-    /// What it has let go of since it was made, because it keeps no more.
-    pub dropped: skep_protocol::query::Dropped,
-    /// Request ids remembered.
-    pub dedup_ids: u64,
+    /// How it stands.
+    pub status: ShardStatus,
     /// What the node can reach of it.
     pub connectivity: String,
-    /// Bytes written to the node's log since its start.
-    pub log_bytes: u64,
-    /// What took the replica out of service.
-    pub fault: Option<String>,
-    /// Everything that is wrong.
-    pub faults: Vec<FaultReport>,
-    /// How the history stands.
-    pub history: HistoryRow,
-}
-
-/// The history of a shard as a node has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HistoryRow {
-    /// The first entry whose changes are kept.
-    pub begins: u64,
-    /// The first entry whose changes are not there yet.
-    pub next: u64,
-    /// Entries whose changes are missing, and looked for.
-    pub missing: u64,
-    /// Entries whose changes are missing for good.
-    pub lost: u64,
-    /// Bytes that it takes.
-    pub bytes: u64,
-    /// Bytes that wait to be written, of all shards of the node.
-    pub queued_bytes: u64,
-    /// Entries that were let go of before their time, since the node was started, because its disk was nearly full.
-    pub given_back: u64,
-}
-
-/// A voter of a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VoterRow {
-    /// The node.
-    pub node: NodeId,
-    /// Its incarnation.
-    pub incarnation: String,
-    /// Its id in the group.
-    pub raft_id: String,
-    /// For people.
-    pub name: Option<String>,
-    /// The last index that it is known to hold.
-    pub matched: Option<u64>,
-    /// Whether it stays, joins or leaves.
-    pub standing: String,
-    /// How long ago it last answered its leader, in milliseconds.
-    pub heard_ms: Option<u64>,
-    /// The fleet versions that it can apply, as it says.
-    pub speaks: Option<FleetVersions>,
 }
 
 /// A node as it sees itself.

@@ -17,7 +17,6 @@ mod server;
 mod service;
 
 pub use calls::{
-    Call, CallQueue, Calls, ChangesPage, HistoryRow, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow,
-    Submission, TopicTold, VoterRow,
+    Call, CallQueue, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, Submission, TopicTold,
 };
 pub use server::{Api, ApiError};
