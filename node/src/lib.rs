@@ -1,8 +1,8 @@
 //! The Skep node: composition root, driver, and command line.
 //!
 //! [`main`] is the whole program; the binary calls nothing else, and tests call [`main_of`]. `run` runs a node
-//! until it is told to stop, `node` binds, spawns and drains its parts, `driver` is the one place where consensus, engine, mesh
-//! and API meet, and `cli` has one file or folder per noun.
+//! until it is told to stop, `node` binds, spawns and drains its parts, `driver` is the one place where consensus,
+//! engine, mesh and API meet, and `cli` has one file or folder per noun.
 
 mod checks;
 mod cli;

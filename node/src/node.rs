@@ -78,7 +78,8 @@ struct Parts {
 }
 
 impl Node {
-    /// Takes the node's directory and the port of its control plane, and opens what is kept there. `build`: what it can apply.
+    /// Takes the node's directory and the port of its control plane, and opens what is kept there. `build`: what it can
+    /// apply.
     ///
     /// # Errors
     /// [`NodeError`] says what is in the way.

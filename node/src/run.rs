@@ -1,4 +1,4 @@
-//! Running a node from its start to its end: what the process is told by its terminal, its service manager or its launcher.
+//! Running a node from its start to its end: what its terminal, its service manager or its launcher tells the process.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

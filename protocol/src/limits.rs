@@ -429,6 +429,11 @@ pub const API_REFUSALS_MAX: usize = 8;
 /// Descriptors that connections of the local API leave to logs, peers and whatever else a node opens; a quarter of all where
 /// that is less.
 pub const DESCRIPTORS_KEPT: u64 = 256;
+/// Pages of one connection of the local API that are being made or wait to be read. A query for one more waits for a
+/// place, as long as its client does; then it is refused as `Overloaded`.
+pub const API_PAGES_UNREAD_MAX: usize = 8;
+/// How long a page may wait to be read by its client, in milliseconds. Then its connection is closed.
+pub const API_UNREAD_MS: u64 = 30_000;
 /// Requests in flight on one API stream. The reader waits at it.
 pub const STREAM_REQUESTS_MAX: usize = 1_024;
 /// Largest message of the local API, both ways. Refused by the transport.

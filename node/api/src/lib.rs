@@ -15,6 +15,7 @@ mod greet;
 mod grpc;
 mod server;
 mod service;
+mod unread;
 
 pub use calls::{
     Call, CallQueue, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, Submission, TopicTold,

@@ -71,7 +71,7 @@ impl Agents {
         let after = if request.after.is_empty() { None } else { Some(AgentId::new(&request.after)) };
         let after = after.transpose().in_field("after")?;
         let query = Query::Agents { after, limit: convert::page_limit(request.limit)? };
-        let (as_of, answer) = self.host.read(request.read, query, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, query).await?;
         let Answer::Agents { agents, next } = answer else { return Err(mismatched()) };
         Ok(v1::ListAgentsReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),

@@ -11,11 +11,12 @@ use skep_protocol::limits;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::query::{Answer, Query};
 use skep_protocol::shard_status::{ShardStatus, VoterStatus};
+use skep_protocol::task::Task;
 use skep_protocol::time::LogInstant;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Host, Messages, PATIENCE_MS_DEFAULT};
+use super::{Caller, Host, Messages, PATIENCE_MS_DEFAULT};
 use crate::calls::{Call, Calls, MemberChange, ShardRow, Unanswered};
 use crate::failure::Failed;
 
@@ -170,11 +171,16 @@ impl Shards {
     }
 
     /// What this node holds of a shard: how it stands, then its tasks.
-    pub(crate) async fn dump(&self, request: v1::ShardDumpRequest) -> Result<Messages<v1::ShardDumpReply>, Failed> {
+    pub(crate) async fn dump(
+        &self,
+        caller: Caller,
+        request: v1::ShardDumpRequest,
+    ) -> Result<Messages<v1::ShardDumpReply>, Failed> {
+        let place = self.host.lasting(&caller)?;
         let head = status(self.row(request.shard).await?);
         let (items, stream) = mpsc::channel(16);
         tokio::spawn(dump(self.host.calls.clone(), convert::shard_id(request.shard), head, items));
-        Ok(ReceiverStream::new(stream).boxed())
+        Ok(place.around(ReceiverStream::new(stream)).boxed())
     }
 }
 
@@ -200,13 +206,10 @@ async fn dump(
             Ok(_) => return,
             Err(why) => return drop(items.send(Err(Failed::not_done(&why))).await),
         };
-        for task in tasks {
-            let row = v1::DumpTask {
-                task_id: task.id.as_bytes().to_vec(),
-                status: task.state.status().to_string(),
-                epoch: task.epoch.0,
-                attempts: task.attempts,
-            };
+        // What is shown of a task is small, and the page is not held until it is read.
+        let rows: Vec<v1::DumpTask> = tasks.iter().map(dumped).collect();
+        drop(tasks);
+        for row in rows {
             if items.send(item(Item::Task(row))).await.is_err() {
                 return;
             }
@@ -215,5 +218,14 @@ async fn dump(
         if after.is_none() {
             return;
         }
+    }
+}
+
+fn dumped(task: &Task) -> v1::DumpTask {
+    v1::DumpTask {
+        task_id: task.id.as_bytes().to_vec(),
+        status: task.state.status().to_string(),
+        epoch: task.epoch.0,
+        attempts: task.attempts,
     }
 }

@@ -176,9 +176,9 @@ impl Client {
         pages(commands, tell).await
     }
 
-    /// Sends a command again to each of its robots at which it failed, signed anew, and discards it once that is done. What is left
-    /// keeps it on the list: it can be redriven again, and no robot is sent it twice while the shard holds what was sent. Says of
-    /// each robot what became of it.
+    /// Sends a command again to each of its robots at which it failed, signed anew, and discards it once that is done. What
+    /// is left keeps it on the list: it can be redriven again, and no robot is sent it twice while the shard holds what was
+    /// sent. Says of each robot what became of it.
     ///
     /// # Errors
     /// [`RedriveError`] if there is nothing that could be sent, or the command could not be discarded.
