@@ -1,8 +1,8 @@
 //! The one place where consensus, engine, mesh and API meet.
 //!
 //! The driver waits for something to happen, tells the engine, and carries out what the engine wants. It decides
-//! nothing. Each side has a port that owns its channels, and says what happened there as an event. Attempts for one target that
-//! arise together travel together.
+//! nothing. Each side has a port that owns its channels, and says what happened there as an event. Attempts for one
+//! target that arise together travel together.
 
 mod agents;
 mod attempts;
@@ -184,7 +184,9 @@ impl Driver {
     /// Hands a call to the port that it is for; what the engine is to hear of it.
     fn on_call(&mut self, call: Call) -> Option<Event> {
         match call {
-            Call::Submit { submission, answer } => return Some(self.calls.submitted(*submission, answer)),
+            Call::Submit { shard, request, patience_ms, answer } => {
+                return Some(self.calls.submitted(shard, *request, patience_ms, answer));
+            }
             Call::Query { shard, query, stale: false, patience_ms, answer } => {
                 return Some(self.calls.asked(shard, query, patience_ms, answer));
             }
@@ -202,9 +204,7 @@ impl Driver {
             }
             Call::Members { shard, change, answer } => self.local.members(shard, change, answer),
             Call::NodeStatus { answer } => {
-                let (pressure, engine) = (*self.journals.pressure.borrow(), &self.engine);
-                let journals = (pressure, engine.takes_urgent_commands(), engine.agents_lacking_statements());
-                let _ = answer.send(self.local.node(journals));
+                let _ = answer.send(self.local.node(self.journals.standing(&self.engine)));
             }
         }
         None

@@ -3,7 +3,7 @@
 use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::authority::SignedFirst;
 use skep_protocol::change::ChangeSet;
-use skep_protocol::entry::Op;
+use skep_protocol::entry::{Op, Request};
 use skep_protocol::fault::FaultReport;
 use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId};
 use skep_protocol::limits;
@@ -14,30 +14,17 @@ use skep_protocol::telemetry::{Publication, TopicPath};
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// A request for the shard, with everything that a retry repeats.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Submission {
-    /// For which shard.
-    pub shard: ShardId,
-    /// Its id.
-    pub id: RequestId,
-    /// The shard's clock when the client first sent it.
-    pub first_sent: LogInstant,
-    /// After this instant it is refused.
-    pub deadline: LogInstant,
-    /// What is asked.
-    pub op: Op,
-    /// How long the caller waits, in milliseconds.
-    pub patience_ms: u64,
-}
-
 /// One call. Dropping `answer` unsent means that the node is stopping.
 #[derive(Debug)]
 pub enum Call {
     /// Change a shard.
     Submit {
-        /// What.
-        submission: Box<Submission>,
+        /// Which shard.
+        shard: ShardId,
+        /// How.
+        request: Box<Request>,
+        /// How long the caller waits, in milliseconds.
+        patience_ms: u64,
         /// How it ended.
         answer: oneshot::Sender<Settled>,
     },
@@ -307,8 +294,8 @@ impl Calls {
         };
         let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
         let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
-        let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });
-        match self.ask(|answer| Call::Submit { submission, answer }).await {
+        let request = Box::new(Request { id, first_sent, deadline, op });
+        match self.ask(|answer| Call::Submit { shard, request, patience_ms, answer }).await {
             Ok(settled) => settled,
             Err(Unanswered::NotTaken) => Settled::NotDone(NotDone::NoQuorum),
             Err(Unanswered::Dropped) => Settled::Unknown,

@@ -18,6 +18,6 @@ mod service;
 mod unread;
 
 pub use calls::{
-    Call, CallQueue, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, Submission, TopicTold,
+    Call, CallQueue, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, TopicTold,
 };
 pub use server::{Api, ApiError};

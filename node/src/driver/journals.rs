@@ -1,6 +1,6 @@
 //! The journals of agents, between engine and disk.
 
-use skep_engine::{Event, InboxEvent, JournalEffect, WriteKey};
+use skep_engine::{Engine, Event, InboxEvent, JournalEffect, WriteKey};
 use skep_protocol::pressure::DiskPressure;
 use skep_store::{JournalJob, JournalReport, Journals};
 use tokio::sync::{mpsc, watch};
@@ -22,6 +22,11 @@ impl JournalsPort {
     pub(super) fn pressed(&mut self) -> Event {
         let pressure = *self.pressure.borrow_and_update();
         Event::Inbox(InboxEvent::Pressure(pressure))
+    }
+
+    /// How full their disk is, whether they take urgent commands, and how many have no place for a statement.
+    pub(super) fn standing(&self, engine: &Engine) -> (DiskPressure, bool, usize) {
+        (*self.pressure.borrow(), engine.takes_urgent_commands(), engine.agents_lacking_statements())
     }
 
     /// Has the journals do what the engine wants.
