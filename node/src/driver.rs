@@ -18,12 +18,13 @@ use std::time::Duration;
 use skep_api::{Call, CallQueue, Calls};
 use skep_config::Config;
 use skep_consensus::{ConsensusHandle, FromLeader, ShardView};
-use skep_engine::{Effect, Engine, Event, TopicEvent, WorkKey};
+use skep_engine::{Effect, Engine, Event, InboxEvent, TopicEvent, WorkKey};
 use skep_mesh::MeshHandle;
 use skep_protocol::ids::ShardId;
+use skep_protocol::journal::JournalReport;
 use skep_protocol::outcome::Settled;
 use skep_protocol::telemetry::{Envelope, Publication};
-use skep_store::{JournalReport, Journals};
+use skep_store::Journals;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use agents::AgentsPort;
@@ -166,7 +167,7 @@ impl Driver {
             Step::View(shard, view) => Some(self.shards.viewed(shard, view)),
             Step::FromLeader(said) => Some(self.shards.heard(said)),
             Step::Settled(key, settled) => Some(Event::Settled { key, settled }),
-            Step::Journal(report) => Some(journals::reported(*report)),
+            Step::Journal(report) => Some(Event::Inbox(InboxEvent::Journal(*report))),
             Step::Pressure => Some(self.journals.pressed()),
             Step::Received(envelope) => Some(Event::Topic(TopicEvent::Received(*envelope))),
             Step::Published(publication) => Some(Event::Topic(TopicEvent::Published(*publication))),
@@ -225,7 +226,7 @@ impl Driver {
                     self.attempts.begin((key, attempt), shard, target, work);
                 }
                 Effect::Topic(effect) => self.topics.carry_out(effect),
-                Effect::Journal(effect) => self.journals.carry_out(effect),
+                Effect::Journal(job) => self.journals.carry_out(job),
                 Effect::Noted { key, noted } => self.shards.noted(key, noted),
                 Effect::Knows { shard, hint } => self.shards.learned(shard, hint),
                 Effect::Connectivity { shard, state } => self.shards.reaches(shard, state),

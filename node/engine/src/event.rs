@@ -6,6 +6,7 @@ use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::journal::JournalJob;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::outcome::{ProposeOutcome, Settled};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
@@ -13,7 +14,7 @@ use skep_protocol::query::{Query, QueryFailure, QueryReply};
 use skep_protocol::time::LogInstant;
 
 use crate::connectivity::Connectivity;
-use crate::inbox::{InboxEvent, JournalEffect};
+use crate::inbox::InboxEvent;
 use crate::key::{StreamKey, UpdateKey, WorkKey};
 use crate::topics::{TopicEffect, TopicEvent};
 
@@ -218,8 +219,8 @@ pub enum Effect {
     },
     /// Something for the data plane, or from it for a subscriber.
     Topic(TopicEffect),
-    /// Something for the journals of agents.
-    Journal(JournalEffect),
+    /// Something for the journals of agents. What they report is told as [`InboxEvent::Journal`].
+    Journal(JournalJob),
     /// What this node knows of the leader of a shard of which it is no member changed: so much it tells others who ask.
     Knows {
         /// Which shard.

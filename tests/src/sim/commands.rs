@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt as _;
-use skep_engine::{Event as EngineEvent, InboxEvent, JournalEffect, WriteKey};
+use skep_engine::{Event as EngineEvent, InboxEvent};
 use skep_protocol::attach::AgentSaid;
 use skep_protocol::command::PerClass;
 use skep_protocol::ids::{CommandId, JournalId};
-use skep_protocol::journal::{JournalState, JournalWrite};
+use skep_protocol::journal::{JournalJob, JournalReport, JournalState, JournalWrite};
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::text::{AgentId, GroupName, Reason};
@@ -43,7 +43,7 @@ const WORDS_MAX: u32 = 100;
 #[derive(Clone, Debug)]
 enum Work {
     Open(AgentId),
-    Write(WriteKey, AgentId, Vec<JournalWrite>),
+    Write(u64, AgentId, Vec<JournalWrite>),
 }
 
 /// The disk of a host, as far as journals go.
@@ -89,11 +89,11 @@ impl Task {
 }
 
 impl Sim {
-    pub(super) fn on_journal(&mut self, host: usize, effect: JournalEffect) {
-        let work = match effect {
-            JournalEffect::Open { agent, .. } => Work::Open(agent),
-            JournalEffect::Write { key, agent, writes, .. } => Work::Write(key, agent, writes),
-            JournalEffect::Release { .. } => return,
+    pub(super) fn on_journal(&mut self, host: usize, job: JournalJob) {
+        let work = match job {
+            JournalJob::Open { agent, .. } => Work::Open(agent),
+            JournalJob::Write { key, agent, writes, .. } => Work::Write(key, agent, writes),
+            JournalJob::Release { .. } => return,
         };
         let journals = &mut self.hosts[host].journals;
         journals.queue.push_back(work);
@@ -120,14 +120,14 @@ impl Sim {
         let event = match work {
             Work::Write(key, agent, writes) => {
                 self.write_journal(host, &agent, writes);
-                InboxEvent::Written { key }
+                InboxEvent::Journal(JournalReport::Written { key })
             }
             Work::Open(agent) => {
                 let id = JournalId::from_bytes(self.rng.random());
                 let fresh = || Journal::new(id);
                 let journal = self.hosts[host].journals.durable.entry(agent.clone()).or_insert_with(fresh).state();
                 self.found(host, journal.clock_floor);
-                InboxEvent::Opened { shard: SHARD, agent, journal }
+                InboxEvent::Journal(JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) })
             }
         };
         self.tell_engine(host, EngineEvent::Inbox(event));
@@ -175,7 +175,14 @@ impl Sim {
             found.map(|(agent, journal)| (agent.clone(), journal.state())).collect();
         for (agent, journal) in found {
             self.found(host, journal.clock_floor);
-            self.tell_engine(host, EngineEvent::Inbox(InboxEvent::Opened { shard: SHARD, agent, journal }));
+            self.tell_engine(
+                host,
+                EngineEvent::Inbox(InboxEvent::Journal(JournalReport::Opened {
+                    shard: SHARD,
+                    agent,
+                    journal: Box::new(journal),
+                })),
+            );
         }
     }
 

@@ -9,7 +9,7 @@ use skep_protocol::command::{Command, CommandClass, CommandOutcome, DeliverySeq,
 use skep_protocol::ids::{CommandId, Genesis, HomeEpoch};
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalStep};
 use skep_protocol::statement::Place;
-use skep_protocol::text::{Reason, TraceParent};
+use skep_protocol::text::{AgentId, Reason, TraceParent};
 use skep_protocol::time::LogInstant;
 
 use crate::{Snapshots, StoredSnapshot};
