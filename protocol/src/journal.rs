@@ -160,3 +160,53 @@ pub struct JournalRecord {
     /// What, in order.
     pub writes: Vec<JournalWrite>,
 }
+
+/// What is wanted of the journals of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalJob {
+    /// Tell the journal of an agent, as [`JournalReport::Opened`]; a new one if there is none.
+    Open {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+    },
+    /// Write all of this, in order for each agent, and report it as [`JournalReport::Written`] once no crash can undo it. A
+    /// crash before that may leave the first of it.
+    Write {
+        /// A name for the report.
+        key: u64,
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+        /// What.
+        writes: Vec<JournalWrite>,
+    },
+    /// The journal of an agent is of no use until it is opened again. It may be forgotten if it holds nothing.
+    Release {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+    },
+}
+
+/// What the journals of a node report. For each agent in the order of the jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalReport {
+    /// A journal was read, or made.
+    Opened {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+        /// The journal.
+        journal: Box<JournalState>,
+    },
+    /// It is written, and no crash undoes it.
+    Written {
+        /// Its name.
+        key: u64,
+    },
+}

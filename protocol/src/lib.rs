@@ -10,6 +10,7 @@
 //! **Must not know** sockets, files, clocks, random numbers, transports, libp2p, openraft or quinn.
 
 pub mod agent;
+pub mod attach;
 pub mod attempt;
 pub mod change;
 pub mod code;
@@ -43,6 +44,7 @@ pub mod recovery;
 pub mod refusal;
 pub mod seed;
 pub mod settled;
+pub mod shard_status;
 pub mod signing;
 pub mod stated;
 pub mod task;

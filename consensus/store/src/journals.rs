@@ -32,10 +32,10 @@ use bytes::Bytes;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::ids::{JournalId, ShardId};
 use skep_protocol::journal::{JournalHead, JournalRecord, JournalState, JournalWrite};
+pub use skep_protocol::journal::{JournalJob, JournalReport};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::pressure::DiskPressure;
-use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, watch};
 
 use super::disk::{Disk, SystemDisk};
@@ -83,55 +83,6 @@ impl JournalError {
             None => Self { path: dir.to_owned(), why: error.to_string(), advice: "" },
         }
     }
-}
-
-/// What is wanted of the journals.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JournalJob {
-    /// Tell the journal of an agent; a new one if there is none.
-    Open {
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-    },
-    /// Write all of this, in order. A crash may leave the first of it.
-    Write {
-        /// A name for the report.
-        key: u64,
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-        /// What.
-        writes: Vec<JournalWrite>,
-    },
-    /// The journal of an agent is of no use until it is opened again. It may be forgotten if it holds nothing.
-    Release {
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-    },
-}
-
-/// What the journals report. For each agent in the order of the jobs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JournalReport {
-    /// A journal.
-    Opened {
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-        /// The journal.
-        journal: Box<JournalState>,
-    },
-    /// It is written, and no crash undoes it.
-    Written {
-        /// Its name.
-        key: u64,
-    },
 }
 
 /// Handle of the journals. Cheap to clone; they close with the last one.

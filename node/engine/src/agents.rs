@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
 use skep_protocol::agent::{AgentOp, AgentRefusal};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::entry::Op;
 use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, NodeId, ShardId, TaskId};
@@ -18,7 +19,7 @@ use skep_protocol::settled::Settled;
 use skep_protocol::text::{AgentId, GroupName};
 
 use crate::ask::{Ask, Asked};
-use crate::event::{AgentEvent, AttachWish, ToAgent};
+use crate::event::AgentEvent;
 use crate::inbox::Taker;
 use crate::key::{StreamKey, UpdateKey};
 use claims::Held;
@@ -38,7 +39,7 @@ pub(crate) enum Want {
     /// Ask a shard; its answer is for [`Agents::answered`].
     Ask(Ask<Purpose>),
     /// Tell an agent.
-    Tell { stream: StreamKey, message: ToAgent },
+    Tell { stream: StreamKey, message: AgentTold },
     /// Answer an update.
     Noted { key: UpdateKey, noted: bool },
     /// An attached agent takes commands.
@@ -150,14 +151,20 @@ impl Agents {
     pub(crate) fn handle(&mut self, event: AgentEvent, now_ms: u64) {
         match event {
             AgentEvent::Opened { stream, wish } => self.on_opened(stream, wish),
-            AgentEvent::Credits { stream, count } => self.on_credits(stream, count, now_ms),
-            AgentEvent::KeepAlive { stream, stamp, place } => self.on_keep_alive(stream, stamp, place, now_ms),
-            AgentEvent::TakesCommands { stream, groups, in_hand } => {
-                self.on_takes_commands(stream, Takes { groups, in_hand });
-            }
-            AgentEvent::Detach { stream } => self.on_detach(stream),
-            AgentEvent::Closed { stream } => drop(self.remove(stream)),
+            AgentEvent::Said { stream, said } => self.on_said(stream, said, now_ms),
             AgentEvent::Update { key, shard, update } => self.on_update(key, shard, update, now_ms),
+        }
+    }
+
+    fn on_said(&mut self, stream: StreamKey, said: AgentSaid, now_ms: u64) {
+        match said {
+            AgentSaid::Credits(count) => self.on_credits(stream, count, now_ms),
+            AgentSaid::KeepAlive { stamp, place } => self.on_keep_alive(stream, stamp, place, now_ms),
+            AgentSaid::TakesCommands { groups, in_hand } => self.on_takes_commands(stream, Takes { groups, in_hand }),
+            AgentSaid::Detach => self.on_detach(stream),
+            AgentSaid::Closed => drop(self.remove(stream)),
+            // It is for the inboxes.
+            AgentSaid::Command(..) => {}
         }
     }
 
@@ -241,13 +248,13 @@ impl Agents {
         self.beats.get(&shard).map_or(least, |beat| beat.took_ms.saturating_mul(2)).clamp(least, most)
     }
 
-    fn tell(&mut self, stream: StreamKey, message: ToAgent) {
+    fn tell(&mut self, stream: StreamKey, message: AgentTold) {
         self.wants.push_back(Want::Tell { stream, message });
     }
 
     fn end(&mut self, stream: StreamKey, why: Option<NotDone>) {
         if self.remove(stream).is_some() {
-            self.tell(stream, ToAgent::Ended(why));
+            self.tell(stream, AgentTold::Ended(why));
         }
     }
 
@@ -270,7 +277,7 @@ impl Agents {
     fn on_opened(&mut self, stream: StreamKey, wish: AttachWish) {
         if self.sessions.len() >= limits::AGENTS_PER_NODE_MAX {
             let retry_after_ms = self.config.retry_ms_max;
-            return self.tell(stream, ToAgent::Ended(Some(NotDone::Overloaded { retry_after_ms })));
+            return self.tell(stream, AgentTold::Ended(Some(NotDone::Overloaded { retry_after_ms })));
         }
         let lease = wish.lease.unwrap_or(self.config.lease);
         let (shard, agent) = (wish.shard, wish.agent.clone());
@@ -371,7 +378,7 @@ impl Agents {
                 if let Some(former) = self.attached.insert(key, stream).filter(|former| *former != stream) {
                     self.end(former, None);
                 }
-                self.tell(stream, ToAgent::Attached { attachment, lease });
+                self.tell(stream, AgentTold::Attached { attachment, lease });
                 self.say_takes(stream);
                 self.mark(stream, now_ms);
                 if detaching {
@@ -471,7 +478,7 @@ impl Agents {
                         session.renewed = Some(renewed);
                         session.asked_ms = Some(said.asked_ms);
                         let takes = session.takes.is_some();
-                        self.tell(stream, ToAgent::Lease(renewed));
+                        self.tell(stream, AgentTold::Lease(renewed));
                         if takes {
                             self.wants.push_back(Want::Renewed { stream, lease: renewed });
                         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use skep_api::{Call, CallQueue, Calls, Submission};
+use skep_api::{Call, CallQueue, Calls};
 use skep_consensus::ConsensusHandle;
 use skep_engine::{Engine, Event, Work, WorkKey};
 use skep_protocol::entry::{Op, Request};
@@ -74,10 +74,14 @@ impl CallsPort {
     }
 
     /// A caller would change a shard.
-    pub(super) fn submitted(&mut self, submission: Submission, answer: oneshot::Sender<Settled>) -> Event {
-        let Submission { shard, id, first_sent, deadline, op, patience_ms } = submission;
-        let work = Work::Request(Request { id, first_sent, deadline, op });
-        self.begin(Waiting::Submit(answer), shard, work, patience_ms)
+    pub(super) fn submitted(
+        &mut self,
+        shard: ShardId,
+        request: Request,
+        patience_ms: u64,
+        answer: oneshot::Sender<Settled>,
+    ) -> Event {
+        self.begin(Waiting::Submit(answer), shard, Work::Request(request), patience_ms)
     }
 
     /// A caller would read what whoever leads a shard knows.

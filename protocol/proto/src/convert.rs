@@ -22,12 +22,12 @@ use skep_protocol::time::LogInstant;
 
 use crate::v1;
 
-pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
+pub use agents::{agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
 pub use command_events::command_events;
 pub use commands::{
     command_id, command_step, command_to_proto, command_view_to_proto, first_operator, genesis, go_token,
-    grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, place, place_to_proto,
-    replace_first, send_command, take_commands, wait_ms,
+    grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, outcome, place,
+    place_to_proto, replace_first, send_command, take_commands, wait_ms,
 };
 pub use failures::failure;
 pub use statements::signed_to_proto;

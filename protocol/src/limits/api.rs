@@ -41,3 +41,8 @@ pub const STREAM_REQUESTS_MAX: usize = 1_024;
 pub const API_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Items on a page of a list.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
+/// Pages of one connection of the local API that are being made or wait to be read. A query for one more waits for a
+/// place, as long as its client does; then it is refused as `Overloaded`.
+pub const API_PAGES_UNREAD_MAX: usize = 8;
+/// How long a page may wait to be read by its client, in milliseconds. Then its connection is closed.
+pub const API_UNREAD_MS: u64 = 30_000;

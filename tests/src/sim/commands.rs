@@ -1,6 +1,7 @@
 //! What a robot's software does with commands: it asks whether it may begin, begins, and says how it went.
 
 use rand::RngExt as _;
+use skep_protocol::attach::AgentSaid;
 use skep_protocol::ids::CommandId;
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::text::Reason;
@@ -45,14 +46,14 @@ impl Robot {
             *stamp = now;
         }
         let last = last.clone();
-        self.say(ports, Said::Command(command, last));
+        self.say(ports, Said::Word(AgentSaid::Command(command, last)));
     }
 
     fn say_of(&mut self, ports: &mut Ports, command: CommandId, said: CommandSaid) {
         if let Some(known) = self.commands.get_mut(&command) {
             known.last = Some(said.clone());
         }
-        self.say(ports, Said::Command(command, said));
+        self.say(ports, Said::Word(AgentSaid::Command(command, said)));
     }
 
     pub(super) fn on_command_told(&mut self, ports: &mut Ports, command: CommandId, told: CommandTold) {
@@ -145,7 +146,7 @@ impl Robot {
         ports.see(&Seen::Began { host, run: of_node, boot_ms: now, asked_ms, agent, command, deadline });
         let permille = ports.rng.random_range(0..=1_000);
         let said = CommandSaid::Progress { permille, note: Reason::truncated("at it") };
-        self.say(ports, Said::Command(command, said));
+        self.say(ports, Said::Word(AgentSaid::Command(command, said)));
         // Where no deadline ends the others that wait for it, none takes so long.
         let long = !ports.plan.hours && ports.rng.random_ratio(1, LONG_ONE_IN);
         let busy = ports.rng.random_range(if long { LONG_MS } else { BUSY_MS });
@@ -155,7 +156,7 @@ impl Robot {
     /// The software is attached: it takes commands, and says again what it was saying.
     pub(super) fn take_commands(&mut self, ports: &mut Ports) {
         let (groups, in_hand) = (groups_of(self.number), self.commands.keys().copied().collect());
-        self.say(ports, Said::TakesCommands { groups, in_hand });
+        self.say(ports, Said::Word(AgentSaid::TakesCommands { groups, in_hand }));
         self.say_commands_again(ports);
     }
 }

@@ -1,9 +1,9 @@
 //! The journals of nodes: what their disks write, keep and lose.
 
 use rand::RngExt as _;
-use skep_engine::{Event as EngineEvent, InboxEvent, JournalEffect};
+use skep_engine::{Event as EngineEvent, InboxEvent};
 use skep_protocol::ids::JournalId;
-use skep_protocol::journal::{JournalState, JournalWrite};
+use skep_protocol::journal::{JournalJob, JournalReport, JournalState, JournalWrite};
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
@@ -19,11 +19,11 @@ const SLOW_ONE_IN: u32 = 40;
 const SLOW_MS: std::ops::RangeInclusive<u64> = 100..=1_500;
 
 impl Nodes {
-    pub(super) fn on_journal(&mut self, host: usize, effect: JournalEffect) {
-        let work = match effect {
-            JournalEffect::Open { agent, .. } => Work::Open(agent),
-            JournalEffect::Write { key, agent, writes, .. } => Work::Write(key, agent, writes),
-            JournalEffect::Release { .. } => return,
+    pub(super) fn on_journal(&mut self, host: usize, job: JournalJob) {
+        let work = match job {
+            JournalJob::Open { agent, .. } => Work::Open(agent),
+            JournalJob::Write { key, agent, writes, .. } => Work::Write(key, agent, writes),
+            JournalJob::Release { .. } => return,
         };
         let journals = &mut self.hosts[host].journals;
         journals.queue.push_back(work);
@@ -50,14 +50,14 @@ impl Nodes {
         let event = match work {
             Work::Write(key, agent, writes) => {
                 self.write_journal(host, &agent, writes);
-                InboxEvent::Written { key }
+                InboxEvent::Journal(JournalReport::Written { key })
             }
             Work::Open(agent) => {
                 let id = JournalId::from_bytes(self.ports.rng.random());
                 let fresh = || Journal::new(id);
                 let journal = self.hosts[host].journals.durable.entry(agent.clone()).or_insert_with(fresh).state();
                 self.found(host, journal.clock_floor);
-                InboxEvent::Opened { shard: SHARD, agent, journal }
+                InboxEvent::Journal(JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) })
             }
         };
         self.tell_engine(host, EngineEvent::Inbox(event));
@@ -105,7 +105,8 @@ impl Nodes {
             found.map(|(agent, journal)| (agent.clone(), journal.state())).collect();
         for (agent, journal) in found {
             self.found(host, journal.clock_floor);
-            self.tell_engine(host, EngineEvent::Inbox(InboxEvent::Opened { shard: SHARD, agent, journal }));
+            let opened = JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) };
+            self.tell_engine(host, EngineEvent::Inbox(InboxEvent::Journal(opened)));
         }
     }
 }

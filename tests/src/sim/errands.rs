@@ -2,6 +2,7 @@
 
 use rand::RngExt as _;
 use skep_client::Fenced;
+use skep_protocol::attach::AgentSaid;
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::outcome::NotDone;
@@ -56,7 +57,7 @@ impl Robot {
             } else if !self.wants && self.call.is_none() {
                 self.wants = true;
                 if self.attached {
-                    self.say(ports, Said::Credits(1));
+                    self.say(ports, Said::Word(AgentSaid::Credits(1)));
                 }
             }
         }

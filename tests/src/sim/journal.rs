@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use skep_engine::WriteKey;
 use skep_protocol::command::DeliverySeq;
 use skep_protocol::ids::{CommandId, JournalId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite};
@@ -74,7 +73,7 @@ impl Journal {
 #[derive(Clone, Debug)]
 pub(super) enum Work {
     Open(AgentId),
-    Write(WriteKey, AgentId, Vec<JournalWrite>),
+    Write(u64, AgentId, Vec<JournalWrite>),
 }
 
 /// The disk of a host, as far as journals go.

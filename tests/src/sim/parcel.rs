@@ -1,20 +1,16 @@
 //! What is on its way in a run: messages between hosts, calls, what robots and nodes tell each other, and all that happens
 //! later.
 
-use std::collections::BTreeSet;
-
-use skep_engine::{AttachWish, StreamKey, ToAgent, WorkKey};
+use skep_engine::{StreamKey, WorkKey};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::CommandId;
 use skep_protocol::leader::LeaderHint;
-use skep_protocol::offer::CommandSaid;
 use skep_protocol::outcome::ProposeOutcome;
-use skep_protocol::position::Position;
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
 use skep_protocol::settled::Settled;
-use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
 use skep_testnet::site::station::{Question, Refused};
 
@@ -121,11 +117,7 @@ impl Message {
 #[derive(Clone, Debug)]
 pub(super) enum Said {
     Open(Box<AttachWish>),
-    KeepAlive { stamp: u64, place: Option<Position> },
-    Credits(u64),
-    TakesCommands { groups: BTreeSet<GroupName>, in_hand: BTreeSet<CommandId> },
-    Command(CommandId, CommandSaid),
-    Closed,
+    Word(AgentSaid),
 }
 
 /// What happens.
@@ -154,7 +146,7 @@ pub(super) enum Event {
         robot: usize,
         run: u32,
         stream: StreamKey,
-        message: Box<ToAgent>,
+        message: Box<AgentTold>,
     },
     RobotWakes {
         robot: usize,

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use skep_client::{ClaimKey, Granted, Holdings, v1};
-use skep_engine::{AttachWish, StreamKey, ToAgent};
+use skep_engine::StreamKey;
 use skep_protocol::agent::{AgentRefusal, Role};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::ids::{ClaimEpoch, CommandId, SessionId, TaskId};
 use skep_protocol::lease::LeaseTerms;
 use skep_protocol::offer::GoToken;
@@ -149,7 +150,7 @@ impl Robot {
         let (host, stream) = (self.host, self.stream.take());
         let run = ports.machines[host].run;
         if let Some(stream) = stream {
-            ports.after(1, Event::RobotSays { host, run, stream, said: Said::Closed });
+            ports.after(1, Event::RobotSays { host, run, stream, said: Said::Word(AgentSaid::Closed) });
         }
         ports.watch.coverage.robot_crashes += 1;
     }
@@ -245,7 +246,7 @@ impl Robot {
         let stamp = self.boot_ms(ports);
         let at = i64::try_from(self.index).unwrap_or(0);
         let place = Some(Position { x_mm: at * 1_000, y_mm: i64::try_from(ports.now).unwrap_or(0) % 10_000 });
-        self.say(ports, Said::KeepAlive { stamp, place });
+        self.say(ports, Said::Word(AgentSaid::KeepAlive { stamp, place }));
     }
 
     fn attach(&mut self, ports: &mut Ports) {
@@ -266,7 +267,7 @@ impl Robot {
         self.keep_alive(ports);
     }
 
-    pub(super) fn on_hears(&mut self, ports: &mut Ports, run: u32, stream: StreamKey, message: Box<ToAgent>) {
+    pub(super) fn on_hears(&mut self, ports: &mut Ports, run: u32, stream: StreamKey, message: Box<AgentTold>) {
         let (robot, kept) = (self.index, message.clone());
         if !self.takes(run, || Event::RobotHears { robot, run, stream, message: kept }) {
             return;
@@ -279,12 +280,12 @@ impl Robot {
         }
         let mut granted = Vec::new();
         match *message {
-            ToAgent::Attached { .. } => self.on_attached(ports, now),
-            ToAgent::Holds(claims) => {
+            AgentTold::Attached { .. } => self.on_attached(ports, now),
+            AgentTold::Holds(claims) => {
                 let held = claims.into_iter().map(|(task, epoch)| claim_key(task, epoch));
                 self.holdings.keep_only(&held.collect::<BTreeSet<_>>());
             }
-            ToAgent::Grant(grant) => {
+            AgentTold::Grant(grant) => {
                 let task = grant.task;
                 let key = claim_key(task.id, task.epoch);
                 let spec = v1::TaskSpec { payload: task.spec.payload.clone(), ..v1::TaskSpec::default() };
@@ -292,15 +293,15 @@ impl Robot {
                 let task = v1::Task { id: key.task.clone(), spec: Some(spec), checkpoint, ..v1::Task::default() };
                 granted.extend(self.holdings.granted(key, Box::new(task), grant.spends_credit));
             }
-            ToAgent::Lost { task, epoch } => {
+            AgentTold::Lost { task, epoch } => {
                 let unheard = self.holdings.lost(&claim_key(task, epoch));
                 if unheard && self.wants {
-                    self.say(ports, Said::Credits(1));
+                    self.say(ports, Said::Word(AgentSaid::Credits(1)));
                 }
             }
-            ToAgent::Lease(lease) => granted.extend(self.holdings.renewed(lease.stamp + lease.usable_ms)),
-            ToAgent::Command { command, told } => return self.on_command_told(ports, command, told),
-            ToAgent::Ended(why) => {
+            AgentTold::Lease(lease) => granted.extend(self.holdings.renewed(lease.stamp + lease.usable_ms)),
+            AgentTold::Command(command, told) => return self.on_command_told(ports, command, told),
+            AgentTold::Ended(why) => {
                 if matches!(why, Some(NotDone::Refused(Refusal::Agent(AgentRefusal::NotAttached { .. })))) {
                     self.holdings.lose_all();
                 }
@@ -322,7 +323,7 @@ impl Robot {
         self.alive_at = now;
         self.holdings.attached();
         if self.wants {
-            self.say(ports, Said::Credits(1));
+            self.say(ports, Said::Word(AgentSaid::Credits(1)));
         }
         self.take_commands(ports);
     }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use rand::RngExt as _;
-use skep_engine::{AgentEvent, Effect, Event as EngineEvent, InboxEvent, StreamKey, ToAgent};
-use skep_protocol::ids::{CommandId, NodeId};
+use skep_engine::{AgentEvent, Effect, Event as EngineEvent, InboxEvent, StreamKey};
+use skep_protocol::attach::{AgentSaid, AgentTold};
+use skep_protocol::ids::NodeId;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
-use skep_protocol::offer::CommandSaid;
 use skep_protocol::settled::Settled;
 
 use super::fabric::BootClock;
@@ -46,7 +46,7 @@ impl Nodes {
         }
         // Whoever was connected sees it end.
         for (stream, (robot, run)) in robots {
-            let message = Box::new(ToAgent::Ended(None));
+            let message = Box::new(AgentTold::Ended(None));
             self.ports.after(1, Event::RobotHears { robot, run, stream, message });
         }
     }
@@ -190,9 +190,9 @@ impl Nodes {
         self.arm(host);
     }
 
-    fn tell_robot(&mut self, host: usize, stream: StreamKey, message: ToAgent) {
+    fn tell_robot(&mut self, host: usize, stream: StreamKey, message: AgentTold) {
         let Some((robot, run)) = self.ports.machines[host].streams.get(&stream).copied() else { return };
-        if matches!(message, ToAgent::Ended(_)) {
+        if matches!(message, AgentTold::Ended(_)) {
             self.ports.machines[host].streams.remove(&stream);
         }
         // One after the other, as on a stream.
@@ -207,21 +207,13 @@ impl Nodes {
         if !self.ports.takes(host, || Event::RobotSays { host, run, stream, said: kept }) {
             return;
         }
+        if matches!(said, Said::Word(AgentSaid::Closed)) {
+            self.ports.machines[host].streams.remove(&stream);
+        }
         let event = match said {
             Said::Open(wish) => AgentEvent::Opened { stream, wish: *wish },
-            Said::KeepAlive { stamp, place } => AgentEvent::KeepAlive { stream, stamp, place },
-            Said::Credits(count) => AgentEvent::Credits { stream, count },
-            Said::TakesCommands { groups, in_hand } => AgentEvent::TakesCommands { stream, groups, in_hand },
-            Said::Command(command, said) => return self.on_says_of_command(host, stream, command, said),
-            Said::Closed => {
-                self.ports.machines[host].streams.remove(&stream);
-                AgentEvent::Closed { stream }
-            }
+            Said::Word(said) => AgentEvent::Said { stream, said },
         };
         self.tell_engine(host, EngineEvent::Agent(event));
-    }
-
-    fn on_says_of_command(&mut self, host: usize, stream: StreamKey, command: CommandId, said: CommandSaid) {
-        self.tell_engine(host, EngineEvent::Inbox(InboxEvent::Said { stream, command, said }));
     }
 }

@@ -1,17 +1,16 @@
-use super::*;
-
-mod room;
-
 use std::collections::BTreeMap;
 
 use skep_protocol::command::{Command, CommandClass, CommandOutcome, DeliverySeq, PerClass, Steps, Target};
 use skep_protocol::ids::{CommandId, Genesis, HomeEpoch};
 use skep_protocol::journal::{JournalEntry, JournalPhase, JournalStep};
 use skep_protocol::signing::{OperatorSecret, Place};
-use skep_protocol::text::{Reason, TraceParent};
+use skep_protocol::text::{AgentId, Reason, TraceParent};
 use skep_protocol::time::LogInstant;
 
+use super::*;
 use crate::{Snapshots, StoredSnapshot};
+
+mod room;
 
 const SHARD: ShardId = ShardId(1);
 

@@ -9,6 +9,7 @@ use skep_proto::v1::agent_message::Message as Said;
 use skep_proto::v1::node_message::Message as Told;
 use skep_proto::{convert, v1};
 use skep_protocol::agent::AgentOp;
+use skep_protocol::attach::{AgentSaid, AgentTold};
 use skep_protocol::field::InField as _;
 use skep_protocol::lease::Usable;
 use skep_protocol::limits;
@@ -20,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::queries::mismatched;
 use super::{Caller, Host, Messages};
-use crate::calls::{AgentSaid, AgentTold, Call, Calls};
+use crate::calls::{Call, Calls};
 use crate::drain::until;
 use crate::failure::Failed;
 
@@ -70,7 +71,7 @@ impl Agents {
         let after = if request.after.is_empty() { None } else { Some(AgentId::new(&request.after)) };
         let after = after.transpose().in_field("after")?;
         let query = Query::Agents { after, limit: convert::page_limit(request.limit)? };
-        let (as_of, answer) = self.host.read(request.read, query, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, query).await?;
         let Answer::Agents { agents, next } = answer else { return Err(mismatched()) };
         Ok(v1::ListAgentsReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),

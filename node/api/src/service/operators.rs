@@ -55,7 +55,7 @@ impl Operators {
         let after = if request.after.is_empty() { None } else { Some(request.after.parse::<OperatorKey>()) };
         let after = after.transpose().in_field("after")?;
         let query = Query::Operators { after, limit: convert::page_limit(request.limit)? };
-        let (as_of, answer) = self.host.read(request.read, query, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, query).await?;
         let Answer::Operators { operators, next } = answer else { return Err(mismatched()) };
         Ok(v1::ListOperatorsReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),
@@ -65,7 +65,7 @@ impl Operators {
     }
 
     pub(crate) async fn place(&self, caller: Caller, request: v1::PlaceRequest) -> Result<v1::PlaceReply, Failed> {
-        let (as_of, answer) = self.host.read(request.read, Query::Place, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, Query::Place).await?;
         let Answer::Place { place, first, serial_floor } = answer else { return Err(mismatched()) };
         let place = place.ok_or_else(|| Failed::not_found("the shard has not begun".to_owned()))?;
         Ok(convert::place_to_proto(&as_of, &place, first, serial_floor))

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use skep_protocol::agent::{AgentOp, Role};
+use skep_protocol::attach::AttachWish;
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, SessionId, TaskId};
@@ -18,7 +19,7 @@ use skep_protocol::time::LogInstant;
 
 use super::*;
 use crate::connectivity::Permission;
-use crate::event::{AgentEvent, AttachWish, Outcome, Target};
+use crate::event::{Outcome, Target};
 use crate::key::{StreamKey, SubscriberKey};
 use crate::topics::TopicEffect;
 
@@ -349,7 +350,8 @@ fn serving(agent: &AgentId) -> Engine {
     let receipt = Receipt::Attached { agent: agent.clone(), attachment: AttachmentId(40), lease: CONFIG.lease };
     let settled = Settled::Done { index: 1, stamp: LogInstant::ZERO, receipt };
     engine.handle(Event::Settled { key, settled }, 0);
-    engine.handle(Event::Agent(AgentEvent::KeepAlive { stream, stamp: 1_000, place: None }), 0);
+    engine
+        .handle(Event::Agent(AgentEvent::Said { stream, said: AgentSaid::KeepAlive { stamp: 1_000, place: None } }), 0);
     renew_all(&mut engine, 0);
     renew_all(&mut engine, 0);
     engine

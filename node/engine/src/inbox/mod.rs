@@ -22,7 +22,7 @@ use skep_protocol::agent::AgentRefusal;
 use skep_protocol::command::{CommandClass, CommandOp, CommandRefusal, DeliverySeq};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{HomeEpoch, ShardId};
-use skep_protocol::journal::JournalState;
+use skep_protocol::journal::{JournalJob, JournalReport, JournalState};
 use skep_protocol::lease::Usable;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
@@ -42,7 +42,7 @@ use one::{Answered, Inbox, Out};
 use pressure::Room;
 use pull::Turn;
 
-pub use event::{InboxEvent, JournalEffect, Taker};
+pub use event::{InboxEvent, Taker};
 
 /// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
 const REQUEST_PATIENCE_MS: u64 = 10_000;
@@ -53,7 +53,7 @@ type Whose = (ShardId, AgentId);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
     /// Something for the journal.
-    Journal(JournalEffect),
+    Journal(JournalJob),
     /// Ask a shard; its answer is for [`Inboxes::answered`].
     Ask(Ask<Purpose>),
     /// What was asked for is of no use any more.
@@ -136,8 +136,10 @@ impl Inboxes {
             InboxEvent::Takes(taker) => self.on_takes(taker, now_ms),
             InboxEvent::Renewed { stream, lease } => self.on_renewed(stream, lease),
             InboxEvent::Gone { stream } => self.on_gone(stream, now_ms),
-            InboxEvent::Opened { shard, agent, journal } => self.on_opened((shard, agent), journal, now_ms),
-            InboxEvent::Written { key } => self.on_written(key, now_ms),
+            InboxEvent::Journal(JournalReport::Opened { shard, agent, journal }) => {
+                self.on_opened((shard, agent), *journal, now_ms);
+            }
+            InboxEvent::Journal(JournalReport::Written { key }) => self.on_written(WriteKey(key), now_ms),
             InboxEvent::Pressure(pressure) => self.on_pressure(pressure, now_ms),
             InboxEvent::Said { stream, command, said } => {
                 let known = self.streams.get(&stream).filter(|whose| self.inboxes.contains_key(whose)).cloned();
@@ -228,7 +230,7 @@ impl Inboxes {
         self.carry_out(whose, stream, out);
         if over && self.inboxes.remove(whose).is_some() {
             let (shard, agent) = whose.clone();
-            self.wants.push_back(Want::Journal(JournalEffect::Release { shard, agent }));
+            self.wants.push_back(Want::Journal(JournalJob::Release { shard, agent }));
         }
         if room_again {
             self.pull_now(whose.0, now_ms);
@@ -241,7 +243,7 @@ impl Inboxes {
             let key = WriteKey(self.next_write);
             self.writes.insert(key, (whose.clone(), out.written));
             let (shard, agent) = whose.clone();
-            self.wants.push_back(Want::Journal(JournalEffect::Write { key, shard, agent, writes: out.writes }));
+            self.wants.push_back(Want::Journal(JournalJob::Write { key: key.0, shard, agent, writes: out.writes }));
         }
         for (command, told) in out.told {
             if let Some(stream) = stream {
@@ -275,7 +277,7 @@ impl Inboxes {
         let asked = self.reading.insert(whose, taker).is_some();
         // A journal that is made anew is written: it is asked for once there is room. Urgent commands need one.
         if !asked && self.takes_urgent() {
-            self.wants.push_back(Want::Journal(JournalEffect::Open { shard, agent }));
+            self.wants.push_back(Want::Journal(JournalJob::Open { shard, agent }));
         }
     }
 

@@ -131,7 +131,7 @@ struct Node {
     clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
     /// What is on its way to the disk.
-    writes: VecDeque<(WriteKey, Vec<JournalWrite>)>,
+    writes: VecDeque<(u64, Vec<JournalWrite>)>,
     told: Vec<(CommandId, CommandTold)>,
     pull: Option<(Purpose, Pull)>,
     requests: VecDeque<(Purpose, Op)>,
@@ -220,12 +220,15 @@ impl Node {
     fn drain(&mut self) {
         while let Some(want) = self.inboxes.poll_want() {
             match want {
-                Want::Journal(JournalEffect::Open { shard, agent }) => {
+                Want::Journal(JournalJob::Open { shard, agent }) => {
                     let journal = self.journal();
-                    self.inboxes.handle(InboxEvent::Opened { shard, agent, journal }, self.now_ms);
+                    self.inboxes.handle(
+                        InboxEvent::Journal(JournalReport::Opened { shard, agent, journal: Box::new(journal) }),
+                        self.now_ms,
+                    );
                 }
-                Want::Journal(JournalEffect::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
-                Want::Journal(JournalEffect::Release { .. }) => self.released += 1,
+                Want::Journal(JournalJob::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
+                Want::Journal(JournalJob::Release { .. }) => self.released += 1,
                 Want::Ask(Ask { purpose, work, .. }) => match work {
                     Asked::Pull(pull) => self.pull = Some((purpose, pull)),
                     Asked::Op(op) => self.requests.push_back((purpose, op)),
@@ -271,7 +274,7 @@ impl Node {
                 JournalWrite::Forget => panic!("a journal is forgotten by whoever keeps it"),
             }
         }
-        self.handle(InboxEvent::Written { key });
+        self.handle(InboxEvent::Journal(JournalReport::Written { key }));
         true
     }
 
@@ -465,7 +468,11 @@ fn an_outcome_is_told_the_shard_until_it_knows() {
     // A crash forgets that it was told, not that it is to be; nobody needs to be attached for it.
     node.crash();
     let journal = node.journal();
-    node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
+    node.handle(InboxEvent::Journal(JournalReport::Opened {
+        shard: SHARD,
+        agent: agent(),
+        journal: Box::new(journal),
+    }));
     assert_eq!(node.reported(), [(1, "rejected")]);
     assert_eq!(node.durable.len(), 0);
 }

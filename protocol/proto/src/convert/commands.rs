@@ -234,6 +234,28 @@ fn delivery_to_proto(view: &DeliveryView) -> v1::CommandDelivery {
     }
 }
 
+/// How a command ended at a robot, as a node says; none if it has not.
+///
+/// # Errors
+/// [`FieldError`] if the word for it is not known here.
+pub fn outcome(of: &v1::CommandDelivery) -> Result<Option<CommandOutcome>, FieldError> {
+    if of.outcome.is_empty() {
+        return Ok(None);
+    }
+    let reason = Reason::truncated(&of.reason);
+    let known = [
+        CommandOutcome::Succeeded { result: of.result.clone() },
+        CommandOutcome::Failed { reason: reason.clone() },
+        CommandOutcome::Rejected { reason: reason.clone() },
+        CommandOutcome::Expired,
+        CommandOutcome::Cancelled,
+        CommandOutcome::Superseded,
+        CommandOutcome::Indeterminate { reason },
+    ];
+    let outcome = known.into_iter().find(|outcome| outcome.name() == of.outcome);
+    outcome.map(Some).ok_or_else(|| field("outcome", format!("{:?} is not known here", of.outcome)))
+}
+
 /// The protobuf form of an operator.
 pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
     fn names<T: Ord + ToString>(allowed: &Allowed<T>) -> Vec<String> {
@@ -310,6 +332,38 @@ mod tests {
         }
         assert!(stated(&any).is_ok());
         assert!(stated(&OperatorGrant { revoked: true, ..nobody }).is_ok(), "it may do nothing, and is shown so");
+    }
+
+    #[test]
+    fn how_a_command_ended_is_read_as_it_was_written() {
+        let reason = Reason::new("jammed").unwrap();
+        let all = [
+            None,
+            Some(CommandOutcome::Succeeded { result: vec![1, 2] }),
+            Some(CommandOutcome::Failed { reason: reason.clone() }),
+            Some(CommandOutcome::Rejected { reason: reason.clone() }),
+            Some(CommandOutcome::Expired),
+            Some(CommandOutcome::Cancelled),
+            Some(CommandOutcome::Superseded),
+            Some(CommandOutcome::Indeterminate { reason }),
+        ];
+        for ended in all {
+            let view = DeliveryView {
+                agent: "r1".parse().unwrap(),
+                wave: 0,
+                seq: None,
+                node: None,
+                released_at: None,
+                steps: skep_protocol::command::Steps::default(),
+                void: None,
+                outcome: ended.clone(),
+                ended_at: None,
+                progress: None,
+            };
+            assert_eq!(outcome(&delivery_to_proto(&view)), Ok(ended));
+        }
+        let newer = v1::CommandDelivery { outcome: "postponed".to_owned(), ..Default::default() };
+        assert_eq!(outcome(&newer).unwrap_err().field, "outcome");
     }
 
     #[test]

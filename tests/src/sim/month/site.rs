@@ -6,16 +6,17 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_config::EngineConfig;
 use skep_engine::{
-    AgentEvent, Effect, Engine, Event as EngineEvent, InboxEvent, JournalEffect, Outcome, StreamKey, ToAgent,
-    UpdateKey, Work, WorkKey,
+    AgentEvent, Effect, Engine, Event as EngineEvent, InboxEvent, Outcome, StreamKey, UpdateKey, Work, WorkKey,
 };
 use skep_fleet::{
     Applied, FleetState, HeartbeatKey, LogPosition, Orchestrator, OrchestratorConfig, OrchestratorEffect,
     OrchestratorEvent,
 };
+use skep_protocol::attach::AgentTold;
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::heartbeat::HeartbeatReply;
 use skep_protocol::ids::{JournalId, NodeId, RequestId};
+use skep_protocol::journal::{JournalJob, JournalReport};
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
@@ -77,12 +78,12 @@ enum Event {
     },
     Told {
         stream: StreamKey,
-        message: Box<ToAgent>,
+        message: Box<AgentTold>,
     },
     /// The disk of a node has something to do for journals.
     Disk {
         node: usize,
-        effect: JournalEffect,
+        effect: JournalJob,
     },
     /// What agents and customers do by themselves.
     Step(Step),
@@ -400,22 +401,22 @@ impl Site {
         }
     }
 
-    fn on_disk(&mut self, node: usize, effect: JournalEffect) {
+    fn on_disk(&mut self, node: usize, effect: JournalJob) {
         let journals = &mut self.nodes[node].journals;
         let event = match effect {
-            JournalEffect::Open { agent, .. } => {
+            JournalJob::Open { agent, .. } => {
                 let id = JournalId::from_bytes(self.rng.random());
                 let journal = journals.entry(agent.clone()).or_insert_with(|| Journal::new(id)).state();
-                InboxEvent::Opened { shard: SHARD, agent, journal }
+                InboxEvent::Journal(JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) })
             }
-            JournalEffect::Write { key, agent, writes, .. } => {
+            JournalJob::Write { key, agent, writes, .. } => {
                 if let Some(journal) = journals.get_mut(&agent) {
                     journal.apply(writes);
                 }
-                InboxEvent::Written { key }
+                InboxEvent::Journal(JournalReport::Written { key })
             }
             // Of those that hold nothing a node keeps a number, in case their agents come back: here nobody does.
-            JournalEffect::Release { agent, .. } => {
+            JournalJob::Release { agent, .. } => {
                 if journals.get(&agent).is_some_and(Journal::is_empty) {
                     journals.remove(&agent);
                 }

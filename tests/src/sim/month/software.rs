@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use rand::RngExt as _;
-use skep_engine::{AgentEvent, AttachWish, Event as EngineEvent, InboxEvent, StreamKey, ToAgent};
+use skep_engine::{AgentEvent, Event as EngineEvent, StreamKey};
 use skep_protocol::agent::Role;
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::command::{Command, CommandClass, CommandOp, Target};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{CommandId, SessionId, TaskId};
@@ -92,7 +93,10 @@ impl Site {
     fn keep_alive(&mut self, session: u64) {
         let Some(node) = self.sessions.get(&session).map(|known| known.node) else { return };
         let (stream, stamp) = (StreamKey(session), self.now);
-        self.tell_node(node, EngineEvent::Agent(AgentEvent::KeepAlive { stream, stamp, place: None }));
+        self.tell_node(
+            node,
+            EngineEvent::Agent(AgentEvent::Said { stream, said: AgentSaid::KeepAlive { stamp, place: None } }),
+        );
         self.step_after(LEASE.ttl_ms / 5, Step::KeepsAlive { session });
     }
 
@@ -109,30 +113,30 @@ impl Site {
         if busy && time < GOES_AGAIN_MAX {
             return self.step_after(GOES_AGAIN_MS, Step::Goes { session, time: time + 1 });
         }
-        self.tell_node(node, EngineEvent::Agent(AgentEvent::Detach { stream }));
+        self.tell_node(node, EngineEvent::Agent(AgentEvent::Said { stream, said: AgentSaid::Detach }));
     }
 
-    pub(super) fn on_told(&mut self, stream: StreamKey, message: ToAgent) {
+    pub(super) fn on_told(&mut self, stream: StreamKey, message: AgentTold) {
         let session = stream.0;
         let Some(known) = self.sessions.get_mut(&session) else { return };
         match message {
-            ToAgent::Attached { .. } => {
+            AgentTold::Attached { .. } => {
                 known.attached = true;
                 let (node, groups, in_hand) = (known.node, [everybody()].into(), BTreeSet::new());
                 self.take_another(session);
-                let takes = AgentEvent::TakesCommands { stream, groups, in_hand };
+                let takes = AgentEvent::Said { stream, said: AgentSaid::TakesCommands { groups, in_hand } };
                 self.tell_node(node, EngineEvent::Agent(takes));
             }
-            ToAgent::Grant(grant) => {
+            AgentTold::Grant(grant) => {
                 known.tasks.insert(grant.task.id);
                 let claim = Claim { task: grant.task.id, agent: known.agent.clone(), epoch: grant.task.epoch };
                 let takes_ms = self.rng.random_range(TASK_MS);
                 self.step_after(takes_ms, Step::HasDone { session, claim });
             }
-            ToAgent::Lost { task, .. } => _ = known.tasks.remove(&task),
-            ToAgent::Holds(_) | ToAgent::Lease(_) => {}
-            ToAgent::Command { command, told } => self.on_command_told(session, command, &told),
-            ToAgent::Ended(_) => _ = self.sessions.remove(&session),
+            AgentTold::Lost { task, .. } => _ = known.tasks.remove(&task),
+            AgentTold::Holds(_) | AgentTold::Lease(_) => {}
+            AgentTold::Command(command, told) => self.on_command_told(session, command, &told),
+            AgentTold::Ended(_) => _ = self.sessions.remove(&session),
         }
     }
 
@@ -140,7 +144,7 @@ impl Site {
     pub(super) fn take_another(&mut self, session: u64) {
         let known = self.sessions.get(&session).filter(|known| !known.going);
         let Some(node) = known.map(|known| known.node) else { return };
-        let credit = AgentEvent::Credits { stream: StreamKey(session), count: 1 };
+        let credit = AgentEvent::Said { stream: StreamKey(session), said: AgentSaid::Credits(1) };
         self.tell_node(node, EngineEvent::Agent(credit));
     }
 
@@ -166,7 +170,7 @@ impl Site {
             CommandTold::Go { .. } if known.dies => {
                 let (stream, node) = (StreamKey(session), known.node);
                 self.sessions.remove(&session);
-                self.tell_node(node, EngineEvent::Agent(AgentEvent::Closed { stream }));
+                self.tell_node(node, EngineEvent::Agent(AgentEvent::Said { stream, said: AgentSaid::Closed }));
             }
             CommandTold::Go { .. } => {
                 let takes_ms = self.rng.random_range(COMMAND_MS);
@@ -184,7 +188,7 @@ impl Site {
         let known = self.sessions.get(&session).filter(|known| known.commands.contains(&command));
         let Some(node) = known.map(|known| known.node) else { return };
         let (stream, said) = (StreamKey(session), what(self.now));
-        self.tell_node(node, EngineEvent::Inbox(InboxEvent::Said { stream, command, said }));
+        self.tell_node(node, EngineEvent::Agent(AgentEvent::Said { stream, said: AgentSaid::Command(command, said) }));
     }
 
     #[allow(clippy::expect_used, reason = "constants within their limits")]

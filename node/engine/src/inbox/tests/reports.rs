@@ -163,7 +163,11 @@ fn what_was_not_begun_is_let_go_of_too_by_a_node_that_does_not_know_the_time() {
 fn start_without_software(node: &mut Node) {
     node.crash();
     let journal = node.journal();
-    node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
+    node.handle(InboxEvent::Journal(JournalReport::Opened {
+        shard: SHARD,
+        agent: agent(),
+        journal: Box::new(journal),
+    }));
 }
 
 #[test]
@@ -281,7 +285,8 @@ fn crowded() -> (Inboxes, usize) {
         };
         let entries = (1..=limits::INBOX_MAX as u64).map(entry).collect();
         let journal = JournalState::new(JournalHead::new(JournalId::from_bytes([9; 16])), entries);
-        inboxes.handle(InboxEvent::Opened { shard: SHARD, agent, journal }, 0);
+        inboxes
+            .handle(InboxEvent::Journal(JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) }), 0);
         check_dues(&inboxes, 0);
     }
     (inboxes, agents * limits::INBOX_MAX)

@@ -3,10 +3,10 @@
 mod agents;
 mod calls;
 mod commands;
+mod dead_letters;
 mod nodes;
 mod operators;
 mod pages;
-mod redrive;
 mod shards;
 mod tasks;
 mod topics;
@@ -27,8 +27,8 @@ use crate::error::ClientError;
 use crate::pipe::Pipe;
 use crate::request::RequestName;
 use crate::service::Service;
+pub use dead_letters::{DeadCommand, DeadLetter, RedriveError, RedriveTerms, Resent};
 pub use pages::{Page, pages};
-pub use redrive::RedriveError;
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]

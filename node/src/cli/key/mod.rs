@@ -1,18 +1,19 @@
 //! `skep key`: the keys of operators, and where they are found.
 
+mod view;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use skep_client::{Client, Genesis, OperatorSecret, Place, ShardId};
 use skep_consensus::{ReadableBy, write_whole};
 use zeroize::Zeroizing;
 
-use super::output::one;
 use super::pin::Pin;
 use super::serials::Serials;
 use super::{Common, Failure};
+use view::View;
 
 /// Where an operator's key is.
 #[derive(Clone, Debug, Args)]
@@ -34,12 +35,6 @@ pub(crate) enum Key {
         #[command(flatten)]
         path: KeyPath,
     },
-}
-
-#[derive(Serialize)]
-struct View {
-    operator: String,
-    file: PathBuf,
 }
 
 impl KeyPath {
@@ -106,8 +101,7 @@ impl Key {
             }
             Self::Show { path } => (path.load()?, path.find()?),
         };
-        let view = View { operator: secret.key().to_string(), file };
-        one(common.output, &view, &[("operator", view.operator.clone()), ("file", view.file.display().to_string())])
+        View { operator: secret.key().to_string(), file }.print(common.output)
     }
 }
 

@@ -1,13 +1,15 @@
 //! `skep config`
 
+mod view;
+
 use std::ffi::OsString;
 
 use clap::Subcommand;
-use serde::Serialize;
 use skep_config::{Config as Checked, Overrides, Setting, key_of_variable, load};
 
-use super::output::{Row, rows, tell};
+use super::output::{rows, tell};
 use super::{Common, Failure};
+use view::Value;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
@@ -17,21 +19,6 @@ pub(crate) enum Config {
         #[arg(long)]
         origin: bool,
     },
-}
-
-#[derive(Serialize)]
-struct Value {
-    key: String,
-    value: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    origin: Option<String>,
-}
-
-impl Row for Value {
-    const COLUMNS: &'static [&'static str] = &["key", "value", "origin"];
-    fn cells(&self) -> Vec<String> {
-        vec![self.key.clone(), self.value.clone(), self.origin.clone().unwrap_or_default()]
-    }
 }
 
 /// Reads the configuration of the node in the directory.
@@ -67,12 +54,7 @@ impl Config {
         if !file.exists() {
             tell(&format!("{} is not there: this is what a node has if nothing is said", file.display()));
         }
-        let value = |setting: Setting| Value {
-            key: setting.key,
-            value: setting.value,
-            origin: origin.then(|| setting.origin.to_string()),
-        };
-        rows(common.output, &settings.into_iter().map(value).collect::<Vec<_>>())
+        rows(common.output, &settings.into_iter().map(|setting| Value::of(setting, origin)).collect::<Vec<_>>())
     }
 }
 
