@@ -1,5 +1,8 @@
 //! What operators state of one another, and what is asked of them.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use skep_protocol::authority::{
