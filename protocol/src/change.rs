@@ -12,7 +12,7 @@ use crate::ids::{AttachmentId, ClaimEpoch, CommandId, Genesis, HomeEpoch, Journa
 use crate::outcome::Refusal;
 use crate::statement::Place;
 use crate::task::{KeptFor, TaskSpec, TaskStatus};
-use crate::text::{AgentId, Reason, TraceParent};
+use crate::text::{AgentId, OperatorName, Reason, TraceParent};
 use crate::time::LogInstant;
 
 /// One transition, as the history keeps it. Enough to rebuild the object without the log.
@@ -164,6 +164,15 @@ pub enum ChangeKind {
     OperatorGranted {
         /// What it says, and who says so: of a shard's first operator it is itself.
         grant: Arc<OperatorGrant>,
+    },
+    /// An operator who may do nothing any more was forgotten, so that there is room for another one.
+    OperatorForgotten {
+        /// Which.
+        operator: OperatorKey,
+        /// Its name, by the last statement about it.
+        name: OperatorName,
+        /// The number of that statement. One about an operator that is new here has a higher number from now on.
+        serial: u64,
     },
     /// A command was accepted.
     CommandAccepted {
@@ -346,6 +355,7 @@ impl ChangeKind {
             | Self::AgentDetached { .. }
             | Self::ClockLost { .. }
             | Self::OperatorGranted { .. }
+            | Self::OperatorForgotten { .. }
             | Self::CommandAccepted { .. }
             | Self::CommandReleased { .. }
             | Self::CommandOrdered { .. }
@@ -406,6 +416,7 @@ impl ChangeKind {
             | Self::AgentDetached { .. }
             | Self::ClockLost { .. }
             | Self::OperatorGranted { .. }
+            | Self::OperatorForgotten { .. }
             | Self::CommandAccepted { .. }
             | Self::CommandReleased { .. }
             | Self::CommandOrdered { .. }

@@ -1,6 +1,7 @@
 //! How many operators there is room for, and who is forgotten for want of it.
 
 use skep_protocol::authority::OperatorKey;
+use skep_protocol::change::ChangeKind;
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::outcome::{Refusal, ShardFullOf};
 
@@ -81,8 +82,10 @@ impl Operators {
         let Some(key) = self.standings.ended(branch, cx.now) else { return false };
         self.standings.remove(key);
         if let Some(forgotten) = self.operators.remove(&key) {
-            self.serial_floor = self.serial_floor.max(forgotten.grant.serial);
+            let (name, serial) = (forgotten.grant.name.clone(), forgotten.grant.serial);
+            self.serial_floor = self.serial_floor.max(serial);
             count_dropped(&mut cx.dropped.operators, 1);
+            cx.record(ChangeKind::OperatorForgotten { operator: key, name, serial });
         }
         true
     }
