@@ -8,6 +8,7 @@ use std::time::Duration;
 mod agents;
 mod command_events;
 mod commands;
+mod operator_events;
 mod statements;
 mod topics;
 
@@ -34,6 +35,7 @@ pub use commands::{
     grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, place, place_to_proto,
     replace_first, send_command, take_commands, wait_ms,
 };
+pub use operator_events::operator_event;
 pub use skep_protocol::field::FieldError;
 pub use statements::signed_to_proto;
 pub use topics::{publication, topic, value_to_proto};
