@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use skep_engine::{Event as EngineEvent, InboxEvent, JournalEffect, StreamKey, WriteKey};
 use skep_protocol::command::PerClass;
 use skep_protocol::ids::{CommandId, JournalId};
-use skep_protocol::journal::{JournalState, JournalWrite};
+use skep_protocol::journal::{JournalState, JournalWrite, Serials};
 use skep_protocol::offer::{CommandSaid, CommandTold};
 use skep_protocol::pull::{Pull, PullFailure, Pulled};
 use skep_protocol::text::{AgentId, GroupName, Reason};
@@ -49,6 +49,7 @@ enum Work {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Journals {
     durable: BTreeMap<AgentId, Journal>,
+    serials: Serials,
     queue: std::collections::VecDeque<Work>,
 }
 
@@ -124,7 +125,8 @@ impl Sim {
             Work::Open(agent) => {
                 let id = JournalId::from_bytes(self.rng.random());
                 let fresh = || Journal::new(id);
-                let journal = self.hosts[host].journals.durable.entry(agent.clone()).or_insert_with(fresh).state();
+                let journals = &mut self.hosts[host].journals;
+                let journal = journals.durable.entry(agent.clone()).or_insert_with(fresh).state(&journals.serials);
                 self.found(host, journal.clock_floor);
                 InboxEvent::Opened { shard: SHARD, agent, journal }
             }
@@ -138,8 +140,9 @@ impl Sim {
                 self.see(&Seen::Kept { host, agent, write });
             }
         }
-        if let Some(journal) = self.hosts[host].journals.durable.get_mut(agent) {
-            journal.apply(writes);
+        let journals = &mut self.hosts[host].journals;
+        if let Some(journal) = journals.durable.get_mut(agent) {
+            journal.apply(writes, &mut journals.serials);
         }
     }
 
@@ -162,16 +165,17 @@ impl Sim {
         }
         if wiped {
             self.watch.coverage.journals_lost += u64::from(!self.hosts[host].journals.durable.is_empty());
-            self.hosts[host].journals.durable.clear();
+            self.hosts[host].journals = Journals::default();
             self.see(&Seen::JournalsLost { host });
         }
     }
 
     /// A node that starts finds what its journals hold.
     pub(super) fn start_journals(&mut self, host: usize) {
-        let found = self.hosts[host].journals.durable.iter().filter(|(_, journal)| !journal.is_empty());
+        let journals = &self.hosts[host].journals;
+        let found = journals.durable.iter().filter(|(_, journal)| !journal.is_empty());
         let found: Vec<(AgentId, JournalState)> =
-            found.map(|(agent, journal)| (agent.clone(), journal.state())).collect();
+            found.map(|(agent, journal)| (agent.clone(), journal.state(&journals.serials))).collect();
         for (agent, journal) in found {
             self.found(host, journal.clock_floor);
             self.tell_engine(host, EngineEvent::Inbox(InboxEvent::Opened { shard: SHARD, agent, journal }));
