@@ -1,5 +1,7 @@
 //! What a node writes down of the commands of its agents, before it says or does anything about them.
 
+mod serials;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use crate::operator::KnownFirst;
 use crate::signing::OperatorKey;
 use crate::text::AgentId;
 use crate::time::LogInstant;
+
+pub use serials::Serials;
 
 /// Whose journal it is, and how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +40,7 @@ impl JournalHead {
     }
 
     /// Whether the shard goes on as another one than it was by the head before. What operators stated then holds no more, and the
-    /// numbers of it are not remembered: whoever keeps journals forgets them with this head.
+    /// numbers of it do not hold for this journal any more: see [`Serials::follow`].
     pub fn is_of_another_shard(&self, before: &Self) -> bool {
         before.genesis.is_some() && self.genesis != before.genesis
     }
@@ -100,8 +104,9 @@ pub struct JournalStep {
 pub struct JournalState {
     /// Its head.
     pub head: JournalHead,
-    /// The number of the last statement about each operator that was seen.
-    pub stated: BTreeMap<OperatorKey, u64>,
+    /// What all journals of its shard know of the statements of operators: this one may not have been told yet by whose
+    /// word.
+    pub stated: Serials,
     /// Its entries, in their order.
     pub entries: Vec<JournalEntry>,
     /// What the shard's clock has surely come to. It never falls: nothing is begun whose deadline is not after it.
@@ -114,8 +119,8 @@ pub struct JournalState {
 impl JournalState {
     /// A journal of these entries, by which nothing was begun that is let go of, nor anything seen that was stated later than
     /// at first.
-    pub const fn new(head: JournalHead, entries: Vec<JournalEntry>) -> Self {
-        Self { head, stated: BTreeMap::new(), entries, clock_floor: LogInstant::ZERO, begun: BTreeMap::new() }
+    pub fn new(head: JournalHead, entries: Vec<JournalEntry>) -> Self {
+        Self { head, stated: Serials::default(), entries, clock_floor: LogInstant::ZERO, begun: BTreeMap::new() }
     }
 }
 
@@ -132,7 +137,8 @@ pub enum JournalWrite {
     Step(JournalStep),
     /// The journal is not needed any more. Written by whoever keeps journals, when it holds nothing and nobody uses it.
     Forget,
-    /// No statement about an operator is believed from now on that has a lower number.
+    /// No statement about an operator is believed from now on that has a lower number, here and in all journals of the
+    /// shard that take the same word: see [`Serials`].
     Stated {
         /// Who.
         operator: OperatorKey,

@@ -53,6 +53,19 @@ async fn a_shard_is_made_with_its_first_operator_who_shows_its_key_and_gives_its
     let by_the_former = site.skep(0, &[&add[..], &[first_file.as_str()]].concat());
     assert_eq!(by_the_former.code(), Some(5), "{}", by_the_former.error());
     assert_eq!(site.skep(0, &[&add[..], &[next_file.as_str()]].concat()).code(), Some(0));
+    let mut events = client.watch_operators(Some(1)).await.unwrap();
+    let (first, next) = (first.as_str(), next.as_str());
+    let expected = [
+        ("granted", first, first),
+        ("replaced-first", next, first),
+        ("granted", next, next),
+        ("refused", "", first),
+        ("granted", first, next),
+    ];
+    for expected in expected {
+        let event = events.message().await.unwrap().unwrap();
+        assert_eq!((event.kind.as_str(), event.operator.as_str(), event.by.as_str()), expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,8 +4,9 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
+use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::Op;
-use skep_protocol::operator::{FirstReplacement, OperatorGrant, OperatorOp, OperatorRefusal};
+use skep_protocol::operator::{FirstReplacement, OperatorChange, OperatorGrant, OperatorOp, OperatorRefusal};
 use skep_protocol::outcome::Receipt;
 use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::time::LogInstant;
@@ -208,4 +209,30 @@ fn a_key_that_was_forgotten_and_becomes_the_first_operator_keeps_the_numbers_tha
     hall.ok(state_grant(grant(3, 1), 1));
     assert!(!is_known(&hall, 2));
     assert_eq!(hall.ok(replace_first(2)), Receipt::Operator { operator: secret(2).key(), serial: 7 });
+}
+
+#[test]
+fn who_is_forgotten_for_somebody_new_is_on_record_before_the_grant_that_needed_the_room() {
+    let mut hall = Hall::within(FleetLimits { operator_branch_max: 2, ..limits(4, 0) });
+    let soon = hall.now.plus_ms(5_000);
+    hall.ok(state_grant(admin(2, 1, 1), 1));
+    hall.ok(state_grant(OperatorGrant { name: "clerk".parse().unwrap(), ..ending(3, 7, soon) }, 2));
+    hall.ok(state_grant(ending(4, 1, soon), 1));
+    hall.now = soon;
+    let mut told = |grant: OperatorGrant, by: u8| -> Vec<String> {
+        let (_, changes) = hall.told(state_grant(grant, by));
+        let said = |change: ChangeKind| match change {
+            ChangeKind::Operator(OperatorChange::Forgotten { operator, name, serial }) => {
+                format!("forgot {operator} {name} {serial}")
+            }
+            ChangeKind::Operator(OperatorChange::Granted { grant }) => format!("granted {}", grant.operator),
+            other => format!("{other:?}"),
+        };
+        changes.into_iter().map(said).collect()
+    };
+    let [third, fourth, fifth, sixth] = [3, 4, 5, 6].map(|n| secret(n).key());
+    let of_the_branch = told(grant(5, 8), 2);
+    assert_eq!(of_the_branch, [format!("forgot {third} clerk 7"), format!("granted {fifth}")]);
+    let of_all = told(grant(6, 8), 1);
+    assert_eq!(of_all, [format!("forgot {fourth} somebody 1"), format!("granted {sixth}")]);
 }

@@ -40,7 +40,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::disk::{Disk, SystemDisk};
 use super::{LogPoint, OnFatal, Store, StoreError, StoreOptions};
-use book::{Book, Whose, bytes_of};
+use book::{Book, Told, Whose, bytes_of};
 
 /// The log's place in its store.
 const LOG: ShardId = ShardId(0);
@@ -325,9 +325,9 @@ impl Keeper {
             return Ok(());
         }
         let first = self.next;
-        let mut under_way = 0;
+        let (mut under_way, mut told) = (0, Told::new());
         for whose in self.in_order_of_use() {
-            let Some(writes) = self.book.writes_of(&whose) else { continue };
+            let Some(writes) = self.book.writes_of(&whose, &mut told) else { continue };
             under_way += writes.iter().map(bytes_of).sum::<usize>();
             let entries = self.records(&whose, writes)?;
             self.store.append(LOG, entries, || {}).map_err(|e| e.to_string())?;

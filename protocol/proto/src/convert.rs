@@ -30,6 +30,7 @@ pub use commands::{
     place_to_proto, replace_first, send_command, take_commands, wait_ms,
 };
 pub use failures::failure;
+pub use operator_events::operator_event;
 pub use statements::signed_to_proto;
 pub use topics::{publication, topic, value_to_proto};
 
@@ -37,6 +38,7 @@ mod agents;
 mod command_events;
 mod commands;
 mod failures;
+mod operator_events;
 mod statements;
 mod topics;
 

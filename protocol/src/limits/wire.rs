@@ -77,6 +77,9 @@ pub const HANDSHAKES_PER_SOURCE_MAX: usize = 4;
 pub const HANDSHAKES_PER_KNOWN_SOURCE_MAX: usize = HANDSHAKES_MAX / 2;
 /// Connections of [`HANDSHAKES_MAX`] that only addresses may have which are configured. One more of others is refused.
 pub const HANDSHAKES_KEPT_FOR_CONFIGURED: usize = HANDSHAKES_MAX / 4;
+/// Connections beside [`HANDSHAKES_MAX`] that each configured address may have, whatever others do. Further ones count
+/// among those.
+pub const HANDSHAKES_KEPT_PER_CONFIGURED: usize = 1;
 /// Addresses at which a listed peer is known to have been, beside the one that is configured. The one from which it was
 /// let in longest ago goes for one more.
 pub const SOURCES_PER_PEER_MAX: usize = 4;

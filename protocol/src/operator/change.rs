@@ -8,6 +8,7 @@ use super::OperatorGrant;
 use crate::ids::CommandId;
 use crate::refusal::Refusal;
 use crate::signing::OperatorKey;
+use crate::text::OperatorName;
 
 /// What changed of operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,15 @@ pub enum OperatorChange {
     Granted {
         /// What it says, and who says so: of a shard's first operator it is itself.
         grant: Arc<OperatorGrant>,
+    },
+    /// An operator who may do nothing any more was forgotten, so that there is room for another one.
+    Forgotten {
+        /// Which.
+        operator: OperatorKey,
+        /// Its name, by the last statement about it.
+        name: OperatorName,
+        /// The number of that statement. One about an operator that is new here has a higher number from now on.
+        serial: u64,
     },
     /// Another key is the first operator. What the one before it granted is over.
     FirstReplaced {
@@ -40,7 +50,7 @@ impl OperatorChange {
     pub(crate) fn command(&self) -> Option<CommandId> {
         match self {
             Self::Refused { command, .. } => *command,
-            Self::Granted { .. } | Self::FirstReplaced { .. } => None,
+            Self::Granted { .. } | Self::Forgotten { .. } | Self::FirstReplaced { .. } => None,
         }
     }
 }

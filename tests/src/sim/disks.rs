@@ -7,7 +7,7 @@ use skep_protocol::journal::{JournalJob, JournalReport, JournalState, JournalWri
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-use super::journal::{Journal, Work};
+use super::journal::{Journal, Journals, Work};
 use super::names::SHARD;
 use super::nodes::Nodes;
 use super::parcel::Event;
@@ -55,7 +55,8 @@ impl Nodes {
             Work::Open(agent) => {
                 let id = JournalId::from_bytes(self.ports.rng.random());
                 let fresh = || Journal::new(id);
-                let journal = self.hosts[host].journals.durable.entry(agent.clone()).or_insert_with(fresh).state();
+                let journals = &mut self.hosts[host].journals;
+                let journal = journals.durable.entry(agent.clone()).or_insert_with(fresh).state(&journals.serials);
                 self.found(host, journal.clock_floor);
                 InboxEvent::Journal(JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) })
             }
@@ -69,8 +70,9 @@ impl Nodes {
                 self.ports.see(&Seen::Kept { host, agent, write });
             }
         }
-        if let Some(journal) = self.hosts[host].journals.durable.get_mut(agent) {
-            journal.apply(writes);
+        let journals = &mut self.hosts[host].journals;
+        if let Some(journal) = journals.durable.get_mut(agent) {
+            journal.apply(writes, &mut journals.serials);
         }
     }
 
@@ -93,16 +95,17 @@ impl Nodes {
         }
         if wiped {
             self.ports.watch.coverage.journals_lost += u64::from(!self.hosts[host].journals.durable.is_empty());
-            self.hosts[host].journals.durable.clear();
+            self.hosts[host].journals = Journals::default();
             self.ports.see(&Seen::JournalsLost { host });
         }
     }
 
     /// A node that starts finds what its journals hold.
     pub(super) fn start_journals(&mut self, host: usize) {
-        let found = self.hosts[host].journals.durable.iter().filter(|(_, journal)| !journal.is_empty());
+        let journals = &self.hosts[host].journals;
+        let found = journals.durable.iter().filter(|(_, journal)| !journal.is_empty());
         let found: Vec<(AgentId, JournalState)> =
-            found.map(|(agent, journal)| (agent.clone(), journal.state())).collect();
+            found.map(|(agent, journal)| (agent.clone(), journal.state(&journals.serials))).collect();
         for (agent, journal) in found {
             self.found(host, journal.clock_floor);
             let opened = JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) };

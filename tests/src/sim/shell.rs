@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rand::RngExt as _;
-use skep_engine::{AgentEvent, Effect, Event as EngineEvent, InboxEvent, StreamKey};
+use skep_engine::{AgentEvent, Effect, Event as EngineEvent, StreamKey};
 use skep_protocol::attach::{AgentSaid, AgentTold};
 use skep_protocol::ids::NodeId;
 use skep_protocol::leader::LeaderHint;

@@ -1,5 +1,8 @@
 //! What operators state of one another, and what is asked of them.
 
+#[cfg(test)]
+mod tests;
+
 use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
 use skep_protocol::operator::{AuthorityNews, KnownFirst, OperatorGrant, OperatorOp, Root};

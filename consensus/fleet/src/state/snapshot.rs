@@ -264,6 +264,7 @@ impl FleetState {
             self.operators.restore(key, operator);
             Ok(())
         })?;
+        self.operators.stand_all_anew();
         from.take_all(|(agent, head): (AgentId, OutboxHead)| {
             self.commands.restore_outbox(agent, head, applied);
             Ok(())

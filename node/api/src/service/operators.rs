@@ -1,5 +1,6 @@
 //! Operators, and for what place they sign.
 
+use futures::StreamExt as _;
 use skep_proto::convert::Meta;
 use skep_proto::{convert, v1};
 use skep_protocol::field::InField as _;
@@ -9,7 +10,7 @@ use skep_protocol::query::{Answer, Query};
 use skep_protocol::signing::OperatorKey;
 
 use super::queries::mismatched;
-use super::{Caller, Host};
+use super::{Caller, Host, Messages};
 use crate::failure::Failed;
 
 #[derive(Clone)]
@@ -62,6 +63,18 @@ impl Operators {
             operators: operators.iter().map(convert::operator_to_proto).collect(),
             next: next.map(|key| key.to_string()).unwrap_or_default(),
         })
+    }
+
+    pub(crate) async fn watch(
+        &self,
+        caller: Caller,
+        request: v1::WatchOperatorsRequest,
+    ) -> Result<Messages<v1::OperatorEvent>, Failed> {
+        let place = self.host.lasting(&caller)?;
+        let events = self.host.follow(convert::shard_id(request.shard), request.from_index, |record| {
+            convert::operator_event(record).into_iter().collect()
+        });
+        Ok(place.around(events).boxed())
     }
 
     pub(crate) async fn place(&self, caller: Caller, request: v1::PlaceRequest) -> Result<v1::PlaceReply, Failed> {

@@ -22,7 +22,7 @@ use skep_protocol::agent::AgentRefusal;
 use skep_protocol::command::{CommandClass, CommandOp, CommandRefusal, DeliverySeq};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{HomeEpoch, ShardId};
-use skep_protocol::journal::{JournalJob, JournalReport, JournalState};
+use skep_protocol::journal::{JournalHead, JournalJob, JournalReport, JournalState, Serials};
 use skep_protocol::lease::Usable;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
@@ -88,6 +88,8 @@ pub(crate) struct Inboxes {
     site: SiteName,
     config: EngineConfig,
     inboxes: BTreeMap<Whose, Inbox>,
+    /// What those of each shard know of the statements of operators.
+    stated: BTreeMap<ShardId, Serials>,
     /// Takers whose journals are being read.
     reading: BTreeMap<Whose, Taker>,
     streams: BTreeMap<StreamKey, Whose>,
@@ -115,6 +117,7 @@ impl Inboxes {
             site,
             config,
             inboxes: BTreeMap::new(),
+            stated: BTreeMap::new(),
             reading: BTreeMap::new(),
             streams: BTreeMap::new(),
             bounds: BTreeMap::new(),
@@ -213,10 +216,14 @@ impl Inboxes {
         let (bound, room) = (self.bound(whose.0, now_ms), self.reports_room());
         let clock_floor = self.clock_floors.get(&whose.0).copied().unwrap_or_default().sure_at(now_ms);
         let Some(inbox) = self.inboxes.get_mut(whose) else { return };
-        let mut out = Out { room: self.room, clock_floor, ..Out::default() };
-        let (had, was_due) = (inbox.room(), inbox.next_due());
+        let stated = self.stated.remove(&whose.0).unwrap_or_default();
+        let mut out = Out { room: self.room, clock_floor, stated, ..Out::default() };
+        let (had, was_due, before) = (inbox.room(), inbox.next_due(), inbox.head());
         what(inbox, bound, &mut out);
         self.room = out.room;
+        self.stated.insert(whose.0, std::mem::take(&mut out.stated));
+        let head = inbox.head();
+        let is_pinned = (before.genesis, before.first) != (head.genesis, head.first);
         let has = inbox.room();
         let room_again = CommandClass::URGENT_FIRST.into_iter().any(|class| *had.of(class) == 0 && *has.of(class) > 0);
         out.ended = inbox.ended(&whose.1);
@@ -232,8 +239,24 @@ impl Inboxes {
             let (shard, agent) = whose.clone();
             self.wants.push_back(Want::Journal(JournalJob::Release { shard, agent }));
         }
+        if over || is_pinned {
+            self.keep_stated(whose.0);
+        }
         if room_again {
             self.pull_now(whose.0, now_ms);
+        }
+    }
+
+    /// Lets go of what was stated by whose word no inbox of a shard believes anything any more.
+    fn keep_stated(&mut self, shard: ShardId) {
+        let of_shard = self.inboxes.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        let heads: Vec<JournalHead> = of_shard.map(|(_, inbox)| inbox.head()).collect();
+        // A journal that is being read may be as it was before another one wrote what it saw, and one that was told
+        // nothing yet may be told any word.
+        let is_open =
+            self.reading.keys().any(|(of, _)| *of == shard) || heads.iter().any(|head| head.genesis.is_none());
+        if let Some(stated) = self.stated.get_mut(&shard).filter(|_| !is_open) {
+            stated.keep(heads.into_iter());
         }
     }
 
@@ -288,6 +311,7 @@ impl Inboxes {
         }
         self.clock_floors.entry(whose.0).or_default().raise(journal.clock_floor, now_ms);
         self.raise_bound(whose.0, now_ms);
+        self.stated.entry(whose.0).or_default().merge(journal.stated.clone());
         self.inboxes.entry(whose.clone()).or_insert_with(|| Inbox::new(journal));
         match self.reading.remove(&whose) {
             Some(taker) => self.take(&whose, taker, now_ms),

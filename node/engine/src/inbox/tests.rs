@@ -243,7 +243,8 @@ impl Node {
 
     /// Its journal as the disk holds it.
     fn journal(&self) -> JournalState {
-        let (stated, entries) = (self.stated.clone(), self.durable.values().cloned().collect());
+        let (mut stated, entries) = (Serials::default(), self.durable.values().cloned().collect());
+        self.stated.iter().for_each(|(operator, serial)| stated.raise(&self.head, *operator, *serial));
         let (clock_floor, begun) = (self.clock_floor, self.begun.clone());
         JournalState { head: self.head, stated, entries, clock_floor, begun }
     }

@@ -26,7 +26,9 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
         ChangeKind::Operator(OperatorChange::Refused { by, why, .. }) => {
             vec![v1::CommandEvent { operator: by.to_string(), detail: why.to_string(), ..event("refused", "") }]
         }
-        ChangeKind::Operator(OperatorChange::Granted { .. } | OperatorChange::FirstReplaced { .. })
+        ChangeKind::Operator(
+            OperatorChange::Granted { .. } | OperatorChange::Forgotten { .. } | OperatorChange::FirstReplaced { .. },
+        )
         | ChangeKind::Task { .. }
         | ChangeKind::Agent { .. }
         | ChangeKind::Shard(_) => Vec::new(),

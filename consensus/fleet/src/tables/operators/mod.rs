@@ -1,7 +1,10 @@
 //! Who may send commands, and by whose word.
 
+#[cfg(test)]
+mod recount;
 mod recovery;
 mod room;
+mod standing;
 mod stored;
 
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use skep_protocol::text::{OperatorName, Verb};
 use skep_protocol::time::LogInstant;
 
 use crate::state::changes::Cx;
+use standing::Standings;
 
 pub(crate) use stored::OperatorsHead;
 
@@ -74,6 +78,8 @@ pub(crate) struct Operators {
     /// The highest number of a statement about an operator that was forgotten.
     serial_floor: u64,
     operators: OrdMap<OperatorKey, Operator>,
+    /// Where each of them stands.
+    standings: Standings,
 }
 
 impl Operators {
@@ -136,6 +142,7 @@ impl Operators {
         if let Some(former) = self.operators.get_mut(&signed.old) {
             Arc::make_mut(&mut former.grant).revoked = true;
         }
+        self.stand_anew(signed.old);
         self.replaced.push(Arc::new(signed.clone()));
         let now = KnownFirst { operator: signed.new, replaced: signed.serial };
         Ok(self.put_first(now, &signed.name, signed.place.clone(), cx))
@@ -222,6 +229,7 @@ impl Operators {
             (self.restated, self.restated_at) = (order, Some(cx.index));
         }
         self.operators.insert(operator, Operator { grant, signed, busy_until, order, ends });
+        self.stand_anew(operator);
         Receipt::Operator { operator, serial }
     }
 

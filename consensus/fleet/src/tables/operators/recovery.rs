@@ -60,6 +60,7 @@ impl Operators {
             Arc::make_mut(&mut operator.grant).revoked = true;
             (operator.signed, operator.order, operator.ends) = (None, 0, Some(LogInstant::ZERO));
         }
+        self.stand_all_anew();
     }
 
     /// The word by which the shard goes on as another group than it was; none if it never did.

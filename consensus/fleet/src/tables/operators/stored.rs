@@ -51,7 +51,8 @@ impl Operators {
         Self { restated, restated_at, serial_floor, ..known }
     }
 
-    /// Takes over an operator.
+    /// Takes over an operator. Once there are all of them, [`stand_all_anew`](Self::stand_all_anew) says where they
+    /// stand.
     pub(crate) fn restore(&mut self, key: OperatorKey, operator: Operator) {
         self.operators.insert(key, operator);
     }
