@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use skep_protocol::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tonic::Status;
@@ -169,6 +169,8 @@ where
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+
+    use http_body::Body as _;
 
     use super::*;
 

@@ -59,7 +59,7 @@ impl FirstReplacement {
 }
 
 /// The first operator as somebody knows it, by so many replacements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KnownFirst {
     /// Its key.
     pub operator: OperatorKey,

@@ -143,7 +143,7 @@ fn gone(index: u64, edge: &HistoryEdge) -> Option<Failed> {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::change::{Change, ChangeKind};
+    use skep_protocol::change::{Change, ChangeKind, ShardChange};
     use skep_protocol::history::Missing;
     use skep_protocol::time::LogInstant;
 
@@ -151,8 +151,11 @@ mod tests {
 
     /// Entries from 1 on, each with three changes, from a place on.
     fn page(from: (u64, u32), entries: u64) -> Vec<ChangeSet> {
-        let change =
-            || Change { at: LogInstant::ZERO, request: None, what: ChangeKind::ClockLost { now: LogInstant::ZERO } };
+        let change = || Change {
+            at: LogInstant::ZERO,
+            request: None,
+            what: ChangeKind::Shard(ShardChange::ClockLost { now: LogInstant::ZERO }),
+        };
         let set = |index| {
             let skip = if index == from.0 { from.1 } else { 0 };
             ChangeSet { index, term: 1, changes: (skip..3).map(|_| change()).collect() }

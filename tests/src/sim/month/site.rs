@@ -16,7 +16,7 @@ use skep_protocol::attach::AgentTold;
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::heartbeat::HeartbeatReply;
 use skep_protocol::ids::{JournalId, NodeId, RequestId};
-use skep_protocol::journal::{JournalJob, JournalReport};
+use skep_protocol::journal::{JournalJob, JournalReport, Serials};
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
@@ -94,6 +94,7 @@ pub(super) struct Node {
     pub(super) engine: Engine,
     /// The journals on its disk.
     pub(super) journals: BTreeMap<AgentId, Journal>,
+    serials: Serials,
     waiting: BTreeMap<WorkKey, Waits>,
     wakes_at: u64,
 }
@@ -152,7 +153,13 @@ impl Node {
             heartbeat_ms: LEASE.ttl_ms / 5,
         };
         let engine = Engine::new(node_id(n), site(), config).believing([node_id(LEADER)].into());
-        Self { engine, journals: BTreeMap::new(), waiting: BTreeMap::new(), wakes_at: u64::MAX }
+        Self {
+            engine,
+            journals: BTreeMap::new(),
+            serials: Serials::default(),
+            waiting: BTreeMap::new(),
+            wakes_at: u64::MAX,
+        }
     }
 }
 
@@ -402,16 +409,16 @@ impl Site {
     }
 
     fn on_disk(&mut self, node: usize, effect: JournalJob) {
-        let journals = &mut self.nodes[node].journals;
+        let Node { journals, serials, .. } = &mut self.nodes[node];
         let event = match effect {
             JournalJob::Open { agent, .. } => {
                 let id = JournalId::from_bytes(self.rng.random());
-                let journal = journals.entry(agent.clone()).or_insert_with(|| Journal::new(id)).state();
+                let journal = journals.entry(agent.clone()).or_insert_with(|| Journal::new(id)).state(serials);
                 InboxEvent::Journal(JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) })
             }
             JournalJob::Write { key, agent, writes, .. } => {
                 if let Some(journal) = journals.get_mut(&agent) {
-                    journal.apply(writes);
+                    journal.apply(writes, serials);
                 }
                 InboxEvent::Journal(JournalReport::Written { key })
             }

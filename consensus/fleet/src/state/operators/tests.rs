@@ -1,9 +1,11 @@
 use skep_protocol::entry::{Charter, Entry, EntryBody, Founding, Op, Recovered, Request};
 use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits, Rules};
 use skep_protocol::ids::{Genesis, RaftId, RequestId, ShardId};
+use skep_protocol::operator::OperatorOp;
 use skep_protocol::operator::{FirstOperator, FirstReplacement, OperatorGrant};
-use skep_protocol::outcome::{Refusal, Reply};
+use skep_protocol::outcome::Reply;
 use skep_protocol::recovery::ShardRecovery;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::signing::{OperatorKey, OperatorSecret, Place};
 use skep_protocol::time::LogInstant;
 
@@ -72,7 +74,7 @@ impl History {
     }
 
     fn grant(&mut self, grant: OperatorGrant, by: u16) -> Reply {
-        self.ask(Op::GrantOperator { grant: Box::new(grant.sign(&secret(by)).unwrap()) })
+        self.ask(Op::Operator(OperatorOp::Grant { grant: Box::new(grant.sign(&secret(by)).unwrap()) }))
     }
 
     /// The number of the key of the first operator.
@@ -86,7 +88,7 @@ impl History {
         let (place, name) = (self.place(), "next".parse().unwrap());
         let (new, serial) = (secret(to).key(), known.replaced + 1);
         let stated = FirstReplacement { place, old: known.operator, new, name, serial };
-        self.ask(Op::ReplaceFirst { replacement: Box::new(stated.sign(&secret(old)).unwrap()) })
+        self.ask(Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(stated.sign(&secret(old)).unwrap()) }))
     }
 
     /// The shard goes on as another group.

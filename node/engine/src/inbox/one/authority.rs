@@ -86,7 +86,7 @@ impl Inbox {
 mod tests {
     use skep_protocol::ids::{Genesis, JournalId};
     use skep_protocol::journal::{JournalHead, JournalState};
-    use skep_protocol::operator::{KnownFirst, OperatorGrant};
+    use skep_protocol::operator::{KnownFirst, OperatorGrant, Root};
     use skep_protocol::signing::{OperatorKey, OperatorSecret};
 
     use super::*;
