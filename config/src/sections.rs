@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use skep_protocol::agent::LeaseTerms;
 use skep_protocol::ids::NodeId;
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
 use skep_protocol::text::{NodeName, SiteName};
 

@@ -9,19 +9,14 @@
 //! else can speak for any more has all the time that a long snapshot takes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::{LeaderHint, Voters};
 use skep_protocol::limits;
-use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::query::{Query, QueryFailure};
 use tokio::time::Instant;
 
-use crate::core::Core;
-use crate::fill::call_query;
 use crate::net::Noise;
 
 /// How often voters are asked whether somebody votes of whom this node does not know it: for each of its replicas, and once for
@@ -36,7 +31,7 @@ pub(crate) struct Belief {
     /// Those whom the configuration marks.
     pub(crate) marked: BTreeSet<NodeId>,
     state: Mutex<State>,
-    refused: Noise,
+    pub(crate) refused: Noise,
 }
 
 /// Who votes, as a voter said.
@@ -67,7 +62,7 @@ impl Belief {
     }
 
     /// Whether voters may be asked again.
-    fn may_ask(&self, replica: Option<ShardId>) -> bool {
+    pub(crate) fn may_ask(&self, replica: Option<ShardId>) -> bool {
         let mut state = self.state();
         let waits = state.asked.get(&replica).is_some_and(|asked| asked.elapsed() < ASK_EVERY);
         if !waits {
@@ -76,18 +71,18 @@ impl Belief {
         !waits
     }
 
-    fn is_named(&self, node: NodeId, shard: ShardId) -> bool {
+    pub(crate) fn is_named(&self, node: NodeId, shard: ShardId) -> bool {
         self.state().named.get(&shard).is_some_and(|named| named.voters.contains(&node))
     }
 
     /// Whether it is long ago that a voter was asked about somebody who was named.
-    fn is_old(&self, node: NodeId, shard: ShardId) -> bool {
+    pub(crate) fn is_old(&self, node: NodeId, shard: ShardId) -> bool {
         let is_old = |named: &Named| named.voters.contains(&node) && named.asked.elapsed() >= ASK_AGAIN_AFTER;
         self.state().named.get(&shard).is_some_and(is_old)
     }
 
     /// Voters are asked about a shard now.
-    fn asks(&self, shard: ShardId) {
+    pub(crate) fn asks(&self, shard: ShardId) {
         if let Some(named) = self.state().named.get_mut(&shard) {
             named.asked = Instant::now();
         }
@@ -95,7 +90,7 @@ impl Belief {
 
     /// Takes note of what a voter says of who votes, when it was asked about a node; whether it names that one. Of shards beyond what
     /// a node may take part in nothing is kept.
-    fn note(&self, shard: ShardId, doubted: NodeId, said: LeaderHint) -> bool {
+    pub(crate) fn note(&self, shard: ShardId, doubted: NodeId, said: LeaderHint) -> bool {
         let LeaderHint { term, voters, .. } = said;
         let mut state = self.state();
         let names_it = voters.contains(&doubted);
@@ -113,101 +108,13 @@ impl Belief {
     }
 
     /// What was said of a node counts no more.
-    fn forget(&self, shard: ShardId, node: NodeId) {
+    pub(crate) fn forget(&self, shard: ShardId, node: NodeId) {
         let mut state = self.state();
         let Some(named) = state.named.get_mut(&shard) else { return };
         named.voters = Voters::of(named.voters.iter().copied().filter(|voter| *voter != node));
         if named.voters.is_empty() {
             state.named.remove(&shard);
         }
-    }
-}
-
-impl Core {
-    /// Whether what a node says of a shard is believed.
-    pub(crate) fn believes(&self, node: NodeId, id: ShardId) -> bool {
-        self.knows_voter(node, id) || self.belief.is_named(node, id)
-    }
-
-    /// The same, whatever others said when they were asked.
-    fn knows_voter(&self, node: NodeId, id: ShardId) -> bool {
-        if self.belief.marked.contains(&node) {
-            return true;
-        }
-        let shard = self.shard(id);
-        if shard.as_ref().is_some_and(|shard| shard.is_voter(node)) {
-            return true;
-        }
-        // What was learned before this node became a member is old.
-        let is_member = shard.is_some_and(|shard| shard.view().borrow().member);
-        !is_member && self.learned_of(id).is_some_and(|learned| learned.hint.voters.contains(&node))
-    }
-
-    /// Lets a group's own frame through if a voter sent it.
-    ///
-    /// # Errors
-    /// Why it is refused. Nothing was opened or stored for it.
-    pub(crate) async fn check_voter(
-        self: &Arc<Self>,
-        node: NodeId,
-        kind: FrameKind,
-        id: ShardId,
-    ) -> Result<(), String> {
-        if is_on(Mutant::RaftFromAnybody) || self.knows_voter(node, id) {
-            // From now on the replica says who votes, also once this one does so no more.
-            let has_it = || self.shard(id).is_some_and(|shard| shard.was_voter(node));
-            if self.belief.is_named(node, id) && has_it() {
-                self.belief.forget(id, node);
-            }
-            return Ok(());
-        }
-        if self.belief.is_named(node, id) {
-            if self.belief.is_old(node, id) {
-                self.ask_who_votes(id, node);
-            }
-            return Ok(());
-        }
-        if let Some(shard) = self.shard(id) {
-            // One that is to become a voter asks for the clock, too.
-            let asks = kind == FrameKind::Clock && shard.is_member(node);
-            // Somebody may lead by voters that a change replaces which is not committed yet.
-            if asks || shard.was_voter(node) {
-                return Ok(());
-            }
-        }
-        self.ask_who_votes(id, node);
-        if let Some(more) = self.belief.refused.happened() {
-            let advice = "if it is to vote, set voter = true in its [[peers]] and start this node again";
-            tracing::warn!(%node, shard = %id, ?kind, more, advice, "a frame of Raft was refused: its sender is no voter");
-        }
-        Err(format!("{node} is no voter as far as this node knows; set voter = true in its [[peers]]"))
-    }
-
-    /// Asks voters, one after another, until one says that a node votes: it may have been made a voter while this node was away, and
-    /// lead by now.
-    fn ask_who_votes(self: &Arc<Self>, id: ShardId, doubted: NodeId) {
-        if !self.belief.may_ask(self.shard(id).map(|_| id)) {
-            return;
-        }
-        self.belief.asks(id);
-        let core = Arc::clone(self);
-        self.site.threads.work().spawn(async move {
-            let present: Vec<NodeId> = core.site.peers.present().into_iter().map(|(node, _)| node).collect();
-            let believed = present.into_iter().filter(|node| *node != doubted && core.believes(*node, id));
-            // Those who were only named themselves come last.
-            let mut asked: Vec<NodeId> = believed.collect();
-            asked.sort_by_key(|node| !core.knows_voter(*node, id));
-            for node in asked {
-                let (peers, config) = (&core.site.peers, &core.site.config);
-                let answer = call_query(peers, config, node, id, &Query::Counts).await;
-                // One that leads does not say who votes: what it sends as a leader does.
-                if let Err(QueryFailure::NotLeader(hint) | QueryFailure::NoReplica(hint)) = answer
-                    && core.belief.note(id, doubted, hint)
-                {
-                    return;
-                }
-            }
-        });
     }
 }
 

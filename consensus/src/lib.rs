@@ -11,22 +11,24 @@
 //! **Must not know** libp2p's swarm, gRPC, or what a node does with the answers.
 
 mod belief;
-mod chance;
 mod clock;
-mod core;
-mod ends;
-mod fill;
+mod command_ends;
+mod history_fill;
 mod identity;
 mod net;
 mod pulls;
 mod raft;
+mod random;
 mod recover;
 mod replay;
 mod roles;
+mod rpc;
 mod service;
 mod settings;
 mod shard;
+mod shards;
 mod threads;
+mod voter_check;
 mod whole;
 
 #[cfg(test)]

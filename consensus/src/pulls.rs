@@ -110,10 +110,11 @@ impl Drop for Waiter<'_> {
 mod tests {
     use futures::FutureExt as _;
     use skep_fleet::{FleetLimits, LogPosition};
-    use skep_protocol::agent::{LeaseTerms, Role};
-    use skep_protocol::command::PerClass;
+    use skep_protocol::agent::{AgentOp, Role};
+    use skep_protocol::command::{CommandOp, PerClass};
     use skep_protocol::entry::{Entry, EntryBody, Op, Request};
     use skep_protocol::ids::{AttachmentId, HomeEpoch, JournalId, NodeId, RequestId, SessionId};
+    use skep_protocol::lease::LeaseTerms;
     use skep_protocol::outcome::{Receipt, Reply};
     use skep_protocol::time::LogInstant;
 
@@ -151,11 +152,11 @@ mod tests {
         }
 
         /// Has an operation committed, and wakes whom it concerns.
-        fn commit(&mut self, op: Op) -> Receipt {
+        fn commit(&mut self, op: impl Into<Op>) -> Receipt {
             let before = self.state.applied().map(|position| position.index);
             self.index += 1;
             let id = RequestId::from_bytes(u128::from(self.index).to_be_bytes());
-            let request = Request { id, first_sent: NOW, deadline: NOW.plus_ms(60_000), op };
+            let request = Request { id, first_sent: NOW, deadline: NOW.plus_ms(60_000), op: op.into() };
             let entry = Entry { stamp: NOW, term: 1, body: EntryBody::Requests(vec![request]) };
             let applied = self.state.apply(LogPosition { index: self.index, term: 1 }, &entry);
             self.pulls.tell(&self.state, before);
@@ -168,7 +169,7 @@ mod tests {
         fn attach(&mut self, name: &str) -> AttachmentId {
             let (node, session) = (NodeId::from_public_key([1; 32]), SessionId::from_bytes([1; 16]));
             let (agent, role, lease) = (agent(name), Role::unregistered(), LeaseTerms { ttl_ms: 5_000 });
-            match self.commit(Op::AttachAgent { agent, role, node, session, lease }) {
+            match self.commit(AgentOp::Attach { agent, role, node, session, lease }) {
                 Receipt::Attached { attachment, .. } => attachment,
                 other => panic!("{other:?}"),
             }
@@ -176,7 +177,7 @@ mod tests {
 
         fn open(&mut self, name: &str, attachment: AttachmentId) {
             let journal = JournalId::from_bytes([1; 16]);
-            self.commit(Op::OpenInbox { agent: agent(name), attachment, journal, groups: BTreeSet::new() });
+            self.commit(CommandOp::OpenInbox { agent: agent(name), attachment, journal, groups: BTreeSet::new() });
         }
     }
 
@@ -198,7 +199,7 @@ mod tests {
         let opened = woken(&mut shard, &waiters, |shard| shard.open("b", attachments[1]));
         assert_eq!(opened, [false, true]);
         let detached = woken(&mut shard, &waiters, |shard| {
-            shard.commit(Op::DetachAgent { agent: agent("b"), attachment: attachments[1] });
+            shard.commit(AgentOp::Detach { agent: agent("b"), attachment: attachments[1] });
         });
         assert_eq!(detached, [false, true], "its commands come no more");
         let elsewhere = woken(&mut shard, &waiters, |shard| {

@@ -12,8 +12,8 @@ use skep_protocol::limits;
 use skep_store::KnownVoters;
 use tokio::time::Instant;
 
-use crate::core::Core;
 use crate::net::{Roles, sought_in};
+use crate::shards::Shards;
 use crate::threads::Errand;
 
 /// How often own replicas are looked at, while somebody is thought to vote and while all that is known are marks.
@@ -41,9 +41,9 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// What the process before this one left.
-    pub(crate) fn of(core: &Core, kept: &KnownVoters) -> Self {
-        let local = core.site.node;
-        let marked = core.belief.marked.iter().copied();
+    pub(crate) fn of(shards: &Shards, kept: &KnownVoters) -> Self {
+        let local = shards.site.node;
+        let marked = shards.belief.marked.iter().copied();
         Self::with(local, marked.filter(|id| *id != local).collect(), kept)
     }
 
@@ -72,10 +72,10 @@ impl Memory {
 }
 
 /// Who votes in shards of which this node has no replica, as others say.
-fn learned(core: &Core) -> KnownVoters {
+fn learned(shards: &Shards) -> KnownVoters {
     let mut voters = KnownVoters::new();
-    for (id, learned) in core.learned() {
-        if !is_member(core, id) && !learned.hint.voters.is_empty() {
+    for (id, learned) in shards.learned() {
+        if !is_member(shards, id) && !learned.hint.voters.is_empty() {
             voters.insert(id, learned.hint.voters);
         }
     }
@@ -83,18 +83,18 @@ fn learned(core: &Core) -> KnownVoters {
 }
 
 /// Whether this node's own replica tells who votes: what was heard before is old then.
-fn is_member(core: &Core, id: ShardId) -> bool {
-    core.shard(id).is_some_and(|shard| shard.view().borrow().member)
+fn is_member(shards: &Shards, id: ShardId) -> bool {
+    shards.shard(id).is_some_and(|shard| shard.view().borrow().member)
 }
 
 /// Who votes, from own replicas and from what others say.
-fn voters(core: &Core) -> BTreeSet<NodeId> {
+fn voters(shards: &Shards) -> BTreeSet<NodeId> {
     let mut voters = BTreeSet::new();
-    for shard in core.shards() {
+    for shard in shards.all() {
         voters.extend(shard.hint().voters.iter().copied());
     }
-    for (id, learned) in core.learned() {
-        if !is_member(core, id) {
+    for (id, learned) in shards.learned() {
+        if !is_member(shards, id) {
             // Whoever answers as a leader is one, whatever others say of who votes.
             voters.extend(learned.hint.leader);
             voters.extend(learned.hint.voters.iter().copied());
@@ -104,34 +104,34 @@ fn voters(core: &Core) -> BTreeSet<NodeId> {
 }
 
 /// Looks once; whether anybody is thought to vote, beside those who are only marked.
-pub(crate) fn look(core: &Core, memory: &mut Memory) -> bool {
-    let peers = &core.site.peers;
+pub(crate) fn look(shards: &Shards, memory: &mut Memory) -> bool {
+    let peers = &shards.site.peers;
     if memory.voted.iter().any(|id| peers.connected(*id).is_some()) {
         memory.met_at = Instant::now();
     }
     // Voters that were all replaced meanwhile name nobody: others that are marked are asked, too.
-    let lost = core.learned().iter().any(|(_, learned)| learned.lost);
-    let roles = memory.decide(voters(core), lost, memory.met_at.elapsed());
+    let lost = shards.learned().iter().any(|(_, learned)| learned.lost);
+    let roles = memory.decide(voters(shards), lost, memory.met_at.elapsed());
     let known = roles.known;
     peers.assume(roles);
     known
 }
 
 /// Keeps the control plane informed, for as long as the node runs.
-pub(crate) async fn follow(core: Arc<Core>, mut memory: Memory) {
-    let mut taught = core.taught.subscribe();
+pub(crate) async fn follow(shards: Arc<Shards>, mut memory: Memory) {
+    let mut taught = shards.taught.subscribe();
     let mut turned = Instant::now();
-    let patience = Duration::from_millis(core.site.config.rpc_timeout_ms);
+    let patience = Duration::from_millis(shards.site.config.rpc_timeout_ms);
     loop {
         // Peers that did not know either, when they connected, may have come to know something else.
-        if core.site.peers.have(core.lineages()) {
-            let peers = core.site.peers.clone();
-            core.site.threads.work().spawn(async move { peers.ask_all(patience).await });
+        if shards.site.peers.have(shards.lineages()) {
+            let peers = shards.site.peers.clone();
+            shards.site.threads.work().spawn(async move { peers.ask_all(patience).await });
         }
         if turned.elapsed() >= TURN {
             (memory.turn, turned) = (memory.turn.wrapping_add(1), Instant::now());
         }
-        let wait = if look(&core, &mut memory) { LOOK_EVERY } else { LOOK_EVERY_AT_FIRST };
+        let wait = if look(&shards, &mut memory) { LOOK_EVERY } else { LOOK_EVERY_AT_FIRST };
         tokio::select! {
             biased;
             Ok(()) = taught.changed() => {}
@@ -155,18 +155,18 @@ fn renewed(kept: &KnownVoters, learned: KnownVoters) -> Option<KnownVoters> {
 
 /// Leaves to the next process who votes, whenever that has changed, for as long as the node runs. What cannot be written is
 /// tried again after a pause; what was left before is there until then.
-pub(crate) async fn remember(core: Arc<Core>, mut kept: KnownVoters) {
-    let mut taught = core.taught.subscribe();
+pub(crate) async fn remember(shards: Arc<Shards>, mut kept: KnownVoters) {
+    let mut taught = shards.taught.subscribe();
     let mut told = false;
     loop {
-        let Some(next) = renewed(&kept, learned(&core)) else {
+        let Some(next) = renewed(&kept, learned(&shards)) else {
             if taught.changed().await.is_err() {
                 return;
             }
             continue;
         };
-        let (list, writing) = (core.site.store.voter_list().clone(), next.clone());
-        let saved = core.site.threads.offload(Errand::Files, move || list.save(&writing)).await;
+        let (list, writing) = (shards.site.store.voter_list().clone(), next.clone());
+        let saved = shards.site.threads.offload(Errand::Files, move || list.save(&writing)).await;
         match saved.flatten() {
             Ok(()) => (kept, told) = (next, false),
             Err(error) if !told => {

@@ -3,43 +3,37 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use skep_config::ControlConfig;
-use skep_protocol::authority::SignedFirst;
-use skep_protocol::codec::Encoded;
+use skep_protocol::attempt::{Outcome, Target, Work};
 use skep_protocol::entry::{Charter, Request};
 use skep_protocol::fault::FaultReport;
 use skep_protocol::fleet::Build;
-use skep_protocol::frame::{FRAME_VERSION, FrameKind, Hello, Proposal, ProposalReply};
-use skep_protocol::heartbeat::{Heartbeat, HeartbeatAnswer, HeartbeatFailure, HeartbeatReply};
+use skep_protocol::frame::{FRAME_VERSION, Hello};
 use skep_protocol::ids::{Genesis, Incarnation, NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
+use skep_protocol::operator::SignedFirst;
 use skep_protocol::outcome::ProposeOutcome;
-use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
 use skep_protocol::query::{Query, QueryFailure, QueryReply};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 use skep_store::disk::once_there_is_room;
 use skep_store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::chance::Chance;
 use crate::clock::Clocks;
-use crate::core::Core;
-use crate::fill::call_query;
 use crate::identity::Identity;
-use crate::net::{CallError, Class, ControlPlane, PeerView, Room, Setup};
+use crate::net::{ControlPlane, PeerView, Setup};
+use crate::random::Chance;
 use crate::recover::clear_leftovers;
-use crate::roles;
 use crate::settings::store_options;
-use crate::shard::{
-    ENTRY_PATIENCE, FromLeader, MembershipError, ROUND_PATIENCE, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site,
-};
+use crate::shard::{FromLeader, MembershipError, STOP_PATIENCE, Shard, ShardStatus, ShardView, Site};
+use crate::shards::Shards;
 use crate::threads::{Threads, control_runtime, work_runtime};
+use crate::{roles, rpc};
 
 /// How long a runtime that ends waits for what its threads are at.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
@@ -76,7 +70,7 @@ pub struct Consensus {
 /// Handle of the control plane, for any runtime. Cheap to clone.
 #[derive(Clone)]
 pub struct ConsensusHandle {
-    core: Arc<Core>,
+    shards: Arc<Shards>,
     address: Option<SocketAddr>,
 }
 
@@ -149,12 +143,12 @@ fn run(
     let threads = Threads::new(control.handle().clone(), work.handle().clone());
     control.block_on(async {
         match start(identity, config, store, threads, updates).await {
-            Ok((core, plane)) => {
-                let handle = ConsensusHandle { core: Arc::clone(&core), address: plane.local_address() };
+            Ok((shards, plane)) => {
+                let handle = ConsensusHandle { shards: Arc::clone(&shards), address: plane.local_address() };
                 let _ = started.send(Ok(handle));
                 let _ = stopped.await;
-                let shards = core.shards();
-                futures::future::join_all(shards.iter().map(Shard::shut_down)).await;
+                let open = shards.all();
+                futures::future::join_all(open.iter().map(Shard::shut_down)).await;
                 plane.close().await;
             }
             Err(error) => drop(started.send(Err(error))),
@@ -171,7 +165,7 @@ async fn start(
     store: Store,
     threads: Threads,
     updates: mpsc::Sender<FromLeader>,
-) -> Result<(Arc<Core>, ControlPlane), StartError> {
+) -> Result<(Arc<Shards>, ControlPlane), StartError> {
     let hello = Hello {
         frame_version_min: FRAME_VERSION,
         frame_version_max: FRAME_VERSION,
@@ -192,6 +186,7 @@ async fn start(
         idle_timeout: Duration::from_millis(config.idle_timeout_ms),
         clocks: clocks.clone(),
         threads: threads.clone(),
+        class_of: rpc::class_of,
     };
     let peers = ControlPlane::peers(&setup);
     let incarnation = store.incarnation();
@@ -207,26 +202,27 @@ async fn start(
         chance: Chance::default(),
         updates,
     };
-    let core = Core::new(site);
-    warn_if_nobody_is_marked(&core);
-    for shard in core.site.store.shards() {
+    let shards = Shards::new(site);
+    warn_if_nobody_is_marked(&shards);
+    for shard in shards.site.store.shards() {
         // Nothing listens yet, and no other shard waits for it.
-        let snapshots = core.site.store.snapshots();
+        let snapshots = shards.site.store.snapshots();
         once_there_is_room(|| std::future::ready(snapshots.hold(shard))).await?;
-        core.open(shard).await.map_err(StartError::Shard)?;
+        shards.open(shard).await.map_err(StartError::Shard)?;
     }
-    let kept = core.site.store.voter_list().load();
-    let mut memory = roles::Memory::of(&core, &kept);
-    roles::look(&core, &mut memory);
-    core.site.peers.have(core.lineages());
-    let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&core))).map_err(StartError::Listen)?;
-    threads.work().spawn(roles::follow(Arc::clone(&core), memory));
-    threads.work().spawn(roles::remember(Arc::clone(&core), kept));
-    Ok((core, plane))
+    let kept = shards.site.store.voter_list().load();
+    let mut memory = roles::Memory::of(&shards, &kept);
+    roles::look(&shards, &mut memory);
+    shards.site.peers.have(shards.lineages());
+    let plane = ControlPlane::start(setup, peers, Arc::new(Arc::clone(&shards))).map_err(StartError::Listen)?;
+    threads.work().spawn(roles::follow(Arc::clone(&shards), memory));
+    threads.work().spawn(roles::remember(Arc::clone(&shards), kept));
+    Ok((shards, plane))
 }
 
-fn warn_if_nobody_is_marked(core: &Core) {
-    if core.belief.marked.is_empty() && !core.site.config.peers.is_empty() && core.site.store.shards().is_empty() {
+fn warn_if_nobody_is_marked(shards: &Shards) {
+    if shards.belief.marked.is_empty() && !shards.site.config.peers.is_empty() && shards.site.store.shards().is_empty()
+    {
         let advice = "set voter = true in the [[peers]] of those who vote, or are to";
         tracing::warn!(
             advice,
@@ -236,34 +232,19 @@ fn warn_if_nobody_is_marked(core: &Core) {
 }
 
 impl ConsensusHandle {
-    /// Calls another node on behalf of this one, on the caller's thread: a task of its own elsewhere would cost each call two
-    /// more turns of threads. `waits` is for how long the other side may have no answer.
-    async fn ask(
-        &self,
-        node: NodeId,
-        class: Class,
-        kind: FrameKind,
-        shard: ShardId,
-        body: &[u8],
-        waits: Duration,
-    ) -> Result<Bytes, CallError> {
-        let round = Duration::from_millis(self.core.site.config.rpc_timeout_ms) * ROUND_PATIENCE;
-        self.core.site.peers.call(node, class, kind, shard, body, round + waits).await
-    }
-
     /// Runs on the control plane's threads beside Raft's, and waits for the result, whoever stops waiting for it.
     async fn beside<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        self.core.site.threads.work().spawn(work).await.ok()
+        self.shards.site.threads.work().spawn(work).await.ok()
     }
 
     /// This node.
     pub fn node(&self) -> NodeId {
-        self.core.site.node
+        self.shards.site.node
     }
 
     /// The incarnation of its data directory.
     pub fn incarnation(&self) -> Incarnation {
-        self.core.site.incarnation
+        self.shards.site.incarnation
     }
 
     /// Where the control plane listens.
@@ -273,173 +254,89 @@ impl ConsensusHandle {
 
     /// The shards that this node takes part in.
     pub fn shards(&self) -> Vec<ShardId> {
-        self.core.shards().iter().map(Shard::id).collect()
+        self.shards.all().iter().map(Shard::id).collect()
     }
 
     /// Follows how many shards were opened.
     pub fn shards_opened(&self) -> watch::Receiver<usize> {
-        self.core.opened.subscribe()
+        self.shards.opened.subscribe()
     }
 
     /// Follows who leads a shard.
     pub fn view(&self, shard: ShardId) -> Option<watch::Receiver<ShardView>> {
-        self.core.shard(shard).map(|shard| shard.view())
+        self.shards.shard(shard).map(|shard| shard.view())
     }
 
     /// What this node's replica of a shard knows of who leads it.
     pub fn leader_hint(&self, shard: ShardId) -> Option<LeaderHint> {
-        self.core.shard(shard).map(|shard| shard.hint())
+        self.shards.shard(shard).map(|shard| shard.hint())
     }
 
     /// Takes note of what was learned from others of who leads a shard: whoever asks this node is told, and it keeps
     /// connections to the voters.
     pub fn learned(&self, shard: ShardId, hint: LeaderHint) {
-        self.core.learn(shard, |known| known.hint = hint);
+        self.shards.learn(shard, |known| known.hint = hint);
     }
 
     /// Takes note of whether a leader of a shard is looked for in vain: whoever looks asks others than voters, too.
     pub fn lost(&self, shard: ShardId, lost: bool) {
-        self.core.learn(shard, |known| known.lost = lost);
+        self.shards.learn(shard, |known| known.lost = lost);
     }
 
     /// Follows connects and disconnects of peers.
     pub fn peer_changes(&self) -> watch::Receiver<u64> {
-        self.core.site.peers.changes()
+        self.shards.site.peers.changes()
     }
 
     /// All peers as they are now.
     pub fn peers(&self) -> Vec<PeerView> {
-        self.core.site.peers.views()
+        self.shards.site.peers.views()
     }
 
     /// Speaks with none of these nodes from now on, and with all others again: for testnets.
     pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
-        self.core.site.peers.cut_off(nodes);
+        self.shards.site.peers.cut_off(nodes);
     }
 
     /// The log clock of a shard as this node knows it.
     pub fn clock(&self, shard: ShardId) -> Option<LogInstant> {
-        self.core.shard(shard)?.clock().now()
+        self.shards.shard(shard)?.clock().now()
     }
 
-    /// Proposes requests on this node, which leads the shard.
-    pub async fn propose(&self, shard: ShardId, requests: Vec<Request>) -> Vec<ProposeOutcome> {
-        let count = requests.len();
-        let Some(shard) = self.core.shard(shard) else { return vec![ProposeOutcome::NoSuchShard; count] };
-        shard.propose(requests).await
+    /// Tries a piece of work that is for the leader of a shard: at this node, or at another one that is thought to lead.
+    pub async fn attempt(&self, shard: ShardId, target: Target, work: Work) -> Outcome {
+        rpc::attempt(&self.shards, shard, target, work).await
     }
 
-    /// Proposes requests on another node, which is thought to lead the shard.
-    pub async fn propose_on(&self, node: NodeId, shard: ShardId, requests: Vec<Request>) -> Vec<ProposeOutcome> {
-        let count = requests.len();
-        let (class, kind) = match Proposal::is_reserved_for(&requests) {
-            true => (Class::End, FrameKind::End),
-            false => (Class::Propose, FrameKind::Propose),
-        };
-        let body = match (Proposal { requests }).encode() {
-            Ok(body) => body,
-            Err(_) => return vec![ProposeOutcome::Overloaded { retry_after_ms: 20 }; count],
-        };
-        match self.ask(node, class, kind, shard, &body, ENTRY_PATIENCE).await {
-            Ok(answer) => match ProposalReply::decode(&answer) {
-                Ok(reply) if reply.outcomes.len() == count => reply.outcomes,
-                Ok(_) | Err(_) => vec![ProposeOutcome::Unknown; count],
-            },
-            Err(CallError::NotSent(_) | CallError::Refused(_)) => {
-                vec![ProposeOutcome::NotLeader(LeaderHint::default()); count]
-            }
-            Err(CallError::Lost(_) | CallError::Timeout(_)) => vec![ProposeOutcome::Unknown; count],
-        }
+    /// Tries requests that travel together; what became of each, in their order.
+    pub async fn propose(&self, shard: ShardId, target: Target, requests: Vec<Request>) -> Vec<ProposeOutcome> {
+        rpc::propose(&self.shards, shard, target, requests).await
     }
 
-    /// Hands a heartbeat to this node's orchestrator.
-    ///
-    /// # Errors
-    /// [`HeartbeatFailure`].
-    pub async fn heartbeat(&self, shard: ShardId, heartbeat: Heartbeat) -> Result<HeartbeatReply, HeartbeatFailure> {
-        let node = self.node();
-        let nobody = || HeartbeatFailure::NotLeader(LeaderHint::default());
-        let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
-        shard.heartbeat(node, heartbeat).await
-    }
-
-    /// Sends a heartbeat to another node, which is thought to lead the shard.
-    ///
-    /// # Errors
-    /// [`HeartbeatFailure`].
-    pub async fn heartbeat_on(
-        &self,
-        node: NodeId,
-        shard: ShardId,
-        heartbeat: Heartbeat,
-    ) -> Result<HeartbeatReply, HeartbeatFailure> {
-        let nobody = || HeartbeatFailure::NotLeader(LeaderHint::default());
-        let body = heartbeat.encode().map_err(|_| HeartbeatFailure::Overloaded)?;
-        let answer = self.ask(node, Class::Agents, FrameKind::Heartbeat, shard, &body, Duration::ZERO).await;
-        let result = HeartbeatAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result;
-        if result.is_ok() && self.core.believes(node, shard) {
-            self.core.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, node);
-        }
-        result
-    }
-
-    /// Asks this node, which leads the shard, what there is for its own agents.
-    ///
-    /// # Errors
-    /// [`PullFailure`].
-    pub async fn pull(&self, shard: ShardId, pull: Pull) -> Result<Pulled, PullFailure> {
-        let node = self.node();
-        let nobody = || PullFailure::NotLeader(LeaderHint::default());
-        let Some(shard) = self.core.shard(shard) else { return Err(nobody()) };
-        shard.pull(node, &pull, &Room::default()).await
-    }
-
-    /// Asks another node, which is thought to lead the shard, what there is for this node's agents.
-    ///
-    /// # Errors
-    /// [`PullFailure`].
-    pub async fn pull_on(&self, node: NodeId, shard: ShardId, pull: Pull) -> Result<Pulled, PullFailure> {
-        let nobody = || PullFailure::NotLeader(LeaderHint::default());
-        let body = pull.encode().map_err(|_| nobody())?;
-        let waits = Duration::from_millis(pull.wait_ms.into());
-        let answer = self.ask(node, Class::Agents, FrameKind::Pull, shard, &body, waits).await;
-        PullAnswer::decode(&answer.map_err(|_| nobody())?).map_err(|_| nobody())?.result
-    }
-
-    /// Answers a query from this node: as its leader, or from its replica as it is.
+    /// Answers a query from this node's replica as it is.
     ///
     /// # Errors
     /// [`QueryFailure`].
-    pub async fn query(&self, shard: ShardId, query: Query, stale: bool) -> Result<QueryReply, QueryFailure> {
-        let Some(shard) = self.core.shard(shard) else {
-            return Err(QueryFailure::NoReplica(LeaderHint::default()));
-        };
-        if stale { shard.query_stale(query).await } else { shard.query_linearizable(query).await }
-    }
-
-    /// Asks another node, which is thought to lead the shard.
-    ///
-    /// # Errors
-    /// [`QueryFailure`].
-    pub async fn query_on(&self, node: NodeId, shard: ShardId, query: Query) -> Result<QueryReply, QueryFailure> {
-        call_query(&self.core.site.peers, &self.core.site.config, node, shard, &query).await
+    pub async fn read(&self, shard: ShardId, query: Query) -> Result<QueryReply, QueryFailure> {
+        let no_replica = || QueryFailure::NoReplica(LeaderHint::default());
+        self.shards.shard(shard).ok_or_else(no_replica)?.query_stale(query).await
     }
 
     /// Follows the first index whose changes cannot be read here yet.
     pub fn history_progress(&self, shard: ShardId) -> watch::Receiver<u64> {
-        self.core.site.store.history().progress(shard)
+        self.shards.site.store.history().progress(shard)
     }
 
     /// A shard as this node sees it.
     pub fn status(&self, shard: ShardId) -> Option<ShardStatus> {
-        let mut status = self.core.shard(shard).map(|shard| shard.status())?;
+        let mut status = self.shards.shard(shard).map(|shard| shard.status())?;
         status.faults.extend(self.faults());
         Some(status)
     }
 
     /// What is wrong with this node or its peers, whatever the shard.
     pub fn faults(&self) -> Vec<FaultReport> {
-        let peers = &self.core.site.peers;
+        let peers = &self.shards.site.peers;
         peers.shared_identities().into_iter().chain(peers.strays()).collect()
     }
 
@@ -454,13 +351,13 @@ impl ConsensusHandle {
         genesis: Genesis,
         first: Option<SignedFirst>,
     ) -> Result<(), MembershipError> {
-        let core = Arc::clone(&self.core);
-        let place = Place { site: core.site.config.node.site.clone(), shard, genesis };
+        let shards = Arc::clone(&self.shards);
+        let place = Place { site: shards.site.config.node.site.clone(), shard, genesis };
         let charter = Charter { place, first };
         let init = async move {
-            core.check_unheard(shard)?;
-            core.site.peers.reach(&voters).await;
-            let shard = core.open(shard).await.map_err(MembershipError::Raft)?;
+            shards.check_unheard(shard)?;
+            shards.site.peers.reach(&voters).await;
+            let shard = shards.open(shard).await.map_err(MembershipError::Raft)?;
             shard.initialize(&voters, charter).await
         };
         self.beside(init).await.unwrap_or_else(stopped)
@@ -480,9 +377,9 @@ impl ConsensusHandle {
     /// # Errors
     /// [`MembershipError`] says what to do.
     pub async fn add_voter(&self, shard: ShardId, node: NodeId) -> Result<(), MembershipError> {
-        let (core, shard) = (Arc::clone(&self.core), self.member_of(shard)?);
+        let (shards, shard) = (Arc::clone(&self.shards), self.member_of(shard)?);
         let add = async move {
-            core.site.peers.reach(&[node]).await;
+            shards.site.peers.reach(&[node]).await;
             shard.add_voter(node).await
         };
         self.beside(add).await.unwrap_or_else(stopped)
@@ -498,7 +395,7 @@ impl ConsensusHandle {
     }
 
     fn member_of(&self, shard: ShardId) -> Result<Shard, MembershipError> {
-        self.core.shard(shard).ok_or(MembershipError::NoReplica { shard })
+        self.shards.shard(shard).ok_or(MembershipError::NoReplica { shard })
     }
 }
 

@@ -1,8 +1,8 @@
 //! The one place where consensus, engine, mesh and API meet.
 //!
 //! The driver waits for something to happen, tells the engine, and carries out what the engine wants. It decides
-//! nothing. Each side has a port that owns its channels, and says what happened there as an event. Attempts for one target that
-//! arise together travel together.
+//! nothing. Each side has a port that owns its channels, and says what happened there as an event. Attempts for one
+//! target that arise together travel together.
 
 mod agents;
 mod attempts;
@@ -18,12 +18,13 @@ use std::time::Duration;
 use skep_api::{Call, CallQueue, Calls};
 use skep_config::Config;
 use skep_consensus::{ConsensusHandle, FromLeader, ShardView};
-use skep_engine::{Effect, Engine, Event, TopicEvent, WorkKey};
+use skep_engine::{Effect, Engine, Event, InboxEvent, TopicEvent, WorkKey};
 use skep_mesh::MeshHandle;
 use skep_protocol::ids::ShardId;
-use skep_protocol::outcome::Settled;
+use skep_protocol::journal::JournalReport;
+use skep_protocol::settled::Settled;
 use skep_protocol::telemetry::{Envelope, Publication};
-use skep_store::{JournalReport, Journals};
+use skep_store::Journals;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use agents::AgentsPort;
@@ -166,7 +167,7 @@ impl Driver {
             Step::View(shard, view) => Some(self.shards.viewed(shard, view)),
             Step::FromLeader(said) => Some(self.shards.heard(said)),
             Step::Settled(key, settled) => Some(Event::Settled { key, settled }),
-            Step::Journal(report) => Some(journals::reported(*report)),
+            Step::Journal(report) => Some(Event::Inbox(InboxEvent::Journal(*report))),
             Step::Pressure => Some(self.journals.pressed()),
             Step::Received(envelope) => Some(Event::Topic(TopicEvent::Received(*envelope))),
             Step::Published(publication) => Some(Event::Topic(TopicEvent::Published(*publication))),
@@ -184,7 +185,9 @@ impl Driver {
     /// Hands a call to the port that it is for; what the engine is to hear of it.
     fn on_call(&mut self, call: Call) -> Option<Event> {
         match call {
-            Call::Submit { submission, answer } => return Some(self.calls.submitted(*submission, answer)),
+            Call::Submit { shard, request, patience_ms, answer } => {
+                return Some(self.calls.submitted(shard, *request, patience_ms, answer));
+            }
             Call::Query { shard, query, stale: false, patience_ms, answer } => {
                 return Some(self.calls.asked(shard, query, patience_ms, answer));
             }
@@ -200,13 +203,9 @@ impl Driver {
             Call::ShardStatus { shard, answer } => {
                 let _ = answer.send(self.local.shard(shard, self.engine.connectivity(shard)));
             }
-            Call::Members { shard, change, answer } => {
-                self.local.members(shard, change, self.engine.connectivity(shard), answer);
-            }
+            Call::Members { shard, change, answer } => self.local.members(shard, change, answer),
             Call::NodeStatus { answer } => {
-                let (pressure, engine) = (*self.journals.pressure.borrow(), &self.engine);
-                let journals = (pressure, engine.takes_urgent_commands(), engine.agents_lacking_statements());
-                let _ = answer.send(self.local.node(journals));
+                let _ = answer.send(self.local.node(self.journals.standing(&self.engine)));
             }
         }
         None
@@ -227,7 +226,7 @@ impl Driver {
                     self.attempts.begin((key, attempt), shard, target, work);
                 }
                 Effect::Topic(effect) => self.topics.carry_out(effect),
-                Effect::Journal(effect) => self.journals.carry_out(effect),
+                Effect::Journal(job) => self.journals.carry_out(job),
                 Effect::Noted { key, noted } => self.shards.noted(key, noted),
                 Effect::Knows { shard, hint } => self.shards.learned(shard, hint),
                 Effect::Connectivity { shard, state } => self.shards.reaches(shard, state),

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use skep_api::{HistoryRow, NodeView, PeerRow, ShardRow, VoterRow};
+use skep_api::{NodeView, PeerRow, ShardRow};
 use skep_config::NodeConfig;
-use skep_consensus::{ConsensusHandle, ShardStatus};
+use skep_consensus::ConsensusHandle;
 use skep_engine::Connectivity;
 use skep_mesh::{MeshHandle, MeshView};
 use skep_protocol::fault::{FaultReport, ShardFault};
 use skep_protocol::ids::ShardId;
 use skep_protocol::pressure::DiskPressure;
+use skep_protocol::shard_status::ShardStatus;
 
 /// What is wrong with the journals, if anything is: of all shards' agents, so that it has the number of none.
 /// `takes_urgent`: whether what is set aside has room for urgent commands.
@@ -104,49 +105,5 @@ pub(crate) fn row(status: ShardStatus, connectivity: Connectivity) -> ShardRow {
         Some(other) if connectivity == Connectivity::Connected => other.to_owned(),
         Some(_) | None => connectivity.to_string(),
     };
-    let voters = status.voters.into_iter().map(|voter| VoterRow {
-        node: voter.node,
-        incarnation: voter.incarnation.to_string(),
-        raft_id: voter.raft_id.to_string(),
-        name: voter.name.map(|name| name.to_string()),
-        matched: voter.matched,
-        standing: voter.standing.to_string(),
-        heard_ms: voter.heard_ms,
-        speaks: voter.speaks,
-    });
-    ShardRow {
-        shard: status.shard.0,
-        role: status.role.to_string(),
-        term: status.term,
-        leader: status.leader,
-        last_log: status.last_log.unwrap_or(0),
-        committed: status.committed.unwrap_or(0),
-        applied: status.applied.unwrap_or(0),
-        snapshot: status.snapshot.unwrap_or(0),
-        purged: status.purged.unwrap_or(0),
-        digest: status.digest,
-        clock: status.clock,
-        fleet_version: status.fleet_version,
-        fleet_version_max: status.fleet_version_max,
-        held_back_by: status.held_back_by,
-        genesis: status.genesis,
-        recovery: status.recovery,
-        voters: voters.collect(),
-        counts: status.counts,
-        dropped: status.dropped,
-        dedup_ids: status.dedup_ids,
-        connectivity,
-        log_bytes: status.log_bytes,
-        fault: status.fault,
-        faults: status.faults,
-        history: HistoryRow {
-            begins: status.history.begins,
-            next: status.history.next,
-            missing: status.history.missing,
-            lost: status.history.lost,
-            bytes: status.history.bytes,
-            queued_bytes: status.history.queued_bytes,
-            given_back: status.history.given_back,
-        },
-    }
+    ShardRow { status, connectivity }
 }

@@ -3,24 +3,34 @@
 //! A task is work that whoever can claims; a command is meant for the robots that it names, and each of them does it at
 //! most once, before its deadline, or not at all.
 
+mod change;
 mod class;
+mod control;
+mod op;
+mod outcome;
+mod query;
+mod refusal;
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::authority::{Authority, OperatorKey, OperatorSecret};
 use crate::codec::CodecError;
 use crate::fleet::FleetLimits;
-use crate::ids::{CommandId, NodeId};
-use crate::statement::{Place, Signed};
-use crate::text::{AgentId, ContentType, GroupName, Reason, TraceParent, Verb};
+use crate::ids::CommandId;
+use crate::signing::{OperatorKey, OperatorSecret, Place, Signed};
+use crate::text::{AgentId, ContentType, GroupName, TraceParent, Verb};
 use crate::time::LogInstant;
 
+pub use change::CommandChange;
 pub use class::{CommandClass, DeliverySeq, PerClass};
+pub use control::{CommandOrder, OrderKind, SignedOrder};
+pub use op::{CommandOp, DeliveryReport, EndedDelivery};
+pub use outcome::{CommandOutcome, CommandProgress, Steps, VoidCause};
+pub use query::{CommandView, DeliveryView};
+pub use refusal::CommandRefusal;
 
 /// For whom a command is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,7 +95,7 @@ pub struct Command {
     pub operator: OperatorKey,
 }
 
-/// Why a command or a grant was refused as it is.
+/// Why a command was refused as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum InvalidCommand {
     /// The arguments or the result are too large.
@@ -124,27 +134,11 @@ pub enum InvalidCommand {
         /// How many may be.
         max: u64,
     },
-    /// A number that leaves none for later statements.
-    #[error("serial {given} is far above {last}, the last one; give {last} plus one")]
-    Serial {
-        /// The serial that was given.
-        given: u64,
-        /// The last one.
-        last: u64,
-    },
     /// A field that changes what a statement means, and that is not known here.
     #[error("it has field {number}, which changes what it means and is not known here; upgrade this Skep")]
     UnknownField {
         /// Its number.
         number: u32,
-    },
-    /// Too many verbs or targets.
-    #[error("a grant names {given} verbs or targets; at most {max} are allowed, or any")]
-    GrantNames {
-        /// How many.
-        given: usize,
-        /// How many may be.
-        max: u64,
     },
 }
 
@@ -216,266 +210,11 @@ pub fn redriven(command: CommandId, agent: &AgentId) -> CommandId {
     CommandId::from_bytes(bytes)
 }
 
-/// What an operator wants of a command that was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OrderKind {
-    /// Whoever has not started it does not start it.
-    Cancel,
-    /// It is let out to nobody any more; whoever it was let out to goes on.
-    Abort,
-    /// An agent of which nobody knows whether it did it: this is what happened, on the operator's word.
-    Resolve {
-        /// Which agent.
-        agent: AgentId,
-        /// Whether it was done.
-        done: bool,
-    },
-    /// Nobody need look at it any more: what failed of it is settled.
-    Discard,
-}
-
-/// What an operator states to have a command cancelled, aborted or resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommandOrder {
-    /// The shard.
-    pub place: Place,
-    /// Which command.
-    pub command: CommandId,
-    /// What is wanted.
-    pub what: OrderKind,
-    /// Why.
-    pub reason: Reason,
-    /// Who signs it.
-    pub operator: OperatorKey,
-}
-
-/// An order, signed.
-pub type SignedOrder = Signed<CommandOrder>;
-
-impl CommandOrder {
-    /// Signs the order; its `operator` is whoever signs.
-    ///
-    /// # Errors
-    /// [`CodecError`] if it is over its limit.
-    pub fn sign(self, by: &OperatorSecret) -> Result<SignedOrder, CodecError> {
-        Signed::sign(self, by)
-    }
-}
-
-/// How a command ended at one robot. Exactly one of these, for every command that was accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CommandOutcome {
-    /// The robot's software did it.
-    Succeeded {
-        /// What came of it; opaque to Skep.
-        result: Vec<u8>,
-    },
-    /// The robot's software began, and it failed.
-    Failed {
-        /// Why.
-        reason: Reason,
-    },
-    /// The robot's software, or its node, would not do it; or too many commands to it had not ended.
-    Rejected {
-        /// Why.
-        reason: Reason,
-    },
-    /// It was not started by its deadline.
-    Expired,
-    /// It was called off before it was started.
-    Cancelled,
-    /// Another command took its place before it was started.
-    Superseded,
-    /// Nobody knows whether it was done.
-    Indeterminate {
-        /// Why not.
-        reason: Reason,
-    },
-}
-
-impl CommandOutcome {
-    /// Its name.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Succeeded { .. } => "succeeded",
-            Self::Failed { .. } => "failed",
-            Self::Rejected { .. } => "rejected",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::Superseded => "superseded",
-            Self::Indeterminate { .. } => "indeterminate",
-        }
-    }
-
-    /// The same, without what came of it.
-    #[must_use]
-    pub fn without_result(&self) -> Self {
-        match self {
-            Self::Succeeded { .. } => Self::Succeeded { result: Vec::new() },
-            outcome => outcome.clone(),
-        }
-    }
-
-    /// Whether somebody may have to look at it: it was wanted, and it is not known to be done.
-    pub const fn is_failure(&self) -> bool {
-        matches!(self, Self::Failed { .. } | Self::Rejected { .. } | Self::Expired | Self::Indeterminate { .. })
-    }
-
-    /// Whether the robot may have moved by it.
-    pub const fn may_have_acted(&self) -> bool {
-        matches!(self, Self::Succeeded { .. } | Self::Failed { .. } | Self::Indeterminate { .. })
-    }
-}
-
-/// Why a command is not to be started any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum VoidCause {
-    /// Its deadline passed.
-    Expired,
-    /// An operator called it off.
-    Cancelled,
-    /// Another one took its place.
-    Superseded,
-    /// Its operator may not ask for it any more.
-    Revoked,
-}
-
-impl VoidCause {
-    /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::Superseded => "superseded",
-            Self::Revoked => "revoked",
-        }
-    }
-
-    /// How it ends where it was not started.
-    pub const fn outcome(self) -> CommandOutcome {
-        match self {
-            Self::Expired => CommandOutcome::Expired,
-            Self::Cancelled | Self::Revoked => CommandOutcome::Cancelled,
-            Self::Superseded => CommandOutcome::Superseded,
-        }
-    }
-}
-
-/// When a robot's node took each step, on the shard's clock as the node knew it; none for steps that were not taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Steps {
-    /// The command is in the node's journal.
-    pub received: Option<LogInstant>,
-    /// The robot's software took it on.
-    pub accepted: Option<LogInstant>,
-    /// The intent is in the journal, and the software was told to go.
-    pub started: Option<LogInstant>,
-    /// The outcome is in the journal.
-    pub ended: Option<LogInstant>,
-}
-
-impl Steps {
-    /// These steps, and others where these were not taken.
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        Self {
-            received: self.received.or(other.received),
-            accepted: self.accepted.or(other.accepted),
-            started: self.started.or(other.started),
-            ended: self.ended.or(other.ended),
-        }
-    }
-
-    /// Those of them that are other than they were.
-    #[must_use]
-    pub fn since(self, were: Self) -> Self {
-        let new = |now: Option<LogInstant>, was| if now == was { None } else { now };
-        Self {
-            received: new(self.received, were.received),
-            accepted: new(self.accepted, were.accepted),
-            started: new(self.started, were.started),
-            ended: new(self.ended, were.ended),
-        }
-    }
-}
-
-/// How far a robot's software says it has come with a command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandProgress {
-    /// Thousandths of the work.
-    pub permille: u16,
-    /// In the software's words.
-    pub note: Reason,
-    /// When it was said, on the shard's clock as the robot's node knew it; none if it did not.
-    pub at: Option<LogInstant>,
-}
-
-/// A command at one agent, as a shard knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeliveryView {
-    /// The agent.
-    pub agent: AgentId,
-    /// In which wave it is let out to it.
-    pub wave: u32,
-    /// Its place in the agent's order of its class; none before it is let out.
-    pub seq: Option<DeliverySeq>,
-    /// The node that has it, or may have; none as long as nobody can.
-    pub node: Option<NodeId>,
-    /// When it was let out.
-    pub released_at: Option<LogInstant>,
-    /// Why it is not to be started, if it is not.
-    pub void: Option<VoidCause>,
-    /// How it ended.
-    pub outcome: Option<CommandOutcome>,
-    /// When the shard heard how it ended.
-    pub ended_at: Option<LogInstant>,
-    /// When its node took each step, by the node's own bound of the shard's clock.
-    pub steps: Steps,
-    /// How far its software says it has come; none once it has ended.
-    pub progress: Option<CommandProgress>,
-}
-
-/// A command as a shard knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandView {
-    /// The command.
-    pub command: Arc<SignedCommand>,
-    /// When it was accepted.
-    pub accepted_at: LogInstant,
-    /// By which entry.
-    pub index: u64,
-    /// The term of that entry.
-    pub term: u64,
-    /// For how many agents it is.
-    pub agents: u32,
-    /// At how many of them it has not ended.
-    pub open: u32,
-    /// At how many of them it failed, was refused or too late, or nobody knows, and was not sent again.
-    pub failed: u32,
-    /// Whether somebody settled what failed of it.
-    pub discarded: bool,
-    /// How it stands at each agent, or, if it ended long ago, at those where it is a dead letter; left out in lists.
-    pub deliveries: Vec<DeliveryView>,
-}
-
-/// A command on its way to one robot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Delivery {
-    /// Its place in the robot's order of its class.
-    pub seq: u64,
-    /// The command.
-    pub command: Arc<SignedCommand>,
-    /// What makes its operator one.
-    pub authority: Arc<Authority>,
-    /// Why it is not to be started, if it is not: it is taken down, and ends.
-    pub void: Option<VoidCause>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::{Genesis, ShardId};
-    use crate::statement::Statement;
+    use crate::signing::Statement;
 
     fn place() -> Place {
         Place { site: "hall".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) }

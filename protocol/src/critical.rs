@@ -1,5 +1,4 @@
-//! Protobuf messages that are signed: a field that changes what one means, and that the decoder does not know, refuses
-//! it.
+//! Protobuf messages that are signed: a field that changes what one means, and that the decoder does not know, refuses it.
 
 use bytes::Bytes;
 use prost::Message;

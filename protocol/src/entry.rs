@@ -2,18 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use std::collections::BTreeSet;
-
-use crate::agent::{LeaseTerms, Role};
-use crate::authority::{OperatorKey, SignedFirst, SignedGrant, SignedReplacement};
-use crate::command::{CommandOutcome, CommandProgress, DeliverySeq, SignedCommand, SignedOrder, Steps};
+use crate::agent::AgentOp;
+use crate::command::CommandOp;
 use crate::fleet::Rules;
-use crate::ids::{AttachmentId, ClaimEpoch, CommandId, JournalId, NodeId, RaftId, RequestId, SessionId, TaskId};
+use crate::ids::{AttachmentId, ClaimEpoch, CommandId, RaftId, RequestId, TaskId};
 use crate::mutant::{Mutant, is_on};
+use crate::operator::{OperatorOp, SignedFirst};
 use crate::recovery::SignedRecovery;
-use crate::statement::{Place, Verdicts};
-use crate::task::TaskSpec;
-use crate::text::{AgentId, GroupName, Reason};
+use crate::signing::{OperatorKey, Place, Verdicts};
+use crate::task::TaskOp;
+use crate::text::AgentId;
 use crate::time::LogInstant;
 
 /// One log entry: everything that one leader put into one proposal.
@@ -117,302 +115,118 @@ impl Request {
     /// An upper bound of its encoded size in bytes, without encoding it.
     pub fn bytes_bound(&self) -> usize {
         const FIXED: usize = 2_048;
-        match &self.op {
-            Op::CreateTask { spec, .. } => FIXED + spec.payload.len(),
-            Op::CompleteTask { result, .. } => FIXED + result.len(),
-            Op::SendCommand { command } => FIXED + command.body().len(),
-            Op::GrantOperator { grant } => FIXED + grant.body().len(),
-            Op::EndDelivery { ended } => match &ended.outcome {
-                CommandOutcome::Succeeded { result } => FIXED + result.len(),
-                _ => FIXED,
-            },
-            Op::ReportProgress { checkpoint: Some(checkpoint), .. } => FIXED + checkpoint.len(),
-            _ => FIXED,
-        }
+        FIXED + self.op.payload_bytes()
     }
 }
 
-/// What a client can ask of a shard.
+/// What a client can ask of a shard, by what it is asked of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    /// Add a task.
-    CreateTask {
-        /// Its id, made by the client.
-        task: TaskId,
-        /// What is to be done.
-        spec: Box<TaskSpec>,
-    },
-    /// Take a task: the first committed claim wins.
-    ClaimTask {
-        /// Who takes it.
-        agent: AgentId,
-        /// Which; none for the most urgent that suits the agent.
-        task: Option<TaskId>,
-        /// Only under this attachment: a claim that comes after its lease has ended is refused. None for an agent
-        /// that is not attached: its claims have no lease and end by want of progress only.
-        attachment: Option<AttachmentId>,
-    },
-    /// Say how far a claimed task has come; keeps the claim from becoming stale.
-    ReportProgress {
-        /// The claim.
-        claim: Claim,
-        /// Thousandths of the work.
-        permille: u16,
-        /// In the holder's words.
-        note: Reason,
-        /// Where the next holder would go on; none leaves the last one.
-        checkpoint: Option<Vec<u8>>,
-    },
-    /// Finish a claimed task.
-    CompleteTask {
-        /// The claim.
-        claim: Claim,
-        /// What came of it.
-        result: Vec<u8>,
-    },
-    /// Give a claimed task back as failed.
-    FailTask {
-        /// The claim.
-        claim: Claim,
-        /// Why.
-        reason: Reason,
-        /// Whether trying again may help; otherwise it becomes a dead letter at once.
-        retryable: bool,
-    },
-    /// Call a task off, claimed or not.
-    CancelTask {
-        /// Which.
-        task: TaskId,
-        /// Why.
-        reason: Reason,
-    },
-    /// Make a terminal or claimed task pending again, with all its attempts. A completed one stays completed.
-    RequeueTask {
-        /// Which.
-        task: TaskId,
-        /// Why.
-        reason: Reason,
-    },
-    /// Settle a task that is a dead letter; one that is not is left as it is.
-    SettleDeadLetter {
-        /// Which.
-        task: TaskId,
-        /// Whether it is made pending again. Otherwise nobody need look at it any more.
-        again: bool,
-        /// Why.
-        reason: Reason,
-    },
-    /// Make an agent known, or change its role.
-    RegisterAgent {
-        /// Who.
-        agent: AgentId,
-        /// What it can do.
-        role: Role,
-    },
-    /// Forget an agent that holds nothing.
-    RemoveAgent {
-        /// Who.
-        agent: AgentId,
-    },
-    /// Serve an agent from a node, under a lease. Refused while another run of its software, or another node, has it.
-    AttachAgent {
-        /// Who.
-        agent: AgentId,
-        /// What it can do.
-        role: Role,
-        /// The node that asks; only it may.
-        node: NodeId,
-        /// The run of the agent's software. The same one takes up what it held.
-        session: SessionId,
-        /// The lease it asks for.
-        lease: LeaseTerms,
-    },
-    /// Give an agent up: it has stopped, and gives back what it holds.
-    DetachAgent {
-        /// Who.
-        agent: AgentId,
-        /// The attachment that ends.
-        attachment: AttachmentId,
-    },
-    /// Give a claimed task back, neither done nor failed: whoever asks for work next may have it.
-    ReleaseTask {
-        /// The claim.
-        claim: Claim,
-    },
-    /// Have another key be the first operator.
-    ReplaceFirst {
-        /// The statement of the present one.
-        replacement: Box<SignedReplacement>,
-    },
-    /// Grant an operator what an admin states, or revoke it.
-    GrantOperator {
-        /// The statement.
-        grant: Box<SignedGrant>,
-    },
-    /// Have agents do something.
-    SendCommand {
-        /// What, signed.
-        command: Box<SignedCommand>,
-    },
-    /// Cancel, abort or resolve a command.
-    OrderCommand {
-        /// What is wanted, signed.
-        order: Box<SignedOrder>,
-    },
-    /// Have an agent's commands delivered to the node that serves it.
-    OpenInbox {
-        /// Who.
-        agent: AgentId,
-        /// Its attachment.
-        attachment: AttachmentId,
-        /// The journal that the node keeps for it.
-        journal: JournalId,
-        /// The groups that it is of.
-        groups: BTreeSet<GroupName>,
-    },
-    /// Say how far a command has come at an agent.
-    ReportDelivery {
-        /// What.
-        report: Box<DeliveryReport>,
-    },
-    /// Say how a command ended at an agent.
-    EndDelivery {
-        /// What.
-        ended: Box<EndedDelivery>,
-    },
+    /// Of tasks.
+    Task(TaskOp),
+    /// Of agents.
+    Agent(AgentOp),
+    /// Of operators.
+    Operator(OperatorOp),
+    /// Of commands.
+    Command(CommandOp),
 }
 
-/// How far a command has come at an agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeliveryReport {
-    /// The agent.
-    pub agent: AgentId,
-    /// The command.
-    pub command: CommandId,
-    /// Its place in the agent's order.
-    pub seq: DeliverySeq,
-    /// When each step was taken.
-    pub steps: Steps,
-    /// How far the agent's software says it has come.
-    pub progress: Option<CommandProgress>,
-    /// Whether the software that began it is attached.
-    pub under_way: bool,
+impl From<TaskOp> for Op {
+    fn from(op: TaskOp) -> Self {
+        Self::Task(op)
+    }
 }
 
-/// How a command ended at an agent, as its node's journal has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndedDelivery {
-    /// The agent.
-    pub agent: AgentId,
-    /// The command.
-    pub command: CommandId,
-    /// Its place in the agent's order.
-    pub seq: DeliverySeq,
-    /// How.
-    pub outcome: CommandOutcome,
-    /// When each step was taken.
-    pub steps: Steps,
+impl From<AgentOp> for Op {
+    fn from(op: AgentOp) -> Self {
+        Self::Agent(op)
+    }
 }
 
-/// Who says it holds which claim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// The task.
-    pub task: TaskId,
-    /// The holder.
-    pub agent: AgentId,
-    /// The epoch that the claim was given.
-    pub epoch: ClaimEpoch,
+impl From<OperatorOp> for Op {
+    fn from(op: OperatorOp) -> Self {
+        Self::Operator(op)
+    }
+}
+
+impl From<CommandOp> for Op {
+    fn from(op: CommandOp) -> Self {
+        Self::Command(op)
+    }
 }
 
 impl Op {
     /// Whether an operator has to have signed it.
     pub fn is_signed_by_operator(&self) -> bool {
-        matches!(
-            self,
-            Self::ReplaceFirst { .. }
-                | Self::GrantOperator { .. }
-                | Self::SendCommand { .. }
-                | Self::OrderCommand { .. }
-        )
+        self.operator().is_some()
     }
 
     /// The operator who asks for it, and about which command; none for what is not an operator's to ask.
     pub fn operator(&self) -> Option<(OperatorKey, Option<CommandId>)> {
         match self {
-            Self::ReplaceFirst { replacement } => Some((replacement.old, None)),
-            Self::GrantOperator { grant } => Some((grant.by, None)),
-            Self::SendCommand { command } => Some((command.operator, Some(command.id))),
-            Self::OrderCommand { order } => Some((order.operator, Some(order.command))),
-            _ => None,
+            Self::Operator(op) => Some((op.operator(), None)),
+            Self::Command(op) => op.operator().map(|(operator, command)| (operator, Some(command))),
+            Self::Task(_) | Self::Agent(_) => None,
+        }
+    }
+
+    /// Whether the operator whom it names signed it. What no operator has to sign is.
+    fn is_signed(&self) -> bool {
+        match self {
+            Self::Operator(op) => op.is_signed(),
+            Self::Command(op) => op.is_signed(),
+            Self::Task(_) | Self::Agent(_) => true,
         }
     }
 
     /// The operator that it names and who did not sign it; none if it is signed, or need not be.
     pub fn forged(&self) -> Option<OperatorKey> {
-        let (signed, operator) = match self {
-            Self::ReplaceFirst { replacement } => (replacement.is_signed(), replacement.old),
-            Self::GrantOperator { grant } => (grant.is_signed(), grant.by),
-            Self::SendCommand { command } => (command.is_signed(), command.operator),
-            Self::OrderCommand { order } => (order.is_signed(), order.operator),
-            _ => return None,
-        };
-        (!signed && !is_on(Mutant::SignatureNotChecked)).then_some(operator)
+        let (operator, _) = self.operator()?;
+        (!self.is_signed() && !is_on(Mutant::SignatureNotChecked)).then_some(operator)
     }
 
     /// Takes note of whether its operator signed it, if it has to be signed.
     pub fn look_up(&self, verdicts: &Verdicts) {
         match self {
-            Self::ReplaceFirst { replacement } => replacement.look_up(verdicts),
-            Self::GrantOperator { grant } => grant.look_up(verdicts),
-            Self::SendCommand { command } => command.look_up(verdicts),
-            Self::OrderCommand { order } => order.look_up(verdicts),
-            _ => {}
+            Self::Operator(op) => op.look_up(verdicts),
+            Self::Command(op) => op.look_up(verdicts),
+            Self::Task(_) | Self::Agent(_) => {}
         }
     }
 
     /// A field in what an operator signed that changes what it means, and that is not known here.
     pub fn unknown_field(&self) -> Option<u32> {
         match self {
-            Self::ReplaceFirst { replacement } => replacement.unknown_field(),
-            Self::GrantOperator { grant } => grant.unknown_field(),
-            Self::SendCommand { command } => command.unknown_field(),
-            Self::OrderCommand { order } => order.unknown_field(),
-            _ => None,
+            Self::Operator(op) => op.unknown_field(),
+            Self::Command(op) => op.unknown_field(),
+            Self::Task(_) | Self::Agent(_) => None,
         }
     }
 
     /// Whether it can wait: it brings work, or is news that the next ones replace. A shard under pressure refuses these, and
     /// goes on with what ends work.
     pub fn can_wait(&self) -> bool {
-        self.brings_work() || matches!(self, Self::ReportDelivery { .. })
+        self.brings_work() || matches!(self, Self::Command(CommandOp::Report { .. }))
     }
 
     /// Whether it brings work, or somebody who does some. A disk that runs low refuses these.
     pub fn brings_work(&self) -> bool {
         match self {
-            Self::CreateTask { .. }
-            | Self::ClaimTask { .. }
-            | Self::RequeueTask { .. }
-            | Self::SettleDeadLetter { again: true, .. }
-            | Self::RegisterAgent { .. }
-            | Self::AttachAgent { .. }
-            | Self::SendCommand { .. }
-            | Self::OpenInbox { .. } => true,
-            // What takes rights away ends work.
-            Self::GrantOperator { grant } => !grant.revoked,
-            Self::ReportProgress { .. }
-            | Self::CompleteTask { .. }
-            | Self::FailTask { .. }
-            | Self::CancelTask { .. }
-            | Self::SettleDeadLetter { again: false, .. }
-            | Self::ReleaseTask { .. }
-            | Self::RemoveAgent { .. }
-            | Self::DetachAgent { .. }
-            | Self::ReplaceFirst { .. }
-            | Self::OrderCommand { .. }
-            | Self::ReportDelivery { .. }
-            | Self::EndDelivery { .. } => false,
+            Self::Task(op) => op.brings_work(),
+            Self::Agent(op) => op.brings_work(),
+            Self::Operator(op) => op.brings_work(),
+            Self::Command(op) => op.brings_work(),
+        }
+    }
+
+    /// Bytes of what is in it that may be large.
+    fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Task(op) => op.payload_bytes(),
+            Self::Operator(op) => op.payload_bytes(),
+            Self::Command(op) => op.payload_bytes(),
+            Self::Agent(_) => 0,
         }
     }
 }
@@ -479,10 +293,10 @@ pub enum Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::OperatorSecret;
     use crate::command::{CommandOrder, OrderKind};
     use crate::ids::{Genesis, ShardId};
-    use crate::statement::Signed;
+    use crate::signing::{OperatorSecret, Signed};
+    use crate::text::Reason;
 
     #[test]
     fn an_operation_that_was_not_signed_by_whom_it_names_is_forged() {
@@ -496,10 +310,10 @@ mod tests {
             operator: by.key(),
         };
         let signed = order.clone().sign(&by).unwrap();
-        assert_eq!(Op::OrderCommand { order: Box::new(signed.clone()) }.forged(), None);
+        assert_eq!(Op::from(CommandOp::Control { order: Box::new(signed.clone()) }).forged(), None);
         let order = CommandOrder { operator: other.key(), ..order };
         let forged = Signed::under(&order, *signed.signature()).unwrap();
-        let forged = Op::OrderCommand { order: Box::new(forged) };
+        let forged = Op::from(CommandOp::Control { order: Box::new(forged) });
         assert!(forged.is_signed_by_operator());
         assert_eq!(forged.forged(), Some(other.key()));
     }

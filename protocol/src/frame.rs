@@ -24,126 +24,107 @@ pub const FRAME_VERSION: u8 = 1;
 /// Length of the header in bytes.
 pub const HEADER_BYTES: usize = 28;
 
-/// What a frame is for. The numbers are on the wire: they are never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum FrameKind {
+/// Whom frames of a kind concern.
+#[derive(Clone, Copy)]
+enum Of {
+    /// The nodes themselves.
+    Nodes,
+    /// The shard that they name.
+    Shard,
+    /// The Raft group of that shard: a node that is no voter has no part in them.
+    Voters,
+}
+
+/// The kinds of frames, each in one place: its number, whom its frames concern, and how many bytes the body of one may have.
+macro_rules! frame_kinds {
+    ($($(#[$doc:meta])* $kind:ident = $number:literal, of $of:ident, at most $bytes_max:expr;)*) => {
+        /// What a frame is for. The numbers are on the wire: they are never reused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum FrameKind {
+            $($(#[$doc])* $kind = $number,)*
+        }
+
+        impl FrameKind {
+            /// Largest body, in bytes. One that is announced larger is no frame.
+            pub const fn body_bytes_max(self) -> usize {
+                match self {
+                    $(Self::$kind => $bytes_max,)*
+                }
+            }
+
+            const fn of(self) -> Of {
+                match self {
+                    $(Self::$kind => Of::$of,)*
+                }
+            }
+
+            fn from_byte(byte: u8) -> Option<Self> {
+                match byte {
+                    $($number => Some(Self::$kind),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+frame_kinds! {
     /// Both sides' first frame on a connection: who is there.
-    Hello = 1,
+    Hello = 1, of Nodes, at most limits::WORD_BYTES_MAX;
     /// Raft: entries or a heartbeat.
-    Append = 2,
+    Append = 2, of Voters, at most 2 * limits::ENTRY_BYTES_MAX;
     /// Raft: a request for a vote.
-    Vote = 3,
+    Vote = 3, of Voters, at most limits::WORD_BYTES_MAX;
     /// Raft: whether a vote would be granted.
-    PreVote = 4,
+    PreVote = 4, of Voters, at most limits::WORD_BYTES_MAX;
     /// Raft: take over the lead.
-    TransferLeader = 5,
+    TransferLeader = 5, of Voters, at most limits::WORD_BYTES_MAX;
     /// Raft: that there is a snapshot. Answered with how much of it is there already: the sender goes on from there.
-    SnapshotHead = 6,
+    SnapshotHead = 6, of Voters, at most limits::QUERY_BYTES_MAX;
     /// Raft: a chunk of a snapshot. Answered with how much of it is there without a gap.
-    SnapshotChunk = 7,
+    SnapshotChunk = 7, of Voters, at most limits::SNAPSHOT_CHUNK_BYTES_MAX + limits::WORD_BYTES_MAX;
     /// Requests forwarded to the shard's leader.
-    Propose = 8,
+    Propose = 8, of Shard, at most limits::CALL_BYTES_MAX;
     /// A query forwarded to a replica.
-    Query = 9,
+    Query = 9, of Shard, at most limits::QUERY_BYTES_MAX;
     /// What a node's agents want, and the renewal of their leases.
-    Heartbeat = 10,
+    Heartbeat = 10, of Shard, at most limits::CALL_BYTES_MAX;
     /// What agents hold by now, from the shard's leader to the node that serves them.
-    Claims = 11,
+    Claims = 11, of Shard, at most limits::FRAME_BYTES_MAX;
     /// A question to the shard's leader for its log clock, by a node that has none. The answer is eight bytes.
-    Clock = 12,
+    Clock = 12, of Voters, at most limits::WORD_BYTES_MAX;
     /// What there is for agents, from the shard's leader to the node that serves them.
-    Pull = 13,
+    Pull = 13, of Shard, at most limits::CALL_BYTES_MAX;
     /// That its sender leads the shard, and who votes. Whom to ask next, and no more.
-    Leads = 14,
+    Leads = 14, of Shard, at most limits::WORD_BYTES_MAX;
     /// Requests forwarded to the shard's leader that end work: they do not wait behind those that bring it.
-    End = 15,
+    End = 15, of Shard, at most limits::CALL_BYTES_MAX;
     /// That a leader is there. Answered with whether the node follows it, at once, whatever its disk does.
-    Beat = 16,
+    Beat = 16, of Voters, at most limits::WORD_BYTES_MAX;
     /// Raft: the receiver lacks what it acknowledged to the sender, the leader.
-    Forgot = 17,
+    Forgot = 17, of Voters, at most limits::WORD_BYTES_MAX;
     /// Raft: that all of a snapshot was sent. Answered once it is installed.
-    SnapshotInstall = 18,
+    SnapshotInstall = 18, of Voters, at most limits::QUERY_BYTES_MAX;
     /// That another process has come under the receiver's identity; the body is its address as text. Whoever answers lives.
-    Twin = 19,
+    Twin = 19, of Nodes, at most limits::WORD_BYTES_MAX;
     /// Which shards the sender has replicas of. Answered with those of the receiver: as in hellos, but as it is now.
-    Lineages = 20,
+    Lineages = 20, of Nodes, at most limits::WORD_BYTES_MAX;
     /// The answer to a call.
-    Reply = 64,
+    Reply = 64, of Nodes, at most limits::FRAME_BYTES_MAX;
     /// A call that the receiver would not answer; the body is the reason as text.
-    Refused = 65,
+    Refused = 65, of Nodes, at most limits::FRAME_BYTES_MAX;
 }
 
 impl FrameKind {
-    /// Largest body, in bytes. One that is announced larger is no frame.
-    pub const fn body_bytes_max(self) -> usize {
-        match self {
-            Self::Append => 2 * limits::ENTRY_BYTES_MAX,
-            Self::SnapshotChunk => limits::SNAPSHOT_CHUNK_BYTES_MAX + limits::WORD_BYTES_MAX,
-            Self::Propose | Self::End | Self::Heartbeat | Self::Pull => limits::CALL_BYTES_MAX,
-            Self::Query | Self::SnapshotHead | Self::SnapshotInstall => limits::QUERY_BYTES_MAX,
-            Self::Claims | Self::Reply | Self::Refused => limits::FRAME_BYTES_MAX,
-            Self::Hello
-            | Self::Vote
-            | Self::PreVote
-            | Self::TransferLeader
-            | Self::Clock
-            | Self::Leads
-            | Self::Beat
-            | Self::Forgot
-            | Self::Twin
-            | Self::Lineages => limits::WORD_BYTES_MAX,
-        }
-    }
-
     /// Whether frames of this kind are a Raft group's own: a node that is no voter has no part in them.
     pub const fn is_of_voters(self) -> bool {
-        matches!(
-            self,
-            Self::Append
-                | Self::Vote
-                | Self::PreVote
-                | Self::TransferLeader
-                | Self::Forgot
-                | Self::Beat
-                | Self::Clock
-                | Self::SnapshotHead
-                | Self::SnapshotChunk
-                | Self::SnapshotInstall
-        )
+        matches!(self.of(), Of::Voters)
     }
 
     /// Whether frames of this kind ask or say something of the shard that they name: the others are about the nodes themselves.
     pub const fn is_of_shard(self) -> bool {
-        !matches!(self, Self::Hello | Self::Twin | Self::Lineages | Self::Reply | Self::Refused)
-    }
-
-    fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Hello,
-            2 => Self::Append,
-            3 => Self::Vote,
-            4 => Self::PreVote,
-            5 => Self::TransferLeader,
-            6 => Self::SnapshotHead,
-            7 => Self::SnapshotChunk,
-            8 => Self::Propose,
-            9 => Self::Query,
-            10 => Self::Heartbeat,
-            11 => Self::Claims,
-            12 => Self::Clock,
-            13 => Self::Pull,
-            14 => Self::Leads,
-            15 => Self::End,
-            16 => Self::Beat,
-            17 => Self::Forgot,
-            18 => Self::SnapshotInstall,
-            19 => Self::Twin,
-            20 => Self::Lineages,
-            64 => Self::Reply,
-            65 => Self::Refused,
-            _ => return None,
-        })
+        matches!(self.of(), Of::Shard | Of::Voters)
     }
 }
 
@@ -354,6 +335,16 @@ mod tests {
         golden.extend([0, 0, 1, 0]);
         assert_eq!(header().encode().as_slice(), golden);
         assert_eq!(Header::decode(&header().encode()), Ok(header()));
+    }
+
+    #[test]
+    fn kinds_keep_their_numbers_and_whom_they_concern() {
+        let numbers = |is: fn(FrameKind) -> bool| -> Vec<u8> {
+            (0..=u8::MAX).filter(|byte| FrameKind::from_byte(*byte).is_some_and(is)).collect()
+        };
+        assert_eq!(numbers(|_| true), (1..=20).chain([64, 65]).collect::<Vec<u8>>());
+        assert_eq!(numbers(FrameKind::is_of_voters), [2, 3, 4, 5, 6, 7, 12, 16, 17, 18]);
+        assert_eq!(numbers(|kind| !kind.is_of_shard()), [1, 19, 20, 64, 65]);
     }
 
     #[test]

@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::Position;
 use crate::ids::{AttachmentId, ClaimEpoch, TaskId};
 use crate::leader::LeaderHint;
+use crate::position::Position;
 use crate::task::Task;
 use crate::text::AgentId;
 

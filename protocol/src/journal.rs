@@ -1,15 +1,20 @@
 //! What a node writes down of the commands of its agents, before it says or does anything about them.
 
+mod serials;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{KnownFirst, OperatorKey};
 use crate::command::{CommandOutcome, DeliverySeq, PerClass, SignedCommand, Steps};
 use crate::ids::{CommandId, Genesis, HomeEpoch, JournalId, SessionId, ShardId};
+use crate::operator::KnownFirst;
+use crate::signing::OperatorKey;
 use crate::text::AgentId;
 use crate::time::LogInstant;
+
+pub use serials::Serials;
 
 /// Whose journal it is, and how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +40,7 @@ impl JournalHead {
     }
 
     /// Whether the shard goes on as another one than it was by the head before. What operators stated then holds no more, and the
-    /// numbers of it are not remembered: whoever keeps journals forgets them with this head.
+    /// numbers of it do not hold for this journal any more: see [`Serials::follow`].
     pub fn is_of_another_shard(&self, before: &Self) -> bool {
         before.genesis.is_some() && self.genesis != before.genesis
     }
@@ -99,8 +104,9 @@ pub struct JournalStep {
 pub struct JournalState {
     /// Its head.
     pub head: JournalHead,
-    /// The number of the last statement about each operator that was seen.
-    pub stated: BTreeMap<OperatorKey, u64>,
+    /// What all journals of its shard know of the statements of operators: this one may not have been told yet by whose
+    /// word.
+    pub stated: Serials,
     /// Its entries, in their order.
     pub entries: Vec<JournalEntry>,
     /// What the shard's clock has surely come to. It never falls: nothing is begun whose deadline is not after it.
@@ -113,8 +119,8 @@ pub struct JournalState {
 impl JournalState {
     /// A journal of these entries, by which nothing was begun that is let go of, nor anything seen that was stated later than
     /// at first.
-    pub const fn new(head: JournalHead, entries: Vec<JournalEntry>) -> Self {
-        Self { head, stated: BTreeMap::new(), entries, clock_floor: LogInstant::ZERO, begun: BTreeMap::new() }
+    pub fn new(head: JournalHead, entries: Vec<JournalEntry>) -> Self {
+        Self { head, stated: Serials::default(), entries, clock_floor: LogInstant::ZERO, begun: BTreeMap::new() }
     }
 }
 
@@ -131,7 +137,8 @@ pub enum JournalWrite {
     Step(JournalStep),
     /// The journal is not needed any more. Written by whoever keeps journals, when it holds nothing and nobody uses it.
     Forget,
-    /// No statement about an operator is believed from now on that has a lower number.
+    /// No statement about an operator is believed from now on that has a lower number, here and in all journals of the
+    /// shard that take the same word: see [`Serials`].
     Stated {
         /// Who.
         operator: OperatorKey,
@@ -158,4 +165,54 @@ pub struct JournalRecord {
     pub agent: AgentId,
     /// What, in order.
     pub writes: Vec<JournalWrite>,
+}
+
+/// What is wanted of the journals of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalJob {
+    /// Tell the journal of an agent, as [`JournalReport::Opened`]; a new one if there is none.
+    Open {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+    },
+    /// Write all of this, in order for each agent, and report it as [`JournalReport::Written`] once no crash can undo it. A
+    /// crash before that may leave the first of it.
+    Write {
+        /// A name for the report.
+        key: u64,
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+        /// What.
+        writes: Vec<JournalWrite>,
+    },
+    /// The journal of an agent is of no use until it is opened again. It may be forgotten if it holds nothing.
+    Release {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+    },
+}
+
+/// What the journals of a node report. For each agent in the order of the jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalReport {
+    /// A journal was read, or made.
+    Opened {
+        /// The shard.
+        shard: ShardId,
+        /// The agent.
+        agent: AgentId,
+        /// The journal.
+        journal: Box<JournalState>,
+    },
+    /// It is written, and no crash undoes it.
+    Written {
+        /// Its name.
+        key: u64,
+    },
 }

@@ -6,12 +6,14 @@
 //!
 //! Each class of command has an order and a room of its own: urgent ones come however many routine ones wait.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{AuthorityNews, Root};
-use crate::command::{CommandClass, Delivery, PerClass, VoidCause};
+use crate::command::{CommandClass, PerClass, SignedCommand, VoidCause};
 use crate::ids::{AttachmentId, HomeEpoch, JournalId};
 use crate::leader::LeaderHint;
+use crate::operator::{Authority, AuthorityNews, Root};
 use crate::text::AgentId;
 use crate::time::LogInstant;
 
@@ -84,6 +86,19 @@ pub struct PulledFor {
     /// The place behind which the node goes on, of a class in which it is ahead of all that was let out: somebody had delivered what
     /// there is not. A leader asks a quorum before it says so, for it may be behind itself.
     pub back: PerClass<Option<u64>>,
+}
+
+/// A command on its way to one robot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Its place in the robot's order of its class.
+    pub seq: u64,
+    /// The command.
+    pub command: Arc<SignedCommand>,
+    /// What makes its operator one.
+    pub authority: Arc<Authority>,
+    /// Why it is not to be started, if it is not: it is taken down, and ends.
+    pub void: Option<VoidCause>,
 }
 
 /// Why a leader does not answer.

@@ -2,15 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{Attachment, Role};
-use crate::authority::{KnownFirst, OperatorGrant, OperatorKey};
-use crate::change::{Change, ChangeSet};
+use crate::agent::AgentView;
+use crate::change::ChangeSet;
 use crate::command::CommandView;
+use crate::history::{HistoryEdge, HistoryRecord};
 use crate::ids::{CommandId, TaskId};
 use crate::leader::LeaderHint;
-use crate::statement::Place;
-use crate::task::{Task, TaskStatus};
-use crate::text::{AgentId, Capability};
+use crate::operator::{KnownFirst, OperatorGrant};
+use crate::signing::{OperatorKey, Place};
+use crate::task::{Task, TaskStatus, TaskView};
+use crate::text::AgentId;
 use crate::time::LogInstant;
 
 /// What can be asked of a replica.
@@ -109,41 +110,6 @@ pub struct QueryReply {
     pub answer: Answer,
 }
 
-/// Where the history of a replica ends, below and in between.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistoryEdge {
-    /// The first index whose changes are kept. What is before it is gone, and is with no replica that keeps as much.
-    pub begins: u64,
-    /// When the oldest changes that are kept were made; none if there are none.
-    pub begins_at: Option<LogInstant>,
-    /// The entries from the first one wanted on whose changes the replica lacks; none if it has them, or has not applied
-    /// them yet.
-    pub missing: Option<Missing>,
-}
-
-/// Entries whose changes a replica lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Missing {
-    /// The first of them.
-    pub from: u64,
-    /// The first one after them.
-    pub end: u64,
-    /// Whether no replica has them: otherwise they are being fetched.
-    pub lost: bool,
-}
-
-impl HistoryEdge {
-    /// The entries around one that the replica has no changes of and gets none of by applying the log: from, and the first
-    /// one after them.
-    pub fn lacks(&self, index: u64) -> Option<(u64, u64)> {
-        if index < self.begins {
-            return Some((0, self.begins));
-        }
-        let missing = self.missing.filter(|missing| (missing.from..missing.end).contains(&index))?;
-        Some((missing.from, missing.end))
-    }
-}
-
 /// The answer proper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
@@ -221,63 +187,6 @@ pub enum Answer {
     },
 }
 
-/// A task, and why nobody has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskView {
-    /// The task.
-    pub task: Task,
-    /// Why it waits, if it does.
-    pub waits: Option<WaitReason>,
-}
-
-/// Why a pending task is not being worked on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum WaitReason {
-    /// The last attempt failed.
-    #[error("its last attempt failed; the next may begin at {until}")]
-    BackingOff {
-        /// When the next may begin.
-        until: LogInstant,
-    },
-    /// Its former holder may be back.
-    #[error("it is kept for its former holder {agent} until {until}")]
-    KeptFor {
-        /// The former holder.
-        agent: AgentId,
-        /// How long.
-        until: LogInstant,
-    },
-    /// There are no agents.
-    #[error("no agent is attached to any node")]
-    NoAgents,
-    /// Nobody has what it requires.
-    #[error("none of the {attached} attached agents has all that it requires: {}", list(lacking))]
-    NobodyCapable {
-        /// Agents that are attached.
-        attached: u32,
-        /// What no attached agent has; all that is required if somebody has each but nobody all.
-        lacking: Vec<Capability>,
-    },
-    /// Everybody who could is busy.
-    #[error("all {capable} capable agents hold as many tasks as they may")]
-    AllBusy {
-        /// How many.
-        capable: u32,
-    },
-    /// Somebody could, and has not asked for work.
-    #[error("{free} of {capable} capable agents have room and none has asked for work")]
-    NobodyReady {
-        /// How many could.
-        capable: u32,
-        /// How many of them have room.
-        free: u32,
-    },
-}
-
-fn list(capabilities: &[Capability]) -> String {
-    capabilities.iter().map(Capability::as_str).collect::<Vec<_>>().join(", ")
-}
-
 /// How many objects a shard holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -307,32 +216,6 @@ pub struct Dropped {
     pub agents: u64,
     /// Operators who could do nothing any more, and of whom everything that was granted had ended.
     pub operators: u64,
-}
-
-/// One transition of a task and where it stands in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistoryRecord {
-    /// The entry's index.
-    pub index: u64,
-    /// The entry's term.
-    pub term: u64,
-    /// The transition.
-    pub change: Change,
-}
-
-/// An agent as a shard knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentView {
-    /// Its id.
-    pub id: AgentId,
-    /// Its role.
-    pub role: Role,
-    /// Tasks it holds.
-    pub held: u32,
-    /// Registered agents of other roles that share a capability with it.
-    pub overlaps: u32,
-    /// Who serves it; none while nobody does.
-    pub attachment: Option<Attachment>,
 }
 
 /// What a peer answers to a forwarded query.

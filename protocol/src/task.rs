@@ -1,16 +1,26 @@
 //! Tasks: work that agents claim.
 
+mod change;
+mod op;
+mod query;
+mod refusal;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::Position;
 use crate::fleet::FleetLimits;
 use crate::ids::{AttachmentId, ClaimEpoch, TaskId};
+use crate::position::Position;
 use crate::text::{AgentId, Capability, Reason, TaskKind, Title};
 use crate::time::LogInstant;
+
+pub use change::{ReclaimCause, TaskChange, Topic};
+pub use op::{Claim, TaskOp};
+pub use query::{TaskView, WaitReason};
+pub use refusal::TaskRefusal;
 
 /// How urgent a task is. Higher first; equal priorities in order of creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::ids::NodeId;
 use crate::limits;
-use crate::text::{AgentId, SiteName, TextError, check_line};
+use crate::text::{AgentId, ContentType, SiteName};
 
 /// A topic of the data plane: `site/group/kind`.
 ///
@@ -108,7 +108,7 @@ pub struct Publication {
     /// Of whom: a later publication of the same source on the same topic, sent by the same node, makes an earlier one obsolete.
     pub source: AgentId,
     /// What kind of bytes the payload is, as a media type; empty if unsaid.
-    pub content_type: String,
+    pub content_type: ContentType,
     /// What is said; opaque to Skep.
     pub payload: Vec<u8>,
 }
@@ -122,15 +122,6 @@ pub enum InvalidPublication {
         /// Its size.
         bytes: usize,
     },
-    /// A media type that is none.
-    #[error("the content type has {bytes} bytes; at most {} are allowed", limits::NAME_BYTES_MAX)]
-    ContentType {
-        /// Its size.
-        bytes: usize,
-    },
-    /// A media type with what a terminal would obey.
-    #[error(transparent)]
-    Text(#[from] TextError),
 }
 
 impl Publication {
@@ -142,10 +133,7 @@ impl Publication {
         if self.payload.len() > limits::PUBLICATION_BYTES_MAX {
             return Err(InvalidPublication::Payload { bytes: self.payload.len() });
         }
-        if self.content_type.len() > limits::NAME_BYTES_MAX {
-            return Err(InvalidPublication::ContentType { bytes: self.content_type.len() });
-        }
-        Ok(check_line("content type", &self.content_type)?)
+        Ok(())
     }
 }
 
@@ -185,6 +173,7 @@ impl SignedEnvelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Encoded as _;
 
     #[test]
     fn a_topic_is_a_site_a_group_and_a_kind() {
@@ -211,13 +200,24 @@ mod tests {
     fn a_publication_has_limits() {
         let topic = TopicPath::new("s/g/k").unwrap();
         let source = AgentId::new("r1").unwrap();
-        let fits = Publication { topic, source, content_type: String::new(), payload: vec![0; 4_096] };
+        let fits = Publication { topic, source, content_type: ContentType::default(), payload: vec![0; 4_096] };
         assert_eq!(fits.check(), Ok(()));
-        let large = Publication { payload: vec![0; 4_097], ..fits.clone() };
+        let large = Publication { payload: vec![0; 4_097], ..fits };
         assert_eq!(large.check(), Err(InvalidPublication::Payload { bytes: 4_097 }));
-        let named = Publication { content_type: "x".repeat(65), ..fits.clone() };
-        assert_eq!(named.check(), Err(InvalidPublication::ContentType { bytes: 65 }));
-        let obeyed = Publication { content_type: "text/\u{1b}[2J".to_owned(), ..fits };
-        assert!(matches!(obeyed.check(), Err(InvalidPublication::Text(TextError::Control { .. }))));
+    }
+
+    /// The envelope of another program, which checked nothing.
+    #[test]
+    fn an_envelope_with_a_media_type_that_no_command_may_have_is_refused() {
+        let sender = NodeId::from_public_key([1; 32]);
+        let read = |content_type: &str| {
+            let sent = (sender, 1_u64, 2_u64, "s/g/k", "r1", content_type, vec![0_u8; 8]);
+            Envelope::decode(&[vec![Envelope::VERSION], postcard::to_stdvec(&sent).unwrap()].concat())
+        };
+        let most = "x".repeat(limits::CONTENT_TYPE_BYTES_MAX);
+        assert_eq!(read(&most).unwrap().publication.content_type.as_str(), most);
+        for bad in [format!("{most}x").as_str(), "text/\u{1b}[2J"] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -90,10 +90,7 @@ fn check_part(what: &'static str, text: &str) -> Result<(), TextError> {
 }
 
 /// Checks that a text holds no control characters.
-///
-/// # Errors
-/// [`TextError::Control`] names the first one.
-pub fn check_line(what: &'static str, text: &str) -> Result<(), TextError> {
+fn check_line(what: &'static str, text: &str) -> Result<(), TextError> {
     text.chars().find(|c| is_control(*c)).map_or(Ok(()), |found| Err(TextError::Control { what, found }))
 }
 
@@ -279,6 +276,13 @@ impl Reason {
             end -= 1;
         }
         Self(Arc::from(&text[..end]))
+    }
+}
+
+impl Default for ContentType {
+    /// Unsaid.
+    fn default() -> Self {
+        Self(Arc::from(""))
     }
 }
 

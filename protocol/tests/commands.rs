@@ -4,13 +4,13 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use skep_protocol::authority::{AuthorityNews, KnownFirst, OperatorKey, OperatorSecret, Root};
 use skep_protocol::codec::Encoded;
 use skep_protocol::command::*;
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, ShardId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalStep, JournalWrite};
-use skep_protocol::pull::{Pull, PullAnswer, PullFor, Pulled, PulledFor};
-use skep_protocol::statement::Place;
+use skep_protocol::operator::{AuthorityNews, KnownFirst, Root};
+use skep_protocol::pull::{Delivery, Pull, PullAnswer, PullFor, Pulled, PulledFor};
+use skep_protocol::signing::{OperatorKey, OperatorSecret, Place};
 use skep_protocol::time::LogInstant;
 
 fn secret() -> OperatorSecret {

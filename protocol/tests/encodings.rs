@@ -2,31 +2,37 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
-use skep_protocol::agent::{LeaseTerms, Position, Role};
-use skep_protocol::authority::OperatorSecret;
+use skep_protocol::agent::{AgentOp, Role};
 use skep_protocol::change::{Change, ChangeKind, ChangeSet};
 use skep_protocol::codec::{CodecError, Encoded};
 use skep_protocol::command::{
-    Command, CommandClass, CommandOrder, CommandOutcome, DeliverySeq, OrderKind, Steps, Target,
+    Command, CommandClass, CommandOp, CommandOrder, CommandOutcome, DeliverySeq, EndedDelivery, OrderKind, Steps,
+    Target,
 };
-use skep_protocol::entry::{Claim, Decision, EndedDelivery, Entry, EntryBody, Op, Request};
+use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::fleet::{FleetLimits, FleetVersions, Rules};
 use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Lineages, Proposal, ProposalReply, RaftAddress};
 use skep_protocol::heartbeat::{
     AgentClaims, AgentHeartbeat, AgentRenewal, ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatReply, Renewal,
 };
+use skep_protocol::history::{HistoryEdge, Missing};
 use skep_protocol::ids::{
     AttachmentId, ClaimEpoch, CommandId, Genesis, Incarnation, NodeId, RequestId, SessionId, ShardId, TaskId,
 };
 use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
-use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply};
-use skep_protocol::query::{Answer, AsOf, HistoryEdge, Missing, Query, QueryAnswer, QueryReply};
+use skep_protocol::outcome::{ProposeOutcome, Receipt, Reply};
+use skep_protocol::position::Position;
+use skep_protocol::query::{Answer, AsOf, Query, QueryAnswer, QueryReply};
 use skep_protocol::recovery::Lineage;
-use skep_protocol::statement::Place;
-use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec, TaskStatus};
+use skep_protocol::refusal::Refusal;
+use skep_protocol::signing::{OperatorSecret, Place};
+use skep_protocol::task::{
+    Claim, DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskChange, TaskOp, TaskRefusal, TaskSpec, TaskStatus,
+};
 use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath};
-use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName, TaskKind, Title, TraceParent};
+use skep_protocol::text::{AgentId, Capability, ContentType, NodeName, Reason, SiteName, TaskKind, Title, TraceParent};
 use skep_protocol::time::LogInstant;
 
 fn hex(bytes: &[u8]) -> String {
@@ -54,7 +60,7 @@ fn request(op: Op) -> Request {
 }
 
 fn entry() -> Entry {
-    let op = Op::CreateTask { task: TaskId::from_bytes([0xbb; 16]), spec: Box::new(spec()) };
+    let op = Op::Task(TaskOp::Create { task: TaskId::from_bytes([0xbb; 16]), spec: Box::new(spec()) });
     Entry { stamp: LogInstant::from_raw(2), term: 3, body: EntryBody::Requests(vec![request(op)]) }
 }
 
@@ -80,11 +86,9 @@ fn lineage() -> Lineage {
 }
 
 fn change_set() -> ChangeSet {
-    let what = ChangeKind::Claimed {
+    let what = ChangeKind::Task {
         task: TaskId::from_bytes([0xbb; 16]),
-        by: AgentId::new("a").unwrap(),
-        epoch: ClaimEpoch(1),
-        attempt: 1,
+        change: TaskChange::Claimed { by: AgentId::new("a").unwrap(), epoch: ClaimEpoch(1), attempt: 1 },
     };
     let change = Change { at: LogInstant::from_raw(2), request: Some(RequestId::from_bytes([0xaa; 16])), what };
     ChangeSet { index: 4, term: 3, changes: vec![change] }
@@ -98,7 +102,7 @@ fn outcome() -> ProposalReply {
         attempts: 1,
     };
     let applied = ProposeOutcome::Applied { index: 4, stamp: LogInstant::from_raw(2), reply: Reply::Done(receipt) };
-    let refused = Reply::Refused(Refusal::NoSuchTask(TaskId::from_bytes([0xbb; 16])));
+    let refused = Reply::Refused(Refusal::Task(TaskRefusal::NoSuchTask(TaskId::from_bytes([0xbb; 16]))));
     let refused = ProposeOutcome::Applied { index: 5, stamp: LogInstant::from_raw(2), reply: refused };
     ProposalReply { outcomes: vec![applied, refused, ProposeOutcome::Unknown, ProposeOutcome::NotLeader(hint())] }
 }
@@ -112,7 +116,7 @@ fn answer() -> QueryAnswer {
 
 fn envelope() -> Envelope {
     let (topic, source) = (TopicPath::new("s/g/k").unwrap(), AgentId::new("a").unwrap());
-    let publication = Publication { topic, source, content_type: String::new(), payload: vec![9] };
+    let publication = Publication { topic, source, content_type: ContentType::default(), payload: vec![9] };
     Envelope { sender: NodeId::from_public_key([0xdd; 32]), process: 1, sequence: 2, publication }
 }
 
@@ -176,11 +180,11 @@ fn golden_bytes_of_each_version() {
     }
 }
 
-const GOLDEN_ENTRY: &str = "0202030001{a}010200{b}0174016b020101630109030405060107080101010201";
+const GOLDEN_ENTRY: &str = "0302030001{a}01020000{b}0174016b020101630109030405060107080101010201";
 const GOLDEN_HELLO: &str = "0301010102{c}05016e0173";
-const GOLDEN_CHANGES: &str = "020403010201{a}01{b}01610101";
+const GOLDEN_CHANGES: &str = "030403010201{a}00{b}0101610101";
 const GOLDEN_HINT: &str = "01{d}0301{d}";
-const GOLDEN_OUTCOME: &str = "02040004020000{b}0101010005020107{b}050101{d}0301{d}";
+const GOLDEN_OUTCOME: &str = "03040004020000{b}010101000502010100{b}050101{d}0301{d}";
 
 fn survives<T: Encoded + PartialEq + std::fmt::Debug>(value: &T) {
     let bytes = value.encode().unwrap();
@@ -213,7 +217,7 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&envelope());
     survives(&signed_envelope());
     survives(&Query::History { task: TaskId::from_bytes([1; 16]), after_index: Some(3), limit: 9 });
-    survives(&Proposal { requests: vec![request(Op::RemoveAgent { agent: AgentId::new("a").unwrap() })] });
+    survives(&Proposal { requests: vec![request(Op::Agent(AgentOp::Remove { agent: AgentId::new("a").unwrap() }))] });
 }
 
 /// As many shards as a node says, each recovered as often as is remembered.
@@ -232,7 +236,7 @@ fn a_hello_has_room_for_all_that_a_node_says_in_it() {
 fn what_is_over_its_limit_is_refused_both_ways() {
     let mut large = entry();
     let EntryBody::Requests(requests) = &mut large.body else { unreachable!() };
-    let Op::CreateTask { spec, .. } = &mut requests[0].op else { unreachable!() };
+    let Op::Task(TaskOp::Create { spec, .. }) = &mut requests[0].op else { unreachable!() };
     spec.payload = vec![0; Entry::BYTES_MAX];
     assert!(matches!(large.encode(), Err(CodecError::TooLarge { .. })));
     assert!(matches!(Entry::decode(&vec![1; Entry::BYTES_MAX + 1]), Err(CodecError::TooLarge { .. })));
@@ -266,9 +270,9 @@ fn of_operators() -> [Op; 3] {
     let (id, reason) = (CommandId::from_bytes([7; 16]), PLACE.parse().unwrap());
     let order = CommandOrder { place, command: id, what: OrderKind::Cancel, reason, operator: by.key() };
     [
-        Op::SendCommand { command: Box::new(traced) },
-        Op::SendCommand { command: Box::new(typed) },
-        Op::OrderCommand { order: Box::new(order.sign(&by).unwrap()) },
+        Op::Command(CommandOp::Send { command: Box::new(traced) }),
+        Op::Command(CommandOp::Send { command: Box::new(typed) }),
+        Op::Command(CommandOp::Control { order: Box::new(order.sign(&by).unwrap()) }),
     ]
 }
 
@@ -284,12 +288,12 @@ fn of_clients() -> [Op; 6] {
     };
     let role = Role { capabilities: [Capability::new(PLACE).unwrap()].into(), ..Role::unregistered() };
     [
-        Op::CreateTask { task, spec: Box::new(TaskSpec { title: PLACE.parse().unwrap(), ..spec() }) },
-        Op::CancelTask { task, reason: PLACE.parse().unwrap() },
-        Op::ReportProgress { claim, permille: 1, note: PLACE.parse().unwrap(), checkpoint: None },
-        Op::EndDelivery { ended: Box::new(ended) },
-        Op::RegisterAgent { agent: "a".parse().unwrap(), role },
-        Op::RemoveAgent { agent: PLACE.parse().unwrap() },
+        Op::Task(TaskOp::Create { task, spec: Box::new(TaskSpec { title: PLACE.parse().unwrap(), ..spec() }) }),
+        Op::Task(TaskOp::Cancel { task, reason: PLACE.parse().unwrap() }),
+        Op::Task(TaskOp::Report { claim, permille: 1, note: PLACE.parse().unwrap(), checkpoint: None }),
+        Op::Command(CommandOp::End { ended: Box::new(ended) }),
+        Op::Agent(AgentOp::Register { agent: "a".parse().unwrap(), role }),
+        Op::Agent(AgentOp::Remove { agent: PLACE.parse().unwrap() }),
     ]
 }
 
@@ -322,37 +326,43 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         (task.clone(), prop::collection::vec(any::<u8>(), 0..300), any::<Option<u64>>()).prop_map(
             |(task, payload, valid_for_ms)| {
-                Op::CreateTask { task, spec: Box::new(TaskSpec { payload, valid_for_ms, ..spec() }) }
+                Op::Task(TaskOp::Create { task, spec: Box::new(TaskSpec { payload, valid_for_ms, ..spec() }) })
             }
         ),
         (agent.clone(), prop::option::of(task.clone()), any::<Option<u64>>()).prop_map(|(agent, task, attachment)| {
-            Op::ClaimTask { agent, task, attachment: attachment.map(AttachmentId) }
+            Op::Task(TaskOp::Claim { agent, task, attachment: attachment.map(AttachmentId) })
         }),
         (agent.clone(), any::<[u8; 32]>(), any::<[u8; 16]>(), any::<u64>()).prop_map(
             |(agent, node, session, ttl_ms)| {
-                Op::AttachAgent {
+                Op::Agent(AgentOp::Attach {
                     agent,
                     role: Role::unregistered(),
                     node: NodeId::from_public_key(node),
                     session: SessionId::from_bytes(session),
                     lease: LeaseTerms { ttl_ms },
-                }
+                })
             }
         ),
-        (agent.clone(), any::<u64>()).prop_map(|(agent, id)| Op::DetachAgent { agent, attachment: AttachmentId(id) }),
-        (claim.clone(), any::<u16>(), reason.clone(), any::<Option<Vec<u8>>>())
-            .prop_map(|(claim, permille, note, checkpoint)| Op::ReportProgress { claim, permille, note, checkpoint }),
+        (agent.clone(), any::<u64>())
+            .prop_map(|(agent, id)| Op::Agent(AgentOp::Detach { agent, attachment: AttachmentId(id) })),
+        (claim.clone(), any::<u16>(), reason.clone(), any::<Option<Vec<u8>>>()).prop_map(
+            |(claim, permille, note, checkpoint)| Op::Task(TaskOp::Report { claim, permille, note, checkpoint })
+        ),
         (claim.clone(), prop::collection::vec(any::<u8>(), 0..300))
-            .prop_map(|(claim, result)| Op::CompleteTask { claim, result }),
-        (claim, reason.clone(), any::<bool>()).prop_map(|(claim, reason, retryable)| Op::FailTask {
+            .prop_map(|(claim, result)| Op::Task(TaskOp::Complete { claim, result })),
+        (claim, reason.clone(), any::<bool>()).prop_map(|(claim, reason, retryable)| Op::Task(TaskOp::Fail {
             claim,
             reason,
             retryable
-        }),
-        (task.clone(), reason.clone()).prop_map(|(task, reason)| Op::CancelTask { task, reason }),
-        (task.clone(), reason.clone()).prop_map(|(task, reason)| Op::RequeueTask { task, reason }),
-        (task, any::<bool>(), reason).prop_map(|(task, again, reason)| Op::SettleDeadLetter { task, again, reason }),
-        agent.prop_map(|agent| Op::RegisterAgent { agent, role: Role::unregistered() }),
+        })),
+        (task.clone(), reason.clone()).prop_map(|(task, reason)| Op::Task(TaskOp::Cancel { task, reason })),
+        (task.clone(), reason.clone()).prop_map(|(task, reason)| Op::Task(TaskOp::Requeue { task, reason })),
+        (task, any::<bool>(), reason).prop_map(|(task, again, reason)| Op::Task(TaskOp::Settle {
+            task,
+            again,
+            reason
+        })),
+        agent.prop_map(|agent| Op::Agent(AgentOp::Register { agent, role: Role::unregistered() })),
     ]
 }
 

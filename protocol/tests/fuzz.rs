@@ -6,7 +6,6 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
-use skep_protocol::authority::{FirstOperator, FirstReplacement, OperatorGrant};
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::command::{Command, CommandOrder};
@@ -16,10 +15,11 @@ use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
 use skep_protocol::ids::NodeId;
 use skep_protocol::journal::JournalRecord;
 use skep_protocol::leader::LeaderHint;
+use skep_protocol::operator::{FirstOperator, FirstReplacement, OperatorGrant};
 use skep_protocol::pull::{Pull, PullAnswer};
 use skep_protocol::query::{Query, QueryAnswer};
 use skep_protocol::recovery::ShardRecovery;
-use skep_protocol::statement::Statement;
+use skep_protocol::signing::Statement;
 use skep_protocol::telemetry::{Envelope, SignedEnvelope, TopicPath};
 use skep_protocol::text::{AgentId, Capability, NodeName, Reason, SiteName};
 

@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use skep_protocol::authority::{Allowed, FirstOperator, FirstReplacement, OperatorGrant, Signature};
 use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind};
+use skep_protocol::operator::{Allowed, FirstOperator, FirstReplacement, OperatorGrant};
 use skep_protocol::recovery::ShardRecovery;
-use skep_protocol::statement::{Signed, Statement};
+use skep_protocol::signing::{Signature, Signed, Statement};
 use skep_protocol::time::LogInstant;
 
 fn hex(bytes: &[u8]) -> String {

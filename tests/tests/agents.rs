@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use skep_client::{AgentOptions, AgentStatus, Assignment, AttachedAgent, Fenced, Role, TaskSpec};
+use skep_client::{AgentOptions, AgentStatus, Assignment, AttachedAgent, Code, Fenced, Role, TaskSpec};
 use skep_tests::Site;
 
 const NODE: &str = env!("CARGO_BIN_EXE_skep-node");
@@ -99,7 +99,7 @@ async fn an_agent_is_refused_elsewhere_while_its_lease_lives_and_admitted_after(
     let role = Role { name: "robot".into(), max_concurrent: Some(1), ..Role::default() };
     let hasty = AgentOptions { patience: Duration::ZERO, ..AgentOptions::new("r1", role) };
     let refused = AttachedAgent::attach(&site.net.nodes[1].client(), hasty, None).await.err().unwrap();
-    assert_eq!(refused.code(), Some("SKEP-0118"), "{refused}");
+    assert_eq!(refused.code(), Some(Code::AgentElsewhere), "{refused}");
     // Its software ends without a word.
     drop(first);
     attach(&site, 1, "r1").await;
@@ -115,7 +115,7 @@ async fn of_two_who_name_a_task_one_has_it_and_the_other_is_told_who() {
         (Ok(won), Err(lost)) | (Err(lost), Ok(won)) => (won, lost),
         _ => panic!("exactly one wins"),
     };
-    assert_eq!(lost.code(), Some("SKEP-0111"), "{lost}");
+    assert_eq!(lost.code(), Some(Code::LostRace), "{lost}");
     assert!(lost.to_string().contains(&won.claim().agent), "{lost}");
     won.complete(Vec::new()).await.unwrap();
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use skep_client::command::{Command, CommandClass};
-use skep_client::{Client, CommandId, OperatorSecret, Read, TaskSpec};
+use skep_client::{Client, Code, CommandId, OperatorSecret, Read, TaskSpec};
 use skep_tests::Site;
 use skep_tests::hall::{Hall, QUICK, Starts, attach, obey, signed};
 use skep_tests::small_disk::SmallDisk;
@@ -124,7 +124,7 @@ async fn a_node_that_starts_with_little_room_says_so_now_and_then_and_to_its_cal
     site.net.start(0).unwrap();
     let client = site.net.nodes[0].impatient_client();
     let spec = || TaskSpec { title: "no room".to_owned(), ..TaskSpec::default() };
-    let refused = async || client.create_task(spec()).await.err().filter(|error| error.code() == Some("SKEP-0204"));
+    let refused = async || client.create_task(spec()).await.err().filter(|error| error.code() == Some(Code::DiskFull));
     let refused = site.net.wait_for("the refusal", refused).await.unwrap();
     assert!(refused.to_string().contains("is nearly full"), "{refused}");
     assert!(!refused.to_string().contains("start or reconnect voters"), "{refused}");
@@ -171,7 +171,7 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
             Ok(watch) => watches.push((client, watch)),
             Err(error) => {
                 // Connections of those that were refused before may not be gone yet.
-                assert!(matches!(error.code(), Some("SKEP-0009" | "SKEP-0010")), "{error}");
+                assert!(matches!(error.code(), Some(Code::TooManyConnections | Code::TooManyStreams)), "{error}");
                 assert!(error.to_string().contains("are open"), "{error}");
                 refused += 1;
             }
@@ -188,7 +188,7 @@ async fn a_node_with_few_descriptors_refuses_watchers_by_name_and_serves_whoever
     // Connections that say nothing take all places, and whoever calls hears why there is none.
     let idle: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(node.dir.join("api.sock")).unwrap()).collect();
     let error = site.net.wait_for("the refusal", async || {
-        node.impatient_client().node_status().await.err().filter(|error| error.code() == Some("SKEP-0009"))
+        node.impatient_client().node_status().await.err().filter(|error| error.code() == Some(Code::TooManyConnections))
     });
     let error = error.await.unwrap();
     assert!(error.to_string().contains("ulimit -n"), "{error}");

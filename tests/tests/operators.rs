@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use skep_client::{Client, ClientError, Endpoint, Genesis, NotStarted, Settings};
+use skep_client::{Client, ClientError, Code, Endpoint, Genesis, NotStarted, Settings};
 use skep_tests::hall::{Hall, attach};
 use skep_tests::{Ran, Site};
 
@@ -53,6 +53,19 @@ async fn a_shard_is_made_with_its_first_operator_who_shows_its_key_and_gives_its
     let by_the_former = site.skep(0, &[&add[..], &[first_file.as_str()]].concat());
     assert_eq!(by_the_former.code(), Some(5), "{}", by_the_former.error());
     assert_eq!(site.skep(0, &[&add[..], &[next_file.as_str()]].concat()).code(), Some(0));
+    let mut events = client.watch_operators(Some(1)).await.unwrap();
+    let (first, next) = (first.as_str(), next.as_str());
+    let expected = [
+        ("granted", first, first),
+        ("replaced-first", next, first),
+        ("granted", next, next),
+        ("refused", "", first),
+        ("granted", first, next),
+    ];
+    for expected in expected {
+        let event = events.message().await.unwrap().unwrap();
+        assert_eq!((event.kind.as_str(), event.operator.as_str(), event.by.as_str()), expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,10 +97,10 @@ async fn a_revoked_operators_commands_are_begun_no_more_and_a_grant_ends() {
 }
 
 /// Why something was refused, as programs read it.
-fn code(refused: &Ran) -> String {
+fn code(refused: &Ran) -> Code {
     let error = refused.error();
     let told: Value = serde_json::from_str(error.lines().last().unwrap_or_default()).unwrap_or_default();
-    told["error"]["code"].as_str().unwrap_or(&error).to_owned()
+    told["error"]["code"].as_str().and_then(Code::of).unwrap_or_else(|| panic!("{error}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,22 +114,22 @@ async fn a_key_signs_for_the_shard_that_it_signed_for_first_whatever_shard_a_nod
     let (first, second) = (genesis(&own), genesis(&other));
     let cancel = ["command", "cancel", "07070707-0707-0707-0707-070707070707", "--key", key, "-o", "json"];
     let given = [&cancel[..], &["--genesis", second.as_str()]].concat();
-    assert_eq!(code(&own.site.skep(0, &cancel)), "SKEP-0415", "the shard judges it");
+    assert_eq!(code(&own.site.skep(0, &cancel)), Code::NoSuchCommand, "the shard judges it");
     let remembered = || std::fs::read_to_string(format!("{key}.shard-1")).unwrap().trim().to_owned();
     assert_eq!(remembered(), first);
     // As if the node of the one named the other.
     let refused = other.site.skep(0, &cancel);
-    assert_eq!((refused.code(), code(&refused)), (Some(5), "SKEP-0305".to_owned()));
+    assert_eq!((refused.code(), code(&refused)), (Some(5), Code::AnotherShard));
     assert_eq!(remembered(), first);
     // Whoever says which one is meant is taken at its word, and at nobody else's.
-    assert!(code(&other.site.skep(0, &given)).starts_with("SKEP-04"));
-    assert_eq!(code(&own.site.skep(0, &given)), "SKEP-0305");
+    assert!(code(&other.site.skep(0, &given)).is_of_statements());
+    assert_eq!(code(&own.site.skep(0, &given)), Code::AnotherShard);
     let by_variable = Ran::of(own.site.command(0, &cancel).env("SKEP_GENESIS", &second));
-    assert_eq!(code(&by_variable), "SKEP-0305");
+    assert_eq!(code(&by_variable), Code::AnotherShard);
     let pinned = own.site.skep(0, &["operator", "pin", &second, "--key", key]);
     assert_eq!((pinned.code(), remembered()), (Some(0), second.clone()), "{}", pinned.error());
-    assert!(code(&other.site.skep(0, &cancel)).starts_with("SKEP-04"));
-    assert_eq!(code(&own.site.skep(0, &cancel)), "SKEP-0305");
+    assert!(code(&other.site.skep(0, &cancel)).is_of_statements());
+    assert_eq!(code(&own.site.skep(0, &cancel)), Code::AnotherShard);
     // So it is with the client of a program.
     let [wanted, told] = [&second, &first].map(|genesis| genesis.parse::<Genesis>().unwrap());
     let settings = Settings { genesis: Some(wanted), ..Settings::default() };

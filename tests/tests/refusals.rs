@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use skep_client::Code;
 use skep_tests::running::Running;
 use skep_tests::{Ran, Site};
 
@@ -229,7 +230,7 @@ async fn a_full_disk_refuses_writes_and_serves_again_when_there_is_space() {
         let spec = skep_client::TaskSpec { title: title.into(), ..Default::default() };
         client.create_task(spec).await
     };
-    let refused = async || create("no room").await.err().filter(|error| error.code() == Some("SKEP-0204"));
+    let refused = async || create("no room").await.err().filter(|error| error.code() == Some(Code::DiskFull));
     let mut claims = Vec::new();
     for n in 0..2 {
         let task_id = create("before").await.unwrap().task_id;
@@ -245,7 +246,7 @@ async fn a_full_disk_refuses_writes_and_serves_again_when_there_is_space() {
     site.net
         .wait_for("the refusal of everything", async || {
             let ended = client.complete_task(claims[0].clone(), Vec::new()).await;
-            ended.err().filter(|error| error.code() == Some("SKEP-0204"))
+            ended.err().filter(|error| error.code() == Some(Code::DiskFull))
         })
         .await
         .unwrap();

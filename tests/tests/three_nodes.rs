@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use skep_client::{ClientError, Read, Settings, TaskSpec, v1};
+use skep_client::{ClientError, Code, Read, Settings, TaskSpec, v1};
 use skep_testnet::Load;
 use skep_tests::Site;
 
@@ -94,7 +94,7 @@ async fn a_task_lives_from_create_to_complete_on_any_node() {
     assert_eq!((claimed["status"].as_str(), claimed["epoch"].as_u64()), (Some("claimed"), Some(1)));
     let lost = site.skep(2, &["task", "claim", task, "--agent", "r2"]);
     assert_eq!(lost.code(), Some(1), "the loser of a race learns that it lost");
-    assert!(lost.error().contains("SKEP-0111") && lost.error().contains("r1"), "{}", lost.error());
+    assert!(lost.error().contains(Code::LostRace.as_str()) && lost.error().contains("r1"), "{}", lost.error());
     let thief = site.skep(0, &["task", "complete", task, "--agent", "r2"]);
     assert_eq!(thief.code(), Some(5), "{}", thief.error());
     site.skep(2, &["task", "progress", task, "40", "--agent", "r1", "-o", "json"]).json();
@@ -125,7 +125,7 @@ async fn the_same_request_id_is_done_once_wherever_it_is_sent() {
     let retried = site.net.nodes[1].client().send_create(request("one")).await.unwrap();
     assert_eq!(first.task_id, retried.task_id);
     let other = failure(site.net.nodes[2].client().send_create(request("two")).await);
-    assert_eq!(other.code, "SKEP-0103", "another body under a used id is refused");
+    assert_eq!(other.code, Code::RequestIdReused.as_str(), "another body under a used id is refused");
     let tasks = site.net.nodes[2].client().tasks(&[], &[], 10, Read::Linearizable).await.unwrap().tasks;
     assert_eq!(tasks.len(), 1);
 }
@@ -150,7 +150,7 @@ async fn without_a_quorum_writes_are_refused_and_stale_reads_say_their_age() {
         .unwrap();
     let refused = site.skep(0, &["task", "create", "after"]);
     assert_eq!(refused.code(), Some(4), "{}", refused.error());
-    assert!(refused.error().contains("SKEP-0202"), "{}", refused.error());
+    assert!(refused.error().contains(Code::NoQuorum.as_str()), "{}", refused.error());
     assert_eq!(site.skep(0, &["task", "list"]).code(), Some(4));
     let stale = site.skep(0, &["task", "show", &task, "--stale", "-o", "json"]).json();
     assert_eq!(stale["task"]["title"], "before");
@@ -186,7 +186,7 @@ async fn a_request_from_before_all_machines_restarted_is_expired() {
     restart_all(&mut site, true).await;
     let client = site.net.nodes[1].client();
     let refused = failure(client.send_create(old).await);
-    assert_eq!(refused.code, "SKEP-0101", "{}", refused.message);
+    assert_eq!(refused.code, Code::RequestExpired.as_str(), "{}", refused.message);
     let tasks = client.tasks(&[], &[], 10, Read::Linearizable).await.unwrap().tasks;
     assert_eq!(tasks.len(), 1, "what was acknowledged is there, and the old request was not done");
     client.create_task(spec("after")).await.unwrap();
@@ -333,7 +333,7 @@ async fn a_shard_is_not_made_anew_over_a_replica_of_it() {
         .wait_for("the refusal", async || {
             let ran = site.skep(0, &["shard", "init", "--no-operator", "--voters", &voters]);
             assert_ne!(ran.code(), Some(0), "two that forgot would outvote the one that knows");
-            ran.error().contains("SKEP-0005").then(|| ran.error())
+            ran.error().contains(Code::VotersUnchanged.as_str()).then(|| ran.error())
         })
         .await
         .unwrap();

@@ -4,12 +4,16 @@
 mod support;
 
 use skep_fleet::FleetState;
-use skep_protocol::change::{ChangeKind, ReclaimCause};
+use skep_protocol::agent::{AgentOp, AgentRefusal};
+use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::AttachmentId;
-use skep_protocol::outcome::Refusal;
-use skep_protocol::query::WaitReason;
-use skep_protocol::task::{DisconnectPolicy, KeptFor, Reconcile, RetryPolicy, TaskSpec, TaskState, TaskStatus};
+use skep_protocol::refusal::{Refusal, RequestRefusal};
+use skep_protocol::task::{
+    DisconnectPolicy, KeptFor, ReclaimCause, Reconcile, RetryPolicy, TaskChange, TaskOp, TaskRefusal, TaskSpec,
+    TaskState, TaskStatus, WaitReason,
+};
+
 use support::*;
 
 fn expire(name: &str, attachment: AttachmentId) -> Decision {
@@ -29,12 +33,15 @@ fn an_agent_belongs_to_one_node_and_one_run_of_its_software_at_a_time() {
     let mut shard = Shard::new();
     let first = shard.attached(attach("r1", 1, 1));
     for (at, session) in [(2, 1), (1, 2), (2, 2)] {
-        assert!(matches!(shard.refused(attach("r1", at, session)), Refusal::AgentElsewhere { .. }));
+        assert!(matches!(shard.refused(attach("r1", at, session)), Refusal::Agent(AgentRefusal::Elsewhere { .. })));
     }
     let again = shard.attached(attach("r1", 1, 1));
     assert!(again > first, "the same run may attach again, under an attachment of its own");
     shard.decide(expire("r1", first));
-    assert!(matches!(shard.refused(attach("r1", 2, 2)), Refusal::AgentElsewhere { .. }), "that one had ended before");
+    assert!(
+        matches!(shard.refused(attach("r1", 2, 2)), Refusal::Agent(AgentRefusal::Elsewhere { .. })),
+        "that one had ended before"
+    );
     shard.decide(expire("r1", again));
     assert!(shard.attached(attach("r1", 2, 2)) > again);
 }
@@ -43,7 +50,10 @@ fn an_agent_belongs_to_one_node_and_one_run_of_its_software_at_a_time() {
 fn an_attached_agent_is_not_removed() {
     let mut shard = Shard::new();
     shard.attached(attach("r1", 1, 1));
-    assert!(matches!(shard.refused(Op::RemoveAgent { agent: agent("r1") }), Refusal::AgentElsewhere { .. }));
+    assert!(matches!(
+        shard.refused(AgentOp::Remove { agent: agent("r1") }),
+        Refusal::Agent(AgentRefusal::Elsewhere { .. })
+    ));
 }
 
 #[test]
@@ -55,12 +65,15 @@ fn what_an_agent_held_is_pending_at_once_when_its_lease_ends() {
     shard.pass(7_000);
     let applied = shard.decide(expire("r1", attachment));
     let reclaimed = applied.changes.iter().find_map(|change| match &change.what {
-        ChangeKind::Reclaimed { cause, not_before, .. } => Some((*cause, *not_before)),
+        ChangeKind::Task { change: TaskChange::Reclaimed { cause, not_before, .. }, .. } => Some((*cause, *not_before)),
         _ => None,
     });
     assert_eq!(reclaimed, Some((ReclaimCause::LeaseExpired, shard.now)));
     shard.ok(take(1, "r2"));
-    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::StaleEpoch { .. }), "the former holder is fenced");
+    assert!(
+        matches!(shard.refused(complete(1, "r1", 1)), Refusal::Task(TaskRefusal::StaleEpoch { .. })),
+        "the former holder is fenced"
+    );
     shard.ok(complete(1, "r2", 2));
 }
 
@@ -69,9 +82,9 @@ fn a_claim_after_the_end_of_its_attachment_is_refused() {
     let mut shard = Shard::new();
     shard.ok(create(1, spec()));
     let attachment = shard.attached(attach("r1", 1, 1));
-    let claim = Op::ClaimTask { agent: agent("r1"), task: Some(task_id(1)), attachment: Some(attachment) };
+    let claim = Op::Task(TaskOp::Claim { agent: agent("r1"), task: Some(task_id(1)), attachment: Some(attachment) });
     shard.decide(expire("r1", attachment));
-    assert!(matches!(shard.refused(claim), Refusal::NotAttached { .. }));
+    assert!(matches!(shard.refused(claim), Refusal::Agent(AgentRefusal::NotAttached { .. })));
     shard.decide(assign(1, "r1", attachment, 0));
     assert_eq!(shard.status(1), TaskStatus::Pending);
 }
@@ -125,10 +138,10 @@ fn a_task_that_is_not_replaced_waits_for_its_former_holder_and_no_longer() {
     let attachment = shard.attached(attach("r1", 1, 1));
     shard.ok(take(1, "r1"));
     shard.decide(expire("r1", attachment));
-    assert!(matches!(shard.refused(take(1, "r2")), Refusal::KeptFor { .. }));
+    assert!(matches!(shard.refused(take(1, "r2")), Refusal::Task(TaskRefusal::KeptFor { .. })));
     assert_eq!(shard.ok(take_any("r2")), skep_protocol::outcome::Receipt::NothingToClaim);
     shard.pass(29_999);
-    assert!(matches!(shard.refused(take(1, "r2")), Refusal::KeptFor { .. }));
+    assert!(matches!(shard.refused(take(1, "r2")), Refusal::Task(TaskRefusal::KeptFor { .. })));
     shard.pass(1);
     shard.ok(take(1, "r2"));
 }
@@ -144,7 +157,7 @@ fn a_former_holder_that_is_back_in_time_gets_its_task_under_a_new_epoch() {
     let attachment = shard.attached(attach("r1", 1, 2));
     shard.decide(assign(1, "r1", attachment, 0));
     assert_eq!(shard.task(1).epoch.0, 2);
-    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::StaleEpoch { .. }));
+    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::Task(TaskRefusal::StaleEpoch { .. })));
 }
 
 #[test]
@@ -154,9 +167,12 @@ fn an_agent_that_detaches_gives_everything_back_to_whoever_comes() {
     shard.ok(create(1, kept(policy)));
     let attachment = shard.attached(attach("r1", 1, 1));
     shard.ok(take(1, "r1"));
-    shard.ok(Op::DetachAgent { agent: agent("r1"), attachment });
+    shard.ok(AgentOp::Detach { agent: agent("r1"), attachment });
     shard.ok(take(1, "r2"));
-    assert!(matches!(shard.refused(Op::DetachAgent { agent: agent("r1"), attachment }), Refusal::NotAttached { .. }));
+    assert!(matches!(
+        shard.refused(AgentOp::Detach { agent: agent("r1"), attachment }),
+        Refusal::Agent(AgentRefusal::NotAttached { .. })
+    ));
 }
 
 #[test]
@@ -165,11 +181,8 @@ fn a_checkpoint_outlives_its_holder_and_not_a_requeue() {
     shard.ok(create(1, spec()));
     let attachment = shard.attached(attach("r1", 1, 1));
     shard.ok(take(1, "r1"));
-    let progress = |by, epoch, checkpoint| Op::ReportProgress {
-        claim: claim(1, by, epoch),
-        permille: 500,
-        note: reason(""),
-        checkpoint,
+    let progress = |by, epoch, checkpoint| {
+        Op::Task(TaskOp::Report { claim: claim(1, by, epoch), permille: 500, note: reason(""), checkpoint })
     };
     shard.ok(progress("r1", 1, Some(vec![7])));
     shard.decide(expire("r1", attachment));
@@ -178,8 +191,8 @@ fn a_checkpoint_outlives_its_holder_and_not_a_requeue() {
     shard.ok(progress("r2", 2, None));
     assert_eq!(shard.task(1).checkpoint.as_deref(), Some([7].as_slice()), "progress without one leaves it");
     let too_large = vec![0; skep_protocol::limits::CHECKPOINT_BYTES_MAX + 1];
-    assert!(matches!(shard.refused(progress("r2", 2, Some(too_large))), Refusal::Invalid(_)));
-    shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("") });
+    assert!(matches!(shard.refused(progress("r2", 2, Some(too_large))), Refusal::Request(RequestRefusal::Invalid(_))));
+    shard.ok(TaskOp::Requeue { task: task_id(1), reason: reason("") });
     assert_eq!(shard.task(1).checkpoint, None);
 }
 
@@ -226,22 +239,22 @@ fn a_task_that_is_given_back_is_pending_at_once_and_its_giver_is_fenced() {
     shard.ok(create(1, spec()));
     shard.attached(attach("r1", 1, 1));
     shard.ok(take(1, "r1"));
-    let release = |by, epoch| Op::ReleaseTask { claim: claim(1, by, epoch) };
-    assert!(matches!(shard.refused(release("r2", 1)), Refusal::NotHolder { .. }));
+    let release = |by, epoch| Op::Task(TaskOp::Release { claim: claim(1, by, epoch) });
+    assert!(matches!(shard.refused(release("r2", 1)), Refusal::Task(TaskRefusal::NotHolder { .. })));
     shard.ok(release("r1", 1));
-    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::WrongStatus { .. }));
+    assert!(matches!(shard.refused(complete(1, "r1", 1)), Refusal::Task(TaskRefusal::WrongStatus { .. })));
     shard.ok(take(1, "r2"));
-    assert!(matches!(shard.refused(release("r1", 1)), Refusal::StaleEpoch { .. }));
+    assert!(matches!(shard.refused(release("r1", 1)), Refusal::Task(TaskRefusal::StaleEpoch { .. })));
 }
 
 #[test]
 fn a_claim_that_is_taken_from_an_attached_agent_is_nobodys_until_its_lease_must_have_ended() {
     type Take = fn(&mut Shard);
     let takes: [(&str, Take); 3] = [
-        ("requeue", |shard| drop(shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("") }))),
+        ("requeue", |shard| drop(shard.ok(TaskOp::Requeue { task: task_id(1), reason: reason("") }))),
         ("cancel and requeue", |shard| {
-            shard.ok(Op::CancelTask { task: task_id(1), reason: reason("") });
-            shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("") });
+            shard.ok(TaskOp::Cancel { task: task_id(1), reason: reason("") });
+            shard.ok(TaskOp::Requeue { task: task_id(1), reason: reason("") });
         }),
         ("stale", |shard| {
             shard.pass(10_000);
@@ -255,7 +268,7 @@ fn a_claim_that_is_taken_from_an_attached_agent_is_nobodys_until_its_lease_must_
         shard.ok(take(1, "r1"));
         take_back(&mut shard);
         shard.pass(LEASE.orchestrator_ms() - 1);
-        assert!(matches!(shard.refused(take(1, "r2")), Refusal::BackingOff { .. }), "{what}");
+        assert!(matches!(shard.refused(take(1, "r2")), Refusal::Task(TaskRefusal::BackingOff { .. })), "{what}");
         shard.pass(1);
         shard.ok(take(1, "r2"));
     }
@@ -267,7 +280,7 @@ fn giving_back_costs_no_attempt() {
     shard.ok(create(1, spec()));
     for epoch in 1..=9 {
         shard.ok(take(1, "r1"));
-        shard.ok(Op::ReleaseTask { claim: claim(1, "r1", epoch) });
+        shard.ok(TaskOp::Release { claim: claim(1, "r1", epoch) });
     }
     assert_eq!((shard.status(1), shard.task(1).attempts), (TaskStatus::Pending, 0));
     assert!(shard.task(1).failures.is_empty());
@@ -278,7 +291,7 @@ fn the_same_run_of_an_agent_does_not_shorten_its_lease() {
     let mut shard = Shard::new();
     shard.attached(attach("r1", 1, 1));
     let mut shorter = attach("r1", 1, 1);
-    let Op::AttachAgent { lease, .. } = &mut shorter else { unreachable!() };
+    let Op::Agent(AgentOp::Attach { lease, .. }) = &mut shorter else { unreachable!() };
     lease.ttl_ms = 1_000;
     shard.attached(shorter);
     assert_eq!(shard.state.agent(&agent("r1")).unwrap().attachment.unwrap().lease, LEASE);
@@ -291,17 +304,20 @@ fn a_fence_outlives_a_lost_clock_though_every_deadline_has_passed() {
     shard.attached(attach("r2", 2, 1));
     shard.ok(create(1, spec()));
     shard.ok(take(1, "r1"));
-    shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("once more") });
+    shard.ok(TaskOp::Requeue { task: task_id(1), reason: reason("once more") });
     shard.ok(create(2, spec()));
     shard.ok(take(2, "r1"));
-    shard.ok(Op::CancelTask { task: task_id(2), reason: reason("no more") });
+    shard.ok(TaskOp::Cancel { task: task_id(2), reason: reason("no more") });
     shard.pass(1_000);
     shard.ok(create(3, spec()));
     shard.apply(EntryBody::ClockLost);
     shard.now = shard.state.clock();
-    shard.ok(Op::RequeueTask { task: task_id(2), reason: reason("after all") });
+    shard.ok(TaskOp::Requeue { task: task_id(2), reason: reason("after all") });
     for n in [1, 2] {
-        assert!(matches!(shard.refused(take(n, "r2")), Refusal::BackingOff { .. }), "r1 may still work on task {n}");
+        assert!(
+            matches!(shard.refused(take(n, "r2")), Refusal::Task(TaskRefusal::BackingOff { .. })),
+            "r1 may still work on task {n}"
+        );
     }
     shard.pass(LEASE.orchestrator_ms() - 1_000);
     shard.ok(take(1, "r2"));

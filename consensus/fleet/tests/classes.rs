@@ -3,12 +3,13 @@
 
 mod support;
 
+use skep_protocol::agent::AgentOp;
 use skep_protocol::command::*;
-use skep_protocol::entry::{EndedDelivery, Op};
 use skep_protocol::ids::{CommandId, HomeEpoch};
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
 use skep_protocol::pull::{Pull, PullFor, PulledFor};
+use skep_protocol::refusal::Refusal;
 use support::hall::*;
 use support::*;
 
@@ -105,7 +106,7 @@ fn a_thin_link_gets_commands_one_by_one_and_all_of_them_in_the_end() {
 fn routine_commands_fill_no_room_of_urgent_ones_and_the_ends_of_one_class_make_room_in_it() {
     let mut hall = Hall::with(&["r1"]);
     fill(&mut hall, "r1", limits::OUTBOX_MAX, 1);
-    let full = |count: usize| Refusal::OutboxFull { agent: agent("r1"), count: count as u64 };
+    let full = |count: usize| Refusal::Command(CommandRefusal::OutboxFull { agent: agent("r1"), count: count as u64 });
     let routine = hall.command(200, to("r1"));
     assert_eq!(hall.refused(signed(routine.clone())), full(limits::OUTBOX_MAX));
     for n in 0..limits::OUTBOX_URGENT_MAX {
@@ -117,7 +118,7 @@ fn routine_commands_fill_no_room_of_urgent_ones_and_the_ends_of_one_class_make_r
     let end = |hall: &mut Hall, command: CommandId| {
         let seq = hall.place(command, (1, 1));
         let ended = EndedDelivery { agent: agent("r1"), command, seq, outcome: succeeded(), steps: Steps::default() };
-        hall.ok(Op::EndDelivery { ended: Box::new(ended) })
+        hall.ok(CommandOp::End { ended: Box::new(ended) })
     };
     end(&mut hall, nth(10_000));
     let again = |command: Command| Command { args: b"again".to_vec().into(), ..command };
@@ -130,7 +131,7 @@ fn another_journal_gets_what_nobody_had_in_the_order_of_each_class() {
     let mut hall = Hall::new();
     hall.join("r1", 1, journal(1), &[]);
     let attachment = hall.state.agent(&agent("r1")).unwrap().attachment.unwrap().id;
-    hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
+    hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
     for (n, class) in [(1, CommandClass::Routine), (2, CommandClass::Urgent), (3, CommandClass::Routine)] {
         let command = Command { class, ..hall.command(n, to("r1")) };
         hall.send(command);

@@ -6,13 +6,16 @@ mod support;
 use std::collections::BTreeSet;
 
 use skep_fleet::FleetState;
-use skep_protocol::authority::OperatorGrant;
+use skep_protocol::agent::{AgentOp, AgentRefusal};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
-use skep_protocol::entry::{Decision, EndedDelivery, EntryBody, Op};
+use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::operator::{OperatorChange, OperatorGrant};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::Refusal;
+
 use support::hall::*;
 use support::*;
 
@@ -34,9 +37,9 @@ fn a_command_stands_in_the_order_of_its_robot_until_its_outcome_is_known() {
     assert_eq!(changes, []);
     // A place in the order that it never had is somebody's mistake.
     let elsewhere = hall.ended("r1", 2, (1, 9), succeeded());
-    assert_eq!(hall.refused(elsewhere), Refusal::NoSuchCommand(id(2)));
+    assert_eq!(hall.refused(elsewhere), Refusal::Command(CommandRefusal::NoSuchCommand(id(2))));
     let never = hall.ended("r1", 9, (1, 1), succeeded());
-    assert_eq!(hall.refused(never), Refusal::NoSuchCommand(id(9)));
+    assert_eq!(hall.refused(never), Refusal::Command(CommandRefusal::NoSuchCommand(id(9))));
 }
 
 #[test]
@@ -47,7 +50,7 @@ fn the_same_command_under_another_request_is_done_once_and_another_body_is_refus
     assert_eq!(hall.send(command.clone()), receipt);
     assert_eq!(hall.waiting("r1").len(), 1);
     let other = Command { args: b"else".to_vec().into(), ..command };
-    assert_eq!(hall.refused(signed(other)), Refusal::CommandExists(id(1)));
+    assert_eq!(hall.refused(signed(other)), Refusal::Command(CommandRefusal::Exists(id(1))));
 }
 
 #[test]
@@ -57,14 +60,17 @@ fn an_old_signed_command_is_refused_however_long_ago_its_id_was_forgotten() {
     // Never seen here: only its signed deadline tells.
     hall.now = hall.now.plus_ms(10_000);
     let (deadline, now) = (command.deadline, hall.now);
-    assert_eq!(hall.refused(signed(command.clone())), Refusal::CommandExpired { command: id(1), deadline, now });
+    assert_eq!(
+        hall.refused(signed(command.clone())),
+        Refusal::Command(CommandRefusal::Expired { command: id(1), deadline, now })
+    );
     // And in every era after the one that gave it.
     hall.apply(EntryBody::ClockLost);
     hall.now = hall.state.clock();
     let command = Command { deadline: command.deadline.plus_ms(100_000), ..command };
-    assert!(matches!(hall.refused(signed(command)), Refusal::CommandExpired { .. }));
+    assert!(matches!(hall.refused(signed(command)), Refusal::Command(CommandRefusal::Expired { .. })));
     let far = Command { deadline: hall.state.clock().plus_ms(u64::MAX), ..hall.command(2, to("r1")) };
-    assert!(matches!(hall.refused(signed(far)), Refusal::CommandTooLong { .. }));
+    assert!(matches!(hall.refused(signed(far)), Refusal::Command(CommandRefusal::TooLong { .. })));
 }
 
 #[test]
@@ -76,9 +82,9 @@ fn a_group_is_whoever_said_so_by_then_and_nobody_else() {
     hall.join("r4", 4, journal(4), &["aisle"]);
     assert_eq!((hall.waiting("r3"), hall.waiting("r4")), (vec![], vec![]));
     let nobody = hall.command(2, Target::Group("roof".parse().unwrap()));
-    assert_eq!(hall.refused(signed(nobody)), Refusal::NobodyThere("of group roof".to_owned()));
+    assert_eq!(hall.refused(signed(nobody)), Refusal::Command(CommandRefusal::NoAgents("of group roof".to_owned())));
     let unknown = hall.command(3, to("r9"));
-    assert_eq!(hall.refused(signed(unknown)), Refusal::NoSuchAgent(agent("r9")));
+    assert_eq!(hall.refused(signed(unknown)), Refusal::Agent(AgentRefusal::NoSuchAgent(agent("r9"))));
     let all = hall.command(4, Target::All);
     assert_eq!(hall.send(all), Receipt::Command { command: id(4), agents: 4, open: 4 });
 }
@@ -86,7 +92,7 @@ fn a_group_is_whoever_said_so_by_then_and_nobody_else() {
 #[test]
 fn what_nobody_can_have_had_ends_at_once_and_what_somebody_may_have_waits_for_its_word() {
     let mut hall = Hall::with(&["r1"]);
-    hall.ok(Op::RegisterAgent { agent: agent("r2"), role: role(&[], 1) });
+    hall.ok(AgentOp::Register { agent: agent("r2"), role: role(&[], 1) });
     for (n, robot) in [(1, "r1"), (2, "r2")] {
         let command = hall.command(n, to(robot));
         hall.send(command);
@@ -106,7 +112,7 @@ fn what_nobody_can_have_had_ends_at_once_and_what_somebody_may_have_waits_for_it
 #[test]
 fn a_deadline_expires_what_was_not_delivered_and_puts_in_doubt_what_nobody_hears_of() {
     let mut hall = Hall::with(&["r1"]);
-    hall.ok(Op::RegisterAgent { agent: agent("r2"), role: role(&[], 1) });
+    hall.ok(AgentOp::Register { agent: agent("r2"), role: role(&[], 1) });
     for (n, robot) in [(1, "r1"), (2, "r2")] {
         let command = hall.command(n, to(robot));
         hall.send(command);
@@ -131,11 +137,14 @@ fn an_operator_resolves_what_nobody_knows_and_nothing_else() {
     let command = hall.command(1, to("r1"));
     hall.send(command);
     let resolve = || OrderKind::Resolve { agent: agent("r1"), done: true };
-    assert_eq!(hall.refused(order(1, resolve())), Refusal::NotIndeterminate { command: id(1), agent: agent("r1") });
+    assert_eq!(
+        hall.refused(order(1, resolve())),
+        Refusal::Command(CommandRefusal::NotIndeterminate { command: id(1), agent: agent("r1") })
+    );
     let doubt = hall.ended("r1", 1, (1, 1), CommandOutcome::Indeterminate { reason: reason("crashed") });
     hall.ok(doubt);
     let (_, changes) = hall.told(order(1, resolve()));
-    assert!(matches!(&changes[0], ChangeKind::CommandOrdered { .. }));
+    assert!(matches!(&changes[0], ChangeKind::Command { change: CommandChange::Controlled { .. }, .. }));
     assert_eq!(outcomes(&changes), [("r1".to_owned(), "succeeded")]);
     // The operator's word is the last.
     let late = hall.ended("r1", 1, (1, 1), CommandOutcome::Failed { reason: reason("no") });
@@ -151,7 +160,7 @@ fn what_failed_is_counted_until_it_is_resolved_and_can_be_discarded_once_nothing
     hall.ok(doubt);
     let view = |hall: &Hall| hall.state.command(&id(1)).map(|view| (view.open, view.failed, view.discarded)).unwrap();
     assert_eq!(view(&hall), (1, 1, false));
-    assert_eq!(hall.refused(order(1, OrderKind::Discard)), Refusal::CommandOpen(id(1)));
+    assert_eq!(hall.refused(order(1, OrderKind::Discard)), Refusal::Command(CommandRefusal::Open(id(1))));
     let failed = hall.ended("r2", 1, (1, 1), CommandOutcome::Failed { reason: reason("no") });
     hall.ok(failed);
     assert_eq!(view(&hall), (0, 2, false));
@@ -163,7 +172,11 @@ fn what_failed_is_counted_until_it_is_resolved_and_can_be_discarded_once_nothing
     hall.send(command);
     let done = hall.ended("r1", 2, (1, 2), succeeded());
     hall.ok(done);
-    assert_eq!(hall.refused(order(2, OrderKind::Discard)), Refusal::NotDead(id(2)), "it was done");
+    assert_eq!(
+        hall.refused(order(2, OrderKind::Discard)),
+        Refusal::Command(CommandRefusal::NotDead(id(2))),
+        "it was done"
+    );
     let again = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
     assert_eq!(again.command(&id(1)), hall.state.command(&id(1)));
 }
@@ -178,11 +191,11 @@ fn what_an_operator_was_refused_is_on_record_once() {
         let applied = hall.shard.apply(EntryBody::Requests(vec![request.clone()]));
         records.extend(applied.changes.into_iter().map(|change| (change.request, change.what)));
     }
-    let [(Some(of), ChangeKind::OperatorRefused { by, command, why })] = records.as_slice() else {
+    let [(Some(of), ChangeKind::Operator(OperatorChange::Refused { by, command, why }))] = records.as_slice() else {
         panic!("{records:?}")
     };
     assert_eq!((*of, *by, *command), (request.id, first().key(), Some(id(1))));
-    assert_eq!(**why, Refusal::NoSuchAgent(agent("nobody")));
+    assert_eq!(**why, Refusal::Agent(AgentRefusal::NoSuchAgent(agent("nobody"))));
 }
 
 #[test]
@@ -195,11 +208,13 @@ fn an_outcome_of_what_was_never_let_out_to_an_agent_is_refused_on_record_and_one
     for (at, n, seq) in ends {
         let end = hall.ended(at, n, seq, succeeded());
         let (_, changes) = hall.told(end);
-        let [ChangeKind::OutcomeRefused { command, agent: of, outcome, why, .. }] = changes.as_slice() else {
+        let [ChangeKind::Command { command, change: CommandChange::OutcomeRefused { agent: of, outcome, why, .. } }] =
+            changes.as_slice()
+        else {
             panic!("{changes:?}")
         };
         assert_eq!((*command, of, outcome.name()), (id(n), &agent(at), "succeeded"));
-        assert_eq!(**why, Refusal::NoSuchCommand(id(n)));
+        assert_eq!(**why, Refusal::Command(CommandRefusal::NoSuchCommand(id(n))));
     }
     let end = hall.ended("r1", 1, (1, 1), succeeded());
     assert_eq!(outcomes(&hall.told(end.clone()).1), [("r1".to_owned(), "succeeded")]);
@@ -256,7 +271,7 @@ fn another_journal_gets_nothing_that_the_one_before_it_may_have_done() {
     // The same journal again changes nothing.
     assert_eq!(hall.open("r1", attachment, journal(1), &[]), HomeEpoch(1));
     assert_eq!(hall.waiting("r1"), [(1, id(1), None)]);
-    hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
+    hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
     // Sent while nobody serves it: nobody has it.
     let command = hall.command(2, to("r1"));
     hall.send(command);
@@ -268,7 +283,7 @@ fn another_journal_gets_nothing_that_the_one_before_it_may_have_done() {
     assert_eq!(outcomes(&changes), [("r1".to_owned(), "succeeded")]);
     // The places of the two are not mixed up.
     let old = hall.ended("r1", 2, (1, 1), succeeded());
-    assert_eq!(hall.refused(old), Refusal::NoSuchCommand(id(2)));
+    assert_eq!(hall.refused(old), Refusal::Command(CommandRefusal::NoSuchCommand(id(2))));
 }
 
 #[test]
@@ -283,13 +298,13 @@ fn an_inbox_is_that_of_the_node_that_serves_its_agent() {
     assert!(!is(&hall, 2, attachment, journal(1), home));
     assert!(!is(&hall, 1, attachment, journal(2), home));
     assert!(!is(&hall, 1, attachment, journal(1), home.next()));
-    let stale = Op::OpenInbox {
+    let stale = Op::Command(CommandOp::OpenInbox {
         agent: agent("r1"),
         attachment: AttachmentId(attachment.0 + 1),
         journal: journal(3),
         groups: BTreeSet::new(),
-    };
-    assert!(matches!(hall.refused(stale), Refusal::NotAttached { .. }));
+    });
+    assert!(matches!(hall.refused(stale), Refusal::Agent(AgentRefusal::NotAttached { .. })));
 }
 
 #[test]
@@ -346,11 +361,14 @@ fn a_full_outbox_refuses_and_an_ended_command_makes_room() {
     }
     let one_more = hall.command(200, to("r1"));
     let count = limits::OUTBOX_MAX as u64;
-    assert_eq!(hall.refused(signed(one_more.clone())), Refusal::OutboxFull { agent: agent("r1"), count });
+    assert_eq!(
+        hall.refused(signed(one_more.clone())),
+        Refusal::Command(CommandRefusal::OutboxFull { agent: agent("r1"), count })
+    );
     let seq = DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n: 1 };
     let command = CommandId::from_bytes(1_u128.to_be_bytes());
     let ended = EndedDelivery { agent: agent("r1"), command, seq, outcome: succeeded(), steps: Steps::default() };
-    hall.ok(Op::EndDelivery { ended: Box::new(ended) });
+    hall.ok(CommandOp::End { ended: Box::new(ended) });
     hall.send(Command { args: b"again".to_vec().into(), ..one_more });
 }
 
@@ -375,12 +393,12 @@ fn only_the_node_that_may_have_had_a_command_says_how_it_ended() {
     let mut hall = Hall::with(&["r1"]);
     let command = hall.command(1, to("r1"));
     hall.send(command);
-    let Op::EndDelivery { ended } = hall.ended("r1", 1, (1, 1), succeeded()) else { unreachable!() };
+    let Op::Command(CommandOp::End { ended }) = hall.ended("r1", 1, (1, 1), succeeded()) else { unreachable!() };
     assert!(hall.state.may_report(ended.command, &ended.agent, node(1)));
     assert!(!hall.state.may_report(ended.command, &ended.agent, node(2)));
     // The agent is elsewhere: what the first node had is still that one's to tell.
     let attachment = hall.state.agent(&agent("r1")).unwrap().attachment.unwrap().id;
-    hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
+    hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
     hall.join("r1", 2, journal(2), &[]);
     assert!(hall.state.may_report(ended.command, &ended.agent, node(1)));
     assert!(!hall.state.may_report(ended.command, &ended.agent, node(2)));
@@ -398,7 +416,7 @@ fn ended_commands_make_room_for_new_ones_by_what_they_take() {
         let seq = DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n: n as u64 + 1 };
         let outcome = CommandOutcome::Succeeded { result: result.clone() };
         let ended = EndedDelivery { agent: agent("r1"), command: nth(n), seq, outcome, steps: Steps::default() };
-        hall.ok(Op::EndDelivery { ended: Box::new(ended) });
+        hall.ok(CommandOp::End { ended: Box::new(ended) });
         hall.pass(11_000);
     }
     assert!(hall.state.command(&nth(0)).is_none(), "the oldest is forgotten");
@@ -410,8 +428,8 @@ fn an_agent_that_comes_back_after_it_was_removed_has_a_home_that_no_journal_reme
     let mut hall = Hall::with(&["r1"]);
     let remove = |hall: &mut Hall| {
         let attachment = hall.state.agent(&agent("r1")).unwrap().attachment.unwrap().id;
-        hall.ok(Op::DetachAgent { agent: agent("r1"), attachment });
-        hall.ok(Op::RemoveAgent { agent: agent("r1") });
+        hall.ok(AgentOp::Detach { agent: agent("r1"), attachment });
+        hall.ok(AgentOp::Remove { agent: agent("r1") });
     };
     let command = hall.command(1, to("r1"));
     hall.send(command);

@@ -5,7 +5,8 @@ mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
 use skep_protocol::command::*;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
 use support::hall::*;
 use support::*;
 
@@ -100,7 +101,7 @@ fn what_was_sent_again_is_no_dead_letter_any_more_and_is_not_sent_twice_however_
     done(&mut hall, 3, 3);
     assert_eq!(kept(&hall, 2), None);
     let command = again(&hall);
-    assert_eq!(hall.refused(signed(command)), Refusal::CommandExists(id(2)));
+    assert_eq!(hall.refused(signed(command)), Refusal::Command(CommandRefusal::Exists(id(2))));
     let restored = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
     assert_eq!(restored.command(&id(1)), hall.state.command(&id(1)));
     let command = Command { parent: Some(id(1)), ..hall.command(4, to("r2")) };

@@ -4,9 +4,10 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
+use skep_protocol::agent::AgentOp;
 use skep_protocol::command::*;
-use skep_protocol::entry::Op;
 use skep_protocol::query::Dropped;
+use skep_protocol::task::TaskOp;
 use support::hall::*;
 use support::*;
 
@@ -23,12 +24,12 @@ fn ended_tasks_beyond_those_that_are_kept_are_counted_and_the_dead_letters_among
     (1..=4).for_each(|n| drop(shard.ok(create(n, spec()))));
     let fail = |shard: &mut Shard, n: u8| {
         shard.ok(take(n, "r1"));
-        shard.ok(Op::FailTask { claim: claim(n, "r1", 1), reason: reason("broken"), retryable: false });
+        shard.ok(TaskOp::Fail { claim: claim(n, "r1", 1), reason: reason("broken"), retryable: false });
     };
-    shard.ok(Op::CancelTask { task: task_id(1), reason: reason("") });
+    shard.ok(TaskOp::Cancel { task: task_id(1), reason: reason("") });
     fail(&mut shard, 2);
     assert_eq!(dropped(&shard), Dropped::default(), "each kind has room of its own");
-    shard.ok(Op::CancelTask { task: task_id(3), reason: reason("") });
+    shard.ok(TaskOp::Cancel { task: task_id(3), reason: reason("") });
     assert_eq!(dropped(&shard), Dropped { tasks: 1, ..Dropped::default() });
     fail(&mut shard, 4);
     assert_eq!(dropped(&shard), Dropped { tasks: 2, dead_letters: 1, ..Dropped::default() });
@@ -79,9 +80,9 @@ fn agents_are_counted_that_are_forgotten_and_not_those_that_somebody_removes() {
     let mut hall = Hall::within(FleetLimits { agent_ttl_ms: 30_000, ..FleetLimits::default() }).joined(&["r1", "r2"]);
     for robot in ["r1", "r2"] {
         let attachment = hall.state.agent(&agent(robot)).unwrap().attachment.unwrap().id;
-        hall.ok(Op::DetachAgent { agent: agent(robot), attachment });
+        hall.ok(AgentOp::Detach { agent: agent(robot), attachment });
     }
-    hall.ok(Op::RemoveAgent { agent: agent("r2") });
+    hall.ok(AgentOp::Remove { agent: agent("r2") });
     hall.pass(30_000);
     hall.settle();
     assert_eq!(hall.state.counts().agents, 0);

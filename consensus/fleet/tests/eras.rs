@@ -7,8 +7,8 @@ use skep_fleet::FleetState;
 use skep_protocol::command::{Command, Target, VoidCause, Waves};
 use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::ClaimEpoch;
-use skep_protocol::outcome::Refusal;
-use skep_protocol::task::{DisconnectPolicy, Reconcile, TaskSpec, TaskStatus};
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::{DisconnectPolicy, Reconcile, TaskOp, TaskRefusal, TaskSpec, TaskStatus};
 use support::hall::*;
 use support::*;
 
@@ -86,7 +86,10 @@ fn after_a_lost_clock_nobody_begins_what_may_be_worthless_and_who_is_at_it_goes_
     shard.ok(take(3, "b"));
     lose_clock(&mut shard);
     shard.state = FleetState::from_snapshot(&shard.state.to_snapshot().unwrap()).unwrap();
-    assert!(matches!(shard.refused(take(1, "c")), Refusal::WrongStatus { status: TaskStatus::Expired, .. }));
+    assert!(matches!(
+        shard.refused(take(1, "c")),
+        Refusal::Task(TaskRefusal::WrongStatus { status: TaskStatus::Expired, .. })
+    ));
     settle(&mut shard);
     let statuses = |shard: &Shard| [1, 2, 3].map(|n| shard.status(n));
     assert_eq!(statuses(&shard), [TaskStatus::Expired, TaskStatus::Claimed, TaskStatus::Claimed]);
@@ -94,7 +97,8 @@ fn after_a_lost_clock_nobody_begins_what_may_be_worthless_and_who_is_at_it_goes_
     shard.ok(fail(2, "a", 1));
     settle(&mut shard);
     shard.pass(NEARLY_MS);
-    let report = Op::ReportProgress { claim: claim(3, "b", 1), permille: 500, note: reason(""), checkpoint: None };
+    let report =
+        Op::Task(TaskOp::Report { claim: claim(3, "b", 1), permille: 500, note: reason(""), checkpoint: None });
     shard.ok(report);
     shard.pass(NEARLY_MS);
     settle(&mut shard);
@@ -127,7 +131,7 @@ fn a_task_in_backoff_waits_what_was_left_of_it_after_a_lost_clock() {
     shard.ok(create(2, spec()));
     lose_clock(&mut shard);
     shard.pass(59);
-    assert!(matches!(shard.refused(take(1, "b")), Refusal::BackingOff { .. }));
+    assert!(matches!(shard.refused(take(1, "b")), Refusal::Task(TaskRefusal::BackingOff { .. })));
     shard.pass(1);
     shard.ok(take(1, "b"));
     assert_eq!(shard.task(1).attempts, 2);
@@ -147,7 +151,7 @@ fn a_task_is_kept_for_its_former_holder_over_a_lost_clock() {
         lose_clock(&mut shard);
     }
     shard.pass(19_999);
-    assert!(matches!(shard.refused(take(1, "r2")), Refusal::KeptFor { .. }));
+    assert!(matches!(shard.refused(take(1, "r2")), Refusal::Task(TaskRefusal::KeptFor { .. })));
     shard.pass(1);
     shard.ok(take(1, "r2"));
 }

@@ -4,8 +4,10 @@
 mod support;
 
 use skep_fleet::FleetState;
-use skep_protocol::command::{Command, CommandClass, CommandProgress, OrderKind, Steps, Target, Waves};
-use skep_protocol::entry::{DeliveryReport, Op};
+use skep_protocol::command::{
+    Command, CommandClass, CommandOp, CommandProgress, DeliveryReport, OrderKind, Steps, Target, Waves,
+};
+use skep_protocol::task::TaskOp;
 use skep_protocol::text::Reason;
 use support::hall::*;
 use support::*;
@@ -42,7 +44,7 @@ fn snapshot() -> Vec<u8> {
         progress: Some(CommandProgress { permille: 100, note, at }),
         under_way: true,
     };
-    shard.ok(Op::ReportDelivery { report: Box::new(report) });
+    shard.ok(CommandOp::Report { report: Box::new(report) });
     let ended = shard.ended("r2", 1, (1, 1), succeeded());
     shard.ok(ended);
     for n in 1..=4 {
@@ -53,7 +55,7 @@ fn snapshot() -> Vec<u8> {
     shard.ok(take(2, "r1"));
     shard.ok(fail(2, "r1", 1));
     shard.ok(take(3, "r1"));
-    shard.ok(Op::CancelTask { task: task_id(4), reason: reason("no more") });
+    shard.ok(TaskOp::Cancel { task: task_id(4), reason: reason("no more") });
     shard.state.to_snapshot().unwrap()
 }
 

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use skep_fleet::FleetState;
+use skep_protocol::agent::AgentOp;
 use skep_protocol::command::*;
-use skep_protocol::entry::Op;
 use skep_protocol::ids::CommandId;
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::Refusal;
 use support::hall::*;
 use support::*;
 
@@ -29,7 +30,7 @@ fn group(name: &str) -> Target {
 
 fn leave(hall: &mut Hall, robot: &str) {
     if let Some(attachment) = hall.state.agent(&agent(robot)).and_then(|record| record.attachment) {
-        hall.ok(Op::DetachAgent { agent: agent(robot), attachment: attachment.id });
+        hall.ok(AgentOp::Detach { agent: agent(robot), attachment: attachment.id });
     }
 }
 
@@ -68,7 +69,10 @@ fn an_agent_whose_outbox_is_full_keeps_a_command_for_its_group_from_nobody_else(
     // Where there is room at none of them it is refused.
     let count = limits::OUTBOX_MAX as u64;
     let nobody = hall.command(4, group("dock"));
-    assert_eq!(hall.refused(signed(nobody)), Refusal::OutboxFull { agent: agent("r2"), count });
+    assert_eq!(
+        hall.refused(signed(nobody)),
+        Refusal::Command(CommandRefusal::OutboxFull { agent: agent("r2"), count })
+    );
     let copy = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap();
     assert_eq!(copy.command(&id(1)), hall.state.command(&id(1)));
 }
@@ -123,7 +127,7 @@ fn resolved(hall: &mut Hall, nth_command: usize, target: Target) -> BTreeSet<Str
             let view = hall.state.command(&id).unwrap();
             view.deliveries.iter().map(|delivery| delivery.agent.to_string()).collect()
         }
-        Reply::Refused(Refusal::NobodyThere(_)) => BTreeSet::new(),
+        Reply::Refused(Refusal::Command(CommandRefusal::NoAgents(_))) => BTreeSet::new(),
         Reply::Refused(refusal) => panic!("{refusal}"),
     }
 }
@@ -151,7 +155,7 @@ proptest! {
                 Event::Leaves { robot, removed } => {
                     leave(&mut hall, ROBOTS[robot]);
                     if removed && said.remove(&robot).is_some() {
-                        hall.ok(Op::RemoveAgent { agent: agent(ROBOTS[robot]) });
+                        hall.ok(AgentOp::Remove { agent: agent(ROBOTS[robot]) });
                     }
                 }
                 Event::Snapshot => hall.state = FleetState::from_snapshot(&hall.state.to_snapshot().unwrap()).unwrap(),

@@ -4,10 +4,12 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
+use skep_protocol::agent::{AgentChange, AgentOp, AgentRefusal};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Decision, EntryBody, Op};
 use skep_protocol::ids::{AttachmentId, HomeEpoch};
-use skep_protocol::outcome::Refusal;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::{TaskOp, TaskRefusal};
 use skep_protocol::time::LogInstant;
 use support::hall::*;
 use support::*;
@@ -26,7 +28,7 @@ fn attachment_of(hall: &Hall, robot: &str) -> Option<AttachmentId> {
 
 fn leave(hall: &mut Hall, robot: &str) -> AttachmentId {
     let attachment = attachment_of(hall, robot).unwrap();
-    hall.ok(Op::DetachAgent { agent: agent(robot), attachment });
+    hall.ok(AgentOp::Detach { agent: agent(robot), attachment });
     attachment
 }
 
@@ -41,7 +43,7 @@ fn forget(robot: &str, idle_since: LogInstant) -> Decision {
 /// Who is forgotten by what is decided now.
 fn forgotten(hall: &mut Hall) -> Vec<String> {
     let removed = |change| match change {
-        ChangeKind::AgentRemoved { agent } => Some(agent.to_string()),
+        ChangeKind::Agent { agent, change: AgentChange::Removed } => Some(agent.to_string()),
         _ => None,
     };
     hall.settle().into_iter().filter_map(removed).collect()
@@ -66,7 +68,7 @@ fn an_agent_that_nobody_serves_is_forgotten_by_an_entry_once_it_was_known_for_lo
     assert_eq!(proposals(lead.effects()), [forget("r1", left)]);
     let applied = hall.decide(forget("r1", left));
     assert!(matches!(&applied.changes[..], [change] if change.request.is_none()), "{:?}", applied.changes);
-    assert!(matches!(&applied.changes[0].what, ChangeKind::AgentRemoved { agent: of } if *of == agent("r1")));
+    assert_eq!(applied.changes[0].what, ChangeKind::from((agent("r1"), AgentChange::Removed)));
     assert!(!is_known(&hall, "r1") && is_known(&hall, "r2"));
     // Nothing is left of it for a command to find.
     let aisle = hall.command(1, skep_protocol::command::Target::Group("aisle".parse().unwrap()));
@@ -79,10 +81,10 @@ fn an_agent_that_nobody_serves_is_forgotten_by_an_entry_once_it_was_known_for_lo
 #[test]
 fn one_that_is_served_again_or_was_registered_is_not_forgotten() {
     let mut hall = hall();
-    hall.ok(Op::RegisterAgent { agent: agent("by-hand"), role: role(&["lift"], 1) });
+    hall.ok(AgentOp::Register { agent: agent("by-hand"), role: role(&["lift"], 1) });
     hall.join("r1", 1, journal(1), &[]);
     hall.join("known", 2, journal(2), &[]);
-    hall.ok(Op::RegisterAgent { agent: agent("known"), role: role(&[], 1) });
+    hall.ok(AgentOp::Register { agent: agent("known"), role: role(&[], 1) });
     leave(&mut hall, "known");
     leave(&mut hall, "r1");
     let left = hall.now;
@@ -145,10 +147,10 @@ fn an_agent_that_comes_again_is_another_one() {
     // What is said under the attachment of before is said by nobody.
     hall.decide(Decision::ExpireLease { agent: agent("r1"), attachment: first });
     assert_eq!(attachment_of(&hall, "r1"), Some(second));
-    let claim = Op::ClaimTask { agent: agent("r1"), task: Some(task_id(1)), attachment: Some(first) };
-    assert!(matches!(hall.refused(claim), Refusal::NotAttached { .. }));
+    let claim = Op::Task(TaskOp::Claim { agent: agent("r1"), task: Some(task_id(1)), attachment: Some(first) });
+    assert!(matches!(hall.refused(claim), Refusal::Agent(AgentRefusal::NotAttached { .. })));
     hall.ok(take(1, "r1"));
-    assert!(matches!(hall.refused(complete(1, "r1", 1)), Refusal::StaleEpoch { .. }));
+    assert!(matches!(hall.refused(complete(1, "r1", 1)), Refusal::Task(TaskRefusal::StaleEpoch { .. })));
     hall.ok(complete(1, "r1", 2));
 }
 

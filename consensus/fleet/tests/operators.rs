@@ -4,13 +4,18 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::authority::{Allowed, AuthorityNews, FirstReplacement, KnownFirst, OperatorGrant, granted};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
 use skep_protocol::entry::{EntryBody, Op};
 use skep_protocol::ids::{CommandId, Genesis, ShardId};
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::statement::{Place, Signed};
+use skep_protocol::operator::{
+    Allowed, AuthorityNews, FirstReplacement, InvalidGrant, KnownFirst, OperatorGrant, OperatorOp, OperatorRefusal,
+    granted,
+};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::Refusal;
+use skep_protocol::signing::{Place, Signed};
+
 use support::hall::*;
 use support::*;
 
@@ -27,7 +32,10 @@ fn only_who_is_granted_it_may_command_and_only_whom_and_what_it_says() {
     let mut hall = Hall::with(&["r1", "r2"]);
     let by = |command: Command, n: u8| signed_by(command, n);
     let command = hall.command(1, to("r1"));
-    assert_eq!(hall.refused(by(command.clone(), 2)), Refusal::NoSuchOperator(secret(2).key()));
+    assert_eq!(
+        hall.refused(by(command.clone(), 2)),
+        Refusal::Operator(OperatorRefusal::NoSuchOperator(secret(2).key()))
+    );
     let mut clerk = grant(2, 1);
     clerk.targets = Allowed::These([to("r1")].into());
     clerk.verbs = verbs(&["goto"]);
@@ -36,15 +44,21 @@ fn only_who_is_granted_it_may_command_and_only_whom_and_what_it_says() {
     hall.ok(by(command, 2));
     for (n, target, verb) in [(2, to("r2"), "goto"), (3, to("r1"), "lift"), (4, Target::All, "goto")] {
         let command = Command { verb: verb.parse().unwrap(), ..hall.command(n, target) };
-        assert!(matches!(hall.refused(by(command, 2)), Refusal::NotGranted { .. }));
+        assert!(matches!(hall.refused(by(command, 2)), Refusal::Operator(OperatorRefusal::NotGranted { .. })));
     }
     // Nobody grants who is no admin, nothing older replaces what is newer, and the first operator stays what it is.
-    assert_eq!(hall.refused(state_grant(grant(3, 1), 2)), Refusal::NotAdmin(secret(2).key()));
-    assert_eq!(hall.refused(state_grant(clerk.clone(), 1)), Refusal::GrantStale { given: 1, known: 1 });
-    assert_eq!(hall.refused(state_grant(grant(1, 9), 1)), Refusal::FirstOperator);
+    assert_eq!(
+        hall.refused(state_grant(grant(3, 1), 2)),
+        Refusal::Operator(OperatorRefusal::NotAdmin(secret(2).key()))
+    );
+    assert_eq!(
+        hall.refused(state_grant(clerk.clone(), 1)),
+        Refusal::Operator(OperatorRefusal::GrantStale { given: 1, known: 1 })
+    );
+    assert_eq!(hall.refused(state_grant(grant(1, 9), 1)), Refusal::Operator(OperatorRefusal::FirstOperator));
     hall.ok(state_grant(OperatorGrant { revoked: true, serial: 2, ..clerk }, 1));
     let command = hall.command(5, to("r1"));
-    assert_eq!(hall.refused(by(command, 2)), Refusal::OperatorRevoked(secret(2).key()));
+    assert_eq!(hall.refused(by(command, 2)), Refusal::Operator(OperatorRefusal::Revoked(secret(2).key())));
 }
 
 #[test]
@@ -57,9 +71,9 @@ fn what_was_signed_for_another_shard_or_for_one_that_was_made_anew_is_refused() 
     ];
     for place in elsewhere {
         let command = Command { place: place.clone(), ..hall.command(6, to("r1")) };
-        assert_eq!(hall.refused(signed(command)), Refusal::WrongPlace);
+        assert_eq!(hall.refused(signed(command)), Refusal::Operator(OperatorRefusal::WrongPlace));
         let stated = OperatorGrant { place, ..grant(2, 1) };
-        assert_eq!(hall.refused(state_grant(stated, 1)), Refusal::WrongPlace);
+        assert_eq!(hall.refused(state_grant(stated, 1)), Refusal::Operator(OperatorRefusal::WrongPlace));
     }
 }
 
@@ -68,7 +82,7 @@ fn a_shard_has_the_operators_that_its_first_entry_gives_it_and_begins_once() {
     let mut shard = Shard::new();
     let command = Hall::new().command(1, to("r1"));
     shard.ok(attach("r1", 1, 1));
-    assert_eq!(shard.refused(signed(command.clone())), Refusal::WrongPlace);
+    assert_eq!(shard.refused(signed(command.clone())), Refusal::Operator(OperatorRefusal::WrongPlace));
     shard.apply(founding(FleetLimits::default()));
     assert_eq!(shard.state.first_operator(), Some(KnownFirst { operator: first().key(), replaced: 0 }));
     shard.ok(signed(command));
@@ -121,7 +135,9 @@ fn an_operator_sends_no_more_in_a_minute_than_it_is_granted() {
         }
     };
     assert_eq!(sent, 10, "a sixth of a minute at once");
-    let Refusal::TooManyCommands { retry_after_ms, .. } = refusal else { panic!("{refusal}") };
+    let Refusal::Operator(OperatorRefusal::TooManyCommands { retry_after_ms, .. }) = refusal else {
+        panic!("{refusal}")
+    };
     hall.now = hall.now.plus_ms(retry_after_ms);
     let command = hall.command(100, to("r1"));
     hall.ok(signed_by(command, 2));
@@ -142,9 +158,15 @@ fn an_admin_makes_nobody_who_may_do_what_it_may_not() {
     let aisle = || Target::Group("aisle".parse().unwrap());
     for (n, target, verb) in [(1, aisle(), "goto"), (2, to("r1"), "inspect"), (3, Target::All, "inspect")] {
         let command = Command { verb: verb.parse().unwrap(), ..hall.command(n, target) };
-        assert!(matches!(hall.refused(signed_by(command, 3)), Refusal::NotGranted { .. }), "{n}");
+        assert!(
+            matches!(hall.refused(signed_by(command, 3)), Refusal::Operator(OperatorRefusal::NotGranted { .. })),
+            "{n}"
+        );
     }
-    assert_eq!(hall.refused(state_grant(grant(4, 1), 3)), Refusal::NotAdmin(secret(3).key()));
+    assert_eq!(
+        hall.refused(state_grant(grant(4, 1), 3)),
+        Refusal::Operator(OperatorRefusal::NotAdmin(secret(3).key()))
+    );
     // What it sends counts for the admin, too.
     for n in 0..10 {
         let command = Command { verb: "inspect".parse().unwrap(), ..hall.command(10 + n, aisle()) };
@@ -152,7 +174,8 @@ fn an_admin_makes_nobody_who_may_do_what_it_may_not() {
     }
     let command = Command { verb: "inspect".parse().unwrap(), ..hall.command(30, aisle()) };
     let refused = hall.refused(signed_by(command, 3));
-    assert!(matches!(refused, Refusal::TooManyCommands { operator, .. } if operator == secret(2).key()), "{refused}");
+    let Refusal::Operator(OperatorRefusal::TooManyCommands { operator, .. }) = refused else { panic!("{refused}") };
+    assert_eq!(operator, secret(2).key());
 }
 
 #[test]
@@ -163,24 +186,28 @@ fn nobody_changes_what_it_owes_its_own_place_to_nor_what_another_one_granted_nor
     hall.ok(state_grant(admin(5, 1, 2), 1));
     let (second, third, fifth) = (secret(2).key(), secret(3).key(), secret(5).key());
     let wider = admin(3, 2, 2);
-    assert_eq!(hall.refused(state_grant(wider, 3)), Refusal::NotAdmin(third), "itself");
+    assert_eq!(hall.refused(state_grant(wider, 3)), Refusal::Operator(OperatorRefusal::NotAdmin(third)), "itself");
     let ousted = OperatorGrant { revoked: true, ..grant(2, 2) };
-    assert_eq!(hall.refused(state_grant(ousted.clone(), 3)), Refusal::NotAdmin(third), "who made it an admin");
-    let not_above = Refusal::NotAbove { by: fifth, operator: second };
+    assert_eq!(
+        hall.refused(state_grant(ousted.clone(), 3)),
+        Refusal::Operator(OperatorRefusal::NotAdmin(third)),
+        "who made it an admin"
+    );
+    let not_above = Refusal::Operator(OperatorRefusal::NotAbove { by: fifth, operator: second });
     assert_eq!(hall.refused(state_grant(ousted, 5)), not_above, "beside it");
-    let not_above = Refusal::NotAbove { by: fifth, operator: third };
+    let not_above = Refusal::Operator(OperatorRefusal::NotAbove { by: fifth, operator: third });
     let ousted = OperatorGrant { revoked: true, ..grant(3, 2) };
     assert_eq!(hall.refused(state_grant(ousted, 5)), not_above, "below another one");
     let last_number = grant(4, u64::MAX);
     let refused = hall.refused(state_grant(last_number, 1));
-    assert_eq!(refused, InvalidCommand::Serial { given: u64::MAX, last: 0 }.into());
+    assert_eq!(refused, OperatorRefusal::Invalid(InvalidGrant::Serial { given: u64::MAX, last: 0 }).into());
     hall.ok(state_grant(grant(4, 7), 3));
     hall.ok(state_grant(grant(4, 8), 2));
     // With an admin goes whatever it granted, down to the last.
     hall.ok(state_grant(OperatorGrant { revoked: true, ..grant(2, 2) }, 1));
     for by in [3, 4] {
         let command = hall.command(by, to("r1"));
-        assert_eq!(hall.refused(signed_by(command, by)), Refusal::NotAdmin(second));
+        assert_eq!(hall.refused(signed_by(command, by)), Refusal::Operator(OperatorRefusal::NotAdmin(second)));
     }
     hall.ok(state_grant(grant(4, 9), 1));
     let command = hall.command(4, to("r1"));
@@ -195,25 +222,27 @@ fn what_is_granted_ends_and_nothing_is_accepted_that_would_outlive_it() {
     hall.ok(state_grant(grant(3, 1), 2));
     for by in [2, 3] {
         let (operator, command) = (secret(by).key(), hall.command(by, to("r1")));
-        let outlives = Refusal::OutlivesGrant { operator, until, deadline: command.deadline };
+        let outlives =
+            Refusal::Operator(OperatorRefusal::OutlivesGrant { operator, until, deadline: command.deadline });
         assert_eq!(hall.refused(signed_by(command.clone(), by)), outlives);
         hall.ok(signed_by(Command { deadline: until, ..command }, by));
     }
     hall.now = until;
     for by in [2, 3] {
         let (operator, command) = (secret(by).key(), hall.command(10 + by, to("r1")));
-        let ended = Refusal::GrantEnded { operator, until, now: until };
+        let ended = Refusal::Operator(OperatorRefusal::GrantEnded { operator, until, now: until });
         assert_eq!(hall.refused(signed_by(command, by)), ended);
     }
-    assert!(matches!(hall.refused(state_grant(grant(4, 1), 2)), Refusal::GrantEnded { .. }));
+    assert!(matches!(hall.refused(state_grant(grant(4, 1), 2)), Refusal::Operator(OperatorRefusal::GrantEnded { .. })));
 }
 
 /// What was done to which command at which robot.
 fn voided(changes: &[ChangeKind]) -> Vec<(CommandId, String)> {
     let voided = |change: &ChangeKind| match change {
-        ChangeKind::DeliveryVoided { command, agent, cause: VoidCause::Revoked, .. } => {
-            Some((*command, agent.to_string()))
-        }
+        ChangeKind::Command {
+            command,
+            change: CommandChange::DeliveryVoided { agent, cause: VoidCause::Revoked, .. },
+        } => Some((*command, agent.to_string())),
         _ => None,
     };
     changes.iter().filter_map(voided).collect()
@@ -255,7 +284,7 @@ fn a_narrower_grant_voids_what_it_does_not_cover_and_leaves_the_rest() {
 fn replace(from: u8, to: u8, serial: u64) -> Op {
     let (old, new) = (secret(from).key(), secret(to).key());
     let replacement = FirstReplacement { place: place(), old, new, name: "next".parse().unwrap(), serial };
-    Op::ReplaceFirst { replacement: Box::new(replacement.sign(&secret(from)).unwrap()) }
+    Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(replacement.sign(&secret(from)).unwrap()) })
 }
 
 #[test]
@@ -265,15 +294,21 @@ fn a_first_operator_that_gives_its_place_to_another_takes_what_it_granted_with_i
     let command = hall.command(1, to("r1"));
     hall.ok(signed_by(command, 2));
     let refused = hall.refused(replace(2, 5, 1));
-    assert_eq!(refused, Refusal::NotFirst { by: secret(2).key(), given: 1, expected: 1 });
+    assert_eq!(refused, Refusal::Operator(OperatorRefusal::NotFirst { by: secret(2).key(), given: 1, expected: 1 }));
     let replaced = hall.told(replace(1, 5, 1));
     assert_eq!(replaced.0, Reply::Done(Receipt::Operator { operator: secret(5).key(), serial: 0 }));
     assert_eq!(voided(&replaced.1), [(id(1), "r1".to_owned())]);
     for by in [1, 2] {
         let command = hall.command(10 + by, to("r1"));
-        assert!(matches!(hall.refused(signed_by(command, by)), Refusal::OperatorRevoked(_) | Refusal::NotAdmin(_)));
+        assert!(matches!(
+            hall.refused(signed_by(command, by)),
+            Refusal::Operator(OperatorRefusal::Revoked(_) | OperatorRefusal::NotAdmin(_))
+        ));
     }
-    assert!(matches!(hall.refused(replace(1, 6, 1)), Refusal::NotFirst { .. }), "it is not the first any more");
+    assert!(
+        matches!(hall.refused(replace(1, 6, 1)), Refusal::Operator(OperatorRefusal::NotFirst { .. })),
+        "it is not the first any more"
+    );
     // The new one grants anew, the one before it, too.
     hall.ok(state_grant(grant(2, 2), 5));
     hall.ok(state_grant(grant(1, 1), 5));
@@ -296,7 +331,7 @@ fn who_takes_the_place_of_a_command_must_be_granted_that_one_too() {
     let clerk = OperatorGrant { verbs: verbs(&["goto"]), ..grant(2, 1) };
     hall.ok(state_grant(clerk, 1));
     let instead = Command { supersedes: Some(id(1)), operator: secret(2).key(), ..hall.command(2, to("r1")) };
-    assert!(matches!(hall.refused(signed_by(instead, 2)), Refusal::NotGranted { .. }));
+    assert!(matches!(hall.refused(signed_by(instead, 2)), Refusal::Operator(OperatorRefusal::NotGranted { .. })));
     assert_eq!(hall.waiting("r1"), [(1, id(1), None)]);
 }
 
@@ -325,13 +360,13 @@ fn what_its_operator_has_not_signed_is_refused_where_it_is_applied() {
     };
     let replacement = Signed::under(&replacement, signature).unwrap();
     let forged = [
-        Op::SendCommand { command: Box::new(command) },
-        Op::GrantOperator { grant: Box::new(stated) },
-        Op::OrderCommand { order: Box::new(order) },
-        Op::ReplaceFirst { replacement: Box::new(replacement) },
+        Op::Command(CommandOp::Send { command: Box::new(command) }),
+        Op::Operator(OperatorOp::Grant { grant: Box::new(stated) }),
+        Op::Command(CommandOp::Control { order: Box::new(order) }),
+        Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(replacement) }),
     ];
     for op in forged {
-        assert_eq!(hall.refused(op), Refusal::NotSigned(first().key()));
+        assert_eq!(hall.refused(op), Refusal::Operator(OperatorRefusal::NotSigned(first().key())));
     }
 }
 
@@ -342,12 +377,12 @@ fn a_statement_that_means_more_than_is_known_here_is_refused() {
     // Field 20.
     let body = [signed.body().as_ref(), &[0xa0, 0x01, 1]].concat();
     let command = Box::new(Signed::sign_body(body.into(), &first()).unwrap());
-    let unknown = InvalidCommand::UnknownField { number: 20 };
-    assert_eq!(hall.refused(Op::SendCommand { command }), unknown.into());
+    let unknown = Refusal::Command(CommandRefusal::Invalid(InvalidCommand::UnknownField { number: 20 }));
+    assert_eq!(hall.refused(CommandOp::Send { command }), unknown);
     // Field 40 may be passed over, and stays.
     let body = [signed.body().as_ref(), &[0xc0, 0x02, 1]].concat();
     let command = Box::new(Signed::sign_body(body.clone().into(), &first()).unwrap());
-    hall.ok(Op::SendCommand { command });
+    hall.ok(CommandOp::Send { command });
     let delivery = hall.state.deliveries_after(&agent("r1"), CommandClass::Routine, 0).next().unwrap();
     assert_eq!(delivery.command.body().as_ref(), body);
 }

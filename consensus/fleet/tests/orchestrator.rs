@@ -4,13 +4,15 @@
 mod support;
 
 use skep_fleet::{FleetLimits, HeartbeatKey, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent, Policy};
-use skep_protocol::agent::Position;
-use skep_protocol::entry::{Decision, Op};
+use skep_protocol::agent::AgentOp;
+use skep_protocol::entry::Decision;
 use skep_protocol::heartbeat::{ClaimsUpdate, Renewal};
 use skep_protocol::ids::{AttachmentId, NodeId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::outcome::Receipt;
-use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, TaskSpec, TaskStatus};
+use skep_protocol::position::Position;
+use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, TaskOp, TaskSpec, TaskStatus};
+
 use support::*;
 
 /// Longest time that the orchestrator waits after it confirmed a renewal, in milliseconds.
@@ -297,7 +299,7 @@ fn a_node_that_could_not_be_told_is_told_when_it_is_heard_of_and_what_it_lost_to
     assert_eq!(updates(&lead.carry_out(&mut shard)).len(), 1);
     let arrived = OrchestratorEvent::UpdateEnded { node: node(1), arrived: true };
     assert!(updates(&lead.tell(&shard, arrived)).is_empty(), "it knows");
-    shard.ok(skep_protocol::entry::Op::CancelTask { task: task_id(1), reason: reason("") });
+    shard.ok(TaskOp::Cancel { task: task_id(1), reason: reason("") });
     let told = updates(&lead.tell(&shard, OrchestratorEvent::Applied));
     assert_eq!(told[0].1.agents[0].held, [], "that it is gone");
 }
@@ -352,7 +354,7 @@ fn the_first_word_of_a_new_leader_comes_however_little_there_is_to_tell() {
     lead.carry_out(&mut shard);
     lead.tell(&shard, arrived(true));
     // The claim ends, and the leader dies before it told anybody.
-    shard.ok(skep_protocol::entry::Op::CancelTask { task: task_id(1), reason: reason("") });
+    shard.ok(TaskOp::Cancel { task: task_id(1), reason: reason("") });
     let mut next = Lead::new(&shard);
     let told = updates(&next.settle(&mut shard));
     assert_eq!(told[0].1.agents[0].held, []);
@@ -367,7 +369,7 @@ fn a_lease_is_not_renewed_while_its_holder_does_not_know_what_it_lost() {
     lead.tell(&shard, confirmed(true));
     lead.tell(&shard, arrived(true));
     assert_eq!(renew(&mut shard, &mut lead, "r1", 1, attachment), Renewal::Confirmed);
-    shard.ok(skep_protocol::entry::Op::CancelTask { task: task_id(1), reason: reason("") });
+    shard.ok(TaskOp::Cancel { task: task_id(1), reason: reason("") });
     lead.tell(&shard, OrchestratorEvent::Applied);
     assert_eq!(renew(&mut shard, &mut lead, "r1", 1, attachment), Renewal::NotConfirmed);
     lead.tell(&shard, arrived(true));
@@ -377,8 +379,8 @@ fn a_lease_is_not_renewed_while_its_holder_does_not_know_what_it_lost() {
 #[test]
 fn an_agent_that_goes_and_is_forgotten_at_once_leaves_no_lease_behind() {
     let (mut shard, mut lead, attachment) = with_agent();
-    shard.ok(skep_protocol::entry::Op::DetachAgent { agent: agent("r1"), attachment });
-    shard.ok(skep_protocol::entry::Op::RemoveAgent { agent: agent("r1") });
+    shard.ok(AgentOp::Detach { agent: agent("r1"), attachment });
+    shard.ok(AgentOp::Remove { agent: agent("r1") });
     lead.applied(&mut shard);
     shard.pass(WAIT);
     assert_eq!(lead.proposals(&shard), []);
@@ -392,7 +394,7 @@ fn an_update_whose_answer_was_lost_may_have_arrived_so_that_nothing_it_told_of_i
     lead.heartbeat(&shard, 1, vec![says("r1", attachment, 1)]);
     assert_eq!(updates(&lead.carry_out(&mut shard)).len(), 1);
     lead.tell(&shard, OrchestratorEvent::UpdateEnded { node: node(1), arrived: false });
-    shard.ok(skep_protocol::entry::Op::CancelTask { task: task_id(1), reason: reason("") });
+    shard.ok(TaskOp::Cancel { task: task_id(1), reason: reason("") });
     lead.tell(&shard, OrchestratorEvent::Applied);
     assert_eq!(renew(&mut shard, &mut lead, "r1", 1, attachment), Renewal::NotConfirmed);
     lead.tell(&shard, OrchestratorEvent::UpdateEnded { node: node(1), arrived: true });
@@ -407,7 +409,7 @@ fn tasks_that_nobody_can_do_keep_nobody_from_work() {
     for n in 0..=limits::CLAIM_SCAN_MAX as u32 {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&n.to_be_bytes());
-        shard.ok(Op::CreateTask { task: TaskId::from_bytes(id), spec: Box::new(beyond.clone()) });
+        shard.ok(TaskOp::Create { task: TaskId::from_bytes(id), spec: Box::new(beyond.clone()) });
     }
     shard.ok(create(9, spec()));
     let mut lead = Lead::new(&shard);

@@ -5,8 +5,8 @@ mod support;
 
 use proptest::prelude::*;
 use skep_fleet::FleetState;
+use skep_protocol::agent::AgentOp;
 use skep_protocol::command::*;
-use skep_protocol::entry::Op;
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch};
 use skep_protocol::pull::{Pull, PullFor, PulledFor};
 use support::hall::*;
@@ -247,7 +247,7 @@ fn an_inbox_that_another_journal_took_over_is_closed_for_whoever_waits() {
     // Nobody serves its agent now: whoever waits hears it, before another node takes its commands.
     let served = nodes.asked[0].clone();
     let looked = nodes.hall.state.applied().map(|position| position.index);
-    nodes.hall.ok(Op::DetachAgent { agent: agent(ROBOTS[0]), attachment: served.attachment });
+    nodes.hall.ok(AgentOp::Detach { agent: agent(ROBOTS[0]), attachment: served.attachment });
     assert_eq!(nodes.hall.state.inboxes_changed_after(looked).collect::<Vec<_>>(), [&agent(ROBOTS[0])]);
     let answer = nodes.hall.state.pull(
         node(1),

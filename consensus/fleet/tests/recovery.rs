@@ -4,15 +4,16 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState, LogPosition};
-use skep_protocol::authority::{FirstReplacement, KnownFirst, OperatorGrant};
-use skep_protocol::change::ChangeKind;
+use skep_protocol::change::{ChangeKind, ShardChange};
 use skep_protocol::command::*;
 use skep_protocol::entry::{EntryBody, Op, Recovered};
 use skep_protocol::ids::{Genesis, RaftId};
-use skep_protocol::outcome::Refusal;
+use skep_protocol::operator::{FirstReplacement, KnownFirst, OperatorGrant, OperatorOp, OperatorRefusal};
 use skep_protocol::recovery::ShardRecovery;
-use skep_protocol::statement::Place;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::signing::Place;
 use skep_protocol::task::TaskStatus;
+
 use support::hall::*;
 use support::*;
 
@@ -50,7 +51,8 @@ fn a_recovered_shard_keeps_its_work_and_begins_anew_for_operators_and_clocks() {
     assert_eq!(hall.state.clock().era(), era + 1, "nobody knows how long it was beyond help");
     let now = Place { genesis: genesis(7), ..place() };
     let by = first().key();
-    let told = ChangeKind::Recovered { place: now.clone(), from: place().genesis, last_index: last, by };
+    let told =
+        ChangeKind::Shard(ShardChange::Recovered { place: now.clone(), from: place().genesis, last_index: last, by });
     assert!(applied.changes.iter().any(|change| change.what == told), "{applied:?}");
     assert_eq!(hall.state.recovery().map(|signed| (signed.last_index, signed.by)), Some((last, by)));
     assert!(hall.state.is_former(RaftId(3)) && !hall.state.is_former(RaftId(5)));
@@ -59,13 +61,16 @@ fn a_recovered_shard_keeps_its_work_and_begins_anew_for_operators_and_clocks() {
     hall.now = hall.state.clock();
     // What was signed before is over, and so is what anybody was granted but the first operator.
     let old = hall.command(2, to("r1"));
-    assert_eq!(hall.refused(signed(old.clone())), Refusal::WrongPlace);
+    assert_eq!(hall.refused(signed(old.clone())), Refusal::Operator(OperatorRefusal::WrongPlace));
     assert_eq!(hall.waiting("r1").iter().filter(|(_, _, void)| void.is_none()).count(), 0);
     let new = Command { place: now.clone(), ..old };
-    assert_eq!(hall.refused(signed_by(new.clone(), 2)), Refusal::OperatorRevoked(secret(2).key()));
+    assert_eq!(hall.refused(signed_by(new.clone(), 2)), Refusal::Operator(OperatorRefusal::Revoked(secret(2).key())));
     hall.ok(signed_by(new, 1));
     let granted = |serial| OperatorGrant { place: now.clone(), ..grant(2, serial) };
-    assert_eq!(hall.refused(state_grant(granted(5), 1)), Refusal::GrantStale { given: 5, known: 5 });
+    assert_eq!(
+        hall.refused(state_grant(granted(5), 1)),
+        Refusal::Operator(OperatorRefusal::GrantStale { given: 5, known: 5 })
+    );
     hall.ok(state_grant(granted(6), 1));
     let again = Command { place: now.clone(), ..hall.command(3, to("r1")) };
     hall.ok(signed_by(again, 2));
@@ -135,7 +140,7 @@ fn whoever_knows_the_shard_as_it_was_is_told_all_replacements_since_its_recovery
     let replace = |place: Place, old: u8, new: u8| {
         let (old_key, new_key, name) = (secret(old).key(), secret(new).key(), "next".parse().unwrap());
         let stated = FirstReplacement { place, old: old_key, new: new_key, name, serial: 1 };
-        Op::ReplaceFirst { replacement: Box::new(stated.sign(&secret(old)).unwrap()) }
+        Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(stated.sign(&secret(old)).unwrap()) })
     };
     hall.ok(replace(place(), 1, 2));
     // As a robot's node knows it that is away from here on.

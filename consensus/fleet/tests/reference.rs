@@ -10,10 +10,12 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use skep_fleet::{FleetLimits, FleetState};
+use skep_protocol::agent::{AgentOp, AgentRefusal};
 use skep_protocol::entry::{Decision, EntryBody, Op, Request};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId};
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::task::{Priority, RetryPolicy, TaskSpec, TaskStatus};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::{Refusal, RequestRefusal};
+use skep_protocol::task::{Priority, RetryPolicy, TaskOp, TaskRefusal, TaskSpec, TaskStatus};
 use skep_protocol::time::LogInstant;
 use support::*;
 
@@ -111,24 +113,27 @@ fn op(ask: &Ask, model: &Model) -> Op {
         }
         Ask::Take { n, by } => take(n, &name(by)),
         Ask::TakeAny { by } => take_any(&name(by)),
-        Ask::Progress { n, by, epoch } => {
-            Op::ReportProgress { claim: claim(n, &name(by), epoch), permille: 1, note: reason(""), checkpoint: None }
-        }
+        Ask::Progress { n, by, epoch } => Op::Task(TaskOp::Report {
+            claim: claim(n, &name(by), epoch),
+            permille: 1,
+            note: reason(""),
+            checkpoint: None,
+        }),
         Ask::Complete { n, by, epoch } => complete(n, &name(by), epoch),
         Ask::Fail { n, by, epoch, retryable } => {
-            Op::FailTask { claim: claim(n, &name(by), epoch), reason: reason("broken"), retryable }
+            Op::Task(TaskOp::Fail { claim: claim(n, &name(by), epoch), reason: reason("broken"), retryable })
         }
-        Ask::Cancel { n } => Op::CancelTask { task: task_id(n), reason: reason("") },
-        Ask::Requeue { n } => Op::RequeueTask { task: task_id(n), reason: reason("") },
+        Ask::Cancel { n } => Op::Task(TaskOp::Cancel { task: task_id(n), reason: reason("") }),
+        Ask::Requeue { n } => Op::Task(TaskOp::Requeue { task: task_id(n), reason: reason("") }),
         Ask::Attach { by, session } => {
             let (lifts, max) = limits_of(by);
             attach_as(&name(by), session, session, role(if lifts { &["lift"] } else { &[] }, max as u32))
         }
-        Ask::TakeAttached { n, by, nth } => Op::ClaimTask {
+        Ask::TakeAttached { n, by, nth } => Op::Task(TaskOp::Claim {
             agent: agent(&name(by)),
             task: Some(task_id(n)),
             attachment: Some(model.attachments.get(usize::from(nth)).copied().unwrap_or(AttachmentId(u64::MAX))),
-        },
+        }),
     }
 }
 
@@ -147,7 +152,7 @@ impl Model {
                 if self.find(n).is_some() {
                     return Err("exists");
                 }
-                let Op::CreateTask { spec, .. } = op(ask, self) else { unreachable!() };
+                let Op::Task(TaskOp::Create { spec, .. }) = op(ask, self) else { unreachable!() };
                 self.tasks.push(ModelTask {
                     n,
                     spec: *spec,
@@ -363,17 +368,17 @@ fn simplified(reply: &Reply) -> Result<Option<u8>, &'static str> {
         Reply::Done(Receipt::Agent(_) | Receipt::Attached { .. }) => Ok(None),
         Reply::Done(other) => panic!("{other:?}"),
         Reply::Refused(refusal) => Err(match refusal {
-            Refusal::NoSuchTask(_) => "none",
-            Refusal::TaskExists(_) => "exists",
-            Refusal::WrongStatus { .. } => "status",
-            Refusal::LostRace { .. } => "lost",
-            Refusal::StaleEpoch { .. } => "stale",
-            Refusal::NotHolder { .. } => "not holder",
-            Refusal::BackingOff { .. } => "backing off",
-            Refusal::NotCapable { .. } => "not capable",
-            Refusal::AgentBusy { .. } => "busy",
-            Refusal::AgentElsewhere { .. } => "elsewhere",
-            Refusal::NotAttached { .. } => "not attached",
+            Refusal::Task(TaskRefusal::NoSuchTask(_)) => "none",
+            Refusal::Task(TaskRefusal::Exists(_)) => "exists",
+            Refusal::Task(TaskRefusal::WrongStatus { .. }) => "status",
+            Refusal::Task(TaskRefusal::LostRace { .. }) => "lost",
+            Refusal::Task(TaskRefusal::StaleEpoch { .. }) => "stale",
+            Refusal::Task(TaskRefusal::NotHolder { .. }) => "not holder",
+            Refusal::Task(TaskRefusal::BackingOff { .. }) => "backing off",
+            Refusal::Task(TaskRefusal::NotCapable { .. }) => "not capable",
+            Refusal::Agent(AgentRefusal::Busy { .. }) => "busy",
+            Refusal::Agent(AgentRefusal::Elsewhere { .. }) => "elsewhere",
+            Refusal::Agent(AgentRefusal::NotAttached { .. }) => "not attached",
             other => panic!("{other:?}"),
         }),
     }
@@ -429,7 +434,7 @@ proptest! {
             stateful: false,
             max_concurrent: 3,
         };
-        shard.ok(Op::RegisterAgent { agent: agent(&name(0)), role: lifter });
+        shard.ok(AgentOp::Register { agent: agent(&name(0)), role: lifter });
         let mut model = Model { stamped: shard.now.raw(), ..Model::default() };
         let mut replica = FleetState::from_snapshot(&shard.state.to_snapshot().unwrap()).unwrap();
         for step in steps {
@@ -456,7 +461,7 @@ proptest! {
                     let reply = shard.send(&request);
                     let in_time = request.deadline >= shard.now;
                     prop_assert!(!in_time || reply == first, "a retry returns the first answer");
-                    let expired = matches!(reply, Reply::Refused(Refusal::Expired { .. }));
+                    let expired = matches!(reply, Reply::Refused(Refusal::Request(RequestRefusal::Expired { .. })));
                     prop_assert!(in_time || expired, "after its deadline it is refused");
                     EntryBody::Requests(vec![request])
                 }
@@ -466,7 +471,7 @@ proptest! {
                     if other == request.op || request.deadline < shard.now { continue }
                     request.op = other;
                     let reply = shard.send(&request);
-                    prop_assert_eq!(reply, Reply::Refused(Refusal::RequestIdReused));
+                    prop_assert_eq!(reply, Reply::Refused(Refusal::Request(RequestRefusal::IdReused)));
                     EntryBody::Requests(vec![request])
                 }
                 Step::ExpireClaim { n, epoch } => {

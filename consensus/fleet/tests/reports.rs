@@ -5,10 +5,11 @@ mod support;
 
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
-use skep_protocol::entry::{DeliveryReport, EntryBody, Op};
+use skep_protocol::entry::{EntryBody, Op};
 use skep_protocol::ids::HomeEpoch;
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::Refusal;
 use skep_protocol::text::Reason;
 use skep_protocol::time::LogInstant;
 use support::hall::*;
@@ -32,7 +33,9 @@ fn report(seq: u64, steps: Steps, progress: Option<CommandProgress>) -> Op {
     let (agent, command, seq) =
         (agent("r1"), id(1), DeliverySeq { home: HomeEpoch(1), class: CommandClass::Routine, n: seq });
     let under_way = steps.started.is_some();
-    Op::ReportDelivery { report: Box::new(DeliveryReport { agent, command, seq, steps, progress, under_way }) }
+    Op::Command(CommandOp::Report {
+        report: Box::new(DeliveryReport { agent, command, seq, steps, progress, under_way }),
+    })
 }
 
 /// A robot with a command that is valid for ten seconds.
@@ -46,8 +49,10 @@ fn sent() -> Hall {
 /// What the history keeps of an operation: steps, and how far it has come.
 fn kept(hall: &mut Hall, op: Op) -> Option<(Steps, Option<u16>)> {
     match hall.told(op).1.pop() {
-        Some(ChangeKind::DeliveryReported { steps, progress, .. }) => Some((steps, progress.map(|p| p.permille))),
-        Some(ChangeKind::DeliveryEnded { steps, .. }) => Some((steps, None)),
+        Some(ChangeKind::Command { change: CommandChange::DeliveryReported { steps, progress, .. }, .. }) => {
+            Some((steps, progress.map(|p| p.permille)))
+        }
+        Some(ChangeKind::Command { change: CommandChange::DeliveryEnded { steps, .. }, .. }) => Some((steps, None)),
         Some(other) => panic!("{other:?}"),
         None => None,
     }
@@ -64,15 +69,18 @@ fn permille(hall: &Hall) -> Option<u16> {
 #[test]
 fn how_far_a_command_has_come_is_known_until_it_ends_and_each_step_is_told_once() {
     let mut hall = sent();
-    assert!(matches!(hall.refused(report(2, steps(7), None)), Refusal::NoSuchCommand(_)), "a place it never had");
+    assert!(
+        matches!(hall.refused(report(2, steps(7), None)), Refusal::Command(CommandRefusal::NoSuchCommand(_))),
+        "a place it never had"
+    );
     assert_eq!(kept(&mut hall, report(1, steps(7), progress(100, 8))), Some((steps(7), Some(100))));
     assert_eq!(kept(&mut hall, report(1, steps(7), progress(400, 9))), Some((STARTED, Some(400))));
     assert_eq!(kept(&mut hall, report(1, steps(7), progress(400, 9))), None, "nothing new, nothing on record");
     assert_eq!((permille(&hall), view(&hall).steps), (Some(400), steps(7)));
 
-    let Op::EndDelivery { mut ended } = hall.ended("r1", 1, (1, 1), succeeded()) else { unreachable!() };
+    let Op::Command(CommandOp::End { mut ended }) = hall.ended("r1", 1, (1, 1), succeeded()) else { unreachable!() };
     ended.steps = Steps { ended: at(9), ..steps(7) };
-    let end = Op::EndDelivery { ended: ended.clone() };
+    let end = Op::Command(CommandOp::End { ended: ended.clone() });
     assert_eq!(kept(&mut hall, end), Some((Steps { ended: at(9), ..STARTED }, None)));
     assert_eq!((permille(&hall), view(&hall).steps), (None, ended.steps), "all of its steps, and its end");
     let (reply, changes) = hall.told(report(1, steps(7), progress(900, 10)));

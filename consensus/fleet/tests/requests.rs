@@ -5,7 +5,8 @@ mod support;
 
 use skep_fleet::{FleetLimits, FleetState, SnapshotError};
 use skep_protocol::entry::{Entry, EntryBody};
-use skep_protocol::outcome::{Refusal, Reply};
+use skep_protocol::outcome::Reply;
+use skep_protocol::refusal::{Refusal, RequestRefusal};
 use support::*;
 
 #[test]
@@ -37,7 +38,7 @@ fn another_body_under_a_used_id_is_refused() {
     shard.send(&request);
     let mut other = request;
     other.op = create(2, spec());
-    assert_eq!(shard.send(&other), Reply::Refused(Refusal::RequestIdReused));
+    assert_eq!(shard.send(&other), Reply::Refused(Refusal::Request(RequestRefusal::IdReused)));
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn after_its_deadline_a_request_is_expired_and_its_id_forgotten() {
     shard.pass(60_000);
     assert!(matches!(shard.send(&request), Reply::Done(_)), "on its deadline it is still known");
     shard.pass(1);
-    assert!(matches!(shard.send(&request), Reply::Refused(Refusal::Expired { .. })));
+    assert!(matches!(shard.send(&request), Reply::Refused(Refusal::Request(RequestRefusal::Expired { .. }))));
     assert_eq!(shard.state.dedup_ids(), 0);
 }
 
@@ -65,7 +66,7 @@ fn a_full_memory_raises_its_floor_and_never_executes_what_it_may_have_forgotten(
     }
     assert_eq!(shard.state.dedup_ids(), 3);
     for forgotten in &requests[..2] {
-        assert!(matches!(shard.send(forgotten), Reply::Refused(Refusal::WindowPassed { .. })));
+        assert!(matches!(shard.send(forgotten), Reply::Refused(Refusal::Request(RequestRefusal::Forgotten { .. }))));
     }
     for known in &requests[2..] {
         assert!(matches!(shard.send(known), Reply::Done(_)));
@@ -87,7 +88,7 @@ fn requests_that_were_first_sent_ahead_of_the_clock_do_not_keep_others_out() {
     assert!(matches!(shard.send(&other), Reply::Done(_)));
     let refused = ahead(&mut shard, 3);
     assert!(
-        matches!(shard.send(&refused), Reply::Refused(Refusal::SentAhead { .. })),
+        matches!(shard.send(&refused), Reply::Refused(Refusal::Request(RequestRefusal::SentAhead { .. }))),
         "a quarter of the table is full"
     );
     for n in 10..40 {
@@ -132,7 +133,10 @@ fn clock_readings_that_cannot_be_are_refused() {
     let mut impossible = |change: fn(&mut skep_protocol::entry::Request)| {
         let mut request = shard.request(create(1, spec()));
         change(&mut request);
-        assert!(matches!(shard.send(&request), Reply::Refused(Refusal::ClockImpossible { .. })));
+        assert!(matches!(
+            shard.send(&request),
+            Reply::Refused(Refusal::Request(RequestRefusal::ClockImpossible { .. }))
+        ));
     };
     impossible(|r| r.first_sent = r.first_sent.plus_ms(100_000));
     impossible(|r| r.deadline = r.first_sent.plus_ms(25 * 3_600_000));
@@ -146,7 +150,7 @@ fn a_deposed_leaders_entry_changes_nothing_and_may_be_sent_again() {
     let entry = Entry { stamp: shard.now, term: 1, body: EntryBody::Requests(vec![request.clone()]) };
     shard.term = 2;
     let applied = shard.apply_entry(&entry);
-    assert_eq!(applied.replies, [Reply::Refused(Refusal::Deposed)]);
+    assert_eq!(applied.replies, [Reply::Refused(Refusal::Request(RequestRefusal::Deposed))]);
     assert!(applied.changes.is_empty());
     assert!(matches!(shard.send(&request), Reply::Done(_)));
 }
@@ -161,7 +165,7 @@ fn a_lost_clock_expires_every_deadline_given_before() {
     assert_eq!(shard.state.clock().era(), 1);
     assert_eq!(shard.state.dedup_ids(), 0);
     shard.now = shard.state.clock();
-    assert!(matches!(shard.send(&old), Reply::Refused(Refusal::Expired { .. })));
+    assert!(matches!(shard.send(&old), Reply::Refused(Refusal::Request(RequestRefusal::Expired { .. }))));
 }
 
 #[test]

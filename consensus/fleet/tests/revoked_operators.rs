@@ -4,10 +4,13 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::authority::{FirstReplacement, OperatorGrant};
+use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::Op;
-use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
+use skep_protocol::operator::{FirstReplacement, OperatorChange, OperatorGrant, OperatorOp, OperatorRefusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::time::LogInstant;
+
 use support::hall::*;
 
 /// A shard with room for so many operators, and for so many more who may do nothing any more.
@@ -28,7 +31,7 @@ fn admin(of: u8, serial: u64, admin_depth: u32) -> OperatorGrant {
 fn replace_first(to: u8) -> Op {
     let (old, new, name) = (first().key(), secret(to).key(), "next".parse().unwrap());
     let stated = FirstReplacement { place: place(), old, new, name, serial: 1 };
-    Op::ReplaceFirst { replacement: Box::new(stated.sign(&first()).unwrap()) }
+    Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(stated.sign(&first()).unwrap()) })
 }
 
 fn revoked(of: u8, serial: u64) -> OperatorGrant {
@@ -40,7 +43,7 @@ fn ending(of: u8, serial: u64, until: LogInstant) -> OperatorGrant {
 }
 
 fn full(what: ShardFullOf, count: u64) -> Refusal {
-    Refusal::ShardFull { what, count }
+    Refusal::Full { what, count }
 }
 
 /// Whether an operator is remembered, also by a replica that is made of a snapshot.
@@ -108,7 +111,10 @@ fn of_whom_everything_has_ended_is_forgotten_for_somebody_new_and_nothing_that_w
     assert_eq!((hall.state.serial_floor(), hall.state.dropped().operators), (3, 1));
     // Whatever its number was, there is none like it again, nor one that was signed and never sent.
     for serial in [1, 2, 3] {
-        assert_eq!(hall.refused(new(3, serial)), Refusal::GrantStale { given: serial, known: 3 });
+        assert_eq!(
+            hall.refused(new(3, serial)),
+            Refusal::Operator(OperatorRefusal::GrantStale { given: serial, known: 3 })
+        );
     }
     hall.ok(state_grant(revoked(5, 2), 1));
     assert_eq!(hall.refused(new(3, 4)), full(ShardFullOf::RevokedOperators, 4));
@@ -116,7 +122,10 @@ fn of_whom_everything_has_ended_is_forgotten_for_somebody_new_and_nothing_that_w
     hall.ok(new(3, 4));
     assert_eq!([2, 3, 4, 5].map(|of| is_known(&hall, of)), [false, true, true, true]);
     let command = hall.command(1, to("r1"));
-    assert_eq!(hall.refused(signed_by(command, 2)), Refusal::NoSuchOperator(secret(2).key()));
+    assert_eq!(
+        hall.refused(signed_by(command, 2)),
+        Refusal::Operator(OperatorRefusal::NoSuchOperator(secret(2).key()))
+    );
 }
 
 #[test]
@@ -200,4 +209,30 @@ fn a_key_that_was_forgotten_and_becomes_the_first_operator_keeps_the_numbers_tha
     hall.ok(state_grant(grant(3, 1), 1));
     assert!(!is_known(&hall, 2));
     assert_eq!(hall.ok(replace_first(2)), Receipt::Operator { operator: secret(2).key(), serial: 7 });
+}
+
+#[test]
+fn who_is_forgotten_for_somebody_new_is_on_record_before_the_grant_that_needed_the_room() {
+    let mut hall = Hall::within(FleetLimits { operator_branch_max: 2, ..limits(4, 0) });
+    let soon = hall.now.plus_ms(5_000);
+    hall.ok(state_grant(admin(2, 1, 1), 1));
+    hall.ok(state_grant(OperatorGrant { name: "clerk".parse().unwrap(), ..ending(3, 7, soon) }, 2));
+    hall.ok(state_grant(ending(4, 1, soon), 1));
+    hall.now = soon;
+    let mut told = |grant: OperatorGrant, by: u8| -> Vec<String> {
+        let (_, changes) = hall.told(state_grant(grant, by));
+        let said = |change: ChangeKind| match change {
+            ChangeKind::Operator(OperatorChange::Forgotten { operator, name, serial }) => {
+                format!("forgot {operator} {name} {serial}")
+            }
+            ChangeKind::Operator(OperatorChange::Granted { grant }) => format!("granted {}", grant.operator),
+            other => format!("{other:?}"),
+        };
+        changes.into_iter().map(said).collect()
+    };
+    let [third, fourth, fifth, sixth] = [3, 4, 5, 6].map(|n| secret(n).key());
+    let of_the_branch = told(grant(5, 8), 2);
+    assert_eq!(of_the_branch, [format!("forgot {third} clerk 7"), format!("granted {fifth}")]);
+    let of_all = told(grant(6, 8), 1);
+    assert_eq!(of_all, [format!("forgot {fourth} somebody 1"), format!("granted {sixth}")]);
 }

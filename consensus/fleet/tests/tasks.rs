@@ -4,12 +4,13 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState};
-use skep_protocol::agent::Role;
+use skep_protocol::agent::{AgentOp, AgentRefusal, Role};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::entry::{Decision, Op};
 use skep_protocol::ids::ClaimEpoch;
-use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::task::{Priority, RetryPolicy, TaskSpec, TaskState, TaskStatus};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::{Priority, RetryPolicy, TaskChange, TaskOp, TaskRefusal, TaskSpec, TaskState, TaskStatus};
 use skep_protocol::text::RoleName;
 use support::*;
 
@@ -23,7 +24,7 @@ fn role(max_concurrent: u32, capabilities: &[&str]) -> Role {
 }
 
 fn register(shard: &mut Shard, name: &str, role: Role) {
-    shard.ok(Op::RegisterAgent { agent: agent(name), role });
+    shard.ok(AgentOp::Register { agent: agent(name), role });
 }
 
 #[test]
@@ -31,7 +32,7 @@ fn the_first_committed_claim_wins_and_the_loser_learns_it() {
     let mut shard = Shard::new();
     shard.ok(create(1, spec()));
     shard.ok(take(1, "a"));
-    assert_eq!(shard.refused(take(1, "b")), Refusal::LostRace { task: task_id(1), by: agent("a") });
+    assert_eq!(shard.refused(take(1, "b")), Refusal::Task(TaskRefusal::LostRace { task: task_id(1), by: agent("a") }));
     assert_eq!(shard.task(1).epoch, ClaimEpoch(1));
 }
 
@@ -49,7 +50,7 @@ fn a_claim_without_a_name_takes_the_most_urgent_then_the_oldest_that_suits() {
     }
     assert_eq!(order, [task_id(3), task_id(4), task_id(1)], "nothing is left that suits");
     assert_eq!(shard.status(2), TaskStatus::Pending);
-    assert!(matches!(shard.refused(take(2, "a")), Refusal::NotCapable { .. }));
+    assert!(matches!(shard.refused(take(2, "a")), Refusal::Task(TaskRefusal::NotCapable { .. })));
 }
 
 #[test]
@@ -57,15 +58,16 @@ fn a_stale_epoch_or_another_holder_changes_nothing() {
     let mut shard = Shard::new();
     shard.ok(create(1, spec()));
     shard.ok(take(1, "a"));
-    assert!(matches!(shard.refused(complete(1, "b", 1)), Refusal::NotHolder { .. }));
+    assert!(matches!(shard.refused(complete(1, "b", 1)), Refusal::Task(TaskRefusal::NotHolder { .. })));
     shard.ok(fail(1, "a", 1));
     shard.pass(100);
     shard.ok(take(1, "b"));
-    let stale = Refusal::StaleEpoch { task: task_id(1), given: ClaimEpoch(1), current: ClaimEpoch(2) };
+    let stale =
+        Refusal::Task(TaskRefusal::StaleEpoch { task: task_id(1), given: ClaimEpoch(1), current: ClaimEpoch(2) });
     assert_eq!(shard.refused(complete(1, "a", 1)), stale);
     assert_eq!(shard.refused(fail(1, "a", 1)), stale);
     shard.ok(complete(1, "b", 2));
-    assert!(matches!(shard.refused(complete(1, "b", 2)), Refusal::WrongStatus { .. }));
+    assert!(matches!(shard.refused(complete(1, "b", 2)), Refusal::Task(TaskRefusal::WrongStatus { .. })));
 }
 
 #[test]
@@ -76,7 +78,10 @@ fn failed_attempts_back_off_exponentially_and_end_as_a_dead_letter_with_the_reas
         shard.ok(take(1, "a"));
         shard.ok(fail(1, "a", attempt));
         shard.pass(wait - 1);
-        assert!(matches!(shard.refused(take(1, "a")), Refusal::BackingOff { .. }), "attempt {attempt}");
+        assert!(
+            matches!(shard.refused(take(1, "a")), Refusal::Task(TaskRefusal::BackingOff { .. })),
+            "attempt {attempt}"
+        );
         assert_eq!(shard.ok(take_any("a")), Receipt::NothingToClaim);
         shard.pass(1);
     }
@@ -86,7 +91,7 @@ fn failed_attempts_back_off_exponentially_and_end_as_a_dead_letter_with_the_reas
     assert_eq!(why.as_str(), "all 3 attempts failed; the last: broken");
     assert_eq!(shard.task(1).failures.len(), 3);
 
-    shard.ok(Op::RequeueTask { task: task_id(1), reason: reason("fixed") });
+    shard.ok(TaskOp::Requeue { task: task_id(1), reason: reason("fixed") });
     assert_eq!((shard.status(1), shard.task(1).attempts), (TaskStatus::Pending, 0));
     shard.ok(take(1, "a"));
     assert_eq!(shard.task(1).epoch, ClaimEpoch(4), "the epoch rises over a requeue");
@@ -97,7 +102,7 @@ fn a_permanent_failure_is_a_dead_letter_at_once() {
     let mut shard = Shard::new();
     shard.ok(create(1, spec()));
     shard.ok(take(1, "a"));
-    shard.ok(Op::FailTask { claim: claim(1, "a", 1), reason: reason("no such aisle"), retryable: false });
+    shard.ok(TaskOp::Fail { claim: claim(1, "a", 1), reason: reason("no such aisle"), retryable: false });
     assert_eq!(shard.status(1), TaskStatus::DeadLettered);
 }
 
@@ -108,7 +113,7 @@ fn a_claim_without_progress_is_taken_back_and_progress_keeps_it() {
     shard.ok(take(1, "a"));
     let mut lead = Lead::new(&shard);
     shard.pass(9_000);
-    shard.ok(Op::ReportProgress { claim: claim(1, "a", 1), permille: 500, note: reason("half"), checkpoint: None });
+    shard.ok(TaskOp::Report { claim: claim(1, "a", 1), permille: 500, note: reason("half"), checkpoint: None });
     shard.pass(9_999);
     assert_eq!(lead.proposals(&shard), []);
     assert_eq!(lead.orchestrator.poll_timeout(&shard.state, shard.now), Some(shard.now.plus_ms(1)));
@@ -117,9 +122,9 @@ fn a_claim_without_progress_is_taken_back_and_progress_keeps_it() {
     assert_eq!(decisions, [Decision::ExpireClaim { task: task_id(1), epoch: ClaimEpoch(1) }]);
     assert_eq!(lead.proposals(&shard), [], "not proposed twice while it is on its way");
     let applied = shard.decide(decisions[0].clone());
-    assert!(matches!(applied.changes[0].what, ChangeKind::Reclaimed { .. }));
+    assert!(matches!(applied.changes[0].what, ChangeKind::Task { change: TaskChange::Reclaimed { .. }, .. }));
     assert_eq!(shard.status(1), TaskStatus::Pending);
-    assert!(matches!(shard.refused(complete(1, "a", 1)), Refusal::WrongStatus { .. }));
+    assert!(matches!(shard.refused(complete(1, "a", 1)), Refusal::Task(TaskRefusal::WrongStatus { .. })));
 }
 
 #[test]
@@ -146,7 +151,10 @@ fn a_task_expires_claimed_or_not_and_is_not_claimed_after() {
     }
     shard.ok(take(1, "a"));
     shard.pass(5_000);
-    assert!(matches!(shard.refused(take(2, "a")), Refusal::WrongStatus { status: TaskStatus::Expired, .. }));
+    assert!(matches!(
+        shard.refused(take(2, "a")),
+        Refusal::Task(TaskRefusal::WrongStatus { status: TaskStatus::Expired, .. })
+    ));
     assert_eq!(shard.ok(take_any("a")), Receipt::NothingToClaim);
     let mut lead = Lead::new(&shard);
     lead.settle(&mut shard);
@@ -159,28 +167,34 @@ fn a_cancelled_task_is_over_for_its_holder_too() {
     let mut shard = Shard::new();
     shard.ok(create(1, spec()));
     shard.ok(take(1, "a"));
-    shard.ok(Op::CancelTask { task: task_id(1), reason: reason("not needed") });
-    assert!(matches!(shard.refused(complete(1, "a", 1)), Refusal::WrongStatus { .. }));
+    shard.ok(TaskOp::Cancel { task: task_id(1), reason: reason("not needed") });
+    assert!(matches!(shard.refused(complete(1, "a", 1)), Refusal::Task(TaskRefusal::WrongStatus { .. })));
     shard.ok(create(2, spec()));
     shard.ok(take(2, "a"));
 }
 
 #[test]
 fn whoever_settles_a_dead_letter_too_late_takes_nothing_away_from_whoever_does_it_again() {
-    let settle = |again| Op::SettleDeadLetter { task: task_id(1), again, reason: reason("looked at it") };
+    let settle = |again| Op::Task(TaskOp::Settle { task: task_id(1), again, reason: reason("looked at it") });
     let mut shard = Shard::new();
     shard.ok(create(1, spec()));
     for again in [true, false] {
-        assert!(matches!(shard.refused(settle(again)), Refusal::WrongStatus { status: TaskStatus::Pending, .. }));
+        assert!(matches!(
+            shard.refused(settle(again)),
+            Refusal::Task(TaskRefusal::WrongStatus { status: TaskStatus::Pending, .. })
+        ));
     }
     shard.ok(take(1, "a"));
-    shard.ok(Op::FailTask { claim: claim(1, "a", 1), reason: reason("broken"), retryable: false });
+    shard.ok(TaskOp::Fail { claim: claim(1, "a", 1), reason: reason("broken"), retryable: false });
     shard.ok(settle(true));
     shard.ok(take(1, "a"));
     for again in [true, false] {
-        assert!(matches!(shard.refused(settle(again)), Refusal::WrongStatus { status: TaskStatus::Claimed, .. }));
+        assert!(matches!(
+            shard.refused(settle(again)),
+            Refusal::Task(TaskRefusal::WrongStatus { status: TaskStatus::Claimed, .. })
+        ));
     }
-    shard.ok(Op::FailTask { claim: claim(1, "a", 2), reason: reason("broken"), retryable: false });
+    shard.ok(TaskOp::Fail { claim: claim(1, "a", 2), reason: reason("broken"), retryable: false });
     shard.ok(settle(false));
     assert_eq!(shard.status(1), TaskStatus::Cancelled);
 }
@@ -192,12 +206,12 @@ fn an_agent_holds_no_more_than_its_role_allows() {
         shard.ok(create(n, spec()));
     }
     shard.ok(take(1, "stranger"));
-    assert!(matches!(shard.refused(take(2, "stranger")), Refusal::AgentBusy { held: 1, max: 1, .. }));
+    assert!(matches!(shard.refused(take(2, "stranger")), Refusal::Agent(AgentRefusal::Busy { held: 1, max: 1, .. })));
     register(&mut shard, "a", role(2, &[]));
     shard.ok(take(2, "a"));
     shard.ok(take(3, "a"));
-    assert!(matches!(shard.refused(take_any("a")), Refusal::AgentBusy { held: 2, max: 2, .. }));
-    assert!(matches!(shard.refused(Op::RemoveAgent { agent: agent("a") }), Refusal::AgentBusy { .. }));
+    assert!(matches!(shard.refused(take_any("a")), Refusal::Agent(AgentRefusal::Busy { held: 2, max: 2, .. })));
+    assert!(matches!(shard.refused(AgentOp::Remove { agent: agent("a") }), Refusal::Agent(AgentRefusal::Busy { .. })));
     shard.ok(complete(2, "a", 1));
     shard.ok(take_any("a"));
 }
@@ -220,20 +234,20 @@ fn the_oldest_ended_tasks_are_forgotten_and_live_ones_never() {
     for n in 1..=5 {
         shard.ok(create(n, spec()));
     }
-    assert!(matches!(shard.refused(create(6, spec())), Refusal::ShardFull { count: 5, .. }));
+    assert!(matches!(shard.refused(create(6, spec())), Refusal::Full { count: 5, .. }));
     for n in 1..=4 {
         shard.ok(take(n, "a"));
         shard.ok(complete(n, "a", 1));
     }
     let left: Vec<_> = shard.state.tasks_after(None).map(|task| task.id).collect();
     assert_eq!(left, [task_id(3), task_id(4), task_id(5)]);
-    shard.ok(Op::CancelTask { task: task_id(5), reason: reason("room") });
+    shard.ok(TaskOp::Cancel { task: task_id(5), reason: reason("room") });
     for n in 11..=15 {
         shard.ok(create(n, spec()));
     }
-    let requeue = Op::RequeueTask { task: task_id(5), reason: reason("no room") };
-    assert!(matches!(shard.refused(requeue), Refusal::ShardFull { .. }), "a requeue needs room as well");
-    assert_eq!(shard.refused(take(1, "a")), Refusal::NoSuchTask(task_id(1)));
+    let requeue = Op::Task(TaskOp::Requeue { task: task_id(5), reason: reason("no room") });
+    assert!(matches!(shard.refused(requeue), Refusal::Full { .. }), "a requeue needs room as well");
+    assert_eq!(shard.refused(take(1, "a")), Refusal::Task(TaskRefusal::NoSuchTask(task_id(1))));
     let counts = shard.state.counts();
     assert_eq!((counts.pending, counts.claimed, counts.terminal), (5, 0, 2));
 }
@@ -249,7 +263,7 @@ fn the_epoch_rises_even_when_a_forgotten_task_id_is_used_again() {
     shard.ok(create(1, spec()));
     shard.ok(take(1, "b"));
     assert_eq!(shard.task(1).epoch, ClaimEpoch(2));
-    assert!(matches!(shard.refused(complete(1, "a", 1)), Refusal::StaleEpoch { .. }));
+    assert!(matches!(shard.refused(complete(1, "a", 1)), Refusal::Task(TaskRefusal::StaleEpoch { .. })));
 }
 
 #[test]
@@ -261,7 +275,7 @@ fn a_shard_is_bounded_in_bytes() {
     for n in 1..=4 {
         shard.ok(create(n, large()));
     }
-    assert!(matches!(shard.refused(create(5, large())), Refusal::ShardFull { .. }));
+    assert!(matches!(shard.refused(create(5, large())), Refusal::Full { .. }));
     for n in 1..=4 {
         shard.ok(take(n, "a"));
         shard.ok(complete(n, "a", 1));
@@ -304,7 +318,7 @@ fn what_ends_well_pushes_no_dead_letter_out() {
     done(&mut shard, 16);
     assert_eq!(left(&shard), [3, 4, 15, 16].map(task_id));
     // What is discarded is no dead letter any more.
-    shard.ok(Op::CancelTask { task: task_id(3), reason: reason("seen") });
+    shard.ok(TaskOp::Cancel { task: task_id(3), reason: reason("seen") });
     assert_eq!(left(&shard), [3, 4, 16].map(task_id));
     assert_eq!(shard.state.counts().terminal, 3);
 }

@@ -4,11 +4,13 @@
 mod support;
 
 use skep_fleet::{FleetLimits, FleetState, LogPosition, SnapshotError};
-use skep_protocol::change::ChangeKind;
+use skep_protocol::agent::AgentOp;
+use skep_protocol::change::{ChangeKind, ShardChange};
 use skep_protocol::entry::{Entry, EntryBody, Op};
 use skep_protocol::fleet::{FleetVersions, Rules};
-use skep_protocol::outcome::{Refusal, Reply, ShardFullOf};
-use skep_protocol::task::{InvalidSpec, TaskSpec};
+use skep_protocol::outcome::Reply;
+use skep_protocol::refusal::{Refusal, RequestRefusal, ShardFullOf};
+use skep_protocol::task::{InvalidSpec, TaskOp, TaskSpec};
 use support::*;
 
 fn rules(version: u32, limits: FleetLimits) -> EntryBody {
@@ -56,12 +58,17 @@ fn script(shard: &mut Shard) -> Vec<Reply> {
         payload(1, 8),
         requires(2, &["a"]),
         requires(3, &["b"]),
-        Op::RegisterAgent { agent: agent("r"), role: role(&["a"], 3) },
-        Op::RegisterAgent { agent: agent("r"), role: role(&["a"], 2) },
+        Op::Agent(AgentOp::Register { agent: agent("r"), role: role(&["a"], 3) }),
+        Op::Agent(AgentOp::Register { agent: agent("r"), role: role(&["a"], 2) }),
         attach("s", 1, 1),
         attach("t", 1, 1),
         take(1, "r"),
-        Op::ReportProgress { claim: claim(1, "r", 1), permille: 1, note: reason(""), checkpoint: Some(vec![0; 9]) },
+        Op::Task(TaskOp::Report {
+            claim: claim(1, "r", 1),
+            permille: 1,
+            note: reason(""),
+            checkpoint: Some(vec![0; 9]),
+        }),
         fail(1, "r", 1),
         create(4, spec()),
         create(5, spec()),
@@ -90,28 +97,29 @@ fn limits_in_the_log_decide_and_not_those_of_the_build() {
     let (replies, digest, snapshot) = run(builds[0]);
     assert_eq!(run(builds[1]), (replies.clone(), digest, snapshot));
     let refused = |what: &Refusal| replies.iter().any(|reply| matches!(reply, Reply::Refused(why) if why == what));
-    let full = |what, count| Refusal::ShardFull { what, count };
+    let full = |what, count| Refusal::Full { what, count };
     for met in [
-        Refusal::Invalid(InvalidSpec::Capabilities { given: 2, max: 1 }),
-        Refusal::Invalid(InvalidSpec::Payload { bytes: 9, max: 8 }),
-        Refusal::Invalid(InvalidSpec::MaxConcurrent { given: 3, max: 2 }),
-        Refusal::Invalid(InvalidSpec::Checkpoint { bytes: 9, max: 8 }),
+        Refusal::Request(RequestRefusal::Invalid(InvalidSpec::Capabilities { given: 2, max: 1 })),
+        Refusal::Request(RequestRefusal::Invalid(InvalidSpec::Payload { bytes: 9, max: 8 })),
+        Refusal::Request(RequestRefusal::Invalid(InvalidSpec::MaxConcurrent { given: 3, max: 2 })),
+        Refusal::Request(RequestRefusal::Invalid(InvalidSpec::Checkpoint { bytes: 9, max: 8 })),
         full(ShardFullOf::Requirements, 2),
         full(ShardFullOf::Agents, 2),
         full(ShardFullOf::Tasks, 4),
     ] {
         assert!(refused(&met), "{met}: {replies:#?}");
     }
-    assert!(matches!(replies.last(), Some(Reply::Refused(Refusal::ClockImpossible { .. }))));
+    assert!(matches!(replies.last(), Some(Reply::Refused(Refusal::Request(RequestRefusal::ClockImpossible { .. })))));
 }
 
 #[test]
 fn nothing_is_heard_before_an_entry_says_by_which_rules() {
     let mut shard = new_shard();
     assert_eq!(shard.state.fleet_version(), 0);
-    assert_eq!(shard.refused(create(1, spec())), Refusal::Deposed, "it may be sent again");
+    assert_eq!(shard.refused(create(1, spec())), Refusal::Request(RequestRefusal::Deposed), "it may be sent again");
     let applied = shard.apply(rules(1, small()));
-    assert!(matches!(&applied.changes[0].what, ChangeKind::RulesAgreed { rules } if rules.version == 1));
+    let told = &applied.changes[0].what;
+    assert!(matches!(told, ChangeKind::Shard(ShardChange::RulesAgreed { rules }) if rules.version == 1));
     assert_eq!((shard.state.fleet_version(), *shard.state.limits()), (1, small()));
     shard.ok(create(1, spec()));
 }
@@ -129,7 +137,7 @@ fn a_version_only_rises_and_brings_its_limits_with_it() {
     shard.apply(rules(3, limits));
     assert_eq!((shard.state.fleet_version(), *shard.state.limits()), (3, limits));
     shard.ok(create(1, spec()));
-    assert_eq!(shard.refused(create(2, spec())), Refusal::ShardFull { what: ShardFullOf::Tasks, count: 1 });
+    assert_eq!(shard.refused(create(2, spec())), Refusal::Full { what: ShardFullOf::Tasks, count: 1 });
 }
 
 #[test]
@@ -155,7 +163,7 @@ fn limits_that_fall_take_nothing_away_and_let_nothing_more_in() {
     }
     shard.apply(rules(2, FleetLimits { live_tasks_max: 2, failures_kept: 1, ..small() }));
     assert_eq!((shard.state.counts().pending, shard.task(1).failures.len()), (4, 2));
-    assert_eq!(shard.refused(create(5, spec())), Refusal::ShardFull { what: ShardFullOf::Tasks, count: 4 });
+    assert_eq!(shard.refused(create(5, spec())), Refusal::Full { what: ShardFullOf::Tasks, count: 4 });
     shard.ok(take(1, "r"));
     shard.ok(fail(1, "r", 3));
     assert_eq!(shard.task(1).failures.len(), 1, "the latest");
@@ -193,6 +201,6 @@ fn what_comes_after_a_snapshot_goes_by_the_rules_in_it() {
     let position = LogPosition { index: shard.index + 1, term: 1 };
     let applied = copy.apply(position, &entry);
     assert_eq!(applied.replies, [shard.send(&request)]);
-    assert!(matches!(applied.replies[0], Reply::Refused(Refusal::ShardFull { .. })));
+    assert!(matches!(applied.replies[0], Reply::Refused(Refusal::Full { .. })));
     assert_eq!(copy.digest(), shard.state.digest());
 }

@@ -15,6 +15,8 @@ use skep_protocol::frame::FrameKind;
 use skep_protocol::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
+use super::calls::Class;
+
 /// What is counted at a time, in bytes.
 const UNIT: usize = 1_024;
 
@@ -85,12 +87,12 @@ impl Shares {
         Self { work: of(work), ends: of(others), agents: of(others), queries: of(others) }
     }
 
-    fn of_kind(&self, kind: FrameKind) -> &Share {
-        match kind {
-            FrameKind::End => &self.ends,
-            FrameKind::Heartbeat | FrameKind::Claims | FrameKind::Pull | FrameKind::Leads => &self.agents,
-            FrameKind::Query | FrameKind::Lineages => &self.queries,
-            _ => &self.work,
+    fn of_class(&self, class: Class) -> &Share {
+        match class {
+            Class::End => &self.ends,
+            Class::Agents => &self.agents,
+            Class::Query => &self.queries,
+            Class::Urgent | Class::Append | Class::Propose | Class::Snapshot => &self.work,
         }
     }
 }
@@ -197,7 +199,7 @@ impl Budget {
 
     /// Waits until there is room for a call of so many bytes. What voters say to each other in a group waits for no other calls, and a
     /// word, such as a vote, a beat or a renewal of few, for nothing at all: of a few bytes there are no more than calls.
-    pub(super) async fn call(&self, bytes: usize, kind: FrameKind) -> Held {
+    pub(super) async fn call(&self, bytes: usize, (kind, class): (FrameKind, Class)) -> Held {
         let (of_voters, units) = (kind.is_of_voters(), units(bytes));
         if bytes <= limits::WORD_BYTES_MAX {
             return Held::of_peer(None);
@@ -205,10 +207,10 @@ impl Budget {
         if of_voters {
             return Held::of_peer(self.groups.take(units).await);
         }
-        if let Ok(first) = self.first.of_kind(kind).try_take(units) {
+        if let Ok(first) = self.first.of_class(class).try_take(units) {
             return Held::of_peer(Some(first));
         }
-        Held::of_both(self.calls.of_kind(kind), self.node.calls.of_kind(kind), units).await
+        Held::of_both(self.calls.of_class(class), self.node.calls.of_class(class), units).await
     }
 
     /// Waits until there is room for an answer of so many bytes.
@@ -271,13 +273,18 @@ mod tests {
 
     use super::*;
 
+    /// As calls of a kind come.
+    fn of(kind: FrameKind) -> (FrameKind, Class) {
+        (kind, crate::rpc::class_of(kind))
+    }
+
     /// All that there is room for now.
     fn all(budget: &Budget, kind: FrameKind) -> Vec<Held> {
-        std::iter::from_fn(|| budget.call(limits::CALL_BYTES_MAX, kind).now_or_never()).collect()
+        std::iter::from_fn(|| budget.call(limits::CALL_BYTES_MAX, of(kind)).now_or_never()).collect()
     }
 
     fn has_room(budget: &Budget, kind: FrameKind) -> bool {
-        budget.call(limits::CALL_BYTES_MAX, kind).now_or_never().is_some()
+        budget.call(limits::CALL_BYTES_MAX, of(kind)).now_or_never().is_some()
     }
 
     #[test]
@@ -298,11 +305,11 @@ mod tests {
         assert!(!has_room(&second, FrameKind::Propose));
         assert!(has_room(&second, FrameKind::Append), "voters go on");
         assert!(second.answer(limits::CALL_BYTES_MAX, Waits::No).now_or_never().is_some());
-        let word = second.call(limits::WORD_BYTES_MAX, FrameKind::Twin).now_or_never();
+        let word = second.call(limits::WORD_BYTES_MAX, of(FrameKind::Twin)).now_or_never();
         assert!(word.is_some(), "a word waits for nothing");
         // Entries of a group that a slow disk has not written keep no beat waiting.
         held.extend(all(&second, FrameKind::Append));
-        assert!(second.call(limits::WORD_BYTES_MAX, FrameKind::Beat).now_or_never().is_some());
+        assert!(second.call(limits::WORD_BYTES_MAX, of(FrameKind::Beat)).now_or_never().is_some());
     }
 
     #[test]
@@ -341,16 +348,16 @@ mod tests {
         let peers: Vec<Budget> = (0..100).map(|_| Budget::new(node.clone())).collect();
         let (last, bytes) = (&peers[99], limits::FIRST_CALL_BYTES_PER_PEER_MAX);
         let held: Vec<Held> = peers.iter().flat_map(|peer| all(peer, FrameKind::Propose)).collect();
-        let first = last.call(bytes, FrameKind::Propose).now_or_never();
-        assert!(first.is_some() && last.call(bytes, FrameKind::Propose).now_or_never().is_none());
+        let first = last.call(bytes, of(FrameKind::Propose)).now_or_never();
+        assert!(first.is_some() && last.call(bytes, of(FrameKind::Propose)).now_or_never().is_none());
         assert!(held.iter().all(|held| !held.is_waited_for()));
-        let mut waits = Box::pin(last.call(bytes, FrameKind::Propose));
+        let mut waits = Box::pin(last.call(bytes, of(FrameKind::Propose)));
         assert!((&mut waits).now_or_never().is_none());
         assert!(held[0].is_waited_for() && !first.as_ref().is_some_and(Held::is_waited_for));
         drop(waits);
         assert!(!held[0].is_waited_for());
         drop(first);
-        assert!(last.call(bytes, FrameKind::Propose).now_or_never().is_some());
+        assert!(last.call(bytes, of(FrameKind::Propose)).now_or_never().is_some());
     }
 
     #[test]
@@ -403,7 +410,7 @@ mod tests {
         });
         for kind in kinds {
             let budget = Budget::new(NodeBudget::default());
-            assert!(budget.call(kind.body_bytes_max(), kind).now_or_never().is_some(), "{kind:?}");
+            assert!(budget.call(kind.body_bytes_max(), of(kind)).now_or_never().is_some(), "{kind:?}");
         }
     }
 }

@@ -4,9 +4,11 @@
 //! all are kept for addresses at which listed peers are, or were: a stranger with one address, or a few, keeps nobody out. Nor does
 //! a listed peer, which has no more than half of them.
 //!
-//! An address that is configured is known for as long as the node runs. Of those from which a listed peer was let in the last few
-//! are: it pushes out its own, and nobody else's. All of one peer's together have as many places as one of them, so that whoever
-//! has many keeps nobody out; and some places are for addresses that are configured alone.
+//! An address that is configured is known for as long as the node runs. Of those from which a listed peer was let in
+//! the last few are: it pushes out its own, and nobody else's. All of one peer's together have as many places as one of
+//! them, so that whoever has many keeps nobody out; and some places are for addresses that are configured alone. Beside
+//! all of these each address that is configured has a place of its own, so that strangers and a listed peer together
+//! keep no other peer out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -61,9 +63,14 @@ impl State {
         configured.chain(met).map(move |node| (self.of_peers.get(node).copied().unwrap_or(0), *node))
     }
 
-    /// Whether there is no place for one from there, of which so many are inside already.
+    /// Places of an address that no other address has.
+    fn own_places(&self, from: &IpAddr) -> usize {
+        if self.configured.contains_key(from) { limits::HANDSHAKES_KEPT_PER_CONFIGURED } else { 0 }
+    }
+
+    /// Whether there is no place for one from there, if the place is none of its own.
     fn is_full(&self, of_source: usize, of: Option<(usize, NodeId)>, is_configured: bool) -> bool {
-        let inside: usize = self.inside.values().sum();
+        let inside: usize = self.inside.iter().map(|(from, count)| count.saturating_sub(self.own_places(from))).sum();
         let of_who = match of {
             Some((of_peer, _)) => of_source.max(of_peer) >= limits::HANDSHAKES_PER_KNOWN_SOURCE_MAX,
             None => of_source >= limits::HANDSHAKES_PER_SOURCE_MAX || self.strangers >= limits::HANDSHAKES_MAX / 2,
@@ -108,7 +115,7 @@ impl Doors {
         // Who it is shows later. Of those behind one address it counts for the one that has fewest.
         let of = state.peers_at(from).min();
         let is_configured = state.configured.contains_key(&from);
-        if state.is_full(of_source, of, is_configured) {
+        if of_source >= state.own_places(&from) && state.is_full(of_source, of, is_configured) {
             return None;
         }
         let of = of.map(|(_, node)| node);
@@ -199,10 +206,10 @@ mod tests {
         let inside = [all(2), all(3)];
         assert_eq!(inside.each_ref().map(Vec::len), [most, 0]);
         drop(inside);
-        // Nor at that which is configured and another one.
+        // Nor at that which is configured and another one, but for the place that is kept for the former.
         doors.remember(node(1), v4(4));
         let inside = [all(4), all(1)];
-        assert_eq!(inside.each_ref().map(Vec::len), [most, 0]);
+        assert_eq!(inside.each_ref().map(Vec::len), [most, limits::HANDSHAKES_KEPT_PER_CONFIGURED]);
         drop(inside);
         // One that was behind the same address has places elsewhere, though the other one takes all there.
         doors.remember(node(8), v4(2));
@@ -222,8 +229,27 @@ mod tests {
         }
         let inside: Vec<Place> = (2..=255).flat_map(all).collect();
         assert_eq!(inside.len(), limits::HANDSHAKES_MAX - limits::HANDSHAKES_KEPT_FOR_CONFIGURED);
-        assert_eq!(all(1).len(), limits::HANDSHAKES_KEPT_FOR_CONFIGURED);
+        let of_its_own = limits::HANDSHAKES_KEPT_PER_CONFIGURED;
+        assert_eq!(all(1).len(), limits::HANDSHAKES_KEPT_FOR_CONFIGURED + of_its_own);
         drop(inside);
+        assert!(is_empty(&doors));
+    }
+
+    #[test]
+    fn each_configured_address_has_a_place_though_strangers_and_a_peer_fill_all_others() {
+        let configured = [1, 2, 3].map(|n| (node(n), v4(n)));
+        let doors = Doors::new(configured.into_iter());
+        let all = |from: u8| -> Vec<Place> { std::iter::from_fn(|| doors.enter(v4(from))).collect() };
+        let (strangers, of_one): (Vec<Place>, _) = ((10..=255).flat_map(all).collect(), all(1));
+        let half = limits::HANDSHAKES_MAX / 2;
+        assert_eq!([strangers.len(), of_one.len()], [half, half]);
+        // One place of the peer that takes all it can is its own, so that one of all is left.
+        let (second, third) = (all(2), all(3));
+        assert_eq!([second.len(), third.len()], [2, 1]);
+        drop(second);
+        let again = [all(3).len(), all(2).len()];
+        assert_eq!(again, [1, 1], "what is left goes to one, and the other has its own");
+        drop((strangers, of_one, third));
         assert!(is_empty(&doors));
     }
 

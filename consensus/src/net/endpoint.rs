@@ -19,7 +19,7 @@ use super::link::Link;
 use super::noise::Noise;
 use super::peers::{Peer, Peers};
 use super::roles::{NOT_NEEDED, Stance};
-use super::serve::{Dispatch, serve};
+use super::serve::{ClassOf, Dispatch, serve};
 use super::tls;
 use crate::clock::Clocks;
 use crate::identity::Identity;
@@ -48,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) idle_timeout: Duration,
     pub(crate) clocks: Clocks,
     pub(crate) threads: Threads,
+    pub(crate) class_of: ClassOf,
 }
 
 /// The running endpoint.
@@ -63,6 +64,7 @@ struct Shared {
     idle_timeout: Duration,
     threads: Threads,
     dispatch: Arc<dyn Dispatch>,
+    class_of: ClassOf,
     doors: Doors,
     /// What strangers do, as it is told in the log.
     strangers: Noise,
@@ -90,6 +92,7 @@ impl ControlPlane {
             idle_timeout: setup.idle_timeout,
             threads: setup.threads,
             dispatch,
+            class_of: setup.class_of,
             doors: Doors::new(setup.peers.iter().filter_map(|peer| Some((peer.id, peer.control?.ip())))),
             strangers: Noise::default(),
         });
@@ -354,8 +357,8 @@ async fn serve_until_closed(peer: Peer, said: Vec<Lineage>, shared: Arc<Shared>)
         let (peers, node) = (shared.peers.clone(), peer.node);
         shared.threads.work().spawn(async move { peers.ask_shards(node, HELLO_TIMEOUT).await });
     }
-    let threads = shared.threads.clone();
-    let why = serve(Arc::clone(&peer), shared.peers.clone(), Arc::clone(&shared.dispatch), threads).await;
+    let (threads, answers) = (shared.threads.clone(), (Arc::clone(&shared.dispatch), shared.class_of));
+    let why = serve(Arc::clone(&peer), shared.peers.clone(), answers, threads).await;
     tracing::info!(peer = %peer.node, name = %peer.hello.name, why, "control plane disconnected");
     if let Some(connection) = peer.link.connection() {
         shared.peers.note_if_refused(connection);

@@ -14,9 +14,11 @@ mod drivers;
 mod endpoint;
 mod lineages;
 mod link;
+mod make_way;
 mod noise;
 mod pace;
 mod peers;
+mod reach;
 mod roles;
 mod serve;
 mod snapshots;
@@ -37,7 +39,7 @@ pub(crate) use peers::Peer;
 pub use peers::PeerView;
 pub(crate) use peers::{Entries, Peers};
 pub(crate) use roles::{Roles, sought_in};
-pub(crate) use serve::{Admission, Dispatch, Who};
+pub(crate) use serve::{Admission, Answer, Dispatch, Who};
 pub(crate) use snapshots::{Offer, Sending, SnapshotSender};
 
 #[cfg(test)]

@@ -46,6 +46,9 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Vec<u8>, String>> + 
 /// Whether a call is read, or the reason why it is not.
 pub(crate) type Admission = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
+/// The class of the streams on which calls of a kind go.
+pub(crate) type ClassOf = fn(FrameKind) -> Class;
+
 /// Answers calls. Implemented by the service that owns the shards.
 pub(crate) trait Dispatch: Send + Sync + 'static {
     /// Judges a call by its header, before anything of it is kept.
@@ -65,7 +68,12 @@ pub(crate) trait Dispatch: Send + Sync + 'static {
 
 /// Accepts the streams of a connection until it ends; the reason why it did. To be called on the control thread: Raft's
 /// streams stay there.
-pub(super) async fn serve(peer: Arc<Peer>, peers: Peers, dispatch: Arc<dyn Dispatch>, threads: Threads) -> String {
+pub(super) async fn serve(
+    peer: Arc<Peer>,
+    peers: Peers,
+    (dispatch, class_of): (Arc<dyn Dispatch>, ClassOf),
+    threads: Threads,
+) -> String {
     let Some(connection) = peer.link.connection().cloned() else { return "it accepts nothing".to_owned() };
     let budget = Budget::new(peers.budget.clone());
     loop {
@@ -73,7 +81,7 @@ pub(super) async fn serve(peer: Arc<Peer>, peers: Peers, dispatch: Arc<dyn Dispa
             Ok((send, receive)) => {
                 let (peer, dispatch) = (Arc::clone(&peer), Arc::clone(&dispatch));
                 let (peers, threads, budget) = (peers.clone(), threads.clone(), budget.clone());
-                let served = Served { peer, peers, dispatch, threads, budget };
+                let served = Served { peer, peers, dispatch, class_of, threads, budget };
                 tokio::spawn(sort(served, send, receive));
             }
             Err(error) => return error.to_string(),
@@ -86,6 +94,7 @@ struct Served {
     peer: Arc<Peer>,
     peers: Peers,
     dispatch: Arc<dyn Dispatch>,
+    class_of: ClassOf,
     threads: Threads,
     budget: Budget,
 }
@@ -238,7 +247,8 @@ impl Served {
         let header = rest_of_header(begun, receive, patience).await?;
         let body = match self.dispatch.admit(self.who(), header).await {
             Ok(()) => {
-                let held = self.budget.call(header.body_bytes as usize, header.kind).await;
+                let of = (header.kind, (self.class_of)(header.kind));
+                let held = self.budget.call(header.body_bytes as usize, of).await;
                 let stalls = (self.peer.patience(STALL_PATIENCE, 0), || held.is_waited_for());
                 let body = body_of(&header, receive, patience, stalls).await?;
                 Ok((body, held))
@@ -272,7 +282,7 @@ async fn write_answers(peer: Arc<Peer>, mut answers: mpsc::Receiver<Written>, mu
 /// Has a stream served where its class belongs, as its first frame says.
 async fn sort(served: Served, send: quinn::SendStream, mut receive: quinn::RecvStream) {
     let Some(first) = served.first(&mut receive).await else { return };
-    let runtime = class_of(first.header.kind).runtime(&served.threads).clone();
+    let runtime = (served.class_of)(first.header.kind).runtime(&served.threads).clone();
     runtime.spawn(serve_stream(served, first, send, receive));
 }
 
@@ -280,7 +290,7 @@ async fn serve_stream(served: Served, first: Came, send: quinn::SendStream, mut 
     let (frames, queue) = mpsc::channel(limits::CALLS_IN_FLIGHT_MAX);
     let in_flight = Arc::new(Semaphore::new(limits::CALLS_IN_FLIGHT_MAX));
     // Answers are as urgent as their calls.
-    let _ = send.set_priority(class_of(first.header.kind).priority());
+    let _ = send.set_priority((served.class_of)(first.header.kind).priority());
     tokio::spawn(write_answers(Arc::clone(&served.peer), queue, send));
     let (served, mut next) = (Arc::new(served), Some(first));
     loop {
@@ -295,7 +305,7 @@ async fn serve_stream(served: Served, first: Came, send: quinn::SendStream, mut 
         let Some(came) = next else { return };
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
         // A frame on a stream of another class is answered where its own belongs.
-        let runtime = class_of(came.header.kind).runtime(&served.threads);
+        let runtime = (served.class_of)(came.header.kind).runtime(&served.threads);
         runtime.spawn(answer(Arc::clone(&served), came, frames.clone(), permit));
     }
 }
@@ -318,27 +328,6 @@ async fn answer(served: Arc<Served>, came: Came, frames: mpsc::Sender<Written>, 
     };
     let clock = served.peers.clocks().known(header.shard).and_then(|clock| clock.for_frames());
     let _ = frames.send((frame(kind, header.shard, clock, header.call, &answer), holds)).await;
-}
-
-fn class_of(kind: FrameKind) -> Class {
-    match kind {
-        FrameKind::Append => Class::Append,
-        FrameKind::Heartbeat | FrameKind::Claims | FrameKind::Pull | FrameKind::Leads => Class::Agents,
-        FrameKind::End => Class::End,
-        FrameKind::Propose => Class::Propose,
-        FrameKind::Query | FrameKind::Lineages => Class::Query,
-        FrameKind::SnapshotHead | FrameKind::SnapshotChunk | FrameKind::SnapshotInstall => Class::Snapshot,
-        FrameKind::Hello
-        | FrameKind::Forgot
-        | FrameKind::Clock
-        | FrameKind::Twin
-        | FrameKind::Beat
-        | FrameKind::Vote
-        | FrameKind::PreVote
-        | FrameKind::TransferLeader
-        | FrameKind::Reply
-        | FrameKind::Refused => Class::Urgent,
-    }
 }
 
 #[cfg(test)]

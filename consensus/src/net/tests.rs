@@ -169,6 +169,7 @@ fn start_with(seed: u8, process: u64, other: PeerConfig, dispatch: Arc<dyn Dispa
         idle_timeout: Duration::from_secs(10),
         clocks: Clocks::default(),
         threads: threads.clone(),
+        class_of: crate::rpc::class_of,
     };
     let peers = ControlPlane::peers(&setup);
     peers.have(shards);

@@ -19,7 +19,7 @@ use skep_protocol::fleet::Build;
 use skep_protocol::ids::{RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::statement::Verdicts;
+use skep_protocol::signing::Verdicts;
 use skep_store::{Snapshots, Store, StoredSnapshot};
 use tokio::sync::watch;
 
@@ -32,7 +32,7 @@ use super::types::{
     ApplyReply, EntryBytes, LogId, Member, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, decode,
 };
 use crate::clock::ShardClock;
-use crate::ends::Ends;
+use crate::command_ends::Ends;
 use crate::net::Sending;
 use crate::pulls::Pulls;
 use crate::threads::{Errand, Threads};

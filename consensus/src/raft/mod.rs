@@ -14,5 +14,8 @@ pub(crate) mod saved;
 mod snapshot;
 pub(crate) mod types;
 
+/// openraft with our types and our state machine.
+pub(crate) type Raft = openraft::Raft<types::TypeConfig, machine::Machine>;
+
 #[cfg(test)]
 mod suite;

@@ -38,7 +38,6 @@ pub(crate) type Runtime = Tokio;
 #[cfg(test)]
 pub(crate) type Runtime = openraft::rt::deterministic_rng::DeterministicRng<Tokio>;
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, super::machine::Machine>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;

@@ -20,13 +20,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use skep_config::StoreConfig;
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::fleet::Build;
 use skep_protocol::ids::{Genesis, Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::query::Counts;
 use skep_protocol::recovery::{ShardRecovery, SignedRecovery};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::{OperatorKey, Place};
 use skep_protocol::text::NodeName;
 use skep_store::beside::Lock;
 use skep_store::{History, Leftovers, Store, StoreError, StoreOptions, beside};

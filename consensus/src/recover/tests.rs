@@ -6,12 +6,13 @@ use bytes::Bytes;
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::{EntryPayload, Membership};
 use skep_fleet::FleetLimits;
-use skep_protocol::authority::{FirstOperator, OperatorSecret};
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::entry::{Charter, Entry, EntryBody, Founding, Op, Request};
 use skep_protocol::fleet::{FLEET_VERSIONS, Rules};
 use skep_protocol::ids::{RequestId, TaskId};
-use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, TaskSpec};
+use skep_protocol::operator::FirstOperator;
+use skep_protocol::signing::OperatorSecret;
+use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, TaskOp, TaskSpec};
 use skep_protocol::text::{TaskKind, Title};
 use skep_protocol::time::LogInstant;
 use skep_store::LogPoint;
@@ -88,7 +89,7 @@ fn founding() -> EntryBody {
 
 fn create(n: u8) -> EntryBody {
     let (first_sent, deadline) = (LogInstant::from_raw(1_000), LogInstant::from_raw(60_000));
-    let op = Op::CreateTask { task: task(n), spec: Box::new(spec()) };
+    let op = Op::Task(TaskOp::Create { task: task(n), spec: Box::new(spec()) });
     EntryBody::Requests(vec![Request { id: RequestId::from_bytes([n; 16]), first_sent, deadline, op }])
 }
 

@@ -17,7 +17,7 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::time::LogInstant;
 
 use super::Shard;
-use super::continuity::Said;
+use super::continuity::ClockSaid;
 use crate::net::Who;
 use crate::raft::types::{TypeConfig, Vote};
 
@@ -171,10 +171,10 @@ impl Shard {
         let voters: Vec<NodeId> = self.voters().into_values().map(|member| member.node).collect();
         let mut contradicted = false;
         for voter in voters.into_iter().filter(|node| *node != leader && *node != local) {
-            match self.ask_voter(voter).await {
-                Said::Clock(clock) if claimed.since_ms(clock) <= limits::CLOCK_LEAD_MS_MAX => return true,
-                Said::Clock(_) => contradicted = true,
-                Said::None | Said::Nothing => {}
+            match self.inner.site.ask_clock(voter, self.id()).await {
+                ClockSaid::Clock(clock) if claimed.since_ms(clock) <= limits::CLOCK_LEAD_MS_MAX => return true,
+                ClockSaid::Clock(_) => contradicted = true,
+                ClockSaid::None | ClockSaid::Nothing => {}
             }
         }
         !contradicted

@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use skep_protocol::codec::Encoded;
-use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::NodeId;
 use skep_protocol::leader::{LeaderHint, Voters};
 
 use super::Shard;
-use crate::net::Class;
 
 /// How often whoever could not be told is told again, and voters are looked at.
 const AGAIN_EVERY: Duration = Duration::from_secs(1);
@@ -36,11 +33,7 @@ impl Shard {
 
     /// Tells a peer that this node leads; whether it heard.
     async fn announce(self, node: NodeId, hint: LeaderHint) -> (NodeId, bool) {
-        let Ok(body) = hint.encode() else { return (node, false) };
-        let site = &self.inner.site;
-        let deadline = Duration::from_millis(site.config.rpc_timeout_ms);
-        let told = site.peers.call(node, Class::Agents, FrameKind::Leads, self.id(), &body, deadline).await;
-        (node, told.is_ok())
+        (node, self.inner.site.tell_lead(node, self.id(), &hint).await)
     }
 }
 

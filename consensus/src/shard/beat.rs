@@ -8,20 +8,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use openraft::RaftMetrics;
-use skep_protocol::frame::{FrameKind, Header, RaftAddress};
+use skep_protocol::frame::{Header, RaftAddress};
 use skep_protocol::ids::{NodeId, RaftId};
-use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::pressure::DiskPressure;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::Shard;
-use crate::net::{Class, Who};
+use crate::net::Who;
 use crate::raft::acked::FORGOT;
-use crate::raft::types::{TypeConfig, Vote, decode, encode};
+use crate::raft::types::{TypeConfig, Vote, decode};
 
 /// Heartbeats under way to one member. One more is not sent.
 const UNDER_WAY_MAX: u32 = 8;
@@ -208,7 +206,8 @@ impl Shard {
         for (id, node) in self.inner.beats.due(term, &others, now_ms) {
             let (shard, vote) = (self.clone(), metrics.vote);
             tokio::spawn(async move {
-                let answer = shard.tell_beat(id, node, vote).await;
+                let answer = shard.inner.site.tell_beat((node, id), shard.id(), &vote).await;
+                let answer = answer.and_then(|answer| Answer::from_bytes(&answer));
                 if let Some(Answer { pressure, .. }) = answer {
                     shard.inner.beats.note_pressure(term, id, pressure);
                 }
@@ -224,23 +223,6 @@ impl Shard {
             self.raft().trigger().heartbeat().await.ok()?;
         }
         Some(())
-    }
-
-    /// Tells one member; what it answers, if it does.
-    async fn tell_beat(&self, to: RaftId, node: NodeId, vote: Vote) -> Option<Answer> {
-        let site = &self.inner.site;
-        let encoded = encode(&vote).ok()?;
-        let mut body = Vec::with_capacity(RaftAddress::BYTES + encoded.len());
-        RaftAddress { from: site.raft_id(), to }.write(&mut body);
-        body.extend_from_slice(&encoded);
-        let least = Duration::from_millis(site.config.rpc_timeout_ms);
-        let call = site.peers.call(node, Class::Urgent, FrameKind::Beat, self.inner.id, &body, least);
-        let answer = if is_on(Mutant::HeartbeatsCutOff) {
-            tokio::time::timeout(Duration::from_millis(site.config.heartbeat_ms), call).await.ok()?
-        } else {
-            call.await
-        };
-        Answer::from_bytes(&answer.ok()?)
     }
 
     /// When what a quorum acknowledged last was sent, if any did in this term.

@@ -5,20 +5,17 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use skep_fleet::CLOCK_ROUND_MS_MAX;
-use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::NodeId;
 use skep_protocol::time::LogInstant;
 
 use super::Shard;
-use crate::net::{CallError, Class};
 use crate::threads::Errand;
 
 /// How often the clock is kept for the next process, if something was learned of it.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// What a voter said of the clock.
-pub(super) enum Said {
+pub(crate) enum ClockSaid {
     Clock(LogInstant),
     /// It knows none.
     None,
@@ -55,7 +52,7 @@ impl Shard {
         let nodes = voters.iter().filter_map(|id| membership.get_node(id)).map(|member| member.node);
         let others: BTreeSet<NodeId> = nodes.filter(|node| *node != site.node).collect();
         let asked_at = self.inner.clock.boot_ms();
-        let mut answers: FuturesUnordered<_> = others.into_iter().map(|node| self.ask_voter(node)).collect();
+        let mut answers: FuturesUnordered<_> = others.into_iter().map(|node| site.ask_clock(node, self.id())).collect();
         let patience = tokio::time::sleep(Duration::from_millis(site.config.rpc_timeout_ms));
         tokio::pin!(patience);
         let mut without = 1;
@@ -68,24 +65,12 @@ impl Shard {
                 () = &mut patience, if enough => None,
             };
             match said {
-                Some(Said::Clock(clock)) if self.inner.clock.learn(clock, asked_at) => return true,
+                Some(ClockSaid::Clock(clock)) if self.inner.clock.learn(clock, asked_at) => return true,
                 // Of an era that the log knows to be over, or longer under way than anything may be.
-                Some(Said::Clock(_) | Said::None) => without += 1,
-                Some(Said::Nothing) => {}
+                Some(ClockSaid::Clock(_) | ClockSaid::None) => without += 1,
+                Some(ClockSaid::Nothing) => {}
                 None => return enough,
             }
-        }
-    }
-
-    /// Asks one voter for its clock.
-    pub(super) async fn ask_voter(&self, node: NodeId) -> Said {
-        let deadline = Duration::from_millis(CLOCK_ROUND_MS_MAX);
-        let call = self.inner.site.peers.call(node, Class::Urgent, FrameKind::Clock, self.id(), &[], deadline);
-        match call.await {
-            Ok(bytes) => <[u8; 8]>::try_from(&*bytes)
-                .map_or(Said::None, |bytes| Said::Clock(LogInstant::from_raw(u64::from_be_bytes(bytes)))),
-            Err(CallError::Refused(_)) => Said::None,
-            Err(CallError::NotSent(_) | CallError::Lost(_) | CallError::Timeout(_)) => Said::Nothing,
         }
     }
 }

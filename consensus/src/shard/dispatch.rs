@@ -1,21 +1,19 @@
 //! Raft frames of peers, on their way into the group.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use openraft::EntryPayload;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
-use skep_fleet::CLOCK_ROUND_MS_MAX;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::entry::{self, EntryBody};
 use skep_protocol::frame::{FrameKind, Header, RaftAddress};
 use skep_protocol::ids::NodeId;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::time::LogInstant;
 
+use super::continuity::ClockSaid;
 use super::{Shard, ShardView};
-use crate::net::{Class, Who};
+use crate::net::Who;
 use crate::raft::acked::FORGOT;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote, decode, encode};
 use crate::threads::Errand;
@@ -40,26 +38,8 @@ impl Shard {
             return Err(FORGOT.to_owned());
         }
         self.check_fit()?;
-        let text = |e: std::io::Error| e.to_string();
         match header.kind {
-            FrameKind::Append => {
-                let request: AppendEntriesRequest<TypeConfig> = decode("append", body).map_err(text)?;
-                self.check_vote(who, &request.vote)?;
-                self.check_entries(who, &request)?;
-                // What this node has already is not written again: a leader that does not know yet how far it is sends some.
-                let held = self.raft().metrics().borrow_watched().last_log_index;
-                let mut news = request.entries.iter().filter(|entry| Some(entry.log_id.index) > held);
-                if self.inner.site.store.is_exhausted() && !news.all(makes_a_leader) {
-                    return Err("the disk of this node is nearly full; free some space".to_owned());
-                }
-                let committed = request.leader_commit.map(|id| id.index);
-                let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
-                if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-                    self.hear(who, header);
-                    self.note_leader(committed, header.clock.is_some());
-                }
-                encode(&response).map_err(text)
-            }
+            FrameKind::Append => self.append(who, header, body).await,
             FrameKind::Vote => {
                 let request: VoteRequest<TypeConfig> = decode("vote", body).map_err(text)?;
                 self.check_vote(who, &request.vote)?;
@@ -82,6 +62,26 @@ impl Shard {
             }
             _ => Err("it is not a raft frame".to_owned()),
         }
+    }
+
+    /// Takes the entries of a leader, or none.
+    async fn append(&self, who: Who, header: Header, body: &[u8]) -> Result<Vec<u8>, String> {
+        let request: AppendEntriesRequest<TypeConfig> = decode("append", body).map_err(text)?;
+        self.check_vote(who, &request.vote)?;
+        self.check_entries(who, &request)?;
+        // What this node has already is not written again: a leader that does not know yet how far it is sends some.
+        let held = self.raft().metrics().borrow_watched().last_log_index;
+        let mut news = request.entries.iter().filter(|entry| Some(entry.log_id.index) > held);
+        if self.inner.site.store.is_exhausted() && !news.all(makes_a_leader) {
+            return Err("the disk of this node is nearly full; free some space".to_owned());
+        }
+        let committed = request.leader_commit.map(|id| id.index);
+        let response = self.raft().append_entries(request).await.map_err(|e| e.to_string())?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            self.hear(who, header);
+            self.note_leader(committed, header.clock.is_some());
+        }
+        encode(&response).map_err(text)
     }
 
     /// A frame of the leader was accepted. The clock is taken from nobody else.
@@ -134,22 +134,17 @@ impl Shard {
         let Some(asked_at) = self.inner.clock.ask() else { return };
         let shard = self.clone();
         tokio::spawn(async move {
-            let deadline = Duration::from_millis(CLOCK_ROUND_MS_MAX);
-            let call = shard.inner.site.peers.call(leader, Class::Urgent, FrameKind::Clock, shard.id(), &[], deadline);
-            let answer = call.await.ok().and_then(|bytes| <[u8; 8]>::try_from(&*bytes).ok());
-            let clock = answer.map(|bytes| LogInstant::from_raw(u64::from_be_bytes(bytes)));
+            let clock = match shard.inner.site.ask_clock(leader, shard.id()).await {
+                ClockSaid::Clock(clock) => Some(clock),
+                ClockSaid::None | ClockSaid::Nothing => None,
+            };
             shard.inner.clock.answered(clock, asked_at);
         });
     }
+}
 
-    /// This node's clock, or the latest that it can be if it does not lead; the reason as text if it knows none.
-    ///
-    /// Followers are asked by a leader that has none, and only by one: what they know is as good as if they led themselves.
-    pub(crate) fn tell_clock(&self) -> Result<Vec<u8>, String> {
-        let clock = &self.inner.clock;
-        let clock = clock.to_send().or_else(|| clock.latest()).ok_or("this node knows no clock of the shard")?;
-        Ok(clock.raw().to_be_bytes().to_vec())
-    }
+fn text(error: std::io::Error) -> String {
+    error.to_string()
 }
 
 /// Whether an entry only makes a leader ready. It is as small as a vote, and where all disks are full there would be nobody who

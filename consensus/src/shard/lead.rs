@@ -47,18 +47,11 @@ pub(super) async fn follow_leadership(shard: Shard) {
         shard.inner.clock.set_without_quorum(leads && !with_quorum);
         let leader = shard.leader().filter(|_| if leads { with_quorum } else { shard.is_led() });
         let member = now.membership_config.membership().get_node(&now.id).is_some() && !shard.stands_aside();
-        let view = ShardView { leader, term: now.current_term, ready, member };
-        shard.inner.view.send_if_modified(|known| {
-            let changed = *known != view;
-            *known = view;
-            changed
-        });
+        show(&shard, ShardView { leader, term: now.current_term, ready, member });
         if leads && led_term == Some(term) && driven_term != Some(term) {
             driven_term = Some(term);
             // After the view says who leads: they look at it.
-            shard.inner.site.threads.work().spawn(orchestrate::run(shard.clone(), term));
-            shard.inner.site.threads.work().spawn(settle::run(shard.clone(), term));
-            shard.inner.site.threads.work().spawn(versions::run(shard.clone(), term));
+            drive(&shard, term);
         }
         // A lost quorum changes nothing in the metrics, nor does a leader that is not heard: they are looked for.
         let config = &shard.inner.site.config;
@@ -91,6 +84,23 @@ fn begin(shard: &Shard, term: u64) {
     let now_ms = shard.inner.clock.boot_ms();
     shard.pulse().begin(now_ms, shard.inner.flush_time.ms());
     shard.inner.condition.begins_to_lead(term, now_ms);
+}
+
+/// The rest of the node sees who leads.
+fn show(shard: &Shard, view: ShardView) {
+    shard.inner.view.send_if_modified(|known| {
+        let changed = *known != view;
+        *known = view;
+        changed
+    });
+}
+
+/// Starts what a leader does for as long as its term lasts.
+fn drive(shard: &Shard, term: u64) {
+    let work = shard.inner.site.threads.work();
+    work.spawn(orchestrate::run(shard.clone(), term));
+    work.spawn(settle::run(shard.clone(), term));
+    work.spawn(versions::run(shard.clone(), term));
 }
 
 /// What a leader that was elected does to be ready, while it is at it. Its entries take as long as disks take to write them.

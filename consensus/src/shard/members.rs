@@ -3,22 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
-use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
-use skep_protocol::codec::Encoded as _;
+use openraft::{ChangeMembers, ServerState};
 use skep_protocol::entry::Charter;
-use skep_protocol::frame::FrameKind;
 use skep_protocol::ids::{NodeId, RaftId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::query::{Query, QueryAnswer, QueryFailure};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 
 use super::condition::matched;
 use super::heir::{Candidate, heir};
 use super::{MembershipError, Shard};
-use crate::net::{Class, in_words};
+use crate::net::in_words;
 use crate::raft::types::Member;
 
 impl Shard {
@@ -134,16 +130,8 @@ impl Shard {
     /// A group that is made anew over a replica of an earlier one would have two histories under one name: the last good
     /// copy would follow those that forgot.
     async fn check_holds_nothing(&self, node: NodeId) -> Result<(), MembershipError> {
-        let site = &self.inner.site;
-        let body = Query::Counts.encode().map_err(|e| MembershipError::Raft(e.to_string()))?;
-        let deadline = Duration::from_millis(site.config.rpc_timeout_ms) * 2;
-        let call = site.peers.call(node, Class::Query, FrameKind::Query, self.inner.id, &body, deadline);
-        let answer = call.await.map_err(|_| MembershipError::Unreachable { node })?;
-        match QueryAnswer::decode(&answer) {
-            Ok(QueryAnswer { result: Err(QueryFailure::NoReplica(_)) }) => Ok(()),
-            Ok(_) => Err(MembershipError::HeldBy { node }),
-            Err(error) => Err(MembershipError::Raft(format!("{node}: {error}"))),
-        }
+        let holds = self.inner.site.ask_for_replica(node, self.id()).await?;
+        if holds { Err(MembershipError::HeldBy { node }) } else { Ok(()) }
     }
 
     /// Makes a node a voter under its present incarnation, in place of an earlier one.

@@ -37,16 +37,16 @@ use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::recovery::Lineage;
-use skep_protocol::statement::Verdicts;
+use skep_protocol::signing::Verdicts;
 use skep_protocol::text::AgentId;
 use skep_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::chance::Chance;
 use crate::clock::{Clocks, ShardClock};
-use crate::ends::Ends;
-use crate::net::{Noise, Peers, SnapshotSender};
+use crate::command_ends::Ends;
+use crate::net::{Noise, Peers, Sending, SnapshotSender};
 use crate::pulls::Pulls;
+use crate::raft::Raft;
 use crate::raft::acked::Acked;
 use crate::raft::agree::bring_to_agree;
 use crate::raft::checked::Checked;
@@ -55,11 +55,12 @@ use crate::raft::kept::Replay;
 use crate::raft::log_store::{FlushTime, LogStore};
 use crate::raft::machine::{Machine, SharedState};
 use crate::raft::network::Network;
-use crate::raft::types::{Raft, TypeConfig};
+use crate::raft::types::TypeConfig;
+use crate::random::Chance;
 use crate::threads::{Errand, Threads};
 
 pub(crate) use admit::is_possible_term;
-pub(crate) use confirm::ROUND_PATIENCE;
+pub(crate) use continuity::ClockSaid;
 pub use membership_error::MembershipError;
 pub use orchestrate::{FromLeader, LocalUpdate};
 pub(crate) use propose::{ENTRY_PATIENCE, Submission};
@@ -178,10 +179,7 @@ impl Shard {
     /// The reason as text if the log or snapshot is damaged.
     pub(crate) async fn open(id: ShardId, site: Site) -> Result<Self, String> {
         let config = raft_config(&site.config).validate().map_err(|e| e.to_string())?;
-        let store = site.store.clone();
-        let agreed = site.threads.offload(Errand::Snapshots, move || bring_to_agree(&store, id)).await;
-        let agreed = agreed.map_err(|e| e.to_string())?;
-        agreed.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
+        agree(id, &site).await?;
         let clock = site.clocks.of(id);
         let machine = Machine::new(site.store.clone(), id, clock.clone(), site.threads.clone(), site.build);
         let (state, applied) = (machine.state(), machine.progress());
@@ -190,30 +188,14 @@ impl Shard {
         let verdicts = machine.verdicts();
         let acked = Acked::default();
         let forgot = AtomicBool::new(site.store.marks().has_forgotten(id));
-        let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
-        let rate = site.config.snapshot_bytes_per_s;
-        let network = Network {
-            peers: site.peers.clone(),
-            shard: id,
-            local: site.raft_id(),
-            rpc_timeout,
-            snapshots: SnapshotSender::new((site.peers.clone(), site.threads.clone()), id, rate, rpc_timeout, sending),
-            acked: acked.clone(),
-        };
+        let network = network(id, &site, sending, acked.clone());
         let log = LogStore::new(site.store.clone(), id, site.threads.clone());
         let flush_time = log.flush_time();
         let opening = Raft::new(site.raft_id(), Arc::new(config), network, log, machine);
         #[cfg(test)]
         let opening = crate::raft::types::Runtime::scope(site.chance.next(), opening);
         let raft = opening.await.map_err(|e| format!("shard {id} cannot be opened: {e}"))?;
-        let detector_config =
-            DetectorConfig { silence_ms_min: site.config.silence_ms_min, silence_ms_max: site.config.silence_ms_max };
-        let pulse_config = PulseConfig {
-            heartbeat_ms: site.config.heartbeat_ms,
-            silence_ms_min: site.config.silence_ms_min,
-            silence_ms_max: site.config.silence_ms_max,
-        };
-        let condition = condition::Condition::new(clock.boot_ms());
+        let detector = ElectionDetector::new(detector_config(&site.config), clock.boot_ms(), site.chance.next());
         let (submissions, queue) = mpsc::channel(limits::PROPOSALS_QUEUED_MAX);
         let shard = Self {
             inner: Arc::new(Inner {
@@ -221,10 +203,11 @@ impl Shard {
                 raft,
                 state,
                 applied,
-                detector: Mutex::new(ElectionDetector::new(detector_config, clock.boot_ms(), site.chance.next())),
-                pulse: Mutex::new(LeaderPulse::new(pulse_config)),
+                detector: Mutex::new(detector),
+                pulse: Mutex::new(LeaderPulse::new(pulse_config(&site.config))),
                 beats: beat::Beats::default(),
                 acknowledged: tokio::sync::Notify::new(),
+                condition: condition::Condition::new(clock.boot_ms()),
                 clock,
                 view: watch::channel(ShardView::default()).0,
                 submissions,
@@ -235,7 +218,6 @@ impl Shard {
                 ends,
                 pulls,
                 changing_members: tokio::sync::Mutex::default(),
-                condition,
                 relief: relief::Relief::default(),
                 flush_time,
                 replay,
@@ -251,19 +233,28 @@ impl Shard {
             }),
         };
         shard.resume_clock();
-        let (control, work) = (shard.inner.site.threads.control(), shard.inner.site.threads.work());
-        work.spawn(propose::run(shard.clone(), queue));
-        control.spawn(lead::follow_leadership(shard.clone()));
-        control.spawn(elect::run(shard.clone()));
-        work.spawn(compact::run(shard.clone()));
-        work.spawn(condition::run(shard.clone()));
-        work.spawn(continuity::keep(shard.clone()));
-        work.spawn(relief::run(shard.clone()));
+        shard.start(queue);
         Ok(shard)
+    }
+
+    /// Starts what runs beside the group.
+    fn start(&self, queue: mpsc::Receiver<Submission>) {
+        let (control, work) = (self.inner.site.threads.control(), self.inner.site.threads.work());
+        work.spawn(propose::run(self.clone(), queue));
+        control.spawn(lead::follow_leadership(self.clone()));
+        control.spawn(elect::run(self.clone()));
+        work.spawn(compact::run(self.clone()));
+        work.spawn(condition::run(self.clone()));
+        work.spawn(continuity::keep(self.clone()));
+        work.spawn(relief::run(self.clone()));
     }
 
     pub(crate) fn id(&self) -> ShardId {
         self.inner.id
+    }
+
+    pub(crate) fn site(&self) -> &Site {
+        &self.inner.site
     }
 
     pub(crate) fn view(&self) -> watch::Receiver<ShardView> {
@@ -399,6 +390,39 @@ const OPENRAFT_VOTE: Duration = Duration::from_secs(45);
 /// Entries of which openraft keeps when they came to each of six stages, 24 bytes each. Nobody asks, and as Skep builds it nothing
 /// is put in: the places would be made all the same.
 const OPENRAFT_STAGES_KEPT: u64 = 1;
+
+/// Brings the snapshot and the log of a shard to agree, as they do unless something was cut off between them.
+async fn agree(id: ShardId, site: &Site) -> Result<(), String> {
+    let store = site.store.clone();
+    let agreed = site.threads.offload(Errand::Snapshots, move || bring_to_agree(&store, id)).await;
+    agreed.map_err(|e| e.to_string())?.map_err(|e| format!("shard {id} cannot be opened: {e}"))
+}
+
+/// How a group reaches its members.
+fn network(shard: ShardId, site: &Site, sending: Sending, acked: Acked) -> Network {
+    let rpc_timeout = Duration::from_millis(site.config.rpc_timeout_ms);
+    let rate = site.config.snapshot_bytes_per_s;
+    Network {
+        peers: site.peers.clone(),
+        shard,
+        local: site.raft_id(),
+        rpc_timeout,
+        snapshots: SnapshotSender::new((site.peers.clone(), site.threads.clone()), shard, rate, rpc_timeout, sending),
+        acked,
+    }
+}
+
+fn detector_config(config: &ControlConfig) -> DetectorConfig {
+    DetectorConfig { silence_ms_min: config.silence_ms_min, silence_ms_max: config.silence_ms_max }
+}
+
+fn pulse_config(config: &ControlConfig) -> PulseConfig {
+    PulseConfig {
+        heartbeat_ms: config.heartbeat_ms,
+        silence_ms_min: config.silence_ms_min,
+        silence_ms_max: config.silence_ms_max,
+    }
+}
 
 fn raft_config(config: &ControlConfig) -> openraft::Config {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

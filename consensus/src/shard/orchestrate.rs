@@ -8,9 +8,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use skep_fleet::{HeartbeatKey, Orchestrator, OrchestratorConfig, OrchestratorEffect, OrchestratorEvent};
-use skep_protocol::codec::Encoded;
 use skep_protocol::entry::{Decision, EntryBody};
-use skep_protocol::frame::FrameKind;
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
@@ -19,7 +17,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::propose::ENTRY_PATIENCE;
 use super::{Shard, ShardView, announce};
-use crate::net::Class;
 
 /// Longest wait for something to happen.
 const QUIET_MS: u64 = 3_600_000;
@@ -116,24 +113,6 @@ impl Shard {
     /// How much a node can be told at once of what its agents hold.
     fn carries(&self, node: NodeId) -> OrchestratorEvent {
         OrchestratorEvent::Carries { node, bytes: self.inner.site.peers.answer_bytes(node) }
-    }
-
-    /// Whether a node took note of what its agents hold.
-    async fn tell(&self, node: NodeId, update: ClaimsUpdate) -> bool {
-        let shard = self.inner.id;
-        let site = &self.inner.site;
-        if node == site.node {
-            return site.note(shard, update).await;
-        }
-        let Ok(body) = update.encode() else { return false };
-        let deadline = Duration::from_millis(site.config.rpc_timeout_ms);
-        match site.peers.call(node, Class::Agents, FrameKind::Claims, shard, &body, deadline).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::debug!(%shard, %node, %error, "a node could not be told what its agents hold");
-                false
-            }
-        }
     }
 }
 
@@ -259,7 +238,8 @@ impl Driver {
                     OrchestratorEvent::RoundEnded { confirmed: shard.confirm_lead(term).await }
                 })),
                 OrchestratorEffect::Update { node, update } => self.in_flight.push(Box::pin(async move {
-                    OrchestratorEvent::UpdateEnded { node, arrived: shard.tell(node, update).await }
+                    let arrived = shard.inner.site.tell_claims(node, shard.id(), update).await;
+                    OrchestratorEvent::UpdateEnded { node, arrived }
                 })),
                 OrchestratorEffect::Answer { key, reply } => {
                     // Whoever asked may be gone.

@@ -21,8 +21,10 @@ use skep_protocol::entry::{Entry, EntryBody, Request};
 use skep_protocol::frame::Proposal;
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
-use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
-use skep_protocol::statement::Verdicts;
+use skep_protocol::operator::OperatorRefusal;
+use skep_protocol::outcome::{ProposeOutcome, Reply};
+use skep_protocol::refusal::{Refusal, RequestRefusal};
+use skep_protocol::signing::Verdicts;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shard;
@@ -218,7 +220,7 @@ async fn look_at(
                 return pressure.clone();
             }
             request.op.look_up(&verdicts);
-            request.op.forged().map(|operator| ProposeOutcome::Refused(Refusal::NotSigned(operator)))
+            request.op.forged().map(|operator| ProposeOutcome::Refused(OperatorRefusal::NotSigned(operator).into()))
         });
         let refused = refused.collect();
         (requests, refused)
@@ -283,7 +285,9 @@ async fn send(shard: Shard, batch: Vec<Submission>) -> Answers {
         Ok(reply) => {
             let (index, stamp) = (reply.index, reply.stamp);
             let outcome = move |reply| match reply {
-                Reply::Refused(Refusal::Deposed) => ProposeOutcome::NotLeader(LeaderHint::default()),
+                Reply::Refused(Refusal::Request(RequestRefusal::Deposed)) => {
+                    ProposeOutcome::NotLeader(LeaderHint::default())
+                }
                 reply => ProposeOutcome::Applied { index, stamp, reply },
             };
             (reply.replies.into_iter().map(outcome).collect(), ProposeOutcome::Unknown)

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use skep_fleet::FleetState;
-use skep_protocol::authority::OperatorGrant;
+use skep_protocol::agent::AgentView;
 use skep_protocol::command::CommandView;
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::query::{AgentView, Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
-use skep_protocol::task::{Task, TaskStatus};
+use skep_protocol::operator::OperatorGrant;
+use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply};
+use skep_protocol::task::{Task, TaskStatus, TaskView};
 use skep_protocol::text::AgentId;
 use skep_store::{ChangesFound, TransitionsFound};
 
@@ -256,20 +257,20 @@ mod tests {
     fn an_operator_takes_no_more_of_a_page_than_is_reckoned() {
         let names = |kind: char| (0..64).map(move |n| format!("{kind}{n:063}"));
         let grant = OperatorGrant {
-            verbs: skep_protocol::authority::Allowed::These(names('v').map(|name| name.parse().unwrap()).collect()),
-            targets: skep_protocol::authority::Allowed::These(
+            verbs: skep_protocol::operator::Allowed::These(names('v').map(|name| name.parse().unwrap()).collect()),
+            targets: skep_protocol::operator::Allowed::These(
                 names('g').map(|name| skep_protocol::command::Target::Group(name.parse().unwrap())).collect(),
             ),
             until: Some(skep_protocol::time::LogInstant::from_raw(u64::MAX)),
             per_minute: Some(u32::MAX),
             serial: u64::MAX,
             ..OperatorGrant::of_first(
-                skep_protocol::statement::Place {
+                skep_protocol::signing::Place {
                     site: "s".repeat(64).parse().unwrap(),
                     shard: skep_protocol::ids::ShardId(u32::MAX),
                     genesis: skep_protocol::ids::Genesis::from_bytes([1; 16]),
                 },
-                skep_protocol::authority::OperatorSecret::from_seed(&[1; 32]).key(),
+                skep_protocol::signing::OperatorSecret::from_seed(&[1; 32]).key(),
                 "n".repeat(64).parse().unwrap(),
             )
         };

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use skep_protocol::authority::OperatorSecret;
 use skep_protocol::command::{Command, CommandClass, DeliverySeq, SignedCommand, Steps, Target};
 use skep_protocol::ids::{CommandId, Genesis, HomeEpoch, ShardId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 use skep_store::{JournalJob, JournalReport, Journals, Store, StoreOptions};

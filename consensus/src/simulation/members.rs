@@ -5,7 +5,7 @@ use std::time::Duration;
 use skep_protocol::entry::Charter;
 use skep_protocol::ids::{Genesis, NodeId, ShardId};
 use skep_protocol::leader::{LeaderHint, Voters};
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use tokio::time::Instant;
 
 use super::site::{Nodes, Process, SHARD, charter};
@@ -153,7 +153,7 @@ async fn ask_for_a_node_of_another_shard(watch: Watch) {
     let (own, leads) = leader(&mut nodes).await;
     let (node, stray) = (nodes.all[3].id, nodes.all[3].process.clone().unwrap());
     let place = Place { genesis: Genesis::from_bytes([9; 16]), ..charter().place };
-    let other = stray.core.open(SHARD).await.unwrap();
+    let other = stray.shards.open(SHARD).await.unwrap();
     other.initialize(&[node], Charter { place, first: None }).await.unwrap();
     // Nobody looks from here on: that there are two leaders in one term is as it should be.
     let begun = Instant::now();
@@ -180,7 +180,7 @@ async fn ask_for_a_node_of_one_that_has_not_begun(watch: Watch) {
     let (_, leads) = leader(&mut nodes).await;
     let (node, stray) = (nodes.all[3].id, nodes.all[3].process.clone().unwrap());
     let place = Place { genesis: Genesis::from_bytes([9; 16]), ..charter().place };
-    let other = stray.core.open(SHARD).await.unwrap();
+    let other = stray.shards.open(SHARD).await.unwrap();
     other.initialize(&[node, nodes.all[4].id], Charter { place, first: None }).await.unwrap();
     nodes.kill(4);
     assert_eq!(other.lineage(), None, "it has begun");
@@ -201,21 +201,21 @@ fn a_replica_that_has_not_begun_says_by_its_log_of_which_shard_it_is() {
 async fn make_what_others_have(watch: Watch) {
     let (mut nodes, ids) = three_of(4, &watch).await;
     let (leads, _) = leader(&mut nodes).await;
-    let core = nodes.all[3].process.clone().unwrap().core;
-    let hear = |leader, voters| core.learn(SHARD, |known| known.hint = LeaderHint { leader, term: 1, voters });
-    assert_eq!(core.check_unheard(SHARD), Ok(()));
+    let shards = nodes.all[3].process.clone().unwrap().shards;
+    let hear = |leader, voters| shards.learn(SHARD, |known| known.hint = LeaderHint { leader, term: 1, voters });
+    assert_eq!(shards.check_unheard(SHARD), Ok(()));
     hear(Some(leads), Voters::default());
-    let refused = core.check_unheard(SHARD);
+    let refused = shards.check_unheard(SHARD);
     assert_eq!(refused, Err(MembershipError::Elsewhere { shard: SHARD, voters: leads.to_string() }));
     hear(None, Voters::of(ids.iter().copied()));
-    let refused = core.check_unheard(SHARD).unwrap_err().to_string();
+    let refused = shards.check_unheard(SHARD).unwrap_err().to_string();
     assert!(ids.iter().all(|id| refused.contains(&id.to_string())) && refused.contains("add-voter"), "{refused}");
-    assert_eq!(core.check_unheard(ShardId(9)), Ok(()), "nothing is known of that one");
+    assert_eq!(shards.check_unheard(ShardId(9)), Ok(()), "nothing is known of that one");
     // It was the only voter, and lost its disk: nobody has the shard any more.
     hear(None, Voters::of([nodes.all[3].id]));
-    assert_eq!(core.check_unheard(SHARD), Ok(()));
+    assert_eq!(shards.check_unheard(SHARD), Ok(()));
     // A member is told by its own replica that the shard exists.
-    assert_eq!(nodes.all[0].process.clone().unwrap().core.check_unheard(SHARD), Ok(()));
+    assert_eq!(nodes.all[0].process.clone().unwrap().shards.check_unheard(SHARD), Ok(()));
 }
 
 #[test]

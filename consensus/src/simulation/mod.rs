@@ -104,7 +104,7 @@ async fn drive(seed: u64, watch: Watch) {
     nodes.fabric.connect();
     let ids: Vec<_> = nodes.all[..voters].iter().map(|node| node.id).collect();
     let Some(first) = nodes.all[0].process.clone() else { return watch.violate("L1", "a fresh node does not start") };
-    let created = match first.core.open(SHARD).await {
+    let created = match first.shards.open(SHARD).await {
         Ok(shard) => shard.initialize(&ids, charter()).await.map_err(|e| e.to_string()),
         Err(why) => Err(why),
     };
@@ -231,7 +231,7 @@ async fn group(seed: u64, count: usize, voters: usize, watch: &Watch) -> (Nodes,
     nodes.fabric.connect();
     let ids: Vec<_> = nodes.all[..voters].iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
-    first.core.open(SHARD).await.unwrap().initialize(&ids, charter()).await.unwrap();
+    first.shards.open(SHARD).await.unwrap().initialize(&ids, charter()).await.unwrap();
     (nodes, ids)
 }
 
@@ -243,7 +243,7 @@ async fn take_a_leader_out(watch: Watch) {
     assert_ne!(next, id);
     // The one that was handed the lead takes it out, and in again.
     let at = nodes.all.iter().position(|node| node.id == next).unwrap();
-    let shard = nodes.all[at].process.clone().unwrap().core.open(SHARD).await.unwrap();
+    let shard = nodes.all[at].process.clone().unwrap().shards.open(SHARD).await.unwrap();
     loop {
         step(&mut nodes).await;
         match shard.remove_voter(id).await {

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use skep_protocol::agent::{LeaseTerms, Role};
-use skep_protocol::command::{Command, CommandClass, PerClass, Target};
+use skep_protocol::agent::{AgentOp, Role};
+use skep_protocol::command::{Command, CommandClass, CommandOp, PerClass, Target};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{CommandId, JournalId, NodeId, RequestId, SessionId};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::outcome::{ProposeOutcome, Receipt, Reply};
 use skep_protocol::pull::{Pull, PullFailure, PullFor, Pulled};
 use skep_protocol::text::{AgentId, TraceParent};
@@ -27,10 +28,10 @@ fn robot() -> AgentId {
 }
 
 /// Has an operation done by the leader.
-async fn commit(nodes: &mut Nodes, shard: &Shard, op: Op) -> Receipt {
+async fn commit(nodes: &mut Nodes, shard: &Shard, op: impl Into<Op>) -> Receipt {
     let first_sent = shard.clock().now().unwrap();
     let id = RequestId::from_bytes(nodes.random());
-    let request = Request { id, first_sent, deadline: first_sent.plus_ms(VALID_MS), op };
+    let request = Request { id, first_sent, deadline: first_sent.plus_ms(VALID_MS), op: op.into() };
     match shard.propose(vec![request]).await.pop() {
         Some(ProposeOutcome::Applied { reply: Reply::Done(receipt), .. }) => receipt,
         other => panic!("{other:?}"),
@@ -41,10 +42,10 @@ async fn commit(nodes: &mut Nodes, shard: &Shard, op: Op) -> Receipt {
 async fn serve(nodes: &mut Nodes, shard: &Shard, node: NodeId) -> Pull {
     let (role, session, lease) =
         (Role::unregistered(), SessionId::from_bytes([1; 16]), LeaseTerms { ttl_ms: VALID_MS });
-    let attached = commit(nodes, shard, Op::AttachAgent { agent: robot(), role, node, session, lease }).await;
+    let attached = commit(nodes, shard, AgentOp::Attach { agent: robot(), role, node, session, lease }).await;
     let Receipt::Attached { attachment, .. } = attached else { panic!("{attached:?}") };
     let journal = JournalId::from_bytes([1; 16]);
-    let op = Op::OpenInbox { agent: robot(), attachment, journal, groups: BTreeSet::new() };
+    let op = CommandOp::OpenInbox { agent: robot(), attachment, journal, groups: BTreeSet::new() };
     let opened = commit(nodes, shard, op).await;
     let Receipt::Inbox { home, .. } = opened else { panic!("{opened:?}") };
     let (after, room) = (PerClass::default(), PerClass { routine: 8, urgent: 8 });
@@ -71,7 +72,7 @@ async fn send(nodes: &mut Nodes, shard: &Shard, id: CommandId) {
         operator: operator().key(),
     };
     let command = Box::new(command.sign(&operator()).unwrap());
-    commit(nodes, shard, Op::SendCommand { command }).await;
+    commit(nodes, shard, CommandOp::Send { command }).await;
 }
 
 fn commands(pulled: &Result<Pulled, PullFailure>) -> Vec<CommandId> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::RequestId;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::task::TaskOp;
 use skep_protocol::time::LogInstant;
 
 use super::site::{Node, Nodes};
@@ -34,7 +35,7 @@ async fn all_know_the_clock(nodes: &mut Nodes) {
 /// An entry that changes nothing.
 async fn write(shard: &Shard) {
     let now = clock(shard).unwrap();
-    let op = Op::ClaimTask { agent: "nobody".parse().unwrap(), task: None, attachment: None };
+    let op = Op::Task(TaskOp::Claim { agent: "nobody".parse().unwrap(), task: None, attachment: None });
     let request = Request { id: RequestId::from_bytes([5; 16]), first_sent: now, deadline: now.plus_ms(60_000), op };
     let outcomes = shard.propose(vec![request]).await;
     assert!(matches!(outcomes[..], [ProposeOutcome::Applied { .. }]), "{outcomes:?}");

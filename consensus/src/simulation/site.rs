@@ -8,14 +8,14 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_config::{ControlConfig, NodeConfig, PeerConfig, Policy, StoreConfig};
-use skep_protocol::authority::{FirstOperator, OperatorSecret};
 use skep_protocol::entry::Charter;
 use skep_protocol::fault::ShardFault;
 use skep_protocol::fleet::Build;
 use skep_protocol::frame::{FRAME_VERSION, Hello};
 use skep_protocol::ids::{Genesis, NodeId, RaftId, ShardId};
 use skep_protocol::limits;
-use skep_protocol::statement::Place;
+use skep_protocol::operator::FirstOperator;
+use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::text::{NodeName, SiteName};
 use skep_store::{Store, StoreError, StoreOptions};
 use tokio::sync::mpsc;
@@ -24,12 +24,12 @@ use tokio::time::Instant;
 use super::disk::Machine;
 use super::fabric::{Fabric, Station};
 use super::watch::Watch;
-use crate::chance::Chance;
 use crate::clock::{BootClock, Clocks};
-use crate::core::Core;
 use crate::net::Peers;
 use crate::raft::types::{Vote, decode};
+use crate::random::Chance;
 use crate::shard::{FromLeader, Shard, Site};
+use crate::shards::Shards;
 use crate::threads::Threads;
 
 pub(super) const SHARD: ShardId = ShardId::FIRST;
@@ -53,7 +53,7 @@ pub(super) fn charter() -> Charter {
 /// A running process.
 #[derive(Clone)]
 pub(super) struct Process {
-    pub(super) core: Arc<Core>,
+    pub(super) shards: Arc<Shards>,
     /// Which of all that ever ran.
     pub(super) number: u64,
     /// Its disk failed it.
@@ -62,11 +62,11 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn shard(&self) -> Option<Shard> {
-        self.core.shard(SHARD)
+        self.shards.shard(SHARD)
     }
 
     pub(super) fn raft_id(&self) -> RaftId {
-        self.core.site.raft_id()
+        self.shards.site.raft_id()
     }
 }
 
@@ -211,15 +211,15 @@ impl Nodes {
             chance,
             updates,
         };
-        let core = Core::new(site);
-        let process = Process { core: Arc::clone(&core), number, fatal };
-        if known && core.open(SHARD).await.is_err() {
+        let shards = Shards::new(site);
+        let process = Process { shards: Arc::clone(&shards), number, fatal };
+        if known && shards.open(SHARD).await.is_err() {
             self.refused(at);
             return self.end(process);
         }
         let raft_id = process.raft_id();
         let id = self.all[at].id;
-        self.fabric.join(Station { node: id, raft_id, hello, peers, dispatch: Arc::new(Arc::clone(&core)) });
+        self.fabric.join(Station { node: id, raft_id, hello, peers, dispatch: Arc::new(Arc::clone(&shards)) });
         self.watch.tell(&format!("node {at} starts as {raft_id}"));
         self.all[at].process = Some(process);
     }
@@ -260,7 +260,7 @@ impl Nodes {
     /// What is left of a process ends: nothing that it does has an effect any more.
     fn end(&self, process: Process) {
         tokio::spawn(async move {
-            for shard in process.core.shards() {
+            for shard in process.shards.all() {
                 shard.abandon().await;
             }
         });

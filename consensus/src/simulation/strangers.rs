@@ -7,15 +7,16 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 use skep_protocol::codec::Encoded as _;
-use skep_protocol::entry::{self, Charter, EntryBody, Founding, Op, Request};
+use skep_protocol::entry::{Charter, EntryBody, Founding, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
 use skep_protocol::frame::{FrameKind, RaftAddress};
 use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId, TaskId};
-use skep_protocol::limits;
 use skep_protocol::query::Query;
 use skep_protocol::recovery::Lineage;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
+use skep_protocol::task::TaskOp;
 use skep_protocol::time::LogInstant;
+use skep_protocol::{entry, limits};
 
 use super::site::{Nodes, Process, SHARD, charter};
 use super::watch::Watch;
@@ -44,7 +45,7 @@ async fn three_marked(count: usize, watch: &Watch) -> (Nodes, Vec<NodeId>) {
     nodes.fabric.connect();
     let ids: Vec<_> = nodes.all[..3].iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
-    first.core.open(SHARD).await.unwrap().initialize(&ids, charter()).await.unwrap();
+    first.shards.open(SHARD).await.unwrap().initialize(&ids, charter()).await.unwrap();
     assert!(within(&mut nodes, PATIENCE, |nodes| !nodes.ready().is_empty() && are_equal(nodes, &ids)).await);
     (nodes, ids)
 }
@@ -66,7 +67,7 @@ async fn say<T: Serialize>(
     let mut bytes = Vec::new();
     RaftAddress { from: from.raft_id(), to: to.raft_id() }.write(&mut bytes);
     bytes.extend_from_slice(&encode(body).unwrap());
-    let call = from.core.site.peers.call(to.core.site.node, Class::Urgent, kind, shard, &bytes, CALL);
+    let call = from.shards.site.peers.call(to.shards.site.node, Class::Urgent, kind, shard, &bytes, CALL);
     match call.await {
         Ok(_) => Ok(()),
         Err(CallError::Refused(why)) => Err(why),
@@ -87,7 +88,7 @@ fn terms(nodes: &Nodes) -> Vec<u64> {
 async fn speak_as_a_stranger(watch: Watch) {
     let (mut nodes, ids) = three_marked(4, &watch).await;
     let stranger = nodes.all[3].process.clone().unwrap();
-    let (before, opened) = (terms(&nodes), nodes.all[0].process.as_ref().unwrap().core.shards().len());
+    let (before, opened) = (terms(&nodes), nodes.all[0].process.as_ref().unwrap().shards.all().len());
     for term in [u64::MAX, before[0] + 1] {
         for at in 0..3 {
             let voter = nodes.all[at].process.clone().unwrap();
@@ -114,7 +115,7 @@ async fn speak_as_a_stranger(watch: Watch) {
                     assert!(said.as_ref().is_err_and(|why| why.contains("is no voter")), "{n}: {said:?}");
                 }
             }
-            assert_eq!(voter.core.shards().len(), opened, "a group was opened for somebody who has no part in it");
+            assert_eq!(voter.shards.all().len(), opened, "a group was opened for somebody who has no part in it");
         }
     }
     assert_eq!(terms(&nodes), before);
@@ -131,7 +132,7 @@ fn a_peer_that_votes_nowhere_has_no_part_in_raft() {
 
 /// An entry as no node lets it in: with a reason that a terminal obeys.
 fn obeyed() -> Vec<u8> {
-    let op = Op::CancelTask { task: TaskId::from_bytes([1; 16]), reason: "zqz".parse().unwrap() };
+    let op = Op::Task(TaskOp::Cancel { task: TaskId::from_bytes([1; 16]), reason: "zqz".parse().unwrap() });
     let at = LogInstant::from_raw(1);
     let request = Request { id: RequestId::from_bytes([2; 16]), first_sent: at, deadline: at, op };
     let entry = entry::Entry { stamp: at, term: 1, body: EntryBody::Requests(vec![request]) };
@@ -200,25 +201,25 @@ async fn speak_as_one_of_another_shard(watch: Watch) {
     let unused = ShardId(99);
     for (process, genesis) in [(&leads, 1), (&robot, 2)] {
         let planted = Lineage { shard: unused, genesis: Genesis::from_bytes([genesis; 16]), past: Vec::new() };
-        let own = process.core.lineages().into_iter().chain([planted]).collect();
-        assert!(process.core.site.peers.have(own));
+        let own = process.shards.lineages().into_iter().chain([planted]).collect();
+        assert!(process.shards.site.peers.have(own));
     }
     // The leader hears what the robot has, and does not say what it has itself: it judges by its own.
-    let told = robot.core.site.peers.ask_shards(id, CALL).await.unwrap();
+    let told = robot.shards.site.peers.ask_shards(id, CALL).await.unwrap();
     assert!(told.iter().all(|lineage| lineage.shard == SHARD), "{told:?}");
     let counts = Query::Counts.encode().unwrap();
-    let ask = async |kind, shard| robot.core.site.peers.call(id, Class::Query, kind, shard, &counts, CALL).await;
+    let ask = async |kind, shard| robot.shards.site.peers.call(id, Class::Query, kind, shard, &counts, CALL).await;
     for kind in [FrameKind::Query, FrameKind::Pull, FrameKind::Leads, FrameKind::Append, FrameKind::Clock] {
         let refused = ask(kind, unused).await;
         let says = |why: &str| why.contains("genesis 0101") && why.contains("genesis 0202");
         assert!(matches!(&refused, Err(CallError::Refused(why)) if says(why.as_str())), "{kind:?}: {refused:?}");
     }
-    let reports = leads.core.site.peers.strays();
+    let reports = leads.shards.site.peers.strays();
     assert!(matches!(&reports[..], [report] if report.node == Some(nodes.all[3].id)), "{reports:?}");
     // Of all other shards they speak as before.
     assert!(ask(FrameKind::Query, SHARD).await.is_ok());
-    assert!(robot.core.site.peers.ask_shards(id, CALL).await.is_some());
-    assert!(robot.core.site.peers.connected(id).is_some());
+    assert!(robot.shards.site.peers.ask_shards(id, CALL).await.is_some());
+    assert!(robot.shards.site.peers.connected(id).is_some());
 }
 
 #[test]

@@ -38,7 +38,7 @@ async fn group_of(seed: u64, builds: &[Build], watch: &Watch) -> (Nodes, Vec<Nod
     nodes.fabric.connect();
     let ids: Vec<NodeId> = nodes.all[..3].iter().map(|node| node.id).collect();
     let first = nodes.all[0].process.clone().unwrap();
-    first.core.open(SHARD).await.unwrap().initialize(&ids, charter()).await.unwrap();
+    first.shards.open(SHARD).await.unwrap().initialize(&ids, charter()).await.unwrap();
     (nodes, ids)
 }
 

@@ -8,7 +8,7 @@ use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{NodeId, RequestId, TaskId};
 use skep_protocol::outcome::{ProposeOutcome, Reply};
 use skep_protocol::query::{Answer, Query};
-use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, TaskSpec};
+use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, TaskOp, TaskSpec};
 use skep_protocol::text::{TaskKind, Title};
 
 use super::site::Nodes;
@@ -82,7 +82,8 @@ impl Workload {
                 None if self.winding_down && self.last.is_some() => None,
                 None => {
                     let request = new_request(&mut self.rng, &shard);
-                    if let (true, Some(Request { op: Op::CreateTask { task, .. }, .. })) = (self.winding_down, &request)
+                    if let (true, Some(Request { op: Op::Task(TaskOp::Create { task, .. }), .. })) =
+                        (self.winding_down, &request)
                     {
                         self.last = Some(*task);
                     }
@@ -118,7 +119,7 @@ pub(super) fn new_request(rng: &mut SmallRng, shard: &Shard) -> Option<Request> 
 /// The creation of a task with so large a payload; none while the shard has no clock.
 pub(super) fn create_task(shard: &Shard, random: [u8; 16], payload_bytes: usize) -> Option<Request> {
     let first_sent = shard.clock().now()?;
-    let op = Op::CreateTask { task: TaskId::from_bytes(random), spec: spec(payload_bytes)? };
+    let op = Op::Task(TaskOp::Create { task: TaskId::from_bytes(random), spec: spec(payload_bytes)? });
     let id = RequestId::from_bytes(random);
     Some(Request { id, first_sent, deadline: first_sent.plus_ms(600_000), op })
 }
@@ -126,7 +127,7 @@ pub(super) fn create_task(shard: &Shard, random: [u8; 16], payload_bytes: usize)
 /// Creates a task; which, if that was acknowledged.
 pub(super) async fn create_one(shard: &Shard, rng: &mut SmallRng, watch: &Watch) -> Option<TaskId> {
     let request = new_request(rng, shard)?;
-    let Op::CreateTask { task, .. } = request.op else { return None };
+    let Op::Task(TaskOp::Create { task, .. }) = request.op else { return None };
     match shard.propose(vec![request]).await.pop() {
         Some(ProposeOutcome::Applied { reply: Reply::Done(_), .. }) => watch.acknowledge(task),
         _ => return None,
@@ -141,7 +142,7 @@ async fn create(shard: Shard, mut open: Open, state: Arc<Mutex<State>>, watch: W
     state.under_way -= 1;
     match outcome {
         Some(ProposeOutcome::Applied { reply: Reply::Done(_), .. }) => {
-            if let Op::CreateTask { task, .. } = open.request.op {
+            if let Op::Task(TaskOp::Create { task, .. }) = open.request.op {
                 watch.acknowledge(task);
             }
         }

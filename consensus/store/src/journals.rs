@@ -32,15 +32,15 @@ use bytes::Bytes;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::ids::{JournalId, ShardId};
 use skep_protocol::journal::{JournalHead, JournalRecord, JournalState, JournalWrite};
+pub use skep_protocol::journal::{JournalJob, JournalReport};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::pressure::DiskPressure;
-use skep_protocol::text::AgentId;
 use tokio::sync::{mpsc, watch};
 
 use super::disk::{Disk, SystemDisk};
 use super::{LogPoint, OnFatal, Store, StoreError, StoreOptions};
-use book::{Book, Whose, bytes_of};
+use book::{Book, Told, Whose, bytes_of};
 
 /// The log's place in its store.
 const LOG: ShardId = ShardId(0);
@@ -83,55 +83,6 @@ impl JournalError {
             None => Self { path: dir.to_owned(), why: error.to_string(), advice: "" },
         }
     }
-}
-
-/// What is wanted of the journals.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JournalJob {
-    /// Tell the journal of an agent; a new one if there is none.
-    Open {
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-    },
-    /// Write all of this, in order. A crash may leave the first of it.
-    Write {
-        /// A name for the report.
-        key: u64,
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-        /// What.
-        writes: Vec<JournalWrite>,
-    },
-    /// The journal of an agent is of no use until it is opened again. It may be forgotten if it holds nothing.
-    Release {
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-    },
-}
-
-/// What the journals report. For each agent in the order of the jobs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JournalReport {
-    /// A journal.
-    Opened {
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-        /// The journal.
-        journal: Box<JournalState>,
-    },
-    /// It is written, and no crash undoes it.
-    Written {
-        /// Its name.
-        key: u64,
-    },
 }
 
 /// Handle of the journals. Cheap to clone; they close with the last one.
@@ -374,9 +325,9 @@ impl Keeper {
             return Ok(());
         }
         let first = self.next;
-        let mut under_way = 0;
+        let (mut under_way, mut told) = (0, Told::new());
         for whose in self.in_order_of_use() {
-            let Some(writes) = self.book.writes_of(&whose) else { continue };
+            let Some(writes) = self.book.writes_of(&whose, &mut told) else { continue };
             under_way += writes.iter().map(bytes_of).sum::<usize>();
             let entries = self.records(&whose, writes)?;
             self.store.append(LOG, entries, || {}).map_err(|e| e.to_string())?;

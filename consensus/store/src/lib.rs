@@ -83,7 +83,7 @@ pub use beside::Leftovers;
 pub use clock_marks::{ClockMark, ClockMarks};
 use disk::{Disk, DiskFile, SystemDisk};
 pub use error::StoreError;
-pub use history::{ChangesFound, History, HistoryError, HistoryOptions, HistoryStanding, TransitionsFound, set_bytes};
+pub use history::{ChangesFound, History, HistoryError, HistoryOptions, TransitionsFound, set_bytes};
 pub use journals::{JournalError, JournalJob, JournalReport, Journals};
 pub use lookup::Found;
 pub use marks::Marks;

@@ -1,49 +1,32 @@
 //! What the API asks of the node.
 
-use std::collections::BTreeSet;
-
-use skep_proto::convert::AttachRequest;
-use skep_protocol::agent::{Grant, LeaseTerms, Position, Usable};
-use skep_protocol::authority::SignedFirst;
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::change::ChangeSet;
-use skep_protocol::entry::Op;
+use skep_protocol::entry::{Op, Request};
 use skep_protocol::fault::FaultReport;
-use skep_protocol::fleet::FleetVersions;
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
+use skep_protocol::history::HistoryEdge;
+use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId};
 use skep_protocol::limits;
-use skep_protocol::offer::{CommandSaid, CommandTold};
-use skep_protocol::outcome::{NotDone, Settled};
-use skep_protocol::query::{HistoryEdge, Query, QueryReply};
-use skep_protocol::recovery::ShardRecovery;
+use skep_protocol::operator::SignedFirst;
+use skep_protocol::outcome::NotDone;
+use skep_protocol::query::{Query, QueryReply};
+use skep_protocol::settled::Settled;
+use skep_protocol::shard_status::ShardStatus;
 use skep_protocol::telemetry::{Publication, TopicPath};
-use skep_protocol::text::GroupName;
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot, watch};
-
-/// A request for the shard, with everything that a retry repeats.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Submission {
-    /// For which shard.
-    pub shard: ShardId,
-    /// Its id.
-    pub id: RequestId,
-    /// The shard's clock when the client first sent it.
-    pub first_sent: LogInstant,
-    /// After this instant it is refused.
-    pub deadline: LogInstant,
-    /// What is asked.
-    pub op: Op,
-    /// How long the caller waits, in milliseconds.
-    pub patience_ms: u64,
-}
 
 /// One call. Dropping `answer` unsent means that the node is stopping.
 #[derive(Debug)]
 pub enum Call {
     /// Change a shard.
     Submit {
-        /// What.
-        submission: Box<Submission>,
+        /// Which shard.
+        shard: ShardId,
+        /// How.
+        request: Box<Request>,
+        /// How long the caller waits, in milliseconds.
+        patience_ms: u64,
         /// How it ended.
         answer: oneshot::Sender<Settled>,
     },
@@ -89,15 +72,15 @@ pub enum Call {
         shard: ShardId,
         /// How.
         change: MemberChange,
-        /// The shard afterwards.
-        answer: oneshot::Sender<Result<Box<ShardRow>, ShardFailure>>,
+        /// The shard afterwards; none if the node takes no part in it any more.
+        answer: oneshot::Sender<Result<Option<Box<ShardStatus>>, ShardFailure>>,
     },
     /// Attach an agent.
     AgentOpened {
         /// Its stream.
         stream: u64,
         /// What it says of itself.
-        wish: Box<AttachRequest>,
+        wish: Box<AttachWish>,
         /// What it is told. Closed after [`AgentTold::Ended`]; an agent that does not read is given up.
         told: mpsc::Sender<AgentTold>,
     },
@@ -143,62 +126,6 @@ pub enum TopicTold {
     },
     /// There is no room for one more.
     Refused,
-}
-
-/// What an attached agent says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentSaid {
-    /// So many more tasks may be assigned to it.
-    Credits(u64),
-    /// It lives.
-    KeepAlive {
-        /// Its own clock.
-        stamp: u64,
-        /// Where it is.
-        place: Option<Position>,
-    },
-    /// It takes commands.
-    TakesCommands {
-        /// The groups that it is of.
-        groups: BTreeSet<GroupName>,
-        /// The commands that its software has in its hands.
-        in_hand: BTreeSet<CommandId>,
-    },
-    /// Something of a command that it was offered.
-    Command(CommandId, CommandSaid),
-    /// It has stopped, and gives back what it holds.
-    Detach,
-    /// Its stream ended.
-    Closed,
-}
-
-/// What an attached agent is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentTold {
-    /// It is attached.
-    Attached {
-        /// Its attachment.
-        attachment: AttachmentId,
-        /// Its lease.
-        lease: LeaseTerms,
-    },
-    /// All that it holds, with the first word of an attachment.
-    Holds(Vec<(TaskId, ClaimEpoch)>),
-    /// It holds a task from now on.
-    Grant(Box<Grant>),
-    /// It does not hold a claim any more.
-    Lost {
-        /// The task.
-        task: TaskId,
-        /// The claim.
-        epoch: ClaimEpoch,
-    },
-    /// Its lease was renewed.
-    Lease(Usable),
-    /// Something of a command.
-    Command(CommandId, CommandTold),
-    /// It is not attached, or not any more; none if it asked for it.
-    Ended(Option<NotDone>),
 }
 
 /// Changes, and how to wait for more.
@@ -248,98 +175,12 @@ pub struct ShardFailure {
 }
 
 /// A shard as a node sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardRow {
-    /// Which.
-    pub shard: u32,
-    /// What the node is in it.
-    pub role: String,
-    /// The term.
-    pub term: u64,
-    /// Who leads.
-    pub leader: Option<NodeId>,
-    /// The last entry in the log.
-    pub last_log: u64,
-    /// The last entry known to be committed.
-    pub committed: u64,
-    /// The last entry applied.
-    pub applied: u64,
-    /// The last entry in the snapshot.
-    pub snapshot: u64,
-    /// The last entry purged.
-    pub purged: u64,
-    /// The rolling digest.
-    pub digest: u128,
-    /// The log clock as the node knows it.
-    pub clock: Option<LogInstant>,
-    /// The meaning of entries that the shard has agreed on.
-    pub fleet_version: u32,
-    /// The newest that the node can apply.
-    pub fleet_version_max: u32,
-    /// The voters for whose sake it is not raised to that.
-    pub held_back_by: Vec<NodeId>,
-    /// The random bytes with which the shard began.
-    pub genesis: Option<Genesis>,
-    /// What the shard was before it was recovered last; none if it never was.
-    pub recovery: Option<ShardRecovery>,
-    /// The voters.
-    pub voters: Vec<VoterRow>,
-    /// How many objects there are.
-    pub counts: skep_protocol::query::Counts,
-    /// What it has let go of since it was made, because it keeps no more.
-    pub dropped: skep_protocol::query::Dropped,
-    /// Request ids remembered.
-    pub dedup_ids: u64,
+    /// How it stands.
+    pub status: ShardStatus,
     /// What the node can reach of it.
     pub connectivity: String,
-    /// Bytes written to the node's log since its start.
-    pub log_bytes: u64,
-    /// What took the replica out of service.
-    pub fault: Option<String>,
-    /// Everything that is wrong.
-    pub faults: Vec<FaultReport>,
-    /// How the history stands.
-    pub history: HistoryRow,
-}
-
-/// The history of a shard as a node has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HistoryRow {
-    /// The first entry whose changes are kept.
-    pub begins: u64,
-    /// The first entry whose changes are not there yet.
-    pub next: u64,
-    /// Entries whose changes are missing, and looked for.
-    pub missing: u64,
-    /// Entries whose changes are missing for good.
-    pub lost: u64,
-    /// Bytes that it takes.
-    pub bytes: u64,
-    /// Bytes that wait to be written, of all shards of the node.
-    pub queued_bytes: u64,
-    /// Entries that were let go of before their time, since the node was started, because its disk was nearly full.
-    pub given_back: u64,
-}
-
-/// A voter of a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VoterRow {
-    /// The node.
-    pub node: NodeId,
-    /// Its incarnation.
-    pub incarnation: String,
-    /// Its id in the group.
-    pub raft_id: String,
-    /// For people.
-    pub name: Option<String>,
-    /// The last index that it is known to hold.
-    pub matched: Option<u64>,
-    /// Whether it stays, joins or leaves.
-    pub standing: String,
-    /// How long ago it last answered its leader, in milliseconds.
-    pub heard_ms: Option<u64>,
-    /// The fleet versions that it can apply, as it says.
-    pub speaks: Option<FleetVersions>,
 }
 
 /// A node as it sees itself.
@@ -455,8 +296,8 @@ impl Calls {
         };
         let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
         let deadline = first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT);
-        let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });
-        match self.ask(|answer| Call::Submit { submission, answer }).await {
+        let request = Box::new(Request { id, first_sent, deadline, op });
+        match self.ask(|answer| Call::Submit { shard, request, patience_ms, answer }).await {
             Ok(settled) => settled,
             Err(Unanswered::NotTaken) => Settled::NotDone(NotDone::NoQuorum),
             Err(Unanswered::Dropped) => Settled::Unknown,

@@ -28,6 +28,7 @@ use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use crate::failure::Failed;
+use crate::unread::{Page, PagePlaces};
 
 /// How long a connection for which there is no place is listened to, so that it hears why.
 const REFUSED_FOR: Duration = Duration::from_millis(500);
@@ -121,7 +122,7 @@ impl Doors {
     /// for others gets none, and goes.
     pub(crate) fn lasting(&self, caller: Option<&LetIn>) -> Result<Lasting, Failed> {
         let Places { lasting, lasting_max, .. } = &*self.0;
-        if let Some(LetIn(presence)) = caller.filter(|caller| caller.0.is_brief) {
+        if let Some(LetIn { presence, .. }) = caller.filter(|caller| caller.presence.is_brief) {
             presence.goes.store(true, Ordering::Relaxed);
             return Err(Failed::only_calls(self.open()));
         }
@@ -271,7 +272,9 @@ struct Presence {
     /// Whether it has shown that it knows the token, without telling it.
     proven: AtomicBool,
     /// Whether it is to go at once.
-    goes: AtomicBool,
+    goes: Arc<AtomicBool>,
+    /// Its places for pages that wait to be read.
+    pages: PagePlaces,
     /// Its place among those that have shown no token, until it has.
     stranger: Mutex<Option<OwnedSemaphorePermit>>,
 }
@@ -350,7 +353,17 @@ pub(crate) struct GuestInfo<Info> {
 
 /// The connection of a call that was let in.
 #[derive(Clone, Debug)]
-pub(crate) struct LetIn(Arc<Presence>);
+pub(crate) struct LetIn {
+    presence: Arc<Presence>,
+    page: Page,
+}
+
+impl LetIn {
+    /// What the answer to the call is written on, if it is a page.
+    pub(crate) fn page(&self) -> &Page {
+        &self.page
+    }
+}
 
 impl<Info> GuestInfo<Info> {
     /// Whether it has shown that it knows the token, so that its calls need none.
@@ -365,7 +378,8 @@ impl<Info> GuestInfo<Info> {
         }
         self.presence.let_in.store(true, Ordering::Relaxed);
         drop(self.presence.stranger.lock().unwrap_or_else(PoisonError::into_inner).take());
-        Ok(LetIn(Arc::clone(&self.presence)))
+        let page = Page::of(&self.presence.pages, &self.presence.goes);
+        Ok(LetIn { presence: Arc::clone(&self.presence), page })
     }
 }
 

@@ -15,10 +15,9 @@ mod greet;
 mod grpc;
 mod server;
 mod service;
+mod unread;
 
 pub use calls::{
-    AgentSaid, AgentTold, Call, CallQueue, Calls, ChangesPage, HistoryRow, MemberChange, NodeView, PeerRow,
-    ShardFailure, ShardRow, Submission, TopicTold, VoterRow,
+    Call, CallQueue, Calls, ChangesPage, MemberChange, NodeView, PeerRow, ShardFailure, ShardRow, TopicTold,
 };
 pub use server::{Api, ApiError};
-pub use skep_proto::convert::AttachRequest;

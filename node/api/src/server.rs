@@ -25,6 +25,7 @@ use crate::drain::until;
 use crate::greet::greeted;
 use crate::grpc;
 use crate::service::Host;
+use crate::unread::KeepsPages;
 
 /// How long open streams may keep the API from stopping.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -79,6 +80,7 @@ impl Interceptor for WithToken {
         }
         let caller = guest.map(GuestInfo::let_in).transpose()?;
         if let Some(caller) = caller {
+            request.extensions_mut().insert(caller.page().clone());
             request.extensions_mut().insert(caller);
         }
         Ok(request)
@@ -100,6 +102,7 @@ impl Interceptor for SameUser {
         }
         let caller = guest.map(GuestInfo::let_in).transpose()?;
         if let Some(caller) = caller {
+            request.extensions_mut().insert(caller.page().clone());
             request.extensions_mut().insert(caller);
         }
         Ok(request)
@@ -150,6 +153,7 @@ impl Api {
         let uid = rustix::process::geteuid().as_raw();
         let on_socket = tuned()
             .layer(InterceptorLayer::new(SameUser { uid }))
+            .layer(KeepsPages)
             .add_routes(routes.clone())
             .serve_with_incoming_shutdown(doors.guests(unix), until(stopped.clone()));
         let mut tasks = vec![tokio::spawn(async move { report("socket", on_socket.await) })];
@@ -157,8 +161,11 @@ impl Api {
         if let Some((tcp, _, token)) = tcp {
             let incoming = greeted(doors.guests(tcp), Arc::clone(&token));
             let with_token = InterceptorLayer::new(WithToken { token });
-            let on_tcp =
-                tuned().layer(with_token).add_routes(routes).serve_with_incoming_shutdown(incoming, until(stopped));
+            let on_tcp = tuned()
+                .layer(with_token)
+                .layer(KeepsPages)
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(incoming, until(stopped));
             tasks.push(tokio::spawn(async move { report("tcp", on_tcp.await) }));
         }
         Ok(Self { address, socket: socket.to_owned(), health, stop, tasks })

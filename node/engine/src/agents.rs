@@ -5,17 +5,21 @@ mod claims;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::agent::{LeaseTerms, Position, Usable};
+use skep_protocol::agent::{AgentOp, AgentRefusal};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::entry::Op;
 use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, NodeId, ShardId, TaskId};
+use skep_protocol::lease::{LeaseTerms, Usable};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
+use skep_protocol::outcome::{NotDone, Receipt};
+use skep_protocol::position::Position;
+use skep_protocol::settled::Settled;
 use skep_protocol::text::{AgentId, GroupName};
 
 use crate::ask::{Ask, Asked};
-use crate::event::{AgentEvent, AttachWish, ToAgent};
+use crate::event::AgentEvent;
 use crate::inbox::Taker;
 use crate::key::{StreamKey, UpdateKey};
 use claims::Held;
@@ -35,7 +39,7 @@ pub(crate) enum Want {
     /// Ask a shard; its answer is for [`Agents::answered`].
     Ask(Ask<Purpose>),
     /// Tell an agent.
-    Tell { stream: StreamKey, message: ToAgent },
+    Tell { stream: StreamKey, message: AgentTold },
     /// Answer an update.
     Noted { key: UpdateKey, noted: bool },
     /// An attached agent takes commands.
@@ -147,14 +151,20 @@ impl Agents {
     pub(crate) fn handle(&mut self, event: AgentEvent, now_ms: u64) {
         match event {
             AgentEvent::Opened { stream, wish } => self.on_opened(stream, wish),
-            AgentEvent::Credits { stream, count } => self.on_credits(stream, count, now_ms),
-            AgentEvent::KeepAlive { stream, stamp, place } => self.on_keep_alive(stream, stamp, place, now_ms),
-            AgentEvent::TakesCommands { stream, groups, in_hand } => {
-                self.on_takes_commands(stream, Takes { groups, in_hand });
-            }
-            AgentEvent::Detach { stream } => self.on_detach(stream),
-            AgentEvent::Closed { stream } => drop(self.remove(stream)),
+            AgentEvent::Said { stream, said } => self.on_said(stream, said, now_ms),
             AgentEvent::Update { key, shard, update } => self.on_update(key, shard, update, now_ms),
+        }
+    }
+
+    fn on_said(&mut self, stream: StreamKey, said: AgentSaid, now_ms: u64) {
+        match said {
+            AgentSaid::Credits(count) => self.on_credits(stream, count, now_ms),
+            AgentSaid::KeepAlive { stamp, place } => self.on_keep_alive(stream, stamp, place, now_ms),
+            AgentSaid::TakesCommands { groups, in_hand } => self.on_takes_commands(stream, Takes { groups, in_hand }),
+            AgentSaid::Detach => self.on_detach(stream),
+            AgentSaid::Closed => drop(self.remove(stream)),
+            // It is for the inboxes.
+            AgentSaid::Command(..) => {}
         }
     }
 
@@ -238,13 +248,13 @@ impl Agents {
         self.beats.get(&shard).map_or(least, |beat| beat.took_ms.saturating_mul(2)).clamp(least, most)
     }
 
-    fn tell(&mut self, stream: StreamKey, message: ToAgent) {
+    fn tell(&mut self, stream: StreamKey, message: AgentTold) {
         self.wants.push_back(Want::Tell { stream, message });
     }
 
     fn end(&mut self, stream: StreamKey, why: Option<NotDone>) {
         if self.remove(stream).is_some() {
-            self.tell(stream, ToAgent::Ended(why));
+            self.tell(stream, AgentTold::Ended(why));
         }
     }
 
@@ -267,7 +277,7 @@ impl Agents {
     fn on_opened(&mut self, stream: StreamKey, wish: AttachWish) {
         if self.sessions.len() >= limits::AGENTS_PER_NODE_MAX {
             let retry_after_ms = self.config.retry_ms_max;
-            return self.tell(stream, ToAgent::Ended(Some(NotDone::Overloaded { retry_after_ms })));
+            return self.tell(stream, AgentTold::Ended(Some(NotDone::Overloaded { retry_after_ms })));
         }
         let lease = wish.lease.unwrap_or(self.config.lease);
         let (shard, agent) = (wish.shard, wish.agent.clone());
@@ -299,12 +309,12 @@ impl Agents {
     fn ask_for_attach(&mut self, stream: StreamKey) {
         let Some(Session { wish, lease, .. }) = self.sessions.get(&stream) else { return };
         let (shard, agent, session) = (wish.shard, wish.agent.clone(), wish.session);
-        let op = Op::AttachAgent { agent, role: wish.role.clone(), node: self.local, session, lease: *lease };
+        let op = AgentOp::Attach { agent, role: wish.role.clone(), node: self.local, session, lease: *lease };
         self.request(stream, shard, op);
     }
 
-    fn request(&mut self, stream: StreamKey, shard: ShardId, op: Op) {
-        let (purpose, work) = (Purpose::Attachment(stream), Asked::Op(op));
+    fn request(&mut self, stream: StreamKey, shard: ShardId, op: AgentOp) {
+        let (purpose, work) = (Purpose::Attachment(stream), Asked::Op(Op::Agent(op)));
         self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
@@ -354,7 +364,7 @@ impl Agents {
         let Some(session) = self.sessions.get(&stream) else { return };
         let Some(attachment) = session.attachment else { return };
         let (shard, agent) = (session.wish.shard, session.wish.agent.clone());
-        self.request(stream, shard, Op::DetachAgent { agent, attachment });
+        self.request(stream, shard, AgentOp::Detach { agent, attachment });
     }
 
     fn on_request_ended(&mut self, stream: StreamKey, settled: Settled, now_ms: u64) {
@@ -368,7 +378,7 @@ impl Agents {
                 if let Some(former) = self.attached.insert(key, stream).filter(|former| *former != stream) {
                     self.end(former, None);
                 }
-                self.tell(stream, ToAgent::Attached { attachment, lease });
+                self.tell(stream, AgentTold::Attached { attachment, lease });
                 self.say_takes(stream);
                 self.mark(stream, now_ms);
                 if detaching {
@@ -468,7 +478,7 @@ impl Agents {
                         session.renewed = Some(renewed);
                         session.asked_ms = Some(said.asked_ms);
                         let takes = session.takes.is_some();
-                        self.tell(stream, ToAgent::Lease(renewed));
+                        self.tell(stream, AgentTold::Lease(renewed));
                         if takes {
                             self.wants.push_back(Want::Renewed { stream, lease: renewed });
                         }
@@ -480,7 +490,8 @@ impl Agents {
                 }
                 Renewal::NotAttached => {
                     let (agent, attachment) = (renewed.agent, renewed.attachment);
-                    self.end(stream, Some(NotDone::Refused(Refusal::NotAttached { agent, attachment })));
+                    let ended = AgentRefusal::NotAttached { agent, attachment };
+                    self.end(stream, Some(NotDone::Refused(ended.into())));
                 }
             }
         }

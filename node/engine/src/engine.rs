@@ -3,15 +3,16 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use skep_config::EngineConfig;
+use skep_protocol::attach::{AgentSaid, AgentTold};
 use skep_protocol::ids::{NodeId, ShardId};
-use skep_protocol::outcome::Settled;
+use skep_protocol::settled::Settled;
 use skep_protocol::text::SiteName;
 use skep_protocol::time::LogInstant;
 
 use crate::agents::{Agents, Want};
 use crate::ask::{Ask, Asked};
 use crate::connectivity::Connectivity;
-use crate::event::{Effect, Event, ToAgent, Work};
+use crate::event::{AgentEvent, Effect, Event, Work};
 use crate::inbox::{self, Inboxes};
 use crate::key::WorkKey;
 use crate::own::{Own, Purpose};
@@ -59,6 +60,9 @@ impl Engine {
     pub fn handle(&mut self, event: Event, now_ms: u64) {
         match event {
             Event::Settled { key, settled } => self.on_settled(key, settled, now_ms),
+            Event::Agent(AgentEvent::Said { stream, said: AgentSaid::Command(command, said) }) => {
+                self.inboxes.handle(inbox::InboxEvent::Said { stream, command, said }, now_ms);
+            }
             Event::Agent(event) => self.agents.handle(event, now_ms),
             Event::Inbox(event) => self.inboxes.handle(event, now_ms),
             Event::Topic(TopicEvent::Received(envelope))
@@ -167,7 +171,7 @@ impl Engine {
                 }
             }
             inbox::Want::Tell { stream, command, told } => {
-                self.effects.push_back(Effect::Tell { stream, message: ToAgent::Command { command, told } });
+                self.effects.push_back(Effect::Tell { stream, message: AgentTold::Command(command, told) });
             }
             inbox::Want::Journal(effect) => self.effects.push_back(Effect::Journal(effect)),
         }

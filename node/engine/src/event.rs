@@ -2,35 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::agent::{Grant, LeaseTerms, Position, Role, Usable};
-use skep_protocol::entry::{Op, Request};
-use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatFailure, HeartbeatReply};
-use skep_protocol::ids::{AttachmentId, ClaimEpoch, CommandId, NodeId, SessionId, ShardId, TaskId};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
+pub use skep_protocol::attempt::{Outcome, Target, Work};
+use skep_protocol::entry::Op;
+use skep_protocol::heartbeat::ClaimsUpdate;
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::journal::JournalJob;
 use skep_protocol::leader::LeaderHint;
-use skep_protocol::offer::CommandTold;
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
-use skep_protocol::pull::{Pull, PullFailure, Pulled};
-use skep_protocol::query::{Query, QueryFailure, QueryReply};
-use skep_protocol::text::{AgentId, GroupName};
+use skep_protocol::settled::Settled;
 use skep_protocol::time::LogInstant;
 
 use crate::connectivity::Connectivity;
-use crate::inbox::{InboxEvent, JournalEffect};
+use crate::inbox::InboxEvent;
 use crate::key::{StreamKey, UpdateKey, WorkKey};
 use crate::topics::{TopicEffect, TopicEvent};
-
-/// What a caller wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// A request that changes the shard. Every attempt repeats it byte for byte.
-    Request(Request),
-    /// A query that must hold everything acknowledged before it.
-    Query(Query),
-    /// A heartbeat for the orchestrator.
-    Heartbeat(Heartbeat),
-    /// What there is for agents. Its answer may take as long as it says.
-    Pull(Pull),
-}
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,40 +99,12 @@ pub enum AgentEvent {
         /// What it says of itself.
         wish: AttachWish,
     },
-    /// It asks for more work.
-    Credits {
+    /// It said something.
+    Said {
         /// Its stream.
         stream: StreamKey,
-        /// How many more tasks.
-        count: u64,
-    },
-    /// It lives.
-    KeepAlive {
-        /// Its stream.
-        stream: StreamKey,
-        /// Its own clock; opaque, and never less than before.
-        stamp: u64,
-        /// Where it is.
-        place: Option<Position>,
-    },
-    /// It takes commands, once it is attached.
-    TakesCommands {
-        /// Its stream.
-        stream: StreamKey,
-        /// The groups that it is of.
-        groups: BTreeSet<GroupName>,
-        /// The commands that its software has in its hands.
-        in_hand: BTreeSet<CommandId>,
-    },
-    /// It has stopped, and gives back what it holds.
-    Detach {
-        /// Its stream.
-        stream: StreamKey,
-    },
-    /// Its stream ended, or cannot take more.
-    Closed {
-        /// Its stream.
-        stream: StreamKey,
+        /// What.
+        said: AgentSaid,
     },
     /// An orchestrator says what agents of this node hold.
     Update {
@@ -158,90 +115,6 @@ pub enum AgentEvent {
         /// What they hold.
         update: ClaimsUpdate,
     },
-}
-
-/// What an agent says of itself when it attaches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttachWish {
-    /// The shard that it works for.
-    pub shard: ShardId,
-    /// Who.
-    pub agent: AgentId,
-    /// What it can do.
-    pub role: Role,
-    /// The run of its software.
-    pub session: SessionId,
-    /// The lease it asks for; none for the node's default.
-    pub lease: Option<LeaseTerms>,
-}
-
-/// What an agent is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ToAgent {
-    /// It is attached.
-    Attached {
-        /// Its attachment.
-        attachment: AttachmentId,
-        /// Its lease.
-        lease: LeaseTerms,
-    },
-    /// All that it holds, with the first word of an attachment: what it believes to hold beside it, it has lost.
-    Holds(Vec<(TaskId, ClaimEpoch)>),
-    /// It holds a task from now on.
-    Grant(Box<Grant>),
-    /// It does not hold a claim any more.
-    Lost {
-        /// The task.
-        task: TaskId,
-        /// The claim.
-        epoch: ClaimEpoch,
-    },
-    /// Its lease was renewed.
-    Lease(Usable),
-    /// Something of a command.
-    Command {
-        /// Which.
-        command: CommandId,
-        /// What.
-        told: CommandTold,
-    },
-    /// It is not attached, or not any more. The last message of a stream; none if it asked for it.
-    Ended(Option<NotDone>),
-}
-
-/// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Of a command.
-    Propose(ProposeOutcome),
-    /// Of a query.
-    Query(Result<QueryReply, QueryFailure>),
-    /// Of a heartbeat.
-    Heartbeat(Result<HeartbeatReply, HeartbeatFailure>),
-    /// Of a pull.
-    Pull(Result<Box<Pulled>, PullFailure>),
-}
-
-impl Outcome {
-    /// Whether this is the answer that was asked for, and not why there is none: however late it comes, it holds.
-    pub(crate) fn is_answer(&self) -> bool {
-        matches!(
-            self,
-            Self::Propose(ProposeOutcome::Applied { .. })
-                | Self::Query(Ok(_))
-                | Self::Heartbeat(Ok(_))
-                | Self::Pull(Ok(_))
-        )
-    }
-}
-
-/// Where an attempt goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Target {
-    /// To this node itself.
-    Local,
-    /// To a peer.
-    Node(NodeId),
 }
 
 /// What the caller of the engine has to do.
@@ -281,12 +154,12 @@ pub enum Effect {
         /// How long the engine waits, in milliseconds.
         patience_ms: u64,
     },
-    /// Tell an agent something. A stream that cannot take it is closed. After [`ToAgent::Ended`] it ends.
+    /// Tell an agent something. A stream that cannot take it is closed. After [`AgentTold::Ended`] it ends.
     Tell {
         /// Its stream.
         stream: StreamKey,
         /// What.
-        message: ToAgent,
+        message: AgentTold,
     },
     /// Answer an update. Emitted exactly once for each.
     Noted {
@@ -297,8 +170,8 @@ pub enum Effect {
     },
     /// Something for the data plane, or from it for a subscriber.
     Topic(TopicEffect),
-    /// Something for the journals of agents.
-    Journal(JournalEffect),
+    /// Something for the journals of agents. What they report is told as [`InboxEvent::Journal`].
+    Journal(JournalJob),
     /// What this node knows of the leader of a shard of which it is no member changed: so much it tells others who ask.
     Knows {
         /// Which shard.

@@ -14,7 +14,7 @@ pub struct UpdateKey(pub u64);
 
 /// Names something that is written to a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WriteKey(pub u64);
+pub(crate) struct WriteKey(pub(crate) u64);
 
 /// Names a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,9 +6,10 @@ use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::{RequestId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Reply, Settled};
+use skep_protocol::outcome::{NotDone, ProposeOutcome, Reply};
 use skep_protocol::pull::PullFailure;
 use skep_protocol::query::{Query, QueryFailure};
+use skep_protocol::settled::Settled;
 
 use crate::event::{Outcome, Target, Work};
 

@@ -9,7 +9,8 @@ use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::outcome::NotDone;
+use skep_protocol::settled::Settled;
 
 use crate::connectivity::{Connectivity, Permission};
 use crate::event::{Effect, Event, Outcome, Target, Work};

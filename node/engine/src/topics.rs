@@ -178,6 +178,7 @@ fn value(latest: &Latest, now_ms: u64) -> LatestValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skep_protocol::text::ContentType;
 
     const LOCAL: NodeId = NodeId::from_public_key([1; 32]);
     const OTHER: NodeId = NodeId::from_public_key([2; 32]);
@@ -188,7 +189,12 @@ mod tests {
 
     fn says(kind: &str, source: &str, text: &str) -> Publication {
         let source = AgentId::new(source).unwrap();
-        Publication { topic: topic(kind), source, content_type: String::new(), payload: text.as_bytes().to_vec() }
+        Publication {
+            topic: topic(kind),
+            source,
+            content_type: ContentType::default(),
+            payload: text.as_bytes().to_vec(),
+        }
     }
 
     fn envelope(process: u64, sequence: u64, text: &str) -> TopicEvent {

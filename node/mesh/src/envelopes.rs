@@ -217,13 +217,13 @@ impl Verifier {
 mod tests {
     use super::*;
     use skep_protocol::limits;
-    use skep_protocol::text::AgentId;
+    use skep_protocol::text::{AgentId, ContentType};
 
     const POSE: &str = "s/robots/pose";
 
     fn publication(text: &str) -> Publication {
         let (topic, source) = (TopicPath::new(POSE).unwrap(), AgentId::new("r1").unwrap());
-        Publication { topic, source, content_type: String::new(), payload: text.as_bytes().to_vec() }
+        Publication { topic, source, content_type: ContentType::default(), payload: text.as_bytes().to_vec() }
     }
 
     fn signer(seed: u8) -> (Signer, NodeId) {

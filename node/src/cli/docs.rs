@@ -1,6 +1,6 @@
 //! The documents of the project against the command line: lines that a reader may type, the table of commands, error codes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::str::Chars;
@@ -8,14 +8,16 @@ use std::str::Chars;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, CommandFactory as _};
 use skep_client::OperatorSecret;
+use skep_protocol::code::{Again, Code, Exit};
 
 use super::Cli;
-use super::failure::exit_code;
 
-/// Has the table of commands written anew, in place of being compared.
+/// Has the tables of commands and of errors written anew, in place of being compared.
 const WRITE: &str = "SKEP_WRITE_DOCS";
 /// What stands around the table of commands.
 const TABLE: (&str, &str) = ("<!-- commands begin -->\n", "<!-- commands end -->");
+/// What stands around the table of errors.
+const ERRORS: (&str, &str) = ("<!-- errors begin -->\n", "<!-- errors end -->");
 /// An id, where a document says that there is one.
 const ID: &str = "01a1fd21-0000-7000-8000-000000000000";
 
@@ -209,6 +211,33 @@ fn every_command_line_of_the_documents_is_one_of_the_program() {
 }
 
 #[test]
+fn every_verb_that_a_message_names_is_one_of_the_program() {
+    /// How a message of a source quotes a line.
+    const QUOTE: &str = "'skep";
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for (path, text) in read_all(root(), ".rs") {
+        let text = text.replace("\\\n", "");
+        let quoted = text.split(QUOTE).skip(1).filter_map(|rest| rest.strip_prefix(' ')?.split('\'').next());
+        for line in quoted {
+            seen += 1;
+            let mut command = Cli::command();
+            for word in line.split_whitespace() {
+                if !command.has_subcommands() {
+                    break;
+                }
+                let Some(verb) = command.find_subcommand(word).cloned() else {
+                    wrong.push(format!("{path}: {line}"));
+                    break;
+                };
+                command = verb;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 50, "only {seen} lines were found");
+}
+
+#[test]
 fn shell_is_read_as_documents_use_it() {
     let read = |line: &str| Shell::default().read(line).into_iter().filter_map(run_of_skep).collect::<Vec<_>>();
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
@@ -244,45 +273,63 @@ fn table() -> String {
     table
 }
 
-#[test]
-fn the_table_of_commands_is_what_the_program_has() {
-    let (begin, end) = TABLE;
-    let (path, text) = guide();
-    let (head, rest) = text.split_once(begin).unwrap();
-    let (shown, tail) = rest.split_once(end).unwrap();
-    let table = table();
-    if std::env::var_os(WRITE).is_some() {
-        return std::fs::write(path, format!("{head}{begin}{table}{end}{tail}")).unwrap();
-    }
-    for (shown, made) in shown.lines().zip(table.lines()) {
-        assert_eq!(shown, made, "{WRITE}=1 writes the table anew");
-    }
-    assert_eq!(shown, table, "{WRITE}=1 writes the table anew");
+/// What a text for terminals quotes, as code of a document.
+fn quotes_as_code(text: &str) -> String {
+    let (mut is_open, mut before) = (false, ' ');
+    let as_code = |c: char| {
+        let is_quote = c == '\'' && (is_open || before == ' ');
+        is_open ^= is_quote;
+        before = c;
+        if is_quote { '`' } else { c }
+    };
+    text.chars().map(as_code).collect()
 }
 
-/// The codes in a text that is source: `"SKEP-0101"`.
-fn codes(text: &str) -> impl Iterator<Item = &str> {
-    let quoted = text.split("\"SKEP-").skip(1).filter_map(|rest| rest.split_once('"'));
-    quoted.map(|(number, _)| number).filter(|number| number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit()))
+/// The catalogue of errors, as a table of a document.
+fn errors() -> String {
+    let mut table = "| code | exit | again | what happened, and what to do |\n| --- | --- | --- | --- |\n".to_owned();
+    for code in Code::ALL {
+        let again = match code.again() {
+            Again::No => "no",
+            Again::After(_) | Again::Told => "yes",
+            Again::Sometimes => "some",
+        };
+        let (first, rest) = code.help().split_at(1);
+        let help = quotes_as_code(&format!("{}{rest}.", first.to_uppercase()));
+        table += &format!("| `{code}` | {} | {again} | {} {help} |\n", code.exit().number(), code.meaning());
+    }
+    table
 }
 
 #[test]
-fn the_table_of_error_codes_is_what_the_program_has() {
+fn the_tables_of_commands_and_of_errors_are_what_the_program_has() {
+    let (path, mut text) = guide();
+    let is_to_be_written = std::env::var_os(WRITE).is_some();
+    for ((begin, end), table) in [(TABLE, table()), (ERRORS, errors())] {
+        let (head, rest) = text.split_once(begin).unwrap();
+        let (shown, tail) = rest.split_once(end).unwrap();
+        if is_to_be_written {
+            text = format!("{head}{begin}{table}{end}{tail}");
+            continue;
+        }
+        for (shown, made) in shown.lines().zip(table.lines()) {
+            assert_eq!(shown, made, "{WRITE}=1 writes the table anew");
+        }
+        assert_eq!(shown, table, "{WRITE}=1 writes the table anew");
+    }
+    if is_to_be_written {
+        std::fs::write(path, text).unwrap();
+    }
+}
+
+#[test]
+fn every_exit_code_is_in_the_guide_and_no_other_is() {
+    /// Done; and the reader of the output went away.
+    const OTHERS: [u8; 2] = [0, 141];
     let (_, text) = guide();
-    let section = text.split_once("\n## Error codes\n").unwrap().1.split("\n## ").next().unwrap();
-    let mut told = BTreeMap::new();
-    for row in section.lines().filter_map(|line| line.strip_prefix("| `SKEP-")) {
-        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let (number, exit) = (cells[0].trim_end_matches('`').to_owned(), cells[1].parse::<u8>().unwrap());
-        assert!(told.insert(number, exit).is_none(), "{row} is told twice");
-    }
-    let sources = ["node", "protocol"].map(|dir| read_all(&root().join(dir), ".rs"));
-    let used: BTreeSet<String> =
-        sources.iter().flatten().flat_map(|(_, text)| codes(text)).map(str::to_owned).collect();
-    assert_eq!(told.keys().cloned().collect::<BTreeSet<_>>(), used, "left: documents, right: sources");
-    for (number, exit) in told {
-        // What nobody knows comes without a code from a client, which sends it again.
-        let expected = if number == "0201" { 6 } else { exit_code(&format!("SKEP-{number}")) };
-        assert_eq!(exit, expected, "SKEP-{number}");
-    }
+    let section = text.split_once("\n## Exit codes\n").unwrap().1.split("\n## ").next().unwrap();
+    let cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse::<u8>().ok());
+    let told: Vec<u8> = cells.collect();
+    let known: BTreeSet<u8> = Exit::ALL.into_iter().map(Exit::number).chain(OTHERS).collect();
+    assert_eq!(told, known.into_iter().collect::<Vec<_>>(), "left: guide, right: program");
 }

@@ -1,20 +1,18 @@
-//! How commands fail: what, what next, and the exit code.
+//! How commands fail: what, what next, and the exit code, which the catalogue of errors knows.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use skep_client::ClientError;
 use skep_client::v1;
+use skep_protocol::code::{Code, Exit};
 use skep_protocol::text::{escaped, legible};
 
 use super::format::Format;
 
 /// What is said of a request that is too old to be sent again.
-const TOO_LATE: &str = "what there is shows what became of it: 'skep task list', 'skep command list', 'skep agent list', \
-                        'skep operator list'";
-
-/// The code of what would have been signed for another shard.
-const ANOTHER_SHARD: &str = "SKEP-0305";
+const TOO_LATE: &str = "check whether it was done: 'skep task list', 'skep command list', 'skep agent list' and \
+                        'skep operator list' show what there is";
 
 /// How a program ends whose reader has gone away: as if SIGPIPE had ended it.
 const READER_GONE: u8 = 128 + 13;
@@ -27,36 +25,44 @@ pub(crate) struct Failure {
     message: String,
     retryable: bool,
     retry_after_ms: u64,
-    /// The request of which nobody knows whether it was done.
+    /// The request that may have been done.
     request: Option<String>,
     /// The line with which that can be sent again.
     again: Option<String>,
 }
 
 impl Failure {
-    fn with_exit(exit: u8, message: impl ToString) -> Self {
+    fn with_exit(exit: Exit, message: impl ToString) -> Self {
         let message = message.to_string();
-        Self { exit, code: None, message, retryable: false, retry_after_ms: 0, request: None, again: None }
+        Self {
+            exit: exit.number(),
+            code: None,
+            message,
+            retryable: false,
+            retry_after_ms: 0,
+            request: None,
+            again: None,
+        }
     }
 
     /// Something went wrong.
     pub(crate) fn failed(error: impl ToString) -> Self {
-        Self::with_exit(1, error)
+        Self::with_exit(Exit::Failed, error)
     }
 
     /// The command was not given right.
     pub(crate) fn usage(message: impl ToString) -> Self {
-        Self::with_exit(2, message)
+        Self::with_exit(Exit::Usage, message)
     }
 
     /// What was asked for is not there.
     pub(crate) fn not_found(message: impl ToString) -> Self {
-        Self::with_exit(3, message)
+        Self::with_exit(Exit::NotFound, message)
     }
 
     /// It would have been signed for another shard than it is meant for.
     pub(crate) fn another_shard(message: impl ToString) -> Self {
-        Self { code: Some(ANOTHER_SHARD.to_owned()), ..Self::with_exit(5, message) }
+        Self { code: Some(Code::AnotherShard.to_string()), ..Self::with_exit(Code::AnotherShard.exit(), message) }
     }
 
     /// The output cannot be written. Whoever read it may have had enough: then nothing is said.
@@ -69,7 +75,7 @@ impl Failure {
 
     /// Nobody reads the output any more.
     pub(crate) fn reader_gone() -> Self {
-        Self::with_exit(READER_GONE, "")
+        Self { exit: READER_GONE, ..Self::failed("") }
     }
 
     /// The same, and what to do next.
@@ -78,7 +84,7 @@ impl Failure {
         Self { message: format!("{}; {advice}", self.message), ..self }
     }
 
-    /// Nobody knows whether something was done that is safe to be asked for again, by this.
+    /// Something may have been done, and is safe to be asked for again, by this.
     pub(crate) fn unknown(error: ClientError, advice: &str) -> Self {
         let advice = match &error {
             ClientError::Unknown { too_late: true, .. } => Some(TOO_LATE),
@@ -96,9 +102,9 @@ impl Failure {
         }
     }
 
-    /// Nobody knows whether something of this name was done.
+    /// Something of this name may have been done.
     pub(crate) fn in_doubt(name: impl ToString, message: impl ToString) -> Self {
-        Self { request: Some(name.to_string()), ..Self::with_exit(6, message) }
+        Self { request: Some(name.to_string()), ..Self::with_exit(Exit::Unknown, message) }
     }
 
     /// The same of what is in doubt and can be sent again, by this line.
@@ -156,14 +162,17 @@ impl Failure {
         match error {
             ClientError::Endpoint(_) => Self::usage(message),
             ClientError::AnotherShard { .. } | ClientError::AnotherNumber { .. } => Self::another_shard(message),
-            ClientError::Unknown { request_id, .. } if request_id.is_empty() => Self::with_exit(4, message),
+            ClientError::Unknown { request_id, .. } if request_id.is_empty() => {
+                Self::with_exit(Exit::Unavailable, message)
+            }
             ClientError::Unknown { request_id, too_late, .. } => {
-                Self { retryable: !too_late, request: Some(request_id), ..Self::with_exit(6, message) }
+                Self { retryable: !too_late, request: Some(request_id), ..Self::with_exit(Exit::Unknown, message) }
             }
             ClientError::NotDone(failure) => {
                 let v1::Failure { code, retryable, retry_after_ms, .. } = *failure;
-                let exit = exit_code(&code);
-                Self { exit, code: Some(code), message, retryable, retry_after_ms, request: None, again: None }
+                // A newer node may say what this build does not know: it failed.
+                let exit = Code::of(&code).map_or(Exit::Failed, Code::exit);
+                Self { code: Some(code), retryable, retry_after_ms, ..Self::with_exit(exit, message) }
             }
         }
     }
@@ -178,19 +187,6 @@ impl From<ClientError> for Failure {
             _ => "'skep shard status' shows whether it was".to_owned(),
         };
         Self::unknown(error, &advice)
-    }
-}
-
-pub(super) fn exit_code(code: &str) -> u8 {
-    match code {
-        "SKEP-0001" | "SKEP-0103" | "SKEP-0104" | "SKEP-0106" | "SKEP-0304" | "SKEP-0401" | "SKEP-0413" => 2,
-        "SKEP-0002" | "SKEP-0007" | "SKEP-0008" | "SKEP-0108" | "SKEP-0117" | "SKEP-0415" | "SKEP-0416" => 3,
-        "SKEP-0003" | "SKEP-0009" | "SKEP-0010" | "SKEP-0105" | "SKEP-0202" | "SKEP-0203" | "SKEP-0204"
-        | "SKEP-0301" => 4,
-        "SKEP-0113" | "SKEP-0302" | "SKEP-0305" => 5,
-        "SKEP-0402" | "SKEP-0403" | "SKEP-0405" | "SKEP-0406" | "SKEP-0407" | "SKEP-0409" | "SKEP-0410" => 5,
-        "SKEP-0421" | "SKEP-0422" | "SKEP-0423" | "SKEP-0424" => 5,
-        _ => 1,
     }
 }
 
@@ -246,7 +242,7 @@ mod tests {
         let shown = Failure::failed(&long).shown(Format::Table, false);
         assert_eq!(shown, format!("error: {long}"));
         let refused =
-            v1::Failure { code: "SKEP-0111".into(), message: "by \u{1b}[31mx\ny".into(), ..Default::default() };
+            v1::Failure { code: Code::LostRace.to_string(), message: "by \u{1b}[31mx\ny".into(), ..Default::default() };
         let shown = Failure::from(ClientError::NotDone(Box::new(refused))).shown(Format::Table, false);
         assert!(!shown.contains(['\u{1b}', '\n']), "{shown:?}");
     }

@@ -11,6 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::made::{Made, check_socket, keep_to_owner, without_key};
 use super::{Common, Failure, config};
+use crate::run::{RunError, run};
 
 /// Run a node
 #[derive(Debug, Args)]
@@ -54,6 +55,15 @@ fn filter(given: Option<OsString>) -> Result<EnvFilter, Failure> {
         return Err(usage(&format!("{word:?} is no level")));
     }
     EnvFilter::try_new(text).map_err(|error| usage(&error.to_string()))
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::WritesKeys => Self::usage(error),
+            RunError::System(_) | RunError::Node(_) => Self::failed(error),
+        }
+    }
 }
 
 impl Run {
@@ -104,7 +114,7 @@ impl Run {
         if keep_to_owner(&places.dir, false)? {
             tracing::warn!(dir = %places.dir.display(), "the node's directory was open to other users; it is not any more");
         }
-        crate::run::run(config, &places, self.while_stdin, build)
+        Ok(run(config, &places, self.while_stdin, build)?)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use skep_api::{AgentSaid, AgentTold, AttachRequest};
-use skep_engine::{AgentEvent, AttachWish, Event, InboxEvent, StreamKey, ToAgent};
+use skep_engine::{AgentEvent, Event, StreamKey};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use tokio::sync::mpsc;
 
 /// The streams of agents.
@@ -15,49 +15,33 @@ pub(super) struct AgentsPort {
 
 impl AgentsPort {
     /// An agent would be attached, and is told by this way what comes of it.
-    pub(super) fn opened(&mut self, stream: u64, wish: AttachRequest, told: mpsc::Sender<AgentTold>) -> Event {
-        let AttachRequest { shard, agent, role, session, lease } = wish;
+    pub(super) fn opened(&mut self, stream: u64, wish: AttachWish, told: mpsc::Sender<AgentTold>) -> Event {
         let stream = StreamKey(stream);
         self.streams.insert(stream, told);
-        Event::Agent(AgentEvent::Opened { stream, wish: AttachWish { shard, agent, role, session, lease } })
+        Event::Agent(AgentEvent::Opened { stream, wish })
     }
 
     /// An agent said something.
     pub(super) fn said(&mut self, stream: u64, said: AgentSaid) -> Event {
         let stream = StreamKey(stream);
-        Event::Agent(match said {
-            AgentSaid::Credits(count) => AgentEvent::Credits { stream, count },
-            AgentSaid::KeepAlive { stamp, place } => AgentEvent::KeepAlive { stream, stamp, place },
-            AgentSaid::TakesCommands { groups, in_hand } => AgentEvent::TakesCommands { stream, groups, in_hand },
-            AgentSaid::Command(command, said) => return Event::Inbox(InboxEvent::Said { stream, command, said }),
-            AgentSaid::Detach => AgentEvent::Detach { stream },
-            AgentSaid::Closed => {
-                self.streams.remove(&stream);
-                AgentEvent::Closed { stream }
-            }
-        })
+        if said == AgentSaid::Closed {
+            self.streams.remove(&stream);
+        }
+        Event::Agent(AgentEvent::Said { stream, said })
     }
 
     /// Tells an agent something. A stream that cannot take it is closed, and the engine hears of that.
-    pub(super) fn tell(&mut self, stream: StreamKey, message: ToAgent) -> Option<Event> {
-        let told = match message {
-            ToAgent::Attached { attachment, lease } => AgentTold::Attached { attachment, lease },
-            ToAgent::Holds(claims) => AgentTold::Holds(claims),
-            ToAgent::Grant(grant) => AgentTold::Grant(grant),
-            ToAgent::Lost { task, epoch } => AgentTold::Lost { task, epoch },
-            ToAgent::Lease(renewed) => AgentTold::Lease(renewed),
-            ToAgent::Command { command, told } => AgentTold::Command(command, told),
-            ToAgent::Ended(why) => {
-                // Dropping the sender ends the stream behind the message.
-                let _ = self.streams.remove(&stream).map(|agent| agent.try_send(AgentTold::Ended(why)));
-                return None;
-            }
-        };
+    pub(super) fn tell(&mut self, stream: StreamKey, told: AgentTold) -> Option<Event> {
+        if let AgentTold::Ended(_) = told {
+            // Dropping the sender ends the stream behind the message.
+            let _ = self.streams.remove(&stream).map(|agent| agent.try_send(told));
+            return None;
+        }
         let taken = self.streams.get(&stream).is_some_and(|agent| agent.try_send(told).is_ok());
         if taken {
             return None;
         }
         self.streams.remove(&stream);
-        Some(Event::Agent(AgentEvent::Closed { stream }))
+        Some(Event::Agent(AgentEvent::Said { stream, said: AgentSaid::Closed }))
     }
 }

@@ -33,39 +33,13 @@ impl AttemptsPort {
 
     /// Begins an attempt. Requests wait for [`propose`](Self::propose).
     pub(super) fn begin(&mut self, (key, attempt): (WorkKey, u32), shard: ShardId, target: Target, work: Work) {
-        let consensus = self.consensus.clone();
-        match work {
-            Work::Request(request) => {
-                let together = (shard, target, request.op.can_wait());
-                self.proposals.entry(together).or_default().push((key, attempt, request));
-            }
-            Work::Query(query) => self.report(key, attempt, async move {
-                Outcome::Query(match target {
-                    Target::Local => consensus.query(shard, query, false).await,
-                    Target::Node(node) => consensus.query_on(node, shard, query).await,
-                })
-            }),
-            Work::Heartbeat(heartbeat) => self.report(key, attempt, async move {
-                Outcome::Heartbeat(match target {
-                    Target::Local => consensus.heartbeat(shard, heartbeat).await,
-                    Target::Node(node) => consensus.heartbeat_on(node, shard, heartbeat).await,
-                })
-            }),
-            Work::Pull(pull) => self.report(key, attempt, async move {
-                let pulled = match target {
-                    Target::Local => consensus.pull(shard, pull).await,
-                    Target::Node(node) => consensus.pull_on(node, shard, pull).await,
-                };
-                Outcome::Pull(pulled.map(Box::new))
-            }),
+        if let Work::Request(request) = work {
+            let together = (shard, target, request.op.can_wait());
+            return self.proposals.entry(together).or_default().push((key, attempt, request));
         }
-    }
-
-    /// Waits for the outcome of an attempt beside the driver, and reports it.
-    fn report(&self, key: WorkKey, attempt: u32, outcome: impl Future<Output = Outcome> + Send + 'static) {
-        let ended = self.ended.clone();
+        let (consensus, ended) = (self.consensus.clone(), self.ended.clone());
         tokio::spawn(async move {
-            let outcome = outcome.await;
+            let outcome = consensus.attempt(shard, target, work).await;
             let _ = ended.send(vec![(key, attempt, outcome)]).await;
         });
     }
@@ -99,10 +73,7 @@ async fn propose(consensus: ConsensusHandle, ended: mpsc::Sender<Ended>, shard: 
         keys.push((key, attempt));
         requests.push(request);
     }
-    let results = match target {
-        Target::Local => consensus.propose(shard, requests).await,
-        Target::Node(node) => consensus.propose_on(node, shard, requests).await,
-    };
+    let results = consensus.propose(shard, target, requests).await;
     let results = keys.into_iter().zip(results);
     let results = results.map(|((key, attempt), outcome)| (key, attempt, Outcome::Propose(outcome))).collect();
     let _ = ended.send(results).await;

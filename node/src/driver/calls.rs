@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use skep_api::{Call, CallQueue, Calls, Submission};
+use skep_api::{Call, CallQueue, Calls};
 use skep_consensus::ConsensusHandle;
 use skep_engine::{Engine, Event, Work, WorkKey};
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{RequestId, ShardId};
 use skep_protocol::limits;
-use skep_protocol::outcome::{NotDone, Settled};
+use skep_protocol::outcome::NotDone;
 use skep_protocol::query::{Query, QueryReply};
+use skep_protocol::settled::Settled;
 use skep_protocol::telemetry::Publication;
 use skep_protocol::time::LogInstant;
 use tokio::sync::{mpsc, oneshot};
@@ -73,10 +74,14 @@ impl CallsPort {
     }
 
     /// A caller would change a shard.
-    pub(super) fn submitted(&mut self, submission: Submission, answer: oneshot::Sender<Settled>) -> Event {
-        let Submission { shard, id, first_sent, deadline, op, patience_ms } = submission;
-        let work = Work::Request(Request { id, first_sent, deadline, op });
-        self.begin(Waiting::Submit(answer), shard, work, patience_ms)
+    pub(super) fn submitted(
+        &mut self,
+        shard: ShardId,
+        request: Request,
+        patience_ms: u64,
+        answer: oneshot::Sender<Settled>,
+    ) -> Event {
+        self.begin(Waiting::Submit(answer), shard, Work::Request(request), patience_ms)
     }
 
     /// A caller would read what whoever leads a shard knows.

@@ -1,8 +1,9 @@
 //! The journals of agents, between engine and disk.
 
-use skep_engine::{Event, InboxEvent, JournalEffect, WriteKey};
+use skep_engine::{Engine, Event, InboxEvent};
+use skep_protocol::journal::{JournalJob, JournalReport};
 use skep_protocol::pressure::DiskPressure;
-use skep_store::{JournalJob, JournalReport, Journals};
+use skep_store::Journals;
 use tokio::sync::{mpsc, watch};
 
 /// The journals, and what comes back from them.
@@ -24,22 +25,13 @@ impl JournalsPort {
         Event::Inbox(InboxEvent::Pressure(pressure))
     }
 
-    /// Has the journals do what the engine wants.
-    pub(super) fn carry_out(&self, effect: JournalEffect) {
-        self.journals.submit(match effect {
-            JournalEffect::Open { shard, agent } => JournalJob::Open { shard, agent },
-            JournalEffect::Write { key, shard, agent, writes } => {
-                JournalJob::Write { key: key.0, shard, agent, writes }
-            }
-            JournalEffect::Release { shard, agent } => JournalJob::Release { shard, agent },
-        });
+    /// How full their disk is, whether they take urgent commands, and how many have no place for a statement.
+    pub(super) fn standing(&self, engine: &Engine) -> (DiskPressure, bool, usize) {
+        (*self.pressure.borrow(), engine.takes_urgent_commands(), engine.agents_lacking_statements())
     }
-}
 
-/// What a journal did.
-pub(super) fn reported(report: JournalReport) -> Event {
-    Event::Inbox(match report {
-        JournalReport::Opened { shard, agent, journal } => InboxEvent::Opened { shard, agent, journal: *journal },
-        JournalReport::Written { key } => InboxEvent::Written { key: WriteKey(key) },
-    })
+    /// Has the journals do what the engine wants.
+    pub(super) fn carry_out(&self, job: JournalJob) {
+        self.journals.submit(job);
+    }
 }

@@ -11,6 +11,7 @@ use skep_protocol::ids::ShardId;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::pressure::DiskPressure;
 use skep_protocol::query::{Answer, Query, QueryFailure, QueryReply};
+use skep_protocol::shard_status::ShardStatus;
 use tokio::sync::oneshot;
 
 use crate::views::{node_view, row};
@@ -35,7 +36,7 @@ impl LocalPort {
     pub(super) fn read(&self, shard: ShardId, query: Query, answer: oneshot::Sender<Result<QueryReply, NotDone>>) {
         let consensus = self.consensus.clone();
         tokio::spawn(async move {
-            let reply = consensus.query(shard, query, true).await;
+            let reply = consensus.read(shard, query).await;
             let _ = answer.send(reply.map_err(not_done));
         });
     }
@@ -67,8 +68,7 @@ impl LocalPort {
         &self,
         shard: ShardId,
         change: MemberChange,
-        connectivity: Connectivity,
-        answer: oneshot::Sender<Result<Box<ShardRow>, ShardFailure>>,
+        answer: oneshot::Sender<Result<Option<Box<ShardStatus>>, ShardFailure>>,
     ) {
         let consensus = self.consensus.clone();
         tokio::spawn(async move {
@@ -80,9 +80,8 @@ impl LocalPort {
                 MemberChange::Add(node) => consensus.add_voter(shard, node).await,
                 MemberChange::Remove(node) => consensus.remove_voter(shard, node).await,
             };
-            let row = || consensus.status(shard).map(|status| row(status, connectivity)).unwrap_or_default();
             let _ = answer.send(match changed {
-                Ok(()) => Ok(Box::new(row())),
+                Ok(()) => Ok(consensus.status(shard).map(Box::new)),
                 Err(error) => {
                     let retryable = matches!(error, MembershipError::Unreachable { .. });
                     let unknown = matches!(error, MembershipError::Unknown(_));
@@ -115,7 +114,7 @@ async fn changes(
     }
     let progress = consensus.history_progress(shard);
     let (from, skip) = from.unwrap_or_else(|| (*progress.borrow(), 0));
-    let page = match consensus.query(shard, Query::Changes { from, skip }, true).await {
+    let page = match consensus.read(shard, Query::Changes { from, skip }).await {
         Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) => {
             Ok(ChangesPage { sets, next, skip, edge, progress })
         }

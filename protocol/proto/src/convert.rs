@@ -5,38 +5,42 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-mod agents;
-mod command_events;
-mod commands;
-mod statements;
-mod topics;
-
-use skep_protocol::change::{ChangeKind, Topic};
-use skep_protocol::entry::{Claim, Op};
+use skep_protocol::change::ChangeKind;
+pub use skep_protocol::field::FieldError;
 use skep_protocol::field::{InField as _, field};
+use skep_protocol::history::HistoryRecord;
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::outcome::Receipt;
-use skep_protocol::query::{AsOf, HistoryRecord, TaskView};
+use skep_protocol::query::AsOf;
 use skep_protocol::task::{
-    DisconnectPolicy, InvalidSpec, Priority, Reconcile, RetryPolicy, Task, TaskSpec, TaskState, TaskStatus,
-    check_checkpoint, check_payload,
+    Claim, DisconnectPolicy, InvalidSpec, Priority, Reconcile, RetryPolicy, Task, TaskChange, TaskOp, TaskSpec,
+    TaskState, TaskStatus, TaskView, Topic, check_checkpoint, check_payload,
 };
 use skep_protocol::text::{AgentId, Capability, Reason, TaskKind, Title};
 use skep_protocol::time::LogInstant;
 
 use crate::v1;
 
-pub use agents::{AttachRequest, agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
+pub use agents::{agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
 pub use command_events::command_events;
 pub use commands::{
     command_id, command_step, command_to_proto, command_view_to_proto, first_operator, genesis, go_token,
-    grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, place, place_to_proto,
-    replace_first, send_command, take_commands, wait_ms,
+    grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, outcome, place,
+    place_to_proto, replace_first, send_command, take_commands, wait_ms,
 };
-pub use skep_protocol::field::FieldError;
+pub use failures::failure;
+pub use operator_events::operator_event;
 pub use statements::signed_to_proto;
 pub use topics::{publication, topic, value_to_proto};
+
+mod agents;
+mod command_events;
+mod commands;
+mod failures;
+mod operator_events;
+mod statements;
+mod topics;
 
 /// The shard that a request names: 0 is the site's first.
 pub fn shard_id(shard: u32) -> ShardId {
@@ -231,7 +235,7 @@ fn claim(claim: Option<v1::Claim>) -> Result<Claim, FieldError> {
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), FieldError> {
+pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, TaskOp), FieldError> {
     use v1::task_command::Command;
     match command {
         Command::Create(request) => {
@@ -241,11 +245,11 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
                 (None, Some(id)) => TaskId::from_bytes(*id.as_bytes()),
                 (None, None) => return Err(field("task_id", "give it, or meta.request_id")),
             };
-            Ok((meta, Op::CreateTask { task, spec: Box::new(task_spec(request.spec)?) }))
+            Ok((meta, TaskOp::Create { task, spec: Box::new(task_spec(request.spec)?) }))
         }
         Command::Claim(request) => Ok((
             meta(request.meta)?,
-            Op::ClaimTask {
+            TaskOp::Claim {
                 agent: AgentId::new(&request.agent).in_field("agent")?,
                 task: optional_task_id(&request.task_id)?,
                 attachment: (request.attachment != 0).then_some(AttachmentId(request.attachment)),
@@ -257,7 +261,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
             }
             Ok((
                 meta(request.meta)?,
-                Op::ReportProgress {
+                TaskOp::Report {
                     claim: claim(request.claim)?,
                     permille: permille(request.permille)?,
                     note: Reason::truncated(&request.note),
@@ -267,11 +271,11 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
         }
         Command::Complete(request) => {
             check_payload(&request.result).in_field("result")?;
-            Ok((meta(request.meta)?, Op::CompleteTask { claim: claim(request.claim)?, result: request.result }))
+            Ok((meta(request.meta)?, TaskOp::Complete { claim: claim(request.claim)?, result: request.result }))
         }
         Command::Fail(request) => Ok((
             meta(request.meta)?,
-            Op::FailTask {
+            TaskOp::Fail {
                 claim: claim(request.claim)?,
                 reason: Reason::truncated(&request.reason),
                 retryable: !request.permanent,
@@ -280,17 +284,17 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, Op), Fi
         Command::Cancel(request) => {
             let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
             let op = match request.only_dead_letter {
-                true => Op::SettleDeadLetter { task, again: false, reason },
-                false => Op::CancelTask { task, reason },
+                true => TaskOp::Settle { task, again: false, reason },
+                false => TaskOp::Cancel { task, reason },
             };
             Ok((meta(request.meta)?, op))
         }
-        Command::Release(request) => Ok((meta(request.meta)?, Op::ReleaseTask { claim: claim(request.claim)? })),
+        Command::Release(request) => Ok((meta(request.meta)?, TaskOp::Release { claim: claim(request.claim)? })),
         Command::Requeue(request) => {
             let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
             let op = match request.only_dead_letter {
-                true => Op::SettleDeadLetter { task, again: true, reason },
-                false => Op::RequeueTask { task, reason },
+                true => TaskOp::Settle { task, again: true, reason },
+                false => TaskOp::Requeue { task, reason },
             };
             Ok((meta(request.meta)?, op))
         }
@@ -423,58 +427,56 @@ pub fn as_of_to_proto(as_of: &AsOf) -> v1::AsOf {
 
 /// The protobuf form of a transition; none if it is not a task's.
 pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
-    let what = &record.change.what;
-    let task = what.task()?;
+    let ChangeKind::Task { task, change } = &record.change.what else { return None };
     let mut event = v1::TaskEvent {
         index: record.index,
         term: record.term,
         clock: record.change.at.raw(),
-        topic: what.topic().map_or("", Topic::name).to_owned(),
+        topic: change.topic().name().to_owned(),
         request_id: record.change.request.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
         task_id: task.as_bytes().to_vec(),
         ..v1::TaskEvent::default()
     };
-    let kind = match what {
-        ChangeKind::Created { spec, .. } => {
+    let kind = match change {
+        TaskChange::Created { spec } => {
             event.spec = Some(task_spec_to_proto(spec));
             "created"
         }
-        ChangeKind::Claimed { by, epoch, attempt, .. } => {
+        TaskChange::Claimed { by, epoch, attempt } => {
             (event.agent, event.epoch, event.attempt) = (by.to_string(), epoch.0, *attempt);
             "claimed"
         }
-        ChangeKind::Progressed { epoch, permille, note, checkpoint, .. } => {
+        TaskChange::Progressed { epoch, permille, note, checkpoint } => {
             (event.epoch, event.permille, event.detail) = (epoch.0, u32::from(*permille), note.to_string());
             event.checkpoint = checkpoint.as_ref().map(|checkpoint| checkpoint.to_vec()).unwrap_or_default();
             "progressed"
         }
-        ChangeKind::Completed { by, epoch, result, .. } => {
+        TaskChange::Completed { by, epoch, result } => {
             (event.agent, event.epoch, event.result) = (by.to_string(), epoch.0, result.to_vec());
             "completed"
         }
-        ChangeKind::Retried { epoch, reason, not_before, .. } => {
+        TaskChange::Retried { epoch, reason, not_before } => {
             (event.epoch, event.detail, event.not_before) = (epoch.0, reason.to_string(), not_before.raw());
             "retried"
         }
-        ChangeKind::Reclaimed { from, epoch, cause, not_before, .. } => {
+        TaskChange::Reclaimed { from, epoch, cause, not_before, .. } => {
             (event.agent, event.epoch, event.not_before) = (from.to_string(), epoch.0, not_before.raw());
             event.detail = cause.text().to_owned();
             "reclaimed"
         }
-        ChangeKind::DeadLettered { reason, .. } => {
+        TaskChange::DeadLettered { reason } => {
             event.detail = reason.to_string();
             "dead-lettered"
         }
-        ChangeKind::Cancelled { reason, .. } => {
+        TaskChange::Cancelled { reason } => {
             event.detail = reason.to_string();
             "cancelled"
         }
-        ChangeKind::Expired { .. } => "expired",
-        ChangeKind::Requeued { reason, .. } => {
+        TaskChange::Expired => "expired",
+        TaskChange::Requeued { reason, .. } => {
             event.detail = reason.to_string();
             "requeued"
         }
-        _ => return None,
     };
     event.kind = kind.to_owned();
     Some(event)

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::{key, place, v1};
-use crate::authority::OperatorKey;
 use crate::codec::CodecError;
 use crate::critical::{Fields, malformed, message};
 use crate::field::{FieldError, field};
 use crate::ids::Genesis;
+use crate::limits;
 use crate::recovery::ShardRecovery;
-use crate::statement::{Place, Statement};
+use crate::signing::{OperatorKey, Place, Statement};
 
 pub(super) static RECOVER: Fields = Fields(&[(1, None), (2, None), (3, None), (4, None), (5, None), (6, None)]);
 
@@ -28,7 +28,7 @@ fn recovery(stated: &v1::RecoverStatement) -> Result<ShardRecovery, FieldError> 
 impl Statement for ShardRecovery {
     const WHAT: &'static str = "recovery of a shard";
     const DOMAIN: &'static [u8] = b"skep/recover/1\0";
-    const BYTES_MAX: usize = 1_024;
+    const BYTES_MAX: usize = limits::FIRST_STATEMENT_BYTES_MAX;
 
     fn place(&self) -> &Place {
         &self.place

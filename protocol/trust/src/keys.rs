@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
-use skep_protocol::authority::{OperatorKey, Signature};
+use skep_protocol::signing::{OperatorKey, Signature};
 use skep_protocol::ids::{IdError, NodeId};
 
 /// The public half of an ed25519 key, shown in base58.

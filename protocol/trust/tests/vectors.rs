@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use skep_protocol::authority::Signature;
+use skep_protocol::signing::Signature;
 use skep_trust::{
     Certificate, Chain, Grants, Invitation, InvitationCode, JoinRequest, Knock, PublicKey, Revocation, RootDocument,
     Scope, Seal, Sealed, SiteRoot, Stated,

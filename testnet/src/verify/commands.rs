@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skep_client::v1;
 
-use super::s4;
+use super::in_order;
 use crate::record::hex;
 use crate::site::crew::deed;
 use crate::site::station::{Effect, Step};
@@ -86,7 +86,7 @@ pub(crate) fn judge(orders: &[Ordered<'_>], effects: &[Effect], amid: &Amid) -> 
             Step::Done => of.done += usize::from(effect.refused.is_none()),
         }
     }
-    let stale = s4::stale_starts(effects, |start| amid.was_suspended(start));
+    let stale = in_order::stale_starts(effects, |start| amid.was_suspended(start));
     let mut verdict = Verdict { stale, ..Verdict::default() };
     for order in orders {
         let id = order.view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default();

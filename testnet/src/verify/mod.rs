@@ -1,22 +1,23 @@
 //! Checks of what was written down, against the invariants that Skep promises.
 //!
 //! Everything is judged from files that outlive the processes: what the station logged, what clients heard, what every
-//! voter holds, and what was done to the testnet. One invariant a file.
+//! voter holds, and what was done to the testnet. One invariant a file, which is called after what holds; its first line has
+//! the id.
 
+mod acknowledged;
+mod at_most_once;
 mod commands;
 mod evidence;
-mod l1;
-mod l4;
+mod has_leader;
+mod in_order;
+mod linearizable;
 mod lost;
+mod no_false_answer;
+mod one_owner;
 mod report;
-mod s1;
-mod s10;
-mod s3;
-mod s4;
-mod s6;
-mod s7;
-mod s8;
-mod s9;
+mod same_log;
+mod self_fencing;
+mod taken_over;
 
 use std::path::Path;
 
@@ -49,16 +50,16 @@ type Check = fn(&Evidence) -> Vec<String>;
 
 /// Every invariant that is checked, by its name in the documentation.
 const CHECKS: [(&str, Check); 11] = [
-    ("S1", s1::check),
-    ("S3", s3::check),
-    ("S4", s4::check),
-    ("S6", s6::check),
-    ("S7", s7::check),
-    ("S8", s8::check),
-    ("S9", s9::check),
-    ("S10", s10::check),
-    ("L1", l1::check),
-    ("L4", l4::check),
+    ("S1", acknowledged::check),
+    ("S3", at_most_once::check),
+    ("S4", in_order::check),
+    ("S6", one_owner::check),
+    ("S7", self_fencing::check),
+    ("S8", same_log::check),
+    ("S9", linearizable::check),
+    ("S10", no_false_answer::check),
+    ("L1", has_leader::check),
+    ("L4", taken_over::check),
     ("lost", lost::check),
 ];
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Evidence, Violation, lost, s3, s7};
+use super::{Evidence, Violation, at_most_once, lost, self_fencing};
 use crate::record::{ChangeRecord, ClientRecord, Op, StoryRecord};
 use crate::site::station::{Effect, Refused, Step};
 
@@ -245,7 +245,8 @@ fn stale(evidence: &Evidence) -> usize {
     for effect in evidence.effects.iter().filter(|effect| effect.refused.is_none()) {
         let q = &effect.question;
         let seen = highest.entry(&q.task).or_default();
-        let late = s7::is_late(evidence, effect) && !evidence.was_paused(&q.run_name(), q.checked_ms, effect.at_ns);
+        let late =
+            self_fencing::is_late(evidence, effect) && !evidence.was_paused(&q.run_name(), q.checked_ms, effect.at_ns);
         found += usize::from(q.epoch < *seen || late);
         *seen = (*seen).max(q.epoch);
     }
@@ -257,7 +258,7 @@ fn effects(evidence: &Evidence) -> Effects {
     let start = |effect: &&Effect| effect.refused.is_none() && effect.question.step == Step::Start;
     Effects {
         starts: evidence.effects.iter().filter(start).count(),
-        duplicates: s3::duplicates(&evidence.effects).len(),
+        duplicates: at_most_once::duplicates(&evidence.effects).len(),
         stale: stale(evidence),
         refused: Refusals { stale: refused(Refused::Stale), duplicate: refused(Refused::Duplicate) },
     }

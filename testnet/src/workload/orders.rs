@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_client::v1::{CreateTaskRequest, RequestMeta, RetryPolicy};
-use skep_client::{Client, ClientError, Read, RequestId, TaskSpec};
+use skep_client::{Client, ClientError, Code, Read, RequestId, TaskSpec};
 use tokio::sync::watch;
 
 use crate::record::{Call, ClientRecord, Op, Recorder, Story, boot_ns, hex};
@@ -99,7 +99,7 @@ impl Orders {
         for client in self.clients.iter().cycle() {
             match client.task(&task, Read::Linearizable).await {
                 Ok(_) => return Some(task),
-                Err(error) if error.code() == Some("SKEP-0002") => return None,
+                Err(error) if error.code() == Some(Code::NotFound) => return None,
                 Err(_) => tokio::time::sleep(ELSEWHERE_AFTER).await,
             }
         }
@@ -137,7 +137,7 @@ impl Orders {
                     return Some(task);
                 }
                 // Its deadline has passed, or its clock was lost: sending it again settles nothing any more.
-                Err(ClientError::NotDone(failure)) if matches!(failure.code.as_str(), "SKEP-0101" | "SKEP-0102") => {
+                Err(ClientError::NotDone(failure)) if Code::of(&failure.code).is_some_and(Code::is_too_late) => {
                     let why = failure.message.clone();
                     let _ = self.recorder.write(&ClientRecord::Unknown { at_ns: at_ns(), call: call.clone(), why });
                     return self.became(task).await;

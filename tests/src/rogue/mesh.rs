@@ -18,7 +18,7 @@ use libp2p_identity::Keypair;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::ids::NodeId;
 use skep_protocol::telemetry::{Envelope, Publication, SignedEnvelope, TopicPath};
-use skep_protocol::text::AgentId;
+use skep_protocol::text::{AgentId, ContentType};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{SITE, key, node_of, peer_of, text};
@@ -224,7 +224,7 @@ impl MeshRogue {
         let publication = Publication {
             topic: TopicPath::new(topic).map_err(text)?,
             source: AgentId::new(source).map_err(text)?,
-            content_type: String::new(),
+            content_type: ContentType::default(),
             payload: payload.to_vec(),
         };
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;

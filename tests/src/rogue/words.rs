@@ -2,6 +2,7 @@
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
+use skep_protocol::agent::AgentOp;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::frame::{FrameKind, Proposal, SnapshotId};
@@ -80,7 +81,7 @@ fn detach(agent: &AgentId) -> Vec<u8> {
         id: RequestId::from_bytes([[0xBA; 8], n.to_be_bytes()].concat().try_into().unwrap_or([0; 16])),
         first_sent: LogInstant::from_raw(1),
         deadline: LogInstant::from_raw(1).plus_ms(3_600_000),
-        op: Op::DetachAgent { agent: agent.clone(), attachment: AttachmentId(n) },
+        op: Op::Agent(AgentOp::Detach { agent: agent.clone(), attachment: AttachmentId(n) }),
     };
     Proposal { requests: (0..GUESSED).map(request).collect() }.encode().unwrap_or_default()
 }

@@ -2,68 +2,32 @@
 
 use rand::RngExt as _;
 use skep_engine::{AgentEvent, Event as EngineEvent, Outcome, Target, UpdateKey, Work, WorkKey};
-use skep_protocol::entry::{Op, Request};
+use skep_protocol::entry::Request;
 use skep_protocol::heartbeat::HeartbeatFailure;
 use skep_protocol::ids::RequestId;
 use skep_protocol::leader::LeaderHint;
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Settled};
+use skep_protocol::outcome::{NotDone, ProposeOutcome};
 use skep_protocol::pull::PullFailure;
 use skep_protocol::query::{Query, QueryFailure};
+use skep_protocol::settled::Settled;
 use skep_protocol::time::LogInstant;
 
-use super::customer::sealed;
-use super::host::{SHARD, host_of, node_id};
+use super::clerk::sealed;
+use super::names::{SHARD, host_of, node_id};
+use super::nodes::Nodes;
+use super::parcel::{Call, Event, Message, Waits, Wish};
 use super::replica::Asker;
 use super::watch::Seen;
-use super::world::{Event, Message, Sim};
 
 /// How long an engine waits for a clock that its node does not know, in milliseconds.
 const CLOCK_PATIENCE_MS: u64 = 3_000;
 /// How long a node tries what a client wants, in milliseconds.
 const CALL_PATIENCE_MS: u64 = 5_000;
 
-/// Who waits for a piece of work of this host.
-#[derive(Clone, Debug)]
-pub(super) enum Waits {
-    Robot {
-        robot: usize,
-        run: u32,
-        call: u64,
-    },
-    Customer {
-        customer: usize,
-        call: u64,
-    },
-    /// The engine itself.
-    Engine(WorkKey),
-    /// Whoever needs a clock for a request.
-    Clock(Box<Wish>),
-}
-
-/// What a client calls a node for.
-#[derive(Clone, Debug)]
-pub(super) enum Call {
-    /// A new request, with a deadline so far ahead.
-    Commit { op: Op, valid_ms: u64 },
-    /// One that was sent before.
-    Again(Request),
-    /// A linearizable read.
-    Read(Query),
-}
-
-/// Something to be committed, before it has a clock.
-#[derive(Clone, Debug)]
-pub(super) struct Wish {
-    pub(super) op: Op,
-    pub(super) valid_ms: u64,
-    pub(super) patience_ms: u64,
-    pub(super) waits: Waits,
-}
-
-impl Sim {
+impl Nodes {
     /// Has something committed under a new id, once the host knows what time it is.
     pub(super) fn wish(&mut self, host: usize, wish: Wish, heard: Option<LogInstant>) {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let known = self.hosts[host].replica.as_ref().and_then(|replica| replica.clock.now(boot_ms));
         match known.or(heard) {
             Some(clock) => self.request(host, wish, clock),
@@ -72,30 +36,13 @@ impl Sim {
     }
 
     fn request(&mut self, host: usize, wish: Wish, clock: LogInstant) {
-        let id = RequestId::from_bytes(self.rng.random());
+        let id = RequestId::from_bytes(self.ports.rng.random());
         let op = sealed(wish.op, clock);
         let request = Request { id, first_sent: clock, deadline: clock.plus_ms(wish.valid_ms), op };
         self.liar_reads(&request.op);
-        self.see(&Seen::Invoked { request: &request, valid_ms: wish.valid_ms });
-        if let Some(kept) = self.requests_of(&wish.waits) {
-            *kept = Some(request.clone());
-        }
+        self.ports.see(&Seen::Invoked { request: &request, valid_ms: wish.valid_ms });
+        self.ports.keep(&wish.waits, &request);
         self.submit(host, Work::Request(request), wish.patience_ms, wish.waits);
-    }
-
-    /// Where the software behind a call keeps its request, to send it again.
-    fn requests_of(&mut self, waits: &Waits) -> Option<&mut Option<Request>> {
-        match *waits {
-            Waits::Robot { robot, run, call } => {
-                let robot = self.robots.get_mut(robot).filter(|known| known.run == run)?;
-                robot.call.as_mut().filter(|known| known.number == call).map(|known| &mut known.request)
-            }
-            Waits::Customer { customer, call } => {
-                let customer = self.customers.get_mut(customer)?;
-                customer.call.as_mut().filter(|known| known.number == call).map(|known| &mut known.request)
-            }
-            Waits::Engine(_) | Waits::Clock(_) => None,
-        }
     }
 
     pub(super) fn submit(&mut self, host: usize, work: Work, patience_ms: u64, waits: Waits) {
@@ -128,8 +75,8 @@ impl Sim {
     pub(super) fn tell_caller(&mut self, waits: Waits, settled: Settled) {
         let settled = Box::new(settled);
         match waits {
-            Waits::Robot { robot, run, call } => self.after(1, Event::RobotTold { robot, run, call, settled }),
-            Waits::Customer { customer, call } => self.after(1, Event::CustomerTold { customer, call, settled }),
+            Waits::Robot { robot, run, call } => self.ports.after(1, Event::RobotTold { robot, run, call, settled }),
+            Waits::Customer { customer, call } => self.ports.after(1, Event::CustomerTold { customer, call, settled }),
             Waits::Clock(wish) => self.tell_caller(wish.waits, *settled),
             Waits::Engine(_) => {}
         }
@@ -137,11 +84,11 @@ impl Sim {
 
     /// A client's call reaches its node, or nobody.
     pub(super) fn on_calls(&mut self, host: usize, call: Box<Call>, waits: Waits) {
-        if !self.hosts[host].up {
+        if !self.ports.machines[host].up {
             return self.tell_caller(waits, Settled::NotDone(NotDone::NoQuorum));
         }
         let kept = (call.clone(), waits.clone());
-        if !self.takes(host, || Event::Calls { host, call: kept.0, waits: kept.1 }) {
+        if !self.ports.takes(host, || Event::Calls { host, call: kept.0, waits: kept.1 }) {
             return;
         }
         match *call {
@@ -155,8 +102,8 @@ impl Sim {
 
     /// Carries out an attempt of the engine's, or says at once that nobody can be reached.
     pub(super) fn attempt(&mut self, host: usize, key: WorkKey, attempt: u32, target: Target, work: Work) {
-        let asker = Asker { host, run: self.hosts[host].run, key: key.0, attempt };
-        self.see(&Seen::Tried { host, key: key.0 });
+        let asker = Asker { host, run: self.ports.machines[host].run, key: key.0, attempt };
+        self.ports.see(&Seen::Tried { host, key: key.0 });
         if matches!(work, Work::Pull(_)) {
             self.hosts[host].pulls_by = Some(key.0);
         }
@@ -180,27 +127,27 @@ impl Sim {
             Work::Heartbeat(heartbeat) => Message::Heartbeat { asker, heartbeat },
             Work::Pull(pull) => Message::Pull { asker, pull },
         };
-        self.send(host, to, message);
+        self.ports.send(host, to, message);
     }
 
     pub(super) fn on_outcome(&mut self, asker: Asker, outcome: Outcome) {
-        if self.hosts[asker.host].run == asker.run {
+        if self.ports.machines[asker.host].run == asker.run {
             let (key, attempt) = (WorkKey(asker.key), asker.attempt);
             self.tell_engine(asker.host, EngineEvent::Outcome { key, attempt, outcome });
         }
     }
 
     pub(super) fn on_arrives(&mut self, to: usize, message: Message) {
-        let host = &mut self.hosts[to];
-        if host.up && host.suspended > 0 {
+        let machine = &mut self.ports.machines[to];
+        if machine.up && machine.suspended > 0 {
             // Not by way of `takes`, which would have every message copied.
-            return host.deferred.push(Event::Arrives { to, message });
+            return machine.deferred.push(Event::Arrives { to, message });
         }
-        if !host.up {
+        if !machine.up {
             return;
         }
         if message.is_of_leader() {
-            self.see(&Seen::Reached { host: to });
+            self.ports.see(&Seen::Reached { host: to });
         }
         let Some(message) = self.lie_about(to, message) else { return };
         match message {
@@ -220,14 +167,14 @@ impl Sim {
             Message::Proposed { asker, outcome } => self.on_outcome(asker, Outcome::Propose(outcome)),
             Message::Queried { asker, reply } => self.on_outcome(asker, Outcome::Query(*reply)),
             Message::Heard { by, asker, result } => {
-                if result.is_ok() && self.hosts[to].run == asker.run {
+                if result.is_ok() && self.ports.machines[to].run == asker.run {
                     self.hosts[to].answered = Some(by);
                 }
                 self.on_outcome(asker, Outcome::Heartbeat(result));
             }
             Message::Claims { from, term, number, update } => {
                 if !self.hosts[to].knows_leader(from) {
-                    return self.send(to, from, Message::Noted { by: to, term, number, noted: false });
+                    return self.ports.send(to, from, Message::Noted { by: to, term, number, noted: false });
                 }
                 let key = UpdateKey(self.hosts[to].key());
                 self.hosts[to].updates.insert(key, (from, term, number));

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::liar::Lies;
+use super::lying::Lies;
 use super::plan::Plan;
 use super::shrink::shrink;
 use super::watch::{Coverage, Violation};

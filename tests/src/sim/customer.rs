@@ -1,27 +1,25 @@
 //! Customers: they order work, change their minds, and look how it goes.
 
 use rand::RngExt as _;
-use skep_fleet::{FleetLimits, FleetState, LogPosition};
-use skep_protocol::authority::{FirstOperator, OperatorSecret, Signature};
-use skep_protocol::command::{Command, CommandClass, CommandOrder, OrderKind, Target, Waves};
-use skep_protocol::entry::{Charter, Entry, EntryBody, Founding, Op, Request};
-use skep_protocol::fleet::{FLEET_VERSIONS, Rules};
-use skep_protocol::ids::{CommandId, Genesis, TaskId};
-use skep_protocol::outcome::{NotDone, Settled};
+use rand::rngs::SmallRng;
+use skep_protocol::command::{Command, CommandClass, CommandOp, CommandOrder, OrderKind, Target, Waves};
+use skep_protocol::entry::Op;
+use skep_protocol::ids::{CommandId, TaskId};
+use skep_protocol::operator::OperatorOp;
+use skep_protocol::outcome::NotDone;
 use skep_protocol::query::Query;
-use skep_protocol::statement::{Place, Signed};
-use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskSpec};
-use skep_protocol::text::{
-    Capability, ContentType, GroupName, OperatorName, Reason, TaskKind, Title, TraceParent, Verb,
-};
+use skep_protocol::settled::Settled;
+use skep_protocol::signing::{OperatorSecret, Signature, Signed};
+use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskOp, TaskSpec};
+use skep_protocol::text::{Capability, ContentType, GroupName, Reason, TaskKind, Title, TraceParent, Verb};
 use skep_protocol::time::LogInstant;
 
-use super::calls::{Call, Waits};
-use super::clerk::secret_of;
-use super::host::{SHARD, site};
+use super::clerk::{REVOKED_BY, clerk, grant};
+use super::names::{operator, place};
+use super::parcel::{Call, Caller, Event, Waits};
 use super::plan::Plan;
+use super::ports::Ports;
 use super::watch::Seen;
-use super::world::{Event, Sim};
 
 /// Waits between calls, and before one is sent again, in milliseconds.
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 20..=600;
@@ -31,12 +29,13 @@ const VALID_MS: std::ops::RangeInclusive<u64> = 300..=20_000;
 const HOURS_MS: std::ops::RangeInclusive<u64> = 2 * 3_600_000..=6 * 3_600_000;
 /// Errands of a task.
 const ERRANDS_MAX: u8 = 3;
+/// One command in so many is the clerk's, where there is one.
+const CLERKS_ONE_IN: u32 = 3;
 
 /// A call of a customer's that is under way.
 #[derive(Clone, Debug)]
-pub(super) struct Calling {
-    pub(super) number: u64,
-    pub(super) request: Option<Request>,
+struct Calling {
+    number: u64,
     op: Option<Op>,
     valid_ms: u64,
     in_doubt: bool,
@@ -47,18 +46,19 @@ pub(super) struct Calling {
 
 /// One customer.
 pub(super) struct Customer {
+    index: usize,
     /// Tasks that it has not ordered yet.
-    pub(super) left: usize,
+    left: usize,
     tasks: Vec<TaskId>,
     commands: Vec<CommandId>,
-    pub(super) call: Option<Calling>,
+    call: Option<Calling>,
     next_call: u64,
 }
 
 impl Customer {
-    pub(super) fn new(n: usize, plan: &Plan) -> Self {
-        let left = plan.tasks / plan.customers + usize::from(n < plan.tasks % plan.customers);
-        Self { left, tasks: Vec::new(), commands: Vec::new(), call: None, next_call: 0 }
+    pub(super) fn new(index: usize, plan: &Plan) -> Self {
+        let left = plan.tasks / plan.customers + usize::from(index < plan.tasks % plan.customers);
+        Self { index, left, tasks: Vec::new(), commands: Vec::new(), call: None, next_call: 0 }
     }
 
     /// Whether it has ordered everything and waits for nothing.
@@ -67,88 +67,64 @@ impl Customer {
     }
 }
 
-/// The shard's first operator.
-pub(super) fn operator() -> OperatorSecret {
-    OperatorSecret::from_seed(&[7; 32])
+/// What a customer has beside the ports when it begins something.
+pub(super) struct Desk<'a> {
+    pub(super) ports: &'a mut Ports,
+    /// By what it is drawn who signs, where there is a clerk.
+    pub(super) clerks: Option<&'a mut SmallRng>,
+    /// The number of the last statement about the clerk that any voter has applied; zero for none.
+    pub(super) stated: u64,
 }
 
-/// Where its statements hold.
-pub(super) fn place() -> Place {
-    Place { site: site(), shard: SHARD, genesis: Genesis::from_bytes([6; 16]) }
+impl Desk<'_> {
+    /// Who signs the next command.
+    fn signer(&mut self) -> OperatorSecret {
+        let clerks = self.clerks.as_mut().is_some_and(|rng| rng.random_ratio(1, CLERKS_ONE_IN));
+        if clerks { clerk() } else { operator() }
+    }
 }
 
-/// A shard as it is after its first entry.
 #[allow(clippy::expect_used, reason = "constants within their limits")]
-pub(super) fn founded(term: u64) -> FleetState {
-    let name = OperatorName::new("first").expect("a name");
-    let first = FirstOperator { place: place(), operator: operator().key(), name }.sign(&operator());
-    let charter = Charter { place: place(), first: first.ok() };
-    let rules = Rules { version: FLEET_VERSIONS.max, limits: FleetLimits::default() };
-    let body = EntryBody::Founding(Box::new(Founding { rules, charter }));
-    let mut state = FleetState::empty();
-    state.apply(LogPosition { index: 0, term }, &Entry { stamp: LogInstant::ZERO, term, body });
-    state
-}
-
-/// A command gets its deadline and its signature when its sender knows what time it is.
-pub(super) fn sealed(op: Op, clock: LogInstant) -> Op {
-    match op {
-        Op::SendCommand { command } => {
-            let valid_ms = command.deadline.raw();
-            let sealed = Command { deadline: clock.plus_ms(valid_ms), ..command.statement().clone() };
-            let by = secret_of(&sealed);
-            Op::SendCommand { command: sealed.sign(&by).map_or(command, Box::new) }
-        }
-        op => op,
+fn spec(rng: &mut SmallRng) -> TaskSpec {
+    let lift = rng.random_ratio(1, 4).then(|| Capability::new("lift").ok()).flatten();
+    let disconnect = DisconnectPolicy {
+        lost_after_ms: if rng.random_ratio(1, 4) { rng.random_range(1_000..=8_000) } else { 0 },
+        replace: rng.random_bool(0.8),
+        reconcile: if rng.random_bool(0.5) { Reconcile::FirstCome } else { Reconcile::KeepOriginal },
+    };
+    TaskSpec {
+        title: Title::new("order").expect("a title"),
+        kind: TaskKind::new("transport").expect("a kind"),
+        priority: [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent][rng.random_range(0..4)],
+        required: lift.into_iter().collect(),
+        payload: vec![rng.random_range(1..=ERRANDS_MAX)],
+        retry: RetryPolicy { attempts_max: rng.random_range(2..=6), backoff_initial_ms: 200, backoff_max_ms: 3_000 },
+        stale_after_ms: if rng.random_ratio(1, 5) { rng.random_range(1_500..=6_000) } else { 120_000 },
+        valid_for_ms: rng.random_ratio(1, 10).then(|| rng.random_range(5_000..=60_000)),
+        disconnect,
+        place: None,
     }
 }
 
-impl Sim {
-    #[allow(clippy::expect_used, reason = "constants within their limits")]
-    fn spec(&mut self) -> TaskSpec {
-        let rng = &mut self.rng;
-        let lift = rng.random_ratio(1, 4).then(|| Capability::new("lift").ok()).flatten();
-        let disconnect = DisconnectPolicy {
-            lost_after_ms: if rng.random_ratio(1, 4) { rng.random_range(1_000..=8_000) } else { 0 },
-            replace: rng.random_bool(0.8),
-            reconcile: if rng.random_bool(0.5) { Reconcile::FirstCome } else { Reconcile::KeepOriginal },
-        };
-        TaskSpec {
-            title: Title::new("order").expect("a title"),
-            kind: TaskKind::new("transport").expect("a kind"),
-            priority: [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent][rng.random_range(0..4)],
-            required: lift.into_iter().collect(),
-            payload: vec![rng.random_range(1..=ERRANDS_MAX)],
-            retry: RetryPolicy {
-                attempts_max: rng.random_range(2..=6),
-                backoff_initial_ms: 200,
-                backoff_max_ms: 3_000,
-            },
-            stale_after_ms: if rng.random_ratio(1, 5) { rng.random_range(1_500..=6_000) } else { 120_000 },
-            valid_for_ms: rng.random_ratio(1, 10).then(|| rng.random_range(5_000..=60_000)),
-            disconnect,
-            place: None,
-        }
-    }
-
+impl Customer {
     /// A command for some robots: its deadline counts from when it is sent.
     #[allow(clippy::expect_used, reason = "constants within their limits")]
-    fn command(&mut self, customer: usize) -> Op {
-        let (robots, hours) = (self.robots.len(), self.plan.hours);
-        let id = CommandId::from_bytes(self.rng.random());
-        let signer = self.signer();
-        let rng = &mut self.rng;
+    fn command(&mut self, desk: &mut Desk<'_>) -> Op {
+        let (robots, hours) = (desk.ports.agents.len(), desk.ports.plan.hours);
+        let id = CommandId::from_bytes(desk.ports.rng.random());
+        let signer = desk.signer();
+        let rng = &mut desk.ports.rng;
         let robot = rng.random_range(0..robots);
         let (target, many) = match rng.random_range(0..16) {
             0 => (Target::All, true),
             1..3 => (Target::Group(GroupName::new("odd").expect("a name")), true),
-            _ => (Target::Agent(self.robots[robot].agent.clone()), false),
+            _ => (Target::Agent(desk.ports.agents[robot].clone()), false),
         };
         // Small waves may take longer than a run, if no deadline ends them.
         let agents = if hours { 10..=20 } else { 1..=10 };
         let waves = (many && rng.random_bool(0.5))
             .then(|| Waves { agents: rng.random_range(agents), every_ms: rng.random_range(100..=1_500) });
-        let known = &mut self.customers[customer].commands;
+        let known = &mut self.commands;
         let supersedes = (!known.is_empty() && rng.random_ratio(1, 6)).then(|| known[rng.random_range(0..known.len())]);
         known.push(id);
         let is_long = hours && rng.random_bool(0.8);
@@ -170,107 +146,127 @@ impl Sim {
             operator: signer.key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        Op::SendCommand { command: Box::new(Signed::under(&command, signature).expect("within its limit")) }
+        Op::Command(CommandOp::Send {
+            command: Box::new(Signed::under(&command, signature).expect("within its limit")),
+        })
     }
 
     /// A change of mind about a command.
-    fn order(&mut self, customer: usize) -> Option<Op> {
-        let known = &self.customers[customer].commands;
-        let command = *known.get(self.rng.random_range(0..known.len().max(1)))?;
-        let what = if self.rng.random_bool(0.5) { OrderKind::Cancel } else { OrderKind::Abort };
+    fn order(&self, rng: &mut SmallRng) -> Option<Op> {
+        let known = &self.commands;
+        let command = *known.get(rng.random_range(0..known.len().max(1)))?;
+        let what = if rng.random_bool(0.5) { OrderKind::Cancel } else { OrderKind::Abort };
         let (reason, operator) = (Reason::truncated("changed my mind"), operator());
         let order = CommandOrder { place: place(), command, what, reason, operator: operator.key() };
-        Some(Op::OrderCommand { order: Box::new(order.sign(&operator).ok()?) })
+        Some(Op::Command(CommandOp::Control { order: Box::new(order.sign(&operator).ok()?) }))
     }
 
-    pub(super) fn on_customer_wakes(&mut self, customer: usize) {
-        match self.customers[customer].call {
-            Some(_) => self.send_call(customer),
-            None => self.begin_call(customer),
+    /// What the first operator states, by the first customer: that there is a clerk, and later that there is none. It looks whether
+    /// that is so, and states it again if it is not: a voter that lies may have called it done.
+    fn statement(&self, desk: &Desk<'_>) -> Option<Op> {
+        if desk.clerks.is_none() || self.index != 0 {
+            return None;
+        }
+        let is_late = desk.ports.now > desk.ports.plan.run_ms / 2 || self.left == 1;
+        let serial = match desk.stated {
+            0 => 1,
+            1 if is_late => REVOKED_BY,
+            _ => return None,
+        };
+        let signed = grant(serial).sign(&operator()).ok()?;
+        Some(Op::Operator(OperatorOp::Grant { grant: Box::new(signed) }))
+    }
+
+    pub(super) fn on_wakes(&mut self, mut desk: Desk<'_>) {
+        match self.call {
+            Some(_) => self.send_call(desk.ports),
+            None => self.begin_call(&mut desk),
         }
     }
 
-    fn begin_call(&mut self, customer: usize) {
-        if self.customers[customer].left == 0 {
+    fn begin_call(&mut self, desk: &mut Desk<'_>) {
+        if self.left == 0 {
             return;
         }
-        let pick = self.rng.random_range(0..14);
-        let stated = self.statement(customer);
-        let known = &self.customers[customer];
-        let earlier = (!known.tasks.is_empty()).then(|| known.tasks[self.rng.random_range(0..known.tasks.len())]);
+        let pick = desk.ports.rng.random_range(0..14);
+        let stated = self.statement(desk);
+        let known = &self.tasks;
+        let earlier = (!known.is_empty()).then(|| known[desk.ports.rng.random_range(0..known.len())]);
         let (mut op, mut reads) = (None, None);
         match (pick, earlier) {
             _ if stated.is_some() => op = stated,
-            (10..13, _) => op = Some(self.command(customer)),
-            (13, _) => op = self.order(customer),
+            (10..13, _) => op = Some(self.command(desk)),
+            (13, _) => op = self.order(&mut desk.ports.rng),
             (0..2, Some(task)) => reads = Some(task),
-            (2, Some(task)) if self.rng.random_ratio(1, 3) => {
-                op = Some(Op::CancelTask { task, reason: Reason::truncated("changed my mind") });
+            (2, Some(task)) if desk.ports.rng.random_ratio(1, 3) => {
+                op = Some(Op::Task(TaskOp::Cancel { task, reason: Reason::truncated("changed my mind") }));
             }
-            (3, Some(task)) => op = Some(Op::RequeueTask { task, reason: Reason::truncated("once more") }),
+            (3, Some(task)) => op = Some(Op::Task(TaskOp::Requeue { task, reason: Reason::truncated("once more") })),
             _ => {
-                let task = TaskId::from_bytes(self.rng.random());
-                let spec = Box::new(self.spec());
-                self.customers[customer].tasks.push(task);
-                self.customers[customer].left -= 1;
-                op = Some(Op::CreateTask { task, spec });
+                let task = TaskId::from_bytes(desk.ports.rng.random());
+                let spec = Box::new(spec(&mut desk.ports.rng));
+                self.tasks.push(task);
+                self.left -= 1;
+                op = Some(Op::Task(TaskOp::Create { task, spec }));
             }
         }
+        let ports = &mut *desk.ports;
+        let customer = self.index;
         if op.is_none() && reads.is_none() {
-            return self.after(1, Event::CustomerWakes { customer });
+            return ports.after(1, Event::CustomerWakes { customer });
         }
-        let valid_ms = if self.rng.random_ratio(1, 3) { self.rng.random_range(1_000..=10_000) } else { 60_000 };
-        let (host, began_ms) = (self.plan.used(self.rng.random_range(0..self.hosts.len())), self.now);
-        let known = &mut self.customers[customer];
-        known.next_call += 1;
-        let (number, request, in_doubt) = (known.next_call, None, false);
-        known.call = Some(Calling { number, request, op, valid_ms, in_doubt, reads, began_ms, host });
+        let valid_ms = if ports.rng.random_ratio(1, 3) { ports.rng.random_range(1_000..=10_000) } else { 60_000 };
+        let (host, began_ms) = (ports.plan.used(ports.rng.random_range(0..ports.machines.len())), ports.now);
+        self.next_call += 1;
+        let (number, in_doubt) = (self.next_call, false);
+        self.call = Some(Calling { number, op, valid_ms, in_doubt, reads, began_ms, host });
         if reads.is_some() {
-            self.see(&Seen::ReadBegun { customer });
+            ports.see(&Seen::ReadBegun { customer });
         }
-        self.send_call(customer);
+        self.send_call(ports);
     }
 
-    fn send_call(&mut self, customer: usize) {
-        let Some(calling) = &self.customers[customer].call else { return };
-        let waits = Waits::Customer { customer, call: calling.number };
-        let call = match (&calling.request, &calling.op, calling.reads) {
+    fn send_call(&self, ports: &mut Ports) {
+        let Some(calling) = &self.call else { return };
+        let waits = Waits::Customer { customer: self.index, call: calling.number };
+        let kept = ports.kept(Caller::Customer(self.index), calling.number);
+        let call = match (kept, &calling.op, calling.reads) {
             (Some(request), _, _) => Call::Again(request.clone()),
             (None, Some(op), _) => Call::Commit { op: op.clone(), valid_ms: calling.valid_ms },
             (None, None, Some(task)) => Call::Read(Query::Task(task)),
             (None, None, None) => return,
         };
-        let host = calling.host;
-        self.after(1, Event::Calls { host, call: Box::new(call), waits });
+        ports.after(1, Event::Calls { host: calling.host, call: Box::new(call), waits });
     }
 
-    pub(super) fn on_customer_told(&mut self, customer: usize, call: u64, settled: Settled) {
-        let Some(calling) = self.customers[customer].call.as_mut().filter(|known| known.number == call) else { return };
-        let over = match &settled {
+    pub(super) fn on_told(&mut self, ports: &mut Ports, call: u64, settled: &Settled) {
+        let customer = self.index;
+        let Some(calling) = self.call.as_mut().filter(|known| known.number == call) else { return };
+        let over = match settled {
             Settled::Done { .. } | Settled::Read(_) => true,
             Settled::NotDone(NotDone::Refused(_)) => true,
             Settled::Unknown => {
-                calling.in_doubt |= calling.request.is_some();
+                calling.in_doubt |= ports.kept(Caller::Customer(customer), call).is_some();
                 false
             }
             _ => false,
         };
         if !over {
             // The same request, to another node.
-            calling.host = self.plan.used(calling.host + 1);
+            calling.host = ports.plan.used(calling.host + 1);
             // What nobody answers for a minute is given up: the deadline has passed, and what became of it is unknown.
-            if self.now.saturating_sub(calling.began_ms) < 90_000 || !self.is_calm() {
-                return self.after(AGAIN_MS, Event::CustomerWakes { customer });
+            if ports.now.saturating_sub(calling.began_ms) < 90_000 || !ports.is_calm() {
+                return ports.after(AGAIN_MS, Event::CustomerWakes { customer });
             }
         }
-        let Some(calling) = self.customers[customer].call.take() else { return };
-        if let Some(request) = &calling.request {
-            self.see(&Seen::Ended { request, settled: &settled, in_doubt: calling.in_doubt });
+        let Some(calling) = self.call.take() else { return };
+        if let Some(request) = ports.kept(Caller::Customer(customer), call).cloned() {
+            ports.see(&Seen::Ended { request: &request, settled, in_doubt: calling.in_doubt });
         }
-        if let (Some(task), Settled::Read(reply)) = (calling.reads, &settled) {
-            self.see(&Seen::ReadEnded { customer, task, reply });
+        if let (Some(task), Settled::Read(reply)) = (calling.reads, settled) {
+            ports.see(&Seen::ReadEnded { customer, task, reply });
         }
-        let pause = self.rng.random_range(PAUSE_MS);
-        self.after(pause, Event::CustomerWakes { customer });
+        let pause = ports.rng.random_range(PAUSE_MS);
+        ports.after(pause, Event::CustomerWakes { customer });
     }
 }

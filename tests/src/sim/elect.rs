@@ -3,26 +3,26 @@
 use rand::RngExt as _;
 use skep_protocol::outcome::ProposeOutcome;
 
+use super::nodes::Nodes;
+use super::parcel::Message;
 use super::replica::{Awaits, LEASE_MS, Lead};
 use super::watch::Seen;
-use super::world::{Message, Sim};
 
-impl Sim {
+impl Nodes {
     /// A voter asks the others for their votes.
     pub(super) fn stand(&mut self, host: usize) {
         let newness = self.hosts[host].replica.as_ref().map(|replica| replica.durable.newness());
         let grants = |voter: usize| {
-            let (boot_ms, known) = (self.boot_ms(voter), &self.hosts[voter]);
-            let Some(replica) = known.replica.as_ref().filter(|_| known.up && known.suspended == 0) else {
-                return false;
-            };
+            let (boot_ms, known) = (self.ports.boot_ms(voter), &self.hosts[voter]);
+            let is_awake = self.ports.machines[voter].is_awake();
+            let Some(replica) = known.replica.as_ref().filter(|_| is_awake) else { return false };
             let hears = replica.heard_leader_at.is_some_and(|at| boot_ms.saturating_sub(at) < LEASE_MS);
             let leads = replica.has_quorum(voter, boot_ms);
-            let agrees = self.fabric.connects(host, voter) && !hears && !leads;
+            let agrees = self.ports.fabric.connects(host, voter) && !hears && !leads;
             voter == host || (agrees && Some(replica.durable.newness()) <= newness)
         };
-        let granting: Vec<usize> = (0..self.plan.voters).filter(|voter| grants(*voter)).collect();
-        if granting.len() * 2 <= self.plan.voters {
+        let granting: Vec<usize> = (0..self.ports.plan.voters).filter(|voter| grants(*voter)).collect();
+        if granting.len() * 2 <= self.ports.plan.voters {
             return;
         }
         let term = |voter: &usize| self.hosts[*voter].replica.as_ref().map(|replica| replica.durable.term);
@@ -36,18 +36,18 @@ impl Sim {
 
     /// The round trip that an election needs, as far as voters are far: to as many of them as make a quorum.
     pub(super) fn round_ms(&self, host: usize) -> u64 {
-        let others = (0..self.plan.voters).filter(|voter| *voter != host);
-        let mut rounds: Vec<u64> = others.map(|voter| 2 * self.fabric.far_ms(host, voter)).collect();
+        let others = (0..self.ports.plan.voters).filter(|voter| *voter != host);
+        let mut rounds: Vec<u64> = others.map(|voter| 2 * self.ports.fabric.far_ms(host, voter)).collect();
         rounds.sort_unstable();
         rounds.get(rounds.len().div_ceil(2).saturating_sub(1)).copied().unwrap_or(0)
     }
 
     /// Whoever votes for one that is far does not hear of it at once.
     fn note_vote(&mut self, voter: usize, leads: usize) {
-        if self.fabric.far_ms(voter, leads) == 0 {
+        if self.ports.fabric.far_ms(voter, leads) == 0 {
             return;
         }
-        let (boot_ms, random) = (self.boot_ms(voter), self.rng.random());
+        let (boot_ms, random) = (self.ports.boot_ms(voter), self.ports.rng.random());
         if let Some(replica) = &mut self.hosts[voter].replica {
             replica.detector.voted(boot_ms, random);
         }
@@ -64,14 +64,14 @@ impl Sim {
         let pending = replica.step_down();
         for awaits in pending.into_values() {
             if let Awaits::Request(asker) = awaits {
-                self.send(host, asker.host, Message::Proposed { asker, outcome: ProposeOutcome::Unknown });
+                self.ports.send(host, asker.host, Message::Proposed { asker, outcome: ProposeOutcome::Unknown });
             }
         }
         self.tell_leader(host);
     }
 
     fn lead(&mut self, host: usize, term: u64) {
-        let (boot_ms, voters) = (self.boot_ms(host), self.plan.voters);
+        let (boot_ms, voters) = (self.ports.boot_ms(host), self.ports.plan.voters);
         let Some(replica) = &mut self.hosts[host].replica else { return };
         let end = replica.durable.end();
         replica.leader = Some(host);
@@ -98,7 +98,7 @@ impl Sim {
             beat_at: boot_ms,
         });
         replica.push(None, None);
-        self.see(&Seen::Elected { host, term });
+        self.ports.see(&Seen::Elected { host, term });
         self.replicate(host);
         self.arm(host);
     }

@@ -1,18 +1,17 @@
-//! What the disk of a node holds of one agent's journal.
+//! What the disk of a node holds of journals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::DeliverySeq;
 use skep_protocol::ids::{CommandId, JournalId};
-use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite};
+use skep_protocol::journal::{JournalEntry, JournalHead, JournalState, JournalWrite, Serials};
+use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
-/// A journal that survives.
+/// One agent's journal, which survives.
 #[derive(Clone, Debug)]
 pub(super) struct Journal {
     head: JournalHead,
-    stated: BTreeMap<OperatorKey, u64>,
     entries: BTreeMap<DeliverySeq, JournalEntry>,
     clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
@@ -20,23 +19,22 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(id: JournalId) -> Self {
-        let (stated, entries, begun) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { head: JournalHead::new(id), stated, entries, clock_floor: LogInstant::ZERO, begun }
+        let (entries, begun) = (BTreeMap::new(), BTreeMap::new());
+        Self { head: JournalHead::new(id), entries, clock_floor: LogInstant::ZERO, begun }
     }
 
-    pub(super) fn state(&self) -> JournalState {
-        let (stated, entries) = (self.stated.clone(), self.entries.values().cloned().collect());
+    /// `serials`: what all journals of the node share.
+    pub(super) fn state(&self, serials: &Serials) -> JournalState {
+        let (stated, entries) = (serials.clone(), self.entries.values().cloned().collect());
         let (clock_floor, begun) = (self.clock_floor, self.begun.clone());
         JournalState { head: self.head, stated, entries, clock_floor, begun }
     }
 
-    pub(super) fn apply(&mut self, writes: Vec<JournalWrite>) {
+    pub(super) fn apply(&mut self, writes: Vec<JournalWrite>, serials: &mut Serials) {
         for write in writes {
             match write {
                 JournalWrite::Head(head) => {
-                    if head.is_of_another_shard(&self.head) {
-                        self.stated.clear();
-                    }
+                    serials.follow(&self.head, &head);
                     self.head = head;
                 }
                 JournalWrite::Put(entry) => drop(self.entries.insert(entry.seq, entry)),
@@ -51,7 +49,7 @@ impl Journal {
                     self.clock_floor = self.clock_floor.max(floor);
                     self.begun.retain(|_, deadline| *deadline > floor);
                 }
-                JournalWrite::Stated { operator, serial } => drop(self.stated.insert(operator, serial)),
+                JournalWrite::Stated { operator, serial } => serials.raise(&self.head, operator, serial),
                 // That is for whoever keeps journals to say, and here all are kept.
                 JournalWrite::Forget => {}
             }
@@ -66,4 +64,19 @@ impl Journal {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
+
+/// What a node's disk is asked to do, in order.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    Open(AgentId),
+    Write(u64, AgentId, Vec<JournalWrite>),
+}
+
+/// The disk of a host, as far as journals go.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Journals {
+    pub(super) durable: BTreeMap<AgentId, Journal>,
+    pub(super) serials: Serials,
+    pub(super) queue: VecDeque<Work>,
 }

@@ -6,18 +6,20 @@ use rand::RngExt as _;
 use skep_fleet::{Orchestrator, OrchestratorConfig, OrchestratorEvent, Policy};
 use skep_protocol::entry::{Entry, EntryBody, Request};
 use skep_protocol::leader::{LeaderHint, Voters};
-use skep_protocol::outcome::{ProposeOutcome, Refusal, Reply};
+use skep_protocol::outcome::{ProposeOutcome, Reply};
+use skep_protocol::refusal::{Refusal, RequestRefusal};
 
-use super::host::node_id;
+use super::names::node_id;
+use super::nodes::Nodes;
+use super::parcel::Message;
 use super::replica::{Ack, Append, Asker, Awaits, HEARTBEAT_MS, Round, RoundFor};
 use super::watch::Seen;
-use super::world::{Message, Sim};
 
-impl Sim {
+impl Nodes {
     /// What a replica does when time passes.
     pub(super) fn on_replica_time(&mut self, host: usize) {
-        let (boot_ms, round_ms) = (self.boot_ms(host), self.round_ms(host));
-        let random = self.rng.random();
+        let (boot_ms, round_ms) = (self.ports.boot_ms(host), self.round_ms(host));
+        let random = self.ports.rng.random();
         let Some(replica) = &mut self.hosts[host].replica else { return };
         if replica.lead.is_none() && round_ms > 0 {
             replica.detector.measured_round(round_ms);
@@ -51,7 +53,7 @@ impl Sim {
 
     /// When a replica has something to do next, on its host's clock.
     pub(super) fn replica_timeout(&self, host: usize) -> Option<u64> {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let replica = self.hosts[host].replica.as_ref()?;
         let Some(lead) = &replica.lead else { return Some(replica.detector.poll_timeout()) };
         let now = replica.clock.now(boot_ms);
@@ -65,7 +67,7 @@ impl Sim {
 
     /// Ends what the orchestrator waits for in vain.
     fn end_overdue(&mut self, host: usize) {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
         let proposal = lead.proposing_until.take_if(|until| *until <= boot_ms).is_some();
         let deaf: Vec<usize> =
@@ -81,19 +83,19 @@ impl Sim {
 
     /// Sends every follower what it lacks.
     pub(super) fn replicate(&mut self, host: usize) {
-        let boot_ms = self.boot_ms(host);
-        for voter in (0..self.plan.voters).filter(|voter| *voter != host) {
-            let bytes_max = self.fabric.bulk_bytes(host, voter, self.now);
+        let boot_ms = self.ports.boot_ms(host);
+        for voter in (0..self.ports.plan.voters).filter(|voter| *voter != host) {
+            let bytes_max = self.ports.fabric.bulk_bytes(host, voter, self.ports.now);
             let Some(replica) = &mut self.hosts[host].replica else { return };
             if let Some(append) = replica.append_for(host, voter, boot_ms, bytes_max) {
-                self.send(host, voter, Message::Append(Box::new(append)));
+                self.ports.send(host, voter, Message::Append(Box::new(append)));
             }
         }
     }
 
     pub(super) fn on_append(&mut self, host: usize, append: &Append) {
         self.follow(host, append.term);
-        let (boot_ms, random) = (self.boot_ms(host), self.rng.random());
+        let (boot_ms, random) = (self.ports.boot_ms(host), self.ports.rng.random());
         let Some(replica) = &mut self.hosts[host].replica else { return };
         let term = replica.durable.term;
         let matched = if append.term < term {
@@ -107,13 +109,13 @@ impl Sim {
                 self.on_clock_in_frame(host, append.from, clock);
             }
             if append.snapshot.is_some() {
-                self.watch.coverage.snapshots_installed += 1;
+                self.ports.watch.coverage.snapshots_installed += 1;
             }
             let Some(replica) = &mut self.hosts[host].replica else { return };
             replica.take(append, boot_ms)
         };
         let ack = Ack { term, from: host, matched, round: append.round };
-        self.send(host, append.from, Message::Ack(ack));
+        self.ports.send(host, append.from, Message::Ack(ack));
         self.apply(host);
         self.tell_leader(host);
         self.arm(host);
@@ -121,9 +123,9 @@ impl Sim {
 
     pub(super) fn on_ack(&mut self, host: usize, ack: Ack) {
         self.follow(host, ack.term);
-        let boot_ms = self.boot_ms(host);
-        let voters = self.plan.voters;
-        let bytes_max = self.fabric.bulk_bytes(host, ack.from, self.now);
+        let boot_ms = self.ports.boot_ms(host);
+        let voters = self.ports.plan.voters;
+        let bytes_max = self.ports.fabric.bulk_bytes(host, ack.from, self.ports.now);
         let Some(replica) = &mut self.hosts[host].replica else { return };
         let Some(lead) = replica.lead.as_mut().filter(|lead| lead.term == ack.term) else { return };
         lead.heard_at[ack.from] = Some(boot_ms);
@@ -153,7 +155,7 @@ impl Sim {
             && bytes_max > 0
             && let Some(append) = replica.append_for(host, ack.from, boot_ms, bytes_max)
         {
-            self.send(host, ack.from, Message::Append(Box::new(append)));
+            self.ports.send(host, ack.from, Message::Append(Box::new(append)));
         }
         self.apply(host);
         self.end_confirmed(host, rounds);
@@ -175,7 +177,7 @@ impl Sim {
 
     /// Applies what is committed.
     fn apply(&mut self, host: usize) {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let mut applied_any = false;
         loop {
             let Some(replica) = &mut self.hosts[host].replica else { return };
@@ -198,16 +200,18 @@ impl Sim {
             let awaits = own.and_then(|lead| lead.pending.remove(&(position.index as usize)));
             replica.compact();
             let entry = entry.as_deref();
-            self.see(&Seen::Applied { host, position, entry, applied: &applied, digest });
+            self.ports.see(&Seen::Applied { host, position, entry, applied: &applied, digest });
             match awaits {
                 Some(Awaits::Request(asker)) => {
                     let reply = applied.replies.into_iter().next();
                     let outcome = match reply {
-                        Some(Reply::Refused(Refusal::Deposed)) => ProposeOutcome::NotLeader(LeaderHint::default()),
+                        Some(Reply::Refused(Refusal::Request(RequestRefusal::Deposed))) => {
+                            ProposeOutcome::NotLeader(LeaderHint::default())
+                        }
                         Some(reply) => ProposeOutcome::Applied { index: position.index, stamp, reply },
                         None => ProposeOutcome::Unknown,
                     };
-                    self.send(host, asker.host, Message::Proposed { asker, outcome });
+                    self.ports.send(host, asker.host, Message::Proposed { asker, outcome });
                 }
                 Some(Awaits::Decisions) => {
                     if let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) {
@@ -232,8 +236,8 @@ impl Sim {
 
     /// A leader begins when its own first entry is applied and it has a clock.
     fn take_the_lead(&mut self, host: usize) {
-        let boot_ms = self.boot_ms(host);
-        let policy = if self.plan.nearest { Policy::Nearest } else { Policy::RoundRobin };
+        let boot_ms = self.ports.boot_ms(host);
+        let policy = if self.ports.plan.nearest { Policy::Nearest } else { Policy::RoundRobin };
         let Some(replica) = &mut self.hosts[host].replica else { return };
         let Some(lead) = replica.lead.as_mut().filter(|lead| lead.orchestrator.is_none() && replica.applied > lead.own)
         else {
@@ -241,38 +245,38 @@ impl Sim {
         };
         if let Some(now) = replica.clock.lead(boot_ms) {
             lead.orchestrator = Some(Orchestrator::new(OrchestratorConfig { policy }, &replica.state, now));
-            self.see(&Seen::Leads);
+            self.ports.see(&Seen::Leads);
             return self.announce(host);
         }
         if !std::mem::replace(&mut lead.asked_for_clock, true) {
             let term = lead.term;
             let entry = Entry { stamp: Default::default(), term, body: EntryBody::ClockLost };
             replica.push(Some(Rc::new(entry)), Some(Awaits::Clock));
-            self.watch.coverage.clocks_lost += 1;
+            self.ports.watch.coverage.clocks_lost += 1;
             self.replicate(host);
         }
     }
 
     /// Writes an entry as the leader of a term; false if it does not take proposals.
     pub(super) fn write(&mut self, host: usize, body: EntryBody, awaits: Awaits) -> bool {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let Some(replica) = &mut self.hosts[host].replica else { return false };
         let (true, Some(stamp)) = (replica.is_ready(host, boot_ms), replica.clock.now(boot_ms)) else { return false };
         let Some(term) = replica.lead.as_ref().map(|lead| lead.term) else { return false };
         let index = replica.push(Some(Rc::new(Entry { stamp, term, body })), Some(awaits)) as u64;
-        self.see(&Seen::Written { term, index });
+        self.ports.see(&Seen::Written { term, index });
         self.replicate(host);
         true
     }
 
     /// A leader says that it leads to everybody.
     fn announce(&mut self, host: usize) {
-        if !self.plan.announces {
+        if !self.ports.plan.announces {
             return;
         }
         let hint = LeaderHint { leader: Some(node_id(host)), ..self.hint(host) };
         for to in (0..self.hosts.len()).filter(|to| *to != host) {
-            self.send(host, to, Message::Leads { by: host, hint: hint.clone() });
+            self.ports.send(host, to, Message::Leads { by: host, hint: hint.clone() });
         }
     }
 
@@ -280,7 +284,7 @@ impl Sim {
     pub(super) fn hint(&self, host: usize) -> LeaderHint {
         let known = &self.hosts[host];
         let Some(replica) = &known.replica else { return known.known.clone() };
-        let voters = Voters::of((0..self.plan.voters).map(node_id));
+        let voters = Voters::of((0..self.ports.plan.voters).map(node_id));
         LeaderHint { leader: replica.leader.map(node_id), term: replica.durable.term, voters }
     }
 
@@ -298,6 +302,6 @@ impl Sim {
             None if self.hint(host) == LeaderHint::default() => ProposeOutcome::NoSuchShard,
             None => ProposeOutcome::NotLeader(self.elsewhere(host)),
         };
-        self.send(host, asker.host, Message::Proposed { asker, outcome });
+        self.ports.send(host, asker.host, Message::Proposed { asker, outcome });
     }
 }

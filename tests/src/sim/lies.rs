@@ -3,24 +3,27 @@
 use std::sync::Arc;
 
 use rand::RngExt as _;
-use skep_protocol::authority::{Authority, AuthorityNews, FirstReplacement, OperatorSecret, Root, SignedReplacement};
-use skep_protocol::command::{Command, CommandOrder, Delivery, OrderKind, PerClass, SignedCommand};
+use skep_protocol::agent::AgentOp;
+use skep_protocol::command::{Command, CommandOp, CommandOrder, OrderKind, PerClass, SignedCommand};
 use skep_protocol::entry::{EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, RequestId};
-use skep_protocol::outcome::{ProposeOutcome, Receipt, Refusal, Reply, ShardFullOf};
-use skep_protocol::pull::{Pull, PullFor, Pulled, PulledFor};
+use skep_protocol::operator::{Authority, AuthorityNews, FirstReplacement, OperatorOp, Root, SignedReplacement};
+use skep_protocol::outcome::{ProposeOutcome, Receipt, Reply};
+use skep_protocol::pull::{Delivery, Pull, PullFor, Pulled, PulledFor};
 use skep_protocol::query::{Answer, AsOf, Counts, Query, QueryReply};
-use skep_protocol::statement::Signed;
-use skep_protocol::task::TaskStatus;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
+use skep_protocol::signing::{OperatorSecret, Signed};
+use skep_protocol::task::{TaskOp, TaskStatus};
 use skep_protocol::text::{OperatorName, Reason};
 use skep_protocol::time::LogInstant;
 
 use super::clerk::{clerk, is_for};
-use super::customer::{operator, place};
-use super::liar::Lying;
+use super::lying::Lying;
+use super::names::{operator, place};
+use super::nodes::Nodes;
+use super::parcel::Message;
 use super::replica::{Asker, Awaits};
-use super::world::{Message, Sim};
 
 /// One request in so many is called refused, and is done.
 const REFUSES_ONE_IN: u32 = 6;
@@ -121,15 +124,15 @@ impl Lying {
             0 => {
                 let (id, deadline) = (CommandId::from_bytes(self.rng.random()), now.plus_ms(FORGED_MS));
                 let changed = Command { id, deadline, ..signed.statement().clone() };
-                Op::SendCommand { command: Box::new(Signed::under(&changed, *signed.signature()).ok()?) }
+                Op::Command(CommandOp::Send { command: Box::new(Signed::under(&changed, *signed.signature()).ok()?) })
             }
             1 => {
                 let (command, reason) = (signed.id, Reason::truncated("nobody said so"));
                 let (what, operator) = (OrderKind::Cancel, signed.operator);
                 let order = CommandOrder { place: place(), command, what, reason, operator };
-                Op::OrderCommand { order: Box::new(Signed::under(&order, *signed.signature()).ok()?) }
+                Op::Command(CommandOp::Control { order: Box::new(Signed::under(&order, *signed.signature()).ok()?) })
             }
-            _ => Op::ReplaceFirst { replacement: Box::new(self.replacement()?) },
+            _ => Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(self.replacement()?) }),
         })
     }
 
@@ -137,24 +140,28 @@ impl Lying {
     fn receipt(&mut self, op: &Op) -> Receipt {
         let of_task = |task, epoch| Receipt::Task { task, status: TaskStatus::Pending, epoch, attempts: 1 };
         match op {
-            Op::CreateTask { task, .. } | Op::CancelTask { task, .. } | Op::RequeueTask { task, .. } => {
+            Op::Task(TaskOp::Create { task, .. } | TaskOp::Cancel { task, .. } | TaskOp::Requeue { task, .. }) => {
                 of_task(*task, Default::default())
             }
-            Op::ReportProgress { claim, .. }
-            | Op::CompleteTask { claim, .. }
-            | Op::FailTask { claim, .. }
-            | Op::ReleaseTask { claim } => of_task(claim.task, claim.epoch),
-            Op::AttachAgent { agent, lease, .. } => {
+            Op::Task(
+                TaskOp::Report { claim, .. }
+                | TaskOp::Complete { claim, .. }
+                | TaskOp::Fail { claim, .. }
+                | TaskOp::Release { claim },
+            ) => of_task(claim.task, claim.epoch),
+            Op::Agent(AgentOp::Attach { agent, lease, .. }) => {
                 let attachment = AttachmentId(self.rng.random_range(0..1_000));
                 Receipt::Attached { agent: agent.clone(), attachment, lease: *lease }
             }
-            Op::OpenInbox { agent, .. } => {
+            Op::Command(CommandOp::OpenInbox { agent, .. }) => {
                 let known = self.homes.get(agent).copied().unwrap_or(HomeEpoch(1));
                 let home = if self.rng.random_ratio(1, OTHER_HOME_ONE_IN) { known.next() } else { known };
                 Receipt::Inbox { agent: agent.clone(), home }
             }
-            Op::ReportDelivery { report } => Receipt::DeliveryReported { command: report.command, open: true },
-            Op::EndDelivery { ended } => Receipt::DeliveryEnded { command: ended.command },
+            Op::Command(CommandOp::Report { report }) => {
+                Receipt::DeliveryReported { command: report.command, open: true }
+            }
+            Op::Command(CommandOp::End { ended }) => Receipt::DeliveryEnded { command: ended.command },
             op => match op.operator() {
                 Some((_, Some(command))) => Receipt::Command { command, agents: 1, open: 0 },
                 Some((operator, None)) => Receipt::Operator { operator, serial: 1 },
@@ -164,11 +171,11 @@ impl Lying {
     }
 }
 
-impl Sim {
+impl Nodes {
     /// What the shard's clock shows, as those know it who know it.
     fn true_clock(&self) -> LogInstant {
-        let shows = |voter: usize| self.hosts[voter].replica.as_ref()?.clock.now(self.boot_ms(voter));
-        (0..self.plan.voters).filter_map(shows).max().unwrap_or_default()
+        let shows = |voter: usize| self.hosts[voter].replica.as_ref()?.clock.now(self.ports.boot_ms(voter));
+        (0..self.ports.plan.voters).filter_map(shows).max().unwrap_or_default()
     }
 
     /// A clock: as it is, as it was, or as it never was.
@@ -195,13 +202,13 @@ impl Sim {
 
     pub(super) fn lied_outcome(&mut self, lying: &mut Lying, request: &Request) -> ProposeOutcome {
         let host = lying.liar.host;
-        let (index, stamp) = (lying.rng.random_range(0..=self.watch.applied() + 2), self.lied_clock(lying));
+        let (index, stamp) = (lying.rng.random_range(0..=self.ports.watch.applied() + 2), self.lied_clock(lying));
         if lying.rng.random_ratio(1, REFUSES_ONE_IN) {
             let asker = self.itself(host);
             if let Some(leader) = self.leader().filter(|leader| *leader != host) {
-                self.send(host, leader, Message::Propose { asker, request: Box::new(request.clone()) });
+                self.ports.send(host, leader, Message::Propose { asker, request: Box::new(request.clone()) });
             }
-            let refusal = Refusal::ShardFull { what: ShardFullOf::Tasks, count: 1 };
+            let refusal = Refusal::Full { what: ShardFullOf::Tasks, count: 1 };
             return ProposeOutcome::Applied { index, stamp, reply: Reply::Refused(refusal) };
         }
         ProposeOutcome::Applied { index, stamp, reply: Reply::Done(lying.receipt(&request.op)) }
@@ -209,7 +216,7 @@ impl Sim {
 
     /// A question whose answer nobody waits for.
     fn itself(&self, host: usize) -> Asker {
-        Asker { host, run: self.hosts[host].run, key: 0, attempt: 0 }
+        Asker { host, run: self.ports.machines[host].run, key: 0, attempt: 0 }
     }
 
     pub(super) fn lied_reply(&self, lying: &mut Lying, query: &Query) -> QueryReply {
@@ -217,7 +224,7 @@ impl Sim {
             Query::Task(_) => Answer::Task(None),
             _ => Answer::Counts(Counts::default()),
         };
-        let (index, stamp, clock) = (self.watch.applied(), self.true_clock(), Some(self.lied_clock(lying)));
+        let (index, stamp, clock) = (self.ports.watch.applied(), self.true_clock(), Some(self.lied_clock(lying)));
         QueryReply { as_of: AsOf { index, stamp, clock, linearizable: true, age_ms: Some(0) }, answer }
     }
 
@@ -252,7 +259,7 @@ impl Sim {
                 back,
             });
         }
-        self.watch.coverage.clocks_turned_back += u64::from(clock < self.true_clock());
+        self.ports.watch.coverage.clocks_turned_back += u64::from(clock < self.true_clock());
         let (root, authority) = (Some(lying.root()), lying.news(pull.authority));
         Pulled { clock, root, agents, authority }
     }
@@ -280,7 +287,7 @@ impl Sim {
             let authority = lying.authority(&one);
             deliveries.push(Delivery { seq, command: lying.forge(one, now), authority, void: None });
         }
-        self.watch.coverage.commands_delivered_again += deliveries.len() as u64;
+        self.ports.watch.coverage.commands_delivered_again += deliveries.len() as u64;
         deliveries
     }
 
@@ -296,7 +303,7 @@ impl Sim {
         let request = Request { id, first_sent: now, deadline: now.plus_ms(FORGED_MS), op };
         let awaits = Awaits::Request(self.itself(host));
         let written = self.write(host, EntryBody::Requests(vec![request]), awaits);
-        self.watch.coverage.forged_entries += u64::from(written);
+        self.ports.watch.coverage.forged_entries += u64::from(written);
     }
 }
 

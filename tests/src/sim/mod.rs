@@ -10,6 +10,11 @@
 //!
 //! In some runs one host lies. What it says of itself is nobody's concern; what the others do must be right all the same.
 //!
+//! The ground are names (`names`, `clerk`), the plan of a run (`plan`) and what is on its way in it (`parcel`). On it stand the
+//! ports (`ports`): time, chance, the network, and those who only watch (`watch`). Robots (`robot`), customers (`customer`) and nodes
+//! (`nodes`, `shell`, `lead`, `liar` and others) act through the ports, and do not know each other. On top, `world` owns them all,
+//! tells each what happens to it, and breaks what the plan says.
+//!
 //! A [`Month`] is another sort of run: nothing goes wrong in it, and it goes on for weeks of virtual time, in which nothing
 //! may grow.
 
@@ -19,29 +24,39 @@ mod clerk;
 mod clock;
 mod commands;
 mod customer;
+mod disks;
 mod elect;
 mod errands;
 mod fabric;
 mod faults;
+mod hands;
 mod host;
 mod hosts;
 mod journal;
 mod lead;
 mod liar;
 mod lies;
+mod lying;
+mod machine;
 mod many;
 mod month;
 mod moves;
+mod names;
+mod nodes;
+mod parcel;
 mod plan;
+mod ports;
+mod pulls;
 mod replica;
 mod robot;
 mod rounds;
+mod shell;
 mod shrink;
 mod watch;
 mod world;
 
 pub use campaign::{Campaign, CampaignError, CampaignOptions, Failure};
-pub use liar::Lies;
+pub use lying::Lies;
 pub use month::{Growth, Month, MonthOptions, SETTLED_DAY, Sample};
 pub use watch::{Coverage, Violation};
 

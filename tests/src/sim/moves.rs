@@ -3,9 +3,10 @@
 use rand::RngExt as _;
 
 use super::hosts::Hosts;
+use super::parcel::Event;
 use super::plan::FaultKind;
 use super::robot::Robot;
-use super::world::{Event, Sim};
+use super::world::Sim;
 
 /// How long the run of before goes on after nothing keeps it from the others any more, in milliseconds.
 const GOES_ON_MS: std::ops::RangeInclusive<u64> = 500..=5_000;
@@ -18,10 +19,10 @@ impl Sim {
 
     /// Where a robot goes: a host that is up, so that its clock does not begin anew under the software.
     fn destination(&self, from: usize, to: usize) -> Option<usize> {
-        let hosts = self.hosts.len();
+        let hosts = self.nodes.hosts.len();
         (0..hosts)
             .map(|step| (to + step) % hosts)
-            .find(|host| *host != from && self.hosts[*host].up && !self.plan.is_liar(*host))
+            .find(|host| *host != from && self.nodes.ports.machines[*host].up && !self.nodes.ports.plan.is_liar(*host))
     }
 
     /// The run of a robot's software that is left behind, if the robot has anywhere to go.
@@ -39,31 +40,27 @@ impl Sim {
         let Some(host) = self.destination(self.robots[robot].host, to) else { return };
         let alone = self.alone(robot);
         if cut {
-            self.fabric.begin(alone);
+            self.nodes.ports.fabric.begin(alone);
         } else {
             self.robots[robot].suspended += 1;
         }
         let next = self.robots.len();
-        let started = Robot::new(self.robots[robot].number, host, &mut self.rng);
+        let started = Robot::new(next, self.robots[robot].number, host, &mut self.nodes.ports.rng);
+        self.nodes.ports.agents.push(started.agent.clone());
         self.robots.push(started);
-        self.watch.coverage.robot_moves += 1;
-        self.after(0, Event::RobotWakes { robot: next, run: 0 });
+        self.nodes.ports.watch.coverage.robot_moves += 1;
+        self.nodes.ports.after(0, Event::RobotWakes { robot: next, run: 0 });
     }
 
     /// The run that was left behind is heard again. It does not know yet that another one has followed it.
     pub(super) fn let_end(&mut self, robot: usize, cut: bool) {
         let alone = self.alone(robot);
         if cut {
-            self.fabric.end(alone);
+            self.nodes.ports.fabric.end(alone);
         } else {
             self.resume_robot(robot);
         }
-        let later = self.rng.random_range(GOES_ON_MS);
-        self.after(later, Event::RobotEnds { robot });
-    }
-
-    pub(super) fn on_robot_ends(&mut self, robot: usize) {
-        self.crash_robot(robot);
-        self.robots[robot].over = true;
+        let later = self.nodes.ports.rng.random_range(GOES_ON_MS);
+        self.nodes.ports.after(later, Event::RobotEnds { robot });
     }
 }

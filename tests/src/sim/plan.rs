@@ -4,10 +4,11 @@ use std::fmt;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use skep_protocol::limits;
 
 use super::Scale;
 use super::hosts::Hosts;
-use super::liar::{Liar, Lies};
+use super::lying::{LIARS, Liar, Lies};
 
 /// Most hosts of a run that does not say how many.
 const HOSTS_DRAWN_MAX: usize = 50;
@@ -29,6 +30,19 @@ const FAR_TASKS_PER_CUSTOMER: usize = 12;
 /// One run in so many has a thin link, of so many kilobits a second.
 const THIN_ONE_IN: u32 = 6;
 const THIN_KBIT: std::ops::RangeInclusive<u64> = 64..=256;
+
+/// One run in so many has a liar; of these one in so many has one whose clocks are far ahead now and then.
+const LIAR_ONE_IN: u32 = 5;
+const WILD_ONE_IN: u32 = 3;
+/// How long a run with a voter that lies goes on when nothing else goes wrong any more, in milliseconds. What such a voter
+/// has promised comes to no end, so that none is waited for.
+const VOTER_LIES_ON_MS: u64 = 10_000;
+/// How long after a node can be sure of the shard's clock nodes end, in runs that go on for so long, how many of them, within
+/// which time, and for how long each, in milliseconds.
+const SURE_FOR_MS: u64 = 15_000;
+const RESTARTS: usize = 6;
+const RESTARTS_WITHIN_MS: u64 = 30_000;
+const RESTART_MS: std::ops::RangeInclusive<u64> = 500..=3_000;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +209,62 @@ impl Plan {
         let faults = kept.iter().filter_map(|at| self.faults.get(*at).copied()).collect();
         Self { faults, ..self.clone() }
     }
+
+    /// The same with a liar, in some seeds, or as it is said. Drawn from a sequence of its own: whatever else a seed says stays
+    /// what it is.
+    pub(super) fn with_liar(mut self, lies: Option<Lies>) -> Self {
+        let mut rng = SmallRng::seed_from_u64(self.seed ^ LIARS);
+        let is_one = rng.random_ratio(1, LIAR_ONE_IN);
+        let drawn = match (is_one, rng.random_bool(0.5)) {
+            (false, _) => Lies::Nobody,
+            (true, true) => Lies::Robot,
+            (true, false) => Lies::Voter,
+        };
+        let (lies, wild) = (lies.unwrap_or(drawn), rng.random_ratio(1, WILD_ONE_IN));
+        let host = match lies {
+            Lies::Nobody => return self,
+            Lies::Voter => rng.random_range(0..self.voters),
+            Lies::Robot => {
+                // One more, which everybody lists.
+                self.hosts += 1;
+                self.drift_ppm.push(rng.random_range(-40_000..=40_000));
+                self.lists_all = true;
+                self.hosts - 1
+            }
+        };
+        let votes = lies == Lies::Voter;
+        self.liar = Some(Liar { host, votes, wild });
+        if votes && rng.random_bool(0.5) { self.restarted(&mut rng) } else { self }
+    }
+
+    /// The same for so long that journals say how far the shard's clock has surely come, after which some nodes start again: what
+    /// they were told before, only their journals know then.
+    fn restarted(mut self, rng: &mut SmallRng) -> Self {
+        let from_ms = self.run_ms.max(limits::FLOOR_SETTLES_MS) + SURE_FOR_MS;
+        for _ in 0..RESTARTS {
+            let kind = FaultKind::Crash { host: self.used(rng.random_range(0..self.hosts)) };
+            let (at_ms, for_ms) = (from_ms + rng.random_range(0..RESTARTS_WITHIN_MS), rng.random_range(RESTART_MS));
+            self.faults.push(Fault { at_ms, for_ms, kind });
+        }
+        self.run_ms = from_ms + RESTARTS_WITHIN_MS + RESTART_MS.end();
+        self
+    }
+
+    /// Whether it is the host that lies.
+    pub(super) fn is_liar(&self, host: usize) -> bool {
+        self.liar.is_some_and(|liar| liar.host == host)
+    }
+
+    /// A host that robots and customers use: this one, or the next one if this one lies.
+    pub(super) fn used(&self, host: usize) -> usize {
+        let host = host % self.hosts;
+        if self.is_liar(host) { (host + 1) % self.hosts } else { host }
+    }
+
+    /// When a run with a voter that lies is over.
+    pub(super) fn lied_until_ms(&self) -> Option<u64> {
+        self.liar.filter(|liar| liar.votes).map(|_| self.run_ms + VOTER_LIES_ON_MS)
+    }
 }
 
 fn side(rng: &mut SmallRng, hosts: usize) -> Hosts {
@@ -224,4 +294,32 @@ fn fault(rng: &mut SmallRng, run_ms: u64, hosts: usize, voters: usize, robots: u
     let long = matches!(kind, FaultKind::MoveRobot { .. }) || rng.random_bool(0.3);
     let for_ms = if long { rng.random_range(8_000..=25_000) } else { rng.random_range(200..=8_000) };
     Fault { at_ms: rng.random_range(1_000..run_ms), for_ms, kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_liar_changes_nothing_else_that_a_seed_says_and_is_used_by_nobody() {
+        for seed in 0..50 {
+            let of = |lies| Plan::of(seed, Scale { lies: Some(lies), ..Scale::default() });
+            let (none, robot, voter) = (of(Lies::Nobody), of(Lies::Robot), of(Lies::Voter));
+            for plan in [&robot, &voter] {
+                assert_eq!(plan.faults[..none.faults.len()], none.faults);
+                assert_eq!((plan.tasks, plan.voters), (none.tasks, none.voters));
+                assert!((0..2 * plan.hosts).all(|host| !plan.is_liar(plan.used(host))));
+            }
+            assert_eq!(robot.hosts, none.hosts + 1);
+            assert!(robot.is_liar(none.hosts) && (0..voter.voters).any(|host| voter.is_liar(host)));
+            assert!(none.lied_until_ms().is_none() && robot.lied_until_ms().is_none());
+        }
+    }
+
+    #[test]
+    fn some_seeds_have_a_liar_of_each_kind_and_most_have_none() {
+        let liars = (0..100).map(|seed| Plan::of(seed, Scale::default()).liar);
+        let votes: Vec<bool> = liars.flatten().map(|liar| liar.votes).collect();
+        assert!(votes.len() < 50 && votes.contains(&true) && votes.contains(&false), "{votes:?}");
+    }
 }

@@ -9,18 +9,18 @@ use std::rc::Rc;
 
 use skep_fleet::{DetectorConfig, ElectionDetector, FleetState, LogClock, LogPosition, Orchestrator};
 use skep_protocol::entry::Entry;
+use skep_protocol::pull::Pull;
 use skep_protocol::query::Query;
 use skep_protocol::time::LogInstant;
 
-use super::commands::Pulling;
-use super::customer::founded;
-use super::world::ENTRY_BYTES;
+use super::names::founded;
 
 /// Entries between snapshots, and those that are kept behind one.
 const SNAPSHOT_EVERY: usize = 150;
 const KEPT: usize = 30;
-/// Most entries in one message.
+/// Most entries in one message, and about how many bytes one takes.
 const ENTRIES_PER_APPEND: usize = 64;
+pub(super) const ENTRY_BYTES: u64 = 400;
 
 /// How often a leader is heard, and for how long its silence is borne, in milliseconds of each voter's own clock.
 pub(super) const HEARTBEAT_MS: u64 = 50;
@@ -125,6 +125,17 @@ pub(super) enum Awaits {
     Decisions,
     /// The leader itself, for a clock.
     Clock,
+}
+
+/// A pull that waits for something to deliver.
+#[derive(Clone, Debug)]
+pub(super) struct Pulling {
+    pub(super) asker: Asker,
+    pub(super) pull: Pull,
+    pub(super) clock: LogInstant,
+    pub(super) until_ms: u64,
+    /// The entry as of which there was nothing.
+    pub(super) looked: Option<u64>,
 }
 
 /// What waits for a majority to confirm the leader.

@@ -6,27 +6,32 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use skep_client::v1;
-use skep_client::{ClaimKey, Granted, Holdings};
-use skep_engine::{AttachWish, StreamKey, ToAgent};
-use skep_protocol::agent::{LeaseTerms, Position, Role};
-use skep_protocol::entry::Claim;
+use skep_client::{ClaimKey, Granted, Holdings, v1};
+use skep_engine::StreamKey;
+use skep_protocol::agent::{AgentRefusal, Role};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
 use skep_protocol::ids::{ClaimEpoch, CommandId, SessionId, TaskId};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::offer::GoToken;
-use skep_protocol::outcome::{NotDone, Refusal};
+use skep_protocol::outcome::NotDone;
+use skep_protocol::position::Position;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::Claim;
 use skep_protocol::text::{AgentId, Capability, RoleName};
 
-use super::commands::Task;
-use super::errands::{Calling, Job};
-use super::host::SHARD;
+use super::hands::{Calling, Job, Task};
+use super::names::SHARD;
+use super::parcel::{Event, Said};
+use super::ports::Ports;
 use super::watch::Seen;
-use super::world::{Event, Said, Sim};
 
 /// Waits between attempts to attach.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 50..=1_500;
 
 /// One robot's software on one host. A robot that moved has it on several, of which the last is its owner.
 pub(super) struct Robot {
+    /// Which of all runs of robots' software this is.
+    pub(super) index: usize,
     /// Which robot's.
     pub(super) number: usize,
     pub(super) agent: AgentId,
@@ -64,13 +69,17 @@ pub(super) struct Robot {
     wakes_at: u64,
 }
 
+fn claim_key(task: TaskId, epoch: ClaimEpoch) -> ClaimKey {
+    ClaimKey { task: task.as_bytes().to_vec(), epoch: epoch.0 }
+}
+
 fn capability(name: &str) -> Option<Capability> {
     Capability::new(name).ok()
 }
 
 impl Robot {
     #[allow(clippy::expect_used, reason = "constants within their limits")]
-    pub(super) fn new(number: usize, host: usize, rng: &mut SmallRng) -> Self {
+    pub(super) fn new(index: usize, number: usize, host: usize, rng: &mut SmallRng) -> Self {
         let all = ["cart", "lift"];
         let has = all.iter().take(1 + number % 2).filter_map(|name| capability(name)).collect();
         let role = Role {
@@ -81,6 +90,7 @@ impl Robot {
         };
         let agent = AgentId::new(format!("robot-{number}")).expect("an id");
         Self {
+            index,
             number,
             agent,
             host,
@@ -119,207 +129,202 @@ impl Robot {
     }
 }
 
-impl Sim {
-    pub(super) fn robot_takes(&mut self, robot: usize, run: u32, event: impl FnOnce() -> Event) -> bool {
-        let robot = &mut self.robots[robot];
-        if !robot.up || robot.run != run {
+impl Robot {
+    /// Whether the software takes what is for one of its runs. What reaches it while it is suspended waits.
+    pub(super) fn takes(&mut self, run: u32, event: impl FnOnce() -> Event) -> bool {
+        if !self.up || self.run != run {
             return false;
         }
-        if robot.suspended > 0 {
-            robot.deferred.push(event());
+        if self.suspended > 0 {
+            self.deferred.push(event());
         }
-        robot.suspended == 0
+        self.suspended == 0
     }
 
-    pub(super) fn crash_robot(&mut self, robot: usize) {
-        let known = &mut self.robots[robot];
-        if known.over {
+    pub(super) fn crash(&mut self, ports: &mut Ports) {
+        if self.over {
             return;
         }
-        known.up = false;
-        known.deferred.clear();
-        let (host, stream) = (known.host, known.stream.take());
-        let run = self.hosts[host].run;
+        self.up = false;
+        self.deferred.clear();
+        let (host, stream) = (self.host, self.stream.take());
+        let run = ports.machines[host].run;
         if let Some(stream) = stream {
-            self.after(1, Event::RobotSays { host, run, stream, said: Said::Closed });
+            ports.after(1, Event::RobotSays { host, run, stream, said: Said::Word(AgentSaid::Closed) });
         }
-        self.watch.coverage.robot_crashes += 1;
+        ports.watch.coverage.robot_crashes += 1;
     }
 
-    pub(super) fn start_robot(&mut self, robot: usize) {
-        let known = &self.robots[robot];
-        if known.up || known.over {
+    pub(super) fn start(&mut self, ports: &mut Ports) {
+        if self.up || self.over {
             return;
         }
-        let (run, streams, calls, suspended) = (known.run + 1, known.next_stream, known.next_call, known.suspended);
-        let mut fresh = Robot::new(known.number, known.host, &mut self.rng);
+        let (run, streams, calls, suspended) = (self.run + 1, self.next_stream, self.next_call, self.suspended);
+        let mut fresh = Self::new(self.index, self.number, self.host, &mut ports.rng);
         (fresh.run, fresh.next_stream, fresh.next_call, fresh.suspended) = (run, streams, calls, suspended);
-        self.robots[robot] = fresh;
-        self.after(0, Event::RobotWakes { robot, run });
+        *self = fresh;
+        ports.after(0, Event::RobotWakes { robot: self.index, run });
     }
 
-    pub(super) fn resume_robot(&mut self, robot: usize) {
-        let known = &mut self.robots[robot];
-        known.suspended = known.suspended.saturating_sub(1);
-        if known.suspended > 0 || !known.up {
+    pub(super) fn resume(&mut self, ports: &mut Ports) {
+        self.suspended = self.suspended.saturating_sub(1);
+        if self.suspended > 0 || !self.up {
             return;
         }
-        let run = known.run;
-        for event in std::mem::take(&mut known.deferred) {
-            self.after(0, event);
+        let (robot, run) = (self.index, self.run);
+        for event in std::mem::take(&mut self.deferred) {
+            ports.after(0, event);
         }
-        self.after(0, Event::RobotWakes { robot, run });
+        ports.after(0, Event::RobotWakes { robot, run });
     }
 
-    pub(super) fn say(&mut self, robot: usize, said: Said) {
-        let (host, Some(stream)) = (self.robots[robot].host, self.robots[robot].stream) else { return };
-        let run = self.hosts[host].run;
-        self.after(1, Event::RobotSays { host, run, stream, said });
+    /// Ends for good.
+    pub(super) fn end(&mut self, ports: &mut Ports) {
+        self.crash(ports);
+        self.over = true;
     }
 
-    pub(super) fn on_robot_wakes(&mut self, robot: usize, run: u32) {
-        if !self.robot_takes(robot, run, || Event::RobotWakes { robot, run }) {
+    /// What its own clock shows.
+    pub(super) fn boot_ms(&self, ports: &Ports) -> u64 {
+        ports.boot_ms(self.host)
+    }
+
+    pub(super) fn say(&self, ports: &mut Ports, said: Said) {
+        let (host, Some(stream)) = (self.host, self.stream) else { return };
+        let run = ports.machines[host].run;
+        ports.after(1, Event::RobotSays { host, run, stream, said });
+    }
+
+    pub(super) fn on_wakes(&mut self, ports: &mut Ports, run: u32) {
+        let robot = self.index;
+        if !self.takes(run, || Event::RobotWakes { robot, run }) {
             return;
         }
-        let now = self.boot_ms(self.robots[robot].host);
-        self.robots[robot].wakes_at = u64::MAX;
-        let known = &mut self.robots[robot];
-        if known.stream.is_none() && known.attach_at <= now {
-            self.attach(robot);
+        let now = self.boot_ms(ports);
+        self.wakes_at = u64::MAX;
+        if self.stream.is_none() && self.attach_at <= now {
+            self.attach(ports);
         }
-        let known = &mut self.robots[robot];
-        if known.attached && known.alive_at <= now {
-            known.alive_at = now + (self.plan.lease_ms / 8).min(500);
-            self.keep_alive(robot);
+        if self.attached && self.alive_at <= now {
+            self.alive_at = now + (ports.plan.lease_ms / 8).min(500);
+            self.keep_alive(ports);
         }
-        self.work(robot, now);
-        if self.robots[robot].again_at <= now {
-            self.call_again(robot);
+        self.work(ports, now);
+        if self.again_at <= now {
+            self.call_again(ports);
         }
-        self.arm_robot(robot);
+        self.arm(ports);
     }
 
-    pub(super) fn arm_robot(&mut self, robot: usize) {
-        let known = &mut self.robots[robot];
-        let attach = if known.stream.is_none() { known.attach_at } else { u64::MAX };
-        let alive = if known.attached { known.alive_at } else { u64::MAX };
-        let local = attach.min(alive).min(known.step_at).min(known.again_at);
+    pub(super) fn arm(&mut self, ports: &mut Ports) {
+        let attach = if self.stream.is_none() { self.attach_at } else { u64::MAX };
+        let alive = if self.attached { self.alive_at } else { u64::MAX };
+        let local = attach.min(alive).min(self.step_at).min(self.again_at);
         if local == u64::MAX {
             return;
         }
-        let at = self.hosts[known.host].clock.when(local).max(self.now + 1);
-        let known = &mut self.robots[robot];
-        if at < known.wakes_at {
-            known.wakes_at = at;
-            let run = known.run;
-            self.at(at, Event::RobotWakes { robot, run });
+        let at = ports.machines[self.host].clock.when(local).max(ports.now + 1);
+        if at < self.wakes_at {
+            self.wakes_at = at;
+            ports.at(at, Event::RobotWakes { robot: self.index, run: self.run });
         }
     }
 
     /// Looks whether a robot that had a lease still has one, if that is asked of the run.
-    fn look_for_lease(&mut self, robot: usize) {
-        if !self.plan.follows {
+    pub(super) fn look_for_lease(&mut self, ports: &mut Ports) {
+        if !ports.plan.follows {
             return;
         }
-        let now = self.boot_ms(self.robots[robot].host);
-        let known = &mut self.robots[robot];
-        let runs = known.holdings.lease(now).is_ok();
-        if std::mem::replace(&mut known.leased, runs) && !runs {
-            let (number, host) = (known.number, known.host);
-            self.see(&Seen::Lapsed { robot: number, host });
+        let now = self.boot_ms(ports);
+        let runs = self.holdings.lease(now).is_ok();
+        if std::mem::replace(&mut self.leased, runs) && !runs {
+            ports.see(&Seen::Lapsed { robot: self.number, host: self.host });
         }
     }
 
-    pub(super) fn look_for_leases(&mut self) {
-        (0..self.robots.len()).for_each(|robot| self.look_for_lease(robot));
+    fn keep_alive(&self, ports: &mut Ports) {
+        let stamp = self.boot_ms(ports);
+        let at = i64::try_from(self.index).unwrap_or(0);
+        let place = Some(Position { x_mm: at * 1_000, y_mm: i64::try_from(ports.now).unwrap_or(0) % 10_000 });
+        self.say(ports, Said::Word(AgentSaid::KeepAlive { stamp, place }));
     }
 
-    fn keep_alive(&mut self, robot: usize) {
-        let stamp = self.boot_ms(self.robots[robot].host);
-        let at = i64::try_from(robot).unwrap_or(0);
-        let place = Some(Position { x_mm: at * 1_000, y_mm: i64::try_from(self.now).unwrap_or(0) % 10_000 });
-        self.say(robot, Said::KeepAlive { stamp, place });
-    }
-
-    fn attach(&mut self, robot: usize) {
-        let host = self.robots[robot].host;
-        let now = self.boot_ms(host);
-        let again = self.rng.random_range(RETRY_MS);
-        let known = &mut self.robots[robot];
-        known.attach_at = now + again;
-        if !self.hosts[host].up {
+    fn attach(&mut self, ports: &mut Ports) {
+        let host = self.host;
+        let now = ports.boot_ms(host);
+        let again = ports.rng.random_range(RETRY_MS);
+        self.attach_at = now + again;
+        if !ports.machines[host].up {
             return;
         }
-        known.next_stream += 1;
-        let stream = StreamKey((robot as u64) << 32 | known.next_stream);
-        known.stream = Some(stream);
-        let lease = Some(LeaseTerms { ttl_ms: self.plan.lease_ms });
-        let (agent, role, session) = (known.agent.clone(), known.role.clone(), known.session);
-        let run = known.run;
-        self.hosts[host].streams.insert(stream, (robot, run));
-        self.say(robot, Said::Open(Box::new(AttachWish { shard: SHARD, agent, role, session, lease })));
-        self.keep_alive(robot);
+        self.next_stream += 1;
+        let stream = StreamKey((self.index as u64) << 32 | self.next_stream);
+        self.stream = Some(stream);
+        let lease = Some(LeaseTerms { ttl_ms: ports.plan.lease_ms });
+        let (agent, role, session) = (self.agent.clone(), self.role.clone(), self.session);
+        ports.machines[host].streams.insert(stream, (self.index, self.run));
+        self.say(ports, Said::Open(Box::new(AttachWish { shard: SHARD, agent, role, session, lease })));
+        self.keep_alive(ports);
     }
 
-    pub(super) fn on_robot_hears(&mut self, robot: usize, run: u32, stream: StreamKey, message: Box<ToAgent>) {
-        let kept = message.clone();
-        if !self.robot_takes(robot, run, || Event::RobotHears { robot, run, stream, message: kept }) {
+    pub(super) fn on_hears(&mut self, ports: &mut Ports, run: u32, stream: StreamKey, message: Box<AgentTold>) {
+        let (robot, kept) = (self.index, message.clone());
+        if !self.takes(run, || Event::RobotHears { robot, run, stream, message: kept }) {
             return;
         }
-        self.look_for_lease(robot);
-        let now = self.boot_ms(self.robots[robot].host);
-        let again = self.rng.random_range(RETRY_MS);
-        let known = &mut self.robots[robot];
-        if known.stream != Some(stream) {
+        self.look_for_lease(ports);
+        let now = self.boot_ms(ports);
+        let again = ports.rng.random_range(RETRY_MS);
+        if self.stream != Some(stream) {
             return;
         }
         let mut granted = Vec::new();
         match *message {
-            ToAgent::Attached { .. } => {
-                known.attached = true;
-                known.alive_at = now;
-                known.holdings.attached();
-                if known.wants {
-                    self.say(robot, Said::Credits(1));
-                }
-                self.take_commands(robot);
+            AgentTold::Attached { .. } => self.on_attached(ports, now),
+            AgentTold::Holds(claims) => {
+                let held = claims.into_iter().map(|(task, epoch)| claim_key(task, epoch));
+                self.holdings.keep_only(&held.collect::<BTreeSet<_>>());
             }
-            ToAgent::Holds(claims) => {
-                let key =
-                    |(task, epoch): (TaskId, ClaimEpoch)| ClaimKey { task: task.as_bytes().to_vec(), epoch: epoch.0 };
-                known.holdings.keep_only(&claims.into_iter().map(key).collect::<BTreeSet<_>>());
-            }
-            ToAgent::Grant(grant) => {
+            AgentTold::Grant(grant) => {
                 let task = grant.task;
-                let key = ClaimKey { task: task.id.as_bytes().to_vec(), epoch: task.epoch.0 };
+                let key = claim_key(task.id, task.epoch);
                 let spec = v1::TaskSpec { payload: task.spec.payload.clone(), ..v1::TaskSpec::default() };
                 let checkpoint = task.checkpoint.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
                 let task = v1::Task { id: key.task.clone(), spec: Some(spec), checkpoint, ..v1::Task::default() };
-                granted.extend(known.holdings.granted(key, Box::new(task), grant.spends_credit));
+                granted.extend(self.holdings.granted(key, Box::new(task), grant.spends_credit));
             }
-            ToAgent::Lost { task, epoch } => {
-                let unheard = known.holdings.lost(&ClaimKey { task: task.as_bytes().to_vec(), epoch: epoch.0 });
-                if unheard && known.wants {
-                    self.say(robot, Said::Credits(1));
+            AgentTold::Lost { task, epoch } => {
+                let unheard = self.holdings.lost(&claim_key(task, epoch));
+                if unheard && self.wants {
+                    self.say(ports, Said::Word(AgentSaid::Credits(1)));
                 }
             }
-            ToAgent::Lease(lease) => granted.extend(known.holdings.renewed(lease.stamp + lease.usable_ms)),
-            ToAgent::Command { command, told } => return self.on_command_told(robot, command, told),
-            ToAgent::Ended(why) => {
-                if matches!(why, Some(NotDone::Refused(Refusal::NotAttached { .. }))) {
-                    known.holdings.lose_all();
+            AgentTold::Lease(lease) => granted.extend(self.holdings.renewed(lease.stamp + lease.usable_ms)),
+            AgentTold::Command(command, told) => return self.on_command_told(ports, command, told),
+            AgentTold::Ended(why) => {
+                if matches!(why, Some(NotDone::Refused(Refusal::Agent(AgentRefusal::NotAttached { .. })))) {
+                    self.holdings.lose_all();
                 }
-                (known.stream, known.attached, known.attach_at) = (None, false, now + again);
+                (self.stream, self.attached, self.attach_at) = (None, false, now + again);
             }
         }
-        let known = &mut self.robots[robot];
         for granted in granted {
             if let Granted::New(key, task) = granted {
-                known.wants = false;
-                known.queue.push_back((key, task));
+                self.wants = false;
+                self.queue.push_back((key, task));
             }
         }
-        self.work(robot, now);
-        self.arm_robot(robot);
+        self.work(ports, now);
+        self.arm(ports);
+    }
+
+    fn on_attached(&mut self, ports: &mut Ports, now: u64) {
+        self.attached = true;
+        self.alive_at = now;
+        self.holdings.attached();
+        if self.wants {
+            self.say(ports, Said::Word(AgentSaid::Credits(1)));
+        }
+        self.take_commands(ports);
     }
 }

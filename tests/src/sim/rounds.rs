@@ -3,11 +3,14 @@
 use skep_fleet::{HeartbeatKey, OrchestratorEffect, OrchestratorEvent};
 use skep_protocol::entry::EntryBody;
 use skep_protocol::heartbeat::{Heartbeat, HeartbeatFailure, HeartbeatReply};
-use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply, TaskView};
+use skep_protocol::query::{Answer, AsOf, Query, QueryFailure, QueryReply};
+use skep_protocol::task::TaskView;
 
-use super::host::{RPC_TIMEOUT_MS, host_of, node_id};
+use super::host::RPC_TIMEOUT_MS;
+use super::names::{host_of, node_id};
+use super::nodes::Nodes;
+use super::parcel::Message;
 use super::replica::{Asker, Awaits, Round, RoundFor};
-use super::world::{Message, Sim};
 
 /// How long the orchestrator waits for its proposal, in milliseconds.
 const PROPOSAL_TIMEOUT_MS: u64 = 5_000;
@@ -15,14 +18,14 @@ const PROPOSAL_TIMEOUT_MS: u64 = 5_000;
 /// How many ways of the farthest hosts longer a leader waits for an answer: two round trips.
 const WAYS_WAITED: u64 = 4;
 
-impl Sim {
+impl Nodes {
     /// How long a leader waits for what takes no longer than `least_ms` where nobody is far, in milliseconds.
     fn patience_ms(&self, least_ms: u64) -> u64 {
-        least_ms + WAYS_WAITED * self.far_ms_max()
+        least_ms + WAYS_WAITED * self.ports.far_ms_max()
     }
 
     pub(super) fn begin_round(&mut self, host: usize, what: RoundFor) {
-        let until_ms = self.boot_ms(host) + self.patience_ms(RPC_TIMEOUT_MS);
+        let until_ms = self.ports.boot_ms(host) + self.patience_ms(RPC_TIMEOUT_MS);
         let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
         lead.round += 1;
         let round = (lead.round, until_ms, what);
@@ -43,7 +46,7 @@ impl Sim {
     }
 
     pub(super) fn on_query(&mut self, host: usize, asker: Asker, query: Query) {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let failure = match &self.hosts[host].replica {
             None => QueryFailure::NoReplica(self.elsewhere(host)),
             Some(replica) if replica.is_ready(host, boot_ms) => {
@@ -53,11 +56,11 @@ impl Sim {
             }
             Some(_) => QueryFailure::NotLeader(self.elsewhere(host)),
         };
-        self.send(host, asker.host, Message::Queried { asker, reply: Box::new(Err(failure)) });
+        self.ports.send(host, asker.host, Message::Queried { asker, reply: Box::new(Err(failure)) });
     }
 
     fn answer_query(&mut self, host: usize, asker: Asker, query: Query, next: usize, confirmed: bool) {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let Some(replica) = &self.hosts[host].replica else { return };
         let (state, clock) = (&replica.state, replica.clock.now(boot_ms));
         let (index, stamp) = (replica.applied as u64, state.clock());
@@ -73,16 +76,16 @@ impl Sim {
         } else {
             Err(QueryFailure::NoQuorum)
         };
-        self.send(host, asker.host, Message::Queried { asker, reply: Box::new(reply) });
+        self.ports.send(host, asker.host, Message::Queried { asker, reply: Box::new(reply) });
     }
 
     pub(super) fn on_heartbeat(&mut self, host: usize, asker: Asker, heartbeat: Heartbeat) {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let ready = self.hosts[host].replica.as_ref().is_some_and(|replica| replica.is_ready(host, boot_ms));
         let lead = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut());
         let Some(lead) = lead.filter(|_| ready) else {
             let result = Err(HeartbeatFailure::NotLeader(self.elsewhere(host)));
-            return self.send(host, asker.host, Message::Heard { by: host, asker, result });
+            return self.ports.send(host, asker.host, Message::Heard { by: host, asker, result });
         };
         let key = lead.next_key;
         lead.next_key += 1;
@@ -102,7 +105,7 @@ impl Sim {
 
     /// Tells the orchestrator what happened, or that time passed, and carries out what it wants.
     pub(super) fn orchestrate(&mut self, host: usize, event: Option<OrchestratorEvent>) {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let Some(replica) = &mut self.hosts[host].replica else { return };
         let (Some(now), Some(lead)) = (replica.clock.now(boot_ms), replica.lead.as_mut()) else { return };
         let Some(orchestrator) = &mut lead.orchestrator else { return };
@@ -121,7 +124,7 @@ impl Sim {
     }
 
     fn carry_out_for_orchestrator(&mut self, host: usize, term: u64, effect: OrchestratorEffect) {
-        let boot_ms = self.boot_ms(host);
+        let boot_ms = self.ports.boot_ms(host);
         let proposal_until = boot_ms + self.patience_ms(PROPOSAL_TIMEOUT_MS);
         let update_until = boot_ms + self.patience_ms(RPC_TIMEOUT_MS);
         let Some(lead) = self.hosts[host].replica.as_mut().and_then(|replica| replica.lead.as_mut()) else { return };
@@ -142,7 +145,7 @@ impl Sim {
             OrchestratorEffect::Answer { key, reply } => {
                 if let Some(asker) = lead.askers.remove(&key.0) {
                     let reply = HeartbeatReply { lead: self.hint(host), ..reply };
-                    self.send(host, asker.host, Message::Heard { by: host, asker, result: Ok(reply) });
+                    self.ports.send(host, asker.host, Message::Heard { by: host, asker, result: Ok(reply) });
                 }
             }
             OrchestratorEffect::Update { node, update } => {
@@ -150,7 +153,7 @@ impl Sim {
                 let number = lead.next_key;
                 lead.next_key += 1;
                 lead.updates.insert(to, (number, update_until));
-                self.send(host, to, Message::Claims { from: host, term, number, update: Box::new(update) });
+                self.ports.send(host, to, Message::Claims { from: host, term, number, update: Box::new(update) });
             }
         }
     }

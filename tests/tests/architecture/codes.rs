@@ -1,29 +1,32 @@
-//! The page of errors names what a client can be told.
+//! The catalogue of errors is the one place where codes are written, and the page of errors names what it has.
 
-use std::collections::BTreeSet;
+use skep_protocol::code::Code;
 
-/// Where the codes are said: by a node, and by a client whom no node answers.
-const SAID: [&str; 2] = ["node/api/src/failure.rs", "protocol/clients/rust/src/error.rs"];
+/// Where codes are written.
+const CATALOGUE: &str = "protocol/src/code.rs";
 const PAGE: &str = "node/README.md";
 
 /// The numbers of the codes in a text.
-fn codes(text: &str) -> BTreeSet<&str> {
+fn codes(text: &str) -> impl Iterator<Item = &str> {
     let is_number = |number: &&str| number.bytes().all(|digit| digit.is_ascii_digit());
-    text.split("SKEP-").skip(1).filter_map(|after| after.get(..4)).filter(is_number).collect()
+    text.split("SKEP-").skip(1).filter_map(|after| after.get(..4)).filter(is_number)
+}
+
+#[test]
+fn codes_are_written_in_the_catalogue_alone() {
+    for (path, text) in crate::sources().into_iter().filter(|(path, _)| path != CATALOGUE) {
+        let written: Vec<&str> = codes(&text).collect();
+        assert!(written.is_empty(), "{path} writes codes, which {CATALOGUE} has names for: {written:?}");
+    }
 }
 
 #[test]
 fn the_page_of_errors_names_each_code_once_and_no_other() {
-    let sources = crate::sources();
-    let product = sources.iter().filter(|(path, _)| SAID.contains(&path.as_str()));
-    let said: BTreeSet<&str> =
-        product.flat_map(|(_, text)| codes(text.split("#[cfg(test)]").next().unwrap_or_default())).collect();
     let page = std::fs::read_to_string(crate::root().join(PAGE)).unwrap();
-    let rows: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `SKEP-")?.get(..4)).collect();
-    assert!(rows.is_sorted(), "{rows:?}");
-    assert_eq!(said.iter().copied().collect::<Vec<_>>(), rows, "left: what the code says; right: {PAGE}");
-    for (path, text) in &sources {
-        let unsaid: Vec<&str> = codes(text).difference(&said).copied().collect();
-        assert!(unsaid.is_empty(), "{path} names codes that neither nodes nor clients say: {unsaid:?}");
-    }
+    let rows: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.get(..9)).collect();
+    let rows: Vec<&str> = rows.into_iter().filter(|row| row.starts_with("SKEP-")).collect();
+    let known: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(rows, known, "left: {PAGE}; right: {CATALOGUE}");
+    let unknown: Vec<&str> = codes(&page).filter(|number| Code::of(&format!("SKEP-{number}")).is_none()).collect();
+    assert!(unknown.is_empty(), "{PAGE} names codes that {CATALOGUE} does not have: {unknown:?}");
 }

@@ -335,6 +335,11 @@ fn types_of_libraries_end_where_the_walls_are() {
         assert!(!uses("fjall::") || may(&["consensus/store/src/"]), "{path} uses fjall");
         assert!(!uses("libp2p::") || may(&["node/mesh/"]), "{path} uses libp2p");
         assert!(!uses("quinn::") || may(&["consensus/src/net/"]), "{path} uses quinn");
+        // Operators, and issuers of certificates, sign in one place each.
+        assert!(
+            !uses("ed25519_dalek::") || may(&["protocol/src/signing/", "protocol/trust/"]),
+            "{path} uses ed25519-dalek"
+        );
         // Over HTTP there are no traits of gRPC's services either.
         let of_transport = ["tonic", "_server::"].into_iter().find(|name| uses(name));
         let may_not = of_transport.filter(|_| path.starts_with("node/api/src/service/"));

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_protocol::agent::Position;
 use skep_protocol::ids::AttachmentId;
+use skep_protocol::position::Position;
 use skep_protocol::text::{AgentId, Capability};
 
 #[cfg(test)]

@@ -239,7 +239,7 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::entry::Op;
+    use skep_protocol::task::TaskOp;
 
     use super::*;
     use crate::orchestrator::support::{Served, task};
@@ -288,7 +288,7 @@ mod tests {
             let (agent, former, attachment) = served.attachments[0].clone();
             served.create(1, &[]);
             let (by, attachment) = (agent.clone(), Some(attachment));
-            served.ask(Op::ClaimTask { agent: by, task: Some(task(1)), attachment });
+            served.ask(TaskOp::Claim { agent: by, task: Some(task(1)), attachment });
             assert_eq!(served.state.held_by(&agent).count(), 1);
             let mut delivery = Delivery::default();
             delivery.note(&served.state, &agent);

@@ -38,7 +38,7 @@ impl Endings {
 mod tests {
     use skep_protocol::entry::{Entry, EntryBody, Op, Request};
     use skep_protocol::ids::RequestId;
-    use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskSpec};
+    use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskOp, TaskSpec};
     use skep_protocol::text::{TaskKind, Title};
 
     use super::*;
@@ -76,7 +76,10 @@ mod tests {
                 id: RequestId::from_bytes(n.to_be_bytes()),
                 first_sent: now,
                 deadline: now.plus_ms(60_000),
-                op: Op::CreateTask { task: TaskId::from_bytes(n.to_be_bytes()), spec: Box::new(spec.clone()) },
+                op: Op::Task(TaskOp::Create {
+                    task: TaskId::from_bytes(n.to_be_bytes()),
+                    spec: Box::new(spec.clone()),
+                }),
             };
             let requests: Vec<Request> = (1..=QUEUED).map(create).collect();
             for some in requests.chunks(PER_ENTRY) {

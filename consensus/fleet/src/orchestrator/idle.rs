@@ -35,9 +35,10 @@ impl IdleAgents {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::agent::{LeaseTerms, Role};
+    use skep_protocol::agent::{AgentOp, Role};
     use skep_protocol::entry::{Entry, EntryBody, Op, Request};
     use skep_protocol::ids::{NodeId, RequestId, SessionId};
+    use skep_protocol::lease::LeaseTerms;
 
     use super::*;
     use crate::FleetLimits;
@@ -59,7 +60,7 @@ mod tests {
         for n in 1..=GONE {
             let (agent, role) = (AgentId::new(format!("agent-{n}")).unwrap(), Role::unregistered());
             let (node, session) = (NodeId::from_public_key([1; 32]), SessionId::from_bytes([1; 16]));
-            let op = Op::AttachAgent { agent, role, node, session, lease: LeaseTerms::DEFAULT };
+            let op = Op::Agent(AgentOp::Attach { agent, role, node, session, lease: LeaseTerms::DEFAULT });
             let (id, deadline) = (RequestId::from_bytes(n.to_be_bytes()), now.plus_ms(60_000));
             apply(&mut state, now, EntryBody::Requests(vec![Request { id, first_sent: now, deadline, op }]));
         }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_protocol::agent::{Attachment, LeaseTerms};
+use skep_protocol::agent::Attachment;
 use skep_protocol::entry::Decision;
 use skep_protocol::heartbeat::Renewal;
 use skep_protocol::ids::AttachmentId;
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;

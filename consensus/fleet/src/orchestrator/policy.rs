@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_protocol::agent::Position;
+use skep_protocol::position::Position;
 use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 

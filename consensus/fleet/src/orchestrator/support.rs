@@ -1,10 +1,11 @@
 //! A shard in a test of how much is looked at.
 
-use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::agent::{AgentOp, Role};
 use skep_protocol::entry::{Entry, EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat};
 use skep_protocol::ids::{AttachmentId, NodeId, RequestId, SessionId, TaskId};
-use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskSpec};
+use skep_protocol::lease::LeaseTerms;
+use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskOp, TaskSpec};
 use skep_protocol::text::{AgentId, Capability, RoleName, TaskKind, Title};
 use skep_protocol::time::LogInstant;
 
@@ -38,7 +39,7 @@ impl Served {
         let (name, capabilities) = (RoleName::new("worker").unwrap(), Default::default());
         let role = Role { name, capabilities, stateful: false, max_concurrent: 4 };
         let lease = LeaseTerms::DEFAULT;
-        self.ask(Op::AttachAgent { agent: agent.clone(), role, node, session, lease });
+        self.ask(AgentOp::Attach { agent: agent.clone(), role, node, session, lease });
         let attachment = self.state.agent(&agent).unwrap().attachment.unwrap();
         assert_eq!(attachment.node, node);
         self.attachments.push((agent, node, attachment.id));
@@ -47,14 +48,14 @@ impl Served {
     /// Ends one of the attachments.
     pub(super) fn detach(&mut self, at: usize) {
         let (agent, _, attachment) = self.attachments[at].clone();
-        self.ask(Op::DetachAgent { agent: agent.clone(), attachment });
+        self.ask(AgentOp::Detach { agent: agent.clone(), attachment });
         assert_eq!(self.state.agent(&agent).unwrap().attachment, None);
     }
 
     /// Applies a request.
-    pub(super) fn ask(&mut self, op: Op) {
+    pub(super) fn ask(&mut self, op: impl Into<Op>) {
         let (now, id) = (self.now, RequestId::from_bytes(u128::from(self.index + 1).to_be_bytes()));
-        let request = Request { id, first_sent: now, deadline: now.plus_ms(60_000), op };
+        let request = Request { id, first_sent: now, deadline: now.plus_ms(60_000), op: op.into() };
         self.apply(EntryBody::Requests(vec![request]));
     }
 
@@ -78,13 +79,13 @@ impl Served {
             disconnect: DisconnectPolicy::default(),
             place: None,
         };
-        self.ask(Op::CreateTask { task: task(n), spec: Box::new(spec) });
+        self.ask(TaskOp::Create { task: task(n), spec: Box::new(spec) });
     }
 
     /// The node of an agent says that it wants so many tasks in all, and that it is somewhere else than before.
     pub(super) fn says(&self, orchestrator: &mut Orchestrator, at: usize, credit_limit: u64, x_mm: i64) {
         let (agent, node, attachment) = self.attachments[at].clone();
-        let place = Some(skep_protocol::agent::Position { x_mm, y_mm: 0 });
+        let place = Some(skep_protocol::position::Position { x_mm, y_mm: 0 });
         let said = AgentHeartbeat { agent, attachment, credit_limit, place, renew: false };
         let event = Event::Heartbeat { key: HeartbeatKey(0), node, heartbeat: Heartbeat { agents: vec![said] } };
         orchestrator.handle(event, &self.state, self.now);

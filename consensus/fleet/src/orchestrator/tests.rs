@@ -1,5 +1,6 @@
-use skep_protocol::agent::LeaseTerms;
-use skep_protocol::entry::{EntryBody, Op};
+use skep_protocol::agent::AgentOp;
+use skep_protocol::entry::EntryBody;
+use skep_protocol::lease::LeaseTerms;
 
 use super::support::Served;
 use super::*;
@@ -45,7 +46,7 @@ fn nothing_is_kept_of_agents_that_came_and_went() {
         for at in 0..usize::from(AGENTS) {
             served.detach(at);
             if removed {
-                served.ask(Op::RemoveAgent { agent: served.attachments[at].0.clone() });
+                served.ask(AgentOp::Remove { agent: served.attachments[at].0.clone() });
             }
         }
         assert_eq!(served.state.counts().agents, if removed { 0 } else { u64::from(AGENTS) });

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_protocol::agent::Position;
 use skep_protocol::entry::Decision;
 use skep_protocol::heartbeat::AgentHeartbeat;
 use skep_protocol::ids::{AttachmentId, TaskId};
+use skep_protocol::position::Position;
 use skep_protocol::task::{Task, TaskState};
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;

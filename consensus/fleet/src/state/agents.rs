@@ -1,34 +1,31 @@
 //! How agents come and go, and what is asked of them.
 
-use skep_protocol::agent::{AgentRecord, Role};
-use skep_protocol::change::ReclaimCause;
+use skep_protocol::agent::{AgentOp, AgentRecord, AgentView};
 use skep_protocol::ids::AttachmentId;
-use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::query::AgentView;
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::ReclaimCause;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::FleetState;
 use super::changes::Changes;
+use crate::tables::agents::overlaps;
+
 #[cfg(test)]
 use super::looks;
-use crate::tables::agents::{Wish, overlaps};
 
 impl FleetState {
-    pub(super) fn register_agent(
-        &mut self,
-        agent: &AgentId,
-        role: &Role,
-        changes: &mut Changes,
-    ) -> Result<Receipt, Refusal> {
-        let held = self.tasks.held_count(agent);
-        self.agents.register(agent, role, held, &mut self.head.cx(changes))
-    }
-
-    pub(super) fn remove_agent(&mut self, agent: &AgentId, changes: &mut Changes) -> Result<Receipt, Refusal> {
-        let held = self.tasks.held_count(agent);
-        let receipt = self.agents.remove(agent, held, &mut self.head.cx(changes))?;
-        self.commands.close_inbox(agent, &self.agents, self.head.applying.index);
+    /// Does what somebody asks of the agents, and what follows from it for their tasks and commands.
+    pub(super) fn apply_to_agents(&mut self, op: &AgentOp, changes: &mut Changes) -> Result<Receipt, Refusal> {
+        let held = self.tasks.held_count(op.agent());
+        let receipt = self.agents.apply(op, held, &mut self.head.cx(changes))?;
+        match op {
+            AgentOp::Register { .. } => {}
+            AgentOp::Remove { agent } => self.commands.close_inbox(agent, &self.agents, self.head.applying.index),
+            AgentOp::Attach { agent, .. } => self.commands.note_attachment(agent, self.head.applying.index),
+            AgentOp::Detach { agent, .. } => self.take_back(agent, ReclaimCause::Detached, changes),
+        }
         Ok(receipt)
     }
 
@@ -40,43 +37,17 @@ impl FleetState {
         }
     }
 
-    pub(super) fn attach_agent(
-        &mut self,
-        agent: &AgentId,
-        wish: &Wish<'_>,
-        changes: &mut Changes,
-    ) -> Result<Receipt, Refusal> {
+    /// The lease of an agent ended, as far as the orchestrator saw.
+    pub(super) fn expire_lease(&mut self, agent: &AgentId, attachment: AttachmentId, changes: &mut Changes) {
         let held = self.tasks.held_count(agent);
-        let receipt = self.agents.attach(agent, wish, held, &mut self.head.cx(changes))?;
-        self.commands.note_attachment(agent, self.head.applying.index);
-        Ok(receipt)
-    }
-
-    pub(super) fn detach_agent(
-        &mut self,
-        agent: &AgentId,
-        attachment: AttachmentId,
-        changes: &mut Changes,
-    ) -> Result<Receipt, Refusal> {
-        self.agents.check_attachment(agent, attachment)?;
-        self.end_attachment(agent, attachment, false, changes);
-        Ok(Receipt::Agent(agent.clone()))
-    }
-
-    /// Ends an attachment if it is still the one that is meant, and takes back everything that the agent holds.
-    pub(super) fn end_attachment(
-        &mut self,
-        agent: &AgentId,
-        attachment: AttachmentId,
-        expired: bool,
-        changes: &mut Changes,
-    ) {
-        let held = self.tasks.held_count(agent);
-        if !self.agents.end_attachment(agent, attachment, expired, held, &mut self.head.cx(changes)) {
-            return;
+        if self.agents.end_attachment(agent, attachment, true, held, &mut self.head.cx(changes)) {
+            self.take_back(agent, ReclaimCause::LeaseExpired, changes);
         }
+    }
+
+    /// Takes back everything that an agent holds whose attachment ended.
+    fn take_back(&mut self, agent: &AgentId, cause: ReclaimCause, changes: &mut Changes) {
         self.commands.note_attachment(agent, self.head.applying.index);
-        let cause = if expired { ReclaimCause::LeaseExpired } else { ReclaimCause::Detached };
         self.tasks.reclaim_all(agent, cause, &mut self.agents, &mut self.head.cx(changes));
     }
 

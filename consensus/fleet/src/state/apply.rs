@@ -1,17 +1,16 @@
 //! Entries in, replies and changes out.
 
-use std::sync::Arc;
-
-use skep_protocol::change::ChangeKind;
-use skep_protocol::command::InvalidCommand;
+use skep_protocol::change::ShardChange;
+use skep_protocol::command::{CommandOp, CommandRefusal, InvalidCommand};
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
+use skep_protocol::operator::{OperatorChange, OperatorRefusal};
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::{Refusal, RequestRefusal};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::changes::{Changes, count_dropped};
 use super::{Applied, FleetState, LogPosition};
-use crate::tables::agents::Wish;
 
 impl FleetState {
     /// Applies the entry at a place of the log. Deterministic: depends on the state and the arguments only.
@@ -63,7 +62,7 @@ impl FleetState {
         if begins_era {
             self.tasks.carry_over(before, &mut self.agents, &mut self.head.cx(changes));
             self.agents.count_all_idle_anew(self.head.clock);
-            changes.record(self.head.clock, ChangeKind::ClockLost { now: self.head.clock });
+            changes.record(self.head.clock, ShardChange::ClockLost { now: self.head.clock });
         }
         match &entry.body {
             EntryBody::ClockLost => Vec::new(),
@@ -100,7 +99,7 @@ impl FleetState {
     fn agree(&mut self, rules: &Rules, changes: &mut Changes) {
         if rules.version > self.head.fleet_version {
             (self.head.fleet_version, self.head.limits) = (rules.version, rules.limits);
-            changes.record(self.head.clock, ChangeKind::RulesAgreed { rules: Box::new(rules.clone()) });
+            changes.record(self.head.clock, ShardChange::RulesAgreed { rules: Box::new(rules.clone()) });
         }
     }
 
@@ -113,7 +112,7 @@ impl FleetState {
             Decision::AssignTask { task, agent, attachment, nth } => {
                 tasks.assign(*task, agent, *attachment, *nth, agents, cx);
             }
-            Decision::ExpireLease { agent, attachment } => self.end_attachment(agent, *attachment, true, changes),
+            Decision::ExpireLease { agent, attachment } => self.expire_lease(agent, *attachment, changes),
             Decision::ReleaseWave { command, wave } => commands.release_wave(*command, *wave, agents, cx),
             Decision::ExpireCommand { command } => commands.expire(*command, agents, cx),
             Decision::DoubtCommand { command } => commands.doubt(*command, agents, cx),
@@ -136,8 +135,8 @@ impl FleetState {
             Err(refusal) => {
                 let why = || Box::new(refusal.clone());
                 if let Some((by, command)) = request.op.operator() {
-                    changes.record(self.head.clock, ChangeKind::OperatorRefused { by, command, why: why() });
-                } else if let Op::EndDelivery { ended } = &request.op {
+                    changes.record(self.head.clock, OperatorChange::Refused { by, command, why: why() });
+                } else if let Op::Command(CommandOp::End { ended }) = &request.op {
                     changes.record(self.head.clock, self.commands.refused_outcome(ended, why()));
                 }
                 Reply::Refused(refusal)
@@ -156,53 +155,27 @@ impl FleetState {
             && first_sent <= deadline
             && deadline.since_ms(first_sent) <= self.head.limits.request_deadline_ms_max;
         if !possible {
-            return Err(Refusal::ClockImpossible { first_sent, deadline, now });
+            return Err(RequestRefusal::ClockImpossible { first_sent, deadline, now }.into());
         }
         if deadline < now {
-            return Err(Refusal::Expired { deadline, now });
+            return Err(RequestRefusal::Expired { deadline, now }.into());
         }
         if first_sent < self.dedup.floor() {
-            return Err(Refusal::WindowPassed { first_sent, floor: self.dedup.floor() });
+            return Err(RequestRefusal::Forgotten { first_sent, floor: self.dedup.floor() }.into());
         }
         let FleetLimits { dedup_ids_max, dedup_ahead_part, .. } = self.head.limits;
         if first_sent > now && self.dedup.is_full_ahead(dedup_ids_max, dedup_ahead_part) {
-            return Err(Refusal::SentAhead { first_sent, now });
+            return Err(RequestRefusal::SentAhead { first_sent, now }.into());
         }
         Ok(())
     }
 
     fn execute(&mut self, op: &Op, changes: &mut Changes) -> Result<Receipt, Refusal> {
-        let cx = &mut self.head.cx(changes);
-        let (tasks, commands) = (&mut self.tasks, &mut self.commands);
-        let (agents, operators) = (&mut self.agents, &mut self.operators);
         match op {
-            Op::CreateTask { task, spec } => tasks.create(*task, spec, agents, cx),
-            Op::ClaimTask { agent, task, attachment } => tasks.claim(agent, *task, *attachment, agents, cx),
-            Op::ReportProgress { claim, permille, note, checkpoint } => {
-                tasks.report_progress(claim, *permille, note, checkpoint.as_deref(), agents, cx)
-            }
-            Op::CompleteTask { claim, result } => tasks.complete(claim, result, agents, cx),
-            Op::FailTask { claim, reason, retryable } => tasks.fail(claim, reason, *retryable, agents, cx),
-            Op::CancelTask { task, reason } => tasks.cancel(*task, reason, agents, cx),
-            Op::ReleaseTask { claim } => tasks.give_back(claim, agents, cx),
-            Op::RequeueTask { task, reason } => tasks.requeue(*task, reason, agents, cx),
-            Op::SettleDeadLetter { task, again, reason } => tasks.settle_dead_letter(*task, *again, reason, agents, cx),
-            Op::RegisterAgent { agent, role } => self.register_agent(agent, role, changes),
-            Op::RemoveAgent { agent } => self.remove_agent(agent, changes),
-            Op::AttachAgent { agent, role, node, session, lease } => {
-                let wish = Wish { role, node: *node, session: *session, lease: *lease };
-                self.attach_agent(agent, &wish, changes)
-            }
-            Op::DetachAgent { agent, attachment } => self.detach_agent(agent, *attachment, changes),
-            Op::ReplaceFirst { replacement } => self.replace_first(&Arc::new(replacement.as_ref().clone()), changes),
-            Op::GrantOperator { grant } => self.grant_operator(grant, changes),
-            Op::SendCommand { command } => commands.send(command, agents, operators, cx),
-            Op::OrderCommand { order } => commands.order(order, agents, operators, cx),
-            Op::OpenInbox { agent, attachment, journal: to, groups } => {
-                commands.open_inbox(agent, *attachment, *to, groups, agents, cx)
-            }
-            Op::ReportDelivery { report } => commands.report_delivery(report, cx),
-            Op::EndDelivery { ended } => commands.report_ended(ended, agents, cx),
+            Op::Task(op) => self.tasks.apply(op, &mut self.agents, &mut self.head.cx(changes)),
+            Op::Agent(op) => self.apply_to_agents(op, changes),
+            Op::Operator(op) => self.apply_to_operators(op, changes),
+            Op::Command(op) => self.commands.apply(op, &self.agents, &mut self.operators, &mut self.head.cx(changes)),
         }
     }
 
@@ -225,14 +198,14 @@ impl FleetState {
 /// that proposed it looked at.
 fn check_stated(op: &Op) -> Result<(), Refusal> {
     if let Some(number) = op.unknown_field() {
-        return Err(InvalidCommand::UnknownField { number }.into());
+        return Err(CommandRefusal::Invalid(InvalidCommand::UnknownField { number }).into());
     }
-    op.forged().map_or(Ok(()), |operator| Err(Refusal::NotSigned(operator)))
+    op.forged().map_or(Ok(()), |operator| Err(OperatorRefusal::NotSigned(operator).into()))
 }
 
 /// The answers to requests that are not judged: they may be sent again.
 fn deposed(requests: &[Request]) -> Vec<Reply> {
-    requests.iter().map(|_| Reply::Refused(Refusal::Deposed)).collect()
+    requests.iter().map(|_| Reply::Refused(RequestRefusal::Deposed.into())).collect()
 }
 
 /// Tells one body from another under the same request id.

@@ -15,8 +15,8 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn record(&mut self, at: LogInstant, what: ChangeKind) {
-        self.list.push(Change { at, request: self.request, what });
+    pub(crate) fn record(&mut self, at: LogInstant, what: impl Into<ChangeKind>) {
+        self.list.push(Change { at, request: self.request, what: what.into() });
     }
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Cx<'a> {
 
 impl Cx<'_> {
     /// Something changed.
-    pub(crate) fn record(&mut self, what: ChangeKind) {
+    pub(crate) fn record(&mut self, what: impl Into<ChangeKind>) {
         self.changes.record(self.now, what);
     }
 

@@ -7,7 +7,8 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use skep_protocol::entry::Request;
 use skep_protocol::ids::RequestId;
-use skep_protocol::outcome::{Refusal, Reply};
+use skep_protocol::outcome::Reply;
+use skep_protocol::refusal::RequestRefusal;
 use skep_protocol::time::LogInstant;
 
 use pages::{Entry, Pages};
@@ -41,7 +42,7 @@ impl Answer {
 
     /// What was answered. Bytes that say nothing are of a request that was answered, and is not to be done again.
     fn reply(&self) -> Reply {
-        postcard::from_bytes(self.bytes()).unwrap_or(Reply::Refused(Refusal::RequestIdReused))
+        postcard::from_bytes(self.bytes()).unwrap_or(Reply::Refused(RequestRefusal::IdReused.into()))
     }
 }
 
@@ -199,7 +200,7 @@ impl Dedup {
     pub(crate) fn recall(&self, request: &Request, body_hash: u64) -> Option<Reply> {
         let known = self.known.get(&request.id)?;
         let same = known.body_hash == body_hash;
-        Some(if same { known.answer.reply() } else { Reply::Refused(Refusal::RequestIdReused) })
+        Some(if same { known.answer.reply() } else { Reply::Refused(RequestRefusal::IdReused.into()) })
     }
 
     /// Whether no more ids can be remembered that were first sent ahead of the clock.

@@ -1,36 +1,29 @@
 //! What operators state of one another, and what is asked of them.
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
 
-use skep_protocol::authority::{
-    AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant, SignedReplacement,
-};
 use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::operator::{AuthorityNews, KnownFirst, OperatorGrant, OperatorOp, Root};
+use skep_protocol::outcome::Receipt;
 use skep_protocol::recovery::{Lineage, SignedRecovery};
-use skep_protocol::statement::Place;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::signing::{OperatorKey, Place};
 
 use super::FleetState;
 use super::changes::Changes;
 
 impl FleetState {
-    /// Another key is the first operator from now on. Nobody is an operator any more by the word of the one before it.
-    pub(super) fn replace_first(
-        &mut self,
-        signed: &Arc<SignedReplacement>,
-        changes: &mut Changes,
-    ) -> Result<Receipt, Refusal> {
-        let receipt = self.operators.replace_first(signed, &mut self.head.cx(changes))?;
-        self.commands.withdraw(&self.operators, &self.agents, &mut self.head.cx(changes));
-        Ok(receipt)
-    }
-
-    pub(super) fn grant_operator(&mut self, signed: &SignedGrant, changes: &mut Changes) -> Result<Receipt, Refusal> {
-        let was_known = self.operators.is_known(&signed.statement().operator);
-        let receipt = self.operators.grant(signed, &mut self.head.cx(changes))?;
-        // One that is new has sent nothing, and nobody is one by its word.
-        if was_known {
+    /// Takes what somebody states of operators, and calls off what may not be asked for by it any more.
+    pub(super) fn apply_to_operators(&mut self, op: &OperatorOp, changes: &mut Changes) -> Result<Receipt, Refusal> {
+        let may_take_rights = match op {
+            OperatorOp::ReplaceFirst { .. } => true,
+            // One that is new has sent nothing, and nobody is one by its word.
+            OperatorOp::Grant { grant } => self.operators.is_known(&grant.operator),
+        };
+        let receipt = self.operators.apply(op, &mut self.head.cx(changes))?;
+        if may_take_rights {
             self.commands.withdraw(&self.operators, &self.agents, &mut self.head.cx(changes));
         }
         Ok(receipt)

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::command::{CommandClass, Delivery, PerClass, VoidCause};
+use skep_protocol::command::{CommandClass, PerClass, VoidCause};
 use skep_protocol::ids::{AttachmentId, HomeEpoch, JournalId, NodeId};
 use skep_protocol::limits;
-use skep_protocol::pull::{Pull, PullFor, PulledFor};
+use skep_protocol::pull::{Delivery, Pull, PullFor, PulledFor};
 use skep_protocol::text::AgentId;
 
 use super::FleetState;

@@ -6,11 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 use skep_protocol::agent::AgentRecord;
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::fleet::{FLEET_VERSIONS, FleetLimits, FleetVersions};
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::Dropped;
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::task::Task;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
@@ -24,7 +24,7 @@ use crate::tables::operators::{Operator, Operators, OperatorsHead};
 use crate::tables::tasks::Tasks;
 
 /// The snapshot format that is written and read.
-const FORMAT: u8 = 11;
+const FORMAT: u8 = 12;
 /// Bytes at which a part of a snapshot is handed on. One object is never divided.
 const PART_BYTES: usize = 64 * 1024;
 
@@ -264,6 +264,7 @@ impl FleetState {
             self.operators.restore(key, operator);
             Ok(())
         })?;
+        self.operators.stand_all_anew();
         from.take_all(|(agent, head): (AgentId, OutboxHead)| {
             self.commands.restore_outbox(agent, head, applied);
             Ok(())

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use skep_protocol::ids::TaskId;
-use skep_protocol::query::WaitReason;
-use skep_protocol::task::Task;
+use skep_protocol::task::{Task, WaitReason};
 use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
 

@@ -1,8 +1,8 @@
-use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::agent::{AgentOp, Role};
 use skep_protocol::entry::{Entry, EntryBody, Op, Request};
 use skep_protocol::ids::{NodeId, RequestId, SessionId, TaskId};
-use skep_protocol::query::WaitReason;
-use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskSpec};
+use skep_protocol::lease::LeaseTerms;
+use skep_protocol::task::{DisconnectPolicy, RetryPolicy, TaskOp, TaskSpec, WaitReason};
 use skep_protocol::text::{AgentId, Capability, RoleName, TaskKind, Title};
 use skep_protocol::time::LogInstant;
 
@@ -25,14 +25,14 @@ fn task(n: u8, required: &[&str]) -> Op {
         disconnect: DisconnectPolicy::default(),
         place: None,
     };
-    Op::CreateTask { task: TaskId::from_bytes([n; 16]), spec: Box::new(spec) }
+    Op::Task(TaskOp::Create { task: TaskId::from_bytes([n; 16]), spec: Box::new(spec) })
 }
 
 fn attach(n: u128) -> Op {
     let capabilities = [Capability::new(format!("skill-{}", n % 3)).unwrap()].into();
     let role = Role { name: RoleName::new("worker").unwrap(), capabilities, stateful: false, max_concurrent: 1 };
     let (node, session) = (NodeId::from_public_key([1; 32]), SessionId::from_bytes([1; 16]));
-    Op::AttachAgent { agent: agent(n), role, node, session, lease: LeaseTerms::DEFAULT }
+    Op::Agent(AgentOp::Attach { agent: agent(n), role, node, session, lease: LeaseTerms::DEFAULT })
 }
 
 fn agent(n: u128) -> AgentId {
@@ -56,7 +56,8 @@ fn why_a_task_waits_is_told_without_a_look_at_each_agent() {
     {
         apply(&mut state, task(n, required));
     }
-    let take = |n| Op::ClaimTask { agent: agent(1), task: Some(TaskId::from_bytes([n; 16])), attachment: None };
+    let take =
+        |n| Op::Task(TaskOp::Claim { agent: agent(1), task: Some(TaskId::from_bytes([n; 16])), attachment: None });
     apply(&mut state, take(4));
     let restored = FleetState::from_snapshot(&state.to_snapshot().unwrap()).unwrap();
     looks::take();

@@ -1,6 +1,7 @@
 //! What a shard holds, a table for each kind of object.
 //!
-//! A table owns its maps and indexes, and nobody else sees them. It is changed through methods that are given a
+//! A table owns its maps and indexes, and nobody else sees them. All that is asked of its objects goes through its `apply`,
+//! and what the orchestrator decides through a method for each decision. They are given a
 //! [`Cx`](crate::state::changes::Cx), by which the entry is judged, and those of the other tables that they need:
 //!
 //! - Operators and agents need no other table.

@@ -1,13 +1,14 @@
 //! A site with operators, in a test of commands.
 
-use skep_protocol::authority::{FirstOperator, OperatorGrant, OperatorSecret};
 use skep_protocol::change::ChangeKind;
 use skep_protocol::command::*;
-use skep_protocol::entry::{Charter, EndedDelivery, EntryBody, Founding, Op};
+use skep_protocol::entry::{Charter, EntryBody, Founding, Op};
 use skep_protocol::fleet::{FLEET_VERSIONS, Rules};
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, ShardId};
+use skep_protocol::operator::{FirstOperator, OperatorGrant, OperatorOp};
 use skep_protocol::outcome::{Receipt, Reply};
-use skep_protocol::statement::Place;
+use skep_protocol::pull::Delivery;
+use skep_protocol::signing::{OperatorSecret, Place};
 use skep_protocol::text::{GroupName, TraceParent};
 
 use super::*;
@@ -38,7 +39,7 @@ pub fn founding(limits: FleetLimits) -> EntryBody {
 }
 
 pub fn state_grant(grant: OperatorGrant, by: u8) -> Op {
-    Op::GrantOperator { grant: Box::new(grant.sign(&secret(by)).unwrap()) }
+    Op::Operator(OperatorOp::Grant { grant: Box::new(grant.sign(&secret(by)).unwrap()) })
 }
 
 pub fn id(n: u8) -> CommandId {
@@ -103,7 +104,7 @@ impl Hall {
 
     pub fn open(&mut self, robot: &str, attachment: AttachmentId, to: JournalId, groups: &[&str]) -> HomeEpoch {
         let groups = groups.iter().map(|name| GroupName::new(name).unwrap()).collect();
-        match self.shard.ok(Op::OpenInbox { agent: agent(robot), attachment, journal: to, groups }) {
+        match self.shard.ok(CommandOp::OpenInbox { agent: agent(robot), attachment, journal: to, groups }) {
             Receipt::Inbox { home, .. } => home,
             other => panic!("{other:?}"),
         }
@@ -152,7 +153,7 @@ impl Hall {
     pub fn ended(&mut self, robot: &str, n: u8, seq: (u64, u64), outcome: CommandOutcome) -> Op {
         let seq = self.place(id(n), seq);
         let ended = EndedDelivery { agent: agent(robot), command: id(n), seq, outcome, steps: Steps::default() };
-        Op::EndDelivery { ended: Box::new(ended) }
+        Op::Command(CommandOp::End { ended: Box::new(ended) })
     }
 
     /// Everything that the orchestrator decides now, until there is nothing left.
@@ -169,7 +170,7 @@ impl Hall {
     }
 
     /// The answer to a request, and what it changed.
-    pub fn told(&mut self, op: Op) -> (Reply, Vec<ChangeKind>) {
+    pub fn told(&mut self, op: impl Into<Op>) -> (Reply, Vec<ChangeKind>) {
         let request = self.shard.request(op);
         let mut applied = self.shard.apply(EntryBody::Requests(vec![request]));
         (applied.replies.remove(0), applied.changes.into_iter().map(|change| change.what).collect())
@@ -181,13 +182,13 @@ pub fn signed(command: Command) -> Op {
 }
 
 pub fn signed_by(command: Command, by: u8) -> Op {
-    Op::SendCommand { command: Box::new(command.sign(&secret(by)).unwrap()) }
+    Op::Command(CommandOp::Send { command: Box::new(command.sign(&secret(by)).unwrap()) })
 }
 
 pub fn order(n: u8, what: OrderKind) -> Op {
     let (operator, reason) = (first().key(), reason("because"));
     let order = CommandOrder { place: place(), command: id(n), what, reason, operator };
-    Op::OrderCommand { order: Box::new(order.sign(&first()).unwrap()) }
+    Op::Command(CommandOp::Control { order: Box::new(order.sign(&first()).unwrap()) })
 }
 
 pub fn succeeded() -> CommandOutcome {
@@ -196,7 +197,9 @@ pub fn succeeded() -> CommandOutcome {
 
 pub fn outcomes(changes: &[ChangeKind]) -> Vec<(String, &'static str)> {
     let outcome = |change: &ChangeKind| match change {
-        ChangeKind::DeliveryEnded { agent, outcome, .. } => Some((agent.to_string(), outcome.name())),
+        ChangeKind::Command { change: CommandChange::DeliveryEnded { agent, outcome, .. }, .. } => {
+            Some((agent.to_string(), outcome.name()))
+        }
         _ => None,
     };
     changes.iter().filter_map(outcome).collect()

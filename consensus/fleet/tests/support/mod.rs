@@ -7,12 +7,14 @@ use skep_fleet::{
     Applied, FleetLimits, FleetState, HeartbeatKey, LogPosition, Orchestrator, OrchestratorConfig, OrchestratorEffect,
     OrchestratorEvent,
 };
-use skep_protocol::agent::{LeaseTerms, Role};
-use skep_protocol::entry::{Claim, Decision, Entry, EntryBody, Op, Request};
+use skep_protocol::agent::{AgentOp, Role};
+use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentHeartbeat, Heartbeat};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, NodeId, RequestId, SessionId, TaskId};
-use skep_protocol::outcome::{Receipt, Refusal, Reply};
-use skep_protocol::task::{DisconnectPolicy, RetryPolicy, Task, TaskSpec, TaskStatus};
+use skep_protocol::lease::LeaseTerms;
+use skep_protocol::outcome::{Receipt, Reply};
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::{Claim, DisconnectPolicy, RetryPolicy, Task, TaskOp, TaskSpec, TaskStatus};
 use skep_protocol::text::{AgentId, Capability, Reason, RoleName, TaskKind, Title};
 use skep_protocol::time::LogInstant;
 
@@ -56,15 +58,15 @@ pub fn spec() -> TaskSpec {
 }
 
 pub fn create(n: u8, spec: TaskSpec) -> Op {
-    Op::CreateTask { task: task_id(n), spec: Box::new(spec) }
+    Op::Task(TaskOp::Create { task: task_id(n), spec: Box::new(spec) })
 }
 
 pub fn take(n: u8, by: &str) -> Op {
-    Op::ClaimTask { agent: agent(by), task: Some(task_id(n)), attachment: None }
+    Op::Task(TaskOp::Claim { agent: agent(by), task: Some(task_id(n)), attachment: None })
 }
 
 pub fn take_any(by: &str) -> Op {
-    Op::ClaimTask { agent: agent(by), task: None, attachment: None }
+    Op::Task(TaskOp::Claim { agent: agent(by), task: None, attachment: None })
 }
 
 pub fn claim(n: u8, by: &str, epoch: u64) -> Claim {
@@ -72,7 +74,7 @@ pub fn claim(n: u8, by: &str, epoch: u64) -> Claim {
 }
 
 pub fn complete(n: u8, by: &str, epoch: u64) -> Op {
-    Op::CompleteTask { claim: claim(n, by, epoch), result: vec![n] }
+    Op::Task(TaskOp::Complete { claim: claim(n, by, epoch), result: vec![n] })
 }
 
 pub fn node(n: u8) -> NodeId {
@@ -92,11 +94,11 @@ pub fn attach(name: &str, at: u8, session: u8) -> Op {
 
 pub fn attach_as(name: &str, at: u8, session: u8, role: Role) -> Op {
     let session = SessionId::from_bytes([session; 16]);
-    Op::AttachAgent { agent: agent(name), role, node: node(at), session, lease: LEASE }
+    Op::Agent(AgentOp::Attach { agent: agent(name), role, node: node(at), session, lease: LEASE })
 }
 
 pub fn fail(n: u8, by: &str, epoch: u64) -> Op {
-    Op::FailTask { claim: claim(n, by, epoch), reason: reason("broken"), retryable: true }
+    Op::Task(TaskOp::Fail { claim: claim(n, by, epoch), reason: reason("broken"), retryable: true })
 }
 
 impl Shard {
@@ -120,10 +122,10 @@ impl Shard {
         self.state.apply(position, entry)
     }
 
-    pub fn request(&mut self, op: Op) -> Request {
+    pub fn request(&mut self, op: impl Into<Op>) -> Request {
         self.next_id += 1;
         let id = RequestId::from_bytes(self.next_id.to_be_bytes());
-        Request { id, first_sent: self.now, deadline: self.now.plus_ms(60_000), op }
+        Request { id, first_sent: self.now, deadline: self.now.plus_ms(60_000), op: op.into() }
     }
 
     pub fn send(&mut self, request: &Request) -> Reply {
@@ -132,26 +134,26 @@ impl Shard {
         applied.replies.remove(0)
     }
 
-    pub fn ask(&mut self, op: Op) -> Reply {
+    pub fn ask(&mut self, op: impl Into<Op>) -> Reply {
         let request = self.request(op);
         self.send(&request)
     }
 
-    pub fn ok(&mut self, op: Op) -> Receipt {
+    pub fn ok(&mut self, op: impl Into<Op>) -> Receipt {
         match self.ask(op) {
             Reply::Done(receipt) => receipt,
             Reply::Refused(refusal) => panic!("refused: {refusal}"),
         }
     }
 
-    pub fn refused(&mut self, op: Op) -> Refusal {
+    pub fn refused(&mut self, op: impl Into<Op>) -> Refusal {
         match self.ask(op) {
             Reply::Refused(refusal) => refusal,
             Reply::Done(receipt) => panic!("done: {receipt:?}"),
         }
     }
 
-    pub fn attached(&mut self, op: Op) -> AttachmentId {
+    pub fn attached(&mut self, op: impl Into<Op>) -> AttachmentId {
         match self.ok(op) {
             Receipt::Attached { attachment, .. } => attachment,
             other => panic!("{other:?}"),

@@ -37,6 +37,7 @@ use skep_protocol::change::ChangeSet;
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::shard_status::HistoryStanding;
 use tokio::sync::watch;
 
 use pending::Stand;
@@ -103,27 +104,6 @@ impl Drop for Closer {
             let _ = thread.join();
         }
     }
-}
-
-/// How the history of a shard stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HistoryStanding {
-    /// The first index whose changes are kept.
-    pub begins: u64,
-    /// The first index whose changes are not there yet.
-    pub next: u64,
-    /// Entries whose changes are missing, and looked for.
-    pub missing: u64,
-    /// Entries whose changes are missing for good.
-    pub lost: u64,
-    /// Entries that were let go of before their time, since the process began, because the disk was nearly full.
-    pub given_back: u64,
-    /// Bytes of the shard's rows.
-    pub bytes: u64,
-    /// Bytes of all shards that wait to be written.
-    pub queued_bytes: u64,
-    /// Why nothing can be written now.
-    pub error: Option<String>,
 }
 
 impl History {

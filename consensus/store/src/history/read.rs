@@ -3,9 +3,9 @@
 use fjall::Keyspace;
 use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
+use skep_protocol::history::{HistoryEdge, HistoryRecord};
 use skep_protocol::ids::{ShardId, TaskId};
 use skep_protocol::limits;
-use skep_protocol::query::{HistoryEdge, HistoryRecord};
 
 use super::pending::{Place, Stand};
 use super::tables::{HistoryError, Tables, index_key, position, task_key, unsealed};

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use skep_protocol::history::{HistoryEdge, Missing};
 use skep_protocol::limits;
-use skep_protocol::query::{HistoryEdge, Missing};
 use skep_protocol::time::LogInstant;
 
 /// How long the history is kept, and how much of it.

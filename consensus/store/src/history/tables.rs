@@ -21,10 +21,12 @@ use fjall::config::PinningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use skep_protocol::change::{Change, ChangeKind, ChangeSet};
 use skep_protocol::codec::{CodecError, Encoded};
-use skep_protocol::command::CommandOutcome;
+use skep_protocol::command::CommandChange;
 use skep_protocol::ids::{ShardId, TaskId};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::operator::OperatorChange;
+use skep_protocol::task::TaskChange;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::shelf::{Meta, Shelf};
@@ -368,14 +370,21 @@ pub fn set_bytes(set: &ChangeSet) -> usize {
 
 fn change_bytes(change: &Change) -> usize {
     let payload = match &change.what {
-        ChangeKind::Created { spec, .. } => spec.payload.len() + limits::TITLE_BYTES_MAX,
-        ChangeKind::Completed { result, .. } => result.len(),
-        ChangeKind::Progressed { checkpoint, .. } => checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len()),
-        ChangeKind::CommandAccepted { command, .. } => command.body().len() + 512,
-        ChangeKind::CommandReleased { to, .. } => to.len() * (limits::NAME_BYTES_MAX + 16),
-        ChangeKind::OperatorGranted { .. } => 2 * limits::GRANT_NAMES_MAX * limits::NAME_BYTES_MAX,
-        ChangeKind::DeliveryEnded { outcome: CommandOutcome::Succeeded { result }, .. }
-        | ChangeKind::OutcomeRefused { outcome: CommandOutcome::Succeeded { result }, .. } => result.len(),
+        ChangeKind::Task { change, .. } => match change {
+            TaskChange::Created { spec } => spec.payload.len() + limits::TITLE_BYTES_MAX,
+            TaskChange::Completed { result, .. } => result.len(),
+            TaskChange::Progressed { checkpoint, .. } => checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len()),
+            _ => 0,
+        },
+        ChangeKind::Operator(OperatorChange::Granted { .. }) => 2 * limits::GRANT_NAMES_MAX * limits::NAME_BYTES_MAX,
+        ChangeKind::Command { change, .. } => match change {
+            CommandChange::Accepted { signed, .. } => signed.body().len() + 512,
+            CommandChange::Released { to, .. } => to.len() * (limits::NAME_BYTES_MAX + 16),
+            CommandChange::DeliveryEnded { outcome, .. } | CommandChange::OutcomeRefused { outcome, .. } => {
+                outcome.result_bytes()
+            }
+            _ => 0,
+        },
         _ => 0,
     };
     256 + payload

@@ -1,6 +1,7 @@
 use skep_protocol::change::{Change, ChangeKind};
+use skep_protocol::history::Missing;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
-use skep_protocol::query::Missing;
+use skep_protocol::task::TaskChange;
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
@@ -19,7 +20,10 @@ fn task() -> TaskId {
 fn progress(task: TaskId, at: u64, checkpoint_bytes: usize) -> Change {
     let checkpoint = Some(vec![1; checkpoint_bytes].into());
     let note = Reason::truncated("on my way");
-    let what = ChangeKind::Progressed { task, epoch: ClaimEpoch(1), permille: 1, note, checkpoint };
+    let what = ChangeKind::Task {
+        task,
+        change: TaskChange::Progressed { epoch: ClaimEpoch(1), permille: 1, note, checkpoint },
+    };
     Change { at: LogInstant::from_raw(at), request: None, what }
 }
 
@@ -104,7 +108,7 @@ fn holders_of_other_tasks_are_not_in_it() {
     let history = opened(dir.path(), 0..1, 1);
     let by = AgentId::new("r1").unwrap();
     let other = TaskId::from_bytes([8; 16]);
-    let what = ChangeKind::Claimed { task: other, by, epoch: ClaimEpoch(1), attempt: 1 };
+    let what = ChangeKind::Task { task: other, change: TaskChange::Claimed { by, epoch: ClaimEpoch(1), attempt: 1 } };
     let changes = vec![Change { at: LogInstant::ZERO, request: None, what }];
     history.record(SHARD, 1, Some(ChangeSet { index: 1, term: 1, changes }));
     history.sync();

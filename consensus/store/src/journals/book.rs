@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::command::{CommandOutcome, DeliverySeq};
-use skep_protocol::ids::{CommandId, ShardId};
-use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite};
+use skep_protocol::ids::{CommandId, Genesis, ShardId};
+use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalWrite, Serials};
+use skep_protocol::operator::KnownFirst;
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
@@ -18,10 +19,12 @@ const BEGUN_BYTES: usize = 64;
 /// Whose journal it is.
 pub(super) type Whose = (ShardId, AgentId);
 
+/// By whose word statements are believed that were written with a journal before: they are not written with each.
+pub(super) type Told = BTreeSet<(ShardId, Option<Genesis>, Option<KnownFirst>)>;
+
 #[derive(Clone, Debug)]
 struct Journal {
     head: JournalHead,
-    stated: BTreeMap<OperatorKey, u64>,
     entries: BTreeMap<DeliverySeq, JournalEntry>,
     clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
@@ -36,6 +39,9 @@ struct Journal {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Book {
     journals: BTreeMap<Whose, Journal>,
+    /// What journals know of the statements of operators, by shard.
+    serials: BTreeMap<ShardId, Serials>,
+    /// Those of the journals alone.
     bytes: usize,
 }
 
@@ -66,17 +72,9 @@ pub(super) fn bytes_of(write: &JournalWrite) -> usize {
 
 impl Journal {
     fn new(head: JournalHead) -> Self {
-        let (stated, entries, begun) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (entries, begun) = (BTreeMap::new(), BTreeMap::new());
         let clock_floor = LogInstant::ZERO;
-        Self { head, stated, entries, clock_floor, begun, bytes: OTHER_BYTES, last: 0, used: None }
-    }
-
-    fn head_is(&mut self, head: JournalHead) {
-        if head.is_of_another_shard(&self.head) {
-            self.bytes -= self.stated.len() * OTHER_BYTES;
-            self.stated.clear();
-        }
-        self.head = head;
+        Self { head, entries, clock_floor, begun, bytes: OTHER_BYTES, last: 0, used: None }
     }
 
     fn remove(&mut self, seq: DeliverySeq) {
@@ -116,12 +114,7 @@ impl Journal {
             }
             JournalWrite::Begun { command, deadline } => self.begun(command, deadline),
             JournalWrite::ClockFloor(floor) => self.raise(floor),
-            JournalWrite::Stated { operator, serial } => {
-                if self.stated.insert(operator, serial).is_none() {
-                    self.bytes += OTHER_BYTES;
-                }
-            }
-            JournalWrite::Head(_) | JournalWrite::Forget => return false,
+            JournalWrite::Head(_) | JournalWrite::Forget | JournalWrite::Stated { .. } => return false,
         }
         true
     }
@@ -134,13 +127,15 @@ impl Book {
             let before = self.journals.get(whose).map_or(0, |journal| journal.bytes);
             let fits = match write {
                 JournalWrite::Head(head) => {
-                    self.journals.entry(whose.clone()).or_insert_with(|| Journal::new(head)).head_is(head);
+                    self.head_is(whose, head);
                     true
                 }
                 JournalWrite::Forget => {
                     self.journals.remove(whose);
+                    self.keep_serials(whose.0);
                     true
                 }
+                JournalWrite::Stated { operator, serial } => self.raise(whose, operator, serial),
                 write => self.journals.get_mut(whose).is_some_and(|journal| journal.apply(write)),
             };
             if !fits {
@@ -158,9 +153,36 @@ impl Book {
         Ok(())
     }
 
+    fn head_is(&mut self, whose: &Whose, head: JournalHead) {
+        let Some(journal) = self.journals.get_mut(whose) else {
+            self.journals.insert(whose.clone(), Journal::new(head));
+            return;
+        };
+        let before = std::mem::replace(&mut journal.head, head);
+        if self.serials.entry(whose.0).or_default().follow(&before, &head) {
+            self.keep_serials(whose.0);
+        }
+    }
+
+    /// An operator has stated something of this number, by a journal; false if there is no such journal.
+    fn raise(&mut self, whose: &Whose, operator: OperatorKey, serial: u64) -> bool {
+        let Some(journal) = self.journals.get(whose) else { return false };
+        self.serials.entry(whose.0).or_default().raise(&journal.head, operator, serial);
+        true
+    }
+
+    /// Lets go of what holds for no journal of a shard any more.
+    fn keep_serials(&mut self, shard: ShardId) {
+        let of_shard = self.journals.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        if let Some(serials) = self.serials.get_mut(&shard) {
+            serials.keep(of_shard.map(|(_, journal)| journal.head));
+        }
+    }
+
     /// About how many bytes all of them take.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes as u64
+        let stated: usize = self.serials.values().map(Serials::total).sum();
+        (self.bytes + stated * OTHER_BYTES) as u64
     }
 
     pub(super) fn whoses(&self) -> Vec<Whose> {
@@ -169,15 +191,19 @@ impl Book {
 
     pub(super) fn state(&self, whose: &Whose) -> Option<JournalState> {
         let journal = self.journals.get(whose)?;
-        let (head, stated, entries) =
-            (journal.head, journal.stated.clone(), journal.entries.values().cloned().collect());
+        let (head, entries) = (journal.head, journal.entries.values().cloned().collect());
+        let stated = self.serials.get(&whose.0).cloned().unwrap_or_default();
         let (clock_floor, begun) = (journal.clock_floor, journal.begun.clone());
         Some(JournalState { head, stated, entries, clock_floor, begun })
     }
 
-    /// What makes a journal anew.
-    pub(super) fn writes_of(&self, whose: &Whose) -> Option<Vec<JournalWrite>> {
+    /// What makes a journal anew. What it shares with others is in the first one's alone, if all are written with the
+    /// same `told`.
+    pub(super) fn writes_of(&self, whose: &Whose, told: &mut Told) -> Option<Vec<JournalWrite>> {
         let journal = self.journals.get(whose)?;
+        let is_first = told.insert((whose.0, journal.head.genesis, journal.head.first));
+        let serials = self.serials.get(&whose.0).filter(|_| is_first);
+        let serials = serials.map(|serials| serials.of(&journal.head)).unwrap_or_default();
         let stated = |(operator, serial): (&OperatorKey, &u64)| {
             let (operator, serial) = (*operator, *serial);
             JournalWrite::Stated { operator, serial }
@@ -191,7 +217,7 @@ impl Book {
         };
         let begun = journal.begun.iter().map(begun);
         let head = std::iter::once(JournalWrite::Head(journal.head));
-        let stated = journal.stated.iter().map(stated);
+        let stated = serials.iter().map(stated);
         Some(head.chain(stated).chain(floor).chain(begun).chain(entries).collect())
     }
 

@@ -1,18 +1,16 @@
-use super::*;
-
-mod room;
-
 use std::collections::BTreeMap;
 
-use skep_protocol::authority::OperatorSecret;
 use skep_protocol::command::{Command, CommandClass, CommandOutcome, DeliverySeq, PerClass, Steps, Target};
 use skep_protocol::ids::{CommandId, Genesis, HomeEpoch};
-use skep_protocol::journal::{JournalEntry, JournalPhase, JournalStep};
-use skep_protocol::statement::Place;
-use skep_protocol::text::{Reason, TraceParent};
+use skep_protocol::journal::{JournalEntry, JournalPhase, JournalStep, Serials};
+use skep_protocol::signing::{OperatorSecret, Place};
+use skep_protocol::text::{AgentId, Reason, TraceParent};
 use skep_protocol::time::LogInstant;
 
+use super::*;
 use crate::{Snapshots, StoredSnapshot};
+
+mod room;
 
 const SHARD: ShardId = ShardId(1);
 
@@ -153,7 +151,9 @@ fn what_is_not_believed_any_more_of_operators_is_not_after_a_restart_nor_when_th
     }
     let (_journals, mut reports) = reopen(dir.path(), journals, reports);
     let head = JournalHead { cursor: upto(2 * RECORDS_MAX - 1), ..head };
-    let stated = BTreeMap::from([(operator(1), 3), (operator(2), 5)]);
+    let mut stated = Serials::default();
+    stated.raise(&head, operator(1), 3);
+    stated.raise(&head, operator(2), 5);
     let journal = JournalState { stated, ..JournalState::new(head, vec![entry(1)]) };
     let told = JournalReport::Opened { shard: SHARD, agent: agent("r1"), journal: Box::new(journal) };
     assert_eq!(reports.blocking_recv(), Some(told));
@@ -165,15 +165,55 @@ fn what_is_not_believed_any_more_of_operators_ends_with_the_shard_that_it_was_st
     let (journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
     let head = opened(&journals, &mut reports, "r1").head;
     let of = |n: u8| JournalWrite::Head(JournalHead { genesis: Some(Genesis::from_bytes([n; 16])), ..head });
+    let known = |journal: JournalState| (*journal.stated.of(&journal.head)).clone();
     let operator = OperatorSecret::from_seed(&[1; 32]).key();
     let stated = |serial| JournalWrite::Stated { operator, serial };
     write(&journals, &mut reports, "r1", vec![of(6), stated(2), of(6)]);
-    assert_eq!(opened(&journals, &mut reports, "r1").stated, BTreeMap::from([(operator, 2)]));
+    assert_eq!(known(opened(&journals, &mut reports, "r1")), BTreeMap::from([(operator, 2)]));
     write(&journals, &mut reports, "r1", vec![of(7)]);
-    assert_eq!(opened(&journals, &mut reports, "r1").stated, BTreeMap::new());
+    assert_eq!(known(opened(&journals, &mut reports, "r1")), BTreeMap::new());
     write(&journals, &mut reports, "r1", vec![stated(1)]);
     let (journals, mut reports) = reopen(dir.path(), journals, reports);
-    assert_eq!(opened(&journals, &mut reports, "r1").stated, BTreeMap::from([(operator, 1)]));
+    assert_eq!(known(opened(&journals, &mut reports, "r1")), BTreeMap::from([(operator, 1)]));
+}
+
+#[test]
+fn what_is_not_believed_any_more_of_operators_is_kept_once_for_all_agents_that_take_the_same_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journals, mut reports) = Journals::open(dir.path(), [7; 16], fatal()).unwrap();
+    let operator = OperatorSecret::from_seed(&[1; 32]).key();
+    let mut heads = Vec::new();
+    for (name, genesis) in [("r1", 6), ("r2", 6), ("r3", 7)] {
+        let head = opened(&journals, &mut reports, name).head;
+        let head = JournalHead { genesis: Some(Genesis::from_bytes([genesis; 16])), ..head };
+        write(&journals, &mut reports, name, vec![JournalWrite::Head(head)]);
+        heads.push(head);
+    }
+    write(&journals, &mut reports, "r1", vec![JournalWrite::Stated { operator, serial: 4 }]);
+    write(&journals, &mut reports, "r2", vec![JournalWrite::Stated { operator, serial: 2 }]);
+    // The agent that had it written is gone for good.
+    write(&journals, &mut reports, "r1", vec![JournalWrite::Forget]);
+    for round in 0..2 {
+        let known = ["r2", "r3", "new"].map(|name| {
+            let journal = opened(&journals, &mut reports, name);
+            (journal.stated.last(&journal.head, &operator), journal.stated.last(&heads[0], &operator))
+        });
+        assert_eq!(known, [(Some(4), Some(4)), (None, Some(4)), (None, Some(4))], "round {round}");
+        // All is written anew meanwhile.
+        for key in 0..=RECORDS_MAX {
+            let writes = vec![JournalWrite::Head(heads[2])];
+            journals.submit(JournalJob::Write { key, shard: SHARD, agent: agent("r3"), writes });
+        }
+        for key in 0..=RECORDS_MAX {
+            assert_eq!(reports.blocking_recv(), Some(JournalReport::Written { key }));
+        }
+        (journals, reports) = reopen(dir.path(), journals, reports);
+    }
+    // The numbers go with the last journal for which they hold.
+    write(&journals, &mut reports, "r2", vec![JournalWrite::Forget]);
+    let head = opened(&journals, &mut reports, "r2").head;
+    write(&journals, &mut reports, "r2", vec![JournalWrite::Head(JournalHead { genesis: heads[1].genesis, ..head })]);
+    assert_eq!(opened(&journals, &mut reports, "r2").stated, Serials::default());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 
+use skep_protocol::code::Code;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
@@ -144,7 +145,7 @@ async fn a_stream_finds_no_place_on_a_connection_that_is_to_go_soon() {
     assert!(lasting(&doors, &seated[0]).is_ok());
     let last = seated.last_mut().unwrap();
     let why = lasting(&doors, last).unwrap_err().failure;
-    assert!(why.code == "SKEP-0010" && why.message.contains(&format!("{max} are open")), "{why:?}");
+    assert!(why.code == Code::TooManyStreams.as_str() && why.message.contains(&format!("{max} are open")), "{why:?}");
     let refused = tokio::time::Instant::now();
     assert_eq!(last.read(&mut [0; 8]).await.unwrap(), 0);
     assert!(refused.elapsed() < Duration::from_millis(limits::API_RESERVED_MS), "it goes at once");

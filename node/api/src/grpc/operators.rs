@@ -57,6 +57,15 @@ impl OperatorQueries for OfOperators {
         replies(self.commands.watch(caller(&request), request.into_inner()).await)
     }
 
+    type WatchOperatorsStream = Replies<v1::OperatorEvent>;
+
+    async fn watch_operators(
+        &self,
+        request: Request<v1::WatchOperatorsRequest>,
+    ) -> Result<Response<Self::WatchOperatorsStream>, Status> {
+        replies(self.operators.watch(caller(&request), request.into_inner()).await)
+    }
+
     async fn operators(
         &self,
         request: Request<v1::ListOperatorsRequest>,

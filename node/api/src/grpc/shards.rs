@@ -5,7 +5,7 @@ use skep_proto::v1::shard_commands_server::ShardCommands;
 use skep_proto::v1::shard_queries_server::ShardQueries;
 use tonic::{Request, Response, Status};
 
-use super::{Grpc, Replies, replies, reply};
+use super::{Grpc, Replies, caller, replies, reply};
 use crate::service::Shards;
 
 #[tonic::async_trait]
@@ -45,6 +45,6 @@ impl ShardQueries for Grpc<Shards> {
     type DumpStream = Replies<v1::ShardDumpReply>;
 
     async fn dump(&self, request: Request<v1::ShardDumpRequest>) -> Result<Response<Self::DumpStream>, Status> {
-        replies(self.0.dump(request.into_inner()).await)
+        replies(self.0.dump(caller(&request), request.into_inner()).await)
     }
 }

@@ -1,21 +1,20 @@
 //! Failures as gRPC tells them.
 
 use prost::Message as _;
+use skep_protocol::code::Kind;
 use tonic::{Code, Status};
 
-use crate::failure::{Failed, Kind};
+use crate::failure::Failed;
 
 impl From<Failed> for Status {
-    fn from(Failed { failure, kind }: Failed) -> Self {
-        if kind == Kind::Bug {
-            return Self::internal(failure.message);
-        }
-        let message = format!("{} {}; {}", failure.code, failure.message, failure.help);
-        Self::with_details(code(kind), message, failure.encode_to_vec().into())
+    fn from(Failed { failure, code }: Failed) -> Self {
+        let Some(code) = code else { return Self::internal(failure.message) };
+        let message = format!("{code} {}; {}", failure.message, failure.help);
+        Self::with_details(status_code(code.kind()), message, failure.encode_to_vec().into())
     }
 }
 
-fn code(kind: Kind) -> Code {
+fn status_code(kind: Kind) -> Code {
     match kind {
         Kind::InvalidArgument => Code::InvalidArgument,
         Kind::NotFound => Code::NotFound,
@@ -27,6 +26,7 @@ fn code(kind: Kind) -> Code {
         Kind::ResourceExhausted => Code::ResourceExhausted,
         Kind::Unavailable => Code::Unavailable,
         Kind::DeadlineExceeded => Code::DeadlineExceeded,
-        Kind::Internal | Kind::Bug => Code::Internal,
+        Kind::Unimplemented => Code::Unimplemented,
+        Kind::Internal => Code::Internal,
     }
 }

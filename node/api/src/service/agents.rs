@@ -4,13 +4,14 @@ use std::future::ready;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt as _};
-use skep_proto::convert::{self, FieldError, Meta};
-use skep_proto::v1;
+use skep_proto::convert::{FieldError, Meta};
 use skep_proto::v1::agent_message::Message as Said;
 use skep_proto::v1::node_message::Message as Told;
-use skep_protocol::agent::Usable;
-use skep_protocol::entry::Op;
+use skep_proto::{convert, v1};
+use skep_protocol::agent::AgentOp;
+use skep_protocol::attach::{AgentSaid, AgentTold};
 use skep_protocol::field::InField as _;
+use skep_protocol::lease::Usable;
 use skep_protocol::limits;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
@@ -20,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::queries::mismatched;
 use super::{Caller, Host, Messages};
-use crate::calls::{AgentSaid, AgentTold, Call, Calls};
+use crate::calls::{Call, Calls};
 use crate::drain::until;
 use crate::failure::Failed;
 
@@ -37,7 +38,7 @@ impl Agents {
         Self { host }
     }
 
-    async fn change(&self, caller: &Caller, request: (Meta, Op)) -> Result<v1::AgentReceipt, Failed> {
+    async fn change(&self, caller: &Caller, request: (Meta, AgentOp)) -> Result<v1::AgentReceipt, Failed> {
         let done = self.host.submit(request, caller.patience_ms).await?;
         let Receipt::Agent(agent) = &done.receipt else {
             return Err(Failed::bug("a command without a receipt"));
@@ -70,7 +71,7 @@ impl Agents {
         let after = if request.after.is_empty() { None } else { Some(AgentId::new(&request.after)) };
         let after = after.transpose().in_field("after")?;
         let query = Query::Agents { after, limit: convert::page_limit(request.limit)? };
-        let (as_of, answer) = self.host.read(request.read, query, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, query).await?;
         let Answer::Agents { agents, next } = answer else { return Err(mismatched()) };
         Ok(v1::ListAgentsReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),

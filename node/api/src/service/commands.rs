@@ -3,7 +3,7 @@
 use futures::StreamExt as _;
 use skep_proto::convert::{self, Meta};
 use skep_proto::v1;
-use skep_protocol::entry::Op;
+use skep_protocol::command::CommandOp;
 use skep_protocol::field::InField as _;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
@@ -23,7 +23,7 @@ impl Commands {
         Self { host }
     }
 
-    async fn change(&self, caller: &Caller, request: (Meta, Op)) -> Result<v1::CommandReceipt, Failed> {
+    async fn change(&self, caller: &Caller, request: (Meta, CommandOp)) -> Result<v1::CommandReceipt, Failed> {
         let done = self.host.submit(request, caller.patience_ms).await?;
         let Receipt::Command { command, agents, open } = &done.receipt else {
             return Err(Failed::bug("a command without a receipt"));
@@ -67,7 +67,7 @@ impl Commands {
             // Whoever waits has seen none yet.
             wait_ms => Query::CommandEnd { command: id, wait_ms },
         };
-        let (as_of, answer) = self.host.read(request.read, query, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, query).await?;
         let Answer::Command { command: view, next } = answer else { return Err(mismatched()) };
         let view = view.ok_or_else(|| Failed::not_found(format!("the shard holds no command {id}")))?;
         let (as_of, command) = (Some(convert::as_of_to_proto(&as_of)), Some(convert::command_view_to_proto(&view)));
@@ -82,7 +82,7 @@ impl Commands {
     ) -> Result<v1::ListCommandsReply, Failed> {
         let after = convert::optional_command_id(&request.after)?;
         let query = Query::Commands { after, limit: convert::page_limit(request.limit)? };
-        let (as_of, answer) = self.host.read(request.read, query, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, query).await?;
         let Answer::Commands { commands, next } = answer else { return Err(mismatched()) };
         Ok(v1::ListCommandsReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),

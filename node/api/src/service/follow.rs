@@ -1,7 +1,10 @@
 //! Following what the log of a shard changes.
 
+use std::time::Duration;
+
+use skep_protocol::change::ChangeSet;
+use skep_protocol::history::{HistoryEdge, HistoryRecord};
 use skep_protocol::ids::ShardId;
-use skep_protocol::query::{HistoryEdge, HistoryRecord};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -12,6 +15,9 @@ use crate::failure::Failed;
 
 /// Events of one watcher that wait for it to read. The watch itself waits then.
 const EVENTS_QUEUED_MAX: usize = 256;
+/// How long a page of changes is held for a watcher that does not read. Then it is let go of, and read again once the
+/// watcher has read what it was told.
+const HELD_FOR: Duration = Duration::from_secs(1);
 
 impl Host {
     /// Tells a watcher what the changes from an index on mean, then those that follow, as long as it listens and the node serves.
@@ -20,7 +26,7 @@ impl Host {
         &self,
         shard: ShardId,
         from: Option<u64>,
-        events_of: impl Fn(&HistoryRecord) -> Vec<Event> + Send + 'static,
+        events_of: impl Fn(&HistoryRecord) -> Vec<Event> + Send + Sync + 'static,
     ) -> ReceiverStream<Result<Event, Failed>> {
         let (events, stream) = mpsc::channel(EVENTS_QUEUED_MAX);
         let (calls, stopped) = (self.calls.clone(), self.stopped.clone());
@@ -58,17 +64,18 @@ async fn tell<Event: Send + 'static>(
         if nothing && let Some(gone) = gone(page.next, &page.edge) {
             return Some(gone);
         }
-        for set in page.sets {
-            let (index, term) = (set.index, set.term);
-            for change in set.changes {
-                for event in events_of(&HistoryRecord { index, term, change }) {
-                    if events.send(Ok(event)).await.is_err() {
-                        return None;
-                    }
+        match say(events, std::mem::take(&mut page.sets), from, &events_of).await {
+            Said::All => from = Some((page.next, page.skip)),
+            Said::UpTo(index, skip) => {
+                from = Some((index, skip));
+                // All of it, so that what is read again is not let go of again without a word.
+                if events.reserve_many(EVENTS_QUEUED_MAX).await.is_err() {
+                    return None;
                 }
+                continue;
             }
+            Said::ToNobody => return None,
         }
-        from = Some((page.next, page.skip));
         let (next, skip) = (page.next, page.skip);
         let more = async {
             // The rest of what one entry did.
@@ -88,6 +95,43 @@ async fn tell<Event: Send + 'static>(
     }
 }
 
+/// How much of a page was said.
+enum Said {
+    All,
+    /// All before this index, and so many changes of it: the watcher does not read.
+    UpTo(u64, u32),
+    /// Nobody listens any more.
+    ToNobody,
+}
+
+/// Says what a page means that was asked for from a place on, as long as the watcher reads it.
+async fn say<Event: Send + 'static>(
+    events: &mpsc::Sender<Result<Event, Failed>>,
+    sets: Vec<ChangeSet>,
+    from: Option<(u64, u32)>,
+    events_of: &impl Fn(&HistoryRecord) -> Vec<Event>,
+) -> Said {
+    for ChangeSet { index, term, changes } in sets {
+        let skipped = from.filter(|(first, _)| *first == index).map_or(0, |(_, skip)| skip);
+        for (change, before) in changes.into_iter().zip(skipped..) {
+            let all = events_of(&HistoryRecord { index, term, change });
+            let room = events.reserve_many(all.len().min(EVENTS_QUEUED_MAX));
+            match tokio::time::timeout(HELD_FOR, room).await {
+                // Nobody else says anything here, so that the room stays.
+                Ok(Ok(room)) => drop(room),
+                Ok(Err(_)) => return Said::ToNobody,
+                Err(_) => return Said::UpTo(index, before),
+            }
+            for event in all {
+                if events.send(Ok(event)).await.is_err() {
+                    return Said::ToNobody;
+                }
+            }
+        }
+    }
+    Said::All
+}
+
 /// What a watcher is told that wants what there is none of, and will be none.
 fn gone(index: u64, edge: &HistoryEdge) -> Option<Failed> {
     if index < edge.begins {
@@ -99,9 +143,52 @@ fn gone(index: u64, edge: &HistoryEdge) -> Option<Failed> {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::query::Missing;
+    use skep_protocol::change::{Change, ChangeKind, ShardChange};
+    use skep_protocol::history::Missing;
+    use skep_protocol::time::LogInstant;
 
     use super::*;
+
+    /// Entries from 1 on, each with three changes, from a place on.
+    fn page(from: (u64, u32), entries: u64) -> Vec<ChangeSet> {
+        let change = || Change {
+            at: LogInstant::ZERO,
+            request: None,
+            what: ChangeKind::Shard(ShardChange::ClockLost { now: LogInstant::ZERO }),
+        };
+        let set = |index| {
+            let skip = if index == from.0 { from.1 } else { 0 };
+            ChangeSet { index, term: 1, changes: (skip..3).map(|_| change()).collect() }
+        };
+        (from.0..=entries).map(set).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_its_watcher_does_not_read_is_let_go_of_and_goes_on_where_that_was() {
+        let entries = 200;
+        let (events, mut heard) = mpsc::channel::<Result<u64, Failed>>(EVENTS_QUEUED_MAX);
+        let index_of = |record: &HistoryRecord| vec![record.index];
+        let (mut from, mut told, mut pages) = ((1, 0), Vec::new(), 0);
+        loop {
+            pages += 1;
+            let begun = tokio::time::Instant::now();
+            let said = say(&events, page(from, entries), Some(from), &index_of).await;
+            assert!(begun.elapsed() < HELD_FOR * 2, "of virtual time");
+            while let Ok(event) = heard.try_recv() {
+                told.push(event.map_err(|failed| failed.failure).unwrap());
+            }
+            match said {
+                Said::All => break,
+                Said::UpTo(index, skip) => from = (index, skip),
+                Said::ToNobody => panic!("somebody listens"),
+            }
+        }
+        let expected: Vec<u64> = (1..=entries).flat_map(|index| [index; 3]).collect();
+        assert_eq!(told, expected, "each once, in order");
+        assert!(pages > 2, "{pages}");
+        drop(heard);
+        assert!(matches!(say(&events, page((1, 0), 1), None, &index_of).await, Said::ToNobody));
+    }
 
     #[test]
     fn a_watcher_is_told_where_to_go_on() {

@@ -1,15 +1,16 @@
 //! Operators, and for what place they sign.
 
-use skep_proto::convert::{self, Meta};
-use skep_proto::v1;
-use skep_protocol::authority::OperatorKey;
-use skep_protocol::entry::Op;
+use futures::StreamExt as _;
+use skep_proto::convert::Meta;
+use skep_proto::{convert, v1};
 use skep_protocol::field::InField as _;
+use skep_protocol::operator::OperatorOp;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
+use skep_protocol::signing::OperatorKey;
 
 use super::queries::mismatched;
-use super::{Caller, Host};
+use super::{Caller, Host, Messages};
 use crate::failure::Failed;
 
 #[derive(Clone)]
@@ -22,7 +23,7 @@ impl Operators {
         Self { host }
     }
 
-    async fn change(&self, caller: &Caller, request: (Meta, Op)) -> Result<v1::OperatorReceipt, Failed> {
+    async fn change(&self, caller: &Caller, request: (Meta, OperatorOp)) -> Result<v1::OperatorReceipt, Failed> {
         let done = self.host.submit(request, caller.patience_ms).await?;
         let Receipt::Operator { operator, serial } = &done.receipt else {
             return Err(Failed::bug("a grant without a receipt"));
@@ -55,7 +56,7 @@ impl Operators {
         let after = if request.after.is_empty() { None } else { Some(request.after.parse::<OperatorKey>()) };
         let after = after.transpose().in_field("after")?;
         let query = Query::Operators { after, limit: convert::page_limit(request.limit)? };
-        let (as_of, answer) = self.host.read(request.read, query, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, query).await?;
         let Answer::Operators { operators, next } = answer else { return Err(mismatched()) };
         Ok(v1::ListOperatorsReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),
@@ -64,8 +65,20 @@ impl Operators {
         })
     }
 
+    pub(crate) async fn watch(
+        &self,
+        caller: Caller,
+        request: v1::WatchOperatorsRequest,
+    ) -> Result<Messages<v1::OperatorEvent>, Failed> {
+        let place = self.host.lasting(&caller)?;
+        let events = self.host.follow(convert::shard_id(request.shard), request.from_index, |record| {
+            convert::operator_event(record).into_iter().collect()
+        });
+        Ok(place.around(events).boxed())
+    }
+
     pub(crate) async fn place(&self, caller: Caller, request: v1::PlaceRequest) -> Result<v1::PlaceReply, Failed> {
-        let (as_of, answer) = self.host.read(request.read, Query::Place, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, Query::Place).await?;
         let Answer::Place { place, first, serial_floor } = answer else { return Err(mismatched()) };
         let place = place.ok_or_else(|| Failed::not_found("the shard has not begun".to_owned()))?;
         Ok(convert::place_to_proto(&as_of, &place, first, serial_floor))

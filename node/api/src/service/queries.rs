@@ -1,20 +1,28 @@
 //! Queries of a shard.
 
-use skep_proto::{convert, v1};
-use skep_protocol::query::{Answer, AsOf, Query};
+use std::time::Duration;
 
-use super::Host;
+use skep_proto::{convert, v1};
+use skep_protocol::outcome::NotDone;
+use skep_protocol::query::{Answer, AsOf, Query};
+use tokio::time::Instant;
+
+use super::{Caller, Host};
 use crate::calls::Call;
 use crate::failure::Failed;
+
+/// When a client whose pages wait to be read may ask for one more, in milliseconds.
+const UNREAD_RETRY_MS: u64 = 100;
 
 impl Host {
     /// Reads a shard: what there is, and where the answer stands.
     pub(super) async fn read(
         &self,
+        caller: &Caller,
         read: Option<v1::ReadOptions>,
         query: Query,
-        patience_ms: u64,
     ) -> Result<(AsOf, Answer), Failed> {
+        let patience_ms = if is_page(&query) { place_of(caller).await? } else { caller.patience_ms };
         let read = read.unwrap_or_default();
         let (shard, stale) = (convert::shard_id(read.shard), read.stale);
         let answered = self.calls.ask(|answer| Call::Query { shard, query, stale, patience_ms, answer }).await;
@@ -24,6 +32,32 @@ impl Host {
             Err(_) => Err(Failed::stopping()),
         }
     }
+}
+
+/// Whether the answer may be large.
+fn is_page(query: &Query) -> bool {
+    match query {
+        Query::Tasks { .. }
+        | Query::History { .. }
+        | Query::Agents { .. }
+        | Query::Changes { .. }
+        | Query::Command { .. }
+        | Query::Commands { .. }
+        | Query::Operators { .. } => true,
+        // Many may wait for ends at a time, each with an answer of its own that is read at once.
+        Query::Task(_) | Query::Counts | Query::Place | Query::CommandEnd { .. } => false,
+    }
+}
+
+/// Waits for a place for a page; how long the caller waits beyond that, in milliseconds.
+async fn place_of(caller: &Caller) -> Result<u64, Failed> {
+    let Some(connection) = &caller.connection else { return Ok(caller.patience_ms) };
+    let begun = Instant::now();
+    if !connection.page().take_place(Duration::from_millis(caller.patience_ms)).await {
+        return Err(Failed::not_done(&NotDone::Overloaded { retry_after_ms: UNREAD_RETRY_MS }));
+    }
+    let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(caller.patience_ms.saturating_sub(waited_ms).max(1))
 }
 
 pub(super) fn mismatched() -> Failed {

@@ -1,14 +1,15 @@
 //! Requests for a shard, each carried out and waited for.
 
 use skep_proto::convert::{FieldError, Meta};
-use skep_protocol::entry::Op;
+use skep_protocol::entry::{Op, Request};
 use skep_protocol::ids::{RequestId, ShardId};
 use skep_protocol::limits;
-use skep_protocol::outcome::{Receipt, Settled};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::settled::Settled;
 use skep_protocol::time::LogInstant;
 
 use super::Host;
-use crate::calls::{Call, Submission, Unanswered};
+use crate::calls::{Call, Unanswered};
 use crate::failure::Failed;
 
 /// What a request did and where it stands.
@@ -22,8 +23,8 @@ pub(super) struct Done {
 
 impl Host {
     /// Carries a request out: fills in what the client left out, and waits for its end.
-    pub(super) async fn submit(&self, (meta, op): (Meta, Op), patience_ms: u64) -> Result<Done, Failed> {
-        let shard = meta.shard;
+    pub(super) async fn submit(&self, (meta, op): (Meta, impl Into<Op>), patience_ms: u64) -> Result<Done, Failed> {
+        let (shard, op) = (meta.shard, op.into());
         let first_sent = match (meta.first_sent, meta.id) {
             (Some(first_sent), _) => first_sent,
             (None, None) => self.clock(shard).await?,
@@ -36,8 +37,8 @@ impl Host {
         };
         let id = meta.id.unwrap_or_else(|| RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes()));
         let deadline = meta.deadline.unwrap_or_else(|| first_sent.plus_ms(limits::REQUEST_DEADLINE_MS_DEFAULT));
-        let submission = Box::new(Submission { shard, id, first_sent, deadline, op, patience_ms });
-        match self.calls.ask(|answer| Call::Submit { submission, answer }).await {
+        let request = Box::new(Request { id, first_sent, deadline, op });
+        match self.calls.ask(|answer| Call::Submit { shard, request, patience_ms, answer }).await {
             Ok(Settled::Done { index, stamp, receipt }) => Ok(Done { id, shard, receipt, index, stamp }),
             Ok(Settled::NotDone(why)) => Err(Failed::not_done(&why)),
             Ok(Settled::Unknown | Settled::Read(_) | Settled::Heard(_) | Settled::Pulled(_)) => Err(Failed::unknown()),

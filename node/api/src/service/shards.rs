@@ -10,12 +10,14 @@ use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::limits;
 use skep_protocol::outcome::NotDone;
 use skep_protocol::query::{Answer, Query};
+use skep_protocol::shard_status::{ShardStatus, VoterStatus};
+use skep_protocol::task::Task;
 use skep_protocol::time::LogInstant;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Host, Messages, PATIENCE_MS_DEFAULT};
-use crate::calls::{Call, Calls, MemberChange, ShardRow, Unanswered, VoterRow};
+use super::{Caller, Host, Messages, PATIENCE_MS_DEFAULT};
+use crate::calls::{Call, Calls, MemberChange, ShardRow, Unanswered};
 use crate::failure::Failed;
 
 #[derive(Clone)]
@@ -27,19 +29,19 @@ fn node_id(field: &'static str, text: &str) -> Result<NodeId, FieldError> {
     text.parse::<NodeId>().in_field(field)
 }
 
-fn voter_list(rows: &[VoterRow]) -> Vec<v1::Voter> {
-    let voter = |row: &VoterRow| v1::Voter {
-        node: row.node.to_string(),
-        incarnation: row.incarnation.clone(),
-        raft_id: row.raft_id.clone(),
-        name: row.name.clone().unwrap_or_default(),
-        matched: row.matched,
-        standing: row.standing.clone(),
-        heard_ms: row.heard_ms,
-        fleet_version_min: row.speaks.map(|speaks| speaks.min),
-        fleet_version_max: row.speaks.map(|speaks| speaks.max),
+fn voter_list(voters: &[VoterStatus]) -> Vec<v1::Voter> {
+    let voter = |voter: &VoterStatus| v1::Voter {
+        node: voter.node.to_string(),
+        incarnation: voter.incarnation.to_string(),
+        raft_id: voter.raft_id.to_string(),
+        name: voter.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        matched: voter.matched,
+        standing: voter.standing.to_string(),
+        heard_ms: voter.heard_ms,
+        fleet_version_min: voter.speaks.map(|speaks| speaks.min),
+        fleet_version_max: voter.speaks.map(|speaks| speaks.max),
     };
-    rows.iter().map(voter).collect()
+    voters.iter().map(voter).collect()
 }
 
 pub(super) fn fault(shard: u32, report: FaultReport) -> v1::Fault {
@@ -52,54 +54,54 @@ pub(super) fn fault(shard: u32, report: FaultReport) -> v1::Fault {
     }
 }
 
-fn status(row: ShardRow) -> v1::ShardStatusReply {
+fn status(ShardRow { status, connectivity }: ShardRow) -> v1::ShardStatusReply {
     v1::ShardStatusReply {
-        shard: row.shard,
-        role: row.role,
-        term: row.term,
-        leader: row.leader.map(|node| node.to_string()).unwrap_or_default(),
-        last_log_index: row.last_log,
-        committed_index: row.committed,
-        applied_index: row.applied,
-        snapshot_index: row.snapshot,
-        purged_index: row.purged,
-        digest: format!("{:032x}", row.digest),
-        clock: row.clock.map_or(0, LogInstant::raw),
-        fleet_version: row.fleet_version,
-        fleet_version_max: row.fleet_version_max,
-        fleet_version_held_back_by: row.held_back_by.iter().map(NodeId::to_string).collect(),
-        genesis: row.genesis.map(|genesis| genesis.as_bytes().to_vec()).unwrap_or_default(),
-        recovered: row.recovery.map(|recovery| v1::ShardRecovered {
+        shard: status.shard.0,
+        role: status.role.to_string(),
+        term: status.term,
+        leader: status.leader.map(|node| node.to_string()).unwrap_or_default(),
+        last_log_index: status.last_log.unwrap_or(0),
+        committed_index: status.committed.unwrap_or(0),
+        applied_index: status.applied.unwrap_or(0),
+        snapshot_index: status.snapshot.unwrap_or(0),
+        purged_index: status.purged.unwrap_or(0),
+        digest: format!("{:032x}", status.digest),
+        clock: status.clock.map_or(0, LogInstant::raw),
+        fleet_version: status.fleet_version,
+        fleet_version_max: status.fleet_version_max,
+        fleet_version_held_back_by: status.held_back_by.iter().map(NodeId::to_string).collect(),
+        genesis: status.genesis.map(|genesis| genesis.as_bytes().to_vec()).unwrap_or_default(),
+        recovered: status.recovery.map(|recovery| v1::ShardRecovered {
             from_genesis: recovery.place.genesis.as_bytes().to_vec(),
             last_index: recovery.last_index,
             operator: recovery.by.as_bytes().to_vec(),
         }),
-        voters: voter_list(&row.voters),
-        pending: row.counts.pending,
-        claimed: row.counts.claimed,
-        terminal: row.counts.terminal,
-        agents: row.counts.agents,
-        dedup_ids: row.dedup_ids,
+        voters: voter_list(&status.voters),
+        pending: status.counts.pending,
+        claimed: status.counts.claimed,
+        terminal: status.counts.terminal,
+        agents: status.counts.agents,
+        dedup_ids: status.dedup_ids,
         dropped: Some(v1::DroppedCounts {
-            tasks: row.dropped.tasks,
-            commands: row.dropped.commands,
-            dead_letters: row.dropped.dead_letters,
-            request_ids: row.dropped.request_ids,
-            agents: row.dropped.agents,
-            operators: row.dropped.operators,
+            tasks: status.dropped.tasks,
+            commands: status.dropped.commands,
+            dead_letters: status.dropped.dead_letters,
+            request_ids: status.dropped.request_ids,
+            agents: status.dropped.agents,
+            operators: status.dropped.operators,
         }),
-        connectivity: row.connectivity,
-        log_bytes: row.log_bytes,
-        fault: row.fault.unwrap_or_default(),
-        faults: row.faults.into_iter().map(|report| fault(row.shard, report)).collect(),
+        connectivity,
+        log_bytes: status.log_bytes,
+        fault: status.fault.unwrap_or_default(),
+        faults: status.faults.into_iter().map(|report| fault(status.shard.0, report)).collect(),
         history: Some(v1::HistoryStatus {
-            begins_index: row.history.begins,
-            next_index: row.history.next,
-            missing: row.history.missing,
-            lost: row.history.lost,
-            bytes: row.history.bytes,
-            queued_bytes: row.history.queued_bytes,
-            given_back: row.history.given_back,
+            begins_index: status.history.begins,
+            next_index: status.history.next,
+            missing: status.history.missing,
+            lost: status.history.lost,
+            bytes: status.history.bytes,
+            queued_bytes: status.history.queued_bytes,
+            given_back: status.history.given_back,
         }),
     }
 }
@@ -109,15 +111,22 @@ impl Shards {
         Self { host }
     }
 
-    async fn change(&self, shard: u32, change: MemberChange) -> Result<ShardRow, Failed> {
+    /// The shard afterwards; none if this node takes no part in it any more.
+    async fn change(&self, shard: u32, change: MemberChange) -> Result<Option<Box<ShardStatus>>, Failed> {
         let shard = convert::shard_id(shard);
         match self.host.calls.ask(|answer| Call::Members { shard, change, answer }).await {
-            Ok(Ok(row)) => Ok(*row),
+            Ok(Ok(status)) => Ok(status),
             Ok(Err(failure)) if failure.unknown => Err(Failed::unknown()),
             Ok(Err(failure)) => Err(Failed::members(&failure.message, failure.retryable)),
             Err(Unanswered::NotTaken) => Err(Failed::stopping()),
             Err(Unanswered::Dropped) => Err(Failed::unknown()),
         }
+    }
+
+    /// The voters after a change.
+    async fn voters(&self, shard: u32, change: MemberChange) -> Result<Vec<v1::Voter>, Failed> {
+        let status = self.change(shard, change).await?;
+        Ok(status.map(|status| voter_list(&status.voters)).unwrap_or_default())
     }
 
     async fn row(&self, shard: u32) -> Result<ShardRow, Failed> {
@@ -134,8 +143,7 @@ impl Shards {
         let genesis = convert::genesis(&request.genesis)?;
         let first = convert::first_operator(request.operator)?.map(Box::new);
         let init = MemberChange::Init { voters: voters?, genesis, first };
-        let row = self.change(request.shard, init).await?;
-        Ok(v1::InitShardReply { voters: voter_list(&row.voters) })
+        Ok(v1::InitShardReply { voters: self.voters(request.shard, init).await? })
     }
 
     pub(crate) async fn transfer_leader(
@@ -143,19 +151,19 @@ impl Shards {
         request: v1::TransferLeaderRequest,
     ) -> Result<v1::TransferLeaderReply, Failed> {
         let to = if request.to.is_empty() { None } else { Some(node_id("to", &request.to)?) };
-        let row = self.change(request.shard, MemberChange::Transfer(to)).await?;
-        let leader = row.leader.map(|node| node.to_string()).unwrap_or_default();
+        let status = self.change(request.shard, MemberChange::Transfer(to)).await?;
+        let leader = status.and_then(|status| status.leader).map(|node| node.to_string()).unwrap_or_default();
         Ok(v1::TransferLeaderReply { leader })
     }
 
     pub(crate) async fn add_voter(&self, request: v1::AddVoterRequest) -> Result<v1::ChangeVotersReply, Failed> {
-        let row = self.change(request.shard, MemberChange::Add(node_id("node", &request.node)?)).await?;
-        Ok(v1::ChangeVotersReply { voters: voter_list(&row.voters) })
+        let change = MemberChange::Add(node_id("node", &request.node)?);
+        Ok(v1::ChangeVotersReply { voters: self.voters(request.shard, change).await? })
     }
 
     pub(crate) async fn remove_voter(&self, request: v1::RemoveVoterRequest) -> Result<v1::ChangeVotersReply, Failed> {
-        let row = self.change(request.shard, MemberChange::Remove(node_id("node", &request.node)?)).await?;
-        Ok(v1::ChangeVotersReply { voters: voter_list(&row.voters) })
+        let change = MemberChange::Remove(node_id("node", &request.node)?);
+        Ok(v1::ChangeVotersReply { voters: self.voters(request.shard, change).await? })
     }
 
     pub(crate) async fn status(&self, request: v1::ShardStatusRequest) -> Result<v1::ShardStatusReply, Failed> {
@@ -163,11 +171,16 @@ impl Shards {
     }
 
     /// What this node holds of a shard: how it stands, then its tasks.
-    pub(crate) async fn dump(&self, request: v1::ShardDumpRequest) -> Result<Messages<v1::ShardDumpReply>, Failed> {
+    pub(crate) async fn dump(
+        &self,
+        caller: Caller,
+        request: v1::ShardDumpRequest,
+    ) -> Result<Messages<v1::ShardDumpReply>, Failed> {
+        let place = self.host.lasting(&caller)?;
         let head = status(self.row(request.shard).await?);
         let (items, stream) = mpsc::channel(16);
         tokio::spawn(dump(self.host.calls.clone(), convert::shard_id(request.shard), head, items));
-        Ok(ReceiverStream::new(stream).boxed())
+        Ok(place.around(ReceiverStream::new(stream)).boxed())
     }
 }
 
@@ -193,13 +206,10 @@ async fn dump(
             Ok(_) => return,
             Err(why) => return drop(items.send(Err(Failed::not_done(&why))).await),
         };
-        for task in tasks {
-            let row = v1::DumpTask {
-                task_id: task.id.as_bytes().to_vec(),
-                status: task.state.status().to_string(),
-                epoch: task.epoch.0,
-                attempts: task.attempts,
-            };
+        // What is shown of a task is small, and the page is not held until it is read.
+        let rows: Vec<v1::DumpTask> = tasks.iter().map(dumped).collect();
+        drop(tasks);
+        for row in rows {
             if items.send(item(Item::Task(row))).await.is_err() {
                 return;
             }
@@ -208,5 +218,14 @@ async fn dump(
         if after.is_none() {
             return;
         }
+    }
+}
+
+fn dumped(task: &Task) -> v1::DumpTask {
+    v1::DumpTask {
+        task_id: task.id.as_bytes().to_vec(),
+        status: task.state.status().to_string(),
+        epoch: task.epoch.0,
+        attempts: task.attempts,
     }
 }

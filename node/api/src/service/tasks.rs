@@ -121,7 +121,7 @@ impl Tasks {
 
     pub(crate) async fn get(&self, caller: Caller, request: v1::GetTaskRequest) -> Result<v1::GetTaskReply, Failed> {
         let id = convert::task_id(&request.task_id)?;
-        let (as_of, answer) = self.host.read(request.read, Query::Task(id), caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, Query::Task(id)).await?;
         let Answer::Task(task) = answer else { return Err(mismatched()) };
         let task = task.ok_or_else(|| Failed::not_found(format!("there is no live task {id}")))?;
         let as_of = Some(convert::as_of_to_proto(&as_of));
@@ -139,7 +139,7 @@ impl Tasks {
             after: convert::optional_task_id(&request.after)?,
             limit: convert::page_limit(request.limit)?,
         };
-        let (as_of, answer) = self.host.read(request.read, query, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, query).await?;
         let Answer::Tasks { tasks, next } = answer else { return Err(mismatched()) };
         Ok(v1::ListTasksReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),
@@ -156,7 +156,7 @@ impl Tasks {
         let task = convert::task_id(&request.task_id)?;
         let after_index = (request.after_index > 0).then_some(request.after_index);
         let query = Query::History { task, after_index, limit: convert::page_limit(request.limit)? };
-        let (as_of, answer) = self.host.read(request.read, query, caller.patience_ms).await?;
+        let (as_of, answer) = self.host.read(&caller, request.read, query).await?;
         let Answer::History { records, more, complete, begins } = answer else { return Err(mismatched()) };
         Ok(v1::TaskHistoryReply {
             as_of: Some(convert::as_of_to_proto(&as_of)),

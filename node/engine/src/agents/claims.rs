@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use skep_protocol::agent::Grant;
+use skep_protocol::attach::AgentTold;
 use skep_protocol::heartbeat::{AgentClaims, ClaimsUpdate};
 use skep_protocol::ids::{ClaimEpoch, ShardId, TaskId};
 use skep_protocol::task::TaskState;
 
 use super::{Agents, Session, Want};
-use crate::event::ToAgent;
 use crate::key::{StreamKey, UpdateKey};
 
 /// What an attached agent holds, as far as it was told.
@@ -46,12 +46,12 @@ impl Agents {
         let mut news = Vec::new();
         if first {
             // Its software may remember claims of an earlier attachment.
-            news.push(ToAgent::Holds(now.iter().map(|(task, epoch)| (*task, *epoch)).collect()));
+            news.push(AgentTold::Holds(now.iter().map(|(task, epoch)| (*task, *epoch)).collect()));
         }
         session.held.retain(|task, held| {
             let stays = now.get(task) == Some(&held.epoch);
             if !stays && held.granted {
-                news.push(ToAgent::Lost { task: *task, epoch: held.epoch });
+                news.push(AgentTold::Lost { task: *task, epoch: held.epoch });
             }
             stays
         });
@@ -66,7 +66,7 @@ impl Agents {
                 let spends_credit =
                     matches!(task.state, TaskState::Claimed { assigned, .. } if assigned == session.attachment);
                 session.told += u64::from(spends_credit);
-                news.push(ToAgent::Grant(Box::new(Grant { task, spends_credit, lease: session.renewed })));
+                news.push(AgentTold::Grant(Box::new(Grant { task, spends_credit, lease: session.renewed })));
             }
         }
         // Once everything that is held was told, what is missing was assigned and had ended before.

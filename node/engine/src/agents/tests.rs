@@ -1,6 +1,7 @@
 use skep_protocol::agent::{Grant, Role};
 use skep_protocol::heartbeat::{AgentClaims, AgentRenewal, ClaimsUpdate};
 use skep_protocol::ids::{ClaimEpoch, SessionId};
+use skep_protocol::refusal::Refusal;
 use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, Task, TaskSpec, TaskState};
 use skep_protocol::text::{TaskKind, Title};
 use skep_protocol::time::LogInstant;
@@ -84,7 +85,7 @@ impl Node {
     }
 
     fn keep_alive(&mut self, stamp: u64) -> Vec<Want> {
-        self.handle(AgentEvent::KeepAlive { stream: STREAM, stamp, place: None })
+        self.handle(AgentEvent::Said { stream: STREAM, said: AgentSaid::KeepAlive { stamp, place: None } })
     }
 
     fn renew(&mut self, renewal: Renewal) -> Vec<Want> {
@@ -104,8 +105,8 @@ impl Node {
 
 const RENEWED: Usable = Usable { stamp: 1_000, usable_ms: 4_500 };
 
-fn grant(task: Task) -> ToAgent {
-    ToAgent::Grant(Box::new(Grant { task, spends_credit: true, lease: None }))
+fn grant(task: Task) -> AgentTold {
+    AgentTold::Grant(Box::new(Grant { task, spends_credit: true, lease: None }))
 }
 
 fn task(n: u8, epoch: u64) -> Task {
@@ -151,7 +152,7 @@ fn heartbeats(wants: &[Want]) -> Vec<AgentHeartbeat> {
     wants.iter().filter_map(said).flatten().collect()
 }
 
-fn told(wants: &[Want]) -> Vec<ToAgent> {
+fn told(wants: &[Want]) -> Vec<AgentTold> {
     let message = |want: &Want| match want {
         Want::Tell { message, .. } => Some(message.clone()),
         _ => None,
@@ -163,11 +164,11 @@ fn told(wants: &[Want]) -> Vec<ToAgent> {
 fn an_agent_is_attached_by_the_log_before_anything_is_said_of_it() {
     let mut node = Node::new();
     let wants = node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
-    assert!(matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::AttachAgent { .. }), .. })]));
+    assert!(matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::Agent(AgentOp::Attach { .. })), .. })]));
     assert!(node.keep_alive(7).is_empty());
-    assert!(node.handle(AgentEvent::Credits { stream: STREAM, count: 2 }).is_empty());
+    assert!(node.handle(AgentEvent::Said { stream: STREAM, said: AgentSaid::Credits(2) }).is_empty());
     let wants = node.settle(Node::attached(ATTACHMENT));
-    assert!(matches!(told(&wants).as_slice(), [ToAgent::Attached { attachment: ATTACHMENT, .. }]));
+    assert!(matches!(told(&wants).as_slice(), [AgentTold::Attached { attachment: ATTACHMENT, .. }]));
     let [said] = heartbeats(&wants).try_into().unwrap();
     assert_eq!((said.credit_limit, said.renew), (2, true));
 }
@@ -178,7 +179,7 @@ fn a_lease_is_counted_from_the_stamp_that_was_known_when_it_was_asked_for() {
     assert!(heartbeats(&node.keep_alive(1_000))[0].renew);
     assert!(node.keep_alive(1_700).is_empty(), "a later keep-alive does not belong to the renewal under way");
     let told = told(&node.renew(Renewal::Confirmed));
-    assert_eq!(told, [ToAgent::Lease(RENEWED)]);
+    assert_eq!(told, [AgentTold::Lease(RENEWED)]);
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn a_renewal_that_was_not_heard_is_asked_for_again() {
     assert!(node.settle(Settled::NotDone(NotDone::NoQuorum)).is_empty(), "not at once: at the next turn");
     let said = heartbeats(&node.pass(1_000));
     assert!(said[0].renew);
-    assert_eq!(told(&node.renew(Renewal::Confirmed)), [ToAgent::Lease(RENEWED)]);
+    assert_eq!(told(&node.renew(Renewal::Confirmed)), [AgentTold::Lease(RENEWED)]);
 }
 
 /// The heartbeats under way: when each is answered, its purpose, and whether it asks for a renewal.
@@ -209,8 +210,8 @@ type UnderWay = VecDeque<(u64, Purpose, bool)>;
 /// Takes note of a heartbeat that was sent and of a lease that was renewed; until when it may be used.
 fn follow(node: &Node, wants: &[Want], answered_ms: u64, under_way: &mut UnderWay) -> Option<u64> {
     under_way.extend(heartbeats(wants).iter().map(|said| (answered_ms, node.last, said.renew)));
-    let until = |message: ToAgent| match message {
-        ToAgent::Lease(Usable { stamp, usable_ms }) => Some(stamp + usable_ms),
+    let until = |message: AgentTold| match message {
+        AgentTold::Lease(Usable { stamp, usable_ms }) => Some(stamp + usable_ms),
         _ => None,
     };
     told(wants).into_iter().filter_map(until).last()
@@ -254,7 +255,7 @@ fn the_answers_to_two_heartbeats_may_overtake_each_other() {
     node.keep_alive(2_000);
     assert!(heartbeats(&node.pass(1_000))[0].renew, "it does not wait for the answer to the first");
     let later = Usable { stamp: 2_000, ..RENEWED };
-    assert_eq!(told(&node.renew(Renewal::Confirmed)), [ToAgent::Lease(later)]);
+    assert_eq!(told(&node.renew(Renewal::Confirmed)), [AgentTold::Lease(later)]);
     node.last = first;
     assert!(told(&node.renew(Renewal::Confirmed)).is_empty(), "a lease is not taken back");
 }
@@ -262,7 +263,7 @@ fn the_answers_to_two_heartbeats_may_overtake_each_other() {
 #[test]
 fn credits_go_out_at_once_and_add_up_while_a_heartbeat_is_under_way() {
     let mut node = Node::with_agent();
-    let give = |node: &mut Node| node.handle(AgentEvent::Credits { stream: STREAM, count: 1 });
+    let give = |node: &mut Node| node.handle(AgentEvent::Said { stream: STREAM, said: AgentSaid::Credits(1) });
     assert_eq!(heartbeats(&give(&mut node))[0].credit_limit, 1);
     assert!(give(&mut node).is_empty());
     assert!(give(&mut node).is_empty());
@@ -274,11 +275,11 @@ fn credits_go_out_at_once_and_add_up_while_a_heartbeat_is_under_way() {
 fn a_grant_is_told_once_and_its_end_too() {
     let mut node = Node::with_agent();
     let granted = node.update(10, vec![task(1, 1)]);
-    let holds = ToAgent::Holds(vec![(task(1, 1).id, ClaimEpoch(1))]);
+    let holds = AgentTold::Holds(vec![(task(1, 1).id, ClaimEpoch(1))]);
     assert_eq!(told(&granted), [holds, grant(task(1, 1))]);
     assert!(told(&node.update(10, vec![task(1, 1)])).is_empty(), "told before");
     assert!(told(&node.update(9, Vec::new())).is_empty(), "an update that was overtaken says nothing");
-    let lost = ToAgent::Lost { task: task(1, 1).id, epoch: ClaimEpoch(1) };
+    let lost = AgentTold::Lost { task: task(1, 1).id, epoch: ClaimEpoch(1) };
     assert_eq!(told(&node.update(12, vec![task(1, 2)])), [lost, grant(task(1, 2))]);
 }
 
@@ -291,7 +292,7 @@ fn an_update_that_overtakes_the_answer_to_the_attach_is_asked_for_again() {
     node.settle(Node::attached(ATTACHMENT));
     let wants = node.update(3, vec![task(1, 1)]);
     assert!(wants.contains(&Want::Noted { key: UpdateKey(3), noted: true }));
-    assert!(matches!(told(&wants).as_slice(), [ToAgent::Holds(_), ToAgent::Grant(_)]));
+    assert!(matches!(told(&wants).as_slice(), [AgentTold::Holds(_), AgentTold::Grant(_)]));
 }
 
 #[test]
@@ -299,7 +300,7 @@ fn an_attach_of_which_nothing_is_known_is_asked_for_again() {
     let mut node = Node::new();
     node.handle(AgentEvent::Opened { stream: STREAM, wish: wish(1) });
     let wants = node.settle(Settled::Unknown);
-    let asks = matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::AttachAgent { .. }), .. })]);
+    let asks = matches!(wants.as_slice(), [Want::Ask(Ask { work: Asked::Op(Op::Agent(AgentOp::Attach { .. })), .. })]);
     assert!(asks, "never a false no");
 }
 
@@ -318,7 +319,10 @@ fn an_attachment_that_has_ended_ends_the_stream() {
     let mut node = Node::with_agent();
     node.keep_alive(1);
     let told = told(&node.renew(Renewal::NotAttached));
-    assert!(matches!(told.as_slice(), [ToAgent::Ended(Some(NotDone::Refused(Refusal::NotAttached { .. })))]));
+    assert!(matches!(
+        told.as_slice(),
+        [AgentTold::Ended(Some(NotDone::Refused(Refusal::Agent(AgentRefusal::NotAttached { .. }))))]
+    ));
     assert!(node.pass(1_000).is_empty(), "nothing more is said of it");
 }
 
@@ -327,11 +331,15 @@ fn a_second_stream_of_the_same_run_takes_over_and_one_of_another_run_does_not() 
     let mut node = Node::with_agent();
     let wants = node.handle(AgentEvent::Opened { stream: StreamKey(6), wish: wish(2) });
     assert!(told(&wants).is_empty(), "the shard decides");
-    let refusal = Refusal::AgentElsewhere { agent: agent(), node: NodeId::from_public_key([1; 32]), lease_ms: 5_000 };
+    let refusal = Refusal::Agent(AgentRefusal::Elsewhere {
+        agent: agent(),
+        node: NodeId::from_public_key([1; 32]),
+        lease_ms: 5_000,
+    });
     let wants = node.settle(Settled::NotDone(NotDone::Refused(refusal)));
-    assert!(matches!(wants.as_slice(), [Want::Tell { stream: StreamKey(6), message: ToAgent::Ended(Some(_)) }]));
+    assert!(matches!(wants.as_slice(), [Want::Tell { stream: StreamKey(6), message: AgentTold::Ended(Some(_)) }]));
     let wants = node.handle(AgentEvent::Opened { stream: StreamKey(7), wish: wish(1) });
-    assert!(wants.contains(&Want::Tell { stream: STREAM, message: ToAgent::Ended(None) }));
+    assert!(wants.contains(&Want::Tell { stream: STREAM, message: AgentTold::Ended(None) }));
 }
 
 #[test]
@@ -339,16 +347,16 @@ fn an_agent_that_detaches_is_given_up_in_the_log_and_not_renewed_meanwhile() {
     let mut node = Node::with_agent();
     node.keep_alive(8);
     node.renew(Renewal::Confirmed);
-    let wants = node.handle(AgentEvent::Detach { stream: STREAM });
+    let wants = node.handle(AgentEvent::Said { stream: STREAM, said: AgentSaid::Detach });
     let [Want::Ask(Ask { work: Asked::Op(op), .. })] = wants.as_slice() else { panic!("{wants:?}") };
-    assert!(matches!(op, Op::DetachAgent { attachment: ATTACHMENT, .. }));
+    assert!(matches!(op, Op::Agent(AgentOp::Detach { attachment: ATTACHMENT, .. })));
     let detach = node.last;
     node.keep_alive(9);
     assert!(!heartbeats(&node.pass(1_000))[0].renew, "it lives, and gives its lease up");
     let receipt = Receipt::Agent(agent());
     let done = Settled::Done { index: 2, stamp: LogInstant::ZERO, receipt };
     node.agents.answered(detach, done, node.now_ms);
-    assert_eq!(told(&node.wants()), [ToAgent::Ended(None)]);
+    assert_eq!(told(&node.wants()), [AgentTold::Ended(None)]);
 }
 
 #[test]
@@ -360,13 +368,13 @@ fn more_agents_than_the_limit_are_refused() {
     }
     let wish = AttachWish { agent: AgentId::new("last").unwrap(), ..wish(1) };
     let wants = node.handle(AgentEvent::Opened { stream: StreamKey(999_999), wish });
-    assert!(matches!(told(&wants).as_slice(), [ToAgent::Ended(Some(NotDone::Overloaded { .. }))]));
+    assert!(matches!(told(&wants).as_slice(), [AgentTold::Ended(Some(NotDone::Overloaded { .. }))]));
 }
 
 #[test]
 fn a_credit_whose_task_ended_before_it_was_heard_of_is_given_again_once() {
     let mut node = Node::with_agent();
-    node.handle(AgentEvent::Credits { stream: STREAM, count: 1 });
+    node.handle(AgentEvent::Said { stream: STREAM, said: AgentSaid::Credits(1) });
     node.settle(Settled::Heard(HeartbeatReply::default()));
     node.assigned = 1;
     assert_eq!(heartbeats(&node.update(10, Vec::new()))[0].credit_limit, 2);
@@ -383,14 +391,14 @@ fn a_grant_says_how_much_of_the_lease_is_left() {
     node.keep_alive(1_000);
     node.renew(Renewal::Confirmed);
     let told = told(&node.update(10, vec![task(1, 1)]));
-    let [ToAgent::Holds(_), ToAgent::Grant(grant)] = told.as_slice() else { panic!("{told:?}") };
+    let [AgentTold::Holds(_), AgentTold::Grant(grant)] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!(grant.lease, Some(RENEWED));
 }
 
 #[test]
 fn what_is_held_from_an_earlier_attachment_spends_no_credit_of_this_one() {
     let mut node = Node::with_agent();
-    node.handle(AgentEvent::Credits { stream: STREAM, count: 1 });
+    node.handle(AgentEvent::Said { stream: STREAM, said: AgentSaid::Credits(1) });
     node.settle(Settled::Heard(HeartbeatReply::default()));
     let mut held = task(1, 1);
     let earlier = Some(AttachmentId(ATTACHMENT.0 - 1));
@@ -405,7 +413,7 @@ fn what_is_held_from_an_earlier_attachment_spends_no_credit_of_this_one() {
         node.handle(AgentEvent::Update { key: UpdateKey(as_of), shard: SHARD, update })
     };
     let wants = update(10, claims(0, vec![held]));
-    assert!(told(&wants).iter().any(|m| matches!(m, ToAgent::Grant(grant) if !grant.spends_credit)), "{wants:?}");
+    assert!(told(&wants).iter().any(|m| matches!(m, AgentTold::Grant(grant) if !grant.spends_credit)), "{wants:?}");
     // A task that is assigned now and ends before it is heard of gives its credit back.
     assert_eq!(heartbeats(&update(11, claims(1, Vec::new())))[0].credit_limit, 2);
 }

@@ -1,21 +1,25 @@
 use std::collections::BTreeSet;
 
-use skep_protocol::agent::{LeaseTerms, Role};
+use skep_protocol::agent::{AgentOp, Role};
+use skep_protocol::attach::AttachWish;
 use skep_protocol::entry::{Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, ClaimEpoch, RequestId, SessionId, TaskId};
 use skep_protocol::leader::LeaderHint;
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
-use skep_protocol::outcome::{NotDone, ProposeOutcome, Receipt, Refusal, Reply, Settled};
+use skep_protocol::outcome::{NotDone, ProposeOutcome, Receipt, Reply};
 use skep_protocol::query::Query;
-use skep_protocol::task::TaskStatus;
+use skep_protocol::refusal::{Refusal, RequestRefusal};
+use skep_protocol::settled::Settled;
+use skep_protocol::task::{TaskRefusal, TaskStatus};
 use skep_protocol::telemetry::{Envelope, Publication, TopicPath};
-use skep_protocol::text::AgentId;
+use skep_protocol::text::{AgentId, ContentType};
 use skep_protocol::time::LogInstant;
 
 use super::*;
 use crate::connectivity::Permission;
-use crate::event::{AgentEvent, AttachWish, Outcome, Target};
+use crate::event::{Outcome, Target};
 use crate::key::{StreamKey, SubscriberKey};
 use crate::topics::TopicEffect;
 
@@ -37,7 +41,7 @@ fn node(n: u8) -> NodeId {
 }
 
 fn request() -> Request {
-    let op = Op::RemoveAgent { agent: AgentId::new("a").unwrap() };
+    let op = Op::Agent(AgentOp::Remove { agent: AgentId::new("a").unwrap() });
     let first_sent = LogInstant::from_raw(5);
     Request { id: RequestId::from_bytes([9; 16]), first_sent, deadline: first_sent.plus_ms(60_000), op }
 }
@@ -153,7 +157,7 @@ fn work_under_way_at_a_deposed_leader_moves_to_the_new_one_and_stays_in_doubt() 
     effects(&mut engine);
     leader(&mut engine, Some(node(3)), 400);
     assert_eq!(attempts(&effects(&mut engine)), [Target::Node(node(3))]);
-    let expired = Refusal::Expired { deadline: LogInstant::ZERO, now: LogInstant::ZERO };
+    let expired = Refusal::Request(RequestRefusal::Expired { deadline: LogInstant::ZERO, now: LogInstant::ZERO });
     outcome(&mut engine, 2, refused(expired), 401);
     assert_eq!(answer(&effects(&mut engine)), Some(Settled::Unknown));
 }
@@ -197,8 +201,8 @@ fn an_attempt_without_an_answer_counts_as_perhaps_carried_out() {
 #[test]
 fn doubt_is_sticky_under_a_refusal_that_is_silent_about_earlier_attempts() {
     let now = LogInstant::from_raw(99);
-    let expired = Refusal::Expired { deadline: LogInstant::from_raw(5), now };
-    let exists = Refusal::TaskExists(TaskId::from_bytes([9; 16]));
+    let expired = Refusal::Request(RequestRefusal::Expired { deadline: LogInstant::from_raw(5), now });
+    let exists = Refusal::Task(TaskRefusal::Exists(TaskId::from_bytes([9; 16])));
     for (in_doubt, refusal, expected) in [
         (true, expired.clone(), Settled::Unknown),
         (false, expired.clone(), Settled::NotDone(NotDone::Refused(expired))),
@@ -346,7 +350,8 @@ fn serving(agent: &AgentId) -> Engine {
     let receipt = Receipt::Attached { agent: agent.clone(), attachment: AttachmentId(40), lease: CONFIG.lease };
     let settled = Settled::Done { index: 1, stamp: LogInstant::ZERO, receipt };
     engine.handle(Event::Settled { key, settled }, 0);
-    engine.handle(Event::Agent(AgentEvent::KeepAlive { stream, stamp: 1_000, place: None }), 0);
+    engine
+        .handle(Event::Agent(AgentEvent::Said { stream, said: AgentSaid::KeepAlive { stamp: 1_000, place: None } }), 0);
     renew_all(&mut engine, 0);
     renew_all(&mut engine, 0);
     engine
@@ -364,7 +369,7 @@ fn no_other_node_speaks_for_an_agent_that_this_one_serves() {
     let mut says = |engine: &mut Engine, source: &AgentId, now_ms: u64| {
         sequence += 1;
         let (topic, source) = (topic.clone(), source.clone());
-        let publication = Publication { topic, source, content_type: String::new(), payload: vec![7] };
+        let publication = Publication { topic, source, content_type: ContentType::default(), payload: vec![7] };
         let envelope = Envelope { sender: node(3), process: 1, sequence, publication };
         engine.handle(Event::Topic(TopicEvent::Received(envelope)), now_ms);
         effects(engine)

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::agent::Usable;
 use skep_protocol::ids::{AttachmentId, CommandId, SessionId, ShardId};
-use skep_protocol::journal::{JournalState, JournalWrite};
+use skep_protocol::journal::JournalReport;
+use skep_protocol::lease::Usable;
 use skep_protocol::offer::CommandSaid;
 use skep_protocol::pressure::DiskPressure;
 use skep_protocol::text::{AgentId, GroupName};
 
-use crate::key::{StreamKey, WriteKey};
+use crate::key::StreamKey;
 
 /// An agent whose commands are to be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,20 +59,8 @@ pub enum InboxEvent {
         /// The stream.
         stream: StreamKey,
     },
-    /// The journal of an agent was read, or made.
-    Opened {
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-        /// The journal.
-        journal: JournalState,
-    },
-    /// Something is in the journal, and will be there after any crash.
-    Written {
-        /// Its name.
-        key: WriteKey,
-    },
+    /// The journals did something.
+    Journal(JournalReport),
     /// The disk of the journals is so full from now on.
     Pressure(DiskPressure),
     /// An agent's software said something of a command.
@@ -83,35 +71,5 @@ pub enum InboxEvent {
         command: CommandId,
         /// What.
         said: CommandSaid,
-    },
-}
-
-/// What the inboxes want.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JournalEffect {
-    /// Read the journal of an agent, or make one, and report it as [`InboxEvent::Opened`].
-    Open {
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-    },
-    /// Write all of this, and report it as [`InboxEvent::Written`] once no crash can undo it. In order for each agent.
-    Write {
-        /// Its name.
-        key: WriteKey,
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
-        /// What.
-        writes: Vec<JournalWrite>,
-    },
-    /// The journal of an agent holds nothing, and nobody uses it until it is asked for again: it may be forgotten.
-    Release {
-        /// The shard.
-        shard: ShardId,
-        /// The agent.
-        agent: AgentId,
     },
 }

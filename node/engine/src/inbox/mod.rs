@@ -18,15 +18,18 @@ mod pull;
 use std::collections::{BTreeMap, VecDeque};
 
 use skep_config::EngineConfig;
-use skep_protocol::agent::Usable;
-use skep_protocol::command::{CommandClass, DeliverySeq};
+use skep_protocol::agent::AgentRefusal;
+use skep_protocol::command::{CommandClass, CommandOp, CommandRefusal, DeliverySeq};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{HomeEpoch, ShardId};
-use skep_protocol::journal::JournalState;
+use skep_protocol::journal::{JournalHead, JournalJob, JournalReport, JournalState, Serials};
+use skep_protocol::lease::Usable;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::CommandTold;
-use skep_protocol::outcome::{NotDone, Receipt, Refusal, Settled};
+use skep_protocol::outcome::{NotDone, Receipt};
+use skep_protocol::refusal::Refusal;
+use skep_protocol::settled::Settled;
 use skep_protocol::text::{AgentId, SiteName};
 use skep_protocol::time::LogInstant;
 
@@ -34,11 +37,12 @@ use crate::ask::{Ask, Asked};
 use crate::key::{StreamKey, WriteKey};
 use bound::ClockBound;
 use due::Dues;
-pub use event::{InboxEvent, JournalEffect, Taker};
 use floor::ClockFloor;
 use one::{Answered, Inbox, Out};
 use pressure::Room;
 use pull::Turn;
+
+pub use event::{InboxEvent, Taker};
 
 /// How long the opening of an inbox or an outcome is tried at a time, in milliseconds.
 const REQUEST_PATIENCE_MS: u64 = 10_000;
@@ -49,7 +53,7 @@ type Whose = (ShardId, AgentId);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
     /// Something for the journal.
-    Journal(JournalEffect),
+    Journal(JournalJob),
     /// Ask a shard; its answer is for [`Inboxes::answered`].
     Ask(Ask<Purpose>),
     /// What was asked for is of no use any more.
@@ -84,6 +88,8 @@ pub(crate) struct Inboxes {
     site: SiteName,
     config: EngineConfig,
     inboxes: BTreeMap<Whose, Inbox>,
+    /// What those of each shard know of the statements of operators.
+    stated: BTreeMap<ShardId, Serials>,
     /// Takers whose journals are being read.
     reading: BTreeMap<Whose, Taker>,
     streams: BTreeMap<StreamKey, Whose>,
@@ -111,6 +117,7 @@ impl Inboxes {
             site,
             config,
             inboxes: BTreeMap::new(),
+            stated: BTreeMap::new(),
             reading: BTreeMap::new(),
             streams: BTreeMap::new(),
             bounds: BTreeMap::new(),
@@ -132,8 +139,10 @@ impl Inboxes {
             InboxEvent::Takes(taker) => self.on_takes(taker, now_ms),
             InboxEvent::Renewed { stream, lease } => self.on_renewed(stream, lease),
             InboxEvent::Gone { stream } => self.on_gone(stream, now_ms),
-            InboxEvent::Opened { shard, agent, journal } => self.on_opened((shard, agent), journal, now_ms),
-            InboxEvent::Written { key } => self.on_written(key, now_ms),
+            InboxEvent::Journal(JournalReport::Opened { shard, agent, journal }) => {
+                self.on_opened((shard, agent), *journal, now_ms);
+            }
+            InboxEvent::Journal(JournalReport::Written { key }) => self.on_written(WriteKey(key), now_ms),
             InboxEvent::Pressure(pressure) => self.on_pressure(pressure, now_ms),
             InboxEvent::Said { stream, command, said } => {
                 let known = self.streams.get(&stream).filter(|whose| self.inboxes.contains_key(whose)).cloned();
@@ -207,10 +216,14 @@ impl Inboxes {
         let (bound, room) = (self.bound(whose.0, now_ms), self.reports_room());
         let clock_floor = self.clock_floors.get(&whose.0).copied().unwrap_or_default().sure_at(now_ms);
         let Some(inbox) = self.inboxes.get_mut(whose) else { return };
-        let mut out = Out { room: self.room, clock_floor, ..Out::default() };
-        let (had, was_due) = (inbox.room(), inbox.next_due());
+        let stated = self.stated.remove(&whose.0).unwrap_or_default();
+        let mut out = Out { room: self.room, clock_floor, stated, ..Out::default() };
+        let (had, was_due, before) = (inbox.room(), inbox.next_due(), inbox.head());
         what(inbox, bound, &mut out);
         self.room = out.room;
+        self.stated.insert(whose.0, std::mem::take(&mut out.stated));
+        let head = inbox.head();
+        let is_pinned = (before.genesis, before.first) != (head.genesis, head.first);
         let has = inbox.room();
         let room_again = CommandClass::URGENT_FIRST.into_iter().any(|class| *had.of(class) == 0 && *has.of(class) > 0);
         out.ended = inbox.ended(&whose.1);
@@ -224,10 +237,26 @@ impl Inboxes {
         self.carry_out(whose, stream, out);
         if over && self.inboxes.remove(whose).is_some() {
             let (shard, agent) = whose.clone();
-            self.wants.push_back(Want::Journal(JournalEffect::Release { shard, agent }));
+            self.wants.push_back(Want::Journal(JournalJob::Release { shard, agent }));
+        }
+        if over || is_pinned {
+            self.keep_stated(whose.0);
         }
         if room_again {
             self.pull_now(whose.0, now_ms);
+        }
+    }
+
+    /// Lets go of what was stated by whose word no inbox of a shard believes anything any more.
+    fn keep_stated(&mut self, shard: ShardId) {
+        let of_shard = self.inboxes.range((shard, AgentId::first())..).take_while(|((of, _), _)| *of == shard);
+        let heads: Vec<JournalHead> = of_shard.map(|(_, inbox)| inbox.head()).collect();
+        // A journal that is being read may be as it was before another one wrote what it saw, and one that was told
+        // nothing yet may be told any word.
+        let is_open =
+            self.reading.keys().any(|(of, _)| *of == shard) || heads.iter().any(|head| head.genesis.is_none());
+        if let Some(stated) = self.stated.get_mut(&shard).filter(|_| !is_open) {
+            stated.keep(heads.into_iter());
         }
     }
 
@@ -237,7 +266,7 @@ impl Inboxes {
             let key = WriteKey(self.next_write);
             self.writes.insert(key, (whose.clone(), out.written));
             let (shard, agent) = whose.clone();
-            self.wants.push_back(Want::Journal(JournalEffect::Write { key, shard, agent, writes: out.writes }));
+            self.wants.push_back(Want::Journal(JournalJob::Write { key: key.0, shard, agent, writes: out.writes }));
         }
         for (command, told) in out.told {
             if let Some(stream) = stream {
@@ -246,17 +275,17 @@ impl Inboxes {
         }
         for ended in out.ended {
             let of = Request::End(whose.clone(), ended.seq);
-            self.ask_for(of, whose.0, Op::EndDelivery { ended: Box::new(ended) });
+            self.ask_for(of, whose.0, CommandOp::End { ended: Box::new(ended) });
         }
         self.reporting += out.reports.len();
         for report in out.reports {
             let of = Request::Report(whose.clone(), report.seq);
-            self.ask_for(of, whose.0, Op::ReportDelivery { report: Box::new(report) });
+            self.ask_for(of, whose.0, CommandOp::Report { report: Box::new(report) });
         }
     }
 
-    fn ask_for(&mut self, of: Request, shard: ShardId, op: Op) {
-        let (purpose, work) = (Purpose::Request(of), Asked::Op(op));
+    fn ask_for(&mut self, of: Request, shard: ShardId, op: CommandOp) {
+        let (purpose, work) = (Purpose::Request(of), Asked::Op(Op::Command(op)));
         self.wants.push_back(Want::Ask(Ask { purpose, shard, work, patience_ms: REQUEST_PATIENCE_MS }));
     }
 
@@ -271,7 +300,7 @@ impl Inboxes {
         let asked = self.reading.insert(whose, taker).is_some();
         // A journal that is made anew is written: it is asked for once there is room. Urgent commands need one.
         if !asked && self.takes_urgent() {
-            self.wants.push_back(Want::Journal(JournalEffect::Open { shard, agent }));
+            self.wants.push_back(Want::Journal(JournalJob::Open { shard, agent }));
         }
     }
 
@@ -282,6 +311,7 @@ impl Inboxes {
         }
         self.clock_floors.entry(whose.0).or_default().raise(journal.clock_floor, now_ms);
         self.raise_bound(whose.0, now_ms);
+        self.stated.entry(whose.0).or_default().merge(journal.stated.clone());
         self.inboxes.entry(whose.clone()).or_insert_with(|| Inbox::new(journal));
         match self.reading.remove(&whose) {
             Some(taker) => self.take(&whose, taker, now_ms),
@@ -300,7 +330,7 @@ impl Inboxes {
         let Some(inbox) = self.inboxes.get(whose) else { return };
         let Some(taker) = inbox.taker.as_ref().filter(|taker| taker.stream == stream) else { return };
         let (agent, attachment, groups) = (taker.agent.clone(), taker.attachment, taker.groups.clone());
-        let op = Op::OpenInbox { agent, attachment, journal: inbox.head().id, groups };
+        let op = CommandOp::OpenInbox { agent, attachment, journal: inbox.head().id, groups };
         self.ask_for(Request::Open(whose.clone(), stream), whose.0, op);
     }
 
@@ -329,7 +359,8 @@ impl Inboxes {
         let final_refusal = matches!(
             &settled,
             Settled::NotDone(NotDone::Refused(
-                Refusal::NoSuchCommand(_) | Refusal::InvalidCommand(_) | Refusal::NotAttached { .. }
+                Refusal::Command(CommandRefusal::NoSuchCommand(_) | CommandRefusal::Invalid(_))
+                    | Refusal::Agent(AgentRefusal::NotAttached { .. })
             ))
         );
         match (&request, settled) {
@@ -356,7 +387,7 @@ impl Inboxes {
                     Settled::Done { stamp, receipt: Receipt::DeliveryReported { open, .. }, .. } => {
                         Answered { known: true, over: !open, forgotten: false, clock: Some(stamp) }
                     }
-                    Settled::NotDone(NotDone::Refused(Refusal::NoSuchCommand(_))) => {
+                    Settled::NotDone(NotDone::Refused(Refusal::Command(CommandRefusal::NoSuchCommand(_)))) => {
                         Answered { over: true, forgotten: true, ..Answered::default() }
                     }
                     Settled::Done { .. }

@@ -9,26 +9,30 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skep_protocol::authority::{OperatorKey, Root};
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, CommandProgress, DeliverySeq, PerClass, Steps, VoidCause, check_result,
+    CommandClass, CommandOutcome, CommandProgress, DeliveryReport, DeliverySeq, EndedDelivery, PerClass, Steps,
+    VoidCause, check_result,
 };
-use skep_protocol::entry::{DeliveryReport, EndedDelivery};
 use skep_protocol::ids::{CommandId, HomeEpoch, SessionId, ShardId};
-use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalState, JournalStep, JournalWrite};
+use skep_protocol::journal::{
+    JournalEntry, JournalHead, JournalPhase, JournalState, JournalStep, JournalWrite, Serials,
+};
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::offer::{CommandSaid, CommandTold};
+use skep_protocol::operator::Root;
 use skep_protocol::text::{AgentId, Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
 use super::due::Due;
 use super::event::Taker;
 use super::pressure::{Room, STEP_BYTES};
-pub(super) use deliver::Verified;
 use fence::Word;
-pub(super) use report::Answered;
 use report::Report;
+
+pub(super) use deliver::Verified;
+pub(super) use report::Answered;
+
 #[cfg(test)]
 pub(super) use report::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
 
@@ -39,6 +43,8 @@ pub(super) struct Out {
     pub(super) room: Room,
     /// What the shard's clock has surely come to.
     pub(super) clock_floor: LogInstant,
+    /// What the inboxes of the shard know of the statements of operators.
+    pub(super) stated: Serials,
     pub(super) writes: Vec<JournalWrite>,
     /// The entries that the writes are of.
     pub(super) written: Vec<DeliverySeq>,
@@ -103,9 +109,7 @@ impl Live {
 #[derive(Clone, Debug)]
 pub(super) struct Inbox {
     head: JournalHead,
-    /// The number of the last statement about each operator that was seen: none with a lower one is believed.
-    stated: BTreeMap<OperatorKey, u64>,
-    /// Whether one was seen that there was no place for.
+    /// Whether a statement about an operator was seen that there was no place for.
     pub(super) lacks_stated: bool,
     /// How many of the statements about operators it knows that replaced an earlier one.
     pub(super) authority: u64,
@@ -126,11 +130,12 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(journal: JournalState) -> Self {
-        let JournalState { head, stated, entries, clock_floor, begun } = journal;
+        // What was stated the inboxes of the shard know together.
+        let JournalState { head, stated: _, entries, clock_floor, begun } = journal;
         let live = entries.into_iter().map(|entry| (entry.seq, Live::new(entry, 0))).collect();
         let (gone, lacks_stated, authority) = (BTreeSet::new(), false, 0);
         let (taker, open, seen) = (None, false, 0);
-        Self { head, stated, lacks_stated, authority, live, gone, clock_floor, begun, taker, open, seen }
+        Self { head, lacks_stated, authority, live, gone, clock_floor, begun, taker, open, seen }
     }
 
     pub(super) fn head(&self) -> JournalHead {
@@ -223,8 +228,8 @@ impl Inbox {
         if head.is_of_another_shard(&self.head) {
             // The replica that it goes on from may have counted fewer statements than this inbox was told of.
             (self.authority, self.lacks_stated) = (0, false);
-            self.stated.clear();
         }
+        out.stated.follow(&self.head, &head);
         self.head = head;
         out.writes.push(JournalWrite::Head(head));
     }

@@ -4,8 +4,8 @@ use skep_protocol::command::{CommandClass, PerClass};
 use skep_protocol::ids::ShardId;
 use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::Settled;
 use skep_protocol::pull::{Pull, PullFor, Pulled};
+use skep_protocol::settled::Settled;
 use skep_protocol::text::AgentId;
 
 use super::bound::ClockBound;

@@ -12,15 +12,14 @@ mod reports;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use skep_protocol::agent::{LeaseTerms, Usable};
-use skep_protocol::authority::{AuthorityNews, KnownFirst, OperatorGrant, OperatorKey, OperatorSecret, Root};
 use skep_protocol::command::*;
-use skep_protocol::entry::DeliveryReport;
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, JournalId, SessionId};
 use skep_protocol::journal::{JournalEntry, JournalHead, JournalPhase, JournalRecord, JournalWrite};
+use skep_protocol::lease::{LeaseTerms, Usable};
 use skep_protocol::offer::CommandSaid;
-use skep_protocol::pull::{Pull, PullFor, Pulled, PulledFor};
-use skep_protocol::statement::{Place, Signed};
+use skep_protocol::operator::{AuthorityNews, KnownFirst, OperatorGrant, Root};
+use skep_protocol::pull::{Delivery, Pull, PullFor, Pulled, PulledFor};
+use skep_protocol::signing::{OperatorKey, OperatorSecret, Place, Signed};
 use skep_protocol::text::{Reason, TraceParent};
 
 const CONFIG: EngineConfig = EngineConfig {
@@ -132,7 +131,7 @@ struct Node {
     clock_floor: LogInstant,
     begun: BTreeMap<CommandId, LogInstant>,
     /// What is on its way to the disk.
-    writes: VecDeque<(WriteKey, Vec<JournalWrite>)>,
+    writes: VecDeque<(u64, Vec<JournalWrite>)>,
     told: Vec<(CommandId, CommandTold)>,
     pull: Option<(Purpose, Pull)>,
     requests: VecDeque<(Purpose, Op)>,
@@ -202,7 +201,7 @@ impl Node {
         self.handle(InboxEvent::Takes(Taker { lease, attachment, in_hand, ..taker(stream, session) }));
         self.sync();
         let (key, op) = self.requests.pop_front().expect("the inbox is to be opened");
-        assert!(matches!(op, Op::OpenInbox { .. }), "{op:?}");
+        assert!(matches!(op, Op::Command(CommandOp::OpenInbox { .. })), "{op:?}");
         let receipt = Receipt::Inbox { agent: agent(), home: HOME };
         self.settle(key, Settled::Done { index: 1, stamp: at(1), receipt });
         self.sync();
@@ -221,12 +220,15 @@ impl Node {
     fn drain(&mut self) {
         while let Some(want) = self.inboxes.poll_want() {
             match want {
-                Want::Journal(JournalEffect::Open { shard, agent }) => {
+                Want::Journal(JournalJob::Open { shard, agent }) => {
                     let journal = self.journal();
-                    self.inboxes.handle(InboxEvent::Opened { shard, agent, journal }, self.now_ms);
+                    self.inboxes.handle(
+                        InboxEvent::Journal(JournalReport::Opened { shard, agent, journal: Box::new(journal) }),
+                        self.now_ms,
+                    );
                 }
-                Want::Journal(JournalEffect::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
-                Want::Journal(JournalEffect::Release { .. }) => self.released += 1,
+                Want::Journal(JournalJob::Write { key, writes, .. }) => self.writes.push_back((key, writes)),
+                Want::Journal(JournalJob::Release { .. }) => self.released += 1,
                 Want::Ask(Ask { purpose, work, .. }) => match work {
                     Asked::Pull(pull) => self.pull = Some((purpose, pull)),
                     Asked::Op(op) => self.requests.push_back((purpose, op)),
@@ -241,7 +243,8 @@ impl Node {
 
     /// Its journal as the disk holds it.
     fn journal(&self) -> JournalState {
-        let (stated, entries) = (self.stated.clone(), self.durable.values().cloned().collect());
+        let (mut stated, entries) = (Serials::default(), self.durable.values().cloned().collect());
+        self.stated.iter().for_each(|(operator, serial)| stated.raise(&self.head, *operator, *serial));
         let (clock_floor, begun) = (self.clock_floor, self.begun.clone());
         JournalState { head: self.head, stated, entries, clock_floor, begun }
     }
@@ -272,7 +275,7 @@ impl Node {
                 JournalWrite::Forget => panic!("a journal is forgotten by whoever keeps it"),
             }
         }
-        self.handle(InboxEvent::Written { key });
+        self.handle(InboxEvent::Journal(JournalReport::Written { key }));
         true
     }
 
@@ -328,11 +331,11 @@ impl Node {
         let mut reported = Vec::new();
         while let Some((key, op)) = self.requests.pop_front() {
             let receipt = match op {
-                Op::EndDelivery { ended } => {
+                Op::Command(CommandOp::End { ended }) => {
                     reported.push((ended.command.as_bytes()[0], ended.outcome.name()));
                     Receipt::DeliveryEnded { command: ended.command }
                 }
-                Op::ReportDelivery { report } => {
+                Op::Command(CommandOp::Report { report }) => {
                     let command = report.command;
                     self.stands.push(*report);
                     Receipt::DeliveryReported { command, open: self.open }
@@ -466,7 +469,11 @@ fn an_outcome_is_told_the_shard_until_it_knows() {
     // A crash forgets that it was told, not that it is to be; nobody needs to be attached for it.
     node.crash();
     let journal = node.journal();
-    node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
+    node.handle(InboxEvent::Journal(JournalReport::Opened {
+        shard: SHARD,
+        agent: agent(),
+        journal: Box::new(journal),
+    }));
     assert_eq!(node.reported(), [(1, "rejected")]);
     assert_eq!(node.durable.len(), 0);
 }

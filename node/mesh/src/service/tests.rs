@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use skep_config::PeerConfig;
 use skep_protocol::telemetry::Publication;
-use skep_protocol::text::{AgentId, SiteName};
+use skep_protocol::text::{AgentId, ContentType, SiteName};
 
 fn identity(seed: u8) -> NodeId {
     let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
@@ -101,7 +101,7 @@ async fn a_node_given_one_seed_address_finds_the_others() {
 
 fn publication(text: &str) -> Publication {
     let (topic, source) = (TopicPath::new("s/robots/pose").unwrap(), AgentId::new("r1").unwrap());
-    Publication { topic, source, content_type: String::new(), payload: text.as_bytes().to_vec() }
+    Publication { topic, source, content_type: ContentType::default(), payload: text.as_bytes().to_vec() }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use skep_client::command::{Command, CommandClass, Target, Waves};
-use skep_client::{Client, ClientError, CommandId, CommandName, OperatorKey, Place, Read, convert, v1};
+use skep_client::{Client, ClientError, Code, CommandId, CommandName, OperatorKey, Place, Read, convert, v1};
 
 use super::view::{Receipt, View};
 use super::{Common, Failure};
@@ -129,15 +129,15 @@ fn too_late(name: CommandName, refused: &ClientError) -> Failure {
     Failure::in_doubt(
         name,
         format!(
-            "nobody knows whether command {id} was accepted before, and it is too late to send it again: {refused}. The shard \
-             holds it no more: 'skep command watch {id} --from 1' tells what the history has of it"
+            "command {id} may have been accepted before, and it is too late to send it again: {refused}. The shard does not \
+             hold it: 'skep command watch {id} --from 1' shows what the history has of it"
         ),
     )
 }
 
 /// Whether an error leaves open what became of an earlier sending: nobody who keeps commands has answered.
 fn says_nothing(error: &ClientError) -> bool {
-    let of_commands = error.code().is_some_and(|code| code.starts_with("SKEP-04"));
+    let of_commands = error.code().is_some_and(Code::is_of_statements);
     may_pass(error) && !of_commands
 }
 
@@ -146,7 +146,7 @@ fn says_nothing(error: &ClientError) -> bool {
 fn in_doubt(name: CommandName, error: &ClientError) -> Failure {
     let (id, error) = (name.id, escaped(&error.to_string()).into_owned());
     let message = format!(
-        "nobody knows whether command {id} was accepted: {error}; 'skep command show {id}' shows it if it was. Until its \
+        "command {id} may have been accepted: {error}; 'skep command show {id}' shows it if it was. Until its \
          deadline it can be sent again, and is accepted once, by the same line with --id {name}"
     );
     let line = line_with(std::env::args_os(), "--id", &name.to_string());

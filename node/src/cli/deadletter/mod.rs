@@ -5,17 +5,15 @@ mod view;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use skep_client::command::{CommandOrder, OrderKind, SignedOrder};
-use skep_client::{Client, ClientError, CommandId, Read, RedriveError, TaskStatus, pages, v1};
+use skep_client::{Client, ClientError, CommandId, DeadCommand, Read, RedriveError, RedriveTerms, v1};
 
-use super::as_of::PAGE;
 use super::command::View;
 use super::key::KeyPath;
 use super::output::{parse_span, rows, uuid_bytes};
 use super::resend::Resend;
 use super::task;
 use super::{Common, Failure};
-use view::{Line, Settled, id_text};
+use view::{Line, Settled};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Deadletter {
@@ -64,14 +62,14 @@ pub(crate) struct Redrive {
 /// What an id names.
 enum Letter {
     Task(Vec<u8>),
-    Command(Box<v1::CommandView>),
+    Command(CommandId, Box<v1::CommandView>),
 }
 
 async fn find(client: &Client, id: &str) -> Result<Letter, Failure> {
     let bytes = uuid_bytes(id)?;
     let command: CommandId = id.parse().map_err(Failure::usage)?;
     match client.command(command, Read::Linearizable).await {
-        Ok(reply) => Ok(Letter::Command(Box::new(reply.command.unwrap_or_default()))),
+        Ok(reply) => Ok(Letter::Command(command, Box::new(reply.command.unwrap_or_default()))),
         Err(error) if error.is_not_found() => Ok(Letter::Task(bytes)),
         Err(error) => Err(error.into()),
     }
@@ -79,15 +77,7 @@ async fn find(client: &Client, id: &str) -> Result<Letter, Failure> {
 
 async fn list(client: &Client, common: &Common) -> Result<(), Failure> {
     let mut lines = Vec::new();
-    let tasks =
-        async |after: Vec<u8>| client.tasks(&[TaskStatus::DeadLettered], &after, PAGE, Read::Linearizable).await;
-    pages(tasks, |page: v1::ListTasksReply| lines.extend(page.tasks.into_iter().map(Line::of_task))).await?;
-    let commands = async |after: Vec<u8>| client.commands(&after, PAGE, Read::Linearizable).await;
-    let dead = |view: &v1::CommandView| view.open == 0 && view.failed > 0 && !view.discarded;
-    let add = |page: v1::ListCommandsReply| {
-        lines.extend(page.commands.into_iter().filter(dead).map(Line::of_command));
-    };
-    pages(commands, add).await?;
+    client.dead_letters(|letter| lines.push(Line::of(letter))).await?;
     rows(common.output, &lines)
 }
 
@@ -98,7 +88,7 @@ impl Deadletter {
             Self::List => list(&client, common).await,
             Self::Show { id } => match find(&client, &id).await? {
                 Letter::Task(task) => task::show(&client, common.output, &task).await,
-                Letter::Command(view) => View::new(*view).print(common.output),
+                Letter::Command(_, view) => View::new(*view).print(common.output),
             },
             Self::Redrive(redrive) => redrive.run(&client, common).await,
             Self::Discard { id, reason, key, resend } => match find(&client, &id).await? {
@@ -106,36 +96,27 @@ impl Deadletter {
                     let discarded = resend.client(&client).await?.discard_task(&task, &reason).await?;
                     task::print_receipt(common.output, discarded)
                 }
-                Letter::Command(view) => {
-                    let order = order(&client, &view, &reason, &key).await?;
-                    resend.client(&client).await?.order_command(&order).await?;
-                    rows(common.output, &[Settled::discarded(&view)])
+                Letter::Command(command, _) => {
+                    let (secret, place) = key.for_shard(&client).await?;
+                    let reason = reason.parse().map_err(Failure::usage)?;
+                    resend.client(&client).await?.discard_command(command, reason, (&place, &secret)).await?;
+                    rows(common.output, &[Settled::discarded(command)])
                 }
             },
         }
     }
 }
 
-/// The signed order to discard a command.
-async fn order(client: &Client, view: &v1::CommandView, reason: &str, key: &KeyPath) -> Result<SignedOrder, Failure> {
-    let (secret, place) = key.for_shard(client).await?;
-    let command = id_text(view);
-    let order = CommandOrder {
-        place,
-        command: command.parse().map_err(Failure::failed)?,
-        what: OrderKind::Discard,
-        reason: reason.parse().map_err(Failure::usage)?,
-        operator: secret.key(),
-    };
-    order.sign(&secret).map_err(Failure::usage)
-}
-
 impl From<RedriveError> for Failure {
     fn from(error: RedriveError) -> Self {
         match error {
-            RedriveError::Told(_) => Self::failed(error),
+            RedriveError::Open | RedriveError::Told(_) => Self::failed(error),
+            RedriveError::Settled => Self::failed(error).advise("'skep command list' shows what there is"),
             RedriveError::Unsigned(_) => Self::usage(error),
             RedriveError::Client(error) => error.into(),
+            RedriveError::Kept(error) => {
+                Self::unknown(error, "give the same line again: what was sent is not sent twice")
+            }
         }
     }
 }
@@ -148,10 +129,10 @@ impl Redrive {
                 let redriven = redriven.map_err(|error| self.not_held(error))?;
                 task::print_receipt(common.output, redriven)
             }
-            Letter::Command(_) if self.resend.request_id.is_some() => Err(Failure::usage(
+            Letter::Command(..) if self.resend.request_id.is_some() => Err(Failure::usage(
                 "a command is redriven by several requests: leave --request-id out, and give the same line",
             )),
-            Letter::Command(view) => self.command(client, common, *view).await,
+            Letter::Command(id, view) => self.command(client, common, DeadCommand::of(id, *view)?).await,
         }
     }
 
@@ -169,43 +150,18 @@ impl Redrive {
         ))
     }
 
-    async fn command(&self, client: &Client, common: &Common, view: v1::CommandView) -> Result<(), Failure> {
-        if view.open > 0 {
-            return Err(Failure::failed("it has not ended at all of its robots; wait, or cancel it"));
-        }
-        if view.discarded {
-            return Err(Failure::failed(
-                "it was redriven or discarded already; 'skep command list' shows what there is",
-            ));
-        }
-        let dead = |of: &&v1::CommandDelivery| {
-            matches!(of.outcome.as_str(), "failed" | "rejected" | "expired" | "indeterminate")
-        };
+    async fn command(&self, client: &Client, common: &Common, dead: DeadCommand) -> Result<(), Failure> {
         let (secret, place) = self.key.for_shard(client).await?;
-        let parent: CommandId = self.id.parse().map_err(Failure::usage)?;
-        let valid_ms = u64::try_from(self.valid_for.as_millis()).unwrap_or(u64::MAX);
-        let (mut lines, mut left, mut in_doubt) = (Vec::new(), 0, false);
-        for of in view.deliveries.iter().filter(dead) {
-            let (command, what) = if of.outcome == "indeterminate" && !self.even_if_done {
-                left += 1;
-                (String::new(), "nobody knows whether it was done: resolve it, or give --even-if-done".to_owned())
-            } else {
-                let sending = client.redrive_command((parent, &view), &of.agent, valid_ms, (&place, &secret));
-                let (id, sent) = sending.await?;
-                left += usize::from(sent.is_err());
-                in_doubt |= matches!(sent, Err(ClientError::Unknown { .. }));
-                (id.to_string(), sent.map_or_else(|why| why.to_string(), |()| "sent again".to_owned()))
-            };
-            lines.push(Settled { command, agent: of.agent.clone(), what });
-        }
-        // What is left keeps the letter: it can be redriven again, and nobody is sent it twice while the shard holds what was
-        // sent.
-        if left == 0 {
-            let order = order(client, &view, &self.reason, &self.key).await?;
-            let again = "give the same line again: what was sent is not sent twice";
-            client.order_command(&order).await.map_err(|error| Failure::unknown(error, again))?;
-            lines.push(Settled::discarded(&view));
-        }
+        let terms = RedriveTerms {
+            valid_ms: u64::try_from(self.valid_for.as_millis()).unwrap_or(u64::MAX),
+            even_if_done: self.even_if_done,
+            reason: self.reason.parse().map_err(Failure::usage)?,
+        };
+        let resent = client.redrive_command(&dead, &terms, (&place, &secret)).await?;
+        let left = resent.iter().filter(|(_, resent)| !resent.is_sent()).count();
+        let in_doubt = resent.iter().any(|(_, resent)| resent.is_in_doubt());
+        let mut lines: Vec<Settled> = resent.into_iter().map(|(robot, resent)| Settled::at(&robot, resent)).collect();
+        lines.extend((left == 0).then(|| Settled::discarded(dead.id())));
         rows(common.output, &lines)?;
         let still = format!("it is still a dead letter of {left} robots");
         match (left, in_doubt) {

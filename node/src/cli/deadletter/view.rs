@@ -1,7 +1,8 @@
 //! What is shown of dead letters.
 
 use serde::Serialize;
-use skep_client::v1;
+use skep_client::{CommandId, DeadLetter, Resent, v1};
+use skep_protocol::text::AgentId;
 
 use crate::cli::output::{Row, uuid_text};
 
@@ -23,7 +24,14 @@ impl Row for Line {
 }
 
 impl Line {
-    pub(super) fn of_task(task: v1::Task) -> Self {
+    pub(super) fn of(letter: DeadLetter) -> Self {
+        match letter {
+            DeadLetter::Task(task) => Self::of_task(*task),
+            DeadLetter::Command(view) => Self::of_command(*view),
+        }
+    }
+
+    fn of_task(task: v1::Task) -> Self {
         Self {
             id: uuid_text(&task.id),
             kind: "task",
@@ -33,7 +41,7 @@ impl Line {
         }
     }
 
-    pub(super) fn of_command(view: v1::CommandView) -> Self {
+    fn of_command(view: v1::CommandView) -> Self {
         let command = view.command.unwrap_or_default();
         let why = format!("failed at {} of {}", view.failed, view.agents);
         Self { id: uuid_text(&command.id), kind: "command", what: command.verb, target: command.target, why }
@@ -43,9 +51,9 @@ impl Line {
 /// What became of a command, or of its sending again to one robot.
 #[derive(Serialize)]
 pub(super) struct Settled {
-    pub(super) command: String,
-    pub(super) agent: String,
-    pub(super) what: String,
+    command: String,
+    agent: String,
+    what: String,
 }
 
 impl Row for Settled {
@@ -56,12 +64,18 @@ impl Row for Settled {
 }
 
 impl Settled {
-    pub(super) fn discarded(view: &v1::CommandView) -> Self {
-        Self { command: id_text(view), agent: String::new(), what: "discarded".to_owned() }
+    pub(super) fn discarded(command: CommandId) -> Self {
+        Self { command: command.to_string(), agent: String::new(), what: "discarded".to_owned() }
     }
-}
 
-/// The id of a command.
-pub(super) fn id_text(view: &v1::CommandView) -> String {
-    uuid_text(&view.command.as_ref().map(|command| command.id.clone()).unwrap_or_default())
+    pub(super) fn at(robot: &AgentId, resent: Resent) -> Self {
+        let (command, what) = match resent {
+            Resent::Sent(id) => (id.to_string(), "sent again".to_owned()),
+            Resent::Failed(id, why) => (id.to_string(), why.to_string()),
+            Resent::Indeterminate => {
+                (String::new(), "nobody knows whether it was done: resolve it, or give --even-if-done".to_owned())
+            }
+        };
+        Self { command, agent: robot.to_string(), what }
+    }
 }

@@ -13,11 +13,12 @@ use skep_client::{Allowed, Client, FirstReplacement, Genesis, OperatorGrant, Ope
 use skep_protocol::time::LogInstant;
 
 use super::as_of::{PAGE, Pages};
+use super::follow::follow;
 use super::key::KeyPath;
 use super::output::parse_span;
 use super::resend::Resend;
 use super::{Common, Failure};
-use view::View;
+use view::{Told, View};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Operator {
@@ -58,6 +59,12 @@ pub(crate) enum Operator {
         /// Answer from this node's replica without asking the leader
         #[arg(long)]
         stale: bool,
+    },
+    /// Follow grants, revocations, refused statements and operators that the shard forgets, until Ctrl-C
+    Watch {
+        /// First log index to print [default: only what is new]
+        #[arg(long)]
+        from: Option<u64>,
     },
 }
 
@@ -177,12 +184,20 @@ async fn list(client: &Client, common: &Common, stale: bool) -> Result<(), Failu
     listed.print(common.output, "operators")
 }
 
+async fn watch(common: &Common, from: Option<u64>) -> Result<(), Failure> {
+    let client = common.watcher()?;
+    let open = async |from| client.watch_operators(Some(from)).await;
+    let print = |event: v1::OperatorEvent| Told::from(event).print(common.output);
+    follow(&client, from, open, |event| event.index, print).await
+}
+
 impl Operator {
     pub(crate) async fn run(self, common: &Common) -> Result<(), Failure> {
         let client = common.client()?;
         let (grant, secret, key, resend) = match self {
             Self::Pin { genesis, key } => return key.pin(client.shard())?.pin(genesis, common),
             Self::List { stale } => return list(&client, common, stale).await,
+            Self::Watch { from } => return watch(common, from).await,
             Self::ReplaceFirst { operator, name, key, resend } => {
                 let (secret, place) = key.for_shard(&client).await?;
                 let reply = client.shard_place(Read::Linearizable).await?;

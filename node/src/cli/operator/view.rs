@@ -1,10 +1,11 @@
 //! What is shown of operators.
 
 use serde::Serialize;
-use skep_client::v1::OperatorView;
+use skep_client::v1::{OperatorEvent, OperatorView};
 use skep_protocol::time::LogInstant;
 
-use crate::cli::output::Row;
+use crate::cli::Failure;
+use crate::cli::output::{Format, Row, json_line, print};
 
 #[derive(Serialize)]
 pub(super) struct View {
@@ -77,5 +78,70 @@ impl From<OperatorView> for View {
         } = view;
         let may = May { verbs, targets, broadcast, per_minute, admin_depth, until };
         Self { operator, name, serial, revoked, by, may: (!revoked).then_some(may) }
+    }
+}
+
+/// What changed of an operator.
+#[derive(Serialize)]
+pub(super) struct Told {
+    kind: String,
+    operator: String,
+    name: String,
+    by: String,
+    serial: u64,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    granted: Option<View>,
+    index: u64,
+    term: u64,
+    clock: u64,
+}
+
+impl From<OperatorEvent> for Told {
+    fn from(event: OperatorEvent) -> Self {
+        let OperatorEvent { kind, index, term, clock, operator, name, by, serial, detail, granted } = event;
+        Self { kind, operator, name, by, serial, detail, granted: granted.map(View::from), index, term, clock }
+    }
+}
+
+impl Told {
+    pub(super) fn print(&self, format: Format) -> Result<(), Failure> {
+        if format == Format::Table { print(&self.line()) } else { json_line(self) }
+    }
+
+    fn line(&self) -> String {
+        let mut line = self.kind.clone();
+        let mut add = |name: &str, value: &str| {
+            if !value.is_empty() {
+                line.push_str(&format!(" {name}{value}"));
+            }
+        };
+        add("", &self.operator);
+        add("named ", &self.name);
+        add("by ", &self.by);
+        add("because ", &self.detail);
+        add("serial ", &Some(self.serial).filter(|serial| *serial > 0).map(|n| n.to_string()).unwrap_or_default());
+        add("· index ", &self.index.to_string());
+        add("term ", &self.term.to_string());
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_an_operator_that_was_forgotten_says_which_and_where_it_stands() {
+        let event = OperatorEvent {
+            kind: "forgotten".to_owned(),
+            operator: "KEY".to_owned(),
+            name: "clerk".to_owned(),
+            serial: 9,
+            index: 70,
+            term: 2,
+            ..OperatorEvent::default()
+        };
+        assert_eq!(Told::from(event).line(), "forgotten KEY named clerk serial 9 · index 70 term 2");
     }
 }

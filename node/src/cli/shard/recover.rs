@@ -174,9 +174,9 @@ fn lines(view: &View) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use skep_consensus::LostVoter;
-    use skep_protocol::authority::OperatorSecret;
     use skep_protocol::ids::NodeId;
     use skep_protocol::query::Counts;
+    use skep_protocol::signing::OperatorSecret;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use skep_client::v1::{self, Priority};
-use skep_client::{Client, Read, TaskStatus};
+use skep_client::{Client, Code, Read, TaskStatus};
 
 use super::Status;
 use crate::cli::Failure;
@@ -194,7 +194,7 @@ pub(super) async fn show(client: &Client, format: Format, task: &[u8], read: Rea
     let live = match client.task(task, read).await {
         Ok(reply) => Some(reply),
         // It may have ended long ago: its history stays.
-        Err(error) if error.code() == Some("SKEP-0002") => None,
+        Err(error) if error.code() == Some(Code::NotFound) => None,
         Err(error) => return Err(error.into()),
     };
     let mut shown = life(client, task, read).await?;

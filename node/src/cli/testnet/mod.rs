@@ -3,13 +3,13 @@
 mod chaos;
 mod demo;
 mod inspect;
+mod order;
 mod up;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use skep_testnet::scenario::up::Order;
 use skep_testnet::site::crew::CrewOptions;
 use skep_testnet::site::place;
 use skep_testnet::site::robot::RobotOptions;
@@ -29,30 +29,8 @@ pub(crate) enum Testnet {
     Run(Scenario),
     /// Start nodes and robots, and keep them running until Ctrl-C or 'skep testnet down'
     Up(up::Up),
-    /// List the processes of the testnet that is up
-    Status,
-    /// Kill a process with SIGKILL
-    Kill {
-        /// Name of the process, as 'skep testnet status' prints it
-        name: String,
-    },
-    /// Suspend a process with SIGSTOP
-    Pause {
-        /// Name of the process, as 'skep testnet status' prints it
-        name: String,
-    },
-    /// Resume a suspended process
-    Resume {
-        /// Name of the process, as 'skep testnet status' prints it
-        name: String,
-    },
-    /// Restart a process, with SIGKILL if it runs
-    Restart {
-        /// Name of the process, as 'skep testnet status' prints it
-        name: String,
-    },
-    /// End all processes. What they stored stays for the next 'up'
-    Down,
+    #[command(flatten)]
+    Order(order::Given),
     /// Print the end of a process's log
     Logs {
         /// Name of the process, as 'skep testnet status' prints it
@@ -153,12 +131,7 @@ impl Testnet {
             Self::Power(power) => power.run(common),
             Self::Run(Scenario::Inspect(inspect)) => inspect.run(common),
             Self::Up(up) => super::block_on(up.run(common)),
-            Self::Status => super::block_on(up::order(common, Order::Status)),
-            Self::Kill { name } => super::block_on(up::order(common, Order::Kill { name })),
-            Self::Pause { name } => super::block_on(up::order(common, Order::Pause { name })),
-            Self::Resume { name } => super::block_on(up::order(common, Order::Resume { name })),
-            Self::Restart { name } => super::block_on(up::order(common, Order::Restart { name })),
-            Self::Down => super::block_on(up::order(common, Order::Down)),
+            Self::Order(order::Given(order)) => super::block_on(up::order(common, order)),
             Self::Logs { name, lines } => up::logs(&up::place_of(common)?, &name, lines),
             Self::Verify { path } => {
                 let report = skep_testnet::verify::verify(&path).map_err(Failure::failed)?;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use skep_proto::v1::Failure;
+use skep_protocol::code::Code;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -111,7 +112,7 @@ impl<'a> Call<'a> {
 
 /// Whether a request is refused for its age, which no sending after this one can change.
 fn is_too_late(failure: &Failure) -> bool {
-    matches!(failure.code.as_str(), "SKEP-0101" | "SKEP-0102")
+    Code::of(&failure.code).is_some_and(Code::is_too_late)
 }
 
 /// Sends until there is an answer that sending again cannot better: the same message each time, with the id and the clock of
@@ -165,12 +166,12 @@ mod tests {
         Patience { total: Duration::from_secs(5), each: Duration::from_secs(1), in_doubt: Duration::from_secs(2) };
 
     fn refusal(retryable: bool, silent: bool) -> Status {
-        refusal_as("SKEP-9", retryable, silent)
+        refusal_as(Code::LostRace, retryable, silent)
     }
 
-    fn refusal_as(code: &str, retryable: bool, silent: bool) -> Status {
+    fn refusal_as(code: Code, retryable: bool, silent: bool) -> Status {
         let failure = Failure {
-            code: code.into(),
+            code: code.to_string(),
             certainty: Certainty::NotDone.into(),
             retryable,
             silent_about_earlier: silent,
@@ -233,7 +234,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_comes_again_too_late_is_unknown_and_so_is_one_that_reaches_nobody() {
-        for late in ["SKEP-0101", "SKEP-0102"] {
+        for late in [Code::RequestExpired, Code::RequestForgotten] {
             let (result, sent) = play_as(Asked::Again("id"), vec![Err(refusal_as(late, false, true))]).await;
             assert!(matches!(result, Err(ClientError::Unknown { too_late: true, .. })), "{late}: {result:?}");
             assert_eq!(sent, 1, "nothing that is sent after it is sooner");

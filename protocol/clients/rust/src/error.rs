@@ -1,9 +1,11 @@
 //! How calls fail.
 
 use prost::Message as _;
+use skep_proto::convert::failure;
 use skep_proto::v1::{Certainty, Failure};
+use skep_protocol::code::Code;
 use skep_protocol::ids::{Genesis, ShardId};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::proof::ConnectFailure;
 
@@ -15,8 +17,10 @@ pub enum ClientError {
     Endpoint(String),
     /// The node names another shard than the one that the client is for: nothing was signed.
     #[error(
-        "SKEP-0305 the node names a shard of genesis {told}, and what is signed is for the one of genesis {wanted}; ask a node of \
-         that one, or, if it was recovered or made anew, give its genesis as 'skep shard status' shows it on a node that you trust"
+        "{code} the node names a shard of genesis {told}, and the statement is for the shard of genesis {wanted}; ask a \
+         node of that shard, or, if it was recovered or made anew, give the genesis that 'skep shard status' shows on a \
+         node that you trust",
+        code = Code::AnotherShard
     )]
     AnotherShard {
         /// The genesis of the shard that the client is for.
@@ -25,7 +29,10 @@ pub enum ClientError {
         told: Genesis,
     },
     /// The node answers for another shard than the one that was asked for: nothing was signed.
-    #[error("SKEP-0305 the node answers for shard {told}, and shard {wanted} was asked for; ask another node")]
+    #[error(
+        "{code} the node answers for shard {told}, and shard {wanted} was asked for; ask another node",
+        code = Code::AnotherShard
+    )]
     AnotherNumber {
         /// The shard that the client is for.
         wanted: ShardId,
@@ -53,30 +60,33 @@ fn in_doubt(request_id: &str, last: &str, too_late: bool) -> String {
     match request_id {
         "" => format!("there was no answer: {last}"),
         request if too_late => {
-            format!("nobody knows whether request {request} was done, and it is too late to send it again: {last}")
+            format!("request {request} may have been done, and it is too late to send it again: {last}")
         }
-        request => format!("nobody knows whether request {request} was done: {last}"),
+        request => format!("request {request} may have been done: {last}"),
     }
 }
 
 impl ClientError {
-    /// The stable code of a definite failure.
-    pub fn code(&self) -> Option<&str> {
+    /// The stable code of a definite failure; none if this build does not know it.
+    pub fn code(&self) -> Option<Code> {
         match self {
-            Self::NotDone(failure) => Some(&failure.code),
-            Self::AnotherShard { .. } | Self::AnotherNumber { .. } => Some("SKEP-0305"),
+            Self::NotDone(failure) => Code::of(&failure.code),
+            Self::AnotherShard { .. } | Self::AnotherNumber { .. } => Some(Code::AnotherShard),
             Self::Endpoint(_) | Self::Unknown { .. } => None,
         }
     }
 
     /// Whether the shard refused the request for its clock alone: one made anew, under the present clock, is judged.
     pub(crate) fn is_of_another_clock(&self) -> bool {
-        matches!(self.code(), Some("SKEP-0101" | "SKEP-0102" | "SKEP-0104" | "SKEP-0121"))
+        matches!(
+            self.code(),
+            Some(Code::RequestExpired | Code::RequestForgotten | Code::ClockImpossible | Code::SentAhead)
+        )
     }
 
     /// Whether the shard refused what was signed because it is another one than it was signed for.
     pub(crate) fn is_of_another_shard(&self) -> bool {
-        self.code() == Some("SKEP-0403")
+        self.code() == Some(Code::WrongPlace)
     }
 
     /// What the end of a stream of answers means. They change nothing, so that nothing is in doubt.
@@ -94,18 +104,18 @@ impl ClientError {
 
     /// Whether what was asked for is not there.
     pub fn is_not_found(&self) -> bool {
-        matches!(self.code(), Some("SKEP-0002" | "SKEP-0108" | "SKEP-0415"))
+        matches!(self.code(), Some(Code::NotFound | Code::NoSuchTask | Code::NoSuchCommand))
     }
 
     /// Whether there is another under the id of what was sent.
     pub fn is_already_there(&self) -> bool {
-        matches!(self.code(), Some("SKEP-0109" | "SKEP-0414"))
+        matches!(self.code(), Some(Code::TaskExists | Code::CommandExists))
     }
 
     /// Whether a command is refused since it could not be started in time any more. Under the id of one that was sent before
     /// that says nothing of the earlier sending: a command that has ended is forgotten some time after its deadline.
     pub fn is_past_its_deadline(&self) -> bool {
-        self.code() == Some("SKEP-0412")
+        self.code() == Some(Code::CommandExpired)
     }
 
     /// Whether the same thing, asked for anew, may be decided otherwise.
@@ -127,17 +137,9 @@ pub(crate) enum Heard {
     InDoubt(String),
 }
 
-fn failure(code: &str, message: String, help: &str, retryable: bool) -> Box<Failure> {
-    Box::new(Failure {
-        code: code.to_owned(),
-        message,
-        help: help.to_owned(),
-        certainty: Certainty::NotDone.into(),
-        retryable,
-        retry_after_ms: 0,
-        // It comes from the transport, which knows nothing of earlier sendings.
-        silent_about_earlier: true,
-    })
+/// What the transport says. It knows nothing of earlier sendings, and the catalogue says so of its codes.
+fn not_done(code: Code, message: String) -> Heard {
+    Heard::NotDone(Box::new(failure(code, message)))
 }
 
 /// Reads a gRPC status: the failure in its details, or what its kind says.
@@ -153,27 +155,17 @@ pub(crate) fn heard(status: &Status) -> Heard {
     if let Some(ConnectFailure::Stranger(_)) = source_of::<ConnectFailure>(status) {
         let help = "the token may be another node's, or another program may listen there while the node does not run";
         // It may listen for a while only.
-        return Heard::NotDone(failure("SKEP-0302", root(status), help, true));
+        let told = Failure { help: help.to_owned(), retryable: true, ..failure(Code::NotLetIn, root(status)) };
+        return Heard::NotDone(Box::new(told));
     }
     let never_sent = source_of::<tonic::ConnectError>(status).is_some();
     match status.code() {
-        Code::Unavailable if never_sent => {
-            let help = "is the node running? 'skep run' starts it";
-            Heard::NotDone(failure("SKEP-0301", format!("no node answers: {}", root(status)), help, true))
+        tonic::Code::Unavailable if never_sent => not_done(Code::NoNode, format!("no node answers: {}", root(status))),
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
+            not_done(Code::NotLetIn, status.message().to_owned())
         }
-        Code::Unauthenticated | Code::PermissionDenied => {
-            let help = "use the node's socket, or the token in <dir>/token";
-            Heard::NotDone(failure("SKEP-0302", status.message().to_owned(), help, false))
-        }
-        Code::Unimplemented => Heard::NotDone(failure(
-            "SKEP-0303",
-            status.message().to_owned(),
-            "the node is older than this client",
-            false,
-        )),
-        Code::InvalidArgument | Code::OutOfRange => {
-            Heard::NotDone(failure("SKEP-0304", status.message().to_owned(), "the message is over a limit", false))
-        }
+        tonic::Code::Unimplemented => not_done(Code::NodeTooOld, status.message().to_owned()),
+        tonic::Code::InvalidArgument | tonic::Code::OutOfRange => not_done(Code::TooLarge, status.message().to_owned()),
         _ => Heard::InDoubt(format!("{}: {}", status.code(), root(status))),
     }
 }
@@ -206,14 +198,14 @@ mod tests {
 
     #[test]
     fn a_request_that_was_refused_for_its_clock_decides_nothing() {
-        let refused = |code| ClientError::NotDone(failure(code, String::new(), "", false));
-        for late in ["SKEP-0101", "SKEP-0102", "SKEP-0104", "SKEP-0121"] {
+        let refused = |code| ClientError::NotDone(Box::new(failure(code, "")));
+        for late in [Code::RequestExpired, Code::RequestForgotten, Code::ClockImpossible, Code::SentAhead] {
             assert!(refused(late).leaves_open(), "{late}");
         }
-        for decided in ["SKEP-0108", "SKEP-0110", "SKEP-0112", "SKEP-0113"] {
+        for decided in [Code::NoSuchTask, Code::WrongStatus, Code::StaleEpoch, Code::NotHolder] {
             assert!(!refused(decided).leaves_open(), "{decided}");
         }
-        assert!(ClientError::NotDone(failure("SKEP-0301", String::new(), "", true)).leaves_open());
+        assert!(refused(Code::NoNode).leaves_open());
         let unknown = ClientError::Unknown { request_id: String::new(), last: String::new(), too_late: false };
         assert!(unknown.leaves_open());
     }

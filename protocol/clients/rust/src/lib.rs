@@ -28,28 +28,28 @@ mod proof;
 mod request;
 mod service;
 
+pub use skep_proto::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};
+pub use skep_proto::{convert, v1};
+pub use skep_protocol::code::Code;
+pub use skep_protocol::command;
+pub use skep_protocol::ids::{CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
+pub use skep_protocol::offer::GoToken;
+pub use skep_protocol::operator::{
+    Allowed, FirstOperator, FirstReplacement, OperatorGrant, SignedFirst, SignedGrant, SignedReplacement,
+};
+pub use skep_protocol::signing::{OperatorKey, OperatorSecret, Place, Signed};
+pub use skep_protocol::text::SiteName;
+pub use tonic::{Status, Streaming};
+
 pub use agent::{
     AgentOptions, AgentStatus, Assignment, AttachedAgent, ClaimKey, CommandOffers, Fenced, Granted, Holdings,
     LeaseLeft, NotStarted, OfferedCommand, OnRenewal, RunningCommand, StartLeft,
 };
-pub use client::{Client, Page, Read, RedriveError, Settings, pages};
+pub use client::{Client, DeadCommand, DeadLetter, Page, Read, RedriveError, RedriveTerms, Resent, Settings, pages};
 pub use command_name::{CommandName, CommandNameError};
 pub use endpoint::Endpoint;
 pub use error::ClientError;
 pub use request::{RequestName, RequestNameError};
-pub use skep_proto::convert;
-pub use skep_proto::v1;
-pub use skep_proto::v1::{Agent, Claim, Role, Task, TaskEvent, TaskReceipt, TaskSpec, TaskStatus};
-pub use skep_protocol::authority::{
-    Allowed, FirstOperator, FirstReplacement, OperatorGrant, OperatorKey, OperatorSecret, SignedFirst, SignedGrant,
-    SignedReplacement,
-};
-pub use skep_protocol::command;
-pub use skep_protocol::ids::{CommandId, Genesis, NodeId, RequestId, ShardId, TaskId};
-pub use skep_protocol::offer::GoToken;
-pub use skep_protocol::statement::{Place, Signed};
-pub use skep_protocol::text::SiteName;
-pub use tonic::{Status, Streaming};
 
 /// The examples of the documents, which are compiled as they stand.
 #[cfg(doctest)]

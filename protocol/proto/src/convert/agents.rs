@@ -1,29 +1,15 @@
 //! Agents at the border.
 
-use skep_protocol::agent::{LeaseTerms, Position, Role};
-use skep_protocol::entry::Op;
+use skep_protocol::agent::{AgentOp, AgentView, Role};
+use skep_protocol::attach::AttachWish;
 use skep_protocol::field::{FieldError, InField as _, field};
-use skep_protocol::ids::{SessionId, ShardId};
-use skep_protocol::query::AgentView;
+use skep_protocol::ids::SessionId;
+use skep_protocol::lease::LeaseTerms;
+use skep_protocol::position::Position;
 use skep_protocol::text::{AgentId, RoleName};
 
 use super::{Meta, capabilities, duration_ms, duration_to_proto, meta, shard_id};
 use crate::v1;
-
-/// What an agent says of itself when it attaches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttachRequest {
-    /// The shard that it works for.
-    pub shard: ShardId,
-    /// Who.
-    pub agent: AgentId,
-    /// What it can do.
-    pub role: Role,
-    /// The run of its software.
-    pub session: SessionId,
-    /// The lease it asks for; none for the node's default.
-    pub lease: Option<LeaseTerms>,
-}
 
 fn role(role: Option<v1::Role>) -> Result<Role, FieldError> {
     let role = role.ok_or_else(|| field("role", "it is missing"))?;
@@ -41,13 +27,13 @@ fn role(role: Option<v1::Role>) -> Result<Role, FieldError> {
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn attach(request: v1::AttachAgent) -> Result<AttachRequest, FieldError> {
+pub fn attach(request: v1::AttachAgent) -> Result<AttachWish, FieldError> {
     let session = request.session.as_slice().try_into();
     let lease = duration_ms("lease_ttl", request.lease_ttl)?.map(|ttl_ms| LeaseTerms { ttl_ms });
     if let Some(lease) = lease {
         lease.check().in_field("lease_ttl")?;
     }
-    Ok(AttachRequest {
+    Ok(AttachWish {
         shard: shard_id(request.shard),
         agent: AgentId::new(&request.agent).in_field("agent")?,
         role: role(request.role)?,
@@ -70,19 +56,19 @@ pub(super) fn position_to_proto(position: Position) -> v1::Position {
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn register_agent(request: v1::RegisterAgentRequest) -> Result<(Meta, Op), FieldError> {
+pub fn register_agent(request: v1::RegisterAgentRequest) -> Result<(Meta, AgentOp), FieldError> {
     let role = role(request.role)?;
     let agent = AgentId::new(&request.agent).in_field("agent")?;
-    Ok((meta(request.meta)?, Op::RegisterAgent { agent, role }))
+    Ok((meta(request.meta)?, AgentOp::Register { agent, role }))
 }
 
 /// A removal: its identity and what it asks.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn remove_agent(request: v1::RemoveAgentRequest) -> Result<(Meta, Op), FieldError> {
+pub fn remove_agent(request: v1::RemoveAgentRequest) -> Result<(Meta, AgentOp), FieldError> {
     let agent = AgentId::new(&request.agent).in_field("agent")?;
-    Ok((meta(request.meta)?, Op::RemoveAgent { agent }))
+    Ok((meta(request.meta)?, AgentOp::Remove { agent }))
 }
 
 /// The protobuf form of an agent.

@@ -1,8 +1,9 @@
 //! The life of commands, as watchers are told.
 
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{CommandOutcome, OrderKind, Steps};
-use skep_protocol::query::HistoryRecord;
+use skep_protocol::command::{CommandChange, CommandOutcome, OrderKind, Steps};
+use skep_protocol::history::HistoryRecord;
+use skep_protocol::operator::OperatorChange;
 use skep_protocol::time::LogInstant;
 
 use crate::v1;
@@ -21,15 +22,28 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
         ..v1::CommandEvent::default()
     };
     match &record.change.what {
-        ChangeKind::CommandAccepted { command, agents } => {
-            let detail = format!("{} for {}, {agents} agents", command.verb, command.target);
-            vec![v1::CommandEvent {
-                operator: command.operator.to_string(),
-                detail,
-                ..event("accepted", command.trace.as_str())
-            }]
+        ChangeKind::Command { change, .. } => of_command(change, event),
+        ChangeKind::Operator(OperatorChange::Refused { by, why, .. }) => {
+            vec![v1::CommandEvent { operator: by.to_string(), detail: why.to_string(), ..event("refused", "") }]
         }
-        ChangeKind::CommandReleased { trace, to, .. } => {
+        ChangeKind::Operator(
+            OperatorChange::Granted { .. } | OperatorChange::Forgotten { .. } | OperatorChange::FirstReplaced { .. },
+        )
+        | ChangeKind::Task { .. }
+        | ChangeKind::Agent { .. }
+        | ChangeKind::Shard(_) => Vec::new(),
+    }
+}
+
+/// The events of a change of a command; `event` makes one of a kind and a trace.
+fn of_command(change: &CommandChange, event: impl Fn(&str, &str) -> v1::CommandEvent) -> Vec<v1::CommandEvent> {
+    match change {
+        CommandChange::Accepted { signed, agents } => {
+            let (operator, trace) = (signed.operator.to_string(), signed.trace.as_str());
+            let detail = format!("{} for {}, {agents} agents", signed.verb, signed.target);
+            vec![v1::CommandEvent { operator, detail, ..event("accepted", trace) }]
+        }
+        CommandChange::Released { trace, to } => {
             let released = to.iter().map(|(agent, seq)| v1::CommandEvent {
                 agent: agent.to_string(),
                 seq: seq.to_string(),
@@ -37,34 +51,22 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
             });
             released.collect()
         }
-        ChangeKind::CommandOrdered { trace, what, by, reason, .. } => {
-            let (kind, agent) = match what {
-                OrderKind::Cancel => ("cancelled", String::new()),
-                OrderKind::Abort => ("aborted", String::new()),
-                OrderKind::Discard => ("discarded", String::new()),
-                OrderKind::Resolve { agent, .. } => ("resolved", agent.to_string()),
-            };
-            let (operator, detail) = (by.to_string(), reason.to_string());
+        CommandChange::Controlled { trace, what, by, reason } => {
+            let ((kind, agent), operator, detail) = (controlled(what), by.to_string(), reason.to_string());
             vec![v1::CommandEvent { agent, operator, detail, ..event(kind, trace.as_str()) }]
         }
-        ChangeKind::OperatorRefused { by, why, .. } => {
-            vec![v1::CommandEvent { operator: by.to_string(), detail: why.to_string(), ..event("refused", "") }]
-        }
-        ChangeKind::OutcomeRefused { trace, agent, outcome, why, .. } => {
+        CommandChange::OutcomeRefused { trace, agent, outcome, why } => {
             let (agent, outcome, detail) = (agent.to_string(), outcome.name().to_owned(), why.to_string());
             vec![v1::CommandEvent { agent, outcome, detail, ..event("refused", trace.as_str()) }]
         }
-        ChangeKind::DeliveryVoided { trace, agent, cause, .. } => {
+        CommandChange::DeliveryVoided { trace, agent, cause } => {
             let (agent, outcome) = (agent.to_string(), cause.name().to_owned());
             vec![v1::CommandEvent { agent, outcome, ..event("voided", trace.as_str()) }]
         }
-        ChangeKind::DeliveryReported { trace, agent, seq, node, steps, progress, .. } => {
-            let at_agent = v1::CommandEvent {
-                agent: agent.to_string(),
-                seq: seq.to_string(),
-                node: node.map(|node| node.to_string()).unwrap_or_default(),
-                ..event("progressed", trace.as_str())
-            };
+        CommandChange::DeliveryReported { trace, agent, seq, node, steps, progress } => {
+            let (agent, seq) = (agent.to_string(), seq.to_string());
+            let node = node.map(|node| node.to_string()).unwrap_or_default();
+            let at_agent = v1::CommandEvent { agent, seq, node, ..event("progressed", trace.as_str()) };
             let mut events = taken(*steps, &at_agent);
             events.extend(progress.as_ref().map(|progress| v1::CommandEvent {
                 at: progress.at.map_or(at_agent.at, LogInstant::raw),
@@ -74,27 +76,38 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
             }));
             events
         }
-        ChangeKind::DeliveryEnded { trace, agent, outcome, seq, node, steps, .. } => {
-            let at_agent = v1::CommandEvent {
-                agent: agent.to_string(),
-                seq: seq.map(|seq| seq.to_string()).unwrap_or_default(),
-                node: node.map(|node| node.to_string()).unwrap_or_default(),
-                ..event("ended", trace.as_str())
-            };
+        CommandChange::DeliveryEnded { trace, agent, outcome, seq, node, steps } => {
+            let (agent, seq) = (agent.to_string(), seq.map(|seq| seq.to_string()).unwrap_or_default());
+            let node = node.map(|node| node.to_string()).unwrap_or_default();
+            let at_agent = v1::CommandEvent { agent, seq, node, ..event("ended", trace.as_str()) };
             let mut events = taken(*steps, &at_agent);
-            let detail = match outcome {
-                CommandOutcome::Failed { reason }
-                | CommandOutcome::Rejected { reason }
-                | CommandOutcome::Indeterminate { reason } => reason.to_string(),
-                CommandOutcome::Succeeded { .. }
-                | CommandOutcome::Expired
-                | CommandOutcome::Cancelled
-                | CommandOutcome::Superseded => String::new(),
-            };
-            events.push(v1::CommandEvent { outcome: outcome.name().to_owned(), detail, ..at_agent });
+            let (detail, outcome) = (reason_of(outcome), outcome.name().to_owned());
+            events.push(v1::CommandEvent { outcome, detail, ..at_agent });
             events
         }
-        _ => Vec::new(),
+    }
+}
+
+/// What an operator's order is called in the life of a command, and the agent that it names, if it names one.
+fn controlled(what: &OrderKind) -> (&'static str, String) {
+    match what {
+        OrderKind::Cancel => ("cancelled", String::new()),
+        OrderKind::Abort => ("aborted", String::new()),
+        OrderKind::Discard => ("discarded", String::new()),
+        OrderKind::Resolve { agent, .. } => ("resolved", agent.to_string()),
+    }
+}
+
+/// Why a command ended as it did, if somebody said so.
+fn reason_of(outcome: &CommandOutcome) -> String {
+    match outcome {
+        CommandOutcome::Failed { reason }
+        | CommandOutcome::Rejected { reason }
+        | CommandOutcome::Indeterminate { reason } => reason.to_string(),
+        CommandOutcome::Succeeded { .. }
+        | CommandOutcome::Expired
+        | CommandOutcome::Cancelled
+        | CommandOutcome::Superseded => String::new(),
     }
 }
 
@@ -119,14 +132,16 @@ mod tests {
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let at = |ms| Some(LogInstant::from_raw(ms));
         let steps = Steps { received: at(5), accepted: None, started: at(7), ended: at(9) };
-        let what = ChangeKind::DeliveryEnded {
+        let what = ChangeKind::Command {
             command: CommandId::from_bytes([7; 16]),
-            trace: trace.parse().unwrap(),
-            agent: "r1".parse().unwrap(),
-            outcome: CommandOutcome::Succeeded { result: Vec::new() },
-            seq: None,
-            node: None,
-            steps,
+            change: CommandChange::DeliveryEnded {
+                trace: trace.parse().unwrap(),
+                agent: "r1".parse().unwrap(),
+                outcome: CommandOutcome::Succeeded { result: Vec::new() },
+                seq: None,
+                node: None,
+                steps,
+            },
         };
         let change = Change { at: LogInstant::from_raw(12), request: None, what };
         let events = command_events(&HistoryRecord { index: 3, term: 2, change });

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::authority::{Allowed, KnownFirst, OperatorGrant, SignedFirst, SignedGrant};
 use skep_protocol::command::{
-    Command, CommandClass, CommandOutcome, CommandView, DeliveryView, InvalidCommand, VoidCause,
+    Command, CommandClass, CommandOp, CommandOutcome, CommandView, DeliveryView, InvalidCommand, VoidCause,
 };
-use skep_protocol::entry::Op;
 use skep_protocol::field::{FieldError, InField as _, field};
 use skep_protocol::ids::{AttachmentId, CommandId, Genesis, HomeEpoch, ShardId};
 use skep_protocol::limits;
 use skep_protocol::offer::{CommandSaid, CommandTold, GoToken};
+use skep_protocol::operator::{Allowed, KnownFirst, OperatorGrant, OperatorOp, SignedFirst, SignedGrant};
 use skep_protocol::query::AsOf;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use skep_protocol::text::{GroupName, Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
@@ -61,41 +60,41 @@ pub fn first_operator(stated: Option<v1::SignedStatement>) -> Result<Option<Sign
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, Op), FieldError> {
+pub fn grant_operator(request: v1::GrantOperatorRequest) -> Result<(Meta, OperatorOp), FieldError> {
     let meta = meta(request.meta)?;
     let grant: SignedGrant = signed("grant", request.grant)?;
     // Whoever reads lists would take it for any.
     if !grant.revoked && (names_none(&grant.verbs) || names_none(&grant.targets)) {
         return Err(field("grant", "it names no verb, or nobody; name some, or allow any, or revoke it"));
     }
-    Ok((meta, Op::GrantOperator { grant: Box::new(grant) }))
+    Ok((meta, OperatorOp::Grant { grant: Box::new(grant) }))
 }
 
 /// A request to have another key be the first operator.
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn replace_first(request: v1::ReplaceFirstRequest) -> Result<(Meta, Op), FieldError> {
+pub fn replace_first(request: v1::ReplaceFirstRequest) -> Result<(Meta, OperatorOp), FieldError> {
     let meta = meta(request.meta)?;
-    Ok((meta, Op::ReplaceFirst { replacement: Box::new(signed("replacement", request.replacement)?) }))
+    Ok((meta, OperatorOp::ReplaceFirst { replacement: Box::new(signed("replacement", request.replacement)?) }))
 }
 
 /// A request to have something done.
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, Op), FieldError> {
+pub fn send_command(request: v1::SendCommandRequest) -> Result<(Meta, CommandOp), FieldError> {
     let meta = meta(request.meta)?;
-    Ok((meta, Op::SendCommand { command: Box::new(signed("command", request.command)?) }))
+    Ok((meta, CommandOp::Send { command: Box::new(signed("command", request.command)?) }))
 }
 
 /// A request to cancel, abort or resolve a command.
 ///
 /// # Errors
 /// [`FieldError`].
-pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, Op), FieldError> {
+pub fn order_command(request: v1::OrderCommandRequest) -> Result<(Meta, CommandOp), FieldError> {
     let meta = meta(request.meta)?;
-    Ok((meta, Op::OrderCommand { order: Box::new(signed("order", request.order)?) }))
+    Ok((meta, CommandOp::Control { order: Box::new(signed("order", request.order)?) }))
 }
 
 /// The groups that an agent is of, and the commands that its software has in its hands.
@@ -235,6 +234,28 @@ fn delivery_to_proto(view: &DeliveryView) -> v1::CommandDelivery {
     }
 }
 
+/// How a command ended at a robot, as a node says; none if it has not.
+///
+/// # Errors
+/// [`FieldError`] if the word for it is not known here.
+pub fn outcome(of: &v1::CommandDelivery) -> Result<Option<CommandOutcome>, FieldError> {
+    if of.outcome.is_empty() {
+        return Ok(None);
+    }
+    let reason = Reason::truncated(&of.reason);
+    let known = [
+        CommandOutcome::Succeeded { result: of.result.clone() },
+        CommandOutcome::Failed { reason: reason.clone() },
+        CommandOutcome::Rejected { reason: reason.clone() },
+        CommandOutcome::Expired,
+        CommandOutcome::Cancelled,
+        CommandOutcome::Superseded,
+        CommandOutcome::Indeterminate { reason },
+    ];
+    let outcome = known.into_iter().find(|outcome| outcome.name() == of.outcome);
+    outcome.map(Some).ok_or_else(|| field("outcome", format!("{:?} is not known here", of.outcome)))
+}
+
 /// The protobuf form of an operator.
 pub fn operator_to_proto(grant: &OperatorGrant) -> v1::OperatorView {
     fn names<T: Ord + ToString>(allowed: &Allowed<T>) -> Vec<String> {
@@ -296,7 +317,7 @@ mod tests {
     #[test]
     fn a_grant_of_nothing_is_refused_and_not_shown_as_one_of_everything() {
         // Koed00/django-q#602
-        let by = skep_protocol::authority::OperatorSecret::from_seed(&[1; 32]);
+        let by = skep_protocol::signing::OperatorSecret::from_seed(&[1; 32]);
         let place = Place { site: "s".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([6; 16]) };
         let any = OperatorGrant { serial: 1, ..OperatorGrant::of_first(place, by.key(), "n".parse().unwrap()) };
         let stated = |grant: &OperatorGrant| {
@@ -311,6 +332,38 @@ mod tests {
         }
         assert!(stated(&any).is_ok());
         assert!(stated(&OperatorGrant { revoked: true, ..nobody }).is_ok(), "it may do nothing, and is shown so");
+    }
+
+    #[test]
+    fn how_a_command_ended_is_read_as_it_was_written() {
+        let reason = Reason::new("jammed").unwrap();
+        let all = [
+            None,
+            Some(CommandOutcome::Succeeded { result: vec![1, 2] }),
+            Some(CommandOutcome::Failed { reason: reason.clone() }),
+            Some(CommandOutcome::Rejected { reason: reason.clone() }),
+            Some(CommandOutcome::Expired),
+            Some(CommandOutcome::Cancelled),
+            Some(CommandOutcome::Superseded),
+            Some(CommandOutcome::Indeterminate { reason }),
+        ];
+        for ended in all {
+            let view = DeliveryView {
+                agent: "r1".parse().unwrap(),
+                wave: 0,
+                seq: None,
+                node: None,
+                released_at: None,
+                steps: skep_protocol::command::Steps::default(),
+                void: None,
+                outcome: ended.clone(),
+                ended_at: None,
+                progress: None,
+            };
+            assert_eq!(outcome(&delivery_to_proto(&view)), Ok(ended));
+        }
+        let newer = v1::CommandDelivery { outcome: "postponed".to_owned(), ..Default::default() };
+        assert_eq!(outcome(&newer).unwrap_err().field, "outcome");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Statements of operators at the border: as they came, and as they go.
 
-use skep_protocol::authority::Signature;
 use skep_protocol::field::{FieldError, field};
-use skep_protocol::statement::{Signed, Statement};
+use skep_protocol::signing::{Signature, Signed, Statement};
 
 use crate::v1;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn create(spec: v1::TaskSpec) -> Result<(Meta, Op), FieldError> {
+fn create(spec: v1::TaskSpec) -> Result<(Meta, TaskOp), FieldError> {
     task_command(v1::task_command::Command::Create(v1::CreateTaskRequest {
         meta: Some(v1::RequestMeta { request_id: vec![1; 16], ..Default::default() }),
         task_id: Vec::new(),
@@ -33,10 +33,10 @@ fn what_software_says_as_it_ends_a_task_is_written_out_and_never_refused() {
     for said in [red.to_owned(), "x".repeat(10_000)] {
         let (fail, progress) = (v1::task_command::Command::Fail, v1::task_command::Command::Progress);
         let failed = v1::FailTaskRequest { meta: meta(), claim: claim.clone(), reason: said.clone(), permanent: true };
-        let Ok((_, Op::FailTask { reason, .. })) = task_command(fail(failed)) else { panic!("{said}") };
+        let Ok((_, TaskOp::Fail { reason, .. })) = task_command(fail(failed)) else { panic!("{said}") };
         let note =
             v1::ReportProgressRequest { meta: meta(), claim: claim.clone(), note: said.clone(), ..Default::default() };
-        let Ok((_, Op::ReportProgress { note, .. })) = task_command(progress(note)) else { panic!("{said}") };
+        let Ok((_, TaskOp::Report { note, .. })) = task_command(progress(note)) else { panic!("{said}") };
         assert_eq!(reason, note);
         assert!(!reason.as_str().contains('\u{1b}') && !reason.as_str().is_empty());
     }
@@ -69,7 +69,7 @@ fn a_specification_survives_the_border_both_ways() {
         stale_after_ms: 60_500,
         valid_for_ms: Some(3_600_000),
         disconnect: DisconnectPolicy { lost_after_ms: 1_500, replace: false, reconcile: Reconcile::KeepOriginal },
-        place: Some(skep_protocol::agent::Position { x_mm: -5, y_mm: 7 }),
+        place: Some(skep_protocol::position::Position { x_mm: -5, y_mm: 7 }),
     };
     assert_eq!(task_spec(Some(task_spec_to_proto(&spec))), Ok(spec));
 }
@@ -78,5 +78,5 @@ fn a_specification_survives_the_border_both_ways() {
 fn a_task_without_an_id_takes_that_of_its_request() {
     let (meta, op) = create(v1::TaskSpec::default()).unwrap();
     assert_eq!(meta.id, Some(RequestId::from_bytes([1; 16])));
-    assert!(matches!(op, Op::CreateTask { task, .. } if task == TaskId::from_bytes([1; 16])));
+    assert!(matches!(op, TaskOp::Create { task, .. } if task == TaskId::from_bytes([1; 16])));
 }

@@ -2,8 +2,8 @@
 
 use skep_protocol::field::{FieldError, InField as _, field};
 use skep_protocol::ids::NodeId;
-use skep_protocol::telemetry::{InvalidPublication, Publication, TopicPath};
-use skep_protocol::text::{AgentId, SiteName};
+use skep_protocol::telemetry::{Publication, TopicPath};
+use skep_protocol::text::{AgentId, ContentType, SiteName};
 
 use crate::v1;
 
@@ -25,14 +25,11 @@ pub fn publication(request: v1::PublishRequest, site: &SiteName) -> Result<Publi
     let publication = Publication {
         topic: topic(&request.topic, site)?,
         source: AgentId::new(&request.source).in_field("source")?,
-        content_type: request.content_type,
+        content_type: ContentType::new(&request.content_type).in_field("content_type")?,
         payload: request.payload,
     };
-    match publication.check() {
-        Ok(()) => Ok(publication),
-        Err(error @ InvalidPublication::Payload { .. }) => Err(field("payload", error)),
-        Err(error) => Err(field("content_type", error)),
-    }
+    publication.check().map_err(|error| field("payload", error))?;
+    Ok(publication)
 }
 
 /// The protobuf form of a value.
@@ -41,7 +38,7 @@ pub fn value_to_proto(publication: &Publication, sender: NodeId, age_ms: u64) ->
         topic: publication.topic.to_string(),
         source: publication.source.to_string(),
         sender: sender.to_string(),
-        content_type: publication.content_type.clone(),
+        content_type: publication.content_type.to_string(),
         payload: publication.payload.clone(),
         age_ms,
     }

@@ -95,7 +95,7 @@ async fn await_leader(site: &DemoSite, story: &Story, killed: Instant) -> Result
 
 /// The shard was asked and had an answer: that it holds no such task.
 fn answered(error: skep_client::ClientError) -> bool {
-    error.code() == Some("SKEP-0002")
+    error.code() == Some(skep_client::Code::NotFound)
 }
 
 fn restart(site: &mut DemoSite, story: &Story, at: usize) -> Result<(), LaunchError> {

@@ -4,6 +4,7 @@
 //! waits for anybody: a day is some ten thousand steps. What is looked at is how much of everything is left of it, day after
 //! day.
 
+mod agents;
 mod site;
 mod software;
 

@@ -6,30 +6,31 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use skep_config::EngineConfig;
 use skep_engine::{
-    AgentEvent, Effect, Engine, Event as EngineEvent, InboxEvent, JournalEffect, Outcome, StreamKey, ToAgent,
-    UpdateKey, Work, WorkKey,
+    AgentEvent, Effect, Engine, Event as EngineEvent, InboxEvent, Outcome, StreamKey, UpdateKey, Work, WorkKey,
 };
 use skep_fleet::{
     Applied, FleetState, HeartbeatKey, LogPosition, Orchestrator, OrchestratorConfig, OrchestratorEffect,
     OrchestratorEvent,
 };
-use skep_protocol::agent::LeaseTerms;
+use skep_protocol::attach::AgentTold;
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::heartbeat::HeartbeatReply;
 use skep_protocol::ids::{JournalId, NodeId, RequestId};
+use skep_protocol::journal::{JournalJob, JournalReport, Serials};
 use skep_protocol::leader::{LeaderHint, Voters};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::limits;
-use skep_protocol::outcome::{ProposeOutcome, Settled};
+use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::pull::{Pull, Pulled};
 use skep_protocol::query::QueryFailure;
+use skep_protocol::settled::Settled;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::MonthOptions;
-use super::software::{Session, Step};
-use crate::sim::customer::founded;
-use crate::sim::host::{SHARD, host_of, node_id, site};
+use super::agents::{Session, Step};
 use crate::sim::journal::Journal;
+use crate::sim::names::{SHARD, founded, host_of, node_id, site};
 
 /// Nodes that serve agents. The leader is none of them.
 pub(super) const NODES: usize = 4;
@@ -77,12 +78,12 @@ enum Event {
     },
     Told {
         stream: StreamKey,
-        message: Box<ToAgent>,
+        message: Box<AgentTold>,
     },
     /// The disk of a node has something to do for journals.
     Disk {
         node: usize,
-        effect: JournalEffect,
+        effect: JournalJob,
     },
     /// What agents and customers do by themselves.
     Step(Step),
@@ -93,6 +94,7 @@ pub(super) struct Node {
     pub(super) engine: Engine,
     /// The journals on its disk.
     pub(super) journals: BTreeMap<AgentId, Journal>,
+    serials: Serials,
     waiting: BTreeMap<WorkKey, Waits>,
     wakes_at: u64,
 }
@@ -151,7 +153,13 @@ impl Node {
             heartbeat_ms: LEASE.ttl_ms / 5,
         };
         let engine = Engine::new(node_id(n), site(), config).believing([node_id(LEADER)].into());
-        Self { engine, journals: BTreeMap::new(), waiting: BTreeMap::new(), wakes_at: u64::MAX }
+        Self {
+            engine,
+            journals: BTreeMap::new(),
+            serials: Serials::default(),
+            waiting: BTreeMap::new(),
+            wakes_at: u64::MAX,
+        }
     }
 }
 
@@ -400,22 +408,22 @@ impl Site {
         }
     }
 
-    fn on_disk(&mut self, node: usize, effect: JournalEffect) {
-        let journals = &mut self.nodes[node].journals;
+    fn on_disk(&mut self, node: usize, effect: JournalJob) {
+        let Node { journals, serials, .. } = &mut self.nodes[node];
         let event = match effect {
-            JournalEffect::Open { agent, .. } => {
+            JournalJob::Open { agent, .. } => {
                 let id = JournalId::from_bytes(self.rng.random());
-                let journal = journals.entry(agent.clone()).or_insert_with(|| Journal::new(id)).state();
-                InboxEvent::Opened { shard: SHARD, agent, journal }
+                let journal = journals.entry(agent.clone()).or_insert_with(|| Journal::new(id)).state(serials);
+                InboxEvent::Journal(JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) })
             }
-            JournalEffect::Write { key, agent, writes, .. } => {
+            JournalJob::Write { key, agent, writes, .. } => {
                 if let Some(journal) = journals.get_mut(&agent) {
-                    journal.apply(writes);
+                    journal.apply(writes, serials);
                 }
-                InboxEvent::Written { key }
+                InboxEvent::Journal(JournalReport::Written { key })
             }
             // Of those that hold nothing a node keeps a number, in case their agents come back: here nobody does.
-            JournalEffect::Release { agent, .. } => {
+            JournalJob::Release { agent, .. } => {
                 if journals.get(&agent).is_some_and(Journal::is_empty) {
                     journals.remove(&agent);
                 }

@@ -3,22 +3,23 @@
 use std::collections::BTreeSet;
 
 use rand::RngExt as _;
-use skep_engine::{AgentEvent, AttachWish, Event as EngineEvent, InboxEvent, StreamKey, ToAgent};
+use skep_engine::{AgentEvent, Event as EngineEvent, StreamKey};
 use skep_protocol::agent::Role;
-use skep_protocol::authority::Signature;
-use skep_protocol::command::{Command, CommandClass, Target};
-use skep_protocol::entry::{Claim, Op};
+use skep_protocol::attach::{AgentSaid, AgentTold, AttachWish};
+use skep_protocol::command::{Command, CommandClass, CommandOp, Target};
+use skep_protocol::entry::Op;
 use skep_protocol::ids::{CommandId, SessionId, TaskId};
 use skep_protocol::offer::{CommandSaid, CommandTold};
-use skep_protocol::statement::Signed;
-use skep_protocol::task::{DisconnectPolicy, Priority, RetryPolicy, TaskSpec};
+use skep_protocol::signing::{Signature, Signed};
+use skep_protocol::task::{Claim, DisconnectPolicy, Priority, RetryPolicy, TaskOp, TaskSpec};
 use skep_protocol::text::{AgentId, ContentType, GroupName, RoleName, TaskKind, Title, TraceParent, Verb};
 use skep_protocol::time::LogInstant;
 
+use super::agents::{Session, Step};
 use super::site::{LEASE, NODES, Site, Waits};
 use super::{DAY_MS, MINUTE_MS};
-use crate::sim::customer::{operator, place, sealed};
-use crate::sim::host::SHARD;
+use crate::sim::clerk::sealed;
+use crate::sim::names::{SHARD, operator, place};
 
 /// How long an agent stays.
 const STAYS_MS: std::ops::RangeInclusive<u64> = 60 * MINUTE_MS..=180 * MINUTE_MS;
@@ -37,40 +38,6 @@ const GROUP_ONE_IN: u32 = 500;
 const AGAIN_MS: u64 = MINUTE_MS;
 /// Bytes of a payload, of arguments and of a result.
 const PAYLOAD_BYTES: usize = 64;
-
-/// What agents and customers do.
-#[derive(Clone, Debug)]
-pub(super) enum Step {
-    /// An agent comes.
-    Comes,
-    /// It says that it lives.
-    KeepsAlive { session: u64 },
-    /// It would go, for the so manyth time.
-    Goes { session: u64, time: u32 },
-    /// It has done a task.
-    HasDone { session: u64, claim: Claim },
-    /// It would begin a command.
-    Begins { session: u64, command: CommandId },
-    /// It has done one.
-    HasObeyed { session: u64, command: CommandId },
-    /// A customer orders a task.
-    Orders,
-    /// An operator sends a command.
-    Commands,
-}
-
-/// An agent that is here.
-#[derive(Debug)]
-pub(super) struct Session {
-    agent: AgentId,
-    node: usize,
-    attached: bool,
-    going: bool,
-    dies: bool,
-    /// Tasks and commands in its hands.
-    tasks: BTreeSet<TaskId>,
-    commands: BTreeSet<CommandId>,
-}
 
 /// The time between two of so many a day, in milliseconds.
 fn every_ms(per_day: u64) -> u64 {
@@ -126,7 +93,10 @@ impl Site {
     fn keep_alive(&mut self, session: u64) {
         let Some(node) = self.sessions.get(&session).map(|known| known.node) else { return };
         let (stream, stamp) = (StreamKey(session), self.now);
-        self.tell_node(node, EngineEvent::Agent(AgentEvent::KeepAlive { stream, stamp, place: None }));
+        self.tell_node(
+            node,
+            EngineEvent::Agent(AgentEvent::Said { stream, said: AgentSaid::KeepAlive { stamp, place: None } }),
+        );
         self.step_after(LEASE.ttl_ms / 5, Step::KeepsAlive { session });
     }
 
@@ -143,30 +113,30 @@ impl Site {
         if busy && time < GOES_AGAIN_MAX {
             return self.step_after(GOES_AGAIN_MS, Step::Goes { session, time: time + 1 });
         }
-        self.tell_node(node, EngineEvent::Agent(AgentEvent::Detach { stream }));
+        self.tell_node(node, EngineEvent::Agent(AgentEvent::Said { stream, said: AgentSaid::Detach }));
     }
 
-    pub(super) fn on_told(&mut self, stream: StreamKey, message: ToAgent) {
+    pub(super) fn on_told(&mut self, stream: StreamKey, message: AgentTold) {
         let session = stream.0;
         let Some(known) = self.sessions.get_mut(&session) else { return };
         match message {
-            ToAgent::Attached { .. } => {
+            AgentTold::Attached { .. } => {
                 known.attached = true;
                 let (node, groups, in_hand) = (known.node, [everybody()].into(), BTreeSet::new());
                 self.take_another(session);
-                let takes = AgentEvent::TakesCommands { stream, groups, in_hand };
+                let takes = AgentEvent::Said { stream, said: AgentSaid::TakesCommands { groups, in_hand } };
                 self.tell_node(node, EngineEvent::Agent(takes));
             }
-            ToAgent::Grant(grant) => {
+            AgentTold::Grant(grant) => {
                 known.tasks.insert(grant.task.id);
                 let claim = Claim { task: grant.task.id, agent: known.agent.clone(), epoch: grant.task.epoch };
                 let takes_ms = self.rng.random_range(TASK_MS);
                 self.step_after(takes_ms, Step::HasDone { session, claim });
             }
-            ToAgent::Lost { task, .. } => _ = known.tasks.remove(&task),
-            ToAgent::Holds(_) | ToAgent::Lease(_) => {}
-            ToAgent::Command { command, told } => self.on_command_told(session, command, &told),
-            ToAgent::Ended(_) => _ = self.sessions.remove(&session),
+            AgentTold::Lost { task, .. } => _ = known.tasks.remove(&task),
+            AgentTold::Holds(_) | AgentTold::Lease(_) => {}
+            AgentTold::Command(command, told) => self.on_command_told(session, command, &told),
+            AgentTold::Ended(_) => _ = self.sessions.remove(&session),
         }
     }
 
@@ -174,7 +144,7 @@ impl Site {
     pub(super) fn take_another(&mut self, session: u64) {
         let known = self.sessions.get(&session).filter(|known| !known.going);
         let Some(node) = known.map(|known| known.node) else { return };
-        let credit = AgentEvent::Credits { stream: StreamKey(session), count: 1 };
+        let credit = AgentEvent::Said { stream: StreamKey(session), said: AgentSaid::Credits(1) };
         self.tell_node(node, EngineEvent::Agent(credit));
     }
 
@@ -184,7 +154,7 @@ impl Site {
         // What it has lost meanwhile is another's.
         if known.tasks.remove(&claim.task) {
             let result = vec![1; PAYLOAD_BYTES];
-            self.request(node, Op::CompleteTask { claim, result }, Waits::Session(session));
+            self.request(node, Op::Task(TaskOp::Complete { claim, result }), Waits::Session(session));
         } else {
             self.take_another(session);
         }
@@ -200,7 +170,7 @@ impl Site {
             CommandTold::Go { .. } if known.dies => {
                 let (stream, node) = (StreamKey(session), known.node);
                 self.sessions.remove(&session);
-                self.tell_node(node, EngineEvent::Agent(AgentEvent::Closed { stream }));
+                self.tell_node(node, EngineEvent::Agent(AgentEvent::Said { stream, said: AgentSaid::Closed }));
             }
             CommandTold::Go { .. } => {
                 let takes_ms = self.rng.random_range(COMMAND_MS);
@@ -218,7 +188,7 @@ impl Site {
         let known = self.sessions.get(&session).filter(|known| known.commands.contains(&command));
         let Some(node) = known.map(|known| known.node) else { return };
         let (stream, said) = (StreamKey(session), what(self.now));
-        self.tell_node(node, EngineEvent::Inbox(InboxEvent::Said { stream, command, said }));
+        self.tell_node(node, EngineEvent::Agent(AgentEvent::Said { stream, said: AgentSaid::Command(command, said) }));
     }
 
     #[allow(clippy::expect_used, reason = "constants within their limits")]
@@ -240,7 +210,7 @@ impl Site {
             place: None,
         };
         let (task, node) = (TaskId::from_bytes(self.rng.random()), self.rng.random_range(0..NODES));
-        self.request(node, Op::CreateTask { task, spec: Box::new(spec) }, Waits::Nobody);
+        self.request(node, Op::Task(TaskOp::Create { task, spec: Box::new(spec) }), Waits::Nobody);
     }
 
     #[allow(clippy::expect_used, reason = "constants within their limits")]
@@ -274,7 +244,9 @@ impl Site {
             operator: operator().key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        let op = Op::SendCommand { command: Box::new(Signed::under(&command, signature).expect("within its limit")) };
+        let op = Op::Command(CommandOp::Send {
+            command: Box::new(Signed::under(&command, signature).expect("within its limit")),
+        });
         let (op, node) = (sealed(op, self.clock()), self.rng.random_range(0..NODES));
         self.request(node, op, Waits::Nobody);
     }

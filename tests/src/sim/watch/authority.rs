@@ -2,40 +2,55 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_protocol::command::Command;
+use skep_protocol::command::{Command, CommandOp};
 use skep_protocol::entry::{EntryBody, Op};
-use skep_protocol::ids::CommandId;
+use skep_protocol::ids::{CommandId, Genesis};
 use skep_protocol::journal::{JournalPhase, JournalWrite};
+use skep_protocol::operator::KnownFirst;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 
 use super::{Invariant, Seen, effects};
 use crate::sim::clerk::{REVOKED_BY, clerk, is_for, is_forged, may_ask};
 
-/// A robot begins only what an operator signed, for it, and was granted once; and what nobody signed has no effect in the
-/// log, whoever wrote it there. Once its journal has it that an operator is revoked, nothing of that operator's is taken any more and
-/// begun, whatever was stated before.
+/// By whose word a journal believes statements.
+type Root = (Option<Genesis>, Option<KnownFirst>);
+
+/// A robot begins only what an operator signed, for it, and was granted once; and what nobody signed has no effect in
+/// the log, whoever wrote it there. Once its journal has it that an operator is revoked, or another one of its node
+/// that takes the same first operator's word, nothing of that operator's is taken any more and begun, whatever was
+/// stated before.
 #[derive(Default)]
 pub(super) struct Signed {
     next: u64,
     /// All that was signed. Whoever loses track of a command before it was sent signs it again, with another deadline.
     signed: BTreeMap<(CommandId, LogInstant), Command>,
-    /// Journals that have it that the clerk is revoked.
-    revoked: BTreeSet<(usize, AgentId)>,
+    /// By whose word each journal believes statements; by no word before it was told.
+    roots: BTreeMap<(usize, AgentId), Root>,
+    /// Nodes whose journals have it that the clerk is revoked, by whose word.
+    revoked: BTreeSet<(usize, Root)>,
     /// What such a journal took of the clerk's since.
     late: BTreeSet<(usize, AgentId, CommandId)>,
 }
 
 impl Signed {
     fn keep(&mut self, host: usize, agent: &AgentId, write: &JournalWrite) {
-        let whose = (host, agent.clone());
+        let root = self.roots.get(&(host, agent.clone())).copied().unwrap_or_default();
         match write {
+            JournalWrite::Head(head) => {
+                let next = (head.genesis, head.first);
+                // Its numbers go with it to another first operator, and to no other shard.
+                if self.revoked.contains(&(host, root)) && root.0 == head.genesis {
+                    self.revoked.insert((host, next));
+                }
+                self.roots.insert((host, agent.clone()), next);
+            }
             JournalWrite::Stated { operator, serial } if *serial >= REVOKED_BY && *operator == clerk().key() => {
-                self.revoked.insert(whose);
+                self.revoked.insert((host, root));
             }
             JournalWrite::Put(entry)
                 if entry.phase == JournalPhase::Received
-                    && self.revoked.contains(&whose)
+                    && self.revoked.contains(&(host, root))
                     && entry.command.operator == clerk().key() =>
             {
                 self.late.insert((host, agent.clone(), entry.command.id));
@@ -53,12 +68,13 @@ impl Invariant for Signed {
     fn see(&mut self, seen: &Seen, _now: u64) -> Result<(), String> {
         match seen {
             Seen::Invoked { request, .. } => {
-                if let Op::SendCommand { command } = &request.op {
+                if let Op::Command(CommandOp::Send { command }) = &request.op {
                     self.signed.insert((command.id, command.deadline), command.statement().clone());
                 }
             }
             Seen::Kept { host, agent, write } => self.keep(*host, agent, write),
             Seen::JournalsLost { host } => {
+                self.roots.retain(|(of, _), _| of != host);
                 self.revoked.retain(|(of, _)| of != host);
                 self.late.retain(|(of, ..)| of != host);
             }
@@ -98,7 +114,7 @@ impl Invariant for Signed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skep_protocol::authority::{OperatorSecret, Signature};
+    use skep_protocol::signing::{OperatorSecret, Signature};
     use std::sync::Arc;
 
     use skep_protocol::command::{CommandClass, CommandOutcome, DeliverySeq, SignedCommand, Steps, Target};
@@ -107,7 +123,8 @@ mod tests {
     use skep_protocol::journal::JournalEntry;
     use skep_protocol::text::{ContentType, Reason, TraceParent, Verb};
 
-    use crate::sim::customer::{operator, place, sealed};
+    use crate::sim::clerk::sealed;
+    use crate::sim::names::{operator, place};
 
     const NOW: LogInstant = LogInstant::from_raw(500);
 
@@ -131,7 +148,10 @@ mod tests {
             operator: by.key(),
         };
         let signature = Signature::from_bytes(&[0; 64]);
-        let op = sealed(Op::SendCommand { command: Box::new(SignedCommand::under(&command, signature).unwrap()) }, NOW);
+        let op = sealed(
+            Op::Command(CommandOp::Send { command: Box::new(SignedCommand::under(&command, signature).unwrap()) }),
+            NOW,
+        );
         let id_of_request = RequestId::from_bytes([2; 16]);
         let request = Request { id: id_of_request, first_sent: NOW, deadline: NOW.plus_ms(9_000), op };
         assert!(!is_forged(&request.op), "it is signed by whom it names");

@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use skep_fleet::Applied;
-use skep_protocol::change::{ChangeKind, ReclaimCause};
-use skep_protocol::command::CommandOutcome;
+use skep_protocol::agent::AgentChange;
+use skep_protocol::change::ChangeKind;
+use skep_protocol::command::{CommandChange, CommandOutcome};
 use skep_protocol::journal::JournalWrite;
-use skep_protocol::outcome::{NotDone, Refusal, Settled};
+use skep_protocol::outcome::NotDone;
+use skep_protocol::refusal::{Refusal, RequestRefusal};
+use skep_protocol::settled::Settled;
+use skep_protocol::task::{ReclaimCause, TaskChange};
 use skep_testnet::site::station::Refused;
 
 use super::Seen;
@@ -196,7 +200,7 @@ impl Coverage {
         match settled {
             Settled::Done { .. } => self.done += 1,
             Settled::NotDone(NotDone::Refused(refusal)) => {
-                self.too_late += u64::from(matches!(refusal, Refusal::Expired { .. }));
+                self.too_late += u64::from(matches!(refusal, Refusal::Request(RequestRefusal::Expired { .. })));
                 match in_doubt && refusal.is_silent_about_earlier() {
                     true => self.unknown += 1,
                     false => self.not_done += 1,
@@ -223,23 +227,37 @@ impl Coverage {
     pub(super) fn note_changes(&mut self, applied: &Applied) {
         for change in &applied.changes {
             match &change.what {
-                ChangeKind::Claimed { epoch, .. } => {
-                    self.claims += 1;
-                    self.reassignments += u64::from(epoch.0 > 1);
-                }
-                ChangeKind::AgentDetached { expired: true, .. } => self.expiries += 1,
-                ChangeKind::Reclaimed { cause: ReclaimCause::Stale, .. } => self.stale_claims += 1,
-                ChangeKind::Reclaimed { cause: ReclaimCause::Released, .. } => self.releases += 1,
-                ChangeKind::Completed { .. } => self.completions += 1,
-                ChangeKind::DeadLettered { .. } => self.dead_letters += 1,
-                ChangeKind::Expired { .. } => self.expired_tasks += 1,
-                ChangeKind::Cancelled { .. } => self.cancellations += 1,
-                ChangeKind::CommandAccepted { .. } => self.commands += 1,
-                ChangeKind::CommandReleased { .. } => self.waves += 1,
-                ChangeKind::DeliveryReported { progress: Some(_), .. } => self.commands_progressed += 1,
-                ChangeKind::DeliveryEnded { outcome, .. } => self.note_outcome(outcome),
+                ChangeKind::Task { change, .. } => self.note_task(change),
+                ChangeKind::Agent { change: AgentChange::Detached { expired: true, .. }, .. } => self.expiries += 1,
+                ChangeKind::Command { change, .. } => self.note_command(change),
                 _ => {}
             }
+        }
+    }
+
+    fn note_task(&mut self, change: &TaskChange) {
+        match change {
+            TaskChange::Claimed { epoch, .. } => {
+                self.claims += 1;
+                self.reassignments += u64::from(epoch.0 > 1);
+            }
+            TaskChange::Reclaimed { cause: ReclaimCause::Stale, .. } => self.stale_claims += 1,
+            TaskChange::Reclaimed { cause: ReclaimCause::Released, .. } => self.releases += 1,
+            TaskChange::Completed { .. } => self.completions += 1,
+            TaskChange::DeadLettered { .. } => self.dead_letters += 1,
+            TaskChange::Expired => self.expired_tasks += 1,
+            TaskChange::Cancelled { .. } => self.cancellations += 1,
+            _ => {}
+        }
+    }
+
+    fn note_command(&mut self, change: &CommandChange) {
+        match change {
+            CommandChange::Accepted { .. } => self.commands += 1,
+            CommandChange::Released { .. } => self.waves += 1,
+            CommandChange::DeliveryReported { progress: Some(_), .. } => self.commands_progressed += 1,
+            CommandChange::DeliveryEnded { outcome, .. } => self.note_outcome(outcome),
+            _ => {}
         }
     }
 }

@@ -1,37 +1,41 @@
-//! What is seen of a run from outside of time, and what must hold of it. One invariant a file.
+//! What is seen of a run from outside of time, and what must hold of it. One invariant a file, which is called after what
+//! holds; its first line has the id.
 
+mod at_most_once;
 mod authority;
 mod coverage;
 mod floor;
-mod l5;
+mod followed;
+mod in_order;
+mod in_time;
+mod linearizable;
+mod no_false_answer;
+mod no_phantom;
+mod nothing_lost;
 mod once;
-mod owners;
-mod s1;
-mod s10;
-mod s2;
-mod s3;
-mod s4;
-mod s5;
-mod s6;
-mod s7;
-mod s8;
-mod s9;
+mod one_commander;
+mod one_owner;
+mod same_log;
+mod self_fencing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_fleet::{Applied, FleetState, LogPosition};
 use skep_protocol::change::ChangeKind;
+use skep_protocol::command::CommandChange;
 use skep_protocol::entry::{Entry, Request};
 use skep_protocol::ids::{CommandId, RequestId, TaskId};
 use skep_protocol::journal::JournalWrite;
 use skep_protocol::offer::GoToken;
-use skep_protocol::outcome::Settled;
 use skep_protocol::query::QueryReply;
+use skep_protocol::settled::Settled;
+use skep_protocol::task::TaskChange;
 use skep_protocol::text::AgentId;
 use skep_protocol::time::LogInstant;
 use skep_testnet::site::station::{Question, Refused};
 
 use super::plan::{FaultKind, Plan};
+
 pub use coverage::Coverage;
 
 /// Something that was seen.
@@ -146,23 +150,23 @@ fn invariants(plan: &Plan) -> Vec<Box<dyn Invariant>> {
         return vec![
             Box::<once::OncePerJournal>::default(),
             Box::<floor::AboveFloor>::default(),
-            Box::<s8::SameLog>::default(),
+            Box::<same_log::SameLog>::default(),
             Box::<authority::Signed>::default(),
         ];
     }
     let mut all: Vec<Box<dyn Invariant>> = vec![
-        Box::<s1::NothingLost>::default(),
-        Box::<s2::NoPhantom>::default(),
-        Box::<s3::AtMostOnce>::default(),
-        Box::<s4::InOrder>::default(),
-        Box::new(s5::InTime::new(plan)),
-        Box::<s6::OneOwner>::default(),
-        Box::<owners::OneCommander>::default(),
-        Box::<s7::SelfFencing>::default(),
-        Box::<s8::SameLog>::default(),
-        Box::<s9::Linearizable>::default(),
-        Box::<s10::NoFalseAnswer>::default(),
-        Box::new(l5::Followed::new(plan)),
+        Box::<nothing_lost::NothingLost>::default(),
+        Box::<no_phantom::NoPhantom>::default(),
+        Box::<at_most_once::AtMostOnce>::default(),
+        Box::<in_order::InOrder>::default(),
+        Box::new(in_time::InTime::new(plan)),
+        Box::<one_owner::OneOwner>::default(),
+        Box::<one_commander::OneCommander>::default(),
+        Box::<self_fencing::SelfFencing>::default(),
+        Box::<same_log::SameLog>::default(),
+        Box::<linearizable::Linearizable>::default(),
+        Box::<no_false_answer::NoFalseAnswer>::default(),
+        Box::new(followed::Followed::new(plan)),
     ];
     if plan.liar.is_some() {
         all.push(Box::<authority::Signed>::default());
@@ -211,13 +215,13 @@ impl Watch {
 
     fn note_tasks(&mut self, applied: &Applied) {
         for change in &applied.changes {
-            let Some(task) = change.what.task() else { continue };
-            match change.what {
-                ChangeKind::Created { .. } | ChangeKind::Requeued { .. } => _ = self.live.insert(task),
-                ChangeKind::Completed { .. }
-                | ChangeKind::DeadLettered { .. }
-                | ChangeKind::Cancelled { .. }
-                | ChangeKind::Expired { .. } => _ = self.live.remove(&task),
+            let ChangeKind::Task { task, change } = &change.what else { continue };
+            match change {
+                TaskChange::Created { .. } | TaskChange::Requeued { .. } => _ = self.live.insert(*task),
+                TaskChange::Completed { .. }
+                | TaskChange::DeadLettered { .. }
+                | TaskChange::Cancelled { .. }
+                | TaskChange::Expired => _ = self.live.remove(task),
                 _ => {}
             }
         }
@@ -228,9 +232,11 @@ impl Watch {
     fn note_commands(&mut self, applied: &Applied) {
         for change in &applied.changes {
             match &change.what {
-                ChangeKind::CommandAccepted { command, agents } => _ = self.open.insert(command.id, *agents),
+                ChangeKind::Command { command, change: CommandChange::Accepted { agents, .. } } => {
+                    _ = self.open.insert(*command, *agents);
+                }
                 // One whose outcome is mended had ended before.
-                ChangeKind::DeliveryEnded { command, agent, .. }
+                ChangeKind::Command { command, change: CommandChange::DeliveryEnded { agent, .. } }
                     if self.delivered.insert((*command, agent.clone())) =>
                 {
                     let open = self.open.entry(*command).or_default();

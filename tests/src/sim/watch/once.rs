@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skep_protocol::command::CommandOp;
 use skep_protocol::entry::Op;
 use skep_protocol::ids::CommandId;
 use skep_protocol::text::AgentId;
@@ -27,7 +28,7 @@ impl Invariant for OncePerJournal {
     fn see(&mut self, seen: &Seen, _now: u64) -> Result<(), String> {
         match seen {
             Seen::Invoked { request, .. } => {
-                if let Op::SendCommand { command } = &request.op
+                if let Op::Command(CommandOp::Send { command }) = &request.op
                     && command.idempotent
                 {
                     self.idempotent.insert(command.id);

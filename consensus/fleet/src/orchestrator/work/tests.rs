@@ -1,4 +1,5 @@
-use skep_protocol::entry::{EntryBody, Op};
+use skep_protocol::entry::EntryBody;
+use skep_protocol::task::TaskOp;
 use skep_protocol::text::Reason;
 
 use super::*;
@@ -26,7 +27,7 @@ fn robots_that_move_have_nobody_looked_at_while_there_is_nothing_for_them() {
     for step in 1..5 {
         assert_eq!(all_say(&shard, &mut orchestrator, 1, step), 0, "nobody can fly, wherever they are");
     }
-    shard.ask(Op::CancelTask { task: task(0), reason: Reason::new("").unwrap() });
+    shard.ask(TaskOp::Cancel { task: task(0), reason: Reason::new("").unwrap() });
     orchestrator.handle(Event::Applied, &shard.state, shard.now);
     looks::take();
     assert_eq!(all_say(&shard, &mut orchestrator, 2, 9), 0, "nothing is pending, however much they want");

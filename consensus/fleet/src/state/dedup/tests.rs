@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use skep_protocol::agent::Role;
+use skep_protocol::agent::{AgentOp, Role};
 use skep_protocol::entry::Op;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::limits::DEDUP_AHEAD_PART as AHEAD_PART;
@@ -36,7 +36,7 @@ impl Naive {
     fn recall(&self, request: &Request, body_hash: u64) -> Option<Reply> {
         let plain = self.by_id.get(&request.id)?;
         let same = plain.body_hash == u128::from(body_hash);
-        Some(if same { plain.reply.clone() } else { Reply::Refused(Refusal::RequestIdReused) })
+        Some(if same { plain.reply.clone() } else { Reply::Refused(RequestRefusal::IdReused.into()) })
     }
 
     fn ahead(&self, now: LogInstant) -> usize {
@@ -66,7 +66,7 @@ fn id(n: u16) -> RequestId {
 
 fn request(id: RequestId, first_sent: LogInstant, valid_ms: u64) -> Request {
     let role = Role::unregistered();
-    let op = Op::RegisterAgent { agent: AgentId::new("a").unwrap(), role };
+    let op = Op::Agent(AgentOp::Register { agent: AgentId::new("a").unwrap(), role });
     Request { id, first_sent, deadline: LogInstant::from_raw(first_sent.raw() + valid_ms), op }
 }
 
@@ -75,7 +75,7 @@ fn reply(n: u16) -> Reply {
     match n % 3 {
         0 => Reply::Done(Receipt::NothingToClaim),
         1 => Reply::Done(Receipt::Agent(AgentId::new("a".repeat(usize::from(n % 60) + 1)).unwrap())),
-        _ => Reply::Refused(Refusal::Deposed),
+        _ => Reply::Refused(RequestRefusal::Deposed.into()),
     }
 }
 
@@ -144,7 +144,7 @@ proptest! {
                     let body_hash = u64::from(n % 7);
                     let known = dedup.recall(&request, body_hash);
                     prop_assert_eq!(&known, &naive.recall(&request, body_hash));
-                    let reused = Some(Reply::Refused(Refusal::RequestIdReused));
+                    let reused = Some(Reply::Refused(RequestRefusal::IdReused.into()));
                     prop_assert!(known.is_none() || dedup.recall(&request, 99) == reused);
                     let is_full_ahead = naive.ahead(now) as u64 >= ids_max / AHEAD_PART;
                     prop_assert_eq!(dedup.is_full_ahead(ids_max, AHEAD_PART), is_full_ahead);

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use skep_protocol::agent::{AgentRecord, Attachment, LeaseTerms, Role};
-use skep_protocol::change::ChangeKind;
+use skep_protocol::agent::{AgentChange, AgentOp, AgentRecord, AgentRefusal, Attachment, Role};
 use skep_protocol::ids::{AttachmentId, NodeId, SessionId};
+use skep_protocol::lease::LeaseTerms;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::text::{AgentId, Capability, RoleName};
 use skep_protocol::time::LogInstant;
 
@@ -18,11 +19,11 @@ use crate::state::changes::{Cx, count_dropped};
 use serving::Serving;
 
 /// How an agent wants to be attached.
-pub(crate) struct Wish<'a> {
-    pub(crate) role: &'a Role,
-    pub(crate) node: NodeId,
-    pub(crate) session: SessionId,
-    pub(crate) lease: LeaseTerms,
+struct Wish<'a> {
+    role: &'a Role,
+    node: NodeId,
+    session: SessionId,
+    lease: LeaseTerms,
 }
 
 /// All of them. The tasks know what an agent holds: whoever changes what is known of an agent says how many tasks it holds.
@@ -111,17 +112,24 @@ impl Agents {
         if self.attachment(agent).is_some_and(|known| known.id == attachment) {
             return Ok(());
         }
-        Err(Refusal::NotAttached { agent: agent.clone(), attachment })
+        Err(AgentRefusal::NotAttached { agent: agent.clone(), attachment }.into())
+    }
+
+    /// Does what somebody asks of an agent that holds so many tasks.
+    pub(crate) fn apply(&mut self, op: &AgentOp, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
+        match op {
+            AgentOp::Register { agent, role } => self.register(agent, role, held, cx),
+            AgentOp::Remove { agent } => self.remove(agent, held, cx),
+            AgentOp::Attach { agent, role, node, session, lease } => {
+                let wish = Wish { role, node: *node, session: *session, lease: *lease };
+                self.attach(agent, &wish, held, cx)
+            }
+            AgentOp::Detach { agent, attachment } => self.detach(agent, *attachment, held, cx),
+        }
     }
 
     /// An agent is to stay known, served or not.
-    pub(crate) fn register(
-        &mut self,
-        agent: &AgentId,
-        role: &Role,
-        held: u32,
-        cx: &mut Cx<'_>,
-    ) -> Result<Receipt, Refusal> {
+    fn register(&mut self, agent: &AgentId, role: &Role, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         self.know(agent, role, true, held, cx)?;
         Ok(Receipt::Agent(agent.clone()))
     }
@@ -138,7 +146,7 @@ impl Agents {
         role.check_within(cx.limits)?;
         let known = self.records.get(agent).cloned();
         if known.is_none() && self.count() >= cx.limits.agents_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::Agents, count: self.count() });
+            return Err(Refusal::Full { what: ShardFullOf::Agents, count: self.count() });
         }
         let is_news = known.as_ref().is_none_or(|known| known.role != *role);
         let record = match &known {
@@ -153,17 +161,17 @@ impl Agents {
             self.put(agent, record, held, cx.index);
         }
         if is_news {
-            cx.record(ChangeKind::AgentRegistered { agent: agent.clone(), role: role.clone() });
+            cx.record((agent.clone(), AgentChange::Registered { role: role.clone() }));
         }
         Ok(())
     }
 
     /// Somebody wants an agent to be known no more. Refused while it holds tasks, or is served.
-    pub(crate) fn remove(&mut self, agent: &AgentId, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
-        let Some(record) = self.records.get(agent) else { return Err(Refusal::NoSuchAgent(agent.clone())) };
+    fn remove(&mut self, agent: &AgentId, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
+        let Some(record) = self.records.get(agent) else { return Err(AgentRefusal::NoSuchAgent(agent.clone()).into()) };
         let max = record.role.max_concurrent;
         if held > 0 {
-            return Err(Refusal::AgentBusy { agent: agent.clone(), held, max });
+            return Err(AgentRefusal::Busy { agent: agent.clone(), held, max }.into());
         }
         if let Some(attachment) = &record.attachment {
             return Err(elsewhere(agent, attachment));
@@ -200,7 +208,7 @@ impl Agents {
         if let Some(at) = self.changed_at.remove(agent) {
             self.by_change.remove(&(at, agent.clone()));
         }
-        cx.record(ChangeKind::AgentRemoved { agent: agent.clone() });
+        cx.record((agent.clone(), AgentChange::Removed));
     }
 
     /// The time to live of an agent that nobody serves begins anew.
@@ -219,13 +227,7 @@ impl Agents {
     }
 
     /// A node serves an agent from now on, or goes on to.
-    pub(crate) fn attach(
-        &mut self,
-        agent: &AgentId,
-        wish: &Wish<'_>,
-        held: u32,
-        cx: &mut Cx<'_>,
-    ) -> Result<Receipt, Refusal> {
+    fn attach(&mut self, agent: &AgentId, wish: &Wish<'_>, held: u32, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         wish.lease.check_within(cx.limits)?;
         let known = self.attachment(agent);
         if let Some(known) = known.filter(|known| (known.node, known.session) != (wish.node, wish.session)) {
@@ -243,8 +245,21 @@ impl Agents {
         let (role, attached) = (wish.role.clone(), Some(attached));
         let record = AgentRecord { role, attachment: attached, registered, idle_since: cx.now };
         self.put(agent, record, held, cx.index);
-        cx.record(ChangeKind::AgentAttached { agent: agent.clone(), node, attachment });
+        cx.record((agent.clone(), AgentChange::Attached { node, attachment }));
         Ok(Receipt::Attached { agent: agent.clone(), attachment, lease })
+    }
+
+    /// An agent has stopped.
+    fn detach(
+        &mut self,
+        agent: &AgentId,
+        attachment: AttachmentId,
+        held: u32,
+        cx: &mut Cx<'_>,
+    ) -> Result<Receipt, Refusal> {
+        self.check_attachment(agent, attachment)?;
+        self.end_attachment(agent, attachment, false, held, cx);
+        Ok(Receipt::Agent(agent.clone()))
     }
 
     /// Ends an attachment if it is still the one that is meant; whether it is.
@@ -262,7 +277,7 @@ impl Agents {
         }
         let record = AgentRecord { attachment: None, idle_since: cx.now, ..AgentRecord::clone(record) };
         self.put(agent, record, held, cx.index);
-        cx.record(ChangeKind::AgentDetached { agent: agent.clone(), attachment, expired });
+        cx.record((agent.clone(), AgentChange::Detached { attachment, expired }));
         true
     }
 
@@ -329,5 +344,6 @@ pub(crate) fn overlaps(kinds: &Kinds, role: &Role) -> u32 {
 }
 
 fn elsewhere(agent: &AgentId, attachment: &Attachment) -> Refusal {
-    Refusal::AgentElsewhere { agent: agent.clone(), node: attachment.node, lease_ms: attachment.lease.ttl_ms }
+    let (node, lease_ms) = (attachment.node, attachment.lease.ttl_ms);
+    AgentRefusal::Elsewhere { agent: agent.clone(), node, lease_ms }.into()
 }

@@ -2,35 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use skep_protocol::authority::{OperatorGrant, OperatorKey};
+use skep_protocol::agent::AgentRefusal;
 use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{CommandOutcome, Steps, VoidCause};
-use skep_protocol::entry::EndedDelivery;
+use skep_protocol::command::{CommandChange, CommandOutcome, CommandRefusal, EndedDelivery, Steps, VoidCause};
 use skep_protocol::ids::{CommandId, NodeId};
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::operator::OperatorGrant;
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::signing::OperatorKey;
 use skep_protocol::text::{AgentId, Reason};
 
 use super::{Agents, Commands, Cx, DeliveryState, Operators};
 use crate::state::changes::count_dropped;
 
-/// Bytes of what came of a command.
-fn result_bytes(outcome: &CommandOutcome) -> u64 {
-    match outcome {
-        CommandOutcome::Succeeded { result } => result.len() as u64,
-        CommandOutcome::Failed { .. }
-        | CommandOutcome::Rejected { .. }
-        | CommandOutcome::Expired
-        | CommandOutcome::Cancelled
-        | CommandOutcome::Superseded
-        | CommandOutcome::Indeterminate { .. } => 0,
-    }
-}
-
 /// Bytes of what the agent's software said of a command: what came of it, or how far it has come.
 pub(super) fn said_bytes(delivery: &DeliveryState) -> u64 {
     let note = delivery.progress.as_ref().map_or(0, |progress| progress.note.as_str().len() as u64);
-    note + delivery.outcome.as_ref().map_or(0, result_bytes)
+    note + delivery.outcome.as_ref().map_or(0, |outcome| outcome.result_bytes() as u64)
 }
 
 impl Commands {
@@ -56,7 +45,7 @@ impl Commands {
             self.change_outbox(agent, cx.index, |outbox| outbox.lanes.of_mut(seq.class).voided.insert(seq.n));
         }
         let (agent, trace) = (agent.clone(), self.trace(&id));
-        cx.record(ChangeKind::DeliveryVoided { command: id, trace, agent, cause });
+        cx.record((id, CommandChange::DeliveryVoided { trace, agent, cause }));
     }
 
     /// Nobody begins any more what its operator may not ask for by now, and no wave of it is let out.
@@ -113,7 +102,7 @@ impl Commands {
     }
 
     /// How a command ended, as the node of an agent has it in its journal.
-    pub(crate) fn report_ended(
+    pub(super) fn report_ended(
         &mut self,
         ended: &EndedDelivery,
         peers: &Agents,
@@ -121,12 +110,12 @@ impl Commands {
     ) -> Result<Receipt, Refusal> {
         let id = ended.command;
         if let CommandOutcome::Succeeded { result } = &ended.outcome {
-            skep_protocol::command::check_result_within(result, cx.limits)?;
+            skep_protocol::command::check_result_within(result, cx.limits).map_err(CommandRefusal::from)?;
         }
-        let delivery = self.delivery(id, &ended.agent).ok_or(Refusal::NoSuchCommand(id))?;
+        let delivery = self.delivery(id, &ended.agent).ok_or(CommandRefusal::NoSuchCommand(id))?;
         // A place in the order that it never had: said by mistake, or made up.
         if delivery.seq != Some(ended.seq) && !delivery.was_doubted() {
-            return Err(Refusal::NoSuchCommand(id));
+            return Err(CommandRefusal::NoSuchCommand(id).into());
         }
         let known = match &delivery.outcome {
             None => false,
@@ -135,7 +124,7 @@ impl Commands {
             Some(_) => true,
         };
         if !known {
-            let full = self.bytes + result_bytes(&ended.outcome) > cx.limits.command_bytes_max;
+            let full = self.bytes + ended.outcome.result_bytes() as u64 > cx.limits.command_bytes_max;
             // What there is no room for is left out, and the rest told.
             let outcome = if full { ended.outcome.without_result() } else { ended.outcome.clone() };
             self.end_delivery(id, &ended.agent, outcome, Some(ended.steps), peers, cx);
@@ -147,7 +136,7 @@ impl Commands {
     pub(crate) fn refused_outcome(&self, ended: &EndedDelivery, why: Box<Refusal>) -> ChangeKind {
         let (outcome, agent) = (ended.outcome.without_result(), ended.agent.clone());
         let (command, trace) = (ended.command, self.trace(&ended.command));
-        ChangeKind::OutcomeRefused { command, trace, agent, outcome, why }
+        ChangeKind::Command { command, change: CommandChange::OutcomeRefused { trace, agent, outcome, why } }
     }
 
     /// Whether a node may say what became of a command at an agent: only the one that may have it knows.
@@ -157,18 +146,18 @@ impl Commands {
 
     pub(super) fn check_dead_letter(&self, id: CommandId) -> Result<(), Refusal> {
         match self.record(&id) {
-            Some(record) if !record.is_ended() => Err(Refusal::CommandOpen(id)),
+            Some(record) if !record.is_ended() => Err(CommandRefusal::Open(id).into()),
             // Discarded twice is discarded, and so is what was sent again everywhere.
             Some(record) if record.failed > 0 || record.deliveries.values().any(|of| of.redriven.is_some()) => Ok(()),
-            _ => Err(Refusal::NotDead(id)),
+            _ => Err(CommandRefusal::NotDead(id).into()),
         }
     }
 
     pub(super) fn check_indeterminate(&self, id: CommandId, agent: &AgentId) -> Result<(), Refusal> {
-        let delivery = self.delivery(id, agent).ok_or_else(|| Refusal::NoSuchAgent(agent.clone()))?;
+        let delivery = self.delivery(id, agent).ok_or_else(|| AgentRefusal::NoSuchAgent(agent.clone()))?;
         match delivery.outcome {
             Some(CommandOutcome::Indeterminate { .. }) => Ok(()),
-            _ => Err(Refusal::NotIndeterminate { command: id, agent: agent.clone() }),
+            _ => Err(CommandRefusal::NotIndeterminate { command: id, agent: agent.clone() }.into()),
         }
     }
 
@@ -214,7 +203,7 @@ impl Commands {
         }
         let steps = steps.map(|steps| steps.since(told)).unwrap_or_default();
         let (agent, trace) = (agent.clone(), self.trace(&id));
-        cx.record(ChangeKind::DeliveryEnded { command: id, trace, agent, outcome, seq, node, steps });
+        cx.record((id, CommandChange::DeliveryEnded { trace, agent, outcome, seq, node, steps }));
         self.forget_ended(cx);
     }
 

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use skep_protocol::change::ChangeKind;
+use skep_protocol::agent::AgentChange;
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, VoidCause,
+    CommandClass, CommandOutcome, CommandRefusal, DeliverySeq, InvalidCommand, PerClass, VoidCause,
 };
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, JournalId};
-use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::pull::PullFor;
+use skep_protocol::outcome::Receipt;
+use skep_protocol::pull::{Delivery, PullFor};
+use skep_protocol::refusal::Refusal;
 use skep_protocol::text::{AgentId, GroupName, Reason};
 
 use super::{Agents, Commands, Cx, Operators};
@@ -21,7 +22,7 @@ impl Commands {
     ///
     /// Another journal knows nothing of what the one before it had: whatever that may have had is in doubt, and is never
     /// delivered again. What nobody can have had is delivered to the new one, in the same order.
-    pub(crate) fn open_inbox(
+    pub(super) fn open_inbox(
         &mut self,
         agent: &AgentId,
         attachment: AttachmentId,
@@ -33,7 +34,7 @@ impl Commands {
         peers.check_attachment(agent, attachment)?;
         let (given, max) = (groups.len(), cx.limits.groups_max);
         if given as u64 > max {
-            return Err(InvalidCommand::Groups { given, max }.into());
+            return Err(CommandRefusal::Invalid(InvalidCommand::Groups { given, max }).into());
         }
         let known = self.outboxes.get(agent).and_then(|outbox| outbox.journal);
         if known != Some(to) {
@@ -123,7 +124,7 @@ impl Commands {
                 });
             }
         }
-        cx.record(ChangeKind::InboxOpened { agent: agent.clone(), journal: to, home });
+        cx.record((agent.clone(), AgentChange::InboxOpened { journal: to, home }));
     }
 
     /// Behind which places a node goes on that is ahead of all that was let out: before what has not ended, which it need not have had.

@@ -18,10 +18,12 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, CommandProgress, DeliverySeq, PerClass, SignedCommand, Steps, VoidCause,
+    CommandClass, CommandOp, CommandOutcome, CommandProgress, DeliverySeq, PerClass, SignedCommand, Steps, VoidCause,
 };
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{CommandId, HomeEpoch, JournalId, NodeId};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::text::{AgentId, GroupName, TraceParent};
 use skep_protocol::time::LogInstant;
 
@@ -237,6 +239,25 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
+    /// Does what an operator asks of a command, or takes what the node of an agent says of one.
+    pub(crate) fn apply(
+        &mut self,
+        op: &CommandOp,
+        peers: &Agents,
+        operators: &mut Operators,
+        cx: &mut Cx<'_>,
+    ) -> Result<Receipt, Refusal> {
+        match op {
+            CommandOp::Send { command } => self.send(command, peers, operators, cx),
+            CommandOp::Control { order } => self.control(order, peers, operators, cx),
+            CommandOp::OpenInbox { agent, attachment, journal, groups } => {
+                self.open_inbox(agent, *attachment, *journal, groups, peers, cx)
+            }
+            CommandOp::Report { report } => self.report_delivery(report, cx),
+            CommandOp::End { ended } => self.report_ended(ended, peers, cx),
+        }
+    }
+
     /// About how many bytes of a snapshot it takes.
     pub(crate) fn bytes(&self) -> u64 {
         const DELIVERY: u64 = 192;

@@ -1,10 +1,9 @@
 //! How far commands have come that go on, and since when nothing was heard of them.
 
-use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{CommandProgress, Steps};
-use skep_protocol::entry::DeliveryReport;
+use skep_protocol::command::{CommandChange, CommandProgress, CommandRefusal, DeliveryReport, Steps};
 use skep_protocol::fleet::FleetLimits;
-use skep_protocol::outcome::{Receipt, Refusal};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
 use skep_protocol::text::Reason;
 use skep_protocol::time::LogInstant;
 
@@ -49,10 +48,10 @@ impl DeliveryState {
 
 impl Commands {
     /// How far a command has come, as the node of an agent says. Nothing more is said of one that has ended.
-    pub(crate) fn report_delivery(&mut self, report: &DeliveryReport, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
+    pub(super) fn report_delivery(&mut self, report: &DeliveryReport, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let (id, seq) = (report.command, report.seq);
         let delivery = self.delivery(id, &report.agent).filter(|delivery| delivery.seq == Some(seq));
-        let delivery = delivery.ok_or(Refusal::NoSuchCommand(id))?;
+        let delivery = delivery.ok_or(CommandRefusal::NoSuchCommand(id))?;
         let (open, node) = (delivery.outcome.is_none(), delivery.node);
         let receipt = Receipt::DeliveryReported { command: id, open };
         let news = delivery.news(report, cx.limits.progress_kept_permille);
@@ -75,9 +74,8 @@ impl Commands {
         });
         if new_steps != Steps::default() || keeps {
             let (agent, trace, progress) = (report.agent.clone(), self.trace(&id), progress.filter(|_| keeps));
-            let what =
-                ChangeKind::DeliveryReported { command: id, trace, agent, seq, node, steps: new_steps, progress };
-            cx.record(what);
+            let steps = new_steps;
+            cx.record((id, CommandChange::DeliveryReported { trace, agent, seq, node, steps, progress }));
         }
         Ok(receipt)
     }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use skep_protocol::change::ChangeKind;
+use skep_protocol::agent::AgentRefusal;
 use skep_protocol::command::{
-    Command, CommandOrder, CommandOutcome, DeliverySeq, OrderKind, SignedCommand, Steps, Target, VoidCause, Waves,
+    Command, CommandChange, CommandOrder, CommandOutcome, CommandRefusal, DeliverySeq, OrderKind, SignedCommand, Steps,
+    Target, VoidCause, Waves,
 };
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::CommandId;
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::text::{AgentId, Reason};
 
 use super::{Agents, CommandState, Commands, Cx, DeliveryState, Operators};
@@ -23,12 +25,12 @@ fn check_valid(command: &Command, cx: &Cx<'_>) -> Result<(), Refusal> {
     let (id, deadline, now) = (command.id, command.deadline, cx.now);
     // Signed, so that an old command that is sent again is refused however long ago its id was forgotten.
     if deadline <= now {
-        return Err(Refusal::CommandExpired { command: id, deadline, now });
+        return Err(CommandRefusal::Expired { command: id, deadline, now }.into());
     }
     let valid_ms = deadline.since_ms(now);
     let max_ms = cx.limits.command_valid_ms_max;
     if valid_ms > max_ms.saturating_add(cx.limits.clock_lead_ms_max) {
-        return Err(Refusal::CommandTooLong { command: id, valid_ms, max_ms });
+        return Err(CommandRefusal::TooLong { command: id, valid_ms, max_ms }.into());
     }
     Ok(())
 }
@@ -74,7 +76,7 @@ fn new_command(signed: &SignedCommand, agents: &[AgentId], cx: &Cx<'_>) -> Comma
 
 impl Commands {
     /// An operator wants something of agents.
-    pub(crate) fn send(
+    pub(super) fn send(
         &mut self,
         signed: &SignedCommand,
         peers: &Agents,
@@ -85,9 +87,9 @@ impl Commands {
         if let Some(known) = self.records.get(&command.id) {
             // The same command under another request: whoever sends it has lost track of the first.
             let same = known.signed.body() == signed.body();
-            return if same { Ok(receipt(known)) } else { Err(Refusal::CommandExists(command.id)) };
+            return if same { Ok(receipt(known)) } else { Err(CommandRefusal::Exists(command.id).into()) };
         }
-        command.check_within(cx.limits)?;
+        command.check_within(cx.limits).map_err(CommandRefusal::from)?;
         operators.check_place(&command.place)?;
         check_valid(command, cx)?;
         operators.check_granted(command.operator, &command.verb, &command.target, command.deadline, cx)?;
@@ -105,7 +107,7 @@ impl Commands {
         let record = new_command(signed, &agents, cx);
         self.redrive(command, &agents);
         let (id, announced, at_once) = (record.id(), receipt(&record), record.next_wave_at.is_none());
-        cx.record(ChangeKind::CommandAccepted { command: Arc::clone(&record.signed), agents: record.open });
+        cx.record((id, CommandChange::Accepted { signed: Arc::clone(&record.signed), agents: record.open }));
         self.index(&record);
         self.records.insert(id, Arc::new(record));
         for agent in &agents {
@@ -127,7 +129,7 @@ impl Commands {
     fn check_not_redriven(&self, command: &Command, agents: &[AgentId]) -> Result<(), Refusal> {
         let Some(parent) = command.parent else { return Ok(()) };
         let is_it = |agent: &AgentId| self.delivery(parent, agent).is_some_and(|of| of.redriven == Some(command.id));
-        if agents.iter().any(is_it) { Err(Refusal::CommandExists(command.id)) } else { Ok(()) }
+        if agents.iter().any(is_it) { Err(CommandRefusal::Exists(command.id).into()) } else { Ok(()) }
     }
 
     /// A command that names a parent with the same verb takes the place of the parent's dead letters at its agents. Whoever may
@@ -156,14 +158,14 @@ impl Commands {
         let agents: Vec<AgentId> = match target {
             // One that is not there gets it when it comes.
             Target::Agent(agent) if peers.is_known(agent) => vec![agent.clone()],
-            Target::Agent(agent) => return Err(Refusal::NoSuchAgent(agent.clone())),
+            Target::Agent(agent) => return Err(AgentRefusal::NoSuchAgent(agent.clone()).into()),
             Target::Group(group) => self.groups.get(group).into_iter().flatten().cloned().collect(),
             Target::All => {
                 let takers = self.outboxes.iter().filter(|(_, outbox)| outbox.journal.is_some());
                 takers.map(|(agent, _)| agent.clone()).collect()
             }
         };
-        if agents.is_empty() { Err(Refusal::NobodyThere(format!("of {target}"))) } else { Ok(agents) }
+        if agents.is_empty() { Err(CommandRefusal::NoAgents(format!("of {target}")).into()) } else { Ok(agents) }
     }
 
     /// The agents to which a command cannot go, since too many like it have not ended there. One agent that is away for long
@@ -174,7 +176,7 @@ impl Commands {
         agents: &[AgentId],
         limits: &FleetLimits,
     ) -> Result<Vec<AgentId>, Refusal> {
-        let full = |what, count: u64| Err(Refusal::ShardFull { what, count });
+        let full = |what, count: u64| Err(Refusal::Full { what, count });
         if self.records.len() as u64 >= limits.commands_max {
             return full(ShardFullOf::Commands, self.records.len() as u64);
         }
@@ -190,7 +192,7 @@ impl Commands {
         let full: Vec<AgentId> = agents.iter().filter(is_full).cloned().collect();
         match full.first() {
             Some(agent) if full.len() == agents.len() => {
-                Err(Refusal::OutboxFull { agent: agent.clone(), count: open(agent) })
+                Err(CommandRefusal::OutboxFull { agent: agent.clone(), count: open(agent) }.into())
             }
             _ => Ok(full),
         }
@@ -238,7 +240,7 @@ impl Commands {
         });
         let to: Vec<_> = to.into_iter().map(|(agent, seq, _)| (agent, seq)).collect();
         let agents: Vec<AgentId> = to.iter().map(|(agent, _)| agent.clone()).collect();
-        cx.record(ChangeKind::CommandReleased { command: id, trace: self.trace(&id), to });
+        cx.record((id, CommandChange::Released { trace: self.trace(&id), to }));
         let former = self.record(&id).and_then(|record| record.signed.supersedes);
         if let Some(former) = former {
             agents.iter().for_each(|agent| self.void(former, agent, VoidCause::Superseded, peers, cx));
@@ -246,7 +248,7 @@ impl Commands {
     }
 
     /// What an operator wants of a command that was sent.
-    pub(crate) fn order(
+    pub(super) fn control(
         &mut self,
         order: &CommandOrder,
         peers: &Agents,
@@ -255,7 +257,7 @@ impl Commands {
     ) -> Result<Receipt, Refusal> {
         let id = order.command;
         operators.check_place(&order.place)?;
-        let record = self.record(&id).ok_or(Refusal::NoSuchCommand(id))?;
+        let record = self.record(&id).ok_or(CommandRefusal::NoSuchCommand(id))?;
         let command = Arc::clone(&record.signed);
         let agents: Vec<AgentId> = record.deliveries.keys().cloned().collect();
         let before = receipt(record);
@@ -267,7 +269,7 @@ impl Commands {
             self.check_dead_letter(id)?;
         }
         let (what, by, reason) = (order.what.clone(), order.operator, order.reason.clone());
-        cx.record(ChangeKind::CommandOrdered { command: id, trace: self.trace(&id), what, by, reason });
+        cx.record((id, CommandChange::Controlled { trace: self.trace(&id), what, by, reason }));
         match &order.what {
             OrderKind::Cancel => {
                 self.change(id, |record| record.next_wave_at = None);

@@ -1,29 +1,34 @@
 //! Who may send commands, and by whose word.
 
+#[cfg(test)]
+mod recount;
 mod recovery;
 mod room;
+mod standing;
 mod stored;
 
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
-use skep_protocol::authority::{
-    Authority, AuthorityNews, FIRST_SERIAL, KnownFirst, OperatorGrant, OperatorKey, Root, SignedGrant,
-    SignedReplacement,
-};
-use skep_protocol::change::ChangeKind;
-use skep_protocol::command::{InvalidCommand, Target};
+use skep_protocol::change::ShardChange;
+use skep_protocol::command::Target;
 use skep_protocol::entry::Founding;
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::RaftId;
-use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
-use skep_protocol::recovery::PastGenesis;
-use skep_protocol::statement::Place;
+use skep_protocol::operator::{
+    Authority, AuthorityNews, FIRST_SERIAL, InvalidGrant, KnownFirst, OperatorChange, OperatorGrant, OperatorOp,
+    OperatorRefusal, PastGenesis, Root, SignedGrant, SignedReplacement,
+};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
+use skep_protocol::signing::{OperatorKey, Place};
 use skep_protocol::text::{OperatorName, Verb};
 use skep_protocol::time::LogInstant;
 
 use crate::state::changes::Cx;
+use standing::Standings;
+
 pub(crate) use stored::OperatorsHead;
 
 const MINUTE_MS: u64 = 60_000;
@@ -73,6 +78,8 @@ pub(crate) struct Operators {
     /// The highest number of a statement about an operator that was forgotten.
     serial_floor: u64,
     operators: OrdMap<OperatorKey, Operator>,
+    /// Where each of them stands.
+    standings: Standings,
 }
 
 impl Operators {
@@ -91,7 +98,7 @@ impl Operators {
     pub(crate) fn found(&mut self, founding: &Founding, cx: &mut Cx<'_>) {
         let place = founding.charter.place.clone();
         self.place = Some(place.clone());
-        cx.record(ChangeKind::Founded { place: place.clone() });
+        cx.record(ShardChange::Founded { place: place.clone() });
         let Some(first) = founding.charter.shown() else { return };
         self.made_first = Some(first.operator);
         self.put_first(KnownFirst { operator: first.operator, replaced: 0 }, &first.name, place, cx);
@@ -107,67 +114,72 @@ impl Operators {
         self.put_operator(OperatorGrant { serial, admin_depth, ..whole }, None, cx)
     }
 
+    /// Takes what somebody states.
+    pub(crate) fn apply(&mut self, op: &OperatorOp, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
+        match op {
+            OperatorOp::ReplaceFirst { replacement } => self.replace_first(replacement, cx),
+            OperatorOp::Grant { grant } => self.grant(grant, cx),
+        }
+    }
+
     /// Another key is the first operator from now on. The one before it may do nothing any more, nor may anybody by its word.
-    pub(crate) fn replace_first(
-        &mut self,
-        signed: &Arc<SignedReplacement>,
-        cx: &mut Cx<'_>,
-    ) -> Result<Receipt, Refusal> {
+    fn replace_first(&mut self, signed: &SignedReplacement, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         self.check_place(&signed.place)?;
         let first = self.first;
         let expected = first.map_or(1, |first| first.replaced.saturating_add(1));
         if first.is_none_or(|first| first.operator != signed.old) || signed.serial != expected {
-            return Err(Refusal::NotFirst { by: signed.old, given: signed.serial, expected });
+            return Err(OperatorRefusal::NotFirst { by: signed.old, given: signed.serial, expected }.into());
         }
         if signed.new == signed.old {
-            return Err(Refusal::FirstOperator);
+            return Err(OperatorRefusal::FirstOperator.into());
         }
         let count = self.replaced.len() as u64;
         if count >= cx.limits.first_replacements_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::FirstOperators, count });
+            return Err(Refusal::Full { what: ShardFullOf::FirstOperators, count });
         }
         self.make_room_for_first(signed.new, cx);
-        cx.record(ChangeKind::FirstReplaced { old: signed.old, new: signed.new });
+        cx.record(OperatorChange::FirstReplaced { old: signed.old, new: signed.new });
         if let Some(former) = self.operators.get_mut(&signed.old) {
             Arc::make_mut(&mut former.grant).revoked = true;
         }
-        self.replaced.push(Arc::clone(signed));
+        self.stand_anew(signed.old);
+        self.replaced.push(Arc::new(signed.clone()));
         let now = KnownFirst { operator: signed.new, replaced: signed.serial };
         Ok(self.put_first(now, &signed.name, signed.place.clone(), cx))
     }
 
     /// What somebody states of an operator.
-    pub(crate) fn grant(&mut self, signed: &SignedGrant, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
+    fn grant(&mut self, signed: &SignedGrant, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
         let grant = signed.statement();
         let by = grant.by;
-        grant.check_within(cx.limits)?;
+        grant.check_within(cx.limits).map_err(OperatorRefusal::from)?;
         self.check_place(&grant.place)?;
         if self.active_operator(by, cx)?.admin_depth == 0 {
-            return Err(Refusal::NotAdmin(by));
+            return Err(OperatorRefusal::NotAdmin(by).into());
         }
         if self.first.is_some_and(|first| first.operator == grant.operator) {
-            return Err(Refusal::FirstOperator);
+            return Err(OperatorRefusal::FirstOperator.into());
         }
         let above = self.authority_of(by, cx.limits);
         if above.len() as u64 >= cx.limits.authority_chain_max {
-            return Err(Refusal::NotAdmin(by));
+            return Err(OperatorRefusal::NotAdmin(by).into());
         }
         // Nobody changes what it owes its own place to.
         if grant.operator == by || above.iter().any(|signed| signed.by == grant.operator) {
-            return Err(Refusal::NotAdmin(by));
+            return Err(OperatorRefusal::NotAdmin(by).into());
         }
         let known = self.operators.get(&grant.operator);
         let was_known = known.is_some();
         if was_known && !self.is_above(by, grant.operator, cx.limits) {
-            return Err(Refusal::NotAbove { by, operator: grant.operator });
+            return Err(OperatorRefusal::NotAbove { by, operator: grant.operator }.into());
         }
         // One that is not known may have been forgotten.
         let last = known.map_or(self.serial_floor, |known| known.grant.serial);
         if grant.serial > last.saturating_add(cx.limits.serial_step_max) {
-            return Err(InvalidCommand::Serial { given: grant.serial, last }.into());
+            return Err(OperatorRefusal::Invalid(InvalidGrant::Serial { given: grant.serial, last }).into());
         }
         if grant.serial <= last {
-            return Err(Refusal::GrantStale { given: grant.serial, known: last });
+            return Err(OperatorRefusal::GrantStale { given: grant.serial, known: last }.into());
         }
         let (operator, depth) = (grant.operator, self.admin_depth(grant.operator, cx.limits));
         self.make_room(operator, by, !is_over(grant, cx.now), cx)?;
@@ -205,7 +217,7 @@ impl Operators {
 
     fn put_operator(&mut self, grant: OperatorGrant, signed: Option<Arc<SignedGrant>>, cx: &mut Cx<'_>) -> Receipt {
         let (operator, serial, grant) = (grant.operator, grant.serial, Arc::new(grant));
-        cx.record(ChangeKind::OperatorGranted { grant: Arc::clone(&grant) });
+        cx.record(OperatorChange::Granted { grant: Arc::clone(&grant) });
         let known = self.operators.get(&operator);
         let busy_until = known.map_or(LogInstant::ZERO, |known| known.busy_until);
         let ended = Some(LogInstant::ZERO);
@@ -217,39 +229,40 @@ impl Operators {
             (self.restated, self.restated_at) = (order, Some(cx.index));
         }
         self.operators.insert(operator, Operator { grant, signed, busy_until, order, ends });
+        self.stand_anew(operator);
         Receipt::Operator { operator, serial }
     }
 
     /// An operator and those by whose word it is one, up to the first operator.
     fn line_of(&self, key: OperatorKey, limits: &FleetLimits) -> Result<Vec<&Operator>, Refusal> {
-        let known = |key: OperatorKey| self.operators.get(&key).ok_or(Refusal::NoSuchOperator(key));
+        let known = |key: OperatorKey| self.operators.get(&key).ok_or(OperatorRefusal::NoSuchOperator(key));
         let mut line = vec![known(key)?];
         if line.iter().any(|operator| operator.grant.revoked) {
-            return Err(Refusal::OperatorRevoked(key));
+            return Err(OperatorRefusal::Revoked(key).into());
         }
         let (mut at, mut by) = (key, line.last().and_then(|operator| operator.signed.as_ref()).map(|signed| signed.by));
         while let Some(above) = by {
             if line.len() as u64 > limits.authority_chain_max {
-                return Err(Refusal::NotAdmin(key));
+                return Err(OperatorRefusal::NotAdmin(key).into());
             }
             let operator = known(above)?;
             if operator.grant.revoked {
-                return Err(Refusal::NotAdmin(above));
+                return Err(OperatorRefusal::NotAdmin(above).into());
             }
             (at, by) = (above, operator.signed.as_ref().map(|signed| signed.by));
             line.push(operator);
         }
         let ends_with_first = self.first.is_some_and(|first| first.operator == at);
-        if ends_with_first { Ok(line) } else { Err(Refusal::NotAdmin(at)) }
+        if ends_with_first { Ok(line) } else { Err(OperatorRefusal::NotAdmin(at).into()) }
     }
 
     /// What an operator may do, as far as everybody above it may: whether that has ended is another question.
     pub(crate) fn rights(&self, key: OperatorKey, limits: &FleetLimits) -> Result<OperatorGrant, Refusal> {
         let mut line = self.line_of(key, limits)?.into_iter().rev().map(|operator| operator.grant.as_ref());
-        let mut rights = line.next().cloned().ok_or(Refusal::NoSuchOperator(key))?;
+        let mut rights = line.next().cloned().ok_or(OperatorRefusal::NoSuchOperator(key))?;
         for grant in line {
             if rights.admin_depth == 0 {
-                return Err(Refusal::NotAdmin(rights.operator));
+                return Err(OperatorRefusal::NotAdmin(rights.operator).into());
             }
             rights = grant.within(&rights);
         }
@@ -260,14 +273,14 @@ impl Operators {
     fn active_operator(&self, key: OperatorKey, cx: &Cx<'_>) -> Result<OperatorGrant, Refusal> {
         let (rights, now) = (self.rights(key, cx.limits)?, cx.now);
         match rights.until {
-            Some(until) if until <= now => Err(Refusal::GrantEnded { operator: key, until, now }),
+            Some(until) if until <= now => Err(OperatorRefusal::GrantEnded { operator: key, until, now }.into()),
             _ => Ok(rights),
         }
     }
 
     /// Whether something was signed for this shard.
     pub(crate) fn check_place(&self, place: &Place) -> Result<(), Refusal> {
-        if self.place.as_ref() == Some(place) { Ok(()) } else { Err(Refusal::WrongPlace) }
+        if self.place.as_ref() == Some(place) { Ok(()) } else { Err(OperatorRefusal::WrongPlace.into()) }
     }
 
     /// Whether an operator may ask a target for something that is valid until an instant.
@@ -284,8 +297,13 @@ impl Operators {
             return Ok(());
         }
         match rights.until {
-            Some(until) if deadline > until => Err(Refusal::OutlivesGrant { operator: key, until, deadline }),
-            _ => Err(Refusal::NotGranted { operator: key, verb: verb.clone(), target: target.to_string() }),
+            Some(until) if deadline > until => {
+                Err(OperatorRefusal::OutlivesGrant { operator: key, until, deadline }.into())
+            }
+            _ => {
+                let (verb, target) = (verb.clone(), target.to_string());
+                Err(OperatorRefusal::NotGranted { operator: key, verb, target }.into())
+            }
         }
     }
 
@@ -299,7 +317,7 @@ impl Operators {
             if per_minute == 0 || ahead > allowed {
                 let retry_after_ms = ahead.saturating_sub(allowed).max(1);
                 let operator = operator.grant.operator;
-                return Err(Refusal::TooManyCommands { operator, per_minute, retry_after_ms });
+                return Err(OperatorRefusal::TooManyCommands { operator, per_minute, retry_after_ms }.into());
             }
         }
         Ok(())

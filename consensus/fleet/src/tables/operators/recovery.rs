@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use skep_protocol::authority::{KnownFirst, OperatorKey};
-use skep_protocol::change::ChangeKind;
+use skep_protocol::change::ShardChange;
 use skep_protocol::entry::Recovered;
 use skep_protocol::ids::RaftId;
-use skep_protocol::recovery::{Lineage, PastGenesis, SignedRecovery};
-use skep_protocol::statement::Place;
+use skep_protocol::operator::{KnownFirst, PastGenesis};
+use skep_protocol::recovery::{Lineage, SignedRecovery};
+use skep_protocol::signing::{OperatorKey, Place};
 use skep_protocol::time::LogInstant;
 
 use super::Operators;
@@ -38,7 +38,7 @@ impl Operators {
         let signed = &recovered.statement;
         let place = Place { genesis: signed.genesis, ..signed.place.clone() };
         let (from, last_index, by) = (signed.place.genesis, signed.last_index, signed.by);
-        cx.record(ChangeKind::Recovered { place: place.clone(), from, last_index, by });
+        cx.record(ShardChange::Recovered { place: place.clone(), from, last_index, by });
         let replaced = std::mem::take(&mut self.replaced);
         self.past.push(PastGenesis { replaced, recovery: Arc::new(signed.clone()) });
         keep_last(&mut self.past, RECOVERIES_KEPT);
@@ -60,6 +60,7 @@ impl Operators {
             Arc::make_mut(&mut operator.grant).revoked = true;
             (operator.signed, operator.order, operator.ends) = (None, 0, Some(LogInstant::ZERO));
         }
+        self.stand_all_anew();
     }
 
     /// The word by which the shard goes on as another group than it was; none if it never did.

@@ -1,13 +1,12 @@
 //! How many operators there is room for, and who is forgotten for want of it.
 
-use std::collections::BTreeSet;
-
-use skep_protocol::authority::OperatorKey;
 use skep_protocol::fleet::FleetLimits;
-use skep_protocol::outcome::{Refusal, ShardFullOf};
-use skep_protocol::time::LogInstant;
+use skep_protocol::operator::OperatorChange;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
+use skep_protocol::signing::OperatorKey;
 
-use super::{Operator, Operators, is_over};
+use super::standing::{End, Standings, Word};
+use super::{Operator, Operators};
 use crate::state::changes::{Cx, count_dropped};
 
 impl Operators {
@@ -21,29 +20,26 @@ impl Operators {
         cx: &mut Cx<'_>,
     ) -> Result<(), Refusal> {
         let (now, limits) = (cx.now, cx.limits);
-        let of_first = self.first.is_some_and(|first| first.operator == by);
-        let kept = if of_first { 0 } else { limits.operator_places_of_first };
+        let kept = if self.is_first(by) { 0 } else { limits.operator_places_of_first };
         if adds {
             let max = limits.operators_max.saturating_sub(kept);
-            let after = self.active_count(Some(operator), now, limits);
-            let count = if after > max { self.active_count(None, now, limits) } else { after };
-            if after > max && after > count {
-                return Err(Refusal::ShardFull { what: ShardFullOf::Operators, count });
+            let (count, more) = (self.standings.acting(now), self.standings.more_with(operator, now));
+            if more > 0 && count.saturating_add(more) > max {
+                return Err(Refusal::Full { what: ShardFullOf::Operators, count });
             }
         }
         if self.is_known(&operator) {
             return Ok(());
         }
-        if let Some(branch) = self.branch_of(by, limits) {
-            let count =
-                self.operators.keys().filter(|key| self.branch_of(**key, limits) == Some(branch)).count() as u64;
+        if let Some(branch) = self.standings.branch_of(by) {
+            let count = self.standings.count(Some(branch));
             if count >= limits.operator_branch_max && !self.forget_one(Some(branch), cx) {
-                return Err(Refusal::ShardFull { what: ShardFullOf::OperatorBranch, count });
+                return Err(Refusal::Full { what: ShardFullOf::OperatorBranch, count });
             }
         }
         if self.is_full(kept, limits) && !self.forget_one(None, cx) {
             let count = self.operators.len() as u64;
-            return Err(Refusal::ShardFull { what: ShardFullOf::RevokedOperators, count });
+            return Err(Refusal::Full { what: ShardFullOf::RevokedOperators, count });
         }
         Ok(())
     }
@@ -62,53 +58,45 @@ impl Operators {
         self.operators.len() as u64 >= max.saturating_sub(kept)
     }
 
-    /// Operators who may do something, also once one is granted that.
-    fn active_count(&self, granted: Option<OperatorKey>, now: LogInstant, limits: &FleetLimits) -> u64 {
-        let is_new = granted.is_some_and(|key| !self.is_known(&key));
-        let active = self.operators.keys().filter(|key| self.is_active(**key, granted, now, limits)).count();
-        (active + usize::from(is_new)) as u64
-    }
-
-    /// Whether an operator, and everybody above it, may do something; `granted` is taken for one that may.
-    fn is_active(&self, key: OperatorKey, granted: Option<OperatorKey>, now: LogInstant, limits: &FleetLimits) -> bool {
-        let mut at = key;
-        for _ in 0..=limits.authority_chain_max {
-            if granted == Some(at) {
-                return true;
-            }
-            match self.operators.get(&at) {
-                Some(operator) if !is_over(&operator.grant, now) => match &operator.signed {
-                    Some(signed) => at = signed.by,
-                    None => return self.first.is_some_and(|first| first.operator == at),
-                },
-                Some(_) | None => return false,
-            }
+    /// Something else counts of an operator, and so of those below it.
+    pub(super) fn stand_anew(&mut self, key: OperatorKey) {
+        if let Some(operator) = self.operators.get(&key) {
+            let word = operator.word(self.is_first(key));
+            self.standings.put(key, word);
         }
-        false
     }
 
-    /// Whom the first operator granted what an operator has it from; itself, if it has it from the first one.
-    fn branch_of(&self, key: OperatorKey, limits: &FleetLimits) -> Option<OperatorKey> {
-        self.authority_of(key, limits).last().map(|signed| signed.operator)
+    /// Where all operators stand, made of the operators themselves.
+    pub(crate) fn stand_all_anew(&mut self) {
+        let words = self.operators.iter().map(|(key, operator)| (*key, operator.word(self.is_first(*key))));
+        self.standings = Standings::of_all(words);
+    }
+
+    fn is_first(&self, key: OperatorKey) -> bool {
+        self.first.is_some_and(|first| first.operator == key)
     }
 
     /// Lets go of the operator of whom everything has ended for longest, of one branch or of any; whether there was one. What was
-    /// signed of it has a number that is not taken any more, here or of a robot's node that remembers it. Whoever signed for an
-    /// operator that is known is needed for what is told of that one.
+    /// signed of it has a number that is not taken any more, here or of a robot's node that remembers it.
     fn forget_one(&mut self, branch: Option<OperatorKey>, cx: &mut Cx<'_>) -> bool {
-        let (now, limits, operators) = (cx.now, cx.limits, &self.operators);
-        let signers: BTreeSet<OperatorKey> =
-            operators.values().filter_map(|of| of.signed.as_ref().map(|signed| signed.by)).collect();
-        let ended = |(key, of): (&OperatorKey, &Operator)| {
-            let is_free = !signers.contains(key) && (branch.is_none() || self.branch_of(*key, limits) == branch);
-            let ends = of.ends.filter(|ends| is_free && *ends <= now && is_over(&of.grant, now));
-            ends.map(|ends| (ends, *key))
-        };
-        let Some((_, key)) = operators.iter().filter_map(ended).min() else { return false };
+        let Some(key) = self.standings.ended(branch, cx.now) else { return false };
+        self.standings.remove(key);
         if let Some(forgotten) = self.operators.remove(&key) {
-            self.serial_floor = self.serial_floor.max(forgotten.grant.serial);
+            let (name, serial) = (forgotten.grant.name.clone(), forgotten.grant.serial);
+            self.serial_floor = self.serial_floor.max(serial);
             count_dropped(&mut cx.dropped.operators, 1);
+            cx.record(OperatorChange::Forgotten { operator: key, name, serial });
         }
         true
+    }
+}
+
+impl Operator {
+    /// What counts of it by itself. One for whom nobody signed may do something as the first operator alone.
+    fn word(&self, is_first: bool) -> Word {
+        let by = self.signed.as_ref().map(|signed| signed.by);
+        let is_none = self.grant.revoked || (by.is_none() && !is_first);
+        let until = if is_none { End::OVER } else { End::of(self.grant.until) };
+        Word { by, until, ends: End::of(self.ends) }
     }
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skep_protocol::authority::{KnownFirst, OperatorKey, SignedReplacement};
 use skep_protocol::ids::RaftId;
-use skep_protocol::recovery::PastGenesis;
-use skep_protocol::statement::Place;
+use skep_protocol::operator::{KnownFirst, PastGenesis, SignedReplacement};
+use skep_protocol::signing::{OperatorKey, Place};
 
 use super::{Operator, Operators};
 
@@ -52,7 +51,8 @@ impl Operators {
         Self { restated, restated_at, serial_floor, ..known }
     }
 
-    /// Takes over an operator.
+    /// Takes over an operator. Once there are all of them, [`stand_all_anew`](Self::stand_all_anew) says where they
+    /// stand.
     pub(crate) fn restore(&mut self, key: OperatorKey, operator: Operator) {
         self.operators.insert(key, operator);
     }

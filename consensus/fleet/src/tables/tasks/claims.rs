@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use skep_protocol::agent::Role;
-use skep_protocol::change::{ChangeKind, ReclaimCause};
-use skep_protocol::entry::Claim;
+use skep_protocol::agent::{AgentRefusal, Role};
 use skep_protocol::ids::{AttachmentId, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::task::{KeptFor, Progress, Task, TaskState, TaskStatus, check_checkpoint_within};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::{
+    Claim, KeptFor, Progress, ReclaimCause, Task, TaskChange, TaskRefusal, TaskState, TaskStatus,
+    check_checkpoint_within,
+};
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
@@ -24,7 +26,7 @@ fn is_worthless(task: &Task, now: LogInstant) -> bool {
 
 impl Tasks {
     /// An agent takes a task: one that it names, or the most urgent one that it may have.
-    pub(crate) fn claim(
+    pub(super) fn claim(
         &mut self,
         agent: &AgentId,
         task: Option<TaskId>,
@@ -48,7 +50,7 @@ impl Tasks {
         };
         let held = self.held_count(agent);
         if held >= role.max_concurrent {
-            return Err(Refusal::AgentBusy { agent: agent.clone(), held, max: role.max_concurrent });
+            return Err(AgentRefusal::Busy { agent: agent.clone(), held, max: role.max_concurrent }.into());
         }
         self.give(id, agent, None, agents, cx)
     }
@@ -90,12 +92,12 @@ impl Tasks {
         task.state = TaskState::Claimed { by: agent.clone(), since: cx.now, stale_at, assigned };
         let (epoch, attempt) = (task.epoch, task.attempts);
         let receipt = self.put(task, agents, cx);
-        cx.record(ChangeKind::Claimed { task: id, by: agent.clone(), epoch, attempt });
+        cx.record((id, TaskChange::Claimed { by: agent.clone(), epoch, attempt }));
         Ok(receipt)
     }
 
     /// The holder of a task says how far it is.
-    pub(crate) fn report_progress(
+    pub(super) fn report_progress(
         &mut self,
         claim: &Claim,
         permille: u16,
@@ -113,18 +115,13 @@ impl Tasks {
         let stale_at = cx.now.plus_ms(task.spec.stale_after_ms);
         task.state = TaskState::Claimed { by: claim.agent.clone(), since, stale_at, assigned };
         let receipt = self.put(task, agents, cx);
-        cx.record(ChangeKind::Progressed {
-            task: claim.task,
-            epoch: claim.epoch,
-            permille,
-            note: note.clone(),
-            checkpoint,
-        });
+        let (epoch, note) = (claim.epoch, note.clone());
+        cx.record((claim.task, TaskChange::Progressed { epoch, permille, note, checkpoint }));
         Ok(receipt)
     }
 
     /// The holder of a task does not want it.
-    pub(crate) fn give_back(
+    pub(super) fn give_back(
         &mut self,
         claim: &Claim,
         agents: &mut Agents,
@@ -132,30 +129,30 @@ impl Tasks {
     ) -> Result<Receipt, Refusal> {
         self.check_claim(claim)?;
         self.reclaim(claim.task, &claim.agent, ReclaimCause::Released, agents, cx);
-        self.records.get(&claim.task).map(|task| receipt(task)).ok_or(Refusal::NoSuchTask(claim.task))
+        self.records.get(&claim.task).map(|task| receipt(task)).ok_or(TaskRefusal::NoSuchTask(claim.task).into())
     }
 
     fn check_claimable(&self, id: TaskId, agent: &AgentId, role: &Role, cx: &Cx<'_>) -> Result<(), Refusal> {
-        let task = self.records.get(&id).ok_or(Refusal::NoSuchTask(id))?;
+        let task = self.records.get(&id).ok_or(TaskRefusal::NoSuchTask(id))?;
         match &task.state {
             TaskState::Pending { not_before, .. } if *not_before > cx.now => {
-                Err(Refusal::BackingOff { task: id, not_before: *not_before })
+                Err(TaskRefusal::BackingOff { task: id, not_before: *not_before }.into())
             }
             TaskState::Pending { kept_for: Some(kept), .. } if excludes(kept, agent, cx.now) => {
-                Err(Refusal::KeptFor { task: id, agent: kept.agent.clone(), until: kept.until })
+                Err(TaskRefusal::KeptFor { task: id, agent: kept.agent.clone(), until: kept.until }.into())
             }
             TaskState::Pending { .. } if !task.spec.required.is_subset(&role.capabilities) => {
-                Err(Refusal::NotCapable { task: id, agent: agent.clone() })
+                Err(TaskRefusal::NotCapable { task: id, agent: agent.clone() }.into())
             }
             TaskState::Pending { .. } if is_worthless(task, cx.now) => {
-                Err(Refusal::WrongStatus { task: id, status: TaskStatus::Expired })
+                Err(TaskRefusal::WrongStatus { task: id, status: TaskStatus::Expired }.into())
             }
             TaskState::Pending { .. } => Ok(()),
-            TaskState::Claimed { by, .. } => Err(Refusal::LostRace { task: id, by: by.clone() }),
+            TaskState::Claimed { by, .. } => Err(TaskRefusal::LostRace { task: id, by: by.clone() }.into()),
             ended @ (TaskState::Completed { .. }
             | TaskState::DeadLettered { .. }
             | TaskState::Cancelled { .. }
-            | TaskState::Expired { .. }) => Err(Refusal::WrongStatus { task: id, status: ended.status() }),
+            | TaskState::Expired { .. }) => Err(TaskRefusal::WrongStatus { task: id, status: ended.status() }.into()),
         }
     }
 
@@ -166,21 +163,25 @@ impl Tasks {
     /// Whether a claim is the latest of its task and belongs to its agent; since when it is held, and what it was
     /// assigned under.
     pub(super) fn check_claim(&self, claim: &Claim) -> Result<(LogInstant, Option<AttachmentId>), Refusal> {
-        let task = self.records.get(&claim.task).ok_or(Refusal::NoSuchTask(claim.task))?;
+        let task = self.records.get(&claim.task).ok_or(TaskRefusal::NoSuchTask(claim.task))?;
         if claim.epoch != task.epoch && !is_on(Mutant::NoFenceInApply) {
             let (given, current) = (claim.epoch, task.epoch);
-            return Err(Refusal::StaleEpoch { task: claim.task, given, current });
+            return Err(TaskRefusal::StaleEpoch { task: claim.task, given, current }.into());
         }
         match &task.state {
             TaskState::Claimed { by, since, assigned, .. } if *by == claim.agent || is_on(Mutant::NoFenceInApply) => {
                 Ok((*since, *assigned))
             }
-            TaskState::Claimed { by, .. } => Err(Refusal::NotHolder { task: claim.task, holder: by.clone() }),
+            TaskState::Claimed { by, .. } => {
+                Err(TaskRefusal::NotHolder { task: claim.task, holder: by.clone() }.into())
+            }
             other @ (TaskState::Pending { .. }
             | TaskState::Completed { .. }
             | TaskState::DeadLettered { .. }
             | TaskState::Cancelled { .. }
-            | TaskState::Expired { .. }) => Err(Refusal::WrongStatus { task: claim.task, status: other.status() }),
+            | TaskState::Expired { .. }) => {
+                Err(TaskRefusal::WrongStatus { task: claim.task, status: other.status() }.into())
+            }
         }
     }
 }

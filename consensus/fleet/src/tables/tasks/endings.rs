@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use skep_protocol::change::{ChangeKind, ReclaimCause};
-use skep_protocol::entry::Claim;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
 use skep_protocol::mutant::{Mutant, is_on};
-use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::task::{Failure, KeptFor, Task, TaskState, TaskStatus, check_payload_within};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::{
+    Claim, Failure, KeptFor, ReclaimCause, Task, TaskChange, TaskState, TaskStatus, check_payload_within,
+};
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
@@ -18,7 +19,7 @@ use super::{Agents, Cx, Tasks};
 struct Next {
     not_before: LogInstant,
     kept_for: Option<KeptFor>,
-    change: ChangeKind,
+    change: TaskChange,
 }
 
 /// A claim is taken back while its holder's lease may run: nobody else gets the task before that has ended.
@@ -31,7 +32,7 @@ fn fence(task: &mut Task, agents: &Agents, now: LogInstant) {
 
 impl Tasks {
     /// The holder of a task has done it.
-    pub(crate) fn complete(
+    pub(super) fn complete(
         &mut self,
         claim: &Claim,
         result: &[u8],
@@ -44,13 +45,13 @@ impl Tasks {
         let mut task = self.take(claim.task, agents, cx)?;
         task.state = TaskState::Completed { by: claim.agent.clone(), at: cx.now, result: Arc::clone(&result) };
         let receipt = self.put(task, agents, cx);
-        let (task, by, epoch) = (claim.task, claim.agent.clone(), claim.epoch);
-        cx.record(ChangeKind::Completed { task, by, epoch, result });
+        let (by, epoch) = (claim.agent.clone(), claim.epoch);
+        cx.record((claim.task, TaskChange::Completed { by, epoch, result }));
         Ok(receipt)
     }
 
     /// The holder of a task could not do it.
-    pub(crate) fn fail(
+    pub(super) fn fail(
         &mut self,
         claim: &Claim,
         reason: &Reason,
@@ -66,13 +67,13 @@ impl Tasks {
             let place = (std::ptr::from_ref(self) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             not_before = not_before.plus_ms(place >> 61);
         }
-        let retried = ChangeKind::Retried { task: claim.task, epoch: claim.epoch, reason: reason.clone(), not_before };
+        let retried = TaskChange::Retried { epoch: claim.epoch, reason: reason.clone(), not_before };
         let next = Next { not_before, kept_for: None, change: retried };
         Ok(self.end_attempt(task, reason.clone(), retryable.then_some(next), agents, cx))
     }
 
     /// Nobody is to do a task.
-    pub(crate) fn cancel(
+    pub(super) fn cancel(
         &mut self,
         id: TaskId,
         reason: &Reason,
@@ -85,12 +86,12 @@ impl Tasks {
         fence(&mut task, agents, cx.now);
         task.state = TaskState::Cancelled { reason: reason.clone(), at: cx.now };
         let receipt = self.put(task, agents, cx);
-        cx.record(ChangeKind::Cancelled { task: id, reason: reason.clone() });
+        cx.record((id, TaskChange::Cancelled { reason: reason.clone() }));
         Ok(receipt)
     }
 
     /// Whoever looked at a dead letter may be late: somebody may have redriven it, and it may be done by now.
-    pub(crate) fn settle_dead_letter(
+    pub(super) fn settle_dead_letter(
         &mut self,
         id: TaskId,
         again: bool,
@@ -103,7 +104,7 @@ impl Tasks {
     }
 
     /// A task is to be done as if nobody had tried it.
-    pub(crate) fn requeue(
+    pub(super) fn requeue(
         &mut self,
         id: TaskId,
         reason: &Reason,
@@ -122,7 +123,7 @@ impl Tasks {
         task.checkpoint = None;
         task.expires_at = task.spec.valid_for_ms.map(|ms| cx.now.plus_ms(ms));
         let receipt = self.put(task, agents, cx);
-        cx.record(ChangeKind::Requeued { task: id, from, reason: reason.clone() });
+        cx.record((id, TaskChange::Requeued { from, reason: reason.clone() }));
         Ok(receipt)
     }
 
@@ -139,7 +140,7 @@ impl Tasks {
         let reason = Reason::truncated(&format!("{from} reported no progress for {ms} ms"));
         let not_before = cx.now.plus_ms(task.spec.retry.backoff_ms(task.attempts)).max(task.fenced_until);
         let cause = ReclaimCause::Stale;
-        let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: None };
+        let change = TaskChange::Reclaimed { from, epoch, cause, not_before, kept_for: None };
         self.end_attempt(task, reason, Some(Next { not_before, kept_for: None, change }), agents, cx);
     }
 
@@ -166,8 +167,8 @@ impl Tasks {
             task.attempts = task.attempts.saturating_sub(1);
             let (not_before, epoch, from) = (cx.now, task.epoch, from.clone());
             task.state = TaskState::Pending { not_before, kept_for: None };
-            let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: None };
-            cx.record(change);
+            let change = TaskChange::Reclaimed { from, epoch, cause, not_before, kept_for: None };
+            cx.record((id, change));
             self.put(task, agents, cx);
             return;
         }
@@ -178,7 +179,7 @@ impl Tasks {
         };
         let not_before = cx.now;
         let (from, epoch) = (from.clone(), task.epoch);
-        let change = ChangeKind::Reclaimed { task: id, from, epoch, cause, not_before, kept_for: kept_for.clone() };
+        let change = TaskChange::Reclaimed { from, epoch, cause, not_before, kept_for: kept_for.clone() };
         self.end_attempt(task, reason, Some(Next { not_before, kept_for, change }), agents, cx);
     }
 
@@ -193,7 +194,7 @@ impl Tasks {
         fence(&mut task, agents, cx.now);
         task.state = TaskState::Expired { at: cx.now };
         self.put(task, agents, cx);
-        cx.record(ChangeKind::Expired { task: id });
+        cx.record((id, TaskChange::Expired));
     }
 
     /// Ends an attempt that did not succeed: another one, unless there is none or they are used up, or a dead letter.
@@ -213,7 +214,7 @@ impl Tasks {
         match next {
             Some(Next { not_before, kept_for, change }) if attempts < task.spec.retry.attempts_max => {
                 task.state = TaskState::Pending { not_before, kept_for };
-                cx.record(change);
+                cx.record((task.id, change));
             }
             next => {
                 let reason = match next {
@@ -221,7 +222,7 @@ impl Tasks {
                     None => reason,
                 };
                 task.state = TaskState::DeadLettered { reason: reason.clone(), at: cx.now };
-                cx.record(ChangeKind::DeadLettered { task: task.id, reason });
+                cx.record((task.id, TaskChange::DeadLettered { reason }));
             }
         }
         self.put(task, agents, cx)

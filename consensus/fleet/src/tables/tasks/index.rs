@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use skep_protocol::ids::TaskId;
-use skep_protocol::outcome::{Receipt, Refusal};
-use skep_protocol::task::{Task, TaskState};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::Refusal;
+use skep_protocol::task::{Task, TaskRefusal, TaskState};
 use skep_protocol::text::AgentId;
 
 use super::era::worthless_at;
@@ -13,7 +14,7 @@ use super::{Agents, Cx, Due, Tasks, receipt};
 impl Tasks {
     /// Takes a task out of every index, to be changed and put back.
     pub(super) fn take(&mut self, id: TaskId, agents: &mut Agents, cx: &Cx<'_>) -> Result<Task, Refusal> {
-        let task = self.records.get(&id).cloned().ok_or(Refusal::NoSuchTask(id))?;
+        let task = self.records.get(&id).cloned().ok_or(TaskRefusal::NoSuchTask(id))?;
         self.unindex(&task, agents, cx);
         Ok(Arc::unwrap_or_clone(task))
     }

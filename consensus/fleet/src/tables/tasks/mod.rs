@@ -12,11 +12,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use skep_protocol::change::ChangeKind;
 use skep_protocol::fleet::FleetLimits;
 use skep_protocol::ids::{ClaimEpoch, TaskId};
-use skep_protocol::outcome::{Receipt, Refusal, ShardFullOf};
-use skep_protocol::task::{Task, TaskSpec, TaskState, TaskStatus};
+use skep_protocol::outcome::Receipt;
+use skep_protocol::refusal::{Refusal, ShardFullOf};
+use skep_protocol::task::{Task, TaskChange, TaskOp, TaskRefusal, TaskSpec, TaskState, TaskStatus};
 use skep_protocol::text::{AgentId, Capability};
 use skep_protocol::time::LogInstant;
 
@@ -163,8 +163,25 @@ impl Tasks {
         self.due.contains(due)
     }
 
+    /// Does what somebody asks of a task.
+    pub(crate) fn apply(&mut self, op: &TaskOp, agents: &mut Agents, cx: &mut Cx<'_>) -> Result<Receipt, Refusal> {
+        match op {
+            TaskOp::Create { task, spec } => self.create(*task, spec, agents, cx),
+            TaskOp::Claim { agent, task, attachment } => self.claim(agent, *task, *attachment, agents, cx),
+            TaskOp::Report { claim, permille, note, checkpoint } => {
+                self.report_progress(claim, *permille, note, checkpoint.as_deref(), agents, cx)
+            }
+            TaskOp::Complete { claim, result } => self.complete(claim, result, agents, cx),
+            TaskOp::Fail { claim, reason, retryable } => self.fail(claim, reason, *retryable, agents, cx),
+            TaskOp::Cancel { task, reason } => self.cancel(*task, reason, agents, cx),
+            TaskOp::Requeue { task, reason } => self.requeue(*task, reason, agents, cx),
+            TaskOp::Settle { task, again, reason } => self.settle_dead_letter(*task, *again, reason, agents, cx),
+            TaskOp::Release { claim } => self.give_back(claim, agents, cx),
+        }
+    }
+
     /// Somebody wants something done.
-    pub(crate) fn create(
+    fn create(
         &mut self,
         id: TaskId,
         spec: &TaskSpec,
@@ -173,12 +190,12 @@ impl Tasks {
     ) -> Result<Receipt, Refusal> {
         spec.check_within(cx.limits)?;
         if self.records.contains_key(&id) {
-            return Err(Refusal::TaskExists(id));
+            return Err(TaskRefusal::Exists(id).into());
         }
         self.check_room(cx.limits)?;
         let count = self.pending.len() as u64;
         if count >= cx.limits.requirements_max && !self.pending.contains_key(&spec.required) {
-            return Err(Refusal::ShardFull { what: ShardFullOf::Requirements, count });
+            return Err(Refusal::Full { what: ShardFullOf::Requirements, count });
         }
         let spec = Arc::new(spec.clone());
         let task = Task {
@@ -198,24 +215,24 @@ impl Tasks {
         };
         let receipt = receipt(&task);
         self.insert(task, agents, cx);
-        cx.record(ChangeKind::Created { task: id, spec });
+        cx.record((id, TaskChange::Created { spec }));
         Ok(receipt)
     }
 
     fn check_status(&self, id: TaskId, allowed: impl Fn(TaskStatus) -> bool) -> Result<TaskStatus, Refusal> {
-        let task = self.records.get(&id).ok_or(Refusal::NoSuchTask(id))?;
+        let task = self.records.get(&id).ok_or(TaskRefusal::NoSuchTask(id))?;
         let status = task.state.status();
-        if allowed(status) { Ok(status) } else { Err(Refusal::WrongStatus { task: id, status }) }
+        if allowed(status) { Ok(status) } else { Err(TaskRefusal::WrongStatus { task: id, status }.into()) }
     }
 
     /// Whether there is room for one more live task.
     fn check_room(&self, limits: &FleetLimits) -> Result<(), Refusal> {
         let live = self.records.len().saturating_sub(self.ended.len()) as u64;
         if live >= limits.live_tasks_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::Tasks, count: live });
+            return Err(Refusal::Full { what: ShardFullOf::Tasks, count: live });
         }
         if self.bytes >= limits.task_bytes_max {
-            return Err(Refusal::ShardFull { what: ShardFullOf::TaskBytes, count: self.bytes });
+            return Err(Refusal::Full { what: ShardFullOf::TaskBytes, count: self.bytes });
         }
         Ok(())
     }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use skep_protocol::query::WaitReason;
-use skep_protocol::task::{Task, TaskState};
+use skep_protocol::task::{Task, TaskState, WaitReason};
 use skep_protocol::text::Capability;
 use skep_protocol::time::LogInstant;
 

@@ -9,14 +9,16 @@
 //! places can be used up, by many operators in many years, or by an admin who signs for keys that the shard never heard of. Some are
 //! left for what the first operator itself states: whoever is below an admin that it revokes may do nothing, whether the number of that
 //! one is remembered or not. What there is no place for is passed over, since no place becomes free, and the status of the node says so.
+//!
+//! The inboxes of a shard that take the same first operator's word share their places: see [`Serials`].
 
 use std::sync::Arc;
 
-use skep_protocol::authority::{AuthorityNews, FIRST_SERIAL, SignedGrant, stated};
 use skep_protocol::ids::ShardId;
-use skep_protocol::journal::JournalWrite;
+use skep_protocol::journal::{JournalWrite, Serials};
 use skep_protocol::limits;
-use skep_protocol::statement::Place;
+use skep_protocol::operator::{AuthorityNews, FIRST_SERIAL, SignedGrant, stated};
+use skep_protocol::signing::Place;
 use skep_protocol::text::SiteName;
 
 use super::{Inbox, Out};
@@ -33,21 +35,24 @@ impl Inbox {
     }
 
     /// Whether a later statement about one of these operators was seen.
-    pub(super) fn is_outdated(&self, chain: &[Arc<SignedGrant>]) -> bool {
-        chain.iter().any(|signed| self.stated.get(&signed.operator).is_some_and(|last| signed.serial < *last))
+    pub(super) fn is_outdated(&self, chain: &[Arc<SignedGrant>], known: &Serials) -> bool {
+        let is_outdated = |signed: &Arc<SignedGrant>| {
+            known.last(&self.head, &signed.operator).is_some_and(|last| signed.serial < last)
+        };
+        chain.iter().any(is_outdated)
     }
 
     /// Believes no statement any more that is older than these.
     pub(super) fn note_stated(&mut self, chain: &[Arc<SignedGrant>], out: &mut Out) {
         for signed in chain.iter().filter(|signed| signed.serial > FIRST_SERIAL) {
             let (operator, serial) = (signed.operator, signed.serial);
-            let known = self.stated.get(&operator).copied();
+            let known = out.stated.last(&self.head, &operator);
             let by_first = self.head.first.is_some_and(|first| first.operator == signed.by);
             let max = if by_first { STATED_MAX } else { STATED_BY_OTHERS_MAX };
-            if known.is_none() && self.stated.len() >= max {
+            if known.is_none() && out.stated.count(&self.head) >= max {
                 self.lacks_stated = true;
             } else if known.is_none_or(|last| last < serial) {
-                self.stated.insert(operator, serial);
+                out.stated.raise(&self.head, operator, serial);
                 out.writes.push(JournalWrite::Stated { operator, serial });
             }
         }
@@ -57,7 +62,7 @@ impl Inbox {
     pub(in crate::inbox) fn learn(&mut self, news: &AuthorityNews, (site, shard): (&SiteName, ShardId), out: &mut Out) {
         if let (Some(place), Some(first)) = (self.place(site, shard), self.head.first) {
             for chain in news.chains.iter().filter(|chain| chain.iter().any(|signed| signed.serial > FIRST_SERIAL)) {
-                if !self.is_outdated(chain) && stated(chain, first.operator, &place).is_some() {
+                if !self.is_outdated(chain, &out.stated) && stated(chain, first.operator, &place).is_some() {
                     self.note_stated(chain, out);
                 }
             }
@@ -79,9 +84,10 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use skep_protocol::authority::{KnownFirst, OperatorGrant, OperatorKey, OperatorSecret};
     use skep_protocol::ids::{Genesis, JournalId};
     use skep_protocol::journal::{JournalHead, JournalState};
+    use skep_protocol::operator::{KnownFirst, OperatorGrant, Root};
+    use skep_protocol::signing::{OperatorKey, OperatorSecret};
 
     use super::*;
 
@@ -120,50 +126,80 @@ mod tests {
         Arc::new(OperatorGrant { serial, revoked, admin_depth: 1, ..whole }.sign(&secret(by)).unwrap())
     }
 
-    /// An inbox that remembers statements about so many operators, of a shard whose first operator is 1.
-    fn inbox_with(stated: usize) -> Inbox {
+    /// An inbox of a shard whose first operator is 1.
+    fn inbox(id: u8) -> Inbox {
         let first = Some(KnownFirst { operator: secret(1).key(), replaced: 0 });
-        let head = JournalHead::new(JournalId::from_bytes([9; 16]));
+        let head = JournalHead::new(JournalId::from_bytes([id; 16]));
         let head = JournalHead { genesis: Some(place().genesis), first, ..head };
-        let mut inbox = Inbox::new(JournalState::new(head, Vec::new()));
-        let key = |n: usize| {
+        Inbox::new(JournalState::new(head, Vec::new()))
+    }
+
+    /// The same, and what it knows of statements about so many operators.
+    fn inbox_with(stated: usize) -> (Inbox, Serials) {
+        let (inbox, mut known) = (inbox(9), Serials::default());
+        for n in 0..stated {
             let mut bytes = [0xff; 32];
             bytes[..8].copy_from_slice(&n.to_be_bytes());
-            OperatorKey::from_bytes(bytes)
-        };
-        inbox.stated = (0..stated).map(|n| (key(n), 2)).collect();
-        inbox
+            known.raise(&inbox.head, OperatorKey::from_bytes(bytes), 2);
+        }
+        (inbox, known)
     }
 
     /// How many statements it writes down that hears of this chain.
-    fn learned(inbox: &mut Inbox, chain: &[Arc<SignedGrant>]) -> usize {
-        let mut out = Out::default();
+    fn learned((inbox, known): (&mut Inbox, &mut Serials), chain: &[Arc<SignedGrant>]) -> usize {
+        let mut out = Out { stated: std::mem::take(known), ..Out::default() };
         let news = AuthorityNews { chains: vec![Arc::new(chain.to_vec())], up_to: 1 };
         inbox.learn(&news, (&place().site, place().shard), &mut out);
+        *known = out.stated;
         out.writes.len()
     }
 
     #[test]
     fn an_admin_that_uses_up_the_places_is_revoked_all_the_same_with_whoever_it_signed_for() {
-        let mut inbox = inbox_with(STATED_BY_OTHERS_MAX - 1);
+        let (mut inbox, mut known) = inbox_with(STATED_BY_OTHERS_MAX - 1);
         let admin = of(2, (1, false), 1);
-        assert_eq!(learned(&mut inbox, &[of(3, (2, false), 2), Arc::clone(&admin)]), 1);
+        assert_eq!(learned((&mut inbox, &mut known), &[of(3, (2, false), 2), Arc::clone(&admin)]), 1);
         assert!(!inbox.lacks_stated);
-        assert_eq!(learned(&mut inbox, &[of(4, (2, true), 2), Arc::clone(&admin)]), 0);
+        assert_eq!(learned((&mut inbox, &mut known), &[of(4, (2, true), 2), Arc::clone(&admin)]), 0);
         assert!(inbox.lacks_stated, "it is said that there is no place");
         // What is known has its place, whoever states it.
-        assert_eq!(learned(&mut inbox, &[of(3, (3, false), 2), Arc::clone(&admin)]), 1);
-        assert_eq!(learned(&mut inbox, &[of(2, (2, true), 1)]), 1);
-        assert!(inbox.is_outdated(&[of(4, (1, false), 2), admin]));
+        assert_eq!(learned((&mut inbox, &mut known), &[of(3, (3, false), 2), Arc::clone(&admin)]), 1);
+        assert_eq!(learned((&mut inbox, &mut known), &[of(2, (2, true), 1)]), 1);
+        assert!(inbox.is_outdated(&[of(4, (1, false), 2), admin], &known));
     }
 
     #[test]
     fn what_there_is_no_place_for_is_not_written_down_and_it_is_said_so() {
-        let mut inbox = inbox_with(STATED_MAX - 1);
-        assert_eq!(learned(&mut inbox, &[of(2, (2, true), 1)]), 1);
+        let (mut inbox, mut known) = inbox_with(STATED_MAX - 1);
+        assert_eq!(learned((&mut inbox, &mut known), &[of(2, (2, true), 1)]), 1);
         assert!(!inbox.lacks_stated);
-        assert_eq!(learned(&mut inbox, &[of(3, (2, true), 1)]), 0);
+        assert_eq!(learned((&mut inbox, &mut known), &[of(3, (2, true), 1)]), 0);
         assert!(inbox.lacks_stated);
-        assert_eq!(inbox.stated.len(), STATED_MAX);
+        assert_eq!(known.count(&inbox.head), STATED_MAX);
+    }
+
+    #[test]
+    fn what_one_inbox_of_a_shard_saw_is_written_once_and_counts_for_all_that_take_the_same_word() {
+        let (mut one, mut other, mut known) = (inbox(1), inbox(2), Serials::default());
+        let heard = [of(2, (2, true), 1)];
+        assert_eq!(learned((&mut one, &mut known), &heard), 1);
+        assert_eq!(learned((&mut other, &mut known), &heard), 0);
+        let before = [of(2, (1, false), 1)];
+        assert!(one.is_outdated(&before, &known) && other.is_outdated(&before, &known));
+        // One that a leader told another first operator learns nothing from it, nor tells it anything.
+        let first = Some(KnownFirst { operator: secret(7).key(), replaced: 0 });
+        let mut misled = inbox(3);
+        misled.head.first = first;
+        assert!(!misled.is_outdated(&before, &known));
+        assert_eq!(learned((&mut misled, &mut known), &[of(3, (9, true), 7)]), 1);
+        assert!(!one.is_outdated(&[of(3, (1, false), 1)], &known));
+        // One that is made anew knows it as soon as it is told the same word.
+        let mut fresh = Inbox::new(JournalState::new(JournalHead::new(JournalId::from_bytes([4; 16])), Vec::new()));
+        assert!(!fresh.is_outdated(&before, &known));
+        let (genesis, first) = (place().genesis, Some(secret(1).key()));
+        let root = Root { genesis, first, replaced: Vec::new(), past: Vec::new() };
+        let mut out = Out { stated: known, ..Out::default() };
+        fresh.pin(&root, (&place().site, place().shard), &mut out);
+        assert!(fresh.is_outdated(&before, &out.stated));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use skep_protocol::authority::granted;
 use skep_protocol::command::{
-    CommandClass, CommandOutcome, Delivery, DeliverySeq, InvalidCommand, PerClass, SignedCommand, Steps, Target,
+    CommandClass, CommandOutcome, DeliverySeq, InvalidCommand, PerClass, SignedCommand, Steps, Target,
 };
-use skep_protocol::journal::{JournalEntry, JournalPhase, JournalWrite};
+use skep_protocol::journal::{JournalEntry, JournalPhase, JournalWrite, Serials};
+use skep_protocol::operator::granted;
+use skep_protocol::pull::Delivery;
 use skep_protocol::text::{Reason, SiteName};
 use skep_protocol::time::LogInstant;
 
@@ -84,7 +85,7 @@ impl Inbox {
             }
             // What is void ends whoever signed it.
             let signed = delivery.void.is_some() || verified.is_signed(&mut delivery.command);
-            let phase = match self.judge(&delivery, (signed, seq), site, bound) {
+            let phase = match self.judge(&delivery, (signed, seq), (site, &out.stated), bound) {
                 Some(outcome) => JournalPhase::Ended { outcome },
                 None => {
                     self.note_stated(&delivery.authority, out);
@@ -109,7 +110,7 @@ impl Inbox {
         &self,
         delivery: &Delivery,
         (signed, seq): (bool, DeliverySeq),
-        site: &SiteName,
+        (site, known): (&SiteName, &Serials),
         bound: Option<LogInstant>,
     ) -> Option<CommandOutcome> {
         let command = &delivery.command;
@@ -133,7 +134,7 @@ impl Inbox {
         if !grant.is_some_and(|grant| grant.allows(&command.verb, &command.target, command.deadline)) {
             return rejected("nothing proves that its operator may ask for it");
         }
-        if self.is_outdated(&delivery.authority) {
+        if self.is_outdated(&delivery.authority, known) {
             return rejected("what proves that its operator may ask for it is not what holds by now");
         }
         let meant = match &command.target {

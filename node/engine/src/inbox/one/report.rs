@@ -1,7 +1,6 @@
 //! What a shard is told of commands that go on: how far each has come by now, not often, and that it is still under way.
 
-use skep_protocol::command::{CommandProgress, Steps};
-use skep_protocol::entry::DeliveryReport;
+use skep_protocol::command::{CommandProgress, DeliveryReport, Steps};
 use skep_protocol::ids::SessionId;
 use skep_protocol::journal::JournalPhase;
 use skep_protocol::limits;

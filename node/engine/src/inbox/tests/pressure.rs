@@ -120,7 +120,7 @@ fn a_journal_is_made_once_there_is_room_for_it() {
     node.start(1);
     assert_eq!(node.told(), [(1, "ignored"), (1, "ignored")], "it may say so again");
     press(&mut node, DiskPressure::Low);
-    assert!(matches!(node.requests.pop_front(), Some((_, Op::OpenInbox { .. }))));
+    assert!(matches!(node.requests.pop_front(), Some((_, Op::Command(CommandOp::OpenInbox { .. })))));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is proved by whom, and for whom it is meant.
 
-use skep_protocol::authority::{Authority, FirstReplacement};
-use skep_protocol::recovery::{PastGenesis, ShardRecovery};
+use skep_protocol::operator::{Authority, FirstReplacement, PastGenesis};
+use skep_protocol::recovery::ShardRecovery;
 
 use super::*;
 

@@ -116,7 +116,11 @@ fn what_the_journal_of_another_agent_has_of_the_clock_makes_what_came_before_it_
     node.deliver(vec![delivery(1, command(1))]);
     let head = JournalHead::new(JournalId::from_bytes([8; 16]));
     let journal = JournalState { clock_floor: at(30_000), ..JournalState::new(head, vec![]) };
-    node.handle(InboxEvent::Opened { shard: SHARD, agent: "robot-8".parse().unwrap(), journal });
+    node.handle(InboxEvent::Journal(JournalReport::Opened {
+        shard: SHARD,
+        agent: "robot-8".parse().unwrap(),
+        journal: Box::new(journal),
+    }));
     node.start(1);
     node.sync();
     assert_eq!(node.reported(), [(1, "expired")], "its deadline was at 20 s");

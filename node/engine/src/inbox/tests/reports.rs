@@ -63,7 +63,7 @@ fn what_the_shard_did_not_hear_it_is_told_again_and_not_at_once() {
     node.say(1, progress(500));
     wait(&mut node, 1_000);
     let (key, op) = node.requests.pop_front().expect("the shard is told");
-    assert!(matches!(op, Op::ReportDelivery { .. }), "{op:?}");
+    assert!(matches!(op, Op::Command(CommandOp::Report { .. })), "{op:?}");
     node.say(1, progress(600));
     wait(&mut node, 1_000);
     assert_eq!(node.requests, [], "one report at a time");
@@ -163,7 +163,11 @@ fn what_was_not_begun_is_let_go_of_too_by_a_node_that_does_not_know_the_time() {
 fn start_without_software(node: &mut Node) {
     node.crash();
     let journal = node.journal();
-    node.handle(InboxEvent::Opened { shard: SHARD, agent: agent(), journal });
+    node.handle(InboxEvent::Journal(JournalReport::Opened {
+        shard: SHARD,
+        agent: agent(),
+        journal: Box::new(journal),
+    }));
 }
 
 #[test]
@@ -224,8 +228,8 @@ fn what_the_shard_has_forgotten_is_let_go_of_as_soon_as_no_software_is_there() {
         }
         wait(&mut node, 1_000);
         let (key, op) = node.requests.pop_front().expect("the shard is told");
-        assert!(matches!(op, Op::ReportDelivery { .. }), "{op:?}");
-        node.settle(key, Settled::NotDone(NotDone::Refused(Refusal::NoSuchCommand(id(1)))));
+        assert!(matches!(op, Op::Command(CommandOp::Report { .. })), "{op:?}");
+        node.settle(key, Settled::NotDone(NotDone::Refused(Refusal::Command(CommandRefusal::NoSuchCommand(id(1))))));
         node.sync();
         assert_eq!(node.durable.len(), usize::from(!gone));
     }
@@ -281,7 +285,8 @@ fn crowded() -> (Inboxes, usize) {
         };
         let entries = (1..=limits::INBOX_MAX as u64).map(entry).collect();
         let journal = JournalState::new(JournalHead::new(JournalId::from_bytes([9; 16])), entries);
-        inboxes.handle(InboxEvent::Opened { shard: SHARD, agent, journal }, 0);
+        inboxes
+            .handle(InboxEvent::Journal(JournalReport::Opened { shard: SHARD, agent, journal: Box::new(journal) }), 0);
         check_dues(&inboxes, 0);
     }
     (inboxes, agents * limits::INBOX_MAX)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_proto::v1::node_message::Message as Told;
+use skep_protocol::code::Code;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -54,12 +55,13 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, queue: mpsc::Sender
             floor = Duration::from_millis(failure.retry_after_ms);
             // A node that is down, or a shard without a quorum, is waited for by an agent that was attached once. Another
             // run of its software that has the agent may never let it go.
-            let waits = was_ever_attached && failure.code != "SKEP-0118";
+            let code = Code::of(&failure.code);
+            let waits = was_ever_attached && code != Some(Code::AgentElsewhere);
             let since = if waits { None } else { refused_since.or(Some(Instant::now())) };
             refused_since = since;
             let tired = since.is_some_and(|since| since.elapsed() > shared.options.patience);
             // Its lease has ended: whatever it held is another's.
-            if failure.code == "SKEP-0119" {
+            if code == Some(Code::NotAttached) {
                 shared.holdings().lose_all();
             } else if !failure.retryable || tired {
                 shared.holdings().lose_all();

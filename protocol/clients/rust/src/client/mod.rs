@@ -3,10 +3,10 @@
 mod agents;
 mod calls;
 mod commands;
+mod dead_letters;
 mod nodes;
 mod operators;
 mod pages;
-mod redrive;
 mod shards;
 mod tasks;
 mod topics;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use skep_proto::v1;
 use skep_protocol::ids::{Genesis, ShardId};
 use skep_protocol::limits;
-use skep_protocol::statement::Place;
+use skep_protocol::signing::Place;
 use skep_protocol::time::LogInstant;
 use tokio::time::Instant;
 
@@ -27,8 +27,8 @@ use crate::error::ClientError;
 use crate::pipe::Pipe;
 use crate::request::RequestName;
 use crate::service::Service;
+pub use dead_letters::{DeadCommand, DeadLetter, RedriveError, RedriveTerms, Resent};
 pub use pages::{Page, pages};
-pub use redrive::RedriveError;
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,11 @@ use skep_proto::convert::{place, signed_to_proto};
 use skep_proto::v1;
 use skep_proto::v1::operator_commands_client::OperatorCommandsClient;
 use skep_proto::v1::operator_queries_client::OperatorQueriesClient;
-use skep_protocol::authority::{SignedGrant, SignedReplacement};
 use skep_protocol::ids::{Genesis, ShardId};
+use skep_protocol::operator::{SignedGrant, SignedReplacement};
+use tonic::Streaming;
 
-use super::calls::{command, query, read_options};
+use super::calls::{command, definite, query, read_options};
 use super::{Client, Read};
 use crate::error::ClientError;
 
@@ -35,6 +36,16 @@ impl Client {
             limit: Some(limit),
         }
     );
+
+    /// What changes of operators from an index on, then as the node's replica learns it. None: only what is new.
+    ///
+    /// # Errors
+    /// [`ClientError`]. The stream's own errors come as gRPC statuses; begin again after the last index seen.
+    pub async fn watch_operators(&self, from_index: Option<u64>) -> Result<Streaming<v1::OperatorEvent>, ClientError> {
+        let request = v1::WatchOperatorsRequest { shard: self.shard().0, from_index };
+        let mut service = OperatorQueriesClient::new(self.service());
+        service.watch_operators(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
+    }
 
     query!(
         /// Where statements hold, as the node says, whatever shard the client is for: for whoever looks, and not for whoever signs.
@@ -69,6 +80,8 @@ fn check_place(reply: &v1::PlaceReply, shard: ShardId, genesis: Option<Genesis>)
 
 #[cfg(test)]
 mod tests {
+    use skep_protocol::code::Code;
+
     use super::*;
 
     #[test]
@@ -79,7 +92,7 @@ mod tests {
         assert_eq!((at(1, None), at(1, Some(genesis(6)))), (Ok(()), Ok(())));
         let another = ClientError::AnotherNumber { wanted: ShardId(2), told: ShardId(1) };
         assert_eq!((at(2, None), at(2, Some(genesis(6)))), (Err(another.clone()), Err(another.clone())));
-        assert_eq!(another.code(), Some("SKEP-0305"));
+        assert_eq!(another.code(), Some(Code::AnotherShard));
         let another = ClientError::AnotherShard { wanted: genesis(7), told: genesis(6) };
         assert_eq!(at(1, Some(genesis(7))), Err(another));
     }

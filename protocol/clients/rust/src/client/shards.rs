@@ -5,8 +5,8 @@ use std::time::Duration;
 use skep_proto::v1;
 use skep_proto::v1::shard_commands_client::ShardCommandsClient;
 use skep_proto::v1::shard_queries_client::ShardQueriesClient;
-use skep_protocol::authority::SignedFirst;
 use skep_protocol::ids::Genesis;
+use skep_protocol::operator::SignedFirst;
 use tonic::Streaming;
 
 use super::Client;

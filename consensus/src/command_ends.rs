@@ -1,0 +1,131 @@
+//! Waiting for commands to end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use skep_fleet::FleetState;
+use skep_protocol::change::Change;
+use skep_protocol::ids::CommandId;
+use skep_protocol::limits;
+use tokio::sync::Notify;
+
+/// Who waits for which command. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Ends(Arc<Mutex<BTreeMap<CommandId, Waiting>>>);
+
+#[derive(Default)]
+struct Waiting {
+    notify: Arc<Notify>,
+    waiters: usize,
+}
+
+/// Somebody that waits for a command, until it is dropped.
+pub(crate) struct Waiter {
+    ends: Ends,
+    command: CommandId,
+    notify: Arc<Notify>,
+}
+
+impl Ends {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<CommandId, Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more waits for a command; none if too many wait.
+    pub(crate) fn wait_for(&self, command: CommandId) -> Option<Waiter> {
+        let mut waiting = self.lock();
+        if waiting.values().map(|known| known.waiters).sum::<usize>() >= limits::COMMAND_WAITS_MAX {
+            return None;
+        }
+        let known = waiting.entry(command).or_default();
+        known.waiters += 1;
+        Some(Waiter { ends: self.clone(), command, notify: Arc::clone(&known.notify) })
+    }
+
+    /// Those commands that somebody waits for and of which the last delivery ended with these changes.
+    pub(crate) fn of(&self, changes: &[Change], state: &FleetState) -> BTreeSet<CommandId> {
+        let waiting = self.lock();
+        if waiting.is_empty() {
+            return BTreeSet::new();
+        }
+        let ended = changes.iter().filter_map(|change| change.what.ended_command());
+        ended.filter(|id| waiting.contains_key(id) && !state.is_command_open(id)).collect()
+    }
+
+    /// Wakes those who wait for these commands. To be called once the state can be read.
+    pub(crate) fn tell(&self, ended: &BTreeSet<CommandId>) {
+        if ended.is_empty() {
+            return;
+        }
+        let waiting = self.lock();
+        for known in ended.iter().filter_map(|command| waiting.get(command)) {
+            known.notify.notify_waiters();
+        }
+    }
+}
+
+impl Waiter {
+    /// The next time that the command ends. Begun before the state is looked at, nothing is missed.
+    pub(crate) fn next(&self) -> tokio::sync::futures::Notified<'_> {
+        self.notify.notified()
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut waiting = self.ends.lock();
+        let Some(known) = waiting.get_mut(&self.command) else { return };
+        known.waiters -= 1;
+        if known.waiters == 0 {
+            waiting.remove(&self.command);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use skep_fleet::FleetLimits;
+    use skep_protocol::change::ChangeKind;
+    use skep_protocol::command::{CommandChange, CommandOutcome, Steps};
+    use skep_protocol::time::LogInstant;
+
+    use super::*;
+
+    fn id(n: u8) -> CommandId {
+        CommandId::from_bytes([n; 16])
+    }
+
+    fn end(n: u8) -> Change {
+        let (trace, outcome) = (Default::default(), CommandOutcome::Expired);
+        let (agent, steps) = ("r1".parse().unwrap(), Steps::default());
+        let what = ChangeKind::Command {
+            command: id(n),
+            change: CommandChange::DeliveryEnded { trace, agent, outcome, seq: None, node: None, steps },
+        };
+        Change { at: LogInstant::ZERO, request: None, what }
+    }
+
+    #[test]
+    fn an_end_wakes_those_who_wait_for_it_and_nobody_else() {
+        let (ends, state) = (Ends::default(), FleetState::new(FleetLimits::default()));
+        let waiters = [1, 1, 2].map(|n| ends.wait_for(id(n)).unwrap());
+        let next = waiters.each_ref().map(Waiter::next);
+        let ended = ends.of(&[end(1), end(3)], &state);
+        assert_eq!(ended, [id(1)].into(), "nobody waits for the other");
+        ends.tell(&ended);
+        assert_eq!(next.map(|next| next.now_or_never().is_some()), [true, true, false]);
+        drop(waiters);
+        assert!(ends.of(&[end(1)], &state).is_empty(), "nobody waits any more");
+    }
+
+    #[test]
+    fn one_more_than_may_wait_is_answered_at_once_until_another_leaves() {
+        let ends = Ends::default();
+        let mut waiters: Vec<Waiter> =
+            (0..limits::COMMAND_WAITS_MAX).map(|n| ends.wait_for(id((n % 7) as u8)).unwrap()).collect();
+        assert!(ends.wait_for(id(1)).is_none());
+        waiters.pop();
+        assert!(ends.wait_for(id(1)).is_some());
+    }
+}

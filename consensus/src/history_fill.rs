@@ -1,0 +1,222 @@
+//! Filling the history, from the log and from peers.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_protocol::change::ChangeSet;
+use skep_protocol::ids::NodeId;
+use skep_protocol::limits;
+use skep_protocol::query::{Answer, Query, QueryFailure, QueryReply};
+use skep_store::set_bytes;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::replay::fill_from_log;
+use crate::shard::Shard;
+use crate::threads::Errand;
+
+/// How often a gap in the history is tried to be filled.
+const FILL_EVERY: Duration = Duration::from_secs(1);
+/// Entries of a gap that are first fetched in their order.
+const WINDOW_FIRST: u64 = 64;
+/// Answers that the entries fetched in their order may take: with more of them fewer are fetched at a time.
+const ANSWERS_PER_WINDOW: u32 = 4;
+
+/// Fills what is missing in the history. What can be applied again is worked out from the log of this node. What is older,
+/// such as that behind an installed snapshot, is fetched from a voter that has it: the latest first, one answer at a time,
+/// with as long a rest after each as it took. Whatever was fetched stays, so that it goes on where it was cut off. What no
+/// voter has is lost. The shards of a node take `turns`.
+pub(crate) async fn fill_history(shard: Shard, turns: Arc<Semaphore>) {
+    let history = shard.site().store.history().clone();
+    let mut progress = history.progress(shard.id());
+    let mut window = WINDOW_FIRST;
+    loop {
+        // At most once a second, and again for as long as there is a gap: whoever can fill it may come later.
+        tokio::time::sleep(FILL_EVERY).await;
+        if history.gap(shard.id()).is_none() && progress.changed().await.is_err() {
+            return;
+        }
+        while let Some(gap) = history.gap(shard.id()) {
+            let Ok(turn) = turns.acquire().await else { return };
+            let filled = fill_latest(&shard, &gap, &mut window).await;
+            drop(turn);
+            if !filled {
+                break;
+            }
+        }
+    }
+}
+
+/// A place in the history: an index, and how many changes of that entry are before it.
+type Place = (u64, u32);
+
+/// What the voters have of a gap.
+enum Found {
+    /// Changes from a place on, and what is not covered by them.
+    Changes(Vec<ChangeSet>, Place),
+    /// No voter has these entries.
+    Nobody(Range<u64>),
+    /// Not all voters say.
+    Unknown,
+}
+
+/// Fills the end of a gap; false if it is of no use to go on at once.
+async fn fill_latest(shard: &Shard, gap: &Range<u64>, window: &mut u64) -> bool {
+    let (site, id) = (shard.site(), shard.id());
+    let history = site.store.history();
+    if history.is_failing() {
+        return false;
+    }
+    if history.is_full_below(id, gap.end) {
+        history.lose(id, gap.clone());
+        return true;
+    }
+    let own = from_own_log(shard, gap).await;
+    if own == OwnLog::Filled {
+        return true;
+    }
+    let mut at: Place = (gap.end.saturating_sub(*window).max(gap.start), 0);
+    let mut answers = 0;
+    while at.0 < gap.end {
+        let begun = Instant::now();
+        match ask_voters(shard, at, gap).await {
+            Found::Changes(mut sets, next) => {
+                sets.retain(|set| set.index < gap.end);
+                let bytes: usize = sets.iter().map(set_bytes).sum();
+                let covers = at.0..next.0.min(gap.end);
+                let filling = history.clone();
+                let fill = move || filling.fill(id, at.1, &sets, covers);
+                // Its disk may be full: not again at once.
+                if !site.threads.offload(Errand::Files, fill).await.unwrap_or(false) {
+                    return false;
+                }
+                tokio::time::sleep(rest(begun.elapsed(), bytes)).await;
+                at = next;
+                answers += 1;
+            }
+            Found::Nobody(range) => {
+                let gone = lost(&range, own);
+                if gone.is_empty() {
+                    return false;
+                }
+                history.lose(id, gone);
+                return true;
+            }
+            Found::Unknown => return false,
+        }
+    }
+    if answers > ANSWERS_PER_WINDOW {
+        *window = (*window / 2).max(1);
+    } else if answers <= 1 {
+        *window = (*window * 2).min(limits::HISTORY_FILL_ENTRIES_MAX);
+    }
+    true
+}
+
+/// How long nothing is fetched after an answer of so many bytes that took so long: half of the link, and of the disks at
+/// both ends, is for others, and never more than a rate.
+fn rest(took: Duration, bytes: usize) -> Duration {
+    let at_rate = Duration::from_secs_f64(bytes as f64 / limits::HISTORY_FILL_BYTES_PER_S as f64);
+    took.max(at_rate.saturating_sub(took))
+}
+
+/// What came of a look into the log of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnLog {
+    /// What was missing, and can be applied again, is there.
+    Filled,
+    /// It does not hold what is missing.
+    Older,
+    /// It may hold what is missing from an entry on, which cannot be worked out now: another build may, or another try.
+    From(u64),
+}
+
+/// Works out from the log what entries of a gap did that can be applied again: nobody has to be asked for those.
+async fn from_own_log(shard: &Shard, gap: &Range<u64>) -> OwnLog {
+    let (site, id) = (shard.site(), shard.id());
+    let Some(held) = held(gap, site.store.history().base(id)) else { return OwnLog::Older };
+    let from = OwnLog::From(held.start);
+    if shard.unfit().is_some() {
+        return from;
+    }
+    let (store, build) = (site.store.clone(), site.build);
+    let fill = move || fill_from_log(&store, id, &build, held);
+    match site.threads.offload(Errand::Snapshots, fill).await {
+        Ok(Ok(true)) => OwnLog::Filled,
+        Ok(Ok(false)) => OwnLog::Older,
+        Ok(Err(error)) | Err(error) => {
+            tracing::warn!(shard = %id, %error, "cannot work out from the log what is missing in the history");
+            from
+        }
+    }
+}
+
+/// The entries of a gap that can be applied again, from the snapshot and the log; none if all are older.
+fn held(gap: &Range<u64>, base: u64) -> Option<Range<u64>> {
+    (base < gap.end).then_some(gap.start.max(base)..gap.end)
+}
+
+/// What of the entries that no voter has is not looked for any more: nothing that the log of this node may hold.
+fn lost(nobody: &Range<u64>, own: OwnLog) -> Range<u64> {
+    match own {
+        OwnLog::From(from) => nobody.start..nobody.end.min(from),
+        OwnLog::Filled | OwnLog::Older => nobody.clone(),
+    }
+}
+
+/// Changes from a place in a gap on; the leader is asked first, and then every other voter, since one may lack what another
+/// has.
+async fn ask_voters(shard: &Shard, at: Place, gap: &Range<u64>) -> Found {
+    let site = shard.site();
+    let leader = shard.view().borrow().leader;
+    let mut voters: Vec<NodeId> = shard.voters().into_values().map(|member| member.node).collect();
+    // Who does not vote does not know who might have it.
+    let mut everybody_says = voters.contains(&site.node);
+    voters.retain(|node| *node != site.node);
+    voters.sort_by_key(|node| Some(*node) != leader);
+    let mut lacking = gap.clone();
+    for voter in voters {
+        let query = Query::Changes { from: at.0, skip: at.1 };
+        let reply = match site.peers.connected(voter) {
+            Some(_) => site.query(voter, shard.id(), &query).await,
+            None => Err(QueryFailure::NoQuorum),
+        };
+        let Ok(QueryReply { answer: Answer::Changes { sets, next, skip, edge }, .. }) = reply else {
+            everybody_says = false;
+            continue;
+        };
+        if (next, skip) > at {
+            return Found::Changes(sets, (next, skip));
+        }
+        match edge.lacks(at.0) {
+            Some((from, end)) => lacking = lacking.start.max(from)..lacking.end.min(end),
+            // It has not come so far.
+            None => everybody_says = false,
+        }
+    }
+    if everybody_says && !lacking.is_empty() { Found::Nobody(lacking) } else { Found::Unknown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_applied_again_is_asked_of_nobody_and_never_lost() {
+        assert_eq!(held(&(10..30), 20), Some(20..30), "the log has the end of it");
+        assert_eq!(held(&(20..30), 10), Some(20..30), "all of it");
+        assert_eq!((held(&(10..20), 20), held(&(0..5), 20)), (None, None), "nothing");
+        assert_eq!(lost(&(10..30), OwnLog::From(20)), 10..20);
+        assert!(lost(&(20..30), OwnLog::From(20)).is_empty());
+        assert_eq!(lost(&(10..20), OwnLog::Older), 10..20);
+    }
+
+    #[test]
+    fn a_fill_leaves_half_of_the_link_to_others_and_is_never_faster_than_its_rate() {
+        let (second, rate) = (Duration::from_secs(1), limits::HISTORY_FILL_BYTES_PER_S as usize);
+        assert_eq!(rest(second, 1), second, "a thin link");
+        assert_eq!(rest(second / 10, rate), second * 9 / 10, "a quick one");
+        assert_eq!(rest(Duration::ZERO, 0), Duration::ZERO);
+    }
+}

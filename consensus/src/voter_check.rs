@@ -1,0 +1,98 @@
+//! Whether a node is a voter, as far as this one knows: from its configuration, its replicas, what it has heard, and
+//! what voters say that are asked. See [`belief`](crate::belief).
+
+use std::sync::Arc;
+
+use skep_protocol::frame::FrameKind;
+use skep_protocol::ids::{NodeId, ShardId};
+use skep_protocol::mutant::{Mutant, is_on};
+use skep_protocol::query::{Query, QueryFailure};
+
+use crate::shards::Shards;
+
+impl Shards {
+    /// Whether what a node says of a shard is believed.
+    pub(crate) fn believes(&self, node: NodeId, id: ShardId) -> bool {
+        self.knows_voter(node, id) || self.belief.is_named(node, id)
+    }
+
+    /// The same, whatever others said when they were asked.
+    fn knows_voter(&self, node: NodeId, id: ShardId) -> bool {
+        if self.belief.marked.contains(&node) {
+            return true;
+        }
+        let shard = self.shard(id);
+        if shard.as_ref().is_some_and(|shard| shard.is_voter(node)) {
+            return true;
+        }
+        // What was learned before this node became a member is old.
+        let is_member = shard.is_some_and(|shard| shard.view().borrow().member);
+        !is_member && self.learned_of(id).is_some_and(|learned| learned.hint.voters.contains(&node))
+    }
+
+    /// Lets a group's own frame through if a voter sent it.
+    ///
+    /// # Errors
+    /// Why it is refused. Nothing was opened or stored for it.
+    pub(crate) async fn check_voter(
+        self: &Arc<Self>,
+        node: NodeId,
+        kind: FrameKind,
+        id: ShardId,
+    ) -> Result<(), String> {
+        if is_on(Mutant::RaftFromAnybody) || self.knows_voter(node, id) {
+            // From now on the replica says who votes, also once this one does so no more.
+            let has_it = || self.shard(id).is_some_and(|shard| shard.was_voter(node));
+            if self.belief.is_named(node, id) && has_it() {
+                self.belief.forget(id, node);
+            }
+            return Ok(());
+        }
+        if self.belief.is_named(node, id) {
+            if self.belief.is_old(node, id) {
+                self.ask_who_votes(id, node);
+            }
+            return Ok(());
+        }
+        if let Some(shard) = self.shard(id) {
+            // One that is to become a voter asks for the clock, too.
+            let asks = kind == FrameKind::Clock && shard.is_member(node);
+            // Somebody may lead by voters that a change replaces which is not committed yet.
+            if asks || shard.was_voter(node) {
+                return Ok(());
+            }
+        }
+        self.ask_who_votes(id, node);
+        if let Some(more) = self.belief.refused.happened() {
+            let advice = "if it is to vote, set voter = true in its [[peers]] and start this node again";
+            tracing::warn!(%node, shard = %id, ?kind, more, advice, "a frame of Raft was refused: its sender is no voter");
+        }
+        Err(format!("{node} is no voter as far as this node knows; set voter = true in its [[peers]]"))
+    }
+
+    /// Asks voters, one after another, until one says that a node votes: it may have been made a voter while this node
+    /// was away, and lead by now.
+    fn ask_who_votes(self: &Arc<Self>, id: ShardId, doubted: NodeId) {
+        if !self.belief.may_ask(self.shard(id).map(|_| id)) {
+            return;
+        }
+        self.belief.asks(id);
+        let shards = Arc::clone(self);
+        self.site.threads.work().spawn(async move {
+            let present: Vec<NodeId> = shards.site.peers.present().into_iter().map(|(node, _)| node).collect();
+            let believed = present.into_iter().filter(|node| *node != doubted && shards.believes(*node, id));
+            // Those who were only named themselves come last.
+            let mut asked: Vec<NodeId> = believed.collect();
+            asked.sort_by_key(|node| !shards.knows_voter(*node, id));
+            for node in asked {
+                let answer = shards.site.query(node, id, &Query::Counts).await;
+                // One that leads does not say who votes: what it sends as a leader does.
+                if let Err(QueryFailure::NotLeader(hint) | QueryFailure::NoReplica(hint)) = answer
+                    && shards.belief.note(id, doubted, hint)
+                {
+                    return;
+                }
+            }
+        });
+    }
+}

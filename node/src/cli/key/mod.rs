@@ -1,0 +1,123 @@
+//! `skep key`: the keys of operators, and where they are found.
+
+mod view;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use skep_client::{Client, Genesis, OperatorSecret, Place, ShardId};
+use skep_consensus::{ReadableBy, write_whole};
+use zeroize::Zeroizing;
+
+use super::pin::Pin;
+use super::serials::Serials;
+use super::{Common, Failure};
+use view::View;
+
+/// Where an operator's key is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct KeyPath {
+    /// File of the operator's key [default: $SKEP_OPERATOR_KEY, $XDG_CONFIG_HOME/skep/operator.key, ~/.config/skep/operator.key]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make an operator's key. An existing file is never overwritten
+    New {
+        #[command(flatten)]
+        path: KeyPath,
+    },
+    /// Print the public key, by which others name the operator
+    Show {
+        #[command(flatten)]
+        path: KeyPath,
+    },
+}
+
+impl KeyPath {
+    fn find(&self) -> Result<PathBuf, Failure> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let config = || variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
+        let found = self.key.clone().or_else(|| variable("SKEP_OPERATOR_KEY"));
+        let found = found.or_else(|| Some(config()?.join("skep").join("operator.key")));
+        found.ok_or_else(|| Failure::usage("no key: give --key, or set SKEP_OPERATOR_KEY or HOME"))
+    }
+
+    /// What is remembered of a shard beside the key.
+    pub(crate) fn pin(&self, shard: ShardId) -> Result<Pin, Failure> {
+        Ok(Pin::beside(&self.find()?, shard))
+    }
+
+    /// What is remembered beside the key of the numbers that it signed for a shard.
+    pub(crate) fn serials(&self, genesis: Genesis) -> Result<Serials, Failure> {
+        Ok(Serials::beside(&self.find()?, genesis))
+    }
+
+    /// The operator's secret, and where what it signs holds: the shard of which the genesis was given; or the one that this key
+    /// signed for before; or, for the first time, the one that the node names.
+    pub(crate) async fn for_shard(&self, client: &Client) -> Result<(OperatorSecret, Place), Failure> {
+        let (secret, pin) = (self.load()?, self.pin(client.shard())?);
+        let place = client.place().await?;
+        if client.genesis().is_none() {
+            pin.check(place.genesis)?;
+        }
+        Ok((secret, place))
+    }
+
+    /// The operator's secret.
+    pub(crate) fn load(&self) -> Result<OperatorSecret, Failure> {
+        let path = self.find()?;
+        let shown = path.display();
+        let text = std::fs::read_to_string(&path).map(Zeroizing::new);
+        let text = text.map_err(|e| Failure::failed(format!("{shown}: {e}; 'skep key new' makes a key")))?;
+        let mode = std::fs::metadata(&path).map_err(|e| Failure::failed(format!("{shown}: {e}")))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(Failure::failed(format!("{shown} can be read by others; 'chmod 600 {shown}' it")));
+        }
+        let secret = OperatorSecret::from_text(&text);
+        secret.ok_or_else(|| Failure::failed(format!("{shown} holds no operator's key; it may be cut off")))
+    }
+}
+
+fn make(path: &Path) -> Result<OperatorSecret, Failure> {
+    let failed = |e: std::io::Error| Failure::failed(format!("{}: {e}", path.display()));
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+    }
+    let seed: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
+    write_whole(path, OperatorSecret::text_of(&seed).as_bytes(), ReadableBy::Owner).map_err(failed)?;
+    Ok(OperatorSecret::from_seed(&seed))
+}
+
+impl Key {
+    pub(crate) fn run(self, common: &Common) -> Result<(), Failure> {
+        let (secret, file) = match self {
+            Self::New { path } => {
+                let file = path.find()?;
+                (make(&file)?, file)
+            }
+            Self::Show { path } => (path.load()?, path.find()?),
+        };
+        View { operator: secret.key().to_string(), file }.print(common.output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_from_its_file_as_it_was_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let made = make(&path).unwrap();
+        let found = KeyPath { key: Some(path.clone()) };
+        assert_eq!(found.load().unwrap().key(), made.key());
+        assert!(make(&path).is_err(), "it is never overwritten");
+        std::fs::write(&path, "00ff").unwrap();
+        assert!(found.load().is_err());
+    }
+}

@@ -1,0 +1,177 @@
+//! A node as a whole: it takes what is its own, its parts run, and they are drained.
+
+use std::time::Duration;
+
+use skep_api::{Api, ApiError, Calls};
+use skep_config::Config;
+use skep_consensus::{Consensus, FromLeader, Identity, IdentityError, StartError};
+use skep_mesh::{Mesh, MeshError};
+use skep_protocol::fleet::Build;
+use skep_protocol::journal::JournalReport;
+use skep_protocol::places::Places;
+use skep_store::{JournalError, Journals, StoreOptions};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::checks;
+use crate::descriptors;
+use crate::driver::Driver;
+use crate::token::{TokenError, token};
+
+/// How long tasks of the runtime may take to their ends once everything is drained.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a node does not run, or did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NodeError {
+    /// Its key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The journals of its agents.
+    #[error(transparent)]
+    Journals(#[from] JournalError),
+    /// Its log, or its control plane.
+    #[error(transparent)]
+    Consensus(#[from] StartError),
+    /// Its mesh.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// The token of its API.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Its API.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The driver ended by a fault of its own.
+    #[error("the driver failed: {0}")]
+    Driver(#[from] JoinError),
+}
+
+/// A node that has its directory and its control plane to itself, and that no caller reaches yet.
+pub(crate) struct Node {
+    identity: Identity,
+    config: Config,
+    places: Places,
+    /// Files and sockets that the process may have open.
+    descriptors: u64,
+    journals: (Journals, mpsc::Receiver<JournalReport>),
+    consensus: Consensus,
+    said: mpsc::Receiver<FromLeader>,
+}
+
+/// A node that serves.
+pub(crate) struct Running {
+    runtime: Runtime,
+    consensus: Consensus,
+    parts: Parts,
+}
+
+/// What runs on the runtime.
+struct Parts {
+    api: Api,
+    mesh: Mesh,
+    driving: JoinHandle<()>,
+    /// Dropped, it ends the driver.
+    stop: oneshot::Sender<()>,
+    /// Whether a shard has a leader.
+    ready: watch::Receiver<bool>,
+}
+
+impl Node {
+    /// Takes the node's directory and the port of its control plane, and opens what is kept there. `build`: what it can
+    /// apply.
+    ///
+    /// # Errors
+    /// [`NodeError`] says what is in the way.
+    pub(crate) fn bind(config: Config, places: &Places, build: Build) -> Result<Self, NodeError> {
+        let descriptors = descriptors::raise();
+        let identity = Identity::load(&places.key())?;
+        tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
+        // What may keep the node from starting comes before anybody hears of it.
+        let journals = Journals::open(&places.journals(), rand::random(), StoreOptions::default().on_fatal)?;
+        let (consensus, said) = Consensus::start(identity.clone(), config.control.clone(), &places.data(), build)?;
+        Ok(Self { identity, config, places: places.clone(), descriptors, journals, consensus, said })
+    }
+
+    /// Starts the mesh, the API and the driver on a runtime.
+    ///
+    /// # Errors
+    /// [`NodeError`] says what is in the way; what was started has ended then.
+    pub(crate) fn spawn(self, runtime: Runtime) -> Result<Running, NodeError> {
+        let Self { identity, config, places, descriptors, journals, consensus, said } = self;
+        let control = (&consensus, said);
+        match runtime.block_on(start((&identity, config, &places, descriptors), control, journals)) {
+            Ok(parts) => Ok(Running { runtime, consensus, parts }),
+            Err(error) => {
+                end(runtime, consensus);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Serves until it is told to stop, and says through its API when it can.
+    pub(crate) fn serve_until(&mut self, told_to_stop: impl Future<Output = ()>) {
+        let Parts { api, ready, .. } = &mut self.parts;
+        self.runtime.block_on(async {
+            let mut told_to_stop = std::pin::pin!(told_to_stop);
+            loop {
+                let is_ready = *ready.borrow_and_update();
+                api.set_ready(is_ready).await;
+                tokio::select! {
+                    () = &mut told_to_stop => return,
+                    changed = ready.changed() => if changed.is_err() { return },
+                }
+            }
+        });
+    }
+
+    /// Refuses new calls, answers those under way, and then stops the parts below them.
+    ///
+    /// # Errors
+    /// [`NodeError::Driver`] if the driver had failed. Everything has ended all the same.
+    pub(crate) fn drain(self) -> Result<(), NodeError> {
+        tracing::info!("draining");
+        let Self { runtime, consensus, parts } = self;
+        let Parts { api, mesh, driving, stop, .. } = parts;
+        let driven = runtime.block_on(async {
+            api.stop().await;
+            drop(stop);
+            let driven = driving.await;
+            mesh.stop().await;
+            driven
+        });
+        end(runtime, consensus);
+        Ok(driven?)
+    }
+}
+
+async fn start(
+    (identity, config, places, descriptors): (&Identity, Config, &Places, u64),
+    (consensus, said): (&Consensus, mpsc::Receiver<FromLeader>),
+    journals: (Journals, mpsc::Receiver<JournalReport>),
+) -> Result<Parts, NodeError> {
+    let (mesh, received) = Mesh::start(*identity.seed(), &config.mesh, Some(&places.mesh()))?;
+    let (calls, calls_in) = Calls::channel();
+    let token = config.api.listen.map(|_| token(&places.token())).transpose()?;
+    let (socket, connections) = (places.socket(), descriptors::for_callers(descriptors));
+    let api = Api::start(&config.api, &socket, token, calls.clone(), connections).await?;
+    let control = consensus.handle().address().map(|address| address.to_string()).unwrap_or_default();
+    let tcp = api.address().map_or("off".to_owned(), |address| address.to_string());
+    tracing::info!(socket = %socket.display(), %tcp, %control, "serving");
+    checks::start(&config.checks, &places.dir, &consensus.handle(), &mesh.handle());
+    let (driver, ready) =
+        Driver::new(config, (consensus.handle(), said), (mesh.handle(), received), (calls, calls_in), journals);
+    let (stop, stopped) = oneshot::channel();
+    let driving = tokio::spawn(driver.run(stopped));
+    Ok(Parts { api, mesh, driving, stop, ready })
+}
+
+/// Ends what is below the API: tasks that go on, and then the control plane, which hands its leads over.
+fn end(runtime: Runtime, consensus: Consensus) {
+    runtime.shutdown_timeout(RUNTIME_PATIENCE);
+    consensus.stop();
+    tracing::info!("stopped");
+}

@@ -1,0 +1,30 @@
+//! Every bound of the product, by name, with what happens at it. Each file has those of what its name says.
+//!
+//! Units come last in the names. A bound on a queue is the length at which the queue refuses; a bound on a message is
+//! the size at which the decoder refuses.
+//!
+//! Those that applying an entry reads are proposed to a shard, and are in its log: see [`crate::fleet`]. Where a
+//! client is answered before anything is proposed, a node may go by its own, and refuse what the shard would have
+//! accepted; the shard has the last word.
+
+mod agent;
+mod api;
+mod command;
+mod log;
+mod mesh;
+mod node;
+mod store;
+mod task;
+mod trust;
+mod wire;
+
+pub use agent::*;
+pub use api::*;
+pub use command::*;
+pub use log::*;
+pub use mesh::*;
+pub use node::*;
+pub use store::*;
+pub use task::*;
+pub use trust::*;
+pub use wire::*;

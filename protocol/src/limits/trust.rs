@@ -1,0 +1,30 @@
+//! Bounds of what makes a site: root documents, certificates, invitations and revocations.
+
+/// Root keys of a site. Refused as invalid: three, of which two must seal, are useful.
+pub const ROOT_KEYS_MAX: usize = 5;
+/// Issuers that a root document names, and as many operators. Refused as invalid.
+pub const ROOT_NAMES_MAX: usize = 16;
+/// Largest root document. Refused by the decoder.
+pub const ROOT_BYTES_MAX: usize = 8 * 1024;
+/// Versions of a site's root document, all of which each node keeps. One more is refused: the site is made anew.
+pub const ROOT_VERSIONS_MAX: usize = 256;
+/// Largest certificate, and largest invitation. Refused by the decoder, and not issued.
+pub const CERTIFICATE_BYTES_MAX: usize = 2 * 1024;
+/// Patterns of agents in a certificate. Refused as invalid.
+pub const AGENT_PATTERNS_MAX: usize = 16;
+/// Certificates between a root document and a connection: the member's, and an issuer's. A longer chain is refused.
+pub const CHAIN_CERTIFICATES_MAX: usize = 2;
+/// Largest chain of certificates, with invitations and requests. Refused by the decoder.
+pub const CHAIN_BYTES_MAX: usize = 10 * 1024;
+/// Chains whose signatures are known to hold. The oldest is forgotten for one more, and verified when it is shown again.
+pub const CHAINS_KEPT_MAX: usize = 2_048;
+/// Addresses in the code of an invitation. Refused as invalid.
+pub const INVITATION_ADDRESSES_MAX: usize = 3;
+/// Longest code of an invitation, in characters. Refused as invalid.
+pub const INVITATION_CODE_CHARS_MAX: usize = 256;
+/// Revocations of a site. One more is refused, but for the one of all certificates of earlier epochs: that one makes room.
+pub const REVOCATIONS_MAX: usize = 16_384;
+/// Revocations in the reply to a node that joins. It hears of the others from the first member that it connects to.
+pub const REVOCATIONS_PER_REPLY_MAX: usize = 1_024;
+/// Epochs by which a revocation may be ahead of what a node knows. One of a later epoch is refused.
+pub const CERTIFICATE_EPOCHS_AHEAD_MAX: u64 = 1_024;

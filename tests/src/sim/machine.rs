@@ -1,0 +1,54 @@
+//! A machine as all others have to do with it.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use skep_engine::StreamKey;
+
+use super::fabric::BootClock;
+use super::parcel::Event;
+
+/// One machine: whether its node runs, what its clock shows, and who is connected to it.
+pub(super) struct Machine {
+    pub(super) up: bool,
+    /// Counts starts of its node.
+    pub(super) run: u32,
+    /// By how many faults.
+    pub(super) suspended: u32,
+    /// What reached it while it was suspended.
+    pub(super) deferred: Vec<Event>,
+    pub(super) clock: BootClock,
+    pub(super) ppm: i64,
+    /// Streams of robots' software: whose, and of which of its runs.
+    pub(super) streams: BTreeMap<StreamKey, (usize, u32)>,
+}
+
+impl Machine {
+    /// One that runs. Its clock is off by so many millionths.
+    pub(super) fn new(ppm: i64, rng: &mut SmallRng) -> Self {
+        let shows = rng.random_range(0..1_000_000);
+        Self {
+            up: true,
+            run: 0,
+            suspended: 0,
+            deferred: Vec::new(),
+            clock: BootClock::new(0, shows, ppm),
+            ppm,
+            streams: BTreeMap::new(),
+        }
+    }
+
+    /// Whether its node does anything now.
+    pub(super) fn is_awake(&self) -> bool {
+        self.up && self.suspended == 0
+    }
+
+    /// Whether its node does anything now. What reaches it while it is suspended waits.
+    pub(super) fn takes(&mut self, event: impl FnOnce() -> Event) -> bool {
+        if self.up && self.suspended > 0 {
+            self.deferred.push(event());
+        }
+        self.is_awake()
+    }
+}
