@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
-use skep_protocol::signing::{OperatorKey, Signature};
 use skep_protocol::ids::{IdError, NodeId};
+use skep_protocol::signing::{OperatorKey, Signature};
 
 /// The public half of an ed25519 key, shown in base58.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

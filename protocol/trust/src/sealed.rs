@@ -11,10 +11,10 @@ use bytes::Bytes;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
-use skep_protocol::signing::Signature;
 use skep_protocol::codec::CodecError;
 use skep_protocol::critical::{Fields, malformed, message};
 use skep_protocol::field::FieldError;
+use skep_protocol::signing::Signature;
 
 use crate::ids::Digest;
 use crate::keys::{PublicKey, SecretKey};
