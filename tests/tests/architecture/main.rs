@@ -346,7 +346,6 @@ fn types_of_libraries_end_where_the_walls_are() {
         assert!(may_not.is_none(), "{path} serves whatever the transport is, and names {may_not:?}");
         let proto = [
             "protocol/proto/",
-            "protocol/src/stated.rs",
             "protocol/src/stated/",
             "protocol/trust/src/",
             "protocol/clients/",
