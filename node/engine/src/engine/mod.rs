@@ -26,7 +26,7 @@ use crate::topics::{TopicEvent, Topics};
 /// - After every `handle` and `handle_timeout`, the caller drains [`poll_effect`](Self::poll_effect) until it gives
 ///   none, carries the effects out, and looks at [`poll_timeout`](Self::poll_timeout).
 /// - Every submitted piece of work is answered exactly once, within its patience, unless it is abandoned.
-/// - A command is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
+/// - A request is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
 ///   unless the shard itself says what became of the id.
 /// - Callers' work keys are below 2^63.
 #[derive(Clone, Debug)]

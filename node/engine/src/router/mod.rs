@@ -28,7 +28,7 @@ const FOLLOWS_MAX: u32 = 3;
 /// - Every submitted piece of work is answered exactly once, within its patience, unless it is abandoned.
 /// - Nobody is asked, and nobody is believed, who neither votes nor is marked as a voter: whoever is listed could answer as a
 ///   leader does, and make a request seem done, or a clock an earlier one.
-/// - A command is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
+/// - A request is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
 ///   unless the shard itself says what became of the id.
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
@@ -377,7 +377,7 @@ impl Router {
         self.attempt(key, None, now_ms);
     }
 
-    /// An attempt under way is not waited for any more: a command may have been carried out by it.
+    /// An attempt under way is not waited for any more: a request may have been carried out by it.
     fn note_doubt(&mut self, key: WorkKey) {
         if let Some(route) = self.routes.get_mut(&key) {
             route.in_doubt |= route.under_way && matches!(route.work, Work::Request(_));

@@ -105,7 +105,7 @@ impl Order {
             operator: secret.key(),
         };
         let signed = order.sign(&secret).map_err(Failure::usage)?;
-        let receipt = self.resend.client(client).await?.order_command(&signed).await?;
+        let receipt = self.resend.client(client).await?.control_command(&signed).await?;
         Receipt::from(receipt).print(common.output)
     }
 }

@@ -25,9 +25,9 @@ use crate::v1;
 pub use agents::{agent_to_proto, attach, position, register_agent, remove_agent, role_to_proto};
 pub use command_events::command_events;
 pub use commands::{
-    command_id, command_step, command_to_proto, command_view_to_proto, first_operator, genesis, go_token,
-    grant_operator, news_to_proto, operator_to_proto, optional_command_id, order_command, outcome, place,
-    place_to_proto, replace_first, send_command, take_commands, wait_ms,
+    command_id, command_step, command_to_proto, command_view_to_proto, control_command, first_operator, genesis,
+    go_token, grant_operator, news_to_proto, operator_to_proto, optional_command_id, outcome, place, place_to_proto,
+    replace_first, send_command, take_commands, wait_ms,
 };
 pub use failures::failure;
 pub use operator_events::operator_event;
@@ -235,10 +235,10 @@ fn claim(claim: Option<v1::Claim>) -> Result<Claim, FieldError> {
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, TaskOp), FieldError> {
-    use v1::task_command::Command;
-    match command {
-        Command::Create(request) => {
+pub fn task_request(change: v1::task_request::Change) -> Result<(Meta, TaskOp), FieldError> {
+    use v1::task_request::Change;
+    match change {
+        Change::Create(request) => {
             let meta = meta(request.meta)?;
             let task = match (optional_task_id(&request.task_id)?, meta.id) {
                 (Some(task), _) => task,
@@ -247,7 +247,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, TaskOp)
             };
             Ok((meta, TaskOp::Create { task, spec: Box::new(task_spec(request.spec)?) }))
         }
-        Command::Claim(request) => Ok((
+        Change::Claim(request) => Ok((
             meta(request.meta)?,
             TaskOp::Claim {
                 agent: AgentId::new(&request.agent).in_field("agent")?,
@@ -255,7 +255,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, TaskOp)
                 attachment: (request.attachment != 0).then_some(AttachmentId(request.attachment)),
             },
         )),
-        Command::Progress(request) => {
+        Change::Progress(request) => {
             if let Some(checkpoint) = &request.checkpoint {
                 check_checkpoint(checkpoint).in_field("checkpoint")?;
             }
@@ -269,11 +269,11 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, TaskOp)
                 },
             ))
         }
-        Command::Complete(request) => {
+        Change::Complete(request) => {
             check_payload(&request.result).in_field("result")?;
             Ok((meta(request.meta)?, TaskOp::Complete { claim: claim(request.claim)?, result: request.result }))
         }
-        Command::Fail(request) => Ok((
+        Change::Fail(request) => Ok((
             meta(request.meta)?,
             TaskOp::Fail {
                 claim: claim(request.claim)?,
@@ -281,7 +281,7 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, TaskOp)
                 retryable: !request.permanent,
             },
         )),
-        Command::Cancel(request) => {
+        Change::Cancel(request) => {
             let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
             let op = match request.only_dead_letter {
                 true => TaskOp::Settle { task, again: false, reason },
@@ -289,8 +289,8 @@ pub fn task_command(command: v1::task_command::Command) -> Result<(Meta, TaskOp)
             };
             Ok((meta(request.meta)?, op))
         }
-        Command::Release(request) => Ok((meta(request.meta)?, TaskOp::Release { claim: claim(request.claim)? })),
-        Command::Requeue(request) => {
+        Change::Release(request) => Ok((meta(request.meta)?, TaskOp::Release { claim: claim(request.claim)? })),
+        Change::Requeue(request) => {
             let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
             let op = match request.only_dead_letter {
                 true => TaskOp::Settle { task, again: true, reason },

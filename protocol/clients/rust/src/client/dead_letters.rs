@@ -231,7 +231,7 @@ impl Client {
     ) -> Result<(), RedriveError> {
         let (place, operator) = (place.clone(), secret.key());
         let order = CommandOrder { place, command, what: OrderKind::Discard, reason, operator };
-        self.order_command(&order.sign(secret).map_err(unsigned)?).await?;
+        self.control_command(&order.sign(secret).map_err(unsigned)?).await?;
         Ok(())
     }
 }
