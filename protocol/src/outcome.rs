@@ -54,7 +54,7 @@ pub enum Receipt {
         /// The statement that holds.
         serial: u64,
     },
-    /// A command was accepted, or an order about it was.
+    /// A command was accepted, or what an operator wants of it was.
     Command {
         /// Which.
         command: CommandId,

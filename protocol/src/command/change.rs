@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommandOutcome, CommandProgress, DeliverySeq, OrderKind, SignedCommand, Steps, VoidCause};
+use super::{CommandOutcome, CommandProgress, ControlKind, DeliverySeq, SignedCommand, Steps, VoidCause};
 use crate::ids::NodeId;
 use crate::refusal::Refusal;
 use crate::signing::OperatorKey;
@@ -32,7 +32,7 @@ pub enum CommandChange {
         /// The trace that it belongs to.
         trace: TraceParent,
         /// What is wanted.
-        what: OrderKind,
+        what: ControlKind,
         /// By whom.
         by: OperatorKey,
         /// Why.

@@ -26,7 +26,7 @@ use crate::time::LogInstant;
 
 pub use change::CommandChange;
 pub use class::{CommandClass, DeliverySeq, PerClass};
-pub use control::{CommandOrder, OrderKind, SignedOrder};
+pub use control::{CommandControl, ControlKind, SignedControl};
 pub use op::{CommandOp, DeliveryReport, EndedDelivery};
 pub use outcome::{CommandOutcome, CommandProgress, Steps, VoidCause};
 pub use query::{CommandView, DeliveryView};
@@ -270,7 +270,7 @@ mod tests {
         let signed = command(&by).sign(&by).unwrap();
         let of_kind = |domain: &[u8]| by.key().verifies(&[domain, signed.body()].concat(), signed.signature());
         assert!(of_kind(Command::DOMAIN));
-        assert!(!of_kind(CommandOrder::DOMAIN) && !of_kind(b""));
+        assert!(!of_kind(CommandControl::DOMAIN) && !of_kind(b""));
     }
 
     #[test]

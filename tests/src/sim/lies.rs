@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 use skep_protocol::agent::AgentOp;
-use skep_protocol::command::{Command, CommandOp, CommandOrder, OrderKind, PerClass, SignedCommand};
+use skep_protocol::command::{Command, CommandControl, CommandOp, ControlKind, PerClass, SignedCommand};
 use skep_protocol::entry::{EntryBody, Op, Request};
 use skep_protocol::heartbeat::{AgentRenewal, Heartbeat, HeartbeatReply, Renewal};
 use skep_protocol::ids::{AttachmentId, CommandId, HomeEpoch, RequestId};
@@ -128,9 +128,11 @@ impl Lying {
             }
             1 => {
                 let (command, reason) = (signed.id, Reason::truncated("nobody said so"));
-                let (what, operator) = (OrderKind::Cancel, signed.operator);
-                let order = CommandOrder { place: place(), command, what, reason, operator };
-                Op::Command(CommandOp::Control { order: Box::new(Signed::under(&order, *signed.signature()).ok()?) })
+                let (what, operator) = (ControlKind::Cancel, signed.operator);
+                let control = CommandControl { place: place(), command, what, reason, operator };
+                Op::Command(CommandOp::Control {
+                    control: Box::new(Signed::under(&control, *signed.signature()).ok()?),
+                })
             }
             _ => Op::Operator(OperatorOp::ReplaceFirst { replacement: Box::new(self.replacement()?) }),
         })

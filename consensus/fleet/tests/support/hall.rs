@@ -133,8 +133,8 @@ impl Hall {
         self.shard.ok(signed(command))
     }
 
-    pub fn order(&mut self, n: u8, what: OrderKind) -> Receipt {
-        self.shard.ok(order(n, what))
+    pub fn control(&mut self, n: u8, what: ControlKind) -> Receipt {
+        self.shard.ok(control(n, what))
     }
 
     /// What was let out to a robot and has not ended, in the order of each class, routine ones first.
@@ -185,10 +185,10 @@ pub fn signed_by(command: Command, by: u8) -> Op {
     Op::Command(CommandOp::Send { command: Box::new(command.sign(&secret(by)).unwrap()) })
 }
 
-pub fn order(n: u8, what: OrderKind) -> Op {
+pub fn control(n: u8, what: ControlKind) -> Op {
     let (operator, reason) = (first().key(), reason("because"));
-    let order = CommandOrder { place: place(), command: id(n), what, reason, operator };
-    Op::Command(CommandOp::Control { order: Box::new(order.sign(&first()).unwrap()) })
+    let control = CommandControl { place: place(), command: id(n), what, reason, operator };
+    Op::Command(CommandOp::Control { control: Box::new(control.sign(&first()).unwrap()) })
 }
 
 pub fn succeeded() -> CommandOutcome {

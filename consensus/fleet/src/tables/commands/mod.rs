@@ -249,7 +249,7 @@ impl Commands {
     ) -> Result<Receipt, Refusal> {
         match op {
             CommandOp::Send { command } => self.send(command, peers, operators, cx),
-            CommandOp::Control { order } => self.control(order, peers, operators, cx),
+            CommandOp::Control { control } => self.control(control, peers, operators, cx),
             CommandOp::OpenInbox { agent, attachment, journal, groups } => {
                 self.open_inbox(agent, *attachment, *journal, groups, peers, cx)
             }
