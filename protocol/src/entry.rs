@@ -264,7 +264,7 @@ pub enum Decision {
         /// The attachment that the orchestrator saw.
         attachment: AttachmentId,
     },
-    /// The next wave of a command is let out.
+    /// The next wave of a command is released.
     ReleaseWave {
         /// The command.
         command: CommandId,

@@ -231,11 +231,11 @@ fn waves_are_let_out_by_entries_so_that_an_abort_is_exact_about_who_had_it() {
     let command = Command { waves, ..hall.command(1, Target::Group("aisle".parse().unwrap())) };
     assert_eq!(hall.send(command), Receipt::Command { command: id(1), agents: 5, open: 5 });
     let had = |hall: &Hall| robots.iter().filter(|robot| !hall.waiting(robot).is_empty()).count();
-    assert_eq!((had(&hall), hall.settle().len()), (0, 0), "announced, and let out to nobody yet");
+    assert_eq!((had(&hall), hall.settle().len()), (0, 0), "announced, and released to nobody yet");
     hall.now = hall.now.plus_ms(1_000);
     hall.settle();
     assert_eq!(had(&hall), 2);
-    // A wave that was let out already is not let out again, nor is one out of turn.
+    // A wave that was released already is not released again, nor is one out of turn.
     for wave in [0, 2] {
         let applied = hall.apply(EntryBody::Decisions(vec![Decision::ReleaseWave { command: id(1), wave }]));
         assert_eq!(applied.changes, []);

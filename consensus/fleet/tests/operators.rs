@@ -266,7 +266,7 @@ fn a_revocation_voids_what_has_not_begun_and_stops_waves_in_one_change() {
     assert_eq!(outcomes(&changes), [("r3".to_owned(), "cancelled")], "nobody can have had it");
     assert_eq!(hall.waiting("r1"), [(1, id(1), Some(VoidCause::Revoked)), (2, id(2), None)]);
     hall.now = hall.now.plus_ms(100);
-    assert_eq!(outcomes(&hall.settle()), [], "no wave is let out");
+    assert_eq!(outcomes(&hall.settle()), [], "no wave is released");
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl Shard {
     /// Answers a node as soon as there is something for its agents, or when it has waited as long as it said. Only the
     /// leader does: it has applied everything that was acknowledged, and its clock is the shard's. That it still leads is
     /// asked of a quorum for a node that knows nothing yet, since it has no clock to tell an era that is over by, and for one that is
-    /// ahead of all that was let out or applied here. `room`: where there is some for what it tells, while it does not wait.
+    /// ahead of all that was released or applied here. `room`: where there is some for what it tells, while it does not wait.
     pub(crate) async fn pull(&self, node: NodeId, pull: &Pull, room: &Room) -> Result<Pulled, PullFailure> {
         let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();

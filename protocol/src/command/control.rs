@@ -12,7 +12,7 @@ use crate::text::{AgentId, Reason};
 pub enum ControlKind {
     /// Whoever has not started it does not start it.
     Cancel,
-    /// It is let out to nobody any more; whoever it was let out to goes on.
+    /// It is released to nobody any more; whoever it was released to goes on.
     Abort,
     /// An agent of which nobody knows whether it did it: this is what happened, on the operator's word.
     Resolve {

@@ -53,7 +53,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// How a command for many is let out: so many at a time, so that they can be watched, and the rest called off.
+/// How a command for many is released: so many at a time, so that they can be watched, and the rest called off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waves {
     /// Agents in one wave.
@@ -89,7 +89,7 @@ pub struct Command {
     pub parent: Option<CommandId>,
     /// The trace that it belongs to.
     pub trace: TraceParent,
-    /// How it is let out; all at once if it does not say.
+    /// How it is released; all at once if it does not say.
     pub waves: Option<Waves>,
     /// Who signs it.
     pub operator: OperatorKey,

@@ -19,7 +19,7 @@ impl FleetState {
     /// meanwhile: it changes nothing, and its requests may be sent again.
     ///
     /// A lost clock moves on to the next era. Every deadline has passed then, early and not late: those of requests, whose
-    /// ids are forgotten, of commands, with the waves that were not let out, and of tasks that nobody has begun. What has
+    /// ids are forgotten, of commands, with the waves that were not released, and of tasks that nobody has begun. What has
     /// to be waited for is waited for: fences, retry backoff, and the time for which a task is kept for its former holder.
     /// Claims are left to their holders, whose leases go on beside the log, and are stale a full time later. The rate of an
     /// operator begins anew. How long a command may be in doubt is counted from then, and how long nobody serves an agent.

@@ -137,7 +137,7 @@ impl Hall {
         self.shard.ok(control(n, what))
     }
 
-    /// What was let out to a robot and has not ended, in the order of each class, routine ones first.
+    /// What was released to a robot and has not ended, in the order of each class, routine ones first.
     pub fn waiting(&self, robot: &str) -> Vec<(u64, CommandId, Option<VoidCause>)> {
         let of_class = |class| self.shard.state.deliveries_after(&agent(robot), class, 0).collect::<Vec<Delivery>>();
         let waiting = [CommandClass::Routine, CommandClass::Urgent].into_iter().flat_map(of_class);

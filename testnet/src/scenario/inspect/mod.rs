@@ -1,4 +1,4 @@
-//! An inspection: one command to all robots, which is let out in waves while robots sleep, die and come back, the
+//! An inspection: one command to all robots, which is released in waves while robots sleep, die and come back, the
 //! orchestrator is killed, and all robots are cut off for a while. The station sees what was done, and that is held
 //! against what the shard says of each robot.
 
@@ -27,7 +27,7 @@ use site::{GROUP, Plan, Site};
 
 /// What robots are told to do.
 const VERB: &str = "inspect";
-/// In so many waves the command is let out.
+/// In so many waves the command is released.
 const WAVES: usize = 10;
 const WAVE_EVERY_MS: u64 = 200;
 /// How long the command is good for.
@@ -102,7 +102,7 @@ pub struct InspectReport {
     pub ok: bool,
 }
 
-/// What is done to the site while the command is let out.
+/// What is done to the site while the command is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Blow {
     Kill(usize),

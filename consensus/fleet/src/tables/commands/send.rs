@@ -1,4 +1,4 @@
-//! Accepting commands, and letting them out.
+//! Accepting commands, and releasing them.
 
 use std::sync::Arc;
 
@@ -202,7 +202,7 @@ impl Commands {
     pub(crate) fn release_wave(&mut self, id: CommandId, wave: u32, peers: &Agents, cx: &mut Cx<'_>) {
         let Some(record) = self.record(&id) else { return };
         let next = record.next_wave_at.is_some() && record.released == wave && !record.is_ended();
-        // What is not let out by its deadline ends with it.
+        // What is not released by its deadline ends with it.
         if next && record.deadline() > cx.now {
             self.let_out(id, wave, peers, cx);
         }
