@@ -17,7 +17,7 @@ use crate::position::Position;
 use crate::text::{AgentId, Capability, Reason, TaskKind, Title};
 use crate::time::LogInstant;
 
-pub use change::{ReclaimCause, TaskChange, Topic};
+pub use change::{Feed, ReclaimCause, TaskChange};
 pub use op::{Claim, TaskOp};
 pub use query::{TaskView, WaitReason};
 pub use refusal::TaskRefusal;

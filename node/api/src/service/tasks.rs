@@ -172,9 +172,9 @@ impl Tasks {
         request: v1::WatchTasksRequest,
     ) -> Result<Messages<v1::TaskEvent>, Failed> {
         let place = self.host.lasting(&caller)?;
-        let topics = convert::topics(&request.topics)?;
+        let feeds = convert::feeds(&request.feeds)?;
         let events = self.host.follow(convert::shard_id(request.shard), request.from_index, move |record| {
-            let wanted = record.change.what.topic().is_some_and(|topic| topics.contains(&topic));
+            let wanted = record.change.what.feed().is_some_and(|feed| feeds.contains(&feed));
             let event = if wanted { convert::event_to_proto(record) } else { None };
             event.into_iter().collect()
         });

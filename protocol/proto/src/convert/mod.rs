@@ -14,8 +14,8 @@ use skep_protocol::limits;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::AsOf;
 use skep_protocol::task::{
-    Claim, DisconnectPolicy, InvalidSpec, Priority, Reconcile, RetryPolicy, Task, TaskChange, TaskOp, TaskSpec,
-    TaskState, TaskStatus, TaskView, Topic, check_checkpoint, check_payload,
+    Claim, DisconnectPolicy, Feed, InvalidSpec, Priority, Reconcile, RetryPolicy, Task, TaskChange, TaskOp, TaskSpec,
+    TaskState, TaskStatus, TaskView, check_checkpoint, check_payload,
 };
 use skep_protocol::text::{AgentId, Capability, Reason, TaskKind, Title};
 use skep_protocol::time::LogInstant;
@@ -329,18 +329,18 @@ pub fn status(status: i32) -> Result<TaskStatus, FieldError> {
     }
 }
 
-/// The topics that a watcher names; all if it names none.
+/// The feeds that a watcher names; all if it names none.
 ///
 /// # Errors
 /// [`FieldError`] if one is unknown.
-pub fn topics(names: &[String]) -> Result<BTreeSet<Topic>, FieldError> {
+pub fn feeds(names: &[String]) -> Result<BTreeSet<Feed>, FieldError> {
     if names.is_empty() {
-        return Ok([Topic::NewOrders, Topic::AssignedTasks, Topic::TaskCompletions].into());
+        return Ok([Feed::NewOrders, Feed::AssignedTasks, Feed::TaskCompletions].into());
     }
     let unknown = |name: &String| {
-        field("topics", format!("{name:?} is unknown; use new-orders, assigned-tasks, task-completions"))
+        field("feeds", format!("{name:?} is unknown; use new-orders, assigned-tasks, task-completions"))
     };
-    names.iter().map(|name| Topic::named(name).ok_or_else(|| unknown(name))).collect()
+    names.iter().map(|name| Feed::named(name).ok_or_else(|| unknown(name))).collect()
 }
 
 /// The protobuf form of what a request did to a task; none if it did nothing to any.
@@ -432,7 +432,7 @@ pub fn event_to_proto(record: &HistoryRecord) -> Option<v1::TaskEvent> {
         index: record.index,
         term: record.term,
         clock: record.change.at.raw(),
-        topic: change.topic().name().to_owned(),
+        feed: change.feed().name().to_owned(),
         request_id: record.change.request.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
         task_id: task.as_bytes().to_vec(),
         ..v1::TaskEvent::default()

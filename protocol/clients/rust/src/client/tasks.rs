@@ -174,11 +174,11 @@ impl Client {
     /// [`ClientError`]. The stream's own errors come as gRPC statuses; begin again after the last index seen.
     pub async fn watch_tasks(
         &self,
-        topics: &[&str],
+        feeds: &[&str],
         from_index: Option<u64>,
     ) -> Result<Streaming<v1::TaskEvent>, ClientError> {
-        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        let request = v1::WatchTasksRequest { shard: self.shard().0, topics, from_index };
+        let feeds = feeds.iter().map(|feed| (*feed).to_owned()).collect();
+        let request = v1::WatchTasksRequest { shard: self.shard().0, feeds, from_index };
         let mut service = TaskQueriesClient::new(self.service());
         service.watch(request).await.map(tonic::Response::into_inner).map_err(|status| definite(&status))
     }
