@@ -1,5 +1,9 @@
 //! Tests of what crosses the border.
 
+use skep_protocol::ids::TaskId;
+use skep_protocol::task::{DisconnectPolicy, Priority, Reconcile, RetryPolicy, TaskOp, TaskSpec};
+use skep_protocol::text::{TaskKind, Title};
+
 use super::*;
 
 fn create(spec: v1::TaskSpec) -> Result<(Meta, TaskOp), FieldError> {
