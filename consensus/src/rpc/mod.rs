@@ -33,7 +33,7 @@ use skep_protocol::frame::{FrameKind, Header};
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::outcome::ProposeOutcome;
 
-use crate::net::{Admission, Answer, CallError, Class, Dispatch, Room, Waits, Who};
+use crate::net::{Answer, AnswerRoom, CallError, Class, Dispatch, Judgement, Waits, Who};
 use crate::shard::Site;
 use crate::shards::Shards;
 
@@ -144,7 +144,7 @@ struct Asked {
     header: Header,
     body: Bytes,
     /// For an answer that waits until there is something to tell.
-    room: Room,
+    room: AnswerRoom,
 }
 
 fn as_text(error: CodecError) -> String {
@@ -176,7 +176,7 @@ async fn judge(shards: &Arc<Shards>, who: Who, header: Header) -> Result<(), Str
 }
 
 impl Dispatch for Arc<Shards> {
-    fn admit(&self, who: Who, header: Header) -> Admission {
+    fn admit(&self, who: Who, header: Header) -> Judgement {
         let shards = Self::clone(self);
         Box::pin(async move { judge(&shards, who, header).await })
     }
@@ -185,7 +185,7 @@ impl Dispatch for Arc<Shards> {
         (call_of(header.kind).large_answer)(body)
     }
 
-    fn call(&self, who: Who, header: Header, body: Bytes, room: Room) -> Answer {
+    fn call(&self, who: Who, header: Header, body: Bytes, room: AnswerRoom) -> Answer {
         (call_of(header.kind).answer)(Self::clone(self), Asked { who, header, body, room })
     }
 }

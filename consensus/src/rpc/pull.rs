@@ -11,7 +11,7 @@ use skep_protocol::leader::LeaderHint;
 use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
 
 use super::{Asked, Call, written};
-use crate::net::{Class, Room};
+use crate::net::{AnswerRoom, Class};
 use crate::shard::Site;
 use crate::shards::Shards;
 
@@ -32,7 +32,7 @@ pub(super) async fn attempt(
 ) -> Result<Pulled, PullFailure> {
     let site = &shards.site;
     match target {
-        Target::Local => shards.shard(shard).ok_or_else(nobody)?.pull(site.node, &pull, &Room::default()).await,
+        Target::Local => shards.shard(shard).ok_or_else(nobody)?.pull(site.node, &pull, &AnswerRoom::default()).await,
         Target::Node(node) => ask(site, node, shard, &pull).await,
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 
 use super::lead::has_quorum;
 use super::{Shard, ShardView};
-use crate::net::Room;
+use crate::net::AnswerRoom;
 use crate::pulls::Waiter;
 
 /// Why a pull looks again.
@@ -55,7 +55,7 @@ impl Shard {
     /// leader does: it has applied everything that was acknowledged, and its clock is the shard's. That it still leads is
     /// asked of a quorum for a node that knows nothing yet, since it has no clock to tell an era that is over by, and for one that is
     /// ahead of all that was released or applied here. `room`: where there is some for what it tells, while it does not wait.
-    pub(crate) async fn pull(&self, node: NodeId, pull: &Pull, room: &Room) -> Result<Pulled, PullFailure> {
+    pub(crate) async fn pull(&self, node: NodeId, pull: &Pull, room: &AnswerRoom) -> Result<Pulled, PullFailure> {
         let elsewhere = || PullFailure::NotLeader(self.elsewhere());
         let mut view = self.inner.view.subscribe();
         // A machine that slept may not have looked since.

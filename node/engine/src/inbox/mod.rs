@@ -39,7 +39,7 @@ use bound::ClockBound;
 use due::Dues;
 use floor::ClockFloor;
 use one::{Answered, Inbox, Out};
-use pressure::Room;
+use pressure::JournalRoom;
 use pull::Turn;
 
 pub use event::{InboxEvent, Taker};
@@ -107,7 +107,7 @@ pub(crate) struct Inboxes {
     writes: BTreeMap<WriteKey, (Whose, Vec<DeliverySeq>)>,
     next_write: u64,
     /// What the disk of the journals has room for.
-    room: Room,
+    room: JournalRoom,
     wants: VecDeque<Want>,
 }
 
@@ -129,7 +129,7 @@ impl Inboxes {
             reporting: 0,
             writes: BTreeMap::new(),
             next_write: 0,
-            room: Room::default(),
+            room: JournalRoom::default(),
             wants: VecDeque::new(),
         }
     }

@@ -27,13 +27,13 @@ pub(super) const STEP_BYTES: usize = 256;
 
 /// What the journals have room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct JournalRoom {
     pressure: DiskPressure,
     /// Bytes that were taken for urgent commands since only what is set aside is left.
     taken: usize,
 }
 
-impl Room {
+impl JournalRoom {
     /// Whether more commands of a class are asked for.
     pub(super) fn asks_for(self, class: CommandClass) -> bool {
         self.has_for(class) && (self.pressure == DiskPressure::None || class == CommandClass::Urgent)

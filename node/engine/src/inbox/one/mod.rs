@@ -26,7 +26,7 @@ use skep_protocol::time::LogInstant;
 
 use super::due::Due;
 use super::event::Taker;
-use super::pressure::{Room, STEP_BYTES};
+use super::pressure::{JournalRoom, STEP_BYTES};
 use fence::Word;
 use report::Report;
 
@@ -40,7 +40,7 @@ pub(super) use report::{LOST_AFTER_MS, LOST_PAST_DEADLINE_MS};
 #[derive(Debug, Default)]
 pub(super) struct Out {
     /// What the journal has room for beside ends.
-    pub(super) room: Room,
+    pub(super) room: JournalRoom,
     /// What the shard's clock has surely come to.
     pub(super) clock_floor: LogInstant,
     /// What the inboxes of the shard know of the statements of operators.
