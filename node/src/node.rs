@@ -48,7 +48,7 @@ pub(crate) enum NodeError {
     Driver(#[from] JoinError),
 }
 
-/// A node that has its directory and its control plane to itself, and that no caller reaches yet.
+/// A node that holds its directory and control port; mesh, API and driver do not run yet.
 pub(crate) struct Node {
     identity: Identity,
     config: Config,
@@ -57,7 +57,7 @@ pub(crate) struct Node {
     descriptors: u64,
     journals: (Journals, mpsc::Receiver<JournalReport>),
     consensus: Consensus,
-    said: mpsc::Receiver<FromLeader>,
+    from_leaders: mpsc::Receiver<FromLeader>,
 }
 
 /// A node that serves.
@@ -90,8 +90,9 @@ impl Node {
         tracing::info!(node = %identity.node(), name = %config.node.name, site = %config.node.site, "starting");
         // What may keep the node from starting comes before anybody hears of it.
         let journals = Journals::open(&places.journals(), rand::random(), StoreOptions::default().on_fatal)?;
-        let (consensus, said) = Consensus::start(identity.clone(), config.control.clone(), &places.data(), build)?;
-        Ok(Self { identity, config, places: places.clone(), descriptors, journals, consensus, said })
+        let (consensus, from_leaders) =
+            Consensus::start(identity.clone(), config.control.clone(), &places.data(), build)?;
+        Ok(Self { identity, config, places: places.clone(), descriptors, journals, consensus, from_leaders })
     }
 
     /// Starts the mesh, the API and the driver on a runtime.
@@ -99,8 +100,8 @@ impl Node {
     /// # Errors
     /// [`NodeError`] says what is in the way; what was started has ended then.
     pub(crate) fn spawn(self, runtime: Runtime) -> Result<Running, NodeError> {
-        let Self { identity, config, places, descriptors, journals, consensus, said } = self;
-        let control = (&consensus, said);
+        let Self { identity, config, places, descriptors, journals, consensus, from_leaders } = self;
+        let control = (&consensus, from_leaders);
         match runtime.block_on(start((&identity, config, &places, descriptors), control, journals)) {
             Ok(parts) => Ok(Running { runtime, consensus, parts }),
             Err(error) => {
@@ -128,7 +129,7 @@ impl Running {
         });
     }
 
-    /// Refuses new calls, answers those under way, and then stops the parts below them.
+    /// Refuses new calls, answers those under way, and then stops the driver, the mesh and the control plane.
     ///
     /// # Errors
     /// [`NodeError::Driver`] if the driver had failed. Everything has ended all the same.
@@ -150,7 +151,7 @@ impl Running {
 
 async fn start(
     (identity, config, places, descriptors): (&Identity, Config, &Places, u64),
-    (consensus, said): (&Consensus, mpsc::Receiver<FromLeader>),
+    (consensus, from_leaders): (&Consensus, mpsc::Receiver<FromLeader>),
     journals: (Journals, mpsc::Receiver<JournalReport>),
 ) -> Result<Parts, NodeError> {
     let (mesh, received) = Mesh::start(*identity.seed(), &config.mesh, Some(&places.mesh()))?;
@@ -163,7 +164,7 @@ async fn start(
     tracing::info!(socket = %socket.display(), %tcp, %control, "serving");
     checks::start(&config.checks, &places.dir, &consensus.handle(), &mesh.handle());
     let (driver, ready) =
-        Driver::new(config, (consensus.handle(), said), (mesh.handle(), received), (calls, calls_in), journals);
+        Driver::new(config, (consensus.handle(), from_leaders), (mesh.handle(), received), (calls, calls_in), journals);
     let (stop, stopped) = oneshot::channel();
     let driving = tokio::spawn(driver.run(stopped));
     Ok(Parts { api, mesh, driving, stop, ready })

@@ -27,7 +27,7 @@ const FOLLOWS_MAX: u32 = 3;
 /// # Contract
 /// - Every submitted piece of work is answered exactly once, within its patience, unless it is abandoned.
 /// - Nobody is asked, and nobody is believed, who neither votes nor is marked as a voter: whoever is listed could answer as a
-///   leader does, and make a request seem done, or a clock an earlier one.
+///   leader does, and make a request seem done, or report an earlier clock.
 /// - A request is attempted under one id. Once an attempt may have been carried out, the answer is never "not done",
 ///   unless the shard itself says what became of the id.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use skep_protocol::task::{
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
 
-use super::era::worthless_at;
+use super::era::expiry_of;
 use super::{Agents, Cx, Tasks};
 
 /// The attempt after one that did not succeed, and the change that tells of it.
@@ -186,7 +186,7 @@ impl Tasks {
     /// Ends a task that is worthless by now, claimed or not.
     pub(crate) fn expire(&mut self, id: TaskId, agents: &mut Agents, cx: &mut Cx<'_>) {
         let Some(task) = self.records.get(&id) else { return };
-        let due = worthless_at(task).is_some_and(|at| at <= cx.now);
+        let due = expiry_of(task).is_some_and(|at| at <= cx.now);
         if !due || task.state.status().is_terminal() {
             return;
         }
