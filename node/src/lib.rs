@@ -12,6 +12,5 @@ mod node;
 mod private;
 mod run;
 mod token;
-mod views;
 
 pub use cli::{main, main_of};
