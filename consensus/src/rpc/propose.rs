@@ -12,7 +12,9 @@ use skep_protocol::frame::{FrameKind, Proposal, ProposalReply};
 use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
+use skep_protocol::operator::OperatorOp;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::task::TaskOp;
 
 use super::{Asked, Call, written};
 use crate::net::{CallError, Class};
@@ -108,7 +110,9 @@ fn say_voters_once(outcomes: Vec<ProposeOutcome>) -> Vec<ProposeOutcome> {
     outcomes.into_iter().map(once).collect()
 }
 
-/// A node attaches and detaches agents of its own only, opens inboxes for them, and says what became of what it had.
+/// A node attaches and detaches agents of its own only, opens inboxes for them, and says what became of what it had. Any
+/// node may pass on the rest: a robot's software finishes a task through whichever node it reaches, and operators sign what
+/// they ask.
 fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
     match op {
         Op::Agent(AgentOp::Attach { node: of, .. }) => *of == node,
@@ -116,6 +120,19 @@ fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
         Op::Command(CommandOp::End { ended }) => shard.may_report(ended.command, &ended.agent, node),
         Op::Command(CommandOp::Report { report }) => shard.may_report(report.command, &report.agent, node),
         Op::Command(CommandOp::OpenInbox { agent, .. }) => shard.serves(agent) == Some(node),
-        _ => true,
+        Op::Agent(AgentOp::Register { .. } | AgentOp::Remove { .. })
+        | Op::Command(CommandOp::Send { .. } | CommandOp::Control { .. })
+        | Op::Operator(OperatorOp::Grant { .. } | OperatorOp::ReplaceFirst { .. })
+        | Op::Task(
+            TaskOp::Create { .. }
+            | TaskOp::Claim { .. }
+            | TaskOp::Report { .. }
+            | TaskOp::Complete { .. }
+            | TaskOp::Fail { .. }
+            | TaskOp::Cancel { .. }
+            | TaskOp::Requeue { .. }
+            | TaskOp::Settle { .. }
+            | TaskOp::Release { .. },
+        ) => true,
     }
 }
