@@ -108,7 +108,7 @@ impl Tasks {
             let error = FieldError { field: "change", why: "it is missing".to_owned() };
             return reply(Vec::new(), ChangeResult::Failure(Failed::field(&error).failure));
         };
-        let id = request_id(&change);
+        let id = convert::request_id(&change);
         match self.submit(change, PATIENCE_MS_DEFAULT).await {
             Ok(done) => {
                 let result = receipt(&done).map_or(ChangeResult::Nothing(v1::NothingToClaim {}), ChangeResult::Receipt);
@@ -184,18 +184,4 @@ impl Tasks {
 
 fn reply(request_id: Vec<u8>, result: ChangeResult) -> v1::TaskReply {
     v1::TaskReply { request_id, result: Some(result) }
-}
-
-fn request_id(change: &Change) -> Vec<u8> {
-    let meta = match change {
-        Change::Create(request) => &request.meta,
-        Change::Claim(request) => &request.meta,
-        Change::Progress(request) => &request.meta,
-        Change::Complete(request) => &request.meta,
-        Change::Fail(request) => &request.meta,
-        Change::Cancel(request) => &request.meta,
-        Change::Requeue(request) => &request.meta,
-        Change::Release(request) => &request.meta,
-    };
-    meta.as_ref().map(|meta| meta.request_id.clone()).unwrap_or_default()
 }

@@ -27,8 +27,8 @@ pub use failures::failure;
 pub use operator_events::operator_event;
 pub use statements::signed_to_proto;
 pub use tasks::{
-    event_to_proto, feeds, optional_task_id, priority_to_proto, receipt_to_proto, status, status_to_proto, task_id,
-    task_request, task_spec, task_spec_to_proto, task_to_proto, task_view_to_proto,
+    event_to_proto, feeds, optional_task_id, priority_to_proto, receipt_to_proto, request_id, status, status_to_proto,
+    task_id, task_request, task_spec, task_spec_to_proto, task_to_proto, task_view_to_proto,
 };
 pub use topics::{publication, topic, value_to_proto};
 

@@ -155,6 +155,22 @@ pub fn task_request(change: v1::task_request::Change) -> Result<(Meta, TaskOp), 
     }
 }
 
+/// The id that a client gave a change of a task; empty if it gave none.
+pub fn request_id(change: &v1::task_request::Change) -> Vec<u8> {
+    use v1::task_request::Change;
+    let meta = match change {
+        Change::Create(request) => &request.meta,
+        Change::Claim(request) => &request.meta,
+        Change::Progress(request) => &request.meta,
+        Change::Complete(request) => &request.meta,
+        Change::Fail(request) => &request.meta,
+        Change::Cancel(request) => &request.meta,
+        Change::Requeue(request) => &request.meta,
+        Change::Release(request) => &request.meta,
+    };
+    meta.as_ref().map(|meta| meta.request_id.clone()).unwrap_or_default()
+}
+
 fn create(request: v1::CreateTaskRequest) -> Result<(Meta, TaskOp), FieldError> {
     let meta = meta(request.meta)?;
     let task = match (optional_task_id(&request.task_id)?, meta.id) {
