@@ -235,10 +235,10 @@ fn claim(claim: Option<v1::Claim>) -> Result<Claim, FieldError> {
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn task_request(change: v1::task_request::Change) -> Result<(Meta, TaskOp), FieldError> {
-    use v1::task_request::Change;
-    match change {
-        Change::Create(request) => {
+pub fn task_request(op: v1::task_request::Op) -> Result<(Meta, TaskOp), FieldError> {
+    use v1::task_request::Op;
+    match op {
+        Op::Create(request) => {
             let meta = meta(request.meta)?;
             let task = match (optional_task_id(&request.task_id)?, meta.id) {
                 (Some(task), _) => task,
@@ -247,7 +247,7 @@ pub fn task_request(change: v1::task_request::Change) -> Result<(Meta, TaskOp), 
             };
             Ok((meta, TaskOp::Create { task, spec: Box::new(task_spec(request.spec)?) }))
         }
-        Change::Claim(request) => Ok((
+        Op::Claim(request) => Ok((
             meta(request.meta)?,
             TaskOp::Claim {
                 agent: AgentId::new(&request.agent).in_field("agent")?,
@@ -255,7 +255,7 @@ pub fn task_request(change: v1::task_request::Change) -> Result<(Meta, TaskOp), 
                 attachment: (request.attachment != 0).then_some(AttachmentId(request.attachment)),
             },
         )),
-        Change::Progress(request) => {
+        Op::Progress(request) => {
             if let Some(checkpoint) = &request.checkpoint {
                 check_checkpoint(checkpoint).in_field("checkpoint")?;
             }
@@ -269,11 +269,11 @@ pub fn task_request(change: v1::task_request::Change) -> Result<(Meta, TaskOp), 
                 },
             ))
         }
-        Change::Complete(request) => {
+        Op::Complete(request) => {
             check_payload(&request.result).in_field("result")?;
             Ok((meta(request.meta)?, TaskOp::Complete { claim: claim(request.claim)?, result: request.result }))
         }
-        Change::Fail(request) => Ok((
+        Op::Fail(request) => Ok((
             meta(request.meta)?,
             TaskOp::Fail {
                 claim: claim(request.claim)?,
@@ -281,7 +281,7 @@ pub fn task_request(change: v1::task_request::Change) -> Result<(Meta, TaskOp), 
                 retryable: !request.permanent,
             },
         )),
-        Change::Cancel(request) => {
+        Op::Cancel(request) => {
             let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
             let op = match request.only_dead_letter {
                 true => TaskOp::Settle { task, again: false, reason },
@@ -289,8 +289,8 @@ pub fn task_request(change: v1::task_request::Change) -> Result<(Meta, TaskOp), 
             };
             Ok((meta(request.meta)?, op))
         }
-        Change::Release(request) => Ok((meta(request.meta)?, TaskOp::Release { claim: claim(request.claim)? })),
-        Change::Requeue(request) => {
+        Op::Release(request) => Ok((meta(request.meta)?, TaskOp::Release { claim: claim(request.claim)? })),
+        Op::Requeue(request) => {
             let (task, reason) = (task_id(&request.task_id)?, Reason::new(&request.reason).in_field("reason")?);
             let op = match request.only_dead_letter {
                 true => TaskOp::Settle { task, again: true, reason },
