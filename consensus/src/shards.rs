@@ -11,11 +11,11 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::belief::Belief;
 use crate::history_fill::fill_history;
-use crate::shard::{MembershipError, Shard, Site};
+use crate::shard::{MembershipError, NodeParts, Shard};
 
 /// Everything of a node's control plane but its endpoint.
 pub(crate) struct Shards {
-    pub(crate) site: Site,
+    pub(crate) parts: NodeParts,
     open: Mutex<BTreeMap<ShardId, Shard>>,
     /// Counts shards that were opened, for those who follow them.
     pub(crate) opened: watch::Sender<usize>,
@@ -40,10 +40,10 @@ pub(crate) struct Learned {
 }
 
 impl Shards {
-    pub(crate) fn new(site: Site) -> Arc<Self> {
-        let belief = Belief::new(site.config.marked_voters());
+    pub(crate) fn new(parts: NodeParts) -> Arc<Self> {
+        let belief = Belief::new(parts.config.marked_voters());
         Arc::new(Self {
-            site,
+            parts,
             belief,
             open: Mutex::default(),
             opened: watch::channel(0).0,

@@ -47,7 +47,7 @@ const OVERLOADED: ProposeOutcome = ProposeOutcome::Overloaded { retry_after_ms: 
 pub(crate) struct Submission {
     requests: Vec<Request>,
     outcomes: oneshot::Sender<Vec<ProposeOutcome>>,
-    room: Room,
+    room: QueueRoom,
 }
 
 /// What waits, by count and bytes.
@@ -58,13 +58,13 @@ pub(crate) struct Queued {
 }
 
 /// A place in the queue; dropping it gives the place back.
-struct Room {
+struct QueueRoom {
     queued: Arc<Queued>,
     requests: usize,
     bytes: usize,
 }
 
-impl Room {
+impl QueueRoom {
     /// Takes a place; none if the queue is full.
     fn take(queued: &Arc<Queued>, requests: usize, bytes: usize, can_wait: bool) -> Option<Self> {
         let room = Self { queued: Arc::clone(queued), requests, bytes };
@@ -79,7 +79,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for QueueRoom {
     fn drop(&mut self) {
         self.queued.requests.fetch_sub(self.requests, Ordering::Relaxed);
         self.queued.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -94,13 +94,13 @@ impl Shard {
         if !self.inner.view.borrow().ready {
             return all(self.not_leader());
         }
-        if self.inner.site.store.is_exhausted() {
+        if self.inner.parts.store.is_exhausted() {
             return all(ProposeOutcome::DiskFull);
         }
         if let Some(node) = self.inner.relief.blocked_by() {
             return all(ProposeOutcome::VotersFull { node });
         }
-        let pressure = match &self.inner.site.store {
+        let pressure = match &self.inner.parts.store {
             store if store.is_low() => Some(ProposeOutcome::DiskFull),
             store if store.history().is_behind() => Some(HISTORY_BEHIND),
             _ => None,
@@ -110,7 +110,7 @@ impl Shard {
         }
         // What waits for a helper counts as what waits for an entry.
         let Some(room) = self.room_for(&requests) else { return all(OVERLOADED) };
-        let (threads, verdicts) = (&self.inner.site.threads, Arc::clone(&self.inner.verdicts));
+        let (threads, verdicts) = (&self.inner.parts.threads, Arc::clone(&self.inner.verdicts));
         let (requests, refused) = look_at(threads, verdicts, requests, pressure).await;
         drop(room);
         if refused.iter().any(Option::is_some) {
@@ -124,9 +124,9 @@ impl Shard {
     }
 
     /// A place for requests among those that wait; none if there is none.
-    fn room_for(&self, requests: &[Request]) -> Option<Room> {
+    fn room_for(&self, requests: &[Request]) -> Option<QueueRoom> {
         let bytes = requests.iter().map(Request::bytes_bound).sum();
-        Room::take(&self.inner.queued, requests.len(), bytes, !Proposal::is_reserved_for(requests))
+        QueueRoom::take(&self.inner.queued, requests.len(), bytes, !Proposal::is_reserved_for(requests))
     }
 
     /// Waits for a place in an entry, and for what becomes of it.
@@ -147,7 +147,7 @@ impl Shard {
     /// It can come for as long as the term lasts, however long disks take, and is waited for so long: whoever wants it would
     /// only propose it again.
     pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
-        let has_no_room = self.inner.site.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
+        let has_no_room = self.inner.parts.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
         // Without its clock, or rules, a leader could not even say that there is no room; and such an entry is hardly larger than
         // a vote.
         if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_) | EntryBody::Founding(_)) {
