@@ -78,7 +78,7 @@ impl Shards {
         }
         self.belief.asks(id);
         let shards = Arc::clone(self);
-        self.site.threads.work().spawn(async move {
+        self.parts.threads.work().spawn(async move {
             let present: Vec<NodeId> = shards.parts.peers.present().into_iter().map(|(node, _)| node).collect();
             let believed = present.into_iter().filter(|node| *node != doubted && shards.believes(*node, id));
             // Those who were only named themselves come last.
