@@ -52,7 +52,7 @@ fn guide() -> (PathBuf, String) {
     (path, text)
 }
 
-/// The lines of a document's shell blocks, and the code spans of the text around its blocks. The table of commands is left out.
+/// The lines of a document's shell blocks, and the code spans of the text around its blocks. The table of verbs is left out.
 fn code_of(text: &str) -> (Vec<String>, Vec<String>) {
     let (begin, end) = TABLE;
     let without_table = match text.split_once(begin).and_then(|(head, rest)| Some((head, rest.split_once(end)?.1))) {

@@ -57,7 +57,7 @@ struct Cli {
     noun: Noun,
 }
 
-/// Options of every command.
+/// Options of every verb.
 #[derive(Clone, Debug, Args)]
 struct Common {
     /// The node's directory [default: $SKEP_DIR, $STATE_DIRECTORY, $XDG_STATE_HOME/skep, ~/.local/state/skep]
@@ -139,7 +139,7 @@ impl Common {
         self.client_that_waits(Settings::default().patience)
     }
 
-    /// The client of a command that goes on whatever happens to the node: it soon says that there is no answer. A directory
+    /// The client of a verb that goes on whatever happens to the node: it soon says that there is no answer. A directory
     /// that holds no node is not waited for.
     fn watcher(&self) -> Result<Client, Failure> {
         let by_dir = self.dir.is_some() || std::env::var_os("SKEP_ENDPOINT").is_none_or(|value| value.is_empty());

@@ -26,7 +26,7 @@ shard add-voter'. This node keeps its present data directory beside the new one.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Recover {
-    /// Do it, although what other voters acknowledged may be lost. Without this option the command only says what it would do
+    /// Do it, although what other voters acknowledged may be lost. Without this option the verb only says what it would do
     #[arg(long = "unsafe")]
     is_unsafe: bool,
     /// Log index of an entry to give up, with all after it. It must be the first entry that this build of Skep cannot apply
