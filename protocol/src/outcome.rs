@@ -89,7 +89,7 @@ pub enum Receipt {
 pub enum ProposeOutcome {
     /// It was committed and applied at this index.
     Applied {
-        /// Its place in the log.
+        /// Its index in the log.
         index: u64,
         /// The shard's clock then.
         stamp: LogInstant,

@@ -115,7 +115,7 @@ targets! {
     fuzz_envelope: round_trips::<Envelope>,
     fuzz_signed_envelope: round_trips::<SignedEnvelope>,
     fuzz_command: statement::<Command>,
-    fuzz_command_order: statement::<CommandControl>,
+    fuzz_command_control: statement::<CommandControl>,
     fuzz_operator_grant: statement::<OperatorGrant>,
     fuzz_first_operator: statement::<FirstOperator>,
     fuzz_first_replacement: statement::<FirstReplacement>,

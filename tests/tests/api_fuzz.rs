@@ -8,9 +8,9 @@ use skep_protocol::text::SiteName;
 fn decode(bytes: &[u8]) {
     let site = SiteName::new("s").unwrap();
     if let Ok(message) = v1::TaskRequest::decode(bytes)
-        && let Some(command) = message.command
+        && let Some(op) = message.op
     {
-        let _ = convert::task_request(command);
+        let _ = convert::task_request(op);
     }
     let _ = v1::AttachAgent::decode(bytes).map(convert::attach);
     let _ = v1::ReplaceFirstRequest::decode(bytes).map(convert::replace_first);

@@ -94,13 +94,13 @@ impl Shard {
         if !self.inner.view.borrow().ready {
             return all(self.not_leader());
         }
-        if self.inner.site.store.is_exhausted() {
+        if self.inner.parts.store.is_exhausted() {
             return all(ProposeOutcome::DiskFull);
         }
         if let Some(node) = self.inner.relief.blocked_by() {
             return all(ProposeOutcome::VotersFull { node });
         }
-        let pressure = match &self.inner.site.store {
+        let pressure = match &self.inner.parts.store {
             store if store.is_low() => Some(ProposeOutcome::DiskFull),
             store if store.history().is_behind() => Some(HISTORY_BEHIND),
             _ => None,
@@ -110,7 +110,7 @@ impl Shard {
         }
         // What waits for a helper counts as what waits for an entry.
         let Some(room) = self.room_for(&requests) else { return all(OVERLOADED) };
-        let (threads, verdicts) = (&self.inner.site.threads, Arc::clone(&self.inner.verdicts));
+        let (threads, verdicts) = (&self.inner.parts.threads, Arc::clone(&self.inner.verdicts));
         let (requests, refused) = refuse_early(threads, verdicts, requests, pressure).await;
         drop(room);
         if refused.iter().any(Option::is_some) {
@@ -147,7 +147,7 @@ impl Shard {
     /// The leader waits until its term ends, however long disks take: a caller that gave up would only propose the entry
     /// again.
     pub(super) async fn write_as(&self, term: u64, body: EntryBody) -> Option<ApplyReply> {
-        let has_no_room = self.inner.site.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
+        let has_no_room = self.inner.parts.store.is_exhausted() || self.inner.relief.blocked_by().is_some();
         // Without its clock, or rules, a leader could not even say that there is no room; and such an entry is hardly larger than
         // a vote.
         if has_no_room && !matches!(body, EntryBody::ClockLost | EntryBody::Rules(_) | EntryBody::Founding(_)) {

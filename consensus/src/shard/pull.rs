@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use super::lead::has_quorum;
 use super::{Shard, ShardView};
 use crate::net::AnswerRoom;
-use crate::pulls::Waiter;
+use crate::pulls::PullWaiter;
 
 /// Why a pull looks again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +74,8 @@ impl Shard {
         let waiter = self.inner.pulls.wait_for(pull);
         let (mut looked, mut is_over) = (None, false);
         loop {
-            let news = waiter.as_ref().map(Waiter::next);
-            let bytes_max = usize::try_from(self.inner.site.peers.answer_bytes(node)).unwrap_or(usize::MAX);
+            let news = waiter.as_ref().map(PullWaiter::next);
+            let bytes_max = usize::try_from(self.inner.parts.peers.answer_bytes(node)).unwrap_or(usize::MAX);
             room.take(bytes_max.min(limits::PULL_BYTES_SOFT_MAX)).await;
             let (agents, root, authority) = {
                 let state = self.inner.state.read();

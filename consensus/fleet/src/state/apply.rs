@@ -13,7 +13,7 @@ use super::changes::{Changes, count_dropped};
 use super::{Applied, FleetState, LogPosition};
 
 impl FleetState {
-    /// Applies the entry at a place of the log. Deterministic: depends on the state and the arguments only.
+    /// Applies the entry at an index of the log. Deterministic: depends on the state and the arguments only.
     ///
     /// An entry whose proposer's term is not the term of its place was proposed by a leader that had been deposed
     /// meanwhile: it changes nothing, and its requests may be sent again.
@@ -179,7 +179,7 @@ impl FleetState {
         }
     }
 
-    /// Moves on to a place of the log and folds what it did into the digest.
+    /// Moves on to an index of the log and folds what it did into the digest.
     fn advance(&mut self, position: LogPosition, applied: &Applied) {
         self.head.applied = Some(position);
         let mut hash = Xxh3::new();

@@ -2,7 +2,7 @@
 
 use skep_proto::v1;
 use skep_proto::v1::task_queries_server::TaskQueries;
-use skep_proto::v1::task_request::Change;
+use skep_proto::v1::task_request::Op;
 use skep_proto::v1::task_requests_server::TaskRequests;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,27 +20,27 @@ impl TaskRequests for Grpc<Tasks> {
     }
 
     async fn progress(&self, request: Request<v1::ReportProgressRequest>) -> Result<Response<v1::TaskReceipt>, Status> {
-        reply(self.0.change(caller(&request), Change::Progress(request.into_inner())).await)
+        reply(self.0.change(caller(&request), Op::Progress(request.into_inner())).await)
     }
 
     async fn complete(&self, request: Request<v1::CompleteTaskRequest>) -> Result<Response<v1::TaskReceipt>, Status> {
-        reply(self.0.change(caller(&request), Change::Complete(request.into_inner())).await)
+        reply(self.0.change(caller(&request), Op::Complete(request.into_inner())).await)
     }
 
     async fn fail(&self, request: Request<v1::FailTaskRequest>) -> Result<Response<v1::TaskReceipt>, Status> {
-        reply(self.0.change(caller(&request), Change::Fail(request.into_inner())).await)
+        reply(self.0.change(caller(&request), Op::Fail(request.into_inner())).await)
     }
 
     async fn cancel(&self, request: Request<v1::CancelTaskRequest>) -> Result<Response<v1::TaskReceipt>, Status> {
-        reply(self.0.change(caller(&request), Change::Cancel(request.into_inner())).await)
+        reply(self.0.change(caller(&request), Op::Cancel(request.into_inner())).await)
     }
 
     async fn requeue(&self, request: Request<v1::RequeueTaskRequest>) -> Result<Response<v1::TaskReceipt>, Status> {
-        reply(self.0.change(caller(&request), Change::Requeue(request.into_inner())).await)
+        reply(self.0.change(caller(&request), Op::Requeue(request.into_inner())).await)
     }
 
     async fn release(&self, request: Request<v1::ReleaseTaskRequest>) -> Result<Response<v1::TaskReceipt>, Status> {
-        reply(self.0.change(caller(&request), Change::Release(request.into_inner())).await)
+        reply(self.0.change(caller(&request), Op::Release(request.into_inner())).await)
     }
 
     type StreamStream = Replies<v1::TaskReply>;

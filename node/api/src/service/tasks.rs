@@ -4,8 +4,8 @@ use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt as _};
 use skep_proto::convert::{self, FieldError};
 use skep_proto::v1;
-use skep_proto::v1::task_reply::Result as ChangeResult;
-use skep_proto::v1::task_request::Change;
+use skep_proto::v1::task_reply::Result as OpResult;
+use skep_proto::v1::task_request::Op;
 use skep_protocol::limits;
 use skep_protocol::outcome::Receipt;
 use skep_protocol::query::{Answer, Query};
@@ -32,13 +32,13 @@ impl Tasks {
         Self { host }
     }
 
-    async fn submit(&self, change: Change, patience_ms: u64) -> Result<Done, Failed> {
-        self.host.submit(convert::task_request(change)?, patience_ms).await
+    async fn submit(&self, op: Op, patience_ms: u64) -> Result<Done, Failed> {
+        self.host.submit(convert::task_request(op)?, patience_ms).await
     }
 
     /// Changes a task.
-    pub(crate) async fn change(&self, caller: Caller, change: Change) -> Result<v1::TaskReceipt, Failed> {
-        let done = self.submit(change, caller.patience_ms).await?;
+    pub(crate) async fn change(&self, caller: Caller, op: Op) -> Result<v1::TaskReceipt, Failed> {
+        let done = self.submit(op, caller.patience_ms).await?;
         receipt(&done).ok_or_else(|| Failed::bug("a request without a receipt"))
     }
 
@@ -50,7 +50,7 @@ impl Tasks {
         if request.task_id.is_empty() && request.meta.as_ref().is_none_or(|meta| meta.request_id.is_empty()) {
             request.task_id = uuid::Uuid::now_v7().into_bytes().to_vec();
         }
-        self.change(caller, Change::Create(request)).await
+        self.change(caller, Op::Create(request)).await
     }
 
     pub(crate) async fn claim(
@@ -59,7 +59,7 @@ impl Tasks {
         request: v1::ClaimTaskRequest,
     ) -> Result<v1::ClaimTaskReply, Failed> {
         let patience_ms = caller.patience_ms;
-        let done = self.submit(Change::Claim(request), patience_ms).await?;
+        let done = self.submit(Op::Claim(request), patience_ms).await?;
         let Receipt::Task { task, .. } = &done.receipt else {
             return Ok(v1::ClaimTaskReply::default());
         };
@@ -104,17 +104,17 @@ impl Tasks {
     }
 
     async fn answer_on_stream(&self, request: v1::TaskRequest) -> v1::TaskReply {
-        let Some(change) = request.change else {
-            let error = FieldError { field: "change", why: "it is missing".to_owned() };
-            return reply(Vec::new(), ChangeResult::Failure(Failed::field(&error).failure));
+        let Some(op) = request.op else {
+            let error = FieldError { field: "op", why: "it is missing".to_owned() };
+            return reply(Vec::new(), OpResult::Failure(Failed::field(&error).failure));
         };
-        let id = convert::request_id(&change);
-        match self.submit(change, PATIENCE_MS_DEFAULT).await {
+        let id = convert::request_id(&op);
+        match self.submit(op, PATIENCE_MS_DEFAULT).await {
             Ok(done) => {
-                let result = receipt(&done).map_or(ChangeResult::Nothing(v1::NothingToClaim {}), ChangeResult::Receipt);
+                let result = receipt(&done).map_or(OpResult::Nothing(v1::NothingToClaim {}), OpResult::Receipt);
                 reply(done.id.as_bytes().to_vec(), result)
             }
-            Err(failed) => reply(id, ChangeResult::Failure(failed.failure)),
+            Err(failed) => reply(id, OpResult::Failure(failed.failure)),
         }
     }
 
@@ -182,6 +182,6 @@ impl Tasks {
     }
 }
 
-fn reply(request_id: Vec<u8>, result: ChangeResult) -> v1::TaskReply {
+fn reply(request_id: Vec<u8>, result: OpResult) -> v1::TaskReply {
     v1::TaskReply { request_id, result: Some(result) }
 }

@@ -18,7 +18,7 @@ use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::pressure::DiskPressure;
 
-use super::{Inboxes, JournalJob, Want};
+use super::{InboxWant, Inboxes, JournalJob};
 
 /// About how many bytes a command takes in a journal beside its arguments and its result, until it is let go of.
 pub(super) const COMMAND_BYTES: usize = 2_048;
@@ -75,7 +75,7 @@ impl Inboxes {
         let before = self.room.press(pressure);
         if before == DiskPressure::Exhausted && pressure < DiskPressure::Exhausted {
             let waiting = self.reading.keys().cloned();
-            let opens = waiting.map(|(shard, agent)| Want::Journal(JournalJob::Open { shard, agent }));
+            let opens = waiting.map(|(shard, agent)| InboxWant::Journal(JournalJob::Open { shard, agent }));
             self.wants.extend(opens);
         }
         if pressure < before {

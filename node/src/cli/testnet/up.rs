@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use skep_protocol::places::default_dir;
+use skep_protocol::node_dir::default_dir;
 use skep_testnet::builtin;
 use skep_testnet::scenario::up::{ProcessRow, TestnetVerb, Up as Running, ask};
 use skep_testnet::site::{SiteOptions, place};

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use prost::Message as _;
 use skep_proto::v1;
-use skep_proto::v1::task_reply::Result as ChangeResult;
-use skep_proto::v1::task_request::Change;
+use skep_proto::v1::task_reply::Result as OpResult;
+use skep_proto::v1::task_request::Op;
 use skep_proto::v1::task_requests_client::TaskRequestsClient;
 use skep_protocol::limits;
 use tokio::sync::{mpsc, oneshot};
@@ -17,11 +17,11 @@ use tonic::{Code, Response, Status, Streaming};
 
 use crate::service::Service;
 
-type Answer = Result<ChangeResult, Status>;
+type Answer = Result<OpResult, Status>;
 
 struct Sending {
     request_id: Vec<u8>,
-    change: Change,
+    op: Op,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -38,15 +38,15 @@ impl Pipe {
     }
 
     /// Sends a request and waits for its answer.
-    pub(crate) async fn send(&self, request_id: Vec<u8>, change: Change) -> Result<Response<v1::TaskReceipt>, Status> {
+    pub(crate) async fn send(&self, request_id: Vec<u8>, op: Op) -> Result<Response<v1::TaskReceipt>, Status> {
         let (answer, answered) = oneshot::channel();
-        let sending = Sending { request_id, change, answer };
+        let sending = Sending { request_id, op, answer };
         let closed = || Status::unavailable("the client is closing");
         self.0.send(sending).await.map_err(|_| closed())?;
         match answered.await.map_err(|_| closed())?? {
-            ChangeResult::Receipt(receipt) => Ok(Response::new(receipt)),
-            ChangeResult::Nothing(_) => Ok(Response::new(v1::TaskReceipt::default())),
-            ChangeResult::Failure(failure) => {
+            OpResult::Receipt(receipt) => Ok(Response::new(receipt)),
+            OpResult::Nothing(_) => Ok(Response::new(v1::TaskReceipt::default())),
+            OpResult::Failure(failure) => {
                 let message = failure.message.clone();
                 Err(Status::with_details(Code::Aborted, message, failure.encode_to_vec().into()))
             }
@@ -111,5 +111,5 @@ async fn put(
         waiting.retain(|_, answer| !answer.is_closed());
     }
     waiting.insert(sending.request_id, sending.answer);
-    let _ = requests.send(v1::TaskRequest { change: Some(sending.change) }).await;
+    let _ = requests.send(v1::TaskRequest { op: Some(sending.op) }).await;
 }

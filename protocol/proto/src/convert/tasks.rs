@@ -137,36 +137,36 @@ fn claim(claim: Option<v1::Claim>) -> Result<Claim, FieldError> {
     })
 }
 
-/// A change of a task: its identity and what it asks.
+/// What a request asks of a task, with its identity.
 ///
 /// # Errors
 /// [`FieldError`] names the field that is out of bounds.
-pub fn task_request(change: v1::task_request::Change) -> Result<(Meta, TaskOp), FieldError> {
-    use v1::task_request::Change;
-    match change {
-        Change::Create(request) => create(request),
-        Change::Claim(request) => take(request),
-        Change::Progress(request) => report(request),
-        Change::Complete(request) => complete(request),
-        Change::Fail(request) => fail(request),
-        Change::Cancel(request) => cancel(request),
-        Change::Release(request) => release(request),
-        Change::Requeue(request) => requeue(request),
+pub fn task_request(op: v1::task_request::Op) -> Result<(Meta, TaskOp), FieldError> {
+    use v1::task_request::Op;
+    match op {
+        Op::Create(request) => create(request),
+        Op::Claim(request) => take(request),
+        Op::Progress(request) => report(request),
+        Op::Complete(request) => complete(request),
+        Op::Fail(request) => fail(request),
+        Op::Cancel(request) => cancel(request),
+        Op::Release(request) => release(request),
+        Op::Requeue(request) => requeue(request),
     }
 }
 
-/// The id that a client gave a change of a task; empty if it gave none.
-pub fn request_id(change: &v1::task_request::Change) -> Vec<u8> {
-    use v1::task_request::Change;
-    let meta = match change {
-        Change::Create(request) => &request.meta,
-        Change::Claim(request) => &request.meta,
-        Change::Progress(request) => &request.meta,
-        Change::Complete(request) => &request.meta,
-        Change::Fail(request) => &request.meta,
-        Change::Cancel(request) => &request.meta,
-        Change::Requeue(request) => &request.meta,
-        Change::Release(request) => &request.meta,
+/// The id that a client gave a request; empty if it gave none.
+pub fn request_id(op: &v1::task_request::Op) -> Vec<u8> {
+    use v1::task_request::Op;
+    let meta = match op {
+        Op::Create(request) => &request.meta,
+        Op::Claim(request) => &request.meta,
+        Op::Progress(request) => &request.meta,
+        Op::Complete(request) => &request.meta,
+        Op::Fail(request) => &request.meta,
+        Op::Cancel(request) => &request.meta,
+        Op::Requeue(request) => &request.meta,
+        Op::Release(request) => &request.meta,
     };
     meta.as_ref().map(|meta| meta.request_id.clone()).unwrap_or_default()
 }

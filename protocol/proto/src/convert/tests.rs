@@ -7,7 +7,7 @@ use skep_protocol::text::{TaskKind, Title};
 use super::*;
 
 fn create(spec: v1::TaskSpec) -> Result<(Meta, TaskOp), FieldError> {
-    task_request(v1::task_request::Change::Create(v1::CreateTaskRequest {
+    task_request(v1::task_request::Op::Create(v1::CreateTaskRequest {
         meta: Some(v1::RequestMeta { request_id: vec![1; 16], ..Default::default() }),
         task_id: Vec::new(),
         spec: Some(spec),
@@ -35,7 +35,7 @@ fn what_software_says_as_it_ends_a_task_is_written_out_and_never_refused() {
     let (red, claim) = ("\u{1b}[31mbroken", Some(v1::Claim { task_id: vec![7; 16], agent: "r1".into(), epoch: 1 }));
     let meta = || Some(v1::RequestMeta { request_id: vec![1; 16], ..Default::default() });
     for said in [red.to_owned(), "x".repeat(10_000)] {
-        let (fail, progress) = (v1::task_request::Change::Fail, v1::task_request::Change::Progress);
+        let (fail, progress) = (v1::task_request::Op::Fail, v1::task_request::Op::Progress);
         let failed = v1::FailTaskRequest { meta: meta(), claim: claim.clone(), reason: said.clone(), permanent: true };
         let Ok((_, TaskOp::Fail { reason, .. })) = task_request(fail(failed)) else { panic!("{said}") };
         let note =

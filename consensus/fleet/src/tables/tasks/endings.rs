@@ -7,7 +7,7 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::outcome::Receipt;
 use skep_protocol::refusal::Refusal;
 use skep_protocol::task::{
-    Claim, Failure, KeptFor, ReclaimCause, Task, TaskChange, TaskState, TaskStatus, check_payload_within,
+    Claim, KeptFor, ReclaimCause, Task, TaskChange, TaskFailure, TaskState, TaskStatus, check_payload_within,
 };
 use skep_protocol::text::{AgentId, Reason};
 use skep_protocol::time::LogInstant;
@@ -209,7 +209,7 @@ impl Tasks {
         while !task.failures.is_empty() && task.failures.len() as u64 >= cx.limits.failures_kept {
             task.failures.remove(0);
         }
-        task.failures.push(Failure { attempt: task.attempts, reason: reason.clone(), at: cx.now });
+        task.failures.push(TaskFailure { attempt: task.attempts, reason: reason.clone(), at: cx.now });
         let attempts = task.attempts;
         match next {
             Some(Next { not_before, kept_for, change }) if attempts < task.spec.retry.attempts_max => {

@@ -2,7 +2,7 @@
 
 use skep_proto::v1;
 use skep_proto::v1::task_queries_client::TaskQueriesClient;
-use skep_proto::v1::task_request::Change;
+use skep_proto::v1::task_request::Op;
 use skep_proto::v1::task_requests_client::TaskRequestsClient;
 use tonic::{Request, Streaming};
 
@@ -29,7 +29,7 @@ macro_rules! task_request {
                 let pipe = self.pipe.get_or_init(|| Pipe::open(self.service()));
                 let sending = |request: Request<v1::$message>| {
                     let (pipe, request_id) = (pipe.clone(), request_id.clone());
-                    async move { pipe.send(request_id, Change::$variant(request.into_inner())).await }
+                    async move { pipe.send(request_id, Op::$variant(request.into_inner())).await }
                 };
                 send(self.asked(&id), &message, self.patience(), sending).await
             } else {
