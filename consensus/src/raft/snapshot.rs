@@ -4,7 +4,8 @@
 //!
 //! One that finds no room on the disk, or no descriptor, ends nothing. A snapshot that was to let go of some of the log is given
 //! up: the log goes on, and another is made once it [may fit](SnapshotRoom). One of the leader is waited with, since
-//! openraft knows no other answer. Whoever waits does so on the shard's own task, and has no helper meanwhile: those are for all shards.
+//! openraft knows no other answer. Whoever waits does so on the shard's own task, and has no helper meanwhile: those are
+//! for all shards.
 
 use std::io;
 use std::sync::Arc;

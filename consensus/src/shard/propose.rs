@@ -183,8 +183,8 @@ impl Shard {
         }
     }
 
-    /// Returns when the leader stops waiting for an entry with clients' requests. While this node has its quorum the entry is on its way, and
-    /// keeps its place among those in flight: another one would only be put behind it.
+    /// Returns when the leader stops waiting for an entry with clients' requests. While this node has its quorum the entry
+    /// is on its way, and keeps its place among those in flight: another one would only be put behind it.
     async fn entry_is_given_up(&self) {
         let mut view = self.view();
         let lost = async {
