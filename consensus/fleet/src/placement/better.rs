@@ -60,8 +60,9 @@ impl Look<'_> {
 
     /// Lets go of learners that nothing needs, and gets the one that an only voter needs.
     pub(super) fn tidy(&self) -> Option<Advice> {
-        let warm = self.warm();
-        let mut left = self.learners().iter().copied();
+        let (warm, spares) = (self.warm(), self.spares());
+        // One that has just connected may be needed yet: a learner outlives a change of leaders.
+        let mut left = self.learners().iter().copied().filter(|seat| spares.contains(seat) || self.is_dead(*seat));
         if let Some(seat) = left.find(|seat| Some(*seat) != warm && self.may_go(*seat)) {
             return Some(Advice::of(Step::Remove(vec![seat]), Why::NotNeeded(seat.node)));
         }

@@ -45,8 +45,8 @@ impl Look<'_> {
     /// Replaces a voter that is dead, wiped or always behind, once a learner has the log.
     pub(super) fn repair(&self) -> Option<Advice> {
         let out = self.failed().into_iter().find(|seat| self.may_go(*seat))?;
-        let living = self.voters().iter().filter(|seat| !self.is_dead(**seat)).count();
-        if self.voters().len() >= 5 && living <= 3 && self.goal() < self.voters().len() {
+        if self.goal() < self.voters().len() {
+            // It leaves, and nobody comes.
             return None;
         }
         let rest = without(self.voters(), out);
@@ -65,10 +65,8 @@ impl Look<'_> {
         // A node that lost its disk takes its own place.
         let only = self.usable(vote, &rest).into_iter().find(|seat| seat.node == out.node);
         match self.supply(&Need { seats: 1, beside: &rest, vote, only, urgent: true, why }) {
-            Supply::Ready(ready) => {
-                let into = *ready.first()?;
-                self.answers(&with(&rest, &ready)).then(|| Advice::of(Step::Replace { out, into }, why))
-            }
+            // The leader has a quorum, in which a voter that answers takes the place of one that does not, or may not.
+            Supply::Ready(ready) => ready.first().map(|into| Advice::of(Step::Replace { out, into: *into }, why)),
             Supply::First(advice) => Some(advice),
             Supply::Nobody => None,
         }
