@@ -150,6 +150,12 @@ mutants! {
     TermUnbounded = "term-unbounded",
     /// Whoever says that it leads is asked and believed, whether it votes or not.
     StrangerBelieved = "stranger-believed",
+    /// Voters are chosen whether they answer or not.
+    QuorumNotAwaited = "quorum-not-awaited",
+    /// A node that just came as a voter goes, and one that went comes back.
+    StepsUndone = "steps-undone",
+    /// A witness is handed the lead.
+    WitnessLeads = "witness-leads",
 }
 
 /// Whether a seeded bug is to happen.
