@@ -39,6 +39,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "skep-protocol",
             "skep-store",
             "skep-testnet",
+            "skep-trust",
         ],
     ),
     ("skep-tests", &["*"]),
