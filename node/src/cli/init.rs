@@ -39,15 +39,15 @@ impl Init {
         let name = NodeName::new(&self.name).map_err(Failure::usage)?;
         let site = SiteName::new(&self.site).map_err(Failure::usage)?;
         let addresses = self.ports.addresses()?;
-        let made = NewNode::begin(common.places()?)?;
+        let made = NewNode::begin(common.node_dir()?)?;
         made.end(&addresses.configuration(&name, &site))?;
-        let places = made.places();
+        let node_dir = made.node_dir();
         let node = View {
             node: made.identity.node().to_string(),
             name: name.to_string(),
             incarnation: made.incarnation.to_string(),
-            dir: places.dir.display().to_string(),
-            config: places.config().display().to_string(),
+            dir: node_dir.dir.display().to_string(),
+            config: node_dir.config().display().to_string(),
             mesh: addresses.mesh(),
             control: addresses.control,
             api: addresses.api,

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use clap::Args;
 use skep_consensus::{Identity, ReadableBy, write_whole};
 use skep_protocol::ids::Incarnation;
-use skep_protocol::places::Places;
+use skep_protocol::node_dir::NodeDir;
 use skep_protocol::text::{NodeName, SiteName};
 use skep_store::{Store, StoreOptions};
 
@@ -64,7 +64,7 @@ impl Addresses {
 
 /// A node that has all but its configuration.
 pub(crate) struct NewNode {
-    places: Places,
+    node_dir: NodeDir,
     /// Who it is.
     pub(crate) identity: Identity,
     /// That of its data.
@@ -73,41 +73,41 @@ pub(crate) struct NewNode {
 
 impl NewNode {
     /// Makes a directory with a key and a store, or goes on where an earlier attempt was cut off.
-    pub(crate) fn begin(places: Places) -> Result<Self, Failure> {
-        check_socket(&places)?;
-        let made = Made::find(&places)?;
+    pub(crate) fn begin(node_dir: NodeDir) -> Result<Self, Failure> {
+        check_socket(&node_dir)?;
+        let made = Made::find(&node_dir)?;
         match made {
             Made::Nothing | Made::WithoutConfig => {}
-            Made::WithoutKey => return Err(without_key(&places)),
+            Made::WithoutKey => return Err(without_key(&node_dir)),
             Made::Whole => {
-                let dir = places.dir.display();
+                let dir = node_dir.dir.display();
                 return Err(Failure::failed(format!("{dir} holds a node already; use another --dir, or move it away")));
             }
         }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&places.dir)
-            .map_err(|e| Failure::failed(format!("{}: {e}", places.dir.display())))?;
-        keep_to_owner(&places.dir, made == Made::Nothing)?;
-        let store = Store::open(&places.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
+            .create(&node_dir.dir)
+            .map_err(|e| Failure::failed(format!("{}: {e}", node_dir.dir.display())))?;
+        keep_to_owner(&node_dir.dir, made == Made::Nothing)?;
+        let store = Store::open(&node_dir.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
         // A key that is there is one that an earlier attempt made, which was cut off: it goes on where that ended.
         let identity = match made {
-            Made::WithoutConfig => Identity::load(&places.key()),
-            Made::Nothing | Made::WithoutKey | Made::Whole => Identity::create(&places.key(), rand::random()),
+            Made::WithoutConfig => Identity::load(&node_dir.key()),
+            Made::Nothing | Made::WithoutKey | Made::Whole => Identity::create(&node_dir.key(), rand::random()),
         };
         let identity = identity.map_err(Failure::failed)?;
-        Ok(Self { identity, incarnation: store.incarnation(), places })
+        Ok(Self { identity, incarnation: store.incarnation(), node_dir })
     }
 
     /// Where its files are.
-    pub(crate) fn places(&self) -> &Places {
-        &self.places
+    pub(crate) fn node_dir(&self) -> &NodeDir {
+        &self.node_dir
     }
 
     /// Writes the configuration: with it, the node is made.
     pub(crate) fn end(&self, configuration: &str) -> Result<(), Failure> {
-        let path = self.places.config();
+        let path = self.node_dir.config();
         write_whole(&path, configuration.as_bytes(), ReadableBy::Owner)
             .map_err(|e| Failure::failed(format!("{}: {e}", path.display())))
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use skep_protocol::places::Places;
+use skep_protocol::node_dir::NodeDir;
 use skep_protocol::text::{NodeName, OperatorName, SiteName};
 use skep_trust::{SecretKey, SiteTime};
 
@@ -56,8 +56,8 @@ impl Init {
         let site = SiteName::new(&self.site).map_err(Failure::usage)?;
         let name = NodeName::new(&self.name).map_err(Failure::usage)?;
         let addresses = self.ports.addresses()?;
-        let places = common.places()?;
-        let (root_dir, files) = (self.root_dir(&site, &places)?, SiteFiles::of(&places));
+        let node_dir = common.node_dir()?;
+        let (root_dir, files) = (self.root_dir(&site, &node_dir)?, SiteFiles::of(&node_dir));
         let root_keys = RootKeys::of(&root_dir);
         // A site that is there was made by an earlier attempt, which was cut off: it goes on where that ended.
         let goes_on = files.are_there().map_err(Failure::failed)?;
@@ -65,7 +65,7 @@ impl Init {
             let dir = root_dir.display();
             return Err(Failure::failed(format!("{dir} has the root keys of another site; give another --root-dir")));
         }
-        let node = NewNode::begin(places)?;
+        let node = NewNode::begin(node_dir)?;
         let (seed, key_file) = self.key.seed_or_new()?;
         let operator = SecretKey::from_seed(&seed);
         if !goes_on {
@@ -73,7 +73,7 @@ impl Init {
             files.create(&kept).map_err(Failure::failed)?;
         }
         let kept = files.read().map_err(Failure::failed)?;
-        let (document, dir) = (kept.view.root().document(), node.places().dir.display());
+        let (document, dir) = (kept.view.root().document(), node.node_dir().dir.display());
         if document.name != site || !document.operators.contains_key(&operator.public()) {
             return Err(Failure::failed(format!(
                 "{dir} holds the site {}, and the name or the first operator's key is another: give that name and \
@@ -87,9 +87,9 @@ impl Init {
     }
 
     /// Where the root keys are to be: not where a thief of the machine looks for the node's.
-    fn root_dir(&self, site: &SiteName, places: &Places) -> Result<PathBuf, Failure> {
+    fn root_dir(&self, site: &SiteName, node_dir: &NodeDir) -> Result<PathBuf, Failure> {
         let dir = self.root_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{site}-root")));
-        if absolute(&dir)?.starts_with(absolute(&places.dir)?) {
+        if absolute(&dir)?.starts_with(absolute(&node_dir.dir)?) {
             return Err(Failure::usage(format!(
                 "{}: root keys are not kept in the node's directory; give another --root-dir",
                 dir.display()

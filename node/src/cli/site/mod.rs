@@ -28,13 +28,13 @@ impl Site {
 }
 
 fn show(common: &Common) -> Result<(), Failure> {
-    let places = common.places()?;
-    let files = SiteFiles::of(&places);
+    let node_dir = common.node_dir()?;
+    let files = SiteFiles::of(&node_dir);
     if !files.are_there().map_err(Failure::failed)? {
-        let dir = places.dir.display();
+        let dir = node_dir.dir.display();
         return Err(Failure::usage(format!("{dir}: there is no site here; 'skep site init' makes one")));
     }
     let kept = files.read().map_err(Failure::failed)?;
-    let node = Identity::load(&places.key()).map_err(Failure::failed)?.node();
+    let node = Identity::load(&node_dir.key()).map_err(Failure::failed)?.node();
     view::Shown::of(&kept, PublicKey::from(node)).print(common.output)
 }

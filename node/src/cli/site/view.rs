@@ -49,7 +49,7 @@ pub(super) struct New {
 
 impl New {
     pub(super) fn of(kept: &Kept, node: &NewNode, addresses: Addresses, of: &Where) -> Self {
-        let (root, places) = (kept.view.root(), node.places());
+        let (root, node_dir) = (kept.view.root(), node.node_dir());
         let document = root.document();
         let count = u32::try_from(document.root_keys.len()).unwrap_or(u32::MAX);
         let until = kept.chain.certificate().map_or(0, |certificate| certificate.validity.until.0);
@@ -60,8 +60,8 @@ impl New {
             incarnation: node.incarnation.to_string(),
             operator: listed(document.operators.keys()).join(","),
             operator_key: of.key_file.clone(),
-            dir: places.dir.clone(),
-            config: places.config(),
+            dir: node_dir.dir.clone(),
+            config: node_dir.config(),
             mesh: addresses.mesh(),
             control: addresses.control,
             api: addresses.api,

@@ -21,7 +21,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let files = SiteFiles::of(&Places::of(dir.path()));
+        let files = SiteFiles::of(&NodeDir::of(dir.path()));
         let founded = hall(2).unwrap();
         let hints =
             vec![MemberAddress { node: key(NODE), control: Some("10.0.0.7:7341".parse().unwrap()), mesh: None }];

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use skep_consensus::{ReadableBy, replace_whole};
 use skep_protocol::codec::Encoded;
-use skep_protocol::places::Places;
+use skep_protocol::node_dir::NodeDir;
 use skep_trust::{
     Admission, Admitted, Chain, MemberAddress, PublicKey, Refusal, SiteClock, SiteNews, SiteTime, SiteView,
 };
@@ -54,8 +54,8 @@ pub(crate) struct SiteFiles {
 
 impl SiteFiles {
     /// Those in a node's directory.
-    pub(crate) fn of(places: &Places) -> Self {
-        Self { dir: places.site() }
+    pub(crate) fn of(node_dir: &NodeDir) -> Self {
+        Self { dir: node_dir.site() }
     }
 
     /// Whether the node belongs to a site that was made, or that it joined.
