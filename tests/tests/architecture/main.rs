@@ -14,10 +14,11 @@ use std::path::Path;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Who may import whom. A crate that is not here may not exist.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("skep-protocol", &[]),
     ("skep-proto", &["skep-protocol"]),
     ("skep-trust", &["skep-protocol"]),
+    ("skep-admission", &["skep-protocol", "skep-trust"]),
     ("skep-client", &["skep-proto", "skep-protocol"]),
     ("skep-config", &["skep-protocol"]),
     ("skep-fleet", &["skep-protocol"]),
@@ -39,6 +40,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "skep-protocol",
             "skep-store",
             "skep-testnet",
+            "skep-trust",
         ],
     ),
     ("skep-tests", &["*"]),
