@@ -1,0 +1,7 @@
+//! Admission by certificates: the talk of two ends, whole meshes, and what a stranger hears.
+
+mod hall;
+mod meshes;
+mod pipe;
+mod probe;
+mod talks;
