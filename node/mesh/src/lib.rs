@@ -33,7 +33,7 @@ mod speakers;
 mod threads;
 mod transport;
 
-pub use envelopes::Dropped;
+pub use envelopes::DroppedEnvelopes;
 pub use error::MeshError;
 pub use handle::{KnownMembers, MeshHandle, MeshView};
 pub use service::Mesh;

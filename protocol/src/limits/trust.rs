@@ -34,3 +34,5 @@ pub const SITE_NEWS_BYTES_MAX: usize = 1024 * 1024;
 /// Statements in one page of such news that do not hold. Nothing behind the last of these is looked at, so that a
 /// stranger has few signatures verified in vain.
 pub const SITE_NEWS_FAULTS_MAX: usize = 8;
+/// Members of whom a node keeps where they are said to be. It keeps the first ones.
+pub const SITE_HINTS_MAX: usize = 64;

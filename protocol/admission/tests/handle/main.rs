@@ -66,7 +66,7 @@ fn what_one_learns_all_judge_by_and_are_woken_for() {
 }
 
 #[test]
-fn a_member_whose_issuer_is_dropped_is_let_out_and_one_whose_issuer_stays_is_not() {
+fn a_member_whose_issuer_is_dropped_is_cut_off_and_one_whose_issuer_stays_is_not() {
     let with = |document: RootDocument| {
         let handle = handle();
         let member = handle.admit(&shown(OTHER, LIFE), key(OTHER)).unwrap().member;

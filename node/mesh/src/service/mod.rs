@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::admit::{DoorEvent, Left, Refusals};
 use crate::behaviour::{AtDoor, Behaviour, Event, ProtocolsEvent, process_of};
 use crate::dials::Dial;
-use crate::envelopes::{Dropped, Judged, Outgoing, Signer, Verifier};
+use crate::envelopes::{DroppedEnvelopes, Judged, Outgoing, Signer, Verifier};
 use crate::error::{MeshError, reason};
 use crate::gate::Gate;
 use crate::handle::{MeshHandle, MeshView};
@@ -57,7 +57,7 @@ struct Service {
     site: Option<Site>,
     gate: Arc<Gate>,
     floors: SharedFloors,
-    dropped: Arc<Dropped>,
+    dropped: Arc<DroppedEnvelopes>,
     /// The listed peers, or members of the site, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
     links: Links,
@@ -115,7 +115,7 @@ impl Mesh {
         let kept = keeps.map(Kept::of);
         // Higher with each start, and another number in each of two copies of a directory.
         let process = (u64::from(kept.as_ref().map_or(1, Kept::start)) << u32::BITS) | u64::from(rand::random::<u32>());
-        let dropped: Arc<Dropped> = Arc::default();
+        let dropped: Arc<DroppedEnvelopes> = Arc::default();
         let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
         let gate = Arc::new(Gate::new(arrived, Arc::clone(&dropped)));
         let site = site.map(|site| Site::new(site, config));
