@@ -43,7 +43,7 @@ pub(crate) struct Protocols {
 
 impl Behaviour {
     /// `process` is another number for each run of the program, and a higher one: peers tell by it that a node came again.
-    /// `members`: those of the site, if there is one; without it, the listed peers are admitted.
+    /// `members`: those of the site, if there is one; without it, the door admits the listed peers.
     pub(crate) fn new(
         key: &identity::Keypair,
         config: &MeshConfig,

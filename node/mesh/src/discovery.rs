@@ -1,4 +1,5 @@
-//! Finding the peers that are listed, or known to be members: by each other's knowledge of addresses, and by multicast on the same network.
+//! Finding the peers that are listed, or known to be members: by each other's knowledge of addresses, and by multicast
+//! on the same network.
 //!
 //! Both only say what they hear. What is kept of it, and what is dialled, is decided by our own table of hints: the tables of both
 //! libraries take whatever they are told, without a limit. The handshake proves who is there, and nobody who is not listed is

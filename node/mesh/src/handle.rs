@@ -27,8 +27,8 @@ pub struct MeshView {
     pub replaced: u64,
     /// Peers under whose identity two processes run, and when both were last met.
     pub shared: BTreeMap<NodeId, Instant>,
-    /// Connections that were not admitted so far, or not any more, by kind of reason. Without a site there are none: peers that are
-    /// not listed are not connected.
+    /// Connections that this node did not admit so far, or cut off again, by kind of reason. Without a site there are
+    /// none: the node connects to no peer that is not listed.
     pub refused: BTreeMap<&'static str, u64>,
 }
 
@@ -77,9 +77,9 @@ impl MeshHandle {
         self.cut_off.send_replace(nodes);
     }
 
-    /// Dials these members of the site from now on, beside those of the configuration, and no others. An address is a hint: the
-    /// member's key is proved by the handshake, and that it is a member by its certificate. Without a site this does nothing: the
-    /// list says who is dialled.
+    /// Dials these members of the site from now on, beside those of the configuration, and no others. An address is a
+    /// hint: the handshake proves the member's key, and the certificate that it is a member. Without a site this does
+    /// nothing: the list says which peers the node dials.
     pub fn know_members(&self, members: KnownMembers) {
         if let Some(known) = &self.members {
             known.send_replace(members);

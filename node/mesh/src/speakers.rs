@@ -1,4 +1,4 @@
-//! Whose envelopes count.
+//! The nodes whose envelopes count.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use skep_protocol::text::AgentId;
 
 use crate::admit::{Members, may_publish};
 
-/// Why what somebody says does not count here. It may where it comes from: who passes it on did no wrong.
+/// Why what a node says does not count here. It may count elsewhere: a neighbour that passes it on did no wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotHeard {
     /// The node is not admitted here.
@@ -16,12 +16,12 @@ pub(crate) enum NotHeard {
     NotIts,
 }
 
-/// Those whose envelopes count.
+/// The nodes whose envelopes count.
 #[derive(Clone, Debug)]
 pub(crate) enum Speakers {
-    /// The listed peers. What their software says is the driver's question.
+    /// The listed peers. For which agents they speak is the driver's question.
     Listed(BTreeSet<NodeId>),
-    /// The members of the site that were met, each for the agents that its certificate names.
+    /// The members of the site that this node met, each for the agents that its certificate names.
     Members(Members),
 }
 

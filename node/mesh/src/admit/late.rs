@@ -1,7 +1,8 @@
 //! A handler that is not there before its peer is admitted.
 //!
-//! Until then it offers no protocol, asks for no substream, and hears of none. From then on it accepts what the peer opens; it
-//! speaks itself once the peer listens as well, since a protocol that is refused once is taken for one that the peer does not know.
+//! Until then it offers no protocol, asks for no substream, and hears of none. From then on it accepts what the peer
+//! opens. It speaks itself once the peer listens as well, since gossip takes a protocol that a peer refuses once for
+//! one that the peer does not know.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The members of the site that were met.
 //!
-//! Who signed an envelope need not be a neighbour: it was one once, and its chain held then. Whether it is a member still is
-//! asked each time.
+//! The node that signed an envelope need not be a neighbour: it was one once, and its chain held then. Whether it is a
+//! member still is asked each time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,7 +51,7 @@ impl Members {
         met.of.get(&node).map(|(_, member)| Arc::clone(member))
     }
 
-    /// Whether a node was met, and was revoked since. One whose certificate has ended is none: it may have another one.
+    /// Whether a node was met, and was revoked since. A node whose certificate has ended may have another one.
     pub(crate) fn is_revoked(&self, node: NodeId) -> bool {
         let judged = self.met(node).map(|member| self.site.judge(&member));
         matches!(judged, Some(Err(Refusal::Revoked { .. })))
@@ -63,7 +63,8 @@ impl Members {
     }
 }
 
-/// Whether a member may publish what an agent says: its certificate names that agent, and a role that does more than to read or to vote.
+/// Whether a member may publish what an agent says: its certificate names that agent, and a role that does more than to
+/// read, or to vote without data.
 pub(crate) fn may_publish(member: &Member, source: &AgentId) -> bool {
     let speaks = |role: &Role| !matches!(role, Role::Observer | Role::Witness);
     member.grants.roles.iter().any(speaks) && member.serves(source)

@@ -1,8 +1,8 @@
-//! Places of those who come, until they are admitted.
+//! Places of connections that come in, until their peers are admitted.
 //!
-//! Who comes shows its key in the handshake, and its chain after that. Until then it has a place of its own, and there are few. No
-//! address has all of them, and those of addresses at which members are, or were, are none of a stranger's. Who turns out to have
-//! the key of a member gives its place back at once: strangers keep no known member out.
+//! A peer shows its key in the handshake, and its chain after that. Until then its connection has a place, and places
+//! are few. No address has all of them, and addresses at which members are, or were, have places of their own. A peer
+//! that proves to have the key of a member gives its place back at once: strangers keep no known member out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use skep_protocol::limits;
 
-/// Of whom a place is.
+/// A place that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     source: Option<IpAddr>,
@@ -27,7 +27,7 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// Somebody comes. Whether there is a place; it is kept until it is given back.
+    /// A connection comes in. Whether there is a place; the connection has it until it is given back.
     pub(crate) fn take(&mut self, connection: ConnectionId, from: &Multiaddr, is_known: bool) -> bool {
         let place = Place { source: host(from), is_known };
         let same = |other: &&Place| other.is_known == is_known;
@@ -41,7 +41,7 @@ impl Places {
         has_room
     }
 
-    /// It is admitted, known to be a member, or gone.
+    /// The peer of a connection is admitted, or known to be a member, or gone.
     pub(crate) fn give_back(&mut self, connection: ConnectionId) {
         self.taken.remove(&connection);
     }

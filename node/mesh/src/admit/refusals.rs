@@ -25,9 +25,7 @@ pub(crate) enum NotAdmitted {
     #[error("it did not show in time that it belongs to the site")]
     Silent,
     /// It closed the connection, or the connection broke.
-    #[error(
-        "the connection ended before both had shown that they belong to the site; perhaps the peer refuses this node: {0}"
-    )]
+    #[error("the connection ended before both ends were admitted; perhaps the peer refuses this node: {0}")]
     Ended(String),
     /// There was no place for it.
     #[error("there is no place for its connection: {0}")]
@@ -69,7 +67,7 @@ pub(crate) enum Unwelcome {
     /// It is not in the list.
     #[error("peer {0} is not in the list of peers")]
     NotListed(PeerId),
-    /// It is not known to be a member: nobody is dialled who is none.
+    /// It is not known to be a member: the node dials no other peer.
     #[error("peer {0} is not known to be a member of the site")]
     NotAMember(PeerId),
     /// It was cut off.

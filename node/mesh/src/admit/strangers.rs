@@ -1,4 +1,4 @@
-//! Those who are connected, and have not shown yet that they are members.
+//! Peers that are connected, and have not shown yet that they are members.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -35,13 +35,13 @@ impl Strangers {
         Ok(Terms { protocol: self.protocol.clone(), site: self.members.site.clone(), peer: PublicKey::from(node) })
     }
 
-    /// Somebody comes from an address.
+    /// A connection comes in from an address.
     pub(crate) fn comes(&mut self, connection: ConnectionId, from: &Multiaddr) -> Result<(), Unwelcome> {
         let is_known = host(from).is_some_and(|from| self.hosts.values().any(|host| *host == from));
         if self.places.take(connection, from, is_known) { Ok(()) } else { Err(Unwelcome::TooMany) }
     }
 
-    /// It is admitted, known to be a member, or gone.
+    /// The peer of a connection is admitted, or known to be a member, or gone.
     pub(crate) fn give_back(&mut self, connection: ConnectionId) {
         self.places.give_back(connection);
     }

@@ -7,7 +7,7 @@
 //! | judges the acceptor; what the acceptor lacks, if their news differ; that it listens | |
 //! | | judges the dialler; that it listens |
 //!
-//! That a side listens is an empty frame. It is sent once what the other one may say next is understood.
+//! That a side listens is an empty frame. A side sends it once it understands what the other one may say next.
 
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         Ok(self.site.admit(shown, self.peer)?.member)
     }
 
-    /// Tells what the peer lacks, in one page or more.
+    /// Tells the peer what it lacks, in one page or more.
     async fn tell_news(&mut self, theirs: &TrustNews) -> Result<(), NotAdmitted> {
         let mut page = self.site.missing_of(theirs).unwrap_or_default();
         for left in (0..PAGES_MAX).rev() {
@@ -187,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Judged<S> {
     }
 }
 
-/// The latest root documents, as many as may be shown to who is not known to be a member. None if there is but the first one.
+/// The latest root documents, as many as an acceptor takes from a stranger. None if there is the first one only.
 fn documents(site: &SiteHandle, ours: &TrustNews) -> SiteNews {
     if ours.root_version <= 1 {
         return SiteNews::default();

@@ -71,8 +71,8 @@ fn surplus(links: &[Link], stays: Dialled, process: Option<&String>) -> Vec<Conn
 pub(crate) struct Links {
     local: PeerId,
     open: BTreeMap<PeerId, Vec<Link>>,
-    /// The processes of each peer that were met last, in the order in which they were first met. Of peers that are not connected,
-    /// few are remembered.
+    /// The processes of each peer that were met last, in the order in which they were first met. Of peers that are not
+    /// connected, few are remembered.
     met: BTreeMap<PeerId, Vec<String>>,
     /// When two processes of a peer were last met at once.
     shared: BTreeMap<PeerId, Instant>,

@@ -63,7 +63,7 @@ struct Service {
     links: Links,
     /// Of those who wanted to connect and were refused, or did not finish.
     strangers: Noise<()>,
-    /// Of those who were connected, and not admitted.
+    /// Connections that were made, and whose peers are not admitted.
     refusals: Refusals,
     /// Of listed peers of which somebody said where they are. Apart from strangers: however many these are, they hide none of those.
     told: Noise<PeerId>,
@@ -97,9 +97,9 @@ impl Mesh {
         Self::start_in(None, seed, config, keeps)
     }
 
-    /// The same in a site: its members are admitted, and nobody else is. The peers of the configuration are members that may be
-    /// found, with addresses at which they may be; [others](MeshHandle::know_members) are told later. Without a site, the listed
-    /// peers are admitted.
+    /// The same in a site: the node admits its members, and no other peer. The peers of the configuration are members
+    /// that the node dials, with addresses at which they may be; it is told of [others](MeshHandle::know_members)
+    /// later. Without a site, the node admits the listed peers.
     ///
     /// # Errors
     /// See [`Self::start`].
@@ -471,7 +471,7 @@ impl Service {
     }
 }
 
-/// Lets the listed peers in, or those of them who turn out to be members, and plans to dial them.
+/// Lets the listed peers in, or those of them that prove to be members, and plans to dial them.
 fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<PeerId, Dial>, MeshError> {
     let failed = |why: String| MeshError::new(&why);
     let mut dials = BTreeMap::new();
@@ -493,7 +493,7 @@ fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<Pe
     Ok(dials)
 }
 
-/// The listed peers, whose envelopes count where there is no site.
+/// The listed peers: their envelopes count where there is no site.
 fn listed(config: &MeshConfig, own: NodeId) -> Speakers {
     Speakers::Listed(config.peers.iter().map(|peer| peer.id).filter(|id| *id != own).collect())
 }

@@ -44,7 +44,7 @@ impl Site {
         Speakers::Members(self.members())
     }
 
-    /// Through which it is told who is a member.
+    /// Through which the node tells who is a member.
     pub(super) fn told(&self) -> Arc<watch::Sender<KnownMembers>> {
         Arc::clone(&self.told)
     }
@@ -60,7 +60,7 @@ impl Site {
 }
 
 impl Service {
-    /// Closes the connections of those who are no members any more, and forgets what was kept for them.
+    /// Closes the connections of peers that are no members any more, and forgets how far revoked senders have come.
     pub(super) fn judge_anew(&mut self) {
         let Some(site) = &self.site else { return };
         let members = &site.members;
@@ -94,7 +94,7 @@ impl Service {
         }
     }
 
-    /// A member is dialled from now on, unless there are too many: then it dials.
+    /// Dials a member from now on, unless there are too many: then the member dials this node.
     pub(super) fn expect(&mut self, peer: PeerId) {
         let is_new = !self.dials.contains_key(&peer) && peer != *self.swarm.local_peer_id();
         let Some(node) = node_id(&peer).filter(|_| is_new && self.dials.len() < limits::MESH_MEMBERS_MAX) else {
@@ -116,7 +116,7 @@ impl Service {
         });
     }
 
-    /// Somebody who was connected is not admitted, or not any more.
+    /// A peer that was connected is not admitted, or not any more.
     pub(super) fn on_not_admitted(&mut self, peer: PeerId, dialled: bool, why: &NotAdmitted) {
         if let Some(times) = self.refusals.count(why, Instant::now()) {
             tracing::warn!(%peer, dialled, kind = why.kind(), %why, times, "a connection to the mesh is not admitted");
