@@ -253,7 +253,7 @@ impl<B: NetworkBehaviour> Door<B> {
         let endpoint = link.endpoint.clone();
         let Some(site) = &mut self.site else { return };
         site.give_back(connection);
-        // All others were perhaps judged again since.
+        // All others were perhaps judged anew since it was judged.
         if let Err(refusal) = site.members.site.judge(&member) {
             return self.refuse(peer, connection, refusal.into());
         }
@@ -315,7 +315,7 @@ impl<B: NetworkBehaviour> Door<B> {
                 }));
                 self.say(DoorEvent::Left(Left { peer, connection, endpoint, remaining, why: why.to_owned() }));
             }
-            // Behind the door somebody may wait for it to be made.
+            // Kademlia may wait for it to be made.
             State::Stranger if endpoint.is_dialer() => {
                 let failure =
                     DialFailure { peer_id: Some(peer), error: &DialError::Aborted, connection_id: connection };

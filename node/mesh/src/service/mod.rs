@@ -20,7 +20,7 @@ use skep_protocol::telemetry::{Envelope, TopicPath};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::admit::{DoorEvent, Left, Refusals};
+use crate::admit::{DoorEvent, Left};
 use crate::behaviour::{AtDoor, Behaviour, Event, ProtocolsEvent, process_of};
 use crate::dials::Dial;
 use crate::envelopes::{DroppedEnvelopes, Judged, Outgoing, Signer, Verifier};
@@ -63,8 +63,6 @@ struct Service {
     links: Links,
     /// Of those who wanted to connect and were refused, or did not finish.
     strangers: Noise<()>,
-    /// Connections that were made, and whose peers are not admitted.
-    refusals: Refusals,
     /// Of listed peers of which somebody said where they are. Apart from strangers: however many these are, they hide none of those.
     told: Noise<PeerId>,
 }
@@ -157,7 +155,6 @@ impl Mesh {
             dials,
             links: Links::new(local),
             strangers: Noise::new(),
-            refusals: Refusals::new(),
             told: Noise::new(),
         };
         let task = tokio::spawn(service.run(stopped));
@@ -460,13 +457,20 @@ impl Service {
 
     fn note_down(&mut self, peer: PeerId, why: String) {
         let Some(node) = node_id(&peer) else { return };
-        if let Some(dial) = self.dials.get_mut(&peer) {
+        let dial = self.dials.get_mut(&peer);
+        let is_dialled = dial.is_some();
+        if let Some(dial) = dial {
             dial.down(Instant::now(), jitter());
         }
         tracing::info!(peer = %node, why, "mesh disconnected");
         self.view.send_modify(|view| {
             view.up.remove(&node);
-            view.errors.insert(node, why);
+            // Of members beyond those that are dialled nothing is kept.
+            if is_dialled {
+                view.errors.insert(node, why);
+            } else {
+                view.shared.remove(&node);
+            }
         });
     }
 }

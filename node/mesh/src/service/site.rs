@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Dial, Multiaddr, Service, Step, node_id, peer_id};
-use crate::admit::{Members, NotAdmitted};
+use crate::admit::{Members, NotAdmitted, Refusals};
 use crate::handle::KnownMembers;
 use crate::speakers::Speakers;
 
@@ -23,6 +23,8 @@ pub(super) struct Site {
     changes: watch::Receiver<u64>,
     /// The peers of the configuration: whatever else is known, they are dialled.
     configured: BTreeSet<NodeId>,
+    /// Connections that were made, and whose peers are not admitted.
+    refusals: Refusals,
     told: Arc<watch::Sender<KnownMembers>>,
     known: watch::Receiver<KnownMembers>,
 }
@@ -32,7 +34,8 @@ impl Site {
         let (told, known) = watch::channel(KnownMembers::new());
         let configured = config.peers.iter().map(|peer| peer.id).collect();
         let changes = site.changed();
-        Self { members: Members::of(site), changes, configured, told: Arc::new(told), known }
+        let (members, refusals) = (Members::of(site), Refusals::new());
+        Self { members, changes, configured, refusals, told: Arc::new(told), known }
     }
 
     pub(super) fn members(&self) -> Members {
@@ -118,12 +121,13 @@ impl Service {
 
     /// A peer that was connected is not admitted, or not any more.
     pub(super) fn on_not_admitted(&mut self, peer: PeerId, dialled: bool, why: &NotAdmitted) {
-        if let Some(times) = self.refusals.count(why, Instant::now()) {
+        let Some(site) = &mut self.site else { return };
+        if let Some(times) = site.refusals.count(why, Instant::now()) {
             tracing::warn!(%peer, dialled, kind = why.kind(), %why, times, "a connection to the mesh is not admitted");
         }
         let node = self.dials.get(&peer).map(|dial| dial.node);
         self.view.send_modify(|view| {
-            view.refused.clone_from(self.refusals.counts());
+            view.refused.clone_from(site.refusals.counts());
             if let Some(node) = node.filter(|node| !view.up.contains(node)) {
                 view.errors.insert(node, why.to_string());
             }

@@ -118,7 +118,7 @@ async fn a_stranger_is_opened_nothing_and_accepted_nothing() {
     // Until it is closed.
     let noted = Probe::dial(66, &at).note_until(|_| false).await;
     let refused = SPOKEN.map(|name| Noted::RefusedByNode(name.to_owned()));
-    assert_eq!(noted, refused.into());
+    assert_eq!(noted, BTreeSet::from(refused));
     until_refused(&node_of_site, "silent").await;
     assert!(!node_of_site.handle().view().borrow().up.contains(&node(66)));
 }

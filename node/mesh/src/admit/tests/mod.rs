@@ -1,5 +1,6 @@
 //! Admission by certificates: the talk of two ends, whole meshes, and what a stranger hears.
 
+mod doors;
 mod hall;
 mod meshes;
 mod pipe;
