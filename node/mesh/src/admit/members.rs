@@ -51,6 +51,19 @@ impl Members {
         met.of.get(&node).map(|(_, member)| Arc::clone(member))
     }
 
+    /// Judges all members that were met: under another root document their chains are verified again, and each question
+    /// after this one is answered at once.
+    pub(crate) fn judge_all(&self) {
+        for member in self.all_met() {
+            let _ = self.site.judge(&member);
+        }
+    }
+
+    fn all_met(&self) -> Vec<Arc<Member>> {
+        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.of.values().map(|(_, member)| Arc::clone(member)).collect()
+    }
+
     /// Whether a node was met, and was revoked since. A node whose certificate has ended may have another one.
     pub(crate) fn is_revoked(&self, node: NodeId) -> bool {
         let judged = self.met(node).map(|member| self.site.judge(&member));

@@ -9,6 +9,7 @@ use skep_config::MeshConfig;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Dial, Multiaddr, Service, Step, node_id, peer_id};
@@ -21,6 +22,8 @@ pub(super) struct Site {
     members: Members,
     /// Rises when links are to be judged anew.
     changes: watch::Receiver<u64>,
+    /// Judges the members that were met, beside the task of the swarm.
+    judging: Option<JoinHandle<()>>,
     /// The peers of the configuration: whatever else is known, they are dialled.
     configured: BTreeSet<NodeId>,
     /// Connections that were made, and whose peers are not admitted.
@@ -35,7 +38,7 @@ impl Site {
         let configured = config.peers.iter().map(|peer| peer.id).collect();
         let changes = site.changed();
         let (members, refusals) = (Members::of(site), Refusals::new());
-        Self { members, changes, configured, refusals, told: Arc::new(told), known }
+        Self { members, changes, judging: None, configured, refusals, told: Arc::new(told), known }
     }
 
     pub(super) fn members(&self) -> Members {
@@ -52,13 +55,30 @@ impl Site {
         Arc::clone(&self.told)
     }
 
-    /// What is to be done next.
+    /// What is to be done next. Nothing is lost if the caller stops waiting.
     pub(super) async fn next(&mut self) -> Step {
-        tokio::select! {
-            Ok(()) = self.changes.changed() => Step::JudgeAnew,
-            Ok(()) = self.known.changed() => Step::Members,
-            else => std::future::pending().await,
+        loop {
+            let is_idle = self.judging.is_none();
+            tokio::select! {
+                () = ended(&mut self.judging) => {
+                    self.judging = None;
+                    return Step::JudgeAnew;
+                }
+                Ok(()) = self.changes.changed(), if is_idle => {
+                    let members = self.members.clone();
+                    self.judging = Some(tokio::task::spawn_blocking(move || members.judge_all()));
+                }
+                Ok(()) = self.known.changed() => return Step::Members,
+            }
         }
+    }
+}
+
+/// Until what is under way has ended, if anything is.
+async fn ended(under_way: &mut Option<JoinHandle<()>>) {
+    match under_way {
+        Some(task) => drop(task.await),
+        None => std::future::pending().await,
     }
 }
 
