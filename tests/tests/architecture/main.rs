@@ -23,7 +23,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("skep-config", &["skep-protocol"]),
     ("skep-fleet", &["skep-protocol"]),
     ("skep-engine", &["skep-config", "skep-protocol"]),
-    ("skep-mesh", &["skep-config", "skep-protocol"]),
+    ("skep-mesh", &["skep-admission", "skep-config", "skep-protocol", "skep-trust"]),
     ("skep-api", &["skep-config", "skep-proto", "skep-protocol"]),
     ("skep-store", &["skep-protocol"]),
     ("skep-consensus", &["skep-config", "skep-fleet", "skep-protocol", "skep-store"]),
