@@ -110,7 +110,8 @@ impl Key {
         let (secret, file) = match self {
             Self::New { path } => {
                 let file = path.find()?;
-                (OperatorSecret::from_seed(&make(&file)?), file)
+                let seed = make(&file)?;
+                (OperatorSecret::from_seed(&seed), file)
             }
             Self::Show { path } => (path.load()?, path.find()?),
         };

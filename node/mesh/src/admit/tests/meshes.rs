@@ -117,7 +117,7 @@ async fn a_stranger_is_opened_nothing_and_accepted_nothing() {
     until_up(&node_of_site, 31).await;
     // Until it is closed.
     let noted = Probe::dial(66, &at).note_until(|_| false).await;
-    let refused = SPOKEN.map(|name| Noted::RefusedByNode(name.to_owned()));
+    let refused = SPOKEN.map(|name| Noted::Refused(name.to_owned()));
     assert_eq!(noted, BTreeSet::from(refused));
     until_refused(&node_of_site, "silent").await;
     assert!(!node_of_site.handle().view().borrow().up.contains(&node(66)));
@@ -129,10 +129,8 @@ async fn a_listed_peer_is_opened_and_accepted_what_the_mesh_speaks() {
     let (by_list, _) = start_heard(30, None, vec![peer(node(66), None)]);
     by_list.handle().subscribe(pose());
     let at = address(&by_list, "tcp").await;
-    let opened =
-        ["/meshsub/1.3.0", "/ipfs/id/1.0.0", "/ipfs/ping/1.0.0"].map(|name| Noted::OpenedByNode(name.to_owned()));
-    let accepted =
-        ["/meshsub/1.3.0", "/skep/s/kad/1", "/ipfs/id/1.0.0"].map(|name| Noted::AcceptedByNode(name.to_owned()));
+    let opened = ["/meshsub/1.3.0", "/ipfs/id/1.0.0", "/ipfs/ping/1.0.0"].map(|name| Noted::Opened(name.to_owned()));
+    let accepted = ["/meshsub/1.3.0", "/skep/s/kad/1", "/ipfs/id/1.0.0"].map(|name| Noted::Accepted(name.to_owned()));
     let wanted: BTreeSet<Noted> = opened.into_iter().chain(accepted).collect();
     let noted = Probe::dial(66, &at).note_until(|noted| noted.is_superset(&wanted)).await;
     assert!(noted.is_superset(&wanted), "{noted:?}");

@@ -58,11 +58,11 @@ impl<C> OutboundUpgrade<C> for AnyOf {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Noted {
     /// The node opened a stream of this protocol.
-    OpenedByNode(String),
+    Opened(String),
     /// The node accepted a stream of this protocol.
-    AcceptedByNode(String),
+    Accepted(String),
     /// It did not.
-    RefusedByNode(String),
+    Refused(String),
 }
 
 struct ProbeHandler {
@@ -111,14 +111,14 @@ impl ConnectionHandler for ProbeHandler {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (name, stream), .. }) => {
                 self.streams.push(stream);
-                self.noted.push_back(Noted::OpenedByNode(name.to_string()));
+                self.noted.push_back(Noted::Opened(name.to_string()));
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (name, stream), .. }) => {
                 self.streams.push(stream);
-                self.noted.push_back(Noted::AcceptedByNode(name.to_string()));
+                self.noted.push_back(Noted::Accepted(name.to_string()));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, .. }) => {
-                self.noted.push_back(Noted::RefusedByNode(info.to_string()));
+                self.noted.push_back(Noted::Refused(info.to_string()));
             }
             _ => {}
         }
