@@ -150,6 +150,8 @@ mutants! {
     TermUnbounded = "term-unbounded",
     /// Whoever says that it leads is asked and believed, whether it votes or not.
     StrangerBelieved = "stranger-believed",
+    /// The links of a member that was revoked stay as they are.
+    RevokedStillServed = "revoked-still-served",
 }
 
 /// Whether a seeded bug is to happen.
