@@ -29,7 +29,8 @@ const REMEMBER_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a node goes by that has heard from nobody yet who votes.
 pub(crate) struct Memory {
-    /// Its peers that are marked as voters. It believes nobody else until one of them names another one.
+    /// Its peers that are marked as voters; at a site the members that it has met and whose certificates say that they may vote, and
+    /// those that voted. It believes nobody else until one of them names another one.
     marked: BTreeSet<NodeId>,
     /// Those of them that voted when it ran last.
     voted: BTreeSet<NodeId>,
@@ -43,8 +44,13 @@ impl Memory {
     /// What the process before this one left.
     pub(crate) fn of(shards: &Shards, kept: &KnownVoters) -> Self {
         let local = shards.parts.node;
-        let marked = shards.belief.marked.iter().copied();
-        Self::with(local, marked.filter(|id| *id != local).collect(), kept)
+        let mut marked = shards.marked();
+        if shards.parts.peers.is_of_site() {
+            // Nobody has shown a certificate yet.
+            marked.extend(kept.values().flat_map(|voters| voters.iter().copied()));
+        }
+        marked.remove(&local);
+        Self::with(local, marked, kept)
     }
 
     fn with(local: NodeId, marked: BTreeSet<NodeId>, kept: &KnownVoters) -> Self {
@@ -106,6 +112,10 @@ fn voters(shards: &Shards) -> BTreeSet<NodeId> {
 /// Looks once; whether anybody is thought to vote, beside those who are only marked.
 pub(crate) fn look(shards: &Shards, memory: &mut Memory) -> bool {
     let peers = &shards.parts.peers;
+    if peers.is_of_site() {
+        memory.marked = peers.members_that_vote();
+        memory.marked.extend(memory.voted.iter().copied());
+    }
     if memory.voted.iter().any(|id| peers.connected(*id).is_some()) {
         memory.met_at = Instant::now();
     }

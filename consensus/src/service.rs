@@ -1,11 +1,12 @@
 //! The threads of the control plane and the handle to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_admission::SiteHandle;
 use skep_config::ControlConfig;
 use skep_protocol::attempt::{AttemptTarget, Outcome, Work};
 use skep_protocol::entry::{Charter, Request};
@@ -76,7 +77,8 @@ pub struct ConsensusHandle {
 
 impl Consensus {
     /// Opens the store, starts the threads, opens every shard in the store, and listens. Also returns what leaders will say
-    /// to this node. `build`: what can be applied here.
+    /// to this node. `build`: what can be applied here. `site`: what is known of the site whose members are let in; none if
+    /// those are who the configuration lists.
     ///
     /// # Errors
     /// [`StartError`] says what is in the way. Nothing runs then.
@@ -85,13 +87,14 @@ impl Consensus {
         config: ControlConfig,
         data: &Path,
         build: Build,
+        site: Option<SiteHandle>,
     ) -> Result<(Self, mpsc::Receiver<FromLeader>), StartError> {
         let store = Store::open(data, rand::random(), store_options(&config.store))?;
         clear_leftovers(data);
         let (started, starting) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let (sender, updates) = mpsc::channel(limits::CLAIMS_UPDATES_QUEUED_MAX);
-        let body = move || run(identity, (config, build), store, sender, &started, stopped);
+        let body = move || run(identity, (config, build, site), store, sender, &started, stopped);
         let thread = std::thread::Builder::new().name("skep-control".to_owned()).spawn(body);
         let thread = thread.map_err(StartError::Thread)?;
         match starting.recv() {
@@ -129,7 +132,7 @@ impl Consensus {
 
 fn run(
     identity: Identity,
-    config: (ControlConfig, Build),
+    config: (ControlConfig, Build, Option<SiteHandle>),
     store: Store,
     updates: mpsc::Sender<FromLeader>,
     started: &std::sync::mpsc::Sender<Result<ConsensusHandle, StartError>>,
@@ -161,7 +164,7 @@ fn run(
 
 async fn start(
     identity: Identity,
-    (config, build): (ControlConfig, Build),
+    (config, build, site): (ControlConfig, Build, Option<SiteHandle>),
     store: Store,
     threads: Threads,
     updates: mpsc::Sender<FromLeader>,
@@ -183,16 +186,16 @@ async fn start(
         hello,
         listen: config.listen,
         peers: config.peers.clone(),
+        site,
         idle_timeout: Duration::from_millis(config.idle_timeout_ms),
         clocks: clocks.clone(),
         threads: threads.clone(),
         class_of: rpc::class_of,
     };
     let peers = ControlPlane::peers(&setup);
-    let incarnation = store.incarnation();
     let parts = NodeParts {
         node,
-        incarnation,
+        incarnation: store.incarnation(),
         build,
         config: Arc::new(config),
         store,
@@ -221,10 +224,9 @@ async fn start(
 }
 
 fn warn_if_nobody_is_marked(shards: &Shards) {
-    if shards.belief.marked.is_empty()
-        && !shards.parts.config.peers.is_empty()
-        && shards.parts.store.shards().is_empty()
-    {
+    let parts = &shards.parts;
+    let lists_somebody = !parts.peers.is_of_site() && !parts.config.peers.is_empty();
+    if lists_somebody && shards.belief.marked.is_empty() && parts.store.shards().is_empty() {
         let advice = "set voter = true in the [[peers]] of those who vote, or are to";
         tracing::warn!(
             advice,
@@ -293,6 +295,11 @@ impl ConsensusHandle {
     /// All peers as they are now.
     pub fn peers(&self) -> Vec<PeerView> {
         self.shards.parts.peers.views()
+    }
+
+    /// How many nodes were refused at a site since this one started, and links of members cut, by kind.
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.shards.parts.peers.refused()
     }
 
     /// Speaks with none of these nodes from now on, and with all others again: for testnets.

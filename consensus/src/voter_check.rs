@@ -1,6 +1,7 @@
 //! Whether a node is a voter, as far as this one knows: from its configuration, its replicas, what it has heard, and
 //! what voters say that are asked. See [`belief`](crate::belief).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_protocol::frame::FrameKind;
@@ -8,17 +9,36 @@ use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::{Query, QueryFailure};
 
+use crate::net::Action;
 use crate::shards::Shards;
 
 impl Shards {
     /// Whether what a node says of a shard is believed.
     pub(crate) fn believes(&self, node: NodeId, id: ShardId) -> bool {
-        self.knows_voter(node, id) || self.belief.is_named(node, id)
+        self.may_vote(node) && (self.knows_voter(node, id) || self.belief.is_named(node, id))
+    }
+
+    /// Whether a node may vote at all: at a site its certificate says so.
+    fn may_vote(&self, node: NodeId) -> bool {
+        self.parts.peers.may(node, Action::Vote, None)
+    }
+
+    /// Whether a node is believed whatever this node's replica says: it is marked in the configuration, or at a site its
+    /// certificate has the role of a voter.
+    fn is_marked(&self, node: NodeId) -> bool {
+        let peers = &self.parts.peers;
+        if peers.is_of_site() { peers.may(node, Action::BeBelieved, None) } else { self.belief.marked.contains(&node) }
+    }
+
+    /// The nodes that may vote, as far as this one knows.
+    pub(crate) fn marked(&self) -> BTreeSet<NodeId> {
+        let peers = &self.parts.peers;
+        if peers.is_of_site() { peers.members_that_vote() } else { self.belief.marked.clone() }
     }
 
     /// The same, whatever others said when they were asked.
     fn knows_voter(&self, node: NodeId, id: ShardId) -> bool {
-        if self.belief.marked.contains(&node) {
+        if self.is_marked(node) {
             return true;
         }
         let shard = self.shard(id);
@@ -40,6 +60,9 @@ impl Shards {
         kind: FrameKind,
         id: ShardId,
     ) -> Result<(), String> {
+        if !self.may_vote(node) {
+            return Err(format!("{node} is no voter: its certificate has neither the role voter nor witness"));
+        }
         if is_on(Mutant::RaftFromAnybody) || self.knows_voter(node, id) {
             // From now on the replica says who votes, also once this one does so no more.
             let has_it = || self.shard(id).is_some_and(|shard| shard.was_voter(node));
@@ -64,10 +87,19 @@ impl Shards {
         }
         self.ask_who_votes(id, node);
         if let Some(more) = self.belief.refused.happened() {
-            let advice = "if it is to vote, set voter = true in its [[peers]] and start this node again";
+            let advice = self.advice();
             tracing::warn!(%node, shard = %id, ?kind, more, advice, "a frame of Raft was refused: its sender is no voter");
         }
-        Err(format!("{node} is no voter as far as this node knows; set voter = true in its [[peers]]"))
+        Err(format!("{node} is no voter as far as this node knows; {}", self.advice()))
+    }
+
+    /// What to do about a node that is refused and is to vote.
+    fn advice(&self) -> &'static str {
+        if self.parts.peers.is_of_site() {
+            "if it is to vote, invite it with the role voter"
+        } else {
+            "if it is to vote, set voter = true in its [[peers]] and start this node again"
+        }
     }
 
     /// Asks voters, one after another, until one says that a node votes: it may have been made a voter while this node

@@ -91,7 +91,7 @@ impl Node {
         // What may keep the node from starting comes before anybody hears of it.
         let journals = Journals::open(&node_dir.journals(), rand::random(), StoreOptions::default().on_fatal)?;
         let (consensus, from_leaders) =
-            Consensus::start(identity.clone(), config.control.clone(), &node_dir.data(), build)?;
+            Consensus::start(identity.clone(), config.control.clone(), &node_dir.data(), build, None)?;
         Ok(Self { identity, config, node_dir: node_dir.clone(), descriptors, journals, consensus, from_leaders })
     }
 

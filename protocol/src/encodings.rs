@@ -3,7 +3,7 @@
 use crate::change::ChangeSet;
 use crate::codec::Encoded;
 use crate::entry::Entry;
-use crate::frame::{Hello, Lineages, Proposal, ProposalReply};
+use crate::frame::{Hello, Lineages, MemberAddresses, Proposal, ProposalReply};
 use crate::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
 use crate::journal::JournalRecord;
 use crate::leader::LeaderHint;
@@ -44,6 +44,12 @@ impl Encoded for Hello {
 
 impl Encoded for Lineages {
     const WHAT: &'static str = "shards of a node";
+    const VERSION: u8 = 1;
+    const BYTES_MAX: usize = limits::WORD_BYTES_MAX;
+}
+
+impl Encoded for MemberAddresses {
+    const WHAT: &'static str = "addresses of members";
     const VERSION: u8 = 1;
     const BYTES_MAX: usize = limits::WORD_BYTES_MAX;
 }

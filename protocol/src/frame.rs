@@ -3,12 +3,14 @@
 //! A frame is a fixed header and a body. Bodies of Raft frames are opaque here: openraft's types end in
 //! `skep-consensus`.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::CodecError;
 use crate::entry::Request;
 use crate::fleet::FleetVersions;
-use crate::ids::{Incarnation, RaftId, ShardId};
+use crate::ids::{Incarnation, NodeId, RaftId, ShardId};
 use crate::limits;
 use crate::outcome::ProposeOutcome;
 use crate::recovery::Lineage;
@@ -113,6 +115,13 @@ frame_kinds! {
     Twin = 19, of Nodes, at most limits::WORD_BYTES_MAX;
     /// Which shards the sender has replicas of. Answered with those of the receiver: as in hellos, but as it is now.
     Lineages = 20, of Nodes, at most limits::WORD_BYTES_MAX;
+    /// At a site both sides' first frame on a connection, before their hellos: the chain of certificates of the sender, and how
+    /// much it knows of who is out.
+    Trust = 32, of Nodes, at most limits::TRUST_HELLO_BYTES_MAX;
+    /// A page of root documents and revocations that the receiver may lack.
+    SiteNews = 33, of Nodes, at most limits::SITE_NEWS_BYTES_MAX;
+    /// A question where members are that may vote. Answered with [`MemberAddresses`].
+    Addresses = 34, of Nodes, at most limits::WORD_BYTES_MAX;
     /// The answer to a call.
     Reply = 64, of Nodes, at most limits::FRAME_BYTES_MAX;
     /// A call that the receiver would not answer; the body is the reason as text.
@@ -293,6 +302,13 @@ pub struct Lineages {
     pub shards: Vec<Lineage>,
 }
 
+/// Where a node has met members of its site that may vote. Hints: what counts is the key that is met there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberAddresses {
+    /// One for each; of more than there is room for the first ones.
+    pub known: Vec<(NodeId, SocketAddr)>,
+}
+
 /// Requests forwarded to the leader of a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
@@ -345,9 +361,9 @@ mod tests {
         let numbers = |is: fn(FrameKind) -> bool| -> Vec<u8> {
             (0..=u8::MAX).filter(|byte| FrameKind::from_byte(*byte).is_some_and(is)).collect()
         };
-        assert_eq!(numbers(|_| true), (1..=20).chain([64, 65]).collect::<Vec<u8>>());
+        assert_eq!(numbers(|_| true), (1..=20).chain([32, 33, 34, 64, 65]).collect::<Vec<u8>>());
         assert_eq!(numbers(FrameKind::is_of_voters), [2, 3, 4, 5, 6, 7, 12, 16, 17, 18]);
-        assert_eq!(numbers(|kind| !kind.is_of_shard()), [1, 19, 20, 64, 65]);
+        assert_eq!(numbers(|kind| !kind.is_of_shard()), [1, 19, 20, 32, 33, 34, 64, 65]);
     }
 
     #[test]

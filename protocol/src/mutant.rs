@@ -156,6 +156,8 @@ mutants! {
     StepsUndone = "steps-undone",
     /// A witness is handed the lead.
     WitnessLeads = "witness-leads",
+    /// The links of a member that was revoked stay as they are.
+    RevokedStillServed = "revoked-still-served",
 }
 
 /// Whether a seeded bug is to happen.

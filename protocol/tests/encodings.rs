@@ -11,7 +11,9 @@ use skep_protocol::command::{
 };
 use skep_protocol::entry::{Decision, Entry, EntryBody, Op, Request};
 use skep_protocol::fleet::{FleetLimits, FleetVersions, Rules};
-use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Lineages, Proposal, ProposalReply, RaftAddress};
+use skep_protocol::frame::{
+    HEADER_BYTES, Header, Hello, Lineages, MemberAddresses, Proposal, ProposalReply, RaftAddress,
+};
 use skep_protocol::heartbeat::{
     AgentClaims, AgentHeartbeat, AgentRenewal, ClaimsUpdate, Heartbeat, HeartbeatAnswer, HeartbeatReply, Renewal,
 };
@@ -94,6 +96,10 @@ fn change_set() -> ChangeSet {
     ChangeSet { index: 4, term: 3, changes: vec![change] }
 }
 
+fn addresses() -> MemberAddresses {
+    MemberAddresses { known: vec![(NodeId::from_public_key([0xdd; 32]), ([192, 0, 2, 1], 7_341).into())] }
+}
+
 fn outcome() -> ProposalReply {
     let receipt = Receipt::Task {
         task: TaskId::from_bytes([0xbb; 16]),
@@ -157,6 +163,7 @@ fn golden_bytes_of_each_version() {
         ("entry", hex(&entry().encode().unwrap()), GOLDEN_ENTRY.replace("{a}", &a16).replace("{b}", &b16)),
         ("hello", hex(&hello().encode().unwrap()), GOLDEN_HELLO.replace("{c}", &"cc".repeat(16)) + &lineages),
         ("shards of a node", hex(&Lineages { shards: vec![lineage()] }.encode().unwrap()), "01".to_owned() + &lineages),
+        ("addresses of members", hex(&addresses().encode().unwrap()), format!("0101{d32}00c0000201ad39")),
         ("changes", hex(&change_set().encode().unwrap()), GOLDEN_CHANGES.replace("{a}", &a16).replace("{b}", &b16)),
         ("proposal reply", hex(&outcome().encode().unwrap()), GOLDEN_OUTCOME.replace("{b}", &b16).replace("{d}", &d32)),
         ("heartbeat", hex(&heartbeat().encode().unwrap()), "0101016109020001".to_owned()),
@@ -207,6 +214,7 @@ fn every_encoding_survives_and_refuses_what_is_cut_longer_or_newer() {
     survives(&Entry { body: rules(2), ..entry() });
     survives(&hello());
     survives(&Lineages { shards: vec![lineage()] });
+    survives(&addresses());
     survives(&change_set());
     survives(&outcome());
     survives(&answer());
@@ -230,6 +238,13 @@ fn a_hello_has_room_for_all_that_a_node_says_in_it() {
     let full = Hello { process: u64::MAX, name, site, shards: shards.clone(), ..hello() };
     assert_eq!(Hello::decode(&full.encode().unwrap()), Ok(full));
     assert!(Lineages { shards }.encode().is_ok());
+}
+
+#[test]
+fn a_word_of_where_members_are_has_room_for_all_that_a_node_tells() {
+    let known = (NodeId::from_public_key([0xff; 32]), ([u16::MAX; 8], u16::MAX).into());
+    let full = MemberAddresses { known: vec![known; limits::MEMBER_ADDRESSES_TOLD_MAX] };
+    assert_eq!(MemberAddresses::decode(&full.encode().unwrap()), Ok(full));
 }
 
 #[test]
@@ -404,6 +419,7 @@ proptest! {
         let _ = ChangeSet::decode(&bytes);
         let _ = Hello::decode(&bytes);
         let _ = Lineages::decode(&bytes);
+        let _ = MemberAddresses::decode(&bytes);
         let _ = Proposal::decode(&bytes);
         let _ = ProposalReply::decode(&bytes);
         let _ = Query::decode(&bytes);

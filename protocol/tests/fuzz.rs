@@ -10,7 +10,9 @@ use skep_protocol::change::ChangeSet;
 use skep_protocol::codec::Encoded;
 use skep_protocol::command::{Command, CommandControl};
 use skep_protocol::entry::Entry;
-use skep_protocol::frame::{HEADER_BYTES, Header, Hello, Lineages, Proposal, ProposalReply, RaftAddress, SnapshotId};
+use skep_protocol::frame::{
+    HEADER_BYTES, Header, Hello, Lineages, MemberAddresses, Proposal, ProposalReply, RaftAddress, SnapshotId,
+};
 use skep_protocol::heartbeat::{ClaimsUpdate, Heartbeat, HeartbeatAnswer};
 use skep_protocol::ids::NodeId;
 use skep_protocol::journal::JournalRecord;
@@ -106,6 +108,7 @@ targets! {
     fuzz_query_answer: round_trips::<QueryAnswer>,
     fuzz_hello: round_trips::<Hello>,
     fuzz_lineages: round_trips::<Lineages>,
+    fuzz_member_addresses: round_trips::<MemberAddresses>,
     fuzz_proposal: round_trips::<Proposal>,
     fuzz_proposal_reply: round_trips::<ProposalReply>,
     fuzz_heartbeat: round_trips::<Heartbeat>,

@@ -6,11 +6,12 @@
 //!
 //! An address that is configured is known for as long as the node runs. Of those from which a listed peer was let in
 //! the last few are: it pushes out its own, and nobody else's. All of one peer's together have as many places as one of
-//! them, so that whoever has many keeps nobody out; and some places are for addresses that are configured alone. Beside
+//! them, so that whoever has many keeps nobody out; where so many have been that nobody could list them, the first of them are
+//! forgotten; and some places are for addresses that are configured alone. Beside
 //! all of these each address that is configured has a place of its own, so that strangers and a listed peer together
 //! keep no other peer out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +24,8 @@ struct State {
     configured: BTreeMap<IpAddr, BTreeSet<NodeId>>,
     /// Where each was when it was let in, the last time at the end.
     met: BTreeMap<NodeId, Vec<IpAddr>>,
+    /// Those of whom that is known, in the order in which they came first.
+    came: VecDeque<NodeId>,
     /// Handshakes by the address that they come from.
     inside: BTreeMap<IpAddr, usize>,
     /// The same by the listed peer for which they count.
@@ -134,6 +137,13 @@ impl Doors {
         let (from, mut state) = (source(from), self.state());
         if state.configured.contains_key(&from) {
             return;
+        }
+        if !state.met.contains_key(&node) {
+            state.came.push_back(node);
+            let is_full = state.came.len() > limits::MEMBERS_KNOWN_MAX;
+            if let Some(first) = is_full.then(|| state.came.pop_front()).flatten() {
+                state.met.remove(&first);
+            }
         }
         let met = state.met.entry(node).or_default();
         met.retain(|known| *known != from);
@@ -276,6 +286,21 @@ mod tests {
         assert!(known(1) && known(2), "neither what is configured goes nor what is another's");
         let most = usize::from(sources);
         assert_eq!(doors.state().met.values().map(Vec::len).collect::<Vec<_>>(), [1, most]);
+    }
+
+    #[test]
+    fn of_more_members_than_a_node_knows_the_first_are_forgotten() {
+        let doors = Doors::default();
+        let most = limits::MEMBERS_KNOWN_MAX;
+        let member = |n: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            NodeId::from_public_key(key)
+        };
+        (0..most + 2).for_each(|n| doors.remember(member(n), v4(1)));
+        let state = doors.state();
+        assert_eq!((state.met.len(), state.came.len()), (most, most));
+        assert!(!state.met.contains_key(&member(1)) && state.met.contains_key(&member(2)));
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Known {
         }
     }
 
+    /// A peer is not known any more.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.told.remove(&node);
+    }
+
     /// What a peer said last.
     pub(super) fn of(&self, node: NodeId) -> &[Lineage] {
         self.told.get(&node).map_or(&[], |told| &told.shards)

@@ -126,6 +126,11 @@ impl Peers {
         }
     }
 
+    /// A peer is not known any more.
+    pub(super) fn forget_twins(&self, node: NodeId) {
+        self.twins().forget(&node);
+    }
+
     fn note_twin(&self, node: NodeId, detail: String) {
         if self.twins().met(node, detail.clone()) {
             let advice = ShardFault::IdentityShared.advice();

@@ -5,20 +5,32 @@
 //! one that was there first is kept. Nodes of different shards with one number do not speak with each other of that number. How long an
 //! answer is waited for follows what answers take; a connection ends when nothing at all was heard for the idle time, and for no call
 //! that was not answered.
+//!
+//! Who is let in says the list of peers; or at a site a certificate, which is shown and verified on the first stream before anything
+//! else is said, heard or opened.
 
+mod admit;
 mod answers;
+mod attend;
 mod budget;
 mod calls;
+mod dial;
 mod doors;
 mod drivers;
 mod endpoint;
+mod gate;
 mod lineages;
 mod link;
 mod make_way;
+mod may;
+mod members;
+mod news;
 mod noise;
 mod pace;
 mod peers;
+mod places;
 mod reach;
+mod refusals;
 mod roles;
 mod serve;
 mod snapshots;
@@ -32,6 +44,9 @@ pub(crate) use endpoint::{ControlPlane, Setup};
 pub(crate) use lineages::in_words;
 #[cfg(test)]
 pub(crate) use link::{Link, Outgoing, RoundTrips};
+pub(crate) use may::Action;
+#[cfg(test)]
+pub(crate) use news::keep_judging;
 pub(crate) use noise::Noise;
 pub(crate) use pace::APPEND_BYTES_MAX;
 #[cfg(test)]
@@ -42,5 +57,9 @@ pub(crate) use roles::{Roles, sought_in};
 pub(crate) use serve::{Answer, Dispatch, Judgement, Who};
 pub(crate) use snapshots::{Offer, Sending, SnapshotSender};
 
+#[cfg(test)]
+mod certified;
+#[cfg(test)]
+pub(crate) mod hall;
 #[cfg(test)]
 mod tests;

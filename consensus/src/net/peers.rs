@@ -11,13 +11,16 @@ use skep_protocol::frame::{FrameKind, Hello};
 use skep_protocol::ids::{Incarnation, NodeId, RaftId, ShardId};
 use skep_protocol::text::NodeName;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::budget::NodeBudget;
 use super::calls::{CallError, Class};
+use super::gate::{Gate, Pass};
 use super::lineages::Known;
 use super::link::{Link, Outgoing, RoundTrips};
 use super::noise::Noise;
 use super::pace::{Pace, answer_bytes};
+use super::places::Places;
 use super::roles::{NOT_NEEDED, Roles, Wishes};
 use super::twins::Twins;
 use crate::clock::Clocks;
@@ -27,11 +30,11 @@ use crate::clock::Clocks;
 pub struct PeerView {
     /// Who it is.
     pub node: NodeId,
-    /// Its name, as it is configured; as it says itself if it is not.
+    /// Its name, as its certificate says it; where there is none as it is configured, and else as it says itself.
     pub name: Option<NodeName>,
     /// Whether it is connected.
     pub up: bool,
-    /// Where it is dialled.
+    /// Where it is dialled first.
     pub address: Option<SocketAddr>,
     /// The incarnation that it last showed.
     pub incarnation: Option<Incarnation>,
@@ -63,12 +66,19 @@ pub(crate) struct Peer {
     pub(super) link: Link,
     /// Who dialled it.
     pub(super) dialled_by: NodeId,
+    /// By what it was let in; none where there is no site.
+    pub(super) pass: Option<Arc<Pass>>,
     pace: Mutex<Pace>,
 }
 
 impl Peer {
     pub(crate) fn new(node: NodeId, hello: Hello, link: Link, dialled_by: NodeId) -> Self {
-        Self { node, hello, link, dialled_by, pace: Mutex::default() }
+        Self { node, hello, link, dialled_by, pass: None, pace: Mutex::default() }
+    }
+
+    /// The same, let in by a certificate.
+    pub(crate) fn let_in_by(self, pass: Option<Pass>) -> Self {
+        Self { pass: pass.map(Arc::new), ..self }
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
@@ -119,26 +129,42 @@ impl Peer {
     }
 }
 
-struct Entry {
-    config: PeerConfig,
-    peer: Option<Arc<Peer>>,
+/// What is known of a peer.
+#[derive(Default)]
+pub(super) struct Entry {
+    /// What this node's operator calls it.
+    name: Option<NodeName>,
+    pub(super) places: Places,
+    pub(super) peer: Option<Arc<Peer>>,
+    /// By what it was let in last.
+    pub(super) pass: Option<Arc<Pass>>,
+    /// When it was let in last.
+    pub(super) met: Option<Instant>,
     /// What it last said of itself.
     hello: Option<Hello>,
     last_error: Option<String>,
 }
 
 impl Entry {
-    /// Its name. What it calls itself counts only where this node's own list is silent: whoever calls itself by another's name
-    /// would have an operator take out the wrong voter.
+    fn configured(config: &PeerConfig) -> Self {
+        Self { name: config.name.clone(), places: Places::configured(config.control), ..Self::default() }
+    }
+
+    /// Its name. What it calls itself counts only where its certificate and this node's own list are silent: whoever calls itself by
+    /// another's name would have an operator take out the wrong voter.
     fn name(&self) -> Option<NodeName> {
-        self.config.name.clone().or_else(|| self.hello.as_ref().map(|hello| hello.name.clone()))
+        let certified = self.pass.as_ref().map(|pass| pass.member().grants.name.clone());
+        let said = || self.hello.as_ref().map(|hello| hello.name.clone());
+        certified.or_else(|| self.name.clone()).or_else(said)
     }
 }
 
-/// All admitted peers. Cheap to clone.
+/// All admitted peers: those that are listed, or at a site the members that this node has met or heard of. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Peers {
     pub(super) local: NodeId,
+    /// By what peers are let in; none where the list says who is.
+    pub(super) gate: Option<Gate>,
     clocks: Clocks,
     entries: Arc<Mutex<BTreeMap<NodeId, Entry>>>,
     changed: watch::Sender<u64>,
@@ -156,11 +182,11 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(local: NodeId, configs: &[PeerConfig], clocks: Clocks) -> Self {
-        let entry = |config: &PeerConfig| Entry { config: config.clone(), peer: None, hello: None, last_error: None };
         let others = configs.iter().filter(|config| config.id != local);
-        let entries = others.map(|config| (config.id, entry(config))).collect();
+        let entries = others.map(|config| (config.id, Entry::configured(config))).collect();
         Self {
             local,
+            gate: None,
             clocks,
             entries: Arc::new(Mutex::new(entries)),
             changed: watch::channel(0).0,
@@ -172,6 +198,11 @@ impl Peers {
             budget: NodeBudget::default(),
             malformed: Arc::default(),
         }
+    }
+
+    /// The same at a site: who is configured is an address and no more.
+    pub(crate) fn of_site(self, gate: Option<Gate>) -> Self {
+        Self { gate, ..self }
     }
 
     /// Speaks with none of these from now on, and with all others again.
@@ -186,7 +217,7 @@ impl Peers {
         self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<NodeId, Entry>> {
+    pub(super) fn entries(&self) -> MutexGuard<'_, BTreeMap<NodeId, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,6 +225,7 @@ impl Peers {
         &self.clocks
     }
 
+    /// Whether a node is listed, or at a site was met or heard of, and is not cut off.
     pub(super) fn admits(&self, node: NodeId) -> bool {
         self.entries().contains_key(&node) && !self.is_cut_off(node)
     }
@@ -235,7 +267,7 @@ impl Peers {
                 node: *node,
                 name: entry.name(),
                 up: entry.peer.is_some(),
-                address: entry.config.control,
+                address: entry.places.next(0),
                 incarnation: entry.hello.as_ref().map(|h| h.incarnation),
                 last_error: entry.last_error.clone(),
                 rtt_ms: None,
@@ -267,6 +299,9 @@ impl Peers {
         if self.is_cut_off(peer.node) {
             return false;
         }
+        if !self.has_place(peer.node) {
+            return false;
+        }
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&peer.node) else { return false };
         if let Some(known) = &entry.peer {
@@ -280,10 +315,19 @@ impl Peers {
         }
         entry.hello = Some(peer.hello.clone());
         entry.last_error = None;
+        if let Some(pass) = &peer.pass {
+            (entry.pass, entry.met) = (Some(Arc::clone(pass)), Some(Instant::now()));
+            peer.link.address().into_iter().for_each(|at| entry.places.met(at));
+        }
         entry.peer = Some(Arc::clone(peer));
         drop(entries);
-        self.changed.send_modify(|count| *count += 1);
+        self.note_change();
         true
+    }
+
+    /// Wakes those who follow who is connected, and who is known.
+    pub(super) fn note_change(&self) {
+        self.changed.send_modify(|count| *count += 1);
     }
 
     /// Lets go of a connection that ended.
@@ -295,7 +339,7 @@ impl Peers {
             entry.peer = None;
             entry.last_error = Some(why);
             drop(entries);
-            self.changed.send_modify(|count| *count += 1);
+            self.note_change();
         }
     }
 
@@ -363,7 +407,7 @@ impl Peers {
         }
         let clock = self.clocks.known(shard).and_then(|clock| clock.for_frames());
         let call = Outgoing { class, kind, shard, clock, body, deadline };
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let result = match tokio::time::timeout(deadline + deadline / 4, peer.link.call(call)).await {
             Ok(result) => result,
             Err(_) => Err(CallError::Timeout(deadline)),
@@ -390,6 +434,7 @@ impl Peers {
     pub(crate) fn not_connected(&self, node: NodeId) -> CallError {
         let entries = self.entries();
         CallError::NotSent(match entries.get(&node) {
+            None if self.gate.is_some() => format!("no member has said yet where {node} is"),
             None => format!("{node} is not in the peer list; add it to [[peers]]"),
             Some(Entry { last_error: Some(error), .. }) => format!("{node} is not connected: {error}"),
             Some(_) => format!("{node} is not connected"),
@@ -418,9 +463,7 @@ mod tests {
             shards: Vec::new(),
         };
         let called = |known: Option<&str>, hello: Option<&Hello>| {
-            let id = NodeId::from_public_key([7; 32]);
-            let config = PeerConfig { id, name: known.map(name), control: None, mesh: None, voter: false };
-            Entry { config, peer: None, hello: hello.cloned(), last_error: None }.name()
+            Entry { name: known.map(name), hello: hello.cloned(), ..Entry::default() }.name()
         };
         assert_eq!(called(Some("b"), Some(&hello)), Some(name("b")));
         assert_eq!(called(None, Some(&hello)), Some(name("a")));

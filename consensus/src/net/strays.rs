@@ -66,6 +66,11 @@ impl Peers {
         self.lineages().left(node);
     }
 
+    /// A peer is not known any more.
+    pub(super) fn forget_shards(&self, node: NodeId) {
+        self.lineages().forget(node);
+    }
+
     /// The shards of which a peer has a replica, as it said last.
     pub(crate) fn shards_of(&self, node: NodeId) -> Vec<Lineage> {
         self.lineages().of(node).to_vec()

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use skep_admission::SiteHandle;
 use skep_config::PeerConfig;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::fault::ShardFault;
@@ -26,7 +27,7 @@ use crate::identity::Identity;
 use crate::threads::{Threads, control_runtime, work_runtime};
 
 /// Longest wait for an answer within one machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers by the runtime that it answers on.
 struct Whereabouts;
@@ -117,16 +118,16 @@ impl Dispatch for Says {
     }
 }
 
-struct Node {
-    peers: Peers,
-    plane: ControlPlane,
+pub(super) struct Node {
+    pub(super) peers: Peers,
+    pub(super) plane: ControlPlane,
     threads: Threads,
-    work: Runtime,
+    pub(super) work: Runtime,
     stop: oneshot::Sender<()>,
     control: std::thread::JoinHandle<()>,
 }
 
-fn identity(seed: u8) -> Identity {
+pub(super) fn identity(seed: u8) -> Identity {
     Identity::from_seed([seed; 32]).unwrap()
 }
 
@@ -149,6 +150,17 @@ fn start_of(seed: u8, other: PeerConfig, shards: Vec<Lineage>) -> Node {
 }
 
 fn start_with(seed: u8, process: u64, other: PeerConfig, dispatch: Arc<dyn Dispatch>, shards: Vec<Lineage>) -> Node {
+    start_at((seed, process), vec![other], dispatch, shards, None)
+}
+
+/// One that knows of others, and is of a site if it knows one.
+pub(super) fn start_at(
+    (seed, process): (u8, u64),
+    peers: Vec<PeerConfig>,
+    dispatch: Arc<dyn Dispatch>,
+    shards: Vec<Lineage>,
+    site: Option<SiteHandle>,
+) -> Node {
     let (control, work) = (control_runtime().unwrap(), work_runtime().unwrap());
     let threads = Threads::new(control.handle().clone(), work.handle().clone());
     let hello = Hello {
@@ -165,7 +177,8 @@ fn start_with(seed: u8, process: u64, other: PeerConfig, dispatch: Arc<dyn Dispa
         identity: identity(seed),
         hello,
         listen: ([127, 0, 0, 1], 0).into(),
-        peers: vec![other],
+        peers,
+        site,
         idle_timeout: Duration::from_secs(10),
         clocks: Clocks::default(),
         threads: threads.clone(),
@@ -181,7 +194,7 @@ fn start_with(seed: u8, process: u64, other: PeerConfig, dispatch: Arc<dyn Dispa
     Node { peers, plane, threads, work, stop, control }
 }
 
-fn stop(node: Node) {
+pub(super) fn stop(node: Node) {
     drop((node.stop, node.plane, node.peers));
     node.control.join().unwrap();
     drop(node.work);
@@ -194,12 +207,12 @@ async fn connected(from: &Node, to: NodeId) {
     }
 }
 
-fn peer(seed: u8, control: Option<SocketAddr>) -> PeerConfig {
+pub(super) fn peer(seed: u8, control: Option<SocketAddr>) -> PeerConfig {
     PeerConfig { id: identity(seed).node(), name: None, control, mesh: None, voter: false }
 }
 
 /// Waits until it is so.
-fn until(node: &Node, is_so: impl Fn() -> bool) {
+pub(super) fn until(node: &Node, is_so: impl Fn() -> bool) {
     node.work.block_on(async {
         let so = async {
             while !is_so() {

@@ -21,9 +21,36 @@ fn failed(error: impl std::fmt::Display) -> TlsError {
     TlsError(error.to_string())
 }
 
-fn transport(idle_timeout: Duration) -> Result<Arc<quinn::TransportConfig>, TlsError> {
+/// Who may speak on a connection as soon as it is established.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opens {
+    /// Whoever has the key of a peer that is listed.
+    Whole,
+    /// Somebody who is to show a certificate first, on one stream and in few bytes.
+    FirstStream,
+}
+
+impl Opens {
+    /// How many streams the other side may open, and how many bytes it may have unread on all of them.
+    fn bounds(self) -> (quinn::VarInt, quinn::VarInt) {
+        let (streams, bytes) = match self {
+            Self::Whole => (limits::STREAMS_PER_PEER_MAX, limits::CONNECTION_BYTES_UNREAD_MAX as u32),
+            Self::FirstStream => (1, limits::FIRST_BYTES_UNREAD_MAX),
+        };
+        (quinn::VarInt::from_u32(streams), quinn::VarInt::from_u32(bytes))
+    }
+}
+
+/// The other side of a connection was let in.
+pub(super) fn open_up(connection: &quinn::Connection) {
+    let (streams, bytes) = Opens::Whole.bounds();
+    connection.set_max_concurrent_bi_streams(streams);
+    connection.set_receive_window(bytes);
+}
+
+fn transport(idle_timeout: Duration, opens: Opens) -> Result<Arc<quinn::TransportConfig>, TlsError> {
     let mut transport = quinn::TransportConfig::default();
-    let streams = quinn::VarInt::from_u32(limits::STREAMS_PER_PEER_MAX);
+    let (streams, bytes) = opens.bounds();
     transport
         .max_idle_timeout(Some(idle_timeout.try_into().map_err(failed)?))
         .keep_alive_interval(Some(idle_timeout / 4))
@@ -32,14 +59,14 @@ fn transport(idle_timeout: Duration) -> Result<Arc<quinn::TransportConfig>, TlsE
         .max_concurrent_uni_streams(quinn::VarInt::from_u32(0))
         // A larger frame passes while it is read. At a round trip of 600 ms so much lets one stream carry 3.5 MB (28 Mbit) a second.
         .stream_receive_window(quinn::VarInt::from_u32(limits::STREAM_BYTES_UNREAD_MAX as u32))
-        .receive_window(quinn::VarInt::from_u32(limits::CONNECTION_BYTES_UNREAD_MAX as u32))
+        .receive_window(bytes)
         .send_window(limits::CONNECTION_BYTES_UNREAD_MAX as u64)
         .datagram_receive_buffer_size(None)
         .allow_spin(false);
     Ok(Arc::new(transport))
 }
 
-pub(super) fn server(identity: &Identity, idle: Duration) -> Result<quinn::ServerConfig, TlsError> {
+pub(super) fn server(identity: &Identity, idle: Duration, opens: Opens) -> Result<quinn::ServerConfig, TlsError> {
     let mut tls = libp2p_tls::make_server_config(identity.keypair()).map_err(failed)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     // libp2p-tls installs a key log that obeys SSLKEYLOGFILE.
@@ -49,18 +76,23 @@ pub(super) fn server(identity: &Identity, idle: Duration) -> Result<quinn::Serve
     tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     let crypto = QuicServerConfig::try_from(tls).map_err(failed)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(transport(idle)?);
+    config.transport_config(transport(idle, opens)?);
     Ok(config)
 }
 
-pub(super) fn client(identity: &Identity, peer: NodeId, idle: Duration) -> Result<quinn::ClientConfig, TlsError> {
+pub(super) fn client(
+    identity: &Identity,
+    peer: NodeId,
+    idle: Duration,
+    opens: Opens,
+) -> Result<quinn::ClientConfig, TlsError> {
     let mut tls = libp2p_tls::make_client_config(identity.keypair(), Some(peer_id(peer)?)).map_err(failed)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.key_log = Arc::new(rustls::NoKeyLog);
     tls.resumption = rustls::client::Resumption::disabled();
     let crypto = QuicClientConfig::try_from(tls).map_err(failed)?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport(idle)?);
+    config.transport_config(transport(idle, opens)?);
     Ok(config)
 }
 

@@ -61,6 +61,11 @@ impl Twins {
         before.is_none_or(|before| !before.is_recent())
     }
 
+    /// A peer is not known any more.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        self.of.remove(node);
+    }
+
     /// Those that were met of late.
     pub(super) fn reports(&self) -> Vec<FaultReport> {
         let report = |node: Option<NodeId>, met: &Met| FaultReport {

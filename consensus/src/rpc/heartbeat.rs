@@ -10,7 +10,7 @@ use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 
 use super::{Asked, Call, written};
-use crate::net::Class;
+use crate::net::{Action, Class};
 use crate::shards::Shards;
 
 pub(super) const HEARTBEAT: Call =
@@ -49,9 +49,12 @@ async fn ask(
 }
 
 async fn answer(shards: Arc<Shards>, asked: Asked) -> Result<Vec<u8>, String> {
-    let heartbeat: Heartbeat = asked.read()?;
+    let mut heartbeat: Heartbeat = asked.read()?;
+    let (peers, node) = (&shards.parts.peers, asked.who.node);
+    // Of agents that its certificate does not name nothing is renewed.
+    heartbeat.agents.retain(|said| peers.may(node, Action::Serve, Some(&said.agent)));
     let result = match shards.shard(asked.header.shard) {
-        Some(shard) => shard.heartbeat(asked.who.node, heartbeat).await,
+        Some(shard) => shard.heartbeat(node, heartbeat).await,
         None => Err(HeartbeatFailure::NotLeader(shards.hearsay(asked.header.shard))),
     };
     written(&HeartbeatAnswer { result })

@@ -8,8 +8,10 @@
 //! **Who asks.** What a node wants of the leader of a shard, wherever that is, is an [`attempt`]. What a replica asks
 //! of another node is a method of [`NodeParts`], in the file of its call: shards are below this room and name nothing in it.
 //! openraft asks by itself (`raft/network.rs`, `net/snapshots.rs`), and so does a connection that says and hears who is
-//! there (`net/strays.rs`, `net/twins.rs`): of these calls the answering side is here.
+//! there, who is out and where others are (`net/strays.rs`, `net/twins.rs`, `net/news.rs`, `net/members.rs`): of these calls the
+//! answering side is here.
 
+mod addresses;
 mod beat;
 mod claims;
 mod clock;
@@ -20,6 +22,7 @@ mod propose;
 mod pull;
 mod query;
 mod raft;
+mod site_news;
 mod snapshot;
 mod twin;
 
@@ -96,7 +99,9 @@ fn call_of(kind: FrameKind) -> Call {
         FrameKind::Beat => beat::BEAT,
         FrameKind::Twin => twin::TWIN,
         FrameKind::Lineages => lineages::LINEAGES,
-        FrameKind::Hello | FrameKind::Reply | FrameKind::Refused => Call::none(kind),
+        FrameKind::SiteNews => site_news::SITE_NEWS,
+        FrameKind::Addresses => addresses::ADDRESSES,
+        FrameKind::Hello | FrameKind::Trust | FrameKind::Reply | FrameKind::Refused => Call::none(kind),
     }
 }
 
@@ -218,11 +223,11 @@ mod tests {
         let of = |class: Class| -> Vec<u8> {
             kinds().into_iter().filter(|(_, kind)| class_of(*kind) == class).map(|(number, _)| number).collect()
         };
-        assert_eq!(of(Class::Urgent), [1, 3, 4, 5, 12, 16, 17, 19, 64, 65]);
+        assert_eq!(of(Class::Urgent), [1, 3, 4, 5, 12, 16, 17, 19, 32, 64, 65]);
         assert_eq!(of(Class::Append), [2]);
         assert_eq!(of(Class::Agents), [10, 11, 13, 14]);
         assert_eq!((of(Class::End), of(Class::Propose)), (vec![15], vec![8]));
-        assert_eq!(of(Class::Query), [9, 20]);
+        assert_eq!(of(Class::Query), [9, 20, 33, 34]);
         assert_eq!(of(Class::Snapshot), [6, 7, 18]);
     }
 }

@@ -15,9 +15,10 @@ use skep_protocol::limits;
 use skep_protocol::operator::OperatorOp;
 use skep_protocol::outcome::ProposeOutcome;
 use skep_protocol::task::TaskOp;
+use skep_protocol::text::AgentId;
 
 use super::{Asked, Call, written};
-use crate::net::{CallError, Class};
+use crate::net::{Action, CallError, Class, Peers};
 use crate::shard::{ENTRY_PATIENCE, NodeParts, Shard};
 use crate::shards::Shards;
 
@@ -68,7 +69,7 @@ async fn answer(shards: Arc<Shards>, asked: Asked) -> Result<Vec<u8>, String> {
         return Err(format!("{} requests are too many for one proposal", requests.len()));
     }
     let outcomes = match shards.shard(asked.header.shard) {
-        Some(shard) => propose_for(asked.who.node, &shard, requests).await,
+        Some(shard) => propose_for(asked.who.node, (&shards.parts.peers, &shard), requests).await,
         None => vec![no_replica(&shards, asked.header.shard); requests.len()],
     };
     written(&ProposalReply { outcomes: say_voters_once(outcomes) })
@@ -82,8 +83,9 @@ fn no_replica(shards: &Shards, shard: ShardId) -> ProposeOutcome {
 
 /// Proposes what a node may ask for. What is not its own to say is not proposed, and holds up nothing that came with
 /// it.
-async fn propose_for(node: NodeId, shard: &Shard, requests: Vec<Request>) -> Vec<ProposeOutcome> {
-    let may: Vec<bool> = requests.iter().map(|request| may_say(node, &request.op, shard)).collect();
+async fn propose_for(node: NodeId, (peers, shard): (&Peers, &Shard), requests: Vec<Request>) -> Vec<ProposeOutcome> {
+    let may_say = |op: &Op| is_its_own(node, op, shard) && is_certified(node, op, peers);
+    let may: Vec<bool> = requests.iter().map(|request| may_say(&request.op)).collect();
     let allowed = requests.into_iter().zip(&may).filter(|(_, may)| **may);
     let allowed: Vec<Request> = allowed.map(|(request, _)| request).collect();
     let mut outcomes = if allowed.is_empty() { Vec::new() } else { shard.propose(allowed).await }.into_iter();
@@ -111,9 +113,9 @@ fn say_voters_once(outcomes: Vec<ProposeOutcome>) -> Vec<ProposeOutcome> {
 }
 
 /// A node attaches and detaches agents of its own only, opens inboxes for them, and says what became of what it had. Any
-/// node may pass on the rest: a robot's software finishes a task through whichever node it reaches, and operators sign what
-/// they ask.
-fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
+/// node may pass on the rest, as far as that is asked here: a robot's software finishes a task through whichever node it
+/// reaches, and operators sign what they ask.
+fn is_its_own(node: NodeId, op: &Op, shard: &Shard) -> bool {
     match op {
         Op::Agent(AgentOp::Attach { node: of, .. }) => *of == node,
         Op::Agent(AgentOp::Detach { agent, .. }) => shard.serves(agent).is_none_or(|serves| serves == node),
@@ -134,5 +136,40 @@ fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
             | TaskOp::Settle { .. }
             | TaskOp::Release { .. },
         ) => true,
+    }
+}
+
+/// At a site a node speaks for the agents that its certificate names. What an operator signed anybody may bring.
+fn is_certified(node: NodeId, op: &Op, peers: &Peers) -> bool {
+    match op {
+        Op::Agent(op) => peers.may(node, of_agents(op), Some(op.agent())),
+        Op::Task(op) => match of_tasks(op) {
+            Some(agent) => peers.may(node, Action::Serve, Some(agent)),
+            None => peers.may(node, Action::Change, None),
+        },
+        Op::Command(CommandOp::OpenInbox { agent, .. }) => peers.may(node, Action::Serve, Some(agent)),
+        Op::Command(CommandOp::Report { report }) => peers.may(node, Action::Serve, Some(&report.agent)),
+        Op::Command(CommandOp::End { ended }) => peers.may(node, Action::Serve, Some(&ended.agent)),
+        Op::Command(CommandOp::Send { .. } | CommandOp::Control { .. }) | Op::Operator(_) => true,
+    }
+}
+
+fn of_agents(op: &AgentOp) -> Action {
+    match op {
+        AgentOp::Attach { .. } => Action::Attach,
+        AgentOp::Detach { .. } => Action::Serve,
+        AgentOp::Register { .. } | AgentOp::Remove { .. } => Action::Administer,
+    }
+}
+
+/// The agent that is said to do something.
+fn of_tasks(op: &TaskOp) -> Option<&AgentId> {
+    match op {
+        TaskOp::Claim { agent, .. } => Some(agent),
+        TaskOp::Report { claim, .. }
+        | TaskOp::Complete { claim, .. }
+        | TaskOp::Fail { claim, .. }
+        | TaskOp::Release { claim } => Some(&claim.agent),
+        TaskOp::Create { .. } | TaskOp::Cancel { .. } | TaskOp::Requeue { .. } | TaskOp::Settle { .. } => None,
     }
 }

@@ -11,7 +11,7 @@ use skep_protocol::leader::LeaderHint;
 use skep_protocol::pull::{Pull, PullAnswer, PullFailure, Pulled};
 
 use super::{Asked, Call, written};
-use crate::net::{AnswerRoom, Class};
+use crate::net::{Action, AnswerRoom, Class};
 use crate::shard::NodeParts;
 use crate::shards::Shards;
 
@@ -48,9 +48,12 @@ async fn ask(parts: &NodeParts, node: NodeId, shard: ShardId, pull: &Pull) -> Re
 }
 
 async fn answer(shards: Arc<Shards>, asked: Asked) -> Result<Vec<u8>, String> {
-    let pull: Pull = asked.read()?;
+    let mut pull: Pull = asked.read()?;
+    let (peers, node) = (&shards.parts.peers, asked.who.node);
+    // Agents that its certificate does not name have nothing at it.
+    pull.agents.retain(|asks| peers.may(node, Action::Serve, Some(&asks.agent)));
     let result = match shards.shard(asked.header.shard) {
-        Some(shard) => shard.pull(asked.who.node, &pull, &asked.room).await,
+        Some(shard) => shard.pull(node, &pull, &asked.room).await,
         None => Err(PullFailure::NotLeader(shards.hearsay(asked.header.shard))),
     };
     written(&PullAnswer { result })

@@ -14,7 +14,7 @@ use skep_protocol::signing::Place;
 use super::condition::matched;
 use super::heir::{Candidate, heir};
 use super::{MembershipError, Shard};
-use crate::net::in_words;
+use crate::net::{Action, in_words};
 use crate::raft::types::Member;
 
 impl Shard {
@@ -117,14 +117,27 @@ impl Shard {
 
     /// Nodes take Raft from those alone who are marked: a shard of others would never have a leader.
     fn check_marked(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
-        let marked = self.inner.parts.config.marked_voters();
-        let missing = voters.iter().find(|node| **node != self.inner.parts.node && !marked.contains(node));
+        let parts = &self.inner.parts;
+        if parts.peers.is_of_site() {
+            return voters.iter().try_for_each(|node| self.check_role(*node));
+        }
+        let marked = parts.config.marked_voters();
+        let missing = voters.iter().find(|node| **node != parts.node && !marked.contains(node));
         missing.map_or(Ok(()), |node| {
             Err(MembershipError::Voters(format!(
                 "{node} is not marked as a voter; set voter = true in its [[peers]] in the configuration of every node, start \
                  them again, and ask again"
             )))
         })
+    }
+
+    /// At a site a certificate says who may vote.
+    fn check_role(&self, node: NodeId) -> Result<(), MembershipError> {
+        if self.inner.parts.peers.may(node, Action::Vote, None) {
+            return Ok(());
+        }
+        let why = "has shown no certificate with the role voter or witness; invite it with that role, and ask again";
+        Err(MembershipError::Voters(format!("{node} {why}")))
     }
 
     /// A group that is made anew over a replica of an earlier one would have two histories under one name: the last good
@@ -140,6 +153,7 @@ impl Shard {
         self.check_leads()?;
         self.finish_change().await?;
         let member = self.present(node)?;
+        self.check_role(node)?;
         let id = member.raft_id();
         if self.inner.acked.is_forgetful(id) {
             return Err(MembershipError::Forgot { node });

@@ -224,8 +224,10 @@ impl Fabric {
             for b in &nodes[n + 1..] {
                 let pair = (*a, *b);
                 let reached = !state.cut.contains(&pair) && !state.cut.contains(&(*b, *a));
-                if reached && !state.links.contains_key(&pair) {
-                    let (first, second) = (state.stations[a].clone(), state.stations[b].clone());
+                let (first, second) = (&state.stations[a], &state.stations[b]);
+                let is_new = reached && !state.links.contains_key(&pair);
+                if is_new && first.peers.lets_in(&second.peers) && second.peers.lets_in(&first.peers) {
+                    let (first, second) = (first.clone(), second.clone());
                     let open = Arc::new(watch::channel(true).0);
                     let of_first = self.peer(&first, &second, &open);
                     let of_second = self.peer(&second, &first, &open);
@@ -255,7 +257,8 @@ impl Fabric {
             to_process: to.hello.process,
             open: Arc::clone(open),
         };
-        Arc::new(Peer::new(to.node, to.hello.clone(), Link::Memory(link), from.node.min(to.node)))
+        let peer = Peer::new(to.node, to.hello.clone(), Link::Memory(link), from.node.min(to.node));
+        Arc::new(peer.let_in_by(from.peers.pass_of(&to.peers)))
     }
 
     fn station(&self, node: NodeId, process: u64) -> Option<Station> {

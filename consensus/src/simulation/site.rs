@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use skep_admission::SiteHandle;
 use skep_config::{ControlConfig, NodeConfig, PeerConfig, Policy, StoreConfig};
 use skep_protocol::entry::Charter;
 use skep_protocol::fault::ShardFault;
@@ -25,7 +26,7 @@ use super::disk::Machine;
 use super::fabric::{Fabric, Station};
 use super::watch::Watch;
 use crate::clock::{BootClock, Clocks};
-use crate::net::Peers;
+use crate::net::{Peers, hall, keep_judging};
 use crate::raft::types::{Vote, decode};
 use crate::random::Chance;
 use crate::shard::{FromLeader, NodeParts, Shard};
@@ -100,6 +101,8 @@ pub(super) struct Nodes {
     pub(super) watch: Watch,
     /// So many, from the first one on, are marked as voters in the configuration of all others.
     pub(super) marked: usize,
+    /// What each knows of its site, if certificates say who is let in.
+    pub(super) sites: Vec<SiteHandle>,
     rng: SmallRng,
     next_process: u64,
 }
@@ -156,7 +159,7 @@ impl Nodes {
             }
         };
         let all: Vec<Node> = (0..count).map(node).collect();
-        Self { all, fabric, watch, marked: count, rng, next_process: 0 }
+        Self { all, fabric, watch, marked: count, sites: Vec::new(), rng, next_process: 0 }
     }
 
     pub(super) fn random(&mut self) -> [u8; 16] {
@@ -195,7 +198,7 @@ impl Nodes {
             site: config.node.site.clone(),
             shards: Vec::new(),
         };
-        let peers = Peers::new(node.id, &config.peers, clocks.clone());
+        let peers = self.peers_of(at, &config, &clocks);
         let (updates, told) = mpsc::channel(16);
         tokio::spawn(note_all(told));
         let (incarnation, chance) = (store.incarnation(), Chance::seeded(chance));
@@ -222,6 +225,17 @@ impl Nodes {
         self.fabric.join(Station { node: id, raft_id, hello, peers, dispatch: Arc::new(Arc::clone(&shards)) });
         self.watch.tell(&format!("node {at} starts as {raft_id}"));
         self.all[at].process = Some(process);
+    }
+
+    /// Whom a node lets in: who is configured, or who has a certificate.
+    fn peers_of(&self, at: usize, config: &ControlConfig, clocks: &Clocks) -> Peers {
+        let gate = self.sites.get(at).map(hall::gate);
+        let is_of_site = gate.is_some();
+        let peers = Peers::new(self.all[at].id, &config.peers, clocks.clone()).of_site(gate);
+        if is_of_site {
+            tokio::spawn(keep_judging(peers.clone(), Threads::here()));
+        }
+        peers
     }
 
     /// S17: only damage is a reason not to start.

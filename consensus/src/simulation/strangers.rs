@@ -6,23 +6,27 @@ use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use serde::Serialize;
+use skep_protocol::agent::{AgentOp, Role as AgentRole};
+use skep_protocol::attempt::AttemptTarget;
 use skep_protocol::codec::Encoded as _;
 use skep_protocol::entry::{Charter, EntryBody, Founding, Op, Request};
 use skep_protocol::fleet::{FleetLimits, Rules};
 use skep_protocol::frame::{FrameKind, RaftAddress};
 use skep_protocol::ids::{Genesis, NodeId, RequestId, ShardId, TaskId};
+use skep_protocol::outcome::{ProposeOutcome, Reply};
 use skep_protocol::query::Query;
 use skep_protocol::recovery::Lineage;
 use skep_protocol::signing::Place;
 use skep_protocol::task::TaskOp;
 use skep_protocol::time::LogInstant;
 use skep_protocol::{entry, limits};
+use skep_trust::Role;
 
 use super::site::{Nodes, Process, SHARD, charter};
 use super::watch::Watch;
 use super::workload::{are_equal, check_acknowledged, create_one};
 use super::{answers, leader, run, step, within};
-use crate::net::{CallError, Class};
+use crate::net::{CallError, Class, hall};
 use crate::raft::types::{Entry, EntryBytes, LogId, SnapshotMeta, TypeConfig, Vote, encode};
 use crate::shard::Shard;
 
@@ -261,6 +265,73 @@ async fn come_back_to_a_leader_that_is_not_known(watch: Watch) {
 #[test]
 fn a_voter_that_was_away_follows_one_that_was_made_meanwhile() {
     let outcome = run(come_back_to_a_leader_that_is_not_known);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+}
+
+/// A shard of the first three of four nodes of a site, whose certificates say that they vote, and that the last is a robot's. No file
+/// says anything of them.
+async fn three_certified(watch: &Watch) -> (Nodes, Vec<NodeId>) {
+    let mut nodes = Nodes::new(4, 7, watch.clone());
+    nodes.marked = 0;
+    let role = |at| if at < 3 { Role::Voter } else { Role::Robot };
+    nodes.sites = nodes.all.iter().enumerate().map(|(at, node)| hall::member(node.id, &[role(at)])).collect();
+    for at in 0..4 {
+        nodes.start(at).await;
+    }
+    nodes.fabric.connect();
+    let ids: Vec<_> = nodes.all[..3].iter().map(|node| node.id).collect();
+    let first = nodes.all[0].process.clone().unwrap();
+    let shard = first.shards.open(SHARD).await.unwrap();
+    let with_robot = shard.initialize(&[ids[0], nodes.all[3].id], charter()).await;
+    assert!(matches!(with_robot, Err(crate::MembershipError::Voters(_))), "{with_robot:?}");
+    shard.initialize(&ids, charter()).await.unwrap();
+    assert!(within(&mut nodes, PATIENCE, |nodes| !nodes.ready().is_empty() && are_equal(nodes, &ids)).await);
+    (nodes, ids)
+}
+
+/// A robot's node of a site says that it leads. Then a voter is revoked that goes on as if nothing had happened.
+async fn speak_without_a_certificate_for_it(watch: Watch) {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let (mut nodes, ids) = three_certified(&watch).await;
+    let robot = nodes.all[3].process.clone().unwrap();
+    let before = terms(&nodes);
+    for at in 0..3 {
+        let voter = nodes.all[at].process.clone().unwrap();
+        let said = say(&robot, &voter, FrameKind::Beat, SHARD, &vote(&robot, before[0] + 1)).await;
+        assert!(said.as_ref().is_err_and(|why| why.contains("is no voter")), "{said:?}");
+    }
+    let (leads, leading) = nodes.ready().pop().unwrap();
+    // It speaks for its own agent only, which is called as it is.
+    let now = leading.clock().now().unwrap();
+    for (n, agent) in ["node-4", "node-4/arm", "node-1"].into_iter().enumerate() {
+        let op = AgentOp::Register { agent: agent.parse().unwrap(), role: AgentRole::unregistered() };
+        let id = RequestId::from_bytes([n as u8; 16]);
+        let request = Request { id, first_sent: now, deadline: now.plus_ms(60_000), op: op.into() };
+        let said = crate::rpc::propose(&robot.shards, SHARD, AttemptTarget::Node(ids[leads]), vec![request]).await;
+        let is_done = matches!(&said[..], [ProposeOutcome::Applied { reply: Reply::Done(_), .. }]);
+        assert_eq!(is_done, agent != "node-1", "{agent}: {said:?}");
+    }
+    let gone = (leads + 1) % 3;
+    let others: Vec<NodeId> = ids.iter().copied().filter(|node| *node != ids[gone]).collect();
+    nodes.sites[leads].learn(&hall::out(&[ids[gone]])).unwrap();
+    // The leader tells the others.
+    let is_alone = |nodes: &Nodes| {
+        let process = nodes.all[gone].process.as_ref();
+        process.is_some_and(|process| process.shards.parts.peers.present().is_empty())
+    };
+    assert!(within(&mut nodes, PATIENCE, is_alone).await, "it is served still");
+    assert!(create_one(&leading, &mut rng, &watch).await.is_some(), "the others go on");
+    for _ in 0..200 {
+        step(&mut nodes).await;
+    }
+    assert!(is_alone(&nodes) && are_equal(&nodes, &others));
+    assert_eq!(leading.status().term, before[0], "nobody was elected anew for it");
+    check_acknowledged(&nodes, &others);
+}
+
+#[test]
+fn at_a_site_raft_is_taken_from_those_whose_certificates_say_so_and_from_nobody_who_is_out() {
+    let outcome = run(speak_without_a_certificate_for_it);
     assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
 }
 

@@ -89,3 +89,22 @@ pub const HELLO_SHARDS_MAX: usize = 32;
 /// Peers that are marked as voters and not known to vote to which a node connects at a time while it finds no leader.
 /// Others have their turn later.
 pub const SOUGHT_PEERS_MAX: usize = 8;
+/// Largest first word of a member: its chain of certificates, and how much it knows. A larger one closes the connection.
+pub const TRUST_HELLO_BYTES_MAX: usize = super::CHAIN_BYTES_MAX + 1_024;
+/// Largest page of root documents that a dialler tells before it is let in. A larger one closes the connection.
+pub const FIRST_NEWS_BYTES_MAX: usize = 16 * 1024;
+/// Bytes that a node at a site takes on one connection, unread, before it has let the other side in. The other side waits
+/// with more.
+pub const FIRST_BYTES_UNREAD_MAX: u32 = 64 * 1024;
+/// Pages of news that one side of a connection tells before it is let in. One more closes the connection.
+pub const SITE_NEWS_PAGES_MAX: usize = 256;
+/// Members of its site that a node knows where to find, or has met. One more takes the place of one that is not
+/// connected: of one that was never met, or of the one that was met longest ago. If all are connected it is refused.
+pub const MEMBERS_KNOWN_MAX: usize = 2_048;
+/// Addresses of one member at which it was met, and as many at which others say that it is. The oldest of a kind goes
+/// for one more.
+pub const ADDRESSES_PER_MEMBER_MAX: usize = 2;
+/// Members of which one node tells another one where they are. Nothing is said of more.
+pub const MEMBER_ADDRESSES_TOLD_MAX: usize = 64;
+/// Lines of the audit in one minute about peers that were not let in, one for each peer and kind. More are counted.
+pub const REFUSALS_TOLD_PER_MINUTE_MAX: usize = 64;

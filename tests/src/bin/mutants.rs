@@ -98,6 +98,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::RevertedVoterVotes => {
             of("skep-consensus", "skep_consensus", "simulation::copies::a_voter_that_was_restored_from_a_copy")
         }
+        Mutant::RevokedStillServed => {
+            of("skep-consensus", "skep_consensus", "net::certified::a_member_that_is_revoked_is_cut_off_and_stays_out")
+        }
         Mutant::TwinReplaces => {
             of("skep-consensus", "skep_consensus", "of_two_processes_under_one_identity_the_first_stays")
         }

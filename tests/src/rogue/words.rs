@@ -134,9 +134,14 @@ impl Line {
             }
             // A place of nobody: of those that are kept for documents (RFC 5737).
             FrameKind::Twin => b"203.0.113.7:7341".to_vec(),
-            FrameKind::Hello | FrameKind::Pull | FrameKind::Lineages | FrameKind::Reply | FrameKind::Refused => {
-                vec![7; 64]
-            }
+            FrameKind::Hello
+            | FrameKind::Pull
+            | FrameKind::Lineages
+            | FrameKind::Trust
+            | FrameKind::SiteNews
+            | FrameKind::Addresses
+            | FrameKind::Reply
+            | FrameKind::Refused => vec![7; 64],
         }
     }
 }

@@ -26,7 +26,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("skep-mesh", &["skep-admission", "skep-config", "skep-protocol", "skep-trust"]),
     ("skep-api", &["skep-config", "skep-proto", "skep-protocol"]),
     ("skep-store", &["skep-protocol"]),
-    ("skep-consensus", &["skep-config", "skep-fleet", "skep-protocol", "skep-store"]),
+    ("skep-consensus", &["skep-admission", "skep-config", "skep-fleet", "skep-protocol", "skep-store", "skep-trust"]),
     ("skep-testnet", &["skep-client", "skep-protocol"]),
     (
         "skep",
