@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("skep-trust", &["skep-protocol"]),
     ("skep-client", &["skep-proto", "skep-protocol"]),
     ("skep-config", &["skep-protocol"]),
-    ("skep-fleet", &["skep-protocol"]),
+    ("skep-fleet", &["skep-protocol", "skep-trust"]),
     ("skep-engine", &["skep-config", "skep-protocol"]),
     ("skep-mesh", &["skep-config", "skep-protocol"]),
     ("skep-api", &["skep-config", "skep-proto", "skep-protocol"]),
