@@ -353,7 +353,7 @@ impl ConsensusHandle {
     ) -> Result<(), MembershipError> {
         let shards = Arc::clone(&self.shards);
         let place = Place { site: shards.site.config.node.site.clone(), shard, genesis };
-        let charter = Charter { place, first };
+        let charter = Charter { place, first, root: None };
         let init = async move {
             shards.check_unheard(shard)?;
             shards.site.peers.reach(&voters).await;

@@ -13,6 +13,7 @@ use skep_protocol::ids::{NodeId, ShardId};
 use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::site::SiteKey;
 
 use super::{Asked, Call, written};
 use crate::net::{CallError, Class};
@@ -116,6 +117,8 @@ fn may_say(node: NodeId, op: &Op, shard: &Shard) -> bool {
         Op::Command(CommandOp::End { ended }) => shard.may_report(ended.command, &ended.agent, node),
         Op::Command(CommandOp::Report { report }) => shard.may_report(report.command, &report.agent, node),
         Op::Command(CommandOp::OpenInbox { agent, .. }) => shard.serves(agent) == Some(node),
+        // What is sealed says itself whose it is.
+        Op::Site(op) => op.said_by().is_none_or(|member| member == SiteKey::from(node)),
         _ => true,
     }
 }

@@ -31,6 +31,7 @@ pub use commands::{
 };
 pub use failures::failure;
 pub use operator_events::operator_event;
+pub use site_events::site_event;
 pub use statements::signed_to_proto;
 pub use topics::{publication, topic, value_to_proto};
 
@@ -39,6 +40,7 @@ mod command_events;
 mod commands;
 mod failures;
 mod operator_events;
+mod site_events;
 mod statements;
 mod topics;
 
