@@ -3,15 +3,16 @@
 
 mod support;
 
-use skep_fleet::{FleetLimits, FleetState};
+use skep_fleet::{FleetLimits, FleetState, OrchestratorEvent};
 use skep_protocol::change::ChangeKind;
-use skep_protocol::entry::EntryBody;
+use skep_protocol::entry::{Decision, EntryBody};
 use skep_protocol::refusal::{Refusal, ShardFullOf};
 use skep_protocol::site::{
     InvitationsEnd, SiteAnswer, SiteChange, SiteKey, SiteOp, SiteQuery, SiteReceipt, SiteRefusal, SiteStatement,
 };
 use skep_trust::{Certificate, Revocation, Revoked, Role, RootDocument, SignedRevocation, SiteId};
 use support::directory::*;
+use support::{Lead, proposals};
 
 fn with_robots() -> Directory {
     let mut directory = Directory::new();
@@ -133,6 +134,31 @@ fn a_voter_leaves_its_office_before_it_is_out() {
     assert!(matches!(told.as_slice(), [SiteChange::Revoked { members: 1, .. }, SiteChange::Out { .. }]), "{told:?}");
     assert!(directory.member(VOTER).is_none() && directory.summary().pending.is_empty());
     assert!(directory.left_office(VOTER).changes.is_empty());
+}
+
+#[test]
+fn the_orchestrator_says_so_once_a_voter_that_is_waited_for_votes_nowhere() {
+    let mut directory = with_robots();
+    directory.join(VOTER, "edge-1", &[Role::Voter]);
+    let mut lead = Lead::new(&directory.shard);
+    out(&mut directory, Revoked::Key(key(VOTER)));
+    assert!(lead.applied(&mut directory.shard).is_empty());
+    assert!(directory.member(VOTER).is_some(), "who votes is not known");
+    let in_office = |voters: &[u8]| {
+        let voters = voters.iter().map(|n| key(*n).node()).collect();
+        OrchestratorEvent::InOffice { voters }
+    };
+    assert!(lead.tell(&directory.shard, in_office(&[VOTER, 41])).is_empty(), "it votes");
+    let said = vec![Decision::LeftOffice { voter: site_key(VOTER) }];
+    assert_eq!(proposals(lead.tell(&directory.shard, in_office(&[41, 42, 43]))), said);
+    // The proposal was lost: it is made again after a while.
+    let ended = OrchestratorEvent::ProposalEnded { applied: false };
+    assert!(proposals(lead.tell(&directory.shard, ended)).is_empty());
+    let again = lead.orchestrator.poll_timeout(&directory.state, directory.now).unwrap();
+    directory.shard.now = again;
+    lead.settle(&mut directory.shard);
+    assert!(directory.member(VOTER).is_none());
+    assert_eq!(lead.orchestrator.poll_timeout(&directory.state, directory.now), None);
 }
 
 #[test]
