@@ -180,6 +180,22 @@ fn a_revocation_waits_for_all_voters_that_it_has_out() {
 }
 
 #[test]
+fn an_issuer_that_is_to_be_out_issues_nothing_while_voters_are_waited_for() {
+    let mut directory = with_robots();
+    directory.join(VOTER, "edge-1", &[Role::Voter]);
+    directory.redeemed(1, 50, grants("robot-9", &[Role::Robot]));
+    let since = directory.time();
+    assert_eq!(
+        out(&mut directory, Revoked::Issued { issuer: key(ISSUER), since }),
+        SiteReceipt::Revoked { members: 0, waits_for: 1 }
+    );
+    let by_it = directory.certificate(1, 50, grants("robot-9", &[Role::Robot]));
+    assert!(matches!(directory.refusal(issue(&by_it, ISSUER)), SiteRefusal::Revoked { .. }));
+    directory.left_office(VOTER);
+    assert_eq!(directory.summary().members, 0, "all of it was issued at this instant");
+}
+
+#[test]
 fn so_many_revocations_wait_for_voters_and_no_more() {
     let mut directory = Directory::within(FleetLimits { pending_revocations_max: 1, ..FleetLimits::default() });
     for (n, name) in [(VOTER, "edge-1"), (41, "edge-2")] {

@@ -61,10 +61,13 @@ impl Believed {
         self.pending.iter().flat_map(|pending| &pending.waits)
     }
 
-    /// Whether a member is to be revoked, once voters have left their office.
+    /// Whether a member is to be revoked, or what an issuer issues, once voters have left their office.
     pub(super) fn is_to_be_out(&self, key: &PublicKey) -> bool {
         self.pending.iter().any(|pending| {
-            let is_named = matches!(pending.signed.revocation.what, Revoked::Key(named) if named == *key);
+            let is_named = match pending.signed.revocation.what {
+                Revoked::Key(named) | Revoked::Issued { issuer: named, .. } => named == *key,
+                Revoked::Serial(_) | Revoked::BelowEpoch(_) => false,
+            };
             is_named || pending.waits.contains(key) || pending.left.contains(key)
         })
     }

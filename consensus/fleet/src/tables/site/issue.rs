@@ -105,6 +105,10 @@ impl Site {
             let why = reason(&"it is revoked as soon as it has left its office as a voter");
             return Err(SiteRefusal::Revoked { key, why });
         }
+        if member.own.issuer.is_some_and(|issuer| self.believed.is_to_be_out(&issuer)) {
+            let why = reason(&"its issuer is revoked as soon as voters have left their office");
+            return Err(SiteRefusal::Revoked { key, why });
+        }
         let (validity, now) = (member.validity(), self.time);
         let out_of_time = |why: String| Err(SiteRefusal::OutOfTime { why: reason(&why) });
         if now > validity.until {
