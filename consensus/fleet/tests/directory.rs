@@ -47,7 +47,7 @@ fn a_node_that_redeems_an_invitation_becomes_the_member_that_it_says() {
     let chain = Chain::from_bytes(&member.chain.clone().into()).unwrap();
     assert_eq!(chain.verify(&directory.root).unwrap().key, key(ROBOT));
     let SiteAnswer::Join(Some(join)) = directory.answer(&SiteQuery::Join { invitation: code_key(1) }) else { panic!() };
-    let InvitationState::Redeemed { member: joined, .. } = join.state else { panic!("{join:?}") };
+    let InvitationState::Redeemed { member: joined, .. } = &join.state else { panic!("{join:?}") };
     assert_eq!((joined.as_deref(), join.epoch), (Some(&member), EPOCH));
     assert_eq!(restored(&directory).site_view().unwrap().news(), directory.state.site_view().unwrap().news());
 }
