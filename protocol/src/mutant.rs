@@ -156,6 +156,12 @@ mutants! {
     VoterRevokedInOffice = "voter-revoked-in-office",
     /// The directory takes certificates of an epoch that is over.
     EpochNotChecked = "epoch-not-checked",
+    /// Voters are chosen whether they answer or not.
+    QuorumNotAwaited = "quorum-not-awaited",
+    /// A node that just came as a voter goes, and one that went comes back.
+    StepsUndone = "steps-undone",
+    /// A witness is handed the lead.
+    WitnessLeads = "witness-leads",
 }
 
 /// Whether a seeded bug is to happen.

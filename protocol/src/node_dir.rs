@@ -55,6 +55,11 @@ impl NodeDir {
         self.dir.join("mesh")
     }
 
+    /// The files of the node's site, 0700.
+    pub fn site(&self) -> PathBuf {
+        self.dir.join("site")
+    }
+
     /// The API's Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")

@@ -9,6 +9,7 @@
 //! - [`LogClock`] continues the shard's clock between frames of the leader.
 //! - [`ElectionDetector`] says when the leader has been silent for too long.
 //! - [`LeaderPulse`] says when a leader makes itself heard, and when it lets go.
+//! - [`Placement`](placement::Placement) says which nodes are to vote, one step at a time.
 //!
 //! **Must not know** tokio, openraft, quinn, libp2p, tonic, rand, files or clocks.
 
@@ -18,6 +19,7 @@
 mod clock;
 mod detector;
 mod orchestrator;
+pub mod placement;
 mod pulse;
 mod state;
 mod tables;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{allow_block_list, connection_limits, identify, identity, ping};
+use libp2p::{connection_limits, identify, identity, ping};
 use skep_config::MeshConfig;
+use skep_protocol::limits;
 
+use crate::admit::{Door, DoorEvent, Members};
 use crate::discovery::Discovery;
 use crate::error::MeshError;
 use crate::gate::Gate;
@@ -26,27 +28,36 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The guards come first: the first that refuses a connection wins, and those behind it never hear of it.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
-    pub(crate) admitted: allow_block_list::Behaviour<allow_block_list::AllowedPeers>,
     limits: connection_limits::Behaviour,
+    pub(crate) door: Door<Protocols>,
+}
+
+/// What is spoken with admitted peers.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Protocols {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
-    pub(crate) gossip: Gossip,
-    pub(crate) discovery: Discovery,
+    gossip: Gossip,
+    discovery: Discovery,
 }
 
 impl Behaviour {
     /// `process` is another number for each run of the program, and a higher one: peers tell by it that a node came again.
+    /// `members`: those of the site, if there is one; without it, the door admits the listed peers.
     pub(crate) fn new(
         key: &identity::Keypair,
         config: &MeshConfig,
         process: u64,
         gate: Arc<Gate>,
+        members: Option<Members>,
     ) -> Result<Self, MeshError> {
-        let peers_max = u32::try_from(config.peers.len()).unwrap_or(u32::MAX);
-        let limits = connection_limits::ConnectionLimits::default()
+        let strangers_max = if members.is_some() { 2 * limits::MESH_STRANGERS_MAX } else { 0 };
+        let peers_max = if members.is_some() { limits::MESH_MEMBERS_MAX } else { config.peers.len() };
+        let connections_max = peers_max.max(1).saturating_mul(PER_PEER_MAX as usize).saturating_add(strangers_max);
+        let bounds = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING_MAX))
             .with_max_pending_outgoing(Some(PENDING_MAX))
-            .with_max_established(Some(PER_PEER_MAX.saturating_mul(peers_max.max(1))))
+            .with_max_established(Some(u32::try_from(connections_max).unwrap_or(u32::MAX)))
             .with_max_established_per_peer(Some(PER_PEER_MAX));
         let about = identify::Config::new(PROTOCOL.to_owned(), key.public())
             .with_agent_version(agent_of(process))
@@ -55,14 +66,25 @@ impl Behaviour {
             .with_cache_size(0);
         let local = key.public().to_peer_id();
         let on_loopback = config.listen.ip().is_loopback();
-        Ok(Self {
-            admitted: allow_block_list::Behaviour::default(),
-            limits: connection_limits::Behaviour::new(limits),
+        let protocols = Protocols {
             identify: identify::Behaviour::new(about),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT)),
             gossip: Gossip::new(&config.site, gate)?,
             discovery: Discovery::new(local, &config.site, config.mdns, on_loopback)?,
-        })
+        };
+        let door = match members {
+            Some(members) => Door::of_site(protocols, members).map_err(|e| MeshError::new(&e))?,
+            None => Door::of_list(protocols),
+        };
+        Ok(Self { limits: connection_limits::Behaviour::new(bounds), door })
+    }
+
+    pub(crate) fn gossip(&mut self) -> &mut Gossip {
+        &mut self.door.inner_mut().gossip
+    }
+
+    pub(crate) fn discovery(&mut self) -> &mut Discovery {
+        &mut self.door.inner_mut().discovery
     }
 }
 
@@ -79,6 +101,8 @@ pub(crate) fn process_of(agent: &str) -> Option<u64> {
 
 /// What the swarm reports that somebody reacts to.
 pub(crate) type Event = BehaviourEvent;
+/// What the door says.
+pub(crate) type AtDoor = DoorEvent<ProtocolsEvent>;
 
 #[cfg(test)]
 mod tests {

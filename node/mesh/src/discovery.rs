@@ -1,4 +1,5 @@
-//! Finding the listed peers: by each other's knowledge of addresses, and by multicast on the same network.
+//! Finding the peers that are listed, or known to be members: by each other's knowledge of addresses, and by multicast
+//! on the same network.
 //!
 //! Both only say what they hear. What is kept of it, and what is dialled, is decided by our own table of hints: the tables of both
 //! libraries take whatever they are told, without a limit. The handshake proves who is there, and nobody who is not listed is
@@ -97,6 +98,17 @@ impl Discovery {
         if let Some(address) = configured {
             self.dht.add_address(&peer, address);
         }
+    }
+
+    /// A peer is not one to be found any more.
+    pub(crate) fn unlist(&mut self, peer: &PeerId) {
+        self.hints.unlist(peer);
+        self.dht.remove_peer(peer);
+    }
+
+    /// Somebody who need not know says where a listed peer is. Whether that was news.
+    pub(crate) fn hint(&mut self, peer: PeerId, address: Multiaddr) -> bool {
+        !self.hear(vec![(peer, address)], Word::Other).is_empty()
     }
 
     /// A peer that is connected says where it listens.
@@ -331,6 +343,17 @@ mod tests {
         }
         let stranger = vec![(peer(3), tcp(1, 1))];
         assert!(discovery.note(Heard::Lan(mdns::Event::Discovered(stranger))).is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_is_not_to_be_found_any_more_is_neither_dialled_nor_told_of() {
+        let (mut discovery, of) = discovery();
+        discovery.says(&of, &[tcp(1, 1)]);
+        assert!(discovery.hint(of, tcp(2, 1)) && !discovery.hint(of, tcp(2, 1)), "it is news once");
+        assert!(!told_to_others(&mut discovery, of).is_empty());
+        discovery.unlist(&of);
+        assert!(dialled(&mut discovery, of).is_empty() && told_to_others(&mut discovery, of).is_empty());
+        assert!(!discovery.hint(of, tcp(3, 1)));
     }
 
     #[test]

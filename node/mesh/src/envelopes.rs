@@ -1,7 +1,6 @@
 //! Signing what is sent and verifying what arrives, each on a thread of its own: no flood of what arrives is in the way of what
 //! is said here.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::kept::SharedFloors;
 use crate::quotas::{OF_ORIGIN, Quotas, Verdict};
+use crate::speakers::{NotHeard, Speakers};
 
 /// An envelope that arrived, and was seen for the first time.
 #[derive(Debug)]
@@ -114,8 +114,8 @@ impl Signer {
 enum Refused {
     /// It is malformed or wrongly signed: nobody honest passes it on.
     Rubbish,
-    /// Its sender is not admitted here. It may be where it comes from, so that nobody did wrong.
-    Stranger,
+    /// Its sender is not admitted here, or may not say this. It may be where it comes from, so that nobody did wrong.
+    NotHeard(NotHeard),
     /// It was heard, or what came after it. Who passes it on may have heard nothing yet.
     Old,
     /// Its sender says more than its share. Where it comes from it may have been within.
@@ -125,7 +125,7 @@ enum Refused {
 /// Verifies.
 pub(crate) struct Verifier {
     /// Whose envelopes are accepted.
-    admitted: BTreeSet<NodeId>,
+    speakers: Speakers,
     floors: SharedFloors,
     origins: Quotas<NodeId>,
     judged: mpsc::Sender<Judged>,
@@ -135,13 +135,13 @@ pub(crate) struct Verifier {
 
 impl Verifier {
     pub(crate) fn new(
-        admitted: BTreeSet<NodeId>,
+        speakers: Speakers,
         floors: SharedFloors,
         judged: mpsc::Sender<Judged>,
         received: mpsc::Sender<Envelope>,
         dropped: Arc<DroppedEnvelopes>,
     ) -> Self {
-        Self { admitted, floors, origins: Quotas::new(OF_ORIGIN), judged, received, dropped }
+        Self { speakers, floors, origins: Quotas::new(OF_ORIGIN), judged, received, dropped }
     }
 
     /// Works until nothing arrives any more.
@@ -192,7 +192,7 @@ impl Verifier {
         Ok(envelope)
     }
 
-    /// The envelope, if it is whole, of its topic, not old, and signed by somebody who is admitted.
+    /// The envelope, if it is whole, of its topic, not old, and signed by somebody who is admitted and may say that.
     fn open(&self, topic: &str, data: &[u8]) -> Result<Envelope, Refused> {
         let signed = SignedEnvelope::decode(data).map_err(|_| Refused::Rubbish)?;
         let envelope = Envelope::decode(&signed.envelope).map_err(|_| Refused::Rubbish)?;
@@ -200,9 +200,7 @@ impl Verifier {
         if !is_of_topic || envelope.publication.check().is_err() {
             return Err(Refused::Rubbish);
         }
-        if !self.admitted.contains(&envelope.sender) {
-            return Err(Refused::Stranger);
-        }
+        self.speakers.check(envelope.sender, &envelope.publication.source).map_err(Refused::NotHeard)?;
         // Before the signature: whoever sends again what it heard has it verified no more.
         if self.floors.lock().is_old(envelope.sender, envelope.process, envelope.sequence) {
             return Err(Refused::Old);
@@ -235,8 +233,8 @@ mod tests {
 
     fn verifier(admitted: &[NodeId]) -> (Verifier, mpsc::Receiver<Envelope>) {
         let (received, out) = mpsc::channel(8);
-        let admitted = admitted.iter().copied().collect();
-        (Verifier::new(admitted, SharedFloors::default(), mpsc::channel(8).0, received, Arc::default()), out)
+        let speakers = Speakers::Listed(admitted.iter().copied().collect());
+        (Verifier::new(speakers, SharedFloors::default(), mpsc::channel(8).0, received, Arc::default()), out)
     }
 
     fn signed(signer: &Signer, text: &str, sequence: u64) -> Vec<u8> {
@@ -328,7 +326,7 @@ mod tests {
         drop(stop);
         kept.keep(&before.floors, &stopped);
         let (mut after, _out) = verifier(&[id]);
-        after.floors = kept.read_floors(&after.admitted).into();
+        after.floors = kept.read_floors(&after.speakers).into();
         assert_eq!(after.accept(POSE, &data, now), Err(Refused::Old));
         assert!(after.accept(POSE, &signed(&sender, "turn right", 6), now).is_ok());
     }

@@ -35,7 +35,7 @@ struct State {
     from: Option<PeerId>,
     heard: BTreeSet<String>,
     quotas: Quotas<PeerId>,
-    /// The places of each neighbour that nobody has taken.
+    /// The places of each neighbour that nobody has taken. Of neighbours that have all of theirs, few are remembered.
     places: BTreeMap<PeerId, Arc<Semaphore>>,
     /// Those of messages that were let in, and are not handed over yet.
     kept: BTreeMap<PeerId, Vec<Place>>,
@@ -45,6 +45,9 @@ impl State {
     /// Keeps a place for a message of a neighbour. Whether there was one.
     fn keep_place(&mut self, neighbour: PeerId, arrived: &mpsc::Sender<Arrived>) -> bool {
         let new = || Arc::new(Semaphore::new(limits::ENVELOPES_PER_NEIGHBOUR_QUEUED_MAX));
+        if self.places.len() >= limits::MESH_MEMBERS_MAX && !self.places.contains_key(&neighbour) {
+            self.places.retain(|_, free| free.available_permits() < limits::ENVELOPES_PER_NEIGHBOUR_QUEUED_MAX);
+        }
         let places = Arc::clone(self.places.entry(neighbour).or_insert_with(new));
         let Ok(of_neighbour) = places.try_acquire_owned() else { return false };
         let Ok(of_all) = arrived.clone().try_reserve_owned() else { return false };

@@ -27,7 +27,13 @@ pub struct MeshView {
     pub replaced: u64,
     /// Peers under whose identity two processes run, and when both were last met.
     pub shared: BTreeMap<NodeId, Instant>,
+    /// Connections that this node did not admit so far, or cut off again, by kind of reason. Without a site there are
+    /// none: the node connects to no peer that is not listed.
+    pub refused: BTreeMap<&'static str, u64>,
 }
+
+/// Members of the site, each with an address of its mesh as a multiaddress, if one is known.
+pub type KnownMembers = BTreeMap<NodeId, Option<String>>;
 
 /// Handle of the mesh. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +42,8 @@ pub struct MeshHandle {
     pub(crate) publications: mpsc::Sender<Publication>,
     pub(crate) topics: Arc<watch::Sender<BTreeSet<TopicPath>>>,
     pub(crate) cut_off: Arc<watch::Sender<BTreeSet<NodeId>>>,
+    /// None without a site.
+    pub(crate) members: Option<Arc<watch::Sender<KnownMembers>>>,
     pub(crate) dropped: Arc<DroppedEnvelopes>,
     pub(crate) liars: Arc<Mutex<Noise<NodeId>>>,
 }
@@ -67,6 +75,15 @@ impl MeshHandle {
     /// Speaks with none of these nodes from now on, and with all others again: for testnets.
     pub fn cut_off(&self, nodes: BTreeSet<NodeId>) {
         self.cut_off.send_replace(nodes);
+    }
+
+    /// Dials these members of the site from now on, beside those of the configuration, and no others. An address is a
+    /// hint: the handshake proves the member's key, and the certificate that it is a member. Without a site this does
+    /// nothing: the list says which peers the node dials.
+    pub fn know_members(&self, members: KnownMembers) {
+        if let Some(known) = &self.members {
+            known.send_replace(members);
+        }
     }
 
     /// A node said something of an agent that another node serves. It is counted among what is not accepted.

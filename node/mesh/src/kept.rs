@@ -3,7 +3,6 @@
 //! A disk that is full or does not answer keeps nobody from talking: it is said, and tried again. What is lost by it is
 //! said by [`crate::floors`].
 
-use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -12,9 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use skep_protocol::ids::NodeId;
-
 use crate::floors::Floors;
+use crate::speakers::Speakers;
 
 /// How often it is written down how far senders have come, if anything is new.
 const WRITTEN_EVERY: Duration = Duration::from_secs(60);
@@ -80,11 +78,11 @@ impl Kept {
         start
     }
 
-    /// How far those who are admitted had come when it was last written down.
-    pub(crate) fn read_floors(&self, admitted: &BTreeSet<NodeId>) -> Floors {
+    /// How far those whose envelopes may count had come when it was last written down.
+    pub(crate) fn read_floors(&self, speakers: &Speakers) -> Floors {
         let path = self.floors();
         match read(&path) {
-            Ok(bytes) => Floors::decode(&bytes, admitted).unwrap_or_else(|| {
+            Ok(bytes) => Floors::decode(&bytes, speakers).unwrap_or_else(|| {
                 tracing::error!(path = %path.display(), "the file is damaged: old telemetry may be taken for new once");
                 Floors::default()
             }),
@@ -131,6 +129,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skep_protocol::ids::NodeId;
     use std::os::unix::fs::PermissionsExt as _;
 
     const ONE: NodeId = NodeId::from_public_key([1; 32]);

@@ -1,15 +1,17 @@
 //! The data plane of a node: libp2p ends here.
 //!
-//! **Contract.** One task owns the swarm. Only peers of the configured list are connected, and each is dialled until it
-//! is up: at its configured address, at one that another peer knows (Kademlia of the site), or at one found by multicast
-//! on the same network. What others tell of a peer's address is a hint: few are kept, none displaces what is better known, and
-//! they are tried at a pace. Publications are signed once by their sender and verified once by each receiver, on threads of their
-//! own. Each neighbour has a share of what comes in, counted before anybody looks at it, and each sender has one of what is passed
-//! on; what is over it, or does not fit into a bounded queue, is dropped and counted. An envelope counts once, also after a restart of
-//! whoever hears it.
+//! **Contract.** One task owns the swarm. Only admitted peers are heard, and told anything: members of the site, or
+//! without a site the peers of the configured list. Each that is known is dialled until it is up: at its configured
+//! address, at one that another peer knows (Kademlia of the site), or at one found by multicast on the same network.
+//! What others tell of a peer's address is a hint: few are kept, none displaces what is better known, and they are
+//! tried at a pace. Publications are signed once by their sender and verified once by each receiver, on threads of
+//! their own. Each neighbour has a share of what comes in, counted before anybody looks at it, and each sender has one
+//! of what is passed on; what is over it, or does not fit into a bounded queue, is dropped and counted. An envelope
+//! counts once, also after a restart of whoever hears it.
 //!
 //! **Must not know** Raft, shards, tasks, or the local API. Nothing that must not be lost travels here.
 
+mod admit;
 mod behaviour;
 mod bucket;
 mod dials;
@@ -28,10 +30,11 @@ mod noise;
 mod peer;
 mod quotas;
 mod service;
+mod speakers;
 mod threads;
 mod transport;
 
 pub use envelopes::DroppedEnvelopes;
 pub use error::MeshError;
-pub use handle::{MeshHandle, MeshView};
+pub use handle::{KnownMembers, MeshHandle, MeshView};
 pub use service::Mesh;

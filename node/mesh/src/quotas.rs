@@ -37,7 +37,7 @@ pub(crate) enum Verdict {
     Over(Option<u64>),
 }
 
-/// What is left of everybody's share. Those who send are listed peers, so that there are as many at most.
+/// What is left of everybody's share. Of those who have all of it, few are remembered.
 #[derive(Debug)]
 pub(crate) struct Quotas<Who> {
     share: Share,
@@ -69,6 +69,10 @@ impl<Who: Ord + Copy> Quotas<Who> {
     }
 
     fn left_of(&mut self, who: Who, now: Instant) -> &mut (Bucket, Bucket) {
+        if self.left.len() >= limits::MESH_MEMBERS_MAX && !self.left.contains_key(&who) {
+            // Who has all of its share is as if it were new.
+            self.left.retain(|_, (messages, bytes)| !messages.is_full(now) || !bytes.is_full(now));
+        }
         self.left.entry(who).or_insert_with(|| (Bucket::full(now), Bucket::full(now)))
     }
 }
@@ -112,5 +116,20 @@ mod tests {
         }
         // Nine in ten are over, and the first is said at once.
         assert_eq!(said, [1, 540, 540]);
+    }
+
+    #[test]
+    fn who_has_all_of_its_share_is_not_remembered_once_there_are_many() {
+        let now = Instant::now();
+        let mut quotas = Quotas::new(Share::of(100, 10_000));
+        for who in 0..limits::MESH_MEMBERS_MAX {
+            quotas.take(who, 1, now);
+        }
+        // All but one have their share again.
+        let later = now + Duration::from_secs(1);
+        while quotas.take(0, 1, later) == Verdict::Within {}
+        quotas.take(limits::MESH_MEMBERS_MAX, 1, later);
+        assert_eq!(quotas.left.len(), 2);
+        assert_ne!(quotas.take(0, 1, later), Verdict::Within, "it has used up its own");
     }
 }

@@ -12,6 +12,7 @@ use libp2p::{Multiaddr, Swarm, SwarmBuilder, noise, quic, tcp, yamux};
 use skep_config::MeshConfig;
 use skep_protocol::limits;
 
+use crate::admit::Members;
 use crate::behaviour::Behaviour;
 use crate::error::MeshError;
 use crate::gate::Gate;
@@ -26,18 +27,20 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 
 /// The swarm of a node. `process` is another number for each run of the program; `gate` is what comes in through.
+/// `members`: those of the site, if there is one.
 pub(crate) fn swarm(
     key: Keypair,
     config: &MeshConfig,
     process: u64,
     gate: Arc<Gate>,
+    members: Option<Members>,
 ) -> Result<Swarm<Behaviour>, MeshError> {
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .map_err(|e| MeshError::new(&e))?
         .with_quic_config(patient)
-        .with_behaviour(|key| Behaviour::new(key, config, process, gate).map_err(Into::into))
+        .with_behaviour(|key| Behaviour::new(key, config, process, gate, members).map_err(Into::into))
         .map_err(|e| MeshError::new(&e))?
         // Static peers stay connected for as long as both are there.
         .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::MAX))

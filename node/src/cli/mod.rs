@@ -15,6 +15,7 @@ mod format;
 mod init;
 mod key;
 mod made;
+mod new_node;
 mod node;
 mod operator;
 mod output;
@@ -23,6 +24,7 @@ mod resend;
 mod run;
 mod serials;
 mod shard;
+mod site;
 mod task;
 mod testnet;
 mod topic;
@@ -83,6 +85,9 @@ enum Noun {
     Init(init::Init),
     /// Run a node
     Run(run::Run),
+    /// Sites: who belongs together
+    #[command(subcommand)]
+    Site(Box<site::Site>),
     /// Create, inspect and change shards
     #[command(subcommand)]
     Shard(shard::Shard),
@@ -204,6 +209,7 @@ pub fn main_of(build: Build) -> ExitCode {
     let result = match noun {
         Noun::Init(init) => init.run(&common),
         Noun::Run(run) => run.run(&common, build),
+        Noun::Site(site) => site.run(&common),
         Noun::Shard(shard) => block_on(shard.run(&common, build)),
         Noun::Node(node) => block_on(node.run(&common)),
         Noun::Config(config) => config.run(&common),

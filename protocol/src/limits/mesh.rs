@@ -46,3 +46,17 @@ pub const MESH_ORIGIN_BYTES_PER_S: u64 = 2 * 1024 * 1024;
 pub const MESH_COMMANDS_QUEUED_MAX: usize = 1_024;
 /// Verified envelopes waiting for the node's driver. More are dropped, and counted.
 pub const MESH_RECEIVED_QUEUED_MAX: usize = 1_024;
+/// Members of a site that a node's mesh remembers as met, and as many that it dials. Of one more that it meets, the one
+/// that it met longest ago is forgotten until the two meet again; one more is not dialled, and dials.
+pub const MESH_MEMBERS_MAX: usize = 2_048;
+/// Senders of which a node remembers how far they have come. What one more says is dropped, until one of those is
+/// revoked.
+pub const MESH_SENDERS_MAX: usize = 16_384;
+/// Connections of the mesh from addresses at which no member is known to be, that shake hands or are not admitted yet.
+/// One more is refused. As many may come from addresses at which members are.
+pub const MESH_STRANGERS_MAX: usize = 32;
+/// How many of the former may come from one address. One more is refused.
+pub const MESH_STRANGERS_PER_SOURCE_MAX: usize = 8;
+/// Root documents that a dialler shows before it is admitted, in bytes. The acceptor refuses more; the dialler shows
+/// the latest.
+pub const MESH_ROOTS_SHOWN_BYTES_MAX: usize = 64 * 1024;

@@ -28,3 +28,11 @@ pub const REVOCATIONS_MAX: usize = 16_384;
 pub const REVOCATIONS_PER_REPLY_MAX: usize = 1_024;
 /// Epochs by which a revocation may be ahead of what a node knows. One of a later epoch is refused.
 pub const CERTIFICATE_EPOCHS_AHEAD_MAX: u64 = 1_024;
+/// Largest page of root documents and revocations that one member tells another one. A larger one is refused by the
+/// decoder; what a member knows beyond it goes in another page.
+pub const SITE_NEWS_BYTES_MAX: usize = 1024 * 1024;
+/// Statements in one page of such news that do not hold. Nothing behind the last of these is looked at, so that a
+/// stranger has few signatures verified in vain.
+pub const SITE_NEWS_FAULTS_MAX: usize = 8;
+/// Members of whom a node keeps where they are said to be. It keeps the first ones.
+pub const SITE_HINTS_MAX: usize = 64;

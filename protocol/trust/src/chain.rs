@@ -6,7 +6,7 @@
 use skep_protocol::text::AgentId;
 
 use crate::certificate::{Certificate, Grants};
-use crate::ids::Serial;
+use crate::ids::{Digest, Serial};
 use crate::keys::PublicKey;
 use crate::links::{Chain, ChainError, ChainLink, Sponsor};
 use crate::role::{Role, Scope};
@@ -35,6 +35,8 @@ pub struct Member {
     /// The earliest epoch of them.
     pub epoch: u64,
     made: Vec<Made>,
+    /// The hash of the root document under which its chain was verified.
+    root: Digest,
 }
 
 impl Member {
@@ -46,6 +48,16 @@ impl Member {
     /// Whether it speaks for an agent.
     pub fn serves(&self, agent: &AgentId) -> bool {
         self.grants.serves(agent)
+    }
+
+    /// The serial of its own certificate.
+    pub fn serial(&self) -> Option<Serial> {
+        self.made.first().map(|own| own.serial)
+    }
+
+    /// Whether its chain was verified under this root document. Under another one the chain is verified again.
+    pub fn holds_under(&self, root: &SiteRoot) -> bool {
+        self.root == root.digest()
     }
 
     pub(crate) fn made(&self) -> &[Made] {
@@ -83,6 +95,7 @@ impl Chain {
             validity: all().fold(member.validity, |validity, of| validity.and(of.validity)),
             epoch: all().fold(member.epoch, |epoch, of| epoch.min(of.epoch)),
             made: all().map(made).collect(),
+            root: root.digest(),
         })
     }
 }

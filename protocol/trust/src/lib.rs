@@ -8,6 +8,7 @@
 //!   bytes.
 //! - [`InvitationCode`] is the one line that a new machine is given.
 //! - [`Chain`] is what a member shows, and [`Admission`] says whether it is let in. Both planes ask the same one.
+//! - [`SiteNews`] is what one member tells another one of who is out.
 //!
 //! **Contract.** Decoding never panics and never allocates more than its input warrants. Every refusal has a type.
 //! Nothing holds because of a name: statements name the site by its hash, and their signers by their keys.
@@ -29,6 +30,7 @@ mod invitation;
 mod join;
 mod keys;
 mod links;
+mod news;
 mod reply;
 mod revocation;
 mod revocations;
@@ -51,6 +53,7 @@ pub use invitation::Invitation;
 pub use join::{JoinRefusal, JoinRequest, Knock, Used, redeem};
 pub use keys::{PublicKey, SecretKey};
 pub use links::{Chain, ChainError, ChainLink, Sponsor};
+pub use news::SiteNews;
 pub use reply::{JoinError, JoinReply, Joined, MemberAddress};
 pub use revocation::{Revocation, RevocationError, Revoked, SignedRevocation};
 pub use revocations::Revocations;

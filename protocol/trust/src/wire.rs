@@ -98,6 +98,7 @@ mod tests {
             ("RevocationStatement", &crate::revocation::REVOCATION),
             ("SealedRevocation", &crate::revocation::SEALED_REVOCATION),
             ("TrustHello", &crate::hello::HELLO),
+            ("SiteNews", &crate::news::NEWS),
         ] {
             check(name, fields, &messages);
         }

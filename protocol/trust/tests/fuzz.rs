@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use skep_trust::{
     AgentPattern, Certificate, Chain, Invitation, InvitationCode, JoinReply, JoinRequest, Knock, PublicKey, Revocation,
-    Role, RootDocument, Sealed, SignedRevocation, SiteId, SiteRoot, Stated, TrustHello,
+    Role, RootDocument, Sealed, SignedRevocation, SiteId, SiteNews, SiteRoot, Stated, TrustHello,
 };
 
 /// A statement that was understood can be stated again, and is understood the same.
@@ -66,6 +66,13 @@ fn hello(bytes: &[u8]) {
     }
 }
 
+fn news(bytes: &[u8]) {
+    if let Ok(value) = SiteNews::from_bytes(&Bytes::copy_from_slice(bytes)) {
+        let again = SiteNews::from_bytes(&value.to_bytes().into());
+        assert_eq!(again, Ok(value));
+    }
+}
+
 fn code(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(value) = InvitationCode::from_text(&text) {
@@ -119,5 +126,6 @@ targets! {
     fuzz_chain: chain,
     fuzz_signed_revocation: signed_revocation,
     fuzz_hello: hello,
+    fuzz_news: news,
     fuzz_code: code,
 }

@@ -126,6 +126,11 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::FirstPullNotConfirmed => {
             of("skep-consensus", "skep_consensus", "simulation::pulls::a_leader_that_is_cut_off_hands_out_no_command")
         }
+        Mutant::QuorumNotAwaited => {
+            of("skep-fleet", "placement", "no_step_leaves_a_group_without_a_quorum_that_answers")
+        }
+        Mutant::StepsUndone => of("skep-fleet", "placement", "no_step_undoes_another_one_within_the_settle_time"),
+        Mutant::WitnessLeads => of("skep-fleet", "placement", "a_witness_votes_and_never_leads"),
         Mutant::NoFenceAtStation => of("skep-testnet", "skep_testnet", "station::tests::the_world_refuses"),
         Mutant::LostUpdateForgotten => of("skep-fleet", "orchestrator", "an_update_whose_answer_was_lost"),
         Mutant::LetGoForgotten => of("skep-client", "skep_client", "what_the_software_let_go_of"),

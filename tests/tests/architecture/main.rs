@@ -14,15 +14,16 @@ use std::path::Path;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Who may import whom. A crate that is not here may not exist.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("skep-protocol", &[]),
     ("skep-proto", &["skep-protocol"]),
     ("skep-trust", &["skep-protocol"]),
+    ("skep-admission", &["skep-protocol", "skep-trust"]),
     ("skep-client", &["skep-proto", "skep-protocol"]),
     ("skep-config", &["skep-protocol"]),
     ("skep-fleet", &["skep-protocol", "skep-trust"]),
     ("skep-engine", &["skep-config", "skep-protocol"]),
-    ("skep-mesh", &["skep-config", "skep-protocol"]),
+    ("skep-mesh", &["skep-admission", "skep-config", "skep-protocol", "skep-trust"]),
     ("skep-api", &["skep-config", "skep-proto", "skep-protocol"]),
     ("skep-store", &["skep-protocol"]),
     ("skep-consensus", &["skep-config", "skep-fleet", "skep-protocol", "skep-store"]),
@@ -39,6 +40,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "skep-protocol",
             "skep-store",
             "skep-testnet",
+            "skep-trust",
         ],
     ),
     ("skep-tests", &["*"]),

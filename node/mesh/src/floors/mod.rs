@@ -12,10 +12,13 @@
 //! What is remembered outlives this process, too. It is written down now and then: what was said in the last minute before a
 //! crash can be told once more, until its sender says something newer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 use skep_protocol::ids::NodeId;
+use skep_protocol::limits;
+
+use crate::speakers::Speakers;
 
 /// How many envelopes of a process may overtake one of it, in words of 64, of which one is only partly there: a second of what one
 /// node may say.
@@ -82,7 +85,7 @@ struct Floor {
     latest: Option<Latest>,
 }
 
-/// How far all senders have come. Only of those who are admitted, so that there are as many at most.
+/// How far all senders have come. Only of those who are admitted, and of no more than [`limits::MESH_SENDERS_MAX`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Floors {
     of: BTreeMap<NodeId, Floor>,
@@ -99,7 +102,7 @@ impl Floors {
 
     /// An envelope came that its sender has signed. Whether it is new.
     pub(crate) fn take(&mut self, sender: NodeId, process: u64, sequence: u64) -> bool {
-        if self.is_old(sender, process, sequence) {
+        if self.is_old(sender, process, sequence) || !self.has_room(&sender) {
             return false;
         }
         let floor = self.of.entry(sender).or_insert(Floor { process, past: process, latest: None });
@@ -118,11 +121,25 @@ impl Floors {
     /// A sender is connected, and says which process it is.
     pub(crate) fn lives(&mut self, sender: NodeId, process: u64) {
         let known = self.of.get(&sender);
+        if !self.has_room(&sender) {
+            return;
+        }
         if known.is_none_or(|floor| floor.process != process) {
             let past = known.map_or(process, |floor| floor.past.max(process));
             self.of.insert(sender, Floor { process, past, latest: None });
             self.changed = true;
         }
+    }
+
+    fn has_room(&self, sender: &NodeId) -> bool {
+        self.of.len() < limits::MESH_SENDERS_MAX || self.of.contains_key(sender)
+    }
+
+    /// Forgets senders that are out for good.
+    pub(crate) fn keep(&mut self, is_kept: impl Fn(&NodeId) -> bool) {
+        let before = self.of.len();
+        self.of.retain(|sender, _| is_kept(sender));
+        self.changed |= self.of.len() != before;
     }
 
     /// What is to be written down, if anything is new since this was last asked.
@@ -148,15 +165,15 @@ impl Floors {
         [MAGIC, &Sha256::digest(&rows)[..], rows.as_slice()].concat()
     }
 
-    /// What was written down, of those who are still admitted; none if it is damaged.
-    pub(crate) fn decode(bytes: &[u8], admitted: &BTreeSet<NodeId>) -> Option<Self> {
+    /// What was written down, of those whose envelopes may count still; none if it is damaged.
+    pub(crate) fn decode(bytes: &[u8], speakers: &Speakers) -> Option<Self> {
         let (checksum, rows) = bytes.strip_prefix(MAGIC)?.split_at_checked(CHECKSUM_BYTES)?;
         let (rows, rest) = rows.as_chunks::<ROW_BYTES>();
         if !rest.is_empty() || Sha256::digest(rows.as_flattened())[..] != *checksum {
             return None;
         }
         let of = rows.iter().map(row).collect::<Option<BTreeMap<NodeId, Floor>>>()?;
-        let of = of.into_iter().filter(|(sender, _)| admitted.contains(sender)).collect();
+        let of = of.into_iter().filter(|(sender, _)| speakers.is_kept(sender)).collect();
         Some(Self { of, changed: false })
     }
 }

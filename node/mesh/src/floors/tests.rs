@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 const ONE: NodeId = NodeId::from_public_key([1; 32]);
@@ -104,7 +106,7 @@ fn what_is_written_is_read_back_or_found_damaged() {
     assert_eq!(floors.take_news(), None, "nothing is new");
     floors.not_written();
     assert_eq!(floors.take_news().as_ref(), Some(&written));
-    let admitted = BTreeSet::from([ONE]);
+    let admitted: Speakers = [ONE].into();
     let read = Floors::decode(&written, &admitted).unwrap();
     assert_eq!(read.of.keys().collect::<Vec<_>>(), [&ONE], "of others nothing is kept");
     for at in 0..written.len() {
@@ -113,4 +115,21 @@ fn what_is_written_is_read_back_or_found_damaged() {
         assert!(Floors::decode(&spoiled, &admitted).is_none(), "byte {at}");
         assert!(Floors::decode(&written[..at], &admitted).is_none(), "cut to {at}");
     }
+}
+
+#[test]
+fn senders_beyond_the_limit_are_not_remembered_and_not_heard_until_another_one_is_out() {
+    let sender = |n: usize| {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        NodeId::from_public_key(key)
+    };
+    let mut floors = Floors::default();
+    assert!((0..limits::MESH_SENDERS_MAX).all(|n| floors.take(sender(n), 7, 1)));
+    assert!(!floors.take(ONE, 7, 1));
+    floors.lives(ONE, 7);
+    assert_eq!(floors.of.len(), limits::MESH_SENDERS_MAX);
+    assert!(floors.take(sender(0), 7, 2), "those that are remembered go on");
+    floors.keep(|kept| *kept != sender(5));
+    assert!(floors.take(ONE, 7, 1));
 }

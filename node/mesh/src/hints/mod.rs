@@ -129,6 +129,11 @@ impl Hints {
         self.of.insert(peer, Known { configured, ..Known::default() });
     }
 
+    /// Forgets a peer, and all that is known of it.
+    pub(crate) fn unlist(&mut self, peer: &PeerId) {
+        self.of.remove(peer);
+    }
+
     /// An address of a peer is told. Whether it is one to dial that was not known.
     pub(crate) fn hear(&mut self, peer: &PeerId, address: &Multiaddr, word: Word) -> bool {
         let Some(known) = self.of.get_mut(peer) else { return false };

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
+use skep_protocol::limits;
 use skep_protocol::mutant::{Mutant, is_on};
 use tokio::time::Instant;
 
@@ -70,7 +71,8 @@ fn surplus(links: &[Link], stays: Dialled, process: Option<&String>) -> Vec<Conn
 pub(crate) struct Links {
     local: PeerId,
     open: BTreeMap<PeerId, Vec<Link>>,
-    /// The processes of each peer that were met last, in the order in which they were first met.
+    /// The processes of each peer that were met last, in the order in which they were first met. Of peers that are not
+    /// connected, few are remembered.
     met: BTreeMap<PeerId, Vec<String>>,
     /// When two processes of a peer were last met at once.
     shared: BTreeMap<PeerId, Instant>,
@@ -83,6 +85,10 @@ impl Links {
 
     /// A connection was made.
     pub(crate) fn opened(&mut self, peer: PeerId, id: ConnectionId, dialled: Dialled, now: Instant) {
+        if self.met.len() >= limits::MESH_MEMBERS_MAX && !self.met.contains_key(&peer) {
+            self.met.retain(|known, _| self.open.contains_key(known));
+            self.shared.retain(|known, _| self.open.contains_key(known));
+        }
         let link = Link { id, dialled, since: now, heard: None, process: None };
         self.open.entry(peer).or_default().push(link);
     }

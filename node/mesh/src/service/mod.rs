@@ -1,5 +1,7 @@
 //! The task that owns the swarm.
 
+mod site;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,6 +12,7 @@ use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
+use skep_admission::SiteHandle;
 use skep_config::MeshConfig;
 use skep_protocol::ids::NodeId;
 use skep_protocol::limits;
@@ -17,7 +20,8 @@ use skep_protocol::telemetry::{Envelope, TopicPath};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::behaviour::{Behaviour, Event, process_of};
+use crate::admit::{DoorEvent, Left};
+use crate::behaviour::{AtDoor, Behaviour, Event, ProtocolsEvent, process_of};
 use crate::dials::Dial;
 use crate::envelopes::{DroppedEnvelopes, Judged, Outgoing, Signer, Verifier};
 use crate::error::{MeshError, reason};
@@ -28,8 +32,10 @@ use crate::kept::{Kept, SharedFloors};
 use crate::links::{Dialled, Links};
 use crate::noise::Noise;
 use crate::peer::{node_id, peer_id};
+use crate::speakers::Speakers;
 use crate::threads::on_thread;
 use crate::transport;
+use site::Site;
 
 /// The running mesh. Dropping it stops the task.
 pub struct Mesh {
@@ -48,10 +54,11 @@ struct Service {
     topics: watch::Receiver<BTreeSet<TopicPath>>,
     heard: BTreeSet<TopicPath>,
     cut_off: watch::Receiver<BTreeSet<NodeId>>,
+    site: Option<Site>,
     gate: Arc<Gate>,
     floors: SharedFloors,
     dropped: Arc<DroppedEnvelopes>,
-    /// The listed peers, and when each is dialled next unless it is up.
+    /// The listed peers, or members of the site, and when each is dialled next unless it is up.
     dials: BTreeMap<PeerId, Dial>,
     links: Links,
     /// Of those who wanted to connect and were refused, or did not finish.
@@ -67,6 +74,8 @@ enum Step {
     Judged(Judged),
     Topics,
     Cuts,
+    Members,
+    JudgeAnew,
     Dial,
     Stop,
 }
@@ -83,8 +92,22 @@ impl Mesh {
         config: &MeshConfig,
         keeps: Option<&Path>,
     ) -> Result<(Self, mpsc::Receiver<Envelope>), MeshError> {
-        let failed = |e: &dyn std::fmt::Display| MeshError::new(e);
-        let key = Keypair::ed25519_from_bytes(seed).map_err(|e| failed(&e))?;
+        Self::start_in(None, seed, config, keeps)
+    }
+
+    /// The same in a site: the node admits its members, and no other peer. The peers of the configuration are members
+    /// that the node dials, with addresses at which they may be; it is told of [others](MeshHandle::know_members)
+    /// later. Without a site, the node admits the listed peers.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn start_in(
+        site: Option<SiteHandle>,
+        seed: [u8; 32],
+        config: &MeshConfig,
+        keeps: Option<&Path>,
+    ) -> Result<(Self, mpsc::Receiver<Envelope>), MeshError> {
+        let key = Keypair::ed25519_from_bytes(seed).map_err(|e| MeshError::new(&e))?;
         let local = key.public().to_peer_id();
         let signing = key.clone();
         let kept = keeps.map(Kept::of);
@@ -93,30 +116,30 @@ impl Mesh {
         let dropped: Arc<DroppedEnvelopes> = Arc::default();
         let (arrived, arrived_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
         let gate = Arc::new(Gate::new(arrived, Arc::clone(&dropped)));
-        let mut swarm = transport::swarm(key, config, process, Arc::clone(&gate))?;
+        let site = site.map(|site| Site::new(site, config));
+        let mut swarm = transport::swarm(key, config, process, Arc::clone(&gate), site.as_ref().map(Site::members))?;
         let dials = list(&mut swarm, config)?;
-        for (over, address) in transport::listen_addresses(config.listen) {
-            swarm.listen_on(address).map_err(|error| MeshError::cannot_listen(config, over, &error))?;
-        }
+        listen(&mut swarm, config)?;
         let (view, seen) = watch::channel(MeshView::default());
         let (stop, stopped) = oneshot::channel();
         let (publications, publications_in) = mpsc::channel(limits::ENVELOPES_QUEUED_MAX);
         let (outgoing, outgoing_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (judged, judged_in) = mpsc::channel(limits::MESH_COMMANDS_QUEUED_MAX);
         let (received, received_in) = mpsc::channel(limits::MESH_RECEIVED_QUEUED_MAX);
-        let own = node_id(&local).ok_or_else(|| failed(&"the node's key is not of ed25519"))?;
+        let own = node_id(&local).ok_or_else(|| MeshError::new("the node's key is not of ed25519"))?;
         let signer = Signer { key: signing, local: own, process, outgoing, dropped: Arc::clone(&dropped) };
         on_thread("skep-signing", move || signer.run(publications_in))?;
-        let admitted: BTreeSet<NodeId> = config.peers.iter().map(|peer| peer.id).filter(|id| *id != own).collect();
-        let floors = kept.as_ref().map_or_else(SharedFloors::default, |kept| kept.read_floors(&admitted).into());
+        let speakers = site.as_ref().map_or_else(|| listed(config, own), Site::speakers);
+        let floors = kept.as_ref().map_or_else(SharedFloors::default, |kept| kept.read_floors(&speakers).into());
         let keeper = kept.map(|kept| Keeper::start(kept, floors.clone())).transpose()?;
-        let verifier = Verifier::new(admitted, floors.clone(), judged, received, Arc::clone(&dropped));
+        let verifier = Verifier::new(speakers, floors.clone(), judged, received, Arc::clone(&dropped));
         on_thread("skep-verifying", move || verifier.run(arrived_in))?;
         let (topics, wanted) = watch::channel(BTreeSet::new());
         let (cut_off, cuts) = watch::channel(BTreeSet::new());
         let (topics, cut_off) = (Arc::new(topics), Arc::new(cut_off));
+        let members = site.as_ref().map(Site::told);
         let (liars, dropped_too) = (Arc::new(Mutex::new(Noise::new())), Arc::clone(&dropped));
-        let handle = MeshHandle { view: seen, publications, topics, cut_off, dropped: dropped_too, liars };
+        let handle = MeshHandle { view: seen, publications, topics, cut_off, members, dropped: dropped_too, liars };
         let service = Service {
             swarm,
             view,
@@ -125,6 +148,7 @@ impl Mesh {
             topics: wanted,
             heard: BTreeSet::new(),
             cut_off: cuts,
+            site,
             gate,
             floors,
             dropped,
@@ -162,6 +186,8 @@ impl Service {
                 Step::Judged(judged) => self.on_judged(judged),
                 Step::Topics => self.hear_what_is_wanted(),
                 Step::Cuts => self.cut_and_join(),
+                Step::Members => self.know_members(),
+                Step::JudgeAnew => self.judge_anew(),
                 Step::Swarm(event) => self.apply(*event),
             }
         }
@@ -175,6 +201,13 @@ impl Service {
                 None => std::future::pending().await,
             }
         };
+        let site = &mut self.site;
+        let of_site = async {
+            match site {
+                Some(site) => site.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = stopped => Step::Stop,
             event = self.swarm.select_next_some() => Step::Swarm(Box::new(event)),
@@ -182,6 +215,7 @@ impl Service {
             Some(judged) = self.judged.recv() => Step::Judged(judged),
             Ok(()) = self.topics.changed() => Step::Topics,
             Ok(()) = self.cut_off.changed() => Step::Cuts,
+            news = of_site => news,
             () = timer => Step::Dial,
         }
     }
@@ -205,14 +239,14 @@ impl Service {
                     continue;
                 }
             };
-            if dial.is_missed(has_address) && self.swarm.behaviour_mut().discovery.ask(*id) {
+            if dial.is_missed(has_address) && self.swarm.behaviour_mut().discovery().ask(*id) {
                 dial.asked_for();
             }
         }
     }
 
     fn send(&mut self, Outgoing { topic, data }: Outgoing) {
-        match self.swarm.behaviour_mut().gossip.publish(&topic, data) {
+        match self.swarm.behaviour_mut().gossip().publish(&topic, data) {
             // Nobody subscribes: nobody misses it.
             Ok(_) | Err(PublishError::NoPeersSubscribedToTopic | PublishError::Duplicate) => {}
             Err(error) => {
@@ -226,31 +260,25 @@ impl Service {
         if matches!(verdict, MessageAcceptance::Reject) {
             self.gate.rubbish(from, Instant::now());
         }
-        self.swarm.behaviour_mut().gossip.judged(&id, &from, verdict);
+        self.swarm.behaviour_mut().gossip().judged(&id, &from, verdict);
     }
 
     /// A message came in. It is verified elsewhere.
     fn on_message(&mut self, id: MessageId, from: PeerId, message: gossipsub::Message) {
         if !self.gate.hand_over(id.clone(), from, message.topic.into_string(), message.data) {
             self.dropped.overflow();
-            self.swarm.behaviour_mut().gossip.judged(&id, &from, MessageAcceptance::Ignore);
+            self.swarm.behaviour_mut().gossip().judged(&id, &from, MessageAcceptance::Ignore);
         }
     }
 
     fn cut_and_join(&mut self) {
-        let cut_off = self.cut_off.borrow_and_update().clone();
-        for (id, dial) in &self.dials {
-            if cut_off.contains(&dial.node) {
-                self.swarm.behaviour_mut().admitted.disallow_peer(*id);
-            } else {
-                self.swarm.behaviour_mut().admitted.allow_peer(*id);
-            }
-        }
+        let cut_off: BTreeSet<PeerId> = self.cut_off.borrow_and_update().iter().copied().filter_map(peer_id).collect();
+        self.swarm.behaviour_mut().door.cut_off(cut_off);
     }
 
     fn hear_what_is_wanted(&mut self) {
         let wanted = self.topics.borrow_and_update().clone();
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        let gossip = self.swarm.behaviour_mut().gossip();
         let mut heard = wanted.clone();
         for topic in wanted.difference(&self.heard) {
             if let Err(error) = gossip.subscribe(topic) {
@@ -278,7 +306,7 @@ impl Service {
     /// A peer was not reached. Somebody may have said where it is while it was dialled, or the attempt left hints out: then it is
     /// dialled again soon.
     fn on_unreached(&mut self, peer: PeerId, error: &DialError) {
-        let has_untried = self.swarm.behaviour().discovery.has_untried(&peer);
+        let has_untried = self.swarm.behaviour_mut().discovery().has_untried(&peer);
         let Some(dial) = self.dials.get_mut(&peer) else { return };
         if has_untried {
             dial.soon(Instant::now());
@@ -321,7 +349,7 @@ impl Service {
         if let (true, Some(node), Some(process)) = (stays, node_id(&peer), process) {
             self.floors.lock().lives(node, process);
         }
-        self.swarm.behaviour_mut().discovery.says(&peer, &info.listen_addrs);
+        self.swarm.behaviour_mut().discovery().says(&peer, &info.listen_addrs);
     }
 
     fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
@@ -336,32 +364,64 @@ impl Service {
         }
     }
 
-    fn on_behaviour(&mut self, event: Event) {
+    fn on_protocols(&mut self, event: ProtocolsEvent) {
         match event {
-            Event::Gossip(gossipsub::Event::Message { propagation_source: from, message_id: id, message }) => {
+            ProtocolsEvent::Gossip(gossipsub::Event::Message { propagation_source: from, message_id: id, message }) => {
                 self.on_message(id, from, message);
             }
-            Event::Gossip(gossipsub::Event::SlowPeer { peer_id, failed_messages }) => {
+            ProtocolsEvent::Gossip(gossipsub::Event::SlowPeer { peer_id, failed_messages }) => {
                 tracing::debug!(peer = %peer_id, ?failed_messages, "a peer takes telemetry too slowly");
             }
-            Event::Ping(event) => self.on_ping(event),
-            Event::Identify(
+            ProtocolsEvent::Ping(event) => self.on_ping(event),
+            ProtocolsEvent::Identify(
                 identify::Event::Received { connection_id, peer_id, info }
                 | identify::Event::Pushed { connection_id, peer_id, info },
             ) => {
                 self.on_identified(peer_id, connection_id, info);
             }
-            Event::Discovery(heard) => {
-                let new = self.swarm.behaviour_mut().discovery.note(heard);
+            ProtocolsEvent::Discovery(heard) => {
+                let new = self.swarm.behaviour_mut().discovery().note(heard);
                 new.into_iter().for_each(|(peer, address)| self.on_told(&peer, &address));
             }
             _ => {}
         }
     }
 
+    /// A peer is admitted on a connection, which has so many others.
+    fn on_in(&mut self, peer: PeerId, connection: ConnectionId, is_dialler: bool, others: usize) {
+        let dialled = if is_dialler { Dialled::Here } else { Dialled::There };
+        self.links.opened(peer, connection, dialled, Instant::now());
+        self.view.send_modify(|view| view.made += 1);
+        if others == 0 {
+            self.note_up(peer);
+        }
+    }
+
+    /// An admitted peer's connection has ended.
+    fn on_left(&mut self, Left { peer, connection, endpoint, remaining, why }: Left) {
+        self.links.closed(peer, connection);
+        if remaining == 0 {
+            self.note_down(peer, why);
+        } else {
+            self.swarm.behaviour_mut().gossip().announce(peer, connection, &endpoint);
+        }
+    }
+
+    fn on_door(&mut self, event: AtDoor) {
+        match event {
+            DoorEvent::In { peer, connection, endpoint, others } => {
+                self.expect(peer);
+                self.on_in(peer, connection, endpoint.is_dialer(), others);
+            }
+            DoorEvent::Left(left) => self.on_left(left),
+            DoorEvent::Refused { peer, dialled, why } => self.on_not_admitted(peer, dialled, &why),
+            DoorEvent::Inner(event) => self.on_protocols(event),
+        }
+    }
+
     fn apply(&mut self, event: SwarmEvent<Event>) {
         match event {
-            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            SwarmEvent::Behaviour(Event::Door(event)) => self.on_door(event),
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "the mesh listens");
                 self.view.send_modify(|view| view.listening.push(address.to_string()));
@@ -369,22 +429,6 @@ impl Service {
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 let gone = address.to_string();
                 self.view.send_modify(|view| view.listening.retain(|known| *known != gone));
-            }
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
-                let dialled = if endpoint.is_dialer() { Dialled::Here } else { Dialled::There };
-                self.links.opened(peer_id, connection_id, dialled, Instant::now());
-                self.view.send_modify(|view| view.made += 1);
-                if num_established.get() == 1 {
-                    self.note_up(peer_id);
-                }
-            }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, endpoint, num_established, cause } => {
-                self.links.closed(peer_id, connection_id);
-                if num_established == 0 {
-                    self.note_down(peer_id, cause.map_or("it was closed".to_owned(), |e| e.to_string()));
-                } else {
-                    self.swarm.behaviour_mut().gossip.announce(peer_id, connection_id, &endpoint);
-                }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
                 self.on_unreached(peer, &error);
@@ -413,18 +457,25 @@ impl Service {
 
     fn note_down(&mut self, peer: PeerId, why: String) {
         let Some(node) = node_id(&peer) else { return };
-        if let Some(dial) = self.dials.get_mut(&peer) {
+        let dial = self.dials.get_mut(&peer);
+        let is_dialled = dial.is_some();
+        if let Some(dial) = dial {
             dial.down(Instant::now(), jitter());
         }
         tracing::info!(peer = %node, why, "mesh disconnected");
         self.view.send_modify(|view| {
             view.up.remove(&node);
-            view.errors.insert(node, why);
+            // Of members beyond those that are dialled nothing is kept.
+            if is_dialled {
+                view.errors.insert(node, why);
+            } else {
+                view.shared.remove(&node);
+            }
         });
     }
 }
 
-/// Lets the listed peers in, and plans to dial them.
+/// Lets the listed peers in, or those of them that prove to be members, and plans to dial them.
 fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<PeerId, Dial>, MeshError> {
     let failed = |why: String| MeshError::new(&why);
     let mut dials = BTreeMap::new();
@@ -433,16 +484,30 @@ fn list(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<BTreeMap<Pe
         if id == *swarm.local_peer_id() {
             continue;
         }
-        swarm.behaviour_mut().admitted.allow_peer(id);
         let address = peer.mesh.as_ref().map(|text| {
             let address = text.parse::<Multiaddr>();
             let address = address.map_err(|e| failed(format!("{text:?} of peer {}: {e}", peer.id)))?;
             address.with_p2p(id).map_err(|at| failed(format!("{at} is an address of another than {}", peer.id)))
         });
-        swarm.behaviour_mut().discovery.list(id, address.transpose()?);
+        let address = address.transpose()?;
+        swarm.behaviour_mut().door.know(id, address.as_ref());
+        swarm.behaviour_mut().discovery().list(id, address);
         dials.insert(id, Dial::new(peer.id, Instant::now()));
     }
     Ok(dials)
+}
+
+/// The listed peers: their envelopes count where there is no site.
+fn listed(config: &MeshConfig, own: NodeId) -> Speakers {
+    Speakers::Listed(config.peers.iter().map(|peer| peer.id).filter(|id| *id != own).collect())
+}
+
+/// Binds what the configuration says.
+fn listen(swarm: &mut Swarm<Behaviour>, config: &MeshConfig) -> Result<(), MeshError> {
+    for (over, address) in transport::listen_addresses(config.listen) {
+        swarm.listen_on(address).map_err(|error| MeshError::cannot_listen(config, over, &error))?;
+    }
+    Ok(())
 }
 
 /// Nobody dials in step with others.

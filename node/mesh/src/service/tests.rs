@@ -272,10 +272,10 @@ async fn a_peer_that_died_without_a_word_and_came_back_is_heard_at_once() {
 async fn flood(seed: u8, config: MeshConfig, mut stop: oneshot::Receiver<()>) {
     let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
     let gate = Arc::new(Gate::new(mpsc::channel(1).0, Arc::default()));
-    let mut swarm = transport::swarm(key, &config, u64::from(seed), gate).unwrap();
+    let mut swarm = transport::swarm(key, &config, u64::from(seed), gate, None).unwrap();
     for peer in &config.peers {
         let id = peer_id(peer.id).unwrap();
-        swarm.behaviour_mut().admitted.allow_peer(id);
+        swarm.behaviour_mut().door.know(id, None);
         swarm.dial(peer.mesh.as_ref().unwrap().parse::<Multiaddr>().unwrap()).unwrap();
     }
     let topic = TopicPath::new("s/robots/pose").unwrap();
@@ -291,7 +291,7 @@ async fn flood(seed: u8, config: MeshConfig, mut stop: oneshot::Receiver<()>) {
             continue;
         }
         // Nobody subscribes yet, or its own queue is full: it goes on.
-        let said = swarm.behaviour_mut().gossip.publish(&topic, [&n.to_be_bytes()[..], &[7; 100]].concat());
+        let said = swarm.behaviour_mut().gossip().publish(&topic, [&n.to_be_bytes()[..], &[7; 100]].concat());
         n += u64::from(said.is_ok());
     }
 }

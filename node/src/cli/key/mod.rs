@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use skep_client::{Client, Genesis, OperatorSecret, Place, ShardId};
 use skep_consensus::{ReadableBy, write_whole};
+use skep_protocol::seed::from_digits;
 use zeroize::Zeroizing;
 
 use super::pin::Pin;
@@ -69,27 +70,39 @@ impl KeyPath {
 
     /// The operator's secret.
     pub(crate) fn load(&self) -> Result<OperatorSecret, Failure> {
+        read(&self.find()?).map(|seed| OperatorSecret::from_seed(&seed))
+    }
+
+    /// Of what the operator's key is made, and its file: a key that is not there is made.
+    pub(crate) fn seed_or_new(&self) -> Result<(Zeroizing<[u8; 32]>, PathBuf), Failure> {
         let path = self.find()?;
-        let shown = path.display();
-        let text = std::fs::read_to_string(&path).map(Zeroizing::new);
-        let text = text.map_err(|e| Failure::failed(format!("{shown}: {e}; 'skep key new' makes a key")))?;
-        let mode = std::fs::metadata(&path).map_err(|e| Failure::failed(format!("{shown}: {e}")))?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(Failure::failed(format!("{shown} can be read by others; 'chmod 600 {shown}' it")));
-        }
-        let secret = OperatorSecret::from_text(&text);
-        secret.ok_or_else(|| Failure::failed(format!("{shown} holds no operator's key; it may be cut off")))
+        let there = path.try_exists().map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+        let seed = if there { read(&path)? } else { make(&path)? };
+        Ok((seed, path))
     }
 }
 
-fn make(path: &Path) -> Result<OperatorSecret, Failure> {
+/// Of what the key in a file is made.
+fn read(path: &Path) -> Result<Zeroizing<[u8; 32]>, Failure> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map(Zeroizing::new);
+    let text = text.map_err(|e| Failure::failed(format!("{shown}: {e}; 'skep key new' makes a key")))?;
+    let mode = std::fs::metadata(path).map_err(|e| Failure::failed(format!("{shown}: {e}")))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(Failure::failed(format!("{shown} can be read by others; 'chmod 600 {shown}' it")));
+    }
+    let seed = from_digits(text.trim());
+    seed.ok_or_else(|| Failure::failed(format!("{shown} holds no operator's key; it may be cut off")))
+}
+
+fn make(path: &Path) -> Result<Zeroizing<[u8; 32]>, Failure> {
     let failed = |e: std::io::Error| Failure::failed(format!("{}: {e}", path.display()));
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         std::fs::create_dir_all(dir).map_err(failed)?;
     }
     let seed: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
     write_whole(path, OperatorSecret::text_of(&seed).as_bytes(), ReadableBy::Owner).map_err(failed)?;
-    Ok(OperatorSecret::from_seed(&seed))
+    Ok(seed)
 }
 
 impl Key {
@@ -97,7 +110,7 @@ impl Key {
         let (secret, file) = match self {
             Self::New { path } => {
                 let file = path.find()?;
-                (make(&file)?, file)
+                (OperatorSecret::from_seed(&make(&file)?), file)
             }
             Self::Show { path } => (path.load()?, path.find()?),
         };
@@ -115,9 +128,19 @@ mod tests {
         let path = dir.path().join("key");
         let made = make(&path).unwrap();
         let found = KeyPath { key: Some(path.clone()) };
-        assert_eq!(found.load().unwrap().key(), made.key());
+        assert_eq!(found.load().unwrap().key(), OperatorSecret::from_seed(&made).key());
+        assert_eq!(found.seed_or_new().unwrap(), (made, path.clone()));
         assert!(make(&path).is_err(), "it is never overwritten");
         std::fs::write(&path, "00ff").unwrap();
-        assert!(found.load().is_err());
+        assert!(found.load().is_err() && found.seed_or_new().is_err(), "what holds no key is not written over");
+    }
+
+    #[test]
+    fn a_key_that_is_not_there_is_made_where_it_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = KeyPath { key: Some(dir.path().join("new").join("key")) };
+        let (seed, path) = key.seed_or_new().unwrap();
+        assert_eq!(path, dir.path().join("new").join("key"));
+        assert_eq!(key.load().unwrap().key(), OperatorSecret::from_seed(&seed).key());
     }
 }

@@ -5,5 +5,6 @@ mod admissions;
 mod chains;
 mod hall;
 mod joins;
+mod news;
 mod revocations;
 mod roots;

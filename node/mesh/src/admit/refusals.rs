@@ -1,0 +1,123 @@
+//! Why peers are not admitted: counted by kind, and one line of the log a minute for each.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use libp2p::PeerId;
+use skep_trust::{ChainError, Refusal};
+use tokio::time::Instant;
+
+use crate::noise::Noise;
+
+/// Why a peer is not admitted on a connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotAdmitted {
+    /// The rule of admission says so.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It does not follow the protocol.
+    #[error("it does not follow the protocol of admission: {0}")]
+    Malformed(&'static str),
+    /// It does not speak the protocol of this site.
+    #[error("it does not belong to this site, or admits peers by a list")]
+    OtherSite,
+    /// It did not show itself in time.
+    #[error("it did not show in time that it belongs to the site")]
+    Silent,
+    /// It closed the connection, or the connection broke.
+    #[error("the connection ended before both ends were admitted; perhaps the peer refuses this node: {0}")]
+    Ended(String),
+    /// There was no place for it.
+    #[error("there is no place for its connection: {0}")]
+    NoPlace(String),
+}
+
+impl NotAdmitted {
+    /// What kind it is, for counters.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.kind(),
+            Self::Malformed(_) => "malformed",
+            Self::OtherSite => "other-site",
+            Self::Silent => "silent",
+            Self::Ended(_) => "ended",
+            Self::NoPlace(_) => "no-place",
+        }
+    }
+}
+
+impl From<ChainError> for NotAdmitted {
+    fn from(error: ChainError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<io::Error> for NotAdmitted {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Self::Malformed("a frame is too large"),
+            _ => Self::Ended(error.to_string()),
+        }
+    }
+}
+
+/// A peer is not connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unwelcome {
+    /// It is not in the list.
+    #[error("peer {0} is not in the list of peers")]
+    NotListed(PeerId),
+    /// It is not known to be a member: the node dials no other peer.
+    #[error("peer {0} is not known to be a member of the site")]
+    NotAMember(PeerId),
+    /// It was cut off.
+    #[error("peer {0} is cut off")]
+    CutOff(PeerId),
+    /// Too many strangers are there.
+    #[error("too many strangers are at the door, or too many from one address")]
+    TooMany,
+}
+
+/// How many were refused. Kinds are few: they are in the program.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    of: BTreeMap<&'static str, u64>,
+    said: Noise<&'static str>,
+}
+
+impl Refusals {
+    pub(crate) fn new() -> Self {
+        Self { of: BTreeMap::new(), said: Noise::new() }
+    }
+
+    /// One was refused. If that is to be said now: how often it has happened since it was last said.
+    pub(crate) fn count(&mut self, why: &NotAdmitted, now: Instant) -> Option<u64> {
+        let count = self.of.entry(why.kind()).or_default();
+        *count = count.saturating_add(1);
+        self.said.heard(why.kind(), now)
+    }
+
+    /// How many so far, by kind.
+    pub(crate) fn counts(&self) -> &BTreeMap<&'static str, u64> {
+        &self.of
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn refusals_are_counted_by_kind_and_said_once_a_minute_for_each() {
+        let (mut refusals, begun) = (Refusals::new(), Instant::now());
+        let mut said = Vec::new();
+        for n in 0..1_210 {
+            let at = begun + Duration::from_millis(100 * n);
+            said.extend(refusals.count(&NotAdmitted::Silent, at));
+        }
+        assert_eq!(said, [1, 600, 600]);
+        assert_eq!(refusals.count(&NotAdmitted::Refused(ChainError::SelfMade.into()), begun), Some(1));
+        assert_eq!(*refusals.counts(), BTreeMap::from([("silent", 1_210), ("self-made", 1)]));
+    }
+}
