@@ -362,7 +362,7 @@ impl ConsensusHandle {
     ) -> Result<(), MembershipError> {
         let shards = Arc::clone(&self.shards);
         let place = Place { site: shards.parts.config.node.site.clone(), shard, genesis };
-        let charter = Charter { place, first };
+        let charter = Charter { place, first, root: None };
         let init = async move {
             shards.check_unheard(shard)?;
             shards.parts.peers.reach(&voters).await;

@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "skep/v1/commands.proto",
         "skep/v1/topics.proto",
         "skep/v1/nodes.proto",
+        "skep/v1/site.proto",
         STATEMENTS,
     ])?;
     let set = compiler.file_descriptor_set();

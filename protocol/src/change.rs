@@ -8,6 +8,7 @@ use crate::fleet::Rules;
 use crate::ids::{CommandId, Genesis, RequestId, TaskId};
 use crate::operator::OperatorChange;
 use crate::signing::{OperatorKey, Place};
+use crate::site::SiteChange;
 use crate::task::{Feed, TaskChange};
 use crate::text::AgentId;
 use crate::time::LogInstant;
@@ -51,6 +52,8 @@ pub enum ChangeKind {
     },
     /// The shard itself.
     Shard(ShardChange),
+    /// Who belongs to the site.
+    Site(SiteChange),
 }
 
 /// What changed of a shard, whatever it holds.
@@ -114,12 +117,18 @@ impl From<ShardChange> for ChangeKind {
     }
 }
 
+impl From<SiteChange> for ChangeKind {
+    fn from(change: SiteChange) -> Self {
+        Self::Site(change)
+    }
+}
+
 impl ChangeKind {
     /// The task that it belongs to.
     pub fn task(&self) -> Option<TaskId> {
         match self {
             Self::Task { task, .. } => Some(*task),
-            Self::Agent { .. } | Self::Operator(_) | Self::Command { .. } | Self::Shard(_) => None,
+            Self::Agent { .. } | Self::Operator(_) | Self::Command { .. } | Self::Shard(_) | Self::Site(_) => None,
         }
     }
 
@@ -128,7 +137,7 @@ impl ChangeKind {
         match self {
             Self::Command { command, .. } => Some(*command),
             Self::Operator(change) => change.command(),
-            Self::Task { .. } | Self::Agent { .. } | Self::Shard(_) => None,
+            Self::Task { .. } | Self::Agent { .. } | Self::Shard(_) | Self::Site(_) => None,
         }
     }
 
@@ -138,6 +147,7 @@ impl ChangeKind {
             self,
             Self::Operator(OperatorChange::Refused { .. })
                 | Self::Command { change: CommandChange::OutcomeRefused { .. }, .. }
+                | Self::Site(SiteChange::Refused { .. })
         )
     }
 
@@ -145,7 +155,12 @@ impl ChangeKind {
     pub fn ended_command(&self) -> Option<CommandId> {
         match self {
             Self::Command { command, change: CommandChange::DeliveryEnded { .. } } => Some(*command),
-            Self::Command { .. } | Self::Task { .. } | Self::Agent { .. } | Self::Operator(_) | Self::Shard(_) => None,
+            Self::Command { .. }
+            | Self::Task { .. }
+            | Self::Agent { .. }
+            | Self::Operator(_)
+            | Self::Shard(_)
+            | Self::Site(_) => None,
         }
     }
 
@@ -153,7 +168,7 @@ impl ChangeKind {
     pub fn feed(&self) -> Option<Feed> {
         match self {
             Self::Task { change, .. } => Some(change.feed()),
-            Self::Agent { .. } | Self::Operator(_) | Self::Command { .. } | Self::Shard(_) => None,
+            Self::Agent { .. } | Self::Operator(_) | Self::Command { .. } | Self::Shard(_) | Self::Site(_) => None,
         }
     }
 }

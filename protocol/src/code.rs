@@ -144,7 +144,8 @@ macro_rules! catalogue {
 }
 
 // The first two digits say who says it, or of what: 00 any node, 01 a shard of requests, tasks and agents, 02 the way to a
-// shard, 03 a client, 04 a shard of what operators sign. 0404 is retired: no number is used again.
+// shard, 03 a client, 04 a shard of what operators sign, 05 the directory of a
+// site. 0404 is retired: no number is used again.
 catalogue! {
     /// A field of the request is out of bounds; the message names it.
     InvalidField "SKEP-0001" InvalidArgument NotDone Usage No
@@ -343,6 +344,79 @@ catalogue! {
     /// The statement is not of the first operator, or not its next replacement.
     NotFirst "SKEP-0424" PermissionDenied NotDone Denied No
         "run 'skep operator list', which shows the first operator";
+
+    /// The shard is not the directory of a site.
+    NotDirectory "SKEP-0501" FailedPrecondition NotDone Failed No
+        "ask shard 0, which is the directory of its site";
+    /// The shard is the directory of a site, and takes no tasks, agents or commands.
+    DirectoryOnly "SKEP-0502" FailedPrecondition NotDone Failed No
+        "ask a work shard: shard 1 is the first one";
+    /// A statement about the site cannot be understood; the message says why.
+    InvalidStatement "SKEP-0503" InvalidArgument NotDone Usage No
+        "correct it and seal it anew, or upgrade the nodes";
+    /// A statement about the site is not sealed by those who should have sealed it.
+    NotSealed "SKEP-0504" PermissionDenied NotDone Denied No
+        "seal it with the key that it names";
+    /// The statement is of another site.
+    OtherSite "SKEP-0505" PermissionDenied NotDone Denied No
+        "ask a node of that site";
+    /// The key that sealed the statement is of no operator of the site who may do that.
+    NotSiteOperator "SKEP-0506" PermissionDenied NotDone Denied No
+        "have an operator do it whom the root document of the site names";
+    /// The directory does not know the invitation.
+    NoSuchInvitation "SKEP-0507" NotFound NotDone NotFound No
+        "ask an operator for another invitation";
+    /// There was another invitation of the same key.
+    InvitationExists "SKEP-0508" AlreadyExists NotDone Failed No
+        "make a new secret for each invitation";
+    /// Another node has used the invitation.
+    InvitationUsed "SKEP-0509" Aborted NotDone Failed No
+        "revoke that node if it is not yours, and ask an operator for another invitation";
+    /// The invitation has ended.
+    InvitationEnded "SKEP-0510" FailedPrecondition NotDone Failed No
+        "ask an operator for another invitation";
+    /// The invitation would be open for longer than the directory allows.
+    InvitationTooLong "SKEP-0511" InvalidArgument NotDone Usage No
+        "give the invitation less time";
+    /// The invitation is for another node.
+    InvitedAnother "SKEP-0512" PermissionDenied NotDone Denied No
+        "use it on that node, or ask an operator for another invitation";
+    /// The node calls itself otherwise than the invitation does.
+    InvitedAnotherName "SKEP-0513" PermissionDenied NotDone Denied No
+        "give the node the name of the invitation, or ask an operator for another invitation";
+    /// Another member of the site has the name.
+    NameTaken "SKEP-0514" AlreadyExists NotDone Failed No
+        "choose another name, or revoke that member first";
+    /// The key that sealed the certificate is of no issuer of this site.
+    NotIssuer "SKEP-0515" PermissionDenied NotDone Denied No
+        "have an issuer of the site issue it";
+    /// The certificate is beyond what its issuer may issue.
+    OutOfScope "SKEP-0516" PermissionDenied NotDone Denied No
+        "have an issuer with a wider scope issue it";
+    /// The issuer has issued as many certificates in a day as it may.
+    IssuerDayFull "SKEP-0517" ResourceExhausted NotDone Failed Told
+        "wait until the next day of the site begins, or have another issuer issue it";
+    /// The certificate does not follow an invitation that its member redeemed.
+    NotRedeemed "SKEP-0518" PermissionDenied NotDone Denied No
+        "redeem an invitation first";
+    /// Another certificate has the serial.
+    SerialUsed "SKEP-0519" AlreadyExists NotDone Failed No
+        "make a new serial for each certificate";
+    /// The certificate does not hold at this time.
+    CertificateOutOfTime "SKEP-0520" FailedPrecondition NotDone Failed No
+        "issue it from the present site time on";
+    /// The statement is of an epoch that the site does not take.
+    WrongEpoch "SKEP-0521" FailedPrecondition NotDone Failed No
+        "state it anew for an epoch that the message names";
+    /// The member, or the issuer of its certificate, is out.
+    MemberRevoked "SKEP-0522" PermissionDenied NotDone Denied No
+        "ask an operator for another invitation, and join it with a new key";
+    /// The root document does not follow the one that holds.
+    RootNotNext "SKEP-0523" FailedPrecondition NotDone Failed No
+        "make it of the latest root document, and have its root keys seal it";
+    /// The site has no such member.
+    NoSuchMember "SKEP-0524" NotFound NotDone NotFound No
+        "check its key";
 }
 
 impl Code {

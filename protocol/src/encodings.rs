@@ -14,25 +14,25 @@ use crate::telemetry::{Envelope, SignedEnvelope};
 
 impl Encoded for Entry {
     const WHAT: &'static str = "log entry";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const BYTES_MAX: usize = limits::ENTRY_BYTES_MAX;
 }
 
 impl Encoded for ChangeSet {
     const WHAT: &'static str = "change set";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 }
 
 impl Encoded for Query {
     const WHAT: &'static str = "query";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 }
 
 impl Encoded for QueryAnswer {
     const WHAT: &'static str = "query answer";
-    const VERSION: u8 = 4;
+    const VERSION: u8 = 5;
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 }
 
@@ -56,13 +56,13 @@ impl Encoded for MemberAddresses {
 
 impl Encoded for Proposal {
     const WHAT: &'static str = "proposal";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 }
 
 impl Encoded for ProposalReply {
     const WHAT: &'static str = "proposal reply";
-    const VERSION: u8 = 3;
+    const VERSION: u8 = 4;
     const BYTES_MAX: usize = limits::FRAME_BYTES_MAX;
 }
 

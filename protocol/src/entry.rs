@@ -10,6 +10,7 @@ use crate::mutant::{Mutant, is_on};
 use crate::operator::{OperatorOp, SignedFirst};
 use crate::recovery::SignedRecovery;
 use crate::signing::{OperatorKey, Place, Verdicts};
+use crate::site::{SiteKey, SiteOp};
 use crate::task::TaskOp;
 use crate::text::AgentId;
 use crate::time::LogInstant;
@@ -85,6 +86,8 @@ pub struct Charter {
     pub place: Place,
     /// Its first operator, with the signature that shows that it has its key. Without one it has no operators, ever.
     pub first: Option<SignedFirst>,
+    /// The first root document of the site, as it was sealed, if the shard is its directory.
+    pub root: Option<Vec<u8>>,
 }
 
 impl Charter {
@@ -130,6 +133,8 @@ pub enum Op {
     Operator(OperatorOp),
     /// Of commands.
     Command(CommandOp),
+    /// Of the directory of the site.
+    Site(SiteOp),
 }
 
 impl From<TaskOp> for Op {
@@ -156,6 +161,12 @@ impl From<CommandOp> for Op {
     }
 }
 
+impl From<SiteOp> for Op {
+    fn from(op: SiteOp) -> Self {
+        Self::Site(op)
+    }
+}
+
 impl Op {
     /// Whether an operator has to have signed it.
     pub fn is_signed_by_operator(&self) -> bool {
@@ -167,7 +178,7 @@ impl Op {
         match self {
             Self::Operator(op) => Some((op.operator(), None)),
             Self::Command(op) => op.operator().map(|(operator, command)| (operator, Some(command))),
-            Self::Task(_) | Self::Agent(_) => None,
+            Self::Task(_) | Self::Agent(_) | Self::Site(_) => None,
         }
     }
 
@@ -176,7 +187,7 @@ impl Op {
         match self {
             Self::Operator(op) => op.is_signed(),
             Self::Command(op) => op.is_signed(),
-            Self::Task(_) | Self::Agent(_) => true,
+            Self::Task(_) | Self::Agent(_) | Self::Site(_) => true,
         }
     }
 
@@ -191,7 +202,7 @@ impl Op {
         match self {
             Self::Operator(op) => op.look_up(verdicts),
             Self::Command(op) => op.look_up(verdicts),
-            Self::Task(_) | Self::Agent(_) => {}
+            Self::Task(_) | Self::Agent(_) | Self::Site(_) => {}
         }
     }
 
@@ -200,7 +211,7 @@ impl Op {
         match self {
             Self::Operator(op) => op.unknown_field(),
             Self::Command(op) => op.unknown_field(),
-            Self::Task(_) | Self::Agent(_) => None,
+            Self::Task(_) | Self::Agent(_) | Self::Site(_) => None,
         }
     }
 
@@ -217,6 +228,7 @@ impl Op {
             Self::Agent(op) => op.brings_work(),
             Self::Operator(op) => op.brings_work(),
             Self::Command(op) => op.brings_work(),
+            Self::Site(op) => op.brings_work(),
         }
     }
 
@@ -226,6 +238,7 @@ impl Op {
             Self::Task(op) => op.payload_bytes(),
             Self::Operator(op) => op.payload_bytes(),
             Self::Command(op) => op.payload_bytes(),
+            Self::Site(op) => op.payload_bytes(),
             Self::Agent(_) => 0,
         }
     }
@@ -287,6 +300,11 @@ pub enum Decision {
         agent: AgentId,
         /// Since when, as the orchestrator saw it.
         idle_since: LogInstant,
+    },
+    /// A node that is to be revoked votes in no shard that the orchestrator knows of.
+    LeftOffice {
+        /// Which.
+        voter: SiteKey,
     },
 }
 

@@ -186,6 +186,20 @@ fleet_limits! {
     operator_places_of_first: u64 = OPERATOR_PLACES_OF_FIRST,
     /// Most operators that are remembered of one whom the first one granted something, and of those below it.
     operator_branch_max: u64 = OPERATOR_BRANCH_MAX,
+    /// Most members of a site.
+    site_members_max: u64 = SITE_MEMBERS_MAX,
+    /// Most invitations that a directory remembers.
+    site_invitations_max: u64 = SITE_INVITATIONS_MAX,
+    /// Most certificates whose serials a directory remembers.
+    site_serials_max: u64 = SITE_SERIALS_MAX,
+    /// Longest time that an invitation may be open, in milliseconds.
+    invitation_life_ms_max: u64 = INVITATION_LIFE_MS_MAX,
+    /// Most revocations that wait for voters to leave their office.
+    pending_revocations_max: u64 = PENDING_REVOCATIONS_MAX,
+    /// By how many epochs a certificate may be ahead of the earliest one that holds.
+    certificate_epochs_renewed: u64 = CERTIFICATE_EPOCHS_RENEWED,
+    /// Peers whose refusals within a minute a directory audits one by one, for each kind.
+    site_refusals_kept: u64 = SITE_REFUSALS_KEPT,
 }
 
 impl FleetLimits {

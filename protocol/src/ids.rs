@@ -195,6 +195,8 @@ impl fmt::Display for RaftId {
 pub struct ShardId(pub u32);
 
 impl ShardId {
+    /// The directory of the site.
+    pub const DIRECTORY: Self = Self(0);
     /// The shard that every site starts with.
     pub const FIRST: Self = Self(1);
 }

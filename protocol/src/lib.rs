@@ -46,6 +46,7 @@ pub mod seed;
 pub mod settled;
 pub mod shard_status;
 pub mod signing;
+pub mod site;
 pub mod stated;
 pub mod task;
 pub mod telemetry;

@@ -150,6 +150,12 @@ mutants! {
     TermUnbounded = "term-unbounded",
     /// Whoever says that it leads is asked and believed, whether it votes or not.
     StrangerBelieved = "stranger-believed",
+    /// The directory lets every node redeem an invitation that another one has redeemed.
+    InvitationUsedTwice = "invitation-used-twice",
+    /// A revocation of a voter holds while the voter is in office.
+    VoterRevokedInOffice = "voter-revoked-in-office",
+    /// The directory takes certificates of an epoch that is over.
+    EpochNotChecked = "epoch-not-checked",
     /// Voters are chosen whether they answer or not.
     QuorumNotAwaited = "quorum-not-awaited",
     /// A node that just came as a voter goes, and one that went comes back.

@@ -7,6 +7,7 @@ use crate::ids::{AttachmentId, ClaimEpoch, CommandId, HomeEpoch, NodeId, ShardId
 use crate::leader::LeaderHint;
 use crate::refusal::Refusal;
 use crate::signing::OperatorKey;
+use crate::site::SiteReceipt;
 use crate::task::TaskStatus;
 use crate::text::AgentId;
 use crate::time::LogInstant;
@@ -82,6 +83,8 @@ pub enum Receipt {
         /// Of which command.
         command: CommandId,
     },
+    /// The directory of the site did something.
+    Site(SiteReceipt),
 }
 
 /// What became of one attempt to propose a request, as far as the proposing node knows.

@@ -10,6 +10,7 @@ use crate::ids::{CommandId, TaskId};
 use crate::leader::LeaderHint;
 use crate::operator::{KnownFirst, OperatorGrant};
 use crate::signing::{OperatorKey, Place};
+use crate::site::{SiteAnswer, SiteQuery};
 use crate::task::{Task, TaskStatus, TaskView};
 use crate::text::AgentId;
 use crate::time::LogInstant;
@@ -83,6 +84,8 @@ pub enum Query {
     },
     /// Where statements of operators hold, and who the first operator is.
     Place,
+    /// What the directory of the site knows.
+    Site(SiteQuery),
 }
 
 /// How old an answer is and where it stands in the log.
@@ -185,6 +188,8 @@ pub enum Answer {
         /// The first statement about an operator that is new to the shard has a higher number.
         serial_floor: u64,
     },
+    /// What the directory of the site knows.
+    Site(SiteAnswer),
 }
 
 /// How many objects a shard holds.

@@ -6,6 +6,7 @@ use crate::agent::AgentRefusal;
 use crate::code::{Certainty, Code};
 use crate::command::CommandRefusal;
 use crate::operator::OperatorRefusal;
+use crate::site::SiteRefusal;
 use crate::task::{InvalidSpec, TaskRefusal};
 use crate::time::LogInstant;
 
@@ -35,6 +36,9 @@ pub enum Refusal {
         /// How much it holds, in units of what it is full of.
         count: u64,
     },
+    /// For who belongs to the site.
+    #[error(transparent)]
+    Site(#[from] SiteRefusal),
 }
 
 /// What is wrong with a request, whatever it asks for.
@@ -117,6 +121,16 @@ pub enum ShardFullOf {
     RevokedOperators,
     /// Operators below one admin of the first operator's.
     OperatorBranch,
+    /// Members of the site.
+    SiteMembers,
+    /// Invitations.
+    SiteInvitations,
+    /// Certificates that have not ended.
+    SiteCertificates,
+    /// Revocations.
+    SiteRevocations,
+    /// Revocations that wait for voters to leave their office.
+    PendingRevocations,
 }
 
 impl ShardFullOf {
@@ -135,6 +149,11 @@ impl ShardFullOf {
                 "grant with an end (--valid-for): the shard forgets a revoked operator once all its grants have ended"
             }
             Self::OperatorBranch => "have the first operator grant it",
+            Self::SiteMembers => "revoke members that are gone",
+            Self::SiteInvitations => "wait until some invitations have ended, or use those that there are",
+            Self::SiteCertificates => "wait until some certificates have ended, or issue them for longer",
+            Self::SiteRevocations => "revoke all certificates of earlier epochs, once members have new ones",
+            Self::PendingRevocations => "replace the voters that are to be revoked",
             Self::FirstOperators => "keep the present first operator: the shard remembers every replacement",
         }
     }
@@ -155,6 +174,11 @@ impl std::fmt::Display for ShardFullOf {
             Self::RevokedOperators => {
                 "operators, with the revoked ones that the shard remembers until all that they were granted has ended"
             }
+            Self::SiteMembers => "members of the site",
+            Self::SiteInvitations => "invitations, with those that are remembered until their end",
+            Self::SiteCertificates => "certificates that have not ended",
+            Self::SiteRevocations => "revocations",
+            Self::PendingRevocations => "revocations that wait for voters to leave their office",
             Self::OperatorBranch => "operators of one admin, with those below it and the revoked ones among them",
         })
     }
@@ -204,6 +228,7 @@ impl Refusal {
             Self::Operator(why) => why.code(),
             Self::Command(why) => why.code(),
             Self::Full { .. } => Code::ShardFull,
+            Self::Site(why) => why.code(),
         }
     }
 
@@ -211,9 +236,12 @@ impl Refusal {
     pub fn help(&self) -> &'static str {
         match self {
             Self::Full { what, .. } => what.help(),
-            Self::Request(_) | Self::Task(_) | Self::Agent(_) | Self::Operator(_) | Self::Command(_) => {
-                self.code().help()
-            }
+            Self::Request(_)
+            | Self::Task(_)
+            | Self::Agent(_)
+            | Self::Operator(_)
+            | Self::Command(_)
+            | Self::Site(_) => self.code().help(),
         }
     }
 
@@ -223,6 +251,7 @@ impl Refusal {
             Self::Request(why) => why.retry_after_ms(),
             Self::Agent(why) => why.retry_after_ms(),
             Self::Operator(why) => why.retry_after_ms(),
+            Self::Site(why) => why.retry_after_ms(),
             Self::Task(_) | Self::Command(_) | Self::Full { .. } => self.code().again().after_ms(),
         }
     }

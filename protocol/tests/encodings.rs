@@ -180,18 +180,18 @@ fn golden_bytes_of_each_version() {
         ),
         ("envelope", hex(&envelope().encode().unwrap()), format!("01{}010205732f672f6b0161000109", "dd".repeat(32))),
         ("signed envelope", hex(&signed_envelope().encode().unwrap()), "010107020808".to_owned()),
-        ("query", hex(&Query::Task(TaskId::from_bytes([0xbb; 16])).encode().unwrap()), format!("0200{b16}")),
+        ("query", hex(&Query::Task(TaskId::from_bytes([0xbb; 16])).encode().unwrap()), format!("0300{b16}")),
     ];
     for (what, found, expected) in golden {
         assert_eq!(found, expected, "{what}");
     }
 }
 
-const GOLDEN_ENTRY: &str = "0302030001{a}01020000{b}0174016b020101630109030405060107080101010201";
+const GOLDEN_ENTRY: &str = "0402030001{a}01020000{b}0174016b020101630109030405060107080101010201";
 const GOLDEN_HELLO: &str = "0301010102{c}05016e0173";
-const GOLDEN_CHANGES: &str = "030403010201{a}00{b}0101610101";
+const GOLDEN_CHANGES: &str = "040403010201{a}00{b}0101610101";
 const GOLDEN_HINT: &str = "01{d}0301{d}";
-const GOLDEN_OUTCOME: &str = "03040004020000{b}010101000502010100{b}050101{d}0301{d}";
+const GOLDEN_OUTCOME: &str = "04040004020000{b}010101000502010100{b}050101{d}0301{d}";
 
 fn survives<T: Encoded + PartialEq + std::fmt::Debug>(value: &T) {
     let bytes = value.encode().unwrap();

@@ -7,8 +7,11 @@ use skep_fleet::FleetState;
 use skep_protocol::command::{
     Command, CommandClass, CommandOp, CommandProgress, ControlKind, DeliveryReport, Steps, Target, Waves,
 };
+use skep_protocol::site::SiteOp;
 use skep_protocol::task::TaskOp;
 use skep_protocol::text::Reason;
+use skep_trust::{Revoked, Role};
+use support::directory::{self, Directory};
 use support::hall::*;
 use support::*;
 
@@ -59,22 +62,54 @@ fn snapshot() -> Vec<u8> {
     shard.state.to_snapshot().unwrap()
 }
 
+/// A snapshot of a directory with members, invitations in each state, revocations, and one that waits.
+fn directory_snapshot() -> Vec<u8> {
+    let mut site = Directory::new();
+    site.join(directory::ROBOT, "robot-7", &[Role::Robot]);
+    site.join(directory::VOTER, "edge-1", &[Role::Voter]);
+    site.redeemed(1, directory::OTHER, directory::grants("robot-8", &[Role::Robot]));
+    let open = site.invitation(2, directory::grants("robot-9", &[Role::Robot]));
+    site.done(directory::invite(&open, directory::OPERATOR));
+    for key in [directory::code(2).public(), directory::key(directory::VOTER)] {
+        let revocation = site.revocation(Revoked::Key(key));
+        site.done(directory::revoke(&revocation, directory::OPERATOR));
+    }
+    site.refusal(SiteOp::Leave { member: directory::site_key(directory::STRANGER) });
+    site.state.to_snapshot().unwrap()
+}
+
+/// Each snapshot that differs in one bit, of so many of them one.
+fn flip(bytes: &[u8], one_in: usize) {
+    for bit in (0..bytes.len() * 8).step_by(one_in) {
+        let mut near = bytes.to_vec();
+        near[bit / 8] ^= 1 << (bit % 8);
+        decode(&near);
+    }
+}
+
+/// Bytes that replace a part of a good one reach further than rubbish from its first byte on.
+fn splice(bytes: &[u8], at: u16, rubbish: &[u8]) {
+    let mut near = bytes.to_vec();
+    let at = usize::from(at) % near.len();
+    let end = near.len().min(at + rubbish.len());
+    near.splice(at..end, rubbish.iter().copied());
+    decode(&near);
+    decode(rubbish);
+}
+
 #[test]
 fn fuzz_snapshot() {
     let bytes = snapshot();
     decode(&bytes);
-    for bit in 0..bytes.len() * 8 {
-        let mut near = bytes.clone();
-        near[bit / 8] ^= 1 << (bit % 8);
-        decode(&near);
-    }
-    // Bytes that replace a part of a good one reach further than rubbish from its first byte on.
-    bolero::check!().with_type::<(u16, Vec<u8>)>().for_each(|(at, rubbish)| {
-        let mut near = bytes.clone();
-        let at = usize::from(*at) % near.len();
-        let end = near.len().min(at + rubbish.len());
-        near.splice(at..end, rubbish.iter().copied());
-        decode(&near);
-        decode(rubbish);
-    });
+    flip(&bytes, 1);
+    bolero::check!().with_type::<(u16, Vec<u8>)>().for_each(|(at, rubbish)| splice(&bytes, *at, rubbish));
+}
+
+#[test]
+fn fuzz_directory_snapshot() {
+    let bytes = directory_snapshot();
+    decode(&bytes);
+    // Signatures are verified again and again.
+    flip(&bytes, 5);
+    bolero::check!().with_type::<(u16, Vec<u8>)>().for_each(|(at, rubbish)| splice(&bytes, *at, rubbish));
 }

@@ -82,7 +82,7 @@ fn body(term: u64, body: EntryBody) -> Payload {
 
 fn founding() -> EntryBody {
     let stated = FirstOperator { place: place(), operator: operator().key(), name: "first".parse().unwrap() };
-    let charter = Charter { place: place(), first: Some(stated.sign(&operator()).unwrap()) };
+    let charter = Charter { place: place(), first: Some(stated.sign(&operator()).unwrap()), root: None };
     let rules = Rules { version: FLEET_VERSIONS.max, limits: FleetLimits::default() };
     EntryBody::Founding(Box::new(Founding { rules, charter }))
 }
@@ -310,7 +310,7 @@ fn shards_of_one_directory_are_recovered_one_after_the_other() {
     // Another shard of the same three.
     let place = Place { shard: THIRD, ..place() };
     let stated = FirstOperator { place: place.clone(), operator: operator().key(), name: "first".parse().unwrap() };
-    let charter = Charter { place, first: Some(stated.sign(&operator()).unwrap()) };
+    let charter = Charter { place, first: Some(stated.sign(&operator()).unwrap()), root: None };
     let rules = Rules { version: FLEET_VERSIONS.max, limits: FleetLimits::default() };
     let founding = EntryBody::Founding(Box::new(Founding { rules, charter }));
     let store = Store::open(&data, INCARNATION, store_options(&CONFIG)).unwrap();

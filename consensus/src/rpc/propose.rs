@@ -14,6 +14,7 @@ use skep_protocol::leader::LeaderHint;
 use skep_protocol::limits;
 use skep_protocol::operator::OperatorOp;
 use skep_protocol::outcome::ProposeOutcome;
+use skep_protocol::site::SiteKey;
 use skep_protocol::task::TaskOp;
 use skep_protocol::text::AgentId;
 
@@ -122,6 +123,8 @@ fn is_its_own(node: NodeId, op: &Op, shard: &Shard) -> bool {
         Op::Command(CommandOp::End { ended }) => shard.may_report(ended.command, &ended.agent, node),
         Op::Command(CommandOp::Report { report }) => shard.may_report(report.command, &report.agent, node),
         Op::Command(CommandOp::OpenInbox { agent, .. }) => shard.serves(agent) == Some(node),
+        // What is sealed says itself whose it is.
+        Op::Site(op) => op.said_by().is_none_or(|member| member == SiteKey::from(node)),
         Op::Agent(AgentOp::Register { .. } | AgentOp::Remove { .. })
         | Op::Command(CommandOp::Send { .. } | CommandOp::Control { .. })
         | Op::Operator(OperatorOp::Grant { .. } | OperatorOp::ReplaceFirst { .. })

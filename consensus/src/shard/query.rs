@@ -141,6 +141,10 @@ impl Shard {
                 first: state.first_operator(),
                 serial_floor: state.serial_floor(),
             },
+            Query::Site(query) => {
+                let now = as_of.clock.unwrap_or(as_of.stamp);
+                blocking(threads, move || Ok(Answer::Site(state.site_answer(&query, now, bytes_max)))).await?
+            }
             Query::Command { command, ref after } => one_command(&state, &command, after.as_ref(), bytes_max),
             Query::CommandEnd { command, .. } => one_command(&state, &command, None, bytes_max),
             Query::Tasks { .. } | Query::Agents { .. } | Query::Commands { .. } | Query::Operators { .. } => {
@@ -212,6 +216,7 @@ fn page(state: &FleetState, query: Query, bytes_max: u64) -> Answer {
         }
         Query::Task(_)
         | Query::Place
+        | Query::Site(_)
         | Query::Counts
         | Query::History { .. }
         | Query::Changes { .. }

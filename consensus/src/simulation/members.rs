@@ -154,7 +154,7 @@ async fn ask_for_a_node_of_another_shard(watch: Watch) {
     let (node, stray) = (nodes.all[3].id, nodes.all[3].process.clone().unwrap());
     let place = Place { genesis: Genesis::from_bytes([9; 16]), ..charter().place };
     let other = stray.shards.open(SHARD).await.unwrap();
-    other.initialize(&[node], Charter { place, first: None }).await.unwrap();
+    other.initialize(&[node], Charter { place, first: None, root: None }).await.unwrap();
     // Nobody looks from here on: that there are two leaders in one term is as it should be.
     let begun = Instant::now();
     while other.lineage().is_none() {
@@ -181,7 +181,7 @@ async fn ask_for_a_node_of_one_that_has_not_begun(watch: Watch) {
     let (node, stray) = (nodes.all[3].id, nodes.all[3].process.clone().unwrap());
     let place = Place { genesis: Genesis::from_bytes([9; 16]), ..charter().place };
     let other = stray.shards.open(SHARD).await.unwrap();
-    other.initialize(&[node, nodes.all[4].id], Charter { place, first: None }).await.unwrap();
+    other.initialize(&[node, nodes.all[4].id], Charter { place, first: None, root: None }).await.unwrap();
     nodes.kill(4);
     assert_eq!(other.lineage(), None, "it has begun");
     let refused = leads.add_voter(node).await;

@@ -48,7 +48,7 @@ pub(super) fn charter() -> Charter {
     let site = SiteName::new("site").unwrap();
     let place = Place { site, shard: SHARD, genesis: Genesis::from_bytes([6; 16]) };
     let first = FirstOperator { place: place.clone(), operator: operator().key(), name: "first".parse().unwrap() };
-    Charter { place, first: Some(first.sign(&operator()).unwrap()) }
+    Charter { place, first: Some(first.sign(&operator()).unwrap()), root: None }
 }
 
 /// A running process.

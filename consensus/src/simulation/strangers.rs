@@ -148,7 +148,7 @@ fn obeyed() -> Vec<u8> {
 
 /// A first entry of another shard.
 fn of_another_shard(term: u64) -> Vec<u8> {
-    let charter = Charter { place: Place { shard: ShardId(9), ..charter().place }, first: None };
+    let charter = Charter { place: Place { shard: ShardId(9), ..charter().place }, first: None, root: None };
     let rules = Rules { version: 1, limits: FleetLimits::default() };
     let body = EntryBody::Founding(Box::new(Founding { rules, charter }));
     entry::Entry { stamp: LogInstant::from_raw(1), term, body }.encode().unwrap()

@@ -100,7 +100,7 @@ impl Chain {
     }
 }
 
-fn made(certificate: &Certificate) -> Made {
+pub(crate) fn made(certificate: &Certificate) -> Made {
     Made {
         key: certificate.key,
         serial: certificate.serial,

@@ -7,6 +7,7 @@ use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use skep_protocol::ids::{IdError, NodeId};
 use skep_protocol::signing::{OperatorKey, Signature};
+use skep_protocol::site::SiteKey;
 
 /// The public half of an ed25519 key, shown in base58.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,6 +45,18 @@ impl From<NodeId> for PublicKey {
 impl From<OperatorKey> for PublicKey {
     fn from(operator: OperatorKey) -> Self {
         Self(*operator.as_bytes())
+    }
+}
+
+impl From<SiteKey> for PublicKey {
+    fn from(key: SiteKey) -> Self {
+        Self(*key.as_bytes())
+    }
+}
+
+impl From<PublicKey> for SiteKey {
+    fn from(key: PublicKey) -> Self {
+        Self::from_bytes(key.0)
     }
 }
 

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use skep_protocol::limits;
 
-use crate::chain::{Made, Member};
+use crate::chain::{Made, Member, made};
 use crate::ids::{Digest, Serial};
 use crate::keys::PublicKey;
+use crate::links::Chain;
 use crate::revocation::{Revocation, RevocationError, Revoked, SignedRevocation};
 use crate::root::SiteRoot;
 use crate::site_time::SiteTime;
@@ -92,6 +93,19 @@ impl Revocations {
         Ok(true)
     }
 
+    /// Takes over one that was taken note of before, and written down: whoever stated it may be no operator any more.
+    /// Whether it was news.
+    pub(crate) fn restore(&mut self, signed: SignedRevocation) -> bool {
+        let (name, stated) = (signed.revocation.digest(), signed.revocation.statement());
+        if self.known.contains_key(&name) {
+            return false;
+        }
+        self.index.add(stated);
+        combine(&mut self.digest, &name);
+        self.known.insert(name, Arc::new(signed));
+        true
+    }
+
     /// Certificates of an epoch below this one do not hold: what else revokes those is needless.
     pub fn forget_below(&mut self, epoch: u64) {
         if epoch <= self.epoch_min {
@@ -113,6 +127,16 @@ impl Revocations {
     /// What revokes a member, or an issuer above it.
     pub fn revoking(&self, member: &Member) -> Option<Revoked> {
         member.made().iter().find_map(|made| self.index.revokes(made))
+    }
+
+    /// Whether all certificates of a key are revoked that are of this epoch.
+    pub fn revokes_key(&self, key: &PublicKey, epoch: u64) -> bool {
+        self.index.keys.get(key).is_some_and(|of| epoch <= *of)
+    }
+
+    /// What revokes a certificate of a chain, whether or not that holds otherwise.
+    pub fn revoking_in(&self, chain: &Chain) -> Option<Revoked> {
+        chain.links().iter().find_map(|link| self.index.revokes(&made(link.certificate.statement())))
     }
 
     /// Certificates of an epoch below this one do not hold.

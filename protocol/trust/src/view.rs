@@ -33,6 +33,24 @@ impl SiteView {
         Ok(view)
     }
 
+    /// From what was known before, and written down: all root documents, the revocations, and the earliest epoch. Root
+    /// documents are followed again. Of revocations it was verified when they came that an operator of then stated them.
+    ///
+    /// # Errors
+    /// [`RootError`] of the first document that does not hold.
+    pub fn restored(
+        documents: Vec<Sealed<RootDocument>>,
+        revocations: impl IntoIterator<Item = SignedRevocation>,
+        epoch_min: u64,
+    ) -> Result<Self, RootError> {
+        let mut view = Self::new(documents)?;
+        for signed in revocations {
+            view.revocations.restore(signed);
+        }
+        view.revocations.forget_below(epoch_min);
+        Ok(view)
+    }
+
     /// Takes note of another root document. Whether it was news.
     ///
     /// # Errors

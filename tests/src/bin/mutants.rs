@@ -172,6 +172,9 @@ fn aimed_at(mutant: Mutant) -> Target {
         Mutant::NoFenceInApply => of("skep-fleet", "tasks", "a_stale_epoch_or_another_holder_changes_nothing"),
         Mutant::NondeterministicApply => SIMULATOR,
         Mutant::StrangerBelieved => STOLEN_ROBOT,
+        Mutant::InvitationUsedTwice => of("skep-fleet", "directory", "an_invitation_is_used_by_one_node"),
+        Mutant::VoterRevokedInOffice => of("skep-fleet", "revocations", "a_voter_leaves_its_office_before_it_is_out"),
+        Mutant::EpochNotChecked => of("skep-fleet", "directory", "a_certificate_of_an_epoch_that_is_over"),
         Mutant::HistoryNotAwaited => {
             of("skep-consensus", "skep_consensus", "a_snapshot_waits_until_what_it_covers_is_in_the_history")
         }

@@ -178,6 +178,8 @@ impl Lying {
             Op::Operator(OperatorOp::ReplaceFirst { replacement }) => {
                 Receipt::Operator { operator: replacement.old, serial: 1 }
             }
+            // No shard of the simulator is a directory.
+            Op::Site(_) => Receipt::NothingToClaim,
         }
     }
 }

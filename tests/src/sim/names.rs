@@ -41,7 +41,7 @@ pub(super) fn place() -> Place {
 pub(super) fn founded(term: u64) -> FleetState {
     let name = OperatorName::new("first").expect("a name");
     let first = FirstOperator { place: place(), operator: operator().key(), name }.sign(&operator());
-    let charter = Charter { place: place(), first: first.ok() };
+    let charter = Charter { place: place(), first: first.ok(), root: None };
     let rules = Rules { version: FLEET_VERSIONS.max, limits: FleetLimits::default() };
     let body = EntryBody::Founding(Box::new(Founding { rules, charter }));
     let mut state = FleetState::empty();

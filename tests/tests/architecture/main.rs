@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("skep-admission", &["skep-protocol", "skep-trust"]),
     ("skep-client", &["skep-proto", "skep-protocol"]),
     ("skep-config", &["skep-protocol"]),
-    ("skep-fleet", &["skep-protocol"]),
+    ("skep-fleet", &["skep-protocol", "skep-trust"]),
     ("skep-engine", &["skep-config", "skep-protocol"]),
     ("skep-mesh", &["skep-admission", "skep-config", "skep-protocol", "skep-trust"]),
     ("skep-api", &["skep-config", "skep-proto", "skep-protocol"]),

@@ -5,6 +5,7 @@ mod crew;
 mod due;
 mod idle;
 mod leases;
+mod office;
 mod policy;
 mod proposed;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use commands::CommandDues;
 use due::Endings;
 use idle::IdleAgents;
 use leases::Leases;
+use office::Office;
 pub use policy::Policy;
 use updates::NodeUpdates;
 use work::Work;
@@ -83,6 +85,12 @@ pub enum Event {
         node: NodeId,
         /// How many.
         bytes: u64,
+    },
+    /// All nodes that have a vote in a shard of the site, as far as this node knows, with those of a change that is
+    /// under way.
+    InOffice {
+        /// The nodes.
+        voters: Vec<NodeId>,
     },
     /// Entries were applied.
     Applied,
@@ -140,6 +148,7 @@ pub struct Orchestrator {
     commands: CommandDues,
     idle: IdleAgents,
     leases: Leases,
+    office: Office,
     work: Work,
     updates: NodeUpdates,
     /// Waits for the next round, and for the one under way.
@@ -159,6 +168,7 @@ impl Orchestrator {
             commands: CommandDues::default(),
             idle: IdleAgents::default(),
             leases: Leases::default(),
+            office: Office::default(),
             work: Work::new(config.policy),
             updates: NodeUpdates::default(),
             waiting: Vec::new(),
@@ -188,6 +198,7 @@ impl Orchestrator {
             }
             // Nothing follows from it.
             Event::Carries { node, bytes } => return self.updates.carries(node, bytes),
+            Event::InOffice { voters } => self.office.note(&voters),
             Event::Applied => self.look(state, now),
         }
         self.decide(state, now);
@@ -211,7 +222,8 @@ impl Orchestrator {
         let gate = state.next_gate(now).filter(|_| self.work.is_anybody_hungry());
         let (endings, commands) = (self.endings.poll_timeout(state), self.commands.poll_timeout(state));
         let (idle, leases) = (self.idle.poll_timeout(state), self.leases.poll_timeout());
-        let timeouts = [endings, commands, idle, leases, self.work.poll_timeout(), gate];
+        let office = self.office.poll_timeout(state);
+        let timeouts = [endings, commands, idle, leases, office, self.work.poll_timeout(), gate];
         timeouts.into_iter().flatten().min()
     }
 
@@ -318,6 +330,7 @@ impl Orchestrator {
         gone.iter().for_each(|agent| self.forget(agent));
         decisions.extend(self.endings.poll(state, now));
         decisions.extend(self.commands.poll(state, now));
+        decisions.extend(self.office.poll(state, now));
         decisions.extend(self.work.poll(state, &self.leases, now));
         decisions.extend(self.idle.poll(state, now));
         if !decisions.is_empty() {

@@ -64,6 +64,7 @@ impl FleetState {
             self.agents.count_all_idle_anew(self.head.clock);
             changes.record(self.head.clock, ShardChange::ClockLost { now: self.head.clock });
         }
+        self.note_site_time(before, begins_era, changes);
         match &entry.body {
             EntryBody::ClockLost => Vec::new(),
             EntryBody::Recovered(recovered) => {
@@ -81,6 +82,7 @@ impl FleetState {
                 if self.place().is_none() {
                     self.agree(&founding.rules, changes);
                     self.operators.found(founding, &mut self.head.cx(changes));
+                    self.found_site(&founding.charter, changes);
                 }
                 Vec::new()
             }
@@ -117,6 +119,7 @@ impl FleetState {
             Decision::ExpireCommand { command } => commands.expire(*command, agents, cx),
             Decision::DoubtCommand { command } => commands.doubt(*command, agents, cx),
             Decision::ForgetAgent { agent, idle_since } => self.forget_agent(agent, *idle_since, changes),
+            Decision::LeftOffice { voter } => self.leave_office(*voter, changes),
         }
     }
 
@@ -138,6 +141,8 @@ impl FleetState {
                     changes.record(self.head.clock, OperatorChange::Refused { by, command, why: why() });
                 } else if let Op::Command(CommandOp::End { ended }) = &request.op {
                     changes.record(self.head.clock, self.commands.refused_outcome(ended, why()));
+                } else if let Op::Site(op) = &request.op {
+                    self.note_site_refusal(op, &refusal, changes);
                 }
                 Reply::Refused(refusal)
             }
@@ -171,11 +176,13 @@ impl FleetState {
     }
 
     fn execute(&mut self, op: &Op, changes: &mut Changes) -> Result<Receipt, Refusal> {
+        self.check_is_for(op)?;
         match op {
             Op::Task(op) => self.tasks.apply(op, &mut self.agents, &mut self.head.cx(changes)),
             Op::Agent(op) => self.apply_to_agents(op, changes),
             Op::Operator(op) => self.apply_to_operators(op, changes),
             Op::Command(op) => self.commands.apply(op, &self.agents, &mut self.operators, &mut self.head.cx(changes)),
+            Op::Site(op) => self.apply_to_site(op, changes),
         }
     }
 

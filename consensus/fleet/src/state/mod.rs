@@ -10,6 +10,7 @@ mod head;
 pub(crate) mod looks;
 mod operators;
 mod pulls;
+mod site;
 mod snapshot;
 mod tasks;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::tables::agents::Agents;
 pub(crate) use crate::tables::commands::CommandDue;
 use crate::tables::commands::Commands;
 use crate::tables::operators::Operators;
+use crate::tables::site::Site;
 pub(crate) use crate::tables::tasks::Due;
 use crate::tables::tasks::Tasks;
 
@@ -67,6 +69,8 @@ pub struct FleetState {
     agents: Agents,
     operators: Operators,
     commands: Commands,
+    /// Only in the directory of a site.
+    site: Option<Site>,
     dedup: Dedup,
 }
 
@@ -90,6 +94,7 @@ impl FleetState {
             agents: Agents::default(),
             operators: Operators::default(),
             commands: Commands::default(),
+            site: None,
             dedup: Dedup::default(),
         }
     }
@@ -133,7 +138,8 @@ impl FleetState {
     pub fn bytes(&self) -> u64 {
         let ids = self.dedup.len() as u64 * DEDUP_ID_BYTES;
         let commands = self.commands.bytes() + self.operators.bytes();
-        self.tasks.bytes() + self.agents.count() * AGENT_BYTES + commands + ids + STATE_BYTES
+        let site = self.site.as_ref().map_or(0, Site::bytes);
+        self.tasks.bytes() + site + self.agents.count() * AGENT_BYTES + commands + ids + STATE_BYTES
     }
 
     /// How many objects there are.

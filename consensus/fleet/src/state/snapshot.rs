@@ -12,8 +12,9 @@ use skep_protocol::mutant::{Mutant, is_on};
 use skep_protocol::query::Dropped;
 use skep_protocol::signing::OperatorKey;
 use skep_protocol::task::Task;
-use skep_protocol::text::AgentId;
+use skep_protocol::text::{AgentId, NodeName};
 use skep_protocol::time::LogInstant;
+use skep_trust::{PublicKey, Serial, SiteTime};
 
 use super::changes::Changes;
 use super::dedup::{Dedup, Remembered};
@@ -21,10 +22,11 @@ use super::head::Head;
 use super::{FleetState, LogPosition};
 use crate::tables::commands::{CommandState, Commands, CommandsHead, OutboxHead};
 use crate::tables::operators::{Operator, Operators, OperatorsHead};
+use crate::tables::site::{Invited, Site, SiteHead, StoredMember};
 use crate::tables::tasks::Tasks;
 
 /// The snapshot format that is written and read.
-const FORMAT: u8 = 12;
+const FORMAT: u8 = 13;
 /// Bytes at which a part of a snapshot is handed on. One object is never divided.
 const PART_BYTES: usize = 64 * 1024;
 
@@ -124,6 +126,18 @@ impl<E: From<SnapshotError>> Out<'_, E> {
         Ok(())
     }
 
+    fn put_site(&mut self, site: Option<&Site>) -> Result<(), E> {
+        self.put(&site.map(Site::head))?;
+        let Some(site) = site else { return Ok(()) };
+        let (revocations, members, names) = (site.revocations(), site.members(), site.names());
+        self.put_all(revocations.len(), revocations)?;
+        self.put_all(members.len(), members)?;
+        self.put_all(names.len(), names)?;
+        let (invitations, serials) = (site.invitations(), site.serials());
+        self.put_all(invitations.len(), invitations)?;
+        self.put_all(serials.len(), serials)
+    }
+
     fn hand_on(&mut self) -> Result<(), E> {
         (self.to)(&self.part)?;
         self.part.clear();
@@ -150,6 +164,34 @@ impl<'a> In<'a> {
             each(self.take()?)?;
         }
         Ok(())
+    }
+
+    fn take_site(&mut self) -> Result<Option<Site>, SnapshotError> {
+        let Some(head) = self.take::<Option<SiteHead>>()? else { return Ok(None) };
+        let mut revocations = Vec::new();
+        self.take_all(|numbered: (u64, Vec<u8>)| {
+            revocations.push(numbered);
+            Ok(())
+        })?;
+        let site = Site::from_head(head, revocations);
+        let mut site = site.ok_or_else(|| malformed(&"its root documents or revocations are not those of a site"))?;
+        self.take_all(|member: StoredMember| {
+            let restored = site.restore_member(member);
+            if restored { Ok(()) } else { Err(malformed(&"a member has no certificate")) }
+        })?;
+        self.take_all(|(name, holder): (NodeName, (PublicKey, SiteTime))| {
+            site.restore_name(name, holder);
+            Ok(())
+        })?;
+        self.take_all(|invited: Invited| {
+            site.restore_invitation(invited);
+            Ok(())
+        })?;
+        self.take_all(|(serial, until): (Serial, SiteTime)| {
+            site.restore_serial(serial, until);
+            Ok(())
+        })?;
+        Ok(Some(site))
     }
 }
 
@@ -198,6 +240,7 @@ impl FleetState {
         out.put_all(operators.len(), operators)?;
         out.put_all(outboxes.len(), outboxes)?;
         out.put_all(commands.len(), commands)?;
+        out.put_site(self.site.as_ref())?;
         let ids = if is_on(Mutant::DedupInMemory) { 0 } else { self.dedup.len() };
         out.put_all(ids, self.dedup.records().take(ids))?;
         out.hand_on()
@@ -231,6 +274,7 @@ impl FleetState {
         let mut state = Self::of_head(head.restored(found));
         state.tasks = Tasks::above(head.epoch_floor);
         state.take_objects(&mut from)?;
+        state.site = from.take_site()?;
         state.dedup = Dedup::empty(head.dedup_floor, head.clock);
         let mut before = LogInstant::ZERO;
         from.take_all::<Remembered<'_>>(|record| {

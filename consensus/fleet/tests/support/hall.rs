@@ -33,7 +33,7 @@ pub fn grant(of: u8, serial: u64) -> OperatorGrant {
 /// The first entry of a shard whose first operator is that of these tests.
 pub fn founding(limits: FleetLimits) -> EntryBody {
     let stated = FirstOperator { place: place(), operator: first().key(), name: "first".parse().unwrap() };
-    let charter = Charter { place: place(), first: Some(stated.sign(&first()).unwrap()) };
+    let charter = Charter { place: place(), first: Some(stated.sign(&first()).unwrap()), root: None };
     let rules = Rules { version: FLEET_VERSIONS.max, limits };
     EntryBody::Founding(Box::new(Founding { rules, charter }))
 }

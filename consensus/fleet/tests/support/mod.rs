@@ -1,6 +1,7 @@
 //! A shard in a test: applies one request an entry, with ids and times of its own.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod directory;
 pub mod hall;
 
 use skep_fleet::{

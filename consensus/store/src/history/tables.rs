@@ -385,6 +385,7 @@ fn change_bytes(change: &Change) -> usize {
             }
             _ => 0,
         },
+        ChangeKind::Site(change) => change.payload_bytes(),
         _ => 0,
     };
     256 + payload

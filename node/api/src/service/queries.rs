@@ -43,7 +43,8 @@ fn is_page(query: &Query) -> bool {
         | Query::Changes { .. }
         | Query::Command { .. }
         | Query::Commands { .. }
-        | Query::Operators { .. } => true,
+        | Query::Operators { .. }
+        | Query::Site(_) => true,
         // Many may wait for ends at a time, each with an answer of its own that is read at once.
         Query::Task(_) | Query::Counts | Query::Place | Query::CommandEnd { .. } => false,
     }

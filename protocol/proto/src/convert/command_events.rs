@@ -31,7 +31,8 @@ pub fn command_events(record: &HistoryRecord) -> Vec<v1::CommandEvent> {
         )
         | ChangeKind::Task { .. }
         | ChangeKind::Agent { .. }
-        | ChangeKind::Shard(_) => Vec::new(),
+        | ChangeKind::Shard(_)
+        | ChangeKind::Site(_) => Vec::new(),
     }
 }
 

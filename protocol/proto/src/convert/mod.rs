@@ -26,6 +26,7 @@ pub use commands::{
 pub use failures::failure;
 pub use operator_events::operator_event;
 pub use shards::{dumped_task_to_proto, fault_to_proto, shard_status_to_proto, voters_to_proto};
+pub use site_events::site_event;
 pub use statements::signed_to_proto;
 pub use tasks::{
     event_to_proto, feeds, optional_task_id, priority_to_proto, receipt_to_proto, request_id, status, status_to_proto,
@@ -39,6 +40,7 @@ mod commands;
 mod failures;
 mod operator_events;
 mod shards;
+mod site_events;
 mod statements;
 mod tasks;
 mod topics;

@@ -35,7 +35,7 @@ impl History {
         let place = Place { site: "hall".parse().unwrap(), shard: ShardId(1), genesis: Genesis::from_bytes([0; 16]) };
         let first =
             FirstOperator { place: place.clone(), operator: secret(FIRST).key(), name: "first".parse().unwrap() };
-        let charter = Charter { place, first: Some(first.sign(&secret(FIRST)).unwrap()) };
+        let charter = Charter { place, first: Some(first.sign(&secret(FIRST)).unwrap()), root: None };
         let rules = Rules { version: FLEET_VERSIONS.max, limits };
         history.apply(EntryBody::Founding(Box::new(Founding { rules, charter })));
         history

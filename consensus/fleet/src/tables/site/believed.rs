@@ -1,0 +1,89 @@
+//! What the directory believes: root documents, and who is out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use skep_trust::{PublicKey, Revoked, SignedRevocation, SiteView};
+
+/// A revocation that waits for voters to leave their office.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) signed: Arc<SignedRevocation>,
+    /// Those that are waited for.
+    pub(super) waits: BTreeSet<PublicKey>,
+    /// Those that have left.
+    pub(super) left: BTreeSet<PublicKey>,
+}
+
+/// What is believed of the site.
+#[derive(Clone, Debug)]
+pub(super) struct Believed {
+    pub(super) view: Arc<SiteView>,
+    /// How many revocations ever came.
+    pub(super) count: u64,
+    /// Those that are needed, each with its number.
+    pub(super) order: OrdMap<u64, Arc<SignedRevocation>>,
+    /// In the order in which they came. Few.
+    pub(super) pending: Vec<Arc<Pending>>,
+}
+
+impl Believed {
+    pub(super) fn new(view: Arc<SiteView>) -> Self {
+        Self { view, count: 0, order: OrdMap::new(), pending: Vec::new() }
+    }
+
+    /// The view with one more revocation in it.
+    pub(super) fn with(&mut self, view: SiteView, signed: SignedRevocation) {
+        self.count += 1;
+        self.order.insert(self.count, Arc::new(signed));
+        self.now(view);
+    }
+
+    /// The view from now on: what is needless by it goes.
+    pub(super) fn now(&mut self, view: SiteView) {
+        let (before, epoch_min) = (self.view.epoch_min(), view.epoch_min());
+        self.view = Arc::new(view);
+        if epoch_min > before {
+            let needed = self.order.iter().filter(|(_, signed)| is_needed(signed, epoch_min));
+            self.order = needed.map(|(number, signed)| (*number, Arc::clone(signed))).collect();
+        }
+    }
+
+    /// The revocation that is pending under this name.
+    pub(super) fn pending(&self, signed: &SignedRevocation) -> Option<&Pending> {
+        let name = signed.revocation.digest();
+        self.pending.iter().find(|pending| pending.signed.revocation.digest() == name).map(Arc::as_ref)
+    }
+
+    /// Voters that are waited for.
+    pub(super) fn waited_for(&self) -> impl Iterator<Item = &PublicKey> {
+        self.pending.iter().flat_map(|pending| &pending.waits)
+    }
+
+    /// Whether a member is to be revoked, or what an issuer issues, once voters have left their office.
+    pub(super) fn is_to_be_out(&self, key: &PublicKey) -> bool {
+        self.pending.iter().any(|pending| {
+            let is_named = match pending.signed.revocation.what {
+                Revoked::Key(named) | Revoked::Issued { issuer: named, .. } => named == *key,
+                Revoked::Serial(_) | Revoked::BelowEpoch(_) => false,
+            };
+            is_named || pending.waits.contains(key) || pending.left.contains(key)
+        })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        const REVOCATION: u64 = 1_024;
+        const ROOT: u64 = 2_048;
+        let documents = self.view.documents_after(0).count() as u64;
+        documents * ROOT + (self.order.len() + self.pending.len()) as u64 * REVOCATION
+    }
+}
+
+/// Whether a revocation says something of certificates that hold otherwise.
+fn is_needed(signed: &SignedRevocation, epoch_min: u64) -> bool {
+    match signed.revocation.what {
+        Revoked::BelowEpoch(below) => below >= epoch_min,
+        Revoked::Key(_) | Revoked::Serial(_) | Revoked::Issued { .. } => signed.revocation.epoch >= epoch_min,
+    }
+}

@@ -1,0 +1,98 @@
+//! Invitations, and who redeemed them.
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+use skep_protocol::site::InvitationsEnd;
+use skep_trust::{Invitation, JoinRequest, PublicKey, Sealed, SiteTime};
+
+/// What became of an invitation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum State {
+    /// It may be redeemed.
+    Open,
+    /// A node has it.
+    Redeemed {
+        request: Sealed<JoinRequest>,
+        /// Whether its node was revoked, or left: it makes nobody a member any more.
+        is_void: bool,
+    },
+    /// It ended before it was used.
+    Ended(InvitationsEnd),
+}
+
+/// An invitation as the directory knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Invited {
+    pub(super) sealed: Sealed<Invitation>,
+    /// Since when it is known.
+    pub(super) since: SiteTime,
+    pub(super) state: State,
+}
+
+impl Invited {
+    /// Whether it may be redeemed at a time, by when it ends.
+    pub(super) fn is_open(&self, now: SiteTime) -> bool {
+        matches!(self.state, State::Open) && now <= self.sealed.until
+    }
+
+    /// The node that has redeemed it.
+    pub(super) fn node(&self) -> Option<PublicKey> {
+        match &self.state {
+            State::Redeemed { request, .. } => Some(request.node),
+            State::Open | State::Ended(_) => None,
+        }
+    }
+}
+
+/// All that are remembered. One that was used, or ended early, is remembered until its end: stated again, it would be
+/// open again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Invitations {
+    pub(super) all: OrdMap<PublicKey, Invited>,
+}
+
+impl Invitations {
+    pub(super) fn get(&self, key: &PublicKey) -> Option<&Invited> {
+        self.all.get(key)
+    }
+
+    pub(super) fn set_state(&mut self, key: &PublicKey, state: State) {
+        if let Some(invited) = self.all.get_mut(key) {
+            invited.state = state;
+        }
+    }
+
+    /// Ends those that are open and of which that is said. How many.
+    pub(super) fn end_open(&mut self, why: InvitationsEnd, is_meant: impl Fn(&Invitation) -> bool) -> u32 {
+        let open = self.all.iter().filter(|(_, invited)| matches!(invited.state, State::Open));
+        let meant = open.filter(|(_, invited)| is_meant(invited.sealed.statement()));
+        let keys: Vec<PublicKey> = meant.map(|(key, _)| *key).collect();
+        for key in &keys {
+            self.set_state(key, State::Ended(why));
+        }
+        u32::try_from(keys.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What a node has redeemed makes it a member no more.
+    pub(super) fn void_all_of(&mut self, node: PublicKey) {
+        let of_node = self.all.iter().filter(|(_, invited)| invited.node() == Some(node));
+        for key in of_node.map(|(key, _)| *key).collect::<Vec<PublicKey>>() {
+            if let Some(Invited { state: State::Redeemed { is_void, .. }, .. }) = self.all.get_mut(&key) {
+                *is_void = true;
+            }
+        }
+    }
+
+    /// Forgets those that are past their end, but for those that `is_needed` says that a member came by.
+    pub(super) fn forget_ended(&mut self, now: SiteTime, is_needed: impl Fn(&PublicKey, &PublicKey) -> bool) {
+        let kept = self.all.iter().filter(|(key, invited)| {
+            now <= invited.sealed.until || invited.node().is_some_and(|node| is_needed(key, &node))
+        });
+        self.all = kept.map(|(key, invited)| (*key, invited.clone())).collect();
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        const INVITATION: u64 = 1_024;
+        self.all.len() as u64 * INVITATION
+    }
+}

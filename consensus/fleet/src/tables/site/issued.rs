@@ -1,0 +1,55 @@
+//! Which serials there are, and how much issuers have issued on one day.
+
+use imbl::{OrdMap, OrdSet};
+use skep_trust::{PublicKey, Serial, SiteTime};
+
+/// A day of site time, in milliseconds.
+pub(super) const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// What was issued.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Issued {
+    /// Serials of certificates that have not ended, and when each does.
+    pub(super) serials: OrdMap<Serial, SiteTime>,
+    /// The same in the order in which they end.
+    ends: OrdSet<(SiteTime, Serial)>,
+    /// Which day it is.
+    pub(super) day: u64,
+    /// How many certificates issuers have issued on that day.
+    pub(super) counts: OrdMap<PublicKey, u32>,
+}
+
+impl Issued {
+    /// Forgets what has ended, and counts of another day.
+    pub(super) fn note_time(&mut self, now: SiteTime) {
+        while let Some((until, serial)) = self.ends.get_min().copied().filter(|(until, _)| *until < now) {
+            self.ends.remove(&(until, serial));
+            self.serials.remove(&serial);
+        }
+        let day = now.0 / DAY_MS;
+        if day != self.day {
+            (self.day, self.counts) = (day, OrdMap::new());
+        }
+    }
+
+    pub(super) fn put_serial(&mut self, serial: Serial, until: SiteTime) {
+        self.serials.insert(serial, until);
+        self.ends.insert((until, serial));
+    }
+
+    /// How many an issuer has issued today.
+    pub(super) fn count(&self, issuer: &PublicKey) -> u32 {
+        self.counts.get(issuer).copied().unwrap_or(0)
+    }
+
+    pub(super) fn count_one(&mut self, issuer: PublicKey) {
+        let count = self.count(&issuer).saturating_add(1);
+        self.counts.insert(issuer, count);
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        const SERIAL: u64 = 32;
+        const COUNT: u64 = 40;
+        self.serials.len() as u64 * SERIAL + self.counts.len() as u64 * COUNT
+    }
+}

@@ -1,0 +1,20 @@
+//! Bounds of the directory of a site.
+
+/// Members of a site, those whose certificates have ended included. With one more, one of those is forgotten; if there
+/// is none, it is refused as `ShardFull`.
+pub const SITE_MEMBERS_MAX: usize = 8_192;
+/// Invitations that the directory remembers: open ones, and others until their end, so that none is used again. With
+/// one more, those past their end are forgotten; if there is none, it is refused as `ShardFull`.
+pub const SITE_INVITATIONS_MAX: usize = 16_384;
+/// Certificates of which the directory remembers the serials until they end. One more is refused as `ShardFull`.
+pub const SITE_SERIALS_MAX: usize = 65_536;
+/// How long an invitation may be open, in milliseconds of site time: 30 days. Refused beyond.
+pub const INVITATION_LIFE_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// Revocations that wait for voters to leave their office. One more is refused as `ShardFull`.
+pub const PENDING_REVOCATIONS_MAX: usize = 64;
+/// Epochs by which a certificate may be ahead of the earliest one that holds, so that members renew before that rises.
+/// One of a later epoch is refused.
+pub const CERTIFICATE_EPOCHS_RENEWED: u64 = 1;
+/// Peers whose refusals within a minute are audited one by one, for each kind. Those of others are audited without a
+/// peer.
+pub const SITE_REFUSALS_KEPT: usize = 1_024;
