@@ -154,6 +154,8 @@ fn is_certified(node: NodeId, op: &Op, peers: &Peers) -> bool {
         Op::Command(CommandOp::Report { report }) => peers.may(node, Action::Serve, Some(&report.agent)),
         Op::Command(CommandOp::End { ended }) => peers.may(node, Action::Serve, Some(&ended.agent)),
         Op::Command(CommandOp::Send { .. } | CommandOp::Control { .. }) | Op::Operator(_) => true,
+        // Sealed, or of the member itself: that was asked before.
+        Op::Site(_) => true,
     }
 }
 

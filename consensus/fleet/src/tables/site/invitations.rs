@@ -12,7 +12,7 @@ pub(super) enum State {
     Open,
     /// A node has it.
     Redeemed {
-        request: Sealed<JoinRequest>,
+        request: Box<Sealed<JoinRequest>>,
         /// Whether its node was revoked, or left: it makes nobody a member any more.
         is_void: bool,
     },

@@ -89,7 +89,7 @@ impl Site {
         self.check_name(&grants.name, Some(request.node))?;
         self.members.forget_names(self.time);
         self.members.hold_name(&grants.name, request.node, until);
-        self.invitations.set_state(&invitation.into(), State::Redeemed { request, is_void: false });
+        self.invitations.set_state(&invitation.into(), State::Redeemed { request: Box::new(request), is_void: false });
         cx.record(SiteChange::Redeemed { invitation, node, name: grants.name, request: bytes.to_vec() });
         Ok(receipt)
     }

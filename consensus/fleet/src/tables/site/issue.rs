@@ -168,5 +168,5 @@ impl Site {
 /// Who invited a node, and that it redeemed that.
 fn sponsor_of(invited: &Invited) -> Option<Sponsor> {
     let State::Redeemed { request, .. } = &invited.state else { return None };
-    Some(Sponsor { invitation: invited.sealed.clone(), request: request.clone() })
+    Some(Sponsor { invitation: invited.sealed.clone(), request: request.as_ref().clone() })
 }
