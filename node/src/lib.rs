@@ -1,9 +1,9 @@
 //! The Skep node: composition root, driver, and command line.
 //!
-//! [`main`] is the whole program; the binary calls nothing else, and tests call [`main_of`]. `run` runs a node
-//! until it is told to stop, `node` binds, spawns and drains its parts, `driver` is the one place where consensus,
-//! engine, mesh and API meet once they run, and `cli` has one file or folder per noun. `checks` has those who check a run
-//! see what consensus and mesh do.
+//! [`main`] is the whole program; the binary calls nothing else, and tests call [`main_of`]. `run` runs a node until it
+//! is told to stop. `node` binds, spawns and drains the node's parts. `driver` is the one place where consensus,
+//! engine, mesh and API meet once they run. `cli` has one file or folder for each noun. `checks` shows checkers of a
+//! run what consensus and mesh do.
 
 mod checks;
 mod cli;

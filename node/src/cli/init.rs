@@ -22,11 +22,12 @@ pub(crate) struct Init {
     /// Name of the node's site: up to 64 letters, digits and any of . _ - :
     #[arg(long, default_value = "site")]
     site: String,
-    /// First of its ports, 1 to 65533: for the mesh; the next one is for the control plane, and the one after for the API with --tcp
+    /// First of the node's ports, 1 to 65533: for the mesh; the next one is for the control plane, and the one after
+    /// for the API with --tcp
     #[arg(long, default_value_t = 7340)]
     port: u16,
-    /// Serve the API on a loopback TCP port as well, with a token, for software that cannot use the Unix socket. Every user of
-    /// this machine can connect to that port
+    /// Serve the API on a loopback TCP port as well, with a token, for software that cannot use the Unix socket. Every
+    /// user of this machine can connect to that port
     #[arg(long)]
     tcp: bool,
 }
@@ -68,7 +69,7 @@ impl Init {
             .map_err(|e| Failure::failed(format!("{}: {e}", node_dir.dir.display())))?;
         keep_to_owner(&node_dir.dir, made == Made::Nothing)?;
         let store = Store::open(&node_dir.data(), rand::random(), StoreOptions::default()).map_err(Failure::failed)?;
-        // A key that is there is one that an earlier attempt made, which was cut off: it goes on where that ended.
+        // A key without a configuration is from an earlier attempt that was cut off: init goes on with that key.
         let identity = match made {
             Made::WithoutConfig => Identity::load(&node_dir.key()),
             Made::Nothing | Made::WithoutKey | Made::Whole => Identity::create(&node_dir.key(), rand::random()),
@@ -78,7 +79,7 @@ impl Init {
         let (mesh, control) = (address(self.port), address(self.port + 1));
         let api = self.tcp.then(|| address(api_port));
         let config = configuration(&name, &site, (mesh.as_str(), control.as_str(), api.as_deref()));
-        // Last: with it, the node is made.
+        // The configuration comes last: with it, the node is whole.
         write_whole(&node_dir.config(), config.as_bytes(), ReadableBy::Owner)
             .map_err(|e| Failure::failed(format!("{}: {e}", node_dir.config().display())))?;
         let node = NewNode {

@@ -1,4 +1,4 @@
-//! What a new task is to be.
+//! The arguments of a new task.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ fn position(text: &str) -> Result<Position, Failure> {
 }
 
 impl Create {
-    /// What the client sends.
+    /// The task that the client sends.
     pub(super) fn spec(self) -> Result<TaskSpec, Failure> {
         let priority = match self.priority {
             Urgency::Low => Priority::Low,
