@@ -57,7 +57,7 @@ fn look_at_wall_clock() {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     if wall < CERTIFICATES_SINCE {
         tracing::error!(
-            "this machine's wall clock is before 1975, when peers' certificates become valid: no peer can be reached. \
+            "this machine's wall clock is before 1975, when peers' certificates become valid: the node reaches no peer. \
              Set it (timedatectl, fake-hwclock, or date -s); the node then connects by itself"
         );
     }

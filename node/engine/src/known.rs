@@ -213,7 +213,7 @@ mod tests {
         assert!(known.is_thought_of(node(1)));
         known.give_up(node(1));
         hear(&mut known, 9, &hint(Some(9), u64::MAX, &[]), Word::Hearsay);
-        assert!(known.is_thought_of(node(9)), "whoever is named is asked");
+        assert!(known.is_thought_of(node(9)), "the engine asks the named node");
         assert_eq!(known.to_pass_on().leader, None);
         // The node does not lead, and hides no later leader.
         known.give_up(node(9));
@@ -239,7 +239,7 @@ mod tests {
         known.give_up(node(9));
         assert_eq!(known.to_pass_on().voters, Voters::of([1, 2, 3].map(node)));
         hear(&mut known, 2, &hint(Some(2), 6, &[2, 3, 4]), Word::Own);
-        assert_eq!(known.to_pass_on().voters, Voters::of([2, 3, 4].map(node)), "they hide nobody who comes after them");
+        assert_eq!(known.to_pass_on().voters, Voters::of([2, 3, 4].map(node)), "they hide no later leader");
     }
 
     #[test]

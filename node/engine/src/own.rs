@@ -64,6 +64,6 @@ mod tests {
         assert_eq!(own.end(WorkKey(1)), None);
         assert_eq!((own.end(keys[0]), own.end(keys[0])), (Some(pull(1)), None));
         assert_eq!((own.abandon(&pull(1)), own.abandon(&pull(2))), (None, Some(keys[1])));
-        assert_eq!(own.end(keys[1]), None, "nobody hears how it ended");
+        assert_eq!(own.end(keys[1]), None, "no machine hears how it ended");
     }
 }

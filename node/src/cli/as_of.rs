@@ -98,6 +98,6 @@ mod tests {
         let page = |age_ms| AsOf { index: 5, clock: 9, linearizable: false, age_ms };
         assert_eq!(page(Some(10)).and(page(Some(4_000))).age_ms, Some(4_000));
         assert_eq!(page(Some(4_000)).and(page(Some(10))).age_ms, Some(4_000));
-        assert_eq!(page(Some(10)).and(page(None)).age_ms, None, "nobody knows how old that one is");
+        assert_eq!(page(Some(10)).and(page(None)).age_ms, None, "the age of that one is not known");
     }
 }

@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn the_line_that_sends_again_what_is_in_doubt_is_told_in_one_piece() {
         let line = format!("skep command send --to r1 --verb goto {} --id 7@9", "--arg x=1 ".repeat(40));
-        let failure = Failure::in_doubt("7@9", "nobody knows").sent_again_by(Some(line.clone()));
+        let failure = Failure::in_doubt("7@9", "no answer").sent_again_by(Some(line.clone()));
         for on_terminal in [false, true] {
             assert!(failure.shown(Format::Table, on_terminal).ends_with(&line));
         }

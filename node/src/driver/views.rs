@@ -19,7 +19,7 @@ fn fault_of_journals(pressure: DiskPressure, takes_urgent: bool) -> Option<(u32,
         DiskPressure::None => return None,
         DiskPressure::Low => "the node takes no more routine commands for its agents; it takes urgent ones",
         DiskPressure::Exhausted if takes_urgent => {
-            "the node takes and begins no routine command for its agents; it does urgent ones, in room that is set aside"
+            "the node takes and begins no routine command for its agents; urgent ones have room that is set aside"
         }
         DiskPressure::Exhausted => {
             "the node takes and begins no command for its agents: urgent ones have used all room that is set aside"

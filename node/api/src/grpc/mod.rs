@@ -115,7 +115,11 @@ mod tests {
         assert_eq!(grpc_timeout_ms("2S"), Some(1_900));
         assert_eq!(grpc_timeout_ms("100m"), Some(95));
         assert_eq!(grpc_timeout_ms("5u"), Some(1));
-        assert_eq!(grpc_timeout_ms("99999999H"), Some(limits::API_PATIENCE_MS_MAX), "nobody keeps a place for years");
+        assert_eq!(
+            grpc_timeout_ms("99999999H"),
+            Some(limits::API_PATIENCE_MS_MAX),
+            "no client keeps a place for years"
+        );
         for bad in ["", "S", "5", "-1S", "999999999S", "5x", "ä"] {
             assert_eq!(grpc_timeout_ms(bad), None, "{bad}");
         }

@@ -182,7 +182,7 @@ mod tests {
             match said {
                 Said::All => break,
                 Said::UpTo(index, skip) => from = (index, skip),
-                Said::ToNobody => panic!("somebody listens"),
+                Said::ToNobody => panic!("the watcher listens"),
             }
         }
         let expected: Vec<u64> = (1..=entries).flat_map(|index| [index; 3]).collect();

@@ -240,7 +240,8 @@ impl Router {
         };
         let named = hint.leader.filter(|leader| *leader != asked);
         let follow = if state.member {
-            // The asked node's replica may be behind, but not in an earlier term.
+            // This node's own replica may lag behind the asked node's, but a hint of an earlier term is older than the
+            // replica.
             let votes = |node: &NodeId| {
                 *node == self.local || hint.voters.contains(node) || state.known.believes(*node, &self.marked)
             };
@@ -284,7 +285,7 @@ impl Router {
 
     /// A node answered as only a leader does.
     fn on_proof(&mut self, shard: ShardId, node: NodeId, said: &LeaderHint, now_ms: u64) {
-        // The engine believed the node when it asked it.
+        // The router believed the node when it asked, and may not any more.
         if !self.believes(shard, node) {
             return;
         }

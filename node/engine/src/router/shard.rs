@@ -41,7 +41,7 @@ impl ShardState {
         patience_ms: u64,
         now_ms: u64,
     ) -> Option<Connectivity> {
-        // A named leader alone is no reason to believe in it: a shard without a quorum has voters that name one.
+        // Another node's word is no reason to believe in a leader: voters without a quorum may still name one.
         let reachable = self.known.lead().is_some_and(|lead| {
             let is_up = if lead.node == local { self.ready } else { up.contains(&lead.node) };
             is_up && lead.word > Word::Hearsay

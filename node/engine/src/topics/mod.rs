@@ -306,7 +306,7 @@ mod tests {
         let honest = topics.latest.of_topic(&topic("pose")).into_iter().filter(|latest| latest.sender == OTHER).count();
         assert_eq!(honest, 500);
         handle(&mut topics, TopicEvent::Unsubscribed { subscriber: SubscriberKey(1) }, 0);
-        assert_eq!(topics.latest.sizes(), [0; 4], "what nobody listens to is not kept");
+        assert_eq!(topics.latest.sizes(), [0; 4], "a topic without subscribers is not kept");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(crate) struct Send {
     /// All robots that take commands; needs --yes-all, and a grant to broadcast
     #[arg(long, requires = "yes_all", conflicts_with = "to")]
     all: bool,
-    /// Confirms --all
+    /// Confirm --all
     #[arg(long)]
     yes_all: bool,
     /// Verb: what the robots are to do
@@ -59,7 +59,7 @@ pub(crate) struct Send {
     /// Trace of the command: a W3C traceparent
     #[arg(long, env = "TRACEPARENT", default_value = "")]
     traceparent: String,
-    /// Robots in a wave: 1 to 10000
+    /// Number of robots in a wave: 1 to 10000
     #[arg(long, value_name = "ROBOTS", requires = "every")]
     wave: Option<u32>,
     /// Delay before each wave, such as 2s: 10ms to 1h

@@ -20,7 +20,7 @@ const WITHOUT_OPERATOR: &str = "nothing was done: a shard that is made without a
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Shard {
-    /// Create the shard; once in its life
+    /// Create the shard: once in its life
     Init {
         /// PeerIds of the voters, separated by commas; this node must be one of them. Give 3 or 5
         #[arg(long, value_delimiter = ',', required = true)]

@@ -163,7 +163,7 @@ fn lines(view: &View) -> Vec<(&'static str, String)> {
         ("term", view.term.to_string()),
         ("voter", view.node.clone()),
         ("incarnation", view.incarnation.clone()),
-        ("no voters any more", view.lost_voters.join(", ")),
+        ("lost voters", view.lost_voters.join(", ")),
         ("other shards", others.join(", ")),
         ("kept in", view.kept_in.display().to_string()),
         ("history lacks", view.history_lacks.clone().unwrap_or_default()),

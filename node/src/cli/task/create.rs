@@ -25,7 +25,7 @@ pub(crate) struct Create {
     /// Type of the work: a name
     #[arg(long = "type", default_value = "task")]
     kind: String,
-    /// Priority
+    /// Priority of the task
     #[arg(long, value_enum, default_value_t = Urgency::Normal)]
     priority: Urgency,
     /// Capability that the agent must have; repeat for more

@@ -23,7 +23,7 @@ pub(crate) enum Task {
     Create(create::Create),
     /// Claim a task: the first committed claim wins
     Claim {
-        /// Id of the task (UUID) [default: the most urgent task that suits the agent]
+        /// Id of the task (UUID) [default: the most urgent task that the agent is able to do]
         task: Option<String>,
         /// Id of the agent
         #[arg(long, env = "SKEP_AGENT", default_value = "cli")]
@@ -35,7 +35,7 @@ pub(crate) enum Task {
     Progress {
         /// Id of the task (UUID)
         task: String,
-        /// Done part of the work, in percent: 0 to 100
+        /// Part of the work that is done, in percent: 0 to 100
         #[arg(value_parser = clap::value_parser!(u32).range(0..=100))]
         percent: u32,
         /// Note for people

@@ -37,10 +37,10 @@ impl LinkKind {
     }
 }
 
-/// What can go wrong.
+/// The faults that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Faults {
-    /// Everything but the last two
+    /// All faults but the last two
     All,
     /// Kills of nodes, full, wiped and damaged disks, and the last two
     Disks,
@@ -88,7 +88,7 @@ pub(crate) struct Chaos {
     /// Time that a robot takes for one cell, such as 20ms
     #[arg(long, value_parser = parse_span, default_value = "20ms")]
     tick: Duration,
-    /// Which of the faults below happen
+    /// Faults that happen, of those below
     #[arg(long, value_enum, default_value_t = Faults::All)]
     faults: Faults,
     /// Program of a bad robot that attacks the site meanwhile: a peer that all nodes list and that votes nowhere. The

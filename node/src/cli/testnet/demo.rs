@@ -19,7 +19,7 @@ pub(crate) enum WorkloadName {
     Builtin,
 }
 
-/// Who gets an order.
+/// How the orchestrator chooses the robot of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PolicyName {
     /// Robots in turns
@@ -28,14 +28,14 @@ pub(crate) enum PolicyName {
     Nearest,
 }
 
-/// What is done to the site.
+/// The faults of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FaultsName {
     /// At 30 % of the orders the orchestrator is killed, at 60 % a node whose robot holds a task
     Story,
     /// One process, node or robot, is killed at a random moment
     RandomKill,
-    /// Nothing
+    /// No fault
     None,
 }
 

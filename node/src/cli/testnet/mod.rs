@@ -36,7 +36,7 @@ pub(crate) enum Testnet {
     Logs {
         /// Name of the process, as 'skep testnet status' prints it
         name: String,
-        /// Number of lines
+        /// Number of lines to print
         #[arg(long, default_value_t = 50)]
         lines: usize,
     },

@@ -230,7 +230,7 @@ fn what_was_proved_is_told_to_others_and_what_was_heard_is_not() {
     submit(&mut engine, 0);
     let told = LeaderHint { leader: Some(node(3)), term: 7, voters: Voters::of([node(2), node(3)]) };
     outcome(&mut engine, 1, ProposeOutcome::NotLeader(told.clone()), 1);
-    assert_eq!(knows(&mut engine).map(|hint| hint.leader), Some(None), "nobody has answered yet");
+    assert_eq!(knows(&mut engine).map(|hint| hint.leader), Some(None), "no node has answered yet");
     outcome(&mut engine, 2, done(), 2);
     assert_eq!(knows(&mut engine), Some(told));
 }
@@ -280,7 +280,7 @@ fn an_answer_that_comes_late_counts_and_the_next_one_is_waited_for() {
             assert!(settled, "{work:?}");
         }
         assert_eq!(asked[0][0], AttemptTarget::Node(node(3)));
-        assert!(asked[0].len() > 1, "nobody knows yet how long it takes");
+        assert!(asked[0].len() > 1, "the engine does not know yet how long an answer takes");
         assert_eq!(asked[1], [AttemptTarget::Node(node(3))], "who answered late leads, and is given the time");
     }
 }

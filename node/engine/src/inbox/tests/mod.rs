@@ -272,7 +272,7 @@ impl Node {
                     self.begun.retain(|_, deadline| *deadline > floor);
                 }
                 JournalWrite::Stated { operator, serial } => drop(self.stated.insert(operator, serial)),
-                JournalWrite::Forget => panic!("a journal is forgotten by whoever keeps it"),
+                JournalWrite::Forget => panic!("only the keeper of the journals forgets one"),
             }
         }
         self.handle(InboxEvent::Journal(JournalReport::Written { key }));
@@ -577,7 +577,7 @@ fn what_is_said_while_the_journal_is_being_read_is_answered() {
     let mut node = Node::new();
     node.inboxes.handle(InboxEvent::Takes(taker(STREAM, 1)), node.now_ms);
     node.say(1, CommandSaid::Start { stamp: 1 });
-    assert_eq!(node.told(), [(1, "ignored")], "whoever said it says it again");
+    assert_eq!(node.told(), [(1, "ignored")], "the software says it again");
 }
 
 #[test]

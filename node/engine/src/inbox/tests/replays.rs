@@ -32,7 +32,7 @@ fn a_command_that_was_begun_is_not_begun_again_whoever_delivers_it() {
         node.sync();
         let told = node.told();
         assert!(!told.iter().any(|(_, told)| matches!(*told, "offer" | "go")), "{restarts}: {told:?}");
-        assert_eq!(node.reported(), [(1, "indeterminate")], "{restarts}: nobody may call it not done");
+        assert_eq!(node.reported(), [(1, "indeterminate")], "{restarts}: the robot may have done it");
     }
 }
 
